@@ -1,0 +1,34 @@
+# make demo and make test are all that a newcomer needs; each makes .venv first where it is absent.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check lint types bench clean
+
+demo: .venv/installed
+	$(BIN)/cinefeed demo --out demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[keras,torch,jax,report,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

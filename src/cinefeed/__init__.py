@@ -1,0 +1,72 @@
+"""cinefeed feeds video to deep learning: frame-exact, balanced, augmented, parallel, reproducible to the byte."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cinefeed import models as models
+    from cinefeed import testing as testing
+    from cinefeed.balance import BalancedClasses as BalancedClasses
+    from cinefeed.balance import Natural as Natural
+    from cinefeed.balance import UniformLabels as UniformLabels
+    from cinefeed.clips import Clip as Clip
+    from cinefeed.clips import Frame as Frame
+    from cinefeed.errors import CinefeedError as CinefeedError
+    from cinefeed.feed.feed import Batch as Batch
+    from cinefeed.feed.feed import Feed as Feed
+    from cinefeed.feed.targets import FeedSpec as FeedSpec
+    from cinefeed.manifest.table import Manifest as Manifest
+    from cinefeed.sources.open import open_source as open_source
+    from cinefeed.sources.open import probe as probe
+    from cinefeed.transforms.geometry import Flip as Flip
+    from cinefeed.transforms.geometry import Rotate as Rotate
+    from cinefeed.transforms.geometry import Scale as Scale
+    from cinefeed.transforms.geometry import Shift as Shift
+    from cinefeed.transforms.intensity import Brightness as Brightness
+    from cinefeed.transforms.intensity import Contrast as Contrast
+    from cinefeed.transforms.intensity import Normalize as Normalize
+
+# Looked up on first use (PEP 562), so that `import cinefeed` costs no more than this file.
+_HOME = {
+    "BalancedClasses": "cinefeed.balance",
+    "Batch": "cinefeed.feed.feed",
+    "Brightness": "cinefeed.transforms.intensity",
+    "CinefeedError": "cinefeed.errors",
+    "Clip": "cinefeed.clips",
+    "Contrast": "cinefeed.transforms.intensity",
+    "Feed": "cinefeed.feed.feed",
+    "FeedSpec": "cinefeed.feed.targets",
+    "Flip": "cinefeed.transforms.geometry",
+    "Frame": "cinefeed.clips",
+    "Manifest": "cinefeed.manifest.table",
+    "Natural": "cinefeed.balance",
+    "Normalize": "cinefeed.transforms.intensity",
+    "Rotate": "cinefeed.transforms.geometry",
+    "Scale": "cinefeed.transforms.geometry",
+    "Shift": "cinefeed.transforms.geometry",
+    "UniformLabels": "cinefeed.balance",
+    "models": "cinefeed.models",
+    "open_source": "cinefeed.sources.open",
+    "probe": "cinefeed.sources.open",
+    "testing": "cinefeed.testing",
+}
+
+__all__ = [  # noqa: PLE0604
+    "__version__",
+    *_HOME,
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cinefeed' has no attribute {name!r}")
+    home = import_module(_HOME[name])
+    value = home if _HOME[name] == f"cinefeed.{name}" else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

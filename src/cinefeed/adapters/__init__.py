@@ -1,0 +1,1 @@
+"""Feed -> Keras, PyTorch. Each framework is imported by its own module alone."""

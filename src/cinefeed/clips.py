@@ -1,0 +1,233 @@
+"""Which frames of a video make a clip, and what a frame becomes. Arithmetic only: no video is opened here."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import ClipError, SettingError, did_you_mean
+
+Position = Literal["random", "center", "start", "spread"]
+Short = Literal["repeat_last", "loop", "pad", "error"]
+Fit = Literal["crop", "pad", "stretch", "none"]
+PixelType = Literal["uint8", "uint16", "float32"]
+
+# Time stamps are multiples of a tick, so sums of them are off by rounding alone; a microsecond is far below any tick.
+_TOLERANCE_SECONDS = 1e-6
+
+
+class Times(NamedTuple):
+    """When each frame of a video is shown.
+
+    Regular video is three numbers, whatever its length; irregular video lists its seconds, one a frame, sorted.
+    `step_seconds` is NaN where a file knows no rate (a bare array).
+
+    >>> Times(first_seconds=0.0, step_seconds=0.04, count=3).seconds().tolist()
+    [0.0, 0.04, 0.08]
+    """
+
+    first_seconds: float
+    step_seconds: float
+    count: int
+    listed: NDArray[np.float64] | None = None
+
+    def seconds(self) -> NDArray[np.float64]:
+        """Return the time of every frame, float64 (count,), in seconds."""
+        if self.listed is not None:
+            return self.listed
+        if np.isnan(self.step_seconds):
+            raise ClipError(
+                "seconds were asked for, but the file has no frame rate; choose clips by frames and stride, "
+                "and leave out rate_hz, start_seconds and end_seconds"
+            )
+        return self.first_seconds + self.step_seconds * np.arange(self.count)
+
+
+def _choose(name: str, value: str, choices: object) -> None:
+    names = get_args(choices)
+    if value not in names:
+        raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), names)}")
+
+
+def _positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SettingError(f"{name}={value!r} must be a whole number of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """Which frames of a video make a clip: how many, how far apart, from where.
+
+    frames=3, stride=2, position="start", in a video of 8:   F.F.F...   -> [0, 2, 4]
+    frames=3, stride=2, position="center":                   .F.F.F..   -> [1, 3, 5]
+    frames=4, position="spread":                             F.F.F.F.   -> [0, 2, 4, 6]   frame floor(i n / frames)
+
+    `rate_hz` picks frames by time in place of `stride`: the frame on show at each tick of that rate. `spread` covers
+    the whole video, so that 20 or 30 phases of one heart cycle become 25. A video shorter than the clip, of 3 frames
+    where 5 are wanted:
+
+    repeat_last: 0 1 2 2 2      loop: 0 1 2 0 1      pad: 0 1 2 - - (zeros, not valid)      error: raises ClipError
+
+    >>> Clip(frames=3, stride=2, position="center").select(Times(0.0, 0.04, 8))[0].tolist()
+    [1, 3, 5]
+    """
+
+    frames: int = 16
+    stride: int = 1
+    rate_hz: float | None = None
+    position: Position = "random"
+    short: Short = "repeat_last"
+
+    def __post_init__(self) -> None:
+        _positive("Clip(frames)", self.frames)
+        _positive("Clip(stride)", self.stride)
+        _choose("Clip(position)", self.position, Position)
+        _choose("Clip(short)", self.short, Short)
+        if self.rate_hz is not None:
+            if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
+                raise SettingError(f"Clip(rate_hz={self.rate_hz!r}) must be a positive number of frames a second")
+            if self.stride != 1:
+                raise SettingError("Clip takes stride or rate_hz, not both; leave one out")
+        if self.position == "spread" and (self.stride != 1 or self.rate_hz is not None):
+            raise SettingError("Clip(position='spread') covers the whole video; leave out stride and rate_hz")
+
+    def select(
+        self,
+        times: Times,
+        *,
+        rng: np.random.Generator | None = None,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the frame numbers of one clip, int64 (frames,), and which of them are no padding, bool (frames,).
+
+        The clip stays within `start_seconds <= time < end_seconds`. `rng` is needed for `position="random"` alone.
+        Raises ClipError where there is no frame, or too few with `short="error"`.
+        """
+        first, count = _window(times, start_seconds, end_seconds)
+        if count == 0:
+            raise ClipError(
+                f"no frame lies between {start_seconds} and {end_seconds} s: the video has {times.count} frames"
+                + ("" if times.count == 0 else _extent(times))
+            )
+        if self.position == "spread":
+            if count < self.frames and self.short == "error":
+                raise self._too_short(self.frames, count)
+            indices = np.arange(self.frames) * count // self.frames
+            return indices + first, np.ones(self.frames, np.bool_)
+        slack_share = 0.5 if self.position == "center" else 0.0
+        if self.position == "random":
+            if rng is None:
+                raise SettingError("Clip(position='random') needs rng=; see cinefeed.rng.rng_for")
+            slack_share = float(rng.random())
+        if self.rate_hz is not None:
+            return self._by_time(times, first, count, slack_share)
+        span = (self.frames - 1) * self.stride + 1
+        start = (
+            min(int(slack_share * (count - span + 1)), count - span)
+            if self.position == "random"
+            else int(slack_share * (count - span))
+        )
+        indices = max(start, 0) + np.arange(self.frames, dtype=np.int64) * self.stride
+        fits = indices < count
+        if not fits.all():
+            if self.short == "error":
+                raise self._too_short(span, count)
+            shown = int(fits.sum())
+            indices = (
+                indices[np.arange(self.frames) % shown]
+                if self.short == "loop"
+                else np.minimum(indices, indices[shown - 1])
+            )
+        return indices + first, fits if self.short == "pad" else np.ones(self.frames, np.bool_)
+
+    def _by_time(
+        self, times: Times, first: int, count: int, slack_share: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        assert self.rate_hz is not None
+        seconds = times.seconds()[first : first + count]
+        length = float(seconds[-1] - seconds[0])
+        offsets = np.arange(self.frames) / self.rate_hz
+        offsets = offsets + max(length - offsets[-1], 0.0) * slack_share
+        fits = offsets <= length + _TOLERANCE_SECONDS
+        if not fits.all():
+            if self.short == "error":
+                raise ClipError(
+                    f"{self.frames} frames at {self.rate_hz} Hz span {(self.frames - 1) / self.rate_hz:.3f} s, the video "
+                    f"lasts {length:.3f} s; take fewer frames, a higher rate_hz, or another short="
+                )
+            shown = int(fits.sum())
+            offsets = (
+                offsets[np.arange(self.frames) % shown]
+                if self.short == "loop"
+                else np.minimum(offsets, offsets[shown - 1])
+            )
+        indices = np.searchsorted(seconds, seconds[0] + offsets + _TOLERANCE_SECONDS, side="right") - 1
+        return indices + first, fits if self.short == "pad" else np.ones(self.frames, np.bool_)
+
+    def _too_short(self, span: int, count: int) -> ClipError:
+        return ClipError(
+            f"a clip of {self.frames} frames, stride {self.stride}, spans {span} frames, the video has {count}; "
+            f"take fewer frames, or short='repeat_last', 'loop' or 'pad'"
+        )
+
+
+def _window(times: Times, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+    """Return the first frame within the window and the number of frames in it."""
+    if start_seconds is None and end_seconds is None:
+        return 0, times.count
+    seconds = times.seconds()
+    low = 0 if start_seconds is None else int(np.searchsorted(seconds, start_seconds - _TOLERANCE_SECONDS))
+    high = times.count if end_seconds is None else int(np.searchsorted(seconds, end_seconds - _TOLERANCE_SECONDS))
+    return low, max(high - low, 0)
+
+
+def _extent(times: Times) -> str:
+    seconds = times.seconds()
+    return f", from {seconds[0]:.3f} to {seconds[-1]:.3f} s"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """What every frame becomes: its size, channels and type, and how a frame of another shape is fitted in.
+
+    crop:    scaled until it covers the target, centred, what stands out is cut off
+    pad:     scaled until it fits in the target, centred, zeros around it
+    stretch: height and width scaled each on its own
+    none:    pixels as they are, centred, cut off or padded
+
+    >>> Frame(height=112, width=112, channels=1).matrix(224, 448).tolist()
+    [[0.5, 0.0, -56.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    fit: Fit = "crop"
+    dtype: PixelType = "uint8"
+
+    def __post_init__(self) -> None:
+        _positive("Frame(height)", self.height)
+        _positive("Frame(width)", self.width)
+        if self.channels not in (1, 3):
+            raise SettingError(f"Frame(channels={self.channels!r}) must be 1 (grey) or 3 (RGB)")
+        _choose("Frame(fit)", self.fit, Fit)
+        _choose("Frame(dtype)", self.dtype, PixelType)
+
+    def matrix(self, height: int, width: int) -> NDArray[np.float64]:
+        """Return the map from a frame of `height` x `width` to the target, float64 (3, 3).
+
+        It maps (x, y, 1) in pixels, where the corner of the first pixel is (0, 0) and its centre (0.5, 0.5).
+        """
+        down, across = self.height / height, self.width / width
+        if self.fit == "crop":
+            down = across = max(down, across)
+        elif self.fit == "pad":
+            down = across = min(down, across)
+        elif self.fit == "none":
+            down = across = 1.0
+        left, top = (self.width - across * width) / 2, (self.height - down * height) / 2
+        if self.fit == "none":  # half a pixel would blur what should stay as it is
+            left, top = float(np.floor(left)), float(np.floor(top))
+        return np.array([[across, 0.0, left], [0.0, down, top], [0.0, 0.0, 1.0]])

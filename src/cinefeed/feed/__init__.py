@@ -1,0 +1,1 @@
+"""Plan -> batches, on all cores."""

@@ -1,0 +1,1 @@
+"""One row a sample: scan, labels, split, filter, write."""

@@ -1,0 +1,1 @@
+"""Run or manifest -> one self-contained HTML page."""

@@ -1,0 +1,1 @@
+"""A file -> its facts, and the frames asked for. One file a format family."""

@@ -1,0 +1,1 @@
+"""Sample scale: what happens to one clip."""

@@ -1,0 +1,96 @@
+"""Data flows one way, the root names are spelled out, and importing cinefeed loads no framework."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cinefeed
+
+PACKAGE = Path(cinefeed.__file__).parent
+ROOMS = (
+    "errors rng kernels clips sources split balance manifest transforms check feed pack adapters metrics models "
+    "config training report demo testing cli"
+).split()
+FOLDERS = {
+    "sources": "colour base encoded arrays dicom nifti images packed open".split(),
+    "manifest": "labels scan table".split(),
+    "transforms": "base temporal geometry intensity mixing compose".split(),
+    "feed": "stats state slots clip workers targets feed".split(),
+}
+FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}
+
+
+def imported_modules(path: Path) -> list[str]:
+    """Return every module that a file imports, in any form, those inside functions too."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def upstream_faults(package: Path) -> list[str]:
+    """Return every import that points downstream."""
+    faults = []
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        if parts == ("__init__",) or parts == ("__main__",):
+            continue
+        for module in imported_modules(path):
+            steps = module.split(".")
+            if steps[0] != "cinefeed" or len(steps) < 2:
+                continue
+            if ROOMS.index(steps[1]) > ROOMS.index(parts[0]):
+                faults.append(f"{path.name}: {module}")
+            order = FOLDERS.get(parts[0], [])
+            if steps[1] == parts[0] and len(parts) > 1 and len(steps) > 2 and parts[1] in order and steps[2] in order:
+                if order.index(steps[2]) >= order.index(parts[1]):
+                    faults.append(f"{parts[0]}/{path.name}: {module}")
+    return faults
+
+
+def test_imports_point_upstream():
+    assert upstream_faults(PACKAGE) == []
+
+
+def test_a_downstream_import_is_found(tmp_path):
+    (tmp_path / "rng.py").write_text("def f():\n    from cinefeed.feed.feed import Feed\n")
+    assert upstream_faults(tmp_path) == ["rng.py: cinefeed.feed.feed.Feed"]
+
+
+def loaded_frameworks(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint(*sorted(set(name.split('.')[0] for name in sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return FRAMEWORKS & set(done.stdout.split())
+
+
+def test_import_loads_no_framework():
+    assert loaded_frameworks("import cinefeed") == set()
+    assert loaded_frameworks("import cinefeed; cinefeed.Feed; cinefeed.Manifest; cinefeed.Clip") == set()
+
+
+def test_a_loaded_framework_is_found():
+    assert loaded_frameworks("import cinefeed, rich") == {"rich"}
+
+
+def test_root_names():
+    assert sorted(cinefeed.__all__) == sorted(
+        "Manifest Feed Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
+        "BalancedClasses UniformLabels open_source probe CinefeedError models testing __version__".split()
+    )
+    for name in cinefeed.__all__:
+        if name == "models":
+            pytest.importorskip("keras")
+        assert getattr(cinefeed, name) is not None
+    assert set(cinefeed.__all__) <= set(dir(cinefeed))
+
+
+def test_an_unknown_root_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="Fead"):
+        cinefeed.Fead  # noqa: B018
