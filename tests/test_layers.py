@@ -49,9 +49,10 @@ def upstream_faults(package: Path) -> list[str]:
             if ROOMS.index(steps[1]) > ROOMS.index(parts[0]):
                 faults.append(f"{path.name}: {module}")
             order = FOLDERS.get(parts[0], [])
-            if steps[1] == parts[0] and len(parts) > 1 and len(steps) > 2 and parts[1] in order and steps[2] in order:
-                if order.index(steps[2]) >= order.index(parts[1]):
-                    faults.append(f"{parts[0]}/{path.name}: {module}")
+            both = [parts[-1], *steps[2:3]]
+            same_room = steps[1] == parts[0] and len(both) == 2 and set(both) <= set(order)
+            if same_room and order.index(both[1]) >= order.index(both[0]):
+                faults.append(f"{parts[0]}/{path.name}: {module}")
     return faults
 
 

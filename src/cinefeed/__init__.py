@@ -53,7 +53,7 @@ _HOME = {
     "testing": "cinefeed.testing",
 }
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "__version__",
     *_HOME,
 ]

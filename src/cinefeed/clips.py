@@ -154,8 +154,8 @@ class Clip:
         if not fits.all():
             if self.short == "error":
                 raise ClipError(
-                    f"{self.frames} frames at {self.rate_hz} Hz span {(self.frames - 1) / self.rate_hz:.3f} s, the video "
-                    f"lasts {length:.3f} s; take fewer frames, a higher rate_hz, or another short="
+                    f"{self.frames} frames at {self.rate_hz} Hz span {(self.frames - 1) / self.rate_hz:.3f} s, "
+                    f"the video lasts {length:.3f} s; take fewer frames, a higher rate_hz, or another short="
                 )
             shown = int(fits.sum())
             offsets = (
