@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+
+from cinefeed.manifest.table import Manifest
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -17,3 +21,21 @@ def data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return DATA
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Rows 0 to 10, each a .npy of 12 frames of 20 x 24; every pixel of frame f of row r is 20 r + f."""
+    rows, count = range(11), 12
+    for row in rows:
+        frames = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None] + 20 * row, (count, 20, 24))
+        np.save(tmp_path / f"{row:02}.npy", frames)
+    table = pa.table(
+        {
+            "id": [f"v{row}" for row in rows],
+            "path": [f"{row:02}.npy" for row in rows],
+            "age": [20.0 + row * row for row in rows],
+            "sick": ["no" if row < 8 else "yes" for row in rows],
+        }
+    )
+    return Manifest.from_table(table, root=tmp_path)

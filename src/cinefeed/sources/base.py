@@ -3,22 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.clips import Times
-
-ColourModel = Literal["grey", "yuv", "rgb"]
-Matrix = Literal["bt601", "bt709", "bt2020"]
+from cinefeed.errors import SourceError
+from cinefeed.sources.colour import Colour as Colour
+from cinefeed.sources.colour import to_pixels
 
 
 class Ticks(NamedTuple):
-    """The presentation time stamps of a stream, sorted, in its own time base: what a seek needs.
+    """The presentation time stamp of every frame, in the stream's own time base: what a seek needs.
 
-    Regular stamps are three numbers; irregular ones are listed, int64, one a frame. `base` is the seconds of one tick,
-    as numerator and denominator.
+    Regular stamps are three numbers. Any others are listed, int64, in the order in which a full decode puts the frames
+    out; that is not always the order of the stamps (H.264 and MPEG-4 whose container stamps them as they are stored).
+    `base` is the seconds of one tick, as numerator and denominator; of listed stamps `step` is the median distance.
     """
 
     first: int
@@ -27,16 +29,33 @@ class Ticks(NamedTuple):
     base: tuple[int, int]
     listed: NDArray[np.int64] | None = None
 
+    @classmethod
+    def of(cls, stamps: NDArray[np.int64], *, base: tuple[int, int]) -> Self:
+        """Return the shortest form of these stamps.
+
+        >>> Ticks.of(np.array([0, 512, 1024]), base=(1, 12800))
+        Ticks(first=0, step=512, count=3, base=(1, 12800), listed=None)
+        """
+        steps = np.diff(np.sort(stamps))
+        step = int(np.median(steps)) if steps.size else 1
+        first = int(stamps.min())
+        regular = step > 0 and bool((np.diff(stamps) == step).all())
+        return cls(first, step, len(stamps), base, None if regular else np.asarray(stamps, np.int64))
+
     def stamps(self) -> NDArray[np.int64]:
-        """Return the stamp of every frame, int64 (count,)."""
+        """Return the stamp of every frame, in the order of the frames, int64 (count,)."""
         if self.listed is not None:
             return self.listed
         return self.first + self.step * np.arange(self.count, dtype=np.int64)
 
+    def of_frames(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the stamps of these frames alone, without listing those of a long video."""
+        return self.first + self.step * numbers if self.listed is None else self.listed[numbers]
+
     def times(self) -> Times:
-        """Return the same in seconds."""
+        """Return the same in seconds: the time of frame n is the n-th of the sorted stamps."""
         seconds = self.base[0] / self.base[1]
-        listed = None if self.listed is None else self.listed * seconds
+        listed = None if self.listed is None else np.sort(self.listed) * seconds
         return Times(self.first * seconds, self.step * seconds, self.count, listed)
 
 
@@ -58,22 +77,6 @@ class Facts:
     ticks: Ticks | None = None  # encoded video alone
     key_frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # numbers of key frames
     error: str | None = None  # where and how the file breaks; the frames before it can be read
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Colour:
-    """How a frame's planes become grey or RGB.
-
-    grey: one plane (height, width)
-    yuv:  three planes: luma, and blue and red difference at their own resolution
-    rgb:  one plane (height, width, 3)
-    """
-
-    model: ColourModel
-    bits: int = 8  # bits used of each sample, in the low end of a uint8 or uint16; 32 for float32 as it is
-    full_range: bool = True
-    matrix: Matrix = "bt601"
-    rotation: int = 0  # as in Facts; planes are as stored
 
 
 class Planes(NamedTuple):
@@ -114,3 +117,47 @@ class Source(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def frame_numbers(indices: Sequence[int] | NDArray[np.int64], *, count: int, path: object) -> NDArray[np.int64]:
+    """Return the indices as int64 (n,), or raise SourceError where one is not in 0 ... count - 1."""
+    numbers = np.asarray(indices)
+    if numbers.size == 0:
+        numbers = numbers.astype(np.int64).reshape(-1)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise SourceError(f"{path}: frames are asked for by a list of whole numbers, not {indices!r}")
+    numbers = numbers.astype(np.int64)
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= count):
+        wrong = int(numbers[(numbers < 0) | (numbers >= count)][0])
+        raise SourceError(f"{path}: frame {wrong} was asked for, the file has frames 0 to {count - 1}")
+    return numbers
+
+
+def planes_to_array(planes: Planes, *, channels: int, height: int, width: int) -> NDArray[Any]:
+    """Return frames upright and converted, (n, height, width, channels), in the stored depth.
+
+    Up to 8 bits give uint8, up to 16 bits uint16 at its full scale, float32 stays. Chroma is brought to the size of
+    luma by linear interpolation, sample centres spread evenly.
+    """
+    colour = planes.colour
+    dtype = np.uint8 if colour.bits == 8 else np.float32 if colour.bits == 32 else np.uint16
+    out = np.empty((len(planes.frames), height, width, channels), dtype)
+    across = colour.rotation % 180 != 0
+    stored = np.empty((width, height, channels) if across else (height, width, channels), dtype)
+    for frame, target in zip(planes.frames, out, strict=True):
+        same = frame[:1] if channels == 1 else (frame[0], *(_spread(plane, frame[0].shape) for plane in frame[1:]))
+        to_pixels(same, colour, channels=channels, out=stored if colour.rotation else target)
+        if colour.rotation:
+            target[:] = np.rot90(stored, colour.rotation // 90)
+    return out
+
+
+def _spread(chroma: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return chroma at the size of luma; odd sizes hold half a chroma sample more than luma has."""
+    height, width = shape[0], shape[1]
+    down = next(factor for factor in (1, 2, 4) if chroma.shape[0] * factor >= height)
+    across = next(factor for factor in (1, 2, 4) if chroma.shape[1] * factor >= width)
+    if down == across == 1:
+        return chroma
+    size = (chroma.shape[1] * across, chroma.shape[0] * down)
+    return cv2.resize(chroma, size, interpolation=cv2.INTER_LINEAR)[:height, :width]

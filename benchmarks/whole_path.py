@@ -1,0 +1,163 @@
+"""The feed against torch's DataLoader + torchcodec + grid_sample: the same clips, sizes, angles and shifts.
+
+Run: python -m benchmarks.whole_path [--data ../shared/data/pocus] [--clips 154] [--runs 5] [--json out.json]
+It needs torchcodec (pip install --no-deps torchcodec==0.13.0) and FFmpeg's libraries.
+
+Three things are timed in one process, turn by turn, and the medians of their clips a second are compared:
+
+decode:  the same frames decoded by as many threads, planes left untouched
+feed:    cinefeed.Feed: grey 112 x 112, 16 frames, stride 2, rotation and shift, uint8 batches of 16
+peer:    DataLoader with as many worker processes, torchcodec, mean to grey, grid_sample, uint8 batches of 16;
+         with torchcodec's own resize before the warp, and without: the faster one counts
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchcodec.decoders import VideoDecoder
+from torchcodec.transforms import Resize
+
+import cinefeed as cf
+from cinefeed.rng import Stage, rng_for
+
+SIDE, FRAMES, STRIDE, DEGREES, PIXELS, BATCH = 112, 16, 2, 25.0, 15.0, 16
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+
+
+def make_feed(manifest: cf.Manifest, workers: int) -> cf.Feed:
+    """Return the feed whose speed is measured."""
+    return cf.Feed(
+        manifest,
+        target=None,
+        clip=cf.Clip(frames=FRAMES, stride=STRIDE),
+        frame=cf.Frame(height=SIDE, width=SIDE, channels=1),
+        transforms=[cf.Rotate(degrees=DEGREES), cf.Shift(pixels=PIXELS)],
+        batch_size=BATCH,
+        workers=workers,
+    )
+
+
+def draws_of(feed: cf.Feed, epoch: int) -> list[tuple[int, np.ndarray]]:
+    """Return the row and the frames of every draw of an epoch, as the feed takes them."""
+    draws = []
+    for position, row in enumerate(feed.plan(epoch=epoch).rows):
+        facts = feed.manifest.facts(int(row))
+        rng = rng_for(feed.seed, stage=Stage.CLIP, epoch=epoch, position=position)
+        draws.append((int(row), feed.clip.select(facts.times, rng=rng)[0]))
+    return draws
+
+
+def decode_alone(feed: cf.Feed, epoch: int, workers: int) -> int:
+    """Decode the epoch's frames, leaving the planes untouched."""
+
+    def decode(draw: tuple[int, np.ndarray]) -> None:
+        row, indices = draw
+        with cf.open_source(feed.manifest.path_of(row), channels=1, facts=feed.manifest.facts(row)) as source:
+            source.planes(indices)
+
+    draws = draws_of(feed, epoch)
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(decode, draws):
+            pass
+    return len(draws)
+
+
+class Peer(Dataset):
+    """The same draws through torchcodec and grid_sample."""
+
+    def __init__(self, feed: cf.Feed, epoch: int, *, resize: bool) -> None:
+        self.draws = []
+        for row, indices in draws_of(feed, epoch):
+            facts = feed.manifest.facts(row)
+            self.draws.append((str(feed.manifest.path_of(row)), indices.tolist(), facts.height, facts.width))
+        self.resize = resize
+
+    def __len__(self) -> int:
+        """Return the number of draws."""
+        return len(self.draws)
+
+    def __getitem__(self, position: int) -> torch.Tensor:
+        """Return one clip, uint8 (frames, height, width)."""
+        path, indices, height, width = self.draws[position]
+        resize = None
+        if self.resize:
+            scale = SIDE / min(height, width)
+            height, width = max(SIDE, round(height * scale)), max(SIDE, round(width * scale))
+            resize = [Resize((height, width))]
+        # approximate: no scan of the file; its frames are not always the right ones, but it is the faster peer
+        decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate", transforms=resize)
+        last = decoder.metadata.num_frames - 1
+        frames = decoder.get_frames_at([min(index, last) for index in indices]).data
+        grey = (frames.float() * LUMA).sum(1, keepdim=True)
+        angle = math.radians(float(np.random.default_rng(position).uniform(-DEGREES, DEGREES)))
+        shift = np.random.default_rng(position + 1).uniform(-PIXELS, PIXELS, 2) * 2 / SIDE
+        zoom = min(height, width)
+        x, y = zoom / width, zoom / height
+        matrix = torch.tensor(
+            [
+                [math.cos(angle) * x, -math.sin(angle) * x, float(shift[0])],
+                [math.sin(angle) * y, math.cos(angle) * y, float(shift[1])],
+            ],
+            dtype=torch.float32,
+        )
+        grid = F.affine_grid(matrix.expand(FRAMES, 2, 3), [FRAMES, 1, SIDE, SIDE], align_corners=False)
+        return F.grid_sample(grey, grid, align_corners=False).round().to(torch.uint8)[:, 0]
+
+
+def run_peer(feed: cf.Feed, epoch: int, workers: int, *, resize: bool) -> int:
+    """Run an epoch of the peer."""
+    loader = DataLoader(Peer(feed, epoch, resize=resize), batch_size=BATCH, num_workers=workers)
+    return sum(len(batch) for batch in loader)
+
+
+def run_feed(feed: cf.Feed, epoch: int) -> int:
+    """Run an epoch of the feed."""
+    feed.set_epoch(epoch)
+    return sum(len(batch.ids) for batch in feed)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/pocus"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    manifest = cf.Manifest.scan(options.data).readable()
+    feed = make_feed(manifest, options.workers)
+    run_feed(feed, 0)  # compiles the kernels, warms the disk's cache
+    contestants: dict[str, Callable[[int], int]] = {
+        "decode alone": lambda epoch: decode_alone(feed, epoch, options.workers),
+        "feed": lambda epoch: run_feed(feed, epoch),
+        "peer, its own resize": lambda epoch: run_peer(feed, epoch, options.workers, resize=True),
+        "peer, full size": lambda epoch: run_peer(feed, epoch, options.workers, resize=False),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for epoch in range(options.runs):
+        for name, contestant in contestants.items():
+            began = time.perf_counter()
+            clips = contestant(epoch)
+            rates[name].append(clips / (time.perf_counter() - began))
+    medians = {name: statistics.median(each) for name, each in rates.items()}
+    peer = max(medians["peer, its own resize"], medians["peer, full size"])
+    for name, each in rates.items():
+        print(f"{name:22} {medians[name]:7.1f} clips/s   (from {min(each):.1f} to {max(each):.1f})")
+    print(f"feed / peer {medians['feed'] / peer:.2f}   feed / decode alone {medians['feed'] / medians['decode alone']:.2f}")
+    if options.json:
+        options.json.write_text(json.dumps({"clips_per_second": rates, "medians": medians}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

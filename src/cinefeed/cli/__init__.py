@@ -1,0 +1,30 @@
+"""The command `cinefeed`: each subcommand is a thin layer over a public function.
+
+It exits with 0, with 1 where the work failed, and with 2 where it was asked wrongly. Results go to stdout, as JSON
+with --json; progress and errors go to stderr. typer and rich are imported when the command runs, not before.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cinefeed.errors import CinefeedError, ColumnError, SettingError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (by default the process's own arguments) and return its exit code."""
+    from cinefeed.cli.app import make_app
+
+    try:
+        make_app()(args=None if arguments is None else list(arguments), prog_name="cinefeed")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except (CinefeedError, OSError) as error:
+        print(f"cinefeed: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, SettingError | ColumnError) else 1
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    # A LookupError shows its message as a string literal; an OSError's own text names file and reason.
+    text = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__

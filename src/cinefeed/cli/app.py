@@ -1,0 +1,36 @@
+"""The command's tree: `cinefeed scan | split | inspect | train | evaluate | predict | report | demo`."""
+
+from typing import Annotated
+
+import typer
+
+import cinefeed
+from cinefeed.cli.data import inspect, scan, split
+from cinefeed.cli.learn import demo, evaluate, predict, report, train
+
+
+def make_app() -> typer.Typer:
+    """Return the command line; errors of the work pass through it, for `main` to say in one line."""
+    app = typer.Typer(
+        name="cinefeed",
+        help="Feed video to deep learning: index, split, balance, train, evaluate, report.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        callback=_root,
+    )
+    for command in (scan, split, inspect, train, evaluate, predict, report, demo):
+        app.command()(command)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(cinefeed.__version__)
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Feed video to deep learning: index, split, balance, train, evaluate, report."""

@@ -1,0 +1,75 @@
+"""Commands before any training: `scan`, `split`, `inspect`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cinefeed.cli.options import Flow, Group, Json, NoGroup, Stratify, Where, where_table, with_flow
+from cinefeed.cli.show import emit, note, ticking
+from cinefeed.errors import SettingError
+from cinefeed.manifest.table import Manifest
+
+
+def scan(
+    folder: Annotated[Path, typer.Argument(help="Folder of videos, searched with all its folders.")],
+    out: Annotated[Path, typer.Option(help="Manifest to write (Parquet). An older one there spares unchanged files.")],
+    labels: Annotated[Path | None, typer.Option(help="Label table, CSV or Parquet.")] = None,
+    on: Annotated[str | None, typer.Option(help="Column to join on; by default path or stem.")] = None,
+    path_columns: Annotated[str | None, typer.Option(help="Folders as columns: '{patient}/{study}/{view}'.")] = None,
+    unmatched: Annotated[str, typer.Option(help="Labels without file, files without label: error or ignore.")] = "error",
+    verify: Annotated[str, typer.Option(help="decode (shows where a file breaks) or packets (faster).")] = "decode",
+    workers: Annotated[int | None, typer.Option(help="Threads that probe; by default one a core.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Index a folder of videos: probe each file once, join labels, write a manifest."""
+    with ticking("scanning") as tick:
+        manifest = Manifest.scan(
+            folder,
+            labels=labels,
+            on=on,
+            path_columns=path_columns,
+            unmatched=unmatched,  # type: ignore[arg-type]  # refused there if unknown
+            verify=verify,  # type: ignore[arg-type]
+            workers=workers,
+            out=out,
+            progress=tick,
+        )
+    manifest.write(out)
+    result = {"out": str(out), "rows": len(manifest), "fingerprint": manifest.fingerprint}
+    emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")
+
+
+def split(
+    manifest: Annotated[Path, typer.Argument(help="Manifest to split (Parquet).")],
+    out: Annotated[Path, typer.Option(help="Manifest to write, with the part in its column 'split'.")],
+    val: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.15,
+    test: Annotated[float, typer.Option(help="Share of rows for the test.")] = 0.15,
+    group: Group = None,
+    no_group: NoGroup = False,
+    stratify: Stratify = None,
+    where: Where = None,
+    keep: Annotated[str | None, typer.Option(help="Column of an older split: only new groups are assigned.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Assign rows to train, val and test: no group in two parts, stratified, the same for the same seed."""
+    if (group is None) != no_group:
+        raise SettingError("give --group COLUMN (the patient), or --no-group where every row stands for itself")
+    rows = Manifest.read(manifest)
+    for column, values in where_table(where or []).items():
+        rows = rows.where(column, values)
+    parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)
+    parts.all.write(out)
+    counts = {name: len(getattr(parts, name)) for name in ("train", "val", "test")}
+    text = ", ".join(f"{name} {count}" for name, count in counts.items())
+    emit({"out": str(out), **counts}, as_json=as_json, text=f"{parts}\n{text} -> {out}")
+
+
+@with_flow
+def inspect(
+    flow: Flow,
+    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("inspect.html"),
+    as_json: Json = False,
+) -> None:
+    """Show what would be fed: labels raw and as fed, augmented clips, files that failed. One HTML page."""

@@ -1,0 +1,164 @@
+"""Options that several commands share, and how they become a table of settings."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from cinefeed.config import overlay, read_table
+from cinefeed.errors import SettingError
+from cinefeed.manifest.table import Manifest
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Where = Annotated[list[str] | None, typer.Option(help="Keep rows: COLUMN=VALUE[,VALUE ...]. May be repeated.")]
+Group = Annotated[str | None, typer.Option(help="Column whose values stay in one part: the patient.")]
+NoGroup = Annotated[bool, typer.Option("--no-group", help="Every row stands for itself.")]
+Stratify = Annotated[str | None, typer.Option(help="Column whose distribution the parts share.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """What `train` and `inspect` are told of the flow from manifest to batch. None: not given."""
+
+    manifest: Annotated[Path | None, typer.Argument(help="Manifest (Parquet); may stand in --config.")] = None
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings; options given here win.")] = None
+    target: Annotated[str | None, typer.Option(help="Label column to learn.")] = None
+    where: Where = None
+    task: Annotated[str | None, typer.Option(help="regression, binary, multiclass; by default as the labels are.")] = None
+    classes: Annotated[str | None, typer.Option(help="Class names in order, comma-separated; of two, the 2nd is positive.")] = None
+    group: Group = None
+    no_group: NoGroup = False
+    stratify: Stratify = None
+    val: Annotated[float | None, typer.Option(help="Share of rows for validation.")] = None
+    test: Annotated[float | None, typer.Option(help="Share of rows for the test.")] = None
+    split_column: Annotated[str | None, typer.Option(help="Column that holds the parts already: train, val, test.")] = None
+    frame: Annotated[str | None, typer.Option(help="HEIGHTxWIDTHxCHANNELS, such as 112x112x1.")] = None
+    frames: Annotated[int | None, typer.Option(help="Frames a clip.")] = None
+    stride: Annotated[int | None, typer.Option(help="Take every n-th frame.")] = None
+    rate: Annotated[float | None, typer.Option(help="Frames a second, in place of --stride.")] = None
+    rotate: Annotated[float | None, typer.Option(help="Rotate each clip by up to so many degrees.")] = None
+    shift: Annotated[float | None, typer.Option(help="Shift each clip by up to so many pixels.")] = None
+    balance: Annotated[bool, typer.Option("--balance", help="Balance classes; make continuous labels uniform.")] = False
+    batch_size: Annotated[int | None, typer.Option(help="Clips a batch.")] = None
+    workers: Annotated[int | None, typer.Option(help="Threads that decode; by default one a core.")] = None
+    seed: Annotated[int | None, typer.Option(help="Of all that is random: split, clips, augmentation, weights.")] = None
+
+    def table(self, **more: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the table of settings that the config file and the options over it say, without what was not given.
+
+        `more` are further sections, laid over both.
+        """
+        if self.group is not None and self.no_group:
+            raise SettingError("--group and --no-group exclude each other; give one")
+        split: dict[str, Any] = {
+            "group": False if self.no_group else self.group,
+            "stratify": self.stratify,
+            "val": self.val,
+            "test": self.test,
+            "seed": self.seed,
+        }
+        if self.split_column is not None:
+            split = {"column": self.split_column}
+        above = {
+            "data": {
+                "manifest": None if self.manifest is None else str(self.manifest),
+                "target": self.target,
+                "where": where_table(self.where or []),
+                "task": self.task,
+                "classes": None if self.classes is None else self.classes.split(","),
+                "split": split,
+            },
+            "clip": {"frames": self.frames, "stride": self.stride, "rate_hz": self.rate},
+            "frame": frame_table(self.frame),
+            "feed": {"batch_size": self.batch_size, "workers": self.workers, "seed": self.seed},
+        }
+        table = read_table(self.config) if self.config is not None else {}
+        table = overlay(overlay(table, _given(above)), _given(more))
+        table["transforms"] = _transforms(table.get("transforms", []), rotate=self.rotate, shift=self.shift)
+        if self.balance:
+            table["sampler"] = {"name": _balancing(table)}
+        return table
+
+
+def with_flow(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Flow` ahead of its own, and call it with them as one `flow`."""
+    hints = get_type_hints(Flow, include_extras=True)
+    shared = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in fields(Flow)
+        if each.default is not MISSING
+    ]
+    own = [each for name, each in inspect.signature(command).parameters.items() if name != "flow"]
+
+    @wraps(command)
+    def called(**options: Any) -> None:
+        flow = Flow(**{each.name: options.pop(each.name) for each in shared})
+        command(flow, **options)
+
+    parameters = [*shared, *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own)]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    return called
+
+
+def where_table(conditions: list[str]) -> dict[str, list[str]]:
+    """Return what `--where column=value,value` says, by column.
+
+    >>> where_table(["view=4ch", "label=regular,pneumonia"])
+    {'view': ['4ch'], 'label': ['regular', 'pneumonia']}
+    """
+    table = {}
+    for condition in conditions:
+        column, equals, values = condition.partition("=")
+        if not equals or not column or not values:
+            raise SettingError(f"--where {condition!r} must be COLUMN=VALUE or COLUMN=VALUE,VALUE")
+        table[column] = values.split(",")
+    return table
+
+
+def frame_table(size: str | None) -> dict[str, int]:
+    """Return what `--frame 112x112x1` says; channels may be left out.
+
+    >>> frame_table("112x96x1")
+    {'height': 112, 'width': 96, 'channels': 1}
+    """
+    if size is None:
+        return {}
+    numbers = size.lower().split("x")
+    if len(numbers) not in (2, 3) or not all(each.isdigit() for each in numbers):
+        raise SettingError(f"--frame {size!r} must be HEIGHTxWIDTHxCHANNELS, such as 112x112x1")
+    return dict(zip(("height", "width", "channels"), map(int, numbers), strict=False))
+
+
+def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table without what was not given, at any depth."""
+    cleaned = {name: _given(value) if isinstance(value, Mapping) else value for name, value in table.items()}
+    return {name: value for name, value in cleaned.items() if value is not None and value != {}}
+
+
+def _transforms(listed: Any, *, rotate: float | None, shift: float | None) -> Any:
+    """Return a list of transforms with rotation and shift as the options say; those come first, in that order."""
+    new: list[dict[str, Any]] = []
+    if rotate is not None:
+        new.append({"name": "Rotate", "degrees": rotate})
+    if shift is not None:
+        new.append({"name": "Shift", "pixels": shift})
+    if not new or not isinstance(listed, list):
+        return listed
+    names = {each["name"] for each in new}
+    return [*new, *(each for each in listed if not (isinstance(each, Mapping) and each.get("name") in names))]
+
+
+def _balancing(table: Mapping[str, Any]) -> str:
+    """Return the sampler that balances a target: by class, or to uniform labels for a regression."""
+    data = table.get("data", {})
+    task = data.get("task")
+    if task is None and "manifest" in data and "target" in data:
+        kind = str(Manifest.read(data["manifest"]).column(data["target"]).type)
+        numbers = kind.startswith(("int", "uint", "float", "double", "half", "decimal"))
+        task = "regression" if numbers and "classes" not in data else "multiclass"
+    return "UniformLabels" if task == "regression" else "BalancedClasses"

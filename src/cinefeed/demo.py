@@ -1,0 +1,276 @@
+"""A beating ventricle of known ejection fraction, written as real video files: a data set whose answer is known.
+
+Each video shows a left ventricle along its long axis, as an ultrasound fan: a dark cavity, a half ellipse that is closed
+by the mitral valve, in a bright wall, with the atrium below. Its volume follows the heart cycle; the drawing follows
+the volume, so the label can be measured in the pixels:
+
+    volume = 2/3 pi radius^2 length        (half a prolate ellipsoid; equals the area-length rule 8 area^2 / 3 pi length)
+    ejection fraction = 100 (1 - smallest volume / largest volume)
+
+Every number is drawn at its own address (see cinefeed.rng): the same seed writes the same videos, and the first ten of
+twenty are the ten of ten.
+"""
+
+import csv
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import SettingError
+from cinefeed.rng import Stage, rng_for
+
+SIZE = 96  # pixels a side
+MM_PER_PIXEL = 1.8
+_VIDEO, _PATIENT = 0, 1  # the "epoch" of an address: what a generator belongs to
+_COLUMNS = "path patient ejection_fraction heart_rate end_diastolic_volume_ml end_systolic_volume_ml".split()
+
+Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ventricle:
+    """One video before it is drawn. Lengths are pixels of a `SIZE` x `SIZE` frame, angles radians."""
+
+    patient: str
+    ejection_fraction: float  # per cent
+    heart_rate: float  # beats a minute
+    phase: float  # of the heart cycle at the first frame, 0..1; 0 is end diastole
+    frames: int
+    rate_hz: int
+    radius: float  # of the cavity at its base, end diastole
+    length: float  # of the cavity from base to apex, end diastole
+    wall: float  # thickness at end diastole
+    shift: tuple[float, float]
+    angle: float
+    gain: float
+    fading: float  # share of the brightness lost from the top to the bottom of the fan
+    speckle: float  # contrast of the multiplicative noise, 0..1
+
+    def volumes(self) -> NDArray[np.float64]:
+        """Return the cavity's volume at each frame, in ml, float64 (frames,)."""
+        largest = _volume_ml(self.radius, self.length)
+        return largest * (1 - self.ejection_fraction / 100 * _ejected(self._cycle(), self.heart_rate))
+
+    def _cycle(self) -> NDArray[np.float64]:
+        return (self.phase + np.arange(self.frames) / self.rate_hz * self.heart_rate / 60) % 1
+
+    def shape(self) -> tuple[Volume, Volume]:
+        """Return the cavity's radius and length at each frame, float32 (frames,).
+
+        The length shortens by a quarter of what is ejected, as the base of a heart moves to its apex; the radius does
+        the rest: at an ejection fraction of 60 %, 15 % shorter and 31 % narrower.
+        """
+        left = self.volumes() / _volume_ml(self.radius, self.length)
+        shorter = 1 - (1 - left) / 4
+        return (self.radius * np.sqrt(left / shorter)).astype(np.float32), (self.length * shorter).astype(np.float32)
+
+
+def _volume_ml(radius: float, length: float) -> float:
+    return 2 / 3 * np.pi * radius**2 * length * (MM_PER_PIXEL / 10) ** 3
+
+
+def _ejected(cycle: NDArray[np.float64], heart_rate: float) -> NDArray[np.float64]:
+    """Return the share of the stroke volume that is out of the cavity, 0..1, at moments of the heart cycle (0..1).
+
+    Ejection takes 0.3 s times the square root of the beat's length (Bazett), then 0.07 s without change (isovolumic
+    relaxation), then 75 % flow back early, and 25 % with the atrium's beat in the last fifth.
+    """
+    beat = 60 / heart_rate
+    ejection = 0.3 * np.sqrt(beat) / beat
+    filling = ejection + 0.07 / beat
+    early = filling + 0.4 * (0.8 - filling)
+
+    def rise(start: float, stop: float) -> NDArray[np.float64]:
+        return 0.5 - 0.5 * np.cos(np.pi * np.clip((cycle - start) / (stop - start), 0, 1))
+
+    return rise(0, ejection) - 0.75 * rise(filling, early) - 0.25 * rise(0.8, 1.0)
+
+
+def draw_ejection_fraction(rng: np.random.Generator) -> float:
+    """Return an ejection fraction in per cent, skewed as in clinics: four in five around 61, the others around 36.
+
+    About one in eight lies under 40; none is below 15 or above 75.
+    """
+    mean, spread = (61.0, 6.0) if rng.random() < 0.82 else (36.0, 9.0)
+    return float(np.clip(rng.normal(mean, spread), 15, 75))
+
+
+def plan_demo(*, videos: int = 800, seed: int = 7, nuisance: float = 0.5) -> list[Ventricle]:
+    """Return the ventricles of a demo data set: one to three videos a patient, of nearly the same heart.
+
+    `nuisance` says how strongly things vary that have nothing to do with the label, from 0 (they do not) to 1 (hard):
+    angle up to 60 degrees, place up to 16 pixels of 96, gain and fading by up to 60 %, size by up to 30 %,
+    speckle from weak to fully developed. Heart rate and phase always vary.
+
+    >>> [ventricle.patient for ventricle in plan_demo(videos=4)]
+    ['p0000', 'p0000', 'p0001', 'p0002']
+    """
+    if videos < 1 or not 0 <= nuisance <= 1:
+        raise SettingError(f"videos={videos}, nuisance={nuisance}: give at least one video, and a nuisance from 0 to 1")
+    planned: list[Ventricle] = []
+    patient = 0
+    while len(planned) < videos:
+        heart = rng_for(seed, stage=Stage.DEMO, epoch=_PATIENT, position=patient)
+        usual = draw_ejection_fraction(heart)
+        size = 1 + 0.3 * nuisance * heart.uniform(-1, 1)
+        radius, length = 15.5 * size * heart.uniform(0.92, 1.08), 42 * size * heart.uniform(0.95, 1.05)
+        wall = size * heart.uniform(4.5, 6.0)
+        usual_rate = heart.uniform(58, 95)
+        for _ in range(min(1 + int(heart.integers(3)), videos - len(planned))):
+            rng = rng_for(seed, stage=Stage.DEMO, epoch=_VIDEO, position=len(planned))
+            rate_hz = int(rng.choice([20, 25, 30]))
+            planned.append(
+                Ventricle(
+                    patient=f"p{patient:04d}",
+                    ejection_fraction=round(float(np.clip(usual + rng.normal(0, 1.5), 15, 75)), 1),
+                    heart_rate=round(float(np.clip(usual_rate + rng.normal(0, 4), 52, 105)), 1),
+                    phase=float(rng.random()),
+                    frames=int(rate_hz * rng.uniform(1.3, 1.6)),
+                    rate_hz=rate_hz,
+                    radius=radius,
+                    length=length,
+                    wall=wall,
+                    shift=(float(16 * nuisance * rng.uniform(-1, 1)), float(16 * nuisance * rng.uniform(-1, 1))),
+                    angle=float(np.deg2rad(60 * nuisance) * rng.uniform(-1, 1)),
+                    gain=float(1 + 0.6 * nuisance * rng.uniform(-1, 1)),
+                    fading=float(0.6 * nuisance * rng.random()),
+                    speckle=float(nuisance * rng.uniform(0.7, 1)),
+                )
+            )
+        patient += 1
+    return planned
+
+
+def draw_video(ventricle: Ventricle, *, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return the frames of a ventricle, grey, full range, uint8 (frames, SIZE, SIZE). `rng` draws the speckle."""
+    radius, length = (each[:, None, None] for each in ventricle.shape())
+    down, right = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
+    x, y = right - SIZE / 2 - ventricle.shift[0], down - SIZE * 0.48 - ventricle.shift[1]
+    across = np.cos(ventricle.angle) * x + np.sin(ventricle.angle) * y
+    along = np.sin(ventricle.angle) * x - np.cos(ventricle.angle) * y  # towards the apex, which lies near the probe
+
+    above_base = along - (ventricle.length / 2 - length)  # the apex stays, the base moves
+    half = ventricle.radius + ventricle.length
+    muscle = (ventricle.radius + ventricle.wall) * (ventricle.length + ventricle.wall) - (
+        ventricle.radius * ventricle.length
+    )  # the wall's area is kept, so it thickens as the cavity shrinks
+    half = radius + length
+    wall = (np.sqrt(half**2 + 4 * muscle) - half) / 2
+
+    cavity = _inside(across, above_base, radius, length)
+    heart = _inside(across, above_base, radius + wall, length + wall)
+    blood, muscle_share = _cover(np.minimum(cavity, above_base)), _cover(np.minimum(heart, above_base))
+    floor = -ventricle.length * 0.95  # the atrium's far end stays, its roof is the moving base
+    middle, tall = (ventricle.length / 2 - length + floor) / 2, (ventricle.length / 2 - length - floor) / 2
+    atrium = _inside(across, along - middle, np.float32(ventricle.radius * 0.95), tall, whole=True)
+    closed = _ejected(ventricle._cycle(), ventricle.heart_rate)[:, None, None].astype(np.float32) > 0.03
+    valve = np.exp(-((above_base / 1.2) ** 2)) * (np.abs(across) < radius + wall) * np.where(closed, 1.0, 0.25)
+
+    image = np.full(blood.shape, 0.25, np.float32)
+    image += (0.55 - image) * _cover(atrium + 2)
+    image += (0.08 - image) * _cover(atrium)
+    image += (0.55 - image) * muscle_share
+    image += 0.35 * np.exp(-((heart / 1.3) ** 2)) * (above_base > 0)
+    image += (0.08 - image) * blood
+    image += (0.7 - image) * valve.astype(np.float32)
+    image *= 1 + ventricle.speckle * (_speckle(rng, image.shape) - 1)
+    image *= ventricle.gain * (1 - ventricle.fading * down / SIZE)
+    angle = np.arctan2(np.abs(right - SIZE / 2), down + 6)
+    image *= _cover((np.deg2rad(44) - angle) * 60) * _cover(SIZE + 2 - np.hypot(right - SIZE / 2, down + 6))
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _inside(across: Volume, along: Volume, radius: Any, length: Any, *, whole: bool = False) -> Volume:
+    """Return the distance from an ellipse's edge in pixels, nearly, positive inside."""
+    along = along if whole else np.maximum(along, 0)
+    return (1 - np.sqrt((across / radius) ** 2 + (along / length) ** 2)) * np.minimum(radius, length)
+
+
+def _cover(distance: Volume) -> Volume:
+    """Return the share of a pixel that lies inside an edge at that distance from its centre."""
+    return np.clip(distance + 0.5, 0, 1)
+
+
+def _speckle(rng: np.random.Generator, shape: tuple[int, ...]) -> Volume:
+    """Return speckle of mean 1: the length of a random complex field (Rayleigh), blurred, which half stays in place."""
+    frames, height, width = shape
+    fields = []
+    for _ in range(2):
+        moving = rng.standard_normal((height, width, frames), np.float32)
+        still = rng.standard_normal((height, width, 1), np.float32)
+        field = cv2.GaussianBlur((moving + still) * np.float32(0.5**0.5), (0, 0), sigmaX=1.1, sigmaY=0.7)
+        fields.append(field.transpose(2, 0, 1))
+    amplitude = np.sqrt(fields[0] ** 2 + fields[1] ** 2)
+    return amplitude / amplitude.mean()
+
+
+def write_demo(
+    folder: str | os.PathLike[str],
+    *,
+    videos: int = 800,
+    seed: int = 7,
+    nuisance: float = 0.5,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write a demo data set: H.264 videos in MP4, a folder a patient, and `labels.csv`; return the table's path.
+
+    Its columns are path, patient, ejection_fraction (per cent), heart_rate (beats a minute) and the two volumes that
+    make the ejection fraction, in ml. `nuisance` as in plan_demo; `progress` is called with the number written so far.
+    The table comes last, so a folder with a table is whole. Raises SettingError where the folder cannot be written.
+    """
+    root = Path(folder)
+    planned = plan_demo(videos=videos, seed=seed, nuisance=nuisance)
+    names = [f"{ventricle.patient}/v{number:04d}.mp4" for number, ventricle in enumerate(planned)]
+    try:
+        for patient in {ventricle.patient for ventricle in planned}:
+            (root / patient).mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor() as threads:
+            # x264's own generator is not ours to seed: one thread an encoder keeps its output the same
+            jobs = [
+                threads.submit(_write_one, root / name, ventricle, seed, number)
+                for number, (name, ventricle) in enumerate(zip(names, planned, strict=True))
+            ]
+            for done, job in enumerate(as_completed(jobs), start=1):
+                job.result()
+                if progress is not None:
+                    progress(done)
+        table = root / "labels.csv"
+        partial = table.with_suffix(".csv.partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(_COLUMNS)
+            for name, each in zip(names, planned, strict=True):
+                largest = _volume_ml(each.radius, each.length)
+                smallest = largest * (1 - each.ejection_fraction / 100)
+                writer.writerow(
+                    [name, each.patient, each.ejection_fraction, each.heart_rate, f"{largest:.1f}", f"{smallest:.1f}"]
+                )
+        partial.replace(table)
+    except OSError as error:
+        raise SettingError(f"the demo cannot be written to {root}: {error}; give a folder that can") from error
+    return table
+
+
+def _write_one(path: Path, ventricle: Ventricle, seed: int, number: int) -> None:
+    speckle = rng_for(seed, stage=Stage.DEMO, epoch=_VIDEO + 2, position=number)
+    frames = draw_video(ventricle, rng=speckle)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=Fraction(ventricle.rate_hz), options={"preset": "veryfast", "crf": "20", "g": "12"}
+        )
+        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
+        stream.thread_count = 1
+        planes = np.full((SIZE * 3 // 2, SIZE), 128, np.uint8)
+        for frame in frames:
+            planes[:SIZE] = 16 + (frame.astype(np.uint16) * 219 + 127) // 255  # luma of limited range
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode())

@@ -1,0 +1,327 @@
+"""Feed: a manifest in, batches out, in a fixed order, made on all cores."""
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.balance import Natural, Plan, Sampler
+from cinefeed.clips import Clip, Frame
+from cinefeed.errors import FeedError, SettingError, SourceError, TableError, did_you_mean
+from cinefeed.feed.clip import ClipMaker, Draw
+from cinefeed.feed.slots import Slots
+from cinefeed.feed.state import State, read_state
+from cinefeed.feed.stats import Meter, Stats
+from cinefeed.feed.targets import FeedSpec, Targets, Task, read_targets
+from cinefeed.feed.workers import Backend, count_workers, start_workers
+from cinefeed.manifest.table import Manifest
+from cinefeed.transforms.base import Transform
+from cinefeed.transforms.compose import Compose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch, in NumPy. Arrays may be held as long as you like; their memory is used again when they have died."""
+
+    clips: NDArray[Any]  # (batch, frames, height, width, channels)
+    targets: NDArray[Any]  # (batch,): float32, or class numbers, int64
+    weights: NDArray[np.float32]  # (batch,): 0 where a row has no label
+    ids: NDArray[np.str_]  # (batch,)
+    valid: NDArray[np.bool_]  # (batch, frames): False where a frame is padding
+    covariates: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # by name, (batch, ...)
+
+
+class _Job(NamedTuple):
+    """A batch under way."""
+
+    batch: Batch
+    clips: list[Future[None]]
+
+    def finish(self) -> Batch:
+        for clip in self.clips:
+            clip.result()
+        return self.batch
+
+
+class Feed:
+    """Feeds the videos of a manifest as batches: drawn by a sampler, cut to clips, transformed, in a fixed order.
+
+    A batch is a pure function of manifest, settings, seed, epoch and index: the number of workers changes no byte.
+    `iter(feed)` gives the batches of the current epoch; finishing them advances the epoch, breaking off does not.
+
+    target: label column; None feeds clips alone (targets NaN or -1, weights 0).
+    task: "regression", "binary" or "multiclass"; by default numbers are a regression, text and booleans are classes.
+    classes: names in the order of their numbers; sorted by default. The second of two is the positive one.
+    workers: threads that make clips; 0 makes them in the caller; "auto" is one a core.
+    prefetch: batches made ahead of the one in use.
+    drop_last: leave out a last batch that is not full.
+
+    >>> import cinefeed as cf, numpy as np, tempfile, pathlib, pyarrow as pa
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in "abc":
+    ...     np.save(folder / f"{name}.npy", np.zeros((9, 20, 20), np.uint8))
+    >>> table = pa.table({"path": ["a.npy", "b.npy", "c.npy"], "age": [31, 45, 60]})
+    >>> feed = cf.Feed(
+    ...     cf.Manifest.from_table(table, root=folder), target="age", clip=cf.Clip(frames=4),
+    ...     frame=cf.Frame(height=16, width=16, channels=1), batch_size=2)
+    >>> [batch.clips.shape for batch in feed]
+    [(2, 4, 16, 16, 1), (1, 4, 16, 16, 1)]
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        target: str | None,
+        clip: Clip,
+        frame: Frame,
+        task: Task | None = None,
+        classes: Sequence[str] | None = None,
+        transforms: Sequence[Transform] = (),
+        sampler: Sampler | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+        workers: int | Literal["auto"] = "auto",
+        backend: Backend = "thread",
+        prefetch: int = 2,
+        drop_last: bool = False,
+    ) -> None:
+        if batch_size < 1 or prefetch < 0:
+            raise SettingError(f"batch_size={batch_size} must be at least 1, prefetch={prefetch} at least 0")
+        if backend not in get_args(Backend):
+            raise SettingError(f"backend={backend!r} is not a backend; {did_you_mean(str(backend), get_args(Backend))}")
+        _check_rows(manifest)
+        self.manifest = manifest
+        self.clip = clip
+        self.frame = frame
+        self.transforms = tuple(transforms)
+        self.sampler: Sampler = sampler or Natural()
+        self.batch_size = batch_size
+        self.seed = seed
+        self.backend = backend
+        self.prefetch = prefetch
+        self.drop_last = drop_last
+        self.workers = count_workers(workers)
+        self._ids = manifest.column("id")
+        names = None if classes is None else tuple(classes)
+        if target is None:
+            self._targets = Targets.unknown(len(manifest), task=task or "regression", classes=names or ())
+        else:
+            self._targets = read_targets(
+                manifest.column(target), name=target, ids=self._ids, task=task, classes=names
+            )
+        compose = Compose(self.transforms, frame=frame)
+        numbers = self._targets.values if self._targets.task == "regression" and target is not None else np.zeros(1)
+        self.spec = FeedSpec(
+            clip_shape=(clip.frames, frame.height, frame.width, frame.channels),
+            dtype=compose.dtype,
+            batch_size=batch_size,
+            target=target or "",
+            task=self._targets.task,
+            classes=self._targets.classes,
+            target_mean=float(np.mean(numbers, dtype=np.float64)),
+            target_scale=float(np.std(numbers, dtype=np.float64)) or 1.0,
+            padded=clip.short == "pad",
+        )
+        self._meter = Meter()
+        self._maker = ClipMaker(
+            manifest=manifest, clip=clip, compose=compose, channels=frame.channels, seed=seed, meter=self._meter
+        )
+        self._slots = Slots((batch_size, *self.spec.clip_shape), dtype=self.spec.dtype)
+        self._epoch = 0
+        self._start = 0  # the batch that the next iterator starts at
+        self._handed = 0  # batches of the epoch that were handed out
+        self._planned: tuple[int, Plan] | None = None
+        self._running: weakref.ref[Generator[Batch]] | None = None
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The label of every row, as the sampler sees it: float64 numbers, or class names."""
+        return self._targets.labels
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that `iter(feed)` gives."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch."""
+        if epoch < 0:
+            raise SettingError(f"epoch={epoch} must be at least 0")
+        self._close()
+        self._epoch, self._start, self._handed = epoch, 0, 0
+
+    def plan(self, *, epoch: int | None = None) -> Plan:
+        """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
+        epoch = self._epoch if epoch is None else epoch
+        if self._planned is None or self._planned[0] != epoch:
+            plan = self.sampler.plan(self.labels, seed=self.seed, epoch=epoch, batch_size=self.batch_size)
+            self._planned = (epoch, plan)
+        return self._planned[1]
+
+    def __len__(self) -> int:
+        """Return the number of batches of the current epoch."""
+        return self._count(self.plan())
+
+    def _count(self, plan: Plan) -> int:
+        full, rest = divmod(len(plan.rows), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def batch(self, index: int, *, epoch: int | None = None) -> Batch:
+        """Return one batch of an epoch, by default the current one, whatever the feed is doing otherwise."""
+        epoch = self._epoch if epoch is None else epoch
+        count = self._count(self.plan(epoch=epoch))
+        if not -count <= index < count:
+            raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
+        with start_workers(0) as caller:
+            return self._submit(index % count, epoch, caller).finish()
+
+    def __getitem__(self, index: int) -> Batch:
+        """Return one batch of the current epoch."""
+        return self.batch(index)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return the batches of the current epoch, made ahead by the workers. It closes an iterator still open."""
+        self._close()
+        running = self._run(self._epoch, self._start)
+        self._start, self._handed = 0, self._start
+        self._running = weakref.ref(running)
+        return running
+
+    def _close(self) -> None:
+        running = self._running and self._running()
+        if running is not None:
+            running.close()
+        self._running = None
+
+    def _run(self, epoch: int, start: int) -> Generator[Batch]:
+        indices = iter(range(start, self._count(self.plan(epoch=epoch))))
+        # Enough clips on the way that no worker is idle while a small batch is handed over.
+        ahead = max(self.prefetch, -(-2 * self.workers // self.batch_size)) if self.workers else 0
+        executor = start_workers(self.workers)
+        pending: deque[_Job] = deque()
+        mark = time.perf_counter()
+        try:
+            while True:
+                asked = time.perf_counter()
+                while len(pending) <= ahead and (index := next(indices, None)) is not None:
+                    pending.append(self._submit(index, epoch, executor))
+                if not pending:
+                    break
+                batch = pending.popleft().finish()
+                self._handed += 1
+                now = time.perf_counter()
+                self._meter.add(batches=1, wait_seconds=now - asked, elapsed_seconds=now - mark)
+                mark = now
+                yield batch
+                del batch  # or its slot could not come back while the next one is waited for
+            if self._epoch == epoch:
+                self._epoch, self._handed = epoch + 1, 0
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, index: int, epoch: int, executor: Executor) -> _Job:
+        start = index * self.batch_size
+        rows = self.plan(epoch=epoch).rows[start : start + self.batch_size]
+        clips = self._slots.lease()[: len(rows)]
+        valid = np.ones((len(rows), self.clip.frames), np.bool_)
+        batch = Batch(
+            clips=clips,
+            targets=self._targets.values[rows],
+            weights=np.full(len(rows), 1 if self.spec.target else 0, np.float32),
+            ids=np.array(self._ids.take(rows).to_pylist(), dtype=np.str_),
+            valid=valid,
+        )
+        draws = [Draw(int(row), epoch, start + i) for i, row in enumerate(rows)]
+        return _Job(batch, [executor.submit(self._maker.make, draw, clips[i], valid[i]) for i, draw in enumerate(draws)])
+
+    def evaluation(self, part: Manifest, *, labelled: bool = True) -> "Feed":
+        """Return a feed of `part` for validation, test or prediction.
+
+        Same frame, class order and label scale; clips from the centre, no random transform, no balance, every row
+        once and in order, the last batch kept. `labelled=False` needs no label column.
+        """
+        feed = Feed(
+            part,
+            target=self.spec.target if labelled and self.spec.target else None,
+            task=self.spec.task,
+            classes=self.spec.classes or None,
+            clip=replace(self.clip, position="center" if self.clip.position == "random" else self.clip.position),
+            frame=self.frame,
+            transforms=[each for each in self.transforms if not getattr(each, "random", True)],
+            sampler=Natural(shuffle=False),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            workers=self.workers,
+            backend=self.backend,
+            prefetch=self.prefetch,
+        )
+        feed.spec = replace(
+            feed.spec, target_mean=self.spec.target_mean, target_scale=self.spec.target_scale, dtype=feed.spec.dtype
+        )
+        return feed
+
+    def summary(self) -> str:
+        """Say in one line what is fed, and what balancing makes of it."""
+        spec, plan = self.spec, self.plan()
+        if spec.task == "regression":
+            low, high = float(self._targets.values.min()), float(self._targets.values.max())
+            task = f"regression of {spec.target} from {low:g} to {high:g}"
+        else:
+            counts = np.bincount(self._targets.values, minlength=len(spec.classes))
+            named = ", ".join(f"{name} {count}" for name, count in zip(spec.classes, counts, strict=True))
+            task = f"{spec.task} {spec.target} ({named})"
+        return (
+            f"{len(self.manifest)} samples, {task if spec.target else 'no target'}; {self.sampler}: "
+            f"{len(plan.rows)} draws an epoch, of one sample at most {int(plan.occurrence.max()) + 1}; "
+            f"{len(self)} batches of {self.batch_size} x {spec.clip_shape} {spec.dtype}; {self.workers} threads"
+        )
+
+    def stats(self) -> Stats:
+        """Return where the time went so far."""
+        return self._meter.stats(workers=self.workers)
+
+    def state(self) -> dict[str, object]:
+        """Return where the feed stands, as small JSON: a batch counts once it has been handed out."""
+        return self._state().as_dict()
+
+    def restore(self, state: Mapping[str, object]) -> Self:
+        """Go to where `state` stood: the next `iter(feed)` starts with the batch after it.
+
+        Raises FeedError where the state belongs to another manifest, seed or settings.
+        """
+        found = read_state(state, here=self._state(), batch_size=self.batch_size)
+        self.set_epoch(found.epoch)
+        self._start = self._handed = found.draws // self.batch_size
+        return self
+
+    def _state(self) -> State:
+        settings = {
+            name: repr(getattr(self, name))
+            for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last")
+        }
+        settings["target"] = repr((self.spec.target, self.spec.task, self.spec.classes))
+        draws = self._handed * self.batch_size
+        return State(
+            epoch=self._epoch, draws=draws, seed=self.seed, manifest=self.manifest.fingerprint, settings=settings
+        )
+
+
+def _check_rows(manifest: Manifest) -> None:
+    if len(manifest) == 0:
+        raise TableError("the manifest has no rows, so there is nothing to feed; look at the filters before it")
+    if "num_frames" in manifest.table.column_names:
+        frames = manifest.table["num_frames"].to_numpy()
+        empty = np.flatnonzero(frames == 0)
+        if len(empty):
+            first = ", ".join(f"row {row}, {manifest.relative_path(int(row))}" for row in empty[:3])
+            raise SourceError(
+                f"{len(empty)} of {len(manifest)} files hold no frame that decodes ({first}{' ...' * (len(empty) > 3)}); "
+                "leave them out with manifest.readable()"
+            )

@@ -1,0 +1,103 @@
+"""What a feed asks a model to learn: the task, the classes and their order, the labels as numbers."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cinefeed.errors import LabelError, SettingError, did_you_mean
+
+Task = Literal["regression", "binary", "multiclass"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedSpec:
+    """What a model is built from: shapes, types, task and the scale of the labels.
+
+    `clip_shape` is (frames, height, width, channels), without the batch. `target_mean` and `target_scale` (mean and
+    standard deviation) are those of the training part's labels before balancing, 0 and 1 for classes.
+    """
+
+    clip_shape: tuple[int, int, int, int]
+    dtype: np.dtype[np.generic]
+    batch_size: int
+    target: str
+    task: Task
+    classes: tuple[str, ...] = ()
+    target_mean: float = 0.0
+    target_scale: float = 1.0
+    padded: bool = False  # True where `valid` tells frames from padding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """A label column, read as a task: `values` (float32 or class numbers, int64), `names` for samplers and pictures."""
+
+    task: Task
+    classes: tuple[str, ...]
+    values: NDArray[np.float32] | NDArray[np.int64]
+
+    @property
+    def labels(self) -> NDArray[np.generic]:
+        """Labels as a sampler sees them: numbers (float64), or class names."""
+        if self.task == "regression":
+            return self.values.astype(np.float64)
+        return np.array(self.classes)[self.values]
+
+    @classmethod
+    def unknown(cls, count: int, *, task: Task, classes: tuple[str, ...]) -> "Targets":
+        """Return targets for rows without labels: NaN, or class number -1."""
+        if task == "regression":
+            return cls(task=task, classes=(), values=np.full(count, np.nan, np.float32))
+        return cls(task=task, classes=classes, values=np.full(count, -1, np.int64))
+
+
+def read_targets(
+    column: pa.ChunkedArray, *, name: str, ids: pa.ChunkedArray, task: Task | None, classes: tuple[str, ...] | None
+) -> Targets:
+    """Read a label column: numbers are a regression, text and booleans are classes; `task` overrides.
+
+    `classes` fixes the order of class numbers; sorted names otherwise. For a binary task the second is the positive
+    one. Raises LabelError where a label is missing, not finite or of no known class.
+    """
+    if task is not None and task not in get_args(Task):
+        raise SettingError(f"task={task!r} is not a task; {did_you_mean(str(task), get_args(Task))}")
+    kind = column.type
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    missing = pc.is_null(column, nan_is_null=True)
+    _refuse(missing, ids, f"has no {name!r} label", "leave those rows out, or give them a label")
+    if task is None:
+        task = "regression" if numeric and classes is None else None
+    if task == "regression":
+        if not numeric and not pa.types.is_boolean(kind):
+            raise LabelError(f"{name!r} is {kind}, a regression needs numbers; use task='multiclass'")
+        values = pc.cast(column, pa.float64()).to_numpy()
+        _refuse(pa.array(~np.isfinite(values)), ids, f"has an infinite {name!r} label", "correct the label")
+        return Targets(task=task, classes=(), values=values.astype(np.float32))
+    text = column.cast(pa.string())
+    known = tuple(sorted(pc.unique(text).to_pylist())) if classes is None else tuple(str(each) for each in classes)
+    if len(set(known)) < 2:
+        raise LabelError(
+            f"{name!r} has {len(set(known))} class ({', '.join(known)}); a classification needs two or more: "
+            "label more, or use task='regression'"
+        )
+    numbers = pc.index_in(text, value_set=pa.array(known, pa.string()))
+    _refuse(pc.is_null(numbers), ids, f"has a {name!r} label that is none of {', '.join(known)}", "see classes=")
+    if task == "binary" and len(known) != 2:
+        raise LabelError(
+            f"{name!r} has {len(known)} classes ({', '.join(known[:8])}), a binary task has two; "
+            "choose them with where(), or use task='multiclass'"
+        )
+    chosen: Task = task or ("binary" if len(known) == 2 else "multiclass")
+    return Targets(task=chosen, classes=known, values=numbers.to_numpy().astype(np.int64))
+
+
+def _refuse(faulty: pa.Array | pa.ChunkedArray, ids: pa.ChunkedArray, what: str, advice: str) -> None:
+    mask = np.asarray(faulty)
+    if mask.any():
+        rows = np.flatnonzero(mask)
+        first = ", ".join(f"row {row} ({ids[int(row)].as_py()})" for row in rows[:3])
+        raise LabelError(f"{len(rows)} of {len(mask)} rows: each {what}: {first}{' ...' * (len(rows) > 3)}; {advice}")

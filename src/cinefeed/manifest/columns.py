@@ -1,0 +1,214 @@
+"""The columns of a manifest: their names and types, a video's facts as columns and back, and the fingerprint of it all."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cinefeed.clips import Times
+from cinefeed.errors import TableError
+from cinefeed.sources.base import Facts, Ticks
+
+# What makes a sample, besides its labels.
+SAMPLE = {
+    "id": pa.string(),
+    "path": pa.string(),
+    "part": pa.string(),
+    "start_seconds": pa.float64(),
+    "end_seconds": pa.float64(),
+    "split": pa.string(),
+}
+# What a scan finds of a file. Regular time stamps are first, step and count; irregular ones are listed in `ticks`.
+# A file that counts in seconds rather than ticks has `step_seconds`, or `seconds` where its steps differ.
+FACTS = {
+    "size_bytes": pa.int64(),
+    "mtime_ns": pa.int64(),
+    "container": pa.string(),
+    "codec": pa.string(),
+    "pixel_format": pa.string(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "channels": pa.int32(),
+    "bits": pa.int32(),
+    "rotation": pa.int32(),
+    "rate_hz": pa.float64(),
+    "num_frames": pa.int32(),
+    "header_frames": pa.int32(),
+    "first_tick": pa.int64(),
+    "step_ticks": pa.int64(),
+    "tick_num": pa.int32(),
+    "tick_den": pa.int32(),
+    "ticks": pa.list_(pa.int64()),
+    "step_seconds": pa.float64(),
+    "seconds": pa.list_(pa.float64()),
+    "key_frames": pa.list_(pa.int32()),
+    "error": pa.string(),
+}
+RESERVED = SAMPLE | FACTS
+# The rest of FACTS follows from the file, names this machine, or changes when a data set is copied.
+_FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
+_FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split()}
+
+
+def label_names(names: Iterable[str]) -> list[str]:
+    """Return the names that are labels: neither part of a sample nor facts of a file."""
+    return [name for name in names if name not in RESERVED]
+
+
+def facts_to_row(facts: Facts) -> dict[str, Any]:
+    """Return a video's facts as plain values, one a column."""
+    ticks, times = facts.ticks, facts.times
+    row: dict[str, Any] = {
+        name: getattr(facts, name)
+        for name in "container codec pixel_format height width channels bits rotation header_frames error".split()
+    }
+    row["rate_hz"] = None if np.isnan(facts.rate_hz) else float(facts.rate_hz)
+    row["num_frames"] = times.count
+    row["key_frames"] = facts.key_frames.tolist()
+    if ticks is not None:
+        row["first_tick"], row["step_ticks"] = ticks.first, ticks.step
+        row["tick_num"], row["tick_den"] = ticks.base
+        row["ticks"] = None if ticks.listed is None else ticks.listed.tolist()
+    elif times.listed is not None or times.first_seconds != 0.0:
+        row["seconds"] = times.seconds().tolist()
+    elif not np.isnan(times.step_seconds):
+        row["step_seconds"] = times.step_seconds
+    return row
+
+
+def row_to_facts(table: Any, row: int) -> Facts | None:
+    """Return the facts of one row, or None where the file was not probed or has no frame."""
+    if "num_frames" not in table.schema.names:
+        return None
+
+    def value(name: str) -> Any:
+        return table.column(name)[row].as_py()
+
+    def listed(name: str) -> Any:
+        scalar = table.column(name)[row]
+        return scalar.values.to_numpy(zero_copy_only=False) if scalar.is_valid else None
+
+    count = value("num_frames")
+    if not count:
+        return None
+    rate_hz = value("rate_hz")
+    ticks = None
+    if (denominator := value("tick_den")) is not None:
+        ticks = Ticks(
+            value("first_tick"), value("step_ticks"), count, (value("tick_num"), denominator), listed("ticks")
+        )
+        times = ticks.times()
+    elif (seconds := listed("seconds")) is not None:
+        times = Times(float(seconds[0]), float("nan"), count, seconds)
+    else:
+        step_seconds = value("step_seconds")
+        times = Times(0.0, float("nan") if step_seconds is None else step_seconds, count)
+    key_frames = listed("key_frames")
+    return Facts(
+        height=value("height"),
+        width=value("width"),
+        channels=value("channels"),
+        bits=value("bits"),
+        times=times,
+        rate_hz=float("nan") if rate_hz is None else rate_hz,
+        container=value("container") or "",
+        codec=value("codec") or "",
+        pixel_format=value("pixel_format") or "",
+        rotation=value("rotation") or 0,
+        header_frames=value("header_frames") or 0,
+        ticks=ticks,
+        key_frames=np.zeros(0, np.int32) if key_frames is None else key_frames,
+        error=value("error"),
+    )
+
+
+def plain(column: Any) -> Any:
+    """Return a column in the plainest Arrow type that holds it: text as string, lists as list, NaN as null."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return plain(column.cast(kind.value_type))
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        return column.cast(pa.string())
+    if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return column.cast(pa.list_(kind.value_type))
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_float16(kind):
+        return plain(column.cast(pa.float32()))
+    if pa.types.is_floating(kind):
+        return pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+    return column
+
+
+def plain_table(table: Any, *, name: str) -> Any:
+    """Return a table in plain types, with the known columns in the types that a manifest gives them.
+
+    Raises TableError where a name comes twice, or a known column holds something else than it should.
+    """
+    names = table.schema.names
+    twice = sorted({each for each in names if names.count(each) > 1})
+    if twice:
+        raise TableError(f"{name} has more than one column named {twice[0]!r}; rename all but one")
+    columns = {}
+    for each in names:
+        if each.startswith("__index_level_"):  # pandas: an index without a name
+            continue
+        column = plain(table.column(each))
+        if each in RESERVED and column.type != RESERVED[each]:
+            try:
+                column = column.cast(RESERVED[each])
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise TableError(
+                    f"{name}: column {each!r} is {column.type}, a manifest keeps {RESERVED[each]} there ({error}); "
+                    f"rename the column, or mend its values"
+                ) from error
+        columns[each] = column
+    return pa.table(columns)
+
+
+def fingerprint(table: Any) -> str:
+    """Return 32 hexadecimal digits that change with rows, paths, sizes, frame index or labels.
+
+    Pixels, root, modification times and the order of columns do not count, so that a copied data set keeps it.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(table.schema.names):
+        if name in FACTS and name not in _FINGERPRINTED:
+            continue
+        column = table.column(name)
+        if name in RESERVED and column.null_count == len(column):  # an empty column says what a missing one says
+            continue
+        digest.update(f"{name}:{column.type}:{len(column)};".encode())
+        _digest(digest, column.chunks)
+    return digest.hexdigest()
+
+
+def _digest(digest: Any, chunks: list[Any]) -> None:
+    """Feed the values of a column to a digest: all masks, then all lengths, then all values, however it is cut."""
+    if any(chunk.null_count for chunk in chunks):
+        for chunk in chunks:
+            digest.update(chunk.is_valid().to_numpy(zero_copy_only=False).tobytes())
+    if not chunks:
+        return
+    kind = chunks[0].type
+    if pa.types.is_list(kind):
+        for chunk in chunks:
+            digest.update(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False).tobytes())
+        _digest(digest, [chunk.flatten() for chunk in chunks])
+    elif pa.types.is_string(kind):
+        filled = [pc.fill_null(chunk, "") for chunk in chunks]
+        for chunk in filled:
+            digest.update(pc.binary_length(chunk).to_numpy(zero_copy_only=False).tobytes())
+        for chunk in filled:
+            _, offsets, values = chunk.buffers()
+            bounds = np.frombuffer(offsets, np.int32, count=len(chunk) + 1, offset=4 * chunk.offset)
+            if values is not None:
+                digest.update(memoryview(values)[bounds[0] : bounds[-1]])
+    elif pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        for chunk in chunks:
+            digest.update(pc.fill_null(chunk, pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False).tobytes())
+    else:
+        _digest(digest, [pa.array([None if v is None else str(v) for v in chunk.to_pylist()], pa.string()) for chunk in chunks])

@@ -1,0 +1,195 @@
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import cinefeed as cf
+from cinefeed.adapters.keras import FeedDataset
+
+
+def make(manifest, **changes):
+    settings = {
+        "target": "age",
+        "clip": cf.Clip(frames=4),
+        "frame": cf.Frame(height=16, width=16, channels=1),
+        "batch_size": 4,
+        "transforms": [cf.Normalize()],
+    }
+    return cf.Feed(manifest, **{**settings, **changes})
+
+
+def network(*, build=True):
+    layers = [keras.layers.Flatten(), keras.layers.Dense(1)]
+    if not build:
+        return Named(layers)
+    clips = keras.Input((4, 16, 16, 1), name="clips")
+    value = clips
+    for layer in layers:
+        value = layer(value)
+    return keras.Model({"clips": clips}, value)
+
+
+class Named(keras.Model):
+    """A model that is built by its first batch."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.parts = layers
+
+    def call(self, inputs):
+        value = inputs["clips"]
+        for layer in self.parts:
+            value = layer(value)
+        return value
+
+
+class Recorder(FeedDataset):
+    """Notes the ids of the batches that Keras takes within epochs."""
+
+    def __init__(self, feed):
+        super().__init__(feed)
+        self.epochs = []
+
+    def on_epoch_begin(self):
+        super().on_epoch_begin()
+        self.epochs.append([])
+
+    def __getitem__(self, index):
+        within = self._batches is not None
+        inputs, targets, weights = super().__getitem__(index)
+        if within:
+            self.epochs[-1].append(np.asarray(targets).tolist())
+        return inputs, targets, weights
+
+
+def expected(manifest, epochs):
+    feed = make(manifest)
+    return [[batch.targets.tolist() for batch in feed] for _ in range(epochs)]
+
+
+@pytest.mark.parametrize("build", [True, False])
+def test_fit_gets_the_feeds_batches_in_the_feeds_order(manifest, build):
+    dataset = Recorder(make(manifest))
+    model = network(build=build)
+    model.compile("sgd", "mse")
+    model.fit(dataset, epochs=3, verbose=0)  # shuffle=True is Keras' default
+    assert dataset.epochs == expected(manifest, 3)
+    assert dataset.feed.epoch == 3
+
+
+def test_fit_with_validation_and_initial_epoch(manifest):
+    feed = make(manifest)
+    dataset, val = Recorder(feed), Recorder(feed.evaluation(manifest))
+    model = network()
+    model.compile("sgd", "mse")
+    model.fit(dataset, validation_data=val, epochs=4, initial_epoch=2, verbose=0, callbacks=[dataset.callback])
+    assert dataset.epochs == expected(manifest, 4)[2:]
+    assert [sum(len(batch) for batch in epoch) for epoch in val.epochs] == [11, 11]
+    assert dataset.consumed == 3
+
+
+class StopAfter(keras.callbacks.Callback):
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches -= 1
+        if self.batches == 0:
+            self.model.stop_training = True
+
+
+def test_an_epoch_that_was_stopped_does_not_advance_the_feed(manifest):
+    dataset = Recorder(make(manifest))
+    model = network()
+    model.compile("sgd", "mse")
+    model.fit(dataset, epochs=2, verbose=0, callbacks=[StopAfter(2), dataset.callback])
+    assert (dataset.feed.epoch, dataset.consumed) == (0, 2)
+    model.fit(dataset, epochs=1, verbose=0)
+    assert dataset.epochs[-1] == expected(manifest, 1)[0]
+
+
+def test_early_stopping_after_whole_epochs(manifest):
+    dataset = Recorder(make(manifest))
+    model = network()
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.fit(
+        dataset, epochs=9, verbose=0, callbacks=[keras.callbacks.EarlyStopping("loss", patience=1, min_delta=1e9)]
+    )
+    assert dataset.epochs == expected(manifest, 2)
+
+
+def test_evaluate_and_predict(manifest):
+    val = make(manifest).evaluation(manifest)
+    model = network()
+    model.compile("sgd", "mse")
+    scores = model.predict(FeedDataset(val), verbose=0)[:, 0]
+    loss = model.evaluate(FeedDataset(val), verbose=0)
+    ages = np.array([20.0 + row * row for row in range(11)])
+    assert scores.shape == (11,)
+    assert loss == pytest.approx(np.mean((scores - ages) ** 2), rel=1e-4)
+
+
+def test_torch_gets_tensors_without_a_copy(manifest):
+    inputs, targets, weights = FeedDataset(make(manifest))[5]
+    assert isinstance(inputs["clips"], torch.Tensor) and isinstance(targets, torch.Tensor)
+    assert weights.tolist() == [1, 1, 1, 1]
+
+
+def test_an_input_that_the_model_does_not_have_is_left_alone(manifest):
+    feed = make(manifest, clip=cf.Clip(frames=4, short="pad"))
+    model = network()
+    model.compile("sgd", "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.predict(FeedDataset(feed.evaluation(manifest)), verbose=0).shape == (11, 1)
+
+
+JAX = """
+import json, sys
+import keras, numpy as np, cinefeed as cf
+from cinefeed.adapters.keras import FeedDataset
+assert keras.config.backend() == "jax"
+manifest = cf.Manifest.read(sys.argv[1])
+feed = cf.Feed(manifest, target="age", clip=cf.Clip(frames=4), frame=cf.Frame(height=16, width=16, channels=1),
+               batch_size=4, transforms=[cf.Normalize()])
+class Recorder(FeedDataset):
+    seen = []
+    def on_epoch_begin(self):
+        super().on_epoch_begin()
+        self.seen.append([])
+    def __getitem__(self, index):
+        within = self._batches is not None
+        batch = super().__getitem__(index)
+        if within:
+            self.seen[-1].append(batch[1].tolist())
+        return batch
+clips = keras.Input((4, 16, 16, 1), name="clips")
+model = keras.Model({"clips": clips}, keras.layers.Dense(1)(keras.layers.Flatten()(clips)))
+model.compile("sgd", "mse")
+dataset = Recorder(feed)
+model.fit(dataset, epochs=2, verbose=0, callbacks=[dataset.callback])
+assert model.predict(FeedDataset(feed.evaluation(manifest)), verbose=0).shape == (11, 1)
+print(json.dumps(dataset.seen))
+"""
+
+
+def test_jax_gets_the_same_batches(manifest, tmp_path):
+    import json
+
+    path = tmp_path / "m.parquet"
+    manifest.write(path)
+    done = subprocess.run(
+        [sys.executable, "-c", JAX, str(path)],
+        env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(Path(cf.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == expected(manifest, 2)

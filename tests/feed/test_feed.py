@@ -1,0 +1,283 @@
+import gc
+import hashlib
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import cinefeed as cf
+from cinefeed.errors import ColumnError, FeedError, LabelError, SettingError, SourceError, TableError
+
+FRAME = cf.Frame(height=16, width=16, channels=1)
+
+
+def make(manifest, **changes):
+    settings = {
+        "target": "age",
+        "clip": cf.Clip(frames=4, stride=2),
+        "frame": FRAME,
+        "transforms": [cf.Rotate(degrees=20), cf.Shift(pixels=3), cf.Brightness()],
+        "batch_size": 4,
+        "seed": 7,
+        "workers": 2,
+    }
+    return cf.Feed(manifest, **{**settings, **changes})
+
+
+def digest(batches):
+    whole = hashlib.sha256()
+    for batch in batches:
+        for array in (batch.clips, batch.targets, batch.weights, batch.ids, batch.valid):
+            whole.update(np.ascontiguousarray(array).tobytes())
+    return whole.hexdigest()
+
+
+def ids_of(batches):
+    return [str(each) for batch in batches for each in batch.ids]
+
+
+def test_every_row_once_an_epoch_and_the_tail_is_kept(manifest):
+    feed = make(manifest)
+    batches = list(feed)
+    assert [len(batch.ids) for batch in batches] == [4, 4, 3] and len(feed) == 3
+    assert sorted(ids_of(batches)) == sorted(f"v{row}" for row in range(11))
+
+
+def test_the_tail_can_be_dropped(manifest):
+    feed = make(manifest, drop_last=True)
+    assert [len(batch.ids) for batch in feed] == [4, 4] and len(feed) == 2
+
+
+def test_clips_targets_and_ids_belong_together(manifest):
+    feed = make(manifest, transforms=[], clip=cf.Clip(frames=4, position="start"))
+    for batch in feed:
+        for clip, target, name, valid in zip(batch.clips, batch.targets, batch.ids, batch.valid, strict=True):
+            row = int(name[1:])
+            assert (clip[:, 8, 8, 0] == 20 * row + np.arange(4)).all()
+            assert target == 20 + row * row and valid.all()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_the_same_bytes_for_any_number_of_workers(manifest, workers, prefetch):
+    alone = [digest(make(manifest, workers=0)) for _ in range(1)]
+    feed = make(manifest, workers=workers, prefetch=prefetch)
+    assert [digest(feed)] == alone
+
+
+def test_another_seed_or_epoch_is_another_epoch(manifest):
+    feed = make(manifest)
+    epochs = [digest(feed), digest(feed), digest(make(manifest, seed=8))]
+    assert len(set(epochs)) == 3
+    feed.set_epoch(0)
+    assert digest(feed) == epochs[0]
+
+
+def test_a_batch_by_index_is_the_one_of_the_iterator(manifest):
+    feed = make(manifest)
+    for index, batch in enumerate(make(manifest)):
+        assert digest([feed.batch(index, epoch=0)]) == digest([feed[index]]) == digest([batch])
+    assert digest([feed[-1]]) == digest([feed[2]])
+    with pytest.raises(IndexError, match="has 3 batches"):
+        feed[3]
+
+
+def test_finishing_advances_the_epoch_and_breaking_does_not(manifest):
+    feed = make(manifest)
+    for _ in feed:
+        break
+    assert feed.epoch == 0
+    assert len(list(feed)) == 3
+    assert feed.epoch == 1
+
+
+def test_a_second_iterator_closes_the_first(manifest):
+    feed = make(manifest)
+    first = iter(feed)
+    next(first)
+    second = iter(feed)
+    assert digest([next(second)]) == digest([feed[0]])
+    with pytest.raises(StopIteration):
+        next(first)
+
+
+def test_an_abandoned_iterator_leaves_no_thread(manifest):
+    before = threading.active_count()
+    for _ in make(manifest, prefetch=5):
+        break
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_held_batches_keep_their_pixels(manifest):
+    feed = make(manifest)
+    held = list(feed)
+    assert digest(held) == digest(feed.batch(index, epoch=0) for index in range(3))
+
+
+def test_memory_comes_back_when_batches_die(manifest):
+    feed = make(manifest, prefetch=1)
+    for _ in range(5):
+        for _batch in feed:
+            pass
+    del _batch
+    gc.collect()
+    assert feed._slots.free <= 4  # one in use, one made ahead, one under way, one handed over
+
+
+def test_resume_continues_with_the_next_batch(manifest):
+    whole = [digest([batch]) for batch in make(manifest)]
+    feed = make(manifest)
+    batches = iter(feed)
+    next(batches)
+    state = feed.state()
+    assert (state["epoch"], state["draws"]) == (0, 4)
+    later = make(manifest).restore(state)
+    assert [digest([batch]) for batch in later] == whole[1:]
+    assert later.epoch == 1
+    assert len(list(later)) == 3, "the restored position serves one iterator alone"
+
+
+def test_a_state_of_another_feed_is_refused_and_says_what_differs(manifest):
+    state = make(manifest).state()
+    with pytest.raises(FeedError, match="seed"):
+        make(manifest, seed=9).restore(state)
+    with pytest.raises(FeedError, match="clip: "):
+        make(manifest, clip=cf.Clip(frames=4)).restore(state)
+    with pytest.raises(FeedError, match="no state"):
+        make(manifest).restore({"epoch": 1})
+
+
+def test_short_videos_are_padded_and_the_mask_says_so(manifest):
+    feed = make(manifest, clip=cf.Clip(frames=16, short="pad"), transforms=[])
+    batch = feed[0]
+    assert feed.spec.padded
+    assert batch.valid[:, :12].all() and not batch.valid[:, 12:].any()
+    assert (batch.clips[:, 12:] == 0).all() and (batch.clips[:, 1:12] != 0).all()
+
+
+def test_evaluation_is_every_row_once_in_order_without_chance(manifest):
+    sampler = cf.UniformLabels(bins=3)
+    feed = make(manifest, sampler=sampler, transforms=[cf.Rotate(degrees=20), cf.Normalize()])
+    val = feed.evaluation(manifest)
+    first, second = list(val), list(val)
+    assert ids_of(first) == [f"v{row}" for row in range(11)]
+    assert digest(first) == digest(second)
+    assert first[0].clips.dtype == np.float32, "Normalize stays"
+    assert val.clip.position == "center"
+    assert (val.spec.target_mean, val.spec.target_scale) == (feed.spec.target_mean, feed.spec.target_scale)
+
+
+def test_evaluation_keeps_the_class_order(manifest):
+    feed = make(manifest, target="sick", classes=("yes", "no"))
+    healthy = manifest.where("sick", ["no"])
+    val = feed.evaluation(healthy)
+    assert val.spec.classes == ("yes", "no")
+    assert {int(target) for batch in val for target in batch.targets} == {1}
+
+
+def test_evaluation_without_labels(manifest):
+    feed = make(manifest)
+    bare = cf.Manifest.from_table(manifest.table.select(["id", "path"]), root=manifest.root)
+    with pytest.raises(ColumnError, match="age"):
+        feed.evaluation(bare)
+    batch = feed.evaluation(bare, labelled=False)[0]
+    assert np.isnan(batch.targets).all() and (batch.weights == 0).all()
+
+
+def test_balanced_classes_are_fed_half_and_half(manifest):
+    feed = make(manifest, target="sick", sampler=cf.BalancedClasses())
+    for batch in feed:
+        if len(batch.ids) == 4:
+            assert (batch.targets == 1).sum() == 2
+
+
+def test_spec_tells_a_model_what_it_gets(manifest):
+    spec = make(manifest, transforms=[cf.Normalize()]).spec
+    ages = [20.0 + row * row for row in range(11)]
+    assert spec.clip_shape == (4, 16, 16, 1) and spec.dtype == np.float32 and spec.task == "regression"
+    assert spec.target_mean == pytest.approx(np.mean(ages)) and spec.target_scale == pytest.approx(np.std(ages))
+
+
+def test_the_summary_says_what_is_fed(manifest):
+    assert "11 samples, regression of age from 20 to 120" in make(manifest).summary()
+    assert "no 8, yes 3" in make(manifest, target="sick").summary()
+
+
+def test_stats_count_clips_and_time(manifest):
+    feed = make(manifest)
+    list(feed)
+    stats = feed.stats()
+    assert (stats.clips, stats.batches, stats.workers) == (11, 3, 2)
+    assert stats.bytes == 11 * 4 * 16 * 16 and min(stats.stages.values()) > 0
+
+
+def test_a_bad_file_names_row_and_path(manifest):
+    (manifest.root / "03.npy").write_bytes(b"\x93NUMPY is cut off")
+    with pytest.raises(SourceError, match=r"row 3, 03\.npy"):
+        list(make(manifest))
+    (manifest.root / "03.npy").unlink()
+    with pytest.raises(SourceError, match=r"row 3, 03\.npy"):
+        list(make(manifest, workers=0))
+
+
+@dataclass(frozen=True)
+class Broken:
+    random = False
+
+    def sample(self, rng, info):
+        return {}
+
+    def apply(self, frames, parameters):
+        raise ZeroDivisionError("in a transform of the user's")
+
+
+def test_an_error_in_a_users_transform_names_row_and_path(manifest):
+    with pytest.raises(FeedError, match=r"row \d+, \d\d\.npy: ZeroDivisionError: in a transform") as caught:
+        list(make(manifest, transforms=[Broken()]))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_after_an_error_the_feed_can_be_used_again(manifest):
+    good = (manifest.root / "03.npy").read_bytes()
+    feed = make(manifest)
+    (manifest.root / "03.npy").write_bytes(b"")
+    with pytest.raises(SourceError):
+        list(feed)
+    (manifest.root / "03.npy").write_bytes(good)
+    assert digest(feed) == digest(make(manifest))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"workers": -1}, "workers=-1"),
+        ({"workers": "many"}, "workers='many'"),
+        ({"backend": "threads"}, "'thread'"),
+    ],
+)
+def test_settings_are_checked(manifest, changes, message):
+    with pytest.raises(SettingError, match=message):
+        make(manifest, **changes)
+
+
+def test_a_missing_column_names_the_nearest(manifest):
+    with pytest.raises(ColumnError, match="'age'"):
+        make(manifest, target="aeg")
+
+
+def test_no_rows(manifest):
+    with pytest.raises((TableError, LabelError), match=r"rows|age"):
+        make(cf.Manifest.from_table(manifest.table.slice(0, 0), root=manifest.root))
+
+
+def test_ctrl_c_ends_at_once_and_leaves_no_thread(manifest):
+    before = threading.active_count()
+    feed = make(manifest)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in feed:
+            raise KeyboardInterrupt
+    gc.collect()
+    assert threading.active_count() == before

@@ -1,0 +1,80 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cinefeed.errors import LabelError, SettingError
+from cinefeed.feed.targets import Targets, read_targets
+
+
+def read(values, *, task=None, classes=None, type=None):
+    column = pa.chunked_array([pa.array(values, type=type)])
+    ids = pa.chunked_array([[f"id{number}" for number in range(len(values))]])
+    return read_targets(column, name="age", ids=ids, task=task, classes=classes)
+
+
+def test_numbers_are_a_regression():
+    targets = read([1, 2, 3])
+    assert targets.task == "regression" and targets.values.dtype == np.float32
+    assert targets.labels.tolist() == [1, 2, 3]
+
+
+def test_text_is_classes_in_sorted_order():
+    targets = read(["b", "a", "b"])
+    assert (targets.task, targets.classes, targets.values.tolist()) == ("binary", ("a", "b"), [1, 0, 1])
+    assert targets.labels.tolist() == ["b", "a", "b"]
+    assert read(["b", "a", "c"]).task == "multiclass"
+
+
+def test_booleans_are_classes():
+    assert read([True, False]).classes == ("false", "true")
+
+
+def test_the_task_can_be_told():
+    assert read([0, 1, 1], task="binary").classes == ("0", "1")
+    assert read([True, False], task="regression").values.tolist() == [1, 0]
+    assert read(["a", "b"], task="multiclass").task == "multiclass"
+
+
+def test_class_order_can_be_told():
+    assert read(["b", "a"], classes=("b", "a")).values.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("values", [[1.0, None], [1.0, float("nan")]])
+def test_a_missing_label_names_its_row(values):
+    with pytest.raises(LabelError, match=r"1 of 2 rows: each has no 'age' label: row 1 \(id1\)"):
+        read(values)
+
+
+def test_an_infinite_label_is_refused():
+    with pytest.raises(LabelError, match="infinite"):
+        read([1.0, float("inf")])
+
+
+def test_one_class_is_refused():
+    with pytest.raises(LabelError, match="1 class"):
+        read(["a", "a"])
+
+
+def test_three_classes_are_not_binary():
+    with pytest.raises(LabelError, match="3 classes"):
+        read(["a", "b", "c"], task="binary")
+
+
+def test_a_class_that_is_not_listed_names_its_row():
+    with pytest.raises(LabelError, match=r"row 2 \(id2\)"):
+        read(["a", "b", "c"], classes=("a", "b"))
+
+
+def test_text_is_no_regression():
+    with pytest.raises(LabelError, match="needs numbers"):
+        read(["a", "b"], task="regression")
+
+
+def test_an_unknown_task_names_the_nearest():
+    with pytest.raises(SettingError, match="regression"):
+        read([1, 2], task="regresion")
+
+
+def test_unknown_targets():
+    assert np.isnan(Targets.unknown(2, task="regression", classes=()).values).all()
+    assert Targets.unknown(2, task="binary", classes=("a", "b")).values.tolist() == [-1, -1]
