@@ -57,7 +57,7 @@ def test_every_section_is_read():
         {"data": {"split": {"group": False, "stratify": "label"}}},
         {
             "sampler": {"name": "UniformLabels", "bins": 8},
-            "transforms": [{"name": "Normalize"}, {"name": "Brightness"}],
+            "transforms": [{"name": "Normalize"}, {"name": "Brightness", "factor": [0.5, 1.5]}],
         },
         {"clip": {"rate_hz": 12.5}, "model": {"filters": [8, 16], "dropout": 0.1}, "train": {"loss": "huber"}},
     ],
@@ -95,7 +95,6 @@ def test_a_changed_setting_is_no_round_trip():
         ({"transforms": {"name": "Rotate"}}, "must be a list of tables"),
         ({"sampler": {"name": "Uniform"}}, r"\[sampler\] name = 'Uniform' .*'UniformLabels'"),
         ({"data": {"split": {"group": "p", "val": 0.6, "test": 0.5}}}, r"\[data.split\] val \+ test = 1.1"),
-        ({"data": {"split": {"column": "split"}}}, r"\[data.split\] group = 'patient' must be left out"),
         ({"data": {"where": ["label"]}}, r"\[data\] where = .* must be a table"),
         ({"train": {"learning_rate": float("nan")}}, r"\[train\] learning_rate = nan must be a positive number"),
         ({"train": {"patience": -1}}, r"\[train\] patience = -1"),
@@ -109,7 +108,7 @@ def test_a_wrong_setting_is_named(sections, message):
 
 def test_what_has_no_default_is_asked_for():
     with pytest.raises(SettingError, match=r"\[data.split\] group is missing: name the column"):
-        parse({"data": {"manifest": "m", "target": "y", "split": {}}, "frame": {"height": 8, "width": 8}})
+        parse({**table(), "data": {"manifest": "m", "target": "y", "split": {}}})
     with pytest.raises(SettingError, match=r"\[train\] out is missing"):
         parse({**table(), "train": {}})
     with pytest.raises(SettingError, match=r"\[frame\] height is missing"):

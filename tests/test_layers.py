@@ -16,7 +16,8 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": "colour base encoded arrays dicom nifti images packed open".split(),
-    "manifest": "labels scan table".split(),
+    "balance": "order draw strata samplers".split(),
+    "manifest": "columns labels scan table".split(),
     "transforms": "base temporal geometry intensity mixing compose".split(),
     "feed": "stats state slots clip workers targets feed".split(),
 }

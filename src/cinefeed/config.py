@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import numpy as np
 
-from cinefeed.balance import BalancedClasses, Natural, UniformLabels
+from cinefeed.balance import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.workers import Backend
@@ -26,7 +26,6 @@ from cinefeed.transforms.base import Transform
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
 
-Sampler = Natural | BalancedClasses | UniformLabels
 Label = str | int | float | bool
 Settled = TypeVar("Settled")
 
@@ -53,7 +52,7 @@ class SplitSettings:
     """How the parts are made: by group, with shares for validation and test; or read from a `column`.
 
     `group` is the column whose values must not be in two parts (the patient); it has no default, and `group = false`
-    says that every row stands for itself.
+    says that every row stands for itself. With a `column` it may be left out; given, it is checked.
     """
 
     val: float = 0.15
@@ -65,7 +64,6 @@ class SplitSettings:
 
     def __post_init__(self) -> None:
         if self.column is not None:
-            _need(self.group is None, "group", self.group, f"left out where column = {self.column!r} holds the parts")
             return
         if self.group is None:
             raise SettingError(

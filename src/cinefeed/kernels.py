@@ -13,17 +13,13 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
 _said: list[str] = []
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-
-# Target pixels between two transposes: the tile, 128 x 25 lanes of float32, stays in the first-level cache.
-_TILE = 128
-_ONE = np.float32(1)
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -93,32 +89,36 @@ def fold(
     sample: NDArray[Any],
     height: int,
     width: int,
-    channels: int,
     down: int,
     across: int,
     top: int,
     left: int,
-    lanes: NDArray[Any],
+    out: NDArray[Any],
 ) -> None:
-    """Sum blocks of `down` x `across` pixels of each frame into `lanes`, (rows, columns, frames x channels).
+    """Sum blocks of `down` x `across` pixels of each frame into `out`, (frames, rows, columns, channels).
 
-    Frame i starts at `addresses[i]`, `pitches[i]` items a row, of the type of `sample`. The first block is (`top`,
-    `left`), counted in blocks. A block that the frame's edge cuts is scaled to the weight of a whole one.
+    Frame i, `height` x `width`, starts at `addresses[i]`, `pitches[i]` items a row, of the type of `sample`. The first
+    block is (`top`, `left`), counted in blocks. A block that the frame's edge cuts is scaled to the weight of a whole
+    one.
     """
-    rows, columns, count = lanes.shape
-    sums = np.empty(columns * across * channels, lanes.dtype)
-    line = np.empty((count, columns), lanes.dtype)
+    frames, rows, columns, channels = out.shape
+    sums = np.empty(columns * across * channels, out.dtype)
     start = left * across * channels
     used = min(columns * across, width - left * across)
-    for y in range(rows):
-        first = (top + y) * down
-        deep = min(down, height - first)
-        for f in range(addresses.size):
-            pitch = pitches[f]
+    whole, rest = divmod(used, across)
+    for f in range(frames):
+        pitch = pitches[f]
+        for y in range(rows):
+            first = (top + y) * down
+            deep = min(down, height - first)
             source = carray(_pointer(addresses[f] + first * pitch * sample.itemsize), (deep * pitch,), sample.dtype)
-            # A slice indexed from 0 is known to be in bounds, and vectorises: an index with an offset took ten times
-            # as long.
+            # A slice is indexed from 0, which the compiler knows to be in bounds: ten times as fast as an offset.
             pixels = source[start : start + used * channels]
+            to = out[f, y].reshape(columns * channels)
+            if down == 1 and across == 1:
+                for k in range(pixels.size):
+                    to[k] = pixels[k]
+                continue
             for k in range(pixels.size):
                 sums[k] = pixels[k]
             for j in range(1, deep):
@@ -128,84 +128,143 @@ def fold(
             if deep < down:
                 for k in range(used * channels):
                     sums[k] = sums[k] * down / deep
-            whole = used // across
-            if channels == 1:
-                _sum_across(sums, across, line[f, :whole])
+            if channels == 1 or across == 1:
+                _sum_across(sums, across, to[: whole * channels])
             else:
-                for c in range(channels):
-                    for x in range(whole):
+                for x in range(whole):
+                    for c in range(channels):
                         total = sums[x * across * channels + c]
                         for k in range(1, across):
                             total += sums[(x * across + k) * channels + c]
-                        line[f * channels + c, x] = total
-            rest = used - whole * across
+                        to[x * channels + c] = total
             if rest > 0:
                 for c in range(channels):
                     total = sums[whole * across * channels + c]
                     for k in range(1, rest):
                         total += sums[(whole * across + k) * channels + c]
-                    line[f * channels + c, whole] = total * across / rest
-        to = lanes[y]
-        for x in range(columns):
-            cell = to[x]
-            for k in range(count):
-                cell[k] = line[k, x]
+                    to[whole * channels + c] = total * across / rest
+
+
+def _stored(value: Any, like: Any) -> Any:
+    """Round a float32 to the nearest where `like` holds integers, halves up; leave it where it holds floats."""
+
+
+# strict compares annotations too, and a lambda has none
+@overload(_stored, strict=False)  # type: ignore[untyped-decorator]
+def _stored_as(value: Any, like: Any) -> Any:
+    if isinstance(like.dtype, types.Float):
+        return lambda value, like: value
+    return lambda value, like: np.int32(value + np.float32(0.5))
+
+
+@compiled
+def _place(
+    inverse: NDArray[np.float64],
+    row: float,
+    rows: int,
+    columns: int,
+    top: int,
+    left: int,
+    bottom: float,
+    right: float,
+    gain: float,
+    cells: NDArray[np.int32],
+    weights: NDArray[np.float32],
+) -> None:
+    # For each pixel of one target row: its four cells (-1 in the first for none), and their weights.
+    # No branch and no call in the loop, so that it vectorises: 0.1 against 0.25 ms for 150 x 150.
+    first, second, third, fourth = cells
+    w00, w01, w10, w11 = weights
+    a0, a2 = inverse[0, 0], inverse[0, 1] * row + inverse[0, 2]
+    b0, b2 = inverse[1, 0], inverse[1, 1] * row + inverse[1, 2]
+    scale, one = np.float32(gain), np.float32(1)
+    for k in range(first.size):
+        u = a0 * (k + 0.5) + a2
+        v = b0 * (k + 0.5) + b2
+        # A millionth of a pixel: what multiplying matrices rounds must not blur an exact copy, or cut an edge off.
+        inside = (u >= -1e-6) & (v >= -1e-6) & (u <= right + 1e-6) & (v <= bottom + 1e-6)
+        u = min(max(u - 0.5 - left, 0.0), columns - 1.0)
+        v = min(max(v - 0.5 - top, 0.0), rows - 1.0)
+        x, y = np.int32(u + 1e-6), np.int32(v + 1e-6)
+        across, down = np.float32(u - x), np.float32(v - y)
+        across = across if across > np.float32(2e-6) else np.float32(0)
+        down = down if down > np.float32(2e-6) else np.float32(0)
+        # A neighbour of no weight is not looked at: it may lie beyond the edge, or hold NaN.
+        x1, y1 = x + np.int32(across > 0), y + np.int32(down > 0)
+        first[k] = np.int32(y * columns + x) if inside else np.int32(-1)
+        second[k] = np.int32(y * columns + x1)
+        third[k] = np.int32(y1 * columns + x)
+        fourth[k] = np.int32(y1 * columns + x1)
+        w00[k] = (one - across) * (one - down) * scale
+        w01[k] = across * (one - down) * scale
+        w10[k] = (one - across) * down * scale
+        w11[k] = across * down * scale
 
 
 @compiled
 def blend(
     lanes: NDArray[Any],
+    rows: int,
     inverse: NDArray[np.float64],
-    top: float,
-    left: float,
-    bottom_limit: float,
-    right_limit: float,
+    top: int,
+    left: int,
+    bottom: float,
+    right: float,
     gain: float,
-    rounding: float,
     fill: float,
+    width: int,
     out: NDArray[Any],
 ) -> None:
-    """Interpolate `lanes` into `out`, (frames, height, width, channels).
+    """Interpolate `lanes`, (rows x columns, frames x channels), into `out`, (height x width, frames x channels).
 
-    `inverse` (2, 3) maps a target point (x, y, 1) to lane coordinates, corner-origin; lanes[0, 0] lies at (`top`,
-    `left`). Points beyond 0 or the limits become `fill`; in the half pixel before them the edge is repeated. A point
-    on a pixel's centre takes that pixel as it is. `gain` scales sums to means, `rounding` is 0.5 for integers.
+    `inverse` (2, 3) maps a target point (x, y, 1) to lane coordinates, corner-origin; lanes[0] lies at (`top`,
+    `left`). Points outside 0 to `bottom` and 0 to `right` become `fill`; in the half pixel before, the edge is
+    repeated. A point on a pixel's centre takes that pixel as it is. `gain` turns sums into means.
     """
-    rows, columns, count = lanes.shape
-    frames, height, width, channels = out.shape
-    flat = out.reshape(frames, height * width * channels)
-    tile = np.empty((_TILE, count), np.float32)
-    scale, half, blank = np.float32(gain), np.float32(rounding), np.float32(fill)
-    for begin in range(0, height * width, _TILE):
-        size = min(_TILE, height * width - begin)
-        for k in range(size):
-            i, j = divmod(begin + k, width)
-            u = inverse[0, 0] * (j + 0.5) + inverse[0, 1] * (i + 0.5) + inverse[0, 2]
-            v = inverse[1, 0] * (j + 0.5) + inverse[1, 1] * (i + 0.5) + inverse[1, 2]
-            # 1e-6 of a pixel: the rounding of a product of matrices must not blur an exact copy or cut an edge
-            if u < -1e-6 or v < -1e-6 or u > right_limit + 1e-6 or v > bottom_limit + 1e-6:
-                for l in range(count):
-                    tile[k, l] = blank
+    count = lanes.shape[1]
+    cells, weights = np.empty((4, width), np.int32), np.empty((4, width), np.float32)
+    blank = np.float32(fill)
+    columns = lanes.shape[0] // rows
+    for i in range(out.shape[0] // width):
+        _place(inverse, i + 0.5, rows, columns, top, left, bottom, right, gain, cells, weights)
+        for k in range(width):
+            p, q, r, s = np.int64(cells[0, k]), np.int64(cells[1, k]), np.int64(cells[2, k]), np.int64(cells[3, k])
+            w00, w01, w10, w11 = weights[0, k], weights[1, k], weights[2, k], weights[3, k]
+            to = i * width + k
+            if p < 0:
+                for lane in range(count):
+                    out[to, lane] = _stored(blank, out)
                 continue
-            u = min(max(u - 0.5 - left, 0.0), columns - 1.0)
-            v = min(max(v - 0.5 - top, 0.0), rows - 1.0)
-            x, y = int(u + 1e-6), int(v + 1e-6)
-            across, down = np.float32(u - x), np.float32(v - y)
-            if across < 2e-6 and down < 2e-6:
-                for l in range(count):
-                    tile[k, l] = scale * np.float32(lanes[y, x, l]) + half
-                continue
-            x1, y1 = min(x + 1, columns - 1), min(y + 1, rows - 1)
-            w11 = np.float32(across * down * scale)
-            w10 = np.float32((_ONE - across) * down * scale)
-            w01 = np.float32(across * (_ONE - down) * scale)
-            w00 = np.float32((_ONE - across) * (_ONE - down) * scale)
-            for l in range(count):
-                upper = w00 * np.float32(lanes[y, x, l]) + w01 * np.float32(lanes[y, x1, l])
-                lower = w10 * np.float32(lanes[y1, x, l]) + w11 * np.float32(lanes[y1, x1, l])
-                tile[k, l] = upper + lower + half
-        for f in range(frames):
+            for lane in range(count):
+                upper = w00 * np.float32(lanes[p, lane]) + w01 * np.float32(lanes[q, lane])
+                lower = w10 * np.float32(lanes[r, lane]) + w11 * np.float32(lanes[s, lane])
+                out[to, lane] = _stored(upper + lower, out)
+
+
+@compiled
+def _scale_line(values: NDArray[Any], gain: float, offset: float, bottom: float, top: float, out: NDArray[Any]) -> None:
+    for k in range(values.size):
+        out[k] = _stored(min(max(np.float32(values[k]) * gain + offset, bottom), top), out)
+
+
+@compiled
+def scale_and_move(
+    pixels: NDArray[Any],
+    gains: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+    bottom: Any,
+    top: Any,
+    out: NDArray[Any],
+) -> None:
+    """Write `pixels * gain + offset`, clipped, into `out`.
+
+    `pixels` and `out` are (frames, pixels, channels), `gains` and `offsets` (frames, channels), `bottom` and `top`
+    float32.
+    """
+    frames, size, channels = pixels.shape
+    for f in range(frames):
+        if channels == 1:
+            _scale_line(pixels[f].reshape(size), gains[f, 0], offsets[f, 0], bottom, top, out[f].reshape(size))
+        else:
             for c in range(channels):
-                l = f * channels + c
-                for k in range(size):
-                    flat[f, (begin + k) * channels + c] = tile[k, l]
+                _scale_line(pixels[f, :, c], gains[f, c], offsets[f, c], bottom, top, out[f, :, c])

@@ -17,7 +17,7 @@ def make(manifest, **changes):
         "target": "age",
         "clip": cf.Clip(frames=4, stride=2),
         "frame": FRAME,
-        "transforms": [cf.Rotate(degrees=20), cf.Shift(pixels=3), cf.Brightness()],
+        "transforms": [cf.Rotate(degrees=20), cf.Shift(pixels=3), cf.Brightness(factor=0.2)],
         "batch_size": 4,
         "seed": 7,
         "workers": 2,
@@ -224,8 +224,6 @@ def test_a_bad_file_names_row_and_path(manifest):
 
 @dataclass(frozen=True)
 class Broken:
-    random = False
-
     def sample(self, rng, info):
         return {}
 

@@ -20,8 +20,9 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
     the next batch. A request outside an epoch, as Keras makes to build a model, gives the first one again and again.
     A complete epoch advances the feed; one that was stopped does not, and the next starts it anew.
 
-    Add `FeedDataset(feed).callback` to `fit(callbacks=...)` where Keras counts the epochs (`initial_epoch=`): it sets
-    the feed's epoch by Keras' own, and counts what was really trained on (`consumed`, batches of the current epoch).
+    Add `dataset.callback` to `fit(callbacks=...)` where Keras counts the epochs (`initial_epoch=`), and where an epoch
+    has one batch only, which cannot be told from the request that builds a model: it sets the feed's epoch by Keras'
+    own, and counts what was really trained on (`consumed`, batches of the current epoch).
     """
 
     def __init__(self, feed: Feed) -> None:

@@ -1,5 +1,6 @@
 """Samplers: which strata there are, and what share of an epoch each one gets."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cinefeed.balance.draw import Plan, draw
+from cinefeed.balance.plan import Plan, draw
 from cinefeed.balance.strata import Bins, Strata, bin_strata, check_bins, class_name, class_strata, label_array
 from cinefeed.errors import LabelError, SettingError, did_you_mean
 
@@ -64,16 +65,18 @@ class Sampler(ABC):
         >>> UniformLabels().expected_draws([60, 60, 60, 35]).round(2).tolist()
         [0.67, 0.67, 0.67, 2.0]
         """
-        return self._expected(self.strata(labels))
+        strata = self.strata(labels)
+        return np.asarray((self._draws(strata) / strata.counts)[strata.numbers])
 
-    def _expected(self, strata: Strata) -> NDArray[np.float64]:
+    def _draws(self, strata: Strata) -> NDArray[np.float64]:
+        """Return the expected draws of each stratum, whole in sum."""
         shares, counts = self.shares(strata), strata.counts
         draws = float(len(strata.numbers))
         if self.length == "max_count":
             draws = round(float((counts[shares > 0] / shares[shares > 0]).max()))
         elif self.length != "natural":
             draws = self.length
-        return np.asarray((draws * shares / counts)[strata.numbers])
+        return np.asarray(draws * shares)
 
     def plan(self, labels: ArrayLike, *, seed: int = 0, epoch: int = 0, batch_size: int | None = None) -> Plan:
         """Return the exact draws of one epoch, in order; with `batch_size`, every full batch has the epoch's shares.
@@ -84,7 +87,7 @@ class Sampler(ABC):
         """
         strata = self.strata(labels)
         return draw(
-            self._expected(strata),
+            (self._draws(strata) / strata.counts)[strata.numbers],
             strata=strata.numbers,
             values=strata.values,
             seed=seed,
@@ -104,7 +107,7 @@ class Sampler(ABC):
         return BalanceReport(
             names=strata.names,
             raw=strata.counts,
-            expected=np.asarray(np.bincount(strata.numbers, self._expected(strata)), np.float64),
+            expected=self._draws(strata),
             fed=np.bincount(plan.strata, minlength=len(strata.names)).astype(np.int64),
             largest_repeat=int(drawn.max()),
             never_drawn=int((drawn == 0).sum()),
@@ -225,8 +228,8 @@ class UniformLabels(Sampler):
     """Every label value, or bin of values, equally often: for regression.
 
     `bins` is "auto" (whole labels: each value its own bin; else equal bins, the Rice rule), "integer", a number of
-    equal bins, or edges. Empty bins get nothing. `strength` and `length` are as in BalancedClasses: with whole labels and
-    length="max_count" each value comes as often as the most frequent one, the 2020 system's rule.
+    equal bins, or edges. Empty bins get nothing. `strength` and `length` are as in BalancedClasses: with whole labels
+    and length="max_count" each value comes as often as the most frequent one, the 2020 system's rule.
 
     >>> plan = UniformLabels(length="max_count").plan([60, 60, 60, 35])
     >>> np.bincount(plan.rows).tolist()
@@ -262,7 +265,7 @@ class UniformLabels(Sampler):
 def _mix(target: NDArray[np.float64], strata: Strata, strength: float) -> NDArray[np.float64]:
     """Return shares between the natural ones and the target, one in sum."""
     shares = strength * target + (1 - strength) * strata.counts / len(strata.numbers)
-    return np.asarray(shares / np.cumsum(shares)[-1])  # not sum(): its order of adding differs between machines
+    return np.asarray(shares / math.fsum(shares))  # np.sum adds in an order of the machine's
 
 
 def _check(length: object, strength: float, owner: str) -> None:

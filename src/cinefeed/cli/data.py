@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Stratify, Where, where_table, with_flow
-from cinefeed.cli.show import emit, note, ticking
+from cinefeed.cli.show import emit
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
 
@@ -17,25 +17,24 @@ def scan(
     labels: Annotated[Path | None, typer.Option(help="Label table, CSV or Parquet.")] = None,
     on: Annotated[str | None, typer.Option(help="Column to join on; by default path or stem.")] = None,
     path_columns: Annotated[str | None, typer.Option(help="Folders as columns: '{patient}/{study}/{view}'.")] = None,
-    unmatched: Annotated[str, typer.Option(help="Labels without file, files without label: error or ignore.")] = "error",
+    unmatched: Annotated[
+        str, typer.Option(help="Labels without file, files without label: error or ignore.")
+    ] = "error",
     verify: Annotated[str, typer.Option(help="decode (shows where a file breaks) or packets (faster).")] = "decode",
     workers: Annotated[int | None, typer.Option(help="Threads that probe; by default one a core.")] = None,
     as_json: Json = False,
 ) -> None:
     """Index a folder of videos: probe each file once, join labels, write a manifest."""
-    with ticking("scanning") as tick:
-        manifest = Manifest.scan(
-            folder,
-            labels=labels,
-            on=on,
-            path_columns=path_columns,
-            unmatched=unmatched,  # type: ignore[arg-type]  # refused there if unknown
-            verify=verify,  # type: ignore[arg-type]
-            workers=workers,
-            out=out,
-            progress=tick,
-        )
-    manifest.write(out)
+    manifest = Manifest.scan(
+        folder,
+        labels=labels,
+        on=on,
+        path_columns=path_columns,
+        unmatched=unmatched,  # type: ignore[arg-type]  # refused there if unknown
+        verify=verify,  # type: ignore[arg-type]
+        workers=workers,
+        out=out,
+    )
     result = {"out": str(out), "rows": len(manifest), "fingerprint": manifest.fingerprint}
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")
 

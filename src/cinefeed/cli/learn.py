@@ -21,7 +21,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Of the learning rate: constant or cosine.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better one; 0: never.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one; 0: never.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

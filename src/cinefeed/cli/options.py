@@ -28,14 +28,20 @@ class Flow:
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options given here win.")] = None
     target: Annotated[str | None, typer.Option(help="Label column to learn.")] = None
     where: Where = None
-    task: Annotated[str | None, typer.Option(help="regression, binary, multiclass; by default as the labels are.")] = None
-    classes: Annotated[str | None, typer.Option(help="Class names in order, comma-separated; of two, the 2nd is positive.")] = None
+    task: Annotated[str | None, typer.Option(help="regression, binary, multiclass; by default as the labels are.")] = (
+        None
+    )
+    classes: Annotated[
+        str | None, typer.Option(help="Class names in order, comma-separated; of two, the 2nd is positive.")
+    ] = None
     group: Group = None
     no_group: NoGroup = False
     stratify: Stratify = None
     val: Annotated[float | None, typer.Option(help="Share of rows for validation.")] = None
     test: Annotated[float | None, typer.Option(help="Share of rows for the test.")] = None
-    split_column: Annotated[str | None, typer.Option(help="Column that holds the parts already: train, val, test.")] = None
+    split_column: Annotated[str | None, typer.Option(help="Column that holds the parts already: train, val, test.")] = (
+        None
+    )
     frame: Annotated[str | None, typer.Option(help="HEIGHTxWIDTHxCHANNELS, such as 112x112x1.")] = None
     frames: Annotated[int | None, typer.Option(help="Frames a clip.")] = None
     stride: Annotated[int | None, typer.Option(help="Take every n-th frame.")] = None
@@ -62,7 +68,7 @@ class Flow:
             "seed": self.seed,
         }
         if self.split_column is not None:
-            split = {"column": self.split_column}
+            split = {"column": self.split_column, "group": split["group"], "stratify": self.stratify}
         above = {
             "data": {
                 "manifest": None if self.manifest is None else str(self.manifest),

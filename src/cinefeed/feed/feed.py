@@ -21,7 +21,7 @@ from cinefeed.feed.stats import Meter, Stats
 from cinefeed.feed.targets import FeedSpec, Targets, Task, read_targets
 from cinefeed.feed.workers import Backend, count_workers, start_workers
 from cinefeed.manifest.table import Manifest
-from cinefeed.transforms.base import Transform
+from cinefeed.transforms.base import Transform, is_random
 from cinefeed.transforms.compose import Compose
 
 
@@ -254,7 +254,7 @@ class Feed:
             classes=self.spec.classes or None,
             clip=replace(self.clip, position="center" if self.clip.position == "random" else self.clip.position),
             frame=self.frame,
-            transforms=[each for each in self.transforms if not getattr(each, "random", True)],
+            transforms=[each for each in self.transforms if not is_random(each)],
             sampler=Natural(shuffle=False),
             batch_size=self.batch_size,
             seed=self.seed,

@@ -1,7 +1,9 @@
-"""The columns of a manifest: their names and types, a video's facts as columns and back, and the fingerprint of it all."""
+"""The columns of a manifest: names and types, a video's facts as columns and back, ids, and the fingerprint."""
 
 import hashlib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,16 +81,29 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
     return row
 
 
-def row_to_facts(table: Any, row: int) -> Facts | None:
-    """Return the facts of one row, or None where the file was not probed or has no frame."""
+def fact_columns(table: Any) -> dict[str, Any] | None:
+    """Return the columns that facts are made of, as NumPy views where no value is missing; None if none was probed.
+
+    A view is read ten times as fast as an Arrow column, and takes no memory.
+    """
     if "num_frames" not in table.schema.names:
         return None
+    columns = {name: table.column(name).combine_chunks() for name in FACTS}
+    return {
+        name: column.to_numpy() if pa.types.is_primitive(column.type) and not column.null_count else column
+        for name, column in columns.items()
+    }
+
+
+def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
+    """Return the facts of one row of `fact_columns`, or None where the file was not probed or has no frame."""
 
     def value(name: str) -> Any:
-        return table.column(name)[row].as_py()
+        scalar = columns[name][row]
+        return scalar.item() if isinstance(scalar, np.generic) else scalar.as_py()
 
     def listed(name: str) -> Any:
-        scalar = table.column(name)[row]
+        scalar = columns[name][row]
         return scalar.values.to_numpy(zero_copy_only=False) if scalar.is_valid else None
 
     count = value("num_frames")
@@ -169,6 +184,69 @@ def plain_table(table: Any, *, name: str) -> Any:
     return pa.table(columns)
 
 
+def ordered(table: Any) -> Any:
+    """Return the table with the sample's columns first, then the facts, then the labels."""
+    names = table.schema.names
+    return table.select([*(name for name in RESERVED if name in names), *label_names(names)])
+
+
+def relative_paths(paths: Any, root: Path | None) -> tuple[Any, Path]:
+    """Return paths relative to a root, and that root: the one given, or the one that all absolute paths share.
+
+    Raises TableError where a path is missing or outside the root.
+    """
+    if paths.null_count:
+        raise TableError(f"{paths.null_count} of {len(paths)} rows have no path; leave them out, or fill the column")
+    absolute = pc.starts_with(paths, "/")
+    if not pc.any(absolute).as_py():
+        return paths, Path() if root is None else root
+    if root is None:
+        # What the first and the last of sorted paths share, all share.
+        low, high = pc.min_max(paths).as_py().values()
+        if not pc.all(absolute).as_py():
+            raise TableError(
+                f"some paths are absolute ({high}), others are not ({low}); give root=, or write them alike"
+            )
+        root = Path(os.path.commonpath([Path(low).parent, Path(high).parent]))
+    prefix = root.absolute().as_posix().rstrip("/") + "/"
+    outside = pc.and_not(absolute, pc.starts_with(paths, prefix))
+    if pc.any(outside).as_py():
+        stray = paths.filter(outside)[0].as_py()
+        raise TableError(f"{stray} is not under the root {root}; give a root that holds every video")
+    return pc.if_else(absolute, pc.utf8_slice_codeunits(paths, len(prefix)), paths), root
+
+
+def with_ids(table: Any, *, name: str) -> Any:
+    """Return the table with a column `id`, made of path, part and seconds where there is none.
+
+    Raises TableError where an id is missing or comes twice, or a sample ends before it starts.
+    """
+    names = table.schema.names
+    if "id" not in names:
+        ids = table.column("path")
+        for each, mark in (("part", "#"), ("start_seconds", "@"), ("end_seconds", "-")):
+            if each in names:
+                text = pc.binary_join_element_wise(mark, table.column(each).cast(pa.string()), "")
+                ids = pc.binary_join_element_wise(ids, pc.fill_null(text, ""), "")
+        table = table.append_column("id", ids)
+    ids = table.column("id")
+    counts = ids.value_counts()
+    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    if ids.null_count or len(twice):
+        raise TableError(
+            f"{name}: each sample needs an id of its own; {ids.null_count} have none, {len(twice)} ids come more than "
+            f"once (first: {twice[0] if len(twice) else None}); mend the ids, rename a column 'id' of another meaning, "
+            f"or tell samples of one file apart by part, start_seconds or end_seconds"
+        )
+    if "start_seconds" in names and "end_seconds" in names:
+        backwards = pc.indices_nonzero(
+            pc.fill_null(pc.greater_equal(table.column("start_seconds"), table.column("end_seconds")), False)
+        )
+        if len(backwards):
+            raise TableError(f"{name}: sample {ids[backwards[0].as_py()]} ends before it starts; mend its seconds")
+    return table
+
+
 def fingerprint(table: Any) -> str:
     """Return 32 hexadecimal digits that change with rows, paths, sizes, frame index or labels.
 
@@ -211,4 +289,7 @@ def _digest(digest: Any, chunks: list[Any]) -> None:
         for chunk in chunks:
             digest.update(pc.fill_null(chunk, pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False).tobytes())
     else:
-        _digest(digest, [pa.array([None if v is None else str(v) for v in chunk.to_pylist()], pa.string()) for chunk in chunks])
+        _digest(
+            digest,
+            [pa.array([None if v is None else str(v) for v in chunk.to_pylist()], pa.string()) for chunk in chunks],
+        )

@@ -25,7 +25,7 @@ class Ticks(NamedTuple):
 
     first: int
     step: int
-    count: int
+    count: int  # type: ignore[assignment]  # of frames; a tuple has a method of this name
     base: tuple[int, int]
     listed: NDArray[np.int64] | None = None
 
@@ -55,7 +55,7 @@ class Ticks(NamedTuple):
     def times(self) -> Times:
         """Return the same in seconds: the time of frame n is the n-th of the sorted stamps."""
         seconds = self.base[0] / self.base[1]
-        listed = None if self.listed is None else np.sort(self.listed) * seconds
+        listed = None if self.listed is None else np.sort(self.listed).astype(np.float64) * seconds
         return Times(self.first * seconds, self.step * seconds, self.count, listed)
 
 

@@ -39,9 +39,7 @@ class Colour:
     rotation: int = 0  # as in Facts; planes are as stored
 
 
-def to_pixels(
-    planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, out: NDArray[Any]
-) -> None:
+def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, out: NDArray[Any]) -> None:
     """Turn planes of one size into grey or RGB pixels, written into `out`.
 
     `planes` are (height, width), or (n, height, width) of a whole clip, uint8, uint16 or float32; an rgb plane has 3
@@ -84,7 +82,7 @@ def _expand(samples: NDArray[Any], colour: Colour, out: NDArray[Any]) -> None:
     elif samples.dtype == out.dtype == np.uint8:
         _expand_bytes(flat, np.int32(offset), np.int32(round(scale * _ONE)), target)
     else:
-        _expand_samples(flat, np.float32(offset), np.float32(scale), np.float32(peak), target)
+        _expand_samples(flat, np.array([offset, scale, peak, _half(out)], np.float32), target)
 
 
 def _yuv_to_rgb(planes: Sequence[NDArray[Any]], colour: Colour, out: NDArray[Any]) -> None:
@@ -95,12 +93,17 @@ def _yuv_to_rgb(planes: Sequence[NDArray[Any]], colour: Colour, out: NDArray[Any
     if luma.dtype == out.dtype == np.uint8:
         _rgb_bytes(luma, blue, red, _fixed(factors), rgb)
     else:
-        _rgb_samples(luma, blue, red, np.array(factors, np.float32), rgb)
+        _rgb_samples(luma, blue, red, np.array([*factors, _half(out)], np.float32), rgb)
     _interleave(list(rgb), out)
 
 
 def _interleave(parts: list[NDArray[Any]], out: NDArray[Any]) -> None:
     cv2.merge([part.reshape(1, -1) for part in parts], out.reshape(1, -1, 3))
+
+
+def _half(out: NDArray[Any]) -> float:
+    """Return what makes a store into `out` round: into an integer it cuts off."""
+    return 0.0 if out.dtype == np.float32 else 0.5
 
 
 @lru_cache(maxsize=64)
@@ -141,8 +144,8 @@ def _expand_bytes(samples: Any, offset: Any, scale: Any, out: Any) -> None:
 
 
 @compiled
-def _expand_samples(samples: Any, offset: Any, scale: Any, peak: Any, out: Any) -> None:
-    half = np.float32(0.0 if out.dtype == np.float32 else 0.5)  # the store into an integer cuts off
+def _expand_samples(samples: Any, factors: Any, out: Any) -> None:
+    offset, scale, peak, half = factors[0], factors[1], factors[2], factors[3]
     for i in range(samples.size):
         value = (np.float32(samples[i]) - offset) * scale + half
         out[i] = min(max(value, np.float32(0)), peak)
@@ -166,7 +169,7 @@ def _rgb_bytes(luma: Any, blue: Any, red: Any, factors: Any, rgb: Any) -> None:
 def _rgb_samples(luma: Any, blue: Any, red: Any, factors: Any, rgb: Any) -> None:
     offset, scale, centre, peak = factors[0], factors[1], factors[2], factors[7]
     r_red, g_blue, g_red, b_blue = factors[3], factors[4], factors[5], factors[6]
-    low, half = np.float32(0), np.float32(0.0 if rgb.dtype == np.float32 else 0.5)
+    low, half = np.float32(0), factors[8]
     reds, greens, blues = rgb[0], rgb[1], rgb[2]
     for i in range(luma.size):
         grey = (np.float32(luma[i]) - offset) * scale + half

@@ -125,7 +125,7 @@ class StopWhenF1StaysZero(keras.callbacks.Callback):  # type: ignore[misc]  # ke
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Show a bar for the epoch under way and a line for each that is done, on stderr; lines alone without a terminal."""
+    """Show a bar for the epoch under way and a line for each one done, on stderr; no terminal, no bar."""
 
     def __init__(self, *, shown: tuple[str, ...] = ()) -> None:
         super().__init__()

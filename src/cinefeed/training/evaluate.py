@@ -15,7 +15,8 @@ from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.manifest.table import Manifest
 from cinefeed.sources.open import EXTENSIONS, known_suffix, probe
-from cinefeed.training.build import build_feed, build_model, choose_rows, usable_rows
+from cinefeed.training.flow import build_feed, choose_rows, usable_rows
+from cinefeed.training.network import build_model
 from cinefeed.training.run import WEIGHTS, read_run, write_atomically
 from cinefeed.training.scores import measure, predictions_table, score
 
@@ -60,9 +61,7 @@ def evaluate(
     scores = score(model, feed, tick=_counting(tick, len(chosen)))
     table = predictions_table(feed.spec, scores, paths=chosen.column("path").to_pylist(), part=part)
     _keep(table, out)
-    return Evaluation(
-        part=part, metrics=measure(feed.spec, scores), predictions=table, failures=tuple(failures)
-    )
+    return Evaluation(part=part, metrics=measure(feed.spec, scores), predictions=table, failures=tuple(failures))
 
 
 def predict(
@@ -78,7 +77,7 @@ def predict(
     A file that is no video is left out and listed in `failures`, with the reason; one that breaks off is scored by
     the frames that decode. `out` keeps the predictions as Parquet.
     """
-    settings, model, trained, _ = _load(run)
+    _, model, trained, _ = _load(run)
     if manifest is not None:
         chosen, failures = usable_rows(Manifest.read(manifest))
     else:

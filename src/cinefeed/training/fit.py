@@ -2,22 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.config import Settings, to_toml
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
-from cinefeed.manifest.table import Manifest, Parts
-from cinefeed.training.build import build_feed, build_model, choose_rows, compile_model, make_parts, usable_rows
+from cinefeed.manifest.table import Manifest
 from cinefeed.training.callbacks import BestWeights, Progress, StopAtNaN, StopWhenF1StaysZero, WholeSetMetrics, mode_of
+from cinefeed.training.flow import build_feed, choose_rows, keep_flow, make_parts, usable_rows
+from cinefeed.training.network import build_model, compile_model
 from cinefeed.training.run import (
     WEIGHTS,
     RunResult,
@@ -36,7 +34,6 @@ _SHOWN = {
     "binary": ("val_auroc", "val_average_precision", "val_f1", "val_balanced_accuracy"),
     "multiclass": ("val_accuracy", "val_f1", "val_balanced_accuracy"),
 }
-_SHEET_CLIPS = 8
 
 
 def train(
@@ -65,8 +62,12 @@ def train(
     compile_model(model, settings, feed.spec, steps=settings.train.epochs * len(feed))
 
     clear(folder)
-    _keep_inputs(folder, settings=settings, feed=feed, parts=parts, rows=rows)
-    write_json(folder / "failures.json", failures)
+    write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(settings), encoding="utf-8"))
+    write_json(folder / "versions.json", versions())
+    write_json(folder / "spec.json", spec_table(feed.spec))
+    parts.all.write(folder / "manifest.parquet")
+    counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]
+    keep_flow(folder, feed=feed, counts=counts, failures=failures)
 
     best = BestWeights(folder / WEIGHTS, monitor=settings.train.monitor)
     stoppers = _stoppers(settings)
@@ -93,8 +94,10 @@ def train(
     epochs = len(history.epoch)
     nan = next((each.reason for each in stoppers if isinstance(each, StopAtNaN)), "")
     if nan:
-        kept = f"weights of epoch {best.best_epoch + 1} are kept in {best.path}" if best.best is not None else (
-            "no epoch was complete, so no weights are kept"
+        kept = (
+            f"weights of epoch {best.best_epoch + 1} are kept in {best.path}"
+            if best.best is not None
+            else ("no epoch was complete, so no weights are kept")
         )
         raise TrainingError(f"{nan}; {kept}. Lower --learning-rate, or look for odd labels with 'cinefeed inspect'")
     if best.best is None:
@@ -108,9 +111,7 @@ def train(
         metrics[name] = measure(feed.spec, scores)
         paths = part.manifest.column("path").to_pylist()
         tables.append(predictions_table(feed.spec, scores, paths=paths, part=name))
-    write_atomically(
-        folder / "predictions.parquet", lambda partial: pq.write_table(pa.concat_tables(tables), partial)
-    )
+    write_atomically(folder / "predictions.parquet", lambda partial: pq.write_table(pa.concat_tables(tables), partial))
     write_json(folder / "metrics.json", metrics)
     stats = feed.stats()
     write_json(folder / "feed_stats.json", stats.as_dict())
@@ -173,38 +174,3 @@ def _why_stopped(settings: Settings, stoppers: list[keras.callbacks.Callback], *
         if isinstance(each, keras.callbacks.EarlyStopping) and each.stopped_epoch:
             return f"{settings.train.monitor} did not improve for {settings.train.patience} epochs"
     return f"all {epochs} epochs are done"
-
-
-def _keep_inputs(folder: Path, *, settings: Settings, feed: Feed, parts: Parts, rows: Manifest) -> None:
-    """Write what the run is made from, and what a report shows of it."""
-    write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(settings), encoding="utf-8"))
-    write_json(folder / "versions.json", versions())
-    parts.all.write(folder / "manifest.parquet")
-    write_json(folder / "spec.json", spec_table(feed.spec))
-    plan = feed.plan()
-    classes = list(feed.spec.classes) or None
-    write_json(
-        folder / "labels.json", {"raw": feed.labels, "fed": feed.labels[plan.rows], "classes": classes}
-    )
-    counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]
-    write_json(folder / "flow.json", counts)
-    clips, captions = sheet(feed)
-    write_atomically(folder / "clips.npz", lambda path: np.savez_compressed(path, clips=clips, captions=captions))
-
-
-def sheet(feed: Feed, *, clips: int = _SHEET_CLIPS) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
-    """Return a few clips as the feed gives them, uint8 (clips, frames, height, width, channels), and their captions.
-
-    Clips of another type are stretched, each from its own least value to its greatest.
-    """
-    batch = feed.batch(0)
-    pixels = batch.clips[:clips]
-    if pixels.dtype != np.uint8:
-        axes = tuple(range(1, pixels.ndim))
-        low, high = pixels.min(axis=axes, keepdims=True), pixels.max(axis=axes, keepdims=True)
-        span = np.maximum(high.astype(np.float32) - low, np.finfo(np.float32).tiny)
-        pixels = ((pixels.astype(np.float32) - low) / span * 255).astype(np.uint8)
-    names = feed.spec.classes
-    labels = [names[each] if names else f"{each:.4g}" for each in batch.targets[:clips]]
-    captions = [f"{row} · {label}" for row, label in zip(batch.ids[:clips], labels, strict=True)]
-    return pixels.copy(), np.array(captions, np.str_)

@@ -5,12 +5,11 @@ versions.json       of cinefeed, Python, the libraries; device     best.weights.
 manifest.parquet    the rows used, with their part in `split`      predictions.parquet  val and test, clip by clip
 spec.json           shapes, classes, label scale                   metrics.json         by part
 labels.json         training labels, raw and as fed                feed_stats.json      where the feed's time went
-clips.npz           a few augmented clips                          failures.json        files that failed, with the reason
+clips.npz           a few augmented clips                          failures.json        files that failed, and why
 flow.json           rows after each step                           run.json             how it ended; written last
 """
 
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -90,7 +89,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f".partial.{path.name}")
     try:
         write(partial)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

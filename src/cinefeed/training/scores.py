@@ -73,7 +73,9 @@ def single_numbers(metrics: dict[str, Any]) -> dict[str, float]:
     """Return those metrics that are one number: what an epoch's line can hold."""
     kinds = (int, float, np.integer, np.floating)
     return {
-        name: float(value) for name, value in metrics.items() if isinstance(value, kinds) and not isinstance(value, bool)
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, kinds) and not isinstance(value, bool)
     }
 
 

@@ -1,4 +1,4 @@
-"""Settings -> what a run needs: rows, parts, feed, model, optimiser and loss."""
+"""From settings to a network that can be trained: model, optimiser, loss."""
 
 import inspect
 from typing import Any
@@ -8,58 +8,7 @@ import keras
 import cinefeed.models
 from cinefeed.config import Settings
 from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.manifest.table import Manifest, Parts
-
-
-def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
-    """Return the rows that `[data.where]` names."""
-    for column, values in settings.data.where.items():
-        manifest = manifest.where(column, list(values))
-    return manifest
-
-
-def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return the rows that have frames, and a list of all that have an error: those left out, and damaged ones."""
-    if "error" not in manifest.table.column_names:
-        return manifest, []
-    failures = [
-        {"id": row["id"], "path": row["path"], "error": row["error"]}
-        for row in manifest.table.select(["id", "path", "error"]).to_pylist()
-        if row["error"] is not None
-    ]
-    return manifest.playable(), failures
-
-
-def make_parts(manifest: Manifest, settings: Settings) -> Parts:
-    """Return the parts that `[data.split]` asks for: drawn anew, or as a column says."""
-    split = settings.data.split
-    if split.column is not None:
-        return manifest.parts(column=split.column)
-    return manifest.split(
-        val=split.val, test=split.test, group=split.group or None, stratify=split.stratify, seed=split.seed
-    )
-
-
-def build_feed(settings: Settings, part: Manifest) -> Feed:
-    """Return the training feed of a part."""
-    feed = settings.feed
-    return Feed(
-        part,
-        target=settings.data.target,
-        task=settings.data.task,
-        classes=settings.data.classes,
-        clip=settings.clip,
-        frame=settings.frame,
-        transforms=settings.transforms,
-        sampler=settings.sampler,
-        batch_size=feed.batch_size,
-        seed=feed.seed,
-        workers=feed.workers,
-        backend=feed.backend,
-        prefetch=feed.prefetch,
-    )
 
 
 def build_model(settings: Settings, spec: FeedSpec) -> keras.Model:

@@ -1,0 +1,114 @@
+"""What a manifest holds, in a few lines: counts, formats, sizes, lengths, rates, damage and labels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cinefeed.manifest.columns import label_names
+
+_CLASSES_SHOWN = 6
+_LETTERS_SHOWN = 24
+
+
+def summarise(table: Any, *, root: str, history: Sequence[tuple[str, int]]) -> str:
+    """Return the summary that `print(manifest)` shows."""
+    files = pc.count_distinct(table.column("path")).as_py()
+    lines = [f"Manifest of {_count(table.num_rows, 'sample')} in {_count(files, 'file')}, root {root}"]
+    if len(history) > 1:
+        lines.append(_line("history", " -> ".join(f"{step}: {rows}" for step, rows in history)))
+    lines += _facts(table) if "num_frames" in table.schema.names else [_line("facts", "not probed")]
+    labels = [*label_names(table.schema.names), *(["split"] if "split" in table.schema.names else [])]
+    lines += ["  labels"] if labels else []
+    lines += [f"    {name:<20} {describe_column(table.column(name))}" for name in labels]
+    return "\n".join(lines)
+
+
+def describe_column(column: Any) -> str:
+    """Return the kind of a column and its range or most frequent values.
+
+    >>> import pyarrow as pa
+    >>> describe_column(pa.chunked_array([["a", "b", "a", None]]))
+    'text, 2 values: a 2, b 1; 1 missing'
+    """
+    missing = f"; {column.null_count} missing" if column.null_count else ""
+    kind = column.type
+    values = column.drop_null()
+    if len(values) == 0:
+        return f"empty{missing}"
+    if pa.types.is_nested(kind):
+        return f"{kind}{missing}"
+    distinct = pc.count_distinct(values).as_py()
+    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and distinct > _CLASSES_SHOWN:
+        low, high = pc.min_max(values).as_py().values()
+        median = pc.quantile(values, 0.5)[0].as_py()
+        return f"number, {low:.6g} to {high:.6g}, median {median:.6g}{missing}"
+    name = "number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else ""
+    name = name or ("boolean" if pa.types.is_boolean(kind) else "text" if pa.types.is_string(kind) else str(kind))
+    return f"{name}, {_count(distinct, 'value')}: {_frequent(values)}{missing}"
+
+
+def _facts(table: Any) -> list[str]:
+    readable = table.filter(pc.fill_null(pc.greater(table.column("num_frames"), 0), False))
+    lines = []
+    if readable.num_rows:
+        formats = pc.binary_join_element_wise(
+            *[pc.fill_null(readable.column(name), "") for name in ("codec", "container")], " in "
+        )
+        pixels = pc.binary_join_element_wise(
+            pc.cast(readable.column("width"), pa.string()), pc.cast(readable.column("height"), pa.string()), " x "
+        )
+        area = pc.multiply(pc.cast(readable.column("width"), pa.int64()), readable.column("height"))
+        small, large = (pixels[pc.index(area, edge).as_py()].as_py() for edge in pc.min_max(area).as_py().values())
+        grey = pc.sum(pc.equal(readable.column("channels"), 1)).as_py()
+        bits = " and ".join(map(str, sorted(readable.column("bits").drop_null().unique().to_pylist())))
+        lines += [
+            _line("formats", _frequent(formats)),
+            _line("size", f"{small if small == large else f'{small} to {large}'} (width x height), {bits} bit"),
+            _line("colour", f"{grey} grey, {readable.num_rows - grey} colour"),
+            _line(
+                "frames", _range(readable.column("num_frames")) + f", {pc.sum(readable.column('num_frames'))} in all"
+            ),
+        ]
+        rates = readable.column("rate_hz").drop_null()
+        lines.append(_line("rate", f"{_range(rates)} frames a second" if len(rates) else "unknown"))
+        irregular = readable.num_rows - readable.column("ticks").null_count
+        if irregular:
+            lines.append(_line("times", f"irregular in {irregular}"))
+    size = pc.sum(table.column("size_bytes")).as_py() or 0
+    lines.append(_line("bytes", f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"))
+    broken = table.filter(table.column("error").is_valid())
+    lines.append(_line("damaged", _count(broken.num_rows, "row") if broken.num_rows else "none"))
+    for row in broken.slice(0, 3).select(["path", "num_frames", "error"]).to_pylist():
+        lines.append(f"    {row['path']}: {row['num_frames']} frames can be read; {row['error']}")
+    if broken.num_rows > 3:
+        lines.append(f"    and {broken.num_rows - 3} more")
+    return lines
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<10} {text}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _range(values: Any) -> str:
+    low, high = pc.min_max(values).as_py().values()
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
+def _frequent(values: Any) -> str:
+    counts = values.value_counts()
+    names, numbers = counts.field("values").cast(pa.string()), counts.field("counts")
+    order = pc.sort_indices(
+        pa.table({"name": names, "count": numbers}), sort_keys=[("count", "descending"), ("name", "ascending")]
+    )[:_CLASSES_SHOWN]
+    shown = ", ".join(f"{_short(names[i.as_py()].as_py())} {numbers[i.as_py()]}" for i in order)
+    return shown + (f" and {len(names) - _CLASSES_SHOWN} more" if len(names) > _CLASSES_SHOWN else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LETTERS_SHOWN else text[: _LETTERS_SHOWN - 4] + " ..."

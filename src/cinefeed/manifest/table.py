@@ -1,0 +1,397 @@
+"""Manifest: one row a sample, in columns: scanned, read, filtered, split and written."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
+from cinefeed.manifest.columns import (
+    FACTS,
+    fact_columns,
+    fingerprint,
+    label_names,
+    ordered,
+    plain_table,
+    relative_paths,
+    row_to_facts,
+    with_ids,
+)
+from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
+from cinefeed.manifest.reading import read_table
+from cinefeed.manifest.scan import (
+    Progress,
+    Verify,
+    describe_videos,
+    find_videos,
+    journal_path,
+    probe_videos,
+    with_split_of,
+)
+from cinefeed.manifest.summary import summarise
+from cinefeed.sources.base import Facts
+from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
+
+
+class Manifest:
+    """The samples of a data set: a table with one row a sample, and the root that its paths are relative to.
+
+    A sample is a video, or a part or a stretch of one; it has a unique `id`. Other columns are facts that a scan found
+    (see `cinefeed.manifest.columns.FACTS`) and labels. A manifest never changes: each method returns a new one.
+
+    >>> import pyarrow as pa
+    >>> table = pa.table({"path": ["p1/a.mp4", "p2/b.mp4"], "view": ["4ch", "2ch"], "age": [61.0, 48.0]})
+    >>> manifest = Manifest.from_table(table, root="studies")
+    >>> len(manifest.where("view", ["4ch"])), manifest.path_of(1).as_posix()
+    (1, 'studies/p2/b.mp4')
+    """
+
+    def __init__(
+        self, table: Any, *, root: Path, history: Iterable[tuple[str, int]] = (), verify: Verify | None = None
+    ) -> None:
+        self.table = table.combine_chunks()
+        self.root = root
+        self.history = list(history)
+        self.verify = verify
+
+    @classmethod
+    def scan(
+        cls,
+        folder: str | Path,
+        *,
+        labels: object | None = None,
+        on: str | Sequence[str] | None = None,
+        path_columns: str | None = None,
+        unmatched: Unmatched = "error",
+        verify: Verify = "decode",
+        workers: int | None = None,
+        out: str | Path | None = None,
+        progress: Progress | Literal[False] | None = None,
+    ) -> Self:
+        """Return a manifest of every video under a folder, each probed once, in parallel.
+
+        `labels` is a CSV or Parquet file or a data frame. Without `on` it names the videos in a column `path` (or
+        `file`, `stem` ...), as path, path without suffix, file name or stem; `on` is another such column, or one or
+        more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names. One label row may serve
+        many videos. Rows and videos without a partner are refused, or left out with `unmatched="ignore"`.
+
+        `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets.
+        With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what
+        changed in size or modification time, and leaves the column `split` as it was, empty for new samples.
+        `progress(done, total)` is called after each file; without it a
+        terminal shows a bar, and False shows nothing.
+
+        Raises TableError (no videos, no partner, `out` cannot be written), ColumnError and SettingError.
+        """
+        root, out = Path(folder), None if out is None else Path(out)
+        samples, history = describe_videos(
+            find_videos(root), root=root, labels=labels, on=on, path_columns=path_columns, unmatched=unmatched
+        )
+        samples = with_ids(plain_table(samples, name="the scan"), name="the scan")
+        if out is not None:
+            samples = with_split_of(out, samples)
+        table = probe_videos(samples, root=root, verify=verify, workers=workers, out=out, progress=progress)
+        manifest = cls(ordered(table), root=root, history=history, verify=verify)
+        if out is not None:
+            manifest.write(out)
+            journal_path(out).unlink(missing_ok=True)
+        return manifest
+
+    @classmethod
+    def read(cls, path: str | Path, *, root: str | Path | None = None) -> Self:
+        """Return a manifest that was written, or any Parquet table with a column `path`.
+
+        Its root is found from the place of the manifest, so both can move together; `root` says where it is now.
+        Raises TableError where the file cannot be read or has no rows.
+        """
+        path = Path(path)
+        try:
+            with pq.ParquetFile(path) as file:  # read_table cuts a million rows into chunks, and took twice as long
+                table = file.read()
+        except OSError as error:  # pyarrow's own errors of a broken file are OSError or ArrowInvalid
+            raise TableError(f"{path} cannot be read: {error}; 'cinefeed scan' writes manifests") from error
+        except pa.ArrowException as error:
+            raise TableError(f"{path} is no Parquet file: {error}; 'cinefeed scan' writes manifests") from error
+        notes = (table.schema.metadata or {}).get(b"cinefeed")
+        if notes is None:
+            return cls.from_table(table, root=path.parent if root is None else root)
+        about = json.loads(notes)
+        if table.num_rows == 0:
+            raise TableError(f"{path} has no rows; scan or filter again")
+        if root is None:
+            # Moved together with its videos, or moved alone: the place where the first video is decides.
+            places = [path.resolve().parent / about["root"], Path(about["root_absolute"])]
+            first = table.column("path")[0].as_py()
+            root = next((place for place in places if (place / first).exists()), places[0])
+        table = table.replace_schema_metadata(None)
+        history = [(step, rows) for step, rows in about["history"]]
+        return cls(table, root=Path(os.path.normpath(root)), history=history, verify=about["verify"])
+
+    @classmethod
+    def from_table(cls, table: object, *, root: str | Path | None = None) -> Self:
+        """Return a manifest of a table that has a column `path`: CSV, Parquet, pandas, Polars, pyarrow ...
+
+        Relative paths are relative to `root` (by default the current folder), absolute ones are made so. Facts
+        that the table lacks are found when a video is opened. Raises TableError and ColumnError.
+        """
+        found = read_table(table)
+        names = found.schema.names
+        if "path" not in names:
+            raise ColumnError(f"a manifest needs a column 'path', one video a row; {did_you_mean('path', names)}")
+        paths, root = relative_paths(found.column("path"), None if root is None else Path(root))
+        found = with_ids(found.set_column(names.index("path"), "path", paths), name="the table")
+        if "num_frames" in found.schema.names:
+            for name, kind in FACTS.items():
+                if name not in found.schema.names:
+                    found = found.append_column(name, pa.nulls(found.num_rows, kind))
+        return cls(ordered(found), root=root, history=[("rows of the table", found.num_rows)])
+
+    def write(self, path: str | Path) -> None:
+        """Write the manifest as Parquet: whole, or not at all. Raises TableError where it cannot be written."""
+        path = Path(path)
+        about = {
+            "version": 1,
+            "root": Path(os.path.relpath(self.root.resolve(), path.resolve().parent)).as_posix(),
+            "root_absolute": self.root.resolve().as_posix(),
+            "history": self.history,
+            "verify": self.verify,
+        }
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                table = self.table.replace_schema_metadata({"cinefeed": json.dumps(about)})
+                pq.write_table(table, file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError as error:
+            raise TableError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+        finally:
+            if beside.parent.is_dir():
+                beside.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} samples, root={self.root.as_posix()!r})"
+
+    def __str__(self) -> str:
+        return summarise(self.table, root=self.root.as_posix(), history=self.history)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change with rows, relative paths, sizes, frame index or labels.
+
+        Not with pixels, root or modification times, so that a copied data set keeps it.
+        """
+        return fingerprint(self.table)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the label columns."""
+        return label_names(self.table.schema.names)
+
+    def column(self, name: str) -> Any:
+        """Return a column as a pyarrow Array. Raises ColumnError, with the nearest name, where there is none."""
+        if name not in self.table.schema.names:
+            raise ColumnError(f"there is no column {name!r}; {did_you_mean(name, self.table.schema.names)}")
+        return self.table.column(name).combine_chunks()
+
+    def path_of(self, row: int) -> Path:
+        """Return where the file of a row is."""
+        return self.root / str(self.table.column("path")[row])
+
+    def relative_path(self, row: int) -> str:
+        """Return the path of a row as the manifest has it: what a message shows."""
+        return str(self.table.column("path")[row])
+
+    def window(self, row: int) -> tuple[float | None, float | None]:
+        """Return the seconds between which a clip of the row stays, None where it is not bounded."""
+        names = ("start_seconds", "end_seconds")
+        start, end = [
+            self.table.column(name)[row].as_py() if name in self.table.schema.names else None for name in names
+        ]
+        return start, end
+
+    def readable(self) -> Self:
+        """Return the rows of whose file at least one frame can be read; rows that were not probed are kept."""
+        if "num_frames" not in self.table.schema.names:
+            return self
+        rows = pc.indices_nonzero(pc.fill_null(pc.greater(self.table.column("num_frames"), 0), True))
+        return self if len(rows) == len(self) else self.take(rows, step="at least one frame can be read")
+
+    def facts(self, row: int) -> Facts | None:
+        """Return what the scan found of a row's file, or None where it was not probed or no frame can be read."""
+        return None if self._fact_columns is None else row_to_facts(self._fact_columns, row)
+
+    @cached_property
+    def _fact_columns(self) -> dict[str, Any] | None:
+        return fact_columns(self.table)
+
+    def take(self, rows: Any, *, step: str | None = None) -> Self:
+        """Return the manifest of some rows, given by number, in that order; `step` names it in the history."""
+        table = self.table.take(pa.array(rows, pa.int64()))
+        history = [*self.history, (step, table.num_rows)] if step else self.history
+        return type(self)(table, root=self.root, history=history, verify=self.verify)
+
+    def where(self, column: str, values: Any) -> Self:
+        """Return the rows whose column has one of these values; None stands for a missing one.
+
+        Values may be given as text, as on a command line. Raises ColumnError for a column, TableError for a value that
+        is not there.
+        """
+        found = self.column(column)
+        wanted = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+        try:
+            value_set = pa.array([None if each is None else str(each) for each in wanted], pa.string())
+            value_set = value_set.cast(found.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise TableError(f"column {column!r} is {found.type}, so no row of it is one of {wanted}") from error
+        there = pc.is_in(value_set, value_set=found).to_pylist()
+        absent = [each for each, is_there in zip(wanted, there, strict=True) if not is_there]
+        if absent:
+            known = found.drop_null().unique()[:1000].cast(pa.string()).to_pylist()
+            raise TableError(f"no row has {column}={absent[0]!r}; {did_you_mean(str(absent[0]), known)}")
+        rows = pc.indices_nonzero(pc.is_in(found, value_set=value_set))
+        return self.take(rows, step=f"{column} is {' or '.join(map(str, wanted))}")
+
+    def split(
+        self,
+        *,
+        val: float,
+        test: float,
+        group: str | None,
+        stratify: str | None = None,
+        seed: int = 0,
+        keep: str | None = None,
+    ) -> "Parts":
+        """Return training, validation and test parts such that no value of `group` is in two of them.
+
+        `group` is the column of patients or whatever must not leak; `group=None` says that each row stands alone.
+        `stratify` gives every part its share of each class, or of each tenth of a number's range. `keep="split"` leaves
+        groups where that column has them, and deals only new ones. The same on any machine, in any order of the rows.
+
+        Raises SplitError: fractions out of range, fewer groups than parts, a class with fewer groups than parts, one
+        class only, missing groups or labels. ColumnError for a column that is not there.
+        """
+        for name, value in (("val", val), ("test", test)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+                raise SplitError(f"{name}={value!r} must be a fraction of at least 0 and less than 1")
+        fractions = {"val": Fraction(str(val)), "test": Fraction(str(test))}
+        rest = 1 - sum(fractions.values())
+        if rest <= 0:
+            raise SplitError(f"val={val} and test={test} leave nothing to train on; they must add up to less than 1")
+        parts = assign_parts(
+            groups=self.column(group or "id"),
+            labels=None if stratify is None else self.column(stratify),
+            fractions={"train": rest, **fractions},
+            seed=seed,
+            kept=None if keep is None else part_names(self.column(keep), name=f"column {keep!r}"),
+            group_name=group or "id",
+            label_name=stratify or "",
+        )
+        return self._with_parts(pa.array(PARTS).take(pa.array(parts)), group=group, labels=stratify)
+
+    def folds(self, k: int, *, group: str | None, stratify: str | None = None, seed: int = 0) -> list["Parts"]:
+        """Return `k` pairs of training and validation parts; each row is once in a validation part.
+
+        The test part of each is empty: split off a test set first. `all` has a column `fold`. Otherwise as `split`.
+        """
+        folds = assign_folds(
+            groups=self.column(group or "id"),
+            labels=None if stratify is None else self.column(stratify),
+            folds=k,
+            seed=seed,
+            group_name=group or "id",
+            label_name=stratify or "",
+        )
+        whole = self._with_column("fold", pa.array(folds))
+        return [
+            whole._with_parts(pa.array(PARTS).take(pa.array((folds == fold).astype(int))), group=group, labels=stratify)
+            for fold in range(k)
+        ]
+
+    def parts(self, *, column: str = "split", group: str | None = None, stratify: str | None = None) -> "Parts":
+        """Return the parts that a column names already: train, val and test (or training, validation, dev ...).
+
+        With `group`, raises SplitError where one of its values is in two parts. `stratify` is a label to report on.
+        """
+        names = part_names(self.column(column), name=f"column {column!r}")
+        if names.null_count:
+            raise SplitError(
+                f"{names.null_count} of {len(self)} rows have no part in {column!r}; "
+                f"deal them out with split(keep={column!r}), or leave them out with where"
+            )
+        if group is not None:
+            check_groups(groups=self.column(group), parts=names, group_name=group)
+        return self._with_parts(names, group=group, labels=stratify)
+
+    def with_split(
+        self, tables: Mapping[str, object], *, on: str | None = None, unmatched: Unmatched = "error"
+    ) -> Self:
+        """Return the manifest with a column `split` from one table a part, such as {"train": "train.csv", ...}.
+
+        Tables are read and joined like labels (see `scan`). Raises TableError for a row that two tables claim, or
+        that has no partner, unless `unmatched="ignore"`.
+        """
+        claims = split_table(tables, on=on, videos=self.table)
+        samples = self.table.drop_columns("split") if "split" in self.table.schema.names else self.table
+        joined, joined_on = join_labels(samples, claims, on=on, unmatched=unmatched, root=self.root, name="the split")
+        history = [*self.history, (f"in a part of the split (joined on {joined_on})", joined.num_rows)]
+        return type(self)(ordered(joined), root=self.root, history=history, verify=self.verify)
+
+    def _with_column(self, name: str, values: Any) -> Self:
+        table = self.table.drop_columns(name) if name in self.table.schema.names else self.table
+        table = ordered(table.append_column(name, values))
+        return type(self)(table, root=self.root, history=self.history, verify=self.verify)
+
+    def _with_parts(self, names: Any, *, group: str | None, labels: str | None) -> "Parts":
+        whole = self._with_column("split", names)
+        numbers = pc.index_in(names, value_set=pa.array(PARTS)).to_numpy(zero_copy_only=False).astype(np.int64)
+        balance = measure_balance(
+            parts=numbers,
+            names=PARTS,
+            groups=None if group is None else self.column(group),
+            labels=None if labels is None else self.column(labels),
+            group_name=group,
+            label_name=labels,
+        )
+        train, val, test = (
+            whole.take(np.flatnonzero(numbers == number), step=f"{name} part") for number, name in enumerate(PARTS)
+        )
+        return Parts(train=train, val=val, test=test, all=whole, balance=balance)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """The parts of a split, each a manifest with a column `split`, and `all` of them; `print` shows the balance.
+
+    >>> import pyarrow as pa
+    >>> table = pa.table({"path": [f"p{i}/a.mp4" for i in range(5)], "patient": [f"p{i}" for i in range(5)]})
+    >>> train, val, test = Manifest.from_table(table).split(val=0.2, test=0.2, group="patient", seed=7)
+    >>> len(train), len(val), len(test)
+    (3, 1, 1)
+    """
+
+    train: Manifest
+    val: Manifest
+    test: Manifest
+    all: Manifest
+    balance: Balance
+
+    def __iter__(self) -> Iterator[Manifest]:
+        return iter((self.train, self.val, self.test))
+
+    def __str__(self) -> str:
+        return str(self.balance)

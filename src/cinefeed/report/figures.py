@@ -1,0 +1,155 @@
+"""Figures of the data, the training and the feed: arrays in, one SVG text out. No file or framework is known here."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cinefeed.report.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, SKY, new_figure, plain, to_svg
+
+_MOST_CLASSES = 40  # bars on one page
+
+
+def labels_figure(raw: ArrayLike, *, fed: ArrayLike, classes: Sequence[str] = (), name: str = "label") -> str:
+    """Return the labels as they are and as an epoch feeds them: two histograms over each other, or bars by class."""
+    raw, fed = np.asarray(raw), np.asarray(fed)
+    return _class_bars(raw, fed, classes) if classes else _histograms(raw, fed, name)
+
+
+def _histograms(raw: NDArray[Any], fed: NDArray[Any], name: str) -> str:
+    low, high = float(raw.min()), float(raw.max())
+    whole = bool((raw == np.floor(raw)).all()) and high - low <= 60
+    edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high if high > low else low + 1, 31)
+    with new_figure(8.4, 3.1) as figure:
+        axes = figure.add_subplot()
+        axes.hist(raw, bins=edges, color=PALE, label=f"as they are ({len(raw):,} videos)")
+        axes.hist(fed, bins=edges, color=BLUE, alpha=0.25)
+        axes.hist(fed, bins=edges, color=BLUE, histtype="step", linewidth=1.8, label=f"as fed ({len(fed):,} draws)")
+        axes.set(xlabel=plain(name), ylabel="in one epoch")
+        axes.grid(visible=False, axis="x")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        return to_svg(figure, name="labels")
+
+
+def _class_bars(raw: NDArray[Any], fed: NDArray[Any], classes: Sequence[str]) -> str:
+    names = [str(each) for each in classes][:_MOST_CLASSES]
+    counts = [np.array([np.count_nonzero(part.astype(str) == each) for each in names]) for part in (raw, fed)]
+    with new_figure(8.4, 0.9 + 0.45 * len(names)) as figure:
+        axes = figure.add_subplot()
+        places = np.arange(len(names))
+        kinds = ((-0.19, counts[0], PALE, f"as they are ({len(raw):,} videos)"), (0.19, counts[1], BLUE, ""))
+        for shift, values, colour, label in kinds:
+            bars = axes.barh(places + shift, values, 0.36, color=colour, label=label or f"as fed ({len(fed):,} draws)")
+            axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
+        axes.set_yticks(places, [plain(each) for each in names])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.08)
+        more = f" (the first {_MOST_CLASSES} of {len(classes)} classes)" if len(classes) > len(names) else ""
+        axes.set_xlabel("in one epoch" + more)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+        return to_svg(figure, name="labels")
+
+
+def clips_sheet(clips: NDArray[np.uint8], *, captions: Sequence[str], frames: int = 6) -> str:
+    """Return a few frames of each clip, side by side; `clips` is uint8 (clips, frames, height, width, channels).
+
+    Written by hand rather than by matplotlib, which would store every grey pixel as four bytes.
+    """
+    count, length, height, width, channels = clips.shape
+    shown = np.unique(np.linspace(0, length - 1, min(frames, length)).round().astype(int))
+    gap = max(width // 40, 1)
+    across = len(shown) * (width + gap) - gap
+    columns = min(count, max(1, min(4, round(14 * height / across)), 2 if count > 1 else 1))
+    scale = (880 - 14 * (columns - 1)) / columns / across
+    cell_width, cell_height = across * scale + 14, height * scale + 26
+    parts = []
+    for i, clip in enumerate(clips):
+        strip = np.full((height, across, channels), 255, np.uint8)
+        for place, k in enumerate(shown):
+            strip[:, place * (width + gap) : place * (width + gap) + width] = clip[k]
+        _, png = cv2.imencode(".png", strip[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        left, top = i % columns * cell_width, i // columns * cell_height
+        caption = escape(captions[i]) if i < len(captions) else ""
+        parts.append(
+            f'<text x="{left:.1f}" y="{top + 11:.1f}" font-family="sans-serif" font-size="11" fill="{INK}">{caption}</text>'
+            f'<image x="{left:.1f}" y="{top + 16:.1f}" width="{across * scale:.1f}" height="{height * scale:.1f}" '
+            f'preserveAspectRatio="none" href="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
+        )
+    down = -(-count // columns) * cell_height
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 {down:.1f}">{"".join(parts)}</svg>'
+
+
+def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int | None = None) -> str:
+    """Return a panel for the loss and one for each metric, over epochs counted from 1; the best epoch is marked."""
+    panels: dict[str, list[str]] = {}
+    for name in history:
+        panels.setdefault(name.removeprefix("val_"), []).append(name)
+    rate = panels.pop("learning_rate", None)  # last, where it explains a kink
+    if rate:
+        panels["learning_rate"] = rate
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with new_figure(8.4, 2.1 * rows) as figure:
+        for i, (title, names) in enumerate(panels.items()):
+            axes = figure.add_subplot(rows, columns, i + 1)
+            for name in sorted(names):
+                values = np.asarray(history[name], np.float64)
+                epochs = np.arange(1, len(values) + 1)
+                colour, label = (BLUE, "validation") if name.startswith("val_") else (GREY, "training")
+                axes.plot(epochs, values, color=colour, label=label, marker="o" if len(values) < 3 else None)
+                if best_epoch is not None and name.startswith("val_") and best_epoch <= len(values):
+                    axes.plot(best_epoch, values[best_epoch - 1], "o", color=BLUE, markersize=5)
+            if best_epoch is not None:
+                axes.axvline(best_epoch, color=PALE, linewidth=1, zorder=0)
+            axes.set_title(_metric_name(title))
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            if i >= len(panels) - columns:
+                axes.set_xlabel("epoch")
+            if len(names) > 1:
+                axes.legend(fontsize=8)
+            if title == "learning_rate":
+                axes.set_ylim(bottom=0)
+                axes.yaxis.set_major_formatter("{x:.1g}")
+        return to_svg(figure, name="curves")
+
+
+def _metric_name(name: str) -> str:
+    known = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "f1": "F1", "auroc": "AUROC", "pearson_r": "Pearson r"}
+    return known.get(name, name.replace("_", " "))
+
+
+def feed_time_figure(stages: Mapping[str, float], *, wait_seconds: float, elapsed_seconds: float, workers: int) -> str:
+    """Return two bars of the feed's time: what the workers did, and whether the consumer waited for them.
+
+    `stages` are seconds of work by stage, over all workers; the others are seconds on the clock.
+    """
+    total = max(workers, 1) * elapsed_seconds
+    work = [*stages.items(), ("idle", max(total - sum(stages.values()), 0.0))]
+    use = [("waits for the feed", wait_seconds), ("computes", max(elapsed_seconds - wait_seconds, 0.0))]
+    bars = {
+        f"{workers} workers" if workers != 1 else "1 worker": (work, (SKY, BLUE, GREEN, PALE)),
+        "model": (use, (ORANGE, PALE)),
+    }
+    with new_figure(8.4, 1.9) as figure:
+        axes = figure.add_subplot()
+        for row, (parts, colours) in enumerate(bars.values()):
+            whole = sum(seconds for _, seconds in parts) or 1.0
+            left = 0.0
+            for (name, seconds), colour in zip(parts, colours, strict=True):
+                share = seconds / whole
+                axes.barh(row, share, left=left, height=0.46, color=colour, edgecolor="white", linewidth=1)
+                if share > 0.07:  # narrower, the words would not fit; the table below has every figure
+                    axes.text(
+                        left + share / 2, row + 0.25, f"{plain(name)} {share:.0%}", ha="center", va="top", fontsize=8
+                    )
+                left += share
+        axes.set_yticks(range(len(bars)), list(bars))
+        axes.set(xlim=(0, 1), ylim=(len(bars) - 0.35, -0.35))
+        axes.xaxis.set_major_formatter("{x:.0%}")
+        axes.grid(visible=False, axis="y")
+        return to_svg(figure, name="time")

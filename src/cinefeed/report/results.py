@@ -1,0 +1,110 @@
+"""Figures of what a model predicts: targets and scores in, one SVG text out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cinefeed.metrics import class_scores, confusion_matrix, regression_metrics
+from cinefeed.report.style import BLUE, GREY, INK, SERIES, new_figure, plain, to_svg
+
+_MOST_CURVES = len(SERIES)  # beyond, colours cannot be told apart
+_MOST_POINTS = 2000  # beyond, a scatter is stored as pixels: each point as SVG takes some 70 bytes
+
+
+def predicted_vs_true(targets: ArrayLike, *, scores: ArrayLike, name: str = "label") -> str:
+    """Return predictions against truth, with the line of equality, R2, RMSE and MAE; a point is a video."""
+    true, predicted = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
+    low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+    edge = 0.04 * (high - low or 1.0)
+    with new_figure(4.2, 4.2) as figure:
+        axes = figure.add_subplot()
+        axes.plot([low - edge, high + edge], [low - edge, high + edge], color=GREY, linewidth=1, dashes=(4, 3))
+        many = len(true) > _MOST_POINTS
+        axes.scatter(true, predicted, s=6 if many else 16, color=BLUE, alpha=0.5, linewidths=0, rasterized=many)
+        axes.set(xlim=(low - edge, high + edge), ylim=(low - edge, high + edge), aspect="equal")
+        axes.set(xlabel=f"true {plain(name)}", ylabel=f"predicted {plain(name)}")
+        metrics = regression_metrics(targets=true, scores=predicted)
+        r2 = "not defined" if "r2" in metrics.reasons else f"{metrics['r2']:.3f}"
+        axes.set_title(f"R² {r2}   RMSE {metrics['rmse']:.3g}   MAE {metrics['mae']:.3g}", fontsize=9)
+        return to_svg(figure, name="predicted")
+
+
+def confusion_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str]) -> str:
+    """Return how often each true class was taken for each: counts, shaded by the share of the true class."""
+    counts = confusion_matrix(targets=targets, scores=scores, classes=classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(max(3.2, 1.2 + 0.5 * len(classes)), 8.4)
+    with new_figure(side, side) as figure:
+        axes = figure.add_subplot()
+        from matplotlib.colors import LinearSegmentedColormap
+
+        axes.imshow(shares, cmap=LinearSegmentedColormap.from_list("share", ["white", BLUE]), vmin=0, vmax=1)
+        if len(classes) <= 12:
+            for row, column in np.ndindex(counts.shape):
+                colour = "white" if shares[row, column] > 0.55 else INK
+                text = f"{counts[row, column]}\n{shares[row, column]:.0%}"
+                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8.5, linespacing=1.5)
+        names = [plain(each) for each in classes]
+        axes.set_xticks(
+            range(len(names)),
+            names,
+            rotation=45 if max(map(len, names)) > 6 else 0,
+            ha="right" if max(map(len, names)) > 6 else "center",
+        )
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="predicted", ylabel="true")
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        return to_svg(figure, name="confusion")
+
+
+def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str]) -> str:
+    """Return the ROC curve of the positive class, or of each class against the rest."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    with new_figure(3.2, 3.2) as figure:
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, dashes=(4, 3))
+        for label, truth, score, look in _one_against_rest(targets, scores, classes):
+            false, true, _ = roc_curve(truth, score)
+            axes.plot(false, true, label=f"{label} {roc_auc_score(truth, score):.3f}", **look)
+        _unit_square(axes, "false positive rate", "true positive rate", "AUROC")
+        return to_svg(figure, name="roc")
+
+
+def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str]) -> str:
+    """Return precision against recall; the dashed line is what guessing reaches (two classes)."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
+    with new_figure(3.2, 3.2) as figure:
+        axes = figure.add_subplot()
+        curves = _one_against_rest(targets, scores, classes)
+        if len(curves) == 1:
+            axes.axhline(curves[0][1].mean(), color=GREY, linewidth=1, dashes=(4, 3))
+        for label, truth, score, look in curves:
+            precision, recall, _ = precision_recall_curve(truth, score)
+            axes.plot(recall, precision, label=f"{label} {average_precision_score(truth, score):.3f}", **look)
+        _unit_square(axes, "recall", "precision", "Average precision")
+        return to_svg(figure, name="pr")
+
+
+def _one_against_rest(
+    targets: ArrayLike, scores: ArrayLike, classes: Sequence[str]
+) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64], dict[str, Any]]]:
+    """Return name, truth, score and look of each curve: the positive class of two, else the most frequent ones."""
+    target, score = class_scores(targets=targets, scores=scores, classes=classes)
+    if score.ndim == 1:
+        return [(plain(classes[1]), target == 1, score, {"color": BLUE})]
+    counts = np.bincount(target, minlength=len(classes))
+    shown = [k for k in np.argsort(-counts, kind="stable").tolist() if 0 < counts[k] < len(target)][:_MOST_CURVES]
+    return [
+        (plain(classes[k]), target == k, score[:, k], {"color": SERIES[i], "linewidth": 1.4})
+        for i, k in enumerate(sorted(shown))
+    ]
+
+
+def _unit_square(axes: Any, across: str, up: str, legend: str) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=across, ylabel=up)
+    axes.legend(title=legend, alignment="left", loc="lower right" if legend == "AUROC" else "lower left", fontsize=8)

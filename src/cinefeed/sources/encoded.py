@@ -1,0 +1,239 @@
+"""Encoded video, through PyAV: any frames of a file, exact to the frame, with the least decoding.
+
+A read seeks to the key frame before, looks where the seek landed, and decodes until every wanted frame is there.
+Frames that no other frame needs and nobody wants are skipped. Where a frame is missing it climbs a ladder:
+
+1. from the key frame before, skipping
+2. the same without skipping, the file opened anew in full
+3. from earlier and earlier key frames
+4. from the start, counting
+
+A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import numpy as np
+from av.stream import Discard
+from numpy.typing import NDArray
+
+from cinefeed.errors import DecodeError, SourceError
+from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
+from cinefeed.sources.colour import Colour
+from cinefeed.sources.index import open_container, probe_encoded, video_stream
+from cinefeed.sources.layout import Layout, colour_of, layout_of, planes_of
+
+# Decoders that leave out non-reference frames and give the others bit for bit. Never AV1: libdav1d drops wanted ones.
+_SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
+_WORTH_A_SEEK = 4  # frames decoded for nothing that cost as much as a seek (benchmarks/sources.py)
+
+
+class EncodedSource:
+    """One open video file. Its frames are found by the index in `facts`, made in one pass over the packets if absent.
+
+    `channels=1` hands over luma alone. Raises SourceError where the file holds no video, DecodeError where it breaks
+    before a frame that is asked for; it never returns fewer frames than asked.
+    """
+
+    def __init__(self, path: str | Path, *, channels: int | None = None, facts: Facts | None = None) -> None:
+        self.path = Path(path)
+        self._known = facts is not None
+        self.facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
+        self.channels = channels or self.facts.channels
+        across = self.facts.rotation % 180 != 0
+        self._height = self.facts.width if across else self.facts.height
+        self._width = self.facts.height if across else self.facts.width
+        self._layout: Layout = layout_of(self.facts.pixel_format)
+        self._colour: Colour | None = None
+        self._skips = self.facts.codec in _SKIPPING
+        self._back = 0  # how many key frames too late the seeks of this file land
+        self._container: av.container.InputContainer | None = None
+        self._open()
+
+    def __len__(self) -> int:
+        return self.facts.times.count
+
+    def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
+        """Return the frames of `indices`, as stored; repeats share memory."""
+        numbers = frame_numbers(indices, count=len(self), path=self.path)
+        found = self._decode(numbers)
+        grey = self.channels == 1
+        ready = {number: self._hand_over(frame, grey=grey) for number, frame in found.items()}
+        colour = self._colour or Colour(model=self._layout.model, bits=self._layout.bits, rotation=self.facts.rotation)
+        return Planes([ready[number] for number in numbers.tolist()], colour)
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """Return the frames of `indices`, upright and converted, (n, height, width, channels)."""
+        return planes_to_array(
+            self.planes(indices), channels=self.channels, height=self.facts.height, width=self.facts.width
+        )
+
+    def close(self) -> None:
+        """Let go of the file; planes already handed over stay valid."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        """Open the file, or open it anew at its start."""
+        self.close()
+        container = open_container(self.path, container=self.facts.container, known=self._known)
+        try:
+            self._stream = video_stream(container, path=self.path)
+        except BaseException:
+            container.close()
+            raise
+        for other in container.streams:
+            if other is not self._stream:
+                other.discard = Discard.all
+        self._container = container
+        self._fresh = True
+
+    def _hand_over(self, frame: av.VideoFrame, *, grey: bool) -> tuple[NDArray[Any], ...]:
+        if (frame.width, frame.height) != (self._width, self._height) or frame.format.name != self.facts.pixel_format:
+            frame = frame.reformat(self._width, self._height, self.facts.pixel_format)  # it changes on the way
+        if self._colour is None:
+            colour = colour_of(frame, self._layout, rotation=self.facts.rotation)
+            if grey and colour.model == "yuv":
+                colour = Colour(
+                    model="grey",
+                    bits=colour.bits,
+                    full_range=colour.full_range,
+                    matrix=colour.matrix,
+                    rotation=colour.rotation,
+                )
+            self._colour = colour
+        return planes_of(frame, self._layout, grey=grey)
+
+    def _decode(self, numbers: NDArray[np.int64]) -> dict[int, av.VideoFrame]:
+        """Return every frame of `numbers`, by number."""
+        if self._container is None:
+            raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
+        unique = np.unique(numbers)
+        found: dict[int, av.VideoFrame] = {}
+        ticks = self.facts.ticks
+        if ticks is None:
+            self._count(unique.tolist(), found)
+            return found
+        wanted = unique.tolist()
+        stamps = ticks.of_frames(unique).tolist()
+        before = (np.searchsorted(self.facts.key_frames, unique, side="right") - 1).tolist()
+        start = 0
+        for i in range(1, len(wanted) + 1):
+            if i < len(wanted) and not self._seek_helps(wanted[i - 1], before[i]):
+                continue
+            run = dict(zip(stamps[start:i], wanted[start:i], strict=True))
+            self._climb(run, before[start], found)
+            start = i
+        return found
+
+    def _seek_helps(self, last: int, key: int) -> bool:
+        """Say whether a seek to a key frame is cheaper than decoding on from the last frame wanted."""
+        return key >= 0 and int(self.facts.key_frames[key]) - last > _WORTH_A_SEEK
+
+    def _climb(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame]) -> None:
+        """Find the frames of one run, by the ladder; `wanted` maps stamps to numbers, `key` counts key frames."""
+        late = self._from_key(wanted, key - self._back, found, skip=self._skips)
+        if not wanted:
+            return
+        if not late:
+            self._skips = self._known = False
+            self._open()
+            late = self._from_key(wanted, key - self._back, found, skip=False)
+        back = self._back
+        while wanted and key - back > 0:
+            back += 1
+            self._from_key(wanted, key - back, found, skip=self._skips)
+        if wanted:
+            self._count(list(wanted.values()), found)
+        else:
+            self._back = back  # the next seek in this file begins where this one succeeded
+
+    def _from_key(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame], *, skip: bool) -> bool:
+        """Decode from a key frame until all of `wanted` are found or the file ends; say whether the seek came late.
+
+        What is found moves from `wanted` to `found`.
+        """
+        ticks, codec = self.facts.ticks, self._stream.codec_context
+        assert ticks is not None
+        assert self._container is not None
+        at_start = key < 0 or (self._fresh and int(self.facts.key_frames[key]) == 0)
+        if at_start and not self._fresh:
+            self._open()
+            codec = self._stream.codec_context
+        container, self._fresh = self._container, False
+        try:
+            if not at_start:
+                container.seek(int(ticks.of_frames(self.facts.key_frames[key])), stream=self._stream)
+            started, skipping, earliest = at_start, False, min(wanted)
+            unsent = set(wanted)
+            codec.skip_frame = "DEFAULT"
+            for packet in container.demux(self._stream):
+                stamp = packet.pts
+                if not started:
+                    # Some decoders start off a key frame, with grey in place of what they lack.
+                    if packet.size and not packet.is_keyframe:
+                        continue
+                    if stamp is not None and stamp > earliest:
+                        return True
+                    started = True
+                if stamp in unsent:
+                    unsent.discard(stamp)
+                    if skipping:
+                        codec.skip_frame, skipping = "DEFAULT", False
+                elif skip and not skipping and packet.size:
+                    codec.skip_frame, skipping = "NONREF", True
+                self._keep(codec.decode(packet), wanted, found, trusted=at_start)
+                if not wanted:
+                    return False
+                if not unsent:
+                    # Every wanted frame has been sent: the decoder holds it back for reordering alone.
+                    self._keep(codec.decode(None), wanted, found, trusted=at_start)
+                    return False
+        except av.FFmpegError:
+            return False  # the next rung says whether the file is broken or this way through it
+        return False
+
+    @staticmethod
+    def _keep(
+        frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame], *, trusted: bool
+    ) -> None:
+        for frame in frames:
+            stamp = frame.pts
+            if stamp in wanted and (trusted or not frame.is_corrupt):
+                found[wanted.pop(stamp)] = frame
+
+    def _count(self, numbers: list[int], found: dict[int, av.VideoFrame]) -> None:
+        """Decode the file from its start as if nothing were known of it, and count."""
+        self._known = False
+        self._open()
+        assert self._container is not None
+        self._fresh = False
+        missing, count, reason = set(numbers), 0, "the file ends"
+        try:
+            for frame in self._container.decode(self._stream):
+                if count in missing:
+                    found[count] = frame
+                    missing.discard(count)
+                count += 1
+                if not missing:
+                    return
+        except (av.FFmpegError, OSError) as error:
+            reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
+        asked = ", ".join(map(str, sorted(missing)[:8])) + (" ..." if len(missing) > 8 else "")
+        raise DecodeError(
+            f"{self.path}: asked for frames {asked}, {reason} after {count} of {len(self)} frames; "
+            "the file has changed or is damaged: scan it again"
+        )

@@ -1,0 +1,132 @@
+"""A decoded frame's planes as NumPy views, for every pixel format: what lies where in FFmpeg's memory."""
+
+import re
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.sources.colour import Colour, ColourModel, Matrix
+
+Packing = Literal["planar", "semiplanar", "packed", "gbr"]
+
+# Interleaved formats that OpenCV reorders; alpha is dropped, as FFmpeg's own conversion drops it.
+_REORDER = {
+    "bgr24": (3, cv2.COLOR_BGR2RGB),
+    "rgba": (4, cv2.COLOR_RGBA2RGB),
+    "rgb0": (4, cv2.COLOR_RGBA2RGB),
+    "bgra": (4, cv2.COLOR_BGRA2RGB),
+    "bgr0": (4, cv2.COLOR_BGRA2RGB),
+}
+_TAGGED_LIMITED, _TAGGED_FULL = 1, 2  # AVColorRange
+_MATRICES: dict[int, Matrix] = {1: "bt709", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; all others are close to BT.601
+
+
+class Layout(NamedTuple):
+    """How the planes of one pixel format are taken out of a frame.
+
+    `via` names the format to which swscale turns a frame first, where there is no direct way ("" where there is).
+    """
+
+    model: ColourModel
+    bits: int
+    packing: Packing
+    order: tuple[int, ...] = (0,)
+    via: str = ""
+    reorder: tuple[int, int] | None = None  # samples a pixel, and OpenCV's code that turns them into RGB
+
+    @property
+    def channels(self) -> int:
+        """1 where the file holds grey alone, else 3."""
+        return 1 if self.model == "grey" else 3
+
+
+@lru_cache(maxsize=256)
+def layout_of(pixel_format: str) -> Layout:
+    """Return how to read a pixel format, by FFmpeg's name of it.
+
+    >>> layout_of("yuv420p10le")
+    Layout(model='yuv', bits=10, packing='planar', order=(0, 1, 2), via='', reorder=None)
+    >>> layout_of("pal8").via
+    'rgb24'
+    """
+    if found := re.fullmatch(r"yuv[aj]?4\d\dp(?:(9|10|12|14|16)le)?", pixel_format):
+        return Layout("yuv", int(found[1] or 8), "planar", (0, 1, 2))
+    if found := re.fullmatch(r"gray(?:(9|10|12|14|16)le)?", pixel_format):
+        return Layout("grey", int(found[1] or 8), "planar")
+    if pixel_format == "grayf32le":
+        return Layout("grey", 32, "planar")
+    if found := re.fullmatch(r"gbra?p(?:(9|10|12|14|16)le)?", pixel_format):
+        return Layout("rgb", int(found[1] or 8), "gbr", (2, 0, 1))
+    if pixel_format in {"nv12", "nv16", "nv24"}:
+        return Layout("yuv", 8, "semiplanar", (0, 1))
+    if pixel_format in {"nv21", "nv42"}:
+        return Layout("yuv", 8, "semiplanar", (1, 0))
+    if pixel_format in {"rgb24", "rgb48le"}:
+        return Layout("rgb", 8 if pixel_format == "rgb24" else 16, "packed")
+    if pixel_format in _REORDER:
+        return Layout("rgb", 8, "packed", reorder=_REORDER[pixel_format])
+    form = av.VideoFormat(pixel_format)
+    deep = any(part.bits > 8 for part in form.components)
+    if form.is_rgb or form.has_palette or form.is_bayer:
+        via = "rgb48le" if deep else "rgb24"
+    elif len(form.components) <= 2:  # grey, or grey and alpha
+        via = "gray16le" if deep else "gray"
+    else:
+        via = "yuv444p16le" if deep else "yuv444p"
+    return layout_of(via)._replace(via=via)
+
+
+def colour_of(frame: av.VideoFrame, layout: Layout, *, rotation: int) -> Colour:
+    """Return how this frame's planes become pixels, by its own tags; BT.601 limited where it has none, grey full."""
+    tagged = int(frame.color_range)
+    if layout.model == "rgb":
+        full = True
+    elif layout.model == "grey":
+        full = tagged != _TAGGED_LIMITED
+    else:
+        full = tagged == _TAGGED_FULL or frame.format.name.startswith("yuvj")
+    matrix = _MATRICES.get(int(frame.colorspace), "bt601")
+    return Colour(model=layout.model, bits=layout.bits, full_range=full, matrix=matrix, rotation=rotation)
+
+
+def planes_of(frame: av.VideoFrame, layout: Layout, *, grey: bool) -> tuple[NDArray[Any], ...]:
+    """Return the planes of a frame; `grey` takes luma alone from a yuv format.
+
+    Views into FFmpeg's buffers, which live as long as a view does; formats that interleave what belongs apart, or the
+    other way round, are copied.
+    """
+    if layout.via:
+        frame = frame.reformat(format=layout.via)
+    parts = frame.planes
+    if layout.packing == "packed":
+        return (_packed(parts[0], layout),)
+    if layout.packing == "gbr":
+        return (np.stack([_view(parts[i], layout.bits) for i in layout.order], axis=-1),)
+    if grey or layout.model == "grey":
+        return (_view(parts[0], layout.bits),)
+    if layout.packing == "semiplanar":
+        both = _view(parts[1], 8, samples=2)
+        return (_view(parts[0], 8), *(np.ascontiguousarray(both[:, :, i]) for i in layout.order))
+    return tuple(_view(parts[i], layout.bits) for i in layout.order)
+
+
+def _view(plane: Any, bits: int, samples: int = 1) -> NDArray[Any]:
+    size, dtype = (1, "u1") if bits == 8 else (4, "<f4") if bits == 32 else (2, "<u2")
+    line = plane.line_size
+    shape: tuple[int, ...] = (plane.height, plane.width)
+    strides: tuple[int, ...] = (abs(line), size * samples)
+    if samples > 1:
+        shape, strides = (*shape, samples), (*strides, size)
+    view: NDArray[Any] = np.ndarray(shape, dtype, plane, strides=strides)
+    return view if line > 0 else view[::-1]  # some decoders store bottom-up
+
+
+def _packed(plane: Any, layout: Layout) -> NDArray[Any]:
+    if layout.reorder is None:
+        return _view(plane, layout.bits, 3)
+    samples, code = layout.reorder
+    return cv2.cvtColor(_view(plane, 8, samples), code)

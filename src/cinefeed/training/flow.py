@@ -1,0 +1,106 @@
+"""From settings to rows, parts and a feed, and what a page shows of them. No framework is needed here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.config import Settings
+from cinefeed.errors import TableError
+from cinefeed.feed.feed import Feed
+from cinefeed.manifest.table import Manifest, Parts
+from cinefeed.training.run import write_atomically, write_json
+
+_SHEET_CLIPS = 8
+
+
+def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
+    """Return the rows that `[data.where]` names."""
+    for column, values in settings.data.where.items():
+        manifest = manifest.where(column, list(values))
+    return manifest
+
+
+def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
+    """Return the rows that have frames, and a list of all that have an error: those left out, and damaged ones."""
+    if "error" not in manifest.table.column_names:
+        return manifest, []
+    failures = [
+        {"id": row["id"], "path": row["path"], "error": row["error"]}
+        for row in manifest.table.select(["id", "path", "error"]).to_pylist()
+        if row["error"] is not None
+    ]
+    if "num_frames" not in manifest.table.column_names:
+        return manifest, failures
+    playable = np.flatnonzero(np.asarray(manifest.column("num_frames").fill_null(0)) > 0)
+    if len(playable) == 0:
+        first = f"{failures[0]['path']}: {failures[0]['error']}" if failures else "see 'cinefeed scan'"
+        raise TableError(f"none of {len(manifest)} rows has a frame that can be read; {first}")
+    if len(playable) == len(manifest):
+        return manifest, failures
+    return manifest.take(playable, step="with frames that can be read"), failures
+
+
+def make_parts(manifest: Manifest, settings: Settings) -> Parts:
+    """Return the parts that `[data.split]` asks for: drawn anew, or as a column says."""
+    split = settings.data.split
+    if split.column is not None:
+        return manifest.parts(column=split.column, group=split.group or None, stratify=split.stratify)
+    return manifest.split(
+        val=split.val, test=split.test, group=split.group or None, stratify=split.stratify, seed=split.seed
+    )
+
+
+def build_feed(settings: Settings, part: Manifest) -> Feed:
+    """Return the training feed of a part."""
+    feed = settings.feed
+    return Feed(
+        part,
+        target=settings.data.target or None,
+        task=settings.data.task,
+        classes=settings.data.classes,
+        clip=settings.clip,
+        frame=settings.frame,
+        transforms=settings.transforms,
+        sampler=settings.sampler,
+        batch_size=feed.batch_size,
+        seed=feed.seed,
+        workers=feed.workers,
+        backend=feed.backend,
+        prefetch=feed.prefetch,
+    )
+
+
+def keep_flow(
+    folder: Path, *, feed: Feed, counts: Sequence[tuple[str, int]], failures: Sequence[dict[str, str]]
+) -> None:
+    """Write what a page shows of a feed before any training: labels, clips, rows after each step, failed files."""
+    if feed.spec.target:
+        plan = feed.plan()
+        classes = list(feed.spec.classes) or None
+        labels = {"raw": feed.labels, "fed": feed.labels[plan.rows], "classes": classes}
+        write_json(folder / "labels.json", labels)
+    write_json(folder / "flow.json", counts)
+    write_json(folder / "failures.json", failures)
+    clips, captions = sheet(feed)
+    write_atomically(folder / "clips.npz", lambda path: np.savez_compressed(path, clips=clips, captions=captions))
+
+
+def sheet(feed: Feed, *, clips: int = _SHEET_CLIPS) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+    """Return a few clips as the feed gives them, uint8 (clips, frames, height, width, channels), and their captions.
+
+    Clips of another type are stretched, each from its own least value to its greatest.
+    """
+    batch = feed.batch(0)
+    pixels = batch.clips[:clips]
+    if pixels.dtype != np.uint8:
+        axes = tuple(range(1, pixels.ndim))
+        low, high = pixels.min(axis=axes, keepdims=True), pixels.max(axis=axes, keepdims=True)
+        span = np.maximum(high.astype(np.float32) - low, np.finfo(np.float32).tiny)
+        pixels = ((pixels.astype(np.float32) - low) / span * 255).astype(np.uint8)
+    captions = []
+    for row, target in zip(batch.ids[:clips], batch.targets[:clips], strict=True):
+        label = feed.spec.classes[target] if feed.spec.classes else f"{target:.4g}"
+        captions.append(f"{row} · {label}" if feed.spec.target else str(row))
+    return pixels.copy(), np.array(captions, np.str_)

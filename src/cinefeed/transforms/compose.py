@@ -1,0 +1,217 @@
+"""From decoded planes to the target frame: fit and geometry in one interpolation, colour, then the other transforms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.clips import Frame
+from cinefeed.errors import SettingError, SourceError
+from cinefeed.sources.base import Colour, Planes
+from cinefeed.sources.colour import to_pixels
+from cinefeed.transforms.base import (
+    ClipInfo,
+    Frames,
+    Geometric,
+    Parameters,
+    Transform,
+    output_dtype,
+    writes_in_place,
+)
+from cinefeed.transforms.warp import Matrix, inverted, resample
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Transforms that are applied together: neighbouring geometric ones, or one other."""
+
+    numbers: tuple[int, ...]
+    geometric: bool
+
+
+class Compose:
+    """The transforms of a clip as one: drawn together, the geometric ones fused with the frame's fit.
+
+    Whatever the transforms are, the decoded frames are read once: the fit, the rotation of the file's metadata and the
+    geometric transforms up to the first other one are one matrix and one interpolation. Geometric transforms after an
+    intensity transform are one more.
+
+    >>> from cinefeed.transforms.geometry import Rotate, Shift
+    >>> compose = Compose([Rotate(degrees=25), Shift(pixels=15)], frame=Frame(height=112, width=112, channels=1))
+    >>> print(compose.explain())
+    1. fit (crop to 112 x 112), Rotate(degrees=25), Shift(pixels=15, fraction=None): one interpolation
+    2. 1 channel, uint8
+    >>> parameters = compose.sample(np.random.default_rng(0), frames=16)
+    >>> [sorted(each) for each in parameters]
+    [['degrees'], ['down', 'right']]
+    """
+
+    def __init__(self, transforms: Sequence[Transform], *, frame: Frame) -> None:
+        for number, transform in enumerate(transforms):
+            if isinstance(transform, type) or not isinstance(transform, Transform):
+                raise SettingError(
+                    f"transforms[{number}] is {transform!r}, which has no sample() and apply(); "
+                    f"give transforms such as Rotate(degrees=25)"
+                )
+        self.transforms = tuple(transforms)
+        self.frame = frame
+        # Asked once, for isinstance with a protocol takes 40 us.
+        self._matrices = [each.matrix if isinstance(each, Geometric) else None for each in self.transforms]
+        runs = groupby(range(len(self.transforms)), lambda number: self._matrices[number] is not None)
+        self._leading: tuple[int, ...] = ()
+        self._steps: list[_Step] = []
+        for geometric, numbers in runs:
+            run = tuple(numbers)
+            if geometric and run[0] == 0:
+                self._leading = run
+            else:
+                self._steps += [_Step(run, True)] if geometric else [_Step((number,), False) for number in run]
+        self._in_place = [writes_in_place(transform) for transform in self.transforms]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the clips that come out: the frame's, unless a transform such as Normalize changes it."""
+        return reduce(lambda dtype, each: output_dtype(each, dtype), self.transforms, np.dtype(self.frame.dtype))
+
+    def sample(self, rng: np.random.Generator, *, frames: int) -> list[Parameters]:
+        """Draw the parameters of one clip of `frames` frames: a plain dict a transform."""
+        info = ClipInfo(frames, self.frame.height, self.frame.width, self.frame.channels)
+        return [transform.sample(rng, info) for transform in self.transforms]
+
+    def render(self, planes: Planes, out: Frames, parameters: Sequence[Parameters]) -> None:
+        """Make a clip of decoded planes and write it into `out`, (frames, height, width, channels) of `dtype`.
+
+        Raises SourceError where the frames differ in size.
+        """
+        if len(parameters) != len(self.transforms):
+            raise SettingError(
+                f"{len(parameters)} sets of parameters for {len(self.transforms)} transforms; take sample()'s"
+            )
+        if not planes.frames:
+            return
+        direct = not self._steps and out.flags.c_contiguous
+        clip = out if direct else np.empty(out.shape, self.frame.dtype)
+        self._fit(planes, clip, parameters)
+        for step in self._steps:
+            last = step is self._steps[-1]
+            clip = self._apply(step, clip, parameters, out if last and out.flags.c_contiguous else None)
+        if clip is not out:
+            np.copyto(out, clip, casting="no")
+
+    def explain(self) -> str:
+        """Return, line by line, what is done to a clip and what was fused."""
+        named = [repr(transform) for transform in self.transforms]
+        size = f"fit ({self.frame.fit} to {self.frame.height} x {self.frame.width})"
+        lines = [", ".join([size, *(named[number] for number in self._leading)]) + ": one interpolation"]
+        lines.append(f"{self.frame.channels} channel{'s' if self.frame.channels > 1 else ''}, {self.frame.dtype}")
+        for step in self._steps:
+            names = ", ".join(named[number] for number in step.numbers)
+            lines.append(names + (": one interpolation" if step.geometric else ""))
+        return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
+
+    def _forward(self, numbers: Sequence[int], parameters: Sequence[Parameters]) -> Matrix:
+        height, width = self.frame.height, self.frame.width
+        matrix = np.eye(3)
+        for number in numbers:
+            forward = self._matrices[number]
+            assert forward is not None
+            matrix = forward(parameters[number], height=height, width=width) @ matrix
+        return matrix
+
+    def _fit(self, planes: Planes, clip: Frames, parameters: Sequence[Parameters]) -> None:
+        """Bring the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
+        colour, stored = planes.colour, planes.frames[0][0]
+        if any(frame[0].shape != stored.shape for frame in planes.frames):
+            sizes = sorted({f"{frame[0].shape[1]} x {frame[0].shape[0]}" for frame in planes.frames})
+            raise SourceError(
+                f"the frames of a clip differ in size: {', '.join(sizes)}; cut the video where it changes"
+            )
+        height, width = stored.shape[:2]
+        upright = (width, height) if colour.rotation % 180 else (height, width)
+        forward = self._forward(self._leading, parameters) @ self.frame.matrix(*upright)
+        inverse = inverted(forward @ quarter_turns(colour.rotation, height=height, width=width))
+        if _as_they_are(colour, stored.dtype, clip):
+            resample([frame[0] for frame in planes.frames], inverse, out=clip)
+            return
+        resampled: list[NDArray[Any]] = []
+        for alike in _of_one_size(planes.frames[0]):
+            plane = planes.frames[0][alike[0]]
+            shape = (len(alike) * len(clip), *clip.shape[1:3], plane.shape[2] if plane.ndim == 3 else 1)
+            target = np.empty(shape, plane.dtype)
+            # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
+            # Left-sited chroma (the default of H.264) lies half a luma pixel off, which no target of ours shows.
+            down, across = _subsampling(height, plane.shape[0]), _subsampling(width, plane.shape[1])
+            resample(
+                [frame[number] for number in alike for frame in planes.frames],
+                np.diag([1 / across, 1 / down, 1.0]) @ inverse,
+                out=target,
+                fill=_black(colour, chroma=alike[0] > 0),
+                extent=(height / down, width / across),
+            )
+            parts = target if plane.ndim == 3 else target[..., 0]
+            resampled += [parts[begin : begin + len(clip)] for begin in range(0, len(parts), len(clip))]
+        to_pixels(resampled, colour, channels=self.frame.channels, out=clip)
+
+    def _apply(self, step: _Step, clip: Frames, parameters: Sequence[Parameters], out: Frames | None) -> Frames:
+        if step.geometric:
+            fits = out is not None and out.dtype == clip.dtype
+            moved = out if out is not None and fits else np.empty(clip.shape, clip.dtype)
+            resample(list(clip), inverted(self._forward(step.numbers, parameters)), out=moved)
+            return moved
+        number = step.numbers[0]
+        transform = self.transforms[number]
+        expected = output_dtype(transform, clip.dtype)
+        if self._in_place[number] and out is not None and out.dtype == expected:
+            transform.apply(clip, parameters[number], out=out)  # type: ignore[call-arg]
+            return out
+        changed = transform.apply(clip, parameters[number])
+        if changed.shape != clip.shape or changed.dtype != expected:
+            raise SettingError(
+                f"{transform!r} made {changed.dtype} {changed.shape} of {clip.dtype} {clip.shape}; apply() must keep "
+                f"the shape, and the type unless output_dtype() names another (here {expected})"
+            )
+        return np.ascontiguousarray(changed)
+
+
+def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
+    """Return the map from a stored frame, `height` x `width`, to the upright one, `rotation` degrees counter-clockwise.
+
+    >>> quarter_turns(90, height=2, width=3).tolist()
+    [[0.0, 1.0, 0.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
+    """
+    turns = {
+        0: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+        90: [[0.0, 1.0, 0.0], [-1.0, 0.0, float(width)]],
+        180: [[-1.0, 0.0, float(width)], [0.0, -1.0, float(height)]],
+        270: [[0.0, -1.0, float(height)], [1.0, 0.0, 0.0]],
+    }
+    return np.array([*turns[rotation % 360], [0.0, 0.0, 1.0]])
+
+
+def _as_they_are(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any]) -> bool:
+    """Return whether stored pixels are already what the target holds, so that they need no conversion."""
+    layout = {"grey": 1, "rgb": 3}.get(colour.model) == clip.shape[3]
+    full = colour.full_range or colour.model == "rgb"
+    return layout and full and dtype == clip.dtype and colour.bits == 8 * dtype.itemsize
+
+
+def _of_one_size(planes: Sequence[NDArray[Any]]) -> list[tuple[int, ...]]:
+    """Return which planes can be sampled together: luma alone, and both chroma planes."""
+    return [(0,)] if len(planes) == 1 else [(0,), tuple(range(1, len(planes)))]
+
+
+def _subsampling(whole: int, part: int) -> int:
+    """Return how many pixels one sample of a plane stands for: 1, 2 or 4. Odd sizes are rounded up: 141 / 2 -> 71."""
+    return next((step for step in (1, 2, 4) if -(-whole // step) == part), max(round(whole / part), 1))
+
+
+def _black(colour: Colour, *, chroma: bool) -> float:
+    """Return the sample that becomes black: 128 for 8-bit chroma, 16 for luma of limited range."""
+    step = 2.0 ** (colour.bits - 8) if colour.bits < 32 else 0.0
+    if chroma:
+        return 128 * step
+    return 0.0 if colour.full_range or colour.model == "rgb" else 16 * step

@@ -1,0 +1,158 @@
+"""One interpolation: frames as they lie in memory, an inverse map, and the target's pixels.
+
+Every geometric result of cinefeed comes from `resample`, so there is one definition of a sample:
+
+1. Where the map shrinks by a whole factor or more, blocks of whole pixels are averaged first (area, so nothing
+   aliases): shrinking by 4.6 averages blocks of 4, which leaves a step of 1.15. A step of 1.5 to 2
+   averages blocks of 2.
+2. Each target pixel takes the bilinear mean of the four (averaged) pixels around the point where its centre falls.
+   Centres lie at .5, so a frame that is not moved comes back bit for bit, and so do whole-pixel shifts, flips and
+   quarter turns.
+3. A point outside the frame is filled; between the outermost pixels' centres and the frame's edge the edge is repeated,
+   so that enlarging makes no dark rim.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import SourceError
+from cinefeed.kernels import blend, fold
+
+Matrix = NDArray[np.float64]
+
+_TOLERANCE = 1e-6  # of a pixel or a factor, as in kernels.blend: far below what can be seen, far above rounding
+_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+
+
+def resample(
+    frames: Sequence[NDArray[Any]],
+    inverse: Matrix,
+    *,
+    out: NDArray[Any],
+    fill: float = 0.0,
+    extent: tuple[float, float] | None = None,
+) -> None:
+    """Sample frames through one inverse map into `out`.
+
+    `frames` are n arrays of one type and shape, (height, width) or (height, width, channels), whose rows may be
+    padded; `out` is C-contiguous (n, height, width, channels) of the target. Both are uint8, uint16 or float32.
+    `inverse` (3, 3) maps a target point to one of the frames, in pixels, corner-origin. `extent` is the (height,
+    width) within which a point counts as inside, where that is not the array's own.
+
+    >>> frame = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    >>> out = np.empty((1, 2, 3, 1), np.uint8)
+    >>> one_pixel_left = np.array([[1.0, 0, 1], [0, 1, 0], [0, 0, 1]])
+    >>> resample([frame], one_pixel_left, out=out)
+    >>> out[0, :, :, 0].tolist()
+    [[1, 2, 0], [4, 5, 0]]
+    """
+    if not frames:
+        return
+    lines = [_by_rows(frame) for frame in frames]
+    shape, dtype = lines[0].shape, lines[0].dtype
+    height, width = shape[:2]
+    channels = shape[2] if len(shape) == 3 else 1
+    bottom, right = extent or (float(height), float(width))
+    down, across = factors(inverse, height=height, width=width)
+    scaled = np.diag([1 / across, 1 / down, 1.0]) @ inverse
+    top, rows = _needed(scaled[1], out.shape, -(-height // down))
+    left, columns = _needed(scaled[0], out.shape, -(-width // across))
+    sums = np.empty((len(lines), rows, columns, channels), _sum_type(dtype, down * across))
+    fold(
+        np.array([line.__array_interface__["data"][0] for line in lines], np.intp),
+        np.array([line.strides[0] // line.itemsize for line in lines], np.intp),
+        np.empty(1, dtype),
+        height,
+        width,
+        down,
+        across,
+        top,
+        left,
+        sums,
+    )
+    target = np.empty((out.shape[1] * out.shape[2], _padded(len(lines) * channels)), out.dtype)
+    limits = (bottom / down, right / across)
+    blend(_lanes(sums), rows, scaled[:2], top, left, *limits, 1 / (down * across), float(fill), out.shape[2], target)
+    _transpose(_as_pixels(target, len(lines), channels), out.reshape(len(lines), -1, channels))
+
+
+def _lanes(sums: NDArray[Any]) -> NDArray[Any]:
+    """Turn (frames, rows, columns, channels) into (rows x columns, lanes)."""
+    frames, rows, columns, channels = sums.shape
+    lanes = np.empty((rows * columns, _padded(frames * channels)), sums.dtype)
+    _transpose(sums.reshape(frames, -1, channels), _as_pixels(lanes, frames, channels))
+    return lanes
+
+
+def _padded(lanes: int) -> int:
+    # A whole number of vectors: 32 lanes, 7 of them unused, took 0.43 ms where 25 took 0.74 (150 x 150, uint8).
+    return lanes if lanes <= 8 else -(-lanes // 16) * 16
+
+
+def _as_pixels(lanes: NDArray[Any], frames: int, channels: int) -> NDArray[Any]:
+    """Return a view (pixels, frames, channels) of lanes that are padded."""
+    return lanes[:, : frames * channels].reshape(len(lanes), frames, channels)
+
+
+def _transpose(source: NDArray[Any], target: NDArray[Any]) -> None:
+    """Swap the first two axes, by OpenCV: 0.06 ms for 25 x 22,500 bytes, where NumPy took 0.22 and a loop 0.33."""
+    if source.shape[2] == 1:
+        source, target = source[..., 0], target[..., 0]
+    if cv2.transpose(source, target) is not target:
+        raise AssertionError("cv2.transpose did not write in place")
+
+
+def inverted(forward: Matrix) -> Matrix:
+    """Return the inverse of a map, which `resample` needs.
+
+    >>> inverted(np.diag([2.0, 4.0, 1.0])).diagonal().tolist()
+    [0.5, 0.25, 1.0]
+    """
+    return np.asarray(np.linalg.inv(forward), np.float64)
+
+
+def factors(inverse: Matrix, *, height: int, width: int) -> tuple[int, int]:
+    """Return by how many whole pixels a frame is averaged first, down and across.
+
+    >>> factors(np.diag([4.6, 1.2, 1.0]), height=480, width=640)
+    (1, 4)
+    """
+    down, across = math.hypot(inverse[1, 0], inverse[1, 1]), math.hypot(inverse[0, 0], inverse[0, 1])
+    return min(_whole(down), height), min(_whole(across), width)
+
+
+def _whole(step: float) -> int:
+    # Bilinear sampling alone aliases from a step of about 1.7, where its blur falls below that of a box of one step.
+    return 2 if 1.5 <= step < 2 else max(int(step + _TOLERANCE), 1)
+
+
+def _needed(row: Matrix, shape: tuple[int, ...], blocks: int) -> tuple[int, int]:
+    """Return the first block that the target needs along one axis, and the number of them."""
+    _, height, width, _ = shape
+    reach = abs(row[0]) * (width - 1) / 2 + abs(row[1]) * (height - 1) / 2
+    centre = row[0] * width / 2 + row[1] * height / 2 + row[2]
+    first = min(max(math.floor(centre - reach - 0.5 - _TOLERANCE), 0), blocks - 1)
+    last = min(max(math.floor(centre + reach - 0.5 + _TOLERANCE) + 1, first), blocks - 1)
+    return first, last - first + 1
+
+
+def _sum_type(dtype: np.dtype[Any], count: int) -> np.dtype[Any]:
+    """Return the smallest type that holds the sum of `count` pixels."""
+    if count == 1:
+        return dtype
+    return np.dtype(np.uint16 if dtype == np.uint8 and count <= 257 else np.float32)
+
+
+def _by_rows(frame: NDArray[Any]) -> NDArray[Any]:
+    """Return the frame as it is where its pixels lie one after the other in each row, else a copy."""
+    if frame.dtype not in _TYPES:  # a byte order that is not the machine's is not among them either
+        raise SourceError(f"frames are {frame.dtype}; they can be {', '.join(map(str, _TYPES))}; convert them first")
+    item = frame.itemsize
+    packed = (item,) if frame.ndim == 2 else (frame.shape[2] * item, item)
+    whole_rows = frame.strides[0] % item == 0 and frame.strides[0] >= frame.shape[1] * packed[0]
+    return frame if frame.strides[1:] == packed and whole_rows and frame.flags.aligned else np.ascontiguousarray(frame)
