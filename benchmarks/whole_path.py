@@ -154,7 +154,8 @@ def main() -> None:
     peer = max(medians["peer, its own resize"], medians["peer, full size"])
     for name, each in rates.items():
         print(f"{name:22} {medians[name]:7.1f} clips/s   (from {min(each):.1f} to {max(each):.1f})")
-    print(f"feed / peer {medians['feed'] / peer:.2f}   feed / decode alone {medians['feed'] / medians['decode alone']:.2f}")
+    print(f"feed / peer {medians['feed'] / peer:.2f}")
+    print(f"feed / decode alone {medians['feed'] / medians['decode alone']:.2f}")
     if options.json:
         options.json.write_text(json.dumps({"clips_per_second": rates, "medians": medians}, indent=1))
 

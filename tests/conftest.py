@@ -9,6 +9,7 @@ import pytest
 
 from cinefeed.manifest.table import Manifest
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # before any test imports keras; JAX runs in processes of its own
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

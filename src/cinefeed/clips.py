@@ -1,7 +1,7 @@
 """Which frames of a video make a clip, and what a frame becomes. Arithmetic only: no video is opened here."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,14 @@ PixelType = Literal["uint8", "uint16", "float32"]
 _TOLERANCE_SECONDS = 1e-6
 
 
-class Times(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Times:
     """When each frame of a video is shown.
 
     Regular video is three numbers, whatever its length; irregular video lists its seconds, one a frame, sorted.
     `step_seconds` is NaN where a file knows no rate (a bare array).
 
-    >>> Times(first_seconds=0.0, step_seconds=0.04, count=3).seconds().tolist()
+    >>> Times(0.0, 0.04, 3).seconds().tolist()
     [0.0, 0.04, 0.08]
     """
 
@@ -41,7 +42,7 @@ class Times(NamedTuple):
                 "seconds were asked for, but the file has no frame rate; choose clips by frames and stride, "
                 "and leave out rate_hz, start_seconds and end_seconds"
             )
-        return self.first_seconds + self.step_seconds * np.arange(self.count)
+        return self.first_seconds + self.step_seconds * np.arange(self.count, dtype=np.float64)
 
 
 def _choose(name: str, value: str, choices: object) -> None:

@@ -10,7 +10,6 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from inspect import isclass
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -198,7 +197,8 @@ def read_settings(path: str | Path) -> Settings:
 def read_table(path: str | Path) -> dict[str, Any]:
     """Read a TOML file as it stands, unchecked, so that a command line can be laid over it."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return table
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -207,7 +207,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
 
 def to_table(settings: Settings) -> dict[str, Any]:
     """Return settings as a nested table that `parse` reads back to the same settings; unset values are left out."""
-    table = _plain(settings)
+    table: dict[str, Any] = _plain(settings)
     for name, value in (("sampler", settings.sampler), ("model", settings.model)):
         table[name] = _with_name(value, table[name])
     table["model"].update(table["model"].pop("options", {}))
@@ -243,7 +243,6 @@ def overlay(table: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-@cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 

@@ -1,10 +1,12 @@
 """The few compiled loops: what NumPy and OpenCV do not do in one pass over the pixels.
 
-A clip is resampled in two steps, both on the layout (rows, columns, lanes), lanes = frames x channels, so that the
-weights of a pixel are worked out once and shared by all frames (benchmarks/transforms.py):
+A clip is resampled in two steps. OpenCV does the same frame by frame, in 2.7 times the time for 16 frames of 516 x 516
+to 112 x 112, and 1.2 to 2.3 times where nothing shrinks (benchmarks/transforms.py); it also has no border that is black
+outside and repeated within, and hands the interpreter lock about 32 times a clip.
 
-fold    decoded frames -> lanes, each block of whole pixels summed: the area reduction, and the only read of the source
-blend   lanes -> target frames, one bilinear interpolation through an inverse map
+fold    decoded frames -> sums of blocks of whole pixels: the area reduction, and the only read of the source
+blend   lanes -> target frames, one bilinear interpolation; lanes are frames x channels side by side, so that the
+        weights of a pixel are worked out once and shared by all frames
 """
 
 import logging
@@ -242,29 +244,27 @@ def blend(
 
 
 @compiled
-def _scale_line(values: NDArray[Any], gain: float, offset: float, bottom: float, top: float, out: NDArray[Any]) -> None:
-    for k in range(values.size):
-        out[k] = _stored(min(max(np.float32(values[k]) * gain + offset, bottom), top), out)
-
-
-@compiled
 def scale_and_move(
     pixels: NDArray[Any],
     gains: NDArray[np.float32],
     offsets: NDArray[np.float32],
-    bottom: Any,
-    top: Any,
+    bottom: np.float32,
+    top: np.float32,
     out: NDArray[Any],
 ) -> None:
     """Write `pixels * gain + offset`, clipped, into `out`.
 
-    `pixels` and `out` are (frames, pixels, channels), `gains` and `offsets` (frames, channels), `bottom` and `top`
-    float32.
+    `pixels` and `out` are (frames, pixels x channels), `gains` and `offsets` (frames, channels).
     """
-    frames, size, channels = pixels.shape
+    frames, size = pixels.shape
+    channels = gains.shape[1]
+    # The factors of 64 pixels side by side: 0.12 ms for 16 x 112 x 112 x 3; one channel after the other took 0.54.
+    stretch = 64 * channels
+    gain, offset = np.empty(stretch, np.float32), np.empty(stretch, np.float32)
     for f in range(frames):
-        if channels == 1:
-            _scale_line(pixels[f].reshape(size), gains[f, 0], offsets[f, 0], bottom, top, out[f].reshape(size))
-        else:
-            for c in range(channels):
-                _scale_line(pixels[f, :, c], gains[f, c], offsets[f, c], bottom, top, out[f, :, c])
+        for k in range(stretch):
+            gain[k], offset[k] = gains[f, k % channels], offsets[f, k % channels]
+        for begin in range(0, size, stretch):
+            values, to = pixels[f, begin : begin + stretch], out[f, begin : begin + stretch]
+            for k in range(values.size):
+                to[k] = _stored(min(max(np.float32(values[k]) * gain[k] + offset[k], bottom), top), out)

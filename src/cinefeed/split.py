@@ -120,8 +120,8 @@ def assign_folds(
             f"{folds} folds were asked for, there {_are(len(sizes), group_name)}; ask for at most {len(sizes)} folds"
         )
     strata, required = _strata(labels, group, parts=folds, group_name=group_name, label_name=label_name)
-    weights, fixed = [1] * folds, np.full(len(sizes), -1)
-    return _deal(sizes=sizes, strata=strata, weights=weights, seed=seed, fixed=fixed, required=required)[group.codes]
+    new = np.full(len(sizes), -1)
+    return _deal(sizes=sizes, strata=strata, weights=[1] * folds, seed=seed, fixed=new, required=required)[group.codes]
 
 
 def check_groups(*, groups: Any, parts: Any, group_name: str = "group") -> None:
@@ -186,7 +186,7 @@ def _strata(
     if array.null_count:
         raise SplitError(
             f"{array.null_count} of {len(array)} rows have no {label_name!r} to stratify by; "
-            f"leave them out with where, or choose another column"
+            f"leave them out with known({label_name!r}), or choose another column"
         )
     if are_classes(array):
         return _class_strata(encode(array), group, parts=parts, group_name=group_name, label_name=label_name), True
@@ -267,7 +267,7 @@ def _deal(
         old = members[fixed[members] >= 0]
         taken = np.bincount(fixed[old], weights=sizes[old], minlength=len(weights)).astype(np.int64).tolist()
         lacking = [
-            lack + weight * rows - whole * have for lack, weight, have in zip(lacking, weights, taken, strict=True)
+            each + weight * rows - whole * have for each, weight, have in zip(lacking, weights, taken, strict=True)
         ]
         new = members[fixed[members] < 0]
         dealt = []
@@ -335,13 +335,12 @@ class Balance:
 
     def __str__(self) -> str:
         total = sum(self.rows)
-        table = [["part", "rows", "share"]]
-        table[0] += [self.group_name] if self.group_name else []
+        table = [["part", "rows", "share", *([self.group_name] if self.group_name else [])]]
         table[0] += [str(name) for name in self.classes]
         table[0] += [f"{self.label_name} mean", "min", "25 %", "median", "75 %", "max"] if self.quartiles else []
         for number, part in enumerate(self.parts):
             rows = self.rows[number]
-            line = [part, str(rows), f"{100 * rows / max(total, 1):.1f} %"]
+            line = [part, str(rows), f"{100 * rows / total:.1f} %"]
             line += [str(self.groups[number])] if self.group_name else []
             line += [
                 f"{counts[number]} ({100 * counts[number] / max(rows, 1):.0f} %)" for counts in self.classes.values()
@@ -387,8 +386,8 @@ def measure_balance(
         values = _arrow(labels).cast(pa.float64()).to_numpy(zero_copy_only=False)
         each = [values[(parts == number) & ~np.isnan(values)] for number in range(len(names))]
         each = [known if len(known) else np.array([np.nan]) for known in each]
-        quartiles = tuple(tuple(np.quantile(v, [0, 0.25, 0.5, 0.75, 1]).tolist()) for v in each)
-        means = tuple(float(v.mean()) for v in each)
+        quartiles = tuple(tuple(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]).tolist()) for known in each)
+        means = tuple(float(known.mean()) for known in each)
     return Balance(
         parts=tuple(names),
         rows=rows,

@@ -1,9 +1,9 @@
 """Public conformance checks, and videos that carry their frame number in their pixels, so that identity is provable.
 
-    write_video("cine.mp4", numbered_frames(50), gop=12, b_frames=2)
-    with cinefeed.open_source("cine.mp4") as source:
-        check_source(source)
-        assert [read_number(frame) for frame in source.read([49, 0, 7])] == [49, 0, 7]
+write_video("cine.mp4", numbered_frames(50), gop=12, b_frames=2)
+with cinefeed.open_source("cine.mp4") as source:
+    check_source(source)
+    assert [read_number(frame) for frame in source.read([49, 0, 7])] == [49, 0, 7]
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,9 +77,10 @@ def write_video(
     is written as `Facts.rotation` reads it: degrees counter-clockwise that turn the stored frame upright.
     """
     path = Path(path)
+    settings = dict(_DEFAULTS.get(codec, {})) | dict(options or {})
     with av.open(f"file:{path}", "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
         rate = Fraction(rate_hz).limit_denominator(1001)
-        stream: Any = container.add_stream(codec, rate=rate, options=dict(_DEFAULTS.get(codec, {})) | dict(options or {}))
+        stream: Any = container.add_stream(codec, rate=rate, options=settings)
         for i, pixels in enumerate(frames):
             if i == 0:
                 stream.height, stream.width = pixels.shape[:2]

@@ -195,8 +195,8 @@ def test_samplers_say_what_they_do():
         "classes 30% positive, 50 draws an epoch",
         "classes a 25%, b 75%",
         "label values or bins equally often, every one as often as the most frequent",
-        "label 20 bins equally often, strength 0.5",
-        "label 2 bins equally often",
+        "20 label bins equally often, strength 0.5",
+        "2 label bins equally often",
     ]
 
 

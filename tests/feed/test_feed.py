@@ -193,6 +193,13 @@ def test_balanced_classes_are_fed_half_and_half(manifest):
             assert (batch.targets == 1).sum() == 2
 
 
+def test_a_share_is_that_of_the_second_class(manifest):
+    sampler = cf.BalancedClasses(proportion=0.25)
+    for classes in (("yes", "no"), ("no", "yes")):
+        batch = make(manifest, target="sick", classes=classes, sampler=sampler)[0]
+        assert batch.targets.tolist().count(1) == 1
+
+
 def test_spec_tells_a_model_what_it_gets(manifest):
     spec = make(manifest, transforms=[cf.Normalize()]).spec
     ages = [20.0 + row * row for row in range(11)]

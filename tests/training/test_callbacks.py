@@ -98,14 +98,14 @@ def test_weights_that_cannot_be_saved_leave_the_last_good_ones(tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(play.model, "save_weights", full_disk)
-    with pytest.raises(TrainingError, match="epoch 3 cannot be saved.*those of epoch 1 are kept"):
+    with pytest.raises(TrainingError, match=r"epoch 3 cannot be saved.*those of epoch 1 are kept"):
         play.callback.on_epoch_end(2, {"val_loss": 1.0})
     assert path.read_bytes() == good
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_unknown_monitor_is_named():
-    with pytest.raises(SettingError, match="val_rmsee.*val_rmse"):
+    with pytest.raises(SettingError, match=r"val_rmsee.*val_rmse"):
         Play(BestWeights("unused.weights.h5", monitor="val_rmsee")).epochs(1.0, name="val_rmse")
 
 

@@ -78,7 +78,7 @@ def test_metrics_can_be_computed_again_from_the_predictions(path):
     table = pq.read_table(result.folder / "predictions.parquet")
     kept = json.loads((result.folder / "metrics.json").read_text())
     for part in ("val", "test"):
-        rows = table.filter((table["split"].to_numpy(zero_copy_only=False) == part))
+        rows = table.filter(table["split"].to_numpy(zero_copy_only=False) == part)
         again = regression_metrics(targets=rows["target"].to_numpy(), scores=rows["score"].to_numpy())
         assert again["rmse"] == pytest.approx(kept[part]["rmse"])
         assert again["rmse"] == pytest.approx(result.metrics[part]["rmse"])
@@ -118,8 +118,10 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
     assert table.column_names == ["id", "path", "split", "score"]
     assert len(found.predictions) == table.num_rows == 1
     assert sorted(each["path"].rpartition("/")[2] for each in found.failures) == ["empty.npy", "text.mp4"]
-    with pytest.raises(TableError, match="no video to predict.*text.mp4"):
+    with pytest.raises(TableError, match=r"none of 1 rows has a frame.*text.mp4"):
         predict(run, paths=[folder / "text.mp4"])
+    with pytest.raises(TableError, match=r"no video to predict.*absent.mp4: No such file"):
+        predict(run, paths=[folder / "absent.mp4"])
     by_manifest = predict(run, manifest=path)
     assert len(by_manifest.predictions) == 11
 
@@ -146,7 +148,7 @@ def test_a_finished_run_is_not_overwritten_unasked(path):
     settings = settings_for(path)
     folder = train(settings).folder
     before = (folder / "run.json").read_bytes()
-    with pytest.raises(SettingError, match="holds a finished run.*--overwrite"):
+    with pytest.raises(SettingError, match=r"holds a finished run.*--overwrite"):
         train(settings)
     assert (folder / "run.json").read_bytes() == before
     train(settings, overwrite=True)
@@ -165,7 +167,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(path):
     blocked = path.parent / "file"
     blocked.write_text("in the way")
     with pytest.raises(SettingError, match=r"run cannot be written: Not a directory"):
-        train(settings_for("no such manifest.parquet", train={"out": str(blocked / "run")}))
+        train(settings_for(path.with_name("absent.parquet"), train={"out": str(blocked / "run")}))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(path):
         ({"data": {"manifest": "absent.parquet"}}, TableError, "absent.parquet cannot be read"),
         ({"data": {"target": "aeg"}}, LookupError, "'age'"),
         ({"data": {"where": {"sick": ["perhaps"]}}}, TableError, "perhaps"),
-        ({"data": {"split": {"val": 0.01, "stratify": "id"}}}, SplitError, ""),
+        ({"data": {"split": {"stratify": "id"}}}, SplitError, "id"),
         ({"model": {"name": "cnn_rmn"}}, SettingError, r"\[model\] name = 'cnn_rmn' .*'cnn_rnn'"),
         ({"model": {"unit": 4}}, SettingError, r"\[model: cnn_rnn\] unit is not a setting; did you mean 'units'"),
         ({"model": {"filters": [4] * 8}}, SettingError, r"\[model: cnn_rnn\] frames of 8 x 8 are too small"),

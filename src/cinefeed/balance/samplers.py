@@ -254,12 +254,12 @@ class UniformLabels(Sampler):
 
     def __str__(self) -> str:
         if self.bins == "auto":
-            what = "values or bins"
+            what = "label values or bins"
         elif isinstance(self.bins, tuple):
-            what = f"{len(self.bins) - 1} bins"
+            what = f"{len(self.bins) - 1} label bins"
         else:
-            what = "whole values" if self.bins == "integer" else f"{self.bins} bins"
-        return f"label {what} equally often{_rest(self.strength, self.length)}"
+            what = "whole label values" if self.bins == "integer" else f"{self.bins} label bins"
+        return f"{what} equally often{_rest(self.strength, self.length)}"
 
 
 def _mix(target: NDArray[np.float64], strata: Strata, strength: float) -> NDArray[np.float64]:

@@ -16,12 +16,13 @@ class Strata(NamedTuple):
     """Which class or label bin each row is in; only those that have a row are numbered.
 
     `numbers` is int64 (rows,), `names` says what each number stands for, `values` are the labels themselves as float64
-    (rows,) where they are numbers to be kept in order, or None.
+    (rows,) where they are numbers to be kept in order, or None; `edges` are those of the bins, empty ones included.
     """
 
     numbers: NDArray[np.int64]
     names: tuple[str, ...]
     values: NDArray[np.float64] | None = None
+    edges: NDArray[np.float64] | None = None
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -77,7 +78,7 @@ def class_strata(labels: ArrayLike) -> Strata:
     """Return each row's class, numbered in sorted order.
 
     >>> class_strata(["well", "sick", "well"])
-    Strata(numbers=array([1, 0, 1]), names=('sick', 'well'), values=None)
+    Strata(numbers=array([1, 0, 1]), names=('sick', 'well'), values=None, edges=None)
     """
     values, numbers = np.unique(label_array(labels), return_inverse=True)
     return Strata(numbers.astype(np.int64), tuple(class_name(value) for value in values.tolist()))
@@ -123,7 +124,7 @@ def bin_strata(labels: ArrayLike, *, bins: Bins = "auto") -> Strata:
     names = tuple(
         f"[{edges[k]:.4g}, {edges[k + 1]:.4g}{']' if k == len(edges) - 2 else ')'}" for k in occupied.tolist()
     )
-    return Strata(numbers.astype(np.int64), names, values)
+    return Strata(numbers.astype(np.int64), names, values, edges)
 
 
 def _rice(rows: int) -> int:

@@ -6,7 +6,8 @@ import typer
 
 import cinefeed
 from cinefeed.cli.data import inspect, scan, split
-from cinefeed.cli.learn import demo, evaluate, predict, report, train
+from cinefeed.cli.demo import demo
+from cinefeed.cli.learn import evaluate, predict, report, train
 
 
 def make_app() -> typer.Typer:

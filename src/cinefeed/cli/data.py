@@ -7,6 +7,7 @@ import typer
 
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Stratify, Where, where_table, with_flow
 from cinefeed.cli.show import emit
+from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
 
@@ -71,4 +72,25 @@ def inspect(
     out: Annotated[Path, typer.Option(help="Page to write.")] = Path("inspect.html"),
     as_json: Json = False,
 ) -> None:
-    """Show what would be fed: labels raw and as fed, augmented clips, files that failed. One HTML page."""
+    """Show what would be fed: labels raw and as fed, augmented clips, files that failed. One HTML page.
+
+    Nothing needs to be said but the manifest: without --target there are no labels to show, without a split all rows
+    are fed.
+    """
+    from cinefeed.report import inspect_page  # report and training are rooms that the other commands here do without
+    from cinefeed.training.flow import build_feed, choose_rows, make_parts, usable_rows
+
+    table = flow.table()
+    is_split = bool(table.get("data", {}).get("split"))
+    above = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
+    table = overlay({"data": {"target": ""}, "frame": {"height": 112, "width": 112}}, overlay(table, above))
+    settings = parse(table)
+    rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
+    parts = make_parts(rows, settings) if is_split else None
+    feed = build_feed(settings, rows if parts is None else parts.train)
+    page = inspect_page(feed, out=out, val=None if parts is None else feed.evaluation(parts.val), failures=failures)
+    emit(
+        {"page": str(page), "rows": len(feed.manifest), "summary": feed.summary(), "failures": failures},
+        as_json=as_json,
+        text=f"{feed.summary()}\n-> {page}",
+    )

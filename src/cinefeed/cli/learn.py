@@ -1,4 +1,4 @@
-"""Commands around a run: `train`, `evaluate`, `predict`, `report`, `demo`."""
+"""Commands around a run: `train`, `evaluate`, `predict`, `report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,8 @@ import typer
 from cinefeed.cli.options import Flow, Json, with_flow
 from cinefeed.cli.show import choose_backend, emit, figures, note, ticking
 from cinefeed.config import parse
+from cinefeed.errors import MissingExtraError
+from cinefeed.training.run import RunResult, device
 
 Run = Annotated[Path, typer.Argument(help="Run folder, the --out of 'cinefeed train'.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
@@ -38,24 +40,9 @@ def train(
     settings = parse(flow.table(model={"name": model}, train=chosen))
     backend = choose_backend()
     from cinefeed.training.fit import train as run_training  # Keras reads the backend when it is imported
-    from cinefeed.training.run import device
 
     note(f"Keras on {backend}: {device()}")
-    result = run_training(settings, overwrite=overwrite, progress=True)
-    emit(
-        {
-            "run": str(result.folder),
-            "epochs": result.epochs,
-            "best_epoch": result.best_epoch,
-            "stopped": result.stopped,
-            "metrics": result.metrics,
-            "feed": result.feed_verdict,
-        },
-        as_json=as_json,
-        text=f"{result.stopped}; best epoch {result.best_epoch}\n"
-        + "".join(f"{name}: {figures(each)}\n" for name, each in result.metrics.items())
-        + f"{result.feed_verdict}\n-> {result.folder}",
-    )
+    finish(run_training(settings, overwrite=overwrite, progress=True), as_json=as_json)
 
 
 def evaluate(
@@ -111,14 +98,33 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show a run as one HTML page that opens offline."""
+    from cinefeed.report import run_page
+
+    page = run_page(run, out=out)
+    emit({"page": str(page)}, as_json=as_json, text=f"-> {page}")
 
 
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for videos, manifest and run.")] = Path("demo"),
-    videos: Annotated[int | None, typer.Option(help="How many videos to write.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the videos, the split and the training.")] = 0,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Write videos of a beating ventricle, train on its ejection fraction, evaluate, report."""
+def finish(result: RunResult, *, as_json: bool) -> None:
+    """Write the run's page where the extra for it is there, and print what came out."""
+    from cinefeed.report import run_page
+
+    try:
+        page: Path | None = run_page(result.folder)
+    except MissingExtraError as error:
+        page = None
+        note(f"no report: {error}")
+    emit(
+        {
+            "run": str(result.folder),
+            "report": None if page is None else str(page),
+            "epochs": result.epochs,
+            "best_epoch": result.best_epoch,
+            "stopped": result.stopped,
+            "metrics": result.metrics,
+            "feed": result.feed_verdict,
+        },
+        as_json=as_json,
+        text=f"{result.stopped}; best epoch {result.best_epoch}\n"
+        + "".join(f"{name}: {figures(each)}\n" for name, each in result.metrics.items())
+        + f"{result.feed_verdict}\n-> {page or result.folder}",
+    )

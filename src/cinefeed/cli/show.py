@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.errors import MissingExtraError
+from cinefeed.training.run import plain
 
 Tick = Callable[[int, int], object]
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     """Print a command's result: JSON for programs, or the text for people."""
-    print(json.dumps(result, ensure_ascii=False, default=str) if as_json else text)
+    print(json.dumps(plain(result), ensure_ascii=False) if as_json else text)
 
 
 def note(text: str) -> None:
@@ -39,7 +40,7 @@ def ticking(what: str) -> Iterator[Tick | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def figures(metrics: Mapping[str, Any], *, confidence: bool = True) -> str:
+def figures(metrics: Mapping[str, Any]) -> str:
     """Return the single numbers of a table of metrics, one line.
 
     >>> figures({"r2": 0.8125, "rmse": 4.0, "confusion": [[1, 0], [0, 1]]})

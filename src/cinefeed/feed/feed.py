@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.balance import Natural, Plan, Sampler
+from cinefeed.balance import BalancedClasses, Natural, Plan, Sampler
 from cinefeed.clips import Clip, Frame
-from cinefeed.errors import FeedError, SettingError, SourceError, TableError, did_you_mean
+from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
 from cinefeed.feed.clip import ClipMaker, Draw
 from cinefeed.feed.slots import Slots
 from cinefeed.feed.state import State, read_state
@@ -23,6 +23,8 @@ from cinefeed.feed.workers import Backend, count_workers, start_workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.transforms.base import Transform, is_random
 from cinefeed.transforms.compose import Compose
+
+_NAMED_CLASSES = 6  # of more, a summary names the first ones alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,6 @@ class Feed:
         self.clip = clip
         self.frame = frame
         self.transforms = tuple(transforms)
-        self.sampler: Sampler = sampler or Natural()
         self.batch_size = batch_size
         self.seed = seed
         self.backend = backend
@@ -113,9 +114,8 @@ class Feed:
         if target is None:
             self._targets = Targets.unknown(len(manifest), task=task or "regression", classes=names or ())
         else:
-            self._targets = read_targets(
-                manifest.column(target), name=target, ids=self._ids, task=task, classes=names
-            )
+            self._targets = read_targets(manifest.column(target), name=target, ids=self._ids, task=task, classes=names)
+        self.sampler = _positive_is_second(sampler or Natural(), self._targets.classes)
         compose = Compose(self.transforms, frame=frame)
         numbers = self._targets.values if self._targets.task == "regression" and target is not None else np.zeros(1)
         self.spec = FeedSpec(
@@ -195,7 +195,7 @@ class Feed:
         return running
 
     def _close(self) -> None:
-        running = self._running and self._running()
+        running = None if self._running is None else self._running()
         if running is not None:
             running.close()
         self._running = None
@@ -239,7 +239,8 @@ class Feed:
             valid=valid,
         )
         draws = [Draw(int(row), epoch, start + i) for i, row in enumerate(rows)]
-        return _Job(batch, [executor.submit(self._maker.make, draw, clips[i], valid[i]) for i, draw in enumerate(draws)])
+        make = self._maker.make
+        return _Job(batch, [executor.submit(make, draw, clips[i], valid[i]) for i, draw in enumerate(draws)])
 
     def evaluation(self, part: Manifest, *, labelled: bool = True) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
@@ -275,8 +276,9 @@ class Feed:
             task = f"regression of {spec.target} from {low:g} to {high:g}"
         else:
             counts = np.bincount(self._targets.values, minlength=len(spec.classes))
-            named = ", ".join(f"{name} {count}" for name, count in zip(spec.classes, counts, strict=True))
-            task = f"{spec.task} {spec.target} ({named})"
+            named = [f"{name} {count}" for name, count in zip(spec.classes, counts, strict=True)]
+            more = [f"... {len(named)} classes in all"] if len(named) > _NAMED_CLASSES else []
+            task = f"{spec.task} {spec.target} ({', '.join(named[:_NAMED_CLASSES] + more)})"
         return (
             f"{len(self.manifest)} samples, {task if spec.target else 'no target'}; {self.sampler}: "
             f"{len(plan.rows)} draws an epoch, of one sample at most {int(plan.occurrence.max()) + 1}; "
@@ -313,6 +315,15 @@ class Feed:
         )
 
 
+def _positive_is_second(sampler: Sampler, classes: tuple[str, ...]) -> Sampler:
+    """Return the sampler with a single share given to the class that the feed numbers 1, not to the last by name."""
+    if isinstance(sampler, BalancedClasses) and isinstance(sampler.proportion, float) and len(classes) == 2:
+        return replace(
+            sampler, proportion=dict(zip(classes, (1 - sampler.proportion, sampler.proportion), strict=True))
+        )
+    return sampler
+
+
 def _check_rows(manifest: Manifest) -> None:
     if len(manifest) == 0:
         raise TableError("the manifest has no rows, so there is nothing to feed; look at the filters before it")
@@ -322,6 +333,6 @@ def _check_rows(manifest: Manifest) -> None:
         if len(empty):
             first = ", ".join(f"row {row}, {manifest.relative_path(int(row))}" for row in empty[:3])
             raise SourceError(
-                f"{len(empty)} of {len(manifest)} files hold no frame that decodes ({first}{' ...' * (len(empty) > 3)}); "
-                "leave them out with manifest.readable()"
+                f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
+                f"({first}{' ...' * (len(empty) > 3)}); leave them out with manifest.readable()"
             )

@@ -29,7 +29,7 @@ def read_state(found: Mapping[str, object], *, here: State, batch_size: int) -> 
     names = {each.name for each in fields(State)}
     if set(found) != names:
         raise FeedError(f"this is no state of a feed: it has {sorted(found)}, a state has {sorted(names)}")
-    state = State(**found)  # type: ignore[arg-type]  # what stands in each field is compared below
+    state = State(**found)  # type: ignore[arg-type]  # compared below
     differing = [name for name in ("manifest", "seed") if getattr(state, name) != getattr(here, name)]
     keys = {*here.settings, *state.settings}
     differing += sorted(key for key in keys if state.settings.get(key) != here.settings.get(key))
@@ -39,7 +39,9 @@ def read_state(found: Mapping[str, object], *, here: State, batch_size: int) -> 
             f"{here.settings.get(name, getattr(here, name, None))!r} here"
             for name in differing
         )
-        raise FeedError(f"the state belongs to another feed, its batches would differ ({told}); make the feed as it was")
+        raise FeedError(
+            f"the state belongs to another feed, its batches would differ ({told}); make the feed as it was"
+        )
     if state.draws % batch_size:
-        raise FeedError(f"the state stands at draw {state.draws}, which is no border of batches of {batch_size}")
+        raise FeedError(f"the state stands at draw {state.draws}, no border between batches of {batch_size}")
     return state

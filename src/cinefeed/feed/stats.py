@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import asdict, dataclass
+from typing import Any
 
 # A consumer that waits for less than this share of the time is not held up in a way that anybody would notice.
 _NOTICEABLE_WAIT = 0.1
@@ -74,5 +75,5 @@ class Meter:
         """Return the sums so far."""
         with self._lock:
             sums = dict(self._sums)
-        counts = {name: int(sums.pop(name, 0)) for name in ("clips", "batches", "bytes")}
-        return Stats(workers=workers, **counts, **sums)
+        whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in ("clips", "batches", "bytes")}
+        return Stats(workers=workers, **whole, **sums)  # type: ignore[arg-type]  # the rest are seconds, floats all

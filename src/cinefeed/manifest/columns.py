@@ -171,7 +171,8 @@ def plain_table(table: Any, *, name: str) -> Any:
     for each in names:
         if each.startswith("__index_level_"):  # pandas: an index without a name
             continue
-        column = plain(table.column(each))
+        column = table.column(each)
+        column = column if pa.types.is_null(column.type) and each in RESERVED else plain(column)
         if each in RESERVED and column.type != RESERVED[each]:
             try:
                 column = column.cast(RESERVED[each])

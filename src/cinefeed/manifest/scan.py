@@ -18,10 +18,10 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
-import pyarrow.parquet as pq
 
 from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS, facts_to_row
+from cinefeed.manifest.files import scanned_at
 from cinefeed.manifest.labels import Unmatched, columns_of_paths, first_names, join_labels
 from cinefeed.manifest.reading import read_table
 from cinefeed.sources.open import EXTENSIONS, known_suffix, probe
@@ -184,35 +184,21 @@ def known_facts(out: Path) -> Any | None:
             except pa.ArrowException as error:
                 raise TableError(f"{journal} is broken: {error}; delete it, and the scan starts anew") from error
             tables.append(table.take(pa.array(range(table.num_rows - 1, -1, -1), pa.int64())))
-    before = _manifest_at(out)
+    before = scanned_at(out, columns=set(FACTS))
     if before is not None:
-        verify = json.loads(before.schema.metadata[b"cinefeed"])["verify"]
-        before = before.select([name for name in _KNOWN if name != "verify"])
-        tables.append(before.append_column("verify", pa.repeat(pa.scalar(verify, pa.string()), before.num_rows)))
+        table = before.table.select(["path", *FACTS])
+        verify = pa.scalar(before.notes["verify"], pa.string())
+        tables.append(table.append_column("verify", pa.repeat(verify, table.num_rows)))
     return pa.concat_tables([each.select(list(_KNOWN)).cast(pa.schema(_KNOWN)) for each in tables]) if tables else None
 
 
 def with_split_of(out: Path, samples: Any) -> Any:
     """Return the samples with the column `split` of the manifest `out`, by id, unless they bring their own."""
-    before = _manifest_at(out)
-    if before is None or "split" not in before.schema.names or "split" in samples.schema.names:
+    before = scanned_at(out, columns=set(FACTS))
+    if before is None or "split" not in before.table.schema.names or "split" in samples.schema.names:
         return samples
-    rows = pc.index_in(samples.column("id"), value_set=before.column("id"))
-    return samples.append_column("split", before.column("split").take(rows))
-
-
-def _manifest_at(out: Path) -> Any | None:
-    """Return the scanned manifest at `out`, None where there is nothing; TableError where there is something else."""
-    if not out.exists():
-        return None
-    try:
-        with pq.ParquetFile(out) as file:
-            table = file.read()
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{out} exists and is no manifest; choose another name, or delete it") from error
-    if b"cinefeed" not in (table.schema.metadata or {}) or not set(FACTS) <= set(table.schema.names):
-        raise TableError(f"{out} exists and was not written by a scan; choose another name, or delete it")
-    return table
+    rows = pc.index_in(samples.column("id"), value_set=before.table.column("id"))
+    return samples.append_column("split", before.table.column("split").take(rows))
 
 
 def _unchanged(files: Any, known: Any, verify: Verify) -> Any:

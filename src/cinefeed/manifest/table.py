@@ -1,7 +1,5 @@
 """Manifest: one row a sample, in columns: scanned, read, filtered, split and written."""
 
-import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +10,6 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.manifest.columns import (
@@ -26,6 +23,7 @@ from cinefeed.manifest.columns import (
     row_to_facts,
     with_ids,
 )
+from cinefeed.manifest.files import read_parquet, root_of, write_parquet
 from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
 from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.scan import (
@@ -115,26 +113,18 @@ class Manifest:
         """
         path = Path(path)
         try:
-            with pq.ParquetFile(path) as file:  # read_table cuts a million rows into chunks, and took twice as long
-                table = file.read()
-        except OSError as error:  # pyarrow's own errors of a broken file are OSError or ArrowInvalid
+            stored = read_parquet(path)
+        except OSError as error:
             raise TableError(f"{path} cannot be read: {error}; 'cinefeed scan' writes manifests") from error
         except pa.ArrowException as error:
             raise TableError(f"{path} is no Parquet file: {error}; 'cinefeed scan' writes manifests") from error
-        notes = (table.schema.metadata or {}).get(b"cinefeed")
-        if notes is None:
-            return cls.from_table(table, root=path.parent if root is None else root)
-        about = json.loads(notes)
-        if table.num_rows == 0:
+        if not stored.notes:
+            return cls.from_table(stored.table, root=path.parent if root is None else root)
+        if stored.table.num_rows == 0:
             raise TableError(f"{path} has no rows; scan or filter again")
-        if root is None:
-            # Moved together with its videos, or moved alone: the place where the first video is decides.
-            places = [path.resolve().parent / about["root"], Path(about["root_absolute"])]
-            first = table.column("path")[0].as_py()
-            root = next((place for place in places if (place / first).exists()), places[0])
-        table = table.replace_schema_metadata(None)
-        history = [(step, rows) for step, rows in about["history"]]
-        return cls(table, root=Path(os.path.normpath(root)), history=history, verify=about["verify"])
+        history = [(step, rows) for step, rows in stored.notes["history"]]
+        root = root_of(stored, path=path) if root is None else Path(root)
+        return cls(stored.table, root=root, history=history, verify=stored.notes["verify"])
 
     @classmethod
     def from_table(cls, table: object, *, root: str | Path | None = None) -> Self:
@@ -157,28 +147,8 @@ class Manifest:
 
     def write(self, path: str | Path) -> None:
         """Write the manifest as Parquet: whole, or not at all. Raises TableError where it cannot be written."""
-        path = Path(path)
-        about = {
-            "version": 1,
-            "root": Path(os.path.relpath(self.root.resolve(), path.resolve().parent)).as_posix(),
-            "root_absolute": self.root.resolve().as_posix(),
-            "history": self.history,
-            "verify": self.verify,
-        }
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
-                table = self.table.replace_schema_metadata({"cinefeed": json.dumps(about)})
-                pq.write_table(table, file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except OSError as error:
-            raise TableError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
-        finally:
-            if beside.parent.is_dir():
-                beside.unlink(missing_ok=True)
+        notes = {"history": self.history, "verify": self.verify}
+        write_parquet(self.table, path=Path(path), root=self.root, notes=notes)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -210,26 +180,19 @@ class Manifest:
 
     def path_of(self, row: int) -> Path:
         """Return where the file of a row is."""
-        return self.root / str(self.table.column("path")[row])
+        return self.root / self.relative_path(row)
 
     def relative_path(self, row: int) -> str:
-        """Return the path of a row as the manifest has it: what a message shows."""
+        """Return the path of a row's file, relative to the root."""
         return str(self.table.column("path")[row])
 
     def window(self, row: int) -> tuple[float | None, float | None]:
-        """Return the seconds between which a clip of the row stays, None where it is not bounded."""
-        names = ("start_seconds", "end_seconds")
-        start, end = [
-            self.table.column(name)[row].as_py() if name in self.table.schema.names else None for name in names
-        ]
+        """Return the start and end in seconds that a row's clip stays within, None where it is free."""
+        start, end = (
+            self.table.column(name)[row].as_py() if name in self.table.schema.names else None
+            for name in ("start_seconds", "end_seconds")
+        )
         return start, end
-
-    def readable(self) -> Self:
-        """Return the rows of whose file at least one frame can be read; rows that were not probed are kept."""
-        if "num_frames" not in self.table.schema.names:
-            return self
-        rows = pc.indices_nonzero(pc.fill_null(pc.greater(self.table.column("num_frames"), 0), True))
-        return self if len(rows) == len(self) else self.take(rows, step="at least one frame can be read")
 
     def facts(self, row: int) -> Facts | None:
         """Return what the scan found of a row's file, or None where it was not probed or no frame can be read."""
@@ -265,6 +228,20 @@ class Manifest:
             raise TableError(f"no row has {column}={absent[0]!r}; {did_you_mean(str(absent[0]), known)}")
         rows = pc.indices_nonzero(pc.is_in(found, value_set=value_set))
         return self.take(rows, step=f"{column} is {' or '.join(map(str, wanted))}")
+
+    def known(self, column: str) -> Self:
+        """Return the rows that have a value in a column. Raises ColumnError, and TableError where there is none."""
+        rows = pc.indices_nonzero(self.column(column).is_valid())
+        if len(rows) == 0:
+            raise TableError(f"no row has a value in {column!r}; look at the table of labels")
+        return self.take(rows, step=f"{column} is known")
+
+    def readable(self) -> Self:
+        """Return the rows whose file has a frame that can be read, or was not probed."""
+        if "num_frames" not in self.table.schema.names:
+            return self
+        frames = self.column("num_frames").fill_null(1)
+        return self.take(pc.indices_nonzero(pc.greater(frames, 0)), step="with frames that can be read")
 
     def split(
         self,

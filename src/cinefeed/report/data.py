@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cinefeed.balance.strata import bin_strata, check_bins
 from cinefeed.errors import SettingError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import Task
 from cinefeed.training.flow import sheet
 
 # Damage that a reader of a broken file meets; each leaves its section out, and the page says so.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, pa.ArrowException)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Labels:
     raw: NDArray[Any]
     fed: NDArray[Any]
     classes: tuple[str, ...] = ()  # empty for numbers
+    edges: NDArray[np.float64] | None = None  # of the bins that numbers are balanced by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,8 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
     if spec.target:
         plan = feed.plan()
         drawn = np.bincount(plan.rows, minlength=len(feed.manifest))
-        labels = Labels(raw=feed.labels, fed=feed.labels[plan.rows], classes=spec.classes)
+        edges = None if spec.classes else _edges(feed.labels, getattr(feed.sampler, "bins", "auto"))
+        labels = Labels(raw=feed.labels, fed=feed.labels[plan.rows], classes=spec.classes, edges=edges)
         balance = _balance(str(feed.sampler), drawn)
     clips, captions = sheet(feed)
     table = feed.manifest.table
@@ -112,6 +115,11 @@ def _balance(sampler: str, drawn: NDArray[np.int64]) -> str:
     )
 
 
+def _edges(labels: NDArray[Any], bins: Any) -> NDArray[np.float64] | None:
+    """Return the bins' edges, or None where every whole value is its own bin."""
+    return bin_strata(labels, bins=check_bins(bins)).edges
+
+
 def run_data(folder: str | Path) -> PageData:
     """Read a run folder; a file that is missing or damaged leaves its section out. Raises SettingError for no run."""
     path = Path(folder)
@@ -145,10 +153,10 @@ def run_data(folder: str | Path) -> PageData:
         target=spec.get("target", ""),
         task=spec.get("task", "regression"),
         classes=classes,
-        summary=_run_summary(run, settings),
+        summary=_run_summary(run),
         key_figures=_run_figures(run, history),
-        flow=[(str(step), int(rows)) for step, rows in read("flow", "flow.json", _json, ())],
-        labels=read("labels", "labels.json", _labels, None),
+        flow=read("flow", "flow.json", _flow, ()),
+        labels=read("labels", "labels.json", lambda file: _labels(file, settings), None),
         clips=clips,
         captions=captions,
         history=history,
@@ -163,13 +171,12 @@ def run_data(folder: str | Path) -> PageData:
     )
 
 
-def _run_summary(run: Mapping[str, Any], settings: str) -> str:
+def _run_summary(run: Mapping[str, Any]) -> str:
     if not run:
         return "The run has not ended (run.json is not there): what it wrote so far is shown."
-    monitor = run.get("monitor", tomllib.loads(settings).get("train", {}).get("monitor", "val_loss"))
     return (
         f"Ended because {run['stopped']}. The weights kept are those of epoch {run['best_epoch']} of {run['epochs']}, "
-        f"the best by {monitor}; all results below are theirs."
+        f"the best by {run['monitor']}; all results below are theirs."
     )
 
 
@@ -195,9 +202,15 @@ def _json(path: Path) -> Any:
     return json.loads(_text(path))
 
 
-def _labels(path: Path) -> Labels:
+def _flow(path: Path) -> list[tuple[str, int]]:
+    return [(str(step), int(rows)) for step, rows in _json(path)]
+
+
+def _labels(path: Path, settings: str) -> Labels:
     found = _json(path)
-    return Labels(raw=np.asarray(found["raw"]), fed=np.asarray(found["fed"]), classes=tuple(found.get("classes") or ()))
+    raw, classes = np.asarray(found["raw"]), tuple(found.get("classes") or ())
+    bins = tomllib.loads(settings).get("sampler", {}).get("bins", "auto")
+    return Labels(raw=raw, fed=np.asarray(found["fed"]), classes=classes, edges=None if classes else _edges(raw, bins))
 
 
 def _history(path: Path) -> dict[str, list[float]]:

@@ -14,20 +14,31 @@ from cinefeed.report.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, SKY, new
 _MOST_CLASSES = 40  # bars on one page
 
 
-def labels_figure(raw: ArrayLike, *, fed: ArrayLike, classes: Sequence[str] = (), name: str = "label") -> str:
-    """Return the labels as they are and as an epoch feeds them: two histograms over each other, or bars by class."""
+def labels_figure(
+    raw: ArrayLike,
+    *,
+    fed: ArrayLike,
+    classes: Sequence[str] = (),
+    edges: NDArray[np.float64] | None = None,
+    name: str = "label",
+) -> str:
+    """Return the labels as they are and as an epoch feeds them: two histograms over each other, or bars by class.
+
+    `edges` are the bins of numbers; those of the sampler, where it has some, or its work would not be seen.
+    """
     raw, fed = np.asarray(raw), np.asarray(fed)
-    return _class_bars(raw, fed, classes) if classes else _histograms(raw, fed, name)
+    return _class_bars(raw, fed, classes) if classes else _histograms(raw, fed, edges, name)
 
 
-def _histograms(raw: NDArray[Any], fed: NDArray[Any], name: str) -> str:
+def _histograms(raw: NDArray[Any], fed: NDArray[Any], edges: NDArray[np.float64] | None, name: str) -> str:
     low, high = float(raw.min()), float(raw.max())
-    whole = bool((raw == np.floor(raw)).all()) and high - low <= 60
-    edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high if high > low else low + 1, 31)
+    if edges is None or edges[0] == edges[-1]:
+        whole = bool((raw == np.floor(raw)).all()) and high - low <= 60
+        edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high if high > low else low + 1, 31)
     with new_figure(8.4, 3.1) as figure:
         axes = figure.add_subplot()
         axes.hist(raw, bins=edges, color=PALE, label=f"as they are ({len(raw):,} videos)")
-        axes.hist(fed, bins=edges, color=BLUE, alpha=0.25)
+        axes.hist(fed, bins=edges, color=BLUE, alpha=0.25, histtype="stepfilled")
         axes.hist(fed, bins=edges, color=BLUE, histtype="step", linewidth=1.8, label=f"as fed ({len(fed):,} draws)")
         axes.set(xlabel=plain(name), ylabel="in one epoch")
         axes.grid(visible=False, axis="x")
@@ -46,7 +57,7 @@ def _class_bars(raw: NDArray[Any], fed: NDArray[Any], classes: Sequence[str]) ->
             bars = axes.barh(places + shift, values, 0.36, color=colour, label=label or f"as fed ({len(fed):,} draws)")
             axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
         axes.set_yticks(places, [plain(each) for each in names])
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.45, -0.55)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.08)
         more = f" (the first {_MOST_CLASSES} of {len(classes)} classes)" if len(classes) > len(names) else ""
@@ -75,10 +86,11 @@ def clips_sheet(clips: NDArray[np.uint8], *, captions: Sequence[str], frames: in
         _, png = cv2.imencode(".png", strip[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
         left, top = i % columns * cell_width, i // columns * cell_height
         caption = escape(captions[i]) if i < len(captions) else ""
+        look = f'x="{left:.1f}" font-family="sans-serif" font-size="11" fill="{INK}"'
         parts.append(
-            f'<text x="{left:.1f}" y="{top + 11:.1f}" font-family="sans-serif" font-size="11" fill="{INK}">{caption}</text>'
+            f'<text {look} y="{top + 11:.1f}">{caption}</text>'
             f'<image x="{left:.1f}" y="{top + 16:.1f}" width="{across * scale:.1f}" height="{height * scale:.1f}" '
-            f'preserveAspectRatio="none" href="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
+            f'preserveAspectRatio="none" href="data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}"/>'
         )
     down = -(-count // columns) * cell_height
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 {down:.1f}">{"".join(parts)}</svg>'
@@ -114,7 +126,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
                 axes.legend(fontsize=8)
             if title == "learning_rate":
                 axes.set_ylim(bottom=0)
-                axes.yaxis.set_major_formatter("{x:.1g}")
+                axes.yaxis.set_major_formatter("{x:g}")
         return to_svg(figure, name="curves")
 
 
@@ -139,15 +151,13 @@ def feed_time_figure(stages: Mapping[str, float], *, wait_seconds: float, elapse
         axes = figure.add_subplot()
         for row, (parts, colours) in enumerate(bars.values()):
             whole = sum(seconds for _, seconds in parts) or 1.0
-            left = 0.0
+            left = free = 0.0
             for (name, seconds), colour in zip(parts, colours, strict=True):
-                share = seconds / whole
-                axes.barh(row, share, left=left, height=0.46, color=colour, edgecolor="white", linewidth=1)
-                if share > 0.07:  # narrower, the words would not fit; the table below has every figure
-                    axes.text(
-                        left + share / 2, row + 0.25, f"{plain(name)} {share:.0%}", ha="center", va="top", fontsize=8
-                    )
-                left += share
+                axes.barh(row, seconds / whole, left=left, height=0.46, color=colour, edgecolor="white", linewidth=1)
+                words = f"{plain(name)} {seconds / whole:.0%}"
+                axes.text(max(left, free), row + 0.26, words, va="top", fontsize=8)
+                free = max(left, free) + 0.0115 * len(words)  # a letter of this size takes no more of the width
+                left += seconds / whole
         axes.set_yticks(range(len(bars)), list(bars))
         axes.set(xlim=(0, 1), ylim=(len(bars) - 0.35, -0.35))
         axes.xaxis.set_major_formatter("{x:.0%}")

@@ -26,8 +26,8 @@ _NAMES = {
     "pearson_r": "Pearson r",
     "f1": "F1",
     "auroc": "AUROC",
-    "average_precision": "Average precision",
-    "balanced_accuracy": "Balanced accuracy",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
 }
 
 
@@ -103,7 +103,11 @@ def _figures(page: PageData) -> dict[str, Figure | None]:
     found: dict[str, Figure | None] = dict.fromkeys(("labels", "clips", "curves", "time"))
     if page.labels is not None and len(page.labels.raw) and len(page.labels.fed):
         svg = labels_figure(
-            page.labels.raw, fed=page.labels.fed, classes=page.labels.classes, name=page.target or "label"
+            page.labels.raw,
+            fed=page.labels.fed,
+            classes=page.labels.classes,
+            edges=page.labels.edges,
+            name=page.target or "label",
         )
         found["labels"] = _figure(svg, "labels", "Training labels as they are, and as one epoch feeds them.")
     if page.clips is not None and len(page.clips):
@@ -114,8 +118,8 @@ def _figures(page: PageData) -> dict[str, Figure | None]:
     stats = page.feed_stats or {}
     if stats.get("elapsed_seconds"):
         svg = feed_time_figure(
-            {stage: float(stats.get(f"{stage}_seconds", 0.0)) for stage in _STAGES},
-            wait_seconds=float(stats.get("wait_seconds", 0.0)),
+            {stage: float(stats.get(f"{stage}_seconds") or 0.0) for stage in _STAGES},
+            wait_seconds=float(stats.get("wait_seconds") or 0.0),
             elapsed_seconds=float(stats["elapsed_seconds"]),
             workers=int(stats.get("workers", 1)),
         )
@@ -129,8 +133,7 @@ def _result(page: PageData, part: Predictions) -> dict[str, Any]:
     try:
         if page.task == "regression":
             svg = predicted_vs_true(targets, scores=scores, name=page.target or "label")
-            caption = f"{name}, {len(targets):,} videos. On the dashed line a prediction is right."
-            return {"figures": [_figure(svg, f"predicted_{name}", caption)], "note": ""}
+            return {"figures": [_figure(svg, f"predicted_{name}", f"{name}, {len(targets):,} videos")], "note": ""}
         svg = confusion_figure(targets, scores=scores, classes=classes)
         figures = [_figure(svg, f"confusion_{name}", f"{name}, {len(targets):,} videos")]
         reasons = classification_metrics(targets=targets, scores=scores, classes=classes).reasons
@@ -165,16 +168,18 @@ def _metric_table(page: PageData) -> dict[str, Any]:
     tables: Mapping[str, Mapping[str, Any]] = page.metrics or measured
     parts = list(tables)
     names = list(dict.fromkeys(name for table in tables.values() for name in table))
-    rows = [
-        (_NAMES.get(name, name.replace("_", " ").capitalize()), [_say(tables[p].get(name)) for p in parts])
-        for name in names
-    ]
+    rows = [(_title(name), [_say(tables[part].get(name)) for part in parts]) for name in names]
     reasons = [
-        f"{_NAMES.get(name, name)} is not defined for {part}: {reason}."
+        f"{_title(name)} is not defined for {part}: {reason}."
         for part, table in measured.items()
         for name, reason in table.reasons.items()
     ]
     return {"parts": parts, "rows": rows, "reasons": reasons}
+
+
+def _title(metric: str) -> str:
+    name = _NAMES.get(metric, metric.replace("_", " "))
+    return name[:1].upper() + name[1:]
 
 
 def _say(value: object) -> str:

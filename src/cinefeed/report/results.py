@@ -27,7 +27,7 @@ def predicted_vs_true(targets: ArrayLike, *, scores: ArrayLike, name: str = "lab
         axes.set(xlabel=f"true {plain(name)}", ylabel=f"predicted {plain(name)}")
         metrics = regression_metrics(targets=true, scores=predicted)
         r2 = "not defined" if "r2" in metrics.reasons else f"{metrics['r2']:.3f}"
-        axes.set_title(f"R² {r2}   RMSE {metrics['rmse']:.3g}   MAE {metrics['mae']:.3g}", fontsize=9)
+        axes.set_title(f"R² {r2} · RMSE {metrics['rmse']:.3g} · MAE {metrics['mae']:.3g}", fontsize=9)
         return to_svg(figure, name="predicted")
 
 
@@ -56,6 +56,7 @@ def confusion_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="predicted", ylabel="true")
         axes.grid(visible=False)
+        axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         return to_svg(figure, name="confusion")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, Self
 
@@ -89,7 +90,7 @@ def _map(path: Path) -> tuple[NDArray[Any], Facts]:
             size = file.seek(0, 2)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, TokenError) as error:
         raise SourceError(f"{path}: is no NumPy file that cinefeed reads ({error})") from error
     if dtype.kind not in "buif":
         raise SourceError(f"{path}: holds {dtype}, where integers or floats are needed (objects are never unpickled)")

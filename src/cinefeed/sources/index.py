@@ -1,7 +1,7 @@
 """What a video file holds: opened once, counted packet by packet or decoded to the end."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -40,13 +40,15 @@ def open_container(path: Path, *, container: str = "", known: bool = False) -> I
 
     Raises SourceError for whatever is no video file: missing, a folder, empty, unreadable, another format.
     """
+    if known:
+        # The option is of the probing decoder; the one that reads frames has its own.
+        with suppress(av.FFmpegError, OSError, ValueError):  # the file may have changed: then it is looked at in full
+            options = {"skip_frame": "all"}
+            return av.open(
+                f"file:{path}", format=container or None, container_options=_LOCAL | _NO_PROBING, options=options
+            )
     try:
-        return av.open(
-            f"file:{path}",
-            format=(container or None) if known else None,
-            container_options=_LOCAL | _NO_PROBING if known else _LOCAL,
-            options={"skip_frame": "all"} if known else {},  # of the probing decoder; the reading one has its own
-        )
+        return av.open(f"file:{path}", container_options=_LOCAL)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not(path, error)) from error
 

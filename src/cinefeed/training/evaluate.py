@@ -1,5 +1,6 @@
 """A finished run, used: `evaluate` measures a part or another manifest, `predict` scores any video."""
 
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cinefeed.config import Settings
-from cinefeed.errors import CinefeedError, SettingError, TableError
+from cinefeed.errors import SettingError, TableError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.manifest.scan import probe_videos
 from cinefeed.manifest.table import Manifest
-from cinefeed.sources.open import EXTENSIONS, known_suffix, probe
+from cinefeed.sources.open import known_suffix
 from cinefeed.training.flow import build_feed, choose_rows, usable_rows
 from cinefeed.training.network import build_model
 from cinefeed.training.run import WEIGHTS, read_run, write_atomically
@@ -51,12 +53,10 @@ def evaluate(
         raise SettingError(f"part={part!r} is not a part; there are: {', '.join(PARTS)}")
     settings, model, trained, own = _load(run)
     if manifest is None:
-        chosen, failures = own.where("split", [part]), []
+        chosen, failures = usable_rows(own.where("split", [part]))
     else:
         chosen, failures = usable_rows(choose_rows(Manifest.read(manifest), settings))
         part = "external"
-    if not len(chosen):
-        raise TableError(f"{manifest or run} has no row to evaluate; see 'cinefeed inspect'")
     feed = trained.evaluation(chosen)
     scores = score(model, feed, tick=_counting(tick, len(chosen)))
     table = predictions_table(feed.spec, scores, paths=chosen.column("path").to_pylist(), part=part)
@@ -82,9 +82,6 @@ def predict(
         chosen, failures = usable_rows(Manifest.read(manifest))
     else:
         chosen, failures = _probed([Path(each) for each in paths])
-    if not len(chosen):
-        reasons = "; ".join(f"{each['path']}: {each['error']}" for each in failures[:3])
-        raise TableError(f"there is no video to predict ({reasons or 'none was named'}); name files or folders")
     feed = trained.evaluation(chosen, labelled=False)
     scores = score(model, feed, tick=_counting(tick, len(chosen)))
     table = predictions_table(
@@ -112,25 +109,31 @@ def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model
 
 
 def _probed(paths: list[Path]) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return a manifest of the videos at some paths, and those files that are none."""
+    """Return a manifest of the videos at some paths, each probed once, and those files that are damaged or none.
+
+    Raises TableError where no frame of any can be read.
+    """
     files: list[Path] = []
     failures: list[dict[str, str]] = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(each for each in path.rglob("*") if each.is_file() and known_suffix(each))
-        else:
-            files.append(path)
-    good: list[Path] = []
+        inside = [each for each in path.rglob("*") if each.is_file() and known_suffix(each)] if path.is_dir() else []
+        files += sorted(inside) or [path]
+    rows = []
     for path in files:
         try:
-            probe(path, verify="packets")
-            good.append(path)
-        except (CinefeedError, OSError) as error:
-            failures.append({"id": str(path), "path": str(path), "error": str(error)})
-    if not files and paths:
-        failures.append({"id": "", "path": ", ".join(map(str, paths)), "error": f"no file with {sorted(EXTENSIONS)}"})
-    table = pa.table({"path": pa.array([str(each.absolute()) for each in good], pa.string())})
-    return Manifest.from_table(table), failures
+            found = path.stat()
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder without a video")
+            rows.append({"path": str(path.absolute()), "size_bytes": found.st_size, "mtime_ns": found.st_mtime_ns})
+        except OSError as error:
+            failures.append({"id": str(path), "path": str(path), "error": error.strerror or str(error)})
+    if not rows:
+        reasons = "; ".join(f"{each['path']}: {each['error']}" for each in failures[:3])
+        raise TableError(f"there is no video to predict ({reasons or 'none was named'}); name files or folders")
+    named = Manifest.from_table(pa.Table.from_pylist(rows))
+    table = probe_videos(named.table, root=named.root, verify="decode", workers=None, out=None, progress=None)
+    chosen, damaged = usable_rows(Manifest.from_table(table, root=named.root))
+    return chosen, failures + damaged
 
 
 def _counting(tick: Tick | None, total: int) -> Callable[[int], object] | None:

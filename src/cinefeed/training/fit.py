@@ -1,7 +1,9 @@
 """Training, from settings to a run folder; it reads from top to bottom."""
 
+import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -51,6 +53,7 @@ def train(
     TrainingError where the loss stops being a number: the weights of the best epoch until then are kept.
     """
     started = time.perf_counter()
+    say = partial(print, file=sys.stderr, flush=True) if progress else _say_nothing
     folder = check_out(settings.train.out, overwrite=overwrite)
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings)
@@ -59,6 +62,7 @@ def train(
     _check_monitor(settings, feed)
     keras.utils.set_random_seed(settings.feed.seed)
     model = build_model(settings, feed.spec)
+    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters")
     compile_model(model, settings, feed.spec, steps=settings.train.epochs * len(feed))
 
     clear(folder)
@@ -111,7 +115,7 @@ def train(
         metrics[name] = measure(feed.spec, scores)
         paths = part.manifest.column("path").to_pylist()
         tables.append(predictions_table(feed.spec, scores, paths=paths, part=name))
-    write_atomically(folder / "predictions.parquet", lambda partial: pq.write_table(pa.concat_tables(tables), partial))
+    write_atomically(folder / "predictions.parquet", lambda path: pq.write_table(pa.concat_tables(tables), path))
     write_json(folder / "metrics.json", metrics)
     stats = feed.stats()
     write_json(folder / "feed_stats.json", stats.as_dict())
@@ -138,6 +142,10 @@ def train(
         },
     )
     return result
+
+
+def _say_nothing(text: str) -> None:
+    pass
 
 
 def _check_monitor(settings: Settings, feed: Feed) -> None:

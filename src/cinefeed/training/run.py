@@ -96,19 +96,22 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, data: object) -> None:
     """Write JSON atomically; numbers that are not finite become null, which JSON has."""
-    text = json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n"
+    shown = plain(data)
+    flat = isinstance(shown, dict) and not any(isinstance(value, dict | list) for value in shown.values())
+    text = json.dumps(shown, indent=2 if flat else None, ensure_ascii=False) + "\n"  # a line a label is no help
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def _plain(data: Any) -> Any:
+def plain(data: Any) -> Any:
+    """Return data as JSON takes it: NumPy values as Python's own, None for a number that is not finite."""
     if isinstance(data, Mapping):
-        return {str(key): _plain(value) for key, value in data.items()}
+        return {str(key): plain(value) for key, value in data.items()}
     if isinstance(data, np.ndarray):
-        return _plain(data.tolist())
+        return plain(data.tolist())
     if isinstance(data, list | tuple):
-        return [_plain(value) for value in data]
+        return [plain(value) for value in data]
     if isinstance(data, np.generic):
-        return _plain(data.item())
+        return plain(data.item())
     if isinstance(data, float):
         return data if np.isfinite(data) else None
     return data

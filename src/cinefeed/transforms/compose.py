@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.clips import Frame
-from cinefeed.errors import SettingError, SourceError
+from cinefeed.errors import SettingError
 from cinefeed.sources.base import Colour, Planes
 from cinefeed.sources.colour import to_pixels
 from cinefeed.transforms.base import (
@@ -125,11 +125,6 @@ class Compose:
     def _fit(self, planes: Planes, clip: Frames, parameters: Sequence[Parameters]) -> None:
         """Bring the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
         colour, stored = planes.colour, planes.frames[0][0]
-        if any(frame[0].shape != stored.shape for frame in planes.frames):
-            sizes = sorted({f"{frame[0].shape[1]} x {frame[0].shape[0]}" for frame in planes.frames})
-            raise SourceError(
-                f"the frames of a clip differ in size: {', '.join(sizes)}; cut the video where it changes"
-            )
         height, width = stored.shape[:2]
         upright = (width, height) if colour.rotation % 180 else (height, width)
         forward = self._forward(self._leading, parameters) @ self.frame.matrix(*upright)

@@ -1,10 +1,11 @@
+"""Run folders as training writes them, made without training."""
+
 import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 TOML = """[data]
 manifest = "demo.parquet"
@@ -28,7 +29,7 @@ def blobs(count: int, *, channels: int = 1) -> np.ndarray:
     clips = []
     for _ in range(count):
         cy, cx = rng.uniform(24, 40, 2)
-        disc = np.stack([200 * np.exp(-(((y - cy) ** 2 + (x - cx) ** 2) / r**2) ** 3) for r in radius])
+        disc = np.stack([200 * np.exp(-((((y - cy) ** 2 + (x - cx) ** 2) / r**2) ** 3)) for r in radius])
         clips.append(np.clip(disc + rng.gamma(2, 14, disc.shape), 0, 255))
     return np.repeat(np.stack(clips)[..., np.newaxis].astype(np.uint8), channels, axis=-1)
 
@@ -51,15 +52,28 @@ def write_run(folder: Path, *, task: str, epochs: int = 20) -> Path:
     dump("versions.json", {"cinefeed": "0.1.0", "python": "3.13", "device": "CPU, 2 threads"})
     dump("flow.json", [["videos found", 812], ["with a label", 806], ["train", 566], ["val", 120], ["test", 120]])
     dump("failures.json", [{"id": "812", "path": "a/<b>.mp4", "error": "breaks after 28 of 50 frames"}])
-    dump("run.json", {"epochs": epochs, "best_epoch": 17, "monitor": "val_loss", "stopped": "all 20 epochs are done",
-                      "seconds": 184.2, "parameters": 124_321})
+    dump(
+        "run.json",
+        {
+            "epochs": epochs,
+            "best_epoch": 17,
+            "monitor": "val_loss",
+            "stopped": "all 20 epochs are done",
+            "seconds": 184.2,
+            "parameters": 124_321,
+        },
+    )
     stats = {"read_seconds": 6.0, "decode_seconds": 91.0, "transform_seconds": 40.0, "wait_seconds": 6.0}
     verdict = "the model is the bottleneck: workers idle 54 % of the time"
     dump("feed_stats.json", {**stats, "elapsed_seconds": 150.0, "workers": 2, "clips_per_second": 75.0,
                              "verdict": verdict})  # fmt: skip
     falling = 90 * np.exp(-np.arange(epochs) / 6) + 12
     metrics = ["r2", "rmse", "mae"] if task == "regression" else ["auroc", "average_precision", "f1"]
-    columns = {"epoch": np.arange(epochs), "loss": falling, "learning_rate": np.where(np.arange(epochs) < 12, 1e-3, 5e-4)}
+    columns = {
+        "epoch": np.arange(epochs),
+        "loss": falling,
+        "learning_rate": np.where(np.arange(epochs) < 12, 1e-3, 5e-4),
+    }
     columns["val_loss"] = falling * 1.15 + rng.normal(0, 2, epochs)
     for name in metrics:
         columns[f"val_{name}"] = 1 - falling / 110 + rng.normal(0, 0.01, epochs)
@@ -85,13 +99,3 @@ def write_run(folder: Path, *, task: str, epochs: int = 20) -> Path:
         tables.append(pa.table(column))
     pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
     return folder
-
-
-@pytest.fixture(params=["regression", "binary", "multiclass"])
-def task(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def run_folder(tmp_path: Path, task: str) -> Path:
-    return write_run(tmp_path / "run", task=task)

@@ -1,0 +1,62 @@
+"""`cinefeed demo`: the whole path on videos whose answer is known, with one command."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cinefeed.cli.learn import Overwrite, finish
+from cinefeed.cli.options import Json
+from cinefeed.cli.show import choose_backend, note, ticking
+from cinefeed.config import parse
+from cinefeed.demo import write_demo
+from cinefeed.manifest.table import Manifest
+from cinefeed.training.run import check_out, device
+
+
+def demo_table(out: Path, *, epochs: int, seed: int) -> dict[str, Any]:
+    """Return the settings of the demo's training, as a config file would say them.
+
+    A clip of 16 frames at 12.5 Hz spans 1.2 s, more than the longest beat (52 a minute); a quarter of the patients are
+    the test.
+    """
+    target = "ejection_fraction"
+    return {
+        "data": {
+            "manifest": str(out / "manifest.parquet"),
+            "target": target,
+            "split": {"group": "patient", "stratify": target, "val": 0.1, "test": 0.25, "seed": seed},
+        },
+        "clip": {"frames": 16, "rate_hz": 12.5},
+        "frame": {"height": 64, "width": 64, "channels": 1},
+        "transforms": [{"name": "Rotate", "degrees": 15}, {"name": "Shift", "pixels": 4}],
+        "sampler": {"name": "UniformLabels"},
+        "feed": {"batch_size": 16, "seed": seed},
+        "model": {"name": "cnn_rnn"},
+        "train": {"out": str(out / "run"), "epochs": epochs, "learning_rate": 2e-3, "schedule": "cosine"},
+    }
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for videos, manifest and run.")] = Path("demo"),
+    videos: Annotated[int, typer.Option(help="How many videos to write.")] = 800,
+    epochs: Annotated[int, typer.Option(help="Of training.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the videos, the split and the training.")] = 7,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write videos of a beating ventricle, train on their ejection fraction, evaluate, report."""
+    settings = parse(demo_table(out, epochs=epochs, seed=seed))
+    check_out(settings.train.out, overwrite=overwrite)
+    backend = choose_backend()
+    from cinefeed.training.fit import train  # Keras reads the backend when it is imported
+
+    folder = out / "videos"
+    note(f"writing {videos} videos to {folder}")
+    with ticking("videos") as tick:
+        labels = write_demo(
+            folder, videos=videos, seed=seed, progress=None if tick is None else lambda done: tick(done, videos)
+        )
+    manifest = Manifest.scan(folder, labels=labels, out=settings.data.manifest)
+    note(f"{manifest}\nKeras on {backend}: {device()}")
+    finish(train(settings, overwrite=overwrite, progress=True), as_json=as_json)

@@ -1,5 +1,0 @@
-"""Adapters are tested on torch; JAX runs in a process of its own."""
-
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "torch")

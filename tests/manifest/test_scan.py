@@ -1,0 +1,286 @@
+"""Scanning with a probe that counts its calls; the real one runs in test_real_videos.py."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cinefeed.clips import Times
+from cinefeed.errors import MissingExtraError, SettingError, SourceError, TableError
+from cinefeed.manifest import scan
+from cinefeed.manifest.table import Manifest
+from cinefeed.sources.base import Facts, Ticks
+
+
+def facts(frames=8, **changes):
+    ticks = Ticks(0, 512, frames, (1, 12800))
+    known = {"height": 4, "width": 6, "channels": 3, "bits": 8, "rate_hz": 25.0, "codec": "h264", "container": "mp4"}
+    return Facts(**{**known, "times": ticks.times(), "ticks": ticks, "key_frames": np.array([0], np.int32), **changes})
+
+
+class Probe:
+    """Files hold the number of their frames as text; `bad` is no video, `slow` one that breaks."""
+
+    def __init__(self):
+        self.seen = []
+        self.fail_at = None
+        self.lock = threading.Lock()
+
+    def __call__(self, path, *, verify):
+        with self.lock:
+            self.seen.append(path.name)
+            if self.fail_at is not None and len(self.seen) > self.fail_at:
+                raise KeyboardInterrupt
+        text = path.read_text()
+        if text == "bad":
+            raise SourceError(f"{path.name} is no video")
+        return facts(5, error="breaks after 5 frames") if text == "broken" else facts(int(text))
+
+
+@pytest.fixture
+def probe(monkeypatch):
+    probe = Probe()
+    monkeypatch.setattr(scan, "probe", probe)
+    return probe
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "studies"
+    for i in range(6):
+        path = root / f"p{i // 2}" / f"{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(10 + i))
+    (root / "notes.txt").write_text("no video")
+    return root
+
+
+def frames_of(manifest):
+    return dict(zip(manifest.column("path").to_pylist(), manifest.column("num_frames").to_pylist(), strict=True))
+
+
+def test_videos_are_found_recursively_and_sorted(folder, monkeypatch):
+    monkeypatch.setattr("cinefeed.sources.open.EXTENSIONS", frozenset([".mp4", ".nii.gz"]))
+    for name in ("p1/scan.NII.GZ", "p1/other.gz", ".hidden.mp4", ".trash/x.mp4", "a.mp4"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("1")
+    (folder / "loop").symlink_to(folder)
+    (folder / "linked.mp4").symlink_to(folder / "a.mp4")
+    (folder / "elsewhere").symlink_to(folder.parent / "far")
+    (folder.parent / "far").mkdir()
+    (folder.parent / "far" / "z.mp4").write_text("12")
+    found = scan.find_videos(folder).to_pydict()
+    assert found["path"] == [
+        *["a.mp4", "elsewhere/z.mp4", "linked.mp4", "p0/0.mp4", "p0/1.mp4", "p1/2.mp4", "p1/3.mp4", "p1/scan.NII.GZ"],
+        *["p2/4.mp4", "p2/5.mp4"],
+    ]
+    assert found["size_bytes"][:2] == [1, 2]
+    assert found["mtime_ns"][0] == (folder / "a.mp4").stat().st_mtime_ns
+
+
+def test_no_videos(tmp_path):
+    with pytest.raises(TableError, match="no file at all"):
+        Manifest.scan(tmp_path)
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(TableError, match=r"no videos in .*: there is 1 \.txt.*\.mp4"):
+        Manifest.scan(tmp_path)
+    with pytest.raises(TableError, match="is no folder"):
+        Manifest.scan(tmp_path / "none")
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4")).write_text("1")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    with pytest.raises(TableError, match="not UTF-8"):
+        Manifest.scan(tmp_path)
+
+
+def test_a_scan_probes_each_file_once_in_any_number_of_threads(folder, probe):
+    calls = []
+    manifests = [
+        Manifest.scan(folder, workers=workers, progress=lambda done, total: calls.append((done, total)))
+        for workers in (1, 3)
+    ]
+    assert sorted(probe.seen) == sorted(2 * [f"{i}.mp4" for i in range(6)])
+    assert frames_of(manifests[0]) == {f"p{i // 2}/{i}.mp4": 10 + i for i in range(6)}
+    assert manifests[0].table.equals(manifests[1].table)
+    assert calls == 2 * [(done, 6) for done in range(7)]
+    assert manifests[0].history == [("videos found", 6)]
+
+
+def test_labels_and_folders_become_columns(folder, probe, tmp_path):
+    (tmp_path / "labels.csv").write_text("patient;age\np0;61,5\np2;48\np9;50\n")
+    manifest = Manifest.scan(
+        folder, labels=tmp_path / "labels.csv", on="patient", path_columns="{patient}/{clip}", unmatched="ignore"
+    )
+    assert manifest.column("clip").to_pylist() == ["0", "1", "4", "5"]
+    assert manifest.column("age").to_pylist() == [61.5, 61.5, 48.0, 48.0]
+    assert manifest.history == [("videos found", 6), ("with a row of labels (joined on patient)", 4)]
+    assert sorted(probe.seen) == ["0.mp4", "1.mp4", "4.mp4", "5.mp4"]  # those without a label are not read
+    assert manifest.labels == ["patient", "clip", "age"]
+
+
+def test_paths_that_do_not_follow_the_pattern(folder, probe):
+    (folder / "stray.mp4").write_text("9")
+    with pytest.raises(TableError, match=r"1 of 7 videos do not follow it \(first: stray.mp4\)"):
+        Manifest.scan(folder, path_columns="{patient}/{clip}")
+    manifest = Manifest.scan(folder, path_columns="{patient}/{clip}", unmatched="ignore")
+    assert len(manifest) == 6
+    with pytest.raises(TableError, match="7 of 7 videos"):
+        Manifest.scan(folder, path_columns="{a}/{b}/{c}", unmatched="ignore")
+
+
+def test_stretches_of_a_video_share_its_facts(folder, probe):
+    labels = pa.table({"path": ["p0/0", "p0/0", "p0/1"], "start_seconds": [0, 2, 1], "end_seconds": [2, 4, 3]})
+    manifest = Manifest.scan(folder, labels=labels, unmatched="ignore")
+    assert manifest.column("id").to_pylist() == ["p0/0.mp4@0-2", "p0/0.mp4@2-4", "p0/1.mp4@1-3"]
+    assert manifest.column("num_frames").to_pylist() == [10, 10, 11]
+    assert sorted(probe.seen) == ["0.mp4", "1.mp4"]
+    backwards = labels.set_column(2, "end_seconds", [[2.0, 1.0, 3.0]])
+    with pytest.raises(TableError, match=r"sample p0/0\.mp4@2-1 ends before it starts"):
+        Manifest.scan(folder, labels=backwards, unmatched="ignore")
+
+
+def test_ids_of_a_label_table_must_be_their_own(folder, probe):
+    labels = pa.table({"patient": ["p0", "p1", "p2"], "id": ["1", "2", "3"]})
+    with pytest.raises(TableError, match="rename a column 'id'"):
+        Manifest.scan(folder, labels=labels, on="patient", path_columns="{patient}")
+
+
+def test_damaged_files_stay_with_their_error(folder, probe):
+    (folder / "p0/0.mp4").write_text("bad")
+    (folder / "p0/1.mp4").write_text("broken")
+    manifest = Manifest.scan(folder)
+    assert manifest.column("error").to_pylist() == [
+        "0.mp4 is no video",
+        "breaks after 5 frames",
+        None,
+        None,
+        None,
+        None,
+    ]
+    assert manifest.column("num_frames").to_pylist()[:2] == [0, 5]
+    assert manifest.facts(0) is None
+    assert manifest.facts(1).error == "breaks after 5 frames"
+
+
+def test_an_interrupted_scan_continues(folder, probe, tmp_path):
+    out = tmp_path / "m.parquet"
+    probe.fail_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        Manifest.scan(folder, out=out, workers=1)
+    assert not out.exists()
+    journal = scan.journal_path(out)
+    done = [json.loads(line)["path"] for line in journal.read_text().splitlines()]
+    assert len(done) >= 1
+    journal.write_text(journal.read_text() + '{"path": "p2/5.mp4", "num_fr')  # torn by the end of the process
+    probe.fail_at, probe.seen = None, []
+    manifest = Manifest.scan(folder, out=out)
+    assert sorted(probe.seen) == sorted({f"{i}.mp4" for i in range(6)} - {Path(path).name for path in done})
+    assert not journal.exists()
+    assert frames_of(manifest) == {f"p{i // 2}/{i}.mp4": 10 + i for i in range(6)}
+    assert manifest.table.equals(Manifest.scan(folder).table)
+    assert manifest.table.equals(Manifest.read(out).table)
+
+
+def test_a_rescan_reads_only_what_changed(folder, probe, tmp_path):
+    out = tmp_path / "m.parquet"
+    (folder / "p2/4.mp4").write_text("bad")
+    Manifest.scan(folder, out=out)
+    probe.seen = []
+    (folder / "p0/0.mp4").write_text("123")  # another size
+    os.utime(folder / "p1/2.mp4", ns=(1, 1))  # another time
+    (folder / "p1/new.mp4").write_text("7")
+    (folder / "p1/3.mp4").unlink()
+    calls = []
+    manifest = Manifest.scan(folder, out=out, progress=lambda done, total: calls.append((done, total)))
+    assert sorted(probe.seen) == ["0.mp4", "2.mp4", "4.mp4", "new.mp4"]  # what held no video is tried again
+    assert calls[0] == (2, 6)
+    assert frames_of(manifest) == {
+        **{"p0/0.mp4": 123, "p0/1.mp4": 11, "p1/2.mp4": 12, "p1/new.mp4": 7, "p2/4.mp4": 0, "p2/5.mp4": 15}
+    }
+
+
+def test_a_deeper_look_reads_again_a_shallower_one_does_not(folder, probe, tmp_path):
+    out = tmp_path / "m.parquet"
+    Manifest.scan(folder, out=out, verify="packets")
+    Manifest.scan(folder, out=out, verify="decode")
+    assert len(probe.seen) == 12
+    Manifest.scan(folder, out=out, verify="packets")
+    assert len(probe.seen) == 12
+
+
+def test_a_rescan_keeps_the_split(folder, probe, tmp_path):
+    out = tmp_path / "m.parquet"
+    scanned = Manifest.scan(folder, out=out, path_columns="{patient}")
+    parts = scanned.split(val=0.3, test=0.3, group="patient")
+    parts.all.write(out)
+    for patient in ("p1", "p7", "p8"):
+        (folder / patient).mkdir(exist_ok=True)
+        (folder / patient / "late.mp4").write_text("9")
+    again = Manifest.scan(folder, out=out, path_columns="{patient}")
+    assert again.column("split").null_count == 3
+    kept = again.split(val=0.3, test=0.3, group="patient", keep="split")
+    old = dict(zip(parts.all.column("id").to_pylist(), parts.all.column("split").to_pylist(), strict=True))
+    new = dict(zip(kept.all.column("id").to_pylist(), kept.all.column("split").to_pylist(), strict=True))
+    assert {sample: new[sample] for sample in old} == old
+    assert new["p1/late.mp4"] == old["p1/2.mp4"]
+
+
+@pytest.mark.parametrize("place", ["file.txt/m.parquet", "folder"])
+def test_an_output_that_cannot_be_written(folder, probe, tmp_path, place):
+    (tmp_path / "file.txt").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TableError, match=r"cannot write|exists and is no manifest"):
+        Manifest.scan(folder, out=tmp_path / place)
+    assert probe.seen == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder", "studies"]
+
+
+def test_another_file_is_not_overwritten(folder, probe, tmp_path):
+    out = tmp_path / "m.parquet"
+    out.write_text("my thesis")
+    with pytest.raises(TableError, match="exists and is no manifest"):
+        Manifest.scan(folder, out=out)
+    assert out.read_text() == "my thesis"
+
+
+def test_an_error_that_is_not_the_files_stops_the_scan(folder, monkeypatch, tmp_path):
+    def probe(path, *, verify):
+        raise MissingExtraError("pydicom", extra="dicom")
+
+    monkeypatch.setattr(scan, "probe", probe)
+    with pytest.raises(MissingExtraError):
+        Manifest.scan(folder, out=tmp_path / "m.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["studies"]
+
+
+def test_settings_of_a_scan(folder, probe):
+    with pytest.raises(SettingError, match="did you mean 'decode'"):
+        Manifest.scan(folder, verify="decod")
+    with pytest.raises(SettingError, match="workers=0"):
+        Manifest.scan(folder, workers=0)
+    with pytest.raises(SettingError, match="on='study' joins a table"):
+        Manifest.scan(folder, on="study")
+
+
+def test_a_bar_is_drawn_on_a_terminal_alone(folder, probe, monkeypatch, capsys):
+    Manifest.scan(folder)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    Manifest.scan(folder)
+    assert "6/6" in capsys.readouterr().err
+    Manifest.scan(folder, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_arrays_without_a_rate(folder, monkeypatch):
+    times = Times(0.0, float("nan"), 7)
+    monkeypatch.setattr(scan, "probe", lambda path, *, verify: facts(ticks=None, times=times, rate_hz=float("nan")))
+    assert Manifest.scan(folder).facts(3).times.count == 7

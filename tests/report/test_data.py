@@ -1,0 +1,44 @@
+import pytest
+from made_runs import write_run
+
+from cinefeed.report.data import run_data
+
+FILES = {
+    "labels": "labels.json",
+    "clips": "clips.npz",
+    "history": "history.csv",
+    "feed_stats": "feed_stats.json",
+    "predictions": "predictions.parquet",
+    "failures": "failures.json",
+    "flow": "flow.json",
+    "versions": "versions.json",
+}
+
+
+@pytest.mark.parametrize("section", FILES)
+def test_a_missing_or_damaged_file_is_named(tmp_path, section):
+    folder = write_run(tmp_path / "run", task="regression")
+    whole = run_data(folder)
+    assert FILES[section] not in " ".join(whole.missing.values())
+    (folder / FILES[section]).write_bytes(b"\xff{]")
+    assert f"{FILES[section]} cannot be read" in run_data(folder).missing[section]
+    (folder / FILES[section]).unlink()
+    found = run_data(folder)
+    assert found.missing[section] == f"{FILES[section]} is not in the run folder"
+    left = getattr(found, section)
+    assert left is None or len(left) == 0
+
+
+def test_metrics_are_measured_again_where_their_file_is_missing(tmp_path):
+    folder = write_run(tmp_path / "run", task="binary")
+    assert "metrics" not in run_data(folder).missing
+    (folder / "predictions.parquet").unlink()
+    assert "metrics" in run_data(folder).missing
+
+
+def test_an_epoch_without_a_metric_is_a_gap(tmp_path):
+    folder = write_run(tmp_path / "run", task="regression")
+    (folder / "history.csv").write_text("epoch,loss,val_r2\n0,2.5,NA\n1,2.0,0.5\n")
+    history = run_data(folder).history
+    assert history["loss"] == [2.5, 2.0] and history["val_r2"][1] == 0.5
+    assert history["val_r2"][0] != history["val_r2"][0]

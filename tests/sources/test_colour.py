@@ -1,0 +1,162 @@
+"""Planes to pixels, against FFmpeg's own conversion and against the standards' arithmetic."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from cinefeed.sources.base import Planes, planes_to_array
+from cinefeed.sources.colour import Colour, to_pixels
+from cinefeed.sources.layout import colour_of, layout_of, planes_of
+
+SPACES = {"bt601": "ITU601", "bt709": "ITU709"}
+
+
+def patches(count=500) -> np.ndarray:
+    """Return colours as flat 8 x 8 patches, so that chroma's resolution does not matter: uint8 (8, count * 8, 3)."""
+    colours = np.random.Generator(np.random.Philox(key=1)).integers(0, 256, (1, count, 3), dtype=np.uint8)
+    return np.repeat(np.repeat(colours, 8, axis=0), 8, axis=1)
+
+
+def as_ffmpeg_does(pixels, *, pixel_format, matrix, full_range):
+    """Return a yuv frame of these pixels, and what FFmpeg's `scale` filter makes of it.
+
+    Its default flags take a short cut of their own that is up to 4 levels off the standard: they are not used.
+    """
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+        format=pixel_format, dst_colorspace=SPACES[matrix], dst_color_range="JPEG" if full_range else "MPEG"
+    )
+    frame.pts, tick = 0, Fraction(1, 25)
+    graph = av.filter.Graph()
+    given = graph.add_buffer(width=frame.width, height=frame.height, format=pixel_format, time_base=tick)
+    span = "full" if full_range else "limited"
+    exact = "flags=bicubic+accurate_rnd+full_chroma_int"
+    scale = graph.add("scale", f"in_color_matrix={matrix}:in_range={span}:{exact}")
+    form, sink = graph.add("format", "rgb24"), graph.add("buffersink")
+    given.link_to(scale)
+    scale.link_to(form)
+    form.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    return frame, graph.pull().to_ndarray()
+
+
+def our_rgb(frame, colour) -> np.ndarray:
+    planes = planes_of(frame, layout_of(frame.format.name), grey=False)
+    return planes_to_array(Planes([planes], colour), channels=3, height=frame.height, width=frame.width)[0]
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", SPACES)
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p12le"])
+def test_rgb_is_within_two_levels_of_ffmpeg(pixel_format, matrix, full_range):
+    frame, expected = as_ffmpeg_does(patches(), pixel_format=pixel_format, matrix=matrix, full_range=full_range)
+    bits = layout_of(pixel_format).bits
+    colour = Colour(model="yuv", bits=bits, full_range=full_range, matrix=matrix)
+    ours = our_rgb(frame, colour).astype(float) / (1 if bits == 8 else 257)
+    middle = (slice(3, 5), slice(3, None, 8))  # the middle of each patch, where chroma is its own
+    assert np.abs(ours - expected)[middle].max() <= 2
+
+
+def test_another_matrix_is_more_than_two_levels_off():
+    frame, expected = as_ffmpeg_does(patches(), pixel_format="yuv444p", matrix="bt709", full_range=False)
+    ours = our_rgb(frame, Colour(model="yuv", full_range=False, matrix="bt601"))
+    assert np.abs(ours.astype(int) - expected).max() > 20
+
+
+def exact_rgb(luma, blue, red, *, bits, full_range, weights):
+    """Return RGB from 0 to 1 by the standards' formula (BT.601-7, BT.709-6, BT.2020-2), in float64."""
+    kr, kb = weights
+    scale = 2.0 ** (bits - 8)
+    top = 2**bits - 1
+    y = luma / top if full_range else (luma - 16 * scale) / (219 * scale)
+    span = top if full_range else 224 * scale
+    u, v = (blue - 2.0 ** (bits - 1)) / span, (red - 2.0 ** (bits - 1)) / span
+    r, b = y + 2 * (1 - kr) * v, y + 2 * (1 - kb) * u
+    g = (y - kr * r - kb * b) / (1 - kr - kb)
+    return np.clip(np.stack([r, g, b], axis=-1), 0, 1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("bits", [8, 10, 16])
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(
+    ("matrix", "weights"), [("bt601", (0.299, 0.114)), ("bt709", (0.2126, 0.0722)), ("bt2020", (0.2627, 0.0593))]
+)
+def test_rgb_is_the_standards_to_one_step(matrix, weights, full_range, bits, dtype):
+    rng = np.random.Generator(np.random.Philox(key=2))
+    stored = np.uint8 if bits == 8 else np.uint16
+    planes = [rng.integers(0, 2**bits, (2, 20, 30)).astype(stored) for _ in range(3)]
+    out = np.empty((2, 20, 30, 3), dtype)
+    colour = Colour(model="yuv", bits=bits, full_range=full_range, matrix=matrix)
+    to_pixels(planes, colour, channels=3, out=out)
+    peak = {"uint8": 255, "uint16": 65535}.get(dtype, 65535 if bits == 16 else 255)
+    expected = exact_rgb(*(p.astype(float) for p in planes), bits=bits, full_range=full_range, weights=weights) * peak
+    step = 0.51 if dtype != "float32" else 1e-5 * peak
+    assert np.abs(out - expected).max() <= step + (0.02 * peak / 255 if dtype == "uint16" else 0.02)
+
+
+def test_limited_grey_is_expanded_and_full_grey_is_left_alone():
+    luma = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    out = np.empty((1, 16, 16, 1), np.uint8)
+    to_pixels([luma], Colour(model="grey", full_range=False), channels=1, out=out)
+    expected = np.clip(np.floor((luma - 16.0) * 255 / 219 + 0.5), 0, 255)
+    np.testing.assert_array_equal(out[..., 0], expected)
+    to_pixels([luma], Colour(model="grey"), channels=1, out=out)
+    np.testing.assert_array_equal(out[..., 0], luma)
+
+
+@pytest.mark.parametrize(
+    ("bits", "stored", "dtype", "expected"),
+    [
+        (8, 255, "uint16", 65535),
+        (8, 255, "float32", 255),
+        (10, 1023, "uint8", 255),
+        (10, 1023, "uint16", 65535),
+        (10, 1023, "float32", 255),
+        (16, 65535, "uint8", 255),
+        (16, 4000, "uint16", 4000),
+        (16, 4000, "float32", 4000),
+        (32, -3.25, "float32", -3.25),
+        (32, 7.5, "uint8", 8),
+        (32, -3.0, "uint8", 0),
+        (32, 1e6, "uint16", 65535),
+    ],
+)
+def test_scales(bits, stored, dtype, expected):
+    kind = {8: np.uint8, 32: np.float32}.get(bits, np.uint16)
+    for channels in (1, 3):
+        out = np.empty((2, 2, channels), dtype)
+        to_pixels([np.full((2, 2), stored, kind)], Colour(model="grey", bits=bits), channels=channels, out=out)
+        assert (out == expected).all()
+
+
+def test_rgb_to_grey_weighs_as_bt601():
+    colours = np.random.Generator(np.random.Philox(key=4)).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    out = np.empty((3, 5, 7, 1), np.uint8)
+    to_pixels([colours], Colour(model="rgb"), channels=1, out=out)
+    assert np.abs(out[..., 0] - colours @ np.array([0.299, 0.587, 0.114])).max() <= 0.51
+    same = np.empty_like(colours)
+    to_pixels([colours], Colour(model="rgb"), channels=3, out=same)
+    np.testing.assert_array_equal(same, colours)
+
+
+def test_odd_sizes_keep_chroma_in_place():
+    luma = np.full((5, 7), 128, np.uint8)
+    blue, red = np.full((3, 4), 128, np.uint8), np.full((3, 4), 200, np.uint8)
+    array = planes_to_array(Planes([(luma, blue, red)], Colour(model="yuv")), channels=3, height=5, width=7)
+    assert array.shape == (1, 5, 7, 3)
+    assert (array == array[0, 0, 0]).all()
+
+
+def test_tags_decide_and_none_is_bt601_limited():
+    frame = av.VideoFrame(16, 16, "yuv420p")
+    layout = layout_of("yuv420p")
+    assert colour_of(frame, layout, rotation=0) == Colour(model="yuv", full_range=False, matrix="bt601")
+    frame.colorspace, frame.color_range = 1, 2
+    assert colour_of(frame, layout, rotation=90) == Colour(model="yuv", full_range=True, matrix="bt709", rotation=90)
+    old = av.VideoFrame(16, 16, "yuvj420p")
+    assert colour_of(old, layout_of("yuvj420p"), rotation=0).full_range
+    grey = av.VideoFrame(16, 16, "gray")
+    assert colour_of(grey, layout_of("gray"), rotation=0).full_range
