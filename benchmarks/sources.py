@@ -76,9 +76,11 @@ def pixels(path: Path, facts: Facts, indices: np.ndarray) -> object:
 
 def torchcodec_reader() -> Reader | None:
     try:
+        import torch
         from torchcodec.decoders import VideoDecoder
     except (ImportError, RuntimeError):
         return None
+    torch.set_num_threads(1)
 
     def read(path: Path, facts: Facts, indices: np.ndarray) -> object:
         decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode="approximate")

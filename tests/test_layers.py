@@ -16,10 +16,12 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": "colour base layout index encoded arrays dicom nifti images packed open".split(),
-    "balance": "order plan strata samplers".split(),
-    "manifest": "columns reading labels scan summary table".split(),
+    "balance": "strata order plan samplers".split(),
+    "manifest": "columns files reading labels scan summary table".split(),
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
     "feed": "stats state slots clip workers targets feed".split(),
+    "report": "style figures results data page".split(),
+    "training": "run scores network callbacks flow fit evaluate".split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}
 

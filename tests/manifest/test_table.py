@@ -77,7 +77,7 @@ def test_what_a_feed_asks_of_a_row():
     assert [made.window(row) for row in range(3)] == [(None, 2.0), (1.0, None), (2.5, 3.0)]
     assert manifest(3).window(0) == (None, None)
     assert made.readable().column("path").to_pylist() == ["p0/0.mp4", "p1/2.mp4"]
-    assert made.readable().history[-1] == ("at least one frame can be read", 2)
+    assert made.readable().history[-1] == ("with frames that can be read", 2)
     assert len(manifest(3).readable()) == 3
 
 

@@ -29,7 +29,7 @@ from cinefeed.sources.layout import Layout, colour_of, layout_of, planes_of
 
 # Decoders that leave out non-reference frames and give the others bit for bit. Never AV1: libdav1d drops wanted ones.
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
-_WORTH_A_SEEK = 4  # frames decoded for nothing that cost as much as a seek (benchmarks/sources.py)
+_WORTH_A_SEEK = 2  # a seek costs as much as one frame of 112 x 112, decoded for nothing
 
 
 class EncodedSource:
