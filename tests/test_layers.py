@@ -21,6 +21,7 @@ FOLDERS = {
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
     "feed": "stats state slots clip workers targets feed".split(),
     "report": "style figures results data page".split(),
+    "testing": "videos checks".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

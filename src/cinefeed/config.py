@@ -16,6 +16,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import tomli_w
 
 from cinefeed.balance import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.clips import Clip, Frame
@@ -66,8 +67,8 @@ class SplitSettings:
             return
         if self.group is None:
             raise SettingError(
-                "group is missing: name the column whose values must not be in two parts (the patient), "
-                "or write group = false where every row stands for itself"
+                "group is missing: name the column whose values must not be in two parts, the patient (--group), "
+                "or write group = false where every row stands for itself (--no-group)"
             )
         _need(0 < self.val < 1, "val", self.val, "a share between 0 and 1")
         _need(0 < self.test < 1, "test", self.test, "a share between 0 and 1")
@@ -149,8 +150,8 @@ class Settings:
 
     >>> settings = parse({"train": {"out": "runs/a"}, "data": {"manifest": "m.parquet", "target": "age",
     ...                   "split": {"group": "patient"}}, "frame": {"height": 64, "width": 64}})
-    >>> settings.clip.frames, settings.sampler
-    (16, Natural())
+    >>> settings.clip.frames, settings.data.split.group
+    (16, 'patient')
     """
 
     data: DataSettings
@@ -177,7 +178,10 @@ def parse(table: Mapping[str, Any]) -> Settings:
     known = [each.name for each in fields(Settings)]
     _known_names(table, known, where="", kind="section")
     values: dict[str, Any] = {}
-    for name in ("clip", "frame", "feed", "train"):
+    plain = {name: _hints(Settings)[name] for name in ("data", "clip", "frame", "feed", "train")}
+    for name, kind in plain.items():  # a misspelt name first: what is missing is often what was misspelt
+        _known_names(table.get(name, _EMPTY), [each.name for each in fields(kind)], where=f"[{name}] ")
+    for name in plain:
         values[name] = _build(_hints(Settings)[name], table.get(name, _EMPTY), section=name)
     values["model"] = _model(table.get("model", _EMPTY))
     values["sampler"] = _named(_SAMPLERS, table.get("sampler", {"name": "Natural"}), section="sampler")
@@ -185,7 +189,6 @@ def parse(table: Mapping[str, Any]) -> Settings:
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         raise SettingError("[[transforms]] must be a list of tables, each headed [[transforms]] and with a name")
     values["transforms"] = tuple(_named(_TRANSFORMS, each, section="transforms") for each in listed)
-    values["data"] = _build(DataSettings, table.get("data", _EMPTY), section="data")
     return Settings(**values)
 
 
@@ -219,8 +222,6 @@ def to_table(settings: Settings) -> dict[str, Any]:
 
 def to_toml(settings: Settings) -> str:
     """Return settings as TOML, every default spelled out."""
-    import tomli_w
-
     return tomli_w.dumps(to_table(settings))
 
 
@@ -262,14 +263,11 @@ def _build(kind: type[Settled], table: Any, *, section: str) -> Settled:
     _known_names(table, [each.name for each in known], where=where)
     values = {}
     for each in known:
-        if each.name in table:
-            hint = _hints(kind)[each.name]
-            nested = isclass(hint) and hint.__module__ == __name__
-            values[each.name] = (
-                _build(hint, table[each.name], section=f"{section}.{each.name}")
-                if nested
-                else _typed(table[each.name], hint, where + each.name)
-            )
+        hint = _hints(kind)[each.name]
+        if isclass(hint) and hint.__module__ == __name__:  # a section within a section says itself what it lacks
+            values[each.name] = _build(hint, table.get(each.name, _EMPTY), section=f"{section}.{each.name}")
+        elif each.name in table:
+            values[each.name] = _typed(table[each.name], hint, where + each.name)
         elif each.default is MISSING and each.default_factory is MISSING:
             raise SettingError(f"{where}{each.name} is missing; give it a value")
     try:

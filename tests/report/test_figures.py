@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -83,7 +85,8 @@ def test_predictions_of_classes(classes):
 
 
 def test_no_figure_is_left_with_pyplot():
-    import sys
-
-    labels_figure([1.0, 2.0], fed=[1.0])
-    assert "matplotlib.pyplot" not in sys.modules
+    script = "import sys; from cinefeed.report.figures import labels_figure; labels_figure([1.0, 2.0], fed=[1.0]); "
+    done = subprocess.run(
+        [sys.executable, "-c", script + "print('matplotlib.pyplot' in sys.modules)"], capture_output=True
+    )
+    assert done.stdout.strip() == b"False", done.stderr

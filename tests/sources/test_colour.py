@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from cinefeed.errors import SourceError
 from cinefeed.sources.base import Planes, planes_to_array
 from cinefeed.sources.colour import Colour, to_pixels
 from cinefeed.sources.layout import colour_of, layout_of, planes_of
@@ -140,6 +141,12 @@ def test_rgb_to_grey_weighs_as_bt601():
     same = np.empty_like(colours)
     to_pixels([colours], Colour(model="rgb"), channels=3, out=same)
     np.testing.assert_array_equal(same, colours)
+
+
+def test_an_array_that_cannot_be_written_in_one_go_is_refused():
+    out = np.empty((4, 4, 2), np.uint8)[..., :1]
+    with pytest.raises(SourceError, match="C-contiguous"):
+        to_pixels([np.zeros((4, 4), np.uint8)], Colour(model="grey"), channels=1, out=out)
 
 
 def test_odd_sizes_keep_chroma_in_place():

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from transform_conformance import check_transform
 
+from cinefeed.testing import check_transform
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
 

@@ -55,7 +55,7 @@ def demo(
     note(f"writing {videos} videos to {folder}")
     with ticking("videos") as tick:
         labels = write_demo(
-            folder, videos=videos, seed=seed, progress=None if tick is None else lambda done: tick(done, videos)
+            folder, videos=videos, seed=seed, progress=None if tick is None else (lambda done: tick(done, videos))
         )
     manifest = Manifest.scan(folder, labels=labels, out=settings.data.manifest)
     note(f"{manifest}\nKeras on {backend}: {device()}")

@@ -12,7 +12,7 @@ from typing import Any
 from cinefeed.errors import MissingExtraError
 from cinefeed.training.run import plain
 
-Tick = Callable[[int, int], object]
+Tick = Callable[[int, int], None]
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 import keras
+import numpy as np
 
 import cinefeed.models
 from cinefeed.config import Settings
@@ -26,14 +27,18 @@ def build_model(settings: Settings, spec: FeedSpec) -> keras.Model:
     for option in options:
         if option not in rest:
             raise SettingError(f"[model: {name}] {option} is not a setting; {did_you_mean(option, rest)}")
-    if spec.padded and "masked" in rest:
-        options.setdefault("masked", True)
     try:
         model = function(spec if first == "spec" else spec.clip_shape, **options)
     except SettingError as error:
         raise SettingError(f"[model: {name}] {error}") from error
     except (TypeError, ValueError) as error:
         raise SettingError(f"[model: {name}] cannot be built with {options}: {error}") from error
+    taken = str(model.inputs[0].dtype)
+    if taken == "float32" and np.dtype(spec.dtype).kind != "f":
+        raise SettingError(
+            f"[model: {name}] takes float32 clips that are scaled already, the feed gives {np.dtype(spec.dtype).name}; "
+            f"add the transform Normalize"
+        )
     wanted = (None, len(spec.classes) if spec.task == "multiclass" else 1)
     if tuple(model.output_shape) != wanted or (first != "spec" and spec.task != "regression"):
         raise SettingError(

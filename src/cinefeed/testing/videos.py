@@ -1,4 +1,4 @@
-"""Public conformance checks, and videos that carry their frame number in their pixels, so that identity is provable.
+"""Videos that carry their frame number in their pixels, so that identity is provable.
 
 write_video("cine.mp4", numbered_frames(50), gop=12, b_frames=2)
 with cinefeed.open_source("cine.mp4") as source:
@@ -6,7 +6,7 @@ with cinefeed.open_source("cine.mp4") as source:
     assert [read_number(frame) for frame in source.read([49, 0, 7])] == [49, 0, 7]
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,6 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
-
-from cinefeed.errors import SourceError
-from cinefeed.sources.base import Source, planes_to_array
 
 _BITS, _ACROSS = 16, 4  # 4 x 4 blocks, the lowest bit first: they outlive any usual compression
 _DARK, _BRIGHT = 40, 215
@@ -108,81 +105,3 @@ _DEFAULTS: dict[str, dict[str, str]] = {
     "mpeg2video": {"threads": "1", "qscale": "3", "sc_threshold": "1000000000"},
     "vp9": {"threads": "1", "deadline": "realtime", "cpu-used": "8"},
 }
-
-
-def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, seed: int = 0) -> None:
-    """Check that a source keeps its promises; `reopen` returns the same file opened anew, for two checks more.
-
-    Length and facts agree; frames asked for in any order, repeated, reversed or one by one equal those of one read in
-    order; an index out of range and a closed source raise SourceError; planes fit the facts. A source of more than
-    200 frames is checked on 200 of them in a row. The source is closed at the end. Raises AssertionError, which says
-    what is wrong.
-    """
-    facts = source.facts
-    _must(len(source) == facts.times.count > 0, f"len() is {len(source)}, facts.times.count {facts.times.count}")
-    rng = np.random.Generator(np.random.Philox(key=seed))
-    count = min(len(source), 200)
-    start = int(rng.integers(0, len(source) - count + 1))
-    whole = source.read(range(start, start + count))
-    channels = whole.shape[-1]
-    _must(
-        whole.shape == (count, facts.height, facts.width, channels) and channels in (1, 3),
-        f"read gives {whole.shape}, the facts say {count} frames of {facts.height} x {facts.width}",
-    )
-    _must(whole.dtype in (np.uint8, np.uint16, np.float32), f"read gives {whole.dtype}")
-    for name, numbers in _requests(count, rng):
-        got = source.read([start + number for number in numbers])
-        _must(got.shape == (len(numbers), *whole.shape[1:]), f"{name}: {len(numbers)} frames asked, {got.shape} given")
-        for place, number in enumerate(numbers):
-            same = np.array_equal(got[place], whole[number], equal_nan=whole.dtype == np.float32)
-            _must(same, f"{name}: frame {start + number} differs from the one read in order")
-    _check_planes(source, whole[:2], start=start)
-    for wrong in ([len(source)], [-1], [0, len(source) + 5]):
-        _must(_refuses(source, wrong), f"index {wrong} of {len(source)} frames does not raise SourceError")
-    source.close()
-    source.close()
-    _must(_refuses(source, [0]), "a closed source does not raise SourceError")
-    if reopen is not None:
-        with reopen() as again:
-            same = np.array_equal(again.read([start + count - 1])[0], whole[-1], equal_nan=whole.dtype == np.float32)
-            _must(same, f"frame {start + count - 1} differs after opening again")
-        _must(_refuses(again, [0]), "leaving `with` does not close the source")
-
-
-def _requests(count: int, rng: np.random.Generator) -> list[tuple[str, list[int]]]:
-    last = count - 1
-    return [
-        ("first", [0]),
-        ("last", [last]),
-        ("none", []),
-        ("reversed", list(range(last, max(last - 20, -1), -1))),
-        ("repeated", [last // 2] * 3 + [0, 0]),
-        ("strided", list(range(0, count, 3))[:20]),
-        *((f"random {i}", rng.integers(0, count, 8).tolist()) for i in range(4)),
-        *((f"single {i}", [int(rng.integers(0, count))]) for i in range(4)),
-    ]
-
-
-def _check_planes(source: Source, frames: NDArray[Any], *, start: int) -> None:
-    facts, planes = source.facts, source.planes(range(start, start + len(frames)))
-    _must(len(planes.frames) == len(frames), "planes gives another number of frames than asked")
-    expected = {"grey": 1, "yuv": 3, "rgb": 1}[planes.colour.model]
-    stored = (facts.width, facts.height) if facts.rotation % 180 else (facts.height, facts.width)
-    for parts in planes.frames:
-        _must(len(parts) == expected, f"a {planes.colour.model} frame has {len(parts)} planes, not {expected}")
-        _must(parts[0].shape[:2] == stored, f"the first plane is {parts[0].shape}, the facts say {stored} as stored")
-    array = planes_to_array(planes, channels=frames.shape[-1], height=facts.height, width=facts.width)
-    _must(np.array_equal(array, frames, equal_nan=array.dtype == np.float32), "planes and read disagree")
-
-
-def _refuses(source: Source, indices: list[int]) -> bool:
-    try:
-        source.read(indices)
-    except SourceError:
-        return True
-    return False
-
-
-def _must(holds: bool, message: str) -> None:
-    if not holds:
-        raise AssertionError(message)

@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cinefeed.clips import Clip, Frame
+from cinefeed.errors import TableError
+from cinefeed.feed.feed import Feed
+from cinefeed.manifest.table import Manifest
+from cinefeed.training.flow import keep_flow, sheet, usable_rows
+from cinefeed.transforms.intensity import Normalize
+
+
+def feed_of(manifest, **changes):
+    settings = {"target": "sick", "clip": Clip(frames=4), "frame": Frame(height=8, width=8, channels=1), "workers": 0}
+    return Feed(manifest, **{**settings, **changes})
+
+
+def probed(errors, frames):
+    names = [f"{row}.npy" for row in range(len(errors))]
+    table = pa.table(
+        {"path": names, "error": pa.array(errors, pa.string()), "num_frames": pa.array(frames, pa.int32())}
+    )
+    return Manifest.from_table(table)
+
+
+def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
+    rows, failures = usable_rows(probed([None, "breaks after 3", "no video"], [9, 3, None]))
+    assert rows.column("path").to_pylist() == ["0.npy", "1.npy"]
+    assert [each["error"] for each in failures] == ["breaks after 3", "no video"]
+    assert rows.history[-1] == ("with frames that can be read", 2)
+    with pytest.raises(TableError, match=r"none of 1 rows has a frame .* 0.npy: no video"):
+        usable_rows(probed(["no video"], [None]))
+
+
+def test_rows_that_were_never_probed_are_taken_as_they_are(manifest):
+    assert usable_rows(manifest) == (manifest, [])
+
+
+def test_what_a_page_shows_is_kept(manifest, tmp_path):
+    feed = feed_of(manifest)
+    keep_flow(tmp_path, feed=feed, counts=[("rows", 11)], failures=[{"id": "a", "path": "a", "error": "e"}])
+    labels = json.loads((tmp_path / "labels.json").read_text())
+    assert labels["classes"] == ["no", "yes"]
+    assert sorted(labels["raw"]) == sorted(labels["fed"])
+    assert json.loads((tmp_path / "flow.json").read_text()) == [["rows", 11]]
+    assert json.loads((tmp_path / "failures.json").read_text())[0]["error"] == "e"
+
+
+def test_clips_of_a_sheet_are_bytes_with_captions(manifest):
+    clips, captions = sheet(feed_of(manifest), clips=3)
+    assert (clips.dtype, clips.shape) == (np.uint8, (3, 4, 8, 8, 1))
+    assert all(caption.endswith((" · no", " · yes")) for caption in captions)
+    stretched, captions = sheet(feed_of(manifest, target="age", transforms=[Normalize()]), clips=3)
+    assert stretched.dtype == np.uint8
+    assert stretched.max() == 255
+    assert sheet(feed_of(manifest, target=None), clips=1)[1][0].count("·") == 0

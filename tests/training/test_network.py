@@ -1,0 +1,82 @@
+import keras
+import numpy as np
+import pytest
+
+from cinefeed.config import parse
+from cinefeed.errors import SettingError
+from cinefeed.feed.targets import FeedSpec
+from cinefeed.training.network import build_model, compile_model, loss_for
+
+
+def settings_for(*, train=None, model=None):
+    return parse(
+        {
+            "data": {"manifest": "m", "target": "y", "split": {"group": False}},
+            "frame": {"height": 70, "width": 70, "channels": 1},
+            "model": model or {},
+            "train": {"out": "unused", **(train or {})},
+        }
+    )
+
+
+def spec_for(task="regression", *, dtype="uint8", padded=False, classes=()):
+    return FeedSpec(
+        clip_shape=(3, 70, 70, 1),
+        dtype=np.dtype(dtype),
+        batch_size=2,
+        target="y",
+        task=task,
+        classes=classes,
+        target_mean=60.0,
+        target_scale=10.0,
+        padded=padded,
+    )
+
+
+def test_the_seed_of_the_feed_is_the_models():
+    first, again = build_model(settings_for(), spec_for()), build_model(settings_for(), spec_for())
+    other = build_model(settings_for(model={"seed": 5}), spec_for())
+    same = [np.array_equal(a, b) for a, b in zip(first.get_weights(), again.get_weights(), strict=True)]
+    assert all(same)
+    assert not all(np.array_equal(a, b) for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
+
+
+def test_padded_clips_bring_their_validity():
+    assert [each.name for each in build_model(settings_for(), spec_for()).inputs] == ["clips"]
+    assert {each.name for each in build_model(settings_for(), spec_for(padded=True)).inputs} == {"clips", "valid"}
+
+
+def test_the_reference_network_is_for_scaled_regressions():
+    settings = settings_for(model={"name": "reference_cnn_lstm"})
+    assert build_model(settings, spec_for(dtype="float32")).output_shape == (None, 1)
+    with pytest.raises(SettingError, match=r"takes float32 clips .* the feed gives uint8; add the transform Normalize"):
+        build_model(settings, spec_for())
+    with pytest.raises(SettingError, match=r"cannot serve the task 'binary'"):
+        build_model(settings, spec_for("binary", dtype="float32", classes=("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "loss"),
+    [
+        ("regression", (), keras.losses.MeanSquaredError),
+        ("binary", ("a", "b"), keras.losses.BinaryCrossentropy),
+        ("multiclass", ("a", "b", "c"), keras.losses.SparseCategoricalCrossentropy),
+    ],
+)
+def test_the_loss_follows_the_task(task, classes, loss):
+    assert isinstance(loss_for(settings_for(), spec_for(task, classes=classes)), loss)
+
+
+def test_huber_is_linear_beyond_one_scale():
+    loss = loss_for(settings_for(train={"loss": "huber"}), spec_for())
+    errors = np.array([5.0, 20.0, 30.0], np.float32)
+    values = [float(loss(np.zeros((1, 1), np.float32), error.reshape(1, 1))) for error in errors]
+    assert values == pytest.approx([12.5, 150.0, 250.0])
+
+
+def test_a_cosine_falls_to_nothing():
+    model = build_model(settings_for(), spec_for())
+    compile_model(model, settings_for(train={"schedule": "cosine"}), spec_for(), steps=10)
+    rate = model.optimizer._learning_rate
+    assert float(rate(0)) == pytest.approx(1e-3)
+    assert float(rate(10)) == pytest.approx(0.0, abs=1e-9)

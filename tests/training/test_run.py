@@ -1,0 +1,55 @@
+import json
+
+import numpy as np
+import pytest
+
+from cinefeed.errors import SettingError
+from cinefeed.training.run import check_out, clear, device, plain, read_run, versions, write_atomically, write_json
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "data.json"
+    write_json(path, {"a": 1})
+
+    def broken(partial):
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, broken)
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["data.json"]
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"r2": float("nan"), "n": np.int64(3), "x": np.array([1.5, np.inf]), "t": (1,)})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"r2": None, "n": 3, "x": [1.5, None], "t": [1]}
+    assert plain(np.float32(0.5)) == 0.5
+
+
+def test_a_new_folder_is_not_created_by_looking(tmp_path):
+    folder = check_out(tmp_path / "runs" / "x")
+    assert not folder.parent.exists()
+    clear(folder)
+    assert folder.is_dir()
+    check_out(folder)
+
+
+def test_clearing_takes_only_a_runs_own_files(tmp_path):
+    for name in ("settings.toml", "run.json", "notes.md"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(SettingError, match="finished run"):
+        check_out(tmp_path)
+    clear(check_out(tmp_path, overwrite=True))
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.md"]
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(SettingError, match=r"is no run folder: settings.toml, spec.json"):
+        read_run(tmp_path)
+
+
+def test_versions_and_device():
+    found = versions()
+    assert {"cinefeed", "python", "numpy", "keras", "backend", "device", found["backend"]} <= set(found)
+    assert found["device"] == device() != ""
