@@ -1,11 +1,11 @@
 """Who does the work: threads, or the caller itself, behind the interface of `concurrent.futures`."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from cinefeed.errors import SettingError
+from cinefeed.manifest.scan import usable_cores
 
 Backend = Literal["thread"]
 
@@ -23,13 +23,6 @@ class _Inline(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def count_workers(workers: Any) -> int:

@@ -251,6 +251,11 @@ def _probe_all(
     return pa.concat_tables([*tables, pa.Table.from_pylist(batch, schema)])
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _probe_in_parallel(files: Any, *, root: Path, verify: Verify, workers: int | None) -> Iterator[dict[str, Any]]:
     """Yield the row of each file as it is done, in any order. Threads scale, since FFmpeg works without the GIL."""
 
@@ -261,7 +266,7 @@ def _probe_in_parallel(files: Any, *, root: Path, verify: Verify, workers: int |
         except (SourceError, OSError) as error:
             return row | {"num_frames": 0, "error": str(error)}
 
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workers = workers or usable_cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-scan")
     running: set[Future[dict[str, Any]]] = set()
     try:
