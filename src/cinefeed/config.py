@@ -78,11 +78,15 @@ class SplitSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSettings:
-    """Which manifest, which of its rows, and the label column to learn."""
+    """Which manifest, which of its rows, and the label column to learn.
+
+    Rows without a label are an error, or left out, and counted, with `missing = "drop"`.
+    """
 
     manifest: str
     target: str
     where: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+    missing: Literal["error", "drop"] = "error"
     task: Literal["regression", "binary", "multiclass"] | None = None
     classes: tuple[str, ...] | None = None
     split: SplitSettings
@@ -133,7 +137,7 @@ class TrainSettings:
     patience: int = 10
     reduce_lr_patience: int = 4
     reduce_lr_factor: float = 0.5
-    f1_zero_patience: int = 5
+    f1_zero_patience: int = 10
 
     def __post_init__(self) -> None:
         _need(self.epochs >= 1, "epochs", self.epochs, "at least 1")

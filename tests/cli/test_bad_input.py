@@ -66,6 +66,10 @@ def test_labels_that_are_missing(cinefeed, videos, tmp_path):
     done = cinefeed("train", out, *FLOW, "--target", "age", "--out", run)
     refused(done, code=1, words=["has no 'age' label", ".npy"])
     assert not run.exists()
+    parts = ["--val", 0.2, "--test", 0.3]
+    done = cinefeed("train", out, *FLOW, "--target", "age", "--out", run, "--drop-missing", *parts)
+    assert done.code == 0, done.err
+    assert "with a 'age' label" in (run / "flow.json").read_text()
 
 
 def test_a_class_with_one_patient(cinefeed, videos, tmp_path):

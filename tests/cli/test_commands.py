@@ -10,9 +10,6 @@ import cinefeed as package
 from cinefeed.cli.show import choose_backend
 from cinefeed.config import read_settings
 
-# Keras 3.15 saving torch weights with NumPy 2.4; nothing a user can act on
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
 SMALL = "--frame 16x16x1 --frames 3 --batch-size 3 --workers 0 --val 0.2 --test 0.3".split()
 
 

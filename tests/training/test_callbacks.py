@@ -10,9 +10,6 @@ from cinefeed.metrics import regression_metrics
 from cinefeed.training import callbacks as module
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WholeSetMetrics, mode_of
 
-# Keras 3.15 saving torch weights with NumPy 2.4; nothing a user can act on
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
 
 @pytest.fixture
 def feed(manifest):

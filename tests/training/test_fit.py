@@ -17,9 +17,6 @@ from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.fit import train
 from cinefeed.training.run import read_run
 
-# Keras 3.15 saving torch weights with NumPy 2.4; nothing a user can act on
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
 RUN_FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json history.csv "
     "best.weights.h5 predictions.parquet metrics.json feed_stats.json failures.json run.json"

@@ -28,6 +28,7 @@ class Flow:
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options given here win.")] = None
     target: Annotated[str | None, typer.Option(help="Label column to learn.")] = None
     where: Where = None
+    drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows without a label.")] = False
     task: Annotated[str | None, typer.Option(help="regression, binary, multiclass; by default as the labels are.")] = (
         None
     )
@@ -74,6 +75,7 @@ class Flow:
                 "manifest": None if self.manifest is None else str(self.manifest),
                 "target": self.target,
                 "where": where_table(self.where or []),
+                "missing": "drop" if self.drop_missing else None,
                 "task": self.task,
                 "classes": None if self.classes is None else self.classes.split(","),
                 "split": split,

@@ -16,9 +16,16 @@ _SHEET_CLIPS = 8
 
 
 def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
-    """Return the rows that `[data.where]` names."""
-    for column, values in settings.data.where.items():
+    """Return the rows that `[data.where]` names, and with `missing = "drop"` those of them that have a label."""
+    data = settings.data
+    for column, values in data.where.items():
         manifest = manifest.where(column, list(values))
+    if data.missing == "drop" and data.target:
+        labelled = np.flatnonzero(~np.asarray(manifest.column(data.target).is_null(nan_is_null=True)))
+        if len(labelled) == 0:
+            raise TableError(f"none of {len(manifest)} rows has a {data.target!r} label; look at the label table")
+        if len(labelled) < len(manifest):
+            manifest = manifest.take(labelled, step=f"with a {data.target!r} label")
     return manifest
 
 
