@@ -1,6 +1,6 @@
 """The feed against torch's DataLoader + torchcodec + grid_sample: the same clips, sizes, angles and shifts.
 
-Run: python -m benchmarks.whole_path [--data ../shared/data/pocus] [--clips 154] [--runs 5] [--json out.json]
+Run: python -m benchmarks.whole_path [--data ../shared/data/pocus] [--passes 4] [--runs 5] [--json out.json]
 It needs torchcodec (pip install --no-deps torchcodec==0.13.0) and FFmpeg's libraries.
 
 Three things are timed in one process, turn by turn, and the medians of their clips a second are compared:
@@ -47,25 +47,26 @@ def make_feed(manifest: cf.Manifest, workers: int) -> cf.Feed:
     )
 
 
-def draws_of(feed: cf.Feed, epoch: int) -> list[tuple[int, np.ndarray]]:
-    """Return the row and the frames of every draw of an epoch, as the feed takes them."""
+def draws_of(feed: cf.Feed, epochs: range) -> list[tuple[int, np.ndarray]]:
+    """Return the row and the frames of every draw of some epochs, as the feed takes them."""
     draws = []
-    for position, row in enumerate(feed.plan(epoch=epoch).rows):
-        facts = feed.manifest.facts(int(row))
-        rng = rng_for(feed.seed, stage=Stage.CLIP, epoch=epoch, position=position)
-        draws.append((int(row), feed.clip.select(facts.times, rng=rng)[0]))
+    for epoch in epochs:
+        for position, row in enumerate(feed.plan(epoch=epoch).rows):
+            facts = feed.manifest.facts(int(row))
+            rng = rng_for(feed.seed, stage=Stage.CLIP, epoch=epoch, position=position)
+            draws.append((int(row), feed.clip.select(facts.times, rng=rng)[0]))
     return draws
 
 
-def decode_alone(feed: cf.Feed, epoch: int, workers: int) -> int:
-    """Decode the epoch's frames, leaving the planes untouched."""
+def decode_alone(feed: cf.Feed, epochs: range, workers: int) -> int:
+    """Decode the epochs' frames, leaving the planes untouched."""
 
     def decode(draw: tuple[int, np.ndarray]) -> None:
         row, indices = draw
         with cf.open_source(feed.manifest.path_of(row), channels=1, facts=feed.manifest.facts(row)) as source:
             source.planes(indices)
 
-    draws = draws_of(feed, epoch)
+    draws = draws_of(feed, epochs)
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(decode, draws):
             pass
@@ -75,9 +76,9 @@ def decode_alone(feed: cf.Feed, epoch: int, workers: int) -> int:
 class Peer(Dataset):
     """The same draws through torchcodec and grid_sample."""
 
-    def __init__(self, feed: cf.Feed, epoch: int, *, resize: bool) -> None:
+    def __init__(self, feed: cf.Feed, epochs: range, *, resize: bool) -> None:
         self.draws = []
-        for row, indices in draws_of(feed, epoch):
+        for row, indices in draws_of(feed, epochs):
             facts = feed.manifest.facts(row)
             self.draws.append((str(feed.manifest.path_of(row)), indices.tolist(), facts.height, facts.width))
         self.resize = resize
@@ -114,16 +115,16 @@ class Peer(Dataset):
         return F.grid_sample(grey, grid, align_corners=False).round().to(torch.uint8)[:, 0]
 
 
-def run_peer(feed: cf.Feed, epoch: int, workers: int, *, resize: bool) -> int:
-    """Run an epoch of the peer."""
-    loader = DataLoader(Peer(feed, epoch, resize=resize), batch_size=BATCH, num_workers=workers)
+def run_peer(feed: cf.Feed, epochs: range, workers: int, *, resize: bool) -> int:
+    """Run the peer, as one long epoch: its workers start once, and few batches are left for one alone at the end."""
+    loader = DataLoader(Peer(feed, epochs, resize=resize), batch_size=BATCH, num_workers=workers)
     return sum(len(batch) for batch in loader)
 
 
-def run_feed(feed: cf.Feed, epoch: int) -> int:
-    """Run an epoch of the feed."""
-    feed.set_epoch(epoch)
-    return sum(len(batch.ids) for batch in feed)
+def run_feed(feed: cf.Feed, epochs: range) -> int:
+    """Run the feed."""
+    feed.set_epoch(epochs[0])
+    return sum(len(batch.ids) for _ in epochs for batch in feed)
 
 
 def main() -> None:
@@ -131,24 +132,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pocus"))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--passes", type=int, default=4, help="times that each contestant goes over the data a run")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     manifest = cf.Manifest.scan(options.data).readable()
     feed = make_feed(manifest, options.workers)
-    run_feed(feed, 0)  # compiles the kernels, warms the disk's cache
-    contestants: dict[str, Callable[[int], int]] = {
-        "decode alone": lambda epoch: decode_alone(feed, epoch, options.workers),
-        "feed": lambda epoch: run_feed(feed, epoch),
-        "peer, its own resize": lambda epoch: run_peer(feed, epoch, options.workers, resize=True),
-        "peer, full size": lambda epoch: run_peer(feed, epoch, options.workers, resize=False),
+    run_feed(feed, range(1))  # compiles the kernels, warms the disk's cache
+    contestants: dict[str, Callable[[range], int]] = {
+        "decode alone": lambda epochs: decode_alone(feed, epochs, options.workers),
+        "feed": lambda epochs: run_feed(feed, epochs),
+        "peer, its own resize": lambda epochs: run_peer(feed, epochs, options.workers, resize=True),
+        "peer, full size": lambda epochs: run_peer(feed, epochs, options.workers, resize=False),
     }
     rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for epoch in range(options.runs):
+    for run in range(options.runs):
+        epochs = range(run * options.passes, (run + 1) * options.passes)
         for name, contestant in contestants.items():
             began = time.perf_counter()
-            clips = contestant(epoch)
+            clips = contestant(epochs)
             rates[name].append(clips / (time.perf_counter() - began))
     medians = {name: statistics.median(each) for name, each in rates.items()}
     peer = max(medians["peer, its own resize"], medians["peer, full size"])
