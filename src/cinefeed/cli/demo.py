@@ -40,7 +40,7 @@ def demo_table(out: Path, *, epochs: int, seed: int) -> dict[str, Any]:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for videos, manifest and run.")] = Path("demo"),
     videos: Annotated[int, typer.Option(help="How many videos to write.")] = 800,
-    epochs: Annotated[int, typer.Option(help="Of training.")] = 28,
+    epochs: Annotated[int, typer.Option(help="Of training.")] = 22,
     seed: Annotated[int, typer.Option(help="Of the videos, the split and the training.")] = 7,
     overwrite: Overwrite = False,
     as_json: Json = False,

@@ -4,7 +4,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -134,6 +134,7 @@ class Feed:
             manifest=manifest, clip=clip, compose=compose, channels=frame.channels, seed=seed, meter=self._meter
         )
         self._slots = Slots((batch_size, *self.spec.clip_shape), dtype=self.spec.dtype)
+        self._compiled = False
         self._epoch = 0
         self._start = 0  # the batch that the next iterator starts at
         self._handed = 0  # batches of the epoch that were handed out
@@ -238,9 +239,16 @@ class Feed:
             ids=np.array(self._ids.take(rows).to_pylist(), dtype=np.str_),
             valid=valid,
         )
-        draws = [Draw(int(row), epoch, start + i) for i, row in enumerate(rows)]
-        make = self._maker.make
-        return _Job(batch, [executor.submit(make, draw, clips[i], valid[i]) for i, draw in enumerate(draws)])
+        made: list[Future[None]] = []
+        for i, row in enumerate(rows):
+            draw = Draw(int(row), epoch, start + i)
+            made.append(executor.submit(self._maker.make, draw, clips[i], valid[i]))
+            if (
+                not self._compiled
+            ):  # the first clip compiles the kernels, or loads them: one worker does, the others wait
+                wait(made)
+                self._compiled = True
+        return _Job(batch, made)
 
     def evaluation(self, part: Manifest, *, labelled: bool = True) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.

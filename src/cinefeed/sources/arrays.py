@@ -1,5 +1,6 @@
 """NumPy files, through a memory map: only the frames asked for are read, and no pickle ever is."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from tokenize import TokenError
@@ -15,6 +16,9 @@ from cinefeed.errors import SourceError
 from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
 
+# NumPy parses a header with ast, which in CPython 3.11 counts its depth for all threads at once: two of them at work
+# have raised "SystemError: AST constructor recursion depth mismatch" in a test run.
+_ONE_HEADER_AT_A_TIME = threading.Lock()
 _BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16, np.dtype(np.float32): 32}
 
 
@@ -126,5 +130,6 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"format version {version} has named fields, which no video has")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    with _ONE_HEADER_AT_A_TIME:
+        shape, fortran, dtype = read(file)
     return shape, fortran, dtype
