@@ -1,4 +1,10 @@
 import builtins
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
 
 import cinefeed.errors as errors
 
@@ -28,3 +34,18 @@ def test_a_missing_extra_says_how_to_install_it():
 def test_did_you_mean():
     assert errors.did_you_mean("hight", ["height", "width"]) == "did you mean 'height'?"
     assert errors.did_you_mean("x", []) == "there are none"
+
+
+@pytest.mark.parametrize("module", ["cinefeed.models", "cinefeed.adapters.keras"])
+def test_a_missing_backend_says_how_to_choose_another(module):
+    script = f"import {module}"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+    )
+    if importlib.util.find_spec("tensorflow") is None:
+        assert "KERAS_BACKEND=torch" in done.stderr.splitlines()[-1]
+    else:
+        assert done.returncode == 0

@@ -67,8 +67,16 @@ class TrainingError(CinefeedError, RuntimeError):
 class MissingExtraError(CinefeedError, ImportError):
     """An optional package is not installed."""
 
-    def __init__(self, package: str, *, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'cinefeed[{extra}]'")
+    def __init__(self, package: str, *, extra: str, hint: str = "") -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'cinefeed[{extra}]'{hint}")
+
+
+def keras_missing(error: ImportError) -> MissingExtraError:
+    """Return what to say where Keras cannot be imported: it is not there, or the backend that it was told to use."""
+    if error.name in (None, "keras"):
+        return MissingExtraError("keras", extra="keras")
+    hint = f", and set KERAS_BACKEND=torch in the environment (or jax): without it, Keras takes {error.name}"
+    return MissingExtraError(f"Keras' backend {error.name}", extra="keras,torch", hint=hint)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cinefeed.errors import MissingExtraError
+from cinefeed.errors import keras_missing
 from cinefeed.feed.feed import Batch, Feed
 
 try:
     import keras
 except ImportError as error:
-    raise MissingExtraError("keras", extra="keras") from error
+    raise keras_missing(error) from error
 
 
 class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
