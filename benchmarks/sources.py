@@ -1,6 +1,6 @@
 """How fast clips are read, one thread: decoding alone, EncodedSource.planes, and torchcodec where it is installed.
 
-    python benchmarks/sources.py ../shared/data/pocus --clips 60
+    python -m benchmarks.sources ../shared/data/pocus --clips 60
 
 Decoding alone opens, seeks, skips and stops as the source does, with bare PyAV, and leaves the frames untouched.
 Each round reads the same clips with every reader; the table gives medians over rounds, milliseconds a clip.
@@ -91,7 +91,7 @@ def torchcodec_reader() -> Reader | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("../shared/data/pocus"))
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--frames", type=int, default=16)

@@ -24,11 +24,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchcodec.decoders import VideoDecoder
-from torchcodec.transforms import Resize
 
 import cinefeed as cf
 from cinefeed.rng import Stage, rng_for
+
+try:
+    from torchcodec.decoders import VideoDecoder
+    from torchcodec.transforms import Resize
+except (ImportError, RuntimeError, OSError) as error:
+    raise SystemExit(f"the peer is missing ({type(error).__name__}); see the head of {__file__}") from error
 
 SIDE, FRAMES, STRIDE, DEGREES, PIXELS, BATCH = 112, 16, 2, 25.0, 15.0, 16
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)

@@ -88,16 +88,13 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
 
 def probe_encoded(path: Path, *, verify: Verify = "decode") -> Facts:
     """Return the facts of an encoded video; see `cinefeed.sources.open.probe`."""
-    seen = None
-    with opened(path) as (container, stream):
-        if verify == "packets":
-            seen = _pass_over_packets(container, stream)
-    if seen is None or seen.in_doubt or seen.first is None:
+    if verify == "packets":
         with opened(path) as (container, stream):
-            seen = _pass_over_frames(container, stream)
-            return _facts(path, container, stream, seen)
+            seen = _pass_over_packets(container, stream)
+            if not seen.in_doubt and seen.first is not None:
+                return _facts(path, container, stream, seen)
     with opened(path) as (container, stream):
-        return _facts(path, container, stream, seen)
+        return _facts(path, container, stream, _pass_over_frames(container, stream))
 
 
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen:
