@@ -80,6 +80,10 @@ def test_import_loads_no_framework():
     assert loaded_frameworks("import cinefeed; cinefeed.Feed; cinefeed.Manifest; cinefeed.Clip") == set()
 
 
+def test_the_torch_adapter_needs_no_keras():
+    assert not loaded_frameworks("import cinefeed.adapters.torch") & {"keras", "jax"}
+
+
 def test_a_loaded_framework_is_found():
     assert loaded_frameworks("import cinefeed, rich") == {"rich"}
 
