@@ -125,7 +125,7 @@ class Natural(Sampler):
     shuffle: bool = True
 
     @property
-    def length(self) -> Length:  # type: ignore[override]
+    def length(self) -> Length:  # type: ignore[override]  # a field elsewhere, fixed here
         """Always the natural one."""
         return "natural"
 
