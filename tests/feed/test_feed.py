@@ -1,6 +1,7 @@
 import gc
 import hashlib
 import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -279,10 +280,48 @@ def test_no_rows(manifest):
 
 
 def test_ctrl_c_ends_at_once_and_leaves_no_thread(manifest):
-    before = threading.active_count()
+    gc.collect()  # feeds of other tests
+    before = set(threading.enumerate())
     feed = make(manifest)
     with pytest.raises(KeyboardInterrupt):
         for _ in feed:
             raise KeyboardInterrupt
     gc.collect()
+    assert set(threading.enumerate()) <= before
+
+
+def test_an_epoch_begins_with_what_was_made_at_the_end_of_the_one_before(manifest):
+    feed = make(manifest, workers=2)
+    expected = [[feed.batch(index, epoch=epoch) for index in range(len(feed))] for epoch in range(3)]
+    for epoch in range(3):
+        found = list(feed)
+        assert feed._crew is not None
+        assert len(feed._crew.pending) > 0
+        assert feed._crew.epoch == epoch + 1
+        for got, want in zip(found, expected[epoch], strict=True):
+            np.testing.assert_array_equal(got.clips, want.clips)
+    begun = feed._crew.executor
+    feed.set_epoch(0)
+    assert feed._crew is None
+    with pytest.raises(RuntimeError, match="shutdown"):
+        begun.submit(len, "")
+    np.testing.assert_array_equal(next(iter(feed)).clips, expected[0][0].clips)
+
+
+def test_an_evaluation_begins_nothing_past_its_end(manifest):
+    feed = make(manifest, workers=2).evaluation(manifest)
+    list(feed)
+    assert feed._crew is None
+
+
+def test_the_workers_end_with_the_feed(manifest):
+    before = threading.active_count()
+    feed = make(manifest, workers=2)
+    list(feed)
+    assert threading.active_count() == before + 2
+    del feed
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == before

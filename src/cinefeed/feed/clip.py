@@ -67,7 +67,6 @@ class ClipMaker:
             self.compose.render(planes, out, parameters)
         out[~valid] = 0
         self.meter.add(
-            clips=1,
             bytes=out.nbytes,
             read_seconds=opened - began,
             decode_seconds=decoded - opened,

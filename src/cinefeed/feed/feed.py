@@ -51,6 +51,22 @@ class _Job(NamedTuple):
         return self.batch
 
 
+@dataclass
+class _Crew:
+    """The workers, and the batches that they have begun; the next to begin is (epoch, index)."""
+
+    executor: Executor
+    epoch: int
+    index: int
+    pending: deque[_Job] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, self.executor.shutdown, wait=False, cancel_futures=True)
+
+    def stop(self) -> None:
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
 class Feed:
     """Feeds the videos of a manifest as batches: drawn by a sampler, cut to clips, transformed, in a fixed order.
 
@@ -61,7 +77,8 @@ class Feed:
     task: "regression", "binary" or "multiclass"; by default numbers are a regression, text and booleans are classes.
     classes: names in the order of their numbers; sorted by default. The second of two is the positive one.
     workers: threads that make clips; 0 makes them in the caller; "auto" is one a core.
-    prefetch: batches made ahead of the one in use.
+    prefetch: batches made ahead of the one in use; at an epoch's end they are the next epoch's, so that it begins
+    without a wait. The workers rest between epochs, and end with the feed.
     drop_last: leave out a last batch that is not full.
 
     >>> import cinefeed as cf, numpy as np, tempfile, pathlib, pyarrow as pa
@@ -138,8 +155,10 @@ class Feed:
         self._epoch = 0
         self._start = 0  # the batch that the next iterator starts at
         self._handed = 0  # batches of the epoch that were handed out
-        self._planned: tuple[int, Plan] | None = None
+        self._plans: dict[int, Plan] = {}
         self._running: weakref.ref[Generator[Batch]] | None = None
+        self._crew: _Crew | None = None  # between two epochs
+        self._goes_on = self.workers > 0  # into the next epoch, as training does; an evaluation may be the only one
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -161,10 +180,11 @@ class Feed:
     def plan(self, *, epoch: int | None = None) -> Plan:
         """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
         epoch = self._epoch if epoch is None else epoch
-        if self._planned is None or self._planned[0] != epoch:
-            plan = self.sampler.plan(self.labels, seed=self.seed, epoch=epoch, batch_size=self.batch_size)
-            self._planned = (epoch, plan)
-        return self._planned[1]
+        if epoch not in self._plans:
+            while len(self._plans) > 1:  # two are in use where one epoch ends and the next begins
+                del self._plans[next(iter(self._plans))]
+            self._plans[epoch] = self.sampler.plan(self.labels, seed=self.seed, epoch=epoch, batch_size=self.batch_size)
+        return self._plans[epoch]
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
@@ -189,43 +209,59 @@ class Feed:
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches of the current epoch, made ahead by the workers. It closes an iterator still open."""
-        self._close()
+        self._close_running()
         running = self._run(self._epoch, self._start)
         self._start, self._handed = 0, self._start
         self._running = weakref.ref(running)
         return running
 
     def _close(self) -> None:
+        self._close_running()
+        if self._crew is not None:
+            self._crew.stop()
+            self._crew = None
+
+    def _close_running(self) -> None:
         running = None if self._running is None else self._running()
         if running is not None:
             running.close()
         self._running = None
 
     def _run(self, epoch: int, start: int) -> Generator[Batch]:
-        indices = iter(range(start, self._count(self.plan(epoch=epoch))))
-        # Enough clips on the way that no worker is idle while a small batch is handed over.
-        ahead = max(self.prefetch, -(-2 * self.workers // self.batch_size)) if self.workers else 0
-        executor = start_workers(self.workers)
-        pending: deque[_Job] = deque()
+        count = self._count(self.plan(epoch=epoch))
+        crew, self._crew = self._crew or _Crew(start_workers(self.workers), epoch, start), None
         mark = time.perf_counter()
         try:
-            while True:
+            for _ in range(start, count):
                 asked = time.perf_counter()
-                while len(pending) <= ahead and (index := next(indices, None)) is not None:
-                    pending.append(self._submit(index, epoch, executor))
-                if not pending:
-                    break
-                batch = pending.popleft().finish()
+                self._fill(crew, epoch)
+                batch = crew.pending.popleft().finish()
                 self._handed += 1
                 now = time.perf_counter()
-                self._meter.add(batches=1, wait_seconds=now - asked, elapsed_seconds=now - mark)
+                self._meter.add(batches=1, clips=len(batch.ids), wait_seconds=now - asked, elapsed_seconds=now - mark)
                 mark = now
                 yield batch
                 del batch  # or its slot could not come back while the next one is waited for
             if self._epoch == epoch:
                 self._epoch, self._handed = epoch + 1, 0
+                if self._goes_on:
+                    self._crew, crew = crew, None
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            if crew is not None:
+                crew.stop()
+
+    def _fill(self, crew: _Crew, epoch: int) -> None:
+        """Begin the batches that should be under way while the first of them is in use, the next epoch's as well."""
+        # Enough clips on the way that no worker is idle while a small batch is handed over.
+        ahead = max(self.prefetch, -(-2 * self.workers // self.batch_size)) if self.workers else 0
+        while len(crew.pending) <= ahead:
+            if crew.index == self._count(self.plan(epoch=crew.epoch)):
+                if crew.epoch > epoch or not self._goes_on:
+                    break
+                crew.epoch, crew.index = crew.epoch + 1, 0
+            else:
+                crew.pending.append(self._submit(crew.index, crew.epoch, crew.executor))
+                crew.index += 1
 
     def _submit(self, index: int, epoch: int, executor: Executor) -> _Job:
         start = index * self.batch_size
@@ -271,6 +307,7 @@ class Feed:
             backend=self.backend,
             prefetch=self.prefetch,
         )
+        feed._goes_on = False
         feed.spec = replace(
             feed.spec, target_mean=self.spec.target_mean, target_scale=self.spec.target_scale, dtype=feed.spec.dtype
         )
