@@ -67,7 +67,6 @@ class ClipMaker:
             self.compose.render(planes, out, parameters)
         out[~valid] = 0
         self.meter.add(
-            bytes=out.nbytes,
             read_seconds=opened - began,
             decode_seconds=decoded - opened,
             transform_seconds=time.perf_counter() - decoded,

@@ -229,6 +229,7 @@ class Feed:
 
     def _run(self, epoch: int, start: int) -> Generator[Batch]:
         count = self._count(self.plan(epoch=epoch))
+        crew: _Crew | None
         crew, self._crew = self._crew or _Crew(start_workers(self.workers), epoch, start), None
         mark = time.perf_counter()
         try:
@@ -238,7 +239,13 @@ class Feed:
                 batch = crew.pending.popleft().finish()
                 self._handed += 1
                 now = time.perf_counter()
-                self._meter.add(batches=1, clips=len(batch.ids), wait_seconds=now - asked, elapsed_seconds=now - mark)
+                self._meter.add(
+                    batches=1,
+                    clips=len(batch.ids),
+                    bytes=batch.clips.nbytes,
+                    wait_seconds=now - asked,
+                    elapsed_seconds=now - mark,
+                )
                 mark = now
                 yield batch
                 del batch  # or its slot could not come back while the next one is waited for

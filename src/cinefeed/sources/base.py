@@ -1,16 +1,18 @@
 """What every source hands over: facts about a file, and the frames asked for, as planes or as an array."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.clips import Times
-from cinefeed.errors import SourceError
+from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.colour import Colour as Colour
 from cinefeed.sources.colour import to_pixels
 
@@ -59,6 +61,66 @@ class Ticks(NamedTuple):
         return Times(self.first * seconds, self.step * seconds, self.count, listed)
 
 
+Window = Literal["file", "none", "percentiles"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a scan reads files that leave a choice. What comes of it is kept in each row, so that a feed needs no more.
+
+    axes:    order of an array's axes, one letter each: T time, H height, W width, C channels, Z slices, N samples
+             ("HWT", "NTHW"); by default (N,) T, H, W (, C) for arrays, and what the header says for NIfTI
+    slice:   of a 4-D volume the middle slice, one by number, or each as a sample of its own
+    window:  which values become black and white: those that the file names (DICOM), none (numbers as stored), or
+             the 1st and 99th percentile of the file
+    stream:  number among the video streams of a file; by default the first that is no cover picture
+    keep:    DICOM attributes kept as columns, of SeriesDescription, ProtocolName, Manufacturer, ManufacturerModelName,
+             MagneticFieldStrength, ViewPosition ...; never names, dates or comments
+    salt:    what hashes patient, study and series ids; by default drawn anew, so that hashes of two scans differ;
+             "" keeps them as they are
+    """
+
+    axes: str | None = None
+    slice: Literal["middle", "each"] | int = "middle"
+    window: Window = "file"
+    stream: int | None = None
+    keep: tuple[str, ...] = ()
+    salt: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.window not in get_args(Window):
+            raise SettingError(f"window={self.window!r} is not a choice; {did_you_mean(self.window, get_args(Window))}")
+        if not (self.slice in ("middle", "each") or (type(self.slice) is int and self.slice >= 0)):
+            raise SettingError(f"slice={self.slice!r} must be 'middle', 'each' or a number from 0")
+        if self.stream is not None and (type(self.stream) is not int or self.stream < 0):
+            raise SettingError(f"stream={self.stream!r} must be a number from 0")
+        axes = self.axes
+        if axes is not None and not ({*"THW"} <= {*axes} <= {*"NTZHWC"} and len({*axes}) == len(axes)):
+            raise SettingError(f"axes={axes!r} must name T, H and W, and may name C, Z and N, each once, as in 'HWT'")
+
+
+DEFAULT_READING = Reading()
+
+
+class Found(NamedTuple):
+    """A sample that a scan found: a file, a part of one (`part`), or a folder of which `files` are the frames."""
+
+    path: str  # relative to the scanned folder, with /
+    part: str | None = None
+    files: tuple[str, ...] = ()  # relative to `path`, in the order of their frames
+    tags: Mapping[str, str | float | None] = {}  # columns of the row: patient, study, series, ...
+
+
+class Region(NamedTuple):
+    """A rectangle of the frame that shows one thing, in pixels; right and bottom are past its end."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    kind: str  # "2d", "colour", "pw", "cw", "m-mode" or "other"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known of a video file. Height and width are as shown, after `rotation`; `times.count` is its length."""
@@ -77,6 +139,17 @@ class Facts:
     ticks: Ticks | None = None  # encoded video alone
     key_frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # numbers of key frames
     error: str | None = None  # where and how the file breaks; the frames before it can be read
+    mirrored: bool = False  # left and right of the stored frame change places before it is turned upright
+    aspect: float = 1.0  # width of a stored pixel by its height; what is shown has square pixels
+    stream: int = 0  # of the video streams in the file
+    axes: str = ""  # of a stored array, where they are not in the usual order; a lower-case letter is fixed by the part
+    window: tuple[float, float] | None = (
+        None  # the values that become black and white; where the first is larger, inverted
+    )
+    spacing_mm: tuple[float, float] | None = None  # down and across, of a pixel as shown
+    regions: tuple[Region, ...] = ()
+    files: tuple[str, ...] = ()  # of a folder: the files that hold its frames, in their order
+    tags: Mapping[str, str | float | None] = field(default_factory=dict)  # further columns, named by the format
 
 
 class Planes(NamedTuple):
@@ -117,6 +190,54 @@ class Source(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class StoredFrames(ABC):
+    """A source whose frames lie apart in their file, so that each is read for itself. Subclasses say how."""
+
+    def __init__(self, path: str | Path, *, facts: Facts, channels: int | None = None) -> None:
+        self.path = Path(path)
+        self.facts = facts
+        self.channels = channels or facts.channels
+        self._closed = False
+
+    @property
+    @abstractmethod
+    def colour(self) -> Colour:
+        """How the planes that `_frame` returns become pixels."""
+
+    @abstractmethod
+    def _frame(self, number: int) -> tuple[NDArray[Any], ...]:
+        """Return the planes of a frame, each uint8, uint16 or float32."""
+
+    def __len__(self) -> int:
+        return self.facts.times.count
+
+    def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
+        """Return the frames of `indices`, as stored; repeats share memory."""
+        if self._closed:
+            raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
+        numbers = frame_numbers(indices, count=len(self), path=self.path).tolist()
+        ready = {number: self._frame(number) for number in sorted(set(numbers))}
+        return Planes([ready[number] for number in numbers], self.colour)
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """Return the frames of `indices`, upright and converted, (n, height, width, channels)."""
+        return planes_to_array(
+            self.planes(indices), channels=self.channels, height=self.facts.height, width=self.facts.width
+        )
+
+    def close(self) -> None:
+        """Let go of the file; planes already handed over stay valid."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def frame_numbers(indices: Sequence[int] | NDArray[np.int64], *, count: int, path: object) -> NDArray[np.int64]:

@@ -37,6 +37,9 @@ class Colour:
     full_range: bool = True
     matrix: Matrix = "bt601"
     rotation: int = 0  # as in Facts; planes are as stored
+    mirrored: bool = False
+    aspect: float = 1.0
+    window: tuple[float, float] | None = None  # as in Facts, of the numbers in the planes
 
 
 def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, out: NDArray[Any]) -> None:
