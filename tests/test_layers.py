@@ -17,7 +17,7 @@ ROOMS = (
 FOLDERS = {
     "sources": "colour base layout index encoded arrays dicom nifti images packed open".split(),
     "balance": "strata order plan samplers".split(),
-    "manifest": "columns files reading labels scan summary table".split(),
+    "manifest": "columns files reading labels find scan summary table".split(),
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
     "feed": "stats state slots clip workers targets feed".split(),
     "report": "style figures results data page".split(),

@@ -12,6 +12,7 @@ import pytest
 from cinefeed.clips import Times
 from cinefeed.errors import MissingExtraError, SettingError, SourceError, TableError
 from cinefeed.manifest import scan
+from cinefeed.manifest.find import find_videos
 from cinefeed.manifest.table import Manifest
 from cinefeed.sources.base import Facts, Ticks
 
@@ -30,7 +31,7 @@ class Probe:
         self.fail_at = None
         self.lock = threading.Lock()
 
-    def __call__(self, path, *, verify):
+    def __call__(self, path, *, verify, **reading):
         with self.lock:
             self.seen.append(path.name)
             if self.fail_at is not None and len(self.seen) > self.fail_at:
@@ -73,7 +74,7 @@ def test_videos_are_found_recursively_and_sorted(folder, monkeypatch):
     (folder / "elsewhere").symlink_to(folder.parent / "far")
     (folder.parent / "far").mkdir()
     (folder.parent / "far" / "z.mp4").write_text("12")
-    found = scan.find_videos(folder).to_pydict()
+    found = find_videos(folder).to_pydict()
     assert found["path"] == [
         *["a.mp4", "elsewhere/z.mp4", "linked.mp4", "p0/0.mp4", "p0/1.mp4", "p1/2.mp4", "p1/3.mp4", "p1/scan.NII.GZ"],
         *["p2/4.mp4", "p2/5.mp4"],
@@ -252,7 +253,7 @@ def test_another_file_is_not_overwritten(folder, probe, tmp_path):
 
 
 def test_an_error_that_is_not_the_files_stops_the_scan(folder, monkeypatch, tmp_path):
-    def probe(path, *, verify):
+    def probe(path, *, verify, **reading):
         raise MissingExtraError("pydicom", extra="dicom")
 
     monkeypatch.setattr(scan, "probe", probe)
@@ -282,5 +283,7 @@ def test_a_bar_is_drawn_on_a_terminal_alone(folder, probe, monkeypatch, capsys):
 
 def test_arrays_without_a_rate(folder, monkeypatch):
     times = Times(0.0, float("nan"), 7)
-    monkeypatch.setattr(scan, "probe", lambda path, *, verify: facts(ticks=None, times=times, rate_hz=float("nan")))
+    monkeypatch.setattr(
+        scan, "probe", lambda path, *, verify, **reading: facts(ticks=None, times=times, rate_hz=float("nan"))
+    )
     assert Manifest.scan(folder).facts(3).times.count == 7

@@ -12,7 +12,6 @@ from cinefeed.errors import CinefeedError, FeedError
 from cinefeed.feed.stats import Meter
 from cinefeed.manifest.table import Manifest
 from cinefeed.rng import Stage, rng_for
-from cinefeed.sources.open import open_source
 from cinefeed.transforms.compose import Compose
 
 
@@ -43,16 +42,17 @@ class ClipMaker:
         try:
             self._make(draw, out, valid)
         except Exception as error:
-            where = f"row {draw.row}, {self.manifest.relative_path(draw.row)}"
+            where, what = f"row {draw.row}, {self.manifest.shown()[draw.row]}", str(error)
+            if self.manifest.private:
+                what = what.replace(str(self.manifest.path_of(draw.row)), "the file")
             if isinstance(error, CinefeedError):
-                error.args = (f"{where}: {error}",)
+                error.args = (f"{where}: {what}",)
                 raise
-            raise FeedError(f"{where}: {type(error).__name__}: {error}") from error
+            raise FeedError(f"{where}: {type(error).__name__}: {what}") from error
 
     def _make(self, draw: Draw, out: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         began = time.perf_counter()
-        facts = self.manifest.facts(draw.row)
-        with open_source(self.manifest.path_of(draw.row), channels=self.channels, facts=facts) as source:
+        with self.manifest.open(draw.row, channels=self.channels) as source:
             opened = time.perf_counter()
             start_seconds, end_seconds = self.manifest.window(draw.row)
             indices, valid[:] = self.clip.select(

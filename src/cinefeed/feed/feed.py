@@ -383,7 +383,7 @@ def _check_rows(manifest: Manifest) -> None:
         frames = manifest.table["num_frames"].to_numpy()
         empty = np.flatnonzero(frames == 0)
         if len(empty):
-            first = ", ".join(f"row {row}, {manifest.relative_path(int(row))}" for row in empty[:3])
+            first = ", ".join(f"row {row}, {manifest.shown()[row]}" for row in empty[:3])
             raise SourceError(
                 f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
                 f"({first}{' ...' * (len(empty) > 3)}); leave them out with manifest.readable()"

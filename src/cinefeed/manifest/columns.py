@@ -1,6 +1,7 @@
 """The columns of a manifest: names and types, a video's facts as columns and back, ids, and the fingerprint."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from cinefeed.clips import Times
 from cinefeed.errors import TableError
-from cinefeed.sources.base import Facts, Ticks
+from cinefeed.sources.base import Facts, Region, Ticks
 
 # What makes a sample, besides its labels.
 SAMPLE = {
@@ -48,11 +49,26 @@ FACTS = {
     "seconds": pa.list_(pa.float64()),
     "key_frames": pa.list_(pa.int32()),
     "error": pa.string(),
+    "mirrored": pa.bool_(),
+    "aspect": pa.float64(),
+    "video_stream": pa.int32(),
+    "array_axes": pa.string(),
+    "window_black": pa.float64(),
+    "window_white": pa.float64(),
+    "spacing_down_mm": pa.float64(),
+    "spacing_across_mm": pa.float64(),
+    "image_regions": pa.string(),
+    "frame_files": pa.list_(pa.string()),
+    "header_tags": pa.string(),
 }
 RESERVED = SAMPLE | FACTS
 # The rest of FACTS follows from the file, names this machine, or changes when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
-_FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split()}
+_READING = "video_stream array_axes window_black window_white frame_files"
+_FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split(), *_READING.split()}
+_PLAIN = "container codec pixel_format height width channels bits rotation header_frames error".split()
+# What nearly every file has in common is left empty, and costs nothing.
+_UNSAID: dict[str, Any] = {"mirrored": False, "aspect": 1.0, "video_stream": 0, "array_axes": ""}
 
 
 def label_names(names: Iterable[str]) -> list[str]:
@@ -63,10 +79,9 @@ def label_names(names: Iterable[str]) -> list[str]:
 def facts_to_row(facts: Facts) -> dict[str, Any]:
     """Return a video's facts as plain values, one a column."""
     ticks, times = facts.ticks, facts.times
-    row: dict[str, Any] = {
-        name: getattr(facts, name)
-        for name in "container codec pixel_format height width channels bits rotation header_frames error".split()
-    }
+    row: dict[str, Any] = {name: getattr(facts, name) for name in _PLAIN}
+    rare = {"mirrored": facts.mirrored, "aspect": facts.aspect, "video_stream": facts.stream, "array_axes": facts.axes}
+    row |= {name: value for name, value in rare.items() if value != _UNSAID[name]}
     row["rate_hz"] = None if np.isnan(facts.rate_hz) else float(facts.rate_hz)
     row["num_frames"] = times.count
     row["key_frames"] = facts.key_frames.tolist()
@@ -78,6 +93,16 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
         row["seconds"] = times.seconds().tolist()
     elif not np.isnan(times.step_seconds):
         row["step_seconds"] = times.step_seconds
+    if facts.window is not None:
+        row["window_black"], row["window_white"] = map(float, facts.window)
+    if facts.spacing_mm is not None:
+        row["spacing_down_mm"], row["spacing_across_mm"] = map(float, facts.spacing_mm)
+    if facts.regions:
+        row["image_regions"] = json.dumps(facts.regions)
+    if facts.files:
+        row["frame_files"] = list(facts.files)
+    if facts.tags:
+        row["header_tags"] = json.dumps(dict(facts.tags))
     return row
 
 
@@ -88,28 +113,35 @@ def fact_columns(table: Any) -> dict[str, Any] | None:
     """
     if "num_frames" not in table.schema.names:
         return None
-    columns = {name: table.column(name).combine_chunks() for name in FACTS}
+    columns = {name: table.column(name).combine_chunks() for name in FACTS if name in table.schema.names}
     return {
-        name: column.to_numpy() if pa.types.is_primitive(column.type) and not column.null_count else column
+        name: column.to_numpy() if _is_number(column.type) and not column.null_count else column
         for name, column in columns.items()
+        if column.null_count < len(column)
     }
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
     """Return the facts of one row of `fact_columns`, or None where the file was not probed or has no frame."""
 
-    def value(name: str) -> Any:
+    def value(name: str, otherwise: Any = None) -> Any:
+        if name not in columns:  # nobody has it
+            return otherwise
         scalar = columns[name][row]
-        return scalar.item() if isinstance(scalar, np.generic) else scalar.as_py()
+        found = scalar.item() if isinstance(scalar, np.generic) else scalar.as_py()
+        return otherwise if found is None else found
 
     def listed(name: str) -> Any:
-        scalar = columns[name][row]
-        return scalar.values.to_numpy(zero_copy_only=False) if scalar.is_valid else None
+        scalar = columns[name][row] if name in columns else None
+        return scalar.values.to_numpy(zero_copy_only=False) if scalar is not None and scalar.is_valid else None
 
     count = value("num_frames")
     if not count:
         return None
-    rate_hz = value("rate_hz")
     ticks = None
     if (denominator := value("tick_den")) is not None:
         ticks = Ticks(
@@ -119,8 +151,7 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
     elif (seconds := listed("seconds")) is not None:
         times = Times(float(seconds[0]), float("nan"), count, seconds)
     else:
-        step_seconds = value("step_seconds")
-        times = Times(0.0, float("nan") if step_seconds is None else step_seconds, count)
+        times = Times(0.0, value("step_seconds", float("nan")), count)
     key_frames = listed("key_frames")
     return Facts(
         height=value("height"),
@@ -128,16 +159,29 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         channels=value("channels"),
         bits=value("bits"),
         times=times,
-        rate_hz=float("nan") if rate_hz is None else rate_hz,
-        container=value("container") or "",
-        codec=value("codec") or "",
-        pixel_format=value("pixel_format") or "",
-        rotation=value("rotation") or 0,
-        header_frames=value("header_frames") or 0,
+        rate_hz=value("rate_hz", float("nan")),
+        container=value("container", ""),
+        codec=value("codec", ""),
+        pixel_format=value("pixel_format", ""),
+        rotation=value("rotation", 0),
+        header_frames=value("header_frames", 0),
         ticks=ticks,
         key_frames=np.zeros(0, np.int32) if key_frames is None else key_frames,
         error=value("error"),
+        mirrored=value("mirrored", False),
+        aspect=value("aspect", 1.0),
+        stream=value("video_stream", 0),
+        axes=value("array_axes", ""),
+        window=_pair(value("window_black"), value("window_white")),
+        spacing_mm=_pair(value("spacing_down_mm"), value("spacing_across_mm")),
+        regions=tuple(Region(*each) for each in json.loads(value("image_regions", "[]"))),
+        files=tuple(value("frame_files", ())),
+        tags=json.loads(value("header_tags", "{}")),
     )
+
+
+def _pair(first: float | None, second: float | None) -> tuple[float, float] | None:
+    return None if first is None or second is None else (first, second)
 
 
 def plain(column: Any) -> Any:

@@ -59,7 +59,7 @@ def root_of(stored: Stored, *, path: Path) -> Path:
     return Path(os.path.normpath(next((place for place in places if (place / first).exists()), places[0])))
 
 
-def scanned_at(out: Path, *, columns: set[str]) -> Stored | None:
+def scanned_at(out: Path) -> Stored | None:
     """Return the scanned manifest at `out`, None where there is nothing; TableError where there is something else."""
     if not out.exists():
         return None
@@ -67,6 +67,6 @@ def scanned_at(out: Path, *, columns: set[str]) -> Stored | None:
         stored = read_parquet(out)
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{out} exists and is no manifest; choose another name, or delete it") from error
-    if not stored.notes or not columns <= set(stored.table.schema.names):
+    if not stored.notes or "num_frames" not in stored.table.schema.names:
         raise TableError(f"{out} exists and was not written by a scan; choose another name, or delete it")
     return stored

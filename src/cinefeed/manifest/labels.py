@@ -105,7 +105,7 @@ def _key_forms(paths: Any) -> Mapping[str, Any]:
     }
 
 
-def _path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str) -> tuple[Any, Any, str]:
+def _path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str, private: bool) -> tuple[Any, Any, str]:
     """Return the keys of videos and of labels in the form that finds the most, and that form's name."""
     keys = pc.replace_substring(_text(labels.column(column)), "\\", "/")
     keys = pc.replace_substring_regex(keys, "^" + re.escape(root.resolve().as_posix()) + "/", "")
@@ -118,8 +118,9 @@ def _path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str) -
         shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         shared = shared.filter(pc.is_in(shared, value_set=keys.unique()))
         if len(shared):
+            first = first_names(shared, private=private)
             raise TableError(
-                f"{name} joined on {form}: {len(shared)} are shared by several videos (first: {first_names(shared)}); "
+                f"{name} joined on {form}: {len(shared)} are shared by several videos (first: {first}); "
                 f"write the path of each video, relative to {root}, in column {column!r}"
             )
     return forms[form], keys, form
@@ -152,13 +153,15 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
     return keys
 
 
-def first_names(values: Any, *, count: int = 3) -> str:
-    """Return the first few values, for a message.
+def first_names(values: Any, *, count: int = 3, private: bool = False) -> str:
+    """Return the first few values, for a message; of private data none is named.
 
     >>> import pyarrow as pa
     >>> first_names(pa.array(["a", "b", "c", "d"]))
     'a, b, c ...'
     """
+    if private:
+        return "private"
     shown = ", ".join("(empty)" if each is None else str(each) for each in values[:count].to_pylist())
     shown = shown.replace(_JOINT, " + ")
     return shown + " ..." if len(values) > count else shown
@@ -172,6 +175,7 @@ def join_labels(
     unmatched: Unmatched,
     root: Path,
     name: str,
+    private: bool = False,
 ) -> tuple[Any, str]:
     """Return the videos that have a label row, with its columns, in the order of the videos; and what was joined on.
 
@@ -184,7 +188,9 @@ def join_labels(
     keys = choose_keys(on, videos=videos, labels=labels, name=name)
     paths = videos.column("path").combine_chunks()
     if keys[0] == "path" or keys[0] not in videos.schema.names:
-        video_keys, label_keys, joined_on = _path_keys(labels, column=keys[0], paths=paths, root=root, name=name)
+        video_keys, label_keys, joined_on = _path_keys(
+            labels, column=keys[0], paths=paths, root=root, name=name, private=private
+        )
     else:
         joined_on = " + ".join(keys)
         video_keys, label_keys = (
@@ -207,7 +213,7 @@ def join_labels(
         repeated = label_keys.take(pa.array(order[left[counts > 1]])).unique()
         raise TableError(
             f"{name} joined on {joined_on}: {len(repeated)} keys stand in several rows "
-            f"(first: {first_names(repeated)}); keep one row each, or tell the rows apart "
+            f"(first: {first_names(repeated, private=private)}); keep one row each, or tell the rows apart "
             f"by part, start_seconds or end_seconds"
         )
     lonely = pa.array(~np.isin(label_codes, video_codes) | (label_codes < 0))
@@ -218,6 +224,7 @@ def join_labels(
         num_videos=len(paths),
         unmatched=unmatched,
         what=f"{name} joined on {joined_on}",
+        private=private,
     )
     video_rows = np.repeat(np.arange(len(paths)), counts)
     within = np.arange(len(video_rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -241,17 +248,25 @@ def _check_collisions(videos: Any, labels: Any, *, keys: list[str], name: str) -
 
 
 def _refuse_unmatched(
-    *, lonely_rows: Any, num_rows: int, lonely_videos: Any, num_videos: int, unmatched: Unmatched, what: str
+    *,
+    lonely_rows: Any,
+    num_rows: int,
+    lonely_videos: Any,
+    num_videos: int,
+    unmatched: Unmatched,
+    what: str,
+    private: bool,
 ) -> None:
+    row, video = (first_names(each, private=private) for each in (lonely_rows, lonely_videos))
     if len(lonely_videos) == num_videos:
         raise TableError(
-            f"{what}: none of {num_rows} rows matches any of {num_videos} videos (rows: "
-            f"{first_names(lonely_rows)}; videos: {first_names(lonely_videos)}); choose the column with on="
+            f"{what}: none of {num_rows} rows matches any of {num_videos} videos (rows: {row}; videos: {video}); "
+            f"choose the column with on="
         )
     faults = []
     if len(lonely_rows):
-        faults.append(f"{len(lonely_rows)} of {num_rows} rows match no video (first: {first_names(lonely_rows)})")
+        faults.append(f"{len(lonely_rows)} of {num_rows} rows match no video (first: {row})")
     if len(lonely_videos):
-        faults.append(f"{len(lonely_videos)} of {num_videos} videos have no row (first: {first_names(lonely_videos)})")
+        faults.append(f"{len(lonely_videos)} of {num_videos} videos have no row (first: {video})")
     if faults and unmatched == "error":
         raise TableError(f"{what}: {' and '.join(faults)}; mend them, or leave them out with unmatched='ignore'")

@@ -1,4 +1,4 @@
-"""A folder becomes a table: find the videos, join their labels, and probe each file once, on all cores.
+"""Every file of a table of samples is probed once, on all cores.
 
 Progress is kept in a journal beside the manifest, so that an interrupted scan continues; what a manifest or journal
 knows of a file is taken over while size and modification time are the same.
@@ -7,13 +7,12 @@ knows of a file is taken over while size and modification time are the same.
 import json
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,97 +21,39 @@ import pyarrow.json
 from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.files import scanned_at
-from cinefeed.manifest.labels import Unmatched, columns_of_paths, first_names, join_labels
-from cinefeed.manifest.reading import read_table
-from cinefeed.sources.open import EXTENSIONS, known_suffix, probe
+from cinefeed.sources.base import DEFAULT_READING, Reading
+from cinefeed.sources.open import probe
 
 Verify = Literal["decode", "packets"]
 Progress = Callable[[int, int], None]
-History = list[tuple[str, int]]
 
-_KNOWN = {"path": pa.string(), **FACTS, "verify": pa.string()}
+
+class _Probes(NamedTuple):
+    """How files are probed."""
+
+    root: Path
+    verify: Verify
+    workers: int | None
+    progress: Progress | Literal[False] | None
+    reading: Reading
+    private: bool
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What facts depend on besides the file; a later scan takes them over where it is the same."""
+        return scan_notes(self.verify, self.reading)
+
+
+def scan_notes(verify: Verify, reading: Reading) -> dict[str, str]:
+    """Return what is noted of a scan, for the next one."""
+    chosen = {name: getattr(reading, name) for name in ("axes", "window", "stream")}
+    default = {name: getattr(DEFAULT_READING, name) for name in chosen}
+    return {"verify": verify, "reading": "" if chosen == default else json.dumps(chosen)}
+
+
+_KNOWN = {"path": pa.string(), "part": pa.string(), **FACTS, "verify": pa.string(), "reading": pa.string()}
+_FILE = ("path", "part", "frame_files", "size_bytes", "mtime_ns")
 _ROWS_AT_ONCE = 4096  # rows kept as Python objects before they become columns
-
-
-def find_videos(folder: Path) -> Any:
-    """Return path (relative, with `/`), size_bytes and mtime_ns of every video under a folder, sorted by path.
-
-    Hidden files and folders are left out; links are followed, each folder once. Raises TableError where there is none.
-    """
-    found: list[tuple[str, int, int]] = []
-    others: Counter[str] = Counter()
-    seen: set[tuple[int, int]] = set()
-
-    def walk(place: Path, prefix: str) -> None:
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    stat = entry.stat()
-                except OSError as error:
-                    if known_suffix(entry.name):
-                        raise TableError(f"{place / entry.name} cannot be read: {error.strerror}") from error
-                    continue
-                if entry.is_dir():
-                    if (stat.st_dev, stat.st_ino) not in seen:
-                        seen.add((stat.st_dev, stat.st_ino))
-                        walk(Path(entry.path), f"{prefix}{entry.name}/")
-                elif known_suffix(entry.name):
-                    found.append((prefix + entry.name, stat.st_size, stat.st_mtime_ns))
-                else:
-                    others[Path(entry.name).suffix.lower() or "no suffix"] += 1
-
-    if not folder.is_dir():
-        raise TableError(f"{folder} is no folder; give the folder that holds the videos")
-    top = folder.stat()
-    seen.add((top.st_dev, top.st_ino))
-    walk(folder, "")
-    if not found:
-        there = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "no file at all"
-        raise TableError(
-            f"no videos in {folder}: there is {there}; give another folder, or files of a known kind "
-            f"({', '.join(sorted(EXTENSIONS))})"
-        )
-    found.sort()
-    paths, sizes, mtimes = zip(*found, strict=True)
-    try:
-        return pa.table({"path": pa.array(paths, pa.string()), "size_bytes": sizes, "mtime_ns": mtimes})
-    except UnicodeEncodeError as error:
-        raise TableError(f"a file name under {folder} is not UTF-8: {error.object!r}; rename that file") from error
-
-
-def describe_videos(
-    videos: Any,
-    *,
-    root: Path,
-    labels: object | None,
-    on: str | Sequence[str] | None,
-    path_columns: str | None,
-    unmatched: Unmatched,
-) -> tuple[Any, History]:
-    """Return the videos with columns from their folders and their label rows, and how many were left at each step."""
-    history = [("videos found", videos.num_rows)]
-    if path_columns is not None:
-        columns, follows = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
-        for name in columns.schema.names:
-            videos = videos.append_column(name, columns.column(name))
-        strangers = videos.column("path").filter(pc.invert(follows))
-        if len(strangers) == videos.num_rows or (len(strangers) and unmatched == "error"):
-            raise TableError(
-                f"path_columns={path_columns!r}: {len(strangers)} of {videos.num_rows} videos do not follow it "
-                f"(first: {first_names(strangers)}); mend it, or leave them out with unmatched='ignore'"
-            )
-        videos = videos.filter(follows)
-        if len(strangers):
-            history.append((f"path follows {path_columns}", videos.num_rows))
-    if labels is not None:
-        name = str(labels) if isinstance(labels, str | Path) else "the label table"
-        videos, joined_on = join_labels(videos, read_table(labels), on=on, unmatched=unmatched, root=root, name=name)
-        history.append((f"with a row of labels (joined on {joined_on})", videos.num_rows))
-    elif on is not None:
-        raise SettingError(f"on={on!r} joins a table of labels, but none was given; give labels= too, or leave out on=")
-    return videos, history
 
 
 def probe_videos(
@@ -123,6 +64,8 @@ def probe_videos(
     workers: int | None,
     out: Path | None,
     progress: Progress | Literal[False] | None,
+    reading: Reading = DEFAULT_READING,
+    private: bool = False,
 ) -> Any:
     """Return the samples with the facts of their files, of which only new or changed ones are opened.
 
@@ -133,11 +76,13 @@ def probe_videos(
         raise SettingError(f"verify={verify!r} is not a choice; {did_you_mean(verify, get_args(Verify))}")
     if workers is not None and workers < 1:
         raise SettingError(f"workers={workers} must be at least 1; leave it out to use every core")
-    first = samples.column("path").dictionary_encode().combine_chunks()
-    rows = pc.index_in(first.dictionary, value_set=samples.column("path"))
-    files = samples.select(["path", "size_bytes", "mtime_ns"]).take(rows)
+    parts = "part" in samples.schema.names
+    keys = _keys(samples, parts=parts)
+    files = samples.select([name for name in _FILE if name in samples.schema.names])
+    files = files.take(pc.index_in(keys.unique(), value_set=keys))
+    probes = _Probes(root, verify, workers, progress, reading, private)
     if out is None:
-        facts = _probe_all(files, known=None, journal=None, root=root, verify=verify, workers=workers, show=progress)
+        facts = _probe_all(files, known=None, journal=None, probes=probes)
     else:
         path = journal_path(out)
         known = known_facts(out)
@@ -148,16 +93,31 @@ def probe_videos(
             raise TableError(f"cannot write {out}: {error.strerror}; choose another place") from error
         try:
             with journal:
-                facts = _probe_all(
-                    files, known=known, journal=journal, root=root, verify=verify, workers=workers, show=progress
-                )
+                facts = _probe_all(files, known=known, journal=journal, probes=probes)
         finally:
             if path.stat().st_size == 0:
                 path.unlink()
-    facts = facts.take(pc.index_in(samples.column("path"), value_set=facts.column("path")))
+    facts = facts.take(pc.index_in(keys, value_set=_keys(facts, parts=parts)))
     for name in FACTS:
         if name not in samples.schema.names:
             samples = samples.append_column(name, facts.column(name))
+    return _with_tags(samples)
+
+
+def _keys(table: Any, *, parts: bool) -> Any:
+    """Return what tells the files, or the parts of files, of a table apart."""
+    paths = table.column("path").combine_chunks()
+    if not parts:
+        return paths
+    return pc.binary_join_element_wise(paths, pc.fill_null(table.column("part").combine_chunks(), ""), "\x1f")
+
+
+def _with_tags(samples: Any) -> Any:
+    """Return the samples with a column for each thing that headers say of them, such as heart_rate_bpm."""
+    said = [json.loads(text) if text else {} for text in samples.column("header_tags").to_pylist()]
+    for name in sorted({name for tags in said for name in tags}):
+        if name not in samples.schema.names:
+            samples = samples.append_column(name, pa.array([tags.get(name) for tags in said]))
     return samples
 
 
@@ -184,33 +144,38 @@ def known_facts(out: Path) -> Any | None:
             except pa.ArrowException as error:
                 raise TableError(f"{journal} is broken: {error}; delete it, and the scan starts anew") from error
             tables.append(table.take(pa.array(range(table.num_rows - 1, -1, -1), pa.int64())))
-    before = scanned_at(out, columns=set(FACTS))
+    before = scanned_at(out)
     if before is not None:
-        table = before.table.select(["path", *FACTS])
-        verify = pa.scalar(before.notes["verify"], pa.string())
-        tables.append(table.append_column("verify", pa.repeat(verify, table.num_rows)))
+        table = before.table.select([name for name in _KNOWN if name in before.table.schema.names])
+        for name, kind in _KNOWN.items():  # what older manifests lack
+            if name not in table.schema.names:
+                note = pa.scalar(before.notes.get(name, "" if name == "reading" else None), kind)
+                table = table.append_column(name, pa.repeat(note, table.num_rows))
+        tables.append(table)
     return pa.concat_tables([each.select(list(_KNOWN)).cast(pa.schema(_KNOWN)) for each in tables]) if tables else None
 
 
 def with_split_of(out: Path, samples: Any) -> Any:
     """Return the samples with the column `split` of the manifest `out`, by id, unless they bring their own."""
-    before = scanned_at(out, columns=set(FACTS))
+    before = scanned_at(out)
     if before is None or "split" not in before.table.schema.names or "split" in samples.schema.names:
         return samples
     rows = pc.index_in(samples.column("id"), value_set=before.table.column("id"))
     return samples.append_column("split", before.table.column("split").take(rows))
 
 
-def _unchanged(files: Any, known: Any, verify: Verify) -> Any:
+def _unchanged(files: Any, known: Any, notes: dict[str, str]) -> Any:
     """Return for each file the row of `known` that still holds, or null.
 
     Rows without a frame never hold: a share that was away for a moment would leave its files broken for good.
     """
-    enough = pc.is_in(known.column("verify"), value_set=pa.array(["decode", verify]))
+    enough = pc.is_in(known.column("verify"), value_set=pa.array(["decode", notes["verify"]]))
+    enough = pc.and_(enough, pc.equal(pc.fill_null(known.column("reading"), ""), notes["reading"]))
     readable = pc.fill_null(pc.greater(known.column("num_frames"), 0), False)
     candidates = pc.indices_nonzero(pc.and_(enough, readable))
     known = known.take(candidates).combine_chunks()
-    rows = pc.index_in(files.column("path").combine_chunks(), value_set=known.column("path").combine_chunks())
+    parts = "part" in files.schema.names
+    rows = pc.index_in(_keys(files, parts=parts), value_set=_keys(known, parts=parts))
     holds = pa.array([True] * files.num_rows)
     for name in ("size_bytes", "mtime_ns"):
         before = known.column(name).combine_chunks().take(rows)
@@ -223,23 +188,20 @@ def _probe_all(
     *,
     known: Any | None,
     journal: BufferedWriter | None,
-    root: Path,
-    verify: Verify,
-    workers: int | None,
-    show: Progress | Literal[False] | None,
+    probes: "_Probes",
 ) -> Any:
     schema = pa.schema(_KNOWN)
     kept = schema.empty_table()
     waiting = files
     if known is not None:
-        rows = _unchanged(files, known, verify)
+        rows = _unchanged(files, known, probes.notes)
         kept = known.take(rows.drop_null())
         waiting = files.filter(rows.is_null())
     tables, batch = [kept], []
     total = files.num_rows
-    with _shown(show) as progress:
+    with _shown(probes.progress) as progress:
         progress(kept.num_rows, total)
-        for done, row in enumerate(_probe_in_parallel(waiting, root=root, verify=verify, workers=workers), start=1):
+        for done, row in enumerate(_probe_in_parallel(waiting, probes), start=1):
             batch.append(row)
             if journal is not None:
                 journal.write(json.dumps(row).encode() + b"\n")
@@ -256,24 +218,29 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _probe_in_parallel(files: Any, *, root: Path, verify: Verify, workers: int | None) -> Iterator[dict[str, Any]]:
+def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]]:
     """Yield the row of each file as it is done, in any order. Threads scale, since FFmpeg works without the GIL."""
 
-    def work(path: str, size_bytes: int, mtime_ns: int) -> dict[str, Any]:
-        row = {"path": path, "size_bytes": size_bytes, "mtime_ns": mtime_ns, "verify": verify}
+    def work(file: dict[str, Any]) -> dict[str, Any]:
+        row = file | probes.notes
+        path, part, parts = probes.root / file["path"], file.get("part"), file.get("frame_files") or ()
         try:
-            return row | facts_to_row(probe(root / path, verify=verify))
+            facts = probe(path, part=part, files=parts, verify=probes.verify, reading=probes.reading)
         except (SourceError, OSError) as error:
-            return row | {"num_frames": 0, "error": str(error)}
+            return row | {
+                "num_frames": 0,
+                "error": str(error).replace(str(path), "the file") if probes.private else str(error),
+            }
+        return row | facts_to_row(facts)
 
-    workers = workers or usable_cores()
+    workers = probes.workers or usable_cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-scan")
     running: set[Future[dict[str, Any]]] = set()
     try:
         for start in range(0, files.num_rows, _ROWS_AT_ONCE):
             part = files.slice(start, _ROWS_AT_ONCE)
-            for path, size_bytes, mtime_ns in zip(*[column.to_pylist() for column in part.columns], strict=True):
-                running.add(pool.submit(work, path, size_bytes, mtime_ns))
+            for file in part.to_pylist():
+                running.add(pool.submit(work, file))
                 if len(running) >= 4 * workers:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for each in done:

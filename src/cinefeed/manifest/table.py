@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.manifest.columns import (
@@ -24,20 +25,16 @@ from cinefeed.manifest.columns import (
     with_ids,
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_parquet
+from cinefeed.manifest.find import describe_videos, find_videos, salt_of, with_hashes
 from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
 from cinefeed.manifest.reading import read_table
-from cinefeed.manifest.scan import (
-    Progress,
-    Verify,
-    describe_videos,
-    find_videos,
-    journal_path,
-    probe_videos,
-    with_split_of,
-)
+from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
 from cinefeed.manifest.summary import summarise
-from cinefeed.sources.base import Facts
+from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
+from cinefeed.sources.open import open_source
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
+
+_NOTES = ("verify", "reading", "private")  # what a written manifest keeps, beside its history
 
 
 class Manifest:
@@ -54,12 +51,19 @@ class Manifest:
     """
 
     def __init__(
-        self, table: Any, *, root: Path, history: Iterable[tuple[str, int]] = (), verify: Verify | None = None
+        self,
+        table: Any,
+        *,
+        root: Path,
+        history: Iterable[tuple[str, int]] = (),
+        notes: Mapping[str, Any] | None = None,
+        arrays: Sequence[NDArray[Any]] | None = None,
     ) -> None:
         self.table = table.combine_chunks()
         self.root = root
         self.history = list(history)
-        self.verify = verify
+        self.notes = dict(notes or {})
+        self._arrays = arrays
 
     @classmethod
     def scan(
@@ -74,6 +78,8 @@ class Manifest:
         workers: int | None = None,
         out: str | Path | None = None,
         progress: Progress | Literal[False] | None = None,
+        reading: Reading = DEFAULT_READING,
+        private: bool = False,
     ) -> Self:
         """Return a manifest of every video under a folder, each probed once, in parallel.
 
@@ -85,20 +91,46 @@ class Manifest:
         `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets.
         With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what
         changed in size or modification time, and leaves the column `split` as it was, empty for new samples.
-        `progress(done, total)` is called after each file; without it a
-        terminal shows a bar, and False shows nothing.
+        `progress(done, total)` is called after each file; without it a terminal shows a bar, and False shows nothing.
+
+        `reading` says how files are read that leave a choice, such as the slice of a volume. The columns patient,
+        study and series of DICOM files are hashed after the labels are joined, with `reading.salt`, or with one that is
+        kept beside `out` ("m.parquet.salt", for the owner's eyes alone), so that a later scan gives the same hashes.
+        `private=True` makes ids that tell nothing, and shows them in place of paths from then on, without pictures.
 
         Raises TableError (no videos, no partner, `out` cannot be written), ColumnError and SettingError.
         """
         root, out = Path(folder), None if out is None else Path(out)
+        videos = find_videos(root, reading=reading)
+        secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
         samples, history = describe_videos(
-            find_videos(root), root=root, labels=labels, on=on, path_columns=path_columns, unmatched=unmatched
+            videos,
+            root=root,
+            labels=labels,
+            on=on,
+            path_columns=path_columns,
+            unmatched=unmatched,
+            private=private,
         )
+        named_ids = "id" in samples.schema.names
         samples = with_ids(plain_table(samples, name="the scan"), name="the scan")
+        if secret or private:
+            salt = salt_of(out) if reading.salt is None else reading.salt
+            samples = with_hashes(samples, [*secret, *([] if named_ids or not private else ["id"])], salt=salt)
         if out is not None:
             samples = with_split_of(out, samples)
-        table = probe_videos(samples, root=root, verify=verify, workers=workers, out=out, progress=progress)
-        manifest = cls(ordered(table), root=root, history=history, verify=verify)
+        table = probe_videos(
+            samples,
+            root=root,
+            verify=verify,
+            workers=workers,
+            out=out,
+            progress=progress,
+            reading=reading,
+            private=private,
+        )
+        notes = scan_notes(verify, reading) | ({"private": True} if private else {})
+        manifest = cls(ordered(table), root=root, history=history, notes=notes)
         if out is not None:
             manifest.write(out)
             journal_path(out).unlink(missing_ok=True)
@@ -124,7 +156,8 @@ class Manifest:
             raise TableError(f"{path} has no rows; scan or filter again")
         history = [(step, rows) for step, rows in stored.notes["history"]]
         root = root_of(stored, path=path) if root is None else Path(root)
-        return cls(stored.table, root=root, history=history, verify=stored.notes["verify"])
+        notes = {name: stored.notes[name] for name in _NOTES if name in stored.notes}
+        return cls(stored.table, root=root, history=history, notes=notes)
 
     @classmethod
     def from_table(cls, table: object, *, root: str | Path | None = None) -> Self:
@@ -147,8 +180,9 @@ class Manifest:
 
     def write(self, path: str | Path) -> None:
         """Write the manifest as Parquet: whole, or not at all. Raises TableError where it cannot be written."""
-        notes = {"history": self.history, "verify": self.verify}
-        write_parquet(self.table, path=Path(path), root=self.root, notes=notes)
+        if self._arrays is not None:
+            raise TableError(f"cannot write {path}: its videos are in memory alone; save them as .npy, and scan these")
+        write_parquet(self.table, path=Path(path), root=self.root, notes={"history": self.history} | self.notes)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -186,6 +220,27 @@ class Manifest:
         """Return the path of a row's file, relative to the root."""
         return str(self.table.column("path")[row])
 
+    @property
+    def private(self) -> bool:
+        """Whether ids stand in for paths wherever a row is shown."""
+        return bool(self.notes.get("private"))
+
+    def as_private(self) -> Self:
+        """Return the manifest with ids shown in place of paths, and no pictures."""
+        return type(self)(
+            self.table, root=self.root, history=self.history, notes=self.notes | {"private": True}, arrays=self._arrays
+        )
+
+    def shown(self) -> Any:
+        """Return what names each row to a reader, a pyarrow Array: its path, or of a private manifest its id."""
+        return self.column("id" if self.private else "path")
+
+    def open(self, row: int, *, channels: int | None = None) -> Source:
+        """Open the video of a row; see `open_source`."""
+        facts = self.facts(row)
+        part = self.table.column("part")[row].as_py() if "part" in self.table.schema.names else None
+        return open_source(self.path_of(row), channels=channels, part=part, facts=facts)
+
     def window(self, row: int) -> tuple[float | None, float | None]:
         """Return the start and end in seconds that a row's clip stays within, None where it is free."""
         start, end = (
@@ -206,7 +261,7 @@ class Manifest:
         """Return the manifest of some rows, given by number, in that order; `step` names it in the history."""
         table = self.table.take(pa.array(rows, pa.int64()))
         history = [*self.history, (step, table.num_rows)] if step else self.history
-        return type(self)(table, root=self.root, history=history, verify=self.verify)
+        return self._with_table(table, history=history)
 
     def where(self, column: str, values: Any) -> Self:
         """Return the rows whose column has one of these values; None stands for a missing one.
@@ -326,12 +381,14 @@ class Manifest:
         samples = self.table.drop_columns("split") if "split" in self.table.schema.names else self.table
         joined, joined_on = join_labels(samples, claims, on=on, unmatched=unmatched, root=self.root, name="the split")
         history = [*self.history, (f"in a part of the split (joined on {joined_on})", joined.num_rows)]
-        return type(self)(ordered(joined), root=self.root, history=history, verify=self.verify)
+        return self._with_table(ordered(joined), history=history)
 
     def _with_column(self, name: str, values: Any) -> Self:
         table = self.table.drop_columns(name) if name in self.table.schema.names else self.table
-        table = ordered(table.append_column(name, values))
-        return type(self)(table, root=self.root, history=self.history, verify=self.verify)
+        return self._with_table(ordered(table.append_column(name, values)), history=self.history)
+
+    def _with_table(self, table: Any, *, history: Iterable[tuple[str, int]]) -> Self:
+        return type(self)(table, root=self.root, history=history, notes=self.notes, arrays=self._arrays)
 
     def _with_parts(self, names: Any, *, group: str | None, labels: str | None) -> "Parts":
         whole = self._with_column("split", names)

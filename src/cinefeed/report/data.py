@@ -80,10 +80,11 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         edges = None if spec.classes else _edges(feed.labels, getattr(feed.sampler, "bins", "auto"))
         labels = Labels(raw=feed.labels, fed=feed.labels[plan.rows], classes=spec.classes, edges=edges)
         balance = _balance(str(feed.sampler), drawn)
-    clips, captions = sheet(feed)
+    clips, captions = (None, np.array([])) if feed.manifest.private else sheet(feed)
     table = feed.manifest.table
     if failures is None and "error" in table.column_names:
-        bad = table.filter(pc.is_valid(table["error"])).select(["id", "path", "error"])
+        shown = pa.table({"id": table["id"], "path": feed.manifest.shown(), "error": table["error"]})
+        bad = shown.filter(pc.is_valid(table["error"]))
         failures = bad.to_pylist()
     figures = [("videos", f"{len(feed.manifest):,}"), ("draws an epoch", f"{len(feed.plan()):,}")]
     figures += [("validation videos", f"{len(val.manifest):,}")] if val is not None else []

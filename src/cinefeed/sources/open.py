@@ -1,10 +1,12 @@
 """Opening a video by its content, whatever its name says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from cinefeed.clips import PixelType
 from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.arrays import ArraySource, probe_array
-from cinefeed.sources.base import Facts, Source
+from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading, Source
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.index import Verify, probe_encoded
 
@@ -31,7 +33,15 @@ def known_suffix(path: str | Path) -> str | None:
     return None
 
 
-def open_source(path: str | Path, *, channels: int | None = None, facts: Facts | None = None) -> Source:
+def open_source(
+    path: str | Path,
+    *,
+    channels: int | None = None,
+    part: str | None = None,
+    facts: Facts | None = None,
+    reading: Reading = DEFAULT_READING,
+    dtype: PixelType | None = None,
+) -> Source:
     """Open a video and read any of its frames.
 
     `channels` is 1 (grey) or 3 (RGB), or as the file holds them. `facts` are those of the manifest: with them nothing
@@ -53,7 +63,14 @@ def open_source(path: str | Path, *, channels: int | None = None, facts: Facts |
     return kind(path, channels=channels, facts=facts)
 
 
-def probe(path: str | Path, *, verify: Verify = "decode") -> Facts:
+def probe(
+    path: str | Path,
+    *,
+    part: str | None = None,
+    files: Sequence[str] = (),
+    verify: Verify = "decode",
+    reading: Reading = DEFAULT_READING,
+) -> Facts:
     """Return what a video file holds.
 
     decode:   every frame is decoded; only this shows where a file breaks, and how its frames lie in time
@@ -67,6 +84,14 @@ def probe(path: str | Path, *, verify: Verify = "decode") -> Facts:
         raise SettingError(f"probe(verify={verify!r}) is not a choice; {did_you_mean(verify, ['decode', 'packets'])}")
     path = Path(path)
     return probe_array(path) if _is_array(path) else probe_encoded(path, verify=verify)
+
+
+def find_samples(root: Path, names: Sequence[str], *, reading: Reading) -> list[Found]:
+    """Return the samples in some files under a folder: most files are one, some hold many, some are one frame of many.
+
+    `names` are relative to `root`, with /.
+    """
+    return sorted(Found(name) for name in names)
 
 
 def _is_array(path: Path) -> bool:

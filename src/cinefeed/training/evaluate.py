@@ -59,7 +59,7 @@ def evaluate(
         part = "external"
     feed = trained.evaluation(chosen)
     scores = score(model, feed, tick=_counting(tick, len(chosen)))
-    table = predictions_table(feed.spec, scores, paths=chosen.column("path").to_pylist(), part=part)
+    table = predictions_table(feed.spec, scores, paths=chosen.shown().to_pylist(), part=part)
     _keep(table, out)
     return Evaluation(part=part, metrics=measure(feed.spec, scores), predictions=table, failures=tuple(failures))
 
@@ -84,9 +84,7 @@ def predict(
         chosen, failures = _probed([Path(each) for each in paths])
     feed = trained.evaluation(chosen, labelled=False)
     scores = score(model, feed, tick=_counting(tick, len(chosen)))
-    table = predictions_table(
-        feed.spec, scores, paths=chosen.column("path").to_pylist(), part="predict", labelled=False
-    )
+    table = predictions_table(feed.spec, scores, paths=chosen.shown().to_pylist(), part="predict", labelled=False)
     _keep(table, out)
     return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures))
 

@@ -113,7 +113,7 @@ def train(
     for name, part in (("val", val), ("test", test)):
         scores = score(model, part)
         metrics[name] = measure(feed.spec, scores)
-        paths = part.manifest.column("path").to_pylist()
+        paths = part.manifest.shown().to_pylist()
         tables.append(predictions_table(feed.spec, scores, paths=paths, part=name))
     write_atomically(folder / "predictions.parquet", lambda path: pq.write_table(pa.concat_tables(tables), path))
     write_json(folder / "metrics.json", metrics)

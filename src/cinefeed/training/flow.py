@@ -34,9 +34,12 @@ def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     if "error" not in manifest.table.column_names:
         return manifest, []
     failures = [
-        {"id": row["id"], "path": row["path"], "error": row["error"]}
-        for row in manifest.table.select(["id", "path", "error"]).to_pylist()
-        if row["error"] is not None
+        {"id": name, "path": path, "error": error}
+        for name, path, error in zip(
+            *(each.to_pylist() for each in (manifest.column("id"), manifest.shown(), manifest.column("error"))),
+            strict=True,
+        )
+        if error is not None
     ]
     if "num_frames" not in manifest.table.column_names:
         return manifest, failures
