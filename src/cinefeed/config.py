@@ -80,13 +80,15 @@ class SplitSettings:
 class DataSettings:
     """Which manifest, which of its rows, and the label column to learn.
 
-    Rows without a label are an error, or left out, and counted, with `missing = "drop"`.
+    Rows without a label are an error, or left out, and counted, with `missing = "drop"`. `private` shows ids in place
+    of paths, and no pictures; a manifest that was scanned so needs no word of it.
     """
 
     manifest: str
     target: str
     where: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
     missing: Literal["error", "drop"] = "error"
+    private: bool = False
     task: Literal["regression", "binary", "multiclass"] | None = None
     classes: tuple[str, ...] | None = None
     split: SplitSettings

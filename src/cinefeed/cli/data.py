@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from cinefeed.cli.options import Flow, Group, Json, NoGroup, Stratify, Where, where_table, with_flow
+from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
 from cinefeed.cli.show import emit
 from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
+from cinefeed.sources.base import Reading
 
 
 def scan(
@@ -23,6 +24,15 @@ def scan(
     ] = "error",
     verify: Annotated[str, typer.Option(help="decode (shows where a file breaks) or packets (faster).")] = "decode",
     workers: Annotated[int | None, typer.Option(help="Threads that probe; by default one a core.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Order of an array's axes, such as HWT or NTHW.")] = None,
+    slice: Annotated[str, typer.Option(help="Of a 4-D volume: middle, each, or a number.")] = "middle",
+    window: Annotated[str, typer.Option(help="Black and white: file (as DICOM says), none, or percentiles.")] = "file",
+    stream: Annotated[int | None, typer.Option(help="Which video stream of a file; by default the first.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="DICOM attributes as columns: SeriesDescription,ProtocolName")
+    ] = None,
+    salt: Annotated[str | None, typer.Option(help="Hashes patient, study, series; '' keeps them as they are.")] = None,
+    private: Private = False,
     as_json: Json = False,
 ) -> None:
     """Index a folder of videos: probe each file once, join labels, write a manifest."""
@@ -32,9 +42,18 @@ def scan(
         on=on,
         path_columns=path_columns,
         unmatched=unmatched,  # type: ignore[arg-type]  # refused there if unknown
-        verify=verify,  # type: ignore[arg-type]
+        verify=verify,  # type: ignore[arg-type]  # likewise
         workers=workers,
         out=out,
+        reading=Reading(
+            axes=axes,
+            slice=int(slice) if slice.isdigit() else slice,  # type: ignore[arg-type]  # refused there if unknown
+            window=window,  # type: ignore[arg-type]  # likewise
+            stream=stream,
+            keep=tuple(keep.split(",")) if keep else (),
+            salt=salt,
+        ),
+        private=private,
     )
     result = {"out": str(out), "rows": len(manifest), "fingerprint": manifest.fingerprint}
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")

@@ -17,6 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Where = Annotated[list[str] | None, typer.Option(help="Keep rows: COLUMN=VALUE[,VALUE ...]. May be repeated.")]
 Group = Annotated[str | None, typer.Option(help="Column whose values stay in one part: the patient.")]
 NoGroup = Annotated[bool, typer.Option("--no-group", help="Every row stands for itself.")]
+Private = Annotated[bool, typer.Option("--private", help="Show ids in place of paths everywhere, and no pictures.")]
 Stratify = Annotated[str | None, typer.Option(help="Column whose distribution the parts share.")]
 
 
@@ -28,6 +29,7 @@ class Flow:
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options given here win.")] = None
     target: Annotated[str | None, typer.Option(help="Label column to learn.")] = None
     where: Where = None
+    private: Private = False
     drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows without a label.")] = False
     task: Annotated[str | None, typer.Option(help="regression, binary, multiclass; by default as the labels are.")] = (
         None
@@ -76,6 +78,7 @@ class Flow:
                 "target": self.target,
                 "where": where_table(self.where or []),
                 "missing": "drop" if self.drop_missing else None,
+                "private": self.private or None,
                 "task": self.task,
                 "classes": None if self.classes is None else self.classes.split(","),
                 "split": split,

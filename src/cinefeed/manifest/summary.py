@@ -12,13 +12,18 @@ _CLASSES_SHOWN = 6
 _LETTERS_SHOWN = 24
 
 
-def summarise(table: Any, *, root: str, history: Sequence[tuple[str, int]]) -> str:
+def summarise(table: Any, *, root: str, history: Sequence[tuple[str, int]], private: bool = False) -> str:
     """Return the summary that `print(manifest)` shows."""
     files = pc.count_distinct(table.column("path")).as_py()
-    lines = [f"Manifest of {_count(table.num_rows, 'sample')} in {_count(files, 'file')}, root {root}"]
+    where = "private: ids stand for paths" if private else f"root {root}"
+    lines = [f"Manifest of {_count(table.num_rows, 'sample')} in {_count(files, 'file')}, {where}"]
     if len(history) > 1:
         lines.append(_line("history", " -> ".join(f"{step}: {rows}" for step, rows in history)))
-    lines += _facts(table) if "num_frames" in table.schema.names else [_line("facts", "not probed")]
+    lines += (
+        _facts(table, named_by="id" if private else "path")
+        if "num_frames" in table.schema.names
+        else [_line("facts", "not probed")]
+    )
     labels = [*label_names(table.schema.names), *(["split"] if "split" in table.schema.names else [])]
     lines += ["  labels"] if labels else []
     lines += [f"    {name:<20} {describe_column(table.column(name))}" for name in labels]
@@ -49,7 +54,7 @@ def describe_column(column: Any) -> str:
     return f"{name}, {_count(distinct, 'value')}: {_frequent(values)}{missing}"
 
 
-def _facts(table: Any) -> list[str]:
+def _facts(table: Any, *, named_by: str) -> list[str]:
     readable = table.filter(pc.fill_null(pc.greater(table.column("num_frames"), 0), False))
     lines = []
     if readable.num_rows:
@@ -80,8 +85,8 @@ def _facts(table: Any) -> list[str]:
     lines.append(_line("bytes", f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"))
     broken = table.filter(table.column("error").is_valid())
     lines.append(_line("damaged", _count(broken.num_rows, "row") if broken.num_rows else "none"))
-    for row in broken.slice(0, 3).select(["path", "num_frames", "error"]).to_pylist():
-        lines.append(f"    {row['path']}: {row['num_frames']} frames can be read; {row['error']}")
+    for row in broken.slice(0, 3).select([named_by, "num_frames", "error"]).to_pylist():
+        lines.append(f"    {row[named_by]}: {row['num_frames']} frames can be read; {row['error']}")
     if broken.num_rows > 3:
         lines.append(f"    and {broken.num_rows - 3} more")
     return lines

@@ -188,10 +188,11 @@ class Manifest:
         return int(self.table.num_rows)
 
     def __repr__(self) -> str:
-        return f"Manifest({len(self)} samples, root={self.root.as_posix()!r})"
+        root = "private" if self.private else self.root.as_posix()
+        return f"Manifest({len(self)} samples, root={root!r})"
 
     def __str__(self) -> str:
-        return summarise(self.table, root=self.root.as_posix(), history=self.history)
+        return summarise(self.table, root=self.root.as_posix(), history=self.history, private=self.private)
 
     @cached_property
     def fingerprint(self) -> str:

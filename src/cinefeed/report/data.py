@@ -80,7 +80,7 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         edges = None if spec.classes else _edges(feed.labels, getattr(feed.sampler, "bins", "auto"))
         labels = Labels(raw=feed.labels, fed=feed.labels[plan.rows], classes=spec.classes, edges=edges)
         balance = _balance(str(feed.sampler), drawn)
-    clips, captions = (None, np.array([])) if feed.manifest.private else sheet(feed)
+    clips, captions = sheet(feed)
     table = feed.manifest.table
     if failures is None and "error" in table.column_names:
         shown = pa.table({"id": table["id"], "path": feed.manifest.shown(), "error": table["error"]})

@@ -16,8 +16,12 @@ _SHEET_CLIPS = 8
 
 
 def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
-    """Return the rows that `[data.where]` names, and with `missing = "drop"` those of them that have a label."""
+    """Return the rows that `[data.where]` names, and with `missing = "drop"` those of them that have a label.
+
+    With `private`, ids are shown in place of paths from here on.
+    """
     data = settings.data
+    manifest = manifest.as_private() if data.private else manifest
     for column, values in data.where.items():
         manifest = manifest.where(column, list(values))
     if data.missing == "drop" and data.target:
@@ -100,8 +104,10 @@ def keep_flow(
 def sheet(feed: Feed, *, clips: int = _SHEET_CLIPS) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
     """Return a few clips as the feed gives them, uint8 (clips, frames, height, width, channels), and their captions.
 
-    Clips of another type are stretched, each from its own least value to its greatest.
+    Clips of another type are stretched, each from its own least value to its greatest. Of a private manifest no clip.
     """
+    if feed.manifest.private:
+        return np.zeros((0, *feed.spec.clip_shape), np.uint8), np.zeros(0, np.str_)
     batch = feed.batch(0)
     pixels = batch.clips[:clips]
     if pixels.dtype != np.uint8:
