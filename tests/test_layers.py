@@ -17,7 +17,7 @@ ROOMS = (
 FOLDERS = {
     "sources": "colour base layout index encoded arrays dicom nifti images packed open".split(),
     "balance": "strata order plan samplers".split(),
-    "manifest": "columns files reading labels find scan summary table".split(),
+    "manifest": "columns files reading labels find scan rows summary table".split(),
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
     "feed": "stats state slots clip workers targets feed".split(),
     "report": "style figures results data page".split(),
@@ -91,7 +91,7 @@ def test_a_loaded_framework_is_found():
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
         "Manifest Feed Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
-        "BalancedClasses UniformLabels open_source probe CinefeedError models testing __version__".split()
+        "BalancedClasses UniformLabels Reading open_source probe CinefeedError models testing __version__".split()
     )
     for name in cinefeed.__all__:
         assert getattr(cinefeed, name) is not None

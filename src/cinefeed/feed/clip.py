@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cinefeed.clips import Clip
 from cinefeed.errors import CinefeedError, FeedError
 from cinefeed.feed.stats import Meter
-from cinefeed.manifest.table import Manifest
+from cinefeed.manifest.rows import Rows
 from cinefeed.rng import Stage, rng_for
 from cinefeed.transforms.compose import Compose
 
@@ -25,9 +25,9 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipMaker:
-    """Makes the clip of a draw: a pure function of manifest, settings, seed and draw."""
+    """Makes the clip of a draw: a pure function of its row, settings, seed and draw."""
 
-    manifest: Manifest
+    rows: Rows
     clip: Clip
     compose: Compose
     channels: int
@@ -42,9 +42,7 @@ class ClipMaker:
         try:
             self._make(draw, out, valid)
         except Exception as error:
-            where, what = f"row {draw.row}, {self.manifest.shown()[draw.row]}", str(error)
-            if self.manifest.private:
-                what = what.replace(str(self.manifest.path_of(draw.row)), "the file")
+            where, what = f"row {draw.row}, {self.rows.shown(draw.row)}", self.rows.nameless(str(error), draw.row)
             if isinstance(error, CinefeedError):
                 error.args = (f"{where}: {what}",)
                 raise
@@ -52,9 +50,9 @@ class ClipMaker:
 
     def _make(self, draw: Draw, out: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         began = time.perf_counter()
-        with self.manifest.open(draw.row, channels=self.channels) as source:
+        with self.rows.open(draw.row, channels=self.channels) as source:
             opened = time.perf_counter()
-            start_seconds, end_seconds = self.manifest.window(draw.row)
+            start_seconds, end_seconds = self.rows.window(draw.row)
             indices, valid[:] = self.clip.select(
                 source.facts.times,
                 rng=self._rng(Stage.CLIP, draw) if self.clip.position == "random" else None,

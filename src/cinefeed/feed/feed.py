@@ -148,7 +148,7 @@ class Feed:
         )
         self._meter = Meter()
         self._maker = ClipMaker(
-            manifest=manifest, clip=clip, compose=compose, channels=frame.channels, seed=seed, meter=self._meter
+            rows=manifest.rows, clip=clip, compose=compose, channels=frame.channels, seed=seed, meter=self._meter
         )
         self._slots = Slots((batch_size, *self.spec.clip_shape), dtype=self.spec.dtype)
         self._compiled = False
@@ -383,7 +383,7 @@ def _check_rows(manifest: Manifest) -> None:
         frames = manifest.table["num_frames"].to_numpy()
         empty = np.flatnonzero(frames == 0)
         if len(empty):
-            first = ", ".join(f"row {row}, {manifest.shown()[row]}" for row in empty[:3])
+            first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in empty[:3])
             raise SourceError(
                 f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
                 f"({first}{' ...' * (len(empty) > 3)}); leave them out with manifest.readable()"

@@ -15,23 +15,21 @@ from numpy.typing import NDArray
 from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.manifest.columns import (
     FACTS,
-    fact_columns,
     fingerprint,
     label_names,
     ordered,
     plain_table,
     relative_paths,
-    row_to_facts,
     with_ids,
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_parquet
 from cinefeed.manifest.find import describe_videos, find_videos, salt_of, with_hashes
 from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
 from cinefeed.manifest.reading import read_table
+from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
 from cinefeed.manifest.summary import summarise
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
-from cinefeed.sources.open import open_source
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
 _NOTES = ("verify", "reading", "private")  # what a written manifest keeps, beside its history
@@ -213,13 +211,18 @@ class Manifest:
             raise ColumnError(f"there is no column {name!r}; {did_you_mean(name, self.table.schema.names)}")
         return self.table.column(name).combine_chunks()
 
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows as a worker needs them: where each video lies, what is known of it, how it is opened."""
+        return Rows(self.table, root=str(self.root), private=self.private, arrays=self._arrays)
+
     def path_of(self, row: int) -> Path:
         """Return where the file of a row is."""
-        return self.root / self.relative_path(row)
+        return self.rows.path_of(row)
 
     def relative_path(self, row: int) -> str:
         """Return the path of a row's file, relative to the root."""
-        return str(self.table.column("path")[row])
+        return self.rows.relative_path(row)
 
     @property
     def private(self) -> bool:
@@ -238,25 +241,15 @@ class Manifest:
 
     def open(self, row: int, *, channels: int | None = None) -> Source:
         """Open the video of a row; see `open_source`."""
-        facts = self.facts(row)
-        part = self.table.column("part")[row].as_py() if "part" in self.table.schema.names else None
-        return open_source(self.path_of(row), channels=channels, part=part, facts=facts)
+        return self.rows.open(row, channels=channels)
 
     def window(self, row: int) -> tuple[float | None, float | None]:
         """Return the start and end in seconds that a row's clip stays within, None where it is free."""
-        start, end = (
-            self.table.column(name)[row].as_py() if name in self.table.schema.names else None
-            for name in ("start_seconds", "end_seconds")
-        )
-        return start, end
+        return self.rows.window(row)
 
     def facts(self, row: int) -> Facts | None:
         """Return what the scan found of a row's file, or None where it was not probed or no frame can be read."""
-        return None if self._fact_columns is None else row_to_facts(self._fact_columns, row)
-
-    @cached_property
-    def _fact_columns(self) -> dict[str, Any] | None:
-        return fact_columns(self.table)
+        return self.rows.facts(row)
 
     def take(self, rows: Any, *, step: str | None = None) -> Self:
         """Return the manifest of some rows, given by number, in that order; `step` names it in the history."""
