@@ -295,14 +295,14 @@ def test_an_epoch_begins_with_what_was_made_at_the_end_of_the_one_before(manifes
     expected = [[feed.batch(index, epoch=epoch) for index in range(len(feed))] for epoch in range(3)]
     for epoch in range(3):
         found = list(feed)
-        assert feed._crew is not None
-        assert len(feed._crew.pending) > 0
-        assert feed._crew.epoch == epoch + 1
+        assert feed._line is not None
+        assert len(feed._line.pending) > 0
+        assert feed._line.epoch == epoch + 1
         for got, want in zip(found, expected[epoch], strict=True):
             np.testing.assert_array_equal(got.clips, want.clips)
-    begun = feed._crew.executor
+    begun = feed._line.crew._pool
     feed.set_epoch(0)
-    assert feed._crew is None
+    assert feed._line is None
     with pytest.raises(RuntimeError, match="shutdown"):
         begun.submit(len, "")
     np.testing.assert_array_equal(next(iter(feed)).clips, expected[0][0].clips)
@@ -311,10 +311,14 @@ def test_an_epoch_begins_with_what_was_made_at_the_end_of_the_one_before(manifes
 def test_an_evaluation_begins_nothing_past_its_end(manifest):
     feed = make(manifest, workers=2).evaluation(manifest)
     list(feed)
-    assert feed._crew is None
+    assert feed._line is not None
+    assert not feed._line.pending
+    assert [len(batch.ids) for batch in feed] == [4, 4, 3]
 
 
 def test_the_workers_end_with_the_feed(manifest):
+    gc.collect()
+    time.sleep(0.1)  # threads of other tests' feeds
     before = threading.active_count()
     feed = make(manifest, workers=2)
     list(feed)

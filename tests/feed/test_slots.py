@@ -1,14 +1,22 @@
 import gc
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
+import pytest
 
-from cinefeed.feed.slots import Slots
+from cinefeed.errors import FeedError
+from cinefeed.feed.slots import Slots, map_slot
+
+SHAPE = (4, 3, 2, 2, 1)
+KINDS = pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 
 
-def test_a_slot_comes_back_when_the_last_view_has_died():
-    slots = Slots((4, 3), dtype="uint8")
-    array = slots.lease()
+@KINDS
+def test_a_slot_comes_back_when_the_last_view_has_died(shared):
+    slots = Slots(SHAPE, dtype="uint8", shared=shared)
+    array = slots.lease().clips
     view = array[1:, ::2].reshape(-1)
     memory = memoryview(array)
     del array
@@ -19,31 +27,68 @@ def test_a_slot_comes_back_when_the_last_view_has_died():
     assert slots.free == 1
 
 
-def test_memory_is_used_again():
-    slots = Slots((4, 3), dtype="float32")
-    address = slots.lease().ctypes.data
-    assert slots.lease().ctypes.data == address
+@KINDS
+def test_the_mask_holds_a_slot_as_well(shared):
+    slots = Slots(SHAPE, dtype="float32", shared=shared)
+    valid = slots.lease().valid
+    assert slots.free == 0 and valid.shape == (4, 3) and valid.dtype == np.bool_
+    del valid
+    assert slots.free == 1
 
 
-def test_two_leases_never_share_memory():
-    slots = Slots((4, 3), dtype="uint8")
-    one, two = slots.lease(), slots.lease()
+@KINDS
+def test_memory_is_used_again(shared):
+    slots = Slots(SHAPE, dtype="float32", shared=shared)
+    address = slots.lease().clips.ctypes.data
+    assert slots.lease().clips.ctypes.data == address and slots.made == 1
+
+
+@KINDS
+def test_two_leases_never_share_memory(shared):
+    slots = Slots(SHAPE, dtype="uint8", shared=shared)
+    one, two = slots.lease().clips, slots.lease().clips
     one[:], two[:] = 1, 2
     assert (one == 1).all() and (two == 2).all()
 
 
 def test_a_lease_is_writable_and_of_the_type_asked_for():
-    array = Slots((2, 5), dtype="uint16").lease()
-    assert array.flags.writeable and array.dtype == np.uint16 and array.shape == (2, 5)
+    array = Slots(SHAPE, dtype="uint16").lease().clips
+    assert array.flags.writeable and array.dtype == np.uint16 and array.shape == SHAPE
+
+
+def test_shared_memory_is_seen_by_who_maps_it_and_closed_with_the_pool():
+    before = set(Path("/proc/self/fd").iterdir())
+    slots = Slots(SHAPE, dtype="uint16", shared=True)
+    slot = slots.lease()
+    there = map_slot(os.dup(slot.fd), SHAPE, dtype="uint16", number=0)
+    os.close(there.fd)
+    there.clips[2], there.valid[1] = 7, True
+    assert (slot.clips[2] == 7).all() and slot.valid[1].all()
+    del slots
+    gc.collect()
+    slot.clips[0] = 3  # what is held outlives the pool
+    assert (there.clips[0] == 3).all()
+    del slot, there
+    gc.collect()
+    assert len(set(Path("/proc/self/fd").iterdir()) - before) <= 1  # iterdir's own
+
+
+def test_more_than_the_limit_is_a_clear_error():
+    slots = Slots(SHAPE, dtype="uint8", limit=2)
+    held = [slots.lease(), slots.lease()]
+    with pytest.raises(FeedError, match=r"all 2 batches that the memory budget allows are held"):
+        slots.lease()
+    held.pop()
+    assert slots.lease().clips.shape == SHAPE
 
 
 def test_leases_from_many_threads():
-    slots = Slots((16,), dtype="int64")
+    slots = Slots(SHAPE, dtype="int64")
     faults = []
 
     def work(number):
         for _ in range(200):
-            array = slots.lease()
+            array = slots.lease().clips
             array[:] = number
             if not (array == number).all():
                 faults.append(number)

@@ -1,10 +1,11 @@
 """Feed: a manifest in, batches out, in a fixed order, made on all cores."""
 
+import logging
 import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -14,16 +15,18 @@ from numpy.typing import NDArray
 from cinefeed.balance import BalancedClasses, Natural, Plan, Sampler
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
-from cinefeed.feed.clip import ClipMaker, Draw
+from cinefeed.feed.clip import ClipMaker, Draw, Took
+from cinefeed.feed.processes import ProcessCrew, UnfitError
 from cinefeed.feed.slots import Slots
 from cinefeed.feed.state import State, read_state
 from cinefeed.feed.stats import Meter, Stats
 from cinefeed.feed.targets import FeedSpec, Targets, Task, read_targets
-from cinefeed.feed.workers import Backend, count_workers, start_workers
+from cinefeed.feed.workers import Backend, Crew, InlineCrew, ThreadCrew, count_workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.transforms.base import Transform, is_random
 from cinefeed.transforms.compose import Compose
 
+_log = logging.getLogger(__name__)
 _NAMED_CLASSES = 6  # of more, a summary names the first ones alone
 
 
@@ -43,28 +46,23 @@ class _Job(NamedTuple):
     """A batch under way."""
 
     batch: Batch
-    clips: list[Future[None]]
+    clips: list[Future[Took]]
 
-    def finish(self) -> Batch:
-        for clip in self.clips:
-            clip.result()
+    def finish(self, meter: Meter) -> Batch:
+        took = [clip.result() for clip in self.clips]
+        read, decode, transform = (sum(stage) for stage in zip(*took, strict=True))
+        meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform)
         return self.batch
 
 
 @dataclass
-class _Crew:
+class _Line:
     """The workers, and the batches that they have begun; the next to begin is (epoch, index)."""
 
-    executor: Executor
+    crew: Crew
     epoch: int
     index: int
     pending: deque[_Job] = field(default_factory=deque)
-
-    def __post_init__(self) -> None:
-        weakref.finalize(self, self.executor.shutdown, wait=False, cancel_futures=True)
-
-    def stop(self) -> None:
-        self.executor.shutdown(wait=True, cancel_futures=True)
 
 
 class Feed:
@@ -76,7 +74,9 @@ class Feed:
     target: label column; None feeds clips alone (targets NaN or -1, weights 0).
     task: "regression", "binary" or "multiclass"; by default numbers are a regression, text and booleans are classes.
     classes: names in the order of their numbers; sorted by default. The second of two is the positive one.
-    workers: threads that make clips; 0 makes them in the caller; "auto" is one a core.
+    workers: how many make clips; 0 makes them in the caller; "auto" is one a core.
+    backend: "thread", or "process", which scales where frames are small, and costs a second to start (Linux).
+    timeout_seconds: a clip that a worker process takes longer for is an error; threads cannot be stopped.
     prefetch: batches made ahead of the one in use; at an epoch's end they are the next epoch's, so that it begins
     without a wait. The workers rest between epochs, and end with the feed.
     drop_last: leave out a last batch that is not full.
@@ -110,6 +110,7 @@ class Feed:
         backend: Backend = "thread",
         prefetch: int = 2,
         drop_last: bool = False,
+        timeout_seconds: float | None = None,
     ) -> None:
         if batch_size < 1 or prefetch < 0:
             raise SettingError(f"batch_size={batch_size} must be at least 1, prefetch={prefetch} at least 0")
@@ -123,8 +124,10 @@ class Feed:
         self.batch_size = batch_size
         self.seed = seed
         self.backend = backend
+        self._backend = backend
         self.prefetch = prefetch
         self.drop_last = drop_last
+        self.timeout_seconds = timeout_seconds
         self.workers = count_workers(workers)
         self._ids = manifest.column("id")
         names = None if classes is None else tuple(classes)
@@ -147,17 +150,15 @@ class Feed:
             padded=clip.short == "pad",
         )
         self._meter = Meter()
-        self._maker = ClipMaker(
-            rows=manifest.rows, clip=clip, compose=compose, channels=frame.channels, seed=seed, meter=self._meter
-        )
-        self._slots = Slots((batch_size, *self.spec.clip_shape), dtype=self.spec.dtype)
+        self._maker = ClipMaker(rows=manifest.rows, clip=clip, compose=compose, channels=frame.channels, seed=seed)
+        self._slots = Slots((batch_size, *self.spec.clip_shape), dtype=self.spec.dtype, shared=backend == "process")
         self._compiled = False
         self._epoch = 0
         self._start = 0  # the batch that the next iterator starts at
         self._handed = 0  # batches of the epoch that were handed out
         self._plans: dict[int, Plan] = {}
         self._running: weakref.ref[Generator[Batch]] | None = None
-        self._crew: _Crew | None = None  # between two epochs
+        self._line: _Line | None = None  # between two epochs
         self._goes_on = self.workers > 0  # into the next epoch, as training does; an evaluation may be the only one
 
     @property
@@ -200,8 +201,7 @@ class Feed:
         count = self._count(self.plan(epoch=epoch))
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
-        with start_workers(0) as caller:
-            return self._submit(index % count, epoch, caller).finish()
+        return self._submit(index % count, epoch, InlineCrew(self._maker)).finish(Meter())
 
     def __getitem__(self, index: int) -> Batch:
         """Return one batch of the current epoch."""
@@ -217,9 +217,9 @@ class Feed:
 
     def _close(self) -> None:
         self._close_running()
-        if self._crew is not None:
-            self._crew.stop()
-            self._crew = None
+        if self._line is not None:
+            self._line.crew.stop()
+            self._line = None
 
     def _close_running(self) -> None:
         running = None if self._running is None else self._running()
@@ -229,14 +229,16 @@ class Feed:
 
     def _run(self, epoch: int, start: int) -> Generator[Batch]:
         count = self._count(self.plan(epoch=epoch))
-        crew: _Crew | None
-        crew, self._crew = self._crew or _Crew(start_workers(self.workers), epoch, start), None
+        line, self._line = self._line, None
+        if line is None:
+            line = _Line(self._start_crew(), epoch, start)
+        kept = False
         mark = time.perf_counter()
         try:
             for _ in range(start, count):
                 asked = time.perf_counter()
-                self._fill(crew, epoch)
-                batch = crew.pending.popleft().finish()
+                self._fill(line, epoch)
+                batch = line.pending.popleft().finish(self._meter)
                 self._handed += 1
                 now = time.perf_counter()
                 self._meter.add(
@@ -251,41 +253,54 @@ class Feed:
                 del batch  # or its slot could not come back while the next one is waited for
             if self._epoch == epoch:
                 self._epoch, self._handed = epoch + 1, 0
-                if self._goes_on:
-                    self._crew, crew = crew, None
+                if not self._goes_on:
+                    line.epoch, line.index = epoch + 1, 0
+                self._line, kept = line, True
         finally:
-            if crew is not None:
-                crew.stop()
+            if not kept:
+                line.crew.stop()
 
-    def _fill(self, crew: _Crew, epoch: int) -> None:
+    def _start_crew(self) -> Crew:
+        """Start the workers; settings that cannot be sent to processes are served by threads, and that is said."""
+        shape = (self.batch_size, *self.spec.clip_shape)
+        if not self.workers:
+            return InlineCrew(self._maker)
+        if self._backend == "process":
+            try:
+                return ProcessCrew(self._maker, count=self.workers, shape=shape, timeout_seconds=self.timeout_seconds)
+            except UnfitError as error:
+                _log.warning("threads make the clips, for processes cannot: %s", error)
+                self._backend = "thread"
+        return ThreadCrew(self._maker, count=self.workers)
+
+    def _fill(self, line: _Line, epoch: int) -> None:
         """Begin the batches that should be under way while the first of them is in use, the next epoch's as well."""
         # Enough clips on the way that no worker is idle while a small batch is handed over.
         ahead = max(self.prefetch, -(-2 * self.workers // self.batch_size)) if self.workers else 0
-        while len(crew.pending) <= ahead:
-            if crew.index == self._count(self.plan(epoch=crew.epoch)):
-                if crew.epoch > epoch or not self._goes_on:
+        while len(line.pending) <= ahead:
+            if line.index == self._count(self.plan(epoch=line.epoch)):
+                if line.epoch > epoch or not self._goes_on:
                     break
-                crew.epoch, crew.index = crew.epoch + 1, 0
+                line.epoch, line.index = line.epoch + 1, 0
             else:
-                crew.pending.append(self._submit(crew.index, crew.epoch, crew.executor))
-                crew.index += 1
+                line.pending.append(self._submit(line.index, line.epoch, line.crew))
+                line.index += 1
 
-    def _submit(self, index: int, epoch: int, executor: Executor) -> _Job:
+    def _submit(self, index: int, epoch: int, crew: Crew) -> _Job:
         start = index * self.batch_size
         rows = self.plan(epoch=epoch).rows[start : start + self.batch_size]
-        clips = self._slots.lease()[: len(rows)]
-        valid = np.ones((len(rows), self.clip.frames), np.bool_)
+        slot = self._slots.lease()
+        slot.valid[:] = True
         batch = Batch(
-            clips=clips,
+            clips=slot.clips[: len(rows)],
             targets=self._targets.values[rows],
             weights=np.full(len(rows), 1 if self.spec.target else 0, np.float32),
             ids=np.array(self._ids.take(rows).to_pylist(), dtype=np.str_),
-            valid=valid,
+            valid=slot.valid[: len(rows)],
         )
-        made: list[Future[None]] = []
-        for i, row in enumerate(rows):
-            draw = Draw(int(row), epoch, start + i)
-            made.append(executor.submit(self._maker.make, draw, clips[i], valid[i]))
+        made: list[Future[Took]] = []
+        for place, row in enumerate(rows):
+            made.append(crew.submit(Draw(int(row), epoch, start + place), slot, place))
             if (
                 not self._compiled
             ):  # the first clip compiles the kernels, or loads them: one worker does, the others wait
@@ -313,6 +328,7 @@ class Feed:
             workers=self.workers,
             backend=self.backend,
             prefetch=self.prefetch,
+            timeout_seconds=self.timeout_seconds,
         )
         feed._goes_on = False
         feed.spec = replace(
@@ -334,7 +350,8 @@ class Feed:
         return (
             f"{len(self.manifest)} samples, {task if spec.target else 'no target'}; {self.sampler}: "
             f"{len(plan.rows)} draws an epoch, of one sample at most {int(plan.occurrence.max()) + 1}; "
-            f"{len(self)} batches of {self.batch_size} x {spec.clip_shape} {spec.dtype}; {self.workers} threads"
+            f"{len(self)} batches of {self.batch_size} x {spec.clip_shape} {spec.dtype}; {self.workers} "
+            f"{'processes' if self._backend == 'process' else 'threads'}"
         )
 
     def stats(self) -> Stats:

@@ -1,28 +1,70 @@
-"""Who does the work: threads, or the caller itself, behind the interface of `concurrent.futures`."""
+"""Who makes the clips: the caller itself, threads, or processes, behind one small interface."""
 
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, Literal, ParamSpec, TypeVar
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, Protocol
 
 from cinefeed.errors import SettingError
+from cinefeed.feed.clip import ClipMaker, Draw, Took
+from cinefeed.feed.slots import Slot
 from cinefeed.manifest.scan import usable_cores
 
-Backend = Literal["thread"]
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
+Backend = Literal["thread", "process"]
 
 
-class _Inline(Executor):
-    """Runs each job at once, in the thread that submits it."""
+class Crew(Protocol):
+    """Workers that write clips into slots. One thread submits."""
 
-    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        future: Future[_T] = Future()
+    @property
+    def deaths(self) -> list[str]:
+        """Workers that died on the way, each with what it was doing."""
+        ...
+
+    def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
+        """Have a clip made into a place of a slot; the future holds its error, or the time that it took."""
+        ...
+
+    def stop(self) -> None:
+        """Drop what has not begun, wait for the rest, and leave nothing behind. Stopping twice is harmless."""
+        ...
+
+
+class InlineCrew:
+    """The caller makes each clip as it is submitted."""
+
+    def __init__(self, maker: ClipMaker) -> None:
+        self._maker = maker
+        self.deaths: list[str] = []
+
+    def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
+        """Make the clip now."""
+        future: Future[Took] = Future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            future.set_result(self._maker.make(draw, slot.clips[place], slot.valid[place]))
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def stop(self) -> None:
+        """Nothing is to be stopped."""
+
+
+class ThreadCrew:
+    """Threads of this process. They scale where C calls are long: FFmpeg, OpenCV and our kernels release the GIL."""
+
+    def __init__(self, maker: ClipMaker, *, count: int) -> None:
+        self._maker = maker
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="cinefeed")
+        self.deaths: list[str] = []
+        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+
+    def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
+        """Have the clip made by the next thread that is free."""
+        return self._pool.submit(self._maker.make, draw, slot.clips[place], slot.valid[place])
+
+    def stop(self) -> None:
+        """Drop what has not begun, and wait for the rest."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def count_workers(workers: Any) -> int:
@@ -32,8 +74,3 @@ def count_workers(workers: Any) -> int:
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise SettingError(f"workers={workers!r} must be 'auto' or a whole number, 0 for none beside the caller")
     return workers
-
-
-def start_workers(count: int) -> Executor:
-    """Return an executor of `count` threads; 0 is the caller itself."""
-    return ThreadPoolExecutor(count, thread_name_prefix="cinefeed") if count else _Inline()

@@ -1,0 +1,65 @@
+"""A worker process. It is started from here and never imports the user's program, so that scripts need no guard."""
+
+import os
+import pickle
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pyarrow as pa
+
+from cinefeed.feed.clip import ClipMaker
+from cinefeed.feed.slots import Slot, map_slot
+from cinefeed.feed.wire import PACKET, READY, UNFIT, pack_done, pack_failed, unpack_job
+from cinefeed.manifest.rows import Rows
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the feed at the other end of a socket until it hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; its end of the socket closes
+    cv2.setNumThreads(1)
+    line_fd, settings_fd, columns_fd = map(int, arguments)
+    with suppress(OSError):  # the feed has hung up
+        _serve(socket.socket(fileno=line_fd), settings_fd, columns_fd)
+
+
+def _serve(line: socket.socket, settings_fd: int, columns_fd: int) -> None:
+    try:
+        # By name, for a descriptor has one place of reading that all workers would share.
+        settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
+        maker = ClipMaker(rows=_rows(columns_fd, **settings["rows"]), **settings["maker"])
+    except Exception as error:
+        line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
+        return
+    line.send(READY)
+    slots: dict[int, Slot] = {}
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(line, PACKET, 1)
+        if not packet:
+            return
+        job = unpack_job(packet)
+        for fd in descriptors:
+            slots[job.slot] = map_slot(fd, settings["shape"], dtype=settings["dtype"], number=job.slot)
+            os.close(fd)
+        slot = slots[job.slot]
+        try:
+            answer = pack_done(job.number, maker.make(job.draw, slot.clips[job.place], slot.valid[job.place]))
+        except Exception as error:
+            answer = pack_failed(job.number, error)
+        line.send(answer)
+
+
+def _rows(fd: int, *, root: str, private: bool) -> Rows:
+    """Return the rows of a manifest from memory that all workers share: nothing is copied."""
+    with pa.memory_map(f"/proc/self/fd/{fd}") as memory:
+        table: Any = pa.ipc.open_file(memory).read_all()
+    os.close(fd)
+    return Rows(table, root=root, private=private)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

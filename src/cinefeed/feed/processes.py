@@ -1,0 +1,305 @@
+"""Worker processes: started once, watched, replaced when they die; batches lie in memory that both sides map."""
+
+import logging
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cinefeed.errors import DecodeError, FeedError
+from cinefeed.feed.clip import ClipMaker, Draw, Took
+from cinefeed.feed.slots import Slot
+from cinefeed.feed.wire import DONE, FAILED, PACKET, READY, UNFIT, Job, pack_job, unpack_done, unpack_failed
+
+_log = logging.getLogger(__name__)
+_AHEAD = 2  # jobs a worker has: one in work, and the next, so that it never waits for the parent
+_ATTEMPTS = 2  # of a clip at whose making a worker died
+_EARLY_DEATHS = 3  # of workers that never said a word: then it is no accident
+
+
+class UnfitError(FeedError):
+    """Workers cannot be given this feed's settings, such as a transform that is defined in the user's script."""
+
+
+@dataclass
+class _Task:
+    job: Job
+    slot: Slot
+    future: Future[Took]
+    deaths: int = 0
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+    ready: bool = False
+    tasks: deque[_Task] = field(default_factory=deque)  # the first is in work
+    began: float = 0.0  # when it was
+    slots: set[int] = field(default_factory=set)  # that it has mapped
+    late: bool = False  # killed for taking too long
+
+
+class ProcessCrew:
+    """Processes that write clips into shared slots.
+
+    One that dies is named in `deaths` and in the log, and replaced; the clip that it was making is made once more by
+    another, then it is an error. A clip that takes longer than `timeout_seconds` is an error, and its worker is
+    replaced. Raises UnfitError where the settings cannot be sent to another process.
+    """
+
+    def __init__(
+        self, maker: ClipMaker, *, count: int, shape: tuple[int, ...], timeout_seconds: float | None = None
+    ) -> None:
+        self.deaths: list[str] = []
+        self._rows = maker.rows
+        self._timeout = timeout_seconds
+        self._lock = threading.RLock()
+        self._waiting: deque[_Task] = deque()
+        self._number = 0
+        self._early_deaths = 0
+        self._failure: FeedError | None = None
+        self._stopped = False
+        self._memory = [_memory(_settings(maker, shape)), _memory(_columns(maker.rows.table))]
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._woken = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._end = weakref.finalize(self, _end, self._workers, self._memory, [self._wake, self._woken])
+        for _ in range(count):
+            self._start()
+        try:
+            self._await_first()
+        except BaseException:
+            self._end()
+            raise
+        self._thread = threading.Thread(target=_listen, args=(weakref.ref(self), self._selector), daemon=True)
+        self._thread.name = "cinefeed-processes"
+        self._thread.start()
+
+    @property
+    def pids(self) -> list[int]:
+        """The process numbers of the workers."""
+        with self._lock:
+            return [worker.process.pid for worker in self._workers]
+
+    def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
+        """Have the clip made by the worker that has least to do."""
+        future: Future[Took] = Future()
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if self._stopped:
+                raise FeedError("the workers have been stopped")
+            self._number += 1
+            self._waiting.append(_Task(Job(self._number, slot.number, place, draw), slot, future))
+            self._hand_out()
+        return future
+
+    def stop(self) -> None:
+        """Drop what has not begun, let the workers end what they are at, and leave nothing behind."""
+        with self._lock:
+            self._stopped = True
+            tasks = [*self._waiting, *(task for worker in self._workers for task in worker.tasks)]
+            self._waiting.clear()
+        for task in tasks:
+            task.future.cancel()
+        self._wake.close()
+        self._thread.join()
+        self._end()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        descriptors = [theirs.fileno(), *self._memory]
+        # The parent's module path, so that transforms of the user's own modules are found.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cinefeed.feed.child", *map(str, descriptors)],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+        theirs.close()
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+
+    def _await_first(self) -> None:
+        """Wait until one worker is ready, or says why it cannot be: then none can."""
+        while not any(worker.ready for worker in self._workers):
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._hear(key.data)
+            if self._failure is not None:
+                raise self._failure
+
+    def _hand_out(self) -> None:
+        while self._waiting:
+            able = [worker for worker in self._workers if worker.ready and len(worker.tasks) < _AHEAD]
+            if not able:
+                return
+            worker = min(able, key=lambda each: len(each.tasks))
+            task = self._waiting.popleft()
+            new = [] if task.slot.number in worker.slots else [task.slot.fd]
+            try:
+                socket.send_fds(worker.line, [pack_job(task.job)], new)
+            except OSError:  # it has just died, which its line tells the listener too
+                self._waiting.appendleft(task)
+                worker.ready = False
+                return
+            worker.slots.add(task.slot.number)
+            if not worker.tasks:
+                worker.began = time.monotonic()
+            worker.tasks.append(task)
+
+    def _hear(self, worker: _Worker) -> None:
+        """Take in what a worker says, or that it says no more."""
+        try:
+            packet = worker.line.recv(PACKET)
+        except ConnectionError:
+            packet = b""
+        kind = packet[:1]
+        with self._lock:
+            if kind == READY:
+                worker.ready, self._early_deaths = True, 0
+            elif kind == UNFIT:
+                self._failure = UnfitError(packet[1:].decode())
+            elif kind in (DONE, FAILED):
+                task = worker.tasks.popleft()
+                worker.began = time.monotonic()
+                if kind == DONE:
+                    _settle(task.future, unpack_done(packet)[1])
+                else:
+                    _settle(task.future, unpack_failed(packet)[1])
+            else:
+                self._bury(worker)
+            self._hand_out()
+
+    def _bury(self, worker: _Worker) -> None:
+        """Name a dead worker, start another, and give back what it had: the clip in work counts as tried."""
+        self._selector.unregister(worker.line)
+        worker.line.close()
+        self._workers.remove(worker)
+        try:
+            code = worker.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # it hung up and lives on
+            worker.process.kill()
+            code = worker.process.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        tasks = list(worker.tasks)
+        at = ""
+        if tasks:
+            first = tasks[0]
+            at = f" while it made row {first.job.draw.row}, {self._rows.shown(first.job.draw.row)}"
+            first.deaths += 1
+            if worker.late:
+                _settle(first.future, DecodeError(f"{at[15:]}: took longer than {self._timeout:g} s, and was given up"))
+            elif first.deaths >= _ATTEMPTS:
+                _settle(first.future, FeedError(f"{at[15:]}: {first.deaths} workers died at this clip; the last {how}"))
+        self.deaths.append(f"worker {worker.process.pid} {how}{at}")
+        _log.warning("%s", self.deaths[-1])
+        self._waiting.extendleft(reversed([task for task in tasks if not task.future.done()]))
+        self._early_deaths += not worker.ready
+        if self._early_deaths >= _EARLY_DEATHS:
+            self._failure = FeedError(f"workers die before they begin: {self.deaths[-1]}; try backend='thread'")
+            for task in [*self._waiting, *(each for other in self._workers for each in other.tasks)]:
+                _settle(task.future, self._failure)
+            self._waiting.clear()
+        elif not self._stopped:
+            self._start()
+
+    def _end_late_ones(self) -> None:
+        if self._timeout is None:
+            return
+        with self._lock:
+            for worker in self._workers:
+                if worker.tasks and time.monotonic() - worker.began > self._timeout and not worker.late:
+                    worker.late = True
+                    worker.process.kill()
+
+
+def _listen(crew_of: "weakref.ref[ProcessCrew]", selector: selectors.BaseSelector) -> None:
+    """Hear the workers until the crew is stopped or gone."""
+    while True:
+        ready = selector.select(timeout=0.2)
+        crew = crew_of()
+        if crew is None or crew._stopped:
+            return
+        for key, _ in ready:
+            if key.data is not None and key.data in crew._workers:
+                crew._hear(key.data)
+        crew._end_late_ones()
+        del crew
+
+
+def _settle(future: Future[Took], result: Took | BaseException) -> None:
+    """End a future, unless it was cancelled meanwhile."""
+    try:
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+    except InvalidStateError:
+        pass
+
+
+def _settings(maker: ClipMaker, shape: tuple[int, ...]) -> bytes:
+    """Return all that a worker needs to know but the columns. Pickled here and read by our own process alone."""
+    if maker.rows.arrays is not None:
+        raise UnfitError("videos in memory are not sent to other processes")
+    settings = {
+        "rows": {"root": maker.rows.root, "private": maker.rows.private},
+        "maker": {name: getattr(maker, name) for name in ("clip", "compose", "channels", "seed")},
+        "shape": shape,
+        "dtype": str(maker.compose.dtype),
+    }
+    try:
+        return pickle.dumps(settings)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UnfitError(f"{type(error).__name__}: {error}") from error
+
+
+def _columns(table: Any) -> memoryview:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return memoryview(sink.getvalue())
+
+
+def _memory(content: bytes | memoryview) -> int:
+    """Return the file descriptor of memory that holds this."""
+    fd = os.memfd_create("cinefeed")
+    view = memoryview(content)
+    while view:
+        view = view[os.pwrite(fd, view, len(content) - len(view)) :]
+    return fd
+
+
+def _end(workers: list[_Worker], memory: list[int], sockets: list[socket.socket]) -> None:
+    """Hang up, and wait for the workers to go; those that do not are killed."""
+    for worker in workers:
+        worker.line.close()
+    deadline = time.monotonic() + 2
+    for worker in workers:
+        try:
+            worker.process.wait(timeout=max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+    for fd in memory:
+        os.close(fd)
+    for each in sockets:
+        each.close()
