@@ -19,7 +19,7 @@ FOLDERS = {
     "balance": "strata order plan samplers".split(),
     "manifest": "columns files reading labels find scan rows summary table".split(),
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
-    "feed": "stats state slots clip wire child processes workers targets feed".split(),
+    "feed": "stats state slots memory ranks clip wire child processes workers targets batch feed".split(),
     "report": "style figures results data page".split(),
     "testing": "videos checks".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cinefeed.clips import Clip as Clip
     from cinefeed.clips import Frame as Frame
     from cinefeed.errors import CinefeedError as CinefeedError
-    from cinefeed.feed.feed import Batch as Batch
+    from cinefeed.feed.batch import Batch as Batch
     from cinefeed.feed.feed import Feed as Feed
     from cinefeed.feed.targets import FeedSpec as FeedSpec
     from cinefeed.manifest.table import Manifest as Manifest
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Looked up on first use (PEP 562), so that `import cinefeed` costs no more than this file.
 _HOME = {
     "BalancedClasses": "cinefeed.balance",
-    "Batch": "cinefeed.feed.feed",
+    "Batch": "cinefeed.feed.batch",
     "Brightness": "cinefeed.transforms.intensity",
     "CinefeedError": "cinefeed.errors",
     "Clip": "cinefeed.clips",

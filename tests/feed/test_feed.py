@@ -124,7 +124,7 @@ def test_memory_comes_back_when_batches_die(manifest):
             pass
     del _batch
     gc.collect()
-    assert feed._slots.free <= 4  # one in use, one made ahead, one under way, one handed over
+    assert feed._assembler.slots.free <= 4  # one in use, one made ahead, one under way, one handed over
 
 
 def test_resume_continues_with_the_next_batch(manifest):

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cinefeed.errors import MissingExtraError
-from cinefeed.feed.feed import Batch, Feed
+from cinefeed.feed.batch import Batch
+from cinefeed.feed.feed import Feed
 
 try:
     import torch

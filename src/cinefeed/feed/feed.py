@@ -5,19 +5,22 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.balance import BalancedClasses, Natural, Plan, Sampler
+from cinefeed.balance.strata import bin_strata
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
-from cinefeed.feed.clip import ClipMaker, Draw, Took
+from cinefeed.feed.batch import Assembler, Batch, OnError, Pending
+from cinefeed.feed.clip import ClipMaker
+from cinefeed.feed.memory import spend
 from cinefeed.feed.processes import ProcessCrew, UnfitError
-from cinefeed.feed.slots import Slots
+from cinefeed.feed.ranks import Share, find_rank
+from cinefeed.feed.slots import Slots, slot_bytes
 from cinefeed.feed.state import State, read_state
 from cinefeed.feed.stats import Meter, Stats
 from cinefeed.feed.targets import FeedSpec, Targets, Task, read_targets
@@ -30,31 +33,6 @@ _log = logging.getLogger(__name__)
 _NAMED_CLASSES = 6  # of more, a summary names the first ones alone
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """One batch, in NumPy. Arrays may be held as long as you like; their memory is used again when they have died."""
-
-    clips: NDArray[Any]  # (batch, frames, height, width, channels)
-    targets: NDArray[Any]  # (batch,): float32, or class numbers, int64
-    weights: NDArray[np.float32]  # (batch,): 0 where a row has no label
-    ids: NDArray[np.str_]  # (batch,)
-    valid: NDArray[np.bool_]  # (batch, frames): False where a frame is padding
-    covariates: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # by name, (batch, ...)
-
-
-class _Job(NamedTuple):
-    """A batch under way."""
-
-    batch: Batch
-    clips: list[Future[Took]]
-
-    def finish(self, meter: Meter) -> Batch:
-        took = [clip.result() for clip in self.clips]
-        read, decode, transform = (sum(stage) for stage in zip(*took, strict=True))
-        meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform)
-        return self.batch
-
-
 @dataclass
 class _Line:
     """The workers, and the batches that they have begun; the next to begin is (epoch, index)."""
@@ -62,7 +40,7 @@ class _Line:
     crew: Crew
     epoch: int
     index: int
-    pending: deque[_Job] = field(default_factory=deque)
+    pending: deque[Pending] = field(default_factory=deque)
 
 
 class Feed:
@@ -80,6 +58,11 @@ class Feed:
     prefetch: batches made ahead of the one in use; at an epoch's end they are the next epoch's, so that it begins
     without a wait. The workers rest between epochs, and end with the feed.
     drop_last: leave out a last batch that is not full.
+    rank, world_size: which of several feeds this is; by default as torch.distributed or JAX are set up. Each makes its
+    `batch_size` of every global batch; parts have the same length, by padding (weight 0, nothing valid) or `drop_last`.
+    on_error: "raise", or "replace" a row that cannot be read by another of its class or label bin, up to the share
+    `max_bad` of all rows.
+    memory: a bound such as "2GB" on batches and open decoders together.
 
     >>> import cinefeed as cf, numpy as np, tempfile, pathlib, pyarrow as pa
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -111,9 +94,18 @@ class Feed:
         prefetch: int = 2,
         drop_last: bool = False,
         timeout_seconds: float | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        on_error: OnError = "raise",
+        max_bad: float = 0.01,
+        memory: int | str | None = None,
     ) -> None:
         if batch_size < 1 or prefetch < 0:
             raise SettingError(f"batch_size={batch_size} must be at least 1, prefetch={prefetch} at least 0")
+        if on_error not in get_args(OnError):
+            raise SettingError(f"on_error={on_error!r} is not a choice; {did_you_mean(on_error, get_args(OnError))}")
+        if not 0 <= max_bad <= 1:
+            raise SettingError(f"max_bad={max_bad!r} must be a share of the rows, from 0 to 1")
         if backend not in get_args(Backend):
             raise SettingError(f"backend={backend!r} is not a backend; {did_you_mean(str(backend), get_args(Backend))}")
         _check_rows(manifest)
@@ -128,6 +120,10 @@ class Feed:
         self.prefetch = prefetch
         self.drop_last = drop_last
         self.timeout_seconds = timeout_seconds
+        self.on_error = on_error
+        self.max_bad = max_bad
+        self.memory = memory
+        self.rank, self.world_size = find_rank(rank, world_size)
         self.workers = count_workers(workers)
         self._ids = manifest.column("id")
         names = None if classes is None else tuple(classes)
@@ -147,16 +143,42 @@ class Feed:
             classes=self._targets.classes,
             target_mean=float(np.mean(numbers, dtype=np.float64)),
             target_scale=float(np.std(numbers, dtype=np.float64)) or 1.0,
-            padded=clip.short == "pad",
+            padded=clip.short == "pad" or (self.world_size > 1 and not drop_last),
         )
         self._meter = Meter()
         self._maker = ClipMaker(rows=manifest.rows, clip=clip, compose=compose, channels=frame.channels, seed=seed)
-        self._slots = Slots((batch_size, *self.spec.clip_shape), dtype=self.spec.dtype, shared=backend == "process")
+        # Enough clips on the way that no worker is idle while a small batch is handed over.
+        self._ahead = max(prefetch, -(-2 * self.workers // batch_size)) if self.workers else 0
+        shape = (batch_size, *self.spec.clip_shape)
+        limit = None
+        if memory is not None:
+            self.spending = spend(
+                memory,
+                slot_bytes=slot_bytes(shape, self.spec.dtype),
+                needed=self._ahead + 2,  # one in the consumer's hands, and the next that it asks for
+                workers=self.workers,
+                table=manifest.table,
+                frames=clip.frames,
+            )
+            limit = self.spending.slots
+        self._assembler = Assembler(
+            plan_of=lambda epoch: self.plan(epoch=epoch),
+            share=Share(batch_size, self.rank, self.world_size, drop_last),
+            slots=Slots(shape, dtype=self.spec.dtype, shared=backend == "process", limit=limit),
+            targets=self._targets,
+            ids=self._ids,
+            labelled=target is not None,
+            groups=self._groups(),
+            seed=seed,
+            on_error=on_error,
+            max_bad=max_bad,
+        )
         self._compiled = False
         self._epoch = 0
         self._start = 0  # the batch that the next iterator starts at
         self._handed = 0  # batches of the epoch that were handed out
         self._plans: dict[int, Plan] = {}
+        self._deaths: list[str] = []  # of workers
         self._running: weakref.ref[Generator[Batch]] | None = None
         self._line: _Line | None = None  # between two epochs
         self._goes_on = self.workers > 0  # into the next epoch, as training does; an evaluation may be the only one
@@ -165,6 +187,13 @@ class Feed:
     def labels(self) -> NDArray[Any]:
         """The label of every row, as the sampler sees it: float64 numbers, or class names."""
         return self._targets.labels
+
+    def _groups(self) -> NDArray[np.int64]:
+        """Return the class or the label bin of each row: a row that cannot be read gives its place to one alike."""
+        if self.spec.task == "regression" and self.spec.target:
+            return bin_strata(self.labels, bins=getattr(self.sampler, "bins", "auto")).numbers
+        classes = self._targets.values if self.spec.classes else np.zeros(len(self.manifest))
+        return classes.astype(np.int64)
 
     @property
     def epoch(self) -> int:
@@ -192,8 +221,7 @@ class Feed:
         return self._count(self.plan())
 
     def _count(self, plan: Plan) -> int:
-        full, rest = divmod(len(plan.rows), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        return self._assembler.share.count(len(plan.rows))
 
     def batch(self, index: int, *, epoch: int | None = None) -> Batch:
         """Return one batch of an epoch, by default the current one, whatever the feed is doing otherwise."""
@@ -201,7 +229,9 @@ class Feed:
         count = self._count(self.plan(epoch=epoch))
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
-        return self._submit(index % count, epoch, InlineCrew(self._maker)).finish(Meter())
+        crew = InlineCrew(self._maker)
+        pending = self._assembler.begin(index % count, epoch, crew, first_alone=False)
+        return self._assembler.finish(pending, crew, Meter())
 
     def __getitem__(self, index: int) -> Batch:
         """Return one batch of the current epoch."""
@@ -238,7 +268,7 @@ class Feed:
             for _ in range(start, count):
                 asked = time.perf_counter()
                 self._fill(line, epoch)
-                batch = line.pending.popleft().finish(self._meter)
+                batch = self._assembler.finish(line.pending.popleft(), line.crew, self._meter)
                 self._handed += 1
                 now = time.perf_counter()
                 self._meter.add(
@@ -267,7 +297,13 @@ class Feed:
             return InlineCrew(self._maker)
         if self._backend == "process":
             try:
-                return ProcessCrew(self._maker, count=self.workers, shape=shape, timeout_seconds=self.timeout_seconds)
+                return ProcessCrew(
+                    self._maker,
+                    count=self.workers,
+                    shape=shape,
+                    deaths=self._deaths,
+                    timeout_seconds=self.timeout_seconds,
+                )
             except UnfitError as error:
                 _log.warning("threads make the clips, for processes cannot: %s", error)
                 self._backend = "thread"
@@ -275,38 +311,17 @@ class Feed:
 
     def _fill(self, line: _Line, epoch: int) -> None:
         """Begin the batches that should be under way while the first of them is in use, the next epoch's as well."""
-        # Enough clips on the way that no worker is idle while a small batch is handed over.
-        ahead = max(self.prefetch, -(-2 * self.workers // self.batch_size)) if self.workers else 0
-        while len(line.pending) <= ahead:
+        while len(line.pending) <= self._ahead:
             if line.index == self._count(self.plan(epoch=line.epoch)):
                 if line.epoch > epoch or not self._goes_on:
                     break
                 line.epoch, line.index = line.epoch + 1, 0
             else:
-                line.pending.append(self._submit(line.index, line.epoch, line.crew))
+                # The first clip compiles the kernels, or loads them: one worker does, the others wait.
+                pending = self._assembler.begin(line.index, line.epoch, line.crew, first_alone=not self._compiled)
+                line.pending.append(pending)
                 line.index += 1
-
-    def _submit(self, index: int, epoch: int, crew: Crew) -> _Job:
-        start = index * self.batch_size
-        rows = self.plan(epoch=epoch).rows[start : start + self.batch_size]
-        slot = self._slots.lease()
-        slot.valid[:] = True
-        batch = Batch(
-            clips=slot.clips[: len(rows)],
-            targets=self._targets.values[rows],
-            weights=np.full(len(rows), 1 if self.spec.target else 0, np.float32),
-            ids=np.array(self._ids.take(rows).to_pylist(), dtype=np.str_),
-            valid=slot.valid[: len(rows)],
-        )
-        made: list[Future[Took]] = []
-        for place, row in enumerate(rows):
-            made.append(crew.submit(Draw(int(row), epoch, start + place), slot, place))
-            if (
-                not self._compiled
-            ):  # the first clip compiles the kernels, or loads them: one worker does, the others wait
-                wait(made)
                 self._compiled = True
-        return _Job(batch, made)
 
     def evaluation(self, part: Manifest, *, labelled: bool = True) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
@@ -329,6 +344,11 @@ class Feed:
             backend=self.backend,
             prefetch=self.prefetch,
             timeout_seconds=self.timeout_seconds,
+            rank=self.rank,
+            world_size=self.world_size,
+            on_error=self.on_error,
+            max_bad=self.max_bad,
+            memory=self.memory,
         )
         feed._goes_on = False
         feed.spec = replace(
@@ -356,10 +376,14 @@ class Feed:
 
     def stats(self) -> Stats:
         """Return where the time went so far."""
-        return self._meter.stats(workers=self.workers)
+        bad = (f"row {row}: {why}" for row, why in sorted(self._assembler.bad.items()))
+        return self._meter.stats(workers=self.workers, skipped=tuple(bad), deaths=tuple(self._deaths))
 
     def state(self) -> dict[str, object]:
-        """Return where the feed stands, as small JSON: a batch counts once it has been handed out."""
+        """Return where the feed stands, as small JSON: a batch counts once it has been handed out.
+
+        It counts the draws of all ranks, so that a state of four ranks serves two, or one, with the same `batch_size`.
+        """
         return self._state().as_dict()
 
     def restore(self, state: Mapping[str, object]) -> Self:
@@ -367,18 +391,18 @@ class Feed:
 
         Raises FeedError where the state belongs to another manifest, seed or settings.
         """
-        found = read_state(state, here=self._state(), batch_size=self.batch_size)
+        found = read_state(state, here=self._state(), draws=self._assembler.share.draws)
         self.set_epoch(found.epoch)
-        self._start = self._handed = found.draws // self.batch_size
+        self._start = self._handed = found.draws // self._assembler.share.draws
         return self
 
     def _state(self) -> State:
         settings = {
             name: repr(getattr(self, name))
-            for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last")
+            for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last", "on_error")
         }
         settings["target"] = repr((self.spec.target, self.spec.task, self.spec.classes))
-        draws = self._handed * self.batch_size
+        draws = self._handed * self._assembler.share.draws
         return State(
             epoch=self._epoch, draws=draws, seed=self.seed, manifest=self.manifest.fingerprint, settings=settings
         )

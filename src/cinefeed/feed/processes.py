@@ -62,9 +62,15 @@ class ProcessCrew:
     """
 
     def __init__(
-        self, maker: ClipMaker, *, count: int, shape: tuple[int, ...], timeout_seconds: float | None = None
+        self,
+        maker: ClipMaker,
+        *,
+        count: int,
+        shape: tuple[int, ...],
+        deaths: list[str],
+        timeout_seconds: float | None = None,
     ) -> None:
-        self.deaths: list[str] = []
+        self.deaths = deaths
         self._rows = maker.rows
         self._timeout = timeout_seconds
         self._lock = threading.RLock()

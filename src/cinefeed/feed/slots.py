@@ -23,6 +23,11 @@ class Slot:
     fd: int
 
 
+def slot_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    """Return the size of a slot for batches of `shape`: the clips, and a byte a frame that says if it is valid."""
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize + shape[0] * shape[1]
+
+
 class _Lease:
     """The base of every array on a slot. NumPy keeps it alive as long as any view, of any library, lives."""
 
@@ -54,8 +59,8 @@ class Slots:
     ) -> None:
         self._shape = shape
         self._dtype = np.dtype(dtype)
-        self._clip_bytes = int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
-        self.nbytes = self._clip_bytes + shape[0] * shape[1]
+        self.nbytes = slot_bytes(shape, dtype)
+        self._clip_bytes = self.nbytes - shape[0] * shape[1]
         self._shared = shared
         self._limit = limit
         self._made: list[int] = []  # file descriptors, by number of the slot
@@ -106,8 +111,8 @@ class Slots:
 
 def map_slot(fd: int, shape: tuple[int, ...], *, dtype: DTypeLike, number: int) -> Slot:
     """Return a slot that another process made, by its file descriptor."""
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    whole = np.frombuffer(mmap.mmap(fd, size + shape[0] * shape[1]), np.uint8)
+    whole = np.frombuffer(mmap.mmap(fd, slot_bytes(shape, dtype)), np.uint8)
+    size = len(whole) - shape[0] * shape[1]
     clips = whole[:size].view(dtype).reshape(shape)
     return Slot(clips, whole[size:].view(np.bool_).reshape(shape[:2]), number, fd)
 

@@ -8,7 +8,7 @@ from cinefeed.errors import FeedError
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A place in the sequence of epochs. `draws` counts those of the epoch's plan that were handed out."""
+    """A place in the sequence of epochs. `draws` counts those of the epoch's plan that all ranks were given."""
 
     epoch: int
     draws: int
@@ -21,8 +21,8 @@ class State:
         return {**asdict(self), "settings": dict(self.settings)}
 
 
-def read_state(found: Mapping[str, object], *, here: State, batch_size: int) -> State:
-    """Read a state that `State.as_dict` wrote, for a feed that stands at `here`.
+def read_state(found: Mapping[str, object], *, here: State, draws: int) -> State:
+    """Read a state that `State.as_dict` wrote, for a feed that stands at `here`, of global batches of `draws`.
 
     Raises FeedError where it belongs to another manifest, seed or settings, and names each that differs.
     """
@@ -42,6 +42,9 @@ def read_state(found: Mapping[str, object], *, here: State, batch_size: int) -> 
         raise FeedError(
             f"the state belongs to another feed, its batches would differ ({told}); make the feed as it was"
         )
-    if state.draws % batch_size:
-        raise FeedError(f"the state stands at draw {state.draws}, no border between batches of {batch_size}")
+    if state.draws % draws:
+        raise FeedError(
+            f"the state stands at draw {state.draws}, no border between global batches of {draws}; restore it with "
+            "fewer ranks, or with a number of them that divides the one it was taken with"
+        )
     return state

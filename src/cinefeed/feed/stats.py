@@ -22,6 +22,7 @@ class Stats:
     elapsed_seconds: float = 0.0  # from the first request of an epoch to its end, all epochs
     workers: int = 0
     skipped: tuple[str, ...] = ()  # rows that could not be fed, with the reason
+    deaths: tuple[str, ...] = ()  # workers that died, and at what
 
     @property
     def stages(self) -> dict[str, float]:
@@ -71,9 +72,9 @@ class Meter:
             for name, amount in amounts.items():
                 self._sums[name] = self._sums.get(name, 0) + amount
 
-    def stats(self, *, workers: int) -> Stats:
+    def stats(self, *, workers: int, **lists: tuple[str, ...]) -> Stats:
         """Return the sums so far."""
         with self._lock:
             sums = dict(self._sums)
         whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in ("clips", "batches", "bytes")}
-        return Stats(workers=workers, **whole, **sums)  # type: ignore[arg-type]  # the rest are seconds, floats all
+        return Stats(workers=workers, **whole, **lists, **sums)  # type: ignore[arg-type]  # sums are seconds, floats all

@@ -15,11 +15,6 @@ Backend = Literal["thread", "process"]
 class Crew(Protocol):
     """Workers that write clips into slots. One thread submits."""
 
-    @property
-    def deaths(self) -> list[str]:
-        """Workers that died on the way, each with what it was doing."""
-        ...
-
     def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
         """Have a clip made into a place of a slot; the future holds its error, or the time that it took."""
         ...
@@ -34,7 +29,6 @@ class InlineCrew:
 
     def __init__(self, maker: ClipMaker) -> None:
         self._maker = maker
-        self.deaths: list[str] = []
 
     def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
         """Make the clip now."""
@@ -55,7 +49,6 @@ class ThreadCrew:
     def __init__(self, maker: ClipMaker, *, count: int) -> None:
         self._maker = maker
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="cinefeed")
-        self.deaths: list[str] = []
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.feed.feed import Batch, Feed
+from cinefeed.feed.batch import Batch
+from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.metrics import classification_metrics, regression_metrics
 

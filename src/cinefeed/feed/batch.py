@@ -1,0 +1,145 @@
+"""A batch, from its draws to its arrays: memory leased, clips handed to workers, what cannot be read replaced."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.balance import Plan
+from cinefeed.errors import FeedError, SourceError
+from cinefeed.feed.clip import Draw, Took
+from cinefeed.feed.ranks import Share
+from cinefeed.feed.slots import Slot, Slots
+from cinefeed.feed.stats import Meter
+from cinefeed.feed.targets import Targets
+from cinefeed.feed.workers import Crew
+from cinefeed.rng import Stage, words_for
+
+OnError = Literal["raise", "replace"]
+_ATTEMPTS = 64  # rows of a stratum that are tried in place of one that cannot be read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch, in NumPy. Arrays may be held as long as you like; their memory is used again when they have died."""
+
+    clips: NDArray[Any]  # (batch, frames, height, width, channels)
+    targets: NDArray[Any]  # (batch,): float32, or class numbers, int64
+    weights: NDArray[np.float32]  # (batch,): 0 where a row has no label, or is padding
+    ids: NDArray[np.str_]  # (batch,)
+    valid: NDArray[np.bool_]  # (batch, frames): False where a frame is padding
+    covariates: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # by name, (batch, ...)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A batch under way."""
+
+    epoch: int
+    positions: range  # in the plan; fewer than `size` where the rest is padding
+    size: int
+    rows: NDArray[np.int64]  # one a position; others take the place of those that cannot be read
+    slot: Slot
+    clips: list[Future[Took]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembler:
+    """Begins batches, and ends them."""
+
+    plan_of: Callable[[int], Plan]
+    share: Share
+    slots: Slots
+    targets: Targets
+    ids: Any  # a pyarrow Array
+    labelled: bool
+    groups: NDArray[np.int64]  # of each row, its class or label bin
+    seed: int
+    on_error: OnError
+    max_bad: float
+    bad: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, and why
+
+    def begin(self, index: int, epoch: int, crew: Crew, *, first_alone: bool) -> Pending:
+        """Hand the clips of a batch to the workers; with `first_alone` the others wait for the first."""
+        plan = self.plan_of(epoch)
+        positions, size = self.share.positions(index, draws=len(plan.rows))
+        slot = self.slots.lease()
+        rows = plan.rows[positions.start : positions.stop].astype(np.int64)
+        pending = Pending(epoch=epoch, positions=positions, size=size, rows=rows, slot=slot, clips=[])
+        slot.valid[:] = True
+        slot.clips[len(rows) : size], slot.valid[len(rows) : size] = 0, False
+        for place in range(len(rows)):
+            pending.clips.append(crew.submit(Draw(int(rows[place]), epoch, positions[place]), slot, place))
+            if first_alone and not place:
+                wait(pending.clips)
+        return pending
+
+    def finish(self, pending: Pending, crew: Crew, meter: Meter) -> Batch:
+        """Wait for the clips of a batch, and return it. Raises the error of a clip, unless it can be replaced."""
+        took = [self._result(pending, place, crew) for place in range(len(pending.clips))]
+        if took:
+            read, decode, transform = (sum(stage) for stage in zip(*took, strict=True))
+            meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform)
+        rows, size = pending.rows, pending.size
+        padding = size - len(rows)
+        weights = np.full(len(rows), 1 if self.labelled else 0, np.float32)
+        return Batch(
+            clips=pending.slot.clips[:size],
+            targets=np.concatenate([self.targets.values[rows], np.zeros(padding, self.targets.values.dtype)]),
+            weights=np.concatenate([weights, np.zeros(padding, np.float32)]),
+            ids=np.array([*self.ids.take(rows).to_pylist(), *[""] * padding], dtype=np.str_),
+            valid=pending.slot.valid[:size],
+        )
+
+    def _result(self, pending: Pending, place: int, crew: Crew) -> Took:
+        """Return what a clip took, once one is made; rows that cannot be read are passed over, where that is wanted."""
+        future, plan, position = pending.clips[place], self.plan_of(pending.epoch), pending.positions[place]
+        stand_ins = None
+        while True:
+            try:
+                return future.result()
+            except SourceError as error:
+                if self.on_error == "raise":
+                    raise
+                self._condemn(int(pending.rows[place]), error)
+                stand_ins = stand_ins or self._stand_ins(plan, pending.epoch, position)
+                row = next(stand_ins, None)
+                if row is None:
+                    raise FeedError(
+                        f"{error}; no other row that could take its place can be read either; run 'cinefeed check'"
+                    ) from error
+            pending.rows[place] = row
+            future = crew.submit(Draw(row, pending.epoch, position), pending.slot, place)
+
+    def _condemn(self, row: int, error: SourceError) -> None:
+        """Note a row that cannot be read, and stop where there are too many."""
+        self.bad[row] = str(error)
+        allowed = math.ceil(self.max_bad * len(self.ids))
+        if len(self.bad) > allowed:
+            first = "; ".join(list(self.bad.values())[:3])
+            raise FeedError(
+                f"{len(self.bad)} of {len(self.ids)} rows cannot be read, more than max_bad={self.max_bad:g} allows "
+                f"({allowed}): {first}; run 'cinefeed check', or raise max_bad"
+            ) from error
+
+    def _stand_ins(self, plan: Plan, epoch: int, position: int) -> Iterator[int]:
+        """Yield the rows that take a place in turn: others of the same class, or of the same label bin, by chance.
+
+        Where a bin of a continuous label is used up, the rows with the nearest labels follow. A function of the address
+        (seed, epoch, position) alone. What is known of bad rows does not come into it: a file that breaks in its middle
+        can still serve a clip of its beginning, so to pass over it would make a batch depend on what was fed before.
+        """
+        row = int(plan.rows[position])
+        drawn = np.unique(plan.rows)
+        drawn = drawn[drawn != row]
+        alike = self.groups[drawn] == self.groups[row]
+        near = drawn[alike]
+        words = words_for(self.seed, stage=Stage.REPLACE, epoch=epoch, position=position, count=len(near))
+        others = drawn[~alike] if self.targets.task == "regression" else drawn[:0]
+        distance = np.abs(self.targets.values[others] - self.targets.values[row])
+        order = [*near[np.argsort(words, kind="stable")], *others[np.argsort(distance, kind="stable")]]
+        yield from map(int, order[:_ATTEMPTS])

@@ -1,0 +1,73 @@
+"""A budget of memory, and what a feed spends of it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from cinefeed.errors import SettingError
+
+_UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+# What a decoder keeps beside the frames of the clip: reference frames (16 at most in H.264) and its tables.
+_REFERENCE_FRAMES, _DECODER_BYTES = 17, 8_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """How a budget is spent, in bytes."""
+
+    budget: int
+    decoders: int  # of all workers together
+    slot: int  # one batch
+    slots: int  # batches that the rest allows
+
+    def __str__(self) -> str:
+        return (
+            f"memory {_megabytes(self.budget)}: decoders {_megabytes(self.decoders)}, "
+            f"{self.slots} batches of {_megabytes(self.slot)}"
+        )
+
+
+def parse_bytes(memory: int | str) -> int:
+    """Return a number of bytes, as in "2GB", "500 MB" or "1GiB".
+
+    >>> parse_bytes("2GB"), parse_bytes("1 GiB"), parse_bytes(1000)
+    (2000000000, 1073741824, 1000)
+    """
+    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
+        return memory
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
+    if found is None or found[2] not in _UNITS or not float(found[1]):
+        raise SettingError(f"memory={memory!r} must be a number of bytes, such as '2GB', '500MB' or '1GiB'")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def spend(memory: int | str, *, slot_bytes: int, needed: int, workers: int, table: Any, frames: int) -> Spending:
+    """Return how a budget is spent. Raises SettingError where it does not do for the decoders and `needed` batches."""
+    budget = parse_bytes(memory)
+    decoders = max(workers, 1) * decoder_bytes(table, frames=frames)
+    slots = (budget - decoders) // slot_bytes
+    if slots < needed:
+        least = decoders + needed * slot_bytes
+        raise SettingError(
+            f"memory={memory!r} is too little: decoders take {_megabytes(decoders)}, and {needed} batches "
+            f"{_megabytes(slot_bytes)} each; give {_megabytes(least)} or more, or fewer workers, prefetch or batch_size"
+        )
+    return Spending(budget=budget, decoders=decoders, slot=slot_bytes, slots=int(slots))
+
+
+def decoder_bytes(table: Any, *, frames: int) -> int:
+    """Return what one worker holds at most while it makes a clip: the frames of the largest video, and the decoder."""
+    if "num_frames" not in table.schema.names:
+        return _DECODER_BYTES
+    names = ("height", "width", "channels", "bits")
+    height, width, channels, bits = (pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in names)
+    planes = np.where(channels == 1, 1.0, 1.5) * np.where(bits > 16, 4, np.where(bits > 8, 2, 1))
+    largest = float((height * width * planes).max(initial=0))
+    return int(largest * (frames + _REFERENCE_FRAMES)) + _DECODER_BYTES
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.3g} MB"

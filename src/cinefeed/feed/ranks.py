@@ -1,0 +1,68 @@
+"""One feed on several devices: which of the epoch's draws are whose."""
+
+import sys
+from typing import NamedTuple
+
+from cinefeed.errors import SettingError
+
+
+class Share(NamedTuple):
+    """The part of every global batch that one rank makes.
+
+    A global batch is `world_size` batches of the plan, one a rank, so that each is balanced as the sampler balanced it:
+
+    rank 0   0 1 2 | 6 7 8 | 12 13      batch_size 3, world_size 2, 16 draws: the rest is shared out evenly
+    rank 1   3 4 5 | 9 10 11 | 14 15
+    """
+
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    drop_last: bool = False
+
+    @property
+    def draws(self) -> int:
+        """Draws of a global batch."""
+        return self.batch_size * self.world_size
+
+    def count(self, draws: int) -> int:
+        """Return the number of batches, the same on every rank."""
+        full, rest = divmod(draws, self.draws)
+        return full + (rest > 0 and not self.drop_last)
+
+    def positions(self, index: int, *, draws: int) -> tuple[range, int]:
+        """Return the positions in the plan of one batch, and its size, which may be more: the rest is padding.
+
+        >>> Share(3, rank=1, world_size=2).positions(2, draws=15)
+        (range(14, 15), 2)
+        """
+        start = index * self.draws
+        size = min(self.batch_size, -(-(draws - start) // self.world_size))
+        first = min(start + self.rank * size, draws)
+        return range(first, min(first + size, draws)), size
+
+
+def find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Return the rank and the number of ranks: as given, else those of torch.distributed or JAX where one is set up.
+
+    >>> find_rank(None, None)
+    (0, 1)
+    """
+    if (rank is None) != (world_size is None):
+        raise SettingError(f"rank={rank} and world_size={world_size} belong together; give both, or neither")
+    if rank is None or world_size is None:
+        rank, world_size = _initialised()
+    if not 0 <= rank < world_size:
+        raise SettingError(f"rank={rank} must be at least 0 and less than world_size={world_size}")
+    return rank, world_size
+
+
+def _initialised() -> tuple[int, int]:
+    """Ask the frameworks that are imported, and import none."""
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        return jax.process_index(), jax.process_count()
+    return 0, 1

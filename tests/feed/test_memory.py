@@ -1,0 +1,61 @@
+"""A budget of memory bounds batches and decoders, and says how."""
+
+import pyarrow as pa
+import pytest
+
+import cinefeed as cf
+from cinefeed.errors import FeedError, SettingError
+from cinefeed.feed.memory import decoder_bytes, parse_bytes
+
+SLOT = 4 * 4 * 64 * 64 + 4 * 4  # pixels of a batch, and the mask of its frames
+
+
+def make(manifest, **changes):
+    settings = {
+        "target": "age",
+        "clip": cf.Clip(frames=4, stride=2),
+        "frame": cf.Frame(height=64, width=64, channels=1),
+        "batch_size": 4,
+        "workers": 1,
+        "prefetch": 1,
+    }
+    return cf.Feed(manifest, **{**settings, **changes})
+
+
+@pytest.mark.parametrize("wrong", ["2 cats", "-1GB", "", 0, True, "0GB"])
+def test_what_is_no_number_of_bytes(wrong):
+    with pytest.raises(SettingError, match="must be a number of bytes"):
+        parse_bytes(wrong)
+
+
+def test_the_budget_is_spent_on_decoders_and_batches(manifest):
+    decoder = decoder_bytes(manifest.table, frames=4)
+    feed = make(manifest, memory=decoder + 4 * SLOT)
+    assert (feed.spending.decoders, feed.spending.slot, feed.spending.slots) == (decoder, SLOT, 4)
+    assert "4 batches of 0.0656 MB" in str(feed.spending)
+
+
+def test_too_little_is_refused_with_what_would_do(manifest):
+    decoder = decoder_bytes(manifest.table, frames=4)
+    with pytest.raises(SettingError, match=r"is too little: decoders take 8 MB, and 3 batches 0\.0656 MB each; give"):
+        make(manifest, memory=decoder + 2 * SLOT)
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_holding_more_than_the_budget_is_an_error(manifest, backend):
+    feed = make(manifest, memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT, backend=backend)
+    held = []
+    with pytest.raises(FeedError, match="all 4 batches that the memory budget allows are held"):
+        for _ in range(3):
+            held += list(feed)
+
+
+def test_holding_one_at_a_time_fits_over_many_epochs(manifest):
+    feed = make(manifest, memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT)
+    assert sum(len(batch.ids) for _ in range(10) for batch in feed) == 110
+
+
+def test_a_decoder_takes_as_much_as_its_largest_video():
+    columns = {"height": [100, 200], "width": [100, 200], "channels": [3, 1], "bits": [8, 16], "num_frames": [9, 9]}
+    assert decoder_bytes(pa.table(columns), frames=3) == 200 * 200 * 2 * 20 + 8_000_000
+    assert decoder_bytes(pa.table({"path": ["a"]}), frames=3) == 8_000_000
