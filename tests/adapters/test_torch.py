@@ -1,10 +1,13 @@
 import gc
+import json
 
 import numpy as np
+import pytest
 import torch
 
 import cinefeed as cf
 from cinefeed.adapters.torch import FeedLoader, as_tensor
+from cinefeed.errors import SettingError
 
 
 def make(manifest, **changes):
@@ -60,3 +63,52 @@ def test_a_plain_loop_learns(manifest):
         losses.append(total)
     assert losses[-1] < 0.1 * losses[0]
     assert feed.epoch == 60
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("BTCHW", (4, 4, 1, 16, 16)), ("BCTHW", (4, 1, 4, 16, 16))])
+def test_a_layout_is_a_view(manifest, layout, shape):
+    (inputs, _, _), batch = next(iter(FeedLoader(make(manifest), layout=layout))), make(manifest)[0]
+    assert inputs["clips"].shape == shape and inputs["clips"].untyped_storage().nbytes() >= batch.clips.nbytes
+    axes = ["BTHWC".index(axis) for axis in layout]
+    assert np.array_equal(inputs["clips"].numpy(), batch.clips.transpose(axes))
+
+
+def test_an_unknown_layout(manifest):
+    with pytest.raises(SettingError, match="did you mean 'BTCHW'"):
+        FeedLoader(make(manifest), layout="BTCWH")
+
+
+@pytest.mark.parametrize("taken", range(1, 6))
+def test_a_loader_resumes_after_the_batch_that_was_taken(manifest, taken):
+    loader = FeedLoader(make(manifest))
+    expected = [inputs["clips"].clone() for _ in range(2) for inputs, _, _ in loader]
+    loader, seen = FeedLoader(make(manifest)), 0
+    while seen < taken:
+        for _ in loader:
+            seen += 1
+            if seen == taken:
+                state = json.loads(json.dumps(loader.state_dict()))
+                break
+    again = FeedLoader(make(manifest))
+    again.load_state_dict(state)
+    rest = []
+    while len(rest) < 6 - taken:
+        rest += [inputs["clips"].clone() for inputs, _, _ in again]
+    assert all(torch.equal(one, other) for one, other in zip(rest, expected[taken:], strict=False))
+
+
+def test_a_device_of_another_kind_gets_its_batches(manifest):
+    for inputs, targets, weights in FeedLoader(make(manifest), device="meta"):
+        assert {inputs["clips"].device.type, targets.device.type, weights.device.type} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_are_copied_ahead_to_a_cuda_device(manifest):
+    loader = FeedLoader(make(manifest), device="cuda")
+    states = []
+    for (inputs, targets, _), batch in zip(loader, make(manifest), strict=True):
+        states.append(loader.state_dict()["draws"])
+        assert inputs["clips"].device.type == "cuda"
+        assert np.array_equal(inputs["clips"].cpu().numpy(), batch.clips)
+        assert np.array_equal(targets.cpu().numpy(), batch.targets)
+    assert states == [4, 8, 0]

@@ -1,9 +1,10 @@
-"""Feed -> PyTorch tensors, for a plain training loop. Keras is not needed."""
+"""Feed -> PyTorch tensors, for a plain training loop or Lightning. Keras is not needed."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args
 
-from cinefeed.errors import MissingExtraError
+from cinefeed.adapters.ahead import Ahead
+from cinefeed.errors import MissingExtraError, SettingError, did_you_mean
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 
@@ -11,6 +12,9 @@ try:
     import torch
 except ImportError as error:
     raise MissingExtraError("torch", extra="torch") from error
+
+Layout = Literal["BTHWC", "BTCHW", "BCTHW"]
+Item = tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]
 
 
 def as_tensor(array: Any) -> torch.Tensor:
@@ -36,33 +40,95 @@ def model_inputs(batch: Batch, *, padded: bool) -> dict[str, torch.Tensor]:
 class FeedLoader:
     """Iterates `(inputs, targets, weights)` as torch tensors, one epoch of the feed an iteration.
 
-    `inputs["clips"]` is (batch, frames, height, width, channels). Tensors look into the feed's memory without a copy,
-    which is used again when they have died; with `pin_memory` they are copied to pinned memory, for CUDA.
+    `inputs["clips"]` is (batch, frames, height, width, channels), or in the order that `layout` names: "BTCHW" for a
+    2-D network a frame, "BCTHW" for a 3-D one; the other orders are views, not copies. Tensors look into the feed's
+    memory, which is used again when they have died. With `device`, a CUDA one, batches are copied there ahead of their
+    use, through pinned memory and on a stream of their own; with `pin_memory` they stay in pinned memory.
+
+    `state_dict` and `load_state_dict` are those of the feed, so that a loader inside Lightning resumes in mid-epoch.
 
     for inputs, targets, weights in FeedLoader(feed):
         loss = (weights * criterion(model(inputs["clips"]), targets)).mean()
     """
 
-    def __init__(self, feed: Feed, *, pin_memory: bool | None = None) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        layout: Layout = "BTHWC",
+        device: str | torch.device | None = None,
+        pin_memory: bool | None = None,
+    ) -> None:
+        if layout not in get_args(Layout):
+            raise SettingError(f"layout={layout!r} is not a choice; {did_you_mean(layout, get_args(Layout))}")
         self.feed = feed
+        self.device = None if device is None else torch.device(device)
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self._order = ["BTHWC".index(axis) for axis in layout]
+        self._stream: Any = None  # of torch.cuda; made with the first batch
+        self._ahead = Ahead(feed, send=self._send) if self.device is not None and self.device.type == "cuda" else None
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
         return len(self.feed)
 
-    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]]:
-        """Return the batches of the current epoch."""
+    def __iter__(self) -> Iterator[Item]:
+        """Return the batches of the current epoch, or of what is left of it after `load_state_dict`."""
+        if self._ahead is not None:
+            for item, copied in self._ahead:
+                yield _arrived(item, copied)
+            return
         for batch in self.feed:
-            inputs = model_inputs(batch, padded=self.feed.spec.padded)
-            targets, weights = as_tensor(batch.targets), as_tensor(batch.weights)
+            item = self._tensors(batch)
             del batch
-            if self.pin_memory:
-                inputs = {name: tensor.pin_memory() for name, tensor in inputs.items()}
-                targets, weights = targets.pin_memory(), weights.pin_memory()
-            yield inputs, targets, weights
-            del inputs, targets, weights  # or their memory could not come back while the next batch is waited for
+            yield item if self.device is None else _moved(item, self.device)
+            del item  # or its memory could not come back while the next batch is waited for
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
-        self.feed.set_epoch(epoch)
+        (self._ahead or self.feed).set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the consumer stands, as plain data."""
+        return (self._ahead or self.feed).state()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where `state` stood: the next iteration begins with the batch after it."""
+        (self._ahead or self.feed).restore(state)
+
+    def _tensors(self, batch: Batch) -> Item:
+        inputs = model_inputs(batch, padded=self.feed.spec.padded)
+        inputs["clips"] = inputs["clips"].permute(self._order)
+        item = inputs, as_tensor(batch.targets), as_tensor(batch.weights)
+        return _pinned(item) if self.pin_memory else item
+
+    def _send(self, batch: Batch) -> tuple[Item, torch.cuda.Event]:
+        """Begin to copy a batch to the device, on a stream of its own."""
+        assert self.device is not None
+        here = _pinned(self._tensors(batch))
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        with torch.cuda.stream(self._stream):
+            there = _moved(here, self.device, non_blocking=True)
+        return there, self._stream.record_event()
+
+
+def _arrived(item: Item, copied: torch.cuda.Event) -> Item:
+    """Return a batch whose copy the device's current stream has been told to wait for."""
+    inputs, targets, weights = item
+    current = torch.cuda.current_stream(targets.device)
+    current.wait_event(copied)
+    for tensor in (*inputs.values(), targets, weights):
+        tensor.record_stream(current)  # or the allocator would give its memory to the copying stream too early
+    return item
+
+
+def _moved(item: Item, device: torch.device, *, non_blocking: bool = False) -> Item:
+    inputs, targets, weights = item
+    moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in inputs.items()}
+    return moved, targets.to(device, non_blocking=non_blocking), weights.to(device, non_blocking=non_blocking)
+
+
+def _pinned(item: Item) -> Item:
+    inputs, targets, weights = item
+    return {name: tensor.pin_memory() for name, tensor in inputs.items()}, targets.pin_memory(), weights.pin_memory()

@@ -379,7 +379,7 @@ class Feed:
         bad = (f"row {row}: {why}" for row, why in sorted(self._assembler.bad.items()))
         return self._meter.stats(workers=self.workers, skipped=tuple(bad), deaths=tuple(self._deaths))
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """Return where the feed stands, as small JSON: a batch counts once it has been handed out.
 
         It counts the draws of all ranks, so that a state of four ranks serves two, or one, with the same `batch_size`.
@@ -402,10 +402,10 @@ class Feed:
             for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last", "on_error")
         }
         settings["target"] = repr((self.spec.target, self.spec.task, self.spec.classes))
-        draws = self._handed * self._assembler.share.draws
-        return State(
-            epoch=self._epoch, draws=draws, seed=self.seed, manifest=self.manifest.fingerprint, settings=settings
-        )
+        epoch, draws = self._epoch, self._handed * self._assembler.share.draws
+        if self._handed and self._handed == len(self):  # after the last batch is before the first of the next epoch
+            epoch, draws = epoch + 1, 0
+        return State(epoch=epoch, draws=draws, seed=self.seed, manifest=self.manifest.fingerprint, settings=settings)
 
 
 def _positive_is_second(sampler: Sampler, classes: tuple[str, ...]) -> Sampler:

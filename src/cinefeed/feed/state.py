@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from cinefeed.errors import FeedError
 
@@ -16,7 +17,7 @@ class State:
     manifest: str  # fingerprint
     settings: Mapping[str, str]  # all that a batch depends on beside manifest and seed
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, for JSON."""
         return {**asdict(self), "settings": dict(self.settings)}
 
