@@ -175,3 +175,16 @@ def test_fit_maps_the_corners_of_a_frame_of_20_x_40(fit, corners):
 def test_none_never_lands_between_pixels():
     matrix = Frame(height=10, width=10, fit="none").matrix(21, 13)
     assert (matrix == matrix.round()).all()
+
+
+@pytest.mark.parametrize("region", ["2d", "colour", "pw", "cw", "m-mode", "other", 0, 3, None])
+def test_a_region_is_a_kind_or_a_number(region):
+    assert Frame(height=8, width=8, region=region).region == region
+
+
+@pytest.mark.parametrize(
+    ("region", "message"), [("color", "did you mean 'colour'"), (-1, "from 0"), (True, "from 0"), (1.5, "from 0")]
+)
+def test_other_regions_are_refused(region, message):
+    with pytest.raises(SettingError, match=message):
+        Frame(height=8, width=8, region=region)

@@ -15,13 +15,16 @@ ROOMS = (
     "config training report demo testing cli"
 ).split()
 FOLDERS = {
-    "sources": "colour base layout index encoded arrays dicom nifti images packed open".split(),
+    "sources": (
+        "colour display base layout index encoded axes plain stored arrays memory hdf5 nifti tiff images jpeg_lossless "
+        "dicom_header dicom_pixels dicom_planes dicom_facts dicom dicom_series packed open"
+    ).split(),
     "balance": "strata order plan samplers".split(),
-    "manifest": "columns files reading labels find scan rows summary table".split(),
+    "manifest": "columns files reading labels find progress scan rows summary table".split(),
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
     "feed": "stats state slots memory ranks clip wire child processes workers targets batch feed".split(),
     "report": "style figures results data page".split(),
-    "testing": "videos checks".split(),
+    "testing": "videos sources checks".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

@@ -1,11 +1,17 @@
 """The public checks pass what is right, and find what is wrong."""
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cinefeed import open_source
-from cinefeed.sources.base import Planes
-from cinefeed.testing import check_source, numbered_frames, read_number, write_video
+from cinefeed import open_source, probe
+from cinefeed.clips import Times
+from cinefeed.errors import SourceError
+from cinefeed.manifest.columns import facts_to_row
+from cinefeed.sources.base import Facts, Planes
+from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
 
 
 def test_numbers_survive_coding_and_resizing(tmp_path):
@@ -29,14 +35,21 @@ def test_the_same_frames_give_the_same_file(tmp_path):
 class Faulty:
     """A source that does one thing wrong."""
 
-    def __init__(self, source, **wrong):
-        self._source, self._wrong = source, wrong
+    def __init__(self, source, *, length=None, **wrong):
+        self._source, self._length = source, length
+        self._wrong = {name: fault(source) for name, fault in wrong.items()}
 
     def __getattr__(self, name):
-        return self._wrong[name](self._source) if name in self._wrong else getattr(self._source, name)
+        return self._wrong[name] if name in self._wrong else getattr(self._source, name)
 
     def __len__(self):
-        return self._wrong["length"] if "length" in self._wrong else len(self._source)
+        return len(self._source) if self._length is None else self._length
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 def off_by_one_backwards(source):
@@ -51,42 +64,251 @@ def returns_fewer(source):
     return lambda numbers: source.read(list(dict.fromkeys(numbers)))
 
 
+def misreads_arrays(source):
+    return lambda numbers: source.read(sorted(numbers) if isinstance(numbers, np.ndarray) else numbers)
+
+
 def wraps_around(source):
     return lambda numbers: source.read([n % len(source) for n in numbers])
+
+
+def planes_wrap_around(source):
+    return lambda numbers: source.planes([n % len(source) for n in numbers])
 
 
 def never_closes(source):
     return lambda: None
 
 
-def hands_over_one_plane(source):
+def closes_once(source):
+    def close():
+        if source._container is None:
+            raise ValueError("it is closed already")
+        source.close()
+
+    return close
+
+
+def returns_other_types(source):
+    return lambda numbers: source.read(numbers).astype(np.int32)
+
+
+def of_planes(change):
+    """Return a fault of `planes`: what it returns goes through `change(planes, colour)`."""
+
+    def fault(source):
+        def planes(numbers):
+            found = source.planes(numbers)
+            return Planes(*change(found.frames, found.colour))
+
+        return planes
+
+    return fault
+
+
+one_plane = of_planes(lambda frames, colour: ([parts[:1] for parts in frames], colour))
+one_frame = of_planes(lambda frames, colour: (frames[:1], colour))
+deeper = of_planes(lambda frames, colour: (frames, replace(colour, bits=10)))
+turned = of_planes(lambda frames, colour: (frames, replace(colour, rotation=90)))
+windowed = of_planes(lambda frames, colour: (frames, replace(colour, window=(0.0, 99.0))))
+cropped = of_planes(lambda frames, colour: ([(parts[0][1:], *parts[1:]) for parts in frames], colour))
+other_range = of_planes(lambda frames, colour: (frames, replace(colour, full_range=not colour.full_range)))
+
+
+def wears_out_after(good):
+    """Return a fault of `read`: from some read on, the frames are darker."""
+
+    def fault(source):
+        asked = []
+
+        def read(numbers):
+            asked.append(numbers)
+            return source.read(numbers) // (2 if len(asked) > good else 1)
+
+        return read
+
+    return fault
+
+
+def begins_badly(source):
+    """The first frames of all are those of a decoder that has not yet begun."""
+    asked = []
+
+    def read(numbers):
+        asked.append(numbers)
+        return source.read(numbers) // (2 if len(asked) == 1 else 1)
+
+    return read
+
+
+def takes_offence(source):
+    """Once an index was refused, the frames are darker."""
+    refused = []
+
+    def read(numbers):
+        try:
+            return source.read(numbers) // (2 if refused else 1)
+        except SourceError:
+            refused.append(numbers)
+            raise
+
+    return read
+
+
+def reuses_its_buffers(source):
+    """Return a fault of `planes`: what is handed out is overwritten by the next call."""
+    kept = {}
+
     def planes(numbers):
         found = source.planes(numbers)
-        return Planes([frame[:1] for frame in found.frames], found.colour)
+        for place, parts in enumerate(found.frames):
+            for buffer, part in zip(kept.setdefault(place, [part.copy() for part in parts]), parts, strict=True):
+                buffer[:] = part
+        return Planes([tuple(kept[place]) for place in range(len(found.frames))], found.colour)
 
     return planes
+
+
+def wipes_its_buffers():
+    """Return faults of `planes` and `close`, which work together: closing overwrites what was handed out."""
+    handed_out = []
+
+    def copied(frames, colour):
+        copies = [tuple(part.copy() for part in parts) for parts in frames]
+        handed_out.extend(copies)
+        return copies, colour
+
+    def close_and_wipe(source):
+        def close():
+            source.close()
+            for parts in handed_out:
+                parts[0][:] = 0
+
+        return close
+
+    return {"planes": of_planes(copied), "close": close_and_wipe}
+
+
+def with_facts(**changes):
+    return lambda source: replace(source.facts, **changes)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    frames = numbered_frames(30, height=32, width=32, first=1)
+    return write_video(tmp_path_factory.mktemp("videos") / "good.mp4", frames)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"length": 29}, "len"),
+        ({"facts": with_facts(times=Times(0.0, 0.04, 0)), "length": 0}, "len"),
+        ({"facts": with_facts(height=33)}, "the facts say 33 x 32"),
+        ({"read": returns_other_types}, "read gives int32"),
         ({"read": off_by_one_backwards}, "differs from the one read in order"),
         ({"read": sorts_its_answers}, "differs from the one read in order"),
+        ({"read": misreads_arrays}, "asked by an array"),
         ({"read": returns_fewer}, "frames asked"),
-        ({"read": wraps_around}, "does not raise SourceError"),
+        ({"read": wraps_around}, "read: index .* does not raise SourceError"),
+        ({"planes": planes_wrap_around}, "planes: index .* does not raise SourceError"),
         ({"close": never_closes}, "a closed source does not raise"),
-        ({"planes": hands_over_one_plane}, "planes, not 3"),
-        ({"length": 29}, "len"),
+        ({"close": closes_once}, "closing twice raises"),
+        ({"planes": one_plane}, "planes, not 3"),
+        ({"planes": one_frame}, "another number of frames"),
+        ({"planes": deeper}, "planes of 10 bits are"),
+        ({"planes": turned}, "rotation is 90 with the planes, 0 in the facts"),
+        ({"planes": windowed}, "window is .* with the planes, None in the facts"),
+        ({"planes": cropped}, "the first plane is"),
+        ({"planes": other_range}, "planes and read disagree"),
+        ({"read": begins_badly}, "planes and read disagree"),
+        ({"read": wears_out_after(15)}, "first again: frame .* differs"),
+        ({"read": takes_offence}, "after what was refused: frame .* differs"),
+        ({"planes": reuses_its_buffers}, "changed when others were read"),
+        (wipes_its_buffers(), "changed when the source was closed"),
+        ({"facts": with_facts(header_frames=np.int64(30))}, "no plain values"),
+        ({"facts": with_facts(header_frames=2**40)}, "no plain values"),
     ],
 )
-def test_what_is_wrong_is_found(tmp_path, wrong, message):
-    path = write_video(tmp_path / "good.mp4", numbered_frames(30, height=32, width=32))
+def test_what_is_wrong_is_found(path, wrong, message):
     with open_source(path) as source, pytest.raises(AssertionError, match=message):
         check_source(Faulty(source, **wrong))
 
 
-def test_another_file_behind_the_same_path_is_found(tmp_path):
-    path = write_video(tmp_path / "one.mp4", numbered_frames(30, height=32, width=32))
+def test_what_is_right_is_not(path):
+    source = open_source(path)
+    check_source(Faulty(source), reopen=lambda: Faulty(open_source(path, facts=kept_facts(source.facts))))
+
+
+def test_facts_that_do_not_come_back_are_found(path, monkeypatch):
+    def forgetful(facts):
+        return facts_to_row(facts) | {"rate_hz": None}
+
+    monkeypatch.setattr("cinefeed.testing.sources.facts_to_row", forgetful)
+    with pytest.raises(AssertionError, match=r"facts.rate_hz is 25.0, and nan after a manifest kept it"):
+        check_source(open_source(path))
+    with pytest.raises(AssertionError, match="name no frame"):
+        kept_facts(replace(probe(path), times=Times(0.0, 0.04, 0), ticks=None))
+
+
+def test_facts_of_every_shape_come_back():
+    times, ticks = Times(0.0, float("nan"), 3), None
+    facts = Facts(height=2, width=2, channels=1, bits=8, times=times, ticks=ticks)
+    for changes in (
+        {},
+        {"times": Times(0.0, 0.1, 3)},
+        {"times": Times(2.5, 0.1, 3)},
+        {"times": Times(0.0, 0.1, 3, np.array([0.0, 0.1, 0.4])), "error": "breaks after 3 of 4 frames: cut off"},
+    ):
+        kept = kept_facts(replace(facts, **changes))
+        assert (kept.times.count, kept.error) == (3, changes.get("error"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"read": begins_badly}, "when it is the first after opening again"),
+        ({"close": never_closes}, "leaving `with` does not close"),
+    ],
+)
+def test_what_is_wrong_after_opening_again_is_found(path, wrong, message):
+    with pytest.raises(AssertionError, match=message):
+        check_source(open_source(path), reopen=lambda: Faulty(open_source(path), **wrong))
+
+
+def test_another_file_behind_the_same_path_is_found(path, tmp_path):
     other = write_video(tmp_path / "two.mp4", numbered_frames(30, height=32, width=32, first=500))
     with pytest.raises(AssertionError, match="after opening again"):
         check_source(open_source(path), reopen=lambda: open_source(other))
+
+
+def test_state_that_threads_share_is_found(path):
+    shared = []
+
+    def confused(source):
+        def read(numbers):
+            shared[:] = source.read(numbers)
+            time.sleep(0.002)  # long enough for another thread to put its own there
+            return np.array(list(shared))
+
+        return read
+
+    with pytest.raises(AssertionError, match="where 4 threads read, each with a source of its own"):
+        check_source(open_source(path), reopen=lambda: Faulty(open_source(path), read=confused))
+
+
+def test_a_long_source_is_checked_in_part(tmp_path):
+    """200 frames in a row, and never more than 128 MB of them."""
+    np.save(tmp_path / "long.npy", np.arange(900, dtype=np.uint16)[:, None, None] + np.zeros((1, 2, 2), np.uint16))
+    asked = []
+
+    def noted(source):
+        def read(numbers):
+            asked.extend(numbers)
+            return source.read(numbers)
+
+        return read
+
+    check_source(Faulty(open_source(tmp_path / "long.npy"), read=noted), seed=4)
+    read = {int(number) for number in asked} - {-1, 0, 900, 905}
+    assert max(read) - min(read) < 200

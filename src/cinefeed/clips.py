@@ -12,6 +12,7 @@ Position = Literal["random", "center", "start", "spread"]
 Short = Literal["repeat_last", "loop", "pad", "error"]
 Fit = Literal["crop", "pad", "stretch", "none"]
 PixelType = Literal["uint8", "uint16", "float32"]
+RegionKind = Literal["2d", "colour", "pw", "cw", "m-mode", "other"]
 
 # Time stamps are multiples of a tick, so sums of them are off by rounding alone; a microsecond is far below any tick.
 _TOLERANCE_SECONDS = 1e-6
@@ -198,6 +199,9 @@ class Frame:
     stretch: height and width scaled each on its own
     none:    pixels as they are, centred, cut off or padded
 
+    `region` cuts one region of an ultrasound image out first: a kind ("2d", "colour", "pw", "cw", "m-mode" or
+    "other"), of which the first is taken, or the region's number, from 0.
+
     >>> Frame(height=112, width=112, channels=1).matrix(224, 448).tolist()
     [[0.5, 0.0, -56.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
     """
@@ -207,6 +211,7 @@ class Frame:
     channels: int = 3
     fit: Fit = "crop"
     dtype: PixelType = "uint8"
+    region: str | int | None = None
 
     def __post_init__(self) -> None:
         _positive("Frame(height)", self.height)
@@ -215,6 +220,10 @@ class Frame:
             raise SettingError(f"Frame(channels={self.channels!r}) must be 1 (grey) or 3 (RGB)")
         _choose("Frame(fit)", self.fit, Fit)
         _choose("Frame(dtype)", self.dtype, PixelType)
+        if isinstance(self.region, str):
+            _choose("Frame(region)", self.region, RegionKind)
+        elif self.region is not None and (type(self.region) is not int or self.region < 0):
+            raise SettingError(f"Frame(region={self.region!r}) must be a kind, or a number from 0")
 
     def matrix(self, height: int, width: int) -> NDArray[np.float64]:
         """Return the map from a frame of `height` x `width` to the target, float64 (3, 3).

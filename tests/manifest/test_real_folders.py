@@ -25,6 +25,7 @@ def faults(manifest, facts):
     found = []
     for row in manifest.table.to_pylist():
         known = dict(facts[row["path"]])
+        known["width"] = round(known["width"] * (row["aspect"] or 1))  # stored; a manifest says what is shown
         if row["rotation"] in (90, 270):  # a full decode tells the size as stored
             known["width"], known["height"] = known["height"], known["width"]
         found += [(row["path"], ours) for ours, theirs in columns.items() if row[ours] != known[theirs]]

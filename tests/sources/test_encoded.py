@@ -141,11 +141,11 @@ def counted_packets(monkeypatch) -> list[int]:
     tally = [0]
     keep = EncodedSource._keep
 
-    def counting(frames, *rest, **options):
+    def counting(source, frames, *rest):
         tally[0] += len(frames)
-        return keep(frames, *rest, **options)
+        return keep(source, frames, *rest)
 
-    monkeypatch.setattr(EncodedSource, "_keep", staticmethod(counting))
+    monkeypatch.setattr(EncodedSource, "_keep", counting)
     return tally
 
 

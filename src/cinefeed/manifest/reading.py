@@ -1,6 +1,7 @@
 """A table of labels from CSV, Parquet or memory: numbers become numbers, ids stay text."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ _THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3})+$"
 
 
 def read_table(source: object) -> Any:
-    """Return a table of labels: a CSV or Parquet file, or anything with `__arrow_c_stream__` (pandas, Polars, pyarrow).
+    """Return a table of labels: a CSV or Parquet file, or anything with `__arrow_c_stream__` (pandas, Polars, pyarrow),
+    or columns by name.
 
     CSV may be UTF-8 or UTF-16, with a byte order mark, separated by `,` `;` tab or `|`, with decimal commas. A column
     becomes numbers only where nothing is lost by it: `007`, long digit strings and columns named id stay text.
@@ -35,6 +37,12 @@ def read_table(source: object) -> Any:
     elif hasattr(source, "__arrow_c_stream__"):
         name = f"the {type(source).__name__}"
         table = pa.RecordBatchReader.from_stream(source).read_all()
+    elif isinstance(source, Mapping):
+        name = "the table"
+        try:
+            table = pa.table(dict(source))
+        except (pa.ArrowException, TypeError) as error:
+            raise TableError(f"the table cannot be used: {error}; give columns of equal length, by name") from error
     else:
         raise TableError(
             f"a table was asked for, found {type(source).__name__}; give a CSV or Parquet file, or a data frame of "

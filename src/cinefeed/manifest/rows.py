@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cinefeed.manifest.columns import FACTS, fact_columns, row_to_facts
 from cinefeed.sources.base import Facts, Source
+from cinefeed.sources.memory import MemorySource
 from cinefeed.sources.open import open_source
 
 _NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *FACTS)
@@ -56,6 +57,10 @@ class Rows:
     def open(self, row: int, *, channels: int | None = None) -> Source:
         """Open the video of a row; see `cinefeed.open_source`."""
         facts = self.facts(row)
+        if self.arrays is not None:
+            assert facts is not None
+            number = int(self.relative_path(row))
+            return MemorySource(self.arrays[number], facts=facts, channels=channels)
         return open_source(self.path_of(row), channels=channels, part=self._value("part", row), facts=facts)
 
     def nameless(self, text: str, row: int) -> str:

@@ -6,10 +6,8 @@ knows of a file is taken over while size and modification time are the same.
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -21,11 +19,12 @@ import pyarrow.json
 from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.files import scanned_at
+from cinefeed.manifest.progress import Progress as Progress
+from cinefeed.manifest.progress import shown_progress
 from cinefeed.sources.base import DEFAULT_READING, Reading
 from cinefeed.sources.open import probe
 
 Verify = Literal["decode", "packets"]
-Progress = Callable[[int, int], None]
 
 
 class _Probes(NamedTuple):
@@ -199,7 +198,7 @@ def _probe_all(
         waiting = files.filter(rows.is_null())
     tables, batch = [kept], []
     total = files.num_rows
-    with _shown(probes.progress) as progress:
+    with shown_progress(probes.progress, what="scan") as progress:
         progress(kept.num_rows, total)
         for done, row in enumerate(_probe_in_parallel(waiting, probes), start=1):
             batch.append(row)
@@ -251,20 +250,3 @@ def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]
                 yield each.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _shown(progress: Progress | Literal[False] | None) -> Iterator[Progress]:
-    if callable(progress):
-        yield progress
-    elif progress is False or not sys.stderr.isatty():
-        yield lambda done, total: None
-    else:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("scan"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("scan", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.manifest.columns import (
     FACTS,
+    facts_to_row,
     fingerprint,
     label_names,
     ordered,
@@ -30,6 +31,7 @@ from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
 from cinefeed.manifest.summary import summarise
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
+from cinefeed.sources.memory import memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
 _NOTES = ("verify", "reading", "private")  # what a written manifest keeps, beside its history
@@ -175,6 +177,44 @@ class Manifest:
                 if name not in found.schema.names:
                     found = found.append_column(name, pa.nulls(found.num_rows, kind))
         return cls(ordered(found), root=root, history=[("rows of the table", found.num_rows)])
+
+    @classmethod
+    def from_arrays(
+        cls, x: NDArray[Any] | Sequence[NDArray[Any]], labels: object | None = None, *, axes: str | None = None
+    ) -> Self:
+        """Return a manifest of videos in memory: one array (samples, time, height, width[, channels]), or a list.
+
+        `labels` is a table with a row a video, in their order, or one value a video, which is called label; `axes` names another order, as in "NHWT", of which N is
+        the first. The arrays are not copied, and such a manifest cannot be written. Raises SourceError for a shape
+        that is no video, TableError where there are more or fewer labels than videos.
+
+        >>> import numpy as np
+        >>> manifest = Manifest.from_arrays(np.zeros((3, 8, 16, 16), np.uint8), {"age": [31, 45, 60]})
+        >>> len(manifest), manifest.facts(0).times.count
+        (3, 8)
+        """
+        arrays = [np.asarray(each) for each in x]
+        if not arrays:
+            raise TableError("there are no videos: x is empty")
+        facts = [memory_facts(each, axes=None if axes is None else axes.replace("N", "")) for each in arrays]
+        names = [f"{number:06d}" for number in range(len(arrays))]
+        rows = [facts_to_row(each) for each in facts]
+        table = pa.table(
+            {"path": names} | {name: pa.array([row.get(name) for row in rows], FACTS[name]) for name in FACTS}
+        )
+        if labels is not None:
+            is_column = isinstance(labels, np.ndarray | list | tuple)
+            found = read_table({"label": labels} if is_column else labels)
+            if found.num_rows != len(arrays):
+                raise TableError(
+                    f"{found.num_rows} rows of labels for {len(arrays)} videos; give one a video, in order"
+                )
+            for name in found.schema.names:
+                if name in table.schema.names:
+                    raise TableError(f"the labels have a column {name!r}, which a manifest keeps for itself; rename it")
+                table = table.append_column(name, found.column(name))
+        table = with_ids(plain_table(table, name="the labels"), name="the labels")
+        return cls(ordered(table), root=Path(), history=[("videos in memory", len(arrays))], arrays=arrays)
 
     def write(self, path: str | Path) -> None:
         """Write the manifest as Parquet: whole, or not at all. Raises TableError where it cannot be written."""

@@ -1,131 +1,257 @@
-"""NumPy files, through a memory map: only the frames asked for are read, and no pickle ever is."""
+"""NumPy files, `.npy` and `.npz`: only the frames asked for are read, and no pickle ever is."""
 
+import struct
 import threading
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from tokenize import TokenError
-from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cinefeed.clips import Times
-from cinefeed.errors import SourceError
-from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
-from cinefeed.sources.colour import Colour
+from cinefeed.errors import SourceError, did_you_mean
+from cinefeed.sources.axes import axes_of, row_of, rows_of, split_part
+from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
+from cinefeed.sources.index import Verify
+from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
+from cinefeed.sources.stored import FrameReader, Layout, MappedFrames, UnpackedFrames, layout_of, unpacked_facts
 
 # NumPy parses a header with ast, which in CPython 3.11 counts its depth for all threads at once: two of them at work
 # have raised "SystemError: AST constructor recursion depth mismatch" in a test run.
 _ONE_HEADER_AT_A_TIME = threading.Lock()
-_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16, np.dtype(np.float32): 32}
+_NO_HEADER = (ValueError, SyntaxError, TokenError, EOFError, zlib.error)
+# ValueError: a name that is no text; RuntimeError: a compression or an encryption that Python lacks
+_NO_ARCHIVE = (zipfile.BadZipFile, ValueError, RuntimeError, struct.error)
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and extra field, which follow
 
 
-class ArraySource:
-    """A `.npy` video of shape (time, height, width), or with 1 (grey) or 3 (RGB) channels at its end.
+class _Array(NamedTuple):
+    """An array in a file: what its header says, and where its numbers are."""
 
-    uint8, uint16 and float32 stay as they are; bool becomes 0 and 255; every other integer or float type is read as
-    float32, whole numbers beyond 2**24 rounded. Raises SourceError for any other type or shape.
+    where: str  # as errors name it
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    offset: int  # of the first number: in the file, or in what the member unpacks to
+    end: int  # of the bytes that are there, or are promised
+    member: str | None = None  # the compressed member of an archive that holds it
+
+    def layout(self, axes: str, row: int | None) -> Layout:
+        fixed = row_of(row, axes, self.shape, where=self.where)
+        return layout_of(self.shape, axes, self.dtype, fortran=self.fortran, offset=self.offset, fixed=fixed)
+
+
+class ArraySource(PlainFrames):
+    """A video in a `.npy` file: (time, height, width), or with 1 (grey) or 3 (RGB) channels at its end.
+
+    The part "[5]" is one row of a set, (N, T, H, W) or (N, T, H, W, C). uint8, uint16 and float32 stay as they are;
+    bool becomes 0 and 255; every other integer or float type is read as float32, whole numbers beyond 2**24 rounded.
+    Raises SourceError for any other type or shape.
+
+    The file is mapped into memory, and planes are views into it. A frame of a file in another order than (T, H, W) is
+    read by itself too, but with time as the last axis its numbers lie in every page of the file.
     """
 
-    def __init__(self, path: str | Path, *, channels: int | None = None, facts: Facts | None = None) -> None:
-        self.path = Path(path)
-        self._array: NDArray[Any] | None
-        self._array, found = _map(self.path)
-        self.facts = facts if facts is not None else found
-        if len(self) > found.times.count:
-            self.close()
+    def __init__(
+        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
+    ) -> None:
+        path = Path(path)
+        super().__init__(path, facts=facts if facts is not None else probe_npy(path, part=part), channels=channels)
+        found = self._find(path, part)
+        layout = found.layout(known_axes(self.facts, found.shape, found.dtype, where=found.where), split_part(part)[1])
+        if len(self) > layout.whole(found.end):
             raise SourceError(
-                f"{self.path}: {len(self)} frames are known of it, it holds {found.times.count}; scan it again"
+                f"{found.where}: {len(self)} frames are known of it, it holds {layout.whole(found.end)}; scan it again"
             )
-        self.channels = channels or self.facts.channels
-
-    def __len__(self) -> int:
-        return self.facts.times.count
-
-    def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
-        """Return the frames of `indices`: views into the file where its type and order allow."""
-        if self._array is None:
-            raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
-        numbers = frame_numbers(indices, count=len(self), path=self.path)
-        ready = {number: (self._frame(self._array[number]),) for number in set(numbers.tolist())}
-        colour = Colour(model="grey" if self.facts.channels == 1 else "rgb", bits=self.facts.bits)
-        return Planes([ready[number] for number in numbers.tolist()], colour)
-
-    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
-        """Return the frames of `indices`, (n, height, width, channels)."""
-        return planes_to_array(
-            self.planes(indices), channels=self.channels, height=self.facts.height, width=self.facts.width
+        layout = layout._replace(count=len(self))
+        self._reader: FrameReader = (
+            MappedFrames(path, layout) if found.member is None else UnpackedFrames(path, found.member, layout)
         )
+
+    @staticmethod
+    def _find(path: Path, part: str | None) -> _Array:
+        return _in_file(path, part)
+
+    def _numbers(self, number: int) -> NDArray[Any]:
+        return self._reader.read(number)
 
     def close(self) -> None:
         """Let go of the file; planes already handed over stay valid, and hold it until they are gone."""
-        self._array = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _frame(self, stored: NDArray[Any]) -> NDArray[Any]:
-        frame = stored[..., 0] if self.facts.channels == 1 and stored.ndim == 3 else stored
-        if frame.dtype in _BITS:
-            return np.ascontiguousarray(frame)
-        if frame.dtype == np.bool_:
-            return frame.astype(np.uint8) * np.uint8(255)
-        return np.ascontiguousarray(frame, np.uint16 if frame.dtype == np.dtype(">u2") else np.float32)
+        super().close()
+        self._reader.close()
 
 
-def probe_array(path: Path) -> Facts:
-    """Return the facts of a `.npy` video. Raises SourceError where it is none."""
-    return _map(path)[1]
+class NpzSource(ArraySource):
+    """A video in an array of a `.npz` file, named by the part: "/x", or "/x[5]" for a row of a set; see ArraySource.
+
+    What `np.savez` wrote is mapped into memory as a `.npy` file is. What `np.savez_compressed` wrote is decompressed
+    from its beginning as far as the last frame asked for, and again by every source that opens it: a set of many
+    samples is better stored without.
+    """
+
+    @staticmethod
+    def _find(path: Path, part: str | None) -> _Array:
+        return _in_archive(path, part)
 
 
-def _map(path: Path) -> tuple[NDArray[Any], Facts]:
-    """Map a file into memory, and say what it holds; a file that is cut off keeps its whole frames."""
+def probe_npy(
+    path: str | Path,
+    *,
+    part: str | None = None,
+    files: Sequence[str] = (),
+    verify: Verify = "decode",
+    reading: Reading = DEFAULT_READING,
+) -> Facts:
+    """Return the facts of a video in a `.npy` file; one that is cut off keeps its whole frames.
+
+    Raises SourceError where there is no video.
+    """
+    return _probe(ArraySource, "npy", Path(path), part, verify, reading)
+
+
+def probe_npz(
+    path: str | Path,
+    *,
+    part: str | None = None,
+    files: Sequence[str] = (),
+    verify: Verify = "decode",
+    reading: Reading = DEFAULT_READING,
+) -> Facts:
+    """Return the facts of a video in a `.npz` file.
+
+    With verify="decode" a compressed array is decompressed once, for all its samples, to see where it breaks. Raises
+    SourceError where there is no video.
+    """
+    return _probe(NpzSource, "npz", Path(path), part, verify, reading)
+
+
+probe_array = probe_npy
+
+
+def npy_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
+    """Return the parts of a `.npy` file that are samples: "[0]", "[1]" ..., or nothing where all of it is one.
+
+    Raises SourceError where it holds no video.
+    """
+    return [end for end in _ends(_in_file(Path(path), None), reading) if end]
+
+
+def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
+    """Return the parts of a `.npz` file that are samples, in the order of the archive: "/x", or "/x[0]", "/x[1]" ...
+
+    Arrays that are no videos (labels, text, objects) are passed over. Raises SourceError where there is nothing else.
+    """
+    path = Path(path)
+    parts, faults = [], []
+    for name in (names := _names(path)):
+        try:
+            parts += [name + end for end in _ends(_in_archive(path, name), reading)]
+        except SourceError as error:
+            faults.append(str(error))
+    if not parts:
+        first = f"; {faults[0]}" if faults else ""
+        raise SourceError(f"{path}: none of its {len(names)} arrays is a video{first}")
+    return parts
+
+
+def _ends(found: _Array, reading: Reading) -> list[str]:
+    plane_type(found.dtype, where=found.where)
+    return rows_of(found.shape, axes_of(found.shape, declared=reading.axes, where=found.where))
+
+
+def _probe(
+    kind: type[ArraySource], container: str, path: Path, part: str | None, verify: Verify, reading: Reading
+) -> Facts:
+    found = kind._find(path, part)
+    plane_type(found.dtype, where=found.where)
+    axes = axes_of(found.shape, declared=reading.axes, where=found.where)
+    layout = found.layout(axes, split_part(part)[1])
+    facts = plain_facts(found.shape, axes, found.dtype, container=container, where=found.where)
+    if found.member is not None and verify == "decode":
+        facts = unpacked_facts(facts, layout, path, found.member, promised=found.end, where=found.where)
+    else:
+        facts = broken_after(facts, layout.whole(found.end), "the file is cut off", where=found.where)
+    if reading.window != "percentiles":
+        return facts
+    with kind(path, part=part, facts=facts) as source:
+        return windowed(source, reading)
+
+
+def _in_file(path: Path, part: str | None) -> _Array:
+    """Return the array of a `.npy` file."""
+    name, _ = split_part(part)
+    if name:
+        raise SourceError(f"{path}: {part!r} was asked for, but a .npy file has no names; its samples are '[0]' ...")
     try:
         with path.open("rb") as file:
-            shape, fortran, dtype = _header(file)
-            offset = file.tell()
-            size = file.seek(0, 2)
+            header = _header(file)
+            return _Array(str(path), *header, offset=file.tell(), end=file.seek(0, 2))
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, SyntaxError, TokenError) as error:
+    except _NO_HEADER as error:
         raise SourceError(f"{path}: is no NumPy file that cinefeed reads ({error})") from error
-    if dtype.kind not in "buif":
-        raise SourceError(f"{path}: holds {dtype}, where integers or floats are needed (objects are never unpickled)")
-    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or 0 in shape[1:]:
+
+
+def _in_archive(path: Path, part: str | None) -> _Array:
+    """Return the array of a `.npz` file that a part names, or the only one that can be a video."""
+    names = _names(path)
+    name = split_part(part)[0]
+    name = f"/{name.lstrip('/')}" if name else _only_video(path, names)
+    if name not in names:
+        raise SourceError(f"{path}: has no array {name!r}; {did_you_mean(name, names)}")
+    where = f"{path}::{name}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(names[name])
+            with archive.open(info) as file:
+                header = _header(file)
+                begun = file.tell()
+        if info.compress_type != zipfile.ZIP_STORED:
+            return _Array(where, *header, offset=begun, end=info.file_size, member=info.filename)
+        with path.open("rb") as file:
+            file.seek(info.header_offset)
+            lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            begin = file.tell() + sum(lengths)
+            return _Array(where, *header, offset=begin + begun, end=min(begin + info.file_size, file.seek(0, 2)))
+    except OSError as error:
+        raise SourceError(f"{where}: cannot be read ({error.strerror or error})") from error
+    except (*_NO_ARCHIVE, *_NO_HEADER) as error:
+        raise SourceError(f"{where}: is no array that cinefeed reads ({error})") from error
+
+
+def _names(path: Path) -> dict[str, str]:
+    """Return the arrays of an archive by the names that parts have for them: "/x" is the member "x.npy"."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {f"/{name[:-4]}": name for name in archive.namelist() if name.endswith(".npy")}
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except _NO_ARCHIVE as error:
+        raise SourceError(f"{path}: is no .npz file, or one that is cut off ({error})") from error
+
+
+def _only_video(path: Path, names: dict[str, str]) -> str:
+    able = []
+    for name in names:
+        try:
+            found = _in_archive(path, name)
+        except SourceError:
+            continue
+        if 3 <= len(found.shape) <= 5 and found.dtype.kind in "buif":
+            able.append(name)
+    if len(able) != 1:
         raise SourceError(
-            f"{path}: has shape {shape}; a video is (time, height, width) or (time, height, width, 1 or 3)"
+            f"{path}: holds {len(able)} arrays that could be a video; name one by its part, as in "
+            f"{path.name}::{(able or list(names) or ['/name'])[0]}; {did_you_mean('', names)}"
         )
-    frame_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-    whole = min(shape[0], max(size - offset, 0) // frame_bytes)
-    broken = None if whole == shape[0] else f"breaks after {whole} of {shape[0]} frames: the file is cut off"
-    if whole == 0 or (fortran and broken):  # Fortran order spreads each frame over the whole file
-        raise SourceError(f"{path}: no whole frame is there: {size} bytes hold {whole} of {shape[0]} frames")
-    order: Literal["C", "F"] = "F" if fortran else "C"
-    array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(whole, *shape[1:]), order=order)
-    plain = 8 if dtype == np.bool_ else 16 if dtype == np.dtype(">u2") else _BITS.get(dtype, 32)
-    facts = Facts(
-        height=shape[1],
-        width=shape[2],
-        channels=3 if len(shape) == 4 and shape[3] == 3 else 1,
-        bits=plain,
-        times=Times(0.0, float("nan"), whole),
-        container="npy",
-        codec="raw",
-        pixel_format=str(dtype),
-        header_frames=shape[0],
-        error=broken,
-    )
-    return np.asarray(array), facts
+    return able[0]
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"format version {version} has named fields, which no video has")

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.clips import Times
+from cinefeed.clips import PixelType, Times
 from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.colour import Colour as Colour
 from cinefeed.sources.colour import to_pixels
+from cinefeed.sources.display import upright
 
 
 class Ticks(NamedTuple):
@@ -199,6 +200,7 @@ class StoredFrames(ABC):
         self.path = Path(path)
         self.facts = facts
         self.channels = channels or facts.channels
+        self.dtype: PixelType | None = None  # of what `read` gives; as stored
         self._closed = False
 
     @property
@@ -223,8 +225,9 @@ class StoredFrames(ABC):
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Return the frames of `indices`, upright and converted, (n, height, width, channels)."""
+        height, width = self.facts.height, self.facts.width
         return planes_to_array(
-            self.planes(indices), channels=self.channels, height=self.facts.height, width=self.facts.width
+            self.planes(indices), channels=self.channels, height=height, width=width, dtype=self.dtype
         )
 
     def close(self) -> None:
@@ -254,27 +257,31 @@ def frame_numbers(indices: Sequence[int] | NDArray[np.int64], *, count: int, pat
     return numbers
 
 
-def planes_to_array(planes: Planes, *, channels: int, height: int, width: int) -> NDArray[Any]:
-    """Return frames upright and converted, (n, height, width, channels), in the stored depth.
+def planes_to_array(
+    planes: Planes, *, channels: int, height: int, width: int, dtype: PixelType | None = None
+) -> NDArray[Any]:
+    """Return frames as shown and converted, (n, height, width, channels).
 
-    Up to 8 bits give uint8, up to 16 bits uint16 at its full scale, float32 stays. Chroma is brought to the size of
-    luma by linear interpolation, sample centres spread evenly.
+    `dtype` is that of the result, scaled as `to_pixels` says; by default the stored depth: up to 8 bits give uint8, up
+    to 16 bits uint16 at its full scale, float32 stays. Chroma is brought to the size of luma by linear interpolation,
+    sample centres spread evenly; pixels that are not square are made so by linear interpolation.
     """
     colour = planes.colour
-    dtype = np.uint8 if colour.bits == 8 else np.float32 if colour.bits == 32 else np.uint16
-    out = np.empty((len(planes.frames), height, width, channels), dtype)
-    across = colour.rotation % 180 != 0
-    stored = np.empty((width, height, channels) if across else (height, width, channels), dtype)
+    chosen = dtype or ("uint8" if colour.bits == 8 else "float32" if colour.bits == 32 else "uint16")
+    out = np.empty((len(planes.frames), height, width, channels), chosen)
+    as_stored = not (colour.rotation or colour.mirrored or colour.aspect != 1)
     for frame, target in zip(planes.frames, out, strict=True):
         same = frame[:1] if channels == 1 else (frame[0], *(_spread(plane, frame[0].shape) for plane in frame[1:]))
-        to_pixels(same, colour, channels=channels, out=stored if colour.rotation else target)
-        if colour.rotation:
-            target[:] = np.rot90(stored, colour.rotation // 90)
+        stored = target if as_stored else np.empty((*frame[0].shape[:2], channels), chosen)
+        to_pixels(same, colour, channels=channels, out=stored)
+        if not as_stored:
+            target[:] = upright(stored, colour, height=height, width=width)
     return out
 
 
 def _spread(chroma: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return chroma at the size of luma; odd sizes hold half a chroma sample more than luma has."""
+    # A chroma sample lies in the middle of its pixels, whatever the codec: see Compose._fit.
     height, width = shape[0], shape[1]
     down = next(factor for factor in (1, 2, 4) if chroma.shape[0] * factor >= height)
     across = next(factor for factor in (1, 2, 4) if chroma.shape[1] * factor >= width)
@@ -282,3 +289,52 @@ def _spread(chroma: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         return chroma
     size = (chroma.shape[1] * across, chroma.shape[0] * down)
     return cv2.resize(chroma, size, interpolation=cv2.INTER_LINEAR)[:height, :width]
+
+
+def chosen_region(regions: Sequence[Region], wanted: str | int) -> Region:
+    """Return the region of a number, or the first of a kind. Raises SourceError, with the kinds that there are.
+
+    >>> chosen_region([Region(0, 0, 80, 60, "2d"), Region(0, 60, 80, 90, "pw")], "pw").top
+    60
+    """
+    kinds = [region.kind for region in regions]
+    if isinstance(wanted, int):
+        if wanted < len(regions):
+            return regions[wanted]
+    elif wanted in kinds:
+        return regions[kinds.index(wanted)]
+    there = f"its regions are {', '.join(f'{i}: {kind}' for i, kind in enumerate(kinds))}" if kinds else "it has none"
+    raise SourceError(f"Frame(region={wanted!r}) was asked for, {there}; leave out such rows, or the region")
+
+
+def cropped(planes: Planes, region: Region) -> Planes:
+    """Return the part of every frame that a region shows: views, of the region within the frame.
+
+    Where chroma has fewer samples than luma the region grows to whole samples of it. Raises SourceError where it lies
+    outside the frame, or the frame is not stored as it is shown.
+
+    >>> frame = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    >>> cropped(Planes([(frame,)], Colour(model="grey")), Region(1, 1, 3, 9, "2d")).frames[0][0].tolist()
+    [[5, 6], [9, 10]]
+    """
+    colour = planes.colour
+    if not planes.frames:
+        return planes
+    if colour.rotation or colour.mirrored or colour.aspect != 1:
+        raise SourceError("a region cannot be cut out of frames that are turned, mirrored or stretched to be shown")
+    height, width = planes.frames[0][0].shape[:2]
+    steps = [(_pixels_of(plane.shape[0], height), _pixels_of(plane.shape[1], width)) for plane in planes.frames[0]]
+    down, across = max(step for step, _ in steps), max(step for _, step in steps)
+    top, left = max(region.top, 0) // down * down, max(region.left, 0) // across * across
+    bottom, right = min(-(-region.bottom // down) * down, height), min(-(-region.right // across) * across, width)
+    if top >= bottom or left >= right:
+        raise SourceError(f"{region} lies outside the frame of {height} x {width}")
+    cuts = [(slice(top // v, -(-bottom // v)), slice(left // h, -(-right // h))) for v, h in steps]
+    return planes._replace(
+        frames=[tuple(plane[cut] for plane, cut in zip(frame, cuts, strict=True)) for frame in planes.frames]
+    )
+
+
+def _pixels_of(samples: int, size: int) -> int:
+    """Return how many pixels in a row a sample stands for, as `_spread` has it."""
+    return next(step for step in (1, 2, 4) if samples * step >= size)

@@ -16,10 +16,15 @@ from cinefeed.errors import SourceError
 from cinefeed.kernels import compiled
 
 ColourModel = Literal["grey", "yuv", "rgb"]
-Matrix = Literal["bt601", "bt709", "bt2020"]
+Matrix = Literal["bt601", "bt709", "smpte240m", "bt2020"]
 
-# Weights of red and blue in luma: ITU-R BT.601-7, BT.709-6, BT.2020-2.
-_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
+# Weights of red and blue in luma: ITU-R BT.601-7, BT.709-6, SMPTE 240M, ITU-R BT.2020-2.
+_WEIGHTS: dict[Matrix, tuple[float, float]] = {
+    "bt601": (0.299, 0.114),
+    "bt709": (0.2126, 0.0722),
+    "smpte240m": (0.212, 0.087),
+    "bt2020": (0.2627, 0.0593),
+}
 _PEAKS = {"uint8": 255.0, "uint16": 65535.0}
 
 
@@ -36,10 +41,10 @@ class Colour:
     bits: int = 8  # bits used of each sample, in the low end of a uint8 or uint16; 32 for float32 as it is
     full_range: bool = True
     matrix: Matrix = "bt601"
-    rotation: int = 0  # as in Facts; planes are as stored
+    rotation: int = 0  # this and what follows as in Facts; planes are as stored
     mirrored: bool = False
     aspect: float = 1.0
-    window: tuple[float, float] | None = None  # as in Facts, of the numbers in the planes
+    window: tuple[float, float] | None = None  # of the numbers in the planes, grey or rgb
 
 
 def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, out: NDArray[Any]) -> None:
@@ -51,13 +56,18 @@ def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, 
     uint8 and uint16:   the full scale, 0 to 255 and 0 to 65535, whatever the stored depth
     float32:            0 to 255 with fractions for up to 15 stored bits; 16-bit and float samples keep their numbers
 
-    RGB becomes grey by the weights of BT.601.
+    Where grey or rgb planes have a window, its black becomes 0 and its white the full scale (255 for float32), each
+    channel for itself, and what lies outside is clipped; a black above the white inverts. RGB becomes grey by the
+    weights of BT.601.
 
     >>> luma = np.array([[16, 235]], np.uint8)
     >>> out = np.empty((1, 2, 1), np.uint8)
     >>> to_pixels([luma], Colour(model="grey", full_range=False), channels=1, out=out)
     >>> out.ravel().tolist()
     [0, 255]
+    >>> to_pixels([luma], Colour(model="grey", window=(235, 16)), channels=1, out=out)
+    >>> out.ravel().tolist()
+    [255, 0]
     """
     if not out.flags.c_contiguous:
         raise SourceError(
@@ -68,9 +78,12 @@ def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, 
         return
     if colour.model == "rgb":
         rgb = planes[0]
-        if channels == 1:
-            rgb = cv2.cvtColor(np.ascontiguousarray(rgb).reshape(1, -1, 3), cv2.COLOR_RGB2GRAY)
-        _expand(rgb, colour, out)
+        if channels == 1 and colour.window is not None:
+            shown = np.empty(rgb.shape, out.dtype)
+            _expand(rgb, colour, shown)
+            out.reshape(-1)[:] = _grey(shown)
+            return
+        _expand(_grey(rgb) if channels == 1 else rgb, colour, out)
     elif channels == 1:
         _expand(planes[0], colour, out)
     else:
@@ -79,12 +92,19 @@ def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, 
         _interleave([grey, grey, grey], out)
 
 
+def _grey(rgb: NDArray[Any]) -> NDArray[Any]:
+    return cv2.cvtColor(np.ascontiguousarray(rgb).reshape(1, -1, 3), cv2.COLOR_RGB2GRAY).reshape(-1)
+
+
 def _expand(samples: NDArray[Any], colour: Colour, out: NDArray[Any]) -> None:
-    """Bring samples of one kind to full range and to the scale of `out`."""
+    """Bring samples of one kind to full range, or their window to it, and to the scale of `out`."""
     flat, target = np.ascontiguousarray(samples).reshape(-1), out.reshape(-1)
     limited = not colour.full_range and colour.model != "rgb"
-    offset, scale, peak = _luma_scale(colour.bits, limited, out.dtype.name)
-    if scale == 1.0 and offset == 0.0 and (samples.dtype == out.dtype or peak == 0.0):
+    if colour.window is not None:
+        offset, scale, peak = _window_scale(*colour.window, out.dtype.name)
+    else:
+        offset, scale, peak = _luma_scale(colour.bits, limited, out.dtype.name)
+    if colour.window is None and scale == 1.0 and offset == 0.0 and (samples.dtype == out.dtype or peak == 0.0):
         target[:] = flat
     else:
         _expand_samples(flat, np.array([offset, scale, peak, _half(out)], np.float32), target)
@@ -118,6 +138,12 @@ def _luma_scale(bits: int, limited: bool, dtype: str) -> tuple[float, float, flo
     peak = _PEAKS.get(dtype, top if bits == 16 else 255.0)
     step = 2.0 ** (bits - 8)
     return (16 * step, peak / (219 * step), peak) if limited else (0.0, peak / top, peak)
+
+
+def _window_scale(black: float, white: float, dtype: str) -> tuple[float, float, float]:
+    """Return the same for a window; one of no width, as percentiles of a blank image give, is a step of 1."""
+    peak = _PEAKS.get(dtype, 255.0)
+    return black, peak / ((white - black) or 1.0), peak
 
 
 @lru_cache(maxsize=64)

@@ -1,17 +1,25 @@
 """Encoded video, through PyAV: any frames of a file, exact to the frame, with the least decoding.
 
 A read seeks to the key frame before, looks where the seek landed, and decodes until every wanted frame is there.
-Frames that no other frame needs and nobody wants are skipped. Where a frame is missing it climbs a ladder:
+Frames that no other frame needs and nobody wants are skipped. A read that begins after the last one, with no key frame
+between, decodes on instead, unless the decoder was drained. Where a frame is missing it climbs a ladder:
 
 1. from the key frame before, skipping
 2. the same without skipping, the file opened anew in full
 3. from earlier and earlier key frames
 4. from the start, counting
 
-A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame.
+A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame. Two things could:
+
+- Key flags lie, and some decoders begin anywhere, with grey in place of what they lack. So after a seek nothing counts
+  that the decoder puts out before a frame that it calls a key frame itself.
+- MPEG-PS and TS stamp PES packets, not frames. After a seek into the middle of a frame FFmpeg may give the remains the
+  stamp of the next one, which gets that of the one after, and so on. So there a read begins at a key frame whose stamp
+  is its own and known.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,37 +29,54 @@ import numpy as np
 from av.stream import Discard
 from numpy.typing import NDArray
 
+from cinefeed.clips import PixelType
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
-from cinefeed.sources.index import open_container, probe_encoded, video_stream
+from cinefeed.sources.display import stored_size
+from cinefeed.sources.index import open_container, probe_encoded, refuse_part, video_stream
 from cinefeed.sources.layout import Layout, colour_of, layout_of, planes_of
 
 # Decoders that leave out non-reference frames and give the others bit for bit. Never AV1: libdav1d drops wanted ones.
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
+_STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
+_EARLIER = 6  # frames: their seeks look for decoding stamps, which lie before those of presentation
 _WORTH_A_SEEK = 2  # a seek costs as much as one frame of 112 x 112, decoded for nothing
 
 
 class EncodedSource:
     """One open video file. Its frames are found by the index in `facts`, made in one pass over the packets if absent.
 
-    `channels=1` hands over luma alone. Raises SourceError where the file holds no video, DecodeError where it breaks
-    before a frame that is asked for; it never returns fewer frames than asked.
+    `channels=1` hands over luma alone; `dtype` is what `read` returns, by default the stored depth. Raises SourceError
+    where the file holds no video, DecodeError where it breaks before a frame that is asked for; it never returns fewer
+    frames than asked.
     """
 
-    def __init__(self, path: str | Path, *, channels: int | None = None, facts: Facts | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        facts: Facts | None = None,
+        dtype: PixelType | None = None,
+    ) -> None:
         self.path = Path(path)
+        refuse_part(self.path, part)
         self._known = facts is not None
-        self.facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
-        self.channels = channels or self.facts.channels
-        across = self.facts.rotation % 180 != 0
-        self._height = self.facts.width if across else self.facts.height
-        self._width = self.facts.height if across else self.facts.width
+        self.facts = facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
+        self.channels = channels or facts.channels
+        self.dtype = dtype
+        self._size = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
         self._layout: Layout = layout_of(self.facts.pixel_format)
         self._colour: Colour | None = None
         self._skips = self.facts.codec in _SKIPPING
         self._back = 0  # how many key frames too late the seeks of this file land
         self._container: av.container.InputContainer | None = None
+        self._reached: int | None = None  # the largest stamp sent to the decoder, where decoding can go on after it
+        self._last = -1  # the frame found there
+        self._trusted = False  # the decoder began at the start of the file: what it marks as corrupt is the file's
+        self._sound = False  # ... or it has put out a key frame since
         self._open()
 
     def __len__(self) -> int:
@@ -63,13 +88,14 @@ class EncodedSource:
         found = self._decode(numbers)
         grey = self.channels == 1
         ready = {number: self._hand_over(frame, grey=grey) for number, frame in found.items()}
-        colour = self._colour or Colour(model=self._layout.model, bits=self._layout.bits, rotation=self.facts.rotation)
+        colour = self._colour or Colour(model=self._layout.model, bits=self._layout.bits)
         return Planes([ready[number] for number in numbers.tolist()], colour)
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
-        """Return the frames of `indices`, upright and converted, (n, height, width, channels)."""
+        """Return the frames of `indices`, as shown and converted, (n, height, width, channels)."""
+        facts, planes = self.facts, self.planes(indices)
         return planes_to_array(
-            self.planes(indices), channels=self.channels, height=self.facts.height, width=self.facts.width
+            planes, channels=self.channels, height=facts.height, width=facts.width, dtype=self.dtype
         )
 
     def close(self) -> None:
@@ -89,12 +115,17 @@ class EncodedSource:
     def _open(self) -> None:
         """Open the file, or open it anew at its start."""
         self.close()
+        self._reached = None
         container = open_container(self.path, container=self.facts.container, known=self._known)
         try:
-            self._stream = video_stream(container, path=self.path)
-        except BaseException:
+            self._stream = video_stream(container, path=self.path, number=self.facts.stream)
+        except SourceError:
             container.close()
-            raise
+            if not self._known:
+                raise
+            self._known = False  # the first packets of MPEG-PS and TS need not show every stream
+            self._open()
+            return
         for other in container.streams:
             if other is not self._stream:
                 other.discard = Discard.all
@@ -102,19 +133,14 @@ class EncodedSource:
         self._fresh = True
 
     def _hand_over(self, frame: av.VideoFrame, *, grey: bool) -> tuple[NDArray[Any], ...]:
-        if (frame.width, frame.height) != (self._width, self._height) or frame.format.name != self.facts.pixel_format:
-            frame = frame.reformat(self._width, self._height, self.facts.pixel_format)  # it changes on the way
+        facts, size = self.facts, (frame.height, frame.width)
+        if size != self._size or frame.format.name != facts.pixel_format:
+            frame = frame.reformat(self._size[1], self._size[0], facts.pixel_format)  # it changes on the way
         if self._colour is None:
-            colour = colour_of(frame, self._layout, rotation=self.facts.rotation)
-            if grey and colour.model == "yuv":
-                colour = Colour(
-                    model="grey",
-                    bits=colour.bits,
-                    full_range=colour.full_range,
-                    matrix=colour.matrix,
-                    rotation=colour.rotation,
-                )
-            self._colour = colour
+            colour = colour_of(
+                frame, self._layout, rotation=facts.rotation, mirrored=facts.mirrored, aspect=facts.aspect
+            )
+            self._colour = replace(colour, model="grey") if grey and colour.model == "yuv" else colour
         return planes_of(frame, self._layout, grey=grey)
 
     def _decode(self, numbers: NDArray[np.int64]) -> dict[int, av.VideoFrame]:
@@ -145,6 +171,10 @@ class EncodedSource:
 
     def _climb(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame]) -> None:
         """Find the frames of one run, by the ladder; `wanted` maps stamps to numbers, `key` counts key frames."""
+        if self._reached is not None and min(wanted) > self._reached and not self._seek_helps(self._last, key):
+            self._send(wanted, found, skip=self._skips, started=True)
+            if not wanted:
+                return
         late = self._from_key(wanted, key - self._back, found, skip=self._skips)
         if not wanted:
             return
@@ -154,7 +184,7 @@ class EncodedSource:
             late = self._from_key(wanted, key - self._back, found, skip=False)
         back = self._back
         while wanted and key - back > 0:
-            back += 1
+            back = min(2 * back or 1, key)
             self._from_key(wanted, key - back, found, skip=self._skips)
         if wanted:
             self._count(list(wanted.values()), found)
@@ -166,53 +196,76 @@ class EncodedSource:
 
         What is found moves from `wanted` to `found`.
         """
-        ticks, codec = self.facts.ticks, self._stream.codec_context
+        ticks = self.facts.ticks
         assert ticks is not None
-        assert self._container is not None
         at_start = key < 0 or (self._fresh and int(self.facts.key_frames[key]) == 0)
         if at_start and not self._fresh:
             self._open()
-            codec = self._stream.codec_context
-        container, self._fresh = self._container, False
+        self._fresh, self._trusted, self._sound = False, at_start, at_start
+        if not at_start:
+            assert self._container is not None
+            earlier = _EARLIER * ticks.step if self.facts.container in _STAMPED_BY_PES else 0
+            try:
+                self._container.seek(int(ticks.of_frames(self.facts.key_frames[key])) - earlier, stream=self._stream)
+            except av.FFmpegError:
+                return False
+        return self._send(wanted, found, skip=skip, started=at_start)
+
+    def _send(self, wanted: dict[int, int], found: dict[int, av.VideoFrame], *, skip: bool, started: bool) -> bool:
+        """Send packets to the decoder, the first a key frame unless `started`; say whether they begin too late."""
+        assert self._container is not None
+        codec, last = self._stream.codec_context, max(wanted.values())
+        earliest, unsent = min(wanted), set(wanted)
+        reached, dated, skipping = earliest, True, False
+        self._reached = None
         try:
-            if not at_start:
-                container.seek(int(ticks.of_frames(self.facts.key_frames[key])), stream=self._stream)
-            started, skipping, earliest = at_start, False, min(wanted)
-            unsent = set(wanted)
             codec.skip_frame = "DEFAULT"
-            for packet in container.demux(self._stream):
+            for place, packet in enumerate(self._container.demux(self._stream)):
                 stamp = packet.pts
                 if not started:
-                    # Some decoders start off a key frame, with grey in place of what they lack.
-                    if packet.size and not packet.is_keyframe:
+                    if packet.size and not (packet.is_keyframe and self._has_its_own_stamp(packet, place)):
                         continue
                     if stamp is not None and stamp > earliest:
                         return True
                     started = True
+                if stamp is None:
+                    dated = False
+                elif stamp > reached:
+                    reached = stamp
                 if stamp in unsent:
                     unsent.discard(stamp)
                     if skipping:
                         codec.skip_frame, skipping = "DEFAULT", False
                 elif skip and not skipping and packet.size:
                     codec.skip_frame, skipping = "NONREF", True
-                self._keep(codec.decode(packet), wanted, found, trusted=at_start)
+                self._keep(codec.decode(packet), wanted, found)
                 if not wanted:
+                    if dated:
+                        self._reached, self._last = reached, last
                     return False
                 if not unsent:
                     # Every wanted frame has been sent: the decoder holds it back for reordering alone.
-                    self._keep(codec.decode(None), wanted, found, trusted=at_start)
+                    self._keep(codec.decode(None), wanted, found)
                     return False
         except av.FFmpegError:
             return False  # the next rung says whether the file is broken or this way through it
-        return False
+        return not started and self.facts.container in _STAMPED_BY_PES
 
-    @staticmethod
-    def _keep(
-        frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame], *, trusted: bool
-    ) -> None:
+    def _has_its_own_stamp(self, packet: "av.Packet[av.VideoStream]", place: int) -> bool:
+        """Return whether a key frame, the `place`-th packet after a seek, carries the stamp that the file gave it."""
+        if self.facts.container not in _STAMPED_BY_PES:
+            return True
+        assert self.facts.ticks is not None
+        # The remains of a frame can come first, and with the flag of a key frame; they begin with no start code.
+        whole = place > 0 or memoryview(packet)[:4].tobytes().startswith((b"\0\0\1", b"\0\0\0\1"))
+        known = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames)
+        return whole and known and packet.pos is not None  # FFmpeg gives no position to a frame whose stamp it made up
+
+    def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:
         for frame in frames:
+            self._sound = self._sound or bool(frame.key_frame)
             stamp = frame.pts
-            if stamp in wanted and (trusted or not frame.is_corrupt):
+            if stamp in wanted and self._sound and (self._trusted or not frame.is_corrupt):
                 found[wanted.pop(stamp)] = frame
 
     def _count(self, numbers: list[int], found: dict[int, av.VideoFrame]) -> None:

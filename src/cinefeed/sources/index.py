@@ -1,6 +1,6 @@
 """What a video file holds: opened once, counted packet by packet or decoded to the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -9,12 +9,14 @@ from typing import Literal, NamedTuple
 import av
 import numpy as np
 from av.container import InputContainer
+from av.format import Flags
 from av.stream import Disposition
 from numpy.typing import NDArray
 
 from cinefeed.clips import Times
 from cinefeed.errors import SourceError
-from cinefeed.sources.base import Facts, Ticks
+from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
+from cinefeed.sources.display import orientation, shown_size, square_or
 from cinefeed.sources.layout import layout_of
 
 Verify = Literal["decode", "packets"]
@@ -68,45 +70,78 @@ def _why_not(path: Path, error: Exception) -> str:
     return f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind"
 
 
-def video_stream(container: InputContainer, *, path: Path) -> av.VideoStream:
-    """Return the first video stream that is no cover picture, set to one decoder thread: clips are read in parallel."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            stream.codec_context.thread_type = "NONE"
-            stream.codec_context.thread_count = 1
-            return stream
-    kinds = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise SourceError(f"{path}: holds no video that can be decoded, only {kinds}")
+def video_stream(container: InputContainer, *, path: Path, number: int | None = None) -> av.VideoStream:
+    """Return a video stream, set to one decoder thread, for clips are read in parallel.
+
+    `number` is its place among the video streams; None takes the first that is no cover picture. Raises SourceError
+    where there is none.
+    """
+    streams = container.streams.video
+    able = [stream for stream in streams if stream.codec_context is not None]
+    chosen = (
+        [stream for stream in able if not stream.disposition & Disposition.attached_pic]
+        if number is None
+        else [stream for stream in streams[number : number + 1] if stream in able]
+    )
+    if chosen:
+        chosen[0].codec_context.thread_type = "NONE"
+        chosen[0].codec_context.thread_count = 1
+        return chosen[0]
+    if not able or number is None:
+        kinds = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise SourceError(f"{path}: holds no video that can be decoded, only {kinds}")
+    known = ", ".join(f"{streams.index(each)} ({each.codec_context.name} {each.width} x {each.height})" for each in able)
+    raise SourceError(f"{path}: video stream {number} was asked for, these can be decoded: {known}")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Open a file for one pass, and close it whatever happens."""
+def opened(path: Path, *, number: int | None = None) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """Open a file for one pass over one of its video streams, and close it whatever happens."""
     with open_container(path) as container:
-        yield container, video_stream(container, path=path)
+        yield container, video_stream(container, path=path, number=number)
 
 
-def probe_encoded(path: Path, *, verify: Verify = "decode") -> Facts:
-    """Return the facts of an encoded video; see `cinefeed.sources.open.probe`."""
+def probe_encoded(
+    path: Path, *, verify: Verify = "decode", part: str | None = None, reading: Reading = DEFAULT_READING
+) -> Facts:
+    """Return the facts of an encoded video, of `reading.stream` alone; see `cinefeed.sources.open.probe`.
+
+    Of a file that is encrypted from some frame on, the frames before can be read.
+    """
+    refuse_part(path, part)
     if verify == "packets":
-        with opened(path) as (container, stream):
+        with opened(path, number=reading.stream) as (container, stream):
             seen = _pass_over_packets(container, stream)
             if not seen.in_doubt and seen.first is not None:
                 return _facts(path, container, stream, seen)
-    with opened(path) as (container, stream):
+    with opened(path, number=reading.stream) as (container, stream):
         return _facts(path, container, stream, _pass_over_frames(container, stream))
 
 
+def refuse_part(path: Path, part: str | None) -> None:
+    """Raise SourceError where a part of an encoded video is asked for: it has none."""
+    if part is not None:
+        raise SourceError(
+            f"{path}: part {part!r} was asked for, an encoded video has none; choose one of several video streams "
+            "with Reading(stream=...)"
+        )
+
+
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen:
-    stamps, flags, first, error = [], [], None, None
+    stamps, flags, first, reason = [], [], None, None
     try:
-        for frame in container.decode(stream):
-            first = first or frame
-            stamps.append(frame.pts)
-            flags.append(bool(frame.key_frame))
+        for packet in container.demux(stream):
+            if packet.has_sidedata("encryption_info"):
+                reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
+                break
+            for frame in packet.decode():
+                first = first or frame
+                stamps.append(frame.pts)
+                flags.append(bool(frame.key_frame))
     except (av.FFmpegError, OSError) as broken:
-        counted = f" of {stream.frames}" if stream.frames else ""
-        error = f"breaks after {len(stamps)}{counted} frames: {getattr(broken, 'strerror', None) or broken}"
+        reason = str(getattr(broken, "strerror", None) or broken)
+    counted = f" of {stream.frames}" if stream.frames else ""
+    error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
     return Seen(stamps, flags, first, error, False)
 
 
@@ -115,6 +150,8 @@ def _pass_over_packets(container: InputContainer, stream: av.VideoStream) -> See
     flags, first, discarded = [], None, False
     try:
         for packet in container.demux(stream):
+            if packet.has_sidedata("encryption_info"):
+                return Seen(stamps, flags, None, None, True)
             if packet.size:
                 stamps.append(packet.pts)
                 flags.append(packet.is_keyframe)
@@ -128,7 +165,7 @@ def _pass_over_packets(container: InputContainer, stream: av.VideoStream) -> See
     as_stored = all(a <= b for a, b in pairwise(known))
     # AVI has no presentation stamps, FFmpeg guesses them; others stamp frames that are reordered as they are stored.
     guessed = reorders and (as_stored or container.format.name == "avi")
-    doubt = discarded or guessed or len(set(known)) < len(stamps)
+    doubt = discarded or guessed or len(set(known)) < len(stamps) or _makes_stamps_up(container)
     if doubt:
         return Seen(stamps, flags, first, None, True)
     order = sorted(range(len(known)), key=known.__getitem__)
@@ -141,14 +178,16 @@ def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: 
         reason = (seen.error or "it holds none").removeprefix("breaks after ")
         raise SourceError(f"{path}: no frame can be decoded ({reason})")
     layout = layout_of(frame.format.name)
-    rotation = round(frame.rotation / 90) * 90 % 360
-    upright = (frame.width, frame.height) if rotation % 180 else (frame.height, frame.width)
+    rotation, mirrored = orientation(frame)
+    aspect = square_or(stream.sample_aspect_ratio)
+    height, width = shown_size(frame.height, frame.width, aspect=aspect, rotation=rotation)
     rate = stream.average_rate or stream.guessed_rate
     rate_hz = float(rate) if rate else float("nan")
-    ticks, times = _times(seen.stamps, stream, rate_hz)
+    stamps = [None] * len(seen.stamps) if _makes_stamps_up(container) else seen.stamps
+    ticks, times = _times(stamps, stream, rate_hz)
     return Facts(
-        height=upright[0],
-        width=upright[1],
+        height=height,
+        width=width,
         channels=layout.channels,
         bits=layout.bits,
         times=times,
@@ -161,10 +200,18 @@ def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: 
         ticks=ticks,
         key_frames=np.flatnonzero(np.array(seen.key_flags, np.bool_)).astype(np.int32),
         error=seen.error,
+        mirrored=mirrored,
+        aspect=aspect,
+        stream=container.streams.video.index(stream),
     )
 
 
-def _times(stamps: list[int | None], stream: av.VideoStream, rate_hz: float) -> tuple[Ticks | None, Times]:
+def _makes_stamps_up(container: InputContainer) -> bool:
+    """Return whether a file is a bare stream of frames, to which FFmpeg gives times, and other ones after a seek."""
+    return bool(container.format.flags & Flags.no_timestamps.value)
+
+
+def _times(stamps: Sequence[int | None], stream: av.VideoStream, rate_hz: float) -> tuple[Ticks | None, Times]:
     """Return the stamps and times; no stamps where some are missing or repeated, so that frames must be counted."""
     known: NDArray[np.int64] = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
     base = stream.time_base

@@ -22,7 +22,8 @@ _REORDER = {
     "bgr0": (4, cv2.COLOR_BGRA2RGB),
 }
 _TAGGED_LIMITED, _TAGGED_FULL = 1, 2  # AVColorRange
-_MATRICES: dict[int, Matrix] = {1: "bt709", 9: "bt2020", 10: "bt2020"}  # AVColorSpace; all others are close to BT.601
+# AVColorSpace; all others are BT.601 or close to it
+_MATRICES: dict[int, Matrix] = {1: "bt709", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 
 
 class Layout(NamedTuple):
@@ -80,8 +81,13 @@ def layout_of(pixel_format: str) -> Layout:
     return layout_of(via)._replace(via=via)
 
 
-def colour_of(frame: av.VideoFrame, layout: Layout, *, rotation: int) -> Colour:
-    """Return how this frame's planes become pixels, by its own tags; BT.601 limited where it has none, grey full."""
+def colour_of(
+    frame: av.VideoFrame, layout: Layout, *, rotation: int = 0, mirrored: bool = False, aspect: float = 1.0
+) -> Colour:
+    """Return how this frame's planes become pixels, by its own tags; BT.601 limited where it has none, grey full.
+
+    How it is turned, mirrored and stretched is said by the stream, and handed on.
+    """
     tagged = int(frame.color_range)
     if layout.model == "rgb":
         full = True
@@ -90,7 +96,15 @@ def colour_of(frame: av.VideoFrame, layout: Layout, *, rotation: int) -> Colour:
     else:
         full = tagged == _TAGGED_FULL or frame.format.name.startswith("yuvj")
     matrix = _MATRICES.get(int(frame.colorspace), "bt601")
-    return Colour(model=layout.model, bits=layout.bits, full_range=full, matrix=matrix, rotation=rotation)
+    return Colour(
+        model=layout.model,
+        bits=layout.bits,
+        full_range=full,
+        matrix=matrix,
+        rotation=rotation,
+        mirrored=mirrored,
+        aspect=aspect,
+    )
 
 
 def planes_of(frame: av.VideoFrame, layout: Layout, *, grey: bool) -> tuple[NDArray[Any], ...]:

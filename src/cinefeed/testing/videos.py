@@ -7,6 +7,7 @@ with cinefeed.open_source("cine.mp4") as source:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from cinefeed.sources.colour import Matrix
 
 _BITS, _ACROSS = 16, 4  # 4 x 4 blocks, the lowest bit first: they outlive any usual compression
 _DARK, _BRIGHT = 40, 215
@@ -66,36 +69,72 @@ def write_video(
     pixel_format: str = "yuv420p",
     stamps: Sequence[int] | None = None,
     options: Mapping[str, str] | None = None,
+    container_options: Mapping[str, str] | None = None,
+    matrix: Matrix | None = None,
+    full_range: bool | None = None,
     rotation: int = 0,
+    mirrored: bool = False,
+    aspect: Fraction | None = None,
 ) -> Path:
-    """Encode frames (height, width, 3) or (height, width) of uint8 into a video file, and return its path.
+    """Encode frames of uint8, grey (height, width), RGB or RGBA, into a video file, and return its path.
 
-    `stamps` are presentation times in milliseconds, for a variable rate; `options` are the encoder's own. `rotation`
-    is written as `Facts.rotation` reads it: degrees counter-clockwise that turn the stored frame upright.
+    `stamps` are presentation times in milliseconds, for a variable rate; `options` are the encoder's own, and
+    `container_options` the muxer's. `matrix` and `full_range` convert RGB to yuv and are written as tags; without them
+    it is BT.601 limited and untagged. `rotation`, `mirrored` and `aspect` are written as `Facts` reads them.
     """
     path = Path(path)
     settings = dict(_DEFAULTS.get(codec, {})) | dict(options or {})
-    with av.open(f"file:{path}", "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
+    muxer = ({"movflags": "faststart"} if path.suffix == ".mp4" else {}) | dict(container_options or {})
+    with av.open(f"file:{path}", "w", options=muxer) as container:
         rate = Fraction(rate_hz).limit_denominator(1001)
         stream: Any = container.add_stream(codec, rate=rate, options=settings)
+        coder = stream.codec_context
         for i, pixels in enumerate(frames):
             if i == 0:
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = pixel_format
-                stream.codec_context.gop_size = gop
-                stream.codec_context.max_b_frames = b_frames
+                coder.gop_size = gop
+                coder.max_b_frames = b_frames
                 if stamps is not None:
-                    stream.codec_context.time_base = Fraction(1, 1000)
-                if rotation:
-                    stream.set_display_rotation(rotation)
-            form = "gray" if pixels.ndim == 2 else "rgb24"
+                    coder.time_base = Fraction(1, 1000)
+                if matrix is not None:
+                    coder.colorspace = _TAGS[matrix]
+                if full_range is not None:
+                    coder.color_range = 2 if full_range else 1
+                if aspect is not None:
+                    coder.sample_aspect_ratio = aspect
+                if rotation or mirrored:  # PyAV mirrors after turning, Facts before: the turn goes the other way
+                    stream.set_display_rotation(-rotation if mirrored else rotation, hflip=mirrored)
+            form = "gray" if pixels.ndim == 2 else "rgb24" if pixels.shape[2] == 3 else "rgba"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=form)
+            if matrix is not None or full_range is not None:
+                space = _SPACES[matrix or "bt601"]
+                frame = frame.reformat(format=pixel_format, dst_colorspace=space, dst_color_range=1 + bool(full_range))
             frame.pts = i if stamps is None else stamps[i]
             frame.time_base = 1 / rate if stamps is None else Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 
+
+def join_streams(path: str | Path, sources: Sequence[str | Path]) -> Path:
+    """Write one file that holds the streams of several, side by side and as they are coded, and return its path."""
+    path = Path(path)
+    with ExitStack() as stack:
+        out = stack.enter_context(av.open(f"file:{path}", "w"))
+        packets: list[Any] = []
+        for source in sources:
+            container = stack.enter_context(av.open(f"file:{source}"))
+            targets = {stream.index: out.add_stream_from_template(stream) for stream in container.streams}
+            packets += [(packet, targets[packet.stream.index]) for packet in container.demux() if packet.size]
+        for packet, target in sorted(packets, key=lambda each: float((each[0].dts or 0) * each[0].time_base)):
+            packet.stream = target
+            out.mux(packet)
+    return path
+
+
+_TAGS: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "smpte240m": 7, "bt2020": 9}  # AVColorSpace
+_SPACES: dict[Matrix, str] = {"bt601": "ITU601", "bt709": "ITU709", "smpte240m": "SMPTE240M", "bt2020": "BT2020"}
 
 # The same bytes on every machine, whatever its cores; and no key frame but those of the GOP.
 _DEFAULTS: dict[str, dict[str, str]] = {

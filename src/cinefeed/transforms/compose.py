@@ -1,5 +1,6 @@
 """From decoded planes to the target frame: fit and geometry in one interpolation, colour, then the other transforms."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -13,6 +14,7 @@ from cinefeed.clips import Frame
 from cinefeed.errors import SettingError
 from cinefeed.sources.base import Colour, Planes
 from cinefeed.sources.colour import to_pixels
+from cinefeed.sources.display import shown_size, square_size
 from cinefeed.transforms.base import (
     ClipInfo,
     Frames,
@@ -126,25 +128,30 @@ class Compose:
         """Bring the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
         colour, stored = planes.colour, planes.frames[0][0]
         height, width = stored.shape[:2]
-        upright = (width, height) if colour.rotation % 180 else (height, width)
-        forward = self._forward(self._leading, parameters) @ self.frame.matrix(*upright)
-        inverse = inverted(forward @ quarter_turns(colour.rotation, height=height, width=width))
+        shown = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
+        forward = self._forward(self._leading, parameters) @ self.frame.matrix(*shown)
+        inverse = inverted(forward @ as_shown(colour, height=height, width=width))
         if _as_they_are(colour, stored.dtype, clip):
             resample([frame[0] for frame in planes.frames], inverse, out=clip)
             return
         resampled: list[NDArray[Any]] = []
         for alike in _of_one_size(planes.frames[0]):
             plane = planes.frames[0][alike[0]]
-            shape = (len(alike) * len(clip), *clip.shape[1:3], plane.shape[2] if plane.ndim == 3 else 1)
-            target = np.empty(shape, plane.dtype)
+            samples = [frame[number] for number in alike for frame in planes.frames]
+            fill = _black(colour, chroma=alike[0] > 0)
+            if colour.window is not None and not _can_hold(plane.dtype, fill):
+                samples = [each.astype(np.float32) for each in samples]
+            shape = (len(samples), *clip.shape[1:3], plane.shape[2] if plane.ndim == 3 else 1)
+            target = np.empty(shape, samples[0].dtype)
             # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
-            # Left-sited chroma (the default of H.264) lies half a luma pixel off, which no target of ours shows.
+            # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) does not look: from it,
+            # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
             down, across = _subsampling(height, plane.shape[0]), _subsampling(width, plane.shape[1])
             resample(
-                [frame[number] for number in alike for frame in planes.frames],
+                samples,
                 np.diag([1 / across, 1 / down, 1.0]) @ inverse,
                 out=target,
-                fill=_black(colour, chroma=alike[0] > 0),
+                fill=fill,
                 extent=(height / down, width / across),
             )
             parts = target if plane.ndim == 3 else target[..., 0]
@@ -172,8 +179,21 @@ class Compose:
         return np.ascontiguousarray(changed)
 
 
+def as_shown(colour: Colour, *, height: int, width: int) -> Matrix:
+    """Return the map from a stored frame, `height` x `width`, to the frame as shown: mirrored, square pixels, upright.
+
+    >>> as_shown(Colour(model="grey", mirrored=True, aspect=2.0), height=2, width=3).tolist()
+    [[-2.0, 0.0, 6.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    rows, columns = square_size(height, width, aspect=colour.aspect)
+    square = np.diag([columns / width, rows / height, 1.0])
+    if colour.mirrored:
+        square = square @ np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return quarter_turns(colour.rotation, height=rows, width=columns) @ square
+
+
 def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
-    """Return the map from a stored frame, `height` x `width`, to the upright one, `rotation` degrees counter-clockwise.
+    """Return the map from a frame, `height` x `width`, to the upright one, `rotation` degrees counter-clockwise.
 
     >>> quarter_turns(90, height=2, width=3).tolist()
     [[0.0, 1.0, 0.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
@@ -191,7 +211,8 @@ def _as_they_are(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any]) -> bo
     """Return whether stored pixels are already what the target holds, so that they need no conversion."""
     layout = {"grey": 1, "rgb": 3}.get(colour.model) == clip.shape[3]
     full = colour.full_range or colour.model == "rgb"
-    return layout and full and dtype == clip.dtype and colour.bits == 8 * dtype.itemsize
+    plain = layout and full and colour.window is None
+    return plain and dtype == clip.dtype and colour.bits == 8 * dtype.itemsize
 
 
 def _of_one_size(planes: Sequence[NDArray[Any]]) -> list[tuple[int, ...]]:
@@ -205,8 +226,16 @@ def _subsampling(whole: int, part: int) -> int:
 
 
 def _black(colour: Colour, *, chroma: bool) -> float:
-    """Return the sample that becomes black: 128 for 8-bit chroma, 16 for luma of limited range."""
+    """Return the sample that becomes black: 128 for 8-bit chroma, 16 for luma of limited range, a window's black."""
+    if colour.window is not None:
+        black, white = colour.window
+        return math.floor(black) if black <= white else math.ceil(black)
     step = 2.0 ** (colour.bits - 8) if colour.bits < 32 else 0.0
     if chroma:
         return 128 * step
     return 0.0 if colour.full_range or colour.model == "rgb" else 16 * step
+
+
+def _can_hold(dtype: np.dtype[Any], sample: float) -> bool:
+    """Return whether a plane can hold what is black: a window may begin below or above all that is stored."""
+    return dtype.kind == "f" or 0 <= sample <= np.iinfo(dtype).max

@@ -1,0 +1,144 @@
+"""Files that are broken, gone or changed, and headers that count wrong."""
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cinefeed.check.findings import Finding, counted, finding
+from cinefeed.check.look import Looks, without_path
+from cinefeed.manifest.table import Manifest
+
+_OFF = 0.02  # a header that is wrong by more than this share of the frames, and by more than one, is worth a warning
+
+
+def file_findings(manifest: Manifest, looks: Looks) -> list[Finding]:
+    """Return what is wrong with the files themselves."""
+    return [*_gone(looks), *_broken(manifest), *_unread(looks), *_headers(manifest), *_touched(looks)]
+
+
+def _gone(looks: Looks) -> list[Finding]:
+    found = []
+    if looks.missing:
+        found.append(
+            finding(
+                "error",
+                "missing_files",
+                f"{counted(len(looks.missing), 'video')} cannot be found",
+                detail="The manifest lists files that are not where it says, or that may not be read.",
+                advice="mount or move the files to where they were, or scan again",
+                rows=looks.missing,
+                remarks=list(looks.missing.values()),
+            )
+        )
+    if looks.changed:
+        found.append(
+            finding(
+                "error",
+                "changed_files",
+                f"{counted(len(looks.changed), 'video')} changed after the scan",
+                detail="Their size differs, so what the manifest knows of their frames no longer holds.",
+                advice="run 'cinefeed scan' again with the same --out: it opens only what changed",
+                rows=looks.changed,
+                remarks=list(looks.changed.values()),
+            )
+        )
+    return found
+
+
+def _touched(looks: Looks) -> list[Finding]:
+    if not looks.touched:
+        return []
+    return [
+        finding(
+            "note",
+            "touched_files",
+            f"{counted(len(looks.touched), 'video')} written again after the scan, of the same size",
+            detail="That is so after a copy; if the files were made anew, the manifest may be out of date.",
+            advice="nothing after a copy, otherwise scan again",
+            rows=looks.touched,
+        )
+    ]
+
+
+def _broken(manifest: Manifest) -> list[Finding]:
+    """Return rows of which the scan could read no frame, and those that break later."""
+    if "error" not in manifest.table.schema.names:
+        return []
+    frames = manifest.column("num_frames").fill_null(0).to_numpy(zero_copy_only=False)
+    said = manifest.column("error").is_valid().to_numpy(zero_copy_only=False)
+    dead, cut = np.flatnonzero(frames == 0), np.flatnonzero(said & (frames > 0))
+
+    def remarks(rows: NDArray[np.int64]) -> list[str]:
+        texts = manifest.column("error").take(rows).to_pylist()
+        paths = [manifest.path_of(int(row)) for row in rows]
+        return [without_path(text or "no frame is known", path) for text, path in zip(texts, paths, strict=True)]
+
+    found = []
+    if len(dead):
+        found.append(
+            finding(
+                "error",
+                "unreadable_files",
+                f"{counted(len(dead), 'video')} without a frame that can be read",
+                detail="They are empty, cut off before the first frame, encrypted, or no video at all.",
+                advice="get them again from where they came, or leave them out: training would stop there",
+                rows=dead,
+                remarks=remarks(dead),
+            )
+        )
+    if len(cut):
+        found.append(
+            finding(
+                "error",
+                "broken_files",
+                f"{counted(len(cut), 'video')} break before their end",
+                detail="Frames before the break are read, those after it are lost: clips are shorter than they seem.",
+                advice="get them again from where they came, or decide that the part before the break will do",
+                rows=cut,
+                remarks=remarks(cut),
+            )
+        )
+    return found
+
+
+def _unread(looks: Looks) -> list[Finding]:
+    if not looks.unread:
+        return []
+    return [
+        finding(
+            "error",
+            "unread_frames",
+            f"{counted(len(looks.unread), 'video')} of which frames known to the manifest cannot be read",
+            detail="The scan saw these frames, and now they do not come.",
+            advice="scan again; where that says the same, get the files again",
+            rows=looks.unread,
+            remarks=list(looks.unread.values()),
+        )
+    ]
+
+
+def _headers(manifest: Manifest) -> list[Finding]:
+    """Return headers that count other frames than there are, of files that do not break."""
+    if "header_frames" not in manifest.table.schema.names:
+        return []
+    real = manifest.column("num_frames").fill_null(0).to_numpy(zero_copy_only=False)
+    said = manifest.column("header_frames").fill_null(0).to_numpy(zero_copy_only=False)
+    whole = pc.is_null(manifest.column("error")).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(whole & (real > 0) & (said > 0) & (said != real))
+    if len(rows) == 0:
+        return []
+    off = np.abs(said[rows].astype(np.int64) - real[rows])
+    far = (off > 1) & (off > _OFF * real[rows])
+    order = np.argsort(-off, kind="stable")
+    return [
+        finding(
+            "warning" if far.any() else "note",
+            "header_counts",
+            f"{counted(len(rows), 'header')} count other frames than there are",
+            detail=f"They are off by at most {counted(int(off.max()), 'frame')}. cinefeed goes by the frames that it "
+            f"decoded; tools that trust the header read past the end, or miss frames.",
+            advice="nothing within cinefeed; where they differ by many, ask whether the files were cut",
+            rows=rows[order],
+            remarks=[f"the header says {said[row]}, there are {real[row]}" for row in rows[order]],
+        )
+    ]

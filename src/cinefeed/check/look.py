@@ -1,0 +1,198 @@
+"""One look at every video: is its file there and as it was, is it long enough, and what do a few frames show.
+
+The pictures of a video become a fingerprint that hardly changes when it is encoded anew, resized or brightened:
+
+5 frames, evenly spread -> 32 x 32 each -> minus their own blur -> 12 x 12 -> what differs from the mean frame doubled
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.clips import Clip, Times
+from cinefeed.errors import ClipError, SourceError
+from cinefeed.manifest.table import Manifest
+from cinefeed.sources.base import Facts
+
+FRAMES = 5
+_SMALL, _SIDE = 32, 12
+PRINT = FRAMES * _SIDE * _SIDE
+# Blur and the doubling were chosen on `pocus` and `lips`: of 2 to 6 pixels and factors 1 and 2 these set copies that
+# were encoded anew, resized or cropped by 2 % a side (at most 0.073 and 0.128) furthest apart from different videos
+# (0.18 for the nearest mouths of one speaker). Without blur taken off, all ultrasound sectors are alike.
+_BLUR, _MOTION = 4.0, 2.0
+_FLAT = 1.0  # grey levels of 255; the darkest clip of `pocus` has 9, black and constant frames have 0
+_AT_ONCE = 4096  # rows handed to the threads at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """What a look at each row found; arrays have one value a row."""
+
+    prints: NDArray[np.int8]  # (rows, PRINT), all 0 where nothing can be told from the pictures
+    brightness: NDArray[np.float64]  # mean of the frames read, 0 to 255; NaN where none was
+    contrast: NDArray[np.float64]  # their standard deviation
+    seconds: NDArray[np.float64]  # from the first to the last frame of the row; NaN without a rate
+    sizes: NDArray[np.int64]  # bytes now, -1 where that is not known
+    missing: dict[int, str] = field(default_factory=dict)  # row: why the file cannot be found
+    changed: dict[int, str] = field(default_factory=dict)  # row: its size then and now
+    touched: dict[int, str] = field(default_factory=dict)  # row: written anew, of the same size
+    unread: dict[int, str] = field(default_factory=dict)  # row: why its frames cannot be read, though they were probed
+    short: dict[int, str] = field(default_factory=dict)  # row: what the clip asks for and the video has
+
+    @property
+    def read(self) -> NDArray[np.bool_]:
+        """Of which rows frames were read."""
+        return ~np.isnan(self.brightness)
+
+
+def look_at_all(
+    manifest: Manifest,
+    *,
+    clip: Clip | None,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> Looks:
+    """Open every video once and read a few of its frames, on `workers` threads."""
+    count = len(manifest)
+    unknown = [np.full(count, np.nan) for _ in range(3)]
+    looks = Looks(
+        prints=np.zeros((count, PRINT), np.int8),
+        brightness=unknown[0],
+        contrast=unknown[1],
+        seconds=unknown[2],
+        sizes=np.full(count, -1, np.int64),
+    )
+    strict = None if clip is None else replace(clip, position="start" if clip.position == "random" else clip.position)
+    strict = None if strict is None else replace(strict, short="error")
+    known = [_numbers(manifest, name) for name in ("size_bytes", "mtime_ns")]
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-check")
+    try:
+        for row in _in_parallel(pool, lambda row: _look(manifest, row, looks, strict, known), count):
+            progress(row + 1, count)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    # Threads end in any order, findings name the first rows.
+    for found in (looks.missing, looks.changed, looks.touched, looks.unread, looks.short):
+        ordered = sorted(found.items())
+        found.clear()
+        found.update(ordered)
+    return looks
+
+
+def read_frames(manifest: Manifest, row: int, facts: Facts, *, count: int = FRAMES) -> NDArray[Any]:
+    """Return a few frames of a row, grey, evenly spread over its stretch, (count, height, width): ..F...F...F.."""
+    start, end = manifest.window(row)
+    halves, _ = Clip(frames=2 * count, position="spread").select(facts.times, start_seconds=start, end_seconds=end)
+    with manifest.open(row, channels=1) as source:
+        return np.asarray(source.read(halves[1::2])[..., 0])
+
+
+def files_of(manifest: Manifest, row: int, facts: Facts | None) -> list[Path]:
+    """Return the files that a row is made of: one, or those of a folder."""
+    path = manifest.path_of(row)
+    return [path / name for name in facts.files] if facts is not None and facts.files else [path]
+
+
+def fingerprint(frames: NDArray[Any]) -> NDArray[np.int8]:
+    """Return what the pictures of (count, height, width) show, int8 (PRINT,); all 0 where they show nothing.
+
+    >>> bool(fingerprint(np.full((5, 40, 40), 16, np.uint8)).any())
+    False
+    """
+    small = np.stack([_resized(frame.astype(np.float32), _SMALL) for frame in frames])
+    fine = np.stack([_resized(frame - cv2.GaussianBlur(frame, (0, 0), _BLUR), _SIDE) for frame in small])
+    fine -= fine.mean(axis=(1, 2), keepdims=True)
+    full = 255.0 if frames.dtype == np.uint8 else float(np.ptp(small))  # 12 bits in 16 fill a small part of the scale
+    if np.sqrt((fine**2).mean()) <= _FLAT / 255 * full:
+        return np.zeros(PRINT, np.int8)
+    mean = fine.mean(axis=0)
+    fine = mean + _MOTION * (fine - mean)
+    return np.asarray(np.rint(fine * (127 / np.abs(fine).max())), np.int8).ravel()
+
+
+def _resized(frame: NDArray[Any], side: int) -> NDArray[Any]:
+    return cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def _in_parallel(pool: ThreadPoolExecutor, work: Callable[[int], None], count: int) -> Iterator[int]:
+    for start in range(0, count, _AT_ONCE):
+        rows = range(start, min(start + _AT_ONCE, count))
+        for row, _ in zip(rows, pool.map(work, rows), strict=True):
+            yield row
+
+
+def _look(manifest: Manifest, row: int, looks: Looks, clip: Clip | None, known: list[NDArray[np.int64] | None]) -> None:
+    """Fill in what one row shows."""
+    facts = manifest.facts(row)
+    if not _is_as_scanned(manifest, row, facts, looks, known) or facts is None:
+        return
+    start, end = manifest.window(row)
+    looks.seconds[row] = _duration(facts.times, start, end)
+    if clip is not None:
+        try:
+            clip.select(facts.times, start_seconds=start, end_seconds=end)
+        except ClipError as error:
+            looks.short[row] = str(error).split(";")[0]
+    try:
+        frames = read_frames(manifest, row, facts)
+    except (SourceError, ClipError, OSError) as error:
+        looks.unread[row] = without_path(str(error), manifest.path_of(row))
+        return
+    if frames.dtype.kind == "f":
+        frames = np.nan_to_num(frames, posinf=0.0, neginf=0.0)
+    looks.prints[row] = fingerprint(frames)
+    scale = 257.0 if frames.dtype == np.uint16 else 1.0
+    looks.brightness[row] = frames.mean(dtype=np.float64) / scale
+    looks.contrast[row] = frames.std(dtype=np.float64) / scale
+
+
+def _is_as_scanned(
+    manifest: Manifest, row: int, facts: Facts | None, looks: Looks, known: list[NDArray[np.int64] | None]
+) -> bool:
+    """Note the size of a row's files, and what changed since the scan; what was not noted then cannot have changed."""
+    before, written = known
+    if before is None or before[row] < 0:
+        return True
+    try:
+        stats = [file.stat() for file in files_of(manifest, row, facts)]
+    except OSError as error:
+        looks.missing[row] = error.strerror or type(error).__name__
+        return False
+    looks.sizes[row] = sum(each.st_size for each in stats)
+    if looks.sizes[row] != before[row]:
+        looks.changed[row] = f"{before[row]:,} bytes when scanned, {looks.sizes[row]:,} now"
+        return False
+    if written is not None and max(each.st_mtime_ns for each in stats) != written[row]:
+        looks.touched[row] = "the same size, written at another time"
+    return True
+
+
+def _duration(times: Times, start: float | None, end: float | None) -> float:
+    if times.listed is not None:
+        first, last = float(times.listed[0]), float(times.listed[-1])
+    else:
+        first, last = times.first_seconds, times.first_seconds + times.step_seconds * (times.count - 1)
+    low, high = max(first, first if start is None else start), min(last, last if end is None else end)
+    return max(high - low, 0.0) if not np.isnan(last) else float("nan")
+
+
+def without_path(text: str, path: Path) -> str:
+    """Return an error's text without the path that it begins with: whoever shows it names the row his own way.
+
+    >>> without_path("d/a.mp4: breaks after 3 frames", Path("d/a.mp4"))
+    'breaks after 3 frames'
+    """
+    return text.replace(f"{path}: ", "").replace(str(path), "the file")
+
+
+def _numbers(manifest: Manifest, name: str) -> NDArray[np.int64] | None:
+    if name not in manifest.table.schema.names:
+        return None
+    return np.asarray(manifest.column(name).fill_null(-1).to_numpy(zero_copy_only=False), np.int64)

@@ -1,0 +1,95 @@
+"""All checks of a manifest, one after the other, and a report that names rows as their owner allows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cinefeed.check.duplicates import duplicate_findings
+from cinefeed.check.files import file_findings
+from cinefeed.check.findings import CheckReport, Finding, Shortcut, named, ranked
+from cinefeed.check.groups import group_findings, groups_of
+from cinefeed.check.labels import label_findings, spelling_findings
+from cinefeed.check.look import look_at_all
+from cinefeed.check.mixed import mixed_findings
+from cinefeed.check.shortcuts import shortcut_findings
+from cinefeed.clips import Clip
+from cinefeed.errors import SettingError, TableError
+from cinefeed.manifest.progress import Progress, shown_progress
+from cinefeed.manifest.scan import usable_cores
+from cinefeed.manifest.table import Manifest
+
+
+def check_manifest(
+    manifest: Manifest,
+    *,
+    target: str | None = None,
+    group: str | None = None,
+    nuisance: Sequence[str] = (),
+    clip: Clip | None = None,
+    private: bool = False,
+    workers: int | None = None,
+    progress: Progress | Literal[False] | None = None,
+) -> CheckReport:
+    """Return what is wrong with a data set, worst first, and what to do about it.
+
+    Each video is opened once, and five of its frames are read; files of one size are compared by their bytes. `target`
+    is the label, `group` the patient or whatever must stay in one part (by default the columns patient, study and
+    series, where there are such); `nuisance` names columns that must not tell the label, such as the site, besides
+    those that every manifest has. With `clip`, videos that are too short for it are listed. The same on any number of
+    `workers`. `private` names rows by their ids alone, as a private manifest does always.
+
+    Raises TableError where the manifest was not scanned, ColumnError for a column that is not there.
+    """
+    if workers is not None and workers < 1:
+        raise SettingError(f"workers={workers} must be at least 1; leave it out to use every core")
+    if "num_frames" not in manifest.table.schema.names or manifest.column("num_frames").null_count == len(manifest):
+        raise TableError(
+            "the manifest knows nothing of its files, so there is nothing to check them against; "
+            "run 'cinefeed scan FOLDER --out manifest.parquet' (Manifest.scan) and check what it writes"
+        )
+    named_columns = [name for name in (target, group, *nuisance) if name is not None]
+    for name in named_columns:
+        if pa.types.is_nested(kind := manifest.column(name).type):
+            raise TableError(f"column {name!r} is {kind}; a label, group or nuisance has one number or text a row")
+    private = private or manifest.private
+    workers = workers or usable_cores()
+    with shown_progress(progress, what="check") as tick:
+        looks = look_at_all(manifest, clip=clip, workers=workers, progress=tick)
+    found: list[Finding] = group_findings(manifest, group=group)
+    copies, pairs = duplicate_findings(manifest, looks, target=target, group=group, workers=workers)
+    found += copies + file_findings(manifest, looks)
+    classes: dict[str, dict[str, int]] = {}
+    shortcuts: list[Shortcut] = []
+    left_out = ""
+    if target is not None:
+        labels, classes = label_findings(manifest, target=target, group=group)
+        told, shortcuts, left_out = shortcut_findings(manifest, looks, target=target, group=group, nuisance=nuisance)
+        found += told + labels
+    found += [*spelling_findings(manifest, named_columns), *mixed_findings(manifest, looks, clip=clip)]
+    groups = groups_of(manifest, group)
+
+    def names(rows: Sequence[int]) -> list[Mapping[str, str]]:
+        return [shown(manifest, row, private=private) for row in rows]
+
+    return CheckReport(
+        findings=ranked(named(each, names(each.rows)) for each in found),
+        rows=len(manifest),
+        files=pc.count_distinct(manifest.column("path")).as_py(),
+        read=int(looks.read.sum()),
+        target=target,
+        group=None if groups is None else groups.name,
+        private=private,
+        classes=classes,
+        pairs=tuple(replace(each, names=tuple(names([each.first, each.second]))) for each in pairs),
+        shortcuts=tuple(shortcuts),
+        shortcuts_left_out=left_out,
+    )
+
+
+def shown(manifest: Manifest, row: int, *, private: bool) -> dict[str, str]:
+    """Return what a report says of which row it is: its id, and its path unless that is private."""
+    name = {"id": str(manifest.table.column("id")[row])}
+    return name if private else name | {"path": manifest.relative_path(row)}

@@ -1,0 +1,55 @@
+"""`cinefeed check`: what is wrong with a data set, before it costs a training run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cinefeed.check import check_manifest
+from cinefeed.cli.options import Group, Json, Where, where_table
+from cinefeed.cli.show import emit, note
+from cinefeed.clips import Clip
+from cinefeed.errors import SettingError
+from cinefeed.manifest.table import Manifest
+
+
+def check(
+    manifest: Annotated[Path, typer.Argument(help="Manifest to check (Parquet), as 'cinefeed scan' writes it.")],
+    target: Annotated[str | None, typer.Option(help="Label column to check, and to be told from nuisances.")] = None,
+    group: Group = None,
+    nuisance: Annotated[
+        list[str] | None, typer.Option(help="Column that must not tell the label: site, scanner. May be repeated.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames a clip: shorter videos are listed.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Take every n-th frame.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Frames a second, in place of --stride.")] = None,
+    where: Where = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Name rows by id, never by path; no pictures.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads that read; by default one a core.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Page to write, with the pairs that look alike as pictures.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look for broken, copied and leaking videos, odd labels, and columns that give the label away.
+
+    Exits with 1 where something is wrong. Ends with what to do, worst first.
+    """
+    if frames is None and (stride is not None or rate is not None):
+        raise SettingError("--stride and --rate say how a clip is cut; give its length too, with --frames")
+    clip = None if frames is None else Clip(frames=frames, stride=1 if stride is None else stride, rate_hz=rate)
+    rows = Manifest.read(manifest)
+    for column, values in where_table(where or []).items():
+        rows = rows.where(column, values)
+    report = check_manifest(
+        rows, target=target, group=group, nuisance=nuisance or [], clip=clip, private=private, workers=workers
+    )
+    found = report.as_dict() | ({} if page is None else {"page": str(page)})
+    emit(found, as_json=as_json, text=str(report))
+    if page is not None:
+        from cinefeed.report.check import check_page  # matplotlib and jinja2 are needed for the page alone
+
+        note(f"-> {check_page(report, rows, out=page)}")
+    if not report.ok or (strict and report.number("warning")):
+        raise typer.Exit(1)

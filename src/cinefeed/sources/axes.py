@@ -1,0 +1,121 @@
+"""The axes of a stored array: one letter each, and the samples and frames that they make.
+
+T time, H height, W width, C channels, Z slices, N samples. Where nothing is declared, three axes are (T, H, W); four
+are (T, H, W, C) if the last has 1 or 3, else (N, T, H, W); five are (N, T, H, W, C).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cinefeed.errors import SourceError
+
+_USUAL = ("THW", "THWC")  # kept as "" in Facts
+_DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
+_PART = re.compile(r"(.*?)(?:\[([0-9]{1,18})\])?", re.DOTALL)
+
+
+def axes_of(shape: Sequence[int], *, declared: str | None, where: object) -> str:
+    """Return the letters of an array's axes; `where` names the array in errors.
+
+    >>> axes_of((25, 64, 64, 3), declared=None, where="a.npy"), axes_of((40, 25, 64, 64), declared=None, where="a.npy")
+    ('THWC', 'NTHW')
+
+    Raises SourceError where the shape fits neither the rule nor what is declared.
+    """
+    if declared is not None:
+        if "Z" in declared:
+            raise SourceError(
+                f"{where}: axes={declared!r} names slices, which only NIfTI has; call that axis N: each is a sample"
+            )
+        return checked_axes(declared, shape, where=where)
+    if len(shape) == 4:
+        return checked_axes("THWC" if shape[3] in (1, 3) else "NTHW", shape, where=where)
+    if len(shape) in (3, 5):
+        return checked_axes("THW" if len(shape) == 3 else "NTHWC", shape, where=where)
+    raise SourceError(
+        f"{where}: has shape {tuple(shape)}; a video is (time, height, width) or (time, height, width, 1 or 3), and a "
+        f"set of them has one axis more in front"
+    )
+
+
+def checked_axes(axes: str, shape: Sequence[int], *, where: object) -> str:
+    """Return `axes` where they fit the shape, else raise SourceError."""
+    if len(axes) != len(shape):
+        raise SourceError(
+            f"{where}: has shape {tuple(shape)}, which is {len(shape)} axes, and axes={axes!r} names {len(axes)}"
+        )
+    if min(shape) < 1:
+        raise SourceError(f"{where}: has shape {tuple(shape)}, read as {axes}: no whole frame is there")
+    if "C" in axes and (channels := shape[axes.index("C")]) not in (1, 3):
+        raise SourceError(
+            f"{where}: has shape {tuple(shape)}, read as {axes}: {channels} channels, where 1 is grey and 3 is RGB; "
+            f"{_DECLARE}"
+        )
+    return axes
+
+
+def kept_axes(axes: str) -> str:
+    """Return what Facts keep of the axes: nothing of the usual order; a lower-case letter is fixed by the part.
+
+    >>> kept_axes("THWC"), kept_axes("NHWT")
+    ('', 'nHWT')
+    """
+    return "" if axes in _USUAL else axes.replace("N", "n").replace("Z", "z")
+
+
+def split_part(part: str | None) -> tuple[str, int | None]:
+    """Return the name of a data set and the row in it, "" and None where the part lacks them.
+
+    >>> split_part("/rest/cine[5]"), split_part("[5]"), split_part(None)
+    (('/rest/cine', 5), ('', 5), ('', None))
+    """
+    found = _PART.fullmatch(part or "")
+    name, row = found.groups() if found else (part, None)
+    return name or "", None if row is None else int(row)
+
+
+def row_of(row: int | None, axes: str, shape: Sequence[int], *, where: object) -> dict[str, int]:
+    """Return the index that a part fixes: {"N": 5}, or {} of an array that is one sample.
+
+    A set of one sample needs no part. Raises SourceError where the row is missing, or not there.
+    """
+    if "N" not in axes:
+        if row is not None:
+            raise SourceError(
+                f"{where}: row {row} was asked for, but shape {tuple(shape)} is read as one sample, {axes}; leave out "
+                f"[{row}], or {_DECLARE}"
+            )
+        return {}
+    count = shape[axes.index("N")]
+    if row is None and count > 1:
+        raise SourceError(
+            f"{where}: has shape {tuple(shape)}, read as {axes}: {count} samples; choose one by a part that ends in "
+            f"[0] to [{count - 1}], or {_DECLARE}"
+        )
+    if row is not None and row >= count:
+        raise SourceError(f"{where}: row {row} was asked for, it has rows 0 to {count - 1}")
+    return {"N": row or 0}
+
+
+def rows_of(shape: Sequence[int], axes: str) -> list[str]:
+    """Return how the part of each sample ends: "" for an array that is one, "[0]", "[1]" ... for a set."""
+    return [f"[{row}]" for row in range(shape[axes.index("N")])] if "N" in axes else [""]
+
+
+def index_of(axes: str, fixed: Mapping[str, int], number: int) -> tuple[int | slice, ...]:
+    """Return the index that cuts one frame out of a stored array.
+
+    >>> index_of("NHWT", {"N": 5}, 2)
+    (5, slice(None, None, None), slice(None, None, None), 2)
+    """
+    at = {**fixed, "T": number}
+    return tuple(at.get(axis, slice(None)) for axis in axes)
+
+
+def channels_last(frame: NDArray[Any], axes: str) -> NDArray[Any]:
+    """Return a frame cut by `index_of` as (height, width) or (height, width, channels): a view."""
+    left = [axis for axis in axes if axis in "HWC"]
+    return frame.transpose([left.index(axis) for axis in "HWC" if axis in left])

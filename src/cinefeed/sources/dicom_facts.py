@@ -1,0 +1,210 @@
+"""What DICOM headers say of a clip's frames: when they were taken, how large pixels are, what is black and white.
+
+A clip is one file with all its frames or a file a frame; either way `places` of a frame are where its elements stand,
+the nearest first: its own functional groups and the shared ones (enhanced MR, CT, ultrasound), then the file itself.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from fractions import Fraction
+from statistics import median
+
+import numpy as np
+
+from cinefeed.clips import Times
+from cinefeed.sources.base import Region
+from cinefeed.sources.dicom_header import Elements, Header
+from cinefeed.sources.display import square_or
+
+PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
+RESCALE = [PER_FRAME, SHARED, *"PixelValueTransformationSequence RescaleSlope RescaleIntercept".split()]
+FACTS = [
+    *RESCALE,
+    *"""
+    FrameVOILUTSequence WindowCenter WindowWidth VOILUTFunction VOILUTSequence LUTDescriptor ModalityLUTSequence
+    Modality FrameTime FrameTimeVector CineRate RecommendedDisplayFrameRate ActualFrameDuration EffectiveDuration
+    TriggerTime TemporalResolution AcquisitionTime ContentTime HeartRate NominalInterval CardiacNumberOfImages
+    CardiacSynchronizationSequence NominalCardiacTriggerDelayTime RRIntervalTimeNominal TemporalPositionSequence
+    TemporalPositionTimeOffset FrameContentSequence FrameReferenceDateTime FrameAcquisitionDateTime PixelSpacing
+    ImagerPixelSpacing NominalScannedPixelSpacing PixelMeasuresSequence PixelAspectRatio BurnedInAnnotation
+    SequenceOfUltrasoundRegions RegionSpatialFormat RegionDataType RegionLocationMinX0 RegionLocationMinY0
+    RegionLocationMaxX1 RegionLocationMaxY1 PhysicalUnitsXDirection PhysicalUnitsYDirection PhysicalDeltaX
+    PhysicalDeltaY
+    """.split(),
+]
+_CENTIMETRES = 3
+_BY_FORMAT = {2: "m-mode"}
+_BY_DATA = {1: "2d", 2: "colour", 3: "pw", 4: "cw"}
+
+Places = list[Elements]
+
+
+def places_of(header: Header, number: int = 0) -> Places:
+    """Return where the elements of a frame stand, the nearest first."""
+    own = header.sequences.get(PER_FRAME, [])[number : number + 1]
+    return [*own, *header.sequences.get(SHARED, [])[:1], header]
+
+
+def found_in(places: Places, sequence: str, keyword: str) -> Elements:
+    """Return the nearest elements that have a keyword, in a sequence's item or in the file; empty where none has."""
+    for place in places:
+        for elements in (place.first(sequence), place):
+            if elements is not None and keyword in elements.values:
+                return elements
+    return Elements()
+
+
+def rescale_of(places: Places) -> tuple[float, float]:
+    """Return slope and intercept that turn stored numbers into what was measured: (1, 0) where they stay."""
+    slope, intercept = (
+        found_in(places, "PixelValueTransformationSequence", keyword).number(keyword)
+        for keyword in ("RescaleSlope", "RescaleIntercept")
+    )
+    return (1.0 if slope is None else slope), (intercept or 0.0)
+
+
+def window_of(places: Places) -> tuple[float, float] | None:
+    """Return the values that become black and white, None where the file names none.
+
+    By the formulas of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3: LINEAR from centre - 0.5 - (width - 1) / 2 to
+    centre - 0.5 + (width - 1) / 2, LINEAR_EXACT from centre - width / 2 to centre + width / 2. SIGMOID is taken for the
+    straight line through its middle, a table for one across the values that it maps. Of several windows, the first.
+    """
+    found = found_in(places, "FrameVOILUTSequence", "WindowCenter")
+    centre, width = found.number("WindowCenter"), found.number("WindowWidth")
+    if centre is None or width is None or width <= 0:
+        table = next((item for place in places if (item := place.first("VOILUTSequence"))), None)
+        described = table.numbers("LUTDescriptor") if table else []
+        return (described[1], described[1] + (described[0] or 65536) - 1) if len(described) == 3 else None
+    if found.text("VOILUTFunction") in ("LINEAR_EXACT", "SIGMOID"):
+        return centre - width / 2, centre + width / 2
+    if width <= 1:
+        return centre - 1, centre  # whole numbers below the centre are black, all others white
+    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+
+
+def shared_window(windows: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """Return one window for all frames, that a clip does not flicker: the medians of their blacks and whites."""
+    named = [window for window in windows if window is not None]
+    if not named:
+        return None
+    return median(black for black, _ in named), median(white for _, white in named)
+
+
+def times_of(frames: Sequence[Places]) -> Times:
+    """Return when each frame was taken, in seconds from the first; NaN as step where the headers say nothing of it.
+
+    In this order: frame times of a file, delays after the R wave and other times of each frame where they ascend, the
+    mean interval between heart beats by the number of phases, the rates at which to show the clip.
+    """
+    head, count = frames[0][-1], len(frames)
+    vector, step = head.numbers("FrameTimeVector"), head.number("FrameTime")
+    if len(vector) >= count > 1 and min(vector[1:count]) > 0:  # the first counts from the frame before, and is void
+        return _regular_or_listed(np.cumsum([0.0, *vector[1:count]]) / 1000)
+    if step is not None and step > 0:
+        return Times(0.0, step / 1000, count)
+    for sequence, keyword, seconds in (
+        ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", 1e-3),
+        ("TemporalPositionSequence", "TemporalPositionTimeOffset", 1.0),
+        ("", "TriggerTime", 1e-3),
+        ("FrameContentSequence", "FrameReferenceDateTime", None),
+        ("FrameContentSequence", "FrameAcquisitionDateTime", None),
+        ("", "AcquisitionTime", None),
+        ("", "ContentTime", None),
+    ):
+        found = [found_in(places, sequence, keyword) for places in frames]
+        times = [clock_seconds(each.text(keyword)) if seconds is None else each.number(keyword) for each in found]
+        known = np.array([time for time in times if time is not None]) * (seconds or 1.0)
+        if len(known) == count > 1 and (np.diff(known) > 0).all():
+            return _regular_or_listed(known - known[0])
+    return Times(0.0, _said_step(head, count), count)
+
+
+def _said_step(head: Elements, count: int) -> float:
+    """Return the seconds between frames that a header gives for all of them, NaN where it gives none."""
+    interval, images = head.number("NominalInterval"), head.number("CardiacNumberOfImages")
+    rate = head.number("RecommendedDisplayFrameRate") or head.number("CineRate")
+    steps = (
+        interval / images / 1000 if interval and images == count else None,
+        (head.number("TemporalResolution") or 0.0) / 1000,
+        (head.number("ActualFrameDuration") or 0.0) / 1000,
+        (head.number("EffectiveDuration") or 0.0) / count,
+        1 / rate if rate else None,
+    )
+    return next((step for step in steps if step is not None and step > 0), float("nan"))
+
+
+def _regular_or_listed(seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Times:
+    steps = np.diff(seconds)
+    step = float(np.median(steps))
+    regular = bool(np.allclose(steps, step, rtol=1e-6, atol=0))
+    return Times(0.0, step, len(seconds), None if regular else seconds)
+
+
+def clock_seconds(text: str) -> float | None:
+    """Return the seconds of a DICOM date and time or time of day, None where it is none; only differences have a sense.
+
+    >>> clock_seconds("20240131235959.5"), clock_seconds("000001"), clock_seconds("")
+    (63842428799.5, 1.0, None)
+    """
+    whole, _, part = text.split("+")[0].split("-")[0].partition(".")
+    if not (whole.isdecimal() and whole.isascii() and len(whole) in (6, 14)) or (part and not part.isdecimal()):
+        return None
+    clock, days = whole[-6:], 0
+    if len(whole) == 14:
+        try:
+            days = date(int(whole[:4]), int(whole[4:6]), int(whole[6:8])).toordinal()
+        except ValueError:
+            return None
+    seconds = int(clock[:2]) * 3600 + int(clock[2:4]) * 60 + int(clock[4:])
+    return days * 86400 + seconds + float(f"0.{part or 0}")
+
+
+def heart_rate_of(places: Places) -> float | None:
+    """Return heart beats a minute, None where the header has none."""
+    head = places[-1]
+    beat = found_in(places, "CardiacSynchronizationSequence", "RRIntervalTimeNominal").number("RRIntervalTimeNominal")
+    rate, interval = head.number("HeartRate"), beat or head.number("NominalInterval")
+    if rate and rate > 0:
+        return rate
+    return round(60000 / interval, 1) if interval and interval > 0 else None
+
+
+def spacing_of(places: Places) -> tuple[float, float] | None:
+    """Return the millimetres from pixel to pixel, down and across, None where the header has none."""
+    measured = found_in(places, "PixelMeasuresSequence", "PixelSpacing").numbers("PixelSpacing")
+    head = places[-1]
+    for pair in (measured, head.numbers("ImagerPixelSpacing"), head.numbers("NominalScannedPixelSpacing")):
+        if len(pair) == 2 and min(pair) > 0:
+            return pair[0], pair[1]
+    for item in head.sequences.get("SequenceOfUltrasoundRegions", []):
+        units = [item.number(f"PhysicalUnits{axis}Direction") for axis in "YX"]
+        down, across = (abs(item.number(f"PhysicalDelta{axis}") or 0.0) for axis in "YX")
+        if units == [_CENTIMETRES, _CENTIMETRES] and _kind_of(item) in ("2d", "colour") and down and across:
+            return 10 * down, 10 * across
+    return None
+
+
+def aspect_of(places: Places) -> float:
+    """Return the width of a pixel by its height, where a file without spacing says that it is not square."""
+    ratio = places[-1].numbers("PixelAspectRatio")
+    if len(ratio) != 2 or min(ratio) <= 0 or spacing_of(places) is not None:
+        return 1.0
+    return square_or(Fraction(ratio[1]) / Fraction(ratio[0]))
+
+
+def regions_of(places: Places, *, rows: int, columns: int) -> tuple[Region, ...]:
+    """Return the regions of an ultrasound image; what stands out of the frame is cut off."""
+    regions = []
+    for item in places[-1].sequences.get("SequenceOfUltrasoundRegions", []):
+        left, top = max(item.integer("RegionLocationMinX0"), 0), max(item.integer("RegionLocationMinY0"), 0)
+        right = min(item.integer("RegionLocationMaxX1", -1) + 1, columns)
+        bottom = min(item.integer("RegionLocationMaxY1", -1) + 1, rows)
+        if left < right and top < bottom:
+            regions.append(Region(left, top, right, bottom, _kind_of(item)))
+    return tuple(regions)
+
+
+def _kind_of(item: Elements) -> str:
+    kind = _BY_FORMAT.get(item.integer("RegionSpatialFormat"))
+    return kind or _BY_DATA.get(item.integer("RegionDataType"), "other")

@@ -1,0 +1,315 @@
+"""The pixels of one DICOM file, frame by frame: where each lies, and its decoding by pydicom and its plugins.
+
+Read are uncompressed and deflated files, RLE, JPEG baseline and extended (8 bits), JPEG lossless, JPEG-LS, JPEG 2000
+and HTJ2K. Left out are JPEG extended with 12 bits, which no decoder of a permissive licence takes; MPEG-2, H.264 and
+HEVC within DICOM, which pydicom does not decode; other kinds of JPEG, since retired; JPIP, SMPTE ST 2110 and JPEG XL.
+"""
+
+import io
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import DecodeError, MissingExtraError, SourceError
+from cinefeed.sources.dicom_header import UNCOMPRESSED, Header, Pixels, read_header
+from cinefeed.sources.jpeg_lossless import decode_lossless
+
+IMAGE = """
+    Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames BitsAllocated BitsStored
+    PixelRepresentation ExtendedOffsetTable ExtendedOffsetTableLengths
+""".split()
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_BITS = {"PixelData": (8, 16, 32), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
+_LARGEST_FRAME = 1 << 29  # bytes: a header that asks for more is broken, and would take the memory
+_BROKEN = "cannot be decoded: "
+_ITEM = b"\xfe\xff\x00\xe0"
+_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+_END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
+# The first that takes a frame; on 45 files all gave the same pixels. Left out are pylibjpeg for JPEG proper, where its
+# decoder would be under the GPL, and gdcm, which ends the process on 1 in 300 damaged files.
+_OF_JPEG_2000, _OF_OTHERS = ("pylibjpeg", "pillow"), ("pyjpegls", "pillow", "pydicom")
+
+
+class Image(NamedTuple):
+    """What a frame is as stored."""
+
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    planar: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    frames: int  # as the header counts them
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the samples are floating-point numbers."""
+        return self.bits_stored == 0
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a frame that is not compressed; 4:2:2 has two samples for each pixel."""
+        samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
+        return self.rows * self.columns * samples * (self.bits_allocated // 8)
+
+
+class DicomFile:
+    """An open DICOM file: its header, and any frame, decoded.
+
+    `keywords` are read besides what the pixels need. Raises SourceError where the file holds no image that can be read.
+    """
+
+    def __init__(self, path: Path, *, keywords: Iterable[str] = ()) -> None:
+        self.path = path
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
+        try:
+            self.header, self._file = read_header(file, path=path, keywords=[*IMAGE, *keywords])
+            self.image = image_of(self.header, path=path)
+        except BaseException:
+            file.close()
+            raise
+        assert self.header.pixels is not None
+        self._pixels: Pixels = self.header.pixels
+        self._size = self._file.seek(0, io.SEEK_END)
+        self._frames: list[list[tuple[int, int]]] | None = None
+        self._decoder: Any = None
+        self._plugins: list[str] = []
+
+    @property
+    def compressed(self) -> bool:
+        """Whether each frame must be decoded to know that it is whole."""
+        return self._pixels.length is None
+
+    def __len__(self) -> int:
+        """Return how many frames are there, in whole as far as the file's size tells."""
+        if self.compressed:
+            return sum(offset + length <= self._size for *_, (offset, length) in self._spans())
+        there = max(min(self._pixels.length or 0, self._size - self._pixels.offset), 0)
+        return there // self.image.frame_bytes
+
+    @property
+    def promised(self) -> int:
+        """How many frames the header speaks of: its count, or the room that its pixels take if that is more."""
+        if self.compressed:
+            return max(self.image.frames, len(self._spans()))
+        return max(self.image.frames, (self._pixels.length or 0) // self.image.frame_bytes)
+
+    def frame(self, number: int) -> NDArray[Any]:
+        """Return a frame, (rows, columns) or (rows, columns, 3) in RGB, as stored otherwise. Raises DecodeError."""
+        lossless = self.header.syntax in _LOSSLESS
+        decoder: Any = None if lossless else self._decoder or self._find_decoder()
+        try:
+            if lossless:
+                return _as_stored(decode_lossless(self._compressed(number)), self.image)
+            if self.compressed:
+                return self._decompressed(decoder, self._compressed(number))
+            self._file.seek(self._pixels.offset)
+            frames = max(self.promised, number + 1)
+            array: NDArray[Any] = decoder.as_array(self._file, index=number, **self._options(frames))[0]
+            return array
+        except Exception as error:  # the decoders raise errors of many kinds
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise DecodeError(
+                f"{self.path}: frame {number} of {self.promised} {_BROKEN}{reason}; the file has changed or "
+                f"is damaged: scan it again"
+            ) from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def _options(self, frames: int) -> dict[str, Any]:
+        """Return what pydicom's decoders need to know; none of it is free text."""
+        image = self.image
+        options: dict[str, Any] = {
+            "rows": image.rows,
+            "columns": image.columns,
+            "samples_per_pixel": image.samples,
+            "photometric_interpretation": image.photometric,
+            "bits_allocated": image.bits_allocated,
+            "pixel_keyword": self._pixels.keyword,
+            "number_of_frames": frames,
+        }
+        if self._pixels.vr:
+            options["pixel_vr"] = self._pixels.vr
+        if not image.is_float:
+            options |= {"bits_stored": image.bits_stored, "pixel_representation": int(image.signed)}
+        if image.samples > 1:
+            options["planar_configuration"] = image.planar
+        return options
+
+    def _compressed(self, number: int) -> bytes:
+        parts = []
+        for offset, length in self._spans()[number]:
+            self._file.seek(offset)
+            parts.append(self._file.read(length))
+            if len(parts[-1]) < length:
+                raise EOFError("the file is cut off")
+        data = b"".join(parts)
+        if self.header.syntax in _JPEG_LS and _END_OF_IMAGE not in data[-10:]:
+            raise EOFError("the image breaks off")  # CharLS says the same, after up to 20 seconds
+        return data
+
+    def _decompressed(self, decoder: Any, data: bytes) -> NDArray[Any]:
+        alone = _ITEM + bytes(4) + _ITEM + struct.pack("<I", len(data)) + data  # an empty table of offsets, one item
+        options = self._options(1)
+        for plugin in self._plugins:
+            try:
+                array: NDArray[Any] = decoder.as_array(alone, index=0, decoding_plugin=plugin, **options)[0]
+            except Exception:
+                if plugin == self._plugins[-1]:
+                    raise
+            else:
+                return array
+        raise AssertionError("_find_decoder leaves one plugin at least")
+
+    def _find_decoder(self) -> Any:
+        from pydicom.pixels.decoders.base import get_decoder
+        from pydicom.uid import UID
+
+        syntax = UID(self.header.syntax)
+        try:
+            self._decoder = get_decoder(syntax)
+        except NotImplementedError:
+            name = syntax.name if syntax.name != str(syntax) else f"transfer syntax {syntax}"
+            raise SourceError(
+                f"{self.path}: its pixels are {name}, which cannot be read; convert the file to another transfer syntax"
+            ) from None
+        if not self.compressed:
+            return self._decoder
+        known = _OF_JPEG_2000 if "J2K" in syntax.keyword or "2000" in syntax.keyword else _OF_OTHERS
+        self._plugins = [name for name in known if name in self._decoder.available_plugins]
+        if not self._plugins:
+            raise MissingExtraError(f"a decoder of {syntax.name} ({self.path})", extra="dicom")
+        return self._decoder
+
+    def _spans(self) -> list[list[tuple[int, int]]]:
+        """Return offset and length of the fragments of each frame."""
+        if self._frames is None:
+            self._frames = find_frames(self._file, self.header, frames=self.image.frames)
+        return self._frames
+
+
+def why(error: DecodeError) -> str:
+    """Return the reason alone that `frame` gives."""
+    return str(error).partition(_BROKEN)[2].rpartition("; the file has")[0]
+
+
+def _as_stored(samples: NDArray[np.uint16], image: Image) -> NDArray[Any]:
+    """Return what a lossless JPEG image holds in the type that the header gives it; YBR becomes RGB."""
+    if samples.shape != (image.rows, image.columns, image.samples) or image.bits_allocated > 16:
+        raise ValueError(f"the JPEG image is {samples.shape}, which is not what the header says")
+    size = image.bits_allocated // 8
+    stored: NDArray[Any] = samples if image.samples == 3 else samples[..., 0]
+    stored = stored.astype(f"u{size}").view(f"{'ui'[image.signed]}{size}")
+    if spare := image.bits_allocated - image.bits_stored:
+        stored = stored << spare >> spare
+    if image.photometric.startswith("YBR"):
+        from pydicom.pixels.processing import convert_color_space
+
+        return convert_color_space(stored, "YBR_FULL", "RGB")
+    return stored
+
+
+def image_of(header: Header, *, path: object) -> Image:
+    """Return what the frames of a file are. Raises SourceError where they cannot be read."""
+    rows, columns = header.integer("Rows"), header.integer("Columns")
+    photometric = header.text("PhotometricInterpretation")
+    samples = header.integer("SamplesPerPixel", 1)
+    allocated = header.integer("BitsAllocated")
+    if header.pixels is None or not (rows and columns):
+        raise SourceError(f"{path}: is DICOM and holds no image")
+    if photometric not in (_GREY if samples == 1 else _COLOUR if samples == 3 else ()):
+        raise SourceError(
+            f"{path}: holds {samples} samples a pixel in colours that cannot be read; they can be "
+            f"{', '.join(_GREY)}, or with 3 samples {', '.join(_COLOUR)}"
+        )
+    keyword = header.pixels.keyword
+    if allocated not in _BITS[keyword]:
+        raise SourceError(f"{path}: has {allocated} bits a sample, where 8, 16 or 32 can be read")
+    stored = header.integer("BitsStored", allocated)
+    image = Image(
+        rows=rows,
+        columns=columns,
+        samples=samples,
+        photometric=photometric,
+        planar=min(header.integer("PlanarConfiguration"), 1),
+        bits_allocated=allocated,
+        bits_stored=0 if keyword != "PixelData" else stored if 0 < stored <= allocated else allocated,
+        signed=header.integer("PixelRepresentation") == 1,
+        frames=max(header.integer("NumberOfFrames", 1), 1),
+    )
+    if image.frame_bytes > _LARGEST_FRAME:
+        raise SourceError(f"{path}: a frame of {rows} x {columns} is larger than any that can be read")
+    if (header.pixels.length is None) is (header.syntax in UNCOMPRESSED):
+        raise SourceError(f"{path}: says of its pixels that they are compressed, or that they are not, and lies")
+    return image
+
+
+def find_frames(file: BinaryIO, header: Header, *, frames: int) -> list[list[tuple[int, int]]]:
+    """Return offset and length of the fragments of each compressed frame, by the table of offsets where there is one.
+
+    Without one, as pydicom has it: a fragment a frame where their numbers agree, all for one frame, else each frame
+    ends with the mark that ends a JPEG image. Fewer fragments than frames are taken for one each.
+    """
+    assert header.pixels is not None
+    file.seek(header.pixels.offset)
+    head = file.read(8)
+    table_length = struct.unpack("<4xI", head)[0] if len(head) == 8 else 0
+    table = np.frombuffer(file.read(min(table_length, 1 << 24)), "<u4" if table_length % 4 == 0 else "u1")
+    begin = header.pixels.offset + 8 + table_length
+    if spans := _by_long_table(header, begin):
+        return spans
+    fragments = _fragments(file, begin)
+    if table_length % 4 == 0 and len(table):
+        starts = {offset - 8 - begin: number for number, (offset, _) in enumerate(fragments)}
+        cuts = [starts.get(int(offset)) for offset in table]
+        known = [cut for cut in cuts if cut is not None]
+        if len(known) == len(cuts) and known[0] == 0 and known == sorted(set(known)):
+            return [fragments[a:b] for a, b in zip(known, [*known[1:], len(fragments)], strict=True)]
+    if frames == 1 and fragments:
+        return [fragments]
+    if len(fragments) <= frames:
+        return [[each] for each in fragments]
+    spans, last = [], 0
+    for number, (offset, length) in enumerate(fragments, start=1):
+        file.seek(offset + max(length - 10, 0))
+        if _END_OF_IMAGE in file.read(min(length, 10)):
+            spans.append(fragments[last:number])
+            last = number
+    return [*spans, fragments[last:]] if last < len(fragments) else spans
+
+
+def _by_long_table(header: Header, begin: int) -> list[list[tuple[int, int]]]:
+    offsets, lengths = (
+        np.frombuffer(value[: len(value) // 8 * 8], "<u8").tolist()
+        for value in (
+            header.values.get(name, ("", b""))[1] for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+        )
+    )
+    if len(offsets) != len(lengths):
+        return []
+    return [[(begin + offset + 8, length)] for offset, length in zip(offsets, lengths, strict=True)]
+
+
+def _fragments(file: BinaryIO, begin: int) -> list[tuple[int, int]]:
+    found = []
+    file.seek(begin)
+    while len(head := file.read(8)) == 8 and head[:4] == _ITEM:
+        length = struct.unpack("<4xI", head)[0]
+        if length == 0xFFFFFFFF:
+            break
+        found.append((file.tell(), length))
+        file.seek(length, io.SEEK_CUR)
+    return found

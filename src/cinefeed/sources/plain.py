@@ -1,0 +1,144 @@
+"""Plain numbers as frames: which type their planes have, what the facts say of them, and a window by percentiles."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.clips import Times
+from cinefeed.errors import SourceError
+from cinefeed.sources.axes import checked_axes, kept_axes
+from cinefeed.sources.base import Colour, Facts, Reading, Source, StoredFrames
+
+_KEPT = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+_WINDOW_FRAMES = 32
+_WINDOW_SAMPLES = 2**17  # of a frame, evenly spaced: 4 million in all settle a percentile, and take 0.1 s
+
+
+class PlainFrames(StoredFrames):
+    """A source of one plane of plain numbers a frame."""
+
+    @property
+    def colour(self) -> Colour:
+        """How the planes become pixels."""
+        model = self.facts.channels == 1
+        return Colour(model="grey" if model else "rgb", bits=self.facts.bits, window=self.facts.window)
+
+    def _frame(self, number: int) -> tuple[NDArray[Any], ...]:
+        return (as_plane(self._numbers(number)),)
+
+    @abstractmethod
+    def _numbers(self, number: int) -> NDArray[Any]:
+        """Return a frame as stored, (height, width) or (height, width, 1 or 3), of any type that `plane_type` takes."""
+
+
+def plane_type(dtype: np.dtype[Any], *, where: object) -> np.dtype[Any]:
+    """Return the type that numbers of `dtype` have in a plane.
+
+    uint8, uint16 and float32 stay; bool becomes uint8, 0 and 255; every other integer or float type becomes float32,
+    whole numbers beyond 2**24 rounded. Raises SourceError for any other.
+    """
+    if dtype.kind not in "buif":
+        raise SourceError(f"{where}: holds {dtype}, where integers or floats are needed (objects are never unpickled)")
+    if dtype == np.bool_:
+        return np.dtype(np.uint8)
+    native = dtype.newbyteorder("=")
+    return native if native in _KEPT else np.dtype(np.float32)
+
+
+def as_plane(frame: NDArray[Any]) -> NDArray[Any]:
+    """Return a frame as a plane, (height, width) or (height, width, 3): a view where type and order allow."""
+    if frame.ndim == 3 and frame.shape[2] == 1:
+        frame = frame[..., 0]
+    if frame.dtype == np.bool_:
+        return frame.astype(np.uint8) * np.uint8(255)
+    return np.ascontiguousarray(frame, plane_type(frame.dtype, where="frame"))
+
+
+def plain_facts(
+    shape: Sequence[int],
+    axes: str,
+    dtype: np.dtype[Any],
+    *,
+    container: str,
+    where: object,
+    whole: int | None = None,
+    codec: str = "raw",
+    scaled: bool = False,
+) -> Facts:
+    """Return the facts of one sample of an array, of which the first `whole` frames can be read.
+
+    Numbers that are `scaled` on reading are float32. Raises SourceError where not one frame can be read.
+    """
+    plane = np.dtype(np.float32) if scaled else plane_type(dtype, where=where)
+    sizes = dict(zip(axes, shape, strict=True))
+    facts = Facts(
+        height=sizes["H"],
+        width=sizes["W"],
+        channels=sizes.get("C", 1),
+        bits=8 * plane.itemsize,
+        times=Times(0.0, float("nan"), sizes["T"]),
+        container=container,
+        codec=codec,
+        pixel_format=str(dtype),
+        header_frames=sizes["T"],
+        axes=kept_axes(axes),
+    )
+    return facts if whole is None else broken_after(facts, whole, "the file is cut off", where=where)
+
+
+def known_axes(facts: Facts, shape: Sequence[int], dtype: np.dtype[Any], *, where: object) -> str:
+    """Return the letters of an array's axes from its facts. Raises SourceError where it is another array by now."""
+    axes = facts.axes.upper() or "THWC"[: len(shape)]
+    sizes = dict(zip(axes, shape, strict=False))
+    found = (len(shape), sizes.get("H"), sizes.get("W"), sizes.get("C", 1), str(dtype))
+    if found != (len(axes), facts.height, facts.width, facts.channels, facts.pixel_format):
+        raise SourceError(
+            f"{where}: holds {dtype} of shape {tuple(shape)}, it was known as {facts.pixel_format}, {axes}, of "
+            f"{facts.height} x {facts.width}; scan it again"
+        )
+    return checked_axes(axes, shape, where=where)
+
+
+def broken_after(facts: Facts, whole: int, reason: str, *, where: object) -> Facts:
+    """Return the facts of a file that breaks after `whole` frames; all of them there is none that breaks.
+
+    Raises SourceError where there is not one.
+    """
+    count = facts.times.count
+    if whole >= count:
+        return facts
+    if whole < 1:
+        raise SourceError(f"{where}: no whole frame is there, of {count}: {reason}")
+    times = facts.times
+    listed = None if times.listed is None else times.listed[:whole]
+    return replace(
+        facts,
+        times=Times(times.first_seconds, times.step_seconds, whole, listed),
+        error=f"breaks after {whole} of {count} frames: {reason}",
+    )
+
+
+def windowed(source: Source, reading: Reading) -> Facts:
+    """Return the facts of an open source, with the window of its percentiles where the reading asks for them."""
+    if reading.window != "percentiles":
+        return source.facts
+    return replace(source.facts, window=percentile_window(source))
+
+
+def percentile_window(source: Source) -> tuple[float, float] | None:
+    """Return the 1st and the 99th percentile of up to 32 frames evenly spread, None where no number is finite."""
+    count = len(source)
+    some = []
+    for number in np.unique(np.linspace(0, count - 1, min(count, _WINDOW_FRAMES)).round().astype(np.int64)):
+        samples = source.planes([number]).frames[0][0].reshape(-1)
+        some.append(samples[:: -(-samples.size // _WINDOW_SAMPLES)].copy())
+    numbers = np.concatenate(some)
+    finite = numbers[np.isfinite(numbers)]
+    if finite.size == 0:
+        return None
+    black, white = np.percentile(finite, [1, 99])
+    return float(black), float(white)

@@ -1,0 +1,98 @@
+import os
+
+import numpy as np
+import pytest
+from made_videos import codes, moving, save, scanned
+
+from cinefeed.check import check_manifest
+from cinefeed.clips import Clip
+from cinefeed.manifest.table import Manifest
+from cinefeed.testing import numbered_frames, write_video
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(4):
+        save(tmp_path, f"v{number}.npy", moving(number))
+    return tmp_path
+
+
+def test_a_sound_folder_has_no_fault_of_files(folder):
+    report = check_manifest(scanned(folder), progress=False)
+    assert report.ok
+    assert (report.rows, report.files, report.read) == (4, 4, 4)
+    assert [each.severity for each in report.findings] == ["note", "note"]  # not split, no group
+
+
+def test_broken_and_unreadable_files_say_where(folder):
+    whole = (folder / "v1.npy").read_bytes()
+    (folder / "v1.npy").write_bytes(whole[: len(whole) // 2])
+    (folder / "v2.npy").write_bytes(whole[:20])
+    report = check_manifest(scanned(folder), progress=False)
+    found = codes(report)
+    assert found["broken_files"].names == ({"id": "v1.npy", "path": "v1.npy"},)
+    assert found["broken_files"].remarks[0].startswith("breaks after 5 of 12 frames")
+    assert [name["path"] for name in found["unreadable_files"].names] == ["v2.npy"]
+    assert str(folder) not in str(report)
+    assert not report.ok
+    assert report.read == 3
+
+
+def test_files_that_are_gone_or_changed_after_the_scan(folder):
+    manifest = scanned(folder)
+    (folder / "v0.npy").unlink()
+    save(folder, "v1.npy", moving(1, frames=20))
+    os.utime(folder / "v2.npy", ns=(1, 1))
+    found = codes(check_manifest(manifest, progress=False))
+    assert [name["path"] for name in found["missing_files"].names] == ["v0.npy"]
+    assert [name["path"] for name in found["changed_files"].names] == ["v1.npy"]
+    assert "bytes when scanned" in found["changed_files"].remarks[0]
+    assert [name["path"] for name in found["touched_files"].names] == ["v2.npy"]
+    assert found["touched_files"].severity == "note"
+
+
+def test_frames_that_were_known_and_do_not_come(folder):
+    manifest = scanned(folder)
+    stat = (folder / "v3.npy").stat()
+    (folder / "v3.npy").write_bytes(b"\x93NUMPY" + b"x" * (stat.st_size - 6))
+    os.utime(folder / "v3.npy", ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    found = codes(check_manifest(manifest, progress=False))
+    assert [name["path"] for name in found["unread_frames"].names] == ["v3.npy"]
+    assert found["unread_frames"].remarks[0]
+
+
+def with_column(manifest, name, values):
+    table = manifest.table
+    return Manifest(table.set_column(table.schema.names.index(name), name, [values]), root=manifest.root)
+
+
+def test_headers_that_count_other_frames(folder):
+    manifest = scanned(folder)
+    assert "header_counts" not in codes(check_manifest(manifest, progress=False))
+    by_one = with_column(manifest, "header_frames", np.array([12, 13, 0, 12], np.int32))
+    found = codes(check_manifest(by_one, progress=False))["header_counts"]
+    assert (found.severity, found.count, found.remarks) == ("note", 1, ("the header says 13, there are 12",))
+    by_many = with_column(manifest, "header_frames", np.array([12, 13, 0, 30], np.int32))
+    found = codes(check_manifest(by_many, progress=False))["header_counts"]
+    assert (found.severity, found.count) == ("warning", 2)
+    assert found.names[0]["path"] == "v3.npy"
+
+
+def test_videos_shorter_than_the_clip(tmp_path):
+    for frames in (8, 12, 16):
+        write_video(tmp_path / f"v{frames:02}.mp4", numbered_frames(frames), rate_hz=10)
+    manifest = scanned(tmp_path)
+    found = codes(check_manifest(manifest, clip=Clip(frames=6, stride=2), progress=False))
+    assert [name["path"] for name in found["short_videos"].names] == ["v08.mp4"]
+    assert "spans 11 frames, the video has 8" in found["short_videos"].remarks[0]
+    found = codes(check_manifest(manifest, clip=Clip(frames=6, rate_hz=4), progress=False))
+    assert [name["path"] for name in found["short_videos"].names] == ["v08.mp4", "v12.mp4"]
+    assert "short_videos" not in codes(check_manifest(manifest, clip=Clip(frames=8), progress=False))
+    assert "short_videos" not in codes(check_manifest(manifest, progress=False))
+
+
+def test_the_broken_file_among_real_ones(data):
+    manifest = Manifest.scan(data / "formats", progress=False)
+    found = codes(check_manifest(manifest, progress=False))
+    assert any("28 of 50" in remark for remark in found["broken_files"].remarks)
+    assert found["header_counts"].count >= 1

@@ -1,0 +1,67 @@
+"""Cutting one region out of every frame."""
+
+import numpy as np
+import pytest
+
+from cinefeed.errors import SourceError
+from cinefeed.sources.base import Planes, Region, chosen_region, cropped, planes_to_array
+from cinefeed.sources.colour import Colour
+
+REGIONS = (Region(0, 0, 80, 60, "2d"), Region(10, 5, 40, 30, "colour"), Region(0, 60, 80, 90, "pw"))
+
+
+@pytest.mark.parametrize(("wanted", "number"), [("2d", 0), ("colour", 1), ("pw", 2), (0, 0), (2, 2)])
+def test_a_region_is_chosen_by_kind_or_number(wanted, number):
+    assert chosen_region(REGIONS, wanted) == REGIONS[number]
+
+
+def test_the_first_of_a_kind_is_taken():
+    assert chosen_region([*REGIONS, Region(0, 0, 1, 1, "pw")], "pw") == REGIONS[2]
+
+
+@pytest.mark.parametrize(("regions", "wanted"), [(REGIONS, "m-mode"), (REGIONS, 3)])
+def test_a_region_that_is_not_there_names_those_that_are(regions, wanted):
+    with pytest.raises(SourceError, match="its regions are 0: 2d, 1: colour, 2: pw"):
+        chosen_region(regions, wanted)
+    with pytest.raises(SourceError, match="it has none"):
+        chosen_region((), wanted)
+
+
+def test_grey_and_rgb_are_cut_where_the_region_says():
+    for tail in ((), (3,)):
+        frames = np.random.default_rng(0).integers(0, 256, (3, 90, 81, *tail), np.uint8)
+        planes = Planes([(frame,) for frame in frames], Colour(model="rgb" if tail else "grey"))
+        cut = cropped(planes, REGIONS[1])
+        np.testing.assert_array_equal(np.stack([parts[0] for parts in cut.frames]), frames[:, 5:30, 10:40])
+        assert np.shares_memory(cut.frames[0][0], frames)
+        assert cut.colour == planes.colour
+
+
+@pytest.mark.parametrize(("down", "across"), [(1, 1), (2, 2), (1, 2), (1, 4), (4, 1)])
+@pytest.mark.parametrize("size", [(90, 80), (91, 81)])
+def test_chroma_stays_with_its_luma(down, across, size):
+    height, width = size
+    rows, columns = -(-height // down), -(-width // across)
+    luma = np.zeros(size, np.uint8)
+    chroma = np.arange(rows)[:, None] * 2 + np.arange(columns)  # says where it comes from
+    planes = Planes([(luma, chroma.astype(np.uint8), chroma.astype(np.uint8))], Colour(model="yuv"))
+    region = Region(5, 7, 33, width + 99, "2d")._replace(bottom=height + 99)
+    (cut,) = cropped(planes, region).frames
+    top, left = 7 // down * down, 5 // across * across
+    assert cut[0].shape == (height - top, -(-33 // across) * across - left)
+    assert cut[1][0, 0] == 2 * (top // down) + left // across
+    pixels = planes_to_array(cropped(planes, region), channels=3, height=cut[0].shape[0], width=cut[0].shape[1])
+    assert pixels.shape[1:3] == cut[0].shape
+
+
+@pytest.mark.parametrize("colour", [Colour(model="grey", rotation=90), Colour(model="grey", aspect=2.0)])
+def test_frames_that_are_turned_or_stretched_are_refused(colour):
+    with pytest.raises(SourceError, match="turned, mirrored or stretched"):
+        cropped(Planes([(np.zeros((9, 9), np.uint8),)], colour), REGIONS[0])
+
+
+def test_a_region_outside_the_frame_is_refused():
+    planes = Planes([(np.zeros((50, 50), np.uint8),)], Colour(model="grey"))
+    with pytest.raises(SourceError, match="outside the frame of 50 x 50"):
+        cropped(planes, REGIONS[2])
+    assert cropped(Planes([], Colour(model="grey")), REGIONS[2]).frames == []
