@@ -22,9 +22,10 @@ FOLDERS = {
     "balance": "strata order plan samplers".split(),
     "manifest": "columns files reading labels find progress scan rows summary table".split(),
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
-    "feed": "stats state slots memory ranks clip wire child processes workers targets batch feed".split(),
+    "feed": "stats state slots memory ranks clip wire child processes workers choose covariates targets batch feed".split(),
     "report": "style figures results data page".split(),
     "testing": "videos sources checks".split(),
+    "adapters": "ahead keras torch jax".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

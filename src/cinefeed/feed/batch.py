@@ -28,11 +28,11 @@ class Batch:
     """One batch, in NumPy. Arrays may be held as long as you like; their memory is used again when they have died."""
 
     clips: NDArray[Any]  # (batch, frames, height, width, channels)
-    targets: NDArray[Any]  # (batch,): float32, or class numbers, int64
+    targets: NDArray[Any]  # (batch,): float32, or class numbers, int64; of the task "clip" the clips
     weights: NDArray[np.float32]  # (batch,): 0 where a row has no label, or is padding
     ids: NDArray[np.str_]  # (batch,)
     valid: NDArray[np.bool_]  # (batch, frames): False where a frame is padding
-    covariates: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # by name, (batch, ...)
+    covariates: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # by name, (batch, size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,8 @@ class Assembler:
     slots: Slots
     targets: Targets
     ids: Any  # a pyarrow Array
-    labelled: bool
+    weights: NDArray[np.float32]  # of each row
+    covariates: Mapping[str, NDArray[np.float32]]  # by name, (rows, size)
     groups: NDArray[np.int64]  # of each row, its class or label bin
     seed: int
     on_error: OnError
@@ -84,15 +85,21 @@ class Assembler:
         if took:
             read, decode, transform = (sum(stage) for stage in zip(*took, strict=True))
             meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform)
-        rows, size = pending.rows, pending.size
-        padding = size - len(rows)
-        weights = np.full(len(rows), 1 if self.labelled else 0, np.float32)
+        rows, clips = pending.rows, pending.slot.clips[: pending.size]
+
+        def of_rows(values: NDArray[Any]) -> NDArray[Any]:
+            """Return what each place of the batch has of a column; padding has zeros."""
+            column = np.zeros((pending.size, *values.shape[1:]), values.dtype)
+            column[: len(rows)] = values[rows]
+            return column
+
         return Batch(
-            clips=pending.slot.clips[:size],
-            targets=np.concatenate([self.targets.values[rows], np.zeros(padding, self.targets.values.dtype)]),
-            weights=np.concatenate([weights, np.zeros(padding, np.float32)]),
-            ids=np.array([*self.ids.take(rows).to_pylist(), *[""] * padding], dtype=np.str_),
-            valid=pending.slot.valid[:size],
+            clips=clips,
+            targets=clips if self.targets.task == "clip" else of_rows(self.targets.values),
+            weights=of_rows(self.weights),
+            ids=np.array([*self.ids.take(rows).to_pylist(), *[""] * (pending.size - len(rows))], dtype=np.str_),
+            valid=pending.slot.valid[: pending.size],
+            covariates={name: of_rows(values) for name, values in self.covariates.items()},
         )
 
     def _result(self, pending: Pending, place: int, crew: Crew) -> Took:

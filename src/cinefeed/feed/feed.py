@@ -17,6 +17,7 @@ from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
 from cinefeed.feed.batch import Assembler, Batch, OnError, Pending
 from cinefeed.feed.clip import ClipMaker
+from cinefeed.feed.covariates import Covariate, fit_covariates, read_covariates, read_weights
 from cinefeed.feed.memory import spend
 from cinefeed.feed.processes import ProcessCrew, UnfitError
 from cinefeed.feed.ranks import Share, find_rank
@@ -49,7 +50,7 @@ class Feed:
     A batch is a pure function of manifest, settings, seed, epoch and index: the number of workers changes no byte.
     `iter(feed)` gives the batches of the current epoch; finishing them advances the epoch, breaking off does not.
 
-    target: label column; None feeds clips alone (targets NaN or -1, weights 0).
+    target: label column; None feeds clips alone (targets NaN or -1, weights 0); "clip" has the clips as targets.
     task: "regression", "binary" or "multiclass"; by default numbers are a regression, text and booleans are classes.
     classes: names in the order of their numbers; sorted by default. The second of two is the positive one.
     workers: how many make clips; 0 makes them in the caller; "auto" is one a core.
@@ -62,6 +63,8 @@ class Feed:
     `batch_size` of every global batch; parts have the same length, by padding (weight 0, nothing valid) or `drop_last`.
     on_error: "raise", or "replace" a row that cannot be read by another of its class or label bin, up to the share
     `max_bad` of all rows.
+    covariates: columns that a model reads beside the clips, numbers standardised, categories as zeros and a one.
+    weight: column of sample weights, by which rows count in a loss.
     memory: a bound such as "2GB" on batches and open decoders together.
 
     >>> import cinefeed as cf, numpy as np, tempfile, pathlib, pyarrow as pa
@@ -99,6 +102,8 @@ class Feed:
         on_error: OnError = "raise",
         max_bad: float = 0.01,
         memory: int | str | None = None,
+        covariates: Sequence[str | Covariate] = (),
+        weight: str | None = None,
     ) -> None:
         if batch_size < 1 or prefetch < 0:
             raise SettingError(f"batch_size={batch_size} must be at least 1, prefetch={prefetch} at least 0")
@@ -127,7 +132,11 @@ class Feed:
         self.workers = count_workers(workers)
         self._ids = manifest.column("id")
         names = None if classes is None else tuple(classes)
-        if target is None:
+        table = manifest.table
+        self.weight = weight
+        if target == "clip" and "clip" not in table.schema.names:
+            self._targets = Targets.unknown(len(manifest), task="clip", classes=())
+        elif target is None:
             self._targets = Targets.unknown(len(manifest), task=task or "regression", classes=names or ())
         else:
             self._targets = read_targets(manifest.column(target), name=target, ids=self._ids, task=task, classes=names)
@@ -143,6 +152,7 @@ class Feed:
             classes=self._targets.classes,
             target_mean=float(np.mean(numbers, dtype=np.float64)),
             target_scale=float(np.std(numbers, dtype=np.float64)) or 1.0,
+            covariates=_known_covariates(table, covariates),
             padded=clip.short == "pad" or (self.world_size > 1 and not drop_last),
         )
         self._meter = Meter()
@@ -157,7 +167,7 @@ class Feed:
                 slot_bytes=slot_bytes(shape, self.spec.dtype),
                 needed=self._ahead + 2,  # one in the consumer's hands, and the next that it asks for
                 workers=self.workers,
-                table=manifest.table,
+                table=table,
                 frames=clip.frames,
             )
             limit = self.spending.slots
@@ -167,7 +177,10 @@ class Feed:
             slots=Slots(shape, dtype=self.spec.dtype, shared=backend == "process", limit=limit),
             targets=self._targets,
             ids=self._ids,
-            labelled=target is not None,
+            weights=np.full(len(manifest), target is not None, np.float32)
+            if weight is None
+            else read_weights(table, weight),
+            covariates=read_covariates(table, self.spec.covariates),
             groups=self._groups(),
             seed=seed,
             on_error=on_error,
@@ -349,6 +362,8 @@ class Feed:
             on_error=self.on_error,
             max_bad=self.max_bad,
             memory=self.memory,
+            covariates=self.spec.covariates,
+            weight=self.weight if labelled else None,
         )
         feed._goes_on = False
         feed.spec = replace(
@@ -362,6 +377,8 @@ class Feed:
         if spec.task == "regression":
             low, high = float(self._targets.values.min()), float(self._targets.values.max())
             task = f"regression of {spec.target} from {low:g} to {high:g}"
+        elif spec.task == "clip":
+            task = "the clips as targets"
         else:
             counts = np.bincount(self._targets.values, minlength=len(spec.classes))
             named = [f"{name} {count}" for name, count in zip(spec.classes, counts, strict=True)]
@@ -402,6 +419,7 @@ class Feed:
             for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last", "on_error")
         }
         settings["target"] = repr((self.spec.target, self.spec.task, self.spec.classes))
+        settings["columns"] = repr((self.spec.covariates, self.weight))
         epoch, draws = self._epoch, self._handed * self._assembler.share.draws
         if self._handed and self._handed == len(self):  # after the last batch is before the first of the next epoch
             epoch, draws = epoch + 1, 0
@@ -415,6 +433,17 @@ def _positive_is_second(sampler: Sampler, classes: tuple[str, ...]) -> Sampler:
             sampler, proportion=dict(zip(classes, (1 - sampler.proportion, sampler.proportion), strict=True))
         )
     return sampler
+
+
+def _known_covariates(table: Any, covariates: Sequence[str | Covariate]) -> tuple[Covariate, ...]:
+    """Return the covariates, those named alone with the scale or the categories that the table gives them."""
+    names = [each for each in covariates if isinstance(each, str)]
+    fitted = {each.name: each for each in fit_covariates(table, names)}
+    found = tuple(fitted[each] if isinstance(each, str) else each for each in covariates)
+    for each in found:
+        if each.name in ("clips", "valid"):
+            raise SettingError(f"a covariate cannot be called {each.name!r}, as that input is; rename the column")
+    return found
 
 
 def _check_rows(manifest: Manifest) -> None:

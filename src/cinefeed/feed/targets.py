@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.errors import LabelError, SettingError, did_you_mean
+from cinefeed.feed.covariates import Covariate
 
-Task = Literal["regression", "binary", "multiclass"]
+Task = Literal["regression", "binary", "multiclass", "clip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class FeedSpec:
     """What a model is built from: shapes, types, task and the scale of the labels.
 
     `clip_shape` is (frames, height, width, channels), without the batch. `target_mean` and `target_scale` (mean and
-    standard deviation) are those of the training part's labels before balancing, 0 and 1 for classes.
+    standard deviation) are those of the training part's labels before balancing, 0 and 1 for classes. The task "clip"
+    has the clips themselves as targets.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -30,6 +32,7 @@ class FeedSpec:
     target_mean: float = 0.0
     target_scale: float = 1.0
     padded: bool = False  # True where `valid` tells frames from padding
+    covariates: tuple[Covariate, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +46,14 @@ class Targets:
     @property
     def labels(self) -> NDArray[np.generic]:
         """Labels as a sampler sees them: numbers (float64), or class names."""
-        if self.task == "regression":
+        if not self.classes:
             return self.values.astype(np.float64)
         return np.array(self.classes)[self.values]
 
     @classmethod
     def unknown(cls, count: int, *, task: Task, classes: tuple[str, ...]) -> "Targets":
         """Return targets for rows without labels: NaN, or class number -1."""
-        if task == "regression":
+        if task in ("regression", "clip"):
             return cls(task=task, classes=(), values=np.full(count, np.nan, np.float32))
         return cls(task=task, classes=classes, values=np.full(count, -1, np.int64))
 

@@ -24,6 +24,7 @@ import numpy as np
 import cinefeed
 from cinefeed.config import Settings, read_settings
 from cinefeed.errors import SettingError
+from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.manifest.table import Manifest
 
@@ -128,7 +129,12 @@ def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
         )
     spec = json.loads((path / "spec.json").read_text(encoding="utf-8"))
     spec.update(
-        clip_shape=tuple(spec["clip_shape"]), classes=tuple(spec["classes"]), dtype=np.dtype(str(spec["dtype"]))
+        clip_shape=tuple(spec["clip_shape"]),
+        classes=tuple(spec["classes"]),
+        dtype=np.dtype(str(spec["dtype"])),
+        covariates=tuple(
+            Covariate(**each | {"categories": tuple(each["categories"])}) for each in spec.get("covariates", [])
+        ),
     )
     return read_settings(path / "settings.toml"), FeedSpec(**spec), Manifest.read(path / "manifest.parquet")
 

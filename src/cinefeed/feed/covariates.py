@@ -1,0 +1,98 @@
+"""What is known of a sample beside its video: columns of numbers or categories, on the scale of the training part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cinefeed.errors import ColumnError, LabelError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Covariate:
+    """A column as a model's input: a number, (value - mean) / scale, or one of `categories`, as zeros and a one.
+
+    A missing number is 0, the mean; a missing category, or one that the training part lacks, is all zeros.
+    """
+
+    name: str
+    mean: float = 0.0
+    scale: float = 1.0
+    categories: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Numbers a sample."""
+        return len(self.categories) or 1
+
+
+def fit_covariates(table: Any, names: Sequence[str]) -> tuple[Covariate, ...]:
+    """Return the covariates that columns of a training part make. Raises ColumnError, and LabelError for an empty one.
+
+    >>> fit_covariates(pa.table({"sex": ["f", "m", "f"], "age": [30, 50, None]}), ["age", "sex"])
+    (Covariate(name='age', mean=40.0, scale=10.0, categories=()), \
+Covariate(name='sex', mean=0.0, scale=1.0, categories=('f', 'm')))
+    """
+    found = []
+    for name in names:
+        if name not in table.schema.names:
+            raise ColumnError(f"covariates: there is no column {name!r}; {did_you_mean(name, table.schema.names)}")
+        column = table.column(name).drop_null()
+        if len(column) == 0:
+            raise LabelError(f"covariate {name!r} has no value in any row; leave it out")
+        if _is_number(column.type):
+            values = column.to_numpy().astype(np.float64)
+            found.append(Covariate(name=name, mean=float(values.mean()), scale=float(values.std()) or 1.0))
+        else:
+            known = sorted(pc.unique(column.cast(pa.string())).to_pylist())
+            found.append(Covariate(name=name, categories=tuple(known)))
+    return tuple(found)
+
+
+def read_covariates(table: Any, covariates: Sequence[Covariate]) -> dict[str, NDArray[np.float32]]:
+    """Return each covariate of every row, float32 (rows, size), by name.
+
+    >>> sex = Covariate(name="sex", categories=("f", "m"))
+    >>> read_covariates(pa.table({"sex": ["m", None]}), [sex])["sex"].tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+    values = {}
+    for each in covariates:
+        if each.name not in table.schema.names:
+            raise ColumnError(f"covariates: there is no column {each.name!r}; the training part has it")
+        column = table.column(each.name).combine_chunks()
+        if each.categories:
+            numbers = pc.index_in(column.cast(pa.string()), value_set=pa.array(each.categories, pa.string()))
+            places = pc.fill_null(numbers, len(each.categories)).to_numpy()
+            values[each.name] = np.eye(len(each.categories) + 1, len(each.categories), dtype=np.float32)[places]
+        else:
+            if not _is_number(column.type):
+                raise LabelError(f"covariate {each.name!r} is {column.type} here, and a number in the training part")
+            numbers = pc.fill_null(column.cast(pa.float64()), each.mean).to_numpy(zero_copy_only=False)
+            values[each.name] = ((numbers - each.mean) / each.scale).astype(np.float32)[:, None]
+    return values
+
+
+def read_weights(table: Any, name: str) -> NDArray[np.float32]:
+    """Return a column of sample weights, float32 (rows,). Raises LabelError where one is missing or negative."""
+    if name not in table.schema.names:
+        raise ColumnError(f"weight={name!r}: there is no such column; {did_you_mean(name, table.schema.names)}")
+    column = table.column(name).combine_chunks()
+    if not _is_number(column.type):
+        raise LabelError(f"weight={name!r} is a column of {column.type}, numbers are needed")
+    weights = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise LabelError(
+            f"{len(wrong)} of {len(weights)} weights in {name!r} are missing, negative or infinite "
+            f"(first: row {wrong[0]}, {column[int(wrong[0])]}); a row that should not count has weight 0"
+        )
+    return np.asarray(weights, np.float32)
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

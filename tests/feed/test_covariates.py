@@ -1,0 +1,113 @@
+"""What a batch holds beside clips and labels: covariates, weights, the clips as targets."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import cinefeed as cf
+from cinefeed.adapters.keras import FeedDataset
+from cinefeed.adapters.torch import FeedLoader
+from cinefeed.errors import ColumnError, LabelError, SettingError
+from cinefeed.feed.covariates import Covariate, fit_covariates, read_covariates
+
+HEIGHTS = [150.0, 160, None, 180, 190, 200, 210, 165, 175, 185, 195]
+SITES = ["b", "a", "a", None, "b", "c", "a", "a", "b", "c", "a"]
+
+
+@pytest.fixture
+def table(manifest):
+    columns = {"height_cm": HEIGHTS, "site": SITES, "says": np.arange(11) / 4.0}
+    whole = manifest.table
+    for name, values in columns.items():
+        whole = whole.append_column(name, pa.array(values))
+    return cf.Manifest.from_table(whole, root=manifest.root)
+
+
+def make(manifest, **changes):
+    settings = {
+        "target": "age",
+        "clip": cf.Clip(frames=4),
+        "frame": cf.Frame(height=16, width=16, channels=1),
+        "batch_size": 4,
+        "workers": 0,
+        "covariates": ["height_cm", "site"],
+    }
+    return cf.Feed(manifest, **{**settings, **changes})
+
+
+def test_covariates_belong_to_their_rows_and_have_the_scale_of_the_training_part(table):
+    feed = make(table)
+    known = np.array([height for height in HEIGHTS if height is not None])
+    for batch in feed:
+        assert {name: values.shape[1] for name, values in batch.covariates.items()} == {"height_cm": 1, "site": 3}
+        for place, name in enumerate(batch.ids):
+            row = int(name[1:])
+            expected = 0.0 if HEIGHTS[row] is None else (HEIGHTS[row] - known.mean()) / known.std()
+            assert batch.covariates["height_cm"][place, 0] == pytest.approx(expected)
+            assert batch.covariates["site"][place].tolist() == [float(SITES[row] == site) for site in "abc"]
+
+
+def test_an_evaluation_keeps_the_scale_and_the_categories(table):
+    feed = make(table.where("sick", ["no"]))
+    part = table.where("sick", ["yes"])
+    values = [batch.covariates for batch in feed.evaluation(part)]
+    mean, scale = feed.spec.covariates[0].mean, feed.spec.covariates[0].scale
+    assert values[0]["height_cm"][:, 0] == pytest.approx([(height - mean) / scale for height in HEIGHTS[8:]])
+    assert values[0]["site"].tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+
+
+def test_a_category_that_training_lacks_is_all_zeros():
+    found = read_covariates(pa.table({"site": ["z", "a"]}), [Covariate(name="site", categories=("a", "b"))])
+    assert found["site"].tolist() == [[0, 0], [1, 0]]
+
+
+def test_padding_has_no_covariates(table):
+    last = list(make(table, rank=1, world_size=2))[-1]
+    assert not last.weights[-1] and not last.covariates["site"][-1].any()
+
+
+def test_weights_of_a_column(table):
+    for batch in make(table, weight="says"):
+        assert batch.weights.tolist() == [int(name[1:]) / 4 for name in batch.ids]
+
+
+def test_the_clips_as_targets(table):
+    feed = make(table, target="clip", covariates=())
+    batch = feed[0]
+    assert feed.spec.task == "clip" and np.shares_memory(batch.targets, batch.clips)
+    assert batch.weights.tolist() == [1] * 4 and "the clips as targets" in feed.summary()
+    inputs, targets, _ = next(iter(FeedLoader(feed)))
+    assert targets.data_ptr() == inputs["clips"].data_ptr()
+
+
+def test_adapters_carry_them(table):
+    feed = make(table, weight="says")
+    inputs, _, weights = next(iter(FeedLoader(make(table, weight="says"))))
+    assert inputs["site"].numpy().tolist() == feed[0].covariates["site"].tolist()
+    assert weights.tolist() == feed[0].weights.tolist()
+    inputs, _, weights = FeedDataset(feed)[0]
+    assert list(inputs) == ["clips", "height_cm", "site"]
+    assert np.asarray(inputs["height_cm"]).tolist() == feed[0].covariates["height_cm"].tolist()
+
+
+def test_a_state_of_other_columns_is_refused(table):
+    with pytest.raises(cf.CinefeedError, match="columns"):
+        make(table).restore(make(table, weight="says").state())
+
+
+def test_what_cannot_be(table):
+    with pytest.raises(ColumnError, match="did you mean 'site'"):
+        make(table, covariates=["sites"])
+    with pytest.raises(ColumnError, match="did you mean 'says'"):
+        make(table, weight="say")
+    with pytest.raises(LabelError, match="numbers are needed"):
+        make(table, weight="site")
+    with pytest.raises(
+        LabelError, match=r"1 of 11 weights in 'height_cm' are missing, negative or infinite \(first: row 2"
+    ):
+        make(table, weight="height_cm")
+    with pytest.raises(LabelError, match="no value in any row"):
+        fit_covariates(pa.table({"x": pa.array([None], pa.float64())}), ["x"])
+    whole = cf.Manifest.from_table(table.table.append_column("valid", pa.array([1] * 11)), root=table.root)
+    with pytest.raises(SettingError, match="cannot be called 'valid'"):
+        make(whole, covariates=["valid"])
