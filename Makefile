@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check lint types bench clean
+.PHONY: demo test test-slow fuzz check lint types bench clean
 
 demo: .venv/installed
 	$(BIN)/cinefeed demo --out demo
@@ -12,6 +12,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+fuzz: .venv/installed
+	$(BIN)/python -m pytest tests/fuzz -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
@@ -27,7 +30,7 @@ bench: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[keras,torch,jax,report,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[keras,torch,jax,dicom,nifti,hdf5,report,dev]"
 	touch $@
 
 clean:

@@ -11,21 +11,21 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors rng kernels clips sources split balance manifest transforms check feed pack adapters metrics models "
+    "errors cores rng kernels clips sources split balance manifest transforms check feed pack adapters metrics models "
     "config training report demo testing cli"
 ).split()
 FOLDERS = {
     "sources": (
         "colour display base layout index encoded axes plain stored arrays memory hdf5 nifti tiff images jpeg_lossless "
-        "dicom_header dicom_pixels dicom_planes dicom_facts dicom dicom_series packed open"
+        "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata order plan samplers".split(),
     "manifest": "columns files reading labels find progress scan rows summary table".split(),
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
-    "feed": "stats state slots memory ranks clip wire child processes workers choose covariates targets batch feed".split(),
+    "feed": "stats state slots memory ranks clip wire child processes workers choose covariates targets describe batch line feed".split(),
     "report": "style figures results data page".split(),
     "testing": "videos sources checks".split(),
-    "adapters": "ahead keras torch jax".split(),
+    "adapters": "ahead torch keras jax".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

@@ -47,7 +47,7 @@ def test_stretches_of_one_file_are_no_copies_and_one_file_twice_is(folder):
     table = table.set_column(names.index("id"), "id", [["a", "b", "c"]])
     table = table.drop_columns([name for name in ("start_seconds", "end_seconds") if name in names])
     twice = Manifest(table, root=folder)
-    assert codes(check_manifest(twice, progress=False))["copies"].count == 2
+    assert codes(check_manifest(twice, progress=False))["copies"].count == 3
     rates = table.set_column(names.index("step_seconds"), "step_seconds", [[0.1] * 3])
     cut = rates.append_column("start_seconds", [[0.0, 0.3, 0.6]]).append_column("end_seconds", [[0.3, 0.6, 0.9]])
     assert "copies" not in codes(check_manifest(Manifest(cut, root=folder), progress=False))

@@ -39,7 +39,7 @@ def test_chance_is_not_taken_for_a_shortcut():
     for _ in range(40):
         findings, _, _ = found_in(rng.choice(["a", "b", "c"], 120), site=rng.choice(list("uvwxyz"), 120))
         alarms += bool(findings)
-    assert alarms <= 4  # 5 % are expected
+    assert alarms <= 3  # 2 % are expected
 
 
 def test_rows_of_one_group_are_one_piece_of_evidence():
@@ -59,9 +59,11 @@ def test_tiny_sets_do_not_alarm():
     findings, shortcuts, left_out = found_in(["a", "a", "b", "b"], site=["u", "u", "v", "v"])
     assert (findings, shortcuts) == ([], [])
     assert left_out
-    for seed in range(20):
+    alarms = 0
+    for seed in range(40):
         rng = np.random.default_rng(seed)
-        assert found_in(rng.choice(["a", "b"], 14), site=rng.choice(["u", "v"], 14))[0] == []
+        alarms += bool(found_in(rng.choice(["a", "b"], 14), site=rng.choice(["u", "v"], 14))[0])
+    assert alarms <= 3
 
 
 def test_one_class_among_many_is_found():
@@ -129,14 +131,15 @@ def test_in_pocus_with_labels_shuffled_nothing_gives_them_away(pocus):
     groups, labels = manifest.column("patient_group").to_pylist(), manifest.column("label").to_pylist()
     first = dict(zip(reversed(groups), reversed(labels), strict=True))
     names = sorted(first)
-    alarms = 0
-    for seed in range(12):
+    told_by_container = errors = 0
+    for seed in range(50):
         order = np.random.default_rng(seed).permutation(len(names))
         dealt = {name: first[names[place]] for name, place in zip(names, order, strict=True)}
         findings, shortcuts, _ = told(pocus, [dealt[group] for group in groups])
-        alarms += bool(findings)
-        assert len(shortcuts) > 8
-    assert alarms <= 2
+        told_by_container += {each.name: each for each in shortcuts}["container"].tells
+        errors += any(each.severity == "error" for each in findings)
+    assert told_by_container <= 3  # 2 % are expected
+    assert errors <= 2
 
 
 def test_lips_has_no_shortcut(data):

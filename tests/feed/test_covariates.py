@@ -80,6 +80,35 @@ def test_the_clips_as_targets(table):
     assert targets.data_ptr() == inputs["clips"].data_ptr()
 
 
+def test_several_targets_each_with_its_mask(table):
+    feed = make(table, target=["age", "site", "height_cm"], covariates=(), weight="says", task={"site": "multiclass"})
+    heads = {each.name: (each.task, each.classes) for each in feed.spec.targets}
+    assert heads == {
+        "age": ("regression", ()),
+        "site": ("multiclass", ("a", "b", "c")),
+        "height_cm": ("regression", ()),
+    }
+    assert (feed.spec.target, feed.spec.task) == ("age", "regression") and "age and site, height_cm" in feed.summary()
+    known = [height for height in HEIGHTS if height is not None]
+    assert feed.spec.targets[2].mean == pytest.approx(np.mean(known))
+    for batch in feed:
+        for place, name in enumerate(batch.ids):
+            row = int(name[1:])
+            assert batch.targets["age"][place] == 20 + row * row and batch.weights["age"][place] == row / 4
+            assert batch.weights["site"][place] == (0 if SITES[row] is None else row / 4)
+            assert SITES[row] is None or "abc"[batch.targets["site"][place]] == SITES[row]
+            assert HEIGHTS[row] is None or batch.targets["height_cm"][place] == HEIGHTS[row]
+    evaluation = feed.evaluation(table.where("sick", ["yes"]))
+    assert evaluation.spec.targets == feed.spec.targets
+    assert next(iter(evaluation)).targets["site"].tolist() == [1, 2, 0]
+    inputs, targets, weights = next(iter(FeedLoader(feed)))
+    assert set(targets) == set(weights) == {"age", "site", "height_cm"}
+    assert inputs["clips"].shape[0] == len(targets["site"]) == 4
+    _, targets, weights = FeedDataset(feed)[0]
+    assert set(targets) == set(weights) == {"age", "site", "height_cm"}
+    assert set(next(iter(feed.evaluation(table, labelled=False))).targets.shape) == {4}
+
+
 def test_adapters_carry_them(table):
     feed = make(table, weight="says")
     inputs, _, weights = next(iter(FeedLoader(make(table, weight="says"))))
@@ -100,6 +129,10 @@ def test_what_cannot_be(table):
         make(table, covariates=["sites"])
     with pytest.raises(ColumnError, match="did you mean 'says'"):
         make(table, weight="say")
+    with pytest.raises(ColumnError, match="did you mean 'site'"):
+        make(table, target=["age", "sit"])
+    with pytest.raises(SettingError, match="did you mean 'site'"):
+        make(table, target=["age", "site"], task={"sites": "multiclass"})
     with pytest.raises(LabelError, match="numbers are needed"):
         make(table, weight="site")
     with pytest.raises(

@@ -1,6 +1,8 @@
 """What goes wrong with files, as pure functions of their bytes and a seed."""
 
 import gzip
+import io
+import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -64,11 +66,23 @@ KINDS: list[Callable[[bytearray, np.random.Generator], bytearray]] = [
 def mutate(whole: bytes, *, seed: int) -> tuple[str, bytes]:
     """Return what was done, and the mutated file: the same for the same bytes and seed.
 
-    A gzip file is mutated inside half the time: outside, its checksum alone would be tried.
+    A gzip or zip file is mutated inside half the time: outside, its checksums alone would be tried.
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
     change = KINDS[int(rng.integers(0, len(KINDS)))]
-    if whole[:2] == b"\x1f\x8b" and rng.random() < 0.5:
-        inner = change(bytearray(gzip.decompress(whole)), rng)
-        return f"{change.__name__} inside", gzip.compress(bytes(inner), mtime=0)
+    inside = {b"\x1f\x8b": _inside_gzip, b"PK": _inside_zip}.get(whole[:2])
+    if inside is not None and rng.random() < 0.5:
+        return f"{change.__name__} inside", inside(whole, lambda data: bytes(change(bytearray(data), rng)))
     return change.__name__, bytes(change(bytearray(whole), rng))
+
+
+def _inside_gzip(whole: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    return gzip.compress(change(gzip.decompress(whole)), mtime=0)
+
+
+def _inside_zip(whole: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as before, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as after:
+        for name in before.namelist():
+            after.writestr(zipfile.ZipInfo(name), change(before.read(name)))
+    return packed.getvalue()

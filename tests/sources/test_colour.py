@@ -83,7 +83,13 @@ def exact_rgb(luma, blue, red, *, bits, full_range, weights):
 @pytest.mark.parametrize("bits", [8, 10, 16])
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize(
-    ("matrix", "weights"), [("bt601", (0.299, 0.114)), ("bt709", (0.2126, 0.0722)), ("bt2020", (0.2627, 0.0593))]
+    ("matrix", "weights"),
+    [
+        ("bt601", (0.299, 0.114)),
+        ("bt709", (0.2126, 0.0722)),
+        ("smpte240m", (0.212, 0.087)),
+        ("bt2020", (0.2627, 0.0593)),
+    ],
 )
 def test_rgb_is_the_standards_to_one_step(matrix, weights, full_range, bits, dtype):
     rng = np.random.Generator(np.random.Philox(key=2))
@@ -133,6 +139,68 @@ def test_scales(bits, stored, dtype, expected):
         assert (out == expected).all()
 
 
+PEAKS = {"uint8": 255, "uint16": 65535, "float32": 255}
+WINDOWS = [(100.0, 180.0), (180.0, 100.0), (-50.0, 300.0), (300.0, -50.0), (0.25, 0.75), (120.5, 120.5), (0.0, 255.0)]
+
+
+def windowed(samples, window, *, dtype):
+    """Return samples through a window, by its definition, in float64."""
+    black, white = window
+    width = white - black if white != black else 1.0
+    return np.clip((samples.astype(np.float64) - black) / width, 0, 1) * PEAKS[dtype]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("stored", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("dtype", PEAKS)
+def test_a_window_is_stretched_to_the_full_scale(dtype, stored, window):
+    rng = np.random.Generator(np.random.Philox(key=6))
+    samples = (rng.random((2, 20, 30)) * {"uint8": 255, "uint16": 400, "float32": 300}[stored]).astype(stored)
+    samples[0, 0] = np.arange(30) * 8  # flat parts too, and what lies outside
+    bits = {"uint8": 8, "uint16": 12, "float32": 32}[stored]
+    for full_range in (True, False):  # a window is in stored numbers, so that a range says no more
+        colour = Colour(model="grey", bits=bits, full_range=full_range, window=window)
+        grey, rgb = np.empty((2, 20, 30, 1), dtype), np.empty((2, 20, 30, 3), dtype)
+        to_pixels([samples], colour, channels=1, out=grey)
+        to_pixels([samples], colour, channels=3, out=rgb)
+        expected = windowed(samples, window, dtype=dtype)
+        step = 0.501 if dtype != "float32" else 1e-3
+        assert np.abs(grey[..., 0] - expected).max() <= step * (1.1 if dtype == "uint16" else 1)
+        assert (rgb == grey).all()
+
+
+def test_a_window_of_colour_is_channel_by_channel():
+    colours = np.random.Generator(np.random.Philox(key=8)).integers(0, 1024, (2, 5, 7, 3)).astype(np.uint16)
+    colour = Colour(model="rgb", bits=10, window=(200.0, 700.0))
+    rgb, grey = np.empty((2, 5, 7, 3), np.uint8), np.empty((2, 5, 7, 1), np.uint8)
+    to_pixels([colours], colour, channels=3, out=rgb)
+    assert np.abs(rgb - windowed(colours, (200.0, 700.0), dtype="uint8")).max() <= 0.501
+    to_pixels([colours], colour, channels=1, out=grey)
+    assert np.abs(grey[..., 0] - rgb @ np.array([0.299, 0.587, 0.114])).max() <= 0.51  # of what is shown
+
+
+def test_a_window_leaves_nothing_beyond_it():
+    samples = np.array([[-1e9, -3.0, 300.0, 1e9]], np.float32)
+    out = np.empty((1, 4, 1), np.float32)
+    to_pixels([samples], Colour(model="grey", bits=32, window=(0.0, 255.0)), channels=1, out=out)
+    assert out.ravel().tolist() == [0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 16, 32])
+@pytest.mark.parametrize("dtype", [None, *PEAKS])
+def test_the_type_asked_for(dtype, bits):
+    stored = {8: np.uint8, 32: np.float32}.get(bits, np.uint16)
+    plane = (np.linspace(0, 255 if bits == 32 else 2**bits - 1, 48)).reshape(6, 8).astype(stored)
+    natural = {8: "uint8", 32: "float32"}.get(bits, "uint16")
+    for window in (None, (10.0, 200.0)):
+        planes = Planes([(plane,)] * 2, Colour(model="grey", bits=bits, window=window, rotation=90, mirrored=True))
+        array = planes_to_array(planes, channels=1, height=8, width=6, dtype=dtype)
+        assert (array.dtype, array.shape) == (dtype or natural, (2, 8, 6, 1))
+        expected = np.empty((6, 8, 1), array.dtype)
+        to_pixels([plane], planes.colour, channels=1, out=expected)
+        np.testing.assert_array_equal(array[1], np.rot90(expected[:, ::-1]))
+
+
 def test_rgb_to_grey_weighs_as_bt601():
     colours = np.random.Generator(np.random.Philox(key=4)).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
     out = np.empty((3, 5, 7, 1), np.uint8)
@@ -160,10 +228,15 @@ def test_odd_sizes_keep_chroma_in_place():
 def test_tags_decide_and_none_is_bt601_limited():
     frame = av.VideoFrame(16, 16, "yuv420p")
     layout = layout_of("yuv420p")
-    assert colour_of(frame, layout, rotation=0) == Colour(model="yuv", full_range=False, matrix="bt601")
+    assert colour_of(frame, layout) == Colour(model="yuv", full_range=False, matrix="bt601")
     frame.colorspace, frame.color_range = 1, 2
     assert colour_of(frame, layout, rotation=90) == Colour(model="yuv", full_range=True, matrix="bt709", rotation=90)
+    turned = colour_of(frame, layout, mirrored=True, aspect=1.5)
+    assert (turned.rotation, turned.mirrored, turned.aspect) == (0, True, 1.5)
+    for tag, matrix in ((0, "bt601"), (2, "bt601"), (5, "bt601"), (6, "bt601"), (7, "smpte240m"), (9, "bt2020")):
+        frame.colorspace = tag
+        assert colour_of(frame, layout).matrix == matrix
     old = av.VideoFrame(16, 16, "yuvj420p")
-    assert colour_of(old, layout_of("yuvj420p"), rotation=0).full_range
+    assert colour_of(old, layout_of("yuvj420p")).full_range
     grey = av.VideoFrame(16, 16, "gray")
-    assert colour_of(grey, layout_of("gray"), rotation=0).full_range
+    assert colour_of(grey, layout_of("gray")).full_range

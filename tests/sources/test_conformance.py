@@ -70,7 +70,6 @@ def test_real_files(data, name):
 def test_no_kind_of_real_file_is_left_out(data):
     suffixes = {Path(name).suffix for name in real_files()}
     assert suffixes == {".avi", ".dcm", ".gif", ".gz", ".mkv", ".mov", ".mp4", ".mpg", ".nii", ".webm"}
-    assert len(real_files()) == 697
 
 
 def test_a_real_file_that_breaks_its_promise_is_found(data, monkeypatch):

@@ -1,6 +1,7 @@
 """DICOM cine: pixels as pydicom has them, and what headers say of times, windows, spacing and regions."""
 
 import io
+import sys
 
 import numpy as np
 import pydicom
@@ -14,12 +15,14 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
 )
 
 from cinefeed.clips import Clip
-from cinefeed.errors import DecodeError, SourceError
+from cinefeed.errors import DecodeError, MissingExtraError, SourceError
+from cinefeed.sources import dicom_header, dicom_pixels
 from cinefeed.sources.base import Reading, Region
 from cinefeed.sources.dicom import DicomSource, probe_dicom
 from cinefeed.testing import check_source
@@ -234,6 +237,20 @@ def test_jpeg_ls_that_breaks_off_is_not_waited_for(data, tmp_path):
 def test_what_no_decoder_takes_is_said(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(2), syntax=MPEG2MPML, encoded=[[b"abcd"], [b"efgh"]])
     with pytest.raises(SourceError, match=r"cine\.dcm: its pixels are MPEG2.*; convert the file"):
+        probed(path)
+    write_dicom(path, numbered(2), syntax=JPEGExtended12Bit, encoded=[[b"abcd"]] * 2, BitsStored=12, HighBit=11)
+    with pytest.raises(SourceError, match=r"JPEG Extended .* of 12 bits, which cannot be read"):
+        probed(path)
+
+
+def test_what_is_not_installed_is_said(data, tmp_path, monkeypatch):
+    path = data / "dicom" / "emri_small_RLE.dcm"
+    monkeypatch.setattr(dicom_pixels, "_OF_OTHERS", ())
+    with pytest.raises(MissingExtraError, match=r"a decoder of RLE Lossless .*cinefeed\[dicom\]"):
+        probed(path)
+    dicom_header._wanted.cache_clear()
+    monkeypatch.setitem(sys.modules, "pydicom.datadict", None)
+    with pytest.raises(MissingExtraError, match=r"pydicom is not installed; run: pip install 'cinefeed\[dicom\]'"):
         probed(path)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import struct
-
 from fractions import Fraction
 from pathlib import Path
 
@@ -82,7 +81,8 @@ KINDS = {
 def frames_of(count: int, *, size: tuple[int, int] = (96, 128), alpha: bool = False, first: int = 0) -> np.ndarray:
     """Return frames that carry their number, in colours that move."""
     frames = numbered_frames(count, height=size[0], width=size[1], first=first)
-    wave = np.arange(size[1]) * 6 + np.arange(first, first + count)[:, None, None] * 17 + np.arange(size[0])[:, None] * 3
+    numbers = np.arange(first, first + count)[:, None, None]
+    wave = numbers * 17 + np.arange(size[0])[:, None] * 3 + np.arange(size[1]) * 6
     for channel in range(3):
         frames[..., channel] += (wave * (channel + 1) % 32).astype(np.uint8)
     if alpha:
@@ -304,21 +304,23 @@ def test_more_than_eight_bits_can_be_asked_for(tmp_path):
         assert np.abs(read["float32"][0, 0, :, 0] - ramp[0, 0]).max() < 1
 
 
-def test_several_video_streams_are_told_apart(tmp_path):
+@pytest.mark.parametrize("name", ["both.mp4", "both.mkv", "both.ts", "both.mpg"])
+def test_several_video_streams_are_told_apart(tmp_path, name):
+    codec = "mpeg2video" if name == "both.mpg" else "h264"
     parts = [
-        write_video(tmp_path / "a.mp4", frames_of(20), b_frames=2),
+        write_video(tmp_path / "a.mp4", frames_of(20), codec=codec, b_frames=2),
         write_video(tmp_path / "b.mp4", frames_of(30, size=(64, 80), first=100), codec="mpeg2video"),
     ]
-    for name in ("both.mp4", "both.mkv", "both.ts"):
-        both = join_streams(tmp_path / name, parts)
-        for number, (first, count, width) in enumerate([(0, 20, 128), (100, 30, 80)]):
-            facts = assert_frames_are_those_of_a_full_decode(both, reading=Reading(stream=number))
-            assert (facts.stream, facts.times.count, facts.width) == (number, count, width)
-            with EncodedSource(both, facts=facts) as source:
-                assert [read_number(frame) for frame in source.read([7, 0])] == [first + 7, first]
-        assert probe_encoded(both).stream == 0
-        with pytest.raises(SourceError, match=rf"{name}: video stream 2 was asked for.*0 \(h264 128 x 96\), 1 \(mpeg2video 80 x 64"):
-            probe_encoded(both, reading=Reading(stream=2))
+    both = join_streams(tmp_path / name, parts)
+    for number, (first, count, width) in enumerate([(0, 20, 128), (100, 30, 80)]):
+        facts = assert_frames_are_those_of_a_full_decode(both, reading=Reading(stream=number))
+        assert (facts.stream, facts.times.count, facts.width) == (number, count, width)
+        with EncodedSource(both, facts=facts) as source:
+            assert [read_number(frame) for frame in source.read([7, 0])] == [first + 7, first]
+    assert probe_encoded(both).stream == 0
+    said = rf"stream 2 was asked for.*0 \({codec} 128 x 96\), 1 \(mpeg2video 80 x 64\)"
+    with pytest.raises(SourceError, match=said):
+        probe_encoded(both, reading=Reading(stream=2))
 
 
 def test_a_cover_picture_is_no_video(tmp_path):
@@ -422,6 +424,22 @@ def test_frames_of_a_variable_rate_are_picked_by_time(tmp_path):
     assert by_count.tolist() != on_show
 
 
+def test_a_real_file_of_a_variable_rate_is_picked_by_time(data):
+    path = data / "formats" / "opencv" / "box.mp4"
+    with av.open(str(path)) as container:
+        base = container.streams.video[0].time_base
+        shown = np.sort([float(frame.pts * base) for frame in container.decode(video=0)])
+    assert np.ptp(np.diff(shown)) > 0.001
+    facts = probe_encoded(path)
+    np.testing.assert_allclose(facts.times.seconds(), shown, atol=1e-6)
+    for rate_hz in (2.0, 11.0, 100.0):
+        clip = Clip(frames=16, rate_hz=rate_hz, position="start")
+        numbers, valid = clip.select(facts.times, start_seconds=float(shown[20]))
+        ticks = shown[20] + np.arange(16) / rate_hz
+        assert valid.all()
+        assert numbers.tolist() == [max(np.flatnonzero(shown <= tick + 1e-6)) for tick in ticks]
+
+
 def test_reading_on_equals_a_full_decode_and_spares_frames(tmp_path, monkeypatch):
     path = write(tmp_path / "one_key.mp4", gop=250)
     expected, facts, sent = full_decode(path), probe_encoded(path), [0]
@@ -453,5 +471,3 @@ def test_any_sequence_of_calls_equals_a_full_decode(tmp_path, name):
             numbers = [min(at + step, COUNT - 1) for step in range(0, int(rng.integers(1, 6)), int(rng.integers(1, 3)))]
             assert [digest(planes) for planes in source.planes(numbers).frames] == [expected[n] for n in numbers]
             at = numbers[-1]
-
-

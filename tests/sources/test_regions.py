@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from made_dicom import numbered, write_dicom
 
+import cinefeed as cf
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import Planes, Region, chosen_region, cropped, planes_to_array
 from cinefeed.sources.colour import Colour
@@ -65,3 +67,24 @@ def test_a_region_outside_the_frame_is_refused():
     with pytest.raises(SourceError, match="outside the frame of 50 x 50"):
         cropped(planes, REGIONS[2])
     assert cropped(Planes([], Colour(model="grey")), REGIONS[2]).frames == []
+
+
+def test_a_feed_shows_the_region_alone(tmp_path):
+    frames = numbered(6, height=20, width=30, dtype="uint8")
+    frames[:, 2:10, 4:12] += 100
+    region = dict(zip(("MinX0", "MinY0", "MaxX1", "MaxY1"), (4, 2, 11, 9), strict=True))
+    regions = {f"RegionLocation{name}": value for name, value in region.items()}
+    regions |= {"RegionSpatialFormat": 1, "RegionDataType": 1}
+    write_dicom(tmp_path / "a.dcm", frames, Modality="US", SequenceOfUltrasoundRegions=regions)
+    manifest = cf.Manifest.scan(tmp_path, progress=False)
+
+    def clips(region):
+        frame = cf.Frame(height=8, width=8, channels=1, region=region)
+        feed = cf.Feed(manifest, target=None, clip=cf.Clip(frames=6, position="start"), frame=frame, workers=0)
+        return feed.batch(0).clips
+
+    for wanted in ("2d", 0):
+        assert clips(wanted)[0, :, :, :, 0].min(axis=(1, 2)).tolist() == [100 + i for i in range(6)]
+    assert clips(None).min() == 0
+    with pytest.raises(SourceError, match=r"row 0, a\.dcm: Frame\(region='pw'\) was asked for, its regions are 0: 2d"):
+        clips("pw")

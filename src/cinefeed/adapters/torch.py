@@ -1,6 +1,6 @@
 """Feed -> PyTorch tensors, for a plain training loop or Lightning. Keras is not needed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from cinefeed.adapters.ahead import Ahead
@@ -14,22 +14,27 @@ except ImportError as error:
     raise MissingExtraError("torch", extra="torch") from error
 
 Layout = Literal["BTHWC", "BTCHW", "BCTHW"]
-Item = tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]
+Named = dict[str, torch.Tensor]
+Item = tuple[Named, torch.Tensor | Named, torch.Tensor | Named]  # of several targets, each by name
 
 
-def as_tensor(array: Any) -> torch.Tensor:
-    """Return an array as a tensor on the same memory; uint16, with which torch cannot calculate, becomes int32.
+def as_tensor(array: Any) -> Any:
+    """Return an array as a tensor on the same memory, arrays by name as tensors by name.
+
+    uint16, with which torch cannot calculate, becomes int32.
 
     >>> import numpy as np
     >>> as_tensor(np.zeros(3, np.uint8)).dtype
     torch.uint8
     """
+    if isinstance(array, Mapping):
+        return {name: as_tensor(each) for name, each in array.items()}
     if array.dtype.name == "uint16":
         array = array.astype("int32")
     return torch.from_numpy(array)
 
 
-def model_inputs(batch: Batch, *, padded: bool) -> dict[str, torch.Tensor]:
+def model_inputs(batch: Batch, *, padded: bool) -> Named:
     """Return what a model is called with: `clips`, covariates by name, and `valid` where clips may be padded."""
     named = {"clips": batch.clips, **batch.covariates}
     if padded:
@@ -115,20 +120,31 @@ class FeedLoader:
 
 def _arrived(item: Item, copied: torch.cuda.Event) -> Item:
     """Return a batch whose copy the device's current stream has been told to wait for."""
-    inputs, targets, weights = item
-    current = torch.cuda.current_stream(targets.device)
-    current.wait_event(copied)
-    for tensor in (*inputs.values(), targets, weights):
+
+    def take(tensor: torch.Tensor) -> torch.Tensor:
+        current = torch.cuda.current_stream(tensor.device)
+        current.wait_event(copied)
         tensor.record_stream(current)  # or the allocator would give its memory to the copying stream too early
-    return item
+        return tensor
+
+    arrived: Item = _each(item, take)
+    return arrived
 
 
 def _moved(item: Item, device: torch.device, *, non_blocking: bool = False) -> Item:
-    inputs, targets, weights = item
-    moved = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in inputs.items()}
-    return moved, targets.to(device, non_blocking=non_blocking), weights.to(device, non_blocking=non_blocking)
+    moved: Item = _each(item, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    return moved
 
 
 def _pinned(item: Item) -> Item:
-    inputs, targets, weights = item
-    return {name: tensor.pin_memory() for name, tensor in inputs.items()}, targets.pin_memory(), weights.pin_memory()
+    pinned: Item = _each(item, lambda tensor: tensor.pin_memory())
+    return pinned
+
+
+def _each(item: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return an item with every tensor in it changed."""
+    if isinstance(item, tuple):
+        return tuple(_each(part, change) for part in item)
+    if isinstance(item, dict):
+        return {name: _each(part, change) for name, part in item.items()}
+    return change(item)

@@ -91,7 +91,8 @@ class Shortcut:
     """How well one column that is no medicine predicts the label, by a one-feature tree, cross-validated by group.
 
     The score is the balanced accuracy of telling one class (`about`) from the others, or R2 of a number; `chance` is
-    what guessing reaches, and up to `limit` the score may be luck.
+    what guessing reaches. Of labels dealt by chance to the groups, one of fifty reaches `limit`, and a share of `luck`
+    the score.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Shortcut:
     score: float
     chance: float
     limit: float
+    luck: float
 
     @property
     def tells(self) -> bool:
@@ -113,7 +115,7 @@ class Shortcut:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
-        numbers = {name: round(getattr(self, name), 4) for name in ("score", "chance", "limit")}
+        numbers = {name: round(getattr(self, name), 4) for name in ("score", "chance", "limit", "luck")}
         return {"name": self.name, "about": self.about, "measure": self.measure, **numbers, "tells": self.tells}
 
 

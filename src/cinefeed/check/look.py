@@ -110,7 +110,8 @@ def fingerprint(frames: NDArray[Any]) -> NDArray[np.int8]:
     fine = np.stack([_resized(frame - cv2.GaussianBlur(frame, (0, 0), _BLUR), _SIDE) for frame in small])
     fine -= fine.mean(axis=(1, 2), keepdims=True)
     full = 255.0 if frames.dtype == np.uint8 else float(np.ptp(small))  # 12 bits in 16 fill a small part of the scale
-    if np.sqrt((fine**2).mean()) <= _FLAT / 255 * full:
+    rounding = 1e-4 * float(np.abs(small).max())
+    if np.sqrt((fine**2).mean()) <= max(_FLAT / 255 * full, rounding):
         return np.zeros(PRINT, np.int8)
     mean = fine.mean(axis=0)
     fine = mean + _MOTION * (fine - mean)

@@ -16,9 +16,9 @@ from cinefeed.check.look import look_at_all
 from cinefeed.check.mixed import mixed_findings
 from cinefeed.check.shortcuts import shortcut_findings
 from cinefeed.clips import Clip
+from cinefeed.cores import usable_cores
 from cinefeed.errors import SettingError, TableError
 from cinefeed.manifest.progress import Progress, shown_progress
-from cinefeed.manifest.scan import usable_cores
 from cinefeed.manifest.table import Manifest
 
 

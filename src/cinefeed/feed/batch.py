@@ -15,7 +15,7 @@ from cinefeed.feed.clip import Draw, Took
 from cinefeed.feed.ranks import Share
 from cinefeed.feed.slots import Slot, Slots
 from cinefeed.feed.stats import Meter
-from cinefeed.feed.targets import Targets
+from cinefeed.feed.targets import Labels
 from cinefeed.feed.workers import Crew
 from cinefeed.rng import Stage, words_for
 
@@ -28,8 +28,8 @@ class Batch:
     """One batch, in NumPy. Arrays may be held as long as you like; their memory is used again when they have died."""
 
     clips: NDArray[Any]  # (batch, frames, height, width, channels)
-    targets: NDArray[Any]  # (batch,): float32, or class numbers, int64; of the task "clip" the clips
-    weights: NDArray[np.float32]  # (batch,): 0 where a row has no label, or is padding
+    targets: Any  # (batch,): float32, or class numbers, int64; of the task "clip" the clips; of several, each by name
+    weights: Any  # (batch,): 0 where a row has no label, or is padding; of several targets, each by name
     ids: NDArray[np.str_]  # (batch,)
     valid: NDArray[np.bool_]  # (batch, frames): False where a frame is padding
     covariates: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # by name, (batch, size)
@@ -54,7 +54,7 @@ class Assembler:
     plan_of: Callable[[int], Plan]
     share: Share
     slots: Slots
-    targets: Targets
+    labels: Labels
     ids: Any  # a pyarrow Array
     weights: NDArray[np.float32]  # of each row
     covariates: Mapping[str, NDArray[np.float32]]  # by name, (rows, size)
@@ -63,6 +63,10 @@ class Assembler:
     on_error: OnError
     max_bad: float
     bad: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, and why
+
+    def count(self, epoch: int) -> int:
+        """Return the number of batches of an epoch."""
+        return self.share.count(len(self.plan_of(epoch).rows))
 
     def begin(self, index: int, epoch: int, crew: Crew, *, first_alone: bool) -> Pending:
         """Hand the clips of a batch to the workers; with `first_alone` the others wait for the first."""
@@ -95,8 +99,13 @@ class Assembler:
 
         return Batch(
             clips=clips,
-            targets=clips if self.targets.task == "clip" else of_rows(self.targets.values),
-            weights=of_rows(self.weights),
+            targets={name: of_rows(each.values) for name, each in self.labels.several.items()}
+            or (clips if self.labels.main.task == "clip" else of_rows(self.labels.main.values)),
+            weights={
+                name: of_rows(self.weights) * of_rows(np.asarray(each.known))
+                for name, each in self.labels.several.items()
+            }
+            or of_rows(self.weights),
             ids=np.array([*self.ids.take(rows).to_pylist(), *[""] * (pending.size - len(rows))], dtype=np.str_),
             valid=pending.slot.valid[: pending.size],
             covariates={name: of_rows(values) for name, values in self.covariates.items()},
@@ -146,7 +155,7 @@ class Assembler:
         alike = self.groups[drawn] == self.groups[row]
         near = drawn[alike]
         words = words_for(self.seed, stage=Stage.REPLACE, epoch=epoch, position=position, count=len(near))
-        others = drawn[~alike] if self.targets.task == "regression" else drawn[:0]
-        distance = np.abs(self.targets.values[others] - self.targets.values[row])
+        others = drawn[~alike] if self.labels.main.task == "regression" else drawn[:0]
+        distance = np.abs(self.labels.main.values[others] - self.labels.main.values[row])
         order = [*near[np.argsort(words, kind="stable")], *others[np.argsort(distance, kind="stable")]]
         yield from map(int, order[:_ATTEMPTS])

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import ColumnError, LabelError, did_you_mean
+from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,16 @@ Covariate(name='sex', mean=0.0, scale=1.0, categories=('f', 'm')))
             known = sorted(pc.unique(column.cast(pa.string())).to_pylist())
             found.append(Covariate(name=name, categories=tuple(known)))
     return tuple(found)
+
+
+def known_covariates(table: Any, covariates: Sequence[str | Covariate]) -> tuple[Covariate, ...]:
+    """Return the covariates, those named alone with the scale or the categories that the table gives them."""
+    fitted = {each.name: each for each in fit_covariates(table, [each for each in covariates if isinstance(each, str)])}
+    found = tuple(fitted[each] if isinstance(each, str) else each for each in covariates)
+    for each in found:
+        if each.name in ("clips", "valid"):
+            raise SettingError(f"a covariate cannot be called {each.name!r}, as that input is; rename the column")
+    return found
 
 
 def read_covariates(table: Any, covariates: Sequence[Covariate]) -> dict[str, NDArray[np.float32]]:

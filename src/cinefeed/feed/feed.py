@@ -3,9 +3,8 @@
 import logging
 import time
 import weakref
-from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -14,34 +13,25 @@ from numpy.typing import NDArray
 from cinefeed.balance import BalancedClasses, Natural, Plan, Sampler
 from cinefeed.balance.strata import bin_strata
 from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
-from cinefeed.feed.batch import Assembler, Batch, OnError, Pending
+from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.feed.batch import Assembler, Batch, OnError
 from cinefeed.feed.clip import ClipMaker
-from cinefeed.feed.covariates import Covariate, fit_covariates, read_covariates, read_weights
+from cinefeed.feed.covariates import Covariate, known_covariates, read_covariates, read_weights
+from cinefeed.feed.describe import check_rows, describe_plan, describe_task
+from cinefeed.feed.line import Line
 from cinefeed.feed.memory import spend
 from cinefeed.feed.processes import ProcessCrew, UnfitError
 from cinefeed.feed.ranks import Share, find_rank
 from cinefeed.feed.slots import Slots, slot_bytes
 from cinefeed.feed.state import State, read_state
 from cinefeed.feed.stats import Meter, Stats
-from cinefeed.feed.targets import FeedSpec, Targets, Task, read_targets
+from cinefeed.feed.targets import FeedSpec, Task, read_labels
 from cinefeed.feed.workers import Backend, Crew, InlineCrew, ThreadCrew, count_workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.transforms.base import Transform, is_random
 from cinefeed.transforms.compose import Compose
 
 _log = logging.getLogger(__name__)
-_NAMED_CLASSES = 6  # of more, a summary names the first ones alone
-
-
-@dataclass
-class _Line:
-    """The workers, and the batches that they have begun; the next to begin is (epoch, index)."""
-
-    crew: Crew
-    epoch: int
-    index: int
-    pending: deque[Pending] = field(default_factory=deque)
 
 
 class Feed:
@@ -51,6 +41,8 @@ class Feed:
     `iter(feed)` gives the batches of the current epoch; finishing them advances the epoch, breaking off does not.
 
     target: label column; None feeds clips alone (targets NaN or -1, weights 0); "clip" has the clips as targets.
+    Of several names the first is balanced, and the others may have missing labels, of weight 0; batches then hold
+    targets and weights by name, and `task` and `classes` may be given by name.
     task: "regression", "binary" or "multiclass"; by default numbers are a regression, text and booleans are classes.
     classes: names in the order of their numbers; sorted by default. The second of two is the positive one.
     workers: how many make clips; 0 makes them in the caller; "auto" is one a core.
@@ -83,11 +75,11 @@ class Feed:
         self,
         manifest: Manifest,
         *,
-        target: str | None,
+        target: str | Sequence[str] | None,
         clip: Clip,
         frame: Frame,
-        task: Task | None = None,
-        classes: Sequence[str] | None = None,
+        task: Task | Mapping[str, Task] | None = None,
+        classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         transforms: Sequence[Transform] = (),
         sampler: Sampler | None = None,
         batch_size: int = 16,
@@ -113,7 +105,7 @@ class Feed:
             raise SettingError(f"max_bad={max_bad!r} must be a share of the rows, from 0 to 1")
         if backend not in get_args(Backend):
             raise SettingError(f"backend={backend!r} is not a backend; {did_you_mean(str(backend), get_args(Backend))}")
-        _check_rows(manifest)
+        check_rows(manifest)
         self.manifest = manifest
         self.clip = clip
         self.frame = frame
@@ -131,28 +123,24 @@ class Feed:
         self.rank, self.world_size = find_rank(rank, world_size)
         self.workers = count_workers(workers)
         self._ids = manifest.column("id")
-        names = None if classes is None else tuple(classes)
         table = manifest.table
         self.weight = weight
-        if target == "clip" and "clip" not in table.schema.names:
-            self._targets = Targets.unknown(len(manifest), task="clip", classes=())
-        elif target is None:
-            self._targets = Targets.unknown(len(manifest), task=task or "regression", classes=names or ())
-        else:
-            self._targets = read_targets(manifest.column(target), name=target, ids=self._ids, task=task, classes=names)
+        labels = read_labels(table, target=target, task=task, classes=classes)
+        self._targets = labels.main
         self.sampler = _positive_is_second(sampler or Natural(), self._targets.classes)
         compose = Compose(self.transforms, frame=frame)
-        numbers = self._targets.values if self._targets.task == "regression" and target is not None else np.zeros(1)
+        main = labels.main.spec(labels.name)
         self.spec = FeedSpec(
             clip_shape=(clip.frames, frame.height, frame.width, frame.channels),
             dtype=compose.dtype,
             batch_size=batch_size,
-            target=target or "",
-            task=self._targets.task,
-            classes=self._targets.classes,
-            target_mean=float(np.mean(numbers, dtype=np.float64)),
-            target_scale=float(np.std(numbers, dtype=np.float64)) or 1.0,
-            covariates=_known_covariates(table, covariates),
+            target=main.name,
+            task=main.task,
+            classes=main.classes,
+            target_mean=main.mean,
+            target_scale=main.scale,
+            covariates=known_covariates(table, covariates),
+            targets=tuple(each.spec(name) for name, each in labels.several.items()),
             padded=clip.short == "pad" or (self.world_size > 1 and not drop_last),
         )
         self._meter = Meter()
@@ -175,7 +163,7 @@ class Feed:
             plan_of=lambda epoch: self.plan(epoch=epoch),
             share=Share(batch_size, self.rank, self.world_size, drop_last),
             slots=Slots(shape, dtype=self.spec.dtype, shared=backend == "process", limit=limit),
-            targets=self._targets,
+            labels=labels,
             ids=self._ids,
             weights=np.full(len(manifest), target is not None, np.float32)
             if weight is None
@@ -186,14 +174,13 @@ class Feed:
             on_error=on_error,
             max_bad=max_bad,
         )
-        self._compiled = False
         self._epoch = 0
         self._start = 0  # the batch that the next iterator starts at
         self._handed = 0  # batches of the epoch that were handed out
         self._plans: dict[int, Plan] = {}
         self._deaths: list[str] = []  # of workers
         self._running: weakref.ref[Generator[Batch]] | None = None
-        self._line: _Line | None = None  # between two epochs
+        self._line: Line | None = None  # between two epochs
         self._goes_on = self.workers > 0  # into the next epoch, as training does; an evaluation may be the only one
 
     @property
@@ -231,15 +218,12 @@ class Feed:
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
-        return self._count(self.plan())
-
-    def _count(self, plan: Plan) -> int:
-        return self._assembler.share.count(len(plan.rows))
+        return self._assembler.count(self._epoch)
 
     def batch(self, index: int, *, epoch: int | None = None) -> Batch:
         """Return one batch of an epoch, by default the current one, whatever the feed is doing otherwise."""
         epoch = self._epoch if epoch is None else epoch
-        count = self._count(self.plan(epoch=epoch))
+        count = self._assembler.count(epoch)
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
         crew = InlineCrew(self._maker)
@@ -271,17 +255,13 @@ class Feed:
         self._running = None
 
     def _run(self, epoch: int, start: int) -> Generator[Batch]:
-        count = self._count(self.plan(epoch=epoch))
-        line, self._line = self._line, None
-        if line is None:
-            line = _Line(self._start_crew(), epoch, start)
+        line, self._line = self._line or self._start_line(epoch, start), None
         kept = False
         mark = time.perf_counter()
         try:
-            for _ in range(start, count):
+            for _ in range(start, self._assembler.count(epoch)):
                 asked = time.perf_counter()
-                self._fill(line, epoch)
-                batch = self._assembler.finish(line.pending.popleft(), line.crew, self._meter)
+                batch = line.take(epoch, meter=self._meter)
                 self._handed += 1
                 now = time.perf_counter()
                 self._meter.add(
@@ -294,14 +274,21 @@ class Feed:
                 mark = now
                 yield batch
                 del batch  # or its slot could not come back while the next one is waited for
+            line.end(epoch)
             if self._epoch == epoch:
                 self._epoch, self._handed = epoch + 1, 0
-                if not self._goes_on:
-                    line.epoch, line.index = epoch + 1, 0
                 self._line, kept = line, True
         finally:
             if not kept:
                 line.crew.stop()
+
+    def _start_line(self, epoch: int, index: int) -> Line:
+        crew = self._start_crew()
+        warm = not self.workers
+        goes_on = self._goes_on
+        return Line(
+            crew, assembler=self._assembler, epoch=epoch, index=index, ahead=self._ahead, goes_on=goes_on, warm=warm
+        )
 
     def _start_crew(self) -> Crew:
         """Start the workers; settings that cannot be sent to processes are served by threads, and that is said."""
@@ -322,31 +309,20 @@ class Feed:
                 self._backend = "thread"
         return ThreadCrew(self._maker, count=self.workers)
 
-    def _fill(self, line: _Line, epoch: int) -> None:
-        """Begin the batches that should be under way while the first of them is in use, the next epoch's as well."""
-        while len(line.pending) <= self._ahead:
-            if line.index == self._count(self.plan(epoch=line.epoch)):
-                if line.epoch > epoch or not self._goes_on:
-                    break
-                line.epoch, line.index = line.epoch + 1, 0
-            else:
-                # The first clip compiles the kernels, or loads them: one worker does, the others wait.
-                pending = self._assembler.begin(line.index, line.epoch, line.crew, first_alone=not self._compiled)
-                line.pending.append(pending)
-                line.index += 1
-                self._compiled = True
-
     def evaluation(self, part: Manifest, *, labelled: bool = True) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
 
         Same frame, class order and label scale; clips from the centre, no random transform, no balance, every row
         once and in order, the last batch kept. `labelled=False` needs no label column.
         """
+        spec, several = self.spec, {each.name: each for each in self.spec.targets}
         feed = Feed(
             part,
-            target=self.spec.target if labelled and self.spec.target else None,
-            task=self.spec.task,
-            classes=self.spec.classes or None,
+            target=None if not labelled else list(several) or spec.target or None,
+            task={name: each.task for name, each in several.items()} if labelled and several else spec.task,
+            classes={name: each.classes for name, each in several.items() if each.classes}
+            if labelled and several
+            else spec.classes or None,
             clip=replace(self.clip, position="center" if self.clip.position == "random" else self.clip.position),
             frame=self.frame,
             transforms=[each for each in self.transforms if not is_random(each)],
@@ -367,28 +343,20 @@ class Feed:
         )
         feed._goes_on = False
         feed.spec = replace(
-            feed.spec, target_mean=self.spec.target_mean, target_scale=self.spec.target_scale, dtype=feed.spec.dtype
+            feed.spec,
+            target_mean=self.spec.target_mean,
+            target_scale=self.spec.target_scale,
+            targets=self.spec.targets if labelled else (),
         )
         return feed
 
     def summary(self) -> str:
         """Say in one line what is fed, and what balancing makes of it."""
-        spec, plan = self.spec, self.plan()
-        if spec.task == "regression":
-            low, high = float(self._targets.values.min()), float(self._targets.values.max())
-            task = f"regression of {spec.target} from {low:g} to {high:g}"
-        elif spec.task == "clip":
-            task = "the clips as targets"
-        else:
-            counts = np.bincount(self._targets.values, minlength=len(spec.classes))
-            named = [f"{name} {count}" for name, count in zip(spec.classes, counts, strict=True)]
-            more = [f"... {len(named)} classes in all"] if len(named) > _NAMED_CLASSES else []
-            task = f"{spec.task} {spec.target} ({', '.join(named[:_NAMED_CLASSES] + more)})"
+        drawn = f"{self.sampler}: {describe_plan(self.plan())}"
+        kind = "processes" if self._backend == "process" else "threads"
         return (
-            f"{len(self.manifest)} samples, {task if spec.target else 'no target'}; {self.sampler}: "
-            f"{len(plan.rows)} draws an epoch, of one sample at most {int(plan.occurrence.max()) + 1}; "
-            f"{len(self)} batches of {self.batch_size} x {spec.clip_shape} {spec.dtype}; {self.workers} "
-            f"{'processes' if self._backend == 'process' else 'threads'}"
+            f"{len(self.manifest)} samples, {describe_task(self.spec, self._targets)}; {drawn}; {len(self)} batches of "
+            f"{self.batch_size} x {self.spec.clip_shape} {self.spec.dtype}; {self.workers} {kind}"
         )
 
     def stats(self) -> Stats:
@@ -418,7 +386,7 @@ class Feed:
             name: repr(getattr(self, name))
             for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last", "on_error")
         }
-        settings["target"] = repr((self.spec.target, self.spec.task, self.spec.classes))
+        settings["target"] = repr((self.spec.target, self.spec.task, self.spec.classes, self.spec.targets))
         settings["columns"] = repr((self.spec.covariates, self.weight))
         epoch, draws = self._epoch, self._handed * self._assembler.share.draws
         if self._handed and self._handed == len(self):  # after the last batch is before the first of the next epoch
@@ -433,28 +401,3 @@ def _positive_is_second(sampler: Sampler, classes: tuple[str, ...]) -> Sampler:
             sampler, proportion=dict(zip(classes, (1 - sampler.proportion, sampler.proportion), strict=True))
         )
     return sampler
-
-
-def _known_covariates(table: Any, covariates: Sequence[str | Covariate]) -> tuple[Covariate, ...]:
-    """Return the covariates, those named alone with the scale or the categories that the table gives them."""
-    names = [each for each in covariates if isinstance(each, str)]
-    fitted = {each.name: each for each in fit_covariates(table, names)}
-    found = tuple(fitted[each] if isinstance(each, str) else each for each in covariates)
-    for each in found:
-        if each.name in ("clips", "valid"):
-            raise SettingError(f"a covariate cannot be called {each.name!r}, as that input is; rename the column")
-    return found
-
-
-def _check_rows(manifest: Manifest) -> None:
-    if len(manifest) == 0:
-        raise TableError("the manifest has no rows, so there is nothing to feed; look at the filters before it")
-    if "num_frames" in manifest.table.column_names:
-        frames = manifest.table["num_frames"].to_numpy()
-        empty = np.flatnonzero(frames == 0)
-        if len(empty):
-            first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in empty[:3])
-            raise SourceError(
-                f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
-                f"({first}{' ...' * (len(empty) > 3)}); leave them out with manifest.readable()"
-            )

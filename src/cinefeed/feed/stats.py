@@ -1,7 +1,7 @@
 """Where a feed's time goes, and which side waits for the other."""
 
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 # A consumer that waits for less than this share of the time is not held up in a way that anybody would notice.
@@ -18,6 +18,7 @@ class Stats:
     read_seconds: float = 0.0  # opening files and reading their headers
     decode_seconds: float = 0.0
     transform_seconds: float = 0.0  # fit, augmentation, colour, normalising, into the batch
+    assemble_seconds: float = 0.0  # targets, weights and ids of a batch: the consumer's own work, no worker's
     wait_seconds: float = 0.0  # the consumer waited for a batch
     elapsed_seconds: float = 0.0  # from the first request of an epoch to its end, all epochs
     workers: int = 0
@@ -35,28 +36,86 @@ class Stats:
         return self.clips / self.elapsed_seconds if self.elapsed_seconds else 0.0
 
     @property
+    def seconds_a_clip(self) -> dict[str, float]:
+        """Seconds of work by stage, for one clip; assembling is among them where it was measured."""
+        assemble = {"assemble": self.assemble_seconds} if self.assemble_seconds else {}
+        return {name: seconds / max(self.clips, 1) for name, seconds in (self.stages | assemble).items()}
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time in which the consumer waited for a batch."""
+        return self.wait_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the workers' time in which they made no clip. Without workers, the caller's own time."""
+        there = max(self.workers, 1) * self.elapsed_seconds
+        return max(0.0, 1 - sum(self.stages.values()) / there) if there else 0.0
+
+    @property
     def verdict(self) -> str:
         """Say in words who waits for whom.
 
         >>> Stats(read_seconds=1, decode_seconds=8, transform_seconds=1, wait_seconds=4, elapsed_seconds=5).verdict
         'the feed is the bottleneck: the model waits 80 % of the time, decode takes 80 % of the feed'
         """
-        busy = sum(self.stages.values())
-        if not self.elapsed_seconds or not busy:
+        if not self._fed:
             return "nothing has been fed yet"
-        waiting = self.wait_seconds / self.elapsed_seconds
-        stage, seconds = max(self.stages.items(), key=lambda each: each[1])
-        if waiting > _NOTICEABLE_WAIT:
-            return (
-                f"the feed is the bottleneck: the model waits {waiting:.0%} of the time, "
-                f"{stage} takes {seconds / busy:.0%} of the feed"
-            ).replace("%", " %")
-        idle = max(0.0, 1 - busy / (max(self.workers, 1) * self.elapsed_seconds))
-        return f"the model is the bottleneck: workers idle {idle:.0%} of the time".replace("%", " %")
+        if self._feed_is_slower:
+            stage, share = self._heaviest
+            waits = _percent(self.wait_share)
+            return f"the feed is the bottleneck: the model waits {waits} of the time, {stage} takes {share} of the feed"
+        return f"the model is the bottleneck: workers idle {_percent(self.idle_share)} of the time"
+
+    def line(self) -> str:
+        """Say the same in a few words, for a line that is written anew while a model trains.
+
+        >>> Stats(clips=205, decode_seconds=8, read_seconds=2, wait_seconds=0.6, elapsed_seconds=5, workers=2).line()
+        '41 clips/s, waits 12 %, decode 80 %: the feed is the bottleneck'
+        >>> Stats(clips=205, decode_seconds=4, wait_seconds=0.1, elapsed_seconds=5, workers=2).line()
+        '41 clips/s, waits 2 %, workers idle 60 %: the model is the bottleneck'
+        """
+        if not self._fed:
+            return self.verdict
+        side, what = ("feed", " ".join(self._heaviest)) if self._feed_is_slower else ("model", "")
+        what = what or f"workers idle {_percent(self.idle_share)}"
+        rate = f"{self.clips_per_second:.3g}" if self.clips_per_second < 100 else f"{self.clips_per_second:.0f}"
+        return f"{rate} clips/s, waits {_percent(self.wait_share)}, {what}: the {side} is the bottleneck"
+
+    def since(self, before: "Stats") -> "Stats":
+        """Return what was done after `before`, which earlier stats of the same feed are.
+
+        >>> Stats(clips=9, elapsed_seconds=3.0).since(Stats(clips=5, elapsed_seconds=1.0)).clips_per_second
+        2.0
+        """
+        done: dict[str, Any] = {"workers": self.workers}
+        for name in (each.name for each in fields(Stats) if each.name != "workers"):
+            now, then = getattr(self, name), getattr(before, name)
+            done[name] = tuple(each for each in now if each not in then) if isinstance(now, tuple) else now - then
+        return Stats(**done)
 
     def as_dict(self) -> dict[str, object]:
         """Return every figure, for JSON."""
-        return {**asdict(self), "clips_per_second": self.clips_per_second, "verdict": self.verdict}
+        names = ("clips_per_second", "seconds_a_clip", "wait_share", "idle_share", "verdict")
+        return asdict(self) | {name: getattr(self, name) for name in names}
+
+    @property
+    def _fed(self) -> bool:
+        return bool(self.elapsed_seconds and sum(self.stages.values()))
+
+    @property
+    def _feed_is_slower(self) -> bool:
+        return self.wait_share > _NOTICEABLE_WAIT
+
+    @property
+    def _heaviest(self) -> tuple[str, str]:
+        """The stage that takes most of the workers' time, and its share of it."""
+        stage, seconds = max(self.stages.items(), key=lambda each: each[1])
+        return stage, _percent(seconds / sum(self.stages.values()))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 class Meter:

@@ -1,17 +1,29 @@
 """What a feed asks a model to learn: the task, the classes and their order, the labels as numbers."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import LabelError, SettingError, did_you_mean
+from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
 from cinefeed.feed.covariates import Covariate
 
 Task = Literal["regression", "binary", "multiclass", "clip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpec:
+    """One of several targets: its name, task, classes, and the scale of its labels, as in FeedSpec."""
+
+    name: str
+    task: Task
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +45,17 @@ class FeedSpec:
     target_scale: float = 1.0
     padded: bool = False  # True where `valid` tells frames from padding
     covariates: tuple[Covariate, ...] = ()
+    targets: tuple[TargetSpec, ...] = ()  # where there are several: all of them, the one that is balanced first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """A label column, read as a task: `values` (float32 or class numbers, int64), `names` for samplers and pictures."""
+    """A label column, read as a task: `values` are float32, or class numbers, int64; 0 where a label is missing."""
 
     task: Task
     classes: tuple[str, ...]
     values: NDArray[np.float32] | NDArray[np.int64]
+    known: NDArray[np.bool_] | None = None  # which rows have a label, where some may lack one
 
     @property
     def labels(self) -> NDArray[np.generic]:
@@ -50,12 +64,80 @@ class Targets:
             return self.values.astype(np.float64)
         return np.array(self.classes)[self.values]
 
+    def spec(self, name: str) -> TargetSpec:
+        """Return what a model has to know of it."""
+        values = self.values if self.known is None else self.values[self.known]
+        if self.task != "regression" or not np.isfinite(values).all():
+            return TargetSpec(name=name, task=self.task, classes=self.classes)
+        mean, scale = float(np.mean(values, dtype=np.float64)), float(np.std(values, dtype=np.float64))
+        return TargetSpec(name=name, task=self.task, mean=mean, scale=scale or 1.0)
+
     @classmethod
     def unknown(cls, count: int, *, task: Task, classes: tuple[str, ...]) -> "Targets":
         """Return targets for rows without labels: NaN, or class number -1."""
         if task in ("regression", "clip"):
             return cls(task=task, classes=(), values=np.full(count, np.nan, np.float32))
         return cls(task=task, classes=classes, values=np.full(count, -1, np.int64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The targets of a feed: the one that is balanced, and, of several, all by name."""
+
+    name: str  # "" where there is none
+    main: Targets
+    several: Mapping[str, Targets] = field(default_factory=dict)
+
+
+def read_labels(
+    table: Any,
+    *,
+    target: str | Sequence[str] | None,
+    task: Task | Mapping[str, Task] | None,
+    classes: Sequence[str] | Mapping[str, Sequence[str]] | None,
+) -> Labels:
+    """Read the label columns of a manifest's table; see Feed for the arguments.
+
+    Raises ColumnError for a name that is not there, LabelError for labels that do not serve, SettingError for a task
+    or classes of a target that is not among them.
+    """
+    several = () if target is None or isinstance(target, str) else tuple(target)
+    name = several[0] if several else target if isinstance(target, str) else ""
+    tasks: dict[str, Task | None] = dict(task) if isinstance(task, Mapping) else {name: task}
+    orders = {each: tuple(order) for each, order in classes.items()} if isinstance(classes, Mapping) else {}
+    if classes is not None and not isinstance(classes, Mapping):
+        orders = {name: tuple(classes)}
+    for each in {*tasks, *orders} - {name, *several}:
+        raise SettingError(f"task and classes name a target {each!r}; {did_you_mean(each, several or [name])}")
+    for each in several or [name]:
+        if each not in table.schema.names and each not in ("", "clip"):
+            raise ColumnError(f"there is no column {each!r}; {did_you_mean(each, table.schema.names)}")
+
+    def read(each: str, reader: Callable[..., Targets]) -> Targets:
+        column, ids = (table.column(one).combine_chunks() for one in (each, "id"))
+        return reader(column, name=each, ids=ids, task=tasks.get(each), classes=orders.get(each))
+
+    if not name:
+        main = Targets.unknown(table.num_rows, task=tasks.get(name) or "regression", classes=orders.get(name, ()))
+    elif name == "clip" and name not in table.schema.names:
+        main = Targets.unknown(table.num_rows, task="clip", classes=())
+    else:
+        main = read(name, read_targets)
+    return Labels(name=name, main=main, several={each: read(each, read_masked) for each in several})
+
+
+def read_masked(
+    column: pa.ChunkedArray, *, name: str, ids: pa.ChunkedArray, task: Task | None, classes: tuple[str, ...] | None
+) -> Targets:
+    """Read a label column in which some rows have none; see `read_targets`."""
+    known = np.asarray(pc.invert(pc.is_null(column, nan_is_null=True)))
+    rows = pa.array(np.flatnonzero(known))
+    if len(rows) == 0:
+        raise LabelError(f"no row has a {name!r} label; leave that target out")
+    found = read_targets(column.take(rows), name=name, ids=ids.take(rows), task=task, classes=classes)
+    values = np.zeros(len(known), found.values.dtype)
+    values[known] = found.values
+    return Targets(task=found.task, classes=found.classes, values=values, known=known)
 
 
 def read_targets(

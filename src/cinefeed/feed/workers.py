@@ -4,10 +4,10 @@ import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
+from cinefeed.cores import usable_cores
 from cinefeed.errors import SettingError
 from cinefeed.feed.clip import ClipMaker, Draw, Took
 from cinefeed.feed.slots import Slot
-from cinefeed.manifest.scan import usable_cores
 
 Backend = Literal["thread", "process"]
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from cinefeed.cores import usable_cores
 from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.files import scanned_at
@@ -210,11 +211,6 @@ def _probe_all(
                 batch = []
             progress(kept.num_rows + done, total)
     return pa.concat_tables([*tables, pa.Table.from_pylist(batch, schema)])
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]]:

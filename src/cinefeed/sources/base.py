@@ -124,7 +124,11 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a video file. Height and width are as shown, after `rotation`; `times.count` is its length."""
+    """What is known of a video file; `times.count` is its length.
+
+    Height and width are as shown: the stored frame is mirrored, its pixels are made square by enlarging one axis, and
+    it is turned upright, in this order (`cinefeed.sources.display`). Planes are as stored.
+    """
 
     height: int
     width: int

@@ -15,10 +15,8 @@ from cinefeed.sources.colour import Colour
 from cinefeed.sources.dicom_facts import (
     FACTS,
     RESCALE,
-    Places,
     aspect_of,
     heart_rate_of,
-    places_of,
     regions_of,
     rescale_of,
     shared_window,
@@ -26,15 +24,16 @@ from cinefeed.sources.dicom_facts import (
     times_of,
     window_of,
 )
-from cinefeed.sources.dicom_header import Header, syntax_name
+from cinefeed.sources.dicom_header import Header, Places, places_of, syntax_name
 from cinefeed.sources.dicom_pixels import DicomFile, Image, why
 from cinefeed.sources.dicom_planes import GEOMETRY, frames_of_part
 from cinefeed.sources.display import shown_size, stored_size
+from cinefeed.sources.index import Verify
+from cinefeed.sources.plain import percentile_window
 
 _PALETTE = [
     f"{colour}PaletteColorLookupTable{what}" for what in ("Descriptor", "Data") for colour in ("Red", "Green", "Blue")
 ]
-_SAMPLED_FRAMES, _SAMPLED_PIXELS = 32, 1 << 18  # of a clip, and of each frame, that percentiles are taken from
 _PLAIN = (1.0, 0.0)  # slope and intercept that change nothing
 
 Palette = tuple[int, NDArray[Any]]
@@ -123,11 +122,17 @@ class _Clip(NamedTuple):
 
 
 def probe_dicom(
-    path: Path, *, part: str | None = None, files: Sequence[str] = (), reading: Reading = DEFAULT_READING
+    path: Path,
+    *,
+    part: str | None = None,
+    files: Sequence[str] = (),
+    verify: Verify = "decode",
+    reading: Reading = DEFAULT_READING,
 ) -> Facts:
     """Return the facts of a DICOM file, of one plane of it, or of a folder of which `files` are the frames in order.
 
-    Compressed frames are all decoded, since only that shows whether they are whole; of others the file's size tells.
+    With verify="decode" compressed frames are all decoded, since only that shows whether they are whole; of others the
+    file's size tells.
 
     window="file":         the first that the file names; where frames name different ones, the medians of their bounds
                            serve all, so that a clip does not flicker. Where none is named, the whole range that the
@@ -139,28 +144,31 @@ def probe_dicom(
     """
     clip = _series(Path(path), files) if files else _file(Path(path), part)
     facts = _facts(clip, reading)
-    step = -(-facts.times.count // _SAMPLED_FRAMES) if reading.window == "percentiles" and facts.channels == 1 else 0
-    samples: list[NDArray[Any]] = []
+    percentiles = reading.window == "percentiles" and facts.channels == 1
     with DicomSource(path, part=part, facts=facts) as source:
-        for number in range(facts.times.count):
-            sampled = step > 0 and number % step == 0
-            if not (clip.compressed or sampled):
-                continue
-            try:
-                plane = source.planes([number]).frames[0][0]
-            except DecodeError as error:
-                if number == 0:
-                    raise
-                broken = f"breaks after {number} of {clip.promised} frames: {why(error)}"
-                facts = _facts(clip._replace(frames=clip.frames[:number], broken=broken), reading)
-                break
-            if sampled:
-                thin = int(np.ceil(np.sqrt(plane.size / _SAMPLED_PIXELS)))
-                samples.append(plane[::thin, ::thin].ravel())
-    if samples:
-        low, high = (float(value) for value in np.percentile(np.concatenate(samples), [1, 99]))
-        facts = replace(facts, window=(high, low) if clip.image.photometric == "MONOCHROME1" else (low, high))
-    return facts
+        if clip.compressed and (percentiles or verify == "decode"):
+            whole, reason = _decodable(source)
+            if whole < len(source):
+                broken = f"breaks after {whole} of {clip.promised} frames: {reason}"
+                source.facts = _facts(clip._replace(frames=clip.frames[:whole], broken=broken), reading)
+        if not percentiles:
+            return source.facts
+        window = percentile_window(source)
+        if window is not None and clip.image.photometric == "MONOCHROME1":
+            window = window[::-1]
+        return replace(source.facts, window=window)
+
+
+def _decodable(source: DicomSource) -> tuple[int, str]:
+    """Return how many frames decode before one that does not, and why that does not."""
+    for number in range(len(source)):
+        try:
+            source.planes([number])
+        except DecodeError as error:
+            if number == 0:
+                raise
+            return number, why(error)
+    return len(source), ""
 
 
 def _file(path: Path, part: str | None) -> _Clip:

@@ -1,7 +1,6 @@
 """What DICOM headers say of a clip's frames: when they were taken, how large pixels are, what is black and white.
 
-A clip is one file with all its frames or a file a frame; either way `places` of a frame are where its elements stand,
-the nearest first: its own functional groups and the shared ones (enhanced MR, CT, ultrasound), then the file itself.
+A clip is one file with all its frames or a file a frame; either way each frame has its `places` (see dicom_header).
 """
 
 from collections.abc import Sequence
@@ -13,11 +12,10 @@ import numpy as np
 
 from cinefeed.clips import Times
 from cinefeed.sources.base import Region
-from cinefeed.sources.dicom_header import Elements, Header
+from cinefeed.sources.dicom_header import GROUPS, Elements, Places, found_in
 from cinefeed.sources.display import square_or
 
-PER_FRAME, SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
-RESCALE = [PER_FRAME, SHARED, *"PixelValueTransformationSequence RescaleSlope RescaleIntercept".split()]
+RESCALE = [*GROUPS, *"PixelValueTransformationSequence RescaleSlope RescaleIntercept".split()]
 FACTS = [
     *RESCALE,
     *"""
@@ -35,23 +33,6 @@ FACTS = [
 _CENTIMETRES = 3
 _BY_FORMAT = {2: "m-mode"}
 _BY_DATA = {1: "2d", 2: "colour", 3: "pw", 4: "cw"}
-
-Places = list[Elements]
-
-
-def places_of(header: Header, number: int = 0) -> Places:
-    """Return where the elements of a frame stand, the nearest first."""
-    own = header.sequences.get(PER_FRAME, [])[number : number + 1]
-    return [*own, *header.sequences.get(SHARED, [])[:1], header]
-
-
-def found_in(places: Places, sequence: str, keyword: str) -> Elements:
-    """Return the nearest elements that have a keyword, in a sequence's item or in the file; empty where none has."""
-    for place in places:
-        for elements in (place.first(sequence), place):
-            if elements is not None and keyword in elements.values:
-                return elements
-    return Elements()
 
 
 def rescale_of(places: Places) -> tuple[float, float]:

@@ -25,6 +25,10 @@ _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT
 _LARGEST_VALUE, _DEEPEST, _LARGEST_INFLATED = 1 << 26, 32, 1 << 30
 
 
+# The functional groups of enhanced files: what each frame has of its own, and what all share.
+GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+
+
 class Pixels(NamedTuple):
     """Where the pixels lie in the file; `length` is None where they are cut into fragments."""
 
@@ -89,6 +93,9 @@ class Header(Elements):
         return self.text(keyword, codec=python_encoding.get(name, "latin-1"))
 
 
+Places = list[Elements]
+
+
 def read_header(file: BinaryIO, *, path: object, keywords: Iterable[str]) -> tuple[Header, BinaryIO]:
     """Return the header of a DICOM file, and the file that its pixels lie in (a deflated one is inflated).
 
@@ -128,6 +135,24 @@ def syntax_name(syntax: str) -> str:
 def has_preamble(start: bytes) -> bool:
     """Return whether the first 132 bytes of a file are those of DICOM."""
     return start[128:132] == b"DICM"
+
+
+def places_of(header: Header, number: int = 0) -> Places:
+    """Return where the elements of a frame stand, the nearest first.
+
+    Those are its own functional groups and the shared ones, in enhanced files, and then the file itself.
+    """
+    own, shared = (header.sequences.get(name, []) for name in GROUPS)
+    return [*own[number : number + 1], *shared[:1], header]
+
+
+def found_in(places: Places, sequence: str, keyword: str) -> Elements:
+    """Return the nearest elements that have a keyword, in a sequence's item or beside it; empty where none has."""
+    for place in places:
+        for elements in (place.first(sequence), place):
+            if elements is not None and keyword in elements.values:
+                return elements
+    return Elements()
 
 
 class _BrokenError(Exception):

@@ -29,6 +29,7 @@ _LARGEST_FRAME = 1 << 29  # bytes: a header that asks for more is broken, and wo
 _BROKEN = "cannot be decoded: "
 _ITEM = b"\xfe\xff\x00\xe0"
 _LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
 # The first that takes a frame; on 45 files all gave the same pixels. Left out are pylibjpeg for JPEG proper, where its
@@ -180,11 +181,14 @@ class DicomFile:
 
         syntax = UID(self.header.syntax)
         try:
+            if syntax == _JPEG_EXTENDED and self.image.bits_stored > 8:
+                raise NotImplementedError
             self._decoder = get_decoder(syntax)
         except NotImplementedError:
             name = syntax.name if syntax.name != str(syntax) else f"transfer syntax {syntax}"
             raise SourceError(
-                f"{self.path}: its pixels are {name}, which cannot be read; convert the file to another transfer syntax"
+                f"{self.path}: its pixels are {name} of {self.image.bits_stored} bits, which cannot be read; convert "
+                f"the file to another transfer syntax"
             ) from None
         if not self.compressed:
             return self._decoder

@@ -11,12 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cinefeed.errors import SourceError, did_you_mean
-from cinefeed.sources.dicom_facts import PER_FRAME, SHARED, Places, found_in, places_of
-from cinefeed.sources.dicom_header import Header
+from cinefeed.sources.dicom_header import GROUPS, Header, Places, found_in, places_of
 
 GEOMETRY = [
-    PER_FRAME,
-    SHARED,
+    *GROUPS,
     *"""
     PlaneOrientationSequence ImageOrientationPatient PlanePositionSequence ImagePositionPatient ImageType Rows Columns
     TriggerTime TemporalPositionIdentifier InstanceNumber CardiacSynchronizationSequence NominalCardiacTriggerDelayTime

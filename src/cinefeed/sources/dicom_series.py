@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.base import Found, Reading
-from cinefeed.sources.dicom_facts import places_of
-from cinefeed.sources.dicom_header import Header, has_preamble, read_header
+from cinefeed.sources.dicom_header import Header, has_preamble, places_of, read_header
 from cinefeed.sources.dicom_planes import GEOMETRY, Shot, Stack, shot_of, stacks_of
 
 Tags = Mapping[str, str | float | None]

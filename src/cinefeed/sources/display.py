@@ -7,6 +7,7 @@ height. No detail is lost that way, and the size as stored can be told from the 
 import math
 import struct
 from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -57,7 +58,7 @@ def stored_size(height: int, width: int, *, aspect: float, rotation: int) -> tup
     return (height, round(width / aspect)) if aspect >= 1 else (round(height * aspect), width)
 
 
-def upright(stored: NDArray[np.generic], colour: Colour, *, height: int, width: int) -> NDArray[np.generic]:
+def upright(stored: NDArray[Any], colour: Colour, *, height: int, width: int) -> NDArray[Any]:
     """Return a stored frame (height, width, channels) as shown, `height` x `width`."""
     rows, columns = (width, height) if colour.rotation % 180 else (height, width)
     if stored.shape[:2] != (rows, columns):  # one axis grows, so linear interpolation does not alias
@@ -72,10 +73,11 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     A display matrix that turns by another angle counts as the nearest quarter turn.
     """
     try:
-        matrix = next((bytes(item) for item in frame.side_data if item.type == Type.DISPLAYMATRIX), b"")
+        carried: Any = frame.side_data  # typed as a mapping of str, which it is not
     except ValueError:  # the frame carries side data of a kind that this PyAV has no name for
         return round(frame.rotation / 90) * 90 % 360, False
-    return _quarter_turn(matrix) if matrix else (0, False)
+    matrix = carried.get(Type.DISPLAYMATRIX)
+    return _quarter_turn(bytes(matrix)) if matrix is not None else (0, False)
 
 
 def _quarter_turn(matrix: bytes) -> tuple[int, bool]:

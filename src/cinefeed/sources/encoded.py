@@ -94,9 +94,7 @@ class EncodedSource:
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Return the frames of `indices`, as shown and converted, (n, height, width, channels)."""
         facts, planes = self.facts, self.planes(indices)
-        return planes_to_array(
-            planes, channels=self.channels, height=facts.height, width=facts.width, dtype=self.dtype
-        )
+        return planes_to_array(planes, channels=self.channels, height=facts.height, width=facts.width, dtype=self.dtype)
 
     def close(self) -> None:
         """Let go of the file; planes already handed over stay valid."""
@@ -223,7 +221,7 @@ class EncodedSource:
             for place, packet in enumerate(self._container.demux(self._stream)):
                 stamp = packet.pts
                 if not started:
-                    if packet.size and not (packet.is_keyframe and self._has_its_own_stamp(packet, place)):
+                    if not (packet.size and packet.is_keyframe and self._has_its_own_stamp(packet, place)):
                         continue
                     if stamp is not None and stamp > earliest:
                         return True
@@ -258,7 +256,7 @@ class EncodedSource:
         assert self.facts.ticks is not None
         # The remains of a frame can come first, and with the flag of a key frame; they begin with no start code.
         whole = place > 0 or memoryview(packet)[:4].tobytes().startswith((b"\0\0\1", b"\0\0\0\1"))
-        known = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames)
+        known = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames.astype(np.int64))
         return whole and known and packet.pos is not None  # FFmpeg gives no position to a frame whose stamp it made up
 
     def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import av
 import numpy as np
 from av.container import InputContainer
-from av.format import Flags
 from av.stream import Disposition
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ Verify = Literal["decode", "packets"]
 # FFmpeg decodes up to 20 frames of H.264 while it opens a file, to learn what the facts already say. Skipping that
 # took a `pocus` file from 2.3 to 0.4 ms; naming the container saves 0.06 ms of a `lips` file's 0.21.
 _NO_PROBING = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
+_NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _LOCAL = {"protocol_whitelist": "file"}  # a play list must not fetch anything
 
 
@@ -90,7 +90,7 @@ def video_stream(container: InputContainer, *, path: Path, number: int | None = 
     if not able or number is None:
         kinds = " and ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise SourceError(f"{path}: holds no video that can be decoded, only {kinds}")
-    known = ", ".join(f"{streams.index(each)} ({each.codec_context.name} {each.width} x {each.height})" for each in able)
+    known = ", ".join(f"{streams.index(each)} ({each.name} {each.width} x {each.height})" for each in able)
     raise SourceError(f"{path}: video stream {number} was asked for, these can be decoded: {known}")
 
 
@@ -128,7 +128,9 @@ def refuse_part(path: Path, part: str | None) -> None:
 
 
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen:
-    stamps, flags, first, reason = [], [], None, None
+    stamps: list[int | None] = []
+    flags: list[bool] = []
+    first, reason = None, None
     try:
         for packet in container.demux(stream):
             if packet.has_sidedata("encryption_info"):
@@ -147,7 +149,8 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen
 
 def _pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen:
     stamps: list[int | None] = []
-    flags, first, discarded = [], None, False
+    flags: list[bool] = []
+    first, discarded = None, False
     try:
         for packet in container.demux(stream):
             if packet.has_sidedata("encryption_info"):
@@ -208,7 +211,7 @@ def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: 
 
 def _makes_stamps_up(container: InputContainer) -> bool:
     """Return whether a file is a bare stream of frames, to which FFmpeg gives times, and other ones after a seek."""
-    return bool(container.format.flags & Flags.no_timestamps.value)
+    return bool(container.format.flags & _NO_STAMPS)
 
 
 def _times(stamps: Sequence[int | None], stream: av.VideoStream, rate_hz: float) -> tuple[Ticks | None, Times]:

@@ -143,8 +143,6 @@ def probe(
     kind = _kind_of(path / files[0]) if files and known_suffix(files[0]) not in IMAGE_SUFFIXES else _kind_of(path)
     if kind == "encoded":
         return probe_encoded(path, part=part, verify=verify, reading=reading)
-    if kind == "dicom":
-        return probe_dicom(path, part=part, files=tuple(files), reading=reading)
     return _KINDS[kind][1](path, part=part, files=tuple(files), verify=verify, reading=reading)
 
 

@@ -1,0 +1,71 @@
+"""How many cores this process may use: fewer than the machine has where it is pinned, or in a container with a quota."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_MOUNT = Path("/sys/fs/cgroup")
+
+
+def usable_cores(*, own_groups: Path = _OWN_GROUPS, mount: Path = _MOUNT) -> int:
+    """Return the number of cores that this process may use: its affinity, bounded by the quota of its cgroup.
+
+    A quota of 1.5 cores counts as 2, for one worker would leave half a core idle. At least 1.
+    """
+    pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(pinned, quota_cores(own_groups=own_groups, mount=mount))))
+
+
+def quota_cores(*, own_groups: Path = _OWN_GROUPS, mount: Path = _MOUNT) -> float:
+    """Return the processor time that the control groups of this process grant it, in cores; infinite without a quota.
+
+    Groups lie in each other, and each may have a quota, of which the least counts. Version 2 keeps it in `cpu.max`,
+    version 1 in `cpu.cfs_quota_us` and `cpu.cfs_period_us` (Linux: Documentation/admin-guide/cgroup-v2.rst and
+    Documentation/scheduler/sched-bwc.rst).
+    """
+    try:
+        lines = own_groups.read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux, or no /proc
+        return math.inf
+    quotas = [math.inf]
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            folders = [*_upwards(mount, group), *_upwards(mount / "unified", group)]
+            quotas += [_cores(_words(each / "cpu.max")) for each in folders]
+        elif "cpu" in controllers.split(","):
+            folders = [*_upwards(mount / controllers, group), *_upwards(mount / "cpu", group)]
+            quotas += [_cores(_words(each / "cpu.cfs_quota_us") + _words(each / "cpu.cfs_period_us")) for each in folders]
+    return min(quotas)
+
+
+def _upwards(top: Path, group: str) -> Iterator[Path]:
+    """Yield the folders of a group and of all around it.
+
+    Within a container the path may be the host's, which is not there: the mounted top then is the container's group.
+    """
+    path = PurePosixPath(group.strip().lstrip("/"))
+    if ".." not in path.parts:  # a group outside of this namespace
+        yield from (top / each for each in (path, *path.parents))
+    else:
+        yield top
+
+
+def _cores(words: list[str]) -> float:
+    """Return quota / period, both in microseconds; "max" and -1 stand for no bound.
+
+    >>> _cores(["150000", "100000"]), _cores(["max", "100000"]), _cores(["-1", "100000"]), _cores([])
+    (1.5, inf, inf, inf)
+    """
+    if len(words) != 2 or not all(word.isdigit() for word in words) or not int(words[1]):
+        return math.inf
+    return int(words[0]) / int(words[1])
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except OSError:  # the top of version 2 has no such file, nor has a group whose controller is off
+        return []

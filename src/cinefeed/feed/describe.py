@@ -1,0 +1,50 @@
+"""What a feed says of itself, and of a manifest that cannot be fed."""
+
+import numpy as np
+
+from cinefeed.balance import Plan
+from cinefeed.errors import SourceError, TableError
+from cinefeed.feed.targets import FeedSpec, Targets
+from cinefeed.manifest.table import Manifest
+
+_NAMED_CLASSES = 6  # of more, the first ones alone are named
+
+
+def describe_task(spec: FeedSpec, targets: Targets) -> str:
+    """Say in a few words what is learnt from what labels."""
+    if spec.task == "clip":
+        return "the clips as targets"
+    if not spec.target:
+        return "no target"
+    also = f" and {', '.join(each.name for each in spec.targets[1:])}" if spec.targets else ""
+    if spec.task == "regression":
+        return f"regression of {spec.target}{also} from {targets.values.min():g} to {targets.values.max():g}"
+    counts = np.bincount(targets.values, minlength=len(spec.classes))
+    named = [f"{name} {count}" for name, count in zip(spec.classes, counts, strict=True)]
+    more = [f"... {len(named)} classes in all"] if len(named) > _NAMED_CLASSES else []
+    return f"{spec.task} {spec.target}{also} ({', '.join(named[:_NAMED_CLASSES] + more)})"
+
+
+def describe_plan(plan: Plan) -> str:
+    """Say how much an epoch draws.
+
+    >>> rows = np.array([0, 1, 0])
+    >>> describe_plan(Plan(rows=rows, occurrence=np.array([0, 0, 1]), strata=rows))
+    '3 draws an epoch, of one sample at most 2'
+    """
+    return f"{len(plan.rows)} draws an epoch, of one sample at most {int(plan.occurrence.max(initial=-1)) + 1}"
+
+
+def check_rows(manifest: Manifest) -> None:
+    """Raise TableError where there are no rows, SourceError where files hold no frame."""
+    if len(manifest) == 0:
+        raise TableError("the manifest has no rows, so there is nothing to feed; look at the filters before it")
+    if "num_frames" in manifest.table.column_names:
+        frames = manifest.table["num_frames"].to_numpy()
+        empty = np.flatnonzero(frames == 0)
+        if len(empty):
+            first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in empty[:3])
+            raise SourceError(
+                f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
+                f"({first}{' ...' * (len(empty) > 3)}); leave them out with manifest.readable()"
+            )

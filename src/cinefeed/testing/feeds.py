@@ -1,0 +1,329 @@
+"""What every feed must keep, cinefeed's own and a user's."""
+
+import hashlib
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.balance import Natural
+from cinefeed.feed.batch import Batch
+from cinefeed.feed.feed import Feed
+from cinefeed.testing.sources import must
+
+Print = dict[str, bytes]  # of a batch: a digest of each of its arrays
+_END = 20  # batches checked at each end of a longer epoch
+_HELD = 4  # batches held at once, or 1 where memory= bounds them
+_TARGETS: dict[str, Any] = {"regression": np.float32, "binary": np.int64, "multiclass": np.int64}
+
+
+def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
+    """Check that a feed keeps its promises, else raise AssertionError that names the broken one.
+
+    plan:      each row as often as the sampler says, once with Natural; a batch holds the rows of its draws
+    arrays:    shapes and types are those of `feed.spec`; labels are the manifest's; weights and `valid` mark padding
+    identity:  a batch by its index equals that of an iteration, and one of the same epoch again, byte for byte
+    epochs:    finishing one leads to the next, breaking off does not
+    holding:   what you hold of a batch does not change while the epoch goes on
+    resuming:  after a state, which is JSON, exactly the batches follow that were missing
+
+    `make` makes the feed anew with some settings changed, as in `make=lambda **changes: Feed(manifest, ..., **changes)`
+    where `changes` come last. It adds that the bytes are the same for 0, 1 and 2 workers, threads and processes, with
+    and without prefetch, that another feed resumes from the state, and that two ranks give together what one gives.
+
+    The feed's current epoch is checked, of a long one 20 batches at each end, and then the feed stands where it stood.
+
+    >>> import cinefeed as cf
+    >>> manifest = cf.Manifest.from_arrays(np.zeros((5, 8, 16, 16), np.uint8), {"age": [31, 45, 60, 52, 47]})
+    >>> check_feed(cf.Feed(
+    ...     manifest, target="age", clip=cf.Clip(frames=4), frame=cf.Frame(height=16, width=16, channels=1),
+    ...     batch_size=2, workers=2))
+    """
+    stood, epoch = feed.state(), feed.epoch
+    count = len(feed)
+    _check_plan(feed, epoch)
+    ends = [range(count)] if count <= 2 * _END else [range(_END), range(count - _END, count)]
+    prints: dict[int, Print] = {}
+    for index in (each for stretch in ends for each in stretch):
+        batch = feed.batch(index, epoch=epoch)
+        _check_batch(feed, batch, index, epoch)
+        prints[index] = _print(batch)
+    _check_index(feed, prints, epoch=epoch, count=count)
+    for stretch in ends:
+        _check_iteration(feed, prints, stretch, epoch=epoch, count=count)
+        _check_holding(feed, prints, stretch, epoch=epoch)
+        for taken in sorted({1, len(stretch) // 2, len(stretch)} - {0}):
+            _check_resuming(feed, prints, stretch, epoch=epoch, count=count, taken=taken, make=make)
+    if make is not None:
+        _check_workers(make, prints, ends, epoch=epoch)
+        _check_ranks(make, epoch=epoch)
+    feed.restore(stood)
+
+
+def _check_plan(feed: Feed, epoch: int) -> None:
+    plan = feed.plan(epoch=epoch)
+    rows, total = plan.rows, len(feed.manifest)
+    for again in (
+        feed.plan(epoch=epoch),
+        feed.sampler.plan(feed.labels, seed=feed.seed, epoch=epoch, batch_size=feed.batch_size),
+    ):
+        must(np.array_equal(rows, again.rows), f"plan: asked again, epoch {epoch} has other rows")
+    must(len(rows) == len(plan.occurrence) == len(plan.strata), "plan: its arrays are of different lengths")
+    must(bool(len(rows)) and 0 <= rows.min() and rows.max() < total, f"plan: it has rows that none of the {total} is")
+    order = np.argsort(rows, kind="stable")
+    firsts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+    nth = np.arange(len(rows)) - np.repeat(firsts, np.diff(firsts, append=len(rows)))
+    must(np.array_equal(plan.occurrence[order], nth), "plan: `occurrence` does not count how often a row came before")
+    drawn = np.bincount(rows, minlength=total)
+    expected = np.ones(total) if isinstance(feed.sampler, Natural) else feed.sampler.expected_draws(feed.labels)
+    wrong = np.flatnonzero((drawn < np.floor(expected + 1e-9)) | (drawn > np.ceil(expected - 1e-9)))
+    told = "" if not len(wrong) else f"row {wrong[0]} is drawn {drawn[wrong[0]]} times, {expected[wrong[0]]:g} expected"
+    must(not told, f"plan: {told}")
+    full, rest = divmod(len(rows), feed.batch_size * feed.world_size)
+    batches = full + (rest > 0 and not feed.drop_last)
+    must(len(feed) == batches, f"plan: {len(rows)} draws are {batches} batches, len(feed) is {len(feed)}")
+
+
+def _check_batch(feed: Feed, batch: Batch, index: int, epoch: int) -> None:
+    """Check shapes, types, labels and padding of one batch, and that its rows are those of its draws."""
+    spec, name, size = feed.spec, f"batch {index}", len(batch.ids)
+    draws = feed.plan(epoch=epoch).rows
+    whole = (index + 1) * feed.batch_size * feed.world_size <= len(draws)
+    must(0 < size <= spec.batch_size, f"{name} has {size} rows, batch_size is {spec.batch_size}")
+    must(not whole or size == spec.batch_size, f"{name} has {size} rows, and is not the last")
+    expected: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "clips": (spec.dtype, spec.clip_shape),
+        "valid": (np.bool_, spec.clip_shape[:1]),
+        **{f"covariates[{each.name}]": (np.float32, (each.size,)) for each in spec.covariates},
+    }
+    for each in spec.targets or (spec,):
+        key = f"[{each.name}]" if hasattr(each, "name") else ""
+        wanted = (spec.dtype, spec.clip_shape) if each.task == "clip" else (_TARGETS[each.task], ())
+        expected |= {f"targets{key}": wanted, f"weights{key}": (np.float32, ())}
+    arrays = dict(_arrays(batch))
+    must(arrays.keys() - {"ids"} == expected.keys(), f"{name} holds {sorted(arrays)}, not {sorted(expected)} and ids")
+    for key, (dtype, shape) in expected.items():
+        found = arrays[key]
+        must(
+            found.dtype == dtype and found.shape == (size, *shape),
+            f"{name}: {key} are {found.dtype} {found.shape}, the spec says {np.dtype(dtype)} {(size, *shape)}",
+        )
+    real = batch.ids != ""
+    _check_padding(batch, arrays, real, name=name, padded=spec.padded)
+    must(feed.world_size > 1 or bool(real.all()), f"{name} has padding rows, and there are no other ranks")
+    for each in spec.targets or (spec,):
+        key = f"[{each.name}]" if hasattr(each, "name") else ""
+        counts = arrays[f"weights{key}"] > 0
+        targets = arrays[f"targets{key}"][counts]
+        sound = (targets >= 0) & (targets < len(each.classes)) if each.classes else np.isfinite(targets)
+        must(bool(sound.all()), f"{name}: targets{key} are no labels where weights are above 0")
+    if not feed.stats().skipped:  # else other rows stand in for those that cannot be read
+        _check_rows(feed, batch, draws, real, index=index, name=name)
+
+
+def _check_padding(batch: Batch, arrays: Mapping[str, NDArray[Any]], real: Any, *, name: str, padded: bool) -> None:
+    for key in [each for each in arrays if each.startswith("weights")]:
+        weights = arrays[key]
+        must(bool((np.isfinite(weights) & (weights >= 0)).all()), f"{name}: {key} are negative, or not finite")
+        must(not weights[~real].any(), f"{name}: {key} of a padding row are not 0")
+    must(not batch.valid[~real].any(), f"{name}: a padding row has valid frames")
+    must(bool(batch.valid[real].any(axis=1).all()), f"{name}: a row has no valid frame")
+    must(not batch.clips[~batch.valid].any(), f"{name}: frames that are not valid are not zeros")
+    must(padded or bool(batch.valid.all()), f"{name} has padding, spec.padded says that no batch has")
+
+
+def _check_rows(feed: Feed, batch: Batch, draws: Any, real: Any, *, index: int, name: str) -> None:
+    """Check that ids are those of the batch's draws, and labels those of the rows; one rank alone knows its places."""
+    globally = feed.batch_size * feed.world_size
+    rows = draws[index * globally : (index + 1) * globally]
+    numbers = {str(feed.manifest.column("id")[int(row)]): int(row) for row in rows}
+    strange = [str(each) for each in batch.ids[real] if str(each) not in numbers]
+    must(not strange, f"{name} holds {strange[:1]}, which is none of its draws in the plan")
+    found = np.array([numbers[str(each)] for each in batch.ids[real]], np.int64)
+    if feed.world_size == 1:
+        must(np.array_equal(found, rows), f"{name} does not hold the rows of the plan in their order")
+    spec, targets, labels = feed.spec, batch.targets, feed.labels[found]
+    if spec.target and spec.task != "clip" and not spec.targets:
+        told = np.array(spec.classes)[targets[real]] if spec.classes else targets[real]
+        must(np.array_equal(told, labels), f"{name}: targets are not the labels of its rows")
+
+
+def _check_index(feed: Feed, prints: dict[int, Print], *, epoch: int, count: int) -> None:
+    must(_print(feed.batch(-1, epoch=epoch)) == prints[count - 1], "batch(-1) is not the last batch")
+    for beyond in (count, -count - 1):
+        try:
+            feed.batch(beyond, epoch=epoch)
+        except IndexError:
+            continue
+        raise AssertionError(f"batch({beyond}) of {count} batches does not raise IndexError")
+
+
+def _check_iteration(feed: Feed, prints: dict[int, Print], stretch: range, *, epoch: int, count: int) -> None:
+    batches = _go(feed, epoch, stretch.start)
+    for index in stretch:
+        _must_match(next(batches, None), prints[index], f"iteration: batch {index} differs from batch({index})")
+        if index == stretch.start:
+            other = feed.batch(stretch[-1], epoch=epoch)
+            what = f"batch({stretch[-1]}) differs while the feed is iterated over"
+            _must_match(other, prints[stretch[-1]], what)
+            must(feed.epoch == epoch, f"the epoch is {feed.epoch} in the middle of epoch {epoch}")
+    if stretch.stop < count:
+        return
+    must(next(batches, None) is None, f"iteration: batches follow after the {count} of the epoch")
+    must(feed.epoch == epoch + 1, f"epochs: the epoch is {feed.epoch} after {epoch} was finished")
+    first = _print(feed.batch(0, epoch=epoch + 1))
+    batches = iter(feed)
+    _must_match(next(batches, None), first, f"epochs: epoch {epoch + 1} does not begin with its batch 0")
+    if len(feed) > 1:
+        del batches
+        must(feed.epoch == epoch + 1, "epochs: breaking off an iteration went on to the next epoch")
+        _must_match(next(iter(feed), None), first, "epochs: an epoch that was broken off does not begin anew")
+
+
+def _check_holding(feed: Feed, prints: dict[int, Print], stretch: range, *, epoch: int) -> None:
+    """Hold views of some batches, while the epoch goes on for the second time."""
+    held: deque[tuple[int, Print, dict[str, NDArray[Any]]]] = deque()
+    batches = _go(feed, epoch, stretch.start)
+    for index in stretch:
+        batch = next(batches, None)
+        _must_match(batch, prints[index], f"identity: batch {index} of epoch {epoch} differs the second time")
+        assert batch is not None
+        held.append((index, prints[index], {name: array[:] for name, array in _arrays(batch)}))
+        del batch
+        if len(held) > (_HELD if feed.memory is None else 1):
+            _must_keep(*held.popleft())
+    for each in held:
+        _must_keep(*each)
+
+
+def _check_resuming(
+    feed: Feed,
+    prints: dict[int, Print],
+    stretch: range,
+    *,
+    epoch: int,
+    count: int,
+    taken: int,
+    make: Callable[..., Feed] | None,
+) -> None:
+    batches = _go(feed, epoch, stretch.start)
+    for _ in range(taken):
+        next(batches)
+    state = feed.state()
+    del batches
+    try:
+        kept = json.loads(json.dumps(state))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"resuming: state() is no JSON: {error}") from error
+    must(kept == state, "resuming: state() differs after it was kept as JSON")
+    feed.set_epoch(epoch + 2)
+    other = feed if make is None else make()
+    other.restore(kept)
+    start = stretch.start + taken
+    what = f"resuming: after {start} of {count} batches, batch"
+    follows = iter(other)
+    for index in range(start, stretch.stop):
+        _must_match(next(follows, None), prints[index], f"{what} {index} does not follow")
+    if stretch.stop == count:
+        if start < count:
+            must(next(follows, None) is None, f"{what}es follow that were given before")
+            follows = iter(other)
+        first = other.batch(0, epoch=epoch + 1)
+        _must_match(next(follows, None), _print(first), f"{what} 0 of the next epoch does not follow")
+
+
+def _check_workers(make: Callable[..., Feed], prints: dict[int, Print], ends: Sequence[range], *, epoch: int) -> None:
+    settings: list[dict[str, Any]] = [
+        {"workers": 0},
+        {"workers": 1, "backend": "thread", "prefetch": 0},
+        {"workers": 2, "backend": "thread", "prefetch": 3},
+        {"workers": 1, "backend": "process", "prefetch": 3},
+        {"workers": 2, "backend": "process", "prefetch": 0},
+    ]
+    for changes in settings:
+        if changes.get("backend") == "process" and not hasattr(os, "memfd_create"):  # Linux alone has them
+            continue
+        feed, told = make(**changes), ", ".join(f"{name}={value!r}" for name, value in changes.items())
+        for stretch in ends:
+            batches = _go(feed, epoch, stretch.start)
+            for index in stretch:
+                _must_match(next(batches, None), prints[index], f"identity: batch {index} differs with {told}")
+            del batches
+        feed.set_epoch(epoch)  # its workers end
+
+
+def _check_ranks(make: Callable[..., Feed], *, epoch: int) -> None:
+    """Check that two ranks have the same number of rows, and give together the rows that one gives, each as it does."""
+    alone, ranks = make(rank=0, world_size=1), [make(rank=rank, world_size=2) for rank in (0, 1)]
+    for feed in (alone, *ranks):
+        feed.set_epoch(epoch)
+    lengths = [len(feed) for feed in ranks]
+    must(lengths[0] == lengths[1], f"ranks: one has {lengths[0]} batches, the other {lengths[1]}")
+    found: Counter[tuple[bytes, ...]] = Counter()
+    count = min(lengths[0], _END)
+    for index in range(count):
+        batches = [feed.batch(index, epoch=epoch) for feed in ranks]
+        sizes = [len(batch.ids) for batch in batches]
+        must(sizes[0] == sizes[1], f"ranks: batch {index} has {sizes[0]} rows on one, {sizes[1]} on the other")
+        for feed, batch in zip(ranks, batches, strict=True):
+            _check_batch(feed, batch, index, epoch)
+            found += _rows(batch)
+    expected: Counter[tuple[bytes, ...]] = Counter()
+    for index in range(min(2 * count, len(alone))):
+        expected += _rows(alone.batch(index, epoch=epoch))
+    missing, strange = (expected - found).total(), (found - expected).total()
+    must(not missing + strange, f"ranks: two lack {missing} rows that one has, and have {strange} that it has not")
+
+
+def _go(feed: Feed, epoch: int, index: int) -> Iterator[Batch]:
+    """Return an iteration of the feed that begins at a batch."""
+    feed.set_epoch(epoch)
+    if index:
+        feed.restore({**feed.state(), "draws": index * feed.batch_size * feed.world_size})
+    return iter(feed)
+
+
+def _arrays(batch: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield every array of a batch and its name, such as "clips" or "covariates[age]"."""
+    for each in fields(batch):
+        value = getattr(batch, each.name)
+        if isinstance(value, Mapping):
+            yield from ((f"{each.name}[{key}]", array) for key, array in value.items())
+        else:
+            yield each.name, value
+
+
+def _print(batch: Batch) -> Print:
+    return {name: _digest(array) for name, array in _arrays(batch)}
+
+
+def _digest(array: NDArray[Any]) -> bytes:
+    told = f"{array.dtype}{array.shape}".encode()
+    return hashlib.blake2b(told + np.ascontiguousarray(array).tobytes(), digest_size=16).digest()
+
+
+def _rows(batch: Batch) -> Counter[tuple[bytes, ...]]:
+    """Count the rows of a batch, all that it holds of each; padding is left out."""
+    arrays = [(name, array) for name, array in _arrays(batch) if name != "ids"]
+    return Counter(
+        (str(batch.ids[place]).encode(), *(_digest(array[place]) for _, array in arrays))
+        for place in np.flatnonzero(batch.ids != "")
+    )
+
+
+def _must_match(batch: Batch | None, expected: Print, message: str) -> None:
+    if batch is None:
+        raise AssertionError(f"{message}: there is none")
+    found = _print(batch)
+    differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    must(not differing, f"{message}: {', '.join(differing)}")
+
+
+def _must_keep(index: int, expected: Print, held: dict[str, NDArray[Any]]) -> None:
+    changed = [name for name, array in held.items() if _digest(array) != expected[name]]
+    must(not changed, f"holding: {', '.join(changed)} of batch {index} changed while it was held")

@@ -1,0 +1,92 @@
+import json
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def two_alike(videos):
+    """The folder of videos with pictures in them, of which two show the same."""
+    rng = np.random.default_rng(0)
+    for number, path in enumerate(sorted(videos.rglob("*.npy"))):
+        coarse = np.random.default_rng(max(number, 1)).integers(0, 200, (6, 6, 6), np.uint8)
+        frames = coarse.repeat(2, axis=1).repeat(2, axis=2)
+        np.save(path, frames + rng.integers(0, 4, frames.shape, np.uint8))
+    return videos
+
+
+def test_a_check_says_what_to_do_and_exits_with_1_where_something_is_wrong(cinefeed, two_alike, manifest, tmp_path):
+    out = tmp_path / "split.parquet"
+    assert cinefeed("split", manifest, "--out", out, "--no-group", "--seed", 1).code == 0
+    done = cinefeed("check", out, "--target", "kind", "--group", "patient", "--frames", 4)
+    assert done.code == 1, done.err
+    assert "What to do, worst first:" in done.out
+    assert "ERROR: " in done.out
+    assert "patient in more than one part" in done.out
+
+
+def test_json_holds_the_same(cinefeed, two_alike, manifest):
+    done = cinefeed("check", manifest, "--target", "kind", "--group", "patient", "--json")
+    assert done.code == 0, done.out
+    assert done.json["ok"]
+    assert [pair["kind"] for pair in done.json["pairs"]] == ["alike"]
+    assert done.json["warnings"] > 0
+    assert {"code", "severity", "advice", "rows"} <= done.json["findings"][0].keys()
+
+
+def test_strict_counts_warnings(cinefeed, two_alike, manifest):
+    words = ["check", manifest, "--target", "kind", "--group", "patient"]
+    assert cinefeed(*words).code == 0
+    assert cinefeed(*words, "--strict").code == 1
+
+
+def test_short_videos_and_rows_chosen(cinefeed, two_alike, manifest):
+    words = ["check", manifest, "--frames", 4, "--stride", 2, "--json"]
+    found = {each["code"]: each for each in cinefeed(*words).json["findings"]}
+    assert found["short_videos"]["count"] == 12
+    few = cinefeed(*words, "--where", "kind=a").json
+    assert few["rows"] == 6
+
+
+def test_a_page_is_written(cinefeed, two_alike, manifest, tmp_path):
+    page = tmp_path / "pages" / "check.html"
+    done = cinefeed("check", manifest, "--target", "kind", "--group", "patient", "--page", page, "--json")
+    assert (done.code, done.json["page"]) == (0, str(page))
+    assert "data:image/png" in page.read_text()
+    hidden = cinefeed("check", manifest, "--target", "kind", "--private", "--page", page)
+    assert hidden.code == 0
+    assert "data:image/png" not in page.read_text()
+
+
+def test_a_wrong_question_is_refused(cinefeed, manifest, videos, tmp_path):
+    for words, code, said in (
+        (["--target", "kimd"], 2, "did you mean 'kind'?"),
+        (["--group", "patent"], 2, "did you mean 'patient'?"),
+        (["--nuisance", "sight"], 2, "'sight'"),
+        (["--stride", 2], 2, "--frames"),
+        (["--frames", 0], 2, "frames"),
+        (["--where", "kind=c"], 1, "kind='c'"),
+    ):
+        done = cinefeed("check", manifest, *words)
+        assert (done.code, done.out) == (code, "")
+        assert said in done.err
+    table = tmp_path / "table.csv"
+    table.write_text("path\na.npy\n")
+    assert cinefeed("check", table).code == 1
+
+
+def test_a_manifest_that_was_not_scanned(cinefeed, manifest, tmp_path):
+    import pyarrow.parquet as pq
+
+    bare = tmp_path / "bare.parquet"
+    pq.write_table(pq.read_table(manifest).select(["path", "kind"]), bare)
+    done = cinefeed("check", bare)
+    assert done.code == 1
+    assert "cinefeed scan" in done.err
+
+
+def test_json_stays_json_where_something_is_wrong(cinefeed, two_alike, manifest, videos):
+    next(videos.rglob("*.npy")).unlink()
+    done = cinefeed("check", manifest, "--json")
+    assert done.code == 1
+    assert not json.loads(done.out)["ok"]
