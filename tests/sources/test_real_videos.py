@@ -10,6 +10,7 @@ import pytest
 
 from cinefeed import open_source, probe
 from cinefeed.rng import Stage, rng_for
+from cinefeed.sources.display import stored_size
 from cinefeed.sources.layout import layout_of, planes_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -122,9 +123,8 @@ def digest_of_the_first_row(planes) -> bytes:
 @pytest.mark.parametrize("row", FAST[::4], ids=names(FAST[::4]))
 def test_facts_agree_with_the_record(data, row):
     facts = probe(data / row["path"], verify="packets")
-    sideways = facts.rotation % 180 != 0
-    size = (facts.height, facts.width) if sideways else (facts.width, facts.height)
-    assert size == (int(row["width"]), int(row["height"]))
+    height, width = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
+    assert (width, height) == (int(row["width"]), int(row["height"]))
     assert (facts.codec, facts.pixel_format) == (row["codec"], row["pix_fmt"])
     assert facts.rotation == int(row["rotation"]) % 360
     assert facts.header_frames == int(row["frames_in_header"])
