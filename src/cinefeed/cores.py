@@ -1,4 +1,4 @@
-"""How many cores this process may use: fewer than the machine has where it is pinned, or in a container with a quota."""
+"""How many cores this process may use: fewer than the machine has where it is pinned, or has a quota of their time."""
 
 import math
 import os
@@ -37,7 +37,9 @@ def quota_cores(*, own_groups: Path = _OWN_GROUPS, mount: Path = _MOUNT) -> floa
             quotas += [_cores(_words(each / "cpu.max")) for each in folders]
         elif "cpu" in controllers.split(","):
             folders = [*_upwards(mount / controllers, group), *_upwards(mount / "cpu", group)]
-            quotas += [_cores(_words(each / "cpu.cfs_quota_us") + _words(each / "cpu.cfs_period_us")) for each in folders]
+            quotas += [
+                _cores(_words(each / "cpu.cfs_quota_us") + _words(each / "cpu.cfs_period_us")) for each in folders
+            ]
     return min(quotas)
 
 

@@ -30,8 +30,8 @@ _FOLDS = 5
 _FEWEST_GROUPS = 5  # with and without a class, or it is not asked for
 _MOST_CLASSES = 10  # the largest; each is told from all the others
 _LEAVES, _MOST_VALUES = 8, 32  # of a number; of a text, of which rarer values share a leaf
-# The share of deals that may reach the mark of a column. In `pocus` 0.8 % reach the score of the container. Of 300 other
-# deals of its labels, 1 to 3 % passed by any one column, and 15 % by one of 12: hence a warning. An error is what at
+# The share of deals that may reach the mark of a column. In `pocus` 0.8 % reach the score of the container. Of 300
+# other deals of its labels, 1 to 3 % passed by any one column, and 15 % by one of 12: hence a warning. An error is what at
 # most one deal reaches.
 _LUCK = 0.02
 _DEALS, _FEWEST_DEALS, _ENTRIES = 999, 99, 10_000_000

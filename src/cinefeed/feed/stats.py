@@ -77,8 +77,9 @@ class Stats:
         """
         if not self._fed:
             return self.verdict
-        side, what = ("feed", " ".join(self._heaviest)) if self._feed_is_slower else ("model", "")
-        what = what or f"workers idle {_percent(self.idle_share)}"
+        side, what = "model", f"workers idle {_percent(self.idle_share)}"
+        if self._feed_is_slower:
+            side, what = "feed", " ".join(self._heaviest)
         rate = f"{self.clips_per_second:.3g}" if self.clips_per_second < 100 else f"{self.clips_per_second:.0f}"
         return f"{rate} clips/s, waits {_percent(self.wait_share)}, {what}: the {side} is the bottleneck"
 

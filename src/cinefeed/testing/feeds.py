@@ -48,11 +48,7 @@ def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
     count = len(feed)
     _check_plan(feed, epoch)
     ends = [range(count)] if count <= 2 * _END else [range(_END), range(count - _END, count)]
-    prints: dict[int, Print] = {}
-    for index in (each for stretch in ends for each in stretch):
-        batch = feed.batch(index, epoch=epoch)
-        _check_batch(feed, batch, index, epoch)
-        prints[index] = _print(batch)
+    prints = {index: _check_batch(feed, index, epoch) for stretch in ends for index in stretch}
     _check_index(feed, prints, epoch=epoch, count=count)
     for stretch in ends:
         _check_iteration(feed, prints, stretch, epoch=epoch, count=count)
@@ -74,7 +70,7 @@ def _check_plan(feed: Feed, epoch: int) -> None:
     ):
         must(np.array_equal(rows, again.rows), f"plan: asked again, epoch {epoch} has other rows")
     must(len(rows) == len(plan.occurrence) == len(plan.strata), "plan: its arrays are of different lengths")
-    must(bool(len(rows)) and 0 <= rows.min() and rows.max() < total, f"plan: it has rows that none of the {total} is")
+    must(bool(len(rows)) and rows.min() >= 0 and rows.max() < total, f"plan: it has rows that none of the {total} is")
     order = np.argsort(rows, kind="stable")
     firsts = np.flatnonzero(np.diff(rows[order], prepend=-1))
     nth = np.arange(len(rows)) - np.repeat(firsts, np.diff(firsts, append=len(rows)))
@@ -87,11 +83,14 @@ def _check_plan(feed: Feed, epoch: int) -> None:
     full, rest = divmod(len(rows), feed.batch_size * feed.world_size)
     batches = full + (rest > 0 and not feed.drop_last)
     must(len(feed) == batches, f"plan: {len(rows)} draws are {batches} batches, len(feed) is {len(feed)}")
+    must(batches > 0, f"epoch {epoch} has no batch, so there is nothing to check; take a smaller batch_size")
 
 
-def _check_batch(feed: Feed, batch: Batch, index: int, epoch: int) -> None:
+def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
     """Check shapes, types, labels and padding of one batch, and that its rows are those of its draws."""
+    batch = feed.batch(index, epoch=epoch)
     spec, name, size = feed.spec, f"batch {index}", len(batch.ids)
+    targets = [(f"[{each.name}]", each.task, each.classes) for each in spec.targets] or [("", spec.task, spec.classes)]
     draws = feed.plan(epoch=epoch).rows
     whole = (index + 1) * feed.batch_size * feed.world_size <= len(draws)
     must(0 < size <= spec.batch_size, f"{name} has {size} rows, batch_size is {spec.batch_size}")
@@ -101,9 +100,8 @@ def _check_batch(feed: Feed, batch: Batch, index: int, epoch: int) -> None:
         "valid": (np.bool_, spec.clip_shape[:1]),
         **{f"covariates[{each.name}]": (np.float32, (each.size,)) for each in spec.covariates},
     }
-    for each in spec.targets or (spec,):
-        key = f"[{each.name}]" if hasattr(each, "name") else ""
-        wanted = (spec.dtype, spec.clip_shape) if each.task == "clip" else (_TARGETS[each.task], ())
+    for key, task, _ in targets:
+        wanted = (spec.dtype, spec.clip_shape) if task == "clip" else (_TARGETS[task], ())
         expected |= {f"targets{key}": wanted, f"weights{key}": (np.float32, ())}
     arrays = dict(_arrays(batch))
     must(arrays.keys() - {"ids"} == expected.keys(), f"{name} holds {sorted(arrays)}, not {sorted(expected)} and ids")
@@ -116,14 +114,13 @@ def _check_batch(feed: Feed, batch: Batch, index: int, epoch: int) -> None:
     real = batch.ids != ""
     _check_padding(batch, arrays, real, name=name, padded=spec.padded)
     must(feed.world_size > 1 or bool(real.all()), f"{name} has padding rows, and there are no other ranks")
-    for each in spec.targets or (spec,):
-        key = f"[{each.name}]" if hasattr(each, "name") else ""
-        counts = arrays[f"weights{key}"] > 0
-        targets = arrays[f"targets{key}"][counts]
-        sound = (targets >= 0) & (targets < len(each.classes)) if each.classes else np.isfinite(targets)
+    for key, _, classes in targets:
+        values = arrays[f"targets{key}"][arrays[f"weights{key}"] > 0]
+        sound = (values >= 0) & (values < len(classes)) if classes else np.isfinite(values)
         must(bool(sound.all()), f"{name}: targets{key} are no labels where weights are above 0")
     if not feed.stats().skipped:  # else other rows stand in for those that cannot be read
         _check_rows(feed, batch, draws, real, index=index, name=name)
+    return _print(batch)
 
 
 def _check_padding(batch: Batch, arrays: Mapping[str, NDArray[Any]], real: Any, *, name: str, padded: bool) -> None:
@@ -139,9 +136,9 @@ def _check_padding(batch: Batch, arrays: Mapping[str, NDArray[Any]], real: Any, 
 
 def _check_rows(feed: Feed, batch: Batch, draws: Any, real: Any, *, index: int, name: str) -> None:
     """Check that ids are those of the batch's draws, and labels those of the rows; one rank alone knows its places."""
-    globally = feed.batch_size * feed.world_size
+    globally, ids = feed.batch_size * feed.world_size, feed.manifest.column("id")
     rows = draws[index * globally : (index + 1) * globally]
-    numbers = {str(feed.manifest.column("id")[int(row)]): int(row) for row in rows}
+    numbers = {str(ids[int(row)]): int(row) for row in rows}
     strange = [str(each) for each in batch.ids[real] if str(each) not in numbers]
     must(not strange, f"{name} holds {strange[:1]}, which is none of its draws in the plan")
     found = np.array([numbers[str(each)] for each in batch.ids[real]], np.int64)
@@ -271,7 +268,7 @@ def _check_ranks(make: Callable[..., Feed], *, epoch: int) -> None:
         sizes = [len(batch.ids) for batch in batches]
         must(sizes[0] == sizes[1], f"ranks: batch {index} has {sizes[0]} rows on one, {sizes[1]} on the other")
         for feed, batch in zip(ranks, batches, strict=True):
-            _check_batch(feed, batch, index, epoch)
+            _check_batch(feed, index, epoch)
             found += _rows(batch)
     expected: Counter[tuple[bytes, ...]] = Counter()
     for index in range(min(2 * count, len(alone))):
