@@ -101,14 +101,14 @@ class FeedSettings:
     batch_size: int = 16
     seed: int = 0
     workers: int | Literal["auto"] = "auto"
-    backend: Backend = "thread"
-    prefetch: int = 2
+    backend: Backend | Literal["auto"] = "thread"
+    prefetch: int | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         _need(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         _need(self.seed >= 0, "seed", self.seed, "0 or more")
         _need(self.workers == "auto" or self.workers >= 0, "workers", self.workers, "0 or more, or 'auto'")
-        _need(self.prefetch >= 0, "prefetch", self.prefetch, "0 or more")
+        _need(self.prefetch == "auto" or self.prefetch >= 0, "prefetch", self.prefetch, "0 or more, or 'auto'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -330,3 +330,15 @@ def test_the_workers_end_with_the_feed(manifest):
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+def test_a_backend_by_trial_is_chosen_once_and_changes_no_byte(manifest, caplog):
+    caplog.set_level("INFO")
+    feed = make(manifest, backend="auto")
+    assert feed.choice is None and "by a trial" in feed.summary()
+    assert digest(feed) == digest(make(manifest))
+    chosen = feed.choice
+    assert chosen.backend in ("thread", "process") and "backend='auto' chose 2 " in caplog.text
+    list(feed)
+    assert feed.choice is chosen
+    assert {"thread": "2 threads", "process": "2 processes"}[chosen.backend] in feed.summary()

@@ -31,10 +31,10 @@ _FEWEST_GROUPS = 5  # with and without a class, or it is not asked for
 _MOST_CLASSES = 10  # the largest; each is told from all the others
 _LEAVES, _MOST_VALUES = 8, 32  # of a number; of a text, of which rarer values share a leaf
 # The share of deals that may reach the mark of a column. In `pocus` 0.8 % reach the score of the container. Of 300
-# other deals of its labels, 1 to 3 % passed by any one column, and 15 % by one of 12: hence a warning. An error is what at
-# most one deal reaches.
+# other deals of its labels, 1 to 3 % passed by any one column, and 15 % by one of 12: hence a warning. An error is
+# what at most one deal reaches.
 _LUCK = 0.02
-_DEALS, _FEWEST_DEALS, _ENTRIES = 999, 99, 10_000_000
+_DEALS, _FEWEST_DEALS, _ENTRIES = 999, 99, 4_000_000
 _MATTERS, _STRONG = 0.1, 0.4  # of the way from chance to certainty: worth a word; worse than a warning
 _FILE = ("container", "codec", "pixel_format", "height", "width", "rate_hz", "num_frames")
 
@@ -53,7 +53,7 @@ class _Question(NamedTuple):
     about: str
     unit: NDArray[np.int64]  # of each row
     folds: NDArray[np.int64]  # of each unit
-    answers: NDArray[np.float64]  # (1 + deals, units): the true ones first, then dealt anew
+    answers: NDArray[np.float64]  # of each unit
     spread: float  # of scores by luck, to compare classes of different size
     is_class: bool
 
@@ -70,10 +70,13 @@ def shortcut_findings(
     if not questions:
         return [], [], left_out
     columns = [each for each in _columns(manifest, looks, rows, nuisance, target) if np.ptp(each.leaves) > 0]
-    found = [(column, _judged(column, questions)) for column in columns]
+    if not columns:
+        return [], [], left_out
+    deals = max(_FEWEST_DEALS, min(_DEALS, _ENTRIES // max(len(each.answers) for each in questions)))
+    scores = np.stack([_dealt(columns, each, deals, place) for place, each in enumerate(questions)], axis=1)
+    found = [(column, _judged(column, questions, each)) for column, each in zip(columns, scores, strict=True)]
     found.sort(key=lambda each: (-each[1].share, each[1].name))
     telling = [(column, each) for column, each in found if each.tells]
-    deals = len(questions[0].answers) - 1
     return _said(telling, target, deals=deals, rows=len(rows)), [each for _, each in found], left_out
 
 
@@ -87,7 +90,7 @@ def _questions(label: Any, groups: NDArray[np.int64], target: str) -> tuple[list
         if count < 2 * _FOLDS or not np.isfinite(means).all() or np.ptp(means) == 0:
             return [], f"{target}: it takes {2 * _FOLDS} groups and finite numbers that differ"
         folds = assign_folds(groups=np.arange(count), folds=_FOLDS, seed=0)
-        return [_Question(target, groups, folds, _dealt(means - means.mean(), 0), 1.0, False)], ""
+        return [_Question(target, groups, folds, means - means.mean(), 1.0, False)], ""
     classes = encode(label)
     sizes = np.bincount(classes.codes, minlength=len(classes.values))
     order = np.argsort(-sizes, kind="stable").tolist()
@@ -95,28 +98,34 @@ def _questions(label: Any, groups: NDArray[np.int64], target: str) -> tuple[list
         order = [1]  # to tell the second from the first is to tell the first from the second
     found: list[_Question] = []
     few: list[str] = []
+    words = []
     for code in order:
+        if len(found) == _MOST_CLASSES:
+            words = [f"all but the {_MOST_CLASSES} largest of {counted(len(order), 'class')}"]
+            break
         mine = (classes.codes == code).astype(np.int64)
         units, unit = np.unique(groups * 2 + mine, return_inverse=True)
         independent = np.bincount(units % 2, minlength=2)
         if independent.min() < _FEWEST_GROUPS:
             few.append(str(classes.values[code]))
-        elif len(found) < _MOST_CLASSES:
+        else:
             folds = np.zeros(len(units), np.int64)
             folds[unit] = assign_folds(groups=groups, labels=mine, folds=_FOLDS, seed=0)
             spread = float(np.sqrt((0.25 / independent).sum())) / 2
-            answers = _dealt((units % 2).astype(np.float64), code)
+            answers = (units % 2).astype(np.float64)
             found.append(_Question(str(classes.values[code]), unit, folds, answers, spread, True))
-    words = [f"what has fewer than {_FEWEST_GROUPS} groups, or leaves fewer: {', '.join(few)}"] if few else []
-    if len(order) - len(few) > _MOST_CLASSES:
-        words.append(f"all but the {_MOST_CLASSES} largest of {counted(len(order), 'class')}")
+    if few:
+        words.append(f"what has fewer than {_FEWEST_GROUPS} groups, or leaves fewer: {', '.join(few)}")
     return found, "; ".join(words)
 
 
-def _dealt(answers: NDArray[np.float64], position: int) -> NDArray[np.float64]:
-    deals = max(_FEWEST_DEALS, min(_DEALS, _ENTRIES // len(answers)))
-    rng = rng_for(0, stage=Stage.BOOTSTRAP, position=position)
-    return np.vstack([answers, rng.permuted(np.tile(answers, (deals, 1)), axis=1)])
+def _dealt(columns: Sequence[_Column], question: _Question, deals: int, place: int) -> NDArray[np.float64]:
+    """Return the scores of all columns in units of luck, (columns, 1 + deals): the true answers first."""
+    chance = 0.5 if question.is_class else 0.0
+    rng = rng_for(0, stage=Stage.BOOTSTRAP, position=place)
+    dealt = rng.permuted(np.tile(question.answers, (deals, 1)), axis=1)
+    answers = np.vstack([question.answers, dealt])
+    return np.stack([(_scores(each.leaves, question, answers) - chance) / question.spread for each in columns])
 
 
 def _columns(
@@ -157,10 +166,9 @@ def _ranges(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.where(np.isnan(numbers), len(cuts) + 1, np.searchsorted(cuts, numbers, side="right")).astype(np.int64)
 
 
-def _judged(column: _Column, questions: Sequence[_Question]) -> Shortcut:
-    """Return how well a column answers the question that it answers best, against what luck does."""
+def _judged(column: _Column, questions: Sequence[_Question], scores: NDArray[np.float64]) -> Shortcut:
+    """Return how well a column answers the question that it answers best; scores are (questions, 1 + deals)."""
     chance = 0.5 if questions[0].is_class else 0.0
-    scores = np.stack([(_scores(column.leaves, each) - chance) / each.spread for each in questions])
     dealt = np.sort(scores[:, 1:].max(axis=0))  # the best of all questions, by luck
     mark = dealt[min(int(np.ceil((1 - _LUCK) * (len(dealt) + 1))), len(dealt)) - 1]
     best = int(np.argmax(scores[:, 0]))
@@ -176,9 +184,8 @@ def _judged(column: _Column, questions: Sequence[_Question]) -> Shortcut:
     )
 
 
-def _scores(leaves: NDArray[np.int64], question: _Question) -> NDArray[np.float64]:
-    """Return the score of the true answers and of each deal, every fold predicted from the others."""
-    answers = question.answers
+def _scores(leaves: NDArray[np.int64], question: _Question, answers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the score of each of `answers`, (deals, units), every fold predicted from the others."""
     shares = np.zeros((answers.shape[1], int(leaves.max()) + 1))  # of each unit's rows, by leaf
     np.add.at(shares, (question.unit, leaves), 1.0)
     shares /= shares.sum(axis=1, keepdims=True)

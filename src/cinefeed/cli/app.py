@@ -1,10 +1,12 @@
-"""The command's tree: `cinefeed scan | split | inspect | train | evaluate | predict | report | demo`."""
+"""The command's tree: scan, split, check, inspect, bench, train, evaluate, predict, report, demo."""
 
 from typing import Annotated
 
 import typer
 
 import cinefeed
+from cinefeed.cli.bench import bench
+from cinefeed.cli.check import check
 from cinefeed.cli.data import inspect, scan, split
 from cinefeed.cli.demo import demo
 from cinefeed.cli.learn import evaluate, predict, report, train
@@ -20,7 +22,7 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         callback=_root,
     )
-    for command in (scan, split, inspect, train, evaluate, predict, report, demo):
+    for command in (scan, split, check, inspect, bench, train, evaluate, predict, report, demo):
         app.command()(command)
     return app
 

@@ -1,6 +1,7 @@
 """Feed: a manifest in, batches out, in a fixed order, made on all cores."""
 
 import logging
+import os
 import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -15,7 +16,8 @@ from cinefeed.balance.strata import bin_strata
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.batch import Assembler, Batch, OnError
-from cinefeed.feed.clip import ClipMaker
+from cinefeed.feed.choose import Choice, choose_backend
+from cinefeed.feed.clip import ClipMaker, Draw
 from cinefeed.feed.covariates import Covariate, known_covariates, read_covariates, read_weights
 from cinefeed.feed.describe import check_rows, describe_plan, describe_task
 from cinefeed.feed.line import Line
@@ -32,6 +34,7 @@ from cinefeed.transforms.base import Transform, is_random
 from cinefeed.transforms.compose import Compose
 
 _log = logging.getLogger(__name__)
+_TRIED = 64  # clips, at most, by which the backend is chosen
 
 
 class Feed:
@@ -46,7 +49,8 @@ class Feed:
     task: "regression", "binary" or "multiclass"; by default numbers are a regression, text and booleans are classes.
     classes: names in the order of their numbers; sorted by default. The second of two is the positive one.
     workers: how many make clips; 0 makes them in the caller; "auto" is one a core.
-    backend: "thread", or "process", which scales where frames are small, and costs a second to start (Linux).
+    backend: "thread"; "process", which scales where frames are small, and costs a second to start (Linux); or "auto",
+    which tries both ways for a second at the first batch, and keeps what it chose in `choice`.
     timeout_seconds: a clip that a worker process takes longer for is an error; threads cannot be stopped.
     prefetch: batches made ahead of the one in use; at an epoch's end they are the next epoch's, so that it begins
     without a wait. The workers rest between epochs, and end with the feed.
@@ -85,8 +89,8 @@ class Feed:
         batch_size: int = 16,
         seed: int = 0,
         workers: int | Literal["auto"] = "auto",
-        backend: Backend = "thread",
-        prefetch: int = 2,
+        backend: Backend | Literal["auto"] = "thread",
+        prefetch: int | Literal["auto"] = "auto",
         drop_last: bool = False,
         timeout_seconds: float | None = None,
         rank: int | None = None,
@@ -97,14 +101,16 @@ class Feed:
         covariates: Sequence[str | Covariate] = (),
         weight: str | None = None,
     ) -> None:
+        prefetch = 2 if prefetch == "auto" else prefetch  # one waits while one is made, whatever their size
         if batch_size < 1 or prefetch < 0:
             raise SettingError(f"batch_size={batch_size} must be at least 1, prefetch={prefetch} at least 0")
         if on_error not in get_args(OnError):
             raise SettingError(f"on_error={on_error!r} is not a choice; {did_you_mean(on_error, get_args(OnError))}")
         if not 0 <= max_bad <= 1:
             raise SettingError(f"max_bad={max_bad!r} must be a share of the rows, from 0 to 1")
-        if backend not in get_args(Backend):
-            raise SettingError(f"backend={backend!r} is not a backend; {did_you_mean(str(backend), get_args(Backend))}")
+        if backend not in (*get_args(Backend), "auto"):
+            known = [*get_args(Backend), "auto"]
+            raise SettingError(f"backend={backend!r} is not a backend; {did_you_mean(str(backend), known)}")
         check_rows(manifest)
         self.manifest = manifest
         self.clip = clip
@@ -113,7 +119,7 @@ class Feed:
         self.batch_size = batch_size
         self.seed = seed
         self.backend = backend
-        self._backend = backend
+        self.choice: Choice | None = None if backend == "auto" else Choice(backend, "as it was asked for")
         self.prefetch = prefetch
         self.drop_last = drop_last
         self.timeout_seconds = timeout_seconds
@@ -162,7 +168,9 @@ class Feed:
         self._assembler = Assembler(
             plan_of=lambda epoch: self.plan(epoch=epoch),
             share=Share(batch_size, self.rank, self.world_size, drop_last),
-            slots=Slots(shape, dtype=self.spec.dtype, shared=backend == "process", limit=limit),
+            slots=Slots(
+                shape, dtype=self.spec.dtype, shared=backend != "thread" and hasattr(os, "memfd_create"), limit=limit
+            ),
             labels=labels,
             ids=self._ids,
             weights=np.full(len(manifest), target is not None, np.float32)
@@ -291,22 +299,26 @@ class Feed:
         )
 
     def _start_crew(self) -> Crew:
-        """Start the workers; settings that cannot be sent to processes are served by threads, and that is said."""
-        shape = (self.batch_size, *self.spec.clip_shape)
+        """Start the workers, of the kind asked for, or of the one that a short trial finds better."""
         if not self.workers:
             return InlineCrew(self._maker)
-        if self._backend == "process":
+        if self.choice is None:
+            rows = self.plan().rows[:_TRIED].tolist()
+            draws = [Draw(row, self._epoch, position) for position, row in enumerate(rows)]
+            self.choice = choose_backend(self._maker, draws, workers=self.workers)
+            _log.info("backend='auto' chose %s", self.choice.why)
+        if self.choice.backend == "process":
             try:
                 return ProcessCrew(
                     self._maker,
                     count=self.workers,
-                    shape=shape,
+                    shape=(self.batch_size, *self.spec.clip_shape),
                     deaths=self._deaths,
                     timeout_seconds=self.timeout_seconds,
                 )
             except UnfitError as error:
-                _log.warning("threads make the clips, for processes cannot: %s", error)
-                self._backend = "thread"
+                self.choice = Choice("thread", f"threads make the clips, for processes cannot: {error}")
+                _log.warning("%s", self.choice.why)
         return ThreadCrew(self._maker, count=self.workers)
 
     def evaluation(self, part: Manifest, *, labelled: bool = True) -> "Feed":
@@ -353,7 +365,8 @@ class Feed:
     def summary(self) -> str:
         """Say in one line what is fed, and what balancing makes of it."""
         drawn = f"{self.sampler}: {describe_plan(self.plan())}"
-        kind = "processes" if self._backend == "process" else "threads"
+        kinds = {"thread": "threads", "process": "processes", "auto": "threads or processes, by a trial"}
+        kind = kinds["auto" if self.choice is None else self.choice.backend]
         return (
             f"{len(self.manifest)} samples, {describe_task(self.spec, self._targets)}; {drawn}; {len(self)} batches of "
             f"{self.batch_size} x {self.spec.clip_shape} {self.spec.dtype}; {self.workers} {kind}"

@@ -24,8 +24,7 @@ _THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3})+$"
 
 
 def read_table(source: object) -> Any:
-    """Return a table of labels: a CSV or Parquet file, or anything with `__arrow_c_stream__` (pandas, Polars, pyarrow),
-    or columns by name.
+    """Return a table of labels: a CSV or Parquet file, a data frame (pandas, Polars, pyarrow), or columns by name.
 
     CSV may be UTF-8 or UTF-16, with a byte order mark, separated by `,` `;` tab or `|`, with decimal commas. A column
     becomes numbers only where nothing is lost by it: `007`, long digit strings and columns named id stay text.

@@ -184,9 +184,10 @@ class Manifest:
     ) -> Self:
         """Return a manifest of videos in memory: one array (samples, time, height, width[, channels]), or a list.
 
-        `labels` is a table with a row a video, in their order, or one value a video, which is called label; `axes` names another order, as in "NHWT", of which N is
-        the first. The arrays are not copied, and such a manifest cannot be written. Raises SourceError for a shape
-        that is no video, TableError where there are more or fewer labels than videos.
+        `labels` is a table with a row a video, in their order, or one value a video, which is called label; `axes`
+        names another order, as in "NHWT", of which N is the first. The arrays are not copied, and such a manifest
+        cannot be written. Raises SourceError for a shape that is no video, TableError where there are more or fewer
+        labels than videos.
 
         >>> import numpy as np
         >>> manifest = Manifest.from_arrays(np.zeros((3, 8, 16, 16), np.uint8), {"age": [31, 45, 60]})

@@ -53,7 +53,8 @@ class Ticks(NamedTuple):
 
     def of_frames(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the stamps of these frames alone, without listing those of a long video."""
-        return self.first + self.step * numbers if self.listed is None else self.listed[numbers]
+        # 64 bits: key frames are kept in 32, and stamps may lie beyond.
+        return self.first + self.step * numbers.astype(np.int64) if self.listed is None else self.listed[numbers]
 
     def times(self) -> Times:
         """Return the same in seconds: the time of frame n is the n-th of the sorted stamps."""

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import PixelType
 from cinefeed.errors import DecodeError, SourceError
-from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
+from cinefeed.sources.base import Facts, Planes, Ticks, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
 from cinefeed.sources.display import stored_size
 from cinefeed.sources.index import open_container, probe_encoded, refuse_part, video_stream
@@ -70,7 +70,7 @@ class EncodedSource:
         self._size = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
         self._layout: Layout = layout_of(self.facts.pixel_format)
         self._colour: Colour | None = None
-        self._skips = self.facts.codec in _SKIPPING
+        self._skips = self.facts.codec in _SKIPPING and _in_order(self.facts.ticks)
         self._back = 0  # how many key frames too late the seeks of this file land
         self._container: av.container.InputContainer | None = None
         self._reached: int | None = None  # the largest stamp sent to the decoder, where decoding can go on after it
@@ -205,7 +205,7 @@ class EncodedSource:
             earlier = _EARLIER * ticks.step if self.facts.container in _STAMPED_BY_PES else 0
             try:
                 self._container.seek(int(ticks.of_frames(self.facts.key_frames[key])) - earlier, stream=self._stream)
-            except av.FFmpegError:
+            except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
                 return False
         return self._send(wanted, found, skip=skip, started=at_start)
 
@@ -245,7 +245,7 @@ class EncodedSource:
                     # Every wanted frame has been sent: the decoder holds it back for reordering alone.
                     self._keep(codec.decode(None), wanted, found)
                     return False
-        except av.FFmpegError:
+        except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
             return False  # the next rung says whether the file is broken or this way through it
         return not started and self.facts.container in _STAMPED_BY_PES
 
@@ -281,10 +281,19 @@ class EncodedSource:
                 count += 1
                 if not missing:
                     return
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, IndexError) as error:
             reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
         asked = ", ".join(map(str, sorted(missing)[:8])) + (" ..." if len(missing) > 8 else "")
         raise DecodeError(
             f"{self.path}: asked for frames {asked}, {reason} after {count} of {len(self)} frames; "
             "the file has changed or is damaged: scan it again"
         )
+
+
+def _in_order(ticks: Ticks | None) -> bool:
+    """Say whether frames come out in the order of their stamps.
+
+    Where they do not (MPEG-4 in AVI with packed B-frames), a decoder that skips gives a frame the stamp of another:
+    in `Megamind.avi` a third of the frames, each asked for alone, were the one after.
+    """
+    return ticks is not None and (ticks.listed is None or bool((np.diff(ticks.listed) > 0).all()))

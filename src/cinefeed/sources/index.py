@@ -140,7 +140,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen
                 first = first or frame
                 stamps.append(frame.pts)
                 flags.append(bool(frame.key_frame))
-    except (av.FFmpegError, OSError) as broken:
+    except (av.FFmpegError, OSError, IndexError) as broken:  # IndexError: PyAV's, where a stream appears on the way
         reason = str(getattr(broken, "strerror", None) or broken)
     counted = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
@@ -161,7 +161,7 @@ def _pass_over_packets(container: InputContainer, stream: av.VideoStream) -> See
                 discarded |= packet.is_discard
             if first is None:
                 first = next(iter(packet.decode()), None)
-    except (av.FFmpegError, OSError):
+    except (av.FFmpegError, OSError, IndexError):
         return Seen(stamps, flags, first, None, True)
     known = [stamp for stamp in stamps if stamp is not None]
     reorders = stream.codec_context.reorder_depth > 0

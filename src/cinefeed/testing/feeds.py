@@ -50,6 +50,10 @@ def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
     ends = [range(count)] if count <= 2 * _END else [range(_END), range(count - _END, count)]
     prints = {index: _check_batch(feed, index, epoch) for stretch in ends for index in stretch}
     _check_index(feed, prints, epoch=epoch, count=count)
+    if make is not None:
+        made = make()
+        must(made is not feed, "make() gives the feed itself, not another")
+        _must_match(made.batch(0, epoch=epoch), prints[0], "make() makes another feed: batch 0 differs")
     for stretch in ends:
         _check_iteration(feed, prints, stretch, epoch=epoch, count=count)
         _check_holding(feed, prints, stretch, epoch=epoch)
@@ -75,15 +79,23 @@ def _check_plan(feed: Feed, epoch: int) -> None:
     firsts = np.flatnonzero(np.diff(rows[order], prepend=-1))
     nth = np.arange(len(rows)) - np.repeat(firsts, np.diff(firsts, append=len(rows)))
     must(np.array_equal(plan.occurrence[order], nth), "plan: `occurrence` does not count how often a row came before")
-    drawn = np.bincount(rows, minlength=total)
     expected = np.ones(total) if isinstance(feed.sampler, Natural) else feed.sampler.expected_draws(feed.labels)
-    wrong = np.flatnonzero((drawn < np.floor(expected + 1e-9)) | (drawn > np.ceil(expected - 1e-9)))
-    told = "" if not len(wrong) else f"row {wrong[0]} is drawn {drawn[wrong[0]]} times, {expected[wrong[0]]:g} expected"
-    must(not told, f"plan: {told}")
+    strata = feed.sampler.strata(feed.labels).numbers
+    must(np.array_equal(plan.strata, strata[rows]), "plan: `strata` do not belong to its rows")
+    _check_counts(np.bincount(rows, minlength=total), expected, "row")
+    _check_counts(np.bincount(strata[rows], minlength=strata.max() + 1), np.bincount(strata, expected), "stratum")
     full, rest = divmod(len(rows), feed.batch_size * feed.world_size)
     batches = full + (rest > 0 and not feed.drop_last)
     must(len(feed) == batches, f"plan: {len(rows)} draws are {batches} batches, len(feed) is {len(feed)}")
     must(batches > 0, f"epoch {epoch} has no batch, so there is nothing to check; take a smaller batch_size")
+
+
+def _check_counts(drawn: NDArray[Any], expected: NDArray[Any], what: str) -> None:
+    """Check that each is drawn as often as expected, rounded down or up."""
+    wrong = np.flatnonzero((drawn < np.floor(expected + 1e-6)) | (drawn > np.ceil(expected - 1e-6)))
+    if len(wrong):
+        first = wrong[0]
+        raise AssertionError(f"plan: {what} {first} is drawn {drawn[first]} times, {expected[first]:g} expected")
 
 
 def _check_batch(feed: Feed, index: int, epoch: int) -> Print:

@@ -1,0 +1,326 @@
+"""Moving batches out of workers, beside the peers; and what a second worker adds.
+
+Run: python -m benchmarks.feeding [--runs 5] [--seconds 1] [--only moving|scaling] [--data ../shared/data/pocus] [--json out.json]
+Peers that are not installed are named and left out (pip install torch keras spdl grain).
+
+moving   milliseconds a batch of 16 x 16 x 112 x 112 x 3, two workers, the consumer looking at one pixel a clip. All do
+         the same NumPy work, and that it arrived, in order, is checked. "touched": a worker writes one pixel a frame,
+         which costs nearly nothing, so that a batch's time is what moving it costs. "filled": it writes every byte, as
+         real work does; "the work alone" is then the floor: two threads that write into memory which is there, and
+         hand over nothing. Peers make their clips in fresh memory, for they have no other. Every run of a contestant
+         is a process of its own, turn by turn, so that none is slowed by another's threads.
+scaling  clips a second of a feed with one worker and with two, of both kinds, turn by turn.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import cinefeed as cf
+from cinefeed.feed.clip import ClipMaker, Draw, Took
+from cinefeed.feed.measure import measure_feed
+
+SHAPE = (16, 16, 112, 112, 3)
+BATCH, CLIP = SHAPE[0], SHAPE[1:]
+WORKERS = 2
+MARKS = 251  # a pixel shows its clip's number, modulo this
+ROWS = BATCH * MARKS  # of the feed's epoch: numbers go on as if it had no end
+WARM_BATCHES, LEAST_BATCHES = 8, 5
+COLUMNS = [(dtype, filled) for filled in (False, True) for dtype in ("uint8", "float32")]
+
+
+def write(out: np.ndarray, number: int, filled: bool) -> None:
+    """Do the work of a clip."""
+    (out if filled else out[:, 0, 0, 0])[...] = number % MARKS
+
+
+def fresh(number: int, dtype: str, filled: bool) -> np.ndarray:
+    """Return a clip in fresh memory."""
+    out = np.empty(CLIP, dtype)
+    write(out, number, filled)
+    return out
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Puts the work in the place of reading and transforming: here, and in each worker process that unpickles it."""
+
+    filled: bool
+
+    def sample(self, rng: np.random.Generator, info: object) -> dict[str, Any]:
+        """Draw nothing."""
+        return {}
+
+    def apply(self, frames: np.ndarray, parameters: object) -> np.ndarray:
+        """Change nothing."""
+        return frames
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return stand_in, (self.filled,)
+
+
+def stand_in(filled: bool) -> StandIn:
+    """Replace what makes clips in this process."""
+
+    def make(maker: ClipMaker, draw: Draw, out: np.ndarray, valid: np.ndarray) -> Took:
+        write(out, draw.position, filled)
+        valid[:] = True
+        return Took(0.0, 0.0, 0.0)
+
+    ClipMaker.make = make  # type: ignore[method-assign]
+    return StandIn(filled)
+
+
+def feed(dtype: str, filled: bool, backend: str) -> Iterator[Any]:
+    """Yield batches of cinefeed.Feed, all of it but the reading and the transforms."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "a.npy", np.zeros((CLIP[0], 8, 8), np.uint8))
+        table = pa.table({"id": [str(row) for row in range(ROWS)], "path": ["a.npy"] * ROWS})
+        source = cf.Feed(
+            cf.Manifest.from_table(table, root=folder),
+            target=None,
+            clip=cf.Clip(frames=CLIP[0]),
+            frame=cf.Frame(height=CLIP[1], width=CLIP[2], channels=CLIP[3], dtype=dtype),  # type: ignore[arg-type]
+            transforms=[stand_in(filled)],
+            batch_size=BATCH,
+            workers=WORKERS,
+            backend=backend,  # type: ignore[arg-type]
+        )
+        while True:
+            for batch in source:
+                yield batch.clips
+
+
+def alone(dtype: str, filled: bool) -> Iterator[Any]:
+    """Yield one batch again and again, written by two threads."""
+    out = np.empty(SHAPE, dtype)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for first in count(0, BATCH):
+
+            def half(part: int, first: int = first) -> None:
+                for place in range(part, BATCH, WORKERS):
+                    write(out[place], first + place, filled)
+
+            list(pool.map(half, range(WORKERS)))
+            yield out
+
+
+def torch_loader(dtype: str, filled: bool) -> Iterator[Any]:
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    class Clips(Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return 10**9
+
+        def __getitem__(self, number: int) -> torch.Tensor:
+            return torch.from_numpy(fresh(number, dtype, filled))
+
+    torch.set_num_threads(1)
+    yield from DataLoader(Clips(), batch_size=BATCH, num_workers=WORKERS)
+
+
+def keras_dataset(dtype: str, filled: bool) -> Iterator[Any]:
+    import os
+
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter  # what `fit` reads it with
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        num_batches = None  # without an end, for indices up to one would be made into a list
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray]:
+            return (np.stack([fresh(BATCH * index + place, dtype, filled) for place in range(BATCH)]),)
+
+    adapter = PyDatasetAdapter(Batches(workers=WORKERS, use_multiprocessing=True), shuffle=False)
+    yield from (batch[0] for batch in adapter.get_numpy_iterator())
+
+
+def spdl_pipeline(dtype: str, filled: bool, process: bool) -> Iterator[Any]:
+    from functools import partial
+
+    from spdl.pipeline import PipelineBuilder, SharedMemoryRingBuffer, run_pipeline_in_subprocess
+
+    work = partial(fresh, dtype=dtype, filled=filled)
+    builder = PipelineBuilder().add_source(range(10**9)).pipe(work, concurrency=WORKERS, output_order="input")
+    builder = builder.aggregate(BATCH).pipe(np.stack).add_sink(3)
+    if process:
+        arena = SharedMemoryRingBuffer(5 * int(np.prod(SHAPE)) * np.dtype(dtype).itemsize)
+        yield from run_pipeline_in_subprocess(builder.get_config(), num_threads=WORKERS, arena=arena)
+    else:
+        pipeline = builder.build(num_threads=WORKERS)
+        with pipeline.auto_stop():
+            yield from pipeline
+
+
+def grain_dataset(dtype: str, filled: bool, process: bool) -> Iterator[Any]:
+    from functools import partial
+
+    import grain
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()  # or its workers do not start
+    clips = grain.MapDataset.range(10**9).map(partial(fresh, dtype=dtype, filled=filled)).batch(BATCH)
+    threads = 0 if process else WORKERS
+    batches = clips.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    if process:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=WORKERS, per_worker_buffer_size=2))
+    yield from batches
+
+
+CONTESTANTS: dict[str, Callable[[str, bool], Iterator[Any]]] = {
+    "cinefeed, threads": lambda dtype, filled: feed(dtype, filled, "thread"),
+    "cinefeed, processes": lambda dtype, filled: feed(dtype, filled, "process"),
+    "torch DataLoader": torch_loader,
+    "Keras PyDataset, multiprocessing": keras_dataset,
+    "SPDL, threads": lambda dtype, filled: spdl_pipeline(dtype, filled, False),
+    "SPDL, threads of a process, arena": lambda dtype, filled: spdl_pipeline(dtype, filled, True),
+    "Grain, threads": lambda dtype, filled: grain_dataset(dtype, filled, False),
+    "Grain, processes": lambda dtype, filled: grain_dataset(dtype, filled, True),
+    "the work alone": alone,
+}
+
+
+def time_batches(batches: Iterator[Any], seconds: float, dtype: str) -> float:
+    """Return the milliseconds a batch, and see that each holds what it should."""
+    began = until = 0.0
+    for number, batch in enumerate(batches):
+        marks = np.asarray(batch[:, 0, 0, 0, 0])
+        expected = (BATCH * number + np.arange(BATCH)) % MARKS
+        if tuple(batch.shape) != SHAPE or marks.dtype != dtype or not np.array_equal(marks, expected):
+            raise SystemExit(f"batch {number} is wrong: {batch.shape} {marks.dtype} {marks}")
+        del batch
+        now = time.perf_counter()
+        if number == WARM_BATCHES:
+            began, until = now, now + seconds
+        elif number >= WARM_BATCHES + LEAST_BATCHES and now >= until:
+            return 1e3 * (now - began) / (number - WARM_BATCHES)
+    raise SystemExit("the batches ended")
+
+
+def one_run(name: str, seconds: float) -> None:
+    """Print the milliseconds of a contestant, one a column, or that it is missing."""
+    found: dict[str, Any] = {"ms": []}
+    for dtype, filled in COLUMNS:
+        try:
+            batches = CONTESTANTS[name](dtype, filled)
+            found["ms"].append(time_batches(batches, seconds, dtype))
+            batches.close()  # type: ignore[attr-defined]  # a generator
+        except ImportError as error:
+            found = {"missing": str(error)}
+            break
+    print("found " + json.dumps(found), flush=True)
+
+
+def moving(runs: int, seconds: float) -> dict[str, list[list[float]]]:
+    """Time all contestants in turn; print medians and how many times ours they are."""
+    times: dict[str, list[list[float]]] = {name: [] for name in CONTESTANTS}
+    for _ in range(runs):
+        for name in list(times):
+            code = f"import benchmarks.feeding as here; here.one_run({name!r}, {seconds})"
+            try:
+                done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+                line = next(line for line in done.stdout.splitlines() if line.startswith("found "))
+            except (subprocess.TimeoutExpired, StopIteration) as error:
+                said = str(error) or done.stderr.strip()[-500:]
+                print(f"{name} is left out, it failed: {said}", flush=True)
+                del times[name]
+                continue
+            found = json.loads(line.removeprefix("found "))
+            if "missing" in found:
+                print(f"{name} is left out: {found['missing']}", flush=True)
+                del times[name]
+            else:
+                times[name].append(found["ms"])
+    heads = [f"{dtype}, {'filled' if filled else 'touched'}" for dtype, filled in COLUMNS]
+    print(f"\nms a batch (from least to most; times ours by threads), {runs} runs\n{'':34}", end="")
+    print("".join(f"{head:>29}" for head in heads))
+    columns = {name: list(zip(*each, strict=True)) for name, each in times.items()}
+    ours = [statistics.median(column) for column in columns["cinefeed, threads"]]
+    for name, each in columns.items():
+        cells = (
+            f"{statistics.median(column):9.2f} ({min(column):.1f}-{max(column):.1f}; {statistics.median(column) / base:.1f} x)"
+            for column, base in zip(each, ours, strict=True)
+        )
+        print(f"{name:34}" + "".join(f"{cell:>29}" for cell in cells))
+    return times
+
+
+def scaling(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[float]]]:
+    """Print clips a second with one worker and with two, and the gain."""
+    found: dict[str, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        sets: dict[str, dict[str, Any]] = {}
+        if data.exists():
+            grey = cf.Frame(height=112, width=112, channels=1)
+            decode = {"clip": cf.Clip(frames=16, stride=2), "frame": grey}
+            sets[f"decoding, {data.name}"] = {"manifest": cf.Manifest.scan(data).readable(), **decode}
+        else:
+            print(f"\ndecoding is left out: {data} is not there; see --data")
+        rng = np.random.default_rng(0)
+        for name, shape in (("large", (32, *CLIP[1:])), ("cine", (25, 150, 150))):
+            (Path(folder) / name).mkdir()
+            for number in range(32):
+                np.save(Path(folder) / name / f"{number}.npy", rng.integers(0, 256, shape, np.uint8))
+        frame = cf.Frame(height=CLIP[1], width=CLIP[2], channels=CLIP[3])
+        sets["reading .npy, 112 x 112 x 3"] = {
+            "manifest": cf.Manifest.scan(Path(folder) / "large"),
+            "clip": cf.Clip(frames=CLIP[0]),
+            "frame": frame,
+        }
+        sets["transforms, the 2020 system's"] = {
+            "manifest": cf.Manifest.scan(Path(folder) / "cine"),
+            "clip": cf.Clip(frames=25),
+            "frame": cf.Frame(height=150, width=150, channels=1),
+            "transforms": [cf.Rotate(degrees=25), cf.Shift(pixels=15), cf.Normalize()],
+        }
+        ways = [(workers, backend) for backend in ("thread", "process") for workers in (1, 2)]
+        print(f"\nclips/s (gain over one), medians of {runs} runs\n{'':34}", end="")
+        print("".join(f"{f'{workers} {backend}':>18}" for workers, backend in ways))
+        for title, settings in sets.items():
+            rates: dict[str, list[float]] = {f"{workers} {backend}": [] for workers, backend in ways}
+            for _ in range(runs):
+                for workers, backend in ways:
+                    source = cf.Feed(target=None, batch_size=BATCH, workers=workers, backend=backend, **settings)
+                    rates[f"{workers} {backend}"].append(measure_feed(source, seconds=seconds).clips_per_second)
+            found[title] = rates
+            medians = {way: statistics.median(each) for way, each in rates.items()}
+            cells = (f"{rate:.1f} ({rate / medians[f'1 {way.split()[1]}']:.2f} x)" for way, rate in medians.items())
+            print(f"{title:34}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="that each measurement lasts")
+    parser.add_argument("--only", choices=("moving", "scaling"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/pocus"))
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    results: dict[str, Any] = {}
+    if given.only != "scaling":
+        results["moving_ms"] = {"columns": COLUMNS, "runs": moving(given.runs, given.seconds)}
+    if given.only != "moving":
+        results["scaling_clips_per_second"] = scaling(given.runs, given.seconds, given.data)
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

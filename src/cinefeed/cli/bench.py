@@ -1,0 +1,163 @@
+"""`cinefeed bench`: how fast a manifest is fed without a model, and how many workers of which kind do it best."""
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from cinefeed.cli.options import Flow, Json, with_flow
+from cinefeed.cli.show import emit, ticking
+from cinefeed.config import overlay, parse
+from cinefeed.cores import usable_cores
+from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.feed.feed import Feed
+from cinefeed.feed.measure import Measured, measure_grid
+from cinefeed.feed.workers import Backend
+from cinefeed.manifest.table import Manifest
+
+_KINDS: dict[str, Backend] = {"thread": "thread", "process": "process"}
+_PLURALS = {"thread": "threads", "process": "processes"}
+
+
+def _counting(command: Callable[..., None]) -> Callable[..., None]:
+    """Drop the one number that `Flow` has as --workers: here that option is a list."""
+    signature = inspect.signature(command)
+    parameters = [each for each in signature.parameters.values() if each.name != "workers"]
+
+    @wraps(command)
+    def called(**options: Any) -> None:
+        command(workers=None, **options)
+
+    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    return called
+
+
+@_counting
+@with_flow
+def bench(
+    flow: Flow,
+    counts: Annotated[
+        str | None, typer.Option("--workers", help="Numbers of workers, such as 0,1,2; by default 0,1 and one a core.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="thread, process, or both with a comma; by default what runs here.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="To measure each for, after a start that is not counted.")] = 5.0,
+    epochs: Annotated[int | None, typer.Option(help="Measure each for so many epochs instead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the feed without a model: clips a second, and where the time goes, for some numbers of workers.
+
+    Nothing needs to be said but the manifest; give --frame, --frames and transforms as you will train with them. With
+    a split, the training part is fed, as `train` does it.
+    """
+    from cinefeed.training.flow import build_feed, choose_rows, make_parts, usable_rows  # a room of the learning ones
+
+    workers, backends = worker_counts(counts), backend_names(backend)
+    table = flow.table()
+    is_split = bool(table.get("data", {}).get("split"))
+    above = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
+    table = overlay({"data": {"target": ""}, "frame": {"height": 112, "width": 112}}, overlay(table, above))
+    settings = parse(table)
+    rows, _ = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
+    part = make_parts(rows, settings).train if is_split else rows
+
+    def make(count: int, kind: Backend) -> Feed:
+        return build_feed(replace(settings, feed=replace(settings.feed, workers=count, backend=kind)), part)
+
+    with ticking("bench") as tick:
+        runs = measure_grid(make, workers=workers, backends=backends, seconds=seconds, epochs=epochs, progress=tick)
+    best = max(runs, key=lambda run: run.stats.clips_per_second)
+    frame = settings.frame
+    clip = [settings.clip.frames, frame.height, frame.width, frame.channels]
+    result = {
+        "rows": len(part),
+        "clip": clip,
+        "batch_size": settings.feed.batch_size,
+        "cores": usable_cores(),
+        "runs": [run.as_dict() for run in runs],
+        "best": {"workers": best.workers, "backend": best.backend},
+        "verdict": verdict(best),
+    }
+    size = " x ".join(map(str, clip))
+    head = f"{len(part)} samples, clips of {size} in batches of {settings.feed.batch_size}, {usable_cores()} cores"
+    emit(result, as_json=as_json, text="" if as_json else f"{head}\n{shown(runs)}\n{verdict(best)}")
+
+
+def worker_counts(text: str | None) -> list[int]:
+    """Return the numbers of workers that `--workers` names.
+
+    >>> worker_counts("2,0,1")
+    [2, 0, 1]
+    """
+    if text is None:
+        return sorted({0, 1, usable_cores()})
+    if not all(each.strip().isdigit() for each in text.split(",")):
+        raise SettingError(f"--workers {text!r} must be whole numbers with commas between them, such as 0,1,2")
+    return [int(each) for each in text.split(",")]
+
+
+def backend_names(text: str | None) -> list[Backend]:
+    """Return the backends that `--backend` names; by default threads, and processes where they run.
+
+    >>> backend_names("process,thread")
+    ['process', 'thread']
+    """
+    able = hasattr(os, "memfd_create")
+    names = [each.strip() for each in text.split(",")] if text is not None else list(_KINDS)[: 1 + able]
+    for name in names:
+        if name not in _KINDS:
+            raise SettingError(f"--backend {text!r}: {name!r} is not a backend; {did_you_mean(name, _KINDS)}")
+    if "process" in names and not able:
+        raise SettingError(f"--backend {text!r}: worker processes need Linux; measure threads alone")
+    return [_KINDS[name] for name in names]
+
+
+def verdict(best: Measured) -> str:
+    """Say in a line which setting was the fastest, and what it spends its time on."""
+    stats = best.stats
+    stage, seconds = max(stats.stages.items(), key=lambda each: each[1])
+    share = seconds / (sum(stats.stages.values()) or 1.0)
+    gain = "" if best.gain is None or best.workers == 1 else f", {best.gain:.1f} times one"
+    return (
+        f"fastest: {_who(best)} with {stats.clips_per_second:.4g} clips/s{gain}; {stage} takes {100 * share:.0f} % of "
+        f"the work, {'the caller' if not best.workers else 'workers'} idle {100 * stats.idle_share:.0f} %"
+    )
+
+
+def shown(runs: Sequence[Measured]) -> str:
+    """Return the table of all runs as text, in colour where it goes to a terminal."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    stages = list(dict.fromkeys(name for run in runs for name in run.stats.seconds_a_clip))
+    table = Table(box=SIMPLE, caption=f"{', '.join(stages)} in ms a clip")
+    table.add_column("workers", no_wrap=True)
+    for name in ("clips/s", "MB/s", *stages, "idle", "gain"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in runs:
+        spent = run.stats.seconds_a_clip
+        table.add_row(
+            _who(run),
+            f"{run.stats.clips_per_second:.1f}",
+            f"{run.megabytes_per_second:.1f}",
+            *(f"{1e3 * spent.get(stage, 0.0):.2f}" for stage in stages),
+            f"{100 * run.stats.idle_share:.0f} %",
+            "" if run.gain is None else f"{run.gain:.2f} x",
+        )
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines() if line.strip())
+
+
+def _who(run: Measured) -> str:
+    if not run.workers:
+        return "the caller"
+    return f"{run.workers} {run.backend if run.workers == 1 else _PLURALS[run.backend]}"
