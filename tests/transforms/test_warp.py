@@ -3,6 +3,7 @@ import pytest
 from scipy import ndimage
 
 from cinefeed.errors import SourceError
+from cinefeed.transforms import warp as module
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.warp import factors, resample
 
@@ -215,3 +216,21 @@ def test_factors(step, factor):
     assert factors(np.diag([step, step, 1.0]), height=999, width=999) == (factor, factor)
     turn = np.linalg.inv(Rotate(degrees=25).matrix({"degrees": 25.0}, height=9, width=9))
     assert factors(np.diag([step, step, 1.0]) @ turn, height=999, width=999) == (factor, factor)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_crop_by_whole_pixels_is_a_copy_that_equals_the_interpolation(dtype, channels, monkeypatch):
+    rng = np.random.default_rng(3)
+    frames = list((rng.random((4, 20, 31, channels)) * 255).astype(dtype))
+    for y, x, size in ((0, 0, (20, 31)), (3, 5, (10, 12)), (10, 19, (10, 12)), (-1, 0, (10, 12)), (11, 20, (10, 12))):
+        inverse = np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
+        copied, sampled = (np.empty((4, *size, channels), dtype) for _ in range(2))
+        resample(frames, inverse, out=copied, fill=7)
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "_whole_step", lambda inverse: None)
+            resample(frames, inverse, out=sampled, fill=7)
+        np.testing.assert_array_equal(copied, sampled)
+    assert module._whole_step(np.array([[1.0, 0, 0.5], [0, 1, 0], [0, 0, 1]])) is None
+    assert module._whole_step(np.array([[1.0001, 0, 0], [0, 1, 0], [0, 0, 1]])) is None
+    assert module._whole_step(np.array([[1.0, 0, 4], [0, 1, -2], [0, 0, 1]])) == (-2, 4)

@@ -62,6 +62,13 @@ def resample(
     height, width = shape[:2]
     channels = shape[2] if len(shape) == 3 else 1
     bottom, right = extent or (float(height), float(width))
+    corner = _whole_step(inverse)
+    if corner is not None and dtype == out.dtype:
+        y, x = corner
+        if min(y, x) >= 0 and y + out.shape[1] <= min(height, bottom) and x + out.shape[2] <= min(width, right):
+            for line, moved in zip(lines, out, strict=True):  # what blend would give, without a look at any weight
+                moved[:] = line[y : y + out.shape[1], x : x + out.shape[2]].reshape(moved.shape)
+            return
     down, across = factors(inverse, height=height, width=width)
     scaled = np.diag([1 / across, 1 / down, 1.0]) @ inverse
     top, rows = _needed(scaled[1], out.shape, -(-height // down))
@@ -77,6 +84,14 @@ def resample(
     limits = (bottom / down, right / across)
     blend(_lanes(sums), rows, scaled[:2], top, left, *limits, 1 / (down * across), float(fill), out.shape[2], target)
     _transpose(_as_pixels(target, len(lines), channels), out.reshape(len(lines), -1, channels))
+
+
+def _whole_step(inverse: Matrix) -> tuple[int, int] | None:
+    """Return by how many pixels a map moves down and across, where it does nothing else and these are whole."""
+    moved = np.rint(inverse[:2, 2])
+    if np.abs(inverse[:2] - np.column_stack([np.eye(2), moved])).max() > _TOLERANCE**1.5:  # over a thousand pixels, too
+        return None
+    return int(moved[1]), int(moved[0])
 
 
 def _is_one_block(lines: Sequence[NDArray[Any]], addresses: NDArray[np.intp]) -> bool:
