@@ -1,14 +1,15 @@
 """Moving batches out of workers, beside the peers; and what a second worker adds.
 
-Run: python -m benchmarks.feeding [--runs 5] [--seconds 1] [--only moving|scaling] [--data ../shared/data/pocus] [--json out.json]
+Run: python -m benchmarks.feeding [--runs 5] [--seconds 1] [--only moving] [--data ../shared/data/pocus] [--json a.json]
 Peers that are not installed are named and left out (pip install torch keras spdl grain).
 
 moving   milliseconds a batch of 16 x 16 x 112 x 112 x 3, two workers, the consumer looking at one pixel a clip. All do
          the same NumPy work, and that it arrived, in order, is checked. "touched": a worker writes one pixel a frame,
          which costs nearly nothing, so that a batch's time is what moving it costs. "filled": it writes every byte, as
          real work does; "the work alone" is then the floor: two threads that write into memory which is there, and
-         hand over nothing. Peers make their clips in fresh memory, for they have no other. Every run of a contestant
-         is a process of its own, turn by turn, so that none is slowed by another's threads.
+         hand over nothing. Peers make their clips in fresh memory, for they have no other; where it is only touched,
+         most of what they copy was never written, which is cheaper than real pixels, in their favour. Every run of a
+         contestant is a process of its own, turn by turn, so that none is slowed by another's threads.
 scaling  clips a second of a feed with one worker and with two, of both kinds, turn by turn.
 """
 
@@ -32,6 +33,7 @@ import pyarrow as pa
 import cinefeed as cf
 from cinefeed.feed.clip import ClipMaker, Draw, Took
 from cinefeed.feed.measure import measure_feed
+from cinefeed.feed.workers import Backend
 
 SHAPE = (16, 16, 112, 112, 3)
 BATCH, CLIP = SHAPE[0], SHAPE[1:]
@@ -80,7 +82,7 @@ def stand_in(filled: bool) -> StandIn:
         valid[:] = True
         return Took(0.0, 0.0, 0.0)
 
-    ClipMaker.make = make  # type: ignore[method-assign]
+    ClipMaker.make = make  # type: ignore[assignment,method-assign]
     return StandIn(filled)
 
 
@@ -156,7 +158,8 @@ def spdl_pipeline(dtype: str, filled: bool, process: bool) -> Iterator[Any]:
     from spdl.pipeline import PipelineBuilder, SharedMemoryRingBuffer, run_pipeline_in_subprocess
 
     work = partial(fresh, dtype=dtype, filled=filled)
-    builder = PipelineBuilder().add_source(range(10**9)).pipe(work, concurrency=WORKERS, output_order="input")
+    builder: Any = PipelineBuilder()
+    builder = builder.add_source(range(10**9)).pipe(work, concurrency=WORKERS, output_order="input")
     builder = builder.aggregate(BATCH).pipe(np.stack).add_sink(3)
     if process:
         arena = SharedMemoryRingBuffer(5 * int(np.prod(SHAPE)) * np.dtype(dtype).itemsize)
@@ -170,7 +173,7 @@ def spdl_pipeline(dtype: str, filled: bool, process: bool) -> Iterator[Any]:
 def grain_dataset(dtype: str, filled: bool, process: bool) -> Iterator[Any]:
     from functools import partial
 
-    import grain
+    import grain  # type: ignore[import-untyped]
     from absl import flags
 
     flags.FLAGS.mark_as_parsed()  # or its workers do not start
@@ -252,54 +255,57 @@ def moving(runs: int, seconds: float) -> dict[str, list[list[float]]]:
     columns = {name: list(zip(*each, strict=True)) for name, each in times.items()}
     ours = [statistics.median(column) for column in columns["cinefeed, threads"]]
     for name, each in columns.items():
-        cells = (
-            f"{statistics.median(column):9.2f} ({min(column):.1f}-{max(column):.1f}; {statistics.median(column) / base:.1f} x)"
-            for column, base in zip(each, ours, strict=True)
-        )
+        cells = []
+        for column, base in zip(each, ours, strict=True):
+            middle = statistics.median(column)
+            cells.append(f"{middle:9.2f} ({min(column):.1f}-{max(column):.1f}; {middle / base:.1f} x)")
         print(f"{name:34}" + "".join(f"{cell:>29}" for cell in cells))
     return times
+
+
+def scaled_feeds(folder: Path, data: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what is scaled: a name, and the settings of a feed."""
+    if data.exists():
+        grey = cf.Frame(height=112, width=112, channels=1)
+        manifest = cf.Manifest.scan(data).readable()
+        yield f"decoding, {data.name}", {"manifest": manifest, "clip": cf.Clip(frames=16, stride=2), "frame": grey}
+    else:
+        print(f"decoding is left out: {data} is not there; see --data")
+    rng = np.random.default_rng(0)
+    for name, shape in (("large", (32, *CLIP[1:])), ("cine", (25, 150, 150))):
+        (folder / name).mkdir()
+        for number in range(32):
+            np.save(folder / name / f"{number}.npy", rng.integers(0, 256, shape, np.uint8))
+    frame = cf.Frame(height=CLIP[1], width=CLIP[2], channels=CLIP[3])
+    manifest = cf.Manifest.scan(folder / "large")
+    yield "reading .npy, 112 x 112 x 3", {"manifest": manifest, "clip": cf.Clip(frames=CLIP[0]), "frame": frame}
+    yield (
+        "transforms of the 2020 system",
+        {
+            "manifest": cf.Manifest.scan(folder / "cine"),
+            "clip": cf.Clip(frames=25),
+            "frame": cf.Frame(height=150, width=150, channels=1),
+            "transforms": [cf.Rotate(degrees=25), cf.Shift(pixels=15), cf.Normalize()],
+        },
+    )
 
 
 def scaling(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[float]]]:
     """Print clips a second with one worker and with two, and the gain."""
     found: dict[str, dict[str, list[float]]] = {}
+    backends: tuple[Backend, ...] = ("thread", "process")
+    ways = {f"{workers} {backend}": (workers, backend) for backend in backends for workers in (1, 2)}
+    print(f"\nclips/s (gain over one), medians of {runs} runs\n{'':34}" + "".join(f"{way:>18}" for way in ways))
     with tempfile.TemporaryDirectory() as folder:
-        sets: dict[str, dict[str, Any]] = {}
-        if data.exists():
-            grey = cf.Frame(height=112, width=112, channels=1)
-            decode = {"clip": cf.Clip(frames=16, stride=2), "frame": grey}
-            sets[f"decoding, {data.name}"] = {"manifest": cf.Manifest.scan(data).readable(), **decode}
-        else:
-            print(f"\ndecoding is left out: {data} is not there; see --data")
-        rng = np.random.default_rng(0)
-        for name, shape in (("large", (32, *CLIP[1:])), ("cine", (25, 150, 150))):
-            (Path(folder) / name).mkdir()
-            for number in range(32):
-                np.save(Path(folder) / name / f"{number}.npy", rng.integers(0, 256, shape, np.uint8))
-        frame = cf.Frame(height=CLIP[1], width=CLIP[2], channels=CLIP[3])
-        sets["reading .npy, 112 x 112 x 3"] = {
-            "manifest": cf.Manifest.scan(Path(folder) / "large"),
-            "clip": cf.Clip(frames=CLIP[0]),
-            "frame": frame,
-        }
-        sets["transforms, the 2020 system's"] = {
-            "manifest": cf.Manifest.scan(Path(folder) / "cine"),
-            "clip": cf.Clip(frames=25),
-            "frame": cf.Frame(height=150, width=150, channels=1),
-            "transforms": [cf.Rotate(degrees=25), cf.Shift(pixels=15), cf.Normalize()],
-        }
-        ways = [(workers, backend) for backend in ("thread", "process") for workers in (1, 2)]
-        print(f"\nclips/s (gain over one), medians of {runs} runs\n{'':34}", end="")
-        print("".join(f"{f'{workers} {backend}':>18}" for workers, backend in ways))
-        for title, settings in sets.items():
-            rates: dict[str, list[float]] = {f"{workers} {backend}": [] for workers, backend in ways}
+        for title, settings in scaled_feeds(Path(folder), data):
+            rates: dict[str, list[float]] = {way: [] for way in ways}
             for _ in range(runs):
-                for workers, backend in ways:
+                for way, (workers, backend) in ways.items():
                     source = cf.Feed(target=None, batch_size=BATCH, workers=workers, backend=backend, **settings)
-                    rates[f"{workers} {backend}"].append(measure_feed(source, seconds=seconds).clips_per_second)
+                    rates[way].append(measure_feed(source, seconds=seconds).clips_per_second)
             found[title] = rates
             medians = {way: statistics.median(each) for way, each in rates.items()}
-            cells = (f"{rate:.1f} ({rate / medians[f'1 {way.split()[1]}']:.2f} x)" for way, rate in medians.items())
+            cells = (f"{rate:.1f} ({rate / medians['1' + way[1:]]:.2f} x)" for way, rate in medians.items())
             print(f"{title:34}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
     return found
 

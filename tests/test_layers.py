@@ -22,8 +22,12 @@ FOLDERS = {
     "balance": "strata order plan samplers".split(),
     "manifest": "columns files reading labels find progress scan rows summary table".split(),
     "transforms": "base temporal warp geometry intensity mixing compose".split(),
-    "feed": "stats state slots memory ranks clip wire child processes workers choose covariates targets describe batch line feed measure".split(),
-    "report": "style figures results data page".split(),
+    "check": "findings look files content alike groups duplicates labels mixed shortcuts run".split(),
+    "feed": (
+        "stats state slots memory ranks clip wire child processes "
+        "workers choose covariates targets describe batch line feed measure"
+    ).split(),
+    "report": "style figures results data page check".split(),
     "testing": "videos sources checks feeds".split(),
     "adapters": "ahead torch keras jax".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),

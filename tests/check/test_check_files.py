@@ -87,8 +87,16 @@ def test_videos_shorter_than_the_clip(tmp_path):
     assert "spans 11 frames, the video has 8" in found["short_videos"].remarks[0]
     found = codes(check_manifest(manifest, clip=Clip(frames=6, rate_hz=4), progress=False))
     assert [name["path"] for name in found["short_videos"].names] == ["v08.mp4", "v12.mp4"]
+    assert "no_rate" not in codes(check_manifest(manifest, clip=Clip(frames=6, rate_hz=4), progress=False))
     assert "short_videos" not in codes(check_manifest(manifest, clip=Clip(frames=8), progress=False))
     assert "short_videos" not in codes(check_manifest(manifest, progress=False))
+
+
+def test_arrays_have_no_rate(folder):
+    found = codes(check_manifest(scanned(folder), clip=Clip(frames=3, rate_hz=5), progress=False))
+    assert (found["no_rate"].count, found["no_rate"].severity) == (4, "warning")
+    assert "short_videos" not in found
+    assert "no_rate" not in codes(check_manifest(scanned(folder), clip=Clip(frames=3), progress=False))
 
 
 def test_the_broken_file_among_real_ones(data):

@@ -170,8 +170,8 @@ def _repeating(sets: list[list[int]], about: _About, code: str, what: str) -> li
                 "note" if alone else "warning",
                 f"{code}_of_one_group" if alone else code,
                 f"{counted(extra, 'video')} with {what}" if code == "alike" else f"{counted(extra, 'video')}, {what}",
-                detail=f"{counted(len(chosen), 'set')}, each "
-                + ("of one group. They count twice in training." if alone else _apart(about)),
+                detail=counted(len(chosen), "set")
+                + (", each of one group. They count twice in training." if alone else _apart(about)),
                 advice="keep one of each set" if alone else "keep one of each set, or give all of a set one group",
                 rows=rows,
                 remarks=about.remarks(chosen),
@@ -182,5 +182,5 @@ def _repeating(sets: list[list[int]], about: _About, code: str, what: str) -> li
 
 def _apart(about: _About) -> str:
     known = any(value is not None for value in about.groups)
-    tail = "in one part" if about.is_split else "which a split may put into two parts"
-    return f"of more than one group, {tail}: one patient may have two names." if known else f"{tail}."
+    names = ", each of more than one group: one patient may have two names" if known else ""
+    return f"{names}. " + ("All are in one part." if about.is_split else "A split may put them into two parts.")

@@ -91,7 +91,7 @@ def _broken(manifest: Manifest) -> list[Finding]:
             finding(
                 "error",
                 "broken_files",
-                f"{counted(len(cut), 'video')} break before their end",
+                f"{counted(len(cut), 'video')} broken before the end",
                 detail="Frames before the break are read, those after it are lost: clips are shorter than they seem.",
                 advice="get them again from where they came, or decide that the part before the break will do",
                 rows=cut,
@@ -134,7 +134,7 @@ def _headers(manifest: Manifest) -> list[Finding]:
         finding(
             "warning" if far.any() else "note",
             "header_counts",
-            f"{counted(len(rows), 'header')} count other frames than there are",
+            f"{counted(len(rows), 'header')} with another number of frames than there are",
             detail=f"They are off by at most {counted(int(off.max()), 'frame')}. cinefeed goes by the frames that it "
             f"decoded; tools that trust the header read past the end, or miss frames.",
             advice="nothing within cinefeed; where they differ by many, ask whether the files were cut",

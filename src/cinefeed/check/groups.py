@@ -43,7 +43,7 @@ def groups_of(manifest: Manifest, group: str | None) -> Groups | None:
         return None
     texts = [pc.binary_join_element_wise(name, manifest.column(name).cast(pa.string()), " ") for name in there]
     values = pc.coalesce(*texts) if len(there) > 1 else manifest.column(there[0]).cast(pa.string())
-    return Groups(" or ".join(there), values)
+    return Groups(", else ".join(there), values)
 
 
 def parts_of(manifest: Manifest) -> Any | None:
@@ -74,7 +74,7 @@ def group_findings(manifest: Manifest, *, group: str | None) -> list[Finding]:
                 "not_split",
                 "the manifest is not split yet",
                 detail="Whether groups or copies leak from one part into another can be told after the split alone.",
-                advice=f"split with --group {kinds[0].name.split()[0] if kinds else 'PATIENT'}, and check again",
+                advice=f"split with --group {kinds[0].name.split(',')[0] if kinds else 'PATIENT'}, and check again",
                 count=len(manifest),
             )
         )
@@ -108,7 +108,7 @@ def _across(groups: Groups, parts: Any) -> list[Finding]:
             f"{len(leaking):,} of {counted(len(group.values), 'value')} of {groups.name} in more than one part",
             detail="What a model learns of a patient in training helps it with that patient in the test, and with no "
             "other: results are too good.",
-            advice=f"split again with --group {groups.name.split()[0]}",
+            advice=f"split again with --group {groups.name.split(',')[0]}",
             rows=rows,
             remarks=[
                 f"{group.values[group.codes[row]]}: {parts[int(row)].as_py() or 'no part'}" for row in rows.tolist()

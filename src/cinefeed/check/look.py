@@ -24,7 +24,7 @@ FRAMES = 5
 _SMALL, _SIDE = 32, 12
 PRINT = FRAMES * _SIDE * _SIDE
 # Blur and the doubling were chosen on `pocus` and `lips`: of 2 to 6 pixels and factors 1 and 2 these set copies that
-# were encoded anew, resized or cropped by 2 % a side (at most 0.073 and 0.128) furthest apart from different videos
+# were encoded anew, resized or cropped by 2 % a side (at most 0.128 and 0.073) furthest apart from different videos
 # (0.18 for the nearest mouths of one speaker). Without blur taken off, all ultrasound sectors are alike.
 _BLUR, _MOTION = 4.0, 2.0
 _FLAT = 1.0  # grey levels of 255; the darkest clip of `pocus` has 9, black and constant frames have 0
@@ -45,6 +45,7 @@ class Looks:
     touched: dict[int, str] = field(default_factory=dict)  # row: written anew, of the same size
     unread: dict[int, str] = field(default_factory=dict)  # row: why its frames cannot be read, though they were probed
     short: dict[int, str] = field(default_factory=dict)  # row: what the clip asks for and the video has
+    timeless: dict[int, str] = field(default_factory=dict)  # row: nothing more; the clip asks for a rate, it has none
 
     @property
     def read(self) -> NDArray[np.bool_]:
@@ -79,7 +80,7 @@ def look_at_all(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     # Threads end in any order, findings name the first rows.
-    for found in (looks.missing, looks.changed, looks.touched, looks.unread, looks.short):
+    for found in (looks.missing, looks.changed, looks.touched, looks.unread, looks.short, looks.timeless):
         ordered = sorted(found.items())
         found.clear()
         found.update(ordered)
@@ -136,7 +137,9 @@ def _look(manifest: Manifest, row: int, looks: Looks, clip: Clip | None, known: 
         return
     start, end = manifest.window(row)
     looks.seconds[row] = _duration(facts.times, start, end)
-    if clip is not None:
+    if clip is not None and clip.rate_hz is not None and np.isnan(looks.seconds[row]):
+        looks.timeless[row] = ""
+    elif clip is not None:
         try:
             clip.select(facts.times, start_seconds=start, end_seconds=end)
         except ClipError as error:

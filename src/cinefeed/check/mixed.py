@@ -28,10 +28,23 @@ def mixed_findings(manifest: Manifest, looks: Looks, *, clip: Clip | None) -> li
 
 
 def _short(looks: Looks, clip: Clip | None, count: int) -> list[Finding]:
+    found = []
+    if looks.timeless:
+        found.append(
+            finding(
+                "warning",
+                "no_rate",
+                f"{counted(len(looks.timeless), 'video')} of {count:,} without times",
+                detail="Their files say no rate, so no clip can be cut from them by time.",
+                advice="choose frames by count, with --stride in place of --rate, or leave them out",
+                rows=looks.timeless,
+            )
+        )
     if clip is None or not looks.short:
-        return []
+        return found
     many = len(looks.short) > count // 2
     return [
+        *found,
         finding(
             "warning",
             "short_videos",
@@ -40,7 +53,7 @@ def _short(looks: Looks, clip: Clip | None, count: int) -> list[Finding]:
             advice="take fewer --frames or a smaller --stride" if many else "leave them out, or take fewer frames",
             rows=looks.short,
             remarks=list(looks.short.values()),
-        )
+        ),
     ]
 
 

@@ -1,6 +1,7 @@
 """A batch, from its draws to its arrays: memory leased, clips handed to workers, what cannot be read replaced."""
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ class Assembler:
         if took:
             read, decode, transform = (sum(stage) for stage in zip(*took, strict=True))
             meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform)
+        began = time.perf_counter()
         rows, clips = pending.rows, pending.slot.clips[: pending.size]
 
         def of_rows(values: NDArray[Any]) -> NDArray[Any]:
@@ -97,7 +99,7 @@ class Assembler:
             column[: len(rows)] = values[rows]
             return column
 
-        return Batch(
+        batch = Batch(
             clips=clips,
             targets={name: of_rows(each.values) for name, each in self.labels.several.items()}
             or (clips if self.labels.main.task == "clip" else of_rows(self.labels.main.values)),
@@ -110,6 +112,8 @@ class Assembler:
             valid=pending.slot.valid[: pending.size],
             covariates={name: of_rows(values) for name, values in self.covariates.items()},
         )
+        meter.add(assemble_seconds=time.perf_counter() - began)
+        return batch
 
     def _result(self, pending: Pending, place: int, crew: Crew) -> Took:
         """Return what a clip took, once one is made; rows that cannot be read are passed over, where that is wanted."""

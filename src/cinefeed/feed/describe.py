@@ -1,8 +1,10 @@
 """What a feed says of itself, and of a manifest that cannot be fed."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from cinefeed.balance import Plan
+from cinefeed.balance import BalancedClasses, Plan, Sampler
 from cinefeed.errors import SourceError, TableError
 from cinefeed.feed.targets import FeedSpec, Targets
 from cinefeed.manifest.table import Manifest
@@ -48,3 +50,12 @@ def check_rows(manifest: Manifest) -> None:
                 f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
                 f"({first}{' ...' * (len(empty) > 3)}); leave them out with manifest.readable()"
             )
+
+
+def positive_is_second(sampler: Sampler, classes: tuple[str, ...]) -> Sampler:
+    """Return the sampler with a single share given to the class that the feed numbers 1, not to the last by name."""
+    if isinstance(sampler, BalancedClasses) and isinstance(sampler.proportion, float) and len(classes) == 2:
+        return replace(
+            sampler, proportion=dict(zip(classes, (1 - sampler.proportion, sampler.proportion), strict=True))
+        )
+    return sampler

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.balance import BalancedClasses, Natural, Plan, Sampler
+from cinefeed.balance import Natural, Plan, Sampler
 from cinefeed.balance.strata import bin_strata
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, did_you_mean
@@ -19,7 +19,7 @@ from cinefeed.feed.batch import Assembler, Batch, OnError
 from cinefeed.feed.choose import Choice, choose_backend
 from cinefeed.feed.clip import ClipMaker, Draw
 from cinefeed.feed.covariates import Covariate, known_covariates, read_covariates, read_weights
-from cinefeed.feed.describe import check_rows, describe_plan, describe_task
+from cinefeed.feed.describe import check_rows, describe_plan, describe_task, positive_is_second
 from cinefeed.feed.line import Line
 from cinefeed.feed.memory import spend
 from cinefeed.feed.processes import ProcessCrew, UnfitError
@@ -133,7 +133,7 @@ class Feed:
         self.weight = weight
         labels = read_labels(table, target=target, task=task, classes=classes)
         self._targets = labels.main
-        self.sampler = _positive_is_second(sampler or Natural(), self._targets.classes)
+        self.sampler = positive_is_second(sampler or Natural(), self._targets.classes)
         compose = Compose(self.transforms, frame=frame)
         main = labels.main.spec(labels.name)
         self.spec = FeedSpec(
@@ -302,6 +302,8 @@ class Feed:
         """Start the workers, of the kind asked for, or of the one that a short trial finds better."""
         if not self.workers:
             return InlineCrew(self._maker)
+        if self.choice is None and self.timeout_seconds is not None and hasattr(os, "memfd_create"):
+            self.choice = Choice("process", "processes alone can be stopped after timeout_seconds")
         if self.choice is None:
             rows = self.plan().rows[:_TRIED].tolist()
             draws = [Draw(row, self._epoch, position) for position, row in enumerate(rows)]
@@ -405,12 +407,3 @@ class Feed:
         if self._handed and self._handed == len(self):  # after the last batch is before the first of the next epoch
             epoch, draws = epoch + 1, 0
         return State(epoch=epoch, draws=draws, seed=self.seed, manifest=self.manifest.fingerprint, settings=settings)
-
-
-def _positive_is_second(sampler: Sampler, classes: tuple[str, ...]) -> Sampler:
-    """Return the sampler with a single share given to the class that the feed numbers 1, not to the last by name."""
-    if isinstance(sampler, BalancedClasses) and isinstance(sampler.proportion, float) and len(classes) == 2:
-        return replace(
-            sampler, proportion=dict(zip(classes, (1 - sampler.proportion, sampler.proportion), strict=True))
-        )
-    return sampler
