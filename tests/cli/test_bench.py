@@ -50,7 +50,7 @@ def test_a_table_for_people(cinefeed, manifest):
     done = cinefeed("bench", manifest, *SMALL, "--workers", "0,2", "--backend", "thread", "--seconds", 0.1)
     assert done.code == 0, done.err
     lines = [line.split() for line in done.out.splitlines()]
-    assert ["workers", "clips/s", "MB/s", "read", "decode", "transform", "idle", "gain"] in lines
+    assert ["workers", "clips/s", "MB/s", "read", "decode", "transform", "assemble", "idle", "gain"] in lines
     assert done.out.startswith("12 samples, clips of 3 x 16 x 16 x 1 in batches of 4, ")
     assert any(line[:2] == ["the", "caller"] for line in lines)
     assert any(line[:2] == ["2", "threads"] for line in lines)

@@ -137,7 +137,7 @@ def shown(runs: Sequence[Measured]) -> str:
     from rich.table import Table
 
     stages = list(dict.fromkeys(name for run in runs for name in run.stats.seconds_a_clip))
-    table = Table(box=SIMPLE, caption=f"{', '.join(stages)} in ms a clip")
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), caption=f"{', '.join(stages)} in ms a clip")
     table.add_column("workers", no_wrap=True)
     for name in ("clips/s", "MB/s", *stages, "idle", "gain"):
         table.add_column(name, justify="right", no_wrap=True)
