@@ -519,7 +519,11 @@ def test_ranks_that_are_no_parts_of_the_whole_are_found(manifest):
         (Shorter, "ranks: batch 0 has 2 rows on one, 1 on the other"),
     ):
         settings = {"workers": 0, "backend": "thread"}
-        finds(make(manifest, kind), message, make=lambda kind=kind, **new: make(manifest, kind, **{**new, **settings}))
+        finds(
+            make(manifest, kind),
+            message,
+            make=lambda kind=kind, settings=settings, **new: make(manifest, kind, **{**new, **settings}),
+        )
 
 
 def test_a_feed_that_make_makes_otherwise_is_found(manifest):
