@@ -66,8 +66,7 @@ def items(loader, count=2):
 
 def as_items(feed, count=2):
     """Return what `items` should give of each adapter of a feed with padded clips."""
-    batches = ([batch for batch in feed] for _ in range(count))
     return [
-        [digest({"clips": each.clips, "valid": each.valid}, each.targets, each.weights) for each in epoch]
-        for epoch in batches
+        [digest({"clips": each.clips, "valid": each.valid}, each.targets, each.weights) for each in feed]
+        for _ in range(count)
     ]

@@ -1,0 +1,137 @@
+"""A Lightning Trainer resumes in mid-epoch: its checkpoint carries the state of the loader."""
+
+import numpy as np
+import pytest
+import torch
+
+import cinefeed as cf
+from cinefeed.adapters.torch import FeedLoader
+
+pl = pytest.importorskip("pytorch_lightning", reason="Lightning is not installed: pip install pytorch-lightning")
+# Lightning 2.6 with torch 2.13: raised by every Trainer, nothing a user can act on
+pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
+
+
+def make(manifest, **changes):
+    settings = {
+        "target": "age",
+        "clip": cf.Clip(frames=4),
+        "frame": cf.Frame(height=16, width=16, channels=1),
+        "transforms": [cf.Rotate(degrees=20), cf.Normalize(mode="range", low=0, high=255)],
+        "batch_size": 4,
+        "seed": 7,
+        "workers": 2,
+    }
+    return cf.Feed(manifest, **{**settings, **changes})
+
+
+class Ended(Exception):
+    """The program ends here."""
+
+
+class Model(pl.LightningModule):
+    """Notes the clips and targets of every step; writes a checkpoint, or fails, after some of them."""
+
+    def __init__(self, *, save_after=None, path=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(4 * 16 * 16, 1)
+        self.seen = []
+        self.save_after, self.path = save_after, path
+
+    def training_step(self, item, index):
+        inputs, targets, weights = item
+        self.seen.append((inputs["clips"].clone(), targets.clone()))
+        error = self.layer(inputs["clips"].flatten(1))[:, 0] - targets
+        return (weights * error**2).mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-6, momentum=0.9)
+
+    def on_train_batch_end(self, outputs, item, index):
+        if len(self.seen) == self.save_after:
+            self.trainer.save_checkpoint(self.path)
+            raise Ended
+
+
+def trainer(epochs=3):
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def fit(manifest, *, epochs=3, save_after=None, path=None, resume=None, loader=FeedLoader, **changes):
+    """Train, and return the model; what was seen is in it."""
+    model = Model(save_after=save_after, path=path)
+    try:
+        trainer(epochs).fit(model, loader(make(manifest, **changes)), ckpt_path=resume)
+    except Ended:
+        assert len(model.seen) == save_after
+    return model
+
+
+def batches_of(manifest, epochs):
+    """Return the clips and targets of whole epochs, from the feed itself."""
+    feed = make(manifest, workers=0)
+    return [(batch.clips.copy(), batch.targets.copy()) for _ in range(epochs) for batch in feed]
+
+
+def same(found, expected):
+    pairs = zip(found, expected, strict=False)
+    return len(found) == len(expected) and all(
+        np.array_equal(one, other) for pair in pairs for one, other in zip(*pair, strict=True)
+    )
+
+
+def test_one_epoch_is_the_feeds(manifest):
+    model = fit(manifest, epochs=1)
+    assert same(model.seen, batches_of(manifest, 1)) and not same(model.seen[::-1], batches_of(manifest, 1))
+
+
+def test_the_epochs_are_the_feeds(manifest):
+    assert same(fit(manifest).seen, batches_of(manifest, 3))
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_a_trainer_resumes_in_mid_epoch(manifest, tmp_path, taken):
+    """Of three batches an epoch; the weights of the model are those of a training that was never interrupted."""
+    whole = fit(manifest, epochs=1)
+    first = fit(manifest, epochs=1, save_after=taken, path=tmp_path / "model.ckpt")
+    again = fit(manifest, epochs=1, resume=tmp_path / "model.ckpt")
+    assert same(first.seen + again.seen, batches_of(manifest, 1))
+    assert len(again.seen) == 3 - taken
+    assert torch.equal(again.layer.weight, whole.layer.weight)
+
+
+@pytest.mark.parametrize("taken", range(1, 9))
+def test_a_trainer_resumes_in_any_epoch(manifest, tmp_path, taken):
+    whole = fit(manifest)
+    first = fit(manifest, save_after=taken, path=tmp_path / "model.ckpt")
+    again = fit(manifest, resume=tmp_path / "model.ckpt")
+    assert same(first.seen + again.seen, batches_of(manifest, 3))
+    assert torch.equal(again.layer.weight, whole.layer.weight)
+
+
+class Forgetful:
+    """A loader without a state."""
+
+    def __init__(self, feed):
+        self.loader = FeedLoader(feed)
+
+    def __iter__(self):
+        return iter(self.loader)
+
+    def __len__(self):
+        return len(self.loader)
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_a_loader_that_forgets_is_found(manifest, tmp_path):
+    first = fit(manifest, epochs=1, save_after=1, path=tmp_path / "model.ckpt")
+    again = fit(manifest, epochs=1, resume=tmp_path / "model.ckpt", loader=Forgetful)
+    assert not same(first.seen + again.seen, batches_of(manifest, 1))
