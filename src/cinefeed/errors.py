@@ -10,6 +10,7 @@ CinefeedError
 ├── SourceError        (ValueError)         a file that is no video we can read, or asked for what it lacks
 │   └── DecodeError    (ValueError)         a video that breaks before the frames asked for
 ├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
+│   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── TrainingError      (RuntimeError)       a run that had to stop
 └── MissingExtraError  (ImportError)        an optional package that is not installed
 
@@ -58,6 +59,10 @@ class DecodeError(SourceError):
 
 class FeedError(CinefeedError, RuntimeError):
     """A feed was used in a way that it cannot serve."""
+
+
+class UnfitError(FeedError):
+    """Worker processes cannot be given a feed's settings, such as a transform that is defined in the user's script."""
 
 
 class TrainingError(CinefeedError, RuntimeError):

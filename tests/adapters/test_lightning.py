@@ -11,6 +11,10 @@ pl = pytest.importorskip("pytorch_lightning", reason="Lightning is not installed
 # Lightning 2.6 with torch 2.13: raised by every Trainer, nothing a user can act on
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 
+# Lightning takes as many batches as the loader is long, and never asks for the one more that ends an epoch of the feed;
+# and of a checkpoint that was written between two epochs it does not load the state of the loader.
+STAYS = pytest.mark.xfail(strict=True, reason="inside Lightning the feed gives its first epoch again and again")
+
 
 def make(manifest, **changes):
     settings = {
@@ -30,14 +34,17 @@ class Ended(Exception):
 
 
 class Model(pl.LightningModule):
-    """Notes the clips and targets of every step; writes a checkpoint, or fails, after some of them."""
+    """Notes the clips and targets of every step; after some of them it writes a checkpoint, and the program ends.
 
-    def __init__(self, *, save_after=None, path=None):
+    `at_end` writes it at the end of the epoch, as Lightning's own callback does, not at that of the step.
+    """
+
+    def __init__(self, *, save_after=None, path=None, at_end=False):
         super().__init__()
         torch.manual_seed(0)
         self.layer = torch.nn.Linear(4 * 16 * 16, 1)
         self.seen = []
-        self.save_after, self.path = save_after, path
+        self.save_after, self.path, self.at_end = save_after, path, at_end
 
     def training_step(self, item, index):
         inputs, targets, weights = item
@@ -49,7 +56,13 @@ class Model(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1e-6, momentum=0.9)
 
     def on_train_batch_end(self, outputs, item, index):
-        if len(self.seen) == self.save_after:
+        self.save(at_end=False)
+
+    def on_train_epoch_end(self):
+        self.save(at_end=True)
+
+    def save(self, *, at_end):
+        if len(self.seen) == self.save_after and at_end == self.at_end:
             self.trainer.save_checkpoint(self.path)
             raise Ended
 
@@ -65,11 +78,11 @@ def trainer(epochs=3):
     )
 
 
-def fit(manifest, *, epochs=3, save_after=None, path=None, resume=None, loader=FeedLoader, **changes):
-    """Train, and return the model; what was seen is in it."""
-    model = Model(save_after=save_after, path=path)
+def fit(manifest, *, epochs=3, resume=None, save_after=None, loader=FeedLoader, **saving):
+    """Train, and return the model; what was seen is in it. A checkpoint is plain data: no pickled object is read."""
+    model = Model(save_after=save_after, **saving)
     try:
-        trainer(epochs).fit(model, loader(make(manifest, **changes)), ckpt_path=resume)
+        trainer(epochs).fit(model, loader(make(manifest)), ckpt_path=resume, weights_only=True)
     except Ended:
         assert len(model.seen) == save_after
     return model
@@ -93,6 +106,7 @@ def test_one_epoch_is_the_feeds(manifest):
     assert same(model.seen, batches_of(manifest, 1)) and not same(model.seen[::-1], batches_of(manifest, 1))
 
 
+@STAYS
 def test_the_epochs_are_the_feeds(manifest):
     assert same(fit(manifest).seen, batches_of(manifest, 3))
 
@@ -108,10 +122,11 @@ def test_a_trainer_resumes_in_mid_epoch(manifest, tmp_path, taken):
     assert torch.equal(again.layer.weight, whole.layer.weight)
 
 
-@pytest.mark.parametrize("taken", range(1, 9))
-def test_a_trainer_resumes_in_any_epoch(manifest, tmp_path, taken):
+@STAYS
+@pytest.mark.parametrize(("taken", "at_end"), [*((taken, False) for taken in range(1, 9)), (3, True), (6, True)])
+def test_a_trainer_resumes_in_any_epoch(manifest, tmp_path, taken, at_end):
     whole = fit(manifest)
-    first = fit(manifest, save_after=taken, path=tmp_path / "model.ckpt")
+    first = fit(manifest, save_after=taken, path=tmp_path / "model.ckpt", at_end=at_end)
     again = fit(manifest, resume=tmp_path / "model.ckpt")
     assert same(first.seen + again.seen, batches_of(manifest, 3))
     assert torch.equal(again.layer.weight, whole.layer.weight)
@@ -132,6 +147,6 @@ class Forgetful:
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_a_loader_that_forgets_is_found(manifest, tmp_path):
-    first = fit(manifest, epochs=1, save_after=1, path=tmp_path / "model.ckpt")
+    first = fit(manifest, epochs=1, save_after=1, path=tmp_path / "model.ckpt", loader=Forgetful)
     again = fit(manifest, epochs=1, resume=tmp_path / "model.ckpt", loader=Forgetful)
     assert not same(first.seen + again.seen, batches_of(manifest, 1))

@@ -82,8 +82,14 @@ def test_a_bad_table_is_refused(tmp_path, raw, message):
 def test_no_file_and_no_table(tmp_path):
     with pytest.raises(TableError, match="cannot be read"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(TableError, match="found dict"):
-        read_table({"path": ["a.mp4"]})
+    with pytest.raises(TableError, match="found list"):
+        read_table(["a.mp4"])
+    with pytest.raises(TableError, match="columns of equal length"):
+        read_table({"path": ["a.mp4"], "age": [1, 2]})
+
+
+def test_columns_by_name():
+    assert read_table({"path": ["a.mp4"], "age": [61]}).to_pylist() == [{"path": "a.mp4", "age": 61}]
 
 
 def test_parquet_and_frames_of_any_library(tmp_path):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cinefeed.balance import Natural, Plan, Sampler
 from cinefeed.balance.strata import bin_strata
 from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.errors import SettingError, UnfitError, did_you_mean
 from cinefeed.feed.batch import Assembler, Batch, OnError
 from cinefeed.feed.choose import Choice, choose_backend
 from cinefeed.feed.clip import ClipMaker, Draw
@@ -22,7 +22,7 @@ from cinefeed.feed.covariates import Covariate, known_covariates, read_covariate
 from cinefeed.feed.describe import check_rows, describe_plan, describe_task, positive_is_second
 from cinefeed.feed.line import Line
 from cinefeed.feed.memory import spend
-from cinefeed.feed.processes import ProcessCrew, UnfitError
+from cinefeed.feed.processes import ProcessCrew
 from cinefeed.feed.ranks import Share, find_rank
 from cinefeed.feed.slots import Slots, slot_bytes
 from cinefeed.feed.state import State, read_state

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cinefeed.errors import DecodeError, FeedError
+from cinefeed.errors import DecodeError, FeedError, UnfitError
 from cinefeed.feed.clip import ClipMaker, Draw, Took
 from cinefeed.feed.slots import Slot
 from cinefeed.feed.wire import DONE, FAILED, PACKET, READY, UNFIT, Job, pack_job, unpack_done, unpack_failed
@@ -28,10 +28,6 @@ _log = logging.getLogger(__name__)
 _AHEAD = 2  # jobs a worker has: one in work, and the next, so that it never waits for the parent
 _ATTEMPTS = 2  # of a clip at whose making a worker died
 _EARLY_DEATHS = 3  # of workers that never said a word: then it is no accident
-
-
-class UnfitError(FeedError):
-    """Workers cannot be given this feed's settings, such as a transform that is defined in the user's script."""
 
 
 @dataclass
