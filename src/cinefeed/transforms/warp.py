@@ -14,7 +14,7 @@ Every geometric result of cinefeed comes from `resample`, so there is one defini
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -62,12 +62,14 @@ def resample(
     height, width = shape[:2]
     channels = shape[2] if len(shape) == 3 else 1
     bottom, right = extent or (float(height), float(width))
-    corner = _whole_step(inverse)
-    if corner is not None and dtype == out.dtype:
-        y, x = corner
-        if min(y, x) >= 0 and y + out.shape[1] <= min(height, bottom) and x + out.shape[2] <= min(width, right):
-            for line, moved in zip(lines, out, strict=True):  # what blend would give, without a look at any weight
-                moved[:] = line[y : y + out.shape[1], x : x + out.shape[2]].reshape(moved.shape)
+    steps = _whole_steps(inverse)
+    if steps is not None and dtype == out.dtype and (steps.down == steps.across == 1 or dtype == np.uint8):
+        bottom_edge, right_edge = steps.y + out.shape[1], steps.x + out.shape[2]
+        tall, wide = min(height, bottom) * steps.down, min(width, right) * steps.across
+        if min(steps.y, steps.x) >= 0 and bottom_edge <= tall and right_edge <= wide:
+            for line, moved in zip(lines, out, strict=True):
+                whole = _enlarged(line, steps)[steps.y : bottom_edge, steps.x : right_edge]
+                moved[:] = whole.reshape(moved.shape)
             return
     down, across = factors(inverse, height=height, width=width)
     scaled = np.diag([1 / across, 1 / down, 1.0]) @ inverse
@@ -86,12 +88,37 @@ def resample(
     _transpose(_as_pixels(target, len(lines), channels), out.reshape(len(lines), -1, channels))
 
 
-def _whole_step(inverse: Matrix) -> tuple[int, int] | None:
-    """Return by how many pixels a map moves down and across, where it does nothing else and these are whole."""
-    moved = np.rint(inverse[:2, 2])
-    if np.abs(inverse[:2] - np.column_stack([np.eye(2), moved])).max() > _TOLERANCE**1.5:  # over a thousand pixels, too
+class _Steps(NamedTuple):
+    """A map that enlarges by whole factors, then moves by whole pixels of the target."""
+
+    down: int
+    across: int
+    y: int
+    x: int
+
+
+def _whole_steps(inverse: Matrix) -> _Steps | None:
+    """Return what a map does, where it is no more than to double or leave one axis, and to move by whole pixels.
+
+    That is luma at its own size, and chroma of 4:4:4 and 4:2:2. Copied, or doubled by OpenCV, they are what `blend`
+    gives, to the byte. Not so both axes doubled at once, as of 4:2:0: OpenCV rounds after each and is a level off.
+    """
+    factors = [round(1 / scale) if scale > 0 else 0 for scale in (inverse[1, 1], inverse[0, 0])]
+    if not {*factors} <= {1, 2} or factors == [2, 2]:
         return None
-    return int(moved[1]), int(moved[0])
+    down, across = factors
+    y, x = round(inverse[1, 2] * down), round(inverse[0, 2] * across)
+    exact = np.array([[1 / across, 0, x / across], [0, 1 / down, y / down]])
+    if np.abs(inverse[:2] - exact).max() > _TOLERANCE**1.5:  # over a thousand pixels it adds up to little
+        return None
+    return _Steps(down, across, y, x)
+
+
+def _enlarged(frame: NDArray[Any], steps: _Steps) -> NDArray[Any]:
+    if steps.down == steps.across == 1:
+        return frame
+    size = (frame.shape[1] * steps.across, frame.shape[0] * steps.down)
+    return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _is_one_block(lines: Sequence[NDArray[Any]], addresses: NDArray[np.intp]) -> bool:
