@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import cinefeed as cf
 
 SCRIPT = """
-import sys, threading, time
+import signal, sys, threading, time
 import cinefeed as cf
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 
 class Slow:
     def sample(self, rng, info):
@@ -35,16 +39,20 @@ except KeyboardInterrupt:
 def test_ctrl_c_ends_the_program_and_its_workers(manifest, tmp_path):
     path = tmp_path / "m.parquet"
     manifest.write(path)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(path)],
         env={**os.environ, "PYTHONPATH": str(Path(cf.__file__).parents[1])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "batch\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)  # a hang fails here; no speed is asserted
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "batch\n"
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=60)  # a hang fails here; no speed is asserted
+        except subprocess.TimeoutExpired:
+            process.kill()
+            pytest.fail(f"it went on after Ctrl-C: {process.communicate()}")
     assert process.returncode == -signal.SIGINT and "KeyboardInterrupt" in err
     assert out.splitlines()[-1] == "threads []"

@@ -1,5 +1,6 @@
 import gc
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -101,3 +102,16 @@ def test_leases_from_many_threads():
     gc.collect()
     assert not faults
     assert slots.free <= 4
+
+
+def test_no_python_runs_when_a_slot_comes_back():
+    """In a callback in Python, Ctrl-C would be printed and lost, and the program would go on."""
+    slots, called = Slots((2, 3, 4, 4, 1), dtype="uint8"), []
+    slot = slots.lease()
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        del slot
+    finally:
+        sys.setprofile(None)
+    assert slots.free == 1
+    assert called == []

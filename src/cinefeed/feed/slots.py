@@ -38,6 +38,14 @@ class _Lease:
         self.__array_interface__ = memory.__array_interface__
 
 
+class _Held(weakref.ref[_Lease]):
+    """What a slot is known by while somebody holds it."""
+
+    __slots__ = ("memory", "number")
+    memory: NDArray[np.uint8]
+    number: int
+
+
 class Slots:
     """A pool of batches' memory. It grows to the number of batches held at once, up to `limit`, and no further.
 
@@ -64,13 +72,15 @@ class Slots:
         self._shared = shared
         self._limit = limit
         self._made: list[int] = []  # file descriptors, by number of the slot
-        self._free: deque[tuple[int, NDArray[np.uint8]]] = deque()
+        self._held: dict[int, _Held] = {}
+        # The callback is a function in C: Ctrl-C while one in Python ran would be printed there, and lost.
+        self._returned: deque[_Held] = deque()
         weakref.finalize(self, _close, self._made)
 
     @property
     def free(self) -> int:
         """Number of slots that nobody holds."""
-        return len(self._free)
+        return len(self._returned)
 
     @property
     def made(self) -> int:
@@ -83,11 +93,14 @@ class Slots:
         Raises FeedError where all that the limit allows are held.
         """
         try:
-            number, memory = self._free.pop()
+            last = self._returned.pop()
+            number, memory = last.number, last.memory
         except IndexError:
             number, memory = self._make()
         lease = _Lease(memory)
-        weakref.finalize(lease, self._free.append, (number, memory)).atexit = False
+        held = _Held(lease, self._returned.append)
+        held.number, held.memory = number, memory
+        self._held[number] = held
         whole = np.asarray(lease)
         clips = whole[: self._clip_bytes].view(self._dtype).reshape(self._shape)
         valid = whole[self._clip_bytes :].view(np.bool_).reshape(self._shape[:2])
