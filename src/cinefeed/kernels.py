@@ -52,7 +52,7 @@ def compiled(function: Kernel) -> Kernel:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _pointer(_context: Any, _address: Any) -> Any:
+def pointer(_context: Any, _address: Any) -> Any:
     """Turn an address into a pointer: the frames of a clip lie apart, and one call a clip keeps the GIL released."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -113,7 +113,7 @@ def fold(
         for y in range(rows):
             first = (top + y) * down
             deep = min(down, height - first)
-            source = carray(_pointer(addresses[f] + first * pitch * sample.itemsize), (deep * pitch,), sample.dtype)
+            source = carray(pointer(addresses[f] + first * pitch * sample.itemsize), (deep * pitch,), sample.dtype)
             # A slice is indexed from 0, which the compiler knows to be in bounds: ten times as fast as an offset.
             pixels = source[start : start + used * channels]
             to = out[f, y].reshape(columns * channels)
@@ -268,3 +268,125 @@ def scale_and_move(
             values, to = pixels[f, begin : begin + stretch], out[f, begin : begin + stretch]
             for k in range(values.size):
                 to[k] = _stored(min(max(np.float32(values[k]) * gain[k] + offset[k], bottom), top), out)
+
+
+@compiled
+def _place_at(
+    points: NDArray[np.float64],
+    rows: int,
+    columns: int,
+    top: int,
+    left: int,
+    bottom: float,
+    right: float,
+    gain: float,
+    cells: NDArray[np.int32],
+    weights: NDArray[np.float32],
+) -> None:
+    # As _place, of points that lie anywhere.
+    first, second, third, fourth = cells
+    w00, w01, w10, w11 = weights
+    across_at, down_at = points
+    scale, one = np.float32(gain), np.float32(1)
+    for k in range(first.size):
+        u, v = across_at[k], down_at[k]
+        inside = (u >= -1e-6) & (v >= -1e-6) & (u <= right + 1e-6) & (v <= bottom + 1e-6)
+        u = min(max(u - 0.5 - left, 0.0), columns - 1.0)
+        v = min(max(v - 0.5 - top, 0.0), rows - 1.0)
+        x, y = np.int32(u + 1e-6), np.int32(v + 1e-6)
+        across, down = np.float32(u - x), np.float32(v - y)
+        across = across if across > np.float32(2e-6) else np.float32(0)
+        down = down if down > np.float32(2e-6) else np.float32(0)
+        x1, y1 = x + np.int32(across > 0), y + np.int32(down > 0)
+        first[k] = np.int32(y * columns + x) if inside else np.int32(-1)
+        second[k] = np.int32(y * columns + x1)
+        third[k] = np.int32(y1 * columns + x)
+        fourth[k] = np.int32(y1 * columns + x1)
+        w00[k] = (one - across) * (one - down) * scale
+        w01[k] = across * (one - down) * scale
+        w10[k] = (one - across) * down * scale
+        w11[k] = across * down * scale
+
+
+@compiled
+def blend_at(
+    lanes: NDArray[Any],
+    rows: int,
+    points: NDArray[np.float64],
+    top: int,
+    left: int,
+    bottom: float,
+    right: float,
+    gain: float,
+    fill: float,
+    width: int,
+    out: NDArray[Any],
+) -> None:
+    """Interpolate as `blend` does, at `points` (2, height x width): x and y in lane coordinates, corner-origin."""
+    count = lanes.shape[1]
+    cells, weights = np.empty((4, width), np.int32), np.empty((4, width), np.float32)
+    blank = np.float32(fill)
+    columns = lanes.shape[0] // rows
+    for i in range(out.shape[0] // width):
+        line = points[:, i * width : (i + 1) * width]
+        _place_at(line, rows, columns, top, left, bottom, right, gain, cells, weights)
+        for k in range(width):
+            p, q, r, s = np.int64(cells[0, k]), np.int64(cells[1, k]), np.int64(cells[2, k]), np.int64(cells[3, k])
+            w00, w01, w10, w11 = weights[0, k], weights[1, k], weights[2, k], weights[3, k]
+            to = i * width + k
+            if p < 0:
+                for lane in range(count):
+                    out[to, lane] = _stored(blank, out)
+                continue
+            for lane in range(count):
+                upper = w00 * np.float32(lanes[p, lane]) + w01 * np.float32(lanes[q, lane])
+                lower = w10 * np.float32(lanes[r, lane]) + w11 * np.float32(lanes[s, lane])
+                out[to, lane] = _stored(upper + lower, out)
+
+
+@compiled
+def look_up(pixels: NDArray[Any], tables: NDArray[Any], out: NDArray[Any]) -> None:
+    """Write into `out` what the tables hold for each pixel: 0.2 ms for 16 x 112 x 112 x 3, where OpenCV took 0.36.
+
+    `pixels` and `out` are (frames, pixels x channels), `tables` (1 or frames, 1 or channels, 256 or 65,536).
+    """
+    frames, size = pixels.shape
+    channels = tables.shape[1]
+    for f in range(frames):
+        table = tables[f % tables.shape[0]]
+        values, to = pixels[f], out[f]
+        if channels == 1:
+            only = table[0]
+            for k in range(size):
+                to[k] = only[values[k]]
+        else:
+            for c in range(channels):
+                own, from_channel, into = table[c], values[c::channels], to[c::channels]
+                for k in range(from_channel.size):
+                    into[k] = own[from_channel[k]]
+
+
+@compiled
+def count_values(pixels: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    """Add to `counts` (frames, 256 or 65,536) how often each value stands in `pixels` (frames, size)."""
+    for f in range(pixels.shape[0]):
+        values, own = pixels[f], counts[f]
+        for k in range(values.size):
+            own[values[k]] += 1
+
+
+@compiled
+def saturate(pixels: NDArray[Any], factor: np.float32, top: np.float32, out: NDArray[Any]) -> None:
+    """Move red, green and blue of `pixels` (pixels, channels) away from their grey by `factor`; others stay.
+
+    Grey is that of BT.601, as in JPEG.
+    """
+    for k in range(pixels.shape[0]):
+        red, green, blue = np.float32(pixels[k, 0]), np.float32(pixels[k, 1]), np.float32(pixels[k, 2])
+        grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+        rest = grey * (np.float32(1) - factor)
+        out[k, 0] = _stored(min(max(red * factor + rest, np.float32(0)), top), out)
+        out[k, 1] = _stored(min(max(green * factor + rest, np.float32(0)), top), out)
+        out[k, 2] = _stored(min(max(blue * factor + rest, np.float32(0)), top), out)
+        for c in range(3, pixels.shape[1]):
+            out[k, c] = pixels[k, c]

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from numba import carray
 from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError
-from cinefeed.kernels import compiled
+from cinefeed.kernels import compiled, pointer
 
 ColourModel = Literal["grey", "yuv", "rgb"]
 Matrix = Literal["bt601", "bt709", "smpte240m", "bt2020"]
@@ -90,6 +91,26 @@ def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, 
         grey = np.empty(planes[0].shape, out.dtype)
         _expand(planes[0], colour, grey)
         _interleave([grey, grey, grey], out)
+
+
+def cut_to_rgb(
+    frames: Sequence[Sequence[NDArray[Any]]], colour: Colour, *, top: int, left: int, out: NDArray[Any]
+) -> None:
+    """Cut one window out of YUV frames of one size, and write it as RGB into `out`, C-contiguous (n, h, w, 3).
+
+    `frames` are luma, blue and red of each, uint8 or uint16; rows may be padded. Chroma of half the height or width
+    (rounded up) is enlarged as `resample` does it, with three quarters of the nearer sample, and rounded, in the same
+    pass: 0.2 ms for 16 x 112 x 112 of 4:2:0, where resampling and then `to_pixels` took 0.9.
+    """
+    luma, blue = frames[0][0], frames[0][1]
+    down, across = (1 if whole == part else 2 for whole, part in zip(luma.shape, blue.shape, strict=True))
+    addresses = np.array([[plane.__array_interface__["data"][0] for plane in planes] for planes in frames], np.intp)
+    pitches = np.array([plane.strides[0] // plane.itemsize for plane in frames[0]], np.intp)
+    rgb = np.empty((3, *out.shape[:3]), out.dtype)
+    factors = np.array([*_factors(colour.bits, colour.full_range, colour.matrix, out.dtype.name), _half(out)])
+    cut = (top, left, *blue.shape, down, across)
+    _cut_samples(addresses, pitches, np.empty(1, luma.dtype), cut, factors.astype(np.float32), rgb)
+    _interleave(list(rgb), out)
 
 
 def _grey(rgb: NDArray[Any]) -> NDArray[Any]:
@@ -178,3 +199,86 @@ def _rgb_samples(luma: Any, blue: Any, red: Any, factors: Any, rgb: Any) -> None
         reds[i] = min(max(grey + r_red * v, low), peak)
         greens[i] = min(max(grey + g_blue * u + g_red * v, low), peak)
         blues[i] = min(max(grey + b_blue * u, low), peak)
+
+
+@compiled
+def _enlarge(
+    address: int,
+    pitch: int,
+    sample: Any,
+    rows: int,
+    columns: int,
+    top: int,
+    left: int,
+    down: int,
+    across: int,
+    sums: Any,
+    out: Any,
+) -> None:
+    # One plane of chroma, from the row `top` of the target and its own column `left` on, in whole levels. One column
+    # more on each side makes all rows one line to the compiler: 0.16 ms for 32 planes of 56 x 56, by rows 0.42.
+    height, count = sums.shape[0], sums.shape[1] - 2
+    near_weight = np.float32(0.75 if down == 2 else 1)
+    far_weight = np.float32(1) - near_weight
+    three, one, half = np.float32(0.75), np.float32(0.25), np.float32(0.5)
+    before, after = max(left - 1, 0), min(left + count, columns - 1)
+    for i in range(height):
+        y = top + i
+        row = y // down
+        other = min(max(row - 1 + 2 * (y % down), 0), rows - 1) if down == 2 else row
+        near = carray(pointer(address + row * pitch * sample.itemsize), (columns,), sample.dtype)
+        far = carray(pointer(address + other * pitch * sample.itemsize), (columns,), sample.dtype)
+        upper, lower, middle = near[left : left + count], far[left : left + count], sums[i, 1 : count + 1]
+        for k in range(count):
+            middle[k] = near_weight * np.float32(upper[k]) + far_weight * np.float32(lower[k])
+        sums[i, 0] = near_weight * np.float32(near[before]) + far_weight * np.float32(far[before])
+        sums[i, count + 1] = near_weight * np.float32(near[after]) + far_weight * np.float32(far[after])
+    line, to = sums.reshape(-1), out.reshape(-1)
+    if across == 1:
+        for k in range(line.size):
+            to[k] = np.int32(line[k] + half)
+        return
+    inner, before_it, after_it, to = line[1:-1], line[:-2], line[2:], to[2:-2]
+    for k in range(inner.size):
+        own = three * inner[k] + half
+        to[2 * k] = np.int32(own + one * before_it[k])
+        to[2 * k + 1] = np.int32(own + one * after_it[k])
+
+
+@compiled
+def _cut_samples(addresses: Any, pitches: Any, sample: Any, cut: Any, factors: Any, rgb: Any) -> None:
+    top, left, rows, columns, down, across = cut
+    _, frames, height, width = rgb.shape
+    offset, scale, centre, peak, half = factors[0], factors[1], factors[2], factors[7], factors[8]
+    r_red, g_blue, g_red, b_blue = factors[3], factors[4], factors[5], factors[6]
+    low, item = np.float32(0), sample.itemsize
+    first = left // across
+    count = (left + width - 1) // across - first + 1
+    begin = left - (first - 1) * across
+    sums = np.empty((height, count + 2), np.float32)
+    chroma = np.empty((2, height, (count + 2) * across), np.float32)
+    for f in range(frames):
+        for part in range(2):
+            _enlarge(
+                addresses[f, part + 1],
+                pitches[part + 1],
+                sample,
+                rows,
+                columns,
+                top,
+                first,
+                down,
+                across,
+                sums,
+                chroma[part],
+            )
+        for i in range(height):
+            luma = carray(pointer(addresses[f, 0] + ((top + i) * pitches[0] + left) * item), (width,), sample.dtype)
+            blues, reds = chroma[0, i, begin : begin + width], chroma[1, i, begin : begin + width]
+            to_red, to_green, to_blue = rgb[0, f, i], rgb[1, f, i], rgb[2, f, i]
+            for k in range(width):
+                grey = (np.float32(luma[k]) - offset) * scale + half
+                u, v = blues[k] - centre, reds[k] - centre
+                to_red[k] = min(max(grey + r_red * v, low), peak)
+                to_green[k] = min(max(grey + g_blue * u + g_red * v, low), peak)
+                to_blue[k] = min(max(grey + b_blue * u, low), peak)

@@ -62,21 +62,18 @@ def resample(
     height, width = shape[:2]
     channels = shape[2] if len(shape) == 3 else 1
     bottom, right = extent or (float(height), float(width))
-    steps = _whole_steps(inverse)
-    if steps is not None and dtype == out.dtype and (steps.down == steps.across == 1 or dtype == np.uint8):
-        bottom_edge, right_edge = steps.y + out.shape[1], steps.x + out.shape[2]
-        tall, wide = min(height, bottom) * steps.down, min(width, right) * steps.across
-        if min(steps.y, steps.x) >= 0 and bottom_edge <= tall and right_edge <= wide:
-            for line, moved in zip(lines, out, strict=True):
-                whole = _enlarged(line, steps)[steps.y : bottom_edge, steps.x : right_edge]
-                moved[:] = whole.reshape(moved.shape)
+    addresses = np.array([line.__array_interface__["data"][0] for line in lines], np.intp)
+    pitches = np.array([line.strides[0] // line.itemsize for line in lines], np.intp)
+    corner = whole_move(inverse)
+    if corner is not None and dtype == out.dtype:
+        window = Window(*corner, *out.shape[1:3])
+        if window.lies_in(min(height, bottom), min(width, right)):
+            fold(addresses, pitches, np.empty(1, dtype), height, width, 1, 1, window.top, window.left, out)
             return
     down, across = factors(inverse, height=height, width=width)
     scaled = np.diag([1 / across, 1 / down, 1.0]) @ inverse
     top, rows = _needed(scaled[1], out.shape, -(-height // down))
     left, columns = _needed(scaled[0], out.shape, -(-width // across))
-    addresses = np.array([line.__array_interface__["data"][0] for line in lines], np.intp)
-    pitches = np.array([line.strides[0] // line.itemsize for line in lines], np.intp)
     sums = np.empty((len(lines), rows, columns, channels), _sum_type(dtype, down * across))
     if sums.dtype == dtype and sums[0].size == lines[0].size and _is_one_block(lines, addresses):
         sums = np.lib.stride_tricks.as_strided(lines[0], sums.shape, sums.strides, writeable=False)
@@ -88,37 +85,40 @@ def resample(
     _transpose(_as_pixels(target, len(lines), channels), out.reshape(len(lines), -1, channels))
 
 
-class _Steps(NamedTuple):
-    """A map that enlarges by whole factors, then moves by whole pixels of the target."""
+class Window(NamedTuple):
+    """Part of a frame, in pixels."""
 
-    down: int
-    across: int
-    y: int
-    x: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows of a frame that it covers."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """The columns that it covers."""
+        return slice(self.left, self.left + self.width)
+
+    def lies_in(self, height: float, width: float) -> bool:
+        """Return whether no part of it is outside a frame of that size."""
+        return min(self.top, self.left) >= 0 and self.rows.stop <= height and self.columns.stop <= width
 
 
-def _whole_steps(inverse: Matrix) -> _Steps | None:
-    """Return what a map does, where it is no more than to double or leave one axis, and to move by whole pixels.
+def whole_move(inverse: Matrix) -> tuple[int, int] | None:
+    """Return by how many pixels a map moves, down and across, where it does nothing else and the numbers are whole.
 
-    That is luma at its own size, and chroma of 4:4:4 and 4:2:2. Copied, or doubled by OpenCV, they are what `blend`
-    gives, to the byte. Not so both axes doubled at once, as of 4:2:0: OpenCV rounds after each and is a level off.
+    >>> whole_move(np.array([[1.0, 0, 4], [0, 1, -2], [0, 0, 1]]))
+    (-2, 4)
     """
-    factors = [round(1 / scale) if scale > 0 else 0 for scale in (inverse[1, 1], inverse[0, 0])]
-    if not {*factors} <= {1, 2} or factors == [2, 2]:
-        return None
-    down, across = factors
-    y, x = round(inverse[1, 2] * down), round(inverse[0, 2] * across)
-    exact = np.array([[1 / across, 0, x / across], [0, 1 / down, y / down]])
+    y, x = round(inverse[1, 2]), round(inverse[0, 2])
+    exact = np.array([[1.0, 0, x], [0, 1, y]])
     if np.abs(inverse[:2] - exact).max() > _TOLERANCE**1.5:  # over a thousand pixels it adds up to little
         return None
-    return _Steps(down, across, y, x)
-
-
-def _enlarged(frame: NDArray[Any], steps: _Steps) -> NDArray[Any]:
-    if steps.down == steps.across == 1:
-        return frame
-    size = (frame.shape[1] * steps.across, frame.shape[0] * steps.down)
-    return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
+    return y, x
 
 
 def _is_one_block(lines: Sequence[NDArray[Any]], addresses: NDArray[np.intp]) -> bool:
