@@ -220,37 +220,26 @@ def test_factors(step, factor):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("down", "across"), [(1, 1), (2, 2), (1, 2), (2, 1)])
-def test_a_short_way_equals_the_interpolation(dtype, channels, down, across, monkeypatch):
+def test_a_crop_by_whole_pixels_is_a_copy_that_equals_the_interpolation(dtype, channels, monkeypatch):
     rng = np.random.default_rng(3)
     frames = list((rng.random((4, 20, 31, channels)) * 255).astype(dtype))
-    tall, wide = 20 * down, 31 * across
-    for y, x, size in ((0, 0, (tall, wide)), (3, 5, (10, 12)), (tall - 10, wide - 12, (10, 12)), (-1, 0, (10, 12))):
-        inverse = np.array([[1 / across, 0, x / across], [0, 1 / down, y / down], [0, 0, 1]])
+    for y, x, size in ((0, 0, (20, 31)), (3, 5, (10, 12)), (10, 19, (10, 12)), (-1, 0, (10, 12)), (11, 20, (10, 12))):
+        inverse = np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
         for extent in (None, (19.5, 30.5)):
-            short, long = (np.empty((4, *size, channels), dtype) for _ in range(2))
-            resample(frames, inverse, out=short, fill=7, extent=extent)
+            copied, sampled = (np.empty((4, *size, channels), dtype) for _ in range(2))
+            resample(frames, inverse, out=copied, fill=7, extent=extent)
             with monkeypatch.context() as patched:
-                patched.setattr(module, "_whole_steps", lambda inverse: None)
-                resample(frames, inverse, out=long, fill=7, extent=extent)
-            np.testing.assert_array_equal(short, long)
+                patched.setattr(module, "whole_move", lambda inverse: None)
+                resample(frames, inverse, out=sampled, fill=7, extent=extent)
+            np.testing.assert_array_equal(copied, sampled)
 
 
-def test_which_maps_have_a_short_way():
+def test_which_maps_only_move_by_whole_pixels():
     def found(across, down, x, y):
-        return module._whole_steps(np.array([[across, 0.0, x], [0, down, y], [0, 0, 1]]))
+        return module.whole_move(np.array([[across, 0.0, x], [0, down, y], [0, 0, 1]]))
 
-    assert found(1, 1, 4, -2) == (1, 1, -2, 4)
-    assert found(0.5, 1, 1.5, 3) == (1, 2, 3, 3)
-    for wrong in (
-        (0.5, 0.5, 0, 0),
-        (1, 1, 0.5, 0),
-        (1.0001, 1, 0, 0),
-        (0.5, 0.5, 0.25, 0),
-        (-1, 1, 0, 0),
-        (2, 2, 0, 0),
-        (1e-9, 1, 0, 0),
-    ):
+    assert found(1, 1, 4, -2) == (-2, 4)
+    for wrong in ((0.5, 0.5, 0, 0), (1, 1, 0.5, 0), (1.0001, 1, 0, 0), (-1, 1, 0, 0), (2, 2, 0, 0), (1e-9, 1, 0, 0)):
         assert found(*wrong) is None
-    assert module._whole_steps(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])) is None
-    assert module._whole_steps(np.array([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]])) is None
+    assert module.whole_move(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])) is None
+    assert module.whole_move(np.array([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]])) is None

@@ -200,4 +200,4 @@ def _by_rows(frame: NDArray[Any]) -> NDArray[Any]:
     item = frame.itemsize
     packed = (item,) if frame.ndim == 2 else (frame.shape[2] * item, item)
     whole_rows = frame.strides[0] % item == 0 and frame.strides[0] >= frame.shape[1] * packed[0]
-    return frame if frame.strides[1:] == packed and whole_rows and frame.flags.aligned else np.ascontiguousarray(frame)
+    return frame if frame.strides[1:] == packed and whole_rows and frame.flags.aligned else frame.copy()
