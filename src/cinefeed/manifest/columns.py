@@ -5,11 +5,12 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cinefeed.clips import Times
 from cinefeed.errors import TableError
@@ -106,19 +107,48 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
     return row
 
 
-def fact_columns(table: Any) -> dict[str, Any] | None:
-    """Return the columns that facts are made of, as NumPy views where no value is missing; None if none was probed.
+_FEW = 1000  # texts: as Python's own they take ten times the memory
 
-    A view is read ten times as fast as an Arrow column, and takes no memory.
+
+class _Texts(NamedTuple):
+    """A column of few different texts: the number of each row's, and the texts, with None for a missing one."""
+
+    numbers: NDArray[np.int32]
+    texts: list[str | None]
+
+
+class _Lists(NamedTuple):
+    """A column of lists of numbers: all of them end to end, and where each row's begins."""
+
+    starts: NDArray[np.int32]
+    values: NDArray[Any]
+    missing: NDArray[np.bool_] | None
+
+
+def fact_columns(table: Any) -> dict[str, Any] | None:
+    """Return the columns that facts are made of, as NumPy arrays where that can be; None if none was probed.
+
+    They are read ten times as fast as Arrow columns, and views where no value is missing.
     """
     if "num_frames" not in table.schema.names:
         return None
     columns = {name: table.column(name).combine_chunks() for name in FACTS if name in table.schema.names}
-    return {
-        name: column.to_numpy() if _is_number(column.type) and not column.null_count else column
-        for name, column in columns.items()
-        if column.null_count < len(column)
-    }
+    return {name: _quick(column) for name, column in columns.items() if column.null_count < len(column)}
+
+
+def _quick(column: Any) -> Any:
+    """Return a column in the form that a single row is read from fastest."""
+    kind, missing = column.type, column.null_count > 0
+    if pa.types.is_string(kind):
+        coded = column.dictionary_encode()
+        if len(coded.dictionary) > _FEW:
+            return column
+        numbers = coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)
+        return _Texts(numbers, [*coded.dictionary.to_pylist(), None])
+    if pa.types.is_list(kind) and _is_number(kind.value_type):
+        gaps = column.is_null().to_numpy(zero_copy_only=False) if missing else None
+        return _Lists(column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=False), gaps)
+    return column if missing or not _is_number(kind) else column.to_numpy()
 
 
 def _is_number(kind: Any) -> bool:
@@ -129,15 +159,19 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
     """Return the facts of one row of `fact_columns`, or None where the file was not probed or has no frame."""
 
     def value(name: str, otherwise: Any = None) -> Any:
-        if name not in columns:  # nobody has it
+        column = columns.get(name)  # None: nobody has it
+        if column is None:
             return otherwise
-        scalar = columns[name][row]
-        found = scalar.item() if isinstance(scalar, np.generic) else scalar.as_py()
+        if isinstance(column, np.ndarray):
+            return column.item(row)
+        found = column.texts[column.numbers.item(row)] if isinstance(column, _Texts) else column[row].as_py()
         return otherwise if found is None else found
 
     def listed(name: str) -> Any:
-        scalar = columns[name][row] if name in columns else None
-        return scalar.values.to_numpy(zero_copy_only=False) if scalar is not None and scalar.is_valid else None
+        column = columns.get(name)
+        if column is None or (column.missing is not None and column.missing[row]):
+            return None
+        return column.values[column.starts.item(row) : column.starts.item(row + 1)]
 
     count = value("num_frames")
     if not count:
@@ -174,9 +208,11 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         axes=value("array_axes", ""),
         window=_pair(value("window_black"), value("window_white")),
         spacing_mm=_pair(value("spacing_down_mm"), value("spacing_across_mm")),
-        regions=tuple(Region(*each) for each in json.loads(value("image_regions", "[]"))),
+        regions=tuple(Region(*each) for each in json.loads(value("image_regions", "[]")))
+        if "image_regions" in columns
+        else (),
         files=tuple(value("frame_files", ())),
-        tags=json.loads(value("header_tags", "{}")),
+        tags=json.loads(value("header_tags", "{}")) if "header_tags" in columns else {},
     )
 
 
