@@ -12,7 +12,6 @@ from cinefeed.testing import numbered_frames, write_video
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="figures of processes are read in /proc")
 MB = 2**20
-LEAK = "a demux() of PyAV that is dropped, not closed, leaves 256 bytes"
 # After each epoch: resident bytes of parent and workers, and the counts that should never change.
 SCRIPT = """
 import json, os, sys
@@ -106,7 +105,6 @@ print((resident() - before) / 3000)
 """
 
 
-@pytest.mark.xfail(strict=True, reason=LEAK)
 def test_a_video_read_in_part_leaves_nothing(tmp_path):
     """In bytes a file: what is too little for a short soak is 250 MB an epoch of a million clips."""
     path = write_video(tmp_path / "a.mp4", numbered_frames(30, height=48, width=48), codec="mpeg4")
@@ -114,7 +112,6 @@ def test_a_video_read_in_part_leaves_nothing(tmp_path):
     assert float(done.stdout) < 50
 
 
-@pytest.mark.xfail(strict=False, reason=LEAK)  # 32 to 40 MB where 30 are allowed
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_two_hundred_epochs_of_lips(data, tmp_path, backend):

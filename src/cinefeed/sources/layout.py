@@ -128,14 +128,18 @@ def planes_of(frame: av.VideoFrame, layout: Layout, *, grey: bool) -> tuple[NDAr
     return tuple(_view(parts[i], layout.bits) for i in layout.order)
 
 
+_TWO_BYTES: np.dtype[Any] = np.dtype("<u2")
+_SAMPLES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 32: np.dtype("<f4")}  # by depth; all others have two bytes
+
+
 def _view(plane: Any, bits: int, samples: int = 1) -> NDArray[Any]:
-    size, dtype = (1, "u1") if bits == 8 else (4, "<f4") if bits == 32 else (2, "<u2")
-    line = plane.line_size
+    dtype, line = _SAMPLES.get(bits, _TWO_BYTES), plane.line_size
+    size = dtype.itemsize
     shape: tuple[int, ...] = (plane.height, plane.width)
     strides: tuple[int, ...] = (abs(line), size * samples)
     if samples > 1:
         shape, strides = (*shape, samples), (*strides, size)
-    view: NDArray[Any] = np.ndarray(shape, dtype, plane, strides=strides)
+    view: NDArray[Any] = np.ndarray(shape, dtype, plane, 0, strides)
     return view if line > 0 else view[::-1]  # some decoders store bottom-up
 
 
