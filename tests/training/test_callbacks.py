@@ -6,6 +6,7 @@ from cinefeed.adapters.keras import FeedDataset
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, TrainingError
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.stats import Stats
 from cinefeed.metrics import regression_metrics
 from cinefeed.training import callbacks as module
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WholeSetMetrics, mode_of
@@ -160,3 +161,30 @@ def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
     progress.on_epoch_end(0, {"loss": 0.5})
     progress.close()
     assert "epoch 1/1  loss 0.5" in capsys.readouterr().err
+
+
+class Fed:
+    """A feed that has given as many clips as it was asked for its figures."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def stats(self):
+        self.asked += 1
+        return Stats(clips=self.asked, elapsed_seconds=self.asked, decode_seconds=self.asked, workers=2)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_says_what_the_feed_does(capsys, monkeypatch, terminal):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    progress = module.Progress(feed=Fed())
+    progress.set_params({"epochs": 1, "steps": 8})
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    for batch in range(8):
+        progress.on_train_batch_end(batch, {"loss": 1.0})
+    told = "1 clips/s, waits 0 %, workers idle 50 %: the model is the bottleneck"
+    assert not terminal or progress._bar.tasks[-1].description == f"epoch 1/1 · loss 1 · {told}"
+    progress.on_epoch_end(0, {"loss": 0.5})
+    progress.close()
+    assert told in " ".join(capsys.readouterr().err.split())

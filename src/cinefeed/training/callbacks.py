@@ -13,10 +13,12 @@ import numpy as np
 
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.stats import Stats
 from cinefeed.training.run import write_atomically
 from cinefeed.training.scores import measure, score, single_numbers
 
 Logs = dict[str, Any] | None
+_EVERY = 8  # batches, between two looks at the feed
 _LESS_IS_BETTER = ("loss", "rmse", "mae", "mse")
 
 
@@ -125,11 +127,18 @@ class StopWhenF1StaysZero(keras.callbacks.Callback):  # type: ignore[misc]  # ke
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Show a bar for the epoch under way and a line for each one done, on stderr; no terminal, no bar."""
+    """Show a bar for the epoch under way and a line for each one done, on stderr; no terminal, no bar.
 
-    def __init__(self, *, shown: tuple[str, ...] = ()) -> None:
+    With `feed`, both say what it is doing: clips a second, and whether the model waits for it or it for the model.
+    """
+
+    def __init__(self, *, shown: tuple[str, ...] = (), feed: Feed | None = None) -> None:
         super().__init__()
         self.shown = shown
+        self.feed = feed
+        self._before = Stats()
+        self._epoch = 0
+        self._told = ""  # of the feed, last
         self._bar: Any = None
         self._task: Any = None
         self._started = 0.0
@@ -148,7 +157,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Start the epoch's bar."""
-        self._started = time.perf_counter()
+        self._started, self._epoch = time.perf_counter(), epoch
+        self._before = Stats() if self.feed is None else self.feed.stats()
         if self._bar is not None:
             self._task = self._bar.add_task(self._name(epoch), total=self.params.get("steps"))
 
@@ -156,8 +166,11 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         """Move the bar."""
         if self._bar is not None:
             loss = (logs or {}).get("loss", float("nan"))
-            name = self._bar.tasks[-1].description.split(" · ")[0]
-            self._bar.update(self._task, advance=1, description=f"{name} · loss {loss:.4g}")
+            if self.feed is not None and batch % _EVERY == _EVERY - 1:
+                self._told = f" · {self._feed_line()}"
+            self._bar.update(
+                self._task, advance=1, description=f"{self._name(self._epoch)} · loss {loss:.4g}{self._told}"
+            )
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Print the epoch's line."""
@@ -165,6 +178,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         names = [name for name in ("loss", "val_loss", *self.shown) if name in numbers]
         figures = "  ".join(f"{name} {numbers[name]:.4g}" for name in dict.fromkeys(names))
         line = f"{self._name(epoch)}  {figures}  ({time.perf_counter() - self._started:.1f} s)"
+        line += f"  {self._feed_line()}" if self.feed is not None else ""
         if self._bar is None:
             print(line, file=sys.stderr, flush=True)
         else:
@@ -180,6 +194,10 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _feed_line(self) -> str:
+        assert self.feed is not None
+        return self.feed.stats().since(self._before).line()
 
     def _name(self, epoch: int) -> str:
         return f"epoch {epoch + 1}/{self.params.get('epochs', '?')}"

@@ -75,7 +75,7 @@ def train(
 
     best = BestWeights(folder / WEIGHTS, monitor=settings.train.monitor)
     stoppers = _stoppers(settings)
-    shown = Progress(shown=_SHOWN[feed.spec.task]) if progress else None
+    shown = Progress(shown=_SHOWN[feed.spec.task], feed=feed) if progress else None
     dataset = FeedDataset(feed)
     try:
         history = model.fit(
