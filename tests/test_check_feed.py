@@ -47,6 +47,8 @@ def finds(feed, message, **options):
         {"target": "sick", "sampler": cf.BalancedClasses(length=23)},
         {"target": ["age", "sick", "score"], "covariates": ["age", "sick"], "sampler": cf.UniformLabels(bins=3)},
         {"rank": 1, "world_size": 2},
+        {"clips_per_video": 2, "batch_size": 4},
+        {"clips_per_video": 3, "spread": True, "drop_last": True},
         {"memory": "10.1MB", "frame": cf.Frame(height=256, width=256, channels=1)},
         pytest.param({"backend": "process", "workers": 2}, marks=pytest.mark.slow),  # eleven crews are started
     ],
@@ -524,6 +526,53 @@ def test_ranks_that_are_no_parts_of_the_whole_are_found(manifest):
             message,
             make=lambda kind=kind, settings=settings, **new: make(manifest, kind, **{**new, **settings}),
         )
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_clips_of_other_videos_than_the_plan_says_are_found(manifest, spread):
+    """Each clip in the place of another, each video once too little, and a batch too few."""
+    settings = {"clips_per_video": 2, "batch_size": 4, "spread": spread}
+
+    class Turned(Wrong):
+        def wrong(self, batch, index, epoch):
+            return replace(batch, ids=batch.ids[::-1], targets=batch.targets[::-1])
+
+    class Short(cf.Feed):
+        def __len__(self):
+            return super().__len__() // 2
+
+    class Alone(Wrong):
+        """Each video of a batch is there once, then another."""
+
+        def wrong(self, batch, index, epoch):
+            return replace(batch, ids=np.roll(batch.ids, 1))
+
+    finds(make(manifest, Turned, **settings), "does not hold the rows of the plan in their order")
+    finds(make(manifest, Short, **settings), r"11 draws are 6 batches, len\(feed\) is 3")
+    finds(make(manifest, Alone, **settings), "does not hold the rows of the plan in their order")
+
+
+def test_views_that_are_not_those_of_the_spec_are_found(manifest):
+    columns = {"study": [f"s{row // 2}" for row in range(10)], "view": ["a", "b"] * 5}
+    table = manifest.take(range(10)).table.select(["id", "path"])
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    pivoted = cf.Manifest(table, root=manifest.root).pivot(by="view", within="study")
+
+    def kind(change):
+        return wrong_batches(lambda batch, _: {"clips": change(dict(batch.clips), batch.valid)})
+
+    settings = {"target": None}
+    check_feed(make(pivoted, **settings))
+    finds(make(pivoted, kind(lambda clips, _: {"a": clips["a"]}), **settings), r"holds .*, not .*'clips\[b\]'")
+    finds(make(pivoted, kind(lambda clips, _: clips["a"]), **settings), r"not .*'clips\[b\]'")
+    finds(
+        make(pivoted, kind(lambda clips, _: clips | {"b": clips["b"][..., 0]}), **settings),
+        r"clips\[b\] are uint8 \(2, 4, 16, 16\), the spec says",
+    )
+    clip = cf.Clip(frames=16, short="pad")
+    filled = kind(lambda clips, valid: clips | {"b": np.where(valid[..., None, None, None], clips["b"], np.uint8(9))})
+    finds(make(pivoted, filled, clip=clip, **settings), "frames that are not valid are not zeros")
 
 
 def test_a_feed_that_make_makes_otherwise_is_found(manifest):

@@ -19,16 +19,19 @@ FOLDERS = {
         "colour display base layout index encoded axes plain stored arrays memory hdf5 nifti tiff images jpeg_lossless "
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
-    "balance": "strata order plan samplers".split(),
-    "manifest": "columns files reading labels find progress scan rows summary table".split(),
-    "transforms": "base temporal warp geometry intensity mixing compose".split(),
+    "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
+    "manifest": "columns files reading labels find progress scan rows pivot summary table".split(),
+    "transforms": (
+        "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks choice mixing "
+        "fuse compose"
+    ).split(),
     "check": "findings look files content alike groups duplicates labels mixed shortcuts run".split(),
     "feed": (
-        "stats state slots memory ranks clip wire child processes "
-        "workers choose covariates targets describe batch line feed measure"
+        "stats state layout slots memory ranks disk clip wire child processes workers choose crews covariates "
+        "targets describe batch settings line feed measure"
     ).split(),
-    "report": "style figures results data page check".split(),
-    "testing": "videos sources checks feeds".split(),
+    "report": "style figures results balance data page check".split(),
+    "testing": "videos sources checks samplers feeds".split(),
     "adapters": "ahead torch keras jax".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),
 }
@@ -99,7 +102,7 @@ def test_a_loaded_framework_is_found():
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
         "Manifest Feed Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
-        "BalancedClasses UniformLabels Reading open_source probe CinefeedError models testing __version__".split()
+        "BalancedClasses UniformLabels Reading open_source probe CinefeedError models testing transforms __version__".split()
     )
     for name in cinefeed.__all__:
         assert getattr(cinefeed, name) is not None

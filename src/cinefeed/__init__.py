@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cinefeed import models as models
     from cinefeed import testing as testing
+    from cinefeed import transforms as transforms
     from cinefeed.balance import BalancedClasses as BalancedClasses
     from cinefeed.balance import Natural as Natural
     from cinefeed.balance import UniformLabels as UniformLabels
@@ -53,6 +54,7 @@ _HOME = {
     "open_source": "cinefeed.sources.open",
     "probe": "cinefeed.sources.open",
     "testing": "cinefeed.testing",
+    "transforms": "cinefeed.transforms",
 }
 
 __all__ = [

@@ -107,7 +107,7 @@ class Clip:
         The clip stays within `start_seconds <= time < end_seconds`. `rng` is needed for `position="random"` alone.
         Raises ClipError where there is no frame, or too few with `short="error"`.
         """
-        first, count = _window(times, start_seconds, end_seconds)
+        first, count = window_of(times, start_seconds, end_seconds)
         if count == 0:
             raise ClipError(
                 f"no frame lies between {start_seconds} and {end_seconds} s: the video has {times.count} frames"
@@ -175,7 +175,7 @@ class Clip:
         )
 
 
-def _window(times: Times, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+def window_of(times: Times, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
     """Return the first frame within the window and the number of frames in it."""
     if start_seconds is None and end_seconds is None:
         return 0, times.count
@@ -199,6 +199,11 @@ class Frame:
     stretch: height and width scaled each on its own
     none:    pixels as they are, centred, cut off or padded
 
+    `spacing_mm` is the size that a pixel of the target shall have, in place of a scale that follows from the target:
+    `Frame(height=150, width=150, spacing_mm=1.5)` shows 225 x 225 mm of every video, centred, cut off or with zeros
+    around it, in one interpolation; so a heart is as large as it is, whatever the scanner. Rows need the size of their
+    pixels (the manifest's spacing_down_mm and spacing_across_mm). `fit` has no say then.
+
     `region` cuts one region of an ultrasound image out first: a kind ("2d", "colour", "pw", "cw", "m-mode" or
     "other"), of which the first is taken, or the region's number, from 0.
 
@@ -212,6 +217,7 @@ class Frame:
     fit: Fit = "crop"
     dtype: PixelType = "uint8"
     region: str | int | None = None
+    spacing_mm: float | None = None
 
     def __post_init__(self) -> None:
         _positive("Frame(height)", self.height)
@@ -224,20 +230,54 @@ class Frame:
             _choose("Frame(region)", self.region, RegionKind)
         elif self.region is not None and (type(self.region) is not int or self.region < 0):
             raise SettingError(f"Frame(region={self.region!r}) must be a kind, or a number from 0")
+        if self.spacing_mm is not None:
+            number = isinstance(self.spacing_mm, int | float) and not isinstance(self.spacing_mm, bool)
+            if not number or not 0 < self.spacing_mm < float("inf"):
+                raise SettingError(f"Frame(spacing_mm={self.spacing_mm!r}) must be a positive number of millimetres")
+            if self.fit in ("pad", "stretch"):
+                raise SettingError(
+                    f"Frame takes spacing_mm, which sets the scale, or fit={self.fit!r}, which sets another; "
+                    "leave one out"
+                )
 
-    def matrix(self, height: int, width: int) -> NDArray[np.float64]:
+    def matrix(self, height: int, width: int, *, spacing_mm: tuple[float, float] | None = None) -> NDArray[np.float64]:
         """Return the map from a frame of `height` x `width` to the target, float64 (3, 3).
 
         It maps (x, y, 1) in pixels, where the corner of the first pixel is (0, 0) and its centre (0.5, 0.5).
+        `spacing_mm` is the size of a pixel of that frame, (down, across). Raises ClipError where the target has a
+        pixel size and the frame has none.
         """
         down, across = self.height / height, self.width / width
-        if self.fit == "crop":
+        if self.spacing_mm is not None:
+            if spacing_mm is None:
+                raise ClipError(
+                    f"Frame(spacing_mm={self.spacing_mm:g}) needs the size of a pixel, which this row does not tell; "
+                    "fill the manifest's columns spacing_down_mm and spacing_across_mm, or leave such rows out"
+                )
+            down, across = spacing_mm[0] / self.spacing_mm, spacing_mm[1] / self.spacing_mm
+        elif self.fit == "crop":
             down = across = max(down, across)
         elif self.fit == "pad":
             down = across = min(down, across)
         elif self.fit == "none":
             down = across = 1.0
         left, top = (self.width - across * width) / 2, (self.height - down * height) / 2
-        if self.fit == "none":  # half a pixel would blur what should stay as it is
+        as_it_is = self.fit == "none" or (self.spacing_mm is not None and down == across == 1.0)
+        if as_it_is:  # half a pixel would blur what should stay as it is
             left, top = float(np.floor(left)), float(np.floor(top))
         return np.array([[across, 0.0, left], [0.0, down, top], [0.0, 0.0, 1.0]])
+
+    def target_spacing(
+        self, height: int, width: int, *, spacing_mm: tuple[float, float] | None
+    ) -> tuple[float, float] | None:
+        """Return the size of a pixel of the target, (down, across), of a frame of `height` x `width`; None if unknown.
+
+        >>> Frame(height=112, width=112).target_spacing(224, 448, spacing_mm=(0.5, 0.5))
+        (1.0, 1.0)
+        """
+        if self.spacing_mm is not None:
+            return self.spacing_mm, self.spacing_mm
+        if spacing_mm is None:
+            return None
+        matrix = self.matrix(height, width)
+        return float(spacing_mm[0] / matrix[1, 1]), float(spacing_mm[1] / matrix[0, 0])

@@ -359,6 +359,12 @@ def look_up(pixels: NDArray[Any], tables: NDArray[Any], out: NDArray[Any]) -> No
             only = table[0]
             for k in range(size):
                 to[k] = only[values[k]]
+        elif channels == 3:  # side by side: 0.23 ms, where one channel after the other took 0.34
+            first, second, third = table[0], table[1], table[2]
+            for k in range(size // 3):
+                to[3 * k] = first[values[3 * k]]
+                to[3 * k + 1] = second[values[3 * k + 1]]
+                to[3 * k + 2] = third[values[3 * k + 2]]
         else:
             for c in range(channels):
                 own, from_channel, into = table[c], values[c::channels], to[c::channels]
@@ -376,17 +382,88 @@ def count_values(pixels: NDArray[Any], counts: NDArray[np.int64]) -> None:
 
 
 @compiled
-def saturate(pixels: NDArray[Any], factor: np.float32, top: np.float32, out: NDArray[Any]) -> None:
-    """Move red, green and blue of `pixels` (pixels, channels) away from their grey by `factor`; others stay.
+def saturate(planes: NDArray[Any], factor: np.float32, top: np.float32) -> None:
+    """Move red, green and blue, `planes` (3, pixels), away from their grey by `factor`, in place.
 
-    Grey is that of BT.601, as in JPEG.
+    Grey is that of BT.601, as in JPEG. Planes, for a loop over pixels side by side took 1.0 ms for 16 x 112 x 112 where
+    taking them apart, this and OpenCV's merge take 0.4.
     """
-    for k in range(pixels.shape[0]):
-        red, green, blue = np.float32(pixels[k, 0]), np.float32(pixels[k, 1]), np.float32(pixels[k, 2])
-        grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
-        rest = grey * (np.float32(1) - factor)
-        out[k, 0] = _stored(min(max(red * factor + rest, np.float32(0)), top), out)
-        out[k, 1] = _stored(min(max(green * factor + rest, np.float32(0)), top), out)
-        out[k, 2] = _stored(min(max(blue * factor + rest, np.float32(0)), top), out)
-        for c in range(3, pixels.shape[1]):
-            out[k, c] = pixels[k, c]
+    reds, greens, blues = planes[0], planes[1], planes[2]
+    none, rest = np.float32(0), np.float32(1) - factor
+    for k in range(reds.size):
+        red, green, blue = np.float32(reds[k]), np.float32(greens[k]), np.float32(blues[k])
+        grey = rest * (np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue)
+        reds[k] = _stored(min(max(red * factor + grey, none), top), planes)
+        greens[k] = _stored(min(max(green * factor + grey, none), top), planes)
+        blues[k] = _stored(min(max(blue * factor + grey, none), top), planes)
+
+
+@compiled
+def add_field(
+    grids: NDArray[np.float64], points: NDArray[np.float64], width: float, height: float, out: NDArray[np.float64]
+) -> None:
+    """Write `points` (2, count) moved by a smooth field into `out`: NumPy took 8 ms for 112 x 112 points, this 0.4.
+
+    `grids` (2, rows, columns) are displacements across and down at points that span the frame. Between them lies a
+    Catmull-Rom spline along each axis; the neighbours that the rim lacks repeat it.
+    """
+    rows, columns = grids.shape[1:]
+    weights = np.empty((2, 4))
+    for k in range(points.shape[1]):
+        x = min(max(points[0, k] / width, 0.0), 1.0) * (columns - 1)
+        y = min(max(points[1, k] / height, 0.0), 1.0) * (rows - 1)
+        column, row = int(x), int(y)
+        for axis in range(2):
+            t = x - column if axis == 0 else y - row
+            weights[axis, 0] = ((2.0 - t) * t - 1.0) * t / 2
+            weights[axis, 1] = ((3.0 * t - 5.0) * t * t + 2.0) / 2
+            weights[axis, 2] = ((4.0 - 3.0 * t) * t + 1.0) * t / 2
+            weights[axis, 3] = (t - 1.0) * t * t / 2
+        across, down = 0.0, 0.0
+        for i in range(4):
+            from_row = min(max(row + i - 1, 0), rows - 1)
+            for j in range(4):
+                weight = weights[1, i] * weights[0, j]
+                from_column = min(max(column + j - 1, 0), columns - 1)
+                across += weight * grids[0, from_row, from_column]
+                down += weight * grids[1, from_row, from_column]
+        out[0, k] = points[0, k] + across
+        out[1, k] = points[1, k] + down
+
+
+@compiled
+def _hashed(number: np.uint64) -> np.uint64:
+    # SplitMix64's last step (Steele, Lea and Flood, OOPSLA 2014): every bit of a counter stirs every bit of the result.
+    number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return number ^ (number >> np.uint64(31))
+
+
+@compiled
+def add_noise(
+    pixels: NDArray[Any],
+    seed: np.uint64,
+    fresh: bool,
+    shift: np.float32,
+    gain: np.float32,
+    top: np.float32,
+    out: NDArray[Any],
+) -> None:
+    """Write `pixels + n * (shift + gain * pixels)` into `out`, both (frames, size), for about normal numbers n.
+
+    Each n is the sum of the eight bytes of a hashed counter: mean 0, deviation 1, and no larger than 4.9. Frames get
+    numbers of their own where they are to be `fresh`. NumPy's normal numbers alone took 6 ms for 16 x 112 x 112 x 3.
+    """
+    frames, size = pixels.shape
+    step, bytes_of = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x00FF00FF00FF00FF)
+    begin = _hashed(seed * step + step)
+    for f in range(frames):
+        values, to = pixels[f], out[f]
+        counter = begin + (np.uint64(f) * np.uint64(size) * step if fresh else np.uint64(0))
+        for k in range(size):
+            word = _hashed(counter + np.uint64(k) * step)
+            pairs = (word & bytes_of) + ((word >> np.uint64(8)) & bytes_of)
+            total = np.int32((pairs * np.uint64(0x0001000100010001)) >> np.uint64(48))
+            number = np.float32(total - np.int32(1020)) * np.float32(1 / 209.02153)
+            value = np.float32(values[k])
+            to[k] = _stored(min(max(value + number * (shift + gain * value), np.float32(0)), top), out)

@@ -71,6 +71,21 @@ except cf.CinefeedError as error:
 else:
     raise AssertionError("a tail of 3 on 2 devices")
 """
+VIEWS = """
+table = pa.table({"path": [f"{row:02}.npy" for row in range(10)], "study": [f"s{row // 2}" for row in range(10)],
+                  "view": ["2ch", "4ch"] * 5, "age": [20.0 + row // 2 for row in range(10)]})
+manifest = cf.Manifest.from_table(table, root=sys.argv[1]).pivot(by="view", within="study")
+for changes in ({}, {"stack": True}, {"clips_per_video": 2}, {"clips_per_video": 2, "spread": True}):
+    feed, iterator = make(**changes), FeedIterator(make(workers=1, **changes))
+    names = {"2ch": "clips_2ch", "4ch": "clips_4ch"}
+    assert len(iterator) == len(feed)
+    for (inputs, targets, weights), batch in zip(iterator, feed, strict=True):
+        views = batch.clips if not changes.get("stack") else {"": batch.clips}
+        assert list(inputs) == [names.get(view, "clips") for view in views] == list(feed.spec.clip_names)
+        for view, clips in views.items():
+            assert np.array_equal(inputs[names.get(view, "clips")], clips)
+        assert np.array_equal(targets, batch.targets) and np.array_equal(weights, batch.weights)
+"""
 
 
 def run(code, manifest, *, devices=1):
@@ -97,6 +112,10 @@ def test_a_state_knows_where_the_consumer_stands_though_the_feed_is_ahead(manife
 
 def test_rows_are_sharded_over_devices(manifest):
     run(SHARDED, manifest, devices=2)
+
+
+def test_views_and_several_clips_of_a_video(manifest):
+    run(VIEWS, manifest)
 
 
 def test_a_wrong_sample_is_found(manifest):

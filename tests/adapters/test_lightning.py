@@ -11,10 +11,6 @@ pl = pytest.importorskip("pytorch_lightning", reason="Lightning is not installed
 # Lightning 2.6 with torch 2.13: raised by every Trainer, nothing a user can act on
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 
-# Lightning takes as many batches as the loader is long, and never asks for the one more that ends an epoch of the feed;
-# and of a checkpoint that was written between two epochs it does not load the state of the loader.
-STAYS = pytest.mark.xfail(strict=True, reason="inside Lightning the feed gives its first epoch again and again")
-
 
 def make(manifest, **changes):
     settings = {
@@ -106,7 +102,6 @@ def test_one_epoch_is_the_feeds(manifest):
     assert same(model.seen, batches_of(manifest, 1)) and not same(model.seen[::-1], batches_of(manifest, 1))
 
 
-@STAYS
 def test_the_epochs_are_the_feeds(manifest):
     assert same(fit(manifest).seen, batches_of(manifest, 3))
 
@@ -122,7 +117,6 @@ def test_a_trainer_resumes_in_mid_epoch(manifest, tmp_path, taken):
     assert torch.equal(again.layer.weight, whole.layer.weight)
 
 
-@STAYS
 @pytest.mark.parametrize(("taken", "at_end"), [*((taken, False) for taken in range(1, 9)), (3, True), (6, True)])
 def test_a_trainer_resumes_in_any_epoch(manifest, tmp_path, taken, at_end):
     whole = fit(manifest)

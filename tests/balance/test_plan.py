@@ -83,6 +83,53 @@ def test_a_short_epoch_whose_first_rounding_no_batch_can_hold():
         check_plan(draw(totals, strata=np.arange(8), epoch=epoch, batch_size=5), totals, np.arange(8), 5)
 
 
+def block_faults(plan: Plan, expected: NDArray[Any], size: int, draws: int) -> int:
+    """Return how many counts of a stratum in the whole blocks of the first draws are neither floor nor ceiling."""
+    head = Plan(rows=plan.rows[:draws], occurrence=plan.occurrence[:draws], strata=plan.strata[:draws])
+    return batch_faults(head, expected * draws / len(plan), size)
+
+
+@pytest.mark.parametrize("batch_size", [3, 16, 18])
+@pytest.mark.parametrize("seed", range(4))
+def test_global_batches_of_1_2_4_and_8_ranks_have_the_same_shares(batch_size, seed):
+    shares = np.random.default_rng(seed).integers(1, 50, 2 + seed).astype(float)
+    for draws_asked in (40 * batch_size, 43 * batch_size + 2, 800):
+        expected = shares * (draws_asked / shares.sum())
+        whole = draws_asked // (8 * batch_size) * 8 * batch_size
+        for epoch in range(6):
+            plan = draw(expected, strata=np.arange(len(shares)), seed=seed, epoch=epoch, batch_size=batch_size)
+            for ranks in (1, 2, 4, 8):
+                assert block_faults(plan, expected, ranks * batch_size, whole) == 0
+            for ranks in (2, 4):  # the last batches, less than eight
+                size = ranks * batch_size
+                blocks = plan.strata[: draws_asked // size * size].reshape(-1, size)
+                counts = np.stack([np.bincount(each, minlength=len(shares)) for each in blocks])
+                assert np.abs(counts - expected * size / draws_asked).max() < 2
+
+
+def test_the_block_check_sees_pairs_that_are_off():
+    strata = np.array([0, 0, 1, 0, 0, 1, 0, 1, 1, 0, 1, 1])  # threes of 2+1 and 1+2 are right alone, the pairs are not
+    plan = Plan(rows=strata, occurrence=strata, strata=strata)
+    assert block_faults(plan, np.array([6.0, 6.0]), 3, 12) == 0
+    assert block_faults(plan, np.array([6.0, 6.0]), 6, 12) == 4
+
+
+def test_groups_stand_together_and_come_as_often_as_expected():
+    expected, groups = np.array([0.3, 0.7, 0.3, 0.7]), np.array([0, 1, 0, 1])
+    for epoch in range(50):
+        plan = draw(expected, strata=np.zeros(4, np.int64), groups=groups, epoch=epoch)
+        counts = np.bincount(groups[plan.rows], minlength=2)
+        assert counts[0] in (0, 1) and counts[1] in (1, 2)
+    with_labels = np.array([0.0, 1.0, 2.0, 3.0])  # sorted by label alone the groups alternate, and one may come twice
+    half = np.full(4, 0.5)
+    apart = [draw(half, strata=np.zeros(4, np.int64), values=with_labels, epoch=epoch) for epoch in range(50)]
+    assert {int((groups[plan.rows] == 0).sum()) for plan in apart} == {0, 2}
+    near = [
+        draw(half, strata=np.zeros(4, np.int64), values=with_labels, groups=groups, epoch=epoch) for epoch in range(50)
+    ]
+    assert {int((groups[plan.rows] == 0).sum()) for plan in near} == {1}
+
+
 def test_the_batch_check_sees_a_batch_off_by_one():
     plan = Plan(rows=np.arange(8), occurrence=np.zeros(8, int), strata=np.array([0, 0, 0, 1, 0, 1, 1, 1]))
     assert batch_faults(plan, np.array([4.0, 4.0]), 4) == 4
@@ -126,7 +173,7 @@ def test_a_plan_is_a_function_of_its_address():
 
 def test_a_known_plan_is_the_same_on_every_machine():
     plan = draw(np.array([0.5, 0.5, 1.5, 1.5, 3.0]), strata=np.array([0, 0, 1, 1, 1]), seed=7, epoch=2, batch_size=3)
-    assert plan.rows.tolist() == [2, 4, 3, 4, 1, 4, 2]
+    assert plan.rows.tolist() == [2, 4, 3, 1, 4, 4, 2]
 
 
 @pytest.mark.parametrize(

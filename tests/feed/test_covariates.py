@@ -71,6 +71,25 @@ def test_weights_of_a_column(table):
         assert batch.weights.tolist() == [int(name[1:]) / 4 for name in batch.ids]
 
 
+def test_a_sampler_that_weighs_rows_is_heard_in_training_alone(table):
+    sampler = cf.UniformLabels(by="weights", bins=(0, 25, 200))
+    feed = make(table, sampler=sampler, weight="says")
+    expected = sampler.sample_weights(feed.labels) * (np.arange(11, dtype=np.float32) / 4)
+    assert len(set(sampler.sample_weights(feed.labels).tolist())) == 2
+    for batch in feed:
+        assert batch.weights.tolist() == [expected[int(name[1:])] for name in batch.ids]
+    found = [weight for batch in feed.evaluation(table) for weight in batch.weights.tolist()]
+    assert found == (np.arange(11) / 4).tolist()
+    assert not any(batch.weights.any() for batch in make(table, target=None, sampler=cf.Natural()))
+
+
+def test_a_sampler_gets_the_groups_that_it_names(table):
+    feed = make(table.known("site"), sampler=cf.UniformLabels(bins=2, group="site"))
+    assert len(list(feed)) == 3
+    with pytest.raises(ColumnError, match="did you mean 'site'"):
+        make(table, sampler=cf.UniformLabels(group="sites"))
+
+
 def test_the_clips_as_targets(table):
     feed = make(table, target="clip", covariates=())
     batch = feed[0]

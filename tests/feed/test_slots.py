@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 
 from cinefeed.errors import FeedError
+from cinefeed.feed.layout import Layout
 from cinefeed.feed.slots import Slots, map_slot
 
-SHAPE = (4, 3, 2, 2, 1)
+SHAPE = (4, 1, 1, 3, 2, 2, 1)  # draws, clips, views, frames, height, width, channels
+
+
+def layout(dtype):
+    return Layout(SHAPE[0], SHAPE[1:], np.dtype(dtype))
+
+
 KINDS = pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 
 
 @KINDS
 def test_a_slot_comes_back_when_the_last_view_has_died(shared):
-    slots = Slots(SHAPE, dtype="uint8", shared=shared)
+    slots = Slots(layout("uint8"), shared=shared)
     array = slots.lease().clips
     view = array[1:, ::2].reshape(-1)
     memory = memoryview(array)
@@ -30,38 +37,38 @@ def test_a_slot_comes_back_when_the_last_view_has_died(shared):
 
 @KINDS
 def test_the_mask_holds_a_slot_as_well(shared):
-    slots = Slots(SHAPE, dtype="float32", shared=shared)
+    slots = Slots(layout("float32"), shared=shared)
     valid = slots.lease().valid
-    assert slots.free == 0 and valid.shape == (4, 3) and valid.dtype == np.bool_
+    assert slots.free == 0 and valid.shape == (4, 1, 3) and valid.dtype == np.bool_
     del valid
     assert slots.free == 1
 
 
 @KINDS
 def test_memory_is_used_again(shared):
-    slots = Slots(SHAPE, dtype="float32", shared=shared)
+    slots = Slots(layout("float32"), shared=shared)
     address = slots.lease().clips.ctypes.data
     assert slots.lease().clips.ctypes.data == address and slots.made == 1
 
 
 @KINDS
 def test_two_leases_never_share_memory(shared):
-    slots = Slots(SHAPE, dtype="uint8", shared=shared)
+    slots = Slots(layout("uint8"), shared=shared)
     one, two = slots.lease().clips, slots.lease().clips
     one[:], two[:] = 1, 2
     assert (one == 1).all() and (two == 2).all()
 
 
 def test_a_lease_is_writable_and_of_the_type_asked_for():
-    array = Slots(SHAPE, dtype="uint16").lease().clips
+    array = Slots(layout("uint16")).lease().clips
     assert array.flags.writeable and array.dtype == np.uint16 and array.shape == SHAPE
 
 
 def test_shared_memory_is_seen_by_who_maps_it_and_closed_with_the_pool():
     before = set(Path("/proc/self/fd").iterdir())
-    slots = Slots(SHAPE, dtype="uint16", shared=True)
+    slots = Slots(layout("uint16"), shared=True)
     slot = slots.lease()
-    there = map_slot(os.dup(slot.fd), SHAPE, dtype="uint16", number=0)
+    there = map_slot(os.dup(slot.fd), layout("uint16"), number=0)
     os.close(there.fd)
     there.clips[2], there.valid[1] = 7, True
     assert (slot.clips[2] == 7).all() and slot.valid[1].all()
@@ -75,7 +82,7 @@ def test_shared_memory_is_seen_by_who_maps_it_and_closed_with_the_pool():
 
 
 def test_more_than_the_limit_is_a_clear_error():
-    slots = Slots(SHAPE, dtype="uint8", limit=2)
+    slots = Slots(layout("uint8"), limit=2)
     held = [slots.lease(), slots.lease()]
     with pytest.raises(FeedError, match=r"all 2 batches that the memory budget allows are held"):
         slots.lease()
@@ -84,7 +91,7 @@ def test_more_than_the_limit_is_a_clear_error():
 
 
 def test_leases_from_many_threads():
-    slots = Slots(SHAPE, dtype="int64")
+    slots = Slots(layout("int64"))
     faults = []
 
     def work(number):
@@ -106,7 +113,7 @@ def test_leases_from_many_threads():
 
 def test_no_python_runs_when_a_slot_comes_back():
     """In a callback in Python, Ctrl-C would be printed and lost, and the program would go on."""
-    slots, called = Slots((2, 3, 4, 4, 1), dtype="uint8"), []
+    slots, called = Slots(layout("uint8")), []
     slot = slots.lease()
     sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
     try:
@@ -115,3 +122,24 @@ def test_no_python_runs_when_a_slot_comes_back():
         sys.setprofile(None)
     assert slots.free == 1
     assert called == []
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_batch_is_one_piece_of_memory_a_view_and_a_draw_finds_its_clips(spread):
+    """Three draws of two clips, two views; each clip is filled with a number of its own."""
+    of_two = Layout(3, (2, 2, 4, 5, 6, 1), np.dtype(np.uint16), spread)
+    slot = Slots(of_two).lease()
+    assert slot.clips.shape == (3, 2, 2, 4, 5, 6, 1) and slot.valid.shape == (3, 2, 4)
+    for draw, clip, view in np.ndindex(3, 2, 2):
+        slot.clips[draw, clip, view] = 100 * draw + 10 * clip + view
+        slot.valid[draw, clip] = np.arange(4) < draw + 2 * clip
+    assert of_two.batches == (2 if spread else 1)
+    for number in range(of_two.batches):
+        views, valid = of_two.batch(slot.clips, slot.valid, number=number, draws=2)
+        expected = [10 * number, 100 + 10 * number] if spread else [0, 10, 100, 110]
+        for view, array in enumerate(views):
+            assert array.flags.c_contiguous and array.shape == (len(expected), 4, 5, 6, 1)
+            assert (array == np.array(expected).reshape(-1, 1, 1, 1, 1) + view).all()
+            assert np.shares_memory(array, slot.clips)
+        assert valid.sum(axis=1).tolist() == [min(4, each // 100 + 2 * (each // 10 % 10)) for each in expected]
+        assert np.shares_memory(valid, slot.valid)

@@ -191,7 +191,7 @@ def test_a_feed_before_training(feed, tmp_path):
     html = path.read_text()
     page = Page(html)
     assert page.faults == [] and requests(html) == []
-    assert set(page.downloads) == {"labels", "clips"}
+    assert set(page.downloads) == {"labels", "balance", "clips"}
     assert page.sections == ["flow", "labels", "clips", "failures"]
     assert "12 videos, 12 draws an epoch" in page.text and "no frame decodes" in page.text
 

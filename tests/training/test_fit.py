@@ -18,7 +18,7 @@ from cinefeed.training.fit import train
 from cinefeed.training.run import read_run
 
 RUN_FILES = (
-    "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json history.csv "
+    "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
     "best.weights.h5 predictions.parquet metrics.json feed_stats.json failures.json run.json"
 ).split()
 

@@ -45,6 +45,7 @@ def test_what_a_page_shows_is_kept(manifest, tmp_path):
     assert labels["classes"] == ["no", "yes"]
     assert sorted(labels["raw"]) == sorted(labels["fed"])
     assert json.loads((tmp_path / "flow.json").read_text()) == [["rows", 11]]
+    assert json.loads((tmp_path / "balance.json").read_text())["draws"] == 11
     assert json.loads((tmp_path / "failures.json").read_text())[0]["error"] == "e"
 
 

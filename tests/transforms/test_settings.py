@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cinefeed.errors import SettingError
-from cinefeed.transforms.base import ClipInfo, Geometric, Transform, interval
+from cinefeed.transforms.base import ClipInfo, Geometric, Transform
+from cinefeed.transforms.drawing import Limits, interval
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
 
@@ -58,7 +59,7 @@ def test_flip_obeys_its_axis_and_probability():
         (lambda: Rotate(degrees=float("nan")), "must be a number"),
         (lambda: Rotate(degrees="25"), "must be a number"),
         (lambda: Rotate(degrees=True), "must be a number"),
-        (lambda: Rotate(degrees=(1, 2, 3)), "pair"),
+        (lambda: Rotate(degrees=(1,)), "pair"),
         (lambda: Shift(), "pixels or fraction"),
         (lambda: Shift(pixels=1, fraction=0.1), "pixels or fraction"),
         (lambda: Shift(fraction=15), "beyond the frame"),
@@ -95,6 +96,45 @@ def test_constants_for_other_channels_are_refused():
     normalize.sample(np.random.default_rng(0), INFO._replace(channels=3))
     with pytest.raises(SettingError, match=r"3 numbers for 1 channel"):
         normalize.sample(np.random.default_rng(0), INFO)
+
+
+@pytest.mark.parametrize("choice", [(0, 90, 180), [0, 90, 180], {0, 90, 180}, frozenset({180, 90, 0})])
+def test_three_or_more_are_a_choice_and_so_is_a_set(choice):
+    values = draws(Rotate(degrees=choice), "degrees")
+    assert set(values) == {0.0, 90.0, 180.0}
+    assert all(100 < count < 170 for count in np.unique(values, return_counts=True)[1])
+    assert set(draws(Rotate(degrees={-5, 5}), "degrees")) == {-5.0, 5.0}
+    assert set(draws(Rotate(degrees={7}), "degrees")) == {7.0}
+    assert (draws(Rotate(degrees=(0, 0, 0, 9)), "degrees") == 9).mean() < 0.35  # named thrice, drawn thrice as often
+
+
+def test_a_set_is_drawn_from_alike_whatever_its_order():
+    one, other = {0.0, 8.0}, {8.0, 0.0}
+    assert list(one) != list(other)
+    assert draws(Rotate(degrees=one), "degrees").tolist() == draws(Rotate(degrees=other), "degrees").tolist()
+
+
+def test_what_has_no_less_than_nothing_is_drawn_to_one_side():
+    amount = Limits("x", lowest=0.0, one_sided=True)
+    values = np.array([amount.draw(np.random.default_rng(seed), 2) for seed in range(200)])
+    assert 0 <= values.min() < 0.1 and 1.9 < values.max() <= 2
+    assert Limits("x", neutral=None).draw(np.random.default_rng(0), -7) == -7.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "spread", "message"),
+    [
+        (Limits("x"), set(), "must be a number"),
+        (Limits("x"), {1, "a"}, "must be a number"),
+        (Limits("x"), (1, 2, float("inf")), "must be a number"),
+        (Limits("x", lowest=0.0), (1, 2, -3), "reaches down to -3"),
+        (Limits("x", highest=5.0), {9}, "reaches up to 9"),
+        (Limits("x", neutral=None), (), "must be a number"),
+    ],
+)
+def test_choices_are_checked_too(limits, spread, message):
+    with pytest.raises(SettingError, match=message):
+        limits.check(spread)
 
 
 def test_interval_keeps_ends_that_touch():

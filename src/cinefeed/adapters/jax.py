@@ -19,10 +19,11 @@ Item = tuple[dict[str, jax.Array], Any, Any]  # targets and weights: an array, o
 class FeedIterator:
     """Iterates `(inputs, targets, weights)` as JAX arrays, one epoch of the feed an iteration.
 
-    `inputs["clips"]` is (batch, frames, height, width, channels). Each batch is sent to its devices while the one
-    before is in use. `sharding` says where its rows go, such as `NamedSharding(mesh, PartitionSpec("data"))`; with
-    several processes each feeds its own rank, and what comes out are global arrays. A batch that does not divide over
-    the devices is an error: give the feed `drop_last=True`, or a `batch_size` that does.
+    `inputs["clips"]` is (batch, frames, height, width, channels); of several views each is an input of its own, named
+    in `feed.spec.clip_names`. Each batch is sent to its devices while the one before is in use. `sharding` says where
+    its rows go, such as `NamedSharding(mesh, PartitionSpec("data"))`; with several processes each feeds its own rank,
+    and what comes out are global arrays. A batch that does not divide over the devices is an error: give the feed
+    `drop_last=True`, or a `batch_size` that does.
 
     for inputs, targets, weights in FeedIterator(feed):
         state, loss = step(state, inputs["clips"], targets, weights)
@@ -54,10 +55,7 @@ class FeedIterator:
         self._ahead.restore(state)
 
     def _arrays(self, batch: Batch) -> Item:
-        named = {"clips": batch.clips, **batch.covariates}
-        if self.feed.spec.padded:
-            named["valid"] = batch.valid
-        inputs = {name: self._put(array) for name, array in named.items()}
+        inputs = {name: self._put(array) for name, array in batch.inputs(padded=self.feed.spec.padded).items()}
         return inputs, self._put(batch.targets), self._put(batch.weights)
 
     def _put(self, array: Any) -> Any:

@@ -16,6 +16,8 @@ except ImportError as error:
 class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     """A feed as Keras wants it: `model.fit(FeedDataset(feed), validation_data=FeedDataset(feed.evaluation(val)))`.
 
+    Inputs are named: `clips`, or one a view (`feed.spec.clip_names`), covariates, and `valid` where clips are padded.
+
     The feed makes its batches ahead, on its own workers and in its own order, so `workers` is 1 here and the index
     that Keras asks for, which it shuffles, is ignored: between `on_epoch_begin` and `on_epoch_end` each request gives
     the next batch. A request outside an epoch, as Keras makes to build a model, gives the first one again and again.
@@ -44,9 +46,7 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         else:
             batch = next(self._batches)
             self._given += 1
-        inputs: dict[str, Any] = {"clips": batch.clips, **batch.covariates}
-        if self.feed.spec.padded:
-            inputs["valid"] = batch.valid
+        inputs = batch.inputs(padded=self.feed.spec.padded)
         if keras.config.backend() != "torch":
             return inputs, batch.targets, batch.weights
         from cinefeed.adapters.torch import as_tensor  # an extra: Keras copies NumPy batches, and leaves tensors alone
@@ -60,11 +60,8 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         self._batches = iter(self.feed)
 
     def on_epoch_end(self) -> None:
-        """End the epoch: a feed that has given its last batch goes on to the next epoch."""
-        if self._batches is not None:
-            running, self._batches = self._batches, None
-            if self._given == len(self.feed):
-                next(running, None)  # past the last batch: the feed goes on to its next epoch
+        """End the epoch: a feed that has given its last batch stands at the next one."""
+        self._batches = None
 
     @property
     def callback(self) -> keras.callbacks.Callback:

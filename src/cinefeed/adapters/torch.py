@@ -35,18 +35,16 @@ def as_tensor(array: Any) -> Any:
 
 
 def model_inputs(batch: Batch, *, padded: bool) -> Named:
-    """Return what a model is called with: `clips`, covariates by name, and `valid` where clips may be padded."""
-    named = {"clips": batch.clips, **batch.covariates}
-    if padded:
-        named["valid"] = batch.valid
-    return {name: as_tensor(array) for name, array in named.items()}
+    """Return what a model is called with, by name: clips, covariates, and `valid` where clips may be padded."""
+    return {name: as_tensor(array) for name, array in batch.inputs(padded=padded).items()}
 
 
 class FeedLoader:
     """Iterates `(inputs, targets, weights)` as torch tensors, one epoch of the feed an iteration.
 
     `inputs["clips"]` is (batch, frames, height, width, channels), or in the order that `layout` names: "BTCHW" for a
-    2-D network a frame, "BCTHW" for a 3-D one; the other orders are views, not copies. Tensors look into the feed's
+    2-D network a frame, "BCTHW" for a 3-D one; the other orders are views, not copies. Of several views each is an
+    input of its own, named in `feed.spec.clip_names`. Tensors look into the feed's
     memory, which is used again when they have died. With `device`, a CUDA one, batches are copied there ahead of their
     use, through pinned memory and on a stream of their own; with `pin_memory` they stay in pinned memory.
 
@@ -93,6 +91,11 @@ class FeedLoader:
         """Go to the start of an epoch."""
         (self._ahead or self.feed).set_epoch(epoch)
 
+    @property
+    def sampler(self) -> "_Epochs":
+        """What Lightning tells the epoch before each one, also after a checkpoint that was written between two."""
+        return _Epochs(self)
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the consumer stands, as plain data."""
         return (self._ahead or self.feed).state()
@@ -103,7 +106,7 @@ class FeedLoader:
 
     def _tensors(self, batch: Batch) -> Item:
         inputs = model_inputs(batch, padded=self.feed.spec.padded)
-        inputs["clips"] = inputs["clips"].permute(self._order)
+        inputs |= {name: inputs[name].permute(self._order) for name in self.feed.spec.clip_names}
         item = inputs, as_tensor(batch.targets), as_tensor(batch.weights)
         return _pinned(item) if self.pin_memory else item
 
@@ -116,6 +119,16 @@ class FeedLoader:
         with torch.cuda.stream(self._stream):
             there = _moved(here, self.device, non_blocking=True)
         return there, self._stream.record_event()
+
+
+class _Epochs:
+    def __init__(self, loader: FeedLoader) -> None:
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch; in the one that is under way nothing changes, so that it is resumed where it stood."""
+        if self._loader.feed.epoch != epoch:
+            self._loader.set_epoch(epoch)
 
 
 def _arrived(item: Item, copied: torch.cuda.Event) -> Item:

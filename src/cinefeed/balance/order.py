@@ -11,6 +11,7 @@ GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: its multiples, modulo 2**64
 
 # Positions of the address (seed, PLAN, epoch): part of the promise of reproducibility.
 _PHASE, _JITTER, _SHUFFLE, _TURN = range(4)
+_BLOCKS = (8, 4, 2, 1)  # batches: ranks of one machine
 
 Whole = NDArray[np.int64]
 
@@ -31,17 +32,30 @@ class Batches:
         return int(np.maximum(totals - self.high * self.full, 0).sum()) - self.tail
 
     def tail_draws(self, totals: Whole) -> Whole:
-        """Return how many draws of each stratum the tail takes, (strata,): its share, as near as `totals` allow."""
-        least = np.maximum(totals - self.high * self.full, 0)
-        most = totals - self.low * self.full
-        wish = self.share * self.tail / self.size
-        draws = np.clip(np.floor(wish).astype(np.int64), least, most)
-        while (missing := self.tail - int(draws.sum())) != 0:
-            step = 1 if missing > 0 else -1
-            movable = np.flatnonzero(draws < most if missing > 0 else draws > least)
-            furthest = movable[np.argsort(step * (draws - wish)[movable], kind="stable")]
-            draws[furthest[: abs(missing)]] += step
-        return draws
+        """Return how many draws of each stratum the tail takes, (strata,): what the full batches do not expect."""
+        least, most = np.maximum(totals - self.full * self.high, 0), totals - self.full * self.low
+        return _near(totals - self.full * self.share, least=least, most=most, total=self.tail)
+
+    def kept(self, totals: Whole, *, dealt: int, left: int) -> Whole:
+        """Return how many draws of each stratum the first `dealt` batches leave to the last `left` ones, (strata,).
+
+        The first ones get their shares as exactly as can be while each of the last ones can still get low or high.
+        """
+        least = np.maximum(totals - dealt * self.high, left * self.low)
+        most = np.minimum(totals - dealt * self.low, left * self.high)
+        return _near(totals - dealt * self.share, least=least, most=most, total=left * self.size)
+
+
+def _near(wish: NDArray[np.float64], *, least: Whole, most: Whole, total: int) -> Whole:
+    """Return whole numbers between `least` and `most` near to `wish`, `total` in sum; all are (strata,)."""
+    draws = np.clip(np.floor(wish + 1e-9).astype(np.int64), least, most)
+    while (missing := total - int(draws.sum())) != 0:
+        step = 1 if missing > 0 else -1
+        movable = np.flatnonzero(draws < most if missing > 0 else draws > least)
+        assert len(movable), "draws that no batches can hold"
+        furthest = movable[np.argsort(step * (draws - wish)[movable], kind="stable")]
+        draws[furthest[: abs(missing)]] += step
+    return draws
 
 
 def batches_of(expected: NDArray[np.float64], *, draws: int, size: int) -> Batches:
@@ -66,6 +80,17 @@ def _uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return np.asarray((words >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
+def order_by(numbers: Whole, words: NDArray[np.uint64]) -> Whole:
+    """Return the order by small numbers, and where they are equal by words; of those all but the lowest bits count.
+
+    One sort of one key: half the time of np.lexsort, on a million draws.
+    """
+    bits = np.uint64(int(numbers.max(initial=0)).bit_length())
+    if bits == 0:
+        return np.argsort(words, kind="stable")
+    return np.argsort((numbers.astype(np.uint64) << (np.uint64(64) - bits)) | (words >> bits), kind="stable")
+
+
 def put_in_order(
     rows: Whole,
     *,
@@ -86,8 +111,9 @@ def put_in_order(
     jitter = _uniform(words_for(seed, stage=Stage.PLAN, count=len(rows), epoch=epoch, position=_JITTER))
     # Half as much jitter as phase: neighbours change between turns, and a row still waits half a turn for its next.
     due = (occurrence + (phase[rows] + 0.5 * jitter) / 1.5) / np.maximum(expected[rows], 1.0)
-    queue = np.lexsort((due, strata[rows]))
-    totals = np.bincount(strata[rows], minlength=int(strata.max()) + 1).astype(np.int64)
+    of_draws = strata[rows]
+    totals = np.bincount(of_draws, minlength=int(strata.max()) + 1).astype(np.int64)
+    queue = order_by(of_draws, (due * 2.0**63).astype(np.uint64))  # it is below 2
     slots = _even(totals, seed, epoch) if batches is None else _by_batch(totals, batches, seed, epoch)
     place = np.argsort(slots, kind="stable")
     ordered, ordered_occurrence = np.empty_like(rows), np.empty_like(rows)
@@ -109,22 +135,37 @@ def _even(totals: Whole, seed: int, epoch: int) -> Whole:
 def _by_batch(totals: Whole, batches: Batches, seed: int, epoch: int) -> Whole:
     """Return the stratum of each place, int64 (draws,), so that each full batch holds low or high of each stratum.
 
-    Every full batch takes `low` of each stratum. What is left of the strata is dealt out, one stratum after the other,
-    a card to each batch and round again (McNaughton, Management Science 1959): no batch gets a stratum twice, because
-    none has more left than there are batches. The deal visits the batches in golden order, which spreads a stratum's
-    cards over the epoch.
+    Draws are dealt like cards, sorted by stratum: first to blocks of eight batches, then to the batches of a block. A
+    dealer who gives one card to each in turn gives everyone as many of a stratum as everyone else, to one (McNaughton,
+    Management Science 1959). Blocks are visited in golden order, which spreads a stratum over the epoch, and the
+    batches of a block in the order 0 4 2 6 1 5 3 7, so that pairs, fours and eights of batches that follow each other,
+    the global batches of so many ranks, have the epoch's shares as well. What is left of the eights is dealt to a block
+    of four, of two and of one.
     """
-    tail = batches.tail_draws(totals)
-    extra = totals - tail - batches.low * batches.full
-    names = np.arange(len(totals))
-    base = np.repeat(names, batches.low)
-    strata, batch = np.tile(base, batches.full), np.repeat(np.arange(batches.full), len(base))
-    if batches.full:
-        turn = int(words_for(seed, stage=Stage.PLAN, count=1, epoch=epoch, position=_TURN)[0]) % batches.full
-        golden = np.argsort(np.arange(batches.full, dtype=np.uint64) * np.uint64(GOLDEN), kind="stable")
-        strata = np.concatenate([strata, np.repeat(names, extra)])
-        batch = np.concatenate([batch, golden[(np.arange(int(extra.sum())) + turn) % batches.full]])
-    strata = np.concatenate([strata, np.repeat(names, tail)])
-    batch = np.concatenate([batch, np.full(batches.tail, batches.full)])
+    (turn,) = words_for(seed, stage=Stage.PLAN, count=1, epoch=epoch, position=_TURN).tolist()
+    rest = batches.tail_draws(totals)
+    places = [(rest, np.full(batches.tail, batches.full))]
+    totals, left = totals - rest, batches.full
+    for block in _BLOCKS:
+        count, after = left // block, left % block
+        if count == 0:
+            continue
+        rest = batches.kept(totals, dealt=count * block, left=after)
+        golden = np.argsort(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN), kind="stable")
+        cards = np.arange(count * block * batches.size)
+        places.append((totals - rest, batches.full - left + _deal(cards, golden, block, turn)))
+        totals, left = rest, after
+    strata = np.concatenate([np.repeat(np.arange(len(each)), each) for each, _ in places])
+    batch = np.concatenate([each for _, each in places])
     shuffle = words_for(seed, stage=Stage.PLAN, count=len(strata), epoch=epoch, position=_SHUFFLE)
-    return strata[np.lexsort((shuffle, batch))]
+    return strata[order_by(batch, shuffle)]
+
+
+def _deal(cards: Whole, golden: Whole, block: int, turn: int) -> Whole:
+    """Return the batch that each card goes to, where `golden` is the order of the blocks, and `turn` who begins."""
+    count = len(golden)
+    to_block = golden[(cards + turn % count) % count]
+    in_block = np.empty_like(cards)  # a block's cards are counted in the order in which they come
+    in_block[np.argsort(to_block, kind="stable")] = cards % (len(cards) // count)
+    turns = np.array([int(f"{k:b}".zfill(block.bit_length() - 1)[::-1], 2) for k in range(block)])
+    return np.asarray(to_block * block + turns[(in_block + to_block + turn % block) % block])

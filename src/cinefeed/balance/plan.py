@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.balance.order import GOLDEN, Batches, Whole, batches_of, put_in_order
+from cinefeed.balance.order import GOLDEN, Batches, Whole, batches_of, order_by, put_in_order
 from cinefeed.errors import LabelError, SettingError
 from cinefeed.rng import Stage, permutation_for, words_for
 
@@ -46,16 +46,18 @@ def draw(
     *,
     strata: Whole,
     values: NDArray[np.float64] | None = None,
+    groups: Whole | None = None,
     seed: int = 0,
     epoch: int = 0,
     batch_size: int | None = None,
 ) -> Plan:
     """Return the plan in which each row comes as often as `expected` (rows,), rounded down or up.
 
-    So does each stratum, in the epoch and, with `batch_size`, in each full batch; `strata` (rows,) are numbers from 0,
-    none left out. Sorted by `values` (rows,), any run of labels within a stratum does so too. No row is repeated before
-    its equals, those of the same stratum and expected draws, have had their turn. Raises LabelError where the expected
-    draws do not add up to a whole number.
+    So does each stratum, in the epoch and, with `batch_size`, in each full batch and in those eights, fours and pairs
+    of batches that several ranks share; `strata` (rows,) are numbers from 0, none left out. Sorted by `values` (rows,),
+    any run of labels within a stratum does so too; with `groups` (rows,), numbers, each group's rows within a stratum
+    do instead. No row is repeated before its equals, those of the same stratum and expected draws, have had their turn.
+    Raises LabelError where the expected draws do not add up to a whole number.
 
     >>> plan = draw(np.array([0.5, 0.5, 2.0]), strata=np.array([0, 0, 1]))
     >>> np.bincount(plan.strata).tolist()
@@ -64,7 +66,9 @@ def draw(
     if batch_size is not None and batch_size < 1:
         raise SettingError(f"batch_size={batch_size} must be at least 1")
     ties = words_for(seed, stage=Stage.PLAN, count=len(expected), position=_TIES)
-    order = np.lexsort((ties, strata) if values is None else (ties, values, strata))
+    order = order_by(strata, ties) if values is None else _by_label(values, ties, strata)
+    if groups is not None:
+        order = _together(order, strata[order], groups[order])
     line = _Line(expected[order], strata[order])
     turn = int(words_for(seed, stage=Stage.PLAN, count=1, position=_MARKS)[0]) + epoch * GOLDEN
     marks = line.marks((turn % 2**64) >> (64 - line.bits))
@@ -84,6 +88,24 @@ def draw(
         rows, occurrence=occurrence, expected=expected, strata=strata, batches=batches, seed=seed, epoch=epoch
     )
     return Plan(rows=rows, occurrence=occurrence, strata=slots)
+
+
+def _by_label(values: NDArray[np.float64], ties: NDArray[np.uint64], strata: Whole) -> Whole:
+    """Return the order by stratum, label and tie; ties and strata are sorted only where labels leave them open."""
+    order = np.argsort(values, kind="stable")
+    placed = values[order]
+    again = np.append(False, placed[1:] == placed[:-1])
+    tied = np.flatnonzero(again | np.append(again[1:], False))
+    order[tied] = order[tied][order_by(np.cumsum(~again)[tied], ties[order[tied]])]
+    numbers = strata[order]
+    return order if (numbers[1:] >= numbers[:-1]).all() else order[np.argsort(numbers, kind="stable")]
+
+
+def _together(order: Whole, strata: Whole, groups: Whole) -> Whole:
+    """Return rows in such an order that within a stratum each group's stand together, where its first one stood."""
+    cells = strata * (int(groups.max()) + 1) + groups
+    _, first, cells = np.unique(cells, return_index=True, return_inverse=True)
+    return order[np.argsort(first[cells], kind="stable")]
 
 
 class _Line:

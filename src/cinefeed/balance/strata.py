@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.errors import LabelError, SettingError, did_you_mean
@@ -17,12 +18,19 @@ class Strata(NamedTuple):
 
     `numbers` is int64 (rows,), `names` says what each number stands for, `values` are the labels themselves as float64
     (rows,) where they are numbers to be kept in order, or None; `edges` are those of the bins, empty ones included.
+    `places` (strata,) says which of these bins each stratum is, or what its whole value is.
     """
 
     numbers: NDArray[np.int64]
     names: tuple[str, ...]
     values: NDArray[np.float64] | None = None
     edges: NDArray[np.float64] | None = None
+    places: NDArray[np.float64] | None = None
+
+    @property
+    def kind(self) -> str:
+        """What a stratum is: "class" or "bin"."""
+        return "class" if self.values is None else "bin"
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -63,6 +71,21 @@ def _refuse(bad: NDArray[np.bool_], what: str) -> None:
         )
 
 
+def group_numbers(groups: ArrayLike, *, rows: int) -> NDArray[np.int64]:
+    """Return the number of each row's group, int64 (rows,), from any names. Raises LabelError where a row has none.
+
+    >>> group_numbers(["p7", "p2", "p7"], rows=3).tolist()
+    [1, 0, 1]
+    """
+    try:
+        found = label_array(groups)
+    except LabelError as error:
+        raise LabelError(f"groups: {error}") from error
+    if len(found) != rows:
+        raise LabelError(f"there are {len(found)} groups for {rows} labels; give one a row")
+    return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
 def class_name(value: object) -> str:
     """Return the text by which settings and pages name a class: whole numbers without a decimal point.
 
@@ -78,9 +101,16 @@ def class_strata(labels: ArrayLike) -> Strata:
     """Return each row's class, numbered in sorted order.
 
     >>> class_strata(["well", "sick", "well"])
-    Strata(numbers=array([1, 0, 1]), names=('sick', 'well'), values=None, edges=None)
+    Strata(numbers=array([1, 0, 1]), names=('sick', 'well'), values=None, edges=None, places=None)
     """
-    values, numbers = np.unique(label_array(labels), return_inverse=True)
+    array = label_array(labels)
+    if array.dtype.kind == "U":  # sorting a million texts takes seconds, looking them up does not
+        found = pa.array(array).dictionary_encode()
+        names = found.dictionary.to_pylist()
+        places = np.empty(len(names), np.int64)
+        places[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+        return Strata(places[found.indices.to_numpy()], tuple(sorted(names)))
+    values, numbers = np.unique(array, return_inverse=True)
     return Strata(numbers.astype(np.int64), tuple(class_name(value) for value in values.tolist()))
 
 
@@ -112,7 +142,8 @@ def bin_strata(labels: ArrayLike, *, bins: Bins = "auto") -> Strata:
         )
     if bins == "integer" or (bins == "auto" and whole):
         distinct, numbers = np.unique(array, return_inverse=True)
-        return Strata(numbers.astype(np.int64), tuple(class_name(value) for value in distinct.tolist()), values)
+        names = tuple(class_name(value) for value in distinct.tolist())
+        return Strata(numbers.astype(np.int64), names, values, None, distinct.astype(np.float64))
     if isinstance(bins, tuple):
         edges = np.array(bins, np.float64)
         _refuse_outside(values, edges)
@@ -124,7 +155,7 @@ def bin_strata(labels: ArrayLike, *, bins: Bins = "auto") -> Strata:
     names = tuple(
         f"[{edges[k]:.4g}, {edges[k + 1]:.4g}{']' if k == len(edges) - 2 else ')'}" for k in occupied.tolist()
     )
-    return Strata(numbers.astype(np.int64), names, values, edges)
+    return Strata(numbers.astype(np.int64), names, values, edges, occupied.astype(np.float64))
 
 
 def _rice(rows: int) -> int:

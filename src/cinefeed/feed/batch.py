@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from cinefeed.balance import Plan
 from cinefeed.errors import FeedError, SourceError
 from cinefeed.feed.clip import Draw, Took
+from cinefeed.feed.layout import Layout
 from cinefeed.feed.ranks import Share
 from cinefeed.feed.slots import Slot, Slots
 from cinefeed.feed.stats import Meter
-from cinefeed.feed.targets import Labels
+from cinefeed.feed.targets import Labels, clip_name
 from cinefeed.feed.workers import Crew
 from cinefeed.rng import Stage, words_for
 
@@ -28,21 +29,40 @@ _ATTEMPTS = 64  # rows of a stratum that are tried in place of one that cannot b
 class Batch:
     """One batch, in NumPy. Arrays may be held as long as you like; their memory is used again when they have died."""
 
-    clips: NDArray[Any]  # (batch, frames, height, width, channels)
+    clips: Any  # (batch, frames, height, width, channels); of views that are not stacked, each by name
     targets: Any  # (batch,): float32, or class numbers, int64; of the task "clip" the clips; of several, each by name
     weights: Any  # (batch,): 0 where a row has no label, or is padding; of several targets, each by name
     ids: NDArray[np.str_]  # (batch,)
     valid: NDArray[np.bool_]  # (batch, frames): False where a frame is padding
     covariates: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # by name, (batch, size)
 
+    @property
+    def nbytes(self) -> int:
+        """The size of the clips, in bytes."""
+        return sum(array.nbytes for array in _by_name(self.clips).values())
+
+    def inputs(self, *, padded: bool) -> dict[str, NDArray[Any]]:
+        """Return what a model is called with, by name: the clips, the covariates, and `valid` where there is padding.
+
+        The clips are `clips`, or of views that are not stacked one input each: `clips_2ch`, `clips_4ch`.
+        """
+        return _by_name(self.clips) | dict(self.covariates) | ({"valid": self.valid} if padded else {})
+
+
+def _by_name(clips: Any) -> dict[str, NDArray[Any]]:
+    """Return clips by the names of the inputs that they are."""
+    if isinstance(clips, Mapping):
+        return {clip_name(view): array for view, array in clips.items()}
+    return {"clips": clips}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A batch under way."""
+    """A slot under way: a batch, or all over which clips are spread."""
 
     epoch: int
     positions: range  # in the plan; fewer than `size` where the rest is padding
-    size: int
+    size: int  # draws
     rows: NDArray[np.int64]  # one a position; others take the place of those that cannot be read
     slot: Slot
     clips: list[Future[Took]]
@@ -55,6 +75,8 @@ class Assembler:
     plan_of: Callable[[int], Plan]
     share: Share
     slots: Slots
+    layout: Layout
+    views: tuple[str, ...]  # names of the views where each is an array of its own
     labels: Labels
     ids: Any  # a pyarrow Array
     weights: NDArray[np.float32]  # of each row
@@ -67,10 +89,14 @@ class Assembler:
 
     def count(self, epoch: int) -> int:
         """Return the number of batches of an epoch."""
+        return self.slots_of(epoch) * self.layout.batches
+
+    def slots_of(self, epoch: int) -> int:
+        """Return the number of slots that an epoch takes."""
         return self.share.count(len(self.plan_of(epoch).rows))
 
     def begin(self, index: int, epoch: int, crew: Crew, *, first_alone: bool) -> Pending:
-        """Hand the clips of a batch to the workers; with `first_alone` the others wait for the first."""
+        """Hand the draws of a slot to the workers; with `first_alone` the others wait for the first."""
         plan = self.plan_of(epoch)
         positions, size = self.share.positions(index, draws=len(plan.rows))
         slot = self.slots.lease()
@@ -84,22 +110,31 @@ class Assembler:
                 wait(pending.clips)
         return pending
 
-    def finish(self, pending: Pending, crew: Crew, meter: Meter) -> Batch:
-        """Wait for the clips of a batch, and return it. Raises the error of a clip, unless it can be replaced."""
+    def finish(self, pending: Pending, crew: Crew, meter: Meter) -> list[Batch]:
+        """Wait for the clips of a slot, and return its batches. Raises a clip's error, unless it can be replaced."""
         took = [self._result(pending, place, crew) for place in range(len(pending.clips))]
         if took:
-            read, decode, transform = (sum(stage) for stage in zip(*took, strict=True))
-            meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform)
+            read, decode, transform, retried = (sum(each) for each in zip(*took, strict=True))
+            meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform, retried=retried)
         began = time.perf_counter()
-        rows, clips = pending.rows, pending.slot.clips[: pending.size]
+        batches = [self._batch(pending, number) for number in range(self.layout.batches)]
+        meter.add(assemble_seconds=time.perf_counter() - began)
+        return batches
+
+    def _batch(self, pending: Pending, number: int) -> Batch:
+        """Return one batch of a slot."""
+        slot, times = pending.slot, self.layout.shape[0] // self.layout.batches
+        rows, size = np.repeat(pending.rows, times), pending.size * times
+        arrays, valid = self.layout.batch(slot.clips, slot.valid, number=number, draws=pending.size)
+        clips = dict(zip(self.views, arrays, strict=True)) if self.views else arrays[0]
 
         def of_rows(values: NDArray[Any]) -> NDArray[Any]:
             """Return what each place of the batch has of a column; padding has zeros."""
-            column = np.zeros((pending.size, *values.shape[1:]), values.dtype)
+            column = np.zeros((size, *values.shape[1:]), values.dtype)
             column[: len(rows)] = values[rows]
             return column
 
-        batch = Batch(
+        return Batch(
             clips=clips,
             targets={name: of_rows(each.values) for name, each in self.labels.several.items()}
             or (clips if self.labels.main.task == "clip" else of_rows(self.labels.main.values)),
@@ -108,12 +143,10 @@ class Assembler:
                 for name, each in self.labels.several.items()
             }
             or of_rows(self.weights),
-            ids=np.array([*self.ids.take(rows).to_pylist(), *[""] * (pending.size - len(rows))], dtype=np.str_),
-            valid=pending.slot.valid[: pending.size],
+            ids=np.array([*self.ids.take(rows).to_pylist(), *[""] * (size - len(rows))], dtype=np.str_),
+            valid=valid,
             covariates={name: of_rows(values) for name, values in self.covariates.items()},
         )
-        meter.add(assemble_seconds=time.perf_counter() - began)
-        return batch
 
     def _result(self, pending: Pending, place: int, crew: Crew) -> Took:
         """Return what a clip took, once one is made; rows that cannot be read are passed over, where that is wanted."""

@@ -43,7 +43,7 @@ def _serve(line: socket.socket, settings_fd: int, columns_fd: int) -> None:
             return
         job = unpack_job(packet)
         for fd in descriptors:
-            slots[job.slot] = map_slot(fd, settings["shape"], dtype=settings["dtype"], number=job.slot)
+            slots[job.slot] = map_slot(fd, settings["layout"], number=job.slot)
             os.close(fd)
         slot = slots[job.slot]
         try:

@@ -120,9 +120,8 @@ def try_threads(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> Tri
 
 def _hand(maker: ClipMaker) -> Callable[[Draw], float]:
     """Return a function that makes a clip into memory of its own, and returns the seconds that it took."""
-    frame = maker.compose.frame
-    out = np.empty((maker.clip.frames, frame.height, frame.width, frame.channels), maker.compose.dtype)
-    valid = np.empty(maker.clip.frames, np.bool_)
+    out = np.empty(maker.shape, maker.compose.dtype)
+    valid = np.empty((maker.clips, maker.clip.frames), np.bool_)
 
     def make(draw: Draw) -> float:
         began = time.perf_counter()

@@ -1,18 +1,30 @@
-"""One draw -> one clip in its slot: source, clip, transforms in one place, for every kind of worker."""
+"""One draw -> its clips in their slot: source, clip, transforms in one place, for every kind of worker."""
 
 import time
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.clips import Clip
+from cinefeed.clips import Clip, Times
 from cinefeed.errors import CinefeedError, FeedError
+from cinefeed.feed.disk import disk_error
 from cinefeed.manifest.rows import Rows
 from cinefeed.rng import Stage, rng_for
-from cinefeed.sources.base import chosen_region, cropped
+from cinefeed.sources.base import Planes, Source, chosen_region, cropped
+from cinefeed.transforms.base import Parameters
 from cinefeed.transforms.compose import Compose
+from cinefeed.transforms.fuse import kind_of
+
+Geometry = Literal["shared", "apart"]
+Chosen = tuple[NDArray[np.int64], NDArray[np.bool_]]  # the frames of a clip, and which are no padding
+Seconds = tuple[float | None, float | None]  # within which a row's clips stay
+Pixels = NDArray[Any]
+
+_PAUSES = (0.1, 0.5)  # seconds, before a disk that gave an error is read again
 
 
 class Draw(NamedTuple):
@@ -24,56 +36,185 @@ class Draw(NamedTuple):
 
 
 class Took(NamedTuple):
-    """Seconds that one clip took, by stage."""
+    """Seconds that one draw took, by stage, and how often the disk had to be read again."""
 
     read: float
     decode: float
     transform: float
+    retried: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipMaker:
-    """Makes the clip of a draw: a pure function of its row, settings, seed and draw."""
+    """Makes the clips of a draw: a pure function of its row, settings, seed and draw.
+
+    `clips` are cut from one stretch of the video, twice as long as a clip, which is opened and decoded once; each has
+    its own place in it, and its own parameters of the transforms. `views` are the videos of a row ("" is the only one),
+    put apart, or as channels with `stack`.
+
+    Every random choice has the address of its clip: (seed, stage, epoch, position x clips + clip), and with several
+    views x views + view.
+    """
 
     rows: Rows
     clip: Clip
     compose: Compose
     channels: int
     seed: int
+    clips: int = 1
+    views: tuple[str, ...] = ("",)
+    geometry: Geometry = "shared"
+    stack: bool = False
 
-    def make(self, draw: Draw, out: NDArray[Any], valid: NDArray[np.bool_]) -> Took:
-        """Write the clip into `out` (frames, height, width, channels) and what is no padding into `valid` (frames,).
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what a draw makes: (clips, views, frames, height, width, channels)."""
+        frame, views = self.compose.frame, len(self.views)
+        apart, channels = (1, views * frame.channels) if self.stack else (views, frame.channels)
+        return self.clips, apart, self.clip.frames, frame.height, frame.width, channels
 
-        An error names the row and the path.
+    def make(self, draw: Draw, out: Pixels, valid: NDArray[np.bool_]) -> Took:
+        """Write the clips into `out`, of `shape`, and what is no padding in any view into `valid` (clips, frames).
+
+        An error names the row and the path. One of the disk is tried again, then it is a FeedError.
         """
-        try:
-            return self._make(draw, out, valid)
-        except Exception as error:
-            where, what = f"row {draw.row}, {self.rows.shown(draw.row)}", self.rows.nameless(str(error), draw.row)
-            if isinstance(error, CinefeedError):
-                error.args = (f"{where}: {what}",)
-                raise
-            raise FeedError(f"{where}: {type(error).__name__}: {what}") from error
+        valid[:] = True
+        took = []
+        for number, view in enumerate(self.views):
+            channels = slice(number * self.channels, (number + 1) * self.channels)
+            target = out[:, 0, ..., channels] if self.stack else out[:, number]
+            took.append(self._patiently(draw, view, target, valid))
+        if not valid.all():
+            np.moveaxis(out, 1, 2)[~valid] = 0
+        if len(took) == 1:
+            return took[0]
+        read, decode, transform, retried = (sum(each) for each in zip(*took, strict=True))
+        return Took(read, decode, transform, int(retried))
 
-    def _make(self, draw: Draw, out: NDArray[Any], valid: NDArray[np.bool_]) -> Took:
-        began = time.perf_counter()
-        with self.rows.open(draw.row, channels=self.channels) as source:
-            opened = time.perf_counter()
-            start_seconds, end_seconds = self.rows.window(draw.row)
-            indices, valid[:] = self.clip.select(
-                source.facts.times,
-                rng=self._rng(Stage.CLIP, draw) if self.clip.position == "random" else None,
-                start_seconds=start_seconds,
-                end_seconds=end_seconds,
+    def _patiently(self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_]) -> Took:
+        """Make the clips of one view, and again where the disk gives an error."""
+        retried = 0
+        while True:
+            try:
+                return self._make(draw, view, out, valid)._replace(retried=retried)
+            except Exception as error:
+                of_the_disk = disk_error(error, self.rows.path_of(draw.row, view=view))
+                if of_the_disk is None or retried == len(_PAUSES):
+                    named = self._named(error, of_the_disk, draw, view)
+                    if named is error:
+                        raise
+                    raise named from error
+            time.sleep(_PAUSES[retried])
+            retried += 1
+
+    def _named(self, error: Exception, of_the_disk: OSError | None, draw: Draw, view: str) -> Exception:
+        """Return an error as one of ours, with the row and the path."""
+        where = f"row {draw.row}, {self.rows.shown(draw.row, view=view)}"
+        what = self.rows.nameless(str(of_the_disk or error), draw.row, view=view)
+        if of_the_disk is not None:
+            return FeedError(
+                f"{where}: the disk gave an error {len(_PAUSES) + 1} times: {what}; look at the disk or the network, "
+                "then go on from where the feed stood"
             )
-            planes = source.planes(indices)
-            if self.compose.frame.region is not None:
-                planes = cropped(planes, chosen_region(source.facts.regions, self.compose.frame.region))
+        if isinstance(error, CinefeedError):
+            error.args = (f"{where}: {what}",)
+            return error
+        return FeedError(f"{where}: {type(error).__name__}: {what}")
+
+    def _make(self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_]) -> Took:
+        began = time.perf_counter()
+        frame = self.compose.frame
+        with self.rows.open(draw.row, channels=self.channels, view=view) as source:
+            opened = time.perf_counter()
+            facts, window, size = source.facts, self.rows.window(draw.row, view=view), None
+            if frame.region is not None:
+                region = chosen_region(facts.regions, frame.region)
+                size = region.bottom - region.top, region.right - region.left
+            spacing = frame.target_spacing(*(size or (facts.height, facts.width)), spacing_mm=facts.spacing_mm)
+            parameters = [self._parameters(draw, number, view, spacing) for number in range(self.clips)]
+            chosen = self._retimed(self._choose(draw, facts.times, window), parameters, facts.times, window)
+            planes = decode_once(source, [indices for indices, _ in chosen])
+            if frame.region is not None:
+                planes = [cropped(each, region) for each in planes]
             decoded = time.perf_counter()
-            parameters = self.compose.sample(self._rng(Stage.AUGMENT, draw), frames=len(indices))
-            self.compose.render(planes, out, parameters)
-        out[~valid] = 0
+            for number, each in enumerate(planes):
+                self.compose.render(each, out[number], parameters[number], spacing_mm=facts.spacing_mm)
+                valid[number] &= chosen[number][1]
         return Took(opened - began, decoded - opened, time.perf_counter() - decoded)
 
-    def _rng(self, stage: Stage, draw: Draw) -> np.random.Generator:
-        return rng_for(self.seed, stage=stage, epoch=draw.epoch, position=draw.position)
+    def _choose(self, draw: Draw, times: Times, window: Seconds) -> list[Chosen]:
+        """Return the frames of each clip. Each view draws the same numbers, so all are at the same time points."""
+        start, end = window
+        select = partial(self.clip.select, start_seconds=start, end_seconds=end)
+        if self.clip.position != "random":
+            return [select(times)] * self.clips
+        rng = self._rng(Stage.CLIP, draw)
+        if self.clips == 1:
+            return [select(times, rng=rng)]
+        stretch = replace(self.clip, frames=2 * self.clip.frames, short="repeat_last")
+        covered, _ = stretch.select(times, rng=rng, start_seconds=start, end_seconds=end)
+        # One frame more where frames are picked by time: a tick may lie after the last that it shows.
+        last = min(int(covered.max()) + (self.clip.rate_hz is not None), times.count - 1)
+        first, chosen = int(covered.min()), []
+        part = part_of(times, first, last - first + 1)
+        for number in range(self.clips):
+            rng = self._rng(Stage.CLIP, draw, number) if number else rng
+            indices, real = select(part, rng=rng)
+            chosen.append((indices + first, real))
+        return chosen
+
+    def _retimed(
+        self, chosen: list[Chosen], parameters: list[list[Parameters]], times: Times, window: Seconds
+    ) -> list[Chosen]:
+        """Return the frames once the transforms of time have chosen among those of the row; padding stays."""
+        first, count = 0, times.count
+        if self.compose.transforms and window != (None, None):
+            every = Clip(frames=times.count, position="spread").select(
+                times, start_seconds=window[0], end_seconds=window[1]
+            )[0]
+            first, count = int(every[0]), int(every[-1] - every[0]) + 1
+        found = []
+        for (indices, real), drawn in zip(chosen, parameters, strict=True):
+            shown = indices.copy()
+            shown[real] = self.compose.indices(indices[real], drawn, count=count, first=first)
+            found.append((shown, real))
+        return found
+
+    def _parameters(
+        self, draw: Draw, number: int, view: str, spacing_mm: tuple[float, float] | None
+    ) -> list[Parameters]:
+        """Draw a clip's parameters: as of the first view, or, apart, the view's own but for the transforms of time."""
+
+        def drawn(place: int) -> list[Parameters]:
+            rng = self._rng(Stage.AUGMENT, draw, number, place)
+            return self.compose.sample(rng, frames=self.clip.frames, spacing_mm=spacing_mm)
+
+        place = self.views.index(view)
+        if self.geometry == "shared" or not place:
+            return drawn(0)
+        pairs = zip(self.compose.transforms, drawn(0), drawn(place), strict=True)
+        return [first if kind_of(each) == "time" else own for each, first, own in pairs]
+
+    def _rng(self, stage: Stage, draw: Draw, number: int = 0, view: int = 0) -> np.random.Generator:
+        position = (draw.position * self.clips + number) * len(self.views) + view
+        return rng_for(self.seed, stage=stage, epoch=draw.epoch, position=position)
+
+
+def decode_once(source: Source, clips: Sequence[NDArray[np.int64]]) -> list[Planes]:
+    """Return the planes of several clips, every frame decoded once whoever wants it."""
+    if len(clips) == 1:
+        return [source.planes(clips[0])]
+    wanted = np.unique(np.concatenate(clips))
+    planes = source.planes(wanted)
+    places = (np.searchsorted(wanted, indices).tolist() for indices in clips)
+    return [planes._replace(frames=[planes.frames[place] for place in each]) for each in places]
+
+
+def part_of(times: Times, first: int, count: int) -> Times:
+    """Return the times of some frames of a video.
+
+    >>> part_of(Times(0.0, 0.5, 9), 4, 2).seconds().tolist()
+    [2.0, 2.5]
+    """
+    listed = None if times.listed is None else times.listed[first : first + count]
+    return Times(times.first_seconds + first * times.step_seconds, times.step_seconds, count, listed)

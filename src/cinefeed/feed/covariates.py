@@ -53,12 +53,17 @@ Covariate(name='sex', mean=0.0, scale=1.0, categories=('f', 'm')))
     return tuple(found)
 
 
-def known_covariates(table: Any, covariates: Sequence[str | Covariate]) -> tuple[Covariate, ...]:
-    """Return the covariates, those named alone with the scale or the categories that the table gives them."""
+def known_covariates(
+    table: Any, covariates: Sequence[str | Covariate], *, inputs: Sequence[str]
+) -> tuple[Covariate, ...]:
+    """Return the covariates, those named alone with the scale or the categories that the table gives them.
+
+    `inputs` are the names that a model's other inputs have. Raises SettingError for a covariate of the same name.
+    """
     fitted = {each.name: each for each in fit_covariates(table, [each for each in covariates if isinstance(each, str)])}
     found = tuple(fitted[each] if isinstance(each, str) else each for each in covariates)
     for each in found:
-        if each.name in ("clips", "valid"):
+        if each.name in inputs:
             raise SettingError(f"a covariate cannot be called {each.name!r}, as that input is; rename the column")
     return found
 
@@ -102,6 +107,14 @@ def read_weights(table: Any, name: str) -> NDArray[np.float32]:
             f"(first: row {wrong[0]}, {column[int(wrong[0])]}); a row that should not count has weight 0"
         )
     return np.asarray(weights, np.float32)
+
+
+def row_weights(
+    table: Any, *, weight: str | None, of_labels: NDArray[np.float32] | None, labelled: bool
+) -> NDArray[np.float32]:
+    """Return what each row counts in a loss: its weight in a column, times that of its label; 0 without labels."""
+    weights = np.full(table.num_rows, labelled, np.float32) if weight is None else read_weights(table, weight)
+    return weights if of_labels is None else weights * of_labels
 
 
 def _is_number(kind: Any) -> bool:

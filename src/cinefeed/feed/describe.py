@@ -6,6 +6,7 @@ import numpy as np
 
 from cinefeed.balance import BalancedClasses, Plan, Sampler
 from cinefeed.errors import SourceError, TableError
+from cinefeed.feed.choose import Choice
 from cinefeed.feed.targets import FeedSpec, Targets
 from cinefeed.manifest.table import Manifest
 
@@ -27,28 +28,48 @@ def describe_task(spec: FeedSpec, targets: Targets) -> str:
     return f"{spec.task} {spec.target}{also} ({', '.join(named[:_NAMED_CLASSES] + more)})"
 
 
-def describe_plan(plan: Plan) -> str:
+def describe_plan(plan: Plan, *, clips: int = 1) -> str:
     """Say how much an epoch draws.
 
     >>> rows = np.array([0, 1, 0])
     >>> describe_plan(Plan(rows=rows, occurrence=np.array([0, 0, 1]), strata=rows))
     '3 draws an epoch, of one sample at most 2'
     """
-    return f"{len(plan.rows)} draws an epoch, of one sample at most {int(plan.occurrence.max(initial=-1)) + 1}"
+    each = f", {clips} clips each" if clips > 1 else ""
+    return f"{len(plan.rows)} draws an epoch, of one sample at most {int(plan.occurrence.max(initial=-1)) + 1}{each}"
+
+
+def describe_batch(spec: FeedSpec) -> str:
+    """Say what a batch holds."""
+    views = f" of {', '.join(spec.views)}{' as channels' * spec.stacked}" if spec.views else ""
+    return f"{spec.batch_size} x {spec.clip_shape} {spec.dtype}{views}"
+
+
+def describe_workers(workers: int, choice: Choice | None) -> str:
+    """Say who makes the clips.
+
+    >>> describe_workers(2, Choice("thread", "as it was asked for"))
+    '2 threads'
+    """
+    kinds = {"thread": "threads", "process": "processes"}
+    return f"{workers} {kinds[choice.backend] if choice else 'threads or processes, by a trial'}"
 
 
 def check_rows(manifest: Manifest) -> None:
     """Raise TableError where there are no rows, SourceError where files hold no frame."""
     if len(manifest) == 0:
         raise TableError("the manifest has no rows, so there is nothing to feed; look at the filters before it")
-    if "num_frames" in manifest.table.column_names:
-        frames = manifest.table["num_frames"].to_numpy()
-        empty = np.flatnonzero(frames == 0)
+    for view in manifest.rows.views or ("",):
+        column = f"num_frames:{view}" if view else "num_frames"
+        if column not in manifest.table.column_names:
+            continue
+        empty = np.flatnonzero(manifest.table[column].to_numpy() == 0)
         if len(empty):
-            first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in empty[:3])
+            first = ", ".join(f"row {row}, {manifest.rows.shown(row, view=view)}" for row in empty[:3])
+            leave_out = "manifest.readable().pivot(..., missing='drop')" if view else "manifest.readable()"
             raise SourceError(
                 f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
-                f"({first}{' ...' * (len(empty) > 3)}); leave them out with manifest.readable()"
+                f"({first}{' ...' * (len(empty) > 3)}); leave them out with {leave_out}"
             )
 
 

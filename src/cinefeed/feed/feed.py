@@ -1,39 +1,47 @@
-"""Feed: a manifest in, batches out, in a fixed order, made on all cores."""
+"""Feed: a manifest in, batches out, in a fixed order, made on all cores.
 
-import logging
+A little past 400 lines, half of them settings and what they mean: the work is done in the files beside this one.
+"""
+
 import os
 import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.balance import Natural, Plan, Sampler
-from cinefeed.balance.strata import bin_strata
+from cinefeed.balance import BalanceReport, Natural, Plan, Sampler
 from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError, UnfitError, did_you_mean
+from cinefeed.errors import SettingError
 from cinefeed.feed.batch import Assembler, Batch, OnError
-from cinefeed.feed.choose import Choice, choose_backend
-from cinefeed.feed.clip import ClipMaker, Draw
-from cinefeed.feed.covariates import Covariate, known_covariates, read_covariates, read_weights
-from cinefeed.feed.describe import check_rows, describe_plan, describe_task, positive_is_second
+from cinefeed.feed.choose import Choice
+from cinefeed.feed.clip import ClipMaker, Draw, Geometry
+from cinefeed.feed.covariates import Covariate, known_covariates, read_covariates, row_weights
+from cinefeed.feed.crews import start_crew
+from cinefeed.feed.describe import (
+    check_rows,
+    describe_batch,
+    describe_plan,
+    describe_task,
+    describe_workers,
+    positive_is_second,
+)
+from cinefeed.feed.layout import Layout
 from cinefeed.feed.line import Line
 from cinefeed.feed.memory import spend
-from cinefeed.feed.processes import ProcessCrew
 from cinefeed.feed.ranks import Share, find_rank
-from cinefeed.feed.slots import Slots, slot_bytes
-from cinefeed.feed.state import State, read_state
+from cinefeed.feed.settings import check_choices, check_numbers, choose_views, sampler_groups, sampler_weights
+from cinefeed.feed.slots import Slots
+from cinefeed.feed.state import State, between_batches, read_state, settings_of
 from cinefeed.feed.stats import Meter, Stats
-from cinefeed.feed.targets import FeedSpec, Task, read_labels
-from cinefeed.feed.workers import Backend, Crew, InlineCrew, ThreadCrew, count_workers
+from cinefeed.feed.targets import FeedSpec, Task, clip_name, read_labels
+from cinefeed.feed.workers import Backend, InlineCrew, count_workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.transforms.base import Transform, is_random
 from cinefeed.transforms.compose import Compose
 
-_log = logging.getLogger(__name__)
 _TRIED = 64  # clips, at most, by which the backend is chosen
 
 
@@ -41,7 +49,8 @@ class Feed:
     """Feeds the videos of a manifest as batches: drawn by a sampler, cut to clips, transformed, in a fixed order.
 
     A batch is a pure function of manifest, settings, seed, epoch and index: the number of workers changes no byte.
-    `iter(feed)` gives the batches of the current epoch; finishing them advances the epoch, breaking off does not.
+    `iter(feed)` gives the batches of the current epoch; handing out the last one advances the
+    epoch, breaking off before does not.
 
     target: label column; None feeds clips alone (targets NaN or -1, weights 0); "clip" has the clips as targets.
     Of several names the first is balanced, and the others may have missing labels, of weight 0; batches then hold
@@ -62,6 +71,14 @@ class Feed:
     covariates: columns that a model reads beside the clips, numbers standardised, categories as zeros and a one.
     weight: column of sample weights, by which rows count in a loss.
     memory: a bound such as "2GB" on batches and open decoders together.
+    clips_per_video: clips of every video that is drawn, from one stretch of it that is decoded once and is twice as
+    long as a clip; each has its own place there, and its own transforms. An epoch has as many times the clips. They
+    share a batch, or with `spread` lie in as many batches one after the other, which then hold the same videos.
+    views: of a manifest whose rows hold several (see `Manifest.pivot`), those that are fed, by default all; at the same
+    time points, or where they differ in length at the same share of what each leaves free. `batch.clips` holds each by
+    name, and a model's inputs are `clips_2ch`, `clips_4ch` ...; with `stack` the views are channels of one clip.
+    A frame is `valid` where it is in all of them.
+    geometry: "shared", so that the views of a clip are transformed alike, or "apart", each by its own parameters.
 
     >>> import cinefeed as cf, numpy as np, tempfile, pathlib, pyarrow as pa
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -100,17 +117,17 @@ class Feed:
         memory: int | str | None = None,
         covariates: Sequence[str | Covariate] = (),
         weight: str | None = None,
+        clips_per_video: int = 1,
+        spread: bool = False,
+        views: Sequence[str] | None = None,
+        stack: bool = False,
+        geometry: Geometry = "shared",
     ) -> None:
         prefetch = 2 if prefetch == "auto" else prefetch  # one waits while one is made, whatever their size
-        if batch_size < 1 or prefetch < 0:
-            raise SettingError(f"batch_size={batch_size} must be at least 1, prefetch={prefetch} at least 0")
-        if on_error not in get_args(OnError):
-            raise SettingError(f"on_error={on_error!r} is not a choice; {did_you_mean(on_error, get_args(OnError))}")
-        if not 0 <= max_bad <= 1:
-            raise SettingError(f"max_bad={max_bad!r} must be a share of the rows, from 0 to 1")
-        if backend not in (*get_args(Backend), "auto"):
-            known = [*get_args(Backend), "auto"]
-            raise SettingError(f"backend={backend!r} is not a backend; {did_you_mean(str(backend), known)}")
+        check_choices(on_error=on_error, backend=backend, geometry=geometry)
+        check_numbers(
+            batch_size=batch_size, prefetch=prefetch, max_bad=max_bad, clips_per_video=clips_per_video, spread=spread
+        )
         check_rows(manifest)
         self.manifest = manifest
         self.clip = clip
@@ -128,56 +145,63 @@ class Feed:
         self.memory = memory
         self.rank, self.world_size = find_rank(rank, world_size)
         self.workers = count_workers(workers)
-        self._ids = manifest.column("id")
-        table = manifest.table
         self.weight = weight
+        self.clips_per_video, self.spread, self.geometry = clips_per_video, spread and clips_per_video > 1, geometry
+        table = manifest.table
         labels = read_labels(table, target=target, task=task, classes=classes)
         self._targets = labels.main
         self.sampler = positive_is_second(sampler or Natural(), self._targets.classes)
-        compose = Compose(self.transforms, frame=frame)
-        main = labels.main.spec(labels.name)
+        self._alike = sampler_groups(manifest, self.sampler)
+        chosen = choose_views(manifest.rows.views, views=views, stack=stack, target=target)
+        inputs = ("clips", "valid", *map(clip_name, chosen))
+        self._maker = maker = ClipMaker(
+            rows=manifest.rows,
+            clip=clip,
+            compose=Compose(self.transforms, frame=frame),
+            channels=frame.channels,
+            seed=seed,
+            clips=clips_per_video,
+            views=chosen or ("",),
+            geometry=geometry,
+            stack=stack,
+        )
+        frames, height, width, channels = maker.shape[2:]
         self.spec = FeedSpec(
-            clip_shape=(clip.frames, frame.height, frame.width, frame.channels),
-            dtype=compose.dtype,
+            clip_shape=(frames, height, width, channels),
+            dtype=maker.compose.dtype,
             batch_size=batch_size,
-            target=main.name,
-            task=main.task,
-            classes=main.classes,
-            target_mean=main.mean,
-            target_scale=main.scale,
-            covariates=known_covariates(table, covariates),
-            targets=tuple(each.spec(name) for name, each in labels.several.items()),
+            **labels.described(),
+            covariates=known_covariates(table, covariates, inputs=inputs),
             padded=clip.short == "pad" or (self.world_size > 1 and not drop_last),
+            views=chosen,
+            stacked=stack,
         )
         self._meter = Meter()
-        self._maker = ClipMaker(rows=manifest.rows, clip=clip, compose=compose, channels=frame.channels, seed=seed)
+        draws = batch_size if self.spread else batch_size // clips_per_video
+        self._layout = Layout(draws, maker.shape, maker.compose.dtype, self.spread)
         # Enough clips on the way that no worker is idle while a small batch is handed over.
-        self._ahead = max(prefetch, -(-2 * self.workers // batch_size)) if self.workers else 0
-        shape = (batch_size, *self.spec.clip_shape)
-        limit = None
-        if memory is not None:
-            self.spending = spend(
-                memory,
-                slot_bytes=slot_bytes(shape, self.spec.dtype),
-                needed=self._ahead + 2,  # one in the consumer's hands, and the next that it asks for
-                workers=self.workers,
-                table=table,
-                frames=clip.frames,
-            )
-            limit = self.spending.slots
+        self._ahead = max(-(-prefetch // self._layout.batches), -(-2 * self.workers // draws)) if self.workers else 0
+        self.spending = spend(
+            memory,
+            layout=self._layout,
+            needed=self._ahead + 2,  # one in the consumer's hands, and the next that it asks for
+            workers=self.workers,
+            table=table,
+            frames=clip.frames * clips_per_video,
+        )
+        of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
+        shared = backend != "thread" and hasattr(os, "memfd_create")
         self._assembler = Assembler(
             plan_of=lambda epoch: self.plan(epoch=epoch),
-            share=Share(batch_size, self.rank, self.world_size, drop_last),
-            slots=Slots(
-                shape, dtype=self.spec.dtype, shared=backend != "thread" and hasattr(os, "memfd_create"), limit=limit
-            ),
+            share=Share(draws, self.rank, self.world_size, drop_last),
+            slots=Slots(self._layout, shared=shared, limit=None if self.spending is None else self.spending.slots),
+            layout=self._layout,
+            views=() if stack else chosen,
             labels=labels,
-            ids=self._ids,
-            weights=np.full(len(manifest), target is not None, np.float32)
-            if weight is None
-            else read_weights(table, weight),
+            ids=manifest.column("id"),
+            weights=row_weights(table, weight=weight, of_labels=of_labels, labelled=target is not None),
             covariates=read_covariates(table, self.spec.covariates),
-            groups=self._groups(),
+            groups=labels.groups(bins=getattr(self.sampler, "bins", "auto")),
             seed=seed,
             on_error=on_error,
             max_bad=max_bad,
@@ -195,13 +219,6 @@ class Feed:
     def labels(self) -> NDArray[Any]:
         """The label of every row, as the sampler sees it: float64 numbers, or class names."""
         return self._targets.labels
-
-    def _groups(self) -> NDArray[np.int64]:
-        """Return the class or the label bin of each row: a row that cannot be read gives its place to one alike."""
-        if self.spec.task == "regression" and self.spec.target:
-            return bin_strata(self.labels, bins=getattr(self.sampler, "bins", "auto")).numbers
-        classes = self._targets.values if self.spec.classes else np.zeros(len(self.manifest))
-        return classes.astype(np.int64)
 
     @property
     def epoch(self) -> int:
@@ -221,7 +238,9 @@ class Feed:
         if epoch not in self._plans:
             while len(self._plans) > 1:  # two are in use where one epoch ends and the next begins
                 del self._plans[next(iter(self._plans))]
-            self._plans[epoch] = self.sampler.plan(self.labels, seed=self.seed, epoch=epoch, batch_size=self.batch_size)
+            self._plans[epoch] = self.sampler.plan(
+                self.labels, seed=self.seed, epoch=epoch, batch_size=self._layout.draws, **self._alike
+            )
         return self._plans[epoch]
 
     def __len__(self) -> int:
@@ -235,8 +254,9 @@ class Feed:
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
         crew = InlineCrew(self._maker)
-        pending = self._assembler.begin(index % count, epoch, crew, first_alone=False)
-        return self._assembler.finish(pending, crew, Meter())
+        slot, number = divmod(index % count, self._layout.batches)
+        pending = self._assembler.begin(slot, epoch, crew, first_alone=False)
+        return self._assembler.finish(pending, crew, Meter())[number]
 
     def __getitem__(self, index: int) -> Batch:
         """Return one batch of the current epoch."""
@@ -264,10 +284,10 @@ class Feed:
 
     def _run(self, epoch: int, start: int) -> Generator[Batch]:
         line, self._line = self._line or self._start_line(epoch, start), None
-        kept = False
+        count, kept = self._assembler.count(epoch), False
         mark = time.perf_counter()
         try:
-            for _ in range(start, self._assembler.count(epoch)):
+            for number in range(start, count):
                 asked = time.perf_counter()
                 batch = line.take(epoch, meter=self._meter)
                 self._handed += 1
@@ -275,68 +295,52 @@ class Feed:
                 self._meter.add(
                     batches=1,
                     clips=len(batch.ids),
-                    bytes=batch.clips.nbytes,
+                    bytes=batch.nbytes,
                     wait_seconds=now - asked,
                     elapsed_seconds=now - mark,
                 )
                 mark = now
+                if number == count - 1:  # now, for Lightning takes as many batches as there are and asks for no more
+                    kept = self._finish(epoch, line)
                 yield batch
                 del batch  # or its slot could not come back while the next one is waited for
-            line.end(epoch)
-            if self._epoch == epoch:
-                self._epoch, self._handed = epoch + 1, 0
-                self._line, kept = line, True
+            if start >= count:
+                kept = self._finish(epoch, line)
         finally:
             if not kept:
                 line.crew.stop()
 
-    def _start_line(self, epoch: int, index: int) -> Line:
-        crew = self._start_crew()
-        warm = not self.workers
-        goes_on = self._goes_on
-        return Line(
-            crew, assembler=self._assembler, epoch=epoch, index=index, ahead=self._ahead, goes_on=goes_on, warm=warm
-        )
+    def _finish(self, epoch: int, line: Line) -> bool:
+        """Go on to the next epoch with the same workers; say whether that is where the feed goes."""
+        line.end(epoch)
+        if self._epoch != epoch:
+            return False
+        self._epoch, self._handed, self._line = epoch + 1, 0, line
+        return True
 
-    def _start_crew(self) -> Crew:
-        """Start the workers, of the kind asked for, or of the one that a short trial finds better."""
-        if not self.workers:
-            return InlineCrew(self._maker)
-        if self.choice is None and self.timeout_seconds is not None and hasattr(os, "memfd_create"):
-            self.choice = Choice("process", "processes alone can be stopped after timeout_seconds")
-        if self.choice is None:
-            rows = self.plan().rows[:_TRIED].tolist()
-            draws = [Draw(row, self._epoch, position) for position, row in enumerate(rows)]
-            self.choice = choose_backend(self._maker, draws, workers=self.workers)
-            _log.info("backend='auto' chose %s", self.choice.why)
-        if self.choice.backend == "process":
-            try:
-                return ProcessCrew(
-                    self._maker,
-                    count=self.workers,
-                    shape=(self.batch_size, *self.spec.clip_shape),
-                    deaths=self._deaths,
-                    timeout_seconds=self.timeout_seconds,
-                )
-            except UnfitError as error:
-                self.choice = Choice("thread", f"threads make the clips, for processes cannot: {error}")
-                _log.warning("%s", self.choice.why)
-        return ThreadCrew(self._maker, count=self.workers)
+    def _start_line(self, epoch: int, index: int) -> Line:
+        crew, self.choice = start_crew(
+            self._maker,
+            self.choice,
+            workers=self.workers,
+            layout=self._layout,
+            tried=lambda: [Draw(row, epoch, place) for place, row in enumerate(self.plan().rows[:_TRIED].tolist())],
+            deaths=self._deaths,
+            timeout_seconds=self.timeout_seconds,
+        )
+        options: dict[str, Any] = {"ahead": self._ahead, "goes_on": self._goes_on, "warm": not self.workers}
+        return Line(crew, assembler=self._assembler, epoch=epoch, index=index, **options)
 
     def evaluation(self, part: Manifest, *, labelled: bool = True) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
 
-        Same frame, class order and label scale; clips from the centre, no random transform, no balance, every row
-        once and in order, the last batch kept. `labelled=False` needs no label column.
+        Same frame, views, class order and label scale; one clip a row, from the centre, no random transform, no
+        balance, every row once and in order, the last batch kept. `labelled=False` needs no label column.
         """
-        spec, several = self.spec, {each.name: each for each in self.spec.targets}
+        spec = self.spec
         feed = Feed(
             part,
-            target=None if not labelled else list(several) or spec.target or None,
-            task={name: each.task for name, each in several.items()} if labelled and several else spec.task,
-            classes={name: each.classes for name, each in several.items() if each.classes}
-            if labelled and several
-            else spec.classes or None,
+            **spec.asked(labelled=labelled),
             clip=replace(self.clip, position="center" if self.clip.position == "random" else self.clip.position),
             frame=self.frame,
             transforms=[each for each in self.transforms if not is_random(each)],
@@ -354,6 +358,9 @@ class Feed:
             memory=self.memory,
             covariates=self.spec.covariates,
             weight=self.weight if labelled else None,
+            views=spec.views or None,
+            stack=spec.stacked,
+            geometry=self.geometry,
         )
         feed._goes_on = False
         feed.spec = replace(
@@ -364,14 +371,18 @@ class Feed:
         )
         return feed
 
+    def balance(self) -> BalanceReport:
+        """Return what the sampler makes of the labels in the first epoch."""
+        groups = self._alike.get("groups")
+        return self.sampler.report(self.labels, groups=groups, seed=self.seed, batch_size=self._layout.draws)
+
     def summary(self) -> str:
-        """Say in one line what is fed, and what balancing makes of it."""
-        drawn = f"{self.sampler}: {describe_plan(self.plan())}"
-        kinds = {"thread": "threads", "process": "processes", "auto": "threads or processes, by a trial"}
-        kind = kinds["auto" if self.choice is None else self.choice.backend]
+        """Say in one line what is fed, and what balancing makes of it; each warning of the sampler is a line more."""
+        drawn = f"{self.sampler}: {describe_plan(self.plan(), clips=self.clips_per_video)}"
         return (
             f"{len(self.manifest)} samples, {describe_task(self.spec, self._targets)}; {drawn}; {len(self)} batches of "
-            f"{self.batch_size} x {self.spec.clip_shape} {self.spec.dtype}; {self.workers} {kind}"
+            f"{describe_batch(self.spec)}; {describe_workers(self.workers, self.choice)}"
+            + "".join(f"\nwarning: {warning}" for warning in self.balance().warnings)
         )
 
     def stats(self) -> Stats:
@@ -391,19 +402,14 @@ class Feed:
 
         Raises FeedError where the state belongs to another manifest, seed or settings.
         """
-        found = read_state(state, here=self._state(), draws=self._assembler.share.draws)
+        draws, batches = self.batch_size * self.world_size, self._layout.batches
+        found = read_state(state, here=self._state(), draws=draws, batches=batches, world_size=self.world_size)
         self.set_epoch(found.epoch)
-        self._start = self._handed = found.draws // self._assembler.share.draws
+        self._start = self._handed = found.draws // draws
         return self
 
     def _state(self) -> State:
-        settings = {
-            name: repr(getattr(self, name))
-            for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last", "on_error")
-        }
-        settings["target"] = repr((self.spec.target, self.spec.task, self.spec.classes, self.spec.targets))
-        settings["columns"] = repr((self.spec.covariates, self.weight))
-        epoch, draws = self._epoch, self._handed * self._assembler.share.draws
-        if self._handed and self._handed == len(self):  # after the last batch is before the first of the next epoch
-            epoch, draws = epoch + 1, 0
+        settings, epoch, draws = settings_of(self), self._epoch, self._handed * self.batch_size * self.world_size
+        if self._handed % self._layout.batches:
+            settings |= between_batches(self.world_size)
         return State(epoch=epoch, draws=draws, seed=self.seed, manifest=self.manifest.fingerprint, settings=settings)

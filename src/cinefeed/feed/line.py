@@ -10,8 +10,9 @@ from cinefeed.feed.workers import Crew
 class Line:
     """The workers of a feed, and the batches that they have begun, from (epoch, index) on.
 
-    `ahead` batches are under way beside the one that is waited for; with `goes_on` those after an epoch's last are the
-    next epoch's first, so that no worker rests while the last clips of an epoch are made.
+    Batches are begun by the slot: one, or all over which clips are spread. `ahead` slots are under way beside the one
+    that is waited for; with `goes_on` those after an epoch's last are the next epoch's first, so that no worker rests
+    while the last clips of an epoch are made.
     """
 
     def __init__(
@@ -19,7 +20,9 @@ class Line:
     ) -> None:
         self.crew = crew
         self.pending: deque[Pending] = deque()
-        self.epoch, self.index = epoch, index  # of the next batch to begin
+        self.ready: deque[Batch] = deque()  # what is left of a slot
+        self.epoch = epoch  # of the next slot to begin, and its number there
+        self.index, self._passed_over = divmod(index, assembler.layout.batches)
         self._assembler = assembler
         self._ahead = ahead
         self._goes_on = goes_on
@@ -27,9 +30,14 @@ class Line:
 
     def take(self, epoch: int, *, meter: Meter) -> Batch:
         """Return the next batch of an epoch, and have those after it begun."""
-        while len(self.pending) <= self._ahead and self._begin(epoch):
-            pass
-        return self._assembler.finish(self.pending.popleft(), self.crew, meter)
+        if not self.ready:
+            while len(self.pending) <= self._ahead and self._begin(epoch):
+                pass
+            self.ready.extend(self._assembler.finish(self.pending.popleft(), self.crew, meter))
+            while self._passed_over:  # those that were handed out before a resume
+                self.ready.popleft()
+                self._passed_over -= 1
+        return self.ready.popleft()
 
     def end(self, epoch: int) -> None:
         """Take note that all batches of an epoch have been taken."""
@@ -37,8 +45,8 @@ class Line:
             self.epoch, self.index = epoch + 1, 0
 
     def _begin(self, epoch: int) -> bool:
-        """Begin one more batch, of this epoch or the next; say whether there was one."""
-        if self.index == self._assembler.count(self.epoch):
+        """Begin one more slot, of this epoch or the next; say whether there was one."""
+        if self.index == self._assembler.slots_of(self.epoch):
             if self.epoch > epoch or not self._goes_on:
                 return False
             self.epoch, self.index = self.epoch + 1, 0

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from cinefeed.errors import SettingError
+from cinefeed.feed.layout import Layout
+from cinefeed.manifest.rows import view_names
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 # What a decoder keeps beside the frames of the clip: reference frames (16 at most in H.264) and its tables.
@@ -20,13 +22,14 @@ class Spending:
 
     budget: int
     decoders: int  # of all workers together
-    slot: int  # one batch
-    slots: int  # batches that the rest allows
+    slot: int  # one batch, or all over which clips are spread
+    slots: int  # as many of these as the rest allows
+    batches: int = 1  # in a slot
 
     def __str__(self) -> str:
         return (
             f"memory {_megabytes(self.budget)}: decoders {_megabytes(self.decoders)}, "
-            f"{self.slots} batches of {_megabytes(self.slot)}"
+            f"{self.slots * self.batches} batches of {_megabytes(self.slot / self.batches)}"
         )
 
 
@@ -44,30 +47,40 @@ def parse_bytes(memory: int | str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
-def spend(memory: int | str, *, slot_bytes: int, needed: int, workers: int, table: Any, frames: int) -> Spending:
-    """Return how a budget is spent. Raises SettingError where it does not do for the decoders and `needed` batches."""
+def spend(
+    memory: int | str | None, *, layout: Layout, needed: int, workers: int, table: Any, frames: int
+) -> Spending | None:
+    """Return how a budget is spent, None where there is none.
+
+    Raises SettingError where it does not do for the decoders and `needed` slots.
+    """
+    if memory is None:
+        return None
     budget = parse_bytes(memory)
     decoders = max(workers, 1) * decoder_bytes(table, frames=frames)
-    slots = (budget - decoders) // slot_bytes
+    slot, batches = layout.nbytes, layout.batches
+    slots = (budget - decoders) // slot
     if slots < needed:
-        least = decoders + needed * slot_bytes
+        least = decoders + needed * slot
         raise SettingError(
-            f"memory={memory!r} is too little: decoders take {_megabytes(decoders)}, and {needed} batches "
-            f"{_megabytes(slot_bytes)} each; give {_megabytes(least)} or more, or fewer workers, prefetch or batch_size"
+            f"memory={memory!r} is too little: decoders take {_megabytes(decoders)}, and {needed * batches} batches "
+            f"{_megabytes(slot / batches)} each; give {_megabytes(least)} or more, or fewer workers, prefetch or "
+            "batch_size"
         )
-    return Spending(budget=budget, decoders=decoders, slot=slot_bytes, slots=int(slots))
+    return Spending(budget=budget, decoders=decoders, slot=slot, slots=int(slots), batches=batches)
 
 
 def decoder_bytes(table: Any, *, frames: int) -> int:
     """Return what one worker holds at most while it makes a clip: the frames of the largest video, and the decoder."""
-    if "num_frames" not in table.schema.names:
-        return _DECODER_BYTES
-    names = ("height", "width", "channels", "bits")
-    height, width, channels, bits = (pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in names)
-    planes = np.where(channels == 1, 1.0, 1.5) * np.where(bits > 16, 4, np.where(bits > 8, 2, 1))
-    largest = float((height * width * planes).max(initial=0))
+    largest, columns = 0.0, set(table.schema.names)
+    for view in view_names(columns) or ("",):
+        names = [f"{name}:{view}" if view else name for name in ("height", "width", "channels", "bits")]
+        if columns.issuperset(names):
+            height, width, channels, bits = (pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in names)
+            planes = np.where(channels == 1, 1.0, 1.5) * np.where(bits > 16, 4, np.where(bits > 8, 2, 1))
+            largest = max(largest, float((height * width * planes).max(initial=0)))
     return int(largest * (frames + _REFERENCE_FRAMES)) + _DECODER_BYTES
 
 
-def _megabytes(count: int) -> str:
+def _megabytes(count: float) -> str:
     return f"{count / 1e6:.3g} MB"

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from cinefeed.errors import DecodeError, FeedError, UnfitError
 from cinefeed.feed.clip import ClipMaker, Draw, Took
+from cinefeed.feed.layout import Layout
 from cinefeed.feed.slots import Slot
 from cinefeed.feed.wire import DONE, FAILED, PACKET, READY, UNFIT, Job, pack_job, unpack_done, unpack_failed
 
@@ -62,7 +63,7 @@ class ProcessCrew:
         maker: ClipMaker,
         *,
         count: int,
-        shape: tuple[int, ...],
+        layout: Layout,
         deaths: list[str],
         timeout_seconds: float | None = None,
     ) -> None:
@@ -75,7 +76,7 @@ class ProcessCrew:
         self._early_deaths = 0
         self._failure: FeedError | None = None
         self._stopped = False
-        self._memory = [_memory(_settings(maker, shape)), _memory(_columns(maker.rows.table))]
+        self._memory = [_memory(_settings(maker, layout)), _memory(_columns(maker.rows.table))]
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
@@ -258,15 +259,14 @@ def _settle(future: Future[Took], result: Took | BaseException) -> None:
         pass
 
 
-def _settings(maker: ClipMaker, shape: tuple[int, ...]) -> bytes:
+def _settings(maker: ClipMaker, layout: Layout) -> bytes:
     """Return all that a worker needs to know but the columns. Pickled here and read by our own process alone."""
     if maker.rows.arrays is not None:
         raise UnfitError("videos in memory are not sent to other processes")
     settings = {
         "rows": {"root": maker.rows.root, "private": maker.rows.private},
-        "maker": {name: getattr(maker, name) for name in ("clip", "compose", "channels", "seed")},
-        "shape": shape,
-        "dtype": str(maker.compose.dtype),
+        "maker": {each.name: getattr(maker, each.name) for each in fields(maker) if each.name != "rows"},
+        "layout": layout,
     }
     try:
         return pickle.dumps(settings)

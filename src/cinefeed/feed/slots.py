@@ -8,24 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from cinefeed.errors import FeedError
+from cinefeed.feed.layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """The arrays of one batch. `fd` is the file descriptor of its memory where that is shared, else -1."""
+    """The arrays of a batch, or of the batches over which clips are spread.
 
-    clips: NDArray[Any]  # (batch, frames, height, width, channels)
-    valid: NDArray[np.bool_]  # (batch, frames)
+    `fd` is the file descriptor of its memory where that is shared, else -1.
+    """
+
+    clips: NDArray[Any]  # (draws, clips, views, frames, height, width, channels)
+    valid: NDArray[np.bool_]  # (draws, clips, frames)
     number: int
     fd: int
-
-
-def slot_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
-    """Return the size of a slot for batches of `shape`: the clips, and a byte a frame that says if it is valid."""
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize + shape[0] * shape[1]
 
 
 class _Lease:
@@ -51,7 +50,7 @@ class Slots:
 
     `shared` memory is a file without a name (memfd), which other processes map: nothing is left behind, whoever dies.
 
-    >>> slots = Slots((2, 3, 4, 4, 1), dtype="uint8")
+    >>> slots = Slots(Layout(draws=2, shape=(1, 1, 3, 4, 4, 1)))
     >>> first = slots.lease().clips
     >>> view = first[0]
     >>> del first
@@ -62,13 +61,8 @@ class Slots:
     1
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], *, dtype: DTypeLike, shared: bool = False, limit: int | None = None
-    ) -> None:
-        self._shape = shape
-        self._dtype = np.dtype(dtype)
-        self.nbytes = slot_bytes(shape, dtype)
-        self._clip_bytes = self.nbytes - shape[0] * shape[1]
+    def __init__(self, layout: Layout, *, shared: bool = False, limit: int | None = None) -> None:
+        self._layout = layout
         self._shared = shared
         self._limit = limit
         self._made: list[int] = []  # file descriptors, by number of the slot
@@ -101,33 +95,27 @@ class Slots:
         held = _Held(lease, self._returned.append)
         held.number, held.memory = number, memory
         self._held[number] = held
-        whole = np.asarray(lease)
-        clips = whole[: self._clip_bytes].view(self._dtype).reshape(self._shape)
-        valid = whole[self._clip_bytes :].view(np.bool_).reshape(self._shape[:2])
-        return Slot(clips, valid, number, self._made[number])
+        return Slot(*self._layout.arrays(np.asarray(lease)), number, self._made[number])
 
     def _make(self) -> tuple[int, NDArray[np.uint8]]:
-        number = len(self._made)
+        number, size = len(self._made), self._layout.nbytes
         if self._limit is not None and number >= self._limit:
             raise FeedError(
-                f"all {number} batches that the memory budget allows are held ({self.nbytes * number / 1e6:.0f} MB); "
-                "let go of some, copy what you keep, or give more memory="
+                f"all {number * self._layout.batches} batches that the memory budget allows are held "
+                f"({size * number / 1e6:.0f} MB); let go of some, copy what you keep, or give more memory="
             )
         if not self._shared:
             self._made.append(-1)
-            return number, np.empty(self.nbytes, np.uint8)
+            return number, np.empty(size, np.uint8)
         fd = os.memfd_create("cinefeed")
         self._made.append(fd)
-        os.ftruncate(fd, self.nbytes)
-        return number, np.frombuffer(mmap.mmap(fd, self.nbytes), np.uint8)
+        os.ftruncate(fd, size)
+        return number, np.frombuffer(mmap.mmap(fd, size), np.uint8)
 
 
-def map_slot(fd: int, shape: tuple[int, ...], *, dtype: DTypeLike, number: int) -> Slot:
+def map_slot(fd: int, layout: Layout, *, number: int) -> Slot:
     """Return a slot that another process made, by its file descriptor."""
-    whole = np.frombuffer(mmap.mmap(fd, slot_bytes(shape, dtype)), np.uint8)
-    size = len(whole) - shape[0] * shape[1]
-    clips = whole[:size].view(dtype).reshape(shape)
-    return Slot(clips, whole[size:].view(np.bool_).reshape(shape[:2]), number, fd)
+    return Slot(*layout.arrays(np.frombuffer(mmap.mmap(fd, layout.nbytes), np.uint8)), number, fd)
 
 
 def _close(descriptors: list[int]) -> None:

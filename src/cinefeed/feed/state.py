@@ -6,10 +6,12 @@ from typing import Any
 
 from cinefeed.errors import FeedError
 
+BETWEEN = "between batches of the same videos"
+
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A place in the sequence of epochs. `draws` counts those of the epoch's plan that all ranks were given."""
+    """A place in the sequence of epochs. `draws` counts the clips of the epoch that all ranks were given."""
 
     epoch: int
     draws: int
@@ -22,30 +24,56 @@ class State:
         return {**asdict(self), "settings": dict(self.settings)}
 
 
-def read_state(found: Mapping[str, object], *, here: State, draws: int) -> State:
+def settings_of(feed: Any) -> dict[str, str]:
+    """Return as text all settings of a feed that its batches depend on, beside manifest and seed."""
+    spec = feed.spec
+    settings = {
+        name: repr(getattr(feed, name))
+        for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last", "on_error")
+    }
+    settings["target"] = repr((spec.target, spec.task, spec.classes, spec.targets))
+    settings["columns"] = repr((spec.covariates, feed.weight))
+    if feed.clips_per_video > 1:
+        settings["clips_per_video"] = repr((feed.clips_per_video, feed.spread))
+    if spec.views:
+        settings["views"] = repr((spec.views, spec.stacked, feed.geometry))
+    return settings
+
+
+def read_state(found: Mapping[str, object], *, here: State, draws: int, batches: int, world_size: int) -> State:
     """Read a state that `State.as_dict` wrote, for a feed that stands at `here`, of global batches of `draws`.
 
-    Raises FeedError where it belongs to another manifest, seed or settings, and names each that differs.
+    Where clips are spread over `batches`, the same number of ranks can go on between them, any other after them.
+    Raises FeedError where the state belongs to another manifest, seed or settings, and names each that differs.
     """
     names = {each.name for each in fields(State)}
     if set(found) != names:
         raise FeedError(f"this is no state of a feed: it has {sorted(found)}, a state has {sorted(names)}")
     state = State(**found)  # type: ignore[arg-type]  # compared below
+    between = BETWEEN in state.settings
+    settings = {name: value for name, value in here.settings.items() if name != BETWEEN}
+    settings |= between_batches(world_size) if between else {}
     differing = [name for name in ("manifest", "seed") if getattr(state, name) != getattr(here, name)]
-    keys = {*here.settings, *state.settings}
-    differing += sorted(key for key in keys if state.settings.get(key) != here.settings.get(key))
+    keys = {*settings, *state.settings}
+    differing += sorted(key for key in keys if state.settings.get(key) != settings.get(key))
     if differing:
         told = "; ".join(
             f"{name}: {state.settings.get(name, getattr(state, name, None))!r} there, "
-            f"{here.settings.get(name, getattr(here, name, None))!r} here"
+            f"{settings.get(name, getattr(here, name, None))!r} here"
             for name in differing
         )
         raise FeedError(
             f"the state belongs to another feed, its batches would differ ({told}); make the feed as it was"
         )
-    if state.draws % draws:
+    border = draws if between else draws * batches
+    if state.draws % border:
         raise FeedError(
-            f"the state stands at draw {state.draws}, no border between global batches of {draws}; restore it with "
+            f"the state stands at draw {state.draws}, no border between global batches of {border}; restore it with "
             "fewer ranks, or with a number of them that divides the one it was taken with"
         )
     return state
+
+
+def between_batches(world_size: int) -> dict[str, str]:
+    """Return what a state has among its settings where it stands between batches over which clips are spread."""
+    return {BETWEEN: f"{world_size} ranks"}

@@ -22,6 +22,7 @@ class Stats:
     wait_seconds: float = 0.0  # the consumer waited for a batch
     elapsed_seconds: float = 0.0  # from the first request of an epoch to its end, all epochs
     workers: int = 0
+    retried: int = 0  # read errors of the disk that passed when the file was read again
     skipped: tuple[str, ...] = ()  # rows that could not be fed, with the reason
     deaths: tuple[str, ...] = ()  # workers that died, and at what
 
@@ -136,5 +137,5 @@ class Meter:
         """Return the sums so far."""
         with self._lock:
             sums = dict(self._sums)
-        whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in ("clips", "batches", "bytes")}
+        whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in ("clips", "batches", "bytes", "retried")}
         return Stats(workers=workers, **whole, **lists, **sums)  # type: ignore[arg-type]  # sums are seconds, floats all

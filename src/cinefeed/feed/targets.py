@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cinefeed.balance.strata import bin_strata
 from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
 from cinefeed.feed.covariates import Covariate
 
@@ -30,9 +31,10 @@ class TargetSpec:
 class FeedSpec:
     """What a model is built from: shapes, types, task and the scale of the labels.
 
-    `clip_shape` is (frames, height, width, channels), without the batch. `target_mean` and `target_scale` (mean and
-    standard deviation) are those of the training part's labels before balancing, 0 and 1 for classes. The task "clip"
-    has the clips themselves as targets.
+    `clip_shape` is (frames, height, width, channels), without the batch: of each view where there are several, and with
+    `stacked` they are its channels, one view after the other. `clip_names` are the inputs that clips are. `target_mean`
+    and `target_scale` (mean and standard deviation) are those of the training part's labels before balancing, 0 and 1
+    for classes. The task "clip" has the clips themselves as targets.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -46,6 +48,32 @@ class FeedSpec:
     padded: bool = False  # True where `valid` tells frames from padding
     covariates: tuple[Covariate, ...] = ()
     targets: tuple[TargetSpec, ...] = ()  # where there are several: all of them, the one that is balanced first
+    views: tuple[str, ...] = ()  # of a row that holds several videos
+    stacked: bool = False
+
+    @property
+    def clip_names(self) -> tuple[str, ...]:
+        """The names of the inputs that clips are: clips, or of views that lie apart clips_2ch, clips_4ch ..."""
+        return ("clips",) if self.stacked or not self.views else tuple(clip_name(view) for view in self.views)
+
+    def asked(self, *, labelled: bool) -> dict[str, Any]:
+        """Return `target`, `task` and `classes` as they are asked of another part; without a target if unlabelled."""
+        if not (labelled and self.targets):
+            return {
+                "target": (self.target or None) if labelled else None,
+                "task": self.task,
+                "classes": self.classes or None,
+            }
+        return {
+            "target": [each.name for each in self.targets],
+            "task": {each.name: each.task for each in self.targets},
+            "classes": {each.name: each.classes for each in self.targets if each.classes},
+        }
+
+
+def clip_name(view: str) -> str:
+    """Return the name of the input that a view's clips are."""
+    return f"clips_{view}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +115,26 @@ class Labels:
     name: str  # "" where there is none
     main: Targets
     several: Mapping[str, Targets] = field(default_factory=dict)
+
+    def described(self) -> dict[str, Any]:
+        """Return what a FeedSpec says of them."""
+        main = self.main.spec(self.name)
+        return {
+            "target": main.name,
+            "task": main.task,
+            "classes": main.classes,
+            "target_mean": main.mean,
+            "target_scale": main.scale,
+            "targets": tuple(each.spec(name) for name, each in self.several.items()),
+        }
+
+    def groups(self, *, bins: Any) -> NDArray[np.int64]:
+        """Return the class or the label bin of each row: one that cannot be read gives its place to one alike."""
+        main = self.main
+        if main.task == "regression" and self.name:
+            return bin_strata(main.labels, bins=bins).numbers
+        classes = main.values if main.classes else np.zeros(len(main.values))
+        return classes.astype(np.int64)
 
 
 def read_labels(

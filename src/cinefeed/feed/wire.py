@@ -16,7 +16,7 @@ from cinefeed.feed.clip import Draw, Took
 PACKET = 60_000  # bytes at most; a traceback is cut to fit
 READY, UNFIT, DONE, FAILED = b"R", b"U", b"D", b"F"
 _JOB = struct.Struct("<6q")
-_TOOK = struct.Struct("<q3d")
+_TOOK = struct.Struct("<q3dq")
 
 
 class Job(NamedTuple):

@@ -74,7 +74,7 @@ _UNSAID: dict[str, Any] = {"mirrored": False, "aspect": 1.0, "video_stream": 0, 
 
 def label_names(names: Iterable[str]) -> list[str]:
     """Return the names that are labels: neither part of a sample nor facts of a file."""
-    return [name for name in names if name not in RESERVED]
+    return [name for name in names if name.partition(":")[0] not in RESERVED]  # "path:4ch" is that of a view
 
 
 def facts_to_row(facts: Facts) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def plain_table(table: Any, *, name: str) -> Any:
 def ordered(table: Any) -> Any:
     """Return the table with the sample's columns first, then the facts, then the labels."""
     names = table.schema.names
-    return table.select([*(name for name in RESERVED if name in names), *label_names(names)])
+    return table.select([*(name for name in RESERVED if name in names), *(n for n in names if n not in RESERVED)])
 
 
 def relative_paths(paths: Any, root: Path | None) -> tuple[Any, Path]:

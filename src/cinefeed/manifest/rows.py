@@ -1,6 +1,6 @@
 """What a worker needs of a manifest: where each row's video lies, what is known of it, and how it is opened."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,19 @@ from cinefeed.sources.open import open_source
 _NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *FACTS)
 
 
+def view_names(columns: Iterable[str]) -> tuple[str, ...]:
+    """Return the views that stand side by side in a table, by its columns; none where a row is one video.
+
+    >>> view_names(["id", "path", "path:2ch", "path:4ch", "age"])
+    ('2ch', '4ch')
+    """
+    return tuple(name.removeprefix("path:") for name in columns if name.startswith("path:"))
+
+
 class Rows:
     """The rows of a manifest, without labels: columns alone, so that a million cost no more than their bytes.
 
+    Where a row holds several views (see `Manifest.pivot`), each method takes the name of one, by default the first.
     `arrays` are videos in memory, in place of files.
     """
 
@@ -25,7 +35,9 @@ class Rows:
         self, table: Any, *, root: str, private: bool = False, arrays: Sequence[NDArray[Any]] | None = None
     ) -> None:
         names = table.schema.names
-        self.table = table.select([name for name in _NEEDED if name in names]).combine_chunks()
+        self.views = view_names(names)
+        needed = {f"{name}:{view}" for name in _NEEDED for view in self.views}.union(_NEEDED)
+        self.table = table.select([name for name in names if name in needed]).combine_chunks()
         self.root = root
         self.private = private
         self.arrays = arrays
@@ -33,43 +45,59 @@ class Rows:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def relative_path(self, row: int) -> str:
+    def relative_path(self, row: int, *, view: str = "") -> str:
         """Return the path of a row's file, relative to the root."""
-        return str(self.table.column("path")[row])
+        return str(self.table.column(self._name("path", view))[row])
 
-    def path_of(self, row: int) -> Path:
+    def path_of(self, row: int, *, view: str = "") -> Path:
         """Return where the file of a row is."""
-        return Path(self.root, self.relative_path(row))
+        return Path(self.root, self.relative_path(row, view=view))
 
-    def shown(self, row: int) -> str:
-        """Return what names a row to a reader: its path, or its id where paths are private."""
-        return str(self.table.column("id" if self.private else "path")[row])
+    def shown(self, row: int, *, view: str = "") -> str:
+        """Return what names a row, or one view of it, to a reader: its path, or its id where paths are private."""
+        named = str(self.table.column("id")[row]) if self.private else self.relative_path(row, view=view)
+        return f"{named} (view {view})" if view else named
 
-    def window(self, row: int) -> tuple[float | None, float | None]:
+    def window(self, row: int, *, view: str = "") -> tuple[float | None, float | None]:
         """Return the start and end in seconds that a row's clip stays within, None where it is free."""
-        start, end = (self._value(name, row) for name in ("start_seconds", "end_seconds"))
+        start, end = (self._value(name, row, view) for name in ("start_seconds", "end_seconds"))
         return start, end
 
-    def facts(self, row: int) -> Facts | None:
+    def facts(self, row: int, *, view: str = "") -> Facts | None:
         """Return what the scan found of a row's file, or None where it was not probed or no frame can be read."""
-        return None if self._fact_columns is None else row_to_facts(self._fact_columns, row)
+        columns = self._fact_columns[view or next(iter(self._fact_columns))]
+        return None if columns is None else row_to_facts(columns, row)
 
-    def open(self, row: int, *, channels: int | None = None) -> Source:
+    def open(self, row: int, *, channels: int | None = None, view: str = "") -> Source:
         """Open the video of a row; see `cinefeed.open_source`."""
-        facts = self.facts(row)
+        facts = self.facts(row, view=view)
         if self.arrays is not None:
             assert facts is not None
-            number = int(self.relative_path(row))
+            number = int(self.relative_path(row, view=view))
             return MemorySource(self.arrays[number], facts=facts, channels=channels)
-        return open_source(self.path_of(row), channels=channels, part=self._value("part", row), facts=facts)
+        part = self._value("part", row, view)
+        return open_source(self.path_of(row, view=view), channels=channels, part=part, facts=facts)
 
-    def nameless(self, text: str, row: int) -> str:
+    def nameless(self, text: str, row: int, *, view: str = "") -> str:
         """Return a message about a row without its path, where paths are private."""
-        return text.replace(str(self.path_of(row)), "the file") if self.private else text
+        return text.replace(str(self.path_of(row, view=view)), "the file") if self.private else text
 
     @cached_property
-    def _fact_columns(self) -> dict[str, Any] | None:
-        return fact_columns(self.table)
+    def _fact_columns(self) -> dict[str, dict[str, Any] | None]:
+        """The facts of each view, by its name; of the only video under ""."""
+        if not self.views:
+            return {"": fact_columns(self.table)}
+        names, found = set(self.table.schema.names), {}
+        for view in self.views:
+            there = [name for name in FACTS if f"{name}:{view}" in names]
+            found[view] = fact_columns(self.table.select([f"{name}:{view}" for name in there]).rename_columns(there))
+        return found
 
-    def _value(self, name: str, row: int) -> Any:
-        return self.table.column(name)[row].as_py() if name in self.table.schema.names else None
+    def _name(self, column: str, view: str) -> str:
+        """Return the name that a column of a view has in the table."""
+        view = view or next(iter(self.views), "")
+        return f"{column}:{view}" if view else column
+
+    def _value(self, name: str, row: int, view: str) -> Any:
+        column = self._name(name, view)
+        return self.table.column(column)[row].as_py() if column in self.table.schema.names else None

@@ -26,6 +26,7 @@ from cinefeed.manifest.columns import (
 from cinefeed.manifest.files import read_parquet, root_of, write_parquet
 from cinefeed.manifest.find import describe_videos, find_videos, salt_of, with_hashes
 from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
+from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
@@ -332,6 +333,25 @@ class Manifest:
             return self
         frames = self.column("num_frames").fill_null(1)
         return self.take(pc.indices_nonzero(pc.greater(frames, 0)), step="with frames that can be read")
+
+    def pivot(self, *, by: str, within: str, missing: Missing = "raise") -> Self:
+        """Return the views of a study side by side: one row a study, of which every value of `by` is a view.
+
+        Columns of a video are there once a view, such as `path:2ch`, `num_frames:4ch`; `path` alone is the first
+        view's, in sorted order. Labels and groups stay, and must agree within a study; one that only some of its videos
+        have is the study's. The id is the study's own, or where paths are private that of its first view.
+
+        A study that lacks a view is refused, or left out with `missing="drop"`. Raises TableError for one with two
+        videos of a view, or whose videos differ in a label; ColumnError for a column that is not there.
+
+        >>> import pyarrow as pa
+        >>> table = pa.table({"path": ["s1/a.mp4", "s1/b.mp4"], "view": ["2ch", "4ch"], "study": ["s1", "s1"]})
+        >>> Manifest.from_table(table).pivot(by="view", within="study").table.column_names
+        ['id', 'path', 'study', 'path:2ch', 'path:4ch']
+        """
+        table, views = pivot_table(self.table, by=by, within=within, missing=missing, private=self.private)
+        step = f"by {within}, with {by} {' and '.join(views)}"
+        return self._with_table(table, history=[*self.history, (step, table.num_rows)])
 
     def split(
         self,

@@ -57,6 +57,7 @@ class PageData:
     flow: Sequence[tuple[str, int]] = ()
     labels: Labels | None = None
     balance: str = ""
+    balanced: Mapping[str, Any] | None = None  # BalanceReport.as_dict()
     clips: NDArray[np.uint8] | None = None  # (clips, frames, height, width, channels)
     captions: Sequence[str] = ()
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -73,13 +74,14 @@ class PageData:
 def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping[str, str]] | None = None) -> PageData:
     """Return what there is to show of a feed before training."""
     spec = feed.spec
-    labels, balance = None, ""
+    labels, balance, balanced = None, "", None
     if spec.target:
         plan = feed.plan()
         drawn = np.bincount(plan.rows, minlength=len(feed.manifest))
         edges = None if spec.classes else _edges(feed.labels, getattr(feed.sampler, "bins", "auto"))
         labels = Labels(raw=feed.labels, fed=feed.labels[plan.rows], classes=spec.classes, edges=edges)
         balance = _balance(str(feed.sampler), drawn)
+        balanced = feed.balance().as_dict()
     clips, captions = sheet(feed)
     table = feed.manifest.table
     if failures is None and "error" in table.column_names:
@@ -103,6 +105,7 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         flow=list(feed.manifest.history),
         labels=labels,
         balance=balance,
+        balanced=balanced,
         clips=clips,
         captions=captions.tolist(),
         failures=failures,
@@ -158,6 +161,7 @@ def run_data(folder: str | Path) -> PageData:
         key_figures=_run_figures(run, history),
         flow=read("flow", "flow.json", _flow, ()),
         labels=read("labels", "labels.json", lambda file: _labels(file, settings), None),
+        balanced=read("balance", "balance.json", _json, None),
         clips=clips,
         captions=captions,
         history=history,

@@ -11,6 +11,7 @@ import cinefeed
 from cinefeed.errors import CinefeedError, MissingExtraError, SettingError
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics import Metrics, classification_metrics, regression_metrics
+from cinefeed.report.balance import balance_facts, balance_figure
 from cinefeed.report.data import PageData, Predictions, feed_page, run_data
 from cinefeed.report.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves
 from cinefeed.report.results import confusion_figure, pr_figure, predicted_vs_true, roc_figure
@@ -87,6 +88,7 @@ def render(page: PageData) -> str:
         figures=_figures(page),
         results=[_result(page, each) for each in page.predictions],
         metrics=metrics,
+        balance_facts=balance_facts(page.balanced) if page.balanced is not None else [],
         verdict=_verdict(page),
         version=cinefeed.__version__,
     )
@@ -100,7 +102,7 @@ def _figure(svg: str, name: str, caption: str = "") -> Figure:
 
 def _figures(page: PageData) -> dict[str, Figure | None]:
     """Return the figures of data, training and feed by section; None where there is nothing to show."""
-    found: dict[str, Figure | None] = dict.fromkeys(("labels", "clips", "curves", "time"))
+    found: dict[str, Figure | None] = dict.fromkeys(("labels", "balance", "clips", "curves", "time"))
     if page.labels is not None and len(page.labels.raw) and len(page.labels.fed):
         svg = labels_figure(
             page.labels.raw,
@@ -110,6 +112,9 @@ def _figures(page: PageData) -> dict[str, Figure | None]:
             name=page.target or "label",
         )
         found["labels"] = _figure(svg, "labels", "Training labels as they are, and as one epoch feeds them.")
+    if page.balanced is not None and len(page.balanced["names"]) > 1:
+        svg = balance_figure(page.balanced, name=page.target or "label")
+        found["balance"] = _figure(svg, "balance", "What balancing asks for and reaches, and what it costs in repeats.")
     if page.clips is not None and len(page.clips):
         found["clips"] = _figure(clips_sheet(page.clips, captions=page.captions), "clips", "Time runs to the right.")
     if any(page.history.values()):

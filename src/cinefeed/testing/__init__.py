@@ -1,7 +1,8 @@
 """For tests, cinefeed's own and yours: public conformance checks, and videos that carry their frame number."""
 
-from cinefeed.testing.checks import check_sampler, check_transform
+from cinefeed.testing.checks import check_transform
 from cinefeed.testing.feeds import check_feed
+from cinefeed.testing.samplers import check_sampler
 from cinefeed.testing.sources import check_source, kept_facts
 from cinefeed.testing.videos import numbered_frames, read_number, write_video
 

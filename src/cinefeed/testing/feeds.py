@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from cinefeed.balance import Natural
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.settings import sampler_groups
+from cinefeed.feed.targets import FeedSpec
 from cinefeed.testing.sources import must
 
 Print = dict[str, bytes]  # of a batch: a digest of each of its arrays
@@ -25,8 +27,10 @@ _TARGETS: dict[str, Any] = {"regression": np.float32, "binary": np.int64, "multi
 def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
     """Check that a feed keeps its promises, else raise AssertionError that names the broken one.
 
-    plan:      each row as often as the sampler says, once with Natural; a batch holds the rows of its draws
-    arrays:    shapes and types are those of `feed.spec`; labels are the manifest's; weights and `valid` mark padding
+    plan:      each row as often as the sampler says, once with Natural; a batch holds the rows of its draws, each as
+               often as `clips_per_video` says, or as many batches hold it
+    arrays:    shapes and types are those of `feed.spec`, of each view too; labels are the manifest's; weights and
+               `valid` mark padding
     identity:  a batch by its index equals that of an iteration, and one of the same epoch again, byte for byte
     epochs:    finishing one leads to the next, breaking off does not
     holding:   what you hold of a batch does not change while the epoch goes on
@@ -67,10 +71,10 @@ def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
 
 def _check_plan(feed: Feed, epoch: int) -> None:
     plan = feed.plan(epoch=epoch)
-    rows, total = plan.rows, len(feed.manifest)
+    rows, total, alike = plan.rows, len(feed.manifest), sampler_groups(feed.manifest, feed.sampler)
     for again in (
         feed.plan(epoch=epoch),
-        feed.sampler.plan(feed.labels, seed=feed.seed, epoch=epoch, batch_size=feed.batch_size),
+        feed.sampler.plan(feed.labels, seed=feed.seed, epoch=epoch, batch_size=_draws(feed), **alike),
     ):
         must(np.array_equal(rows, again.rows), f"plan: asked again, epoch {epoch} has other rows")
     must(len(rows) == len(plan.occurrence) == len(plan.strata), "plan: its arrays are of different lengths")
@@ -79,13 +83,15 @@ def _check_plan(feed: Feed, epoch: int) -> None:
     firsts = np.flatnonzero(np.diff(rows[order], prepend=-1))
     nth = np.arange(len(rows)) - np.repeat(firsts, np.diff(firsts, append=len(rows)))
     must(np.array_equal(plan.occurrence[order], nth), "plan: `occurrence` does not count how often a row came before")
-    expected = np.ones(total) if isinstance(feed.sampler, Natural) else feed.sampler.expected_draws(feed.labels)
+    expected = (
+        np.ones(total) if isinstance(feed.sampler, Natural) else feed.sampler.expected_draws(feed.labels, **alike)
+    )
     strata = feed.sampler.strata(feed.labels).numbers
     must(np.array_equal(plan.strata, strata[rows]), "plan: `strata` do not belong to its rows")
     _check_counts(np.bincount(rows, minlength=total), expected, "row")
     _check_counts(np.bincount(strata[rows], minlength=strata.max() + 1), np.bincount(strata, expected), "stratum")
-    full, rest = divmod(len(rows), feed.batch_size * feed.world_size)
-    batches = full + (rest > 0 and not feed.drop_last)
+    full, rest = divmod(len(rows), _draws(feed) * feed.world_size)
+    batches = (full + (rest > 0 and not feed.drop_last)) * _batches(feed)
     must(len(feed) == batches, f"plan: {len(rows)} draws are {batches} batches, len(feed) is {len(feed)}")
     must(batches > 0, f"epoch {epoch} has no batch, so there is nothing to check; take a smaller batch_size")
 
@@ -104,11 +110,11 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
     spec, name, size = feed.spec, f"batch {index}", len(batch.ids)
     targets = [(f"[{each.name}]", each.task, each.classes) for each in spec.targets] or [("", spec.task, spec.classes)]
     draws = feed.plan(epoch=epoch).rows
-    whole = (index + 1) * feed.batch_size * feed.world_size <= len(draws)
+    whole = (index // _batches(feed) + 1) * _draws(feed) * feed.world_size <= len(draws)
     must(0 < size <= spec.batch_size, f"{name} has {size} rows, batch_size is {spec.batch_size}")
     must(not whole or size == spec.batch_size, f"{name} has {size} rows, and is not the last")
     expected: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "clips": (spec.dtype, spec.clip_shape),
+        **dict.fromkeys(_clip_arrays(spec), (spec.dtype, spec.clip_shape)),
         "valid": (np.bool_, spec.clip_shape[:1]),
         **{f"covariates[{each.name}]": (np.float32, (each.size,)) for each in spec.covariates},
     }
@@ -142,14 +148,15 @@ def _check_padding(batch: Batch, arrays: Mapping[str, NDArray[Any]], real: Any, 
         must(not weights[~real].any(), f"{name}: {key} of a padding row are not 0")
     must(not batch.valid[~real].any(), f"{name}: a padding row has valid frames")
     must(bool(batch.valid[real].any(axis=1).all()), f"{name}: a row has no valid frame")
-    must(not batch.clips[~batch.valid].any(), f"{name}: frames that are not valid are not zeros")
+    clips = batch.clips.values() if isinstance(batch.clips, Mapping) else [batch.clips]
+    must(not any(each[~batch.valid].any() for each in clips), f"{name}: frames that are not valid are not zeros")
     must(padded or bool(batch.valid.all()), f"{name} has padding, spec.padded says that no batch has")
 
 
 def _check_rows(feed: Feed, batch: Batch, draws: Any, real: Any, *, index: int, name: str) -> None:
     """Check that ids are those of the batch's draws, and labels those of the rows; one rank alone knows its places."""
-    globally, ids = feed.batch_size * feed.world_size, feed.manifest.column("id")
-    rows = draws[index * globally : (index + 1) * globally]
+    globally, ids, slot = _draws(feed) * feed.world_size, feed.manifest.column("id"), index // _batches(feed)
+    rows = np.repeat(draws[slot * globally : (slot + 1) * globally], feed.batch_size // _draws(feed))
     numbers = {str(ids[int(row)]): int(row) for row in rows}
     strange = [str(each) for each in batch.ids[real] if str(each) not in numbers]
     must(not strange, f"{name} holds {strange[:1]}, which is none of its draws in the plan")
@@ -274,7 +281,7 @@ def _check_ranks(make: Callable[..., Feed], *, epoch: int) -> None:
     lengths = [len(feed) for feed in ranks]
     must(lengths[0] == lengths[1], f"ranks: one has {lengths[0]} batches, the other {lengths[1]}")
     found: Counter[tuple[bytes, ...]] = Counter()
-    count = min(lengths[0], _END)
+    count = min(lengths[0], _END // _batches(alone) * _batches(alone) or _batches(alone))
     for index in range(count):
         batches = [feed.batch(index, epoch=epoch) for feed in ranks]
         sizes = [len(batch.ids) for batch in batches]
@@ -292,9 +299,28 @@ def _check_ranks(make: Callable[..., Feed], *, epoch: int) -> None:
 def _go(feed: Feed, epoch: int, index: int) -> Iterator[Batch]:
     """Return an iteration of the feed that begins at a batch."""
     feed.set_epoch(epoch)
+    after = index % _batches(feed)  # the first of the batches of the same videos
     if index:
-        feed.restore({**feed.state(), "draws": index * feed.batch_size * feed.world_size})
-    return iter(feed)
+        feed.restore({**feed.state(), "draws": (index - after) * feed.batch_size * feed.world_size})
+    batches = iter(feed)
+    for _ in range(after):
+        next(batches)
+    return batches
+
+
+def _batches(feed: Feed) -> int:
+    """Return how many batches hold the same videos, one after the other."""
+    return feed.clips_per_video if feed.spread else 1
+
+
+def _draws(feed: Feed) -> int:
+    """Return how many draws of the plan those batches hold."""
+    return feed.batch_size * _batches(feed) // feed.clips_per_video
+
+
+def _clip_arrays(spec: FeedSpec) -> list[str]:
+    """Return the names of the arrays that hold clips."""
+    return ["clips"] if spec.stacked or not spec.views else [f"clips[{view}]" for view in spec.views]
 
 
 def _arrays(batch: Batch) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -1,6 +1,6 @@
 """From settings to rows, parts and a feed, and what a page shows of them. No framework is needed here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,12 +89,17 @@ def build_feed(settings: Settings, part: Manifest) -> Feed:
 def keep_flow(
     folder: Path, *, feed: Feed, counts: Sequence[tuple[str, int]], failures: Sequence[dict[str, str]]
 ) -> None:
-    """Write what a page shows of a feed before any training: labels, clips, rows after each step, failed files."""
+    """Write what a page shows of a feed before any training: labels, clips, rows after each step, failed files.
+
+    balance.json has what balancing did, and with it how often the classes are drawn, by which probabilities can be
+    corrected (cinefeed.balance.correct_prior).
+    """
     if feed.spec.target:
         plan = feed.plan()
         classes = list(feed.spec.classes) or None
         labels = {"raw": feed.labels, "fed": feed.labels[plan.rows], "classes": classes}
         write_json(folder / "labels.json", labels)
+        write_json(folder / "balance.json", feed.balance().as_dict())
     write_json(folder / "flow.json", counts)
     write_json(folder / "failures.json", failures)
     clips, captions = sheet(feed)
@@ -109,7 +114,7 @@ def sheet(feed: Feed, *, clips: int = _SHEET_CLIPS) -> tuple[NDArray[np.uint8], 
     if feed.manifest.private:
         return np.zeros((0, *feed.spec.clip_shape), np.uint8), np.zeros(0, np.str_)
     batch = feed.batch(0)
-    pixels = batch.clips[:clips]
+    pixels = (next(iter(batch.clips.values())) if isinstance(batch.clips, Mapping) else batch.clips)[:clips]
     if pixels.dtype != np.uint8:
         axes = tuple(range(1, pixels.ndim))
         low, high = pixels.min(axis=axes, keepdims=True), pixels.max(axis=axes, keepdims=True)

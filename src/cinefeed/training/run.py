@@ -6,7 +6,8 @@ manifest.parquet    the rows used, with their part in `split`      predictions.p
 spec.json           shapes, classes, label scale                   metrics.json         by part
 labels.json         training labels, raw and as fed                feed_stats.json      where the feed's time went
 clips.npz           a few augmented clips                          failures.json        files that failed, and why
-flow.json           rows after each step                           run.json             how it ended; written last
+flow.json           rows after each step                           balance.json         how often labels were drawn
+run.json            how it ended; written last
 """
 
 import json
@@ -30,7 +31,7 @@ from cinefeed.manifest.table import Manifest
 
 WEIGHTS = "best.weights.h5"
 _FILES = (
-    "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json history.csv "
+    "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
     f"{WEIGHTS} predictions.parquet metrics.json feed_stats.json failures.json run.json report.html"
 ).split()
 
@@ -132,6 +133,7 @@ def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
         clip_shape=tuple(spec["clip_shape"]),
         classes=tuple(spec["classes"]),
         dtype=np.dtype(str(spec["dtype"])),
+        views=tuple(spec.get("views", ())),
         covariates=tuple(
             Covariate(**each | {"categories": tuple(each["categories"])}) for each in spec.get("covariates", [])
         ),

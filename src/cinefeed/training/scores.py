@@ -43,7 +43,7 @@ def score(model: keras.Model, feed: Feed, *, tick: Callable[[int], object] | Non
 
 def model_inputs(model: keras.Model, batch: Batch) -> dict[str, Any]:
     """Return those arrays of a batch that the model takes, by name."""
-    every = {"clips": batch.clips, "valid": batch.valid, **batch.covariates}
+    every = batch.inputs(padded=True)
     return {each.name: every[each.name] for each in model.inputs}
 
 

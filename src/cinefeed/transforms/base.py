@@ -2,25 +2,30 @@
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
-
 Frames = NDArray[Any]
 Parameters = dict[str, Any]
-Spread = float | tuple[float, float]
+
+# The largest value of a type: what Brightness clips to. float32 frames have no agreed top.
+TOPS = {"uint8": 255.0, "uint16": 65535.0, "float32": math.inf}
 
 
 class ClipInfo(NamedTuple):
-    """The clip that parameters are drawn for: the target's shape, before any pixel is read."""
+    """The clip that parameters are drawn for: the target's shape, before any pixel is read.
+
+    `spacing_mm` is the size of a pixel of the target, (down, across), where the file tells it.
+    """
 
     frames: int
     height: int
     width: int
     channels: int
+    spacing_mm: tuple[float, float] | None = None
 
 
 @runtime_checkable
@@ -31,8 +36,9 @@ class Transform(Protocol):
     pure: it leaves its input alone and returns the same bytes for the same arguments. Frames are
     (frames, height, width, channels), uint8, uint16 or float32, and keep their shape.
 
-    A transform may also have `output_dtype(dtype)`, where it changes the type, and take `out=` in `apply`, where it
-    can write its result in place.
+    A transform may also have `output_dtype(dtype)`, where it changes the type; take `out=` in `apply`, where it can
+    write its result in place; have `identity(info)`, the parameters that leave a clip as it is; and say by
+    `alike = False` that it does not treat all frames the same.
     """
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
@@ -56,6 +62,73 @@ class Geometric(Transform, Protocol):
         ...
 
 
+class Warping(Transform, Protocol):
+    """A transform that moves pixels by any other map; it is fused with its affine neighbours."""
+
+    def source_points(
+        self, points: NDArray[np.float64], parameters: Parameters, *, height: int, width: int
+    ) -> NDArray[np.float64]:
+        """Return where each target point (x, y), float64 (2, height, width), comes from: the inverse map."""
+        ...
+
+
+class Levels(Protocol):
+    """What is known of the values of a clip, before a pointwise transform changes them."""
+
+    @property
+    def frames(self) -> int:
+        """The number of frames."""
+        ...
+
+    def frame_max(self) -> NDArray[np.float64]:
+        """Return the largest value of each frame, (frames,)."""
+        ...
+
+    def mean_and_std(self) -> tuple[float, float]:
+        """Return both, over the whole clip."""
+        ...
+
+    def percentiles(self, percents: Sequence[float]) -> list[float]:
+        """Return percentiles of the whole clip, interpolated as NumPy does."""
+        ...
+
+    def counted(self, top: float) -> NDArray[np.int64]:
+        """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
+        ...
+
+
+class Pointwise(Transform, Protocol):
+    """A transform that maps each pixel by its value alone; neighbouring ones are fused into one look-up table."""
+
+    def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
+        """Return what `values`, (1 or frames, height, width, channels), become in a clip of these levels.
+
+        `apply` is the curve of the frames themselves. A result may have more frames than `values`: one curve each.
+        """
+        ...
+
+
+class Temporal(Transform, Protocol):
+    """A transform of time: it chooses other frames of the video, before one is read."""
+
+    def indices(self, indices: NDArray[np.int64], parameters: Parameters, count: int) -> NDArray[np.int64]:
+        """Return the frame numbers that take the place of `indices`, as many, within 0 and `count` - 1."""
+        ...
+
+
+class Choosing(Transform, Protocol):
+    """A transform made of others, of which each clip gets some, in some order."""
+
+    def chosen(self, parameters: Parameters) -> list[tuple[Transform, Parameters]]:
+        """Return the transforms that a clip gets, with their parameters."""
+        ...
+
+    @property
+    def members(self) -> tuple[Transform, ...]:
+        """All that may be chosen."""
+        ...
+
+
 def output_dtype(transform: Transform, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type that a transform makes of frames of `dtype`: the same, unless it says otherwise."""
     change = getattr(transform, "output_dtype", None)
@@ -76,50 +149,5 @@ def is_random(transform: Transform) -> bool:
     """
     rng = np.random.Generator(np.random.PCG64(0))
     before = rng.bit_generator.state
-    transform.sample(rng, ClipInfo(frames=2, height=8, width=8, channels=1))
+    transform.sample(rng, ClipInfo(frames=2, height=8, width=8, channels=1, spacing_mm=(1.0, 1.0)))
     return bool(rng.bit_generator.state != before)
-
-
-def interval(
-    name: str, spread: object, *, neutral: float = 0.0, lowest: float = -math.inf, positive: bool = False
-) -> tuple[float, float]:
-    """Return the lower and the upper end of what a setting is drawn from.
-
-    A number is the distance from doing nothing, to both sides; a pair is the two ends themselves:
-
-    Rotate(degrees=25)  -> -25 to 25       Rotate(degrees=(0, 25))   -> 0 to 25
-    Scale(factor=0.1)   -> 0.9 to 1.1      Scale(factor=(0.5, 1.0))  -> 0.5 to 1.0
-
-    Raises SettingError where it is neither, not finite, upside down, or below `lowest`.
-
-    >>> interval("Scale(factor)", 0.25, neutral=1.0)
-    (0.75, 1.25)
-    """
-    pair = isinstance(spread, tuple | list)
-    values: list[Any] = list(spread) if isinstance(spread, tuple | list) else [spread]
-    numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
-    if not numbers or len(values) != (2 if pair else 1) or not all(math.isfinite(each) for each in values):
-        raise SettingError(
-            f"{name}={spread!r} must be a number a, for {neutral:g} - a to {neutral:g} + a, or a pair (low, high)"
-        )
-    if not pair and values[0] < 0:
-        raise SettingError(f"{name}={spread!r} must not be negative; for one side alone give a pair (low, high)")
-    low, high = values if pair else (neutral - values[0], neutral + values[0])
-    if low > high:
-        raise SettingError(f"{name}={spread!r} has its ends the wrong way round; give (low, high)")
-    if low < lowest or (positive and low <= 0):
-        limit = "above 0" if positive else f"at {lowest:g} or more"
-        raise SettingError(f"{name}={spread!r} reaches down to {low:g}; it must stay {limit}")
-    return float(low), float(high)
-
-
-def probability(name: str, value: object) -> float:
-    """Return `value` where it lies within 0 and 1, else raise SettingError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise SettingError(f"{name}={value!r} must be a number from 0 to 1")
-    return float(value)
-
-
-def draw(rng: np.random.Generator, ends: tuple[float, float]) -> float:
-    """Return a number drawn evenly between two ends."""
-    return float(rng.uniform(*ends))

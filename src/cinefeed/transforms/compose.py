@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache, reduce
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,41 +13,34 @@ from cinefeed.errors import SettingError
 from cinefeed.sources.base import Colour, Planes
 from cinefeed.sources.colour import cut_to_rgb, to_pixels
 from cinefeed.sources.display import shown_size, square_size
-from cinefeed.transforms.base import (
-    ClipInfo,
-    Frames,
-    Geometric,
-    Parameters,
-    Transform,
-    output_dtype,
-    writes_in_place,
-)
+from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
+from cinefeed.transforms.field import resample_at
+from cinefeed.transforms.fuse import Part, Step, apply_one, apply_pointwise, chosen, kind_of, one_map, said, steps
+from cinefeed.transforms.levels import SIZES
 from cinefeed.transforms.warp import Matrix, Window, inverted, resample, whole_move
 
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Transforms that are applied together: neighbouring geometric ones, or one other."""
-
-    numbers: tuple[int, ...]
-    geometric: bool
+_TYPES = (*map(np.dtype, SIZES), np.dtype(np.float32))  # what transforms take
 
 
 class Compose:
-    """The transforms of a clip as one: drawn together, the geometric ones fused with the frame's fit.
+    """The transforms of a clip as one: drawn together, neighbours fused with each other and with the frame's fit.
 
     Whatever the transforms are, the decoded frames are read once: the fit, the rotation of the file's metadata and the
-    geometric transforms up to the first other one are one matrix and one interpolation. Geometric transforms after an
-    intensity transform are one more.
+    geometric transforms up to the first other one are one map and one interpolation. Geometric transforms after an
+    intensity transform are one more. Neighbouring pointwise transforms, a Normalize among them, are one look-up table.
+    Those of time come first, wherever they stand: see `indices`.
 
     >>> from cinefeed.transforms.geometry import Rotate, Shift
-    >>> compose = Compose([Rotate(degrees=25), Shift(pixels=15)], frame=Frame(height=112, width=112, channels=1))
+    >>> from cinefeed.transforms.intensity import Brightness, Normalize
+    >>> compose = Compose([Rotate(degrees=25), Shift(pixels=15), Brightness(factor=0.2), Normalize()],
+    ...                   frame=Frame(height=112, width=112, channels=1))
     >>> print(compose.explain())
-    1. fit (crop to 112 x 112), Rotate(degrees=25), Shift(pixels=15, fraction=None): one interpolation
+    1. fit (crop to 112 x 112), Rotate(degrees=25), Shift(pixels=15): one interpolation
     2. 1 channel, uint8
+    3. Brightness(factor=0.2), Normalize(): one look-up table, to float32
     >>> parameters = compose.sample(np.random.default_rng(0), frames=16)
     >>> [sorted(each) for each in parameters]
-    [['degrees'], ['down', 'right']]
+    [['degrees'], ['down', 'right'], ['factor'], []]
     """
 
     def __init__(self, transforms: Sequence[Transform], *, frame: Frame) -> None:
@@ -61,33 +52,57 @@ class Compose:
                 )
         self.transforms = tuple(transforms)
         self.frame = frame
-        # Asked once, for isinstance with a protocol takes 40 us.
-        self._matrices = [each.matrix if isinstance(each, Geometric) else None for each in self.transforms]
-        runs = groupby(range(len(self.transforms)), lambda number: self._matrices[number] is not None)
-        self._leading: tuple[int, ...] = ()
-        self._steps: list[_Step] = []
-        for geometric, numbers in runs:
-            run = tuple(numbers)
-            if geometric and run[0] == 0:
-                self._leading = run
-            else:
-                self._steps += [_Step(run, True)] if geometric else [_Step((number,), False) for number in run]
-        self._in_place = [writes_in_place(transform) for transform in self.transforms]
+        dtype = np.dtype(frame.dtype)
+        for number, transform in enumerate(self.transforms):
+            if dtype not in _TYPES and kind_of(transform) != "time":
+                raise SettingError(
+                    f"transforms[{number}] is {transform!r}, after one that makes {dtype}; transforms take "
+                    f"{', '.join(map(str, _TYPES))}, so {dtype} is for the last"
+                )
+            dtype = output_dtype(transform, dtype)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the clips that come out: the frame's, unless a transform such as Normalize changes it."""
         return reduce(lambda dtype, each: output_dtype(each, dtype), self.transforms, np.dtype(self.frame.dtype))
 
-    def sample(self, rng: np.random.Generator, *, frames: int) -> list[Parameters]:
-        """Draw the parameters of one clip of `frames` frames: a plain dict a transform."""
-        info = ClipInfo(frames, self.frame.height, self.frame.width, self.frame.channels)
+    def sample(
+        self, rng: np.random.Generator, *, frames: int, spacing_mm: tuple[float, float] | None = None
+    ) -> list[Parameters]:
+        """Draw the parameters of one clip of `frames` frames: a plain dict a transform.
+
+        `spacing_mm` is the size of a pixel of the target, (down, across), where it is known (`Frame.target_spacing`).
+        """
+        info = ClipInfo(frames, self.frame.height, self.frame.width, self.frame.channels, spacing_mm)
         return [transform.sample(rng, info) for transform in self.transforms]
 
-    def render(self, planes: Planes, out: Frames, parameters: Sequence[Parameters]) -> None:
+    def indices(
+        self, indices: NDArray[np.int64], parameters: Sequence[Parameters], *, count: int, first: int = 0
+    ) -> NDArray[np.int64]:
+        """Return the frames that a clip shows once the transforms of time have chosen, of those that it was to show.
+
+        They stay within the `count` frames from `first` on. Frames that are padding are left out of `indices`.
+        """
+        if len(indices) == 0:
+            return indices
+        for transform, drawn in chosen(self.transforms, parameters):
+            if kind_of(transform) == "time":
+                indices = transform.indices(indices - first, drawn, count) + first
+        return indices
+
+    def render(
+        self,
+        planes: Planes,
+        out: Frames,
+        parameters: Sequence[Parameters],
+        *,
+        spacing_mm: tuple[float, float] | None = None,
+    ) -> None:
         """Make a clip of decoded planes and write it into `out`, (frames, height, width, channels) of `dtype`.
 
-        Raises SourceError where the frames differ in size.
+        `spacing_mm` is the size of a pixel of the video as shown, (down, across), which a Frame(spacing_mm=...) needs.
+        The transforms of time have been applied already, by choosing the planes. Raises SourceError where the frames
+        differ in size, ClipError where the size of a pixel is needed and not known.
         """
         if len(parameters) != len(self.transforms):
             raise SettingError(
@@ -95,49 +110,62 @@ class Compose:
             )
         if not planes.frames:
             return
-        direct = not self._steps and out.flags.c_contiguous
+        todo = steps(chosen(self.transforms, parameters))
+        leading = todo.pop(0).parts if todo and todo[0].kind == "geometry" else []
+        direct = not todo and out.flags.c_contiguous
         clip = out if direct else np.empty(out.shape, self.frame.dtype)
-        self._fit(planes, clip, parameters)
-        for step in self._steps:
-            last = step is self._steps[-1]
-            clip = self._apply(step, clip, parameters, out if last and out.flags.c_contiguous else None)
+        self._fit(planes, clip, leading, spacing_mm)
+        for step in todo:
+            last = step is todo[-1]
+            clip = self._apply(step, clip, out if last and out.flags.c_contiguous else None)
         if clip is not out:
             np.copyto(out, clip, casting="no")
 
     def explain(self) -> str:
-        """Return, line by line, what is done to a clip and what was fused."""
-        named = [repr(transform) for transform in self.transforms]
-        size = f"fit ({self.frame.fit} to {self.frame.height} x {self.frame.width})"
-        lines = [", ".join([size, *(named[number] for number in self._leading)]) + ": one interpolation"]
-        lines.append(f"{self.frame.channels} channel{'s' if self.frame.channels > 1 else ''}, {self.frame.dtype}")
-        for step in self._steps:
-            names = ", ".join(named[number] for number in step.numbers)
-            lines.append(names + (": one interpolation" if step.geometric else ""))
+        """Return, line by line, what is done to a clip and what was fused.
+
+        A choice stands for all that it may choose; where these are of several kinds, they are fused once chosen.
+        """
+        nothing: Parameters = {}
+        todo = steps((each, nothing) for each in self.transforms)
+        leading = todo.pop(0).parts if todo and todo[0].kind == "geometry" else []
+        frame, dtype = self.frame, np.dtype(self.frame.dtype)
+        scale = frame.fit if frame.spacing_mm is None else f"{frame.spacing_mm:g} mm a pixel,"
+        size = f"fit ({scale} {'' if frame.spacing_mm else 'to '}{frame.height} x {frame.width})"
+        lines = [
+            f"{said(each)}: frames chosen before they are read" for each in self.transforms if kind_of(each) == "time"
+        ]
+        lines.append(", ".join([size, *(said(each) for each, _ in leading)]) + ": one interpolation")
+        lines.append(f"{frame.channels} channel{'s' if frame.channels > 1 else ''}, {dtype}")
+        for step in todo:
+            before = dtype
+            dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
+            how = {"geometry": ": one interpolation", "pointwise": "", "other": ""}[step.kind]
+            if step.kind == "pointwise" and len(step.parts) > 1:
+                how = ": one look-up table" if before.name in SIZES else ": one after the other"
+                how += f", to {dtype}" if dtype != before else ""
+            lines.append(", ".join(said(each) for each, _ in step.parts) + how)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
-    def _forward(self, numbers: Sequence[int], parameters: Sequence[Parameters]) -> Matrix:
-        height, width = self.frame.height, self.frame.width
-        matrix = np.eye(3)
-        for number in numbers:
-            forward = self._matrices[number]
-            assert forward is not None
-            matrix = forward(parameters[number], height=height, width=width) @ matrix
-        return matrix
-
-    def _fit(self, planes: Planes, clip: Frames, parameters: Sequence[Parameters]) -> None:
+    def _fit(
+        self, planes: Planes, clip: Frames, leading: Sequence[Part], spacing_mm: tuple[float, float] | None
+    ) -> None:
         """Bring the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
         colour, stored = planes.colour, planes.frames[0][0]
         height, width = stored.shape[:2]
-        if self._leading:
+        points = None
+        if leading:
             shown = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
-            forward = self._forward(self._leading, parameters) @ self.frame.matrix(*shown)
+            move, points = one_map(leading, height=self.frame.height, width=self.frame.width)
+            forward = move @ self.frame.matrix(*shown, spacing_mm=spacing_mm)
             inverse = inverted(forward @ as_shown(colour, height=height, width=width))
         else:
-            inverse = _unmoved(self.frame, colour, height, width)
+            inverse = _unmoved(self.frame, colour, height, width, spacing_mm)
         if _as_they_are(colour, stored.dtype, clip):
-            resample([frame[0] for frame in planes.frames], inverse, out=clip)
+            _resample([frame[0] for frame in planes.frames], inverse, points, out=clip)
             return
-        if (corner := whole_move(inverse)) is not None and clip.shape[3] == 3 and _can_be_cut(planes):
+        corner = whole_move(inverse) if points is None else None
+        if corner is not None and clip.shape[3] == 3 and _can_be_cut(planes):
             window = Window(*corner, *clip.shape[1:3])
             if window.lies_in(height, width):
                 cut_to_rgb(planes.frames, colour, top=window.top, left=window.left, out=clip)
@@ -155,9 +183,10 @@ class Compose:
             # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) does not look: from it,
             # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
             down, across = _subsampling(height, plane.shape[0]), _subsampling(width, plane.shape[1])
-            resample(
+            _resample(
                 samples,
                 np.diag([1 / across, 1 / down, 1.0]) @ inverse,
+                points,
                 out=target,
                 fill=fill,
                 extent=(height / down, width / across),
@@ -166,32 +195,31 @@ class Compose:
             resampled += [parts[begin : begin + len(clip)] for begin in range(0, len(parts), len(clip))]
         to_pixels(resampled, colour, channels=self.frame.channels, out=clip)
 
-    def _apply(self, step: _Step, clip: Frames, parameters: Sequence[Parameters], out: Frames | None) -> Frames:
-        if step.geometric:
-            fits = out is not None and out.dtype == clip.dtype
-            moved = out if out is not None and fits else np.empty(clip.shape, clip.dtype)
-            resample(list(clip), inverted(self._forward(step.numbers, parameters)), out=moved)
-            return moved
-        number = step.numbers[0]
-        transform = self.transforms[number]
-        expected = output_dtype(transform, clip.dtype)
-        if self._in_place[number] and out is not None and out.dtype == expected:
-            transform.apply(clip, parameters[number], out=out)  # type: ignore[call-arg]
-            return out
-        changed = transform.apply(clip, parameters[number])
-        if changed.shape != clip.shape or changed.dtype != expected:
-            raise SettingError(
-                f"{transform!r} made {changed.dtype} {changed.shape} of {clip.dtype} {clip.shape}; apply() must keep "
-                f"the shape, and the type unless output_dtype() names another (here {expected})"
-            )
-        return np.ascontiguousarray(changed)
+    def _apply(self, step: Step, clip: Frames, out: Frames | None) -> Frames:
+        if step.kind == "pointwise":
+            return apply_pointwise(step.parts, clip, out)
+        if step.kind == "other":
+            return apply_one(step.parts[0], clip, out)
+        moved = out if out is not None and out.dtype == clip.dtype else np.empty(clip.shape, clip.dtype)
+        forward, points = one_map(step.parts, height=self.frame.height, width=self.frame.width)
+        _resample(list(clip), inverted(forward), points, out=moved)
+        return moved
+
+
+def _resample(
+    frames: Sequence[NDArray[Any]], inverse: Matrix, points: NDArray[np.float64] | None, **options: Any
+) -> None:
+    if points is None:
+        resample(frames, inverse, **options)
+    else:
+        resample_at(frames, inverse, points, **options)
 
 
 @lru_cache(maxsize=256)
-def _unmoved(frame: Frame, colour: Colour, height: int, width: int) -> Matrix:
+def _unmoved(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None) -> Matrix:
     """Return the map from the target to a stored frame where no transform moves it: 0.1 ms of a clip's 1.5."""
     shown = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
-    inverse = inverted(frame.matrix(*shown) @ as_shown(colour, height=height, width=width))
+    inverse = inverted(frame.matrix(*shown, spacing_mm=spacing_mm) @ as_shown(colour, height=height, width=width))
     inverse.flags.writeable = False
     return inverse
 

@@ -1,20 +1,24 @@
-"""Moves of the whole frame: rotate, shift, scale, flip. Each is a matrix; neighbours become one interpolation.
+"""Moves of the whole frame: rotate, shift, scale, shear, flip. Each is a matrix; neighbours become one interpolation.
 
 All frames of a clip move alike. Matrices map (x, y, 1) in pixels of the target, corner-origin, x to the right, y down.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Spread, draw, interval, probability
+from cinefeed.transforms.base import ClipInfo, Frames, Parameters
+from cinefeed.transforms.drawing import Axis, Limits, Spread, draw_length, one_length, probability
 from cinefeed.transforms.warp import Matrix, inverted, resample
 
-Axis = Literal["horizontal", "vertical", "both"]
+_DEGREES = Limits("Rotate(degrees)")
+_FACTOR = Limits("Scale(factor)", neutral=1.0, positive=True)
+# At 45 degrees to both sides a shear is no map any more: all pixels fall on a line.
+_SHEAR = Limits("Shear(degrees)", lowest=-44.0, highest=44.0)
 
 
 def about_centre(linear: list[list[float]], *, height: int, width: int) -> Matrix:
@@ -28,12 +32,19 @@ def about_centre(linear: list[list[float]], *, height: int, width: int) -> Matri
     return np.array([[a, b, x - a * x - b * y], [c, d, y - c * x - d * y], [0.0, 0.0, 1.0]])
 
 
-class _Geometry:
+def check_axis(kind: str, axis: object) -> None:
+    """Raise SettingError where an axis is none."""
+    if axis not in get_args(Axis):
+        raise SettingError(f"{kind}(axis={axis!r}) is not a choice; {did_you_mean(str(axis), get_args(Axis))}")
+
+
+class Affine:
     """What the geometric transforms share: alone, one interpolation, zeros where the frame has moved away."""
 
     __slots__ = ()
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
+        """Return the forward map."""
         raise NotImplementedError
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
@@ -45,7 +56,7 @@ class _Geometry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rotate(_Geometry):
+class Rotate(Affine):
     """Turn the clip about its centre by a random angle, in degrees, counter-clockwise where positive.
 
     `degrees` a draws from -a to a, a pair from its low to its high end. Large angles change the meaning of images with
@@ -58,11 +69,15 @@ class Rotate(_Geometry):
     degrees: Spread
 
     def __post_init__(self) -> None:
-        interval("Rotate(degrees)", self.degrees)
+        _DEGREES.check(self.degrees)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
         """Draw the angle, in degrees."""
-        return {"degrees": draw(rng, interval("Rotate(degrees)", self.degrees))}
+        return {"degrees": _DEGREES.draw(rng, self.degrees)}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no turn."""
+        return {"degrees": 0.0}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
         """Return the rotation about the centre of the frame."""
@@ -72,10 +87,11 @@ class Rotate(_Geometry):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shift(_Geometry):
-    """Move the clip right and down by random distances, each drawn on its own, in pixels or as a fraction of the frame.
+class Shift(Affine):
+    """Move the clip right and down by random distances, each drawn on its own.
 
-    A number a draws from -a to a, a pair from its low to its high end. Pixels are those of the target frame.
+    In pixels of the target frame, as a fraction of it, or in millimetres: one of the three. A number a draws from -a
+    to a, a pair from its low to its high end. Millimetres need a row that tells the size of its pixels.
 
     >>> Shift(fraction=0.1).matrix({"right": 3.0, "down": -1.5}, height=10, width=10)[:2, 2].tolist()
     [3.0, -1.5]
@@ -83,26 +99,22 @@ class Shift(_Geometry):
 
     pixels: Spread | None = None
     fraction: Spread | None = None
+    mm: Spread | None = None
 
     def __post_init__(self) -> None:
-        if (self.pixels is None) == (self.fraction is None):
-            raise SettingError(
-                "Shift takes pixels or fraction, one of the two; as Shift(pixels=15), Shift(fraction=0.1)"
-            )
-        if self.pixels is not None:
-            interval("Shift(pixels)", self.pixels)
-        if self.fraction is not None:
-            low, high = interval("Shift(fraction)", self.fraction)
-            if max(-low, high) > 1:
-                raise SettingError(f"Shift(fraction={self.fraction!r}) goes beyond the frame; give fractions up to 1")
+        one_length("Shift", self._settings())
+
+    def _settings(self) -> dict[str, Spread | None]:
+        return {"pixels": self.pixels, "fraction": self.fraction, "mm": self.mm}
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
         """Draw the distances, in pixels of the target frame."""
-        if self.pixels is not None:
-            ends = interval("Shift(pixels)", self.pixels)
-            return {"right": draw(rng, ends), "down": draw(rng, ends)}
-        ends = interval("Shift(fraction)", self.fraction)
-        return {"right": draw(rng, ends) * info.width, "down": draw(rng, ends) * info.height}
+        right, down = (draw_length("Shift", self._settings(), rng, info, axis=axis) for axis in (1, 0))
+        return {"right": right, "down": down}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no distance."""
+        return {"right": 0.0, "down": 0.0}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
         """Return the translation."""
@@ -110,7 +122,7 @@ class Shift(_Geometry):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scale(_Geometry):
+class Scale(Affine):
     """Enlarge the clip about its centre by a random factor, or shrink it where the factor is below 1.
 
     `factor` a draws from 1 - a to 1 + a, a pair from its low to its high end. It changes what is measured in pixels,
@@ -123,11 +135,15 @@ class Scale(_Geometry):
     factor: Spread
 
     def __post_init__(self) -> None:
-        interval("Scale(factor)", self.factor, neutral=1.0, positive=True)
+        _FACTOR.check(self.factor)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
         """Draw the factor."""
-        return {"factor": draw(rng, interval("Scale(factor)", self.factor, neutral=1.0, positive=True))}
+        return {"factor": _FACTOR.draw(rng, self.factor)}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return a factor of 1."""
+        return {"factor": 1.0}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
         """Return the enlargement about the centre of the frame."""
@@ -136,10 +152,47 @@ class Scale(_Geometry):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Flip(_Geometry):
+class Shear(Affine):
+    """Slant the clip about its centre by random angles, in degrees: "horizontal" moves rows, "vertical" columns.
+
+    `degrees` a draws from -a to a, a pair from its low to its high end; with "both" each axis draws its own. Angles
+    and shapes change, areas do not (with "both", a little).
+
+    >>> Shear(degrees=10).matrix({"across": 0.0, "down": 0.0}, height=4, width=4).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+
+    degrees: Spread
+    axis: Axis = "horizontal"
+
+    def __post_init__(self) -> None:
+        _SHEAR.check(self.degrees)
+        check_axis("Shear", self.axis)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the angles, in degrees."""
+        across, down = _SHEAR.draw(rng, self.degrees), _SHEAR.draw(rng, self.degrees)
+        return {
+            "across": across if self.axis != "vertical" else 0.0,
+            "down": down if self.axis != "horizontal" else 0.0,
+        }
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no angle."""
+        return {"across": 0.0, "down": 0.0}
+
+    def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
+        """Return the slant about the centre of the frame."""
+        across, down = (math.tan(math.radians(parameters[name])) for name in ("across", "down"))
+        return about_centre([[1.0, across], [down, 1.0]], height=height, width=width)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flip(Affine):
     """Mirror the clip: "horizontal" swaps left and right, "vertical" top and bottom, "both" draws each on its own.
 
-    It changes the meaning wherever sides matter: text, traffic, and medical views, where a mirrored heart is a disease.
+    It changes the meaning wherever sides matter: text, traffic, and medical views, where a mirrored heart is a disease
+    (dextrocardia), and a chiral view such as an apical four-chamber one becomes another.
 
     >>> Flip(axis="horizontal").apply(np.arange(3, dtype=np.uint8).reshape(1, 1, 3, 1),
     ...                               {"horizontal": True, "vertical": False}).ravel().tolist()
@@ -150,16 +203,17 @@ class Flip(_Geometry):
     probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.axis not in get_args(Axis):
-            raise SettingError(
-                f"Flip(axis={self.axis!r}) is not a choice; {did_you_mean(str(self.axis), get_args(Axis))}"
-            )
+        check_axis("Flip", self.axis)
         probability("Flip(probability)", self.probability)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
         """Draw whether each side is swapped."""
         across, down = bool(rng.random() < self.probability), bool(rng.random() < self.probability)
         return {"horizontal": across and self.axis != "vertical", "vertical": down and self.axis != "horizontal"}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no side swapped."""
+        return {"horizontal": False, "vertical": False}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
         """Return the reflection about the centre of the frame."""

@@ -1,0 +1,45 @@
+"""The workers that a feed starts: of the kind asked for, or of the one that a short trial finds better."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from cinefeed.errors import UnfitError
+from cinefeed.feed.choose import Choice, choose_backend
+from cinefeed.feed.clip import ClipMaker, Draw
+from cinefeed.feed.layout import Layout
+from cinefeed.feed.processes import ProcessCrew
+from cinefeed.feed.workers import Crew, InlineCrew, ThreadCrew
+
+_log = logging.getLogger(__name__)
+
+
+def start_crew(
+    maker: ClipMaker,
+    choice: Choice | None,
+    *,
+    workers: int,
+    layout: Layout,
+    tried: Callable[[], Sequence[Draw]],
+    deaths: list[str],
+    timeout_seconds: float | None,
+) -> tuple[Crew, Choice | None]:
+    """Return workers, and what they are and why; `tried` gives the draws by which that is chosen where it is open.
+
+    Processes that cannot be sent the feed's settings give way to threads, which is said.
+    """
+    if not workers:
+        return InlineCrew(maker), choice
+    if choice is None and timeout_seconds is not None and hasattr(os, "memfd_create"):
+        choice = Choice("process", "processes alone can be stopped after timeout_seconds")
+    if choice is None:
+        choice = choose_backend(maker, tried(), workers=workers)
+        _log.info("backend='auto' chose %s", choice.why)
+    if choice.backend == "process":
+        try:
+            crew = ProcessCrew(maker, count=workers, layout=layout, deaths=deaths, timeout_seconds=timeout_seconds)
+            return crew, choice
+        except UnfitError as error:
+            choice = Choice("thread", f"threads make the clips, for processes cannot: {error}")
+            _log.warning("%s", choice.why)
+    return ThreadCrew(maker, count=workers), choice

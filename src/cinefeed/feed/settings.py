@@ -1,0 +1,80 @@
+"""What can be asked of a feed: what it cannot do is refused before a file is opened."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.balance import Sampler
+from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.feed.batch import OnError
+from cinefeed.feed.clip import Geometry
+from cinefeed.feed.workers import Backend
+from cinefeed.manifest.table import Manifest
+
+
+def check_choices(*, on_error: OnError, backend: str, geometry: Geometry) -> None:
+    """Raise SettingError for a setting that is none of the choices."""
+    choices: dict[str, tuple[str, list[str]]] = {
+        "on_error": (on_error, [*get_args(OnError)]),
+        "backend": (backend, [*get_args(Backend), "auto"]),
+        "geometry": (geometry, [*get_args(Geometry)]),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), known)}")
+
+
+def check_numbers(*, batch_size: int, prefetch: int, max_bad: float, clips_per_video: int, spread: bool) -> None:
+    """Raise SettingError for a setting that is out of range."""
+    if batch_size < 1 or prefetch < 0:
+        raise SettingError(f"batch_size={batch_size} must be at least 1, prefetch={prefetch} at least 0")
+    if not 0 <= max_bad <= 1:
+        raise SettingError(f"max_bad={max_bad!r} must be a share of the rows, from 0 to 1")
+    if isinstance(clips_per_video, bool) or not isinstance(clips_per_video, int) or clips_per_video < 1:
+        raise SettingError(f"clips_per_video={clips_per_video!r} must be a whole number of at least 1")
+    if batch_size % clips_per_video and not spread:
+        raise SettingError(
+            f"batch_size={batch_size} does not hold whole videos of clips_per_video={clips_per_video}; "
+            "take a multiple of it, or spread=True"
+        )
+
+
+def choose_views(there: Sequence[str], *, views: Sequence[str] | None, stack: bool, target: Any) -> tuple[str, ...]:
+    """Return the views that are fed, of those `there` in each row; none where a row is one video.
+
+    >>> choose_views(["2ch", "4ch"], views=None, stack=False, target="age")
+    ('2ch', '4ch')
+    """
+    if not there:
+        if views is not None or stack:
+            raise SettingError(
+                f"views={views!r} and stack={stack} are for rows of several videos, here a row is one; "
+                "put them side by side with manifest.pivot(by='view', within='study')"
+            )
+        return ()
+    chosen = tuple(there) if views is None else (views,) if isinstance(views, str) else tuple(views)
+    for view in chosen:
+        if view not in there:
+            raise SettingError(f"views={chosen!r}: there is no view {view!r}; {did_you_mean(str(view), there)}")
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise SettingError(f"views={chosen!r} must name one view or more, each once; there are: {', '.join(there)}")
+    if target == "clip" and not stack:
+        raise SettingError("target='clip' has one clip a row as its target, views are several; take stack=True")
+    return chosen
+
+
+def sampler_groups(manifest: Manifest, sampler: Sampler) -> dict[str, NDArray[Any]]:
+    """Return what a sampler is told beside the labels: the groups that it treats alike, if it names their column."""
+    column = getattr(sampler, "group", None)
+    return {} if column is None else {"groups": np.array(manifest.column(column).to_pylist(), dtype=object)}
+
+
+def sampler_weights(sampler: Sampler, labels: NDArray[Any], **groups: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Return what each row counts in a loss, float32 (rows,), where the sampler weighs rows; None where it draws them.
+
+    A sampler of your own need not know of weights.
+    """
+    weigh = getattr(sampler, "sample_weights", None)
+    return None if weigh is None else weigh(labels, **groups)

@@ -1,0 +1,92 @@
+"""Interpolation at points that lie anywhere: what `warp.resample` is to matrices, for maps that are not affine."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.kernels import blend_at, fold
+from cinefeed.transforms.warp import (
+    _TOLERANCE,
+    Matrix,
+    _as_pixels,
+    _by_rows,
+    _lanes,
+    _padded,
+    _sum_type,
+    _transpose,
+    factors,
+)
+
+
+def pixel_centres(height: int, width: int) -> Matrix:
+    """Return x and y of every pixel's centre, float64 (2, height, width).
+
+    >>> pixel_centres(1, 2).tolist()
+    [[[0.5, 1.5]], [[0.5, 0.5]]]
+    """
+    return np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5))
+
+
+def moved(points: Matrix, matrix: Matrix) -> Matrix:
+    """Return points, (2, height, width), mapped by a matrix, (3, 3)."""
+    return np.tensordot(matrix[:2, :2], points, axes=1) + matrix[:2, 2][:, None, None]
+
+
+def resample_at(
+    frames: Sequence[NDArray[Any]],
+    inverse: Matrix,
+    points: Matrix,
+    *,
+    out: NDArray[Any],
+    fill: float = 0.0,
+    extent: tuple[float, float] | None = None,
+) -> None:
+    """Sample frames into `out` at `points`, (2, height, width), mapped by `inverse`; all else is as in `resample`.
+
+    Where the map shrinks, on average over the target, whole blocks are averaged first, as there.
+
+    >>> frame, out = np.arange(6, dtype=np.uint8).reshape(2, 3), np.empty((1, 2, 3, 1), np.uint8)
+    >>> resample_at([frame], np.eye(3), pixel_centres(2, 3) + [[[1.0]], [[0.0]]], out=out)
+    >>> out[0, :, :, 0].tolist()
+    [[1, 2, 0], [4, 5, 0]]
+    """
+    if not frames:
+        return
+    lines = [_by_rows(frame) for frame in frames]
+    shape, dtype = lines[0].shape, lines[0].dtype
+    height, width = shape[:2]
+    channels = shape[2] if len(shape) == 3 else 1
+    bottom, right = extent or (float(height), float(width))
+    down, across = factors(inverse @ _affine_part(points), height=height, width=width)
+    places = moved(points, np.diag([1 / across, 1 / down, 1.0]) @ inverse).reshape(2, -1)
+    left, columns = _blocks(places[0], -(-width // across))
+    top, rows = _blocks(places[1], -(-height // down))
+    sums = np.empty((len(lines), rows, columns, channels), _sum_type(dtype, down * across))
+    addresses = np.array([line.__array_interface__["data"][0] for line in lines], np.intp)
+    pitches = np.array([line.strides[0] // line.itemsize for line in lines], np.intp)
+    fold(addresses, pitches, np.empty(1, dtype), height, width, down, across, top, left, sums)
+    target = np.empty((out.shape[1] * out.shape[2], _padded(len(lines) * channels)), out.dtype)
+    limits = (bottom / down, right / across)
+    blend_at(_lanes(sums), rows, places, top, left, *limits, 1 / (down * across), float(fill), out.shape[2], target)
+    _transpose(_as_pixels(target, len(lines), channels), out.reshape(len(lines), -1, channels))
+
+
+def _affine_part(points: Matrix) -> Matrix:
+    """Return the steps from pixel to pixel, on average: what tells by how much a map shrinks."""
+    _, height, width = points.shape
+    steps = np.eye(3)
+    if width > 1:
+        steps[:2, 0] = (points[:, :, -1] - points[:, :, 0]).mean(axis=1) / (width - 1)
+    if height > 1:
+        steps[:2, 1] = (points[:, -1] - points[:, 0]).mean(axis=1) / (height - 1)
+    return steps
+
+
+def _blocks(places: NDArray[np.float64], blocks: int) -> tuple[int, int]:
+    """Return the first block that the points need along one axis, and the number of them."""
+    first = min(max(math.floor(float(places.min()) - 0.5 - _TOLERANCE), 0), blocks - 1)
+    last = min(max(math.floor(float(places.max()) - 0.5 + _TOLERANCE) + 1, first), blocks - 1)
+    return first, last - first + 1

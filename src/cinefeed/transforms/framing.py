@@ -1,0 +1,132 @@
+"""How the clip lies in its frame: random resized crop, pad, resize. Each is a matrix, as in geometry.
+
+The frame keeps its size, which cinefeed.Frame sets: what stands out is cut off, what lacks is black.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cinefeed.errors import SettingError
+from cinefeed.transforms.base import ClipInfo, Parameters
+from cinefeed.transforms.drawing import Limits, Spread, draw_length, one_length
+from cinefeed.transforms.geometry import Affine, about_centre
+from cinefeed.transforms.warp import Matrix
+
+_AREA = Limits("RandomResizedCrop(area)", neutral=None, positive=True, highest=1.0)
+_ASPECT = Limits("RandomResizedCrop(aspect)", neutral=None, positive=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomResizedCrop(Affine):
+    """Enlarge a random part of the frame to the whole of it.
+
+    `area` is the share of the frame that is kept, `aspect` the width of that part by its height, measured in frames:
+    1 keeps the shape of things, 2 makes them half as wide. Both are ranges or fixed numbers; aspects are drawn evenly
+    in their logarithm, so that wide and high are as likely. What is cut off may be what the label is about.
+
+    >>> crop = RandomResizedCrop(area=(0.5, 1.0))
+    >>> crop.matrix({"left": 2.0, "top": 0.0, "width": 4.0, "height": 8.0}, height=8, width=8).tolist()
+    [[2.0, 0.0, -4.0], [0.0, 1.0, -0.0], [0.0, 0.0, 1.0]]
+    """
+
+    area: Spread = (0.5, 1.0)
+    aspect: Spread = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        _AREA.check(self.area)
+        _ASPECT.check(self.aspect)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the part, in pixels of the target frame."""
+        area = _AREA.draw(rng, self.area)
+        if isinstance(self.aspect, tuple | list) and len(self.aspect) == 2:
+            low, high = _ASPECT.ends(self.aspect)
+            aspect = math.exp(float(rng.uniform(math.log(low), math.log(high))))
+        else:
+            aspect = _ASPECT.draw(rng, self.aspect)
+        width = min(math.sqrt(area * aspect), 1.0) * info.width
+        height = min(math.sqrt(area / aspect), 1.0) * info.height
+        left, top = float(rng.random()) * (info.width - width), float(rng.random()) * (info.height - height)
+        return {"left": left, "top": top, "width": width, "height": height}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return the whole frame."""
+        return {"left": 0.0, "top": 0.0, "width": float(info.width), "height": float(info.height)}
+
+    def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
+        """Return the map from the part to the whole frame."""
+        across, down = width / parameters["width"], height / parameters["height"]
+        return np.array(
+            [[across, 0.0, -across * parameters["left"]], [0.0, down, -down * parameters["top"]], [0.0, 0.0, 1.0]]
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pad(Affine):
+    """Leave a black margin around the clip: it is shrunk about its centre, in its own shape, until there is room.
+
+    The margin is in pixels of the target frame, a fraction of its side, or millimetres: one of the three. A number a
+    draws from 0 to a, a pair from its low to its high end. Before a Rotate or Shift it keeps the corners in sight.
+
+    >>> Pad(pixels=2).matrix({"margin": 2.0}, height=8, width=16).tolist()
+    [[0.5, 0.0, 4.0], [0.0, 0.5, 2.0], [0.0, 0.0, 1.0]]
+    """
+
+    pixels: Spread | None = None
+    fraction: Spread | None = None
+    mm: Spread | None = None
+
+    def __post_init__(self) -> None:
+        one_length("Pad", self._settings(), one_sided=True)
+        if self.fraction is not None and Limits("Pad(fraction)", one_sided=True).ends(self.fraction)[1] >= 0.5:
+            raise SettingError(f"Pad(fraction={self.fraction!r}) leaves no picture; give fractions below 0.5")
+
+    def _settings(self) -> dict[str, Spread | None]:
+        return {"pixels": self.pixels, "fraction": self.fraction, "mm": self.mm}
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the margin, in pixels of the target frame. Raises SettingError where it leaves no picture."""
+        axis = 0 if info.height <= info.width else 1
+        margin = draw_length("Pad", self._settings(), rng, info, axis=axis, one_sided=True)
+        if 2 * margin >= min(info.height, info.width):
+            raise SettingError(f"{self!r} leaves no picture of {info.height} x {info.width}; give a smaller margin")
+        return {"margin": margin}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no margin."""
+        return {"margin": 0.0}
+
+    def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
+        """Return the shrinking about the centre of the frame."""
+        scale = 1 - 2 * parameters["margin"] / min(height, width)
+        return about_centre([[scale, 0.0], [0.0, scale]], height=height, width=width)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resize(Affine):
+    """Bring the clip to `height` x `width` pixels about the centre of its frame, which keeps its own size.
+
+    A Resize larger than the frame is a zoom, a smaller one leaves a black margin, and one of another shape stretches.
+    For the size of what comes out see Frame; this is one more factor in the same interpolation.
+
+    >>> Resize(height=4, width=16).matrix({}, height=8, width=8).tolist()
+    [[2.0, 0.0, -4.0], [0.0, 0.5, 2.0], [0.0, 0.0, 1.0]]
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for name, size in (("height", self.height), ("width", self.width)):
+            if type(size) is not int or size < 1:
+                raise SettingError(f"Resize({name}={size!r}) must be a whole number of at least 1")
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw nothing."""
+        return {}
+
+    def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
+        """Return the scaling about the centre of the frame."""
+        return about_centre([[self.width / width, 0.0], [0.0, self.height / height]], height=height, width=width)

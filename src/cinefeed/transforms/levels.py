@@ -1,0 +1,143 @@
+"""What is known of a clip's values, maximum, mean, percentiles: of its pixels, or of what a table makes of them.
+
+A run of pointwise transforms becomes one table of 256 (or 65,536) entries, by applying each to the table in turn. What
+a transform wants to know of the clip it gets from how often each value stands in the frames, counted once; so the
+table gives, to the byte, what one transform after the other would.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.kernels import count_values
+from cinefeed.transforms.base import Frames
+
+STEPS = 256  # levels that `counted` tells apart
+SIZES = {"uint8": 256, "uint16": 65536}  # entries of a table
+
+
+class PixelLevels:
+    """The levels of frames as they are, each worked out when it is asked for.
+
+    >>> levels = PixelLevels(np.array([0, 10, 20, 40], np.uint8).reshape(2, 1, 2, 1))
+    >>> levels.frame_max().tolist(), levels.mean_and_std()[0], levels.percentiles([50])
+    ([10.0, 40.0], 17.5, [15.0])
+    """
+
+    def __init__(self, frames: Frames) -> None:
+        self.pixels = np.ascontiguousarray(frames)
+        self.frames = len(frames)
+        self._counts: NDArray[np.int64] | None = None
+
+    def frame_max(self) -> NDArray[np.float64]:
+        """Return the largest value of each frame, (frames,), at least 0."""
+        if self.pixels.size == 0:
+            return np.zeros(self.frames)
+        return np.asarray(self.pixels.reshape(self.frames, -1).max(axis=1, initial=0), np.float64)
+
+    def mean_and_std(self) -> tuple[float, float]:
+        """Return both over the whole clip, by OpenCV: 0.07 ms for 25 x 150 x 150 bytes, where NumPy took 1.4."""
+        if self.pixels.size == 0:
+            return 0.0, 0.0
+        mean, std = cv2.meanStdDev(self.pixels.reshape(self.frames, -1))
+        return float(mean[0, 0]), float(std[0, 0])
+
+    def percentiles(self, percents: Sequence[float]) -> list[float]:
+        """Return percentiles of the whole clip, interpolated as NumPy does."""
+        if self.pixels.size == 0:
+            return [0.0] * len(percents)
+        if self.pixels.dtype.name not in SIZES:
+            return [float(each) for each in np.percentile(self.pixels, percents)]
+        counts = self.counts().sum(axis=0)
+        return _percentiles(np.arange(len(counts), dtype=np.float64), counts, percents)
+
+    def counted(self, top: float) -> NDArray[np.int64]:
+        """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
+        if self.pixels.dtype.name in SIZES:
+            counts = self.counts().sum(axis=0)
+            return _rebinned(np.arange(len(counts), dtype=np.float64), counts, top)
+        return _rebinned(self.pixels.reshape(-1), None, top)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return how often each value stands in each frame, (frames, 256); for uint16 in the clip, (1, 65536)."""
+        if self._counts is None:
+            size = SIZES[self.pixels.dtype.name]
+            rows = self.frames if size == STEPS else 1
+            self._counts = np.zeros((rows, size), np.int64)
+            if self.pixels.size:
+                count_values(self.pixels.reshape(rows, -1), self._counts)
+        return self._counts
+
+
+class TableLevels:
+    """The levels that frames have once each pixel is looked up in a table, (1 or frames, 1 or channels, entries)."""
+
+    def __init__(self, pixels: PixelLevels, table: NDArray[Any]) -> None:
+        self.frames = pixels.frames
+        self._pixels = pixels
+        self._table = table
+
+    def frame_max(self) -> NDArray[np.float64]:
+        """Return the largest value of each frame, (frames,)."""
+        values = self._table.astype(np.float64)
+        if values.shape[1] == 1 and (np.diff(values) >= 0).all():  # brighter stays brighter, so the maximum does too
+            largest = self._pixels.frame_max().astype(np.int64)
+            return np.broadcast_to(values[:, 0], (self.frames, values.shape[2]))[np.arange(self.frames), largest]
+        values, counts = self._weighted()
+        return np.asarray(np.where(counts > 0, values, -np.inf).reshape(self.frames, -1).max(axis=1, initial=-np.inf))
+
+    def mean_and_std(self) -> tuple[float, float]:
+        """Return both over the whole clip, as OpenCV adds them up."""
+        values, counts = self._weighted()
+        total = counts.sum()
+        if total == 0:
+            return 0.0, 0.0
+        mean, square = float((values * counts).sum() * (1 / total)), float((values**2 * counts).sum() * (1 / total))
+        return mean, max(square - mean**2, 0.0) ** 0.5
+
+    def percentiles(self, percents: Sequence[float]) -> list[float]:
+        """Return percentiles of the whole clip, interpolated as NumPy does."""
+        values, counts = self._weighted()
+        return _percentiles(values.reshape(-1), counts.reshape(-1), percents)
+
+    def counted(self, top: float) -> NDArray[np.int64]:
+        """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
+        values, counts = self._weighted()
+        return _rebinned(values.reshape(-1), counts.reshape(-1), top)
+
+    def _weighted(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the values of every frame and channel, and how often each stands there, of one shape."""
+        channels, entries = self._table.shape[1:]
+        if channels == 1:
+            counts = self._pixels.counts()[:, None]
+        else:
+            frames = self._pixels.pixels
+            counts = np.stack([PixelLevels(frames[..., c]).counts() for c in range(channels)], axis=1)
+        values = np.broadcast_to(self._table, (max(len(counts), len(self._table)), channels, entries))
+        return values.astype(np.float64), np.broadcast_to(counts, values.shape)
+
+
+def _percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], percents: Sequence[float]) -> list[float]:
+    total = int(counts.sum())
+    if total == 0:
+        return [0.0] * len(percents)
+    order = np.argsort(values, kind="stable")
+    values, below = values[order], np.cumsum(counts[order])
+    places = np.asarray(percents, np.float64) / 100 * (total - 1)
+    lower = np.floor(places)
+    first, second = (
+        values[np.searchsorted(below, at, side="right")] for at in (lower, np.minimum(lower + 1, total - 1))
+    )
+    return [float(each) for each in first + (places - lower) * (second - first)]
+
+
+def _rebinned(values: NDArray[Any], counts: NDArray[np.int64] | None, top: float) -> NDArray[np.int64]:
+    levels = np.zeros(STEPS, np.int64)
+    if values.size:
+        at = np.clip(np.rint(values * ((STEPS - 1) / (top or 1.0))), 0, STEPS - 1).astype(np.int64)
+        weights = None if counts is None else counts.astype(np.float64)
+        levels[:] = np.bincount(at, weights=weights, minlength=STEPS)
+    return levels

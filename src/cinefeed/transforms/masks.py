@@ -1,0 +1,112 @@
+"""Parts of the frame that become black: random boxes, and all that lies outside an ultrasound's sector."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import SettingError
+from cinefeed.transforms.base import ClipInfo, Frames, Parameters
+from cinefeed.transforms.drawing import Limits, Spread
+
+_SIZE = Limits("CutOut(size)", lowest=0.0, highest=1.0, one_sided=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutOut:
+    """Blacken `count` random boxes, the same in all frames, so that a model does not hang on one detail.
+
+    `size` is the side of a box as a fraction of the frame's: a number a draws from 0 to a, a pair from its low to its
+    high end, height and width each on their own. A box may hide what the label is about. (DeVries and Taylor, 2017)
+
+    >>> frames = np.full((1, 2, 3, 1), 9, np.uint8)
+    >>> CutOut(size=0.5).apply(frames, {"boxes": [[0, 1, 2, 3]]}).ravel().tolist()
+    [9, 0, 0, 9, 0, 0]
+    """
+
+    size: Spread
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        _SIZE.check(self.size)
+        if type(self.count) is not int or self.count < 1:
+            raise SettingError(f"CutOut(count={self.count!r}) must be a whole number of at least 1")
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the boxes: top, left, bottom and right in pixels of the target frame."""
+        boxes = []
+        for _ in range(self.count):
+            height, width = (round(_SIZE.draw(rng, self.size) * side) for side in (info.height, info.width))
+            top, left = int(rng.integers(info.height - height + 1)), int(rng.integers(info.width - width + 1))
+            boxes.append([top, left, top + height, left + width])
+        return {"boxes": boxes}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no box."""
+        return {"boxes": []}
+
+    def apply(self, frames: Frames, parameters: Parameters) -> Frames:
+        """Return the frames with black boxes."""
+        cut = frames.copy()
+        for top, left, bottom, right in parameters["boxes"]:
+            cut[:, top:bottom, left:right] = 0
+        return cut
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SectorMask:
+    r"""Blacken all that lies outside a fan: the ticks, names and traces that an ultrasound machine draws around it.
+
+    `apex` is where the fan's edges meet, (across, down) as fractions of the frame's width and height, and may lie
+    outside the frame. The fan opens by `degrees` in all, downwards, from `near` to `far` from its apex, as fractions
+    of the frame's height. A pixel is kept where its centre lies inside.
+
+    >>> mask = SectorMask(degrees=90, far=0.9).apply(np.ones((1, 5, 5, 1), np.uint8), {})
+    >>> print("\n".join("".join(".#"[each] for each in line) for line in mask[0, ..., 0]))
+    ..#..
+    .###.
+    #####
+    #####
+    ..#..
+    """
+
+    degrees: float
+    apex: tuple[float, float] = (0.5, 0.0)
+    near: float = 0.0
+    far: float = 1.0
+
+    def __post_init__(self) -> None:
+        numbers = [self.degrees, self.near, self.far, *self.apex]
+        plain = all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers)
+        if not plain or not all(math.isfinite(each) for each in numbers) or len(self.apex) != 2:
+            raise SettingError(f"{self!r} needs finite numbers, and an apex (across, down)")
+        if not 0 < self.degrees <= 360:
+            raise SettingError(f"SectorMask(degrees={self.degrees!r}) must be above 0 and at most 360")
+        if not 0 <= self.near < self.far:
+            raise SettingError(f"SectorMask(near={self.near!r}, far={self.far!r}) needs 0 <= near < far")
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw nothing."""
+        return {}
+
+    def apply(self, frames: Frames, parameters: Parameters) -> Frames:
+        """Return the frames, black outside the fan."""
+        outside = _outside(self.degrees, tuple(self.apex), self.near, self.far, *frames.shape[1:3])
+        # One product over whole rows: 0.1 ms for 16 x 112 x 112 x 3, where an index by the mask took 0.8.
+        inside = np.repeat(~outside[:, :, None], frames.shape[3], axis=2).astype(frames.dtype)
+        masked: Frames = frames * inside
+        return masked
+
+
+@lru_cache(maxsize=16)
+def _outside(
+    degrees: float, apex: tuple[float, ...], near: float, far: float, height: int, width: int
+) -> NDArray[np.bool_]:
+    down, across = np.ogrid[:height, :width]
+    right, below = across + 0.5 - apex[0] * width, down + 0.5 - apex[1] * height
+    distance = np.hypot(right, below) / height
+    # A millionth of a degree: a fan whose edge runs through pixel centres keeps both sides alike.
+    angle = np.abs(np.degrees(np.arctan2(right, below)))
+    return np.asarray((angle > degrees / 2 + 1e-6) | (distance < near) | (distance > far))

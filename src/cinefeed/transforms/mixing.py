@@ -1,0 +1,161 @@
+"""Mixing the clips of a batch, and their labels with them: mixup and cutmix.
+
+They see a whole batch, so they come after it is assembled and are no part of a clip's transforms. `sample` draws who is
+mixed with whom, from the batch's own address; `apply` mixes the clips, `targets` the labels, `numbers` whatever else
+belongs to a row (weights, covariates) and `valid` says which frames are no padding in both. All are pure, and rows
+beyond those drawn for (padding) stay as they are.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import LabelError, SettingError, did_you_mean
+from cinefeed.transforms.base import ClipInfo, Frames, Parameters
+
+Task = Literal["regression", "binary", "multiclass"]
+Rule = Literal["blend", "error"]
+
+
+class _Mixing:
+    """What both share: partners and shares, drawn a row, and labels that follow them."""
+
+    __slots__ = ()
+    alpha: float
+    regression: Rule
+
+    def _check(self) -> None:
+        kind = type(self).__name__
+        number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
+        if not number or not 0 < self.alpha < math.inf:
+            raise SettingError(f"{kind}(alpha={self.alpha!r}) must be a positive number")
+        if self.regression not in get_args(Rule):
+            hint = did_you_mean(str(self.regression), get_args(Rule))
+            raise SettingError(f"{kind}(regression={self.regression!r}) is not a choice; {hint}")
+
+    def _draw(self, rng: np.random.Generator, size: int) -> tuple[list[int], list[float]]:
+        """Return the partner of each row, and the share that stays its own: half or more, so that it keeps its id."""
+        shares = rng.beta(self.alpha, self.alpha, size)
+        return rng.permutation(size).tolist(), np.maximum(shares, 1 - shares).tolist()
+
+    def targets(
+        self, targets: NDArray[Any], parameters: Parameters, *, task: Task, classes: int = 2
+    ) -> NDArray[np.float32]:
+        """Return soft targets, float32: (batch, classes) for several classes, else (batch,).
+
+        Class numbers become shares of classes; of a binary task, the share of the second one. Numbers are blended by
+        the same shares, or, with `regression="error"`, refused. Raises LabelError for a class number out of range.
+        """
+        if task == "regression":
+            if self.regression == "error":
+                raise LabelError(
+                    f"{type(self).__name__}(regression='error') has no rule for numbers: part of one heart beside part "
+                    "of another has no ejection fraction. Use MixUp, which blends both, or say regression='blend'"
+                )
+            return self.numbers(np.asarray(targets, np.float32), parameters)
+        wrong = (targets < 0) | (targets >= classes)
+        if wrong.any():
+            raise LabelError(f"class number {targets[wrong][0]} is not one of {classes} classes; rows need a label")
+        if task == "binary":
+            return self.numbers(targets.astype(np.float32), parameters)
+        return self.numbers(np.eye(classes, dtype=np.float32)[targets], parameters)
+
+    def numbers(self, values: NDArray[Any], parameters: Parameters) -> NDArray[Any]:
+        """Return the numbers of each row, (batch, ...), blended with its partner's by their shares, of their type."""
+        partners, size = parameters["partners"], len(parameters["partners"])
+        shares = np.asarray(parameters["shares"]).reshape(-1, *[1] * (values.ndim - 1))
+        blended = values.copy()
+        blended[:size] = shares * values[:size] + (1 - shares) * values[partners]
+        return blended
+
+    def valid(self, valid: NDArray[np.bool_], parameters: Parameters) -> NDArray[np.bool_]:
+        """Return which frames, (batch, frames), are no padding in a row nor in its partner."""
+        partners = parameters["partners"]
+        both = valid.copy()
+        both[: len(partners)] &= valid[partners]
+        return both
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixUp(_Mixing):
+    """Lay each clip of a batch over another, and blend their labels by the same shares (Zhang et al., ICLR 2018).
+
+    Shares are drawn from Beta(alpha, alpha): a small alpha mixes little. For numbers the label of a blend is the blend
+    of the labels, which supposes that the label is about linear in the picture; `regression="error"` refuses it.
+
+    >>> mix = MixUp()
+    >>> drawn = {"partners": [1, 0], "shares": [0.75, 0.75]}
+    >>> mix.apply(np.array([0, 100], np.uint8).reshape(2, 1, 1, 1, 1), drawn).ravel().tolist()
+    [25, 75]
+    >>> mix.targets(np.array([0, 2]), drawn, task="multiclass", classes=3).tolist()
+    [[0.75, 0.0, 0.25], [0.25, 0.0, 0.75]]
+    """
+
+    alpha: float = 0.2
+    regression: Rule = "blend"
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo, *, size: int) -> Parameters:
+        """Draw the partner and the share of each of `size` rows."""
+        partners, shares = self._draw(rng, size)
+        return {"partners": partners, "shares": shares}
+
+    def apply(self, clips: Frames, parameters: Parameters) -> Frames:
+        """Return the clips, (batch, frames, height, width, channels), each over its partner, of the same type."""
+        mixed = clips.copy()
+        for row, (partner, share) in enumerate(zip(parameters["partners"], parameters["shares"], strict=True)):
+            if partner != row:
+                own, other = (clips[each].reshape(1, -1) for each in (row, partner))
+                if clips.dtype == np.float16:  # of which OpenCV knows no sum
+                    blend = share * own.astype(np.float32) + (1 - share) * other.astype(np.float32)
+                else:
+                    blend = cv2.addWeighted(own, share, other, 1 - share, 0.0)
+                mixed[row] = blend.reshape(clips.shape[1:])
+        return mixed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CutMix(_Mixing):
+    """Put a box of another clip into each clip of a batch, and share their labels by area (Yun et al., ICCV 2019).
+
+    The box is the same in all frames. The share of its area is drawn from Beta(alpha, alpha), at most a half. A label
+    that is measured in the picture, such as an ejection fraction, has no meaning for two halves, so regression is
+    refused unless `regression="blend"` says otherwise.
+
+    >>> clips = np.array([[1, 1, 1, 1], [9, 9, 9, 9]], np.uint8).reshape(2, 1, 1, 4, 1)
+    >>> drawn = {"partners": [1, 0], "shares": [0.75, 1.0], "boxes": [[0, 3, 1, 4], [0, 0, 0, 0]]}
+    >>> CutMix().apply(clips, drawn)[0].ravel().tolist()
+    [1, 1, 1, 9]
+    """
+
+    alpha: float = 1.0
+    regression: Rule = "error"
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo, *, size: int) -> Parameters:
+        """Draw the partner and the box of each of `size` rows: top, left, bottom, right; shares follow from them."""
+        partners, wanted = self._draw(rng, size)
+        boxes, shares = [], []
+        for share in wanted:
+            side = math.sqrt(1 - share)
+            height, width = round(side * info.height), round(side * info.width)
+            top, left = int(rng.integers(info.height - height + 1)), int(rng.integers(info.width - width + 1))
+            boxes.append([top, left, top + height, left + width])
+            shares.append(1 - height * width / (info.height * info.width))
+        return {"partners": partners, "shares": shares, "boxes": boxes}
+
+    def apply(self, clips: Frames, parameters: Parameters) -> Frames:
+        """Return the clips, (batch, frames, height, width, channels), each with a box of its partner."""
+        mixed = clips.copy()
+        for row, (partner, box) in enumerate(zip(parameters["partners"], parameters["boxes"], strict=True)):
+            rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
+            mixed[row, :, rows, columns] = clips[partner, :, rows, columns]
+        return mixed

@@ -1,0 +1,201 @@
+"""Changes of time: which frames of the video a clip shows. They are chosen before a frame is read, at no cost.
+
+In a feed `indices` maps the clip's frame numbers, and other frames are read. `apply`, for a clip that stands alone,
+takes the clip for the whole video. None of these is on by default: each changes what a clip means, as it says.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import SettingError
+from cinefeed.transforms.base import ClipInfo, Frames, Parameters
+from cinefeed.transforms.drawing import Limits, Spread, probability
+
+Indices = NDArray[np.int64]
+
+_SPEED = Limits("Speed(factor)", neutral=1.0, positive=True)
+_SHARE = Limits("FrameDrop(share)", lowest=0.0, highest=1.0, one_sided=True)
+_PHASE = Limits("PhaseShift(fraction)", lowest=-1.0, highest=1.0)
+
+
+class _InTime:
+    """What the transforms of time share: on a clip alone, its own frames are the video."""
+
+    __slots__ = ()
+
+    def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
+        raise NotImplementedError
+
+    def apply(self, frames: Frames, parameters: Parameters) -> Frames:
+        """Return the clip with other of its frames in their places."""
+        own = np.arange(len(frames), dtype=np.int64)
+        return frames[self.indices(own, parameters, len(frames))] if len(frames) else frames.copy()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed(_InTime):
+    """Show the clip faster by a random factor, or slower where it is below 1, about its middle.
+
+    `factor` a draws from 1 - a to 1 + a, a pair from its low to its high end. A clip moves where it would leave the
+    video, and where it is too long for it, the factor is the largest that fits. Rates change, such as a heart rate or
+    a walking speed, and so does whatever label follows from them.
+
+    F.F.F.F.F   factor 0.5 -> ..FFFFF..        factor 2, in a video of 9 -> no faster: it fills the video already
+
+    >>> Speed(factor=0.5).indices(np.arange(0, 10, 2), {"factor": 0.5}, 9).tolist()
+    [2, 3, 4, 5, 6]
+    """
+
+    factor: Spread
+
+    def __post_init__(self) -> None:
+        _SPEED.check(self.factor)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the factor."""
+        return {"factor": _SPEED.draw(rng, self.factor)}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return a factor of 1."""
+        return {"factor": 1.0}
+
+    def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
+        """Return the frame numbers at the new speed."""
+        first, last = int(indices.min()), int(indices.max())
+        span = last - first
+        if span == 0 or parameters["factor"] == 1.0:
+            return indices.copy()
+        factor = min(parameters["factor"], (count - 1) / span)
+        start = min(max((first + last - span * factor) / 2, 0.0), count - 1 - span * factor)
+        places = np.floor(start + (indices - first) * factor + 0.5)
+        return np.asarray(places.clip(0, count - 1), np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reverse(_InTime):
+    """Show the clip backwards, with a probability.
+
+    It changes the meaning wherever time has a direction: a heart that fills as fast as it should empty, speech, falls.
+
+    F1 F2 F3 -> F3 F2 F1
+
+    >>> Reverse().indices(np.array([4, 6, 8]), {"reversed": True}, 9).tolist()
+    [8, 6, 4]
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        probability("Reverse(probability)", self.probability)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw whether the clip is reversed."""
+        return {"reversed": bool(rng.random() < self.probability)}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return that it is not."""
+        return {"reversed": False}
+
+    def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
+        """Return the frame numbers, the last one first where the clip is reversed."""
+        return indices[::-1].copy() if parameters["reversed"] else indices.copy()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Jitter(_InTime):
+    """Take each frame up to `frames` earlier or later, each on its own; none comes before the one it followed.
+
+    It changes what is measured between frames, such as a velocity.
+
+    >>> Jitter(frames=1).indices(np.array([0, 2, 4]), {"moves": [-1, 1, 0]}, 9).tolist()
+    [0, 3, 4]
+    """
+
+    frames: int
+
+    def __post_init__(self) -> None:
+        if type(self.frames) is not int or self.frames < 0:
+            raise SettingError(f"Jitter(frames={self.frames!r}) must be a whole number of at least 0")
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw how far each frame moves."""
+        return {"moves": rng.integers(-self.frames, self.frames + 1, info.frames).tolist()}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no move."""
+        return {"moves": [0] * info.frames}
+
+    def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
+        """Return the frame numbers moved, within the video."""
+        moved = (indices + np.array(parameters["moves"][: len(indices)], np.int64)).clip(0, count - 1)
+        # Only where the clip runs forwards: one that loops, or was reversed, has its own order.
+        forwards = bool((np.diff(indices) >= 0).all())
+        return np.maximum.accumulate(moved) if forwards else moved
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameDrop(_InTime):
+    """Lose random frames, each with the same probability, as a bad connection does: the frame before stays on show.
+
+    `share` is that probability, drawn once a clip: a number a draws from 0 to a, a pair from its low to its high end.
+    The first frame is never lost. Short events may vanish.
+
+    F0 F1 F2 F3, F2 lost -> F0 F1 F1 F3
+
+    >>> FrameDrop(share=0.3).indices(np.array([0, 1, 2, 3]), {"lost": [False, False, True, False]}, 4).tolist()
+    [0, 1, 1, 3]
+    """
+
+    share: Spread
+
+    def __post_init__(self) -> None:
+        _SHARE.check(self.share)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the share, then which frames are lost."""
+        share = _SHARE.draw(rng, self.share)
+        return {"lost": (rng.random(info.frames) < share).tolist()}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return that none is."""
+        return {"lost": [False] * info.frames}
+
+    def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
+        """Return the frame numbers, each lost one replaced by the last that was not."""
+        places = np.arange(len(indices))
+        places[np.array(parameters["lost"][: len(indices)], np.bool_)] = 0
+        return indices[np.maximum.accumulate(places)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseShift(_InTime):
+    """Begin a cycle elsewhere: all frames move on by a random fraction of the video, and go on from its start.
+
+    For videos of exactly one cycle (or several), such as a gated cine of one heartbeat; in any other video the last
+    frame is followed by the first with a jump. `fraction` a draws from -a to a of the video, a pair from its low to
+    its high end. It changes the meaning where a clip must begin at a known phase, such as end-diastole.
+
+    0 1 2 3, by a quarter -> 1 2 3 0
+
+    >>> PhaseShift(fraction=0.5).indices(np.arange(4), {"fraction": 0.25}, 4).tolist()
+    [1, 2, 3, 0]
+    """
+
+    fraction: Spread
+
+    def __post_init__(self) -> None:
+        _PHASE.check(self.fraction)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the fraction."""
+        return {"fraction": _PHASE.draw(rng, self.fraction)}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no shift."""
+        return {"fraction": 0.0}
+
+    def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
+        """Return the frame numbers moved on, around the end of the video."""
+        return (indices + int(np.floor(parameters["fraction"] * count + 0.5))) % count

@@ -1,0 +1,192 @@
+"""Changes that look at more than one value: saturation, noise, speckle, blur."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.kernels import add_noise, saturate
+from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Parameters
+from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.levels import PixelLevels
+
+Fresh = Literal["frame", "clip"]
+
+_SATURATION = Limits("Saturation(factor)", neutral=1.0, lowest=0.0)
+_NOISE = Limits("Noise(std)", lowest=0.0, one_sided=True)
+_SPECKLE = Limits("Speckle(std)", lowest=0.0, one_sided=True)
+_SIGMA = Limits("Blur(sigma)", lowest=0.0, highest=64.0, one_sided=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saturation:
+    """Make the clip's colours stronger by a random factor, or paler where it is below 1; 0 is grey.
+
+    `factor` a draws from 1 - a to 1 + a, a pair from its low to its high end. Grey clips stay as they are. It changes
+    the meaning where colour is measured, as in Doppler.
+
+    >>> Saturation(factor=1.0).apply(np.array([[[[200, 100, 0]]]], np.uint8), {"factor": 0.0}).ravel().tolist()
+    [119, 119, 119]
+    """
+
+    factor: Spread
+
+    def __post_init__(self) -> None:
+        _SATURATION.check(self.factor)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the factor."""
+        return {"factor": _SATURATION.draw(rng, self.factor)}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return a factor of 1."""
+        return {"factor": 1.0}
+
+    def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
+        """Return the frames with red, green and blue moved away from their grey, of the same type."""
+        result = np.empty(frames.shape, frames.dtype) if out is None else out
+        if frames.shape[3] < 3 or frames.size == 0 or parameters["factor"] == 1.0:
+            np.copyto(result, frames)
+            return result
+        channels = frames.shape[3]
+        planes = np.empty((channels, frames.size // channels), frames.dtype)
+        cv2.split(np.ascontiguousarray(frames).reshape(1, -1, channels), list(planes[:, None]))
+        saturate(planes, np.float32(parameters["factor"]), np.float32(TOPS[frames.dtype.name]))
+        cv2.merge(list(planes[:, None]), result.reshape(1, -1, channels))
+        return result
+
+
+class _Noisy:
+    """What noise and speckle share: numbers that a seed makes, fresh for each frame, or the same in all."""
+
+    __slots__ = ()
+    fresh: Fresh
+
+    @property
+    def alike(self) -> bool:
+        """Whether all frames get the same noise."""
+        return self.fresh == "clip"
+
+    def _check(self, limits: Limits, std: Spread) -> None:
+        limits.check(std)
+        if self.fresh not in get_args(Fresh):
+            kind = type(self).__name__
+            raise SettingError(
+                f"{kind}(fresh={self.fresh!r}) is not a choice; {did_you_mean(str(self.fresh), get_args(Fresh))}"
+            )
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no noise."""
+        return {"std": 0.0, "seed": 0}
+
+    def _noisy(self, frames: Frames, seed: int, *, shift: float, gain: float, out: NDArray[Any] | None) -> Frames:
+        result = np.empty(frames.shape, frames.dtype) if out is None else out
+        shape, fresh = (len(frames), math.prod(frames.shape[1:])), self.fresh == "frame"
+        add_noise(
+            np.ascontiguousarray(frames).reshape(shape),
+            np.uint64(seed),
+            fresh,
+            np.float32(shift),
+            np.float32(gain),
+            np.float32(TOPS[frames.dtype.name]),
+            result.reshape(shape),
+        )
+        return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noise(_Noisy):
+    """Add normal noise of a random strength, independent in every pixel and channel.
+
+    `std` is its standard deviation as a share of white (255, 65535, and for float32 the clip's own maximum): a number
+    a draws from 0 to a, a pair from its low to its high end. `fresh` is "frame" for noise that flickers, as a
+    detector's does, or "clip" for a pattern that stands still.
+
+    >>> frames = np.full((2, 8, 8, 1), 100, np.uint8)
+    >>> noisy = Noise(std=0.1, fresh="clip").apply(frames, {"std": 0.1, "seed": 3})
+    >>> bool((noisy[0] == noisy[1]).all()), bool((noisy[0] == 100).all())
+    (True, False)
+    """
+
+    std: Spread
+    fresh: Fresh = "frame"
+
+    def __post_init__(self) -> None:
+        self._check(_NOISE, self.std)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the strength, and the seed of the noise."""
+        return {"std": _NOISE.draw(rng, self.std), "seed": int(rng.integers(2**53))}
+
+    def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
+        """Return the frames with noise added, of the same type."""
+        top = TOPS[frames.dtype.name]
+        white = float(PixelLevels(frames).frame_max().max(initial=0.0)) if math.isinf(top) else top
+        return self._noisy(frames, parameters["seed"], shift=parameters["std"] * white, gain=0.0, out=out)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speckle(_Noisy):
+    """Multiply every pixel by its own random number near 1: noise that grows with brightness, as in coherent imaging.
+
+    `std` is the spread of those numbers: a number a draws from 0 to a, a pair from its low to its high end. `fresh` is
+    "frame" for speckle that flickers, or "clip" for a pattern that stands still.
+
+    >>> frames = np.array([0, 100], np.uint8).reshape(1, 1, 2, 1)
+    >>> Speckle(std=0.5).apply(frames, {"std": 0.5, "seed": 1}).ravel().tolist()[0]
+    0
+    """
+
+    std: Spread
+    fresh: Fresh = "frame"
+
+    def __post_init__(self) -> None:
+        self._check(_SPECKLE, self.std)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the strength, and the seed of the speckle."""
+        return {"std": _SPECKLE.draw(rng, self.std), "seed": int(rng.integers(2**53))}
+
+    def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
+        """Return the frames with speckle, of the same type."""
+        return self._noisy(frames, parameters["seed"], shift=0.0, gain=parameters["std"], out=out)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blur:
+    """Blur every frame by a Gaussian of random width; the edge is mirrored.
+
+    `sigma` is its standard deviation in pixels of the target frame: a number a draws from 0 to a, a pair from its low
+    to its high end.
+
+    >>> frames = np.array([0, 0, 255, 0, 0], np.uint8).reshape(1, 1, 5, 1)
+    >>> Blur(sigma=1).apply(frames, {"sigma": 0.0}).ravel().tolist()
+    [0, 0, 255, 0, 0]
+    """
+
+    sigma: Spread
+
+    def __post_init__(self) -> None:
+        _SIGMA.check(self.sigma)
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the width, in pixels."""
+        return {"sigma": _SIGMA.draw(rng, self.sigma)}
+
+    def identity(self, info: ClipInfo) -> Parameters:
+        """Return no width."""
+        return {"sigma": 0.0}
+
+    def apply(self, frames: Frames, parameters: Parameters) -> Frames:
+        """Return the frames blurred, of the same type."""
+        sigma = parameters["sigma"]
+        blurred = frames.copy()
+        if sigma > 0:
+            size = 2 * math.ceil(3 * sigma) + 1
+            for frame in blurred:
+                frame[:] = cv2.GaussianBlur(frame, (size, size), sigma).reshape(frame.shape)
+        return blurred

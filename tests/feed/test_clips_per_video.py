@@ -1,0 +1,343 @@
+"""Several clips of one decoded stretch: near each other, counted right, and the same whoever makes them and when."""
+
+import json
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from epoch_digests import digest, epochs, items
+
+import cinefeed as cf
+from cinefeed.adapters.keras import FeedDataset
+from cinefeed.adapters.torch import FeedLoader
+from cinefeed.clips import Times
+from cinefeed.errors import ClipError, FeedError, SettingError
+from cinefeed.feed.clip import Draw, decode_once
+from cinefeed.manifest.rows import Rows
+from cinefeed.testing import check_feed, numbered_frames, read_number, write_video
+
+
+def make(manifest, **changes):
+    settings = {
+        "target": "age",
+        "clip": cf.Clip(frames=3),
+        "frame": cf.Frame(height=16, width=16, channels=1),
+        "transforms": [cf.Rotate(degrees=20), cf.Brightness(factor=0.2)],
+        "batch_size": 4,
+        "seed": 7,
+        "workers": 0,
+        "clips_per_video": 2,
+    }
+    return cf.Feed(manifest, **{**settings, **changes})
+
+
+SPREAD = pytest.mark.parametrize("spread", [False, True], ids=["together", "spread"])
+
+
+def starts_of(batch):
+    """Return the row of each clip, and the number of its first frame, where nothing is transformed."""
+    rows = np.array([int(name[1:]) for name in batch.ids])
+    return rows, batch.clips[:, 0, 8, 8, 0].astype(int) - 20 * rows
+
+
+@SPREAD
+def test_an_epoch_has_as_many_times_the_clips(manifest, spread):
+    feed = make(manifest, spread=spread, clips_per_video=4)
+    batches = list(feed)
+    rows = feed.plan(epoch=0).rows
+    assert len(rows) == 11 and Counter(str(name) for batch in batches for name in batch.ids) == {
+        f"v{row}": 4 for row in range(11)
+    }
+    assert feed.epoch == 1 and len(feed) == len(batches) == (12 if spread else 11)
+    assert [len(batch.ids) for batch in batches] == ([4] * 8 + [3] * 4 if spread else [4] * 11)
+    assert "11 draws an epoch, of one sample at most 1, 4 clips each" in feed.summary()
+    for index, batch in enumerate(batches):
+        expected = rows[index // 4 * 4 : index // 4 * 4 + 4] if spread else [rows[index]] * 4
+        assert batch.ids.tolist() == [f"v{row}" for row in expected]
+        assert batch.targets.tolist() == [20.0 + row * row for row in expected]
+
+
+@SPREAD
+def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, spread):
+    feed = make(manifest, spread=spread, transforms=[])
+    apart, starts = Counter(), Counter()
+    for _ in range(20):
+        batches = list(feed)
+        found = {}
+        for batch in batches:
+            for row, start in zip(*starts_of(batch), strict=True):
+                found.setdefault(row, []).append(start)
+        assert all(len(each) == 2 for each in found.values())
+        apart.update(abs(one - other) for one, other in found.values())
+        starts.update(start for each in found.values() for start in each)
+    assert set(apart) == {0, 1, 2, 3}, "the stretch is twice as long as a clip"
+    assert set(starts) == set(range(10)), "every place of the video is come to"
+    moved = make(manifest, spread=spread, clip=cf.Clip(frames=3, position="center"))
+    clips = [clip.tobytes() for batch in moved for clip in batch.clips]
+    assert len(set(clips)) == 22, "in the same frames each has its own transforms"
+
+
+@pytest.mark.parametrize("clip", [cf.Clip(frames=3, stride=2), cf.Clip(frames=4, rate_hz=10), cf.Clip(frames=3)])
+def test_the_frames_of_a_stretch(clip):
+    """By the maker itself, over many draws: within a stretch twice as long, each clip as the video would give it."""
+    times = Times(0.0, 0.04, 50)
+    maker = maker_of(clip, clips=3)
+    for position in range(60):
+        chosen = maker._choose(Draw(0, 0, position), times, (None, None))
+        firsts = [indices[0] for indices, _ in chosen]
+        span = (clip.frames - 1) * clip.stride + 1 if clip.rate_hz is None else round(clip.frames / clip.rate_hz / 0.04)
+        assert max(firsts) - min(firsts) <= span + clip.stride
+        for indices, real in chosen:
+            assert len(indices) == clip.frames and real.all() and indices.min() >= 0 and indices.max() < 50
+            step = clip.stride if clip.rate_hz is None else 2.5
+            assert np.abs(np.diff(indices) - step).max() < 1
+
+
+def test_a_video_as_short_as_its_clip_serves_whatever_becomes_of_shorter_ones():
+    clip = cf.Clip(frames=14, rate_hz=30, short="error")  # 13 ticks of 1/30 s in 11 frames of 1/25 s
+    maker = maker_of(clip, clips=2)
+    for _, real in maker._choose(Draw(0, 0, 3), Times(0.0, 0.04, 12), (None, None)):
+        assert real.all()
+    with pytest.raises(ClipError, match="the video lasts"):
+        maker._choose(Draw(0, 0, 3), Times(0.0, 0.04, 11), (None, None))
+    padded = maker_of(cf.Clip(frames=5, short="pad"), clips=2)
+    assert [real.sum() for _, real in padded._choose(Draw(0, 0, 3), Times(0.0, 0.04, 4), (None, None))] == [4, 4]
+
+
+def test_clips_stay_within_the_seconds_of_their_row():
+    maker = maker_of(cf.Clip(frames=4), clips=4)
+    listed = np.arange(50) * 0.04
+    for times in (Times(0.0, 0.04, 50), Times(0.0, float("nan"), 50, listed)):
+        seen = set()
+        for position in range(40):
+            for indices, real in maker._choose(Draw(0, 0, position), times, (0.4, 0.8)):
+                seen |= set(indices.tolist())
+                assert real.all()
+        assert seen == set(range(10, 20))
+
+
+def maker_of(clip, *, clips):
+    table = pa.table({"id": ["a"], "path": ["a.npy"]})
+    frame = cf.Frame(height=8, width=8, channels=1)
+    feed = cf.Feed(
+        cf.Manifest.from_table(table),
+        target=None,
+        clip=clip,
+        frame=frame,
+        workers=0,
+        batch_size=12,
+        clips_per_video=clips,
+    )
+    return feed._maker
+
+
+def test_a_video_is_opened_and_decoded_once(manifest, monkeypatch):
+    asked, opened = [], []
+    original = Rows.open
+
+    def noting(rows, row, **settings):
+        source = original(rows, row, **settings)
+        opened.append(row)
+        planes = source.planes
+        monkeypatch.setattr(source, "planes", lambda indices: asked.append(np.asarray(indices)) or planes(indices))
+        return source
+
+    monkeypatch.setattr(Rows, "open", noting)
+    for spread in (False, True):
+        opened.clear()
+        asked.clear()
+        list(make(manifest, clips_per_video=4, spread=spread))
+        assert sorted(opened) == list(range(11)) and len(asked) == 11
+        assert all(len(set(each.tolist())) == len(each) <= 6 for each in asked)
+
+
+def test_what_is_decoded_once_is_what_each_clip_would_get(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered_frames(40), gop=12, b_frames=2)
+    clips = [np.array([7, 9, 11]), np.array([11, 11, 10]), np.array([30, 2, 7])]
+    with cf.open_source(path, channels=1) as source:
+        for indices, planes in zip(clips, decode_once(source, clips), strict=True):
+            assert [read_number(frame[0]) for frame in planes.frames] == indices.tolist()
+
+
+def test_each_clip_has_the_address_of_the_plans_position_and_its_number(manifest):
+    """So how clips are dealt out to batches changes none of them; the seed and the epoch change all."""
+
+    def clips(epoch=0, **changes):
+        feed = make(manifest, sampler=cf.Natural(shuffle=False), **changes)
+        feed.set_epoch(epoch)
+        return Counter(clip.tobytes() for batch in feed for clip in batch.clips)
+
+    found = clips()
+    for changes in ({"batch_size": 2}, {"batch_size": 22}, {"spread": True}, {"spread": True, "batch_size": 5}):
+        assert clips(**changes) == found
+    assert found.total() == 22 and len(found) > 20
+    for changes in ({"epoch": 1}, {"seed": 8}):
+        assert len(found.keys() & clips(**changes).keys()) < 3
+
+
+@SPREAD
+@pytest.mark.parametrize(("workers", "prefetch"), [(1, 0), (2, 1), (2, 5)])
+def test_the_same_bytes_from_threads(manifest, spread, workers, prefetch):
+    make_one = partial(make, manifest, spread=spread)
+    expected = epochs(make_one())
+    assert epochs(make_one(workers=workers, prefetch=prefetch)) == expected
+    assert len({each for epoch in expected for each in epoch}) == 12
+    assert [digest(make_one().batch(index)) for index in range(6)] == expected[0]
+
+
+@pytest.mark.parametrize("spread", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_same_bytes_from_processes(manifest, spread):
+    feed = make(manifest, spread=spread, workers=2, backend="process", prefetch=1)
+    assert epochs(feed) == epochs(make(manifest, spread=spread))
+
+
+@SPREAD
+def test_after_every_batch_the_missing_ones_follow(manifest, spread):
+    make_one = partial(make, manifest, spread=spread)
+    feed, expected, states = make_one(workers=1), [], []
+    for batch in feed:
+        expected.append(digest(batch))
+        states.append(json.loads(json.dumps(feed.state())))
+    for taken, state in enumerate(states, start=1):
+        again = make_one(workers=taken % 2).restore(state)
+        rest = expected[taken:]
+        assert [digest(batch) for batch in again][: len(rest)] == rest
+        assert again.epoch == (1 if rest else 2)
+
+
+@SPREAD
+def test_ranks_give_together_what_one_gives_alone(manifest, spread):
+    def rows(feed):
+        return Counter(
+            (str(name), clip.tobytes(), valid.all())
+            for batch in feed
+            for name, clip, valid in zip(batch.ids, batch.clips, batch.valid, strict=True)
+            if name
+        )
+
+    alone = rows(make(manifest, spread=spread))
+    feeds = [make(manifest, spread=spread, rank=rank, world_size=2) for rank in (0, 1)]
+    assert rows(feeds[0]) + rows(feeds[1]) == alone and alone.total() == 22
+    assert len({len(feed) for feed in feeds}) == 1
+    padded = [len(batch.ids) - (batch.ids != "").sum() for feed in feeds for batch in feed]
+    assert sum(padded) == 2, "11 draws on two ranks: one of padding, of two clips"
+    dropped = make(manifest, spread=spread, drop_last=True)
+    assert {len(batch.ids) for batch in dropped} == {4} and len(dropped) == (4 if spread else 5)
+
+
+def test_a_state_of_other_ranks_is_restored_where_all_clips_of_its_videos_were_given(manifest):
+    def states(world_size, **changes):
+        feed = make(manifest, rank=0, world_size=world_size, batch_size=2, **changes)
+        return [feed.state() for _ in feed]
+
+    together = states(2)
+    after = make(manifest, batch_size=2).restore(together[0])
+    assert sorted({str(name) for batch in after for name in batch.ids}) == sorted(
+        f"v{row}" for row in make(manifest, batch_size=2).plan(epoch=0).rows[2:]
+    )
+    spread = states(2, spread=True)
+    assert [each["draws"] for each in spread[:3]] == [4, 8, 12]
+    alone = make(manifest, batch_size=2, spread=True).restore(spread[1])
+    seen = Counter(str(name) for batch in alone for name in batch.ids)
+    assert seen == {f"v{row}": 2 for row in alone.plan(epoch=0).rows[4:]}
+    with pytest.raises(FeedError, match=r"between batches of the same videos: '2 ranks' there, '1 ranks' here"):
+        alone.restore(spread[0])
+    assert make(manifest, rank=1, world_size=2, batch_size=2, spread=True).restore(spread[0]).state() == spread[0]
+
+
+def test_a_state_of_other_clips_is_refused(manifest):
+    with pytest.raises(FeedError, match=r"clips_per_video: '\(2, False\)' there, '\(2, True\)' here"):
+        make(manifest, spread=True).restore(make(manifest).state())
+    one = make(manifest, clips_per_video=1)
+    assert one.restore(make(manifest, clips_per_video=1, spread=True).state()).epoch == 0, "spread says nothing of one"
+
+
+@SPREAD
+def test_a_bad_row_is_replaced_with_all_of_its_clips(manifest, spread):
+    (manifest.root / "03.npy").write_bytes(b"\x93NUMPY is cut off")
+    feed = make(manifest, spread=spread, target="sick", on_error="replace", max_bad=0.1, transforms=[])
+    found = Counter()
+    for batch in feed:
+        rows, starts = starts_of(batch)
+        assert ((starts >= 0) & (starts < 12)).all()
+        found.update(rows.tolist())
+    assert found.total() == 22 and found[3] == 0 and set(found.values()) <= {2, 4}
+    assert len(feed.stats().skipped) == 1
+
+
+@SPREAD
+def test_every_full_batch_is_balanced(manifest, spread):
+    feed = make(manifest, target="sick", sampler=cf.BalancedClasses(), spread=spread, drop_last=True)
+    assert {batch.targets.tolist().count(1) for _ in range(3) for batch in feed} == {2}
+
+
+@SPREAD
+def test_check_feed_passes(manifest, spread):
+    for changes in ({}, {"rank": 1, "world_size": 2}, {"clip": cf.Clip(frames=14, short="pad"), "batch_size": 6}):
+        check_feed(make(manifest, spread=spread, workers=1, **changes))
+    long = {"target": "sick", "sampler": cf.BalancedClasses(length=100)}
+    check_feed(make(manifest, spread=spread, clips_per_video=3, batch_size=3, transforms=[], **long))
+
+
+@pytest.mark.slow
+@SPREAD
+def test_check_feed_passes_with_all_workers_and_ranks(manifest, spread):
+    make_one = partial(make, manifest, spread=spread)
+    check_feed(make_one(), make=make_one)
+
+
+def test_with_views_all_clips_are_at_the_same_time_points(manifest):
+    views = ["a", "b"] * 5
+    columns = {"view": views, "study": [f"s{row // 2}" for row in range(10)]}
+    table = manifest.take(range(10)).table.drop_columns(["age", "sick"])
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    pivoted = cf.Manifest(table, root=manifest.root).pivot(by="view", within="study")
+    for changes in ({}, {"spread": True}, {"stack": True}):
+        feed = make(pivoted, target=None, transforms=[], **changes)
+        for batch in feed:
+            pair = batch.clips.values() if isinstance(batch.clips, dict) else np.moveaxis(batch.clips, -1, 0)
+            first, second = (each.reshape(len(batch.ids), 3, -1).astype(int) for each in pair)
+            assert (second - first == 20).all(), "each study has rows 2 s and 2 s + 1"
+        check_feed(make(pivoted, target=None, **changes))
+
+
+def test_the_memory_of_batches_that_are_made_together(manifest):
+    together, spread = (make(manifest, memory="9MB", spread=spread).spending for spread in (False, True))
+    assert spread.slot == 2 * together.slot and spread.batches == 2 and together.batches == 1
+    assert f"{2 * spread.slots} batches of" in str(spread)
+    assert len(list(make(manifest, memory="9MB", spread=True))) == 6
+    with pytest.raises(FeedError, match=r"all \d+ batches that the memory budget allows are held"):
+        feed, held = make(manifest, memory=8_000_000 + 2 * spread.slot, spread=True), []
+        for _ in range(2):
+            held += list(feed)
+
+
+@SPREAD
+def test_adapters_give_the_same(manifest, spread):
+    make_one = partial(make, manifest, spread=spread)
+    expected = [[digest({"clips": each.clips}, each.targets, each.weights) for each in make_one()]]
+    assert items(FeedLoader(make_one(workers=2)), 1) == expected
+    dataset = FeedDataset(make_one(workers=1))
+    dataset.on_epoch_begin()
+    assert [digest(*dataset[index]) for index in range(len(dataset))] == expected[0]
+
+
+@SPREAD
+def test_an_evaluation_has_every_row_once(manifest, spread):
+    feed = make(manifest, spread=spread).evaluation(manifest)
+    assert [str(name) for batch in feed for name in batch.ids] == [f"v{row}" for row in range(11)]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True])
+def test_what_is_no_number_of_clips(manifest, wrong):
+    with pytest.raises(SettingError, match="must be a whole number of at least 1"):
+        make(manifest, clips_per_video=wrong)
+
+
+def test_a_batch_that_does_not_hold_whole_videos(manifest):
+    with pytest.raises(SettingError, match=r"batch_size=4 does not hold whole videos of clips_per_video=3; take a mul"):
+        make(manifest, clips_per_video=3)
+    assert len(make(manifest, clips_per_video=3, spread=True)) == 9
