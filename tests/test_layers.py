@@ -102,7 +102,8 @@ def test_a_loaded_framework_is_found():
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
         "Manifest Feed Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
-        "BalancedClasses UniformLabels Reading open_source probe CinefeedError models testing transforms __version__".split()
+        "BalancedClasses UniformLabels Reading open_source probe CinefeedError models testing transforms "
+        "__version__".split()
     )
     for name in cinefeed.__all__:
         assert getattr(cinefeed, name) is not None
