@@ -78,7 +78,7 @@ def stand_in(filled: bool) -> StandIn:
     """Replace what makes clips in this process."""
 
     def make(maker: ClipMaker, draw: Draw, out: np.ndarray, valid: np.ndarray) -> Took:
-        write(out, draw.position, filled)
+        write(out[0, 0], draw.position, filled)  # of the first clip and view, where there may be several
         valid[:] = True
         return Took(0.0, 0.0, 0.0)
 
