@@ -156,9 +156,11 @@ class ProcessCrew:
                 return
             worker = min(able, key=lambda each: len(each.tasks))
             task = self._waiting.popleft()
-            new = [] if task.slot.number in worker.slots else [task.slot.fd]
             try:
-                socket.send_fds(worker.line, [pack_job(task.job)], new)
+                if task.slot.number in worker.slots:
+                    worker.line.send(pack_job(task.job))
+                else:
+                    socket.send_fds(worker.line, [pack_job(task.job)], [task.slot.fd])
             except OSError:  # it has just died, which its line tells the listener too
                 self._waiting.appendleft(task)
                 worker.ready = False
