@@ -343,7 +343,7 @@ def test_an_epoch_that_is_not_the_next_is_found(manifest):
                     self.set_epoch(self.epoch + 1)
 
     finds(make(manifest, Stays), "the epoch is 0 after 0 was finished")
-    finds(make(manifest, Early), "the epoch is 1 in the middle of epoch 0")
+    finds(make(manifest, Early), "the epoch is 1 after batch 0 of 6 of epoch 0")
     finds(make(manifest, Stale), "epoch 1 does not begin with its batch 0")
     finds(make(manifest, Hasty), "breaking off an iteration went on to the next epoch")
 
@@ -433,7 +433,7 @@ def test_a_state_that_leads_elsewhere_is_found(manifest):
 
         def state(self):
             state = super().state()
-            return state | {"epoch": self.epoch} if self._handed else state
+            return state if state["draws"] else state | {"epoch": max(state["epoch"] - 1, 0)}
 
     finds(make(manifest, Behind), "after 1 of 6 batches, batch 1 does not follow")
     finds(make(manifest, Forgets), "after 1 of 6 batches, batch 1 does not follow")

@@ -7,6 +7,7 @@ from dataclasses import fields
 import numpy as np
 
 import cinefeed as cf
+from cinefeed import transforms as ct
 
 TRANSFORMS = [
     cf.Rotate(degrees=25),
@@ -16,6 +17,27 @@ TRANSFORMS = [
     cf.Brightness(factor=0.2),
     cf.Contrast(factor=0.2),
     cf.Normalize(),
+]
+# The rest of the catalogue, in an order that fuses some of them; colour is needed.
+CATALOGUE = [
+    ct.Speed(factor=0.2),
+    ct.Jitter(frames=1),
+    ct.FrameDrop(share=0.2),
+    ct.Sometimes(transform=ct.Reverse()),
+    ct.PhaseShift(fraction=0.2),
+    ct.Pad(pixels=2),
+    ct.Shear(degrees=5),
+    ct.Elastic(pixels=3),
+    ct.OneOf(transforms=(ct.RandomResizedCrop(), ct.Resize(height=32, width=40))),
+    ct.Gamma(gamma=0.2),
+    ct.RandomOrder(transforms=(ct.Window(level=(100, 140), width=(150, 250)), ct.ClipPercentiles(), ct.Equalize())),
+    ct.Saturation(factor=0.3),
+    ct.Noise(std=0.05),
+    ct.Speckle(std=0.1, fresh="clip"),
+    ct.Blur(sigma=1),
+    ct.CutOut(size=0.3),
+    ct.SectorMask(degrees=80),
+    ct.Normalize(mode="standard"),
 ]
 SAMPLERS = {
     "natural": {"sampler": cf.Natural()},

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from epoch_digests import SAMPLERS, TRANSFORMS, as_items, digest, epochs, items, make
+from epoch_digests import CATALOGUE, SAMPLERS, TRANSFORMS, as_items, digest, epochs, items, make
 
 import cinefeed as cf
+from cinefeed import transforms as ct
 
 CREWS = [("thread", 1, 0), ("thread", 2, 1), ("thread", 4, 4), ("process", 1, 4), ("process", 2, 0), ("process", 4, 1)]
 GRID = list(product(("thread", "process"), (1, 2, 4), (0, 1, 4)))
@@ -76,6 +77,26 @@ def test_threads(made, sampler, workers, prefetch):
 def test_processes(made, sampler):
     feed = make(made, sampler=sampler, workers=2, prefetch=1, backend="process")
     assert epochs(feed) == epochs(make(made, sampler=sampler))
+
+
+@pytest.mark.parametrize("transforms", [CATALOGUE, [*CATALOGUE[::-1][1:], CATALOGUE[-1]]], ids=["fused", "reversed"])
+def test_the_whole_catalogue(made, transforms):
+    """Threads, processes, and a resume: noise, fields and choices have addresses like all that is random."""
+    make_one = partial(make, made, transforms=transforms, frame=cf.Frame(height=48, width=48, channels=3))
+    expected = epochs(make_one(), 1)[0]
+    assert len(set(expected)) == len(expected)
+    assert epochs(make_one(workers=3, prefetch=2), 1)[0] == expected
+    assert epochs(make_one(workers=2, prefetch=1, backend="process"), 1)[0] == expected
+    assert resumes(make_one, expected, backend="thread")
+
+
+def test_all_of_the_catalogue_is_in_these_tests():
+    named = {name for name in ct.__all__ if hasattr(getattr(ct, name), "sample")} - {"Compose", "Transform"}
+    inner = [
+        each for outer in CATALOGUE for each in (*getattr(outer, "transforms", ()), getattr(outer, "transform", outer))
+    ]
+    found = {type(each).__name__ for each in (*TRANSFORMS, *CATALOGUE, *inner)}
+    assert named - {"MixUp", "CutMix"} == found  # these mix a batch
 
 
 @pytest.mark.slow

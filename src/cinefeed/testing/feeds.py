@@ -187,7 +187,8 @@ def _check_iteration(feed: Feed, prints: dict[int, Print], stretch: range, *, ep
             other = feed.batch(stretch[-1], epoch=epoch)
             what = f"batch({stretch[-1]}) differs while the feed is iterated over"
             _must_match(other, prints[stretch[-1]], what)
-            must(feed.epoch == epoch, f"the epoch is {feed.epoch} in the middle of epoch {epoch}")
+            here = epoch + (index == count - 1)  # the last batch ends the epoch
+            must(feed.epoch == here, f"the epoch is {feed.epoch} after batch {index} of {count} of epoch {epoch}")
     if stretch.stop < count:
         return
     must(next(batches, None) is None, f"iteration: batches follow after the {count} of the epoch")
