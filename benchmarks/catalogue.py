@@ -2,10 +2,11 @@
 
 Run it with `python -m benchmarks.catalogue`. OpenCV goes frame by frame; Albumentations takes the clip as `images`;
 Kornia takes it as a batch with `same_on_batch`, from bytes to floats and back included. The last two are listed where
-they can be imported. Below, the fused path beside the floor: the decoded frames read once, the batch written once.
+they can be imported (`pip install albumentations kornia -c constraints.txt`). Below, whole chains beside the aims.
 """
 
 import importlib
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -15,11 +16,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.transforms import measure
-from cinefeed.clips import Frame
-from cinefeed.sources.base import Colour, Planes
+from benchmarks import aims
+from benchmarks.aims import MEAN, STD
 from cinefeed.transforms.base import ClipInfo, Transform
-from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.curves import ClipPercentiles, Equalize, Gamma, Window
 from cinefeed.transforms.elastic import Elastic
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
@@ -32,7 +31,6 @@ from cinefeed.transforms.temporal import FrameDrop, Jitter, PhaseShift, Reverse,
 from cinefeed.transforms.texture import Blur, Noise, Saturation, Speckle
 
 FRAMES, SIZE, CHANNELS = 16, 112, 3
-MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
 REPEATS = 25
 MATRIX = np.array([[0.95, 0.29, -12.0], [-0.29, 0.95, 20.0]])
 
@@ -155,7 +153,7 @@ ROWS: list[tuple[Transform, Way | None, Maker | None, Maker | None]] = [
         Normalize(mode="standard", mean=MEAN, std=STD),
         lambda frame: (frame - np.float32(MEAN)) / np.float32(STD),
         lambda a: a.Normalize(mean=MEAN, std=STD, max_pixel_value=1.0, p=1),
-        lambda k: k.Normalize(mean=MEAN, std=STD),
+        lambda k: k.Normalize(mean=tuple(each / 255 for each in MEAN), std=tuple(each / 255 for each in STD)),
     ),
     (Normalize(mode="percentiles"), None, None, None),
     (Normalize(mode="range", high=255, dtype="float16"), None, None, None),
@@ -201,8 +199,11 @@ def by_kornia(layer: Any, clip: np.ndarray) -> Callable[[], object]:
     torch.set_num_threads(1)
 
     def run() -> object:
-        frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
-        return (layer(frames) * 255).permute(0, 2, 3, 1).numpy()
+        with torch.inference_mode():
+            frames = layer(torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255)
+            if type(layer).__name__ != "Normalize":  # whose floats are what is wanted
+                frames = (frames * 255).clamp(0, 255).byte()
+            return frames.permute(0, 2, 3, 1).numpy()
 
     return run
 
@@ -239,41 +240,12 @@ def listed() -> None:
         print(f"  {said(mix) + ', a clip of a batch of 8':50}{taken['cinefeed'] / 8:10.2f}")
 
 
-def fused() -> None:
-    clip = np.random.default_rng(0).integers(0, 256, (FRAMES, 128, 170, CHANNELS), np.uint8)
-    planes = Planes([(frame,) for frame in clip], Colour(model="rgb"))
-    frame = Frame(height=SIZE, width=SIZE)
-    moves: list[Transform] = [Rotate(degrees=25), Shift(pixels=12), RandomResizedCrop(area=(0.6, 1.0))]
-    chain = [*moves, Brightness(factor=0.2), Contrast(factor=0.2), Normalize(mode="standard", mean=MEAN, std=STD)]
-    compose, alone = Compose(chain, frame=frame), Compose(moves, frame=frame)
-    parameters = compose.sample(np.random.default_rng(0), frames=FRAMES)
-    out, pixels = (np.empty((FRAMES, SIZE, SIZE, CHANNELS), dtype) for dtype in (np.float32, np.uint8))
-
-    def in_turn() -> None:
-        alone.render(planes, pixels, parameters[:3])
-        changed = pixels
-        for transform, drawn in zip(chain[3:], parameters[3:], strict=True):
-            changed = transform.apply(changed, drawn)
-        out[:] = changed
-
-    medians = measure(
-        "fused: RGB 16 x 128 x 170 to 112 x 112, affine, crop, brightness, contrast, normalise to float32",
-        {
-            "cinefeed": lambda: compose.render(planes, out, parameters),
-            "cinefeed, one after the other": in_turn,
-            "cinefeed, the geometry alone": lambda: alone.render(planes, pixels, parameters[:3]),
-            "copy": lambda: (clip.copy(), np.copyto(out, np.float32(0.5))),
-        },
-        repeats=REPEATS,
-    )
-    print(f"  the fused path reaches {medians['copy'] / medians['cinefeed']:.0%} of the speed of a pure copy")
-
-
 def main() -> None:
-    """Print the catalogue, then the fused path beside a copy."""
+    """Print the catalogue, then whole chains beside the peers and the aims."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for its newest version
     cv2.setNumThreads(1)
     listed()
-    fused()
+    aims.main(imported)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 import cinefeed as cf
 from cinefeed.balance.plan import Plan
 from cinefeed.testing import check_feed
+from cinefeed.transforms import CutMix, MixUp
 
 SETTINGS = {
     "target": "age",
@@ -49,6 +50,8 @@ def finds(feed, message, **options):
         {"rank": 1, "world_size": 2},
         {"clips_per_video": 2, "batch_size": 4},
         {"clips_per_video": 3, "spread": True, "drop_last": True},
+        {"mixing": MixUp(), "return_parameters": True},
+        {"mixing": CutMix(), "target": "sick", "clip": cf.Clip(frames=16, short="pad")},
         {"memory": "10.1MB", "frame": cf.Frame(height=256, width=256, channels=1)},
         pytest.param({"backend": "process", "workers": 2}, marks=pytest.mark.slow),  # eleven crews are started
     ],
@@ -573,6 +576,61 @@ def test_views_that_are_not_those_of_the_spec_are_found(manifest):
     clip = cf.Clip(frames=16, short="pad")
     filled = kind(lambda clips, valid: clips | {"b": np.where(valid[..., None, None, None], clips["b"], np.uint8(9))})
     finds(make(pivoted, filled, clip=clip, **settings), "frames that are not valid are not zeros")
+
+
+def with_masks(manifest):
+    """Return the manifest with the videos as their own masks."""
+    return cf.Manifest(manifest.table.append_column("mask", manifest.column("path")), root=manifest.root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda batch, _: {"masks": batch.masks[..., 0]}, r"masks are uint8 \(2, 4, 16, 16\), the spec says"),
+        (lambda batch, _: {"masks": batch.masks.astype(np.int64)}, "masks are int64"),
+        (lambda batch, _: {"masks": np.zeros(0, np.uint8)}, "holds .* not .*'masks'"),
+        (lambda batch, _: {"masks": np.full_like(batch.masks, 1)}, "frames that are not valid are not zeros"),
+    ],
+)
+def test_wrong_masks_are_found(manifest, change, message):
+    settings = {"mask": "mask", "clip": cf.Clip(frames=4, stride=4, short="pad")}
+    check_feed(make(with_masks(manifest), **settings))
+    finds(make(with_masks(manifest), wrong_batches(change), **settings), message)
+
+
+def test_wrong_shares_of_classes_are_found(manifest):
+    settings = {"target": "sick", "mixing": MixUp(alpha=1.0)}
+    finds(make(manifest, wrong_batches(lambda batch, _: {"targets": batch.targets + 1}), **settings), "are no labels")
+    hard = wrong_batches(lambda batch, _: {"targets": (batch.targets > 0.5).astype(np.int64)})
+    finds(make(manifest, hard, **settings), r"targets are int64 \(2,\), the spec says float32")
+
+
+def test_a_replay_of_another_clip_is_found(manifest):
+    class Darker(cf.Feed):
+        def replay(self, epoch, index):
+            return darker(super().replay(epoch, index))
+
+    class Next(cf.Feed):
+        def replay(self, epoch, index):
+            return super().replay(epoch, index + 1)
+
+    class Silent(cf.Feed):
+        def replay(self, epoch, index):
+            return replace(super().replay(epoch, index), parameters=())
+
+    finds(make(manifest, Darker, return_parameters=True), "replay: clip [0-9]+ differs from the one fed: clips")
+    finds(make(manifest, Next), r"replay\(0, 0\) says that it is .*'index': 1")
+    finds(make(manifest, Silent), "replay: it gives no parameters")
+
+
+def test_wrong_parameters_are_found(manifest):
+    class Kind(Iterated):
+        def wrong(self, batch, index, epoch):
+            return replace(batch, parameters=batch.parameters[::-1])
+
+    short = wrong_batches(lambda batch, _: {"parameters": batch.parameters[:1]})
+    finds(make(manifest, short, return_parameters=True), "batch 0 has parameters of 1 rows, it has 2")
+    finds(make(manifest, Kind, return_parameters=True), r"batch 0 differs from batch\(0\): parameters")
 
 
 def test_a_feed_that_make_makes_otherwise_is_found(manifest):

@@ -22,15 +22,15 @@ FOLDERS = {
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": "columns files reading labels find progress scan rows pivot summary table".split(),
     "transforms": (
-        "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks choice mixing "
-        "fuse compose"
+        "base drawing temporal scratch warp field geometry framing elastic levels intensity curves texture masks "
+        "choice mixing fuse compose nearest"
     ).split(),
     "check": "findings look files content alike groups duplicates labels mixed shortcuts run".split(),
     "feed": (
-        "stats state layout slots memory ranks disk clip wire child processes workers choose crews covariates "
-        "targets describe batch settings line feed measure"
+        "stats state layout slots memory ranks disk decode mask clip wire child processes workers choose crews "
+        "covariates targets describe batch mixing assemble replay evaluating settings line feed measure"
     ).split(),
-    "report": "style figures results balance data page check".split(),
+    "report": "style figures results balance data page check strength transforms".split(),
     "testing": "videos sources checks samplers feeds".split(),
     "adapters": "ahead torch keras jax".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),

@@ -2,14 +2,19 @@
 
 [data]        which manifest, which rows, which label        [sampler]  how labels are balanced
 [data.split]  how the parts are made                         [feed]     batches, seed, workers
-[clip]        which frames of a video (cinefeed.Clip)        [model]    the network and its options
-[frame]       what a frame becomes (cinefeed.Frame)          [train]    run folder, epochs, learning rate, when to stop
-[[transforms]]  what happens to a clip, in order
+[clip]        which frames of a video (cinefeed.Clip)        [feed.mixing]  MixUp or CutMix, by name
+[frame]       what a frame becomes (cinefeed.Frame)          [model]    the network and its options
+                                                             [train]    run folder, epochs, learning rate, when to stop
+[[transforms]]  what happens to a clip, in order; OneOf, RandomOrder and Sometimes hold tables of their own:
+
+    [[transforms]]
+    name = "OneOf"
+    transforms = [{name = "Blur", sigma = 2}, {name = "Noise", std = 0.1}]
 """
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from inspect import isclass
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -18,20 +23,25 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import numpy as np
 import tomli_w
 
+from cinefeed import transforms as catalogue
 from cinefeed.balance import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.feed.clip import Geometry
+from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.workers import Backend
 from cinefeed.transforms.base import Transform
-from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
-from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.transforms.mixing import CutMix, MixUp
 
 Label = str | int | float | bool
 Settled = TypeVar("Settled")
 
 _SAMPLERS: dict[str, type] = {each.__name__: each for each in (Natural, BalancedClasses, UniformLabels)}
+_MIXING: dict[str, type] = {each.__name__: each for each in (CutMix, MixUp)}  # they take a batch, no clip
 _TRANSFORMS: dict[str, type] = {
-    each.__name__: each for each in (Brightness, Contrast, Flip, Normalize, Rotate, Scale, Shift)
+    name: getattr(catalogue, name)
+    for name in catalogue.__all__
+    if name not in _MIXING and is_dataclass(getattr(catalogue, name))
 }
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -96,16 +106,33 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeedSettings:
-    """Size of a batch, the seed of every random choice, and how many workers decode (0: the caller's own thread)."""
+    """Size of a batch, the seed of every random choice, and how many workers decode (0: the caller's own thread).
+
+    `clips_per_video` clips are cut from each video that is opened, for one batch or `spread` over as many. Of rows
+    with several views (Manifest.pivot) the `views` named are fed, by default all, apart or with `stack` as channels of
+    one clip, and transformed alike (`geometry = "shared"`) or each by its own parameters ("apart"). `mask` is a column
+    of paths of mask videos, `mixing` what mixes the rows of a batch. See cinefeed.Feed.
+    """
 
     batch_size: int = 16
     seed: int = 0
     workers: int | Literal["auto"] = "auto"
     backend: Backend | Literal["auto"] = "thread"
     prefetch: int | Literal["auto"] = "auto"
+    clips_per_video: int = 1
+    spread: bool = False
+    views: tuple[str, ...] | None = None
+    stack: bool = False
+    geometry: Geometry = "shared"
+    mask: str | None = None
+    mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
         _need(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        clips = self.clips_per_video
+        _need(clips >= 1, "clips_per_video", clips, "at least 1")
+        whole = f"a multiple of clips_per_video = {clips}, so that it holds whole videos, or take spread = true"
+        _need(self.spread or self.batch_size % clips == 0, "batch_size", self.batch_size, whole)
         _need(self.seed >= 0, "seed", self.seed, "0 or more")
         _need(self.workers == "auto" or self.workers >= 0, "workers", self.workers, "0 or more, or 'auto'")
         _need(self.prefetch == "auto" or self.prefetch >= 0, "prefetch", self.prefetch, "0 or more, or 'auto'")
@@ -217,12 +244,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
 def to_table(settings: Settings) -> dict[str, Any]:
     """Return settings as a nested table that `parse` reads back to the same settings; unset values are left out."""
     table: dict[str, Any] = _plain(settings)
-    for name, value in (("sampler", settings.sampler), ("model", settings.model)):
-        table[name] = _with_name(value, table[name])
     table["model"].update(table["model"].pop("options", {}))
-    table["transforms"] = [
-        _with_name(each, shown) for each, shown in zip(settings.transforms, table["transforms"], strict=True)
-    ]
     return table
 
 
@@ -287,6 +309,8 @@ def _named(kinds: Mapping[str, type], table: Any, *, section: str) -> Any:
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
         raise SettingError(f"[{section}] needs a name: one of {', '.join(sorted(kinds))}")
     name = table["name"]
+    if name in _MIXING and kinds is _TRANSFORMS:
+        raise SettingError(f"[{section}] {name} mixes the clips of a batch: write it as [feed.mixing], name = {name!r}")
     if name not in kinds:
         raise SettingError(f"[{section}] name = {name!r} is not known; {did_you_mean(name, kinds)}")
     rest = {key: value for key, value in table.items() if key != "name"}
@@ -305,6 +329,10 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    if hint is Transform:  # one within another: "[transforms: OneOf] transforms" -> "transforms: OneOf"
+        return _named(_TRANSFORMS, value, section=where[1:].partition("]")[0])
+    if hint is Mixing:
+        return _named(_MIXING, value, section="feed.mixing")
     if origin is Literal:
         if value not in inner:
             raise SettingError(f"{where} = {value!r} is not a choice; {did_you_mean(str(value), inner)}")
@@ -321,6 +349,9 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         wanted = inner[:1] * len(value) if inner[1:] in ((), (...,)) and isinstance(value, list | tuple) else inner
         if isinstance(value, list | tuple) and len(wanted) == len(value):
             return tuple(_typed(each, kind, where) for each, kind in zip(value, wanted, strict=True))
+    elif origin is frozenset:
+        if isinstance(value, Mapping) and list(value) == ["one_of"] and isinstance(value["one_of"], list | tuple):
+            return frozenset(_typed(each, inner[0], where) for each in value["one_of"])
     elif isclass(origin) and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
             return {_typed(key, inner[0], where): _typed(each, inner[1], where) for key, each in value.items()}
@@ -333,7 +364,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
 
 def _say(hint: Any) -> str:
     """Return a type in a user's words."""
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "unset"}
+    words: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    words |= {NoneType: "unset", Transform: "a table with the name of a transform", Mixing: "a table with a name"}
     origin, inner = get_origin(hint), [each for each in get_args(hint) if each not in (NoneType, ...)]
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(_say(each) for each in inner))
@@ -341,22 +373,25 @@ def _say(hint: Any) -> str:
         return "one of " + ", ".join(str(each) for each in inner)
     if isclass(origin) and issubclass(origin, Mapping):
         return "a table"
+    if origin is frozenset:
+        return "{one_of = [...]}"
     if inner:
         return "a list, each " + " or ".join(dict.fromkeys(_say(each) for each in inner))
     return words.get(hint, str(hint))
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as tables, tuples as lists, without what is unset."""
-    if hasattr(value, "__dataclass_fields__"):
+    """Return dataclasses as tables, tuples as lists, sets as what is one of them, without what is unset."""
+    if is_dataclass(value):
         shown = {each.name: getattr(value, each.name) for each in fields(value) if each.init}
-        return {name: _plain(each) for name, each in shown.items() if each is not None}
+        named: dict[str, Any] = {"name": type(value).__name__} if isinstance(value, Sampler | Transform) else {}
+        return named | {name: _plain(each) for name, each in shown.items() if each is not None}
+    if isinstance(value, Transform):
+        raise SettingError(f"{value!r} cannot be written as TOML; make it a dataclass with its settings as fields")
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items() if each is not None}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return {"one_of": sorted(value)}
     return value
-
-
-def _with_name(value: object, table: dict[str, Any]) -> dict[str, Any]:
-    return table if "name" in table else {"name": type(value).__name__, **table}

@@ -25,6 +25,7 @@ class Stage(IntEnum):
     REPLACE = 4
     BOOTSTRAP = 5
     DEMO = 6
+    MIX = 7
 
 
 def _philox(seed: int, stage: Stage, epoch: int, position: int) -> np.random.Philox:

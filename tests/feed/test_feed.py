@@ -342,3 +342,9 @@ def test_a_backend_by_trial_is_chosen_once_and_changes_no_byte(manifest, caplog)
     list(feed)
     assert feed.choice is chosen
     assert {"thread": "2 threads", "process": "2 processes"}[chosen.backend] in feed.summary()
+
+
+def test_an_evaluation_keeps_constants_for_each_channel(manifest):
+    constants = cf.Normalize(mode="standard", mean=(1, 2, 3), std=(4, 5, 6))
+    feed = make(manifest, transforms=[cf.Rotate(degrees=9), constants], frame=cf.Frame(height=16, width=16, channels=3))
+    assert feed.evaluation(manifest).transforms == (constants,)

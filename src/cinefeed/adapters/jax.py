@@ -20,10 +20,11 @@ class FeedIterator:
     """Iterates `(inputs, targets, weights)` as JAX arrays, one epoch of the feed an iteration.
 
     `inputs["clips"]` is (batch, frames, height, width, channels); of several views each is an input of its own, named
-    in `feed.spec.clip_names`. Each batch is sent to its devices while the one before is in use. `sharding` says where
-    its rows go, such as `NamedSharding(mesh, PartitionSpec("data"))`; with several processes each feeds its own rank,
-    and what comes out are global arrays. A batch that does not divide over the devices is an error: give the feed
-    `drop_last=True`, or a `batch_size` that does.
+    in `feed.spec.clip_names`, and masks are `inputs["masks"]` unless they are the targets. Each batch is sent to its
+    devices while the one before is in use. `sharding` says where its rows go, such as
+    `NamedSharding(mesh, PartitionSpec("data"))`; with several processes each feeds its own rank, and what comes out are
+    global arrays. A batch that does not divide over the devices is an error: give the feed `drop_last=True`, or a
+    `batch_size` that does.
 
     for inputs, targets, weights in FeedIterator(feed):
         state, loss = step(state, inputs["clips"], targets, weights)

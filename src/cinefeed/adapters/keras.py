@@ -16,7 +16,8 @@ except ImportError as error:
 class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     """A feed as Keras wants it: `model.fit(FeedDataset(feed), validation_data=FeedDataset(feed.evaluation(val)))`.
 
-    Inputs are named: `clips`, or one a view (`feed.spec.clip_names`), covariates, and `valid` where clips are padded.
+    Inputs are named: `clips`, or one a view (`feed.spec.clip_names`), covariates, `masks` unless they are the targets,
+    and `valid` where clips are padded.
 
     The feed makes its batches ahead, on its own workers and in its own order, so `workers` is 1 here and the index
     that Keras asks for, which it shuffles, is ignored: between `on_epoch_begin` and `on_epoch_end` each request gives

@@ -44,9 +44,10 @@ class FeedLoader:
 
     `inputs["clips"]` is (batch, frames, height, width, channels), or in the order that `layout` names: "BTCHW" for a
     2-D network a frame, "BCTHW" for a 3-D one; the other orders are views, not copies. Of several views each is an
-    input of its own, named in `feed.spec.clip_names`. Tensors look into the feed's
-    memory, which is used again when they have died. With `device`, a CUDA one, batches are copied there ahead of their
-    use, through pinned memory and on a stream of their own; with `pin_memory` they stay in pinned memory.
+    input of its own, named in `feed.spec.clip_names`. Masks are `inputs["masks"]`, or the targets, in the same order of
+    axes. Tensors look into the feed's memory, which is used again when they have died. With `device`, a CUDA one,
+    batches are copied there ahead of their use, through pinned memory and on a stream of their own; with `pin_memory`
+    they stay in pinned memory.
 
     `state_dict` and `load_state_dict` are those of the feed, so that a loader inside Lightning resumes in mid-epoch.
 
@@ -106,8 +107,12 @@ class FeedLoader:
 
     def _tensors(self, batch: Batch) -> Item:
         inputs = model_inputs(batch, padded=self.feed.spec.padded)
-        inputs |= {name: inputs[name].permute(self._order) for name in self.feed.spec.clip_names}
-        item = inputs, as_tensor(batch.targets), as_tensor(batch.weights)
+        spec, targets = self.feed.spec, as_tensor(batch.targets)
+        pictures = [*spec.clip_names, *(["masks"] if spec.masks and spec.task != "mask" else [])]
+        inputs |= {name: inputs[name].permute(self._order) for name in pictures}
+        if spec.masks and spec.task == "mask":
+            targets = targets.permute(self._order)
+        item = inputs, targets, as_tensor(batch.weights)
         return _pinned(item) if self.pin_memory else item
 
     def _send(self, batch: Batch) -> tuple[Item, torch.cuda.Event]:

@@ -1,5 +1,6 @@
 """Commands before any training: `scan`, `split`, `inspect`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -88,17 +89,26 @@ def split(
 @with_flow
 def inspect(
     flow: Flow,
-    out: Annotated[Path, typer.Option(help="Page to write.")] = Path("inspect.html"),
+    transforms: Annotated[
+        Path | None, typer.Option(help="TOML file, as --config: show each of its transforms, weak to strong, instead.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Page to write; by default inspect.html, or transforms.html.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what would be fed: labels raw and as fed, augmented clips, files that failed. One HTML page.
 
     Nothing needs to be said but the manifest: without --target there are no labels to show, without a split all rows
-    are fed.
+    are fed. With --transforms the page shows what each transform does to these videos, and all of them together.
     """
     from cinefeed.report import inspect_page  # report and training are rooms that the other commands here do without
     from cinefeed.training.flow import build_feed, choose_rows, make_parts, usable_rows
 
+    if transforms is not None:
+        if flow.config is not None:
+            raise SettingError("--transforms and --config both name the settings; give one")
+        flow = replace(flow, config=transforms)
     table = flow.table()
     is_split = bool(table.get("data", {}).get("split"))
     above = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
@@ -106,7 +116,16 @@ def inspect(
     settings = parse(table)
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings) if is_split else None
+    if transforms is not None:
+        from cinefeed.report.transforms import transforms_page
+
+        part = rows if parts is None else parts.train
+        page = transforms_page(part, settings=settings, out=Path("transforms.html") if out is None else out)
+        names = [type(each).__name__ for each in settings.transforms]
+        emit({"page": str(page), "rows": len(part), "transforms": names}, as_json=as_json, text=f"-> {page}")
+        return
     feed = build_feed(settings, rows if parts is None else parts.train)
+    out = Path("inspect.html") if out is None else out
     page = inspect_page(feed, out=out, val=None if parts is None else feed.evaluation(parts.val), failures=failures)
     emit(
         {"page": str(page), "rows": len(feed.manifest), "summary": feed.summary(), "failures": failures},

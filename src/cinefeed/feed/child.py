@@ -13,8 +13,9 @@ import cv2
 import pyarrow as pa
 
 from cinefeed.feed.clip import ClipMaker
+from cinefeed.feed.mask import mask_rows
 from cinefeed.feed.slots import Slot, map_slot
-from cinefeed.feed.wire import PACKET, READY, UNFIT, pack_done, pack_failed, unpack_job
+from cinefeed.feed.wire import MASKS, PACKET, READY, UNFIT, pack_done, pack_failed, unpack_job
 from cinefeed.manifest.rows import Rows
 
 
@@ -31,7 +32,8 @@ def _serve(line: socket.socket, settings_fd: int, columns_fd: int) -> None:
     try:
         # By name, for a descriptor has one place of reading that all workers would share.
         settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
-        maker = ClipMaker(rows=_rows(columns_fd, **settings["rows"]), **settings["maker"])
+        rows, masks = _rows(columns_fd, **settings["rows"])
+        maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
     except Exception as error:
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
         return
@@ -47,18 +49,21 @@ def _serve(line: socket.socket, settings_fd: int, columns_fd: int) -> None:
             os.close(fd)
         slot = slots[job.slot]
         try:
-            answer = pack_done(job.number, maker.make(job.draw, slot.clips[job.place], slot.valid[job.place]))
+            answer = pack_done(job.number, maker.make(job.draw, *slot.place(job.place)))
         except Exception as error:
             answer = pack_failed(job.number, error)
         line.send(answer)
 
 
-def _rows(fd: int, *, root: str, private: bool) -> Rows:
-    """Return the rows of a manifest from memory that all workers share: nothing is copied."""
+def _rows(fd: int, *, root: str, private: bool) -> tuple[Rows, Rows | None]:
+    """Return the rows of a manifest, and of its masks, from memory that all workers share: nothing is copied."""
     with pa.memory_map(f"/proc/self/fd/{fd}") as memory:
         table: Any = pa.ipc.open_file(memory).read_all()
     os.close(fd)
-    return Rows(table, root=root, private=private)
+    masks = None
+    if MASKS in table.schema.names:
+        masks = mask_rows(table.column("id"), table.column(MASKS), root=root, private=private)
+    return Rows(table, root=root, private=private), masks
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """One draw -> its clips in their slot: source, clip, transforms in one place, for every kind of worker."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -11,13 +10,16 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import Clip, Times
 from cinefeed.errors import CinefeedError, FeedError
+from cinefeed.feed.decode import decode_once
 from cinefeed.feed.disk import disk_error
+from cinefeed.feed.mask import read_masks
 from cinefeed.manifest.rows import Rows
 from cinefeed.rng import Stage, rng_for
-from cinefeed.sources.base import Planes, Source, chosen_region, cropped
+from cinefeed.sources.base import Facts, chosen_region, cropped
 from cinefeed.transforms.base import Parameters
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import kind_of
+from cinefeed.transforms.nearest import render_masks
 
 Geometry = Literal["shared", "apart"]
 Chosen = tuple[NDArray[np.int64], NDArray[np.bool_]]  # the frames of a clip, and which are no padding
@@ -35,6 +37,18 @@ class Draw(NamedTuple):
     position: int
 
 
+class Drawn(NamedTuple):
+    """What was drawn for a clip: which frames it shows, which of them are no padding, what each transform drew."""
+
+    frames: NDArray[np.int64]
+    real: NDArray[np.bool_]
+    parameters: list[Parameters]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the frames and the parameters as plain data."""
+        return {"frames": self.frames.tolist(), "transforms": self.parameters}
+
+
 class Took(NamedTuple):
     """Seconds that one draw took, by stage, and how often the disk had to be read again."""
 
@@ -50,7 +64,8 @@ class ClipMaker:
 
     `clips` are cut from one stretch of the video, twice as long as a clip, which is opened and decoded once; each has
     its own place in it, and its own parameters of the transforms. `views` are the videos of a row ("" is the only one),
-    put apart, or as channels with `stack`.
+    put apart, or as channels with `stack`. `masks` are second videos of the rows, which follow the first in all that
+    is done to time and place.
 
     Every random choice has the address of its clip: (seed, stage, epoch, position x clips + clip), and with several
     views x views + view.
@@ -65,6 +80,7 @@ class ClipMaker:
     views: tuple[str, ...] = ("",)
     geometry: Geometry = "shared"
     stack: bool = False
+    masks: Rows | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,32 +89,65 @@ class ClipMaker:
         apart, channels = (1, views * frame.channels) if self.stack else (views, frame.channels)
         return self.clips, apart, self.clip.frames, frame.height, frame.width, channels
 
-    def make(self, draw: Draw, out: Pixels, valid: NDArray[np.bool_]) -> Took:
+    def make(self, draw: Draw, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None = None) -> Took:
         """Write the clips into `out`, of `shape`, and what is no padding in any view into `valid` (clips, frames).
 
-        An error names the row and the path. One of the disk is tried again, then it is a FeedError.
+        `masks` are given where there are any: as `out`, of one channel. An error names the row and the path. One of
+        the disk is tried again, then it is a FeedError.
         """
         valid[:] = True
         took = []
         for number, view in enumerate(self.views):
             channels = slice(number * self.channels, (number + 1) * self.channels)
             target = out[:, 0, ..., channels] if self.stack else out[:, number]
-            took.append(self._patiently(draw, view, target, valid))
+            took.append(self._patiently(draw, view, target, valid, None if masks is None else masks[:, number]))
         if not valid.all():
-            np.moveaxis(out, 1, 2)[~valid] = 0
+            for pixels in (out,) if masks is None else (out, masks):
+                np.moveaxis(pixels, 1, 2)[~valid] = 0
         if len(took) == 1:
             return took[0]
         read, decode, transform, retried = (sum(each) for each in zip(*took, strict=True))
         return Took(read, decode, transform, int(retried))
 
-    def _patiently(self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_]) -> Took:
+    def told(self, draw: Draw) -> list[dict[str, Any]]:
+        """Return what is drawn for each clip, as plain data: see `Drawn.as_dict`; of several views each by name.
+
+        What the manifest knows of a file is enough; one that was not scanned is opened, and none of its frames read.
+        """
+        found: list[dict[str, Any]] = [{} for _ in range(self.clips)]
+        for view in self.views:
+            facts = self.rows.facts(draw.row, view=view)
+            if facts is None:
+                with self.rows.open(draw.row, channels=self.channels, view=view) as source:
+                    facts = source.facts
+            for told, drawn in zip(found, self.drawn(draw, view, facts), strict=True):
+                told.update({"views": {**told.get("views", {}), view: drawn.as_dict()}} if view else drawn.as_dict())
+        return found
+
+    def drawn(self, draw: Draw, view: str, facts: Facts) -> list[Drawn]:
+        """Return what is drawn for each clip of a view, of whose file the facts are known."""
+        frame, window = self.compose.frame, self.rows.window(draw.row, view=view)
+        size = facts.height, facts.width
+        if frame.region is not None:
+            region = chosen_region(facts.regions, frame.region)
+            size = region.bottom - region.top, region.right - region.left
+        spacing = frame.target_spacing(*size, spacing_mm=facts.spacing_mm)
+        parameters = [self._parameters(draw, number, view, spacing) for number in range(self.clips)]
+        chosen = self._retimed(self._choose(draw, facts.times, window), parameters, facts.times, window)
+        return [Drawn(*each, drawn) for each, drawn in zip(chosen, parameters, strict=True)]
+
+    def _patiently(
+        self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
+    ) -> Took:
         """Make the clips of one view, and again where the disk gives an error."""
         retried = 0
         while True:
             try:
-                return self._make(draw, view, out, valid)._replace(retried=retried)
+                return self._make(draw, view, out, valid, masks)._replace(retried=retried)
             except Exception as error:
                 of_the_disk = disk_error(error, self.rows.path_of(draw.row, view=view))
+                if of_the_disk is None and self.masks is not None:
+                    of_the_disk = disk_error(error, self.masks.path_of(draw.row))
                 if of_the_disk is None or retried == len(_PAUSES):
                     named = self._named(error, of_the_disk, draw, view)
                     if named is error:
@@ -121,25 +170,31 @@ class ClipMaker:
             return error
         return FeedError(f"{where}: {type(error).__name__}: {what}")
 
-    def _make(self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_]) -> Took:
+    def _make(
+        self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
+    ) -> Took:
         began = time.perf_counter()
-        frame = self.compose.frame
+        wanted = self.compose.frame.region
         with self.rows.open(draw.row, channels=self.channels, view=view) as source:
             opened = time.perf_counter()
-            facts, window, size = source.facts, self.rows.window(draw.row, view=view), None
-            if frame.region is not None:
-                region = chosen_region(facts.regions, frame.region)
-                size = region.bottom - region.top, region.right - region.left
-            spacing = frame.target_spacing(*(size or (facts.height, facts.width)), spacing_mm=facts.spacing_mm)
-            parameters = [self._parameters(draw, number, view, spacing) for number in range(self.clips)]
-            chosen = self._retimed(self._choose(draw, facts.times, window), parameters, facts.times, window)
-            planes = decode_once(source, [indices for indices, _ in chosen])
-            if frame.region is not None:
+            facts = source.facts
+            drawn = self.drawn(draw, view, facts)
+            region = None if wanted is None else chosen_region(facts.regions, wanted)
+            planes = decode_once(source, [each.frames for each in drawn])
+            if region is not None:
                 planes = [cropped(each, region) for each in planes]
+            labels = []
+            if masks is not None and self.masks is not None:
+                clips = [each.frames for each in drawn]
+                labels = read_masks(self.masks, draw.row, clips, video=facts, region=region)
             decoded = time.perf_counter()
+            spacing = {"spacing_mm": facts.spacing_mm}
             for number, each in enumerate(planes):
-                self.compose.render(each, out[number], parameters[number], spacing_mm=facts.spacing_mm)
-                valid[number] &= chosen[number][1]
+                self.compose.render(each, out[number], drawn[number].parameters, **spacing)
+                valid[number] &= drawn[number].real
+            for number, each in enumerate(labels):
+                assert masks is not None
+                render_masks(self.compose, each, masks[number], drawn[number].parameters, **spacing)
         return Took(opened - began, decoded - opened, time.perf_counter() - decoded)
 
     def _choose(self, draw: Draw, times: Times, window: Seconds) -> list[Chosen]:
@@ -198,16 +253,6 @@ class ClipMaker:
     def _rng(self, stage: Stage, draw: Draw, number: int = 0, view: int = 0) -> np.random.Generator:
         position = (draw.position * self.clips + number) * len(self.views) + view
         return rng_for(self.seed, stage=stage, epoch=draw.epoch, position=position)
-
-
-def decode_once(source: Source, clips: Sequence[NDArray[np.int64]]) -> list[Planes]:
-    """Return the planes of several clips, every frame decoded once whoever wants it."""
-    if len(clips) == 1:
-        return [source.planes(clips[0])]
-    wanted = np.unique(np.concatenate(clips))
-    planes = source.planes(wanted)
-    places = (np.searchsorted(wanted, indices).tolist() for indices in clips)
-    return [planes._replace(frames=[planes.frames[place] for place in each]) for each in places]
 
 
 def part_of(times: Times, first: int, count: int) -> Times:

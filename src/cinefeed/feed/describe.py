@@ -17,6 +17,8 @@ def describe_task(spec: FeedSpec, targets: Targets) -> str:
     """Say in a few words what is learnt from what labels."""
     if spec.task == "clip":
         return "the clips as targets"
+    if spec.task == "mask":
+        return "the masks as targets" if spec.masks else "no target"
     if not spec.target:
         return "no target"
     also = f" and {', '.join(each.name for each in spec.targets[1:])}" if spec.targets else ""
@@ -42,7 +44,7 @@ def describe_plan(plan: Plan, *, clips: int = 1) -> str:
 def describe_batch(spec: FeedSpec) -> str:
     """Say what a batch holds."""
     views = f" of {', '.join(spec.views)}{' as channels' * spec.stacked}" if spec.views else ""
-    return f"{spec.batch_size} x {spec.clip_shape} {spec.dtype}{views}"
+    return f"{spec.batch_size} x {spec.clip_shape} {spec.dtype}{views}{' with masks' * spec.masks}"
 
 
 def describe_workers(workers: int, choice: Choice | None) -> str:

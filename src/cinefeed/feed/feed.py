@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from cinefeed.balance import BalanceReport, Natural, Plan, Sampler
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError
-from cinefeed.feed.batch import Assembler, Batch, OnError
+from cinefeed.feed.assemble import Assembler
+from cinefeed.feed.batch import Batch, OnError
 from cinefeed.feed.choose import Choice
 from cinefeed.feed.clip import ClipMaker, Draw, Geometry
 from cinefeed.feed.covariates import Covariate, known_covariates, read_covariates, row_weights
@@ -28,10 +29,14 @@ from cinefeed.feed.describe import (
     describe_workers,
     positive_is_second,
 )
+from cinefeed.feed.evaluating import evaluation_settings
 from cinefeed.feed.layout import Layout
 from cinefeed.feed.line import Line
+from cinefeed.feed.mask import find_masks
 from cinefeed.feed.memory import spend
+from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.ranks import Share, find_rank
+from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import check_choices, check_numbers, choose_views, sampler_groups, sampler_weights
 from cinefeed.feed.slots import Slots
 from cinefeed.feed.state import State, between_batches, read_state, settings_of
@@ -39,7 +44,7 @@ from cinefeed.feed.stats import Meter, Stats
 from cinefeed.feed.targets import FeedSpec, Task, clip_name, read_labels
 from cinefeed.feed.workers import Backend, InlineCrew, count_workers
 from cinefeed.manifest.table import Manifest
-from cinefeed.transforms.base import Transform, is_random
+from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
 
 _TRIED = 64  # clips, at most, by which the backend is chosen
@@ -79,6 +84,13 @@ class Feed:
     name, and a model's inputs are `clips_2ch`, `clips_4ch` ...; with `stack` the views are channels of one clip.
     A frame is `valid` where it is in all of them.
     geometry: "shared", so that the views of a clip are transformed alike, or "apart", each by its own parameters.
+    mask: column of paths of mask videos, relative to the manifest's root, each as long and as large as its video. They
+    follow it in time and place, by the nearest pixel, and nothing else touches them: labels from 0 to 255, 0 where the
+    clip has moved away. A model has them as the input `masks`, or as its targets, with `target` the same column.
+    mixing: `MixUp()` or `CutMix()` of cinefeed.transforms, by which the rows of a batch are mixed with each other, and
+    their labels, weights and covariates with them. Classes become soft targets, see `FeedSpec.soft`.
+    return_parameters: batches say in `parameters` how each row came about; see Batch. Files that were not scanned are
+    opened once more for that.
 
     >>> import cinefeed as cf, numpy as np, tempfile, pathlib, pyarrow as pa
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -122,6 +134,9 @@ class Feed:
         views: Sequence[str] | None = None,
         stack: bool = False,
         geometry: Geometry = "shared",
+        mask: str | None = None,
+        mixing: Mixing | None = None,
+        return_parameters: bool = False,
     ) -> None:
         prefetch = 2 if prefetch == "auto" else prefetch  # one waits while one is made, whatever their size
         check_choices(on_error=on_error, backend=backend, geometry=geometry)
@@ -146,14 +161,16 @@ class Feed:
         self.rank, self.world_size = find_rank(rank, world_size)
         self.workers = count_workers(workers)
         self.weight = weight
+        self.mask, self.mixing, self.return_parameters = mask, mixing, return_parameters
         self.clips_per_video, self.spread, self.geometry = clips_per_video, spread and clips_per_video > 1, geometry
         table = manifest.table
-        labels = read_labels(table, target=target, task=task, classes=classes)
+        masks = find_masks(manifest, mask)
+        labels = read_labels(table, target=target, task=task, classes=classes, mask=mask)
         self._targets = labels.main
         self.sampler = positive_is_second(sampler or Natural(), self._targets.classes)
         self._alike = sampler_groups(manifest, self.sampler)
         chosen = choose_views(manifest.rows.views, views=views, stack=stack, target=target)
-        inputs = ("clips", "valid", *map(clip_name, chosen))
+        inputs = ("clips", "valid", *(["masks"] if mask else []), *map(clip_name, chosen))
         self._maker = maker = ClipMaker(
             rows=manifest.rows,
             clip=clip,
@@ -164,6 +181,7 @@ class Feed:
             views=chosen or ("",),
             geometry=geometry,
             stack=stack,
+            masks=masks,
         )
         frames, height, width, channels = maker.shape[2:]
         self.spec = FeedSpec(
@@ -175,10 +193,13 @@ class Feed:
             padded=clip.short == "pad" or (self.world_size > 1 and not drop_last),
             views=chosen,
             stacked=stack,
+            soft=is_soft(mixing, labels),
+            masks=masks is not None,
         )
+        check_mixing(mixing, labels=labels, spec=self.spec)
         self._meter = Meter()
         draws = batch_size if self.spread else batch_size // clips_per_video
-        self._layout = Layout(draws, maker.shape, maker.compose.dtype, self.spread)
+        self._layout = Layout(draws, maker.shape, maker.compose.dtype, self.spread, masks is not None)
         # Enough clips on the way that no worker is idle while a small batch is handed over.
         self._ahead = max(-(-prefetch // self._layout.batches), -(-2 * self.workers // draws)) if self.workers else 0
         self.spending = spend(
@@ -205,6 +226,8 @@ class Feed:
             seed=seed,
             on_error=on_error,
             max_bad=max_bad,
+            mixing=mixing,
+            told=maker.told if return_parameters else None,
         )
         self._epoch = 0
         self._start = 0  # the batch that the next iterator starts at
@@ -261,6 +284,14 @@ class Feed:
     def __getitem__(self, index: int) -> Batch:
         """Return one batch of the current epoch."""
         return self.batch(index)
+
+    def replay(self, epoch: int, index: int) -> Batch:
+        """Return one clip of an epoch as it was or will be fed, in a batch of its own, with its `parameters`.
+
+        `index` is the clip's place in the epoch: that of its draw in `plan(epoch=epoch)`, which is the same on every
+        rank, times `clips_per_video`, plus the number of the clip; a batch's `parameters` name it.
+        """
+        return replay_clip(self._assembler, epoch, index, InlineCrew(self._maker), told=self._maker.told)
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches of the current epoch, made ahead by the workers. It closes an iterator still open."""
@@ -335,33 +366,9 @@ class Feed:
         """Return a feed of `part` for validation, test or prediction.
 
         Same frame, views, class order and label scale; one clip a row, from the centre, no random transform, no
-        balance, every row once and in order, the last batch kept. `labelled=False` needs no label column.
+        balance, no mixing, every row once and in order, the last batch kept. `labelled=False` needs no label column.
         """
-        spec = self.spec
-        feed = Feed(
-            part,
-            **spec.asked(labelled=labelled),
-            clip=replace(self.clip, position="center" if self.clip.position == "random" else self.clip.position),
-            frame=self.frame,
-            transforms=[each for each in self.transforms if not is_random(each)],
-            sampler=Natural(shuffle=False),
-            batch_size=self.batch_size,
-            seed=self.seed,
-            workers=self.workers,
-            backend=self.backend,
-            prefetch=self.prefetch,
-            timeout_seconds=self.timeout_seconds,
-            rank=self.rank,
-            world_size=self.world_size,
-            on_error=self.on_error,
-            max_bad=self.max_bad,
-            memory=self.memory,
-            covariates=self.spec.covariates,
-            weight=self.weight if labelled else None,
-            views=spec.views or None,
-            stack=spec.stacked,
-            geometry=self.geometry,
-        )
+        feed = Feed(part, **evaluation_settings(self, labelled=labelled))
         feed._goes_on = False
         feed.spec = replace(
             feed.spec,
@@ -379,9 +386,10 @@ class Feed:
     def summary(self) -> str:
         """Say in one line what is fed, and what balancing makes of it; each warning of the sampler is a line more."""
         drawn = f"{self.sampler}: {describe_plan(self.plan(), clips=self.clips_per_video)}"
+        mixed = f", mixed by {self.mixing}" if self.mixing else ""
         return (
             f"{len(self.manifest)} samples, {describe_task(self.spec, self._targets)}; {drawn}; {len(self)} batches of "
-            f"{describe_batch(self.spec)}; {describe_workers(self.workers, self.choice)}"
+            f"{describe_batch(self.spec)}{mixed}; {describe_workers(self.workers, self.choice)}"
             + "".join(f"\nwarning: {warning}" for warning in self.balance().warnings)
         )
 

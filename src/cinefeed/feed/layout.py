@@ -14,6 +14,8 @@ class Layout(NamedTuple):
     clips in one batch   views, draws, clips, frames ...     batch of 2 x 3 clips: a0 a1 a2 b0 b1 b2
     clips spread         clips, views, draws, frames ...     three batches:        a0 b0 | a1 b1 | a2 b2
 
+    After the clips come a byte a frame that says if it is valid, and the `masks`, which lie as clips of one channel.
+
     >>> layout = Layout(draws=2, shape=(3, 1, 4, 8, 8, 1), spread=True)
     >>> layout.batches, layout.arrays(np.zeros(layout.nbytes, np.uint8))[0].shape
     (3, (2, 3, 1, 4, 8, 8, 1))
@@ -23,6 +25,7 @@ class Layout(NamedTuple):
     shape: tuple[int, ...]  # of a draw: clips, views, frames, height, width, channels
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     spread: bool = False  # the clips of a draw lie in as many batches
+    masks: bool = False  # each clip has its masks beside it, uint8
 
     @property
     def batches(self) -> int:
@@ -36,26 +39,49 @@ class Layout(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The size of a slot: the clips, and a byte a frame of each clip that says if it is valid."""
+        """The size of a slot: the clips, a byte a frame of each clip that says if it is valid, and the masks."""
+        return self._before_masks + self._mask_bytes
+
+    @property
+    def _before_masks(self) -> int:
         clips, _, frames = self.shape[:3]
         return self.clip_bytes + self.draws * clips * frames
 
+    @property
+    def _mask_bytes(self) -> int:
+        return self.draws * int(np.prod(self.shape[:-1], dtype=np.int64)) if self.masks else 0
+
     def arrays(self, memory: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return the clips, (draws, *shape), and which of their frames are valid, (draws, clips, frames)."""
-        clips, views, *rest = self.shape
-        pixels, mask = memory[: self.clip_bytes].view(self.dtype), memory[self.clip_bytes :].view(np.bool_)
+        clips, _, frames = self.shape[:3]
+        pixels, flags = memory[: self.clip_bytes].view(self.dtype), memory[self.clip_bytes : self._before_masks]
+        shape = (clips, self.draws, frames) if self.spread else (self.draws, clips, frames)
+        valid = flags.view(np.bool_).reshape(shape)
+        return self._by_draw(pixels, self.shape[-1]), valid.swapaxes(0, 1) if self.spread else valid
+
+    def masks_in(self, memory: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Return the masks, (draws, clips, views, frames, height, width, 1), None where there are none."""
+        return self._by_draw(memory[self._before_masks :], 1) if self.masks else None
+
+    def _by_draw(self, pixels: NDArray[Any], channels: int) -> NDArray[Any]:
+        clips, views, *rest = self.shape[:-1]
         if self.spread:
-            valid = mask.reshape(clips, self.draws, rest[0]).swapaxes(0, 1)
-            return np.moveaxis(pixels.reshape(clips, views, self.draws, *rest), 2, 0), valid
-        valid = mask.reshape(self.draws, clips, rest[0])
-        return np.moveaxis(pixels.reshape(views, self.draws, clips, *rest), 0, 2), valid
+            return np.moveaxis(pixels.reshape(clips, views, self.draws, *rest, channels), 2, 0)
+        return np.moveaxis(pixels.reshape(views, self.draws, clips, *rest, channels), 0, 2)
 
     def batch(
         self, clips: NDArray[Any], valid: NDArray[np.bool_], *, number: int, draws: int
     ) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
         """Return one batch of a slot's arrays, its first `draws` alone: views on the clips by view, and on `valid`."""
         if self.spread:
-            return [clips[:draws, number, view] for view in range(self.shape[1])], valid[:draws, number]
-        pieces = [clips[:draws, :, view] for view in range(self.shape[1])]
-        whole = (draws * self.shape[0], *self.shape[2:])
-        return [piece.reshape(whole) for piece in pieces], valid[:draws].reshape(whole[:2])
+            return self.pieces(clips, number=number, draws=draws), valid[:draws, number]
+        whole = valid[:draws].reshape(draws * self.shape[0], self.shape[2])
+        return self.pieces(clips, number=number, draws=draws), whole
+
+    def pieces(self, clips: NDArray[Any], *, number: int, draws: int) -> list[NDArray[Any]]:
+        """Return the clips of one batch, or its masks: a view on them for each view of a row."""
+        views = range(self.shape[1])
+        if self.spread:
+            return [clips[:draws, number, view] for view in views]
+        whole = (draws * self.shape[0], *clips.shape[3:])
+        return [clips[:draws, :, view].reshape(whole) for view in views]

@@ -2,7 +2,8 @@
 
 from collections import deque
 
-from cinefeed.feed.batch import Assembler, Batch, Pending
+from cinefeed.feed.assemble import Assembler, Pending
+from cinefeed.feed.batch import Batch
 from cinefeed.feed.stats import Meter
 from cinefeed.feed.workers import Crew
 

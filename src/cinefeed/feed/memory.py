@@ -57,7 +57,8 @@ def spend(
     if memory is None:
         return None
     budget = parse_bytes(memory)
-    decoders = max(workers, 1) * decoder_bytes(table, frames=frames)
+    files = 2 if layout.masks else 1  # open at a time; a mask is as large as its video
+    decoders = max(workers, 1) * files * decoder_bytes(table, frames=frames)
     slot, batches = layout.nbytes, layout.batches
     slots = (budget - decoders) // slot
     if slots < needed:

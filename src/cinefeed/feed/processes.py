@@ -23,7 +23,19 @@ from cinefeed.errors import DecodeError, FeedError, UnfitError
 from cinefeed.feed.clip import ClipMaker, Draw, Took
 from cinefeed.feed.layout import Layout
 from cinefeed.feed.slots import Slot
-from cinefeed.feed.wire import DONE, FAILED, PACKET, READY, UNFIT, Job, pack_job, unpack_done, unpack_failed
+from cinefeed.feed.wire import (
+    DONE,
+    FAILED,
+    MASKS,
+    OF_ROWS,
+    PACKET,
+    READY,
+    UNFIT,
+    Job,
+    pack_job,
+    unpack_done,
+    unpack_failed,
+)
 
 _log = logging.getLogger(__name__)
 _AHEAD = 2  # jobs a worker has: one in work, and the next, so that it never waits for the parent
@@ -76,7 +88,7 @@ class ProcessCrew:
         self._early_deaths = 0
         self._failure: FeedError | None = None
         self._stopped = False
-        self._memory = [_memory(_settings(maker, layout)), _memory(_columns(maker.rows.table))]
+        self._memory = [_memory(_settings(maker, layout)), _memory(_columns(maker))]
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
@@ -267,7 +279,7 @@ def _settings(maker: ClipMaker, layout: Layout) -> bytes:
         raise UnfitError("videos in memory are not sent to other processes")
     settings = {
         "rows": {"root": maker.rows.root, "private": maker.rows.private},
-        "maker": {each.name: getattr(maker, each.name) for each in fields(maker) if each.name != "rows"},
+        "maker": {each.name: getattr(maker, each.name) for each in fields(maker) if each.name not in OF_ROWS},
         "layout": layout,
     }
     try:
@@ -276,7 +288,10 @@ def _settings(maker: ClipMaker, layout: Layout) -> bytes:
         raise UnfitError(f"{type(error).__name__}: {error}") from error
 
 
-def _columns(table: Any) -> memoryview:
+def _columns(maker: ClipMaker) -> memoryview:
+    table: Any = maker.rows.table
+    if maker.masks is not None:
+        table = table.append_column(MASKS, maker.masks.table.column("path"))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

@@ -41,6 +41,16 @@ class Share(NamedTuple):
         first = min(start + self.rank * size, draws)
         return range(first, min(first + size, draws)), size
 
+    def around(self, position: int, *, draws: int) -> tuple[range, int]:
+        """Return the positions of the batch that holds one, whichever rank makes it, and its size.
+
+        >>> Share(3, rank=1, world_size=2).around(13, draws=15)
+        (range(12, 14), 2)
+        """
+        index = position // self.draws
+        _, size = self.positions(index, draws=draws)
+        return self._replace(rank=(position - index * self.draws) // size).positions(index, draws=draws)
+
 
 def find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """Return the rank and the number of ranks: as given, else those of torch.distributed or JAX where one is set up.

@@ -25,6 +25,12 @@ class Slot:
     valid: NDArray[np.bool_]  # (draws, clips, frames)
     number: int
     fd: int
+    masks: NDArray[np.uint8] | None = None  # (draws, clips, views, frames, height, width, 1)
+
+    def place(self, draw: int) -> tuple[NDArray[Any], ...]:
+        """Return the arrays of one draw, which `ClipMaker.make` fills: clips, `valid`, and masks where there are."""
+        masks = () if self.masks is None else (self.masks[draw],)
+        return self.clips[draw], self.valid[draw], *masks
 
 
 class _Lease:
@@ -95,7 +101,7 @@ class Slots:
         held = _Held(lease, self._returned.append)
         held.number, held.memory = number, memory
         self._held[number] = held
-        return Slot(*self._layout.arrays(np.asarray(lease)), number, self._made[number])
+        return _slot(self._layout, np.asarray(lease), number, self._made[number])
 
     def _make(self) -> tuple[int, NDArray[np.uint8]]:
         number, size = len(self._made), self._layout.nbytes
@@ -115,7 +121,11 @@ class Slots:
 
 def map_slot(fd: int, layout: Layout, *, number: int) -> Slot:
     """Return a slot that another process made, by its file descriptor."""
-    return Slot(*layout.arrays(np.frombuffer(mmap.mmap(fd, layout.nbytes), np.uint8)), number, fd)
+    return _slot(layout, np.frombuffer(mmap.mmap(fd, layout.nbytes), np.uint8), number, fd)
+
+
+def _slot(layout: Layout, memory: NDArray[np.uint8], number: int, fd: int) -> Slot:
+    return Slot(*layout.arrays(memory), number, fd, layout.masks_in(memory))
 
 
 def _close(descriptors: list[int]) -> None:

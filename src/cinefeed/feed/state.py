@@ -37,6 +37,7 @@ def settings_of(feed: Any) -> dict[str, str]:
         settings["clips_per_video"] = repr((feed.clips_per_video, feed.spread))
     if spec.views:
         settings["views"] = repr((spec.views, spec.stacked, feed.geometry))
+    settings |= {name: repr(getattr(feed, name)) for name in ("mask", "mixing") if getattr(feed, name) is not None}
     return settings
 
 

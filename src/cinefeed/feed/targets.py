@@ -13,7 +13,7 @@ from cinefeed.balance.strata import bin_strata
 from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
 from cinefeed.feed.covariates import Covariate
 
-Task = Literal["regression", "binary", "multiclass", "clip"]
+Task = Literal["regression", "binary", "multiclass", "clip", "mask"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,11 @@ class FeedSpec:
     `clip_shape` is (frames, height, width, channels), without the batch: of each view where there are several, and with
     `stacked` they are its channels, one view after the other. `clip_names` are the inputs that clips are. `target_mean`
     and `target_scale` (mean and standard deviation) are those of the training part's labels before balancing, 0 and 1
-    for classes. The task "clip" has the clips themselves as targets.
+    for classes. The task "clip" has the clips themselves as targets, "mask" their masks.
+
+    `soft` targets are shares of classes, float32: (batch, classes), or of a binary task (batch,), the share of the
+    second class; a loss that takes class numbers does not take them. With `masks` there is an input of that name, uint8
+    (frames, height, width, 1), unless the masks are the targets.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -50,6 +54,8 @@ class FeedSpec:
     targets: tuple[TargetSpec, ...] = ()  # where there are several: all of them, the one that is balanced first
     views: tuple[str, ...] = ()  # of a row that holds several videos
     stacked: bool = False
+    soft: bool = False
+    masks: bool = False
 
     @property
     def clip_names(self) -> tuple[str, ...]:
@@ -103,7 +109,7 @@ class Targets:
     @classmethod
     def unknown(cls, count: int, *, task: Task, classes: tuple[str, ...]) -> "Targets":
         """Return targets for rows without labels: NaN, or class number -1."""
-        if task in ("regression", "clip"):
+        if task in ("regression", "clip", "mask"):
             return cls(task=task, classes=(), values=np.full(count, np.nan, np.float32))
         return cls(task=task, classes=classes, values=np.full(count, -1, np.int64))
 
@@ -143,8 +149,9 @@ def read_labels(
     target: str | Sequence[str] | None,
     task: Task | Mapping[str, Task] | None,
     classes: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    mask: str | None = None,
 ) -> Labels:
-    """Read the label columns of a manifest's table; see Feed for the arguments.
+    """Read the label columns of a manifest's table; see Feed for the arguments. The column `mask` has masks as targets.
 
     Raises ColumnError for a name that is not there, LabelError for labels that do not serve, SettingError for a task
     or classes of a target that is not among them.
@@ -157,6 +164,10 @@ def read_labels(
         orders = {name: tuple(classes)}
     for each in {*tasks, *orders} - {name, *several}:
         raise SettingError(f"task and classes name a target {each!r}; {did_you_mean(each, several or [name])}")
+    if mask in several:
+        raise SettingError(
+            f"the masks in {mask!r} are the one target, or an input; they cannot be one of several targets"
+        )
     for each in several or [name]:
         if each not in table.schema.names and each not in ("", "clip"):
             raise ColumnError(f"there is no column {each!r}; {did_you_mean(each, table.schema.names)}")
@@ -167,6 +178,8 @@ def read_labels(
 
     if not name:
         main = Targets.unknown(table.num_rows, task=tasks.get(name) or "regression", classes=orders.get(name, ()))
+    elif name == mask and not several:
+        main = Targets.unknown(table.num_rows, task="mask", classes=())
     elif name == "clip" and name not in table.schema.names:
         main = Targets.unknown(table.num_rows, task="clip", classes=())
     else:

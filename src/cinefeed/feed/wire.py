@@ -15,6 +15,8 @@ from cinefeed.feed.clip import Draw, Took
 
 PACKET = 60_000  # bytes at most; a traceback is cut to fit
 READY, UNFIT, DONE, FAILED = b"R", b"U", b"D", b"F"
+OF_ROWS = ("rows", "masks")  # of a ClipMaker: their columns lie in memory that all workers map
+MASKS = "mask path"  # the column of masks among them
 _JOB = struct.Struct("<6q")
 _TOOK = struct.Struct("<q3dq")
 

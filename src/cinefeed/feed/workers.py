@@ -34,7 +34,7 @@ class InlineCrew:
         """Make the clip now."""
         future: Future[Took] = Future()
         try:
-            future.set_result(self._maker.make(draw, slot.clips[place], slot.valid[place]))
+            future.set_result(self._maker.make(draw, *slot.place(place)))
         except Exception as error:
             future.set_exception(error)
         return future
@@ -53,7 +53,7 @@ class ThreadCrew:
 
     def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
         """Have the clip made by the next thread that is free."""
-        return self._pool.submit(self._maker.make, draw, slot.clips[place], slot.valid[place])
+        return self._pool.submit(self._maker.make, draw, *slot.place(place))
 
     def stop(self) -> None:
         """Drop what has not begun, and wait for the rest."""

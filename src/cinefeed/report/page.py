@@ -54,8 +54,12 @@ def run_page(folder: str | Path, *, out: str | Path | None = None) -> Path:
 
 
 def write_report(page: PageData, *, out: Path) -> Path:
-    """Write a page, whole or not at all."""
-    html = render(page)
+    """Write a page of a feed or a run."""
+    return write_html(render(page), out=out)
+
+
+def write_html(html: str, *, out: Path) -> Path:
+    """Write a page, whole or not at all. Raises SettingError where it cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, lambda partial: partial.write_text(html, encoding="utf-8"))

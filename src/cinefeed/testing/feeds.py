@@ -29,12 +29,13 @@ def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
 
     plan:      each row as often as the sampler says, once with Natural; a batch holds the rows of its draws, each as
                often as `clips_per_video` says, or as many batches hold it
-    arrays:    shapes and types are those of `feed.spec`, of each view too; labels are the manifest's; weights and
-               `valid` mark padding
+    arrays:    shapes and types are those of `feed.spec`, of each view and of masks too; labels are the manifest's, or
+               where batches are mixed shares of classes; weights and `valid` mark padding
     identity:  a batch by its index equals that of an iteration, and one of the same epoch again, byte for byte
     epochs:    finishing one leads to the next, breaking off does not
     holding:   what you hold of a batch does not change while the epoch goes on
     resuming:  after a state, which is JSON, exactly the batches follow that were missing
+    replay:    `replay` gives a row of a batch again, byte for byte, by the address in its parameters
 
     `make` makes the feed anew with some settings changed, as in `make=lambda **changes: Feed(manifest, ..., **changes)`
     where `changes` come last. It adds that the bytes are the same for 0, 1 and 2 workers, threads and processes, with
@@ -54,6 +55,7 @@ def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
     ends = [range(count)] if count <= 2 * _END else [range(_END), range(count - _END, count)]
     prints = {index: _check_batch(feed, index, epoch) for stretch in ends for index in stretch}
     _check_index(feed, prints, epoch=epoch, count=count)
+    _check_replay(feed, epoch=epoch)
     if make is not None:
         made = make()
         must(made is not feed, "make() gives the feed itself, not another")
@@ -118,11 +120,22 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
         "valid": (np.bool_, spec.clip_shape[:1]),
         **{f"covariates[{each.name}]": (np.float32, (each.size,)) for each in spec.covariates},
     }
-    for key, task, _ in targets:
-        wanted = (spec.dtype, spec.clip_shape) if task == "clip" else (_TARGETS[task], ())
+    masks: tuple[Any, tuple[int, ...]] = (np.uint8, (*spec.clip_shape[:-1], 1))
+    if spec.masks:
+        expected["masks"] = masks
+    if feed.return_parameters:
+        must(len(batch.parameters) == size, f"{name} has parameters of {len(batch.parameters)} rows, it has {size}")
+    pictures = {"clip": (spec.dtype, spec.clip_shape), "mask": masks if spec.masks else (np.float32, ())}
+    for key, task, classes in targets:
+        wanted = pictures[task] if task in pictures else (_TARGETS[task], ())
+        if spec.soft and classes:
+            wanted = (np.float32, (len(classes),) if task == "multiclass" else ())
         expected |= {f"targets{key}": wanted, f"weights{key}": (np.float32, ())}
     arrays = dict(_arrays(batch))
-    must(arrays.keys() - {"ids"} == expected.keys(), f"{name} holds {sorted(arrays)}, not {sorted(expected)} and ids")
+    must(
+        arrays.keys() - {"ids", "parameters"} == expected.keys(),
+        f"{name} holds {sorted(arrays)}, not {sorted(expected)} and ids",
+    )
     for key, (dtype, shape) in expected.items():
         found = arrays[key]
         must(
@@ -134,7 +147,7 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
     must(feed.world_size > 1 or bool(real.all()), f"{name} has padding rows, and there are no other ranks")
     for key, _, classes in targets:
         values = arrays[f"targets{key}"][arrays[f"weights{key}"] > 0]
-        sound = (values >= 0) & (values < len(classes)) if classes else np.isfinite(values)
+        sound = _sound(values, classes, soft=spec.soft)
         must(bool(sound.all()), f"{name}: targets{key} are no labels where weights are above 0")
     if not feed.stats().skipped:  # else other rows stand in for those that cannot be read
         _check_rows(feed, batch, draws, real, index=index, name=name)
@@ -148,7 +161,8 @@ def _check_padding(batch: Batch, arrays: Mapping[str, NDArray[Any]], real: Any, 
         must(not weights[~real].any(), f"{name}: {key} of a padding row are not 0")
     must(not batch.valid[~real].any(), f"{name}: a padding row has valid frames")
     must(bool(batch.valid[real].any(axis=1).all()), f"{name}: a row has no valid frame")
-    clips = batch.clips.values() if isinstance(batch.clips, Mapping) else [batch.clips]
+    clips = [*(batch.clips.values() if isinstance(batch.clips, Mapping) else [batch.clips])]
+    clips += [batch.masks] if batch.masks.size else []
     must(not any(each[~batch.valid].any() for each in clips), f"{name}: frames that are not valid are not zeros")
     must(padded or bool(batch.valid.all()), f"{name} has padding, spec.padded says that no batch has")
 
@@ -164,9 +178,39 @@ def _check_rows(feed: Feed, batch: Batch, draws: Any, real: Any, *, index: int, 
     if feed.world_size == 1:
         must(np.array_equal(found, rows), f"{name} does not hold the rows of the plan in their order")
     spec, targets, labels = feed.spec, batch.targets, feed.labels[found]
-    if spec.target and spec.task != "clip" and not spec.targets:
+    if spec.target and spec.task not in ("clip", "mask") and not spec.targets and feed.mixing is None:
         told = np.array(spec.classes)[targets[real]] if spec.classes else targets[real]
         must(np.array_equal(told, labels), f"{name}: targets are not the labels of its rows")
+
+
+def _sound(values: NDArray[Any], classes: Sequence[str], *, soft: bool) -> NDArray[np.bool_]:
+    """Return which targets can be: finite numbers, class numbers, or shares of classes that come to one."""
+    if not classes:
+        return np.asarray(np.isfinite(values))
+    if not soft:
+        return np.asarray((values >= 0) & (values < len(classes)))
+    shares = values if values.ndim == 2 else np.stack([values, 1 - values], axis=1)
+    return np.asarray((shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < 1e-5))
+
+
+def _check_replay(feed: Feed, *, epoch: int) -> None:
+    """Check that the first row of a batch in the middle, and its last row, come again by their addresses."""
+    index = feed.clips_per_video - 1
+    first = feed.replay(epoch, index)
+    must(len(first.parameters) == 1, "replay: it gives no parameters")
+    address = first.parameters[0]
+    must(
+        (address.get("epoch"), address.get("index")) == (epoch, index),
+        f"replay({epoch}, {index}) says that it is {address}",
+    )
+    if not feed.return_parameters:
+        return
+    batch = feed.batch(len(feed) // 2, epoch=epoch)
+    for place in sorted({0, int(np.flatnonzero(batch.ids != "").max(initial=0))}):
+        told = batch.parameters[place]
+        if told:
+            again = feed.replay(told["epoch"], told["index"])
+            _must_match(again, _print(batch.row(place)), f"replay: clip {told['index']} differs from the one fed")
 
 
 def _check_index(feed: Feed, prints: dict[int, Print], *, epoch: int, count: int) -> None:
@@ -275,7 +319,10 @@ def _check_workers(make: Callable[..., Feed], prints: dict[int, Print], ends: Se
 
 
 def _check_ranks(make: Callable[..., Feed], *, epoch: int) -> None:
-    """Check that two ranks have the same number of rows, and give together the rows that one gives, each as it does."""
+    """Check that two ranks have the same number of rows, and give together the rows that one gives, each as it does.
+
+    Where batches are mixed, whole ones alone: what is shared out at an epoch's end is mixed with other rows.
+    """
     alone, ranks = make(rank=0, world_size=1), [make(rank=rank, world_size=2) for rank in (0, 1)]
     for feed in (alone, *ranks):
         feed.set_epoch(epoch)
@@ -283,6 +330,8 @@ def _check_ranks(make: Callable[..., Feed], *, epoch: int) -> None:
     must(lengths[0] == lengths[1], f"ranks: one has {lengths[0]} batches, the other {lengths[1]}")
     found: Counter[tuple[bytes, ...]] = Counter()
     count = min(lengths[0], _END // _batches(alone) * _batches(alone) or _batches(alone))
+    if alone.mixing is not None:
+        count = min(count, len(alone.plan(epoch=epoch).rows) // (2 * _draws(alone)) * _batches(alone))
     for index in range(count):
         batches = [feed.batch(index, epoch=epoch) for feed in ranks]
         sizes = [len(batch.ids) for batch in batches]
@@ -325,10 +374,14 @@ def _clip_arrays(spec: FeedSpec) -> list[str]:
 
 
 def _arrays(batch: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield every array of a batch and its name, such as "clips" or "covariates[age]"."""
+    """Yield every array of a batch and its name, such as "clips" or "covariates[age]"; parameters as JSON."""
     for each in fields(batch):
         value = getattr(batch, each.name)
-        if isinstance(value, Mapping):
+        if (each.name == "masks" and not value.size) or (each.name == "parameters" and not value):
+            continue
+        if each.name == "parameters":
+            yield each.name, np.array([json.dumps(told, sort_keys=True) for told in value])
+        elif isinstance(value, Mapping):
             yield from ((f"{each.name}[{key}]", array) for key, array in value.items())
         else:
             yield each.name, value

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from cinefeed.config import Settings
 from cinefeed.errors import TableError
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.targets import FeedSpec
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.training.run import write_atomically, write_json
 
@@ -83,6 +85,13 @@ def build_feed(settings: Settings, part: Manifest) -> Feed:
         workers=feed.workers,
         backend=feed.backend,
         prefetch=feed.prefetch,
+        clips_per_video=feed.clips_per_video,
+        spread=feed.spread,
+        views=feed.views,
+        stack=feed.stack,
+        geometry=feed.geometry,
+        mask=feed.mask,
+        mixing=feed.mixing,
     )
 
 
@@ -109,19 +118,34 @@ def keep_flow(
 def sheet(feed: Feed, *, clips: int = _SHEET_CLIPS) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
     """Return a few clips as the feed gives them, uint8 (clips, frames, height, width, channels), and their captions.
 
-    Clips of another type are stretched, each from its own least value to its greatest. Of a private manifest no clip.
+    Several views lie side by side. Clips of another type are stretched, each from its own least value to its greatest.
+    Of a private manifest no clip.
     """
     if feed.manifest.private:
         return np.zeros((0, *feed.spec.clip_shape), np.uint8), np.zeros(0, np.str_)
     batch = feed.batch(0)
-    pixels = (next(iter(batch.clips.values())) if isinstance(batch.clips, Mapping) else batch.clips)[:clips]
+    views = list(batch.clips.values()) if isinstance(batch.clips, Mapping) else [batch.clips]
+    if feed.spec.stacked:
+        views = np.split(views[0], len(feed.spec.views), axis=-1)
+    pixels = np.concatenate([view[:clips] for view in views], axis=3)
     if pixels.dtype != np.uint8:
         axes = tuple(range(1, pixels.ndim))
         low, high = pixels.min(axis=axes, keepdims=True), pixels.max(axis=axes, keepdims=True)
         span = np.maximum(high.astype(np.float32) - low, np.finfo(np.float32).tiny)
         pixels = ((pixels.astype(np.float32) - low) / span * 255).astype(np.uint8)
-    captions = []
-    for row, target in zip(batch.ids[:clips], batch.targets[:clips], strict=True):
-        label = feed.spec.classes[target] if feed.spec.classes else f"{target:.4g}"
-        captions.append(f"{row} · {label}" if feed.spec.target else str(row))
+    targets = batch.targets[feed.spec.target] if isinstance(batch.targets, Mapping) else batch.targets
+    labels = [_in_words(target, feed.spec) for target in targets[:clips]]
+    captions = [f"{row} · {label}" if label else str(row) for row, label in zip(batch.ids, labels, strict=False)]
     return pixels.copy(), np.array(captions, np.str_)
+
+
+def _in_words(target: Any, spec: FeedSpec) -> str:
+    """Return a row's label as a caption says it, and nothing where there is none, or it is a picture."""
+    if not spec.target or spec.task in ("clip", "mask"):
+        return ""
+    if not spec.classes:
+        return f"{target:.4g}"
+    if not spec.soft:
+        return str(spec.classes[target])
+    shares = target if np.ndim(target) else (1 - target, target)
+    return ", ".join(f"{name} {share:.0%}" for name, share in zip(spec.classes, shares, strict=True) if share > 0)

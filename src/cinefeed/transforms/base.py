@@ -140,8 +140,10 @@ def writes_in_place(transform: Transform) -> bool:
     return "out" in inspect.signature(transform.apply).parameters
 
 
-def is_random(transform: Transform) -> bool:
+def is_random(transform: Transform, *, info: ClipInfo | None = None) -> bool:
     """Return whether `sample` takes from the generator: only then may two clips of one video differ by it.
+
+    `info` is of the clips to come; some transforms refuse others, such as constants for three channels a grey clip.
 
     >>> from cinefeed.transforms.geometry import Rotate
     >>> is_random(Rotate(degrees=25))
@@ -149,5 +151,5 @@ def is_random(transform: Transform) -> bool:
     """
     rng = np.random.Generator(np.random.PCG64(0))
     before = rng.bit_generator.state
-    transform.sample(rng, ClipInfo(frames=2, height=8, width=8, channels=1, spacing_mm=(1.0, 1.0)))
+    transform.sample(rng, info or ClipInfo(frames=2, height=8, width=8, channels=1, spacing_mm=(1.0, 1.0)))
     return bool(rng.bit_generator.state != before)

@@ -17,6 +17,7 @@ from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, ou
 from cinefeed.transforms.field import resample_at
 from cinefeed.transforms.fuse import Part, Step, apply_one, apply_pointwise, chosen, kind_of, one_map, said, steps
 from cinefeed.transforms.levels import SIZES
+from cinefeed.transforms.scratch import scratch
 from cinefeed.transforms.warp import Matrix, Window, inverted, resample, whole_move
 
 _TYPES = (*map(np.dtype, SIZES), np.dtype(np.float32))  # what transforms take
@@ -113,7 +114,7 @@ class Compose:
         todo = steps(chosen(self.transforms, parameters))
         leading = todo.pop(0).parts if todo and todo[0].kind == "geometry" else []
         direct = not todo and out.flags.c_contiguous
-        clip = out if direct else np.empty(out.shape, self.frame.dtype)
+        clip = out if direct else scratch("fitted", out.shape, self.frame.dtype)
         self._fit(planes, clip, leading, spacing_mm)
         for step in todo:
             last = step is todo[-1]

@@ -104,6 +104,22 @@ def one_map(parts: Sequence[Part], *, height: int, width: int) -> tuple[Matrix, 
     return warps[0][0], points
 
 
+def undone(parts: Sequence[Part], points: NDArray[np.float64], *, height: int, width: int) -> NDArray[np.float64]:
+    """Return where points of a moved frame, (2, rows, columns), were before: its moves taken back, the last one first.
+
+    >>> from cinefeed.transforms.geometry import Shift
+    >>> points = undone([(Shift(pixels=9), {"right": 2.0, "down": 0.0})], pixel_centres(1, 2), height=1, width=2)
+    >>> points[0].tolist()
+    [[-1.5, -0.5]]
+    """
+    for transform, drawn in reversed(parts):
+        if _has(transform, "source_points"):
+            points = transform.source_points(points, drawn, height=height, width=width)
+        else:
+            points = moved(points, inverted(transform.matrix(drawn, height=height, width=width)))
+    return points
+
+
 def apply_pointwise(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Frames:
     """Return the clip after neighbouring pointwise transforms, in `out` where it is given and of their type.
 
@@ -179,6 +195,10 @@ def said(transform: object) -> str:
     """
     if isinstance(transform, tuple | list):
         return "(" + ", ".join(said(each) for each in transform) + ")"
+    if isinstance(transform, set | frozenset):
+        return "{" + ", ".join(said(each) for each in sorted(transform)) + "}"
+    if isinstance(transform, float):
+        return repr(transform).removesuffix(".0")
     if not is_dataclass(transform) or isinstance(transform, type):
         return repr(transform)
     shown = {each.name: getattr(transform, each.name) for each in fields(transform) if each.repr}

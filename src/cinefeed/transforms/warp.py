@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError
 from cinefeed.kernels import blend, fold
+from cinefeed.transforms.scratch import scratch
 
 Matrix = NDArray[np.float64]
 
@@ -74,12 +75,12 @@ def resample(
     scaled = np.diag([1 / across, 1 / down, 1.0]) @ inverse
     top, rows = _needed(scaled[1], out.shape, -(-height // down))
     left, columns = _needed(scaled[0], out.shape, -(-width // across))
-    sums = np.empty((len(lines), rows, columns, channels), _sum_type(dtype, down * across))
+    sums = scratch("sums", (len(lines), rows, columns, channels), _sum_type(dtype, down * across))
     if sums.dtype == dtype and sums[0].size == lines[0].size and _is_one_block(lines, addresses):
         sums = np.lib.stride_tricks.as_strided(lines[0], sums.shape, sums.strides, writeable=False)
     else:
         fold(addresses, pitches, np.empty(1, dtype), height, width, down, across, top, left, sums)
-    target = np.empty((out.shape[1] * out.shape[2], _padded(len(lines) * channels)), out.dtype)
+    target = scratch("target", (out.shape[1] * out.shape[2], _padded(len(lines) * channels)), out.dtype)
     limits = (bottom / down, right / across)
     blend(_lanes(sums), rows, scaled[:2], top, left, *limits, 1 / (down * across), float(fill), out.shape[2], target)
     _transpose(_as_pixels(target, len(lines), channels), out.reshape(len(lines), -1, channels))
@@ -129,7 +130,7 @@ def _is_one_block(lines: Sequence[NDArray[Any]], addresses: NDArray[np.intp]) ->
 def _lanes(sums: NDArray[Any]) -> NDArray[Any]:
     """Turn (frames, rows, columns, channels) into (rows x columns, lanes)."""
     frames, rows, columns, channels = sums.shape
-    lanes = np.empty((rows * columns, _padded(frames * channels)), sums.dtype)
+    lanes = scratch("lanes", (rows * columns, _padded(frames * channels)), sums.dtype)
     _transpose(sums.reshape(frames, -1, channels), _as_pixels(lanes, frames, channels))
     return lanes
 

@@ -1,0 +1,200 @@
+"""A batch, from its draws to its arrays: memory leased, clips handed to workers, what cannot be read replaced."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.balance import Plan
+from cinefeed.errors import FeedError, SourceError
+from cinefeed.feed.batch import Batch, OnError
+from cinefeed.feed.clip import Draw, Took
+from cinefeed.feed.layout import Layout
+from cinefeed.feed.mixing import Mixing, mix_batch
+from cinefeed.feed.ranks import Share
+from cinefeed.feed.slots import Slot, Slots
+from cinefeed.feed.stats import Meter
+from cinefeed.feed.targets import Labels
+from cinefeed.feed.workers import Crew
+from cinefeed.rng import Stage, rng_for, words_for
+
+_ATTEMPTS = 64  # rows of a stratum that are tried in place of one that cannot be read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """A slot under way: a batch, or all over which clips are spread."""
+
+    epoch: int
+    positions: range  # in the plan; fewer than `size` where the rest is padding
+    size: int  # draws
+    rows: NDArray[np.int64]  # one a position; others take the place of those that cannot be read
+    slot: Slot
+    clips: list[Future[Took]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembler:
+    """Begins batches, and ends them."""
+
+    plan_of: Callable[[int], Plan]
+    share: Share
+    slots: Slots
+    layout: Layout
+    views: tuple[str, ...]  # names of the views where each is an array of its own
+    labels: Labels
+    ids: Any  # a pyarrow Array
+    weights: NDArray[np.float32]  # of each row
+    covariates: Mapping[str, NDArray[np.float32]]  # by name, (rows, size)
+    groups: NDArray[np.int64]  # of each row, its class or label bin
+    seed: int
+    on_error: OnError
+    max_bad: float
+    mixing: Mixing | None = None
+    told: Callable[[Draw], list[dict[str, Any]]] | None = None  # of each clip of a draw, where batches carry it
+    bad: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, and why
+
+    def count(self, epoch: int) -> int:
+        """Return the number of batches of an epoch."""
+        return self.slots_of(epoch) * self.layout.batches
+
+    def slots_of(self, epoch: int) -> int:
+        """Return the number of slots that an epoch takes."""
+        return self.share.count(len(self.plan_of(epoch).rows))
+
+    def begin(self, index: int, epoch: int, crew: Crew, *, first_alone: bool) -> Pending:
+        """Hand the draws of a slot to the workers; with `first_alone` the others wait for the first."""
+        positions, size = self.share.positions(index, draws=len(self.plan_of(epoch).rows))
+        return self.begin_at(positions, size, epoch, crew, first_alone=first_alone)
+
+    def begin_at(self, positions: range, size: int, epoch: int, crew: Crew, *, first_alone: bool) -> Pending:
+        """Hand the draws at some positions of the plan to the workers, for a slot of `size` draws."""
+        plan = self.plan_of(epoch)
+        slot = self.slots.lease()
+        rows = plan.rows[positions.start : positions.stop].astype(np.int64)
+        pending = Pending(epoch=epoch, positions=positions, size=size, rows=rows, slot=slot, clips=[])
+        slot.valid[:] = True
+        slot.clips[len(rows) : size], slot.valid[len(rows) : size] = 0, False
+        if slot.masks is not None:
+            slot.masks[len(rows) : size] = 0
+        for place in range(len(rows)):
+            pending.clips.append(crew.submit(Draw(int(rows[place]), epoch, positions[place]), slot, place))
+            if first_alone and not place:
+                wait(pending.clips)
+        return pending
+
+    def finish(self, pending: Pending, crew: Crew, meter: Meter) -> list[Batch]:
+        """Wait for the clips of a slot, and return its batches. Raises a clip's error, unless it can be replaced."""
+        took = [self._result(pending, place, crew) for place in range(len(pending.clips))]
+        if took:
+            read, decode, transform, retried = (sum(each) for each in zip(*took, strict=True))
+            meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform, retried=retried)
+        began = time.perf_counter()
+        batches = [self._batch(pending, number) for number in range(self.layout.batches)]
+        meter.add(assemble_seconds=time.perf_counter() - began)
+        return batches
+
+    def _batch(self, pending: Pending, number: int) -> Batch:
+        """Return one batch of a slot."""
+        slot, times = pending.slot, self.layout.shape[0] // self.layout.batches
+        rows, size = np.repeat(pending.rows, times), pending.size * times
+        arrays, valid = self.layout.batch(slot.clips, slot.valid, number=number, draws=pending.size)
+        clips = dict(zip(self.views, arrays, strict=True)) if self.views else arrays[0]
+
+        def of_rows(values: NDArray[Any]) -> NDArray[Any]:
+            """Return what each place of the batch has of a column; padding has zeros."""
+            column = np.zeros((size, *values.shape[1:]), values.dtype)
+            column[: len(rows)] = values[rows]
+            return column
+
+        known = {name: of_rows(np.asarray(each.known)) for name, each in self.labels.several.items()}
+        found: dict[str, Any] = {}
+        if slot.masks is not None:
+            found["masks"] = self.layout.pieces(slot.masks, number=number, draws=pending.size)[0]
+        if self.told is not None:
+            found["parameters"] = self._parameters(pending, number)
+        pictures = {"clip": clips, "mask": found.get("masks")}.get(self.labels.main.task)
+        batch = Batch(
+            clips=clips,
+            targets={name: of_rows(each.values) for name, each in self.labels.several.items()}
+            or (of_rows(self.labels.main.values) if pictures is None else pictures),
+            weights={name: of_rows(self.weights) * each for name, each in known.items()} or of_rows(self.weights),
+            ids=np.array([*self.ids.take(rows).to_pylist(), *[""] * (size - len(rows))], dtype=np.str_),
+            valid=valid,
+            covariates={name: of_rows(values) for name, values in self.covariates.items()},
+            **found,
+        )
+        if self.mixing is None:
+            return batch
+        first = pending.positions.start * self.layout.shape[0] + number
+        rng = rng_for(self.seed, stage=Stage.MIX, epoch=pending.epoch, position=first)
+        return mix_batch(self.mixing, batch, rng=rng, size=len(rows), labels=self.labels, known=known)
+
+    def _parameters(self, pending: Pending, number: int) -> list[dict[str, Any]]:
+        """Return how each row of a batch came about, nothing of padding.
+
+        It is drawn again from its address, whoever made the clip: plain numbers, a fraction of a clip's work.
+        """
+        assert self.told is not None
+        found: list[dict[str, Any]] = []
+        clips, epoch = self.layout.shape[0], pending.epoch
+        for row, position in zip(pending.rows.tolist(), pending.positions, strict=True):
+            told = self.told(Draw(row, epoch, position))
+            for clip in [number] if self.layout.spread else range(clips):
+                found.append({"epoch": epoch, "index": position * clips + clip, "row": row, **told[clip]})
+        size = pending.size * (clips // self.layout.batches)
+        return found + [{} for _ in range(size - len(found))]
+
+    def _result(self, pending: Pending, place: int, crew: Crew) -> Took:
+        """Return what a clip took, once one is made; rows that cannot be read are passed over, where that is wanted."""
+        future, plan, position = pending.clips[place], self.plan_of(pending.epoch), pending.positions[place]
+        stand_ins = None
+        while True:
+            try:
+                return future.result()
+            except SourceError as error:
+                if self.on_error == "raise":
+                    raise
+                self._condemn(int(pending.rows[place]), error)
+                stand_ins = stand_ins or self._stand_ins(plan, pending.epoch, position)
+                row = next(stand_ins, None)
+                if row is None:
+                    raise FeedError(
+                        f"{error}; no other row that could take its place can be read either; run 'cinefeed check'"
+                    ) from error
+            pending.rows[place] = row
+            future = crew.submit(Draw(row, pending.epoch, position), pending.slot, place)
+
+    def _condemn(self, row: int, error: SourceError) -> None:
+        """Note a row that cannot be read, and stop where there are too many."""
+        self.bad[row] = str(error)
+        allowed = math.ceil(self.max_bad * len(self.ids))
+        if len(self.bad) > allowed:
+            first = "; ".join(list(self.bad.values())[:3])
+            raise FeedError(
+                f"{len(self.bad)} of {len(self.ids)} rows cannot be read, more than max_bad={self.max_bad:g} allows "
+                f"({allowed}): {first}; run 'cinefeed check', or raise max_bad"
+            ) from error
+
+    def _stand_ins(self, plan: Plan, epoch: int, position: int) -> Iterator[int]:
+        """Yield the rows that take a place in turn: others of the same class, or of the same label bin, by chance.
+
+        Where a bin of a continuous label is used up, the rows with the nearest labels follow. A function of the address
+        (seed, epoch, position) alone. What is known of bad rows does not come into it: a file that breaks in its middle
+        can still serve a clip of its beginning, so to pass over it would make a batch depend on what was fed before.
+        """
+        row = int(plan.rows[position])
+        drawn = np.unique(plan.rows)
+        drawn = drawn[drawn != row]
+        alike = self.groups[drawn] == self.groups[row]
+        near = drawn[alike]
+        words = words_for(self.seed, stage=Stage.REPLACE, epoch=epoch, position=position, count=len(near))
+        others = drawn[~alike] if self.labels.main.task == "regression" else drawn[:0]
+        distance = np.abs(self.labels.main.values[others] - self.labels.main.values[row])
+        order = [*near[np.argsort(words, kind="stable")], *others[np.argsort(distance, kind="stable")]]
+        yield from map(int, order[:_ATTEMPTS])

@@ -1,0 +1,18 @@
+"""Frames for several clips of one video, each decoded once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.sources.base import Planes, Source
+
+
+def decode_once(source: Source, clips: Sequence[NDArray[np.int64]]) -> list[Planes]:
+    """Return the planes of several clips, every frame decoded once whoever wants it."""
+    if len(clips) == 1:
+        return [source.planes(clips[0])]
+    wanted = np.unique(np.concatenate(clips))
+    planes = source.planes(wanted)
+    places = (np.searchsorted(wanted, indices).tolist() for indices in clips)
+    return [planes._replace(frames=[planes.frames[place] for place in each]) for each in places]

@@ -1,0 +1,116 @@
+"""Mixing as a part of the feed: the rows of a finished batch with each other, and all that belongs to them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import SettingError
+from cinefeed.feed.batch import Batch
+from cinefeed.feed.targets import FeedSpec, Labels, Targets
+from cinefeed.transforms.base import ClipInfo, Frames, Parameters
+from cinefeed.transforms.mixing import MixUp
+
+
+@runtime_checkable
+class Mixing(Protocol):
+    """What mixes a batch: `MixUp()` or `CutMix()` of cinefeed.transforms, or one of your own.
+
+    All but `sample` are pure, and leave rows beyond those drawn for alone. Parameters are plain data, lists by name
+    with one entry a row.
+    """
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo, *, size: int) -> Parameters:
+        """Draw who of `size` rows is mixed with whom, and how much."""
+        ...
+
+    def apply(self, clips: Frames, parameters: Parameters) -> Frames:
+        """Return the clips mixed, of their type."""
+        ...
+
+    def targets(self, targets: NDArray[Any], parameters: Parameters, *, task: Any, classes: int) -> NDArray[np.float32]:
+        """Return numbers mixed, or class numbers as shares of classes."""
+        ...
+
+    def numbers(self, values: NDArray[Any], parameters: Parameters) -> NDArray[Any]:
+        """Return other numbers of the rows mixed, of their type."""
+        ...
+
+    def valid(self, valid: NDArray[np.bool_], parameters: Parameters) -> NDArray[np.bool_]:
+        """Return what holds of all rows that went into a row, (batch, ...)."""
+        ...
+
+
+def check_mixing(mixing: Mixing | None, *, labels: Labels, spec: FeedSpec) -> None:
+    """Raise SettingError for what cannot mix these clips, and what the mixing itself raises for labels without a rule.
+
+    So CutMix, which has none for numbers, is refused before a batch is made.
+    """
+    if mixing is None:
+        return
+    if isinstance(mixing, type) or not isinstance(mixing, Mixing):
+        raise SettingError(f"mixing={mixing!r} is not a mixing; give one such as MixUp() or CutMix()")
+    if spec.masks and isinstance(mixing, MixUp):
+        raise SettingError(
+            f"mixing={mixing!r} would blend the numbers of two classes in a mask into that of a third; take CutMix()"
+        )
+    drawn = mixing.sample(np.random.Generator(np.random.Philox(0)), ClipInfo(*spec.clip_shape), size=1)
+    for each in _with_labels(labels).values():
+        soft_targets(mixing, np.zeros(1, each.values.dtype), each, drawn)
+
+
+def is_soft(mixing: Mixing | None, labels: Labels) -> bool:
+    """Return whether a mixing makes shares of class numbers."""
+    return mixing is not None and any(each.classes for each in _with_labels(labels).values())
+
+
+def mix_batch(
+    mixing: Mixing,
+    batch: Batch,
+    *,
+    rng: np.random.Generator,
+    size: int,
+    labels: Labels,
+    known: Mapping[str, NDArray[np.bool_]],
+) -> Batch:
+    """Return a batch whose first `size` rows are mixed; its clips, masks and `valid` are written where they lie.
+
+    `known` says by name of target which rows have a label: a blend with a row that has none has weight 0. A frame is
+    valid where it is in both rows, and black elsewhere.
+    """
+    clips = [*batch.clips.values()] if isinstance(batch.clips, Mapping) else [batch.clips]
+    drawn = mixing.sample(rng, ClipInfo(*clips[0].shape[1:]), size=size)
+    batch.valid[:] = mixing.valid(batch.valid, drawn)
+    for pixels in [*clips, batch.masks] if batch.masks.size else clips:
+        pixels[:size] = mixing.apply(pixels[:size], drawn)
+        pixels[~batch.valid] = 0
+    found: dict[str, Any] = {"weights": mixing.numbers(batch.weights, drawn)} if not labels.several else {}
+    if labels.several:
+        found["weights"] = {
+            name: mixing.numbers(weights, drawn) * mixing.valid(known[name][:, None], drawn)[:, 0]
+            for name, weights in batch.weights.items()
+        }
+        found["targets"] = {
+            name: soft_targets(mixing, batch.targets[name], each, drawn) for name, each in labels.several.items()
+        }
+    elif _with_labels(labels):
+        found["targets"] = soft_targets(mixing, batch.targets, labels.main, drawn)
+    found["covariates"] = {name: mixing.numbers(values, drawn) for name, values in batch.covariates.items()}
+    if batch.parameters:
+        rows = [{name: each[place] for name, each in drawn.items()} for place in range(size)]
+        mixed = [{**told, "mixing": row} for told, row in zip(batch.parameters, rows, strict=False)]
+        found["parameters"] = [*mixed, *batch.parameters[size:]]
+    return replace(batch, **found)
+
+
+def soft_targets(mixing: Mixing, values: NDArray[Any], targets: Targets, drawn: Parameters) -> NDArray[np.float32]:
+    """Return the targets of a batch mixed: numbers, or shares of classes."""
+    return mixing.targets(values, drawn, task=targets.task, classes=len(targets.classes))
+
+
+def _with_labels(labels: Labels) -> dict[str, Targets]:
+    """Return the targets that are labels, by name: not clips, nor masks, which are mixed as pictures are."""
+    several = dict(labels.several) or ({labels.name: labels.main} if labels.name else {})
+    return {name: each for name, each in several.items() if each.task not in ("clip", "mask")}

@@ -1,0 +1,80 @@
+"""Masks of a clip: moved exactly as its frames are, each pixel taken from the nearest one, so that labels stay whole.
+
+Nothing but geometry touches a mask. All of a clip's moves, those after an intensity transform too, become one look-up
+of pixels, worked out once for all frames.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.errors import SourceError
+from cinefeed.sources.base import Planes
+from cinefeed.sources.display import shown_size
+from cinefeed.transforms.base import Parameters
+from cinefeed.transforms.compose import Compose, as_shown
+from cinefeed.transforms.field import moved, pixel_centres
+from cinefeed.transforms.fuse import chosen, steps, undone
+from cinefeed.transforms.warp import inverted
+
+_TOLERANCE = 1e-6  # of a pixel, as in kernels.blend: rounding of matrices must not cut an edge off
+
+
+def render_masks(
+    compose: Compose,
+    planes: Planes,
+    out: NDArray[np.uint8],
+    parameters: list[Parameters],
+    *,
+    spacing_mm: tuple[float, float] | None = None,
+) -> None:
+    """Make the masks of a clip, whose frames `compose.render` makes of the same parameters; 0 where nothing was.
+
+    `planes` hold one plane of labels a frame, uint8 (height, width); they are written into `out`, (frames, height,
+    width, 1). A target pixel takes the label of the pixel that its centre falls in, so that whole-pixel moves, flips
+    and quarter turns are exact. `spacing_mm` is the size of a pixel of the video as shown.
+
+    >>> from cinefeed.clips import Frame
+    >>> from cinefeed.sources.colour import Colour
+    >>> from cinefeed.transforms.geometry import Rotate
+    >>> compose, out = Compose([Rotate(degrees=90)], frame=Frame(height=2, width=2)), np.empty((1, 2, 2, 1), np.uint8)
+    >>> labels = Planes([(np.array([[1, 2], [3, 4]], np.uint8),)], Colour(model="grey"))
+    >>> render_masks(compose, labels, out, [{"degrees": 90.0}])
+    >>> out[0, ..., 0].tolist()
+    [[2, 4], [1, 3]]
+    """
+    if not planes.frames:
+        return
+    frame, stored = compose.frame, planes.frames[0][0].shape
+    points = pixel_centres(frame.height, frame.width)
+    seen = np.ones(points.shape[1:], np.bool_)
+    for number, step in reversed([*enumerate(steps(chosen(compose.transforms, parameters)))]):
+        if step.kind == "geometry":
+            points = undone(step.parts, points, height=frame.height, width=frame.width)
+            if (
+                number
+            ):  # what was moved were pixels of the target, cut at its edge; the first moves are one with the fit
+                seen &= _inside(points, frame.height, frame.width)
+                points = np.asarray(_pixels(points, frame.height, frame.width) + 0.5, np.float64)
+    shown = shown_size(*stored, aspect=planes.colour.aspect, rotation=planes.colour.rotation)
+    fit = frame.matrix(*shown, spacing_mm=spacing_mm) @ as_shown(planes.colour, height=stored[0], width=stored[1])
+    points = moved(points, inverted(fit))
+    seen &= _inside(points, *stored)
+    across, down = _pixels(points, *stored)
+    cells = down * stored[1] + across
+    for (labels,), target in zip(planes.frames, out, strict=True):
+        if labels.shape != stored:
+            raise SourceError(f"the frames of a mask differ in size: {stored} and {labels.shape}, (height, width)")
+        target[..., 0] = np.where(seen, labels.reshape(-1)[cells], 0)
+
+
+def _pixels(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.intp]:
+    """Return the pixels that points fall in, across and down; those of a frame's edge for points outside it."""
+    last = np.array([width - 1, height - 1]).reshape(2, 1, 1)
+    return np.asarray(np.floor((points + _TOLERANCE).clip(0, last)), np.intp)
+
+
+def _inside(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
+    """Return which points lie in a frame, its edges among it."""
+    x, y = points
+    within = (x >= -_TOLERANCE) & (x <= width + _TOLERANCE) & (y >= -_TOLERANCE) & (y <= height + _TOLERANCE)
+    return np.asarray(within)

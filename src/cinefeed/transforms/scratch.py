@@ -1,0 +1,38 @@
+"""Memory that a thread uses again from clip to clip, for what is thrown away before the next one."""
+
+import threading
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_MOST_BYTES = 32_000_000  # a use; what is larger is asked for anew each time
+
+
+class _Kept(threading.local):
+    def __init__(self) -> None:
+        self.blocks: dict[str, NDArray[np.uint8]] = {}
+
+
+_KEPT = _Kept()
+
+
+def scratch(use: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array that is not filled, for one use: the next call for this use, of this thread, takes it back.
+
+    Memory asked for anew for each clip may go back to the system after it: 445 page faults a clip then took 0.5 of
+    1.8 ms (25 x 150 x 150, rotate, shift, normalise; processor time).
+
+    >>> first = scratch("an example", (2, 3), "uint16")
+    >>> scratch("an example", (4,), "uint8").base is first.base
+    True
+    """
+    kind = np.dtype(dtype)
+    size = prod(shape) * kind.itemsize
+    if size > _MOST_BYTES:
+        return np.empty(shape, kind)
+    block = _KEPT.blocks.get(use)
+    if block is None or block.nbytes < size:
+        block = _KEPT.blocks[use] = np.empty(max(size, 1), np.uint8)
+    return np.ndarray(shape, kind, buffer=block)
