@@ -1,0 +1,1 @@
+"""Does balancing help? Small trainings with and without it, five seeds each; see __main__.py."""
