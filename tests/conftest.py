@@ -10,6 +10,7 @@ import pytest
 from cinefeed.manifest.table import Manifest
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before any test imports keras; JAX runs in processes of its own
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch: several test processes share the cores
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -33,6 +33,7 @@ FOLDERS = {
     "report": "style figures results balance data page check strength transforms".split(),
     "testing": "videos sources checks samplers feeds".split(),
     "adapters": "ahead torch keras jax".split(),
+    "models": "parts spacetime backbones cnn_rnn cnn3d autoencoder reference".split(),
     "training": "run scores network callbacks flow fit evaluate".split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

@@ -9,49 +9,103 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from model_specs import SPEC, TASKS, clips_of, padding_changes_nothing, said, trained
 
 from cinefeed.errors import SettingError
-from cinefeed.feed.targets import FeedSpec
 from cinefeed.models import cnn_rnn
 
-SPEC = FeedSpec(
-    clip_shape=(5, 32, 24, 1),
-    dtype=np.dtype("uint8"),
-    batch_size=4,
-    target="age",
-    task="regression",
-    target_mean=56.0,
-    target_scale=11.0,
+# Sums of the default network's first weights, each times the cosines of 0, 1, 2 ..., and what it says of four clips.
+FIRST = [
+    -4.0029,
+    0,
+    13.14983,
+    0,
+    -3.45132,
+    0,
+    -3.67472,
+    0,
+    1.14612,
+    0,
+    -13.16812,
+    -12.65135,
+    0,
+    -1.45317,
+    0,
+    1.44481,
+    0,
+]
+SAYS = [0.5556941, 0.4420105, 0.5297269, 0.5150301]
+
+
+def test_the_default_network_is_what_it_was():
+    model = cnn_rnn(TASKS["binary"], seed=3)
+    assert model.count_params() == 102_081
+    sums = [float(np.sum(each.ravel() * np.cos(np.arange(each.size)))) for each in model.get_weights()]
+    assert sums == pytest.approx(FIRST, abs=1e-3)
+    assert said(model, clips_of(SPEC))[:, 0] == pytest.approx(SAYS, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pooling": "attention"},
+        {"rnn": "lstm", "bidirectional": True, "pooling": "attention"},
+        {"rnn": "none"},
+    ],
+    ids=["default", "attention", "bidirectional", "none"],
 )
-TASKS = {
-    "regression": SPEC,
-    "binary": dataclasses.replace(SPEC, task="binary", classes=("no", "yes"), target_mean=0.0, target_scale=1.0),
-    "multiclass": dataclasses.replace(SPEC, task="multiclass", classes=("a", "b", "c")),
-}
-LOSSES = {"regression": "mse", "binary": "binary_crossentropy", "multiclass": "sparse_categorical_crossentropy"}
+def test_every_way_over_time_heeds_padding_and_saves(options, tmp_path):
+    spec = dataclasses.replace(TASKS["binary"], padded=True)
+    padding_changes_nothing(lambda: cnn_rnn(spec, filters=(4, 8), units=6, **options), spec)
+    model = cnn_rnn(spec, filters=(4, 8), units=6, **options)
+    inputs = {"clips": clips_of(spec), "valid": np.arange(5) < np.array([[5], [4], [1], [0]])}
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert np.array_equal(again.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
 
 
-def clips_of(spec, *, number=4, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (number, *spec.clip_shape)).astype(spec.dtype)
+def test_a_network_that_reads_padding_is_found():
+    spec = dataclasses.replace(TASKS["binary"], padded=True)
+
+    def build():
+        clips, valid = keras.Input(spec.clip_shape, name="clips"), keras.Input((5,), dtype="bool", name="valid")
+        brightness = keras.ops.mean(clips, axis=(2, 3, 4)) * (2 - keras.ops.cast(valid, "float32")) / 255
+        score = keras.layers.Dense(1, activation="sigmoid", kernel_initializer="ones")(brightness)
+        return keras.Model({"clips": clips, "valid": valid}, score)
+
+    with pytest.raises(AssertionError):
+        padding_changes_nothing(build, spec)
 
 
-def trained(spec, *, steps=3, **options):
-    """A model after a few steps, so that a regression's last layer is no longer zero."""
-    model = cnn_rnn(spec, **options)
-    model.compile(optimizer="adam", loss=LOSSES[spec.task])
-    targets = np.array([30.0, 50.0, 60.0, 70.0], np.float32) if spec.task == "regression" else np.array([0, 1, 1, 0])
-    inputs = {"clips": clips_of(spec)}
-    if spec.padded:
-        inputs["valid"] = np.ones((4, spec.clip_shape[0]), np.bool_)
-    for _ in range(steps):
-        assert np.isfinite(model.train_on_batch(inputs, targets))
-    return model
+@pytest.mark.parametrize(
+    ("options", "sees_time"),
+    [
+        ({}, True),
+        ({"rnn": "lstm"}, True),
+        ({"bidirectional": True, "pooling": "attention"}, True),
+        ({"rnn": "none"}, False),
+        ({"rnn": "none", "pooling": "attention"}, False),
+    ],
+)
+def test_the_order_of_frames_counts_unless_they_are_averaged(options, sees_time):
+    model, clips = cnn_rnn(TASKS["binary"], **options), clips_of(SPEC, seed=3)
+    forth, back = said(model, clips), said(model, clips[:, ::-1].copy())
+    assert (np.abs(forth - back).max() > 1e-3) == sees_time
+    assert sees_time or forth == pytest.approx(back, abs=1e-5)
 
 
-@pytest.mark.parametrize("rnn", ["gru", "lstm"])
+def test_both_ways_have_weights_of_their_own():
+    plain, both = (cnn_rnn(SPEC, bidirectional=each) for each in (False, True))
+    layer = next(each for each in both.layers if isinstance(each, keras.layers.Bidirectional))
+    forth, back = layer.forward_layer, layer.backward_layer
+    assert not np.array_equal(forth.get_weights()[0], back.get_weights()[0])
+    assert both.count_params() > plain.count_params() + forth.count_params()
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_saved_and_loaded_in_safe_mode_it_says_the_same(task, rnn, tmp_path):
-    model = trained(TASKS[task], rnn=rnn, dropout=0.2)
+def test_saved_and_loaded_in_safe_mode_it_says_the_same(task, tmp_path):
+    model = trained(cnn_rnn(TASKS[task], dropout=0.2), TASKS[task])
     inputs = {"clips": clips_of(SPEC, seed=1)}
     scores = model.predict(inputs, verbose=0)
     assert scores.shape == (4, 3 if task == "multiclass" else 1)
@@ -66,7 +120,7 @@ def test_saved_and_loaded_in_safe_mode_it_says_the_same(task, rnn, tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_clip_alone_scores_as_in_a_batch(task):
-    model = trained(TASKS[task])
+    model = trained(cnn_rnn(TASKS[task]), TASKS[task])
     clips = clips_of(SPEC, seed=2)
     together = model.predict({"clips": clips}, verbose=0)
     alone = np.concatenate([model.predict({"clips": clips[row : row + 1]}, verbose=0) for row in range(4)])
@@ -76,27 +130,6 @@ def test_a_clip_alone_scores_as_in_a_batch(task):
 
 def test_a_regression_starts_at_the_mean_of_the_labels():
     assert cnn_rnn(SPEC).predict({"clips": clips_of(SPEC)}, verbose=0) == pytest.approx(56.0)
-
-
-def test_the_order_of_frames_counts():
-    model = trained(SPEC)
-    clips = clips_of(SPEC, seed=3)
-    forth, back = (model.predict({"clips": each}, verbose=0) for each in (clips, clips[:, ::-1].copy()))
-    assert np.abs(forth - back).max() > 1e-3
-
-
-def test_padding_frames_change_nothing():
-    spec = dataclasses.replace(SPEC, padded=True)
-    model = trained(spec)
-    clips, valid = clips_of(spec, seed=4), np.ones((4, 5), np.bool_)
-    valid[:, 3:] = False
-    scores = model.predict({"clips": clips, "valid": valid}, verbose=0)
-    clips[:, 3:] = 0
-    assert np.array_equal(model.predict({"clips": clips, "valid": valid}, verbose=0), scores)
-    everything = model.predict({"clips": clips, "valid": np.ones_like(valid)}, verbose=0)
-    assert np.abs(everything - scores).max() > 1e-3
-    valid[0] = False  # a padding row of a batch
-    assert np.isfinite(model.predict({"clips": clips, "valid": valid}, verbose=0)).all()
 
 
 def test_all_frames_valid_is_the_same_as_no_mask():
@@ -132,7 +165,14 @@ def test_the_seed_fixes_the_first_weights():
         ({"task": "binary", "classes": ("a", "b", "c")}, {}, "two classes, found 3"),
         ({"task": "multiclass", "classes": ("a",)}, {}, "at least two classes, found 1"),
         ({"dtype": np.dtype("int16")}, {}, "did you mean 'uint16'"),
+        ({"dtype": np.dtype("float16"), "masks": True}, {}, "read no masks"),
+        ({"task": "clip"}, {}, "take the autoencoder"),
         ({}, {"rnn": "gro"}, "did you mean 'gru'"),
+        ({}, {"pooling": "max"}, "pooling='max'"),
+        ({}, {"encoders": "owned"}, "did you mean 'own'"),
+        ({}, {"rnn": "none", "bidirectional": True}, "leave it out"),
+        ({}, {"weights": "x.h5"}, "name one of keras.applications"),
+        ({}, {"units": 0}, "units=0"),
         ({}, {"filters": ()}, "at least one filter"),
         ({}, {"dropout": 1.0}, "dropout=1.0"),
     ],
@@ -144,9 +184,11 @@ def test_what_cannot_fit_is_refused(change, options, said):
 
 JAX_STEP = """
 import dataclasses, numpy as np
-from test_cnn_rnn import SPEC, trained
-trained(dataclasses.replace(SPEC, padded=True), steps=1)
-from cinefeed.models import reference_cnn_lstm
+from model_specs import SPEC, trained
+from cinefeed.models import cnn3d, cnn_rnn, reference_cnn_lstm
+for build in (cnn_rnn, cnn3d):
+    spec = dataclasses.replace(SPEC, padded=True)
+    trained(build(spec), spec, steps=1)
 model = reference_cnn_lstm((2, 67, 67, 1))
 model.compile(optimizer="adam", loss="mse")
 assert np.isfinite(model.train_on_batch({"clips": np.ones((1, 2, 67, 67, 1), np.float32)}, np.ones(1)))

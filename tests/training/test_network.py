@@ -1,10 +1,14 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 from cinefeed.config import parse
 from cinefeed.errors import SettingError
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.feed.covariates import Covariate
+from cinefeed.feed.targets import FeedSpec, TargetSpec
+from cinefeed.models import ClipLoss
 from cinefeed.training.network import build_model, compile_model, loss_for
 
 
@@ -53,6 +57,75 @@ def test_the_reference_network_is_for_scaled_regressions():
         build_model(settings, spec_for())
     with pytest.raises(SettingError, match=r"cannot serve the task 'binary'"):
         build_model(settings, spec_for("binary", dtype="float32", classes=("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("change", "given"),
+    [
+        ({"padded": True}, "clips, valid"),
+        ({"covariates": (Covariate(name="age"),)}, "age, clips"),
+        ({"views": ("2ch", "4ch")}, "clips_2ch, clips_4ch"),
+    ],
+)
+def test_what_the_reference_network_does_not_read_is_refused(change, given):
+    spec = dataclasses.replace(spec_for(dtype="float32"), **change)
+    with pytest.raises(SettingError, match=f"reads clips, the feed gives {given}; take cnn_rnn"):
+        build_model(settings_for(model={"name": "reference_cnn_lstm"}), spec)
+
+
+def several(**change):
+    targets = (
+        TargetSpec(name="y", task="regression", mean=60.0, scale=10.0),
+        TargetSpec(name="sick", task="binary", classes=("no", "yes")),
+        TargetSpec(name="kind", task="multiclass", classes=("a", "b", "c")),
+    )
+    return dataclasses.replace(spec_for(), targets=targets, **change)
+
+
+@pytest.mark.parametrize("name", ["cnn_rnn", "cnn3d"])
+def test_every_network_for_scores_is_found_by_its_name(name):
+    spec = dataclasses.replace(several(padded=True, views=("a", "b")), clip_shape=(4, 70, 70, 1))
+    model = build_model(settings_for(model={"name": name, "encoders": "own"}), spec)
+    assert set(model.output) == {"y", "sick", "kind"} and len(model.inputs) == 3
+    with pytest.raises(SettingError, match=r"gives clips, and the task is 'regression'"):
+        build_model(settings_for(model={"name": "autoencoder"}), spec)
+
+
+def test_the_autoencoder_is_for_clips():
+    spec = dataclasses.replace(spec_for("clip"), clip_shape=(3, 72, 72, 1))
+    assert build_model(settings_for(model={"name": "autoencoder"}), spec).output.shape == (None, 3, 72, 72, 1)
+    assert isinstance(loss_for(settings_for(), spec), ClipLoss)
+    with pytest.raises(SettingError, match="70 x 70 cannot be halved 3 times"):
+        build_model(settings_for(model={"name": "autoencoder"}), spec_for("clip"))
+    with pytest.raises(SettingError, match="take the autoencoder"):
+        build_model(settings_for(), spec_for("clip"))
+
+
+def test_a_loss_is_no_model():
+    with pytest.raises(SettingError, match="'ClipLoss' is not a model"):
+        build_model(settings_for(model={"name": "ClipLoss"}), spec_for())
+
+
+def test_the_file_of_a_backbone_is_needed_for_its_start_alone():
+    settings = settings_for(model={"backbone": "MobileNet", "weights": "gone.h5", "frozen": True})
+    with pytest.raises(SettingError, match=r"'gone\.h5' is no file"):
+        build_model(settings, spec_for())
+    assert not build_model(settings, spec_for(), trained=True).get_layer("backbone").trainable
+
+
+def test_several_targets_have_a_loss_each_by_name():
+    losses = loss_for(settings_for(train={"loss": "huber"}), several())
+    assert {name: type(loss).__name__ for name, loss in losses.items()} == {
+        "y": "Huber",
+        "sick": "BinaryCrossentropy",
+        "kind": "SparseCategoricalCrossentropy",
+    }
+
+
+def test_shares_of_classes_have_another_loss():
+    soft = dataclasses.replace(spec_for("multiclass", classes=("a", "b", "c")), soft=True)
+    shares = np.array([[0.5, 0.5, 0.0]], np.float32)
+    assert float(loss_for(settings_for(), soft)(shares, shares)) == pytest.approx(np.log(2), abs=1e-5)
 
 
 @pytest.mark.parametrize(

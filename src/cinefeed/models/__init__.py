@@ -7,7 +7,9 @@ try:
 except ImportError as _error:
     raise keras_missing(_error) from _error
 
+from cinefeed.models.autoencoder import ClipLoss, autoencoder
+from cinefeed.models.cnn3d import cnn3d
 from cinefeed.models.cnn_rnn import cnn_rnn
 from cinefeed.models.reference import reference_cnn_lstm
 
-__all__ = ["cnn_rnn", "reference_cnn_lstm"]
+__all__ = ["ClipLoss", "autoencoder", "cnn3d", "cnn_rnn", "reference_cnn_lstm"]

@@ -98,7 +98,7 @@ def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
 
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:
     """Return the network of a run with weights from a file; raises SettingError where the two do not fit."""
-    model = build_model(settings, spec)
+    model = build_model(settings, spec, trained=True)
     try:
         model.load_weights(weights)
     except (ValueError, OSError) as error:

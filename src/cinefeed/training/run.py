@@ -26,7 +26,7 @@ import cinefeed
 from cinefeed.config import Settings, read_settings
 from cinefeed.errors import SettingError
 from cinefeed.feed.covariates import Covariate
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.manifest.table import Manifest
 
 WEIGHTS = "best.weights.h5"
@@ -134,6 +134,7 @@ def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
         classes=tuple(spec["classes"]),
         dtype=np.dtype(str(spec["dtype"])),
         views=tuple(spec.get("views", ())),
+        targets=tuple(TargetSpec(**each | {"classes": tuple(each["classes"])}) for each in spec.get("targets", [])),
         covariates=tuple(
             Covariate(**each | {"categories": tuple(each["categories"])}) for each in spec.get("covariates", [])
         ),

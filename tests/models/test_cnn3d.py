@@ -1,0 +1,104 @@
+"""Convolutions over space and time."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from model_specs import TASKS, clips_of, padding_changes_nothing, said, trained
+
+from cinefeed.errors import SettingError
+from cinefeed.models import cnn3d
+
+SPEC = dataclasses.replace(TASKS["binary"], clip_shape=(8, 16, 24, 1))
+
+
+def size(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def test_r2plus1d_18_has_the_parameters_of_the_paper():
+    spec = dataclasses.replace(
+        TASKS["multiclass"], clip_shape=(8, 16, 16, 3), classes=tuple(f"{number:03}" for number in range(400))
+    )
+    model = cnn3d(spec, size="r2plus1d_18", dense=0)
+    assert size(model.trainable_weights) == 31_505_325  # torchvision's r2plus1d_18, 400 classes of Kinetics
+    assert model.output_shape == (None, 400)
+    kernels = [tuple(each.kernel_size) for each in model.layers if isinstance(each, keras.layers.Conv3D)]
+    assert (kernels.count((1, 3, 3)), kernels.count((3, 1, 1)), kernels.count((1, 1, 1))) == (16, 17, 3)
+
+
+def test_the_small_one_is_small():
+    model = cnn3d(SPEC)
+    assert model.count_params() < 100_000
+    last = [each for each in model.layers if isinstance(each, keras.layers.Conv3D)][-1]
+    assert last.output.shape == (None, 2, 1, 2, 64)
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass"])
+def test_a_trained_one_saves_and_loads_in_safe_mode(task, tmp_path):
+    spec = dataclasses.replace(TASKS[task], clip_shape=SPEC.clip_shape)
+    model = trained(cnn3d(spec, dropout=0.2), spec)
+    scores = said(model, clips_of(SPEC, seed=1))
+    assert scores.shape == (4, 3 if task == "multiclass" else 1) and np.ptp(scores) > 0
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert np.array_equal(said(again, clips_of(SPEC, seed=1)), scores)
+
+
+def test_padding_changes_nothing_and_saves(tmp_path):
+    spec = dataclasses.replace(SPEC, padded=True)
+    padding_changes_nothing(lambda: cnn3d(spec), spec)
+    model = cnn3d(spec)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    inputs = {"clips": clips_of(spec), "valid": np.arange(8) < np.array([[8], [5], [1], [0]])}
+    assert np.array_equal(again.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
+
+
+def test_all_frames_valid_is_the_same_as_no_mask():
+    model, masked = cnn3d(SPEC), cnn3d(dataclasses.replace(SPEC, padded=True))
+    clips = clips_of(SPEC)
+    for each, inputs in ((model, {"clips": clips}), (masked, {"clips": clips, "valid": np.ones((4, 8), np.bool_)})):
+        each.compile(optimizer="sgd", loss="binary_crossentropy")
+        each.train_on_batch(inputs, np.array([0, 1, 1, 0]))  # batch norm's statistics are of valid frames
+    assert said(masked, clips, valid=np.ones((4, 8), np.bool_)) == pytest.approx(said(model, clips), abs=1e-5)
+
+
+def test_the_order_of_frames_counts():
+    model, clips = cnn3d(SPEC), clips_of(SPEC, seed=3)
+    assert np.abs(said(model, clips) - said(model, clips[:, ::-1].copy())).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_r2plus1d_18_trains_heeds_padding_and_sees_time():
+    spec = dataclasses.replace(SPEC, padded=True)
+    padding_changes_nothing(lambda: cnn3d(spec, size="r2plus1d_18"), spec)
+    model, clips = cnn3d(SPEC, size="r2plus1d_18"), clips_of(SPEC, seed=3)
+    assert np.abs(said(model, clips) - said(model, clips[:, ::-1].copy())).max() > 1e-4
+
+
+def test_the_seed_fixes_the_first_weights():
+    first, again, other = (cnn3d(SPEC, seed=seed).get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (
+            {"clip_shape": (3, 16, 16, 1)},
+            {},
+            r"3 frames of 16 x 16.*4 over time and 16 over frames.*4 frames of 16 x 16",
+        ),
+        ({"clip_shape": (7, 64, 64, 1)}, {"size": "r2plus1d_18"}, "7 frames .* 8 over time"),
+        ({"clip_shape": (8, 15, 64, 1)}, {}, "15 x 64"),
+        ({"task": "clip"}, {}, "take the autoencoder"),
+        ({}, {"size": "r2plus1d18"}, "did you mean 'r2plus1d_18'"),
+        ({}, {"dense": -1}, "dense=-1"),
+    ],
+)
+def test_what_cannot_fit_is_refused(change, options, message):
+    with pytest.raises(SettingError, match=message):
+        cnn3d(dataclasses.replace(SPEC, **change), **options)
