@@ -30,11 +30,16 @@ FOLDERS = {
         "stats state layout slots memory ranks disk decode mask clip wire child processes workers choose crews "
         "covariates targets describe batch mixing assemble replay evaluating settings line feed measure"
     ).split(),
+    "metrics": "basic predictions agreement calibration units bootstrap assess subgroups compare".split(),
+    "config": "settings toml starter".split(),
     "report": "style figures results balance data page check strength transforms".split(),
     "testing": "videos sources checks samplers feeds".split(),
     "adapters": "ahead torch keras jax".split(),
     "models": "parts spacetime backbones cnn_rnn cnn3d autoencoder reference".split(),
-    "training": "run scores network callbacks flow fit evaluate".split(),
+    "training": (
+        "run scores network callbacks checkpoint logging flow saliency worst pictures finish distributed fit evaluate "
+        "folds encode export"
+    ).split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}
 

@@ -9,7 +9,9 @@ from cinefeed.cli.bench import bench
 from cinefeed.cli.check import check
 from cinefeed.cli.data import inspect, scan, split
 from cinefeed.cli.demo import demo
-from cinefeed.cli.learn import evaluate, predict, report, train
+from cinefeed.cli.evaluate import evaluate, predict
+from cinefeed.cli.report import report
+from cinefeed.cli.train import train
 
 
 def make_app() -> typer.Typer:

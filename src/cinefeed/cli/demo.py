@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cinefeed.cli.learn import Overwrite, finish
 from cinefeed.cli.options import Json
 from cinefeed.cli.show import choose_backend, note, ticking
+from cinefeed.cli.train import Overwrite, finish
 from cinefeed.config import parse
 from cinefeed.demo import write_demo
 from cinefeed.manifest.table import Manifest

@@ -14,6 +14,7 @@ from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Run = Annotated[Path, typer.Argument(help="Run folder, the --out of 'cinefeed train'.")]
 Where = Annotated[list[str] | None, typer.Option(help="Keep rows: COLUMN=VALUE[,VALUE ...]. May be repeated.")]
 Group = Annotated[str | None, typer.Option(help="Column whose values stay in one part: the patient.")]
 NoGroup = Annotated[bool, typer.Option("--no-group", help="Every row stands for itself.")]

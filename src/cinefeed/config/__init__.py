@@ -1,0 +1,26 @@
+"""TOML <-> settings: one section a stage of the flow, every value checked before any work begins."""
+
+from cinefeed.config.settings import (
+    DataSettings,
+    FeedSettings,
+    ModelSettings,
+    Settings,
+    SplitSettings,
+    TrainSettings,
+)
+from cinefeed.config.toml import overlay, parse, read_settings, read_table, to_table, to_toml
+
+__all__ = [
+    "DataSettings",
+    "FeedSettings",
+    "ModelSettings",
+    "Settings",
+    "SplitSettings",
+    "TrainSettings",
+    "overlay",
+    "parse",
+    "read_settings",
+    "read_table",
+    "to_table",
+    "to_toml",
+]
