@@ -63,8 +63,8 @@ def test_blend_takes_the_four_neighbours():
     out = np.empty((1, 1), np.uint8)
     for point, expected in (((0.5, 0.5), 0), ((1.0, 1.0), 85), ((0.75, 1.5), 160), ((0.0, 0.0), 0), ((2.0, 2.0), 40)):
         inverse[:, 2] = np.array(point) - 0.5
-        blend(lanes, 2, inverse, 0, 0, 2.0, 2.0, 1.0, 7.0, 1, out)
+        blend(lanes, 2, inverse, np.empty((2, 0)), 0, 0, 2.0, 2.0, 1.0, 7.0, 1, out)
         assert out[0, 0] == expected
     inverse[:, 2] = [1.6, 0.0]
-    blend(lanes, 2, inverse, 0, 0, 2.0, 2.0, 1.0, 7.0, 1, out)
+    blend(lanes, 2, inverse, np.empty((2, 0)), 0, 0, 2.0, 2.0, 1.0, 7.0, 1, out)
     assert out[0, 0] == 7

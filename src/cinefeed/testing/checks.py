@@ -36,7 +36,7 @@ def check_transform(transform: Transform, *, channels: tuple[int, ...] = (1, 3, 
                 parameters = _check_sample(transform, _info(clip), case, seed)
                 _check_apply(transform, clip, parameters, case)
                 _check_identity(transform, clip, case)
-                if _has(transform, "curve") and dtype.name in SIZES and frames:
+                if _has(transform, "curve") and dtype in SIZES and frames:
                     _check_curve(transform, clip, parameters, case)
             if getattr(transform, "alike", True):
                 _check_frames_alike(transform, _clip(1, count, dtype, seed), seed)
@@ -107,7 +107,7 @@ def _check_identity(transform: Any, clip: Any, case: str) -> None:
 
 
 def _check_curve(transform: Any, clip: Any, parameters: dict[str, Any], case: str) -> None:
-    size, channels = SIZES[clip.dtype.name], clip.shape[3]
+    size, channels = SIZES[clip.dtype], clip.shape[3]
     values = np.arange(size, dtype=clip.dtype).reshape(1, 1, size, 1)
     mapped = transform.curve(values, parameters, PixelLevels(clip))
     must(mapped.shape[1:3] == (1, size), f"{case}: curve() made {mapped.shape} of {values.shape}")

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +13,11 @@ Frames = NDArray[Any]
 Parameters = dict[str, Any]
 
 # The largest value of a type: what Brightness clips to. float32 frames have no agreed top.
-TOPS = {"uint8": 255.0, "uint16": 65535.0, "float32": math.inf}
+TOPS: dict[np.dtype[Any], float] = {
+    np.dtype(np.uint8): 255.0,
+    np.dtype(np.uint16): 65535.0,
+    np.dtype(np.float32): math.inf,
+}
 
 
 class ClipInfo(NamedTuple):
@@ -137,7 +142,12 @@ def output_dtype(transform: Transform, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def writes_in_place(transform: Transform) -> bool:
     """Return whether `apply` takes `out=`."""
-    return "out" in inspect.signature(transform.apply).parameters
+    return _takes_out(type(transform))
+
+
+@cache
+def _takes_out(kind: type) -> bool:
+    return "out" in inspect.signature(kind.apply).parameters  # type: ignore[attr-defined]  # looked at a clip: 0.05 ms
 
 
 def is_random(transform: Transform, *, info: ClipInfo | None = None) -> bool:

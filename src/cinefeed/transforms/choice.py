@@ -45,7 +45,7 @@ class _Choice:
     def _keep_the_type(self) -> None:
         """Raise SettingError where a clip's type would hang on what is chosen."""
         for member in self.members:
-            for dtype in map(np.dtype, (*SIZES, "float32")):
+            for dtype in (*SIZES, np.dtype(np.float32)):
                 if output_dtype(member, dtype) != dtype:
                     raise SettingError(
                         f"{type(self).__name__} cannot hold {member!r}, which makes {output_dtype(member, dtype)} of "

@@ -20,7 +20,7 @@ from cinefeed.transforms.levels import SIZES
 from cinefeed.transforms.scratch import scratch
 from cinefeed.transforms.warp import Matrix, Window, inverted, resample, whole_move
 
-_TYPES = (*map(np.dtype, SIZES), np.dtype(np.float32))  # what transforms take
+_TYPES = (*SIZES, np.dtype(np.float32))  # what transforms take
 
 
 class Compose:
@@ -143,7 +143,7 @@ class Compose:
             dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
             how = {"geometry": ": one interpolation", "pointwise": "", "other": ""}[step.kind]
             if step.kind == "pointwise" and len(step.parts) > 1:
-                how = ": one look-up table" if before.name in SIZES else ": one after the other"
+                how = ": one look-up table" if before in SIZES else ": one after the other"
                 how += f", to {dtype}" if dtype != before else ""
             lines.append(", ".join(said(each) for each, _ in step.parts) + how)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))

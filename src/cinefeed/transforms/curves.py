@@ -101,7 +101,7 @@ class Window(Curve):
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values within the window, from black to white."""
         black, width = parameters["level"] - parameters["width"] / 2, parameters["width"]
-        white = TOPS.get(values.dtype.name, math.inf)
+        white = TOPS.get(values.dtype, math.inf)
         white = 1.0 if math.isinf(white) else white
         return _stored(np.clip((values - np.float64(black)) / width, 0, 1) * white, values.dtype)
 
@@ -175,7 +175,7 @@ class Equalize(Curve):
 
 def _white(dtype: np.dtype[Any], levels: Levels) -> float:
     """Return the value that counts as white: the top of the type, or, of float32, of the clip."""
-    top = TOPS.get(dtype.name, math.inf)
+    top = TOPS.get(dtype, math.inf)
     if math.isinf(top):
         top = float(levels.frame_max().max(initial=0.0))
     return top if top > 0 else 1.0
@@ -183,6 +183,6 @@ def _white(dtype: np.dtype[Any], levels: Levels) -> float:
 
 def _stored(values: NDArray[np.float64], dtype: np.dtype[Any]) -> Frames:
     """Return values in a clip's own type: rounded, halves up, where it holds whole numbers."""
-    if dtype.name in SIZES:
-        values = np.floor(np.clip(values, 0, TOPS[dtype.name]) + 0.5)
+    if dtype in SIZES:
+        values = np.floor(np.clip(values, 0, TOPS[dtype]) + 0.5)
     return values.astype(dtype)

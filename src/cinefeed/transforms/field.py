@@ -7,18 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.kernels import blend_at, fold
-from cinefeed.transforms.warp import (
-    _TOLERANCE,
-    Matrix,
-    _as_pixels,
-    _by_rows,
-    _lanes,
-    _padded,
-    _sum_type,
-    _transpose,
-    factors,
-)
+from cinefeed.transforms.warp import _TOLERANCE, Blocks, Matrix, _by_rows, factors, interpolate
 
 
 def pixel_centres(height: int, width: int) -> Matrix:
@@ -56,22 +45,13 @@ def resample_at(
     if not frames:
         return
     lines = [_by_rows(frame) for frame in frames]
-    shape, dtype = lines[0].shape, lines[0].dtype
-    height, width = shape[:2]
-    channels = shape[2] if len(shape) == 3 else 1
-    bottom, right = extent or (float(height), float(width))
+    height, width = lines[0].shape[:2]
     down, across = factors(inverse @ _affine_part(points), height=height, width=width)
-    places = moved(points, np.diag([1 / across, 1 / down, 1.0]) @ inverse).reshape(2, -1)
-    left, columns = _blocks(places[0], -(-width // across))
-    top, rows = _blocks(places[1], -(-height // down))
-    sums = np.empty((len(lines), rows, columns, channels), _sum_type(dtype, down * across))
-    addresses = np.array([line.__array_interface__["data"][0] for line in lines], np.intp)
-    pitches = np.array([line.strides[0] // line.itemsize for line in lines], np.intp)
-    fold(addresses, pitches, np.empty(1, dtype), height, width, down, across, top, left, sums)
-    target = np.empty((out.shape[1] * out.shape[2], _padded(len(lines) * channels)), out.dtype)
-    limits = (bottom / down, right / across)
-    blend_at(_lanes(sums), rows, places, top, left, *limits, 1 / (down * across), float(fill), out.shape[2], target)
-    _transpose(_as_pixels(target, len(lines), channels), out.reshape(len(lines), -1, channels))
+    scaled = np.diag([1 / across, 1 / down, 1.0]) @ inverse
+    places = moved(points, scaled).reshape(2, -1)
+    blocks = Blocks(down, across, *_blocks(places[1], -(-height // down)), *_blocks(places[0], -(-width // across)))
+    extent = extent or (float(height), float(width))
+    interpolate(lines, blocks, scaled, places, extent=extent, fill=fill, out=out)
 
 
 def _affine_part(points: Matrix) -> Matrix:

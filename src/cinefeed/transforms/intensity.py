@@ -225,7 +225,7 @@ class Contrast:
 def linear(frames: Frames, gain: float, offset: float, *, out: NDArray[Any] | None = None) -> Frames:
     """Return `frames * gain + offset` in the frames' own type: rounded, halves up, and clipped."""
     shape = (len(frames), frames.shape[3])
-    top = TOPS[frames.dtype.name]
+    top = TOPS[frames.dtype]
     return scaled(
         frames, np.full(shape, gain), np.full(shape, offset), bottom=0.0, top=top, out=out, dtype=frames.dtype
     )

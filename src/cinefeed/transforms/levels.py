@@ -16,7 +16,7 @@ from cinefeed.kernels import count_values
 from cinefeed.transforms.base import Frames
 
 STEPS = 256  # levels that `counted` tells apart
-SIZES = {"uint8": 256, "uint16": 65536}  # entries of a table
+SIZES: dict[np.dtype[Any], int] = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}  # entries of a table
 
 
 class PixelLevels:
@@ -49,14 +49,14 @@ class PixelLevels:
         """Return percentiles of the whole clip, interpolated as NumPy does."""
         if self.pixels.size == 0:
             return [0.0] * len(percents)
-        if self.pixels.dtype.name not in SIZES:
+        if self.pixels.dtype not in SIZES:
             return [float(each) for each in np.percentile(self.pixels, percents)]
         counts = self.counts().sum(axis=0)
         return _percentiles(np.arange(len(counts), dtype=np.float64), counts, percents)
 
     def counted(self, top: float) -> NDArray[np.int64]:
         """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
-        if self.pixels.dtype.name in SIZES:
+        if self.pixels.dtype in SIZES:
             counts = self.counts().sum(axis=0)
             return _rebinned(np.arange(len(counts), dtype=np.float64), counts, top)
         return _rebinned(self.pixels.reshape(-1), None, top)
@@ -64,7 +64,7 @@ class PixelLevels:
     def counts(self) -> NDArray[np.int64]:
         """Return how often each value stands in each frame, (frames, 256); for uint16 in the clip, (1, 65536)."""
         if self._counts is None:
-            size = SIZES[self.pixels.dtype.name]
+            size = SIZES[self.pixels.dtype]
             rows = self.frames if size == STEPS else 1
             self._counts = np.zeros((rows, size), np.int64)
             if self.pixels.size:
@@ -86,7 +86,7 @@ class TableLevels:
         if values.shape[1] == 1 and (np.diff(values) >= 0).all():  # brighter stays brighter, so the maximum does too
             largest = self._pixels.frame_max().astype(np.int64)
             return np.broadcast_to(values[:, 0], (self.frames, values.shape[2]))[np.arange(self.frames), largest]
-        values, counts = self._weighted()
+        values, counts = self._weighted(by_frame=True)
         return np.asarray(np.where(counts > 0, values, -np.inf).reshape(self.frames, -1).max(axis=1, initial=-np.inf))
 
     def mean_and_std(self) -> tuple[float, float]:
@@ -108,11 +108,13 @@ class TableLevels:
         values, counts = self._weighted()
         return _rebinned(values.reshape(-1), counts.reshape(-1), top)
 
-    def _weighted(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the values of every frame and channel, and how often each stands there, of one shape."""
-        channels, entries = self._table.shape[1:]
+    def _weighted(self, *, by_frame: bool = False) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the values and how often each stands there, of one shape; of all frames together where that serves."""
+        of_frames, channels, entries = self._table.shape
         if channels == 1:
             counts = self._pixels.counts()[:, None]
+            if of_frames == 1 and not by_frame:
+                counts = counts.sum(axis=0, keepdims=True)
         else:
             frames = self._pixels.pixels
             counts = np.stack([PixelLevels(frames[..., c]).counts() for c in range(channels)], axis=1)

@@ -55,7 +55,7 @@ class Saturation:
         channels = frames.shape[3]
         planes = np.empty((channels, frames.size // channels), frames.dtype)
         cv2.split(np.ascontiguousarray(frames).reshape(1, -1, channels), list(planes[:, None]))
-        saturate(planes, np.float32(parameters["factor"]), np.float32(TOPS[frames.dtype.name]))
+        saturate(planes, np.float32(parameters["factor"]), np.float32(TOPS[frames.dtype]))
         cv2.merge(list(planes[:, None]), result.reshape(1, -1, channels))
         return result
 
@@ -92,7 +92,7 @@ class _Noisy:
             fresh,
             np.float32(shift),
             np.float32(gain),
-            np.float32(TOPS[frames.dtype.name]),
+            np.float32(TOPS[frames.dtype]),
             result.reshape(shape),
         )
         return result
@@ -124,7 +124,7 @@ class Noise(_Noisy):
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames with noise added, of the same type."""
-        top = TOPS[frames.dtype.name]
+        top = TOPS[frames.dtype]
         white = float(PixelLevels(frames).frame_max().max(initial=0.0)) if math.isinf(top) else top
         return self._noisy(frames, parameters["seed"], shift=parameters["std"] * white, gain=0.0, out=out)
 
