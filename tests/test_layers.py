@@ -30,7 +30,7 @@ FOLDERS = {
         "stats state layout slots memory ranks disk decode mask clip wire child processes workers choose crews "
         "covariates targets describe batch mixing assemble replay evaluating settings line feed measure"
     ).split(),
-    "metrics": "basic predictions agreement calibration units bootstrap assess subgroups compare".split(),
+    "metrics": "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare".split(),
     "config": "settings toml starter".split(),
     "report": "style figures results balance data page check strength transforms".split(),
     "testing": "videos sources checks samplers feeds".split(),

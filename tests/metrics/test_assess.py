@@ -1,0 +1,282 @@
+"""An assessment: the shape of it, and every number in it again by scikit-learn from the table that was kept."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sklearn.metrics as sk
+
+from cinefeed.balance.prior import correct_prior
+from cinefeed.errors import ColumnError, LabelError, SettingError
+from cinefeed.metrics import assess, flat_metrics, predictions_of, read_predictions, target_columns
+
+VIEWS = ["2ch", "4ch", "psax"]
+QUICK = {"resamples": 60, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Keep predictions of 90 patients, two or three clips of each of two videos, three targets, some labels missing."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for patient in range(90):
+        age, sick, view = rng.normal(60, 12), int(rng.integers(0, 2)), int(rng.integers(0, 3))
+        for video in range(2):
+            for clip in range(int(rng.integers(2, 4))):
+                share = rng.dirichlet([1, 1, 1]) * 0.8 + np.eye(3)[view] * 0.2
+                rows.append(
+                    {
+                        "id": f"p{patient}v{video}",
+                        "path": f"p{patient}v{video}.mp4",
+                        "split": "val" if patient < 30 else "test",
+                        "clip": clip,
+                        "patient": f"p{patient}",
+                        "sex": "fm"[patient % 2],
+                        "target_age": None if patient % 10 == 0 else age,
+                        "target_sick": ["no", "yes"][sick],
+                        "target_view": VIEWS[view] if patient % 9 else None,
+                        "score_age": age * 0.7 + rng.normal(20, 6),
+                        "score_sick": float(np.clip(sick * 0.3 + rng.uniform(0, 0.7), 0, 1)),
+                        **{f"score_view_{name}": share[k] for k, name in enumerate(VIEWS)},
+                    }
+                )
+    targets = [
+        target_columns("age", task="regression", several=True),
+        target_columns("sick", task="binary", classes=["no", "yes"], several=True),
+        target_columns("view", task="multiclass", classes=VIEWS, several=True),
+    ]
+    path = tmp_path_factory.mktemp("kept") / "predictions.parquet"
+    pq.write_table(predictions_of(pa.Table.from_pylist(rows), targets).table, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def assessed(kept):
+    return assess(read_predictions(kept), unit="patient", subgroups=["sex"], **QUICK)
+
+
+def patients(kept, part, target):
+    """Return the table by patient, as anyone with pandas would."""
+    table = pd.read_parquet(kept)
+    table = table[(table["split"] == part) & table[f"target_{target}"].notna()]
+    scores = [each for each in table.columns if each.startswith(f"score_{target}")]
+    videos = table.groupby(["patient", "id"]).agg({f"target_{target}": "first", **dict.fromkeys(scores, "mean")})
+    return videos.groupby("patient").agg({f"target_{target}": "first", **dict.fromkeys(scores, "mean")})
+
+
+def values(found):
+    return {name: each["value"] for name, each in found.items()}
+
+
+def test_every_number_of_a_regression_again(kept, assessed):
+    for part in ("val", "test"):
+        found = assessed["parts"][part]["age"]
+        table = patients(kept, part, "age")
+        target, score = table["target_age"].to_numpy(), table["score_age"].to_numpy()
+        wrong = score - target
+        assert values(found["metrics"]) == pytest.approx(
+            {
+                "r2": sk.r2_score(target, score),
+                "rmse": sk.root_mean_squared_error(target, score),
+                "mae": sk.mean_absolute_error(target, score),
+                "pearson_r": np.corrcoef(target, score)[0, 1],
+                "bias": wrong.mean(),
+                "sd": wrong.std(ddof=1),
+            }
+        )
+        assert found["agreement"]["upper"] == pytest.approx(wrong.mean() + 1.96 * wrong.std(ddof=1))
+        assert sum(each["count"] for each in found["bins"]) == found["units"] == len(table)
+        assert sum(each["mae"] * each["count"] for each in found["bins"]) == pytest.approx(np.abs(wrong).sum())
+
+
+def test_every_number_of_two_classes_again(kept, assessed):
+    val = patients(kept, "val", "sick")
+    truth = val["target_sick"] == "yes"
+    threshold = assessed["parts"]["test"]["sick"]["threshold"]
+    best = max(sk.f1_score(truth, val["score_sick"] >= each) for each in val["score_sick"])
+    assert sk.f1_score(truth, val["score_sick"] >= threshold) == best
+    for part in ("val", "test"):
+        found = assessed["parts"][part]["sick"]
+        table = patients(kept, part, "sick")
+        target, score = table["target_sick"] == "yes", table["score_sick"]
+        positive = score >= threshold
+        assert (found["threshold"], found["threshold_from"]) == (threshold, "val")
+        expected = {
+            "f1": sk.f1_score(target, positive),
+            "average_precision": sk.average_precision_score(target, score),
+            "auroc": sk.roc_auc_score(target, score),
+            "balanced_accuracy": sk.balanced_accuracy_score(target, positive),
+            "sensitivity": sk.recall_score(target, positive),
+            "specificity": sk.recall_score(target, positive, pos_label=False),
+            "accuracy": sk.accuracy_score(target, positive),
+        }
+        assert {name: values(found["metrics"])[name] for name in expected} == pytest.approx(expected)
+        assert found["metrics"]["ece"]["value"] == found["calibration"]["ece"]
+        assert found["by_class"]["yes"]["auroc"] == found["metrics"]["auroc"]
+        assert found["by_class"]["no"]["f1"]["value"] == pytest.approx(sk.f1_score(~target, ~positive))
+        assert found["counts"] == {"no": int((~target).sum()), "yes": int(target.sum())}
+
+
+def test_every_number_of_three_classes_again(kept, assessed):
+    found = assessed["parts"]["test"]["view"]
+    table = patients(kept, "test", "view")
+    target = table["target_view"].map(VIEWS.index).to_numpy()
+    score = table[[f"score_view_{name}" for name in VIEWS]].to_numpy()
+    guess = score.argmax(axis=1)
+    expected = {
+        "f1": sk.f1_score(target, guess, average="macro"),
+        "average_precision": sk.average_precision_score(np.eye(3)[target], score),
+        "auroc": sk.roc_auc_score(target, score, multi_class="ovr"),
+        "balanced_accuracy": sk.balanced_accuracy_score(target, guess),
+        "accuracy": sk.accuracy_score(target, guess),
+    }
+    assert {name: values(found["metrics"])[name] for name in expected} == pytest.approx(expected)
+    for k, name in enumerate(VIEWS):
+        assert found["by_class"][name]["auroc"]["value"] == pytest.approx(sk.roc_auc_score(target == k, score[:, k]))
+    assert "threshold" not in found
+    assert list(found["calibration_by_class"]) == VIEWS
+    assert found["missing"] == 12 and found["units"] == 54
+
+
+def test_intervals_hold_their_values_and_the_whole_is_json(assessed):
+    text = json.dumps(assessed, allow_nan=False)
+    assert json.loads(text) == assessed
+    for targets in assessed["parts"].values():
+        for found in targets.values():
+            for each in found["metrics"].values():
+                assert each["reason"] is None
+                assert each["low"] <= each["high"]
+            assert found["metrics"].get("r2", found["metrics"].get("auroc"))["dropped"] == 0
+    test = assessed["parts"]["test"]["sick"]["metrics"]
+    assert all(test[name]["low"] <= test[name]["value"] <= test[name]["high"] for name in ("auroc", "f1", "accuracy"))
+    assert (assessed["unit"], assessed["cluster"], assessed["resamples"]) == ("patient", "patient", 60)
+
+
+def test_the_same_table_and_seed_give_the_same_assessment(kept, assessed):
+    predictions = read_predictions(kept)
+    assert assess(predictions, unit="patient", subgroups=["sex"], **QUICK) == assessed
+    other = assess(predictions, unit="patient", resamples=60, seed=2)
+    assert other["parts"]["test"]["age"]["metrics"]["r2"] != assessed["parts"]["test"]["age"]["metrics"]["r2"]
+    assert flat_metrics(other) == flat_metrics(assessed)
+
+
+def test_flat_metrics_name_the_target_where_there_are_several(kept, assessed):
+    flat = flat_metrics(assessed)
+    assert flat["test"]["age_r2"] == assessed["parts"]["test"]["age"]["metrics"]["r2"]["value"]
+    one = read_predictions(kept)
+    alone = assess(predictions_of(one.table, one.targets[:1]), **QUICK)
+    assert set(flat_metrics(alone)["test"]) == {"r2", "rmse", "mae", "pearson_r", "bias", "sd"}
+
+
+def test_without_a_unit_videos_are_measured_and_patients_resampled(kept):
+    predictions = read_predictions(kept)
+    by_video = assess(predictions, **QUICK)["parts"]["test"]["sick"]
+    by_patient = assess(predictions, cluster="patient", **QUICK)["parts"]["test"]["sick"]
+    assert (by_video["units"], by_video["clusters"]) == (120, 120)
+    assert (by_patient["units"], by_patient["clusters"]) == (120, 60)
+    assert values(by_video["metrics"]) == values(by_patient["metrics"])
+    assert by_video["metrics"]["auroc"]["low"] != by_patient["metrics"]["auroc"]["low"]
+
+
+def test_a_frozen_threshold_is_kept(kept):
+    predictions = read_predictions(kept).part("test")
+    found = assess(predictions, thresholds={"sick": 0.25}, **QUICK)["parts"]["test"]["sick"]
+    assert (found["threshold"], found["threshold_from"]) == (0.25, "frozen")
+    found = assess(predictions, **QUICK)["parts"]["test"]["sick"]
+    assert (found["threshold"], found["threshold_from"]) == (0.5, "0.5")
+
+
+def test_balanced_training_is_corrected_by_its_draws(kept):
+    prior = {"drawn": [50, 50], "raw": [90, 10]}
+    found = assess(read_predictions(kept), unit="patient", priors={"sick": prior}, **QUICK)["parts"]["test"]
+    sick, corrected = found["sick"], found["sick"]["corrected"]
+    assert found["age"]["corrected"] is None and found["view"]["corrected"] is None
+    table = patients(kept, "test", "sick")
+    score = correct_prior(table["score_sick"].to_numpy(), **prior)
+    assert corrected["metrics"]["auroc"]["value"] == pytest.approx(sk.roc_auc_score(table["target_sick"], score))
+    # the order of videos and the threshold's place in it stay: only the probabilities are others
+    changed = {name for name, each in corrected["metrics"].items() if each["value"] != sick["metrics"][name]["value"]}
+    assert changed == {"ece"}
+    assert corrected["threshold"] == pytest.approx(correct_prior([sick["threshold"]], **prior)[0])
+    assert corrected["calibration"]["bins"] != sick["calibration"]["bins"]
+
+
+def test_half_stays_half_of_corrected_scores(kept):
+    rows = read_predictions(kept).part("test")
+    prior = {"sick": {"drawn": [50, 50], "raw": [90, 10]}}
+    found = assess(rows, priors=prior, **QUICK)["parts"]["test"]["sick"]
+    assert found["corrected"]["threshold"] == 0.5
+    assert found["corrected"]["metrics"]["sensitivity"]["value"] < found["metrics"]["sensitivity"]["value"]
+
+
+def one(part="test", target=(), score=(), **columns):
+    """Return predictions of a target of two classes."""
+    rows = {"id": [f"v{k}" for k in range(len(target))], "split": [part] * len(target)}
+    table = pa.table(rows | {"target": pa.array(target, pa.string()), "score": pa.array(score, pa.float64())} | columns)
+    return predictions_of(table, [target_columns("sick", task="binary", classes=["no", "yes"])])
+
+
+def test_one_class_alone_has_reasons():
+    found = assess(one(target=["no"] * 12, score=np.linspace(0, 1, 12)), **QUICK)["parts"]["test"]["sick"]
+    auroc = found["metrics"]["auroc"]
+    assert auroc == {"value": None, "low": None, "high": None, "dropped": 0, "reason": "all targets are 'no'"}
+    assert found["metrics"]["specificity"]["low"] is not None
+    assert found["by_class"]["yes"]["sensitivity"]["reason"] == "no target is 'yes'"
+    assert found["calibration"]["ece"] > 0
+
+
+def test_few_units_have_values_without_intervals():
+    found = assess(one(target=["no", "yes", "yes"], score=[0.1, 0.8, 0.3]), **QUICK)["parts"]["test"]["sick"]
+    assert found["metrics"]["auroc"]["value"] == 1
+    assert found["metrics"]["auroc"]["low"] is None
+    assert found["metrics"]["auroc"]["reason"] == "an interval needs 10 units to resample; there are 3"
+    single = assess(one(target=["no"], score=[0.1]), **QUICK)["parts"]["test"]["sick"]
+    assert single["metrics"]["accuracy"]["value"] == 1
+
+
+def test_no_label_and_no_row():
+    found = assess(one(target=[None] * 3, score=[0.1, 0.2, 0.3], sex=list("fmf")), subgroups=["sex"], **QUICK)
+    sick = found["parts"]["test"]["sick"]
+    assert (sick["units"], sick["missing"], sick["calibration"]) == (0, 3, {"ece": None, "bins": []})
+    assert {each["reason"] for each in sick["metrics"].values()} == {"no labels"}
+    json.dumps(found, allow_nan=False)
+    assert assess(one(), **QUICK)["parts"] == {}
+    table = pa.table({"id": ["a"], "split": ["predict"], "score": [61.0]})
+    ages = assess(predictions_of(table, [target_columns("age", task="regression")]), **QUICK)
+    assert ages["parts"]["predict"]["age"]["agreement"]["bias"] is None
+
+
+def test_validation_of_one_class_leaves_the_threshold_at_half():
+    table = pa.concat_tables([one("val", ["no"] * 2, [0.1, 0.9]).table, one("test", ["no", "yes"], [0.1, 0.6]).table])
+    found = assess(predictions_of(table, one().targets), **QUICK)["parts"]["test"]["sick"]
+    assert (found["threshold"], found["threshold_from"]) == (0.5, "0.5")
+
+
+def test_two_classes_that_are_scored_each_are_a_binary_target():
+    table = pa.table({"id": list("abc"), "split": ["test"] * 3, "target": ["x", "y", "y"], "score_x": [0.6, 0.1, 0.4]})
+    table = table.append_column("score_y", pa.array([0.4, 0.9, 0.6]))
+    columns = target_columns("kind", task="multiclass", classes=["x", "y"])
+    prior = {"kind": {"drawn": [1, 1], "raw": [3, 1]}}
+    found = assess(predictions_of(table, [columns]), priors=prior, **QUICK)["parts"]["test"]["kind"]
+    assert found["threshold"] == 0.5 and found["metrics"]["f1"]["value"] == 1
+    assert found["corrected"]["metrics"]["sensitivity"]["value"] == 0.5  # 0.6 of even classes is 1/3 of one in four
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"unit": "patent"}, ColumnError, "no column 'patent'; did you mean 'patient'"),
+        ({"subgroups": ["sx"]}, ColumnError, "no column 'sx'; did you mean 'sex'"),
+        ({"thresholds": {"sik": 0.5}}, SettingError, "thresholds name a target 'sik'; did you mean 'sick'"),
+        ({"thresholds": {"sick": 1.5}}, SettingError, "the threshold of 'sick' is 1.5"),
+        ({"priors": {"vew": {}}}, SettingError, "priors name a target 'vew'; did you mean 'view'"),
+        ({"level": 95}, SettingError, "level=95 is no share"),
+        ({"unit": "sex"}, LabelError, "its videos differ in 'target_age'|'target_sick'"),
+    ],
+)
+def test_what_cannot_be_assessed(kept, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        assess(read_predictions(kept), **kwargs)

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+
+from cinefeed.errors import SettingError
+from cinefeed.metrics import bootstrap
+from cinefeed.metrics.bootstrap import cluster_weights, intervals
+from cinefeed.metrics.weighted import weighted_classes, weighted_regression
+
+
+def all_weights(clusters, **settings):
+    return np.concatenate(list(cluster_weights(np.asarray(clusters), **settings)))
+
+
+def test_a_resample_draws_as_many_clusters_and_all_units_of_each():
+    clusters = np.repeat(np.arange(7), [1, 2, 3, 4, 5, 6, 7])
+    weights = all_weights(clusters, resamples=50, seed=0)
+    first = np.unique(clusters, return_index=True)[1]
+    assert (weights[:, first].sum(axis=1) == 7).all()
+    assert (weights == weights[:, first][:, clusters]).all()
+    assert len(np.unique(weights, axis=0)) > 40
+    # each cluster is drawn once a resample on average; 4 standard errors of a mean of 2000
+    many = all_weights(np.arange(10), resamples=2000, seed=1)
+    assert np.abs(many.mean(axis=0) - 1).max() < 4 * (0.9 / 2000) ** 0.5
+
+
+def test_the_same_seed_draws_the_same_however_much_fits_in_memory(monkeypatch):
+    clusters = np.arange(30) // 2
+    whole = all_weights(clusters, resamples=40, seed=5)
+    monkeypatch.setattr(bootstrap, "_CELLS", 70)
+    blocks = list(cluster_weights(clusters, resamples=40, seed=5))
+    assert len(blocks) == 20
+    assert np.array_equal(np.concatenate(blocks), whole)
+    assert not np.array_equal(all_weights(clusters, resamples=40, seed=6), whole)
+
+
+def test_the_interval_is_the_one_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 80)
+    scores = np.clip(targets * 0.2 + rng.uniform(0, 0.8, 80), 0, 1)
+    clusters = np.arange(80) // 4
+
+    def measure(weights):
+        return weighted_classes(targets=targets, scores=scores, classes="ab", threshold=0.5, weights=weights)[0]
+
+    found = intervals(measure, clusters=clusters, resamples=60, level=0.9, seed=2)
+    loop = []
+    for weights in all_weights(clusters, resamples=60, seed=2):
+        rows = np.repeat(np.arange(80), weights.astype(int))
+        loop.append(sk.roc_auc_score(targets[rows], scores[rows]))
+    assert (found["auroc"].low, found["auroc"].high) == pytest.approx(tuple(np.quantile(loop, [0.05, 0.95])))
+    assert found["auroc"].dropped == 0
+
+
+def test_the_interval_of_a_mean_is_the_textbooks():
+    wrong = np.random.default_rng(1).normal(2, 5, 400)
+
+    def measure(weights):
+        return weighted_regression(targets=np.zeros(400), scores=wrong, weights=weights)
+
+    found = intervals(measure, clusters=np.arange(400), resamples=2000)["bias"]
+    half = 1.96 * wrong.std(ddof=1) / 20
+    assert found.low == pytest.approx(wrong.mean() - half, abs=0.1 * half)
+    assert found.high == pytest.approx(wrong.mean() + half, abs=0.1 * half)
+
+
+def test_videos_of_one_patient_do_not_narrow_the_interval():
+    wrong = np.repeat(np.random.default_rng(1).normal(0, 5, 40), 10)  # ten videos a patient, all alike
+
+    def measure(weights):
+        return weighted_regression(targets=np.zeros(400), scores=wrong, weights=weights)
+
+    by_patient = intervals(measure, clusters=np.arange(400) // 10)["bias"]
+    by_video = intervals(measure, clusters=np.arange(400))["bias"]
+    assert by_patient.high - by_patient.low > 2.5 * (by_video.high - by_video.low)  # sqrt(10) = 3.2
+
+
+def test_resamples_that_do_not_define_a_metric_are_dropped_and_counted():
+    targets, scores = np.array([1] + [0] * 19), np.linspace(1, 0, 20)
+
+    def measure(weights):
+        return weighted_classes(targets=targets, scores=scores, classes="ab", threshold=0.5, weights=weights)[0]
+
+    weights = all_weights(np.arange(20), resamples=200, seed=0)
+    found = intervals(measure, clusters=np.arange(20), resamples=200, seed=0)
+    assert found["auroc"].dropped == int((weights[:, 0] == 0).sum()) > 50
+    assert found["auroc"].low == found["auroc"].high == 1
+    assert found["accuracy"].dropped == 0
+
+
+def test_an_interval_that_would_say_nothing_is_not_given():
+    def measure(weights):
+        return {"often": np.where(np.arange(len(weights)) % 3 == 0, 1.0, np.nan), "always": weights[:, 0]}
+
+    found = intervals(measure, clusters=np.arange(12), resamples=90)
+    assert found["often"].reason == "60 of 90 resamples do not define it"
+    assert np.isnan(found["often"].low)
+    assert not found["always"].reason
+    few = intervals(measure, clusters=np.arange(18) // 2, resamples=90)["always"]
+    assert few.reason == "an interval needs 10 units to resample; there are 9"
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"resamples": 0}, "too few"), ({"level": 95}, "no share")])
+def test_settings_that_make_no_interval(settings, message):
+    with pytest.raises(SettingError, match=message):
+        intervals(lambda weights: {"a": weights[:, 0]}, clusters=np.arange(12), **settings)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    rng, held = np.random.default_rng(0), 0
+    for study in range(60):  # 100 patients with three videos each, who share part of their noise
+        sick, own = np.repeat(rng.integers(0, 2, 100), 3), np.repeat(rng.normal(0, 0.5**0.5, 100), 3)
+        score = 1 / (1 + np.exp(-(sick + own + rng.normal(0, 1, 300))))
+
+        def measure(weights, targets=sick, scores=score):
+            return weighted_classes(targets=targets, scores=scores, classes="ab", threshold=0.5, weights=weights)[0]
+
+        found = intervals(measure, clusters=np.arange(300) // 3, resamples=200, seed=study)["auroc"]
+        held += found.low <= 0.7181 <= found.high  # the normal distribution at 1 / sqrt(2 (1 + 0.5))
+    assert 51 <= held < 60
