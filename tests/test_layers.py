@@ -20,7 +20,7 @@ FOLDERS = {
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
-    "manifest": "columns files reading labels find progress scan rows pivot summary table".split(),
+    "manifest": "columns files reading labels find progress scan rows pivot summary table encoded".split(),
     "transforms": (
         "base drawing temporal scratch warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"
@@ -30,15 +30,20 @@ FOLDERS = {
         "stats state layout slots memory ranks disk decode mask clip wire child processes workers choose crews "
         "covariates targets describe batch mixing assemble replay evaluating settings line feed measure"
     ).split(),
-    "metrics": "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare".split(),
+    "metrics": (
+        "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare"
+    ).split(),
     "config": "settings toml starter".split(),
-    "report": "style figures results balance data page check strength transforms".split(),
+    "report": (
+        "style words figures results agreement moving balance data folder drawn assessed unassessed facts methods page "
+        "check strength transforms"
+    ).split(),
     "testing": "videos sources checks samplers feeds".split(),
     "adapters": "ahead torch keras jax".split(),
-    "models": "parts spacetime backbones cnn_rnn cnn3d autoencoder reference".split(),
+    "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),
     "training": (
-        "run scores network callbacks checkpoint logging flow saliency worst pictures finish distributed fit evaluate "
-        "folds encode export"
+        "run scores losses network batches callbacks checkpoint logging flow saliency worst pictures finish "
+        "distributed fit evaluate folds encode export"
     ).split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

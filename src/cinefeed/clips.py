@@ -99,12 +99,14 @@ class Clip:
         times: Times,
         *,
         rng: np.random.Generator | None = None,
+        share: float = 0.5,
         start_seconds: float | None = None,
         end_seconds: float | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the frame numbers of one clip, int64 (frames,), and which of them are no padding, bool (frames,).
 
-        The clip stays within `start_seconds <= time < end_seconds`. `rng` is needed for `position="random"` alone.
+        The clip stays within `start_seconds <= time < end_seconds`. `rng` is needed for `position="random"` alone, and
+        `share` says where `position="center"` lies in what the clip leaves free: 0.5 is the centre, 0 the start.
         Raises ClipError where there is no frame, or too few with `short="error"`.
         """
         first, count = window_of(times, start_seconds, end_seconds)
@@ -118,7 +120,7 @@ class Clip:
                 raise self._too_short(self.frames, count)
             indices = np.arange(self.frames) * count // self.frames
             return indices + first, np.ones(self.frames, np.bool_)
-        slack_share = 0.5 if self.position == "center" else 0.0
+        slack_share = share if self.position == "center" else 0.0
         if self.position == "random":
             if rng is None:
                 raise SettingError("Clip(position='random') needs rng=; see cinefeed.rng.rng_for")

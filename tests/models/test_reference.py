@@ -1,10 +1,11 @@
 """The 2020 system's network is the one whose size is known."""
 
+import keras
 import numpy as np
 import pytest
 
 from cinefeed.errors import SettingError
-from cinefeed.models import reference_cnn_lstm
+from cinefeed.models import reference, reference_cnn_lstm
 
 SMALLEST = 67
 
@@ -66,3 +67,26 @@ def test_the_seed_fixes_the_first_weights():
     )
     assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0])
+
+
+def test_a_step_is_that_of_keras_own_batch_norm(monkeypatch):
+    """On torch its own kernel takes the place of Keras' steps, and the numbers are the same."""
+    clips = np.random.default_rng(0).random((2, 3, SMALLEST, SMALLEST, 1), np.float32)
+    losses, predictions = [], []
+    for make in (reference.batch_norm, keras.layers.BatchNormalization):
+        monkeypatch.setattr(reference, "batch_norm", make)
+        model = reference_cnn_lstm((3, SMALLEST, SMALLEST, 1))
+        model.compile(optimizer=keras.optimizers.SGD(1e-4), loss="mse")
+        losses.append([float(model.train_on_batch({"clips": clips}, np.array([0.5, 0.6]))) for _ in range(3)])
+        predictions.append(model.predict({"clips": clips}, verbose=0))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and losses[0][0] != losses[0][2]
+    assert predictions[0] == pytest.approx(predictions[1], rel=1e-2, abs=1e-3)
+
+
+def test_a_saved_model_needs_keras_alone(tmp_path):
+    model = reference_cnn_lstm((2, SMALLEST, SMALLEST, 1))
+    model.save(tmp_path / "a.keras")
+    loaded = keras.models.load_model(tmp_path / "a.keras")
+    assert {type(layer).__module__.partition(".")[0] for layer in loaded.layers} == {"keras"}
+    clips = np.random.default_rng(0).random((1, 2, SMALLEST, SMALLEST, 1), np.float32)
+    assert np.array_equal(loaded.predict({"clips": clips}, verbose=0), model.predict({"clips": clips}, verbose=0))

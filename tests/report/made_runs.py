@@ -1,11 +1,16 @@
 """Run folders as training writes them, made without training."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from cinefeed.manifest.table import Manifest
+from cinefeed.metrics.assess import assess
+from cinefeed.metrics.predictions import predictions_of, target_columns
 
 TOML = """[data]
 manifest = "demo.parquet"
@@ -14,6 +19,10 @@ target = "ef"
 [data.split]
 val = 0.15
 group = "patient <1>"
+
+[[transforms]]
+name = "Rotate"
+degrees = 25
 
 [train]
 out = "runs/x"
@@ -82,6 +91,7 @@ def write_run(folder: Path, *, task: str, epochs: int = 20) -> Path:
     np.savez_compressed(
         folder / "clips.npz", clips=blobs(8), captions=np.array([f"p{i:03d} · {30 + 5 * i}" for i in range(8)])
     )
+    _write_manifest(folder, private=False)
     tables = []
     for part in ("val", "test"):
         column = {"id": [str(i) for i in range(150)], "path": [f"{i}.mp4" for i in range(150)], "split": [part] * 150}
@@ -99,3 +109,101 @@ def write_run(folder: Path, *, task: str, epochs: int = 20) -> Path:
         tables.append(pa.table(column))
     pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
     return folder
+
+
+def _write_manifest(folder: Path, *, private: bool) -> None:
+    parts = ["train"] * 100 + ["val"] * 30 + ["test"] * 30
+    table = pa.table(
+        {
+            "id": [f"v{i}" for i in range(160)],
+            "path": [f"{i}.mp4" for i in range(160)],
+            "split": parts,
+            "patient <1>": [f"p{i // 2}" for i in range(160)],
+            "study": [f"s{i // 2}" for i in range(160)],
+        }
+    )
+    manifest = Manifest.from_table(table, root=folder)
+    (manifest.as_private() if private else manifest).write(folder / "manifest.parquet")
+
+
+def write_assessed_run(
+    folder: Path, *, tasks: Mapping[str, str], private: bool = False, balanced: bool = False, folds: int = 0
+) -> Path:
+    """Write a run folder with an assessment, tables, pictures: `tasks` are those of each target by name."""
+    write_run(folder, task=next(iter(tasks.values())))
+    (folder / "metrics.json").unlink(missing_ok=True)
+    _write_manifest(folder, private=private)
+    predictions = made_predictions(tasks)
+    pq.write_table(predictions.table, folder / "predictions.parquet")
+    priors = {name: {"drawn": [50, 50], "raw": [80, 20]} for name, task in tasks.items() if task == "binary"}
+    found = assess(
+        predictions,
+        unit="patient",
+        cluster="patient",
+        subgroups=["sex", "centre"],
+        resamples=50,
+        priors=priors if balanced else None,
+    )
+    (folder / "assessment.json").write_text(json.dumps(found))
+    ids = [f"v{i}" for i in range(10)]
+    captions = [f"true {30 + i} · predicted {61 - i}" for i in range(10)]
+    none = np.zeros((0, 1, 1, 1, 1), np.uint8)
+    note = "the data are private" if private else ""
+    np.savez_compressed(
+        folder / "worst.npz", clips=none if private else blobs(10), captions=captions, ids=ids, note=note
+    )
+    rng = np.random.default_rng(5)
+    space = rng.normal(0, 1, (4, 6, 6)).astype(np.float32)
+    space[:, 2:4, 2:4] += 9
+    maps = {} if private else {"space": space, "time": rng.normal(0, 1, (4, 8)).astype(np.float32)}
+    clips = none if private else blobs(4)
+    np.savez_compressed(folder / "saliency.npz", clips=clips, captions=captions[:4], ids=ids[:4], note=note, **maps)
+    if folds:
+        runs = [
+            {"fold": i + 1, "run": f"fold{i + 1}", "rows": 30, "metrics": {"r2": 0.6 + i / 50, "mae": None}}
+            for i in range(folds)
+        ]
+        blank = {"mean": None, "sd": None, "low": None, "high": None, "folds": 0}
+        mean = {"r2": {"mean": 0.64, "sd": 0.03, "low": 0.58, "high": 0.7, "folds": folds}, "mae": blank}
+        told = {"folds": folds, "group": "patient", "rows": 150, "level": 0.95, "runs": runs, "metrics": mean}
+        (folder / "folds.json").write_text(json.dumps(told))
+        lacked = "run.json spec.json manifest.parquet worst.npz saliency.npz history.csv clips.npz labels.json"
+        for name in f"{lacked} flow.json feed_stats.json versions.json".split():
+            (folder / name).unlink()
+    return folder
+
+
+def made_predictions(tasks: Mapping[str, str], *, parts: tuple[str, ...] = ("val", "test")):
+    """Predictions of 160 clips of 80 videos of 40 patients a part."""
+    rng = np.random.default_rng(3)
+    count = 160
+    columns: dict[str, list] = {name: [] for name in ("id", "path", "split", "clip", "patient", "sex", "centre")}
+    targets = {}
+    for part in parts:
+        columns["id"] += [f"{part}{i // 2}" for i in range(count)]
+        columns["path"] += [f"{part}{i // 2}.mp4" for i in range(count)]
+        columns["split"] += [part] * count
+        columns["clip"] += [i % 2 for i in range(count)]
+        columns["patient"] += [f"{part}p{i // 4}" for i in range(count)]
+        columns["sex"] += ["fm"[i // 4 % 2] for i in range(count)]
+        columns["centre"] += [("A <&>", "B", "C")[i // 4 % 3] for i in range(count)]
+        for name, task in tasks.items():
+            classes = {"regression": (), "binary": ("no", "yes"), "multiclass": ("regular", "pneumonia", "covid")}[task]
+            target = target_columns(name, task=task, classes=classes, several=len(tasks) > 1)
+            targets[name] = target
+            if task == "regression":
+                truth = np.repeat(rng.normal(55, 12, count // 4), 4)
+                values = {target.target: truth.tolist(), target.scores[0]: truth * 0.8 + 10 + rng.normal(0, 5, count)}
+            else:
+                truth = np.repeat(rng.integers(0, len(classes), count // 4), 4)
+                own = np.repeat(rng.dirichlet(np.ones(len(classes)), count // 4), 4, axis=0)  # of the patient
+                shares = (
+                    own * 0.7 + rng.dirichlet(np.ones(len(classes)), count) * 0.1 + np.eye(len(classes))[truth] * 0.2
+                )
+                values = {target.target: [classes[k] for k in truth]}
+                shown = shares[:, 1:] if task == "binary" else shares
+                values |= {each: shown[:, k] for k, each in enumerate(target.scores)}
+            for key, value in values.items():
+                columns.setdefault(key, [])
+                columns[key] += list(value)
+    return predictions_of(pa.table(columns), list(targets.values()))

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 from made_runs import write_run
 
-from cinefeed.report.data import run_data
+from cinefeed.report.folder import run_data
+from cinefeed.report.page import render
 
 FILES = {
     "labels": "labels.json",
@@ -42,3 +45,28 @@ def test_an_epoch_without_a_metric_is_a_gap(tmp_path):
     history = run_data(folder).history
     assert history["loss"] == [2.5, 2.0] and history["val_r2"][1] == 0.5
     assert history["val_r2"][0] != history["val_r2"][0]
+
+
+def test_labels_of_several_targets(tmp_path):
+    folder = write_run(tmp_path / "run", task="regression")
+    one = json.loads((folder / "labels.json").read_text())
+    sick = {"raw": ["no", "yes", "no"], "fed": ["yes", "no"], "classes": ["no", "yes"]}
+    (folder / "labels.json").write_text(json.dumps({**one, "targets": {"ef": one, "sick": sick}}))
+    found = run_data(folder)
+    assert list(found.others) == ["sick"] and found.labels.edges is not None
+    html = render(found)
+    assert 'download="labels_ef.svg"' in html and 'download="labels_sick.svg"' in html
+
+
+def test_an_autoencoder_has_no_labels_and_no_scores(tmp_path):
+    folder = write_run(tmp_path / "run", task="regression")
+    (folder / "labels.json").unlink()
+    (folder / "spec.json").write_text('{"target": "clip", "task": "clip", "classes": []}')
+    error = {"mse": {"value": 12.5, "low": 11.0, "high": 14.0, "reason": None}}
+    measured = {"task": "clip", "classes": [], "clips": 9, "videos": 9, "units": 9, "clusters": 3, "missing": 0,
+                "metrics": error, "corrected": None, "subgroups": {}}  # fmt: skip
+    told = {"unit": None, "cluster": "patient", "level": 0.95, "resamples": 50, "parts": {"test": {"clip": measured}}}
+    (folder / "assessment.json").write_text(json.dumps(told))
+    found = run_data(folder)
+    assert set(found.missing) == {"worst", "saliency"}
+    assert "12.5 <small>(11 to 14)<" in (html := render(found)) and "left out: " not in html

@@ -12,7 +12,7 @@ from made_runs import blobs, write_run
 from cinefeed import Clip, Feed, Frame, Manifest, Shift, UniformLabels
 from cinefeed.errors import MissingExtraError, SettingError
 from cinefeed.report import inspect_page, run_page
-from cinefeed.report.data import run_data
+from cinefeed.report.folder import run_data
 from cinefeed.report.page import render
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "image"}
@@ -21,7 +21,7 @@ FIGURES = {
     "binary": {f"{kind}_{part}" for kind in ("confusion", "roc", "precision_recall") for part in ("val", "test")},
 }
 FIGURES["multiclass"] = FIGURES["binary"]
-SECTIONS = "results training flow labels clips feed failures settings versions".split()
+SECTIONS = "results training flow labels clips feed failures settings versions methods".split()
 
 
 class Page(HTMLParser):
@@ -44,7 +44,7 @@ class Page(HTMLParser):
         for name, value in attrs:
             if name.split(":")[-1] in ("href", "src", "srcset", "data", "action", "poster"):
                 self.links.append(value)
-        if "download" in found:
+        if found.get("download", "").endswith(".svg"):
             self.downloads[found["download"].removesuffix(".svg")] = found["href"]
         if tag == "section":
             self.sections.append(found["id"])

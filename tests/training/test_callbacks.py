@@ -6,9 +6,7 @@ from cinefeed.adapters.keras import FeedDataset
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, TrainingError
 from cinefeed.feed.feed import Feed
-from cinefeed.feed.stats import Stats
 from cinefeed.metrics import regression_metrics
-from cinefeed.training import callbacks as module
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WholeSetMetrics, mode_of
 
 
@@ -136,55 +134,3 @@ def test_f1_must_be_zero_in_a_row():
 def test_without_f1_nothing_stops():
     Play(stop := StopWhenF1StaysZero(patience=1)).epochs(3.0, name="val_rmse")
     assert not stop.reason
-
-
-def test_progress_is_plain_lines_without_a_terminal(capsys):
-    progress = module.Progress(shown=("val_r2",))
-    progress.set_params({"epochs": 4, "steps": 2})
-    progress.on_train_begin()
-    progress.on_epoch_begin(1)
-    progress.on_train_batch_end(0, {"loss": 1.0})
-    progress.on_epoch_end(1, {"loss": 0.5, "val_loss": 2.0, "val_r2": 0.25, "val_mae": 9.0})
-    progress.on_train_end()
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("epoch 2/4  loss 0.5  val_loss 2  val_r2 0.25  (")
-
-
-def test_progress_is_a_bar_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    progress = module.Progress()
-    progress.set_params({"epochs": 1, "steps": 2})
-    progress.on_train_begin()
-    progress.on_epoch_begin(0)
-    progress.on_train_batch_end(0, {"loss": 1.0})
-    progress.on_epoch_end(0, {"loss": 0.5})
-    progress.close()
-    assert "epoch 1/1  loss 0.5" in capsys.readouterr().err
-
-
-class Fed:
-    """A feed that has given as many clips as it was asked for its figures."""
-
-    def __init__(self):
-        self.asked = 0
-
-    def stats(self):
-        self.asked += 1
-        return Stats(clips=self.asked, elapsed_seconds=self.asked, decode_seconds=self.asked, workers=2)
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_says_what_the_feed_does(capsys, monkeypatch, terminal):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
-    progress = module.Progress(feed=Fed())
-    progress.set_params({"epochs": 1, "steps": 8})
-    progress.on_train_begin()
-    progress.on_epoch_begin(0)
-    for batch in range(8):
-        progress.on_train_batch_end(batch, {"loss": 1.0})
-    told = "1 clips/s, waits 0 %, workers idle 50 %: the model is the bottleneck"
-    assert not terminal or progress._bar.tasks[-1].description == f"epoch 1/1 · loss 1 · {told}"
-    progress.on_epoch_end(0, {"loss": 0.5})
-    progress.close()
-    assert told in " ".join(capsys.readouterr().err.split())

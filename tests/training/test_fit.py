@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cinefeed.config import overlay, parse, read_settings, to_table
-from cinefeed.errors import SettingError, SplitError, TableError, TrainingError
+from cinefeed.errors import DecodeError, SettingError, SplitError, TableError, TrainingError
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics import classification_metrics, regression_metrics
 from cinefeed.training.evaluate import evaluate, predict
@@ -19,7 +19,8 @@ from cinefeed.training.run import read_run
 
 RUN_FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
-    "best.weights.h5 predictions.parquet metrics.json feed_stats.json failures.json run.json"
+    "log.jsonl best.weights.h5 predictions.parquet assessment.json metrics.json worst.npz saliency.npz "
+    "feed_stats.json failures.json run.json"
 ).split()
 
 
@@ -112,7 +113,7 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
     (folder / "text.mp4").write_text("no video")
     found = predict(run, paths=[folder], out=tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
-    assert table.column_names == ["id", "path", "split", "score"]
+    assert table.column_names == ["id", "path", "split", "clip", "score"]
     assert len(found.predictions) == table.num_rows == 1
     assert sorted(each["path"].rpartition("/")[2] for each in found.failures) == ["empty.npy", "text.mp4"]
     with pytest.raises(TableError, match=r"none of 1 rows has a frame.*text.mp4"):
@@ -133,7 +134,7 @@ def test_classes(path, task):
     result = train(settings)
     table = pq.read_table(result.folder / "predictions.parquet")
     scores = ["score"] if task == "binary" else ["score_no", "score_yes"]
-    assert table.column_names == ["id", "path", "split", "target", *scores]
+    assert table.column_names == ["id", "path", "split", "clip", "target", *scores]
     assert set(table["target"].to_pylist()) == {"no", "yes"}
     rows = table.filter(table["split"].to_numpy(zero_copy_only=False) == "test")
     targets = [["no", "yes"].index(name) for name in rows["target"].to_pylist()]
@@ -178,6 +179,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(path):
         ({"model": {"unit": 4}}, SettingError, r"\[model: cnn_rnn\] unit is not a setting; did you mean 'units'"),
         ({"model": {"filters": [4] * 8}}, SettingError, r"\[model: cnn_rnn\] frames of 8 x 8 are too small"),
         ({"model": {"name": "reference_cnn_lstm", "units": 3}}, SettingError, "units is not a setting"),
+        ({"train": {"monitor": "val_bias"}}, SettingError, r"monitor = 'val_bias' is not measured"),
         ({"train": {"monitor": "val_rms"}}, SettingError, r"monitor = 'val_rms' .*'val_rmse'"),
     ],
 )
@@ -217,6 +219,17 @@ def test_a_nan_ends_the_run_with_the_last_good_weights(path):
     assert np.isfinite(evaluate(path.parent / "run").metrics["rmse"])
     with pytest.raises(SettingError, match="broken off after some epochs"):
         train(settings_for(path))
+
+
+def test_a_nan_in_the_data_ends_clearly(path):
+    frames = np.ones((12, 20, 24), np.float32)
+    frames[3] = np.nan
+    for number in range(11):
+        np.save(path.parent / f"{number:02}.npy", frames)
+    float_frames = {"frame": {"dtype": "float32"}, "transforms": []}
+    with pytest.raises((TrainingError, DecodeError), match=r"nan|NaN"):
+        train(settings_for(path, **float_frames))
+    assert not (path.parent / "run" / "run.json").exists()
 
 
 def test_a_nan_in_the_first_epoch_keeps_no_weights(path):

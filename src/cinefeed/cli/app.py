@@ -1,4 +1,4 @@
-"""The command's tree: scan, split, check, inspect, bench, train, evaluate, predict, report, demo."""
+"""The command's tree: every command, in the order in which one meets them."""
 
 from typing import Annotated
 
@@ -9,7 +9,8 @@ from cinefeed.cli.bench import bench
 from cinefeed.cli.check import check
 from cinefeed.cli.data import inspect, scan, split
 from cinefeed.cli.demo import demo
-from cinefeed.cli.evaluate import evaluate, predict
+from cinefeed.cli.evaluate import compare, evaluate, predict
+from cinefeed.cli.prepare import encode, export, init
 from cinefeed.cli.report import report
 from cinefeed.cli.train import train
 
@@ -24,7 +25,22 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         callback=_root,
     )
-    for command in (scan, split, check, inspect, bench, train, evaluate, predict, report, demo):
+    for command in (
+        scan,
+        check,
+        split,
+        init,
+        inspect,
+        bench,
+        encode,
+        train,
+        evaluate,
+        compare,
+        predict,
+        report,
+        export,
+        demo,
+    ):
         app.command()(command)
     return app
 

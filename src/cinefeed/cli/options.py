@@ -11,6 +11,7 @@ import typer
 
 from cinefeed.config import overlay, read_table
 from cinefeed.errors import SettingError
+from cinefeed.manifest.encoded import feature_frame
 from cinefeed.manifest.table import Manifest
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -28,16 +29,24 @@ class Flow:
 
     manifest: Annotated[Path | None, typer.Argument(help="Manifest (Parquet); may stand in --config.")] = None
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; options given here win.")] = None
-    target: Annotated[str | None, typer.Option(help="Label column to learn.")] = None
+    target: Annotated[
+        list[str] | None, typer.Option(help="Label column to learn; of several, a,b or one --target each; 'clip'.")
+    ] = None
     where: Where = None
     private: Private = False
     drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows without a label.")] = False
-    task: Annotated[str | None, typer.Option(help="regression, binary, multiclass; by default as the labels are.")] = (
-        None
-    )
-    classes: Annotated[
-        str | None, typer.Option(help="Class names in order, comma-separated; of two, the 2nd is positive.")
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="regression, binary, multiclass; by default as the labels are. Of several: TARGET=TASK."),
     ] = None
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(help="Class names in order, a,b; of two, the 2nd is positive. Of several targets: TARGET=a,b."),
+    ] = None
+    covariates: Annotated[
+        list[str] | None, typer.Option(help="Columns that the model reads beside the clips: a,b or one each.")
+    ] = None
+    weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None
     group: Group = None
     no_group: NoGroup = False
     stratify: Stratify = None
@@ -76,12 +85,14 @@ class Flow:
         above = {
             "data": {
                 "manifest": None if self.manifest is None else str(self.manifest),
-                "target": self.target,
+                "target": target_of(self.target),
                 "where": where_table(self.where or []),
                 "missing": "drop" if self.drop_missing else None,
                 "private": self.private or None,
-                "task": self.task,
-                "classes": None if self.classes is None else self.classes.split(","),
+                "task": by_target("--task", self.task),
+                "classes": classes_of(self.classes),
+                "covariates": None if self.covariates is None else listed(self.covariates),
+                "weight": self.weight,
                 "split": split,
             },
             "clip": {"frames": self.frames, "stride": self.stride, "rate_hz": self.rate},
@@ -90,6 +101,8 @@ class Flow:
         }
         table = read_table(self.config) if self.config is not None else {}
         table = overlay(overlay(table, _given(above)), _given(more))
+        if "frame" not in table and "manifest" in table.get("data", {}):
+            table |= features_of(table["data"]["manifest"])
         table["transforms"] = _transforms(table.get("transforms", []), rotate=self.rotate, shift=self.shift)
         if self.balance:
             table["sampler"] = {"name": _balancing(table)}
@@ -115,6 +128,62 @@ def with_flow(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     return called
+
+
+def listed(words: list[str]) -> list[str]:
+    """Return what `--covariates age,sex --covariates site` says: the option may be repeated, and hold several.
+
+    >>> listed(["age,sex", "site"])
+    ['age', 'sex', 'site']
+    """
+    return [each.strip() for word in words for each in word.split(",")]
+
+
+def target_of(words: list[str] | None) -> str | list[str] | None:
+    """Return what `--target` says: a column, or a list of them.
+
+    >>> target_of(["age"]), target_of(["age,sex"])
+    ('age', ['age', 'sex'])
+    """
+    names = None if words is None else listed(words)
+    return names[0] if names is not None and len(names) == 1 else names
+
+
+def by_target(option: str, values: list[str] | None) -> str | dict[str, str] | None:
+    """Return what `--task` or `--classes` says: a value, or one by target.
+
+    >>> by_target("--task", ["sex=binary"]), by_target("--task", ["binary"])
+    ({'sex': 'binary'}, 'binary')
+    """
+    if values is None:
+        return None
+    pairs = [value.partition("=") for value in values]
+    if len(pairs) == 1 and not pairs[0][1]:
+        return values[0]
+    for name, equals, value in pairs:
+        if not equals or not name or not value:
+            raise SettingError(f"{option} {name!r} must be TARGET=VALUE where there are several")
+    return {name: value for name, _, value in pairs}
+
+
+def classes_of(values: list[str] | None) -> list[str] | dict[str, list[str]] | None:
+    """Return what `--classes` says: names in order, or such a list by target.
+
+    >>> classes_of(["no,yes"]), classes_of(["sick=no,yes"])
+    (['no', 'yes'], {'sick': ['no', 'yes']})
+    """
+    found = by_target("--classes", values)
+    if isinstance(found, dict):
+        return {name: value.split(",") for name, value in found.items()}
+    return None if found is None else found.split(",")
+
+
+def features_of(manifest: str) -> dict[str, Any]:
+    """Return the `[frame]` that a manifest of features needs (`cinefeed encode`), and nothing for one of videos."""
+    if not Path(manifest).is_file():  # who reads it says so
+        return {}
+    frame = feature_frame(Manifest.read(manifest))
+    return {"frame": dict(frame)} if frame else {}
 
 
 def where_table(conditions: list[str]) -> dict[str, list[str]]:
@@ -168,9 +237,11 @@ def _transforms(listed: Any, *, rotate: float | None, shift: float | None) -> An
 def _balancing(table: Mapping[str, Any]) -> str:
     """Return the sampler that balances a target: by class, or to uniform labels for a regression."""
     data = table.get("data", {})
-    task = data.get("task")
-    if task is None and "manifest" in data and "target" in data:
-        kind = str(Manifest.read(data["manifest"]).column(data["target"]).type)
+    target, task, classes = (data.get(name) for name in ("target", "task", "classes"))
+    target = target[0] if isinstance(target, list) and target else target  # the one that is balanced
+    task, classes = (each.get(target) if isinstance(each, Mapping) else each for each in (task, classes))
+    if task is None and "manifest" in data and isinstance(target, str):
+        kind = str(Manifest.read(data["manifest"]).column(target).type)
         numbers = kind.startswith(("int", "uint", "float", "double", "half", "decimal"))
-        task = "regression" if numbers and "classes" not in data else "multiclass"
+        task = "regression" if numbers and classes is None else "multiclass"
     return "UniformLabels" if task == "regression" else "BalancedClasses"

@@ -2,6 +2,7 @@
 
 from cinefeed.config.settings import (
     DataSettings,
+    EvaluateSettings,
     FeedSettings,
     ModelSettings,
     Settings,
@@ -12,6 +13,7 @@ from cinefeed.config.toml import overlay, parse, read_settings, read_table, to_t
 
 __all__ = [
     "DataSettings",
+    "EvaluateSettings",
     "FeedSettings",
     "ModelSettings",
     "Settings",

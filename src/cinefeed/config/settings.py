@@ -8,13 +8,14 @@ import numpy as np
 
 from cinefeed.balance import Natural, Sampler
 from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError
+from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.clip import Geometry
 from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.workers import Backend
 from cinefeed.transforms.base import Transform
 
 Label = str | int | float | bool
+LabelTask = Literal["regression", "binary", "multiclass"]
 
 
 def _need(condition: bool, name: str, value: object, rule: str) -> None:
@@ -53,20 +54,53 @@ class SplitSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSettings:
-    """Which manifest, which of its rows, and the label column to learn.
+    """Which manifest, which of its rows, and what is learnt: a label column, or several; the first is balanced.
 
-    Rows without a label are an error, or left out, and counted, with `missing = "drop"`. `private` shows ids in place
-    of paths, and no pictures; a manifest that was scanned so needs no word of it.
+    `target = "clip"` has the clips themselves as targets, for the autoencoder. `task` and `classes` are a value, or a
+    table by target. Rows without a label are an error, or left out, and counted, with `missing = "drop"`; of several
+    targets a row needs one label, and those that it lacks have no part in the loss. `covariates` are columns that a
+    model reads beside the clips, `weight` is one of sample weights. `private` shows ids in place of paths, and no
+    pictures; a manifest that was scanned so needs no word of it.
     """
 
     manifest: str
-    target: str
+    target: str | tuple[str, ...]
     where: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
     missing: Literal["error", "drop"] = "error"
     private: bool = False
-    task: Literal["regression", "binary", "multiclass"] | None = None
-    classes: tuple[str, ...] | None = None
+    task: LabelTask | Mapping[str, LabelTask] | None = None
+    classes: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None = None
+    covariates: tuple[str, ...] = ()
+    weight: str | None = None
     split: SplitSettings
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, str) and len(self.target) == 1:
+            object.__setattr__(self, "target", self.target[0])  # a list of one is one
+        named = self.targets
+        _need(bool(named) or self.target == "", "target", list(self.target), "a label column, or a list of them")
+        for name, listed in (("target", named), ("covariates", self.covariates)):
+            _need(len(set(listed)) == len(listed), name, list(listed), "different columns")
+        if len(named) > 1 and "clip" in named:
+            raise SettingError("target: the clips are a target of their own, not one of several; leave 'clip' out")
+        for each in self.covariates:
+            if each in named:
+                raise SettingError(f"covariates: {each!r} is the target, which a model must not be told; leave it out")
+        for name, table in (("task", self.task), ("classes", self.classes)):
+            if isinstance(table, Mapping):
+                for each in table:
+                    if each not in named:
+                        raise SettingError(f"{name}: {each!r} is no target; {did_you_mean(str(each), named)}")
+            elif table is not None and len(named) > 1:
+                raise SettingError(
+                    f"{name} = {table!r} is for one target, here are {len(named)}; give a table, such as "
+                    f"{name} = {{{named[0]} = {'[...]' if name == 'classes' else repr(table)}}}"
+                )
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets, however many; none where clips alone are fed."""
+        return ((self.target,) if self.target else ()) if isinstance(self.target, str) else self.target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,37 +149,86 @@ class ModelSettings:
 class TrainSettings:
     """Where to, how long, how fast, and when to stop.
 
-    `out` is the run folder.
-    The loss is in the label's units (mean squared error; `huber` is linear beyond one standard deviation of the
-    training labels) or a cross-entropy. Adam's steps do not depend on the size of the loss, so one `learning_rate`
-    serves ejection fractions of 60 and word starts of 0.6. `patience`, `reduce_lr_patience` and `f1_zero_patience`
-    count epochs; 0 turns each off. `monitor` is a column of history.csv.
+    `out` is the run folder. Each `save_minutes` within an epoch, and at each epoch's end, all that is needed to go on
+    is kept there (0: at epochs' ends only). `monitor` is a column of history.csv.
+
+    The loss of a regression is in the label's units: mean squared error ("auto", "mse"), its root over a batch
+    ("rmse"), "mae", or "huber", which is linear beyond one standard deviation of the training labels. Classes have a
+    cross-entropy ("auto", "cross_entropy"), or "focal", which counts what is hard. Of several targets it is the loss of
+    those that it fits. `class_weights = "balanced"` weighs each row by how rare its class is among the training labels.
+
+    Adam's steps do not depend on the size of the loss, so one `learning_rate` serves ejection fractions of 60 and word
+    starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau" it is multiplied by `reduce_lr_factor`
+    after `reduce_lr_patience` epochs without a better one, with "cosine" it falls to 0, with "constant" it stays.
+    `clip_norm` is the greatest norm of all gradients together; 0: any. A backbone that begins `frozen` ([model]) is
+    trained with the rest after `thaw_epoch` epochs, from then on with `thaw_learning_rate`.
+
+    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. `tensorboard` writes the
+    curves for TensorBoard too.
     """
 
     out: str
     epochs: int = 20
     learning_rate: float = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
-    loss: Literal["auto", "mse", "huber"] = "auto"
+    schedule: Literal["plateau", "cosine", "constant"] = "plateau"
+    warmup_epochs: int = 0
+    loss: Literal["auto", "mse", "rmse", "mae", "huber", "cross_entropy", "focal"] = "auto"
+    class_weights: Literal["none", "balanced"] = "none"
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    clip_norm: float = 0.0
+    thaw_epoch: int = 0
+    thaw_learning_rate: float = 1e-4
     monitor: str = "val_loss"
     patience: int = 10
     reduce_lr_patience: int = 4
     reduce_lr_factor: float = 0.5
     f1_zero_patience: int = 10
+    save_minutes: float = 10.0
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         _need(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        rate, factor = self.learning_rate, self.reduce_lr_factor
-        _need(bool(np.isfinite(rate)) and rate > 0, "learning_rate", rate, "a positive number")
-        _need(0 < factor < 1, "reduce_lr_factor", factor, "between 0 and 1")
+        for name in ("learning_rate", "thaw_learning_rate"):
+            rate = getattr(self, name)
+            _need(bool(np.isfinite(rate)) and rate > 0, name, rate, "a positive number")
+        _need(0 < self.reduce_lr_factor < 1, "reduce_lr_factor", self.reduce_lr_factor, "between 0 and 1")
         for name in ("patience", "reduce_lr_patience", "f1_zero_patience"):
             _need(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or a number of epochs")
+        for name in ("warmup_epochs", "thaw_epoch"):
+            value = getattr(self, name)
+            _need(0 <= value < self.epochs, name, value, f"0 (off) or a number of epochs below epochs = {self.epochs}")
+        for name in ("clip_norm", "save_minutes"):
+            value = getattr(self, name)
+            _need(bool(np.isfinite(value)) and value >= 0, name, value, "0 (off) or a positive number")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateSettings:
+    """How a run is measured once it is trained.
+
+    `unit` is the column by which scores are averaged and counted, such as the study or the patient; by default each
+    video counts. `clips` are taken of a video, spread evenly over its time, and their scores averaged. `subgroups` are
+    columns by whose values the metrics are told once more. The intervals hold `level` of `resamples` bootstrap samples,
+    which are drawn by patient (the column `group` of the split) where there is one.
+    """
+
+    unit: str | None = None
+    clips: int = 1
+    subgroups: tuple[str, ...] = ()
+    resamples: int = 1000
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        _need(self.clips >= 1, "clips", self.clips, "at least 1")
+        _need(self.resamples >= 1, "resamples", self.resamples, "at least 1; 1000 is usual")
+        _need(0 < self.level < 1, "level", self.level, "between 0 and 1, such as 0.95")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """All that a training run is made from: what `cinefeed train` was told, and what runs/x/settings.toml keeps.
 
+    >>> from cinefeed.config import parse
     >>> settings = parse({"train": {"out": "runs/a"}, "data": {"manifest": "m.parquet", "target": "age",
     ...                   "split": {"group": "patient"}}, "frame": {"height": 64, "width": 64}})
     >>> settings.clip.frames, settings.data.split.group
@@ -160,3 +243,4 @@ class Settings:
     feed: FeedSettings = field(default_factory=FeedSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)

@@ -5,6 +5,7 @@
 [clip]        which frames of a video (cinefeed.Clip)        [feed.mixing]  MixUp or CutMix, by name
 [frame]       what a frame becomes (cinefeed.Frame)          [model]    the network and its options
                                                              [train]    run folder, epochs, learning rate, when to stop
+                                                             [evaluate] unit, clips a video, subgroups, intervals
 [[transforms]]  what happens to a clip, in order; OneOf, RandomOrder and Sometimes hold tables of their own:
 
     [[transforms]]
@@ -56,7 +57,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
     known = [each.name for each in fields(Settings)]
     _known_names(table, known, where="", kind="section")
     values: dict[str, Any] = {}
-    plain = {name: _hints(Settings)[name] for name in ("data", "clip", "frame", "feed", "train")}
+    plain = {name: _hints(Settings)[name] for name in ("data", "clip", "frame", "feed", "train", "evaluate")}
     for name, kind in plain.items():  # a misspelt name first: what is missing is often what was misspelt
         _known_names(table.get(name, _EMPTY), [each.name for each in fields(kind)], where=f"[{name}] ")
     for name in plain:
@@ -186,11 +187,12 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return value
     if origin in (Union, UnionType):
         kinds = [each for each in inner if each is not NoneType]
+        meant = _meant(value, kinds)
         for each in kinds:
             try:
                 return _typed(value, each, where)
             except SettingError:
-                if len(kinds) == 1:
+                if each == meant:
                     raise
     elif origin is tuple or (isclass(origin) and issubclass(origin, Sequence)):
         wanted = inner[:1] * len(value) if inner[1:] in ((), (...,)) and isinstance(value, list | tuple) else inner
@@ -201,12 +203,24 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
             return frozenset(_typed(each, inner[0], where) for each in value["one_of"])
     elif isclass(origin) and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
-            return {_typed(key, inner[0], where): _typed(each, inner[1], where) for key, each in value.items()}
+            return {
+                _typed(key, inner[0], where): _typed(each, inner[1], f"{where}.{key}") for key, each in value.items()
+            }
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif isclass(hint) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise SettingError(f"{where} = {value!r} must be {_say(hint)}")
+
+
+def _meant(value: Any, kinds: Sequence[Any]) -> Any:
+    """Return the one of several types that a value is meant to be, whose error then says most; None where none is."""
+    if len(kinds) == 1:
+        return kinds[0]
+    tables = [each for each in kinds if isclass(get_origin(each)) and issubclass(get_origin(each), Mapping)]
+    alike = tables if isinstance(value, Mapping) else [each for each in kinds if each not in tables]
+    one = alike[0] if len(alike) == 1 else None
+    return one if one in tables or get_origin(one) is Literal else None
 
 
 def _say(hint: Any) -> str:

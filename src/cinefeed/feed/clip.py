@@ -63,9 +63,10 @@ class ClipMaker:
     """Makes the clips of a draw: a pure function of its row, settings, seed and draw.
 
     `clips` are cut from one stretch of the video, twice as long as a clip, which is opened and decoded once; each has
-    its own place in it, and its own parameters of the transforms. `views` are the videos of a row ("" is the only one),
-    put apart, or as channels with `stack`. `masks` are second videos of the rows, which follow the first in all that
-    is done to time and place.
+    its own place in it, and its own parameters of the transforms. With the position "center" they are spread evenly:
+    each lies in the middle of its share of what a clip leaves free. `views` are the videos of a row ("" is the only
+    one), put apart, or as channels with `stack`. `masks` are second videos of the rows, which follow the first in all
+    that is done to time and place.
 
     Every random choice has the address of its clip: (seed, stage, epoch, position x clips + clip), and with several
     views x views + view.
@@ -201,6 +202,8 @@ class ClipMaker:
         """Return the frames of each clip. Each view draws the same numbers, so all are at the same time points."""
         start, end = window
         select = partial(self.clip.select, start_seconds=start, end_seconds=end)
+        if self.clip.position == "center":
+            return [select(times, share=(number + 0.5) / self.clips) for number in range(self.clips)]
         if self.clip.position != "random":
             return [select(times)] * self.clips
         rng = self._rng(Stage.CLIP, draw)

@@ -23,8 +23,8 @@ def describe_task(spec: FeedSpec, targets: Targets) -> str:
         return "no target"
     also = f" and {', '.join(each.name for each in spec.targets[1:])}" if spec.targets else ""
     if spec.task == "regression":
-        return f"regression of {spec.target}{also} from {targets.values.min():g} to {targets.values.max():g}"
-    counts = np.bincount(targets.values, minlength=len(spec.classes))
+        return f"regression of {spec.target}{also} from {targets.present.min():g} to {targets.present.max():g}"
+    counts = np.bincount(targets.present, minlength=len(spec.classes))
     named = [f"{name} {count}" for name, count in zip(spec.classes, counts, strict=True)]
     more = [f"... {len(named)} classes in all"] if len(named) > _NAMED_CLASSES else []
     return f"{spec.task} {spec.target}{also} ({', '.join(named[:_NAMED_CLASSES] + more)})"

@@ -58,8 +58,8 @@ class Feed:
     epoch, breaking off before does not.
 
     target: label column; None feeds clips alone (targets NaN or -1, weights 0); "clip" has the clips as targets.
-    Of several names the first is balanced, and the others may have missing labels, of weight 0; batches then hold
-    targets and weights by name, and `task` and `classes` may be given by name.
+    Of several names the first is balanced; rows may lack labels, which have weight 0, but where the first is balanced
+    every row needs that one. Batches then hold targets and weights by name, and `task` and `classes` may be given so.
     task: "regression", "binary" or "multiclass"; by default numbers are a regression, text and booleans are classes.
     classes: names in the order of their numbers; sorted by default. The second of two is the positive one.
     workers: how many make clips; 0 makes them in the caller; "auto" is one a core.
@@ -78,7 +78,8 @@ class Feed:
     memory: a bound such as "2GB" on batches and open decoders together.
     clips_per_video: clips of every video that is drawn, from one stretch of it that is decoded once and is twice as
     long as a clip; each has its own place there, and its own transforms. An epoch has as many times the clips. They
-    share a batch, or with `spread` lie in as many batches one after the other, which then hold the same videos.
+    share a batch, or with `spread` lie in as many batches one after the other, which then hold the same videos. With
+    Clip(position="center") they are spread evenly over the video instead.
     views: of a manifest whose rows hold several (see `Manifest.pivot`), those that are fed, by default all; at the same
     time points, or where they differ in length at the same share of what each leaves free. `batch.clips` holds each by
     name, and a model's inputs are `clips_2ch`, `clips_4ch` ...; with `stack` the views are channels of one clip.
@@ -167,6 +168,7 @@ class Feed:
         masks = find_masks(manifest, mask)
         labels = read_labels(table, target=target, task=task, classes=classes, mask=mask)
         self._targets = labels.main
+        labels.check_balance(sampler or Natural())
         self.sampler = positive_is_second(sampler or Natural(), self._targets.classes)
         self._alike = sampler_groups(manifest, self.sampler)
         chosen = choose_views(manifest.rows.views, views=views, stack=stack, target=target)
@@ -362,13 +364,15 @@ class Feed:
         options: dict[str, Any] = {"ahead": self._ahead, "goes_on": self._goes_on, "warm": not self.workers}
         return Line(crew, assembler=self._assembler, epoch=epoch, index=index, **options)
 
-    def evaluation(self, part: Manifest, *, labelled: bool = True) -> "Feed":
+    def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int = 1) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
 
-        Same frame, views, class order and label scale; one clip a row, from the centre, no random transform, no
-        balance, no mixing, every row once and in order, the last batch kept. `labelled=False` needs no label column.
+        Same frame, views, class order and label scale; no random transform, no balance, no mixing, every row once and
+        in order, the last batch kept. One clip a row, from the centre; of several `clips` each lies in the middle of
+        its share of what a clip leaves free, one row after the other. `labelled=False` needs no label column. Raises
+        SettingError for several clips of a video where all of them would be the same one.
         """
-        feed = Feed(part, **evaluation_settings(self, labelled=labelled))
+        feed = Feed(part, **evaluation_settings(self, labelled=labelled, clips=clips))
         feed._goes_on = False
         feed.spec = replace(
             feed.spec,

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cinefeed.balance import Natural, Sampler
 from cinefeed.balance.strata import bin_strata
 from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
 from cinefeed.feed.covariates import Covariate
@@ -98,9 +99,14 @@ class Targets:
             return self.values.astype(np.float64)
         return np.array(self.classes)[self.values]
 
+    @property
+    def present(self) -> NDArray[Any]:
+        """The values of those rows that have a label."""
+        return self.values if self.known is None else self.values[self.known]
+
     def spec(self, name: str) -> TargetSpec:
         """Return what a model has to know of it."""
-        values = self.values if self.known is None else self.values[self.known]
+        values = self.present
         if self.task != "regression" or not np.isfinite(values).all():
             return TargetSpec(name=name, task=self.task, classes=self.classes)
         mean, scale = float(np.mean(values, dtype=np.float64)), float(np.std(values, dtype=np.float64))
@@ -138,9 +144,24 @@ class Labels:
         """Return the class or the label bin of each row: one that cannot be read gives its place to one alike."""
         main = self.main
         if main.task == "regression" and self.name:
-            return bin_strata(main.labels, bins=bins).numbers
-        classes = main.values if main.classes else np.zeros(len(main.values))
-        return classes.astype(np.int64)
+            found = bin_strata(main.present.astype(np.float64), bins=bins).numbers
+        else:
+            found = (main.present if main.classes else np.zeros(len(main.present))).astype(np.int64)
+        if main.known is None:
+            return found
+        groups = np.full(len(main.known), -1, np.int64)  # rows without a label are alike
+        groups[main.known] = found
+        return groups
+
+    def check_balance(self, sampler: Sampler) -> None:
+        """Raise LabelError where a sampler is to balance a target that some rows do not have."""
+        lacking = 0 if self.main.known is None else int((~self.main.known).sum())
+        if lacking and not isinstance(sampler, Natural):
+            raise LabelError(
+                f"{type(sampler).__name__} balances the first target, {self.name!r}, which {lacking} of "
+                f"{len(self.main.values)} rows do not have; put one first that every row has, or leave out those rows "
+                f"with manifest.known({self.name!r})"
+            )
 
 
 def read_labels(
@@ -182,9 +203,12 @@ def read_labels(
         main = Targets.unknown(table.num_rows, task="mask", classes=())
     elif name == "clip" and name not in table.schema.names:
         main = Targets.unknown(table.num_rows, task="clip", classes=())
+    elif several:
+        labels = {each: read(each, read_masked) for each in several}
+        return Labels(name=name, main=labels[name], several=labels)
     else:
         main = read(name, read_targets)
-    return Labels(name=name, main=main, several={each: read(each, read_masked) for each in several})
+    return Labels(name=name, main=main)
 
 
 def read_masked(

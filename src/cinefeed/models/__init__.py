@@ -10,6 +10,7 @@ except ImportError as _error:
 from cinefeed.models.autoencoder import ClipLoss, autoencoder
 from cinefeed.models.cnn3d import cnn3d
 from cinefeed.models.cnn_rnn import cnn_rnn
+from cinefeed.models.feature_rnn import feature_rnn
 from cinefeed.models.reference import reference_cnn_lstm
 
-__all__ = ["ClipLoss", "autoencoder", "cnn3d", "cnn_rnn", "reference_cnn_lstm"]
+__all__ = ["ClipLoss", "autoencoder", "cnn3d", "cnn_rnn", "feature_rnn", "reference_cnn_lstm"]

@@ -6,6 +6,8 @@ import keras
 from keras import layers
 
 from cinefeed.errors import SettingError
+from cinefeed.models.norm import batch_norm
+from cinefeed.models.parts import FEATURES, FRAMES
 
 _L2 = 0.001
 _BLOCKS = (64, 128, 256, 512)
@@ -43,6 +45,10 @@ def reference_cnn_lstm(clip_shape: tuple[int, int, int, int] = (25, 150, 150, 1)
             f"or take cnn_rnn with fewer filters"
         )
     seeds = count(seed * 1000)  # a number for each layer: two layers of one shape must not start alike
+    # On torch Keras copies maps with their channels last to channels first at every layer, and back. The weights are of
+    # one shape either way; where a model file is to run elsewhere, build the network there and load its weights.
+    channels_first = keras.config.backend() == "torch"
+    order = {"data_format": "channels_first"} if channels_first else {}
 
     def convolve(x: keras.KerasTensor, filters: int, size: int = 3, **options: object) -> keras.KerasTensor:
         x = layers.Conv2D(
@@ -50,22 +56,28 @@ def reference_cnn_lstm(clip_shape: tuple[int, int, int, int] = (25, 150, 150, 1)
             size,
             kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)),
             kernel_regularizer=keras.regularizers.L2(_L2),
+            **order,
             **options,
         )(x)
-        return layers.Activation("selu")(layers.BatchNormalization()(x))
+        return layers.Activation("selu")(batch_norm(axis=1 if channels_first else -1)(x))
 
     clips = keras.Input((frames, height, width, channels), name="clips")
-    x = keras.ops.reshape(clips, (-1, height, width, channels))
+    x = layers.Identity(name=f"{FRAMES}_clips")(keras.ops.reshape(clips, (-1, height, width, channels)))
+    if channels_first:
+        x = keras.ops.transpose(x, (0, 3, 1, 2))
     x = convolve(x, 32, size=5, strides=2, padding="same")
     x = convolve(x, 32, padding="valid")
-    x = layers.MaxPooling2D()(x)
+    x = layers.MaxPooling2D(**order)(x)
     for filters in _BLOCKS:
         x = convolve(x, filters, padding="same")
         x = convolve(x, filters, padding="same")
-        x = layers.MaxPooling2D()(x)
+        x = layers.MaxPooling2D(**order)(x)
         if filters != _BLOCKS[-1]:
-            x = layers.SpatialDropout2D(_SPATIAL_DROPOUT, seed=next(seeds))(x)
-    x = keras.ops.reshape(x, (-1, frames, x.shape[1] * x.shape[2] * x.shape[3]))
+            x = layers.SpatialDropout2D(_SPATIAL_DROPOUT, seed=next(seeds), **order)(x)
+    if channels_first:  # features are in one order on every backend
+        x = keras.ops.transpose(x, (0, 2, 3, 1))
+    x = layers.Identity(name=f"{FEATURES}_clips")(layers.Flatten()(x))
+    x = keras.ops.reshape(x, (-1, frames, x.shape[1]))
     x = layers.LSTM(
         _LSTM_UNITS,
         return_sequences=True,

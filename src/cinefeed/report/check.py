@@ -1,9 +1,7 @@
 """The page of a check: findings worst first, pairs that look alike as pictures, and what gives the label away."""
 
 import base64
-import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-import cinefeed
 from cinefeed.check.alike import NEAR
 from cinefeed.check.findings import SEVERITIES, CheckReport, Pair, Shortcut, counted, row_name
 from cinefeed.check.look import read_frames
-from cinefeed.errors import CinefeedError, MissingExtraError, SettingError
+from cinefeed.errors import CinefeedError
 from cinefeed.manifest.table import Manifest
-from cinefeed.report.page import Figure
-from cinefeed.report.style import BLUE, GREY, INK, PALE, SERIES, VERMILION, data_uri, new_figure, plain, to_svg
-from cinefeed.training.run import write_atomically
+from cinefeed.report.page import from_template, write_html
+from cinefeed.report.style import BLUE, GREY, INK, PALE, SERIES, VERMILION, new_figure, on_page, plain, to_svg
 
 _MOST_PAIRS = 12  # shown as pictures
 _MOST_CLASSES = 40
@@ -40,46 +36,24 @@ def check_page(report: CheckReport, manifest: Manifest, *, out: str | Path) -> P
     The videos of the pairs shown are opened once more for their pictures; the page of a private check has none. Raises
     SettingError where `out` cannot be written, MissingExtraError without matplotlib and jinja2.
     """
-    html, out = render(report, manifest), Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, lambda partial: partial.write_text(html, encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"{out} cannot be written: {error.strerror}; name another place") from error
-    return out
+    return write_html(render(report, manifest), out=Path(out))
 
 
 def render(report: CheckReport, manifest: Manifest) -> str:
     """Return the page as HTML."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", extra="report") from error
-    folder = files("cinefeed.report")
-    look = re.search(r"<style>(.*?)</style>", folder.joinpath("template.html").read_text(encoding="utf-8"), re.DOTALL)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["row_name"] = row_name
-    environment.filters["counted"] = counted
-    template = environment.from_string(folder.joinpath("check.html").read_text(encoding="utf-8"))
-    return template.render(
+    return from_template(
+        "check.html",
+        filters={"row_name": row_name, "counted": counted},
         report=report,
-        look=look[1] if look else "",
         severities=SEVERITIES,
         near=NEAR,
         to_do=[each for each in report.findings if each.severity != "note"],
         pairs=[_shown(pair, report, manifest) for pair in report.pairs[:_MOST_PAIRS]],
-        shortcuts=_figure(shortcuts_figure(report.shortcuts), "shortcuts") if report.shortcuts else None,
-        classes=_figure(classes_figure(report.classes, name=report.target or ""), "classes")
+        shortcuts=on_page(shortcuts_figure(report.shortcuts), "shortcuts") if report.shortcuts else None,
+        classes=on_page(classes_figure(report.classes, name=report.target or ""), "classes")
         if report.classes
         else None,
-        version=cinefeed.__version__,
     )
-
-
-def _figure(svg: str, name: str) -> Figure:
-    from markupsafe import Markup
-
-    return Figure(Markup(svg), data_uri(svg), f"{name}.svg", "")
 
 
 def shortcuts_figure(shortcuts: Sequence[Shortcut]) -> str:

@@ -1,35 +1,28 @@
-"""One self-contained HTML page: of a feed before training, or of a run."""
+"""One self-contained HTML page: of a feed before training, of a run, or of a table of predictions."""
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 import cinefeed
-from cinefeed.errors import CinefeedError, MissingExtraError, SettingError
+from cinefeed.errors import MissingExtraError, SettingError
 from cinefeed.feed.feed import Feed
-from cinefeed.metrics import Metrics, classification_metrics, regression_metrics
+from cinefeed.metrics.assess import assess
+from cinefeed.metrics.predictions import Task, read_predictions
+from cinefeed.report import assessed, unassessed
 from cinefeed.report.balance import balance_facts, balance_figure
-from cinefeed.report.data import PageData, Predictions, feed_page, run_data
+from cinefeed.report.data import Labels, PageData, Pictures, feed_page
 from cinefeed.report.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves
-from cinefeed.report.results import confusion_figure, pr_figure, predicted_vs_true, roc_figure
-from cinefeed.report.style import data_uri
+from cinefeed.report.folder import run_data, table_data
+from cinefeed.report.methods import Methods, keep_methods, methods_of
+from cinefeed.report.moving import moving, with_saliency
+from cinefeed.report.style import Figure, on_page
+from cinefeed.report.words import Cell, cell, title
 from cinefeed.training.run import write_atomically
 
 _STAGES = ("read", "decode", "transform")
-_HEADLINES = ("r2", "mae", "auroc", "balanced_accuracy")
-_NAMES = {
-    "r2": "R²",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "pearson_r": "Pearson r",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "balanced_accuracy": "balanced accuracy",
-}
 
 
 def inspect_page(
@@ -47,10 +40,37 @@ def inspect_page(
 def run_page(folder: str | Path, *, out: str | Path | None = None) -> Path:
     """Write the page of a run, by default as report.html in its folder; return where it is.
 
-    A file that the folder lacks leaves its section out, and the page says so. Raises as `inspect_page`, and
-    SettingError where `folder` holds no run.
+    methods.md is written beside it, unless an author has worked on the one that is there. A file that the folder lacks
+    leaves its section out, and the page says so. Raises as `inspect_page`, and SettingError where `folder` holds no
+    run.
     """
-    return write_report(run_data(folder), out=Path(folder) / "report.html" if out is None else Path(out))
+    page = run_data(folder)
+    path = write_report(page, out=Path(folder) / "report.html" if out is None else Path(out))
+    keep_methods(methods_of(page), path.with_name("methods.md"))
+    return path
+
+
+def table_page(
+    table: str | Path,
+    *,
+    out: str | Path | None = None,
+    task: Task | Mapping[str, Task] | None = None,
+    classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    unit: str | None = None,
+    cluster: str | None = None,
+    subgroups: Sequence[str] = (),
+) -> Path:
+    """Write the page of a table of predictions (Parquet or CSV), of cinefeed or of any other program.
+
+    `unit` is the column of what counts once, by default the video; `cluster` that of what intervals draw as a whole,
+    the patient. `task` and `classes` overrule what the columns say. By default the page is beside the table. Raises
+    what reading and measuring raise: TableError, ColumnError, LabelError.
+    """
+    path = Path(table)
+    predictions = read_predictions(path, task=task, classes=classes)
+    assessment = assess(predictions, unit=unit, cluster=cluster, subgroups=subgroups)
+    page = table_data(predictions, assessment, name=path.name)
+    return write_report(page, out=path.with_suffix(".html") if out is None else Path(out))
 
 
 def write_report(page: PageData, *, out: Path) -> Path:
@@ -68,62 +88,62 @@ def write_html(html: str, *, out: Path) -> Path:
     return out
 
 
-class Figure(NamedTuple):
-    """An SVG on the page, and as a file to save."""
-
-    svg: Any  # jinja2's Markup: SVG is not escaped
-    uri: str
-    file: str
-    caption: str
-
-
 def render(page: PageData) -> str:
     """Return the page as HTML that asks no network for anything."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", extra="report") from error
-    template = files("cinefeed.report").joinpath("template.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    metrics = _metric_table(page)
-    return environment.from_string(template).render(
+    figures = _figures(page)
+    worst, saliency = _worst(page.worst), _saliency(page.saliency)
+    methods = methods_of(page) if page.settings else None
+    quoted = assessed.headline(page.assessment) if page.assessment is not None else unassessed.headline(page)
+    return from_template(
+        "template.html",
         page=page,
-        headline=_headline(page),
-        figures=_figures(page),
-        results=[_result(page, each) for each in page.predictions],
-        metrics=metrics,
+        headline=quoted,
+        figures=figures,
+        pictured=bool(worst or saliency or figures["clips"]),
+        assessed=assessed.results(page.assessment, page.scored) if page.assessment is not None else None,
+        results=[unassessed.result(page, each) for each in page.predictions],
+        metrics=unassessed.metric_table(page),
+        folds=_folds(page.folds),
+        worst=worst,
+        several=page.scored is not None and len(page.scored.targets) > 1,
+        saliency=saliency,
+        methods=methods,
+        methods_uri=_as_file(methods) if methods else "",
         balance_facts=balance_facts(page.balanced) if page.balanced is not None else [],
         verdict=_verdict(page),
-        version=cinefeed.__version__,
     )
 
 
-def _figure(svg: str, name: str, caption: str = "") -> Figure:
-    from markupsafe import Markup
+def from_template(name: str, *, filters: Mapping[str, Callable[..., str]] | None = None, **given: Any) -> str:
+    """Fill one of this room's templates; text is escaped, and a name that is not given is an error."""
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2", extra="report") from error
+    folder = files("cinefeed.report")
+    loader = FunctionLoader(lambda file: folder.joinpath(file).read_text(encoding="utf-8"))
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters.update(filters or {})
+    return environment.get_template(name).render(version=cinefeed.__version__, **given)
 
-    return Figure(Markup(svg), data_uri(svg), f"{name}.svg", caption)
 
-
-def _figures(page: PageData) -> dict[str, Figure | None]:
-    """Return the figures of data, training and feed by section; None where there is nothing to show."""
-    found: dict[str, Figure | None] = dict.fromkeys(("labels", "balance", "clips", "curves", "time"))
-    if page.labels is not None and len(page.labels.raw) and len(page.labels.fed):
-        svg = labels_figure(
-            page.labels.raw,
-            fed=page.labels.fed,
-            classes=page.labels.classes,
-            edges=page.labels.edges,
-            name=page.target or "label",
-        )
-        found["labels"] = _figure(svg, "labels", "Training labels as they are, and as one epoch feeds them.")
+def _figures(page: PageData) -> dict[str, Any]:
+    """Return the figures of data, training and feed by section, None where there is nothing; of labels a list."""
+    found: dict[str, Any] = dict.fromkeys(("balance", "clips", "curves", "time"))
+    of_targets = {page.target: page.labels, **page.others}
+    found["labels"] = [
+        _labels(name, each, tail=f"_{name}" if page.others else "")
+        for name, each in of_targets.items()
+        if each is not None and len(each.raw) and len(each.fed)
+    ]
     if page.balanced is not None and len(page.balanced["names"]) > 1:
         svg = balance_figure(page.balanced, name=page.target or "label")
-        found["balance"] = _figure(svg, "balance", "What balancing asks for and reaches, and what it costs in repeats.")
+        found["balance"] = on_page(svg, "balance", "What balancing asks for and reaches, and what it costs in repeats.")
     if page.clips is not None and len(page.clips):
-        found["clips"] = _figure(clips_sheet(page.clips, captions=page.captions), "clips", "Time runs to the right.")
+        found["clips"] = on_page(clips_sheet(page.clips, captions=page.captions), "clips", "Time runs to the right.")
     if any(page.history.values()):
         svg = learning_curves(page.history, best_epoch=page.best_epoch)
-        found["curves"] = _figure(svg, "curves")
+        found["curves"] = on_page(svg, "curves")
     stats = page.feed_stats or {}
     if stats.get("elapsed_seconds"):
         svg = feed_time_figure(
@@ -132,77 +152,63 @@ def _figures(page: PageData) -> dict[str, Figure | None]:
             elapsed_seconds=float(stats["elapsed_seconds"]),
             workers=int(stats.get("workers", 1)),
         )
-        found["time"] = _figure(svg, "time", "Shares of the time on the clock.")
+        found["time"] = on_page(svg, "time", "Shares of the time on the clock.")
     return found
 
 
-def _result(page: PageData, part: Predictions) -> dict[str, Any]:
-    """Return the figures of one part's predictions; where it does not allow one, a note says why."""
-    name, targets, scores, classes = part.part, part.targets, part.scores, page.classes
-    try:
-        if page.task == "regression":
-            svg = predicted_vs_true(targets, scores=scores, name=page.target or "label")
-            return {"figures": [_figure(svg, f"predicted_{name}", f"{name}, {len(targets):,} videos")], "note": ""}
-        svg = confusion_figure(targets, scores=scores, classes=classes)
-        figures = [_figure(svg, f"confusion_{name}", f"{name}, {len(targets):,} videos")]
-        reasons = classification_metrics(targets=targets, scores=scores, classes=classes).reasons
-        if reasons:
-            return {"figures": figures, "note": f"{name} has no ROC and precision-recall curves: {reasons['auroc']}."}
-        curves = (("roc", "ROC", roc_figure), ("precision_recall", "precision and recall", pr_figure))
-        for file, caption, draw in curves:
-            svg = draw(targets, scores=scores, classes=classes)
-            figures.append(_figure(svg, f"{file}_{name}", f"{name}, {caption}"))
-        return {"figures": figures, "note": ""}
-    except CinefeedError as error:
-        return {"figures": [], "note": f"Figures of {name} are left out: {error}"}
+def _labels(name: str, labels: Labels, *, tail: str) -> Figure:
+    svg = labels_figure(labels.raw, fed=labels.fed, classes=labels.classes, edges=labels.edges, name=name or "label")
+    return on_page(svg, f"labels{tail}", "Training labels as they are, and as one epoch feeds them.")
 
 
-def _measured(page: PageData) -> dict[str, Metrics]:
-    """Return metrics by part from the predictions, for the reasons why one is not defined."""
-    found = {}
-    for part in page.predictions:
-        try:
-            found[part.part] = (
-                regression_metrics(targets=part.targets, scores=part.scores)
-                if page.task == "regression"
-                else classification_metrics(targets=part.targets, scores=part.scores, classes=page.classes)
-            )
-        except CinefeedError:
-            continue  # _result says it, beside the figures that it costs
-    return found
-
-
-def _metric_table(page: PageData) -> dict[str, Any]:
-    measured = _measured(page)
-    tables: Mapping[str, Mapping[str, Any]] = page.metrics or measured
-    parts = list(tables)
-    names = list(dict.fromkeys(name for table in tables.values() for name in table))
-    rows = [(_title(name), [_say(tables[part].get(name)) for part in parts]) for name in names]
-    reasons = [
-        f"{_title(name)} is not defined for {part}: {reason}."
-        for part, table in measured.items()
-        for name, reason in table.reasons.items()
+def _worst(pictures: Pictures | None) -> list[tuple[str, str, str]]:
+    """Return picture, name and caption of each of the worst videos."""
+    if pictures is None or not len(pictures.clips):
+        return []
+    return [
+        (moving(clip), name, caption)
+        for clip, name, caption in zip(pictures.clips, pictures.ids, pictures.captions, strict=True)
     ]
-    return {"parts": parts, "rows": rows, "reasons": reasons}
 
 
-def _title(metric: str) -> str:
-    name = _NAMES.get(metric, metric.replace("_", " "))
-    return name[:1].upper() + name[1:]
+def _saliency(pictures: Pictures | None) -> list[tuple[str, str, str]]:
+    if pictures is None or not len(pictures.clips) or pictures.space is None or pictures.time is None:
+        return []
+    found = []
+    for i, clip in enumerate(pictures.clips):
+        space, time = pictures.space[i], pictures.time[i]
+        cell, span = max(space.ravel(), key=abs), max(time.ravel(), key=abs)
+        words = f"{pictures.captions[i]} · the deepest cell moves it by {-cell:+.3g}, the deepest span by {-span:+.3g}"
+        found.append((moving(with_saliency(clip, space=space, time=time)), pictures.ids[i], words))
+    return found
 
 
-def _say(value: object) -> str:
-    if not isinstance(value, int | float) or not np.isfinite(value):
-        return "not defined"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+def _folds(folds: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the table of a cross-validation: the mean over the folds, then each of them."""
+    if not folds or not folds.get("runs"):
+        return None
+    runs, mean = folds["runs"], folds["metrics"]
+    return {
+        "head": ["mean", *(f"fold {each['fold']}" for each in runs)],
+        "rows": [
+            ("videos", [Cell(""), *(Cell(f"{each['rows']:,}") for each in runs)]),
+            *(
+                (
+                    title(name),
+                    [
+                        cell({**found, "value": found["mean"]}),
+                        *(cell({"value": each["metrics"].get(name)}) for each in runs),
+                    ],
+                )
+                for name, found in mean.items()
+            ),
+        ],
+    }
 
 
-def _headline(page: PageData) -> list[tuple[str, str]]:
-    """Return the two numbers that the page opens with, of the test part where there is one."""
-    tables: Mapping[str, Mapping[str, Any]] = page.metrics or _measured(page)
-    part = "test" if "test" in tables else next(iter(tables), "")
-    table = tables.get(part, {})
-    return [(f"{part} {_NAMES[name]}", _say(table[name])) for name in _HEADLINES if table.get(name) is not None]
+def _as_file(methods: Methods) -> str:
+    """Return methods.md as a link that needs no network."""
+    return "data:text/markdown;charset=utf-8;base64," + base64.b64encode(methods.markdown().encode()).decode()
 
 
 def _verdict(page: PageData) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.metrics import class_scores, confusion_matrix, regression_metrics
-from cinefeed.report.style import BLUE, GREY, INK, SERIES, new_figure, plain, to_svg
+from cinefeed.report.style import BLUE, GREY, INK, SERIES, VERMILION, new_figure, plain, to_svg
 
 _MOST_CURVES = len(SERIES)  # beyond, colours cannot be told apart
 _MOST_POINTS = 2000  # beyond, a scatter is stored as pixels: each point as SVG takes some 70 bytes
@@ -18,7 +18,7 @@ def predicted_vs_true(targets: ArrayLike, *, scores: ArrayLike, name: str = "lab
     true, predicted = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
     edge = 0.04 * (high - low or 1.0)
-    with new_figure(4.2, 4.2) as figure:
+    with new_figure(3.4, 3.4) as figure:
         axes = figure.add_subplot()
         axes.plot([low - edge, high + edge], [low - edge, high + edge], color=GREY, linewidth=1, dashes=(4, 3))
         many = len(true) > _MOST_POINTS
@@ -31,9 +31,15 @@ def predicted_vs_true(targets: ArrayLike, *, scores: ArrayLike, name: str = "lab
         return to_svg(figure, name="predicted")
 
 
-def confusion_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str]) -> str:
-    """Return how often each true class was taken for each: counts, shaded by the share of the true class."""
-    counts = confusion_matrix(targets=targets, scores=scores, classes=classes)
+def confusion_figure(
+    targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], threshold: float | None = None
+) -> str:
+    """Return how often each true class was taken for each: counts, shaded by the share of the true class.
+
+    `threshold` parts the scores of two classes; 0.5 otherwise.
+    """
+    parted = 0.5 if threshold is None else threshold
+    counts = confusion_matrix(targets=targets, scores=scores, classes=classes, threshold=parted)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.2, 1.2 + 0.5 * len(classes)), 8.4)
     with new_figure(side, side) as figure:
@@ -61,8 +67,8 @@ def confusion_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence
         return to_svg(figure, name="confusion")
 
 
-def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str]) -> str:
-    """Return the ROC curve of the positive class, or of each class against the rest."""
+def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], threshold: float | None = None) -> str:
+    """Return the ROC curve of the positive class, or of each class against the rest; a mark is at the threshold."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
     with new_figure(3.2, 3.2) as figure:
@@ -71,11 +77,14 @@ def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str])
         for label, truth, score, look in _one_against_rest(targets, scores, classes):
             false, true, _ = roc_curve(truth, score)
             axes.plot(false, true, label=f"{label} {roc_auc_score(truth, score):.3f}", **look)
+            if threshold is not None and len(classes) == 2:
+                above = score >= threshold
+                _mark(axes, above[~truth].mean(), above[truth].mean(), threshold)
         _unit_square(axes, "false positive rate", "true positive rate", "AUROC")
         return to_svg(figure, name="roc")
 
 
-def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str]) -> str:
+def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], threshold: float | None = None) -> str:
     """Return precision against recall; the dashed line is what guessing reaches (two classes)."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
@@ -87,8 +96,15 @@ def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str]) 
         for label, truth, score, look in curves:
             precision, recall, _ = precision_recall_curve(truth, score)
             axes.plot(recall, precision, label=f"{label} {average_precision_score(truth, score):.3f}", **look)
+            if threshold is not None and len(classes) == 2 and (score >= threshold).any():
+                above = score >= threshold
+                _mark(axes, above[truth].mean(), truth[above].mean(), threshold)
         _unit_square(axes, "recall", "precision", "Average precision")
         return to_svg(figure, name="pr")
+
+
+def _mark(axes: Any, across: float, up: float, threshold: float) -> None:
+    axes.plot(across, up, "o", color=VERMILION, markersize=6, zorder=3, label=f"at {threshold:.3g}")
 
 
 def _one_against_rest(

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from cinefeed.errors import MissingExtraError
 
@@ -74,6 +74,24 @@ def to_svg(figure: Any, *, name: str) -> str:
 def data_uri(svg: str) -> str:
     """Return an SVG as a link that needs no network."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+class Figure(NamedTuple):
+    """An SVG on the page, and as a file to save."""
+
+    svg: Any  # jinja2's Markup: SVG is not escaped
+    uri: str
+    file: str
+    caption: str
+
+
+def on_page(svg: str, name: str, caption: str = "") -> Figure:
+    """Return an SVG as a page shows it, saved as `name`.svg."""
+    try:
+        from markupsafe import Markup
+    except ImportError as error:
+        raise MissingExtraError("jinja2", extra="report") from error
+    return Figure(Markup(svg), data_uri(svg), f"{name}.svg", caption)
 
 
 def plain(text: object) -> str:

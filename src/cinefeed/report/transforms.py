@@ -1,10 +1,8 @@
 """The page of a feed's transforms: each alone, weak to strong, on the user's own clips, then all of them together."""
 
 import base64
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-import cinefeed
 from cinefeed.clips import window_of
 from cinefeed.config import Settings
-from cinefeed.errors import CinefeedError, MissingExtraError, SettingError
+from cinefeed.errors import CinefeedError, SettingError
 from cinefeed.manifest.table import Manifest
-from cinefeed.report.page import write_html
+from cinefeed.report.page import from_template, write_html
 from cinefeed.report.strength import graded, meaning, parameters_in_words, single, summary
 from cinefeed.rng import Stage, rng_for
 from cinefeed.sources.base import Source, chosen_region, cropped
@@ -108,19 +105,12 @@ def transforms_page(manifest: Manifest, *, settings: Settings, out: str | Path) 
 
 def render(manifest: Manifest, *, settings: Settings) -> str:
     """Return the page as HTML."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", extra="report") from error
-    folder = files("cinefeed.report")
-    look = re.search(r"<style>(.*?)</style>", folder.joinpath("template.html").read_text(encoding="utf-8"), re.DOTALL)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(folder.joinpath("transforms.html").read_text(encoding="utf-8"))
     rows = np.unique(np.linspace(0, len(manifest) - 1, _CLIPS).round().astype(int)).tolist()
     shown = [_of_row(manifest, row, settings=settings, with_parts=row == rows[0]) for row in rows]
     clip, frame = settings.clip, settings.frame
     compose = Compose(settings.transforms, frame=frame)
-    return template.render(
+    return from_template(
+        "transforms.html",
         videos=len(manifest),
         transforms=settings.transforms,
         first=shown[0][1].title,
@@ -132,8 +122,6 @@ def render(manifest: Manifest, *, settings: Settings) -> str:
         steps=[line.partition(". ")[2] for line in compose.explain().splitlines()],
         parts=shown[0][0],
         chains=[chain for _, chain in shown],
-        look=look[1] if look else "",
-        version=cinefeed.__version__,
     )
 
 

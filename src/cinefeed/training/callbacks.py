@@ -1,10 +1,26 @@
 """What watches a training run. Each is a plain Keras callback, of use in anybody's own `fit`.
 
 Order matters in `fit(callbacks=[...])`: WholeSetMetrics comes first, since the others read what it measures.
+`resumes` names what of a callback belongs to a checkpoint.
+
+>>> import tempfile
+>>> from cinefeed.adapters.keras import FeedDataset
+>>> from cinefeed.clips import Clip, Frame
+>>> from cinefeed.manifest.table import Manifest
+>>> from cinefeed.models import cnn_rnn
+>>> videos = Manifest.from_arrays(np.zeros((6, 4, 8, 8), np.uint8), {"age": [20.0, 30, 40, 50, 60, 70]})
+>>> feed = Feed(videos, target="age", clip=Clip(frames=4), frame=Frame(height=8, width=8, channels=1), batch_size=3)
+>>> dataset, val = FeedDataset(feed), feed.evaluation(videos)
+>>> model = cnn_rnn(feed.spec, filters=[2, 2], units=2, dense=2)
+>>> model.compile("adam", loss="mse")
+>>> best = BestWeights(Path(tempfile.mkdtemp()) / "best.weights.h5", monitor="val_rmse")
+>>> own = [WholeSetMetrics(val), best, StopAtNaN(), StopWhenF1StaysZero(patience=3)]
+>>> history = model.fit(dataset, epochs=1, verbose=0, callbacks=[dataset.callback, *own])
+>>> best.path.name, best.best_epoch, round(best.best, 1)
+('best.weights.h5', 0, 17.1)
 """
 
-import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +29,21 @@ import numpy as np
 
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
-from cinefeed.feed.stats import Stats
+from cinefeed.models import ClipLoss
 from cinefeed.training.run import write_atomically
-from cinefeed.training.scores import measure, score, single_numbers
+from cinefeed.training.scores import Scores, measure, score, single_numbers
 
 Logs = dict[str, Any] | None
-_EVERY = 8  # batches, between two looks at the feed
-_LESS_IS_BETTER = ("loss", "rmse", "mae", "mse")
+_LESS_IS_BETTER = ("loss", "rmse", "mae", "mse", "sd", "ece")
 
 
 def mode_of(monitor: str) -> str:
     """Return whether less or more of a metric is better: "min" or "max".
 
-    >>> mode_of("val_rmse"), mode_of("val_auroc")
-    ('min', 'max')
+    >>> mode_of("val_rmse"), mode_of("val_auroc"), mode_of("val_age_mae")  # of the target `age` among several
+    ('min', 'max', 'min')
     """
-    return "min" if monitor.removeprefix("val_") in _LESS_IS_BETTER else "max"
+    return "min" if monitor.rpartition("_")[2] in _LESS_IS_BETTER else "max"
 
 
 class WholeSetMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
@@ -49,15 +64,38 @@ class WholeSetMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras 
         if not np.isfinite(logs.get("loss", 0.0)):
             return
         scores = score(self.model, self.feed)
-        if not np.isfinite(scores.values).all():
+        if not all(np.isfinite(each).all() for each in _by_name(scores.values).values()):
             return
-        predicted = scores.values[:, np.newaxis] if scores.values.ndim == 1 else scores.values
-        loss = self.model.compute_loss(
-            y=keras.ops.convert_to_tensor(scores.targets), y_pred=keras.ops.convert_to_tensor(predicted, "float32")
-        )
-        logs["val_loss"] = float(keras.ops.convert_to_numpy(loss))
+        logs["val_loss"] = loss_of(self.model, scores)
         metrics = single_numbers(measure(self.feed.spec, scores))
         logs.update({f"val_{name}": value for name, value in metrics.items()})
+
+
+def loss_of(model: keras.Model, scores: Scores) -> float:
+    """Return a compiled model's loss of a whole part; of several targets the sum, without labels that are missing.
+
+    Of the task "clip" the scores are the loss of each clip already.
+    """
+    if isinstance(model.loss, ClipLoss):
+        return float(np.mean(scores.values))
+    targets, values = _by_name(scores.targets), _by_name(scores.values)
+    y, y_pred, weights = {}, {}, {}
+    for name, value in values.items():
+        target = targets[name]
+        loss = model.loss[name] if isinstance(model.loss, Mapping) else model.loss
+        if isinstance(loss, keras.losses.CategoricalCrossentropy) and target.ndim == 1:  # of targets mixed in training
+            target = np.eye(value.shape[1], dtype=np.float32)[target]
+        y[name] = keras.ops.convert_to_tensor(target)
+        y_pred[name] = keras.ops.convert_to_tensor(value[:, np.newaxis] if value.ndim == 1 else value, "float32")
+        if name in scores.known:
+            weights[name] = keras.ops.convert_to_tensor(scores.known[name].astype(np.float32))
+    if isinstance(scores.values, Mapping):
+        return float(keras.ops.convert_to_numpy(model.compute_loss(y=y, y_pred=y_pred, sample_weight=weights or None)))
+    return float(keras.ops.convert_to_numpy(model.compute_loss(y=y[""], y_pred=y_pred[""])))
+
+
+def _by_name(values: Any) -> Mapping[str, Any]:
+    return values if isinstance(values, Mapping) else {"": values}
 
 
 class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
@@ -65,6 +103,8 @@ class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
 
     Keras' ModelCheckpoint writes over the last good file: a full disk or a kill while saving would leave neither.
     """
+
+    resumes = ("best", "best_epoch")
 
     def __init__(self, path: str | Path, *, monitor: str = "val_loss") -> None:
         super().__init__()
@@ -112,6 +152,8 @@ class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
 class StopWhenF1StaysZero(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
     """Stop after `patience` epochs in a row with `val_f1` of zero: the model calls nothing positive, and stays so."""
 
+    resumes = ("reason", "_zeros")
+
     def __init__(self, *, patience: int) -> None:
         super().__init__()
         self.patience = patience
@@ -126,78 +168,38 @@ class StopWhenF1StaysZero(keras.callbacks.Callback):  # type: ignore[misc]  # ke
             self.model.stop_training = True
 
 
-class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Show a bar for the epoch under way and a line for each one done, on stderr; no terminal, no bar.
+class WarmUp(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
+    """Let the learning rate rise to `rate` over the first `steps` batches; then it is left to others.
 
-    With `feed`, both say what it is doing: clips a second, and whether the model waits for it or it for the model.
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(0.5), loss="mse")
+    >>> rates = []
+    >>> watch = keras.callbacks.LambdaCallback(
+    ...     on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate)))
+    >>> x = np.ones((4, 1), np.float32)
+    >>> history = model.fit(x, x, batch_size=1, verbose=0, callbacks=[WarmUp(0.5, steps=2), watch])
+    >>> rates
+    [0.25, 0.5, 0.5, 0.5]
     """
 
-    def __init__(self, *, shown: tuple[str, ...] = (), feed: Feed | None = None) -> None:
+    def __init__(self, rate: float, *, steps: int) -> None:
         super().__init__()
-        self.shown = shown
-        self.feed = feed
-        self._before = Stats()
-        self._epoch = 0
-        self._told = ""  # of the feed, last
-        self._bar: Any = None
-        self._task: Any = None
-        self._started = 0.0
+        self.rate = rate
+        self.steps = steps
+        self._over = False
 
-    def on_train_begin(self, logs: Logs = None) -> None:
-        """Put up the bar."""
-        if not sys.stderr.isatty():
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Set the rate by the optimiser's own count of steps, which a resumed run has too."""
+        if self._over:
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        sync_state(self.model)
+        step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        if step < self.steps:
+            self.model.optimizer.learning_rate = self.rate * (step + 1) / self.steps
+        self._over = step + 1 >= self.steps
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-        self._bar.start()
 
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Start the epoch's bar."""
-        self._started, self._epoch = time.perf_counter(), epoch
-        self._before = Stats() if self.feed is None else self.feed.stats()
-        if self._bar is not None:
-            self._task = self._bar.add_task(self._name(epoch), total=self.params.get("steps"))
-
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            loss = (logs or {}).get("loss", float("nan"))
-            if self.feed is not None and batch % _EVERY == _EVERY - 1:
-                self._told = f" · {self._feed_line()}"
-            self._bar.update(
-                self._task, advance=1, description=f"{self._name(self._epoch)} · loss {loss:.4g}{self._told}"
-            )
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Print the epoch's line."""
-        numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        names = [name for name in ("loss", "val_loss", *self.shown) if name in numbers]
-        figures = "  ".join(f"{name} {numbers[name]:.4g}" for name in dict.fromkeys(names))
-        line = f"{self._name(epoch)}  {figures}  ({time.perf_counter() - self._started:.1f} s)"
-        line += f"  {self._feed_line()}" if self.feed is not None else ""
-        if self._bar is None:
-            print(line, file=sys.stderr, flush=True)
-        else:
-            self._bar.remove_task(self._task)
-            self._bar.console.print(line, highlight=False)
-
-    def on_train_end(self, logs: Logs = None) -> None:
-        """Take the bar down."""
-        self.close()
-
-    def close(self) -> None:
-        """Take the bar down, also where training broke off."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _feed_line(self) -> str:
-        assert self.feed is not None
-        return self.feed.stats().since(self._before).line()
-
-    def _name(self, epoch: int) -> str:
-        return f"epoch {epoch + 1}/{self.params.get('epochs', '?')}"
+def sync_state(model: keras.Model) -> None:
+    """Bring a model's variables up to date: on JAX they stand still while `fit` runs through an epoch."""
+    if keras.config.backend() == "jax":
+        model.jax_state_sync()

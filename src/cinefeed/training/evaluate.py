@@ -1,38 +1,51 @@
 """A finished run, used: `evaluate` measures a part or another manifest, `predict` scores any video."""
 
 import errno
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cinefeed.config import Settings
-from cinefeed.errors import SettingError, TableError
+from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.manifest.encoded import check_encoded
 from cinefeed.manifest.scan import probe_videos
 from cinefeed.manifest.table import Manifest
+from cinefeed.metrics.assess import flat_metrics
 from cinefeed.sources.open import known_suffix
-from cinefeed.training.flow import build_feed, choose_rows, usable_rows
+from cinefeed.training.finish import (
+    assess_table,
+    kept_thresholds,
+    needed_columns,
+    priors_of,
+    seen_patients,
+    with_evaluation,
+)
+from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.network import build_model
 from cinefeed.training.run import WEIGHTS, read_run, write_atomically
-from cinefeed.training.scores import measure, predictions_table, score
+from cinefeed.training.scores import predictions_table, score, score_batches
 
 PARTS = ("train", "val", "test")
 Tick = Callable[[int, int], object]  # clips done, of how many
+_ROWS = 1024  # predictions that are written at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a run's weights are worth on some rows: the metrics, and the predictions that they come from."""
+    """What a run's weights are worth on some rows: metrics, all of `assess`, and the predictions they come from."""
 
     part: str
     metrics: dict[str, Any]
     predictions: pa.Table
+    assessment: dict[str, Any] = field(default_factory=dict)
     failures: tuple[dict[str, str], ...] = ()
 
 
@@ -41,27 +54,57 @@ def evaluate(
     *,
     part: str = "test",
     manifest: str | Path | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
+    unit: str | None = None,
+    clips: int | None = None,
+    subgroups: Sequence[str] | None = None,
     out: str | Path | None = None,
     tick: Tick | None = None,
 ) -> Evaluation:
-    """Measure a run's best weights on one of its parts, or on all rows of another manifest that carries the label.
+    """Measure a run's best weights on one of its parts, or on another manifest that carries the label.
 
-    The other manifest is filtered as the run's own was (`[data.where]`). `out` keeps the predictions as Parquet.
-    Raises SettingError where `run` is no run folder, and what a feed raises for rows or labels that do not serve.
+    The other manifest is external validation: it is filtered as the run's own was (`[data.where]`), thresholds are
+    those that the run chose on its validation part, and patients (the `group` of the run's split) that it saw in
+    training or validation are refused; where the split has no group, nothing tells them. `where` keeps rows of either.
+    `unit`, `clips` and `subgroups` overrule `[evaluate]`. `out` keeps the predictions as Parquet.
+
+    Raises SettingError where `run` is no run folder, SplitError for patients who were seen, ColumnError where a column
+    for that is absent, and what a feed raises for rows or labels that do not serve.
     """
     if part not in PARTS:
         raise SettingError(f"part={part!r} is not a part; there are: {', '.join(PARTS)}")
     settings, model, trained, own = _load(run)
-    if manifest is None:
-        chosen, failures = usable_rows(own.where("split", [part]))
-    else:
-        chosen, failures = usable_rows(choose_rows(Manifest.read(manifest), settings))
+    settings = with_evaluation(
+        settings, unit=unit, clips=clips, subgroups=None if subgroups is None else tuple(subgroups)
+    )
+    rows = own.where("split", [part]) if manifest is None else choose_rows(Manifest.read(manifest), settings)
+    for column, values in (where or {}).items():
+        rows = rows.where(column, list(values))
+    if manifest is not None:
         part = "external"
-    feed = trained.evaluation(chosen)
-    scores = score(model, feed, tick=_counting(tick, len(chosen)))
-    table = predictions_table(feed.spec, scores, paths=chosen.shown().to_pylist(), part=part)
+        _refuse_seen(rows, own=own, settings=settings, name=str(manifest))
+    check_encoded(rows, like=own)
+    chosen, failures = usable_rows(rows)
+    check_evaluation(chosen, settings)
+    feed = trained.evaluation(chosen, clips=settings.evaluate.clips)
+    scores = score(model, feed, tick=_counting(tick, len(chosen) * settings.evaluate.clips))
+    columns = needed_columns(settings)
+    table = predictions_table(trained.spec, scores, manifest=chosen, part=part, columns=columns)
+    assessment = assess_table(
+        table,
+        settings=settings,
+        spec=trained.spec,
+        priors=priors_of(settings, trained),
+        thresholds=kept_thresholds(run),
+    )
     _keep(table, out)
-    return Evaluation(part=part, metrics=measure(feed.spec, scores), predictions=table, failures=tuple(failures))
+    return Evaluation(
+        part=part,
+        metrics=flat_metrics(assessment)[part],
+        predictions=table,
+        assessment=assessment,
+        failures=tuple(failures),
+    )
 
 
 def predict(
@@ -69,28 +112,97 @@ def predict(
     *,
     paths: Iterable[str | Path] = (),
     manifest: str | Path | None = None,
+    clips: int | None = None,
     out: str | Path | None = None,
     tick: Tick | None = None,
 ) -> Evaluation:
     """Score videos by path (files, or folders to search), or every row of a manifest; no label is needed.
 
-    A file that is no video is left out and listed in `failures`, with the reason; one that breaks off is scored by
-    the frames that decode. `out` keeps the predictions as Parquet.
+    A file that is no video, or is not there, is left out and listed in `failures`, with the reason; one that breaks
+    off is scored by the frames that decode. `clips` of each video are scored, a row each, by default as many as
+    `[evaluate]` says. `out` keeps the predictions as Parquet, which is written as they come.
     """
-    _, model, trained, _ = _load(run)
+    settings, model, trained, own = _load(run)
     if manifest is not None:
-        chosen, failures = usable_rows(Manifest.read(manifest))
+        chosen, absent = _there(Manifest.read(manifest))
+        chosen, failures = usable_rows(chosen)
+        failures = absent + failures
     else:
         chosen, failures = _probed([Path(each) for each in paths])
-    feed = trained.evaluation(chosen, labelled=False)
-    scores = score(model, feed, tick=_counting(tick, len(chosen)))
-    table = predictions_table(feed.spec, scores, paths=chosen.shown().to_pylist(), part="predict", labelled=False)
-    _keep(table, out)
+    check_encoded(chosen, like=own)
+    count = settings.evaluate.clips if clips is None else clips
+    feed = trained.evaluation(chosen, labelled=False, clips=count)
+    tables = _predicted(model, feed, spec=trained.spec, tick=_counting(tick, len(chosen) * count))
+    if out is None:
+        table = pa.concat_tables(tables)
+    else:
+        _writing(out, lambda path: _write(path, tables))
+        table = pq.read_table(out, memory_map=True)
     return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures))
+
+
+def _refuse_seen(rows: Manifest, *, own: Manifest, settings: Settings, name: str) -> None:
+    """Raise SplitError where another manifest has patients that the run was trained or validated on."""
+    group = settings.data.split.group
+    if not group:
+        return
+    columns = rows.table.column_names
+    if group not in columns:
+        raise ColumnError(
+            f"{name} has no column {group!r}, by which the run tells patients that it has seen; "
+            f"{did_you_mean(group, columns)}"
+        )
+    seen = seen_patients(rows, own=own, group=group)
+    if seen:
+        known = rows.column(group).drop_null().unique()
+        named = "of private data none is named" if rows.private else f"first: {', '.join(seen[:3])}"
+        raise SplitError(
+            f"{len(seen)} of {len(known)} values of {group!r} in {name} were seen by the run in training or validation "
+            f"({named}), so this is no external validation; leave their rows out (--where), or give another manifest"
+        )
+
+
+def _there(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
+    """Return the rows whose files are there, and a list of those that are not. Raises TableError for none."""
+    views = manifest.rows.views or ("",)
+    paths = [[manifest.rows.path_of(row, view=view) for view in views] for row in range(len(manifest))]
+    absent = [row for row, files in enumerate(paths) if not all(each.exists() for each in files)]
+    if not absent:
+        return manifest, []
+    ids, shown = (manifest.column("id").to_pylist(), manifest.shown().to_pylist())
+    failures = [{"id": ids[row], "path": shown[row], "error": "there is no such file"} for row in absent]
+    if len(absent) == len(manifest):
+        raise TableError(f"none of the {len(absent)} files is there (first: {shown[0]}); is the root right?")
+    kept = np.setdiff1d(np.arange(len(manifest)), absent)
+    return manifest.take(kept, step="whose files are there"), failures
+
+
+def _predicted(
+    model: keras.Model, feed: Feed, *, spec: FeedSpec, tick: Callable[[int], object] | None
+) -> Iterator[pa.Table]:
+    """Yield the predictions of a feed, a thousand rows at a time: its rows come in the order of its manifest."""
+    first = 0
+    for scores in score_batches(model, feed, at_least=_ROWS):
+        videos = len(scores.ids) // feed.clips_per_video
+        rows = feed.manifest.take(np.arange(first, first + videos))
+        yield predictions_table(spec, scores, manifest=rows, part="predict", labelled=False)
+        first += videos
+        if tick is not None:
+            tick(len(scores.ids))
+
+
+def _write(path: Path, tables: Iterator[pa.Table]) -> None:
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)
 
 
 def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
     """Return a run's settings, its model with the best weights, its training feed and its manifest."""
+    if (Path(run) / "folds.json").is_file():
+        raise SettingError(f"{run} holds the runs of several folds; name one of them, such as {Path(run) / 'fold1'}")
     settings, spec, own = read_run(run)
     model = load_model(settings, spec, Path(run) / WEIGHTS)
     return settings, model, build_feed(settings, own.where("split", ["train"])), own
@@ -149,9 +261,13 @@ def _counting(tick: Tick | None, total: int) -> Callable[[int], object] | None:
 
 def _keep(table: pa.Table, out: str | Path | None) -> None:
     if out is not None:
-        path = Path(out)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda partial: pq.write_table(table, partial))
-        except OSError as error:
-            raise SettingError(f"{path} cannot be written: {error.strerror}; name another --out") from error
+        _writing(out, lambda partial: pq.write_table(table, partial))
+
+
+def _writing(out: str | Path, write: Callable[[Path], object]) -> None:
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, write)
+    except OSError as error:
+        raise SettingError(f"{path} cannot be written: {error.strerror or error}; name another --out") from error

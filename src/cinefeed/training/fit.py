@@ -1,40 +1,63 @@
 """Training, from settings to a run folder; it reads from top to bottom."""
 
+import errno
+import json
 import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import keras
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cinefeed.adapters.keras import FeedDataset
 from cinefeed.config import Settings, to_toml
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.targets import FeedSpec
+from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
-from cinefeed.training.callbacks import BestWeights, Progress, StopAtNaN, StopWhenF1StaysZero, WholeSetMetrics, mode_of
+from cinefeed.metrics.predictions import read_predictions
+from cinefeed.models.parts import targets_of
+from cinefeed.training.batches import TrainingSet
+from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
+from cinefeed.training.checkpoint import Checkpoint, Paused, leave_on_signals
+from cinefeed.training.distributed import (
+    FollowRankZero,
+    MeanLogs,
+    alone,
+    any_rank,
+    join,
+    rank_and_size,
+    together,
+    wait_for_all,
+)
+from cinefeed.training.finish import PREDICTIONS, finish_run
 from cinefeed.training.flow import build_feed, choose_rows, keep_flow, make_parts, usable_rows
-from cinefeed.training.network import build_model, compile_model
+from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
+from cinefeed.training.losses import class_weights
+from cinefeed.training.network import build_model, compile_model, frozen_backbones, loss_for, stages
+from cinefeed.training.pictures import keep_pictures
 from cinefeed.training.run import (
+    CHECKPOINT,
+    TENSORBOARD,
     WEIGHTS,
     RunResult,
     check_out,
+    check_same,
     clear,
     spec_table,
     versions,
     write_atomically,
     write_json,
 )
-from cinefeed.training.scores import measure, metric_names, predictions_table, score
+from cinefeed.training.scores import metric_names
 
-# Of the task's metrics, the ones that an epoch's line has room for.
+# Of a task's metrics, the ones that an epoch's line has room for; of several targets the first of each.
 _SHOWN = {
-    "regression": ("val_r2", "val_rmse", "val_mae"),
-    "binary": ("val_auroc", "val_average_precision", "val_f1", "val_balanced_accuracy"),
-    "multiclass": ("val_accuracy", "val_f1", "val_balanced_accuracy"),
+    "regression": ("r2", "rmse", "mae"),
+    "binary": ("auroc", "average_precision", "f1", "balanced_accuracy"),
+    "multiclass": ("accuracy", "f1", "balanced_accuracy"),
+    "clip": ("mse",),
 }
 
 
@@ -48,56 +71,127 @@ def train(
     """Train the network that `settings` describe and keep all there is to know of it in the run folder.
 
     Nothing is written before the manifest, the split, the feed and the model have proved that they can be made.
-    `progress` shows a bar on a terminal and a line an epoch elsewhere, on stderr. `callbacks` join cinefeed's own.
+    A run that was broken off goes on where it stopped, with the same losses as if it had not (see Checkpoint). After
+    SIGTERM or SIGUSR1 the place is kept at the next batch's end, and a result that is not `complete` returned.
+    Processes that torchrun started train one network together (see training/distributed.py).
+
+    `progress` shows a table and a bar on a terminal and a line an epoch elsewhere, on stderr. `callbacks` join
+    cinefeed's own; one that names attributes in `resumes` goes on with them too.
     Raises SettingError, TableError, ColumnError, SplitError or LabelError for what was asked wrongly, and
     TrainingError where the loss stops being a number: the weights of the best epoch until then are kept.
     """
+    with together():
+        return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
+
+
+def _train(
+    settings: Settings, *, overwrite: bool, progress: bool, callbacks: Sequence[keras.callbacks.Callback]
+) -> RunResult:
     started = time.perf_counter()
-    say = partial(print, file=sys.stderr, flush=True) if progress else _say_nothing
-    folder = check_out(settings.train.out, overwrite=overwrite)
+    asked, (rank, ranks) = settings.train, rank_and_size()
+    first = rank == 0  # the rank that says, measures and writes
+    say = partial(print, file=sys.stderr, flush=True) if progress and first else _say_nothing
+    folder = check_out(asked.out, overwrite=overwrite) if first else Path(asked.out)
+    goes_on = (folder / CHECKPOINT).is_file() and not overwrite
+    if first and goes_on:
+        check_same(folder, settings)
+
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings)
     feed = build_feed(settings, parts.train)
-    val, test = feed.evaluation(parts.val), feed.evaluation(parts.test)
+    val, test = alone(feed).evaluation(parts.val), alone(feed).evaluation(parts.test)
     _check_monitor(settings, feed)
+    dataset = TrainingSet(feed, class_weights=class_weights(feed) if asked.class_weights == "balanced" else None)
     keras.utils.set_random_seed(settings.feed.seed)
     model = build_model(settings, feed.spec)
-    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters")
-    compile_model(model, settings, feed.spec, steps=settings.train.epochs * len(feed))
+    loss_for(settings, feed.spec)
+    backbones = frozen_backbones(model) if asked.thaw_epoch else []
+    together_now = f"; {ranks} processes, {ranks * feed.batch_size} clips a step" if ranks > 1 else ""
+    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{together_now}")
 
-    clear(folder)
-    write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(settings), encoding="utf-8"))
-    write_json(folder / "versions.json", versions())
-    write_json(folder / "spec.json", spec_table(feed.spec))
-    parts.all.write(folder / "manifest.parquet")
-    counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]
-    keep_flow(folder, feed=feed, counts=counts, failures=failures)
-
-    best = BestWeights(folder / WEIGHTS, monitor=settings.train.monitor)
+    best = BestWeights(folder / WEIGHTS, monitor=asked.monitor)
+    history = History(folder / "history.csv")
     stoppers = _stoppers(settings)
-    shown = Progress(shown=_SHOWN[feed.spec.task], feed=feed) if progress else None
-    dataset = FeedDataset(feed)
+    shown = Progress(shown=_shown(feed.spec), feed=feed, epochs=asked.epochs) if progress and first else None
+    board = TensorBoard(folder / TENSORBOARD) if asked.tensorboard and first else None
+    watching = [WholeSetMetrics(val), best, *stoppers, history, JsonLines(folder / "log.jsonl"), board, shown]
+    watching = [each for each in watching if each is not None] if first else stoppers[:1]
+    checkpoint = Checkpoint(
+        folder / CHECKPOINT,
+        dataset,
+        callbacks=[best, *stoppers, history, *callbacks],
+        minutes=asked.save_minutes,
+        writes=first,
+        agree=any_rank,
+    )
+
+    if first and not goes_on:
+        clear(folder)
+        write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(settings), encoding="utf-8"))
+        write_json(folder / "versions.json", versions())
+        write_json(folder / "spec.json", spec_table(feed.spec))
+        parts.all.write(folder / "manifest.parquet")
+        counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]
+        keep_flow(folder, feed=feed, counts=counts, failures=failures)
+    wait_for_all()
+    if checkpoint.load():
+        say(f"goes on at epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}")
+
     try:
-        history = model.fit(
-            dataset,
-            epochs=settings.train.epochs,
-            verbose=0,
-            callbacks=[
-                dataset.callback,
-                WholeSetMetrics(val),
-                best,
-                *stoppers,
-                keras.callbacks.CSVLogger(folder / "history.csv"),
-                *([shown] if shown else []),
-                *callbacks,
-            ],
+        with leave_on_signals(checkpoint):
+            for stage in stages(settings):
+                if checkpoint.epoch >= stage.end:
+                    continue
+                for backbone in backbones:
+                    backbone.trainable = stage.thawed
+                compile_model(model, settings, feed.spec, steps=asked.epochs * len(feed), stage=stage)
+                join(model)
+                checkpoint.compiled_at = stage.first
+                warm = not stage.thawed and asked.schedule != "cosine" and asked.warmup_epochs
+                rising = [WarmUp(stage.learning_rate, steps=asked.warmup_epochs * len(feed))] if warm else []
+                for begin, end in checkpoint.parts(stage.first, stage.end):
+                    model.fit(
+                        dataset,
+                        initial_epoch=begin,
+                        epochs=end,
+                        verbose=0,
+                        callbacks=[
+                            dataset.callback,
+                            *rising,
+                            MeanLogs(),
+                            *watching,
+                            *callbacks,
+                            FollowRankZero(),
+                            checkpoint,
+                        ],
+                    )
+    except Paused as paused:
+        return RunResult(
+            folder=folder,
+            metrics={},
+            epochs=len(history.rows),
+            best_epoch=best.best_epoch + 1,
+            stopped=str(paused),
+            seconds=time.perf_counter() - started,
+            feed_verdict=feed.stats().verdict,
+            complete=False,
         )
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TrainingError(f"{folder}: {error.strerror}; make room, and the same command goes on") from error
     finally:
-        if shown is not None:
-            shown.close()
-    epochs = len(history.epoch)
+        for each in (shown, board):
+            if each is not None:
+                each.close()
+    if not first:
+        wait_for_all()
+        return _read_result(folder)
+
+    epochs = len(history.rows)
     nan = next((each.reason for each in stoppers if isinstance(each, StopAtNaN)), "")
     if nan:
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # from there the same NaN would come
         kept = (
             f"weights of epoch {best.best_epoch + 1} are kept in {best.path}"
             if best.best is not None
@@ -105,18 +199,13 @@ def train(
         )
         raise TrainingError(f"{nan}; {kept}. Lower --learning-rate, or look for odd labels with 'cinefeed inspect'")
     if best.best is None:
-        raise TrainingError(f"{settings.train.monitor} was never a number in {epochs} epochs; no weights are kept")
+        raise TrainingError(f"{asked.monitor} was never a number in {epochs} epochs; no weights are kept")
 
+    model = build_model(settings, feed.spec, trained=True)  # anew: the file may have an optimiser of another stage
     model.load_weights(folder / WEIGHTS)
-    metrics: dict[str, dict[str, Any]] = {}
-    tables = []
-    for name, part in (("val", val), ("test", test)):
-        scores = score(model, part)
-        metrics[name] = measure(feed.spec, scores)
-        paths = part.manifest.shown().to_pylist()
-        tables.append(predictions_table(feed.spec, scores, paths=paths, part=name))
-    write_atomically(folder / "predictions.parquet", lambda path: pq.write_table(pa.concat_tables(tables), path))
-    write_json(folder / "metrics.json", metrics)
+    metrics = finish_run(folder, settings=settings, model=model, feed=alone(feed), val=val, test=test)
+    predictions = None if feed.spec.task == "clip" else read_predictions(folder / PREDICTIONS)
+    keep_pictures(folder, settings=settings, model=model, feed=alone(feed), test=test, predictions=predictions)
     stats = feed.stats()
     write_json(folder / "feed_stats.json", stats.as_dict())
     result = RunResult(
@@ -133,14 +222,17 @@ def train(
         {
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
-            "monitor": settings.train.monitor,
+            "monitor": asked.monitor,
             "stopped": result.stopped,
             "seconds": round(result.seconds, 1),
             "feed_verdict": result.feed_verdict,
             "parameters": model.count_params(),
             "fingerprint": rows.fingerprint,
+            "encoded_from": encoded_from(rows),
         },
     )
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    wait_for_all()
     return result
 
 
@@ -148,8 +240,15 @@ def _say_nothing(text: str) -> None:
     pass
 
 
+def _shown(spec: FeedSpec) -> tuple[str, ...]:
+    if not spec.targets:
+        return tuple(f"val_{name}" for name in _SHOWN[spec.task])
+    return tuple(f"val_{each.name}_{_SHOWN[each.task][0]}" for each in targets_of(spec))
+
+
 def _check_monitor(settings: Settings, feed: Feed) -> None:
-    known = ["loss", "val_loss", *(f"val_{name}" for name in metric_names(feed.spec))]
+    measured = [name for name in metric_names(feed.spec) if not name.endswith("bias")]  # its best is 0, from both sides
+    known = ["loss", "val_loss", *(f"val_{name}" for name in measured)]
     if settings.train.monitor not in known:
         raise SettingError(
             f"[train] monitor = {settings.train.monitor!r} is not measured for a {feed.spec.task} task; "
@@ -166,7 +265,7 @@ def _stoppers(settings: Settings) -> list[keras.callbacks.Callback]:
         found.append(StopWhenF1StaysZero(patience=train.f1_zero_patience))
     if train.patience:
         found.append(keras.callbacks.EarlyStopping(patience=train.patience, **monitored))
-    if train.reduce_lr_patience and train.schedule == "constant":  # a schedule owns the rate, Keras lets none set it
+    if train.reduce_lr_patience and train.schedule == "plateau":
         found.append(
             keras.callbacks.ReduceLROnPlateau(
                 patience=train.reduce_lr_patience, factor=train.reduce_lr_factor, **monitored
@@ -182,3 +281,16 @@ def _why_stopped(settings: Settings, stoppers: list[keras.callbacks.Callback], *
         if isinstance(each, keras.callbacks.EarlyStopping) and each.stopped_epoch:
             return f"{settings.train.monitor} did not improve for {settings.train.patience} epochs"
     return f"all {epochs} epochs are done"
+
+
+def _read_result(folder: Path) -> RunResult:
+    """Return what rank 0 has written; a metric that is not defined is null there, and NaN here."""
+    run, metrics = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("run.json", "metrics.json"))
+    return RunResult(
+        folder=folder,
+        metrics={
+            part: {name: float("nan") if value is None else value for name, value in found.items()}
+            for part, found in metrics.items()
+        },
+        **{name: run[name] for name in ("epochs", "best_epoch", "stopped", "seconds", "feed_verdict")},
+    )

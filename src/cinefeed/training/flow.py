@@ -1,14 +1,19 @@
 """From settings to rows, parts and a feed, and what a page shows of them. No framework is needed here."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.config import Settings
-from cinefeed.errors import TableError
+from cinefeed.errors import LabelError, TableError
+from cinefeed.feed.batch import Batch
+from cinefeed.feed.evaluating import check_clips
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.manifest.table import Manifest, Parts
@@ -20,19 +25,57 @@ _SHEET_CLIPS = 8
 def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
     """Return the rows that `[data.where]` names, and with `missing = "drop"` those of them that have a label.
 
-    With `private`, ids are shown in place of paths from here on.
+    Of several targets one is enough; a row that has none is refused unless it is dropped. With `private`, ids are shown
+    in place of paths from here on.
     """
     data = settings.data
     manifest = manifest.as_private() if data.private else manifest
     for column, values in data.where.items():
         manifest = manifest.where(column, list(values))
-    if data.missing == "drop" and data.target:
-        labelled = np.flatnonzero(~np.asarray(manifest.column(data.target).is_null(nan_is_null=True)))
-        if len(labelled) == 0:
-            raise TableError(f"none of {len(manifest)} rows has a {data.target!r} label; look at the label table")
-        if len(labelled) < len(manifest):
-            manifest = manifest.take(labelled, step=f"with a {data.target!r} label")
+    columns = manifest.table.column_names
+    named = [each for each in data.targets if each != "clip" or each in columns]
+    if not named or (data.missing == "error" and len(named) == 1):
+        return manifest  # of one target the feed says what is missing
+    missing = [np.asarray(manifest.column(each).is_null(nan_is_null=True)) for each in named]
+    unlabelled = np.logical_and.reduce(missing)
+    words = " or ".join(map(repr, named))
+    if unlabelled.all():
+        raise TableError(f"none of {len(manifest)} rows has a {words} label; look at the label table")
+    if data.missing == "error" and unlabelled.any():
+        first = manifest.column("id")[int(np.argmax(unlabelled))]
+        raise LabelError(
+            f"{int(unlabelled.sum())} of {len(manifest)} rows have no label in any of {', '.join(named)} (first: "
+            f"{first}); leave them out with missing = 'drop' (--drop-missing)"
+        )
+    if unlabelled.any():
+        manifest = manifest.take(np.flatnonzero(~unlabelled), step=f"with a {words} label")
     return manifest
+
+
+def check_evaluation(manifest: Manifest, settings: Settings) -> None:
+    """Raise what stands in the way of `[evaluate]`, before any training: the end of one is a bad place to learn it.
+
+    ColumnError for a column that is not there, LabelError for a unit whose rows differ in a label, SettingError for
+    several clips of a video where it has but one place for a clip.
+    """
+    asked = settings.evaluate
+    check_clips(asked.clips, position=settings.clip.position)
+    for column in asked.subgroups:
+        manifest.column(column)
+    if asked.unit is None:
+        return
+    units = manifest.column(asked.unit)
+    for target in settings.data.targets:
+        if target not in manifest.table.column_names:
+            continue
+        pairs = pa.table({"unit": units, "label": manifest.column(target)}).filter(pc.field("label").is_valid())
+        counts = pairs.group_by("unit").aggregate([("label", "count_distinct")])
+        torn = counts.filter(pc.greater(counts["label_count_distinct"], 1))["unit"]
+        if len(torn):
+            raise LabelError(
+                f"{len(torn)} values of {asked.unit!r} have videos whose {target!r} labels differ (first: {torn[0]}), "
+                "so they have no label of their own: choose another unit, or none, to count videos"
+            )
 
 
 def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
@@ -59,7 +102,8 @@ def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
 
 
 def make_parts(manifest: Manifest, settings: Settings) -> Parts:
-    """Return the parts that `[data.split]` asks for: drawn anew, or as a column says."""
+    """Return the parts that `[data.split]` asks for: drawn anew, or as a column says; see also `check_evaluation`."""
+    check_evaluation(manifest, settings)
     split = settings.data.split
     if split.column is not None:
         return manifest.parts(column=split.column, group=split.group or None, stratify=split.stratify)
@@ -70,16 +114,18 @@ def make_parts(manifest: Manifest, settings: Settings) -> Parts:
 
 def build_feed(settings: Settings, part: Manifest) -> Feed:
     """Return the training feed of a part."""
-    feed = settings.feed
+    data, feed = settings.data, settings.feed
     return Feed(
         part,
-        target=settings.data.target or None,
-        task=settings.data.task,
-        classes=settings.data.classes,
+        target=data.target or None,
+        task=data.task,
+        classes=data.classes,
         clip=settings.clip,
         frame=settings.frame,
         transforms=settings.transforms,
         sampler=settings.sampler,
+        covariates=data.covariates,
+        weight=data.weight,
         batch_size=feed.batch_size,
         seed=feed.seed,
         workers=feed.workers,
@@ -103,16 +149,28 @@ def keep_flow(
     balance.json has what balancing did, and with it how often the classes are drawn, by which probabilities can be
     corrected (cinefeed.balance.correct_prior).
     """
-    if feed.spec.target:
-        plan = feed.plan()
-        classes = list(feed.spec.classes) or None
-        labels = {"raw": feed.labels, "fed": feed.labels[plan.rows], "classes": classes}
-        write_json(folder / "labels.json", labels)
+    if feed.spec.target and feed.spec.task not in ("clip", "mask"):
+        write_json(folder / "labels.json", _labels(feed))
         write_json(folder / "balance.json", feed.balance().as_dict())
     write_json(folder / "flow.json", counts)
     write_json(folder / "failures.json", failures)
     clips, captions = sheet(feed)
     write_atomically(folder / "clips.npz", lambda path: np.savez_compressed(path, clips=clips, captions=captions))
+
+
+def _labels(feed: Feed) -> dict[str, Any]:
+    """Return the labels of the target that is balanced, by row and as drawn, and of several targets each by name."""
+    fed = feed.plan().rows
+    if not feed.spec.targets:
+        return {"raw": feed.labels, "fed": feed.labels[fed], "classes": list(feed.spec.classes) or None}
+    found = {}
+    for each in feed.spec.targets:
+        column = feed.manifest.column(each.name)
+        known = ~np.asarray(column.is_null(nan_is_null=True))
+        labels = np.array(column.cast(pa.string()).to_pylist() if each.classes else column.to_pylist(), object)
+        drawn = fed[known[fed]]
+        found[each.name] = {"raw": labels[known], "fed": labels[drawn], "classes": list(each.classes) or None}
+    return {**found[feed.spec.target], "targets": found}
 
 
 def sheet(feed: Feed, *, clips: int = _SHEET_CLIPS) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
@@ -133,10 +191,22 @@ def sheet(feed: Feed, *, clips: int = _SHEET_CLIPS) -> tuple[NDArray[np.uint8], 
         low, high = pixels.min(axis=axes, keepdims=True), pixels.max(axis=axes, keepdims=True)
         span = np.maximum(high.astype(np.float32) - low, np.finfo(np.float32).tiny)
         pixels = ((pixels.astype(np.float32) - low) / span * 255).astype(np.uint8)
-    targets = batch.targets[feed.spec.target] if isinstance(batch.targets, Mapping) else batch.targets
-    labels = [_in_words(target, feed.spec) for target in targets[:clips]]
+    if isinstance(batch.targets, Mapping):
+        labels = [_several_in_words(batch, place, feed.spec) for place in range(len(batch.ids))][:clips]
+    else:
+        labels = [_in_words(target, feed.spec) for target in batch.targets[:clips]]
     captions = [f"{row} · {label}" if label else str(row) for row, label in zip(batch.ids, labels, strict=False)]
     return pixels.copy(), np.array(captions, np.str_)
+
+
+def _several_in_words(batch: Batch, place: int, spec: FeedSpec) -> str:
+    """Return those labels that a row has, of several targets: "age 61, sex f"."""
+    said = [
+        f"{each.name} {_in_words(batch.targets[each.name][place], replace(spec, task=each.task, classes=each.classes))}"
+        for each in spec.targets
+        if batch.weights[each.name][place] > 0
+    ]
+    return ", ".join(said)
 
 
 def _in_words(target: Any, spec: FeedSpec) -> str:

@@ -1,6 +1,9 @@
 """From settings to a network that can be trained: model, optimiser, loss."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,7 +15,9 @@ from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.models import ClipLoss
 from cinefeed.models.parts import targets_of
+from cinefeed.training.losses import Focal, RootMeanSquaredError
 
+_LOSSES = {"regression": ("mse", "rmse", "mae", "huber"), "classes": ("cross_entropy", "focal")}
 _INSTEAD = "take cnn_rnn or cnn3d, or for clips the autoencoder"
 
 
@@ -35,7 +40,8 @@ def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) ->
     if trained:
         options.pop("weights", None)
     try:
-        model = function(spec if first == "spec" else spec.clip_shape, **options)
+        with precision(settings.train.precision):
+            model = function(spec if first == "spec" else spec.clip_shape, **options)
     except SettingError as error:
         raise SettingError(f"[model: {name}] {error}") from error
     except (TypeError, ValueError) as error:
@@ -45,7 +51,62 @@ def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) ->
     return model
 
 
-def compile_model(model: keras.Model, settings: Settings, spec: FeedSpec, *, steps: int) -> None:
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Build layers under a precision of Keras, and leave the one of the process as it was.
+
+    >>> with precision("mixed_bfloat16"):
+    ...     layer = keras.layers.Dense(1)
+    >>> layer.compute_dtype, layer.variable_dtype, keras.config.dtype_policy().name
+    ('bfloat16', 'float32', 'float32')
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Epochs that one compiled network trains for, from `first` to before `end`, counted from 0."""
+
+    first: int
+    end: int
+    learning_rate: float
+    thawed: bool = False  # a frozen backbone is trained too
+
+
+def stages(settings: Settings) -> list[Stage]:
+    """Return the stages of a training: one, or with `thaw_epoch` one before it and one after.
+
+    Each has an optimiser of its own, whose averages begin with its count of steps, and a schedule over its epochs.
+    """
+    train = settings.train
+    if not train.thaw_epoch:
+        return [Stage(first=0, end=train.epochs, learning_rate=train.learning_rate)]
+    before = Stage(first=0, end=train.thaw_epoch, learning_rate=train.learning_rate)
+    return [
+        before,
+        Stage(first=train.thaw_epoch, end=train.epochs, learning_rate=train.thaw_learning_rate, thawed=True),
+    ]
+
+
+def frozen_backbones(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return a network's backbones that are frozen; raises SettingError where there is none to thaw."""
+    found = [each for each in model.layers if each.name.startswith("backbone") and not each.trainable]
+    if not found:
+        raise SettingError(
+            "[train] thaw_epoch is for a backbone that begins frozen; write [model] backbone = ..., weights = ..., "
+            "frozen = true, or leave thaw_epoch out"
+        )
+    return found
+
+
+def compile_model(
+    model: keras.Model, settings: Settings, spec: FeedSpec, *, steps: int, stage: Stage | None = None
+) -> None:
     """Give a model its loss and its optimiser. `steps` is the number of batches of the whole training.
 
     A regression's loss is in the label's units. Nothing is scaled: Adam divides each step by the size of the
@@ -57,39 +118,65 @@ def compile_model(model: keras.Model, settings: Settings, spec: FeedSpec, *, ste
     has weight 0 in a feed's batches, and so no part in the loss of its target.
     """
     train = settings.train
-    rate: Any = train.learning_rate
+    stage = stages(settings)[0] if stage is None else stage
+    rate: Any = stage.learning_rate
     if train.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(train.learning_rate, decay_steps=max(steps, 1))
+        rate = _cosine(settings, stage, steps_per_epoch=max(steps, 1) / train.epochs)
     model.compile(
-        optimizer=keras.optimizers.Adam(rate), loss=loss_for(settings, spec), loss_weights=_loss_weights(spec)
+        optimizer=keras.optimizers.Adam(rate, global_clipnorm=train.clip_norm or None),
+        loss=loss_for(settings, spec),
+        loss_weights=_loss_weights(spec, settings),
+    )
+
+
+def _cosine(settings: Settings, stage: Stage, *, steps_per_epoch: float) -> keras.optimizers.schedules.CosineDecay:
+    warm = 0 if stage.thawed else min(settings.train.warmup_epochs, stage.end - stage.first - 1)
+    rest = max(round((stage.end - stage.first - warm) * steps_per_epoch), 1)
+    if not warm:
+        return keras.optimizers.schedules.CosineDecay(stage.learning_rate, decay_steps=rest)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, decay_steps=rest, warmup_target=stage.learning_rate, warmup_steps=round(warm * steps_per_epoch)
     )
 
 
 def loss_for(settings: Settings, spec: FeedSpec) -> keras.losses.Loss | dict[str, keras.losses.Loss]:
-    """Return the loss of a task, of several targets by name; `[train] loss` chooses among those of a regression."""
+    """Return the loss of a task, of several targets by name; `[train] loss` chooses for those that it fits."""
     chosen = settings.train.loss
     targets = targets_of(spec)
-    if chosen != "auto" and all(each.task != "regression" for each in targets):
-        raise SettingError(f"[train] loss = {chosen!r} is for a regression; the task is {spec.task!r}: leave it out")
-    losses = {each.name: _loss(each, chosen, soft=spec.soft) for each in targets}
+    kind = next((kind for kind, names in _LOSSES.items() if chosen in names), None)
+    if kind is not None and all(_kind(each) != kind for each in targets):
+        found = ", ".join(sorted({each.task for each in targets}))
+        what = "a regression" if kind == "regression" else "classes"
+        raise SettingError(f"[train] loss = {chosen!r} is for {what}; the task is {found!r}: leave it out")
+    losses = {each.name: _loss(each, chosen if _kind(each) == kind else "auto", soft=spec.soft) for each in targets}
     return losses if spec.targets else losses[spec.target]
+
+
+def _kind(target: TargetSpec) -> str:
+    return "classes" if target.classes else target.task
 
 
 def _loss(target: TargetSpec, chosen: str, *, soft: bool) -> keras.losses.Loss:
     if target.task == "clip":
         return ClipLoss()
     if target.task == "regression":
-        return keras.losses.Huber(delta=target.scale) if chosen == "huber" else keras.losses.MeanSquaredError()
+        of_numbers = {"mae": keras.losses.MeanAbsoluteError, "rmse": RootMeanSquaredError}
+        if chosen == "huber":
+            return keras.losses.Huber(delta=target.scale)
+        return of_numbers.get(chosen, keras.losses.MeanSquaredError)()
+    if chosen == "focal":
+        return Focal()
     if target.task == "binary":
         return keras.losses.BinaryCrossentropy()
     return keras.losses.CategoricalCrossentropy() if soft else keras.losses.SparseCategoricalCrossentropy()
 
 
-def _loss_weights(spec: FeedSpec) -> dict[str, float] | None:
+def _loss_weights(spec: FeedSpec, settings: Settings) -> dict[str, float] | None:
     """Return what each of several losses counts: a regression's as if its labels had a standard deviation of 1."""
     if not spec.targets:
         return None
-    return {each.name: 1 / each.scale**2 if each.task == "regression" else 1.0 for each in spec.targets}
+    power = 1 if settings.train.loss in ("mae", "rmse") else 2  # of the label's unit in the loss
+    return {each.name: 1 / each.scale**power if each.task == "regression" else 1.0 for each in spec.targets}
 
 
 def _check_inputs(model: keras.Model, spec: FeedSpec, *, name: str) -> None:

@@ -7,11 +7,13 @@ spec.json           shapes, classes, label scale                   metrics.json 
 labels.json         training labels, raw and as fed                feed_stats.json      where the feed's time went
 clips.npz           a few augmented clips                          failures.json        files that failed, and why
 flow.json           rows after each step                           balance.json         how often labels were drawn
-run.json            how it ended; written last
+checkpoint.npz      to go on from; gone when it is finished        log.jsonl            what happened when, line by line
+run.json            how it ended; written last                     tensorboard/         where [train] asks for it
 """
 
 import json
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,17 +25,22 @@ from typing import Any
 import numpy as np
 
 import cinefeed
-from cinefeed.config import Settings, read_settings
+from cinefeed.config import Settings, read_settings, to_table
 from cinefeed.errors import SettingError
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.manifest.table import Manifest
 
 WEIGHTS = "best.weights.h5"
+CHECKPOINT = "checkpoint.npz"
+TENSORBOARD = "tensorboard"
 _FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
-    f"{WEIGHTS} predictions.parquet metrics.json feed_stats.json failures.json run.json report.html"
+    f"log.jsonl {WEIGHTS} {CHECKPOINT} predictions.parquet metrics.json assessment.json feed_stats.json failures.json "
+    "worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
+_AUTHORS = ("methods.md",)  # who may have edited it; the page writes it anew where nobody has
+_NO_MATTER = {"train": ("out",), "feed": ("workers", "backend", "prefetch")}  # the same numbers, wherever and however
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +54,25 @@ class RunResult:
     stopped: str  # why it ended
     seconds: float
     feed_verdict: str
+    complete: bool = True  # False where it was asked to leave; the same command goes on
 
 
 def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
     """Return the run folder's path if a run may be written there; nothing is created.
 
-    Raises SettingError where a run is there already (unless `overwrite`), where the folder holds other things, and
-    where it cannot be written.
+    A run that was broken off and has a checkpoint may go on there, with the same settings (see `check_same`).
+    Raises SettingError where another run is there already (unless `overwrite`), where the folder holds other things,
+    and where it cannot be written.
     """
     folder = Path(out)
     if folder.is_dir():
-        names = {each.name for each in folder.iterdir()}
-        if names - set(_FILES) and not names & {"settings.toml", "run.json"}:
-            raise SettingError(
-                f"{folder} holds other files ({', '.join(sorted(names - set(_FILES))[:3])}); name a new folder"
-            )
-        if not overwrite and names & {"run.json", WEIGHTS}:
-            state = "a finished run" if "run.json" in names else "a run that was broken off after some epochs"
+        names = {each.name for each in folder.iterdir() if not each.name.startswith(".partial.")}
+        others = names - {*_FILES, *_AUTHORS, TENSORBOARD}
+        if others and not names & {"settings.toml", "run.json"}:
+            raise SettingError(f"{folder} holds other files ({', '.join(sorted(others)[:3])}); name a new folder")
+        finished = "run.json" in names
+        if not overwrite and (finished or (WEIGHTS in names and CHECKPOINT not in names)):
+            state = "a finished run" if finished else "a run that was broken off after some epochs"
             raise SettingError(f"{folder} holds {state}; name another folder, or pass --overwrite (overwrite=True)")
     parent = folder
     while not parent.exists() and parent != parent.parent:
@@ -81,6 +90,36 @@ def clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
+    for partial in folder.glob(".partial.*"):  # of a run that was killed while it wrote
+        partial.unlink()
+    shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+
+
+def check_same(folder: Path, settings: Settings) -> None:
+    """Raise SettingError where a broken-off run has other settings, and name those that differ.
+
+    How many workers decode, and where the folder is seen from, may differ: no number comes of that.
+    """
+    there, here = (_flat(to_table(each)) for each in (read_settings(folder / "settings.toml"), settings))
+    differing = [
+        f"[{section}] {name} = {there.get((section, name))!r} there, {here.get((section, name))!r} here"
+        for section, name in sorted({*there, *here})
+        if there.get((section, name)) != here.get((section, name)) and name not in _NO_MATTER.get(section, ())
+    ]
+    if differing:
+        raise SettingError(
+            f"{folder} holds a run that was broken off, and its settings are others ({'; '.join(differing)}); go on "
+            "with the same ones, name another folder, or begin anew with --overwrite (overwrite=True)"
+        )
+
+
+def _flat(table: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """Return settings by section and name; what is a list, such as transforms, is one."""
+    return {
+        (section, name): value
+        for section, values in table.items()
+        for name, value in (values.items() if isinstance(values, Mapping) else [("", values)])
+    }
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,0 +1,355 @@
+"""A first settings file, from the facts of a manifest: every value with its reason, nothing guessed in silence."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tomli_w
+
+from cinefeed.config.toml import parse
+from cinefeed.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
+from cinefeed.manifest.encoded import encoded_from, feature_frame
+from cinefeed.manifest.table import Manifest, Parts
+
+Group = str | Literal[False] | None
+
+_CLIP_FRAMES, _SIDE, _HALVINGS = 16, 112, 4  # of cnn_rnn: four convolutions, of stride 2 each
+_STEPS = 1500  # the demo and the small real sets were learnt by then
+_LOOKED_AT = 8  # videos, whose pixels are read
+_GROUPS = ("patient", "subject", "person", "participant", "speaker", "case", "study", "group")  # likeliest first
+_UNEVEN = 1.5  # the most frequent class by the rarest, from where balancing is worth a word
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A setting, or a section's head, and why it is what it is."""
+
+    name: str
+    value: Any = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        if self.name == "#":
+            return f"# {' '.join(self.why.split())}"
+        if self.value is None:
+            return f"\n{self.name}" + (f"  # {' '.join(self.why.split())}" if self.why else "")
+        return f"{_toml(self.name, self.value)}  # {' '.join(self.why.split())}"
+
+
+def _toml(name: str, value: Any) -> str:
+    """Return a setting as one line of TOML.
+
+    >>> _toml("classes", ["no", "yes"])
+    'classes = ["no", "yes"]'
+    """
+    if isinstance(value, list):  # tomli_w gives each value a line
+        return f"{name} = [{', '.join(_toml('', each).removeprefix(' = ') for each in value)}]"
+    return tomli_w.dumps({name or "x": value}).strip().removeprefix("" if name else "x")
+
+
+def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, out: str | Path = "runs/first") -> str:
+    """Return TOML that `cinefeed train --config` takes as it is: each value chosen from what the manifest says.
+
+    `path` is where the manifest is. `group` is the column whose values must not be in two parts; False says that each
+    row stands for itself. With None, and no parts in a column `split`, SettingError names the columns that it could be.
+    Raises TableError where the manifest was not scanned, LabelError and SplitError for labels that do not serve.
+    """
+    if "num_frames" not in manifest.table.column_names or manifest.rows.views:
+        raise TableError("init needs the manifest of a scan, one video a row, for its facts; run 'cinefeed scan'")
+    rows = manifest.take(pc.indices_nonzero(pc.greater(manifest.column("num_frames").fill_null(0), 0)))
+    if len(rows) == 0:
+        raise TableError(f"none of {len(manifest)} rows has a frame that can be read; see 'cinefeed scan'")
+    labels = rows.column(target)
+    known = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
+    if len(known) == 0:
+        raise LabelError(f"no row has a {target!r} label; look at the table of labels")
+    data, classes = _data(rows, known, path=path, target=target)
+    split, parts = _split(known, group=group, target=target, classes=classes)
+    features = feature_frame(known)
+    frame = _features(features, known) if features else _frame(known)
+    clip = _clip(known)
+    lines = [
+        _Line(name="[data]"),
+        *data,
+        _Line(name="[data.split]"),
+        *split,
+        _Line(name="[clip]"),
+        *clip,
+        _Line(name="[frame]"),
+        *frame,
+        *([] if features else _transforms(frame)),
+        _Line(name="[sampler]"),
+        *_sampler(parts.train, target=target, classes=classes),
+        *_training(parts, frame, features=bool(features), out=out),
+        *_evaluate(clip, group),
+    ]
+    head = f"# For {Path(path).name}, by 'cinefeed init'. Each value is a first guess; behind it is why."
+    text = "\n".join([head, *map(str, lines), ""])
+    parse(tomllib.loads(text))
+    return text
+
+
+def group_candidates(manifest: Manifest, *, target: str) -> list[str]:
+    """Return the columns that could say which rows belong together, the likeliest first: text, with values that repeat.
+
+    >>> table = pa.table({"path": ["a", "b", "c"], "patient": ["x", "x", "y"], "age": [1.5, 2.5, 3.5]})
+    >>> group_candidates(Manifest.from_table(table), target="age")
+    ['patient (2 values in 3 rows)']
+    """
+    found = []
+    for name in manifest.labels:
+        column = manifest.column(name)
+        is_id = pa.types.is_string(column.type) or pa.types.is_integer(column.type)
+        count = pc.count_distinct(column).as_py()
+        named = next((place for place, hint in enumerate(_GROUPS) if hint in name.lower()), len(_GROUPS))
+        # A class repeats too: of columns with another name, those in which a value has few rows.
+        if (
+            name != target
+            and is_id
+            and 1 < count <= len(manifest)
+            and (named < len(_GROUPS) or 4 * count >= len(column))
+        ):
+            found.append((named, -count, f"{name} ({count} values in {len(manifest)} rows)"))
+    return [text for _, _, text in sorted(found)]
+
+
+def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> tuple[list[_Line], list[str]]:
+    """Return what is learnt of which rows, and the classes, in the order of their numbers; [] for a regression."""
+    lines = [
+        _Line(name="manifest", value=str(path), why=f"{len(rows)} rows have frames that can be read"),
+        _Line(name="target", value=target, why="the label column to learn"),
+    ]
+    if len(known) < len(rows):
+        lines.append(_Line(name="missing", value="drop", why=f"{len(rows) - len(known)} rows have no {target}"))
+    column = known.column(target)
+    values = sorted(pc.unique(column.cast(pa.string())).to_pylist())
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    two = numeric and set(pc.unique(column.cast(pa.float64())).to_pylist()) == {0.0, 1.0}
+    if numeric and not (two and pa.types.is_integer(column.type)):
+        low, high = pc.min_max(column).as_py().values()
+        why = f"numbers, {low:g} to {high:g}; of classes that are numbers write 'multiclass'"
+        return [*lines, _Line(name="task", value="regression", why=why)], []
+    if len(values) < 2:
+        raise LabelError(f"{target!r} is {values[0]!r} in all rows; there is nothing to learn")
+    counts = ", ".join(f"{each} {_count(column, each)}" for each in values[:8]) + " ..." * (len(values) > 8)
+    if len(values) == 2:
+        why = f"two values: {counts}"
+        order = _Line(
+            name="classes", value=values, why=f"the second is the positive one, {values[1]!r}: turn them if not"
+        )
+        return [*lines, _Line(name="task", value="binary", why=why), order], values
+    why = f"{len(values)} classes: {counts}"
+    return [*lines, _Line(name="task", value="multiclass", why=why)], values
+
+
+def _count(column: Any, value: str) -> int:
+    return pc.sum(pc.equal(column.cast(pa.string()), value)).as_py() or 0
+
+
+def _split(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[_Line], Parts]:
+    """Return how the parts are made, tried out here, and the parts."""
+    if group:
+        known.column(group)
+    if "split" in known.table.column_names and known.column("split").null_count == 0:
+        why = "the manifest has its parts already"
+        why += ": those of the run whose network made the features" if encoded_from(known) else ""
+        lines = [_Line(name="column", value="split", why=why)]
+        if group:
+            lines.append(_Line(name="group", value=group, why="no value of it may be in two parts; checked"))
+        return lines, known.parts(group=group or None)
+    if group is None:
+        candidates = ", ".join(group_candidates(known, target=target)[:4]) or "none whose values repeat"
+        raise SettingError(
+            f"group is missing: name the column whose values must not be in two parts, the patient (--group); columns "
+            f"that it could be: {candidates}. Where every row stands for itself, say so (--no-group)"
+        )
+    return _tried(known, group=group, target=target, classes=classes)
+
+
+def _tried(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[_Line], Parts]:
+    units = pc.count_distinct(known.column(group or "id")).as_py()
+    share = 0.15 if units >= 40 else 0.2 if units >= 10 else 0.25
+    failed: CinefeedError | None = None
+    for stratify in (target, None):
+        try:
+            parts = known.split(val=share, test=share, group=group or None, stratify=stratify)
+            break
+        except SplitError as error:
+            failed = error
+    else:
+        assert failed is not None
+        raise failed
+    each = "groups" if group else "rows"
+    counts = ", ".join(f"{name} {len(getattr(parts, name))}" for name in ("train", "val", "test"))
+    why = f"{units} of them; none is in two parts" if group else "you said that every row stands for itself"
+    lines = [
+        _Line(name="group", value=group, why=why),
+        _Line(name="val", value=share, why=f"of {units} {each}; rows: {counts}"),
+        _Line(name="test", value=share, why="looked at once, at the end"),
+    ]
+    if stratify is not None:
+        kind = "classes" if classes else "range"
+        lines.append(_Line(name="stratify", value=target, why=f"every part has its share of each of the {kind}"))
+    else:
+        lines.append(_Line(name="#", why=f"not stratified: {failed}"))
+    return [*lines, _Line(name="seed", value=0, why="of the split alone")], parts
+
+
+def _clip(known: Manifest) -> list[_Line]:
+    """Return which frames are taken: of one whole cycle all of it, of anything longer a stretch."""
+    counts = np.sort(known.column("num_frames").to_numpy())
+    low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
+    found = f"videos have {low} to {high} frames, half of them {middle} or more"
+    if high <= 64 and high <= 1.5 * low:
+        frames = min(low, 32)
+        return [
+            _Line(name="frames", value=frames, why=found),
+            _Line(
+                name="position", value="spread", why="lengths are so alike that each may be one whole cycle: all of it"
+            ),
+        ]
+    usual = int(counts[len(counts) // 10])  # nine in ten are as long
+    frames = min(_CLIP_FRAMES, max(middle, 1))
+    stride = int(np.clip(usual // frames, 1, 4))
+    rate = known.column("rate_hz").drop_null().to_numpy() if "rate_hz" in known.table.column_names else np.zeros(0)
+    seconds = (
+        f", {((frames - 1) * stride + 1) / np.median(rate):.2g} s at {np.median(rate):.4g} Hz" if rate.size else ""
+    )
+    why = f"a clip spans {(frames - 1) * stride + 1} frames{seconds}"
+    lines = [
+        _Line(name="frames", value=frames, why=found),
+        _Line(name="stride", value=stride, why=why),
+        _Line(name="position", value="random", why="another stretch each epoch; validation and test take the middle"),
+    ]
+    short = int((counts < (frames - 1) * stride + 1).sum())
+    if short:
+        why = f"{short} of {len(counts)} videos are shorter than a clip: what is missing is marked, and not read"
+        lines.append(_Line(name="short", value="pad", why=why))
+    return lines
+
+
+def _frame(known: Manifest) -> list[_Line]:
+    """Return what a frame becomes: as large as most are, or 112, in the shape that most have, grey where all are."""
+    heights, widths = (known.column(name).to_numpy() for name in ("height", "width"))
+    height, width = float(np.median(heights)), float(np.median(widths))
+    scale = min(1.0, _SIDE / min(height, width))
+    least = 2**_HALVINGS
+    shown = [max(int(each * scale) // least * least, least) for each in (height, width)]
+    if max(height, width) <= 1.2 * min(height, width):
+        shown = [min(shown)] * 2
+    sizes = {(int(one), int(two)) for one, two in zip(heights, widths, strict=True)}
+    one = next(iter(sizes))
+    said = f"{one[0]} x {one[1]}" if len(sizes) == 1 else f"of {len(sizes)} sizes, mostly {height:g} x {width:g}"
+    shapes = widths / heights
+    alike = shapes.max() <= 1.1 * shapes.min()
+    why_fit = "what stands out is cut off: at most a little" if alike else "nothing is cut off, for shapes differ"
+    channels, why_channels = _channels(known)
+    bits = int(known.column("bits").fill_null(8).to_numpy().max())
+    dtype = "uint8" if bits <= 8 else "float32" if bits == 32 else "uint16"
+    return [
+        _Line(name="height", value=shown[0], why=f"frames are {said}; {least} divides it, for four halvings"),
+        _Line(name="width", value=shown[1], why="likewise"),
+        _Line(name="channels", value=channels, why=why_channels),
+        _Line(name="fit", value="crop" if alike else "pad", why=why_fit),
+        _Line(name="dtype", value=dtype, why=f"the files hold up to {bits} bits"),
+    ]
+
+
+def _channels(known: Manifest) -> tuple[int, str]:
+    """Return 1 where all frames are grey: the file says so, or the pixels that were looked at."""
+    stored = known.column("channels").to_numpy()
+    if (stored == 1).all():
+        return 1, "all files are grey"
+    colour = np.flatnonzero(stored == 3)
+    rows = colour[np.linspace(0, len(colour) - 1, min(_LOOKED_AT, len(colour))).astype(int)]
+    for row in rows.tolist():
+        with known.open(row, channels=3) as source:
+            pixels = source.read([len(source) // 2]).astype(np.float32)
+        if np.ptp(pixels, axis=-1).max() > 0.02 * max(float(pixels.max()), 1.0):
+            return 3, f"{len(colour)} of {len(stored)} files are in colour"
+    return 1, f"{len(colour)} files could hold colour, and the {len(rows)} that were looked at are grey"
+
+
+def _features(frame: Mapping[str, Any], known: Manifest) -> list[_Line]:
+    whys = {"height": "a frame is one line of numbers", "width": f"features of {encoded_from(known)}"}
+    return [_Line(name=name, value=value, why=whys.get(name, "unchanged")) for name, value in frame.items()]
+
+
+def _transforms(frame: Sequence[_Line]) -> list[_Line]:
+    pixels = max(min(frame[0].value, frame[1].value) // 20, 1)
+    weak = "what changes the label must go: a flip that swaps left and right, brightness that tells"
+    scaled = (
+        []
+        if frame[-1].value != "float32"
+        else [
+            _Line(name="[[transforms]]"),
+            _Line(name="name", value="Normalize", why="numbers of any scale: each frame by its own maximum"),
+        ]
+    )
+    return [
+        *scaled,
+        _Line(name="[[transforms]]", why=f"weak ones, the same for all frames of a clip; {weak}"),
+        _Line(name="name", value="Rotate", why="look at them: cinefeed inspect --transforms"),
+        _Line(name="degrees", value=10.0, why="to either side"),
+        _Line(name="[[transforms]]"),
+        _Line(name="name", value="Shift", why="so that place is not learnt by heart"),
+        _Line(name="pixels", value=float(pixels), why="a twentieth of the frame"),
+    ]
+
+
+def _sampler(train: Manifest, *, target: str, classes: Sequence[str]) -> list[_Line]:
+    column = train.column(target)
+    if not classes:
+        numbers = column.cast(pa.float64()).to_numpy()
+        counts = np.histogram(numbers, bins=5)[0]
+        why = f"fifths of the labels' range have {', '.join(map(str, counts))} rows; UniformLabels draws rare ones more"
+        return [_Line(name="name", value="Natural", why=why)]
+    by_class = {each: _count(column, each) for each in classes}
+    most, least = max(by_class.values()), min(by_class.values())
+    said = ", ".join(f"{name} {count}" for name, count in list(by_class.items())[:6])
+    if least and most > _UNEVEN * least:
+        why = f"the training part has {said}; validation and test are never balanced"
+        return [_Line(name="name", value="BalancedClasses", why=why)]
+    return [_Line(name="name", value="Natural", why=f"classes are even enough: {said}")]
+
+
+def _training(parts: Parts, frame: Sequence[_Line], *, features: bool, out: str | Path) -> list[_Line]:
+    count = len(parts.train)
+    batch = next(size for size in (32 if features else 16, 16, 8, 4, 2, 1) if size == 1 or count >= 4 * size)
+    batches = -(-count // batch)
+    epochs = int(np.clip(-(-_STEPS // batches), 10, 100))
+    why = "reads features in their order" if features else "a CNN for each frame, then a GRU: quick, and sees motion"
+    side = min(frame[0].value, frame[1].value)
+    name = _Line(name="name", value="feature_rnn" if features else "cnn_rnn", why=why)
+    return [
+        _Line(name="[feed]"),
+        _Line(name="batch_size", value=batch, why=f"{count} training videos make {batches} batches"),
+        _Line(name="seed", value=0, why="of clips, transforms, order and first weights"),
+        _Line(name="workers", value="auto", why="one a core"),
+        _Line(name="[model]"),
+        name,
+        _Line(name="dropout", value=0.2 if count < 500 else 0.0, why=f"{'few' if count < 500 else 'enough'} videos"),
+        *(
+            []
+            if features or side >= 64
+            else [_Line(name="filters", value=[16, 32, 64], why=f"frames of {side} are small")]
+        ),
+        _Line(name="[train]"),
+        _Line(name="out", value=str(out), why="the run folder"),
+        _Line(name="epochs", value=epochs, why=f"about {epochs * batches} steps"),
+        _Line(name="learning_rate", value=1e-3, why="of Adam, whatever the label's unit"),
+        _Line(name="schedule", value="cosine", why="down to 0 at the last epoch"),
+        _Line(name="patience", value=0, why="the schedule is for all epochs; the best weights are kept"),
+    ]
+
+
+def _evaluate(clip: Sequence[_Line], group: Group) -> list[_Line]:
+    spread = any(each.value == "spread" for each in clip)
+    why = "a clip is all of its video" if spread else "of each video, evenly over its time; their scores are averaged"
+    unit = f"; write unit = {group!r} where each has one label" if group else ""
+    return [_Line(name="[evaluate]"), _Line(name="clips", value=1 if spread else 3, why=why + unit)]

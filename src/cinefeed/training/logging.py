@@ -1,0 +1,240 @@
+"""What is written down and shown while a network trains: history.csv, log.jsonl, TensorBoard, the terminal.
+
+Each is a plain Keras callback, of use in anybody's own `fit`.
+"""
+
+import csv
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from cinefeed.errors import MissingExtraError
+from cinefeed.feed.feed import Feed
+from cinefeed.feed.stats import Stats
+from cinefeed.training.callbacks import Logs
+from cinefeed.training.run import plain, write_atomically
+
+_EVERY = 8  # batches, between two looks at the feed
+_LOGGED = 10  # batches, between two lines of log.jsonl
+_ROWS = 12  # epochs that the live table has room for
+
+
+class History(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
+    """Keep a line an epoch in a CSV file, which is whole at any time; a resumed run doubles and loses none.
+
+    >>> import tempfile
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    >>> model.compile("sgd", loss="mse")
+    >>> path = Path(tempfile.mkdtemp()) / "history.csv"
+    >>> history = model.fit(keras.ops.zeros((4, 1)), keras.ops.zeros((4, 1)), verbose=0, callbacks=[History(path)])
+    >>> path.read_text().split()
+    ['epoch,loss', '0,0.0']
+    """
+
+    resumes = ("rows",)
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Begin anew; a checkpoint puts back what it knows."""
+        self.rows = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Add the epoch's line. What an epoch lacks, such as metrics after a NaN, is NA."""
+        numbers = {name: float(value) for name, value in sorted((logs or {}).items())}
+        self.rows.append({"epoch": epoch, **numbers})
+        names = ["epoch", *sorted({name for row in self.rows for name in row} - {"epoch"})]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, restval="NA", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(self.path, lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
+
+
+class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
+    """Write what happens to a file, one JSON object a line: when training began, some batches, each epoch.
+
+    It is added to, never rewritten: a run that was resumed shows where, and what was done twice.
+
+    >>> import tempfile
+    >>> lines = JsonLines(Path(tempfile.mkdtemp()) / "log.jsonl")
+    >>> lines.on_epoch_end(0, {"loss": 0.5, "val_loss": float("nan")})  # as `fit` does
+    >>> json.loads(lines.path.read_text()) | {"time": "now"}
+    {'event': 'epoch', 'time': 'now', 'epoch': 1, 'loss': 0.5, 'val_loss': None}
+    """
+
+    def __init__(self, path: str | Path, *, every: int = _LOGGED) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.every = every
+        self._epoch = 0
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Add a line."""
+        line = json.dumps(plain({"event": event, "time": round(time.time(), 3), **facts}), ensure_ascii=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Say that a `fit` begins."""
+        self.write("fit", **{name: self.params.get(name) for name in ("epochs", "steps")})
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Remember the epoch, to name it."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Write the loss so far, of every tenth batch."""
+        if (batch + 1) % self.every == 0:
+            self.write("batch", epoch=self._epoch + 1, batch=batch + 1, loss=float((logs or {}).get("loss", "nan")))
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Write all that was measured."""
+        self.write("epoch", epoch=epoch + 1, **{name: float(value) for name, value in (logs or {}).items()})
+
+
+class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
+    """Write the figures of each epoch for TensorBoard: `tensorboard --logdir folder`. Keras' own needs TensorFlow."""
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+            from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise MissingExtraError("tensorboard", extra="tensorboard") from error
+        self.folder = Path(folder)
+        self._event, self._summary, self._make = Event, Summary, EventFileWriter
+        self._writer: Any = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Write the epoch's figures, at step `epoch` + 1."""
+        if self._writer is None:
+            self._writer = self._make(str(self.folder))
+        values = [self._summary.Value(tag=name, simple_value=float(value)) for name, value in (logs or {}).items()]
+        summary = self._summary(value=values)
+        self._writer.add_event(self._event(wall_time=time.time(), step=epoch + 1, summary=summary))
+        self._writer.flush()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Close the file; the next `fit` begins another."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, also where training broke off."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
+    """Show a live table of the epochs done and a bar for the one under way, on stderr; no terminal, a line an epoch.
+
+    With `feed`, both say what it is doing: clips a second, and whether the model waits for it or it for the model.
+    The table stays when training has ended.
+    """
+
+    def __init__(self, *, shown: tuple[str, ...] = (), feed: Feed | None = None, epochs: int | None = None) -> None:
+        super().__init__()
+        self.shown = shown
+        self.feed = feed
+        self.epochs = epochs  # of all `fit`s together
+        self._before = Stats()
+        self._epoch = 0
+        self._told = ""  # of the feed, last
+        self._lines: list[list[str]] = []
+        self._live: Any = None
+        self._bar: Any = None
+        self._task: Any = None
+        self._started = 0.0
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Put up table and bar."""
+        self._lines = []
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Bar(*columns)
+        self._live = Live(get_renderable=self._shown_now, console=Console(stderr=True), refresh_per_second=4)
+        self._live.start()
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Start the epoch's bar."""
+        self._started, self._epoch = time.perf_counter(), epoch
+        self._before = Stats() if self.feed is None else self.feed.stats()
+        if self._bar is not None:
+            self._task = self._bar.add_task(self._name(epoch), total=self.params.get("steps"))
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            loss = (logs or {}).get("loss", float("nan"))
+            if self.feed is not None and batch % _EVERY == _EVERY - 1:
+                self._told = f" · {self._feed_line()}"
+            self._bar.update(
+                self._task, advance=1, description=f"{self._name(self._epoch)} · loss {loss:.4g}{self._told}"
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Print the epoch's line."""
+        numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        names = [name for name in ("loss", "val_loss", *self.shown) if name in numbers]
+        figures = "  ".join(f"{name} {numbers[name]:.4g}" for name in dict.fromkeys(names))
+        seconds = time.perf_counter() - self._started
+        told = self._feed_line() if self.feed is not None else ""
+        if self._bar is None:
+            told = f"  {told}" if told else ""
+            print(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){told}", file=sys.stderr, flush=True)
+            return
+        cells = {name: f"{numbers[name]:.4g}" if name in numbers else "" for name in self._columns}
+        self._lines.append([str(epoch + 1), *cells.values(), f"{seconds:.1f}", told])
+        self._bar.remove_task(self._task)
+        self._live.refresh()
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Take the bar down."""
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar down, also where training broke off."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._bar = None
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(("loss", "val_loss", *self.shown)))
+
+    def _shown_now(self) -> Any:
+        """Return the table of the last epochs, and below it the bar."""
+        from rich.console import Group
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for name in ("epoch", *self._columns, "s"):
+            table.add_column(name, justify="right")
+        table.add_column("feed" if self.feed is not None else "")
+        for line in self._lines[-_ROWS:]:
+            table.add_row(*line)
+        return Group(table, self._bar) if self._bar is not None else table
+
+    def _feed_line(self) -> str:
+        assert self.feed is not None
+        return self.feed.stats().since(self._before).line()
+
+    def _name(self, epoch: int) -> str:
+        return f"epoch {epoch + 1}/{self.epochs or self.params.get('epochs', '?')}"

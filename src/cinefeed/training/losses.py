@@ -1,0 +1,103 @@
+"""Losses that Keras lacks, and class weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from cinefeed.balance import Natural
+from cinefeed.errors import SettingError
+from cinefeed.feed.feed import Feed
+from cinefeed.models.parts import targets_of
+
+_SMALL = 1e-12  # beside a square in units of the label: the root has no gradient at 0
+
+
+@keras.saving.register_keras_serializable(package="cinefeed")
+class RootMeanSquaredError(keras.losses.MeanSquaredError):  # type: ignore[misc]  # keras is untyped
+    """The root of a batch's mean squared error, the 2020 system's loss: a batch's error in the label's units.
+
+    >>> loss = RootMeanSquaredError()
+    >>> float(loss(np.zeros((2, 1), np.float32), np.array([[1.0], [7.0]], np.float32)))  # the root of (1 + 49) / 2
+    5.0
+    """
+
+    def __init__(self, name: str = "rmse", reduction: str = "sum_over_batch_size", dtype: Any = None) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Return the root of what Keras makes of the squares and their weights."""
+        return keras.ops.sqrt(super().__call__(y_true, y_pred, sample_weight) + _SMALL)
+
+
+@keras.saving.register_keras_serializable(package="cinefeed")
+class Focal(keras.losses.Loss):  # type: ignore[misc]  # keras is untyped
+    """Cross-entropy times (1 - p)^2 of the true class's probability p: what is sure already counts for little.
+
+    Lin et al., Focal loss for dense object detection, 2017, gamma = 2. Takes class numbers, or shares of classes.
+
+    >>> loss = Focal()
+    >>> p = np.array([[0.5, 0.25, 0.25]], np.float32)
+    >>> round(float(loss(np.array([0]), p)), 4), round(float(loss(np.array([[1.0, 0.0, 0.0]], np.float32), p)), 4)
+    (0.1733, 0.1733)
+    """
+
+    def __init__(self, name: str = "focal", reduction: str = "sum_over_batch_size", dtype: Any = None) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each row, (batch,)."""
+        y_pred = keras.ops.clip(y_pred, 1e-7, 1 - 1e-7)
+        if y_pred.shape[-1] == 1:
+            positive = keras.ops.reshape(keras.ops.cast(y_true, y_pred.dtype), (-1, 1))
+            shares = keras.ops.concatenate([1 - positive, positive], axis=-1)
+            y_pred = keras.ops.concatenate([1 - y_pred, y_pred], axis=-1)
+        elif len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == y_pred.shape[-1]:
+            shares = keras.ops.cast(y_true, y_pred.dtype)
+        else:
+            numbers = keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32")
+            shares = keras.ops.one_hot(numbers, y_pred.shape[-1], dtype=y_pred.dtype)
+        return -keras.ops.sum(shares * keras.ops.square(1 - y_pred) * keras.ops.log(y_pred), axis=-1)
+
+
+def class_weights(feed: Feed) -> dict[str, NDArray[np.float32]]:
+    """Return for each target of classes what a row of each class counts: rows / (classes * rows of the class).
+
+    So each class counts as much as any other, and a row 1 on average. Raises SettingError where no target has
+    classes, where the feed's sampler balances already, and where a class has no row.
+    """
+    if not isinstance(feed.sampler, Natural):
+        raise SettingError(
+            f"[train] class_weights = 'balanced' and [sampler] {feed.sampler} both balance; take one of the two"
+        )
+    found = {}
+    for target in targets_of(feed.spec):
+        if not target.classes:
+            continue
+        labels = feed.manifest.column(target.name).cast(pa.string()).drop_null().to_numpy(zero_copy_only=False)
+        counts = np.array([np.count_nonzero(labels == name) for name in target.classes])
+        if not counts.all():
+            name = target.classes[int(np.argmin(counts))]
+            raise SettingError(f"[train] class_weights: no row to train with is {name!r}; leave it out of the classes")
+        found[target.name] = (counts.sum() / (len(counts) * counts)).astype(np.float32)
+    if not found:
+        raise SettingError(
+            "[train] class_weights = 'balanced' is for classes, and the target is a number: leave it out"
+        )
+    return found
+
+
+def weigh(targets: Any, weights: Any, factors: Mapping[str, NDArray[np.float32]], *, name: str) -> Any:
+    """Return a batch's weights times what each row's class counts; of shares of classes, their mean."""
+    if isinstance(targets, Mapping):
+        return {each: weigh(targets[each], weights[each], factors, name=each) for each in targets}
+    if name not in factors:
+        return weights
+    factor = factors[name]
+    if targets.dtype.kind in "iu":
+        return weights * factor[targets]
+    shares = targets if targets.ndim > 1 else np.stack([1 - targets, targets], axis=-1)
+    return weights * (shares @ factor)

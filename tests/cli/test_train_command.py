@@ -1,0 +1,47 @@
+"""`cinefeed train`: folds, and a run that was asked to leave."""
+
+import json
+
+import pytest
+
+from cinefeed.cli.train import finish
+from cinefeed.training.run import RunResult
+
+FLOW = "--target age --group patient --frame 16x16x1 --frames 3 --batch-size 3 --workers 0 --epochs 1".split()
+
+
+def test_folds_train_a_run_each(cinefeed, manifest, tmp_path):
+    out = tmp_path / "folds"
+    done = cinefeed("train", manifest, *FLOW, "--val", 0.3, "--folds", 2, "--out", out, "--json")
+    assert done.code == 0, done.err
+    assert {"rmse", "mae"} <= set(done.json["metrics"]) and done.json["folds"]["rmse"]["folds"] == 2
+    assert (out / "fold1" / "run.json").exists() and (out / "fold2" / "run.json").exists()
+    done = cinefeed("train", manifest, *FLOW, "--val", 0.3, "--folds", 2, "--out", out)
+    assert "out of fold: " in done.out and "rmse, mean of 2 folds: " in done.out
+
+
+def test_folds_and_torchrun_exclude_each_other(cinefeed, manifest, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = cinefeed("train", manifest, *FLOW, "--folds", 2, "--out", tmp_path / "folds")
+    assert done.code == 2
+    assert "start it without torchrun" in done.err
+
+
+def test_precision_loss_and_tensorboard(cinefeed, manifest, tmp_path):
+    words = ["--loss", "mae", "--precision", "mixed_bfloat16", "--tensorboard", "--schedule", "constant"]
+    done = cinefeed("train", manifest, *FLOW, "--val", 0.2, "--test", 0.3, *words, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    settings = (tmp_path / "run" / "settings.toml").read_text()
+    assert 'loss = "mae"' in settings and 'precision = "mixed_bfloat16"' in settings
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_run_that_left_says_so(tmp_path, capsys, as_json):
+    told = {"epochs": 2, "best_epoch": 1, "stopped": "asked to leave", "seconds": 1.0, "feed_verdict": ""}
+    finish(RunResult(folder=tmp_path, metrics={}, complete=False, **told), as_json=as_json)
+    shown = capsys.readouterr().out
+    if as_json:
+        assert json.loads(shown) == {"run": str(tmp_path), "complete": False, "epochs": 2, "stopped": "asked to leave"}
+    assert "asked to leave" in shown
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,18 @@
+"""The examples' settings are settings."""
+
+from pathlib import Path
+
+import pytest
+
+from cinefeed.config import overlay, parse, read_table
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_an_example_parses_with_what_its_script_adds(path):
+    script = EXAMPLES / ("pocus_folds.sh" if path.name.startswith("pocus") else path.with_suffix(".sh").name)
+    assert path.stem in script.read_text(encoding="utf-8")
+    added = {"data": {"manifest": "m.parquet"}, "train": {"out": "runs/a"}}
+    settings = parse(overlay(read_table(path), added))
+    assert settings.data.split.group is not None

@@ -1,0 +1,182 @@
+import tomllib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cinefeed.config import parse
+from cinefeed.config.starter import group_candidates, starter
+from cinefeed.errors import ColumnError, LabelError, SettingError, TableError
+from cinefeed.manifest.table import Manifest
+
+
+def scanned(*, rows=60, frames=40, height=96, width=96, channels=1, bits=8, rate_hz=25.0, **labels):
+    """A manifest as a scan writes it, of files that nobody opens."""
+
+    def column(value, kind):
+        return pa.array(value if isinstance(value, list) else [value] * rows, kind)
+
+    facts = {
+        "num_frames": column(frames, pa.int32()),
+        "height": column(height, pa.int32()),
+        "width": column(width, pa.int32()),
+        "channels": column(channels, pa.int32()),
+        "bits": column(bits, pa.int32()),
+        "rate_hz": column(rate_hz, pa.float64()),
+    }
+    paths = [f"v{row:03d}.npy" for row in range(rows)]
+    return Manifest.from_table(pa.table({"path": paths, **facts, **labels}))
+
+
+PATIENTS = [f"p{row // 2}" for row in range(60)]
+AGES = [20.0 + row for row in range(60)]
+
+
+def table_of(manifest, *, target="age", group="patient"):
+    text = starter(manifest, path="m.parquet", target=target, group=group)
+    for line in text.splitlines():
+        if line and not line.startswith("["):
+            assert "  # " in line or line.startswith("# "), f"no reason: {line}"
+    table = tomllib.loads(text)
+    parse(table)
+    return table, text
+
+
+def test_every_line_has_its_reason_and_the_whole_parses():
+    table, text = table_of(scanned(patient=PATIENTS, age=AGES, frames=[40 + row for row in range(60)]))
+    assert table["data"] == {
+        "manifest": "m.parquet",
+        "target": "age",
+        "task": "regression",
+        "split": {"group": "patient", "val": 0.2, "test": 0.2, "stratify": "age", "seed": 0},
+    }
+    assert "30 of them; none is in two parts" in text
+    assert list(table)[:6] == ["data", "clip", "frame", "transforms", "sampler", "feed"]
+    assert table["clip"] == {"frames": 16, "stride": 2, "position": "random"}
+    assert "1.2 s at 25 Hz" in text
+    assert table["frame"] == {"height": 96, "width": 96, "channels": 1, "fit": "crop", "dtype": "uint8"}
+    assert table["model"]["name"] == "cnn_rnn"
+    steps = table["train"]["epochs"] * -(-36 // table["feed"]["batch_size"])
+    assert table["train"]["epochs"] == 100 or 1500 <= steps < 1700
+
+
+def test_without_a_group_the_columns_that_it_could_be_are_named():
+    manifest = scanned(
+        site=["x", "y"] * 30,
+        age=AGES,
+        ward=[f"w{row // 4}" for row in range(60)],
+        patient_key=PATIENTS,
+        note=["n"] * 60,
+    )
+    assert group_candidates(manifest, target="age") == [
+        "patient_key (30 values in 60 rows)",
+        "ward (15 values in 60 rows)",
+    ]
+    with pytest.raises(SettingError, match=r"could be: patient_key \(30 values in 60 rows\), ward"):
+        starter(manifest, path="m.parquet", target="age", group=None)
+    table, text = table_of(manifest, group=False)
+    assert table["data"]["split"]["group"] is False
+    assert "you said that every row stands for itself" in text
+    with pytest.raises(ColumnError, match="did you mean 'patient_key'"):
+        starter(manifest, path="m.parquet", target="age", group="patient_ky")
+
+
+def test_cycles_are_taken_whole_and_short_videos_are_padded():
+    cine = scanned(patient=PATIENTS, age=AGES, frames=[20 + row % 11 for row in range(60)])
+    assert table_of(cine)[0]["clip"] == {"frames": 20, "position": "spread"}
+    uneven = scanned(patient=PATIENTS, age=AGES, frames=[10] * 3 + [50] * 57)
+    table, text = table_of(uneven)
+    assert table["clip"] == {"frames": 16, "stride": 3, "position": "random", "short": "pad"}
+    assert "3 of 60 videos are shorter than a clip" in text
+    brief = scanned(patient=PATIENTS, age=AGES, frames=[2] * 30 + [7] * 30, rate_hz=None)
+    table, text = table_of(brief)
+    assert table["clip"]["frames"] == 4
+    assert " Hz" not in text
+
+
+def test_frames_follow_the_files():
+    wide = scanned(patient=PATIENTS, age=AGES, height=480, width=640, bits=16)
+    table, text = table_of(wide)
+    assert table["frame"] == {"height": 112, "width": 144, "channels": 1, "fit": "crop", "dtype": "uint16"}
+    assert "480 x 640" in text
+    mixed = scanned(patient=PATIENTS, age=AGES, height=[200] * 30 + [400] * 30, width=300)
+    table, text = table_of(mixed)
+    assert table["frame"]["fit"] == "pad"
+    assert "of 2 sizes" in text
+    tiny = scanned(patient=PATIENTS, age=AGES, height=10, width=12, bits=32)
+    table, _ = table_of(tiny)
+    assert (table["frame"]["height"], table["frame"]["dtype"]) == (16, "float32")
+    assert table["transforms"][0]["name"] == "Normalize"
+    assert len(table["model"]["filters"]) == 3
+
+
+def test_colour_is_what_the_pixels_say(tmp_path):
+    for name, step in (("grey", 0), ("red", 60)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(8):
+            frames = np.full((20, 16, 16, 3), 100, np.uint8)
+            frames[..., 0] += np.uint8(step)
+            np.save(folder / f"{number}.npy", frames)
+        manifest = Manifest.scan(folder, progress=False)
+        manifest = Manifest(
+            manifest.table.append_column("age", pa.array(np.arange(8.0))), root=manifest.root, notes=manifest.notes
+        )
+        table, text = table_of(manifest, group=False)
+        assert table["frame"]["channels"] == (1 if name == "grey" else 3)
+        assert ("the 8 that were looked at are grey" in text) == (name == "grey")
+
+
+def test_labels_choose_task_and_sampler():
+    kinds = ["covid"] * 42 + ["regular"] * 18
+    table, text = table_of(scanned(patient=PATIENTS, kind=kinds), target="kind")
+    assert (table["data"]["task"], table["data"]["classes"]) == ("binary", ["covid", "regular"])
+    assert table["sampler"]["name"] == "BalancedClasses"
+    assert "'regular': turn them if not" in text
+    table, _ = table_of(scanned(patient=PATIENTS, kind=["a", "b", "c"] * 20), target="kind")
+    assert (table["data"]["task"], table["sampler"]["name"]) == ("multiclass", "Natural")
+    table, _ = table_of(scanned(patient=PATIENTS, sick=[row % 2 for row in range(60)]), target="sick")
+    assert (table["data"]["task"], table["data"]["classes"]) == ("binary", ["0", "1"])
+    table, _ = table_of(scanned(patient=PATIENTS, sick=[row % 3 == 0 for row in range(60)]), target="sick")
+    assert table["data"]["classes"] == ["false", "true"]
+    missing = [None] * 5 + AGES[5:]
+    table, text = table_of(scanned(patient=PATIENTS, age=missing))
+    assert table["data"]["missing"] == "drop"
+    assert "5 rows have no age" in text
+
+
+def test_a_class_of_one_group_is_not_stratified_and_says_so():
+    kinds = ["common"] * 58 + ["rare"] * 2
+    table, text = table_of(scanned(patient=PATIENTS, kind=kinds), target="kind")
+    assert "stratify" not in table["data"]["split"]
+    assert "# not stratified: " in text
+
+
+def test_parts_that_are_there_are_kept():
+    names = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    table, _ = table_of(scanned(patient=PATIENTS, age=AGES, split=names), group=None)
+    assert table["data"]["split"] == {"column": "split"}
+    table, _ = table_of(scanned(patient=PATIENTS, age=AGES, split=names))
+    assert table["data"]["split"] == {"column": "split", "group": "patient"}
+
+
+def test_features_are_read_by_a_network_for_them():
+    labels = {"patient": PATIENTS, "age": AGES, "encoded_from": ["cnn_rnn of a, weights 0, frames 48x48x1"] * 60}
+    table, text = table_of(scanned(height=1, width=64, bits=32, **labels))
+    assert table["frame"] == {"height": 1, "width": 64, "channels": 1, "fit": "none", "dtype": "float32"}
+    assert table["model"]["name"] == "feature_rnn"
+    assert "transforms" not in table
+    assert "features of cnn_rnn of a" in text
+
+
+def test_what_cannot_serve_is_refused():
+    with pytest.raises(TableError, match="run 'cinefeed scan'"):
+        starter(Manifest.from_table(pa.table({"path": ["a.mp4"], "age": [1.0]})), path="m", target="age", group=False)
+    with pytest.raises(TableError, match="none of 60 rows has a frame"):
+        starter(scanned(frames=0, age=AGES), path="m", target="age", group=False)
+    with pytest.raises(LabelError, match="there is nothing to learn"):
+        starter(scanned(kind=["a"] * 60), path="m", target="kind", group=False)
+    with pytest.raises(LabelError, match="no row has a 'age' label"):
+        starter(scanned(age=pa.nulls(60, pa.float64())), path="m", target="age", group=False)
+    with pytest.raises(ColumnError, match="did you mean 'age'"):
+        starter(scanned(age=AGES), path="m", target="aeg", group=False)

@@ -1,0 +1,238 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import sklearn.metrics
+from made_run import make_manifest, make_run, settings_for
+
+from cinefeed.balance import correct_prior
+from cinefeed.config import overlay, parse, to_table
+from cinefeed.errors import ColumnError, LabelError, SettingError, SplitError, TableError
+from cinefeed.manifest.table import Manifest
+from cinefeed.training.evaluate import evaluate, predict
+from cinefeed.training.finish import cluster_of, finish_run, kept_thresholds
+from cinefeed.training.flow import make_parts
+
+
+@pytest.fixture
+def path(tmp_path):
+    return make_manifest(tmp_path / "v")
+
+
+def outside(path, patients, **columns):
+    """A manifest of the same videos with other patients."""
+    rows = Manifest.read(path)
+    table = rows.table.set_column(rows.table.column_names.index("patient"), "patient", pa.array(patients))
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    other = path.with_name("other.parquet")
+    Manifest.from_table(table, root=path.parent).write(other)
+    return other
+
+
+def column(table, name):
+    return table[name].to_numpy(zero_copy_only=False)
+
+
+def test_every_metric_of_a_regression_comes_from_the_predictions_by_scikit_learn(path):
+    run = make_run(settings_for(path, evaluate={"clips": 3}))
+    table = pq.read_table(run.folder / "predictions.parquet")
+    kept = json.loads((run.folder / "metrics.json").read_text())
+    assert table.num_rows == 3 * 12 and set(column(table, "split")) == {"val", "test"}
+    for part in ("val", "test"):
+        rows = table.filter(pc.equal(table["split"], part)).group_by("id", use_threads=False)
+        videos = rows.aggregate([("target", "min"), ("score", "mean")])
+        truth, said = videos["target_min"].to_numpy(), videos["score_mean"].to_numpy()
+        assert kept[part]["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(truth, said))
+        assert kept[part]["r2"] == pytest.approx(sklearn.metrics.r2_score(truth, said))
+        assert run.metrics[part] == pytest.approx(kept[part])
+
+
+@pytest.mark.parametrize("unit", [None, "patient"])
+def test_every_metric_of_classes_comes_from_the_predictions_by_scikit_learn(path, unit):
+    run = make_run(settings_for(path, data={"target": "sick"}, evaluate={} if unit is None else {"unit": unit}))
+    table = pq.read_table(run.folder / "predictions.parquet")
+    assessment = json.loads((run.folder / "assessment.json").read_text())
+    found = assessment["parts"]["test"]["sick"]
+    rows = table.filter(pc.equal(table["split"], "test")).group_by(unit or "id", use_threads=False)
+    units = rows.aggregate([("target", "min"), ("score", "mean")])
+    truth, said = column(units, "target_min") == "yes", units["score_mean"].to_numpy()
+    assert (found["units"], found["videos"], found["clusters"]) == (len(truth), 6, 3)
+    assert run.metrics["test"]["auroc"] == sklearn.metrics.roc_auc_score(truth, said)
+    assert run.metrics["test"]["f1"] == sklearn.metrics.f1_score(truth, said >= found["threshold"])
+    assert found["threshold_from"] == "val" and assessment["parts"]["val"]["sick"]["threshold"] == found["threshold"]
+    assert kept_thresholds(run.folder) == {"sick": found["threshold"]}
+
+
+def test_what_balancing_did_is_taken_back(path):
+    sections = {"data": {"target": "sick"}, "sampler": {"name": "BalancedClasses"}}
+    run = make_run(settings_for(path, **sections))
+    table = pq.read_table(run.folder / "predictions.parquet")
+    assert set(column(table, "split")) == {"val", "test"} and len(set(column(table, "id"))) == 12, "each video once"
+    assessment = json.loads((run.folder / "assessment.json").read_text())
+    prior = assessment["priors"]["sick"]
+    balance = json.loads((run.folder / "balance.json").read_text())
+    assert prior["drawn"][0] == prior["drawn"][1] and sum(prior["raw"]) == 12 == sum(balance["raw"])
+    found = assessment["parts"]["test"]["sick"]
+    rows = table.filter(pc.equal(table["split"], "test"))
+    truth, said = column(rows, "target") == "yes", correct_prior(column(rows, "score"), **prior)
+    assert said.mean() < column(rows, "score").mean()
+    corrected = found["corrected"]
+    assert corrected["metrics"]["auroc"]["value"] == found["metrics"]["auroc"]["value"]
+    assert corrected["calibration"]["ece"] != found["calibration"]["ece"]
+    assert sum(each["count"] for each in corrected["calibration"]["bins"]) == len(truth) == 6
+    plain = make_run(settings_for(path, data={"target": "sick"}, train={"out": str(path.parent / "plain")}))
+    assert json.loads((plain.folder / "assessment.json").read_text())["parts"]["test"]["sick"]["corrected"] is None
+    weighed = settings_for(
+        path, data={"target": "sick"}, train={"out": str(path.parent / "w"), "class_weights": "balanced"}
+    )
+    kept = json.loads((make_run(weighed).folder / "assessment.json").read_text())
+    assert kept["priors"]["sick"] == {"drawn": [1, 1], "raw": prior["raw"]}
+
+
+def test_evaluate_repeats_the_run(path):
+    run = make_run(settings_for(path, data={"target": ["sick", "kind"]}, evaluate={"clips": 2, "subgroups": ["sex"]}))
+    again = evaluate(run.folder)
+    assert again.metrics == pytest.approx(run.metrics["test"], nan_ok=True)
+    kept = json.loads((run.folder / "assessment.json").read_text())
+    assert kept["parts"]["test"]["sick"].pop("threshold_from") == "val"
+    assert again.assessment["parts"]["test"]["sick"].pop("threshold_from") == "frozen"
+    assert again.assessment["parts"]["test"] == kept["parts"]["test"]
+    assert [each["value"] for each in kept["parts"]["test"]["sick"]["subgroups"]["sex"]] == ["f", "m"]
+    train = evaluate(run.folder, part="train", clips=1, unit="patient", subgroups=[])
+    found = train.assessment["parts"]["train"]["kind"]
+    assert (found["clips"], found["units"], found["subgroups"]) == (12, 6, {})
+    assert evaluate(run.folder, part="test", where={"kind": ["a"]}).predictions.num_rows == 8
+    with pytest.raises(SettingError, match="part='tset'"):
+        evaluate(run.folder, part="tset")
+
+
+def test_patients_that_were_seen_are_refused(path, tmp_path):
+    run = make_run(settings_for(path, data={"target": "sick"}))
+    own = Manifest.read(run.folder / "manifest.parquet")
+    seen = own.table.filter(pc.not_equal(own.table["split"], "test"))["patient"].unique().to_pylist()
+    with pytest.raises(SplitError, match=r"9 of 12 values of 'patient' in .*m.parquet were seen by the run .*--where"):
+        evaluate(run.folder, manifest=path)
+    one = outside(path, [seen[0] if row == 5 else f"q{row // 2}" for row in range(24)])
+    with pytest.raises(SplitError, match=rf"1 of 13 .* \(first: {seen[0]}\)"):
+        evaluate(run.folder, manifest=one)
+    unseen = sorted(set(own.column("patient").to_pylist()) - set(seen))
+    tested = evaluate(run.folder, manifest=path, where={"patient": unseen})
+    assert tested.metrics == pytest.approx(run.metrics["test"])
+    bare = tmp_path / "bare.parquet"
+    rows = Manifest.read(path)
+    Manifest.from_table(rows.table.rename_columns({"patient": "patients"}), root=path.parent).write(bare)
+    with pytest.raises(ColumnError, match=r"bare.parquet has no column 'patient', .*did you mean 'patients'"):
+        evaluate(run.folder, manifest=bare)
+
+
+def test_a_private_manifest_names_no_patient(path):
+    run = make_run(settings_for(path, data={"private": True}))
+    with pytest.raises(SplitError, match="of private data none is named"):
+        evaluate(run.folder, manifest=path)
+
+
+def test_thresholds_are_frozen_outside(path, tmp_path):
+    run = make_run(settings_for(path, data={"target": "sick"}))
+    other = outside(path, [f"q{row // 2}" for row in range(24)])
+    found = evaluate(run.folder, manifest=other, out=tmp_path / "o.parquet")
+    measured = found.assessment["parts"]["external"]["sick"]
+    assert (found.part, measured["threshold_from"]) == ("external", "frozen")
+    assert measured["threshold"] == kept_thresholds(run.folder)["sick"]
+    assert pq.read_table(tmp_path / "o.parquet").num_rows == 24
+    assert measured["metrics"]["auroc"]["low"] is not None and measured["clusters"] == 12
+    (run.folder / "assessment.json").unlink()
+    assert evaluate(run.folder, manifest=other).assessment["parts"]["external"]["sick"]["threshold"] == 0.5
+    (run.folder / "assessment.json").write_text("{")
+    with pytest.raises(SettingError, match="thresholds are not known"):
+        evaluate(run.folder, manifest=other)
+
+
+def test_a_unit_whose_labels_differ_is_refused_before_any_training(path):
+    rows = Manifest.read(path)
+    with pytest.raises(LabelError, match=r"12 values of 'patient' have videos whose 'age' labels differ \(first: p0\)"):
+        make_parts(rows, settings_for(path, evaluate={"unit": "patient"}))
+    with pytest.raises(ColumnError, match="'patient'"):
+        make_parts(rows, settings_for(path, evaluate={"unit": "patent"}))
+    with pytest.raises(ColumnError, match="'sex'"):
+        make_parts(rows, settings_for(path, evaluate={"subgroups": ["sxe"]}))
+    with pytest.raises(SettingError, match="clips=2: with position='spread'"):
+        make_parts(rows, settings_for(path, clip={"position": "spread"}, evaluate={"clips": 2}))
+    make_parts(rows, settings_for(path, data={"target": "kind"}, evaluate={"unit": "patient"}))
+
+
+def test_a_unit_of_several_patients_is_resampled_itself(path):
+    settings = settings_for(path, data={"target": "kind"}, evaluate={"unit": "kind"})
+    assert json.loads((make_run(settings).folder / "assessment.json").read_text())["cluster"] == "kind"
+    table = pa.table({"study": ["s1", "s2"], "patient": ["p", "p"]})
+    assert cluster_of(table, unit="study", group="patient") == "patient"
+
+
+def test_clips_that_are_given_back_have_an_error_with_an_interval(path):
+    table = overlay(to_table(settings_for(path)), {"data": {"target": "clip"}, "evaluate": {"clips": 2}})
+    table["data"]["split"]["test"] = 0.5
+    run = make_run(parse(table | {"model": {"name": "autoencoder", "filters": [4], "code": 2}}))
+    found = json.loads((run.folder / "assessment.json").read_text())["parts"]["test"]["clip"]
+    table = pq.read_table(run.folder / "predictions.parquet")
+    rows = table.filter(pc.equal(table["split"], "test"))
+    assert found["metrics"]["mse"]["value"] == pytest.approx(column(rows, "score").mean()) == run.metrics["test"]["mse"]
+    assert found["clusters"] == 6 and found["metrics"]["mse"]["reason"].startswith("an interval needs 10")
+    assert not (run.folder / "labels.json").exists()
+    assert evaluate(run.folder, unit="patient").metrics["mse"] == pytest.approx(run.metrics["test"]["mse"])
+    other = outside(path, [f"q{row // 2}" for row in range(24)])
+    outer = evaluate(run.folder, manifest=other).assessment["parts"]["external"]["clip"]["metrics"]["mse"]
+    assert outer["low"] < outer["value"] < outer["high"]
+    assert predict(run.folder, manifest=path).predictions.column_names == ["id", "path", "split", "clip", "score"]
+
+
+def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
+    run = make_run(settings_for(path)).folder
+    folder = tmp_path / "new"
+    folder.mkdir()
+    np.save(folder / "good.npy", np.full((9, 20, 20), 100, np.uint8))
+    (folder / "empty.npy").write_bytes(b"")
+    (folder / "text.mp4").write_text("no video")
+    found = predict(run, paths=[folder], clips=3, out=tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["id", "path", "split", "clip", "score"]
+    assert table["clip"].to_pylist() == [0, 1, 2] and found.predictions.equals(table)
+    assert sorted(each["path"].rpartition("/")[2] for each in found.failures) == ["empty.npy", "text.mp4"]
+    with pytest.raises(TableError, match=r"none of 1 rows has a frame.*text.mp4"):
+        predict(run, paths=[folder / "text.mp4"])
+    with pytest.raises(TableError, match=r"no video to predict.*absent.mp4: No such file"):
+        predict(run, paths=[folder / "absent.mp4"])
+
+
+def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path, monkeypatch):
+    run = make_run(settings_for(path, data={"target": ["age", "kind"]}, evaluate={"clips": 2})).folder
+    (path.parent / "07.npy").unlink()
+    monkeypatch.setattr("cinefeed.training.evaluate._ROWS", 9)
+    ticks = []
+    found = predict(run, manifest=path, out=tmp_path / "o" / "p.parquet", tick=lambda *each: ticks.append(each))
+    assert [each["path"] for each in found.failures] == ["07.npy"]
+    file = pq.ParquetFile(tmp_path / "o" / "p.parquet")
+    assert file.metadata.num_row_groups == 4 and file.metadata.num_rows == 46
+    assert found.predictions.column_names[4:] == ["score_age", "score_kind_a", "score_kind_b", "score_kind_c"]
+    assert ticks[-1] == (46, 46) and len(ticks) == 4
+    whole = predict(run, manifest=path).predictions
+    assert whole.equals(found.predictions)
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(SettingError, match="cannot be written"):
+        predict(run, manifest=path, out=blocked / "p.parquet")
+    for each in path.parent.glob("*.npy"):
+        each.unlink()
+    with pytest.raises(TableError, match="none of the 24 files is there"):
+        predict(run, manifest=path)
+
+
+def test_finishing_makes_evaluation_feeds_of_several_clips(path):
+    settings = settings_for(path)
+    run = make_run(settings)
+    rows = pq.read_table(run.folder / "predictions.parquet").num_rows
+    several = make_run(settings_for(path, train={"out": str(path.parent / "b")}, evaluate={"clips": 3}))
+    assert pq.read_table(several.folder / "predictions.parquet").num_rows == 3 * rows
+    assert callable(finish_run)
