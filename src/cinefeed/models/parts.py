@@ -16,7 +16,7 @@ from cinefeed.feed.targets import FeedSpec, TargetSpec, Task
 Encoders = Literal["shared", "own"]
 Encoder = Callable[[Any], Any]  # a KerasTensor to another
 FULL_SCALE = {"uint8": 255, "uint16": 65535}
-_DTYPES = (*get_args(PixelType), "float16")
+_DTYPES = (*get_args(PixelType), "float16", "bfloat16")
 
 
 class Seeded:
