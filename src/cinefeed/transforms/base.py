@@ -30,10 +30,9 @@ def dtype_of(name: str) -> np.dtype[Any]:
     """
     if name == "bfloat16":
         try:
-            import ml_dtypes
+            import ml_dtypes  # noqa: F401  # NumPy knows the name from then on
         except ImportError as error:
             raise MissingExtraError("ml_dtypes", extra="keras") from error
-        return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
 
 
