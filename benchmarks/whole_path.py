@@ -1,12 +1,13 @@
 """The feed against torch's DataLoader + torchcodec + grid_sample: the same clips, sizes, angles and shifts.
 
-Run: python -m benchmarks.whole_path [--data ../shared/data/pocus] [--passes 4] [--runs 5] [--json out.json]
+Run: python -m benchmarks.whole_path [--data ../shared/data/pocus] [--channels 1] [--backend thread] [--passes 4]
+     [--runs 5] [--json out.json]
 It needs torchcodec (pip install --no-deps torchcodec==0.13.0) and FFmpeg's libraries.
 
 Three things are timed in one process, turn by turn, and the medians of their clips a second are compared:
 
 decode:  the same frames decoded by as many threads, planes left untouched
-feed:    cinefeed.Feed: grey 112 x 112, 16 frames, stride 2, rotation and shift, uint8 batches of 16
+feed:    cinefeed.Feed: 112 x 112, grey or RGB, 16 frames, stride 2, rotation and shift, uint8 batches of 16
 peer:    DataLoader with as many worker processes, torchcodec, mean to grey, grid_sample, uint8 batches of 16;
          with torchcodec's own resize before the warp, and without: the faster one counts
 """
@@ -38,16 +39,17 @@ SIDE, FRAMES, STRIDE, DEGREES, PIXELS, BATCH = 112, 16, 2, 25.0, 15.0, 16
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 
 
-def make_feed(manifest: cf.Manifest, workers: int) -> cf.Feed:
+def make_feed(manifest: cf.Manifest, workers: int, *, channels: int, backend: str) -> cf.Feed:
     """Return the feed whose speed is measured."""
     return cf.Feed(
         manifest,
         target=None,
         clip=cf.Clip(frames=FRAMES, stride=STRIDE),
-        frame=cf.Frame(height=SIDE, width=SIDE, channels=1),
+        frame=cf.Frame(height=SIDE, width=SIDE, channels=channels),
         transforms=[cf.Rotate(degrees=DEGREES), cf.Shift(pixels=PIXELS)],
         batch_size=BATCH,
         workers=workers,
+        backend=backend,  # type: ignore[arg-type]
     )
 
 
@@ -64,10 +66,11 @@ def draws_of(feed: cf.Feed, epochs: range) -> list[tuple[int, np.ndarray]]:
 
 def decode_alone(feed: cf.Feed, epochs: range, workers: int) -> int:
     """Decode the epochs' frames, leaving the planes untouched."""
+    channels = feed.frame.channels
 
     def decode(draw: tuple[int, np.ndarray]) -> None:
         row, indices = draw
-        with cf.open_source(feed.manifest.path_of(row), channels=1, facts=feed.manifest.facts(row)) as source:
+        with cf.open_source(feed.manifest.path_of(row), channels=channels, facts=feed.manifest.facts(row)) as source:
             source.planes(indices)
 
     draws = draws_of(feed, epochs)
@@ -85,14 +88,14 @@ class Peer(Dataset):
         for row, indices in draws_of(feed, epochs):
             facts = feed.manifest.facts(row)
             self.draws.append((str(feed.manifest.path_of(row)), indices.tolist(), facts.height, facts.width))
-        self.resize = resize
+        self.resize, self.channels = resize, feed.frame.channels
 
     def __len__(self) -> int:
         """Return the number of draws."""
         return len(self.draws)
 
     def __getitem__(self, position: int) -> torch.Tensor:
-        """Return one clip, uint8 (frames, height, width)."""
+        """Return one clip, uint8 (frames, channels, height, width)."""
         path, indices, height, width = self.draws[position]
         resize = None
         if self.resize:
@@ -103,7 +106,8 @@ class Peer(Dataset):
         decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate", transforms=resize)
         last = decoder.metadata.num_frames - 1
         frames = decoder.get_frames_at([min(index, last) for index in indices]).data
-        grey = (frames.float() * LUMA).sum(1, keepdim=True)
+        pixels = frames.float()
+        pixels = (pixels * LUMA).sum(1, keepdim=True) if self.channels == 1 else pixels
         angle = math.radians(float(np.random.default_rng(position).uniform(-DEGREES, DEGREES)))
         shift = np.random.default_rng(position + 1).uniform(-PIXELS, PIXELS, 2) * 2 / SIDE
         zoom = min(height, width)
@@ -115,8 +119,8 @@ class Peer(Dataset):
             ],
             dtype=torch.float32,
         )
-        grid = F.affine_grid(matrix.expand(FRAMES, 2, 3), [FRAMES, 1, SIDE, SIDE], align_corners=False)
-        return F.grid_sample(grey, grid, align_corners=False).round().to(torch.uint8)[:, 0]
+        grid = F.affine_grid(matrix.expand(FRAMES, 2, 3), [FRAMES, self.channels, SIDE, SIDE], align_corners=False)
+        return F.grid_sample(pixels, grid, align_corners=False).round().to(torch.uint8)
 
 
 def run_peer(feed: cf.Feed, epochs: range, workers: int, *, resize: bool) -> int:
@@ -135,6 +139,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pocus"))
+    parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
+    parser.add_argument("--backend", choices=("thread", "process"), default="thread")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--passes", type=int, default=4, help="times that each contestant goes over the data a run")
     parser.add_argument("--runs", type=int, default=5)
@@ -142,7 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     manifest = cf.Manifest.scan(options.data).readable()
-    feed = make_feed(manifest, options.workers)
+    feed = make_feed(manifest, options.workers, channels=options.channels, backend=options.backend)
     run_feed(feed, range(1))  # compiles the kernels, warms the disk's cache
     contestants: dict[str, Callable[[range], int]] = {
         "decode alone": lambda epochs: decode_alone(feed, epochs, options.workers),

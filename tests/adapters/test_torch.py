@@ -65,6 +65,13 @@ def test_a_plain_loop_learns(manifest):
     assert feed.epoch == 60
 
 
+def test_bfloat16_is_torchs_own(manifest):
+    feed = make(manifest, transforms=[cf.Normalize(mode="range", high=255, dtype="bfloat16")])
+    (inputs, _, _), batch = next(iter(FeedLoader(feed))), feed.batch(0)
+    assert inputs["clips"].dtype == torch.bfloat16
+    assert np.array_equal(inputs["clips"].float().numpy(), batch.clips.astype(np.float32)) and batch.clips.any()
+
+
 @pytest.mark.parametrize(("layout", "shape"), [("BTCHW", (4, 4, 1, 16, 16)), ("BCTHW", (4, 1, 4, 16, 16))])
 def test_a_layout_is_a_view(manifest, layout, shape):
     (inputs, _, _), batch = next(iter(FeedLoader(make(manifest), layout=layout))), make(manifest)[0]

@@ -47,8 +47,10 @@ def gone(process_ids, *, seconds=5.0):
     return False
 
 
-def test_the_same_bytes_as_threads_over_two_epochs(manifest):
-    threads, processes = make(manifest, backend="thread"), make(manifest)
+@pytest.mark.parametrize("more", [(), (cf.Normalize(dtype="bfloat16"),)])
+def test_the_same_bytes_as_threads_over_two_epochs(manifest, more):
+    transforms = [cf.Rotate(degrees=20), cf.Brightness(factor=0.2), *more]
+    threads, processes = make(manifest, backend="thread", transforms=transforms), make(manifest, transforms=transforms)
     for _ in range(2):
         pairs = list(zip(threads, processes, strict=True))
         assert len(pairs) == 3

@@ -218,7 +218,7 @@ def _above(height):
         (lambda: SectorMask(degrees=float("inf")), "finite"),
         (lambda: Normalize(mode="percentiles", low=90, high=10), "low .1. < high"),
         (lambda: Normalize(mode="frame_max", low=1), "belongs to mode='range'"),
-        (lambda: Normalize(dtype="bfloat16"), "did you mean|there are"),
+        (lambda: Normalize(dtype="bfloat61"), "did you mean 'bfloat16'"),
     ],
 )
 def test_settings_of_the_pixels(make, message):

@@ -62,6 +62,7 @@ BUILT_IN = [
     Normalize(mode="percentiles"),
     Normalize(mode="percentiles", low=10, high=80, dtype="float16"),
     Normalize(mode="range", high=255, dtype="float16"),
+    Normalize(mode="range", high=255, dtype="bfloat16"),
     Speed(factor=0.5),
     Reverse(probability=1.0),
     Jitter(frames=2),

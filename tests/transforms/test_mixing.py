@@ -1,5 +1,6 @@
 import json
 
+import ml_dtypes  # noqa: F401  # so that NumPy knows bfloat16 by its name
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ def batch(dtype="uint8", size=8):
 
 
 @pytest.mark.parametrize("kind", [MixUp, CutMix])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float16"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float16", "bfloat16"])
 def test_mixing_is_pure_and_plain(kind, dtype):
     clips, mix = batch(dtype), kind(alpha=1.0)
     before = clips.copy()

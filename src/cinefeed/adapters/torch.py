@@ -31,6 +31,8 @@ def as_tensor(array: Any) -> Any:
         return {name: as_tensor(each) for name, each in array.items()}
     if array.dtype.name == "uint16":
         array = array.astype("int32")
+    if array.dtype.name == "bfloat16":  # which is not NumPy's own
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 

@@ -18,7 +18,7 @@ Encoder = Callable[[Any], Any]  # a KerasTensor to another
 # The layers, which do nothing, where single frames go into what reads them, and where their features come out.
 FRAMES, FEATURES = "frames", "features"
 FULL_SCALE = {"uint8": 255, "uint16": 65535}
-_DTYPES = (*get_args(PixelType), "float16")
+_DTYPES = (*get_args(PixelType), "float16", "bfloat16")
 
 
 class Seeded:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.errors import MissingExtraError
+
 Frames = NDArray[Any]
 Parameters = dict[str, Any]
 
@@ -18,6 +20,20 @@ TOPS: dict[np.dtype[Any], float] = {
     np.dtype(np.uint16): 65535.0,
     np.dtype(np.float32): math.inf,
 }
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """Return the type of a name; bfloat16 is NumPy's only with the package `ml_dtypes`, which comes with Keras and JAX.
+
+    >>> dtype_of("float16").itemsize, dtype_of("bfloat16").itemsize
+    (2, 2)
+    """
+    if name == "bfloat16":
+        try:
+            import ml_dtypes  # noqa: F401  # NumPy knows the name from then on
+        except ImportError as error:
+            raise MissingExtraError("ml_dtypes", extra="keras") from error
+    return np.dtype(name)
 
 
 class ClipInfo(NamedTuple):

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.kernels import scale_and_move
-from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters
+from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters, dtype_of
 from cinefeed.transforms.drawing import Limits, Spread
 from cinefeed.transforms.levels import PixelLevels
 
 Mode = Literal["frame_max", "clip_max", "standard", "range", "percentiles"]
-FloatType = Literal["float32", "float16"]
+FloatType = Literal["float32", "float16", "bfloat16"]
 Constants = float | tuple[float, ...]
 
 _BRIGHTNESS = Limits("Brightness(factor)", neutral=1.0, lowest=0.0)
@@ -26,7 +26,7 @@ _CONTRAST = Limits("Contrast(factor)", neutral=1.0, lowest=0.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Normalize:
-    """Bring pixels to float32 (or, half as large, float16) of a known scale.
+    """Bring pixels to float32 (or, half as large, float16 or bfloat16) of a known scale.
 
     frame_max:  each frame divided by its own maximum, as the 2020 system did (a black frame stays zero)
     clip_max:   the clip divided by its maximum, so that frames keep their brightness to each other
@@ -62,6 +62,7 @@ class Normalize:
             raise SettingError(
                 f"Normalize(dtype={self.dtype!r}) is not a choice; {did_you_mean(str(self.dtype), get_args(FloatType))}"
             )
+        dtype_of(self.dtype)  # whose package may be absent
         for name, mode in (("mean", "standard"), ("std", "standard"), ("low", "range"), ("high", "range")):
             belongs = self.mode in ((mode, "percentiles") if mode == "range" else (mode,))
             if getattr(self, name) is not None and not belongs:
@@ -85,7 +86,7 @@ class Normalize:
 
     def output_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """Return the type of the settings, whatever comes in."""
-        return np.dtype(self.dtype)
+        return dtype_of(self.dtype)
 
     @property
     def by_frame(self) -> bool:
@@ -138,9 +139,10 @@ class Normalize:
         if self.dtype == "float32":
             return scaled(frames, gain, offset, top=math.inf, bottom=-math.inf, out=out, dtype=np.dtype(np.float32))
         whole = scaled(frames, gain, offset, top=math.inf, bottom=-math.inf, out=None, dtype=np.dtype(np.float32))
-        half = np.empty(frames.shape, np.float16) if out is None else out
-        # Beyond 65504 lies infinity; a value that large is kept at the top, so that no loss becomes NaN.
-        np.copyto(half, np.clip(whole, -65504, 65504), casting="same_kind")
+        half = np.empty(frames.shape, dtype_of(self.dtype)) if out is None else out
+        if self.dtype == "float16":  # beyond 65504 lies infinity; so large a value is kept there: no loss becomes NaN
+            whole = np.clip(whole, -65504, 65504)
+        half[...] = whole
         return half
 
     def _standard(self, levels: Levels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -112,7 +112,7 @@ class MixUp(_Mixing):
         for row, (partner, share) in enumerate(zip(parameters["partners"], parameters["shares"], strict=True)):
             if partner != row:
                 own, other = (clips[each].reshape(1, -1) for each in (row, partner))
-                if clips.dtype == np.float16:  # of which OpenCV knows no sum
+                if clips.dtype.name in ("float16", "bfloat16"):  # of which OpenCV knows no sum
                     blend = share * own.astype(np.float32) + (1 - share) * other.astype(np.float32)
                 else:
                     blend = cv2.addWeighted(own, share, other, 1 - share, 0.0)
