@@ -118,7 +118,7 @@ def measure(videos: cf.Manifest, network: Network, *, name: str, epochs: int, fo
 
 
 def main() -> None:
-    """Measure both networks and print a line each."""
+    """Measure the three networks and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/lips"))
     parser.add_argument("--videos", type=int, default=48)

@@ -119,6 +119,10 @@ def test_a_renamed_section_starts_afresh():
     below = {"sampler": {"name": "UniformLabels", "bins": 4}}
     assert overlay(below, {"sampler": {"name": "Natural"}})["sampler"] == {"name": "Natural"}
     assert overlay(below, {"sampler": {"bins": 9}})["sampler"] == {"name": "UniformLabels", "bins": 9}
+    named = overlay(
+        {"model": {"units": 64}}, {"model": {"name": "cnn_rnn"}}
+    )  # a section without a name keeps its options
+    assert named["model"] == {"name": "cnn_rnn", "units": 64}
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):

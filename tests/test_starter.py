@@ -169,7 +169,39 @@ def test_features_are_read_by_a_network_for_them():
     assert "features of cnn_rnn of a" in text
 
 
+def test_rows_without_a_part_of_the_runs_are_left_out():
+    parts = ["train"] * 36 + ["val"] * 8 + ["test"] * 8 + [None] * 8
+    for name in ("cnn_rnn of a run, weights 0", "MobileNetV2, weights 0"):
+        labels = {"patient": PATIENTS, "age": AGES, "split": pa.array(parts, pa.string())}
+        table, _ = table_of(scanned(height=1, width=8, bits=32, encoded_from=[name] * 60, **labels))
+        is_run = name.startswith("cnn_rnn")
+        assert table["data"].get("where") == ({"split": ["test", "train", "val"]} if is_run else None)
+        assert ("column" in table["data"]["split"]) == is_run
+        # Videos that the run knows nothing of, by their ids: no part to keep.
+        labels["split"] = pa.nulls(60, pa.string())
+        table, _ = table_of(scanned(height=1, width=8, bits=32, encoded_from=[name] * 60, **labels))
+        assert "where" not in table["data"] and "column" not in table["data"]["split"]
+
+
+def test_a_clip_is_as_long_as_its_window():
+    seconds = {"start_seconds": [0.0] * 60, "end_seconds": [0.4] * 60, "step_seconds": [0.04] * 60}
+    table, text = table_of(scanned(patient=PATIENTS, age=AGES, frames=500, **seconds))
+    assert table["clip"] == {"frames": 10, "position": "spread"}
+    assert "windows have 10 to 10 frames" in text
+
+
+def test_odd_characters_stay_out_of_comments():
+    manifest = scanned(patient=PATIENTS, kind=["a\x07", "b\x7f\u2028"] * 30)
+    text = starter(manifest, path="m\x01.parquet", target="kind", group="patient")
+    assert tomllib.loads(text)["data"]["classes"] == ["a\x07", "b\x7f\u2028"]
+    assert "\x01" not in text and "\u2028" not in text.partition("two values: ")[2].partition("\n")[0]
+
+
 def test_what_cannot_serve_is_refused():
+    with pytest.raises(LabelError, match="'age' is 3 in all rows"):
+        starter(scanned(age=[3.0] * 60), path="m", target="age", group=False)
+    with pytest.raises(LabelError, match="'age' has infinite values"):
+        starter(scanned(age=[float("inf"), *AGES[1:]]), path="m", target="age", group=False)
     with pytest.raises(TableError, match="run 'cinefeed scan'"):
         starter(Manifest.from_table(pa.table({"path": ["a.mp4"], "age": [1.0]})), path="m", target="age", group=False)
     with pytest.raises(TableError, match="none of 60 rows has a frame"):

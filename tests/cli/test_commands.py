@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import cinefeed as package
+from cinefeed.cli.options import Flow
 from cinefeed.cli.show import choose_backend
 from cinefeed.config import read_settings
 
@@ -135,3 +136,10 @@ def test_an_installed_backend_is_taken_unless_the_user_chose_one(tmp_path, monke
     assert choose_backend() == chosen
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert choose_backend() == "jax"
+
+
+def test_balance_keeps_the_samplers_own_settings(tmp_path, manifest):
+    config = tmp_path / "own.toml"
+    config.write_text('[sampler]\nname = "BalancedClasses"\nproportion = 0.25\n')
+    table = Flow(manifest=manifest, config=config, target=["kind"], group="patient", balance=True).table()
+    assert table["sampler"] == {"name": "BalancedClasses", "proportion": 0.25}

@@ -95,7 +95,7 @@ def test_both_halves_and_the_export(command, manifest, tmp_path):
     found = json.loads(command("encode", tmp_path / "whole", manifest, "--out", tmp_path / "f", "--json"))
     assert (found["computed"], found["kept"], found["failures"]) == (24, 0, [])
     again = command("encode", tmp_path / "whole", manifest, "--out", tmp_path / "f")
-    assert again.startswith("0 videos encoded by cnn_rnn of whole, weights ")
+    assert again.startswith("0 videos encoded by cnn_rnn of a run, weights ")
     half = tmp_path / "half.toml"
     command("init", tmp_path / "f" / "features.parquet", "--target", "age", "--group", "patient", "--out", half)
     assert tomllib.loads(half.read_text())["model"]["name"] == "feature_rnn"

@@ -117,3 +117,27 @@ def test_other_classes_and_other_columns():
         compare(risks(0.1), risks(0.2), unit="patient")
     with pytest.raises(TableError, match="'train'; there are"):
         compare(risks(0.1), risks(0.2), part="train")
+
+
+def test_one_table_may_tell_the_patients_of_both():
+    target, patients = np.repeat(TRUE[:30], 2), {"patient": [f"p{k // 2}" for k in range(60)]}
+    told, untold = ages(target + HARD, target=target, **patients), ages(target + HARD + 1, target=target)
+    forth, back = (
+        compare(told, untold, cluster="patient", **SETTINGS),
+        compare(untold, told, cluster="patient", **SETTINGS),
+    )
+    mae = [each["targets"]["age"]["metrics"]["mae"] for each in (forth, back)]
+    assert forth["targets"]["age"]["clusters"] == back["targets"]["age"]["clusters"] == 30
+    assert mae[0]["low"] == pytest.approx(-mae[1]["high"])
+
+
+def test_a_threshold_that_was_kept_serves_where_no_validation_part_is():
+    labels = np.array(["no", "yes"])[(TRUE > 60).astype(int)]
+    score = 1 / (1 + np.exp(-(TRUE - 60 + HARD) / 10))
+    rows = {"id": [f"v{k:02d}" for k in range(60)], "split": ["test"] * 60, "target": labels, "score": score}
+    table = predictions_of(pa.table(rows), [SICK])
+    kept = compare(table, table, thresholds={"a": {"sick": 0.9}}, **SETTINGS)["targets"]["sick"]
+    assert kept["thresholds"] == {"a": 0.9, "b": 0.5} and kept["metrics"]["sensitivity"]["difference"] > 0
+    both = predictions_of(pa.table(rows | {"split": ["test", "val"] * 30}), [SICK])
+    own = compare(both, both, thresholds={"a": {"sick": 0.9}}, **SETTINGS)["targets"]["sick"]
+    assert own["thresholds"]["a"] == own["thresholds"]["b"] != 0.9

@@ -47,6 +47,14 @@ def test_numbers_of_many_values_are_put_into_quarters():
     assert names == ["0 to 0", "1 to 10"] and np.bincount(numbers).tolist() == [30, 10]
 
 
+def test_dates_and_ids_as_numbers_are_told_whole():
+    days = [20150101 + k for k in range(60)]
+    names = ["20150101 to 20150115", "20150116 to 20150130", "20150131 to 20150145", "20150146 to 20150160"]
+    assert group_rows(pa.array(days))[0] == names
+    assert group_rows(pa.array(days, pa.float64()))[0] == names
+    assert group_rows(pa.array([20150102.0, 20150101.0, 0.123456789]))[0] == ["0.123457", "20150101", "20150102"]
+
+
 def test_few_numbers_truths_and_missing_values_are_groups_as_they_are():
     assert group_rows(pa.array([2.0, 1.0, 2.0]))[0] == ["1", "2"]
     assert group_rows(pa.array([10, 2]))[0] == ["2", "10"]

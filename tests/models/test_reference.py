@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cinefeed.errors import SettingError
-from cinefeed.models import reference, reference_cnn_lstm
+from cinefeed.models import norm, reference, reference_cnn_lstm
 
 SMALLEST = 67
 
@@ -90,3 +90,13 @@ def test_a_saved_model_needs_keras_alone(tmp_path):
     assert {type(layer).__module__.partition(".")[0] for layer in loaded.layers} == {"keras"}
     clips = np.random.default_rng(0).random((1, 2, SMALLEST, SMALLEST, 1), np.float32)
     assert np.array_equal(loaded.predict({"clips": clips}, verbose=0), model.predict({"clips": clips}, verbose=0))
+
+
+@pytest.mark.parametrize("options", [{"scale": False}, {"center": False}])
+def test_batch_norm_takes_the_options_of_keras(options):
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, keras.layers.Flatten()(norm.batch_norm(**options)(inputs)))
+    model.compile(optimizer="sgd", loss="mse")
+    assert np.isfinite(
+        model.train_on_batch(np.random.default_rng(0).random((2, 4, 4, 3), np.float32), np.zeros((2, 48)))
+    )

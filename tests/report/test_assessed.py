@@ -11,7 +11,9 @@ from test_page import Page, requests
 from cinefeed.metrics.assess import assess
 from cinefeed.report import assessed, run_page, table_page
 from cinefeed.report.agreement import bland_altman_figure, calibration_figure, error_bins_figure, forest_figure
+from cinefeed.report.data import PageData
 from cinefeed.report.folder import run_data
+from cinefeed.report.page import render
 from cinefeed.report.results import confusion_figure, pr_figure, roc_figure
 
 NUMBERS = ("predicted", "bland_altman", "error_bins")
@@ -147,6 +149,30 @@ def test_subgroups_that_are_not_known_and_metrics_that_are_not_defined(tmp_path)
     assert [name for name, _ in shown["table"]["rows"]] == ["not known", "m"]
     assert shown["table"]["rows"][1][1][shown["table"]["head"].index("AUROC")].value == "not defined"
     assert "not known (" in words(str(shown["figure"].svg))
+
+
+def test_two_groups_may_have_one_name():
+    predictions = made_predictions({"ef": "regression"}, parts=("test",))
+    found = assess(predictions, subgroups=["centre"], resamples=5)
+    group = found["parts"]["test"]["ef"]["subgroups"]["centre"]
+    group[0]["value"], group[1]["value"] = "not known", None
+    rows = assessed.results(found, None)["targets"][0]["details"][0]["subgroups"][0]["table"]["rows"]
+    assert [(name, cells[0].value) for name, cells in rows] == [
+        (name, str(each["units"])) for name, each in zip(("not known", "not known", "C"), group, strict=True)
+    ]
+
+
+def test_what_folds_say_of_threshold_and_interval(tmp_path):
+    predictions = made_predictions({"sick": "binary"}, parts=("test",))
+    found = assess(predictions, thresholds={"sick": 0.4}, resamples=5)
+    told = [assessed.results(found, None, folds=folds) for folds in (False, True)]
+    words = [each["targets"][0]["details"][0]["words"] for each in told]
+    assert "that of the training run" in words[0] and "the mean of those that the folds chose" in words[1]
+    folds = {"runs": [{"fold": 1, "run": "fold1", "rows": 80, "metrics": {}}], "metrics": {}}
+    for cluster, drawn in ((None, "videos"), ("patient", "patients"), ("study", "studies")):
+        page = PageData(title="t", kind="k", assessment=found | {"cluster": cluster}, folds=folds)
+        text = " ".join(Page(render(page)).text.split())
+        assert f"That of the results above draws {drawn}." in text and "the mean of those that the folds chose" in text
 
 
 def test_patients_studies_and_videos_are_counted(tmp_path):

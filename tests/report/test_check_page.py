@@ -52,7 +52,7 @@ def test_the_page_has_every_section_and_asks_for_nothing(report, manifest, tmp_p
     assert page.sections == ["to-do", "findings", "pairs", "shortcuts", "classes"]
     assert set(page.downloads) == {"shortcuts", "classes"}
     assert requests(html) == []
-    assert html.count("data:image/png") == 4
+    assert html.count("data:image/png") == 4 and "This page shows patient images" in page.text
     for each in report.findings:
         assert each.title in page.text
     assert "v29.npy (<id 29>)" in page.text
@@ -69,7 +69,7 @@ def test_a_private_page_has_no_path_and_no_picture(manifest):
     report = check_manifest(manifest, target="kind", group="patient", private=True, progress=False)
     html = render(report, manifest)
     assert ".npy" not in html
-    assert "data:image/png" not in html
+    assert "data:image/png" not in html and "patient images" not in html
     assert "id 29" in html
 
 
@@ -79,7 +79,7 @@ def test_a_clean_set_says_so(tmp_path):
     manifest = Manifest.scan(tmp_path, progress=False)
     page = Page(render(check_manifest(manifest, progress=False), manifest))
     assert page.faults == []
-    assert "Nothing needs to be done." in page.text
+    assert "Nothing needs to be done." in page.text and "patient images" not in page.text
     assert page.sections == ["to-do", "findings"]
 
 

@@ -3,6 +3,7 @@ import json
 import pytest
 from made_runs import write_run
 
+from cinefeed.report import run_page
 from cinefeed.report.folder import run_data
 from cinefeed.report.page import render
 
@@ -30,6 +31,25 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, section):
     assert found.missing[section] == f"{FILES[section]} is not in the run folder"
     left = getattr(found, section)
     assert left is None or len(left) == 0
+
+
+@pytest.mark.parametrize("text", [b"[data\nx=", b"data = 5", b"[data]\nsplit = 1", b"\xff"])
+@pytest.mark.parametrize("manifest", [True, False])
+def test_without_settings_only_the_manifest_says_what_may_be_shown(tmp_path, text, manifest):
+    folder = write_run(tmp_path / "run", task="regression")
+    (folder / "settings.toml").write_bytes(text)
+    if not manifest:
+        (folder / "manifest.parquet").unlink()
+    found = run_data(folder)
+    assert found.settings == "" and "settings.toml cannot be read" in found.missing["settings"]
+    assert (found.clips is not None) == manifest and not found.private
+    assert found.missing.get("clips") == (None if manifest else "nothing says whether the data are private")
+
+
+def test_methods_are_not_guessed_without_settings(tmp_path):
+    (tmp_path / "settings.toml").write_text("[data\nx=")
+    assert "settings.toml cannot be read" in run_page(tmp_path).read_text()
+    assert not (tmp_path / "methods.md").exists()
 
 
 def test_metrics_are_measured_again_where_their_file_is_missing(tmp_path):

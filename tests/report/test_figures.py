@@ -84,6 +84,17 @@ def test_predictions_of_classes(classes):
     assert "Average precision" in words(pr_figure(targets, **given))
 
 
+def test_names_that_matplotlib_would_hide_or_warn_of():
+    targets, scores = np.arange(60) % 3, RNG.dirichlet(np.ones(3), 60)
+    text = words(roc_figure(targets, scores=scores, classes=["_a", "心臓", "b"]))  # a warning would fail the test
+    assert "_a 0." in text and "心臓 0." in text
+
+
+def test_curves_are_called_as_everywhere():
+    text = words(learning_curves({"val_sd": [1.0, 2.0], "val_r2": [0.1, 0.2]}))
+    assert "SD of the differences" in text and "R²" in text
+
+
 def test_no_figure_is_left_with_pyplot():
     script = "import sys; from cinefeed.report.figures import labels_figure; labels_figure([1.0, 2.0], fed=[1.0]); "
     done = subprocess.run(

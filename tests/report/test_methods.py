@@ -1,10 +1,13 @@
 import re
 
+import numpy as np
 import pytest
-from made_runs import write_assessed_run, write_run
+from made_runs import made_predictions, write_assessed_run, write_run
 
 from cinefeed.errors import SettingError
+from cinefeed.metrics.assess import assess
 from cinefeed.report import run_page
+from cinefeed.report.data import Labels, PageData, Pictures
 from cinefeed.report.folder import run_data
 from cinefeed.report.methods import keep_methods, methods_of
 
@@ -39,6 +42,74 @@ def test_what_the_run_knows_is_filled_in(tmp_path):
     assert "threshold 0." in found["Output of the model"]
     assert "Occlusion" in found["Explanation of single predictions"]
     assert found["Dates"].startswith("author:") and found["Ethics"].startswith("author:")
+
+
+def told(toml, **known):
+    page = PageData(title="t", kind="k", settings=toml, **known)
+    return {each.name: each.text for _, found in methods_of(page).sections for each in found}
+
+
+def test_class_weights_are_balancing():
+    found = told('[sampler]\nname = "Natural"\n[train]\nclass_weights = "balanced"')["Class imbalance"]
+    assert "Nothing was balanced" not in found and "the rarer its class" in found
+    assert "Nothing was balanced" in told('[sampler]\nname = "Natural"')["Class imbalance"]
+
+
+def test_folds_are_no_three_parts():
+    settings = '[data.split]\ngroup = "p"\nseed = 7\nval = 0.2\ntest = 0.3\n[train]\nmonitor = '
+    found = told(settings + '"val_loss"', folds={"folds": 5})
+    assert "5 folds drawn by seed 7" in found["Use of the data"] and "20 % are validation" in found["Use of the data"]
+    assert "30 %" not in found["Use of the data"] and "Validation chooses the epoch;" in found["Use of the data"]
+    assert "its own validation part chose" in found["Choice of the final model"]
+    found = told(settings + '"loss"', folds={"folds": 5})
+    assert "Validation chooses nothing" in found["Use of the data"]
+    assert "the epoch of the least training loss" in found["Choice of the final model"]
+
+
+def test_what_the_training_loss_chose():
+    run = {"best_epoch": 9, "epochs": 9, "monitor": "loss", "stopped": "all 9 epochs are done"}
+    found = told('[train]\nmonitor = "loss"', classes=("no", "yes"), task="binary", run=run)
+    assert "Validation chooses the threshold;" in found["Use of the data"]
+    assert "the least training loss" in found["Choice of the final model"]
+
+
+def test_clips_of_the_whole_video_have_no_stride():
+    found = told('[clip]\nframes = 8\nstride = 1\nposition = "spread"')["Preparation of the data"]
+    assert "Clips of 8 frames, spread evenly over the whole video" in found and "stride" not in found
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_every_target_is_told(measured):
+    known = {"target": "ef", "others": {"sick": Labels(raw=np.zeros(1), fed=np.zeros(1), classes=("no", "yes"))}}
+    if measured:
+        predictions = made_predictions({"ef": "regression", "sick": "binary"}, parts=("val", "test"))
+        known = {"target": "ef", "assessment": assess(predictions, resamples=2), "scored": predictions}
+    found = told('[data]\ntarget = ["ef", "sick"]', **known)
+    assert found["Output of the model"].startswith("A number in the unit of ef. The probability of yes of sick")
+    assert ("threshold 0." in found["Output of the model"]) == measured
+    assert "sick, one of two classes, in the order no, yes (positive: yes)" in found["Outcome and reference standard"]
+    assert "the epoch and the threshold" in found["Use of the data"]
+    assert "No row without any label" in found["Missing data"] and "may lack some" in found["Missing data"]
+
+
+def test_files_that_failed_are_told_where_labels_may_be_missing():
+    failures = [{"id": "a", "path": "a", "error": "b"}]
+    found = told('[data]\ntarget = "ef"\nmissing = "drop"', failures=failures, flow=[("found", 3)])["Missing data"]
+    assert found == "Rows without a label are left out, and counted below. 1 file failed, listed in the report."
+
+
+def test_pictures_are_counted():
+    few = Pictures(clips=np.zeros((3, 1, 1, 1, 1), np.uint8))
+    found = told("", worst=few, saliency=few)
+    assert "the 3 worst test videos" in found["Failures"]
+    assert "on 3 test videos" in found["Explanation of single predictions"]
+
+
+def test_an_author_may_write_in_another_encoding(tmp_path):
+    path, words = tmp_path / "methods.md", "Müller".encode("latin-1")
+    path.write_bytes(words)
+    keep_methods(methods_of(PageData(title="t", kind="k")), path)
+    assert path.read_bytes() == words
 
 
 @pytest.mark.parametrize("lacks", ["settings.toml", "everything"])

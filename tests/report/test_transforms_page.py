@@ -72,7 +72,7 @@ def test_the_page_has_every_section_and_asks_for_nothing(html):
     assert page.faults == []
     assert page.sections == ["steps", "transforms", "chain"]
     assert requests(html) == []
-    assert "<script" not in html
+    assert "<script" not in html and "This page shows patient images" in page.text
     for words in ("one look-up table", "one of 2 (75 %)", "7 transforms", "v0.npy", "v3.npy", "uint8 → float32"):
         assert words in page.text, words
 
@@ -121,7 +121,7 @@ def test_what_changes_labels_is_marked(html, manifest):
 
 def test_a_private_page_has_no_picture_and_no_path(manifest):
     html = render(manifest.as_private(), settings=settings_of(LISTED))
-    assert pictures(html) == [] and "data:image" not in html
+    assert pictures(html) == [] and "data:image" not in html and "patient images" not in html
     assert ".npy" not in html and "id 3" in html
     assert captions(html)[:3] == ["low · degrees -25", "middle · degrees 0", "high · degrees 25"]
     assert "no pictures" in Page(html).text

@@ -109,5 +109,27 @@ def test_a_run_and_its_report_show_ids_and_no_picture(studies):
     assert "data:image/png" not in page.read_text()
 
 
+def test_a_plain_scan_is_made_private_afterwards(studies):
+    (studies / "studies/SMITH_3/cine.dcm").write_bytes(b"no DICOM at all" * 20)
+    plain = scan(studies, private=False, labels=None, on=None)
+    assert told(str(plain.column("id").to_pylist())) and told(str(plain.column("error").to_pylist()))
+    private = plain.as_private()
+    assert not told(str(private)) and not told(str(private.table.drop_columns(["path"]).to_pylist()))
+    assert len(set(private.column("id").to_pylist())) == 12
+    assert private.as_private().column("id") == private.column("id")
+    assert private.take([2]).column("id") == plain.take([2]).as_private().column("id")
+    assert [private.path_of(row) for row in range(12)] == [plain.path_of(row) for row in range(12)]
+    named = cf.Manifest.from_table({"path": ["SMITH_1/a.npy"], "id": ["seven"]}).as_private()
+    assert named.column("id").to_pylist() == ["seven"]
+
+
+def test_windows_of_a_file_keep_ids_of_their_own(studies):
+    table = {"path": ["SMITH/a.npy"] * 2, "start_seconds": [0.0, 1.0], "end_seconds": [1.0, 2.0]}
+    ids = cf.Manifest.from_table(table).as_private().column("id").to_pylist()
+    assert len(set(ids)) == 2 and not told(str(ids))
+    features = {"path": ["a/SMITH.1.npy.5f.npy"] * 2, "id": ["a/SMITH.1.npy@0-1", "a/SMITH.1.npy@1-2"]}
+    assert not told(str(cf.Manifest.from_table(features).as_private().column("id").to_pylist()))
+
+
 def test_what_is_not_private_is_found(studies):
     assert told(str(scan(studies, private=False).shown().to_pylist())) == ["SMITH"]

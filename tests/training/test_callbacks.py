@@ -66,10 +66,17 @@ def test_metrics_are_of_the_whole_set_not_means_of_batches(feed):
 
 def test_a_nan_loss_is_not_measured(feed):
     logs = {"loss": float("nan")}
-    Play(callback := WholeSetMetrics(feed.evaluation(feed.manifest)))
+    play = Play(callback := WholeSetMetrics(feed.evaluation(feed.manifest)))
     callback.on_epoch_end(0, logs)
-    assert np.isnan(logs["val_loss"])
-    assert "val_rmse" not in logs
+    assert all(np.isnan(logs[f"val_{name}"]) for name in ("loss", "rmse", "r2"))
+    before = {"loss": 1.0}
+    callback.on_epoch_end(0, before)
+    assert before.keys() == logs.keys() and np.isfinite(before["val_rmse"])
+    stop = keras.callbacks.EarlyStopping("val_rmse", mode="min")
+    for watch in (BestWeights("unused.weights.h5", monitor="val_rmse"), stop):
+        watch.set_model(play.model)
+        watch.on_train_begin()
+        watch.on_epoch_end(0, logs)  # neither refuses the monitor as not measured, nor warns of it
 
 
 def test_best_weights_follow_the_metric(tmp_path):
@@ -131,6 +138,7 @@ def test_f1_must_be_zero_in_a_row():
     assert "2 epochs" in stop.reason
 
 
-def test_without_f1_nothing_stops():
-    Play(stop := StopWhenF1StaysZero(patience=1)).epochs(3.0, name="val_rmse")
+@pytest.mark.parametrize(("name", "value"), [("val_rmse", 3.0), ("val_sick_f1", 0.0)])  # one of several targets
+def test_without_f1_nothing_stops(name, value):
+    Play(stop := StopWhenF1StaysZero(patience=1)).epochs(value, name=name)
     assert not stop.reason

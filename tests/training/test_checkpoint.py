@@ -12,17 +12,20 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import h5py
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cinefeed.clips import Clip, Frame
 from cinefeed.config import to_toml
 from cinefeed.errors import FeedError, SettingError, TrainingError
 from cinefeed.feed.feed import Feed
+from cinefeed.manifest.table import Manifest
 from cinefeed.training import checkpoint as module
 from cinefeed.training import fit as fit_module
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.checkpoint import Checkpoint, Paused, leave_on_signals
 from cinefeed.training.fit import train
+from cinefeed.training.flow import make_parts
 
 sys.path.insert(0, str(Path(__file__).parent))
 from resumable import Losses, settings_for
@@ -181,8 +184,58 @@ def test_other_settings_are_named(broken, rows, tmp_path):
 
 def test_another_manifest_is_refused(broken, manifest, rows, tmp_path):
     manifest.take(np.arange(10)).write(rows)
-    with pytest.raises(FeedError, match="manifest"):
+    with pytest.raises(SettingError, match=r"its rows are others \(11 there, 10 here.*--overwrite"):
         train(broken)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_rows_that_are_not_trained_on_must_be_the_same_too(broken, rows, tmp_path, part):
+    own = Manifest.read(tmp_path / "run" / "manifest.parquet")
+    row = own.column("split").to_pylist().index(part)
+    table = Manifest.read(rows).table
+    ages = table["age"].to_pylist()
+    ages[row] += 1.0
+    changed = table.set_column(table.column_names.index("age"), "age", pa.array(ages))
+    Manifest.from_table(changed, root=rows.parent).write(rows)
+    parts = make_parts(Manifest.read(rows), broken)
+    assert parts.train.fingerprint == own.where("split", ["train"]).take(np.arange(len(parts.train))).fingerprint
+    with pytest.raises(SettingError, match=r"its rows are others \(11 there, 11 here, or they differ in a label"):
+        train(broken)
+
+
+def test_the_time_before_the_break_counts(broken, tmp_path):
+    path = tmp_path / "run" / "checkpoint.npz"
+    told, arrays = module._read(path)
+    told["seconds"] += 1e6
+    np.savez(path, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+    result = train(broken)
+    assert result.seconds > 1e6
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["seconds"] > 1e6
+
+
+def test_a_feed_of_other_rows_is_refused(manifest, tmp_path):
+    fit(*own(manifest, tmp_path / "a.npz"), epochs=1)
+    _, _, other = own(manifest.take(np.arange(10)), tmp_path / "a.npz")
+    with pytest.raises(FeedError, match="manifest"):
+        other.load()
+
+
+def test_without_a_checkpoint_no_command_goes_on(manifest, rows, tmp_path, monkeypatch):
+    def full(*a, **how):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.np, "savez", full)
+        with pytest.raises(
+            TrainingError, match=r"there is none before it\. Make room, and begin anew with --overwrite"
+        ):
+            fit(*own(manifest, tmp_path / "a.npz"), epochs=1)
+    settings = settings_for(rows, out=tmp_path / "run", epochs=1, save_minutes=0)
+    monkeypatch.setattr("cinefeed.training.logging.write_atomically", full)
+    with pytest.raises(TrainingError, match="No space left on device; make room, and begin anew with --overwrite"):
+        train(settings)
+    with pytest.raises(SettingError, match="a run that was broken off after some epochs"):
+        train(settings)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])

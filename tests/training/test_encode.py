@@ -1,5 +1,8 @@
 import dataclasses
+import errno
 import json
+import shutil
+import tomllib
 
 import keras
 import numpy as np
@@ -9,14 +12,17 @@ import pytest
 from cinefeed.balance import Natural
 from cinefeed.clips import Clip, Frame
 from cinefeed.config import parse
-from cinefeed.errors import SettingError, TableError
+from cinefeed.config.starter import starter
+from cinefeed.errors import SettingError, TableError, TrainingError
 from cinefeed.feed.feed import Feed
 from cinefeed.manifest.encoded import check_encoded, encoded_from, feature_frame
 from cinefeed.manifest.table import Manifest
 from cinefeed.models import feature_rnn, reference_cnn_lstm
+from cinefeed.training import encode as module
 from cinefeed.training.encode import FrameEncoder, encode, encoder_of_backbone, encoder_of_run, frame_by_frame
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.fit import train
+from cinefeed.training.flow import choose_rows, make_parts
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms import Normalize, Reverse
 from cinefeed.transforms.compose import Compose
@@ -124,7 +130,7 @@ def test_all_columns_survive_and_the_parts_are_the_runs(run, studies, features):
     assert dict(zip(*(rows.column(name).to_pylist() for name in ("id", "split")), strict=True)) == dict(
         zip(*(parts.column(name).to_pylist() for name in ("id", "split")), strict=True)
     )
-    assert encoded_from(rows).startswith("cnn_rnn of a, weights ")
+    assert encoded_from(rows).startswith("cnn_rnn of a run, weights ")
     assert rows.root == features.path.parent
 
 
@@ -192,20 +198,105 @@ class Broken:
         return frames.mean(axis=(1, 2))[:, :1] * np.ones((1, 2))
 
 
-def test_what_breaks_off_leaves_whole_files_only_and_goes_on(studies, tmp_path):
-    def encoder(calls):
-        compose = Compose([], frame=Frame(height=16, width=16, channels=1))
-        return FrameEncoder(model=Broken(calls), compose=compose, name="mean, weights 0")
+def mean_of(calls, name="mean, weights 0"):
+    """An encoder whose features are two times the mean of a frame."""
+    compose = Compose([], frame=Frame(height=16, width=16, channels=1))
+    return FrameEncoder(model=Broken(calls), compose=compose, name=name)
 
+
+@pytest.mark.parametrize("videos", [0, 3])
+def test_what_breaks_off_leaves_whole_files_only_and_goes_on(studies, tmp_path, videos):
     with pytest.raises(KeyboardInterrupt):
-        encode(studies, out=tmp_path / "f", encoder=encoder(3))
-    assert len(list((tmp_path / "f").rglob("*.npy"))) == 3
+        encode(studies, out=tmp_path / "f", encoder=mean_of(videos))
+    assert len(list((tmp_path / "f").rglob("*.npy"))) == videos
     assert not (tmp_path / "f" / "features.parquet").exists()
     assert not list((tmp_path / "f").rglob(".partial*"))
-    found = encode(studies, out=tmp_path / "f", encoder=encoder(ROWS))
-    assert (found.computed, found.kept) == (ROWS - 3, 3)
+    found = encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
+    assert (found.computed, found.kept) == (ROWS - videos, videos)
     stored = np.load(found.path.parent / "p1" / "v2.npy.npy")
     assert np.allclose(stored[:, 0, 0], np.load(studies.path_of(2)).mean(axis=(1, 2)))
+
+
+def test_features_of_two_networks_are_never_under_one_name(studies, tmp_path, monkeypatch):
+    first = encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
+    with pytest.raises(KeyboardInterrupt):
+        encode(studies, out=tmp_path / "f", encoder=mean_of(3, "another, weights 1"))
+    assert not first.path.exists()
+    again = encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
+    assert (again.computed, again.kept) == (4, ROWS - 4)  # the fourth was under way
+    whole = module._write
+
+    def write_and_die(*given):
+        whole(*given)
+        raise KeyboardInterrupt  # before the journal knows
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "_write", write_and_die)
+        encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS, "another, weights 1"))
+    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).computed == 1
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_bad_video(studies, tmp_path, monkeypatch, code):
+    def write(*given):
+        raise OSError(code, "No room")
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(TrainingError, match="No room; make room, and the same command"),
+    ):
+        patched.setattr(module, "_write", write)
+        encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
+    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).computed == ROWS
+
+
+def test_a_file_grows_as_it_is_written_so_that_a_full_disk_is_an_error_and_no_signal(tmp_path):
+    sizes = []
+
+    def features():
+        for value in range(2):
+            yield np.full((50, 1000), value, np.float32)
+            sizes.append((tmp_path / ".partial.v.npy").stat().st_size)
+
+    module._write(tmp_path / "v.npy", features(), 100, 1000, "float16")
+    assert sizes[0] < 150_000 < (tmp_path / "v.npy").stat().st_size
+    stored = np.load(tmp_path / "v.npy", mmap_mode="r")
+    assert (stored.shape, stored.dtype) == ((100, 1, 1000), np.float16)
+    assert np.array_equal(stored[:, 0, 0], [0.0] * 50 + [1.0] * 50)
+
+
+def test_a_run_that_is_renamed_is_the_same_run(run, studies, tmp_path):
+    renamed = shutil.copytree(run, tmp_path / "renamed")
+    first = encode(studies, out=tmp_path / "f", encoder=encoder_of_run(run))
+    again = encode(studies, out=tmp_path / "f", encoder=encoder_of_run(renamed))
+    assert (first.computed, again.computed) == (ROWS, 0)
+
+
+def test_the_parts_of_a_runs_features_are_not_drawn_anew(studies, features):
+    rows = Manifest.read(features.path)
+    settings = parse(table_for(features.path, "unused"))
+    with pytest.raises(SettingError, match="--split-column split"):
+        make_parts(rows, settings)
+    free = Manifest(rows.table.drop_columns("split"), root=rows.root)
+    assert len(make_parts(free, settings).train) == 8
+    names = pa.array(["MobileNetV2, weights 0, frames 12x12x1"] * ROWS)
+    place = rows.table.column_names.index("encoded_from")
+    of_backbone = Manifest(rows.table.set_column(place, "encoded_from", names), root=rows.root)
+    assert len(make_parts(of_backbone, settings).train) == 8
+
+
+def test_rows_that_the_run_did_not_use_are_left_out_by_init(run, studies, tmp_path):
+    parts = read_run(run)[2]
+    encoder = dataclasses.replace(encoder_of_run(run), parts=parts.take(np.flatnonzero(np.arange(ROWS) % 6 != 0)))
+    rows = Manifest.read(encode(studies, out=tmp_path / "f", encoder=encoder).path)
+    assert rows.column("split").null_count == 2
+    settings = parse(tomllib.loads(starter(rows, path="f.parquet", target="age", group="patient")))
+    assert settings.data.split.column == "split"
+    chosen = make_parts(choose_rows(rows, settings), settings)
+    for name in ("train", "val", "test"):
+        kept = set(parts.where("split", [name]).column("id").to_pylist())
+        assert set(getattr(chosen, name).column("id").to_pylist()) <= kept
+    assert sum(map(len, chosen)) == ROWS - 2
 
 
 def test_private_features_are_named_by_id(run, studies, tmp_path):
@@ -220,6 +311,26 @@ def test_private_features_are_named_by_id(run, studies, tmp_path):
     assert Manifest.read(found.path).private
     text = (tmp_path / "f" / "encoded.jsonl").read_text()
     assert "v0" not in text
+
+
+def test_a_private_run_makes_private_features(run, studies, tmp_path):
+    encoder = encoder_of_run(run)
+    private = dataclasses.replace(encoder, parts=encoder.parts.as_private())
+    found = encode(studies, out=tmp_path / "f", encoder=private)
+    rows = Manifest.read(found.path)
+    assert rows.private and rows.column("split").to_pylist() == encoder.parts.column("split").to_pylist()
+    assert not [each for each in (tmp_path / "f").rglob("*") if "v1" in each.name]
+    assert not any("v1" in str(rows.column(name).to_pylist()) for name in ("id", "path"))
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "..", ""])
+def test_a_private_id_leads_out_of_no_folder(name, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 16, 16), np.uint8))
+    videos = Manifest.from_table(pa.table({"path": ["a.npy"], "id": [name]}), root=tmp_path).as_private()
+    out = tmp_path / "deep" / "er" / "f"
+    found = encode(videos, out=out, encoder=mean_of(1))
+    assert [each.parent for each in tmp_path.rglob("*.npy") if each.name != "a.npy"] == [out]
+    assert found.computed == 1 and Manifest.read(found.path).path_of(0).is_file()
 
 
 def test_a_run_on_features_says_so_and_takes_no_videos(run, studies, features, tmp_path):

@@ -12,9 +12,11 @@ from cinefeed.balance import correct_prior
 from cinefeed.config import overlay, parse, to_table
 from cinefeed.errors import ColumnError, LabelError, SettingError, SplitError, TableError
 from cinefeed.manifest.table import Manifest
+from cinefeed.metrics.units import cluster_of
 from cinefeed.training.evaluate import evaluate, predict
-from cinefeed.training.finish import cluster_of, finish_run, kept_thresholds
+from cinefeed.training.finish import finish_run
 from cinefeed.training.flow import make_parts
+from cinefeed.training.run import kept_thresholds
 
 
 @pytest.fixture

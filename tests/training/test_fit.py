@@ -13,9 +13,10 @@ from cinefeed.config import overlay, parse, read_settings, to_table
 from cinefeed.errors import DecodeError, SettingError, SplitError, TableError, TrainingError
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics import classification_metrics, regression_metrics
+from cinefeed.training import fit
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.fit import train
-from cinefeed.training.run import read_run
+from cinefeed.training.run import check_out, read_run
 
 RUN_FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
@@ -219,6 +220,24 @@ def test_a_nan_ends_the_run_with_the_last_good_weights(path):
     assert np.isfinite(evaluate(path.parent / "run").metrics["rmse"])
     with pytest.raises(SettingError, match="broken off after some epochs"):
         train(settings_for(path))
+
+
+def test_a_nan_ends_so_whatever_is_monitored(path):
+    settings = settings_for(path, train={"epochs": 4, "monitor": "val_rmse"})
+    with pytest.raises(TrainingError, match=r"nan at epoch 2, batch 1; weights of epoch 1 are kept in .*best.weights"):
+        train(settings, callbacks=[_PoisonAt(1)])
+    assert not (path.parent / "run" / "checkpoint.npz").exists()
+    lines = (path.parent / "run" / "history.csv").read_text().splitlines()
+    assert [each.partition(",")[0] for each in lines] == ["epoch", "0", "1"]
+
+
+def test_what_a_run_is_known_by_is_written_first(path, monkeypatch):
+    monkeypatch.setattr(fit, "write_atomically", lambda *a: 1 / 0)  # settings.toml
+    with pytest.raises(ZeroDivisionError):
+        train(settings_for(path))
+    monkeypatch.undo()
+    assert [each.name for each in (path.parent / "run").iterdir()] == ["spec.json"]
+    assert check_out(path.parent / "run")
 
 
 def test_a_nan_in_the_data_ends_clearly(path):

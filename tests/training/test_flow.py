@@ -3,12 +3,13 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_run import make_manifest, settings_for
 
 from cinefeed.clips import Clip, Frame
-from cinefeed.errors import TableError
+from cinefeed.errors import SettingError, TableError
 from cinefeed.feed.feed import Feed
 from cinefeed.manifest.table import Manifest
-from cinefeed.training.flow import keep_flow, sheet, usable_rows
+from cinefeed.training.flow import check_evaluation, keep_flow, sheet, usable_rows
 from cinefeed.transforms.intensity import Normalize
 
 
@@ -32,6 +33,33 @@ def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
     assert rows.history[-1] == ("with frames that can be read", 2)
     with pytest.raises(TableError, match=r"none of 1 rows has a frame .* 0.npy: no video"):
         usable_rows(probed(["no video"], [None]))
+
+
+def test_a_unit_that_rows_lack_is_refused_before_training(tmp_path):
+    studies = ["s0", None, "s2", None, *(f"s{row}" for row in range(4, 24))]
+    path = make_manifest(tmp_path / "v", study=studies, number=[float("nan"), *range(1, 24)])
+    rows = Manifest.read(path)
+    with pytest.raises(TableError, match=r"2 of 24 rows have no 'study' \(first: v1\).*fill it"):
+        check_evaluation(rows, settings_for(path, evaluate={"unit": "study"}))
+    with pytest.raises(TableError, match="1 of 24 rows have no 'number'"):
+        check_evaluation(rows, settings_for(path, evaluate={"unit": "number"}))
+    sick = settings_for(path, data={"target": "sick"}, evaluate={"unit": "patient", "subgroups": ["study"]})
+    check_evaluation(rows, sick)
+
+
+@pytest.mark.parametrize("name", ["clip", "fold", "target", "score", "target_age", "score_a"])
+def test_columns_called_as_those_of_predictions_are_refused_before_training(tmp_path, name):
+    path = make_manifest(tmp_path / "v", **{name: [f"g{row // 2}" for row in range(24)]})
+    rows = Manifest.read(path)
+    check_evaluation(rows, settings_for(path))
+    for sections in (
+        {"evaluate": {"unit": name}},
+        {"evaluate": {"subgroups": ["sex", name]}},
+        {"data": {"split": {"group": name}}},
+    ):
+        with pytest.raises(SettingError, match=f"{name!r} is called as one of the predictions' own; rename it"):
+            check_evaluation(rows, settings_for(path, **sections))
+    check_evaluation(rows, settings_for(path, data={"split": {"group": False}}))
 
 
 def test_rows_that_were_never_probed_are_taken_as_they_are(manifest):

@@ -10,9 +10,8 @@ from made_run import make_manifest, make_run, settings_for
 from cinefeed.errors import SettingError, SplitError
 from cinefeed.manifest.table import Manifest
 from cinefeed.training.evaluate import evaluate
-from cinefeed.training.finish import kept_thresholds
 from cinefeed.training.folds import over_folds, train_folds
-from cinefeed.training.run import read_run
+from cinefeed.training.run import kept_thresholds, read_run
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_rmse_is_the_root_and_can_be_perfect():
     assert float(loss(values(0, 0), values(3, 4))) == pytest.approx(np.sqrt(12.5))
     assert float(loss(values(1, 2), values(1, 2))) == pytest.approx(0, abs=1e-5)
     weighted = float(loss(values(0, 0), values(3, 4), np.array([0.0, 1.0], np.float32)))
-    assert weighted == pytest.approx(np.sqrt(8))
+    assert weighted == pytest.approx(4)  # a row of weight 0 counts for nothing
 
 
 def test_focal_is_keras_own_for_two_classes_and_the_papers_for_more():
@@ -209,3 +209,10 @@ def test_an_autoencoder_trains_from_end_to_end(path, capsys):
     result = train(settings, progress=True)
     assert "val_mse" in capsys.readouterr().err
     assert result.metrics["test"]["mse"] > 0
+
+
+def test_a_row_whose_label_is_missing_does_not_make_the_root_small():
+    true, predicted = np.zeros((4, 1), np.float32), np.array([[1.0], [7.0], [9.0], [9.0]], np.float32)
+    loss = RootMeanSquaredError()
+    assert float(loss(true, predicted, sample_weight=np.array([1.0, 1.0, 0.0, 0.0]))) == pytest.approx(5.0)
+    assert float(loss(true, predicted, sample_weight=np.zeros(4))) == pytest.approx(0.0, abs=1e-5)

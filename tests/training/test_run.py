@@ -44,6 +44,33 @@ def test_clearing_takes_only_a_runs_own_files(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["notes.md"]
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["manifest.parquet"], "manifest.parquet"),  # of a scan, into the folder that is then trained into
+        (["report.html", "methods.md"], "methods.md, report.html"),
+        (["settings.toml"], "settings.toml"),
+        (["predictions.parquet", "notes.md"], "notes.md"),
+        (["settings.toml", "folds.json", "fold1", "assessment.json", "failures.json"], "fold1, folds.json"),
+        (["folds.json", "spec.json"], "folds.json"),
+    ],
+)
+def test_files_that_are_not_a_runs_are_not_cleared(tmp_path, names, said):
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(SettingError, match=rf"holds other files \({said}\); name a new folder"):
+            check_out(tmp_path, overwrite=overwrite)
+
+
+def test_a_run_that_was_killed_while_it_began_is_known(tmp_path):
+    for names in ([".partial.spec.json"], ["spec.json", ".partial.settings.toml"], ["notes.md"]):
+        for name in names:
+            (tmp_path / name).write_text("x")
+        clear(check_out(tmp_path) if "notes.md" not in names else tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.md"]
+
+
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(SettingError, match=r"is no run folder: settings.toml, spec.json"):
         read_run(tmp_path)

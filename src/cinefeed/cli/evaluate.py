@@ -13,7 +13,8 @@ from cinefeed.errors import SettingError
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
-from cinefeed.training.run import write_json
+from cinefeed.metrics.units import cluster_of
+from cinefeed.training.run import kept_thresholds, write_json
 
 Measured = Annotated[Path, typer.Argument(help="Run folder, or a table of predictions (Parquet, CSV) of any program.")]
 Unit = Annotated[str | None, typer.Option(help="Column whose values are measured, such as the study; else videos.")]
@@ -112,7 +113,16 @@ def compare(
         group = group or known.data.split.group or None
         unit = unit or known.evaluate.unit
     first, second = (read_predictions(each if is_table(each) else _predictions_of(each)) for each in (a, b))
-    found = compare_predictions(first, second, part=part, unit=unit, cluster=group, resamples=resamples)
+    telling = next((each.table for each in (first, second) if group in each.table.schema.names), None)
+    found = compare_predictions(
+        first,
+        second,
+        part=part,
+        unit=unit,
+        cluster=group if telling is None else cluster_of(telling, unit=unit, group=group),
+        resamples=resamples,
+        thresholds={name: {} if is_table(each) else kept_thresholds(each) for name, each in (("a", a), ("b", b))},
+    )
     if out is not None:
         write_json(out, found)
     emit({"a": str(a), "b": str(b), **found}, as_json=as_json, text=_as_table(found))

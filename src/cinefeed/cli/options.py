@@ -105,7 +105,7 @@ class Flow:
             table |= features_of(table["data"]["manifest"])
         table["transforms"] = _transforms(table.get("transforms", []), rotate=self.rotate, shift=self.shift)
         if self.balance:
-            table["sampler"] = {"name": _balancing(table)}
+            table = overlay(table, {"sampler": {"name": _balancing(table)}})
         return table
 
 

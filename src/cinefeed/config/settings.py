@@ -163,8 +163,9 @@ class TrainSettings:
     `clip_norm` is the greatest norm of all gradients together; 0: any. A backbone that begins `frozen` ([model]) is
     trained with the rest after `thaw_epoch` epochs, from then on with `thaw_learning_rate`.
 
-    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. `tensorboard` writes the
-    curves for TensorBoard too.
+    `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. The last one watches
+    `val_f1`, which one target of classes has: of several targets it does nothing. `tensorboard` writes the curves for
+    TensorBoard too.
     """
 
     out: str

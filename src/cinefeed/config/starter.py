@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tomli_w
+from numpy.typing import NDArray
 
+from cinefeed.clips import window_of
 from cinefeed.config.toml import parse
 from cinefeed.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
 from cinefeed.manifest.encoded import encoded_from, feature_frame
@@ -34,11 +36,21 @@ class _Line:
     why: str = ""
 
     def __str__(self) -> str:
+        why = _comment(self.why)
         if self.name == "#":
-            return f"# {' '.join(self.why.split())}"
+            return why
         if self.value is None:
-            return f"\n{self.name}" + (f"  # {' '.join(self.why.split())}" if self.why else "")
-        return f"{_toml(self.name, self.value)}  # {' '.join(self.why.split())}"
+            return f"\n{self.name}" + (f"  {why}" if self.why else "")
+        return f"{_toml(self.name, self.value)}  {why}"
+
+
+def _comment(text: str) -> str:
+    r"""Return a comment of one line, without the characters that TOML refuses in it.
+
+    >>> _comment("two values: a\x07 20,\n b 20")
+    '# two values: a 20, b 20'
+    """
+    return "# " + "".join(each for each in " ".join(text.split()) if each.isprintable())
 
 
 def _toml(name: str, value: Any) -> str:
@@ -64,6 +76,10 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
     rows = manifest.take(pc.indices_nonzero(pc.greater(manifest.column("num_frames").fill_null(0), 0)))
     if len(rows) == 0:
         raise TableError(f"none of {len(manifest)} rows has a frame that can be read; see 'cinefeed scan'")
+    data_rows = []
+    if names := _parts_of_the_run(rows):
+        rows = rows.where("split", names)
+        data_rows.append(_Line(name="where.split", value=names, why="the run that made the features has no other rows"))
     labels = rows.column(target)
     known = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
     if len(known) == 0:
@@ -76,6 +92,7 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
     lines = [
         _Line(name="[data]"),
         *data,
+        *data_rows,
         _Line(name="[data.split]"),
         *split,
         _Line(name="[clip]"),
@@ -88,10 +105,28 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
         *_training(parts, frame, features=bool(features), out=out),
         *_evaluate(clip, group),
     ]
-    head = f"# For {Path(path).name}, by 'cinefeed init'. Each value is a first guess; behind it is why."
+    head = _comment(f"For {Path(path).name}, by 'cinefeed init'. Each value is a first guess; behind it is why.")
     text = "\n".join([head, *map(str, lines), ""])
     parse(tomllib.loads(text))
     return text
+
+
+def made_by_a_run(manifest: Manifest) -> bool:
+    """Return whether rows are features of a run's network, which has learnt from a part of them; a backbone has not.
+
+    >>> table = pa.table({"path": ["a", "b"], "encoded_from": ["MobileNetV2, weights 1f, frames 96x96x1"] * 2})
+    >>> made_by_a_run(Manifest.from_table(table))
+    False
+    """
+    return " of " in (encoded_from(manifest) or "").partition(", weights ")[0]
+
+
+def _parts_of_the_run(rows: Manifest) -> list[str]:
+    """Return the parts of the run that made the features, where some rows are in none; [] where all or none are."""
+    if not made_by_a_run(rows) or "split" not in rows.table.column_names:
+        return []
+    split = rows.column("split")
+    return sorted(pc.unique(split.drop_null()).to_pylist()) if split.null_count else []
 
 
 def group_candidates(manifest: Manifest, *, target: str) -> list[str]:
@@ -132,6 +167,12 @@ def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> 
     two = numeric and set(pc.unique(column.cast(pa.float64())).to_pylist()) == {0.0, 1.0}
     if numeric and not (two and pa.types.is_integer(column.type)):
         low, high = pc.min_max(column).as_py().values()
+        if not np.isfinite([low, high]).all():
+            raise LabelError(
+                f"{target!r} has infinite values; mend them, or leave their rows out of the table of labels"
+            )
+        if low == high:
+            raise LabelError(f"{target!r} is {low:g} in all rows; there is nothing to learn")
         why = f"numbers, {low:g} to {high:g}; of classes that are numbers write 'multiclass'"
         return [*lines, _Line(name="task", value="regression", why=why)], []
     if len(values) < 2:
@@ -202,9 +243,10 @@ def _tried(known: Manifest, *, group: Group, target: str, classes: Sequence[str]
 
 def _clip(known: Manifest) -> list[_Line]:
     """Return which frames are taken: of one whole cycle all of it, of anything longer a stretch."""
-    counts = np.sort(known.column("num_frames").to_numpy())
+    counts = np.sort(_counts(known))
     low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
-    found = f"videos have {low} to {high} frames, half of them {middle} or more"
+    windows = {"start_seconds", "end_seconds"} & {*known.table.column_names}
+    found = f"{'windows' if windows else 'videos'} have {low} to {high} frames, half of them {middle} or more"
     if high <= 64 and high <= 1.5 * low:
         frames = min(low, 32)
         return [
@@ -231,6 +273,18 @@ def _clip(known: Manifest) -> list[_Line]:
         why = f"{short} of {len(counts)} videos are shorter than a clip: what is missing is marked, and not read"
         lines.append(_Line(name="short", value="pad", why=why))
     return lines
+
+
+def _counts(known: Manifest) -> NDArray[np.int64]:
+    """Return how many frames a clip of each row can be taken from: of its window alone, where it has one."""
+    counts = np.array(known.column("num_frames"), np.int64)
+    if not {"start_seconds", "end_seconds"} & {*known.table.column_names}:
+        return counts
+    for row in range(len(known)):
+        facts = known.facts(row)
+        if facts is not None:
+            counts[row] = max(window_of(facts.times, *known.window(row))[1], 1)  # one without a frame: the feed says so
+    return counts
 
 
 def _frame(known: Manifest) -> list[_Line]:
@@ -294,7 +348,7 @@ def _transforms(frame: Sequence[_Line]) -> list[_Line]:
     return [
         *scaled,
         _Line(name="[[transforms]]", why=f"weak ones, the same for all frames of a clip; {weak}"),
-        _Line(name="name", value="Rotate", why="look at them: cinefeed inspect --transforms"),
+        _Line(name="name", value="Rotate", why="look at them: cinefeed inspect --transforms THIS_FILE"),
         _Line(name="degrees", value=10.0, why="to either side"),
         _Line(name="[[transforms]]"),
         _Line(name="name", value="Shift", why="so that place is not learnt by heart"),

@@ -111,7 +111,7 @@ def overlay(table: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     for name, value in above.items():
         below = merged.get(name)
         renamed = isinstance(value, Mapping) and isinstance(below, Mapping) and value.get("name", below.get("name"))
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and renamed == below.get("name"):
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and renamed == below.get("name", renamed):
             merged[name] = overlay(below, value)
         else:
             merged[name] = value

@@ -3,6 +3,7 @@
 Past 400 lines because it is one public class, with what each method promises; the work is done in the files beside it.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,7 +28,7 @@ from cinefeed.manifest.columns import (
     with_ids,
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_parquet
-from cinefeed.manifest.find import describe_videos, find_videos, salt_of, with_hashes
+from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_of, with_hashes
 from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
@@ -275,10 +276,17 @@ class Manifest:
         return bool(self.notes.get("private"))
 
     def as_private(self) -> Self:
-        """Return the manifest with ids shown in place of paths, and no pictures."""
-        return type(self)(
-            self.table, root=self.root, history=self.history, notes=self.notes | {"private": True}, arrays=self._arrays
-        )
+        """Return the manifest with ids shown in place of paths, and no pictures; an id made of the path is hashed.
+
+        The same in any manifest, and so without a salt: who guesses a path can tell. `scan(private=True)` has a salt.
+        """
+        table, paths = self.table, self.column("path").to_pylist()
+        for name in {"id", "error"} & {*table.column_names} if self._arrays is None else ():  # else paths are numbers
+            texts = zip(table.column(name).cast(pa.string()).to_pylist(), paths, strict=True)
+            hidden = pa.array([text and _hidden(text, path, is_id=name == "id") for text, path in texts], pa.string())
+            table = table.set_column(table.column_names.index(name), name, hidden)
+        notes = self.notes | {"private": True}
+        return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
 
     def shown(self) -> Any:
         """Return what names each row to a reader, a pyarrow Array: its path, or of a private manifest its id."""
@@ -463,6 +471,12 @@ class Manifest:
             whole.take(np.flatnonzero(numbers == number), step=f"{name} part") for number, name in enumerate(PARTS)
         )
         return Parts(train=train, val=val, test=test, all=whole, balance=balance)
+
+
+def _hidden(text: str, path: str, *, is_id: bool) -> str:
+    if is_id:  # by its path without endings: features have one more than their video, whose id they keep
+        return hashed_id(text, salt="id") if text.startswith(re.sub(r"\.[^/]*$", "", path)) else text
+    return re.sub(rf"\S*{re.escape(path)}", "the file", text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,8 @@ Two intervals that overlap do not say that two models are alike: hard patients a
 spread cancels in the difference. So each resample of patients measures both models on the same draws.
 """
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,13 @@ def compare(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    thresholds: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Return, by target, the metrics of two models on one part: a, b, difference (b less a) and its low and high.
 
-    `unit`, `cluster` and the rest are those of `assess`; each model has the threshold that its own validation chose.
+    `unit`, `cluster` and the rest are those of `assess`; one of the two tables may tell the clusters of both. Each
+    model has the threshold that its own validation chose: by the part "val" of its table, or where that is absent as
+    `thresholds` has it ({"a": {target: 0.4}}); 0.5 where nothing tells.
     Where the interval leaves out 0, the difference is more than the choice of patients explains; that of the training
     seed is not in it. Raises TableError where the two hold other videos, LabelError where they hold other labels.
     """
@@ -49,13 +53,15 @@ def compare(
                 f"{target.name!r} has the classes {', '.join(target.classes) or 'of a regression'} in a and "
                 f"{', '.join(other.classes) or 'of a regression'} in b; compare models of one task and one order"
             )
-        units = units_of(first, target, unit=unit, cluster=cluster)
-        others = units_of(second, other, unit=unit)
+        here = cluster is None or cluster in first.table.schema.names
+        units = units_of(first, target, unit=unit, cluster=cluster if here else None)
+        others = units_of(second, other, unit=unit, cluster=None if here else cluster)
         _paired(units, others, target)
-        thresholds = {
-            name: choose_threshold(each, columns, unit=unit)[0]
-            for name, each, columns in (("a", a, target), ("b", b, other))
-        }
+        units = units if here else replace(units, clusters=others.clusters)  # names are the same, in one order
+        chosen = {}
+        for name, each, columns in (("a", a, target), ("b", b, other)):
+            kept = None if "val" in each.parts else (thresholds or {}).get(name, {}).get(target.name)
+            chosen[name] = choose_threshold(each, columns, unit=unit, frozen=kept)[0]
         found: dict[str, Any] = {
             "task": target.task,
             "classes": list(target.classes),
@@ -63,8 +69,8 @@ def compare(
             "clusters": units.num_clusters,
         }
         if len(target.classes) == 2:
-            found["thresholds"] = thresholds
-        found["metrics"] = _differences(units, others, target.classes, thresholds, resampling)
+            found["thresholds"] = chosen
+        found["metrics"] = _differences(units, others, target.classes, chosen, resampling)
         targets[target.name] = found
     return {
         "part": part,

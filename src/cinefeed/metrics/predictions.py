@@ -52,6 +52,15 @@ def target_columns(name: str, *, task: Task, classes: Sequence[str] = (), severa
     return TargetColumns(name=name, task=task, classes=tuple(classes), target=f"target{tail}", scores=scores)
 
 
+def check_carried(name: str) -> None:
+    """Raise SettingError where a table of predictions cannot carry a manifest's column: it has one of that name itself.
+
+    >>> check_carried("patient")
+    """
+    if name in ("clip", "fold", "target", "score") or name.startswith(("target_", "score_")):
+        raise SettingError(f"the column {name!r} is called as one of the predictions' own; rename it")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """A table of predictions and what its columns mean; it has the columns `id` and `split` at least."""

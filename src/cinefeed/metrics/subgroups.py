@@ -70,11 +70,11 @@ def group_rows(column: Any) -> tuple[list[str | None], NDArray[np.int64]]:
         numbers[known] = np.searchsorted(edges, values, side="left")
         used = np.unique(numbers[known])
         spans = [values[numbers[known] == k] for k in used]
-        names: list[str | None] = [f"{each.min():.4g} to {each.max():.4g}" for each in spans]
+        names: list[str | None] = [f"{_said(each.min(), 4)} to {_said(each.max(), 4)}" for each in spans]
         numbers[known] = np.searchsorted(used, numbers[known])
     else:
         order = sorted(distinct.to_pylist())
-        names = [f"{each:g}" if isinstance(each, float) else str(each) for each in order]
+        names = [_said(each, 6) if isinstance(each, float) else str(each) for each in order]
         places = {value: k for k, value in enumerate(order)}
         numbers[known] = [places[each] for each in column.filter(pa.array(known)).to_pylist()]
         if len(names) > _MOST_GROUPS:
@@ -83,6 +83,15 @@ def group_rows(column: Any) -> tuple[list[str | None], NDArray[np.int64]]:
         numbers[~known] = len(names)
         names = [*names, None]
     return names, numbers
+
+
+def _said(value: float, digits: int) -> str:
+    """Return a number of so many digits, or more where it has more before the point: dates and ids stay whole.
+
+    >>> _said(36.55555, 4), _said(20150131, 4)
+    ('36.56', '20150131')
+    """
+    return f"{value:.0f}" if 10 ** (digits - 1) <= abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 def _rest(names: list[str | None], numbers: NDArray[np.int64]) -> tuple[list[str | None], NDArray[np.int64]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, TableError, did_you_mean
@@ -32,6 +33,20 @@ class Units:
     def num_clusters(self) -> int:
         """How many clusters there are."""
         return len(np.unique(self.clusters))
+
+
+def cluster_of(table: pa.Table, *, unit: str | None, group: str | None) -> str | None:
+    """Return the column that a bootstrap resamples: the patient, or None where a unit holds several of them.
+
+    >>> table = pa.table({"id": ["a", "b"], "patient": ["p1", "p2"], "site": ["x", "x"]})
+    >>> cluster_of(table, unit=None, group="patient"), cluster_of(table, unit="site", group="patient")
+    ('patient', None)
+    """
+    if group is None or unit is None:
+        return group
+    counts = pa.table({"unit": table[unit], "group": table[group]}).group_by("unit")
+    several = counts.aggregate([("group", "count_distinct")])["group_count_distinct"]
+    return None if bool(pc.any(pc.greater(several, 1)).as_py()) else group
 
 
 def units_of(

@@ -14,7 +14,7 @@ def batch_norm(**options: Any) -> layers.BatchNormalization:
     Keras' way.
     """
     layer = layers.BatchNormalization(**options)
-    if keras.config.backend() != "torch":
+    if keras.config.backend() != "torch" or not (layer.scale and layer.center) or layer.synchronized:
         return layer
     import torch
 

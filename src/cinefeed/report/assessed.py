@@ -7,31 +7,33 @@ from cinefeed.metrics.predictions import Predictions
 from cinefeed.report.agreement import forest_figure
 from cinefeed.report.drawn import part_figures
 from cinefeed.report.style import on_page
-from cinefeed.report.words import Cell, cell, counted, metric_name, say, title
+from cinefeed.report.words import HEADLINES, Cell, cell, counted, metric_name, say, title
 
 Plain = Mapping[str, Any]
 
 _FIRST = ("test", "external")  # parts that a reader looks for first
-_HEADLINES = ("r2", "mae", "auroc", "balanced_accuracy")  # the first two that there are open the page
 _IN_FOREST = {"regression": ("mae", "r2"), "binary": ("auroc",), "multiclass": ("balanced_accuracy", "auroc")}
 _MANY = 8  # classes: a confusion of more takes the whole width
 _CHOSEN = {
     "val": "chosen on the validation part, where F1 is best",
     "frozen": "that of the training run, and not chosen here",
     "0.5": "as there is no validation part to choose one on",
+    "folds": "the mean of those that the folds chose, each on its own validation part",
 }
 
 
-def results(assessment: Plain, predictions: Predictions | None) -> dict[str, Any]:
+def results(assessment: Plain, predictions: Predictions | None, *, folds: bool = False) -> dict[str, Any]:
     """Return what the page shows of an assessment; without predictions the figures that need every score are left out.
 
-    The result holds `words`, and of each of `targets` its table over all parts, and details part by part.
+    The result holds `words`, what the intervals draw, and of each of `targets` its table over all parts, and details
+    part by part. `folds` says that it is of a cross-validation.
     """
     parts = ordered(assessment["parts"])
     names = list(dict.fromkeys(name for part in parts for name in assessment["parts"][part]))
     return {
         "words": _how(assessment),
-        "targets": [_target(assessment, name, parts, predictions) for name in names],
+        "drawn": counted(2, _drawn(assessment))[2:],
+        "targets": [_target(assessment, name, parts, predictions, folds=folds) for name in names],
         "parts": parts,
     }
 
@@ -50,7 +52,7 @@ def headline(assessment: Plain) -> list[tuple[str, str]]:
     name = next(iter(targets))
     metrics = targets[name]["metrics"]
     found = []
-    for metric in [each for each in _HEADLINES if metrics.get(each, {}).get("value") is not None][:2]:
+    for metric in [each for each in HEADLINES if metrics.get(each, {}).get("value") is not None][:2]:
         shown = cell(metrics[metric])
         words = f"{part} {metric_name(metric)}" + (f" of {name}" if len(targets) > 1 else "")
         found.append((words + (f", {shown.interval}" if shown.interval else ""), shown.value))
@@ -59,7 +61,7 @@ def headline(assessment: Plain) -> list[tuple[str, str]]:
 
 def _how(assessment: Plain) -> str:
     """Say in words what a number stands for, and what its interval."""
-    unit, cluster = assessment.get("unit"), assessment.get("cluster")
+    unit = assessment.get("unit")
     words = "Scores of several clips of a video are averaged"
     words += f", then those of the videos of a {unit}: each {unit} counts once" if unit else "; each video counts once"
     if assessment.get("resamples"):
@@ -67,11 +69,18 @@ def _how(assessment: Plain) -> str:
         words += (
             f". In brackets, the {level} interval of {assessment['resamples']:,} bootstrap samples, in which every "
         )
-        words += f"{cluster or unit or 'video'} is drawn, or left out, as a whole"
+        words += f"{_drawn(assessment)} is drawn, or left out, as a whole"
     return words + ". Nothing is balanced or augmented."
 
 
-def _target(assessment: Plain, name: str, parts: Sequence[str], predictions: Predictions | None) -> dict[str, Any]:
+def _drawn(assessment: Plain) -> str:
+    """Name what a bootstrap sample draws."""
+    return str(assessment.get("cluster") or assessment.get("unit") or "video")
+
+
+def _target(
+    assessment: Plain, name: str, parts: Sequence[str], predictions: Predictions | None, *, folds: bool
+) -> dict[str, Any]:
     measured = {part: assessment["parts"][part][name] for part in parts if name in assessment["parts"][part]}
     metrics = list(dict.fromkeys(metric for each in measured.values() for metric in each["metrics"]))
     unit = assessment.get("unit")
@@ -103,12 +112,12 @@ def _target(assessment: Plain, name: str, parts: Sequence[str], predictions: Pre
             for metric in each["metrics"]
             if each["metrics"][metric].get("reason")
         ],
-        "details": [_details(part, each, name, predictions, unit) for part, each in measured.items()],
+        "details": [_details(part, each, name, predictions, unit, folds=folds) for part, each in measured.items()],
     }
 
 
 def _details(
-    part: str, measured: Plain, name: str, predictions: Predictions | None, unit: str | None
+    part: str, measured: Plain, name: str, predictions: Predictions | None, unit: str | None, *, folds: bool
 ) -> dict[str, Any]:
     """Return figures and tables of one part of one target."""
     several = predictions is not None and len(predictions.targets) > 1
@@ -117,7 +126,8 @@ def _details(
     threshold = measured.get("threshold")
     words = f"{counted(measured['units'], unit or 'video')}."
     if threshold is not None:
-        chosen = _CHOSEN.get(str(measured.get("threshold_from")), "")
+        source = str(measured.get("threshold_from"))
+        chosen = _CHOSEN.get("folds" if folds and source == "frozen" else source, "")
         words += f" The threshold is {threshold:.3g}" + (f", {chosen}." if chosen else ".")
     by_class = measured.get("by_class") or {}
     return {
@@ -134,17 +144,17 @@ def _details(
     }
 
 
-def _table(rows: Mapping[str, Plain]) -> dict[str, Any]:
-    """Return a table of metrics by name of a row."""
-    metrics = list(dict.fromkeys(metric for each in rows.values() for metric in each))
+def _table(rows: Sequence[tuple[str, Plain]]) -> dict[str, Any]:
+    """Return a table of metrics, a row for each name; two groups of a column may have the same."""
+    metrics = list(dict.fromkeys(metric for _, each in rows for metric in each))
     return {
         "head": ["ECE" if metric == "ece" else title(metric) for metric in metrics],
-        "rows": [(name, [cell(each.get(metric)) for metric in metrics]) for name, each in rows.items()],
+        "rows": [(name, [cell(each.get(metric)) for metric in metrics]) for name, each in rows],
     }
 
 
 def _of_classes(by_class: Mapping[str, Plain], counts: Mapping[str, int]) -> dict[str, Any]:
-    table = _table(by_class)
+    table = _table(list(by_class.items()))
     return {
         "head": ["number", *table["head"]],
         "rows": [
@@ -175,7 +185,7 @@ def _group(row: Plain) -> str:
 
 
 def _subgroup(part: str, column: str, rows: Sequence[Plain], measured: Plain) -> dict[str, Any]:
-    table = _table({_group(each): each["metrics"] for each in rows})
+    table = _table([(_group(each), each["metrics"]) for each in rows])
     table["rows"] = [
         (name, [Cell(f"{each['units']:,}"), *cells]) for (name, cells), each in zip(table["rows"], rows, strict=True)
     ]

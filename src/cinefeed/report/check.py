@@ -41,6 +41,7 @@ def check_page(report: CheckReport, manifest: Manifest, *, out: str | Path) -> P
 
 def render(report: CheckReport, manifest: Manifest) -> str:
     """Return the page as HTML."""
+    pairs = [_shown(pair, report, manifest) for pair in report.pairs[:_MOST_PAIRS]]
     return from_template(
         "check.html",
         filters={"row_name": row_name, "counted": counted},
@@ -48,7 +49,8 @@ def render(report: CheckReport, manifest: Manifest) -> str:
         severities=SEVERITIES,
         near=NEAR,
         to_do=[each for each in report.findings if each.severity != "note"],
-        pairs=[_shown(pair, report, manifest) for pair in report.pairs[:_MOST_PAIRS]],
+        pairs=pairs,
+        pictured=any(picture for pair in pairs for _, _, picture in pair.videos),
         shortcuts=on_page(shortcuts_figure(report.shortcuts), "shortcuts") if report.shortcuts else None,
         classes=on_page(classes_figure(report.classes, name=report.target or ""), "classes")
         if report.classes

@@ -94,6 +94,11 @@ class PageData:
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)  # section: why it is left out
 
+    @property
+    def folded(self) -> bool:
+        """Whether it is of a cross-validation, whose folds.json may be damaged."""
+        return self.folds is not None or "folds" in self.missing
+
 
 def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping[str, str]] | None = None) -> PageData:
     """Return what there is to show of a feed before training."""

@@ -1,7 +1,7 @@
 """What a run knows of its own making, in sentences: settings and results as plain data in, text out."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from cinefeed.report.assessed import ordered
 from cinefeed.report.data import PageData
@@ -18,20 +18,44 @@ _TASKS = {
 }
 
 
+class _Target(NamedTuple):
+    """What is known of one target."""
+
+    name: str
+    task: str
+    classes: Sequence[str]
+    threshold: float | None = None
+
+
+def _targets(page: PageData) -> list[_Target]:
+    """Return all targets: of what was measured, or of the labels where nothing is yet."""
+    if page.assessment is not None and page.assessment["parts"]:
+        measured = page.assessment["parts"][ordered(page.assessment["parts"])[0]]
+        return [_Target(name, each["task"], each["classes"], each.get("threshold")) for name, each in measured.items()]
+    others = [_Target(name, _task_of(each.classes), each.classes) for name, each in page.others.items()]
+    return [_Target(page.target or "the label", page.task, page.classes), *others]
+
+
+def _task_of(classes: Sequence[str]) -> str:
+    if not classes:
+        return "regression"
+    return "binary" if len(classes) == 2 else "multiclass"
+
+
 def task(page: PageData) -> str:
-    """Say what kind of outcome is predicted, of several each by name."""
-    several = page.scored.targets if page.scored is not None and len(page.scored.targets) > 1 else ()
-    if several:
-        return "; ".join(f"{each.name}, {_TASKS[each.task]}" for each in several)
-    return _TASKS.get(page.task, page.task)
+    """Say what kind of outcome is predicted, and its classes, of several each by name."""
+    targets = _targets(page)
+    said = [_TASKS.get(each.task, each.task) + _classes(each.classes) for each in targets]
+    if len(targets) == 1:
+        return said[0]
+    return "; ".join(f"{each.name}, {words}" for each, words in zip(targets, said, strict=True))
 
 
-def classes(page: PageData) -> str:
-    """Name the classes."""
-    if not page.classes:
+def _classes(names: Sequence[str]) -> str:
+    if not names:
         return ""
-    positive = f" (positive: {page.classes[1]})" if len(page.classes) == 2 else ""
-    return f", in the order {', '.join(page.classes)}{positive}"
+    positive = f" (positive: {names[1]})" if len(names) == 2 else ""
+    return f", in the order {', '.join(names)}{positive}"
 
 
 def rows(page: PageData) -> str:
@@ -52,6 +76,8 @@ def preparation(told: Told) -> str:
     words = f"Clips of {clip.get('frames', 16)} frames, stride {clip.get('stride', 1)}"
     if clip.get("rate_hz") or clip.get("rate"):
         words = f"Clips of {clip.get('frames', 16)} frames at {clip.get('rate_hz', clip.get('rate'))} a second"
+    if clip.get("position") == "spread":
+        words = f"Clips of {clip.get('frames', 16)} frames, spread evenly over the whole video"
     sides = f"{frame.get('height', '?')} x {frame.get('width', '?')}"
     channels = "grey" if frame.get("channels", 1) == 1 else f"{frame['channels']} channels"
     return f"{words}; frames of {sides} pixels, {channels}, fitted by {frame.get('fit', 'the default')}."
@@ -79,14 +105,32 @@ def failed(page: PageData) -> str:
     return f" {counted(len(page.failures), 'file')} failed, listed in the report." if page.failures else ""
 
 
+def missing(page: PageData, data: Told) -> str:
+    """Say what became of rows without a label, and of files that cannot be read."""
+    several = isinstance(data.get("target"), list)
+    if data.get("missing") == "drop":
+        words = (
+            f"Rows without {'any' if several else 'a'} label are left out{', and counted below' if page.flow else ''}."
+        )
+    else:
+        words = f"No row without {'any' if several else 'a'} label was accepted."
+    if several:
+        words += " A row may lack some of its labels: those have no part in the loss, nor in the metrics."
+    return words + failed(page)
+
+
 def flow(page: PageData) -> str:
     """Say how many rows each step left."""
     return "; ".join(f"{step}: {number:,}" for step, number in page.flow) + "." if page.flow else "Not kept."
 
 
-def split(page: PageData, given: Told) -> str:
-    """Say how the parts were made."""
-    if given.get("column"):
+def split(page: PageData, given: Told, train: Told) -> str:
+    """Say how the parts were made, and what they served for."""
+    if page.folded:
+        number = (page.folds or {}).get("folds", "Several")
+        words = f"{number} folds drawn by seed {given.get('seed', 0)}, each the test part of one model; "
+        words += f"of its other rows {given.get('val', 0.15):.0%} are validation, the rest training".replace("%", " %")
+    elif given.get("column"):
         words = f"Parts as the column {given['column']!r} says"
     else:
         words = f"Parts drawn by seed {given.get('seed', 0)}: {given.get('val', 0.15):.0%} validation, "
@@ -94,8 +138,14 @@ def split(page: PageData, given: Told) -> str:
     group = given.get("group")
     apart = f"disjoint by {group}" if group else "disjoint by row only"
     alike = f", stratified by {given['stratify']}" if given.get("stratify") else ""
-    chosen = "the epoch and the threshold" if len(page.classes) == 2 else "the epoch"
-    return f"{words}; {apart}{alike}. Validation chooses {chosen}; test is used once, at the end."
+    chosen = ["the epoch"] if _by_validation(train) else []
+    chosen += ["the threshold"] if any(len(each.classes) == 2 for each in _targets(page)) else []
+    chooses = f"Validation chooses {' and '.join(chosen) or 'nothing'}"
+    return f"{words}; {apart}{alike}. {chooses}; test is used once, at the end."
+
+
+def _by_validation(train: Told) -> bool:
+    return str(train.get("monitor", "val_loss")).startswith("val_")
 
 
 def augmentation(told: Told) -> str:
@@ -133,13 +183,16 @@ def weights(given: Told) -> str:
 
 def final(page: PageData, train: Told) -> str:
     """Say which epoch's weights are kept."""
-    if page.folds is not None:
-        return "In each fold, the epoch that its own validation part chose; the fold's own page says which."
+    if page.folded:
+        chosen = "that its own validation part chose" if _by_validation(train) else "of the least training loss"
+        return f"In each fold, the epoch {chosen}; the fold's own page says which."
     if "best_epoch" not in page.run:
         return "The run has not ended."
+    monitor = page.run.get("monitor", train.get("monitor", "val_loss"))
+    best = f"the best by {monitor}" if _by_validation({"monitor": monitor}) else "that of the least training loss"
     return (
-        f"Weights of epoch {page.run['best_epoch']} of {page.run['epochs']}, the best by "
-        f"{page.run.get('monitor', train.get('monitor', 'val_loss'))}; training ended because {page.run['stopped']}."
+        f"Weights of epoch {page.run['best_epoch']} of {page.run['epochs']}, {best}; "
+        f"training ended because {page.run['stopped']}."
     )
 
 
@@ -147,26 +200,41 @@ def imbalance(page: PageData, told: Told) -> str:
     """Say how labels were balanced, and what was done about it afterwards."""
     sampler = told.get("sampler", {})
     name = sampler.get("name", "Natural")
-    if name == "Natural":
+    weighed = told.get("train", {}).get("class_weights") == "balanced"
+    if name == "Natural" and not weighed:
         return "Nothing was balanced: each video once an epoch."
     options = ", ".join(f"{key} {value}" for key, value in sampler.items() if key != "name")
     words = f"Training draws by {name}{f' ({options})' if options else ''}; validation and test are as they are."
-    if page.balanced is not None:
+    if weighed:
+        words = (
+            "Each video once an epoch; in the loss each row weighs the more the rarer its class is among the training "
+            "labels. Validation and test are as they are."
+        )
+    elif page.balanced is not None:
         words += f" Most draws of one video in an epoch: {page.balanced.get('largest_repeat', '?')}."
     corrected = _measured(page)
     if any(each.get("corrected") for each in corrected):
-        words += " Probabilities are also shown corrected by the frequencies of the draws."
+        words += (
+            f" Probabilities are also shown corrected by the frequencies of the {'classes' if weighed else 'draws'}."
+        )
     return words
 
 
 def output(page: PageData) -> str:
-    """Say what the model puts out, and how classes are told by it."""
-    if not page.classes:
-        return f"A number in the unit of {page.target or 'the label'}."
-    threshold = next((each["threshold"] for each in _measured(page) if each.get("threshold") is not None), None)
-    if len(page.classes) > 2:
-        return "A probability of each class; the largest is predicted."
-    return f"The probability of {page.classes[1]}" + (f"; threshold {threshold:.3g}." if threshold is not None else ".")
+    """Say what the model puts out, and how classes are told by it, target by target."""
+    return " ".join(_output(each, several=len(_targets(page)) > 1) for each in _targets(page))
+
+
+def _output(target: _Target, *, several: bool) -> str:
+    of = f" of {target.name}" if several else ""
+    if target.task in ("clip", "mask"):
+        return f"{_TASKS[target.task][:1].upper()}{_TASKS[target.task][1:]}."
+    if not target.classes:
+        return f"A number in the unit of {target.name}."
+    if len(target.classes) > 2:
+        return f"A probability of each class{of}; the largest is predicted."
+    threshold = f"; threshold {target.threshold:.3g}" if target.threshold is not None else ""
+    return f"The probability of {target.classes[1]}{of}{threshold}."
 
 
 def measures(page: PageData) -> str:
@@ -179,7 +247,7 @@ def measures(page: PageData) -> str:
     drawn = assessment.get("cluster") or unit
     return (
         f"{', '.join(names)}; one score a {unit}. Intervals: {assessment.get('level', 0.95):.0%}, percentiles of "
-        f"{assessment.get('resamples', 0):,} bootstrap samples of {drawn}s.".replace("%", " %")
+        f"{assessment.get('resamples', 0):,} bootstrap samples of {counted(2, drawn)[2:]}.".replace("%", " %")
     )
 
 

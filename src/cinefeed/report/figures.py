@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.report.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, SKY, new_figure, plain, to_svg
+from cinefeed.report.words import metric_name
 
 _MOST_CLASSES = 40  # bars on one page
 
@@ -118,7 +119,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
                     axes.plot(best_epoch, values[best_epoch - 1], "o", color=BLUE, markersize=5)
             if best_epoch is not None:
                 axes.axvline(best_epoch, color=PALE, linewidth=1, zorder=0)
-            axes.set_title(_metric_name(title))
+            axes.set_title(metric_name(title))
             axes.xaxis.get_major_locator().set_params(integer=True)
             if i >= len(panels) - columns:
                 axes.set_xlabel("epoch")
@@ -128,11 +129,6 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
                 axes.set_ylim(bottom=0)
                 axes.yaxis.set_major_formatter("{x:g}")
         return to_svg(figure, name="curves")
-
-
-def _metric_name(name: str) -> str:
-    known = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "f1": "F1", "auroc": "AUROC", "pearson_r": "Pearson r"}
-    return known.get(name, name.replace("_", " "))
 
 
 def feed_time_figure(stages: Mapping[str, float], *, wait_seconds: float, elapsed_seconds: float, workers: int) -> str:

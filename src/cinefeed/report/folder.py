@@ -55,15 +55,17 @@ def run_data(folder: str | Path) -> PageData:
             missing[section] = f"{name} cannot be read ({type(error).__name__}: {error})"
         return default
 
-    settings = read("settings", "settings.toml", _text, "")
+    settings = read("settings", "settings.toml", _settings, "", needed=True)
     spec = read("spec", "spec.json", _json, {})
     run = read("run", "run.json", _json, {})
     classes = tuple(spec.get("classes", ()))
     history = read("history", "history.csv", _history, {})
     clips, captions = read("clips", "clips.npz", _clips, (None, []))
-    counts, private = read(
-        "counts", "manifest.parquet", lambda file: _counts(file, settings), (None, _private(settings))
-    )
+    unknown = (None, _private(settings) if settings else None)
+    counts, private = read("counts", "manifest.parquet", lambda file: _counts(file, settings), unknown)
+    hidden = {True: "the data are private", False: "", None: "nothing says whether the data are private"}[private]
+    if hidden and private is None and clips is not None:
+        missing["clips"] = hidden
     assessment = read("assessment", "assessment.json", _assessment, None, needed=False)
     scored, predictions, metrics = None, (), {}
     if assessment is not None and spec.get("task") == "clip":
@@ -90,13 +92,13 @@ def run_data(folder: str | Path) -> PageData:
         classes=classes or (first.classes if first is not None else ()),
         summary=_folds_summary(folds) if several else _run_summary(run),
         key_figures=_run_figures(run, history),
-        private=private,
+        private=bool(private),
         flow=read("flow", "flow.json", _flow, ()),
         counts=counts,
         labels=labels,
         others=others,
         balanced=read("balance", "balance.json", _json, None, needed=False),
-        clips=None if private else clips,
+        clips=None if hidden else clips,
         captions=captions,
         history=history,
         best_epoch=run.get("best_epoch"),
@@ -105,8 +107,8 @@ def run_data(folder: str | Path) -> PageData:
         predictions=predictions,
         metrics=metrics,
         folds=folds,
-        worst=read("worst", "worst.npz", lambda file: _pictures(file, private), None, needed=shown),
-        saliency=read("saliency", "saliency.npz", lambda file: _pictures(file, private), None, needed=shown),
+        worst=read("worst", "worst.npz", lambda file: _pictures(file, hidden), None, needed=shown),
+        saliency=read("saliency", "saliency.npz", lambda file: _pictures(file, hidden), None, needed=shown),
         feed_stats=read("feed_stats", "feed_stats.json", _json, None),
         failures=read("failures", "failures.json", _json, None),
         settings=settings,
@@ -193,13 +195,14 @@ def _private(settings: str) -> bool:
     return bool(tomllib.loads(settings).get("data", {}).get("private"))
 
 
-def _pictures(path: Path, private: bool) -> Pictures:
+def _pictures(path: Path, hidden: str) -> Pictures:
+    """Return clips with what is told of them, or no clip where `hidden` says why none may be shown."""
     with np.load(path, allow_pickle=False) as stored:
         clips, note = stored["clips"], str(stored["note"])
         if clips.ndim != 5 or clips.dtype != np.uint8:
             raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}")
-        if private and len(clips):
-            clips, note = clips[:0], "the data are private"
+        if hidden and len(clips):
+            clips, note = clips[:0], hidden
         if not len(clips):
             return Pictures(clips=clips, note=note)
         return Pictures(
@@ -214,6 +217,17 @@ def _pictures(path: Path, private: bool) -> Pictures:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def _settings(path: Path) -> str:
+    """Return the text of settings.toml. Raises ValueError where it is none."""
+    text = _text(path)
+    told = tomllib.loads(text)
+    odd = [name for name, each in told.items() if not isinstance(each, dict) and name != "transforms"]
+    odd += ["data.split"] * (not isinstance(told.get("data", {}).get("split", {}), dict))
+    if odd:
+        raise ValueError(f"{odd[0]} is no table")
+    return text
 
 
 def _json(path: Path) -> Any:

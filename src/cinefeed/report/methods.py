@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from cinefeed.errors import SettingError
 from cinefeed.report import facts
 from cinefeed.report.data import PageData
+from cinefeed.report.words import counted
 from cinefeed.training.run import write_atomically
 
 _SEAL = "<!-- written by cinefeed, and written anew as long as nobody changes it: "
@@ -51,8 +52,8 @@ class Methods(NamedTuple):
 def keep_methods(methods: Methods, path: Path) -> None:
     """Write methods.md, unless an author has changed the one that is there. Raises SettingError where it cannot be."""
     try:
-        if path.is_file():
-            text, _, seal = path.read_text(encoding="utf-8").partition(f"\n{_SEAL}")
+        if path.is_file():  # of an author's editor it may be in another encoding: then it is no text of ours, and stays
+            text, _, seal = path.read_text(encoding="utf-8", errors="replace").partition(f"\n{_SEAL}")
             if seal.strip() != f"{_digest(text)} -->":
                 return
         write_atomically(path, lambda partial: partial.write_text(methods.markdown(), encoding="utf-8"))
@@ -121,24 +122,18 @@ def methods_of(page: PageData) -> Methods:
                 Item(
                     "8a-c",
                     "Outcome and reference standard",
-                    f"{_columns(data, page)}: {facts.task(page)}{facts.classes(page)}. "
+                    f"{_columns(data, page)}: {facts.task(page)}. "
                     "author: how it was measured, by whom, blinded to what; CLAIM: how far annotators agree.",
                 ),
                 Item("9a-c", "Predictors", f"The pixels of the video{facts.covariates(data)}."),
                 Item("10", "Sample size", f"{facts.counts(page)} author: why it suffices."),
-                Item(
-                    "11",
-                    "Missing data",
-                    "Rows without a label are left out, and counted below."
-                    if data.get("missing") == "drop"
-                    else f"No row without a label was accepted.{facts.failed(page)}",
-                ),
+                Item("11", "Missing data", facts.missing(page, data)),
             ),
         ),
         (
             "Methods: model",
             (
-                Item("12a", "Use of the data", facts.split(page, split)),
+                Item("12a", "Use of the data", facts.split(page, split, train)),
                 Item("12b", "Handling of predictors", facts.augmentation(told)),
                 Item("12c", "Model and training", facts.model(page, model, told)),
                 Item("CLAIM", "First weights", facts.weights(model)),
@@ -166,7 +161,7 @@ def methods_of(page: PageData) -> Methods:
                 Item(
                     "CLAIM",
                     "Explanation of single predictions",
-                    "Occlusion over space and time on four test videos, in the report."
+                    f"Occlusion over space and time on {counted(len(page.saliency.clips), 'test video')}: see the page."
                     if page.saliency is not None and len(page.saliency.clips)
                     else "author: none is kept.",
                 ),
@@ -209,7 +204,7 @@ def methods_of(page: PageData) -> Methods:
                 Item(
                     "CLAIM",
                     "Failures",
-                    "The ten worst test videos are in the report."
+                    f"In the report: the {counted(len(page.worst.clips), 'worst test video')}."
                     if page.worst is not None and len(page.worst.clips)
                     else "author: look at the worst predictions.",
                 ),

@@ -40,13 +40,15 @@ def inspect_page(
 def run_page(folder: str | Path, *, out: str | Path | None = None) -> Path:
     """Write the page of a run, by default as report.html in its folder; return where it is.
 
-    methods.md is written beside it, unless an author has worked on the one that is there. A file that the folder lacks
+    methods.md is written beside it, unless an author has worked on the one that is there, or the settings cannot be
+    read. A file that the folder lacks
     leaves its section out, and the page says so. Raises as `inspect_page`, and SettingError where `folder` holds no
     run.
     """
     page = run_data(folder)
     path = write_report(page, out=Path(folder) / "report.html" if out is None else Path(out))
-    keep_methods(methods_of(page), path.with_name("methods.md"))
+    if page.settings:  # without them nearly all of it would be a guess
+        keep_methods(methods_of(page), path.with_name("methods.md"))
     return path
 
 
@@ -100,7 +102,9 @@ def render(page: PageData) -> str:
         headline=quoted,
         figures=figures,
         pictured=bool(worst or saliency or figures["clips"]),
-        assessed=assessed.results(page.assessment, page.scored) if page.assessment is not None else None,
+        assessed=assessed.results(page.assessment, page.scored, folds=page.folded)
+        if page.assessment is not None
+        else None,
         results=[unassessed.result(page, each) for each in page.predictions],
         metrics=unassessed.metric_table(page),
         folds=_folds(page.folds),

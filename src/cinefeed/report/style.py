@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -61,7 +62,9 @@ def to_svg(figure: Any, *, name: str) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({**_LOOK, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**_LOOK, "svg.hashsalt": name}), warnings.catch_warnings():
+        # The text stays text: a browser finds the letters that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", dpi=144, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -101,4 +104,5 @@ def plain(text: object) -> str:
     cost in \$
     """
     words = str(text)
+    words = f"\u200b{words}" if words.startswith("_") else words  # of no width: legends leave out what begins with _
     return (words if len(words) <= 40 else words[:39] + "…").replace("$", r"\$")

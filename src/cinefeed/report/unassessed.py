@@ -8,9 +8,7 @@ from cinefeed.metrics import Metrics, classification_metrics, regression_metrics
 from cinefeed.report.data import PageData, PartScores
 from cinefeed.report.results import confusion_figure, pr_figure, predicted_vs_true, roc_figure
 from cinefeed.report.style import on_page
-from cinefeed.report.words import metric_name, say, title
-
-_HEADLINES = ("r2", "mae", "auroc", "balanced_accuracy")
+from cinefeed.report.words import HEADLINES, metric_name, say, title
 
 
 def result(page: PageData, part: PartScores) -> dict[str, Any]:
@@ -69,4 +67,4 @@ def headline(page: PageData) -> list[tuple[str, str]]:
     tables: Mapping[str, Mapping[str, Any]] = page.metrics or _measured(page)
     part = "test" if "test" in tables else next(iter(tables), "")
     table = tables.get(part, {})
-    return [(f"{part} {metric_name(name)}", say(table[name])) for name in _HEADLINES if table.get(name) is not None]
+    return [(f"{part} {metric_name(name)}", say(table[name])) for name in HEADLINES if table.get(name) is not None]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+HEADLINES = ("r2", "mae", "auroc", "balanced_accuracy")  # the first two that there are open the page
 _NAMES = {
     "r2": "R²",
     "rmse": "RMSE",

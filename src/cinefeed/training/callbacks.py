@@ -31,7 +31,7 @@ from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.models import ClipLoss
 from cinefeed.training.run import write_atomically
-from cinefeed.training.scores import Scores, measure, score, single_numbers
+from cinefeed.training.scores import Scores, measure, metric_names, score, single_numbers
 
 Logs = dict[str, Any] | None
 _LESS_IS_BETTER = ("loss", "rmse", "mae", "mse", "sd", "ece")
@@ -50,6 +50,7 @@ class WholeSetMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras 
     """Measure the whole validation set at each epoch's end, into the logs as `val_...`, `val_loss` among them.
 
     Keras' own `validation_data` averages metrics over batches, which is another number than the metric of the set.
+    Where the loss or a score is no finite number, all of them are NaN.
     """
 
     def __init__(self, feed: Feed) -> None:
@@ -60,7 +61,8 @@ class WholeSetMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras 
         """Score every row of the feed and add what the scores measure."""
         logs = {} if logs is None else logs
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-        logs["val_loss"] = float("nan")
+        names = ("loss", *metric_names(self.feed.spec))  # all: who watches one of them misses none after a NaN
+        logs.update(dict.fromkeys([f"val_{name}" for name in names], float("nan")))
         if not np.isfinite(logs.get("loss", 0.0)):
             return
         scores = score(self.model, self.feed)
@@ -150,7 +152,10 @@ class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
 
 
 class StopWhenF1StaysZero(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Stop after `patience` epochs in a row with `val_f1` of zero: the model calls nothing positive, and stays so."""
+    """Stop after `patience` epochs in a row with `val_f1` of zero: the model calls nothing positive, and stays so.
+
+    Of several targets each has an F1 of its own (`val_sick_f1`), so that it never stops.
+    """
 
     resumes = ("reason", "_zeros")
 

@@ -98,6 +98,13 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         self._feed_state: Mapping[str, Any] | None = None
         self._asked = threading.Event()
         self._saved = time.monotonic()
+        self.began = time.perf_counter()  # when this process did; who began before making this may say so
+        self._seconds_before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long training has taken, in earlier processes up to what they saved and in this one."""
+        return self._seconds_before + time.perf_counter() - self.began
 
     def load(self) -> bool:
         """Read the file, if there is one, and move the feed to its place; the rest follows when `fit` begins.
@@ -121,6 +128,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
                 f"{_BEGIN_ANEW}"
             )
         self.epoch, self.batch, self.stopped = told["epoch"], told["batch"], told["stopped"]
+        self._seconds_before = told.get("seconds", 0.0)  # an older file lacks it
         self._states, self._found, self._feed_state = told["callbacks"], arrays, told["feed"]
         try:
             self.dataset.feed.restore(told["feed"])
@@ -202,6 +210,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
             "epoch": self.epoch,
             "batch": self.batch,
             "stopped": self.stopped,
+            "seconds": self.seconds,
             "feed": {**feed.state(), "epoch": self.epoch, "draws": draws},
             "callbacks": self._states_now(),
         }
@@ -218,7 +227,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
             kept = "the one before it is kept" if self.path.is_file() else "there is none before it"
             raise TrainingError(
                 f"the checkpoint of epoch {self.epoch}, batch {self.batch} cannot be saved ({error}); {kept}. "
-                f"Make room, and the same command goes on"
+                f"Make room, and {how_to_go_on(self.path)}"
             ) from error
 
     def _states_now(self) -> list[dict[str, Any]]:
@@ -234,6 +243,11 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         for each, state in zip(self._kept, self._states or (), strict=False):
             for name in state.keys() - {"callback"}:
                 setattr(each, name, state[name])
+
+
+def how_to_go_on(path: Path) -> str:
+    """Return what to do after a break: a run that has weights and no checkpoint is not begun again unasked."""
+    return "the same command goes on" if path.is_file() else _BEGIN_ANEW
 
 
 @contextmanager

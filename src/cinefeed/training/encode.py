@@ -4,6 +4,7 @@ Written are one `.npy` a video, (frames, 1, dimension), and features.parquet, wi
 Any feed reads them as it reads arrays: a frame is one line of numbers.
 """
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.clips import Frame
-from cinefeed.errors import CinefeedError, SettingError, TableError
+from cinefeed.errors import CinefeedError, SettingError, TableError, TrainingError
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.encoded import ENCODED, encoded_from
@@ -91,14 +92,18 @@ def encode(
     Its rows have all columns of the videos' own: ids, labels, groups, windows, frame rates and parts, so that a Clip
     chooses the same frames as before. Where the videos have no column `split`, it is the run's whose network reads
     them: what that has learnt from must not be tested on. A video that cannot be read keeps its row, with the error.
+    Where the run was private the features are too.
 
     Features that are there already are kept, where network, frame and the video's size and time are what they were.
+    While new ones are written there is no features.parquet: it would name those of two networks as one's.
     """
     videos = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     if videos.rows.views:
         raise SettingError("a row holds several views; encode the manifest of single videos, then pivot the features")
     if encoded_from(videos) is not None:
         raise SettingError(f"the rows are features already, of {encoded_from(videos)}; give the videos' manifest")
+    if encoder.parts is not None and encoder.parts.private:
+        videos = videos.as_private()
     folder = Path(out)
     _make(folder)
     done = _journal(folder)
@@ -115,10 +120,15 @@ def encode(
             if done.get(file) != key or not (folder / file).exists():
                 with videos.open(row, channels=encoder.compose.frame.channels) as source:
                     known[file] = source.facts
+                    (folder / FEATURES_TABLE).unlink(missing_ok=True)
+                    if file in done:
+                        _note(folder, file, "")  # else a crash after the write leaves it under the old key
                     _write(folder / file, encoder(source), len(source), dimension, dtype)
                 _note(folder, file, key)
                 computed += 1
         except (CinefeedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise TrainingError(f"{folder}: {error.strerror}; make room, and the same command goes on") from error
             known[file] = videos.rows.nameless(str(error), row)
         if tick is not None:
             tick(number + 1, len(files))
@@ -176,7 +186,7 @@ def encoder_of_run(run: str | Path) -> FrameEncoder:
     return FrameEncoder(
         model=keras.Model(model.get_layer(ends[0]).output, model.get_layer(ends[1]).output, name=FRAMES),
         compose=Compose(transforms, frame=frame),
-        name=f"{settings.model.name} of {Path(run).resolve().name}, {_said(Path(run) / WEIGHTS, frame)}",
+        name=f"{settings.model.name} of a run, {_said(Path(run) / WEIGHTS, frame)}",  # its folder may be renamed
         parts=parts,
     )
 
@@ -228,15 +238,18 @@ def _make(folder: Path) -> None:
         raise SettingError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
     if others and not {_JOURNAL, FEATURES_TABLE} & {*others}:
         raise SettingError(f"{folder} holds other files ({', '.join(others[:3])}); name a new folder")
+    try:
+        (folder / _JOURNAL).touch()  # by which the folder is known for its own after a break in the first video
+    except OSError as error:
+        raise SettingError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
 
 
 def _file_of(videos: Manifest, row: int) -> str:
     """Return where the features of a row's video are: under its own path, or, of a private manifest, its id."""
     names = videos.table.column_names
-    path = videos.relative_path(row)
-    rest = [videos.column(name)[row].as_py() if name in names else None for name in _OF_A_FILE]
-    if videos.private:
-        return f"{videos.column('id')[row]}.npy"
+    path = str(videos.column("id")[row]) if videos.private else videos.relative_path(row)
+    of_file = () if videos.private else _OF_A_FILE
+    rest = [videos.column(name)[row].as_py() if name in names else None for name in of_file]
     safe = path not in ("", ".") and not Path(path).is_absolute() and ".." not in Path(path).parts
     ending = f".{hashlib.sha256(repr((path, *rest)).encode()).hexdigest()[:8]}" if any(rest) or not safe else ""
     return f"{path if safe else 'video'}{ending}.npy"
@@ -278,14 +291,16 @@ def _write(path: Path, features: Iterator[NDArray[np.float32]], count: int, dime
     """Write features as they come, in a file that is whole or absent."""
 
     def write(partial: Path) -> None:
-        written = np.lib.format.open_memmap(partial, "w+", np.dtype(dtype), (count, 1, dimension))
-        first = 0
-        for some in features:
-            if not np.isfinite(some.astype(dtype)).all():
-                raise TableError(f"features of frames {first} to {first + len(some) - 1} are not finite as {dtype}")
-            written[first : first + len(some), 0] = some
-            first += len(some)
-        written.flush()
+        descr, first = np.lib.format.dtype_to_descr(np.dtype(dtype)), 0
+        header = {"descr": descr, "fortran_order": False, "shape": (count, 1, dimension)}
+        with partial.open("wb") as file:  # a memory map is sparse: on a full disk it ends in SIGBUS, not in an error
+            np.lib.format.write_array_header_1_0(file, header)
+            for some in features:
+                stored = some.astype(dtype)
+                if not np.isfinite(stored).all():
+                    raise TableError(f"features of frames {first} to {first + len(some) - 1} are not finite as {dtype}")
+                file.write(stored.tobytes())
+                first += len(some)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, write)

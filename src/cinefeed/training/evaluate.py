@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from cinefeed.metrics.assess import flat_metrics
 from cinefeed.sources.open import known_suffix
 from cinefeed.training.finish import (
     assess_table,
-    kept_thresholds,
     needed_columns,
     priors_of,
     seen_patients,
@@ -30,7 +29,7 @@ from cinefeed.training.finish import (
 )
 from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.network import build_model
-from cinefeed.training.run import WEIGHTS, read_run, write_atomically
+from cinefeed.training.run import WEIGHTS, kept_thresholds, read_run, write_atomically
 from cinefeed.training.scores import predictions_table, score, score_batches
 
 PARTS = ("train", "val", "test")
@@ -205,7 +204,8 @@ def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
         raise SettingError(f"{run} holds the runs of several folds; name one of them, such as {Path(run) / 'fold1'}")
     settings, spec, own = read_run(run)
     model = load_model(settings, spec, Path(run) / WEIGHTS)
-    return settings, model, build_feed(settings, own.where("split", ["train"])), own
+    unweighed = replace(settings, data=replace(settings.data, weight=None))  # weights are of the training's loss
+    return settings, model, build_feed(unweighed, own.where("split", ["train"])), own
 
 
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:

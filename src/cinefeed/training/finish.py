@@ -5,7 +5,6 @@ assessment.json       every metric with its interval, by part and target (cinefe
 metrics.json          the values alone, by part
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,19 +20,18 @@ from numpy.typing import NDArray
 
 from cinefeed.balance import Natural, kept_prior
 from cinefeed.config import EvaluateSettings, Settings
-from cinefeed.errors import SettingError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.estimates import Resampling
 from cinefeed.metrics.predictions import Predictions, predictions_of, target_columns
-from cinefeed.metrics.units import units_of
+from cinefeed.metrics.units import cluster_of, units_of
 from cinefeed.models.parts import targets_of
-from cinefeed.training.run import plain, write_atomically, write_json
+from cinefeed.training.run import ASSESSMENT, kept_assessment, plain, write_atomically, write_json
 from cinefeed.training.scores import predictions_table, score
 
-PREDICTIONS, ASSESSMENT, METRICS = "predictions.parquet", "assessment.json", "metrics.json"
+PREDICTIONS, METRICS = "predictions.parquet", "metrics.json"
 Priors = dict[str, dict[str, NDArray[np.float64]]]
 
 
@@ -107,20 +105,6 @@ def assess_table(
     return {**found, "priors": plain(priors or {})}
 
 
-def cluster_of(table: pa.Table, *, unit: str | None, group: str | None) -> str | None:
-    """Return the column that a bootstrap resamples: the patient, or None where a unit holds several of them.
-
-    >>> table = pa.table({"id": ["a", "b"], "patient": ["p1", "p2"], "site": ["x", "x"]})
-    >>> cluster_of(table, unit=None, group="patient"), cluster_of(table, unit="site", group="patient")
-    ('patient', None)
-    """
-    if group is None or unit is None:
-        return group
-    counts = pa.table({"unit": table[unit], "group": table[group]}).group_by("unit")
-    several = counts.aggregate([("group", "count_distinct")])["group_count_distinct"]
-    return None if bool(pc.any(pc.greater(several, 1)).as_py()) else group
-
-
 def priors_of(settings: Settings, feed: Feed) -> Priors:
     """Return by target how often training drew (or weighed) each class and how many rows it has, where they differ.
 
@@ -145,19 +129,9 @@ def _differ(drawn: NDArray[np.float64], raw: NDArray[np.float64]) -> bool:
     return not lost and not np.allclose(drawn / drawn.sum(), raw / raw.sum(), atol=1e-6)
 
 
-def kept_thresholds(folder: str | Path) -> dict[str, float]:
-    """Return by target the thresholds that a run chose on its validation part, none where it kept none."""
-    return {
-        name: float(found["threshold"])
-        for targets in _kept(folder).get("parts", {}).values()
-        for name, found in targets.items()
-        if found.get("threshold_from") in ("val", "frozen")
-    }
-
-
 def kept_priors(folder: str | Path) -> Priors:
     """Return by target how often a run's training drew each class, and how many rows it has; none if as often."""
-    found = _kept(folder).get("priors") or {}
+    found = kept_assessment(folder).get("priors") or {}
     return {name: {key: np.array(counts, np.float64) for key, counts in each.items()} for name, each in found.items()}
 
 
@@ -171,17 +145,6 @@ def mean_priors(several: Sequence[Priors]) -> Priors:
         }
         for name in names
     }
-
-
-def _kept(folder: str | Path) -> dict[str, Any]:
-    path = Path(folder) / ASSESSMENT
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise SettingError(f"{path} cannot be read ({error}), so the run's thresholds are not known") from error
-    return found
 
 
 def with_evaluation(settings: Settings, **changes: Any) -> Settings:

@@ -20,7 +20,7 @@ from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models.parts import targets_of
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
-from cinefeed.training.checkpoint import Checkpoint, Paused, leave_on_signals
+from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_go_on, leave_on_signals
 from cinefeed.training.distributed import (
     FollowRankZero,
     MeanLogs,
@@ -44,6 +44,7 @@ from cinefeed.training.run import (
     RunResult,
     check_out,
     check_same,
+    check_same_rows,
     clear,
     spec_table,
     versions,
@@ -98,6 +99,8 @@ def _train(
 
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings)
+    if first and goes_on:
+        check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
     val, test = alone(feed).evaluation(parts.val), alone(feed).evaluation(parts.test)
     _check_monitor(settings, feed)
@@ -124,12 +127,13 @@ def _train(
         writes=first,
         agree=any_rank,
     )
+    checkpoint.began = started
 
     if first and not goes_on:
         clear(folder)
+        write_json(folder / "spec.json", spec_table(feed.spec))  # first: check_out knows a run by it
         write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(settings), encoding="utf-8"))
         write_json(folder / "versions.json", versions())
-        write_json(folder / "spec.json", spec_table(feed.spec))
         parts.all.write(folder / "manifest.parquet")
         counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]
         keep_flow(folder, feed=feed, counts=counts, failures=failures)
@@ -172,14 +176,14 @@ def _train(
             epochs=len(history.rows),
             best_epoch=best.best_epoch + 1,
             stopped=str(paused),
-            seconds=time.perf_counter() - started,
+            seconds=checkpoint.seconds,
             feed_verdict=feed.stats().verdict,
             complete=False,
         )
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise TrainingError(f"{folder}: {error.strerror}; make room, and the same command goes on") from error
+        raise TrainingError(f"{folder}: {error.strerror}; make room, and {how_to_go_on(checkpoint.path)}") from error
     finally:
         for each in (shown, board):
             if each is not None:
@@ -214,7 +218,7 @@ def _train(
         epochs=epochs,
         best_epoch=best.best_epoch + 1,
         stopped=_why_stopped(settings, stoppers, epochs=epochs),
-        seconds=time.perf_counter() - started,
+        seconds=checkpoint.seconds,
         feed_verdict=stats.verdict,
     )
     write_json(

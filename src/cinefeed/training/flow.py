@@ -11,12 +11,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.config import Settings
-from cinefeed.errors import LabelError, TableError
+from cinefeed.config.starter import made_by_a_run
+from cinefeed.errors import LabelError, SettingError, TableError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.evaluating import check_clips
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.manifest.table import Manifest, Parts
+from cinefeed.metrics.predictions import check_carried
 from cinefeed.training.run import write_atomically, write_json
 
 _SHEET_CLIPS = 8
@@ -55,16 +57,27 @@ def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
 def check_evaluation(manifest: Manifest, settings: Settings) -> None:
     """Raise what stands in the way of `[evaluate]`, before any training: the end of one is a bad place to learn it.
 
-    ColumnError for a column that is not there, LabelError for a unit whose rows differ in a label, SettingError for
-    several clips of a video where it has but one place for a clip.
+    ColumnError for a column that is not there, TableError for rows without a unit, LabelError for a unit whose rows
+    differ in a label, SettingError for several clips of a video where it has but one place for a clip, and for a column
+    that is called as one of the predictions' own.
     """
     asked = settings.evaluate
     check_clips(asked.clips, position=settings.clip.position)
     for column in asked.subgroups:
         manifest.column(column)
+    for carried in (settings.data.split.group or None, asked.unit, *asked.subgroups):
+        if carried is not None:
+            check_carried(carried)
     if asked.unit is None:
         return
     units = manifest.column(asked.unit)
+    unknown = np.asarray(units.is_null(nan_is_null=True))
+    if unknown.any():
+        raise TableError(
+            f"{int(unknown.sum())} of {len(manifest)} rows have no {asked.unit!r} (first: "
+            f"{manifest.column('id')[int(np.argmax(unknown))]}), which is the unit to be measured: fill it, leave them "
+            "out, or choose another unit, or none, to count videos"
+        )
     for target in settings.data.targets:
         if target not in manifest.table.column_names:
             continue
@@ -102,11 +115,20 @@ def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
 
 
 def make_parts(manifest: Manifest, settings: Settings) -> Parts:
-    """Return the parts that `[data.split]` asks for: drawn anew, or as a column says; see also `check_evaluation`."""
+    """Return the parts that `[data.split]` asks for: drawn anew, or as a column says; see also `check_evaluation`.
+
+    Features of a run keep its parts, where they are known: SettingError says so.
+    """
     check_evaluation(manifest, settings)
     split = settings.data.split
     if split.column is not None:
         return manifest.parts(column=split.column, group=split.group or None, stratify=split.stratify)
+    is_parted = "split" in manifest.table.column_names and manifest.column("split").null_count < len(manifest)
+    if is_parted and made_by_a_run(manifest):
+        raise SettingError(
+            "the rows are features of a network that was trained on some of them, and parts drawn anew would test on "
+            "those; take the parts from its run: [data.split] column = 'split' (--split-column split)"
+        )
     return manifest.split(
         val=split.val, test=split.test, group=split.group or None, stratify=split.stratify, seed=split.seed
     )

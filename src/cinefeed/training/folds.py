@@ -23,17 +23,15 @@ from cinefeed.feed.targets import read_labels
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.training.finish import (
-    ASSESSMENT,
     METRICS,
     PREDICTIONS,
     assess_table,
     keep_results,
     kept_priors,
-    kept_thresholds,
     mean_priors,
 )
 from cinefeed.training.flow import check_evaluation, choose_rows, usable_rows
-from cinefeed.training.run import read_run, write_atomically, write_json
+from cinefeed.training.run import ASSESSMENT, kept_thresholds, read_run, write_atomically, write_json
 
 _OWN = ("settings.toml", "folds.json", "failures.json", "report.html", "methods.md", PREDICTIONS, ASSESSMENT, METRICS)
 

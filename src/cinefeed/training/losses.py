@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cinefeed import balance
 from cinefeed.balance import Natural
 from cinefeed.errors import SettingError
 from cinefeed.feed.feed import Feed
@@ -20,12 +21,14 @@ _SMALL = 1e-12  # beside a square in units of the label: the root has no gradien
 class RootMeanSquaredError(keras.losses.MeanSquaredError):  # type: ignore[misc]  # keras is untyped
     """The root of a batch's mean squared error, the 2020 system's loss: a batch's error in the label's units.
 
+    The mean is over the weights, so that rows of weight 0, whose label is missing, do not make it small.
+
     >>> loss = RootMeanSquaredError()
     >>> float(loss(np.zeros((2, 1), np.float32), np.array([[1.0], [7.0]], np.float32)))  # the root of (1 + 49) / 2
     5.0
     """
 
-    def __init__(self, name: str = "rmse", reduction: str = "sum_over_batch_size", dtype: Any = None) -> None:
+    def __init__(self, name: str = "rmse", reduction: str = "mean_with_sample_weight", dtype: Any = None) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
@@ -78,11 +81,13 @@ def class_weights(feed: Feed) -> dict[str, NDArray[np.float32]]:
         if not target.classes:
             continue
         labels = feed.manifest.column(target.name).cast(pa.string()).drop_null().to_numpy(zero_copy_only=False)
-        counts = np.array([np.count_nonzero(labels == name) for name in target.classes])
-        if not counts.all():
-            name = target.classes[int(np.argmin(counts))]
-            raise SettingError(f"[train] class_weights: no row to train with is {name!r}; leave it out of the classes")
-        found[target.name] = (counts.sum() / (len(counts) * counts)).astype(np.float32)
+        known = balance.class_weights(labels)
+        lacking = [name for name in target.classes if name not in known]
+        if lacking:
+            raise SettingError(
+                f"[train] class_weights: no row to train with is {lacking[0]!r}; leave it out of the classes"
+            )
+        found[target.name] = np.array([known[name] for name in target.classes], np.float32)
     if not found:
         raise SettingError(
             "[train] class_weights = 'balanced' is for classes, and the target is a number: leave it out"

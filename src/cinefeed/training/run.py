@@ -29,11 +29,12 @@ from cinefeed.config import Settings, read_settings, to_table
 from cinefeed.errors import SettingError
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.targets import FeedSpec, TargetSpec
-from cinefeed.manifest.table import Manifest
+from cinefeed.manifest.table import Manifest, Parts
 
 WEIGHTS = "best.weights.h5"
 CHECKPOINT = "checkpoint.npz"
 TENSORBOARD = "tensorboard"
+ASSESSMENT = "assessment.json"
 _FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
     f"log.jsonl {WEIGHTS} {CHECKPOINT} predictions.parquet metrics.json assessment.json feed_stats.json failures.json "
@@ -52,7 +53,7 @@ class RunResult:
     epochs: int
     best_epoch: int  # counted from 1
     stopped: str  # why it ended
-    seconds: float
+    seconds: float  # all that was done of it, also before it was broken off
     feed_verdict: str
     complete: bool = True  # False where it was asked to leave; the same command goes on
 
@@ -61,15 +62,16 @@ def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
     """Return the run folder's path if a run may be written there; nothing is created.
 
     A run that was broken off and has a checkpoint may go on there, with the same settings (see `check_same`).
-    Raises SettingError where another run is there already (unless `overwrite`), where the folder holds other things,
-    and where it cannot be written.
+    Raises SettingError where another run is there already (unless `overwrite`), where the folder holds other things
+    and no run, or the folds of a cross-validation, and where it cannot be written.
     """
     folder = Path(out)
     if folder.is_dir():
         names = {each.name for each in folder.iterdir() if not each.name.startswith(".partial.")}
-        others = names - {*_FILES, *_AUTHORS, TENSORBOARD}
-        if others and not names & {"settings.toml", "run.json"}:
-            raise SettingError(f"{folder} holds other files ({', '.join(sorted(others)[:3])}); name a new folder")
+        # a manifest, a page or predictions alone may be anybody's; "folds.json" is beside folds, which are runs within
+        if "folds.json" in names or (names and not names & {"spec.json", "run.json"}):
+            others = sorted(names - {*_FILES, *_AUTHORS, TENSORBOARD}) or sorted(names)
+            raise SettingError(f"{folder} holds other files ({', '.join(others[:3])}); name a new folder")
         finished = "run.json" in names
         if not overwrite and (finished or (WEIGHTS in names and CHECKPOINT not in names)):
             state = "a finished run" if finished else "a run that was broken off after some epochs"
@@ -110,6 +112,17 @@ def check_same(folder: Path, settings: Settings) -> None:
         raise SettingError(
             f"{folder} holds a run that was broken off, and its settings are others ({'; '.join(differing)}); go on "
             "with the same ones, name another folder, or begin anew with --overwrite (overwrite=True)"
+        )
+
+
+def check_same_rows(folder: Path, parts: Parts) -> None:
+    """Raise SettingError where a broken-off run was begun with other rows, labels or parts, validation and test too."""
+    there, here = Manifest.read(folder / "manifest.parquet"), parts.all
+    if there.fingerprint != here.fingerprint:
+        raise SettingError(
+            f"{folder} holds a run that was broken off, and its rows are others ({len(there)} there, {len(here)} here, "
+            "or they differ in a label or their part): the manifest has changed; go on with the one from before, name "
+            "another folder, or begin anew with --overwrite (overwrite=True)"
         )
 
 
@@ -219,3 +232,25 @@ def device() -> str:
 
         return ", ".join(sorted({f"{each.device_kind} ({each.platform})" for each in jax.devices()}))
     return ", ".join(str(each) for each in keras.distribution.list_devices()) or "CPU"
+
+
+def kept_assessment(folder: str | Path) -> dict[str, Any]:
+    """Return what a run, or its folds together, were found worth (assessment.json); {} where nothing was kept."""
+    path = Path(folder) / ASSESSMENT
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{path} cannot be read ({error}), so the run's thresholds are not known") from error
+    return found
+
+
+def kept_thresholds(folder: str | Path) -> dict[str, float]:
+    """Return by target the thresholds that a run chose on its validation part, none where it kept none."""
+    return {
+        name: float(found["threshold"])
+        for targets in kept_assessment(folder).get("parts", {}).values()
+        for name, found in targets.items()
+        if found.get("threshold_from") in ("val", "frozen")
+    }

@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics import classification_metrics, regression_metrics
-from cinefeed.metrics.predictions import predictions_of, target_columns
+from cinefeed.metrics.predictions import check_carried, predictions_of, target_columns
 from cinefeed.models.parts import targets_of
 
 _FIXED = ("id", "path", "split", "clip")
@@ -171,8 +170,7 @@ def predictions_table(
         "clip": pa.array(scores.clip, pa.int32()),
     }
     for name in columns:
-        if name in ("clip", "fold", "target", "score") or name.startswith(("target_", "score_")):
-            raise SettingError(f"the column {name!r} is called as one of the predictions' own; rename it")
+        check_carried(name)
         if name not in _FIXED:
             table[name] = manifest.column(name).take(rows)
     if spec.task == "clip":
