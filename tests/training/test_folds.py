@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.stats
@@ -131,3 +132,12 @@ def test_the_interval_over_folds_is_students():
     assert (found["low"], found["high"]) == pytest.approx((low, high))
     assert over_folds([0.5]) == {"mean": 0.5, "sd": None, "low": None, "high": None, "folds": 1}
     assert over_folds([])["mean"] is None
+
+
+def test_features_that_learnt_from_the_rows_are_not_dealt_into_folds(path, tmp_path):
+    manifest = Manifest.read(path)
+    table = manifest.table.append_column("encoded_from", pa.array(["cnn_rnn of a run, weights 0"] * len(manifest)))
+    features = tmp_path / "features.parquet"
+    Manifest(table, root=manifest.root).write(features)
+    with pytest.raises(SettingError, match="would test on what it has seen"):
+        train_folds(folds_of(features), folds=3, train=Trainer())

@@ -54,7 +54,8 @@ def check_manifest(
     for name in named_columns:
         if pa.types.is_nested(kind := manifest.column(name).type):
             raise TableError(f"column {name!r} is {kind}; a label, group or nuisance has one number or text a row")
-    private = private or manifest.private
+    manifest = manifest.as_private() if private else manifest
+    private = manifest.private
     workers = workers or usable_cores()
     with shown_progress(progress, what="check") as tick:
         looks = look_at_all(manifest, clip=clip, workers=workers, progress=tick)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cinefeed.clips import window_of
 from cinefeed.config.toml import parse
 from cinefeed.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
-from cinefeed.manifest.encoded import encoded_from, feature_frame
+from cinefeed.manifest.encoded import encoded_from, feature_frame, made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 
 Group = str | Literal[False] | None
@@ -109,16 +109,6 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
     text = "\n".join([head, *map(str, lines), ""])
     parse(tomllib.loads(text))
     return text
-
-
-def made_by_a_run(manifest: Manifest) -> bool:
-    """Return whether rows are features of a run's network, which has learnt from a part of them; a backbone has not.
-
-    >>> table = pa.table({"path": ["a", "b"], "encoded_from": ["MobileNetV2, weights 1f, frames 96x96x1"] * 2})
-    >>> made_by_a_run(Manifest.from_table(table))
-    False
-    """
-    return " of " in (encoded_from(manifest) or "").partition(", weights ")[0]
 
 
 def _parts_of_the_run(rows: Manifest) -> list[str]:

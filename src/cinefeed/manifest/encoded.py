@@ -25,6 +25,17 @@ def encoded_from(manifest: Manifest) -> str | None:
     return None if found[0] is None else str(found[0])
 
 
+def made_by_a_run(manifest: Manifest) -> bool:
+    """Return whether rows are features of a run's network, which has learnt from a part of them; a backbone has not.
+
+    >>> import pyarrow as pa
+    >>> table = pa.table({"path": ["a", "b"], "encoded_from": ["MobileNetV2, weights 1f, frames 96x96x1"] * 2})
+    >>> made_by_a_run(Manifest.from_table(table))
+    False
+    """
+    return " of " in (encoded_from(manifest) or "").partition(", weights ")[0]
+
+
 def check_encoded(manifest: Manifest, *, like: Manifest) -> None:
     """Raise SettingError where a manifest holds other features than those that a run was trained on, or videos."""
     wanted, found = encoded_from(like), encoded_from(manifest)

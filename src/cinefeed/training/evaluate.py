@@ -128,6 +128,7 @@ def predict(
         failures = absent + failures
     else:
         chosen, failures = _probed([Path(each) for each in paths])
+    chosen = chosen.as_private() if own.private else chosen
     check_encoded(chosen, like=own)
     count = settings.evaluate.clips if clips is None else clips
     feed = trained.evaluation(chosen, labelled=False, clips=count)

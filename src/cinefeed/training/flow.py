@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.config import Settings
-from cinefeed.config.starter import made_by_a_run
 from cinefeed.errors import LabelError, SettingError, TableError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.evaluating import check_clips
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.metrics.predictions import check_carried
 from cinefeed.training.run import write_atomically, write_json
@@ -31,9 +31,9 @@ def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
     in place of paths from here on.
     """
     data = settings.data
-    manifest = manifest.as_private() if data.private else manifest
     for column, values in data.where.items():
         manifest = manifest.where(column, list(values))
+    manifest = manifest.as_private() if data.private else manifest
     columns = manifest.table.column_names
     named = [each for each in data.targets if each != "clip" or each in columns]
     if not named or (data.missing == "error" and len(named) == 1):

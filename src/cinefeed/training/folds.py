@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from cinefeed.config import Settings, SplitSettings, read_settings, to_table, to_toml
 from cinefeed.errors import SettingError
 from cinefeed.feed.targets import read_labels
+from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.training.finish import (
@@ -74,6 +75,11 @@ def train_folds(
         )
     folder = _check_folder(settings, folds=folds, overwrite=overwrite)
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
+    if made_by_a_run(rows):
+        raise SettingError(
+            "the rows are features of a run's network, which has learnt from some of them: each fold would test on "
+            "what it has seen. Train folds on the videos, or on features of a backbone that none of them has trained"
+        )
     check_evaluation(rows, settings)
     asked, settings = settings, _with_classes(settings, rows)
     parts = _deal(rows, settings, folds=folds)
