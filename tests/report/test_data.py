@@ -90,3 +90,11 @@ def test_an_autoencoder_has_no_labels_and_no_scores(tmp_path):
     found = run_data(folder)
     assert set(found.missing) == {"worst", "saliency"}
     assert "12.5 <small>(11 to 14)<" in (html := render(found)) and "left out: " not in html
+
+
+def test_a_run_on_features_says_of_which_network(tmp_path):
+    run = write_run(tmp_path / "run", task="regression")
+    assert "features" not in run_data(run).summary
+    told = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(told | {"encoded_from": "cnn_rnn of a run, weights 1f2e"}))
+    assert "It read features of cnn_rnn of a run, weights 1f2e, not frames." in run_data(run).summary

@@ -137,9 +137,10 @@ def table_data(predictions: Predictions, assessment: Mapping[str, Any], *, name:
 def _run_summary(run: Mapping[str, Any]) -> str:
     if not run:
         return "The run has not ended (run.json is not there): what it wrote so far is shown."
+    features = f" It read features of {run['encoded_from']}, not frames." if run.get("encoded_from") else ""
     return (
-        f"Ended because {run['stopped']}. The weights kept are those of epoch {run['best_epoch']} of {run['epochs']}, "
-        f"the best by {run['monitor']}; all results below are theirs."
+        f"Ended because {run['stopped']}.{features} The weights kept are those of epoch {run['best_epoch']} of "
+        f"{run['epochs']}, the best by {run['monitor']}; all results below are theirs."
     )
 
 
