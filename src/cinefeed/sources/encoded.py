@@ -1,47 +1,31 @@
-"""Encoded video, through PyAV: any frames of a file, exact to the frame, with the least decoding.
+"""Encoded video: any frames of a file, exact to the frame, with the least decoding.
 
-A read seeks to the key frame before, looks where the seek landed, and decodes until every wanted frame is there.
-Frames that no other frame needs and nobody wants are skipped. A read that begins after the last one, with no key frame
-between, decodes on instead, unless the decoder was drained. Where a frame is missing it climbs a ladder:
-
-1. from the key frame before, skipping
-2. the same without skipping, the file opened anew in full
-3. from earlier and earlier key frames
-4. from the start, counting
-
-A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame. Two things could:
-
-- Key flags lie, and some decoders begin anywhere, with grey in place of what they lack. So after a seek nothing counts
-  that the decoder puts out before a frame that it calls a key frame itself.
-- MPEG-PS and TS stamp PES packets, not frames. After a seek into the middle of a frame FFmpeg may give the remains the
-  stamp of the next one, which gets that of the one after, and so on. So there a read begins at a key frame whose stamp
-  is its own and known.
+Compiled code reads what it can (`native`); where it finds a frame missing, or the file is nothing for it, PyAV reads
+(`ladder`), which gives the same bytes.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import av
 import numpy as np
-from av.stream import Discard
 from numpy.typing import NDArray
 
 from cinefeed.clips import PixelType
-from cinefeed.errors import DecodeError, SourceError
+from cinefeed.errors import SourceError
 from cinefeed.sources.base import Facts, Planes, Ticks, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
 from cinefeed.sources.display import stored_size
-from cinefeed.sources.index import open_container, probe_encoded, refuse_part, video_stream
+from cinefeed.sources.index import probe_encoded, refuse_part
+from cinefeed.sources.ladder import Ladder
 from cinefeed.sources.layout import Layout, colour_of, layout_of, planes_of
+from cinefeed.sources.native import open_native
+from cinefeed.sources.runs import runs_of
 
 # Decoders that leave out non-reference frames and give the others bit for bit. Never AV1: libdav1d drops wanted ones.
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
-_STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
-_EARLIER = 6  # frames: their seeks look for decoding stamps, which lie before those of presentation
-_WORTH_A_SEEK = 2  # a seek costs as much as one frame of 112 x 112, decoded for nothing
 
 
 class EncodedSource:
@@ -68,16 +52,12 @@ class EncodedSource:
         self.channels = channels or facts.channels
         self.dtype = dtype
         self._size = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
-        self._layout: Layout = layout_of(self.facts.pixel_format)
+        self._layout: Layout = layout_of(facts.pixel_format)
         self._colour: Colour | None = None
-        self._skips = self.facts.codec in _SKIPPING and _in_order(self.facts.ticks)
-        self._back = 0  # how many key frames too late the seeks of this file land
-        self._container: av.container.InputContainer | None = None
-        self._reached: int | None = None  # the largest stamp sent to the decoder, where decoding can go on after it
-        self._last = -1  # the frame found there
-        self._trusted = False  # the decoder began at the start of the file: what it marks as corrupt is the file's
-        self._sound = False  # ... or it has put out a key frame since
-        self._open()
+        self._skips = facts.codec in _SKIPPING and _in_order(facts.ticks)
+        self._closed = False
+        self._native = open_native(self.path, facts, self._layout, size=self._size, skips=self._skips)
+        self._ladder = None if self._native is not None else self._by_pyav()
 
     def __len__(self) -> int:
         return self.facts.times.count
@@ -85,9 +65,9 @@ class EncodedSource:
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
         """Return the frames of `indices`, as stored; repeats share memory."""
         numbers = frame_numbers(indices, count=len(self), path=self.path)
-        found = self._decode(numbers)
-        grey = self.channels == 1
-        ready = {number: self._hand_over(frame, grey=grey) for number, frame in found.items()}
+        if self._closed:
+            raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
+        ready = self._frames(np.unique(numbers)) if numbers.size else {}
         colour = self._colour or Colour(model=self._layout.model, bits=self._layout.bits)
         return Planes([ready[number] for number in numbers.tolist()], colour)
 
@@ -98,9 +78,11 @@ class EncodedSource:
 
     def close(self) -> None:
         """Let go of the file; planes already handed over stay valid."""
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        self._closed = True
+        for way in (self._native, self._ladder):
+            if way is not None:
+                way.close()
+        self._native = self._ladder = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,191 +92,45 @@ class EncodedSource:
     ) -> None:
         self.close()
 
-    def _open(self) -> None:
-        """Open the file, or open it anew at its start."""
-        self.close()
-        self._reached = None
-        container = open_container(self.path, container=self.facts.container, known=self._known)
-        try:
-            self._stream = video_stream(container, path=self.path, number=self.facts.stream)
-        except SourceError:
-            container.close()
-            if not self._known:
-                raise
-            self._known = False  # the first packets of MPEG-PS and TS need not show every stream
-            self._open()
-            return
-        for other in container.streams:
-            if other is not self._stream:
-                other.discard = Discard.all
-        self._container = container
-        self._fresh = True
+    def _frames(self, numbers: NDArray[np.int64]) -> dict[int, tuple[NDArray[Any], ...]]:
+        """Return the planes of these frames, rising, by number."""
+        grey = self.channels == 1
+        runs = runs_of(numbers, self.facts) if self.facts.ticks is not None else None
+        if self._native is not None and runs is not None:
+            given = self._native.find(runs)
+            if given is not None:
+                self._set_colour(*self._native.tags)
+                return dict(zip(numbers.tolist(), given.views(self._layout, grey=grey), strict=True))
+            self._native.close()
+            self._native = None
+        if self._ladder is None:
+            self._ladder = self._by_pyav()
+        found = self._ladder.count(numbers.tolist()) if runs is None else self._ladder.find(runs)
+        return {number: self._hand_over(frame, grey=grey) for number, frame in found.items()}
+
+    def _by_pyav(self) -> Ladder:
+        return Ladder(self.path, self.facts, known=self._known, skips=self._skips)
 
     def _hand_over(self, frame: av.VideoFrame, *, grey: bool) -> tuple[NDArray[Any], ...]:
         facts, size = self.facts, (frame.height, frame.width)
         if size != self._size or frame.format.name != facts.pixel_format:
             frame = frame.reformat(self._size[1], self._size[0], facts.pixel_format)  # it changes on the way
-        if self._colour is None:
-            colour = colour_of(
-                frame, self._layout, rotation=facts.rotation, mirrored=facts.mirrored, aspect=facts.aspect
-            )
-            self._colour = replace(colour, model="grey") if grey and colour.model == "yuv" else colour
+        self._set_colour(int(frame.color_range), int(frame.colorspace))
         return planes_of(frame, self._layout, grey=grey)
 
-    def _decode(self, numbers: NDArray[np.int64]) -> dict[int, av.VideoFrame]:
-        """Return every frame of `numbers`, by number."""
-        if self._container is None:
-            raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
-        unique = np.unique(numbers)
-        found: dict[int, av.VideoFrame] = {}
-        ticks = self.facts.ticks
-        if ticks is None:
-            self._count(unique.tolist(), found)
-            return found
-        wanted = unique.tolist()
-        stamps = ticks.of_frames(unique).tolist()
-        before = (np.searchsorted(self.facts.key_frames, unique, side="right") - 1).tolist()
-        start = 0
-        for i in range(1, len(wanted) + 1):
-            if i < len(wanted) and not self._seek_helps(wanted[i - 1], before[i]):
-                continue
-            run = dict(zip(stamps[start:i], wanted[start:i], strict=True))
-            self._climb(run, before[start], found)
-            start = i
-        return found
-
-    def _seek_helps(self, last: int, key: int) -> bool:
-        """Say whether a seek to a key frame is cheaper than decoding on from the last frame wanted."""
-        return key >= 0 and int(self.facts.key_frames[key]) - last > _WORTH_A_SEEK
-
-    def _climb(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame]) -> None:
-        """Find the frames of one run, by the ladder; `wanted` maps stamps to numbers, `key` counts key frames."""
-        if self._reached is not None and min(wanted) > self._reached and not self._seek_helps(self._last, key):
-            self._send(wanted, found, skip=self._skips, started=True)
-            if not wanted:
-                return
-        late = self._from_key(wanted, key - self._back, found, skip=self._skips)
-        if not wanted:
-            return
-        if not late:
-            self._skips = self._known = False
-            self._open()
-            late = self._from_key(wanted, key - self._back, found, skip=False)
-        back = self._back
-        while wanted and key - back > 0:
-            back = min(2 * back or 1, key)
-            self._from_key(wanted, key - back, found, skip=self._skips)
-        if wanted:
-            self._count(list(wanted.values()), found)
-        else:
-            self._back = back  # the next seek in this file begins where this one succeeded
-
-    def _from_key(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame], *, skip: bool) -> bool:
-        """Decode from a key frame until all of `wanted` are found or the file ends; say whether the seek came late.
-
-        What is found moves from `wanted` to `found`.
-        """
-        ticks = self.facts.ticks
-        assert ticks is not None
-        at_start = key < 0 or (self._fresh and int(self.facts.key_frames[key]) == 0)
-        if at_start and not self._fresh:
-            self._open()
-        self._fresh, self._trusted, self._sound = False, at_start, at_start
-        if not at_start:
-            assert self._container is not None
-            earlier = _EARLIER * ticks.step if self.facts.container in _STAMPED_BY_PES else 0
-            try:
-                self._container.seek(int(ticks.of_frames(self.facts.key_frames[key])) - earlier, stream=self._stream)
-            except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
-                return False
-        return self._send(wanted, found, skip=skip, started=at_start)
-
-    def _send(self, wanted: dict[int, int], found: dict[int, av.VideoFrame], *, skip: bool, started: bool) -> bool:
-        """Send packets to the decoder, the first a key frame unless `started`; say whether they begin too late."""
-        assert self._container is not None
-        codec, last = self._stream.codec_context, max(wanted.values())
-        earliest, unsent = min(wanted), set(wanted)
-        reached, dated, skipping = earliest, True, False
-        self._reached = None
-        packets = self._container.demux(self._stream)
-        try:
-            codec.skip_frame = "DEFAULT"
-            for place, packet in enumerate(packets):
-                stamp = packet.pts
-                if not started:
-                    if not (packet.size and packet.is_keyframe and self._has_its_own_stamp(packet, place)):
-                        continue
-                    if stamp is not None and stamp > earliest:
-                        return True
-                    started = True
-                if stamp is None:
-                    dated = False
-                elif stamp > reached:
-                    reached = stamp
-                if stamp in unsent:
-                    unsent.discard(stamp)
-                    if skipping:
-                        codec.skip_frame, skipping = "DEFAULT", False
-                elif skip and not skipping and packet.size:
-                    codec.skip_frame, skipping = "NONREF", True
-                self._keep(codec.decode(packet), wanted, found)
-                if not wanted:
-                    if dated:
-                        self._reached, self._last = reached, last
-                    return False
-                if not unsent:
-                    # Every wanted frame has been sent: the decoder holds it back for reordering alone.
-                    self._keep(codec.decode(None), wanted, found)
-                    return False
-        except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
-            return False  # the next rung says whether the file is broken or this way through it
-        finally:
-            packets.close()  # type: ignore[attr-defined]  # one that is dropped leaves 256 bytes for good
-        return not started and self.facts.container in _STAMPED_BY_PES
-
-    def _has_its_own_stamp(self, packet: "av.Packet[av.VideoStream]", place: int) -> bool:
-        """Return whether a key frame, the `place`-th packet after a seek, carries the stamp that the file gave it."""
-        if self.facts.container not in _STAMPED_BY_PES:
-            return True
-        assert self.facts.ticks is not None
-        # The remains of a frame can come first, and with the flag of a key frame; they begin with no start code.
-        whole = place > 0 or memoryview(packet)[:4].tobytes().startswith((b"\0\0\1", b"\0\0\0\1"))
-        known = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames.astype(np.int64))
-        return whole and known and packet.pos is not None  # FFmpeg gives no position to a frame whose stamp it made up
-
-    def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:
-        for frame in frames:
-            self._sound = self._sound or bool(frame.key_frame)
-            stamp = frame.pts
-            if stamp in wanted and self._sound and (self._trusted or not frame.is_corrupt):
-                found[wanted.pop(stamp)] = frame
-
-    def _count(self, numbers: list[int], found: dict[int, av.VideoFrame]) -> None:
-        """Decode the file from its start as if nothing were known of it, and count."""
-        self._known = False
-        self._open()
-        assert self._container is not None
-        self._fresh = False
-        missing, count, reason = set(numbers), 0, "the file ends"
-        packets = self._container.demux(self._stream)
-        try:
-            for packet in packets:
-                for frame in packet.decode():
-                    if count in missing:
-                        found[count] = frame
-                        missing.discard(count)
-                    count += 1
-                if not missing:
-                    return
-        except (av.FFmpegError, OSError, IndexError) as error:
-            reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
-        finally:
-            packets.close()  # type: ignore[attr-defined]
-        asked = ", ".join(map(str, sorted(missing)[:8])) + (" ..." if len(missing) > 8 else "")
-        raise DecodeError(
-            f"{self.path}: asked for frames {asked}, {reason} after {count} of {len(self)} frames; "
-            "the file has changed or is damaged: scan it again"
-        )
+    def _set_colour(self, tagged_range: int, tagged_space: int) -> None:
+        """Take the colour of the file from its first frame that is read."""
+        if self._colour is None:
+            facts = self.facts
+            self._colour = colour_of(
+                tagged_range,
+                tagged_space,
+                facts.pixel_format,
+                grey=self.channels == 1,
+                rotation=facts.rotation,
+                mirrored=facts.mirrored,
+                aspect=facts.aspect,
+            )
 
 
 def _in_order(ticks: Ticks | None) -> bool:

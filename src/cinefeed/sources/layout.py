@@ -81,26 +81,34 @@ def layout_of(pixel_format: str) -> Layout:
     return layout_of(via)._replace(via=via)
 
 
+@lru_cache(maxsize=256)
 def colour_of(
-    frame: av.VideoFrame, layout: Layout, *, rotation: int = 0, mirrored: bool = False, aspect: float = 1.0
+    tagged_range: int,
+    tagged_space: int,
+    pixel_format: str,
+    *,
+    grey: bool = False,
+    rotation: int = 0,
+    mirrored: bool = False,
+    aspect: float = 1.0,
 ) -> Colour:
-    """Return how this frame's planes become pixels, by its own tags; BT.601 limited where it has none, grey full.
+    """Return how a frame's planes become pixels, by its own tags; BT.601 limited where it has none, grey full.
 
-    How it is turned, mirrored and stretched is said by the stream, and handed on.
+    `grey` says that luma alone is handed over of a yuv format. How a frame is turned, mirrored and stretched is said by
+    the stream, and handed on.
     """
-    tagged = int(frame.color_range)
+    layout = layout_of(pixel_format)
     if layout.model == "rgb":
         full = True
     elif layout.model == "grey":
-        full = tagged != _TAGGED_LIMITED
+        full = tagged_range != _TAGGED_LIMITED
     else:
-        full = tagged == _TAGGED_FULL or frame.format.name.startswith("yuvj")
-    matrix = _MATRICES.get(int(frame.colorspace), "bt601")
+        full = tagged_range == _TAGGED_FULL or pixel_format.startswith("yuvj")
     return Colour(
-        model=layout.model,
+        model="grey" if grey and layout.model == "yuv" else layout.model,
         bits=layout.bits,
         full_range=full,
-        matrix=matrix,
+        matrix=_MATRICES.get(tagged_space, "bt601"),
         rotation=rotation,
         mirrored=mirrored,
         aspect=aspect,
@@ -132,8 +140,13 @@ _TWO_BYTES: np.dtype[Any] = np.dtype("<u2")
 _SAMPLES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 32: np.dtype("<f4")}  # by depth; all others have two bytes
 
 
+def samples_of(bits: int) -> np.dtype[Any]:
+    """Return the type of the samples of a plane."""
+    return _SAMPLES.get(bits, _TWO_BYTES)
+
+
 def _view(plane: Any, bits: int, samples: int = 1) -> NDArray[Any]:
-    dtype, line = _SAMPLES.get(bits, _TWO_BYTES), plane.line_size
+    dtype, line = samples_of(bits), plane.line_size
     size = dtype.itemsize
     shape: tuple[int, ...] = (plane.height, plane.width)
     strides: tuple[int, ...] = (abs(line), size * samples)

@@ -1,0 +1,219 @@
+"""Encoded video through PyAV, of any format: a ladder of ways to find a frame, each surer and slower than the last.
+
+A read seeks to the key frame before, looks where the seek landed, and decodes until every wanted frame is there.
+Frames that no other frame needs and nobody wants are skipped. A read that begins after the last one, with no key frame
+between, decodes on instead, unless the decoder was drained. Where a frame is missing it climbs a ladder:
+
+1. from the key frame before, skipping
+2. the same without skipping, the file opened anew in full
+3. from earlier and earlier key frames
+4. from the start, counting
+
+A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame. Two things could:
+
+- Key flags lie, and some decoders begin anywhere, with grey in place of what they lack. So after a seek nothing counts
+  that the decoder puts out before a frame that it calls a key frame itself.
+- MPEG-PS and TS stamp PES packets, not frames. After a seek into the middle of a frame FFmpeg may give the remains the
+  stamp of the next one, which gets that of the one after, and so on. So there a read begins at a key frame whose stamp
+  is its own and known.
+"""
+
+from pathlib import Path
+
+import av
+import numpy as np
+from av.stream import Discard
+
+from cinefeed.errors import DecodeError, SourceError
+from cinefeed.sources.base import Facts
+from cinefeed.sources.index import open_container, video_stream
+from cinefeed.sources.runs import Run, seek_helps
+
+_STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
+_EARLIER = 6  # frames: their seeks look for decoding stamps, which lie before those of presentation
+
+
+class Ladder:
+    """An open video file. `skips` says that frames which nobody needs may be left out, `known` that nothing is probed.
+
+    Raises SourceError where the file holds no video, DecodeError where it breaks before a frame that is asked for.
+    """
+
+    def __init__(self, path: Path, facts: Facts, *, known: bool, skips: bool) -> None:
+        self.path, self.facts = path, facts
+        self._known, self._skips = known, skips
+        self._back = 0  # how many key frames too late the seeks of this file land
+        self._container: av.container.InputContainer | None = None
+        self._reached: int | None = None  # the largest stamp sent to the decoder, where decoding can go on after it
+        self._last = -1  # the frame found there
+        self._trusted = False  # the decoder began at the start of the file: what it marks as corrupt is the file's
+        self._sound = False  # ... or it has put out a key frame since
+        self._open()
+
+    def find(self, runs: list[Run]) -> dict[int, av.VideoFrame]:
+        """Return the frames of these runs, by number."""
+        found: dict[int, av.VideoFrame] = {}
+        for run in runs:
+            self._climb(dict(zip(run.stamps, run.numbers, strict=True)), run.key, found)
+        return found
+
+    def count(self, numbers: list[int]) -> dict[int, av.VideoFrame]:
+        """Return these frames of a file whose stamps tell nothing, counted from its start."""
+        found: dict[int, av.VideoFrame] = {}
+        self._count(numbers, found)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file; frames already found stay valid."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _open(self) -> None:
+        """Open the file, or open it anew at its start."""
+        self.close()
+        self._reached = None
+        container = open_container(self.path, container=self.facts.container, known=self._known)
+        try:
+            self._stream = video_stream(container, path=self.path, number=self.facts.stream)
+        except SourceError:
+            container.close()
+            if not self._known:
+                raise
+            self._known = False  # the first packets of MPEG-PS and TS need not show every stream
+            self._open()
+            return
+        for other in container.streams:
+            if other is not self._stream:
+                other.discard = Discard.all
+        self._container = container
+        self._fresh = True
+
+    def _climb(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame]) -> None:
+        """Find the frames of one run, by the ladder; `wanted` maps stamps to numbers, `key` counts key frames."""
+        if self._reached is not None and min(wanted) > self._reached and not seek_helps(self._last, key, self.facts):
+            self._send(wanted, found, skip=self._skips, started=True)
+            if not wanted:
+                return
+        late = self._from_key(wanted, key - self._back, found, skip=self._skips)
+        if not wanted:
+            return
+        if not late:
+            self._skips = self._known = False
+            self._open()
+            late = self._from_key(wanted, key - self._back, found, skip=False)
+        back = self._back
+        while wanted and key - back > 0:
+            back = min(2 * back or 1, key)
+            self._from_key(wanted, key - back, found, skip=self._skips)
+        if wanted:
+            self._count(list(wanted.values()), found)
+        else:
+            self._back = back  # the next seek in this file begins where this one succeeded
+
+    def _from_key(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame], *, skip: bool) -> bool:
+        """Decode from a key frame until all of `wanted` are found or the file ends; say whether the seek came late.
+
+        What is found moves from `wanted` to `found`.
+        """
+        ticks = self.facts.ticks
+        assert ticks is not None
+        at_start = key < 0 or (self._fresh and int(self.facts.key_frames[key]) == 0)
+        if at_start and not self._fresh:
+            self._open()
+        self._fresh, self._trusted, self._sound = False, at_start, at_start
+        if not at_start:
+            assert self._container is not None
+            earlier = _EARLIER * ticks.step if self.facts.container in _STAMPED_BY_PES else 0
+            try:
+                self._container.seek(int(ticks.of_frames(self.facts.key_frames[key])) - earlier, stream=self._stream)
+            except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
+                return False
+        return self._send(wanted, found, skip=skip, started=at_start)
+
+    def _send(self, wanted: dict[int, int], found: dict[int, av.VideoFrame], *, skip: bool, started: bool) -> bool:
+        """Send packets to the decoder, the first a key frame unless `started`; say whether they begin too late."""
+        assert self._container is not None
+        codec, last = self._stream.codec_context, max(wanted.values())
+        earliest, unsent = min(wanted), set(wanted)
+        reached, dated, skipping = earliest, True, False
+        self._reached = None
+        packets = self._container.demux(self._stream)
+        try:
+            codec.skip_frame = "DEFAULT"
+            for place, packet in enumerate(packets):
+                stamp = packet.pts
+                if not started:
+                    if not (packet.size and packet.is_keyframe and self._has_its_own_stamp(packet, place)):
+                        continue
+                    if stamp is not None and stamp > earliest:
+                        return True
+                    started = True
+                if stamp is None:
+                    dated = False
+                elif stamp > reached:
+                    reached = stamp
+                if stamp in unsent:
+                    unsent.discard(stamp)
+                    if skipping:
+                        codec.skip_frame, skipping = "DEFAULT", False
+                elif skip and not skipping and packet.size:
+                    codec.skip_frame, skipping = "NONREF", True
+                self._keep(codec.decode(packet), wanted, found)
+                if not wanted:
+                    if dated:
+                        self._reached, self._last = reached, last
+                    return False
+                if not unsent:
+                    # Every wanted frame has been sent: the decoder holds it back for reordering alone.
+                    self._keep(codec.decode(None), wanted, found)
+                    return False
+        except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
+            return False  # the next rung says whether the file is broken or this way through it
+        finally:
+            packets.close()  # type: ignore[attr-defined]  # one that is dropped leaves 256 bytes for good
+        return not started and self.facts.container in _STAMPED_BY_PES
+
+    def _has_its_own_stamp(self, packet: "av.Packet[av.VideoStream]", place: int) -> bool:
+        """Return whether a key frame, the `place`-th packet after a seek, carries the stamp that the file gave it."""
+        if self.facts.container not in _STAMPED_BY_PES:
+            return True
+        assert self.facts.ticks is not None
+        # The remains of a frame can come first, and with the flag of a key frame; they begin with no start code.
+        whole = place > 0 or memoryview(packet)[:4].tobytes().startswith((b"\0\0\1", b"\0\0\0\1"))
+        known = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames.astype(np.int64))
+        return whole and known and packet.pos is not None  # FFmpeg gives no position to a frame whose stamp it made up
+
+    def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:
+        for frame in frames:
+            self._sound = self._sound or bool(frame.key_frame)
+            stamp = frame.pts
+            if stamp in wanted and self._sound and (self._trusted or not frame.is_corrupt):
+                found[wanted.pop(stamp)] = frame
+
+    def _count(self, numbers: list[int], found: dict[int, av.VideoFrame]) -> None:
+        """Decode the file from its start as if nothing were known of it, and count."""
+        self._known = False
+        self._open()
+        assert self._container is not None
+        self._fresh = False
+        missing, count, reason = set(numbers), 0, "the file ends"
+        packets = self._container.demux(self._stream)
+        try:
+            for packet in packets:
+                for frame in packet.decode():
+                    if count in missing:
+                        found[count] = frame
+                        missing.discard(count)
+                    count += 1
+                if not missing:
+                    return
+        except (av.FFmpegError, OSError, IndexError) as error:
+            reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
+        finally:
+            packets.close()  # type: ignore[attr-defined]
+        asked = ", ".join(map(str, sorted(missing)[:8])) + (" ..." if len(missing) > 8 else "")
+        raise DecodeError(
+            f"{self.path}: asked for frames {asked}, {reason} after {count} of {len(self)} frames; "
+            "the file has changed or is damaged: scan it again"
+        )

@@ -1,0 +1,296 @@
+"""FFmpeg's own functions, called by compiled loops: a whole clip is decoded without Python, and without its lock.
+
+PyAV makes objects of each packet and frame and takes Python's lock for them: of 16 frames of 112 x 112 it took a third
+of the time, and two threads were no faster than one. Here the libraries that PyAV brings are called by address: one
+call opens a file, one finds the frames of a clip, one closes.
+
+What lies where in FFmpeg's structures is what its headers say of the major versions in `_KNOWN`; what can be asked of
+the library itself is looked up, and the rest is compared with the defaults that it writes (`places`). Where anything
+is otherwise none of this is called, and PyAV reads all.
+"""
+
+import ctypes
+import errno
+import re
+import struct
+from functools import cache
+from typing import Any, NamedTuple
+
+import av
+import av._core
+import llvmlite.binding as llvm
+import numpy as np
+from numba import carray, types
+from numpy.typing import NDArray
+
+from cinefeed.kernels import compiled, pointer
+
+_KNOWN = {"libavcodec": 62, "libavformat": 62, "libavutil": 60}  # FFmpeg 8
+NO_STAMP = -(2**63)
+_END_OF_FILE = -541478725  # AVERROR_EOF
+_AGAIN = -errno.EAGAIN
+_BACKWARD = 1  # AVSEEK_FLAG_BACKWARD
+_KEY_PACKET = 1  # AV_PKT_FLAG_KEY
+_CORRUPT, _KEY = 1, 2  # AV_FRAME_FLAG_CORRUPT, AV_FRAME_FLAG_KEY
+_SKIP_NOTHING, _SKIP_NONREF, _DISCARD_ALL = 0, 8, 48  # AVDiscard
+
+# Bytes from the start of a structure.
+_STREAM_COUNT, _STREAMS = 44, 48  # AVFormatContext: nb_streams, streams
+_PARAMETERS = 16  # AVStream: codecpar, which begins with the type (0 video) and the id of the codec
+_STAMP, _SIZE, _OF_STREAM, _PACKET_FLAGS = 8, 32, 36, 40  # AVPacket: pts, size, stream_index, flags
+_LINES, _WIDTH, _HEIGHT, _FORMAT_ID, _SHOWN = 64, 104, 108, 116, 136  # AVFrame: linesize, width, height, format, pts
+_FRAME_BYTES, _PACKET_BYTES = 320, 80  # no more of an AVFrame or AVPacket is looked at
+_OPTION_PLACE = 16  # AVOption: offset
+
+START, GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
+
+# What is known of an open file, by place in one array of int64 that compiled code reads and writes.
+_FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _TRUSTED, _SOUND, REACHED, DECODED, _FLAGS_AT, _SKIP_AT = range(11)
+TEXTS = b"protocol_whitelist\0file\0threads\x001\0discard\0"  # a play list must not fetch anything
+_FILE_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT = (TEXTS.index(each) for each in (b"file", b"threads", b"1", b"discard"))
+
+_int, _long, _address, _nothing = types.int32, types.int64, types.intp, types.void
+
+
+def _ffmpeg(name: str, returns: Any, *takes: Any) -> Any:
+    """Return one of FFmpeg's functions for compiled code, which finds it by name."""
+    _names.append(name)
+    return types.ExternalFunction(name, returns(*takes))
+
+
+_names: list[str] = []
+_dict_set = _ffmpeg("av_dict_set", _int, _address, _address, _address, _int)
+_dict_free = _ffmpeg("av_dict_free", _nothing, _address)
+_find_input_format = _ffmpeg("av_find_input_format", _address, _address)
+_set_option = _ffmpeg("av_opt_set_int", _int, _address, _address, _long, _int)
+_open_input = _ffmpeg("avformat_open_input", _int, _address, _address, _address, _address)
+_close_input = _ffmpeg("avformat_close_input", _nothing, _address)
+_read_packet = _ffmpeg("av_read_frame", _int, _address, _address)
+_seek = _ffmpeg("av_seek_frame", _int, _address, _int, _long, _int)
+_find_decoder = _ffmpeg("avcodec_find_decoder", _address, _int)
+_new_codec = _ffmpeg("avcodec_alloc_context3", _address, _address)
+_set_parameters = _ffmpeg("avcodec_parameters_to_context", _int, _address, _address)
+_open_codec = _ffmpeg("avcodec_open2", _int, _address, _address, _address)
+_free_codec = _ffmpeg("avcodec_free_context", _nothing, _address)
+_flush = _ffmpeg("avcodec_flush_buffers", _nothing, _address)
+_send_packet = _ffmpeg("avcodec_send_packet", _int, _address, _address)
+_receive_frame = _ffmpeg("avcodec_receive_frame", _int, _address, _address)
+_new_packet = _ffmpeg("av_packet_alloc", _address)
+_empty_packet = _ffmpeg("av_packet_unref", _nothing, _address)
+_free_packet = _ffmpeg("av_packet_free", _nothing, _address)
+_new_frame = _ffmpeg("av_frame_alloc", _address)
+_empty_frame = _ffmpeg("av_frame_unref", _nothing, _address)
+_move_frame = _ffmpeg("av_frame_move_ref", _nothing, _address, _address)
+_free_frame = _ffmpeg("av_frame_free", _nothing, _address)
+
+
+class Places(NamedTuple):
+    """Bytes from the start of a structure that the library itself tells."""
+
+    flags: int  # of an AVFrame: the colour range and, four numbers on, the colour space follow
+    skip: int  # of an AVCodecContext: which frames to leave out
+
+    def state(self) -> NDArray[np.int64]:
+        """Return the state of a video that is not open yet."""
+        state = np.zeros(11, np.int64)
+        state[_FLAGS_AT], state[_SKIP_AT], state[REACHED] = self.flags, self.skip, NO_STAMP
+        return state
+
+
+@cache
+def places() -> Places | None:
+    """Name FFmpeg's functions to compiled code, and return what lies where; None where anything is not as expected."""
+    if any(av.library_versions.get(name, (0,))[0] != version for name, version in _KNOWN.items()):
+        return None
+    try:
+        library = ctypes.CDLL(av._core.__file__)  # it is linked to all of them
+        for name in _names:
+            llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+        return _look(library)
+    except (OSError, AttributeError):  # where looking into what a library is linked to is not possible: Windows
+        return None
+
+
+def _look(library: ctypes.CDLL) -> Places | None:
+    """Compare what the library writes into a new frame and a new packet with where it is looked for."""
+    for name in ("av_frame_alloc", "av_packet_alloc", "avcodec_get_class", "av_opt_find"):
+        getattr(library, name).restype = ctypes.c_void_p
+    frame, packet = ctypes.c_void_p(library.av_frame_alloc()), ctypes.c_void_p(library.av_packet_alloc())
+    try:
+        written = ctypes.string_at(frame, _FRAME_BYTES)  # type: ignore[arg-type]  # typed without c_void_p
+        sent = ctypes.string_at(packet, _PACKET_BYTES)  # type: ignore[arg-type]
+    finally:
+        library.av_frame_free(ctypes.byref(frame))
+        library.av_packet_free(ctypes.byref(packet))
+    stamped = struct.unpack_from("<q", written, _SHOWN)[0] == struct.unpack_from("<q", sent, _STAMP)[0] == NO_STAMP
+    unset = struct.unpack_from("<i", written, _FORMAT_ID)[0] == -1
+    # No flags, no range, primaries, transfer and space unspecified (2), no site of chroma, and a stamp that is none.
+    tags = re.search(struct.pack("<6i", 0, 0, 2, 2, 2, 0) + b"(?:\\0{4})?" + re.escape(struct.pack("<q", NO_STAMP)), written)
+    codec_class = ctypes.c_void_p(library.avcodec_get_class())
+    option = library.av_opt_find(ctypes.byref(codec_class), b"skip_frame", None, 0, 2)  # AV_OPT_SEARCH_FAKE_OBJ
+    if not (stamped and unset and tags and option):
+        return None
+    return Places(tags.start(), ctypes.c_int32.from_address(option + _OPTION_PLACE).value)
+
+
+@compiled
+def _number(address: int) -> int:
+    return carray(pointer(address), (1,), np.int32)[0]
+
+
+@compiled
+def _long_number(address: int) -> int:
+    return carray(pointer(address), (1,), np.int64)[0]
+
+
+@compiled
+def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any) -> bool:
+    text, at = texts.ctypes.data, state.ctypes.data
+    options = at + 8 * _SOUND  # a place that is free until a frame is read
+    _dict_set(options, text, text + _FILE_AT, 0)
+    status = _open_input(at + 8 * _FORMAT, text + path_at, _find_input_format(text + format_at), options)
+    _dict_free(options)
+    if status < 0:
+        return False
+    count, streams = _number(state[_FORMAT] + _STREAM_COUNT), _long_number(state[_FORMAT] + _STREAMS)
+    chosen, parameters, videos = -1, 0, 0
+    for i in range(count):
+        stream = _long_number(streams + 8 * i)
+        found = _long_number(stream + _PARAMETERS)
+        if _number(found) == 0:
+            if videos == number:
+                chosen, parameters = i, found
+            videos += 1
+        if chosen != i:
+            _set_option(stream, text + _DISCARD_AT, _DISCARD_ALL, 0)
+    if chosen < 0:
+        return False
+    state[_STREAM] = chosen
+    decoder = _find_decoder(_number(parameters + 4))
+    state[_CODEC] = _new_codec(decoder)
+    if decoder == 0 or state[_CODEC] == 0 or _set_parameters(state[_CODEC], parameters) < 0:
+        return False
+    _dict_set(options, text + _THREADS_AT, text + _ONE_AT, 0)
+    status = _open_codec(state[_CODEC], decoder, options)
+    _dict_free(options)
+    state[_PACKET], state[_FRAME] = _new_packet(), _new_frame()
+    return status >= 0 and state[_PACKET] != 0 and state[_FRAME] != 0
+
+
+@compiled
+def close_video(state: Any) -> None:
+    at = state.ctypes.data
+    if state[_FRAME] != 0:
+        _free_frame(at + 8 * _FRAME)
+    if state[_PACKET] != 0:
+        _free_packet(at + 8 * _PACKET)
+    if state[_CODEC] != 0:
+        _free_codec(at + 8 * _CODEC)
+    if state[_FORMAT] != 0:
+        _close_input(at + 8 * _FORMAT)
+
+
+@compiled
+def free_frames(frames: Any) -> None:
+    for i in range(frames.shape[0]):
+        if frames[i, 0] != 0:
+            _free_frame(frames.ctypes.data + 8 * frames.shape[1] * i)
+
+
+@compiled
+def _receive(state: Any, stamps: Any, shape: Any, found: Any) -> int:
+    """Take what the decoder has; return how many frames were wanted, -1 where it breaks or makes another kind."""
+    frame, kept = state[_FRAME], 0
+    while True:
+        status = _receive_frame(state[_CODEC], frame)
+        if status < 0:
+            return kept if status == _AGAIN or status == _END_OF_FILE else -1
+        state[DECODED] += 1
+        flags = _number(frame + state[_FLAGS_AT])
+        if flags & _KEY:
+            state[_SOUND] = 1
+        stamp = _long_number(frame + _SHOWN)
+        place = np.searchsorted(stamps, stamp)
+        wanted = place < stamps.size and stamps[place] == stamp and found[place, 0] == 0
+        if not wanted or state[_SOUND] == 0 or (state[_TRUSTED] == 0 and flags & _CORRUPT):
+            _empty_frame(frame)
+            continue
+        if (_number(frame + _WIDTH), _number(frame + _HEIGHT), _number(frame + _FORMAT_ID)) != shape:
+            return -1
+        kept_frame = _new_frame()
+        if kept_frame == 0:
+            return -1
+        _move_frame(kept_frame, frame)
+        found[place, 0] = kept_frame
+        kept += 1
+        for i in range(3):
+            found[place, 1 + i] = _long_number(kept_frame + 8 * i)
+            found[place, 4 + i] = _number(kept_frame + _LINES + 4 * i)
+            if found[place, 4 + i] < 0:  # bottom-up
+                return -1
+
+
+@compiled
+def _decode_run(state: Any, stamps: Any, seek: int, skips: bool, shape: Any, found: Any) -> bool:
+    """Find the frames of one run; return whether all of them are there."""
+    codec, packet = state[_CODEC], state[_PACKET]
+    started = seek == START or seek == GO_ON
+    if seek != GO_ON:
+        state[_TRUSTED] = state[_SOUND] = started
+    if not started:
+        _flush(codec)
+        if _seek(state[_FORMAT], state[_STREAM], seek, _BACKWARD) < 0:
+            return False
+    state[REACHED] = NO_STAMP
+    skip = carray(pointer(codec + state[_SKIP_AT]), (1,), np.int32)
+    sent = np.zeros(stamps.size, np.bool_)
+    left = unsent = stamps.size
+    reached, dated = stamps[0], True
+    while True:
+        status = _read_packet(state[_FORMAT], packet)
+        if status < 0 and status != _END_OF_FILE:
+            return False
+        if status < 0:
+            break
+        size, flags = _number(packet + _SIZE), _number(packet + _PACKET_FLAGS)
+        stamp = _long_number(packet + _STAMP)
+        if _number(packet + _OF_STREAM) != state[_STREAM] or not (started or (size > 0 and flags & _KEY_PACKET)):
+            _empty_packet(packet)
+            continue
+        if not started and stamp != NO_STAMP and stamp > stamps[0]:  # the seek landed too late
+            _empty_packet(packet)
+            return False
+        started = True
+        if stamp == NO_STAMP:
+            dated = False
+        else:
+            reached = max(reached, stamp)
+        place = np.searchsorted(stamps, stamp)
+        wanted = place < stamps.size and stamps[place] == stamp
+        if wanted and not sent[place]:
+            sent[place] = True
+            unsent -= 1
+        skip[0] = _SKIP_NONREF if skips and not wanted else _SKIP_NOTHING
+        status = _send_packet(codec, packet)
+        _empty_packet(packet)
+        kept = _receive(state, stamps, shape, found)
+        if status < 0 or kept < 0:
+            return False
+        left -= kept
+        if left == 0:
+            if dated:
+                state[REACHED] = reached
+            return True
+        if unsent == 0:  # the decoder holds what is left back for reordering alone
+            break
+    skip[0] = _SKIP_NOTHING
+    return _send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found) == left
+
+
+@compiled
+def find_frames(state: Any, stamps: Any, bounds: Any, seeks: Any, skips: bool, shape: Any, found: Any) -> bool:
+    for run in range(seeks.size):
+        begin, end = bounds[run], bounds[run + 1]
+        if not _decode_run(state, stamps[begin:end], seeks[run], skips, shape, found[begin:end]):
+            return False
+    return True

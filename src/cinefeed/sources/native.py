@@ -1,0 +1,149 @@
+"""Video files whose frames compiled code finds: those of containers that state when each frame is shown."""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import av._core
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.sources.base import Facts
+from cinefeed.sources.layout import Layout, samples_of
+from cinefeed.sources.libav import (
+    DECODED,
+    GO_ON,
+    NO_STAMP,
+    REACHED,
+    START,
+    TEXTS,
+    close_video,
+    find_frames,
+    free_frames,
+    open_video,
+    places,
+)
+from cinefeed.sources.runs import Run, seek_helps
+
+# Of other containers FFmpeg works the stamps out from what it learns by probing, which is left out here. Matroska can
+# keep AVI's decoding times alone, but not for these codecs.
+_STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
+_STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
+
+
+class Found:
+    """Decoded frames, which live as long as a view into one of them does."""
+
+    def __init__(self, frames: NDArray[np.int64], planes: Sequence[tuple[int, int]]) -> None:
+        self.frames = frames
+        self._planes = planes
+
+    def views(self, layout: Layout, *, grey: bool) -> list[tuple[NDArray[Any], ...]]:
+        """Return the planes of every frame; `grey` takes luma alone."""
+        shapes, dtype = self._planes[:1] if grey else self._planes, samples_of(layout.bits)
+        kind, size = dtype.str, dtype.itemsize
+        return [
+            tuple(
+                np.asarray(_View(self, kind, shape, row[1 + i], (row[4 + i], size))) for i, shape in enumerate(shapes)
+            )
+            for row in self.frames.tolist()
+        ]
+
+    def __del__(self) -> None:
+        free_frames(self.frames)
+
+
+class _View:
+    """Memory that NumPy looks into, and what it belongs to."""
+
+    __slots__ = ("__array_interface__", "owner")
+
+    def __init__(self, owner: Found, kind: str, shape: tuple[int, int], address: int, strides: tuple[int, int]) -> None:
+        self.owner = owner
+        data = (address, False)
+        self.__array_interface__ = {"version": 3, "typestr": kind, "shape": shape, "data": data, "strides": strides}
+
+
+class NativeVideo:
+    """An open video file. `find` returns all frames that it is asked for, or None: then PyAV says what is wrong.
+
+    `skips` says that frames which nobody needs may be left out. Use `open_native`, which knows what can be opened.
+    """
+
+    def __init__(self, path: Path, facts: Facts, *, shape: tuple[int, int, int], planes: Any, skips: bool) -> None:
+        self._path, self._facts = path, facts
+        self._shape, self._planes, self._skips = shape, planes, skips
+        self._last = -1  # the frame to which decoding came
+        self.tags = (0, 0)  # the colour range and the colour space of the frames found last
+        known = places()
+        assert known is not None
+        self._state, self._flags_at = known.state(), known.flags
+
+    @property
+    def decoded(self) -> int:
+        """How many frames were decoded so far."""
+        return int(self._state[DECODED])
+
+    def open(self) -> bool:
+        """Open the file, or open it anew at its start; say whether that went well."""
+        self.close()
+        self._fresh = True
+        name = self._facts.container.encode() + b"\0"
+        texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
+        return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._facts.stream, self._state))
+
+    def find(self, runs: Sequence[Run]) -> Found | None:
+        """Return the frames of these runs, in their order."""
+        seeks = [self._seek_of(run, first=run is runs[0]) for run in runs]
+        if seeks[0] == START and not self._fresh and not self.open():
+            return None
+        self._fresh, self._last = False, runs[-1].numbers[-1]
+        stamps = np.array([stamp for run in runs for stamp in run.stamps], np.int64)
+        bounds = np.cumsum([0, *(len(run.stamps) for run in runs)])
+        found = np.zeros((len(stamps), 7), np.int64)
+        frames = Found(found, self._planes)
+        if not find_frames(self._state, stamps, bounds, np.array(seeks, np.int64), self._skips, self._shape, found):
+            return None
+        tags = int(found[0, 0]) + self._flags_at
+        self.tags = ctypes.c_int32.from_address(tags + 4).value, ctypes.c_int32.from_address(tags + 16).value
+        return frames
+
+    def _seek_of(self, run: Run, *, first: bool) -> int:
+        """Return the stamp of the key frame from which a run is decoded, or START or GO_ON."""
+        reached, facts = int(self._state[REACHED]), self._facts
+        if first and NO_STAMP < reached < run.stamps[0] and not seek_helps(self._last, run.key, facts):
+            return GO_ON
+        if run.key < 0 or (first and self._fresh and facts.key_frames[run.key] == 0):
+            return START
+        assert facts.ticks is not None
+        return int(facts.ticks.of_frames(facts.key_frames[run.key]))
+
+    def close(self) -> None:
+        """Let go of the file; frames already found stay."""
+        close_video(self._state)
+
+    def __del__(self) -> None:
+        close_video(self._state)
+
+
+def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, int], skips: bool) -> NativeVideo | None:
+    """Open a video whose stored frames are `size`, (height, width); None where it is nothing for compiled code."""
+    stated = facts.container in _STATED or (facts.container == "webm" and facts.codec in _STATED_CODECS)
+    listed = facts.ticks is not None and (facts.ticks.listed is None or bool((np.diff(facts.ticks.listed) > 0).all()))
+    if not (stated and listed) or layout.packing != "planar" or layout.via or places() is None:
+        return None
+    number, planes = _planes_of_format(facts.pixel_format, *size)
+    video = NativeVideo(path, facts, shape=(size[1], size[0], number), planes=planes, skips=skips)
+    return video if video.open() else None
+
+
+@lru_cache(maxsize=256)
+def _planes_of_format(name: str, height: int, width: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Return FFmpeg's number of a planar pixel format, and the height and width of each plane."""
+    parts = av.VideoFormat(name, width, height).components
+    number = ctypes.CDLL(av._core.__file__).av_get_pix_fmt(name.encode())
+    return int(number), tuple((part.height, part.width) for part in parts)
