@@ -12,7 +12,7 @@ blend   lanes -> target frames, one bilinear interpolation; lanes are channels x
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -61,6 +61,16 @@ def pointer(_context: Any, _address: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
     return types.voidptr(types.intp), generate
+
+
+def addresses_of(lines: Sequence[NDArray[Any]] | NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where each frame lies in memory, and how many items a row of it takes there."""
+    if isinstance(lines, np.ndarray):
+        frame, row = lines.strides[:2]
+        start, count = lines.__array_interface__["data"][0], len(lines)
+        return start + frame * np.arange(count, dtype=np.intp), np.full(count, row // lines.itemsize, np.intp)
+    addresses = np.array([line.__array_interface__["data"][0] for line in lines], np.intp)
+    return addresses, np.array([line.strides[0] // line.itemsize for line in lines], np.intp)
 
 
 @compiled

@@ -251,9 +251,11 @@ class Feed:
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Go to the start of an epoch. Where the feed stands there already, its workers go on with what they have begun."""
         if epoch < 0:
             raise SettingError(f"epoch={epoch} must be at least 0")
+        if self._line is not None and epoch == self._epoch and not self._start:
+            return
         self._close()
         self._epoch, self._start, self._handed = epoch, 0, 0
 

@@ -158,6 +158,35 @@ class Facts:
     tags: Mapping[str, str | float | None] = field(default_factory=dict)  # further columns, named by the format
 
 
+class Stacked(tuple[tuple[NDArray[Any], ...], ...]):
+    """The frames of `Planes` where they follow each other in memory, so that they can be taken all at once.
+
+    `groups` are C-contiguous: the first planes of n frames, (n, height, width), and, where there are more, those of the
+    same size one kind after the other: blue and red difference as (2 n, height, width).
+
+    >>> Stacked([np.zeros((2, 4, 4)), np.arange(4.0).reshape(4, 1, 1)])[1][2].tolist()
+    [[3.0]]
+    """
+
+    groups: Sequence[NDArray[Any]]
+
+    def __new__(cls, groups: Sequence[NDArray[Any]]) -> Self:
+        """Return the frames of these planes."""
+        count = len(groups[0])
+        kinds = (group[begin : begin + count] for group in groups for begin in range(0, len(group), count))
+        stacked = super().__new__(cls, zip(*kinds, strict=True))
+        stacked.groups = groups
+        return stacked
+
+    def taken(self, places: NDArray[np.intp]) -> "Stacked":
+        """Return the frames of these places, copied."""
+        count, found = len(self), list[NDArray[Any]]()
+        for group in self.groups:
+            kinds = group.reshape(-1, count, *group.shape[1:])[:, places]
+            found.append(kinds.reshape(-1, *group.shape[1:]))
+        return Stacked(found)
+
+
 class Planes(NamedTuple):
     """Frames as a decoder puts them out: `frames[i]` is the tuple of planes of the i-th frame asked for.
 

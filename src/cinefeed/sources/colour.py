@@ -14,7 +14,7 @@ from numba import carray
 from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError
-from cinefeed.kernels import compiled, pointer
+from cinefeed.kernels import addresses_of, compiled, pointer
 
 ColourModel = Literal["grey", "yuv", "rgb"]
 Matrix = Literal["bt601", "bt709", "smpte240m", "bt2020"]
@@ -94,18 +94,19 @@ def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, 
 
 
 def cut_to_rgb(
-    frames: Sequence[Sequence[NDArray[Any]]], colour: Colour, *, top: int, left: int, out: NDArray[Any]
+    groups: Sequence[Sequence[NDArray[Any]] | NDArray[Any]], colour: Colour, *, top: int, left: int, out: NDArray[Any]
 ) -> None:
     """Cut one window out of YUV frames of one size, and write it as RGB into `out`, C-contiguous (n, h, w, 3).
 
-    `frames` are luma, blue and red of each, uint8 or uint16; rows may be padded. Chroma of half the height or width
+    `groups` are the luma planes, and the blue and then the red ones, uint8 or uint16; rows may be padded. Chroma of half the height or width
     (rounded up) is enlarged as `resample` does it, with three quarters of the nearer sample, and rounded, in the same
     pass: 0.2 ms for 16 x 112 x 112 of 4:2:0, where resampling and then `to_pixels` took 0.9.
     """
-    luma, blue = frames[0][0], frames[0][1]
+    luma, blue = groups[0][0], groups[1][0]
     down, across = (1 if whole == part else 2 for whole, part in zip(luma.shape, blue.shape, strict=True))
-    addresses = np.array([[plane.__array_interface__["data"][0] for plane in planes] for planes in frames], np.intp)
-    pitches = np.array([plane.strides[0] // plane.itemsize for plane in frames[0]], np.intp)
+    (bright, pitch), (differences, part_pitch) = map(addresses_of, groups)
+    addresses = np.stack([bright, *differences.reshape(2, -1)], axis=1)
+    pitches = np.array([pitch[0], part_pitch[0], part_pitch[-1]])
     rgb = np.empty((3, *out.shape[:3]), out.dtype)
     factors = np.array([*_factors(colour.bits, colour.full_range, colour.matrix, out.dtype.name), _half(out)])
     cut = (top, left, *blue.shape, down, across)

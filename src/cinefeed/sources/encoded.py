@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import PixelType
 from cinefeed.errors import SourceError
-from cinefeed.sources.base import Facts, Planes, Ticks, frame_numbers, planes_to_array
+from cinefeed.sources.base import Facts, Planes, Stacked, Ticks, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
 from cinefeed.sources.display import stored_size
 from cinefeed.sources.index import probe_encoded, refuse_part
@@ -45,7 +45,7 @@ class EncodedSource:
         facts: Facts | None = None,
         dtype: PixelType | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = path if isinstance(path, Path) else Path(path)
         refuse_part(self.path, part)
         self._known = facts is not None
         self.facts = facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
@@ -67,9 +67,12 @@ class EncodedSource:
         numbers = frame_numbers(indices, count=len(self), path=self.path)
         if self._closed:
             raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
-        ready = self._frames(np.unique(numbers)) if numbers.size else {}
-        colour = self._colour or Colour(model=self._layout.model, bits=self._layout.bits)
-        return Planes([ready[number] for number in numbers.tolist()], colour)
+        unique = np.unique(numbers)
+        frames = self._frames(unique) if numbers.size else ()
+        if not np.array_equal(unique, numbers):
+            places = np.searchsorted(unique, numbers)
+            frames = frames.taken(places) if isinstance(frames, Stacked) else [frames[place] for place in places]
+        return Planes(frames, self._colour or Colour(model=self._layout.model, bits=self._layout.bits))
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Return the frames of `indices`, as shown and converted, (n, height, width, channels)."""
@@ -92,21 +95,21 @@ class EncodedSource:
     ) -> None:
         self.close()
 
-    def _frames(self, numbers: NDArray[np.int64]) -> dict[int, tuple[NDArray[Any], ...]]:
-        """Return the planes of these frames, rising, by number."""
+    def _frames(self, numbers: NDArray[np.int64]) -> Sequence[tuple[NDArray[Any], ...]]:
+        """Return the planes of these frames, rising."""
         grey = self.channels == 1
         runs = runs_of(numbers, self.facts) if self.facts.ticks is not None else None
         if self._native is not None and runs is not None:
-            given = self._native.find(runs)
+            given = self._native.find(runs, grey=grey)
             if given is not None:
                 self._set_colour(*self._native.tags)
-                return dict(zip(numbers.tolist(), given.views(self._layout, grey=grey), strict=True))
+                return given
             self._native.close()
             self._native = None
         if self._ladder is None:
             self._ladder = self._by_pyav()
         found = self._ladder.count(numbers.tolist()) if runs is None else self._ladder.find(runs)
-        return {number: self._hand_over(frame, grey=grey) for number, frame in found.items()}
+        return [self._hand_over(found[number], grey=grey) for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:
         return Ladder(self.path, self.facts, known=self._known, skips=self._skips)

@@ -45,7 +45,8 @@ _OPTION_PLACE = 16  # AVOption: offset
 START, GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
 
 # What is known of an open file, by place in one array of int64 that compiled code reads and writes.
-_FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _TRUSTED, _SOUND, REACHED, DECODED, _FLAGS_AT, _SKIP_AT = range(11)
+_FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _TRUSTED, _SOUND, REACHED, DECODED, RANGE, SPACE = range(11)
+_FLAGS_AT, _SKIP_AT = 11, 12
 TEXTS = b"protocol_whitelist\0file\0threads\x001\0discard\0"  # a play list must not fetch anything
 _FILE_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT = (TEXTS.index(each) for each in (b"file", b"threads", b"1", b"discard"))
 
@@ -80,7 +81,6 @@ _empty_packet = _ffmpeg("av_packet_unref", _nothing, _address)
 _free_packet = _ffmpeg("av_packet_free", _nothing, _address)
 _new_frame = _ffmpeg("av_frame_alloc", _address)
 _empty_frame = _ffmpeg("av_frame_unref", _nothing, _address)
-_move_frame = _ffmpeg("av_frame_move_ref", _nothing, _address, _address)
 _free_frame = _ffmpeg("av_frame_free", _nothing, _address)
 
 
@@ -92,7 +92,7 @@ class Places(NamedTuple):
 
     def state(self) -> NDArray[np.int64]:
         """Return the state of a video that is not open yet."""
-        state = np.zeros(11, np.int64)
+        state = np.zeros(13, np.int64)
         state[_FLAGS_AT], state[_SKIP_AT], state[REACHED] = self.flags, self.skip, NO_STAMP
         return state
 
@@ -125,7 +125,9 @@ def _look(library: ctypes.CDLL) -> Places | None:
     stamped = struct.unpack_from("<q", written, _SHOWN)[0] == struct.unpack_from("<q", sent, _STAMP)[0] == NO_STAMP
     unset = struct.unpack_from("<i", written, _FORMAT_ID)[0] == -1
     # No flags, no range, primaries, transfer and space unspecified (2), no site of chroma, and a stamp that is none.
-    tags = re.search(struct.pack("<6i", 0, 0, 2, 2, 2, 0) + b"(?:\\0{4})?" + re.escape(struct.pack("<q", NO_STAMP)), written)
+    tags = re.search(
+        struct.pack("<6i", 0, 0, 2, 2, 2, 0) + b"(?:\\0{4})?" + re.escape(struct.pack("<q", NO_STAMP)), written
+    )
     codec_class = ctypes.c_void_p(library.avcodec_get_class())
     option = library.av_opt_find(ctypes.byref(codec_class), b"skip_frame", None, 0, 2)  # AV_OPT_SEARCH_FAKE_OBJ
     if not (stamped and unset and tags and option):
@@ -191,14 +193,20 @@ def close_video(state: Any) -> None:
 
 
 @compiled
-def free_frames(frames: Any) -> None:
-    for i in range(frames.shape[0]):
-        if frames[i, 0] != 0:
-            _free_frame(frames.ctypes.data + 8 * frames.shape[1] * i)
+def _copy(frame: int, plane: int, block: Any) -> bool:
+    """Copy a plane of a frame, (rows, bytes); say whether its rows lie from top to bottom."""
+    address, line = _long_number(frame + 8 * plane), _number(frame + _LINES + 4 * plane)
+    if line < block.shape[1]:
+        return False
+    for y in range(block.shape[0]):
+        row, to = carray(pointer(address + y * line), (block.shape[1],), np.uint8), block[y]
+        for x in range(row.size):
+            to[x] = row[x]
+    return True
 
 
 @compiled
-def _receive(state: Any, stamps: Any, shape: Any, found: Any) -> int:
+def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: Any, red: Any) -> int:
     """Take what the decoder has; return how many frames were wanted, -1 where it breaks or makes another kind."""
     frame, kept = state[_FRAME], 0
     while True:
@@ -206,32 +214,32 @@ def _receive(state: Any, stamps: Any, shape: Any, found: Any) -> int:
         if status < 0:
             return kept if status == _AGAIN or status == _END_OF_FILE else -1
         state[DECODED] += 1
-        flags = _number(frame + state[_FLAGS_AT])
+        at = frame + state[_FLAGS_AT]
+        flags = _number(at)
         if flags & _KEY:
             state[_SOUND] = 1
         stamp = _long_number(frame + _SHOWN)
         place = np.searchsorted(stamps, stamp)
-        wanted = place < stamps.size and stamps[place] == stamp and found[place, 0] == 0
-        if not wanted or state[_SOUND] == 0 or (state[_TRUSTED] == 0 and flags & _CORRUPT):
-            _empty_frame(frame)
-            continue
-        if (_number(frame + _WIDTH), _number(frame + _HEIGHT), _number(frame + _FORMAT_ID)) != shape:
-            return -1
-        kept_frame = _new_frame()
-        if kept_frame == 0:
-            return -1
-        _move_frame(kept_frame, frame)
-        found[place, 0] = kept_frame
-        kept += 1
-        for i in range(3):
-            found[place, 1 + i] = _long_number(kept_frame + 8 * i)
-            found[place, 4 + i] = _number(kept_frame + _LINES + 4 * i)
-            if found[place, 4 + i] < 0:  # bottom-up
+        wanted = place < stamps.size and stamps[place] == stamp and not found[place]
+        if wanted and state[_SOUND] != 0 and (state[_TRUSTED] != 0 or flags & _CORRUPT == 0):
+            if (_number(frame + _WIDTH), _number(frame + _HEIGHT), _number(frame + _FORMAT_ID)) != shape:
                 return -1
+            whole = _copy(frame, 0, luma[place])
+            if blue.size > 0:
+                whole = whole and _copy(frame, 1, blue[place]) and _copy(frame, 2, red[place])
+            if not whole:
+                return -1
+            if state[RANGE] < 0:
+                state[RANGE], state[SPACE] = _number(at + 4), _number(at + 16)
+            found[place] = True
+            kept += 1
+        _empty_frame(frame)
 
 
 @compiled
-def _decode_run(state: Any, stamps: Any, seek: int, skips: bool, shape: Any, found: Any) -> bool:
+def _decode_run(
+    state: Any, stamps: Any, seek: int, skips: bool, shape: Any, found: Any, luma: Any, blue: Any, red: Any
+) -> bool:
     """Find the frames of one run; return whether all of them are there."""
     codec, packet = state[_CODEC], state[_PACKET]
     started = seek == START or seek == GO_ON
@@ -273,7 +281,7 @@ def _decode_run(state: Any, stamps: Any, seek: int, skips: bool, shape: Any, fou
         skip[0] = _SKIP_NONREF if skips and not wanted else _SKIP_NOTHING
         status = _send_packet(codec, packet)
         _empty_packet(packet)
-        kept = _receive(state, stamps, shape, found)
+        kept = _receive(state, stamps, shape, found, luma, blue, red)
         if status < 0 or kept < 0:
             return False
         left -= kept
@@ -284,13 +292,26 @@ def _decode_run(state: Any, stamps: Any, seek: int, skips: bool, shape: Any, fou
         if unsent == 0:  # the decoder holds what is left back for reordering alone
             break
     skip[0] = _SKIP_NOTHING
-    return _send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found) == left
+    return _send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found, luma, blue, red) == left
 
 
 @compiled
-def find_frames(state: Any, stamps: Any, bounds: Any, seeks: Any, skips: bool, shape: Any, found: Any) -> bool:
+def find_frames(
+    state: Any, stamps: Any, bounds: Any, seeks: Any, skips: bool, shape: Any, luma: Any, chroma: Any
+) -> bool:
+    """Find the frames of `stamps`, run by run, and copy their planes, each (frames, rows, bytes).
+
+    Run r is `stamps[bounds[r] : bounds[r + 1]]`, rising, decoded from the key frame whose stamp is `seeks[r]`, from
+    where the file was opened (START) or on from where the last one ended (GO_ON). `chroma` holds the blue and then the red
+    planes; of size 0, luma alone is copied.
+    `shape` is the width, height and format of every frame. Returns whether all are there.
+    """
+    found = np.zeros(stamps.size, np.bool_)
     for run in range(seeks.size):
         begin, end = bounds[run], bounds[run + 1]
-        if not _decode_run(state, stamps[begin:end], seeks[run], skips, shape, found[begin:end]):
+        blues, reds = chroma[begin:end], chroma[stamps.size + begin : stamps.size + end]  # of nothing, nothing
+        if not _decode_run(
+            state, stamps[begin:end], seeks[run], skips, shape, found[begin:end], luma[begin:end], blues, reds
+        ):
             return False
     return True

@@ -10,20 +10,20 @@ from typing import Any
 import av
 import av._core
 import numpy as np
-from numpy.typing import NDArray
 
-from cinefeed.sources.base import Facts
+from cinefeed.sources.base import Facts, Stacked
 from cinefeed.sources.layout import Layout, samples_of
 from cinefeed.sources.libav import (
     DECODED,
     GO_ON,
     NO_STAMP,
+    RANGE,
     REACHED,
+    SPACE,
     START,
     TEXTS,
     close_video,
     find_frames,
-    free_frames,
     open_video,
     places,
 )
@@ -33,39 +33,7 @@ from cinefeed.sources.runs import Run, seek_helps
 # keep AVI's decoding times alone, but not for these codecs.
 _STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
 _STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
-
-
-class Found:
-    """Decoded frames, which live as long as a view into one of them does."""
-
-    def __init__(self, frames: NDArray[np.int64], planes: Sequence[tuple[int, int]]) -> None:
-        self.frames = frames
-        self._planes = planes
-
-    def views(self, layout: Layout, *, grey: bool) -> list[tuple[NDArray[Any], ...]]:
-        """Return the planes of every frame; `grey` takes luma alone."""
-        shapes, dtype = self._planes[:1] if grey else self._planes, samples_of(layout.bits)
-        kind, size = dtype.str, dtype.itemsize
-        return [
-            tuple(
-                np.asarray(_View(self, kind, shape, row[1 + i], (row[4 + i], size))) for i, shape in enumerate(shapes)
-            )
-            for row in self.frames.tolist()
-        ]
-
-    def __del__(self) -> None:
-        free_frames(self.frames)
-
-
-class _View:
-    """Memory that NumPy looks into, and what it belongs to."""
-
-    __slots__ = ("__array_interface__", "owner")
-
-    def __init__(self, owner: Found, kind: str, shape: tuple[int, int], address: int, strides: tuple[int, int]) -> None:
-        self.owner = owner
-        data = (address, False)
-        self.__array_interface__ = {"version": 3, "typestr": kind, "shape": shape, "data": data, "strides": strides}
+_NONE = np.empty((0, 0, 0), np.uint8)  # no plane
 
 
 class NativeVideo:
@@ -74,14 +42,20 @@ class NativeVideo:
     `skips` says that frames which nobody needs may be left out. Use `open_native`, which knows what can be opened.
     """
 
-    def __init__(self, path: Path, facts: Facts, *, shape: tuple[int, int, int], planes: Any, skips: bool) -> None:
+    def __init__(
+        self, path: Path, facts: Facts, *, shape: tuple[int, int, int], planes: Any, dtype: np.dtype[Any], skips: bool
+    ) -> None:
         self._path, self._facts = path, facts
-        self._shape, self._planes, self._skips = shape, planes, skips
+        self._shape, self._planes, self._dtype, self._skips = shape, planes, dtype, skips
         self._last = -1  # the frame to which decoding came
-        self.tags = (0, 0)  # the colour range and the colour space of the frames found last
         known = places()
         assert known is not None
-        self._state, self._flags_at = known.state(), known.flags
+        self._state = known.state()
+
+    @property
+    def tags(self) -> tuple[int, int]:
+        """The colour range and the colour space of the first frame found last."""
+        return int(self._state[RANGE]), int(self._state[SPACE])
 
     @property
     def decoded(self) -> int:
@@ -96,21 +70,24 @@ class NativeVideo:
         texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
         return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._facts.stream, self._state))
 
-    def find(self, runs: Sequence[Run]) -> Found | None:
-        """Return the frames of these runs, in their order."""
+    def find(self, runs: Sequence[Run], *, grey: bool) -> Stacked | None:
+        """Return the planes of the frames of these runs, in their order; `grey` takes luma alone."""
         seeks = [self._seek_of(run, first=run is runs[0]) for run in runs]
         if seeks[0] == START and not self._fresh and not self.open():
             return None
         self._fresh, self._last = False, runs[-1].numbers[-1]
         stamps = np.array([stamp for run in runs for stamp in run.stamps], np.int64)
         bounds = np.cumsum([0, *(len(run.stamps) for run in runs)])
-        found = np.zeros((len(stamps), 7), np.int64)
-        frames = Found(found, self._planes)
-        if not find_frames(self._state, stamps, bounds, np.array(seeks, np.int64), self._skips, self._shape, found):
-            return None
-        tags = int(found[0, 0]) + self._flags_at
-        self.tags = ctypes.c_int32.from_address(tags + 4).value, ctypes.c_int32.from_address(tags + 16).value
-        return frames
+        count, (luma, *chroma) = len(stamps), self._planes
+        groups = [np.empty((count, *luma), self._dtype)]
+        if chroma and not grey:
+            groups.append(np.empty((2 * count, *chroma[0]), self._dtype))
+        lumas, both = (*(group.view(np.uint8) for group in groups), _NONE)[:2]
+        self._state[RANGE] = -1
+        whole = find_frames(
+            self._state, stamps, bounds, np.array(seeks, np.int64), self._skips, self._shape, lumas, both
+        )
+        return Stacked(groups) if whole else None
 
     def _seek_of(self, run: Run, *, first: bool) -> int:
         """Return the stamp of the key frame from which a run is decoded, or START or GO_ON."""
@@ -137,7 +114,9 @@ def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, in
     if not (stated and listed) or layout.packing != "planar" or layout.via or places() is None:
         return None
     number, planes = _planes_of_format(facts.pixel_format, *size)
-    video = NativeVideo(path, facts, shape=(size[1], size[0], number), planes=planes, skips=skips)
+    video = NativeVideo(
+        path, facts, shape=(size[1], size[0], number), planes=planes, dtype=samples_of(layout.bits), skips=skips
+    )
     return video if video.open() else None
 
 

@@ -177,7 +177,9 @@ def _parts(path: Path, suffix: str, reading: Reading) -> list[str] | list[None]:
 def _address(path: str | Path, part: str | None) -> tuple[Path, str | None]:
     """Return the file, and the part of it, that "file.h5::/name" names."""
     file, mark, rest = str(path).partition("::")
-    return (Path(file), rest) if mark and part is None else (Path(path), part)
+    if mark and part is None:
+        return Path(file), rest
+    return path if isinstance(path, Path) else Path(path), part
 
 
 def _kind_of(path: Path) -> str:

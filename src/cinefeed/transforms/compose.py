@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import Frame
 from cinefeed.errors import SettingError
-from cinefeed.sources.base import Colour, Planes
+from cinefeed.sources.base import Colour, Planes, Stacked
 from cinefeed.sources.colour import cut_to_rgb, to_pixels
 from cinefeed.sources.display import shown_size, square_size
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
@@ -163,21 +163,23 @@ class Compose:
         else:
             inverse = _unmoved(self.frame, colour, height, width, spacing_mm)
         if _as_they_are(colour, stored.dtype, clip):
-            _resample([frame[0] for frame in planes.frames], inverse, points, out=clip)
+            _resample(_of_one_size(planes)[0], inverse, points, out=clip)
             return
         corner = whole_move(inverse) if points is None else None
         if corner is not None and clip.shape[3] == 3 and _can_be_cut(planes):
             window = Window(*corner, *clip.shape[1:3])
             if window.lies_in(height, width):
-                cut_to_rgb(planes.frames, colour, top=window.top, left=window.left, out=clip)
+                cut_to_rgb(_of_one_size(planes), colour, top=window.top, left=window.left, out=clip)
                 return
         resampled: list[NDArray[Any]] = []
-        for alike in _of_one_size(planes.frames[0]):
-            plane = planes.frames[0][alike[0]]
-            samples = [frame[number] for number in alike for frame in planes.frames]
-            fill = _black(colour, chroma=alike[0] > 0)
+        for number, samples in enumerate(_of_one_size(planes)):
+            plane = samples[0]
+            fill = _black(colour, chroma=number > 0)
             if colour.window is not None and not _can_hold(plane.dtype, fill):
                 samples = [each.astype(np.float32) for each in samples]
+            if corner == (0, 0) and isinstance(samples, np.ndarray) and samples.shape[1:] == clip.shape[1:3]:
+                resampled += [samples[begin : begin + len(clip)] for begin in range(0, len(samples), len(clip))]
+                continue
             shape = (len(samples), *clip.shape[1:3], plane.shape[2] if plane.ndim == 3 else 1)
             target = np.empty(shape, samples[0].dtype)
             # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
@@ -208,7 +210,7 @@ class Compose:
 
 
 def _resample(
-    frames: Sequence[NDArray[Any]], inverse: Matrix, points: NDArray[np.float64] | None, **options: Any
+    frames: Sequence[NDArray[Any]] | NDArray[Any], inverse: Matrix, points: NDArray[np.float64] | None, **options: Any
 ) -> None:
     if points is None:
         resample(frames, inverse, **options)
@@ -269,13 +271,20 @@ def _can_be_cut(planes: Planes) -> bool:
     halved = all(
         2 * part - whole in (0, 1) or part == whole for whole, part in zip(luma.shape, blue.shape, strict=True)
     )
+    if isinstance(planes.frames, Stacked):
+        return halved
     kinds = {tuple((plane.shape, plane.strides, plane.dtype) for plane in frame) for frame in planes.frames}
     return halved and len(kinds) == 1 and all(plane.strides[1] == plane.itemsize for plane in (luma, blue, red))
 
 
-def _of_one_size(planes: Sequence[NDArray[Any]]) -> list[tuple[int, ...]]:
-    """Return which planes can be sampled together: luma alone, and both chroma planes."""
-    return [(0,)] if len(planes) == 1 else [(0,), tuple(range(1, len(planes)))]
+def _of_one_size(planes: Planes) -> Sequence[Sequence[NDArray[Any]] | NDArray[Any]]:
+    """Return the planes that can be sampled together: the first of each frame, and both chroma planes."""
+    frames = planes.frames
+    if isinstance(frames, Stacked):
+        return frames.groups
+    firsts = [frame[0] for frame in frames]
+    others = [frame[number] for number in range(1, len(frames[0])) for frame in frames]
+    return [firsts, others] if others else [firsts]
 
 
 def _subsampling(whole: int, part: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.transforms.warp import _TOLERANCE, Blocks, Matrix, _by_rows, factors, interpolate
+from cinefeed.transforms.warp import _TOLERANCE, Blocks, Matrix, factors, interpolate, lines_of
 
 
 def pixel_centres(height: int, width: int) -> Matrix:
@@ -25,7 +25,7 @@ def moved(points: Matrix, matrix: Matrix) -> Matrix:
 
 
 def resample_at(
-    frames: Sequence[NDArray[Any]],
+    frames: Sequence[NDArray[Any]] | NDArray[Any],
     inverse: Matrix,
     points: Matrix,
     *,
@@ -42,9 +42,9 @@ def resample_at(
     >>> out[0, :, :, 0].tolist()
     [[1, 2, 0], [4, 5, 0]]
     """
-    if not frames:
+    if len(frames) == 0:
         return
-    lines = [_by_rows(frame) for frame in frames]
+    lines = lines_of(frames)
     height, width = lines[0].shape[:2]
     down, across = factors(inverse @ _affine_part(points), height=height, width=width)
     scaled = np.diag([1 / across, 1 / down, 1.0]) @ inverse
