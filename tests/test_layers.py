@@ -11,18 +11,19 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors cores rng kernels clips sources split balance manifest transforms check feed pack adapters metrics models "
-    "config training report demo testing cli"
+    "errors cores rng scratch kernels clips sources split balance manifest transforms check feed pack adapters metrics "
+    "models config training report demo testing cli"
 ).split()
 FOLDERS = {
     "sources": (
-        "colour display base layout index encoded axes plain stored arrays memory hdf5 nifti tiff images jpeg_lossless "
+        "colour display base layout index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti "
+        "tiff images jpeg_lossless "
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": "columns files reading labels find progress scan rows pivot summary table encoded".split(),
     "transforms": (
-        "base drawing temporal scratch warp field geometry framing elastic levels intensity curves texture masks "
+        "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"
     ).split(),
     "check": "findings look files content alike groups duplicates labels mixed shortcuts run".split(),

@@ -226,17 +226,13 @@ def test_odd_sizes_keep_chroma_in_place():
 
 
 def test_tags_decide_and_none_is_bt601_limited():
-    frame = av.VideoFrame(16, 16, "yuv420p")
-    layout = layout_of("yuv420p")
-    assert colour_of(frame, layout) == Colour(model="yuv", full_range=False, matrix="bt601")
-    frame.colorspace, frame.color_range = 1, 2
-    assert colour_of(frame, layout, rotation=90) == Colour(model="yuv", full_range=True, matrix="bt709", rotation=90)
-    turned = colour_of(frame, layout, mirrored=True, aspect=1.5)
+    assert colour_of(0, 2, "yuv420p") == Colour(model="yuv", full_range=False, matrix="bt601")
+    assert colour_of(2, 1, "yuv420p", rotation=90) == Colour(model="yuv", full_range=True, matrix="bt709", rotation=90)
+    turned = colour_of(2, 1, "yuv420p", mirrored=True, aspect=1.5)
     assert (turned.rotation, turned.mirrored, turned.aspect) == (0, True, 1.5)
     for tag, matrix in ((0, "bt601"), (2, "bt601"), (5, "bt601"), (6, "bt601"), (7, "smpte240m"), (9, "bt2020")):
-        frame.colorspace = tag
-        assert colour_of(frame, layout).matrix == matrix
-    old = av.VideoFrame(16, 16, "yuvj420p")
-    assert colour_of(old, layout_of("yuvj420p")).full_range
-    grey = av.VideoFrame(16, 16, "gray")
-    assert colour_of(grey, layout_of("gray")).full_range
+        assert colour_of(0, tag, "yuv420p").matrix == matrix
+    assert colour_of(0, 2, "yuvj420p").full_range
+    assert colour_of(0, 2, "gray").full_range
+    assert not colour_of(1, 2, "gray").full_range
+    assert colour_of(0, 2, "yuv420p", grey=True) == Colour(model="grey", full_range=False)

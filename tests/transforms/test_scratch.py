@@ -5,10 +5,10 @@ import threading
 import numpy as np
 
 from cinefeed.clips import Frame
+from cinefeed.scratch import _MOST_BYTES, scratch
 from cinefeed.sources.base import Colour, Planes
 from cinefeed.transforms import Blur, Brightness, Normalize, Rotate
 from cinefeed.transforms.compose import Compose
-from cinefeed.transforms.scratch import _MOST_BYTES, scratch
 
 
 def test_a_use_takes_its_block_back_and_no_other_does():

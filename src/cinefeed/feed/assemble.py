@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +90,7 @@ class Assembler:
 
     def finish(self, pending: Pending, crew: Crew, meter: Meter) -> list[Batch]:
         """Wait for the clips of a slot, and return its batches. Raises a clip's error, unless it can be replaced."""
+        wait(pending.clips, return_when=FIRST_EXCEPTION)  # woken once a slot, not once a clip
         took = [self._result(pending, place, crew) for place in range(len(pending.clips))]
         if took:
             read, decode, transform, retried = (sum(each) for each in zip(*took, strict=True))

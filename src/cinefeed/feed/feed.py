@@ -251,7 +251,7 @@ class Feed:
         return self._epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch. Where the feed stands there already, its workers go on with what they have begun."""
+        """Go to the start of an epoch; where the feed stands there already, its workers go on with what they began."""
         if epoch < 0:
             raise SettingError(f"epoch={epoch} must be at least 0")
         if self._line is not None and epoch == self._epoch and not self._start:

@@ -38,7 +38,7 @@ from cinefeed.feed.wire import (
 )
 
 _log = logging.getLogger(__name__)
-_AHEAD = 2  # jobs a worker has: one in work, and the next, so that it never waits for the parent
+_AHEAD = 4  # jobs a worker has: one in work, and some more, so that it never waits for the parent
 _ATTEMPTS = 2  # of a clip at whose making a worker died
 _EARLY_DEATHS = 3  # of workers that never said a word: then it is no accident
 
@@ -183,26 +183,30 @@ class ProcessCrew:
             worker.tasks.append(task)
 
     def _hear(self, worker: _Worker) -> None:
-        """Take in what a worker says, or that it says no more."""
-        try:
-            packet = worker.line.recv(PACKET)
-        except ConnectionError:
-            packet = b""
-        kind = packet[:1]
+        """Take in all that a worker has said, or that it says no more."""
         with self._lock:
-            if kind == READY:
-                worker.ready, self._early_deaths = True, 0
-            elif kind == UNFIT:
-                self._failure = UnfitError(packet[1:].decode())
-            elif kind in (DONE, FAILED):
-                task = worker.tasks.popleft()
-                worker.began = time.monotonic()
-                if kind == DONE:
-                    _settle(task.future, unpack_done(packet)[1])
+            while True:
+                try:
+                    packet = worker.line.recv(PACKET, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    break
+                except ConnectionError:
+                    packet = b""
+                kind = packet[:1]
+                if kind == READY:
+                    worker.ready, self._early_deaths = True, 0
+                elif kind == UNFIT:
+                    self._failure = UnfitError(packet[1:].decode())
+                elif kind in (DONE, FAILED):
+                    task = worker.tasks.popleft()
+                    worker.began = time.monotonic()
+                    if kind == DONE:
+                        _settle(task.future, unpack_done(packet)[1])
+                    else:
+                        _settle(task.future, unpack_failed(packet)[1])
                 else:
-                    _settle(task.future, unpack_failed(packet)[1])
-            else:
-                self._bury(worker)
+                    self._bury(worker)
+                    break
             self._hand_out()
 
     def _bury(self, worker: _Worker) -> None:

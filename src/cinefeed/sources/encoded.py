@@ -67,9 +67,10 @@ class EncodedSource:
         numbers = frame_numbers(indices, count=len(self), path=self.path)
         if self._closed:
             raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
-        unique = np.unique(numbers)
+        rising = bool((numbers[1:] > numbers[:-1]).all())
+        unique = numbers if rising else np.unique(numbers)
         frames = self._frames(unique) if numbers.size else ()
-        if not np.array_equal(unique, numbers):
+        if not rising:
             places = np.searchsorted(unique, numbers)
             frames = frames.taken(places) if isinstance(frames, Stacked) else [frames[place] for place in places]
         return Planes(frames, self._colour or Colour(model=self._layout.model, bits=self._layout.bits))

@@ -214,6 +214,6 @@ class Ladder:
             packets.close()  # type: ignore[attr-defined]
         asked = ", ".join(map(str, sorted(missing)[:8])) + (" ..." if len(missing) > 8 else "")
         raise DecodeError(
-            f"{self.path}: asked for frames {asked}, {reason} after {count} of {len(self)} frames; "
+            f"{self.path}: asked for frames {asked}, {reason} after {count} of {self.facts.times.count} frames; "
             "the file has changed or is damaged: scan it again"
         )

@@ -117,8 +117,8 @@ def _look(library: ctypes.CDLL) -> Places | None:
         getattr(library, name).restype = ctypes.c_void_p
     frame, packet = ctypes.c_void_p(library.av_frame_alloc()), ctypes.c_void_p(library.av_packet_alloc())
     try:
-        written = ctypes.string_at(frame, _FRAME_BYTES)  # type: ignore[arg-type]  # typed without c_void_p
-        sent = ctypes.string_at(packet, _PACKET_BYTES)  # type: ignore[arg-type]
+        written = ctypes.string_at(frame, _FRAME_BYTES)
+        sent = ctypes.string_at(packet, _PACKET_BYTES)
     finally:
         library.av_frame_free(ctypes.byref(frame))
         library.av_packet_free(ctypes.byref(packet))
@@ -137,16 +137,20 @@ def _look(library: ctypes.CDLL) -> Places | None:
 
 @compiled
 def _number(address: int) -> int:
-    return carray(pointer(address), (1,), np.int32)[0]
+    return int(carray(pointer(address), (1,), np.int32)[0])
 
 
 @compiled
 def _long_number(address: int) -> int:
-    return carray(pointer(address), (1,), np.int64)[0]
+    return int(carray(pointer(address), (1,), np.int64)[0])
 
 
 @compiled
 def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any) -> bool:
+    """Open a file and the decoder of its video stream of this number; say whether both went well.
+
+    `texts` are TEXTS, the name of the format and the path, each ending in a zero byte. Nothing is probed.
+    """
     text, at = texts.ctypes.data, state.ctypes.data
     options = at + 8 * _SOUND  # a place that is free until a frame is read
     _dict_set(options, text, text + _FILE_AT, 0)
@@ -176,11 +180,12 @@ def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any
     status = _open_codec(state[_CODEC], decoder, options)
     _dict_free(options)
     state[_PACKET], state[_FRAME] = _new_packet(), _new_frame()
-    return status >= 0 and state[_PACKET] != 0 and state[_FRAME] != 0
+    return bool(status >= 0 and state[_PACKET] != 0 and state[_FRAME] != 0)
 
 
 @compiled
 def close_video(state: Any) -> None:
+    """Let go of what `open_video` took. Closing twice is harmless."""
     at = state.ctypes.data
     if state[_FRAME] != 0:
         _free_frame(at + 8 * _FRAME)
@@ -212,7 +217,7 @@ def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: A
     while True:
         status = _receive_frame(state[_CODEC], frame)
         if status < 0:
-            return kept if status == _AGAIN or status == _END_OF_FILE else -1
+            return kept if status in (_AGAIN, _END_OF_FILE) else -1
         state[DECODED] += 1
         at = frame + state[_FLAGS_AT]
         flags = _number(at)
@@ -242,7 +247,7 @@ def _decode_run(
 ) -> bool:
     """Find the frames of one run; return whether all of them are there."""
     codec, packet = state[_CODEC], state[_PACKET]
-    started = seek == START or seek == GO_ON
+    started = seek in (START, GO_ON)
     if seek != GO_ON:
         state[_TRUSTED] = state[_SOUND] = started
     if not started:
@@ -292,7 +297,7 @@ def _decode_run(
         if unsent == 0:  # the decoder holds what is left back for reordering alone
             break
     skip[0] = _SKIP_NOTHING
-    return _send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found, luma, blue, red) == left
+    return bool(_send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found, luma, blue, red) == left)
 
 
 @compiled
@@ -302,9 +307,9 @@ def find_frames(
     """Find the frames of `stamps`, run by run, and copy their planes, each (frames, rows, bytes).
 
     Run r is `stamps[bounds[r] : bounds[r + 1]]`, rising, decoded from the key frame whose stamp is `seeks[r]`, from
-    where the file was opened (START) or on from where the last one ended (GO_ON). `chroma` holds the blue and then the red
-    planes; of size 0, luma alone is copied.
-    `shape` is the width, height and format of every frame. Returns whether all are there.
+    where the file was opened (START) or on from where the last one ended (GO_ON). `chroma` holds the blue and then the
+    red planes; of size 0, luma alone is copied. `shape` is the width, height and format of every frame. Returns whether
+    all are there.
     """
     found = np.zeros(stamps.size, np.bool_)
     for run in range(seeks.size):

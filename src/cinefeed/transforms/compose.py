@@ -3,22 +3,22 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.clips import Frame
 from cinefeed.errors import SettingError
+from cinefeed.scratch import scratch
 from cinefeed.sources.base import Colour, Planes, Stacked
-from cinefeed.sources.colour import cut_to_rgb, to_pixels
+from cinefeed.sources.colour import cut_to_rgb, lanes_to_rgb, to_pixels
 from cinefeed.sources.display import shown_size, square_size
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
-from cinefeed.transforms.field import resample_at
+from cinefeed.transforms.field import lanes_at, resample_at
 from cinefeed.transforms.fuse import Part, Step, apply_one, apply_pointwise, chosen, kind_of, one_map, said, steps
 from cinefeed.transforms.levels import SIZES
-from cinefeed.transforms.scratch import scratch
-from cinefeed.transforms.warp import Matrix, Window, inverted, resample, whole_move
+from cinefeed.transforms.warp import Matrix, Window, inverted, lanes_of, resample, whole_move
 
 _TYPES = (*SIZES, np.dtype(np.float32))  # what transforms take
 
@@ -171,32 +171,23 @@ class Compose:
             if window.lies_in(height, width):
                 cut_to_rgb(_of_one_size(planes), colour, top=window.top, left=window.left, out=clip)
                 return
-        resampled: list[NDArray[Any]] = []
-        for number, samples in enumerate(_of_one_size(planes)):
-            plane = samples[0]
-            fill = _black(colour, chroma=number > 0)
-            if colour.window is not None and not _can_hold(plane.dtype, fill):
-                samples = [each.astype(np.float32) for each in samples]
-            if corner == (0, 0) and isinstance(samples, np.ndarray) and samples.shape[1:] == clip.shape[1:3]:
-                resampled += [samples[begin : begin + len(clip)] for begin in range(0, len(samples), len(clip))]
-                continue
-            shape = (len(samples), *clip.shape[1:3], plane.shape[2] if plane.ndim == 3 else 1)
-            target = np.empty(shape, samples[0].dtype)
-            # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
-            # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) does not look: from it,
-            # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
-            down, across = _subsampling(height, plane.shape[0]), _subsampling(width, plane.shape[1])
-            _resample(
-                samples,
-                np.diag([1 / across, 1 / down, 1.0]) @ inverse,
-                points,
-                out=target,
-                fill=fill,
-                extent=(height / down, width / across),
+        moves = _moves(planes, inverse)
+        size = clip.shape[1:3]
+        if colour.model == "yuv" and clip.shape[3] == 3:
+            luma, chroma = (
+                _lanes(each, points, size=size, use=use) for each, use in zip(moves, ("luma", "chroma"), strict=True)
             )
-            parts = target if plane.ndim == 3 else target[..., 0]
-            resampled += [parts[begin : begin + len(clip)] for begin in range(0, len(parts), len(clip))]
-        to_pixels(resampled, colour, channels=self.frame.channels, out=clip)
+            lanes_to_rgb(luma, chroma, colour, out=clip)
+            return
+        samples, inverse, options = moves[0]  # luma alone, or all that there is
+        plane = samples[0]
+        if corner == (0, 0) and isinstance(samples, np.ndarray) and samples.shape[1:3] == size:
+            resampled = samples
+        else:
+            resampled = np.empty((len(samples), *size, plane.shape[2] if plane.ndim == 3 else 1), plane.dtype)
+            _resample(samples, inverse, points, out=resampled, **options)
+            resampled = resampled if plane.ndim == 3 else resampled[..., 0]
+        to_pixels([resampled], colour, channels=self.frame.channels, out=clip)
 
     def _apply(self, step: Step, clip: Frames, out: Frames | None) -> Frames:
         if step.kind == "pointwise":
@@ -207,6 +198,41 @@ class Compose:
         forward, points = one_map(step.parts, height=self.frame.height, width=self.frame.width)
         _resample(list(clip), inverted(forward), points, out=moved)
         return moved
+
+
+class _Move(NamedTuple):
+    """Planes of one size, and how they are sampled."""
+
+    samples: Sequence[NDArray[Any]] | NDArray[Any]
+    inverse: Matrix
+    options: dict[str, Any]  # what is black, and the height and width of a plane, which need not be whole
+
+
+def _moves(planes: Planes, inverse: Matrix) -> list[_Move]:
+    """Return how luma and chroma are sampled, where `inverse` maps the target to luma."""
+    colour, (height, width) = planes.colour, planes.frames[0][0].shape[:2]
+    moves = []
+    for number, samples in enumerate(_of_one_size(planes)):
+        plane = samples[0]
+        fill = _black(colour, chroma=number > 0)
+        if colour.window is not None and not _can_hold(plane.dtype, fill):
+            samples = [each.astype(np.float32) for each in samples]
+        # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
+        # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) does not look: from it,
+        # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
+        down, across = _subsampling(height, plane.shape[0]), _subsampling(width, plane.shape[1])
+        own = inverse * np.array([[1 / across], [1 / down], [1.0]])
+        moves.append(_Move(samples, own, {"fill": fill, "extent": (height / down, width / across)}))
+    return moves
+
+
+def _lanes(move: _Move, points: NDArray[np.float64] | None, *, size: tuple[int, int], use: str) -> NDArray[Any]:
+    """Return the pixels of a target, frames side by side: (height x width, frames and some unused places)."""
+    samples, inverse, options = move
+    dtype = samples[0].dtype
+    if points is None:
+        return lanes_of(samples, inverse, size=size, dtype=dtype, use=use, **options)[:, 0]
+    return lanes_at(samples, inverse, points, dtype=dtype, use=use, **options)[:, 0]
 
 
 def _resample(

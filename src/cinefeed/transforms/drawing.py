@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -70,7 +71,7 @@ class Limits:
         if self._is_choice(spread):
             values = self._values(spread)
             return values[int(rng.integers(len(values)))]
-        low, high = self.ends(spread)
+        low, high = _ends(self, spread) if isinstance(spread, int | float | tuple) else self.ends(spread)
         return low if self.neutral is None and not isinstance(spread, tuple | list) else draw(rng, (low, high))
 
     def _is_choice(self, spread: object) -> bool:
@@ -90,6 +91,11 @@ class Limits:
                 f"{self.name}={spread!r} must not be negative; for one side alone give a pair (low, high)"
             )
         return sorted(map(float, values)) if isinstance(spread, set | frozenset) else [float(each) for each in values]
+
+
+@lru_cache(maxsize=256)
+def _ends(limits: Limits, spread: Spread) -> tuple[float, float]:
+    return limits.ends(spread)
 
 
 def interval(
@@ -147,6 +153,7 @@ def draw_length(
     return value
 
 
+@lru_cache(maxsize=256)
 def _length(kind: str, name: str, one_sided: bool) -> Limits:
     return Limits(f"{kind}({name})", lowest=0.0 if one_sided else -math.inf, one_sided=one_sided)
 

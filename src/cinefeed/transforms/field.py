@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.kernels import transpose
 from cinefeed.transforms.warp import _TOLERANCE, Blocks, Matrix, factors, interpolate, lines_of
 
 
@@ -44,14 +45,29 @@ def resample_at(
     """
     if len(frames) == 0:
         return
+    lanes = lanes_at(frames, inverse, points, dtype=out.dtype, fill=fill, extent=extent)
+    transpose(lanes.reshape(-1, lanes.shape[2])[:, : len(frames)], out.reshape(len(frames), -1))
+
+
+def lanes_at(
+    frames: Sequence[NDArray[Any]] | NDArray[Any],
+    inverse: Matrix,
+    points: Matrix,
+    *,
+    dtype: np.dtype[Any],
+    fill: float,
+    extent: tuple[float, float] | None = None,
+    use: str = "target",
+) -> NDArray[Any]:
+    """Return what `resample_at` makes of frames, side by side, as `warp.lanes_of`."""
     lines = lines_of(frames)
     height, width = lines[0].shape[:2]
     down, across = factors(inverse @ _affine_part(points), height=height, width=width)
-    scaled = np.diag([1 / across, 1 / down, 1.0]) @ inverse
+    scaled = inverse * np.array([[1 / across], [1 / down], [1.0]])
     places = moved(points, scaled).reshape(2, -1)
     blocks = Blocks(down, across, *_blocks(places[1], -(-height // down)), *_blocks(places[0], -(-width // across)))
-    extent = extent or (float(height), float(width))
-    interpolate(lines, blocks, scaled, places, extent=extent, fill=fill, out=out)
+    extent, size = extent or (float(height), float(width)), points.shape[1:]
+    return interpolate(lines, blocks, scaled, places, extent=extent, fill=fill, size=size, dtype=dtype, use=use)
 
 
 def _affine_part(points: Matrix) -> Matrix:
