@@ -82,7 +82,7 @@ def never_closes(source):
 
 def closes_once(source):
     def close():
-        if source._container is None:
+        if source._closed:
             raise ValueError("it is closed already")
         source.close()
 

@@ -83,7 +83,7 @@ def as_labels(planes: Planes) -> Planes:
     """
     colour = planes.colour
     made: dict[int, tuple[NDArray[np.uint8]]] = {}
-    for frame in planes.frames:  # repeats share memory
+    for frame in planes.frames:  # repeats may share memory
         if id(frame) not in made:
             made[id(frame)] = (_labels(frame[0], colour),)
     plain = replace(colour, model="grey", bits=8, full_range=True, window=None)

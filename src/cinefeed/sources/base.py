@@ -190,8 +190,8 @@ class Stacked(tuple[tuple[NDArray[Any], ...], ...]):
 class Planes(NamedTuple):
     """Frames as a decoder puts them out: `frames[i]` is the tuple of planes of the i-th frame asked for.
 
-    Planes are views (uint8, uint16 or float32) where the decoder allows it: rows may be padded, repeats share memory.
-    A yuv source asked for one channel hands over luma alone, with model "grey".
+    Planes are uint8, uint16 or float32, views where the decoder allows it: rows may be padded, repeats may share
+    memory. A yuv source asked for one channel hands over luma alone, with model "grey".
     """
 
     frames: Sequence[tuple[NDArray[np.generic], ...]]

@@ -63,7 +63,7 @@ class EncodedSource:
         return self.facts.times.count
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
-        """Return the frames of `indices`, as stored; repeats share memory."""
+        """Return the frames of `indices`, as stored."""
         numbers = frame_numbers(indices, count=len(self), path=self.path)
         if self._closed:
             raise SourceError(f"{self.path}: the source is closed; open it again with open_source")

@@ -48,6 +48,7 @@ class Ladder:
         self._last = -1  # the frame found there
         self._trusted = False  # the decoder began at the start of the file: what it marks as corrupt is the file's
         self._sound = False  # ... or it has put out a key frame since
+        self.decoded = 0  # frames so far
         self._open()
 
     def find(self, runs: list[Run]) -> dict[int, av.VideoFrame]:
@@ -185,6 +186,7 @@ class Ladder:
         return whole and known and packet.pos is not None  # FFmpeg gives no position to a frame whose stamp it made up
 
     def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:
+        self.decoded += len(frames)
         for frame in frames:
             self._sound = self._sound or bool(frame.key_frame)
             stamp = frame.pts

@@ -46,7 +46,7 @@ START, GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
 
 # What is known of an open file, by place in one array of int64 that compiled code reads and writes.
 _FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _TRUSTED, _SOUND, REACHED, DECODED, RANGE, SPACE = range(11)
-_FLAGS_AT, _SKIP_AT = 11, 12
+_OPTIONS, _FLAGS_AT, _SKIP_AT = 11, 12, 13
 TEXTS = b"protocol_whitelist\0file\0threads\x001\0discard\0"  # a play list must not fetch anything
 _FILE_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT = (TEXTS.index(each) for each in (b"file", b"threads", b"1", b"discard"))
 
@@ -92,7 +92,7 @@ class Places(NamedTuple):
 
     def state(self) -> NDArray[np.int64]:
         """Return the state of a video that is not open yet."""
-        state = np.zeros(13, np.int64)
+        state = np.zeros(14, np.int64)
         state[_FLAGS_AT], state[_SKIP_AT], state[REACHED] = self.flags, self.skip, NO_STAMP
         return state
 
@@ -152,7 +152,7 @@ def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any
     `texts` are TEXTS, the name of the format and the path, each ending in a zero byte. Nothing is probed.
     """
     text, at = texts.ctypes.data, state.ctypes.data
-    options = at + 8 * _SOUND  # a place that is free until a frame is read
+    options = at + 8 * _OPTIONS
     _dict_set(options, text, text + _FILE_AT, 0)
     status = _open_input(at + 8 * _FORMAT, text + path_at, _find_input_format(text + format_at), options)
     _dict_free(options)
