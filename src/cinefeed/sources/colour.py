@@ -111,7 +111,9 @@ def cut_to_rgb(
     rgb = np.empty((3, *out.shape[:3]), out.dtype)
     factors = np.array([*_factors(colour.bits, colour.full_range, colour.matrix, out.dtype.name), _half(out)])
     cut = (top, left, *blue.shape, down, across)
-    _cut_samples(addresses, pitches, np.empty(1, luma.dtype), cut, factors.astype(np.float32), rgb)
+    narrow, wide = (np.uint16, np.uint32) if luma.itemsize == 1 else (np.uint32, np.uint64)
+    kinds = np.empty(1, luma.dtype), np.empty(0, narrow), np.empty(0, wide)
+    _cut_samples(addresses, pitches, *kinds, cut, factors.astype(np.float32), rgb)
     _interleave(list(rgb), out)
 
 
@@ -244,14 +246,14 @@ def _enlarge(
     down: int,
     across: int,
     sums: Any,
+    pairs: Any,
     out: Any,
 ) -> None:
-    # One plane of chroma, from the row `top` of the target and its own column `left` on, in whole levels. One column
-    # more on each side makes all rows one line to the compiler: 0.16 ms for 32 planes of 56 x 56, by rows 0.42.
+    # One plane of chroma, from the row `top` of the target and its own column `left` on, in sixteenths until the end.
+    # One column more on each side makes all rows one line to the compiler: 0.07 ms for 32 planes of 56 x 56, where
+    # rows of float32 took 0.42. `pairs` are two neighbours of `out` as one number, written in one go.
     height, count = sums.shape[0], sums.shape[1] - 2
-    near_weight = np.float32(0.75 if down == 2 else 1)
-    far_weight = np.float32(1) - near_weight
-    three, one, half = np.float32(0.75), np.float32(0.25), np.float32(0.5)
+    near_weight, far_weight = (3, 1) if down == 2 else (4, 0)
     before, after = max(left - 1, 0), min(left + count, columns - 1)
     for i in range(height):
         y = top + i
@@ -261,23 +263,35 @@ def _enlarge(
         far = carray(pointer(address + other * pitch * sample.itemsize), (columns,), sample.dtype)
         upper, lower, middle = near[left : left + count], far[left : left + count], sums[i, 1 : count + 1]
         for k in range(count):
-            middle[k] = near_weight * np.float32(upper[k]) + far_weight * np.float32(lower[k])
-        sums[i, 0] = near_weight * np.float32(near[before]) + far_weight * np.float32(far[before])
-        sums[i, count + 1] = near_weight * np.float32(near[after]) + far_weight * np.float32(far[after])
-    line, to = sums.reshape(-1), out.reshape(-1)
+            middle[k] = near_weight * upper[k] + far_weight * lower[k]
+        sums[i, 0] = near_weight * near[before] + far_weight * far[before]
+        sums[i, count + 1] = near_weight * near[after] + far_weight * far[after]
+    line = sums.reshape(-1)
     if across == 1:
+        to = out.reshape(-1)
         for k in range(line.size):
-            to[k] = np.int32(line[k] + half)
+            to[k] = (4 * np.uint32(line[k]) + 8) >> 4
         return
-    inner, before_it, after_it, to = line[1:-1], line[:-2], line[2:], to[2:-2]
+    inner, before_it, after_it, both = line[1:-1], line[:-2], line[2:], pairs.reshape(-1)[1:-1]
+    high = 8 * out.itemsize
     for k in range(inner.size):
-        own = three * inner[k] + half
-        to[2 * k] = np.int32(own + one * before_it[k])
-        to[2 * k + 1] = np.int32(own + one * after_it[k])
+        own = np.uint32(np.uint32(3) * np.uint32(inner[k]) + np.uint32(8))
+        first = np.uint32(own + np.uint32(before_it[k])) >> np.uint32(4)
+        second = np.uint32(own + np.uint32(after_it[k])) >> np.uint32(4)
+        both[k] = _pair(first, second, high, both)
 
 
 @compiled
-def _cut_samples(addresses: Any, pitches: Any, sample: Any, cut: Any, factors: Any, rgb: Any) -> None:
+def _pair(first: Any, second: Any, high: int, like: Any) -> Any:
+    kind = like.dtype.type
+    return kind(first) | (kind(second) << kind(high))
+
+
+@compiled
+def _cut_samples(
+    addresses: Any, pitches: Any, sample: Any, narrow: Any, wide: Any, cut: Any, factors: Any, rgb: Any
+) -> None:
+    # `narrow` and `wide` name the types of a sum of chroma and of two of them.
     top, left, rows, columns, down, across = cut
     _, frames, height, width = rgb.shape
     offset, scale, centre, peak, half = factors[0], factors[1], factors[2], factors[7], factors[8]
@@ -286,8 +300,9 @@ def _cut_samples(addresses: Any, pitches: Any, sample: Any, cut: Any, factors: A
     first = left // across
     count = (left + width - 1) // across - first + 1
     begin = left - (first - 1) * across
-    sums = np.empty((height, count + 2), np.float32)
-    chroma = np.empty((2, height, (count + 2) * across), np.float32)
+    sums = np.empty((height, count + 2), narrow.dtype)
+    pairs = np.empty((2, height, count + 2), wide.dtype)
+    chroma = pairs.view(narrow.dtype) if across == 2 else np.empty((2, height, count + 2), narrow.dtype)
     for f in range(frames):
         for part in range(2):
             _enlarge(
@@ -301,6 +316,7 @@ def _cut_samples(addresses: Any, pitches: Any, sample: Any, cut: Any, factors: A
                 down,
                 across,
                 sums,
+                pairs[part],
                 chroma[part],
             )
         for i in range(height):
@@ -309,7 +325,7 @@ def _cut_samples(addresses: Any, pitches: Any, sample: Any, cut: Any, factors: A
             to_red, to_green, to_blue = rgb[0, f, i], rgb[1, f, i], rgb[2, f, i]
             for k in range(width):
                 grey = (np.float32(luma[k]) - offset) * scale + half
-                u, v = blues[k] - centre, reds[k] - centre
+                u, v = np.float32(blues[k]) - centre, np.float32(reds[k]) - centre
                 to_red[k] = min(max(grey + r_red * v, low), peak)
                 to_green[k] = min(max(grey + g_blue * u + g_red * v, low), peak)
                 to_blue[k] = min(max(grey + b_blue * u, low), peak)

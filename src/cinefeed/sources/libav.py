@@ -100,7 +100,8 @@ class Places(NamedTuple):
 @cache
 def places() -> Places | None:
     """Name FFmpeg's functions to compiled code, and return what lies where; None where anything is not as expected."""
-    if any(av.library_versions.get(name, (0,))[0] != version for name, version in _KNOWN.items()):
+    known = all(av.library_versions.get(name, (0,))[0] == version for name, version in _KNOWN.items())
+    if not known or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
     try:
         library = ctypes.CDLL(av._core.__file__)  # it is linked to all of them

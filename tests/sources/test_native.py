@@ -1,0 +1,125 @@
+"""The compiled way to read encoded video: where it is taken, and that it steps aside where anything is not as known."""
+
+import av
+import numpy as np
+import pytest
+
+from cinefeed import open_source, probe
+from cinefeed.sources import libav
+from cinefeed.sources.base import Facts
+from cinefeed.sources.encoded import EncodedSource
+from cinefeed.testing import numbered_frames, read_number, write_video
+
+COUNT = 40
+
+
+@pytest.fixture
+def unasked():
+    """Forget what is known of the library, before and after."""
+    libav.places.cache_clear()
+    yield
+    libav.places.cache_clear()
+
+
+def video(folder, name="some.mp4", **settings):
+    return write_video(folder / name, numbered_frames(COUNT, height=96, width=128), **settings)
+
+
+def numbers_read(source, numbers):
+    return [read_number(frame[0]) for frame in source.planes(numbers).frames]
+
+
+def test_this_library_is_known():
+    """Without this every other test would pass by PyAV alone."""
+    assert libav.places() is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "compiled"),
+    [
+        ("h264.mp4", {"b_frames": 2}, True),
+        ("mpeg4.mov", {"codec": "mpeg4"}, True),
+        ("vp9.webm", {"codec": "vp9"}, True),
+        ("h264.mkv", {}, False),  # Matroska can keep decoding times alone
+        ("mpeg4.avi", {"codec": "mpeg4"}, False),  # AVI keeps none that tell when a frame is shown
+        ("deep.mp4", {"pixel_format": "yuv420p10le", "codec": "hevc"}, True),
+    ],
+)
+def test_containers_that_state_their_times_are_read_by_compiled_code(tmp_path, name, settings, compiled):
+    path = video(tmp_path, name, **settings)
+    with open_source(path) as source:
+        assert (source._native is not None) == compiled
+        planes = source.planes([7, 8, 30]).frames
+        assert (source._native is not None) == compiled  # it found them all
+    with av.open(str(path)) as container:
+        frames = [frame for number, frame in enumerate(container.decode(video=0)) if number in (7, 8, 30)]
+    for frame, parts in zip(frames, planes, strict=True):
+        for plane, part in zip(frame.planes, parts, strict=True):
+            rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+            assert (rows[:, : part.shape[1] * part.itemsize] == part.view(np.uint8)).all()
+
+
+@pytest.mark.parametrize("change", ["version", "frame", "packet", "function", "library"])
+def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, unasked, change):
+    path = video(tmp_path)
+    facts = probe(path)
+    if change == "version":
+        monkeypatch.setitem(av.library_versions, "libavcodec", (99, 0, 0))
+    elif change == "frame":
+        monkeypatch.setattr(libav, "_SHOWN", libav._SHOWN - 8)  # as if the field had moved
+    elif change == "packet":
+        monkeypatch.setattr(libav, "_STAMP", libav._STAMP + 24)
+    elif change == "function":
+        monkeypatch.setattr(libav, "_names", [*libav._names, "av_no_such_function"])
+    else:
+        monkeypatch.setattr(av._core, "__file__", str(tmp_path / "absent.so"))
+    assert libav.places() is None
+    with EncodedSource(path, facts=facts) as source:
+        assert source._native is None
+        assert numbers_read(source, [33, 2]) == [33, 2]
+
+
+def test_what_it_cannot_find_pyav_finds(tmp_path):
+    """Stamps that are none of the file's: compiled code gives up, and the frames come all the same, counted."""
+    path = video(tmp_path, b_frames=2)
+    facts = probe(path)
+    assert facts.ticks is not None
+    shifted = Facts(**{**vars(facts), "ticks": facts.ticks._replace(first=7)})
+    with EncodedSource(path, facts=shifted) as source:
+        assert source._native is not None
+        assert numbers_read(source, [9, 31]) == [9, 31]
+        assert source._native is None
+
+
+def test_a_file_of_another_size_by_now_is_left_to_pyav(tmp_path):
+    facts = probe(video(tmp_path))
+    larger = write_video(tmp_path / "other.mp4", numbered_frames(COUNT, height=192, width=256))
+    with EncodedSource(larger, facts=facts) as source:
+        planes = source.planes([5]).frames[0]
+        assert source._native is None
+        assert planes[0].shape == (96, 128)
+
+
+def test_a_file_that_is_gone_or_no_video_has_pyavs_error(tmp_path):
+    path = video(tmp_path)
+    facts = probe(path)
+    path.write_bytes(b"nothing that a video begins with" * 40)
+    with pytest.raises(Exception, match="no video that FFmpeg can open"):
+        EncodedSource(path, facts=facts)
+    path.unlink()
+    with pytest.raises(Exception, match="there is no such file"):
+        EncodedSource(path, facts=facts)
+
+
+def test_names_that_are_not_ascii(tmp_path):
+    path = video(tmp_path, "herzschläge 心臓 %d #1.mp4")
+    with open_source(path) as source:
+        assert numbers_read(source, [3]) == [3]
+        assert source._native is not None
+
+
+def test_repeats_and_any_order(tmp_path):
+    with open_source(video(tmp_path, gop=10)) as source:
+        asked = [30, 2, 2, 39, 0, 30]
+        assert numbers_read(source, asked) == asked
+        assert len(source.planes([]).frames) == 0
