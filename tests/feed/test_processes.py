@@ -71,6 +71,26 @@ def test_workers_stay_over_epochs_and_end_with_the_feed(manifest):
     assert gone(first)
 
 
+def test_workers_stay_where_set_epoch_changes_nothing(manifest):
+    feed, alone = make(manifest), make(manifest, workers=0, backend="thread")
+    for epoch in range(3):
+        feed.set_epoch(epoch)  # as many a training loop says it
+        before = pids(feed) if epoch else None
+        found = [batch.clips.tobytes() for batch in feed]
+        assert found == [alone.batch(number, epoch=epoch).clips.tobytes() for number in range(len(alone))]
+        assert before in (None, pids(feed)), feed.stats().deaths
+    feed.set_epoch(7)
+    assert feed._line is None
+    assert [batch.clips.tobytes() for batch in feed][0] == alone.batch(0, epoch=7).clips.tobytes()
+    standing = make(manifest)
+    next(iter(standing))
+    middle = standing.state()  # after one batch of epoch 0
+    list(feed.restore({**middle, "epoch": 7}))
+    list(feed)  # the line stands at the start of epoch 9
+    rest = [batch.clips.tobytes() for batch in feed.restore({**middle, "epoch": 9})]
+    assert rest == [alone.batch(number, epoch=9).clips.tobytes() for number in range(1, len(alone))]
+
+
 def test_breaking_off_ends_them(manifest):
     feed = make(manifest)
     for _ in feed:

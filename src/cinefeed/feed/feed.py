@@ -254,10 +254,12 @@ class Feed:
         """Go to the start of an epoch; where the feed stands there already, its workers go on with what they began."""
         if epoch < 0:
             raise SettingError(f"epoch={epoch} must be at least 0")
-        if self._line is not None and epoch == self._epoch and not self._start:
-            return
+        if self._line is None or epoch != self._epoch:
+            self._go_to(epoch, 0)
+
+    def _go_to(self, epoch: int, batch: int) -> None:
         self._close()
-        self._epoch, self._start, self._handed = epoch, 0, 0
+        self._epoch, self._start, self._handed = epoch, batch, batch
 
     def plan(self, *, epoch: int | None = None) -> Plan:
         """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
@@ -418,8 +420,7 @@ class Feed:
         """
         draws, batches = self.batch_size * self.world_size, self._layout.batches
         found = read_state(state, here=self._state(), draws=draws, batches=batches, world_size=self.world_size)
-        self.set_epoch(found.epoch)
-        self._start = self._handed = found.draws // draws
+        self._go_to(found.epoch, found.draws // draws)
         return self
 
     def _state(self) -> State:
