@@ -108,13 +108,11 @@ def cut_to_rgb(
     (bright, pitch), (differences, part_pitch) = map(addresses_of, groups)
     addresses = np.stack([bright, *differences.reshape(2, -1)], axis=1)
     pitches = np.array([pitch[0], part_pitch[0], part_pitch[-1]])
-    rgb = np.empty((3, *out.shape[:3]), out.dtype)
     factors = np.array([*_factors(colour.bits, colour.full_range, colour.matrix, out.dtype.name), _half(out)])
     cut = (top, left, *blue.shape, down, across)
     narrow, wide = (np.uint16, np.uint32) if luma.itemsize == 1 else (np.uint32, np.uint64)
     kinds = np.empty(1, luma.dtype), np.empty(0, narrow), np.empty(0, wide)
-    _cut_samples(addresses, pitches, *kinds, cut, factors.astype(np.float32), rgb)
-    _interleave(list(rgb), out)
+    _cut_samples(addresses, pitches, *kinds, cut, factors.astype(np.float32), out)
 
 
 def lanes_to_rgb(luma: NDArray[Any], chroma: NDArray[Any], colour: Colour, *, out: NDArray[Any]) -> None:
@@ -289,14 +287,16 @@ def _pair(first: Any, second: Any, high: int, like: Any) -> Any:
 
 @compiled
 def _cut_samples(
-    addresses: Any, pitches: Any, sample: Any, narrow: Any, wide: Any, cut: Any, factors: Any, rgb: Any
+    addresses: Any, pitches: Any, sample: Any, narrow: Any, wide: Any, cut: Any, factors: Any, out: Any
 ) -> None:
     # `narrow` and `wide` name the types of a sum of chroma and of two of them.
     top, left, rows, columns, down, across = cut
-    _, frames, height, width = rgb.shape
+    frames, height, width, _ = out.shape
     offset, scale, centre, peak, half = factors[0], factors[1], factors[2], factors[7], factors[8]
     r_red, g_blue, g_red, b_blue = factors[3], factors[4], factors[5], factors[6]
     low, item = np.float32(0), sample.itemsize
+    rgb = np.empty((3, height, width), out.dtype)
+    reds, greens, blues = rgb[0].reshape(-1), rgb[1].reshape(-1), rgb[2].reshape(-1)
     first = left // across
     count = (left + width - 1) // across - first + 1
     begin = left - (first - 1) * across
@@ -321,11 +321,15 @@ def _cut_samples(
             )
         for i in range(height):
             luma = carray(pointer(addresses[f, 0] + ((top + i) * pitches[0] + left) * item), (width,), sample.dtype)
-            blues, reds = chroma[0, i, begin : begin + width], chroma[1, i, begin : begin + width]
-            to_red, to_green, to_blue = rgb[0, f, i], rgb[1, f, i], rgb[2, f, i]
+            blue, red = chroma[0, i, begin : begin + width], chroma[1, i, begin : begin + width]
+            to_red, to_green, to_blue = rgb[0, i], rgb[1, i], rgb[2, i]
             for k in range(width):
                 grey = (np.float32(luma[k]) - offset) * scale + half
-                u, v = np.float32(blues[k]) - centre, np.float32(reds[k]) - centre
+                u, v = np.float32(blue[k]) - centre, np.float32(red[k]) - centre
                 to_red[k] = min(max(grey + r_red * v, low), peak)
                 to_green[k] = min(max(grey + g_blue * u + g_red * v, low), peak)
                 to_blue[k] = min(max(grey + b_blue * u, low), peak)
+        # A loop of its own, or neither is made into vectors: 0.03 ms, where one for both took 0.5 more.
+        to = out[f].reshape(-1)
+        for k in range(reds.size):
+            to[3 * k], to[3 * k + 1], to[3 * k + 2] = reds[k], greens[k], blues[k]
