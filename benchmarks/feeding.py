@@ -11,6 +11,7 @@ moving   milliseconds a batch of 16 x 16 x 112 x 112 x 3, two workers, the consu
          most of what they copy was never written, which is cheaper than real pixels, in their favour. Every run of a
          contestant is a process of its own, turn by turn, so that none is slowed by another's threads.
 scaling  clips a second of a feed with one worker and with two, of both kinds, turn by turn.
+choosing the same of the feed that chooses workers, backend and prefetch for itself, beside a grid made by hand.
 """
 
 import argparse
@@ -310,20 +311,46 @@ def scaling(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[f
     return found
 
 
+def choosing(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[float]]]:
+    """Print clips a second of the feed that chooses for itself, and of the best of a grid made by hand."""
+    found: dict[str, dict[str, list[float]]] = {}
+    backends: tuple[Backend, ...] = ("thread", "process")
+    grid = [(workers, backend, ahead) for workers in (1, 2) for backend in backends for ahead in (1, 2, 4)]
+    ways: dict[str, dict[str, Any]] = {"auto": {"workers": "auto", "backend": "auto", "prefetch": "auto"}} | {
+        f"{workers} {backend}, prefetch {ahead}": {"workers": workers, "backend": backend, "prefetch": ahead}
+        for workers, backend, ahead in grid
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for title, settings in scaled_feeds(Path(folder), data):
+            rates: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(runs):
+                for way, options in ways.items():
+                    source = cf.Feed(target=None, batch_size=BATCH, **options, **settings)
+                    rates[way].append(measure_feed(source, seconds=seconds).clips_per_second)
+            found[title] = rates
+            medians = {way: statistics.median(each) for way, each in rates.items()}
+            best = max(list(medians)[1:], key=medians.__getitem__)
+            share = medians["auto"] / medians[best]
+            print(f"{title:34} auto {medians['auto']:.1f}, best {medians[best]:.1f} ({best}): {share:.2f}", flush=True)
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="that each measurement lasts")
-    parser.add_argument("--only", choices=("moving", "scaling"))
+    parser.add_argument("--only", choices=("moving", "scaling", "choosing"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pocus"))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     results: dict[str, Any] = {}
-    if given.only != "scaling":
+    if given.only in (None, "moving"):
         results["moving_ms"] = {"columns": COLUMNS, "runs": moving(given.runs, given.seconds)}
-    if given.only != "moving":
+    if given.only in (None, "scaling"):
         results["scaling_clips_per_second"] = scaling(given.runs, given.seconds, given.data)
+    if given.only in (None, "choosing"):
+        results["choosing_clips_per_second"] = choosing(given.runs, given.seconds, given.data)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1))
 

@@ -53,6 +53,7 @@ def evaluate(
     if is_table(run):
         if manifest is not None or clips is not None or out is not None or where:
             raise SettingError("--manifest, --where, --clips and --out are for a run folder; a table is as it is")
+        # typer has no literals: the task is a text here, and read_predictions says which there are
         predictions = read_predictions(run, task=by_target("--task", task), classes=classes_of(classes))  # type: ignore[arg-type]
         predictions = _chosen(predictions, None if target is None else listed(target))
         found = assess(predictions, unit=unit, cluster=group, subgroups=columns or ())

@@ -69,6 +69,7 @@ def encode(
     encoder = (
         encoder_of_run(sources[0])
         if backbone is None
+        # the table's values are checked by Frame itself
         else encoder_of_backbone(backbone, weights=weights, frame=Frame(**frame_table(frame)))  # type: ignore[arg-type]
     )
     with ticking("encoding") as tick:

@@ -133,7 +133,7 @@ def _known_names(table: object, known: Sequence[str], *, where: str, kind: str =
 def _build(kind: type[Settled], table: Any, *, section: str) -> Settled:
     """Return a settings dataclass from its section."""
     where = f"[{section}] "
-    known = [each for each in fields(kind) if each.init]  # type: ignore[arg-type]
+    known = [each for each in fields(kind) if each.init]  # type: ignore[arg-type]  # every Settled is a dataclass
     _known_names(table, [each.name for each in known], where=where)
     values = {}
     for each in known:

@@ -89,6 +89,7 @@ def assess_table(
     if spec.task == "clip":
         return _assess_clips(table, asked, cluster=cluster)
     described = [
+        # "clip", which is no task of a table, has left above
         target_columns(each.name, task=each.task, classes=each.classes, several=bool(spec.targets))  # type: ignore[arg-type]
         for each in targets_of(spec)
     ]
