@@ -121,7 +121,6 @@ def workers(path, tmp_path_factory):
     return held, modules
 
 
-@pytest.mark.xfail(strict=True, reason="fact_columns copies every column: 313 MB instead of 118")
 def test_a_worker_holds_little(workers):
     held, _ = workers
     assert len(held) == 2 and max(held) < 150
@@ -133,7 +132,6 @@ def test_a_worker_imports_little(workers):
         assert modules & UNWANTED == set()
 
 
-@pytest.mark.xfail(strict=True, reason="to_numpy() of an Arrow array imports pandas where it is installed")
 def test_a_worker_imports_no_pandas(workers):
     assert not any("pandas" in modules for modules in workers[1])
 

@@ -113,7 +113,7 @@ _FEW = 1000  # texts: as Python's own they take ten times the memory
 class _Texts(NamedTuple):
     """A column of few different texts: the number of each row's, and the texts, with None for a missing one."""
 
-    numbers: NDArray[np.int32]
+    numbers: NDArray[np.int16]
     texts: list[str | None]
 
 
@@ -132,7 +132,7 @@ def fact_columns(table: Any) -> dict[str, Any] | None:
     """
     if "num_frames" not in table.schema.names:
         return None
-    columns = {name: table.column(name).combine_chunks() for name in FACTS if name in table.schema.names}
+    columns = {name: _in_one_piece(table.column(name)) for name in FACTS if name in table.schema.names}
     return {name: _quick(column) for name, column in columns.items() if column.null_count < len(column)}
 
 
@@ -140,15 +140,29 @@ def _quick(column: Any) -> Any:
     """Return a column in the form that a single row is read from fastest."""
     kind, missing = column.type, column.null_count > 0
     if pa.types.is_string(kind):
-        coded = column.dictionary_encode()
+        coded = column.dictionary_encode(null_encoding="encode")  # a missing text is one of them
         if len(coded.dictionary) > _FEW:
             return column
-        numbers = coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)
-        return _Texts(numbers, [*coded.dictionary.to_pylist(), None])
+        return _Texts(_numbers(coded.indices).astype(np.int16), coded.dictionary.to_pylist())
     if pa.types.is_list(kind) and _is_number(kind.value_type):
-        gaps = column.is_null().to_numpy(zero_copy_only=False) if missing else None
-        return _Lists(column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=False), gaps)
-    return column if missing or not _is_number(kind) else column.to_numpy()
+        gaps = _numbers(column.is_null().cast(pa.uint8())).astype(np.bool_) if missing else None
+        return _Lists(_numbers(column.offsets), _numbers(column.values), gaps)
+    return column if missing or not _is_number(kind) else _numbers(column)
+
+
+def _in_one_piece(column: Any) -> Any:
+    """Return a column as one array; where it is one already nothing is copied, as combine_chunks() would."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _numbers(array: Any) -> NDArray[Any]:
+    """Return an array of numbers, as a view if none is missing: to_numpy() imports pandas where it is installed."""
+    if array.null_count:
+        return np.asarray(array.to_numpy(zero_copy_only=False))
+    kind = {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(array.type), str(array.type))
+    if not len(array):
+        return np.zeros(0, kind)
+    return np.frombuffer(array.buffers()[1], kind)[array.offset : array.offset + len(array)]
 
 
 def _is_number(kind: Any) -> bool:
