@@ -81,7 +81,8 @@ def test_workers_stay_where_set_epoch_changes_nothing(manifest):
         assert before in (None, pids(feed)), feed.stats().deaths
     feed.set_epoch(7)
     assert feed._line is None
-    assert [batch.clips.tobytes() for batch in feed][0] == alone.batch(0, epoch=7).clips.tobytes()
+    found = [batch.clips.tobytes() for batch in feed]
+    assert found[0] == alone.batch(0, epoch=7).clips.tobytes()
     standing = make(manifest)
     next(iter(standing))
     middle = standing.state()  # after one batch of epoch 0
