@@ -1,5 +1,7 @@
 """Rows that cannot be read: named, replaced by the same others whatever else happens, and not too many."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,20 @@ def test_what_was_fed_before_changes_no_byte(damaged):
         feed = make(damaged, workers=workers, backend=backend)
         assert content([feed.batch(index, epoch=1) for index in reversed(range(3))]) == epochs[1][::-1]
         assert content(feed) == epochs[0]
+
+
+def test_rows_in_quarantine_go_on_to_count_after_a_resume(damaged):
+    feed = make(damaged)
+    straight = [*content(feed), *content(feed)]
+    state = json.loads(json.dumps(feed.state()))
+    assert [row for row, _ in state["quarantine"]] == [0, 3] and state["epoch"] == 2
+    later = make(damaged).restore(state)
+    assert later.stats().skipped == feed.stats().skipped and later.state() == state
+    back = make(damaged).restore({**state, "epoch": 0, "plan": make(damaged).state()["plan"]})
+    assert content(back) == straight[:3], "what is known of bad rows changes no byte"
+    with pytest.raises(FeedError, match="2 of 11 rows cannot be read"):
+        (damaged.root / "04.npy").write_bytes(b"\x93NUMPY is cut off")
+        list(make(damaged, max_bad=0.01).restore(state))
 
 
 def test_too_many_bad_rows_stop_the_feed(damaged):

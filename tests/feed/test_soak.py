@@ -96,12 +96,12 @@ def resident():
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
 
 facts = cf.probe(sys.argv[1])
-for number in range(4000):
-    if number == 1000:
+for number in range(12000):
+    if number == 4000:  # the heap has settled: from here 36,000 files took 40 kB
         before = resident()
     with cf.open_source(sys.argv[1], facts=facts) as source:
         source.planes([5])
-print((resident() - before) / 3000)
+print((resident() - before) / 8000)
 """
 
 

@@ -39,7 +39,7 @@ from cinefeed.feed.ranks import Share, find_rank
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import check_choices, check_numbers, choose_views, sampler_groups, sampler_weights
 from cinefeed.feed.slots import Slots
-from cinefeed.feed.state import State, between_batches, read_state, settings_of
+from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state, settings_of
 from cinefeed.feed.stats import Meter, Stats
 from cinefeed.feed.targets import FeedSpec, Task, clip_name, read_labels
 from cinefeed.feed.workers import Backend, InlineCrew, count_workers
@@ -235,6 +235,7 @@ class Feed:
         self._start = 0  # the batch that the next iterator starts at
         self._handed = 0  # batches of the epoch that were handed out
         self._plans: dict[int, Plan] = {}
+        self._fingerprint = (-1, "")  # of the plan of an epoch
         self._deaths: list[str] = []  # of workers
         self._running: weakref.ref[Generator[Batch]] | None = None
         self._line: Line | None = None  # between two epochs
@@ -419,12 +420,33 @@ class Feed:
         Raises FeedError where the state belongs to another manifest, seed or settings.
         """
         draws, batches = self.batch_size * self.world_size, self._layout.batches
-        found = read_state(state, here=self._state(), draws=draws, batches=batches, world_size=self.world_size)
+        found = read_state(
+            state,
+            here=self._state(planned=False),
+            draws=draws,
+            batches=batches,
+            world_size=self.world_size,
+            plan_of=self._plan_fingerprint,
+        )
         self._go_to(found.epoch, found.draws // draws)
+        self._assembler.bad.update((int(row), str(why)) for row, why in found.quarantine)
         return self
 
-    def _state(self) -> State:
+    def _state(self, *, planned: bool = True) -> State:
         settings, epoch, draws = settings_of(self), self._epoch, self._handed * self.batch_size * self.world_size
         if self._handed % self._layout.batches:
             settings |= between_batches(self.world_size)
-        return State(epoch=epoch, draws=draws, seed=self.seed, manifest=self.manifest.fingerprint, settings=settings)
+        return State(
+            epoch=epoch,
+            draws=draws,
+            seed=self.seed,
+            manifest=self.manifest.fingerprint,
+            plan=self._plan_fingerprint(epoch) if planned else "",
+            settings=settings,
+            quarantine=[[row, why] for row, why in sorted(self._assembler.bad.items())],
+        )
+
+    def _plan_fingerprint(self, epoch: int) -> str:
+        if epoch != self._fingerprint[0]:
+            self._fingerprint = epoch, plan_fingerprint(self.plan(epoch=epoch))
+        return self._fingerprint[1]

@@ -1,9 +1,13 @@
 """Where a feed stands, as small JSON, and the way back to that place."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
+from cinefeed.balance import Plan
 from cinefeed.errors import FeedError
 
 BETWEEN = "between batches of the same videos"
@@ -11,17 +15,28 @@ BETWEEN = "between batches of the same videos"
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A place in the sequence of epochs. `draws` counts the clips of the epoch that all ranks were given."""
+    """A place in the sequence of epochs. `draws` counts the clips of the epoch that all ranks were given.
+
+    `quarantine` are the rows that could not be read so far, and why: so they go on to count towards `max_bad`. It never
+    changes a batch.
+    """
 
     epoch: int
     draws: int
     seed: int
     manifest: str  # fingerprint
+    plan: str  # fingerprint of the epoch's
     settings: Mapping[str, str]  # all that a batch depends on beside manifest and seed
+    quarantine: list[list[Any]]  # rows, each with a reason
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data, for JSON."""
         return {**asdict(self), "settings": dict(self.settings)}
+
+
+def plan_fingerprint(plan: Plan) -> str:
+    """Return a fingerprint of which rows are drawn in which order."""
+    return hashlib.sha256(np.asarray(plan.rows, "<i8").tobytes()).hexdigest()[:16]
 
 
 def settings_of(feed: Any) -> dict[str, str]:
@@ -41,8 +56,18 @@ def settings_of(feed: Any) -> dict[str, str]:
     return settings
 
 
-def read_state(found: Mapping[str, object], *, here: State, draws: int, batches: int, world_size: int) -> State:
+def read_state(
+    found: Mapping[str, object],
+    *,
+    here: State,
+    draws: int,
+    batches: int,
+    world_size: int,
+    plan_of: Callable[[int], str],
+) -> State:
     """Read a state that `State.as_dict` wrote, for a feed that stands at `here`, of global batches of `draws`.
+
+    `plan_of` returns the fingerprint that the plan of an epoch has here.
 
     Where clips are spread over `batches`, the same number of ranks can go on between them, any other after them.
     Raises FeedError where the state belongs to another manifest, seed or settings, and names each that differs.
@@ -65,6 +90,12 @@ def read_state(found: Mapping[str, object], *, here: State, draws: int, batches:
         )
         raise FeedError(
             f"the state belongs to another feed, its batches would differ ({told}); make the feed as it was"
+        )
+    if plan_of(state.epoch) != state.plan:
+        raise FeedError(
+            f"the plan of epoch {state.epoch} is not the one that the state was taken with, though all settings are "
+            "the same: the sampler, or a library that it uses, is of another version; go back to that one, or begin an "
+            "epoch anew"
         )
     border = draws if between else draws * batches
     if state.draws % border:
