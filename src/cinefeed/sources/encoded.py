@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import PixelType
 from cinefeed.errors import SourceError
-from cinefeed.sources.base import Facts, Planes, Stacked, Ticks, frame_numbers, planes_to_array
+from cinefeed.sources.base import Facts, Planes, Stacked, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
 from cinefeed.sources.display import stored_size
 from cinefeed.sources.index import probe_encoded, refuse_part
 from cinefeed.sources.ladder import Ladder
 from cinefeed.sources.layout import Layout, colour_of, layout_of, planes_of
 from cinefeed.sources.native import open_native
-from cinefeed.sources.runs import runs_of
+from cinefeed.sources.runs import in_order, runs_of
 
 # Decoders that leave out non-reference frames and give the others bit for bit. Never AV1: libdav1d drops wanted ones.
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
@@ -54,7 +54,7 @@ class EncodedSource:
         self._size = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
         self._layout: Layout = layout_of(facts.pixel_format)
         self._colour: Colour | None = None
-        self._skips = facts.codec in _SKIPPING and _in_order(facts.ticks)
+        self._skips = facts.codec in _SKIPPING and in_order(facts.ticks)
         self._closed = False
         self._native = open_native(self.path, facts, self._layout, size=self._size, skips=self._skips)
         self._ladder = None if self._native is not None else self._by_pyav()
@@ -135,12 +135,3 @@ class EncodedSource:
                 mirrored=facts.mirrored,
                 aspect=facts.aspect,
             )
-
-
-def _in_order(ticks: Ticks | None) -> bool:
-    """Say whether frames come out in the order of their stamps.
-
-    Where they do not (MPEG-4 in AVI with packed B-frames), a decoder that skips gives a frame the stamp of another:
-    in `Megamind.avi` a third of the frames, each asked for alone, were the one after.
-    """
-    return ticks is not None and (ticks.listed is None or bool((np.diff(ticks.listed) > 0).all()))

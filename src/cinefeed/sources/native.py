@@ -27,7 +27,7 @@ from cinefeed.sources.libav import (
     open_video,
     places,
 )
-from cinefeed.sources.runs import Run, seek_helps
+from cinefeed.sources.runs import Run, in_order, seek_helps
 
 # Of other containers FFmpeg works the stamps out from what it learns by probing, which is left out here. Matroska can
 # keep AVI's decoding times alone, but not for these codecs.
@@ -110,8 +110,7 @@ class NativeVideo:
 def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, int], skips: bool) -> NativeVideo | None:
     """Open a video whose stored frames are `size`, (height, width); None where it is nothing for compiled code."""
     stated = facts.container in _STATED or (facts.container == "webm" and facts.codec in _STATED_CODECS)
-    listed = facts.ticks is not None and (facts.ticks.listed is None or bool((np.diff(facts.ticks.listed) > 0).all()))
-    if not (stated and listed) or layout.packing != "planar" or layout.via or places() is None:
+    if not (stated and in_order(facts.ticks)) or layout.packing != "planar" or layout.via or places() is None:
         return None
     number, planes = _planes_of_format(facts.pixel_format, *size)
     video = NativeVideo(
