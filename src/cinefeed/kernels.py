@@ -210,6 +210,54 @@ def _place(
 
 
 @compiled
+def blend_row(
+    i: int,
+    lanes: NDArray[Any],
+    rows: int,
+    inverse: NDArray[np.float64],
+    points: NDArray[np.float64],
+    top: int,
+    left: int,
+    bottom: float,
+    right: float,
+    gain: float,
+    fill: float,
+    line: NDArray[np.float64],
+    cells: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    out: NDArray[Any],
+) -> None:
+    """Interpolate one row of the target, `out` (width, lanes): see `blend`. What comes before it is scratch memory."""
+    count, width = lanes.shape[1], cells.size
+    across, down = weights[0], weights[1]
+    blank, scale, one = np.float32(fill), np.float32(gain), np.float32(1)
+    columns = lanes.shape[0] // rows
+    if points.size > 0:
+        line[:] = points[:, i * width : (i + 1) * width]
+    else:
+        for axis in range(2):
+            at = inverse[axis, 1] * (i + 0.5) + inverse[axis, 2]
+            for k in range(width):
+                line[axis, k] = inverse[axis, 0] * (k + 0.5) + at
+    _place(line[0], line[1], rows, columns, top, left, bottom, right, cells, across, down)
+    for k in range(width):
+        p, a, d = np.int64(cells[k]), across[k], down[k]
+        # A neighbour of no weight is not looked at: it may lie beyond the edge, or hold NaN.
+        q, r = p + np.int64(a > 0), p + columns * np.int64(d > 0)
+        s = r + np.int64(a > 0)
+        w00, w01 = (one - a) * (one - d) * scale, a * (one - d) * scale
+        w10, w11 = (one - a) * d * scale, a * d * scale
+        if p < 0:
+            for lane in range(count):
+                out[k, lane] = _stored(blank, out)
+            continue
+        for lane in range(count):
+            upper = w00 * np.float32(lanes[p, lane]) + w01 * np.float32(lanes[q, lane])
+            lower = w10 * np.float32(lanes[r, lane]) + w11 * np.float32(lanes[s, lane])
+            out[k, lane] = _stored(upper + lower, out)
+
+
+@compiled
 def blend(
     lanes: NDArray[Any],
     rows: int,
@@ -231,36 +279,10 @@ def blend(
     repeated. A point on a pixel's centre takes that pixel as it is. `gain` turns sums into means. Where `points`
     (2, height x width) holds x and y in lane coordinates, those are taken, and not what `inverse` says.
     """
-    count = lanes.shape[1]
-    cells, across, down = np.empty(width, np.int32), np.empty(width, np.float32), np.empty(width, np.float32)
-    blank, scale, one = np.float32(fill), np.float32(gain), np.float32(1)
-    columns = lanes.shape[0] // rows
-    line = np.empty((2, width))
+    line, cells, weights = np.empty((2, width)), np.empty(width, np.int32), np.empty((2, width), np.float32)
     for i in range(out.shape[0] // width):
-        if points.size > 0:
-            line[:] = points[:, i * width : (i + 1) * width]
-        else:
-            for axis in range(2):
-                at = inverse[axis, 1] * (i + 0.5) + inverse[axis, 2]
-                for k in range(width):
-                    line[axis, k] = inverse[axis, 0] * (k + 0.5) + at
-        _place(line[0], line[1], rows, columns, top, left, bottom, right, cells, across, down)
-        for k in range(width):
-            p, a, d = np.int64(cells[k]), across[k], down[k]
-            # A neighbour of no weight is not looked at: it may lie beyond the edge, or hold NaN.
-            q, r = p + np.int64(a > 0), p + columns * np.int64(d > 0)
-            s = r + np.int64(a > 0)
-            w00, w01 = (one - a) * (one - d) * scale, a * (one - d) * scale
-            w10, w11 = (one - a) * d * scale, a * d * scale
-            to = i * width + k
-            if p < 0:
-                for lane in range(count):
-                    out[to, lane] = _stored(blank, out)
-                continue
-            for lane in range(count):
-                upper = w00 * np.float32(lanes[p, lane]) + w01 * np.float32(lanes[q, lane])
-                lower = w10 * np.float32(lanes[r, lane]) + w11 * np.float32(lanes[s, lane])
-                out[to, lane] = _stored(upper + lower, out)
+        row = out[i * width : (i + 1) * width]
+        blend_row(i, lanes, rows, inverse, points, top, left, bottom, right, gain, fill, line, cells, weights, row)
 
 
 @compiled

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -13,6 +13,16 @@ from cinefeed.sources.memory import MemorySource
 from cinefeed.sources.open import open_source
 
 _NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *FACTS)
+_KEPT = 1024  # files whose facts are kept as Python objects, about 3 kB each
+
+
+class _File(NamedTuple):
+    """What the columns say of the file of a row."""
+
+    path: Path
+    part: str | None
+    facts: Facts | None
+    window: tuple[float | None, float | None]
 
 
 def view_names(columns: Iterable[str]) -> tuple[str, ...]:
@@ -41,6 +51,7 @@ class Rows:
         self.root = root
         self.private = private
         self.arrays = arrays
+        self._files: dict[tuple[int, str], _File] = {}
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -60,27 +71,37 @@ class Rows:
 
     def window(self, row: int, *, view: str = "") -> tuple[float | None, float | None]:
         """Return the start and end in seconds that a row's clip stays within, None where it is free."""
-        start, end = (self._value(name, row, view) for name in ("start_seconds", "end_seconds"))
-        return start, end
+        return self._file(row, view).window
 
     def facts(self, row: int, *, view: str = "") -> Facts | None:
         """Return what the scan found of a row's file, or None where it was not probed or no frame can be read."""
-        columns = self._fact_columns[view or next(iter(self._fact_columns))]
-        return None if columns is None else row_to_facts(columns, row)
+        return self._file(row, view).facts
 
     def open(self, row: int, *, channels: int | None = None, view: str = "") -> Source:
         """Open the video of a row; see `cinefeed.open_source`."""
-        facts = self.facts(row, view=view)
+        path, part, facts, _ = self._file(row, view)
         if self.arrays is not None:
             assert facts is not None
             number = int(self.relative_path(row, view=view))
             return MemorySource(self.arrays[number], facts=facts, channels=channels)
-        part = self._value("part", row, view)
-        return open_source(self.path_of(row, view=view), channels=channels, part=part, facts=facts)
+        return open_source(path, channels=channels, part=part, facts=facts)
 
     def nameless(self, text: str, row: int, *, view: str = "") -> str:
         """Return a message about a row without its path, where paths are private."""
         return text.replace(str(self.path_of(row, view=view)), "the file") if self.private else text
+
+    def _file(self, row: int, view: str) -> _File:
+        """Return what is known of a row's file, kept for the next epoch: to put it together takes 0.03 ms."""
+        found = self._files.get((row, view))
+        if found is None:
+            columns = self._fact_columns[view or next(iter(self._fact_columns))]
+            facts = None if columns is None else row_to_facts(columns, row)
+            part, start, end = (self._value(name, row, view) for name in ("part", "start_seconds", "end_seconds"))
+            found = _File(self.path_of(row, view=view), part, facts, (start, end))
+            if len(self._files) >= _KEPT:
+                self._files.clear()
+            self._files[row, view] = found
+        return found
 
     @cached_property
     def _fact_columns(self) -> dict[str, dict[str, Any] | None]:

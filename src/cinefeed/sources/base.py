@@ -158,7 +158,7 @@ class Facts:
     tags: Mapping[str, str | float | None] = field(default_factory=dict)  # further columns, named by the format
 
 
-class Stacked(tuple[tuple[NDArray[Any], ...], ...]):
+class Stacked(Sequence[tuple[NDArray[Any], ...]]):
     """The frames of `Planes` where they follow each other in memory, so that they can be taken all at once.
 
     `groups` are C-contiguous: the first planes of n frames, (n, height, width), and, where there are more, those of the
@@ -168,15 +168,17 @@ class Stacked(tuple[tuple[NDArray[Any], ...], ...]):
     [[3.0]]
     """
 
-    groups: Sequence[NDArray[Any]]
+    def __init__(self, groups: Sequence[NDArray[Any]]) -> None:
+        self.groups = groups
 
-    def __new__(cls, groups: Sequence[NDArray[Any]]) -> Self:
-        """Return the frames of these planes."""
-        count = len(groups[0])
-        kinds = (group[begin : begin + count] for group in groups for begin in range(0, len(group), count))
-        stacked = super().__new__(cls, zip(*kinds, strict=True))
-        stacked.groups = groups
-        return stacked
+    def __len__(self) -> int:
+        return len(self.groups[0])
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        number = range(len(self))[place]
+        return tuple(plane for group in self.groups for plane in group[number :: len(self)])
 
     def taken(self, places: NDArray[np.intp]) -> "Stacked":
         """Return the frames of these places, copied."""

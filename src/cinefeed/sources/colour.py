@@ -14,8 +14,7 @@ from numba import carray
 from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError
-from cinefeed.kernels import addresses_of, compiled, pointer, transpose
-from cinefeed.scratch import scratch
+from cinefeed.kernels import addresses_of, compiled, pointer
 
 ColourModel = Literal["grey", "yuv", "rgb"]
 Matrix = Literal["bt601", "bt709", "smpte240m", "bt2020"]
@@ -108,24 +107,11 @@ def cut_to_rgb(
     (bright, pitch), (differences, part_pitch) = map(addresses_of, groups)
     addresses = np.stack([bright, *differences.reshape(2, -1)], axis=1)
     pitches = np.array([pitch[0], part_pitch[0], part_pitch[-1]])
-    factors = np.array([*_factors(colour.bits, colour.full_range, colour.matrix, out.dtype.name), _half(out)])
+    factors = rgb_factors(colour, out.dtype.name)
     cut = (top, left, *blue.shape, down, across)
     narrow, wide = (np.uint16, np.uint32) if luma.itemsize == 1 else (np.uint32, np.uint64)
     kinds = np.empty(1, luma.dtype), np.empty(0, narrow), np.empty(0, wide)
-    _cut_samples(addresses, pitches, *kinds, cut, factors.astype(np.float32), out)
-
-
-def lanes_to_rgb(luma: NDArray[Any], chroma: NDArray[Any], colour: Colour, *, out: NDArray[Any]) -> None:
-    """Turn YUV pixels whose frames lie side by side into RGB, written into `out`, C-contiguous (n, h, w, 3).
-
-    `luma` is (h x w, n), `chroma` (h x w, 2 n), blue and then red; rows may be padded. So frames and colours are turned
-    back in one go: 0.1 ms for 16 x 112 x 112, where frame by frame it took 0.25.
-    """
-    frames = len(out)
-    rgb = scratch("rgb", (len(luma), 3, frames), out.dtype)
-    factors = np.array([*_factors(colour.bits, colour.full_range, colour.matrix, out.dtype.name), _half(out)])
-    _rgb_lanes(luma, chroma, factors.astype(np.float32), rgb)
-    transpose(rgb.reshape(-1, frames), out.reshape(frames, -1))
+    _cut_samples(addresses, pitches, *kinds, cut, factors, out)
 
 
 def _grey(rgb: NDArray[Any]) -> NDArray[Any]:
@@ -143,7 +129,7 @@ def _expand(samples: NDArray[Any], colour: Colour, out: NDArray[Any]) -> None:
     if colour.window is None and scale == 1.0 and offset == 0.0 and (samples.dtype == out.dtype or peak == 0.0):
         target[:] = flat
     else:
-        _expand_samples(flat, np.array([offset, scale, peak, _half(out)], np.float32), target)
+        _expand_samples(flat, np.array([offset, scale, peak, _half(out.dtype.name)], np.float32), target)
 
 
 def _yuv_to_rgb(planes: Sequence[NDArray[Any]], colour: Colour, out: NDArray[Any]) -> None:
@@ -151,8 +137,7 @@ def _yuv_to_rgb(planes: Sequence[NDArray[Any]], colour: Colour, out: NDArray[Any
     # Planar first, then interleaved by OpenCV: 0.15 ms for 16 x 112 x 112; one loop that interleaves took 0.66, and
     # int32 fixed point in place of float32 0.26.
     rgb = np.empty((3, luma.size), out.dtype)
-    factors = _factors(colour.bits, colour.full_range, colour.matrix, out.dtype.name)
-    _rgb_samples(luma, blue, red, np.array([*factors, _half(out)], np.float32), rgb)
+    _rgb_samples(luma, blue, red, rgb_factors(colour, out.dtype.name), rgb)
     _interleave(list(rgb), out)
 
 
@@ -160,9 +145,9 @@ def _interleave(parts: list[NDArray[Any]], out: NDArray[Any]) -> None:
     cv2.merge([part.reshape(1, -1) for part in parts], out.reshape(1, -1, 3))
 
 
-def _half(out: NDArray[Any]) -> float:
-    """Return what makes a store into `out` round: into an integer it cuts off."""
-    return 0.0 if out.dtype == np.float32 else 0.5
+def _half(dtype: str) -> float:
+    """Return what makes a store into this type round: into an integer it cuts off."""
+    return 0.0 if dtype == "float32" else 0.5
 
 
 @lru_cache(maxsize=64)
@@ -182,16 +167,26 @@ def _window_scale(black: float, white: float, dtype: str) -> tuple[float, float,
     return black, peak / ((white - black) or 1.0), peak
 
 
+def rgb_factors(colour: Colour, dtype: str) -> NDArray[np.float32]:
+    """Return what turns YUV into RGB of a type, as the compiled loops take it, read-only.
+
+    Offset and scale of luma, the centre of chroma, its factors for red, green (two) and blue, the peak, what rounds.
+    """
+    return _factors(colour.bits, colour.full_range, colour.matrix, dtype)
+
+
 @lru_cache(maxsize=64)
-def _factors(bits: int, full_range: bool, matrix: Matrix, dtype: str) -> tuple[float, ...]:
-    """Return offset and scale of luma, the centre of chroma, its factors for red, green (two) and blue, the peak."""
+def _factors(bits: int, full_range: bool, matrix: Matrix, dtype: str) -> NDArray[np.float32]:
     offset, scale, peak = _luma_scale(bits, not full_range, dtype)
     red, blue = _WEIGHTS[matrix]
     green = 1 - red - blue
     span = (1 << bits) - 1 if full_range else 224 * 2.0 ** (bits - 8)
     from_red, from_blue = 2 * (1 - red) * peak / span, 2 * (1 - blue) * peak / span
     centre = 2.0 ** (bits - 1)
-    return offset, scale, centre, from_red, -from_blue * blue / green, -from_red * red / green, from_blue, peak
+    to_green = (-from_blue * blue / green, -from_red * red / green)
+    factors = np.array([offset, scale, centre, from_red, *to_green, from_blue, peak, _half(dtype)], np.float32)
+    factors.flags.writeable = False
+    return factors
 
 
 @compiled
@@ -217,7 +212,11 @@ def _rgb_samples(luma: Any, blue: Any, red: Any, factors: Any, rgb: Any) -> None
 
 
 @compiled
-def _rgb_lanes(luma: Any, chroma: Any, factors: Any, rgb: Any) -> None:
+def rgb_lanes(luma: Any, chroma: Any, factors: Any, rgb: Any) -> None:
+    """Turn YUV pixels whose frames lie side by side into RGB, (pixels, 3, frames).
+
+    `luma` is (pixels, frames), `chroma` (pixels, 2 x frames), blue and then red; both may have more places.
+    """
     offset, scale, centre, peak = factors[0], factors[1], factors[2], factors[7]
     r_red, g_blue, g_red, b_blue = factors[3], factors[4], factors[5], factors[6]
     low, half, frames = np.float32(0), factors[8], rgb.shape[2]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import PixelType
 from cinefeed.errors import SourceError
-from cinefeed.sources.base import Facts, Planes, Stacked, frame_numbers, planes_to_array
+from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
 from cinefeed.sources.display import stored_size
 from cinefeed.sources.index import probe_encoded, refuse_part
@@ -67,12 +67,7 @@ class EncodedSource:
         numbers = frame_numbers(indices, count=len(self), path=self.path)
         if self._closed:
             raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
-        rising = bool((numbers[1:] > numbers[:-1]).all())
-        unique = numbers if rising else np.unique(numbers)
-        frames = self._frames(unique) if numbers.size else ()
-        if not rising:
-            places = np.searchsorted(unique, numbers)
-            frames = frames.taken(places) if isinstance(frames, Stacked) else [frames[place] for place in places]
+        frames = self._frames(numbers) if numbers.size else ()
         return Planes(frames, self._colour or Colour(model=self._layout.model, bits=self._layout.bits))
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
@@ -97,11 +92,10 @@ class EncodedSource:
         self.close()
 
     def _frames(self, numbers: NDArray[np.int64]) -> Sequence[tuple[NDArray[Any], ...]]:
-        """Return the planes of these frames, rising."""
+        """Return the planes of these frames."""
         grey = self.channels == 1
-        runs = runs_of(numbers, self.facts) if self.facts.ticks is not None else None
-        if self._native is not None and runs is not None:
-            given = self._native.find(runs, grey=grey)
+        if self._native is not None:
+            given = self._native.find(numbers, grey=grey)
             if given is not None:
                 self._set_colour(*self._native.tags)
                 return given
@@ -109,8 +103,11 @@ class EncodedSource:
             self._native = None
         if self._ladder is None:
             self._ladder = self._by_pyav()
-        found = self._ladder.count(numbers.tolist()) if runs is None else self._ladder.find(runs)
-        return [self._hand_over(found[number], grey=grey) for number in numbers.tolist()]
+        unique = np.unique(numbers)
+        ticks = self.facts.ticks
+        found = self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.facts))
+        ready = {number: self._hand_over(found[number], grey=grey) for number in unique.tolist()}
+        return [ready[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:
         return Ladder(self.path, self.facts, known=self._known, skips=self._skips)

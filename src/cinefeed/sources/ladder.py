@@ -92,7 +92,8 @@ class Ladder:
 
     def _climb(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame]) -> None:
         """Find the frames of one run, by the ladder; `wanted` maps stamps to numbers, `key` counts key frames."""
-        if self._reached is not None and min(wanted) > self._reached and not seek_helps(self._last, key, self.facts):
+        on = self._reached is not None and min(wanted) > self._reached
+        if on and not seek_helps(self._last, key, self.facts.key_frames.astype(np.int64)):
             self._send(wanted, found, skip=self._skips, started=True)
             if not wanted:
                 return

@@ -24,6 +24,7 @@ from numba import carray, types
 from numpy.typing import NDArray
 
 from cinefeed.kernels import compiled, pointer
+from cinefeed.sources.runs import end_of_run, seek_helps
 
 _KNOWN = {"libavcodec": 62, "libavformat": 62, "libavutil": 60}  # FFmpeg 8
 NO_STAMP = -(2**63)
@@ -42,11 +43,12 @@ _LINES, _WIDTH, _HEIGHT, _FORMAT_ID, _SHOWN = 64, 104, 108, 116, 136  # AVFrame:
 _FRAME_BYTES, _PACKET_BYTES = 320, 80  # no more of an AVFrame or AVPacket is looked at
 _OPTION_PLACE = 16  # AVOption: offset
 
-START, GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
+_START, _GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
+ALL, SOME, NOT_FRESH = range(3)  # what `find_frames` found; the last: the file must be opened anew
 
 # What is known of an open file, by place in one array of int64 that compiled code reads and writes.
-_FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _TRUSTED, _SOUND, REACHED, DECODED, RANGE, SPACE = range(11)
-_OPTIONS, _FLAGS_AT, _SKIP_AT = 11, 12, 13
+_FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _TRUSTED, _SOUND, _REACHED, DECODED, RANGE, SPACE = range(11)
+_OPTIONS, _FLAGS_AT, _SKIP_AT, _FRESH, _LAST = 11, 12, 13, 14, 15  # fresh: nothing was read; last: frame decoded
 TEXTS = b"protocol_whitelist\0file\0threads\x001\0discard\0"  # a play list must not fetch anything
 _FILE_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT = (TEXTS.index(each) for each in (b"file", b"threads", b"1", b"discard"))
 
@@ -92,8 +94,8 @@ class Places(NamedTuple):
 
     def state(self) -> NDArray[np.int64]:
         """Return the state of a video that is not open yet."""
-        state = np.zeros(14, np.int64)
-        state[_FLAGS_AT], state[_SKIP_AT], state[REACHED] = self.flags, self.skip, NO_STAMP
+        state = np.zeros(16, np.int64)
+        state[_FLAGS_AT], state[_SKIP_AT], state[_REACHED], state[_LAST] = self.flags, self.skip, NO_STAMP, -1
         return state
 
 
@@ -180,7 +182,7 @@ def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any
     _dict_set(options, text + _THREADS_AT, text + _ONE_AT, 0)
     status = _open_codec(state[_CODEC], decoder, options)
     _dict_free(options)
-    state[_PACKET], state[_FRAME] = _new_packet(), _new_frame()
+    state[_PACKET], state[_FRAME], state[_FRESH] = _new_packet(), _new_frame(), 1
     return bool(status >= 0 and state[_PACKET] != 0 and state[_FRAME] != 0)
 
 
@@ -248,14 +250,14 @@ def _decode_run(
 ) -> bool:
     """Find the frames of one run; return whether all of them are there."""
     codec, packet = state[_CODEC], state[_PACKET]
-    started = seek in (START, GO_ON)
-    if seek != GO_ON:
+    started = seek in (_START, _GO_ON)
+    if seek != _GO_ON:
         state[_TRUSTED] = state[_SOUND] = started
     if not started:
         _flush(codec)
         if _seek(state[_FORMAT], state[_STREAM], seek, _BACKWARD) < 0:
             return False
-    state[REACHED] = NO_STAMP
+    state[_REACHED] = NO_STAMP
     skip = carray(pointer(codec + state[_SKIP_AT]), (1,), np.int32)
     sent = np.zeros(stamps.size, np.bool_)
     left = unsent = stamps.size
@@ -293,7 +295,7 @@ def _decode_run(
         left -= kept
         if left == 0:
             if dated:
-                state[REACHED] = reached
+                state[_REACHED] = reached
             return True
         if unsent == 0:  # the decoder holds what is left back for reordering alone
             break
@@ -302,22 +304,55 @@ def _decode_run(
 
 
 @compiled
-def find_frames(
-    state: Any, stamps: Any, bounds: Any, seeks: Any, skips: bool, shape: Any, luma: Any, chroma: Any
-) -> bool:
-    """Find the frames of `stamps`, run by run, and copy their planes, each (frames, rows, bytes).
+def _seek_of(state: Any, number: int, stamp: int, key: int, keys: Any, key_stamps: Any) -> int:
+    """Return the stamp of the key frame from which the first run is decoded, or _START or _GO_ON."""
+    if NO_STAMP < state[_REACHED] < stamp and not seek_helps(state[_LAST], key, keys):
+        return _GO_ON
+    if key < 0 or (state[_FRESH] != 0 and keys[key] == 0):
+        return _START
+    return int(key_stamps[key])
 
-    Run r is `stamps[bounds[r] : bounds[r + 1]]`, rising, decoded from the key frame whose stamp is `seeks[r]`, from
-    where the file was opened (START) or on from where the last one ended (GO_ON). `chroma` holds the blue and then the
-    red planes; of size 0, luma alone is copied. `shape` is the width, height and format of every frame. Returns whether
-    all are there.
+
+@compiled
+def find_frames(
+    state: Any,
+    numbers: Any,
+    stamps: Any,
+    places: Any,
+    keys: Any,
+    key_stamps: Any,
+    skips: bool,
+    shape: Any,
+    luma: Any,
+    chroma: Any,
+) -> int:
+    """Find some frames, rising, by number and stamp, and copy their planes; say whether ALL are there.
+
+    `luma` is (places, rows, bytes), `chroma` the blue and then the red ones; of size 0, luma alone is copied. Place i
+    gets the frame of `numbers[places[i]]`, where `places` must not fall, or of `numbers[i]` where it is empty. `keys`
+    are the numbers of the key frames about these frames and `key_stamps` their stamps, `shape` is the width, height
+    and format of every frame.
     """
-    found = np.zeros(stamps.size, np.bool_)
-    for run in range(seeks.size):
-        begin, end = bounds[run], bounds[run + 1]
-        blues, reds = chroma[begin:end], chroma[stamps.size + begin : stamps.size + end]  # of nothing, nothing
+    found, half = np.zeros(numbers.size, np.bool_), chroma.shape[0] // 2
+    begin = 0
+    while begin < numbers.size:
+        end = end_of_run(numbers, begin, keys)
+        key = np.searchsorted(keys, numbers[begin], side="right") - 1
+        if begin == 0:
+            seek = _seek_of(state, numbers[0], stamps[0], key, keys, key_stamps)
+            if seek == _START and state[_FRESH] == 0:
+                return NOT_FRESH
+            state[_FRESH], state[_LAST] = 0, numbers[-1]
+        else:
+            seek = key_stamps[key]
+        blues, reds = chroma[begin:end], chroma[half + begin : half + end]  # of nothing, nothing
         if not _decode_run(
-            state, stamps[begin:end], seeks[run], skips, shape, found[begin:end], luma[begin:end], blues, reds
+            state, stamps[begin:end], seek, skips, shape, found[begin:end], luma[begin:end], blues, reds
         ):
-            return False
-    return True
+            return SOME
+        begin = end
+    for planes in (luma, chroma[:half], chroma[half:]):
+        for i in range(min(places.size, planes.shape[0]) - 1, -1, -1):
+            if places[i] != i:
+                planes[i] = planes[places[i]]
+    return ALL

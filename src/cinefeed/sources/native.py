@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,29 @@ from typing import Any
 import av
 import av._core
 import numpy as np
+from numpy.typing import NDArray
 
 from cinefeed.sources.base import Facts, Stacked
 from cinefeed.sources.layout import Layout, samples_of
 from cinefeed.sources.libav import (
+    ALL,
     DECODED,
-    GO_ON,
-    NO_STAMP,
+    NOT_FRESH,
     RANGE,
-    REACHED,
     SPACE,
-    START,
     TEXTS,
     close_video,
     find_frames,
     open_video,
     places,
 )
-from cinefeed.sources.runs import Run, in_order, seek_helps
+from cinefeed.sources.runs import in_order
 
 # Of other containers FFmpeg works the stamps out from what it learns by probing, which is left out here. Matroska can
 # keep AVI's decoding times alone, but not for these codecs.
 _STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
 _STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
-_NONE = np.empty((0, 0, 0), np.uint8)  # no plane
+_NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 
 
 class NativeVideo:
@@ -47,7 +45,6 @@ class NativeVideo:
     ) -> None:
         self._path, self._facts = path, facts
         self._shape, self._planes, self._dtype, self._skips = shape, planes, dtype, skips
-        self._last = -1  # the frame to which decoding came
         known = places()
         assert known is not None
         self._state = known.state()
@@ -65,39 +62,35 @@ class NativeVideo:
     def open(self) -> bool:
         """Open the file, or open it anew at its start; say whether that went well."""
         self.close()
-        self._fresh = True
         name = self._facts.container.encode() + b"\0"
         texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
         return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._facts.stream, self._state))
 
-    def find(self, runs: Sequence[Run], *, grey: bool) -> Stacked | None:
-        """Return the planes of the frames of these runs, in their order; `grey` takes luma alone."""
-        seeks = [self._seek_of(run, first=run is runs[0]) for run in runs]
-        if seeks[0] == START and not self._fresh and not self.open():
-            return None
-        self._fresh, self._last = False, runs[-1].numbers[-1]
-        stamps = np.array([stamp for run in runs for stamp in run.stamps], np.int64)
-        bounds = np.cumsum([0, *(len(run.stamps) for run in runs)])
-        count, (luma, *chroma) = len(stamps), self._planes
+    def find(self, numbers: NDArray[np.int64], *, grey: bool) -> Stacked | None:
+        """Return the planes of these frames, in their order; `grey` takes luma alone."""
+        count, places, taken = len(numbers), _NO_PLACES, None
+        steps = np.diff(numbers)
+        if not (steps > 0).all():
+            numbers, found = np.unique(numbers, return_inverse=True)
+            places, taken = (found, None) if (steps >= 0).all() else (_NO_PLACES, found)
+        luma, *chroma = self._planes
         groups = [np.empty((count, *luma), self._dtype)]
         if chroma and not grey:
             groups.append(np.empty((2 * count, *chroma[0]), self._dtype))
-        lumas, both = (*(group.view(np.uint8) for group in groups), _NONE)[:2]
+        lumas, both = (*(group.view(np.uint8) for group in groups), _NO_PLANES)[:2]
         self._state[RANGE] = -1
-        whole = find_frames(
-            self._state, stamps, bounds, np.array(seeks, np.int64), self._skips, self._shape, lumas, both
-        )
-        return Stacked(groups) if whole else None
-
-    def _seek_of(self, run: Run, *, first: bool) -> int:
-        """Return the stamp of the key frame from which a run is decoded, or START or GO_ON."""
-        reached, facts = int(self._state[REACHED]), self._facts
-        if first and NO_STAMP < reached < run.stamps[0] and not seek_helps(self._last, run.key, facts):
-            return GO_ON
-        if run.key < 0 or (first and self._fresh and facts.key_frames[run.key] == 0):
-            return START
-        assert facts.ticks is not None
-        return int(facts.ticks.of_frames(facts.key_frames[run.key]))
+        ticks, key_frames = self._facts.ticks, self._facts.key_frames
+        assert ticks is not None
+        first, last = key_frames.searchsorted(numbers[[0, -1]], side="right")
+        keys = key_frames[max(first - 1, 0) : last].astype(np.int64)
+        wanted = numbers, ticks.of_frames(numbers), places, keys, ticks.of_frames(keys)
+        said = find_frames(self._state, *wanted, self._skips, self._shape, lumas, both)
+        if said == NOT_FRESH and self.open():
+            said = find_frames(self._state, *wanted, self._skips, self._shape, lumas, both)
+        if said != ALL:
+            return None
+        stacked = Stacked(groups)
+        return stacked if taken is None else stacked.taken(taken)
 
     def close(self) -> None:
         """Let go of the file; frames already found stay."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.kernels import compiled
 from cinefeed.sources.base import Facts, Ticks
 
 _WORTH_A_SEEK = 2  # a seek costs as much as one frame of 112 x 112, decoded for nothing
@@ -22,18 +23,32 @@ def runs_of(numbers: NDArray[np.int64], facts: Facts) -> list[Run]:
     """Return the runs that give these frames, rising, of a video whose stamps are known."""
     assert facts.ticks is not None
     wanted, stamps = numbers.tolist(), facts.ticks.of_frames(numbers).tolist()
-    keys = (np.searchsorted(facts.key_frames, numbers, side="right") - 1).tolist()
-    runs, start = [], 0
-    for i in range(1, len(wanted) + 1):
-        if i == len(wanted) or seek_helps(wanted[i - 1], keys[i], facts):
-            runs.append(Run(wanted[start:i], stamps[start:i], keys[start]))
-            start = i
+    key_frames = facts.key_frames.astype(np.int64)
+    keys = (np.searchsorted(key_frames, numbers, side="right") - 1).tolist()
+    runs, begin = [], 0
+    while begin < len(wanted):
+        end = end_of_run(numbers, begin, key_frames)
+        runs.append(Run(wanted[begin:end], stamps[begin:end], keys[begin]))
+        begin = end
     return runs
 
 
-def seek_helps(last: int, key: int, facts: Facts) -> bool:
-    """Say whether a seek to a key frame is cheaper than decoding on from the last frame wanted."""
-    return key >= 0 and int(facts.key_frames[key]) - last > _WORTH_A_SEEK
+@compiled
+def end_of_run(numbers: NDArray[np.int64], begin: int, key_frames: NDArray[np.int64]) -> int:
+    """Return the place after the last of the frames, rising, that are decoded in one go from the one at `begin` on."""
+    end = begin + 1
+    while end < numbers.size:
+        key = np.searchsorted(key_frames, numbers[end], side="right") - 1
+        if seek_helps(numbers[end - 1], key, key_frames):
+            break
+        end += 1
+    return int(end)
+
+
+@compiled
+def seek_helps(last: int, key: int, key_frames: NDArray[np.int64]) -> bool:
+    """Say whether a seek to a key frame, by its place among them, is cheaper than to decode on from a frame."""
+    return bool(key >= 0 and key_frames[key] - last > _WORTH_A_SEEK)
 
 
 def in_order(ticks: Ticks | None) -> bool:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.kernels import transpose
-from cinefeed.transforms.warp import _TOLERANCE, Blocks, Matrix, factors, interpolate, lines_of
+from cinefeed.transforms.warp import _TOLERANCE, Blocks, Lanes, Matrix, blend_into, factors, lines_of, side_by_side
 
 
 def pixel_centres(height: int, width: int) -> Matrix:
@@ -45,8 +44,7 @@ def resample_at(
     """
     if len(frames) == 0:
         return
-    lanes = lanes_at(frames, inverse, points, dtype=out.dtype, fill=fill, extent=extent)
-    transpose(lanes.reshape(-1, lanes.shape[2])[:, : len(frames)], out.reshape(len(frames), -1))
+    blend_into(out, lanes_at(frames, inverse, points, fill=fill, extent=extent))
 
 
 def lanes_at(
@@ -54,20 +52,18 @@ def lanes_at(
     inverse: Matrix,
     points: Matrix,
     *,
-    dtype: np.dtype[Any],
     fill: float,
     extent: tuple[float, float] | None = None,
-    use: str = "target",
-) -> NDArray[Any]:
-    """Return what `resample_at` makes of frames, side by side, as `warp.lanes_of`."""
+    use: str = "lanes",
+) -> Lanes:
+    """Return frames side by side, as `warp.lanes_of` does."""
     lines = lines_of(frames)
     height, width = lines[0].shape[:2]
     down, across = factors(inverse @ _affine_part(points), height=height, width=width)
     scaled = inverse * np.array([[1 / across], [1 / down], [1.0]])
     places = moved(points, scaled).reshape(2, -1)
     blocks = Blocks(down, across, *_blocks(places[1], -(-height // down)), *_blocks(places[0], -(-width // across)))
-    extent, size = extent or (float(height), float(width)), points.shape[1:]
-    return interpolate(lines, blocks, scaled, places, extent=extent, fill=fill, size=size, dtype=dtype, use=use)
+    return side_by_side(lines, blocks, scaled, places, extent=extent, fill=fill, use=use)
 
 
 def _affine_part(points: Matrix) -> Matrix:

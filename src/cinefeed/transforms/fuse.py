@@ -8,6 +8,7 @@ other      each on its own
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -51,12 +52,22 @@ def kind_of(transform: Transform) -> Kind:
     if members is not None and _has(transform, "chosen"):
         kinds = {kind_of(each) for each in members}
         return kinds.pop() if len(kinds) == 1 else "other"
-    return next((kind for method, kind in _MARKS if _has(transform, method)), "other")
+    return _kind_of_class(type(transform))
 
 
-def _has(transform: object, method: str) -> bool:
+@lru_cache(maxsize=1024)
+def _kind_of_class(kind: type) -> Kind:
+    return next((name for method, name in _MARKS if _class_has(kind, method)), "other")
+
+
+def _has(transform: Any, method: str) -> bool:
     # Asked of the class, for a setting may bear any name; isinstance with a protocol takes 40 us.
-    return callable(getattr(type(transform), method, None))
+    return _class_has(type(transform), method)
+
+
+@lru_cache(maxsize=1024)
+def _class_has(kind: type, method: str) -> bool:
+    return callable(getattr(kind, method, None))
 
 
 def chosen(transforms: Sequence[Transform], parameters: Sequence[Parameters]) -> Iterator[Part]:

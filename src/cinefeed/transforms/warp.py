@@ -64,8 +64,22 @@ def resample(
         if window.lies_in(min(height, bottom), min(width, right)):
             fold(*addresses_of(lines), np.empty(1, dtype), height, width, 1, 1, window.top, window.left, out)
             return
-    lanes = lanes_of(lines, inverse, size=out.shape[1:3], dtype=out.dtype, fill=fill, extent=extent)
-    transpose(lanes.reshape(-1, lanes.shape[2])[:, : len(lines)], out.reshape(len(lines), -1))
+    blend_into(out, lanes_of(lines, inverse, size=out.shape[1:3], fill=fill, extent=extent))
+
+
+class Lanes(NamedTuple):
+    """Frames side by side, and where a target takes its pixels from: what `kernels.blend` says of each."""
+
+    samples: NDArray[Any]  # (rows x columns, channels x frames and some unused places)
+    rows: int
+    inverse: NDArray[np.float64]
+    points: NDArray[np.float64]
+    top: int
+    left: int
+    bottom: float
+    right: float
+    gain: float
+    fill: float
 
 
 def lanes_of(
@@ -73,14 +87,13 @@ def lanes_of(
     inverse: Matrix,
     *,
     size: tuple[int, int],
-    dtype: np.dtype[Any],
     fill: float,
     extent: tuple[float, float] | None = None,
-    use: str = "target",
-) -> NDArray[Any]:
-    """Return what `resample` makes of frames, side by side: (height x width, channels, frames and some unused places).
+    use: str = "lanes",
+) -> Lanes:
+    """Return frames side by side, as a target of `size`, (height, width), needs them.
 
-    `size` is the height and width of the target, `use` names the scratch memory that is taken for it.
+    `use` names the scratch memory that is taken for them.
     """
     lines = lines_of(frames)
     height, width = lines[0].shape[:2]
@@ -88,8 +101,7 @@ def lanes_of(
     scaled = inverse * np.array([[1 / across], [1 / down], [1.0]])
     rows, columns = _needed(scaled[1], size, -(-height // down)), _needed(scaled[0], size, -(-width // across))
     blocks = Blocks(down, across, *rows, *columns)
-    extent = extent or (float(height), float(width))
-    return interpolate(lines, blocks, scaled, NO_POINTS, extent=extent, fill=fill, size=size, dtype=dtype, use=use)
+    return side_by_side(lines, blocks, scaled, NO_POINTS, extent=extent, fill=fill, use=use)
 
 
 class Blocks(NamedTuple):
@@ -103,21 +115,19 @@ class Blocks(NamedTuple):
     columns: int
 
 
-def interpolate(
+def side_by_side(
     lines: Sequence[NDArray[Any]] | NDArray[Any],
     blocks: Blocks,
     scaled: Matrix,
     points: NDArray[np.float64],
     *,
-    extent: tuple[float, float],
+    extent: tuple[float, float] | None,
     fill: float,
-    size: tuple[int, int],
-    dtype: np.dtype[Any],
     use: str,
-) -> NDArray[Any]:
-    """Sample frames, rows of pixels as `lines_of` gives them, at where `scaled` maps the target's centres, in blocks.
+) -> Lanes:
+    """Put frames, rows of pixels as `lines_of` gives them, side by side.
 
-    At `points`, (2, height x width), where there are some. Returns what `lanes_of` does.
+    The target's centres are where `scaled` maps them, in blocks, or at `points`, (2, height x width), if there are any.
     """
     height, width, channels = (*lines[0].shape, 1)[:3]
     kind, (down, across, top, rows, left, columns) = lines[0].dtype, blocks
@@ -130,13 +140,19 @@ def interpolate(
     # Channel by channel the frames side by side: bytes are transposed in 0.07 ms (16 x 128 x 158 x 3), pixels of three
     # in 0.24.
     padded = _padded(len(lines), channels)
-    lanes = scratch("lanes", (rows * columns, channels * padded), sums.dtype)
-    transpose(sums.reshape(len(lines), -1), lanes.reshape(-1, padded)[:, : len(lines)])
-    target = scratch(use, (size[0] * size[1], channels * padded), dtype)
-    limits = (extent[0] / down, extent[1] / across)
+    samples = scratch(use, (rows * columns, channels * padded), sums.dtype)
+    transpose(sums.reshape(len(lines), -1), samples.reshape(-1, padded)[:, : len(lines)])
+    bottom, right = extent or (float(height), float(width))
     gain = 1 / (down * across)
-    blend(lanes, rows, scaled[:2], points, top, left, *limits, gain, float(fill), size[1], target)
-    return target.reshape(-1, channels, padded)
+    return Lanes(samples, rows, scaled[:2], points, top, left, bottom / down, right / across, gain, float(fill))
+
+
+def blend_into(out: NDArray[Any], lanes: Lanes) -> None:
+    """Interpolate frames that lie side by side into `out`, C-contiguous (frames, height, width, channels)."""
+    frames, height, width, channels = out.shape
+    target = scratch("target", (height * width, lanes.samples.shape[1]), out.dtype)
+    blend(*lanes, width, target)
+    transpose(target.reshape(height * width * channels, -1)[:, :frames], out.reshape(frames, -1))
 
 
 def lines_of(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Sequence[NDArray[Any]] | NDArray[Any]:
