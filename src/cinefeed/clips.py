@@ -133,18 +133,17 @@ class Clip:
             if self.position == "random"
             else int(slack_share * (count - span))
         )
-        indices = max(start, 0) + np.arange(self.frames, dtype=np.int64) * self.stride
-        fits = indices < count
-        if not fits.all():
-            if self.short == "error":
-                raise self._too_short(span, count)
-            shown = int(fits.sum())
-            indices = (
-                indices[np.arange(self.frames) % shown]
-                if self.short == "loop"
-                else np.minimum(indices, indices[shown - 1])
-            )
-        return indices + first, fits if self.short == "pad" else np.ones(self.frames, np.bool_)
+        start = max(start, 0)
+        if start + span <= count:
+            indices = np.arange(first + start, first + start + span, self.stride, dtype=np.int64)
+            return indices, np.ones(self.frames, np.bool_)
+        if self.short == "error":
+            raise self._too_short(span, count)
+        numbers = np.arange(self.frames, dtype=np.int64)
+        shown = -(-(count - start) // self.stride)
+        numbers = numbers % shown if self.short == "loop" else np.minimum(numbers, shown - 1)
+        fits = np.arange(self.frames) < shown if self.short == "pad" else np.ones(self.frames, np.bool_)
+        return first + start + numbers * self.stride, fits
 
     def _by_time(
         self, times: Times, first: int, count: int, slack_share: float

@@ -144,7 +144,8 @@ class ClipMaker:
         retried = 0
         while True:
             try:
-                return self._make(draw, view, out, valid, masks)._replace(retried=retried)
+                took = self._make(draw, view, out, valid, masks)
+                return took._replace(retried=retried) if retried else took
             except Exception as error:
                 of_the_disk = disk_error(error, self.rows.path_of(draw.row, view=view))
                 if of_the_disk is None and self.masks is not None:
@@ -225,8 +226,10 @@ class ClipMaker:
         self, chosen: list[Chosen], parameters: list[list[Parameters]], times: Times, window: Seconds
     ) -> list[Chosen]:
         """Return the frames once the transforms of time have chosen among those of the row; padding stays."""
+        if not self.compose.retimes:
+            return chosen
         first, count = 0, times.count
-        if self.compose.transforms and window != (None, None):
+        if window != (None, None):
             every = Clip(frames=times.count, position="spread").select(
                 times, start_seconds=window[0], end_seconds=window[1]
             )[0]

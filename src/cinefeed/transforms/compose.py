@@ -16,7 +16,18 @@ from cinefeed.sources.colour import cut_to_rgb, to_pixels
 from cinefeed.sources.display import shown_size, square_size
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
 from cinefeed.transforms.field import lanes_at, resample_at
-from cinefeed.transforms.fuse import Part, Step, apply_one, apply_pointwise, chosen, kind_of, one_map, said, steps
+from cinefeed.transforms.fuse import (
+    Part,
+    Step,
+    apply_one,
+    apply_pointwise,
+    chosen,
+    kind_of,
+    may_retime,
+    one_map,
+    said,
+    steps,
+)
 from cinefeed.transforms.levels import SIZES
 from cinefeed.transforms.warp import Lanes, Matrix, Window, inverted, lanes_of, resample, whole_move
 from cinefeed.transforms.yuv import lanes_to_rgb
@@ -54,6 +65,7 @@ class Compose:
                 )
         self.transforms = tuple(transforms)
         self.frame = frame
+        self.retimes = any(map(may_retime, self.transforms))  # whether `indices` may change anything
         dtype = np.dtype(frame.dtype)
         for number, transform in enumerate(self.transforms):
             if dtype not in _TYPES and kind_of(transform) != "time":
@@ -209,20 +221,30 @@ class _Move(NamedTuple):
 
 def _moves(planes: Planes, inverse: Matrix) -> list[_Move]:
     """Return how luma and chroma are sampled, where `inverse` maps the target to luma."""
-    colour, (height, width) = planes.colour, planes.frames[0][0].shape[:2]
+    colour, luma = planes.colour, planes.frames[0][0].shape
     moves = []
     for number, samples in enumerate(_of_one_size(planes)):
         plane = samples[0]
-        fill = _black(colour, chroma=number > 0)
+        fill, scale, options = _sampling(colour, luma[:2], plane.shape[:2], number > 0)
         if colour.window is not None and not _can_hold(plane.dtype, fill):
             samples = [each.astype(np.float32) for each in samples]
-        # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
-        # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) does not look: from it,
-        # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
-        down, across = _subsampling(height, plane.shape[0]), _subsampling(width, plane.shape[1])
-        own = inverse * np.array([[1 / across], [1 / down], [1.0]])
-        moves.append(_Move(samples, own, {"fill": fill, "extent": (height / down, width / across)}))
+        moves.append(_Move(samples, inverse * scale, options))
     return moves
+
+
+@lru_cache(maxsize=256)
+def _sampling(
+    colour: Colour, luma: tuple[int, int], plane: tuple[int, int], chroma: bool
+) -> tuple[float, Matrix, dict[str, Any]]:
+    """Return what is black in a plane, the scale from luma to it, and how it is sampled."""
+    # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
+    # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) does not look: from it,
+    # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
+    down, across = (_subsampling(whole, part) for whole, part in zip(luma, plane, strict=True))
+    scale = np.array([[1 / across], [1 / down], [1.0]])
+    scale.flags.writeable = False
+    fill = _black(colour, chroma=chroma)
+    return fill, scale, {"fill": fill, "extent": (luma[0] / down, luma[1] / across)}
 
 
 def _lanes(move: _Move, points: NDArray[np.float64] | None, *, size: tuple[int, int], use: str) -> Lanes:

@@ -6,7 +6,7 @@ pointwise  neighbours that map values: one look-up table of 256 entries (uint8) 
 other      each on its own
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -22,15 +22,17 @@ from cinefeed.transforms.levels import SIZES, PixelLevels, TableLevels
 from cinefeed.transforms.warp import Matrix, inverted
 
 _HALVES = ("float16", "bfloat16")
+_STILL: Matrix = np.eye(3)
+_STILL.flags.writeable = False
 Kind = Literal["time", "geometry", "pointwise", "other"]
 Part = tuple[Any, Parameters]  # a transform, and its parameters
 
-_MARKS: tuple[tuple[str, Kind], ...] = (
-    ("indices", "time"),
-    ("matrix", "geometry"),
-    ("source_points", "geometry"),
-    ("curve", "pointwise"),
-)
+_MARKS: dict[str, Kind] = {
+    "indices": "time",
+    "matrix": "geometry",
+    "source_points": "geometry",
+    "curve": "pointwise",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +54,23 @@ def kind_of(transform: Transform) -> Kind:
     if members is not None and _has(transform, "chosen"):
         kinds = {kind_of(each) for each in members}
         return kinds.pop() if len(kinds) == 1 else "other"
-    return _kind_of_class(type(transform))
+    return next((kind for method, kind in _MARKS.items() if _has(transform, method)), "other")
 
 
-@lru_cache(maxsize=1024)
-def _kind_of_class(kind: type) -> Kind:
-    return next((name for method, name in _MARKS if _class_has(kind, method)), "other")
+def may_retime(transform: Transform) -> bool:
+    """Return whether a transform may choose other frames: one of time, or a choice among whose members is one."""
+    return kind_of(transform) == "time" or any(map(may_retime, getattr(transform, "members", ())))
 
 
-def _has(transform: Any, method: str) -> bool:
+def _has(transform: object, method: str) -> bool:
     # Asked of the class, for a setting may bear any name; isinstance with a protocol takes 40 us.
-    return _class_has(type(transform), method)
+    return method in _methods_of(type(transform))  # type: ignore[arg-type]  # a class can be hashed
 
 
 @lru_cache(maxsize=1024)
-def _class_has(kind: type, method: str) -> bool:
-    return callable(getattr(kind, method, None))
+def _methods_of(kind: Hashable) -> frozenset[str]:
+    """Return which methods of those that are looked for a class has."""
+    return frozenset(name for name in (*_MARKS, "chosen") if callable(getattr(kind, name, None)))
 
 
 def chosen(transforms: Sequence[Transform], parameters: Sequence[Parameters]) -> Iterator[Part]:
@@ -99,13 +102,14 @@ def one_map(parts: Sequence[Part], *, height: int, width: int) -> tuple[Matrix, 
 
     The points are None where all moves are affine: then they are the target's own pixel centres.
     """
-    matrix, warps = np.eye(3), []
+    matrix, warps = _STILL, []
     for transform, drawn in parts:
         if _has(transform, "source_points"):
             warps.append((matrix, transform, drawn))
-            matrix = np.eye(3)
+            matrix = _STILL
         else:
-            matrix = transform.matrix(drawn, height=height, width=width) @ matrix
+            move = transform.matrix(drawn, height=height, width=width)
+            matrix = move if matrix is _STILL else move @ matrix
     if not warps:
         return matrix, None
     points = moved(pixel_centres(height, width), inverted(matrix))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SourceError
+from cinefeed.errors import SettingError, SourceError
 from cinefeed.kernels import addresses_of, blend, fold, transpose
 from cinefeed.scratch import scratch
 
@@ -220,12 +220,19 @@ def _padded(frames: int, channels: int) -> int:
 
 
 def inverted(forward: Matrix) -> Matrix:
-    """Return the inverse of a map, which `resample` needs.
+    """Return the inverse of an affine map, which `resample` needs; in Python, for NumPy takes 10 us for so few numbers.
 
-    >>> inverted(np.diag([2.0, 4.0, 1.0])).diagonal().tolist()
-    [0.5, 0.25, 1.0]
+    Raises SettingError where there is none.
+
+    >>> inverted(np.array([[2.0, 0.0, 6.0], [0.0, 4.0, 0.0], [0.0, 0.0, 1.0]])).tolist()
+    [[0.5, -0.0, -3.0], [-0.0, 0.25, 0.0], [0.0, 0.0, 1.0]]
     """
-    return np.asarray(np.linalg.inv(forward), np.float64)
+    (a, b, right), (c, d, down) = forward[:2].tolist()
+    area = a * d - b * c
+    if area == 0:
+        raise SettingError(f"a transform maps all pixels to one line: its matrix {forward.tolist()} has no inverse")
+    a, b, c, d = d / area, -b / area, -c / area, a / area
+    return np.array([[a, b, -a * right - b * down], [c, d, -c * right - d * down], [0.0, 0.0, 1.0]])
 
 
 def factors(inverse: Matrix, *, height: int, width: int) -> tuple[int, int]:
