@@ -5,6 +5,7 @@ import pickle
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,25 @@ from typing import Any
 import cv2
 import pyarrow as pa
 
-from cinefeed.feed.clip import ClipMaker
+from cinefeed.feed.clip import ClipMaker, Took
 from cinefeed.feed.mask import mask_rows
 from cinefeed.feed.slots import Slot, map_slot
-from cinefeed.feed.wire import MASKS, PACKET, READY, UNFIT, pack_done, pack_failed, unpack_job
+from cinefeed.feed.wire import GROUP, MASKS, PACKET, READY, UNFIT, Progress, pack_done, pack_failed, unpack_jobs
 from cinefeed.manifest.rows import Rows
+
+_SILENT_SECONDS = 0.01  # for so long a clip that is made may wait for the next ones before it is said
 
 
 def main(arguments: list[str]) -> None:
     """Serve the feed at the other end of a socket until it hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; its end of the socket closes
     cv2.setNumThreads(1)
-    line_fd, settings_fd, columns_fd = map(int, arguments)
+    line_fd, progress_fd, settings_fd, columns_fd = map(int, arguments)
     with suppress(OSError):  # the feed has hung up
-        _serve(socket.socket(fileno=line_fd), settings_fd, columns_fd)
+        _serve(socket.socket(fileno=line_fd), Progress(progress_fd), settings_fd, columns_fd)
 
 
-def _serve(line: socket.socket, settings_fd: int, columns_fd: int) -> None:
+def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd: int) -> None:
     try:
         # By name, for a descriptor has one place of reading that all workers would share.
         settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
@@ -39,20 +42,29 @@ def _serve(line: socket.socket, settings_fd: int, columns_fd: int) -> None:
         return
     line.send(READY)
     slots: dict[int, Slot] = {}
+    ended = 0
     while True:
-        packet, descriptors, _, _ = socket.recv_fds(line, PACKET, 1)
+        packet, descriptors, _, _ = socket.recv_fds(line, PACKET, GROUP)
         if not packet:
             return
-        job = unpack_job(packet)
-        for fd in descriptors:
-            slots[job.slot] = map_slot(fd, settings["layout"], number=job.slot)
+        jobs, unsaid, said = unpack_jobs(packet), list[Took](), time.perf_counter()
+        new = dict.fromkeys(job.slot for job in jobs if job.slot not in slots)
+        for number, fd in zip(new, descriptors, strict=True):
+            slots[number] = map_slot(fd, settings["layout"], number=number)
             os.close(fd)
-        slot = slots[job.slot]
-        try:
-            answer = pack_done(job.number, maker.make(job.draw, *slot.place(job.place)))
-        except Exception as error:
-            answer = pack_failed(job.number, error)
-        line.send(answer)
+        for job in jobs:
+            failed = None
+            try:
+                unsaid.append(maker.make(job.draw, *slots[job.slot].place(job.place)))
+            except Exception as error:
+                failed = pack_failed(error)
+            ended += 1
+            progress.tell(ended)
+            if unsaid and (failed or job is jobs[-1] or time.perf_counter() - said > _SILENT_SECONDS):
+                line.send(pack_done(unsaid))
+                unsaid, said = [], time.perf_counter()
+            if failed:
+                line.send(failed)
 
 
 def _rows(fd: int, *, root: str, private: bool) -> tuple[Rows, Rows | None]:

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,19 +27,22 @@ from cinefeed.feed.slots import Slot
 from cinefeed.feed.wire import (
     DONE,
     FAILED,
+    GROUP,
     MASKS,
     OF_ROWS,
     PACKET,
     READY,
     UNFIT,
     Job,
-    pack_job,
+    Progress,
+    pack_jobs,
     unpack_done,
     unpack_failed,
 )
 
 _log = logging.getLogger(__name__)
-_AHEAD = 4  # jobs a worker has: one in work, and some more, so that it never waits for the parent
+_AHEAD = 2 * GROUP  # jobs a worker has: some in work, and as many more, so that it never waits for the parent
+_AHEAD_SECONDS = 0.05  # of work, roughly, that it has: of clips that take longer it has fewer, but two
 _ATTEMPTS = 2  # of a clip at whose making a worker died
 _EARLY_DEATHS = 3  # of workers that never said a word: then it is no accident
 
@@ -55,9 +59,11 @@ class _Task:
 class _Worker:
     process: subprocess.Popen[bytes]
     line: socket.socket
+    progress: Progress
     ready: bool = False
-    tasks: deque[_Task] = field(default_factory=deque)  # the first is in work
-    began: float = 0.0  # when it was
+    tasks: deque[_Task] = field(default_factory=deque)  # the first is in work, or made and not said yet
+    heard: int = 0  # of how many tasks it has said how they ended
+    began: float = 0.0  # when the first was
     slots: set[int] = field(default_factory=set)  # that it has mapped
     late: bool = False  # killed for taking too long
 
@@ -84,7 +90,7 @@ class ProcessCrew:
         self._timeout = timeout_seconds
         self._lock = threading.RLock()
         self._waiting: deque[_Task] = deque()
-        self._number = 0
+        self._ahead = 2  # jobs a worker has, until it is known how long one takes
         self._early_deaths = 0
         self._failure: FeedError | None = None
         self._stopped = False
@@ -119,8 +125,7 @@ class ProcessCrew:
                 raise self._failure
             if self._stopped:
                 raise FeedError("the workers have been stopped")
-            self._number += 1
-            self._waiting.append(_Task(Job(self._number, slot.number, place, draw), slot, future))
+            self._waiting.append(_Task(Job(slot.number, place, draw), slot, future))
             self._hand_out()
         return future
 
@@ -138,7 +143,8 @@ class ProcessCrew:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        descriptors = [theirs.fileno(), *self._memory]
+        done = _memory(bytes(Progress.SIZE))
+        descriptors = [theirs.fileno(), done, *self._memory]
         # The parent's module path, so that transforms of the user's own modules are found.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
         process = subprocess.Popen(
@@ -148,7 +154,8 @@ class ProcessCrew:
             env=environment,
         )
         theirs.close()
-        worker = _Worker(process, ours)
+        worker = _Worker(process, ours, Progress(done))
+        os.close(done)
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
 
@@ -162,25 +169,27 @@ class ProcessCrew:
                 raise self._failure
 
     def _hand_out(self) -> None:
+        """Give jobs to the workers that have least to do, some at once where there are many."""
         while self._waiting:
-            able = [worker for worker in self._workers if worker.ready and len(worker.tasks) < _AHEAD]
+            # Not one job for each that ends, but some for some.
+            room = max(self._ahead - GROUP, self._ahead // 2)
+            able = [worker for worker in self._workers if worker.ready and len(worker.tasks) <= room]
             if not able:
                 return
             worker = min(able, key=lambda each: len(each.tasks))
-            task = self._waiting.popleft()
+            count = min(GROUP, self._ahead - len(worker.tasks), -(-len(self._waiting) // len(self._workers)))
+            tasks = [self._waiting.popleft() for _ in range(count)]
+            new = {task.slot.number: task.slot.fd for task in tasks if task.slot.number not in worker.slots}
             try:
-                if task.slot.number in worker.slots:
-                    worker.line.send(pack_job(task.job))
-                else:
-                    socket.send_fds(worker.line, [pack_job(task.job)], [task.slot.fd])
+                socket.send_fds(worker.line, [pack_jobs([task.job for task in tasks])], [*new.values()])
             except OSError:  # it has just died, which its line tells the listener too
-                self._waiting.appendleft(task)
+                self._waiting.extendleft(reversed(tasks))
                 worker.ready = False
                 return
-            worker.slots.add(task.slot.number)
+            worker.slots.update(new)
             if not worker.tasks:
                 worker.began = time.monotonic()
-            worker.tasks.append(task)
+            worker.tasks.extend(tasks)
 
     def _hear(self, worker: _Worker) -> None:
         """Take in all that a worker has said, or that it says no more."""
@@ -198,12 +207,15 @@ class ProcessCrew:
                 elif kind == UNFIT:
                     self._failure = UnfitError(packet[1:].decode())
                 elif kind in (DONE, FAILED):
-                    task = worker.tasks.popleft()
                     worker.began = time.monotonic()
-                    if kind == DONE:
-                        _settle(task.future, unpack_done(packet)[1])
-                    else:
-                        _settle(task.future, unpack_failed(packet)[1])
+                    took = unpack_done(packet) if kind == DONE else []
+                    results: Sequence[Took | BaseException] = took or [unpack_failed(packet)]
+                    for result in results:
+                        _settle(worker.tasks.popleft().future, result)
+                        worker.heard += 1
+                    if took:
+                        seconds = max(took[-1].read + took[-1].decode + took[-1].transform, 1e-6)
+                        self._ahead = min(max(int(_AHEAD_SECONDS / seconds), 2), _AHEAD)
                 else:
                     self._bury(worker)
                     break
@@ -222,8 +234,9 @@ class ProcessCrew:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         tasks = list(worker.tasks)
         at = ""
-        if tasks:
-            first = tasks[0]
+        in_work = tasks[worker.progress.count - worker.heard :]  # those before were made, and are made again
+        if in_work:
+            first = in_work[0]
             at = f" while it made row {first.job.draw.row}, {self._rows.shown(first.job.draw.row)}"
             first.deaths += 1
             if worker.late:
