@@ -107,7 +107,7 @@ def cut_to_rgb(
     (bright, pitch), (differences, part_pitch) = map(addresses_of, groups)
     addresses = np.stack([bright, *differences.reshape(2, -1)], axis=1)
     pitches = np.array([pitch[0], part_pitch[0], part_pitch[-1]])
-    factors = rgb_factors(colour, out.dtype.name)
+    factors = rgb_factors(colour, out.dtype)
     cut = (top, left, *blue.shape, down, across)
     narrow, wide = (np.uint16, np.uint32) if luma.itemsize == 1 else (np.uint32, np.uint64)
     kinds = np.empty(1, luma.dtype), np.empty(0, narrow), np.empty(0, wide)
@@ -137,7 +137,7 @@ def _yuv_to_rgb(planes: Sequence[NDArray[Any]], colour: Colour, out: NDArray[Any
     # Planar first, then interleaved by OpenCV: 0.15 ms for 16 x 112 x 112; one loop that interleaves took 0.66, and
     # int32 fixed point in place of float32 0.26.
     rgb = np.empty((3, luma.size), out.dtype)
-    _rgb_samples(luma, blue, red, rgb_factors(colour, out.dtype.name), rgb)
+    _rgb_samples(luma, blue, red, rgb_factors(colour, out.dtype), rgb)
     _interleave(list(rgb), out)
 
 
@@ -167,7 +167,7 @@ def _window_scale(black: float, white: float, dtype: str) -> tuple[float, float,
     return black, peak / ((white - black) or 1.0), peak
 
 
-def rgb_factors(colour: Colour, dtype: str) -> NDArray[np.float32]:
+def rgb_factors(colour: Colour, dtype: np.dtype[Any]) -> NDArray[np.float32]:
     """Return what turns YUV into RGB of a type, as the compiled loops take it, read-only.
 
     Offset and scale of luma, the centre of chroma, its factors for red, green (two) and blue, the peak, what rounds.
@@ -176,15 +176,15 @@ def rgb_factors(colour: Colour, dtype: str) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=64)
-def _factors(bits: int, full_range: bool, matrix: Matrix, dtype: str) -> NDArray[np.float32]:
-    offset, scale, peak = _luma_scale(bits, not full_range, dtype)
+def _factors(bits: int, full_range: bool, matrix: Matrix, dtype: np.dtype[Any]) -> NDArray[np.float32]:
+    offset, scale, peak = _luma_scale(bits, not full_range, dtype.name)  # a dtype takes 5 us to say its name
     red, blue = _WEIGHTS[matrix]
     green = 1 - red - blue
     span = (1 << bits) - 1 if full_range else 224 * 2.0 ** (bits - 8)
     from_red, from_blue = 2 * (1 - red) * peak / span, 2 * (1 - blue) * peak / span
     centre = 2.0 ** (bits - 1)
     to_green = (-from_blue * blue / green, -from_red * red / green)
-    factors = np.array([offset, scale, centre, from_red, *to_green, from_blue, peak, _half(dtype)], np.float32)
+    factors = np.array([offset, scale, centre, from_red, *to_green, from_blue, peak, _half(dtype.name)], np.float32)
     factors.flags.writeable = False
     return factors
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 from functools import lru_cache
+from operator import lt
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ class NativeVideo:
     def find(self, numbers: NDArray[np.int64], *, grey: bool) -> Stacked | None:
         """Return the planes of these frames, in their order; `grey` takes luma alone."""
         count, places, taken = len(numbers), _NO_PLACES, None
-        steps = np.diff(numbers)
-        if not (steps > 0).all():
+        asked = numbers.tolist()
+        if not all(map(lt, asked, asked[1:])):
             numbers, found = np.unique(numbers, return_inverse=True)
-            places, taken = (found, None) if (steps >= 0).all() else (_NO_PLACES, found)
+            places, taken = (found, None) if asked == sorted(asked) else (_NO_PLACES, found)
         luma, *chroma = self._planes
         groups = [np.empty((count, *luma), self._dtype)]
         if chroma and not grey:

@@ -32,6 +32,7 @@ from cinefeed.transforms.levels import SIZES
 from cinefeed.transforms.warp import Lanes, Matrix, Window, inverted, lanes_of, resample, whole_move
 from cinefeed.transforms.yuv import lanes_to_rgb
 
+_Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
 _TYPES = (*SIZES, np.dtype(np.float32))  # what transforms take
 
 
@@ -165,7 +166,8 @@ class Compose:
         self, planes: Planes, clip: Frames, leading: Sequence[Part], spacing_mm: tuple[float, float] | None
     ) -> None:
         """Bring the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
-        colour, stored = planes.colour, planes.frames[0][0]
+        colour, groups = planes.colour, _of_one_size(planes)
+        stored = groups[0][0]
         height, width = stored.shape[:2]
         points = None
         if leading:
@@ -174,15 +176,15 @@ class Compose:
         else:
             inverse = _unmoved(self.frame, colour, height, width, spacing_mm)
         if _as_they_are(colour, stored.dtype, clip):
-            _resample(_of_one_size(planes)[0], inverse, points, out=clip)
+            _resample(groups[0], inverse, points, out=clip)
             return
         corner = whole_move(inverse) if points is None else None
         if corner is not None and clip.shape[3] == 3 and _can_be_cut(planes):
             window = Window(*corner, *clip.shape[1:3])
             if window.lies_in(height, width):
-                cut_to_rgb(_of_one_size(planes), colour, top=window.top, left=window.left, out=clip)
+                cut_to_rgb(groups, colour, top=window.top, left=window.left, out=clip)
                 return
-        moves = _moves(planes, inverse)
+        moves = _moves(groups, colour, inverse)
         size = clip.shape[1:3]
         if colour.model == "yuv" and clip.shape[3] == 3:
             luma, chroma = (
@@ -214,18 +216,17 @@ class Compose:
 class _Move(NamedTuple):
     """Planes of one size, and how they are sampled."""
 
-    samples: Sequence[NDArray[Any]] | NDArray[Any]
+    samples: _Group
     inverse: Matrix
     options: dict[str, Any]  # what is black, and the height and width of a plane, which need not be whole
 
 
-def _moves(planes: Planes, inverse: Matrix) -> list[_Move]:
+def _moves(groups: Sequence[_Group], colour: Colour, inverse: Matrix) -> list[_Move]:
     """Return how luma and chroma are sampled, where `inverse` maps the target to luma."""
-    colour, luma = planes.colour, planes.frames[0][0].shape
-    moves = []
-    for number, samples in enumerate(_of_one_size(planes)):
+    luma, moves = groups[0][0].shape[:2], []
+    for number, samples in enumerate(groups):
         plane = samples[0]
-        fill, scale, options = _sampling(colour, luma[:2], plane.shape[:2], number > 0)
+        fill, scale, options = _sampling(colour, luma, plane.shape[:2], number > 0)
         if colour.window is not None and not _can_hold(plane.dtype, fill):
             samples = [each.astype(np.float32) for each in samples]
         moves.append(_Move(samples, inverse * scale, options))
@@ -330,7 +331,7 @@ def _can_be_cut(planes: Planes) -> bool:
     return halved and len(kinds) == 1 and all(plane.strides[1] == plane.itemsize for plane in (luma, blue, red))
 
 
-def _of_one_size(planes: Planes) -> Sequence[Sequence[NDArray[Any]] | NDArray[Any]]:
+def _of_one_size(planes: Planes) -> Sequence[_Group]:
     """Return the planes that can be sampled together: the first of each frame, and both chroma planes."""
     frames = planes.frames
     if isinstance(frames, Stacked):

@@ -59,7 +59,7 @@ def lanes_at(
     """Return frames side by side, as `warp.lanes_of` does."""
     lines = lines_of(frames)
     height, width = lines[0].shape[:2]
-    down, across = factors(inverse @ _affine_part(points), height=height, width=width)
+    down, across = factors(inverse @ _affine_part(points), height, width)
     scaled = inverse * np.array([[1 / across], [1 / down], [1.0]])
     places = moved(points, scaled).reshape(2, -1)
     blocks = Blocks(down, across, *_blocks(places[1], -(-height // down)), *_blocks(places[0], -(-width // across)))

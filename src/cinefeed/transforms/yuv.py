@@ -23,7 +23,7 @@ def lanes_to_rgb(luma: Lanes, chroma: Lanes, colour: Colour, *, dtype: np.dtype[
     """
     frames, height, width, _ = out.shape
     rgb = scratch("rgb", (height * width, 3, frames), out.dtype)
-    _blend_to_rgb(*luma, *chroma, np.empty(1, dtype), rgb_factors(colour, out.dtype.name), width, rgb)
+    _blend_to_rgb(*luma, *chroma, np.empty(1, dtype), rgb_factors(colour, out.dtype), width, rgb)
     transpose(rgb.reshape(-1, frames), out.reshape(frames, -1))
 
 
