@@ -82,10 +82,11 @@ class Assembler:
         slot.clips[len(rows) : size], slot.valid[len(rows) : size] = 0, False
         if slot.masks is not None:
             slot.masks[len(rows) : size] = 0
-        for place in range(len(rows)):
-            pending.clips.append(crew.submit(Draw(int(rows[place]), epoch, positions[place]), slot, place))
-            if first_alone and not place:
-                wait(pending.clips)
+        draws = {place: Draw(row, epoch, positions[place]) for place, row in enumerate(rows.tolist())}
+        if first_alone and draws:
+            pending.clips.extend(crew.submit({0: draws.pop(0)}, slot))
+            wait(pending.clips)
+        pending.clips.extend(crew.submit(draws, slot))
         return pending
 
     def finish(self, pending: Pending, crew: Crew, meter: Meter) -> list[Batch]:
@@ -125,7 +126,7 @@ class Assembler:
             targets={name: of_rows(each.values) for name, each in self.labels.several.items()}
             or (of_rows(self.labels.main.values) if pictures is None else pictures),
             weights={name: of_rows(self.weights) * each for name, each in known.items()} or of_rows(self.weights),
-            ids=np.array([*self.ids.take(rows).to_pylist(), *[""] * (size - len(rows))], dtype=np.str_),
+            ids=np.array([*(self.ids[row].as_py() for row in rows.tolist()), *[""] * (size - len(rows))], np.str_),
             valid=valid,
             covariates={name: of_rows(values) for name, values in self.covariates.items()},
             **found,
@@ -169,7 +170,7 @@ class Assembler:
                         f"{error}; no other row that could take its place can be read either; run 'cinefeed check'"
                     ) from error
             pending.rows[place] = row
-            future = crew.submit(Draw(row, pending.epoch, position), pending.slot, place)
+            (future,) = crew.submit({place: Draw(row, pending.epoch, position)}, pending.slot)
 
     def _condemn(self, row: int, error: SourceError) -> None:
         """Note a row that cannot be read, and stop where there are too many."""

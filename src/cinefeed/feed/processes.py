@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -117,17 +117,17 @@ class ProcessCrew:
         with self._lock:
             return [worker.process.pid for worker in self._workers]
 
-    def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
-        """Have the clip made by the worker that has least to do."""
-        future: Future[Took] = Future()
+    def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
+        """Have the clips made by the workers that have least to do."""
+        tasks = [_Task(Job(slot.number, place, draw), slot, Future()) for place, draw in draws.items()]
         with self._lock:
             if self._failure is not None:
                 raise self._failure
             if self._stopped:
                 raise FeedError("the workers have been stopped")
-            self._waiting.append(_Task(Job(slot.number, place, draw), slot, future))
+            self._waiting.extend(tasks)
             self._hand_out()
-        return future
+        return [task.future for task in tasks]
 
     def stop(self) -> None:
         """Drop what has not begun, let the workers end what they are at, and leave nothing behind."""
@@ -181,7 +181,11 @@ class ProcessCrew:
             tasks = [self._waiting.popleft() for _ in range(count)]
             new = {task.slot.number: task.slot.fd for task in tasks if task.slot.number not in worker.slots}
             try:
-                socket.send_fds(worker.line, [pack_jobs([task.job for task in tasks])], [*new.values()])
+                packet = pack_jobs([task.job for task in tasks])
+                if new:
+                    socket.send_fds(worker.line, [packet], [*new.values()])
+                else:
+                    worker.line.send(packet)
             except OSError:  # it has just died, which its line tells the listener too
                 self._waiting.extendleft(reversed(tasks))
                 worker.ready = False

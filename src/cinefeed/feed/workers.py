@@ -1,6 +1,7 @@
 """Who makes the clips: the caller itself, threads, or processes, behind one small interface."""
 
 import weakref
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
@@ -15,8 +16,8 @@ Backend = Literal["thread", "process"]
 class Crew(Protocol):
     """Workers that write clips into slots. One thread submits."""
 
-    def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
-        """Have a clip made into a place of a slot; the future holds its error, or the time that it took."""
+    def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
+        """Have clips made into a slot, by place; the future of each holds its error, or the time that it took."""
         ...
 
     def stop(self) -> None:
@@ -30,17 +31,20 @@ class InlineCrew:
     def __init__(self, maker: ClipMaker) -> None:
         self._maker = maker
 
-    def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
-        """Make the clip now."""
+    def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
+        """Make the clips now."""
+        return [self._made(draw, slot, place) for place, draw in draws.items()]
+
+    def stop(self) -> None:
+        """Nothing is to be stopped."""
+
+    def _made(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
         future: Future[Took] = Future()
         try:
             future.set_result(self._maker.make(draw, *slot.place(place)))
         except Exception as error:
             future.set_exception(error)
         return future
-
-    def stop(self) -> None:
-        """Nothing is to be stopped."""
 
 
 class ThreadCrew:
@@ -51,9 +55,9 @@ class ThreadCrew:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="cinefeed")
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
-    def submit(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
-        """Have the clip made by the next thread that is free."""
-        return self._pool.submit(self._maker.make, draw, *slot.place(place))
+    def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
+        """Have each clip made by the next thread that is free."""
+        return [self._pool.submit(self._maker.make, draw, *slot.place(place)) for place, draw in draws.items()]
 
     def stop(self) -> None:
         """Drop what has not begun, and wait for the rest."""
