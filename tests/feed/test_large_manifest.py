@@ -80,7 +80,8 @@ def test_the_first_batch(path, backend, sampler):
     marks.append(time.perf_counter())
     feed = make(manifest, backend=backend, sampler=sampler)
     marks.append(time.perf_counter())
-    batch = next(iter(feed))
+    batches = iter(feed)  # kept: letting go of it stops the workers
+    batch = next(batches)
     marks.append(time.perf_counter())
     read, built, first = np.diff(marks)
     print(f"{backend}: {read:.1f} s to read, {built:.1f} s to build the feed, {first:.1f} s to the first batch")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.rng import Stage, words_for
+from cinefeed.rng import Stage, stable_order, words_for
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: its multiples, modulo 2**64, are spread evenly
 
@@ -87,8 +87,8 @@ def order_by(numbers: Whole, words: NDArray[np.uint64]) -> Whole:
     """
     bits = np.uint64(int(numbers.max(initial=0)).bit_length())
     if bits == 0:
-        return np.argsort(words, kind="stable")
-    return np.argsort((numbers.astype(np.uint64) << (np.uint64(64) - bits)) | (words >> bits), kind="stable")
+        return stable_order(words)
+    return stable_order((numbers.astype(np.uint64) << (np.uint64(64) - bits)) | (words >> bits))
 
 
 def put_in_order(
@@ -115,7 +115,7 @@ def put_in_order(
     totals = np.bincount(of_draws, minlength=int(strata.max()) + 1).astype(np.int64)
     queue = order_by(of_draws, (due * 2.0**63).astype(np.uint64))  # it is below 2
     slots = _even(totals, seed, epoch) if batches is None else _by_batch(totals, batches, seed, epoch)
-    place = np.argsort(slots, kind="stable")
+    place = stable_order(slots)
     ordered, ordered_occurrence = np.empty_like(rows), np.empty_like(rows)
     ordered[place] = rows[queue]
     ordered_occurrence[place] = occurrence[queue]
@@ -151,7 +151,7 @@ def _by_batch(totals: Whole, batches: Batches, seed: int, epoch: int) -> Whole:
         if count == 0:
             continue
         rest = batches.kept(totals, dealt=count * block, left=after)
-        golden = np.argsort(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN), kind="stable")
+        golden = stable_order(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN))
         cards = np.arange(count * block * batches.size)
         places.append((totals - rest, batches.full - left + _deal(cards, golden, block, turn)))
         totals, left = rest, after
@@ -166,6 +166,6 @@ def _deal(cards: Whole, golden: Whole, block: int, turn: int) -> Whole:
     count = len(golden)
     to_block = golden[(cards + turn % count) % count]
     in_block = np.empty_like(cards)  # a block's cards are counted in the order in which they come
-    in_block[np.argsort(to_block, kind="stable")] = cards % (len(cards) // count)
+    in_block[stable_order(to_block)] = cards % (len(cards) // count)
     turns = np.array([int(f"{k:b}".zfill(block.bit_length() - 1)[::-1], 2) for k in range(block)])
     return np.asarray(to_block * block + turns[(in_block + to_block + turn % block) % block])

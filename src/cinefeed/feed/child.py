@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pyarrow as pa
 
 from cinefeed.feed.clip import ClipMaker, Took
@@ -18,6 +19,7 @@ from cinefeed.feed.mask import mask_rows
 from cinefeed.feed.slots import Slot, map_slot
 from cinefeed.feed.wire import GROUP, MASKS, PACKET, READY, UNFIT, Progress, pack_done, pack_failed, unpack_jobs
 from cinefeed.manifest.rows import Rows
+from cinefeed.transforms.warp import factors
 
 _SILENT_SECONDS = 0.01  # for so long a clip that is made may wait for the next ones before it is said
 
@@ -37,6 +39,7 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
         rows, masks = _rows(columns_fd, **settings["rows"])
         maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
+        factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
     except Exception as error:
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
         return

@@ -23,9 +23,11 @@ def start_crew(
     tried: Callable[[], Sequence[Draw]],
     deaths: list[str],
     timeout_seconds: float | None,
+    meanwhile: Callable[[], object],
 ) -> tuple[Crew, Choice | None]:
     """Return workers, and what they are and why; `tried` gives the draws by which that is chosen where it is open.
 
+    What can be done while processes start is done by `meanwhile`.
     Processes that cannot be sent the feed's settings give way to threads, which is said.
     """
     if not workers:
@@ -37,7 +39,14 @@ def start_crew(
         _log.info("backend='auto' chose %s", choice.why)
     if choice.backend == "process":
         try:
-            crew = ProcessCrew(maker, count=workers, layout=layout, deaths=deaths, timeout_seconds=timeout_seconds)
+            crew = ProcessCrew(
+                maker,
+                count=workers,
+                layout=layout,
+                deaths=deaths,
+                timeout_seconds=timeout_seconds,
+                meanwhile=meanwhile,
+            )
             return crew, choice
         except UnfitError as error:
             choice = Choice("thread", f"threads make the clips, for processes cannot: {error}")

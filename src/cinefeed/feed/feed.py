@@ -365,6 +365,7 @@ class Feed:
             tried=lambda: [Draw(row, epoch, place) for place, row in enumerate(self.plan().rows[:_TRIED].tolist())],
             deaths=self._deaths,
             timeout_seconds=self.timeout_seconds,
+            meanwhile=lambda: self.plan(epoch=epoch),
         )
         options: dict[str, Any] = {"ahead": self._ahead, "goes_on": self._goes_on, "warm": not self.workers}
         return Line(crew, assembler=self._assembler, epoch=epoch, index=index, **options)
