@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cinefeed.errors import SettingError
-from cinefeed.rng import Stage, permutation_for, rng_for, words_for
+from cinefeed.rng import Stage, permutation_for, rng_for, stable_order, words_for
 
 
 def test_words_are_the_same_on_every_machine():
@@ -39,3 +39,25 @@ def test_an_address_out_of_range(change):
         rng_for(0, stage=Stage.PLAN, **change)
     with pytest.raises(SettingError, match="seed"):
         rng_for(-1, stage=Stage.PLAN)
+
+
+def test_a_generator_has_no_children():
+    # NumPy would seed them from the system's entropy, each time anew.
+    with pytest.raises(TypeError, match="spawning"):
+        rng_for(0, stage=Stage.CLIP).spawn(1)
+
+
+def test_generators_are_those_of_the_key_and_counter():
+    plain = np.random.Generator(np.random.Philox(key=np.array([7, 2], np.uint64), counter=[0, 5, 3, 0]))
+    ours = rng_for(7, stage=Stage.AUGMENT, epoch=3, position=5)
+    assert ours.normal(size=9).tolist() == plain.normal(size=9).tolist()
+
+
+@pytest.mark.parametrize("top", [0, 1, 255, 2**31, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+@pytest.mark.parametrize("count", [0, 1, 2, 1000])
+def test_stable_order_is_that_of_a_stable_sort(top, dtype, count):
+    top = min(top, np.iinfo(dtype).max)
+    keys = np.random.default_rng(count).integers(0, top, count, dtype=dtype, endpoint=True)
+    keys[count // 2 :] = keys[: count - count // 2]  # each comes twice at least
+    assert stable_order(keys).tolist() == np.argsort(keys, kind="stable").tolist()

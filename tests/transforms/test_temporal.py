@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 
+from cinefeed.clips import Frame
 from cinefeed.errors import SettingError
 from cinefeed.transforms.base import ClipInfo
+from cinefeed.transforms.choice import OneOf, Sometimes
+from cinefeed.transforms.compose import Compose
+from cinefeed.transforms.geometry import Flip
 from cinefeed.transforms.temporal import FrameDrop, Jitter, PhaseShift, Reverse, Speed
 
 INFO = ClipInfo(8, 4, 4, 1)
@@ -103,3 +107,20 @@ def test_a_clip_alone_is_its_own_video():
 def test_settings_of_time(make, message):
     with pytest.raises(SettingError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("transforms", "expected"),
+    [
+        ([], False),
+        ([Flip()], False),
+        ([Flip(), Reverse()], True),
+        (
+            [Sometimes(transform=OneOf(transforms=(Flip(), Reverse())))],
+            True,
+        ),  # of no one kind, and of time all the same
+        ([OneOf(transforms=(Flip(), Flip(axis="vertical")))], False),
+    ],
+)
+def test_what_may_change_the_frames_is_known(transforms, expected):
+    assert Compose(transforms, frame=Frame(height=4, width=4)).retimes == expected

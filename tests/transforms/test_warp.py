@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cinefeed.errors import SourceError
+from cinefeed.errors import SettingError, SourceError
 from cinefeed.transforms import warp as module
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
-from cinefeed.transforms.warp import factors, resample
+from cinefeed.transforms.warp import factors, inverted, resample
 
 TYPES = ["uint8", "uint16", "float32"]
 
@@ -243,3 +243,15 @@ def test_which_maps_only_move_by_whole_pixels():
         assert found(*wrong) is None
     assert module.whole_move(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])) is None
     assert module.whole_move(np.array([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]])) is None
+
+
+def test_inverted_is_the_inverse():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        forward = np.vstack([rng.normal(size=(2, 3)) * [1, 1, 80], [0, 0, 1]])
+        np.testing.assert_allclose(inverted(forward), np.linalg.inv(forward), rtol=1e-9, atol=1e-12)
+
+
+def test_a_map_without_inverse_is_named():
+    with pytest.raises(SettingError, match="has no inverse"):
+        inverted(np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 1.0]]))

@@ -85,8 +85,8 @@ class ProcessCrew:
         count: int,
         layout: Layout,
         deaths: list[str],
-        timeout_seconds: float | None = None,
-        meanwhile: Callable[[], object] = int,
+        timeout_seconds: float | None,
+        meanwhile: Callable[[], object],
     ) -> None:
         self.deaths = deaths
         self._rows = maker.rows
@@ -103,7 +103,7 @@ class ProcessCrew:
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._end = weakref.finalize(self, _end, self._workers, self._memory, [self._wake, self._woken])
-        self._count = count
+        self._count = count  # of workers
         # A start takes a second of a core: the feed keeps one, and workers that would share the others follow these.
         for _ in range(min(count, max(usable_cores() - 1, 1))):
             self._start()
