@@ -152,7 +152,8 @@ def main() -> None:
     torch.set_num_threads(1)
     manifest = cf.Manifest.scan(options.data).readable()
     feed = make_feed(manifest, options.workers, channels=options.channels, backend=options.backend)
-    run_feed(feed, range(1))  # compiles the kernels, warms the disk's cache
+    while not feed.workers_ready:
+        run_feed(feed, range(1))  # compiles the kernels, warms the disk's cache
     contestants: dict[str, Callable[[range], int]] = {
         "decode alone": lambda epochs: decode_alone(feed, epochs, options.workers),
         "feed": lambda epochs: run_feed(feed, epochs),

@@ -89,6 +89,19 @@ def test_workers_stay_where_set_epoch_changes_nothing(manifest):
     assert rest == [alone.batch(number, epoch=8).clips.tobytes() for number in range(1, len(alone))]
 
 
+def test_all_workers_are_started(manifest):
+    feed = make(manifest, workers=3)
+    assert not feed.workers_ready
+    deadline = time.monotonic() + 60
+    while not feed.workers_ready and time.monotonic() < deadline:
+        for _ in feed:
+            pass
+    assert feed.workers_ready and len(pids(feed)) == 3
+    threads = make(manifest, backend="thread")
+    next(iter(threads))
+    assert threads.workers_ready
+
+
 def test_breaking_off_ends_them(manifest):
     feed = make(manifest)
     for _ in feed:

@@ -42,7 +42,7 @@ from cinefeed.feed.slots import Slots
 from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state, settings_of
 from cinefeed.feed.stats import Meter, Stats
 from cinefeed.feed.targets import FeedSpec, Task, clip_name, read_labels
-from cinefeed.feed.workers import Backend, InlineCrew, count_workers
+from cinefeed.feed.workers import Backend, Crew, InlineCrew, count_workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
@@ -239,6 +239,7 @@ class Feed:
         self._deaths: list[str] = []  # of workers
         self._running: weakref.ref[Generator[Batch]] | None = None
         self._line: Line | None = None  # between two epochs
+        self._crew: Crew | None = None  # the last that was started
         self._goes_on = self.workers > 0  # into the next epoch, as training does; an evaluation may be the only one
 
     @property
@@ -367,6 +368,7 @@ class Feed:
             timeout_seconds=self.timeout_seconds,
             meanwhile=lambda: self.plan(epoch=epoch),
         )
+        self._crew = crew
         options: dict[str, Any] = {"ahead": self._ahead, "goes_on": self._goes_on, "warm": not self.workers}
         return Line(crew, assembler=self._assembler, epoch=epoch, index=index, **options)
 
@@ -387,6 +389,11 @@ class Feed:
             targets=self.spec.targets if labelled else (),
         )
         return feed
+
+    @property
+    def workers_ready(self) -> bool:
+        """Whether the workers have all started. The first batch comes sooner: one is enough for it."""
+        return self._crew is not None and self._crew.ready
 
     def balance(self) -> BalanceReport:
         """Return what the sampler makes of the labels in the first epoch."""

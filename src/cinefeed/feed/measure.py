@@ -12,9 +12,7 @@ from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
 from cinefeed.feed.workers import Backend
 
-_WARM_SECONDS = (
-    0.5  # after the first batch: processes are started side by side, and are ready within this of each other
-)
+_WARM_SECONDS = 0.5  # at least, after the first batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +38,9 @@ class Measured:
 def measure_feed(feed: Feed, *, seconds: float = 5.0, epochs: int | None = None) -> Stats:
     """Take batches as fast as they come for some seconds, or for a number of epochs, and return where the time went.
 
-    What compiles the kernels and starts the workers is not counted: the time begins in the midst of an epoch, half a
-    second after the first batch. From the second epoch on, files that fit are read from memory.
+    What compiles the kernels and starts the workers is not counted: the time begins in the midst of an epoch, once all
+    workers have started, and half a second after the first batch at the soonest. From the second epoch on, files that
+    fit are read from memory.
     """
     if epochs is not None and epochs < 1:
         raise SettingError(f"epochs={epochs} must be at least 1")
@@ -52,7 +51,7 @@ def measure_feed(feed: Feed, *, seconds: float = 5.0, epochs: int | None = None)
     with closing(_endless(feed)) as batches:
         next(batches)
         warm = time.perf_counter() + _WARM_SECONDS
-        while time.perf_counter() < warm:
+        while time.perf_counter() < warm or not feed.workers_ready:
             next(batches)
         before, until = feed.stats(), time.perf_counter() + seconds
         wanted = None if epochs is None else before.batches + epochs * len(feed)

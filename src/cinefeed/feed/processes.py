@@ -123,6 +123,12 @@ class ProcessCrew:
         with self._lock:
             return [worker.process.pid for worker in self._workers]
 
+    @property
+    def ready(self) -> bool:
+        """Whether all workers have started."""
+        with self._lock:
+            return len(self._workers) == self._count and all(worker.ready for worker in self._workers)
+
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
         """Have the clips made by the workers that have least to do."""
         tasks = [_Task(Job(slot.number, place, draw), slot, Future()) for place, draw in draws.items()]

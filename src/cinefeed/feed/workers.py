@@ -16,6 +16,11 @@ Backend = Literal["thread", "process"]
 class Crew(Protocol):
     """Workers that write clips into slots. One thread submits."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether all workers can work, and none is still starting."""
+        ...
+
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
         """Have clips made into a slot, by place; the future of each holds its error, or the time that it took."""
         ...
@@ -27,6 +32,8 @@ class Crew(Protocol):
 
 class InlineCrew:
     """The caller makes each clip as it is submitted."""
+
+    ready = True
 
     def __init__(self, maker: ClipMaker) -> None:
         self._maker = maker
@@ -49,6 +56,8 @@ class InlineCrew:
 
 class ThreadCrew:
     """Threads of this process. They scale where C calls are long: FFmpeg, OpenCV and our kernels release the GIL."""
+
+    ready = True
 
     def __init__(self, maker: ClipMaker, *, count: int) -> None:
         self._maker = maker
