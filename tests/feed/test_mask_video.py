@@ -304,7 +304,7 @@ def test_labels_in_other_files(manifest, tmp_path):
     expected = [labels[each] for each in wanted]
     facts = cf.probe(manifest.path_of(0))
 
-    def read(path, region=None):
+    def read(path, region=None, wanted=wanted):
         table = manifest.table.append_column("m", pa.array([str(path)] * 11))
         rows = cf.Feed(
             cf.Manifest(table, root=manifest.root),
@@ -330,5 +330,10 @@ def test_labels_in_other_files(manifest, tmp_path):
     assert same(read(tmp_path / "m.npy"), [255 * (each > 2) for each in expected])
     grey = write_video(tmp_path / "m.mkv", labels.astype(np.uint8), codec="ffv1", pixel_format="gray")
     assert same(read(grey))
+    lossless = {"pixel_format": "gray", "options": {"qp": "0"}, "full_range": True}
+    compiled = write_video(tmp_path / "m.mp4", labels.astype(np.uint8), **lossless)  # read by compiled code
+    assert same(read(compiled))
+    for number, each in enumerate(wanted):  # one clip alone, and so its frames as they lie
+        assert same(read(compiled, wanted=[each]), [expected[number]])
     limited = write_video(tmp_path / "n.mkv", (255 * (labels > 2)).astype(np.uint8), codec="ffv1")
     assert same(read(limited), [255 * (each > 2) for each in expected])

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,19 @@ from cinefeed.transforms.geometry import Flip
 from cinefeed.transforms.temporal import FrameDrop, Jitter, PhaseShift, Reverse, Speed
 
 INFO = ClipInfo(8, 4, 4, 1)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A transform whose setting bears the name that a choice has for what it chooses from."""
+
+    members: int
+
+    def sample(self, rng, info):
+        return {}
+
+    def apply(self, frames, parameters):
+        return frames
 
 
 def mapped(transform, indices, drawn, count):
@@ -120,6 +135,7 @@ def test_settings_of_time(make, message):
             True,
         ),  # of no one kind, and of time all the same
         ([OneOf(transforms=(Flip(), Flip(axis="vertical")))], False),
+        ([Named(members=3)], False),
     ],
 )
 def test_what_may_change_the_frames_is_known(transforms, expected):

@@ -21,7 +21,7 @@ from cinefeed.feed.wire import GROUP, MASKS, PACKET, READY, UNFIT, Progress, pac
 from cinefeed.manifest.rows import Rows
 from cinefeed.transforms.warp import factors
 
-_SILENT_SECONDS = 0.01  # for so long a clip that is made may wait for the next ones before it is said
+_SILENT_SECONDS = 0.01  # once clips of a packet have taken so long, each is said when it is made
 
 
 def main(arguments: list[str]) -> None:

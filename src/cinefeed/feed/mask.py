@@ -83,11 +83,12 @@ def as_labels(planes: Planes) -> Planes:
     """
     colour = planes.colour
     made: dict[int, tuple[NDArray[np.uint8]]] = {}
-    for frame in planes.frames:  # repeats may share memory
+    frames = list(planes.frames)  # each an object that stays, to be known by
+    for frame in frames:  # repeats may share memory
         if id(frame) not in made:
             made[id(frame)] = (_labels(frame[0], colour),)
     plain = replace(colour, model="grey", bits=8, full_range=True, window=None)
-    return Planes([made[id(frame)] for frame in planes.frames], plain)
+    return Planes([made[id(frame)] for frame in frames], plain)
 
 
 def _labels(plane: NDArray[Any], colour: Colour) -> NDArray[np.uint8]:

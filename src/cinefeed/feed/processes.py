@@ -62,11 +62,13 @@ class _Worker:
     line: socket.socket
     progress: Progress
     ready: bool = False
+    spoke: bool = False  # it was ready once
     tasks: deque[_Task] = field(default_factory=deque)  # the first is in work, or made and not said yet
     heard: int = 0  # of how many tasks it has said how they ended
-    began: float = 0.0  # when the first was
+    seen: int = 0  # of how many tasks the progress was seen, and when it was first
+    began: float = 0.0
     slots: set[int] = field(default_factory=set)  # that it has mapped
-    late: bool = False  # killed for taking too long
+    late: bool = False  # killed for taking too long, at the task after those `seen`
 
 
 class ProcessCrew:
@@ -97,6 +99,10 @@ class ProcessCrew:
         self._early_deaths = 0
         self._failure: FeedError | None = None
         self._stopped = False
+        # The parent's module path, so that transforms of the user's own modules are found; all as it is now, for some
+        # workers start later.
+        self._environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        self._folder = Path.cwd()
         self._memory = [_memory(_settings(maker, layout)), _columns(maker)]
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -105,9 +111,9 @@ class ProcessCrew:
         self._end = weakref.finalize(self, _end, self._workers, self._memory, [self._wake, self._woken])
         self._count = count  # of workers
         # A start takes a second of a core: the feed keeps one, and workers that would share the others follow these.
-        for _ in range(min(count, max(usable_cores() - 1, 1))):
-            self._start()
         try:
+            for _ in range(min(count, max(usable_cores() - 1, 1))):
+                self._start()
             meanwhile()
             self._await_first()
         except BaseException:
@@ -152,22 +158,26 @@ class ProcessCrew:
         self._wake.close()
         self._thread.join()
         self._end()
+        self._selector.close()
+        for worker in self._workers:
+            worker.progress.close()
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         done = _memory(bytes(Progress.SIZE))
-        descriptors = [theirs.fileno(), done, *self._memory]
-        # The parent's module path, so that transforms of the user's own modules are found.
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cinefeed.feed.child", *map(str, descriptors)],
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
-        theirs.close()
-        worker = _Worker(process, ours, Progress(done))
-        os.close(done)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            progress, descriptors = Progress(done), [theirs.fileno(), done, *self._memory]
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "cinefeed.feed.child", *map(str, descriptors)],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                cwd=self._folder,
+            )
+        finally:
+            theirs.close()
+            os.close(done)
+        worker = _Worker(process, ours, progress)
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, worker)
 
@@ -185,12 +195,14 @@ class ProcessCrew:
         while self._waiting:
             # Not one job for each that ends, but some for some.
             room = max(self._ahead - GROUP, self._ahead // 2)
-            able = [worker for worker in self._workers if worker.ready and len(worker.tasks) <= room]
+            able = [each for each in self._workers if each.ready and not each.late and len(each.tasks) <= room]
             if not able:
                 return
             worker = min(able, key=lambda each: len(each.tasks))
             count = min(GROUP, self._ahead - len(worker.tasks), -(-len(self._waiting) // len(self._workers)))
-            tasks = [self._waiting.popleft() for _ in range(count)]
+            tasks = [self._waiting.popleft()]
+            while self._waiting and len(tasks) < count and self._waiting[0].slot is tasks[0].slot:
+                tasks.append(self._waiting.popleft())  # of one slot, so that none of the next holds up this one
             new = {task.slot.number: task.slot.fd for task in tasks if task.slot.number not in worker.slots}
             try:
                 packet = pack_jobs([task.job for task in tasks])
@@ -215,17 +227,16 @@ class ProcessCrew:
                     packet = worker.line.recv(PACKET, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     break
-                except ConnectionError:
+                except OSError:  # its end is gone, or ours, where Python ends
                     packet = b""
                 kind = packet[:1]
                 if kind == READY:
-                    worker.ready, self._early_deaths = True, 0
-                    if len(self._workers) < self._count and not self._stopped:
+                    worker.ready, worker.spoke, self._early_deaths = True, True, 0
+                    if len(self._workers) < self._count and self._goes_on:
                         self._start()
                 elif kind == UNFIT:
                     self._failure = UnfitError(packet[1:].decode())
                 elif kind in (DONE, FAILED):
-                    worker.began = time.monotonic()
                     took = unpack_done(packet) if kind == DONE else []
                     results: Sequence[Took | BaseException] = took or [unpack_failed(packet)]
                     for result in results:
@@ -252,33 +263,48 @@ class ProcessCrew:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         tasks = list(worker.tasks)
         at = ""
-        in_work = tasks[worker.progress.count - worker.heard :]  # those before were made, and are made again
+        done = worker.progress.count
+        in_work = tasks[done - worker.heard :]  # those before were made, and are made again
         if in_work:
             first = in_work[0]
             at = f" while it made row {first.job.draw.row}, {self._rows.shown(first.job.draw.row)}"
             first.deaths += 1
-            if worker.late:
+            if worker.late and done == worker.seen:
                 _settle(first.future, DecodeError(f"{at[15:]}: took longer than {self._timeout:g} s, and was given up"))
             elif first.deaths >= _ATTEMPTS:
                 _settle(first.future, FeedError(f"{at[15:]}: {first.deaths} workers died at this clip; the last {how}"))
         self.deaths.append(f"worker {worker.process.pid} {how}{at}")
         _log.warning("%s", self.deaths[-1])
         self._waiting.extendleft(reversed([task for task in tasks if not task.future.done()]))
-        self._early_deaths += not worker.ready
+        worker.progress.close()
+        self._early_deaths += not worker.spoke
         if self._early_deaths >= _EARLY_DEATHS:
-            self._failure = FeedError(f"workers die before they begin: {self.deaths[-1]}; try backend='thread'")
-            for task in [*self._waiting, *(each for other in self._workers for each in other.tasks)]:
-                _settle(task.future, self._failure)
-            self._waiting.clear()
-        elif not self._stopped:
+            self._fail(FeedError(f"workers die before they begin: {self.deaths[-1]}; try backend='thread'"))
+        elif self._goes_on:
             self._start()
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether workers may be started: not once the crew has failed, was stopped, or Python ends."""
+        return self._failure is None and not self._stopped and self._end.alive
+
+    def _fail(self, failure: FeedError) -> None:
+        """Have all that waits for a clip, and all that will, be told of a failure."""
+        with self._lock:
+            self._failure = failure
+            for task in [*self._waiting, *(each for worker in self._workers for each in worker.tasks)]:
+                _settle(task.future, failure)
+            self._waiting.clear()
 
     def _end_late_ones(self) -> None:
         if self._timeout is None:
             return
         with self._lock:
             for worker in self._workers:
-                if worker.tasks and time.monotonic() - worker.began > self._timeout and not worker.late:
+                done = worker.progress.count
+                if done != worker.seen:
+                    worker.seen, worker.began = done, time.monotonic()
+                elif worker.tasks and time.monotonic() - worker.began > self._timeout and not worker.late:
                     worker.late = True
                     worker.process.kill()
 
@@ -290,10 +316,14 @@ def _listen(crew_of: "weakref.ref[ProcessCrew]", selector: selectors.BaseSelecto
         crew = crew_of()
         if crew is None or crew._stopped:
             return
-        for key, _ in ready:
-            if key.data is not None and key.data in crew._workers:
-                crew._hear(key.data)
-        crew._end_late_ones()
+        try:
+            for key, _ in ready:
+                if key.data is not None and key.data in crew._workers:
+                    crew._hear(key.data)
+            crew._end_late_ones()
+        except Exception as error:  # nobody would hear the workers any more: say it to who waits for them
+            crew._fail(FeedError(f"the workers cannot go on: {type(error).__name__}: {error}"))
+            return
         del crew
 
 
@@ -330,8 +360,12 @@ def _columns(maker: ClipMaker) -> int:
         table = table.append_column(MASKS, maker.masks.table.column("path"))
     fd = os.memfd_create("cinefeed")
     # Straight into it: a million rows take 0.1 s, where a buffer that grows and is copied took 1.
-    with pa.OSFile(f"/proc/self/fd/{fd}", "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    try:
+        with pa.OSFile(f"/proc/self/fd/{fd}", "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 
@@ -346,12 +380,12 @@ def _memory(content: bytes) -> int:
 
 def _end(workers: list[_Worker], memory: list[int], sockets: list[socket.socket]) -> None:
     """Hang up, and wait for the workers to go; those that do not, or have not begun yet, are killed."""
-    for worker in workers:
+    for worker in list(workers):
         worker.line.close()
         if not worker.ready:
             worker.process.kill()
     deadline = time.monotonic() + 2
-    for worker in workers:
+    for worker in list(workers):
         try:
             worker.process.wait(timeout=max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:

@@ -75,7 +75,11 @@ class Progress:
 
     def tell(self, count: int) -> None:
         """Write it down."""
-        _COUNT.pack_into(self._memory, 0, count)
+        self._memory[:] = _COUNT.pack(count)  # at once, for it may be read at any moment
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._memory.close()
 
 
 def pack_failed(error: BaseException) -> bytes:

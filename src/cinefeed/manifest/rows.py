@@ -14,6 +14,7 @@ from cinefeed.sources.open import open_source
 
 _NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *FACTS)
 _KEPT = 1024  # files whose facts are kept as Python objects, about 3 kB each
+_MOST_TIMES = 1000  # of a file whose facts are kept: each listed time is 8 bytes more
 
 
 class _File(NamedTuple):
@@ -98,6 +99,8 @@ class Rows:
             facts = None if columns is None else row_to_facts(columns, row)
             part, start, end = (self._value(name, row, view) for name in ("part", "start_seconds", "end_seconds"))
             found = _File(self.path_of(row, view=view), part, facts, (start, end))
+            if facts is not None and facts.times.listed is not None and len(facts.times.listed) > _MOST_TIMES:
+                return found
             if len(self._files) >= _KEPT:
                 self._files.clear()
             self._files[row, view] = found

@@ -58,8 +58,14 @@ def kind_of(transform: Transform) -> Kind:
 
 
 def may_retime(transform: Transform) -> bool:
-    """Return whether a transform may choose other frames: one of time, or a choice among whose members is one."""
-    return kind_of(transform) == "time" or any(map(may_retime, getattr(transform, "members", ())))
+    """Return whether a transform may choose other frames: one of time, or a choice among whose members is one.
+
+    A choice that does not name its members may choose anything.
+    """
+    if not _has(transform, "chosen"):
+        return kind_of(transform) == "time"
+    members = getattr(transform, "members", None)
+    return members is None or any(map(may_retime, members))
 
 
 def _has(transform: object, method: str) -> bool:

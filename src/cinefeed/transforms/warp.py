@@ -225,7 +225,7 @@ def inverted(forward: Matrix) -> Matrix:
     >>> inverted(np.array([[2.0, 0.0, 6.0], [0.0, 4.0, 0.0], [0.0, 0.0, 1.0]])).tolist()
     [[0.5, -0.0, -3.0], [-0.0, 0.25, 0.0], [0.0, 0.0, 1.0]]
     """
-    (a, b, right), (c, d, down) = forward[:2].tolist()
+    (a, b, right), (c, d, down) = np.asarray(forward, np.float64)[:2].tolist()
     area = a * d - b * c
     if area == 0:
         raise SettingError(f"a transform maps all pixels to one line: its matrix {forward.tolist()} has no inverse")
