@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 import pytest
+from slow_transforms import Nap
 
 import cinefeed as cf
 from cinefeed.errors import FeedError, SettingError
@@ -53,6 +54,18 @@ def test_holding_more_than_the_budget_is_an_error(manifest, backend):
 def test_holding_one_at_a_time_fits_over_many_epochs(manifest):
     feed = make(manifest, memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT)
     assert sum(len(batch.ids) for _ in range(10) for batch in feed) == 110
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+def test_breaking_off_gives_back_what_is_under_way(manifest, backend):
+    settings = {"workers": 2, "prefetch": 2, "backend": backend, "transforms": [Nap(seconds=0.02)]}
+    slots = make(manifest, **settings)._ahead + 2  # no more than it needs
+    feed = make(manifest, **settings, memory=2 * decoder_bytes(manifest.table, frames=4) + slots * SLOT)
+    for number in range(8):
+        feed.set_epoch(number % 3)
+        batch = next(iter(feed))
+        assert batch.clips.tobytes() == feed.batch(0).clips.tobytes()
+        del batch
 
 
 def test_a_decoder_takes_as_much_as_its_largest_video():

@@ -35,7 +35,7 @@ def make(manifest, **changes):
 
 
 def pids(feed):
-    return feed._line.crew.pids
+    return feed._crew.pids
 
 
 def gone(process_ids, *, seconds=5.0):
@@ -79,13 +79,14 @@ def test_workers_stay_where_set_epoch_changes_nothing(manifest):
         found = [batch.clips.tobytes() for batch in feed]
         assert found == [alone.batch(number, epoch=epoch).clips.tobytes() for number in range(len(alone))]
         assert before in (None, pids(feed)), feed.stats().deaths
+    before = pids(feed)
     feed.set_epoch(7)
-    assert feed._line is None
     found = [batch.clips.tobytes() for batch in feed]
     assert found[0] == alone.batch(0, epoch=7).clips.tobytes()
     alone.set_epoch(8)  # where the workers of `feed` stand
     next(iter(alone))
     rest = [batch.clips.tobytes() for batch in feed.restore(alone.state())]
+    assert pids(feed) == before
     assert rest == [alone.batch(number, epoch=8).clips.tobytes() for number in range(1, len(alone))]
 
 
@@ -102,13 +103,21 @@ def test_all_workers_are_started(manifest):
     assert threads.workers_ready
 
 
-def test_breaking_off_ends_them(manifest):
-    feed = make(manifest)
-    for _ in feed:
-        break
-    gc.collect()
-    assert feed._line is None
-    assert [len(batch.ids) for batch in feed] == [4, 4, 3]
+def test_breaking_off_leaves_them_to_the_next_iteration(manifest):
+    feed, alone = make(manifest, prefetch=3, memory="30MB"), make(manifest, workers=0, backend="thread")
+    before: list[int] = []
+    for number in range(3):
+        for batch in feed:
+            assert batch.clips.tobytes() == alone.batch(0).clips.tobytes()
+            break
+        assert {*before} <= {*pids(feed)}, number  # the second worker may start later
+        before = pids(feed)
+    assert [batch.clips.tobytes() for batch in feed] == [alone.batch(number).clips.tobytes() for number in range(3)]
+    assert {*before} <= {*pids(feed)} and not feed.stats().deaths
+    before = pids(feed)
+    feed.close()
+    assert gone(before)
+    assert feed.epoch == 1 and next(iter(feed)).clips.tobytes() == alone.batch(0, epoch=1).clips.tobytes()
 
 
 def test_an_error_in_a_worker_names_row_and_path_and_brings_its_traceback(manifest):

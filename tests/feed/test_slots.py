@@ -108,7 +108,7 @@ def test_leases_from_many_threads():
         thread.join()
     gc.collect()
     assert not faults
-    assert slots.free <= 4
+    assert slots.free == slots.made <= 8  # a thread holds the one before while it leases the next
 
 
 def test_no_python_runs_when_a_slot_comes_back():

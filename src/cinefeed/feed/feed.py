@@ -67,7 +67,7 @@ class Feed:
     which tries both ways for a second at the first batch, and keeps what it chose in `choice`.
     timeout_seconds: a clip that a worker process takes longer for is an error; threads cannot be stopped.
     prefetch: batches made ahead of the one in use; at an epoch's end they are the next epoch's, so that it begins
-    without a wait. The workers rest between epochs, and end with the feed.
+    without a wait. The workers wait for the next iteration, wherever that begins, and end with the feed or `close`.
     drop_last: leave out a last batch that is not full.
     rank, world_size: which of several feeds this is; by default as torch.distributed or JAX are set up. Each makes its
     `batch_size` of every global batch; parts have the same length, by padding (weight 0, nothing valid) or `drop_last`.
@@ -239,7 +239,7 @@ class Feed:
         self._deaths: list[str] = []  # of workers
         self._running: weakref.ref[Generator[Batch]] | None = None
         self._line: Line | None = None  # between two epochs
-        self._crew: Crew | None = None  # the last that was started
+        self._crew: Crew | None = None  # started by the first iteration, for all that follow
         self._goes_on = self.workers > 0  # into the next epoch, as training does; an evaluation may be the only one
 
     @property
@@ -260,8 +260,13 @@ class Feed:
             self._go_to(epoch, 0)
 
     def _go_to(self, epoch: int, batch: int) -> None:
-        self._close()
+        self._break_off()
         self._epoch, self._start, self._handed = epoch, batch, batch
+
+    def close(self) -> None:
+        """End the workers, which wait for the next iteration otherwise; one after this starts others."""
+        self._break_off()
+        self._dismiss()
 
     def plan(self, *, epoch: int | None = None) -> Plan:
         """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
@@ -309,11 +314,20 @@ class Feed:
         self._running = weakref.ref(running)
         return running
 
-    def _close(self) -> None:
+    def _break_off(self) -> None:
         self._close_running()
         if self._line is not None:
-            self._line.crew.stop()
+            self._drop(self._line)
             self._line = None
+
+    def _drop(self, line: Line) -> None:
+        if not line.drop():
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        if self._crew is not None:
+            self._crew.stop()
+            self._crew = None
 
     def _close_running(self) -> None:
         running = None if self._running is None else self._running()
@@ -345,9 +359,14 @@ class Feed:
                 del batch  # or its slot could not come back while the next one is waited for
             if start >= count:
                 kept = self._finish(epoch, line)
+        except GeneratorExit:
+            raise
+        except BaseException:  # what the workers are at is not known
+            self._dismiss()
+            raise
         finally:
             if not kept:
-                line.crew.stop()
+                self._drop(line)
 
     def _finish(self, epoch: int, line: Line) -> bool:
         """Go on to the next epoch with the same workers; say whether that is where the feed goes."""
@@ -358,19 +377,20 @@ class Feed:
         return True
 
     def _start_line(self, epoch: int, index: int) -> Line:
-        crew, self.choice = start_crew(
-            self._maker,
-            self.choice,
-            workers=self.workers,
-            layout=self._layout,
-            tried=lambda: [Draw(row, epoch, place) for place, row in enumerate(self.plan().rows[:_TRIED].tolist())],
-            deaths=self._deaths,
-            timeout_seconds=self.timeout_seconds,
-            meanwhile=lambda: self.plan(epoch=epoch),
-        )
-        self._crew = crew
-        options: dict[str, Any] = {"ahead": self._ahead, "goes_on": self._goes_on, "warm": not self.workers}
-        return Line(crew, assembler=self._assembler, epoch=epoch, index=index, **options)
+        warm = not self.workers or self._crew is not None
+        if self._crew is None:
+            self._crew, self.choice = start_crew(
+                self._maker,
+                self.choice,
+                workers=self.workers,
+                layout=self._layout,
+                tried=lambda: [Draw(row, epoch, place) for place, row in enumerate(self.plan().rows[:_TRIED].tolist())],
+                deaths=self._deaths,
+                timeout_seconds=self.timeout_seconds,
+                meanwhile=lambda: self.plan(epoch=epoch),
+            )
+        options: dict[str, Any] = {"ahead": self._ahead, "goes_on": self._goes_on, "warm": warm}
+        return Line(self._crew, assembler=self._assembler, epoch=epoch, index=index, **options)
 
     def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int = 1) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.

@@ -45,6 +45,13 @@ class Line:
         if self.epoch == epoch:
             self.epoch, self.index = epoch + 1, 0
 
+    def drop(self) -> bool:
+        """Let go of all that is under way; say whether the workers can go on with something else."""
+        able = self.crew.drop([clip for pending in self.pending for clip in pending.clips])
+        self.pending.clear()
+        self.ready.clear()
+        return able
+
     def _begin(self, epoch: int) -> bool:
         """Begin one more slot, of this epoch or the next; say whether there was one."""
         if self.index == self._assembler.slots_of(self.epoch):

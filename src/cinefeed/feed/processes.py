@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, wait
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 _AHEAD = 2 * GROUP  # jobs a worker has: some in work, and as many more, so that it never waits for the parent
 _AHEAD_SECONDS = 0.05  # of work, roughly, that it has: of clips that take longer it has fewer, but two
 _ATTEMPTS = 2  # of a clip at whose making a worker died
+_PATIENCE_SECONDS = 2.0  # that workers have to end what they are at, when it is not wanted any more
 _EARLY_DEATHS = 3  # of workers that never said a word: then it is no accident
 
 
@@ -147,6 +148,14 @@ class ProcessCrew:
             self._hand_out()
         return [task.future for task in tasks]
 
+    def drop(self, clips: Sequence[Future[Took]]) -> bool:
+        """Drop what has not begun, and wait for the rest; False where that takes too long, as a decoder that hangs."""
+        with self._lock:
+            for task in self._waiting:
+                task.future.cancel()
+            self._waiting.clear()
+        return not wait([clip for clip in clips if not clip.cancelled()], timeout=_PATIENCE_SECONDS).not_done
+
     def stop(self) -> None:
         """Drop what has not begun, let the workers end what they are at, and leave nothing behind."""
         with self._lock:
@@ -227,7 +236,7 @@ class ProcessCrew:
                     packet = worker.line.recv(PACKET, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     break
-                except OSError:  # its end is gone, or ours, where Python ends
+                except OSError:  # its end is gone, or ours
                     packet = b""
                 kind = packet[:1]
                 if kind == READY:
@@ -246,7 +255,8 @@ class ProcessCrew:
                         seconds = max(took[-1].read + took[-1].decode + took[-1].transform, 1e-6)
                         self._ahead = min(max(int(_AHEAD_SECONDS / seconds), 2), _AHEAD)
                 else:
-                    self._bury(worker)
+                    if self._end.alive:  # where Python ends, workers go because they are told to
+                        self._bury(worker)
                     break
             self._hand_out()
 
@@ -314,7 +324,7 @@ def _listen(crew_of: "weakref.ref[ProcessCrew]", selector: selectors.BaseSelecto
     while True:
         ready = selector.select(timeout=0.2)
         crew = crew_of()
-        if crew is None or crew._stopped:
+        if crew is None or crew._stopped or not crew._end.alive:
             return
         try:
             for key, _ in ready:
@@ -384,7 +394,7 @@ def _end(workers: list[_Worker], memory: list[int], sockets: list[socket.socket]
         worker.line.close()
         if not worker.ready:
             worker.process.kill()
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     for worker in list(workers):
         try:
             worker.process.wait(timeout=max(deadline - time.monotonic(), 0))

@@ -1,7 +1,7 @@
 """Who makes the clips: the caller itself, threads, or processes, behind one small interface."""
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
@@ -25,6 +25,10 @@ class Crew(Protocol):
         """Have clips made into a slot, by place; the future of each holds its error, or the time that it took."""
         ...
 
+    def drop(self, clips: Sequence[Future[Took]]) -> bool:
+        """Drop those of the clips that have not begun, and wait for the rest; say whether the workers can go on."""
+        ...
+
     def stop(self) -> None:
         """Drop what has not begun, wait for the rest, and leave nothing behind. Stopping twice is harmless."""
         ...
@@ -41,6 +45,10 @@ class InlineCrew:
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
         """Make the clips now."""
         return [self._made(draw, slot, place) for place, draw in draws.items()]
+
+    def drop(self, clips: Sequence[Future[Took]]) -> bool:
+        """Nothing is under way."""
+        return True
 
     def stop(self) -> None:
         """Nothing is to be stopped."""
@@ -61,16 +69,27 @@ class ThreadCrew:
 
     def __init__(self, maker: ClipMaker, *, count: int) -> None:
         self._maker = maker
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="cinefeed")
-        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+        self._count = count
+        self._open()
 
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
         """Have each clip made by the next thread that is free."""
         return [self._pool.submit(self._maker.make, draw, *slot.place(place)) for place, draw in draws.items()]
 
+    def drop(self, clips: Sequence[Future[Took]]) -> bool:
+        """End all threads: once they are gone a clip's memory is free, and others start with the next clip."""
+        self.stop()
+        self._open()
+        return True
+
     def stop(self) -> None:
         """Drop what has not begun, and wait for the rest."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._end.detach()
+
+    def _open(self) -> None:
+        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="cinefeed")
+        self._end = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
 
 def count_workers(workers: Any) -> int:

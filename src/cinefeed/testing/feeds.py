@@ -318,7 +318,7 @@ def _check_workers(make: Callable[..., Feed], prints: dict[int, Print], ends: Se
             for index in stretch:
                 _must_match(next(batches, None), prints[index], f"identity: batch {index} differs with {told}")
             del batches
-        feed.set_epoch(epoch)  # its workers end
+        feed.close()
 
 
 def _check_ranks(make: Callable[..., Feed], *, epoch: int) -> None:
