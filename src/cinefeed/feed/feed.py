@@ -32,12 +32,18 @@ from cinefeed.feed.describe import (
 from cinefeed.feed.evaluating import evaluation_settings
 from cinefeed.feed.layout import Layout
 from cinefeed.feed.line import Line
-from cinefeed.feed.mask import find_masks
 from cinefeed.feed.memory import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.ranks import Share, find_rank
 from cinefeed.feed.replay import replay_clip
-from cinefeed.feed.settings import check_choices, check_numbers, choose_views, sampler_groups, sampler_weights
+from cinefeed.feed.settings import (
+    check_choices,
+    check_numbers,
+    choose_views,
+    find_masks,
+    sampler_groups,
+    sampler_weights,
+)
 from cinefeed.feed.slots import Slots
 from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state, settings_of
 from cinefeed.feed.stats import Meter, Stats

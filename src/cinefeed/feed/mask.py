@@ -6,44 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import CinefeedError, ColumnError, SettingError, SourceError, TableError, did_you_mean
+from cinefeed.errors import CinefeedError, SourceError
 from cinefeed.feed.decode import decode_once
 from cinefeed.manifest.rows import Rows
-from cinefeed.manifest.table import Manifest
 from cinefeed.sources.base import Colour, Facts, Planes, Region, cropped
 from cinefeed.sources.colour import to_pixels
-
-
-def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
-    """Return where the mask of each row is, by a column of paths; None where no column is named.
-
-    Raises ColumnError for a column that is not there or holds no paths, TableError where a row has none, SettingError
-    where rows hold several videos.
-    """
-    if column is None:
-        return None
-    table, views = manifest.table, manifest.rows.views
-    if views:
-        raise SettingError(
-            f"mask={column!r} is for rows of one video, here a row holds {', '.join(views)}; feed one view with "
-            "manifest.where(...) in place of pivot(...)"
-        )
-    if column not in table.schema.names:
-        raise ColumnError(f"mask={column!r}: there is no such column; {did_you_mean(column, table.schema.names)}")
-    paths = table.column(column)
-    if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
-        raise ColumnError(f"mask={column!r} is a column of {paths.type}, paths of mask videos are needed")
-    lacking = np.flatnonzero(np.asarray(pc.equal(pc.fill_null(paths, ""), "")))
-    if len(lacking):
-        first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in lacking[:3])
-        raise TableError(
-            f"{len(lacking)} of {len(paths)} rows have no mask in {column!r}: {first}{' ...' * (len(lacking) > 3)}; "
-            f"leave them out with manifest.known({column!r})"
-        )
-    return mask_rows(table.column("id"), paths, root=str(manifest.root), private=manifest.private)
 
 
 def mask_rows(ids: Any, paths: Any, *, root: str, private: bool) -> Rows:

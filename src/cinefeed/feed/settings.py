@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.balance import Sampler
-from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.errors import ColumnError, SettingError, TableError, did_you_mean
 from cinefeed.feed.batch import OnError
 from cinefeed.feed.clip import Geometry
+from cinefeed.feed.mask import mask_rows
 from cinefeed.feed.workers import Backend
+from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.table import Manifest
 
 
@@ -63,6 +67,35 @@ def choose_views(there: Sequence[str], *, views: Sequence[str] | None, stack: bo
     if target == "clip" and not stack:
         raise SettingError("target='clip' has one clip a row as its target, views are several; take stack=True")
     return chosen
+
+
+def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
+    """Return where the mask of each row is, by a column of paths; None where no column is named.
+
+    Raises ColumnError for a column that is not there or holds no paths, TableError where a row has none, SettingError
+    where rows hold several videos.
+    """
+    if column is None:
+        return None
+    table, views = manifest.table, manifest.rows.views
+    if views:
+        raise SettingError(
+            f"mask={column!r} is for rows of one video, here a row holds {', '.join(views)}; feed one view with "
+            "manifest.where(...) in place of pivot(...)"
+        )
+    if column not in table.schema.names:
+        raise ColumnError(f"mask={column!r}: there is no such column; {did_you_mean(column, table.schema.names)}")
+    paths = table.column(column)
+    if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
+        raise ColumnError(f"mask={column!r} is a column of {paths.type}, paths of mask videos are needed")
+    lacking = np.flatnonzero(np.asarray(pc.equal(pc.fill_null(paths, ""), "")))
+    if len(lacking):
+        first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in lacking[:3])
+        raise TableError(
+            f"{len(lacking)} of {len(paths)} rows have no mask in {column!r}: {first}{' ...' * (len(lacking) > 3)}; "
+            f"leave them out with manifest.known({column!r})"
+        )
+    return mask_rows(table.column("id"), paths, root=str(manifest.root), private=manifest.private)
 
 
 def sampler_groups(manifest: Manifest, sampler: Sampler) -> dict[str, NDArray[Any]]:
