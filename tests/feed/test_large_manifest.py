@@ -18,7 +18,19 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read in /proc"),
 ]
 ROWS, FILES = 1_000_000, 8
-UNWANTED = {"pyarrow.dataset", "pyarrow.parquet", "cinefeed.manifest.table", "sklearn", "keras", "torch", "jax", "tensorflow", "typer", "rich", "pytest"}
+UNWANTED = {
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "cinefeed.manifest.table",
+    "sklearn",
+    "keras",
+    "torch",
+    "jax",
+    "tensorflow",
+    "typer",
+    "rich",
+    "pytest",
+}
 # A transform that writes down what its process has imported, in a module that worker processes can import.
 NOTING = """
 import json, os, sys

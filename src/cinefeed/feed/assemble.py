@@ -156,21 +156,18 @@ class Assembler:
         """Return what a clip took, once one is made; rows that cannot be read are passed over, where that is wanted."""
         future, plan, position = pending.clips[place], self.plan_of(pending.epoch), pending.positions[place]
         stand_ins = None
-        while True:
-            try:
-                return future.result()
-            except SourceError as error:
-                if self.on_error == "raise":
-                    raise
-                self._condemn(int(pending.rows[place]), error)
-                stand_ins = stand_ins or self._stand_ins(plan, pending.epoch, position)
-                row = next(stand_ins, None)
-                if row is None:
-                    raise FeedError(
-                        f"{error}; no other row that could take its place can be read either; run 'cinefeed check'"
-                    ) from error
+        # An error that was caught would know this frame, and hold the slot until cycles are collected.
+        while isinstance(error := future.exception(), SourceError) and self.on_error == "replace":
+            self._condemn(int(pending.rows[place]), error)
+            stand_ins = stand_ins or self._stand_ins(plan, pending.epoch, position)
+            row = next(stand_ins, None)
+            if row is None:
+                raise FeedError(
+                    f"{error}; no other row that could take its place can be read either; run 'cinefeed check'"
+                ) from error
             pending.rows[place] = row
             (future,) = crew.submit({place: Draw(row, pending.epoch, position)}, pending.slot)
+        return future.result()
 
     def _condemn(self, row: int, error: SourceError) -> None:
         """Note a row that cannot be read, and stop where there are too many."""

@@ -152,9 +152,12 @@ class ClipMaker:
                     of_the_disk = disk_error(error, self.masks.path_of(draw.row))
                 if of_the_disk is None or retried == len(_PAUSES):
                     named = self._named(error, of_the_disk, draw, view)
-                    if named is error:
-                        raise
-                    raise named from error
+                    try:
+                        if named is error:
+                            raise
+                        raise named from error
+                    finally:
+                        del named, of_the_disk  # or the error, which knows this frame, would hold the clip's memory
             time.sleep(_PAUSES[retried])
             retried += 1
 

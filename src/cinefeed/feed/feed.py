@@ -1,6 +1,6 @@
 """Feed: a manifest in, batches out, in a fixed order, made on all cores.
 
-A little past 400 lines, half of them settings and what they mean: the work is done in the files beside this one.
+Past 400 lines, half of them settings and what they mean: the work is done in the files beside this one.
 """
 
 import os
@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from numpy.typing import NDArray
 
@@ -73,7 +73,7 @@ class Feed:
     which tries both ways for a second at the first batch, and keeps what it chose in `choice`.
     timeout_seconds: a clip that a worker process takes longer for is an error; threads cannot be stopped.
     prefetch: batches made ahead of the one in use; at an epoch's end they are the next epoch's, so that it begins
-    without a wait. The workers wait for the next iteration, wherever that begins, and end with the feed or `close`.
+    without a wait. Processes wait for the next iteration, wherever that begins, and end with the feed or `close`.
     drop_last: leave out a last batch that is not full.
     rank, world_size: which of several feeds this is; by default as torch.distributed or JAX are set up. Each makes its
     `batch_size` of every global batch; parts have the same length, by padding (weight 0, nothing valid) or `drop_last`.
@@ -220,8 +220,9 @@ class Feed:
         )
         of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
         shared = backend != "thread" and hasattr(os, "memfd_create")
+        itself = weakref.ref(self)  # or the feed, and its workers, would stay until cycles are collected
         self._assembler = Assembler(
-            plan_of=lambda epoch: self.plan(epoch=epoch),
+            plan_of=lambda epoch: cast(Feed, itself()).plan(epoch=epoch),
             share=Share(draws, self.rank, self.world_size, drop_last),
             slots=Slots(self._layout, shared=shared, limit=None if self.spending is None else self.spending.slots),
             layout=self._layout,
@@ -245,7 +246,9 @@ class Feed:
         self._deaths: list[str] = []  # of workers
         self._running: weakref.ref[Generator[Batch]] | None = None
         self._line: Line | None = None  # between two epochs
-        self._crew: Crew | None = None  # started by the first iteration, for all that follow
+        self._crew: Crew | None = None  # that no iteration has, and the next takes
+        self._latest: weakref.ref[Crew] | None = None
+        self._pid = os.getpid()
         self._goes_on = self.workers > 0  # into the next epoch, as training does; an evaluation may be the only one
 
     @property
@@ -272,7 +275,9 @@ class Feed:
     def close(self) -> None:
         """End the workers, which wait for the next iteration otherwise; one after this starts others."""
         self._break_off()
-        self._dismiss()
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.stop()
 
     def plan(self, *, epoch: int | None = None) -> Plan:
         """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
@@ -322,18 +327,20 @@ class Feed:
 
     def _break_off(self) -> None:
         self._close_running()
-        if self._line is not None:
-            self._drop(self._line)
-            self._line = None
+        line, self._line = self._line, None
+        if line is not None:
+            self._drop(line)
 
     def _drop(self, line: Line) -> None:
-        if not line.drop():
-            self._dismiss()
-
-    def _dismiss(self) -> None:
-        if self._crew is not None:
-            self._crew.stop()
-            self._crew = None
+        """Let go of what is under way; the workers wait for the next iteration, unless they cannot or others do."""
+        able = False
+        try:
+            able = line.drop()
+        finally:
+            if able and self._crew is None:
+                self._crew = line.crew
+            else:
+                line.crew.stop()
 
     def _close_running(self) -> None:
         running = None if self._running is None else self._running()
@@ -342,6 +349,8 @@ class Feed:
         self._running = None
 
     def _run(self, epoch: int, start: int) -> Generator[Batch]:
+        if self._pid != os.getpid():
+            self._line = None
         line, self._line = self._line or self._start_line(epoch, start), None
         count, kept = self._assembler.count(epoch), False
         mark = time.perf_counter()
@@ -368,7 +377,8 @@ class Feed:
         except GeneratorExit:
             raise
         except BaseException:  # what the workers are at is not known
-            self._dismiss()
+            kept, self._line = False, None
+            line.crew.stop()
             raise
         finally:
             if not kept:
@@ -383,9 +393,12 @@ class Feed:
         return True
 
     def _start_line(self, epoch: int, index: int) -> Line:
-        warm = not self.workers or self._crew is not None
-        if self._crew is None:
-            self._crew, self.choice = start_crew(
+        if self._pid != os.getpid():  # this is a fork, and the workers are its parent's
+            self._pid, self._crew = os.getpid(), None
+        crew, self._crew = self._crew, None
+        warm = not self.workers or crew is not None
+        if crew is None:
+            crew, self.choice = start_crew(
                 self._maker,
                 self.choice,
                 workers=self.workers,
@@ -395,8 +408,9 @@ class Feed:
                 timeout_seconds=self.timeout_seconds,
                 meanwhile=lambda: self.plan(epoch=epoch),
             )
+        self._latest = weakref.ref(crew)
         options: dict[str, Any] = {"ahead": self._ahead, "goes_on": self._goes_on, "warm": warm}
-        return Line(self._crew, assembler=self._assembler, epoch=epoch, index=index, **options)
+        return Line(crew, assembler=self._assembler, epoch=epoch, index=index, **options)
 
     def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int = 1) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
@@ -419,7 +433,8 @@ class Feed:
     @property
     def workers_ready(self) -> bool:
         """Whether the workers have all started. The first batch comes sooner: one is enough for it."""
-        return self._crew is not None and self._crew.ready
+        crew = None if self._latest is None else self._latest()
+        return crew is not None and crew.ready
 
     def balance(self) -> BalanceReport:
         """Return what the sampler makes of the labels in the first epoch."""

@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ class ProcessCrew:
         meanwhile: Callable[[], object],
     ) -> None:
         self.deaths = deaths
+        self._pid = os.getpid()
         self._rows = maker.rows
         self._timeout = timeout_seconds
         self._lock = threading.RLock()
@@ -109,7 +111,7 @@ class ProcessCrew:
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._end = weakref.finalize(self, _end, self._workers, self._memory, [self._wake, self._woken])
+        self._end = weakref.finalize(self, _end, self._workers, self._memory, [self._wake, self._woken], self._pid)
         self._count = count  # of workers
         # A start takes a second of a core: the feed keeps one, and workers that would share the others follow these.
         try:
@@ -131,6 +133,11 @@ class ProcessCrew:
             return [worker.process.pid for worker in self._workers]
 
     @property
+    def _ours(self) -> bool:
+        """Whether there are workers to speak with: not where Python ends, nor in a fork, for they are its parent's."""
+        return self._end.alive and self._pid == os.getpid()
+
+    @property
     def ready(self) -> bool:
         """Whether all workers have started."""
         with self._lock:
@@ -150,14 +157,24 @@ class ProcessCrew:
 
     def drop(self, clips: Sequence[Future[Took]]) -> bool:
         """Drop what has not begun, and wait for the rest; False where that takes too long, as a decoder that hangs."""
+        if self._stopped or not self._ours or threading.current_thread() is self._thread:
+            return False
         with self._lock:
             for task in self._waiting:
                 task.future.cancel()
             self._waiting.clear()
-        return not wait([clip for clip in clips if not clip.cancelled()], timeout=_PATIENCE_SECONDS).not_done
+        if not wait([clip for clip in clips if not clip.cancelled()], timeout=_PATIENCE_SECONDS).not_done:
+            return self._failure is None
+        with self._lock:
+            self._stopped = True
+            for worker in self._workers:
+                worker.process.kill()
+        return False
 
     def stop(self) -> None:
         """Drop what has not begun, let the workers end what they are at, and leave nothing behind."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
             self._stopped = True
             tasks = [*self._waiting, *(task for worker in self._workers for task in worker.tasks)]
@@ -165,6 +182,9 @@ class ProcessCrew:
         for task in tasks:
             task.future.cancel()
         self._wake.close()
+        if threading.current_thread() is self._thread:  # it has collected an iterator that nobody had any more
+            self._end()
+            return
         self._thread.join()
         self._end()
         self._selector.close()
@@ -244,7 +264,7 @@ class ProcessCrew:
                     if len(self._workers) < self._count and self._goes_on:
                         self._start()
                 elif kind == UNFIT:
-                    self._failure = UnfitError(packet[1:].decode())
+                    self._fail(UnfitError(packet[1:].decode()))
                 elif kind in (DONE, FAILED):
                     took = unpack_done(packet) if kind == DONE else []
                     results: Sequence[Took | BaseException] = took or [unpack_failed(packet)]
@@ -271,7 +291,8 @@ class ProcessCrew:
             worker.process.kill()
             code = worker.process.wait()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        tasks = list(worker.tasks)
+        tasks, ends = list(worker.tasks), dict[Future[Took], BaseException]()
+        worker.tasks.clear()
         at = ""
         done = worker.progress.count
         in_work = tasks[done - worker.heard :]  # those before were made, and are made again
@@ -280,18 +301,22 @@ class ProcessCrew:
             at = f" while it made row {first.job.draw.row}, {self._rows.shown(first.job.draw.row)}"
             first.deaths += 1
             if worker.late and done == worker.seen:
-                _settle(first.future, DecodeError(f"{at[15:]}: took longer than {self._timeout:g} s, and was given up"))
+                ends[first.future] = DecodeError(f"{at[15:]}: took longer than {self._timeout:g} s, and was given up")
             elif first.deaths >= _ATTEMPTS:
-                _settle(first.future, FeedError(f"{at[15:]}: {first.deaths} workers died at this clip; the last {how}"))
+                ends[first.future] = FeedError(f"{at[15:]}: {first.deaths} workers died at this clip; the last {how}")
+            del first
         self.deaths.append(f"worker {worker.process.pid} {how}{at}")
         _log.warning("%s", self.deaths[-1])
-        self._waiting.extendleft(reversed([task for task in tasks if not task.future.done()]))
+        self._waiting.extendleft(task for task in reversed(tasks) if not (task.future.done() or task.future in ends))
+        del tasks, in_work  # a clip's memory is free once its end is told
         worker.progress.close()
         self._early_deaths += not worker.spoke
         if self._early_deaths >= _EARLY_DEATHS:
             self._fail(FeedError(f"workers die before they begin: {self.deaths[-1]}; try backend='thread'"))
         elif self._goes_on:
             self._start()
+        for future, error in ends.items():
+            _settle(future, error)
 
     @property
     def _goes_on(self) -> bool:
@@ -388,20 +413,24 @@ def _memory(content: bytes) -> int:
     return fd
 
 
-def _end(workers: list[_Worker], memory: list[int], sockets: list[socket.socket]) -> None:
+def _end(workers: list[_Worker], memory: list[int], sockets: list[socket.socket], pid: int) -> None:
     """Hang up, and wait for the workers to go; those that do not, or have not begun yet, are killed."""
+    if os.getpid() != pid:  # this is a fork, and they are its parent's
+        return
     for worker in list(workers):
         worker.line.close()
         if not worker.ready:
             worker.process.kill()
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    for worker in list(workers):
-        try:
-            worker.process.wait(timeout=max(deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
+    try:
+        for worker in list(workers):
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(timeout=max(deadline - time.monotonic(), 0))
+    finally:  # after Ctrl-C too, or one could go on to write into memory that is used again
+        for worker in list(workers):
+            worker.process.kill()  # nothing, where it has ended
             worker.process.wait()
-    for fd in memory:
-        os.close(fd)
-    for each in sockets:
-        each.close()
+        for fd in memory:
+            os.close(fd)
+        for each in sockets:
+            each.close()

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from cinefeed.cores import usable_cores
@@ -59,7 +60,10 @@ class InlineCrew:
             future.set_result(self._maker.make(draw, *slot.place(place)))
         except Exception as error:
             future.set_exception(error)
-        return future
+        try:
+            return future
+        finally:
+            del future  # its error knows this frame, and would hold the slot
 
 
 class ThreadCrew:
@@ -70,6 +74,7 @@ class ThreadCrew:
     def __init__(self, maker: ClipMaker, *, count: int) -> None:
         self._maker = maker
         self._count = count
+        self._stopped = False
         self._open()
 
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
@@ -78,13 +83,20 @@ class ThreadCrew:
 
     def drop(self, clips: Sequence[Future[Took]]) -> bool:
         """End all threads: once they are gone a clip's memory is free, and others start with the next clip."""
-        self.stop()
+        if self._stopped:
+            return False
+        self._close()
         self._open()
         return True
 
     def stop(self) -> None:
         """Drop what has not begun, and wait for the rest."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stopped = True
+        self._close()
+
+    def _close(self) -> None:
+        with suppress(RuntimeError):  # one of the threads has collected an iterator, and cannot wait for itself
+            self._pool.shutdown(wait=True, cancel_futures=True)
         self._end.detach()
 
     def _open(self) -> None:

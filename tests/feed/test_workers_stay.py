@@ -1,0 +1,220 @@
+"""Workers live on over jumps and broken-off loops, and whatever interrupts that, no later batch is wrong or missing."""
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from slow_transforms import Nap
+
+import cinefeed as cf
+from cinefeed.feed.memory import decoder_bytes
+from cinefeed.feed.processes import ProcessCrew
+from cinefeed.feed.workers import ThreadCrew
+
+BACKENDS = pytest.mark.parametrize(
+    ("backend", "crew"),
+    [
+        ("thread", ThreadCrew),
+        pytest.param(
+            "process",
+            ProcessCrew,
+            marks=pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux"),
+        ),
+    ],
+)
+SETTINGS = {
+    "target": "age",
+    "clip": cf.Clip(frames=4, stride=2, short="pad"),
+    "frame": cf.Frame(height=16, width=16, channels=1),
+    "batch_size": 4,
+    "seed": 7,
+}
+
+
+def make(manifest, **changes):
+    return cf.Feed(manifest, **{**SETTINGS, "workers": 2, **changes})
+
+
+def pixels(batches):
+    return [batch.clips.tobytes() for batch in batches]
+
+
+def expected(manifest, epoch):
+    alone = make(manifest, workers=0)
+    return pixels(alone.batch(index, epoch=epoch) for index in range(len(alone)))
+
+
+def running(process_ids):
+    return [pid for pid in process_ids if Path(f"/proc/{pid}").exists()]
+
+
+def pids(crew):
+    return crew.pids if isinstance(crew, ProcessCrew) else []
+
+
+@BACKENDS
+def test_they_end_with_the_feed_and_wait_for_no_collection(manifest, backend, crew):
+    feed = make(manifest, backend=backend)
+    next(iter(feed))
+    workers = pids(feed._crew)
+    assert isinstance(feed._crew, crew)
+    gc.collect()
+    gc.disable()
+    try:
+        del feed
+        assert not running(workers)
+    finally:
+        gc.enable()
+
+
+@BACKENDS
+@pytest.mark.parametrize("where", ["in a loop", "between epochs"])
+def test_an_interrupt_while_clips_are_dropped(manifest, monkeypatch, backend, crew, where):
+    feed = make(manifest, backend=backend, prefetch=3)
+    list(feed)
+    batches = iter(feed)
+    if where == "in a loop":
+        next(batches)
+    else:
+        list(batches)
+    workers = pids(feed._latest())
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(crew, "drop", interrupted)
+        feed.set_epoch(5)
+    assert not running(workers)
+    feed.set_epoch(5)
+    assert pixels(feed) == expected(manifest, 5)
+
+
+@BACKENDS
+def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, crew):
+    """As one does whose last reference another thread holds, or a cycle: the feed knows nothing of it any more."""
+    feed = make(manifest, backend=backend)
+    late = iter(feed)
+    next(late)
+    feed._running = None
+    batches = iter(feed)
+    found = pixels([next(batches)])
+    late.close()
+    assert found + pixels(batches) == expected(manifest, 0)
+    assert pixels(feed) == expected(manifest, 1)
+
+
+@BACKENDS
+def test_an_error_at_the_last_batch_leaves_no_line_behind(manifest, backend, crew):
+    feed = make(manifest, backend=backend)
+    batches = iter(feed)
+    for _ in range(len(feed)):
+        next(batches)
+    with pytest.raises(KeyboardInterrupt):
+        batches.throw(KeyboardInterrupt)
+    assert pixels(feed) == expected(manifest, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")
+def test_no_worker_outlives_an_interrupt_while_they_end(manifest, monkeypatch):
+    feed = make(manifest, backend="process", transforms=[Nap(seconds=1.0)], prefetch=3)
+    batches = iter(feed)
+    next(batches)
+    workers = pids(feed._latest())
+    calls = []
+    wait = subprocess.Popen.wait
+
+    def interrupted(self, timeout=None):
+        calls.append(timeout)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return wait(self, timeout=timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        feed._latest().stop()
+    assert calls and not running(workers)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")
+def test_a_fork_has_workers_of_its_own(tmp_path):
+    for number in range(8):
+        np.save(tmp_path / f"{number}.npy", np.full((9, 20, 20), number, np.uint8))
+    script = """
+        import os, sys
+        import cinefeed as cf
+        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=4, workers=2,
+                       frame=cf.Frame(height=16, width=16, channels=1), backend="process")
+        if sys.argv[2] == "epoch":
+            list(feed)
+        else:
+            next(iter(feed))
+        child = os.fork()
+        print(sum(int(batch.clips.max()) + 1 for batch in feed), flush=True)
+        if not child:
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        sys.exit(status)
+    """
+    for when in ("epoch", "batch"):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), str(tmp_path), when],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), when
+        assert len(done.stdout.split()) == 2
+
+
+@BACKENDS
+def test_a_clip_that_was_replaced_gives_its_memory_back(tmp_path, backend, crew):
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY cut")
+    for number in range(12):
+        np.save(tmp_path / f"{number}.npy", np.full((9, 20, 20), number, np.uint8))
+    names = ["bad.npy", *(f"{number}.npy" for number in range(12))]
+    manifest = cf.Manifest.from_table(pa.table({"path": names, "age": [*map(float, range(13))]}), root=tmp_path)
+    settings = {"backend": backend, "on_error": "replace", "max_bad": 0.5}
+    plain = make(manifest, **settings)
+    least = 2 * decoder_bytes(manifest.table, frames=4) + (plain._ahead + 2) * plain._layout.nbytes
+    feed = make(manifest, **settings, memory=least)
+    gc.disable()
+    try:
+        for _ in range(6):
+            for batch in feed:
+                del batch
+    finally:
+        gc.enable()
+    assert [line for line in feed.stats().skipped if "bad.npy" in line]
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")
+def test_a_program_ends_at_once_with_an_iterator_open(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((9, 20, 20), np.uint8))
+    script = """
+        import sys
+        import cinefeed as cf
+        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=1, workers=2,
+                       frame=cf.Frame(height=16, width=16, channels=1), backend="process", prefetch=4)
+        batches = iter(feed)
+        next(batches)
+        print("last line", flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "last line\n"
+        began = time.monotonic()
+        assert process.wait(timeout=30) == 0 and process.stderr.read() == ""
+    print(f"ended after {time.monotonic() - began:.2f} s")
