@@ -28,7 +28,7 @@ FOLDERS = {
     ).split(),
     "check": "findings look files content alike groups duplicates labels mixed shortcuts run".split(),
     "feed": (
-        "stats state layout slots memory ranks disk decode mask clip wire child processes workers choose crews "
+        "stats state layout slots memory plans ranks disk decode mask clip wire child processes workers choose crews "
         "covariates targets describe batch mixing assemble replay evaluating settings line feed measure"
     ).split(),
     "metrics": (

@@ -35,7 +35,7 @@ def make(manifest, **changes):
 
 
 def pids(feed):
-    return feed._crew.pids
+    return feed._latest().pids
 
 
 def gone(process_ids, *, seconds=5.0):

@@ -37,6 +37,9 @@ feed = cf.Feed(
     frame=cf.Frame(height=32, width=32, channels=3), transforms=[cf.Rotate(degrees=25), cf.Brightness(factor=0.2)],
     batch_size=16, workers=2, **settings,
 )
+while not feed.workers_ready:  # one that starts opens files
+    for batch in feed:
+        del batch
 kept, measured = [], []
 for _ in range(epochs):
     for batch in feed:

@@ -14,6 +14,7 @@ import pytest
 from slow_transforms import Nap
 
 import cinefeed as cf
+from cinefeed.errors import SourceError
 from cinefeed.feed.memory import decoder_bytes
 from cinefeed.feed.processes import ProcessCrew
 from cinefeed.feed.workers import ThreadCrew
@@ -156,11 +157,17 @@ def test_a_fork_has_workers_of_its_own(tmp_path):
             list(feed)
         else:
             next(iter(feed))
+        held = list(feed)
+        pixels = [batch.clips.tobytes() for batch in held]
         child = os.fork()
-        print(sum(int(batch.clips.max()) + 1 for batch in feed), flush=True)
         if not child:
-            os._exit(0)
+            del held  # their memory is the parent's still
+            feed.set_epoch(5)
+            alone = [feed.batch(index).clips.tobytes() for index in range(len(feed))]
+            os._exit([batch.clips.tobytes() for batch in feed] != alone)
         _, status = os.waitpid(child, 0)
+        assert [batch.clips.tobytes() for batch in held] == pixels, "the child wrote into the parent's batches"
+        assert len(list(feed)) == 2
         sys.exit(status)
     """
     for when in ("epoch", "batch"):
@@ -171,7 +178,6 @@ def test_a_fork_has_workers_of_its_own(tmp_path):
             timeout=60,
         )
         assert (done.returncode, done.stderr) == (0, ""), when
-        assert len(done.stdout.split()) == 2
 
 
 @BACKENDS
@@ -193,6 +199,25 @@ def test_a_clip_that_was_replaced_gives_its_memory_back(tmp_path, backend, crew)
     finally:
         gc.enable()
     assert [line for line in feed.stats().skipped if "bad.npy" in line]
+
+
+@BACKENDS
+def test_a_clip_that_cannot_be_made_gives_its_memory_back(tmp_path, backend, crew):
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY cut")
+    np.save(tmp_path / "a.npy", np.zeros((9, 20, 20), np.uint8))
+    table = pa.table({"path": ["a.npy", "bad.npy"], "age": [31.0, 45.0]})
+    feed = make(cf.Manifest.from_table(table, root=tmp_path), backend=backend, batch_size=1, prefetch=1)
+    made = []
+    gc.disable()
+    try:
+        for _ in range(4):
+            feed.set_epoch(0)
+            with pytest.raises(SourceError):
+                list(feed)
+            made.append(feed._assembler.slots.made)
+    finally:
+        gc.enable()
+    assert made[1:] == made[1:2] * 3
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")

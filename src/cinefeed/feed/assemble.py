@@ -92,7 +92,11 @@ class Assembler:
     def finish(self, pending: Pending, crew: Crew, meter: Meter) -> list[Batch]:
         """Wait for the clips of a slot, and return its batches. Raises a clip's error, unless it can be replaced."""
         wait(pending.clips, return_when=FIRST_EXCEPTION)  # woken once a slot, not once a clip
-        took = [self._result(pending, place, crew) for place in range(len(pending.clips))]
+        try:
+            took = [self._result(pending, place, crew) for place in range(len(pending.clips))]
+        except BaseException:
+            pending.clips.clear()  # one has the error, and the error has this frame
+            raise
         if took:
             read, decode, transform, retried = (sum(each) for each in zip(*took, strict=True))
             meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform, retried=retried)
@@ -156,7 +160,7 @@ class Assembler:
         """Return what a clip took, once one is made; rows that cannot be read are passed over, where that is wanted."""
         future, plan, position = pending.clips[place], self.plan_of(pending.epoch), pending.positions[place]
         stand_ins = None
-        # An error that was caught would know this frame, and hold the slot until cycles are collected.
+        # An error that is raised, or caught, knows this frame: it would hold the slot until cycles are collected.
         while isinstance(error := future.exception(), SourceError) and self.on_error == "replace":
             self._condemn(int(pending.rows[place]), error)
             stand_ins = stand_ins or self._stand_ins(plan, pending.epoch, position)
@@ -167,7 +171,10 @@ class Assembler:
                 ) from error
             pending.rows[place] = row
             (future,) = crew.submit({place: Draw(row, pending.epoch, position)}, pending.slot)
-        return future.result()
+        try:
+            return future.result()
+        finally:
+            del future, error
 
     def _condemn(self, row: int, error: SourceError) -> None:
         """Note a row that cannot be read, and stop where there are too many."""

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
@@ -34,6 +34,7 @@ from cinefeed.feed.layout import Layout
 from cinefeed.feed.line import Line
 from cinefeed.feed.memory import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
+from cinefeed.feed.plans import Plans
 from cinefeed.feed.ranks import Share, find_rank
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import (
@@ -220,9 +221,9 @@ class Feed:
         )
         of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
         shared = backend != "thread" and hasattr(os, "memfd_create")
-        itself = weakref.ref(self)  # or the feed, and its workers, would stay until cycles are collected
+        self._plans = Plans(self.sampler, self.labels, seed=seed, batch_size=draws, alike=self._alike)
         self._assembler = Assembler(
-            plan_of=lambda epoch: cast(Feed, itself()).plan(epoch=epoch),
+            plan_of=self._plans.of,
             share=Share(draws, self.rank, self.world_size, drop_last),
             slots=Slots(self._layout, shared=shared, limit=None if self.spending is None else self.spending.slots),
             layout=self._layout,
@@ -241,7 +242,6 @@ class Feed:
         self._epoch = 0
         self._start = 0  # the batch that the next iterator starts at
         self._handed = 0  # batches of the epoch that were handed out
-        self._plans: dict[int, Plan] = {}
         self._fingerprint = (-1, "")  # of the plan of an epoch
         self._deaths: list[str] = []  # of workers
         self._running: weakref.ref[Generator[Batch]] | None = None
@@ -281,14 +281,7 @@ class Feed:
 
     def plan(self, *, epoch: int | None = None) -> Plan:
         """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
-        epoch = self._epoch if epoch is None else epoch
-        if epoch not in self._plans:
-            while len(self._plans) > 1:  # two are in use where one epoch ends and the next begins
-                del self._plans[next(iter(self._plans))]
-            self._plans[epoch] = self.sampler.plan(
-                self.labels, seed=self.seed, epoch=epoch, batch_size=self._layout.draws, **self._alike
-            )
-        return self._plans[epoch]
+        return self._plans.of(self._epoch if epoch is None else epoch)
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""

@@ -47,6 +47,7 @@ _AHEAD = 2 * GROUP  # jobs a worker has: some in work, and as many more, so that
 _AHEAD_SECONDS = 0.05  # of work, roughly, that it has: of clips that take longer it has fewer, but two
 _ATTEMPTS = 2  # of a clip at whose making a worker died
 _PATIENCE_SECONDS = 2.0  # that workers have to end what they are at, when it is not wanted any more
+_SIGNALS = {each.value: each.name for each in signal.Signals}
 _EARLY_DEATHS = 3  # of workers that never said a word: then it is no accident
 
 
@@ -140,6 +141,8 @@ class ProcessCrew:
     @property
     def ready(self) -> bool:
         """Whether all workers have started."""
+        if self._stopped or not self._ours:
+            return False
         with self._lock:
             return len(self._workers) == self._count and all(worker.ready for worker in self._workers)
 
@@ -173,7 +176,7 @@ class ProcessCrew:
 
     def stop(self) -> None:
         """Drop what has not begun, let the workers end what they are at, and leave nothing behind."""
-        if self._pid != os.getpid():
+        if not self._ours:
             return
         with self._lock:
             self._stopped = True
@@ -290,7 +293,7 @@ class ProcessCrew:
         except subprocess.TimeoutExpired:  # it hung up and lives on
             worker.process.kill()
             code = worker.process.wait()
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        how = f"was killed by {_SIGNALS.get(-code, f'signal {-code}')}" if code < 0 else f"ended with status {code}"
         tasks, ends = list(worker.tasks), dict[Future[Took], BaseException]()
         worker.tasks.clear()
         at = ""
@@ -309,14 +312,14 @@ class ProcessCrew:
         _log.warning("%s", self.deaths[-1])
         self._waiting.extendleft(task for task in reversed(tasks) if not (task.future.done() or task.future in ends))
         del tasks, in_work  # a clip's memory is free once its end is told
+        for future, error in ends.items():
+            _settle(future, error)
         worker.progress.close()
         self._early_deaths += not worker.spoke
         if self._early_deaths >= _EARLY_DEATHS:
             self._fail(FeedError(f"workers die before they begin: {self.deaths[-1]}; try backend='thread'"))
         elif self._goes_on:
             self._start()
-        for future, error in ends.items():
-            _settle(future, error)
 
     @property
     def _goes_on(self) -> bool:
@@ -326,7 +329,7 @@ class ProcessCrew:
     def _fail(self, failure: FeedError) -> None:
         """Have all that waits for a clip, and all that will, be told of a failure."""
         with self._lock:
-            self._failure = failure
+            self._failure = failure = self._failure or failure  # the first says why
             for task in [*self._waiting, *(each for worker in self._workers for each in worker.tasks)]:
                 _settle(task.future, failure)
             self._waiting.clear()

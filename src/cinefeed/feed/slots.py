@@ -71,6 +71,10 @@ class Slots:
         self._layout = layout
         self._shared = shared
         self._limit = limit
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._made: list[int] = []  # file descriptors, by number of the slot
         self._held: dict[int, _Held] = {}
         # The callback is a function in C: Ctrl-C while one in Python ran would be printed there, and lost.
@@ -92,6 +96,8 @@ class Slots:
 
         Raises FeedError where all that the limit allows are held.
         """
+        if self._pid != os.getpid():  # this is a fork, and shared memory is its parent's too
+            self._begin()
         try:
             last = self._returned.pop()
             number, memory = last.number, last.memory

@@ -1,0 +1,27 @@
+"""The plans of a feed's epochs, each made once while it is in use."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cinefeed.balance import Plan, Sampler
+
+
+class Plans:
+    """Makes the plan of an epoch, and keeps two: they are in use where one epoch ends and the next begins."""
+
+    def __init__(
+        self, sampler: Sampler, labels: NDArray[Any], *, seed: int, batch_size: int, alike: Mapping[str, Any]
+    ) -> None:
+        self._sampler, self._labels = sampler, labels
+        self._options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, **alike}
+        self._kept: dict[int, Plan] = {}
+
+    def of(self, epoch: int) -> Plan:
+        """Return which rows are drawn, in which order."""
+        if epoch not in self._kept:
+            while len(self._kept) > 1:
+                del self._kept[next(iter(self._kept))]
+            self._kept[epoch] = self._sampler.plan(self._labels, epoch=epoch, **self._options)
+        return self._kept[epoch]
