@@ -1,4 +1,7 @@
-"""Worker processes: started once, watched, replaced when they die; batches lie in memory that both sides map."""
+"""Worker processes: started once, watched, replaced when they die; batches lie in memory that both sides map.
+
+A little past 400 lines: whoever starts, hears and ends them shares one state, under one lock.
+"""
 
 import logging
 import os
