@@ -1,33 +1,11 @@
-import logging
-
 import numpy as np
 import pytest
 
-from cinefeed import kernels
-from cinefeed.kernels import blend, compiled, fold
+from cinefeed.kernels import blend, fold
 
 
-def test_compiled_code_is_kept_on_disk():
-    assert fold._cache is not None
+def test_no_fastmath_and_no_lock():
     assert fold.targetoptions["nogil"] and not fold.targetoptions.get("fastmath")
-
-
-def test_where_the_cache_cannot_be_written_it_compiles_in_memory_and_says_so_once(monkeypatch, caplog):
-    def njit(**options):
-        def decorate(function):
-            if options.get("cache"):
-                raise RuntimeError("cannot cache function: no locator available")
-            return function
-
-        return decorate
-
-    monkeypatch.setattr(kernels, "njit", njit)
-    monkeypatch.setattr(kernels, "_said", [])
-    with caplog.at_level(logging.WARNING):
-        assert compiled(abs) is abs
-        assert compiled(len) is len
-    assert len(caplog.records) == 1
-    assert "NUMBA_CACHE_DIR" in caplog.text
 
 
 def fold_one(frame, *, down, across, top=0, left=0, rows=None, columns=None, dtype=np.float32):

@@ -11,7 +11,6 @@ blend   lanes -> target frames, one bilinear interpolation; lanes are channels x
         weights of a pixel are worked out once and shared by all frames
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -21,19 +20,16 @@ from numba import carray, njit, types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-_log = logging.getLogger(__name__)
-_said: list[str] = []
+from cinefeed.kernel_cache import KernelCache
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 def compiled(function: Kernel) -> Kernel:
-    """Compile a loop with numba: it releases the GIL, and its machine code is kept on disk.
+    """Compile a loop with numba: it releases the GIL, and this package's machine code is kept on disk.
 
-    Where the cache cannot be written (a read-only installation without a home), numba raises at decoration; then the
-    loop is compiled in memory, once a process, and that is logged once. No fastmath and no parallel: the same input
-    gives the same bytes on any number of threads. Arrays are made contiguous by the caller, for each other layout is
-    one more compilation.
+    No fastmath and no parallel: the same input gives the same bytes on any number of threads. Arrays are made
+    contiguous by the caller, for each other layout is one more compilation.
 
     >>> @compiled
     ... def total(values):
@@ -45,13 +41,10 @@ def compiled(function: Kernel) -> Kernel:
     >>> float(total(np.array([1.0, 2.0])))
     3.0
     """
-    try:
-        return cast(Kernel, njit(cache=True, nogil=True)(function))
-    except RuntimeError as error:
-        if not _said:
-            _said.append(str(error))
-            _log.warning("compiling in memory, a few seconds a process: %s; set NUMBA_CACHE_DIR to keep it", error)
-        return cast(Kernel, njit(nogil=True)(function))
+    dispatcher = njit(nogil=True)(function)
+    if function.__module__.startswith("cinefeed."):  # the key of the cache is the source of this package
+        dispatcher._cache = KernelCache(function)
+    return cast(Kernel, dispatcher)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
