@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow fuzz check lint types bench clean
+.PHONY: demo quick test test-slow fuzz check lint types bench clean
 
 demo: .venv/installed
 	$(BIN)/cinefeed demo --out demo
+
+quick: .venv/installed
+	$(BIN)/python -m pytest -n 2 --quick
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 -m "not slow"

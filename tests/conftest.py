@@ -9,6 +9,8 @@ import pytest
 
 from cinefeed.manifest.table import Manifest
 
+pytest_plugins = ["quick"]
+
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before any test imports keras; JAX runs in processes of its own
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch: several test processes share the cores
 DATA = Path(__file__).parents[2] / "shared" / "data"

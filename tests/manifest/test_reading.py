@@ -1,6 +1,4 @@
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -96,6 +94,7 @@ def test_parquet_and_frames_of_any_library(tmp_path):
     columns = {"path": ["a.mp4", "b.mp4"], "age": [61.0, float("nan")], "view": ["4ch", "2ch"]}
     expected = {"path": ["a.mp4", "b.mp4"], "age": [61.0, None], "view": ["4ch", "2ch"]}
     pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
     frame = pd.DataFrame(columns, index=[5, 9]).astype({"view": "category"})
     for source in (tmp_path / "labels.parquet", frame, pl.DataFrame(columns), pa.table(columns)):
         table = read_table(source)

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -60,7 +59,7 @@ def assessed(kept):
 
 def patients(kept, part, target):
     """Return the table by patient, as anyone with pandas would."""
-    table = pd.read_parquet(kept)
+    table = pytest.importorskip("pandas").read_parquet(kept)
     table = table[(table["split"] == part) & table[f"target_{target}"].notna()]
     scores = [each for each in table.columns if each.startswith(f"score_{target}")]
     videos = table.groupby(["patient", "id"]).agg({f"target_{target}": "first", **dict.fromkeys(scores, "mean")})

@@ -1,8 +1,6 @@
 import json
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -122,6 +120,7 @@ def test_any_programs_csv(tmp_path, text, task, classes, columns):
 
 def test_parquet_of_pandas_and_polars(tmp_path):
     columns = {"target": ["no", "yes", None], "score": [0.1, 0.6, 0.3], "split": ["val", "test", "test"]}
+    pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
     frame = pd.DataFrame(columns).astype({"target": "category", "score": "float32"})
     frame.to_parquet(tmp_path / "pandas.parquet")
     pl.DataFrame(columns).write_parquet(tmp_path / "polars.parquet")
