@@ -8,7 +8,8 @@ CinefeedError
 ├── LabelError         (ValueError)         labels that cannot be balanced, fed or scored
 ├── ClipError          (ValueError)         a clip that does not fit its video
 ├── SourceError        (ValueError)         a file that is no video we can read, or asked for what it lacks
-│   └── DecodeError    (ValueError)         a video that breaks before the frames asked for
+│   ├── DecodeError    (ValueError)         a video that breaks before the frames asked for
+│   └── ChangedFileError (ValueError)       a file that is not the scanned one any more
 ├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── TrainingError      (RuntimeError)       a run that had to stop
@@ -55,6 +56,10 @@ class SourceError(CinefeedError, ValueError):
 
 class DecodeError(SourceError):
     """A video breaks before the frames that were asked for."""
+
+
+class ChangedFileError(SourceError):
+    """A file is not the one that was scanned any more: its size or its content is another."""
 
 
 class FeedError(CinefeedError, RuntimeError):

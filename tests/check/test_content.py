@@ -5,7 +5,7 @@ import pytest
 from made_videos import codes, moving, save, scanned
 
 from cinefeed.check import check_manifest
-from cinefeed.check import content as content_module
+from cinefeed.manifest import identity
 from cinefeed.manifest.table import Manifest
 
 
@@ -31,7 +31,7 @@ def test_files_of_one_size_are_no_copies(folder):
 
 
 def test_files_that_differ_in_the_middle_alone_are_no_copies(tmp_path, monkeypatch):
-    monkeypatch.setattr(content_module, "_EDGE", 64)
+    monkeypatch.setattr(identity, "_EDGE_BYTES", 64)
     frames = moving(0)
     save(tmp_path, "a.npy", frames)
     frames = frames.copy()

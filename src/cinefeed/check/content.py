@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from cinefeed.check.look import Looks, files_of
+from cinefeed.check.look import Looks
+from cinefeed.manifest.identity import content_hash
 from cinefeed.manifest.table import Manifest
 
-_EDGE = 1 << 16  # bytes at both ends of a file that are compared before all of it is
 _BLOCK = 1 << 20
 
 
@@ -27,9 +27,9 @@ def copies(manifest: Manifest, looks: Looks, *, workers: int) -> list[list[int]]
         if looks.read[row] and looks.sizes[row] > 0:
             by_size[(int(looks.sizes[row]), *(column[row] for column in which))].append(row)
     sets = [rows for rows in by_size.values() if len(rows) > 1]
-    files = {row: files_of(manifest, row, manifest.facts(row)) for rows in sets for row in rows}
+    files = {row: manifest.rows.files(row) for rows in sets for row in rows}
     with ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-check") as pool:
-        for digest in (_ends, _whole):
+        for digest in (content_hash, _whole):
             sets = _told_apart(sets, partial(_of_all, files, digest), pool)
     return sorted(sets)
 
@@ -44,23 +44,18 @@ def _told_apart(sets: Iterable[list[int]], key: Callable[[int], Hashable], pool:
     return found
 
 
-def _of_all(files: Mapping[int, list[Path]], digest: Callable[[Path], bytes], row: int) -> Hashable:
+def _of_all(files: Mapping[int, list[str]], digest: Callable[[list[str]], Hashable], row: int) -> Hashable:
     try:
-        return tuple(digest(file) for file in files[row])
+        return digest(files[row])
     except OSError:
         return None  # it was read a moment ago; what cannot be compared is no copy
 
 
-def _ends(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        size = opened.seek(0, 2)
-        opened.seek(0)
-        ends = opened.read(_EDGE)
-        opened.seek(max(size - _EDGE, 0))
-        return hashlib.blake2b(ends + opened.read(_EDGE), digest_size=16).digest()
+def _whole(files: list[str]) -> tuple[bytes, ...]:
+    return tuple(_digest(Path(file)) for file in files)
 
 
-def _whole(file: Path) -> bytes:
+def _digest(file: Path) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     with file.open("rb") as opened:
         while block := opened.read(_BLOCK):

@@ -13,7 +13,7 @@ _OFF = 0.02  # a header that is wrong by more than this share of the frames, and
 
 def file_findings(manifest: Manifest, looks: Looks) -> list[Finding]:
     """Return what is wrong with the files themselves."""
-    return [*_gone(looks), *_broken(manifest), *_unread(looks), *_headers(manifest), *_touched(looks)]
+    return [*_gone(looks), *_broken(manifest), *_unread(looks), *_headers(manifest)]
 
 
 def _gone(looks: Looks) -> list[Finding]:
@@ -36,28 +36,13 @@ def _gone(looks: Looks) -> list[Finding]:
                 "error",
                 "changed_files",
                 f"{counted(len(looks.changed), 'video')} changed after the scan",
-                detail="Their size differs, so what the manifest knows of their frames no longer holds.",
+                detail="Their size or content differs, so the manifest does not describe them; a feed refuses them.",
                 advice="run 'cinefeed scan' again with the same --out: it opens only what changed",
                 rows=looks.changed,
                 remarks=list(looks.changed.values()),
             )
         )
     return found
-
-
-def _touched(looks: Looks) -> list[Finding]:
-    if not looks.touched:
-        return []
-    return [
-        finding(
-            "note",
-            "touched_files",
-            f"{counted(len(looks.touched), 'video')} written again after the scan, of the same size",
-            detail="That is so after a copy; if the files were made anew, the manifest may be out of date.",
-            advice="nothing after a copy, otherwise scan again",
-            rows=looks.touched,
-        )
-    ]
 
 
 def _broken(manifest: Manifest) -> list[Finding]:

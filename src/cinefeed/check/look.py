@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import Clip, Times
 from cinefeed.errors import ClipError, SourceError
+from cinefeed.manifest.identity import state_of
 from cinefeed.manifest.table import Manifest
 from cinefeed.sources.base import Facts
 
@@ -41,8 +42,7 @@ class Looks:
     seconds: NDArray[np.float64]  # from the first to the last frame of the row; NaN without a rate
     sizes: NDArray[np.int64]  # bytes now, -1 where that is not known
     missing: dict[int, str] = field(default_factory=dict)  # row: why the file cannot be found
-    changed: dict[int, str] = field(default_factory=dict)  # row: its size then and now
-    touched: dict[int, str] = field(default_factory=dict)  # row: written anew, of the same size
+    changed: dict[int, str] = field(default_factory=dict)  # row: in what its file is not the scanned one
     unread: dict[int, str] = field(default_factory=dict)  # row: why its frames cannot be read, though they were probed
     short: dict[int, str] = field(default_factory=dict)  # row: what the clip asks for and the video has
     timeless: dict[int, str] = field(default_factory=dict)  # row: nothing more; the clip asks for a rate, it has none
@@ -72,15 +72,14 @@ def look_at_all(
     )
     strict = None if clip is None else replace(clip, position="start" if clip.position == "random" else clip.position)
     strict = None if strict is None else replace(strict, short="error")
-    known = [_numbers(manifest, name) for name in ("size_bytes", "mtime_ns")]
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-check")
     try:
-        for row in _in_parallel(pool, lambda row: _look(manifest, row, looks, strict, known), count):
+        for row in _in_parallel(pool, lambda row: _look(manifest, row, looks, strict), count):
             progress(row + 1, count)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     # Threads end in any order, findings name the first rows.
-    for found in (looks.missing, looks.changed, looks.touched, looks.unread, looks.short, looks.timeless):
+    for found in (looks.missing, looks.changed, looks.unread, looks.short, looks.timeless):
         ordered = sorted(found.items())
         found.clear()
         found.update(ordered)
@@ -93,12 +92,6 @@ def read_frames(manifest: Manifest, row: int, facts: Facts, *, count: int = FRAM
     halves, _ = Clip(frames=2 * count, position="spread").select(facts.times, start_seconds=start, end_seconds=end)
     with manifest.open(row, channels=1) as source:
         return np.asarray(source.read(halves[1::2])[..., 0])
-
-
-def files_of(manifest: Manifest, row: int, facts: Facts | None) -> list[Path]:
-    """Return the files that a row is made of: one, or those of a folder."""
-    path = manifest.path_of(row)
-    return [path / name for name in facts.files] if facts is not None and facts.files else [path]
 
 
 def fingerprint(frames: NDArray[Any]) -> NDArray[np.int8]:
@@ -130,10 +123,10 @@ def _in_parallel(pool: ThreadPoolExecutor, work: Callable[[int], None], count: i
             yield row
 
 
-def _look(manifest: Manifest, row: int, looks: Looks, clip: Clip | None, known: list[NDArray[np.int64] | None]) -> None:
+def _look(manifest: Manifest, row: int, looks: Looks, clip: Clip | None) -> None:
     """Fill in what one row shows."""
     facts = manifest.facts(row)
-    if not _is_as_scanned(manifest, row, facts, looks, known) or facts is None:
+    if not _is_as_scanned(manifest, row, looks) or facts is None:
         return
     start, end = manifest.window(row)
     looks.seconds[row] = _duration(facts.times, start, end)
@@ -157,24 +150,18 @@ def _look(manifest: Manifest, row: int, looks: Looks, clip: Clip | None, known: 
     looks.contrast[row] = frames.std(dtype=np.float64) / scale
 
 
-def _is_as_scanned(
-    manifest: Manifest, row: int, facts: Facts | None, looks: Looks, known: list[NDArray[np.int64] | None]
-) -> bool:
-    """Note the size of a row's files, and what changed since the scan; what was not noted then cannot have changed."""
-    before, written = known
-    if before is None or before[row] < 0:
+def _is_as_scanned(manifest: Manifest, row: int, looks: Looks) -> bool:
+    """Note the size of a row's files, and what changed since the scan."""
+    if manifest.rows.arrays is not None:
         return True
     try:
-        stats = [file.stat() for file in files_of(manifest, row, facts)]
+        looks.sizes[row] = state_of(manifest.rows.files(row)).size_bytes or 0
     except OSError as error:
         looks.missing[row] = error.strerror or type(error).__name__
         return False
-    looks.sizes[row] = sum(each.st_size for each in stats)
-    if looks.sizes[row] != before[row]:
-        looks.changed[row] = f"{before[row]:,} bytes when scanned, {looks.sizes[row]:,} now"
+    if change := manifest.rows.change(row):
+        looks.changed[row] = change
         return False
-    if written is not None and max(each.st_mtime_ns for each in stats) != written[row]:
-        looks.touched[row] = "the same size, written at another time"
     return True
 
 
@@ -194,9 +181,3 @@ def without_path(text: str, path: Path) -> str:
     'breaks after 3 frames'
     """
     return text.replace(f"{path}: ", "").replace(str(path), "the file")
-
-
-def _numbers(manifest: Manifest, name: str) -> NDArray[np.int64] | None:
-    if name not in manifest.table.schema.names:
-        return None
-    return np.asarray(manifest.column(name).fill_null(-1).to_numpy(zero_copy_only=False), np.int64)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +26,13 @@ SAMPLE = {
     "end_seconds": pa.float64(),
     "split": pa.string(),
 }
-# What a scan finds of a file. Regular time stamps are first, step and count; irregular ones are listed in `ticks`.
+# What a scan finds of a file; size, time and hash of a sample of several files are those of manifest/identity.
+# Regular time stamps are first, step and count; irregular ones are listed in `ticks`.
 # A file that counts in seconds rather than ticks has `step_seconds`, or `seconds` where its steps differ.
 FACTS = {
     "size_bytes": pa.int64(),
     "mtime_ns": pa.int64(),
+    "content_hash": pa.string(),
     "container": pa.string(),
     "codec": pa.string(),
     "pixel_format": pa.string(),
@@ -132,7 +135,9 @@ def fact_columns(table: Any) -> dict[str, Any] | None:
     """
     if "num_frames" not in table.schema.names:
         return None
-    columns = {name: _in_one_piece(table.column(name)) for name in FACTS if name in table.schema.names}
+    # A hash is looked at where a file was touched alone: a million different texts are no quick column.
+    names = [name for name in FACTS if name in table.schema.names and name != "content_hash"]
+    columns = {name: _in_one_piece(table.column(name)) for name in names}
     return {name: _quick(column) for name, column in columns.items() if column.null_count < len(column)}
 
 
@@ -169,17 +174,20 @@ def _is_number(kind: Any) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
+def fact_value(columns: dict[str, Any], row: int, name: str, otherwise: Any = None) -> Any:
+    """Return one value of `fact_columns`, of a column that holds no lists of numbers."""
+    column = columns.get(name)  # None: nobody has it
+    if column is None:
+        return otherwise
+    if isinstance(column, np.ndarray):
+        return column.item(row)
+    value = column.texts[column.numbers.item(row)] if isinstance(column, _Texts) else column[row].as_py()
+    return otherwise if value is None else value
+
+
 def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
     """Return the facts of one row of `fact_columns`, or None where the file was not probed or has no frame."""
-
-    def value(name: str, otherwise: Any = None) -> Any:
-        column = columns.get(name)  # None: nobody has it
-        if column is None:
-            return otherwise
-        if isinstance(column, np.ndarray):
-            return column.item(row)
-        found = column.texts[column.numbers.item(row)] if isinstance(column, _Texts) else column[row].as_py()
-        return otherwise if found is None else found
+    value = partial(fact_value, columns, row)
 
     def listed(name: str) -> Any:
         column = columns.get(name)
@@ -349,7 +357,8 @@ def fingerprint(table: Any) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(table.schema.names):
-        if name in FACTS and name not in _FINGERPRINTED:
+        kind = name.partition(":")[0]  # "mtime_ns:4ch" is that of a view
+        if kind in FACTS and kind not in _FINGERPRINTED:
             continue
         column = table.column(name)
         if name in RESERVED and column.null_count == len(column):  # an empty column says what a missing one says

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from cinefeed.errors import SettingError, TableError
 from cinefeed.manifest.columns import FACTS
+from cinefeed.manifest.identity import FileState, combined_state, files_of
 from cinefeed.manifest.labels import Unmatched, columns_of_paths, first_names, join_labels
 from cinefeed.manifest.reading import read_table
 from cinefeed.sources.base import DEFAULT_READING, Reading
@@ -28,7 +29,7 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING) -> Any:
     so is what the format says of a series. Hidden files and folders are left out; links are followed, each folder
     once. Raises TableError where there is none.
     """
-    found: list[tuple[str, int, int]] = []
+    found: dict[str, FileState] = {}
     others: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
 
@@ -48,7 +49,7 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING) -> Any:
                         seen.add((stat.st_dev, stat.st_ino))
                         walk(Path(entry.path), f"{prefix}{entry.name}/")
                 elif known_suffix(entry.name):
-                    found.append((prefix + entry.name, stat.st_size, stat.st_mtime_ns))
+                    found[prefix + entry.name] = FileState(stat.st_size, stat.st_mtime_ns)
                 else:
                     others[Path(entry.name).suffix.lower() or "no suffix"] += 1
 
@@ -64,13 +65,13 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING) -> Any:
             f"({', '.join(sorted(EXTENSIONS))})"
         )
     try:
-        return _samples(folder, {name: (size, mtime) for name, size, mtime in found}, reading=reading)
+        return _samples(folder, found, reading=reading)
     except UnicodeEncodeError as error:
         raise TableError(f"a file name under {folder} is not UTF-8: {error.object!r}; rename that file") from error
 
 
-def _samples(folder: Path, files: dict[str, tuple[int, int]], *, reading: Reading) -> Any:
-    """Return the table of the samples in some files, of which size and modification time are known."""
+def _samples(folder: Path, files: dict[str, FileState], *, reading: Reading) -> Any:
+    """Return the table of the samples in some files, by their paths relative to the folder."""
     samples = find_samples(folder, list(files), reading=reading)
     if not samples:
         kinds = ", ".join(sorted({known_suffix(name) or "" for name in files}))
@@ -78,15 +79,14 @@ def _samples(folder: Path, files: dict[str, tuple[int, int]], *, reading: Readin
             f"no videos in {folder}: {len(files)} files ({kinds}) hold none; a folder of frames needs two images of "
             "one kind at least, and no video beside them"
         )
-    sizes, mtimes = [], []
+    states = []
     for sample in samples:
-        within = [files[f"{sample.path}/{name}".removeprefix("./")] for name in sample.files] or [files[sample.path]]
-        sizes.append(sum(size for size, _ in within))
-        mtimes.append(max(mtime for _, mtime in within))
+        within = files_of(sample.path, sample.files)
+        states.append(combined_state([files[file.removeprefix("./")] for file in within]))
     columns = {
         "path": pa.array([sample.path for sample in samples], pa.string()),
-        "size_bytes": pa.array(sizes, pa.int64()),
-        "mtime_ns": pa.array(mtimes, pa.int64()),
+        "size_bytes": pa.array([state.size_bytes for state in states], pa.int64()),
+        "mtime_ns": pa.array([state.mtime_ns for state in states], pa.int64()),
     }
     if any(sample.part for sample in samples):
         columns["part"] = pa.array([sample.part for sample in samples], pa.string())

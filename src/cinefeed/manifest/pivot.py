@@ -14,15 +14,8 @@ from cinefeed.split import encode
 
 Missing = Literal["raise", "drop"]
 
-# What each video has of its own; a DICOM series is one view. The time of a file's last change serves a scan alone.
-_OF_A_VIDEO = [
-    "path",
-    "part",
-    "start_seconds",
-    "end_seconds",
-    "series",
-    *(name for name in FACTS if name != "mtime_ns"),
-]
+# What each video has of its own; a DICOM series is one view.
+_OF_A_VIDEO = ["path", "part", "start_seconds", "end_seconds", "series", *FACTS]
 _NAMED = 3  # studies in a message
 
 
@@ -120,7 +113,7 @@ def _of_studies(
     """
     columns, differing = {}, []
     for name in table.schema.names:
-        if name in ("id", by, *_OF_A_VIDEO, *FACTS):
+        if name in ("id", by, *_OF_A_VIDEO):
             continue
         column = table.column(name).combine_chunks()
         plain = column

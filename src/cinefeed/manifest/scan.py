@@ -1,13 +1,14 @@
 """Every file of a table of samples is probed once, on all cores.
 
 Progress is kept in a journal beside the manifest, so that an interrupted scan continues; what a manifest or journal
-knows of a file is taken over while size and modification time are the same.
+knows of a file is taken over while size and modification time are the same. How it began and ended is kept as a hash.
 """
 
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import lru_cache
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -20,6 +21,7 @@ from cinefeed.cores import usable_cores
 from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.files import scanned_at
+from cinefeed.manifest.identity import FileState, content_hash, files_of
 from cinefeed.manifest.progress import Progress as Progress
 from cinefeed.manifest.progress import shown_progress
 from cinefeed.sources.base import DEFAULT_READING, Reading
@@ -172,6 +174,7 @@ def _unchanged(files: Any, known: Any, notes: dict[str, str]) -> Any:
     enough = pc.is_in(known.column("verify"), value_set=pa.array(["decode", notes["verify"]]))
     enough = pc.and_(enough, pc.equal(pc.fill_null(known.column("reading"), ""), notes["reading"]))
     readable = pc.fill_null(pc.greater(known.column("num_frames"), 0), False)
+    readable = pc.and_(readable, known.column("content_hash").is_valid())
     candidates = pc.indices_nonzero(pc.and_(enough, readable))
     known = known.take(candidates).combine_chunks()
     parts = "part" in files.schema.names
@@ -213,14 +216,21 @@ def _probe_all(
     return pa.concat_tables([*tables, pa.Table.from_pylist(batch, schema)])
 
 
+@lru_cache(maxsize=64)  # a stacked set is a row a sample, all of one file
+def _content_hash(path: Path, names: tuple[str, ...], _state: FileState) -> str:
+    return content_hash(files_of(path, names))
+
+
 def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]]:
     """Yield the row of each file as it is done, in any order. Threads scale, since FFmpeg works without the GIL."""
 
     def work(file: dict[str, Any]) -> dict[str, Any]:
         row = file | probes.notes
         path, part, parts = probes.root / file["path"], file.get("part"), file.get("frame_files") or ()
+        state = FileState(file.get("size_bytes"), file.get("mtime_ns"))
         try:
             facts = probe(path, part=part, files=parts, verify=probes.verify, reading=probes.reading)
+            row["content_hash"] = _content_hash(path, tuple(parts), state)
         except (SourceError, OSError) as error:
             return row | {
                 "num_frames": 0,

@@ -246,7 +246,7 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
         window=window,
         spacing_mm=spacing_of(places),
         regions=regions_of(places, rows=image.rows, columns=image.columns),
-        files=clip.files[: len(clip.frames)],
+        files=clip.files,
         tags=tags,
     )
 

@@ -23,6 +23,7 @@ from cinefeed.errors import CinefeedError, SettingError, TableError, TrainingErr
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.encoded import ENCODED, encoded_from
+from cinefeed.manifest.identity import content_hash, state_of
 from cinefeed.manifest.table import Manifest
 from cinefeed.models.backbones import frame_backbone
 from cinefeed.models.parts import FEATURES, FRAMES, Seeded
@@ -257,11 +258,8 @@ def _file_of(videos: Manifest, row: int) -> str:
 
 def _key(videos: Manifest, row: int, *, encoder: FrameEncoder, dtype: str) -> str:
     """Return what features depend on: network, frame, transforms, and the size and time of the video's files."""
-    path = videos.path_of(row)
-    inside = videos.column("frame_files")[row].as_py() if "frame_files" in videos.table.column_names else None
-    stats = [(path / each).stat() for each in inside] if inside else [path.stat()]
-    files = [(each.st_size, each.st_mtime_ns) for each in stats]
-    depends = repr((encoder.name, encoder.compose.frame, encoder.compose.transforms, dtype, files))
+    state = tuple(state_of(videos.rows.files(row)))
+    depends = repr((encoder.name, encoder.compose.frame, encoder.compose.transforms, dtype, state))
     return hashlib.sha256(depends.encode()).hexdigest()[:32]
 
 
@@ -317,9 +315,9 @@ def _features(
         if isinstance(facts, str):
             rows.append({"path": file, "num_frames": 0, "error": facts})
             continue
-        stat = (folder / file).stat()
         told = facts_to_row(_as_features(facts, dimension=dimension, dtype=dtype))
-        rows.append({"path": file, "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, **told})
+        state, content = state_of([str(folder / file)]), content_hash([str(folder / file)])
+        rows.append({"path": file, **state._asdict(), "content_hash": content, **told})
     table = videos.table
     for column, kind in {"path": pa.string(), **FACTS, ENCODED: pa.string()}.items():
         values = [name] * len(rows) if column == ENCODED else [each.get(column) for each in rows]

@@ -1,0 +1,92 @@
+"""Whether the files of a sample are those that were scanned: by size and modification time, then by content."""
+
+import hashlib
+import os
+import zlib
+from collections.abc import Sequence
+from io import FileIO
+from pathlib import Path
+from typing import NamedTuple
+
+_EDGE_BYTES = 1 << 16  # hashed at each end of a file
+
+
+class FileState(NamedTuple):
+    """Size and modification time of a sample's files; None where a manifest lacks one of them.
+
+    Of several files the size is the sum, and `mtime_ns` is 63 bits of a hash of each one's size and time, in order: the
+    newest time alone would not show that an older file was exchanged.
+    """
+
+    size_bytes: int | None
+    mtime_ns: int | None
+
+
+def combined_state(states: Sequence[FileState]) -> FileState:
+    """Return the state of a sample that these files make up, in this order.
+
+    >>> combined_state([FileState(5, 17)])
+    FileState(size_bytes=5, mtime_ns=17)
+    >>> combined_state([FileState(5, 17), FileState(5, 18)]) == combined_state([FileState(5, 18), FileState(5, 17)])
+    False
+    """
+    if len(states) == 1:
+        return states[0]
+    digest = hashlib.blake2b(repr([tuple(state) for state in states]).encode(), digest_size=8).digest()
+    return FileState(sum(state.size_bytes or 0 for state in states), int.from_bytes(digest) >> 1)
+
+
+def files_of(path: Path | str, names: Sequence[str]) -> list[str]:
+    """Return the files of a sample: the path itself, or the names within it.
+
+    >>> files_of("a.mp4", ()), files_of("series", ("1.dcm", "2.dcm"))
+    (['a.mp4'], ['series/1.dcm', 'series/2.dcm'])
+    """
+    return [f"{path}/{name}" for name in names] if names else [str(path)]
+
+
+def state_of(files: Sequence[str]) -> FileState:
+    """Return the state that files have on the disk. Raises OSError."""
+    stats = [os.stat(file) for file in files]  # noqa: PTH116  # a Path would double the 1.4 us of a call
+    return combined_state([FileState(stat.st_size, stat.st_mtime_ns) for stat in stats])
+
+
+def change_of(files: Sequence[str], state: FileState, *, scanned: FileState, known_hash: str | None) -> str | None:
+    """Return how files, of which the state is not the scanned one, differ from it; None where they are a copy.
+
+    Raises OSError where they cannot be read.
+    """
+    if state.size_bytes != scanned.size_bytes:
+        return f"{scanned.size_bytes:,} bytes when scanned, {state.size_bytes:,} now"
+    if scanned.mtime_ns is None:
+        return None
+    if known_hash is None:
+        return "written again after the scan, and the manifest has no content_hash that would show a copy"
+    if known_hash != content_hash(files):
+        return f"other content than when scanned, in the same {state.size_bytes:,} bytes"
+    return None
+
+
+def content_hash(files: Sequence[str]) -> str:
+    """Return 16 hexadecimal digits for the first and the last 64 KiB of files, in their order. Raises OSError.
+
+    Two CRC-32: they tell a changed file from a copy and protect from no forger. blake2b (94 us for 128 KiB, CRC-32
+    19 us) made the scan of 566 `lips` clips 11 % slower.
+    """
+    first = last = 0
+    for path in files:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  # 15 us a small file; Path and a buffer took 32
+            first = zlib.crc32(_read(file, _EDGE_BYTES), first)
+            size = file.seek(0, os.SEEK_END)
+            if size > _EDGE_BYTES:
+                file.seek(max(size - _EDGE_BYTES, _EDGE_BYTES))
+                last = zlib.crc32(_read(file, _EDGE_BYTES), last)
+    return f"{first:08x}{last:08x}"
+
+
+def _read(file: FileIO, count: int) -> bytes:
+    """Return the next bytes of a file, fewer only at its end: a network file system may hand over less at a time."""
+    data = file.read(count)
+    while len(data) < count and (rest := file.read(count - len(data))):
+        data += rest
+    return data
