@@ -10,6 +10,7 @@ CinefeedError
 ├── SourceError        (ValueError)         a file that is no video we can read, or asked for what it lacks
 │   └── DecodeError    (ValueError)         a video that breaks before the frames asked for
 ├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
+│   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that a newer one has replaced
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── TrainingError      (RuntimeError)       a run that had to stop
 └── MissingExtraError  (ImportError)        an optional package that is not installed
@@ -59,6 +60,10 @@ class DecodeError(SourceError):
 
 class FeedError(CinefeedError, RuntimeError):
     """A feed was used in a way that it cannot serve."""
+
+
+class StaleIteratorError(FeedError):
+    """An iterator was used after a newer `iter(feed)`, `set_epoch`, `restore`, `close` or an error had ended it."""
 
 
 class UnfitError(FeedError):
