@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 
@@ -11,6 +12,7 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.balance.plan import Plan
+from cinefeed.errors import FeedError
 from cinefeed.testing import check_feed
 from cinefeed.transforms import CutMix, MixUp
 
@@ -109,8 +111,9 @@ class Wrong(cf.Feed):
         return self.wrong(batch, index % len(self), epoch)
 
     def __iter__(self):
+        batches = super().__iter__()
         epoch, start = self.epoch, self.state()["draws"] // self.batch_size
-        for index, batch in enumerate(super().__iter__(), start):
+        for index, batch in enumerate(batches, start):
             yield self.wrong(batch, index, epoch)
 
 
@@ -331,7 +334,7 @@ def test_an_epoch_that_is_not_the_next_is_found(manifest):
 
         @property
         def epoch(self):
-            return self._epoch + bool(self._handed)
+            return super().epoch + bool(self._epochs.handed)
 
     class Stale(Iterated):
         def wrong(self, batch, index, epoch):
@@ -342,25 +345,71 @@ def test_an_epoch_that_is_not_the_next_is_found(manifest):
             try:
                 yield from super().__iter__()
             finally:
-                if 0 < self._handed < len(self):
+                if self.next_epoch != self.epoch:
                     self.set_epoch(self.epoch + 1)
 
     finds(make(manifest, Stays), "the epoch is 0 after 0 was finished")
     finds(make(manifest, Early), "the epoch is 1 after batch 0 of 6 of epoch 0")
-    finds(make(manifest, Stale), "epoch 1 does not begin with its batch 0")
-    finds(make(manifest, Hasty), "breaking off an iteration went on to the next epoch")
+    finds(make(manifest, Stale), "epoch 0 is not followed by batch 0 of epoch 1")
+    finds(make(manifest, Hasty), "the epoch is 1 after an iteration of epoch 0 was broken off")
 
 
-def test_an_epoch_that_goes_on_where_it_was_broken_off_is_found(manifest):
-    class Kind(cf.Feed):
+def test_an_unfinished_epoch_that_is_not_left_is_found(manifest):
+    class Anew(cf.Feed):
         def __iter__(self):
-            kept = self._handed if self.epoch else 0
-            iteration = super().__iter__()
-            for _ in range(kept):
-                next(iteration)
-            yield from iteration
+            if self.next_epoch != self.epoch:
+                self.set_epoch(self.epoch)
+            return super().__iter__()
 
-    finds(make(manifest, Kind), "an epoch that was broken off does not begin anew")
+    class GoesOn(cf.Feed):
+        def __iter__(self):
+            if self.next_epoch != self.epoch:
+                self.restore(self.state())
+            return super().__iter__()
+
+    message = "the iteration after the unfinished epoch 0 does not begin with batch 0 of epoch 1"
+    finds(make(manifest, Anew), message)
+    finds(make(manifest, GoesOn), message)
+
+
+def test_an_unfinished_epoch_that_cannot_be_kept_is_found(manifest):
+    class Restores(cf.Feed):
+        def restore(self, state):
+            return self if state == self.state() else super().restore(state)
+
+    class SetsEpoch(cf.Feed):
+        def set_epoch(self, epoch):
+            if epoch != self.epoch:
+                super().set_epoch(epoch)
+
+    class Counts(cf.Feed):
+        """An evaluation whose epochs advance."""
+
+        def evaluation(self, part):
+            feed = super().evaluation(part)
+            feed._epochs._following = lambda epoch: epoch + 1
+            return feed
+
+    finds(make(manifest, Restores), r"restore\(\) does not stay in an unfinished epoch: clips")
+    finds(make(manifest, SetsEpoch), r"set_epoch\(\) does not begin an unfinished epoch anew: clips")
+    finds(make(manifest, Counts).evaluation(manifest), "the epoch is 1 after 0 was finished, not 0")
+
+
+def test_an_older_iterator_that_does_not_raise_is_found(manifest):
+    class Quiet(cf.Feed):
+        def __iter__(self):
+            with suppress(FeedError):
+                yield from super().__iter__()
+
+    class Both(cf.Feed):
+        def __iter__(self):
+            try:
+                yield from super().__iter__()
+            except FeedError:
+                yield self.batch(0)
+
+    finds(make(manifest, Quiet), "an iterator ends as if its epoch were complete, though a newer took over")
+    finds(make(manifest, Both), "an iterator gives batches, though a newer took over")
 
 
 def test_other_bytes_the_second_time_are_found(manifest):
@@ -425,10 +474,10 @@ def test_a_state_that_leads_elsewhere_is_found(manifest):
         """Begins the next epoch at the restored place too."""
 
         def __iter__(self):
-            start = self._start
+            start = self._epochs.start
             yield from super().__iter__()
             if start:
-                self._go_to(self.epoch, start)
+                self._epochs.go_to(self.epoch, start, by="a fault")
 
     class Stays(cf.Feed):
         """Begins an epoch that was finished anew."""
@@ -447,7 +496,7 @@ def test_a_state_that_leads_elsewhere_is_found(manifest):
 def test_batches_given_again_after_a_resume_are_found(manifest):
     class Kind(cf.Feed):
         def __iter__(self):
-            again = bool(self._start)
+            again = bool(self._epochs.start)
             yield from super().__iter__()
             if again:
                 yield self.batch(0, epoch=0)

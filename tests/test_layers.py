@@ -29,7 +29,7 @@ FOLDERS = {
     "check": "findings look files content alike groups duplicates labels mixed shortcuts run".split(),
     "feed": (
         "stats state layout slots memory plans ranks disk decode mask clip wire child processes workers choose crews "
-        "covariates targets describe batch mixing assemble replay evaluating settings line feed measure"
+        "covariates targets describe batch mixing assemble replay evaluating settings line iteration feed measure"
     ).split(),
     "metrics": (
         "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare"

@@ -11,6 +11,7 @@ CinefeedError
 │   ├── DecodeError    (ValueError)         a video that breaks before the frames asked for
 │   └── ChangedFileError (ValueError)       a file that is not the scanned one any more
 ├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
+│   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that a newer one has replaced
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── TrainingError      (RuntimeError)       a run that had to stop
 └── MissingExtraError  (ImportError)        an optional package that is not installed
@@ -64,6 +65,10 @@ class ChangedFileError(SourceError):
 
 class FeedError(CinefeedError, RuntimeError):
     """A feed was used in a way that it cannot serve."""
+
+
+class StaleIteratorError(FeedError):
+    """An iterator was used after a newer `iter(feed)`, `set_epoch`, `restore`, `close` or an error had ended it."""
 
 
 class UnfitError(FeedError):

@@ -35,7 +35,7 @@ def make(manifest, **changes):
 
 
 def pids(feed):
-    return feed._latest().pids
+    return feed._epochs.latest_crew().pids
 
 
 def gone(process_ids, *, seconds=5.0):

@@ -15,6 +15,7 @@ from slow_transforms import Nap
 
 import cinefeed as cf
 from cinefeed.errors import SourceError
+from cinefeed.feed.iteration import Epochs
 from cinefeed.feed.memory import decoder_bytes
 from cinefeed.feed.processes import ProcessCrew
 from cinefeed.feed.workers import ThreadCrew
@@ -64,8 +65,8 @@ def pids(crew):
 def test_they_end_with_the_feed_and_wait_for_no_collection(manifest, backend, crew):
     feed = make(manifest, backend=backend)
     next(iter(feed))
-    workers = pids(feed._crew)
-    assert isinstance(feed._crew, crew)
+    workers = pids(feed._epochs._crew)
+    assert isinstance(feed._epochs._crew, crew)
     gc.collect()
     gc.disable()
     try:
@@ -85,7 +86,7 @@ def test_an_interrupt_while_clips_are_dropped(manifest, monkeypatch, backend, cr
         next(batches)
     else:
         list(batches)
-    workers = pids(feed._latest())
+    workers = pids(feed._epochs.latest_crew())
 
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -104,22 +105,31 @@ def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, crew):
     feed = make(manifest, backend=backend)
     late = iter(feed)
     next(late)
-    feed._running = None
+    feed._epochs._iterator = None
     batches = iter(feed)
     found = pixels([next(batches)])
-    late.close()
-    assert found + pixels(batches) == expected(manifest, 0)
-    assert pixels(feed) == expected(manifest, 1)
+    del late
+    assert found + pixels(batches) == expected(manifest, 1)
+    assert pixels(feed) == expected(manifest, 2)
 
 
 @BACKENDS
-def test_an_error_at_the_last_batch_leaves_no_line_behind(manifest, backend, crew):
+@pytest.mark.parametrize("before", [True, False])
+def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(manifest, monkeypatch, backend, crew, before):
     feed = make(manifest, backend=backend)
     batches = iter(feed)
-    for _ in range(len(feed)):
+    for _ in range(len(feed) - 1):
         next(batches)
-    with pytest.raises(KeyboardInterrupt):
-        batches.throw(KeyboardInterrupt)
+    finish = Epochs.finish
+
+    def interrupted(epochs, line):
+        if not before:
+            finish(epochs, line)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Epochs, "finish", interrupted)
+        next(batches)
     assert pixels(feed) == expected(manifest, 1)
 
 
@@ -128,7 +138,7 @@ def test_no_worker_outlives_an_interrupt_while_they_end(manifest, monkeypatch):
     feed = make(manifest, backend="process", transforms=[Nap(seconds=1.0)], prefetch=3)
     batches = iter(feed)
     next(batches)
-    workers = pids(feed._latest())
+    workers = pids(feed._epochs.latest_crew())
     calls = []
     wait = subprocess.Popen.wait
 
@@ -140,7 +150,7 @@ def test_no_worker_outlives_an_interrupt_while_they_end(manifest, monkeypatch):
 
     monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        feed._latest().stop()
+        feed._epochs.latest_crew().stop()
     assert calls and not running(workers)
 
 

@@ -40,7 +40,11 @@ class FeedIterator:
         return len(self.feed)
 
     def __iter__(self) -> Iterator[Item]:
-        """Return the batches of the current epoch, or of what is left of it after `restore`."""
+        """Return the batches of the next epoch, or of what is left of it after `restore`.
+
+        As with the feed: an older iterator raises StaleIteratorError on its next use, and an epoch that was broken off
+        is left for the next one.
+        """
         return iter(self._ahead)
 
     def set_epoch(self, epoch: int) -> None:

@@ -21,12 +21,16 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
 
     The feed makes its batches ahead, on its own workers and in its own order, so `workers` is 1 here and the index
     that Keras asks for, which it shuffles, is ignored: between `on_epoch_begin` and `on_epoch_end` each request gives
-    the next batch. A request outside an epoch, as Keras makes to build a model, gives the first one again and again.
-    A complete epoch advances the feed; one that was stopped does not, and the next starts it anew.
+    the next batch. A request outside an epoch gives the first one again and again.
 
-    Add `dataset.callback` to `fit(callbacks=...)` where Keras counts the epochs (`initial_epoch=`), and where an epoch
-    has one batch only, which cannot be told from the request that builds a model: it sets the feed's epoch by Keras'
-    own, and counts what was really trained on (`consumed`, batches of the current epoch).
+    Each of Keras' epochs is an iteration over the feed: one that was shortened, by `steps_per_epoch` or because
+    training stopped, is left for the feed's next epoch, and an evaluation begins at its first batch each time. Keras
+    asks for one batch to build a model, in an epoch of its own: the feed goes back to where it was. So an epoch of a
+    single batch, unless it follows on another, is taken for that request.
+
+    Add `dataset.callback` to `fit(callbacks=...)` to have Keras' epochs decide which of the feed's is given: with
+    `initial_epoch=`, with epochs of a single batch, and in a `fit` that repeats an epoch which was stopped. It also
+    counts what was trained on (`consumed`, batches of the current epoch).
     """
 
     def __init__(self, feed: Feed) -> None:
@@ -34,7 +38,9 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         self.feed = feed
         self.consumed = 0
         self._batches: Iterator[Batch] | None = None
+        self._began: dict[str, Any] = {}  # the feed's state
         self._given = 0
+        self._single = False  # the epoch before had one batch
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
@@ -56,13 +62,21 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         return tensors, as_tensor(batch.targets), as_tensor(batch.weights)
 
     def on_epoch_begin(self) -> None:
-        """Start the feed's current epoch."""
+        """Start the feed's next epoch."""
         self.consumed = self._given = 0
         self._batches = iter(self.feed)
+        self._began = self.feed.state()
 
     def on_epoch_end(self) -> None:
-        """End the epoch: a feed that has given its last batch stands at the next one."""
+        """End the epoch: the feed stands after the last batch that was given, or where it was before a single one."""
+        if self._batches is None:
+            return
         self._batches = None
+        unfinished = self.feed.epoch == self._began["epoch"] != self.feed.next_epoch
+        single = unfinished and self._given == 1 and not self.consumed
+        if single and not self._single:
+            self.feed.restore(self._began)
+        self._single = single
 
     @property
     def callback(self) -> keras.callbacks.Callback:
@@ -76,7 +90,7 @@ class _FollowEpochs(keras.callbacks.Callback):  # type: ignore[misc]  # keras is
         self.dataset = dataset
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
-        if self.dataset.feed.epoch != epoch:
+        if self.dataset.feed.next_epoch != epoch:
             self.dataset.feed.set_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:

@@ -1,6 +1,7 @@
 """Feed -> PyTorch tensors, for a plain training loop or Lightning. Keras is not needed."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import starmap
 from typing import Any, Literal, get_args
 
 from cinefeed.adapters.ahead import Ahead
@@ -79,16 +80,14 @@ class FeedLoader:
         return len(self.feed)
 
     def __iter__(self) -> Iterator[Item]:
-        """Return the batches of the current epoch, or of what is left of it after `load_state_dict`."""
+        """Return the batches of the next epoch, or of what is left of it after `load_state_dict`.
+
+        As with the feed: an older iterator raises StaleIteratorError on its next use, and an epoch that was broken off
+        is left for the next one.
+        """
         if self._ahead is not None:
-            for item, copied in self._ahead:
-                yield _arrived(item, copied)
-            return
-        for batch in self.feed:
-            item = self._tensors(batch)
-            del batch
-            yield item if self.device is None else _moved(item, self.device)
-            del item  # or its memory could not come back while the next batch is waited for
+            return starmap(_arrived, self._ahead)
+        return map(self._item, self.feed)  # which holds no batch while the next one is made
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the start of an epoch."""
@@ -96,7 +95,10 @@ class FeedLoader:
 
     @property
     def sampler(self) -> "_Epochs":
-        """What Lightning tells the epoch before each one, also after a checkpoint that was written between two."""
+        """What Lightning tells its epoch before each one: the feed gives the same, from a restored batch if it is there.
+
+        An evaluation stays at epoch 0.
+        """
         return _Epochs(self)
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,6 +108,10 @@ class FeedLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where `state` stood: the next iteration begins with the batch after it."""
         (self._ahead or self.feed).restore(state)
+
+    def _item(self, batch: Batch) -> Item:
+        item = self._tensors(batch)
+        return item if self.device is None else _moved(item, self.device)
 
     def _tensors(self, batch: Batch) -> Item:
         inputs = model_inputs(batch, padded=self.feed.spec.padded)
@@ -133,8 +139,9 @@ class _Epochs:
         self._loader = loader
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch; in the one that is under way nothing changes, so that it is resumed where it stood."""
-        if self._loader.feed.epoch != epoch:
+        """Have the next iteration give an epoch; where it would do so anyway it keeps its place, after a resume too."""
+        feed = self._loader.feed
+        if feed.next_epoch != epoch and not feed.is_evaluation:
             self._loader.set_epoch(epoch)
 
 

@@ -4,10 +4,9 @@ Past 400 lines, half of them settings and what they mean: the work is done in th
 """
 
 import os
-import time
-import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from cinefeed.errors import SettingError
 from cinefeed.feed.assemble import Assembler
 from cinefeed.feed.batch import Batch, OnError
 from cinefeed.feed.choose import Choice
-from cinefeed.feed.clip import ClipMaker, Draw, Geometry
+from cinefeed.feed.clip import ClipMaker, Geometry
 from cinefeed.feed.covariates import Covariate, known_covariates, read_covariates, row_weights
 from cinefeed.feed.crews import start_crew
 from cinefeed.feed.describe import (
@@ -30,8 +29,8 @@ from cinefeed.feed.describe import (
     positive_is_second,
 )
 from cinefeed.feed.evaluating import evaluation_settings
+from cinefeed.feed.iteration import Epochs
 from cinefeed.feed.layout import Layout
-from cinefeed.feed.line import Line
 from cinefeed.feed.memory import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plans import Plans
@@ -49,12 +48,10 @@ from cinefeed.feed.slots import Slots
 from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state, settings_of
 from cinefeed.feed.stats import Meter, Stats
 from cinefeed.feed.targets import FeedSpec, Task, clip_name, read_labels
-from cinefeed.feed.workers import Backend, Crew, InlineCrew, count_workers
+from cinefeed.feed.workers import Backend, InlineCrew, count_workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
-
-_TRIED = 64  # clips, at most, by which the backend is chosen
 
 
 class Feed:
@@ -159,7 +156,6 @@ class Feed:
         self.batch_size = batch_size
         self.seed = seed
         self.backend = backend
-        self.choice: Choice | None = None if backend == "auto" else Choice(backend, "as it was asked for")
         self.prefetch = prefetch
         self.drop_last = drop_last
         self.timeout_seconds = timeout_seconds
@@ -239,17 +235,23 @@ class Feed:
             mixing=mixing,
             told=maker.told if return_parameters else None,
         )
-        self._epoch = 0
-        self._start = 0  # the batch that the next iterator starts at
-        self._handed = 0  # batches of the epoch that were handed out
         self._fingerprint = (-1, "")  # of the plan of an epoch
         self._deaths: list[str] = []  # of workers
-        self._running: weakref.ref[Generator[Batch]] | None = None
-        self._line: Line | None = None  # between two epochs
-        self._crew: Crew | None = None  # that no iteration has, and the next takes
-        self._latest: weakref.ref[Crew] | None = None
-        self._pid = os.getpid()
-        self._goes_on = self.workers > 0  # into the next epoch, as training does; an evaluation may be the only one
+        self._epochs = Epochs(
+            assembler=self._assembler,
+            meter=self._meter,
+            start_crew=partial(
+                start_crew,
+                maker,
+                workers=self.workers,
+                layout=self._layout,
+                deaths=self._deaths,
+                timeout_seconds=timeout_seconds,
+            ),
+            choice=None if backend == "auto" else Choice(backend, "as it was asked for"),
+            workers=self.workers,
+            ahead=self._ahead,
+        )
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -257,39 +259,49 @@ class Feed:
         return self._targets.labels
 
     @property
+    def choice(self) -> Choice | None:
+        """The backend that makes the clips, and why; None until backend="auto" has chosen."""
+        return self._epochs.choice
+
+    @property
     def epoch(self) -> int:
-        """The epoch that `iter(feed)` gives."""
-        return self._epoch
+        """The epoch of the batch that was handed out last, or the following one after the last batch of an epoch."""
+        return self._epochs.epoch
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch that the next `iter(feed)` gives: the one after `epoch` if that was begun and not finished."""
+        return self._epochs.next_epoch
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether `evaluation` made this feed, so that each iteration gives epoch 0 from its first batch on."""
+        return self._epochs.repeats
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch; where the feed stands there already, its workers go on with what they began."""
+        """Go to the start of an epoch, which the next `iter(feed)` gives; an iterator under way becomes stale.
+
+        At the start of that epoch already, the workers go on with what they began.
+        """
         if epoch < 0:
             raise SettingError(f"epoch={epoch} must be at least 0")
-        if self._line is None or epoch != self._epoch:
-            self._go_to(epoch, 0)
-
-    def _go_to(self, epoch: int, batch: int) -> None:
-        self._break_off()
-        self._epoch, self._start, self._handed = epoch, batch, batch
+        self._epochs.go_to(epoch, 0, by="set_epoch() moved the feed")
 
     def close(self) -> None:
         """End the workers, which wait for the next iteration otherwise; one after this starts others."""
-        self._break_off()
-        crew, self._crew = self._crew, None
-        if crew is not None:
-            crew.stop()
+        self._epochs.close()
 
     def plan(self, *, epoch: int | None = None) -> Plan:
         """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
-        return self._plans.of(self._epoch if epoch is None else epoch)
+        return self._plans.of(self.epoch if epoch is None else epoch)
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
-        return self._assembler.count(self._epoch)
+        return self._assembler.count(self.epoch)
 
     def batch(self, index: int, *, epoch: int | None = None) -> Batch:
         """Return one batch of an epoch, by default the current one, whatever the feed is doing otherwise."""
-        epoch = self._epoch if epoch is None else epoch
+        epoch = self.epoch if epoch is None else epoch
         count = self._assembler.count(epoch)
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
@@ -311,99 +323,14 @@ class Feed:
         return replay_clip(self._assembler, epoch, index, InlineCrew(self._maker), told=self._maker.told)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Return the batches of the current epoch, made ahead by the workers. It closes an iterator still open."""
-        self._close_running()
-        running = self._run(self._epoch, self._start)
-        self._start, self._handed = 0, self._start
-        self._running = weakref.ref(running)
-        return running
+        """Return the batches of `next_epoch`, made ahead by the workers.
 
-    def _break_off(self) -> None:
-        self._close_running()
-        line, self._line = self._line, None
-        if line is not None:
-            self._drop(line)
-
-    def _drop(self, line: Line) -> None:
-        """Let go of what is under way; the workers wait for the next iteration, unless they cannot or others do."""
-        able = False
-        try:
-            able = line.drop()
-        finally:
-            if able and self._crew is None:
-                self._crew = line.crew
-            else:
-                line.crew.stop()
-
-    def _close_running(self) -> None:
-        running = None if self._running is None else self._running()
-        if running is not None:
-            running.close()
-        self._running = None
-
-    def _run(self, epoch: int, start: int) -> Generator[Batch]:
-        if self._pid != os.getpid():
-            self._line = None
-        line, self._line = self._line or self._start_line(epoch, start), None
-        count, kept = self._assembler.count(epoch), False
-        mark = time.perf_counter()
-        try:
-            for number in range(start, count):
-                asked = time.perf_counter()
-                batch = line.take(epoch, meter=self._meter)
-                self._handed += 1
-                now = time.perf_counter()
-                self._meter.add(
-                    batches=1,
-                    clips=len(batch.ids),
-                    bytes=batch.nbytes,
-                    wait_seconds=now - asked,
-                    elapsed_seconds=now - mark,
-                )
-                mark = now
-                if number == count - 1:  # now, for Lightning takes as many batches as there are and asks for no more
-                    kept = self._finish(epoch, line)
-                yield batch
-                del batch  # or its slot could not come back while the next one is waited for
-            if start >= count:
-                kept = self._finish(epoch, line)
-        except GeneratorExit:
-            raise
-        except BaseException:  # what the workers are at is not known
-            kept, self._line = False, None
-            line.crew.stop()
-            raise
-        finally:
-            if not kept:
-                self._drop(line)
-
-    def _finish(self, epoch: int, line: Line) -> bool:
-        """Go on to the next epoch with the same workers; say whether that is where the feed goes."""
-        line.end(epoch)
-        if self._epoch != epoch:
-            return False
-        self._epoch, self._handed, self._line = epoch + 1, 0, line
-        return True
-
-    def _start_line(self, epoch: int, index: int) -> Line:
-        if self._pid != os.getpid():  # this is a fork, and the workers are its parent's
-            self._pid, self._crew = os.getpid(), None
-        crew, self._crew = self._crew, None
-        warm = not self.workers or crew is not None
-        if crew is None:
-            crew, self.choice = start_crew(
-                self._maker,
-                self.choice,
-                workers=self.workers,
-                layout=self._layout,
-                tried=lambda: [Draw(row, epoch, place) for place, row in enumerate(self.plan().rows[:_TRIED].tolist())],
-                deaths=self._deaths,
-                timeout_seconds=self.timeout_seconds,
-                meanwhile=lambda: self.plan(epoch=epoch),
-            )
-        self._latest = weakref.ref(crew)
-        options: dict[str, Any] = {"ahead": self._ahead, "goes_on": self._goes_on, "warm": warm}
-        return Line(crew, assembler=self._assembler, epoch=epoch, index=index, **options)
+        It takes over: an older iterator raises StaleIteratorError on its next use. An epoch of which some batches were
+        handed out, but not all, is left, and the next one begins, as every iteration over a DataLoader is shuffled
+        anew; `set_epoch` and `restore` are the ways to stay. The iterator takes its place at its first batch: one that
+        was never used skips no epoch, and follows `set_epoch` and `restore`.
+        """
+        return self._epochs.begin()
 
     def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int = 1) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
@@ -414,7 +341,7 @@ class Feed:
         SettingError for several clips of a video where all of them would be the same one.
         """
         feed = Feed(part, **evaluation_settings(self, labelled=labelled, clips=clips))
-        feed._goes_on = False
+        feed._epochs.repeats = True
         feed.spec = replace(
             feed.spec,
             target_mean=self.spec.target_mean,
@@ -426,7 +353,7 @@ class Feed:
     @property
     def workers_ready(self) -> bool:
         """Whether the workers have all started. The first batch comes sooner: one is enough for it."""
-        crew = None if self._latest is None else self._latest()
+        crew = None if self._epochs.latest_crew is None else self._epochs.latest_crew()
         return crew is not None and crew.ready
 
     def balance(self) -> BalanceReport:
@@ -470,13 +397,14 @@ class Feed:
             world_size=self.world_size,
             plan_of=self._plan_fingerprint,
         )
-        self._go_to(found.epoch, found.draws // draws)
+        self._epochs.go_to(found.epoch, found.draws // draws, by="restore() moved the feed")
         self._assembler.bad.update((int(row), str(why)) for row, why in found.quarantine)
         return self
 
     def _state(self, *, planned: bool = True) -> State:
-        settings, epoch, draws = settings_of(self), self._epoch, self._handed * self.batch_size * self.world_size
-        if self._handed % self._layout.batches:
+        settings, epoch, handed = settings_of(self), self.epoch, self._epochs.handed
+        draws = handed * self.batch_size * self.world_size
+        if handed % self._layout.batches:
             settings |= between_batches(self.world_size)
         return State(
             epoch=epoch,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.balance import Natural
+from cinefeed.errors import FeedError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.settings import sampler_groups
@@ -35,7 +36,8 @@ def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
     arrays:    shapes and types are those of `feed.spec`, of each view and of masks too; labels are the manifest's, or
                where batches are mixed shares of classes; weights and `valid` mark padding
     identity:  a batch by its index equals that of an iteration, and one of the same epoch again, byte for byte
-    epochs:    finishing one leads to the next, breaking off does not
+    epochs:    finishing one leads to the next; the iteration after an unfinished one begins the next too, unless
+               `set_epoch` or `restore` came between; that of an evaluation begins epoch 0; an older iterator raises
     holding:   what you hold of a batch does not change while the epoch goes on
     resuming:  after a state, which is JSON, exactly the batches follow that were missing
     replay:    `replay` gives a row of a batch again, byte for byte, by the address in its parameters
@@ -68,6 +70,8 @@ def check_feed(feed: Feed, *, make: Callable[..., Feed] | None = None) -> None:
         _check_holding(feed, prints, stretch, epoch=epoch)
         for taken in sorted({1, len(stretch) // 2, len(stretch)} - {0}):
             _check_resuming(feed, prints, stretch, epoch=epoch, count=count, taken=taken, make=make)
+    if count > 1:
+        _check_breaking_off(feed, prints, epoch=epoch)
     if make is not None:
         _check_workers(make, prints, ends, epoch=epoch)
         _check_ranks(make, epoch=epoch)
@@ -234,19 +238,41 @@ def _check_iteration(feed: Feed, prints: dict[int, Print], stretch: range, *, ep
             other = feed.batch(stretch[-1], epoch=epoch)
             what = f"batch({stretch[-1]}) differs while the feed is iterated over"
             _must_match(other, prints[stretch[-1]], what)
-            here = epoch + (index == count - 1)  # the last batch ends the epoch
+            here = epoch if index < count - 1 else _following(feed, epoch)  # the last batch ends the epoch
             must(feed.epoch == here, f"the epoch is {feed.epoch} after batch {index} of {count} of epoch {epoch}")
     if stretch.stop < count:
         return
     must(next(batches, None) is None, f"iteration: batches follow after the {count} of the epoch")
-    must(feed.epoch == epoch + 1, f"epochs: the epoch is {feed.epoch} after {epoch} was finished")
-    first = _print(feed.batch(0, epoch=epoch + 1))
-    batches = iter(feed)
-    _must_match(next(batches, None), first, f"epochs: epoch {epoch + 1} does not begin with its batch 0")
-    if len(feed) > 1:
-        del batches
-        must(feed.epoch == epoch + 1, "epochs: breaking off an iteration went on to the next epoch")
-        _must_match(next(iter(feed), None), first, "epochs: an epoch that was broken off does not begin anew")
+    follows = _following(feed, epoch)
+    must(feed.epoch == follows, f"epochs: the epoch is {feed.epoch} after {epoch} was finished, not {follows}")
+    first = _print(feed.batch(0, epoch=follows))
+    what = f"epochs: epoch {epoch} is not followed by batch 0 of epoch {follows}"
+    _must_match(next(iter(feed), None), first, what)
+
+
+def _check_breaking_off(feed: Feed, prints: dict[int, Print], *, epoch: int) -> None:
+    """Check what follows after one batch of an epoch that has more."""
+    follows = _following(feed, epoch)
+    next(_go(feed, epoch, 0))
+    must(feed.epoch == epoch, f"epochs: the epoch is {feed.epoch} after an iteration of epoch {epoch} was broken off")
+    feed.restore(feed.state())
+    _must_match(next(iter(feed), None), prints[1], "epochs: restore() does not stay in an unfinished epoch")
+    feed.set_epoch(epoch)
+    _must_match(next(iter(feed), None), prints[0], "epochs: set_epoch() does not begin an unfinished epoch anew")
+    older = _go(feed, epoch, 0)
+    next(older)
+    newer = iter(feed)
+    what = f"epochs: the iteration after the unfinished epoch {epoch} does not begin with batch 0 of epoch {follows}"
+    _must_match(next(newer, None), _print(feed.batch(0, epoch=follows)), what)
+    try:
+        next(older)
+    except FeedError:
+        return
+    except StopIteration:
+        raise AssertionError(
+            "epochs: an iterator ends as if its epoch were complete, though a newer took over"
+        ) from None
+    raise AssertionError("epochs: an iterator gives batches, though a newer took over")
 
 
 def _check_holding(feed: Feed, prints: dict[int, Print], stretch: range, *, epoch: int) -> None:
@@ -297,7 +323,7 @@ def _check_resuming(
         if start < count:
             must(next(follows, None) is None, f"{what}es follow that were given before")
             follows = iter(other)
-        first = other.batch(0, epoch=epoch + 1)
+        first = other.batch(0, epoch=_following(other, epoch))
         _must_match(next(follows, None), _print(first), f"{what} 0 of the next epoch does not follow")
 
 
@@ -359,6 +385,11 @@ def _go(feed: Feed, epoch: int, index: int) -> Iterator[Batch]:
     for _ in range(after):
         next(batches)
     return batches
+
+
+def _following(feed: Feed, epoch: int) -> int:
+    """Return the epoch that follows on one."""
+    return 0 if feed.is_evaluation else epoch + 1
 
 
 def _batches(feed: Feed) -> int:

@@ -1,0 +1,273 @@
+"""The epochs of a feed: where an iteration begins, which iterator gives batches, and the workers between iterations."""
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+
+from cinefeed.errors import StaleIteratorError
+from cinefeed.feed.assemble import Assembler
+from cinefeed.feed.batch import Batch
+from cinefeed.feed.choose import Choice
+from cinefeed.feed.clip import Draw
+from cinefeed.feed.line import Line
+from cinefeed.feed.stats import Meter
+from cinefeed.feed.workers import Crew
+
+ADVICE = (
+    "begin another with iter(). To look at a batch without disturbing an iteration, use feed.batch(i); to iterate twice "
+    "at the same time, make a second feed"
+)
+_TRIAL_DRAWS = 64  # clips, at most, by which the backend is chosen
+
+
+class Epochs:
+    """The place of a feed, its one valid iterator, and its workers.
+
+    The place is an epoch, the batch from which it is iterated over (above 0 after a resume), and the number of its
+    batches that were handed out or skipped. An epoch is unfinished if some were handed out since `start`, but not all.
+    `repeats`, for evaluations: epoch 0 follows on every epoch, and nothing is prepared ahead of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        assembler: Assembler,
+        meter: Meter,
+        start_crew: Callable[..., tuple[Crew, Choice | None]],
+        choice: Choice | None,
+        workers: int,
+        ahead: int,
+    ) -> None:
+        self.assembler = assembler
+        self.meter = meter
+        self.choice = choice
+        self.repeats = False
+        self.epoch = 0
+        self.start = 0
+        self.handed = 0
+        self.latest_crew: weakref.ref[Crew] | None = None
+        self._start_crew = start_crew
+        self._workers = workers
+        self._ahead = ahead
+        self._iterator: weakref.ref[EpochIterator] | None = None
+        self._line: Line | None = None  # between two epochs
+        self._crew: Crew | None = None  # that no iteration has, and the next takes
+        self._renew()
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch of the next iteration: the one after an unfinished epoch, else that of the place."""
+        return self._following(self.epoch) if self.handed > self.start else self.epoch
+
+    def begin(self) -> "EpochIterator":
+        """Return an iterator; older ones are stale from now on. An unfinished epoch is left for the next one."""
+        self._leave_parent()
+        with self.lock:
+            self._end_iterator("a newer iter() of the feed took over")
+            if self.handed > self.start:
+                self.epoch, self.start, self.handed = self.next_epoch, 0, 0
+            iterator = EpochIterator(self)
+            self._iterator = weakref.ref(iterator)
+            return iterator
+
+    def go_to(self, epoch: int, batch: int, *, by: str) -> None:
+        """Move to a batch of an epoch, or to the next epoch if it has no more. `by` is what an older iterator reports.
+
+        An iterator that has not given a batch stays valid, and begins at this place: frameworks make it, then call
+        set_epoch or restore.
+        """
+        self._leave_parent()
+        with self.lock:
+            if (epoch, batch, batch) == (self.epoch, self.start, self.handed):
+                return  # the workers go on with what they began
+            if batch and batch >= self.assembler.count(epoch):
+                epoch, batch = self._following(epoch), 0
+            self.break_off(by)
+            self.epoch, self.start, self.handed = epoch, batch, batch
+
+    def break_off(self, reason: str) -> None:
+        """End an iteration under way, and drop the batches that were prepared for the next one."""
+        self._leave_parent()
+        with self.lock:
+            iterator = None if self._iterator is None else self._iterator()
+            if iterator is not None and iterator.begun:
+                self._end_iterator(reason)
+            if self._line is not None:
+                self.drop(self._line)
+
+    def close(self) -> None:
+        """End the workers."""
+        self.break_off("the feed was closed")
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.stop()
+
+    def take_line(self) -> Line:
+        """Return the batches under way from the place on, for an iteration that begins."""
+        line, self._line = self._line, None
+        if line is not None:
+            return line
+        crew, self._crew = self._crew, None
+        warm = not self._workers or crew is not None
+        if crew is None:
+            epoch, plan_of = self.epoch, self.assembler.plan_of
+            crew, self.choice = self._start_crew(
+                self.choice,
+                tried=lambda: [
+                    Draw(row, epoch, n) for n, row in enumerate(plan_of(epoch).rows[:_TRIAL_DRAWS].tolist())
+                ],
+                meanwhile=lambda: plan_of(epoch),
+            )
+        self.latest_crew = weakref.ref(crew)
+        return Line(
+            crew,
+            assembler=self.assembler,
+            epoch=self.epoch,
+            index=self.start,
+            ahead=self._ahead,
+            goes_on=self._workers > 0 and not self.repeats,  # an evaluation may be the only one
+            warm=warm,
+        )
+
+    def finish(self, line: Line) -> None:
+        """Go on to the following epoch, with the workers and with what they have begun of it."""
+        if self.repeats:
+            self._keep(line.crew)  # nothing is under way
+        else:
+            line.end(self.epoch)
+            self._line = line
+        self.epoch, self.start, self.handed = self._following(self.epoch), 0, 0
+
+    def drop(self, line: Line) -> None:
+        """Let go of what is under way; the workers wait for the next iteration, unless they cannot or others do."""
+        if self._line is line:
+            self._line = None
+        able = False
+        try:
+            able = line.drop()
+        finally:
+            if able:
+                self._keep(line.crew)
+            else:
+                line.crew.stop()
+
+    def _following(self, epoch: int) -> int:
+        return 0 if self.repeats else epoch + 1
+
+    def _keep(self, crew: Crew) -> None:
+        if self._crew is None:
+            self._crew = crew
+        else:
+            crew.stop()
+
+    def _end_iterator(self, reason: str) -> None:
+        iterator = None if self._iterator is None else self._iterator()
+        self._iterator = None
+        if iterator is not None:
+            iterator.end(reason)
+
+    def _leave_parent(self) -> None:
+        """In a fork, forget workers and iterators: they are the parent's, and so may be the thread with the lock."""
+        if self._pid != os.getpid():
+            self._iterator = self._line = self._crew = None
+            self._renew()
+
+    def _renew(self) -> None:
+        self._pid = os.getpid()
+        # Reentrant: a garbage collection, or a user's transform with workers=0, may come back here in the same thread.
+        self.lock = threading.RLock()
+
+
+class EpochIterator(Iterator[Batch]):
+    """Gives the batches of an epoch, from the feed's place at the first batch on.
+
+    Once all are handed out it stays exhausted. Used after anything else has ended it, such as a newer iterator of the
+    same feed, it raises StaleIteratorError: an epoch that is cut short never passes for a complete one.
+    """
+
+    def __init__(self, epochs: Epochs) -> None:
+        self.begun = False
+        self._epochs = epochs
+        self._pid = os.getpid()
+        self._line: Line | None = None  # while it gives batches
+        self._complete = False
+        self._reason = ""  # why it gives no more
+        self._epoch = self._given = self._count = 0
+        self._mark = 0.0  # when the batch before was handed out
+
+    def __next__(self) -> Batch:
+        """Return the next batch."""
+        if self._complete:
+            raise StopIteration
+        if self._pid != os.getpid():
+            self._reason = "it belongs to the parent of this process"
+            raise self._stale()  # before the lock, which another thread of the parent may have held
+        with self._epochs.lock:
+            if self._reason:
+                raise self._stale()
+            try:
+                batch = self._take()
+            except BaseException as error:
+                self._fail(error)
+                raise
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def __del__(self) -> None:
+        self.end("nobody uses it")
+
+    def end(self, reason: str) -> None:
+        """Give no more batches, and drop those under way."""
+        self._reason = self._reason or reason
+        line, self._line = self._line, None
+        if line is not None:
+            self._epochs.drop(line)
+
+    def _take(self) -> Batch | None:
+        """Return the next batch, and None for an epoch that has none."""
+        epochs = self._epochs
+        if self._line is None:
+            self._line = epochs.take_line()
+            self.begun = True
+            self._epoch, self._given = epochs.epoch, epochs.start
+            self._count = epochs.assembler.count(self._epoch)
+            self._mark = time.perf_counter()
+        batch = None
+        if self._given < self._count:
+            asked = time.perf_counter()
+            batch = self._line.take(self._epoch, meter=epochs.meter)
+            self._given += 1
+            epochs.handed = self._given
+            mark, self._mark = self._mark, time.perf_counter()
+            epochs.meter.add(
+                batches=1,
+                clips=len(batch.ids),
+                bytes=batch.nbytes,
+                wait_seconds=self._mark - asked,
+                elapsed_seconds=self._mark - mark,
+            )
+        if (
+            self._given == self._count
+        ):  # with the last batch: Lightning takes as many as there are, and asks for no more
+            epochs.finish(self._line)
+            self._line, self._complete = None, True
+        return batch
+
+    def _fail(self, error: BaseException) -> None:
+        """End after an error; the workers are stopped, because what they are doing is not known."""
+        line, self._line = self._line, None
+        self._reason = f"it raised {type(error).__name__}"
+        if line is not None:
+            try:
+                line.crew.stop()
+            finally:
+                self._epochs.drop(line)
+
+    def _stale(self) -> StaleIteratorError:
+        place = f"batch {self._given} of {self._count} of epoch {self._epoch}" if self.begun else "its first batch"
+        return StaleIteratorError(
+            f"this iterator ended {'after' if self.begun else 'before'} {place}: {self._reason}; {ADVICE}"
+        )
