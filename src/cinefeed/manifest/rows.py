@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from cinefeed.manifest.columns import FACTS, fact_columns, row_to_facts
+from cinefeed.manifest.columns import FACTS, VALUES, fact_columns, row_to_facts
 from cinefeed.sources.base import Facts, Source
 from cinefeed.sources.memory import MemorySource
 from cinefeed.sources.open import open_source
 
-_NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *FACTS)
+_NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *(name for name in FACTS if name not in VALUES))
 _KEPT = 1024  # files whose facts are kept as Python objects, about 3 kB each
 _MOST_TIMES = 1000  # of a file whose facts are kept: each listed time is 8 bytes more
 
