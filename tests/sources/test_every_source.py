@@ -223,9 +223,11 @@ def test_channels_asked_for(kind, channels, tmp_path):
 def test_types_asked_for(kind, dtype, tmp_path):
     made = MADE[kind](tmp_path)
     if kind in ("npy, float64", "NIfTI") and dtype != "float32":
-        with open_source(made.path, part=made.part, reading=made.reading, dtype=dtype) as source:
-            with pytest.raises(SourceError, match=r"32 bits\) name no black and white"):
-                source.read([0])
+        with (
+            open_source(made.path, part=made.part, reading=made.reading, dtype=dtype) as source,
+            pytest.raises(SourceError, match=r"32 bits\) name no black and white"),
+        ):
+            source.read([0])
         made = made._replace(reading=replace(made.reading, window="percentiles"))
     conforms(made.path, part=made.part, files=made.files, reading=made.reading, dtype=dtype)
 

@@ -44,23 +44,22 @@ def rows_without_window(manifest: Manifest, *, dtype: str, view: str = "") -> ND
     if "bits" not in columns or dtype == "float32":
         return np.zeros(0, np.int64)
     bits = columns["bits"].fill_null(8).to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(bits != 8)
+    rows: NDArray[np.int64] = np.flatnonzero(bits != 8)
     if len(rows) == 0:
         return rows
     kinds = np.zeros(len(rows), np.int64)
-    for column in columns.values():
-        column = column.is_null() if column is columns.get("window_black") else column
-        codes = column.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)[rows]
+    for name, column in columns.items():
+        kind = column.is_null() if name == "window_black" else column
+        codes = kind.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)[rows]
         kinds = np.unique(kinds * (int(codes.max()) + 1) + codes, return_inverse=True)[1]
     firsts = np.unique(kinds, return_index=True)[1]
     facts = (manifest.rows.facts(int(row), view=view) for row in rows[firsts])
     lacking = np.array([each is not None and lacks_window(_colour(each), dtype) for each in facts])
-    return rows[lacking[kinds]]
+    lacking_rows: NDArray[np.int64] = rows[lacking[kinds]]
+    return lacking_rows
 
 
-def window_for(
-    manifest: Manifest, rows: Sequence[int] | NDArray[np.int64], *, view: str = ""
-) -> tuple[float, float] | None:
+def window_for(manifest: Manifest, rows: NDArray[np.int64], *, view: str = "") -> tuple[float, float] | None:
     """Return a window that clips at most a hundredth of the pixels of each of these rows, None if nothing is known.
 
     It is made of the percentiles that the scan kept; where it kept none, as of arrays in memory, some rows are opened.
@@ -103,8 +102,8 @@ def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], repl
     NaN or infinite, unless the feed `replaces` rows that cannot be fed.
     """
     for view in views or ("",):
-        rows = rows_without_window(manifest, dtype=frame.dtype, view=view) if frame.window is None else ()
-        if len(rows):
+        rows = rows_without_window(manifest, dtype=frame.dtype, view=view)
+        if frame.window is None and len(rows):
             named = [
                 f"row {row}, {manifest.rows.shown(row, view=view)} ({described_values(manifest, row, view=view)})"
                 for row in map(int, rows[:_SHOWN])
@@ -122,9 +121,10 @@ def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], repl
             ]
             shown = f"{'; '.join(named)}{' ...' * (len(wrong.rows) > _SHOWN)}"
             raise SourceError(
-                f"{len(wrong.rows)} of {len(manifest)} rows hold pixels that are NaN or infinite, by the frames that the "
-                f"scan measured ({shown}); nothing can be learnt from them: mend the files and scan again, leave the rows "
-                "out with where('nan_count', [0]) and where('inf_count', [0]), or feed with on_error='replace'"
+                f"{len(wrong.rows)} of {len(manifest)} rows hold pixels that are NaN or infinite, by the frames that "
+                f"the scan measured ({shown}); nothing can be learnt from them: mend the files and scan again, leave "
+                "the rows out with where('nan_count', [0]) and where('inf_count', [0]), or feed with "
+                "on_error='replace'"
             )
 
 
