@@ -176,6 +176,17 @@ class Clip:
         )
 
 
+def _checked_window(window: object) -> tuple[float, float]:
+    ends = tuple(window) if isinstance(window, tuple | list) else ()
+    plain = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+    if len(ends) != 2 or not plain or not np.isfinite(ends).all() or ends[0] >= ends[1]:
+        raise SettingError(
+            f"Frame(window={window!r}) must be two finite numbers, the smaller one first: what becomes black and what "
+            "becomes white"
+        )
+    return float(ends[0]), float(ends[1])
+
+
 def window_of(times: Times, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
     """Return the first frame within the window and the number of frames in it."""
     if start_seconds is None and end_seconds is None:
@@ -208,6 +219,13 @@ class Frame:
     `region` cuts one region of an ultrasound image out first: a kind ("2d", "colour", "pw", "cw", "m-mode" or
     "other"), of which the first is taken, or the region's number, from 0.
 
+    `window` are the values that become black and white, in the numbers of the files after any rescale: 0 and the full
+    scale of `dtype` (255 for float32, which keeps fractions); what lies outside is clipped. It is for numbers without a
+    scale of their own: floats, signed integers, and grey of more than 8 bits. As uint8 (floats and signed integers as
+    uint16 too) they need one, or the files have to name theirs (DICOM's VOI), which `window` overrules; a file that is
+    shown inverted (MONOCHROME1) stays so. 8-bit frames and colour video have a scale, and pass as they are. With
+    dtype="float32" and no window, float and 16-bit numbers stay as they are stored.
+
     >>> Frame(height=112, width=112, channels=1).matrix(224, 448).tolist()
     [[0.5, 0.0, -56.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
     """
@@ -219,6 +237,7 @@ class Frame:
     dtype: PixelType = "uint8"
     region: str | int | None = None
     spacing_mm: float | None = None
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         _positive("Frame(height)", self.height)
@@ -240,6 +259,8 @@ class Frame:
                     f"Frame takes spacing_mm, which sets the scale, or fit={self.fit!r}, which sets another; "
                     "leave one out"
                 )
+        if self.window is not None:
+            object.__setattr__(self, "window", _checked_window(self.window))
 
     def matrix(self, height: int, width: int, *, spacing_mm: tuple[float, float] | None = None) -> NDArray[np.float64]:
         """Return the map from a frame of `height` x `width` to the target, float64 (3, 3).

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from cinefeed import open_source, probe
+from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Reading
 from cinefeed.sources.memory import MemorySource
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
@@ -220,6 +222,13 @@ def test_channels_asked_for(kind, channels, tmp_path):
 @pytest.mark.parametrize("kind", ["H.264", "FFV1, yuv420p10le", "npy, float64", "NIfTI"])
 def test_types_asked_for(kind, dtype, tmp_path):
     made = MADE[kind](tmp_path)
+    if kind in ("npy, float64", "NIfTI") and dtype != "float32":
+        with (
+            open_source(made.path, part=made.part, reading=made.reading, dtype=dtype) as source,
+            pytest.raises(SourceError, match=r"32 bits\) name no black and white"),
+        ):
+            source.read([0])
+        made = made._replace(reading=replace(made.reading, window="percentiles"))
     conforms(made.path, part=made.part, files=made.files, reading=made.reading, dtype=dtype)
 
 

@@ -50,6 +50,7 @@ from cinefeed.feed.stats import Meter, Stats
 from cinefeed.feed.targets import FeedSpec, Task, clip_name, read_labels
 from cinefeed.feed.workers import Backend, InlineCrew, count_workers
 from cinefeed.manifest.table import Manifest
+from cinefeed.manifest.values import check_values
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
 
@@ -175,6 +176,7 @@ class Feed:
         self.sampler = positive_is_second(sampler or Natural(), self._targets.classes)
         self._alike = sampler_groups(manifest, self.sampler)
         chosen = choose_views(manifest.rows.views, views=views, stack=stack, target=target)
+        check_values(manifest, frame=frame, views=chosen, replaces=on_error == "replace")
         inputs = ("clips", "valid", *(["masks"] if mask else []), *map(clip_name, chosen))
         self._maker = maker = ClipMaker(
             rows=manifest.rows,

@@ -56,7 +56,7 @@ def as_labels(planes: Planes) -> Planes:
     for frame in frames:  # repeats may share memory
         if id(frame) not in made:
             made[id(frame)] = (_labels(frame[0], colour),)
-    plain = replace(colour, model="grey", bits=8, full_range=True, window=None)
+    plain = replace(colour, model="grey", bits=8, full_range=True, window=None, open_scale=False)
     return Planes([made[id(frame)] for frame in frames], plain)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import Times
 from cinefeed.errors import TableError
-from cinefeed.sources.base import Facts, Region, Ticks
+from cinefeed.sources.base import Facts, PixelValues, Region, Ticks
 
 # What makes a sample, besides its labels.
 SAMPLE = {
@@ -59,12 +59,21 @@ FACTS = {
     "array_axes": pa.string(),
     "window_black": pa.float64(),
     "window_white": pa.float64(),
+    "window_assumed": pa.bool_(),
     "spacing_down_mm": pa.float64(),
     "spacing_across_mm": pa.float64(),
     "image_regions": pa.string(),
     "frame_files": pa.list_(pa.string()),
     "header_tags": pa.string(),
+    "value_min": pa.float64(),
+    "value_max": pa.float64(),
+    "value_low": pa.float64(),
+    "value_high": pa.float64(),
+    "nan_count": pa.int64(),
+    "inf_count": pa.int64(),
 }
+# What `PixelValues` are kept in, of files whose numbers do not say what is black and white (sources/values.py).
+VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf_count")
 RESERVED = SAMPLE | FACTS
 # The rest of FACTS follows from the file, names this machine, or changes when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
@@ -72,7 +81,13 @@ _READING = "video_stream array_axes window_black window_white frame_files"
 _FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split(), *_READING.split()}
 _PLAIN = "container codec pixel_format height width channels bits rotation header_frames error".split()
 # What nearly every file has in common is left empty, and costs nothing.
-_UNSAID: dict[str, Any] = {"mirrored": False, "aspect": 1.0, "video_stream": 0, "array_axes": ""}
+_UNSAID: dict[str, Any] = {
+    "mirrored": False,
+    "aspect": 1.0,
+    "video_stream": 0,
+    "array_axes": "",
+    "window_assumed": False,
+}
 
 
 def label_names(names: Iterable[str]) -> list[str]:
@@ -85,6 +100,7 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
     ticks, times = facts.ticks, facts.times
     row: dict[str, Any] = {name: getattr(facts, name) for name in _PLAIN}
     rare = {"mirrored": facts.mirrored, "aspect": facts.aspect, "video_stream": facts.stream, "array_axes": facts.axes}
+    rare["window_assumed"] = facts.window_assumed
     row |= {name: value for name, value in rare.items() if value != _UNSAID[name]}
     row["rate_hz"] = None if np.isnan(facts.rate_hz) else float(facts.rate_hz)
     row["num_frames"] = times.count
@@ -99,6 +115,8 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
         row["step_seconds"] = times.step_seconds
     if facts.window is not None:
         row["window_black"], row["window_white"] = map(float, facts.window)
+    if facts.values is not None:
+        row |= {name: None if value != value else value for name, value in zip(VALUES, facts.values, strict=True)}
     if facts.spacing_mm is not None:
         row["spacing_down_mm"], row["spacing_across_mm"] = map(float, facts.spacing_mm)
     if facts.regions:
@@ -229,6 +247,8 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         stream=value("video_stream", 0),
         axes=value("array_axes", ""),
         window=_pair(value("window_black"), value("window_white")),
+        window_assumed=value("window_assumed", False),
+        values=_values(columns, value),
         spacing_mm=_pair(value("spacing_down_mm"), value("spacing_across_mm")),
         regions=tuple(Region(*each) for each in json.loads(value("image_regions", "[]")))
         if "image_regions" in columns
@@ -236,6 +256,14 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         files=tuple(value("frame_files", ())),
         tags=json.loads(value("header_tags", "{}")) if "header_tags" in columns else {},
     )
+
+
+def _values(columns: Mapping[str, Any], value: Callable[..., Any]) -> PixelValues | None:
+    """Return what a scan measured; None where it did not, or where nobody needs it (see Rows)."""
+    if "nan_count" not in columns or (nan_count := value("nan_count")) is None:
+        return None
+    least, most, low, high = (float(value(name, np.nan)) for name in VALUES[:4])
+    return PixelValues(least, most, low, high, int(nan_count), int(value("inf_count", 0)))
 
 
 def _pair(first: float | None, second: float | None) -> tuple[float, float] | None:

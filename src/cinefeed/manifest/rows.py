@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.errors import ChangedFileError
-from cinefeed.manifest.columns import FACTS, fact_columns, fact_value, row_to_facts
+from cinefeed.manifest.columns import FACTS, VALUES, fact_columns, fact_value, row_to_facts
 from cinefeed.manifest.identity import FileState, change_of, files_of, state_of
 from cinefeed.sources.base import Facts, Source
 from cinefeed.sources.memory import MemorySource
 from cinefeed.sources.open import open_source
 
-_NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *FACTS)
+_NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *(name for name in FACTS if name not in VALUES))
 _KEPT = 1024  # files whose facts are kept as Python objects, about 3 kB each
 _MANY_FILES = 64  # 25 files take 0.05 ms of a clip of 1.3 ms; 2000 would take 4 ms of each clip
 _MOST_TIMES = 1000  # of a file whose facts are kept: each listed time is 8 bytes more

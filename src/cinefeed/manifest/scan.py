@@ -24,8 +24,9 @@ from cinefeed.manifest.files import scanned_at
 from cinefeed.manifest.identity import FileState, content_hash, files_of
 from cinefeed.manifest.progress import Progress as Progress
 from cinefeed.manifest.progress import shown_progress
-from cinefeed.sources.base import DEFAULT_READING, Reading
-from cinefeed.sources.open import probe
+from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
+from cinefeed.sources.open import open_source, probe
+from cinefeed.sources.values import has_open_scale, measured
 
 Verify = Literal["decode", "packets"]
 
@@ -221,6 +222,22 @@ def _content_hash(path: Path, names: tuple[str, ...], _state: FileState) -> str:
     return content_hash(files_of(path, names))
 
 
+def with_values(path: Path, part: str | None, facts: Facts, *, verify: Verify) -> Facts:
+    """Return facts with the values of some frames, where these do not say what is black and white.
+
+    Where frames were decoded to see whether they are whole, that was done on the way. Without `verify="decode"` arrays
+    that are packed are passed over: each row of a set would be unpacked from the beginning.
+    """
+    packed = verify == "packets" and facts.container in ("npz", "nifti")
+    if facts.values is not None or packed or not has_open_scale(facts):
+        return facts
+    try:
+        with open_source(path, part=part, facts=facts) as source:
+            return measured(source)
+    except (SourceError, OSError):  # a frame that cannot be read: the feed says so when it is fed
+        return facts
+
+
 def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]]:
     """Yield the row of each file as it is done, in any order. Threads scale, since FFmpeg works without the GIL."""
 
@@ -236,7 +253,7 @@ def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]
                 "num_frames": 0,
                 "error": str(error).replace(str(path), "the file") if probes.private else str(error),
             }
-        return row | facts_to_row(facts)
+        return row | facts_to_row(with_values(path, part, facts, verify=probes.verify))
 
     workers = probes.workers or usable_cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-scan")

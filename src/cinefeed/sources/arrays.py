@@ -18,7 +18,15 @@ from cinefeed.sources.axes import axes_of, row_of, rows_of, split_part
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
-from cinefeed.sources.stored import FrameReader, Layout, MappedFrames, UnpackedFrames, layout_of, unpacked_facts
+from cinefeed.sources.stored import (
+    FrameReader,
+    Layout,
+    MappedFrames,
+    Samples,
+    UnpackedFrames,
+    layout_of,
+    unpacked_facts,
+)
 
 # NumPy parses a header with ast, which in CPython 3.11 counts its depth for all threads at once: two of them at work
 # have raised "SystemError: AST constructor recursion depth mismatch" in a test run.
@@ -43,6 +51,11 @@ class _Array(NamedTuple):
     def layout(self, axes: str, row: int | None) -> Layout:
         fixed = row_of(row, axes, self.shape, where=self.where)
         return layout_of(self.shape, axes, self.dtype, fortran=self.fortran, offset=self.offset, fixed=fixed)
+
+    def samples(self, axes: str) -> Samples:
+        count = self.shape[axes.index("N")] if "N" in axes else 1
+        first = self.layout(axes, 0 if "N" in axes else None)
+        return Samples(first, self.layout(axes, 1).first - first.first if count > 1 else 0, count)
 
 
 class ArraySource(PlainFrames):
@@ -172,7 +185,16 @@ def _probe(
     layout = found.layout(axes, split_part(part)[1])
     facts = plain_facts(found.shape, axes, found.dtype, container=container, where=found.where)
     if found.member is not None and verify == "decode":
-        facts = unpacked_facts(facts, layout, path, found.member, promised=found.end, where=found.where)
+        facts = unpacked_facts(
+            facts,
+            layout,
+            path,
+            found.member,
+            promised=found.end,
+            where=found.where,
+            samples=found.samples(axes),
+            number=split_part(part)[1] or 0,
+        )
     else:
         facts = broken_after(facts, layout.whole(found.end), "the file is cut off", where=found.where)
     if reading.window != "percentiles":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cinefeed.clips import PixelType, Times
 from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.colour import Colour as Colour
-from cinefeed.sources.colour import to_pixels
+from cinefeed.sources.colour import lacks_window, to_pixels
 from cinefeed.sources.display import upright
 
 
@@ -123,6 +123,20 @@ class Region(NamedTuple):
     kind: str  # "2d", "colour", "pw", "cw", "m-mode" or "other"
 
 
+class PixelValues(NamedTuple):
+    """The numbers of up to 16 frames, evenly spread over a video: after a rescale, before a window.
+
+    Those that are NaN or infinite are counted and have no part in the others, which are NaN where there is none left.
+    """
+
+    minimum: float
+    maximum: float
+    low: float  # the 0.5th percentile
+    high: float  # the 99.5th
+    nan_count: int
+    inf_count: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known of a video file; `times.count` is its length.
@@ -152,6 +166,8 @@ class Facts:
     window: tuple[float, float] | None = (
         None  # the values that become black and white; where the first is larger, inverted
     )
+    window_assumed: bool = False  # the file names no window; that of all its bits, more than 8, stands in for one
+    values: PixelValues | None = None  # measured by a scan; a manifest keeps them in columns, and no feed reads them
     spacing_mm: tuple[float, float] | None = None  # down and across, of a pixel as shown
     regions: tuple[Region, ...] = ()
     files: tuple[str, ...] = ()  # of a folder: the files that hold its frames, in their order
@@ -303,6 +319,11 @@ def planes_to_array(
     sample centres spread evenly; pixels that are not square are made so by linear interpolation.
     """
     colour = planes.colour
+    if dtype is not None and lacks_window(colour, dtype):
+        raise SourceError(
+            f"pixels as {dtype} were asked for, and these numbers ({colour.bits} bits) name no black and white; read "
+            "them as they are stored (dtype=None), or with Reading(window='percentiles')"
+        )
     chosen = dtype or ("uint8" if colour.bits == 8 else "float32" if colour.bits == 32 else "uint16")
     out = np.empty((len(planes.frames), height, width, channels), chosen)
     as_stored = not (colour.rotation or colour.mirrored or colour.aspect != 1)

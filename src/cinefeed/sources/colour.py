@@ -4,7 +4,7 @@ Swscale costs more than decoding, so colour is converted after a frame has shrun
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from cinefeed.errors import SourceError
+from cinefeed.errors import SettingError, SourceError
 from cinefeed.kernels import addresses_of, compiled, pointer
 
 ColourModel = Literal["grey", "yuv", "rgb"]
@@ -46,6 +46,8 @@ class Colour:
     mirrored: bool = False
     aspect: float = 1.0
     window: tuple[float, float] | None = None  # of the numbers in the planes, grey or rgb
+    window_assumed: bool = False  # as in Facts
+    open_scale: bool = False  # what is black and white is not defined by `bits`: see cinefeed.sources.values
 
 
 def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, out: NDArray[Any]) -> None:
@@ -91,6 +93,38 @@ def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, 
         grey = np.empty(planes[0].shape, out.dtype)
         _expand(planes[0], colour, grey)
         _interleave([grey, grey, grey], out)
+
+
+def lacks_window(colour: Colour, dtype: str) -> bool:
+    """Return whether the planes cannot become pixels of `dtype` before a window says what is black and white.
+
+    >>> lacks_window(Colour(model="grey", bits=16, open_scale=True), "uint8")
+    True
+    """
+    if not colour.open_scale or dtype == "float32":
+        return False
+    if colour.window is not None:
+        return colour.window_assumed and dtype == "uint8"
+    return dtype == "uint8" or colour.bits == 32
+
+
+@lru_cache(maxsize=256)
+def with_window(colour: Colour, window: tuple[float, float] | None) -> Colour:
+    """Return how planes become pixels by `window`, where their scale is open; what was shown inverted stays so."""
+    if window is None or not colour.open_scale:
+        return colour
+    inverted = colour.window is not None and colour.window[0] > colour.window[1]
+    return replace(colour, window=window[::-1] if inverted else window, window_assumed=False)
+
+
+def window_missing(dtype: str, found: str, suggested: tuple[float, float] | None) -> SettingError:
+    """Return the error for numbers of which no window says what is black and white."""
+    window = "LOW, HIGH" if suggested is None else f"{suggested[0]:.10g}, {suggested[1]:.10g}"
+    return SettingError(
+        f"frames as {dtype} were asked for, and {found}, whose black and white are not defined: as they are, most "
+        f"levels would be lost. Give Frame(window=({window})), in TOML [frame] window = [{window}], or another dtype: "
+        "float32 keeps all numbers, uint16 whole ones from 0 to 65535"
+    )
 
 
 def cut_to_rgb(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import DecodeError, SourceError
+from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, StoredFrames
 from cinefeed.sources.colour import Colour
 from cinefeed.sources.dicom_facts import (
@@ -30,6 +30,7 @@ from cinefeed.sources.dicom_planes import GEOMETRY, frames_of_part
 from cinefeed.sources.display import shown_size, stored_size
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import percentile_window
+from cinefeed.sources.values import decode_through, has_open_scale
 
 _PALETTE = [
     f"{colour}PaletteColorLookupTable{what}" for what in ("Descriptor", "Data") for colour in ("Red", "Green", "Blue")
@@ -71,7 +72,14 @@ class DicomSource(StoredFrames):
         """How the planes become pixels."""
         facts = self.facts
         grey = facts.channels == 1
-        return Colour(model="grey" if grey else "rgb", bits=facts.bits, window=facts.window, aspect=facts.aspect)
+        return Colour(
+            model="grey" if grey else "rgb",
+            bits=facts.bits,
+            window=facts.window,
+            window_assumed=facts.window_assumed,
+            open_scale=has_open_scale(facts),
+            aspect=facts.aspect,
+        )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -147,28 +155,19 @@ def probe_dicom(
     percentiles = reading.window == "percentiles" and facts.channels == 1
     with DicomSource(path, part=part, facts=facts) as source:
         if clip.compressed and (percentiles or verify == "decode"):
-            whole, reason = _decodable(source)
-            if whole < len(source):
-                broken = f"breaks after {whole} of {clip.promised} frames: {reason}"
+            whole, error, values = decode_through(source)
+            if error is not None:
+                if whole == 0:
+                    raise error
+                broken = f"breaks after {whole} of {clip.promised} frames: {why(error)}"
                 source.facts = _facts(clip._replace(frames=clip.frames[:whole], broken=broken), reading)
+            source.facts = replace(source.facts, values=values)
         if not percentiles:
             return source.facts
         window = percentile_window(source)
         if window is not None and clip.image.photometric == "MONOCHROME1":
             window = window[::-1]
-        return replace(source.facts, window=window)
-
-
-def _decodable(source: DicomSource) -> tuple[int, str]:
-    """Return how many frames decode before one that does not, and why that does not."""
-    for number in range(len(source)):
-        try:
-            source.planes([number])
-        except DecodeError as error:
-            if number == 0:
-                raise
-            return number, why(error)
-    return len(source), ""
+        return replace(source.facts, window=window, window_assumed=False)
 
 
 def _file(path: Path, part: str | None) -> _Clip:
@@ -220,7 +219,9 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
         # X-ray angiography keeps a table there that leads back to exposure, and is not for showing (PS3.3 C.11.1).
         raise SourceError(f"{clip.path}: its numbers stand for others by a table (Modality LUT), which cannot be read")
     bits = _bits(clip)
-    window = _window(clip, bits) if reading.window != "none" else None
+    named = shared_window([window_of(places) for places in clip.frames]) if image.samples == 1 else None
+    window = _window(clip, bits, named) if reading.window != "none" else None
+    assumed = window is not None and named is None and image.bits_stored > 8
     if reading.window == "none" and 8 < bits < 32:
         bits = 16  # or fewer bits would be brought to the full scale
     times, aspect = times_of(clip.frames), aspect_of(places)
@@ -244,6 +245,7 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
         error=clip.broken,
         aspect=aspect,
         window=window,
+        window_assumed=assumed,
         spacing_mm=spacing_of(places),
         regions=regions_of(places, rows=image.rows, columns=image.columns),
         files=clip.files,
@@ -263,7 +265,7 @@ def _bits(clip: _Clip) -> int:
     return max(image.bits_stored, 8)
 
 
-def _window(clip: _Clip, bits: int) -> tuple[float, float] | None:
+def _window(clip: _Clip, bits: int, named: tuple[float, float] | None) -> tuple[float, float] | None:
     """Return what becomes black and white, None where the bits say the same or there is nothing to say."""
     image = clip.image
     if image.photometric == "PALETTE COLOR":
@@ -273,11 +275,11 @@ def _window(clip: _Clip, bits: int) -> tuple[float, float] | None:
         low = -float(1 << image.bits_stored - 1) if image.signed else 0.0
         slope, intercept = rescale_of(clip.frames[0]) if image.samples == 1 else _PLAIN
         window = low * slope + intercept, (low + (1 << image.bits_stored) - 1) * slope + intercept
-    if image.samples == 1:
-        window = shared_window([window_of(places) for places in clip.frames]) or window
+    window = named or window
     if window is not None and image.photometric == "MONOCHROME1":
         window = window[::-1]
-    return None if bits < 32 and window == (0.0, float((1 << bits) - 1)) else window
+    unnamed = named is None or bits == 8
+    return None if unnamed and bits < 32 and window == (0.0, float((1 << bits) - 1)) else window
 
 
 def _pixel_format(image: Image) -> str:

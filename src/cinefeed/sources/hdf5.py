@@ -1,6 +1,7 @@
 """HDF5 files (extra `hdf5`): data sets, or rows of them, as videos. Only the frames asked for are read."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +13,7 @@ from cinefeed.sources.axes import axes_of, channels_last, index_of, row_of, rows
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
+from cinefeed.sources.values import decode_through
 
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what h5py makes of damage, and of unknown types
 _CACHE_BYTES = 2**26  # at most, to keep what is unpacked of the chunks in a frame until the next frame is read
@@ -123,12 +125,9 @@ def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str
 
 
 def _read_through(source: Hdf5Source, where: str) -> Facts:
-    for number in range(len(source)):
-        try:
-            source.planes([number])
-        except DecodeError as error:
-            return broken_after(source.facts, number, str(error.__cause__), where=where)
-    return source.facts
+    whole, error, values = decode_through(source)
+    facts = replace(source.facts, values=values)
+    return facts if error is None else broken_after(facts, whole, str(error.__cause__), where=where)
 
 
 def _written(stored: Any, axes: str, fixed: Mapping[str, int]) -> int:

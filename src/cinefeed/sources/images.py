@@ -19,6 +19,7 @@ from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import PlainFrames, as_plane, broken_after, windowed
 from cinefeed.sources.tiff import Pages
+from cinefeed.sources.values import decode_through
 
 IMAGE_SUFFIXES = frozenset(".bmp .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 _SAME_SUFFIX = {".jpeg": ".jpg", ".tiff": ".tif"}
@@ -238,12 +239,11 @@ def _matching(image: NDArray[Any], facts: Facts) -> NDArray[Any]:
 def _checked(source: PlainFrames, verify: Verify, reading: Reading) -> Facts:
     """Close a source, and return its facts: as far as it can be decoded, with a window if one is asked for."""
     with source:
-        for number in range(1, len(source)) if verify == "decode" else ():
-            try:
-                source.planes([number])
-            except DecodeError as error:  # its cause names no file, which a manifest must not
-                source.facts = broken_after(source.facts, number, f"the next {error.__cause__}", where=source.path)
-                break
+        if verify == "decode":
+            whole, error, values = decode_through(source, first=1)  # the first has been decoded
+            source.facts = replace(source.facts, values=values)
+            if error is not None:  # its cause names no file, which a manifest must not
+                source.facts = broken_after(source.facts, whole, f"the next {error.__cause__}", where=source.path)
         return windowed(source, reading)
 
 

@@ -112,6 +112,7 @@ def colour_of(
         rotation=rotation,
         mirrored=mirrored,
         aspect=aspect,
+        open_scale=layout.model == "grey" and layout.bits > 8,
     )
 
 

@@ -17,7 +17,16 @@ from cinefeed.sources.axes import checked_axes
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, windowed
-from cinefeed.sources.stored import BROKEN, FrameReader, Layout, MappedFrames, UnpackedFrames, layout_of, unpacked_facts
+from cinefeed.sources.stored import (
+    BROKEN,
+    FrameReader,
+    Layout,
+    MappedFrames,
+    Samples,
+    UnpackedFrames,
+    layout_of,
+    unpacked_facts,
+)
 
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 _GZIP = b"\x1f\x8b"
@@ -41,6 +50,10 @@ class _Volume(NamedTuple):
     def layout(self, axes: str, number: int | None) -> Layout:
         fixed = {} if number is None else {"Z": number}
         return layout_of(self.shape, axes, self.dtype, fortran=True, offset=self.offset, fixed=fixed)
+
+    def samples(self, axes: str) -> Samples:
+        count, first = self.shape[axes.index("Z")], self.layout(axes, 0)
+        return Samples(first, self.layout(axes, 1).first - first.first if count > 1 else 0, count)
 
     @property
     def end(self) -> int:
@@ -110,12 +123,24 @@ def probe_nifti(
     volume, axes = _declared(path, reading)
     if part is None and reading.slice != "middle" and "Z" in axes:
         raise SourceError(f"{path}: slice={reading.slice!r} chooses among parts; name one, as in {path.name}::slice=4")
-    layout = volume.layout(axes, _slice_of(part, axes, volume.shape, path))
+    number = _slice_of(part, axes, volume.shape, path)
+    layout = volume.layout(axes, number)
     codec, scaled = "gzip" if volume.size is None else "raw", volume.scale is not None
     facts = plain_facts(volume.shape, axes, volume.dtype, container="nifti", codec=codec, scaled=scaled, where=path)
     facts = replace(facts, window=_calibration(volume.header, reading), **_measures(volume.header, axes, layout.count))
     if volume.size is None and verify == "decode":
-        facts = unpacked_facts(facts, layout, path, None, promised=volume.end, where=path)
+        every = reading.slice == "each" and number is not None  # else one pass measures the one slice that is wanted
+        facts = unpacked_facts(
+            facts,
+            layout,
+            path,
+            None,
+            promised=volume.end,
+            where=path,
+            samples=volume.samples(axes) if every else Samples(layout, 0, 1),
+            number=number if every and number is not None else 0,
+            scale=volume.scale or (1.0, 0.0),
+        )
     else:
         facts = broken_after(facts, layout.whole(volume.end), "the file is cut off", where=path)
     if reading.window != "percentiles":

@@ -12,6 +12,8 @@ from cinefeed.clips import Times
 from cinefeed.errors import SourceError
 from cinefeed.sources.axes import checked_axes, kept_axes
 from cinefeed.sources.base import Colour, Facts, Reading, Source, StoredFrames
+from cinefeed.sources.colour import ColourModel
+from cinefeed.sources.values import has_open_scale
 
 _KEPT = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 _WINDOW_FRAMES = 32
@@ -24,8 +26,9 @@ class PlainFrames(StoredFrames):
     @property
     def colour(self) -> Colour:
         """How the planes become pixels."""
-        model = self.facts.channels == 1
-        return Colour(model="grey" if model else "rgb", bits=self.facts.bits, window=self.facts.window)
+        facts = self.facts
+        model: ColourModel = "grey" if facts.channels == 1 else "rgb"
+        return Colour(model=model, bits=facts.bits, window=facts.window, open_scale=has_open_scale(facts))
 
     def _frame(self, number: int) -> tuple[NDArray[Any], ...]:
         return (as_plane(self._numbers(number)),)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.errors import DecodeError
-from cinefeed.sources.base import Facts
-from cinefeed.sources.plain import broken_after
+from cinefeed.sources.base import Facts, PixelValues
+from cinefeed.sources.plain import as_plane, broken_after
+from cinefeed.sources.values import ValueSampler, has_open_scale
 
 # What the packages of the standard library raise where packed bytes are damaged.
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
@@ -44,6 +45,19 @@ class Layout(NamedTuple):
     def frame(self, data: Any, offset: int) -> NDArray[Any]:
         """Return the frame that begins at byte `offset` of `data`, as a view."""
         return np.ndarray(self.shape, self.dtype, data, offset, self.strides)
+
+
+class Samples(NamedTuple):
+    """All samples of an array: where the first lies, and the bytes from one to the next."""
+
+    first: Layout
+    step: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of this name
+
+    @property
+    def apart(self) -> bool:
+        """Whether no frame interleaves with another, of its own sample or of the next."""
+        return self.first.step >= self.first.span and (self.count == 1 or self.step >= self.first.span)
 
 
 def layout_of(
@@ -156,31 +170,94 @@ def open_packed(path: Path, member: str | None) -> BufferedReader:
 
 
 def unpacked_facts(
-    facts: Facts, layout: Layout, path: Path, member: str | None, *, promised: int, where: object
+    facts: Facts,
+    layout: Layout,
+    path: Path,
+    member: str | None,
+    *,
+    promised: int,
+    where: object,
+    samples: Samples,
+    number: int = 0,
+    scale: tuple[float, float] = (1.0, 0.0),
 ) -> Facts:
     """Return the facts of a sample in a packed file, with where it breaks: all of the file is decompressed.
 
-    `promised` are the bytes that it should unpack to. The samples of one file share that pass: what it found is kept
-    as long as size and date of the file stay. Raises SourceError where not one frame can be decompressed.
+    `promised` are the bytes that it should unpack to, `number` is that of the sample among `samples`, `scale` the slope
+    and intercept of its numbers. The samples of one file share that pass, in which their values are measured too: what
+    it found is kept as long as size and date of the file stay. Raises SourceError where not one frame can be
+    decompressed.
     """
     stat = path.stat()
-    end, fault = _unpacked(path, member, stat.st_size, stat.st_mtime_ns)
+    looked_at = samples if has_open_scale(facts) and samples.apart else None
+    end, fault, values = _unpacked(path, member, stat.st_size, stat.st_mtime_ns, looked_at)
+    if looked_at is not None:
+        facts = replace(facts, values=_scaled(values[number], scale))
     facts = broken_after(facts, layout.whole(end), fault or "the file is cut off", where=where)
     if fault is not None and facts.error is None and (_CHECKSUM in fault or end >= promised):
         return replace(facts, error=f"all {layout.count} frames can be read, but any may be wrong: {fault}")
     return facts
 
 
+def _scaled(values: PixelValues | None, scale: tuple[float, float]) -> PixelValues | None:
+    if values is None:
+        return None
+    slope, intercept = scale
+    least, most, low, high = (end * slope + intercept for end in values[:4])
+    if slope < 0:
+        least, most, low, high = most, least, high, low
+    return PixelValues(least, most, low, high, values.nan_count, values.inf_count)
+
+
 @lru_cache(maxsize=64)
-def _unpacked(path: Path, member: str | None, _size: int, _mtime_ns: int) -> tuple[int, str | None]:
-    """Return how many bytes can be decompressed, and what is wrong after them."""
-    done = 0
+def _unpacked(
+    path: Path, member: str | None, _size: int, _mtime_ns: int, samples: Samples | None
+) -> tuple[int, str | None, list[PixelValues | None]]:
+    """Return how many bytes can be decompressed, what is wrong after them, and the values of each sample."""
+    done, cutter = 0, None if samples is None else _FrameCutter(samples)
+    fault = None
     try:
         with open_packed(path, member) as file:
             while block := file.read1(_BLOCK):  # read() would lose what came before a fault
+                if cutter is not None:
+                    cutter.add(done, block)
                 done += len(block)
     except BROKEN as error:
+        fault = f"{_CHECKSUM if 'CRC' in str(error) else 'it cannot be decompressed'} ({error})"
         if done and isinstance(error, gzip.BadGzipFile) and "Not a gzipped" in str(error):
-            return done, None  # what was appended to a whole file
-        return done, f"{_CHECKSUM if 'CRC' in str(error) else 'it cannot be decompressed'} ({error})"
-    return done, None
+            fault = None  # what was appended to a whole file
+    return done, fault, [] if cutter is None else cutter.values()
+
+
+class _FrameCutter:
+    """Cuts the frames whose values are measured out of a stream of blocks, in the order in which they lie there."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._layout = layout = samples.first
+        self._samplers = [ValueSampler(layout.count) for _ in range(samples.count)]
+        numbers = np.array(sorted(self._samplers[0].numbers))
+        offsets = layout.first + numbers * layout.step + np.arange(samples.count)[:, np.newaxis] * samples.step
+        order = np.argsort(offsets, axis=None)
+        self._offsets = offsets.ravel()[order].tolist()
+        self._places = [divmod(place, len(numbers)) for place in order.tolist()]
+        self._numbers = numbers.tolist()
+        self._next = 0
+        self._held = bytearray()
+
+    def add(self, start: int, block: bytes) -> None:
+        """Take a block that begins at byte `start`."""
+        span = self._layout.span
+        while self._next < len(self._offsets):
+            begin = self._offsets[self._next] + len(self._held) - start
+            if begin >= len(block):
+                return
+            self._held += block[begin : begin + span - len(self._held)]
+            if len(self._held) < span:
+                return
+            sample, number = self._places[self._next]
+            self._samplers[sample].add(self._numbers[number], as_plane(self._layout.frame(bytes(self._held), 0)))
+            self._next, self._held = self._next + 1, bytearray()
+
+    def values(self) -> list[PixelValues | None]:
+        """Return the values of each sample, as far as its frames came by."""
+        return [sampler.values() for sampler in self._samplers]

@@ -1,0 +1,153 @@
+"""What a manifest says of the numbers in its videos: which need a window, which window serves them, which are none."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.clips import Frame
+from cinefeed.errors import SettingError, SourceError
+from cinefeed.manifest.table import Manifest
+from cinefeed.sources.base import Facts, PixelValues
+from cinefeed.sources.colour import Colour, lacks_window, window_missing
+from cinefeed.sources.values import has_open_scale, measured, suggest_window
+
+_MEASURED = 8  # rows that are opened where a manifest does not know the values of any
+_SHOWN = 3
+# What decides about a window, besides whether the file names one.
+_KIND = ("container", "pixel_format", "channels", "bits", "window_assumed")
+
+
+class NotFinite(NamedTuple):
+    """Rows with pixels that are NaN or infinite, by the frames that the scan measured, and how many of each."""
+
+    rows: NDArray[np.int64]
+    nan: NDArray[np.int64]
+    inf: NDArray[np.int64]
+
+    def remarks(self) -> list[str]:
+        """Return what each row holds: "384 pixels are NaN"."""
+        pairs = zip(self.nan.tolist(), self.inf.tolist(), strict=True)
+        return [
+            " and ".join(f"{count:,} pixels are {what}" for count, what in ((nan, "NaN"), (inf, "infinite")) if count)
+            for nan, inf in pairs
+        ]
+
+
+def rows_without_window(manifest: Manifest, *, dtype: str, view: str = "") -> NDArray[np.int64]:
+    """Return the rows whose numbers need a window to become frames of `dtype`, and whose files name none.
+
+    Rows that were not probed are not among them: nothing is known of those.
+    """
+    columns = _columns(manifest, [*_KIND, "window_black"], view)
+    if "bits" not in columns or dtype == "float32":
+        return np.zeros(0, np.int64)
+    bits = columns["bits"].fill_null(8).to_numpy(zero_copy_only=False)
+    rows: NDArray[np.int64] = np.flatnonzero(bits != 8)
+    if len(rows) == 0:
+        return rows
+    kinds = np.zeros(len(rows), np.int64)
+    for name, column in columns.items():
+        kind = column.is_null() if name == "window_black" else column
+        codes = kind.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)[rows]
+        kinds = np.unique(kinds * (int(codes.max()) + 1) + codes, return_inverse=True)[1]
+    firsts = np.unique(kinds, return_index=True)[1]
+    facts = (manifest.rows.facts(int(row), view=view) for row in rows[firsts])
+    lacking = np.array([each is not None and lacks_window(_colour(each), dtype) for each in facts])
+    lacking_rows: NDArray[np.int64] = rows[lacking[kinds]]
+    return lacking_rows
+
+
+def window_for(manifest: Manifest, rows: NDArray[np.int64], *, view: str = "") -> tuple[float, float] | None:
+    """Return a window that clips at most a hundredth of the pixels of each of these rows, None if nothing is known.
+
+    It is made of the percentiles that the scan kept; where it kept none, as of arrays in memory, some rows are opened.
+    """
+    ends = _columns(manifest, ["value_low", "value_high"], view)
+    known: list[tuple[float, float]] = []
+    if len(ends) == 2:
+        low, high = (ends[name].to_numpy(zero_copy_only=False)[rows] for name in ("value_low", "value_high"))
+        known = [(float(low[i]), float(high[i])) for i in np.flatnonzero(~np.isnan(low) & ~np.isnan(high))]
+    if not known and len(rows):
+        some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).round().astype(np.int64))
+        values = (_measured(manifest, int(rows[place]), view) for place in some.tolist())
+        known = [(each.low, each.high) for each in values if each is not None]
+    return suggest_window(known)
+
+
+def rows_not_finite(manifest: Manifest, *, view: str = "") -> NotFinite:
+    """Return the rows that hold pixels which are NaN or infinite."""
+    columns = _columns(manifest, ["nan_count", "inf_count"], view)
+    if len(columns) < 2:
+        return NotFinite(*(np.zeros(0, np.int64) for _ in range(3)))
+    nan, inf = (columns[name].fill_null(0).to_numpy(zero_copy_only=False) for name in ("nan_count", "inf_count"))
+    rows = np.flatnonzero(nan + inf)
+    return NotFinite(rows, nan[rows], inf[rows])
+
+
+def described_values(manifest: Manifest, row: int, *, view: str = "") -> str:
+    """Return the kind of a row's numbers, and their range where it is known: "uint16, 0 to 1016"."""
+    facts = manifest.rows.facts(row, view=view)
+    ends = _columns(manifest, ["value_min", "value_max"], view)
+    least, most = (column[row].as_py() for column in ends.values()) if len(ends) == 2 else (None, None)
+    kind = facts.pixel_format if facts is not None else ""
+    return f"{kind}, {least:g} to {most:g}" if least is not None and most is not None else kind
+
+
+def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], replaces: bool) -> None:
+    """Raise what stands in the way of feeding these rows, as far as the manifest knows it, before a file is opened.
+
+    SettingError where numbers need a window and there is none, with one that would serve; SourceError where pixels are
+    NaN or infinite, unless the feed `replaces` rows that cannot be fed.
+    """
+    for view in views or ("",):
+        rows = rows_without_window(manifest, dtype=frame.dtype, view=view)
+        if frame.window is None and len(rows):
+            named = [
+                f"row {row}, {manifest.rows.shown(row, view=view)} ({described_values(manifest, row, view=view)})"
+                for row in map(int, rows[:_SHOWN])
+            ]
+            found = (
+                f"{len(rows)} of {len(manifest)} rows hold floats, signed integers or more than 8 bits "
+                f"({'; '.join(named)}{' ...' * (len(rows) > _SHOWN)})"
+            )
+            raise window_missing(frame.dtype, found, window_for(manifest, rows, view=view))
+        wrong = rows_not_finite(manifest, view=view)
+        if len(wrong.rows) and not replaces:
+            named = [
+                f"row {row}, {manifest.rows.shown(row, view=view)}: {remark}"
+                for row, remark in list(zip(wrong.rows.tolist(), wrong.remarks(), strict=True))[:_SHOWN]
+            ]
+            shown = f"{'; '.join(named)}{' ...' * (len(wrong.rows) > _SHOWN)}"
+            raise SourceError(
+                f"{len(wrong.rows)} of {len(manifest)} rows hold pixels that are NaN or infinite, by the frames that "
+                f"the scan measured ({shown}); nothing can be learnt from them: mend the files and scan again, leave "
+                "the rows out with where('nan_count', [0]) and where('inf_count', [0]), or feed with "
+                "on_error='replace'"
+            )
+
+
+def _colour(facts: Facts) -> Colour:
+    return Colour(
+        model="grey",
+        bits=facts.bits,
+        window=facts.window,
+        window_assumed=facts.window_assumed,
+        open_scale=has_open_scale(facts),
+    )
+
+
+def _measured(manifest: Manifest, row: int, view: str) -> PixelValues | None:
+    try:
+        with manifest.rows.open(row, view=view) as source:
+            return measured(source).values
+    except (SourceError, SettingError, OSError):
+        return None  # this is for a hint; who feeds the row says what is wrong with it
+
+
+def _columns(manifest: Manifest, names: Sequence[str], view: str) -> dict[str, Any]:
+    """Return those of some columns that are there, in one piece, by their names without the view's."""
+    there = set(manifest.table.schema.names)
+    stored = {name: f"{name}:{view}" if view else name for name in names}
+    return {name: manifest.table.column(each).combine_chunks() for name, each in stored.items() if each in there}
