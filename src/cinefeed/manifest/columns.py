@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import Times
 from cinefeed.errors import TableError
+from cinefeed.label_types import class_names, is_number
 from cinefeed.sources.base import Facts, Region, Ticks
 
 # What makes a sample, besides its labels.
@@ -237,8 +238,9 @@ def _pair(first: float | None, second: float | None) -> tuple[float, float] | No
 def plain(column: Any) -> Any:
     """Return a column in the plainest Arrow type that holds it: text as string, lists as list, NaN as null."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        return plain(column.cast(kind.value_type))
+    if pa.types.is_dictionary(kind):  # categories are classes, those of numbers too
+        values = column.cast(kind.value_type)
+        return class_names(values) if is_number(kind.value_type) else plain(values)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         return column.cast(pa.string())
     if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
