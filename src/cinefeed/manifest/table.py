@@ -92,7 +92,9 @@ class Manifest:
         `labels` is a CSV or Parquet file or a data frame. Without `on` it names the videos in a column `path` (or
         `file`, `stem` ...), as path, path without suffix, file name or stem; `on` is another such column, or one or
         more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names. One label row may serve
-        many videos. Rows and videos without a partner are refused, or left out with `unmatched="ignore"`.
+        many videos. Columns `start_seconds` and `end_seconds` make samples of stretches of a video: they count from the
+        container's start time, as a player and `ffmpeg -ss` do. Rows and videos without a partner are refused, or left
+        out with `unmatched="ignore"`.
 
         `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets.
         With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what

@@ -346,6 +346,7 @@ def _as_features(facts: Facts, *, dimension: int, dtype: str) -> Facts:
         pixel_format=dtype,
         header_frames=facts.times.count,
         ticks=facts.ticks,
+        start_time_seconds=facts.start_time_seconds,
         error=facts.error,
         tags=facts.tags,
     )
