@@ -11,8 +11,8 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors cores rng scratch kernel_cache kernels clips sources split balance manifest transforms check feed pack "
-    "adapters metrics models config training report demo testing cli"
+    "errors cores rng scratch kernel_cache kernels clips sources label_types split balance manifest transforms check feed "
+    "pack adapters metrics models config training report demo testing cli"
 ).split()
 FOLDERS = {
     "sources": (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinefeed.errors import SplitError
-from cinefeed.split import are_classes, assign_folds, assign_parts, check_groups, encode, measure_balance
+from cinefeed.split import assign_folds, assign_parts, check_groups, encode, measure_balance
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -217,15 +217,6 @@ def test_more_folds_than_groups():
         assign_folds(groups=["a", "b", "a"], folds=3, seed=7, group_name="patient")
     with pytest.raises(SplitError, match="class 'y' of 'label' has 2 'group', 3 parts"):
         assign_folds(groups=list("abcdef"), labels=list("xxxxyy"), folds=3, seed=7)
-
-
-def test_classes_and_numbers():
-    assert are_classes([True, False])
-    assert are_classes(np.repeat([0, 1, 2], 5))
-    assert are_classes(np.repeat([0.0, 1.0], 5))
-    assert not are_classes(np.repeat([0.5, 1.0], 5))
-    assert not are_classes(np.repeat(np.arange(11), 5))
-    assert not are_classes([55, 60, 60, 65])
 
 
 def test_encode():

@@ -20,7 +20,7 @@ _TOLERANCE_SECONDS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When each frame of a video is shown.
+    """When each frame of a video is shown, in seconds from the container's start (of arrays, from the first frame).
 
     Regular video is three numbers, whatever its length; irregular video lists its seconds, one a frame, sorted.
     `step_seconds` is NaN where a file knows no rate (a bare array).
@@ -105,7 +105,8 @@ class Clip:
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the frame numbers of one clip, int64 (frames,), and which of them are no padding, bool (frames,).
 
-        The clip stays within `start_seconds <= time < end_seconds`. `rng` is needed for `position="random"` alone, and
+        The clip stays within `start_seconds <= time < end_seconds`, which count from the container's start time, as
+        those of a player and of `ffmpeg -ss`. `rng` is needed for `position="random"` alone, and
         `share` says where `position="center"` lies in what the clip leaves free: 0.5 is the centre, 0 the start.
         Raises ClipError where there is no frame, or too few with `short="error"`.
         """

@@ -20,13 +20,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.errors import SplitError
+from cinefeed.label_types import Kind, class_name, label_type
 from cinefeed.rng import Stage, permutation_for
 
 PARTS = ("train", "val", "test")
 
 _QUANTILES = 10
-_CLASS_VALUES = 10  # whole numbers with at most as many values, each in five rows or more, are classes
-_ROWS_A_CLASS = 5
 
 
 class Encoded(NamedTuple):
@@ -49,21 +48,6 @@ def encode(values: Any) -> Encoded:
     return Encoded(codes.to_numpy(zero_copy_only=False).astype(np.int64), distinct.to_pylist())
 
 
-def are_classes(values: Any) -> bool:
-    """Return whether labels are classes: text, booleans, or a few whole numbers that come again and again.
-
-    >>> are_classes(["a", "b"]), are_classes([0, 1] * 5), are_classes([61.5, 40.0]), are_classes([61, 40, 38])
-    (True, True, False, False)
-    """
-    array = _arrow(values).drop_null()
-    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        return True
-    counts = array.value_counts().field("counts").to_numpy()
-    distinct = array.unique().to_numpy(zero_copy_only=False)
-    whole = bool(np.all(distinct == np.floor(distinct)))
-    return whole and len(counts) <= _CLASS_VALUES and len(array) >= _ROWS_A_CLASS * len(counts)
-
-
 def assign_parts(
     *,
     groups: Any,
@@ -73,12 +57,14 @@ def assign_parts(
     kept: Any = None,
     group_name: str = "group",
     label_name: str = "label",
+    kind: Kind | None = None,
 ) -> NDArray[np.int64]:
     """Return the part of each row, int64 (rows,), as the position of its name in `fractions`.
 
     `groups` and `labels` are arrays with one value a row; no group comes in two parts. With `labels`, each part gets
     its share of each class (a group counts for its most frequent one) or of each tenth of a number's range (by the
-    group's mean); every class is in every part, where its groups allow. `kept` names the part that a row has already,
+    group's mean); every class is in every part, where its groups allow. `kind` says which of the two they are, by
+    default as `label_types` has it. `kept` names the part that a row has already,
     or None: those groups stay, and only the others are dealt.
 
     >>> groups = ["p1", "p1", "p2", "p3", "p4", "p5"]
@@ -96,7 +82,7 @@ def assign_parts(
             f"{used} parts were asked for, there {_are(len(sizes), group_name)}; split by a finer group, "
             f"or ask for fewer parts (a fraction of 0)"
         )
-    strata, required = _strata(labels, group, parts=used, group_name=group_name, label_name=label_name)
+    strata, required = _strata(labels, group, parts=used, group_name=group_name, label_name=label_name, kind=kind)
     fixed = np.full(len(sizes), -1)
     if kept is not None:
         fixed = _fixed(kept, group=group, names=names, group_name=group_name)
@@ -105,9 +91,16 @@ def assign_parts(
 
 
 def assign_folds(
-    *, groups: Any, labels: Any = None, folds: int, seed: int, group_name: str = "group", label_name: str = "label"
+    *,
+    groups: Any,
+    labels: Any = None,
+    folds: int,
+    seed: int,
+    group_name: str = "group",
+    label_name: str = "label",
+    kind: Kind | None = None,
 ) -> NDArray[np.int64]:
-    """Return the fold of each row, int64 (rows,), 0 to `folds` - 1; groups and labels as in `assign_parts`.
+    """Return the fold of each row, int64 (rows,), 0 to `folds` - 1; groups, labels, kind as in `assign_parts`.
 
     >>> sorted(assign_folds(groups=["a", "b", "c"], folds=3, seed=7).tolist())
     [0, 1, 2]
@@ -119,7 +112,7 @@ def assign_folds(
         raise SplitError(
             f"{folds} folds were asked for, there {_are(len(sizes), group_name)}; ask for at most {len(sizes)} folds"
         )
-    strata, required = _strata(labels, group, parts=folds, group_name=group_name, label_name=label_name)
+    strata, required = _strata(labels, group, parts=folds, group_name=group_name, label_name=label_name, kind=kind)
     new = np.full(len(sizes), -1)
     return _deal(sizes=sizes, strata=strata, weights=[1] * folds, seed=seed, fixed=new, required=required)[group.codes]
 
@@ -176,7 +169,7 @@ def _groups(groups: Any, name: str) -> tuple[Encoded, NDArray[np.int64]]:
 
 
 def _strata(
-    labels: Any, group: Encoded, *, parts: int, group_name: str, label_name: str
+    labels: Any, group: Encoded, *, parts: int, group_name: str, label_name: str, kind: Kind | None
 ) -> tuple[NDArray[np.int64], bool]:
     """Return the stratum of each group, and whether each stratum has to come in every part."""
     count = len(group.values)
@@ -188,7 +181,7 @@ def _strata(
             f"{array.null_count} of {len(array)} rows have no {label_name!r} to stratify by; "
             f"leave them out with known({label_name!r}), or choose another column"
         )
-    if are_classes(array):
+    if (kind or label_type(array).kind) == "classes":
         return _class_strata(encode(array), group, parts=parts, group_name=group_name, label_name=label_name), True
     values = array.cast(pa.float64()).to_numpy()
     order = np.lexsort((values, group.codes))  # a sum in sorted order does not depend on the order of the rows
@@ -365,6 +358,7 @@ def measure_balance(
     labels: Any = None,
     group_name: str | None = None,
     label_name: str | None = None,
+    kind: Kind | None = None,
 ) -> Balance:
     """Return the balance of a split, given as the position in `names` of each row's part; empty parts are left out."""
     filled, parts = np.unique(parts, return_inverse=True)
@@ -378,10 +372,10 @@ def measure_balance(
     classes: dict[str, tuple[int, ...]] = {}
     quartiles: tuple[tuple[float, ...], ...] = ()
     means: tuple[float, ...] = ()
-    if labels is not None and are_classes(labels):
+    if labels is not None and (kind or label_type(labels).kind) == "classes":
         label = encode(labels)
         for code, value in enumerate(label.values):
-            classes[str(value)] = tuple(np.bincount(parts[label.codes == code], minlength=len(names)).tolist())
+            classes[class_name(value)] = tuple(np.bincount(parts[label.codes == code], minlength=len(names)).tolist())
     elif labels is not None:
         values = _arrow(labels).cast(pa.float64()).to_numpy(zero_copy_only=False)
         each = [values[(parts == number) & ~np.isnan(values)] for number in range(len(names))]

@@ -4,12 +4,14 @@ import pytest
 
 from cinefeed.errors import LabelError, SettingError
 from cinefeed.feed.targets import Targets, read_targets
+from cinefeed.label_types import label_type
 
 
 def read(values, *, task=None, classes=None, type=None):
     column = pa.chunked_array([pa.array(values, type=type)])
     ids = pa.chunked_array([[f"id{number}" for number in range(len(values))]])
-    return read_targets(column, name="age", ids=ids, task=task, classes=classes)
+    is_classes = classes is not None or label_type(column).is_classes
+    return read_targets(column, name="age", ids=ids, task=task, classes=classes, is_classes=is_classes)
 
 
 def test_numbers_are_a_regression():
@@ -27,6 +29,12 @@ def test_text_is_classes_in_sorted_order():
 
 def test_booleans_are_classes():
     assert read([True, False]).classes == ("false", "true")
+
+
+def test_zeros_and_ones_are_two_classes_and_a_task_wins():
+    for values in ([0, 1, 1], [0.0, 1.0, 1.0]):
+        assert (read(values).task, read(values).classes) == ("binary", ("0", "1"))
+        assert read(values, task="regression").values.tolist() == [0, 1, 1]
 
 
 def test_the_task_can_be_told():

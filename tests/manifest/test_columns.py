@@ -39,8 +39,14 @@ CASES = [
     facts(times=Times(0.0, 0.04, 3), rate_hz=25.0),
     facts(times=Times(1.5, 0.04, 3)),
     facts(times=Times(0.0, NAN, 3, np.array([0.0, 0.1, 0.5]))),
-    facts(times=REGULAR.times(), ticks=REGULAR, key_frames=np.array([0, 8], np.int32), codec="h264", rotation=90),
-    facts(times=IRREGULAR.times(), ticks=IRREGULAR, error="breaks", header_frames=5, container="mp4"),
+    facts(
+        times=REGULAR.times(start_seconds=0.0),
+        ticks=REGULAR,
+        key_frames=np.array([0, 8], np.int32),
+        codec="h264",
+        rotation=90,
+    ),
+    facts(times=IRREGULAR.times(start_seconds=0.0), ticks=IRREGULAR, error="breaks", header_frames=5, container="mp4"),
 ]
 
 
@@ -57,7 +63,10 @@ def test_the_comparison_can_fail():
     with pytest.raises(AssertionError):
         assert_same(facts(key_frames=np.array([0], np.int32)), facts())
     with pytest.raises(AssertionError):
-        assert_same(facts(times=IRREGULAR.times(), ticks=IRREGULAR), facts(times=REGULAR.times(), ticks=REGULAR))
+        assert_same(
+            facts(times=IRREGULAR.times(start_seconds=0.0), ticks=IRREGULAR),
+            facts(times=REGULAR.times(start_seconds=0.0), ticks=REGULAR),
+        )
 
 
 def table(**changes):

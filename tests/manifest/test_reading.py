@@ -119,3 +119,32 @@ def test_plain_types():
 def test_a_known_column_of_another_type_is_refused():
     with pytest.raises(TableError, match="column 'start_seconds' is string"):
         read_table(pa.table({"path": ["a.mp4"], "start_seconds": ["early"]}))
+
+
+MARKS = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"]
+MARKS += ["NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_the_marks_of_pandas_are_missing_everywhere(tmp_path, mark):
+    pandas = pytest.importorskip("pandas")
+    (tmp_path / "a.csv").write_text(f"path,grade,age\na,low,61\nb,{mark},{mark}\nc, {mark} , {mark}\n")
+    assert read_table(tmp_path / "a.csv").column("grade").to_pylist() == ["low", None, None]
+    assert read_table(tmp_path / "a.csv").column("age").to_pylist() == [61, None, None]
+    frame = pandas.DataFrame({"grade": ["low", mark]})
+    assert read_table(frame).column("grade").to_pylist() == ["low", None]
+    assert read_table({"grade": ["low", mark]}).column("grade").to_pylist() == ["low", None]
+
+
+def test_none_and_a_dash_are_values():
+    assert read_table({"grade": ["none", "-", "na"]}).column("grade").to_pylist() == ["none", "-", "na"]
+
+
+@pytest.mark.parametrize("values", [[1, "a", 2.5, None], ["a", 1], [1.5, ["a"]]])
+def test_a_column_of_several_types_is_named(values):
+    pandas = pytest.importorskip("pandas")
+    columns = {"age": [1] * len(values), "finding": values}
+    frame = pandas.DataFrame({name: pandas.Series(each, dtype=object) for name, each in columns.items()})
+    for table in (columns, frame):
+        with pytest.raises(TableError, match=r"column 'finding' mixes .*astype\(str\)"):
+            read_table(table)

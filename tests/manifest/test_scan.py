@@ -20,7 +20,15 @@ from cinefeed.sources.base import Facts, Ticks
 def facts(frames=8, **changes):
     ticks = Ticks(0, 512, frames, (1, 12800))
     known = {"height": 4, "width": 6, "channels": 3, "bits": 8, "rate_hz": 25.0, "codec": "h264", "container": "mp4"}
-    return Facts(**{**known, "times": ticks.times(), "ticks": ticks, "key_frames": np.array([0], np.int32), **changes})
+    return Facts(
+        **{
+            **known,
+            "times": ticks.times(start_seconds=0.0),
+            "ticks": ticks,
+            "key_frames": np.array([0], np.int32),
+            **changes,
+        }
+    )
 
 
 class Probe:

@@ -100,7 +100,6 @@ def test_a_table_without_labels_has_none():
     [
         ("target,score\n61.5,60\n40,41\n", "regression", (), ("score",)),
         ("target,score\n0,0.2\n1,0.7\n", "binary", ("0", "1"), ("score",)),
-        ("target,score\n0,0.2\n1,1.7\n", "regression", (), ("score",)),
         ("target,score\n0,0.2\n2,0.7\n", "regression", (), ("score",)),
         ("target;score\nno;0,2\nyes;0,7\n", "binary", ("no", "yes"), ("score",)),
         ("target,score\nTrue,0.2\nFalse,0.7\n", "binary", ("false", "true"), ("score",)),
@@ -146,6 +145,13 @@ def test_a_target_whose_name_begins_like_anothers(tmp_path):
     found = read_predictions(written(tmp_path / "p.csv", f"{header}\nx,3.5,0.2,0.1,4,0.7\n"))
     assert found.target("a").scores == ("score_a_x", "score_a_y", "score_a_z")
     assert found.target("a_b").scores == ("score_a_b",)
+
+
+def test_zeros_and_ones_with_scores_that_are_no_probabilities_are_refused(tmp_path):
+    path = written(tmp_path / "p.csv", "target,score\n0,0.2\n1,1.7\n")
+    with pytest.raises(LabelError, match=r"no probability.*task='regression'"):
+        read_predictions(path).arrays("target")
+    assert read_predictions(path, task="regression").arrays("target")[1].tolist() == [0.2, 1.7]
 
 
 def test_whole_numbers_with_gaps_are_classes_by_their_own_name():

@@ -215,10 +215,12 @@ def test_a_frame_whose_size_changes_is_brought_to_that_of_the_first(tmp_path):
 
 
 def test_ticks_list_only_what_is_irregular():
-    assert Ticks.of(np.array([10, 20, 30]), base=(1, 100)).times().seconds().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert Ticks.of(np.array([10, 20, 30]), base=(1, 100)).times(start_seconds=0.0).seconds().tolist() == pytest.approx(
+        [0.1, 0.2, 0.3]
+    )
     swapped = Ticks.of(np.array([0, 20, 10]), base=(1, 10))
     assert swapped.stamps().tolist() == [0, 20, 10]
-    assert swapped.times().seconds().tolist() == [0.0, 1.0, 2.0]
+    assert swapped.times(start_seconds=0.0).seconds().tolist() == [0.0, 1.0, 2.0]
     assert Ticks.of(np.array([4]), base=(1, 1)).stamps().tolist() == [4]
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cinefeed.balance.strata import Strata, class_name, class_strata, label_array
+from cinefeed.balance.strata import Strata, class_strata, label_array
 from cinefeed.errors import LabelError
+from cinefeed.label_types import class_name
 
 NONE = "none"  # the stratum of rows that carry no label
 

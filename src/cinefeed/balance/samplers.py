@@ -10,8 +10,9 @@ from cinefeed.balance.plan import Plan
 from cinefeed.balance.rarest import Carried, carried_labels, rarest_strata
 from cinefeed.balance.sampler import Balancing, Sampler
 from cinefeed.balance.shares import smoothed_counts
-from cinefeed.balance.strata import Bins, Strata, bin_strata, check_bins, class_name, class_strata, label_array
+from cinefeed.balance.strata import Bins, Strata, bin_strata, check_bins, class_strata, label_array
 from cinefeed.errors import LabelError, SettingError, did_you_mean
+from cinefeed.label_types import class_name
 
 _WIDEST = 100.0  # bins: a wider kernel is nearly flat over any labels, and costs time
 

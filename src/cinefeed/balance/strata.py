@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.errors import LabelError, SettingError, did_you_mean
+from cinefeed.label_types import class_name
 
 Bins = Literal["auto", "integer"] | int | tuple[float, ...]
 
@@ -84,17 +85,6 @@ def group_numbers(groups: ArrayLike, *, rows: int) -> NDArray[np.int64]:
     if len(found) != rows:
         raise LabelError(f"there are {len(found)} groups for {rows} labels; give one a row")
     return np.unique(found, return_inverse=True)[1].astype(np.int64)
-
-
-def class_name(value: object) -> str:
-    """Return the text by which settings and pages name a class: whole numbers without a decimal point.
-
-    >>> class_name(1.0), class_name("covid"), class_name(True)
-    ('1', 'covid', 'True')
-    """
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def class_strata(labels: ArrayLike) -> Strata:

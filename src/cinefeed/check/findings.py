@@ -128,6 +128,7 @@ class CheckReport:
     files: int
     read: int  # rows of which frames were read
     target: str | None = None
+    label: str = ""  # what the target is: "regression", "2 classes"
     group: str | None = None
     private: bool = False
     classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # rows and groups of each, and rows by part
@@ -152,6 +153,7 @@ class CheckReport:
             "files": self.files,
             "read": self.read,
             "target": self.target,
+            "label": self.label,
             "group": self.group,
             **{f"{severity}s": self.number(severity) for severity in SEVERITIES},
             "findings": [each.as_dict() for each in self.findings],
@@ -165,6 +167,7 @@ class CheckReport:
         """Return one line: what was checked, and how many findings of each kind there are."""
         numbers = ", ".join(counted(self.number(each), each) for each in SEVERITIES)
         about = f", label {self.target}" if self.target else ""
+        about += f" ({self.label})" if self.label else ""
         about += f", group {self.group}" if self.group else ""
         return f"{counted(self.rows, 'row')} in {counted(self.files, 'file')}{about}: {numbers}"
 

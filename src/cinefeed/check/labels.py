@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from cinefeed.check.findings import Finding, counted, finding
 from cinefeed.check.groups import Groups, groups_of, parts_of
+from cinefeed.label_types import LabelType, class_name
 from cinefeed.manifest.table import Manifest
-from cinefeed.split import PARTS, Encoded, are_classes, encode
+from cinefeed.split import PARTS, Encoded, encode
 
 # Robust z of a number: its distance from the median by that side's own median distance, 1.4826 of which are a standard
 # deviation where the numbers are normal; 1 of 500 million lies beyond 6 then. Each side has its own, or a long tail
@@ -42,8 +43,9 @@ def label_findings(
                 count=len(known),
             )
         )
-    if not are_classes(values):
-        return found + _far_out(values, target), {}
+    kind = manifest.label_type(target)
+    if not kind.is_classes:
+        return found + _far_out(values, target) + _like_classes(kind, target, count=len(known)), {}
     label, groups, parts = encode(values), groups_of(manifest, group), parts_of(manifest)
     classes = _count(label, groups, parts)
     return [*found, *_rare(classes, label, groups, parts, target), *_two_of_a_group(label, groups, target)], classes
@@ -91,6 +93,23 @@ def _missing(rows: NDArray[np.int64], count: int, target: str) -> list[Finding]:
             detail="Training stops at a row without a label, unless such rows are left out.",
             advice="look at the table of labels" if whole else "fill them in, or train with --drop-missing",
             rows=rows,
+        )
+    ]
+
+
+def _like_classes(kind: LabelType, target: str, *, count: int) -> list[Finding]:
+    """Return the note on whole numbers that may be meant as classes."""
+    if kind.grades is None:
+        return []
+    low, high = kind.grades
+    return [
+        finding(
+            "note",
+            "numbers_like_classes",
+            f"{target} has the whole numbers {low} to {high}, each at least twice",
+            detail="They are taken as numbers, for a regression; where they are classes, write --task multiclass.",
+            advice="write --task multiclass, here and in training, where they are classes",
+            count=count,
         )
     ]
 
@@ -147,7 +166,7 @@ def _count(label: Encoded, groups: Groups | None, parts: Any | None) -> dict[str
             counts["groups"] = len(np.unique(codes[rows]))
         if part is not None:
             counts |= {str(name): int((part.codes[rows] == i).sum()) for i, name in _in_order(part.values)}
-        classes[str(value)] = counts
+        classes[class_name(value)] = counts
     return classes
 
 

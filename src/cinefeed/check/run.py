@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cinefeed.check.duplicates import duplicate_findings
 from cinefeed.check.files import file_findings
-from cinefeed.check.findings import CheckReport, Finding, Shortcut, named, ranked
+from cinefeed.check.findings import CheckReport, Finding, Shortcut, counted, named, ranked
 from cinefeed.check.groups import group_findings, groups_of
 from cinefeed.check.labels import label_findings, spelling_findings
 from cinefeed.check.look import look_at_all
@@ -26,6 +26,7 @@ def check_manifest(
     manifest: Manifest,
     *,
     target: str | None = None,
+    task: str | None = None,
     group: str | None = None,
     nuisance: Sequence[str] = (),
     clip: Clip | None = None,
@@ -36,10 +37,10 @@ def check_manifest(
     """Return what is wrong with a data set, worst first, and what to do about it.
 
     Each video is opened once, and five of its frames are read; files of one size are compared by their bytes. `target`
-    is the label, `group` the patient or whatever must stay in one part (by default the columns patient, study and
-    series, where there are such); `nuisance` names columns that must not tell the label, such as the site, besides
-    those that every manifest has. With `clip`, videos that are too short for it are listed. The same on any number of
-    `workers`. `private` names rows by their ids alone, as a private manifest does always.
+    is the label (`task` as in Feed), `group` the patient or whatever must stay in one part (by default the columns
+    patient, study and series, where there are such); `nuisance` names columns that must not tell the label, such as
+    the site, besides those that every manifest has. With `clip`, videos that are too short for it are listed. The same
+    on any number of `workers`. `private` names rows by their ids alone, as a private manifest does always.
 
     Raises TableError where the manifest was not scanned, ColumnError for a column that is not there.
     """
@@ -54,6 +55,8 @@ def check_manifest(
     for name in named_columns:
         if pa.types.is_nested(kind := manifest.column(name).type):
             raise TableError(f"column {name!r} is {kind}; a label, group or nuisance has one number or text a row")
+    if target is not None:
+        manifest = manifest.with_task(target, task)
     manifest = manifest.as_private() if private else manifest
     private = manifest.private
     workers = workers or usable_cores()
@@ -81,6 +84,7 @@ def check_manifest(
         files=pc.count_distinct(manifest.column("path")).as_py(),
         read=int(looks.read.sum()),
         target=target,
+        label=_label(manifest, target, classes=len(classes)),
         group=None if groups is None else groups.name,
         private=private,
         classes=classes,
@@ -88,6 +92,13 @@ def check_manifest(
         shortcuts=tuple(shortcuts),
         shortcuts_left_out=left_out,
     )
+
+
+def _label(manifest: Manifest, target: str | None, *, classes: int) -> str:
+    """Return what the target is taken for; "" where no row has a label."""
+    if target is None or manifest.column(target).null_count == len(manifest):
+        return ""
+    return counted(classes, "class") if manifest.label_type(target).is_classes else "regression"
 
 
 def shown(manifest: Manifest, row: int, *, private: bool) -> dict[str, str]:

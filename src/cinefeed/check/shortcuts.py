@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from cinefeed.check.findings import Finding, Shortcut, counted, finding
 from cinefeed.check.groups import groups_of
 from cinefeed.check.look import Looks
+from cinefeed.label_types import class_name
 from cinefeed.manifest.table import Manifest
 from cinefeed.rng import Stage, rng_for
-from cinefeed.split import are_classes, assign_folds, encode
+from cinefeed.split import assign_folds, encode
 
 _FOLDS = 5
 _FEWEST_GROUPS = 5  # with and without a class, or it is not asked for
@@ -66,7 +67,8 @@ def shortcut_findings(
     rows = np.flatnonzero(label.is_valid().to_numpy(zero_copy_only=False) & looks.read)
     groups = groups_of(manifest, group)
     codes = (np.arange(len(manifest)) if groups is None else groups.codes)[rows]
-    questions, left_out = _questions(label.take(pa.array(rows)), codes, target)
+    is_classes = manifest.label_type(target).is_classes
+    questions, left_out = _questions(label.take(pa.array(rows)), codes, target, is_classes=is_classes)
     if not questions:
         return [], [], left_out
     columns = [each for each in _columns(manifest, looks, rows, nuisance, target) if np.ptp(each.leaves) > 0]
@@ -80,11 +82,11 @@ def shortcut_findings(
     return _said(telling, target, deals=deals, rows=len(rows)), [each for _, each in found], left_out
 
 
-def _questions(label: Any, groups: NDArray[np.int64], target: str) -> tuple[list[_Question], str]:
+def _questions(label: Any, groups: NDArray[np.int64], target: str, *, is_classes: bool) -> tuple[list[_Question], str]:
     """Return what trees are asked, and what they are not asked for want of groups."""
     groups = np.unique(groups, return_inverse=True)[1]
     count = int(groups.max(initial=-1)) + 1
-    if not are_classes(label):
+    if not is_classes:
         numbers = label.cast(pa.float64()).to_numpy(zero_copy_only=False)
         means = np.bincount(groups, numbers) / np.bincount(groups) if count else np.zeros(0)
         if count < 2 * _FOLDS or not np.isfinite(means).all() or np.ptp(means) == 0:
@@ -107,13 +109,13 @@ def _questions(label: Any, groups: NDArray[np.int64], target: str) -> tuple[list
         units, unit = np.unique(groups * 2 + mine, return_inverse=True)
         independent = np.bincount(units % 2, minlength=2)
         if independent.min() < _FEWEST_GROUPS:
-            few.append(str(classes.values[code]))
+            few.append(class_name(classes.values[code]))
         else:
             folds = np.zeros(len(units), np.int64)
-            folds[unit] = assign_folds(groups=groups, labels=mine, folds=_FOLDS, seed=0)
+            folds[unit] = assign_folds(groups=groups, labels=mine, folds=_FOLDS, seed=0, kind="classes")
             spread = float(np.sqrt((0.25 / independent).sum())) / 2
             answers = (units % 2).astype(np.float64)
-            found.append(_Question(str(classes.values[code]), unit, folds, answers, spread, True))
+            found.append(_Question(class_name(classes.values[code]), unit, folds, answers, spread, True))
     if few:
         words.append(f"what has fewer than {_FEWEST_GROUPS} groups, or leaves fewer: {', '.join(few)}")
     return found, "; ".join(words)

@@ -16,6 +16,9 @@ from cinefeed.manifest.table import Manifest
 def check(
     manifest: Annotated[Path, typer.Argument(help="Manifest to check (Parquet), as 'cinefeed scan' writes it.")],
     target: Annotated[str | None, typer.Option(help="Label column to check, and to be told from nuisances.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="regression, binary or multiclass; by default as the labels are.")
+    ] = None,
     group: Group = None,
     nuisance: Annotated[
         list[str] | None, typer.Option(help="Column that must not tell the label: site, scanner. May be repeated.")
@@ -43,7 +46,14 @@ def check(
     for column, values in where_table(where or []).items():
         rows = rows.where(column, values)
     report = check_manifest(
-        rows, target=target, group=group, nuisance=nuisance or [], clip=clip, private=private, workers=workers
+        rows,
+        target=target,
+        task=task,
+        group=group,
+        nuisance=nuisance or [],
+        clip=clip,
+        private=private,
+        workers=workers,
     )
     found = report.as_dict() | ({} if page is None else {"page": str(page)})
     emit(found, as_json=as_json, text=str(report))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
-from cinefeed.cli.show import emit
+from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
@@ -68,6 +68,9 @@ def split(
     group: Group = None,
     no_group: NoGroup = False,
     stratify: Stratify = None,
+    task: Annotated[
+        str | None, typer.Option(help="What --stratify is: regression or multiclass; by default as the labels are.")
+    ] = None,
     where: Where = None,
     keep: Annotated[str | None, typer.Option(help="Column of an older split: only new groups are assigned.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
@@ -77,6 +80,10 @@ def split(
     if (group is None) != no_group:
         raise SettingError("give --group COLUMN (the patient), or --no-group where every row stands for itself")
     rows = Manifest.read(manifest)
+    if stratify is not None:
+        rows = rows.with_task(stratify, task)
+        if notice := rows.label_type(stratify).notice(stratify):
+            note(notice)
     for column, values in where_table(where or []).items():
         rows = rows.where(column, values)
     parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)

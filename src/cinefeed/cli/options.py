@@ -240,8 +240,6 @@ def _balancing(table: Mapping[str, Any]) -> str:
     target, task, classes = (data.get(name) for name in ("target", "task", "classes"))
     target = target[0] if isinstance(target, list) and target else target  # the one that is balanced
     task, classes = (each.get(target) if isinstance(each, Mapping) else each for each in (task, classes))
-    if task is None and "manifest" in data and isinstance(target, str):
-        kind = str(Manifest.read(data["manifest"]).column(target).type)
-        numbers = kind.startswith(("int", "uint", "float", "double", "half", "decimal"))
-        task = "regression" if numbers and classes is None else "multiclass"
+    if task is None and classes is None and "manifest" in data and isinstance(target, str):
+        task = None if Manifest.read(data["manifest"]).label_type(target).is_classes else "regression"
     return "UniformLabels" if task == "regression" else "BalancedClasses"

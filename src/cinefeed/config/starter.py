@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cinefeed.clips import window_of
 from cinefeed.config.toml import parse
 from cinefeed.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
+from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import encoded_from, feature_frame, made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 
@@ -130,15 +131,12 @@ def group_candidates(manifest: Manifest, *, target: str) -> list[str]:
     for name in manifest.labels:
         column = manifest.column(name)
         is_id = pa.types.is_string(column.type) or pa.types.is_integer(column.type)
+        if not is_id:
+            continue
         count = pc.count_distinct(column).as_py()
         named = next((place for place, hint in enumerate(_GROUPS) if hint in name.lower()), len(_GROUPS))
         # A class repeats too: of columns with another name, those in which a value has few rows.
-        if (
-            name != target
-            and is_id
-            and 1 < count <= len(manifest)
-            and (named < len(_GROUPS) or 4 * count >= len(column))
-        ):
+        if name != target and 1 < count <= len(manifest) and (named < len(_GROUPS) or 4 * count >= len(column)):
             found.append((named, -count, f"{name} ({count} values in {len(manifest)} rows)"))
     return [text for _, _, text in sorted(found)]
 
@@ -151,11 +149,9 @@ def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> 
     ]
     if len(known) < len(rows):
         lines.append(_Line(name="missing", value="drop", why=f"{len(rows) - len(known)} rows have no {target}"))
-    column = known.column(target)
-    values = sorted(pc.unique(column.cast(pa.string())).to_pylist())
-    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    two = numeric and set(pc.unique(column.cast(pa.float64())).to_pylist()) == {0.0, 1.0}
-    if numeric and not (two and pa.types.is_integer(column.type)):
+    column, kind = known.column(target), known.label_type(target)
+    values = sorted(pc.unique(class_names(column)).to_pylist())
+    if not kind.is_classes:
         low, high = pc.min_max(column).as_py().values()
         if not np.isfinite([low, high]).all():
             raise LabelError(
@@ -163,7 +159,8 @@ def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> 
             )
         if low == high:
             raise LabelError(f"{target!r} is {low:g} in all rows; there is nothing to learn")
-        why = f"numbers, {low:g} to {high:g}; of classes that are numbers write 'multiclass'"
+        often = ", each at least twice" if kind.grades else ""
+        why = f"numbers, {low:g} to {high:g}{often}; of classes that are numbers write 'multiclass'"
         return [*lines, _Line(name="task", value="regression", why=why)], []
     if len(values) < 2:
         raise LabelError(f"{target!r} is {values[0]!r} in all rows; there is nothing to learn")
@@ -179,7 +176,7 @@ def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> 
 
 
 def _count(column: Any, value: str) -> int:
-    return pc.sum(pc.equal(column.cast(pa.string()), value)).as_py() or 0
+    return pc.sum(pc.equal(class_names(column), value)).as_py() or 0
 
 
 def _split(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[_Line], Parts]:

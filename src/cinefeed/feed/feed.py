@@ -65,7 +65,8 @@ class Feed:
     target: label column; None feeds clips alone (targets NaN or -1, weights 0); "clip" has the clips as targets.
     Of several names the first is balanced; rows may lack labels, which have weight 0, but where the first is balanced
     every row needs that one. Batches then hold targets and weights by name, and `task` and `classes` may be given so.
-    task: "regression", "binary" or "multiclass"; by default numbers are a regression, text and booleans are classes.
+    task: "regression", "binary" or "multiclass"; by default text, booleans and numbers that are all 0 or 1 are
+    classes, other numbers a regression (see cinefeed.label_types).
     classes: names in the order of their numbers; sorted by default. The second of two is the positive one.
     workers: how many make clips; 0 makes them in the caller; "auto" is one a core.
     backend: "thread"; "process", which scales where frames are small, and costs a second to start (Linux); or "auto",
@@ -170,7 +171,7 @@ class Feed:
         self.clips_per_video, self.spread, self.geometry = clips_per_video, spread and clips_per_video > 1, geometry
         table = manifest.table
         masks = find_masks(manifest, mask)
-        labels = read_labels(table, target=target, task=task, classes=classes, mask=mask)
+        labels = read_labels(table, type_of=manifest.label_type, target=target, task=task, classes=classes, mask=mask)
         self._targets = labels.main
         labels.check_balance(sampler or Natural())
         self.sampler = positive_is_second(sampler or Natural(), self._targets.classes)

@@ -1,5 +1,6 @@
 """What a feed asks a model to learn: the task, the classes and their order, the labels as numbers."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -9,10 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.balance import Natural, Sampler
+from cinefeed.balance import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.balance.strata import bin_strata
 from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
 from cinefeed.feed.covariates import Covariate
+from cinefeed.label_types import LabelType, class_names, is_number
+
+_log = logging.getLogger(__name__)
 
 Task = Literal["regression", "binary", "multiclass", "clip", "mask"]
 
@@ -154,7 +158,20 @@ class Labels:
         return groups
 
     def check_balance(self, sampler: Sampler) -> None:
-        """Raise LabelError where a sampler is to balance a target that some rows do not have."""
+        """Raise LabelError where a sampler of classes meets numbers, or the reverse, or some rows have no label."""
+        kinds = {BalancedClasses: "classes", UniformLabels: "numbers"}
+        balanced = next((kind for each, kind in kinds.items() if isinstance(sampler, each)), None)
+        if self.name and balanced == "classes" and self.main.task == "regression":
+            raise LabelError(
+                f"{type(sampler).__name__} balances classes, and {self.name!r} is numbers (a regression): take "
+                "UniformLabels, or where the numbers are classes task='multiclass' (--task multiclass)"
+            )
+        if self.name and balanced == "numbers" and self.main.classes:
+            raise LabelError(
+                f"{type(sampler).__name__} balances numbers, and {self.name!r} is {len(self.main.classes)} classes "
+                f"({', '.join(self.main.classes[:4])}{' ...' * (len(self.main.classes) > 4)}): take BalancedClasses, "
+                "or for numbers task='regression' (--task regression)"
+            )
         lacking = 0 if self.main.known is None else int((~self.main.known).sum())
         if lacking and not isinstance(sampler, Natural):
             raise LabelError(
@@ -167,6 +184,7 @@ class Labels:
 def read_labels(
     table: Any,
     *,
+    type_of: Callable[[str], LabelType],
     target: str | Sequence[str] | None,
     task: Task | Mapping[str, Task] | None,
     classes: Sequence[str] | Mapping[str, Sequence[str]] | None,
@@ -174,6 +192,7 @@ def read_labels(
 ) -> Labels:
     """Read the label columns of a manifest's table; see Feed for the arguments. The column `mask` has masks as targets.
 
+    `type_of` says of a column whether it is classes (`Manifest.label_type`); a task or classes that are given win.
     Raises ColumnError for a name that is not there, LabelError for labels that do not serve, SettingError for a task
     or classes of a target that is not among them.
     """
@@ -195,7 +214,11 @@ def read_labels(
 
     def read(each: str, reader: Callable[..., Targets]) -> Targets:
         column, ids = (table.column(one).combine_chunks() for one in (each, "id"))
-        return reader(column, name=each, ids=ids, task=tasks.get(each), classes=orders.get(each))
+        order, chosen, kind = orders.get(each), tasks.get(each), type_of(each)
+        is_classes = order is not None or kind.is_classes
+        if chosen is None and not is_classes and (notice := kind.notice(each)):
+            _log.warning(notice)
+        return reader(column, name=each, ids=ids, task=chosen, classes=order, is_classes=is_classes)
 
     if not name:
         main = Targets.unknown(table.num_rows, task=tasks.get(name) or "regression", classes=orders.get(name, ()))
@@ -212,23 +235,37 @@ def read_labels(
 
 
 def read_masked(
-    column: pa.ChunkedArray, *, name: str, ids: pa.ChunkedArray, task: Task | None, classes: tuple[str, ...] | None
+    column: pa.ChunkedArray,
+    *,
+    name: str,
+    ids: pa.ChunkedArray,
+    task: Task | None,
+    classes: tuple[str, ...] | None,
+    is_classes: bool,
 ) -> Targets:
     """Read a label column in which some rows have none; see `read_targets`."""
     known = np.asarray(pc.invert(pc.is_null(column, nan_is_null=True)))
     rows = pa.array(np.flatnonzero(known))
     if len(rows) == 0:
         raise LabelError(f"no row has a {name!r} label; leave that target out")
-    found = read_targets(column.take(rows), name=name, ids=ids.take(rows), task=task, classes=classes)
+    found = read_targets(
+        column.take(rows), name=name, ids=ids.take(rows), task=task, classes=classes, is_classes=is_classes
+    )
     values = np.zeros(len(known), found.values.dtype)
     values[known] = found.values
     return Targets(task=found.task, classes=found.classes, values=values, known=known)
 
 
 def read_targets(
-    column: pa.ChunkedArray, *, name: str, ids: pa.ChunkedArray, task: Task | None, classes: tuple[str, ...] | None
+    column: pa.ChunkedArray,
+    *,
+    name: str,
+    ids: pa.ChunkedArray,
+    task: Task | None,
+    classes: tuple[str, ...] | None,
+    is_classes: bool,
 ) -> Targets:
-    """Read a label column: numbers are a regression, text and booleans are classes; `task` overrides.
+    """Read a label column as a task, or without one as classes or numbers.
 
     `classes` fixes the order of class numbers; sorted names otherwise. For a binary task the second is the positive
     one. Raises LabelError where a label is missing, not finite or of no known class.
@@ -236,18 +273,17 @@ def read_targets(
     if task is not None and task not in get_args(Task):
         raise SettingError(f"task={task!r} is not a task; {did_you_mean(str(task), get_args(Task))}")
     kind = column.type
-    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     missing = pc.is_null(column, nan_is_null=True)
     _refuse(missing, ids, f"has no {name!r} label", "leave those rows out, or give them a label")
     if task is None:
-        task = "regression" if numeric and classes is None else None
+        task = None if is_classes else "regression"
     if task == "regression":
-        if not numeric and not pa.types.is_boolean(kind):
+        if not is_number(kind) and not pa.types.is_boolean(kind):
             raise LabelError(f"{name!r} is {kind}, a regression needs numbers; use task='multiclass'")
         values = pc.cast(column, pa.float64()).to_numpy()
         _refuse(pa.array(~np.isfinite(values)), ids, f"has an infinite {name!r} label", "correct the label")
         return Targets(task=task, classes=(), values=values.astype(np.float32))
-    text = column.cast(pa.string())
+    text = class_names(column)
     known = tuple(sorted(pc.unique(text).to_pylist())) if classes is None else tuple(str(each) for each in classes)
     if len(set(known)) < 2:
         raise LabelError(

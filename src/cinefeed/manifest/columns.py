@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import Times
 from cinefeed.errors import TableError
+from cinefeed.label_types import class_names, is_number
 from cinefeed.sources.base import Facts, PixelValues, Region, Ticks
 
-# What makes a sample, besides its labels.
+# What makes a sample, besides its labels. Its seconds count from the container's start time, as a player shows them and
+# `ffmpeg -ss` takes them; of arrays, image folders and DICOM from the first frame.
 SAMPLE = {
     "id": pa.string(),
     "path": pa.string(),
@@ -27,7 +29,8 @@ SAMPLE = {
     "split": pa.string(),
 }
 # What a scan finds of a file; size, time and hash of a sample of several files are those of manifest/identity.
-# Regular time stamps are first, step and count; irregular ones are listed in `ticks`.
+# Regular time stamps are first, step and count; irregular ones are listed in `ticks`. Stamps are the file's own,
+# `start_time_seconds` is when its container starts by the same clock.
 # A file that counts in seconds rather than ticks has `step_seconds`, or `seconds` where its steps differ.
 FACTS = {
     "size_bytes": pa.int64(),
@@ -49,6 +52,7 @@ FACTS = {
     "tick_num": pa.int32(),
     "tick_den": pa.int32(),
     "ticks": pa.list_(pa.int64()),
+    "start_time_seconds": pa.float64(),
     "step_seconds": pa.float64(),
     "seconds": pa.list_(pa.float64()),
     "key_frames": pa.list_(pa.int32()),
@@ -109,6 +113,7 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
         row["first_tick"], row["step_ticks"] = ticks.first, ticks.step
         row["tick_num"], row["tick_den"] = ticks.base
         row["ticks"] = None if ticks.listed is None else ticks.listed.tolist()
+        row["start_time_seconds"] = facts.start_time_seconds
     elif times.listed is not None or times.first_seconds != 0.0:
         row["seconds"] = times.seconds().tolist()
     elif not np.isnan(times.step_seconds):
@@ -221,7 +226,7 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         ticks = Ticks(
             value("first_tick"), value("step_ticks"), count, (value("tick_num"), denominator), listed("ticks")
         )
-        times = ticks.times()
+        times = ticks.times(start_seconds=value("start_time_seconds", 0.0))
     elif (seconds := listed("seconds")) is not None:
         times = Times(float(seconds[0]), float("nan"), count, seconds)
     else:
@@ -240,6 +245,7 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         rotation=value("rotation", 0),
         header_frames=value("header_frames", 0),
         ticks=ticks,
+        start_time_seconds=value("start_time_seconds", 0.0),
         key_frames=np.zeros(0, np.int32) if key_frames is None else key_frames,
         error=value("error"),
         mirrored=value("mirrored", False),
@@ -273,8 +279,9 @@ def _pair(first: float | None, second: float | None) -> tuple[float, float] | No
 def plain(column: Any) -> Any:
     """Return a column in the plainest Arrow type that holds it: text as string, lists as list, NaN as null."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        return plain(column.cast(kind.value_type))
+    if pa.types.is_dictionary(kind):  # categories are classes, those of numbers too
+        values = column.cast(kind.value_type)
+        return class_names(values) if is_number(kind.value_type) else plain(values)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         return column.cast(pa.string())
     if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):

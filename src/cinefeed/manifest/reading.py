@@ -11,9 +11,14 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from cinefeed.errors import TableError
-from cinefeed.manifest.columns import plain_table
+from cinefeed.manifest.columns import FACTS, plain_table
 
-_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null"]
+# What pandas takes for missing by default; "none" and "-" are values.
+MISSING_MARKS = (
+    "",
+    *"NA N/A n/a <NA> #NA #N/A NaN nan -NaN -nan NULL null None 1.#IND -1.#IND 1.#QNAN -1.#QNAN".split(),
+    "#N/A N/A",
+)
 _ID_NAME = re.compile(r"(^|[_\-. ])([iI][dD]s?|IDS)$|[a-z](ID|Id)$")
 _LEADING_ZERO = r"^[+-]?0[0-9]"
 _WHOLE = r"^[+-]?[0-9]{1,15}$"  # longer ones are ids: float64 would round them
@@ -27,29 +32,61 @@ def read_table(source: object) -> Any:
     """Return a table of labels: a CSV or Parquet file, a data frame (pandas, Polars, pyarrow), or columns by name.
 
     CSV may be UTF-8 or UTF-16, with a byte order mark, separated by `,` `;` tab or `|`, with decimal commas. A column
-    becomes numbers only where nothing is lost by it: `007`, long digit strings and columns named id stay text.
+    becomes numbers only where nothing is lost by it: `007`, long digit strings and columns named id stay text. The
+    marks that pandas takes for a missing value (NA, NaN, None, null ...; not none, not -) are missing, in frames too.
 
-    Raises TableError where the table cannot be read or has no rows.
+    Raises TableError where the table cannot be read or has no rows, or a column mixes numbers and text.
     """
     if isinstance(source, str | Path):
         name, table = str(source), _read_file(Path(source))
     elif hasattr(source, "__arrow_c_stream__"):
         name = f"the {type(source).__name__}"
-        table = pa.RecordBatchReader.from_stream(source).read_all()
+        try:
+            table = pa.RecordBatchReader.from_stream(source).read_all()
+        except (pa.ArrowException, TypeError) as error:
+            _refuse_mixed(source, name=name)
+            raise TableError(f"{name} cannot be used: {error}") from error
     elif isinstance(source, Mapping):
         name = "the table"
         try:
             table = pa.table(dict(source))
         except (pa.ArrowException, TypeError) as error:
+            _refuse_mixed(source, name=name)
             raise TableError(f"the table cannot be used: {error}; give columns of equal length, by name") from error
     else:
         raise TableError(
             f"a table was asked for, found {type(source).__name__}; give a CSV or Parquet file, or a data frame of "
             f"pandas, Polars or pyarrow"
         )
-    table = plain_table(table, name=name)
+    table = _without_marks(plain_table(table, name=name))
     if table.num_rows == 0:
         raise TableError(f"{name} has no rows; it needs a header and at least one row")
+    return table
+
+
+def _refuse_mixed(source: Any, *, name: str) -> None:
+    """Raise TableError for the first column that Arrow has no type for, such as one of numbers and text."""
+    for each in list(source):
+        try:
+            pa.array(source[each], from_pandas=True)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            kinds = sorted({type(value).__name__ for value in source[each] if value is not None and value == value})
+            raise TableError(
+                f"{name}: column {each!r} mixes {' and '.join(kinds)}; make it one type, "
+                f"such as text: table[{each!r}] = table[{each!r}].astype(str)"
+            ) from error
+
+
+def _without_marks(table: Any) -> Any:
+    """Return a table in which marks of a missing value are missing values, in columns of text that are no facts."""
+    marks = pa.array(MISSING_MARKS)
+    for place, name in enumerate(table.schema.names):
+        column = table.column(place)
+        if name in FACTS or not pa.types.is_string(column.type):
+            continue
+        is_mark = pc.is_in(column, value_set=marks)
+        if pc.any(is_mark).as_py():
+            table = table.set_column(place, name, pc.if_else(is_mark, pa.scalar(None, pa.string()), column))
     return table
 
 
@@ -87,7 +124,7 @@ def _read_csv(raw: bytes, *, name: str) -> Any:
     try:
         names = pa.csv.open_csv(pa.BufferReader(raw), parse_options=parse).schema.names
         convert = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=_MISSING
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
         )
         table = pa.csv.read_csv(pa.BufferReader(raw), parse_options=parse, convert_options=convert)
     except pa.ArrowException as error:
@@ -97,12 +134,13 @@ def _read_csv(raw: bytes, *, name: str) -> Any:
     if names[0] == "":  # the index that pandas writes
         table, names = table.remove_column(0), names[1:]
     comma = separator != ","
+    columns = [pc.utf8_trim_whitespace(table.column(i)) for i in range(len(names))]
+    table = _without_marks(pa.table(columns, names=names))
     return pa.table([_typed(table.column(i), name=each, comma=comma) for i, each in enumerate(names)], names=names)
 
 
 def _typed(column: Any, *, name: str, comma: bool) -> Any:
     """Return a text column as booleans or numbers where all of it is that, as text otherwise."""
-    column = pc.utf8_trim_whitespace(column)
     values = column.drop_null()
 
     def every(pattern: str) -> bool:

@@ -174,6 +174,9 @@ def _unchanged(files: Any, known: Any, notes: dict[str, str]) -> Any:
     """
     enough = pc.is_in(known.column("verify"), value_set=pa.array(["decode", notes["verify"]]))
     enough = pc.and_(enough, pc.equal(pc.fill_null(known.column("reading"), ""), notes["reading"]))
+    # stamps without the container's start, of an older scan, do not say when a frame is shown
+    started = pc.or_(known.column("start_time_seconds").is_valid(), known.column("tick_den").is_null())
+    enough = pc.and_(enough, started)
     readable = pc.fill_null(pc.greater(known.column("num_frames"), 0), False)
     readable = pc.and_(readable, known.column("content_hash").is_valid())
     candidates = pc.indices_nonzero(pc.and_(enough, readable))

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
+from cinefeed.errors import ColumnError, LabelError, SplitError, TableError, did_you_mean
+from cinefeed.label_types import LabelType, is_number, label_type
 from cinefeed.manifest.columns import (
     FACTS,
     facts_to_row,
@@ -39,7 +40,7 @@ from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
 from cinefeed.sources.memory import memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
-_NOTES = ("verify", "reading", "private")  # what a written manifest keeps, beside its history
+_NOTES = ("verify", "reading", "private", "label_types")  # what a written manifest keeps, beside its history
 
 
 class Manifest:
@@ -91,7 +92,9 @@ class Manifest:
         `labels` is a CSV or Parquet file or a data frame. Without `on` it names the videos in a column `path` (or
         `file`, `stem` ...), as path, path without suffix, file name or stem; `on` is another such column, or one or
         more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names. One label row may serve
-        many videos. Rows and videos without a partner are refused, or left out with `unmatched="ignore"`.
+        many videos. Columns `start_seconds` and `end_seconds` make samples of stretches of a video: they count from the
+        container's start time, as a player and `ffmpeg -ss` do. Rows and videos without a partner are refused, or left
+        out with `unmatched="ignore"`.
 
         `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets.
         With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what
@@ -226,7 +229,8 @@ class Manifest:
         """Write the manifest as Parquet: whole, or not at all. Raises TableError where it cannot be written."""
         if self._arrays is not None:
             raise TableError(f"cannot write {path}: its videos are in memory alone; save them as .npy, and scan these")
-        write_parquet(self.table, path=Path(path), root=self.root, notes={"history": self.history} | self.notes)
+        notes = {"history": self.history} | self.notes | {"label_types": self._label_types}
+        write_parquet(self.table, path=Path(path), root=self.root, notes=notes)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -257,6 +261,37 @@ class Manifest:
             raise ColumnError(f"there is no column {name!r}; {did_you_mean(name, self.table.schema.names)}")
         return self.table.column(name).combine_chunks()
 
+    def label_type(self, name: str) -> LabelType:
+        """Return whether a label column is classes or numbers (see `cinefeed.label_types`).
+
+        It is decided on the column as it was first scanned or read: filters, splits and files keep the answer. Raises
+        ColumnError where there is no such column, LabelError where it holds lists.
+        """
+        kind = self.column(name).type
+        if pa.types.is_nested(kind):
+            raise LabelError(
+                f"column {name!r} holds {kind}, and a label is one number or text a row; give each label a column of "
+                "its own, and name several targets (target=[...], --target a,b)"
+            )
+        kept = self.notes.get("label_types", {}).get(name)
+        return label_type(self.column(name)) if kept is None else LabelType.from_dict(kept)
+
+    def with_task(self, name: str, task: str | None) -> Self:
+        """Return the manifest with a label column taken as a task needs it, "regression" as numbers, or as classes."""
+        if task is None or name not in self.table.schema.names:
+            return self
+        kind = LabelType(kind="numbers" if task == "regression" else "classes")
+        notes = self.notes | {"label_types": self._label_types | {name: kind.as_dict()}}
+        return type(self)(self.table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
+
+    @cached_property
+    def _label_types(self) -> dict[str, Any]:
+        """The types of those label columns of which the values decide; of the others the type of the column does."""
+        schema = self.table.schema
+        kept = {name: each for name, each in self.notes.get("label_types", {}).items() if name in schema.names}
+        open_ones = [name for name in self.labels if name not in kept and is_number(schema.field(name).type)]
+        return kept | {name: label_type(self.table.column(name)).as_dict() for name in open_ones}
+
     @cached_property
     def rows(self) -> Rows:
         """The rows as a worker needs them: where each video lies, what is known of it, how it is opened."""
@@ -285,7 +320,7 @@ class Manifest:
             texts = zip(table.column(name).cast(pa.string()).to_pylist(), paths, strict=True)
             hidden = pa.array([text and _hidden(text, path, is_id=name == "id") for text, path in texts], pa.string())
             table = table.set_column(table.column_names.index(name), name, hidden)
-        notes = self.notes | {"private": True}
+        notes = self.notes | {"private": True, "label_types": self._label_types}
         return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
 
     def shown(self) -> Any:
@@ -377,8 +412,9 @@ class Manifest:
         """Return training, validation and test parts such that no value of `group` is in two of them.
 
         `group` is the column of patients or whatever must not leak; `group=None` says that each row stands alone.
-        `stratify` gives every part its share of each class, or of each tenth of a number's range. `keep="split"` leaves
-        groups where that column has them, and deals only new ones. The same on any machine, in any order of the rows.
+        `stratify` gives every part its share of each class, or of each tenth of a number's range (see `label_type`).
+        `keep="split"` leaves groups where that column has them, and deals only new ones. The same on any machine, in
+        any order of the rows.
 
         Raises SplitError: fractions out of range, fewer groups than parts, a class with fewer groups than parts, one
         class only, missing groups or labels. ColumnError for a column that is not there.
@@ -398,6 +434,7 @@ class Manifest:
             kept=None if keep is None else part_names(self.column(keep), name=f"column {keep!r}"),
             group_name=group or "id",
             label_name=stratify or "",
+            kind=None if stratify is None else self.label_type(stratify).kind,
         )
         return self._with_parts(pa.array(PARTS).take(pa.array(parts)), group=group, labels=stratify)
 
@@ -413,6 +450,7 @@ class Manifest:
             seed=seed,
             group_name=group or "id",
             label_name=stratify or "",
+            kind=None if stratify is None else self.label_type(stratify).kind,
         )
         whole = self._with_column("fold", pa.array(folds))
         return [
@@ -454,7 +492,8 @@ class Manifest:
         return self._with_table(ordered(table.append_column(name, values)), history=self.history)
 
     def _with_table(self, table: Any, *, history: Iterable[tuple[str, int]]) -> Self:
-        return type(self)(table, root=self.root, history=history, notes=self.notes, arrays=self._arrays)
+        notes = self.notes | {"label_types": self._label_types}
+        return type(self)(table, root=self.root, history=history, notes=notes, arrays=self._arrays)
 
     def _with_parts(self, names: Any, *, group: str | None, labels: str | None) -> "Parts":
         whole = self._with_column("split", names)
@@ -466,6 +505,7 @@ class Manifest:
             labels=None if labels is None else self.column(labels),
             group_name=group,
             label_name=labels,
+            kind=None if labels is None else self.label_type(labels).kind,
         )
         train, val, test = (
             whole.take(np.flatnonzero(numbers == number), step=f"{name} part") for number, name in enumerate(PARTS)

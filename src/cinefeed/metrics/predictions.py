@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
+from cinefeed.label_types import class_names, is_number, label_type
 from cinefeed.manifest.reading import read_table
 
 Task = Literal["regression", "binary", "multiclass"]
@@ -108,10 +109,10 @@ class Predictions:
         scores = np.stack([_score(chosen, name, bool(columns.classes)) for name in columns.scores], axis=1)
         labels = chosen[columns.target]
         if columns.classes:
-            numbers = pc.index_in(_text(labels), value_set=pa.array(columns.classes, pa.string()))
+            numbers = pc.index_in(class_names(labels), value_set=pa.array(columns.classes, pa.string()))
             unknown = np.flatnonzero(np.asarray(pc.is_null(numbers)))
             if len(unknown):
-                first = _text(labels)[int(unknown[0])].as_py()
+                first = class_names(labels)[int(unknown[0])].as_py()
                 raise LabelError(
                     f"{columns.target!r} of {len(unknown)} rows is of no known class ({_where(chosen, unknown)}: "
                     f"{first!r}); {did_you_mean(first, columns.classes)}"
@@ -145,10 +146,10 @@ def read_predictions(
     """Read a table of predictions, Parquet or CSV, of cinefeed or of any other program.
 
     A table that does not say what it holds is taken by its columns: text is classes, in the order of their names or of
-    the `score_<class>` columns; numbers are a regression, but 0 and 1 with scores from 0 to 1 are two classes. `task`
-    and `classes` overrule that, for one target or by the name of each. Without a column `id`, a row is its number;
-    without `split`, all rows are the part "external". Raises ColumnError for a column that is not there, LabelError for
-    labels that do not fit their scores, TableError for a table that cannot be read.
+    the `score_<class>` columns; numbers that are all 0 or 1 are two classes, others a regression. `task` and
+    `classes` overrule that, for one target or by the name of each. Without a column `id`, a row is its number; without
+    `split`, all rows are the part "external". Raises ColumnError for a column that is not there, LabelError for labels
+    that do not fit their scores, TableError for a table that cannot be read.
     """
     if not task and not classes and (own := _described(Path(path))):
         return predictions_of(pq.read_table(path), own)
@@ -204,18 +205,15 @@ def _inferred(
     own = [each for each in columns if each.startswith(f"{score}_") and not each.startswith(tuple(longer))]
     own = [each for each in own if not several or each.removeprefix("score_") not in names]
     kind = table[target].type
-    seen = pc.unique(_text(table[target].drop_null())).to_pylist()
+    seen = pc.unique(class_names(table[target].drop_null())).to_pylist()
     if score in columns and task != "multiclass":
         if task is None:
-            numeric = _is_number(kind) and classes is None
-            share = numeric and set(seen) == {"0", "1"} and _is_number(table[score].type)
-            within = share and bool(((lows := _numbers(table[score], score)) >= 0).all() and (lows <= 1).all())
-            task = "regression" if numeric and not within else "binary"
+            task = "binary" if classes is not None or label_type(table[target]).is_classes else "regression"
         if task == "regression":
-            if not _is_number(kind) and not pa.types.is_boolean(kind):
+            if not is_number(kind) and not pa.types.is_boolean(kind):
                 raise LabelError(f"{target!r} is {kind}, a regression needs numbers; use task='binary'")
             return TargetColumns(name=name, task=task, classes=(), target=target, scores=(score,))
-        order = tuple(classes) if classes is not None else tuple(sorted(seen))
+        order = tuple(classes) if classes is not None else ("0", "1") if is_number(kind) else tuple(sorted(seen))
         if len(order) != 2:
             raise LabelError(
                 f"{target!r} has {len(order)} classes ({', '.join(order[:8])}) and one column {score!r}, which is the "
@@ -238,17 +236,6 @@ def _width(columns: TargetColumns) -> tuple[int, ...]:
     return (len(columns.scores),) if len(columns.scores) > 1 else ()
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _text(column: Any) -> Any:
-    """Return labels as the names of classes: whole numbers as such, though a column with gaps holds them as 1.0."""
-    if pa.types.is_floating(column.type) and bool(pc.all(pc.equal(column, pc.floor(column))).as_py() in (True, None)):
-        column = column.cast(pa.int64(), safe=False)
-    return column.cast(pa.string())
-
-
 def _numbers(column: Any, name: str) -> NDArray[np.float64]:
     """Return a column as float64, NaN where a value is missing."""
     try:
@@ -268,7 +255,12 @@ def _score(table: pa.Table, name: str, probability: bool) -> NDArray[np.float64]
     )
     if probability:
         outside = (values < 0) | (values > 1)
-        _refuse(table, outside, f"a score in {name!r} that is no probability", "classes need scores from 0 to 1")
+        _refuse(
+            table,
+            outside,
+            f"a score in {name!r} that is no probability",
+            "classes need scores from 0 to 1; for numbers write task='regression'",
+        )
     return values
 
 

@@ -56,11 +56,15 @@ class Ticks(NamedTuple):
         # 64 bits: key frames are kept in 32, and stamps may lie beyond.
         return self.first + self.step * numbers.astype(np.int64) if self.listed is None else self.listed[numbers]
 
-    def times(self) -> Times:
-        """Return the same in seconds: the time of frame n is the n-th of the sorted stamps."""
+    def times(self, *, start_seconds: float) -> Times:
+        """Return the same in seconds from the container's start time: that of frame n is the n-th of the sorted stamps.
+
+        >>> Ticks.of(np.array([126000, 129600, 133200]), base=(1, 90000)).times(start_seconds=1.4).seconds().round(3)
+        array([0.  , 0.04, 0.08])
+        """
         seconds = self.base[0] / self.base[1]
-        listed = None if self.listed is None else np.sort(self.listed).astype(np.float64) * seconds
-        return Times(self.first * seconds, self.step * seconds, self.count, listed)
+        listed = None if self.listed is None else np.sort(self.listed).astype(np.float64) * seconds - start_seconds
+        return Times(self.first * seconds - start_seconds, self.step * seconds, self.count, listed)
 
 
 Window = Literal["file", "none", "percentiles"]
@@ -139,7 +143,7 @@ class PixelValues(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a video file; `times.count` is its length.
+    """What is known of a video file; `times.count` is its length, and its seconds count from the container's start.
 
     Height and width are as shown: the stored frame is mirrored, its pixels are made square by enlarging one axis, and
     it is turned upright, in this order (`cinefeed.sources.display`). Planes are as stored.
@@ -157,6 +161,9 @@ class Facts:
     rotation: int = 0  # degrees counter-clockwise that turn the stored frame upright: 0, 90, 180 or 270
     header_frames: int = 0  # what the header says, 0 where it says nothing
     ticks: Ticks | None = None  # encoded video alone
+    start_time_seconds: float = (
+        0.0  # of the container, by its own clock: what `ffmpeg -ss` adds to the time it is given
+    )
     key_frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # numbers of key frames
     error: str | None = None  # where and how the file breaks; the frames before it can be read
     mirrored: bool = False  # left and right of the stored frame change places before it is turned upright

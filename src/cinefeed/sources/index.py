@@ -187,7 +187,8 @@ def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: 
     rate = stream.average_rate or stream.guessed_rate
     rate_hz = float(rate) if rate else float("nan")
     stamps = [None] * len(seen.stamps) if _makes_stamps_up(container) else seen.stamps
-    ticks, times = _times(stamps, stream, rate_hz)
+    start = (container.start_time or 0) / av.time_base
+    ticks, times = _times(stamps, stream, rate_hz, start_seconds=start)
     return Facts(
         height=height,
         width=width,
@@ -201,6 +202,7 @@ def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: 
         rotation=rotation,
         header_frames=max(stream.frames, 0),
         ticks=ticks,
+        start_time_seconds=0.0 if ticks is None else start,
         key_frames=np.flatnonzero(np.array(seen.key_flags, np.bool_)).astype(np.int32),
         error=seen.error,
         mirrored=mirrored,
@@ -214,14 +216,16 @@ def _makes_stamps_up(container: InputContainer) -> bool:
     return bool(container.format.flags & _NO_STAMPS)
 
 
-def _times(stamps: Sequence[int | None], stream: av.VideoStream, rate_hz: float) -> tuple[Ticks | None, Times]:
+def _times(
+    stamps: Sequence[int | None], stream: av.VideoStream, rate_hz: float, *, start_seconds: float
+) -> tuple[Ticks | None, Times]:
     """Return the stamps and times; no stamps where some are missing or repeated, so that frames must be counted."""
     known: NDArray[np.int64] = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
     base = stream.time_base
     if base is None or len(known) < len(stamps) or len(np.unique(known)) < len(known):
         return None, Times(0.0, 1 / rate_hz, len(stamps))
     ticks = Ticks.of(known, base=(base.numerator, base.denominator))
-    return ticks, ticks.times()
+    return ticks, ticks.times(start_seconds=start_seconds)
 
 
 def _container_name(names: str, path: Path) -> str:

@@ -139,7 +139,8 @@ def encode(
     table = _features(videos, folder, known, dimension=dimension, dtype=dtype, name=encoder.name)
     table, warning = _with_parts(table, encoder.parts)
     history = [*videos.history, (f"encoded by {encoder.name}", len(videos))]
-    written = Manifest(table, root=folder, history=history, notes={"private": True} if videos.private else {})
+    notes: dict[str, Any] = {name: videos.notes[name] for name in ("private", "label_types") if name in videos.notes}
+    written = Manifest(table, root=folder, history=history, notes=notes)
     written.write(folder / FEATURES_TABLE)
     failures = tuple(
         {"id": str(videos.column("id")[row]), "path": videos.rows.shown(row), "error": known[file]}
@@ -343,6 +344,7 @@ def _as_features(facts: Facts, *, dimension: int, dtype: str) -> Facts:
         pixel_format=dtype,
         header_frames=facts.times.count,
         ticks=facts.ticks,
+        start_time_seconds=facts.start_time_seconds,
         error=facts.error,
         tags=facts.tags,
     )

@@ -22,6 +22,7 @@ from cinefeed.balance import Natural, kept_prior
 from cinefeed.config import EvaluateSettings, Settings
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.label_types import class_names
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.estimates import Resampling
@@ -115,7 +116,7 @@ def priors_of(settings: Settings, feed: Feed) -> Priors:
     if settings.train.class_weights == "balanced":
         for target in targets_of(feed.spec):
             if target.classes:
-                labels = feed.manifest.column(target.name).cast(pa.string()).to_pylist()
+                labels = class_names(feed.manifest.column(target.name)).to_pylist()
                 counts = np.array([labels.count(name) for name in target.classes], np.float64)
                 found[target.name] = {"drawn": np.ones(len(counts)), "raw": counts}
     elif feed.spec.classes and not isinstance(feed.sampler, Natural):

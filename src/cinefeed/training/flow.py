@@ -16,6 +16,7 @@ from cinefeed.feed.batch import Batch
 from cinefeed.feed.evaluating import check_clips
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.metrics.predictions import check_carried
@@ -31,6 +32,9 @@ def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
     in place of paths from here on.
     """
     data = settings.data
+    tasks = data.task if isinstance(data.task, Mapping) else dict.fromkeys(data.targets[:1], data.task)
+    for target, task in tasks.items():
+        manifest = manifest.with_task(target, task)
     for column, values in data.where.items():
         manifest = manifest.where(column, list(values))
     manifest = manifest.as_private() if data.private else manifest
@@ -189,7 +193,7 @@ def _labels(feed: Feed) -> dict[str, Any]:
     for each in feed.spec.targets:
         column = feed.manifest.column(each.name)
         known = ~np.asarray(column.is_null(nan_is_null=True))
-        labels = np.array(column.cast(pa.string()).to_pylist() if each.classes else column.to_pylist(), object)
+        labels = np.array(class_names(column).to_pylist() if each.classes else column.to_pylist(), object)
         drawn = fed[known[fed]]
         found[each.name] = {"raw": labels[known], "fed": labels[drawn], "classes": list(each.classes) or None}
     return {**found[feed.spec.target], "targets": found}

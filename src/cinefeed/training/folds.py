@@ -159,7 +159,9 @@ def _with_classes(settings: Settings, rows: Manifest) -> Settings:
     data = settings.data
     if data.targets == ("clip",) and "clip" not in rows.table.column_names:
         return settings
-    labels = read_labels(rows.table, target=data.target or None, task=data.task, classes=data.classes)
+    labels = read_labels(
+        rows.table, type_of=rows.label_type, target=data.target or None, task=data.task, classes=data.classes
+    )
     found = labels.several or {labels.name: labels.main}
     tasks: dict[str, Any] = {name: each.task for name, each in found.items()}
     classes = {name: each.classes for name, each in found.items() if each.classes}

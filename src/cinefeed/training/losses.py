@@ -5,13 +5,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed import balance
 from cinefeed.balance import Natural
 from cinefeed.errors import SettingError
 from cinefeed.feed.feed import Feed
+from cinefeed.label_types import class_names
 from cinefeed.models.parts import targets_of
 
 _SMALL = 1e-12  # beside a square in units of the label: the root has no gradient at 0
@@ -80,7 +80,7 @@ def class_weights(feed: Feed) -> dict[str, NDArray[np.float32]]:
     for target in targets_of(feed.spec):
         if not target.classes:
             continue
-        labels = feed.manifest.column(target.name).cast(pa.string()).drop_null().to_numpy(zero_copy_only=False)
+        labels = class_names(feed.manifest.column(target.name)).drop_null().to_numpy(zero_copy_only=False)
         known = balance.class_weights(labels)
         lacking = [name for name in target.classes if name not in known]
         if lacking:

@@ -1,0 +1,114 @@
+"""What a label column is: classes or numbers. Feed, init, check, split, balancing and metrics all ask this one rule.
+
+text, booleans, categories                                  classes
+numbers, all of them 0 or 1                                 the classes "0" and "1"
+other numbers                                               numbers (a regression)
+whole numbers 0..k or 1..k, k <= 20, each at least twice    numbers, with a notice: they may be meant as classes
+
+The rule looks at the whole column, before any split or filter, and a manifest keeps the answer: a part that has only
+zeros left is still of two classes. A task that was asked for wins over it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Kind = Literal["classes", "numbers"]
+
+_HIGHEST_GRADE = 20  # above, whole numbers are rather counts, ages or years than grades
+_WHOLE = 2**53  # whole floats up to here are exact
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelType:
+    """The kind of a label column; `grades` are the lowest and highest of whole numbers that may be meant as classes."""
+
+    kind: Kind
+    grades: tuple[int, int] | None = None
+
+    @property
+    def is_classes(self) -> bool:
+        """Whether the labels are classes."""
+        return self.kind == "classes"
+
+    def notice(self, name: str) -> str:
+        """Return the line for numbers that look like classes, "" for all others."""
+        if self.grades is None:
+            return ""
+        low, high = self.grades
+        return (
+            f"{name!r} has the whole numbers {low} to {high}, each at least twice: they are taken as numbers "
+            "(a regression); where they are classes, write task='multiclass' (--task multiclass)"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {"kind": self.kind} | ({} if self.grades is None else {"grades": list(self.grades)})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LabelType":
+        """Return what `as_dict` wrote."""
+        grades = values.get("grades")
+        return cls(kind=values["kind"], grades=None if grades is None else (grades[0], grades[1]))
+
+
+CLASSES, NUMBERS = LabelType(kind="classes"), LabelType(kind="numbers")
+
+
+def label_type(values: Any) -> LabelType:
+    """Return what a whole label column is, given as an Arrow array or anything that makes one.
+
+    >>> [label_type(each).kind for each in (["a", "b"], [True, False], [0, 1, None], [0.0, 1.0], [61.5, 40.0])]
+    ['classes', 'classes', 'classes', 'classes', 'numbers']
+    >>> label_type([0, 1, 2, 2, 1, 0])
+    LabelType(kind='numbers', grades=(0, 2))
+    """
+    column = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
+    if not is_number(column.type):
+        return CLASSES
+    numbers = column.drop_null().cast(pa.float64())
+    numbers = numbers.filter(pc.invert(pc.is_nan(numbers)))
+    if len(numbers) == 0:
+        return NUMBERS
+    low, high = pc.min_max(numbers).as_py().values()
+    if low < 0 or high > _HIGHEST_GRADE or not pc.all(pc.equal(numbers, pc.floor(numbers))).as_py():
+        return NUMBERS
+    if high <= 1:
+        return CLASSES
+    counts = numbers.value_counts().field("counts").to_numpy()
+    is_graded = low <= 1 and len(counts) == high - low + 1 and counts.min() > 1
+    return LabelType(kind="numbers", grades=(int(low), int(high))) if is_graded else NUMBERS
+
+
+def is_number(kind: Any) -> bool:
+    """Return whether an Arrow type is one of numbers; booleans are none."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def class_name(value: object) -> str:
+    """Return the text by which settings and pages name a class: whole numbers without a decimal point.
+
+    >>> class_name(1.0), class_name("covid"), class_name(True)
+    ('1', 'covid', 'True')
+    """
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def class_names(column: Any) -> Any:
+    """Return a label column as names of classes, an Arrow text column: 1 and 1.0 are both "1".
+
+    >>> class_names(pa.array([0.0, 1.0, None])).to_pylist(), class_names(pa.array([False, True])).to_pylist()
+    (['0', '1', None], ['false', 'true'])
+    """
+    if pa.types.is_floating(column.type) and column.null_count < len(column):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less_equal(pc.abs(column), _WHOLE))
+        if pc.all(is_whole).as_py():
+            column = column.cast(pa.int64())
+    return column.cast(pa.string())
