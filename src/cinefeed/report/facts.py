@@ -246,7 +246,7 @@ def measures(page: PageData) -> str:
     unit = assessment.get("unit") or "video"
     drawn = assessment.get("cluster") or unit
     return (
-        f"{', '.join(names)}; one score a {unit}. Intervals: {assessment.get('level', 0.95):.0%}, percentiles of "
+        f"{', '.join(names)}; one score a {unit}. Intervals: {assessment.get('level', 0.95):.0%}, bias-corrected (BCa), of "
         f"{assessment.get('resamples', 0):,} bootstrap samples of {counted(2, drawn)[2:]}.".replace("%", " %")
     )
 
