@@ -11,8 +11,8 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors cores rng scratch kernels clips sources split balance manifest transforms check feed pack adapters metrics "
-    "models config training report demo testing cli"
+    "errors files locks cores rng scratch kernels clips sources split balance manifest transforms check feed pack "
+    "adapters metrics models config training report demo testing cli"
 ).split()
 FOLDERS = {
     "sources": (
@@ -21,7 +21,7 @@ FOLDERS = {
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
-    "manifest": "columns files reading labels find progress scan rows pivot summary table encoded".split(),
+    "manifest": "columns reading writing files labels find progress scan rows pivot summary table encoded".split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"

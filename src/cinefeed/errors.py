@@ -11,6 +11,7 @@ CinefeedError
 │   └── DecodeError    (ValueError)         a video that breaks before the frames asked for
 ├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
+├── InUseError         (RuntimeError)       a place that another process writes
 ├── TrainingError      (RuntimeError)       a run that had to stop
 └── MissingExtraError  (ImportError)        an optional package that is not installed
 
@@ -63,6 +64,10 @@ class FeedError(CinefeedError, RuntimeError):
 
 class UnfitError(FeedError):
     """Worker processes cannot be given a feed's settings, such as a transform that is defined in the user's script."""
+
+
+class InUseError(CinefeedError, RuntimeError):
+    """A run folder, a manifest or a folder of features is being written by another process."""
 
 
 class TrainingError(CinefeedError, RuntimeError):

@@ -269,8 +269,10 @@ def plain_table(table: Any, *, name: str) -> Any:
         column = column if pa.types.is_null(column.type) and each in RESERVED else plain(column)
         if each in RESERVED and column.type != RESERVED[each]:
             try:
+                if pa.types.is_list(RESERVED[each]) and pa.types.is_string(column.type):  # as CSV has it
+                    column = pa.array([text and json.loads(text) for text in column.to_pylist()])
                 column = column.cast(RESERVED[each])
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
                 raise TableError(
                     f"{name}: column {each!r} is {column.type}, a manifest keeps {RESERVED[each]} there ({error}); "
                     f"rename the column, or mend its values"

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
+from cinefeed.locks import locked, write_lock
 from cinefeed.manifest.columns import (
     FACTS,
     facts_to_row,
@@ -27,7 +28,7 @@ from cinefeed.manifest.columns import (
     relative_paths,
     with_ids,
 )
-from cinefeed.manifest.files import read_parquet, root_of, write_parquet
+from cinefeed.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_of, with_hashes
 from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
@@ -35,6 +36,7 @@ from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
 from cinefeed.manifest.summary import summarise
+from cinefeed.manifest.writing import SUFFIXES, table_suffix
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
 from cinefeed.sources.memory import memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
@@ -71,6 +73,7 @@ class Manifest:
         self._arrays = arrays
 
     @classmethod
+    @locked("out")
     def scan(
         cls,
         folder: str | Path,
@@ -103,9 +106,12 @@ class Manifest:
         kept beside `out` ("m.parquet.salt", for the owner's eyes alone), so that a later scan gives the same hashes.
         `private=True` makes ids that tell nothing, and shows them in place of paths from then on, without pictures.
 
-        Raises TableError (no videos, no partner, `out` cannot be written), ColumnError and SettingError.
+        Raises TableError (no videos, no partner, `out` cannot be written), ColumnError, SettingError, and InUseError
+        while another process writes `out`.
         """
         root, out = Path(folder), None if out is None else Path(out)
+        if out is not None:
+            table_suffix(out)
         videos = find_videos(root, reading=reading)
         secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
         samples, history = describe_videos(
@@ -154,7 +160,11 @@ class Manifest:
         except OSError as error:
             raise TableError(f"{path} cannot be read: {error}; 'cinefeed scan' writes manifests") from error
         except pa.ArrowException as error:
-            raise TableError(f"{path} is no Parquet file: {error}; 'cinefeed scan' writes manifests") from error
+            advice = "'cinefeed scan' writes manifests"
+            if path.suffix.lower() in SUFFIXES[1:]:
+                advice = "it keeps neither types nor the root of paths: name the scan's Parquet file, or make a "
+                advice += "manifest of the table with Manifest.from_table(path, root=FOLDER)"
+            raise TableError(f"{path} is no Parquet file: {error}; {advice}") from error
         if not stored.notes:
             return cls.from_table(stored.table, root=path.parent if root is None else root)
         if stored.table.num_rows == 0:
@@ -223,10 +233,16 @@ class Manifest:
         return cls(ordered(table), root=Path(), history=[("videos in memory", len(arrays))], arrays=arrays)
 
     def write(self, path: str | Path) -> None:
-        """Write the manifest as Parquet: whole, or not at all. Raises TableError where it cannot be written."""
+        """Write the manifest, whole or not at all: as Parquet, or as CSV or JSON for other programs, by its suffix.
+
+        Raises SettingError for another suffix, TableError where it cannot be written, InUseError where another process
+        writes it.
+        """
         if self._arrays is not None:
             raise TableError(f"cannot write {path}: its videos are in memory alone; save them as .npy, and scan these")
-        write_parquet(self.table, path=Path(path), root=self.root, notes={"history": self.history} | self.notes)
+        notes = {"history": self.history} | self.notes
+        with write_lock(path):
+            write_manifest(self.table, path=Path(path), root=self.root, notes=notes)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -16,10 +16,11 @@ from cinefeed.feed.batch import Batch
 from cinefeed.feed.evaluating import check_clips
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.files import write_atomically
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.metrics.predictions import check_carried
-from cinefeed.training.run import write_atomically, write_json
+from cinefeed.training.run import write_json
 
 _SHEET_CLIPS = 8
 
