@@ -63,6 +63,8 @@ FACTS = {
     "header_tags": pa.string(),
 }
 RESERVED = SAMPLE | FACTS
+# Columns whose emptiness says that nothing is wrong: a table that lacks one must not be given an empty one.
+VERDICTS = ("error", "header_frames", "header_tags", "size_bytes", "mtime_ns")
 # The rest of FACTS follows from the file, names this machine, or changes when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
 _READING = "video_stream array_axes window_black window_white frame_files"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.locks import locked, write_lock
 from cinefeed.manifest.columns import (
     FACTS,
+    VERDICTS,
     facts_to_row,
     fingerprint,
     label_names,
@@ -189,7 +190,7 @@ class Manifest:
         found = with_ids(found.set_column(names.index("path"), "path", paths), name="the table")
         if "num_frames" in found.schema.names:
             for name, kind in FACTS.items():
-                if name not in found.schema.names:
+                if name not in found.schema.names and name not in VERDICTS:
                     found = found.append_column(name, pa.nulls(found.num_rows, kind))
         return cls(ordered(found), root=root, history=[("rows of the table", found.num_rows)])
 
@@ -285,6 +286,14 @@ class Manifest:
     def relative_path(self, row: int) -> str:
         """Return the path of a row's file, relative to the root."""
         return self.rows.relative_path(row)
+
+    @property
+    def verified(self) -> Verify | None:
+        """How all files were read when they were scanned: "decode", "packets", or None if that is not known."""
+        if self._arrays is not None:
+            return "decode"  # in memory, no frame can be missing
+        verify = self.notes.get("verify")
+        return verify if verify in get_args(Verify) and "error" in self.table.schema.names else None
 
     @property
     def private(self) -> bool:

