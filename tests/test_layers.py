@@ -11,8 +11,8 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors cores rng scratch kernel_cache kernels clips sources label_types split balance manifest transforms check feed "
-    "pack adapters metrics models config training report demo testing cli"
+    "errors files locks cores rng scratch kernel_cache kernels clips sources label_types split balance manifest "
+    "transforms check feed pack adapters metrics models config training report demo testing cli"
 ).split()
 FOLDERS = {
     "sources": (
@@ -22,7 +22,7 @@ FOLDERS = {
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns identity files reading labels find progress scan rows pivot summary table encoded values"
+        "columns identity reading writing files labels find progress scan rows pivot summary table encoded values"
     ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "

@@ -13,6 +13,7 @@ CinefeedError
 ├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
 │   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that a newer one has replaced
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
+├── InUseError         (RuntimeError)       a place that another process writes
 ├── TrainingError      (RuntimeError)       a run that had to stop
 └── MissingExtraError  (ImportError)        an optional package that is not installed
 
@@ -73,6 +74,10 @@ class StaleIteratorError(FeedError):
 
 class UnfitError(FeedError):
     """Worker processes cannot be given a feed's settings, such as a transform that is defined in the user's script."""
+
+
+class InUseError(CinefeedError, RuntimeError):
+    """A run folder, a manifest or a folder of features is being written by another process."""
 
 
 class TrainingError(CinefeedError, RuntimeError):

@@ -104,3 +104,39 @@ def test_the_broken_file_among_real_ones(data):
     found = codes(check_manifest(manifest, progress=False))
     assert any("28 of 50" in remark for remark in found["broken_files"].remarks)
     assert found["header_counts"].count >= 1
+
+
+@pytest.mark.parametrize(
+    ("lacks", "severity", "told"),
+    [
+        (["error"], "warning", "where files break"),
+        (["size_bytes"], "note", "whether files changed after the scan, and which are copies"),
+        (["header_tags", "spacing_down_mm"], "note", "what headers say of burned-in text"),
+        (
+            "mtime_ns header_frames rate_hz bits channels pixel_format rotation".split(),
+            "note",
+            "whether rates differ",
+        ),
+    ],
+)
+def test_a_column_that_an_older_manifest_lacks_is_not_looked_at(folder, lacks, severity, told):
+    scanned(folder).write(folder / "m.parquet")
+    whole = Manifest.read(folder / "m.parquet")
+    kept = {"root": whole.root, "history": whole.history, "notes": whole.notes}
+    older = Manifest(whole.table.drop_columns(lacks), **kept)
+    found = codes(check_manifest(older, progress=False))["not_looked_at"]
+    assert found.severity == severity and told in found.detail
+    assert "scan again" in found.advice
+    assert "not_looked_at" not in codes(check_manifest(whole, progress=False))
+
+
+def test_frames_that_were_not_decoded_are_not_called_fine(folder):
+    manifest = Manifest.scan(folder, verify="packets", progress=False)
+    assert manifest.verified == "packets"
+    found = codes(check_manifest(manifest, progress=False))["not_looked_at"]
+    assert found.severity == "note" and "their packets were counted, their frames not decoded" in found.detail
+    table = manifest.table.drop_columns(["error", "header_frames", "header_tags"])
+    own = Manifest.from_table(table, root=folder)  # a user's table with a number of frames
+    assert own.verified is None and "error" not in own.table.column_names
+    report = check_manifest(own, progress=False)
+    assert codes(report)["not_looked_at"].severity == "warning" and "broken_files" not in codes(report)

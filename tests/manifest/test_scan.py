@@ -242,14 +242,14 @@ def test_a_rescan_keeps_the_split(folder, probe, tmp_path):
     assert new["p1/late.mp4"] == old["p1/2.mp4"]
 
 
-@pytest.mark.parametrize("place", ["file.txt/m.parquet", "folder"])
+@pytest.mark.parametrize("place", ["file.txt/m.parquet", "folder.parquet"])
 def test_an_output_that_cannot_be_written(folder, probe, tmp_path, place):
     (tmp_path / "file.txt").write_text("")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(TableError, match=r"cannot write|exists and is no manifest"):
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(TableError, match=r"cannot write|cannot be written|exists and is no manifest"):
         Manifest.scan(folder, out=tmp_path / place)
     assert probe.seen == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder", "studies"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder.parquet", "studies"]
 
 
 def test_another_file_is_not_overwritten(folder, probe, tmp_path):

@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import norm
 
 from cinefeed.errors import SettingError
 from cinefeed.metrics import bootstrap
 from cinefeed.metrics.bootstrap import cluster_weights, intervals
+from cinefeed.metrics.estimates import Resampling, estimates
+from cinefeed.metrics.units import Units
 from cinefeed.metrics.weighted import weighted_classes, weighted_regression
 
 
@@ -48,8 +54,86 @@ def test_the_interval_is_the_one_of_a_plain_loop():
     for weights in all_weights(clusters, resamples=60, seed=2):
         rows = np.repeat(np.arange(80), weights.astype(int))
         loop.append(sk.roc_auc_score(targets[rows], scores[rows]))
-    assert (found["auroc"].low, found["auroc"].high) == pytest.approx(tuple(np.quantile(loop, [0.05, 0.95])))
+    value = sk.roc_auc_score(targets, scores)
+    left_out = np.array([sk.roc_auc_score(targets[clusters != k], scores[clusters != k]) for k in range(20)])
+    influence = left_out.mean() - left_out
+    skew = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
+    bias = norm.ppf(np.mean(np.array(loop) < value))
+    shifts = bias + norm.ppf([0.05, 0.95])
+    wanted = np.quantile(loop, norm.cdf(bias + shifts / (1 - skew * shifts)))
+    assert (found["auroc"].low, found["auroc"].high) == pytest.approx(tuple(wanted))
     assert found["auroc"].dropped == 0
+
+
+def test_the_interval_is_that_of_scipy():
+    wrong = np.random.default_rng(1).exponential(2, 60)
+
+    def measure(weights):
+        return weighted_regression(targets=np.zeros(60), scores=wrong, weights=weights)
+
+    found = intervals(measure, clusters=np.arange(60), resamples=20_000, seed=1)["bias"]
+    theirs = scipy_bootstrap((wrong,), np.mean, n_resamples=20_000, method="BCa", random_state=2).confidence_interval
+    half = (theirs.high - theirs.low) / 2
+    assert found.low == pytest.approx(theirs.low, abs=0.03 * half)
+    assert found.high == pytest.approx(theirs.high, abs=0.03 * half)
+
+
+def test_more_clusters_than_groups_of_the_jackknife_have_the_same_interval(monkeypatch):
+    wrong = np.random.default_rng(1).exponential(2, 600)
+
+    def measure(weights):
+        return weighted_regression(targets=np.zeros(600), scores=wrong, weights=weights)
+
+    grouped = intervals(measure, clusters=np.arange(600), resamples=4000)["bias"]
+    monkeypatch.setattr(bootstrap, "_GROUPS", 600)
+    each = intervals(measure, clusters=np.arange(600), resamples=4000)["bias"]
+    half = (each.high - each.low) / 2
+    assert grouped.low == pytest.approx(each.low, abs=0.03 * half)
+    assert grouped.high == pytest.approx(each.high, abs=0.03 * half)
+
+
+@pytest.mark.parametrize("clusters", [12, 40, 150])
+def test_an_interval_contains_its_value(clusters):
+    """Resamples of a calibration error are larger than its value; their percentiles often leave it out."""
+    rng = np.random.default_rng(clusters)
+    intervals_seen = 0
+    for study in range(20):
+        sick = rng.integers(0, 2, clusters)
+        score = np.clip(rng.beta(2, 2, clusters) * 0.8 + 0.2 * sick, 0, 1)
+        units = Units(
+            names=tuple(map(str, range(clusters))),
+            targets=sick,
+            scores=score,
+            clusters=np.arange(clusters),
+            clips=clusters,
+            videos=clusters,
+            missing=0,
+        )
+        resampling = Resampling(resamples=300, seed=study)
+        classes = estimates(units, classes=("well", "sick"), resampling=resampling)
+        numbers = estimates(replace(units, targets=sick.astype(float)), resampling=resampling)
+        for found in (classes["metrics"], *classes["by_class"].values(), numbers["metrics"]):
+            for name, each in found.items():
+                if each["low"] is None:
+                    assert each["reason"], name
+                else:
+                    assert each["low"] <= each["value"] <= each["high"], (name, each)
+                    intervals_seen += 1
+    assert intervals_seen > 250
+
+
+def test_biased_resamples_make_no_interval_and_the_reason_is_given():
+    """Perfect calibration in every bin: an error of 0, which no resample of units reaches."""
+    score = np.repeat([0.25, 0.75], 40)
+    sick = np.tile([1, 0, 0, 0], 10).tolist() + np.tile([0, 1, 1, 1], 10).tolist()
+
+    def measure(weights):
+        return weighted_classes(targets=sick, scores=score, classes="ab", threshold=0.5, weights=weights)[0]
+
+    found = intervals(measure, clusters=np.arange(80), resamples=200)
+    assert found["ece"].reason.endswith("of the resamples lie above the value: they are biased")
+    assert np.isnan(found["ece"].low)
+    assert not found["accuracy"].reason
 
 
 def test_the_interval_of_a_mean_is_the_textbooks():

@@ -1,8 +1,10 @@
 import json
 
+import pyarrow as pa
 import pytest
 from made_runs import write_run
 
+from cinefeed.manifest.table import Manifest
 from cinefeed.report import run_page
 from cinefeed.report.folder import run_data
 from cinefeed.report.page import render
@@ -98,3 +100,23 @@ def test_a_run_on_features_says_of_which_network(tmp_path):
     told = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(told | {"encoded_from": "cnn_rnn of a run, weights 1f2e"}))
     assert "It read features of cnn_rnn of a run, weights 1f2e, not frames." in run_data(run).summary
+
+
+@pytest.mark.parametrize(
+    ("verify", "words"),
+    [
+        ("decode", "None: every file decodes to its end."),
+        ("packets", "The scan did not decode the frames, so a file may still break."),
+        (None, "Not known: nothing says that the files were decoded when they were scanned."),
+    ],
+)
+def test_no_failure_is_one_only_if_files_were_decoded(tmp_path, verify, words):
+    folder = write_run(tmp_path / "run", task="regression")
+    (folder / "failures.json").write_text("[]")
+    rows = Manifest.read(folder / "manifest.parquet")
+    table = rows.table if "error" in rows.table.column_names else rows.table.append_column("error", pa.nulls(len(rows)))
+    notes = {} if verify is None else {"verify": verify}
+    Manifest(table, root=rows.root, notes=notes).write(folder / "manifest.parquet")
+    html = render(run_data(folder))
+    assert words in html
+    assert html.count("None: every file decodes to its end.") == (verify == "decode")

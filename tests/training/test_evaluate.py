@@ -1,6 +1,8 @@
 import json
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -12,6 +14,8 @@ from cinefeed.balance import correct_prior
 from cinefeed.config import overlay, parse, to_table
 from cinefeed.errors import ColumnError, LabelError, SettingError, SplitError, TableError
 from cinefeed.manifest.table import Manifest
+from cinefeed.metrics.assess import assess
+from cinefeed.metrics.predictions import read_predictions
 from cinefeed.metrics.units import cluster_of
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.finish import finish_run
@@ -187,7 +191,7 @@ def test_clips_that_are_given_back_have_an_error_with_an_interval(path):
     other = outside(path, [f"q{row // 2}" for row in range(24)])
     outer = evaluate(run.folder, manifest=other).assessment["parts"]["external"]["clip"]["metrics"]["mse"]
     assert outer["low"] < outer["value"] < outer["high"]
-    assert predict(run.folder, manifest=path).predictions.column_names == ["id", "path", "split", "clip", "score"]
+    assert predict(run.folder, manifest=path).predictions.column_names == ["id", "path", "split", "score"]
 
 
 def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
@@ -197,10 +201,13 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
     np.save(folder / "good.npy", np.full((9, 20, 20), 100, np.uint8))
     (folder / "empty.npy").write_bytes(b"")
     (folder / "text.mp4").write_text("no video")
-    found = predict(run, paths=[folder], clips=3, out=tmp_path / "out.parquet")
+    found = predict(run, paths=[folder], clips=3, per_clip=True, out=tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == ["id", "path", "split", "clip", "score"]
     assert table["clip"].to_pylist() == [0, 1, 2] and found.predictions.equals(table)
+    averaged = predict(run, paths=[folder], clips=3).predictions
+    assert averaged.column_names == ["id", "path", "split", "score"]
+    assert averaged["score"].to_pylist() == [pytest.approx(np.mean(table["score"].to_pylist()))]
     assert sorted(each["path"].rpartition("/")[2] for each in found.failures) == ["empty.npy", "text.mp4"]
     with pytest.raises(TableError, match=r"none of 1 rows has a frame.*text.mp4"):
         predict(run, paths=[folder / "text.mp4"])
@@ -213,13 +220,14 @@ def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path,
     (path.parent / "07.npy").unlink()
     monkeypatch.setattr("cinefeed.training.evaluate._ROWS", 9)
     ticks = []
-    found = predict(run, manifest=path, out=tmp_path / "o" / "p.parquet", tick=lambda *each: ticks.append(each))
+    out = tmp_path / "o" / "p.parquet"
+    found = predict(run, manifest=path, per_clip=True, out=out, tick=lambda *each: ticks.append(each))
     assert [each["path"] for each in found.failures] == ["07.npy"]
-    file = pq.ParquetFile(tmp_path / "o" / "p.parquet")
+    file = pq.ParquetFile(out)
     assert file.metadata.num_row_groups == 4 and file.metadata.num_rows == 46
     assert found.predictions.column_names[4:] == ["score_age", "score_kind_a", "score_kind_b", "score_kind_c"]
     assert ticks[-1] == (46, 46) and len(ticks) == 4
-    whole = predict(run, manifest=path).predictions
+    whole = predict(run, manifest=path, per_clip=True).predictions
     assert whole.equals(found.predictions)
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
@@ -229,6 +237,32 @@ def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path,
         each.unlink()
     with pytest.raises(TableError, match="none of the 24 files is there"):
         predict(run, manifest=path)
+
+
+def test_a_video_that_is_named_again_is_scored_once(path, tmp_path, monkeypatch):
+    run = make_run(settings_for(path, data={"target": "kind"})).folder
+    monkeypatch.chdir(path.parent)
+    named = [path.parent / "03.npy", "03.npy", "./sub/../03.npy", "01.npy", path.parent / "01.npy"]
+    found = predict(run, paths=named, clips=2)
+    assert [each.rpartition("/")[2] for each in found.predictions["path"].to_pylist()] == ["03.npy", "01.npy"]
+    assert found.repeated == 3
+    everything = predict(run, paths=[path.parent, "03.npy"])
+    assert len(everything.predictions) == 24 and everything.repeated == 1
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_predictions_by_suffix(path, tmp_path, suffix):
+    run = make_run(settings_for(path, data={"target": "kind"})).folder
+    for number, work in enumerate((partial(predict, run, manifest=path), partial(evaluate, run))):
+        out = tmp_path / f"{number}.{suffix}"
+        found = work(out=out).predictions
+        table = pd.read_csv(out) if suffix == "csv" else pd.read_json(out)
+        assert table["id"].tolist() == found["id"].to_pylist() and list(table.columns) == found.column_names
+        assert np.allclose(table["score_a"], found["score_a"].to_pylist())
+        with pytest.raises(SettingError, match=r"Parquet, CSV or JSON"):
+            work(out=tmp_path / "p.xlsx")
+    if suffix == "csv":  # such a table is one of predictions again
+        assert assess(read_predictions(out))["parts"]["test"]["target"]["units"] == len(found)
 
 
 def test_finishing_makes_evaluation_feeds_of_several_clips(path):

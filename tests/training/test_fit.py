@@ -114,7 +114,7 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
     (folder / "text.mp4").write_text("no video")
     found = predict(run, paths=[folder], out=tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
-    assert table.column_names == ["id", "path", "split", "clip", "score"]
+    assert table.column_names == ["id", "path", "split", "score"]
     assert len(found.predictions) == table.num_rows == 1
     assert sorted(each["path"].rpartition("/")[2] for each in found.failures) == ["empty.npy", "text.mp4"]
     with pytest.raises(TableError, match=r"none of 1 rows has a frame.*text.mp4"):

@@ -85,3 +85,9 @@ def test_clips_of_a_sheet_are_bytes_with_captions(manifest):
     assert stretched.dtype == np.uint8
     assert stretched.max() == 255
     assert sheet(feed_of(manifest, target=None), clips=1)[1][0].count("·") == 0
+
+
+def test_rows_without_a_frame_are_left_out_though_nothing_says_why(manifest):
+    table = manifest.table.append_column("num_frames", pa.array([12] * 10 + [0], pa.int32()))
+    rows, failures = usable_rows(Manifest.from_table(table, root=manifest.root))
+    assert len(rows) == 10 and failures == [] and rows.verified is None

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cinefeed.errors import SettingError
-from cinefeed.training.run import check_out, clear, device, plain, read_run, versions, write_atomically, write_json
+from cinefeed.files import write_atomically
+from cinefeed.training.run import check_out, clear, device, plain, read_run, versions, write_json
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):

@@ -8,12 +8,54 @@ from cinefeed.check.findings import Finding, counted, finding
 from cinefeed.check.look import Looks, without_path
 from cinefeed.manifest.table import Manifest
 
+_KNOWN_BY = {
+    "error": "where files break",
+    "size_bytes": "whether files changed after the scan, and which are copies",
+    "mtime_ns": "whether files were written again after the scan",
+    "header_frames": "whether headers count the frames rightly",
+    "header_tags": "what headers say of burned-in text and of how a series was put together",
+    "rate_hz": "whether rates differ",
+    "height": "whether sizes differ",
+    "bits": "whether bit depths differ",
+    "channels": "whether numbers of channels differ",
+    "pixel_format": "whether pixel formats differ",
+    "rotation": "whether rotations differ",
+    "spacing_down_mm": "whether the size of a pixel is known",
+}
 _OFF = 0.02  # a header that is wrong by more than this share of the frames, and by more than one, is worth a warning
 
 
 def file_findings(manifest: Manifest, looks: Looks) -> list[Finding]:
     """Return what is wrong with the files themselves."""
-    return [*_gone(looks), *_broken(manifest), *_unread(looks), *_headers(manifest)]
+    return [
+        *_gone(looks),
+        *_broken(manifest),
+        *_unread(looks),
+        *_not_looked_at(manifest),
+        *_headers(manifest),
+    ]
+
+
+def _not_looked_at(manifest: Manifest) -> list[Finding]:
+    """Return what cannot be known from this manifest: it lacks a column, or its scan did not decode the files."""
+    names = manifest.table.schema.names
+    unknown = [what for column, what in _KNOWN_BY.items() if column not in names]
+    if "error" in names and manifest.verified == "packets":
+        unknown.insert(0, "where files break (their packets were counted, their frames not decoded)")
+    elif "error" in names and manifest.verified is None:
+        unknown.insert(0, "where files break (nothing says that the scan decoded their frames)")
+    if not unknown:
+        return []
+    return [
+        finding(
+            "note" if manifest.verified else "warning",
+            "not_looked_at",
+            f"not looked at: {unknown[0].partition(' (')[0]}" + (f", and {len(unknown) - 1} more" * (len(unknown) > 1)),
+            detail=f"This manifest does not tell {'; '.join(unknown)}.",
+            advice="scan again with the same --out and --verify decode, and check what it writes",
+            count=len(manifest),
+        )
+    ]
 
 
 def _gone(looks: Looks) -> list[Finding]:
@@ -108,7 +150,9 @@ def _headers(manifest: Manifest) -> list[Finding]:
         return []
     real = manifest.column("num_frames").fill_null(0).to_numpy(zero_copy_only=False)
     said = manifest.column("header_frames").fill_null(0).to_numpy(zero_copy_only=False)
-    whole = pc.is_null(manifest.column("error")).to_numpy(zero_copy_only=False)
+    whole = np.ones(len(manifest), np.bool_)
+    if "error" in manifest.table.schema.names:
+        whole = pc.is_null(manifest.column("error")).to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(whole & (real > 0) & (said > 0) & (said != real))
     if len(rows) == 0:
         return []

@@ -120,6 +120,8 @@ def _spacing(manifest: Manifest) -> list[Finding]:
 
 
 def _rates(table: Any, clip: Clip | None) -> list[Finding]:
+    if "rate_hz" not in table.schema.names:
+        return []
     rates = table.column("rate_hz")
     known = rates.drop_null()
     if len(known) == 0 or len(known.unique()) + (rates.null_count > 0) < 2:
@@ -145,6 +147,8 @@ def _rates(table: Any, clip: Clip | None) -> list[Finding]:
 
 
 def _sizes(table: Any) -> list[Finding]:
+    if not {"height", "width"} <= {*table.schema.names}:
+        return []
     height, width = (table.column(name).to_numpy() for name in ("height", "width"))
     sizes = np.unique(np.stack([width, height]), axis=1)
     found = []
@@ -191,6 +195,8 @@ def _pixels(table: Any) -> list[Finding]:
     )
     found = []
     for name, code, words, detail in kinds:
+        if name not in table.schema.names:
+            continue
         column = table.column(name).drop_null()
         if len(column.unique()) > 1:
             found.append(

@@ -10,13 +10,18 @@ from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, 
 from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
+from cinefeed.locks import locked
 from cinefeed.manifest.table import Manifest
+from cinefeed.manifest.writing import table_suffix
 from cinefeed.sources.base import Reading
 
 
 def scan(
     folder: Annotated[Path, typer.Argument(help="Folder of videos, searched with all its folders.")],
-    out: Annotated[Path, typer.Option(help="Manifest to write (Parquet). An older one there spares unchanged files.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Manifest to write (.parquet); an older one there spares unchanged files. Or .csv, .json."),
+    ],
     labels: Annotated[Path | None, typer.Option(help="Label table, CSV or Parquet.")] = None,
     on: Annotated[str | None, typer.Option(help="Column to join on; by default path or stem.")] = None,
     path_columns: Annotated[str | None, typer.Option(help="Folders as columns: '{patient}/{study}/{view}'.")] = None,
@@ -60,9 +65,12 @@ def scan(
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")
 
 
+@locked("out")
 def split(
     manifest: Annotated[Path, typer.Argument(help="Manifest to split (Parquet).")],
-    out: Annotated[Path, typer.Option(help="Manifest to write, with the part in its column 'split'.")],
+    out: Annotated[
+        Path, typer.Option(help="Manifest to write, with the part in its column 'split' (.parquet, .csv, .json).")
+    ],
     val: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.15,
     test: Annotated[float, typer.Option(help="Share of rows for the test.")] = 0.15,
     group: Group = None,
@@ -79,6 +87,7 @@ def split(
     """Assign rows to train, val and test: no group in two parts, stratified, the same for the same seed."""
     if (group is None) != no_group:
         raise SettingError("give --group COLUMN (the patient), or --no-group where every row stands for itself")
+    table_suffix(out)
     rows = Manifest.read(manifest)
     if stratify is not None:
         rows = rows.with_task(stratify, task)

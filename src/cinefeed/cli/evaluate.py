@@ -1,15 +1,18 @@
 """Commands that use a run's weights, or its predictions: `evaluate`, `compare` and `predict`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
 import typer
 
 from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed, where_table
 from cinefeed.cli.show import choose_backend, emit, figures, note, ticking
 from cinefeed.config import Settings, read_settings
 from cinefeed.errors import SettingError
+from cinefeed.manifest.writing import table_suffix, write_table
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
@@ -45,7 +48,9 @@ def evaluate(
         list[str] | None, typer.Option(help="Of a table: class names in order, a,b. Of several: TARGET=a,b.")
     ] = None,
     group: Annotated[str | None, typer.Option(help="Of a table: column of patients, which intervals resample.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Keep the predictions (Parquet).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep the predictions, a row a clip (.parquet, .csv, .json).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a run's best weights, or a table of predictions: metrics with intervals that resample patients."""
@@ -105,10 +110,14 @@ def compare(
         str | None, typer.Option(help="Column of patients, which intervals resample; by default the runs' own.")
     ] = None,
     resamples: Resamples = 1000,
-    out: Annotated[Path | None, typer.Option(help="Keep the comparison (JSON).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep the comparison (.json), or its table (.csv, .parquet).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show by how much b differs from a on the same videos, each metric with a paired bootstrap interval."""
+    if out is not None:
+        table_suffix(out)
     known = next((settings for each in (a, b) if (settings := _settings(each)) is not None), None)
     if known is not None:
         group = group or known.data.split.group or None
@@ -125,16 +134,20 @@ def compare(
         thresholds={name: {} if is_table(each) else kept_thresholds(each) for name, each in (("a", a), ("b", b))},
     )
     if out is not None:
-        write_json(out, found)
+        if table_suffix(out) == ".json":
+            write_json(out, found)
+        else:
+            write_table(out, [comparison_table(found)])
     emit({"a": str(a), "b": str(b), **found}, as_json=as_json, text=_as_table(found))
 
 
 def predict(
     run: Run,
-    out: Annotated[Path, typer.Option(help="Predictions to write (Parquet).")],
+    out: Annotated[Path, typer.Option(help="Predictions to write, a row a video (.parquet, .csv, .json).")],
     paths: Annotated[list[Path] | None, typer.Argument(help="Videos, or folders of them.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest of the videos, in place of paths.")] = None,
     clips: Clips = None,
+    per_clip: Annotated[bool, typer.Option("--per-clip", help="Write a row a clip, not averaged.")] = False,
     as_json: Json = False,
 ) -> None:
     """Score any videos with a run's best weights; no label is needed."""
@@ -142,12 +155,16 @@ def predict(
     from cinefeed.training.evaluate import predict as score_videos
 
     with ticking("predicting") as tick:
-        result = score_videos(run, paths=paths or [], manifest=manifest, clips=clips, out=out, tick=tick)
+        result = score_videos(
+            run, paths=paths or [], manifest=manifest, clips=clips, per_clip=per_clip, out=out, tick=tick
+        )
     emit(
         {"out": str(out), "rows": len(result.predictions), "failures": result.failures},
         as_json=as_json,
         text=f"{len(result.predictions)} predictions -> {out}",
     )
+    if result.repeated:
+        note(f"paths that name a file once more: {result.repeated}; each file is scored once")
     _list_failures(result.failures)
 
 
@@ -188,6 +205,17 @@ def _as_table(found: dict[str, Any]) -> str:
             interval = f"{_cell(values['low'])} to {_cell(values['high'])}" if values["low"] is not None else None
             lines.append(f"  {metric:20} {cells[0]:>10} {cells[1]:>10} {cells[2]:>10}   {interval or values['reason']}")
     return "\n".join(lines)
+
+
+def comparison_table(found: Mapping[str, Any]) -> pa.Table:
+    """Return a comparison as a table with a row for each metric of each target."""
+    return pa.Table.from_pylist(
+        [
+            {"target": name, "metric": metric, "part": found["part"], **values}
+            for name, each in found["targets"].items()
+            for metric, values in each["metrics"].items()
+        ]
+    )
 
 
 def _cell(value: float | None) -> str:

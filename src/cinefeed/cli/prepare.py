@@ -24,12 +24,14 @@ def init(
 ) -> None:
     """Write settings for `train --config`, each value chosen from the manifest's facts, with the reason behind it."""
     from cinefeed.config.starter import group_candidates, starter
-    from cinefeed.training.run import write_atomically
+    from cinefeed.files import write_atomically
 
     if group is not None and no_group:
         raise SettingError("--group and --no-group exclude each other; give one")
     if out.exists() and not overwrite:
         raise SettingError(f"{out} is there already; name another file, or pass --overwrite")
+    if out.suffix != ".toml":
+        raise SettingError(f"{out} cannot be written: settings are TOML; name it {out.stem}.toml")
     rows = Manifest.read(manifest)
     text = starter(rows, path=manifest, target=target, group=False if no_group else group, out=run)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -79,6 +79,8 @@ FACTS = {
 # What `PixelValues` are kept in, of files whose numbers do not say what is black and white (sources/values.py).
 VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf_count")
 RESERVED = SAMPLE | FACTS
+# Columns whose emptiness says that nothing is wrong: a table that lacks one must not be given an empty one.
+VERDICTS = ("error", "header_frames", "header_tags", "size_bytes", "mtime_ns")
 # The rest of FACTS follows from the file, names this machine, or changes when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
 _READING = "video_stream array_axes window_black window_white frame_files"
@@ -312,8 +314,10 @@ def plain_table(table: Any, *, name: str) -> Any:
         column = column if pa.types.is_null(column.type) and each in RESERVED else plain(column)
         if each in RESERVED and column.type != RESERVED[each]:
             try:
+                if pa.types.is_list(RESERVED[each]) and pa.types.is_string(column.type):  # as CSV has it
+                    column = pa.array([text and json.loads(text) for text in column.to_pylist()])
                 column = column.cast(RESERVED[each])
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
                 raise TableError(
                     f"{name}: column {each!r} is {column.type}, a manifest keeps {RESERVED[each]} there ({error}); "
                     f"rename the column, or mend its values"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, SplitError, TableError, did_you_mean
 from cinefeed.label_types import LabelType, is_number, label_type
+from cinefeed.locks import locked, write_lock
 from cinefeed.manifest.columns import (
     FACTS,
+    VERDICTS,
     facts_to_row,
     fingerprint,
     label_names,
@@ -28,7 +30,7 @@ from cinefeed.manifest.columns import (
     relative_paths,
     with_ids,
 )
-from cinefeed.manifest.files import read_parquet, root_of, write_parquet
+from cinefeed.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_of, with_hashes
 from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
@@ -36,6 +38,7 @@ from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
 from cinefeed.manifest.summary import summarise
+from cinefeed.manifest.writing import SUFFIXES, table_suffix
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
 from cinefeed.sources.memory import memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
@@ -72,6 +75,7 @@ class Manifest:
         self._arrays = arrays
 
     @classmethod
+    @locked("out")
     def scan(
         cls,
         folder: str | Path,
@@ -106,9 +110,12 @@ class Manifest:
         kept beside `out` ("m.parquet.salt", for the owner's eyes alone), so that a later scan gives the same hashes.
         `private=True` makes ids that tell nothing, and shows them in place of paths from then on, without pictures.
 
-        Raises TableError (no videos, no partner, `out` cannot be written), ColumnError and SettingError.
+        Raises TableError (no videos, no partner, `out` cannot be written), ColumnError, SettingError, and InUseError
+        while another process writes `out`.
         """
         root, out = Path(folder), None if out is None else Path(out)
+        if out is not None:
+            table_suffix(out)
         videos = find_videos(root, reading=reading)
         secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
         samples, history = describe_videos(
@@ -157,7 +164,11 @@ class Manifest:
         except OSError as error:
             raise TableError(f"{path} cannot be read: {error}; 'cinefeed scan' writes manifests") from error
         except pa.ArrowException as error:
-            raise TableError(f"{path} is no Parquet file: {error}; 'cinefeed scan' writes manifests") from error
+            advice = "'cinefeed scan' writes manifests"
+            if path.suffix.lower() in SUFFIXES[1:]:
+                advice = "it keeps neither types nor the root of paths: name the scan's Parquet file, or make a "
+                advice += "manifest of the table with Manifest.from_table(path, root=FOLDER)"
+            raise TableError(f"{path} is no Parquet file: {error}; {advice}") from error
         if not stored.notes:
             return cls.from_table(stored.table, root=path.parent if root is None else root)
         if stored.table.num_rows == 0:
@@ -182,7 +193,7 @@ class Manifest:
         found = with_ids(found.set_column(names.index("path"), "path", paths), name="the table")
         if "num_frames" in found.schema.names:
             for name, kind in FACTS.items():
-                if name not in found.schema.names:
+                if name not in found.schema.names and name not in VERDICTS:
                     found = found.append_column(name, pa.nulls(found.num_rows, kind))
         return cls(ordered(found), root=root, history=[("rows of the table", found.num_rows)])
 
@@ -226,11 +237,16 @@ class Manifest:
         return cls(ordered(table), root=Path(), history=[("videos in memory", len(arrays))], arrays=arrays)
 
     def write(self, path: str | Path) -> None:
-        """Write the manifest as Parquet: whole, or not at all. Raises TableError where it cannot be written."""
+        """Write the manifest, whole or not at all: as Parquet, or as CSV or JSON for other programs, by its suffix.
+
+        Raises SettingError for another suffix, TableError where it cannot be written, InUseError where another process
+        writes it.
+        """
         if self._arrays is not None:
             raise TableError(f"cannot write {path}: its videos are in memory alone; save them as .npy, and scan these")
         notes = {"history": self.history} | self.notes | {"label_types": self._label_types}
-        write_parquet(self.table, path=Path(path), root=self.root, notes=notes)
+        with write_lock(path):
+            write_manifest(self.table, path=Path(path), root=self.root, notes=notes)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -304,6 +320,14 @@ class Manifest:
     def relative_path(self, row: int) -> str:
         """Return the path of a row's file, relative to the root."""
         return self.rows.relative_path(row)
+
+    @property
+    def verified(self) -> Verify | None:
+        """How all files were read when they were scanned: "decode", "packets", or None if that is not known."""
+        if self._arrays is not None:
+            return "decode"  # in memory, no frame can be missing
+        verify = self.notes.get("verify")
+        return verify if verify in get_args(Verify) and "error" in self.table.schema.names else None
 
     @property
     def private(self) -> bool:

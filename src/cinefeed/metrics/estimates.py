@@ -97,8 +97,9 @@ def _estimate(name: str, values: Metrics, interval: Interval) -> dict[str, Any]:
         return {"value": None, "low": None, "high": None, "dropped": 0, "reason": values.reasons[name]}
     return {
         "value": value,
-        "low": number(interval.low),
-        "high": number(interval.high),
+        # the interval contains the value as weighted sums give it, which differs in the last digit
+        "low": None if interval.reason else min(interval.low, value),
+        "high": None if interval.reason else max(interval.high, value),
         "dropped": interval.dropped,
         "reason": interval.reason or None,
     }

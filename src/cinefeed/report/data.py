@@ -89,6 +89,7 @@ class PageData:
     saliency: Pictures | None = None
     feed_stats: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, str]] | None = None  # id, path, error
+    verified: str | None = None  # how files were read when they were scanned; None: not known
     settings: str = ""
     run: Mapping[str, Any] = field(default_factory=dict)  # how it ended
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -138,7 +139,8 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         balanced=balanced,
         clips=clips,
         captions=captions.tolist(),
-        failures=failures,
+        failures=[] if failures is None else failures,
+        verified=feed.manifest.verified,
     )
 
 

@@ -246,8 +246,8 @@ def measures(page: PageData) -> str:
     unit = assessment.get("unit") or "video"
     drawn = assessment.get("cluster") or unit
     return (
-        f"{', '.join(names)}; one score a {unit}. Intervals: {assessment.get('level', 0.95):.0%}, percentiles of "
-        f"{assessment.get('resamples', 0):,} bootstrap samples of {counted(2, drawn)[2:]}.".replace("%", " %")
+        f"{', '.join(names)}; one score a {unit}. Intervals: {assessment.get('level', 0.95):.0%}, bias-corrected "
+        f"(BCa), of {assessment.get('resamples', 0):,} bootstrap samples of {counted(2, drawn)[2:]}.".replace("%", " %")
     )
 
 

@@ -61,8 +61,8 @@ def run_data(folder: str | Path) -> PageData:
     classes = tuple(spec.get("classes", ()))
     history = read("history", "history.csv", _history, {})
     clips, captions = read("clips", "clips.npz", _clips, (None, []))
-    unknown = (None, _private(settings) if settings else None)
-    counts, private = read("counts", "manifest.parquet", lambda file: _counts(file, settings), unknown)
+    unknown = (None, _private(settings) if settings else None, None)
+    counts, private, verified = read("counts", "manifest.parquet", lambda file: _counts(file, settings), unknown)
     hidden = {True: "the data are private", False: "", None: "nothing says whether the data are private"}[private]
     if hidden and private is None and clips is not None:
         missing["clips"] = hidden
@@ -111,6 +111,7 @@ def run_data(folder: str | Path) -> PageData:
         saliency=read("saliency", "saliency.npz", lambda file: _pictures(file, hidden), None, needed=shown),
         feed_stats=read("feed_stats", "feed_stats.json", _json, None),
         failures=read("failures", "failures.json", _json, None),
+        verified=verified,
         settings=settings,
         run=run,
         versions=read("versions", "versions.json", _json, {}),
@@ -175,13 +176,13 @@ def _assessment(path: Path) -> Any:
     return found
 
 
-def _counts(path: Path, settings: str) -> tuple[Counts | None, bool]:
-    """Return what each part holds, and whether the manifest is private: then no picture is shown."""
+def _counts(path: Path, settings: str) -> tuple[Counts | None, bool, str | None]:
+    """Return what each part holds, whether the manifest is private (then no picture is shown), and `verified`."""
     manifest = Manifest.read(path)
     private = manifest.private or _private(settings)
     table, group = manifest.table, tomllib.loads(settings).get("data", {}).get("split", {}).get("group")
     if "split" not in table.schema.names:
-        return None, private
+        return None, private, manifest.verified
     columns = dict.fromkeys(name for name in (group, "study") if name in table.schema.names)
     parts = [each for each in pc.unique(table["split"]).to_pylist() if each is not None]
     parts.sort(key=lambda each: _PARTS.index(each) if each in _PARTS else len(_PARTS))
@@ -189,7 +190,7 @@ def _counts(path: Path, settings: str) -> tuple[Counts | None, bool]:
     views = any(name.startswith("path:") for name in table.schema.names)
     names = [*(counted(2, name)[2:] for name in columns), "rows of several views" if views else "videos"]
     rows = [[*(pc.count_distinct(each[name]).as_py() for name in columns), each.num_rows] for each in chosen]
-    return Counts(names=names, parts=list(zip(parts, rows, strict=True))), private
+    return Counts(names=names, parts=list(zip(parts, rows, strict=True))), private, manifest.verified
 
 
 def _private(settings: str) -> bool:

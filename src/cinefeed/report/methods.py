@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cinefeed.errors import SettingError
+from cinefeed.files import write_atomically
 from cinefeed.report import facts
 from cinefeed.report.data import PageData
 from cinefeed.report.words import counted
-from cinefeed.training.run import write_atomically
 
 _SEAL = "<!-- written by cinefeed, and written anew as long as nobody changes it: "
 

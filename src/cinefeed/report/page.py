@@ -9,6 +9,7 @@ from typing import Any
 import cinefeed
 from cinefeed.errors import MissingExtraError, SettingError
 from cinefeed.feed.feed import Feed
+from cinefeed.files import write_atomically
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import Task, read_predictions
 from cinefeed.report import assessed, unassessed
@@ -20,7 +21,6 @@ from cinefeed.report.methods import Methods, keep_methods, methods_of
 from cinefeed.report.moving import moving, with_saliency
 from cinefeed.report.style import Figure, on_page
 from cinefeed.report.words import Cell, cell, title
-from cinefeed.training.run import write_atomically
 
 _STAGES = ("read", "decode", "transform")
 
@@ -81,7 +81,9 @@ def write_report(page: PageData, *, out: Path) -> Path:
 
 
 def write_html(html: str, *, out: Path) -> Path:
-    """Write a page, whole or not at all. Raises SettingError where it cannot be written."""
+    """Write a page, whole or not at all. Raises SettingError where it cannot be written, or is not named as a page."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise SettingError(f"{out} cannot be written: a page is HTML; name it {out.stem}.html")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, lambda partial: partial.write_text(html, encoding="utf-8"))

@@ -29,8 +29,8 @@ import numpy as np
 
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
+from cinefeed.files import write_atomically
 from cinefeed.models import ClipLoss
-from cinefeed.training.run import write_atomically
 from cinefeed.training.scores import Scores, measure, metric_names, score, single_numbers
 
 Logs = dict[str, Any] | None

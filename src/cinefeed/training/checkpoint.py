@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.errors import FeedError, SettingError, TrainingError
+from cinefeed.files import write_atomically
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import Logs, sync_state
-from cinefeed.training.run import write_atomically
 
 _KERAS: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch"),

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from cinefeed.clips import Frame
 from cinefeed.errors import CinefeedError, SettingError, TableError, TrainingError
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.files import write_atomically
+from cinefeed.locks import FOLDER_LOCK, locked
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.encoded import ENCODED, encoded_from
 from cinefeed.manifest.identity import content_hash, state_of
@@ -29,7 +31,7 @@ from cinefeed.models.backbones import frame_backbone
 from cinefeed.models.parts import FEATURES, FRAMES, Seeded
 from cinefeed.sources.base import Facts, Source, chosen_region, cropped
 from cinefeed.training.evaluate import load_model
-from cinefeed.training.run import WEIGHTS, read_run, write_atomically
+from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import kind_of, said
@@ -80,6 +82,7 @@ class Encoded:
     warning: str = ""
 
 
+@locked("out", folder=True)
 def encode(
     manifest: str | Path | Manifest,
     *,
@@ -96,7 +99,8 @@ def encode(
     Where the run was private the features are too.
 
     Features that are there already are kept, where network, frame and the video's size and time are what they were.
-    While new ones are written there is no features.parquet: it would name those of two networks as one's.
+    While new ones are written there is no features.parquet: it would name those of two networks as one's. Raises
+    InUseError while another process writes the folder.
     """
     videos = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     if videos.rows.views:
@@ -140,6 +144,7 @@ def encode(
     table, warning = _with_parts(table, encoder.parts)
     history = [*videos.history, (f"encoded by {encoder.name}", len(videos))]
     notes: dict[str, Any] = {name: videos.notes[name] for name in ("private", "label_types") if name in videos.notes}
+    notes["verify"] = "decode"  # every frame was decoded
     written = Manifest(table, root=folder, history=history, notes=notes)
     written.write(folder / FEATURES_TABLE)
     failures = tuple(
@@ -235,7 +240,7 @@ def _said(weights: Path, frame: Frame) -> str:
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        others = sorted(each.name for each in folder.iterdir())
+        others = sorted(each.name for each in folder.iterdir() if each.name != FOLDER_LOCK)
     except OSError as error:
         raise SettingError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
     if others and not {_JOURNAL, FEATURES_TABLE} & {*others}:

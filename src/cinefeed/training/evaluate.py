@@ -1,6 +1,7 @@
 """A finished run, used: `evaluate` measures a part or another manifest, `predict` scores any video."""
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from cinefeed.config import Settings
 from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.locks import locked
 from cinefeed.manifest.encoded import check_encoded
 from cinefeed.manifest.scan import probe_videos
 from cinefeed.manifest.table import Manifest
+from cinefeed.manifest.writing import table_suffix, write_table
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.sources.open import known_suffix
 from cinefeed.training.finish import (
@@ -29,8 +32,8 @@ from cinefeed.training.finish import (
 )
 from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.network import build_model
-from cinefeed.training.run import WEIGHTS, kept_thresholds, read_run, write_atomically
-from cinefeed.training.scores import predictions_table, score, score_batches
+from cinefeed.training.run import WEIGHTS, kept_thresholds, read_run
+from cinefeed.training.scores import by_video, predictions_table, score, score_batches
 
 PARTS = ("train", "val", "test")
 Tick = Callable[[int, int], object]  # clips done, of how many
@@ -46,8 +49,10 @@ class Evaluation:
     predictions: pa.Table
     assessment: dict[str, Any] = field(default_factory=dict)
     failures: tuple[dict[str, str], ...] = ()
+    repeated: int = 0  # paths to be scored that name a video once more
 
 
+@locked("out")
 def evaluate(
     run: str | Path,
     *,
@@ -65,13 +70,17 @@ def evaluate(
     The other manifest is external validation: it is filtered as the run's own was (`[data.where]`), thresholds are
     those that the run chose on its validation part, and patients (the `group` of the run's split) that it saw in
     training or validation are refused; where the split has no group, nothing tells them. `where` keeps rows of either.
-    `unit`, `clips` and `subgroups` overrule `[evaluate]`. `out` keeps the predictions as Parquet.
+    `unit`, `clips` and `subgroups` overrule `[evaluate]`. `out` keeps the predictions, a row a clip: Parquet, CSV or
+    JSON, by its suffix.
 
     Raises SettingError where `run` is no run folder, SplitError for patients who were seen, ColumnError where a column
-    for that is absent, and what a feed raises for rows or labels that do not serve.
+    for that is absent, InUseError while another process writes `out`, and what a feed raises for rows or labels that
+    do not serve.
     """
     if part not in PARTS:
         raise SettingError(f"part={part!r} is not a part; there are: {', '.join(PARTS)}")
+    if out is not None:
+        table_suffix(Path(out))
     settings, model, trained, own = _load(run)
     settings = with_evaluation(
         settings, unit=unit, clips=clips, subgroups=None if subgroups is None else tuple(subgroups)
@@ -96,7 +105,8 @@ def evaluate(
         priors=priors_of(settings, trained),
         thresholds=kept_thresholds(run),
     )
-    _keep(table, out)
+    if out is not None:
+        write_table(Path(out), [table])
     return Evaluation(
         part=part,
         metrics=flat_metrics(assessment)[part],
@@ -106,39 +116,51 @@ def evaluate(
     )
 
 
+@locked("out")
 def predict(
     run: str | Path,
     *,
     paths: Iterable[str | Path] = (),
     manifest: str | Path | None = None,
     clips: int | None = None,
+    per_clip: bool = False,
     out: str | Path | None = None,
     tick: Tick | None = None,
 ) -> Evaluation:
     """Score videos by path (files, or folders to search), or every row of a manifest; no label is needed.
 
     A file that is no video, or is not there, is left out and listed in `failures`, with the reason; one that breaks
-    off is scored by the frames that decode. `clips` of each video are scored, a row each, by default as many as
-    `[evaluate]` says. `out` keeps the predictions as Parquet, which is written as they come.
+    off is scored by the frames that decode. A file that several paths name is scored once. `clips` of each video are
+    scored, by default as many as `[evaluate]` says, and averaged: a row a video, or with `per_clip` a row a clip.
+    `out` keeps the predictions, written as they come: Parquet, CSV or JSON, by its suffix. Raises InUseError while
+    another process writes it.
     """
+    if out is not None:
+        table_suffix(Path(out))
+    repeated = 0
     settings, model, trained, own = _load(run)
     if manifest is not None:
         chosen, absent = _there(Manifest.read(manifest))
         chosen, failures = usable_rows(chosen)
         failures = absent + failures
     else:
-        chosen, failures = _probed([Path(each) for each in paths])
+        files, repeated = _files_at([Path(each) for each in paths])
+        chosen, failures = _probed(files)
     chosen = chosen.as_private() if own.private else chosen
     check_encoded(chosen, like=own)
     count = settings.evaluate.clips if clips is None else clips
     feed = trained.evaluation(chosen, labelled=False, clips=count)
-    tables = _predicted(model, feed, spec=trained.spec, tick=_counting(tick, len(chosen) * count))
+    counting = _counting(tick, len(chosen) * count)
+    tables = _predicted(model, feed, spec=trained.spec, per_clip=per_clip, tick=counting)
     if out is None:
         table = pa.concat_tables(tables)
-    else:
-        _writing(out, lambda path: _write(path, tables))
+    elif table_suffix(Path(out)) == ".parquet":
+        write_table(Path(out), tables)
         table = pq.read_table(out, memory_map=True)
-    return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures))
+    else:
+        table = pa.concat_tables(tables)
+        write_table(Path(out), [table])
+    return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures), repeated=repeated)
 
 
 def _refuse_seen(rows: Manifest, *, own: Manifest, settings: Settings, name: str) -> None:
@@ -178,25 +200,21 @@ def _there(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
 
 
 def _predicted(
-    model: keras.Model, feed: Feed, *, spec: FeedSpec, tick: Callable[[int], object] | None
+    model: keras.Model, feed: Feed, *, spec: FeedSpec, per_clip: bool, tick: Callable[[int], object] | None
 ) -> Iterator[pa.Table]:
     """Yield the predictions of a feed, a thousand rows at a time: its rows come in the order of its manifest."""
     first = 0
     for scores in score_batches(model, feed, at_least=_ROWS):
         videos = len(scores.ids) // feed.clips_per_video
         rows = feed.manifest.take(np.arange(first, first + videos))
-        yield predictions_table(spec, scores, manifest=rows, part="predict", labelled=False)
+        if per_clip:
+            yield predictions_table(spec, scores, manifest=rows, part="predict", labelled=False)
+        else:
+            table = predictions_table(spec, by_video(scores), manifest=rows, part="predict", labelled=False)
+            yield table.drop_columns("clip")
         first += videos
         if tick is not None:
             tick(len(scores.ids))
-
-
-def _write(path: Path, tables: Iterator[pa.Table]) -> None:
-    first = next(tables)
-    with pq.ParquetWriter(path, first.schema) as writer:
-        writer.write_table(first)
-        for table in tables:
-            writer.write_table(table)
 
 
 def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
@@ -219,17 +237,25 @@ def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model
     return model
 
 
-def _probed(paths: list[Path]) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return a manifest of the videos at some paths, each probed once, and those files that are damaged or none.
-
-    Raises TableError where no frame of any can be read.
-    """
+def _files_at(paths: list[Path]) -> tuple[list[Path], int]:
+    """Return the files that paths name, those within folders too, each once; and how many are named once more."""
     files: list[Path] = []
-    failures: list[dict[str, str]] = []
     for path in paths:
         inside = [each for each in path.rglob("*") if each.is_file() and known_suffix(each)] if path.is_dir() else []
         files += sorted(inside) or [path]
+    different: dict[str, Path] = {}
+    for path in files:
+        different.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # without "..", and a link stays one
+    return list(different.values()), len(files) - len(different)
+
+
+def _probed(files: list[Path]) -> tuple[Manifest, list[dict[str, str]]]:
+    """Return a manifest of some videos, each probed once, and those files that are damaged or none.
+
+    Raises TableError where no frame of any can be read.
+    """
     rows = []
+    failures: list[dict[str, str]] = []
     for path in files:
         try:
             found = path.stat()
@@ -258,17 +284,3 @@ def _counting(tick: Tick | None, total: int) -> Callable[[int], object] | None:
         tick(done, total)
 
     return count
-
-
-def _keep(table: pa.Table, out: str | Path | None) -> None:
-    if out is not None:
-        _writing(out, lambda partial: pq.write_table(table, partial))
-
-
-def _writing(out: str | Path, write: Callable[[Path], object]) -> None:
-    path = Path(out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, write)
-    except OSError as error:
-        raise SettingError(f"{path} cannot be written: {error.strerror or error}; name another --out") from error

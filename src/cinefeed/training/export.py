@@ -20,10 +20,12 @@ import numpy as np
 from cinefeed.errors import MissingExtraError, SettingError, TrainingError, did_you_mean
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.targets import FeedSpec, TargetSpec
+from cinefeed.files import write_atomically
+from cinefeed.locks import write_lock
 from cinefeed.models.parts import targets_of
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.flow import build_feed, usable_rows
-from cinefeed.training.run import WEIGHTS, read_run, spec_table, write_atomically
+from cinefeed.training.run import WEIGHTS, read_run, spec_table
 from cinefeed.training.scores import model_inputs
 
 Format = Literal["onnx", "keras"]
@@ -81,7 +83,8 @@ def export(run: str | Path, *, format: Format = "onnx", out: str | Path | None =
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, write)
+        with write_lock(path):
+            write_atomically(path, write)
     except OSError as error:
         raise SettingError(f"{path} cannot be written: {error.strerror or error}") from error
     return found[0]

@@ -22,6 +22,7 @@ from cinefeed.balance import Natural, kept_prior
 from cinefeed.config import EvaluateSettings, Settings
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.files import write_atomically
 from cinefeed.label_types import class_names
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import assess, flat_metrics
@@ -29,7 +30,7 @@ from cinefeed.metrics.estimates import Resampling
 from cinefeed.metrics.predictions import Predictions, predictions_of, target_columns
 from cinefeed.metrics.units import cluster_of, units_of
 from cinefeed.models.parts import targets_of
-from cinefeed.training.run import ASSESSMENT, kept_assessment, plain, write_atomically, write_json
+from cinefeed.training.run import ASSESSMENT, kept_assessment, plain, write_json
 from cinefeed.training.scores import predictions_table, score
 
 PREDICTIONS, METRICS = "predictions.parquet", "metrics.json"

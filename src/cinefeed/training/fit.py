@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cinefeed.config import Settings, to_toml
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.files import write_atomically
+from cinefeed.locks import write_lock
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import read_predictions
@@ -27,6 +30,7 @@ from cinefeed.training.distributed import (
     alone,
     any_rank,
     join,
+    launched,
     rank_and_size,
     together,
     wait_for_all,
@@ -48,7 +52,6 @@ from cinefeed.training.run import (
     clear,
     spec_table,
     versions,
-    write_atomically,
     write_json,
 )
 from cinefeed.training.scores import metric_names
@@ -78,10 +81,13 @@ def train(
 
     `progress` shows a table and a bar on a terminal and a line an epoch elsewhere, on stderr. `callbacks` join
     cinefeed's own; one that names attributes in `resumes` goes on with them too.
-    Raises SettingError, TableError, ColumnError, SplitError or LabelError for what was asked wrongly, and
+    Raises SettingError, TableError, ColumnError, SplitError or LabelError for what was asked wrongly, InUseError while
+    another process writes the run folder, and
     TrainingError where the loss stops being a number: the weights of the best epoch until then are kept.
     """
-    with together():
+    # the other ranks write nothing
+    lock = write_lock(settings.train.out, folder=True) if launched()[0] == 0 else nullcontext()
+    with together(), lock:
         return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
 
 

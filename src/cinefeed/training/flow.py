@@ -16,11 +16,12 @@ from cinefeed.feed.batch import Batch
 from cinefeed.feed.evaluating import check_clips
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
+from cinefeed.files import write_atomically
 from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.metrics.predictions import check_carried
-from cinefeed.training.run import write_atomically, write_json
+from cinefeed.training.run import write_json
 
 _SHEET_CLIPS = 8
 
@@ -96,17 +97,18 @@ def check_evaluation(manifest: Manifest, settings: Settings) -> None:
 
 
 def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return the rows that have frames, and a list of all that have an error: those left out, and damaged ones."""
-    if "error" not in manifest.table.column_names:
-        return manifest, []
-    failures = [
-        {"id": name, "path": path, "error": error}
-        for name, path, error in zip(
-            *(each.to_pylist() for each in (manifest.column("id"), manifest.shown(), manifest.column("error"))),
-            strict=True,
-        )
-        if error is not None
-    ]
+    """Return the rows that have frames, and a list of all that have an error: those left out, and damaged ones.
+
+    An empty list means that no file breaks only if `manifest.verified` is "decode".
+    """
+    failures = []
+    if "error" in manifest.table.column_names:
+        columns = [each.to_pylist() for each in (manifest.column("id"), manifest.shown(), manifest.column("error"))]
+        failures = [
+            {"id": name, "path": path, "error": error}
+            for name, path, error in zip(*columns, strict=True)
+            if error is not None
+        ]
     if "num_frames" not in manifest.table.column_names:
         return manifest, failures
     playable = np.flatnonzero(np.asarray(manifest.column("num_frames").fill_null(0)) > 0)

@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from cinefeed.config import Settings, SplitSettings, read_settings, to_table, to_toml
 from cinefeed.errors import SettingError
 from cinefeed.feed.targets import read_labels
+from cinefeed.files import write_atomically
+from cinefeed.locks import FOLDER_LOCK, write_lock
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import flat_metrics
@@ -32,7 +34,7 @@ from cinefeed.training.finish import (
     mean_priors,
 )
 from cinefeed.training.flow import check_evaluation, choose_rows, usable_rows
-from cinefeed.training.run import ASSESSMENT, kept_thresholds, read_run, write_atomically, write_json
+from cinefeed.training.run import ASSESSMENT, kept_thresholds, read_run, write_json
 
 _OWN = ("settings.toml", "folds.json", "failures.json", "report.html", "methods.md", PREDICTIONS, ASSESSMENT, METRICS)
 
@@ -65,8 +67,14 @@ def train_folds(
     as they are. The threshold of two classes is the mean of those that the folds chose on their validation parts.
 
     Raises SettingError for a split that names a column already, for a folder that holds something else, and where
-    settings or rows are no longer those that the folds were begun with; SplitError where there are too few groups.
+    settings or rows are no longer those that the folds were begun with; SplitError where there are too few groups;
+    InUseError while another process writes the folder.
     """
+    with write_lock(settings.train.out, folder=True):
+        return _train_folds(settings, folds=folds, train=train, overwrite=overwrite)
+
+
+def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object], overwrite: bool) -> FoldsResult:
     split = settings.data.split
     if split.column is not None:
         raise SettingError(
@@ -126,7 +134,7 @@ def _check_folder(settings: Settings, *, folds: int, overwrite: bool) -> Path:
     folder = Path(settings.train.out)
     if not folder.is_dir():
         return folder
-    there = {each.name for each in folder.iterdir()}
+    there = {each.name for each in folder.iterdir() if each.name != FOLDER_LOCK}
     ours = {*_OWN, *(name for name in there if name.startswith("fold"))}
     if there and ("folds.json" not in there or there - ours):
         other = sorted(there - ours) or sorted(there)

@@ -16,8 +16,9 @@ import keras
 from cinefeed.errors import MissingExtraError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
+from cinefeed.files import write_atomically
 from cinefeed.training.callbacks import Logs
-from cinefeed.training.run import plain, write_atomically
+from cinefeed.training.run import plain
 
 _EVERY = 8  # batches, between two looks at the feed
 _LOGGED = 10  # batches, between two lines of log.jsonl

@@ -18,8 +18,8 @@ import numpy as np
 
 from cinefeed.config import Settings
 from cinefeed.feed.feed import Feed
+from cinefeed.files import write_atomically
 from cinefeed.metrics.predictions import Predictions
-from cinefeed.training.run import write_atomically
 from cinefeed.training.saliency import Saliency, occlude
 from cinefeed.training.worst import WORST, Scored, by_error, small_clips
 

@@ -16,7 +16,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +29,8 @@ from cinefeed.config import Settings, read_settings, to_table
 from cinefeed.errors import SettingError
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.targets import FeedSpec, TargetSpec
+from cinefeed.files import PARTIAL, write_atomically
+from cinefeed.locks import FOLDER_LOCK
 from cinefeed.manifest.table import Manifest, Parts
 
 WEIGHTS = "best.weights.h5"
@@ -67,7 +69,7 @@ def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
     """
     folder = Path(out)
     if folder.is_dir():
-        names = {each.name for each in folder.iterdir() if not each.name.startswith(".partial.")}
+        names = {each.name for each in folder.iterdir() if not each.name.startswith((PARTIAL, FOLDER_LOCK))}
         # a manifest, a page or predictions alone may be anybody's; "folds.json" is beside folds, which are runs within
         if "folds.json" in names or (names and not names & {"spec.json", "run.json"}):
             others = sorted(names - {*_FILES, *_AUTHORS, TENSORBOARD}) or sorted(names)
@@ -92,7 +94,7 @@ def clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
-    for partial in folder.glob(".partial.*"):  # of a run that was killed while it wrote
+    for partial in folder.glob(f"{PARTIAL}*"):  # of a run that was killed while it wrote
         partial.unlink()
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
 
@@ -133,19 +135,6 @@ def _flat(table: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
         for section, values in table.items()
         for name, value in (values.items() if isinstance(values, Mapping) else [("", values)])
     }
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file beside its place, then move it there: a reader sees all of it or nothing.
-
-    The name that `write` is given keeps the suffixes, which some writers go by.
-    """
-    partial = path.with_name(f".partial.{path.name}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: object) -> None:

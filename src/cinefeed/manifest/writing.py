@@ -1,0 +1,105 @@
+"""A table as the suffix of its file says: Parquet, CSV or JSON, whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from cinefeed.errors import SettingError
+from cinefeed.files import write_atomically
+from cinefeed.manifest.columns import plain
+
+SUFFIXES = (".parquet", ".csv", ".json")
+
+
+def table_suffix(path: Path) -> str:
+    """Return the suffix of a table that is to be written. Raises SettingError for one that is none.
+
+    >>> table_suffix(Path("scores.CSV"))
+    '.csv'
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SettingError(
+            f"{path} cannot be written: a table is Parquet, CSV or JSON, by its suffix; "
+            f"name it {path.stem}.parquet, {path.stem}.csv or {path.stem}.json"
+        )
+    return suffix
+
+
+def write_table(path: Path, tables: Iterable[Any]) -> None:
+    """Write tables of one schema, one after the other, as one table in the format that the suffix says.
+
+    Parquet keeps all. CSV and JSON have no types: there a list within CSV is JSON, a date is text, and NaN is missing.
+    JSON is a list with an object a row. Raises SettingError for another suffix, or where it cannot be written.
+    """
+    write = {".parquet": _write_parquet, ".csv": _write_csv, ".json": _write_json}[table_suffix(path)]
+
+    def write_durably(partial: Path) -> None:
+        write(partial, iter(tables))
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # else a crash of the machine can leave an empty file in place of the old one
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, write_durably)
+    except OSError as error:
+        raise SettingError(f"{path} cannot be written: {error.strerror or error}; name another place") from error
+
+
+def _write_parquet(path: Path, tables: Iterator[Any]) -> None:
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        _write_each(writer, first, tables)
+
+
+def _write_csv(path: Path, tables: Iterator[Any]) -> None:
+    first = _flat(next(tables))
+    with pa.csv.CSVWriter(path, first.schema) as writer:
+        _write_each(writer, first, map(_flat, tables))
+
+
+def _write_each(writer: Any, first: Any, tables: Iterable[Any]) -> None:
+    writer.write_table(first)
+    for table in tables:
+        writer.write_table(table)
+
+
+def _write_json(path: Path, tables: Iterator[Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[")
+        comma = "\n"
+        for table in tables:
+            for row in _without_nan(table).to_pylist():
+                file.write(comma + json.dumps(row, ensure_ascii=False, default=str))
+                comma = ",\n"
+        file.write("\n]\n")
+
+
+def _without_nan(table: Any) -> Any:
+    """Return a table in plain types; a number that is not finite, which JSON does not have, is missing."""
+    columns = {}
+    for name in table.schema.names:
+        column = plain(table.column(name))
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
+        columns[name] = column
+    return pa.table(columns)
+
+
+def _flat(table: Any) -> Any:
+    """Return a table whose columns a line of text can hold: a list or object becomes JSON."""
+    columns = {}
+    for name in table.schema.names:
+        column = plain(table.column(name))
+        if pa.types.is_nested(column.type):
+            texts = [None if each is None else json.dumps(each, default=str) for each in column.to_pylist()]
+            column = pa.array(texts, pa.string())
+        columns[name] = column
+    return pa.table(columns)
