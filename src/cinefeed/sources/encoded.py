@@ -47,7 +47,6 @@ class EncodedSource:
     ) -> None:
         self.path = path if isinstance(path, Path) else Path(path)
         refuse_part(self.path, part)
-        self._known = facts is not None
         self.facts = facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
         self.channels = channels or facts.channels
         self.dtype = dtype
@@ -110,7 +109,7 @@ class EncodedSource:
         return [ready[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:
-        return Ladder(self.path, self.facts, known=self._known, skips=self._skips)
+        return Ladder(self.path, self.facts, skips=self._skips)
 
     def _hand_over(self, frame: av.VideoFrame, *, grey: bool) -> tuple[NDArray[Any], ...]:
         facts, size = self.facts, (frame.height, frame.width)
