@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -84,6 +85,19 @@ class Fault:
     spoil: Callable[[bytes], bytes] = bytes
 
 
+class Case(NamedTuple):
+    """A stream, a fault and a container."""
+
+    stream: str
+    fault: str
+    suffix: str
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return ".".join(self)
+
+
 def _setts(stamp: str) -> str:
     """Return the option that maps the stamps of packets, both, by a rising function of x in frames."""
     x = {name: f"({name}*TB*{RATE_HZ})" for name in ("PTS", "DTS")}
@@ -116,13 +130,18 @@ FAULTS = {
     "first_stamp_8_s": Fault(outputs="-output_ts_offset 8.333"),
     "first_stamp_a_day": Fault(outputs="-output_ts_offset 90000"),
     "clock_wraps": Fault(outputs="-output_ts_offset 95442.9", suffixes=frozenset("ts m2ts mpg vob".split())),
-    "uneven": Fault(outputs=_setts("(2*x+0.4*mod(round(x)*3,4))"), suffixes=frozenset("mp4 mov mkv webm ts flv asf nut 3gp".split())),
+    "uneven": Fault(
+        outputs=_setts("(2*x+0.4*mod(round(x)*3,4))"), suffixes=frozenset("mp4 mov mkv webm ts flv asf nut 3gp".split())
+    ),
     "one_shown_long": Fault(outputs=_setts("(x+30*gte(x,20))")),
     "some_shown_late": Fault(outputs=_setts("(x+0.5*gte(x,20))")),
     "sound_first": Fault(inputs="-itsoffset 0.7"),
     "sound": Fault(inputs="-itsoffset 0"),
     "begins_in_mid_gop": Fault(of="cut", outputs="-copyinkf"),
-    "bytes_lost_first": Fault(spoil=lambda data: data[188 * 11 if data[:1] == b"G" else 1500 :], suffixes=_CUT_ANYWHERE),
+    "copied_from_mid_gop": Fault(outputs="-ss 0.41 -copyinkf"),
+    "bytes_lost_first": Fault(
+        spoil=lambda data: data[188 * 11 if data[:1] == b"G" else 1500 :], suffixes=_CUT_ANYWHERE
+    ),
     "cut_by_an_edit_list": Fault(inputs="-ss 0.7", suffixes=_MP4 | {"mkv"}),
     "no_edit_list": Fault(outputs="-use_editlist 0", suffixes=_MP4),
     "negative_offsets": Fault(outputs="-movflags negative_cts_offsets", suffixes=_MP4),
@@ -130,7 +149,11 @@ FAULTS = {
     "decoding_stamps_alone": Fault(of="avi", suffixes=frozenset("mkv mov mp4 asf nut".split())),
     "some_without_stamps": Fault(outputs="-bsf:v setts=pts=if(mod(N\\,3)\\,NOPTS\\,PTS)"),
     "no_index": Fault(outputs="-live 1", suffixes=frozenset({"mkv", "webm"})),
-    "end_lost": Fault(outputs="-movflags faststart", spoil=lambda data: data[: len(data) * 4 // 5], suffixes=frozenset("mp4 mkv avi ts mpg flv asf webm h264".split())),
+    "end_lost": Fault(
+        outputs="-movflags faststart",
+        spoil=lambda data: data[: len(data) * 4 // 5],
+        suffixes=frozenset("mp4 mkv avi ts mpg flv asf webm h264".split()),
+    ),
     "twice": Fault(spoil=lambda data: data * 2, suffixes=_CUT_ANYWHERE),
     "no_time_scale": Fault(outputs="-use_editlist 0", suffixes=frozenset({"mp4", "avi"}), spoil=_without_time_scale),
     "all_key_flags": Fault(suffixes=frozenset({"mp4", "avi"}), spoil=_all_keys),
@@ -177,12 +200,12 @@ class Kitchen:
             path.write_bytes(whole.read_bytes()[188 * 11 :])
         return path
 
-    def make(self, name: str, fault: str, suffix: str, folder: Path) -> Path:
+    def make(self, case: Case, folder: Path) -> Path:
         """Return a file with a fault. Raises RuntimeError where the program makes no such file."""
-        recipe, path = FAULTS[fault], folder / f"{name}.{fault}.{suffix}"
-        inputs = [*recipe.inputs.split(), "-i", self.stream(name, recipe.of)]
+        suffix, recipe, path = case.suffix, FAULTS[case.fault], folder / case.name
+        inputs = [*recipe.inputs.split(), "-i", self.stream(case.stream, recipe.of)]
         outputs = ["-map", "0:v", "-c:v", "copy", *recipe.outputs.split()]
-        if fault.startswith("sound"):
+        if case.fault.startswith("sound"):
             inputs += ["-f", "lavfi", "-i", f"sine=440:sample_rate=48000:duration={COUNT / RATE_HZ + 0.7}"]
             outputs += ["-map", "1:a", "-c:a", *_SOUND.get(suffix, "aac").split()]
         form = ["-f", _FORMATS[suffix]] if suffix in _FORMATS else []
@@ -191,10 +214,10 @@ class Kitchen:
         return path
 
 
-def cases() -> list[tuple[str, str, str]]:
-    """Return every (stream, fault, suffix) that is tried."""
+def cases() -> list[Case]:
+    """Return all that can be tried."""
     return [
-        (name, fault, suffix)
+        Case(name, fault, suffix)
         for name in _STREAMS
         for fault, recipe in FAULTS.items()
         for suffix in _CONTAINERS[name.partition("_")[0]].split()

@@ -90,6 +90,8 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
         row["first_tick"], row["step_ticks"] = ticks.first, ticks.step
         row["tick_num"], row["tick_den"] = ticks.base
         row["ticks"] = None if ticks.listed is None else ticks.listed.tolist()
+        if not np.array_equal(times.seconds(), ticks.times().seconds()):  # AVI: ticks are those of decoding
+            row["seconds"] = times.seconds().tolist()
     elif times.listed is not None or times.first_seconds != 0.0:
         row["seconds"] = times.seconds().tolist()
     elif not np.isnan(times.step_seconds):
@@ -190,14 +192,15 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
     count = value("num_frames")
     if not count:
         return None
-    ticks = None
+    ticks, seconds = None, listed("seconds")
     if (denominator := value("tick_den")) is not None:
         ticks = Ticks(
             value("first_tick"), value("step_ticks"), count, (value("tick_num"), denominator), listed("ticks")
         )
-        times = ticks.times()
-    elif (seconds := listed("seconds")) is not None:
+    if seconds is not None:
         times = Times(float(seconds[0]), float("nan"), count, seconds)
+    elif ticks is not None:
+        times = ticks.times()
     else:
         times = Times(0.0, value("step_seconds", float("nan")), count)
     key_frames = listed("key_frames")

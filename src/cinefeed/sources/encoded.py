@@ -26,6 +26,7 @@ from cinefeed.sources.runs import in_order, runs_of
 
 # Decoders that leave out non-reference frames and give the others bit for bit. Never AV1: libdav1d drops wanted ones.
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
+_KEEPING_STAMPS = frozenset({"h264", "hevc"})  # ... and give each frame its stamp even where stamps are out of order
 
 
 class EncodedSource:
@@ -53,7 +54,7 @@ class EncodedSource:
         self._size = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
         self._layout: Layout = layout_of(facts.pixel_format)
         self._colour: Colour | None = None
-        self._skips = facts.codec in _SKIPPING and in_order(facts.ticks)
+        self._skips = facts.codec in _SKIPPING and (in_order(facts.ticks) or facts.codec in _KEEPING_STAMPS)
         self._closed = False
         self._native = open_native(self.path, facts, self._layout, size=self._size, skips=self._skips)
         self._ladder = None if self._native is not None else self._by_pyav()

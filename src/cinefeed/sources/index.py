@@ -153,9 +153,10 @@ def refuse_part(path: Path, part: str | None) -> None:
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen:
     stamps: list[int | None] = []
     flags: list[bool] = []
+    shown: dict[int | None, int | None] = {}
     first, reason = None, None
     try:
-        for packet in packets_of(container, stream):
+        for packet in packets_of(container, stream, shown=shown):
             if packet.has_sidedata("encryption_info"):
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
@@ -167,7 +168,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen
         reason = str(getattr(broken, "strerror", None) or broken)
     counted = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
-    return Seen(stamps, flags, first, error)
+    return Seen(stamps, flags, first, error, [shown.get(stamp) for stamp in stamps] if shown else None)
 
 
 def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: Seen) -> Facts:
@@ -183,6 +184,9 @@ def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: 
     rate_hz = float(rate) if rate else float("nan")
     stamps = [None] * len(seen.stamps) if makes_stamps_up(container) else seen.stamps
     ticks, times = _times(stamps, stream, rate_hz)
+    if ticks is not None and seen.shown is not None:
+        presented = _times(sorted(seen.shown, key=lambda stamp: stamp or 0), stream, rate_hz)[0]
+        times = times if presented is None else presented.times()
     return Facts(
         height=height,
         width=width,

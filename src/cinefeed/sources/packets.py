@@ -2,26 +2,24 @@
 
 That holds where the decoder puts out one frame for each packet. A file that fails one of these checks is decoded:
 
-- the container has a time stamp for each packet, all different, and calls none damaged, encrypted or cut off by an
-  edit list
+- the container, not FFmpeg's parser, divides the stream into packets: not MPEG-PS, MPEG-TS or a bare stream, whose
+  first and last packets may be parts of frames
+- it has a time stamp for each packet, all different, and calls none damaged, encrypted or cut off by an edit list
 - the codec is one whose decoder gives a frame for each packet, and no packet says that nothing is shown (VP8, VP9,
   MPEG-4) or that frames cannot be decoded for lack of those before (HEVC, after a splice)
 - the stream does not begin in mid-GOP: its first packet is a key frame and the first to be shown
-- the first frames, decoded, are those of the first packets
-- where FFmpeg itself cuts the stream into packets (MPEG-PS and TS) or a packet may be half a frame (interlaced H.264
-  and HEVC), the stamps are even and the frames are not interlaced
+- the first frames, decoded, are those of the first packets, and none is interlaced where a packet may be half a frame
 """
 
 import re
 from collections.abc import Generator, Iterator, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import av
 from av.container import InputContainer
 
 STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
-# Their one stamp a packet is that of decoding. FFmpeg makes presentation stamps of it that begin anew after a seek.
+# Their one stamp a packet is that of decoding. FFmpeg guesses those of presentation from it, anew after each seek.
 _DECODING_STAMPS = frozenset({"avi", "asf"})
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _CHECKED = 16  # frames that are decoded; 1 ms of 112 x 112
@@ -38,12 +36,16 @@ _HEVC_SPLICES = frozenset({16, 17, 18, 36, 37})  # NAL units: BLA pictures, end 
 
 
 class Seen(NamedTuple):
-    """What one pass over a file found: a stamp (None where there is none) and a key flag a frame, in output order."""
+    """What one pass over a file found, in output order: a stamp (None where there is none) and a key flag a frame.
+
+    `shown` are the presentation stamps, where `stamps` are those of decoding.
+    """
 
     stamps: Sequence[int | None]
     key_flags: Sequence[bool]
     first: av.VideoFrame | None
     error: str | None
+    shown: Sequence[int | None] | None
 
 
 def makes_stamps_up(container: InputContainer) -> bool:
@@ -51,13 +53,20 @@ def makes_stamps_up(container: InputContainer) -> bool:
     return bool(container.format.flags & _NO_STAMPS)
 
 
-def packets_of(container: InputContainer, stream: av.VideoStream) -> "Generator[av.Packet[av.VideoStream]]":
-    """Yield the packets of a stream with stamps that a seek does not change, and at the end an empty one."""
-    stamped_for_decoding = container.format.name in _DECODING_STAMPS
+def packets_of(
+    container: InputContainer, stream: av.VideoStream, *, shown: dict[int | None, int | None] | None = None
+) -> "Generator[av.Packet[av.VideoStream]]":
+    """Yield the packets of a stream, and at the end an empty one, with stamps that are the same after any seek.
+
+    Where these are stamps of decoding, `shown` is filled with FFmpeg's stamp of presentation for each.
+    """
+    decoding_stamps = container.format.name in _DECODING_STAMPS
     packets = container.demux(stream)
     try:
         for packet in packets:
-            if stamped_for_decoding:
+            if decoding_stamps:
+                if shown is not None:
+                    shown[packet.dts] = packet.pts
                 packet.pts = packet.dts
             yield packet
     finally:
@@ -67,14 +76,15 @@ def packets_of(container: InputContainer, stream: av.VideoStream) -> "Generator[
 def pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen | None:
     """Return the stamps and key flags of a stream's packets, by rising stamp; None where the file must be decoded."""
     codec = stream.codec_context
-    if makes_stamps_up(container) or codec.name not in _FRAME_PER_PACKET:
+    if makes_stamps_up(container) or container.format.name in STAMPED_BY_PES or codec.name not in _FRAME_PER_PACKET:
         return None
     stamps: list[int] = []
     flags: list[bool] = []
     frames: list[av.VideoFrame] = []
+    shown: dict[int | None, int | None] = {}
     checked = False
     try:
-        for packet in packets_of(container, stream):
+        for packet in packets_of(container, stream, shown=shown):
             if packet.size:
                 stamp = packet.pts
                 if stamp is None or packet.is_discard or packet.is_corrupt or packet.has_sidedata("encryption_info"):
@@ -97,18 +107,9 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen
         return None
     if codec.reorder_depth > 0 and known == stamps:  # stamped as they are stored
         return None
-    by_parser = container.format.name in STAMPED_BY_PES
-    if by_parser and not _are_even(known):
+    if codec.name in ("h264", "hevc") and any(frame.interlaced_frame for frame in frames):
         return None
-    if (by_parser or codec.name in ("h264", "hevc")) and any(frame.interlaced_frame for frame in frames):
-        return None
-    return Seen(known, [flags[i] for i in order], frames[0], None)
-
-
-def _are_even(stamps: list[int]) -> bool:
-    """Return whether stamps, rising, lie equally far from each other but for rounding."""
-    steps = [after - before for before, after in pairwise(stamps)]
-    return not steps or max(steps) - min(steps) <= 1
+    return Seen(known, [flags[i] for i in order], frames[0], None, [shown[stamp] for stamp in known] if shown else None)
 
 
 def _hides_frames(packet: "av.Packet[av.VideoStream]", codec: av.VideoCodecContext) -> bool:
