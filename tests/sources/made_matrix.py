@@ -23,7 +23,7 @@ _X265 = (
 )
 _MPEG = "-threads 1 -sc_threshold 1000000000 -q:v 3"
 _VPX = "-threads 1 -b:v 200k"
-_HIDDEN = "-deadline good -cpu-used 5 -g 24 -auto-alt-ref 1 -lag-in-frames 12"
+_HIDDEN = "-deadline good -cpu-used 1 -g 24 -auto-alt-ref 1 -lag-in-frames 12"
 _STREAMS = {
     "h264": f"{_X264} -g 12 -bf 0",
     "h264_b": f"{_X264} -g 12 -bf 2",
@@ -83,6 +83,7 @@ class Fault:
     of: str = "stream"  # the file that is copied: the stream, or "cut" (TS, begins in mid-GOP) or "avi"
     suffixes: frozenset[str] = frozenset()  # containers in which it can be made; empty: in all but bare streams
     spoil: Callable[[bytes], bytes] = bytes
+    streams: str = ""  # how the names of the streams begin of which it can be made
 
 
 class Case(NamedTuple):
@@ -148,6 +149,9 @@ FAULTS = {
     "fragments": Fault(outputs="-movflags frag_keyframe+empty_moov", suffixes=_MP4),
     "decoding_stamps_alone": Fault(of="avi", suffixes=frozenset("mkv mov mp4 asf nut".split())),
     "some_without_stamps": Fault(outputs="-bsf:v setts=pts=if(mod(N\\,3)\\,NOPTS\\,PTS)"),
+    "hidden_frames_apart": Fault(
+        outputs="-bsf:v vp9_superframe_split", suffixes=frozenset({"avi", "nut"}), streams="vp9"
+    ),
     "no_index": Fault(outputs="-live 1", suffixes=frozenset({"mkv", "webm"})),
     "end_lost": Fault(
         outputs="-movflags faststart",
@@ -188,7 +192,12 @@ class Kitchen:
             if kind == "avi":
                 ffmpeg("-i", self.stream(name), "-c", "copy", path)
             else:
-                ffmpeg("-i", self._source, *("-pix_fmt yuv420p " + _STREAMS[name]).split(), path)
+                arguments = ["-i", self._source, *f"-pix_fmt yuv420p {_STREAMS[name]}".split()]
+                if name.endswith("_hidden"):  # the encoder hides frames in the second of two passes alone
+                    arguments += ["-passlogfile", self.folder / name, "-pass"]
+                    ffmpeg(*arguments, 1, "-f", "null", "-")
+                    arguments.append(2)
+                ffmpeg(*arguments, path)
         return path
 
     def _cut(self, name: str) -> Path:
@@ -221,7 +230,7 @@ def cases() -> list[Case]:
         for name in _STREAMS
         for fault, recipe in FAULTS.items()
         for suffix in _CONTAINERS[name.partition("_")[0]].split()
-        if (suffix in recipe.suffixes if recipe.suffixes else suffix not in _BARE)
+        if (suffix in recipe.suffixes if recipe.suffixes else suffix not in _BARE) and name.startswith(recipe.streams)
     ]
 
 

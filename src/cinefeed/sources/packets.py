@@ -31,7 +31,7 @@ _FRAME_PER_PACKET = frozenset(
     v210 vp8 vp9
     """.split()
 )
-_SMALL_VOP = 20  # bytes; an MPEG-4 frame "not coded" has 6 to 8, and so has the packet that ends packed B-frames
+_SMALL_VOP = 10  # bytes; an MPEG-4 frame "not coded" has 6 to 8, and so has the packet that ends packed B-frames
 _HEVC_SPLICES = frozenset({16, 17, 18, 36, 37})  # NAL units: BLA pictures, end of sequence, end of bitstream
 
 
