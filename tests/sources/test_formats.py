@@ -197,7 +197,9 @@ def test_a_container_that_flags_every_frame(tmp_path, name):
     whole = write(tmp_path / name, codec=name.split(".")[0], gop=20)
     facts = assert_frames_are_those_of_a_full_decode(flag_every_frame(whole))
     assert len(facts.key_frames) < 5
-    assert len(probe_encoded(whole, verify="packets").key_frames) == COUNT
+    packets = probe_encoded(whole, verify="packets")
+    flagged = name == "mpeg4.mp4"  # MSMPEG-4 is decoded all the same, for its decoder may leave out frames
+    assert len(packets.key_frames) == (COUNT if flagged else len(facts.key_frames))
 
 
 @pytest.mark.parametrize("name", ["noise.mpg", "noise.vob", "noise.ts"])

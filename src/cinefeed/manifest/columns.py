@@ -115,7 +115,9 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
         row["first_tick"], row["step_ticks"] = ticks.first, ticks.step
         row["tick_num"], row["tick_den"] = ticks.base
         row["ticks"] = None if ticks.listed is None else ticks.listed.tolist()
-        row["start_time_seconds"] = facts.start_time_seconds
+        row["start_time_seconds"] = start = facts.start_time_seconds
+        if not np.array_equal(times.seconds(), ticks.times(start_seconds=start).seconds()):  # AVI: ticks of decoding
+            row["seconds"] = times.seconds().tolist()
     elif times.listed is not None or times.first_seconds != 0.0:
         row["seconds"] = times.seconds().tolist()
     elif not np.isnan(times.step_seconds):
@@ -223,14 +225,15 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
     count = value("num_frames")
     if not count:
         return None
-    ticks = None
+    ticks, seconds = None, listed("seconds")
     if (denominator := value("tick_den")) is not None:
         ticks = Ticks(
             value("first_tick"), value("step_ticks"), count, (value("tick_num"), denominator), listed("ticks")
         )
-        times = ticks.times(start_seconds=value("start_time_seconds", 0.0))
-    elif (seconds := listed("seconds")) is not None:
+    if seconds is not None:
         times = Times(float(seconds[0]), float("nan"), count, seconds)
+    elif ticks is not None:
+        times = ticks.times(start_seconds=value("start_time_seconds", 0.0))
     else:
         times = Times(0.0, value("step_seconds", float("nan")), count)
     key_frames = listed("key_frames")

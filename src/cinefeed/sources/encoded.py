@@ -26,6 +26,7 @@ from cinefeed.sources.runs import in_order, runs_of
 
 # Decoders that leave out non-reference frames and give the others bit for bit. Never AV1: libdav1d drops wanted ones.
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
+_KEEPING_STAMPS = frozenset({"h264", "hevc"})  # ... and give each frame its stamp even where stamps are out of order
 
 
 class EncodedSource:
@@ -47,14 +48,13 @@ class EncodedSource:
     ) -> None:
         self.path = path if isinstance(path, Path) else Path(path)
         refuse_part(self.path, part)
-        self._known = facts is not None
         self.facts = facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
         self.channels = channels or facts.channels
         self.dtype = dtype
         self._size = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
         self._layout: Layout = layout_of(facts.pixel_format)
         self._colour: Colour | None = None
-        self._skips = facts.codec in _SKIPPING and in_order(facts.ticks)
+        self._skips = facts.codec in _SKIPPING and (in_order(facts.ticks) or facts.codec in _KEEPING_STAMPS)
         self._closed = False
         self._native = open_native(self.path, facts, self._layout, size=self._size, skips=self._skips)
         self._ladder = None if self._native is not None else self._by_pyav()
@@ -110,7 +110,7 @@ class EncodedSource:
         return [ready[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:
-        return Ladder(self.path, self.facts, known=self._known, skips=self._skips)
+        return Ladder(self.path, self.facts, skips=self._skips)
 
     def _hand_over(self, frame: av.VideoFrame, *, grey: bool) -> tuple[NDArray[Any], ...]:
         facts, size = self.facts, (frame.height, frame.width)

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
 from cinefeed.clips import Times
@@ -17,32 +16,36 @@ from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
 from cinefeed.sources.display import orientation, shown_size, square_or
 from cinefeed.sources.layout import layout_of
+from cinefeed.sources.packets import Seen, makes_stamps_up, packets_of, pass_over_packets
 
 Verify = Literal["decode", "packets"]
 
 # FFmpeg decodes up to 20 frames of H.264 while it opens a file, to learn what the facts already say. Skipping that
-# took a `pocus` file from 2.3 to 0.4 ms; naming the container saves 0.06 ms of a `lips` file's 0.21.
+# took a `pocus` file from 2.3 to 0.4 ms.
 _NO_PROBING = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
-_NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _LOCAL = {"protocol_whitelist": "file"}  # a play list must not fetch anything
 
-
-class Seen(NamedTuple):
-    """What one pass over a file found: a stamp (None where there is none) and a key flag a frame, in output order."""
-
-    stamps: list[int | None]
-    key_flags: list[bool]
-    first: av.VideoFrame | None
-    error: str | None
-    in_doubt: bool  # the packets' stamps may not tell the order of the frames
+_STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
+_STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
 
 
-def open_container(path: Path, *, container: str = "", known: bool = False) -> InputContainer:
-    """Open a video file; `known` leaves out what FFmpeg would find out about its streams.
+def states_its_stamps(facts: Facts) -> bool:
+    """Return whether each packet has the same stamp however the file is opened, because the container states it.
 
-    Raises SourceError for whatever is no video file: missing, a folder, empty, unreadable, another format.
+    Only such files may be opened without probing. From others FFmpeg works stamps out, from what probing taught it:
+    without it, the packets of an MPEG program stream that have no stamp get those of their neighbours. Matroska can
+    keep AVI's decoding times alone, but not for the codecs of WebM.
     """
-    if known:
+    return facts.container in _STATED or (facts.container == "webm" and facts.codec in _STATED_CODECS)
+
+
+def open_container(path: Path, *, container: str = "", probed: bool = True) -> InputContainer:
+    """Open a video file, of a format that is known where `container` names it, whatever the file is called.
+
+    `probed=False` leaves out what FFmpeg would find out about the streams: only where `states_its_stamps`. Raises
+    SourceError for whatever is no video file: missing, a folder, empty, unreadable, another format.
+    """
+    if not probed:
         # The option is of the probing decoder; the one that reads frames has its own.
         with suppress(av.FFmpegError, OSError, ValueError):  # the file may have changed: then it is looked at in full
             options = {"skip_frame": "all"}
@@ -50,7 +53,7 @@ def open_container(path: Path, *, container: str = "", known: bool = False) -> I
                 f"file:{path}", format=container or None, container_options=_LOCAL | _NO_PROBING, options=options
             )
     try:
-        return av.open(f"file:{path}", container_options=_LOCAL)
+        return av.open(f"file:{path}", format=container or None, container_options=_LOCAL)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not(path, error)) from error
 
@@ -94,11 +97,31 @@ def video_stream(container: InputContainer, *, path: Path, number: int | None = 
     raise SourceError(f"{path}: video stream {number} was asked for, these can be decoded: {known}")
 
 
+def open_stream(
+    path: Path, *, number: int | None = None, container: str = "", probed: bool = True
+) -> tuple[InputContainer, av.VideoStream]:
+    """Open a file to read one of its video streams, in the same way for a scan and for a feed.
+
+    Raises SourceError as `open_container` and `video_stream` do.
+    """
+    file = open_container(path, container=container, probed=probed)
+    try:
+        stream = video_stream(file, path=path, number=number)
+    except SourceError:
+        file.close()
+        raise
+    for other in file.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return file, stream
+
+
 @contextmanager
 def opened(path: Path, *, number: int | None = None) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file for one pass over one of its video streams, and close it whatever happens."""
-    with open_container(path) as container:
-        yield container, video_stream(container, path=path, number=number)
+    container, stream = open_stream(path, number=number)
+    with container:
+        yield container, stream
 
 
 def probe_encoded(
@@ -111,8 +134,8 @@ def probe_encoded(
     refuse_part(path, part)
     if verify == "packets":
         with opened(path, number=reading.stream) as (container, stream):
-            seen = _pass_over_packets(container, stream)
-            if not seen.in_doubt and seen.first is not None:
+            seen = pass_over_packets(container, stream)
+            if seen is not None:
                 return _facts(path, container, stream, seen)
     with opened(path, number=reading.stream) as (container, stream):
         return _facts(path, container, stream, _pass_over_frames(container, stream))
@@ -130,9 +153,10 @@ def refuse_part(path: Path, part: str | None) -> None:
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen:
     stamps: list[int | None] = []
     flags: list[bool] = []
+    shown: dict[int | None, int | None] = {}
     first, reason = None, None
     try:
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream, shown=shown):
             if packet.has_sidedata("encryption_info"):
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
@@ -144,35 +168,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen
         reason = str(getattr(broken, "strerror", None) or broken)
     counted = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
-    return Seen(stamps, flags, first, error, False)
-
-
-def _pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen:
-    stamps: list[int | None] = []
-    flags: list[bool] = []
-    first, discarded = None, False
-    try:
-        for packet in container.demux(stream):
-            if packet.has_sidedata("encryption_info"):
-                return Seen(stamps, flags, None, None, True)
-            if packet.size:
-                stamps.append(packet.pts)
-                flags.append(packet.is_keyframe)
-                discarded |= packet.is_discard
-            if first is None:
-                first = next(iter(packet.decode()), None)
-    except (av.FFmpegError, OSError, IndexError):
-        return Seen(stamps, flags, first, None, True)
-    known = [stamp for stamp in stamps if stamp is not None]
-    reorders = stream.codec_context.reorder_depth > 0
-    as_stored = all(a <= b for a, b in pairwise(known))
-    # AVI has no presentation stamps, FFmpeg guesses them; others stamp frames that are reordered as they are stored.
-    guessed = reorders and (as_stored or container.format.name == "avi")
-    doubt = discarded or guessed or len(set(known)) < len(stamps) or _makes_stamps_up(container)
-    if doubt:
-        return Seen(stamps, flags, first, None, True)
-    order = sorted(range(len(known)), key=known.__getitem__)
-    return Seen([known[i] for i in order], [flags[i] for i in order], first, None, False)
+    return Seen(stamps, flags, first, error, [shown.get(stamp) for stamp in stamps] if shown else None)
 
 
 def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: Seen) -> Facts:
@@ -186,9 +182,13 @@ def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: 
     height, width = shown_size(frame.height, frame.width, aspect=aspect, rotation=rotation)
     rate = stream.average_rate or stream.guessed_rate
     rate_hz = float(rate) if rate else float("nan")
-    stamps = [None] * len(seen.stamps) if _makes_stamps_up(container) else seen.stamps
+    stamps = [None] * len(seen.stamps) if makes_stamps_up(container) else seen.stamps
     start = (container.start_time or 0) / av.time_base
     ticks, times = _times(stamps, stream, rate_hz, start_seconds=start)
+    if ticks is not None and seen.shown is not None:
+        shown = sorted(seen.shown, key=lambda stamp: stamp or 0)
+        presented, shown_times = _times(shown, stream, rate_hz, start_seconds=start)
+        times = times if presented is None else shown_times
     return Facts(
         height=height,
         width=width,
@@ -209,11 +209,6 @@ def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: 
         aspect=aspect,
         stream=container.streams.video.index(stream),
     )
-
-
-def _makes_stamps_up(container: InputContainer) -> bool:
-    """Return whether a file is a bare stream of frames, to which FFmpeg gives times, and other ones after a seek."""
-    return bool(container.format.flags & _NO_STAMPS)
 
 
 def _times(

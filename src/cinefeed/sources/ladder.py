@@ -7,7 +7,7 @@ between, decodes on instead, unless the decoder was drained. Where a frame is mi
 1. from the key frame before, skipping
 2. the same without skipping, the file opened anew in full
 3. from earlier and earlier key frames
-4. from the start, counting
+4. from the start to the end, counting; the count must be that of the facts
 
 A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame. Two things could:
 
@@ -22,26 +22,26 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.stream import Discard
 
-from cinefeed.errors import DecodeError, SourceError
+from cinefeed.errors import DecodeError
 from cinefeed.sources.base import Facts
-from cinefeed.sources.index import open_container, video_stream
+from cinefeed.sources.index import open_stream, states_its_stamps
+from cinefeed.sources.packets import STAMPED_BY_PES, packets_of
 from cinefeed.sources.runs import Run, seek_helps
 
-_STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
 _EARLIER = 6  # frames: their seeks look for decoding stamps, which lie before those of presentation
 
 
 class Ladder:
-    """An open video file. `skips` says that frames which nobody needs may be left out, `known` that nothing is probed.
+    """An open video file. `skips` says that frames which nobody needs may be left out.
 
     Raises SourceError where the file holds no video, DecodeError where it breaks before a frame that is asked for.
     """
 
-    def __init__(self, path: Path, facts: Facts, *, known: bool, skips: bool) -> None:
+    def __init__(self, path: Path, facts: Facts, *, skips: bool) -> None:
         self.path, self.facts = path, facts
-        self._known, self._skips = known, skips
+        self._skips = skips
+        self._probed = not states_its_stamps(facts)
         self._back = 0  # how many key frames too late the seeks of this file land
         self._container: av.container.InputContainer | None = None
         self._reached: int | None = None  # the largest stamp sent to the decoder, where decoding can go on after it
@@ -74,20 +74,9 @@ class Ladder:
         """Open the file, or open it anew at its start."""
         self.close()
         self._reached = None
-        container = open_container(self.path, container=self.facts.container, known=self._known)
-        try:
-            self._stream = video_stream(container, path=self.path, number=self.facts.stream)
-        except SourceError:
-            container.close()
-            if not self._known:
-                raise
-            self._known = False  # the first packets of MPEG-PS and TS need not show every stream
-            self._open()
-            return
-        for other in container.streams:
-            if other is not self._stream:
-                other.discard = Discard.all
-        self._container = container
+        self._container, self._stream = open_stream(
+            self.path, number=self.facts.stream, container=self.facts.container, probed=self._probed
+        )
         self._fresh = True
 
     def _climb(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame]) -> None:
@@ -101,7 +90,7 @@ class Ladder:
         if not wanted:
             return
         if not late:
-            self._skips = self._known = False
+            self._skips, self._probed = False, True
             self._open()
             late = self._from_key(wanted, key - self._back, found, skip=False)
         back = self._back
@@ -126,7 +115,7 @@ class Ladder:
         self._fresh, self._trusted, self._sound = False, at_start, at_start
         if not at_start:
             assert self._container is not None
-            earlier = _EARLIER * ticks.step if self.facts.container in _STAMPED_BY_PES else 0
+            earlier = _EARLIER * ticks.step if self.facts.container in STAMPED_BY_PES else 0
             try:
                 self._container.seek(int(ticks.of_frames(self.facts.key_frames[key])) - earlier, stream=self._stream)
             except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
@@ -140,7 +129,7 @@ class Ladder:
         earliest, unsent = min(wanted), set(wanted)
         reached, dated, skipping = earliest, True, False
         self._reached = None
-        packets = self._container.demux(self._stream)
+        packets = packets_of(self._container, self._stream)
         try:
             codec.skip_frame = "DEFAULT"
             for place, packet in enumerate(packets):
@@ -173,12 +162,12 @@ class Ladder:
         except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
             return False  # the next rung says whether the file is broken or this way through it
         finally:
-            packets.close()  # type: ignore[attr-defined]  # one that is dropped leaves 256 bytes for good
-        return not started and self.facts.container in _STAMPED_BY_PES
+            packets.close()
+        return not started and self.facts.container in STAMPED_BY_PES
 
     def _has_its_own_stamp(self, packet: "av.Packet[av.VideoStream]", place: int) -> bool:
         """Return whether a key frame, the `place`-th packet after a seek, carries the stamp that the file gave it."""
-        if self.facts.container not in _STAMPED_BY_PES:
+        if self.facts.container not in STAMPED_BY_PES:
             return True
         assert self.facts.ticks is not None
         # The remains of a frame can come first, and with the flag of a key frame; they begin with no start code.
@@ -195,28 +184,34 @@ class Ladder:
                 found[wanted.pop(stamp)] = frame
 
     def _count(self, numbers: list[int], found: dict[int, av.VideoFrame]) -> None:
-        """Decode the file from its start as if nothing were known of it, and count."""
-        self._known = False
+        """Decode the file from its start as if nothing were known of it, and count.
+
+        Where stamps are known and did not lead to a frame, numbers may be those of another count: of packets, or of the
+        file as it was. So the whole file is decoded, and must have as many frames as its facts.
+        """
+        self._probed = True
         self._open()
         assert self._container is not None
         self._fresh = False
-        missing, count, reason = set(numbers), 0, "the file ends"
-        packets = self._container.demux(self._stream)
+        missing, counted, count, reason = set(numbers), dict[int, av.VideoFrame](), 0, "the file ends"
+        packets = packets_of(self._container, self._stream)
         try:
             for packet in packets:
                 for frame in packet.decode():
                     if count in missing:
-                        found[count] = frame
+                        counted[count] = frame
                         missing.discard(count)
                     count += 1
-                if not missing:
-                    return
+                if not missing and self.facts.ticks is None:
+                    break
         except (av.FFmpegError, OSError, IndexError) as error:
             reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
         finally:
-            packets.close()  # type: ignore[attr-defined]
-        asked = ", ".join(map(str, sorted(missing)[:8])) + (" ..." if len(missing) > 8 else "")
-        raise DecodeError(
-            f"{self.path}: asked for frames {asked}, {reason} after {count} of {self.facts.times.count} frames; "
-            "the file has changed or is damaged: scan it again"
-        )
+            packets.close()
+        if missing or (self.facts.ticks is not None and count != self.facts.times.count):
+            asked = ", ".join(map(str, sorted(numbers)[:8])) + (" ..." if len(numbers) > 8 else "")
+            raise DecodeError(
+                f"{self.path}: asked for frames {asked}, {reason} after {count} of {self.facts.times.count} frames; "
+                "the file has changed or is damaged: scan it again, with verify='decode'"
+            )
+        found.update(counted)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.sources.base import Facts, Stacked
+from cinefeed.sources.index import states_its_stamps
 from cinefeed.sources.layout import Layout, samples_of
 from cinefeed.sources.libav import (
     ALL,
@@ -28,10 +29,6 @@ from cinefeed.sources.libav import (
 )
 from cinefeed.sources.runs import in_order
 
-# Of other containers FFmpeg works the stamps out from what it learns by probing, which is left out here. Matroska can
-# keep AVI's decoding times alone, but not for these codecs.
-_STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
-_STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
 _NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 
 
@@ -103,8 +100,8 @@ class NativeVideo:
 
 def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, int], skips: bool) -> NativeVideo | None:
     """Open a video whose stored frames are `size`, (height, width); None where it is nothing for compiled code."""
-    stated = facts.container in _STATED or (facts.container == "webm" and facts.codec in _STATED_CODECS)
-    if not (stated and in_order(facts.ticks)) or layout.packing != "planar" or layout.via or places() is None:
+    stated = states_its_stamps(facts) and in_order(facts.ticks)
+    if not stated or layout.packing != "planar" or layout.via or places() is None:
         return None
     number, planes = _planes_of_format(facts.pixel_format, *size)
     video = NativeVideo(
