@@ -58,6 +58,8 @@ class FeedLoader:
         loss = (weights * criterion(model(inputs["clips"]), targets)).mean()
     """
 
+    batch_sampler = None  # Lightning reads it of a validation loader that has a `sampler`
+
     def __init__(
         self,
         feed: Feed,
