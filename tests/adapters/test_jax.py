@@ -56,6 +56,36 @@ for taken in range(1, 6):
     for one, other in zip(rest, expected[taken:], strict=False):
         assert np.array_equal(one, other), taken
 """
+TAKES_OVER = """
+from itertools import islice
+from cinefeed.errors import StaleIteratorError
+feed = make(workers=2)
+iterator = FeedIterator(feed)
+expected = {make().batch(index, epoch=epoch).clips.tobytes(): (epoch, index) for epoch in range(4) for index in range(3)}
+seen = [np.asarray(inputs["clips"]).tobytes() for _ in range(2) for inputs, _, _ in islice(iterator, 2)]
+assert [expected[clips] for clips in seen] == [(0, 0), (0, 1), (1, 0), (1, 1)], [expected[clips] for clips in seen]
+iterator.set_epoch(1)
+older = iter(iterator)
+for _ in range(2):  # the feed has given its last batch, its consumer has not been given it
+    next(older)
+assert iterator.state()["draws"] == 8 and feed.state()["epoch"] == 2
+newer = iter(iterator)
+for _ in range(2):
+    try:
+        next(older)
+    except StaleIteratorError as error:
+        assert "use feed.batch(i)" in str(error)
+    else:
+        raise AssertionError("the older iterator gives batches")
+assert iterator.state()["epoch"] == 2
+assert [expected[np.asarray(inputs["clips"]).tobytes()] for inputs, _, _ in newer] == [(2, 0), (2, 1), (2, 2)]
+try:
+    list(zip(iterator, iterator))
+except StaleIteratorError:
+    pass
+else:
+    raise AssertionError("two at once")
+"""
 SHARDED = """
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 assert jax.device_count() == 2
@@ -108,6 +138,10 @@ def test_the_same_samples_as_the_feed(manifest):
 
 def test_a_state_knows_where_the_consumer_stands_though_the_feed_is_ahead(manifest):
     run(RESUME, manifest)
+
+
+def test_a_newer_iterator_takes_over_and_leaves_an_unfinished_epoch(manifest):
+    run(TAKES_OVER, manifest)
 
 
 def test_rows_are_sharded_over_devices(manifest):

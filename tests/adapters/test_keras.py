@@ -126,14 +126,75 @@ class StopAfter(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def test_an_epoch_that_was_stopped_does_not_advance_the_feed(manifest):
+@pytest.mark.parametrize("followed", [True, False])
+def test_an_epoch_that_was_stopped_is_left_unless_keras_repeats_it(manifest, followed):
     dataset = Recorder(make(manifest))
     model = network()
     model.compile("sgd", "mse")
-    model.fit(dataset, epochs=2, verbose=0, callbacks=[StopAfter(2), dataset.callback])
-    assert (dataset.feed.epoch, dataset.consumed) == (0, 2)
+    callbacks = [dataset.callback] if followed else []
+    model.fit(dataset, epochs=2, verbose=0, callbacks=[StopAfter(2), *callbacks])
+    assert dataset.feed.state()["draws"] == 8 and (dataset.feed.epoch, dataset.feed.next_epoch) == (0, 1)
+    assert dataset.consumed == 2 * followed
+    model.fit(dataset, epochs=1, verbose=0, callbacks=callbacks)
+    assert dataset.epochs[-1] == expected(manifest, 2)[not followed]
+
+
+@pytest.mark.parametrize("build", [True, False])
+@pytest.mark.parametrize("followed", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_short_epochs_are_different_ones(manifest, build, followed, steps):
+    """`shuffle`, on which is Keras' default, and which changes nothing; epochs as long as Keras allows by then."""
+    dataset = Recorder(make(manifest))
+    model = network(build=build)
+    model.compile("sgd", "mse")
+    callbacks = [dataset.callback] if followed else []
+    epochs = {1: 3, 2: 1, 3: 3}[steps]
+    for _ in range(2 if steps == 2 else 1):
+        model.fit(dataset, epochs=epochs, initial_epoch=0, steps_per_epoch=steps, verbose=0, callbacks=callbacks)
+    whole = expected(manifest, 3)
+    building = 1  # the first request, to build the model and its loss
+    given = dataset.requests[building:]
+    if steps == 2:
+        assert given == [whole[0][:2], whole[0 if followed else 1][:2]]
+    else:
+        assert given == [epoch[:steps] for epoch in whole]
+
+
+def test_a_validation_of_few_steps_begins_at_the_first_row(manifest):
+    feed = make(manifest)
+    dataset, val = Recorder(feed), Recorder(feed.evaluation(manifest))
+    model = network()
+    model.compile("sgd", "mse")
+    for steps in (1, 2):
+        model.fit(dataset, validation_data=val, validation_steps=steps, epochs=2, verbose=0)
+        ages = [[20.0 + row * row for row in rows] for rows in (range(4), range(4, 8))]
+        assert val.requests[-2:] == [ages[:steps]] * 2
+    assert val.feed.epoch == 0
+
+
+def test_building_a_model_keeps_the_place_of_a_resume(manifest):
+    before = make(manifest)
+    batches = iter(before)
+    next(batches)
+    dataset = Recorder(make(manifest).restore(before.state()))
+    model = network(build=False)
+    model.compile("sgd", "mse")
+    model.fit(dataset, epochs=1, steps_per_epoch=2, verbose=0)
+    whole = expected(manifest, 1)[0]
+    assert dataset.requests == [whole[1:2], whole[1:]]
+    assert dataset.feed.epoch == 1
+
+
+def test_what_moved_the_feed_meanwhile_stays(manifest):
+    """Keras ends an epoch that was stopped when the next `fit` begins."""
+    dataset = Recorder(make(manifest))
+    model = network()
+    model.compile("sgd", "mse")
     model.fit(dataset, epochs=1, verbose=0)
-    assert dataset.epochs[-1] == expected(manifest, 1)[0]
+    model.fit(dataset, epochs=1, verbose=0, callbacks=[StopAfter(1)])
+    dataset.feed.set_epoch(0)
+    model.fit(dataset, epochs=1, verbose=0)
+    assert dataset.requests[-1] == expected(manifest, 1)[0]
 
 
 def test_early_stopping_after_whole_epochs(manifest):

@@ -63,8 +63,9 @@ class Model(pl.LightningModule):
             raise Ended
 
 
-def trainer(epochs=3):
+def trainer(epochs=3, **options):
     return pl.Trainer(
+        **options,
         max_epochs=epochs,
         accelerator="cpu",
         logger=False,
@@ -124,6 +125,92 @@ def test_a_trainer_resumes_in_any_epoch(manifest, tmp_path, taken, at_end):
     again = fit(manifest, resume=tmp_path / "model.ckpt")
     assert same(first.seen + again.seen, batches_of(manifest, 3))
     assert torch.equal(again.layer.weight, whole.layer.weight)
+
+
+def numbers(manifest, seen):
+    """Return (epoch, index) of the batches that a model was given."""
+    feed = make(manifest, workers=0)
+    known = {
+        feed.batch(index, epoch=epoch).clips.tobytes(): (epoch, index) for epoch in range(6) for index in range(3)
+    }
+    return [known[clips.numpy().tobytes()] for clips, _ in seen]
+
+
+def loader_after_a_glance(manifest):
+    """A loader of which somebody has looked at a batch, and gone through a part of an epoch."""
+    loader = FeedLoader(make(manifest))
+    next(iter(loader))
+    list(zip(range(2), loader, strict=False))
+    return loader
+
+
+def fresh_loader(manifest):
+    return FeedLoader(make(manifest))
+
+
+@pytest.mark.parametrize("loader_of", [fresh_loader, loader_after_a_glance])
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_limited_epochs_are_different_ones(manifest, limit, loader_of):
+    model = Model()
+    trainer(limit_train_batches=limit).fit(model, loader_of(manifest))
+    assert numbers(manifest, model.seen) == [(epoch, index) for epoch in range(3) for index in range(limit)]
+
+
+def test_a_second_fit_begins_at_lightnings_first_epoch(manifest):
+    loader = fresh_loader(manifest)
+    for limit in (2, 3):
+        model = Model()
+        trainer(2, limit_train_batches=limit).fit(model, loader)
+        assert numbers(manifest, model.seen) == [(epoch, index) for epoch in range(2) for index in range(limit)]
+
+
+@pytest.mark.parametrize("taken", range(1, 6))
+def test_limited_epochs_are_resumed(manifest, tmp_path, taken):
+    def fitted(**options):
+        model = Model(**options)
+        resume = None if options else tmp_path / "model.ckpt"
+        try:
+            fitting = trainer(limit_train_batches=2)
+            fitting.fit(model, fresh_loader(manifest), ckpt_path=resume, weights_only=True)
+        except Ended:
+            pass
+        return numbers(manifest, model.seen)
+
+    first = fitted(save_after=taken, path=tmp_path / "model.ckpt")
+    assert first + fitted() == [(epoch, index) for epoch in range(3) for index in range(2)]
+
+
+class Validated(Model):
+    """Notes the ids' places of what is validated, and makes its loaders anew, of the same feeds."""
+
+    def __init__(self, manifest):
+        super().__init__()
+        self.feed = make(manifest)
+        self.val = self.feed.evaluation(manifest)
+        self.validated = []
+
+    def train_dataloader(self):
+        return FeedLoader(self.feed)
+
+    def val_dataloader(self):
+        return FeedLoader(self.val)
+
+    def on_validation_start(self):
+        self.validated.append([])
+
+    def validation_step(self, item, index):
+        self.validated[-1] += item[1].tolist()
+
+
+@pytest.mark.parametrize("options", [{}, {"reload_dataloaders_every_n_epochs": 1}, {"val_check_interval": 1}])
+def test_each_validation_begins_at_the_first_row(manifest, options):
+    model = Validated(manifest)
+    trainer(limit_train_batches=2, limit_val_batches=2, num_sanity_val_steps=1, **options).fit(model)
+    ages = [20.0 + row * row for row in range(11)]
+    validations = 6 if "val_check_interval" in options else 3
+    assert model.validated == [ages[:4], *[ages[:8]] * validations]
+    assert numbers(manifest, model.seen) == [(epoch, index) for epoch in range(3) for index in range(2)]
+    assert model.val.epoch == 0
 
 
 class Forgetful:

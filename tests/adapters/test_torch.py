@@ -1,5 +1,6 @@
 import gc
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 import cinefeed as cf
 from cinefeed.adapters.torch import FeedLoader, as_tensor
-from cinefeed.errors import SettingError
+from cinefeed.errors import SettingError, StaleIteratorError
 
 
 def make(manifest, **changes):
@@ -102,6 +103,42 @@ def test_a_loader_resumes_after_the_batch_that_was_taken(manifest, taken):
     while len(rest) < 6 - taken:
         rest += [inputs["clips"].clone() for inputs, _, _ in again]
     assert all(torch.equal(one, other) for one, other in zip(rest, expected[taken:], strict=False))
+
+
+@pytest.mark.parametrize("device", [None, "meta"])
+def test_a_newer_iterator_takes_over(manifest, device):
+    loader = FeedLoader(make(manifest), device=device)
+    with pytest.raises(StaleIteratorError, match=r"use feed\.batch"):
+        list(zip(loader, loader, strict=True))
+    with pytest.raises(StaleIteratorError, match="after batch 1 of 3 of epoch 0"):
+        for _ in loader:
+            next(iter(loader))
+    assert loader.feed.epoch == 1
+
+
+def test_a_loop_that_was_broken_off_is_left_for_the_next_epoch(manifest):
+    loader = FeedLoader(make(manifest))
+    seen = [inputs["clips"].clone() for _ in range(3) for inputs, _, _ in islice(loader, 2)]
+    feed = make(manifest)
+    expected = [feed.batch(index, epoch=epoch).clips for epoch in range(3) for index in range(2)]
+    assert all(np.array_equal(one, other) for one, other in zip(seen, expected, strict=True))
+    state = loader.state_dict()
+    assert (state["epoch"], state["draws"]) == (2, 8)
+    iter(loader)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["draws"]) == (3, 0)
+
+
+@pytest.mark.parametrize("device", [None, "meta"])
+def test_no_batch_is_held_while_the_next_is_made(manifest, device):
+    loader = FeedLoader(make(manifest, workers=0, prefetch=0), device=device)
+    gc.disable()
+    try:
+        for _ in range(3):
+            for item in loader:
+                del item
+        assert loader.feed._assembler.slots.made == 1
+    finally:
+        gc.enable()
 
 
 def test_a_device_of_another_kind_gets_its_batches(manifest):

@@ -48,7 +48,8 @@ for _ in range(epochs):
         kept.append(bytearray(b"x" * 2**20))
     if leaks == "handles":
         kept.append(open("/dev/null"))
-    wait([clip for pending in feed._epochs._line.pending for clip in pending.clips])  # of the next epoch, whose files are open
+    line = feed._epochs._line
+    wait([clip for pending in line.pending for clip in pending.clips])  # of the next epoch, whose files are open
     measured.append({
         "parent": resident("self"),
         "workers": sum(map(resident, workers())),

@@ -1,5 +1,7 @@
 """One batch is on its way to a device while the one before is in use."""
 
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -16,38 +18,18 @@ class Ahead(Generic[Sent]):
 
     def __init__(self, feed: Feed, *, send: Callable[[Batch], Sent]) -> None:
         self.feed = feed
-        self._send = send
-        self._state: dict[str, Any] | None = None  # of the consumer, while it is behind the feed
-        self._batches: Iterator[Batch] | None = None  # of the iteration that is not stale
-        self._begun = False  # it has given a batch
+        self.send = send
+        self.consumer_state: dict[str, Any] | None = None  # while the consumer is behind the feed
+        self._iterator: weakref.ref[AheadIterator[Sent]] | None = None
 
     def __iter__(self) -> Iterator[Sent]:
-        self._batches = batches = iter(
-            self.feed
-        )  # here, not at the first batch: an older iterator is stale from now on
-        self._state, self._begun = None, False
-        return self._run(batches)
-
-    def _run(self, batches: Iterator[Batch]) -> Iterator[Sent]:
-        self._check(batches)
-        self._state, self._begun = self.feed.state(), True
-        coming: list[tuple[Sent, dict[str, Any]]] = []
-        for batch in batches:
-            coming.append((self._send(batch), self.feed.state()))
-            del batch
-            if len(coming) > 1:
-                sent, self._state = coming.pop(0)
-                yield sent
-                del sent
-                self._check(batches)
-        for sent, self._state in coming:
-            yield sent
-        if self._batches is batches:
-            self._state = None
+        iterator = AheadIterator(self, iter(self.feed))
+        self.consumer_state, self._iterator = None, weakref.ref(iterator)
+        return iterator
 
     def state(self) -> dict[str, Any]:
         """Return where the consumer stands."""
-        return self.feed.state() if self._state is None else self._state
+        return self.feed.state() if self.consumer_state is None else self.consumer_state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go to where `state` stood."""
@@ -59,12 +41,44 @@ class Ahead(Generic[Sent]):
         self.feed.set_epoch(epoch)
         self._leave()
 
-    def _leave(self) -> None:
-        """End an iteration under way. The feed may have given all of its batches, and the consumer lack one."""
-        self._state = None
-        if self._begun:
-            self._batches = None
+    def gives_to(self, iterator: "AheadIterator[Sent]") -> bool:
+        """Return whether an iterator is the newest, and no `restore` or `set_epoch` has ended it."""
+        return self._iterator is not None and self._iterator() is iterator
 
-    def _check(self, batches: Iterator[Batch]) -> None:
-        if self._batches is not batches:
+    def _leave(self) -> None:
+        """End an iteration under way: the feed may have given all of its batches while the consumer lacks one."""
+        self.consumer_state = None
+        iterator = None if self._iterator is None else self._iterator()
+        if iterator is not None and iterator.begun:
+            self._iterator = None
+
+
+class AheadIterator(Iterator[Sent]):
+    """Gives what was sent of each batch, and has the next one sent before."""
+
+    def __init__(self, ahead: Ahead[Sent], batches: Iterator[Batch]) -> None:
+        self.begun = False
+        self._ahead = ahead
+        self._batches = batches
+        self._coming: deque[tuple[Sent, dict[str, Any]]] = deque()  # each with the feed's state after it
+        self._complete = False
+
+    def __next__(self) -> Sent:
+        """Return the next batch, as it was sent."""
+        ahead = self._ahead
+        if self._complete:
+            raise StopIteration
+        if not ahead.gives_to(self):
             raise StaleIteratorError(f"this iterator ended before its epoch did: another took its place; {ADVICE}")
+        if not self.begun:
+            self.begun, ahead.consumer_state = True, ahead.feed.state()
+        while len(self._coming) < 2 and (batch := next(self._batches, None)) is not None:
+            self._coming.append((ahead.send(batch), ahead.feed.state()))
+            del batch
+        self._complete = len(self._coming) < 2
+        if not self._coming:  # an epoch without a batch
+            ahead.consumer_state = None
+            raise StopIteration
+        sent, state = self._coming.popleft()
+        ahead.consumer_state = None if self._complete else state
+        return sent

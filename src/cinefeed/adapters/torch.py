@@ -58,6 +58,8 @@ class FeedLoader:
         loss = (weights * criterion(model(inputs["clips"]), targets)).mean()
     """
 
+    batch_sampler = None  # Lightning reads it of a validation loader that has a `sampler`
+
     def __init__(
         self,
         feed: Feed,
@@ -95,10 +97,7 @@ class FeedLoader:
 
     @property
     def sampler(self) -> "_Epochs":
-        """What Lightning tells its epoch before each one: the feed gives the same, from a restored batch if it is there.
-
-        An evaluation stays at epoch 0.
-        """
+        """What Lightning calls `set_epoch` of before each epoch, after a resume too. An evaluation stays at epoch 0."""
         return _Epochs(self)
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from cinefeed.feed.stats import Meter
 from cinefeed.feed.workers import Crew
 
 ADVICE = (
-    "begin another with iter(). To look at a batch without disturbing an iteration, use feed.batch(i); to iterate twice "
-    "at the same time, make a second feed"
+    "begin another with iter(). To look at a batch without disturbing an iteration, use feed.batch(i); to iterate "
+    "twice at the same time, make a second feed"
 )
 _TRIAL_DRAWS = 64  # clips, at most, by which the backend is chosen
 
@@ -205,6 +205,8 @@ class EpochIterator(Iterator[Batch]):
             self._reason = "it belongs to the parent of this process"
             raise self._stale()  # before the lock, which another thread of the parent may have held
         with self._epochs.lock:
+            if self._complete:  # meanwhile, by another thread
+                raise StopIteration
             if self._reason:
                 raise self._stale()
             try:
