@@ -16,8 +16,8 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "colour display base layout values packets index runs libav native ladder encoded axes plain stored arrays memory "
-        "hdf5 nifti tiff images jpeg_lossless "
+        "colour display base layout values packets index runs libav native ladder encoded axes plain stored arrays "
+        "memory hdf5 nifti tiff images jpeg_lossless "
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),

@@ -213,7 +213,7 @@ def test_a_file_that_has_changed_since_the_scan_says_so(tmp_path, other):
 
 
 def test_a_set_that_is_cut_off_keeps_the_rows_before(tmp_path):
-    path = save(tmp_path, cine(4, 10, 4, 4))
+    path = save(tmp_path, cine(4, 10, 2, 8))
     path.write_bytes(path.read_bytes()[: -(160 + 40)])
     assert probe_npy(path, part="[1]").error is None
     assert probe_npy(path, part="[2]").error == "breaks after 7 of 10 frames: the file is cut off"

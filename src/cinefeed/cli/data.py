@@ -38,6 +38,9 @@ def scan(
         str | None, typer.Option(help="DICOM attributes as columns: SeriesDescription,ProtocolName")
     ] = None,
     salt: Annotated[str | None, typer.Option(help="Hashes patient, study, series; '' keeps them as they are.")] = None,
+    share_labels: Annotated[
+        bool, typer.Option("--share-labels", help="A label row that names a file may serve all samples in it.")
+    ] = False,
     private: Private = False,
     as_json: Json = False,
 ) -> None:
@@ -60,6 +63,7 @@ def scan(
             salt=salt,
         ),
         private=private,
+        share_labels=share_labels,
     )
     result = {"out": str(out), "rows": len(manifest), "fingerprint": manifest.fingerprint}
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")

@@ -106,6 +106,7 @@ def describe_videos(
     path_columns: str | None,
     unmatched: Unmatched,
     private: bool = False,
+    share_labels: bool = False,
 ) -> tuple[Any, History]:
     """Return the videos with columns from their folders and their label rows, and how many were left at each step."""
     history = [("videos found", videos.num_rows)]
@@ -126,7 +127,14 @@ def describe_videos(
     if labels is not None:
         name = str(labels) if isinstance(labels, str | Path) else "the label table"
         videos, joined_on = join_labels(
-            videos, read_table(labels), on=on, unmatched=unmatched, root=root, name=name, private=private
+            videos,
+            read_table(labels),
+            on=on,
+            unmatched=unmatched,
+            root=root,
+            name=name,
+            private=private,
+            share_labels=share_labels,
         )
         history.append((f"with a row of labels (joined on {joined_on})", videos.num_rows))
     elif on is not None:

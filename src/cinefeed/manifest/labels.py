@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS
@@ -105,8 +106,12 @@ def _key_forms(paths: Any) -> Mapping[str, Any]:
     }
 
 
-def _path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str, private: bool) -> tuple[Any, Any, str]:
-    """Return the keys of videos and of labels in the form that finds the most, and that form's name."""
+def _path_keys(videos: Any, labels: Any, *, column: str, root: Path, name: str, private: bool) -> tuple[Any, Any, str]:
+    """Return the keys of videos and of labels in the form that finds the most, and that form's name.
+
+    Where both have a column `part`, a key is path and part; a number in the labels is a row of a stacked set.
+    """
+    paths = videos.column("path").combine_chunks()
     keys = pc.replace_substring(_text(labels.column(column)), "\\", "/")
     keys = pc.replace_substring_regex(keys, "^" + re.escape(root.resolve().as_posix()) + "/", "")
     keys = pc.replace_substring_regex(keys, r"^(\./)+", "")
@@ -114,7 +119,7 @@ def _path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str, p
     found = {form: int(pc.sum(pc.is_in(keys, value_set=each.unique())).as_py() or 0) for form, each in forms.items()}
     form = max(found, key=lambda each: found[each])
     if form != "path":
-        counts = forms[form].value_counts()
+        counts = _key_forms(paths.unique())[form].value_counts()  # a path comes once a part
         shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         shared = shared.filter(pc.is_in(shared, value_set=keys.unique()))
         if len(shared):
@@ -123,7 +128,16 @@ def _path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str, p
                 f"{name} joined on {form}: {len(shared)} are shared by several videos (first: {first}); "
                 f"write the path of each video, relative to {root}, in column {column!r}"
             )
-    return forms[form], keys, form
+    if not _by_part(videos, labels):
+        return forms[form], keys, form
+    rows = pc.replace_substring_regex(_text(labels.column("part")), "^([0-9]+)$", r"[\1]")
+    pairs = ((forms[form], _text(videos.column("part"))), (keys, rows))
+    video_keys, label_keys = (pc.binary_join_element_wise(each, pc.fill_null(part, ""), _JOINT) for each, part in pairs)
+    return video_keys, label_keys, f"{form} + part"
+
+
+def _by_part(videos: Any, labels: Any) -> bool:
+    return "part" in videos.schema.names and "part" in labels.schema.names
 
 
 def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, name: str) -> list[str]:
@@ -176,10 +190,12 @@ def join_labels(
     root: Path,
     name: str,
     private: bool = False,
+    share_labels: bool = False,
 ) -> tuple[Any, str]:
     """Return the videos that have a label row, with its columns, in the order of the videos; and what was joined on.
 
-    One label row may serve many videos. Several rows may serve one video where they name parts or seconds of it.
+    One label row may serve many videos, but one that names a file serves several samples of it with `share_labels`
+    alone. Several rows may serve one video where they name parts or seconds of it.
     Raises TableError where rows or videos find no partner, unless `unmatched="ignore"`, ColumnError for a key that is
     not there.
     """
@@ -187,9 +203,11 @@ def join_labels(
         raise SettingError(f"unmatched={unmatched!r} is not a choice; {did_you_mean(unmatched, get_args(Unmatched))}")
     keys = choose_keys(on, videos=videos, labels=labels, name=name)
     paths = videos.column("path").combine_chunks()
-    if keys[0] == "path" or keys[0] not in videos.schema.names:
+    by_path = keys[0] == "path" or keys[0] not in videos.schema.names
+    if by_path:
+        keys += ["part"] * _by_part(videos, labels)
         video_keys, label_keys, joined_on = _path_keys(
-            labels, column=keys[0], paths=paths, root=root, name=name, private=private
+            videos, labels, column=keys[0], root=root, name=name, private=private
         )
     else:
         joined_on = " + ".join(keys)
@@ -230,10 +248,29 @@ def join_labels(
     within = np.arange(len(video_rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     label_rows = order[left[video_rows] + within]
     joined = videos.take(pa.array(video_rows))
+    if by_path and not share_labels:
+        _refuse_shared(joined, label_rows, name=f"{name} joined on {joined_on}", private=private)
     for each in labels.schema.names:
         if each not in joined.schema.names:
             joined = joined.append_column(each, labels.column(each).take(pa.array(label_rows)))
     return joined, joined_on
+
+
+def _refuse_shared(joined: Any, label_rows: NDArray[np.int64], *, name: str, private: bool) -> None:
+    """Raise TableError where one label row serves several samples of one file; those of a folder are files apart."""
+    of_file = np.ones(joined.num_rows, np.bool_)
+    if "frame_files" in joined.schema.names:
+        of_file = joined.column("frame_files").is_null().to_numpy(zero_copy_only=False)
+    served = np.bincount(label_rows[of_file], minlength=label_rows.max(initial=-1) + 1)
+    shared = np.flatnonzero(of_file & (served[label_rows] > 1))
+    if len(shared):
+        files = joined.column("path").take(pa.array(shared)).unique()
+        raise TableError(
+            f"{name}: {len(files)} files hold several samples, and have one row of labels for all of them (first: "
+            f"{first_names(files, private=private)}, {served[label_rows[shared[0]]]} samples); declare the axes if it "
+            f"is one video (--axes), name each sample in a column 'part', or let them share the row "
+            f"(share_labels=True, --share-labels)"
+        )
 
 
 def _check_collisions(videos: Any, labels: Any, *, keys: list[str], name: str) -> None:

@@ -40,7 +40,7 @@ from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos,
 from cinefeed.manifest.summary import summarise
 from cinefeed.manifest.writing import SUFFIXES, table_suffix
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
-from cinefeed.sources.memory import memory_facts
+from cinefeed.sources.memory import check_stack, memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
 _NOTES = ("verify", "reading", "private", "label_types")  # what a written manifest keeps, beside its history
@@ -90,15 +90,18 @@ class Manifest:
         progress: Progress | Literal[False] | None = None,
         reading: Reading = DEFAULT_READING,
         private: bool = False,
+        share_labels: bool = False,
     ) -> Self:
         """Return a manifest of every video under a folder, each probed once, in parallel.
 
         `labels` is a CSV or Parquet file or a data frame. Without `on` it names the videos in a column `path` (or
         `file`, `stem` ...), as path, path without suffix, file name or stem; `on` is another such column, or one or
         more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names. One label row may serve
-        many videos. Columns `start_seconds` and `end_seconds` make samples of stretches of a video: they count from the
-        container's start time, as a player and `ffmpeg -ss` do. Rows and videos without a partner are refused, or left
-        out with `unmatched="ignore"`.
+        many videos of a patient. Columns `start_seconds` and `end_seconds` make samples of stretches of a video: they
+        count from the container's start time, as a player and `ffmpeg -ss` do. Where a file holds many samples, a
+        column `part` beside the path names each ("[5]", or 5, is row 5 of a stacked set); without it a row that would
+        serve all of them is refused, or allowed with `share_labels=True`. Rows and videos without a partner are
+        refused, or left out with `unmatched="ignore"`.
 
         `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets.
         With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what
@@ -126,6 +129,7 @@ class Manifest:
             path_columns=path_columns,
             unmatched=unmatched,
             private=private,
+            share_labels=share_labels,
         )
         named_ids = "id" in samples.schema.names
         samples = with_ids(plain_table(samples, name="the scan"), name="the scan")
@@ -205,14 +209,16 @@ class Manifest:
 
         `labels` is a table with a row a video, in their order, or one value a video, which is called label; `axes`
         names another order, as in "NHWT", of which N is the first. The arrays are not copied, and such a manifest
-        cannot be written. Raises SourceError for a shape that is no video, TableError where there are more or fewer
-        labels than videos.
+        cannot be written. Raises SourceError for a shape that is no video, or that could be one video in place of a
+        set, such as (25, 3, 64, 64); TableError where there are more or fewer labels than videos.
 
         >>> import numpy as np
         >>> manifest = Manifest.from_arrays(np.zeros((3, 8, 16, 16), np.uint8), {"age": [31, 45, 60]})
         >>> len(manifest), manifest.facts(0).times.count
         (3, 8)
         """
+        if isinstance(x, np.ndarray):
+            check_stack(x.shape, declared=axes)
         arrays = [np.asarray(each) for each in x]
         if not arrays:
             raise TableError("there are no videos: x is empty")
@@ -507,7 +513,9 @@ class Manifest:
         """
         claims = split_table(tables, on=on, videos=self.table)
         samples = self.table.drop_columns("split") if "split" in self.table.schema.names else self.table
-        joined, joined_on = join_labels(samples, claims, on=on, unmatched=unmatched, root=self.root, name="the split")
+        joined, joined_on = join_labels(
+            samples, claims, on=on, unmatched=unmatched, root=self.root, name="the split", share_labels=True
+        )
         history = [*self.history, (f"in a part of the split (joined on {joined_on})", joined.num_rows)]
         return self._with_table(ordered(joined), history=history)
 

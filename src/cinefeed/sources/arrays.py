@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError, did_you_mean
-from cinefeed.sources.axes import axes_of, row_of, rows_of, split_part
+from cinefeed.sources.axes import axes_of, has_readings, row_of, rows_of, split_part
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
@@ -159,10 +159,14 @@ def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
     Arrays that are no videos (labels, text, objects) are passed over. Raises SourceError where there is nothing else.
     """
     path = Path(path)
-    parts, faults = [], []
+    parts, faults = list[str](), []
     for name in (names := _names(path)):
         try:
-            parts += [name + end for end in _ends(_in_archive(path, name), reading)]
+            found = _in_archive(path, name)
+            if found.dtype.kind in "buif" and has_readings(found.shape, reading.axes):
+                parts.append(name)  # a row of the manifest, whose error names the readings
+            else:
+                parts += [name + end for end in _ends(found, reading)]
         except SourceError as error:
             faults.append(str(error))
     if not parts:

@@ -1,7 +1,9 @@
 """The axes of a stored array: one letter each, and the samples and frames that they make.
 
 T time, H height, W width, C channels, Z slices, N samples. Where nothing is declared, three axes are (T, H, W); four
-are (T, H, W, C) if the last has 1 or 3, else (N, T, H, W); five are (N, T, H, W, C).
+are (T, H, W, C) if the last has 1 or 3, else (N, T, H, W); five are (N, T, H, W, C). A last axis of 4, or an axis of 1,
+3 or 4 in a place where other programs keep channels, has two readings and is refused until one is declared. A last axis
+of 1 or 3 comes first: an axis of 3 before it would be as high as a picture of three lines.
 """
 
 import re
@@ -31,6 +33,8 @@ def axes_of(shape: Sequence[int], *, declared: str | None, where: object) -> str
                 f"{where}: axes={declared!r} names slices, which only NIfTI has; call that axis N: each is a sample"
             )
         return checked_axes(declared, shape, where=where)
+    if readings := _other_readings(shape):
+        raise SourceError(f"{where}: has shape {tuple(shape)}, whose order of axes is not clear: {readings}")
     if len(shape) == 4:
         return checked_axes("THWC" if shape[3] in (1, 3) else "NTHW", shape, where=where)
     if len(shape) in (3, 5):
@@ -39,6 +43,38 @@ def axes_of(shape: Sequence[int], *, declared: str | None, where: object) -> str
         f"{where}: has shape {tuple(shape)}; a video is (time, height, width) or (time, height, width, 1 or 3), and a "
         f"set of them has one axis more in front"
     )
+
+
+def has_readings(shape: Sequence[int], declared: str | None) -> bool:
+    """Return whether a shape that is not declared has several readings, so that `axes_of` refuses it.
+
+    >>> has_readings((16, 3, 40, 40), None), has_readings((16, 40, 40, 3), None), has_readings((16, 3, 40, 40), "TCHW")
+    (True, False, False)
+    """
+    return declared is None and bool(_other_readings(shape))
+
+
+def _other_readings(shape: Sequence[int]) -> str:
+    """Return in which ways a shape of four or five axes can be read, with how to declare each; "" where it is clear."""
+    if len(shape) not in (4, 5) or shape[-1] in (1, 3):
+        return ""
+    stacked = "N" if len(shape) == 5 else ""
+    orders = [f"{stacked}{order}" for order in (("TCHW", "CTHW", "THWC") if stacked else ("TCHW", "THWC"))]
+    orders = [order for order in orders if shape[order.index("C")] in ((4,) if order.endswith("C") else (1, 3, 4))]
+    if not orders:
+        return ""
+    readings = [_reading(order, shape) for order in (*orders, *([] if stacked else ["NTHW"]))]
+    return f"{', or '.join(readings)}; choose with Reading(axes=...), or 'cinefeed scan --axes'"
+
+
+def _reading(axes: str, shape: Sequence[int]) -> str:
+    sizes = dict(zip(axes, shape, strict=True))
+    text = f"{sizes['T']} frame{'s' * (sizes['T'] > 1)} of {sizes['H']} x {sizes['W']}"
+    text = f"{sizes['N']} videos of {text}" if "N" in sizes else text
+    channels = sizes.get("C")
+    if channels == 4:
+        return f"{text} with 4 channels: store 3 of them"
+    return f"axes={axes!r}: {text}" + (f" with {channels} channel{'s' * (channels > 1)}" if channels else "")
 
 
 def checked_axes(axes: str, shape: Sequence[int], *, where: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cinefeed.errors import DecodeError, MissingExtraError, SourceError, did_you_mean
-from cinefeed.sources.axes import axes_of, channels_last, index_of, row_of, rows_of, split_part
+from cinefeed.sources.axes import axes_of, channels_last, has_readings, index_of, row_of, rows_of, split_part
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
@@ -115,6 +115,9 @@ def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str
             where = f"{path}::{stored.name}"
             try:
                 _own(stored, where)
+                if has_readings(stored.shape, reading.axes):
+                    parts.append(stored.name)  # a row of the manifest, whose error names the readings
+                    continue
                 axes = axes_of(stored.shape, declared=reading.axes, where=where)
                 parts += [stored.name + end for end in rows_of(stored.shape, axes)]
             except SourceError as error:

@@ -1,5 +1,6 @@
 """Arrays in memory as sources: views, nothing is copied."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,17 @@ class MemorySource(PlainFrames):
         """Let go of the array; planes already handed over stay valid."""
         super().close()
         self._array = None
+
+
+def check_stack(shape: Sequence[int], *, declared: str | None) -> None:
+    """Raise SourceError where an array that should be a set of videos has the shape of one, or several readings."""
+    if declared is None and len(shape) == 4:
+        axes = axes_of(shape, declared=None, where=_WHERE)
+        if axes != "NTHW":
+            raise SourceError(
+                f"{_WHERE}: has shape {tuple(shape)}, which is one video, {axes}, where a set of them is needed; put "
+                f"it in a list, or declare axes='NTHW' if its frames are {shape[-1]} pixels wide"
+            )
 
 
 def memory_facts(array: ArrayLike, *, axes: str | None = None) -> Facts:
