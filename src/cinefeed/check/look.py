@@ -51,9 +51,7 @@ class Looks:
     short: dict[int, str] = field(default_factory=dict)  # row: what the clip asks for and the video has
     timeless: dict[int, str] = field(default_factory=dict)  # row: nothing more; the clip asks for a rate, it has none
     not_finite: dict[int, str] = field(default_factory=dict)  # row: how many pixels are NaN or infinite
-    few_levels: dict[int, str] = field(
-        default_factory=dict
-    )  # row: how many levels are left of numbers brought to scale
+    few_levels: dict[int, str] = field(default_factory=dict)  # row: how many levels its window or type leaves
     few_stored: dict[int, str] = field(default_factory=dict)  # row: how many levels its 8-bit frames have
     clipped: dict[int, str] = field(default_factory=dict)  # row: how much the feed's window clips
     clipped_by_file: dict[int, str] = field(default_factory=dict)  # row: how much its own window clips

@@ -69,7 +69,7 @@ def _levels(looks: Looks) -> list[Finding]:
                 "warning",
                 "few_levels",
                 f"{counted(len(looks.few_levels), 'video')} fed with less than a tenth of the levels",
-                detail="The window, or the scale of the type, is far wider than their numbers: little contrast is left.",
+                detail="The window, or the scale of the type, is far wider than their numbers, and contrast is lost.",
                 advice="give a narrower window (--window), or leave them out if their scale is not that of the rest",
                 rows=looks.few_levels,
                 remarks=list(looks.few_levels.values()),

@@ -238,6 +238,10 @@ def read_targets(
     kind = column.type
     numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     missing = pc.is_null(column, nan_is_null=True)
+    if len(column) and pc.all(missing).as_py():
+        raise LabelError(
+            f"none of {len(column)} rows has a {name!r} label; look at the table of labels, and how it is joined"
+        )
     _refuse(missing, ids, f"has no {name!r} label", "leave those rows out, or give them a label")
     if task is None:
         task = "regression" if numeric and classes is None else None
