@@ -28,7 +28,7 @@ FOLDERS = {
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"
     ).split(),
-    "check": "findings look files content alike groups duplicates labels mixed shortcuts run".split(),
+    "check": "findings look files values content alike groups duplicates labels mixed shortcuts run".split(),
     "feed": (
         "stats state layout slots memory plans ranks disk decode mask clip wire child processes workers choose crews "
         "covariates targets describe batch mixing assemble replay evaluating settings line iteration feed measure"

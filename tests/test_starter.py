@@ -95,19 +95,53 @@ def test_cycles_are_taken_whole_and_short_videos_are_padded():
 
 
 def test_frames_follow_the_files():
-    wide = scanned(patient=PATIENTS, age=AGES, height=480, width=640, bits=16)
+    wide = scanned(patient=PATIENTS, age=AGES, height=480, width=640)
     table, text = table_of(wide)
-    assert table["frame"] == {"height": 112, "width": 144, "channels": 1, "fit": "crop", "dtype": "uint16"}
+    assert table["frame"] == {"height": 112, "width": 144, "channels": 1, "fit": "crop", "dtype": "uint8"}
     assert "480 x 640" in text
     mixed = scanned(patient=PATIENTS, age=AGES, height=[200] * 30 + [400] * 30, width=300)
     table, text = table_of(mixed)
     assert table["frame"]["fit"] == "pad"
     assert "of 2 sizes" in text
-    tiny = scanned(patient=PATIENTS, age=AGES, height=10, width=12, bits=32)
+    tiny = scanned(patient=PATIENTS, age=AGES, height=10, width=12)
     table, _ = table_of(tiny)
-    assert (table["frame"]["height"], table["frame"]["dtype"]) == (16, "float32")
-    assert table["transforms"][0]["name"] == "Normalize"
+    assert table["frame"]["height"] == 16
     assert len(table["model"]["filters"]) == 3
+
+
+def stored(kind, *, bits, window=None, low=None, high=None):
+    """Columns of a scan for numbers of some type: `window` of their own, or percentiles by row."""
+    columns = {"container": ["npy"] * 60, "pixel_format": [kind] * 60}
+    if window is not None:
+        columns |= {"window_black": [window[0]] * 60, "window_white": [window[1]] * 60}
+    if low is not None:
+        columns |= {"value_low": low, "value_high": high, "value_min": low, "value_max": high}
+    return scanned(patient=PATIENTS, age=AGES, bits=bits, **columns)
+
+
+def test_the_window_is_that_of_the_training_rows():
+    settings = parse(table_of(stored("uint8", bits=8))[0]).data.split
+    rows = {name: number for number, name in enumerate(stored("uint8", bits=8).column("id").to_pylist())}
+    parts = stored("uint8", bits=8).split(
+        val=settings.val, test=settings.test, group="patient", stratify="age", seed=settings.seed
+    )
+    training = {rows[name] for name in parts.train.column("id").to_pylist()}
+    high = [1000.0 + row if row in training else 9000.0 for row in range(60)]
+    table, text = table_of(stored("uint16", bits=16, low=[12.0 + row % 2 for row in range(60)], high=high))
+    assert table["frame"]["dtype"] == "uint8"
+    assert table["frame"]["window"] == [12.0, 1000.0 + max(training)]
+    assert "60 of 60 videos hold uint16, 12 to " in text
+    table, _ = table_of(stored("float32", bits=32, low=[-0.25] * 60, high=[0.9951] * 60))
+    assert table["frame"]["window"] == [-0.25, 0.996]
+    assert table["transforms"][0]["name"] == "Rotate"  # it is on the scale of 0 to 255
+
+
+def test_a_window_of_the_files_is_enough_and_an_unknown_range_is_said():
+    table, _ = table_of(stored("MONOCHROME2 12", bits=12, window=(40.0, 400.0)))
+    assert (table["frame"]["dtype"], "window" in table["frame"]) == ("uint16", False)
+    table, text = table_of(stored("uint16", bits=16))
+    assert "window" not in table["frame"]
+    assert "window = [LOW, HIGH]: their range is not known; scan again" in text
 
 
 def test_colour_is_what_the_pixels_say(tmp_path):

@@ -91,6 +91,9 @@ def write_run(folder: Path, *, task: str, epochs: int = 20) -> Path:
     np.savez_compressed(
         folder / "clips.npz", clips=blobs(8), captions=np.array([f"p{i:03d} · {30 + 5 * i}" for i in range(8)])
     )
+    levels = np.arange(256)
+    counts = (40_000 * np.exp(-levels / 50) + 200_000 * (levels == 0)).astype(int)
+    dump("pixels.json", {"dtype": "uint8", "edges": list(range(257)), "counts": counts.tolist()})
     _write_manifest(folder, private=False)
     tables = []
     for part in ("val", "test"):

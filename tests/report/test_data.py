@@ -12,6 +12,7 @@ from cinefeed.report.page import render
 FILES = {
     "labels": "labels.json",
     "clips": "clips.npz",
+    "pixels": "pixels.json",
     "history": "history.csv",
     "feed_stats": "feed_stats.json",
     "predictions": "predictions.parquet",

@@ -82,7 +82,12 @@ def test_labels_are_kept_by_target(rows, tmp_path):
 def test_clips_as_targets_have_no_labels_to_keep(rows, tmp_path):
     feed = build_feed(settings(rows, target="clip"), rows)
     keep_flow(tmp_path, feed=feed, counts=[], failures=[])
-    assert sorted(each.name for each in tmp_path.glob("*.*")) == ["clips.npz", "failures.json", "flow.json"]
+    assert sorted(each.name for each in tmp_path.glob("*.*")) == [
+        "clips.npz",
+        "failures.json",
+        "flow.json",
+        "pixels.json",
+    ]
     assert sheet(feed)[1].tolist() == [str(name) for name in feed.batch(0).ids[:8]]
 
 

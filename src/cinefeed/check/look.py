@@ -15,11 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.clips import Clip, Times
+from cinefeed.clips import Clip, Frame, PixelType, Times
 from cinefeed.errors import ClipError, SourceError
 from cinefeed.manifest.identity import state_of
 from cinefeed.manifest.table import Manifest
-from cinefeed.sources.base import Facts
+from cinefeed.sources.base import Facts, Planes, planes_to_array
+from cinefeed.sources.colour import lacks_window, with_window
+from cinefeed.transforms.levels import PixelLevels
 
 FRAMES = 5
 _SMALL, _SIDE = 32, 12
@@ -29,6 +31,8 @@ PRINT = FRAMES * _SIDE * _SIDE
 # (0.18 for the nearest mouths of one speaker). Without blur taken off, all ultrasound sectors are alike.
 _BLUR, _MOTION = 4.0, 2.0
 _FLAT = 1.0  # grey levels of 255; the darkest clip of `pocus` has 9, black and constant frames have 0
+_LEVELS = 256  # that are told apart; a feed with less than a tenth of them has lost its contrast
+_MUCH_CLIPPED = 0.01  # of the pixels: as many as a window of the 0.5th and the 99.5th percentile clips
 _AT_ONCE = 4096  # rows handed to the threads at a time
 
 
@@ -46,6 +50,11 @@ class Looks:
     unread: dict[int, str] = field(default_factory=dict)  # row: why its frames cannot be read, though they were probed
     short: dict[int, str] = field(default_factory=dict)  # row: what the clip asks for and the video has
     timeless: dict[int, str] = field(default_factory=dict)  # row: nothing more; the clip asks for a rate, it has none
+    not_finite: dict[int, str] = field(default_factory=dict)  # row: how many pixels are NaN or infinite
+    few_levels: dict[int, str] = field(default_factory=dict)  # row: how many levels its window or type leaves
+    few_stored: dict[int, str] = field(default_factory=dict)  # row: how many levels its 8-bit frames have
+    clipped: dict[int, str] = field(default_factory=dict)  # row: how much the feed's window clips
+    clipped_by_file: dict[int, str] = field(default_factory=dict)  # row: how much its own window clips
 
     @property
     def read(self) -> NDArray[np.bool_]:
@@ -57,6 +66,7 @@ def look_at_all(
     manifest: Manifest,
     *,
     clip: Clip | None,
+    frame: Frame | None = None,
     workers: int,
     progress: Callable[[int, int], None],
 ) -> Looks:
@@ -74,12 +84,12 @@ def look_at_all(
     strict = None if strict is None else replace(strict, short="error")
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-check")
     try:
-        for row in _in_parallel(pool, lambda row: _look(manifest, row, looks, strict), count):
+        for row in _in_parallel(pool, lambda row: _look(manifest, row, looks, strict, frame), count):
             progress(row + 1, count)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     # Threads end in any order, findings name the first rows.
-    for found in (looks.missing, looks.changed, looks.unread, looks.short, looks.timeless):
+    for found in (each for each in vars(looks).values() if isinstance(each, dict)):
         ordered = sorted(found.items())
         found.clear()
         found.update(ordered)
@@ -88,10 +98,19 @@ def look_at_all(
 
 def read_frames(manifest: Manifest, row: int, facts: Facts, *, count: int = FRAMES) -> NDArray[Any]:
     """Return a few frames of a row, grey, evenly spread over its stretch, (count, height, width): ..F...F...F.."""
+    return _grey(_read_planes(manifest, row, facts, count=count), facts)
+
+
+def _read_planes(manifest: Manifest, row: int, facts: Facts, *, count: int = FRAMES) -> Planes:
     start, end = manifest.window(row)
     halves, _ = Clip(frames=2 * count, position="spread").select(facts.times, start_seconds=start, end_seconds=end)
     with manifest.open(row, channels=1) as source:
-        return np.asarray(source.read(halves[1::2])[..., 0])
+        return source.planes(halves[1::2])
+
+
+def _grey(planes: Planes, facts: Facts, *, dtype: PixelType | None = None) -> NDArray[Any]:
+    array = planes_to_array(planes, channels=1, height=facts.height, width=facts.width, dtype=dtype)
+    return np.asarray(array[..., 0])
 
 
 def fingerprint(frames: NDArray[Any]) -> NDArray[np.int8]:
@@ -123,7 +142,7 @@ def _in_parallel(pool: ThreadPoolExecutor, work: Callable[[int], None], count: i
             yield row
 
 
-def _look(manifest: Manifest, row: int, looks: Looks, clip: Clip | None) -> None:
+def _look(manifest: Manifest, row: int, looks: Looks, clip: Clip | None, frame: Frame | None) -> None:
     """Fill in what one row shows."""
     facts = manifest.facts(row)
     if not _is_as_scanned(manifest, row, looks) or facts is None:
@@ -138,16 +157,48 @@ def _look(manifest: Manifest, row: int, looks: Looks, clip: Clip | None) -> None
         except ClipError as error:
             looks.short[row] = str(error).split(";")[0]
     try:
-        frames = read_frames(manifest, row, facts)
+        planes = _read_planes(manifest, row, facts)
+        frames = _grey(planes, facts)
     except (SourceError, ClipError, OSError) as error:
         looks.unread[row] = without_path(str(error), manifest.path_of(row))
         return
-    if frames.dtype.kind == "f":
+    _look_at_values(planes, frames, facts, row, looks, frame)
+    if row in looks.not_finite:  # said in a finding; what is left tells which video it is
         frames = np.nan_to_num(frames, posinf=0.0, neginf=0.0)
     looks.prints[row] = fingerprint(frames)
     scale = 257.0 if frames.dtype == np.uint16 else 1.0
     looks.brightness[row] = frames.mean(dtype=np.float64) / scale
     looks.contrast[row] = frames.std(dtype=np.float64) / scale
+
+
+def _look_at_values(
+    planes: Planes, grey: NDArray[Any], facts: Facts, row: int, looks: Looks, frame: Frame | None
+) -> None:
+    """Note what becomes of a row's numbers when they are fed: levels, what is clipped, what is no number."""
+    dtype: PixelType = "uint8" if frame is None else frame.dtype
+    colour = with_window(planes.colour, None if frame is None else frame.window)
+    if colour.open_scale:
+        samples = np.stack([each[0] for each in planes.frames])
+        if samples.dtype.kind == "f":
+            finite = np.isfinite(samples)
+            if wrong := finite.size - np.count_nonzero(finite):
+                looks.not_finite[row] = f"{wrong:,} of {finite.size:,} pixels are NaN or infinite"
+            samples = samples[finite]
+        if colour.window is not None and not colour.window_assumed and samples.size:
+            low, high = sorted(colour.window)
+            share = float(np.mean((samples < low) | (samples > high)))
+            if share > _MUCH_CLIPPED:
+                clipped = looks.clipped_by_file if colour == planes.colour else looks.clipped
+                clipped[row] = f"{share:.1%} of the pixels lie outside {low:g} to {high:g}"
+    if dtype == "float32" or lacks_window(colour, dtype):
+        return
+    as_read = grey.dtype == dtype and colour == planes.colour
+    fed = grey if as_read else _grey(planes._replace(colour=colour), facts, dtype=dtype)
+    counts = PixelLevels(fed[..., np.newaxis]).counts().sum(axis=0)
+    levels = np.count_nonzero(counts.reshape(_LEVELS, -1).any(axis=1))
+    if levels < _LEVELS / 10:
+        few = looks.few_levels if colour.open_scale or dtype == "uint16" else looks.few_stored
+        few[row] = f"{levels} of {_LEVELS} levels"
 
 
 def _is_as_scanned(manifest: Manifest, row: int, looks: Looks) -> bool:

@@ -15,7 +15,8 @@ from cinefeed.check.labels import label_findings, spelling_findings
 from cinefeed.check.look import look_at_all
 from cinefeed.check.mixed import mixed_findings
 from cinefeed.check.shortcuts import shortcut_findings
-from cinefeed.clips import Clip
+from cinefeed.check.values import value_findings
+from cinefeed.clips import Clip, Frame
 from cinefeed.cores import usable_cores
 from cinefeed.errors import SettingError, TableError
 from cinefeed.manifest.progress import Progress, shown_progress
@@ -30,6 +31,7 @@ def check_manifest(
     group: str | None = None,
     nuisance: Sequence[str] = (),
     clip: Clip | None = None,
+    frame: Frame | None = None,
     private: bool = False,
     workers: int | None = None,
     progress: Progress | Literal[False] | None = None,
@@ -39,8 +41,9 @@ def check_manifest(
     Each video is opened once, and five of its frames are read; files of one size are compared by their bytes. `target`
     is the label (`task` as in Feed), `group` the patient or whatever must stay in one part (by default the columns
     patient, study and series, where there are such); `nuisance` names columns that must not tell the label, such as
-    the site, besides those that every manifest has. With `clip`, videos that are too short for it are listed. The same
-    on any number of `workers`. `private` names rows by their ids alone, as a private manifest does always.
+    the site, besides those that every manifest has. With `clip`, videos that are too short for it are listed; `frame`
+    is what they will be fed as, by default uint8 without a window: what that does to their numbers is looked at. The
+    same on any number of `workers`. `private` names rows by their ids alone, as a private manifest does always.
 
     Raises TableError where the manifest was not scanned, ColumnError for a column that is not there.
     """
@@ -61,10 +64,10 @@ def check_manifest(
     private = manifest.private
     workers = workers or usable_cores()
     with shown_progress(progress, what="check") as tick:
-        looks = look_at_all(manifest, clip=clip, workers=workers, progress=tick)
+        looks = look_at_all(manifest, clip=clip, frame=frame, workers=workers, progress=tick)
     found: list[Finding] = group_findings(manifest, group=group)
     copies, pairs = duplicate_findings(manifest, looks, target=target, group=group, workers=workers)
-    found += copies + file_findings(manifest, looks)
+    found += copies + file_findings(manifest, looks) + value_findings(manifest, looks, frame=frame)
     classes: dict[str, dict[str, int]] = {}
     shortcuts: list[Shortcut] = []
     left_out = ""

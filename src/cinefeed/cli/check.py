@@ -1,14 +1,16 @@
 """`cinefeed check`: what is wrong with a data set, before it costs a training run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cinefeed.check import check_manifest
-from cinefeed.cli.options import Group, Json, Where, where_table
+from cinefeed.cli.options import Group, Json, Where, Window, where_table, window_of
 from cinefeed.cli.show import emit, note
-from cinefeed.clips import Clip
+from cinefeed.clips import Clip, Frame
+from cinefeed.config import read_settings
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
 
@@ -26,6 +28,10 @@ def check(
     frames: Annotated[int | None, typer.Option(help="Frames a clip: shorter videos are listed.")] = None,
     stride: Annotated[int | None, typer.Option(help="Take every n-th frame.")] = None,
     rate: Annotated[float | None, typer.Option(help="Frames a second, in place of --stride.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings (TOML), for the clip and the frame that videos will be fed as.")
+    ] = None,
+    window: Window = None,
     where: Where = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Name rows by id, never by path; no pictures.")] = False,
@@ -42,6 +48,13 @@ def check(
     if frames is None and (stride is not None or rate is not None):
         raise SettingError("--stride and --rate say how a clip is cut; give its length too, with --frames")
     clip = None if frames is None else Clip(frames=frames, stride=1 if stride is None else stride, rate_hz=rate)
+    frame = None
+    if config is not None:
+        settings = read_settings(config)
+        clip, frame = clip or settings.clip, settings.frame
+    if window is not None:
+        asked = window_of(window)
+        frame = Frame(height=1, width=1, window=asked) if frame is None else replace(frame, window=asked)
     rows = Manifest.read(manifest)
     for column, values in where_table(where or []).items():
         rows = rows.where(column, values)
@@ -52,6 +65,7 @@ def check(
         group=group,
         nuisance=nuisance or [],
         clip=clip,
+        frame=frame,
         private=private,
         workers=workers,
     )

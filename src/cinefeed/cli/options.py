@@ -20,6 +20,9 @@ Where = Annotated[list[str] | None, typer.Option(help="Keep rows: COLUMN=VALUE[,
 Group = Annotated[str | None, typer.Option(help="Column whose values stay in one part: the patient.")]
 NoGroup = Annotated[bool, typer.Option("--no-group", help="Every row stands for itself.")]
 Private = Annotated[bool, typer.Option("--private", help="Show ids in place of paths everywhere, and no pictures.")]
+Window = Annotated[
+    str | None, typer.Option(help="What becomes black and white, LOW,HIGH: of floats and of more than 8 bits.")
+]
 Stratify = Annotated[str | None, typer.Option(help="Column whose distribution the parts share.")]
 
 
@@ -56,6 +59,7 @@ class Flow:
         None
     )
     frame: Annotated[str | None, typer.Option(help="HEIGHTxWIDTHxCHANNELS, such as 112x112x1.")] = None
+    window: Window = None
     frames: Annotated[int | None, typer.Option(help="Frames a clip.")] = None
     stride: Annotated[int | None, typer.Option(help="Take every n-th frame.")] = None
     rate: Annotated[float | None, typer.Option(help="Frames a second, in place of --stride.")] = None
@@ -96,7 +100,7 @@ class Flow:
                 "split": split,
             },
             "clip": {"frames": self.frames, "stride": self.stride, "rate_hz": self.rate},
-            "frame": frame_table(self.frame),
+            "frame": frame_table(self.frame) | {"window": None if self.window is None else window_of(self.window)},
             "feed": {"batch_size": self.batch_size, "workers": self.workers, "seed": self.seed},
         }
         table = read_table(self.config) if self.config is not None else {}
@@ -213,6 +217,19 @@ def frame_table(size: str | None) -> dict[str, int]:
     if len(numbers) not in (2, 3) or not all(each.isdigit() for each in numbers):
         raise SettingError(f"--frame {size!r} must be HEIGHTxWIDTHxCHANNELS, such as 112x112x1")
     return dict(zip(("height", "width", "channels"), map(int, numbers), strict=False))
+
+
+def window_of(text: str) -> tuple[float, float]:
+    """Return the two numbers that `--window 12,1016` names.
+
+    >>> window_of("12,1016"), window_of("-0.5,1e3")
+    ((12.0, 1016.0), (-0.5, 1000.0))
+    """
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise SettingError(f"--window {text!r} must be two numbers, LOW,HIGH, such as 12,1016") from error
+    return low, high
 
 
 def _given(table: Mapping[str, Any]) -> dict[str, Any]:

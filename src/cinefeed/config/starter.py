@@ -18,6 +18,7 @@ from cinefeed.errors import CinefeedError, LabelError, SettingError, SplitError,
 from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import encoded_from, feature_frame, made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
+from cinefeed.manifest.values import described_values, rows_without_window, window_for
 
 Group = str | Literal[False] | None
 
@@ -88,7 +89,7 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
     data, classes = _data(rows, known, path=path, target=target)
     split, parts = _split(known, group=group, target=target, classes=classes)
     features = feature_frame(known)
-    frame = _features(features, known) if features else _frame(known)
+    frame = _features(features, known) if features else _frame(known, parts.train)
     clip = _clip(known)
     lines = [
         _Line(name="[data]"),
@@ -274,7 +275,7 @@ def _counts(known: Manifest) -> NDArray[np.int64]:
     return counts
 
 
-def _frame(known: Manifest) -> list[_Line]:
+def _frame(known: Manifest, train: Manifest) -> list[_Line]:
     """Return what a frame becomes: as large as most are, or 112, in the shape that most have, grey where all are."""
     heights, widths = (known.column(name).to_numpy() for name in ("height", "width"))
     height, width = float(np.median(heights)), float(np.median(widths))
@@ -290,15 +291,31 @@ def _frame(known: Manifest) -> list[_Line]:
     alike = shapes.max() <= 1.1 * shapes.min()
     why_fit = "what stands out is cut off: at most a little" if alike else "nothing is cut off, for shapes differ"
     channels, why_channels = _channels(known)
-    bits = int(known.column("bits").fill_null(8).to_numpy().max())
-    dtype = "uint8" if bits <= 8 else "float32" if bits == 32 else "uint16"
     return [
         _Line(name="height", value=shown[0], why=f"frames are {said}; {least} divides it, for four halvings"),
         _Line(name="width", value=shown[1], why="likewise"),
         _Line(name="channels", value=channels, why=why_channels),
         _Line(name="fit", value="crop" if alike else "pad", why=why_fit),
-        _Line(name="dtype", value=dtype, why=f"the files hold up to {bits} bits"),
+        *_numbers(known, train),
     ]
+
+
+def _numbers(known: Manifest, train: Manifest) -> list[_Line]:
+    """Return the type of the frames, and the training rows' window for numbers without a scale of their own."""
+    bits = int(known.column("bits").fill_null(8).to_numpy().max())
+    rows = rows_without_window(known, dtype="uint8")
+    if len(rows) == 0:
+        dtype = "uint8" if bits <= 8 else "float32" if bits == 32 else "uint16"
+        return [_Line(name="dtype", value=dtype, why=f"the files hold up to {bits} bits")]
+    of_training = rows_without_window(train, dtype="uint8")
+    part, some = (train, of_training) if len(of_training) else (known, rows)
+    window = window_for(part, some)
+    why = f"{len(rows)} of {len(known)} videos hold {described_values(known, int(rows[0]))} or alike: 256 levels of it"
+    lines = [_Line(name="dtype", value="uint8", why=why)]
+    if window is None:
+        return [*lines, _Line(name="#", why="window = [LOW, HIGH]: their range is not known; scan again")]
+    why = f"black and white: all but 0.5 % at either end of {len(some)} {'training ' * (part is train)}videos"
+    return [*lines, _Line(name="window", value=[*window], why=why)]
 
 
 def _channels(known: Manifest) -> tuple[int, str]:
@@ -326,7 +343,7 @@ def _transforms(frame: Sequence[_Line]) -> list[_Line]:
     weak = "what changes the label must go: a flip that swaps left and right, brightness that tells"
     scaled = (
         []
-        if frame[-1].value != "float32"
+        if not any(each.value == "float32" for each in frame)
         else [
             _Line(name="[[transforms]]"),
             _Line(name="name", value="Normalize", why="numbers of any scale: each frame by its own maximum"),

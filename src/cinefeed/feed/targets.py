@@ -274,6 +274,10 @@ def read_targets(
         raise SettingError(f"task={task!r} is not a task; {did_you_mean(str(task), get_args(Task))}")
     kind = column.type
     missing = pc.is_null(column, nan_is_null=True)
+    if len(column) and pc.all(missing).as_py():
+        raise LabelError(
+            f"none of {len(column)} rows has a {name!r} label; look at the table of labels, and how it is joined"
+        )
     _refuse(missing, ids, f"has no {name!r} label", "leave those rows out, or give them a label")
     if task is None:
         task = None if is_classes else "regression"

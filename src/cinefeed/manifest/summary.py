@@ -76,6 +76,7 @@ def _facts(table: Any, *, named_by: str) -> list[str]:
                 "frames", _range(readable.column("num_frames")) + f", {pc.sum(readable.column('num_frames'))} in all"
             ),
         ]
+        lines += _values(readable)
         rates = readable.column("rate_hz").drop_null()
         lines.append(_line("rate", f"{_range(rates)} frames a second" if len(rates) else "unknown"))
         irregular = readable.num_rows - readable.column("ticks").null_count
@@ -90,6 +91,22 @@ def _facts(table: Any, *, named_by: str) -> list[str]:
     if broken.num_rows > 3:
         lines.append(f"    and {broken.num_rows - 3} more")
     return lines
+
+
+def _values(readable: Any) -> list[str]:
+    """Return the range of the numbers that do not say what is black and white, and how many rows hold none."""
+    if "value_min" not in readable.schema.names:
+        return []
+    known = readable.filter(readable.column("value_min").is_valid())
+    wrong = pc.add(*(pc.fill_null(readable.column(name), 0) for name in ("nan_count", "inf_count")))
+    wrong_rows = pc.sum(pc.greater(wrong, 0)).as_py() or 0
+    words = []
+    if known.num_rows:
+        least, most = pc.min(known.column("value_min")).as_py(), pc.max(known.column("value_max")).as_py()
+        words.append(f"{least:.6g} to {most:.6g} in {_count(known.num_rows, 'row')} of floats, or of more than 8 bits")
+    if wrong_rows:
+        words.append(f"NaN or infinite in {_count(wrong_rows, 'row')}")
+    return [_line("values", "; ".join(words))] if words else []
 
 
 def _line(name: str, text: str) -> str:

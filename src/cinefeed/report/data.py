@@ -13,7 +13,7 @@ from cinefeed.balance.strata import bin_strata, check_bins
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import Task
 from cinefeed.metrics.predictions import Predictions
-from cinefeed.training.flow import sheet
+from cinefeed.training.flow import pixel_counts, sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,22 @@ class Pictures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """How often each level stands in the clips of one batch, as fed: `counts` between `edges`."""
+
+    dtype: str
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @property
+    def words(self) -> str:
+        """What there is to say of them: how many levels are used, and what lies at the ends."""
+        total = max(int(self.counts.sum()), 1)
+        ends = f"{self.counts[0] / total:.1%} of the pixels have the lowest, {self.counts[-1] / total:.1%} the highest"
+        return f"{np.count_nonzero(self.counts)} of {len(self.counts)} levels are used; {ends}."
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counts:
     """How much each part holds: the names of what is counted, and a row of numbers for each part."""
 
@@ -78,6 +94,7 @@ class PageData:
     balanced: Mapping[str, Any] | None = None  # BalanceReport.as_dict()
     clips: NDArray[np.uint8] | None = None  # (clips, frames, height, width, channels)
     captions: Sequence[str] = ()
+    pixels: Pixels | None = None  # of the first batch
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     best_epoch: int | None = None  # counted from 1
     assessment: Mapping[str, Any] | None = None  # as cinefeed.metrics.assess gives it
@@ -112,7 +129,8 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         labels = Labels(raw=feed.labels, fed=feed.labels[plan.rows], classes=spec.classes, edges=edges)
         balance = _balance(str(feed.sampler), drawn)
         balanced = feed.balance().as_dict()
-    clips, captions = sheet(feed)
+    batch = feed.batch(0)
+    clips, captions = sheet(feed, batch)
     table = feed.manifest.table
     if failures is None and "error" in table.column_names:
         shown = pa.table({"id": table["id"], "path": feed.manifest.shown(), "error": table["error"]})
@@ -139,6 +157,7 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         balanced=balanced,
         clips=clips,
         captions=captions.tolist(),
+        pixels=Pixels(**pixel_counts(batch)),
         failures=[] if failures is None else failures,
         verified=feed.manifest.verified,
     )

@@ -67,6 +67,24 @@ def _class_bars(raw: NDArray[Any], fed: NDArray[Any], classes: Sequence[str]) ->
         return to_svg(figure, name="labels")
 
 
+def pixels_figure(counts: NDArray[np.int64], *, edges: NDArray[np.float64], dtype: str) -> str:
+    """Return a histogram of the levels that are fed, by the share of the pixels at each, on a logarithmic axis.
+
+    On another the black around an image would hide the image.
+    """
+    shares = counts / max(int(counts.sum()), 1)
+    with new_figure(8.4, 2.4) as figure:
+        axes = figure.add_subplot()
+        axes.stairs(shares, edges, color=BLUE, fill=True, alpha=0.25)
+        axes.stairs(shares, edges, color=BLUE, linewidth=1.2)
+        least = float(shares[shares > 0].min(initial=1.0))
+        axes.set(yscale="log", ylim=(least / 2, 1.0), xlim=(edges[0], edges[-1]))
+        axes.set(xlabel=f"level, as fed ({plain(dtype)})", ylabel="share of the pixels")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
+        axes.grid(visible=False, axis="x")
+        return to_svg(figure, name="pixels")
+
+
 def clips_sheet(clips: NDArray[np.uint8], *, captions: Sequence[str], frames: int = 6) -> str:
     """Return a few frames of each clip, side by side; `clips` is uint8 (clips, frames, height, width, channels).
 

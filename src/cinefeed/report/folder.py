@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import CinefeedError, SettingError
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import Predictions, read_predictions
-from cinefeed.report.data import Counts, Labels, PageData, PartScores, Pictures, label_edges
+from cinefeed.report.data import Counts, Labels, PageData, PartScores, Pictures, Pixels, label_edges
 from cinefeed.report.words import counted
 
 _PARTS = ("train", "val", "test")
@@ -100,6 +100,7 @@ def run_data(folder: str | Path) -> PageData:
         balanced=read("balance", "balance.json", _json, None, needed=False),
         clips=None if hidden else clips,
         captions=captions,
+        pixels=read("pixels", "pixels.json", _pixels, None),
         history=history,
         best_epoch=run.get("best_epoch"),
         assessment=assessment,
@@ -276,6 +277,18 @@ def _clips(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
         if clips.ndim != 5 or clips.dtype != np.uint8:
             raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}")
         return clips, [str(caption) for caption in stored["captions"]]
+
+
+def _pixels(path: Path) -> Pixels:
+    stored = _json(path)
+    pixels = Pixels(
+        dtype=str(stored["dtype"]),
+        edges=np.asarray(stored["edges"], np.float64),
+        counts=np.asarray(stored["counts"], np.int64),
+    )
+    if pixels.counts.ndim != 1 or pixels.edges.shape != (len(pixels.counts) + 1,) or not len(pixels.counts):
+        raise ValueError(f"{pixels.counts.shape} counts between {pixels.edges.shape} edges")
+    return pixels
 
 
 def _part_scores(path: Path, classes: tuple[str, ...]) -> list[PartScores]:

@@ -15,7 +15,7 @@ from cinefeed.metrics.predictions import Task, read_predictions
 from cinefeed.report import assessed, unassessed
 from cinefeed.report.balance import balance_facts, balance_figure
 from cinefeed.report.data import Labels, PageData, Pictures, feed_page
-from cinefeed.report.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves
+from cinefeed.report.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves, pixels_figure
 from cinefeed.report.folder import run_data, table_data
 from cinefeed.report.methods import Methods, keep_methods, methods_of
 from cinefeed.report.moving import moving, with_saliency
@@ -135,7 +135,7 @@ def from_template(name: str, *, filters: Mapping[str, Callable[..., str]] | None
 
 def _figures(page: PageData) -> dict[str, Any]:
     """Return the figures of data, training and feed by section, None where there is nothing; of labels a list."""
-    found: dict[str, Any] = dict.fromkeys(("balance", "clips", "curves", "time"))
+    found: dict[str, Any] = dict.fromkeys(("balance", "clips", "pixels", "curves", "time"))
     of_targets = {page.target: page.labels, **page.others}
     found["labels"] = [
         _labels(name, each, tail=f"_{name}" if page.others else "")
@@ -147,6 +147,9 @@ def _figures(page: PageData) -> dict[str, Any]:
         found["balance"] = on_page(svg, "balance", "What balancing asks for and reaches, and what it costs in repeats.")
     if page.clips is not None and len(page.clips):
         found["clips"] = on_page(clips_sheet(page.clips, captions=page.captions), "clips", "Time runs to the right.")
+    if page.pixels is not None:
+        svg = pixels_figure(page.pixels.counts, edges=page.pixels.edges, dtype=page.pixels.dtype)
+        found["pixels"] = on_page(svg, "pixels", f"All pixels of the first batch. {page.pixels.words}")
     if any(page.history.values()):
         svg = learning_curves(page.history, best_epoch=page.best_epoch)
         found["curves"] = on_page(svg, "curves")

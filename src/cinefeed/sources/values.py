@@ -12,7 +12,7 @@ from cinefeed.sources.base import Facts, PixelValues, Source
 from cinefeed.sources.layout import layout_of
 
 _FRAMES = 16
-_SAMPLES = 2**13  # of a frame, evenly spaced: 130,000 in all settle the percentiles, and take 2 ms
+_SAMPLES = 2**12  # of a frame, evenly spaced: 65,000 in all settle the percentiles, and take 0.6 ms
 _STORED = frozenset("npy npz hdf5 nifti images tiff memory".split())  # containers of plain numbers
 _PERCENTS = (0.5, 99.5)
 
@@ -25,7 +25,7 @@ def has_open_scale(facts: Facts) -> bool:
     """
     if facts.bits == 8:
         return False
-    if facts.container in _STORED:
+    if facts.container in _STORED or not facts.pixel_format:
         return True
     return facts.channels == 1 if facts.container == "dicom" else layout_of(facts.pixel_format).model == "grey"
 

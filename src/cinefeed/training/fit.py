@@ -36,7 +36,7 @@ from cinefeed.training.distributed import (
     wait_for_all,
 )
 from cinefeed.training.finish import PREDICTIONS, finish_run
-from cinefeed.training.flow import build_feed, choose_rows, keep_flow, make_parts, usable_rows
+from cinefeed.training.flow import build_feed, check_labels, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
 from cinefeed.training.losses import class_weights
 from cinefeed.training.network import build_model, compile_model, frozen_backbones, loss_for, stages
@@ -108,6 +108,7 @@ def _train(
     if first and goes_on:
         check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
+    check_labels(feed)
     val, test = alone(feed).evaluation(parts.val), alone(feed).evaluation(parts.test)
     _check_monitor(settings, feed)
     dataset = TrainingSet(feed, class_weights=class_weights(feed) if asked.class_weights == "balanced" else None)

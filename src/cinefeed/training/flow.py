@@ -15,7 +15,7 @@ from cinefeed.errors import LabelError, SettingError, TableError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.evaluating import check_clips
 from cinefeed.feed.feed import Feed
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.files import write_atomically
 from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import made_by_a_run
@@ -169,10 +169,24 @@ def build_feed(settings: Settings, part: Manifest) -> Feed:
     )
 
 
+def check_labels(feed: Feed) -> None:
+    """Raise LabelError where the training rows all have the same number to learn, before any training."""
+    for target in feed.spec.targets or [feed.spec]:
+        name = target.name if isinstance(target, TargetSpec) else target.target
+        if target.task != "regression" or not name:
+            continue
+        known = feed.manifest.column(name).drop_null().unique()
+        if len(known) == 1:
+            raise LabelError(
+                f"{name!r} is {known[0]} in all {len(feed.manifest)} training rows, so there is nothing to learn; "
+                "choose another target, or other rows ([data.where])"
+            )
+
+
 def keep_flow(
     folder: Path, *, feed: Feed, counts: Sequence[tuple[str, int]], failures: Sequence[dict[str, str]]
 ) -> None:
-    """Write what a page shows of a feed before any training: labels, clips, rows after each step, failed files.
+    """Write what a page shows of a feed before any training: labels, clips, levels, rows after each step, failed files.
 
     balance.json has what balancing did, and with it how often the classes are drawn, by which probabilities can be
     corrected (cinefeed.balance.correct_prior).
@@ -182,7 +196,9 @@ def keep_flow(
         write_json(folder / "balance.json", feed.balance().as_dict())
     write_json(folder / "flow.json", counts)
     write_json(folder / "failures.json", failures)
-    clips, captions = sheet(feed)
+    batch = feed.batch(0)
+    write_json(folder / "pixels.json", pixel_counts(batch))
+    clips, captions = sheet(feed, batch)
     write_atomically(folder / "clips.npz", lambda path: np.savez_compressed(path, clips=clips, captions=captions))
 
 
@@ -201,15 +217,35 @@ def _labels(feed: Feed) -> dict[str, Any]:
     return {**found[feed.spec.target], "targets": found}
 
 
-def sheet(feed: Feed, *, clips: int = _SHEET_CLIPS) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+def pixel_counts(batch: Batch) -> dict[str, Any]:
+    """Return how often each level stands in the clips of a batch, padding left out: `counts`, between `edges`.
+
+    The levels are 256 of the type's scale, or of floats 128 from the least to the greatest that there is.
+    """
+    views = list(batch.clips.values()) if isinstance(batch.clips, Mapping) else [batch.clips]
+    pixels = np.concatenate([view[batch.valid].reshape(-1) for view in views])
+    if pixels.dtype.kind == "u":
+        top = np.iinfo(pixels.dtype).max + 1
+        edges = np.linspace(0, top, 257)
+    else:
+        pixels = pixels.astype(np.float32)  # float16 and bfloat16 have no histogram
+        low, high = (float(pixels.min()), float(pixels.max())) if pixels.size else (0.0, 0.0)
+        edges = np.linspace(low, high if high > low else low + 1, 129)
+    counts, _ = np.histogram(pixels, bins=edges)
+    return {"dtype": str(views[0].dtype), "edges": edges, "counts": counts}
+
+
+def sheet(
+    feed: Feed, batch: Batch | None = None, *, clips: int = _SHEET_CLIPS
+) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
     """Return a few clips as the feed gives them, uint8 (clips, frames, height, width, channels), and their captions.
 
-    Several views lie side by side. Clips of another type are stretched, each from its own least value to its greatest.
-    Of a private manifest no clip.
+    They are of `batch`, by default the first of the epoch. Several views lie side by side. Clips of another type are
+    stretched, each from its own least value to its greatest. Of a private manifest no clip.
     """
     if feed.manifest.private:
         return np.zeros((0, *feed.spec.clip_shape), np.uint8), np.zeros(0, np.str_)
-    batch = feed.batch(0)
+    batch = feed.batch(0) if batch is None else batch
     views = list(batch.clips.values()) if isinstance(batch.clips, Mapping) else [batch.clips]
     if feed.spec.stacked:
         views = np.split(views[0], len(feed.spec.views), axis=-1)

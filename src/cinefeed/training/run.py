@@ -9,6 +9,7 @@ clips.npz           a few augmented clips                          failures.json
 flow.json           rows after each step                           balance.json         how often labels were drawn
 checkpoint.npz      to go on from; gone when it is finished        log.jsonl            what happened when, line by line
 run.json            how it ended; written last                     tensorboard/         where [train] asks for it
+pixels.json         how often each level is fed
 """
 
 import json
@@ -40,7 +41,7 @@ ASSESSMENT = "assessment.json"
 _FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
     f"log.jsonl {WEIGHTS} {CHECKPOINT} predictions.parquet metrics.json assessment.json feed_stats.json failures.json "
-    "worst.npz saliency.npz model.onnx model.keras run.json report.html"
+    "pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
 _AUTHORS = ("methods.md",)  # who may have edited it; the page writes it anew where nobody has
 _NO_MATTER = {"train": ("out",), "feed": ("workers", "backend", "prefetch")}  # the same numbers, wherever and however
