@@ -30,7 +30,7 @@ from cinefeed.manifest.columns import (
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_parquet
 from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_of, with_hashes
-from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
+from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.rows import Rows
@@ -89,12 +89,13 @@ class Manifest:
     ) -> Self:
         """Return a manifest of every video under a folder, each probed once, in parallel.
 
-        `labels` is a CSV or Parquet file or a data frame. Without `on` it names the videos in a column `path` (or
+        `labels` is a CSV, Parquet or JSON file or a data frame. Without `on` it names the videos in a column `path` (or
         `file`, `stem` ...), as path, path without suffix, file name or stem; `on` is another such column, or one or
-        more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names. One label row may serve
-        many videos. Columns `start_seconds` and `end_seconds` make samples of stretches of a video: they count from the
-        container's start time, as a player and `ffmpeg -ss` do. Rows and videos without a partner are refused, or left
-        out with `unmatched="ignore"`.
+        more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names, or DICOM headers have;
+        "PatientID=patient" joins columns of different names. One label row may serve many videos. Columns
+        `start_seconds` and `end_seconds` make samples of stretches of a video: they count from the container's start
+        time, as a player and `ffmpeg -ss` do. Rows and videos without a partner are refused, or left out with
+        `unmatched="ignore"`.
 
         `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets.
         With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what
@@ -178,6 +179,8 @@ class Manifest:
         names = found.schema.names
         if "path" not in names:
             raise ColumnError(f"a manifest needs a column 'path', one video a row; {did_you_mean('path', names)}")
+        if "num_frames" not in names:
+            check_parts(found, name="the table")
         paths, root = relative_paths(found.column("path"), None if root is None else Path(root))
         found = with_ids(found.set_column(names.index("path"), "path", paths), name="the table")
         if "num_frames" in found.schema.names:
