@@ -369,7 +369,7 @@ def _refuse_all(
     if keys[0][1] == "path" and by_name:
         raise TableError(
             f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos by its folders (rows: "
-            f"{first_names(label_keys)}; videos: {first_names(video_keys)}); by the file name alone {by_name} would: if "
+            f"{first_names(label_keys)}; videos: {first_names(video_keys)}); by file name alone {by_name} would: if "
             f"those are right, keep only the names in column {keys[0][0]!r}"
         )
 

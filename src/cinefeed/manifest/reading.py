@@ -126,7 +126,7 @@ def _text_of(raw: bytes, *, name: str) -> bytes:
         letter = raw[error.start : error.start + 1].decode("cp1252", errors="replace")
         raise TableError(
             f"{name} is not UTF-8 text (byte {error.start} is 0x{raw[error.start]:02X}, in Windows-1252 {letter!r}); "
-            "it is probably in the code page of its computer, as Excel writes 'CSV'; save it as 'CSV UTF-8', or read it "
+            "it may be in the code page of its computer, as Excel writes 'CSV': save it as 'CSV UTF-8', or read it "
             "with pandas.read_csv(..., encoding='cp1252') and give the frame"
         ) from error
     raw = raw.removeprefix(b"\xef\xbb\xbf")

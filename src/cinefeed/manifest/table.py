@@ -29,7 +29,7 @@ from cinefeed.manifest.columns import (
     with_ids,
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_parquet
-from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_of, with_hashes
+from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_fingerprint, salt_of, with_hashes
 from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
@@ -40,7 +40,7 @@ from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
 from cinefeed.sources.memory import memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
-_NOTES = ("verify", "reading", "private", "label_types")  # what a written manifest keeps, beside its history
+_NOTES = ("verify", "reading", "private", "label_types", "hashed")  # what a written manifest keeps, beside its history
 
 
 class Manifest:
@@ -123,11 +123,14 @@ class Manifest:
         )
         named_ids = "id" in samples.schema.names
         samples = with_ids(plain_table(samples, name="the scan"), name="the scan")
+        hashed: dict[str, Any] = {}
         if secret or private:
             salt = salt_of(out) if reading.salt is None else reading.salt
-            samples = with_hashes(samples, [*secret, *([] if named_ids or not private else ["id"])], salt=salt)
+            columns = [*secret, *([] if named_ids or not private else ["id"])]
+            samples = with_hashes(samples, columns, salt=salt)
+            hashed = {"columns": columns, "fingerprint": salt_fingerprint(salt)} if salt else {}
         if out is not None:
-            samples = with_split_of(out, samples)
+            samples = with_split_of(out, samples, hashed=hashed)
         table = probe_videos(
             samples,
             root=root,
@@ -138,7 +141,7 @@ class Manifest:
             reading=reading,
             private=private,
         )
-        notes = scan_notes(verify, reading) | ({"private": True} if private else {})
+        notes = scan_notes(verify, reading) | ({"private": True} if private else {}) | {"hashed": hashed}
         manifest = cls(ordered(table), root=root, history=history, notes=notes)
         if out is not None:
             manifest.write(out)
@@ -312,6 +315,20 @@ class Manifest:
     def private(self) -> bool:
         """Whether ids stand in for paths wherever a row is shown."""
         return bool(self.notes.get("private"))
+
+    def salt_fingerprint(self, name: str) -> str | None:
+        """Return the fingerprint of the salt that hashed a column, "" where it is as it was, None if that is not known.
+
+        The values of two manifests can be compared where both are the same, and known.
+        """
+        values = self.column(name)
+        hashed = self.notes.get("hashed") or {}
+        if name in hashed.get("columns", ()):
+            return str(hashed["fingerprint"])
+        if "hashed" in self.notes or not pa.types.is_string(values.type):
+            return ""
+        looks_hashed = pc.all(pc.match_substring_regex(values, "^[0-9a-f]{16}$")).as_py()
+        return None if looks_hashed else ""
 
     def as_private(self) -> Self:
         """Return the manifest with ids shown in place of paths, and no pictures; an id made of the path is hashed.
