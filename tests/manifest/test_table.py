@@ -64,8 +64,10 @@ def test_tables_that_are_no_manifest():
 
 
 def test_one_path_may_come_in_several_samples():
-    made = Manifest.from_table(pa.table({"path": ["a.mp4", "a.mp4"], "part": ["0", "1"], "start_seconds": [None, 1.5]}))
-    assert made.column("id").to_pylist() == ["a.mp4#0", "a.mp4#1@1.5"]
+    made = Manifest.from_table(
+        pa.table({"path": ["a.mp4", "a.mp4"], "part": ["[0]", "[1]"], "start_seconds": [None, 1.5]})
+    )
+    assert made.column("id").to_pylist() == ["a.mp4#[0]", "a.mp4#[1]@1.5"]
 
 
 def test_what_a_feed_asks_of_a_row():

@@ -22,8 +22,11 @@ def scan(
         Path,
         typer.Option(help="Manifest to write (.parquet); an older one there spares unchanged files. Or .csv, .json."),
     ],
-    labels: Annotated[Path | None, typer.Option(help="Label table, CSV or Parquet.")] = None,
-    on: Annotated[str | None, typer.Option(help="Column to join on; by default path or stem.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Label table: CSV, Parquet or JSON.")] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(help="Column to join on, by default path or stem; TABLE=VIDEOS where they differ; a,b for two."),
+    ] = None,
     path_columns: Annotated[str | None, typer.Option(help="Folders as columns: '{patient}/{study}/{view}'.")] = None,
     unmatched: Annotated[
         str, typer.Option(help="Labels without file, files without label: error or ignore.")
@@ -48,7 +51,7 @@ def scan(
     manifest = Manifest.scan(
         folder,
         labels=labels,
-        on=on,
+        on=on if on is None or "," not in on else on.split(","),
         path_columns=path_columns,
         unmatched=unmatched,  # type: ignore[arg-type]  # refused there if unknown
         verify=verify,  # type: ignore[arg-type]  # likewise

@@ -61,6 +61,8 @@ def evaluate(
         # typer has no literals: the task is a text here, and read_predictions says which there are
         predictions = read_predictions(run, task=by_target("--task", task), classes=classes_of(classes))  # type: ignore[arg-type]
         predictions = _chosen(predictions, None if target is None else listed(target))
+        for warning in predictions.warnings:
+            note(f"warning: {warning}")
         found = assess(predictions, unit=unit, cluster=group, subgroups=columns or ())
         rows = {name: predictions.part(name).table.num_rows for name in predictions.parts}
         metrics = flat_metrics(found)
@@ -87,6 +89,8 @@ def evaluate(
             out=out,
             tick=tick,
         )
+    for warning in result.assessment.get("warnings", []):
+        note(f"warning: {warning}")
     emit(
         {
             "part": result.part,

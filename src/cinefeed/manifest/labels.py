@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -54,9 +55,14 @@ def split_table(tables: Mapping[str, object], *, on: str | None, videos: Any) ->
     names = part_names(pa.array(list(tables)), name="the split").to_pylist()
     for part, source in zip(names, tables.values(), strict=True):
         table = read_table(source)
-        key = choose_keys(on, videos=videos, labels=table, name=f"the table of {part}")[0]
+        key, _ = choose_keys(on, videos=videos, labels=table, name=f"the table of {part}")[0]
         rows.append(
-            pa.table({on or "path": table.column(key).cast(pa.string()), "split": pa.repeat(part, table.num_rows)})
+            pa.table(
+                {
+                    (on or "path").partition("=")[0]: table.column(key).cast(pa.string()),
+                    "split": pa.repeat(part, table.num_rows),
+                }
+            )
         )
     return pa.concat_tables(rows)
 
@@ -92,8 +98,9 @@ def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
 
 
 def _text(column: Any) -> Any:
-    """Return keys as trimmed text, so that 7 finds "7"."""
-    return pc.utf8_trim_whitespace(column.combine_chunks().cast(pa.string()))
+    """Return keys as trimmed text in composed Unicode (NFC), so that 7 finds "7", and a name of a Mac the same name."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return pc.utf8_normalize(pc.utf8_trim_whitespace(column.cast(pa.string())), "NFC")
 
 
 def _key_forms(paths: Any) -> Mapping[str, Any]:
@@ -106,65 +113,115 @@ def _key_forms(paths: Any) -> Mapping[str, Any]:
     }
 
 
-def _path_keys(videos: Any, labels: Any, *, column: str, root: Path, name: str, private: bool) -> tuple[Any, Any, str]:
+def _path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str, private: bool) -> tuple[Any, Any, str]:
     """Return the keys of videos and of labels in the form that finds the most, and that form's name.
 
-    Where both have a column `part`, a key is path and part; a number in the labels is a row of a stacked set.
+    The plainest form wins: as written, without the folders that the table has before the root (it may be of another
+    machine), without regard to upper and lower case.
     """
-    paths = videos.column("path").combine_chunks()
     keys = pc.replace_substring(_text(labels.column(column)), "\\", "/")
     keys = pc.replace_substring_regex(keys, "^" + re.escape(root.resolve().as_posix()) + "/", "")
     keys = pc.replace_substring_regex(keys, r"^(\./)+", "")
-    forms = _key_forms(paths)
-    found = {form: int(pc.sum(pc.is_in(keys, value_set=each.unique())).as_py() or 0) for form, each in forms.items()}
-    form = max(found, key=lambda each: found[each])
-    if form != "path":
-        counts = _key_forms(paths.unique())[form].value_counts()  # a path comes once a part
-        shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        shared = shared.filter(pc.is_in(shared, value_set=keys.unique()))
-        if len(shared):
-            first = first_names(shared, private=private)
-            raise TableError(
-                f"{name} joined on {form}: {len(shared)} are shared by several videos (first: {first}); "
-                f"write the path of each video, relative to {root}, in column {column!r}"
-            )
-    if not _by_part(videos, labels):
-        return forms[form], keys, form
-    rows = pc.replace_substring_regex(_text(labels.column("part")), "^([0-9]+)$", r"[\1]")
-    pairs = ((forms[form], _text(videos.column("part"))), (keys, rows))
-    video_keys, label_keys = (pc.binary_join_element_wise(each, pc.fill_null(part, ""), _JOINT) for each, part in pairs)
-    return video_keys, label_keys, f"{form} + part"
+    forms = _key_forms(_text(paths))
+    best, most, form = (forms["path"], keys), 0, "path"
+    for lower in (False, True):
+        for length in (0, *_foreign_roots(keys, root=root)):
+            tails = pc.utf8_slice_codeunits(keys, length) if length else keys
+            for kind, each in forms.items():
+                if length and kind not in ("path", "path without suffix"):
+                    continue  # the folders of a row would not count at all
+                pair = (pc.utf8_lower(each), pc.utf8_lower(tails)) if lower else (each, tails)
+                count = int(pc.sum(pc.is_in(pair[1], value_set=pair[0].unique())).as_py() or 0)
+                if count > most:
+                    best, most = pair, count
+                    form = kind + " below another root" * bool(length)
+                    form += ", upper and lower case taken alike" * lower
+        if most == len(keys):
+            break
+    files = pa.table({"key": best[0], "path": paths}).group_by("key").aggregate([("path", "count_distinct")])
+    shared = files.filter(pc.greater(files["path_count_distinct"], 1))["key"]  # parts of one file may share a key
+    shared = shared.filter(pc.is_in(shared, value_set=best[1].unique()))
+    if len(shared):
+        first = first_names(shared, private=private)
+        raise TableError(
+            f"{name} joined on {form}: {len(shared)} are shared by several videos (first: {first}); "
+            f"write the path of each video, relative to {root}, in column {column!r}"
+        )
+    return *best, form
 
 
-def _by_part(videos: Any, labels: Any) -> bool:
-    return "part" in videos.schema.names and "part" in labels.schema.names
+def _foreign_roots(keys: Any, *, root: Path) -> list[int]:
+    """Return the lengths of what all keys begin with and which may be the root by another name, the longest first.
+
+    Of absolute paths that is any of the folders that they share; of relative ones a folder that is called as the root.
+
+    >>> _foreign_roots(pa.array(["D:/all/studies/p1/a.mp4", "D:/all/studies/p2/b.mp4"]), root=Path("/mnt/x"))
+    [15, 7, 3]
+    >>> _foreign_roots(pa.array(["studies/p1/a.mp4", "studies/p1/b.mp4"]), root=Path("/mnt/studies"))
+    [8]
+    """
+    low, high = pc.min_max(keys).as_py().values()
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(low or "", high or "", strict=False))
+    shared = "".join(letter for letter, _ in pairs)  # what the first and the last of sorted keys share, all share
+    ends = [place + 1 for place, letter in enumerate(shared) if letter == "/"]
+    if not re.match(r"/|[A-Za-z]:/", shared):
+        ends = [end for end in ends if shared[: end - 1].rpartition("/")[2] == root.resolve().name]
+    return ends[::-1]
 
 
-def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, name: str) -> list[str]:
-    """Return the label columns to join on: those of `on`, or the one that names videos. Raises ColumnError."""
+def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, name: str) -> list[tuple[str, str]]:
+    """Return the columns to join on, each of labels and of videos: those of `on`, or the one that names videos.
+
+    "PatientID=patient" joins two columns of different names; a column that the videos lack names their files. Raises
+    ColumnError.
+    """
     names = labels.schema.names
     if on is None:
         lower = {each.lower(): each for each in reversed(names)}
         column = next((lower[each] for each in _PATH_NAMES if each in lower), None)
         if column is None:
-            also = [each for each in names if each in videos.schema.names]
+            proposed = _proposed(videos, labels) or names[0]
             raise ColumnError(
                 f"{name} has no column 'path' or 'stem' (there are: {', '.join(names)}); "
-                f"say which one names the videos, with on={(also or names)[0]!r} or another"
+                f"say which one names the videos, with on={proposed!r} (--on {proposed}) or another"
             )
-        return [column]
-    keys = [on] if isinstance(on, str) else list(on)
-    for key in keys:
-        if key not in names:
-            raise ColumnError(f"{name} has no column {key!r} to join on; {did_you_mean(key, names)}")
-    if len(keys) > 1:
-        for key in keys:
-            if key not in videos.schema.names:
+        return [(column, "path")]
+    pairs = []
+    for key in [on] if isinstance(on, str) else list(on):
+        of_labels, equals, of_videos = (key, "", "") if key in names else key.partition("=")
+        if of_labels not in names:
+            raise ColumnError(f"{name} has no column {of_labels!r} to join on; {did_you_mean(of_labels, names)}")
+        if equals and of_videos not in videos.schema.names:
+            raise ColumnError(
+                f"the videos have no column {of_videos!r} to join on; {did_you_mean(of_videos, videos.schema.names)}"
+            )
+        pairs.append((of_labels, of_videos or (of_labels if of_labels in videos.schema.names else "path")))
+    if len(pairs) > 1:
+        for key, other in pairs:
+            if other == "path":
                 raise ColumnError(
-                    f"the videos have no column {key!r} to join on; name it in path_columns; "
-                    f"{did_you_mean(key, videos.schema.names)}"
+                    f"the videos have no column {key!r} to join on; name it in path_columns, or the column that it "
+                    f"is as '{key}=COLUMN'; {did_you_mean(key, videos.schema.names)}"
                 )
-    return keys
+    return pairs
+
+
+def _proposed(videos: Any, labels: Any) -> str:
+    """Return what to join on by the values of both tables, as `on` takes it; "" where no two columns share any."""
+    found: dict[str, int] = {}
+    for other in videos.schema.names:
+        if other in FACTS or not pa.types.is_string(videos.schema.field(other).type):
+            continue
+        forms = _key_forms(_text(videos.column(other))).values() if other == "path" else [_text(videos.column(other))]
+        for each in labels.schema.names:
+            kind = labels.schema.field(each).type
+            if pa.types.is_nested(kind) or pa.types.is_floating(kind):
+                continue
+            keys = _text(labels.column(each)).drop_null()
+            count = max(int(pc.sum(pc.is_in(keys, value_set=form.unique())).as_py() or 0) for form in forms)
+            if 2 * count > len(keys) > 0:
+                found[each if other in ("path", each) else f"{each}={other}"] = count
+    return max(found, key=lambda each: found[each], default="")
 
 
 def first_names(values: Any, *, count: int = 3, private: bool = False) -> str:
@@ -203,18 +260,22 @@ def join_labels(
         raise SettingError(f"unmatched={unmatched!r} is not a choice; {did_you_mean(unmatched, get_args(Unmatched))}")
     keys = choose_keys(on, videos=videos, labels=labels, name=name)
     paths = videos.column("path").combine_chunks()
-    by_path = keys[0] == "path" or keys[0] not in videos.schema.names
-    if by_path:
-        keys += ["part"] * _by_part(videos, labels)
+    check_parts(labels, name=name)
+    if keys[0][1] == "path":
         video_keys, label_keys, joined_on = _path_keys(
-            videos, labels, column=keys[0], root=root, name=name, private=private
+            labels, column=keys[0][0], paths=paths, root=root, name=name, private=private
         )
+        if by_part := "part" in videos.schema.names and "part" in labels.schema.names:
+            video_keys, label_keys = _with_parts(video_keys, videos), _with_parts(label_keys, labels)
+            joined_on += " + part"
     else:
-        joined_on = " + ".join(keys)
-        video_keys, label_keys = (
-            pc.binary_join_element_wise(*[_text(each.column(key)) for key in keys], _JOINT) for each in (videos, labels)
-        )
-    _check_collisions(videos, labels, keys=keys, name=name)
+        by_part = False
+        joined_on = " + ".join(one if one == other else f"{one}={other}" for one, other in keys)
+        label_keys = pc.binary_join_element_wise(*[_text(labels.column(one)) for one, _ in keys], _JOINT)
+        video_keys = pc.binary_join_element_wise(*[_text(videos.column(other)) for _, other in keys], _JOINT)
+    # by other names in the videos: hashed there, where they are people
+    labels = labels.drop_columns([one for one, other in keys if other not in ("path", one)])
+    _check_collisions(videos, labels, keys=[*(one for one, _ in keys), *["part"] * by_part], name=name)
 
     codes = (
         pa.concat_arrays([video_keys, label_keys])
@@ -235,6 +296,8 @@ def join_labels(
             f"by part, start_seconds or end_seconds"
         )
     lonely = pa.array(~np.isin(label_codes, video_codes) | (label_codes < 0))
+    if counts.max(initial=0) == 0 and not private:
+        _refuse_all(videos, labels, label_keys, video_keys, keys=keys, what=f"{name} joined on {joined_on}")
     _refuse_unmatched(
         lonely_rows=label_keys.filter(lonely),
         num_rows=labels.num_rows,
@@ -248,12 +311,18 @@ def join_labels(
     within = np.arange(len(video_rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     label_rows = order[left[video_rows] + within]
     joined = videos.take(pa.array(video_rows))
-    if by_path and not share_labels:
+    if keys[0][1] == "path" and not share_labels:
         _refuse_shared(joined, label_rows, name=f"{name} joined on {joined_on}", private=private)
     for each in labels.schema.names:
         if each not in joined.schema.names:
             joined = joined.append_column(each, labels.column(each).take(pa.array(label_rows)))
     return joined, joined_on
+
+
+def _with_parts(keys: Any, table: Any) -> Any:
+    """Return keys of files with the part of each row; a number in a label table is a row of a stacked set."""
+    parts = pc.replace_substring_regex(_text(table.column("part")), "^([0-9]+)$", r"[\1]")
+    return pc.binary_join_element_wise(keys, pc.fill_null(parts, ""), _JOINT)
 
 
 def _refuse_shared(joined: Any, label_rows: NDArray[np.int64], *, name: str, private: bool) -> None:
@@ -306,4 +375,48 @@ def _refuse_unmatched(
     if len(lonely_videos):
         faults.append(f"{len(lonely_videos)} of {num_videos} videos have no row (first: {video})")
     if faults and unmatched == "error":
-        raise TableError(f"{what}: {' and '.join(faults)}; mend them, or leave them out with unmatched='ignore'")
+        raise TableError(
+            f"{what}: {' and '.join(faults)}; mend them, or leave these {len(lonely_rows)} rows and "
+            f"{len(lonely_videos)} videos out with unmatched='ignore' (--unmatched ignore)"
+        )
+
+
+def _refuse_all(
+    videos: Any, labels: Any, label_keys: Any, video_keys: Any, *, keys: Sequence[tuple[str, str]], what: str
+) -> None:
+    """Raise TableError where no row matches any video and another way to join would match."""
+    proposed = _proposed(videos, labels)
+    if proposed and proposed != keys[0][0]:
+        raise TableError(
+            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos; by their values "
+            f"they join with on={proposed!r} (--on {proposed})"
+        )
+    if pc.any(pc.is_in(pc.utf8_lower(label_keys), value_set=pc.utf8_lower(video_keys).unique())).as_py():
+        raise TableError(
+            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos, but they would if upper "
+            "and lower case were the same; write them alike"
+        )
+    names = pc.replace_substring_regex(label_keys, "^.*/", "")
+    by_name = int(pc.sum(pc.is_in(names, value_set=pc.replace_substring_regex(video_keys, "^.*/", ""))).as_py() or 0)
+    if keys[0][1] == "path" and by_name:
+        raise TableError(
+            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos by its folders (rows: "
+            f"{first_names(label_keys)}; videos: {first_names(video_keys)}); by file name alone {by_name} would: if "
+            f"those are right, keep only the names in column {keys[0][0]!r}"
+        )
+
+
+_PART = re.compile(r"\d+|/.*|\[\d+\]|slice=\d+|plane-\d+(-repeat-\d+)?")
+
+
+def check_parts(labels: Any, *, name: str) -> None:
+    """Raise TableError where a column `part` holds something else than parts of files."""
+    if "part" not in labels.schema.names:
+        return
+    values = [str(each) for each in labels.column("part").unique().to_pylist() if each is not None]
+    other = next((each for each in values if not _PART.fullmatch(each)), None)
+    if other is not None:
+        raise TableError(
+            f"{name}: the column 'part' holds {other!r}, and a manifest keeps there which part of a file is meant, "
+            "such as '/name', '[5]' or 'slice=4'; rename the column, for example to body_part"
+        )

@@ -1,5 +1,6 @@
 """A table of labels from CSV, Parquet or memory: numbers become numbers, ids stay text."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 
 from cinefeed.errors import TableError
 from cinefeed.manifest.columns import FACTS, plain_table
+from cinefeed.sources.open import known_suffix
 
 # What pandas takes for missing by default; "none" and "-" are values.
 MISSING_MARKS = (
@@ -19,6 +21,13 @@ MISSING_MARKS = (
     *"NA N/A n/a <NA> #NA #N/A NaN nan -NaN -nan NULL null None 1.#IND -1.#IND 1.#QNAN -1.#QNAN".split(),
     "#N/A N/A",
 )
+_OTHERS = {
+    b"PK\x03\x04": "an Excel workbook or another archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x1f\x8b": "compressed",
+    b"\x80\x04": "a pickle",
+    b"\x80\x05": "a pickle",
+}
 _ID_NAME = re.compile(r"(^|[_\-. ])([iI][dD]s?|IDS)$|[a-z](ID|Id)$")
 _LEADING_ZERO = r"^[+-]?0[0-9]"
 _WHOLE = r"^[+-]?[0-9]{1,15}$"  # longer ones are ids: float64 would round them
@@ -29,9 +38,10 @@ _THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3})+$"
 
 
 def read_table(source: object) -> Any:
-    """Return a table of labels: a CSV or Parquet file, a data frame (pandas, Polars, pyarrow), or columns by name.
+    """Return a table of labels: a CSV, Parquet or JSON file, a data frame (pandas, Polars, pyarrow), columns by name.
 
-    CSV may be UTF-8 or UTF-16, with a byte order mark, separated by `,` `;` tab or `|`, with decimal commas. A column
+    CSV may be UTF-8 or UTF-16, with a byte order mark, separated by `,` `;` tab or `|`, with decimal commas; a list of
+    paths without a header may have one label behind each. JSON is a list of rows, a row a line, or columns. A column
     becomes numbers only where nothing is lost by it: `007`, long digit strings and columns named id stay text. The
     marks that pandas takes for a missing value (NA, NaN, None, null ...; not none, not -) are missing, in frames too.
 
@@ -103,23 +113,88 @@ def _read_file(path: Path) -> Any:
     return _read_csv(raw, name=str(path))
 
 
-def _read_csv(raw: bytes, *, name: str) -> Any:
+def _text_of(raw: bytes, *, name: str) -> bytes:
+    """Return the text of a file as UTF-8, without a byte order mark. Raises TableError for what is no text."""
+    for beginning, kind in _OTHERS.items():
+        if raw.startswith(beginning):
+            raise TableError(f"{name} is {kind}, and a table is read from CSV, Parquet or JSON: save it as 'CSV UTF-8'")
     try:
         if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raw = raw.decode("utf-16").encode()
         raw.decode()
     except UnicodeDecodeError as error:
-        raise TableError(f"{name} is not UTF-8 text (byte {error.start}); save it as 'CSV UTF-8'") from error
+        letter = raw[error.start : error.start + 1].decode("cp1252", errors="replace")
+        raise TableError(
+            f"{name} is not UTF-8 text (byte {error.start} is 0x{raw[error.start]:02X}, in Windows-1252 {letter!r}); "
+            "it may be in the code page of its computer, as Excel writes 'CSV': save it as 'CSV UTF-8', or read it "
+            "with pandas.read_csv(..., encoding='cp1252') and give the frame"
+        ) from error
     raw = raw.removeprefix(b"\xef\xbb\xbf")
+    return raw if b"\n" in raw else raw.replace(b"\r", b"\n")  # lines of an old Mac
+
+
+def _read_json(text: str, *, name: str) -> Any:
+    """Return the table in JSON: a list of rows, an object a line, columns by name, or rows by the path of the video."""
+    try:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as error:
+        raise TableError(f"{name} is no JSON table: {error}; look at that line") from error
+    if isinstance(found, dict) and found and all(known_suffix(key) for key in found):  # by the path of each video
+        found = [{"path": key, **(row if isinstance(row, dict) else {"label": row})} for key, row in found.items()]
+    if isinstance(found, dict):  # columns, of lists or, as pandas has it, of values by row
+        return {key: [*values.values()] if isinstance(values, dict) else values for key, values in found.items()}
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise TableError(f"{name} is no JSON table; it needs a list of objects, one a video, or columns by name")
+    columns = dict.fromkeys(key for row in found for key in row)
+    return {key: [row.get(key) for row in found] for key in columns}
+
+
+def _without_header(first: str, *, name: str) -> list[str]:
+    """Return the names of the columns of a list that begins with a video, such as "a.mp4 3"; [] where a header is."""
+    fields = [each.strip().strip('"') for each in re.split(r"[,;\t|]", first.strip())]
+    words = fields[0].split()
+    if len(fields) == 1 and not known_suffix(fields[0]):  # by blanks, of which the name may have some
+        end = next((place for place, word in enumerate(words, start=1) if known_suffix(word)), 0)
+        fields = [" ".join(words[:end]), *words[end:]]
+    if not any(known_suffix(each) for each in fields):
+        return []
+    if len(fields) > 2 or not known_suffix(fields[0]):
+        raise TableError(
+            f"{name} has no header: its first line is {first.strip()[:80]!r}; write one that names the columns, "
+            "such as 'path,label'"
+        )
+    return ["path", "label"][: len(fields)]
+
+
+def _read_csv(raw: bytes, *, name: str) -> Any:
+    raw = _text_of(raw, name=name)
+    if raw.lstrip()[:1] in (b"{", b"["):
+        columns = _read_json(raw.decode(), name=name)
+        try:
+            return pa.table(columns)
+        except (pa.ArrowException, TypeError) as error:
+            _refuse_mixed(columns, name=name)
+            raise TableError(f"{name} cannot be used: {error}; give each video one row") from error
     first, _, rest = raw.partition(b"\n")
     separator = ""
     if first.lower().startswith(b"sep="):  # written by Excel for itself
         separator, raw = first.decode().strip()[4:5], rest
         first = rest.partition(b"\n")[0]
     header = re.sub(r'"[^"]*"', "", first.decode())
-    separator = separator or max(",;\t|", key=header.count)
+    headerless = _without_header(first.decode(), name=name)
+    separator = separator or max(",;\t| ", key=lambda each: (each != " " and each in header, header.count(each)))
+    if separator == " " and not headerless and header.split()[:1] != ["path"]:
+        separator = ","  # one column, whose name has a blank
     if not header.strip():
         raise TableError(f"{name} is empty; it needs a header and at least one row")
+    if headerless:
+        if separator == " ":  # names of files may hold blanks: the last one counts
+            raw = re.sub(rb"(?m)[ \t]+(?=[^ \t\r\n]+[ \t]*\r?$)", b"\t", raw) if len(headerless) > 1 else raw
+            separator = "\t"
+        raw = separator.join(headerless).encode() + b"\n" + raw
     parse = pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
     try:
         names = pa.csv.open_csv(pa.BufferReader(raw), parse_options=parse).schema.names

@@ -6,7 +6,7 @@ knows of a file is taken over while size and modification time are the same. How
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from io import BufferedWriter
@@ -158,11 +158,21 @@ def known_facts(out: Path) -> Any | None:
     return pa.concat_tables([each.select(list(_KNOWN)).cast(pa.schema(_KNOWN)) for each in tables]) if tables else None
 
 
-def with_split_of(out: Path, samples: Any) -> Any:
-    """Return the samples with the column `split` of the manifest `out`, by id, unless they bring their own."""
+def with_split_of(out: Path, samples: Any, *, hashed: Mapping[str, Any]) -> Any:
+    """Return the samples with the column `split` of the manifest `out`, by id, unless they bring their own.
+
+    `hashed` says with what salt the samples were hashed. Raises TableError where ids were hashed with another one.
+    """
     before = scanned_at(out)
     if before is None or "split" not in before.table.schema.names or "split" in samples.schema.names:
         return samples
+    both = hashed, before.notes.get("hashed") or {}
+    salts = {each["fingerprint"] for each in both if "id" in each.get("columns", ())}
+    if len(salts) > 1:
+        raise TableError(
+            f"{out} has a split, and its ids were hashed with another salt, so no sample would find its part; give "
+            "the salt of that scan (--salt, or the file of that name with .salt), or another --out"
+        )
     rows = pc.index_in(samples.column("id"), value_set=before.table.column("id"))
     return samples.append_column("split", before.table.column("split").take(rows))
 

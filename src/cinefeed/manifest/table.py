@@ -31,8 +31,8 @@ from cinefeed.manifest.columns import (
     with_ids,
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_manifest
-from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_of, with_hashes
-from cinefeed.manifest.labels import Unmatched, join_labels, part_names, split_table
+from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_fingerprint, salt_of, with_hashes
+from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.rows import Rows
@@ -43,7 +43,7 @@ from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
 from cinefeed.sources.memory import check_stack, memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
-_NOTES = ("verify", "reading", "private", "label_types")  # what a written manifest keeps, beside its history
+_NOTES = ("verify", "reading", "private", "label_types", "hashed")  # what a written manifest keeps, beside its history
 
 
 class Manifest:
@@ -94,14 +94,15 @@ class Manifest:
     ) -> Self:
         """Return a manifest of every video under a folder, each probed once, in parallel.
 
-        `labels` is a CSV or Parquet file or a data frame. Without `on` it names the videos in a column `path` (or
+        `labels` is a CSV, Parquet or JSON file or a data frame. Without `on` it names the videos in a column `path` (or
         `file`, `stem` ...), as path, path without suffix, file name or stem; `on` is another such column, or one or
-        more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names. One label row may serve
-        many videos of a patient. Columns `start_seconds` and `end_seconds` make samples of stretches of a video: they
-        count from the container's start time, as a player and `ffmpeg -ss` do. Where a file holds many samples, a
-        column `part` beside the path names each ("[5]", or 5, is row 5 of a stacked set); without it a row that would
-        serve all of them is refused, or allowed with `share_labels=True`. Rows and videos without a partner are
-        refused, or left out with `unmatched="ignore"`.
+        more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names, or DICOM headers have;
+        "PatientID=patient" joins columns of different names. One label row may serve many videos of a patient. Columns
+        `start_seconds` and `end_seconds` make samples of stretches of a video: they count from the container's start
+        time, as a player and `ffmpeg -ss` do. Where a file holds many samples, a column `part` beside the path names
+        each ("[5]", or 5, is row 5 of a stacked set); without it a row that would serve all of them is refused, or
+        allowed with `share_labels=True`. Rows and videos without a partner are refused, or left out with
+        `unmatched="ignore"`.
 
         `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets.
         With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what
@@ -133,11 +134,14 @@ class Manifest:
         )
         named_ids = "id" in samples.schema.names
         samples = with_ids(plain_table(samples, name="the scan"), name="the scan")
+        hashed: dict[str, Any] = {}
         if secret or private:
             salt = salt_of(out) if reading.salt is None else reading.salt
-            samples = with_hashes(samples, [*secret, *([] if named_ids or not private else ["id"])], salt=salt)
+            columns = [*secret, *([] if named_ids or not private else ["id"])]
+            samples = with_hashes(samples, columns, salt=salt)
+            hashed = {"columns": columns, "fingerprint": salt_fingerprint(salt)} if salt else {}
         if out is not None:
-            samples = with_split_of(out, samples)
+            samples = with_split_of(out, samples, hashed=hashed)
         table = probe_videos(
             samples,
             root=root,
@@ -148,7 +152,7 @@ class Manifest:
             reading=reading,
             private=private,
         )
-        notes = scan_notes(verify, reading) | ({"private": True} if private else {})
+        notes = scan_notes(verify, reading) | ({"private": True} if private else {}) | {"hashed": hashed}
         manifest = cls(ordered(table), root=root, history=history, notes=notes)
         if out is not None:
             manifest.write(out)
@@ -193,6 +197,8 @@ class Manifest:
         names = found.schema.names
         if "path" not in names:
             raise ColumnError(f"a manifest needs a column 'path', one video a row; {did_you_mean('path', names)}")
+        if "num_frames" not in names:
+            check_parts(found, name="the table")
         paths, root = relative_paths(found.column("path"), None if root is None else Path(root))
         found = with_ids(found.set_column(names.index("path"), "path", paths), name="the table")
         if "num_frames" in found.schema.names:
@@ -339,6 +345,20 @@ class Manifest:
     def private(self) -> bool:
         """Whether ids stand in for paths wherever a row is shown."""
         return bool(self.notes.get("private"))
+
+    def salt_fingerprint(self, name: str) -> str | None:
+        """Return the fingerprint of the salt that hashed a column, "" where it is as it was, None if that is not known.
+
+        The values of two manifests can be compared where both are the same, and known.
+        """
+        values = self.column(name)
+        hashed = self.notes.get("hashed") or {}
+        if name in hashed.get("columns", ()):
+            return str(hashed["fingerprint"])
+        if "hashed" in self.notes or not pa.types.is_string(values.type):
+            return ""
+        looks_hashed = pc.all(pc.match_substring_regex(values, "^[0-9a-f]{16}$")).as_py()
+        return None if looks_hashed else ""
 
     def as_private(self) -> Self:
         """Return the manifest with ids shown in place of paths, and no pictures; an id made of the path is hashed.

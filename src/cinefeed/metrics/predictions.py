@@ -12,7 +12,7 @@ of others it is inferred from the columns.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -68,6 +68,7 @@ class Predictions:
 
     table: pa.Table
     targets: tuple[TargetColumns, ...]
+    warnings: tuple[str, ...] = ()  # why they may be worth less than they seem: the first thing that a reader is shown
 
     @property
     def parts(self) -> list[str]:
@@ -79,7 +80,7 @@ class Predictions:
         """Return the rows of one part. Raises TableError where there is none."""
         if name not in self.parts:
             raise TableError(f"there are no predictions of the part {name!r}; {did_you_mean(name, self.parts)}")
-        return Predictions(table=self.table.filter(pc.equal(self.table["split"], name)), targets=self.targets)
+        return replace(self, table=self.table.filter(pc.equal(self.table["split"], name)))
 
     def target(self, name: str) -> TargetColumns:
         """Return the columns of a target by its name."""
@@ -132,9 +133,23 @@ def predictions_of(table: pa.Table, targets: Sequence[TargetColumns]) -> Predict
     for name in ("id", "split", *(score for each in targets for score in each.scores)):
         if name not in table.schema.names:
             raise ColumnError(f"predictions need a column {name!r}; {did_you_mean(name, table.schema.names)}")
-    notes = {"targets": [{"name": each.name, "task": each.task, "classes": list(each.classes)} for each in targets]}
+    warnings = _notes_of(table.schema).get("warnings", [])
+    notes = {
+        "targets": [{"name": each.name, "task": each.task, "classes": list(each.classes)} for each in targets],
+        "warnings": warnings,
+    }
     described = table.replace_schema_metadata({_NOTES: json.dumps(notes).encode()})
-    return Predictions(table=described, targets=tuple(targets))
+    return Predictions(table=described, targets=tuple(targets), warnings=tuple(warnings))
+
+
+def with_warnings(table: pa.Table, warnings: Sequence[str]) -> pa.Table:
+    """Return a table of predictions whose schema keeps warnings about them, which `read_predictions` hands on."""
+    notes = _notes_of(table.schema) | {"warnings": list(warnings)}
+    return table.replace_schema_metadata({_NOTES: json.dumps(notes).encode()})
+
+
+def _notes_of(schema: pa.Schema) -> dict[str, Any]:
+    return dict(json.loads((schema.metadata or {}).get(_NOTES, b"{}")))
 
 
 def read_predictions(
@@ -183,8 +198,8 @@ def _described(path: Path) -> list[TargetColumns]:
         with path.open("rb") as file:
             if file.read(4) != b"PAR1":
                 return []
-        notes = (pq.read_schema(path).metadata or {}).get(_NOTES)
-        listed = json.loads(notes)["targets"] if notes else []
+        schema = pq.read_schema(path)
+        listed = _notes_of(schema)["targets"] if _NOTES in (schema.metadata or {}) else []
     except OSError:
         return []  # read_table says what is wrong with it
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:

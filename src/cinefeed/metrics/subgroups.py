@@ -5,6 +5,7 @@ with videos of two devices is in both, each time by the videos of that device. S
 none; that two intervals overlap does not say that two groups do not differ.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def subgroup_metrics(
     names, numbers = group_rows(predictions.table[by])
     found = []
     for k, name in enumerate(names):
-        rows = Predictions(table=predictions.table.filter(pa.array(numbers == k)), targets=predictions.targets)
+        rows = replace(predictions, table=predictions.table.filter(pa.array(numbers == k)))
         units = units_of(rows, target, unit=unit, cluster=cluster)
         metrics = estimates(units, classes=target.classes, threshold=threshold, resampling=resampling)["metrics"]
         found.append({"value": name, "units": len(units.names), "clusters": units.num_clusters, "metrics": metrics})

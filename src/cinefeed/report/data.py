@@ -97,6 +97,7 @@ class PageData:
     pixels: Pixels | None = None  # of the first batch
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     best_epoch: int | None = None  # counted from 1
+    warnings: Sequence[str] = ()  # what makes the results worth less than they seem, at the head of the page
     assessment: Mapping[str, Any] | None = None  # as cinefeed.metrics.assess gives it
     scored: Predictions | None = None  # what it was made of
     predictions: Sequence[PartScores] = ()  # of a run without an assessment, as its metrics

@@ -133,6 +133,7 @@ def table_data(predictions: Predictions, assessment: Mapping[str, Any], *, name:
         summary=f"{rows:,} rows of a table of predictions, measured; of how they were made it says nothing.",
         assessment=assessment,
         scored=predictions,
+        warnings=predictions.warnings,
     )
 
 

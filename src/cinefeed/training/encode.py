@@ -143,7 +143,8 @@ def encode(
     table = _features(videos, folder, known, dimension=dimension, dtype=dtype, name=encoder.name)
     table, warning = _with_parts(table, encoder.parts)
     history = [*videos.history, (f"encoded by {encoder.name}", len(videos))]
-    notes: dict[str, Any] = {name: videos.notes[name] for name in ("private", "label_types") if name in videos.notes}
+    carried = ("private", "label_types", "hashed")
+    notes: dict[str, Any] = {name: videos.notes[name] for name in carried if name in videos.notes}
     notes["verify"] = "decode"  # every frame was decoded
     written = Manifest(table, root=folder, history=history, notes=notes)
     written.write(folder / FEATURES_TABLE)

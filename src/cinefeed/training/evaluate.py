@@ -22,6 +22,7 @@ from cinefeed.manifest.scan import probe_videos
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.writing import table_suffix, write_table
 from cinefeed.metrics.assess import flat_metrics
+from cinefeed.metrics.predictions import with_warnings
 from cinefeed.sources.open import known_suffix
 from cinefeed.training.finish import (
     assess_table,
@@ -69,9 +70,10 @@ def evaluate(
 
     The other manifest is external validation: it is filtered as the run's own was (`[data.where]`), thresholds are
     those that the run chose on its validation part, and patients (the `group` of the run's split) that it saw in
-    training or validation are refused; where the split has no group, nothing tells them. `where` keeps rows of either.
-    `unit`, `clips` and `subgroups` overrule `[evaluate]`. `out` keeps the predictions, a row a clip: Parquet, CSV or
-    JSON, by its suffix.
+    training or validation are refused; where the split has no group, nothing tells them, and where the manifests have
+    hashed them with different salts, a warning of the assessment says that it cannot be checked. `where` keeps rows of
+    either. `unit`, `clips` and `subgroups` overrule `[evaluate]`. `out` keeps the predictions, a row a clip: Parquet,
+    CSV or JSON, by its suffix.
 
     Raises SettingError where `run` is no run folder, SplitError for patients who were seen, ColumnError where a column
     for that is absent, InUseError while another process writes `out`, and what a feed raises for rows or labels that
@@ -88,9 +90,10 @@ def evaluate(
     rows = own.where("split", [part]) if manifest is None else choose_rows(Manifest.read(manifest), settings)
     for column, values in (where or {}).items():
         rows = rows.where(column, list(values))
+    warnings: tuple[str, ...] = ()
     if manifest is not None:
         part = "external"
-        _refuse_seen(rows, own=own, settings=settings, name=str(manifest))
+        warnings = _refuse_seen(rows, own=own, settings=settings, name=str(manifest))
     check_encoded(rows, like=own)
     chosen, failures = usable_rows(rows)
     check_evaluation(chosen, settings)
@@ -105,6 +108,9 @@ def evaluate(
         priors=priors_of(settings, trained),
         thresholds=kept_thresholds(run),
     )
+    if warnings:
+        table = with_warnings(table, warnings)
+        assessment["warnings"] = list(warnings)
     if out is not None:
         write_table(Path(out), [table])
     return Evaluation(
@@ -163,11 +169,14 @@ def predict(
     return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures), repeated=repeated)
 
 
-def _refuse_seen(rows: Manifest, *, own: Manifest, settings: Settings, name: str) -> None:
-    """Raise SplitError where another manifest has patients that the run was trained or validated on."""
+def _refuse_seen(rows: Manifest, *, own: Manifest, settings: Settings, name: str) -> tuple[str, ...]:
+    """Raise SplitError where another manifest has patients that the run was trained or validated on.
+
+    Returns a warning where that cannot be seen.
+    """
     group = settings.data.split.group
     if not group:
-        return
+        return ()
     columns = rows.table.column_names
     if group not in columns:
         raise ColumnError(
@@ -182,6 +191,14 @@ def _refuse_seen(rows: Manifest, *, own: Manifest, settings: Settings, name: str
             f"{len(seen)} of {len(known)} values of {group!r} in {name} were seen by the run in training or validation "
             f"({named}), so this is no external validation; leave their rows out (--where), or give another manifest"
         )
+    salts = own.salt_fingerprint(group), rows.salt_fingerprint(group)
+    if salts[0] == salts[1] is not None:
+        return ()
+    return (
+        f"overlap of patients cannot be checked: the run's manifest and {name} hold {group!r} under different or "
+        "unknown salts, so that one patient has two names; scan both with the same --salt, or join both with a shared "
+        f"table of hashes of each {group}",
+    )
 
 
 def _there(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
