@@ -21,7 +21,9 @@ FOLDERS = {
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
-    "manifest": "columns reading writing files labels find progress scan rows pivot summary table encoded".split(),
+    "manifest": (
+        "columns reading writing files labels grouping find progress scan rows pivot summary table encoded"
+    ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"
@@ -43,7 +45,7 @@ FOLDERS = {
     "adapters": "ahead torch keras jax".split(),
     "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),
     "training": (
-        "run scores losses network batches callbacks checkpoint logging flow saliency worst pictures finish "
+        "run scores losses network batches callbacks checkpoint logging flow doubts saliency worst pictures finish "
         "distributed fit evaluate folds encode export"
     ).split(),
 }
