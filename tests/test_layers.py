@@ -22,7 +22,7 @@ FOLDERS = {
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns identity reading writing files labels find progress scan rows pivot summary table encoded values"
+        "columns identity reading writing files labels grouping find progress scan rows pivot summary table encoded values"
     ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
@@ -45,7 +45,7 @@ FOLDERS = {
     "adapters": "ahead torch keras jax".split(),
     "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),
     "training": (
-        "run scores losses network batches callbacks checkpoint logging flow saliency worst pictures finish "
+        "run scores losses network batches callbacks checkpoint logging flow doubts saliency worst pictures finish "
         "distributed fit evaluate folds encode export"
     ).split(),
 }

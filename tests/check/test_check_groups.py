@@ -1,10 +1,11 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 from made_videos import codes, moving, save, scanned
 
 from cinefeed.check import check_manifest
-from cinefeed.check.groups import groups_of
-from cinefeed.errors import ColumnError
+from cinefeed.check.groups import groups_of, joined_groups
+from cinefeed.errors import ColumnError, TableError
 from cinefeed.manifest.table import Manifest
 
 PARTS = ["train", "train", "val", "test"]
@@ -78,3 +79,45 @@ def check_files(manifest):
 def test_an_unknown_group_names_the_nearest(folder):
     with pytest.raises(ColumnError, match="did you mean 'owner'"):
         check_manifest(scanned(folder, owner=["a"] * 4), group="owmer", progress=False)
+
+
+def test_groups_that_would_cure_it_keep_patients_copies_look_alikes_and_stretches_together(tmp_path):
+    for number in range(6):
+        save(tmp_path, f"v{number}.npy", moving(number))
+    save(tmp_path, "v5.npy", moving(0))  # a copy of the first
+    save(tmp_path, "v4.npy", np.clip(moving(2).astype(int) + 6, 0, 255).astype(np.uint8))  # looks as the third
+    owner = ["a", "a", "b", None, "c", "d"]
+    manifest = scanned(tmp_path, owner=owner, split=["train", "train", "train", "val", "test", "test"])
+    report = check_manifest(manifest, group="owner", progress=False)
+    assert report.groups == ("a + d", "a + d", "b + c", "row v3.npy", "b + c", "a + d")
+    assert {"copies_across_splits", "alike_across_splits"} <= codes(report).keys()
+    table = pa.table({"id": manifest.column("id"), "check_group": list(report.groups)})
+    for seed in range(5):
+        again = manifest.with_groups(table).split(val=0.2, test=0.2, group="check_group", seed=seed).all
+        left = codes(check_manifest(again, group="owner", progress=False))
+        assert not {"copies_across_splits", "alike_across_splits", "groups_across_splits"} & left.keys()
+
+
+def test_stretches_of_one_video_are_one_group(folder):
+    table = scanned(folder).table.select(["path"]).take([0, 0, 1, 2])
+    table = table.append_column("start_seconds", pa.array([0.0, 0.2, 0.0, 0.0]))
+    manifest = Manifest.from_table(table, root=folder)
+    assert joined_groups(manifest, group=None, sets=[[2, 3]]) == (
+        "row v0.npy@0 + row v0.npy@0.2",
+        "row v0.npy@0 + row v0.npy@0.2",
+        "row v1.npy@0 + row v2.npy@0",
+        "row v1.npy@0 + row v2.npy@0",
+    )
+
+
+def test_a_table_of_groups_names_every_row_once(folder):
+    manifest = scanned(folder)
+    ids = manifest.column("id").to_pylist()
+    with pytest.raises(ColumnError, match="needs a column 'check_group'"):
+        manifest.with_groups({"id": ids, "patient": ids})
+    with pytest.raises(TableError, match=r"1 of 4 rows have no group in the table \(first: v3.npy\)"):
+        manifest.with_groups({"id": ids[:3], "check_group": ids[:3]})
+    with pytest.raises(TableError, match="1 ids more than once"):
+        manifest.with_groups({"id": [*ids, ids[0]], "check_group": [*ids, "x"]})
+    more = manifest.with_groups({"id": [*ids, "gone"], "check_group": [1, 1, 2, 3, 4]})
+    assert more.column("check_group").to_pylist() == ["1", "1", "2", "3"]

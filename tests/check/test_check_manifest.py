@@ -127,6 +127,10 @@ def test_real_data_has_the_one_pair_that_is_known(data):
     assert pair.distance == pytest.approx(0.031, abs=0.003)
     found = codes(report)
     assert found["labels_of_look_alikes_differ"].count == 2
+    assert (
+        "two takes of one person or scene can look so and differ rightly"
+        in found["labels_of_look_alikes_differ"].detail
+    )
     assert found["groups_of_two_labels"].title.startswith("1 of 62")
     assert "uncertain" in found["classes_rare"].detail
 

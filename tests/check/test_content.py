@@ -64,6 +64,10 @@ def test_copies_across_the_split_are_an_error_and_labels_that_differ_too(folder)
     assert found["copies_across_splits"].severity == "error"
     assert found["copies_across_splits"].remarks == ("set 1: train, a", "set 1: test, b")
     assert found["labels_of_copies_differ"].severity == "error"
+    assert (
+        "the bytes are the same, so of each set at most one label can be right"
+        in found["labels_of_copies_differ"].detail
+    )
     assert "copies" not in found
     same = scanned(
         folder, split=["train", "train", "val", "test", "train", "train"], kind=["a", "a", "b", "b", "a", "a"]

@@ -90,3 +90,19 @@ def test_json_stays_json_where_something_is_wrong(cinefeed, two_alike, manifest,
     done = cinefeed("check", manifest, "--json")
     assert done.code == 1
     assert not json.loads(done.out)["ok"]
+
+
+def test_the_groups_that_would_cure_leaks_are_written_and_split_takes_them(cinefeed, two_alike, manifest, tmp_path):
+    out, groups = tmp_path / "split.parquet", tmp_path / "groups.csv"
+    assert cinefeed("split", manifest, "--out", out, "--no-group", "--seed", 1).code == 0
+    done = cinefeed("check", out, "--group", "patient", "--groups", groups, "--json")
+    assert done.code == 1 and done.json["groups"] == str(groups)
+    assert "12 rows in 6 groups" in done.err and groups.read_text().startswith('"id","check_group"')
+    cured = tmp_path / "cured.parquet"
+    assert cinefeed("split", out, "--out", cured, "--group-table", groups, "--test", 0.2, "--val", 0.2).code == 0
+    done = cinefeed("check", cured, "--group", "patient", "--json")
+    assert done.code == 0, done.out
+    done = cinefeed("split", out, "--out", cured, "--group-table", groups, "--no-group")
+    assert done.code == 2 and "give --group COLUMN (the patient), or --group-table TABLE" in done.err
+    done = cinefeed("check", out, "--groups", tmp_path / "groups.xlsx")
+    assert done.code == 2 and "Parquet, CSV or JSON" in done.err

@@ -17,8 +17,11 @@ _LISTED_PAIRS = 1000
 
 def duplicate_findings(
     manifest: Manifest, looks: Looks, *, target: str | None, group: str | None, workers: int
-) -> tuple[list[Finding], list[Pair]]:
-    """Return what is to say of copies and look-alikes, and the pairs: across parts first, then the nearest."""
+) -> tuple[list[Finding], list[Pair], list[list[int]]]:
+    """Return what is to say of copies and look-alikes, the pairs (across parts first, then the nearest), and the sets.
+
+    A set holds the rows that copies or look-alikes connect; a row may be in one set of each kind.
+    """
     about = _About(manifest, target=target, group=group)
     same = copies(manifest, looks, workers=workers)
     prints = looks.prints
@@ -50,7 +53,7 @@ def duplicate_findings(
                 advice="check a part of the rows with --where",
             )
         )
-    return found, pairs[:_LISTED_PAIRS]
+    return found, pairs[:_LISTED_PAIRS], [*same, *alike]
 
 
 class _About:
@@ -129,7 +132,8 @@ def _across(sets: list[list[int]], about: _About, code: str, what: str, *, exact
             detail=f"{counted(len(sets), 'set')} of videos that "
             + ("hold the same bytes" if exact else "show nearly the same in five frames")
             + ": what is tested was seen in training.",
-            advice="keep one of each set, or give all of a set one group, and split again",
+            advice="keep one of each set, or split again by groups that keep a set together: 'cinefeed check MANIFEST "
+            "--groups groups.csv', then 'cinefeed split MANIFEST --group-table groups.csv'",
             rows=rows,
             remarks=about.remarks(sets),
         )
@@ -147,8 +151,15 @@ def _contradicting(sets: list[list[int]], about: _About, what: str, target: str 
             "error" if exact else "warning",
             f"labels_of_{what.replace('-', '_')}_differ",
             f"{counted(len(rows), 'video')} with another {target} than {'a copy' if exact else 'a look-alike'}",
-            detail=f"{counted(len(sets), 'set')} of {what} with different labels: at most one of each can be right.",
-            advice="look at them, and mend the labels or leave the videos out",
+            detail=f"{counted(len(sets), 'set')} of {what} with different labels: "
+            + (
+                "the bytes are the same, so of each set at most one label can be right, unless a label belongs to a "
+                "part of the video."
+                if exact
+                else "five frames of each are nearly the same. If they show one moment, one label is wrong; two takes "
+                "of one person or scene can look so and differ rightly. Pictures alone do not tell."
+            ),
+            advice="look at them (--page shows the pairs); correct the labels that are wrong, or leave the videos out",
             rows=rows,
             remarks=about.remarks(sets),
         )

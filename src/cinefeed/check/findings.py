@@ -6,6 +6,14 @@ from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+# What makes a score better than it is. Labels that the file tells are so only if that is no luck: as an error.
+DOUBTS = {
+    "groups_across_splits",
+    "files_across_splits",
+    "copies_across_splits",
+    "alike_across_splits",
+    "label_told_by_file",
+}
 SHOWN_ROWS = 20  # rows that a finding names; `count` counts all
 
 
@@ -27,6 +35,11 @@ class Finding:
     rows: tuple[int, ...] = ()  # the first of them, as numbers in the manifest
     remarks: tuple[str, ...] = ()  # one a row of `rows`
     names: tuple[Mapping[str, str], ...] = ()  # what a reader sees of `rows`: id, and path unless that is private
+
+    @property
+    def is_doubt(self) -> bool:
+        """Whether a score of these parts cannot be trusted."""
+        return self.severity == "error" and self.code in DOUBTS
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -135,6 +148,7 @@ class CheckReport:
     pairs: tuple[Pair, ...] = ()  # the nearest first, those across parts before the others
     shortcuts: tuple[Shortcut, ...] = ()  # the strongest first
     shortcuts_left_out: str = ""  # what was not asked for, and why
+    groups: tuple[str, ...] = ()  # of each row: what a split must keep together, see `joined_groups`
 
     @property
     def ok(self) -> bool:

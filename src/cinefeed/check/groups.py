@@ -1,5 +1,6 @@
 """Groups, such as patients, that are in two parts of a split, and rows that are in none."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,42 @@ def groups_of(manifest: Manifest, group: str | None) -> Groups | None:
     return Groups(", else ".join(there), values)
 
 
+def joined_groups(manifest: Manifest, *, group: str | None, sets: Iterable[Sequence[int]]) -> tuple[str, ...]:
+    """Return for each row the group that a split must keep together.
+
+    Rows are together that have one group, by the column named or by headers, that are stretches of one video, or that
+    are in one of the sets, such as those of look-alikes; and so are the rows that these connect.
+
+    >>> manifest = Manifest.from_table({"path": ["a", "b", "c", "d"], "patient": ["p1", "p2", None, "p4"]})
+    >>> joined_groups(manifest, group="patient", sets=[[0, 1]])
+    ('p1 + p2', 'p1 + p2', 'row c', 'p4')
+    """
+    from scipy.sparse import coo_array  # scikit-learn depends on it
+    from scipy.sparse.csgraph import connected_components
+
+    kinds = _kinds(manifest, group)
+    rows, count = np.arange(len(manifest)), len(manifest)
+    links = [np.array([(each[0], row) for each in sets for row in each[1:]], np.int64).reshape(-1, 2)]
+    for codes in [*(kind.codes for kind in kinds), encode(_files(manifest)).codes]:
+        links.append(np.stack([rows, count + codes], axis=1))  # each group and each file is a node beside the rows
+        count += int(codes.max(initial=-1)) + 1
+    first, second = np.concatenate(links).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
+    joined = connected_components(graph, directed=False)[1][: len(manifest)].tolist()
+    ids = manifest.column("id").cast(pa.string()).to_pylist()
+    values = kinds[0].values.to_pylist() if kinds else [None] * len(manifest)
+    members: dict[int, dict[str, None]] = {}
+    for row, component in enumerate(joined):
+        members.setdefault(component, {})[values[row] or f"row {ids[row]}"] = None
+    names = {component: _joined_name(list(each)) for component, each in members.items()}
+    return tuple(names[component] for component in joined)
+
+
+def _joined_name(names: list[str]) -> str:
+    """Return a name that no other group has: each of these is in one group only."""
+    return " + ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def parts_of(manifest: Manifest) -> Any | None:
     """Return the part of each row as text, or None where the manifest is not split."""
     if "split" not in manifest.table.schema.names:
@@ -56,8 +93,7 @@ def parts_of(manifest: Manifest) -> Any | None:
 
 def group_findings(manifest: Manifest, *, group: str | None) -> list[Finding]:
     """Return groups and files in two parts, and rows without a group or a part."""
-    kinds = [each for each in (groups_of(manifest, group), groups_of(manifest, None)) if each is not None]
-    kinds = [each for i, each in enumerate(kinds) if each.name not in {before.name for before in kinds[:i]}]
+    kinds = _kinds(manifest, group)
     parts = parts_of(manifest)
     found: list[Finding] = []
     if parts is not None:
@@ -119,10 +155,7 @@ def _across(groups: Groups, parts: Any) -> list[Finding]:
 
 def _files_across(manifest: Manifest, parts: Any) -> list[Finding]:
     """Return stretches of one video in two parts; parts of one file may be of different patients."""
-    files = manifest.column("path")
-    if "part" in manifest.table.schema.names:
-        files = pc.binary_join_element_wise(files, pc.fill_null(manifest.column("part"), ""), "\n")
-    file, part = encode(files), encode(parts)
+    file, part = encode(_files(manifest)), encode(parts)
     pairs = np.unique(np.stack([file.codes, part.codes])[:, part.codes >= 0], axis=1)
     leaking = np.flatnonzero(np.bincount(pairs[0], minlength=len(file.values)) > 1)
     rows = np.flatnonzero(np.isin(file.codes, leaking))
@@ -139,6 +172,20 @@ def _files_across(manifest: Manifest, parts: Any) -> list[Finding]:
             remarks=[parts[row].as_py() or "no part" for row in rows.tolist()],
         )
     ]
+
+
+def _files(manifest: Manifest) -> Any:
+    """Return what tells the files, or the parts of files, of the rows apart."""
+    files = manifest.column("path")
+    if "part" not in manifest.table.schema.names:
+        return files
+    return pc.binary_join_element_wise(files, pc.fill_null(manifest.column("part"), ""), "\n")
+
+
+def _kinds(manifest: Manifest, group: str | None) -> list[Groups]:
+    """Return the groups that a column names and those of headers, as far as there are such."""
+    kinds = [each for each in (groups_of(manifest, group), groups_of(manifest, None)) if each is not None]
+    return [each for i, each in enumerate(kinds) if each.name not in {before.name for before in kinds[:i]}]
 
 
 def _without_part(parts: Any) -> list[Finding]:

@@ -1,8 +1,8 @@
 """All checks of a manifest, one after the other, and a report that names rows as their owner allows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from cinefeed.check.duplicates import duplicate_findings
 from cinefeed.check.files import file_findings
 from cinefeed.check.findings import CheckReport, Finding, Shortcut, counted, named, ranked
-from cinefeed.check.groups import group_findings, groups_of
+from cinefeed.check.groups import group_findings, groups_of, joined_groups
 from cinefeed.check.labels import label_findings, spelling_findings
 from cinefeed.check.look import look_at_all
 from cinefeed.check.mixed import mixed_findings
@@ -19,8 +19,12 @@ from cinefeed.check.values import value_findings
 from cinefeed.clips import Clip, Frame
 from cinefeed.cores import usable_cores
 from cinefeed.errors import SettingError, TableError
+from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.progress import Progress, shown_progress
 from cinefeed.manifest.table import Manifest
+
+# A look took 3 ms a video of `lips` and 120 ms of `pocus` on two busy cores: 10 minutes for so many of the latter.
+_MOST_ROWS = 5000
 
 
 def check_manifest(
@@ -66,7 +70,7 @@ def check_manifest(
     with shown_progress(progress, what="check") as tick:
         looks = look_at_all(manifest, clip=clip, frame=frame, workers=workers, progress=tick)
     found: list[Finding] = group_findings(manifest, group=group)
-    copies, pairs = duplicate_findings(manifest, looks, target=target, group=group, workers=workers)
+    copies, pairs, sets = duplicate_findings(manifest, looks, target=target, group=group, workers=workers)
     found += copies + file_findings(manifest, looks) + value_findings(manifest, looks, frame=frame)
     classes: dict[str, dict[str, int]] = {}
     shortcuts: list[Shortcut] = []
@@ -82,7 +86,7 @@ def check_manifest(
         return [shown(manifest, row, private=private) for row in rows]
 
     return CheckReport(
-        findings=ranked(named(each, names(each.rows)) for each in found),
+        findings=_named(manifest, found),
         rows=len(manifest),
         files=pc.count_distinct(manifest.column("path")).as_py(),
         read=int(looks.read.sum()),
@@ -94,6 +98,7 @@ def check_manifest(
         pairs=tuple(replace(each, names=tuple(names([each.first, each.second]))) for each in pairs),
         shortcuts=tuple(shortcuts),
         shortcuts_left_out=left_out,
+        groups=joined_groups(manifest, group=group, sets=sets),
     )
 
 
@@ -102,6 +107,65 @@ def _label(manifest: Manifest, target: str | None, *, classes: int) -> str:
     if target is None or manifest.column(target).null_count == len(manifest):
         return ""
     return counted(classes, "class") if manifest.label_type(target).is_classes else "regression"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubts:
+    """What makes the scores of some parts untrustworthy, and what was not looked at, "" if all was."""
+
+    findings: tuple[Finding, ...]
+    not_looked_at: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {"findings": [each.as_dict() for each in self.findings], "not_looked_at": self.not_looked_at}
+
+
+def check_parts(
+    manifest: Manifest,
+    *,
+    targets: Sequence[str] = (),
+    group: str | None = None,
+    workers: int | None = None,
+    progress: Progress | Literal[False] | None = None,
+) -> Doubts:
+    """Return what makes the scores of a manifest's parts (its column `split`) untrustworthy; see `check_manifest`.
+
+    Groups in two parts are found in the columns. Copies, look-alikes and labels that files give away take a look at
+    every video, which is left out, and said, of more than 5,000 rows, of features, and of rows with several views.
+    """
+    found = group_findings(manifest, group=group)
+    reason = _no_look(manifest)
+    if not reason:
+        workers = workers or usable_cores()
+        with shown_progress(progress, what="check") as tick:
+            looks = look_at_all(manifest, clip=None, workers=workers, progress=tick)
+        found += duplicate_findings(manifest, looks, target=None, group=group, workers=workers)[0]
+        for target in targets:
+            found += shortcut_findings(manifest, looks, target=target, group=group, nuisance=())[0]
+        unread = len(manifest) - int(looks.read.sum())
+        reason = f"{unread} of {len(manifest)} videos, of which no frame could be read" if unread else ""
+    return Doubts(findings=_named(manifest, [each for each in found if each.is_doubt]), not_looked_at=reason)
+
+
+def _no_look(manifest: Manifest) -> str:
+    """Return what is not looked at, and why; "" where the videos are."""
+    what = "copies and look-alikes in two parts, and labels that files give away: "
+    if manifest.rows.views:
+        return what + "the rows hold several views; run 'cinefeed check' on the manifest of single videos"
+    if encoded_from(manifest) is not None:
+        return what + "the rows are features; run 'cinefeed check' on the manifest of the videos"
+    if "num_frames" not in manifest.table.schema.names:
+        return what + "the videos were not scanned; 'cinefeed scan' writes a manifest that can be checked"
+    if len(manifest) > _MOST_ROWS:
+        return what + f"{len(manifest):,} videos would take long; run 'cinefeed check' on the run's manifest.parquet"
+    return ""
+
+
+def _named(manifest: Manifest, found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return findings worst first, with what a reader sees of their rows."""
+    names = [[shown(manifest, row, private=manifest.private) for row in each.rows] for each in found]
+    return ranked(named(each, rows) for each, rows in zip(found, names, strict=True))
 
 
 def shown(manifest: Manifest, row: int, *, private: bool) -> dict[str, str]:

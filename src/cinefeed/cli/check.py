@@ -1,9 +1,11 @@
 """`cinefeed check`: what is wrong with a data set, before it costs a training run."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 
 from cinefeed.check import check_manifest
@@ -12,7 +14,10 @@ from cinefeed.cli.show import emit, note
 from cinefeed.clips import Clip, Frame
 from cinefeed.config import read_settings
 from cinefeed.errors import SettingError
+from cinefeed.locks import write_lock
+from cinefeed.manifest.grouping import GROUP
 from cinefeed.manifest.table import Manifest
+from cinefeed.manifest.writing import table_suffix, write_table
 
 
 def check(
@@ -39,6 +44,10 @@ def check(
     page: Annotated[
         Path | None, typer.Option(help="Page to write, with the pairs that look alike as pictures.")
     ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="Table to write (.csv ...): groups that keep look-alikes in one part."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look for broken, copied and leaking videos, odd labels, and columns that give the label away.
@@ -47,6 +56,8 @@ def check(
     """
     if frames is None and (stride is not None or rate is not None):
         raise SettingError("--stride and --rate say how a clip is cut; give its length too, with --frames")
+    if groups is not None:
+        table_suffix(groups)
     clip = None if frames is None else Clip(frames=frames, stride=1 if stride is None else stride, rate_hz=rate)
     frame = None
     if config is not None:
@@ -70,6 +81,12 @@ def check(
         workers=workers,
     )
     found = report.as_dict() | ({} if page is None else {"page": str(page)})
+    if groups is not None:
+        with write_lock(groups):
+            write_table(groups, [pa.table({"id": rows.column("id"), GROUP: list(report.groups)})])
+        found["groups"] = str(groups)
+        sizes = Counter(report.groups)
+        note(f"{len(rows):,} rows in {len(sizes):,} groups, the largest of {max(sizes.values()):,} -> {groups}")
     emit(found, as_json=as_json, text=str(report))
     if page is not None:
         from cinefeed.report.check import check_page  # matplotlib and jinja2 are needed for the page alone

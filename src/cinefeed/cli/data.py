@@ -11,6 +11,7 @@ from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
 from cinefeed.locks import locked
+from cinefeed.manifest.grouping import GROUP
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.writing import table_suffix
 from cinefeed.sources.base import Reading
@@ -81,6 +82,9 @@ def split(
     val: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.15,
     test: Annotated[float, typer.Option(help="Share of rows for the test.")] = 0.15,
     group: Group = None,
+    group_table: Annotated[
+        Path | None, typer.Option(help="Table of groups, as 'cinefeed check --groups' writes it; in place of --group.")
+    ] = None,
     no_group: NoGroup = False,
     stratify: Stratify = None,
     task: Annotated[
@@ -92,8 +96,11 @@ def split(
     as_json: Json = False,
 ) -> None:
     """Assign rows to train, val and test: no group in two parts, stratified, the same for the same seed."""
-    if (group is None) != no_group:
-        raise SettingError("give --group COLUMN (the patient), or --no-group where every row stands for itself")
+    if [group is None, group_table is None, not no_group].count(False) != 1:
+        raise SettingError(
+            "give --group COLUMN (the patient), or --group-table TABLE ('cinefeed check --groups' writes it), or "
+            "--no-group where every row stands for itself"
+        )
     table_suffix(out)
     rows = Manifest.read(manifest)
     if stratify is not None:
@@ -102,6 +109,8 @@ def split(
             note(notice)
     for column, values in where_table(where or []).items():
         rows = rows.where(column, values)
+    if group_table is not None:
+        rows, group = rows.with_groups(group_table), GROUP
     parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)
     parts.all.write(out)
     counts = {name: len(getattr(parts, name)) for name in ("train", "val", "test")}

@@ -32,6 +32,7 @@ from cinefeed.manifest.columns import (
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_fingerprint, salt_of, with_hashes
+from cinefeed.manifest.grouping import GROUP, groups_of_ids
 from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
@@ -487,6 +488,16 @@ class Manifest:
             kind=None if stratify is None else self.label_type(stratify).kind,
         )
         return self._with_parts(pa.array(PARTS).take(pa.array(parts)), group=group, labels=stratify)
+
+    def with_groups(self, groups: object) -> Self:
+        """Return the manifest with the column `check_group` from a table of `id` and `check_group`.
+
+        `cinefeed check --groups` writes such a table: samples of one patient and those that look alike have one group,
+        so that a split with `group="check_group"` keeps them together. Raises ColumnError where the table lacks one of
+        the columns, TableError where it lacks a row.
+        """
+        ids = self.column("id").cast(pa.string())
+        return self._with_column(GROUP, groups_of_ids(groups, ids, private=self.private))
 
     def folds(self, k: int, *, group: str | None, stratify: str | None = None, seed: int = 0) -> list["Parts"]:
         """Return `k` pairs of training and validation parts; each row is once in a validation part.

@@ -86,6 +86,8 @@ class PageData:
     summary: str = ""
     key_figures: Sequence[tuple[str, str]] = ()
     private: bool = False
+    doubts: Sequence[tuple[str, str, str]] = ()  # what makes the scores untrustworthy: title, detail, advice
+    not_looked_at: str = ""  # what of it is not known, and why
     flow: Sequence[tuple[str, int]] = ()
     counts: Counts | None = None
     labels: Labels | None = None  # of the target that is balanced

@@ -5,6 +5,7 @@ import json
 import tomllib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.report.data import Counts, Labels, PageData, PartScores, Pictures, Pixels, label_edges
 from cinefeed.report.words import counted
 
+Doubts = tuple[list[tuple[str, str, str]], str]
 _PARTS = ("train", "val", "test")
 # Damage that a reader of a broken file meets; each leaves its section out, and the page says so.
 _UNREADABLE = (
@@ -83,6 +85,12 @@ def run_data(folder: str | Path) -> PageData:
         "labels", "labels.json", lambda file: _labels(file, settings), (None, {}), needed=not unlabelled
     )
     folds = read("folds", "folds.json", _json, None, needed=False)
+    places = [f"{each['run']}/" for each in (folds or {}).get("runs", [])] if several else [""]
+    unknown_doubts: Doubts = ([], "leaks, copies and look-alikes between the parts: findings.json is absent or damaged")
+    checks = [
+        read(f"findings{place}", f"{place}findings.json", partial(_doubts, place), unknown_doubts, needed=False)
+        for place in places
+    ]
     first = scored.targets[0] if scored is not None else None
     return PageData(
         title=path.resolve().name,
@@ -93,6 +101,8 @@ def run_data(folder: str | Path) -> PageData:
         summary=_folds_summary(folds) if several else _run_summary(run),
         key_figures=_run_figures(run, history),
         private=bool(private),
+        doubts=[doubt for doubts, _ in checks for doubt in doubts],
+        not_looked_at="; ".join(dict.fromkeys(reason for _, reason in checks if reason)),
         flow=read("flow", "flow.json", _flow, ()),
         counts=counts,
         labels=labels,
@@ -169,6 +179,14 @@ def _run_figures(run: Mapping[str, Any], history: Mapping[str, Sequence[float]])
     if "parameters" in run:
         figures.append(("parameters", f"{run['parameters']:,}"))
     return figures
+
+
+def _doubts(place: str, path: Path) -> Doubts:
+    """Return what findings.json says: title, detail and advice of each finding, and what was not looked at."""
+    found = _json(path)
+    where = f"{place[:-1]}: " if place else ""
+    doubts = [(where + each["title"], str(each["detail"]), str(each["advice"])) for each in found["findings"]]
+    return doubts, str(found["not_looked_at"])
 
 
 def _assessment(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from cinefeed.training.distributed import (
     together,
     wait_for_all,
 )
+from cinefeed.training.doubts import doubts_in_words, keep_findings
 from cinefeed.training.finish import PREDICTIONS, finish_run
 from cinefeed.training.flow import build_feed, check_labels, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
@@ -43,6 +45,7 @@ from cinefeed.training.network import build_model, compile_model, frozen_backbon
 from cinefeed.training.pictures import keep_pictures
 from cinefeed.training.run import (
     CHECKPOINT,
+    FINDINGS,
     TENSORBOARD,
     WEIGHTS,
     RunResult,
@@ -56,6 +59,7 @@ from cinefeed.training.run import (
 )
 from cinefeed.training.scores import metric_names
 
+_log = logging.getLogger(__name__)
 # Of a task's metrics, the ones that an epoch's line has room for; of several targets the first of each.
 _SHOWN = {
     "regression": ("r2", "rmse", "mae"),
@@ -124,7 +128,8 @@ def _train(
     stoppers = _stoppers(settings)
     shown = Progress(shown=_shown(feed.spec), feed=feed, epochs=asked.epochs) if progress and first else None
     board = TensorBoard(folder / TENSORBOARD) if asked.tensorboard and first else None
-    watching = [WholeSetMetrics(val), best, *stoppers, history, JsonLines(folder / "log.jsonl"), board, shown]
+    log = JsonLines(folder / "log.jsonl")
+    watching = [WholeSetMetrics(val), best, *stoppers, history, log, board, shown]
     watching = [each for each in watching if each is not None] if first else stoppers[:1]
     checkpoint = Checkpoint(
         folder / CHECKPOINT,
@@ -144,6 +149,11 @@ def _train(
         parts.all.write(folder / "manifest.parquet")
         counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]
         keep_flow(folder, feed=feed, counts=counts, failures=failures)
+        keep_findings(folder, rows=parts.all, settings=settings, progress=progress)
+    if first and (folder / FINDINGS).is_file():
+        for doubt in doubts_in_words(folder):
+            log.write("doubt", text=doubt)
+            (say if progress else _log.warning)(doubt)
     wait_for_all()
     if checkpoint.load():
         say(f"goes on at epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}")

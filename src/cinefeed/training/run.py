@@ -8,8 +8,8 @@ labels.json         training labels, raw and as fed                feed_stats.js
 clips.npz           a few augmented clips                          failures.json        files that failed, and why
 flow.json           rows after each step                           balance.json         how often labels were drawn
 checkpoint.npz      to go on from; gone when it is finished        log.jsonl            what happened when, line by line
-run.json            how it ended; written last                     tensorboard/         where [train] asks for it
-pixels.json         how often each level is fed
+pixels.json         how often each level is fed                    tensorboard/         where [train] asks for it
+findings.json       what speaks against its scores: leaks, copies  run.json             how it ended; written last
 """
 
 import json
@@ -38,10 +38,11 @@ WEIGHTS = "best.weights.h5"
 CHECKPOINT = "checkpoint.npz"
 TENSORBOARD = "tensorboard"
 ASSESSMENT = "assessment.json"
+FINDINGS = "findings.json"
 _FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
-    f"log.jsonl {WEIGHTS} {CHECKPOINT} predictions.parquet metrics.json assessment.json feed_stats.json failures.json "
-    "pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
+    f"log.jsonl {WEIGHTS} {CHECKPOINT} {FINDINGS} predictions.parquet metrics.json {ASSESSMENT} feed_stats.json "
+    "failures.json pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
 _AUTHORS = ("methods.md",)  # who may have edited it; the page writes it anew where nobody has
 _NO_MATTER = {"train": ("out",), "feed": ("workers", "backend", "prefetch")}  # the same numbers, wherever and however

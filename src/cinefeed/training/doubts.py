@@ -1,0 +1,41 @@
+"""What makes the scores of a run untrustworthy, looked for before it is trained: findings.json of the run folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cinefeed.check.run import check_parts
+from cinefeed.config import Settings
+from cinefeed.errors import CinefeedError
+from cinefeed.manifest.table import Manifest
+from cinefeed.training.run import FINDINGS, write_json
+
+
+def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress: bool) -> None:
+    """Check the parts of a run, and write what was found to its folder. `rows` have their part in `split`.
+
+    A check that fails does not stop a training: the file then says that nothing was looked at, and why.
+    """
+    data, workers = settings.data, settings.feed.workers
+    try:
+        found = check_parts(
+            rows,
+            targets=[each for each in data.targets if each in rows.table.column_names],
+            group=data.split.group or None,
+            workers=workers if isinstance(workers, int) and workers > 0 else None,
+            progress=None if progress else False,
+        ).as_dict()
+    except (CinefeedError, OSError) as error:
+        reason = "of private data it is not shown why" if rows.private else str(error)
+        found = {"findings": [], "not_looked_at": f"leaks and copies between the parts: the check failed ({reason})"}
+    write_json(folder / FINDINGS, found)
+
+
+def doubts_in_words(folder: Path) -> list[str]:
+    """Return a line for each thing in findings.json that speaks against a run's scores, and for what is not known."""
+    found: dict[str, Any] = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
+    lines = [
+        f"the scores will not be trustworthy: {each['title']}. {each['detail']} To do: {each['advice']}"
+        for each in found["findings"]
+    ]
+    return lines + ([f"not looked at: {found['not_looked_at']}"] if found["not_looked_at"] else [])
