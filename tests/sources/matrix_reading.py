@@ -31,9 +31,10 @@ def answers(
     shutil.copy(path, copy)
     wrong, refusals, read = list[str](), dict[str, str](), dict[str, tuple[int, str | None]]()
     for address, way in enumerate(WAYS):
+        opened = copy if way == "copy" else path
         try:
             facts = None if way == "alone" else probe(path, verify="packets" if way == "packets" else "decode")
-            kept, opened = facts and kept_facts(facts), copy if way == "copy" else path
+            kept = None if facts is None else kept_facts(facts)
             with open_source(opened, channels=1, facts=kept) as source:
                 read[way] = len(source), source.facts.error
                 compiled = getattr(source, "_native", None) is not None
@@ -43,7 +44,7 @@ def answers(
                 faults = _faults(opened, kept, expected, count=count, by_pyav=by_pyav, address=address)
                 wrong += [f"{way}{', by PyAV' * by_pyav}: {fault}" for fault in faults]
         except SourceError as error:
-            refusals[way] = str(error).replace(str(opened), "the file")
+            refusals[way] = str(error).replace(str(copy), "the file").replace(str(path), "the file")
     if refusals and (read or len(set(refusals.values())) > 1):
         wrong.append(f"refused in some ways alone: {refusals}, {read}")
     if len(set(read.values())) > 1:

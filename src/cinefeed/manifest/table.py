@@ -105,7 +105,8 @@ class Manifest:
         allowed with `share_labels=True`. Rows and videos without a partner are refused, or left out with
         `unmatched="ignore"`.
 
-        `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets.
+        `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets in
+        files of which each is known to be a frame, and decodes the others.
         With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what
         changed in size or modification time, and leaves the column `split` as it was, empty for new samples.
         `progress(done, total)` is called after each file; without it a terminal shows a bar, and False shows nothing.

@@ -131,8 +131,9 @@ def probe(
     """Return what a video file holds, or a `part` of it, or a folder of which `files` are the frames.
 
     decode:   every frame is decoded; only this shows where a file breaks, and how its frames lie in time
-    packets:  the file is read and not decoded, about 20 times faster; a file whose time stamps may not tell the order
-              of its frames is decoded all the same
+    packets:  the first 16 frames are decoded and the rest is read: 90 frames take a quarter of the time, more take less
+              of it. Where a packet might not be a frame, or stamps might not tell their order, the file is decoded all
+              the same: MPEG-PS and TS, a start in mid-GOP, damage that the container shows, rarer codecs
 
     A file that breaks keeps the frames before, and `facts.error` says where. Raises SourceError where no frame at all
     can be read.

@@ -80,9 +80,8 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen
         return None
     stamps: list[int] = []
     flags: list[bool] = []
-    frames: list[av.VideoFrame] = []
     shown: dict[int | None, int | None] = {}
-    checked = False
+    first, decoded = None, list[int | None]()  # the first frame, and the stamps of the first frames
     try:
         for packet in packets_of(container, stream, shown=shown):
             if packet.size:
@@ -95,21 +94,22 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen
                     return None
                 stamps.append(stamp)
                 flags.append(packet.is_keyframe)
-            if not checked:
-                frames += packet.decode()
-                checked = len(frames) >= _CHECKED
+            if len(decoded) < _CHECKED:
+                for frame in packet.decode():
+                    first = first or frame
+                    decoded.append(frame.pts)
+                    if frame.interlaced_frame and codec.name in ("h264", "hevc"):
+                        return None
     except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
         return None
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
     known = [stamps[i] for i in order]
-    count = len(frames) if checked else len(stamps)
-    if not frames or [frame.pts for frame in frames] != known[:count] or len(set(known)) < len(known):
+    count = len(decoded) if len(decoded) >= _CHECKED else len(known)
+    if first is None or decoded != known[:count] or len(set(known)) < len(known):
         return None
     if codec.reorder_depth > 0 and known == stamps:  # stamped as they are stored
         return None
-    if codec.name in ("h264", "hevc") and any(frame.interlaced_frame for frame in frames):
-        return None
-    return Seen(known, [flags[i] for i in order], frames[0], None, [shown[stamp] for stamp in known] if shown else None)
+    return Seen(known, [flags[i] for i in order], first, None, [shown[stamp] for stamp in known] if shown else None)
 
 
 def _hides_frames(packet: "av.Packet[av.VideoStream]", codec: av.VideoCodecContext) -> bool:
