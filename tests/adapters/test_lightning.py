@@ -130,9 +130,7 @@ def test_a_trainer_resumes_in_any_epoch(manifest, tmp_path, taken, at_end):
 def numbers(manifest, seen):
     """Return (epoch, index) of the batches that a model was given."""
     feed = make(manifest, workers=0)
-    known = {
-        feed.batch(index, epoch=epoch).clips.tobytes(): (epoch, index) for epoch in range(6) for index in range(3)
-    }
+    known = {feed.batch(index, epoch=epoch).clips.tobytes(): (epoch, index) for epoch in range(6) for index in range(3)}
     return [known[clips.numpy().tobytes()] for clips, _ in seen]
 
 

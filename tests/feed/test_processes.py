@@ -132,7 +132,7 @@ def test_a_killed_worker_is_named_and_its_clips_are_made_by_another(manifest, ca
     feed = make(manifest, transforms=[Nap(seconds=0.6)])
     batches = iter(feed)
     found = [next(batches).clips.copy()]
-    line = batches.gi_frame.f_locals["line"]
+    line = batches._line
     os.kill(next(each.process.pid for each in line.crew._workers if each.tasks), signal.SIGKILL)
     deadline = time.monotonic() + 5  # one second on a machine at rest
     while not line.crew.deaths and time.monotonic() < deadline:
@@ -203,7 +203,7 @@ SCRIPT = textwrap.dedent(
     )
     batches = iter(feed)
     next(batches)
-    crew = batches.gi_frame.f_locals["line"].crew
+    crew = batches._line.crew
     print("pids", *getattr(crew, "pids", []), flush=True)
     if sys.argv[2] == "die":
         os.kill(os.getpid(), 9)
