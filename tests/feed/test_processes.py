@@ -108,16 +108,17 @@ def test_breaking_off_leaves_them_to_the_next_iteration(manifest):
     before: list[int] = []
     for number in range(3):
         for batch in feed:
-            assert batch.clips.tobytes() == alone.batch(0).clips.tobytes()
+            assert batch.clips.tobytes() == alone.batch(0, epoch=number).clips.tobytes()
             break
         assert {*before} <= {*pids(feed)}, number  # the second worker may start later
         before = pids(feed)
-    assert [batch.clips.tobytes() for batch in feed] == [alone.batch(number).clips.tobytes() for number in range(3)]
+    whole = [alone.batch(number, epoch=3).clips.tobytes() for number in range(3)]
+    assert [batch.clips.tobytes() for batch in feed] == whole
     assert {*before} <= {*pids(feed)} and not feed.stats().deaths
     before = pids(feed)
     feed.close()
     assert gone(before)
-    assert feed.epoch == 1 and next(iter(feed)).clips.tobytes() == alone.batch(0, epoch=1).clips.tobytes()
+    assert feed.epoch == 4 and next(iter(feed)).clips.tobytes() == alone.batch(0, epoch=4).clips.tobytes()
 
 
 def test_an_error_in_a_worker_names_row_and_path_and_brings_its_traceback(manifest):
