@@ -77,7 +77,7 @@ def settled(before, *, seconds=10.0):
 
 
 def crew_of(batches):
-    return batches.gi_frame.f_locals["line"].crew
+    return batches._line.crew
 
 
 def kill_one(crew, killed, rng, signals):

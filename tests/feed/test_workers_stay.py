@@ -115,8 +115,11 @@ def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, crew):
 
 @BACKENDS
 @pytest.mark.parametrize("before", [True, False])
-def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(manifest, monkeypatch, backend, crew, before):
+@pytest.mark.parametrize("evaluation", [True, False])
+def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(manifest, monkeypatch, backend, crew, before, evaluation):
     feed = make(manifest, backend=backend)
+    if evaluation:
+        feed = feed.evaluation(manifest)
     batches = iter(feed)
     for _ in range(len(feed) - 1):
         next(batches)
@@ -130,7 +133,8 @@ def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(manifest, monkeypa
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Epochs, "finish", interrupted)
         next(batches)
-    assert pixels(feed) == expected(manifest, 1)
+    whole = pixels(map(feed.batch, range(3))) if evaluation else expected(manifest, 1)
+    assert pixels(feed) == whole
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")

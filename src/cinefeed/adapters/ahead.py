@@ -62,19 +62,25 @@ class AheadIterator(Iterator[Sent]):
         self._batches = batches
         self._coming: deque[tuple[Sent, dict[str, Any]]] = deque()  # each with the feed's state after it
         self._complete = False
+        self._failed = False  # the batch that could not be sent is lost
 
     def __next__(self) -> Sent:
         """Return the next batch, as it was sent."""
         ahead = self._ahead
         if self._complete:
             raise StopIteration
-        if not ahead.gives_to(self):
-            raise StaleIteratorError(f"this iterator ended before its epoch did: another took its place; {ADVICE}")
+        if self._failed or not ahead.gives_to(self):
+            reason = "an error was raised" if self._failed else "another took its place"
+            raise StaleIteratorError(f"this iterator ended before its epoch did: {reason}; {ADVICE}")
         if not self.begun:
             self.begun, ahead.consumer_state = True, ahead.feed.state()
-        while len(self._coming) < 2 and (batch := next(self._batches, None)) is not None:
-            self._coming.append((ahead.send(batch), ahead.feed.state()))
-            del batch
+        try:
+            while len(self._coming) < 2 and (batch := next(self._batches, None)) is not None:
+                self._coming.append((ahead.send(batch), ahead.feed.state()))
+                del batch
+        except BaseException:
+            self._failed = True
+            raise
         self._complete = len(self._coming) < 2
         if not self._coming:  # an epoch without a batch
             ahead.consumer_state = None

@@ -59,8 +59,8 @@ class Feed:
     """Feeds the videos of a manifest as batches: drawn by a sampler, cut to clips, transformed, in a fixed order.
 
     A batch is a pure function of manifest, settings, seed, epoch and index: the number of workers changes no byte.
-    `iter(feed)` gives the batches of the current epoch; handing out the last one advances the
-    epoch, breaking off before does not.
+    Each `iter(feed)` gives the batches of one epoch, and makes an older iterator raise StaleIteratorError. The next
+    begins the next epoch, whether or not this one was finished, unless `set_epoch` or `restore` came between.
 
     target: label column; None feeds clips alone (targets NaN or -1, weights 0); "clip" has the clips as targets.
     Of several names the first is balanced; rows may lack labels, which have weight 0, but where the first is balanced
@@ -339,9 +339,10 @@ class Feed:
         """Return a feed of `part` for validation, test or prediction.
 
         Same frame, views, class order and label scale; no random transform, no balance, no mixing, every row once and
-        in order, the last batch kept. One clip a row, from the centre; of several `clips` each lies in the middle of
-        its share of what a clip leaves free, one row after the other. `labelled=False` needs no label column. Raises
-        SettingError for several clips of a video where all of them would be the same one.
+        in order, the last batch kept; each iteration begins with batch 0 of epoch 0. One clip a row, from the centre;
+        of several `clips` each lies in the middle of its share of what a clip leaves free, one row after the other.
+        `labelled=False` needs no label column. Raises SettingError for several clips of a video where all of them would
+        be the same one.
         """
         feed = Feed(part, **evaluation_settings(self, labelled=labelled, clips=clips))
         feed._epochs.repeats = True

@@ -151,6 +151,8 @@ class Epochs:
             if able:
                 self._keep(line.crew)
             else:
+                if self._crew is line.crew:
+                    self._crew = None
                 line.crew.stop()
 
     def _following(self, epoch: int) -> int:
@@ -159,7 +161,7 @@ class Epochs:
     def _keep(self, crew: Crew) -> None:
         if self._crew is None:
             self._crew = crew
-        else:
+        elif self._crew is not crew:
             crew.stop()
 
     def _end_iterator(self, reason: str) -> None:
