@@ -18,7 +18,7 @@ FOLDERS = {
     "sources": (
         "colour display base layout values packets index runs libav native ladder encoded axes plain stored arrays "
         "memory hdf5 nifti tiff images jpeg_lossless "
-        "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
+        "dicom_header dicom_pixels dicom_tables dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (

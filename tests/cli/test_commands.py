@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -143,3 +144,14 @@ def test_balance_keeps_the_samplers_own_settings(tmp_path, manifest):
     config.write_text('[sampler]\nname = "BalancedClasses"\nproportion = 0.25\n')
     table = Flow(manifest=manifest, config=config, target=["kind"], group="patient", balance=True).table()
     assert table["sampler"] == {"name": "BalancedClasses", "proportion": 0.25}
+
+
+def test_share_labels(cinefeed, tmp_path):
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "a.npy", np.zeros((6, 5, 12, 16), np.uint8))
+    (tmp_path / "l.csv").write_text("path,age\na.npy,31.5\n")
+    words = ["scan", tmp_path / "data", "--labels", tmp_path / "l.csv", "--out", tmp_path / "m.parquet"]
+    refused = cinefeed(*words)
+    assert refused.code != 0 and "--share-labels" in refused.err
+    assert cinefeed(*words, "--share-labels").code == 0
+    assert pq.read_table(tmp_path / "m.parquet").column("age").to_pylist() == [31.5] * 6

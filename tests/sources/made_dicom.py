@@ -14,10 +14,13 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 AXIAL, CORONAL, SAGITTAL = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)
 
 
-def write_dicom(path: Path, frames, *, syntax=ExplicitVRLittleEndian, encoded=None, table=True, **elements) -> Path:
+def write_dicom(
+    path: Path, frames, *, syntax=ExplicitVRLittleEndian, encoded=None, table=True, data=None, vr=None, **elements
+) -> Path:
     """Write frames, (n, height, width) or (n, height, width, 3), with these elements; None leaves one out.
 
     `encoded` are the frames compressed already, each a list of fragments, which are joined where there is a table.
+    `data` are the bytes of all frames, in place of what NumPy has.
     """
     frames = np.asarray(frames)
     bits = 8 * frames.dtype.itemsize
@@ -46,8 +49,8 @@ def write_dicom(path: Path, frames, *, syntax=ExplicitVRLittleEndian, encoded=No
     }
     fill(ds, values | elements)
     if encoded is None:
-        data = frames.tobytes()
-        ds.add(DataElement(0x7FE00010, "OW" if bits > 8 else "OB", data + bytes(len(data) % 2)))
+        data = frames.tobytes() if data is None else data
+        ds.add(DataElement(0x7FE00010, vr or ("OW" if bits > 8 else "OB"), data + bytes(len(data) % 2)))
     else:
         parts = [b"".join(frame) for frame in encoded] if table else [part for frame in encoded for part in frame]
         ds.add(DataElement(0x7FE00010, "OB", encapsulate(parts, has_bot=table)))

@@ -219,6 +219,15 @@ def test_a_changed_file_is_replaced_like_any_that_cannot_be_read(tmp_path):
     assert "other content" in str(feed.stats().skipped)
 
 
+def test_a_worker_process_says_it_too(tmp_path):
+    manifest, files = make(tmp_path, "v.npy")
+    np.save(files[0], grey(2))
+    feed = feed_of(manifest, workers=1, backend="process")
+    with pytest.raises(ChangedFileError, match=r"row 0, .*v\.npy.*other content"):
+        feed.batch(0)
+    feed.close()
+
+
 def test_a_table_that_was_not_scanned_has_nothing_to_compare(tmp_path):
     np.save(tmp_path / "a.npy", grey(1))
     manifest = cf.Manifest.from_table({"path": ["a.npy"], "size_bytes": [1], "mtime_ns": [1]}, root=tmp_path)

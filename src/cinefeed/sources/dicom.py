@@ -27,31 +27,28 @@ from cinefeed.sources.dicom_facts import (
 from cinefeed.sources.dicom_header import Header, Places, places_of, syntax_name
 from cinefeed.sources.dicom_pixels import DicomFile, Image, why
 from cinefeed.sources.dicom_planes import GEOMETRY, frames_of_part
+from cinefeed.sources.dicom_tables import TABLES, Table, table_of
 from cinefeed.sources.display import shown_size, stored_size
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import percentile_window
 from cinefeed.sources.values import decode_through, has_open_scale
 
-_PALETTE = [
-    f"{colour}PaletteColorLookupTable{what}" for what in ("Descriptor", "Data") for colour in ("Red", "Green", "Blue")
-]
 _PLAIN = (1.0, 0.0)  # slope and intercept that change nothing
-
-Palette = tuple[int, NDArray[Any]]
 
 
 class DicomSource(StoredFrames):
     """A DICOM clip: a multi-frame file, one plane of it (`part`), or a folder whose `facts.files` are the frames.
 
     Grey frames are uint8 or uint16 as stored, or float32 where numbers are signed, of more than 16 bits, or rescaled
-    by slope and intercept; YBR and palette colours become RGB. Overlays are not drawn. The window is in `facts`.
+    by slope and intercept or by a table (Modality LUT); YBR and palette colours become RGB. Overlays are not drawn. The
+    window is in `facts`.
     """
 
     def __init__(self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts) -> None:
         super().__init__(path, facts=facts, channels=channels)
-        self._keywords = [*_PALETTE, *(RESCALE if facts.bits == 32 else [])]
+        self._keywords = [*TABLES, *(RESCALE if facts.bits == 32 else [])]
         self._file: DicomFile | None = None
-        self._palette: Palette | None = None
+        self._table: Table | None = None
         if facts.files:
             return
         self._file = DicomFile(self.path, keywords=[*self._keywords, *(GEOMETRY if part else [])])
@@ -91,7 +88,7 @@ class DicomSource(StoredFrames):
         if self._file is not None:
             return (self._plane(self._file, self._numbers[number]),)
         with closing(DicomFile(self.path / self.facts.files[number], keywords=self._keywords)) as file:
-            self._palette = None
+            self._table = None
             return (self._plane(file, 0),)
 
     def _plane(self, file: DicomFile, number: int) -> NDArray[Any]:
@@ -103,10 +100,9 @@ class DicomSource(StoredFrames):
                 f"found {height} x {width}, {facts.pixel_format}; scan it again"
             )
         stored = file.frame(number)
-        if image.photometric == "PALETTE COLOR":
-            self._palette = self._palette or _palette_of(file.header, image, path=file.path)
-            first, table = self._palette
-            return table[np.clip(stored.astype(np.int64) - first, 0, len(table) - 1)]
+        self._table = self._table or table_of(file.header, image, path=file.path)
+        if self._table is not None:
+            return self._table.look_up(stored)
         if facts.bits < 32:
             return np.ascontiguousarray(stored, np.uint8 if facts.bits == 8 else np.uint16)
         slope, intercept = rescale_of(places_of(file.header, number)) if image.samples == 1 else _PLAIN
@@ -171,7 +167,7 @@ def probe_dicom(
 
 
 def _file(path: Path, part: str | None) -> _Clip:
-    with closing(DicomFile(path, keywords=[*FACTS, *_PALETTE, *(GEOMETRY if part else [])])) as file:
+    with closing(DicomFile(path, keywords=[*FACTS, *TABLES, *(GEOMETRY if part else [])])) as file:
         header, promised, there = file.header, file.promised, len(file)
         numbers = frames_of_part(header, promised, part=part, path=path)
         whole = [number for number in numbers if number < there]
@@ -190,7 +186,7 @@ def _series(path: Path, files: Sequence[str]) -> _Clip:
     clip: _Clip | None = None
     for number, name in enumerate(files):
         try:
-            with closing(DicomFile(path / name, keywords=[*FACTS, *_PALETTE])) as file:
+            with closing(DicomFile(path / name, keywords=[*FACTS, *TABLES])) as file:
                 if len(file) == 0:
                     raise SourceError(f"{path / name}: its frame is cut off")
                 frames = [places_of(file.header)]
@@ -199,8 +195,7 @@ def _series(path: Path, files: Sequence[str]) -> _Clip:
                         path, (*files,), None, file.header, file.image, frames, len(files), file.compressed, None
                     )
                     continue
-                alike = _pixel_format(file.image), file.image.rows, file.image.columns
-                if alike != (_pixel_format(clip.image), clip.image.rows, clip.image.columns):
+                if _kind_of(file.header, file.image) != _kind_of(clip.header, clip.image):
                     raise SourceError(f"{path / name}: differs from the frames before in size or kind of pixels")
                 clip.frames.append(frames[0])
                 clip = clip._replace(compressed=clip.compressed or file.compressed)
@@ -215,13 +210,11 @@ def _series(path: Path, files: Sequence[str]) -> _Clip:
 
 def _facts(clip: _Clip, reading: Reading) -> Facts:
     image, head, places = clip.image, clip.header, clip.frames[0]
-    if places[-1].first("ModalityLUTSequence") and head.text("Modality") not in ("XA", "RF"):
-        # X-ray angiography keeps a table there that leads back to exposure, and is not for showing (PS3.3 C.11.1).
-        raise SourceError(f"{clip.path}: its numbers stand for others by a table (Modality LUT), which cannot be read")
-    bits = _bits(clip)
+    table = table_of(head, image, path=clip.path)
+    bits = _bits(clip, table)
     named = shared_window([window_of(places) for places in clip.frames]) if image.samples == 1 else None
-    window = _window(clip, bits, named) if reading.window != "none" else None
-    assumed = window is not None and named is None and image.bits_stored > 8
+    window = _window(clip, bits, table, named) if reading.window != "none" else None
+    assumed = window is not None and named is None and (table.bits if table else image.bits_stored) > 8
     if reading.window == "none" and 8 < bits < 32:
         bits = 16  # or fewer bits would be brought to the full scale
     times, aspect = times_of(clip.frames), aspect_of(places)
@@ -253,11 +246,11 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
     )
 
 
-def _bits(clip: _Clip) -> int:
+def _bits(clip: _Clip, table: Table | None) -> int:
     """Return 8, 9 to 16, or 32 for float32."""
     image = clip.image
-    if image.photometric == "PALETTE COLOR":
-        return 8 * _palette_of(clip.header, image, path=clip.path)[1].itemsize
+    if table is not None:
+        return 8 * table.values.itemsize
     if image.signed or image.is_float or image.bits_stored > 16:
         return 32
     if image.samples == 1 and any(rescale_of(places) != _PLAIN for places in clip.frames):
@@ -265,13 +258,17 @@ def _bits(clip: _Clip) -> int:
     return max(image.bits_stored, 8)
 
 
-def _window(clip: _Clip, bits: int, named: tuple[float, float] | None) -> tuple[float, float] | None:
+def _window(
+    clip: _Clip, bits: int, table: Table | None, named: tuple[float, float] | None
+) -> tuple[float, float] | None:
     """Return what becomes black and white, None where the bits say the same or there is nothing to say."""
     image = clip.image
     if image.photometric == "PALETTE COLOR":
         return None
     window: tuple[float, float] | None = None
-    if not image.is_float:
+    if table is not None:
+        window = 0.0, float((1 << table.bits) - 1)
+    elif not image.is_float:
         low = -float(1 << image.bits_stored - 1) if image.signed else 0.0
         slope, intercept = rescale_of(clip.frames[0]) if image.samples == 1 else _PLAIN
         window = low * slope + intercept, (low + (1 << image.bits_stored) - 1) * slope + intercept
@@ -282,24 +279,11 @@ def _window(clip: _Clip, bits: int, named: tuple[float, float] | None) -> tuple[
     return None if unnamed and bits < 32 and window == (0.0, float((1 << bits) - 1)) else window
 
 
+def _kind_of(header: Header, image: Image) -> tuple[object, ...]:
+    """Return what the files of a series have in common."""
+    return _pixel_format(image), image.rows, image.columns, header.first("ModalityLUTSequence") is None
+
+
 def _pixel_format(image: Image) -> str:
     bits = f"float{image.bits_allocated}" if image.is_float else f"{image.bits_stored}"
     return f"{image.photometric} {bits}{' signed' if image.signed and not image.is_float else ''}"
-
-
-def _palette_of(header: Header, image: Image, *, path: Path) -> Palette:
-    """Return the first number that a palette stands for, and its colours, (entries, 3) uint8 or uint16."""
-    described = header.numbers(_PALETTE[0])
-    if len(described) != 3:
-        raise SourceError(f"{path}: has palette colours and no palette that can be read")
-    count, first = int(described[0]) or 1 << 16, int(described[1])
-    if image.signed and first >= 1 << 15:
-        first -= 1 << 16
-    columns = []
-    for keyword in _PALETTE[3:]:
-        data = header.values.get(keyword, ("", b""))[1]
-        wide = len(data) >= 2 * count
-        if len(data) < count:
-            raise SourceError(f"{path}: its palette has {len(data)} bytes for {count} colours, or is cut into segments")
-        columns.append(np.frombuffer(data, header.order + "u2" if wide else "u1", count=count))
-    return first, np.stack(columns, axis=-1).astype(np.uint16 if columns[0].itemsize == 2 else np.uint8)

@@ -1,13 +1,13 @@
 """The pixels of one DICOM file, frame by frame: where each lies, and its decoding by pydicom and its plugins.
 
-Read are uncompressed and deflated files, RLE, JPEG baseline and extended (8 bits), JPEG lossless, JPEG-LS, JPEG 2000
-and HTJ2K. Left out are JPEG extended with 12 bits, which no decoder of a permissive licence takes; MPEG-2, H.264 and
-HEVC within DICOM, which pydicom does not decode; other kinds of JPEG, since retired; JPIP, SMPTE ST 2110 and JPEG XL.
+Read are uncompressed and deflated files (of 1 bit, 8, 16 or 32), RLE, JPEG baseline, extended and lossless, JPEG-LS,
+JPEG 2000 and HTJ2K. Left out are JPEG extended with 12 bits in colour; MPEG-2, H.264 and HEVC within DICOM, which
+pydicom does not decode; other kinds of JPEG, since retired; JPIP, SMPTE ST 2110 and JPEG XL.
 """
 
 import io
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,14 +20,15 @@ from cinefeed.sources.jpeg_lossless import decode_lossless
 
 IMAGE = """
     Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames BitsAllocated BitsStored
-    PixelRepresentation ExtendedOffsetTable ExtendedOffsetTableLengths
+    HighBit PixelRepresentation ExtendedOffsetTable ExtendedOffsetTableLengths
 """.split()
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_BITS = {"PixelData": (8, 16, 32), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
+_BITS = {"PixelData": (1, 8, 16, 32), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
 _LARGEST_FRAME = 1 << 29  # bytes: a header that asks for more is broken, and would take the memory
 _BROKEN = "cannot be decoded: "
 _ITEM = b"\xfe\xff\x00\xe0"
+_RLE = "1.2.840.10008.1.2.5"
 _LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
@@ -47,6 +48,7 @@ class Image(NamedTuple):
     planar: int
     bits_allocated: int
     bits_stored: int
+    high_bit: int  # the highest bit of a number; bits_stored - 1 but in old files
     signed: bool
     frames: int  # as the header counts them
 
@@ -56,10 +58,10 @@ class Image(NamedTuple):
         return self.bits_stored == 0
 
     @property
-    def frame_bytes(self) -> int:
-        """Bytes of a frame that is not compressed; 4:2:2 has two samples for each pixel."""
+    def frame_bits(self) -> int:
+        """Bits of a frame that is not compressed; 4:2:2 has two samples for each pixel."""
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
-        return self.rows * self.columns * samples * (self.bits_allocated // 8)
+        return self.rows * self.columns * samples * self.bits_allocated
 
 
 class DicomFile:
@@ -97,28 +99,32 @@ class DicomFile:
         if self.compressed:
             return sum(offset + length <= self._size for *_, (offset, length) in self._spans())
         there = max(min(self._pixels.length or 0, self._size - self._pixels.offset), 0)
-        return there // self.image.frame_bytes
+        return 8 * there // self.image.frame_bits
 
     @property
     def promised(self) -> int:
         """How many frames the header speaks of: its count, or the room that its pixels take if that is more."""
         if self.compressed:
             return max(self.image.frames, len(self._spans()))
-        return max(self.image.frames, (self._pixels.length or 0) // self.image.frame_bytes)
+        if self.image.bits_allocated == 1:  # frames share bytes, so that what fills up the last is no frame
+            return self.image.frames
+        return max(self.image.frames, 8 * (self._pixels.length or 0) // self.image.frame_bits)
 
     def frame(self, number: int) -> NDArray[Any]:
         """Return a frame, (rows, columns) or (rows, columns, 3) in RGB, as stored otherwise. Raises DecodeError."""
-        lossless = self.header.syntax in _LOSSLESS
-        decoder: Any = None if lossless else self._decoder or self._find_decoder()
+        of_jpeg = self._jpeg_decoder()
+        decoder: Any = None if of_jpeg else self._decoder or self._find_decoder()
         try:
-            if lossless:
-                return _as_stored(decode_lossless(self._compressed(number)), self.image)
+            if of_jpeg is not None:
+                return _as_stored(of_jpeg(self._compressed(number)), self.image)
+            if self.image.bits_allocated == 1:
+                return self._of_single_bits(number)
             if self.compressed:
-                return self._decompressed(decoder, self._compressed(number))
+                return _in_place(self._decompressed(decoder, self._compressed(number)), self._shift, self.image)
             self._file.seek(self._pixels.offset)
             frames = max(self.promised, number + 1)
             array: NDArray[Any] = decoder.as_array(self._file, index=number, **self._options(frames))[0]
-            return array
+            return _in_place(array, self._shift, self.image)
         except Exception as error:  # the decoders raise errors of many kinds
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise DecodeError(
@@ -145,10 +151,53 @@ class DicomFile:
         if self._pixels.vr:
             options["pixel_vr"] = self._pixels.vr
         if not image.is_float:
-            options |= {"bits_stored": image.bits_stored, "pixel_representation": int(image.signed)}
+            bits = image.bits_allocated if self._shift else image.bits_stored
+            options |= {"bits_stored": bits, "pixel_representation": int(image.signed)}
         if image.samples > 1:
             options["planar_configuration"] = image.planar
         return options
+
+    @property
+    def _shift(self) -> int:
+        """By how many bits numbers stand above the lowest one, in old files; codecs other than RLE store none there."""
+        image = self.image
+        as_stored = self.header.syntax in (*UNCOMPRESSED, _RLE) and not image.is_float
+        return image.high_bit + 1 - image.bits_stored if as_stored else 0
+
+    def _jpeg_decoder(self) -> Callable[[bytes], NDArray[np.uint16]] | None:
+        """Return the decoder of what pydicom has no plugin for that could be taken, None for everything else."""
+        image = self.image
+        if self.header.syntax in _LOSSLESS:
+            return decode_lossless
+        if self.header.syntax != _JPEG_EXTENDED or image.bits_stored <= 8 or image.samples > 1:
+            return None
+        try:
+            from imagecodecs import jpeg8_decode
+        except ImportError as error:
+            raise MissingExtraError(f"imagecodecs, for JPEG of 12 bits ({self.path})", extra="dicom") from error
+
+        def decode_extended(data: bytes) -> NDArray[np.uint16]:
+            if _END_OF_IMAGE not in data[-10:]:
+                raise EOFError("the image breaks off")  # libjpeg fills up with grey
+            samples = np.empty((image.rows, image.columns), np.uint16)  # another size in the image is an error
+            jpeg8_decode(data, out=samples)
+            return samples[..., None]
+
+        return decode_extended
+
+    def _of_single_bits(self, number: int) -> NDArray[np.uint8]:
+        """Return a frame of 0 and 1, eight pixels a byte, which frames share where their size is no multiple of 8."""
+        image, bits = self.image, self.image.frame_bits
+        in_words = self.header.order == ">" and self._pixels.vr == "OW"
+        begin, end = number * bits // 8, -(-(number + 1) * bits // 8)
+        if in_words:
+            begin, end = begin // 2 * 2, -(-end // 2) * 2
+        self._file.seek(self._pixels.offset + begin)
+        octets = np.frombuffer(self._file.read(end - begin), np.uint8)
+        octets = octets.reshape(-1, 2)[:, ::-1].reshape(-1) if in_words else octets
+        first = number * bits - 8 * begin
+        pixels = np.unpackbits(octets, bitorder="little")[first : first + bits]
+        return pixels.reshape(image.rows, image.columns)
 
     def _compressed(self, number: int) -> bytes:
         parts = []
@@ -181,7 +230,7 @@ class DicomFile:
 
         syntax = UID(self.header.syntax)
         try:
-            if syntax == _JPEG_EXTENDED and self.image.bits_stored > 8:
+            if syntax == _JPEG_EXTENDED and self.image.bits_stored > 8:  # of colour
                 raise NotImplementedError
             self._decoder = get_decoder(syntax)
         except NotImplementedError:
@@ -226,6 +275,13 @@ def _as_stored(samples: NDArray[np.uint16], image: Image) -> NDArray[Any]:
     return stored
 
 
+def _in_place(stored: NDArray[Any], shift: int, image: Image) -> NDArray[Any]:
+    """Return numbers of which the lowest bit is the lowest of their type, and other bits are left out."""
+    if not shift:
+        return stored
+    return stored << (image.bits_allocated - 1 - image.high_bit) >> (image.bits_allocated - image.bits_stored)
+
+
 def image_of(header: Header, *, path: object) -> Image:
     """Return what the frames of a file are. Raises SourceError where they cannot be read."""
     rows, columns = header.integer("Rows"), header.integer("Columns")
@@ -241,8 +297,12 @@ def image_of(header: Header, *, path: object) -> Image:
         )
     keyword = header.pixels.keyword
     if allocated not in _BITS[keyword]:
-        raise SourceError(f"{path}: has {allocated} bits a sample, where 8, 16 or 32 can be read")
+        raise SourceError(f"{path}: has {allocated} bits a sample, where 1, 8, 16 or 32 can be read")
+    if allocated == 1 and not (header.syntax in UNCOMPRESSED and photometric.startswith("MONOCHROME")):
+        raise SourceError(f"{path}: has 1 bit a sample, which can be read of grey images without compression alone")
     stored = header.integer("BitsStored", allocated)
+    stored = stored if 0 < stored <= allocated else allocated
+    high = header.integer("HighBit", stored - 1)
     image = Image(
         rows=rows,
         columns=columns,
@@ -250,11 +310,12 @@ def image_of(header: Header, *, path: object) -> Image:
         photometric=photometric,
         planar=min(header.integer("PlanarConfiguration"), 1),
         bits_allocated=allocated,
-        bits_stored=0 if keyword != "PixelData" else stored if 0 < stored <= allocated else allocated,
+        bits_stored=stored if keyword == "PixelData" else 0,
+        high_bit=high if stored <= high + 1 <= allocated else stored - 1,
         signed=header.integer("PixelRepresentation") == 1,
         frames=max(header.integer("NumberOfFrames", 1), 1),
     )
-    if image.frame_bytes > _LARGEST_FRAME:
+    if image.frame_bits > 8 * _LARGEST_FRAME:
         raise SourceError(f"{path}: a frame of {rows} x {columns} is larger than any that can be read")
     if (header.pixels.length is None) is (header.syntax in UNCOMPRESSED):
         raise SourceError(f"{path}: says of its pixels that they are compressed, or that they are not, and lies")
