@@ -30,7 +30,11 @@ class NotFinite(NamedTuple):
         """Return what each row holds: "384 pixels are NaN"."""
         pairs = zip(self.nan.tolist(), self.inf.tolist(), strict=True)
         return [
-            " and ".join(f"{count:,} pixels are {what}" for count, what in ((nan, "NaN"), (inf, "infinite")) if count)
+            " and ".join(
+                f"{count:,} {'pixel is' if count == 1 else 'pixels are'} {what}"
+                for count, what in ((nan, "NaN"), (inf, "infinite"))
+                if count
+            )
             for nan, inf in pairs
         ]
 
