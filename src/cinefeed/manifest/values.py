@@ -80,6 +80,15 @@ def window_for(manifest: Manifest, rows: NDArray[np.int64], *, view: str = "") -
     return suggest_window(known)
 
 
+def rows_within(manifest: Manifest, window: tuple[float, float]) -> set[int]:
+    """Return the rows of which a window clips at most 1 %, by the percentiles that the scan kept."""
+    ends = _columns(manifest, ["value_low", "value_high"], "")
+    if len(ends) < 2:
+        return set()
+    low, high = (column.to_numpy(zero_copy_only=False) for column in ends.values())
+    return set(np.flatnonzero((low >= window[0]) & (high <= window[1])).tolist())
+
+
 def rows_not_finite(manifest: Manifest, *, view: str = "") -> NotFinite:
     """Return the rows that hold pixels which are NaN or infinite."""
     columns = _columns(manifest, ["nan_count", "inf_count"], view)
