@@ -53,6 +53,11 @@ def test_a_missing_label_names_its_row(values):
         read(values)
 
 
+def test_labels_that_are_all_missing_are_said_to_be():
+    with pytest.raises(LabelError, match=r"none of 2 rows has a 'age' label; look at the table of labels"):
+        read([None, None])
+
+
 def test_an_infinite_label_is_refused():
     with pytest.raises(LabelError, match="infinite"):
         read([1.0, float("inf")])

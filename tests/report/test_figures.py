@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from made_runs import blobs
 
-from cinefeed.report.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves
+from cinefeed.report.data import Pixels
+from cinefeed.report.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves, pixels_figure
 from cinefeed.report.results import confusion_figure, pr_figure, predicted_vs_true, roc_figure
 
 RNG = np.random.default_rng(0)
@@ -31,6 +32,16 @@ def test_classes_are_counted_raw_and_fed():
 def test_many_classes_are_cut_off_aloud():
     names = [f"word{i:02d}" for i in range(60)]
     assert "the first 40 of 60 classes" in words(labels_figure(names, fed=names, classes=names))
+
+
+@pytest.mark.parametrize("counts", [[5, 0, 3], [7], [0, 0]])
+def test_levels_are_shown_as_fed(counts):
+    edges = np.arange(len(counts) + 1.0)
+    text = words(pixels_figure(np.array(counts), edges=edges, dtype="uint8"))
+    assert "level, as fed (uint8)" in text and "share of the pixels" in text
+    total = max(sum(counts), 1)
+    said = Pixels(dtype="uint8", edges=edges, counts=np.array(counts)).words
+    assert said.startswith(f"{np.count_nonzero(counts)} of {len(counts)} levels are used; {counts[0] / total:.1%}")
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (3, 3), (8, 1)])

@@ -7,9 +7,10 @@ from made_run import make_manifest, settings_for
 
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, TableError
+from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.manifest.table import Manifest
-from cinefeed.training.flow import check_evaluation, keep_flow, sheet, usable_rows
+from cinefeed.training.flow import check_evaluation, keep_flow, pixel_counts, sheet, usable_rows
 from cinefeed.transforms.intensity import Normalize
 
 
@@ -33,6 +34,22 @@ def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
     assert rows.history[-1] == ("with frames that can be read", 2)
     with pytest.raises(TableError, match=r"none of 1 rows has a frame .* 0.npy: no video"):
         usable_rows(probed(["no video"], [None]))
+
+
+def test_how_often_each_level_is_fed_is_counted_without_padding():
+    def batch(clips, valid=None):
+        valid = np.ones(clips.shape[:2], bool) if valid is None else valid
+        return Batch(clips=clips, targets=None, weights=None, ids=None, valid=valid, covariates={})
+
+    clips = np.array([[7, 7], [0, 255]], np.uint8).reshape(2, 2, 1, 1, 1)
+    found = pixel_counts(batch(clips))
+    assert found["counts"][[0, 7, 255]].tolist() == [1, 2, 1] and len(found["edges"]) == 257
+    assert pixel_counts(batch(clips, np.array([[True, True], [False, True]])))["counts"][0] == 0
+    deep = pixel_counts(batch(clips.astype(np.uint16) * 257))
+    np.testing.assert_array_equal(deep["counts"], found["counts"])
+    floats = pixel_counts(batch(clips.astype(np.float32) / 255))
+    assert (floats["edges"][0], floats["edges"][-1], floats["counts"].sum()) == (0.0, 1.0, 4)
+    assert pixel_counts(batch(np.zeros((1, 2, 1, 1, 1), np.float32)))["counts"].sum() == 2
 
 
 def test_a_unit_that_rows_lack_is_refused_before_training(tmp_path):

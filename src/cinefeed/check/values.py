@@ -7,7 +7,7 @@ from cinefeed.check.findings import Finding, counted, finding
 from cinefeed.check.look import Looks
 from cinefeed.clips import Frame
 from cinefeed.manifest.table import Manifest
-from cinefeed.manifest.values import described_values, rows_not_finite, rows_without_window, window_for
+from cinefeed.manifest.values import described_values, rows_not_finite, rows_within, rows_without_window, window_for
 
 
 def value_findings(manifest: Manifest, looks: Looks, *, frame: Frame | None) -> list[Finding]:
@@ -18,7 +18,7 @@ def value_findings(manifest: Manifest, looks: Looks, *, frame: Frame | None) -> 
         *_not_finite(manifest, looks),
         *_window_missing(manifest, lacking, frame),
         *_levels(looks),
-        *_clipped(looks),
+        *_clipped(manifest, looks, frame),
     ]
 
 
@@ -90,18 +90,21 @@ def _levels(looks: Looks) -> list[Finding]:
     return found
 
 
-def _clipped(looks: Looks) -> list[Finding]:
+def _clipped(manifest: Manifest, looks: Looks, frame: Frame | None) -> list[Finding]:
     found = []
-    if looks.clipped:
+    # The scan saw more frames: where its percentiles lie within the window, no more than a hundredth is clipped.
+    within = set() if frame is None or frame.window is None else rows_within(manifest, frame.window)
+    clipped = {row: remark for row, remark in looks.clipped.items() if row not in within}
+    if clipped:
         found.append(
             finding(
                 "warning",
                 "clipped",
-                f"{counted(len(looks.clipped), 'video')} of which the window clips more than 1 % of the pixels",
+                f"{counted(len(clipped), 'video')} of which the window clips more than 1 % of the pixels",
                 detail="What lies outside the window is all black, or all white.",
                 advice="give a wider window (--window), unless only the middle matters",
-                rows=looks.clipped,
-                remarks=list(looks.clipped.values()),
+                rows=clipped,
+                remarks=list(clipped.values()),
             )
         )
     if looks.clipped_by_file:

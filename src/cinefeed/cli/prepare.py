@@ -1,11 +1,11 @@
 """Commands around training: `init` before it, `encode` between its two halves, `export` after it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cinefeed.cli.options import Group, Json, NoGroup, Run, frame_table
+from cinefeed.cli.options import Group, Json, NoGroup, Run, Window, frame_table, window_of
 from cinefeed.cli.show import choose_backend, emit, note, ticking
 from cinefeed.clips import Frame
 from cinefeed.errors import SettingError
@@ -49,6 +49,7 @@ def encode(
     backbone: Annotated[str | None, typer.Option(help="Network of keras.applications, in place of a run.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Its weights without the top: a local file.")] = None,
     frame: Annotated[str | None, typer.Option(help="What it reads: HEIGHTxWIDTHxCHANNELS, such as 96x96x1.")] = None,
+    window: Window = None,
     dtype: Annotated[str, typer.Option(help="float32 or float16, half as large.")] = "float32",
     as_json: Json = False,
 ) -> None:
@@ -58,8 +59,8 @@ def encode(
         raise SettingError(
             f"encode was given {len(sources)} paths; give a run folder and a manifest, or with --backbone a manifest"
         )
-    if backbone is None and (weights is not None or frame is not None):
-        raise SettingError("--weights and --frame belong to --backbone; a run has its own")
+    if backbone is None and any(each is not None for each in (weights, frame, window)):
+        raise SettingError("--weights, --frame and --window belong to --backbone; a run has its own")
     if backbone is not None and frame is None:
         raise SettingError("--backbone needs --frame HEIGHTxWIDTHxCHANNELS, such as 96x96x1")
     if dtype not in ("float32", "float16"):
@@ -71,8 +72,7 @@ def encode(
     encoder = (
         encoder_of_run(sources[0])
         if backbone is None
-        # the table's values are checked by Frame itself
-        else encoder_of_backbone(backbone, weights=weights, frame=Frame(**frame_table(frame)))  # type: ignore[arg-type]
+        else encoder_of_backbone(backbone, weights=weights, frame=_frame(frame, window))
     )
     with ticking("encoding") as tick:
         found = encode_videos(sources[-1], out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
@@ -93,6 +93,11 @@ def encode(
         note(f"warning: {found.warning}")
     for each in found.failures:
         note(f"{each['path']}: {each['error']}")
+
+
+def _frame(size: str | None, window: str | None) -> Frame:
+    table: dict[str, Any] = dict(frame_table(size))  # its values are checked by Frame itself
+    return Frame(**table, window=None if window is None else window_of(window))
 
 
 def export(

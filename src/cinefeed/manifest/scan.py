@@ -148,7 +148,7 @@ def known_facts(out: Path) -> Any | None:
                 raise TableError(f"{journal} is broken: {error}; delete it, and the scan starts anew") from error
             tables.append(table.take(pa.array(range(table.num_rows - 1, -1, -1), pa.int64())))
     before = scanned_at(out)
-    if before is not None:
+    if before is not None and "nan_count" in before.table.schema.names:  # else nothing was measured: scan all anew
         table = before.table.select([name for name in _KNOWN if name in before.table.schema.names])
         for name, kind in _KNOWN.items():  # what older manifests lack
             if name not in table.schema.names:

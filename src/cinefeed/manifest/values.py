@@ -30,7 +30,11 @@ class NotFinite(NamedTuple):
         """Return what each row holds: "384 pixels are NaN"."""
         pairs = zip(self.nan.tolist(), self.inf.tolist(), strict=True)
         return [
-            " and ".join(f"{count:,} pixels are {what}" for count, what in ((nan, "NaN"), (inf, "infinite")) if count)
+            " and ".join(
+                f"{count:,} {'pixel is' if count == 1 else 'pixels are'} {what}"
+                for count, what in ((nan, "NaN"), (inf, "infinite"))
+                if count
+            )
             for nan, inf in pairs
         ]
 
@@ -74,6 +78,15 @@ def window_for(manifest: Manifest, rows: NDArray[np.int64], *, view: str = "") -
         values = (_measured(manifest, int(rows[place]), view) for place in some.tolist())
         known = [(each.low, each.high) for each in values if each is not None]
     return suggest_window(known)
+
+
+def rows_within(manifest: Manifest, window: tuple[float, float]) -> set[int]:
+    """Return the rows of which a window clips at most 1 %, by the percentiles that the scan kept."""
+    ends = _columns(manifest, ["value_low", "value_high"], "")
+    if len(ends) < 2:
+        return set()
+    low, high = (column.to_numpy(zero_copy_only=False) for column in ends.values())
+    return set(np.flatnonzero((low >= window[0]) & (high <= window[1])).tolist())
 
 
 def rows_not_finite(manifest: Manifest, *, view: str = "") -> NotFinite:

@@ -155,7 +155,8 @@ class Compose:
             f"{said(each)}: frames chosen before they are read" for each in self.transforms if kind_of(each) == "time"
         ]
         lines.append(", ".join([size, *(said(each) for each, _ in leading)]) + ": one interpolation")
-        lines.append(f"{frame.channels} channel{'s' if frame.channels > 1 else ''}, {dtype}")
+        window = "" if frame.window is None else ", black to white {:g} to {:g}".format(*frame.window)
+        lines.append(f"{frame.channels} channel{'s' if frame.channels > 1 else ''}, {dtype}{window}")
         for step in todo:
             before = dtype
             dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
