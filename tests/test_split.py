@@ -188,7 +188,7 @@ def test_fractions_must_add_up():
         (["a", "b", "c"], [2.5, 2.5, 2.5], "is 2.5 for every 'patient'"),
         (list("abcdef"), list("xxxxxy"), "class 'y' of 'label' has 1 'patient', 3 parts need one each"),
         (list("abcdee"), list("xxxxyy"), "class 'y' of 'label' has 1 'patient'"),
-        (list("abcdef"), [True, True, True, True, True, False], "class False of 'label' has 1 'patient'"),
+        (list("abcdef"), [True, True, True, True, True, False], "class 'False' of 'label' has 1 'patient'"),
     ],
 )
 def test_what_cannot_be_split_is_refused(groups, labels, message):

@@ -80,7 +80,12 @@ def assign_parts(
     if len(sizes) < used:
         raise SplitError(
             f"{used} parts were asked for, there {_are(len(sizes), group_name)}; split by a finer group, "
-            f"or ask for fewer parts (a fraction of 0)"
+            f"ask for fewer parts (a fraction of 0: --val 0)"
+            + (
+                f", or cross-validate, so that each is tested once: train --folds {len(sizes)}"
+                if len(sizes) > 1
+                else ""
+            )
         )
     strata, required = _strata(labels, group, parts=used, group_name=group_name, label_name=label_name, kind=kind)
     fixed = np.full(len(sizes), -1)
@@ -205,8 +210,9 @@ def _class_strata(label: Encoded, group: Encoded, *, parts: int, group_name: str
     if holders.min() < parts:
         rare = int(np.argmin(holders))
         raise SplitError(
-            f"class {label.values[rare]!r} of {label_name!r} has {holders[rare]} {group_name!r}, {parts} parts need "
-            f"one each; leave the class out with where, merge it, ask for fewer parts, or leave out stratify"
+            f"class {class_name(label.values[rare])!r} of {label_name!r} has {holders[rare]} {group_name!r}, {parts} "
+            "parts need one each; leave the class out with where (--where), merge it, ask for fewer parts (--val 0), "
+            "or leave out stratify"
         )
     # the most frequent class of a group; of two as frequent ones, the one that fewer groups have
     order = np.lexsort((-pair_class, -holders[pair_class], rows, pair_group))
@@ -299,6 +305,24 @@ def _fill_empty(
         lacking[donor] += whole * int(sizes[gift])
 
 
+def unseen_classes(*, labels: Any, parts: Any) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """Return the classes that no training row has: by class and part the rows that have it.
+
+    >>> unseen_classes(labels=["a", "b", "rare"], parts=["train", "train", "test"])
+    {'rare': {'test': array([2])}}
+    """
+    label, part = encode(labels), encode(parts)
+    if "train" not in part.values:
+        return {}
+    train = part.codes == part.values.index("train")
+    found: dict[str, dict[str, NDArray[np.int64]]] = {}
+    for code in np.setdiff1d(label.codes[label.codes >= 0], label.codes[train]).tolist():
+        rows = label.codes == code
+        places = {name: np.flatnonzero(rows & (part.codes == number)) for number, name in enumerate(part.values)}
+        found[class_name(label.values[code])] = {name: each for name, each in places.items() if len(each)}
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Balance:
     """What balance a split reached: rows, groups and labels of each part. `print` shows it as a table."""
@@ -311,6 +335,26 @@ class Balance:
     classes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # rows of each class, one a part
     quartiles: tuple[tuple[float, ...], ...] = ()  # smallest, quarter, median, three quarters, largest, one a part
     means: tuple[float, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What stands in the way of learning from these parts, a line each."""
+        found = []
+        train = self.parts.index("train") if "train" in self.parts else None
+        if train is not None and self.group_name and self.groups[train] == 1:
+            found.append(
+                f"the training part has 1 value of {self.group_name!r}, from which nothing can be learnt for others; "
+                "name a finer group, or cross-validate, so that each is tested once: train --folds "
+                f"{min(max(sum(self.groups), 2), 5)}"
+            )
+        for name, counts in self.classes.items():
+            if train is not None and counts[train] == 0:
+                places = " and ".join(f"{self.parts[k]} ({count})" for k, count in enumerate(counts) if count)
+                found.append(
+                    f"class {name!r} of {self.label_name!r} is in {places} alone, so training does not know it; split "
+                    f"with --stratify {self.label_name}, or leave it out with --where"
+                )
+        return tuple(found)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, one entry a part, for JSON."""
@@ -342,12 +386,13 @@ class Balance:
                 line += [f"{each:.4g}" for each in (self.means[number], *self.quartiles[number])]
             table.append(line)
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        return "\n".join(
+        lines = [
             "  ".join(
                 [line[0].ljust(widths[0]), *(each.rjust(w) for each, w in zip(line[1:], widths[1:], strict=True))]
             )
             for line in table
-        )
+        ]
+        return "\n".join([*lines, *(f"warning: {each}" for each in self.warnings)])
 
 
 def measure_balance(

@@ -4,8 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
+from cinefeed.check.findings import counted
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
 from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
@@ -15,6 +18,9 @@ from cinefeed.manifest.grouping import GROUP
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.writing import table_suffix
 from cinefeed.sources.base import Reading
+from cinefeed.split import unseen_classes
+
+_MOST_CLASSES = 20
 
 
 def scan(
@@ -112,10 +118,25 @@ def split(
     if group_table is not None:
         rows, group = rows.with_groups(group_table), GROUP
     parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)
+    for name in parts.all.labels:
+        if name != stratify and name != group:
+            _note_unseen(parts.all, name)
     parts.all.write(out)
     counts = {name: len(getattr(parts, name)) for name in ("train", "val", "test")}
     text = ", ".join(f"{name} {count}" for name, count in counts.items())
     emit({"out": str(out), **counts}, as_json=as_json, text=f"{parts}\n{text} -> {out}")
+
+
+def _note_unseen(rows: Manifest, name: str) -> None:
+    """Say which classes of a column the training part lacks, where the column could be learnt."""
+    column = rows.column(name)
+    if pa.types.is_nested(column.type) or not rows.label_type(name).is_classes:
+        return
+    if pc.count_distinct(column).as_py() > _MOST_CLASSES:  # rather an id
+        return
+    for value, places in unseen_classes(labels=column, parts=rows.column("split")).items():
+        where = " and ".join(f"{part} ({counted(len(found), 'row')})" for part, found in places.items())
+        note(f"class {value!r} of {name!r} is in {where} alone: to learn it, split with --stratify {name}")
 
 
 @with_flow

@@ -1,12 +1,16 @@
 """What a feed says of itself, and of a manifest that cannot be fed."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from cinefeed.balance import BalancedClasses, Plan, Sampler
+from cinefeed.clips import Clip
 from cinefeed.errors import SourceError, TableError
 from cinefeed.feed.choose import Choice
+from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.targets import FeedSpec, Targets
 from cinefeed.manifest.table import Manifest
 
@@ -55,6 +59,40 @@ def describe_workers(workers: int, choice: Choice | None) -> str:
     """
     kinds = {"thread": "threads", "process": "processes"}
     return f"{workers} {kinds[choice.backend] if choice else 'threads or processes, by a trial'}"
+
+
+def notices(manifest: Manifest, clip: Clip, covariates: Sequence[Covariate]) -> list[str]:
+    """Return what a feed fills in without an error: frames of short videos, and covariates that are missing."""
+    return [each for each in (_short(manifest, clip), *_missing(manifest, covariates)) if each]
+
+
+def _short(manifest: Manifest, clip: Clip) -> str:
+    columns = manifest.table.column_names
+    if clip.short not in ("repeat_last", "loop") or not {"num_frames", "rate_hz"} <= {*columns}:
+        return ""
+    counts = manifest.table["num_frames"].to_numpy()
+    needed: Any = clip.frames if clip.position == "spread" else (clip.frames - 1) * clip.stride + 1
+    if clip.rate_hz is not None:
+        needed = (clip.frames - 1) * manifest.table["rate_hz"].to_numpy() / clip.rate_hz
+    short = int((counts < needed).sum())
+    if 2 * short <= len(counts):
+        return ""
+    how = "their last frame is repeated" if clip.short == "repeat_last" else "their frames come again from the first"
+    how = "some of their frames come twice" if clip.position == "spread" else how
+    return (
+        f"a clip is longer than {short} of {len(counts)} videos: {how}, and all of it counts as valid; take fewer "
+        "frames (--frames), or short='pad', which marks what is missing"
+    )
+
+
+def _missing(manifest: Manifest, covariates: Sequence[Covariate]) -> Iterator[str]:
+    for each in covariates:
+        if each.name in manifest.table.column_names and (count := manifest.column(each.name).null_count):
+            instead = "no category" if each.categories else f"the mean, {each.mean:.4g}"
+            yield (
+                f"covariate {each.name!r} is missing in {count} of {len(manifest)} rows, which get {instead}; leave "
+                f"them out with manifest.known({each.name!r}) where that is not meant"
+            )
 
 
 def check_rows(manifest: Manifest) -> None:

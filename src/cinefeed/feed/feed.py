@@ -3,6 +3,7 @@
 Past 400 lines, half of them settings and what they mean: the work is done in the files beside this one.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from cinefeed.feed.describe import (
     describe_plan,
     describe_task,
     describe_workers,
+    notices,
     positive_is_second,
 )
 from cinefeed.feed.evaluating import evaluation_settings
@@ -53,6 +55,8 @@ from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.values import check_values
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
+
+_log = logging.getLogger(__name__)
 
 
 class Feed:
@@ -205,6 +209,9 @@ class Feed:
             masks=masks is not None,
         )
         check_mixing(mixing, labels=labels, spec=self.spec)
+        if getattr(self.sampler, "shuffle", True):  # what an evaluation fills in, its training has said
+            for notice in notices(manifest, clip, self.spec.covariates):
+                _log.warning(notice)
         self._meter = Meter()
         draws = batch_size if self.spread else batch_size // clips_per_video
         self._layout = Layout(draws, maker.shape, maker.compose.dtype, self.spread, masks is not None)

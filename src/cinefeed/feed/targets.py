@@ -16,6 +16,9 @@ from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
 from cinefeed.feed.covariates import Covariate
 from cinefeed.label_types import LabelType, class_names, is_number
 
+_UNKNOWN = (
+    "leave those rows out with where (--where), or train with all classes named (--classes, or classes in Python)"
+)
 _log = logging.getLogger(__name__)
 
 Task = Literal["regression", "binary", "multiclass", "clip", "mask"]
@@ -295,7 +298,7 @@ def read_targets(
             "label more, or use task='regression'"
         )
     numbers = pc.index_in(text, value_set=pa.array(known, pa.string()))
-    _refuse(pc.is_null(numbers), ids, f"has a {name!r} label that is none of {', '.join(known)}", "see classes=")
+    _refuse(pc.is_null(numbers), ids, f"has a {name!r} label that is none of {', '.join(known)}", _UNKNOWN)
     if task == "binary" and len(known) != 2:
         raise LabelError(
             f"{name!r} has {len(known)} classes ({', '.join(known[:8])}), a binary task has two; "

@@ -21,6 +21,7 @@ from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.metrics.predictions import check_carried
+from cinefeed.split import unseen_classes
 from cinefeed.training.run import write_json
 
 _SHEET_CLIPS = 8
@@ -128,16 +129,49 @@ def make_parts(manifest: Manifest, settings: Settings) -> Parts:
     check_evaluation(manifest, settings)
     split = settings.data.split
     if split.column is not None:
-        return manifest.parts(column=split.column, group=split.group or None, stratify=split.stratify)
+        parts = manifest.parts(column=split.column, group=split.group or None, stratify=split.stratify)
+        _check_classes(parts.all, settings)
+        return parts
     is_parted = "split" in manifest.table.column_names and manifest.column("split").null_count < len(manifest)
     if is_parted and made_by_a_run(manifest):
         raise SettingError(
             "the rows are features of a network that was trained on some of them, and parts drawn anew would test on "
             "those; take the parts from its run: [data.split] column = 'split' (--split-column split)"
         )
-    return manifest.split(
+    parts = manifest.split(
         val=split.val, test=split.test, group=split.group or None, stratify=split.stratify, seed=split.seed
     )
+    _check_classes(parts.all, settings)
+    return parts
+
+
+def _check_classes(rows: Manifest, settings: Settings) -> None:
+    """Raise LabelError where validation or test have a class that training lacks, unless the classes were named."""
+    data = settings.data
+    for target in data.targets:
+        named = target in data.classes if isinstance(data.classes, Mapping) else data.classes is not None
+        if named or target not in rows.table.column_names or target == settings.feed.mask:
+            continue
+        if not rows.label_type(target).is_classes:
+            continue
+        unseen = unseen_classes(labels=rows.column(target), parts=rows.column("split"))
+        for value, places in unseen.items():
+            where = "; ".join(
+                f"{len(found)} row{'s' * (len(found) > 1)} of the {part} part ({_first(rows, found)})"
+                for part, found in places.items()
+            )
+            names = class_names(rows.column(target)).drop_null().unique().sort().to_pylist()
+            learnt = ",".join(each for each in names if each not in unseen)
+            option = (f"{target}=" if len(data.targets) > 1 else "") + ",".join(names)
+            raise LabelError(
+                f"class {value!r} of {target!r} has no row to train with, and {where}: split again with --stratify "
+                f"{target}, leave its rows out with --where {target}={learnt}, or name all classes, so that it is one "
+                f"that is never learnt: --classes {option}"
+            )
+
+
+def _first(rows: Manifest, places: NDArray[np.int64]) -> str:
+    return ", ".join(str(rows.shown()[int(row)]) for row in places[:3]) + " ..." * (len(places) > 3)
 
 
 def build_feed(settings: Settings, part: Manifest) -> Feed:
