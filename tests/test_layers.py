@@ -22,7 +22,8 @@ FOLDERS = {
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns identity reading writing files labels grouping find progress scan rows pivot summary table encoded values"
+        "columns identity reading writing files labels grouping find progress scan rows pivot summary table encoded "
+        "values"
     ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
