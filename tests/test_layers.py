@@ -16,12 +16,12 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "colour display base layout index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti "
-        "tiff images jpeg_lossless "
-        "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
+        "kinds colour display base layout index runs libav native ladder encoded axes plain stored arrays "
+        "memory hdf5 nifti tiff animation images jpeg_lossless dicom_header dicom_pixels dicom_facts dicom_planes dicom "
+        "dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
-    "manifest": "columns files reading labels find progress scan rows pivot summary table encoded".split(),
+    "manifest": "columns files reading labels summary find progress scan rows pivot table encoded".split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"

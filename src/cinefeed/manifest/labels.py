@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS
 from cinefeed.manifest.reading import read_table
-from cinefeed.sources.open import EXTENSIONS, known_suffix
+from cinefeed.sources.kinds import EXTENSIONS, known_suffix
 from cinefeed.split import PARTS, encode
 
 Unmatched = Literal["error", "ignore"]

@@ -39,7 +39,7 @@ from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
 from cinefeed.sources.memory import memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
-_NOTES = ("verify", "reading", "private")  # what a written manifest keeps, beside its history
+_NOTES = ("verify", "reading", "private", "not_read")  # what a written manifest keeps, beside its history
 
 
 class Manifest:
@@ -106,7 +106,7 @@ class Manifest:
         Raises TableError (no videos, no partner, `out` cannot be written), ColumnError and SettingError.
         """
         root, out = Path(folder), None if out is None else Path(out)
-        videos = find_videos(root, reading=reading)
+        videos, not_read = find_videos(root, reading=reading, private=private)
         secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
         samples, history = describe_videos(
             videos,
@@ -115,6 +115,7 @@ class Manifest:
             on=on,
             path_columns=path_columns,
             unmatched=unmatched,
+            not_read=sum(files["files"] for files in not_read.values()),
             private=private,
         )
         named_ids = "id" in samples.schema.names
@@ -134,7 +135,8 @@ class Manifest:
             reading=reading,
             private=private,
         )
-        notes = scan_notes(verify, reading) | ({"private": True} if private else {})
+        notes: dict[str, Any] = {**scan_notes(verify, reading)}
+        notes |= ({"private": True} if private else {}) | ({"not_read": not_read} if not_read else {})
         manifest = cls(ordered(table), root=root, history=history, notes=notes)
         if out is not None:
             manifest.write(out)
@@ -236,7 +238,13 @@ class Manifest:
         return f"Manifest({len(self)} samples, root={root!r})"
 
     def __str__(self) -> str:
-        return summarise(self.table, root=self.root.as_posix(), history=self.history, private=self.private)
+        return summarise(
+            self.table,
+            root=self.root.as_posix(),
+            history=self.history,
+            not_read=self.not_read,
+            private=self.private,
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -271,6 +279,14 @@ class Manifest:
         return self.rows.relative_path(row)
 
     @property
+    def not_read(self) -> dict[str, dict[str, Any]]:
+        """The files that the scan left out, by what they are: how many (`files`) and the `first` names.
+
+        Tables, text and hidden files are not among them. A private manifest has no names.
+        """
+        return dict(self.notes.get("not_read", {}))
+
+    @property
     def private(self) -> bool:
         """Whether ids stand in for paths wherever a row is shown."""
         return bool(self.notes.get("private"))
@@ -285,7 +301,8 @@ class Manifest:
             texts = zip(table.column(name).cast(pa.string()).to_pylist(), paths, strict=True)
             hidden = pa.array([text and _hidden(text, path, is_id=name == "id") for text, path in texts], pa.string())
             table = table.set_column(table.column_names.index(name), name, hidden)
-        notes = self.notes | {"private": True}
+        not_read = {kind: files | {"first": []} for kind, files in self.not_read.items()}
+        notes = self.notes | {"private": True} | ({"not_read": not_read} if not_read else {})
         return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
 
     def shown(self) -> Any:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.base import Found, Reading
-from cinefeed.sources.dicom_header import Header, has_preamble, places_of, read_header
+from cinefeed.sources.dicom_header import Header, places_of, read_header
 from cinefeed.sources.dicom_planes import GEOMETRY, Shot, Stack, shot_of, stacks_of
 
 Tags = Mapping[str, str | float | None]
@@ -29,7 +29,6 @@ _WORDS = """
     ScanningSequence SequenceName SequenceVariant SeriesDescription SoftwareVersions TransducerType ViewPosition
 """.split()
 KEPT = tuple(sorted([*_MEASURED, *_WORDS]))
-_SUFFIXES = (".dcm", ".dicom", ".ima")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
@@ -42,21 +41,6 @@ class _Seen(NamedTuple):
     frames: int
     shots: list[Shot]
     tags: Tags
-
-
-def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM: by its first bytes, or, named `.dcm`, `.dicom` or `.ima`, by its header."""
-    try:
-        with path.open("rb") as file:
-            if has_preamble(file.read(132)):
-                return True
-            if path.suffix.lower() not in _SUFFIXES:
-                return False
-            file.seek(0)
-            header, _ = read_header(file, path=path, keywords=["Rows", "SOPClassUID"])
-    except (OSError, SourceError):
-        return False
-    return bool(header.values)
 
 
 def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[Found]:

@@ -19,7 +19,7 @@ from cinefeed.manifest.encoded import check_encoded
 from cinefeed.manifest.scan import probe_videos
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import flat_metrics
-from cinefeed.sources.open import known_suffix
+from cinefeed.sources.kinds import is_video
 from cinefeed.training.finish import (
     assess_table,
     needed_columns,
@@ -227,7 +227,7 @@ def _probed(paths: list[Path]) -> tuple[Manifest, list[dict[str, str]]]:
     files: list[Path] = []
     failures: list[dict[str, str]] = []
     for path in paths:
-        inside = [each for each in path.rglob("*") if each.is_file() and known_suffix(each)] if path.is_dir() else []
+        inside = [each for each in path.rglob("*") if each.is_file() and is_video(each)] if path.is_dir() else []
         files += sorted(inside) or [path]
     rows = []
     for path in files:
