@@ -16,9 +16,9 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds colour display base layout index runs libav native ladder encoded axes plain stored arrays "
-        "memory hdf5 nifti tiff animation images jpeg_lossless dicom_header dicom_pixels dicom_facts dicom_planes dicom "
-        "dicom_series packed open"
+        "kinds colour display base layout embedded index runs libav native ladder encoded axes plain stored arrays "
+        "memory hdf5 nifti tiff animation images jpeg_lossless dicom_header dicom_pixels dicom_facts dicom_planes "
+        "dicom dicom_video dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": "columns files reading labels summary find progress scan rows pivot table encoded".split(),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.base import Found, Reading
-from cinefeed.sources.dicom_header import Header, places_of, read_header
+from cinefeed.sources.dicom_header import Header, holds_video, places_of, read_header
 from cinefeed.sources.dicom_planes import GEOMETRY, Shot, Stack, shot_of, stacks_of
 
 Tags = Mapping[str, str | float | None]
@@ -39,6 +39,7 @@ class _Seen(NamedTuple):
     uid: str  # of the instance
     ids: tuple[str, ...]  # of patient, study and series: a careless anonymiser leaves some of them empty or alike
     frames: int
+    is_video: bool
     shots: list[Shot]
     tags: Tags
 
@@ -77,7 +78,9 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
             continue
         if seen is None:
             continue
-        if seen.frames > 1:
+        if seen.is_video:
+            found.append(Found(seen.name, tags=seen.tags))
+        elif seen.frames > 1:
             found += _of_one_file(seen)
         else:
             series[(*seen.ids, seen.ids[-1] or name)].append(seen)
@@ -108,6 +111,7 @@ def _see(path: Path, name: str, keep: Sequence[str]) -> _Seen | None:
         uid=header.text("SOPInstanceUID"),
         ids=tuple(header.text(keyword) for keyword in _IDS.values()),
         frames=frames,
+        is_video=holds_video(header),
         shots=[shot_of(places_of(header, number)) for number in range(frames)],
         tags=tags,
     )

@@ -18,15 +18,13 @@ A frame is known by its time stamp, so a wrong landing costs time and never give
   is its own and known.
 """
 
-from pathlib import Path
-
 import av
 import numpy as np
 from av.stream import Discard
 
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import Facts
-from cinefeed.sources.index import open_container, video_stream
+from cinefeed.sources.index import VideoPath, open_container, video_stream
 from cinefeed.sources.runs import Run, seek_helps
 
 _STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
@@ -39,7 +37,7 @@ class Ladder:
     Raises SourceError where the file holds no video, DecodeError where it breaks before a frame that is asked for.
     """
 
-    def __init__(self, path: Path, facts: Facts, *, known: bool, skips: bool) -> None:
+    def __init__(self, path: VideoPath, facts: Facts, *, known: bool, skips: bool) -> None:
         self.path, self.facts = path, facts
         self._known, self._skips = known, skips
         self._back = 0  # how many key frames too late the seeks of this file land

@@ -9,8 +9,9 @@ from cinefeed.errors import MissingExtraError, SettingError, SourceError, did_yo
 from cinefeed.sources.animation import AnimatedSource, probe_animated
 from cinefeed.sources.arrays import ArraySource, NpzSource, npy_parts, npz_parts, probe_npy, probe_npz
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading, Source, StoredFrames
-from cinefeed.sources.dicom import DicomSource, probe_dicom
+from cinefeed.sources.dicom import DicomSource
 from cinefeed.sources.dicom_series import group_series
+from cinefeed.sources.dicom_video import is_dicom_video, open_dicom_video, probe_dicom_file
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.hdf5 import Hdf5Source, hdf5_parts, probe_hdf5
 from cinefeed.sources.images import (
@@ -39,7 +40,7 @@ _KINDS: dict[str, tuple[Callable[..., StoredFrames], Callable[..., Facts]]] = {
     "npz": (NpzSource, probe_npz),
     "hdf5": (Hdf5Source, probe_hdf5),
     "nifti": (NiftiSource, probe_nifti),
-    "dicom": (DicomSource, probe_dicom),
+    "dicom": (DicomSource, probe_dicom_file),
     "images": (ImagesSource, probe_images),
     "tiff": (TiffSource, probe_tiff),
     "webp": (AnimatedSource, probe_animated),
@@ -94,6 +95,8 @@ def open_source(
     path, part = _address(path, part)
     if facts is None and (reading != DEFAULT_READING or _kind_of(path) != "encoded"):
         facts = probe(path, part=part, verify="packets", reading=reading)
+    if facts is not None and is_dicom_video(facts):
+        return open_dicom_video(path, channels=channels, part=part, facts=facts, dtype=dtype)
     if facts is None or facts.container not in _KINDS:
         return EncodedSource(path, channels=channels, part=part, facts=facts, dtype=dtype)
     source = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
