@@ -117,6 +117,41 @@ def test_files_that_are_not_read_are_named(folder, probe, tmp_path):
         assert "p0/0.avs" not in str(private)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_named_and_not_opened(folder, probe):
+    for name in ("pipe", "pipe.mp4"):
+        os.mkfifo(folder / name)
+    manifest = Manifest.scan(folder)
+    assert len(manifest) == 6
+    assert manifest.not_read == {"pipe, device or socket": {"files": 2, "first": ["pipe", "pipe.mp4"]}}
+
+
+def test_names_that_are_no_text_are_counted(folder, probe):
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xff.avs")).write_text("1")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    manifest = Manifest.scan(folder)
+    assert manifest.not_read[".avs"] == {"files": 1, "first": ["\\xff.avs"]}
+    str(manifest).encode()
+
+
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root reads everything")
+def test_what_may_not_be_read_is_named(folder, probe):
+    (folder / "p0").chmod(0)
+    (folder / "p1" / "IM1").write_text("1")
+    (folder / "p1" / "IM1").chmod(0)
+    try:
+        manifest = Manifest.scan(folder)
+    finally:
+        (folder / "p0").chmod(0o700)
+    assert len(manifest) == 4
+    assert manifest.not_read == {
+        "file that cannot be read": {"files": 1, "first": ["p1/IM1"]},
+        "folder that cannot be read": {"files": 1, "first": ["p0/"]},
+    }
+
+
 def test_frames_and_masks_are_refused(folder, probe):
     for name in ("1.jpg", "2.jpg", "1.png", "2.png"):
         (folder / "p0" / name).write_bytes(b"")

@@ -58,11 +58,14 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
     seen: set[tuple[int, int]] = set()
 
     def look(entry: os.DirEntry[str], name: str, stat: os.stat_result) -> None:
+        if not S_ISREG(stat.st_mode):
+            unread.append(("pipe, device or socket", name))
+            return
         kind = kind_by_suffix(entry.name)
         if kind is None and is_beside(entry.name):
             beside[Path(entry.name).suffix.lower()] += 1
             return
-        if kind is None and S_ISREG(stat.st_mode):
+        if kind is None:
             try:
                 content = kind_by_content(read_start(entry.path))
             except OSError:
@@ -72,9 +75,6 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
                 unread.extend([(kind_in_words(name, content), name)] if content != "dicomdir" else [])
                 return
             kind = content
-        if kind is None:
-            unread.append((kind_in_words(name, None), name))
-            return
         kinds[name], sizes[name] = kind, (stat.st_size, stat.st_mtime_ns)
 
     def walk(place: Path, prefix: str) -> None:
@@ -143,7 +143,7 @@ def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
     """
     names: dict[str, list[str]] = defaultdict(list)
     for kind, name in files:
-        names[kind].append(name)
+        names[kind].append(os.fsencode(name).decode(errors="backslashreplace"))  # printed, whatever bytes it has
     kinds = sorted(names, key=lambda kind: (-len(names[kind]), kind))
     return {
         kind: {"files": len(names[kind]), "first": [] if private else sorted(names[kind])[:_NAMED]} for kind in kinds

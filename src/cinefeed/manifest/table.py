@@ -103,7 +103,11 @@ class Manifest:
         kept beside `out` ("m.parquet.salt", for the owner's eyes alone), so that a later scan gives the same hashes.
         `private=True` makes ids that tell nothing, and shows them in place of paths from then on, without pictures.
 
-        Raises TableError (no videos, no partner, `out` cannot be written), ColumnError and SettingError.
+        A file without a known suffix is taken by how it begins; what is not read is in `not_read`. A folder with images
+        that may be frames and masks is refused, unless `reading.frames` chooses.
+
+        Raises TableError (no videos, frames and masks, no partner, `out` cannot be written), ColumnError and
+        SettingError.
         """
         root, out = Path(folder), None if out is None else Path(out)
         videos, not_read = find_videos(root, reading=reading, private=private)

@@ -201,7 +201,8 @@ def _group_folder(
     most = max(formats.values(), key=len)
     if len(most) == 1:
         groups.unread.extend(
-            ("image alone in its folder" if len(names) == 1 else "image", str(folder / each)) for each in names
+            ("image alone in its folder" if len(names) == 1 else "image alone of its format", str(folder / each))
+            for each in names
         )
     elif len(formats) > 1:
         groups.undecided[str(folder)] = tuple(f"*{suffix}" for suffix in sorted(formats))

@@ -127,10 +127,13 @@ def kind_by_content(start: bytes) -> str | None:
 
 
 def is_video(path: Path) -> bool:
-    """Return whether a scan takes a file for a video or a part of one. Raises OSError."""
+    """Return whether a scan takes a file for a video or a part of one; a file that cannot be read may be one."""
     if kind_by_suffix(path):
         return True
-    return not is_beside(path) and kind_by_content(read_start(path)) in READABLE
+    try:
+        return not is_beside(path) and kind_by_content(read_start(path)) in READABLE
+    except OSError:
+        return True
 
 
 def is_animated(start: bytes) -> bool:
