@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from cinefeed import open_source, probe
 from cinefeed.errors import SourceError
 from cinefeed.manifest.table import Manifest
-from cinefeed.sources.kinds import _MAGIC, EXTENSIONS, kind_by_content, kind_by_suffix, read_start
+from cinefeed.sources.kinds import _MAGIC, EXTENSIONS, is_video, kind_by_content, kind_by_suffix, read_start
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
 
 CODECS = {
@@ -210,6 +210,13 @@ def test_a_dicom_report_is_named(tmp_path):
     write_dicom(tmp_path / "SR0001", numbered(3), Rows=0)
     manifest = Manifest.scan(tmp_path, progress=False)
     assert manifest.not_read == {"DICOM file without an image of its own": {"files": 1, "first": ["SR0001"]}}
+
+
+def test_what_a_prediction_takes_in_a_folder_is_what_a_scan_takes(tmp_path):
+    contents = {"IM1": b"DICM".rjust(132, b"\0"), "a.mp4": b"", "b.txt": b"DICM".rjust(132, b"\0"), "c": b"text"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    assert [name for name in contents if is_video(tmp_path / name)] == ["IM1", "a.mp4"]
 
 
 def test_the_suffixes():

@@ -29,8 +29,8 @@ EXTENSIONS = frozenset(_BY_SUFFIX)
 # Tables and text, which lie beside videos everywhere and are never taken for one.
 _BESIDE = frozenset(
     """
-    .arrow .cfg .conf .csv .css .doc .docx .feather .htm .html .ini .ipynb .js .json .jsonl .log .m .md .ods .parquet
-    .py .r .rst .rtf .salt .sh .srt .tab .tex .toml .tsv .txt .vtt .xls .xlsx .xml .yaml .yml
+    .arrow .cfg .conf .csv .css .doc .docx .feather .htm .html .ini .ipynb .js .json .jsonl .lock .log .m .md .ods
+    .parquet .py .r .rst .rtf .salt .sh .srt .tab .tex .toml .tsv .txt .vtt .xls .xlsx .xml .yaml .yml
     """.split()
 )
 
