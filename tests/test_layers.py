@@ -16,13 +16,13 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "colour display base layout values packets index runs libav native ladder encoded axes plain stored arrays "
-        "memory hdf5 nifti tiff images jpeg_lossless "
-        "dicom_header dicom_pixels dicom_tables dicom_facts dicom_planes dicom dicom_series packed open"
+        "kinds colour display base layout values embedded packets index runs libav native ladder encoded axes plain "
+        "stored arrays memory hdf5 nifti tiff animation images jpeg_lossless dicom_header dicom_pixels dicom_tables "
+        "dicom_facts dicom_planes dicom dicom_video dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns identity reading writing files labels grouping find progress scan rows pivot summary table encoded "
+        "columns identity reading writing files labels grouping summary find progress scan rows pivot table encoded "
         "values"
     ).split(),
     "transforms": (

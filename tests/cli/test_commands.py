@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -50,6 +51,26 @@ def test_scan_split_train_evaluate_predict_report(cinefeed, manifest, tmp_path):
     done = cinefeed("report", run, "--out", page, "--json")
     assert (done.code, done.json) == (0, {"page": str(page)})
     assert page.read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+def test_scan_names_what_it_does_not_read_and_has_frames_chosen(cinefeed, tmp_path):
+    folder, out = tmp_path / "data", tmp_path / "m.parquet"
+    (folder / "case").mkdir(parents=True)
+    for number in range(3):
+        for suffix, value in ((".jpg", 60 * number), (".png", 255)):
+            assert cv2.imwrite(str(folder / "case" / f"{number}{suffix}"), np.full((16, 16), value, np.uint8))
+    (folder / "script.avs").write_text("AVISource()")
+    refused = cinefeed("scan", folder, "--out", out)
+    assert refused.code == 1 and "may be frames and masks; choose the frames, with --frames '*.jpg'" in refused.err
+    done = cinefeed("scan", folder, "--out", out, "--frames", "*.jpg", "--json").json
+    left_out = {"files": 3, "first": ["case/0.png", "case/1.png", "case/2.png"]}
+    assert done["rows"] == 1 and done["not_read"] == {
+        "image that frames='*.jpg' leaves out": left_out,
+        ".avs": {"files": 1, "first": ["script.avs"]},
+    }
+    assert "not read   3 image" in cinefeed("scan", folder, "--out", out, "--frames", "*.jpg").out
+    private = cinefeed("scan", folder, "--out", tmp_path / "p.parquet", "--frames", "*.jpg", "--private")
+    assert "1 .avs" in private.out and "script.avs" not in private.out and "0.png" not in private.out
 
 
 def test_a_config_file_says_the_same_and_options_win(cinefeed, manifest, tmp_path):

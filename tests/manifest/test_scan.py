@@ -14,7 +14,7 @@ from cinefeed.errors import MissingExtraError, SettingError, SourceError, TableE
 from cinefeed.manifest import scan
 from cinefeed.manifest.find import find_videos
 from cinefeed.manifest.table import Manifest
-from cinefeed.sources.base import Facts, Ticks
+from cinefeed.sources.base import Facts, Reading, Ticks
 
 
 def facts(frames=8, **changes):
@@ -72,8 +72,7 @@ def frames_of(manifest):
     return dict(zip(manifest.column("path").to_pylist(), manifest.column("num_frames").to_pylist(), strict=True))
 
 
-def test_videos_are_found_recursively_and_sorted(folder, monkeypatch):
-    monkeypatch.setattr("cinefeed.sources.open.EXTENSIONS", frozenset([".mp4", ".nii.gz"]))
+def test_videos_are_found_recursively_and_sorted(folder):
     for name in ("p1/scan.NII.GZ", "p1/other.gz", ".hidden.mp4", ".trash/x.mp4", "a.mp4"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("1")
@@ -82,13 +81,105 @@ def test_videos_are_found_recursively_and_sorted(folder, monkeypatch):
     (folder / "elsewhere").symlink_to(folder.parent / "far")
     (folder.parent / "far").mkdir()
     (folder.parent / "far" / "z.mp4").write_text("12")
-    found = find_videos(folder).to_pydict()
+    found = find_videos(folder).table.to_pydict()
     assert found["path"] == [
         *["a.mp4", "elsewhere/z.mp4", "linked.mp4", "p0/0.mp4", "p0/1.mp4", "p1/2.mp4", "p1/3.mp4", "p1/scan.NII.GZ"],
         *["p2/4.mp4", "p2/5.mp4"],
     ]
     assert found["size_bytes"][:2] == [1, 2]
     assert found["mtime_ns"][0] == (folder / "a.mp4").stat().st_mtime_ns
+
+
+def test_a_link_to_nowhere_is_named(folder, probe):
+    (folder / "gone.mp4").symlink_to(folder / "elsewhere" / "gone.mp4")
+    (folder / "round").symlink_to(folder / "round")
+    manifest = Manifest.scan(folder)
+    assert len(manifest) == 6
+    assert manifest.not_read == {"link to nowhere": {"files": 2, "first": ["gone.mp4", "round"]}}
+
+
+def test_files_that_are_not_read_are_named(folder, probe, tmp_path):
+    for i in range(5):
+        (folder / "p0" / f"{i}.avs").write_text("script")
+    (folder / "p1" / "1.2.840.99").write_bytes(bytes(2000))
+    (folder / "p1" / "page").write_bytes(b"%PDF-1.7")
+    (folder / "p2" / "sound.wav").write_bytes(b"RIFF\0\0\0\0WAVEfmt ")
+    for beside in ("labels.csv", "readme.md", ".hidden.avs", "m.parquet"):
+        (folder / beside).write_text("text")
+    out = tmp_path / "m.parquet"
+    manifest = Manifest.scan(folder, out=out)
+    assert manifest.not_read == {
+        ".avs": {"files": 5, "first": ["p0/0.avs", "p0/1.avs", "p0/2.avs"]},
+        "PDF without a suffix": {"files": 1, "first": ["p1/page"]},
+        "audio (.wav)": {"files": 1, "first": ["p2/sound.wav"]},
+        "no suffix": {"files": 1, "first": ["p1/1.2.840.99"]},
+    }
+    assert manifest.history == [("videos found (8 files not read)", 6)]
+    assert "not read   5 .avs (p0/0.avs, p0/1.avs, p0/2.avs ...), 1 PDF without a suffix (p1/page), " in str(manifest)
+    assert Manifest.read(out).not_read == manifest.not_read
+    for private in (Manifest.scan(folder, private=True), manifest.as_private()):
+        assert {kind: files["files"] for kind, files in private.not_read.items()} == {
+            kind: files["files"] for kind, files in manifest.not_read.items()
+        }
+        assert not any(files["first"] for files in private.not_read.values())
+        assert "p0/0.avs" not in str(private)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_named_and_not_opened(folder, probe):
+    for name in ("pipe", "pipe.mp4"):
+        os.mkfifo(folder / name)
+    manifest = Manifest.scan(folder)
+    assert len(manifest) == 6
+    assert manifest.not_read == {"pipe, device or socket": {"files": 2, "first": ["pipe", "pipe.mp4"]}}
+
+
+def test_names_that_are_no_text_are_counted(folder, probe):
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xff.avs")).write_text("1")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    manifest = Manifest.scan(folder)
+    assert manifest.not_read[".avs"] == {"files": 1, "first": ["\\xff.avs"]}
+    str(manifest).encode()
+
+
+@pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root reads everything")
+def test_what_may_not_be_read_is_named(folder, probe):
+    (folder / "p0").chmod(0)
+    (folder / "p1" / "IM1").write_text("1")
+    (folder / "p1" / "IM1").chmod(0)
+    try:
+        manifest = Manifest.scan(folder)
+    finally:
+        (folder / "p0").chmod(0o700)
+    assert len(manifest) == 4
+    assert manifest.not_read == {
+        "file that cannot be read": {"files": 1, "first": ["p1/IM1"]},
+        "folder that cannot be read": {"files": 1, "first": ["p0/"]},
+    }
+
+
+def test_frames_and_masks_are_refused(folder, probe):
+    for name in ("1.jpg", "2.jpg", "1.png", "2.png"):
+        (folder / "p0" / name).write_bytes(b"")
+    assert len(Manifest.scan(folder)) == 6  # beside videos they are no frames
+    (folder / "frames").mkdir()
+    for name in ("1.jpg", "2.jpg", "1.png", "2.png"):
+        (folder / "frames" / name).write_bytes(b"")
+    with pytest.raises(TableError, match=r"frames, with \*.jpg and \*.png.*--frames '\*.jpg' or Reading"):
+        Manifest.scan(folder)
+    with pytest.raises(TableError, match="may be frames and masks") as error:
+        Manifest.scan(folder, private=True)
+    assert "with *.jpg" not in str(error.value) and str(folder) not in str(error.value)
+    assert "frames" in find_videos(folder, reading=Reading(frames="*.jpg")).table.column("path").to_pylist()
+
+
+def test_parts_come_in_the_order_of_their_numbers(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((12, 3, 8, 8), np.uint8))
+    np.savez(tmp_path / "b.npz", v10=np.zeros((3, 8, 8)), v9=np.zeros((11, 3, 8, 8)))
+    parts = Manifest.scan(tmp_path).column("part").to_pylist()
+    assert parts == [*(f"[{i}]" for i in range(12)), *(f"/v9[{i}]" for i in range(11)), "/v10"]
 
 
 def test_no_videos(tmp_path):

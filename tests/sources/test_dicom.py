@@ -11,7 +11,6 @@ from made_jpeg import coded
 from PIL import Image
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
 from pydicom.uid import (
-    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     JPEGBaseline8Bit,
@@ -235,8 +234,10 @@ def test_jpeg_ls_that_breaks_off_is_not_waited_for(data, tmp_path):
 
 
 def test_what_no_decoder_takes_is_said(tmp_path):
-    path = write_dicom(tmp_path / "cine.dcm", numbered(2), syntax=MPEG2MPML, encoded=[[b"abcd"], [b"efgh"]])
-    with pytest.raises(SourceError, match=r"cine\.dcm: its pixels are MPEG2.*; convert the file"):
+    path = write_dicom(
+        tmp_path / "cine.dcm", numbered(2), syntax="1.2.840.10008.1.2.4.52", encoded=[[b"abcd"], [b"efgh"]]
+    )
+    with pytest.raises(SourceError, match=r"cine\.dcm: its pixels are JPEG Extended.*; convert the file"):
         probed(path)
     colour = np.zeros((2, 8, 8, 3), np.uint16)
     write_dicom(path, colour, syntax=JPEGExtended12Bit, encoded=[[b"abcd"]] * 2, BitsStored=12, HighBit=11)

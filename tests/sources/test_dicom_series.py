@@ -10,10 +10,12 @@ import pytest
 from made_dicom import AXIAL, CORONAL, SAGITTAL, marked_file, numbered, write_dicom, write_slice
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from cinefeed import probe
 from cinefeed.errors import SettingError, SourceError
 from cinefeed.sources.base import DEFAULT_READING, Reading
 from cinefeed.sources.dicom import DicomSource, probe_dicom
-from cinefeed.sources.dicom_series import KEPT, group_series, is_dicom
+from cinefeed.sources.dicom_series import KEPT, group_series
+from cinefeed.sources.kinds import kind_by_content, read_start
 
 TILTED = (0.70710678, 0.70710678, 0, 0, 0, -1)
 
@@ -318,16 +320,15 @@ def test_a_near_miss_is_named(tmp_path):
         group_series(tmp_path, [], reading=Reading(keep=("SeriesDescripton",)))
 
 
-def test_is_dicom(tmp_path):
+def test_a_file_without_preamble_is_read_by_its_suffix(tmp_path):
     path = write_dicom(tmp_path / "1.2.840.5", numbered(2))
-    assert is_dicom(path)
     bare = tmp_path / "bare.dcm"
     bare.write_bytes(path.read_bytes()[132:])
-    assert is_dicom(bare) and probe_dicom(bare).times.count == 2
-    assert not is_dicom(bare.rename(tmp_path / "bare.bin"))
-    (tmp_path / "text.dcm").write_text("This is not DICOM, whatever its name says.")
-    assert not is_dicom(tmp_path / "text.dcm")
-    assert not is_dicom(tmp_path / "gone.dcm")
+    assert probe(bare).container == probe(path).container == "dicom"
+    for name in ("text.dcm", "gone.dcm"):
+        (tmp_path / "text.dcm").write_text("This is not DICOM, whatever its name says.")
+        with pytest.raises(SourceError, match=name):
+            probe(tmp_path / name)
 
 
 # privacy
@@ -365,7 +366,7 @@ def everything_said(path, caplog):
             except SourceError as error:
                 said += [repr(error), repr(error.__cause__), repr(error.__context__)]
         said.append(repr(group_series(path.parent, [path.name], reading=DEFAULT_READING)))
-        said.append(repr(is_dicom(path)))
+        said.append(repr(kind_by_content(read_start(path))))
     return "\n".join([*said, *(str(each.message) for each in caught), caplog.text])
 
 

@@ -1,6 +1,8 @@
 """Videos in HDF5 files."""
 
 import builtins
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -266,6 +268,29 @@ def test_a_file_that_is_only_readable_is_opened_by_many(path):
     with Hdf5Source(path, part="/rest/cine", facts=first) as one, Hdf5Source(path, part="/x[1]", facts=second) as two:
         np.testing.assert_array_equal(one.read([3])[0, ..., 0], cine(9, 6, 5)[3])
         np.testing.assert_array_equal(two.read([3])[0, ..., 0], cine(4, 9, 6, 5)[1, 3])
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+@pytest.mark.parametrize("locking", [None, False, True, "best-effort"])
+def test_a_file_that_the_user_has_open_is_read(path, locking, mode):
+    with h5py.File(path, mode, locking=locking):
+        facts = probe_hdf5(path, part="/rest/cine")
+        with Hdf5Source(path, part="/rest/cine", facts=facts) as source:
+            np.testing.assert_array_equal(source.read([3])[0, ..., 0], cine(9, 6, 5)[3])
+
+
+def test_the_user_opens_a_file_that_is_read(path):
+    with Hdf5Source(path, part="/rest/cine") as source, h5py.File(path) as file:
+        np.testing.assert_array_equal(source.read([3])[0, ..., 0], file["rest/cine"][3])
+
+
+def test_a_file_that_another_process_writes_is_read(path):
+    code = f"import h5py; f = h5py.File({str(path)!r}, 'r+', locking=True); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        with Hdf5Source(path, part="/rest/cine") as source:
+            np.testing.assert_array_equal(source.read([3])[0, ..., 0], cine(9, 6, 5)[3])
+        writer.communicate(b"\n")
 
 
 def test_without_h5py_the_extra_is_named(path, monkeypatch):

@@ -11,7 +11,6 @@ import pytest
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import Found, Reading
 from cinefeed.sources.images import (
-    IMAGE_SUFFIXES,
     ImagesSource,
     TiffSource,
     group_images,
@@ -19,6 +18,7 @@ from cinefeed.sources.images import (
     probe_images,
     probe_tiff,
 )
+from cinefeed.sources.kinds import IMAGE_SUFFIXES
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number
 
 
@@ -223,21 +223,92 @@ def test_missing_numbers(names, missing):
 
 
 @pytest.mark.parametrize(
-    ("names", "folders"),
+    ("names", "folders", "unread"),
     [
-        (["a/1.png", "a/2.png", "b/1.jpg"], {"a": ("1.png", "2.png")}),
-        (["img10.png", "img9.png", "IMG1.png"], {".": ("IMG1.png", "img9.png", "img10.png")}),
-        (["a/1.png", "a/2.png", "a/cine.mp4"], {}),
-        (["a/1.png", "a/2.png", "cine.mp4", "a/b/cine.npy"], {"a": ("1.png", "2.png")}),
-        (["a/1.png", "a/2.jpg"], {}),
-        (["a/1.JPG", "a/2.jpeg"], {"a": ("1.JPG", "2.jpeg")}),
-        (["a/1.tif", "a/2.tiff"], {"a": ("1.tif", "2.tiff")}),
-        (["z/1.png", "z/2.png", "a/b/1.png", "a/b/02.png"], {"a/b": ("1.png", "02.png"), "z": ("1.png", "2.png")}),
-        ([], {}),
+        (["a/1.png", "a/2.png", "b/1.jpg"], {"a": ("1.png", "2.png")}, ["b/1.jpg"]),
+        (["img10.png", "img9.png", "IMG1.png"], {".": ("IMG1.png", "img9.png", "img10.png")}, []),
+        (["a/1.png", "a/2.png", "a/cine.mp4"], {}, ["a/1.png", "a/2.png"]),
+        (["a/1.png", "a/2.png", "cine.mp4", "a/b/cine.npy"], {"a": ("1.png", "2.png")}, []),
+        (["a/1.png", "a/2.jpg"], {}, ["a/1.png", "a/2.jpg"]),
+        (["a/1.JPG", "a/2.jpeg"], {"a": ("1.JPG", "2.jpeg")}, []),
+        (["a/1.tif", "a/2.tiff"], {"a": ("1.tif", "2.tiff")}, []),
+        (["z/1.png", "z/2.png", "a/b/1.png", "a/b/02.png"], {"a/b": ("1.png", "02.png"), "z": ("1.png", "2.png")}, []),
+        (["a1.png", "b2.png", "c3.png"], {".": ("a1.png", "b2.png", "c3.png")}, []),
+        ([], {}, []),
     ],
 )
-def test_groups(names, folders):
-    assert group_images(names) == [Found(folder, files=files) for folder, files in folders.items()]
+def test_groups(names, folders, unread):
+    groups = group_images(names)
+    assert groups.found == [Found(folder, files=files) for folder, files in folders.items()]
+    assert sorted(name for _, name in groups.unread) == sorted(unread)
+    assert not groups.undecided
+
+
+@pytest.mark.parametrize(
+    ("names", "choice", "frames"),
+    [
+        (["1.jpg", "2.jpg", "1.png", "2.png"], "*.jpg", ("1.jpg", "2.jpg")),
+        (["1.jpg", "2.jpg", "3.jpg", "thumb.png"], "*.JPG", ("1.jpg", "2.jpg", "3.jpg")),
+        (["f1.png", "f2.png", "f1_mask.png", "f2_mask.png"], "f*[0-9].png", ("f1.png", "f2.png")),
+        (["left_01.png", "left_02.png", "right_01.png", "right_02.png"], "left*", ("left_01.png", "left_02.png")),
+    ],
+)
+def test_frames_beside_masks_have_to_be_chosen(tmp_path, names, choice, frames):
+    groups = group_images([f"a/{name}" for name in names])
+    assert not groups.found and choice.lower().startswith(tuple(key[:4] for key in groups.undecided["a"]))
+    chosen = group_images([f"a/{name}" for name in names], frames=choice)
+    assert chosen.found == [Found("a", files=frames)] and not chosen.undecided
+    assert len(chosen.unread) == len(names) - len(frames)
+    for number, name in enumerate(names):
+        write(tmp_path / name, np.full((16, 16), number, np.uint8))
+    with pytest.raises(SourceError, match="holds images of several kinds; say which are the frames: Reading"):
+        probe_images(tmp_path)
+    assert probe_images(tmp_path, reading=Reading(frames=choice)).files == frames
+
+
+def test_frames_can_be_chosen_by_their_folder():
+    names = [f"{patient}/{kind}/{i}.png" for patient in "ab" for kind in ("images", "masks") for i in range(3)]
+    assert [found.path for found in group_images(names, frames="*/images/*").found] == ["a/images", "b/images"]
+
+
+def animated(path, frames=3):
+    if not hasattr(cv2, "imwriteanimation"):
+        pytest.skip("this OpenCV writes no animations")
+    animation = cv2.Animation()
+    animation.frames = [np.full((20, 30, 3), 60 * i, np.uint8) for i in range(frames)]
+    animation.durations = [40] * frames
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwriteanimation(str(path), animation)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png"])
+def test_animated_images_are_videos_by_themselves(tmp_path, suffix):
+    names = [f"moving/{i}{suffix}" for i in range(2)] + [f"alone/0{suffix}"]
+    for name in names:
+        animated(tmp_path / name)
+    folder(tmp_path / "still", noise(3, 20, 30), suffix=suffix)
+    names += [f"still/frame{i}{suffix}" for i in (1, 2, 3)] + ["moving/thumb.jpg"]
+    groups = group_images(names, root=tmp_path)
+    assert sorted(found.path for found in groups.found) == [
+        f"alone/0{suffix}",
+        *[f"moving/{i}{suffix}" for i in (0, 1)],
+        "still",
+    ]
+    assert groups.unread == [("image beside a video (.jpg)", "moving/thumb.jpg")]
+    animated(tmp_path / "still" / f"frame2{suffix}")
+    assert "frame 1" not in (error := probe_images(tmp_path / "still").error) and "is animated" in error
+
+
+def test_a_map_is_no_frame_unless_chosen(tmp_path):
+    entries = [(256, 3, 1, 4), (257, 3, 1, 4), (34735, 3, 1, 1)]
+    body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    for name in ("1.tif", "2.tif"):
+        (tmp_path / name).write_bytes(b"II*\0" + struct.pack("<I", 8) + body)
+    groups = group_images(["1.tif", "2.tif"], root=tmp_path)
+    assert not groups.found and [name for _, name in groups.unread] == ["1.tif", "2.tif"]
+    assert "GeoTIFF" in groups.unread[0][0]
+    assert group_images(["1.tif", "2.tif"], root=tmp_path, frames="*.tif").found[0].files == ("1.tif", "2.tif")
 
 
 def test_tiff_files_of_several_pages_are_videos_by_themselves(tmp_path):
@@ -245,10 +316,10 @@ def test_tiff_files_of_several_pages_are_videos_by_themselves(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         assert cv2.imwritemulti(str(tmp_path / name), list(noise(pages, 18, 26)))
     names = ["stacks/1.tif", "stacks/2.tif", "frames/1.tif", "frames/2.tif"]
-    assert [found.path for found in group_images(names, root=tmp_path)] == ["frames"]
-    assert [found.path for found in group_images(names)] == ["frames", "stacks"]
+    assert [found.path for found in group_images(names, root=tmp_path).found] == ["frames", *names[:2]]
+    assert [found.path for found in group_images(names).found] == ["frames", "stacks"]
     (tmp_path / "frames" / "1.tif").write_bytes(b"no TIFF")
-    assert [found.path for found in group_images(names, root=tmp_path)] == ["frames"]
+    assert [found.path for found in group_images(names, root=tmp_path).found] == ["frames", *names[:2]]
 
 
 def test_suffixes():

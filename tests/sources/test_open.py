@@ -10,7 +10,7 @@ import pytest
 import cinefeed
 from cinefeed import open_source, probe
 from cinefeed.errors import CinefeedError, SettingError, SourceError
-from cinefeed.sources.open import EXTENSIONS, known_suffix
+from cinefeed.sources.kinds import EXTENSIONS, known_suffix
 from cinefeed.testing import numbered_frames, write_video
 
 

@@ -44,6 +44,9 @@ def scan(
     slice: Annotated[str, typer.Option(help="Of a 4-D volume: middle, each, or a number.")] = "middle",
     window: Annotated[str, typer.Option(help="Black and white: file (as DICOM says), none, or percentiles.")] = "file",
     stream: Annotated[int | None, typer.Option(help="Which video stream of a file; by default the first.")] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="Which images of a folder are its frames, as in '*.jpg' beside masks.")
+    ] = None,
     keep: Annotated[
         str | None, typer.Option(help="DICOM attributes as columns: SeriesDescription,ProtocolName")
     ] = None,
@@ -69,6 +72,7 @@ def scan(
             slice=int(slice) if slice.isdigit() else slice,  # type: ignore[arg-type]  # refused there if unknown
             window=window,  # type: ignore[arg-type]  # likewise
             stream=stream,
+            frames=frames,
             keep=tuple(keep.split(",")) if keep else (),
             salt=salt,
         ),
@@ -76,6 +80,7 @@ def scan(
         share_labels=share_labels,
     )
     result = {"out": str(out), "rows": len(manifest), "fingerprint": manifest.fingerprint}
+    result["not_read"] = manifest.not_read
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")
 
 

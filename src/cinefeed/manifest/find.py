@@ -3,11 +3,12 @@
 import hashlib
 import os
 import secrets
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,69 +18,142 @@ from cinefeed.manifest.columns import FACTS
 from cinefeed.manifest.identity import FileState, combined_state, files_of
 from cinefeed.manifest.labels import Unmatched, columns_of_paths, first_names, join_labels
 from cinefeed.manifest.reading import read_table
-from cinefeed.sources.base import DEFAULT_READING, Reading
-from cinefeed.sources.open import EXTENSIONS, find_samples, known_suffix
+from cinefeed.manifest.summary import not_read_in_words
+from cinefeed.sources.base import DEFAULT_READING, Found, Reading
+from cinefeed.sources.kinds import (
+    EXTENSIONS,
+    READABLE,
+    is_beside,
+    kind_by_content,
+    kind_by_suffix,
+    kind_in_words,
+    known_suffix,
+    read_start,
+)
+from cinefeed.sources.open import find_samples
 
 History = list[tuple[str, int]]
+NotRead = dict[str, dict[str, Any]]
+_NAMED = 3  # files of a kind that is not read
 
 
-def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING) -> Any:
+class Videos(NamedTuple):
+    """The samples under a folder as a table, and the other files by what they are: how many, and the first names."""
+
+    table: Any
+    not_read: NotRead
+
+
+def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bool = False) -> Videos:
     """Return path (relative, with `/`), size_bytes and mtime_ns of every sample under a folder, sorted by path.
 
     Where files hold several samples, or folders the frames of one, `part` and `frame_files` are columns as well, and
     so is what the format says of a series. Hidden files and folders are left out; links are followed, each folder
-    once. Raises TableError where there is none.
+    once. A file without a known suffix is taken by how it begins, unless its suffix is that of a table or text.
+
+    Raises TableError where there is no sample, and where a folder holds images that may be frames or masks.
     """
-    found: dict[str, FileState] = {}
-    others: Counter[str] = Counter()
+    files: dict[str, FileState] = {}
+    kinds: dict[str, str] = {}
+    unread: list[tuple[str, str]] = []
+    beside: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
 
+    def look(entry: os.DirEntry[str], name: str, stat: os.stat_result) -> None:
+        if not S_ISREG(stat.st_mode):
+            unread.append(("pipe, device or socket", name))
+            return
+        kind = kind_by_suffix(entry.name)
+        if kind is None and is_beside(entry.name):
+            beside[Path(entry.name).suffix.lower()] += 1
+            return
+        if kind is None:
+            try:
+                content = kind_by_content(read_start(entry.path))
+            except OSError:
+                unread.append(("file that cannot be read", name))
+                return
+            if content not in READABLE:
+                unread.extend([(kind_in_words(name, content), name)] if content != "dicomdir" else [])
+                return
+            kind = content
+        kinds[name], files[name] = kind, FileState(stat.st_size, stat.st_mtime_ns)
+
     def walk(place: Path, prefix: str) -> None:
-        with os.scandir(place) as entries:
+        try:
+            entries = os.scandir(place)
+        except OSError:
+            unread.append(("folder that cannot be read", prefix))
+            return
+        with entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
+                name = prefix + entry.name
                 try:
                     stat = entry.stat()
                 except OSError as error:
-                    if known_suffix(entry.name):
+                    if known_suffix(entry.name) and not entry.is_symlink():
                         raise TableError(f"{place / entry.name} cannot be read: {error.strerror}") from error
+                    unread.append(("link to nowhere" if entry.is_symlink() else "file that cannot be read", name))
                     continue
-                if entry.is_dir():
-                    if (stat.st_dev, stat.st_ino) not in seen:
-                        seen.add((stat.st_dev, stat.st_ino))
-                        walk(Path(entry.path), f"{prefix}{entry.name}/")
-                elif known_suffix(entry.name):
-                    found[prefix + entry.name] = FileState(stat.st_size, stat.st_mtime_ns)
-                else:
-                    others[Path(entry.name).suffix.lower() or "no suffix"] += 1
+                if not entry.is_dir():
+                    look(entry, name, stat)
+                elif (stat.st_dev, stat.st_ino) not in seen:
+                    seen.add((stat.st_dev, stat.st_ino))
+                    walk(Path(entry.path), f"{name}/")
 
     if not folder.is_dir():
         raise TableError(f"{folder} is no folder; give the folder that holds the videos")
     top = folder.stat()
     seen.add((top.st_dev, top.st_ino))
     walk(folder, "")
-    if not found:
-        there = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "no file at all"
-        raise TableError(
-            f"no videos in {folder}: there is {there}; give another folder, or files of a known kind "
-            f"({', '.join(sorted(EXTENSIONS))})"
-        )
     try:
-        return _samples(folder, found, reading=reading)
+        samples = find_samples(folder, kinds, reading=reading)
+        not_read = count_unread([*unread, *samples.unread], private=private)
+        if samples.undecided:
+            raise TableError(_undecided(samples.undecided, folder, private=private))
+        if not samples.found:
+            there = [f"{count} {suffix}" for suffix, count in beside.most_common(5)]
+            there += [not_read_in_words(not_read)] if not_read else []
+            raise TableError(
+                f"no videos in {folder}: there is {', '.join(there) or 'no file at all'}; give another folder, or "
+                f"files of a known kind ({', '.join(sorted(EXTENSIONS))}); a folder of frames needs two images of one "
+                f"kind at least, and no video beside them"
+            )
+        return Videos(_as_table(samples.found, files), not_read)
     except UnicodeEncodeError as error:
         raise TableError(f"a file name under {folder} is not UTF-8: {error.object!r}; rename that file") from error
 
 
-def _samples(folder: Path, files: dict[str, FileState], *, reading: Reading) -> Any:
-    """Return the table of the samples in some files, by their paths relative to the folder."""
-    samples = find_samples(folder, list(files), reading=reading)
-    if not samples:
-        kinds = ", ".join(sorted({known_suffix(name) or "" for name in files}))
-        raise TableError(
-            f"no videos in {folder}: {len(files)} files ({kinds}) hold none; a folder of frames needs two images of "
-            "one kind at least, and no video beside them"
-        )
+def _undecided(folders: Mapping[str, tuple[str, ...]], root: Path, *, private: bool) -> str:
+    first, patterns = next(iter(folders.items()))
+    count = f"{len(folders)} folders hold" if len(folders) > 1 else "a folder holds"
+    named = "" if private else f" (first: {root / first}, with {' and '.join(patterns)})"
+    choice = "*.jpg" if private else patterns[0]
+    return (
+        f"{count} images of several kinds{named}, which may be frames and masks; choose the frames, with "
+        f"--frames '{choice}' or Reading(frames='{choice}')"
+    )
+
+
+def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
+    """Return how many files of each kind are not read, the most frequent first, and the first names of each.
+
+    >>> count_unread([(".avs", "b.avs"), ("link to nowhere", "x.mp4"), (".avs", "a.avs")], private=False)
+    {'.avs': {'files': 2, 'first': ['a.avs', 'b.avs']}, 'link to nowhere': {'files': 1, 'first': ['x.mp4']}}
+    """
+    names: dict[str, list[str]] = defaultdict(list)
+    for kind, name in files:
+        names[kind].append(os.fsencode(name).decode(errors="backslashreplace"))  # printed, whatever bytes it has
+    kinds = sorted(names, key=lambda kind: (-len(names[kind]), kind))
+    return {
+        kind: {"files": len(names[kind]), "first": [] if private else sorted(names[kind])[:_NAMED]} for kind in kinds
+    }
+
+
+def _as_table(samples: Sequence[Found], files: Mapping[str, FileState]) -> Any:
+    """Return the table of samples in some files, by their paths relative to the folder."""
     states = []
     for sample in samples:
         within = files_of(sample.path, sample.files)
@@ -106,11 +180,12 @@ def describe_videos(
     on: str | Sequence[str] | None,
     path_columns: str | None,
     unmatched: Unmatched,
+    not_read: int = 0,
     private: bool = False,
     share_labels: bool = False,
 ) -> tuple[Any, History]:
     """Return the videos with columns from their folders and their label rows, and how many were left at each step."""
-    history = [("videos found", videos.num_rows)]
+    history = [(f"videos found ({not_read} files not read)" if not_read else "videos found", videos.num_rows)]
     if path_columns is not None:
         columns, follows = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
         for name in columns.schema.names:

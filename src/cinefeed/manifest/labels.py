@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS
 from cinefeed.manifest.reading import read_table
-from cinefeed.sources.open import EXTENSIONS, known_suffix
+from cinefeed.sources.kinds import EXTENSIONS, known_suffix
 from cinefeed.split import PARTS, encode
 
 Unmatched = Literal["error", "ignore"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cinefeed.errors import TableError
 from cinefeed.manifest.columns import FACTS, plain_table
-from cinefeed.sources.open import known_suffix
+from cinefeed.sources.kinds import known_suffix
 
 # What pandas takes for missing by default; "none" and "-" are values.
 MISSING_MARKS = (

@@ -1,6 +1,6 @@
 """What a manifest holds, in a few lines: counts, formats, sizes, lengths, rates, damage and labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,13 +12,22 @@ _CLASSES_SHOWN = 6
 _LETTERS_SHOWN = 24
 
 
-def summarise(table: Any, *, root: str, history: Sequence[tuple[str, int]], private: bool = False) -> str:
+def summarise(
+    table: Any,
+    *,
+    root: str,
+    history: Sequence[tuple[str, int]],
+    not_read: Mapping[str, Mapping[str, Any]] | None = None,
+    private: bool = False,
+) -> str:
     """Return the summary that `print(manifest)` shows."""
     files = pc.count_distinct(table.column("path")).as_py()
     where = "private: ids stand for paths" if private else f"root {root}"
     lines = [f"Manifest of {_count(table.num_rows, 'sample')} in {_count(files, 'file')}, {where}"]
     if len(history) > 1:
         lines.append(_line("history", " -> ".join(f"{step}: {rows}" for step, rows in history)))
+    if not_read:
+        lines.append(_line("not read", not_read_in_words(not_read)))
     lines += (
         _facts(table, named_by="id" if private else "path")
         if "num_frames" in table.schema.names
@@ -28,6 +37,19 @@ def summarise(table: Any, *, root: str, history: Sequence[tuple[str, int]], priv
     lines += ["  labels"] if labels else []
     lines += [f"    {name:<20} {describe_column(table.column(name))}" for name in labels]
     return "\n".join(lines)
+
+
+def not_read_in_words(not_read: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the files that a scan did not read: how many of each kind, and the first names.
+
+    >>> not_read_in_words({".avs": {"files": 5, "first": ["a.avs"]}, "link to nowhere": {"files": 1, "first": []}})
+    '5 .avs (a.avs ...), 1 link to nowhere'
+    """
+    counts = []
+    for kind, files in not_read.items():
+        names = ", ".join(files["first"]) + (" ..." if len(files["first"]) < files["files"] else "")
+        counts.append(f"{files['files']} {kind}" + (f" ({names})" if files["first"] else ""))
+    return ", ".join(counts)
 
 
 def describe_column(column: Any) -> str:

@@ -44,7 +44,8 @@ from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
 from cinefeed.sources.memory import check_stack, memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
-_NOTES = ("verify", "reading", "private", "label_types", "hashed")  # what a written manifest keeps, beside its history
+# What a written manifest keeps, beside its history.
+_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read")
 
 
 class Manifest:
@@ -116,13 +117,16 @@ class Manifest:
         kept beside `out` ("m.parquet.salt", for the owner's eyes alone), so that a later scan gives the same hashes.
         `private=True` makes ids that tell nothing, and shows them in place of paths from then on, without pictures.
 
-        Raises TableError (no videos, no partner, `out` cannot be written), ColumnError, SettingError, and InUseError
-        while another process writes `out`.
+        A file without a known suffix is taken by how it begins; what is not read is in `not_read`. A folder with images
+        that may be frames and masks is refused, unless `reading.frames` chooses.
+
+        Raises TableError (no videos, frames and masks, no partner, `out` cannot be written), ColumnError, SettingError,
+        and InUseError while another process writes `out`.
         """
         root, out = Path(folder), None if out is None else Path(out)
         if out is not None:
             table_suffix(out)
-        videos = find_videos(root, reading=reading)
+        videos, not_read = find_videos(root, reading=reading, private=private)
         secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
         samples, history = describe_videos(
             videos,
@@ -131,6 +135,7 @@ class Manifest:
             on=on,
             path_columns=path_columns,
             unmatched=unmatched,
+            not_read=sum(files["files"] for files in not_read.values()),
             private=private,
             share_labels=share_labels,
         )
@@ -154,7 +159,8 @@ class Manifest:
             reading=reading,
             private=private,
         )
-        notes = scan_notes(verify, reading) | ({"private": True} if private else {}) | {"hashed": hashed}
+        notes: dict[str, Any] = {**scan_notes(verify, reading), "hashed": hashed}
+        notes |= ({"private": True} if private else {}) | ({"not_read": not_read} if not_read else {})
         manifest = cls(ordered(table), root=root, history=history, notes=notes)
         if out is not None:
             manifest.write(out)
@@ -270,7 +276,13 @@ class Manifest:
         return f"Manifest({len(self)} samples, root={root!r})"
 
     def __str__(self) -> str:
-        return summarise(self.table, root=self.root.as_posix(), history=self.history, private=self.private)
+        return summarise(
+            self.table,
+            root=self.root.as_posix(),
+            history=self.history,
+            not_read=self.not_read,
+            private=self.private,
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -344,6 +356,14 @@ class Manifest:
         return verify if verify in get_args(Verify) and "error" in self.table.schema.names else None
 
     @property
+    def not_read(self) -> dict[str, dict[str, Any]]:
+        """The files that the scan left out, by what they are: how many (`files`) and the `first` names.
+
+        Tables, text and hidden files are not among them. A private manifest has no names.
+        """
+        return dict(self.notes.get("not_read", {}))
+
+    @property
     def private(self) -> bool:
         """Whether ids stand in for paths wherever a row is shown."""
         return bool(self.notes.get("private"))
@@ -372,7 +392,9 @@ class Manifest:
             texts = zip(table.column(name).cast(pa.string()).to_pylist(), paths, strict=True)
             hidden = pa.array([text and _hidden(text, path, is_id=name == "id") for text, path in texts], pa.string())
             table = table.set_column(table.column_names.index(name), name, hidden)
+        not_read = {kind: files | {"first": []} for kind, files in self.not_read.items()}
         notes = self.notes | {"private": True, "label_types": self._label_types}
+        notes |= {"not_read": not_read} if not_read else {}
         return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
 
     def shown(self) -> Any:

@@ -80,6 +80,8 @@ class Reading:
     window:  which values become black and white: those that the file names (DICOM), none (numbers as stored), or
              the 1st and 99th percentile of the file
     stream:  number among the video streams of a file; by default the first that is no cover picture
+    frames:  which images of a folder are its frames, as a pattern of their names, such as "*.jpg" beside masks (or of
+             their paths where it has a /, such as "*/images/*"); by default all, which must then be of one format
     keep:    DICOM attributes kept as columns, of SeriesDescription, ProtocolName, Manufacturer, ManufacturerModelName,
              MagneticFieldStrength, ViewPosition ...; never names, dates or comments
     salt:    what hashes patient, study and series ids; by default drawn anew, so that hashes of two scans differ;
@@ -90,6 +92,7 @@ class Reading:
     slice: Literal["middle", "each"] | int = "middle"
     window: Window = "file"
     stream: int | None = None
+    frames: str | None = None
     keep: tuple[str, ...] = ()
     salt: str | None = None
 
@@ -100,6 +103,8 @@ class Reading:
             raise SettingError(f"slice={self.slice!r} must be 'middle', 'each' or a number from 0")
         if self.stream is not None and (type(self.stream) is not int or self.stream < 0):
             raise SettingError(f"stream={self.stream!r} must be a number from 0")
+        if not (self.frames is None or (isinstance(self.frames, str) and self.frames)):
+            raise SettingError(f"frames={self.frames!r} must be a pattern of file names, such as '*.jpg'")
         axes = self.axes
         if axes is not None and not ({*"THW"} <= {*axes} <= {*"NTZHWC"} and len({*axes}) == len(axes)):
             raise SettingError(f"axes={axes!r} must name T, H and W, and may name C, Z and N, each once, as in 'HWT'")

@@ -16,7 +16,7 @@ from cinefeed.sources.dicom_facts import (
     FACTS,
     RESCALE,
     aspect_of,
-    heart_rate_of,
+    header_tags,
     regions_of,
     rescale_of,
     shared_window,
@@ -219,11 +219,6 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
         bits = 16  # or fewer bits would be brought to the full scale
     times, aspect = times_of(clip.frames), aspect_of(places)
     height, width = shown_size(image.rows, image.columns, aspect=aspect, rotation=0)
-    tags: dict[str, str | float | None] = {}
-    if beats := heart_rate_of(places):
-        tags["heart_rate_bpm"] = beats
-    if (burned := head.text("BurnedInAnnotation")) in ("YES", "NO"):
-        tags["burned_in"] = burned
     return Facts(
         height=height,
         width=width,
@@ -242,7 +237,7 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
         spacing_mm=spacing_of(places),
         regions=regions_of(places, rows=image.rows, columns=image.columns),
         files=clip.files,
-        tags=tags,
+        tags=header_tags(places),
     )
 
 

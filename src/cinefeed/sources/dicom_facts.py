@@ -151,6 +151,16 @@ def heart_rate_of(places: Places) -> float | None:
     return round(60000 / interval, 1) if interval and interval > 0 else None
 
 
+def header_tags(places: Places) -> dict[str, str | float | None]:
+    """Return the further columns of a file: heart rate, and whether text is burned into the pixels."""
+    tags: dict[str, str | float | None] = {}
+    if beats := heart_rate_of(places):
+        tags["heart_rate_bpm"] = beats
+    if (burned := places[-1].text("BurnedInAnnotation")) in ("YES", "NO"):
+        tags["burned_in"] = burned
+    return tags
+
+
 def spacing_of(places: Places) -> tuple[float, float] | None:
     """Return the millimetres from pixel to pixel, down and across, None where the header has none."""
     measured = found_in(places, "PixelMeasuresSequence", "PixelSpacing").numbers("PixelSpacing")

@@ -5,6 +5,7 @@ filters of warnings hold for all threads at once. What is never read leaks nowhe
 """
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from cinefeed.errors import MissingExtraError, SourceError
 _IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 _DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 UNCOMPRESSED = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN)
+_VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10[0-8](\.1)?")
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _UNKNOWN = 0xFFFFFFFF  # a length that is not written down: what is there ends with a mark
@@ -119,6 +121,11 @@ def read_header(file: BinaryIO, *, path: object, keywords: Iterable[str]) -> tup
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     return header, file
+
+
+def holds_video(header: Header) -> bool:
+    """Return whether the pixels are encoded as one video: MPEG-2, H.264 or HEVC, in one fragment or several."""
+    return _VIDEO.fullmatch(header.syntax) is not None
 
 
 def syntax_name(syntax: str) -> str:

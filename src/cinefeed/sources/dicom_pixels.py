@@ -1,8 +1,8 @@
 """The pixels of one DICOM file, frame by frame: where each lies, and its decoding by pydicom and its plugins.
 
 Read are uncompressed and deflated files (of 1 bit, 8, 16 or 32), RLE, JPEG baseline, extended and lossless, JPEG-LS,
-JPEG 2000 and HTJ2K. Left out are JPEG extended with 12 bits in colour; MPEG-2, H.264 and HEVC within DICOM, which
-pydicom does not decode; other kinds of JPEG, since retired; JPIP, SMPTE ST 2110 and JPEG XL.
+JPEG 2000 and HTJ2K. Left out are JPEG extended with 12 bits in colour; other kinds of JPEG, since retired; JPIP, SMPTE
+ST 2110 and JPEG XL. MPEG-2, H.264 and HEVC are read by `dicom_video`.
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.errors import DecodeError, MissingExtraError, SourceError
-from cinefeed.sources.dicom_header import UNCOMPRESSED, Header, Pixels, read_header
+from cinefeed.sources.dicom_header import UNCOMPRESSED, Header, Pixels, holds_video, read_header
 from cinefeed.sources.jpeg_lossless import decode_lossless
 
 IMAGE = """
@@ -62,6 +62,10 @@ class Image(NamedTuple):
         """Bits of a frame that is not compressed; 4:2:2 has two samples for each pixel."""
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
         return self.rows * self.columns * samples * self.bits_allocated
+
+
+class EncapsulatedVideoError(SourceError):
+    """The pixels of a DICOM file are one encoded video, and not images."""
 
 
 class DicomFile:
@@ -290,6 +294,8 @@ def image_of(header: Header, *, path: object) -> Image:
     allocated = header.integer("BitsAllocated")
     if header.pixels is None or not (rows and columns):
         raise SourceError(f"{path}: is DICOM and holds no image")
+    if holds_video(header):
+        raise EncapsulatedVideoError(f"{path}: holds an encoded video, which is read as a sample by itself")
     if photometric not in (_GREY if samples == 1 else _COLOUR if samples == 3 else ()):
         raise SourceError(
             f"{path}: holds {samples} samples a pixel in colours that cannot be read; they can be "
@@ -328,12 +334,8 @@ def find_frames(file: BinaryIO, header: Header, *, frames: int) -> list[list[tup
     Without one, as pydicom has it: a fragment a frame where their numbers agree, all for one frame, else each frame
     ends with the mark that ends a JPEG image. Fewer fragments than frames are taken for one each.
     """
-    assert header.pixels is not None
-    file.seek(header.pixels.offset)
-    head = file.read(8)
-    table_length = struct.unpack("<4xI", head)[0] if len(head) == 8 else 0
+    table_length, begin = _offset_table(file, header)
     table = np.frombuffer(file.read(min(table_length, 1 << 24)), "<u4" if table_length % 4 == 0 else "u1")
-    begin = header.pixels.offset + 8 + table_length
     if spans := _by_long_table(header, begin):
         return spans
     fragments = _fragments(file, begin)
@@ -354,6 +356,23 @@ def find_frames(file: BinaryIO, header: Header, *, frames: int) -> list[list[tup
             spans.append(fragments[last:number])
             last = number
     return [*spans, fragments[last:]] if last < len(fragments) else spans
+
+
+def fragments_of(file: BinaryIO, header: Header) -> list[tuple[int, int]]:
+    """Return offset and length of all fragments, without the table of offsets before them."""
+    assert header.pixels is not None
+    if header.pixels.length is not None:  # against the rules, and plain enough
+        return [(header.pixels.offset, header.pixels.length)]
+    return _fragments(file, _offset_table(file, header)[1])
+
+
+def _offset_table(file: BinaryIO, header: Header) -> tuple[int, int]:
+    """Return the length of the table of offsets, at which the file is left, and where the fragments begin."""
+    assert header.pixels is not None
+    file.seek(header.pixels.offset)
+    head = file.read(8)
+    length = struct.unpack("<4xI", head)[0] if len(head) == 8 else 0
+    return length, header.pixels.offset + 8 + length
 
 
 def _by_long_table(header: Header, begin: int) -> list[list[tuple[int, int]]]:

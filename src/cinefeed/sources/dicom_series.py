@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.base import Found, Reading
-from cinefeed.sources.dicom_header import Header, has_preamble, places_of, read_header
+from cinefeed.sources.dicom_header import Header, holds_video, places_of, read_header
 from cinefeed.sources.dicom_planes import GEOMETRY, Shot, Stack, shot_of, stacks_of
 
 Tags = Mapping[str, str | float | None]
@@ -29,7 +29,6 @@ _WORDS = """
     ScanningSequence SequenceName SequenceVariant SeriesDescription SoftwareVersions TransducerType ViewPosition
 """.split()
 KEPT = tuple(sorted([*_MEASURED, *_WORDS]))
-_SUFFIXES = (".dcm", ".dicom", ".ima")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
@@ -40,23 +39,9 @@ class _Seen(NamedTuple):
     uid: str  # of the instance
     ids: tuple[str, ...]  # of patient, study and series: a careless anonymiser leaves some of them empty or alike
     frames: int
+    is_video: bool
     shots: list[Shot]
     tags: Tags
-
-
-def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM: by its first bytes, or, named `.dcm`, `.dicom` or `.ima`, by its header."""
-    try:
-        with path.open("rb") as file:
-            if has_preamble(file.read(132)):
-                return True
-            if path.suffix.lower() not in _SUFFIXES:
-                return False
-            file.seek(0)
-            header, _ = read_header(file, path=path, keywords=["Rows", "SOPClassUID"])
-    except (OSError, SourceError):
-        return False
-    return bool(header.values)
 
 
 def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[Found]:
@@ -93,7 +78,9 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
             continue
         if seen is None:
             continue
-        if seen.frames > 1:
+        if seen.is_video:
+            found.append(Found(seen.name, tags=seen.tags))
+        elif seen.frames > 1:
             found += _of_one_file(seen)
         else:
             series[(*seen.ids, seen.ids[-1] or name)].append(seen)
@@ -124,6 +111,7 @@ def _see(path: Path, name: str, keep: Sequence[str]) -> _Seen | None:
         uid=header.text("SOPInstanceUID"),
         ids=tuple(header.text(keyword) for keyword in _IDS.values()),
         frames=frames,
+        is_video=holds_video(header),
         shots=[shot_of(places_of(header, number)) for number in range(frames)],
         tags=tags,
     )

@@ -5,6 +5,7 @@ Compiled code reads what it can (`native`); where it finds a frame missing, or t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,7 @@ from cinefeed.errors import SourceError
 from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
 from cinefeed.sources.display import stored_size
+from cinefeed.sources.embedded import EmbeddedVideo
 from cinefeed.sources.index import probe_encoded, refuse_part
 from cinefeed.sources.ladder import Ladder
 from cinefeed.sources.layout import Layout, colour_of, layout_of, planes_of
@@ -39,14 +41,14 @@ class EncodedSource:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | EmbeddedVideo,
         *,
         channels: int | None = None,
         part: str | None = None,
         facts: Facts | None = None,
         dtype: PixelType | None = None,
     ) -> None:
-        self.path = path if isinstance(path, Path) else Path(path)
+        self.path = Path(path) if isinstance(path, str) else path
         refuse_part(self.path, part)
         self.facts = facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
         self.channels = channels or facts.channels
@@ -56,7 +58,11 @@ class EncodedSource:
         self._colour: Colour | None = None
         self._skips = facts.codec in _SKIPPING and (in_order(facts.ticks) or facts.codec in _KEEPING_STAMPS)
         self._closed = False
-        self._native = open_native(self.path, facts, self._layout, size=self._size, skips=self._skips)
+        self._native = (
+            None
+            if isinstance(self.path, EmbeddedVideo)
+            else open_native(self.path, facts, self._layout, size=self._size, skips=self._skips)
+        )
         self._ladder = None if self._native is not None else self._by_pyav()
 
     def __len__(self) -> int:
@@ -82,6 +88,8 @@ class EncodedSource:
             if way is not None:
                 way.close()
         self._native = self._ladder = None
+        if isinstance(self.path, EmbeddedVideo):
+            self.path.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +118,8 @@ class EncodedSource:
         return [ready[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:
-        return Ladder(self.path, self.facts, skips=self._skips)
+        facts = replace(self.facts, container=self.facts.container.rpartition("/")[2])  # FFmpeg knows no "dicom/mov"
+        return Ladder(self.path, facts, skips=self._skips)
 
     def _hand_over(self, frame: av.VideoFrame, *, grey: bool) -> tuple[NDArray[Any], ...]:
         facts, size = self.facts, (frame.height, frame.width)

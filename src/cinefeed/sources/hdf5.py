@@ -16,6 +16,8 @@ from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_
 from cinefeed.sources.values import decode_through
 
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what h5py makes of damage, and of unknown types
+# HDF5 refuses to open a file twice in a process with different choices of locking. None is the default of h5py.
+_LOCKING = (None, False, True, "best-effort")
 _CACHE_BYTES = 2**26  # at most, to keep what is unpacked of the chunks in a frame until the next frame is read
 
 
@@ -23,7 +25,9 @@ class Hdf5Source(PlainFrames):
     """A video in an HDF5 data set, named by the part: "/group/name", or "/group/name[5]" for a row of a set.
 
     Shapes and types are those of a `.npy` file; see ArraySource. A file with one data set that can be a video needs no
-    part. The file is opened read-only and never locked, so that many can read it, also from read-only media.
+    part. The file is opened read-only, with the locking that h5py and the environment choose by default, so that the
+    same process can open it with h5py at the same time; and where that lock cannot be had (a writer holds it, or the
+    file system has none), or the process has the file open with another choice, with that one or without a lock.
 
     Frames that lie in one chunk are unpacked once where the chunks of a frame fit into 64 MB.
 
@@ -161,11 +165,14 @@ def _opened(path: Path) -> Any:
         import h5py  # type: ignore[import-untyped]  # it has no stubs
     except ImportError as error:
         raise MissingExtraError("h5py", extra="hdf5") from error
-    try:
-        return h5py.File(path, "r", locking=False)
-    except _BROKEN as error:
-        said = "the file is cut off" if "truncated" in str(error) else str(error)
-        raise SourceError(f"{path}: cannot be opened as HDF5 ({said})") from error
+    for locking in _LOCKING:
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except _BROKEN as error:
+            if " lock" not in str(error) or locking == _LOCKING[-1]:
+                said = "the file is cut off" if "truncated" in str(error) else str(error)
+                raise SourceError(f"{path}: cannot be opened as HDF5 ({said})") from error
+    raise AssertionError("the last choice of locking opens the file or raises")
 
 
 def _data_set(file: Any, path: Path, name: str) -> Any:

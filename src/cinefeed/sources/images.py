@@ -3,11 +3,14 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from glob import escape
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,15 +20,16 @@ from cinefeed.clips import Times
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading
 from cinefeed.sources.index import Verify
+from cinefeed.sources.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated, read_start
 from cinefeed.sources.plain import PlainFrames, as_plane, broken_after, windowed
 from cinefeed.sources.tiff import Pages
 from cinefeed.sources.values import decode_through
 
-IMAGE_SUFFIXES = frozenset(".bmp .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
 _SAME_SUFFIX = {".jpeg": ".jpg", ".tiff": ".tif"}
 # Depth and channels as stored, but alpha dropped, palettes looked up, and turned upright as EXIF says.
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 _PNG = b"\x89PNG\r\n\x1a\n"
+_GEO_KEYS = 34735  # the entry of a TIFF page that says where on earth it lies
 _PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # the byte that says it, and the kind that OpenCV makes three channels of
 
 
@@ -92,7 +96,7 @@ def probe_images(
     tags says how many. Raises SourceError where the first cannot be read.
     """
     path = Path(path)
-    files = tuple(files) or _files_of(path)
+    files = tuple(files) or _files_of(path, reading.frames)
     try:
         first = _image(path / files[0])
     except DecodeError as error:
@@ -130,30 +134,106 @@ def probe_tiff(
     return _checked(TiffSource(path, facts=facts), verify, reading)
 
 
-def group_images(names: Sequence[str], *, root: str | Path | None = None) -> list[Found]:
+class ImageGroups(NamedTuple):
+    """What images make: samples, images in none of them (what each is, and its name), and folders that need a choice.
+
+    Of such a folder, `undecided` has the patterns that the images of one kind follow.
+    """
+
+    found: list[Found]
+    unread: list[tuple[str, str]]
+    undecided: dict[str, tuple[str, ...]]
+
+
+def group_images(names: Iterable[str], *, root: str | Path | None = None, frames: str | None = None) -> ImageGroups:
     """Return the folders whose images are the frames of one sample: the files of each in natural order.
 
     `names` are all files that a scan takes for videos or images, relative, with /. A folder is a sample if it holds two
-    images or more, all of one format, and no other file. With `root`, where the names lie, a TIFF file of several pages
-    is a video by itself: the first of a folder tells for all.
+    images or more, all of one format, and no other file. Images that `frames`, a pattern of their names, does not
+    match are left out first. With `root`, where the names lie, a TIFF file of several pages and an animated image are
+    videos by themselves, the first of a format in a folder telling for all; and GeoTIFF files, which are maps, are
+    frames only where `frames` says so.
 
-    >>> group_images(["a/f10.png", "a/f9.png", "b/one.png", "c/x.png", "c/y.png", "c/cine.mp4"])
+    Images of two formats, or of two ways of naming with the same numbers, may be frames and masks: which are the
+    frames has to be chosen, and the folder is undecided.
+
+    >>> group_images(["a/f10.png", "a/f9.png", "b/one.png", "c/x.png", "c/y.png", "c/cine.mp4"]).found
     [Found(path='a', part=None, files=('f9.png', 'f10.png'), tags={})]
+    >>> group_images(["a/1.jpg", "a/2.jpg", "a/1.png", "a/2.png"]).undecided
+    {'a': ('*.jpg', '*.png')}
     """
-    folders = defaultdict(list)
+    folders: dict[PurePosixPath, list[str]] = defaultdict(list)
+    groups = ImageGroups([], [], {})
+    with_others = set()
     for name in names:
-        folders[PurePosixPath(name).parent].append(PurePosixPath(name).name)
-    found = []
+        path = PurePosixPath(name)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            with_others.add(path.parent)
+        elif frames is None or fnmatchcase((name if "/" in frames else path.name).lower(), frames.lower()):
+            folders[path.parent].append(path.name)
+        else:
+            groups.unread.append((f"image that frames={frames!r} leaves out", name))
     for folder in sorted(folders):
-        files = sorted(folders[folder], key=_natural)
-        suffixes = {PurePosixPath(file).suffix.lower() for file in files}
-        alike = {_SAME_SUFFIX.get(suffix, suffix) for suffix in suffixes}
-        if len(files) < 2 or len(alike) > 1 or not alike <= IMAGE_SUFFIXES:
-            continue
-        if alike == {".tif"} and root is not None and has_pages(Path(root) / folder / files[0]):
-            continue
-        found.append(Found(str(folder), files=tuple(files)))
-    return found
+        _group_folder(
+            folder, folders[folder], groups, root=root, chosen=frames is not None, alone=folder not in with_others
+        )
+    return groups
+
+
+def _group_folder(
+    folder: PurePosixPath, names: list[str], groups: ImageGroups, *, root: str | Path | None, chosen: bool, alone: bool
+) -> None:
+    """Add what the images of one folder make; `alone` says that no other file is there."""
+    formats: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names, key=natural_key):
+        suffix = PurePosixPath(name).suffix.lower()
+        formats[_SAME_SUFFIX.get(suffix, suffix)].append(name)
+    place = None if root is None else Path(root) / folder
+    moving = [files for files in formats.values() if place is not None and is_moving(place / files[0])]
+    if not alone or moving:
+        for name in names:
+            if place is not None and is_moving(place / name):
+                groups.found.append(Found(str(folder / name)))
+            else:
+                groups.unread.append(
+                    (f"image beside a video ({PurePosixPath(name).suffix.lower()})", str(folder / name))
+                )
+        return
+    most = max(formats.values(), key=len)
+    if len(most) == 1:
+        groups.unread.extend(
+            ("image alone in its folder" if len(names) == 1 else "image alone of its format", str(folder / each))
+            for each in names
+        )
+    elif len(formats) > 1:
+        groups.undecided[str(folder)] = tuple(f"*{suffix}" for suffix in sorted(formats))
+    elif not chosen and place is not None and _is_map(place / most[0]):
+        groups.unread.extend(("GeoTIFF, read with frames='*.tif'", str(folder / name)) for name in most)
+    elif not chosen and (patterns := _rival_patterns(most)):
+        groups.undecided[str(folder)] = patterns
+    else:
+        groups.found.append(Found(str(folder), files=tuple(most)))
+
+
+def _rival_patterns(files: Sequence[str]) -> tuple[str, ...]:
+    """Return the patterns of names that share numbers, as frames and their masks do; none where one is left.
+
+    >>> _rival_patterns(["f1.png", "f2.png", "f1_mask.png", "f2_mask.png"]), _rival_patterns(["a1.png", "b2.png"])
+    (('f*[0-9].png', 'f*[0-9]_mask.png'), ())
+    """
+    numbers: dict[str, set[tuple[int, ...]]] = defaultdict(set)
+    for file in files:
+        pieces = re.split(r"([0-9]+)", file)
+        pattern = "*[0-9]".join(escape(piece) for piece in pieces[::2])
+        numbers[pattern].add(tuple(map(int, pieces[1::2])))
+    series = {pattern: found for pattern, found in numbers.items() if len(found) > 1}
+    if len(series) < 2:
+        return ()
+    return tuple(
+        pattern
+        for pattern, found in series.items()
+        if any(found & other for key, other in series.items() if key != pattern)
+    )
 
 
 def missing_numbers(files: Sequence[str]) -> int:
@@ -175,21 +255,46 @@ def missing_numbers(files: Sequence[str]) -> int:
     return missing if missing <= len(numbers) else 0
 
 
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return a key by which frame2 comes before frame10: digits by their number, letters without their case."""
     pieces = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], name
 
 
-def _files_of(path: Path) -> tuple[str, ...]:
+def _files_of(path: Path, frames: str | None) -> tuple[str, ...]:
     try:
         names = [each.name for each in path.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES]
     except OSError as error:
         raise SourceError(f"{path}: cannot be read as a folder of images ({error.strerror or error})") from error
-    found = group_images(names)
-    if not found:
+    groups = group_images(names, frames=frames)
+    if groups.undecided:
+        patterns = " or ".join(f"frames={pattern!r}" for pattern in groups.undecided["."])
+        raise SourceError(f"{path}: holds images of several kinds; say which are the frames: Reading({patterns})")
+    if not groups.found:
         raise SourceError(f"{path}: holds {len(names)} images; a video is a folder of two or more, all of one format")
-    return found[0].files
+    return groups.found[0].files
+
+
+def is_moving(path: Path) -> bool:
+    """Return whether an image file is a video by itself: a TIFF of several pages, an animated PNG or WebP."""
+    suffix = path.suffix.lower()
+    if _SAME_SUFFIX.get(suffix, suffix) == ".tif":
+        return has_pages(path)
+    if suffix not in (".png", ".webp"):
+        return False
+    try:
+        return is_animated(read_start(path))
+    except OSError:
+        return False
+
+
+def _is_map(path: Path) -> bool:
+    """Return whether a file is a GeoTIFF."""
+    try:
+        with closing(Pages(path)) as pages:
+            return pages.has_entry(_GEO_KEYS)
+    except (SourceError, DecodeError):
+        return False
 
 
 def has_pages(path: Path) -> bool:
@@ -265,6 +370,8 @@ def _image(file: Path) -> NDArray[Any]:
         data = np.fromfile(file, np.uint8)
     except OSError as error:
         raise DecodeError(f"cannot be read ({error.strerror or error})") from error
+    if is_animated(data[:START_BYTES].tobytes()):
+        raise DecodeError("is animated, a video by itself; move it to another folder than frames of its format")
     image = _decoded(data)
     if image.ndim == 3 and data[: len(_PNG)].tobytes() == _PNG and data[_PNG_COLOUR_TYPE] == _GREY_WITH_ALPHA:
         return np.ascontiguousarray(image[..., 0])

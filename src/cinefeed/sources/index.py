@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -15,10 +15,12 @@ from cinefeed.clips import Times
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
 from cinefeed.sources.display import orientation, shown_size, square_or
+from cinefeed.sources.embedded import EmbeddedVideo
 from cinefeed.sources.layout import layout_of
 from cinefeed.sources.packets import Seen, makes_stamps_up, packets_of, pass_over_packets
 
 Verify = Literal["decode", "packets"]
+VideoPath = Path | EmbeddedVideo
 
 # FFmpeg decodes up to 20 frames of H.264 while it opens a file, to learn what the facts already say. Skipping that
 # took a `pocus` file from 2.3 to 0.4 ms.
@@ -39,7 +41,7 @@ def states_its_stamps(facts: Facts) -> bool:
     return facts.container in _STATED or (facts.container == "webm" and facts.codec in _STATED_CODECS)
 
 
-def open_container(path: Path, *, container: str = "", probed: bool = True) -> InputContainer:
+def open_container(path: VideoPath, *, container: str = "", probed: bool = True) -> InputContainer:
     """Open a video file, of a format that is known where `container` names it, whatever the file is called.
 
     `probed=False` leaves out what FFmpeg would find out about the streams: only where `states_its_stamps`. Raises
@@ -49,16 +51,23 @@ def open_container(path: Path, *, container: str = "", probed: bool = True) -> I
         # The option is of the probing decoder; the one that reads frames has its own.
         with suppress(av.FFmpegError, OSError, ValueError):  # the file may have changed: then it is looked at in full
             options = {"skip_frame": "all"}
-            return av.open(
-                f"file:{path}", format=container or None, container_options=_LOCAL | _NO_PROBING, options=options
-            )
+            forced = container or None
+            return _open(path, format=forced, container_options=_LOCAL | _NO_PROBING, options=options)
     try:
-        return av.open(f"file:{path}", format=container or None, container_options=_LOCAL)
+        return _open(path, format=container or None, container_options=_LOCAL)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not(path, error)) from error
 
 
-def _why_not(path: Path, error: Exception) -> str:
+def _open(path: VideoPath, **options: Any) -> InputContainer:
+    container: InputContainer = av.open(path.reader() if isinstance(path, EmbeddedVideo) else f"file:{path}", **options)
+    return container
+
+
+def _why_not(path: VideoPath, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(path, EmbeddedVideo):
+        return f"{path}: holds an encoded video that FFmpeg cannot open ({reason}); it may be cut off or damaged"
     if path.is_dir():
         return f"{path}: is a folder, not a video file"
     if not path.exists():
@@ -69,11 +78,10 @@ def _why_not(path: Path, error: Exception) -> str:
                 return f"{path}: the file is empty (0 bytes)"
     except OSError as refused:
         return f"{path}: cannot be read ({refused.strerror})"
-    reason = getattr(error, "strerror", None) or str(error)
     return f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind"
 
 
-def video_stream(container: InputContainer, *, path: Path, number: int | None = None) -> av.VideoStream:
+def video_stream(container: InputContainer, *, path: VideoPath, number: int | None = None) -> av.VideoStream:
     """Return a video stream, set to one decoder thread, for clips are read in parallel.
 
     `number` is its place among the video streams; None takes the first that is no cover picture. Raises SourceError
@@ -98,7 +106,7 @@ def video_stream(container: InputContainer, *, path: Path, number: int | None = 
 
 
 def open_stream(
-    path: Path, *, number: int | None = None, container: str = "", probed: bool = True
+    path: VideoPath, *, number: int | None = None, container: str = "", probed: bool = True
 ) -> tuple[InputContainer, av.VideoStream]:
     """Open a file to read one of its video streams, in the same way for a scan and for a feed.
 
@@ -117,7 +125,7 @@ def open_stream(
 
 
 @contextmanager
-def opened(path: Path, *, number: int | None = None) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+def opened(path: VideoPath, *, number: int | None = None) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file for one pass over one of its video streams, and close it whatever happens."""
     container, stream = open_stream(path, number=number)
     with container:
@@ -125,7 +133,7 @@ def opened(path: Path, *, number: int | None = None) -> Iterator[tuple[InputCont
 
 
 def probe_encoded(
-    path: Path, *, verify: Verify = "decode", part: str | None = None, reading: Reading = DEFAULT_READING
+    path: VideoPath, *, verify: Verify = "decode", part: str | None = None, reading: Reading = DEFAULT_READING
 ) -> Facts:
     """Return the facts of an encoded video, of `reading.stream` alone; see `cinefeed.sources.open.probe`.
 
@@ -141,7 +149,7 @@ def probe_encoded(
         return _facts(path, container, stream, _pass_over_frames(container, stream))
 
 
-def refuse_part(path: Path, part: str | None) -> None:
+def refuse_part(path: VideoPath, part: str | None) -> None:
     """Raise SourceError where a part of an encoded video is asked for: it has none."""
     if part is not None:
         raise SourceError(
@@ -171,7 +179,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen
     return Seen(stamps, flags, first, error, [shown.get(stamp) for stamp in stamps] if shown else None)
 
 
-def _facts(path: Path, container: InputContainer, stream: av.VideoStream, seen: Seen) -> Facts:
+def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, seen: Seen) -> Facts:
     frame = seen.first
     if frame is None:
         reason = (seen.error or "it holds none").removeprefix("breaks after ")
@@ -223,7 +231,7 @@ def _times(
     return ticks, ticks.times(start_seconds=start_seconds)
 
 
-def _container_name(names: str, path: Path) -> str:
+def _container_name(names: str, path: VideoPath) -> str:
     """Return one of FFmpeg's names for the format: that of the suffix where it is among them.
 
     >>> _container_name("mov,mp4,m4a,3gp,3g2,mj2", Path("a.mp4")), _container_name("mov,mp4,m4a,3gp,3g2,mj2", Path("a"))

@@ -18,14 +18,12 @@ A frame is known by its time stamp, so a wrong landing costs time and never give
   is its own and known.
 """
 
-from pathlib import Path
-
 import av
 import numpy as np
 
 from cinefeed.errors import DecodeError
 from cinefeed.sources.base import Facts
-from cinefeed.sources.index import open_stream, states_its_stamps
+from cinefeed.sources.index import VideoPath, open_stream, states_its_stamps
 from cinefeed.sources.packets import STAMPED_BY_PES, packets_of
 from cinefeed.sources.runs import Run, seek_helps
 
@@ -38,7 +36,7 @@ class Ladder:
     Raises SourceError where the file holds no video, DecodeError where it breaks before a frame that is asked for.
     """
 
-    def __init__(self, path: Path, facts: Facts, *, skips: bool) -> None:
+    def __init__(self, path: VideoPath, facts: Facts, *, skips: bool) -> None:
         self.path, self.facts = path, facts
         self._skips = skips
         self._probed = not states_its_stamps(facts)

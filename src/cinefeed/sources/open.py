@@ -1,85 +1,67 @@
 """Opening a video by its content, whatever its name says."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from cinefeed.clips import PixelType
-from cinefeed.errors import SettingError, SourceError, did_you_mean
+from cinefeed.errors import MissingExtraError, SettingError, SourceError, did_you_mean
+from cinefeed.sources.animation import AnimatedSource, probe_animated
 from cinefeed.sources.arrays import ArraySource, NpzSource, npy_parts, npz_parts, probe_npy, probe_npz
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading, Source, StoredFrames
-from cinefeed.sources.dicom import DicomSource, probe_dicom
-from cinefeed.sources.dicom_series import group_series, is_dicom
+from cinefeed.sources.dicom import DicomSource
+from cinefeed.sources.dicom_series import group_series
+from cinefeed.sources.dicom_video import is_dicom_video, open_dicom_video, probe_dicom_file
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.hdf5 import Hdf5Source, hdf5_parts, probe_hdf5
 from cinefeed.sources.images import (
-    IMAGE_SUFFIXES,
     ImagesSource,
     TiffSource,
     group_images,
     has_pages,
+    natural_key,
     probe_images,
     probe_tiff,
 )
 from cinefeed.sources.index import Verify, probe_encoded
+from cinefeed.sources.kinds import (
+    IMAGE_SUFFIXES,
+    READABLE,
+    kind_by_content,
+    kind_by_suffix,
+    kind_in_words,
+    known_suffix,
+    read_start,
+)
 from cinefeed.sources.nifti import NiftiSource, nifti_parts, probe_nifti
 
-_ENCODED = """
-    .3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpe
-    .mpeg .mpg .mts .mxf .nut .ogv .ts .vob .webm .wmv
-"""
-_ENCODED_SUFFIXES = frozenset(_ENCODED.split())
-_DICOM_SUFFIXES = frozenset([".dcm", ".dicom", ".ima"])
-_BY_SUFFIX = {
-    ".npy": "npy",
-    ".npz": "npz",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-    **dict.fromkeys(_DICOM_SUFFIXES, "dicom"),
-}
-EXTENSIONS = frozenset([*_ENCODED_SUFFIXES, *_BY_SUFFIX, *IMAGE_SUFFIXES])
-_BEGINNINGS = {  # of files that may have another name
-    b"\x93NUMPY": "npy",
-    b"\x89HDF\r\n\x1a\n": "hdf5",
-    b"II*\0": "tiff",
-    b"MM\0*": "tiff",
-    b"II+\0": "tiff",
-    b"MM\0+": "tiff",
-}
 _KINDS: dict[str, tuple[Callable[..., StoredFrames], Callable[..., Facts]]] = {
     "npy": (ArraySource, probe_npy),
     "npz": (NpzSource, probe_npz),
     "hdf5": (Hdf5Source, probe_hdf5),
     "nifti": (NiftiSource, probe_nifti),
-    "dicom": (DicomSource, probe_dicom),
+    "dicom": (DicomSource, probe_dicom_file),
     "images": (ImagesSource, probe_images),
     "tiff": (TiffSource, probe_tiff),
+    "webp": (AnimatedSource, probe_animated),
 }
 _PARTS: dict[str, Callable[[Path, Reading], list[str]]] = {
-    ".npy": npy_parts,
-    ".npz": npz_parts,
-    ".h5": hdf5_parts,
-    ".hdf5": hdf5_parts,
-    ".nii": nifti_parts,
-    ".nii.gz": nifti_parts,
+    "npy": npy_parts,
+    "npz": npz_parts,
+    "hdf5": hdf5_parts,
+    "nifti": nifti_parts,
 }
 
 
-def known_suffix(path: str | Path) -> str | None:
-    """Return the suffix, in lower case, by which a scan takes a file for a video, or None.
+class Samples(NamedTuple):
+    """What some files hold: samples, files in none of them (what each is, its name), and folders that need a choice.
 
-    >>> known_suffix("studies/7/4ch.v2.MP4"), known_suffix("notes.txt")
-    ('.mp4', None)
+    Of such a folder, `undecided` has the patterns that its images could be chosen by.
     """
-    name = Path(path).name.lower().lstrip(".")
-    parts = name.split(".")
-    for i in range(1, len(parts)):  # the longest first, so that a compound suffix wins
-        suffix = "." + ".".join(parts[i:])
-        if suffix in EXTENSIONS:
-            return suffix
-    return None
+
+    found: list[Found]
+    unread: list[tuple[str, str]]
+    undecided: dict[str, tuple[str, ...]]
 
 
 def open_source(
@@ -113,6 +95,8 @@ def open_source(
     path, part = _address(path, part)
     if facts is None and (reading != DEFAULT_READING or _kind_of(path) != "encoded"):
         facts = probe(path, part=part, verify="packets", reading=reading)
+    if facts is not None and is_dicom_video(facts):
+        return open_dicom_video(path, channels=channels, part=part, facts=facts, dtype=dtype)
     if facts is None or facts.container not in _KINDS:
         return EncodedSource(path, channels=channels, part=part, facts=facts, dtype=dtype)
     source = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
@@ -147,32 +131,46 @@ def probe(
     return _KINDS[kind][1](path, part=part, files=tuple(files), verify=verify, reading=reading)
 
 
-def find_samples(root: Path, names: Sequence[str], *, reading: Reading) -> list[Found]:
+def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> Samples:
     """Return the samples in some files under a folder: most files are one, some hold many, some are one frame of many.
 
-    `names` are relative to `root`, with /. A file that cannot be opened is a sample, whose probe then says why.
+    `kinds` has the kind of each file (see `cinefeed.sources.kinds`), by its name relative to `root`, with /. A file
+    that cannot be opened is a sample, whose probe then says why, if its suffix promises one.
     """
-    suffixes = {name: known_suffix(name) or "" for name in names}
-    slides = [name for name in names if suffixes[name] in _DICOM_SUFFIXES]
+    slides = [name for name, kind in kinds.items() if kind == "dicom"]
     found = group_series(root, slides, reading=reading) if slides else []
-    found += group_images(names, root=root) if IMAGE_SUFFIXES & {*suffixes.values()} else []
-    frames = {f"{each.path}/{file}".removeprefix("./") for each in found for file in each.files}
-    for name, suffix in suffixes.items():
-        if suffix in IMAGE_SUFFIXES:  # one that is no frame is a video if it has pages, else a picture beside them
-            found += [Found(name)] if name not in frames and has_pages(root / name) else []
-        elif suffix not in _DICOM_SUFFIXES:
-            found += [Found(name, part) for part in _parts(root / name, suffix, reading)]
-    return sorted(found, key=lambda each: (each.path, each.part or ""))
+    images = group_images(kinds, root=root, frames=reading.frames)
+    unread, taken = list(images.unread), {*_files_of(found)}
+    unread += [("DICOM file without an image of its own", name) for name in slides if name not in taken]
+    found += images.found
+    for name, kind in kinds.items():
+        if kind not in ("dicom", "image"):
+            try:
+                found += [Found(name, part) for part in _parts(root / name, kind, reading)]
+            except (SourceError, MissingExtraError) as error:
+                if known_suffix(name):
+                    if isinstance(error, MissingExtraError):
+                        raise
+                    found.append(Found(name))
+                else:  # nobody named it as a video
+                    unread.append((kind_in_words(name, f"{kind} without a video"), name))
+    return Samples(
+        sorted(found, key=lambda each: (each.path, natural_key(each.part or ""))), unread, dict(images.undecided)
+    )
 
 
-def _parts(path: Path, suffix: str, reading: Reading) -> list[str] | list[None]:
-    """Return the parts of a file that are samples, or [None] where it is one itself, or cannot be opened."""
-    if suffix not in _PARTS:
-        return [None]
-    try:
-        return _PARTS[suffix](path, reading) or [None]
-    except SourceError:
-        return [None]
+def _files_of(samples: Iterable[Found]) -> Iterator[str]:
+    for sample in samples:
+        yield from (f"{sample.path}/{file}".removeprefix("./") for file in sample.files)
+        if not sample.files:
+            yield sample.path
+
+
+def _parts(path: Path, kind: str, reading: Reading) -> list[str] | list[None]:
+    """Return the parts of a file that are samples, or [None] where it is one itself. Raises SourceError."""
+    if kind == "tiff" and not has_pages(path):
+        raise SourceError(f"{path}: is one image")
+    return _PARTS[kind](path, reading) or [None] if kind in _PARTS else [None]
 
 
 def _address(path: str | Path, part: str | None) -> tuple[Path, str | None]:
@@ -188,16 +186,12 @@ def _kind_of(path: Path) -> str:
     if path.is_dir():
         return "images"
     try:
-        with path.open("rb") as file:
-            start = file.read(16)
+        start = read_start(path)
     except OSError:
         start = b""  # who opens it says what is wrong with it
-    for beginning, kind in _BEGINNINGS.items():
-        if start.startswith(beginning):
-            return kind
-    suffix = known_suffix(path) or ""
-    if suffix == ".npy" and start:
+    content, promised = kind_by_content(start), kind_by_suffix(path)
+    if content in READABLE:
+        return content
+    if promised == "npy" and start:
         raise SourceError(f"{path}: is named .npy but does not begin as a NumPy file; it starts with {start[:6]!r}")
-    if suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[suffix]
-    return "dicom" if suffix not in _ENCODED_SUFFIXES and is_dicom(path) else "encoded"
+    return promised if promised in _KINDS else "dicom" if content == "dicomdir" else "encoded"

@@ -31,6 +31,7 @@ class Pages:
         if version not in (_PLAIN, _BIG):
             raise SourceError(f"{path}: does not begin as a TIFF file")
         self._count, self._link = (f"{order}H", f"{order}I") if version == _PLAIN else (f"{order}Q", f"{order}Q")
+        self._tag = f"{order}H"
         self._first, self._entry_bytes = (4, 12) if version == _PLAIN else (8, 20)
         try:
             self._next = self._number(self._link, self._first)  # where the page after those found lies, 0 for none
@@ -59,6 +60,14 @@ class Pages:
         except DecodeError as error:
             return len(self._places), str(error)
         return len(self._places), None
+
+    def has_entry(self, tag: int) -> bool:
+        """Return whether the first page has an entry of this number."""
+        if not self.find(0):
+            return False
+        place = self._places[0]
+        entries, begin = self._number(self._count, place), place + struct.calcsize(self._count)
+        return any(self._number(self._tag, begin + i * self._entry_bytes) == tag for i in range(entries))
 
     def starting_at(self, number: int) -> NDArray[np.uint8] | None:
         """Return the file with this page as its first: decoders of single images read it without those before.

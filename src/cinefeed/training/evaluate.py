@@ -23,7 +23,7 @@ from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.writing import table_suffix, write_table
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.metrics.predictions import with_warnings
-from cinefeed.sources.open import known_suffix
+from cinefeed.sources.kinds import is_video
 from cinefeed.training.finish import (
     assess_table,
     needed_columns,
@@ -258,7 +258,7 @@ def _files_at(paths: list[Path]) -> tuple[list[Path], int]:
     """Return the files that paths name, those within folders too, each once; and how many are named once more."""
     files: list[Path] = []
     for path in paths:
-        inside = [each for each in path.rglob("*") if each.is_file() and known_suffix(each)] if path.is_dir() else []
+        inside = [each for each in path.rglob("*") if each.is_file() and is_video(each)] if path.is_dir() else []
         files += sorted(inside) or [path]
     different: dict[str, Path] = {}
     for path in files:

@@ -1,0 +1,102 @@
+"""A video that lies within another file, in one piece or several, and is read as if it were a file by itself."""
+
+import io
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from cinefeed.errors import SourceError
+
+
+class EmbeddedVideo:
+    """Where the bytes of a video lie in a file: `pieces` are offsets and lengths, in their order.
+
+    It has one reader at a time, which `close` closes.
+    """
+
+    suffix = ""  # the name of the file says nothing of the video in it
+
+    def __init__(self, path: Path, pieces: Sequence[tuple[int, int]]) -> None:
+        self.path = path
+        self.pieces = tuple(pieces)
+        self._reader: PiecesReader | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def reader(self) -> "PiecesReader":
+        """Return a file object of the video alone, and close the one before. Raises SourceError."""
+        self.close()
+        try:
+            self._reader = PiecesReader(self.path, self.pieces)
+        except OSError as error:
+            raise SourceError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+        return self._reader
+
+    def close(self) -> None:
+        """Close the reader, if there is one."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+class PiecesReader(io.RawIOBase):
+    """Pieces of a file, read as one after the other. It ends early where the file does.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write(b"..abc...de"), file.flush()
+    ...     with PiecesReader(Path(file.name), [(2, 3), (8, 2)]) as reader:
+    ...         reader.read(), reader.seek(-3, io.SEEK_END), reader.read(2)
+    (b'abcde', 2, b'cd')
+    """
+
+    def __init__(self, path: Path, pieces: Sequence[tuple[int, int]]) -> None:
+        self._offsets = [offset for offset, _ in pieces]
+        self._ends = list(accumulate(length for _, length in pieces))
+        self._at = 0
+        self._file = path.open("rb", buffering=0)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position, counted from the first piece."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position, counted from the first piece, and return it."""
+        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._ends[-1] if self._ends else 0}[whence]
+        self._at = max(begin + offset, 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer from all pieces that it reaches over, and return how many bytes there were."""
+        view = memoryview(buffer).cast("B")
+        done = 0
+        while done < len(view):
+            piece = bisect_right(self._ends, self._at)
+            if piece == len(self._ends):
+                break
+            left = self._ends[piece] - self._at
+            begin = self._ends[piece - 1] if piece else 0
+            self._file.seek(self._offsets[piece] + self._at - begin)
+            count = self._file.readinto(view[done : done + min(left, len(view) - done)])
+            if not count:
+                break
+            done += count
+            self._at += count
+        return done
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._file.close()
+        super().close()

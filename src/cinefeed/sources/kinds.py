@@ -1,0 +1,167 @@
+"""The kind of a file: by the bytes it begins with, and, where they are those of no known kind, by its suffix.
+
+All suffixes and all magic numbers are here. A magic number is looked for in the first KiB, which is read once; nothing
+is probed.
+"""
+
+import re
+from pathlib import Path
+
+START_BYTES = 1024
+
+_ENCODED = """
+    .264 .265 .3g2 .3gp .apng .asf .avc .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m2ts .m2v .m4v .mjpeg
+    .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogv .ts .vob .webm .wmv .y4m
+"""
+IMAGE_SUFFIXES = frozenset(".bmp .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split())
+_BY_SUFFIX = {
+    ".npy": "npy",
+    ".npz": "npz",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    **dict.fromkeys((".dcm", ".dicom", ".ima"), "dicom"),
+    **dict.fromkeys(_ENCODED.split(), "encoded"),
+    **dict.fromkeys(IMAGE_SUFFIXES, "image"),
+}
+EXTENSIONS = frozenset(_BY_SUFFIX)
+# Tables and text, which lie beside videos everywhere and are never taken for one.
+_BESIDE = frozenset(
+    """
+    .arrow .cfg .conf .csv .css .doc .docx .feather .htm .html .ini .ipynb .js .json .jsonl .lock .log .m .md .ods
+    .parquet .py .r .rst .rtf .salt .sh .srt .tab .tex .toml .tsv .txt .vtt .xls .xlsx .xml .yaml .yml
+    """.split()
+)
+
+READABLE = frozenset(["npy", "npz", "hdf5", "nifti", "dicom", "tiff", "webp", "encoded"])
+
+_ANIMATED = b"[" + b"".join(rb"\x%02x" % flags for flags in range(256) if flags & 2) + b"]"  # of a WebP's flags
+
+_NO_TEXT = rb"(?=.{0,187}[\0-\x08\x80-\xff])"  # a table of lines of one length may repeat any letter
+
+# Kinds by where their magic number is and what it is. The first that fits is taken, so the order matters where one file
+# can fit two: `ftyp` after a size may begin like MPEG, and MPEG-TS repeats a letter that begins text and GIF alike.
+_MAGIC: tuple[tuple[str, int, bytes], ...] = (
+    ("npy", 0, rb"\x93NUMPY"),
+    ("hdf5", 0, rb"\x89HDF\r\n\x1a\n"),
+    ("tiff", 0, rb"II\*\0|MM\0\*|II\+\0|MM\0\+"),
+    ("npz", 0, rb"PK\x03\x04.{26}[^/\0]{1,255}\.npy"),
+    ("nifti", 0, rb"(\x5c\x01\0\0|\0\0\x01\x5c).{340}n\+1\0"),
+    ("nifti", 4, rb"n\+2\0\r\n\x1a\n"),
+    ("HDF5 behind other data, as MATLAB writes it", 512, rb"\x89HDF\r\n\x1a\n"),
+    ("audio", 4, rb"ftypM4[ABP] "),
+    ("image that cannot be read", 4, rb"ftyp(heic|heix|heim|heis|mif1|avif|crx |jp2 |jpx )"),
+    ("encoded", 4, rb"ftyp"),
+    ("encoded", 0, rb"[\0-\x08]...(moov|mdat|wide|free|skip|pnot)"),
+    ("encoded", 0, rb"\x1aE\xdf\xa3.{0,64}(webm|matroska)"),
+    ("encoded", 0, rb"RIFF....AVI[ X\x19]"),
+    ("encoded", 0, rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF
+    ("encoded", 0, rb"FLV\x01"),
+    ("encoded", 0, rb"OggS.{0,1000}(\x80theora|OVP80|BBCD)"),
+    ("encoded", 0, rb"DKIF\0\0"),
+    ("encoded", 0, rb"nut/multimedia container\0"),
+    ("encoded", 0, rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02"),  # MXF
+    ("encoded", 0, rb"YUV4MPEG2 "),
+    ("encoded", 0, rb"GIF8[79]a"),
+    ("encoded", 0, rb"\x89PNG\r\n\x1a\n.{0,900}acTL"),
+    ("webp", 0, rb"RIFF....WEBPVP8X...." + _ANIMATED),
+    ("encoded", 0, rb"\0\0\x01[\xb3\xba\xb0]"),  # MPEG-1, -2 and -4, bare or in a program stream
+    ("encoded", 0, rb"\0?\0\0\x01([\x67\x27\x47][\x42\x4d\x58\x64\x6e\x7a\xf4]|\x09[\x10-\xf0]\0|[\x40\x42\x46]\x01)"),
+    ("encoded", 0, _NO_TEXT + rb"(\x47..[\x10-\x3f].{184}){5}"),  # MPEG-TS
+    ("encoded", 0, _NO_TEXT + rb"(.{4}\x47..[\x10-\x3f].{184}){5}"),  # the same with a time before each packet
+    ("encoded", 0, rb"\x1f\x07\0[\x3f\xbf]"),  # DV
+    ("image", 0, rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    ("audio", 0, rb"RIFF....WAVE|ID3|fLaC|OggS|\xff[\xf1\xf9\xfb\xf3]"),
+    ("PDF", 0, rb"%PDF"),
+    ("archive", 0, rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!"),
+)
+_PATTERNS = tuple((kind, place, re.compile(magic, re.DOTALL)) for kind, place, magic in _MAGIC)
+_DICOM, _DICOM_AT, _META_GROUP = b"DICM", 128, b"\x02\0"
+_DIRECTORY = b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"  # the element that says what is stored, in a DICOMDIR
+
+
+def known_suffix(path: str | Path) -> str | None:
+    """Return the suffix, in lower case, by which a scan takes a file for a video, or None.
+
+    >>> known_suffix("studies/7/4ch.v2.MP4"), known_suffix("notes.txt")
+    ('.mp4', None)
+    """
+    name = Path(path).name.lower().lstrip(".")
+    parts = name.split(".")
+    for i in range(1, len(parts)):  # the longest first, so that a compound suffix wins
+        suffix = "." + ".".join(parts[i:])
+        if suffix in EXTENSIONS:
+            return suffix
+    return None
+
+
+def kind_by_suffix(path: str | Path) -> str | None:
+    """Return the kind that a suffix promises, None where it promises none."""
+    return _BY_SUFFIX.get(known_suffix(path) or "")
+
+
+def is_beside(path: str | Path) -> bool:
+    """Return whether a suffix is that of a table or a text, which a scan does not open.
+
+    >>> is_beside("labels.CSV"), is_beside("IM000001")
+    (True, False)
+    """
+    return Path(path).suffix.lower() in _BESIDE
+
+
+def kind_by_content(start: bytes) -> str | None:
+    r"""Return the kind that the first KiB of a file shows: one of `READABLE`, "dicomdir", or what else it is; or None.
+
+    DICOM comes first: the 128 bytes before its mark are free, and may be those of another format, such as TIFF. Where
+    they are, the mark must be followed by the group that DICOM demands there, so that no pixels are taken for a mark.
+
+    >>> kind_by_content(b"II*\0" + bytes(124) + b"DICM\2\0"), kind_by_content(b"\x1aE\xdf\xa3 webm")
+    ('dicom', 'encoded')
+    """
+    other = next((kind for kind, place, pattern in _PATTERNS if pattern.match(start, place)), None)
+    mark, group = start[_DICOM_AT : _DICOM_AT + 4], start[_DICOM_AT + 4 : _DICOM_AT + 6]
+    if mark == _DICOM and (other is None or group == _META_GROUP):
+        return "dicomdir" if _DIRECTORY in start else "dicom"
+    return other
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a scan takes a file for a video or a part of one; a file that cannot be read may be one."""
+    if kind_by_suffix(path):
+        return True
+    try:
+        return not is_beside(path) and kind_by_content(read_start(path)) in READABLE
+    except OSError:
+        return True
+
+
+def is_animated(start: bytes) -> bool:
+    r"""Return whether a PNG or WebP image, of which this is the first KiB, is animated.
+
+    >>> is_animated(b"RIFF....WEBPVP8X....\2"), is_animated(b"RIFF....WEBPVP8X....\0")
+    (True, False)
+    """
+    if start.startswith(b"\x89PNG"):
+        return b"acTL" in start
+    return start[8:16] == b"WEBPVP8X" and bool(start[20:21] and start[20] & 2)
+
+
+def read_start(path: str | Path) -> bytes:
+    """Return the first KiB of a file. Raises OSError."""
+    with Path(path).open("rb", buffering=0) as file:
+        return file.read(START_BYTES)
+
+
+def kind_in_words(path: str, kind: str | None) -> str:
+    """Return what a file that is not read is called in a summary: what it holds, else its suffix.
+
+    >>> kind_in_words("a/b.xyz", None), kind_in_words("1.2.840.113", None), kind_in_words("0001", "image")
+    ('.xyz', 'no suffix', 'image without a suffix')
+    """
+    suffix = Path(path).suffix.lower()
+    if not re.fullmatch(r"\.[a-z0-9_-]*[a-z][a-z0-9_-]*", suffix) or len(suffix) > 12:  # "1.2.840" ends in none
+        suffix = ""
+    if kind is None:
+        return suffix or "no suffix"
+    return f"{kind} ({suffix})" if suffix else f"{kind} without a suffix"
