@@ -76,6 +76,13 @@ def test_the_whole_matrix(kitchen, tmp_path):
     assert len(done.errors) <= 20
 
 
+def test_stamps_that_ffmpeg_guesses_anew_after_a_seek(kitchen, tmp_path):
+    """The first cases that showed it; a frame read alone was the one before, or the first of the file."""
+    some = [Case("h264", "sound_first", "avi"), Case("h264_open", "plain", "asf"), Case("h264_open", "uneven", "asf")]
+    done = outcome(kitchen, some, tmp_path)
+    assert (len(done.right), done.wrong) == (3, {})
+
+
 def test_opening_without_probing_is_found(kitchen, tmp_path, monkeypatch):
     """As once it was, for all containers: packets without a stamp get another one than when they were scanned."""
     some = [case for case in cases() if case.stream == "mpeg1_b" and case.suffix in ("mpg", "vob", "mkv")]

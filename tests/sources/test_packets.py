@@ -207,3 +207,20 @@ def test_a_renamed_copy_is_read_as_the_format_that_was_scanned(tmp_path):
         copy.write_bytes(path.read_bytes())
         with open_source(copy, facts=facts) as source:
             assert [read_number(frame) for frame in source.read([31, 2])] == [31, 2]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv"])
+def test_a_file_that_breaks_early_does_so_in_every_way(tmp_path, suffix):
+    whole = write(tmp_path / "whole.mp4")
+
+    def edit(packets: list[bytes], keys: list[bool]) -> list[bytes]:
+        return [b"\xff" * len(data) if place >= 8 else data for place, data in enumerate(packets)]
+
+    path = edited(whole, tmp_path / f"broken.{suffix}", edit)
+    scanned = probe(path)
+    assert scanned.times.count == 8
+    assert "breaks after 8" in str(scanned.error)
+    with open_source(path) as source:
+        for facts in (probe(path, verify="packets"), source.facts):
+            assert (facts.times.count, facts.error) == (8, scanned.error)
+        assert [read_number(frame) for frame in source.read(range(8))] == list(range(8))
