@@ -170,8 +170,10 @@ def write_assessed_run(
         mean = {"r2": {"mean": 0.64, "sd": 0.03, "low": 0.58, "high": 0.7, "folds": folds}, "mae": blank}
         told = {"folds": folds, "group": "patient", "rows": 150, "level": 0.95, "runs": runs, "metrics": mean}
         (folder / "folds.json").write_text(json.dumps(told))
-        lacked = "run.json spec.json manifest.parquet worst.npz saliency.npz history.csv clips.npz labels.json"
-        for name in f"{lacked} flow.json feed_stats.json versions.json".split():
+        lacked = (
+            "run.json spec.json manifest.parquet worst.npz saliency.npz history.csv clips.npz pixels.json labels.json"
+        )
+        for name in f"{lacked} pixels.json flow.json feed_stats.json versions.json".split():
             (folder / name).unlink()
     return folder
 

@@ -18,7 +18,7 @@ from cinefeed.report.results import confusion_figure, pr_figure, roc_figure
 
 NUMBERS = ("predicted", "bland_altman", "error_bins")
 CLASSES = ("confusion", "roc", "precision_recall", "calibration")
-OTHERS = {"curves", "labels", "clips", "time"}
+OTHERS = {"curves", "labels", "clips", "pixels", "time"}
 OTHERS |= {f"subgroups_{column}_{part}" for column in ("sex", "centre") for part in ("val", "test")}
 
 

@@ -86,7 +86,7 @@ def test_a_run_has_every_section_and_figure(html, task):
     page = Page(html)
     assert page.faults == []
     assert page.sections == SECTIONS
-    assert set(page.downloads) == {"curves", "labels", "clips", "time"} | FIGURES[task]
+    assert set(page.downloads) == {"curves", "labels", "clips", "pixels", "time"} | FIGURES[task]
     assert "Left out" not in page.text
     for word in ("17 of 20", "3 min 04 s", "812", "breaks after 28 of 50 frames", "a/<b>.mp4", 'group = "patient <1>"'):
         assert word in page.text, word
@@ -125,7 +125,7 @@ def test_what_a_run_lacks_is_left_out_aloud(tmp_path):
             path.unlink()
     page = Page(run_page(folder).read_text())
     assert page.sections == SECTIONS and page.downloads == {} and page.faults == []
-    assert page.text.count("Left out: ") == len(SECTIONS)  # results lack two files, settings none
+    assert page.text.count("Left out: ") == len(SECTIONS) + 1  # results and clips lack two files, settings none
 
 
 def test_a_run_under_way_is_shown_as_far_as_it_is(tmp_path):
@@ -191,14 +191,14 @@ def test_a_feed_before_training(feed, tmp_path):
     html = path.read_text()
     page = Page(html)
     assert page.faults == [] and requests(html) == []
-    assert set(page.downloads) == {"labels", "balance", "clips"}
+    assert set(page.downloads) == {"labels", "balance", "clips", "pixels"}
     assert page.sections == ["flow", "labels", "clips", "failures"]
     assert "12 videos, 12 draws an epoch" in page.text and "no frame decodes" in page.text
 
 
 def test_a_feed_without_a_label(feed, tmp_path):
     bare = Feed(feed.manifest, target=None, clip=feed.clip, frame=feed.frame, batch_size=4, workers=0)
-    assert set(Page(inspect_page(bare, out=tmp_path / "x.html").read_text()).downloads) == {"clips"}
+    assert set(Page(inspect_page(bare, out=tmp_path / "x.html").read_text()).downloads) == {"clips", "pixels"}
 
 
 def test_text_from_the_data_is_escaped(tmp_path):

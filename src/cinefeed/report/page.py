@@ -147,7 +147,7 @@ def _figures(page: PageData) -> dict[str, Any]:
         found["balance"] = on_page(svg, "balance", "What balancing asks for and reaches, and what it costs in repeats.")
     if page.clips is not None and len(page.clips):
         found["clips"] = on_page(clips_sheet(page.clips, captions=page.captions), "clips", "Time runs to the right.")
-    if page.pixels is not None:
+    if page.pixels is not None and page.pixels.counts.any():
         svg = pixels_figure(page.pixels.counts, edges=page.pixels.edges, dtype=page.pixels.dtype)
         found["pixels"] = on_page(svg, "pixels", f"All pixels of the first batch. {page.pixels.words}")
     if any(page.history.values()):
