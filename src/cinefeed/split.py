@@ -6,6 +6,8 @@ sum nor the order of the rows changes a split:
 
 stratum a: 5 groups of one row, 0.6 / 0.2 / 0.2     t t t v e
 stratum b: 3 groups of one row, 0.6 / 0.2 / 0.2     t t v           carried: e lacks 0.6 of a row, v has 0.4 too many
+
+Past 400 lines because what a split lacks is told beside how it is made, by the same codes of groups and labels.
 """
 
 import math

@@ -139,9 +139,12 @@ def _note_unseen(rows: Manifest, name: str) -> None:
         return
     if pc.count_distinct(column).as_py() > _MOST_CLASSES:  # rather an id
         return
-    for value, places in unseen_classes(labels=column, parts=rows.column("split")).items():
+    unseen = unseen_classes(labels=column, parts=rows.column("split"))
+    if unseen:
+        value, places = next(iter(unseen.items()))
         where = " and ".join(f"{part} ({counted(len(found), 'row')})" for part, found in places.items())
-        note(f"class {value!r} of {name!r} is in {where} alone: to learn it, split with --stratify {name}")
+        more = f", {counted(len(unseen) - 1, 'class')} more likewise" if len(unseen) > 1 else ""
+        note(f"class {value!r} of {name!r} is in {where} alone{more}: to learn it, split with --stratify {name}")
 
 
 @with_flow
