@@ -63,7 +63,7 @@ _CONTAINERS = {
     "mjpeg": "avi mov mkv mp4 mxf asf nut mjpeg",
     "ffv1": "mkv avi mov nut mxf",
     "theora": "ogg mkv nut",
-    "raw": "y4m avi mov nut",
+    "raw": "y4m avi mkv nut",
     "gif": "gif",
 }
 _FORMATS = {"m4v": "m4v", "mpg": "mpeg", "m2ts": "mpegts", "mpeg1video": "mpeg1video", "m2v": "mpeg2video"}
@@ -205,7 +205,7 @@ class Kitchen:
         path = self.folder / f"{name}.cut.ts"
         if not path.exists():
             whole = self.folder / f"{name}.whole.ts"
-            ffmpeg("-i", self.stream(name), "-c", "copy", whole)
+            ffmpeg("-i", self.stream(name), "-c", "copy", "-bsf:v", "dump_extra", whole)
             path.write_bytes(whole.read_bytes()[188 * 11 :])
         return path
 
@@ -213,7 +213,10 @@ class Kitchen:
         """Return a file with a fault. Raises RuntimeError where the program makes no such file."""
         suffix, recipe, path = case.suffix, FAULTS[case.fault], folder / case.name
         inputs = [*recipe.inputs.split(), "-i", self.stream(case.stream, recipe.of)]
-        outputs = ["-map", "0:v", "-c:v", "copy", *recipe.outputs.split()]
+        outputs = ["-map", "0:v", "-c:v", "wrapped_avframe" if suffix == "y4m" else "copy", *recipe.outputs.split()]
+        if suffix in _CUT_ANYWHERE and recipe.of == "stream":  # these have no header for all: it goes into the stream
+            filters = [each for each in outputs if each.startswith("setts")]
+            outputs += ["-bsf:v", ",".join([*filters, "dump_extra"])]
         if case.fault.startswith("sound"):
             inputs += ["-f", "lavfi", "-i", f"sine=440:sample_rate=48000:duration={COUNT / RATE_HZ + 0.7}"]
             outputs += ["-map", "1:a", "-c:a", *_SOUND.get(suffix, "aac").split()]

@@ -17,7 +17,7 @@ _BEGIN_LATER = {("hevc", fault) for fault in ("begins_in_mid_gop", "bytes_lost_f
 # Their decoders raise an error where the frames are missing that the first ones need, and the program goes on.
 _REFUSED = {(codec, "copied_from_mid_gop") for codec in ("vp8", "vp9", "av1", "ffv1")}
 # Codecs whose last frame, cut off, is an error: the frames before it can be read.
-_BROKEN = {(codec, "end_lost") for codec in ("h264", "vp8", "vp9", "ffv1")}
+_BROKEN = {(codec, "end_lost") for codec in ("h264", "hevc", "vp8", "vp9", "ffv1")}
 
 
 class Outcome(NamedTuple):
