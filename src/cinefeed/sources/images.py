@@ -20,7 +20,7 @@ from cinefeed.clips import Times
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading
 from cinefeed.sources.index import Verify
-from cinefeed.sources.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated, read_start
+from cinefeed.sources.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated, read_start, suffix_of
 from cinefeed.sources.plain import PlainFrames, as_plane, broken_after, windowed
 from cinefeed.sources.tiff import Pages
 from cinefeed.sources.values import decode_through
@@ -28,6 +28,7 @@ from cinefeed.sources.values import decode_through
 _SAME_SUFFIX = {".jpeg": ".jpg", ".tiff": ".tif"}
 # Depth and channels as stored, but alpha dropped, palettes looked up, and turned upright as EXIF says.
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+_DIGITS = re.compile("[0-9]+")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GEO_KEYS = 34735  # the entry of a TIFF page that says where on earth it lies
 _PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # the byte that says it, and the kind that OpenCV makes three channels of
@@ -162,21 +163,20 @@ def group_images(names: Iterable[str], *, root: str | Path | None = None, frames
     >>> group_images(["a/1.jpg", "a/2.jpg", "a/1.png", "a/2.png"]).undecided
     {'a': ('*.jpg', '*.png')}
     """
-    folders: dict[PurePosixPath, list[str]] = defaultdict(list)
+    folders: dict[str, list[str]] = defaultdict(list)
     groups = ImageGroups([], [], {})
     with_others = set()
     for name in names:
-        path = PurePosixPath(name)
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            with_others.add(path.parent)
-        elif frames is None or fnmatchcase((name if "/" in frames else path.name).lower(), frames.lower()):
-            folders[path.parent].append(path.name)
+        folder, _, file = name.rpartition("/")
+        if suffix_of(file) not in IMAGE_SUFFIXES:
+            with_others.add(folder)
+        elif frames is None or fnmatchcase((name if "/" in frames else file).lower(), frames.lower()):
+            folders[folder].append(file)
         else:
             groups.unread.append((f"image that frames={frames!r} leaves out", name))
-    for folder in sorted(folders):
-        _group_folder(
-            folder, folders[folder], groups, root=root, chosen=frames is not None, alone=folder not in with_others
-        )
+    for folder in sorted(folders, key=PurePosixPath):
+        alone, path = folder not in with_others, PurePosixPath(folder)
+        _group_folder(path, folders[folder], groups, root=root, chosen=frames is not None, alone=alone)
     return groups
 
 
@@ -186,7 +186,7 @@ def _group_folder(
     """Add what the images of one folder make; `alone` says that no other file is there."""
     formats: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names, key=natural_key):
-        suffix = PurePosixPath(name).suffix.lower()
+        suffix = suffix_of(name)
         formats[_SAME_SUFFIX.get(suffix, suffix)].append(name)
     place = None if root is None else Path(root) / folder
     moving = [files for files in formats.values() if place is not None and is_moving(place / files[0])]
@@ -195,9 +195,7 @@ def _group_folder(
             if place is not None and is_moving(place / name):
                 groups.found.append(Found(str(folder / name)))
             else:
-                groups.unread.append(
-                    (f"image beside a video ({PurePosixPath(name).suffix.lower()})", str(folder / name))
-                )
+                groups.unread.append((f"image beside a video ({suffix_of(name)})", str(folder / name)))
         return
     most = max(formats.values(), key=len)
     if len(most) == 1:
@@ -221,6 +219,8 @@ def _rival_patterns(files: Sequence[str]) -> tuple[str, ...]:
     >>> _rival_patterns(["f1.png", "f2.png", "f1_mask.png", "f2_mask.png"]), _rival_patterns(["a1.png", "b2.png"])
     (('f*[0-9].png', 'f*[0-9]_mask.png'), ())
     """
+    if len({_DIGITS.sub("0", file) for file in files}) == 1:  # as almost always, in a fifth of the time
+        return ()
     numbers: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for file in files:
         pieces = re.split(r"([0-9]+)", file)

@@ -111,10 +111,10 @@ def is_beside(path: str | Path) -> bool:
     >>> is_beside("labels.CSV"), is_beside("IM000001")
     (True, False)
     """
-    return _suffix_of(path) in _BESIDE
+    return suffix_of(path) in _BESIDE
 
 
-def _suffix_of(path: str | Path) -> str:
+def suffix_of(path: str | Path) -> str:
     """Return what `Path(path).suffix.lower()` does, in a tenth of the time."""
     stem, dot, suffix = str(path).rpartition("/")[2].rpartition(".")
     return f"{dot}{suffix.lower()}" if stem else ""
@@ -173,7 +173,7 @@ def kind_in_words(path: str, kind: str | None) -> str:
     >>> kind_in_words("a/b.xyz", None), kind_in_words("1.2.840.113", None), kind_in_words("0001", "image")
     ('.xyz', 'no suffix', 'image without a suffix')
     """
-    return _in_words(_suffix_of(path), kind)
+    return _in_words(suffix_of(path), kind)
 
 
 @lru_cache(maxsize=256)
