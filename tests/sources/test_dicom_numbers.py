@@ -79,12 +79,15 @@ def test_numbers_keep_sign_and_value_wherever_their_bits_are(tmp_path, syntax, d
     assert (found.dtype == np.float32) is signed
 
 
-def test_signed_numbers_are_black_to_white_without_a_window(tmp_path):
+def test_signed_numbers_keep_their_order_and_name_no_window(tmp_path):
     values = np.array([[[-32768, -1, 0, 32767]]], "i2")
     path = write_dicom(tmp_path / "a.dcm", values)
     with DicomSource(path, facts=probe_dicom(path)) as source:
+        scaled = (values.ravel() + 32768.0) / 65535 * 255  # the range that 16 bits can hold, as float32
+        np.testing.assert_allclose(source.read([0]).ravel(), scaled, atol=1e-3)
         source.dtype = "uint8"
-        assert source.read([0]).ravel().tolist() == [0, 127, 128, 255]
+        with pytest.raises(SourceError, match="name no black and white"):
+            source.read([0])
 
 
 # Modality LUT

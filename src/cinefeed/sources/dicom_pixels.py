@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import DecodeError, MissingExtraError, SourceError
+from cinefeed.errors import DecodeError, EncapsulatedVideoError, MissingExtraError, SourceError
 from cinefeed.sources.dicom_header import UNCOMPRESSED, Header, Pixels, holds_video, read_header
 from cinefeed.sources.jpeg_lossless import decode_lossless
 
@@ -62,10 +62,6 @@ class Image(NamedTuple):
         """Bits of a frame that is not compressed; 4:2:2 has two samples for each pixel."""
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
         return self.rows * self.columns * samples * self.bits_allocated
-
-
-class EncapsulatedVideoError(SourceError):
-    """The pixels of a DICOM file are one encoded video, and not images."""
 
 
 class DicomFile:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.clips import PixelType
-from cinefeed.errors import SourceError
+from cinefeed.errors import EncapsulatedVideoError, SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.dicom import probe_dicom
 from cinefeed.sources.dicom_facts import FACTS, header_tags, regions_of, spacing_of, times_of
 from cinefeed.sources.dicom_header import Header, places_of, read_header
-from cinefeed.sources.dicom_pixels import EncapsulatedVideoError, fragments_of
+from cinefeed.sources.dicom_pixels import fragments_of
 from cinefeed.sources.embedded import EmbeddedVideo
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.index import Verify, probe_encoded
