@@ -29,7 +29,8 @@ class Hdf5Source(PlainFrames):
     where processes do not.
 
     A data set that lies in other files (linked, virtual or external) is refused: a manifest knows one file a row, and
-    a file from elsewhere must not name what is read here.
+    a file from elsewhere must not name what is read here. A virtual data set is read where each of its sources is an
+    ordinary data set of the same file.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str
         for stored in _data_sets(file, path):
             where = f"{path}::{stored.name}"
             try:
-                _own(stored, where)
+                _require_own_numbers(stored, file, path, where)
                 axes = axes_of(stored.shape, declared=reading.axes, where=where)
                 parts += [stored.name + end for end in rows_of(stored.shape, axes)]
             except SourceError as error:
@@ -179,13 +180,13 @@ def _data_set(file: Any, path: Path, name: str) -> Any:
     name = f"/{name.strip('/')}"
     try:
         found = file.get(name) if _is_plain(file, path, name) else None
-        if found is None or not hasattr(found, "shape"):
+        if found is None or not hasattr(found, "is_virtual"):
             names = [each.name for each in _data_sets(file, path)]
             raise SourceError(f"{path}: has no data set {name!r}; {did_you_mean(name, names)}")
+        _require_own_numbers(found, file, path, f"{path}::{name}")
         if found.shape is None:
             raise SourceError(f"{path}::{name}: is empty")
         plane_type(found.dtype, where=f"{path}::{name}")
-        _own(found, f"{path}::{name}")
     except _BROKEN as error:
         if isinstance(error, SourceError):
             raise
@@ -211,12 +212,15 @@ def _is_plain(file: Any, path: Path, name: str) -> bool:
 
 
 def _data_sets(file: Any, path: Path) -> Iterator[Any]:
-    """Yield the data sets of 3 to 5 axes of integers or floats, by name; no link is followed."""
+    """Yield the data sets of 3 to 5 axes of integers or floats, by name; no link is followed.
+
+    A set that lies in other files is among them, whatever its shape, which only those files may tell.
+    """
     names = []
 
     def look(name: str, each: Any) -> None:
         try:
-            if len(each.shape or ()) in (3, 4, 5) and each.dtype.kind in "buif":
+            if each.is_virtual or _may_be_video(each):
                 names.append(name)
         except (AttributeError, TypeError):  # a group; a type that NumPy lacks
             pass
@@ -226,13 +230,45 @@ def _data_sets(file: Any, path: Path) -> Iterator[Any]:
     except _BROKEN as error:
         raise SourceError(f"{path}: its list of data sets cannot be read ({error})") from error
     for name in names:  # opened in turn: a file may hold a hundred thousand
-        yield file[name]
+        stored = file[name]
+        try:
+            _require_own_numbers(stored, file, path, name)
+        except SourceError:
+            yield stored
+        else:
+            if _may_be_video(stored):
+                yield stored
 
 
-def _own(stored: Any, where: str) -> None:
-    """Raise SourceError where the numbers of a data set lie in other files."""
-    if stored.external or (stored.is_virtual and any(part.file_name != "." for part in stored.virtual_sources())):
+def _may_be_video(stored: Any) -> bool:
+    """Return whether a data set has 3 to 5 axes of integers or floats."""
+    return len(stored.shape or ()) in (3, 4, 5) and stored.dtype.kind in "buif"
+
+
+def _require_own_numbers(stored: Any, file: Any, path: Path, where: str) -> None:
+    """Raise SourceError unless all numbers of a data set lie in this file.
+
+    The sources of a virtual data set must be ordinary data sets: HDF5 follows virtual ones without end (one that is its
+    own source ends the process), and names with a pattern (%b) to whatever matches.
+    """
+    if stored.external:
         raise SourceError(f"{where}: its numbers lie in other files; scan those, or copy them into this one")
+    if not stored.is_virtual:
+        return
+    sources = {(source.file_name, source.dset_name) for source in stored.virtual_sources()}
+    for file_name, name in sorted(sources):
+        if file_name != ".":
+            raise SourceError(f"{where}: its numbers lie in other files; scan those, or copy them into this one")
+        if "%" in name:
+            raise SourceError(f"{where}: its source {name!r} is a pattern of names; build it from named data sets")
+        name = f"/{name.strip('/')}"
+        source = file.get(name) if _is_plain(file, path, name) else None
+        if source is None or not hasattr(source, "is_virtual"):
+            raise SourceError(f"{where}: it is built from {name!r}, and there is no such data set; write it again")
+        if source.is_virtual:
+            raise SourceError(f"{where}: it is built from {name!r}, which is virtual itself; copy its numbers")
+        if source.external:
+            raise SourceError(f"{where}: the numbers of its source {name!r} lie in other files; copy them into this one")
 
 
 def _access(stored: Any, axes: str) -> Any:
