@@ -16,7 +16,7 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "colour display base layout index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti "
+        "limits colour display base layout index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti "
         "tiff images jpeg_lossless "
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),

@@ -17,6 +17,7 @@ from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
 from cinefeed.sources.display import orientation, shown_size, square_or
 from cinefeed.sources.layout import layout_of
+from cinefeed.sources.limits import DEMUXERS
 
 Verify = Literal["decode", "packets"]
 
@@ -24,7 +25,8 @@ Verify = Literal["decode", "packets"]
 # took a `pocus` file from 2.3 to 0.4 ms; naming the container saves 0.06 ms of a `lips` file's 0.21.
 _NO_PROBING = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
-_LOCAL = {"protocol_whitelist": "file"}  # a play list must not fetch anything
+# A play list must neither fetch anything nor show another file of this machine as its own.
+_LOCAL = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 
 
 class Seen(NamedTuple):
@@ -67,7 +69,10 @@ def _why_not(path: Path, error: Exception) -> str:
     except OSError as refused:
         return f"{path}: cannot be read ({refused.strerror})"
     reason = getattr(error, "strerror", None) or str(error)
-    return f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind"
+    return (
+        f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind, or a play "
+        f"list: formats that read other files are refused"
+    )
 
 
 def video_stream(container: InputContainer, *, path: Path, number: int | None = None) -> av.VideoStream:
