@@ -16,7 +16,7 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "limits colour display base layout index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti "
+        "limits boxes colour display base layout index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti "
         "tiff images jpeg_lossless "
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
@@ -114,7 +114,7 @@ def test_a_loaded_framework_is_found():
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
         "Manifest Feed Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
-        "BalancedClasses UniformLabels Reading open_source probe CinefeedError models testing transforms "
+        "BalancedClasses UniformLabels Reading ReadLimits open_source probe CinefeedError models testing transforms "
         "__version__".split()
     )
     for name in cinefeed.__all__:

@@ -1,5 +1,6 @@
 """A manifest as a Parquet file: written whole or not at all, and its root found again when it was moved."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cinefeed.errors import TableError
+from cinefeed.sources.limits import irregular_kind
 
 _NOTES = b"cinefeed"
 
@@ -46,6 +48,8 @@ def write_parquet(table: Any, *, path: Path, root: Path, notes: dict[str, Any]) 
 
 def read_parquet(path: Path) -> Stored:
     """Return the table of a file, without its notes, and them. Raises OSError, or ArrowException for another format."""
+    if kind := irregular_kind(path):
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
     with pq.ParquetFile(path) as file:  # read_table cuts a million rows into chunks, and took twice as long
         table = file.read()
     notes = (table.schema.metadata or {}).get(_NOTES)

@@ -1,8 +1,10 @@
 """The samples under a folder, before any is opened in full: found, told apart, and given their labels."""
 
 import hashlib
+import logging
 import os
 import secrets
+import stat as stats
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +18,26 @@ from cinefeed.manifest.columns import FACTS
 from cinefeed.manifest.labels import Unmatched, columns_of_paths, first_names, join_labels
 from cinefeed.manifest.reading import read_table
 from cinefeed.sources.base import DEFAULT_READING, Reading
+from cinefeed.sources.limits import irregular_kind
 from cinefeed.sources.open import EXTENSIONS, find_samples, known_suffix
+
+_log = logging.getLogger(__name__)
+_NAMES_SHOWN = 5
 
 History = list[tuple[str, int]]
 
 
-def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING) -> Any:
+def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bool = False) -> Any:
     """Return path (relative, with `/`), size_bytes and mtime_ns of every sample under a folder, sorted by path.
 
     Where files hold several samples, or folders the frames of one, `part` and `frame_files` are columns as well, and
     so is what the format says of a series. Hidden files and folders are left out; links are followed, each folder
-    once. Raises TableError where there is none.
+    once. Pipes, devices and sockets are left out, and named in one log line (counted if `private`): to open them may
+    wait for ever. Raises TableError where there is no video.
     """
     found: list[tuple[str, int, int]] = []
     others: Counter[str] = Counter()
+    irregular: list[str] = []
     seen: set[tuple[int, int]] = set()
 
     def walk(place: Path, prefix: str) -> None:
@@ -47,6 +55,8 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING) -> Any:
                     if (stat.st_dev, stat.st_ino) not in seen:
                         seen.add((stat.st_dev, stat.st_ino))
                         walk(Path(entry.path), f"{prefix}{entry.name}/")
+                elif not stats.S_ISREG(stat.st_mode):
+                    irregular.append(f"{prefix}{entry.name} ({irregular_kind(entry.path)})")
                 elif known_suffix(entry.name):
                     found.append((prefix + entry.name, stat.st_size, stat.st_mtime_ns))
                 else:
@@ -57,6 +67,10 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING) -> Any:
     top = folder.stat()
     seen.add((top.st_dev, top.st_ino))
     walk(folder, "")
+    if irregular:
+        names = irregular[:_NAMES_SHOWN] + ["..."] * (len(irregular) > _NAMES_SHOWN)
+        shown = "" if private else f": {', '.join(names)}"
+        _log.warning("left out of the scan, for only regular files are opened: %d%s", len(irregular), shown)
     if not found:
         there = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "no file at all"
         raise TableError(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from cinefeed.errors import TableError
 from cinefeed.manifest.columns import plain_table
+from cinefeed.sources.limits import irregular_kind
 
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null"]
 _ID_NAME = re.compile(r"(^|[_\-. ])([iI][dD]s?|IDS)$|[a-z](ID|Id)$")
@@ -54,6 +55,8 @@ def read_table(source: object) -> Any:
 
 
 def _read_file(path: Path) -> Any:
+    if kind := irregular_kind(path):
+        raise TableError(f"{path} is {kind}, not a file; give a CSV or Parquet file")
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -106,7 +106,7 @@ class Manifest:
         Raises TableError (no videos, no partner, `out` cannot be written), ColumnError and SettingError.
         """
         root, out = Path(folder), None if out is None else Path(out)
-        videos = find_videos(root, reading=reading)
+        videos = find_videos(root, reading=reading, private=private)
         secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
         samples, history = describe_videos(
             videos,

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from cinefeed.clips import Times
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
+from cinefeed.sources.boxes import check_sample_tables
 from cinefeed.sources.display import orientation, shown_size, square_or
 from cinefeed.sources.layout import layout_of
-from cinefeed.sources.limits import DEMUXERS
+from cinefeed.sources.limits import DEMUXERS, Deadline, ReadLimits
 
 Verify = Literal["decode", "packets"]
 
@@ -39,8 +40,12 @@ class Seen(NamedTuple):
     in_doubt: bool  # the packets' stamps may not tell the order of the frames
 
 
-def open_container(path: Path, *, container: str = "", known: bool = False) -> InputContainer:
+def open_container(
+    path: Path, *, container: str = "", known: bool = False, limits: ReadLimits | None = None
+) -> InputContainer:
     """Open a video file; `known` leaves out what FFmpeg would find out about its streams.
+
+    With `limits` no decoder takes memory for frames that are far beyond them.
 
     Raises SourceError for whatever is no video file: missing, a folder, empty, unreadable, another format.
     """
@@ -51,10 +56,20 @@ def open_container(path: Path, *, container: str = "", known: bool = False) -> I
             return av.open(
                 f"file:{path}", format=container or None, container_options=_LOCAL | _NO_PROBING, options=options
             )
+    options = None if limits is None else _most_pixels(limits)
     try:
-        return av.open(f"file:{path}", container_options=_LOCAL)
+        return av.open(f"file:{path}", container_options=_LOCAL, options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not(path, error)) from error
+
+
+def _most_pixels(limits: ReadLimits) -> dict[str, str]:
+    """Return the options of a decoder that refuses larger frames; a first frame then shows how many bytes a pixel has.
+
+    FFmpeg decodes while it opens a file, up to 17 frames at once. The default lets 134 million pixels through: four
+    times 8K.
+    """
+    return {"max_pixels": str(limits.max_frame_bytes // 4)}
 
 
 def _why_not(path: Path, error: Exception) -> str:
@@ -100,10 +115,14 @@ def video_stream(container: InputContainer, *, path: Path, number: int | None = 
 
 
 @contextmanager
-def opened(path: Path, *, number: int | None = None) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+def opened(
+    path: Path, *, number: int | None = None, limits: ReadLimits
+) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file for one pass over one of its video streams, and close it whatever happens."""
-    with open_container(path) as container:
-        yield container, video_stream(container, path=path, number=number)
+    with open_container(path, limits=limits) as container:
+        stream = video_stream(container, path=path, number=number)
+        stream.codec_context.options = _most_pixels(limits)
+        yield container, stream
 
 
 def probe_encoded(
@@ -111,16 +130,19 @@ def probe_encoded(
 ) -> Facts:
     """Return the facts of an encoded video, of `reading.stream` alone; see `cinefeed.sources.open.probe`.
 
-    Of a file that is encrypted from some frame on, the frames before can be read.
+    Of a file that is encrypted from some frame on, the frames before can be read, and of one whose frames change their
+    size on the way those before the change.
     """
     refuse_part(path, part)
+    check_sample_tables(path, reading.limits)
+    deadline = reading.limits.deadline()
     if verify == "packets":
-        with opened(path, number=reading.stream) as (container, stream):
-            seen = _pass_over_packets(container, stream)
+        with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
+            seen = _pass_over_packets(container, stream, path, deadline)
             if not seen.in_doubt and seen.first is not None:
                 return _facts(path, container, stream, seen)
-    with opened(path, number=reading.stream) as (container, stream):
-        return _facts(path, container, stream, _pass_over_frames(container, stream))
+    with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
+        return _facts(path, container, stream, _pass_over_frames(container, stream, path, deadline))
 
 
 def refuse_part(path: Path, part: str | None) -> None:
@@ -132,7 +154,7 @@ def refuse_part(path: Path, part: str | None) -> None:
         )
 
 
-def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen:
+def _pass_over_frames(container: InputContainer, stream: av.VideoStream, path: Path, deadline: Deadline) -> Seen:
     stamps: list[int | None] = []
     flags: list[bool] = []
     first, reason = None, None
@@ -142,9 +164,16 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
             for frame in packet.decode():
-                first = first or frame
+                first = first or _within(frame, path, deadline.limits)
+                if (frame.height, frame.width) != (first.height, first.width):
+                    # Scaled to the size of the first it would be a frame that no full decode shows.
+                    reason = f"the next is {frame.width} x {frame.height}, the first {first.width} x {first.height}"
+                    break
                 stamps.append(frame.pts)
                 flags.append(bool(frame.key_frame))
+            if reason is not None:
+                break
+            _check(len(stamps), path, deadline)
     except (av.FFmpegError, OSError, IndexError) as broken:  # IndexError: PyAV's, where a stream appears on the way
         reason = str(getattr(broken, "strerror", None) or broken)
     counted = f" of {stream.frames}" if stream.frames else ""
@@ -152,7 +181,18 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen
     return Seen(stamps, flags, first, error, False)
 
 
-def _pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen:
+def _within(frame: av.VideoFrame, path: Path, limits: ReadLimits) -> av.VideoFrame:
+    """Return the first frame of a file. Raises SourceError if it is larger than the limits allow."""
+    limits.check_frame(sum(plane.buffer_size for plane in frame.planes), where=path)
+    return frame
+
+
+def _check(count: int, path: Path, deadline: Deadline) -> None:
+    deadline.limits.check_frames(count, where=path)
+    deadline.check(path)
+
+
+def _pass_over_packets(container: InputContainer, stream: av.VideoStream, path: Path, deadline: Deadline) -> Seen:
     stamps: list[int | None] = []
     flags: list[bool] = []
     first, discarded = None, False
@@ -166,6 +206,9 @@ def _pass_over_packets(container: InputContainer, stream: av.VideoStream) -> See
                 discarded |= packet.is_discard
             if first is None:
                 first = next(iter(packet.decode()), None)
+                if first is not None:
+                    _within(first, path, deadline.limits)
+            _check(len(stamps), path, deadline)
     except (av.FFmpegError, OSError, IndexError):
         return Seen(stamps, flags, first, None, True)
     known = [stamp for stamp in stamps if stamp is not None]

@@ -32,7 +32,7 @@ _LEAST_FRAMES = 1 << 20  # promised by a file that is cut off, though no byte is
 
 @dataclass(frozen=True, kw_only=True)
 class ReadLimits:
-    r"""What one file may expand to when it is probed; beyond it the file is refused, before memory is taken for it.
+    """What one file may expand to when it is probed; beyond it the file is refused, before memory is taken for it.
 
     max_frame_bytes:     bytes of one frame as decoded; the default holds 8K RGB of 16 bits twice
     max_unpacked_bytes:  bytes that must be unpacked into memory at once: a deflated DICOM file, a chunk of an HDF5 data
@@ -42,10 +42,8 @@ class ReadLimits:
 
     A feed reads what a scan has probed within its limits, so none of them is stored.
 
-    >>> ReadLimits().check_frame(2**32, where="huge.png")
-    Traceback (most recent call last):
-    cinefeed.errors.SourceError: huge.png: a frame takes 4,294,967,296 bytes, beyond max_frame_bytes=536,870,912; \
-raise that limit if the file can be trusted (Reading(limits=ReadLimits(max_frame_bytes=...)))
+    >>> ReadLimits(max_frame_bytes=2**32).max_file_seconds
+    3600.0
     """
 
     max_frame_bytes: int = 1 << 29
