@@ -11,6 +11,7 @@ from cinefeed.errors import DecodeError, MissingExtraError, SourceError, did_you
 from cinefeed.sources.axes import axes_of, channels_last, index_of, row_of, rows_of, split_part
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
+from cinefeed.sources.limits import Deadline
 from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
 
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what h5py makes of damage, and of unknown types
@@ -90,7 +91,14 @@ def probe_hdf5(
         axes = axes_of(stored.shape, declared=reading.axes, where=where)
         fixed = row_of(row, axes, stored.shape, where=where)
         codec = stored.compression or "raw"
-        facts = plain_facts(stored.shape, axes, stored.dtype, container="hdf5", codec=codec, where=where)
+        limits = reading.limits
+        facts = plain_facts(
+            stored.shape, axes, stored.dtype, container="hdf5", codec=codec, where=where, limits=limits
+        )
+        for each in _layers(stored):
+            if each.chunks is not None and each.id.get_create_plist().get_nfilters() > 0:
+                size = prod(each.chunks) * each.dtype.itemsize
+                limits.check_unpacked(size, what="a chunk", where=where)
         read_through = verify == "decode" and stored.id.get_create_plist().get_nfilters() > 0
         if read_through:
             facts = broken_after(facts, _written(stored, axes, fixed), "the rest was never written", where=where)
@@ -98,7 +106,7 @@ def probe_hdf5(
         return facts
     with Hdf5Source(path, part=part, facts=facts) as source:
         if read_through:
-            source.facts = _read_through(source, where)
+            source.facts = _read_through(source, where, reading.limits.deadline())
         return windowed(source, reading)
 
 
@@ -123,8 +131,17 @@ def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str
     return parts
 
 
-def _read_through(source: Hdf5Source, where: str) -> Facts:
+def _layers(stored: Any) -> Iterator[Any]:
+    """Yield a data set, and those that it is built from if it is virtual."""
+    yield stored
+    if stored.is_virtual:
+        for name in sorted({source.dset_name for source in stored.virtual_sources()}):
+            yield stored.file[name]
+
+
+def _read_through(source: Hdf5Source, where: str, deadline: Deadline) -> Facts:
     for number in range(len(source)):
+        deadline.check(where)
         try:
             source.planes([number])
         except DecodeError as error:

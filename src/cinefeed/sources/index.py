@@ -85,8 +85,8 @@ def _why_not(path: Path, error: Exception) -> str:
         return f"{path}: cannot be read ({refused.strerror})"
     reason = getattr(error, "strerror", None) or str(error)
     return (
-        f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind, or a play "
-        f"list: formats that read other files are refused"
+        f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind, such as "
+        f"sound, or a play list: formats that read other files are refused"
     )
 
 

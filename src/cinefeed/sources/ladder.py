@@ -54,6 +54,8 @@ class Ladder:
     def find(self, runs: list[Run]) -> dict[int, av.VideoFrame]:
         """Return the frames of these runs, by number."""
         found: dict[int, av.VideoFrame] = {}
+        if self._container is None:  # the file could not be opened again in an earlier read
+            self._open()
         for run in runs:
             self._climb(dict(zip(run.stamps, run.numbers, strict=True)), run.key, found)
         return found

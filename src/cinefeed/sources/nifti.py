@@ -17,7 +17,16 @@ from cinefeed.sources.axes import checked_axes
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
 from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, windowed
-from cinefeed.sources.stored import BROKEN, FrameReader, Layout, MappedFrames, UnpackedFrames, layout_of, unpacked_facts
+from cinefeed.sources.stored import (
+    BROKEN,
+    FrameReader,
+    Layout,
+    MappedFrames,
+    UnpackedFrames,
+    check_unpacked,
+    layout_of,
+    unpacked_facts,
+)
 
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 _GZIP = b"\x1f\x8b"
@@ -111,11 +120,15 @@ def probe_nifti(
     if part is None and reading.slice != "middle" and "Z" in axes:
         raise SourceError(f"{path}: slice={reading.slice!r} chooses among parts; name one, as in {path.name}::slice=4")
     layout = volume.layout(axes, _slice_of(part, axes, volume.shape, path))
-    codec, scaled = "gzip" if volume.size is None else "raw", volume.scale is not None
-    facts = plain_facts(volume.shape, axes, volume.dtype, container="nifti", codec=codec, scaled=scaled, where=path)
+    codec, scaled, limits = "gzip" if volume.size is None else "raw", volume.scale is not None, reading.limits
+    facts = plain_facts(
+        volume.shape, axes, volume.dtype, container="nifti", codec=codec, scaled=scaled, where=path, limits=limits
+    )
     facts = replace(facts, window=_calibration(volume.header, reading), **_measures(volume.header, axes, layout.count))
+    if volume.size is None:
+        check_unpacked(layout, limits, where=path)
     if volume.size is None and verify == "decode":
-        facts = unpacked_facts(facts, layout, path, None, promised=volume.end, where=path)
+        facts = unpacked_facts(facts, layout, path, None, promised=volume.end, limits=limits, where=path)
     else:
         facts = broken_after(facts, layout.whole(volume.end), "the file is cut off", where=path)
     if reading.window != "percentiles":

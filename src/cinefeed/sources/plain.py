@@ -12,6 +12,7 @@ from cinefeed.clips import Times
 from cinefeed.errors import SourceError
 from cinefeed.sources.axes import checked_axes, kept_axes
 from cinefeed.sources.base import Colour, Facts, Reading, Source, StoredFrames
+from cinefeed.sources.limits import ReadLimits
 
 _KEPT = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 _WINDOW_FRAMES = 32
@@ -68,13 +69,18 @@ def plain_facts(
     whole: int | None = None,
     codec: str = "raw",
     scaled: bool = False,
+    limits: ReadLimits | None = None,
 ) -> Facts:
     """Return the facts of one sample of an array, of which the first `whole` frames can be read.
 
-    Numbers that are `scaled` on reading are float32. Raises SourceError where not one frame can be read.
+    Numbers that are `scaled` on reading are float32. Raises SourceError where not one frame can be read, or one is
+    larger than the limits allow.
     """
     plane = np.dtype(np.float32) if scaled else plane_type(dtype, where=where)
     sizes = dict(zip(axes, shape, strict=True))
+    if limits is not None:
+        frame_bytes = max(dtype.itemsize, plane.itemsize) * sizes["H"] * sizes["W"] * sizes.get("C", 1)
+        limits.check_frame(frame_bytes, where=where)
     facts = Facts(
         height=sizes["H"],
         width=sizes["W"],

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import DecodeError
 from cinefeed.sources.base import Facts
+from cinefeed.sources.limits import ReadLimits
 from cinefeed.sources.plain import broken_after
 
 # What the packages of the standard library raise where packed bytes are damaged.
@@ -155,16 +156,24 @@ def open_packed(path: Path, member: str | None) -> BufferedReader:
         return cast(BufferedReader, archive.open(member))  # it holds the file open on its own
 
 
+def check_unpacked(layout: Layout, limits: ReadLimits, *, where: object) -> None:
+    """Raise SourceError if the frames of a packed file interleave, and are together more than may be in memory."""
+    if layout.step < layout.span:
+        size = layout.span + (layout.count - 1) * layout.step
+        limits.check_unpacked(size, what="a packed array of which time is not the first axis", where=where)
+
+
 def unpacked_facts(
-    facts: Facts, layout: Layout, path: Path, member: str | None, *, promised: int, where: object
+    facts: Facts, layout: Layout, path: Path, member: str | None, *, promised: int, limits: ReadLimits, where: object
 ) -> Facts:
     """Return the facts of a sample in a packed file, with where it breaks: all of the file is decompressed.
 
     `promised` are the bytes that it should unpack to. The samples of one file share that pass: what it found is kept
-    as long as size and date of the file stay. Raises SourceError where not one frame can be decompressed.
+    as long as size and date of the file stay. Raises SourceError where not one frame can be decompressed, or it takes
+    longer than the limits allow.
     """
     stat = path.stat()
-    end, fault = _unpacked(path, member, stat.st_size, stat.st_mtime_ns)
+    end, fault = _unpacked(path, member, stat.st_size, stat.st_mtime_ns, limits)
     facts = broken_after(facts, layout.whole(end), fault or "the file is cut off", where=where)
     if fault is not None and facts.error is None and (_CHECKSUM in fault or end >= promised):
         return replace(facts, error=f"all {layout.count} frames can be read, but any may be wrong: {fault}")
@@ -172,13 +181,16 @@ def unpacked_facts(
 
 
 @lru_cache(maxsize=64)
-def _unpacked(path: Path, member: str | None, _size: int, _mtime_ns: int) -> tuple[int, str | None]:
+def _unpacked(
+    path: Path, member: str | None, _size: int, _mtime_ns: int, limits: ReadLimits
+) -> tuple[int, str | None]:
     """Return how many bytes can be decompressed, and what is wrong after them."""
-    done = 0
+    done, deadline = 0, limits.deadline()
     try:
         with open_packed(path, member) as file:
             while block := file.read1(_BLOCK):  # read() would lose what came before a fault
                 done += len(block)
+                deadline.check(path)
     except BROKEN as error:
         if done and isinstance(error, gzip.BadGzipFile) and "Not a gzipped" in str(error):
             return done, None  # what was appended to a whole file
