@@ -27,6 +27,7 @@ _KINDS = {  # of files that are not regular
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+_MOST_BYTES = 16  # of a pixel: four channels of 32 bits
 _LEAST_FRAMES = 1 << 20  # promised by a file that is cut off, though no byte is there for each
 
 
@@ -80,12 +81,13 @@ class ReadLimits:
         """Return the moment until which a probe that begins now may take."""
         return Deadline(self, monotonic() + self.max_file_seconds)
 
-    def covering(self, *, frame_bytes: int, count: int) -> Self:
-        """Return limits that allow for a sample that a scan has found to be of this size."""
+    def covering(self, *, height: int, width: int, count: int) -> Self:
+        """Return limits that allow for a sample of the size that a scan has found, with limits of its own."""
+        frame_bytes = height * width * _MOST_BYTES
         return replace(
             self,
             max_frame_bytes=max(self.max_frame_bytes, frame_bytes),
-            max_unpacked_bytes=max(self.max_unpacked_bytes, 2 * frame_bytes * count),
+            max_unpacked_bytes=max(self.max_unpacked_bytes, frame_bytes * count),
         )
 
     def _error(self, name: str, problem: str, where: object) -> SourceError:

@@ -10,19 +10,22 @@ from cinefeed.errors import DecodeError, SourceError
 
 _ORDERS = {b"II": "<", b"MM": ">"}
 _PLAIN, _BIG = 42, 43  # version numbers; a BigTIFF has offsets of 8 bytes
+_WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = _SIZE_TAGS = (256, 257, 258, 277, 322, 323)
+_WHOLE = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of whole numbers
+_PALETTE_SAMPLES = 3  # that a decoder makes of one
 _LARGEST_BUFFER = 2**31 - 1  # bytes in one array of OpenCV's
 
 
 class Pages:
     """The pages of one open TIFF file. DecodeErrors say what is wrong with a page, and name no file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: NDArray[np.uint8] | None = None) -> None:
         self.path = path
         self._places: list[int] = []  # of the pages found so far, each once
         self._seen: set[int] = set()
         try:
             # A private copy of the bytes that say where the first page is, and of no others: they will be changed.
-            self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="c")
+            self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="c") if data is None else data
         except (OSError, ValueError) as error:
             raise SourceError(f"{path}: cannot be read ({error})") from error
         start = self._bytes[:4].tobytes()
@@ -59,6 +62,32 @@ class Pages:
         except DecodeError as error:
             return len(self._places), str(error)
         return len(self._places), None
+
+    def decoded_bytes(self, number: int) -> int:
+        """Return how many bytes a page takes when it is decoded, or one of its tiles or strips where these take more."""
+        if not self.find(number):
+            raise DecodeError(f"is not there; the file has {len(self._places)} pages")
+        place = self._places[number]
+        entries = self._number(self._count, place)
+        begin, sizes = place + struct.calcsize(self._count), dict[int, int]()
+        data = self._bytes[begin : begin + entries * self._entry_bytes].tobytes()
+        for at in range(0, len(data) - self._entry_bytes + 1, self._entry_bytes):
+            tag, kind = struct.unpack_from(f"{self._count[0]}HH", data, at)
+            if tag in _SIZE_TAGS and kind in _WHOLE:
+                sizes[tag] = self._first_value(_WHOLE[kind], data, at)
+        pixel_bytes = max(sizes.get(_SAMPLES, 1), _PALETTE_SAMPLES) * -(-sizes.get(_BITS, 1) // 8)
+        width, height = sizes.get(_WIDTH, 0), sizes.get(_HEIGHT, 0)
+        tile = sizes.get(_TILE_WIDTH, 0) * sizes.get(_TILE_HEIGHT, 0)
+        return max(width * height, tile) * pixel_bytes
+
+    def _first_value(self, form: str, data: bytes, at: int) -> int:
+        """Return the first value of an entry of a page: it stands in the entry, or where that says."""
+        order, size = self._link[0], struct.calcsize(self._link)
+        count = int(struct.unpack_from(self._link, data, at + 4)[0])
+        value_at = at + 4 + size
+        if count * struct.calcsize(form) <= size:
+            return int(struct.unpack_from(order + form, data, value_at)[0])
+        return self._number(order + form, int(struct.unpack_from(self._link, data, value_at)[0]))
 
     def starting_at(self, number: int) -> NDArray[np.uint8] | None:
         """Return the file with this page as its first: decoders of single images read it without those before.
