@@ -21,7 +21,7 @@ FOLDERS = {
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
-    "manifest": "columns files reading labels find progress scan rows pivot summary table encoded".split(),
+    "manifest": "columns files reading labels find progress quiet scan rows pivot summary table encoded".split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"

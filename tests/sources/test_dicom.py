@@ -602,7 +602,7 @@ def test_a_series_without_trigger_times(tmp_path, elements, step):
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "no palette"),
         ({"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, "has 1 bits a sample"),
         ({"Rows": 0}, "holds no image"),
-        ({"Rows": 65535, "Columns": 65535}, "larger than any"),
+        ({"Rows": 65535, "Columns": 65535}, "beyond max_frame_bytes"),
         ({"Rows": None}, "holds no image"),
     ],
 )

@@ -12,6 +12,7 @@ from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
 from cinefeed.sources.base import Reading
+from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 
 
 def scan(
@@ -33,6 +34,16 @@ def scan(
         str | None, typer.Option(help="DICOM attributes as columns: SeriesDescription,ProtocolName")
     ] = None,
     salt: Annotated[str | None, typer.Option(help="Hashes patient, study, series; '' keeps them as they are.")] = None,
+    max_frame_bytes: Annotated[
+        int, typer.Option(help="Bytes of a decoded frame, beyond which a file is refused.")
+    ] = DEFAULT_LIMITS.max_frame_bytes,
+    max_unpacked_bytes: Annotated[
+        int, typer.Option(help="Bytes unpacked into memory at once, likewise.")
+    ] = DEFAULT_LIMITS.max_unpacked_bytes,
+    max_frames: Annotated[int, typer.Option(help="Frames of a video, likewise.")] = DEFAULT_LIMITS.max_frames,
+    max_file_seconds: Annotated[
+        float, typer.Option(help="Seconds to probe a video, likewise.")
+    ] = DEFAULT_LIMITS.max_file_seconds,
     private: Private = False,
     as_json: Json = False,
 ) -> None:
@@ -53,6 +64,12 @@ def scan(
             stream=stream,
             keep=tuple(keep.split(",")) if keep else (),
             salt=salt,
+            limits=ReadLimits(
+                max_frame_bytes=max_frame_bytes,
+                max_unpacked_bytes=max_unpacked_bytes,
+                max_frames=max_frames,
+                max_file_seconds=max_file_seconds,
+            ),
         ),
         private=private,
     )

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from io import BufferedWriter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -22,6 +21,7 @@ from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.files import scanned_at
 from cinefeed.manifest.progress import Progress as Progress
 from cinefeed.manifest.progress import shown_progress
+from cinefeed.manifest.quiet import decoders_quiet
 from cinefeed.sources.base import DEFAULT_READING, Reading
 from cinefeed.sources.open import probe
 
@@ -82,21 +82,17 @@ def probe_videos(
     files = files.take(pc.index_in(keys.unique(), value_set=keys))
     probes = _Probes(root, verify, workers, progress, reading, private)
     if out is None:
-        facts = _probe_all(files, known=None, journal=None, probes=probes)
+        with decoders_quiet():
+            facts = _probe_all(files, known=None, journal=None, probes=probes)
     else:
         path = journal_path(out)
         known = known_facts(out)
+        journal = _Journal(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            journal = path.open("ab")
-        except OSError as error:
-            raise TableError(f"cannot write {out}: {error.strerror}; choose another place") from error
-        try:
-            with journal:
+            with decoders_quiet():
                 facts = _probe_all(files, known=known, journal=journal, probes=probes)
         finally:
-            if path.stat().st_size == 0:
-                path.unlink()
+            journal.close()
     facts = facts.take(pc.index_in(keys, value_set=_keys(facts, parts=parts)))
     for name in FACTS:
         if name not in samples.schema.names:
@@ -119,6 +115,36 @@ def _with_tags(samples: Any) -> Any:
         if name not in samples.schema.names:
             samples = samples.append_column(name, pa.array([tags.get(name) for tags in said]))
     return samples
+
+
+class _Journal:
+    """The rows of a scan that is not done, a line each. Raises TableError, naming the journal, if it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered, so that nothing waits to be written when it is closed after a fault.
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise TableError(f"cannot write {path}: {error.strerror}; choose another place for the manifest") from error
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a row, and let go of it: what is written stays if the scan is interrupted."""
+        line = memoryview(json.dumps(row).encode() + b"\n")
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise TableError(
+                f"cannot write {self.path}: {error.strerror}; make room there and scan again: it goes on from here"
+            ) from error
+
+    def close(self) -> None:
+        """Close the journal, and delete it if it is empty."""
+        self._file.close()
+        if self.path.stat().st_size == 0:
+            self.path.unlink()
 
 
 def journal_path(out: Path) -> Path:
@@ -187,7 +213,7 @@ def _probe_all(
     files: Any,
     *,
     known: Any | None,
-    journal: BufferedWriter | None,
+    journal: _Journal | None,
     probes: "_Probes",
 ) -> Any:
     schema = pa.schema(_KNOWN)
@@ -204,8 +230,7 @@ def _probe_all(
         for done, row in enumerate(_probe_in_parallel(waiting, probes), start=1):
             batch.append(row)
             if journal is not None:
-                journal.write(json.dumps(row).encode() + b"\n")
-                journal.flush()
+                journal.add(row)
             if len(batch) == _ROWS_AT_ONCE:
                 tables.append(pa.Table.from_pylist(batch, schema))
                 batch = []
@@ -221,11 +246,9 @@ def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]
         path, part, parts = probes.root / file["path"], file.get("part"), file.get("frame_files") or ()
         try:
             facts = probe(path, part=part, files=parts, verify=probes.verify, reading=probes.reading)
-        except (SourceError, OSError) as error:
-            return row | {
-                "num_frames": 0,
-                "error": str(error).replace(str(path), "the file") if probes.private else str(error),
-            }
+        except (SourceError, OSError, MemoryError) as error:
+            reason = f"{path}: there is not enough memory ({error})" if isinstance(error, MemoryError) else str(error)
+            return row | {"num_frames": 0, "error": reason.replace(str(path), "the file") if probes.private else reason}
         return row | facts_to_row(facts)
 
     workers = probes.workers or usable_cores()

@@ -184,9 +184,7 @@ def _probe(
     if found.member is not None:
         check_unpacked(layout, limits, where=found.where)
     if found.member is not None and verify == "decode":
-        facts = unpacked_facts(
-            facts, layout, path, found.member, promised=found.end, limits=limits, where=found.where
-        )
+        facts = unpacked_facts(facts, layout, path, found.member, promised=found.end, limits=limits, where=found.where)
     else:
         facts = broken_after(facts, layout.whole(found.end), "the file is cut off", where=found.where)
     if reading.window != "percentiles":

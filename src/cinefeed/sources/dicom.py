@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from cinefeed.sources.dicom_pixels import DicomFile, Image, why
 from cinefeed.sources.dicom_planes import GEOMETRY, frames_of_part
 from cinefeed.sources.display import shown_size, stored_size
 from cinefeed.sources.index import Verify
+from cinefeed.sources.limits import DEFAULT_LIMITS, Deadline, ReadLimits
 from cinefeed.sources.plain import percentile_window
 
 _PALETTE = [
@@ -50,10 +52,12 @@ class DicomSource(StoredFrames):
         super().__init__(path, facts=facts, channels=channels)
         self._keywords = [*_PALETTE, *(RESCALE if facts.bits == 32 else [])]
         self._file: DicomFile | None = None
+        self._limits = DEFAULT_LIMITS.covering(height=facts.height, width=facts.width, count=facts.times.count)
         self._palette: Palette | None = None
         if facts.files:
             return
-        self._file = DicomFile(self.path, keywords=[*self._keywords, *(GEOMETRY if part else [])])
+        keywords = [*self._keywords, *(GEOMETRY if part else [])]
+        self._file = DicomFile(self.path, keywords=keywords, limits=self._limits)
         try:
             numbers = frames_of_part(self._file.header, self._file.promised, part=part, path=self.path)
             self._numbers = numbers[: facts.times.count]
@@ -82,7 +86,8 @@ class DicomSource(StoredFrames):
     def _frame(self, number: int) -> tuple[NDArray[Any], ...]:
         if self._file is not None:
             return (self._plane(self._file, self._numbers[number]),)
-        with closing(DicomFile(self.path / self.facts.files[number], keywords=self._keywords)) as file:
+        path = self.path / self.facts.files[number]
+        with closing(DicomFile(path, keywords=self._keywords, limits=self._limits)) as file:
             self._palette = None
             return (self._plane(file, 0),)
 
@@ -142,12 +147,12 @@ def probe_dicom(
 
     MONOCHROME1 is shown inverted. Raises SourceError where there is no image, or not one whole frame.
     """
-    clip = _series(Path(path), files) if files else _file(Path(path), part)
+    clip = _series(Path(path), files, reading.limits) if files else _file(Path(path), part, reading.limits)
     facts = _facts(clip, reading)
     percentiles = reading.window == "percentiles" and facts.channels == 1
     with DicomSource(path, part=part, facts=facts) as source:
         if clip.compressed and (percentiles or verify == "decode"):
-            whole, reason = _decodable(source)
+            whole, reason = _decodable(source, reading.limits.deadline())
             if whole < len(source):
                 broken = f"breaks after {whole} of {clip.promised} frames: {reason}"
                 source.facts = _facts(clip._replace(frames=clip.frames[:whole], broken=broken), reading)
@@ -159,9 +164,10 @@ def probe_dicom(
         return replace(source.facts, window=window)
 
 
-def _decodable(source: DicomSource) -> tuple[int, str]:
+def _decodable(source: DicomSource, deadline: Deadline) -> tuple[int, str]:
     """Return how many frames decode before one that does not, and why that does not."""
     for number in range(len(source)):
+        deadline.check(source.path)
         try:
             source.planes([number])
         except DecodeError as error:
@@ -171,13 +177,14 @@ def _decodable(source: DicomSource) -> tuple[int, str]:
     return len(source), ""
 
 
-def _file(path: Path, part: str | None) -> _Clip:
-    with closing(DicomFile(path, keywords=[*FACTS, *_PALETTE, *(GEOMETRY if part else [])])) as file:
+def _file(path: Path, part: str | None, limits: ReadLimits) -> _Clip:
+    keywords = [*FACTS, *_PALETTE, *(GEOMETRY if part else [])]
+    with closing(DicomFile(path, keywords=keywords, limits=limits)) as file:
         header, promised, there = file.header, file.promised, len(file)
+        limits.check_frames(promised, where=path)
         numbers = frames_of_part(header, promised, part=part, path=path)
-        whole = [number for number in numbers if number < there]
-        if len(whole) < len(numbers):  # what follows the first frame that is cut off is not there either
-            whole = whole[: numbers.index(next(number for number in numbers if number >= there))]
+        # What follows the first frame that is cut off is not there either.
+        whole = list(takewhile(lambda number: number < there, numbers))
         broken = None if len(whole) == len(numbers) else "the file is cut off"
         if not whole:
             raise SourceError(f"{path}: no whole frame is there: {there} of {promised}; the file is cut off")
@@ -187,11 +194,11 @@ def _file(path: Path, part: str | None) -> _Clip:
         return _Clip(path, (), part, header, file.image, frames, len(numbers), file.compressed, broken)
 
 
-def _series(path: Path, files: Sequence[str]) -> _Clip:
+def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
     clip: _Clip | None = None
     for number, name in enumerate(files):
         try:
-            with closing(DicomFile(path / name, keywords=[*FACTS, *_PALETTE])) as file:
+            with closing(DicomFile(path / name, keywords=[*FACTS, *_PALETTE], limits=limits)) as file:
                 if len(file) == 0:
                     raise SourceError(f"{path / name}: its frame is cut off")
                 frames = [places_of(file.header)]

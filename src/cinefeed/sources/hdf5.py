@@ -92,9 +92,7 @@ def probe_hdf5(
         fixed = row_of(row, axes, stored.shape, where=where)
         codec = stored.compression or "raw"
         limits = reading.limits
-        facts = plain_facts(
-            stored.shape, axes, stored.dtype, container="hdf5", codec=codec, where=where, limits=limits
-        )
+        facts = plain_facts(stored.shape, axes, stored.dtype, container="hdf5", codec=codec, where=where, limits=limits)
         for each in _layers(stored):
             if each.chunks is not None and each.id.get_create_plist().get_nfilters() > 0:
                 size = prod(each.chunks) * each.dtype.itemsize
@@ -285,7 +283,9 @@ def _require_own_numbers(stored: Any, file: Any, path: Path, where: str) -> None
         if source.is_virtual:
             raise SourceError(f"{where}: it is built from {name!r}, which is virtual itself; copy its numbers")
         if source.external:
-            raise SourceError(f"{where}: the numbers of its source {name!r} lie in other files; copy them into this one")
+            raise SourceError(
+                f"{where}: the numbers of its source {name!r} lie in other files; copy them into this one"
+            )
 
 
 def _access(stored: Any, axes: str) -> Any:

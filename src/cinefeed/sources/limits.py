@@ -48,7 +48,7 @@ class ReadLimits:
     """
 
     max_frame_bytes: int = 1 << 29
-    max_unpacked_bytes: int = 1 << 30
+    max_unpacked_bytes: int = 1 << 29
     max_frames: int = 10_000_000
     max_file_seconds: float = 3600.0
 
@@ -93,7 +93,7 @@ class ReadLimits:
     def _error(self, name: str, problem: str, where: object) -> SourceError:
         return SourceError(
             f"{where}: {problem}, beyond {name}={getattr(self, name):,}; raise that limit if the file can be "
-            f"trusted (Reading(limits=ReadLimits({name}=...)))"
+            f"trusted (Reading(limits=ReadLimits({name}=...)), or scan --{name.replace('_', '-')})"
         )
 
 

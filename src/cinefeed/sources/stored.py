@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import DecodeError
+from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import Facts
 from cinefeed.sources.limits import ReadLimits
 from cinefeed.sources.plain import broken_after
@@ -174,6 +174,8 @@ def unpacked_facts(
     """
     stat = path.stat()
     end, fault = _unpacked(path, member, stat.st_size, stat.st_mtime_ns, limits)
+    if isinstance(fault, SourceError):
+        raise fault
     facts = broken_after(facts, layout.whole(end), fault or "the file is cut off", where=where)
     if fault is not None and facts.error is None and (_CHECKSUM in fault or end >= promised):
         return replace(facts, error=f"all {layout.count} frames can be read, but any may be wrong: {fault}")
@@ -183,14 +185,16 @@ def unpacked_facts(
 @lru_cache(maxsize=64)
 def _unpacked(
     path: Path, member: str | None, _size: int, _mtime_ns: int, limits: ReadLimits
-) -> tuple[int, str | None]:
-    """Return how many bytes can be decompressed, and what is wrong after them."""
+) -> tuple[int, str | SourceError | None]:
+    """Return how many bytes can be decompressed, and what is wrong after them; the error where it takes too long."""
     done, deadline = 0, limits.deadline()
     try:
         with open_packed(path, member) as file:
             while block := file.read1(_BLOCK):  # read() would lose what came before a fault
                 done += len(block)
                 deadline.check(path)
+    except SourceError as error:  # kept too, or every sample of the file would take as long
+        return done, error
     except BROKEN as error:
         if done and isinstance(error, gzip.BadGzipFile) and "Not a gzipped" in str(error):
             return done, None  # what was appended to a whole file

@@ -69,25 +69,20 @@ class Pages:
             raise DecodeError(f"is not there; the file has {len(self._places)} pages")
         place = self._places[number]
         entries = self._number(self._count, place)
-        begin, sizes = place + struct.calcsize(self._count), dict[int, int]()
+        begin, order, sizes = place + struct.calcsize(self._count), self._link[0], dict[int, int]()
         data = self._bytes[begin : begin + entries * self._entry_bytes].tobytes()
-        for at in range(0, len(data) - self._entry_bytes + 1, self._entry_bytes):
-            tag, kind = struct.unpack_from(f"{self._count[0]}HH", data, at)
+        data = data[: len(data) // self._entry_bytes * self._entry_bytes]
+        for tag, kind, count, value in struct.iter_unpack(f"{order}HH{self._link[1]}{self._first}s", data):
             if tag in _SIZE_TAGS and kind in _WHOLE:
-                sizes[tag] = self._first_value(_WHOLE[kind], data, at)
+                form = order + _WHOLE[kind]
+                if count * struct.calcsize(form) > self._first:  # the values stand elsewhere, and here is where
+                    sizes[tag] = self._number(form, struct.unpack(self._link, value)[0])
+                else:
+                    sizes[tag] = int(struct.unpack_from(form, value)[0])
         pixel_bytes = max(sizes.get(_SAMPLES, 1), _PALETTE_SAMPLES) * -(-sizes.get(_BITS, 1) // 8)
         width, height = sizes.get(_WIDTH, 0), sizes.get(_HEIGHT, 0)
         tile = sizes.get(_TILE_WIDTH, 0) * sizes.get(_TILE_HEIGHT, 0)
         return max(width * height, tile) * pixel_bytes
-
-    def _first_value(self, form: str, data: bytes, at: int) -> int:
-        """Return the first value of an entry of a page: it stands in the entry, or where that says."""
-        order, size = self._link[0], struct.calcsize(self._link)
-        count = int(struct.unpack_from(self._link, data, at + 4)[0])
-        value_at = at + 4 + size
-        if count * struct.calcsize(form) <= size:
-            return int(struct.unpack_from(order + form, data, value_at)[0])
-        return self._number(order + form, int(struct.unpack_from(self._link, data, value_at)[0]))
 
     def starting_at(self, number: int) -> NDArray[np.uint8] | None:
         """Return the file with this page as its first: decoders of single images read it without those before.
