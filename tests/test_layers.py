@@ -16,8 +16,8 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "limits boxes colour display base layout index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti "
-        "tiff image_size images jpeg_lossless "
+        "limits boxes colour display base layout index runs libav native ladder encoded axes plain stored arrays "
+        "memory hdf5 nifti tiff image_size images jpeg_lossless "
         "dicom_header dicom_pixels dicom_facts dicom_planes dicom dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),

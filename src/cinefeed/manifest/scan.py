@@ -118,7 +118,7 @@ def _with_tags(samples: Any) -> Any:
 
 
 class _Journal:
-    """The rows of a scan that is not done, a line each. Raises TableError, naming the journal, if it cannot be written."""
+    """The rows of a scan that is not done, a line each. Raises TableError, which names the file, on a full disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

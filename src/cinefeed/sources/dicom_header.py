@@ -104,7 +104,8 @@ def read_header(
     """Return the header of a DICOM file, and the file that its pixels lie in (a deflated one is inflated).
 
     `keywords` are those of elements and of sequences, at any depth. Raises SourceError where it is no DICOM file,
-    breaks within the header, or inflates to more than the limits allow; MissingExtraError without pydicom, whose dictionary names the elements.
+    breaks within the header, or inflates to more than the limits allow; MissingExtraError without pydicom, whose
+    dictionary names the elements.
     """
     wanted = _wanted(frozenset(keywords))
     try:

@@ -116,7 +116,7 @@ class EncodedSource:
         facts, size = self.facts, (frame.height, frame.width)
         if size != self._size:
             raise DecodeError(
-                f"{self.path}: frame {number} is {size[1]} x {size[0]}, the first is {self._size[1]} x {self._size[0]}; "
+                f"{self.path}: frame {number} is {size[1]} x {size[0]}, the first {self._size[1]} x {self._size[0]}; "
                 f"scan the file again with verify='decode', which keeps the frames before, or encode it in one size"
             )
         if frame.format.name != facts.pixel_format:

@@ -13,7 +13,7 @@ _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _NO_FRAME = frozenset([0xC4, 0xC8, 0xCC])  # JPEG markers among those of frames that begin none: tables, an extension
 _NAKED = frozenset([0x01, *range(0xD0, 0xD9)])  # JPEG markers without a length
 _PNM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:(?:\s|#[^\n]*\n)+(\d{1,9}))?")
-_LOOKED_AT = 1 << 20  # bytes at the start of a file; JPEG may have a thumbnail and a colour profile before its size
+_LOOKED_AT = 1 << 22  # bytes at the start of a file; JPEG may have a thumbnail and a colour profile before its size
 _BOXES_BYTES = 1 << 12  # of JPEG 2000, before its pixels
 
 
@@ -25,29 +25,28 @@ def decoded_bytes(data: bytes | NDArray[np.uint8]) -> int | None:
     >>> decoded_bytes(b"P5 30000 30000 255 ")
     900000000
     """
-    view = memoryview(data)[:_LOOKED_AT]
-    start = bytes(view[:16])
+    start = bytes(data[:_LOOKED_AT])
     for beginning, measure in _KINDS.items():
         if start.startswith(beginning):
             try:
-                return measure(view)
+                return measure(start)
             except (struct.error, IndexError, KeyError):
                 return None
     return None
 
 
-def _of_png(start: memoryview) -> int:
+def _of_png(start: bytes) -> int:
     width, height, depth, kind = struct.unpack_from(">IIBB", start, 16)
     return int(width * height * _SAMPLES_OF_PNG[kind] * (2 if depth == 16 else 1))
 
 
-def _of_bmp(start: memoryview) -> int:
+def _of_bmp(start: bytes) -> int:
     old = struct.unpack_from("<I", start, 14)[0] == 12
     width, height = struct.unpack_from("<HH" if old else "<ii", start, 18)
-    return abs(width) * abs(height) * 4
+    return int(abs(width) * abs(height) * 4)
 
 
-def _of_webp(start: memoryview) -> int:
+def _of_webp(start: bytes) -> int:
     kind = start[12:16]
     if kind == b"VP8 ":
         width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", start, 26))
@@ -56,10 +55,10 @@ def _of_webp(start: memoryview) -> int:
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
         width, height = (int.from_bytes(start[at : at + 3], "little") + 1 for at in (24, 27))
-    return width * height * 4
+    return int(width * height * 4)
 
 
-def _of_pnm(start: memoryview) -> int | None:
+def _of_pnm(start: bytes) -> int | None:
     found = _PNM.match(start)
     if found is None:
         return None
@@ -68,7 +67,7 @@ def _of_pnm(start: memoryview) -> int | None:
     return int(found[2]) * int(found[3]) * samples * (2 if wide else 1)
 
 
-def _of_jpeg(start: memoryview) -> int | None:
+def _of_jpeg(start: bytes) -> int | None:
     at = 2
     while True:
         if start[at] != 0xFF:
@@ -85,8 +84,8 @@ def _of_jpeg(start: memoryview) -> int | None:
             at += 2 + int(struct.unpack_from(">H", start, at + 2)[0])
 
 
-def _of_jpeg_2000(start: memoryview) -> int | None:
-    at = bytes(start[:_BOXES_BYTES]).find(_J2K)
+def _of_jpeg_2000(start: bytes) -> int | None:
+    at = start.find(_J2K, 0, _BOXES_BYTES)
     if at < 0:
         return None
     right, bottom, left, top = struct.unpack_from(">IIII", start, at + 8)
@@ -94,7 +93,7 @@ def _of_jpeg_2000(start: memoryview) -> int | None:
     return int(max(right - left, 0) * max(bottom - top, 0) * samples * (2 if (depth & 0x7F) + 1 > 8 else 1))
 
 
-_KINDS: dict[bytes, Callable[[memoryview], int | None]] = {
+_KINDS: dict[bytes, Callable[[bytes], int | None]] = {
     _PNG: _of_png,
     b"BM": _of_bmp,
     b"RIFF": _of_webp,

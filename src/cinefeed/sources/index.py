@@ -52,9 +52,11 @@ def open_container(
     if known:
         # The option is of the probing decoder; the one that reads frames has its own.
         with suppress(av.FFmpegError, OSError, ValueError):  # the file may have changed: then it is looked at in full
-            options = {"skip_frame": "all"}
             return av.open(
-                f"file:{path}", format=container or None, container_options=_LOCAL | _NO_PROBING, options=options
+                f"file:{path}",
+                format=container or None,
+                container_options=_LOCAL | _NO_PROBING,
+                options={"skip_frame": "all"},
             )
     options = None if limits is None else _most_pixels(limits)
     try:
@@ -85,8 +87,8 @@ def _why_not(path: Path, error: Exception) -> str:
         return f"{path}: cannot be read ({refused.strerror})"
     reason = getattr(error, "strerror", None) or str(error)
     return (
-        f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind, such as "
-        f"sound, or a play list: formats that read other files are refused"
+        f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind, such "
+        f"as sound, or a play list: formats that read other files are refused"
     )
 
 

@@ -64,7 +64,7 @@ class Pages:
         return len(self._places), None
 
     def decoded_bytes(self, number: int) -> int:
-        """Return how many bytes a page takes when it is decoded, or one of its tiles or strips where these take more."""
+        """Return how many bytes a page takes when it is decoded, or a tile of it where that takes more."""
         if not self.find(number):
             raise DecodeError(f"is not there; the file has {len(self._places)} pages")
         place = self._places[number]
