@@ -14,6 +14,7 @@ _NO_FRAME = frozenset([0xC4, 0xC8, 0xCC])  # JPEG markers among those of frames 
 _NAKED = frozenset([0x01, *range(0xD0, 0xD9)])  # JPEG markers without a length
 _PNM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:(?:\s|#[^\n]*\n)+(\d{1,9}))?")
 _LOOKED_AT = 1 << 22  # bytes at the start of a file; JPEG may have a thumbnail and a colour profile before its size
+_WEBP_BYTES = 30  # of the header of each of its kinds
 _BOXES_BYTES = 1 << 12  # of JPEG 2000, before its pixels
 
 
@@ -46,8 +47,10 @@ def _of_bmp(start: bytes) -> int:
     return int(abs(width) * abs(height) * 4)
 
 
-def _of_webp(start: bytes) -> int:
+def _of_webp(start: bytes) -> int | None:
     kind = start[12:16]
+    if len(start) < _WEBP_BYTES:
+        return None
     if kind == b"VP8 ":
         width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", start, 26))
     elif kind == b"VP8L":

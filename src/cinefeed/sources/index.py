@@ -30,6 +30,9 @@ _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _LOCAL = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 
 
+_PIXEL_BYTES = 4  # that a pixel counts for before one is decoded: decoders keep up to 17 frames
+
+
 class Seen(NamedTuple):
     """What one pass over a file found: a stamp (None where there is none) and a key flag a frame, in output order."""
 
@@ -66,12 +69,11 @@ def open_container(
 
 
 def _most_pixels(limits: ReadLimits) -> dict[str, str]:
-    """Return the options of a decoder that refuses larger frames; a first frame then shows how many bytes a pixel has.
+    """Return the options of a decoder that refuses larger frames: FFmpeg decodes while it opens a file.
 
-    FFmpeg decodes while it opens a file, up to 17 frames at once. The default lets 134 million pixels through: four
-    times 8K.
+    The default lets 134 million pixels through, four times 8K; a first frame shows how many bytes they take.
     """
-    return {"max_pixels": str(limits.max_frame_bytes // 4)}
+    return {"max_pixels": str(max(limits.max_frame_bytes // _PIXEL_BYTES, 1))}
 
 
 def _why_not(path: Path, error: Exception) -> str:
@@ -123,6 +125,12 @@ def opened(
     """Open a file for one pass over one of its video streams, and close it whatever happens."""
     with open_container(path, limits=limits) as container:
         stream = video_stream(container, path=path, number=number)
+        pixels = stream.width * stream.height
+        if not pixels:  # a decoder that refuses them forgets how many they are
+            with open_container(path, container=container.format.name.split(",")[0], known=True) as unprobed:
+                stated = video_stream(unprobed, path=path, number=number)
+                pixels = stated.width * stated.height
+        limits.check_frame(pixels * _PIXEL_BYTES, where=path)
         stream.codec_context.options = _most_pixels(limits)
         yield container, stream
 
