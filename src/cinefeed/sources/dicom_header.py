@@ -129,8 +129,8 @@ def read_header(
 def _inflated(file: BinaryIO, *, path: object, limits: ReadLimits) -> BinaryIO:
     """Return the rest of a deflated file, inflated into memory."""
     whole, inflater = io.BytesIO(), zlib.decompressobj(-zlib.MAX_WBITS)
-    while piece := file.read(_PIECE):
-        while piece:
+    while not inflater.eof and (piece := file.read(_PIECE)):
+        while piece and not inflater.eof:  # a byte of padding may follow
             whole.write(inflater.decompress(piece, _PIECE))
             limits.check_unpacked(whole.tell(), what="its deflated data set", where=path)
             piece = inflater.unconsumed_tail
