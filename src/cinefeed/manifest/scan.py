@@ -23,6 +23,7 @@ from cinefeed.manifest.progress import Progress as Progress
 from cinefeed.manifest.progress import shown_progress
 from cinefeed.manifest.quiet import decoders_quiet
 from cinefeed.sources.base import DEFAULT_READING, Reading
+from cinefeed.sources.limits import irregular_kind
 from cinefeed.sources.open import probe
 
 Verify = Literal["decode", "packets"]
@@ -156,6 +157,8 @@ def known_facts(out: Path) -> Any | None:
     """Return what the manifest `out` and the journal beside it know of files, newest first, or None."""
     tables = []
     journal = journal_path(out)
+    if kind := irregular_kind(journal):
+        raise TableError(f"{journal} is {kind}, and a scan keeps its progress there; remove it")
     if journal.exists():
         raw = journal.read_bytes()
         whole = raw[: raw.rfind(b"\n") + 1]  # the last line may be torn
