@@ -7,7 +7,7 @@
 # Nothing is fetched:                 test_no_protocol_but_files
 # Only regular files are opened:      test_a_pipe_..., test_pipes_and_sockets_...
 # Each limit, and its error:          tests/sources/test_limits.py, tests/sources/test_boxes.py;
-#                                     here test_the_table_of_limits, test_a_file_beyond_a_limit_has_the_reason_in_its_row
+#                                     here test_the_table_of_limits, test_a_file_beyond_a_limit_...
 # How to set them:                    test_limits_on_the_command_line
 # A feed reads what was probed:       test_limits.py: test_a_file_that_was_scanned_with_raised_limits_is_fed
 # What is trusted, what a decoder's fault could do, how to report: test_what_stands_in_the_page (nothing to run)

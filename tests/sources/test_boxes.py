@@ -168,7 +168,9 @@ def test_sound_as_single_numbers_is_no_bomb(tmp_path):
         for stream in (video, audio):
             container.mux(stream.encode(None))
     assert probe_encoded(path, reading=Reading(limits=ReadLimits(max_frames=1000))).times.count == 12
-    data = rebuilt(path.read_bytes(), lambda kind, body: box(kind, body[:8] + b"vide" + body[12:]) if kind == b"hdlr" else None)
+    data = rebuilt(
+        path.read_bytes(), lambda kind, body: box(kind, body[:8] + b"vide" + body[12:]) if kind == b"hdlr" else None
+    )
     path.write_bytes(data)
     with pytest.raises(SourceError, match="promises 20,000 frames"):
         check_sample_tables(path, ReadLimits(max_frames=1000))

@@ -134,9 +134,7 @@ def test_the_number_of_frames(tmp_path, kind):
     assert "promises" in refusal(MADE[kind](tmp_path), max_frames=5)
 
 
-@pytest.mark.parametrize(
-    "kind", ["png", "tiff", "npz", "hdf5", "nifti, packed", "mp4", "avi", "gif"]
-)
+@pytest.mark.parametrize("kind", ["png", "tiff", "npz", "hdf5", "nifti, packed", "mp4", "avi", "gif"])
 def test_the_time(tmp_path, kind):
     assert "takes longer" in refusal(MADE[kind](tmp_path), max_file_seconds=1e-6)
 
@@ -214,10 +212,38 @@ def test_a_file_that_was_scanned_with_raised_limits_is_fed(tmp_path, monkeypatch
             assert len(source.read([11])) == 1
 
 
+@pytest.mark.parametrize("count", ["1000000000", "1" + 30 * "0"])
+def test_a_dicom_file_that_promises_more_frames_than_it_has_bytes(tmp_path, count):
+    path = dicom(tmp_path)
+    whole = path.read_bytes()
+    at = whole.index(b"\x28\x00\x08\x00IS")
+    length = struct.unpack_from("<H", whole, at + 6)[0]
+    text = count.encode().ljust(len(count) + len(count) % 2)
+    path.write_bytes(whole[: at + 6] + struct.pack("<H", len(text)) + text + whole[at + 8 + length :])
+    for attempt in (cf.probe, cf.open_source):
+        with pytest.raises(
+            SourceError, match=r"cine\.dcm: its header promises 1,000,000,000.* frames, and the file has"
+        ):
+            attempt(path)
+    manifest = cf.Manifest.scan(tmp_path, progress=False)
+    assert manifest.column("num_frames").to_pylist() == [0]
+    with pytest.raises(SourceError, match=r"promises 1,000,000 frames.*beyond|its header promises"):
+        path.write_bytes(whole[: at + 6] + struct.pack("<H", 8) + b"1000000 " + whole[at + 8 + length :])
+        cf.probe(path)
+
+
+def test_a_dicom_file_that_is_cut_off_keeps_its_frames(tmp_path):
+    path = dicom(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    facts = cf.probe(path)
+    assert 0 < facts.times.count < 12 and "of 12 frames: the file is cut off" in facts.error
+
+
 def test_an_image_that_was_replaced_by_a_larger_one_after_the_scan(tmp_path):
     path = image_folder(tmp_path, ".png")
     facts = cf.probe(path)
-    ok, huge = cv2.imencode(".png", np.zeros((64, 48), np.uint8))
+    _, huge = cv2.imencode(".png", np.zeros((64, 48), np.uint8))
     huge = huge.tobytes()
     (path / "03.png").write_bytes(huge[:16] + struct.pack(">II", 60_000, 60_000) + huge[24:])
     with cf.open_source(path, facts=facts) as source, pytest.raises(SourceError, match="max_frame_bytes"):
@@ -278,10 +304,14 @@ def test_frames_that_change_their_size_end_the_video(tmp_path):
 
 def test_a_frame_of_another_size_that_no_scan_has_seen_raises(tmp_path):
     whole = write_video(tmp_path / "a.avi", numbered_frames(12), codec="mjpeg", pixel_format="yuvj420p")
-    other = write_video(tmp_path / "b.avi", numbered_frames(1, height=32, width=32), codec="mjpeg", pixel_format="yuvj420p")
+    other = write_video(
+        tmp_path / "b.avi", numbered_frames(1, height=32, width=32), codec="mjpeg", pixel_format="yuvj420p"
+    )
     data, patch = bytearray(whole.read_bytes()), other.read_bytes()
     picture = patch[patch.index(b"\xff\xd8\xff") : patch.rindex(b"\xff\xd9") + 2]
-    starts = [at for at in range(len(data)) if data[at : at + 4] == b"00dc" and data[at + 8 : at + 11] == b"\xff\xd8\xff"]
+    starts = [
+        at for at in range(len(data)) if data[at : at + 4] == b"00dc" and data[at + 8 : at + 11] == b"\xff\xd8\xff"
+    ]
     begin, size = starts[7] + 8, struct.unpack_from("<I", data, starts[7] + 4)[0]
     assert len(picture) <= size
     data[begin : begin + size] = picture.ljust(size, b"\0")
