@@ -1,7 +1,6 @@
 """What a file may expand to: each limit holds for each format that it is about, and names the file and itself."""
 
 import gzip
-
 import struct
 import zipfile
 import zlib
