@@ -279,28 +279,6 @@ def test_limits_are_above_nothing(name):
         ReadLimits(**{name: 0})
 
 
-def test_frames_that_change_their_size_end_the_video(tmp_path):
-    small, large = (
-        write_video(tmp_path / f"{size}.h264", numbered_frames(count, height=size, width=size))
-        for size, count in ((64, 12), (96, 8))
-    )
-    path = tmp_path / "both.h264"
-    path.write_bytes(small.read_bytes() + large.read_bytes())
-    facts = cf.probe(path)
-    assert facts.times.count == 12 and (facts.height, facts.width) == (64, 64)
-    assert "the next is 96 x 96, the first 64 x 64" in facts.error
-    with cf.open_source(path, facts=facts) as source:
-        assert source.read([11]).shape == (1, 64, 64, 3)
-    transport = tmp_path / "both.ts"
-    transport.write_bytes(
-        b"".join(
-            write_video(tmp_path / f"{size}.ts", numbered_frames(count, height=size, width=size)).read_bytes()
-            for size, count in ((64, 12), (96, 8))
-        )
-    )
-    assert cf.probe(transport).times.count == 12
-
-
 def test_a_frame_of_another_size_that_no_scan_has_seen_raises(tmp_path):
     whole = write_video(tmp_path / "a.avi", numbered_frames(12), codec="mjpeg", pixel_format="yuvj420p")
     other = write_video(
