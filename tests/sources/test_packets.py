@@ -172,7 +172,7 @@ def test_numbers_of_another_count_are_refused(tmp_path):
     assert facts.ticks is not None
     for more in (-1, 1):
         ticks = facts.ticks._replace(first=7, count=COUNT + more)
-        other = Facts(**{**vars(facts), "ticks": ticks, "times": ticks.times()})
+        other = Facts(**{**vars(facts), "ticks": ticks, "times": ticks.times(start_seconds=0.0)})
         with open_source(path, facts=other) as source, pytest.raises(DecodeError, match=f"after 48 of {COUNT + more}"):
             source.read([5])
 
