@@ -21,12 +21,13 @@ KINDS = {  # places of tests, each the beginning of a node id
         test_examples.py test_layers.py
     """,
     "video": """
-        check/test_alike.py check/test_check_files.py sources/test_dicom_video.py sources/test_display.py
-        sources/test_encoded.py sources/test_every_source.py sources/test_formats.py sources/test_kinds.py
+        check/test_alike.py check/test_check_files.py manifest/test_times.py sources/test_boxes.py
+        sources/test_changed_files.py sources/test_dicom_video.py sources/test_display.py sources/test_encoded.py
+        sources/test_every_source.py sources/test_formats.py sources/test_kinds.py sources/test_limits.py
         sources/test_matrix.py sources/test_memory_growth.py sources/test_native.py sources/test_open.py
-        sources/test_private.py sources/test_real_videos.py sources/test_swscale.py feed/test_mask_video.py
-        test_demo.py test_testing.py feed/test_clips_per_video.py::test_what_is_decoded_once
-        feed/test_mixing_feed.py::test_masks
+        sources/test_packets.py sources/test_private.py sources/test_real_videos.py sources/test_swscale.py
+        sources/test_values.py feed/test_mask_video.py test_demo.py test_security.py test_testing.py
+        feed/test_clips_per_video.py::test_what_is_decoded_once feed/test_mixing_feed.py::test_masks
     """,
     "process": """
         feed/test_chaos.py feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
