@@ -19,7 +19,7 @@ import cinefeed as cf
 from cinefeed.adapters.ahead import Ahead
 from cinefeed.errors import FeedError
 
-ROWS = np.random.default_rng(0).integers(0, 255, (9, 4, 8, 8), np.uint8)
+ROWS = np.random.default_rng(0).integers(0, 255, (9, 5, 8, 8), np.uint8)
 LABELS = {"age": [float(row) for row in range(9)], "kind": ["ab"[row % 2] for row in range(9)]}
 MANIFESTS = {
     rows: cf.Manifest.from_arrays(ROWS[:rows], {name: values[:rows] for name, values in LABELS.items()})

@@ -176,8 +176,8 @@ def test_frames_and_masks_are_refused(folder, probe):
 
 
 def test_parts_come_in_the_order_of_their_numbers(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((12, 3, 8, 8), np.uint8))
-    np.savez(tmp_path / "b.npz", v10=np.zeros((3, 8, 8)), v9=np.zeros((11, 3, 8, 8)))
+    np.save(tmp_path / "a.npy", np.zeros((12, 2, 8, 8), np.uint8))
+    np.savez(tmp_path / "b.npz", v10=np.zeros((3, 8, 8)), v9=np.zeros((11, 2, 8, 8)))
     parts = Manifest.scan(tmp_path).column("part").to_pylist()
     assert parts == [*(f"[{i}]" for i in range(12)), *(f"/v9[{i}]" for i in range(11)), "/v10"]
 

@@ -134,7 +134,7 @@ CASES = {
     "absolute paths of this machine": of(rows("{root}/p1/a.npy", "{root}/p1/b.npy", "{root}/p2/c.npy")),
     "absolute paths of another machine": of(rows("/home/x/s/p1/a.npy", "/home/x/s/p1/b.npy", "/home/x/s/p2/c.npy")),
     "paths from one folder above": of(rows("studies/p1/a.npy", "studies/p1/b.npy", "studies/p2/c.npy")),
-    "paths of other folders": refused(rows("q1/a.npy", "q1/b.npy", "q2/c.npy"), "by the file name alone 3 would"),
+    "paths of other folders": refused(rows("q1/a.npy", "q1/b.npy", "q2/c.npy"), "by file name alone 3 would"),
     "upper case in the table": of(rows("P1/A.NPY", "P1/B.NPY", "P2/C.NPY")),
     "upper case in the files": of(rows("p1/a.npy", "p1/b.npy", "p2/c.npy"), files=("P1/A.NPY", "P1/b.npy", "p2/C.npy")),
     "case that tells files apart": refused(

@@ -173,7 +173,7 @@ def write_assessed_run(
         lacked = (
             "run.json spec.json manifest.parquet worst.npz saliency.npz history.csv clips.npz pixels.json labels.json"
         )
-        for name in f"{lacked} pixels.json flow.json feed_stats.json versions.json".split():
+        for name in f"{lacked} flow.json feed_stats.json versions.json".split():
             (folder / name).unlink()
     return folder
 

@@ -86,7 +86,7 @@ def make(tmp_path: Path, name: str) -> tuple[cf.Manifest, list[Path]]:
 
 
 def feed_of(manifest: cf.Manifest, **options) -> cf.Feed:
-    frame = cf.Frame(height=16, width=16, channels=1)
+    frame = cf.Frame(height=16, width=16, channels=1, window=(0, 255))  # of the series, of 16 bits
     settings = {"target": "clip", "clip": cf.Clip(frames=2), "batch_size": 1, "workers": 0} | options
     return cf.Feed(manifest, frame=frame, **settings)
 

@@ -79,12 +79,15 @@ def test_numbers_keep_sign_and_value_wherever_their_bits_are(tmp_path, syntax, d
     assert (found.dtype == np.float32) is signed
 
 
-def test_signed_numbers_are_black_to_white_without_a_window(tmp_path):
+def test_signed_numbers_keep_their_order_and_name_no_window(tmp_path):
     values = np.array([[[-32768, -1, 0, 32767]]], "i2")
     path = write_dicom(tmp_path / "a.dcm", values)
     with DicomSource(path, facts=probe_dicom(path)) as source:
+        scaled = (values.ravel() + 32768.0) / 65535 * 255  # the range that 16 bits can hold, as float32
+        np.testing.assert_allclose(source.read([0]).ravel(), scaled, atol=1e-3)
         source.dtype = "uint8"
-        assert source.read([0]).ravel().tolist() == [0, 127, 128, 255]
+        with pytest.raises(SourceError, match="name no black and white"):
+            source.read([0])
 
 
 # Modality LUT
@@ -223,6 +226,11 @@ def test_an_indirect_segment_counts_bytes(tmp_path):
     assert stored(path)[:, 5, 5, 0].tolist() == [1, 2, 9, 9]
 
 
+# One entry, 255 empty segments from byte 3 on, 255 that lead to those, 255 that lead to these (from byte 513), and so on.
+INDIRECT = [[2, 255, *offset.to_bytes(4, "little")] for offset in (3, 513, 513 + 6 * 255, 513 + 12 * 255)]
+NESTED = [0, 1, 7, *[0, 0] * 255, *(code for each in INDIRECT for code in each * 255)]
+
+
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
@@ -233,6 +241,7 @@ def test_an_indirect_segment_counts_bytes(tmp_path):
         ([0, 2, 7, 0, 1, 200, 9, 0], "more than 13 entries"),
         ([0, 1, 7, 2, 255, 0, 0, 0, 0, 0], "more than 13 entries|more than 4 times"),
         ([0, 1, 7, 2, 1, 3, 0, 0, 0, 0], "lead to each other"),
+        (NESTED, "an empty segment of kind 0"),
     ],
 )
 def test_segments_that_are_broken_are_said(tmp_path, codes, message):

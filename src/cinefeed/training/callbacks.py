@@ -8,7 +8,7 @@ Order matters in `fit(callbacks=[...])`: WholeSetMetrics comes first, since the 
 >>> from cinefeed.clips import Clip, Frame
 >>> from cinefeed.manifest.table import Manifest
 >>> from cinefeed.models import cnn_rnn
->>> videos = Manifest.from_arrays(np.zeros((6, 4, 8, 8), np.uint8), {"age": [20.0, 30, 40, 50, 60, 70]})
+>>> videos = Manifest.from_arrays(np.zeros((6, 5, 8, 8), np.uint8), {"age": [20.0, 30, 40, 50, 60, 70]})
 >>> feed = Feed(videos, target="age", clip=Clip(frames=4), frame=Frame(height=8, width=8, channels=1), batch_size=3)
 >>> dataset, val = FeedDataset(feed), feed.evaluation(videos)
 >>> model = cnn_rnn(feed.spec, filters=[2, 2], units=2, dense=2)
