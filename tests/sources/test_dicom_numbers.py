@@ -226,7 +226,7 @@ def test_an_indirect_segment_counts_bytes(tmp_path):
     assert stored(path)[:, 5, 5, 0].tolist() == [1, 2, 9, 9]
 
 
-# One entry, 255 empty segments from byte 3 on, 255 that lead to those, 255 that lead to these (from byte 513), and so on.
+# One entry, 255 empty segments from byte 3 on, 255 that lead to those, 255 that lead to these (byte 513), and so on.
 INDIRECT = [[2, 255, *offset.to_bytes(4, "little")] for offset in (3, 513, 513 + 6 * 255, 513 + 12 * 255)]
 NESTED = [0, 1, 7, *[0, 0] * 255, *(code for each in INDIRECT for code in each * 255)]
 
