@@ -10,7 +10,7 @@ CinefeedError
 ├── SourceError        (ValueError)         a file that is no video we can read, or asked for what it lacks
 │   ├── DecodeError    (ValueError)         a video that breaks before the frames asked for
 │   ├── ChangedFileError (ValueError)       a file that is not the scanned one any more
-│   ├── EncapsulatedVideoError (ValueError) a DICOM file whose pixels are one encoded video
+│   ├── EncapsulatedVideoError (ValueError) a DICOM file whose pixels are an encoded video, where images are read
 │   └── LimitError     (ValueError)         a file that expands to more than ReadLimits allow
 ├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
 │   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that a newer one has replaced

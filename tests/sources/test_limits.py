@@ -354,7 +354,7 @@ def test_a_frame_of_another_size_that_no_scan_has_seen_raises(tmp_path):
     facts = cf.probe(whole, verify="packets")
     with EncodedSource(whole, facts=facts) as source:
         assert source.read([19]).shape == (1, 64, 64, 3)
-        with pytest.raises(SourceError, match=r"a\.avi: frame 20 is 32 x 32, the first 64 x 64"):
+        with pytest.raises(SourceError, match=r"a\.avi: frame 20 is 32 x 32, the file is known as 64 x 64"):
             source.read([20])
 
 
