@@ -1,6 +1,5 @@
 """A first settings file, from the facts of a manifest: every value with its reason, nothing guessed in silence."""
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
         kept = sorted({*pc.unique(class_names(known.column(target))).to_pylist()} - {*rare})
         rows = known = known.where(target, kept)
         few = f"left out: {', '.join(rare)}, in fewer than 3 {'groups' if group else 'rows'}, and 3 parts need one each"
-        data_rows.append(_Line(name=f"where.{json.dumps(target)}", value=kept, why=few))
+        data_rows.append(_Line(name=f"where.{_key(target)}", value=kept, why=few))
     data, classes = _data(rows, known, path=path, target=target)
     split, parts = _split(known, group=group, target=target, classes=classes)
     features = feature_frame(known)
@@ -195,6 +194,15 @@ def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> 
         return [*lines, _Line(name="task", value="binary", why=why), order], values
     why = f"{len(values)} classes: {counts}"
     return [*lines, _Line(name="task", value="multiclass", why=why)], values
+
+
+def _key(name: str) -> str:
+    """Return a column's name as a key of TOML.
+
+    >>> _key("label"), _key("the label")
+    ('label', '"the label"')
+    """
+    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
 
 
 def _count(column: Any, value: str) -> int:

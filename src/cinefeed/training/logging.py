@@ -201,7 +201,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
             return
         cells = {name: f"{numbers[name]:.4g}" if name in numbers else "" for name in self._columns}
         self._told = told
-        waits = [] if self.feed is None else [f"{self.feed.stats().since(self._before).wait_share:.0%}"]
+        waits = [] if self.feed is None else [f"{100 * self.feed.stats().since(self._before).wait_share:.0f} %"]
         self._lines.append([str(epoch + 1), *cells.values(), f"{seconds:.1f}", *waits])
         self._bar.remove_task(self._task)
         self._live.refresh()
