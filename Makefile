@@ -1,8 +1,10 @@
-# make demo and make test are all that a newcomer needs; each makes .venv first where it is absent.
+# make demo, make test and make install are all that a newcomer needs; each makes .venv first where it is absent.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo quick test test-slow fuzz check lint types bench clean
+.PHONY: install demo quick test test-slow fuzz check lint types bench clean
+
+install: .venv/installed
 
 demo: .venv/installed
 	$(BIN)/cinefeed demo --out demo

@@ -186,6 +186,34 @@ def test_a_class_of_one_group_is_not_stratified_and_says_so():
     assert "# not stratified: " in text
 
 
+def test_a_class_too_rare_for_three_parts_is_left_out_and_named():
+    kinds = ["a"] * 30 + ["b"] * 28 + ["odd, one"] * 2
+    table, text = table_of(scanned(**{"patient": PATIENTS, "the kind": kinds}), target="the kind")
+    assert table["data"]["where"] == {"the kind": ["a", "b"]}
+    assert table["data"]["split"]["stratify"] == "the kind"
+    assert (table["data"]["task"], table["data"]["classes"]) == ("binary", ["a", "b"])
+    assert "left out: odd, one, in fewer than 3 groups" in text and "58 rows have frames" in text
+    numbers = scanned(patient=PATIENTS, grade=pa.array([1.0] * 30 + [2.0] * 28 + [7.0] * 2)).with_task(
+        "grade", "multiclass"
+    )
+    table, _ = table_of(numbers, target="grade")
+    assert table["data"]["where"] == {"grade": ["1", "2"]}
+    parts = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    table, _ = table_of(scanned(patient=PATIENTS, kind=kinds, split=parts), target="kind")
+    assert "where" not in table["data"]
+
+
+def test_classes_that_differ_by_much_are_not_called_even():
+    kinds = ["a"] * 40 + ["b"] * 20
+    parts = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    _, text = table_of(scanned(patient=PATIENTS, kind=kinds, split=parts), target="kind")
+    assert "even enough" not in text
+
+
+def test_videos_of_one_length_are_said_to_be_so():
+    assert "all videos have 20 frames" in table_of(scanned(patient=PATIENTS, age=AGES, frames=20))[1]
+
+
 def test_parts_that_are_there_are_kept():
     names = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
     table, _ = table_of(scanned(patient=PATIENTS, age=AGES, split=names), group=None)
@@ -221,7 +249,7 @@ def test_a_clip_is_as_long_as_its_window():
     seconds = {"start_seconds": [0.0] * 60, "end_seconds": [0.4] * 60, "step_seconds": [0.04] * 60}
     table, text = table_of(scanned(patient=PATIENTS, age=AGES, frames=500, **seconds))
     assert table["clip"] == {"frames": 10, "position": "spread"}
-    assert "windows have 10 to 10 frames" in text
+    assert "all windows have 10 frames" in text
 
 
 def test_odd_characters_stay_out_of_comments():

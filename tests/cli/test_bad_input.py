@@ -1,5 +1,7 @@
 """Bad input: one clear line on stderr, the right exit code, nothing half-written."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -166,5 +168,16 @@ def test_an_unknown_command_or_option_is_usage(cinefeed, manifest):
 
 
 def test_no_run_folder(cinefeed, tmp_path):
-    for command in ("evaluate", "report"):
-        refused(cinefeed(command, tmp_path), code=2, words=["is no run folder"])
+    for words in (
+        ["evaluate", tmp_path],
+        ["report", tmp_path],
+        ["predict", tmp_path, "--out", "p.csv"],
+        ["export", tmp_path],
+    ):
+        refused(cinefeed(*words), code=2, words=["is no run folder"])
+
+
+def test_no_run_folder_is_known_before_keras_is_loaded(cinefeed, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "absent")  # Keras cannot be loaded so
+    monkeypatch.setitem(sys.modules, "cinefeed.training.evaluate", None)
+    refused(cinefeed("predict", tmp_path, "--out", "p.csv"), code=2, words=["is no run folder"])

@@ -63,7 +63,7 @@ def test_a_table_of_any_program_is_measured(cinefeed, tmp_path):
     named = cinefeed("evaluate", table, "--classes", "1,0", "--json").json
     assert named["metrics"]["external"]["auroc"] == pytest.approx(1 - done.json["metrics"]["external"]["auroc"])
     as_number = cinefeed("evaluate", table, "--task", "regression")
-    assert as_number.code == 0 and as_number.out.startswith("external, 6 rows: r2 ")
+    assert as_number.code == 0 and as_number.out.startswith("external, 6 videos: r2 ")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ def test_folds_train_a_run_each(cinefeed, manifest, tmp_path):
     out = tmp_path / "folds"
     done = cinefeed("train", manifest, *FLOW, "--val", 0.3, "--folds", 2, "--out", out, "--json")
     assert done.code == 0, done.err
+    assert "fold1 of 2\n" in done.err and "fold2 of 2\n" in done.err
     assert {"rmse", "mae"} <= set(done.json["metrics"]) and done.json["folds"]["rmse"]["folds"] == 2
     assert (out / "fold1" / "run.json").exists() and (out / "fold2" / "run.json").exists()
     done = cinefeed("train", manifest, *FLOW, "--val", 0.3, "--folds", 2, "--out", out)
+    assert "fold1 of 2" not in done.err  # it is finished
     assert "out of fold: " in done.out and "rmse, mean of 2 folds: " in done.out
 
 

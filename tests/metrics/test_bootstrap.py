@@ -177,7 +177,10 @@ def test_an_interval_that_would_say_nothing_is_not_given():
         return {"often": np.where(np.arange(len(weights)) % 3 == 0, 1.0, np.nan), "always": weights[:, 0]}
 
     found = intervals(measure, clusters=np.arange(12), resamples=90)
-    assert found["often"].reason == "60 of 90 resamples do not define it"
+    assert (
+        found["often"].reason
+        == "60 of 90 resamples do not define it, such as those that lack a class or hold one value"
+    )
     assert np.isnan(found["often"].low)
     assert not found["always"].reason
     few = intervals(measure, clusters=np.arange(18) // 2, resamples=90)["always"]

@@ -108,7 +108,24 @@ def test_progress_says_what_the_feed_does(capsys, monkeypatch, terminal):
     for batch in range(8):
         progress.on_train_batch_end(batch, {"loss": 1.0})
     told = "1 clips/s, waits 0 %, workers idle 50 %: the model is the bottleneck"
-    assert not terminal or progress._bar.tasks[-1].description == f"epoch 1/1 · loss 1 · {told}"
+    assert not terminal or progress._bar.tasks[-1].description == "epoch 1/1 · loss 1"
     progress.on_epoch_end(0, {"loss": 0.5})
     progress.close()
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_table_of_epochs_fits_a_terminal_of_80_columns(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("val_auroc", "val_average_precision", "val_f1", "val_balanced_accuracy")
+    progress = Progress(feed=Fed(), shown=names)
+    progress.set_params({"epochs": 2, "steps": 1})
+    progress.on_train_begin()
+    for epoch in range(2):
+        progress.on_epoch_begin(epoch)
+        progress.on_epoch_end(epoch, {"loss": 0.6948, "val_loss": 0.6342, **dict.fromkeys(names, 0.5845)})
+    progress.close()
+    shown = capsys.readouterr().err
+    rows = [line for line in shown.splitlines() if line.count("0.5845") == len(names)]
+    assert len(rows) >= 2 and all(len(row.rstrip()) <= 80 for row in rows)
+    assert "…" not in shown and "precision" in shown and "waits" in shown

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed, where_table
@@ -17,7 +18,7 @@ from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
-from cinefeed.training.run import kept_thresholds, write_json
+from cinefeed.training.run import check_run, kept_thresholds, write_json
 
 Measured = Annotated[Path, typer.Argument(help="Run folder, or a table of predictions (Parquet, CSV) of any program.")]
 Unit = Annotated[str | None, typer.Option(help="Column whose values are measured, such as the study; else videos.")]
@@ -69,11 +70,14 @@ def evaluate(
         emit(
             {"parts": rows, "metrics": metrics, "assessment": found},
             as_json=as_json,
-            text="\n".join(f"{name}, {rows[name]} rows: {figures(metrics[name])}" for name in rows),
+            text="\n".join(
+                f"{name}, {_counted(predictions.part(name).table)}: {figures(metrics[name])}" for name in rows
+            ),
         )
         return
     if target or task or classes or group:
         raise SettingError(f"--target, --task, --classes and --group are for a table of predictions; {run} is none")
+    check_run(run)
     choose_backend()
     from cinefeed.training.evaluate import evaluate as measure_run
 
@@ -100,7 +104,7 @@ def evaluate(
             "failures": result.failures,
         },
         as_json=as_json,
-        text=f"{result.part}, {len(result.predictions)} rows: {figures(result.metrics)}",
+        text=f"{result.part}, {_counted(result.predictions)}: {figures(result.metrics)}",
     )
     _list_failures(result.failures)
 
@@ -155,6 +159,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Score any videos with a run's best weights; no label is needed."""
+    check_run(run)
     choose_backend()
     from cinefeed.training.evaluate import predict as score_videos
 
@@ -220,6 +225,22 @@ def comparison_table(found: Mapping[str, Any]) -> pa.Table:
             for metric, values in each["metrics"].items()
         ]
     )
+
+
+def _counted(table: pa.Table) -> str:
+    """Return how many videos predictions are of, and how many clips where these are more.
+
+    >>> _counted(pa.table({"id": ["a", "a", "b", "b"]})), _counted(pa.table({"score": [0.5]}))
+    ('2 videos, 4 clips', '1 row')
+    """
+
+    def count(number: int, noun: str) -> str:
+        return f"{number} {noun}{'s' * (number != 1)}"
+
+    if "id" not in table.schema.names:
+        return count(table.num_rows, "row")
+    videos = count(pc.count_distinct(table.column("id")).as_py(), "video")
+    return videos if videos == count(table.num_rows, "video") else f"{videos}, {count(table.num_rows, 'clip')}"
 
 
 def _cell(value: float | None) -> str:

@@ -10,6 +10,7 @@ from cinefeed.cli.show import choose_backend, emit, note, ticking
 from cinefeed.clips import Frame
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
+from cinefeed.training.run import check_run
 
 
 def init(
@@ -107,6 +108,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a run's network as a file that needs no cinefeed; it is kept only where it gives the same scores."""
+    check_run(run)
     choose_backend()
     from cinefeed.training.export import export as export_run
 

@@ -1,6 +1,5 @@
 """`cinefeed train`: from a manifest to a run folder, or with `--folds` to one a fold."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -100,7 +99,11 @@ def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: b
     from cinefeed.training.fit import train as run_training
     from cinefeed.training.folds import train_folds
 
-    found = train_folds(settings, folds=folds, train=partial(run_training, progress=True), overwrite=overwrite)
+    def train_fold(fold: Settings, *, overwrite: bool) -> None:
+        note(f"{Path(fold.train.out).name} of {folds}")
+        run_training(fold, overwrite=overwrite, progress=True)
+
+    found = train_folds(settings, folds=folds, train=train_fold, overwrite=overwrite)
     if not found.finished:
         told = {"run": str(found.folder), "complete": False}
         emit(told, as_json=as_json, text=f"asked to leave: the same command goes on\n-> {found.folder}")

@@ -86,6 +86,11 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
     known = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
     if len(known) == 0:
         raise LabelError(f"no row has a {target!r} label; look at the table of labels")
+    if rare := _rare_classes(known, group=group, target=target):
+        kept = sorted({*pc.unique(class_names(known.column(target))).to_pylist()} - {*rare})
+        rows = known = known.where(target, kept)
+        few = f"left out: {', '.join(rare)}, in fewer than 3 {'groups' if group else 'rows'}, and 3 parts need one each"
+        data_rows.append(_Line(name=f"where.{_key(target)}", value=kept, why=few))
     data, classes = _data(rows, known, path=path, target=target)
     split, parts = _split(known, group=group, target=target, classes=classes)
     features = feature_frame(known)
@@ -119,6 +124,21 @@ def _parts_of_the_run(rows: Manifest) -> list[str]:
         return []
     split = rows.column("split")
     return sorted(pc.unique(split.drop_null()).to_pylist()) if split.null_count else []
+
+
+def _rare_classes(known: Manifest, *, group: Group, target: str) -> list[str]:
+    """Return the classes of which the three parts that are drawn here cannot have one group each.
+
+    [] where the parts are there already, and where fewer than two classes would be left.
+    """
+    if "split" in known.table.column_names and known.column("split").null_count == 0:
+        return []
+    if group is None or not known.label_type(target).is_classes:
+        return []
+    pairs = pa.table({"class": class_names(known.column(target)), "group": known.column(group or "id")})
+    holders = pairs.group_by("class").aggregate([("group", "count_distinct")]).to_pylist()
+    rare = sorted(each["class"] for each in holders if each["group_count_distinct"] < 3)
+    return rare if len(holders) - len(rare) >= 2 else []
 
 
 def group_candidates(manifest: Manifest, *, target: str) -> list[str]:
@@ -174,6 +194,15 @@ def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> 
         return [*lines, _Line(name="task", value="binary", why=why), order], values
     why = f"{len(values)} classes: {counts}"
     return [*lines, _Line(name="task", value="multiclass", why=why)], values
+
+
+def _key(name: str) -> str:
+    """Return a column's name as a key of TOML.
+
+    >>> _key("label"), _key("the label")
+    ('label', '"the label"')
+    """
+    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
 
 
 def _count(column: Any, value: str) -> int:
@@ -234,7 +263,12 @@ def _clip(known: Manifest) -> list[_Line]:
     counts = np.sort(_counts(known))
     low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
     windows = {"start_seconds", "end_seconds"} & {*known.table.column_names}
-    found = f"{'windows' if windows else 'videos'} have {low} to {high} frames, half of them {middle} or more"
+    kind = "windows" if windows else "videos"
+    found = (
+        f"all {kind} have {low} frame{'s' * (low != 1)}"
+        if low == high
+        else f"{kind} have {low} to {high} frames, half of them {middle} or more"
+    )
     if high <= 64 and high <= 1.5 * low:
         frames = min(low, 32)
         return [
@@ -370,7 +404,7 @@ def _sampler(train: Manifest, *, target: str, classes: Sequence[str]) -> list[_L
     by_class = {each: _count(column, each) for each in classes}
     most, least = max(by_class.values()), min(by_class.values())
     said = ", ".join(f"{name} {count}" for name, count in list(by_class.items())[:6])
-    if least and most > _UNEVEN * least:
+    if most > _UNEVEN * least:
         why = f"the training part has {said}; validation and test are never balanced"
         return [_Line(name="name", value="BalancedClasses", why=why)]
     return [_Line(name="name", value="Natural", why=f"classes are even enough: {said}")]

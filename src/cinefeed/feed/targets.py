@@ -281,7 +281,12 @@ def read_targets(
         raise LabelError(
             f"none of {len(column)} rows has a {name!r} label; look at the table of labels, and how it is joined"
         )
-    _refuse(missing, ids, f"has no {name!r} label", "leave those rows out, or give them a label")
+    _refuse(
+        missing,
+        ids,
+        f"has no {name!r} label",
+        f"leave those rows out with known({name!r}) (--drop-missing), or give them a label",
+    )
     if task is None:
         task = None if is_classes else "regression"
     if task == "regression":

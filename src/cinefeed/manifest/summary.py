@@ -10,6 +10,7 @@ from cinefeed.manifest.columns import label_names
 
 _CLASSES_SHOWN = 6
 _LETTERS_SHOWN = 24
+_FORMAT_LETTERS = 40  # "ExplicitVRLittleEndian in dicom" whole
 
 
 def summarise(
@@ -89,9 +90,9 @@ def _facts(table: Any, *, named_by: str) -> list[str]:
         area = pc.multiply(pc.cast(readable.column("width"), pa.int64()), readable.column("height"))
         small, large = (pixels[pc.index(area, edge).as_py()].as_py() for edge in pc.min_max(area).as_py().values())
         grey = pc.sum(pc.equal(readable.column("channels"), 1)).as_py()
-        bits = " and ".join(map(str, sorted(readable.column("bits").drop_null().unique().to_pylist())))
+        bits = _and(sorted(readable.column("bits").drop_null().unique().to_pylist()))
         lines += [
-            _line("formats", _frequent(formats)),
+            _line("formats", _frequent(formats, letters=_FORMAT_LETTERS)),
             _line("size", f"{small if small == large else f'{small} to {large}'} (width x height), {bits} bit"),
             _line("colour", f"{grey} grey, {readable.num_rows - grey} colour"),
             _line(
@@ -144,15 +145,25 @@ def _range(values: Any) -> str:
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
-def _frequent(values: Any) -> str:
+def _and(values: Sequence[object]) -> str:
+    """Return values in words.
+
+    >>> _and([8]), _and([8, 12, 16])
+    ('8', '8, 12 and 16')
+    """
+    words = [str(value) for value in values]
+    return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
+
+
+def _frequent(values: Any, *, letters: int = _LETTERS_SHOWN) -> str:
     counts = values.value_counts()
     names, numbers = counts.field("values").cast(pa.string()), counts.field("counts")
     order = pc.sort_indices(
         pa.table({"name": names, "count": numbers}), sort_keys=[("count", "descending"), ("name", "ascending")]
     )[:_CLASSES_SHOWN]
-    shown = ", ".join(f"{_short(names[i.as_py()].as_py())} {numbers[i.as_py()]}" for i in order)
+    shown = ", ".join(f"{_short(names[i.as_py()].as_py(), letters)} {numbers[i.as_py()]}" for i in order)
     return shown + (f" and {len(names) - _CLASSES_SHOWN} more" if len(names) > _CLASSES_SHOWN else "")
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LETTERS_SHOWN else text[: _LETTERS_SHOWN - 4] + " ..."
+def _short(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 4] + " ..."

@@ -122,7 +122,8 @@ def _interval(values: NDArray[np.float64], *, value: float, left_out: NDArray[np
     dropped = len(values) - len(defined)
     none = Interval(low=np.nan, high=np.nan, dropped=dropped)
     if dropped * 2 > len(values):
-        return replace(none, reason=f"{dropped} of {len(values)} resamples do not define it")
+        why = "such as those that lack a class or hold one value"
+        return replace(none, reason=f"{dropped} of {len(values)} resamples do not define it, {why}")
     if not np.isfinite(value):
         return replace(none, reason="it is not defined for all units together")
     rounding = _ROUNDING * max(1.0, abs(value))

@@ -106,14 +106,22 @@ def _target(
         "rows": [
             (title(metric), [cell(each["metrics"].get(metric)) for each in measured.values()]) for metric in metrics
         ],
-        "reasons": [
-            f"{title(metric)} of {part}: {each['metrics'][metric]['reason']}."
-            for part, each in measured.items()
-            for metric in each["metrics"]
-            if each["metrics"][metric].get("reason")
-        ],
+        "reasons": [line for part, each in measured.items() for line in _reasons(part, each["metrics"])],
         "details": [_details(part, each, name, predictions, unit, folds=folds) for part, each in measured.items()],
     }
+
+
+def _reasons(part: str, metrics: Plain) -> list[str]:
+    """Return why metrics of a part have no interval, a line a reason.
+
+    >>> _reasons("val", {"f1": {"reason": "one class"}, "auroc": {"reason": "one class"}, "ece": {}})
+    ['No interval for F1, AUROC of val: one class.']
+    """
+    by_reason: dict[str, list[str]] = {}
+    for metric, each in metrics.items():
+        if each.get("reason"):
+            by_reason.setdefault(each["reason"], []).append(title(metric))
+    return [f"No interval for {', '.join(names)} of {part}: {reason}." for reason, names in by_reason.items()]
 
 
 def _details(

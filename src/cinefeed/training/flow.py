@@ -164,9 +164,9 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
             learnt = ",".join(each for each in names if each not in unseen)
             option = (f"{target}=" if len(data.targets) > 1 else "") + ",".join(names)
             raise LabelError(
-                f"class {value!r} of {target!r} has no row to train with, and {where}: split again with --stratify "
-                f"{target}, leave its rows out with --where {target}={learnt}, or name all classes, so that it is one "
-                f"that is never learnt: --classes {option}"
+                f"class {value!r} of {target!r} has no row to train with, and {where}: leave its rows out with --where "
+                f"{target}={learnt}, split again with --stratify {target} where each part can have one of its groups, "
+                f"or name all classes, so that it is one that is never learnt: --classes {option}"
             )
 
 

@@ -140,8 +140,8 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
     """Show a live table of the epochs done and a bar for the one under way, on stderr; no terminal, a line an epoch.
 
-    With `feed`, both say what it is doing: clips a second, and whether the model waits for it or it for the model.
-    The table stays when training has ended.
+    With `feed`, both say what it is doing: clips a second, and whether the model waits for it or it for the model; of
+    the table that is a number an epoch, and a line below of the last look. The table stays when training has ended.
     """
 
     def __init__(self, *, shown: tuple[str, ...] = (), feed: Feed | None = None, epochs: int | None = None) -> None:
@@ -151,7 +151,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         self.epochs = epochs  # of all `fit`s together
         self._before = Stats()
         self._epoch = 0
-        self._told = ""  # of the feed, last
+        self._told = ""  # of the feed, at the last look
         self._lines: list[list[str]] = []
         self._live: Any = None
         self._bar: Any = None
@@ -185,10 +185,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         if self._bar is not None:
             loss = (logs or {}).get("loss", float("nan"))
             if self.feed is not None and batch % _EVERY == _EVERY - 1:
-                self._told = f" · {self._feed_line()}"
-            self._bar.update(
-                self._task, advance=1, description=f"{self._name(self._epoch)} · loss {loss:.4g}{self._told}"
-            )
+                self._told = self._feed_line()
+            self._bar.update(self._task, advance=1, description=f"{self._name(self._epoch)} · loss {loss:.4g}")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Print the epoch's line."""
@@ -202,7 +200,9 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
             print(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){told}", file=sys.stderr, flush=True)
             return
         cells = {name: f"{numbers[name]:.4g}" if name in numbers else "" for name in self._columns}
-        self._lines.append([str(epoch + 1), *cells.values(), f"{seconds:.1f}", told])
+        self._told = told
+        waits = [] if self.feed is None else [f"{100 * self.feed.stats().since(self._before).wait_share:.0f} %"]
+        self._lines.append([str(epoch + 1), *cells.values(), f"{seconds:.1f}", *waits])
         self._bar.remove_task(self._task)
         self._live.refresh()
 
@@ -221,17 +221,19 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         return tuple(dict.fromkeys(("loss", "val_loss", *self.shown)))
 
     def _shown_now(self) -> Any:
-        """Return the table of the last epochs, and below it the bar."""
+        """Return the table of the last epochs, and below it what the feed does, and the bar."""
         from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=None, pad_edge=False)
-        for name in ("epoch", *self._columns, "s"):
-            table.add_column(name, justify="right")
-        table.add_column("feed" if self.feed is not None else "")
+        for name in ("epoch", *self._columns, "s", *(["waits"] if self.feed is not None else [])):
+            # in words, which a narrow terminal may put below each other; a number stays on one line
+            table.add_column(name.replace("_", " "), justify="right", vertical="bottom")
         for line in self._lines[-_ROWS:]:
             table.add_row(*line)
-        return Group(table, self._bar) if self._bar is not None else table
+        told = [Text(self._told)] if self._told else []
+        return Group(table, *told, *([self._bar] if self._bar is not None else []))
 
     def _feed_line(self) -> str:
         assert self.feed is not None

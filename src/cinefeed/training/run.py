@@ -162,8 +162,8 @@ def plain(data: Any) -> Any:
     return data
 
 
-def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
-    """Return what a run was made from: settings, the feed's spec, and the manifest with its column `split`."""
+def check_run(folder: str | Path) -> None:
+    """Raise SettingError where a folder lacks a file that a run's weights need; quick, before Keras is imported."""
     path = Path(folder)
     needed = ["settings.toml", "spec.json", "manifest.parquet", WEIGHTS]
     missing = [name for name in needed if not (path / name).is_file()]
@@ -171,6 +171,12 @@ def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
         raise SettingError(
             f"{path} is no run folder: {', '.join(missing)} is missing; give the --out of a 'cinefeed train'"
         )
+
+
+def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
+    """Return what a run was made from: settings, the feed's spec, and the manifest with its column `split`."""
+    check_run(folder)
+    path = Path(folder)
     spec = json.loads((path / "spec.json").read_text(encoding="utf-8"))
     spec.update(
         clip_shape=tuple(spec["clip_shape"]),

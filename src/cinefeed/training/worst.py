@@ -43,17 +43,17 @@ def by_error(predictions: Predictions) -> list[Scored]:
 
 
 def _judged(value: Any, score: NDArray[np.float64], *, classes: Sequence[str]) -> tuple[float, str]:
-    """Return the error of a score, and truth and prediction in words.
+    r"""Return the error of a score, and truth and prediction in words.
 
     >>> _judged(1, np.array([0.2]), classes=["well", "sick"])
-    (0.8, 'true sick · its probability 20 %')
+    (0.8, 'true sick · its probability 20\xa0%')
     >>> _judged(61.0, np.array([36.5]), classes=[])
     (24.5, 'true 61 · predicted 36.5')
     """
     if not classes:
         return abs(float(value - score[0])), f"true {value:.4g} · predicted {score[0]:.4g}"
     shares = np.array([1 - score[0], score[0]]) if len(score) == 1 else score
-    words = f"true {classes[value]} · its probability {shares[value]:.0%}".replace("%", " %")
+    words = f"true {classes[value]} · its probability {shares[value]:.0%}".replace("%", "\N{NO-BREAK SPACE}%")
     taken = int(shares.argmax())
     if len(classes) > 2 and taken != value:
         words += f" · predicted {classes[taken]}"
