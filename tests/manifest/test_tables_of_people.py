@@ -134,7 +134,7 @@ CASES = {
     "absolute paths of this machine": of(rows("{root}/p1/a.npy", "{root}/p1/b.npy", "{root}/p2/c.npy")),
     "absolute paths of another machine": of(rows("/home/x/s/p1/a.npy", "/home/x/s/p1/b.npy", "/home/x/s/p2/c.npy")),
     "paths from one folder above": of(rows("studies/p1/a.npy", "studies/p1/b.npy", "studies/p2/c.npy")),
-    "paths of other folders": refused(rows("q1/a.npy", "q1/b.npy", "q2/c.npy"), "by the file name alone 3 would"),
+    "paths of other folders": refused(rows("q1/a.npy", "q1/b.npy", "q2/c.npy"), "by file name alone 3 would"),
     "upper case in the table": of(rows("P1/A.NPY", "P1/B.NPY", "P2/C.NPY")),
     "upper case in the files": of(rows("p1/a.npy", "p1/b.npy", "p2/c.npy"), files=("P1/A.NPY", "P1/b.npy", "p2/C.npy")),
     "case that tells files apart": refused(
@@ -185,6 +185,12 @@ CASES = {
     "JSON columns": of('{"path": ["a", "b", "c"], "grade": ["low", "high", "low"]}', name="l.json"),
     "JSON of pandas": of(pd.DataFrame({"path": ["a", "b", "c"], "grade": GRADES}).to_json(), name="l.json"),
     "JSON by path": of('{"p1/a.npy": "low", "p1/b.npy": "high", "p2/c.npy": "low"}', name="l.json", column="label"),
+    "JSON by name without suffix": refused(
+        '{"a": 1, "b": 2, "c": 1}', "no JSON table; .* by its path with its suffix", name="l.json"
+    ),
+    "a frame with two columns of one name": refused(
+        pd.DataFrame([["a", 1, 2]], columns=["path", "grade", "grade"]), "Duplicate column names .* rename all but one"
+    ),
     "JSON of other things": refused("[1, 2, 3]", "no JSON table; it needs a list of objects", name="l.json"),
     "an Excel workbook": refused(archive(), "an Excel workbook .*CSV UTF-8", name="labels.xlsx"),
     "a compressed table": refused(b"\x1f\x8b\x08" + bytes(20), "compressed", name="labels.csv.gz"),
