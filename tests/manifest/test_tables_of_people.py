@@ -188,6 +188,10 @@ CASES = {
     "JSON by name without suffix": refused(
         '{"a": 1, "b": 2, "c": 1}', "no JSON table; .* by its path with its suffix", name="l.json"
     ),
+    "a list of stems without a header": refused("a 3\nb 4\nc 3\n", "write a header above it, such as 'path,label'"),
+    "a frame with paths as a nameless index": refused(
+        pd.DataFrame({"grade": GRADES}, index=list(FILES)), r"a frame's index: reset_index\(\)"
+    ),
     "a frame with two columns of one name": refused(
         pd.DataFrame([["a", 1, 2]], columns=["path", "grade", "grade"]), "Duplicate column names .* rename all but one"
     ),
