@@ -125,5 +125,7 @@ def test_a_feed_of_seconds_refuses_a_manifest_without_start_times(tmp_path):
     table = pq.read_table(out)
     notes = table.schema.metadata
     pq.write_table(table.drop_columns("start_time_seconds").replace_schema_metadata(notes), out)
-    with pytest.raises(TableError, match=r"1 of 1 rows .* lacks start_time_seconds \(first: row 0, a.ts\).* scan again"):
+    with pytest.raises(
+        TableError, match=r"1 of 1 rows .* lacks start_time_seconds \(first: row 0, a.ts\).* scan again"
+    ):
         fed(cf.Manifest.read(out, root=tmp_path))

@@ -159,7 +159,7 @@ def _columns(
     for name, column in taken.items():
         yield _Column(name, _leaves(column), name != "num_frames")
     if {"height", "width"} <= taken.keys():
-        height, width = (taken[name].cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) for name in ("height", "width"))
+        height, width = (taken[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in ("height", "width"))
         yield _Column("area", _ranges(height * width), True)
     for name, values in (("duration", looks.seconds), ("brightness", looks.brightness), ("contrast", looks.contrast)):
         yield _Column(name, _ranges(values[rows]), False)
