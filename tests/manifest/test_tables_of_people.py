@@ -185,6 +185,11 @@ CASES = {
     "JSON columns": of('{"path": ["a", "b", "c"], "grade": ["low", "high", "low"]}', name="l.json"),
     "JSON of pandas": of(pd.DataFrame({"path": ["a", "b", "c"], "grade": GRADES}).to_json(), name="l.json"),
     "JSON by path": of('{"p1/a.npy": "low", "p1/b.npy": "high", "p2/c.npy": "low"}', name="l.json", column="label"),
+    "JSON of numbers and NA": of(
+        '[{"path": "a", "grade": 61}, {"path": "b", "grade": "NA"}, {"path": "c", "grade": 40.5}]',
+        name="l.json",
+        labels=[61.0, None, 40.5],
+    ),
     "JSON by name without suffix": refused(
         '{"a": 1, "b": 2, "c": 1}', "no JSON table; .* by its path with its suffix", name="l.json"
     ),

@@ -179,6 +179,8 @@ def _read_csv(raw: bytes, *, name: str) -> Any:
     raw = _text_of(raw, name=name)
     if raw.lstrip()[:1] in (b"{", b"["):
         columns = _read_json(raw.decode(), name=name)
+        for key in columns.keys() - FACTS.keys():  # before Arrow sees numbers and text in one column
+            columns[key] = [None if isinstance(each, str) and each in MISSING_MARKS else each for each in columns[key]]
         try:
             return pa.table(columns)
         except (pa.ArrowException, TypeError) as error:
