@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from cinefeed import BalancedClasses, Clip, Feed, Frame, Manifest, UniformLabels
+from cinefeed.check import check_manifest
 from cinefeed.cli.options import Flow
 from cinefeed.errors import LabelError
 from cinefeed.label_types import class_names, label_type
@@ -28,6 +29,7 @@ RULE = [
     ([*range(21)] * 2, "numbers", (0, 20)),
     ([*range(22)] * 2, "numbers", None),
     ([2010, 2011, 2010, 2011], "numbers", None),
+    ([2**60, 2**60 + 1], "numbers", None),  # a float64 holds neither exactly
     ([None, None], "classes", None),
     ([float("nan")], "numbers", None),
 ]
@@ -145,3 +147,14 @@ def test_lists_are_refused_by_everyone_who_needs_a_label(tmp_path):
         Feed(manifest, target="finding", task="multiclass", **settings)
     with pytest.raises(LabelError, match="column 'finding' holds list"):
         manifest.split(val=0.25, test=0.25, group=None, stratify="finding")
+
+
+def test_long_whole_numbers_are_fed_split_and_checked(tmp_path):
+    labels = {"path": [f"{n}.npy" for n in range(8)], "y": [2**60 + n * 2**57 for n in range(8)]}
+    for name in labels["path"]:
+        np.save(tmp_path / name, np.zeros((4, 8, 8), np.uint8))
+    manifest = Manifest.scan(tmp_path, labels=labels, progress=False)
+    feed = Feed(manifest, target="y", clip=Clip(frames=2), frame=Frame(height=8, width=8), batch_size=8, workers=0)
+    assert sorted(feed.batch(0).targets.tolist()) == labels["y"]
+    assert check_manifest(manifest, target="y", progress=False).label
+    manifest.split(val=0.25, test=0.25, group=None, stratify="y")

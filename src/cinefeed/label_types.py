@@ -70,7 +70,7 @@ def label_type(values: Any) -> LabelType:
     column = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
     if not is_number(column.type):
         return CLASSES
-    numbers = column.drop_null().cast(pa.float64())
+    numbers = column.drop_null().cast(pa.float64(), safe=False)  # ids may be above 2**53
     numbers = numbers.filter(pc.invert(pc.is_nan(numbers)))
     if len(numbers) == 0:
         return NUMBERS

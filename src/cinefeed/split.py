@@ -190,7 +190,7 @@ def _strata(
         )
     if (kind or label_type(array).kind) == "classes":
         return _class_strata(encode(array), group, parts=parts, group_name=group_name, label_name=label_name), True
-    values = array.cast(pa.float64()).to_numpy()
+    values = array.cast(pa.float64(), safe=False).to_numpy()
     order = np.lexsort((values, group.codes))  # a sum in sorted order does not depend on the order of the rows
     sums = np.bincount(group.codes[order], weights=values[order])
     means = sums / np.bincount(group.codes)
@@ -424,7 +424,7 @@ def measure_balance(
         for code, value in enumerate(label.values):
             classes[class_name(value)] = tuple(np.bincount(parts[label.codes == code], minlength=len(names)).tolist())
     elif labels is not None:
-        values = _arrow(labels).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        values = _arrow(labels).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         each = [values[(parts == number) & ~np.isnan(values)] for number in range(len(names))]
         each = [known if len(known) else np.array([np.nan]) for known in each]
         quartiles = tuple(tuple(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]).tolist()) for known in each)

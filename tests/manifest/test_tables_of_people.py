@@ -185,6 +185,21 @@ CASES = {
     "JSON columns": of('{"path": ["a", "b", "c"], "grade": ["low", "high", "low"]}', name="l.json"),
     "JSON of pandas": of(pd.DataFrame({"path": ["a", "b", "c"], "grade": GRADES}).to_json(), name="l.json"),
     "JSON by path": of('{"p1/a.npy": "low", "p1/b.npy": "high", "p2/c.npy": "low"}', name="l.json", column="label"),
+    "JSON of numbers and NA": of(
+        '[{"path": "a", "grade": 61}, {"path": "b", "grade": "NA"}, {"path": "c", "grade": 40.5}]',
+        name="l.json",
+        labels=[61.0, None, 40.5],
+    ),
+    "JSON by name without suffix": refused(
+        '{"a": 1, "b": 2, "c": 1}', "no JSON table; .* by its path with its suffix", name="l.json"
+    ),
+    "a list of stems without a header": refused("a 3\nb 4\nc 3\n", "write a header above it, such as 'path,label'"),
+    "a frame with paths as a nameless index": refused(
+        pd.DataFrame({"grade": GRADES}, index=list(FILES)), r"a frame's index: reset_index\(\)"
+    ),
+    "a frame with two columns of one name": refused(
+        pd.DataFrame([["a", 1, 2]], columns=["path", "grade", "grade"]), "Duplicate column names .* rename all but one"
+    ),
     "JSON of other things": refused("[1, 2, 3]", "no JSON table; it needs a list of objects", name="l.json"),
     "an Excel workbook": refused(archive(), "an Excel workbook .*CSV UTF-8", name="labels.xlsx"),
     "a compressed table": refused(b"\x1f\x8b\x08" + bytes(20), "compressed", name="labels.csv.gz"),

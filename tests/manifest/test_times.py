@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import cinefeed as cf
+from cinefeed.errors import TableError
 from cinefeed.testing.videos import numbered_frames, read_number, write_video
 
 COUNT = 100
@@ -113,3 +114,18 @@ def test_a_manifest_without_start_times_is_scanned_anew(tmp_path):
     pq.write_table(table.drop_columns("start_time_seconds").replace_schema_metadata(notes), out)
     start = cf.Manifest.scan(tmp_path, out=out, progress=False).column("start_time_seconds")
     assert start.type == pa.float64() and start[0].as_py() == pytest.approx(1.4, abs=0.1)
+
+
+def test_a_feed_of_seconds_refuses_a_manifest_without_start_times(tmp_path):
+    path = write_video(tmp_path / "a.ts", numbered_frames(60), container_options=DELAY)
+    manifest = cf.Manifest.scan(tmp_path, labels=window(path, 1.0, 2.0), progress=False)
+    assert fed(manifest)
+    out = tmp_path / "m.parquet"
+    manifest.write(out)
+    table = pq.read_table(out)
+    notes = table.schema.metadata
+    pq.write_table(table.drop_columns("start_time_seconds").replace_schema_metadata(notes), out)
+    with pytest.raises(
+        TableError, match=r"1 of 1 rows .* lacks start_time_seconds \(first: row 0, a.ts\).* scan again"
+    ):
+        fed(cf.Manifest.read(out, root=tmp_path))

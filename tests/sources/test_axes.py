@@ -81,6 +81,15 @@ def test_channels_first_is_one_row_that_says_why_until_it_is_declared(tmp_path, 
         np.testing.assert_array_equal(source.read([0, 9]), array[[0, 9]].transpose(0, 2, 3, 1))
 
 
+def test_a_feed_of_such_files_says_why_no_frame_is_there(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((T, 3, H, W), np.uint8))
+    manifest = cf.Manifest.scan(tmp_path, progress=False)
+    with pytest.raises(SourceError, match=r"1 of 1 files .*a.npy\); .*axes='TCHW'.*--axes"):
+        cf.Feed(manifest, target=None, clip=cf.Clip(frames=2), frame=cf.Frame(height=8, width=8))
+    with pytest.raises(SourceError, match=r"; the file: has shape"):
+        cf.Feed(manifest.as_private(), target=None, clip=cf.Clip(frames=2), frame=cf.Frame(height=8, width=8))
+
+
 def test_arrays_in_memory():
     with pytest.raises(SourceError, match=r"axes='TCHW'.*axes='NTHW'"):
         cf.Manifest.from_arrays(np.zeros((T, 3, H, W), np.uint8))

@@ -115,7 +115,7 @@ def _like_classes(kind: LabelType, target: str, *, count: int) -> list[Finding]:
 
 
 def _far_out(values: Any, target: str) -> list[Finding]:
-    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     endless = np.flatnonzero(np.isinf(numbers))
     found = []
     if len(endless):

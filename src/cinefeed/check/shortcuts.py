@@ -87,7 +87,7 @@ def _questions(label: Any, groups: NDArray[np.int64], target: str, *, is_classes
     groups = np.unique(groups, return_inverse=True)[1]
     count = int(groups.max(initial=-1)) + 1
     if not is_classes:
-        numbers = label.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        numbers = label.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         means = np.bincount(groups, numbers) / np.bincount(groups) if count else np.zeros(0)
         if count < 2 * _FOLDS or not np.isfinite(means).all() or np.ptp(means) == 0:
             return [], f"{target}: it takes {2 * _FOLDS} groups and finite numbers that differ"
@@ -168,7 +168,7 @@ def _columns(
 def _leaves(column: Any) -> NDArray[np.int64]:
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _ranges(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
+        return _ranges(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
     values, codes, counts = np.unique(encode(column.cast(pa.string())).codes, return_inverse=True, return_counts=True)
     place = np.empty(len(values), np.int64)
     place[np.argsort(-counts, kind="stable")] = np.arange(len(values))

@@ -95,6 +95,8 @@ def evaluate(
         )
     for warning in result.assessment.get("warnings", []):
         note(f"warning: {warning}")
+    if out is not None and result.assessment.get("warnings") and out.suffix.lower() != ".parquet":
+        note(f"{out.name} cannot keep this warning; a page made of it shows none: write a .parquet file for a page")
     emit(
         {
             "part": result.part,

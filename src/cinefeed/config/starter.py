@@ -397,7 +397,7 @@ def _transforms(frame: Sequence[_Line]) -> list[_Line]:
 def _sampler(train: Manifest, *, target: str, classes: Sequence[str]) -> list[_Line]:
     column = train.column(target)
     if not classes:
-        numbers = column.cast(pa.float64()).to_numpy()
+        numbers = column.cast(pa.float64(), safe=False).to_numpy()
         counts = np.histogram(numbers, bins=5)[0]
         why = f"fifths of the labels' range have {', '.join(map(str, counts))} rows; UniformLabels draws rare ones more"
         return [_Line(name="name", value="Natural", why=why)]

@@ -87,7 +87,7 @@ def read_covariates(table: Any, covariates: Sequence[Covariate]) -> dict[str, ND
         else:
             if not _is_number(column.type):
                 raise LabelError(f"covariate {each.name!r} is {column.type} here, and a number in the training part")
-            numbers = pc.fill_null(column.cast(pa.float64()), each.mean).to_numpy(zero_copy_only=False)
+            numbers = pc.fill_null(column.cast(pa.float64(), safe=False), each.mean).to_numpy(zero_copy_only=False)
             values[each.name] = ((numbers - each.mean) / each.scale).astype(np.float32)[:, None]
     return values
 
@@ -99,7 +99,7 @@ def read_weights(table: Any, name: str) -> NDArray[np.float32]:
     column = table.column(name).combine_chunks()
     if not _is_number(column.type):
         raise LabelError(f"weight={name!r} is a column of {column.type}, numbers are needed")
-    weights = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    weights = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong):
         raise LabelError(

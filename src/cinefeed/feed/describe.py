@@ -96,7 +96,7 @@ def _missing(manifest: Manifest, covariates: Sequence[Covariate]) -> Iterator[st
 
 
 def check_rows(manifest: Manifest) -> None:
-    """Raise TableError where there are no rows, SourceError where files hold no frame."""
+    """Raise TableError where there are no rows or seconds of unknown origin, SourceError where files hold no frame."""
     if len(manifest) == 0:
         raise TableError("the manifest has no rows, so there is nothing to feed; look at the filters before it")
     for view in manifest.rows.views or ("",):
@@ -106,11 +106,33 @@ def check_rows(manifest: Manifest) -> None:
         empty = np.flatnonzero(manifest.table[column].to_numpy() == 0)
         if len(empty):
             first = ", ".join(f"row {row}, {manifest.rows.shown(row, view=view)}" for row in empty[:3])
+            name = f"error:{view}" if view else "error"
+            error = manifest.table[name][int(empty[0])].as_py() if name in manifest.table.column_names else None
+            reason = "; " + manifest.rows.nameless(error, int(empty[0]), view=view) if error else ""
             leave_out = "manifest.readable().pivot(..., missing='drop')" if view else "manifest.readable()"
             raise SourceError(
                 f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
-                f"({first}{' ...' * (len(empty) > 3)}); leave them out with {leave_out}"
+                f"({first}{' ...' * (len(empty) > 3)}){reason}; mend them, or leave them out with {leave_out}"
             )
+        _check_start_times(manifest, view=view)
+
+
+def _check_start_times(manifest: Manifest, *, view: str) -> None:
+    """Raise TableError where rows are stretches of videos and no scan kept from when their seconds count."""
+    names = (f"{name}:{view}" if view else name for name in ("start_seconds", "end_seconds", "tick_den"))
+    is_known = [
+        manifest.table[name].is_valid().to_numpy()
+        if name in manifest.table.column_names
+        else np.zeros(len(manifest), np.bool_)
+        for name in (*names, f"start_time_seconds:{view}" if view else "start_time_seconds")
+    ]
+    rows = np.flatnonzero((is_known[0] | is_known[1]) & is_known[2] & ~is_known[3])
+    if len(rows):
+        raise TableError(
+            f"{len(rows)} of {len(manifest)} rows are seconds of a video of which the manifest lacks "
+            f"start_time_seconds (first: row {rows[0]}, {manifest.rows.shown(int(rows[0]), view=view)}): seconds count "
+            "from there, and without it they may be other frames; scan again, with the same --out"
+        )
 
 
 def positive_is_second(sampler: Sampler, classes: tuple[str, ...]) -> Sampler:

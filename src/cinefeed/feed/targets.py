@@ -292,7 +292,7 @@ def read_targets(
     if task == "regression":
         if not is_number(kind) and not pa.types.is_boolean(kind):
             raise LabelError(f"{name!r} is {kind}, a regression needs numbers; use task='multiclass'")
-        values = pc.cast(column, pa.float64()).to_numpy()
+        values = pc.cast(column, pa.float64(), safe=False).to_numpy()
         _refuse(pa.array(~np.isfinite(values)), ids, f"has an infinite {name!r} label", "correct the label")
         return Targets(task=task, classes=(), values=values.astype(np.float32))
     text = class_names(column)

@@ -183,7 +183,8 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
             proposed = _proposed(videos, labels) or names[0]
             raise ColumnError(
                 f"{name} has no column 'path' or 'stem' (there are: {', '.join(names)}); "
-                f"say which one names the videos, with on={proposed!r} (--on {proposed}) or another"
+                f"say which one names the videos, with on={proposed!r} (--on {proposed}) or another; if its first line "
+                "is a video already, write a header above it, such as 'path,label' (a frame's index: reset_index())"
             )
         return [(column, "path")]
     pairs = []

@@ -57,6 +57,8 @@ def read_table(source: object) -> Any:
         except (pa.ArrowException, TypeError) as error:
             _refuse_mixed(source, name=name)
             raise TableError(f"{name} cannot be used: {error}") from error
+        except ValueError as error:  # of pandas, for two columns of one name
+            raise TableError(f"{name} cannot be used: {error}; rename all but one") from error
     elif isinstance(source, Mapping):
         name = "the table"
         try:
@@ -147,10 +149,14 @@ def _read_json(text: str, *, name: str) -> Any:
         raise TableError(f"{name} is no JSON table: {error}; look at that line") from error
     if isinstance(found, dict) and found and all(known_suffix(key) for key in found):  # by the path of each video
         found = [{"path": key, **(row if isinstance(row, dict) else {"label": row})} for key, row in found.items()]
-    if isinstance(found, dict):  # columns, of lists or, as pandas has it, of values by row
+    if isinstance(found, dict) and all(isinstance(values, dict | list) for values in found.values()):
+        # columns, of lists or, as pandas has it, of values by row
         return {key: [*values.values()] if isinstance(values, dict) else values for key, values in found.items()}
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise TableError(f"{name} is no JSON table; it needs a list of objects, one a video, or columns by name")
+        raise TableError(
+            f"{name} is no JSON table; it needs a list of objects, one a video, columns by name, or the label of each "
+            "video by its path with its suffix"
+        )
     columns = dict.fromkeys(key for row in found for key in row)
     return {key: [row.get(key) for row in found] for key in columns}
 
@@ -176,6 +182,8 @@ def _read_csv(raw: bytes, *, name: str) -> Any:
     raw = _text_of(raw, name=name)
     if raw.lstrip()[:1] in (b"{", b"["):
         columns = _read_json(raw.decode(), name=name)
+        for key in columns.keys() - FACTS.keys():  # before Arrow sees numbers and text in one column
+            columns[key] = [None if isinstance(each, str) and each in MISSING_MARKS else each for each in columns[key]]
         try:
             return pa.table(columns)
         except (pa.ArrowException, TypeError) as error:

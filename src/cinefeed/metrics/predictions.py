@@ -254,7 +254,7 @@ def _width(columns: TargetColumns) -> tuple[int, ...]:
 def _numbers(column: Any, name: str) -> NDArray[np.float64]:
     """Return a column as float64, NaN where a value is missing."""
     try:
-        return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
     except (pa.ArrowException, ValueError) as error:
         raise LabelError(f"the column {name!r} is {column.type}, and must hold numbers ({error})") from error
 

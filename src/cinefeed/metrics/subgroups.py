@@ -66,7 +66,7 @@ def group_rows(column: Any) -> tuple[list[str | None], NDArray[np.int64]]:
     numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     numbers = np.full(len(known), -1, np.int64)
     if numeric and len(distinct) > _MOST_VALUES:
-        values = np.asarray(column.filter(pa.array(known)).cast(pa.float64()))
+        values = np.asarray(column.filter(pa.array(known)).cast(pa.float64(), safe=False))
         edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75]))
         numbers[known] = np.searchsorted(edges, values, side="left")
         used = np.unique(numbers[known])
