@@ -319,3 +319,23 @@ def test_a_window_must_be_two_numbers_in_order():
         with pytest.raises(SettingError, match=r"Frame\(window=.*two finite numbers, the smaller one first"):
             cf.Frame(height=8, width=8, window=wrong)
     assert cf.Frame(height=8, width=8, window=[12, 1016]).window == (12.0, 1016.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_dicom_files_of_several_ranges_of_bits_are_refused(tmp_path, dtype):
+    """The same numbers, 0 to 1014, came as 1014, 63.1 and 131.4."""
+    array = (np.arange(64).reshape(1, 8, 8) * 16 + np.zeros((4, 1, 1), int)).astype(np.uint16)
+    write_dicom(tmp_path / "a.dcm", array)
+    one = {"target": "clip", "clip": cf.Clip(frames=2), "workers": 0}
+    frame = cf.Frame(height=8, width=8, channels=1, dtype=dtype)
+    cf.Feed(cf.Manifest.scan(tmp_path), frame=frame, **one).batch(0)
+    write_dicom(tmp_path / "b.dcm", array, BitsStored=12, HighBit=11, SOPInstanceUID="1.2.4")
+    manifest = cf.Manifest.scan(tmp_path)
+    with pytest.raises(
+        SettingError,
+        match=r"2 ranges here \(0 to 65535 in row 0, a.dcm; 0 to 4095 in row 1, b.dcm\).*window=\(0, 1008\)",
+    ):
+        cf.Feed(manifest, frame=frame, **one)
+    given = cf.Frame(height=8, width=8, channels=1, dtype=dtype, window=(0, 1008))
+    first, second = cf.Feed(manifest, frame=given, **one | {"batch_size": 2}).batch(0).clips
+    assert np.array_equal(first, second)

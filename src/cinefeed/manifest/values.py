@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed.clips import Frame
@@ -127,6 +128,7 @@ def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], repl
                 f"({'; '.join(named)}{' ...' * (len(rows) > _SHOWN)})"
             )
             raise window_missing(frame.dtype, found, window_for(manifest, rows, view=view))
+        _check_scales(manifest, frame=frame, view=view)
         wrong = rows_not_finite(manifest, view=view)
         if len(wrong.rows) and not replaces:
             named = [
@@ -140,6 +142,36 @@ def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], repl
                 "the rows out with where('nan_count', [0]) and where('inf_count', [0]), or feed with "
                 "on_error='replace'"
             )
+
+
+def _check_scales(manifest: Manifest, *, frame: Frame, view: str) -> None:
+    """Raise SettingError where DICOM files without a window would each be scaled by the range of its own bits."""
+    columns = _columns(manifest, [*_KIND, "window_black", "window_white"], view)
+    if frame.window is not None or "bits" not in columns:
+        return
+    open_rows = (columns["container"].to_numpy(zero_copy_only=False) == "dicom") & (
+        columns["bits"].fill_null(8).to_numpy(zero_copy_only=False) != 8
+    )
+    rows = np.flatnonzero(open_rows)
+    kinds = zip(*(column.take(pa.array(rows)).to_pylist() for column in columns.values()), strict=True)
+    firsts = dict(zip(reversed([*kinds]), reversed(rows.tolist()), strict=True))
+    scales: dict[tuple[float, float], int] = {}  # by black and white, the first row
+    for row in sorted(firsts.values()):
+        facts = manifest.rows.facts(row, view=view)
+        if facts is not None and has_open_scale(facts) and (facts.window is None or facts.window_assumed):
+            scales.setdefault(facts.window or (0.0, 2.0**facts.bits - 1), row)
+    if len(scales) > 1:
+        named = "; ".join(
+            f"{low:g} to {high:g} in row {row}, {manifest.rows.shown(row, view=view)}"
+            for (low, high), row in list(scales.items())[:_SHOWN]
+        )
+        window = window_for(manifest, rows, view=view)
+        text = "LOW, HIGH" if window is None else f"{window[0]:.10g}, {window[1]:.10g}"
+        raise SettingError(
+            f"frames as {frame.dtype} were asked for, and DICOM files that name no black and white would each be "
+            f"scaled by the range of its bits, which are {len(scales)} ranges here ({named}): equal numbers would "
+            f"differ. Give Frame(window=({text})), in TOML [frame] window = [{text}]"
+        )
 
 
 def _colour(facts: Facts) -> Colour:

@@ -123,7 +123,7 @@ def window_missing(dtype: str, found: str, suggested: tuple[float, float] | None
     return SettingError(
         f"frames as {dtype} were asked for, and {found}, whose black and white are not defined: as they are, most "
         f"levels would be lost. Give Frame(window=({window})), in TOML [frame] window = [{window}], or another dtype: "
-        "float32 keeps all numbers, uint16 whole ones from 0 to 65535"
+        "float32 keeps all numbers, uint16 whole ones from 0 to 65535 (DICOM by the range of its bits)"
     )
 
 
