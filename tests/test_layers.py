@@ -22,7 +22,7 @@ FOLDERS = {
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns identity reading writing files labels grouping summary find progress scan rows pivot table encoded "
+        "columns parquet identity reading writing files labels grouping summary find progress scan rows pivot table encoded "
         "values"
     ).split(),
     "transforms": (

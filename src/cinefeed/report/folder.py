@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cinefeed.errors import CinefeedError, SettingError
+from cinefeed.manifest.parquet import read_parquet_table
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.report.data import Counts, Labels, PageData, PartScores, Pictures, Pixels, label_edges
@@ -311,7 +311,7 @@ def _pixels(path: Path) -> Pixels:
 
 
 def _part_scores(path: Path, classes: tuple[str, ...]) -> list[PartScores]:
-    table = pq.read_table(path)
+    table = read_parquet_table(path)
     found = []
     for part in table["split"].unique().to_pylist():
         rows = table.filter(pc.equal(table["split"], part))

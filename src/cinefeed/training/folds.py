@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cinefeed.config import Settings, SplitSettings, read_settings, to_table, to_toml
 from cinefeed.errors import SettingError
@@ -23,6 +22,7 @@ from cinefeed.feed.targets import read_labels
 from cinefeed.files import write_atomically
 from cinefeed.locks import FOLDER_LOCK, write_lock
 from cinefeed.manifest.encoded import made_by_a_run
+from cinefeed.manifest.parquet import read_parquet_table
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.training.finish import (
@@ -210,7 +210,7 @@ def _gather(folder: Path, own: Sequence[Settings], *, begun: Mapping[str, Any]) 
     tables, runs, level = [], [], own[0].evaluate.level
     for number, each in enumerate(own, start=1):
         run = Path(each.train.out)
-        table = pq.read_table(run / PREDICTIONS)
+        table = read_parquet_table(run / PREDICTIONS)
         tested = table.filter(pc.equal(table["split"], "test"))
         tables.append(tested.append_column("fold", pa.array([number] * len(tested), pa.int32())))
         metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))["test"]
