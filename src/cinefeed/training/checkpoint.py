@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.digests import append_digest, is_whole
 from cinefeed.errors import FeedError, SettingError, TrainingError
 from cinefeed.files import write_atomically
 from cinefeed.training.batches import TrainingSet
@@ -222,7 +223,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         ):
             arrays |= {f"{kind} {place}": keras.ops.convert_to_numpy(each) for place, each in enumerate(variables)}
         try:
-            write_atomically(self.path, lambda path: np.savez(path, **arrays))
+            write_atomically(self.path, lambda path: _write(path, arrays))
         except OSError as error:
             kept = "the one before it is kept" if self.path.is_file() else "there is none before it"
             raise TrainingError(
@@ -279,8 +280,15 @@ def _number(value: Any) -> Any:
     return np.asarray(value).item()
 
 
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    np.savez(path, **arrays)
+    append_digest(path)
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
+        if not is_whole(path):
+            raise ValueError("its digest differs")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
         told = json.loads(arrays.pop("told").tobytes())

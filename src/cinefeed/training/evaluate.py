@@ -35,6 +35,7 @@ from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, us
 from cinefeed.training.network import build_model
 from cinefeed.training.run import WEIGHTS, kept_thresholds, read_run
 from cinefeed.training.scores import by_video, predictions_table, score, score_batches
+from cinefeed.training.weights import load_weights
 
 PARTS = ("train", "val", "test")
 Tick = Callable[[int, int], object]  # clips done, of how many
@@ -245,10 +246,13 @@ def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
 
 
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:
-    """Return the network of a run with weights from a file; raises SettingError where the two do not fit."""
+    """Return the network of a run with weights from a file.
+
+    Raises TrainingError where the file is damaged, SettingError where the two do not fit.
+    """
     model = build_model(settings, spec, trained=True)
     try:
-        model.load_weights(weights)
+        load_weights(model, weights)
     except (ValueError, OSError) as error:
         raise SettingError(f"{weights} does not fit the model that settings.toml describes: {error}") from error
     return model

@@ -58,6 +58,7 @@ from cinefeed.training.run import (
     write_json,
 )
 from cinefeed.training.scores import metric_names
+from cinefeed.training.weights import check_weights, load_weights
 
 _log = logging.getLogger(__name__)
 # Of a task's metrics, the ones that an epoch's line has room for; of several targets the first of each.
@@ -156,6 +157,8 @@ def _train(
             (say if progress else _log.warning)(doubt)
     wait_for_all()
     if checkpoint.load():
+        if first and best.best is not None:
+            check_weights(folder / WEIGHTS)  # now, not after the epochs that are left
         say(f"goes on at epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}")
 
     try:
@@ -223,7 +226,7 @@ def _train(
         raise TrainingError(f"{asked.monitor} was never a number in {epochs} epochs; no weights are kept")
 
     model = build_model(settings, feed.spec, trained=True)  # anew: the file may have an optimiser of another stage
-    model.load_weights(folder / WEIGHTS)
+    load_weights(model, folder / WEIGHTS)
     metrics = finish_run(folder, settings=settings, model=model, feed=alone(feed), val=val, test=test)
     predictions = None if feed.spec.task == "clip" else read_predictions(folder / PREDICTIONS)
     keep_pictures(folder, settings=settings, model=model, feed=alone(feed), test=test, predictions=predictions)

@@ -27,6 +27,7 @@ import numpy as np
 
 import cinefeed
 from cinefeed.config import Settings, read_settings, to_table
+from cinefeed.digests import append_digest
 from cinefeed.errors import SettingError
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.targets import FeedSpec, TargetSpec
@@ -145,6 +146,16 @@ def write_json(path: Path, data: object) -> None:
     flat = isinstance(shown, dict) and not any(isinstance(value, dict | list) for value in shown.values())
     text = json.dumps(shown, indent=2 if flat else None, ensure_ascii=False) + "\n"  # a line a label is no help
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write a compressed .npz atomically, with a digest at its end (see cinefeed.digests)."""
+
+    def write(partial: Path) -> None:
+        np.savez_compressed(partial, **arrays)
+        append_digest(partial)
+
+    write_atomically(path, write)
 
 
 def plain(data: Any) -> Any:
