@@ -11,7 +11,7 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors files digests locks cores rng scratch kernel_cache kernels clips sources label_types split balance "
+    "errors text files digests locks cores rng scratch kernel_cache kernels clips sources label_types split balance "
     "manifest transforms check feed pack adapters metrics models config training report demo testing cli"
 ).split()
 FOLDERS = {

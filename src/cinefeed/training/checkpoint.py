@@ -128,13 +128,15 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
                 f"{self.path} has the state of other callbacks ({there} there, {here} here); pass the same ones, or "
                 f"{_BEGIN_ANEW}"
             )
-        self.epoch, self.batch, self.stopped = told["epoch"], told["batch"], told["stopped"]
+        self.epoch, self.stopped = told["epoch"], told["stopped"]
         self._seconds_before = told.get("seconds", 0.0)  # an older file lacks it
         self._states, self._found, self._feed_state = told["callbacks"], arrays, told["feed"]
         try:
             self.dataset.feed.restore(told["feed"])
         except FeedError as error:
             raise FeedError(f"{self.path}: {error}; or {_BEGIN_ANEW}") from error
+        feed = self.dataset.feed
+        self.batch = told["feed"]["draws"] // (feed.batch_size * feed.world_size)  # the number of ranks may be another
         self._put_back_callbacks()  # what they know is asked for also where no epoch is left
         return True
 

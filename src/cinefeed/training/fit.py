@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -22,6 +21,7 @@ from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models.parts import targets_of
+from cinefeed.text import terminal_text
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
 from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_go_on, leave_on_signals
@@ -102,7 +102,7 @@ def _train(
     started = time.perf_counter()
     asked, (rank, ranks) = settings.train, rank_and_size()
     first = rank == 0  # the rank that says, measures and writes
-    say = partial(print, file=sys.stderr, flush=True) if progress and first else _say_nothing
+    say = _say if progress and first else _say_nothing
     folder = check_out(asked.out, overwrite=overwrite) if first else Path(asked.out)
     goes_on = (folder / CHECKPOINT).is_file() and not overwrite
     if first and goes_on:
@@ -258,6 +258,10 @@ def _train(
     (folder / CHECKPOINT).unlink(missing_ok=True)
     wait_for_all()
     return result
+
+
+def _say(text: str) -> None:
+    print(terminal_text(text), file=sys.stderr, flush=True)
 
 
 def _say_nothing(text: str) -> None:

@@ -17,6 +17,7 @@ from cinefeed.errors import MissingExtraError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
 from cinefeed.files import write_atomically
+from cinefeed.text import one_line
 from cinefeed.training.callbacks import Logs
 from cinefeed.training.run import plain
 
@@ -199,7 +200,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         told = self._feed_line() if self.feed is not None else ""
         if self._bar is None:
             told = f"  {told}" if told else ""
-            print(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){told}", file=sys.stderr, flush=True)
+            line = one_line(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){told}")
+            print(line, file=sys.stderr, flush=True)
             return
         cells = {name: f"{numbers[name]:.4g}" if name in numbers else "" for name in self._columns}
         self._lines.append([str(epoch + 1), *cells.values(), f"{seconds:.1f}", told])
