@@ -38,5 +38,5 @@ def markdown_text(text: str) -> str:
     >>> print(markdown_text("<b>![x](http://a)\n# &"))
     &lt;b&gt;!\[x\](http://a)\n# &amp;
     """
-    escapes = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "[": "\\[", "]": "\\]"}
+    escapes: dict[str, str | int | None] = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "[": "\\[", "]": "\\]"}
     return one_line(text).translate(str.maketrans(escapes))

@@ -222,20 +222,31 @@ def test_a_feed_of_other_rows_is_refused(manifest, tmp_path):
         other.load()
 
 
-def test_without_a_checkpoint_no_command_goes_on(manifest, rows, tmp_path, monkeypatch):
+def test_a_checkpoint_is_there_before_any_weights(manifest, rows, tmp_path, monkeypatch):
+    """Else a kill after the first epoch's weights would leave a folder from which nothing goes on."""
+
     def full(*a, **how):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(module.np, "savez", full)
         with pytest.raises(
-            TrainingError, match=r"there is none before it\. Make room, and begin anew with --overwrite"
+            TrainingError, match=r"there is none before it\. Make room, and the same command begins again"
         ):
             fit(*own(manifest, tmp_path / "a.npz"), epochs=1)
     settings = settings_for(rows, out=tmp_path / "run", epochs=1, save_minutes=0)
-    monkeypatch.setattr("cinefeed.training.logging.write_atomically", full)
-    with pytest.raises(TrainingError, match="No space left on device; make room, and begin anew with --overwrite"):
-        train(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("cinefeed.training.logging.write_atomically", full)
+        with pytest.raises(TrainingError, match="No space left on device; make room, and the same command goes on"):
+            train(settings)
+    assert (tmp_path / "run" / "best.weights.h5").exists()
+    assert train(settings).complete
+
+
+def test_weights_whose_checkpoint_is_lost_are_not_written_over(rows, tmp_path):
+    settings = settings_for(rows, out=tmp_path / "run", epochs=1)
+    train(settings)
+    (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(SettingError, match="a run that was broken off after some epochs"):
         train(settings)
 

@@ -25,6 +25,7 @@ def read_parquet_table(source: Path | bytes, *, name: str = "") -> Any:
     A table without a digest, of another program or of predictions, is taken as it is. Raises TableError for one that
     is not what was written, OSError, and ArrowException for damage that Parquet itself finds, or another format.
     """
+    name = name or (str(source) if isinstance(source, Path) else "the table")
     with pa.OSFile(str(source)) if isinstance(source, Path) else pa.BufferReader(source) as file:
         has_digest = _names_digest(file)
         try:
@@ -33,9 +34,9 @@ def read_parquet_table(source: Path | bytes, *, name: str = "") -> Any:
         except (OSError, pa.ArrowException):
             raise
         except Exception as error:  # of many kinds, such as UnicodeDecodeError of a name
-            raise TableError(f"{name or source} is a damaged Parquet file: {error}; copy it again") from error
+            raise TableError(f"{name} is a damaged Parquet file: {error}; copy it again") from error
     if has_digest:
-        _check_digest(table, name=name or str(source))
+        _check_digest(table, name=name)
     return table
 
 

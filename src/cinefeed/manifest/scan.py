@@ -97,6 +97,10 @@ def probe_videos(
         try:
             with journal:
                 facts = _probe_all(files, known=known, journal=journal, probes=probes)
+        except OSError as error:  # of the journal: those of videos are their rows'
+            raise TableError(
+                f"cannot write {path}: {error.strerror}; make room, and the same scan goes on where it was"
+            ) from error
         finally:
             if path.stat().st_size == 0:
                 path.unlink()

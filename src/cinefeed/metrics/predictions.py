@@ -168,7 +168,7 @@ def read_predictions(
     that do not fit their scores, TableError for a table that cannot be read.
     """
     if not task and not classes and (own := _described(Path(path))):
-        return predictions_of(read_parquet_table(path), own)
+        return predictions_of(read_parquet_table(Path(path)), own)
     table = read_table(path)
     if "id" not in table.schema.names:
         table = table.append_column("id", pa.array([str(row) for row in range(table.num_rows)], pa.string()))

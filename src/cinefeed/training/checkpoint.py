@@ -162,6 +162,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
             if (self.epoch, self.batch) != (self.compiled_at, 0):
                 _assign(self.model.optimizer.variables, self._found, "optimiser", path=self.path)
         self._put_back_callbacks()
+        if not self.path.is_file():  # before any weights are kept: a run that has some can always go on
+            self._save()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Put back feed and metrics where the epoch had begun already; Keras has just set the metrics to 0."""
@@ -249,8 +251,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
 
 
 def how_to_go_on(path: Path) -> str:
-    """Return what to do after a break: a run that has weights and no checkpoint is not begun again unasked."""
-    return "the same command goes on" if path.is_file() else _BEGIN_ANEW
+    """Return what to do after a break: without a checkpoint there are no weights either, and nothing to go on from."""
+    return "the same command goes on" if path.is_file() else "the same command begins again"
 
 
 @contextmanager

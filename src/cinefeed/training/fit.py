@@ -1,6 +1,5 @@
 """Training, from settings to a run folder; it reads from top to bottom."""
 
-import errno
 import json
 import logging
 import sys
@@ -15,7 +14,7 @@ from cinefeed.config import Settings, to_toml
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import write_atomically
+from cinefeed.files import DISK_FULL, write_atomically
 from cinefeed.locks import write_lock
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
@@ -92,8 +91,17 @@ def train(
     """
     # the other ranks write nothing
     lock = write_lock(settings.train.out, folder=True) if launched()[0] == 0 else nullcontext()
-    with together(), lock:
-        return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
+    try:
+        with together(), lock:
+            return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        out = Path(settings.train.out)
+        raise TrainingError(
+            f"{error.filename or out} cannot be written: {error.strerror}; make room, and "
+            f"{how_to_go_on(out / CHECKPOINT)}"
+        ) from error
 
 
 def _train(
@@ -200,10 +208,6 @@ def _train(
             feed_verdict=feed.stats().verdict,
             complete=False,
         )
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise TrainingError(f"{folder}: {error.strerror}; make room, and {how_to_go_on(checkpoint.path)}") from error
     finally:
         for each in (shown, board):
             if each is not None:

@@ -16,7 +16,7 @@ import keras
 from cinefeed.errors import MissingExtraError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
-from cinefeed.files import write_atomically
+from cinefeed.files import named, write_atomically
 from cinefeed.text import one_line
 from cinefeed.training.callbacks import Logs
 from cinefeed.training.run import plain
@@ -82,8 +82,11 @@ class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
     def write(self, event: str, **facts: Any) -> None:
         """Add a line."""
         line = json.dumps(plain({"event": event, "time": round(time.time(), 3), **facts}), ensure_ascii=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise named(error, self.path) from error
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Say that a `fit` begins."""
