@@ -276,7 +276,7 @@ def test_a_full_disk_ends_clearly_and_keeps_the_last_checkpoint(rows, tmp_path, 
     savez = np.savez
 
     def full(path, **arrays):
-        if len(kept) == 5:
+        if len(kept) == 6:
             Path(path).write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
         savez(path, **arrays)
