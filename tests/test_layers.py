@@ -11,8 +11,8 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors files locks cores rng scratch kernel_cache kernels clips sources label_types split balance manifest "
-    "transforms check feed pack adapters metrics models config training report demo testing cli"
+    "errors text files digests locks cores rng scratch kernel_cache kernels clips sources label_types split balance "
+    "manifest transforms check feed pack adapters metrics models config training report demo testing cli"
 ).split()
 FOLDERS = {
     "sources": (
@@ -22,8 +22,8 @@ FOLDERS = {
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns identity reading writing files labels grouping summary find progress quiet scan rows pivot table "
-        "encoded values"
+        "columns parquet identity reading writing files labels grouping summary find progress quiet scan rows pivot "
+        "table encoded values"
     ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
@@ -46,8 +46,8 @@ FOLDERS = {
     "adapters": "ahead torch keras jax".split(),
     "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),
     "training": (
-        "run scores losses network batches callbacks checkpoint logging flow doubts saliency worst pictures finish "
-        "distributed fit evaluate folds encode export"
+        "run weights scores losses network batches callbacks checkpoint logging flow doubts saliency worst pictures "
+        "finish distributed fit evaluate folds encode export"
     ).split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

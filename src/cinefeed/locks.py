@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from cinefeed.errors import InUseError
+from cinefeed.files import remove_partials
 
 if sys.platform == "win32":
     import msvcrt
@@ -47,7 +48,8 @@ def write_lock(path: str | Path, *, folder: bool = False) -> Iterator[None]:
     """Hold the lock of a file, or of a folder, that is being written. Raises InUseError if another process holds it.
 
     Within it the same thread may ask for it again. Missing parent folders are created, and removed if nothing was
-    written to them. A place that cannot be written has no lock: the write raises the error that explains it.
+    written to them. A place that cannot be written has no lock: the write raises the error that explains it. What a
+    killed process has left of a file half-written there is removed.
 
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp()) / "m.parquet"
@@ -82,6 +84,7 @@ def write_lock(path: str | Path, *, folder: bool = False) -> Iterator[None]:
     _forget_in_children()
     _held[lock] = (descriptor, threading.get_ident())
     try:
+        remove_partials(lock.parent, None if folder else place.name)
         yield
     finally:
         if _held.pop(lock, None) is not None:  # a forked child holds nothing

@@ -90,7 +90,9 @@ def test_a_state_of_four_ranks_is_restored_on_two(manifest):
         if name
     }
     assert rest_of_two == rest_of_four and len(rest_of_two) == 7
-    with pytest.raises(FeedError, match=r"draw 4, no border between global batches of 3"):
+    with pytest.raises(
+        FeedError, match=r"draw 4 of epoch 0, no border.*of 3 ranks.*draw 3 and draw 6.*ranks as 1, 2, 4;"
+    ):
         make(manifest, rank=0, world_size=3, batch_size=1).restore(states[0])
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.errors import TableError
+from cinefeed.manifest.parquet import NOTES, with_digest
 from cinefeed.testing.videos import numbered_frames, read_number, write_video
 
 COUNT = 100
@@ -110,8 +111,7 @@ def test_a_manifest_without_start_times_is_scanned_anew(tmp_path):
     out = tmp_path / "m.parquet"
     cf.Manifest.scan(tmp_path, out=out, progress=False)
     table = pq.read_table(out)
-    notes = table.schema.metadata
-    pq.write_table(table.drop_columns("start_time_seconds").replace_schema_metadata(notes), out)
+    pq.write_table(with_digest(table.drop_columns("start_time_seconds"), table.schema.metadata[NOTES]), out)
     start = cf.Manifest.scan(tmp_path, out=out, progress=False).column("start_time_seconds")
     assert start.type == pa.float64() and start[0].as_py() == pytest.approx(1.4, abs=0.1)
 
@@ -123,8 +123,7 @@ def test_a_feed_of_seconds_refuses_a_manifest_without_start_times(tmp_path):
     out = tmp_path / "m.parquet"
     manifest.write(out)
     table = pq.read_table(out)
-    notes = table.schema.metadata
-    pq.write_table(table.drop_columns("start_time_seconds").replace_schema_metadata(notes), out)
+    pq.write_table(with_digest(table.drop_columns("start_time_seconds"), table.schema.metadata[NOTES]), out)
     with pytest.raises(
         TableError, match=r"1 of 1 rows .* lacks start_time_seconds \(first: row 0, a.ts\).* scan again"
     ):

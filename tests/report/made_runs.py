@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import predictions_of, target_columns
+from cinefeed.training.run import write_arrays
 
 TOML = """[data]
 manifest = "demo.parquet"
@@ -88,7 +89,7 @@ def write_run(folder: Path, *, task: str, epochs: int = 20) -> Path:
         columns[f"val_{name}"] = 1 - falling / 110 + rng.normal(0, 0.01, epochs)
     lines = [",".join(columns), *(",".join(f"{values[i]:.6g}" for values in columns.values()) for i in range(epochs))]
     (folder / "history.csv").write_text("\n".join(lines) + "\n")
-    np.savez_compressed(
+    write_arrays(
         folder / "clips.npz", clips=blobs(8), captions=np.array([f"p{i:03d} · {30 + 5 * i}" for i in range(8)])
     )
     levels = np.arange(256)
@@ -152,15 +153,13 @@ def write_assessed_run(
     captions = [f"true {30 + i} · predicted {61 - i}" for i in range(10)]
     none = np.zeros((0, 1, 1, 1, 1), np.uint8)
     note = "the data are private" if private else ""
-    np.savez_compressed(
-        folder / "worst.npz", clips=none if private else blobs(10), captions=captions, ids=ids, note=note
-    )
+    write_arrays(folder / "worst.npz", clips=none if private else blobs(10), captions=captions, ids=ids, note=note)
     rng = np.random.default_rng(5)
     space = rng.normal(0, 1, (4, 6, 6)).astype(np.float32)
     space[:, 2:4, 2:4] += 9
     maps = {} if private else {"space": space, "time": rng.normal(0, 1, (4, 8)).astype(np.float32)}
     clips = none if private else blobs(4)
-    np.savez_compressed(folder / "saliency.npz", clips=clips, captions=captions[:4], ids=ids[:4], note=note, **maps)
+    write_arrays(folder / "saliency.npz", clips=clips, captions=captions[:4], ids=ids[:4], note=note, **maps)
     if folds:
         runs = [
             {"fold": i + 1, "run": f"fold{i + 1}", "rows": 30, "metrics": {"r2": 0.6 + i / 50, "mae": None}}

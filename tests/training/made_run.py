@@ -1,6 +1,5 @@
 """A run folder without a training: small enough to be made in each test, and independent of `fit`."""
 
-import keras
 import numpy as np
 import pyarrow as pa
 
@@ -10,6 +9,7 @@ from cinefeed.training.finish import finish_run
 from cinefeed.training.flow import build_feed, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.network import build_model
 from cinefeed.training.run import RunResult, check_out, clear, spec_table, write_json
+from cinefeed.training.weights import save_weights
 
 FRAMES = 12
 
@@ -68,7 +68,7 @@ def make_run(settings, *, overwrite=False):
     write_json(folder / "spec.json", spec_table(feed.spec))
     parts.all.write(folder / "manifest.parquet")
     keep_flow(folder, feed=feed, counts=rows.history, failures=failures)
-    keras.Model.save_weights(model, folder / "best.weights.h5")
+    save_weights(model, folder / "best.weights.h5")
     metrics = finish_run(folder, settings=settings, model=model, feed=feed, val=val, test=test)
     write_json(folder / "run.json", {"epochs": 1, "best_epoch": 1, "stopped": "made", "seconds": 0})
     return RunResult(

@@ -17,6 +17,7 @@ import pytest
 
 from cinefeed.clips import Clip, Frame
 from cinefeed.config import to_toml
+from cinefeed.digests import append_digest
 from cinefeed.errors import FeedError, SettingError, TrainingError
 from cinefeed.feed.feed import Feed
 from cinefeed.manifest.table import Manifest
@@ -208,6 +209,7 @@ def test_the_time_before_the_break_counts(broken, tmp_path):
     told, arrays = module._read(path)
     told["seconds"] += 1e6
     np.savez(path, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+    append_digest(path)
     result = train(broken)
     assert result.seconds > 1e6
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seconds"] > 1e6
@@ -220,20 +222,31 @@ def test_a_feed_of_other_rows_is_refused(manifest, tmp_path):
         other.load()
 
 
-def test_without_a_checkpoint_no_command_goes_on(manifest, rows, tmp_path, monkeypatch):
+def test_a_checkpoint_is_there_before_any_weights(manifest, rows, tmp_path, monkeypatch):
+    """Else a kill after the first epoch's weights would leave a folder from which nothing goes on."""
+
     def full(*a, **how):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(module.np, "savez", full)
         with pytest.raises(
-            TrainingError, match=r"there is none before it\. Make room, and begin anew with --overwrite"
+            TrainingError, match=r"there is none before it\. Make room, and the same command begins again"
         ):
             fit(*own(manifest, tmp_path / "a.npz"), epochs=1)
     settings = settings_for(rows, out=tmp_path / "run", epochs=1, save_minutes=0)
-    monkeypatch.setattr("cinefeed.training.logging.write_atomically", full)
-    with pytest.raises(TrainingError, match="No space left on device; make room, and begin anew with --overwrite"):
-        train(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("cinefeed.training.logging.write_atomically", full)
+        with pytest.raises(TrainingError, match="No space left on device; make room, and the same command goes on"):
+            train(settings)
+    assert (tmp_path / "run" / "best.weights.h5").exists()
+    assert train(settings).complete
+
+
+def test_weights_whose_checkpoint_is_lost_are_not_written_over(rows, tmp_path):
+    settings = settings_for(rows, out=tmp_path / "run", epochs=1)
+    train(settings)
+    (tmp_path / "run" / "run.json").unlink()
     with pytest.raises(SettingError, match="a run that was broken off after some epochs"):
         train(settings)
 
@@ -263,7 +276,7 @@ def test_a_full_disk_ends_clearly_and_keeps_the_last_checkpoint(rows, tmp_path, 
     savez = np.savez
 
     def full(path, **arrays):
-        if len(kept) == 5:
+        if len(kept) == 6:
             Path(path).write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
         savez(path, **arrays)
@@ -275,7 +288,7 @@ def test_a_full_disk_ends_clearly_and_keeps_the_last_checkpoint(rows, tmp_path, 
     ):
         train(settings)
     monkeypatch.undo()
-    assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == kept[-1]
+    assert (tmp_path / "run" / "checkpoint.npz").read_bytes().startswith(kept[-1])
     assert not list((tmp_path / "run").glob(".partial*"))
     train(settings)
     train(settings_for(rows, out=tmp_path / "whole", epochs=2))

@@ -272,3 +272,27 @@ def test_finishing_makes_evaluation_feeds_of_several_clips(path):
     several = make_run(settings_for(path, train={"out": str(path.parent / "b")}, evaluate={"clips": 3}))
     assert pq.read_table(several.folder / "predictions.parquet").num_rows == 3 * rows
     assert callable(finish_run)
+
+
+def test_predict_of_a_private_run_names_no_path(path, tmp_path):
+    run = make_run(settings_for(path, data={"private": True})).folder
+    manifest = Manifest.read(run / "manifest.parquet")
+    if not manifest.private:
+        manifest.as_private().write(run / "manifest.parquet")
+    folder = tmp_path / "Doe^John"
+    folder.mkdir()
+    (folder / "broken.npy").write_bytes(b"no array")
+    np.save(folder / "good.npy", np.zeros((12, 12, 12), np.uint8))
+    found = predict(run, paths=[folder, folder / "absent.npy"])
+    assert len(found.failures) == 2
+    assert "Doe" not in repr(found.failures) and "Doe" not in repr(found.predictions.column("id").to_pylist())
+    with pytest.raises(TableError) as caught:
+        predict(run, paths=[folder / "absent.npy"])
+    assert "Doe" not in str(caught.value)
+    with pytest.raises(TableError) as caught:
+        predict(run, paths=[folder / "broken.npy"])
+    assert "Doe" not in str(caught.value)
+    table = pa.table({"path": ["Doe^John/good.npy", "Doe^John/absent.npy"]})
+    Manifest.from_table(table, root=tmp_path).write(tmp_path / "m.parquet")
+    found = predict(run, manifest=tmp_path / "m.parquet")
+    assert len(found.failures) == 1 and "Doe" not in repr(found.failures)

@@ -5,6 +5,7 @@ import pytest
 
 from cinefeed.errors import SettingError
 from cinefeed.files import write_atomically
+from cinefeed.locks import write_lock
 from cinefeed.training.run import check_out, clear, device, plain, read_run, versions, write_json
 
 
@@ -65,10 +66,11 @@ def test_files_that_are_not_a_runs_are_not_cleared(tmp_path, names, said):
 
 
 def test_a_run_that_was_killed_while_it_began_is_known(tmp_path):
-    for names in ([".partial.spec.json"], ["spec.json", ".partial.settings.toml"], ["notes.md"]):
+    for names in ([".partial.12.spec.json"], ["spec.json", ".partial.12.settings.toml"], ["notes.md"]):
         for name in names:
             (tmp_path / name).write_text("x")
-        clear(check_out(tmp_path) if "notes.md" not in names else tmp_path)
+        with write_lock(tmp_path, folder=True):
+            clear(check_out(tmp_path) if "notes.md" not in names else tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["notes.md"]
 
 

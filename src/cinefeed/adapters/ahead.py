@@ -31,9 +31,9 @@ class Ahead(Generic[Sent]):
         """Return where the consumer stands."""
         return self.feed.state() if self.consumer_state is None else self.consumer_state
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go to where `state` stood."""
-        self.feed.restore(state)
+    def restore(self, state: Mapping[str, Any], *, exact: bool = True) -> None:
+        """Go to where `state` stood; see `Feed.restore`."""
+        self.feed.restore(state, exact=exact)
         self._leave()
 
     def set_epoch(self, epoch: int) -> None:

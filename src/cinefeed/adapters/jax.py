@@ -55,9 +55,9 @@ class FeedIterator:
         """Return where the consumer stands, as small JSON."""
         return self._ahead.state()
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go to where `state` stood: the next iteration begins with the batch after it."""
-        self._ahead.restore(state)
+    def restore(self, state: Mapping[str, Any], *, exact: bool = True) -> None:
+        """Go to where `state` stood: the next iteration begins with the batch after it; see `Feed.restore`."""
+        self._ahead.restore(state, exact=exact)
 
     def _arrays(self, batch: Batch) -> Item:
         inputs = {name: self._put(array) for name, array in batch.inputs(padded=self.feed.spec.padded).items()}

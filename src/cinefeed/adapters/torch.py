@@ -104,9 +104,9 @@ class FeedLoader:
         """Return where the consumer stands, as plain data."""
         return (self._ahead or self.feed).state()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where `state` stood: the next iteration begins with the batch after it."""
-        (self._ahead or self.feed).restore(state)
+    def load_state_dict(self, state: Mapping[str, Any], *, exact: bool = True) -> None:
+        """Go to where `state` stood: the next iteration begins with the batch after it; see `Feed.restore`."""
+        (self._ahead or self.feed).restore(state, exact=exact)
 
     def _item(self, batch: Batch) -> Item:
         item = self._tensors(batch)

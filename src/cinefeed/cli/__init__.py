@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from cinefeed.errors import CinefeedError, ColumnError, SettingError
+from cinefeed.text import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,4 +28,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     # A LookupError shows its message as a string literal; an OSError's own text names file and reason.
     text = str(error.args[0]) if isinstance(error, LookupError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return one_line(" ".join(text.split())) or type(error).__name__

@@ -18,6 +18,7 @@ from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
+from cinefeed.text import one_line
 from cinefeed.training.run import check_run, kept_thresholds, write_json
 
 Measured = Annotated[Path, typer.Argument(help="Run folder, or a table of predictions (Parquet, CSV) of any program.")]
@@ -251,4 +252,4 @@ def _cell(value: float | None) -> str:
 
 def _list_failures(failures: tuple[dict[str, str], ...]) -> None:
     for each in failures:
-        note(f"{each['path']}: {each['error']}")
+        note(one_line(f"{each['path']}: {each['error']}"))

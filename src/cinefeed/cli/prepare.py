@@ -10,6 +10,7 @@ from cinefeed.cli.show import choose_backend, emit, note, ticking
 from cinefeed.clips import Frame
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import one_line
 from cinefeed.training.run import check_run
 
 
@@ -93,7 +94,7 @@ def encode(
     if found.warning:
         note(f"warning: {found.warning}")
     for each in found.failures:
-        note(f"{each['path']}: {each['error']}")
+        note(one_line(f"{each['path']}: {each['error']}"))
 
 
 def _frame(size: str | None, window: str | None) -> Frame:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.errors import MissingExtraError
+from cinefeed.text import terminal_text
 from cinefeed.training.run import plain
 
 Tick = Callable[[int, int], None]
@@ -17,12 +18,12 @@ Tick = Callable[[int, int], None]
 
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     """Print a command's result: JSON for programs, or the text for people."""
-    print(json.dumps(plain(result), ensure_ascii=False) if as_json else text)
+    print(json.dumps(plain(result), ensure_ascii=False) if as_json else terminal_text(text))
 
 
 def note(text: str) -> None:
-    """Print a line about the work, beside its result."""
-    print(text, file=sys.stderr, flush=True)
+    """Print text about the work, beside its result."""
+    print(terminal_text(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

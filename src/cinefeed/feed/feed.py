@@ -390,24 +390,39 @@ class Feed:
     def state(self) -> dict[str, Any]:
         """Return where the feed stands, as small JSON: a batch counts once it has been handed out.
 
-        It counts the draws of all ranks, so that a state of four ranks serves two, or one, with the same `batch_size`.
+        It counts the draws of all ranks, so that a state of four ranks serves two, or one, with the same `batch_size`,
+        and any number of ranks of whose global batches it is a border; see `restore`.
         """
         return self._state().as_dict()
 
-    def restore(self, state: Mapping[str, object]) -> Self:
+    def restore(self, state: Mapping[str, object], *, exact: bool = True) -> Self:
         """Go to where `state` stood: the next `iter(feed)` starts with the batch after it.
+
+        With another number of ranks the place may lie within a global batch. Then FeedError names the nearest borders
+        and the numbers of ranks that it serves; with `exact=False` the feed goes back to the last border, and a log
+        line says how many draws come again.
 
         Raises FeedError where the state belongs to another manifest, seed or settings.
         """
         draws, batches = self.batch_size * self.world_size, self._layout.batches
-        found = read_state(
+        found, repeated = read_state(
             state,
             here=self._state(planned=False),
             draws=draws,
             batches=batches,
             world_size=self.world_size,
             plan_of=self._plan_fingerprint,
+            rows_of=lambda epoch: len(self.plan(epoch=epoch).rows),
+            exact=exact,
         )
+        if repeated:
+            _log.warning(
+                "restored at draw %d of epoch %d, the last border of %d ranks: %d draws come again",
+                found.draws,
+                found.epoch,
+                self.world_size,
+                repeated,
+            )
         self._epochs.go_to(found.epoch, found.draws // draws, by="restore() moved the feed")
         self._assembler.bad.update((int(row), str(why)) for row, why in found.quarantine)
         return self

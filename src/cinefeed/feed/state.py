@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -64,27 +64,29 @@ def read_state(
     batches: int,
     world_size: int,
     plan_of: Callable[[int], str],
-) -> State:
+    rows_of: Callable[[int], int],
+    exact: bool = True,
+) -> tuple[State, int]:
     """Read a state that `State.as_dict` wrote, for a feed that stands at `here`, of global batches of `draws`.
 
-    `plan_of` returns the fingerprint that the plan of an epoch has here.
+    `plan_of` returns the fingerprint that the plan of an epoch has here, `rows_of` how many rows it has.
 
     Where clips are spread over `batches`, the same number of ranks can go on between them, any other after them.
-    Raises FeedError where the state belongs to another manifest, seed or settings, and names each that differs.
+    Unless `exact`, a place that is no border here is moved back to the last one. Returns the state, and how many of the
+    clips that were given then come again. Raises FeedError where the state belongs to another manifest, seed or
+    settings, and names each that differs; and for a place that is no border, with the nearest ones.
     """
     names = {each.name for each in fields(State)}
     if set(found) != names:
         raise FeedError(f"this is no state of a feed: it has {sorted(found)}, a state has {sorted(names)}")
     state = State(**found)  # type: ignore[arg-type]  # compared below
-    between = BETWEEN in state.settings
     settings = {name: value for name, value in here.settings.items() if name != BETWEEN}
-    settings |= between_batches(world_size) if between else {}
+    kept = {name: value for name, value in state.settings.items() if name != BETWEEN}
     differing = [name for name in ("manifest", "seed") if getattr(state, name) != getattr(here, name)]
-    keys = {*settings, *state.settings}
-    differing += sorted(key for key in keys if state.settings.get(key) != settings.get(key))
+    differing += sorted(key for key in {*settings, *kept} if kept.get(key) != settings.get(key))
     if differing:
         told = "; ".join(
-            f"{name}: {state.settings.get(name, getattr(state, name, None))!r} there, "
+            f"{name}: {kept.get(name, getattr(state, name, None))!r} there, "
             f"{settings.get(name, getattr(here, name, None))!r} here"
             for name in differing
         )
@@ -97,13 +99,44 @@ def read_state(
             "the same: the sampler, or a library that it uses, is of another version; go back to that one, or begin an "
             "epoch anew"
         )
-    border = draws if between else draws * batches
-    if state.draws % border:
+    last, following = _borders(state, draws=draws, batches=batches, world_size=world_size)
+    size, ranks = draws // world_size, _ranks_between(state)
+    repeated = state.draws - last
+    if repeated and ranks:  # the last videos of an epoch may be fewer than a global batch has places for
+        slot, place = divmod(state.draws, size * ranks * batches)
+        places = size * ranks
+        repeated -= place // places * max(places - (rows_of(state.epoch) - slot * places), 0)
+    if repeated and exact:
+        count = state.draws // (size * batches)
+        serving = [ranks] if ranks else [number for number in range(1, count + 1) if count % number == 0]
         raise FeedError(
-            f"the state stands at draw {state.draws}, no border between global batches of {border}; restore it with "
-            "fewer ranks, or with a number of them that divides the one it was taken with"
+            f"the state stands at draw {state.draws} of epoch {state.epoch}"
+            f"{', between batches of the same videos' if ranks else ''}, no border between global "
+            f"batches of {world_size} ranks: the nearest are draw {last} and draw {following}. Restore it with as many "
+            f"ranks as {', '.join(map(str, serving))}; or with exact=False, at draw {last}, and "
+            f"{repeated} draws come again"
         )
-    return state
+    return replace(state, draws=last), repeated
+
+
+def _ranks_between(state: State) -> int | None:
+    """Return the number of ranks of a state that stands between batches of the same videos, None for any other."""
+    ranks = state.settings.get(BETWEEN)
+    return None if ranks is None else int(ranks.split()[0])
+
+
+def _borders(state: State, *, draws: int, batches: int, world_size: int) -> tuple[int, int]:
+    """Return the last border between global batches up to a state's place, and the first from there on: so many draws.
+
+    Of videos whose clips are spread over batches, another number of ranks can begin only where all clips were given.
+    """
+    ranks, border, before, after = _ranks_between(state), draws * batches, state.draws, state.draws
+    if ranks == world_size:
+        border = draws
+    elif ranks is not None:
+        videos = draws // world_size * ranks * batches
+        before, after = before // videos * videos, -(-after // videos) * videos
+    return before // border * border, -(-after // border) * border
 
 
 def between_batches(world_size: int) -> dict[str, str]:

@@ -406,11 +406,11 @@ def fingerprint(table: Any) -> str:
         if name in RESERVED and column.null_count == len(column):  # an empty column says what a missing one says
             continue
         digest.update(f"{name}:{column.type}:{len(column)};".encode())
-        _digest(digest, column.chunks)
+        digest_values(digest, column.chunks)
     return digest.hexdigest()
 
 
-def _digest(digest: Any, chunks: list[Any]) -> None:
+def digest_values(digest: Any, chunks: list[Any]) -> None:
     """Feed the values of a column to a digest: all masks, then all lengths, then all values, however it is cut."""
     if any(chunk.null_count for chunk in chunks):
         for chunk in chunks:
@@ -421,7 +421,7 @@ def _digest(digest: Any, chunks: list[Any]) -> None:
     if pa.types.is_list(kind):
         for chunk in chunks:
             digest.update(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False).tobytes())
-        _digest(digest, [chunk.flatten() for chunk in chunks])
+        digest_values(digest, [chunk.flatten() for chunk in chunks])
     elif pa.types.is_string(kind):
         filled = [pc.fill_null(chunk, "") for chunk in chunks]
         for chunk in filled:
@@ -435,7 +435,7 @@ def _digest(digest: Any, chunks: list[Any]) -> None:
         for chunk in chunks:
             digest.update(pc.fill_null(chunk, pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False).tobytes())
     else:
-        _digest(
+        digest_values(
             digest,
             [pa.array([None if v is None else str(v) for v in chunk.to_pylist()], pa.string()) for chunk in chunks],
         )

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cinefeed.errors import SettingError, TableError
 from cinefeed.manifest.columns import plain_table
+from cinefeed.manifest.parquet import DIGEST, NOTES, read_parquet_table, with_digest
 from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.writing import SUFFIXES, table_suffix, write_table
 from cinefeed.sources.limits import irregular_kind
 
 VERSION = 1  # of the notes and columns of a manifest; a program refuses those that are newer than its own
-_NOTES = b"cinefeed"
 
 
 class Stored(NamedTuple):
@@ -43,7 +42,7 @@ def write_manifest(table: Any, *, path: Path, root: Path, notes: Mapping[str, An
             "root": Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix(),
             "root_absolute": root.resolve().as_posix(),
         }
-        written = table.replace_schema_metadata({_NOTES: json.dumps({**places, **notes})})
+        written = with_digest(table, json.dumps({**places, **notes}).encode())
     try:
         write_table(path, [written])
     except SettingError as error:
@@ -53,16 +52,18 @@ def write_manifest(table: Any, *, path: Path, root: Path, notes: Mapping[str, An
 def read_parquet(path: Path) -> Stored:
     """Return the table of a file, without its notes, and them.
 
-    Raises OSError, ArrowException for another format, and TableError for a manifest of a newer version.
+    Raises OSError, ArrowException for another format, and TableError for a manifest that is damaged, or of a newer
+    version.
     """
     if kind := irregular_kind(path):
         raise OSError(errno.EINVAL, f"it is {kind}, not a file")
-    with pq.ParquetFile(path) as file:  # read_table cuts a million rows into chunks, and took twice as long
-        table = file.read()
-    text = (table.schema.metadata or {}).get(_NOTES)
-    notes = json.loads(text) if text else {}
+    table = read_parquet_table(path)
+    metadata = table.schema.metadata or {}
+    notes = json.loads(metadata.get(NOTES, b"{}"))
     if "root" in notes:  # else a table of another kind, such as predictions
         _check_version(notes, path)
+        if DIGEST not in metadata:
+            raise TableError(f"{path} has no digest, so damage cannot be seen; scan again")
     return Stored(table.replace_schema_metadata(None), notes)
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.errors import SettingError, TableError
+from cinefeed.files import write_atomically
 from cinefeed.manifest.columns import FACTS
 from cinefeed.manifest.identity import FileState, combined_state, files_of
 from cinefeed.manifest.labels import Unmatched, columns_of_paths, first_names, join_labels
@@ -224,12 +225,16 @@ def salt_of(out: Path | None) -> str:
     if out is None:
         return salt
     path = out.with_name(out.name + ".salt")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+
+    def write(partial: Path) -> None:
+        with open(partial, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(salt + "\n")
-    except FileExistsError:
-        salt = path.read_text().strip()
+
+    try:
+        if path.exists():
+            return path.read_text().strip()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, write)
     except OSError as error:
         raise TableError(f"cannot write {path}: {error.strerror}; choose another place, or give a salt") from error
     return salt

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from cinefeed.errors import TableError
 from cinefeed.manifest.columns import FACTS, plain_table
+from cinefeed.manifest.parquet import read_parquet_table
 from cinefeed.sources.kinds import known_suffix
 from cinefeed.sources.limits import irregular_kind
 
@@ -112,7 +112,7 @@ def _read_file(path: Path) -> Any:
         raise TableError(f"{path} cannot be read: {error.strerror}; check the path") from error
     if raw[:4] == b"PAR1":
         try:
-            return pq.read_table(pa.BufferReader(raw))
+            return read_parquet_table(raw, name=str(path))
         except pa.ArrowException as error:
             raise TableError(f"{path} is a broken Parquet file: {error}; write it again") from error
     return _read_csv(raw, name=str(path))

@@ -95,6 +95,10 @@ def probe_videos(
         try:
             with decoders_quiet():
                 facts = _probe_all(files, known=known, journal=journal, probes=probes)
+        except OSError as error:  # of the journal: those of videos are their rows'
+            raise TableError(
+                f"cannot write {path}: {error.strerror}; make room, and the same scan goes on where it was"
+            ) from error
         finally:
             journal.close()
     facts = facts.take(pc.index_in(keys, value_set=_keys(facts, parts=parts)))

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.manifest.columns import label_names
+from cinefeed.text import one_line
 
 _CLASSES_SHOWN = 6
 _LETTERS_SHOWN = 24
@@ -37,7 +38,7 @@ def summarise(
     labels = [*label_names(table.schema.names), *(["split"] if "split" in table.schema.names else [])]
     lines += ["  labels"] if labels else []
     lines += [f"    {name:<20} {describe_column(table.column(name))}" for name in labels]
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))  # names of files and values of columns are anybody's
 
 
 def not_read_in_words(not_read: Mapping[str, Mapping[str, Any]]) -> str:

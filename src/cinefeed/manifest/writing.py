@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from cinefeed.errors import SettingError
 from cinefeed.files import write_atomically
 from cinefeed.manifest.columns import plain
+from cinefeed.manifest.parquet import write_parquet_tables
 
 SUFFIXES = (".parquet", ".csv", ".json")
 
@@ -39,7 +39,7 @@ def write_table(path: Path, tables: Iterable[Any]) -> None:
     Parquet keeps all. CSV and JSON have no types: there a list within CSV is JSON, a date is text, and NaN is missing.
     JSON is a list with an object a row. Raises SettingError for another suffix, or where it cannot be written.
     """
-    write = {".parquet": _write_parquet, ".csv": _write_csv, ".json": _write_json}[table_suffix(path)]
+    write = {".parquet": write_parquet_tables, ".csv": _write_csv, ".json": _write_json}[table_suffix(path)]
 
     def write_durably(partial: Path) -> None:
         write(partial, iter(tables))
@@ -53,22 +53,12 @@ def write_table(path: Path, tables: Iterable[Any]) -> None:
         raise SettingError(f"{path} cannot be written: {error.strerror or error}; name another place") from error
 
 
-def _write_parquet(path: Path, tables: Iterator[Any]) -> None:
-    first = next(tables)
-    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
-        _write_each(writer, first, tables)
-
-
 def _write_csv(path: Path, tables: Iterator[Any]) -> None:
     first = _flat(next(tables))
     with pa.csv.CSVWriter(path, first.schema) as writer:
-        _write_each(writer, first, map(_flat, tables))
-
-
-def _write_each(writer: Any, first: Any, tables: Iterable[Any]) -> None:
-    writer.write_table(first)
-    for table in tables:
-        writer.write_table(table)
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(_flat(table))
 
 
 def _write_json(path: Path, tables: Iterator[Any]) -> None:

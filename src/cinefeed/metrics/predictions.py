@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
 from cinefeed.label_types import class_names, is_number, label_type
+from cinefeed.manifest.parquet import read_parquet_table
 from cinefeed.manifest.reading import read_table
 
 Task = Literal["regression", "binary", "multiclass"]
@@ -167,7 +168,7 @@ def read_predictions(
     that do not fit their scores, TableError for a table that cannot be read.
     """
     if not task and not classes and (own := _described(Path(path))):
-        return predictions_of(pq.read_table(path), own)
+        return predictions_of(read_parquet_table(Path(path)), own)
     table = read_table(path)
     if "id" not in table.schema.names:
         table = table.append_column("id", pa.array([str(row) for row in range(table.num_rows)], pa.string()))

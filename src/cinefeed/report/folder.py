@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cinefeed.digests import is_whole
 from cinefeed.errors import CinefeedError, SettingError
+from cinefeed.manifest.parquet import read_parquet_table
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.report.data import Counts, Labels, PageData, PartScores, Pictures, Pixels, label_edges
@@ -219,7 +220,7 @@ def _private(settings: str) -> bool:
 
 def _pictures(path: Path, hidden: str) -> Pictures:
     """Return clips with what is told of them, or no clip where `hidden` says why none may be shown."""
-    with np.load(path, allow_pickle=False) as stored:
+    with _arrays(path) as stored:
         clips, note = stored["clips"], str(stored["note"])
         if clips.ndim != 5 or clips.dtype != np.uint8:
             raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}")
@@ -235,6 +236,13 @@ def _pictures(path: Path, hidden: str) -> Pictures:
             time=stored.get("time"),
             note=note,
         )
+
+
+def _arrays(path: Path) -> Any:
+    """Return the archive of a run; its digest is looked at first. Raises ValueError where that differs."""
+    if not is_whole(path):
+        raise ValueError("it is damaged: its digest differs")
+    return np.load(path, allow_pickle=False)
 
 
 def _text(path: Path) -> str:
@@ -291,7 +299,7 @@ def _number(text: str | None) -> float:
 
 
 def _clips(path: Path) -> tuple[NDArray[np.uint8], list[str]]:
-    with np.load(path, allow_pickle=False) as stored:
+    with _arrays(path) as stored:
         clips = stored["clips"]
         if clips.ndim != 5 or clips.dtype != np.uint8:
             raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}")
@@ -311,7 +319,7 @@ def _pixels(path: Path) -> Pixels:
 
 
 def _part_scores(path: Path, classes: tuple[str, ...]) -> list[PartScores]:
-    table = pq.read_table(path)
+    table = read_parquet_table(path)
     found = []
     for part in table["split"].unique().to_pylist():
         rows = table.filter(pc.equal(table["split"], part))

@@ -16,6 +16,7 @@ from cinefeed.files import write_atomically
 from cinefeed.report import facts
 from cinefeed.report.data import PageData
 from cinefeed.report.words import counted
+from cinefeed.text import markdown_text
 
 _SEAL = "<!-- written by cinefeed, and written anew as long as nobody changes it: "
 
@@ -37,14 +38,14 @@ class Methods(NamedTuple):
     def markdown(self) -> str:
         """Return them as Markdown, sealed with a digest by which `keep_methods` sees whether an author changed it."""
         lines = [
-            f"# Methods and results of {self.title}",
+            f"# Methods and results of {markdown_text(self.title)}",
             "",
             "By the items of TRIPOD+AI (2024), and CLAIM (2024 update) where only imaging asks for them. What the run",
             "knows is filled in. Each `author:` is for you: write there, and the file is yours: never written over.",
         ]
         for section, items in self.sections:
             lines += ["", f"## {section}", ""]
-            lines += [f"- **{each.name}** ({each.number}). {each.text}" for each in items]
+            lines += [f"- **{each.name}** ({each.number}). {markdown_text(each.text)}" for each in items]
         text = "\n".join(lines) + "\n"
         return f"{text}\n{_SEAL}{_digest(text)} -->\n"
 

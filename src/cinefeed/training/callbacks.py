@@ -32,6 +32,7 @@ from cinefeed.feed.feed import Feed
 from cinefeed.files import write_atomically
 from cinefeed.models import ClipLoss
 from cinefeed.training.scores import Scores, measure, metric_names, score, single_numbers
+from cinefeed.training.weights import save_weights
 
 Logs = dict[str, Any] | None
 _LESS_IS_BETTER = ("loss", "rmse", "mae", "mse", "sd", "ece")
@@ -104,6 +105,7 @@ class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
     """Keep the weights of the best epoch in a file that is whole at any time (`x.weights.h5`).
 
     Keras' ModelCheckpoint writes over the last good file: a full disk or a kill while saving would leave neither.
+    A digest follows the weights, by which damage is seen (training/weights.py); Keras loads them as any others.
     """
 
     resumes = ("best", "best_epoch")
@@ -124,7 +126,7 @@ class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
         if not np.isfinite(value) or (self.best is not None and sign * value >= sign * self.best):
             return
         try:
-            write_atomically(self.path, self.model.save_weights)
+            write_atomically(self.path, lambda path: save_weights(self.model, path))
         except OSError as error:
             kept = f"those of epoch {self.best_epoch + 1} are kept" if self.best is not None else "none are kept"
             raise TrainingError(f"the weights of epoch {epoch + 1} cannot be saved ({error}); {kept}") from error

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.digests import append_digest, is_whole
 from cinefeed.errors import FeedError, SettingError, TrainingError
 from cinefeed.files import write_atomically
 from cinefeed.training.batches import TrainingSet
@@ -127,13 +128,15 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
                 f"{self.path} has the state of other callbacks ({there} there, {here} here); pass the same ones, or "
                 f"{_BEGIN_ANEW}"
             )
-        self.epoch, self.batch, self.stopped = told["epoch"], told["batch"], told["stopped"]
+        self.epoch, self.stopped = told["epoch"], told["stopped"]
         self._seconds_before = told.get("seconds", 0.0)  # an older file lacks it
         self._states, self._found, self._feed_state = told["callbacks"], arrays, told["feed"]
         try:
             self.dataset.feed.restore(told["feed"])
         except FeedError as error:
             raise FeedError(f"{self.path}: {error}; or {_BEGIN_ANEW}") from error
+        feed = self.dataset.feed
+        self.batch = told["feed"]["draws"] // (feed.batch_size * feed.world_size)  # the number of ranks may be another
         self._put_back_callbacks()  # what they know is asked for also where no epoch is left
         return True
 
@@ -159,6 +162,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
             if (self.epoch, self.batch) != (self.compiled_at, 0):
                 _assign(self.model.optimizer.variables, self._found, "optimiser", path=self.path)
         self._put_back_callbacks()
+        if not self.path.is_file():  # before any weights are kept: a run that has some can always go on
+            self._save()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Put back feed and metrics where the epoch had begun already; Keras has just set the metrics to 0."""
@@ -222,7 +227,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         ):
             arrays |= {f"{kind} {place}": keras.ops.convert_to_numpy(each) for place, each in enumerate(variables)}
         try:
-            write_atomically(self.path, lambda path: np.savez(path, **arrays))
+            write_atomically(self.path, lambda path: _write(path, arrays))
         except OSError as error:
             kept = "the one before it is kept" if self.path.is_file() else "there is none before it"
             raise TrainingError(
@@ -246,8 +251,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
 
 
 def how_to_go_on(path: Path) -> str:
-    """Return what to do after a break: a run that has weights and no checkpoint is not begun again unasked."""
-    return "the same command goes on" if path.is_file() else _BEGIN_ANEW
+    """Return what to do after a break: without a checkpoint there are no weights either, and nothing to go on from."""
+    return "the same command goes on" if path.is_file() else "the same command begins again"
 
 
 @contextmanager
@@ -279,8 +284,15 @@ def _number(value: Any) -> Any:
     return np.asarray(value).item()
 
 
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    np.savez(path, **arrays)
+    append_digest(path)
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
+        if not is_whole(path):
+            raise ValueError("its digest differs")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
         told = json.loads(arrays.pop("told").tobytes())

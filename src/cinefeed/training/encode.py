@@ -4,7 +4,6 @@ Written are one `.npy` a video, (frames, 1, dimension), and features.parquet, wi
 Any feed reads them as it reads arrays: a frame is one line of numbers.
 """
 
-import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from cinefeed.clips import Frame
 from cinefeed.errors import CinefeedError, SettingError, TableError, TrainingError
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import write_atomically
+from cinefeed.files import DISK_FULL, PARTIAL, named, remove_partials, write_atomically
 from cinefeed.locks import FOLDER_LOCK, locked
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.encoded import ENCODED, encoded_from
@@ -132,8 +131,11 @@ def encode(
                 _note(folder, file, key)
                 computed += 1
         except (CinefeedError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise TrainingError(f"{folder}: {error.strerror}; make room, and the same command goes on") from error
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise TrainingError(
+                    f"{error.filename or folder} cannot be written: {error.strerror}; make room, and the same command "
+                    "goes on"
+                ) from error
             known[file] = videos.rows.nameless(str(error), row)
         if tick is not None:
             tick(number + 1, len(files))
@@ -147,6 +149,7 @@ def encode(
     notes: dict[str, Any] = {name: videos.notes[name] for name in carried if name in videos.notes}
     notes["verify"] = "decode"  # every frame was decoded
     written = Manifest(table, root=folder, history=history, notes=notes)
+    _compact(folder)
     written.write(folder / FEATURES_TABLE)
     failures = tuple(
         {"id": str(videos.column("id")[row]), "path": videos.rows.shown(row), "error": known[file]}
@@ -246,6 +249,8 @@ def _make(folder: Path) -> None:
         raise SettingError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
     if others and not {_JOURNAL, FEATURES_TABLE} & {*others}:
         raise SettingError(f"{folder} holds other files ({', '.join(others[:3])}); name a new folder")
+    for each in {path.parent for path in folder.rglob(f"{PARTIAL}*")}:
+        remove_partials(each)  # those of the folder itself went with its lock
     try:
         (folder / _JOURNAL).touch()  # by which the folder is known for its own after a break in the first video
     except OSError as error:
@@ -283,8 +288,20 @@ def _journal(folder: Path) -> dict[str, str]:
 
 
 def _note(folder: Path, file: str, key: str) -> None:
-    with (folder / _JOURNAL).open("a", encoding="utf-8") as journal:
-        journal.write(f"\n{json.dumps({file: key})}")  # first: the line before may be torn
+    try:
+        with (folder / _JOURNAL).open("a", encoding="utf-8") as journal:
+            journal.write(f"\n{json.dumps({file: key})}")  # first: the line before may be torn
+    except OSError as error:
+        raise named(error, folder / _JOURNAL) from error
+
+
+def _compact(folder: Path) -> None:
+    """Write the journal anew without what was broken off and done again, so that it is that of an undisturbed run."""
+    lines = [f"\n{json.dumps({file: key})}" for file, key in sorted(_journal(folder).items()) if key]
+    try:
+        write_atomically(folder / _JOURNAL, lambda path: path.write_text("".join(lines), encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"{folder / _JOURNAL} cannot be written: {error.strerror}; make room") from error
 
 
 def _facts(videos: Manifest, row: int) -> Facts:

@@ -18,6 +18,7 @@ from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.locks import locked
 from cinefeed.manifest.encoded import check_encoded
+from cinefeed.manifest.find import hashed_id
 from cinefeed.manifest.scan import probe_videos
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.writing import table_suffix, write_table
@@ -35,6 +36,7 @@ from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, us
 from cinefeed.training.network import build_model
 from cinefeed.training.run import WEIGHTS, kept_thresholds, read_run
 from cinefeed.training.scores import by_video, predictions_table, score, score_batches
+from cinefeed.training.weights import load_weights
 
 PARTS = ("train", "val", "test")
 Tick = Callable[[int, int], object]  # clips done, of how many
@@ -146,13 +148,13 @@ def predict(
     repeated = 0
     settings, model, trained, own = _load(run)
     if manifest is not None:
-        chosen, absent = _there(Manifest.read(manifest))
+        rows = Manifest.read(manifest)
+        chosen, absent = _there(rows.as_private() if own.private else rows)
         chosen, failures = usable_rows(chosen)
         failures = absent + failures
     else:
         files, repeated = _files_at([Path(each) for each in paths])
-        chosen, failures = _probed(files)
-    chosen = chosen.as_private() if own.private else chosen
+        chosen, failures = _probed(files, private=own.private)
     check_encoded(chosen, like=own)
     count = settings.evaluate.clips if clips is None else clips
     feed = trained.evaluation(chosen, labelled=False, clips=count)
@@ -245,10 +247,13 @@ def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
 
 
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:
-    """Return the network of a run with weights from a file; raises SettingError where the two do not fit."""
+    """Return the network of a run with weights from a file.
+
+    Raises TrainingError where the file is damaged, SettingError where the two do not fit.
+    """
     model = build_model(settings, spec, trained=True)
     try:
-        model.load_weights(weights)
+        load_weights(model, weights)
     except (ValueError, OSError) as error:
         raise SettingError(f"{weights} does not fit the model that settings.toml describes: {error}") from error
     return model
@@ -266,10 +271,10 @@ def _files_at(paths: list[Path]) -> tuple[list[Path], int]:
     return list(different.values()), len(files) - len(different)
 
 
-def _probed(files: list[Path]) -> tuple[Manifest, list[dict[str, str]]]:
+def _probed(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str, str]]]:
     """Return a manifest of some videos, each probed once, and those files that are damaged or none.
 
-    Raises TableError where no frame of any can be read.
+    With `private` neither names a path. Raises TableError where no frame of any can be read.
     """
     rows = []
     failures: list[dict[str, str]] = []
@@ -280,13 +285,18 @@ def _probed(files: list[Path]) -> tuple[Manifest, list[dict[str, str]]]:
                 raise IsADirectoryError(errno.EISDIR, "a folder without a video")
             rows.append({"path": str(path.absolute()), "size_bytes": found.st_size, "mtime_ns": found.st_mtime_ns})
         except OSError as error:
-            failures.append({"id": str(path), "path": str(path), "error": error.strerror or str(error)})
+            name = hashed_id(str(path), salt="id") if private else str(path)
+            reason = error.strerror or ("it cannot be read" if private else str(error))
+            failures.append({"id": name, "path": name, "error": reason})
     if not rows:
         reasons = "; ".join(f"{each['path']}: {each['error']}" for each in failures[:3])
         raise TableError(f"there is no video to predict ({reasons or 'none was named'}); name files or folders")
     named = Manifest.from_table(pa.Table.from_pylist(rows))
-    table = probe_videos(named.table, root=named.root, verify="decode", workers=None, out=None, progress=None)
-    chosen, damaged = usable_rows(Manifest.from_table(table, root=named.root))
+    table = probe_videos(
+        named.table, root=named.root, verify="decode", workers=None, out=None, progress=None, private=private
+    )
+    probed = Manifest.from_table(table, root=named.root)
+    chosen, damaged = usable_rows(probed.as_private() if private else probed)
     return chosen, failures + damaged
 
 

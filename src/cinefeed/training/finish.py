@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cinefeed.balance import Natural, kept_prior
@@ -24,6 +23,7 @@ from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.files import write_atomically
 from cinefeed.label_types import class_names
+from cinefeed.manifest.parquet import write_parquet_tables
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.estimates import Resampling
@@ -62,7 +62,7 @@ def keep_results(folder: str | Path, table: pa.Table, assessment: Mapping[str, A
     """Write predictions, assessment and metrics into a folder; return the metrics by part, NaN where undefined."""
     path = Path(folder)
     metrics = flat_metrics(assessment)
-    write_atomically(path / PREDICTIONS, lambda partial: pq.write_table(table, partial))
+    write_atomically(path / PREDICTIONS, lambda partial: write_parquet_tables(partial, [table]))
     write_json(path / ASSESSMENT, assessment)
     write_json(path / METRICS, metrics)
     return {

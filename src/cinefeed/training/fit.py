@@ -1,13 +1,11 @@
 """Training, from settings to a run folder; it reads from top to bottom."""
 
-import errno
 import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,12 +14,13 @@ from cinefeed.config import Settings, to_toml
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import write_atomically
+from cinefeed.files import DISK_FULL, write_atomically
 from cinefeed.locks import write_lock
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models.parts import targets_of
+from cinefeed.text import terminal_text
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
 from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_go_on, leave_on_signals
@@ -58,6 +57,7 @@ from cinefeed.training.run import (
     write_json,
 )
 from cinefeed.training.scores import metric_names
+from cinefeed.training.weights import check_weights, load_weights
 
 _log = logging.getLogger(__name__)
 # Of a task's metrics, the ones that an epoch's line has room for; of several targets the first of each.
@@ -91,8 +91,17 @@ def train(
     """
     # the other ranks write nothing
     lock = write_lock(settings.train.out, folder=True) if launched()[0] == 0 else nullcontext()
-    with together(), lock:
-        return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
+    try:
+        with together(), lock:
+            return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        out = Path(settings.train.out)
+        raise TrainingError(
+            f"{error.filename or out} cannot be written: {error.strerror}; make room, and "
+            f"{how_to_go_on(out / CHECKPOINT)}"
+        ) from error
 
 
 def _train(
@@ -101,7 +110,7 @@ def _train(
     started = time.perf_counter()
     asked, (rank, ranks) = settings.train, rank_and_size()
     first = rank == 0  # the rank that says, measures and writes
-    say = partial(print, file=sys.stderr, flush=True) if progress and first else _say_nothing
+    say = _say if progress and first else _say_nothing
     folder = check_out(asked.out, overwrite=overwrite) if first else Path(asked.out)
     goes_on = (folder / CHECKPOINT).is_file() and not overwrite
     if first and goes_on:
@@ -156,6 +165,8 @@ def _train(
             (say if progress else _log.warning)(doubt)
     wait_for_all()
     if checkpoint.load():
+        if first and best.best is not None:
+            check_weights(folder / WEIGHTS)  # now, not after the epochs that are left
         say(f"goes on at epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}")
 
     try:
@@ -197,10 +208,6 @@ def _train(
             feed_verdict=feed.stats().verdict,
             complete=False,
         )
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise TrainingError(f"{folder}: {error.strerror}; make room, and {how_to_go_on(checkpoint.path)}") from error
     finally:
         for each in (shown, board):
             if each is not None:
@@ -223,7 +230,7 @@ def _train(
         raise TrainingError(f"{asked.monitor} was never a number in {epochs} epochs; no weights are kept")
 
     model = build_model(settings, feed.spec, trained=True)  # anew: the file may have an optimiser of another stage
-    model.load_weights(folder / WEIGHTS)
+    load_weights(model, folder / WEIGHTS)
     metrics = finish_run(folder, settings=settings, model=model, feed=alone(feed), val=val, test=test)
     predictions = None if feed.spec.task == "clip" else read_predictions(folder / PREDICTIONS)
     keep_pictures(folder, settings=settings, model=model, feed=alone(feed), test=test, predictions=predictions)
@@ -255,6 +262,10 @@ def _train(
     (folder / CHECKPOINT).unlink(missing_ok=True)
     wait_for_all()
     return result
+
+
+def _say(text: str) -> None:
+    print(terminal_text(text), file=sys.stderr, flush=True)
 
 
 def _say_nothing(text: str) -> None:

@@ -16,13 +16,12 @@ from cinefeed.feed.batch import Batch
 from cinefeed.feed.evaluating import check_clips
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec, TargetSpec
-from cinefeed.files import write_atomically
 from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.metrics.predictions import check_carried
 from cinefeed.split import unseen_classes
-from cinefeed.training.run import write_json
+from cinefeed.training.run import write_arrays, write_json
 
 _SHEET_CLIPS = 8
 
@@ -233,7 +232,7 @@ def keep_flow(
     batch = feed.batch(0)
     write_json(folder / "pixels.json", pixel_counts(batch))
     clips, captions = sheet(feed, batch)
-    write_atomically(folder / "clips.npz", lambda path: np.savez_compressed(path, clips=clips, captions=captions))
+    write_arrays(folder / "clips.npz", clips=clips, captions=captions)
 
 
 def _labels(feed: Feed) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cinefeed.config import Settings, SplitSettings, read_settings, to_table, to_toml
-from cinefeed.errors import SettingError
+from cinefeed.errors import SettingError, TrainingError
 from cinefeed.feed.targets import read_labels
-from cinefeed.files import write_atomically
+from cinefeed.files import DISK_FULL, write_atomically
 from cinefeed.locks import FOLDER_LOCK, write_lock
 from cinefeed.manifest.encoded import made_by_a_run
+from cinefeed.manifest.parquet import read_parquet_table
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.training.finish import (
@@ -34,7 +34,7 @@ from cinefeed.training.finish import (
     mean_priors,
 )
 from cinefeed.training.flow import check_evaluation, choose_rows, usable_rows
-from cinefeed.training.run import ASSESSMENT, kept_thresholds, read_run, write_json
+from cinefeed.training.run import ASSESSMENT, check_out, kept_thresholds, read_run, write_json
 
 _OWN = ("settings.toml", "folds.json", "failures.json", "report.html", "methods.md", PREDICTIONS, ASSESSMENT, METRICS)
 
@@ -70,8 +70,16 @@ def train_folds(
     settings or rows are no longer those that the folds were begun with; SplitError where there are too few groups;
     InUseError while another process writes the folder.
     """
-    with write_lock(settings.train.out, folder=True):
-        return _train_folds(settings, folds=folds, train=train, overwrite=overwrite)
+    try:
+        with write_lock(settings.train.out, folder=True):
+            return _train_folds(settings, folds=folds, train=train, overwrite=overwrite)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise TrainingError(
+            f"{error.filename or settings.train.out} cannot be written: {error.strerror}; make room, and the same "
+            "command goes on"
+        ) from error
 
 
 def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object], overwrite: bool) -> FoldsResult:
@@ -95,15 +103,18 @@ def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object]
     for number, (each, part) in enumerate(zip(own, parts, strict=True), start=1):
         _check_rows(Path(each.data.manifest), part, number=number, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(asked), encoding="utf-8"))
     begun = {"folds": folds, "group": split.group or None, "rows": len(rows)}
-    write_json(folder / "folds.json", begun)
+    write_json(folder / "folds.json", begun)  # first: the folder is known by it
+    write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(asked), encoding="utf-8"))
     write_json(folder / "failures.json", failures)
     for each, part in zip(own, parts, strict=True):
         part.write(each.data.manifest)
     for each in own:
         if overwrite or not _is_finished(each):
             train(each, overwrite=overwrite)
+        else:
+            with write_lock(each.train.out, folder=True):  # removes what a kill has left
+                check_out(each.train.out, overwrite=True)
         if not _is_finished(each):
             return FoldsResult(folder=folder, finished=False, metrics={}, folds={})
     return _gather(folder, own, begun=begun)
@@ -134,7 +145,7 @@ def _check_folder(settings: Settings, *, folds: int, overwrite: bool) -> Path:
     folder = Path(settings.train.out)
     if not folder.is_dir():
         return folder
-    there = {each.name for each in folder.iterdir() if each.name != FOLDER_LOCK}
+    there = {each.name for each in folder.iterdir() if not each.name.endswith(FOLDER_LOCK)}
     ours = {*_OWN, *(name for name in there if name.startswith("fold"))}
     if there and ("folds.json" not in there or there - ours):
         other = sorted(there - ours) or sorted(there)
@@ -210,7 +221,7 @@ def _gather(folder: Path, own: Sequence[Settings], *, begun: Mapping[str, Any]) 
     tables, runs, level = [], [], own[0].evaluate.level
     for number, each in enumerate(own, start=1):
         run = Path(each.train.out)
-        table = pq.read_table(run / PREDICTIONS)
+        table = read_parquet_table(run / PREDICTIONS)
         tested = table.filter(pc.equal(table["split"], "test"))
         tables.append(tested.append_column("fold", pa.array([number] * len(tested), pa.int32())))
         metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))["test"]

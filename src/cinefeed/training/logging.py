@@ -16,7 +16,8 @@ import keras
 from cinefeed.errors import MissingExtraError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
-from cinefeed.files import write_atomically
+from cinefeed.files import named, write_atomically
+from cinefeed.text import one_line
 from cinefeed.training.callbacks import Logs
 from cinefeed.training.run import plain
 
@@ -81,8 +82,11 @@ class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
     def write(self, event: str, **facts: Any) -> None:
         """Add a line."""
         line = json.dumps(plain({"event": event, "time": round(time.time(), 3), **facts}), ensure_ascii=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise named(error, self.path) from error
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Say that a `fit` begins."""
@@ -197,7 +201,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         told = self._feed_line() if self.feed is not None else ""
         if self._bar is None:
             told = f"  {told}" if told else ""
-            print(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){told}", file=sys.stderr, flush=True)
+            line = one_line(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){told}")
+            print(line, file=sys.stderr, flush=True)
             return
         cells = {name: f"{numbers[name]:.4g}" if name in numbers else "" for name in self._columns}
         self._told = told

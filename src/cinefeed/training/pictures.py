@@ -8,6 +8,7 @@ are ten clips to read, and the four clips of the saliency as much as scoring 180
 one is begun.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,11 +19,12 @@ import numpy as np
 
 from cinefeed.config import Settings
 from cinefeed.feed.feed import Feed
-from cinefeed.files import write_atomically
 from cinefeed.metrics.predictions import Predictions
+from cinefeed.training.run import write_arrays
 from cinefeed.training.saliency import Saliency, occlude
 from cinefeed.training.worst import WORST, Scored, by_error, small_clips
 
+_log = logging.getLogger(__name__)
 _LOOKED_AT = 4
 _SECONDS = 120.0
 _LONGEST = 300  # letters of a note: Keras' errors may hold whole arrays
@@ -74,9 +76,9 @@ def _keep(path: Path, note: str, make: Callable[[], Mapping[str, Any]]) -> None:
             note = _said(error)
     kept = {"clips": np.zeros((0, 1, 1, 1, 1), np.uint8), "captions": np.zeros(0, np.str_), **arrays, "note": note}
     try:
-        write_atomically(path, lambda partial: np.savez_compressed(partial, **kept))
-    except OSError:  # a full disk: the page says that the file is not there
-        return
+        write_arrays(path, **kept)
+    except OSError as error:  # see keep_pictures; the page, too, says that the file is not there
+        _log.warning("%s cannot be written: %s", path, error.strerror or error)
 
 
 def _said(error: Exception) -> str:

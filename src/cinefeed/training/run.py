@@ -27,6 +27,7 @@ import numpy as np
 
 import cinefeed
 from cinefeed.config import Settings, read_settings, to_table
+from cinefeed.digests import append_digest
 from cinefeed.errors import SettingError
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.targets import FeedSpec, TargetSpec
@@ -63,7 +64,7 @@ class RunResult:
 
 
 def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
-    """Return the run folder's path if a run may be written there; nothing is created.
+    """Return the run folder's path if a run may be written there; nothing is created. Call it under the folder's lock.
 
     A run that was broken off and has a checkpoint may go on there, with the same settings (see `check_same`).
     Raises SettingError where another run is there already (unless `overwrite`), where the folder holds other things
@@ -77,6 +78,8 @@ def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
             others = sorted(names - {*_FILES, *_AUTHORS, TENSORBOARD}) or sorted(names)
             raise SettingError(f"{folder} holds other files ({', '.join(others[:3])}); name a new folder")
         finished = "run.json" in names
+        if finished:
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill right after run.json
         if not overwrite and (finished or (WEIGHTS in names and CHECKPOINT not in names)):
             state = "a finished run" if finished else "a run that was broken off after some epochs"
             raise SettingError(f"{folder} holds {state}; name another folder, or pass --overwrite (overwrite=True)")
@@ -94,11 +97,11 @@ def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
 def clear(folder: Path) -> None:
     """Create the run folder, or take the files of an earlier run out of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
-    for partial in folder.glob(f"{PARTIAL}*"):  # of a run that was killed while it wrote
-        partial.unlink()
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
+    # By run.json a run is known to be finished, and by spec.json to be one: a kill in between must not leave a folder
+    # that passes for finished, nor one that is nobody's.
+    for name in ("run.json", *sorted({*_FILES} - {"run.json", "spec.json"}), "spec.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def check_same(folder: Path, settings: Settings) -> None:
@@ -145,6 +148,16 @@ def write_json(path: Path, data: object) -> None:
     flat = isinstance(shown, dict) and not any(isinstance(value, dict | list) for value in shown.values())
     text = json.dumps(shown, indent=2 if flat else None, ensure_ascii=False) + "\n"  # a line a label is no help
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write a compressed .npz atomically, with a digest at its end (see cinefeed.digests)."""
+
+    def write(partial: Path) -> None:
+        np.savez_compressed(partial, **arrays)
+        append_digest(partial)
+
+    write_atomically(path, write)
 
 
 def plain(data: Any) -> Any:
