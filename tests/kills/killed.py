@@ -32,6 +32,7 @@ TIMED_FILES = ("log.jsonl", "feed_stats.json")
 TIMED_KEYS = {"run.json": ("seconds", "feed_verdict")}
 TIMED_COLUMNS = {"features.parquet": ("mtime_ns",)}
 
+WEIGHTS = "best.weights.h5"  # compared by its arrays: Keras numbers the names of layers through all of a process
 PICTURES = ("worst.npz", "saliency.npz")  # a run never fails by them: here the next file does, for the disk stays full
 
 full_file = ""  # the name of the file that cannot be written, in a fork
@@ -50,6 +51,7 @@ def limited(path, write):
 cinefeed.files.write_atomically = limited  # before anything imports it from there
 
 import cinefeed as cf  # noqa: E402
+from cinefeed.digests import is_whole  # noqa: E402
 
 
 def make_inputs(folder):
@@ -217,8 +219,20 @@ def contents(folder):
             ).encode()
         if name in TIMED_COLUMNS:
             content = repr(pq.read_table(path).drop_columns(list(TIMED_COLUMNS[name])).to_pylist()).encode()
+        if name == WEIGHTS:
+            content = weights_in(path)
         found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return found
+
+
+def weights_in(path):
+    import h5py
+
+    arrays = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, each: arrays.append(each[()]) if isinstance(each, h5py.Dataset) else None)
+    assert is_whole(path) and arrays
+    return b"".join(repr(each.shape).encode() + each.tobytes() for each in arrays)
 
 
 def differences(one, other):

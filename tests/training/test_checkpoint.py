@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -240,6 +241,21 @@ def test_a_checkpoint_is_there_before_any_weights(manifest, rows, tmp_path, monk
         with pytest.raises(TrainingError, match="No space left on device; make room, and the same command goes on"):
             train(settings)
     assert (tmp_path / "run" / "best.weights.h5").exists()
+    assert train(settings).complete
+
+
+def test_epochs_of_a_single_batch_go_on_from_the_first_checkpoint(rows, tmp_path, monkeypatch):
+    """Keras takes their only batch to build the model, after which the feed stands in the next epoch."""
+
+    def full(*a, **how):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    settings = settings_for(rows, out=tmp_path / "run", epochs=2)
+    settings = replace(settings, feed=replace(settings.feed, batch_size=16))
+    with monkeypatch.context() as patch:
+        patch.setattr("cinefeed.training.logging.write_atomically", full)
+        with pytest.raises(TrainingError, match="the same command goes on"):
+            train(settings)
     assert train(settings).complete
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cinefeed.digests import append_digest, is_whole
 from cinefeed.errors import FeedError, SettingError, TrainingError
+from cinefeed.feed.state import plan_fingerprint
 from cinefeed.files import write_atomically
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import Logs, sync_state
@@ -216,7 +217,13 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
             "batch": self.batch,
             "stopped": self.stopped,
             "seconds": self.seconds,
-            "feed": {**feed.state(), "epoch": self.epoch, "draws": draws},
+            # of this epoch: the feed may stand in the next one, after the batch by which Keras builds the model
+            "feed": {
+                **feed.state(),
+                "epoch": self.epoch,
+                "draws": draws,
+                "plan": plan_fingerprint(feed.plan(epoch=self.epoch)),
+            },
             "callbacks": self._states_now(),
         }
         arrays: dict[str, Any] = {"told": np.frombuffer(json.dumps(told, default=_number).encode(), np.uint8)}
