@@ -16,14 +16,14 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds colour display base layout values embedded packets index runs libav native ladder encoded axes plain "
-        "stored arrays memory hdf5 nifti tiff animation images jpeg_lossless dicom_header dicom_pixels dicom_tables "
-        "dicom_facts dicom_planes dicom dicom_video dicom_series packed open"
+        "kinds limits embedded boxes colour display base layout values packets index runs libav native ladder encoded "
+        "axes plain stored arrays memory hdf5 nifti tiff image_size animation images jpeg_lossless dicom_header "
+        "dicom_pixels dicom_tables dicom_facts dicom_planes dicom dicom_video dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns identity reading writing files labels grouping summary find progress scan rows pivot table encoded "
-        "values"
+        "columns identity reading writing files labels grouping summary find progress quiet scan rows pivot table "
+        "encoded values"
     ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
@@ -117,7 +117,7 @@ def test_a_loaded_framework_is_found():
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
         "Manifest Feed Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
-        "BalancedClasses UniformLabels Reading open_source probe CinefeedError models testing transforms "
+        "BalancedClasses UniformLabels Reading ReadLimits open_source probe CinefeedError models testing transforms "
         "__version__".split()
     )
     for name in cinefeed.__all__:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cinefeed.feed.targets import FeedSpec as FeedSpec
     from cinefeed.manifest.table import Manifest as Manifest
     from cinefeed.sources.base import Reading as Reading
+    from cinefeed.sources.limits import ReadLimits as ReadLimits
     from cinefeed.sources.open import open_source as open_source
     from cinefeed.sources.open import probe as probe
     from cinefeed.transforms.geometry import Flip as Flip
@@ -45,6 +46,7 @@ _HOME = {
     "Manifest": "cinefeed.manifest.table",
     "Natural": "cinefeed.balance",
     "Normalize": "cinefeed.transforms.intensity",
+    "ReadLimits": "cinefeed.sources.limits",
     "Reading": "cinefeed.sources.base",
     "Rotate": "cinefeed.transforms.geometry",
     "Scale": "cinefeed.transforms.geometry",

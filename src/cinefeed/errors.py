@@ -10,7 +10,8 @@ CinefeedError
 ├── SourceError        (ValueError)         a file that is no video we can read, or asked for what it lacks
 │   ├── DecodeError    (ValueError)         a video that breaks before the frames asked for
 │   ├── ChangedFileError (ValueError)       a file that is not the scanned one any more
-│   └── EncapsulatedVideoError (ValueError) a DICOM file whose pixels are an encoded video, where images are read
+│   ├── EncapsulatedVideoError (ValueError) a DICOM file whose pixels are an encoded video, where images are read
+│   └── LimitError     (ValueError)         a file that expands to more than ReadLimits allow
 ├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
 │   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that a newer one has replaced
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
@@ -67,6 +68,10 @@ class ChangedFileError(SourceError):
 
 class EncapsulatedVideoError(SourceError):
     """The pixels of a DICOM file are one encoded video, and not images."""
+
+
+class LimitError(SourceError):
+    """A file expands to more than `ReadLimits` allow, or takes longer to probe."""
 
 
 class FeedError(CinefeedError, RuntimeError):

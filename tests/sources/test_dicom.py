@@ -602,7 +602,7 @@ def test_a_series_without_trigger_times(tmp_path, elements, step):
         ({"BitsAllocated": 12, "BitsStored": 12, "HighBit": 11}, "has 12 bits a sample"),
         ({"BitsAllocated": 1, "PhotometricInterpretation": "PALETTE COLOR"}, "has 1 bit a sample"),
         ({"Rows": 0}, "holds no image"),
-        ({"Rows": 65535, "Columns": 65535}, "larger than any"),
+        ({"Rows": 65535, "Columns": 65535}, "beyond max_frame_bytes"),
         ({"Rows": None}, "holds no image"),
     ],
 )

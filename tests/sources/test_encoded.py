@@ -196,7 +196,7 @@ def test_a_truncated_file_gives_its_frames_and_names_what_is_missing(tmp_path):
         assert numbers_read(source, [1]) == [1]  # the source lives on
 
 
-def test_a_frame_whose_size_changes_is_brought_to_that_of_the_first(tmp_path):
+def test_a_frame_whose_size_changes_ends_the_video(tmp_path):
     small = write_video(tmp_path / "small.ts", numbered_frames(12))
     large = write_video(tmp_path / "large.ts", numbered_frames(12, height=128, width=128, first=12))
     joined = tmp_path / "joined.h264"
@@ -210,8 +210,9 @@ def test_a_frame_whose_size_changes_is_brought_to_that_of_the_first(tmp_path):
                         packet.stream = target
                         out.mux(packet)
     with open_source(joined) as source:
-        assert len(source) == 24
-        assert numbers_read(source, range(24)) == list(range(24))
+        assert "breaks after 12 frames: the next is 128 x 128, the first 64 x 64" in source.facts.error
+        assert len(source) == 12
+        assert numbers_read(source, range(12)) == list(range(12))
 
 
 def test_ticks_list_only_what_is_irregular():

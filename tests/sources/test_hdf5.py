@@ -137,6 +137,76 @@ def test_numbers_in_other_files_are_refused(tmp_path):
         np.testing.assert_array_equal(source.read(range(9))[..., 0], cine(9, 6, 5))
 
 
+def virtual(file, name, source, dataset, shape=(9, 6, 5), maxshape=None):
+    layout = h5py.VirtualLayout(shape, "u1", maxshape=maxshape)
+    layout[:] = h5py.VirtualSource(source, dataset, shape, maxshape=maxshape)
+    file.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("external", "source '/raw' lie in other files"),
+        ("external link", "'/raw' is a link"),
+        ("soft link", "'/raw' is a link"),
+        ("link to a group", "'/deep' is a link"),
+        ("another file", "lie in other files"),
+        ("virtual", "'/raw', which is virtual itself"),
+        ("itself", "'/video', which is virtual itself"),
+        ("itself, without end", "'/video', which is virtual itself"),
+        ("absent", "no such data set"),
+        ("a group", "no such data set"),
+        ("pattern", "pattern of names"),
+    ],
+)
+def test_a_virtual_set_is_read_where_each_source_is_an_ordinary_set_of_the_file(tmp_path, kind, message):
+    path = tmp_path / "a.h5"
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = cine(9, 6, 5)
+        file["deep/raw"] = cine(9, 6, 5)
+    (tmp_path / "secret").write_bytes(b"s" * 270)
+    with h5py.File(path, "w", libver="latest") as file:
+        file["x"] = cine(9, 6, 5)
+        source, shape, maxshape = "raw", (9, 6, 5), None
+        match kind:
+            case "external":
+                file.create_dataset("raw", (9, 6, 5), "u1", external=[(tmp_path / "secret", 0, 270)])
+            case "external link":
+                file["raw"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
+            case "soft link":
+                file["raw"] = h5py.SoftLink("/x")
+            case "link to a group":
+                file["deep"], source = h5py.ExternalLink(str(tmp_path / "other.h5"), "/deep"), "deep/raw"
+            case "another file":
+                virtual(file, "raw", str(tmp_path / "other.h5"), "x")
+            case "virtual":
+                virtual(file, "raw", ".", "x")
+            case "itself":
+                source = "video"
+            case "itself, without end":
+                source, maxshape = "video", (None, 6, 5)
+            case "a group":
+                file.create_group("raw")
+            case "pattern":
+                source = "x%%"
+        if kind == "another file":
+            virtual(file, "video", str(tmp_path / "other.h5"), "x")
+        else:
+            virtual(file, "video", ".", source, shape, maxshape)
+    with pytest.raises(SourceError, match=message) as refused:
+        probe_hdf5(path, part="/video")
+    assert str(path) in str(refused.value)
+    assert "/video" not in hdf5_parts(path)
+
+
+def test_a_virtual_set_of_another_shape_is_no_video(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = cine(9, 6, 5)
+        file["y"] = np.arange(9)
+        virtual(file, "flat", ".", "y", (9,))
+    assert probe_hdf5(tmp_path / "a.h5").times.count == 9
+
+
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
 def test_a_file_that_is_cut_off_is_refused(path, share):
     whole = path.read_bytes()

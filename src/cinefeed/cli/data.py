@@ -18,6 +18,7 @@ from cinefeed.manifest.grouping import GROUP
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.writing import table_suffix
 from cinefeed.sources.base import Reading
+from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.split import unseen_classes
 
 _MOST_CLASSES = 20
@@ -54,6 +55,16 @@ def scan(
     share_labels: Annotated[
         bool, typer.Option("--share-labels", help="A label row that names a file may serve all samples in it.")
     ] = False,
+    max_frame_bytes: Annotated[
+        int, typer.Option(help="Bytes of a decoded frame, beyond which a file is refused.")
+    ] = DEFAULT_LIMITS.max_frame_bytes,
+    max_unpacked_bytes: Annotated[
+        int, typer.Option(help="Bytes unpacked into memory at once, likewise.")
+    ] = DEFAULT_LIMITS.max_unpacked_bytes,
+    max_frames: Annotated[int, typer.Option(help="Frames of a video, likewise.")] = DEFAULT_LIMITS.max_frames,
+    max_file_seconds: Annotated[
+        float, typer.Option(help="Seconds to probe a video, likewise.")
+    ] = DEFAULT_LIMITS.max_file_seconds,
     private: Private = False,
     as_json: Json = False,
 ) -> None:
@@ -75,6 +86,12 @@ def scan(
             frames=frames,
             keep=tuple(keep.split(",")) if keep else (),
             salt=salt,
+            limits=ReadLimits(
+                max_frame_bytes=max_frame_bytes,
+                max_unpacked_bytes=max_unpacked_bytes,
+                max_frames=max_frames,
+                max_file_seconds=max_file_seconds,
+            ),
         ),
         private=private,
         share_labels=share_labels,

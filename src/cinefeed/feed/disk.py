@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 
 from cinefeed.errors import SourceError
+from cinefeed.sources.limits import irregular_kind
 
 # What a disk, a network share or the system itself answers with, for a while or for good, whatever is in the file.
 _NAMES = """
@@ -34,6 +35,8 @@ def disk_error(error: BaseException, path: Path) -> OSError | None:
 
 
 def _read_through(path: Path) -> OSError | None:
+    if irregular_kind(path) is not None:  # to read a pipe to its end may take for ever
+        return None
     try:
         with path.open("rb") as file:
             while file.read(_PIECE):

@@ -1,5 +1,6 @@
 """A manifest as a file: Parquet with notes, or a table for other programs; its root when it was moved."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from cinefeed.errors import SettingError, TableError
 from cinefeed.manifest.columns import plain_table
 from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.writing import SUFFIXES, table_suffix, write_table
+from cinefeed.sources.limits import irregular_kind
 
 VERSION = 1  # of the notes and columns of a manifest; a program refuses those that are newer than its own
 _NOTES = b"cinefeed"
@@ -53,6 +55,8 @@ def read_parquet(path: Path) -> Stored:
 
     Raises OSError, ArrowException for another format, and TableError for a manifest of a newer version.
     """
+    if kind := irregular_kind(path):
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
     with pq.ParquetFile(path) as file:  # read_table cuts a million rows into chunks, and took twice as long
         table = file.read()
     text = (table.schema.metadata or {}).get(_NOTES)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from cinefeed.errors import TableError
 from cinefeed.manifest.columns import FACTS, plain_table
 from cinefeed.sources.kinds import known_suffix
+from cinefeed.sources.limits import irregular_kind
 
 # What pandas takes for missing by default; "none" and "-" are values.
 MISSING_MARKS = (
@@ -101,6 +102,8 @@ def _without_marks(table: Any) -> Any:
 
 
 def _read_file(path: Path) -> Any:
+    if kind := irregular_kind(path):
+        raise TableError(f"{path} is {kind}, not a file; give a CSV or Parquet file")
     try:
         raw = path.read_bytes()
     except OSError as error:

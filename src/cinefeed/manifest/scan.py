@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
-from io import BufferedWriter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -18,13 +17,15 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from cinefeed.cores import usable_cores
-from cinefeed.errors import SettingError, SourceError, TableError, did_you_mean
+from cinefeed.errors import LimitError, SettingError, SourceError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.files import scanned_at
 from cinefeed.manifest.identity import FileState, content_hash, files_of
 from cinefeed.manifest.progress import Progress as Progress
 from cinefeed.manifest.progress import shown_progress
+from cinefeed.manifest.quiet import decoders_quiet
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
+from cinefeed.sources.limits import ReadLimits, irregular_kind
 from cinefeed.sources.open import open_source, probe
 from cinefeed.sources.values import has_open_scale, measured
 
@@ -85,21 +86,17 @@ def probe_videos(
     files = files.take(pc.index_in(keys.unique(), value_set=keys))
     probes = _Probes(root, verify, workers, progress, reading, private)
     if out is None:
-        facts = _probe_all(files, known=None, journal=None, probes=probes)
+        with decoders_quiet():
+            facts = _probe_all(files, known=None, journal=None, probes=probes)
     else:
         path = journal_path(out)
         known = known_facts(out)
+        journal = _Journal(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            journal = path.open("ab")
-        except OSError as error:
-            raise TableError(f"cannot write {out}: {error.strerror}; choose another place") from error
-        try:
-            with journal:
+            with decoders_quiet():
                 facts = _probe_all(files, known=known, journal=journal, probes=probes)
         finally:
-            if path.stat().st_size == 0:
-                path.unlink()
+            journal.close()
     facts = facts.take(pc.index_in(keys, value_set=_keys(facts, parts=parts)))
     for name in FACTS:
         if name not in samples.schema.names:
@@ -124,6 +121,36 @@ def _with_tags(samples: Any) -> Any:
     return samples
 
 
+class _Journal:
+    """The rows of a scan that is not done, a line each. Raises TableError, which names the file, on a full disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered, so that nothing waits to be written when it is closed after a fault.
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise TableError(f"cannot write {path}: {error.strerror}; choose another place for the manifest") from error
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a row, and let go of it: what is written stays if the scan is interrupted."""
+        line = memoryview(json.dumps(row).encode() + b"\n")
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise TableError(
+                f"cannot write {self.path}: {error.strerror}; make room there and scan again: it goes on from here"
+            ) from error
+
+    def close(self) -> None:
+        """Close the journal, and delete it if it is empty."""
+        self._file.close()
+        if self.path.stat().st_size == 0:
+            self.path.unlink()
+
+
 def journal_path(out: Path) -> Path:
     """Return where a scan notes what it has done before the manifest `out` is whole."""
     return out.with_name(out.name + ".partial.jsonl")
@@ -133,6 +160,8 @@ def known_facts(out: Path) -> Any | None:
     """Return what the manifest `out` and the journal beside it know of files, newest first, or None."""
     tables = []
     journal = journal_path(out)
+    if kind := irregular_kind(journal):
+        raise TableError(f"{journal} is {kind}, and a scan keeps its progress there; remove it")
     if journal.exists():
         raw = journal.read_bytes()
         whole = raw[: raw.rfind(b"\n") + 1]  # the last line may be torn
@@ -204,7 +233,7 @@ def _probe_all(
     files: Any,
     *,
     known: Any | None,
-    journal: BufferedWriter | None,
+    journal: _Journal | None,
     probes: "_Probes",
 ) -> Any:
     schema = pa.schema(_KNOWN)
@@ -221,8 +250,7 @@ def _probe_all(
         for done, row in enumerate(_probe_in_parallel(waiting, probes), start=1):
             batch.append(row)
             if journal is not None:
-                journal.write(json.dumps(row).encode() + b"\n")
-                journal.flush()
+                journal.add(row)
             if len(batch) == _ROWS_AT_ONCE:
                 tables.append(pa.Table.from_pylist(batch, schema))
                 batch = []
@@ -235,18 +263,21 @@ def _content_hash(path: Path, names: tuple[str, ...], _state: FileState) -> str:
     return content_hash(files_of(path, names))
 
 
-def with_values(path: Path, part: str | None, facts: Facts, *, verify: Verify) -> Facts:
+def with_values(path: Path, part: str | None, facts: Facts, *, verify: Verify, limits: ReadLimits) -> Facts:
     """Return facts with the values of some frames, where these do not say what is black and white.
 
     Where frames were decoded to see whether they are whole, that was done on the way. Without `verify="decode"` arrays
-    that are packed are passed over: each row of a set would be unpacked from the beginning.
+    that are packed are passed over: each row of a set would be unpacked from the beginning. Raises LimitError where it
+    takes longer than the limits allow.
     """
     packed = verify == "packets" and facts.container in ("npz", "nifti")
     if facts.values is not None or packed or not has_open_scale(facts):
         return facts
     try:
         with open_source(path, part=part, facts=facts) as source:
-            return measured(source)
+            return measured(source, deadline=limits.deadline(path))
+    except LimitError:
+        raise
     except (SourceError, OSError):  # a frame that cannot be read: the feed says so when it is fed
         return facts
 
@@ -261,12 +292,11 @@ def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]
         try:
             facts = probe(path, part=part, files=parts, verify=probes.verify, reading=probes.reading)
             row["content_hash"] = _content_hash(path, tuple(parts), state)
-        except (SourceError, OSError) as error:
-            return row | {
-                "num_frames": 0,
-                "error": str(error).replace(str(path), "the file") if probes.private else str(error),
-            }
-        return row | facts_to_row(with_values(path, part, facts, verify=probes.verify))
+            facts = with_values(path, part, facts, verify=probes.verify, limits=probes.reading.limits)
+        except (SourceError, OSError, MemoryError) as error:
+            reason = f"{path}: there is not enough memory ({error})" if isinstance(error, MemoryError) else str(error)
+            return row | {"num_frames": 0, "error": reason.replace(str(path), "the file") if probes.private else reason}
+        return row | facts_to_row(facts)
 
     workers = probes.workers or usable_cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-scan")

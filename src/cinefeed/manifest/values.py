@@ -11,6 +11,7 @@ from cinefeed.errors import SettingError, SourceError
 from cinefeed.manifest.table import Manifest
 from cinefeed.sources.base import Facts, PixelValues
 from cinefeed.sources.colour import Colour, lacks_window, window_missing
+from cinefeed.sources.limits import DEFAULT_LIMITS
 from cinefeed.sources.values import has_open_scale, measured, suggest_window
 
 _MEASURED = 8  # rows that are opened where a manifest does not know the values of any
@@ -154,7 +155,7 @@ def _colour(facts: Facts) -> Colour:
 def _measured(manifest: Manifest, row: int, view: str) -> PixelValues | None:
     try:
         with manifest.rows.open(row, view=view) as source:
-            return measured(source).values
+            return measured(source, deadline=DEFAULT_LIMITS.deadline(manifest.rows.path_of(row, view=view))).values
     except (SourceError, SettingError, OSError):
         return None  # this is for a hint; who feeds the row says what is wrong with it
 

@@ -1,5 +1,6 @@
 """Animated WebP, which FFmpeg before 8.1 cannot decode, through OpenCV."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from cinefeed.clips import Times
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
+from cinefeed.sources.limits import DEFAULT_LIMITS
 from cinefeed.sources.plain import PlainFrames, windowed
 
 # Each read decodes from the start of the file, so the next frames are decoded with the one asked for.
@@ -27,6 +29,8 @@ class AnimatedSource(PlainFrames):
     ) -> None:
         super().__init__(path, facts=facts if facts is not None else probe_animated(path, part=part), channels=channels)
         self._data = _data_of(self.path)
+        limits = DEFAULT_LIMITS.covering(height=self.facts.height, width=self.facts.width, count=1)
+        limits.check_frame(4 * math.prod(_canvas(self._data)), where=self.path)
         self._first = 0
         self._decoded: list[NDArray[Any]] = []
 
@@ -67,11 +71,14 @@ def probe_animated(
         raise SourceError(f"{path}: part {part!r} was asked for, an animated image has none")
     if not hasattr(cv2, "imdecodeanimation"):
         raise SourceError(f"{path}: an animated WebP needs OpenCV 4.11 or newer; update opencv-python-headless")
-    data = _data_of(path)
+    data, deadline = _data_of(path), reading.limits.deadline(path)
     promised = _promised(data)
+    reading.limits.check_frames(promised, where=path)
+    reading.limits.check_frame(4 * math.prod(_canvas(data)), where=path)
     milliseconds: list[int] = []
     size = (0, 0)
     while True:
+        deadline.check()
         frames, durations = _decoded(data, len(milliseconds))
         if not frames:
             break
@@ -126,10 +133,15 @@ def _promised(data: NDArray[np.uint8]) -> int:
     return count
 
 
+def _canvas(data: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the width and height of the frames, by the header of the file."""
+    canvas = data[_CANVAS].tobytes()
+    return int.from_bytes(canvas[:3], "little") + 1, int.from_bytes(canvas[3:], "little") + 1
+
+
 def _decoded(data: NDArray[np.uint8], first: int) -> tuple[list[NDArray[Any]], list[int]]:
     """Return some frames from a number on, BGR or BGRA, and the milliseconds that each is shown; none past the end."""
-    canvas = data[_CANVAS].tobytes()
-    width, height = (int.from_bytes(side, "little") + 1 for side in (canvas[:3], canvas[3:]))
+    width, height = _canvas(data)
     count = max(min(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (4 * width * height)), 1)
     try:
         # From memory: OpenCV prints what is wrong with a file, and its path with it.

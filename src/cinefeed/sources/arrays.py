@@ -24,6 +24,7 @@ from cinefeed.sources.stored import (
     MappedFrames,
     Samples,
     UnpackedFrames,
+    check_unpacked,
     layout_of,
     unpacked_facts,
 )
@@ -34,6 +35,7 @@ _ONE_HEADER_AT_A_TIME = threading.Lock()
 _NO_HEADER = (ValueError, SyntaxError, TokenError, EOFError, zlib.error)
 # ValueError: a name that is no text; RuntimeError: a compression or an encryption that Python lacks
 _NO_ARCHIVE = (zipfile.BadZipFile, ValueError, RuntimeError, struct.error)
+_LONGEST_HEADER = 10_000  # bytes: NumPy refuses longer ones too, after it has read them
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and extra field, which follow
 
 
@@ -187,7 +189,10 @@ def _probe(
     plane_type(found.dtype, where=found.where)
     axes = axes_of(found.shape, declared=reading.axes, where=found.where)
     layout = found.layout(axes, split_part(part)[1])
-    facts = plain_facts(found.shape, axes, found.dtype, container=container, where=found.where)
+    limits = reading.limits
+    facts = plain_facts(found.shape, axes, found.dtype, container=container, where=found.where, limits=limits)
+    if found.member is not None:
+        check_unpacked(layout, limits, where=found.where)
     if found.member is not None and verify == "decode":
         facts = unpacked_facts(
             facts,
@@ -195,6 +200,7 @@ def _probe(
             path,
             found.member,
             promised=found.end,
+            limits=limits,
             where=found.where,
             samples=found.samples(axes),
             number=split_part(part)[1] or 0,
@@ -281,6 +287,11 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"format version {version} has named fields, which no video has")
+    if version == (2, 0):
+        length = int.from_bytes(file.read(4), "little")
+        file.seek(-4, 1)
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"its header is {length} bytes long")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     with _ONE_HEADER_AT_A_TIME:
         shape, fortran, dtype = read(file)

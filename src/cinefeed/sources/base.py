@@ -16,6 +16,7 @@ from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.colour import Colour as Colour
 from cinefeed.sources.colour import lacks_window, to_pixels
 from cinefeed.sources.display import upright
+from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 
 
 class Ticks(NamedTuple):
@@ -86,6 +87,7 @@ class Reading:
              MagneticFieldStrength, ViewPosition ...; never names, dates or comments
     salt:    what hashes patient, study and series ids; by default drawn anew, so that hashes of two scans differ;
              "" keeps them as they are
+    limits:  what a file may expand to before it is refused
     """
 
     axes: str | None = None
@@ -95,6 +97,7 @@ class Reading:
     frames: str | None = None
     keep: tuple[str, ...] = ()
     salt: str | None = None
+    limits: ReadLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         if self.window not in get_args(Window):

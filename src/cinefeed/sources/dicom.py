@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from cinefeed.sources.dicom_planes import GEOMETRY, frames_of_part
 from cinefeed.sources.dicom_tables import TABLES, Table, table_of
 from cinefeed.sources.display import shown_size, stored_size
 from cinefeed.sources.index import Verify
+from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.sources.plain import percentile_window
 from cinefeed.sources.values import decode_through, has_open_scale
 
@@ -49,9 +51,11 @@ class DicomSource(StoredFrames):
         self._keywords = [*TABLES, *(RESCALE if facts.bits == 32 else [])]
         self._file: DicomFile | None = None
         self._table: Table | None = None
+        self._limits = DEFAULT_LIMITS.covering(height=facts.height, width=facts.width, count=facts.times.count)
         if facts.files:
             return
-        self._file = DicomFile(self.path, keywords=[*self._keywords, *(GEOMETRY if part else [])])
+        keywords = [*self._keywords, *(GEOMETRY if part else [])]
+        self._file = DicomFile(self.path, keywords=keywords, limits=self._limits)
         try:
             numbers = frames_of_part(self._file.header, self._file.promised, part=part, path=self.path)
             self._numbers = numbers[: facts.times.count]
@@ -87,7 +91,8 @@ class DicomSource(StoredFrames):
     def _frame(self, number: int) -> tuple[NDArray[Any], ...]:
         if self._file is not None:
             return (self._plane(self._file, self._numbers[number]),)
-        with closing(DicomFile(self.path / self.facts.files[number], keywords=self._keywords)) as file:
+        path = self.path / self.facts.files[number]
+        with closing(DicomFile(path, keywords=self._keywords, limits=self._limits)) as file:
             self._table = None
             return (self._plane(file, 0),)
 
@@ -146,12 +151,12 @@ def probe_dicom(
 
     MONOCHROME1 is shown inverted. Raises SourceError where there is no image, or not one whole frame.
     """
-    clip = _series(Path(path), files) if files else _file(Path(path), part)
+    clip = _series(Path(path), files, reading.limits) if files else _file(Path(path), part, reading.limits)
     facts = _facts(clip, reading)
     percentiles = reading.window == "percentiles" and facts.channels == 1
     with DicomSource(path, part=part, facts=facts) as source:
         if clip.compressed and (percentiles or verify == "decode"):
-            whole, error, values = decode_through(source)
+            whole, error, values = decode_through(source, deadline=reading.limits.deadline(path))
             if error is not None:
                 if whole == 0:
                     raise error
@@ -160,19 +165,20 @@ def probe_dicom(
             source.facts = replace(source.facts, values=values)
         if not percentiles:
             return source.facts
-        window = percentile_window(source)
+        window = percentile_window(source, deadline=reading.limits.deadline(path))
         if window is not None and clip.image.photometric == "MONOCHROME1":
             window = window[::-1]
         return replace(source.facts, window=window, window_assumed=False)
 
 
-def _file(path: Path, part: str | None) -> _Clip:
-    with closing(DicomFile(path, keywords=[*FACTS, *TABLES, *(GEOMETRY if part else [])])) as file:
+def _file(path: Path, part: str | None, limits: ReadLimits) -> _Clip:
+    keywords = [*FACTS, *TABLES, *(GEOMETRY if part else [])]
+    with closing(DicomFile(path, keywords=keywords, limits=limits)) as file:
         header, promised, there = file.header, file.promised, len(file)
+        limits.check_frames(promised, where=path)
         numbers = frames_of_part(header, promised, part=part, path=path)
-        whole = [number for number in numbers if number < there]
-        if len(whole) < len(numbers):  # what follows the first frame that is cut off is not there either
-            whole = whole[: numbers.index(next(number for number in numbers if number >= there))]
+        # What follows the first frame that is cut off is not there either.
+        whole = list(takewhile(lambda number: number < there, numbers))
         broken = None if len(whole) == len(numbers) else "the file is cut off"
         if not whole:
             raise SourceError(f"{path}: no whole frame is there: {there} of {promised}; the file is cut off")
@@ -182,11 +188,11 @@ def _file(path: Path, part: str | None) -> _Clip:
         return _Clip(path, (), part, header, file.image, frames, len(numbers), file.compressed, broken)
 
 
-def _series(path: Path, files: Sequence[str]) -> _Clip:
+def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
     clip: _Clip | None = None
     for number, name in enumerate(files):
         try:
-            with closing(DicomFile(path / name, keywords=[*FACTS, *TABLES])) as file:
+            with closing(DicomFile(path / name, keywords=[*FACTS, *TABLES], limits=limits)) as file:
                 if len(file) == 0:
                     raise SourceError(f"{path / name}: its frame is cut off")
                 frames = [places_of(file.header)]

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import BinaryIO, NamedTuple
 
 from cinefeed.errors import MissingExtraError, SourceError
+from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 
 _IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 _DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -24,7 +25,8 @@ _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7
 _UNKNOWN = 0xFFFFFFFF  # a length that is not written down: what is there ends with a mark
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # their lengths have four bytes
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT": "I", "OW": "H", "UV": "Q", "OV": "Q"}
-_LARGEST_VALUE, _DEEPEST, _LARGEST_INFLATED = 1 << 26, 32, 1 << 30
+_LARGEST_VALUE, _DEEPEST = 1 << 26, 32
+_PIECE = 1 << 16  # bytes of a deflated file that are inflated at a time
 
 
 # The functional groups of enhanced files: what each frame has of its own, and what all share.
@@ -98,18 +100,21 @@ class Header(Elements):
 Places = list[Elements]
 
 
-def read_header(file: BinaryIO, *, path: object, keywords: Iterable[str]) -> tuple[Header, BinaryIO]:
+def read_header(
+    file: BinaryIO, *, path: object, keywords: Iterable[str], limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[Header, BinaryIO]:
     """Return the header of a DICOM file, and the file that its pixels lie in (a deflated one is inflated).
 
-    `keywords` are those of elements and of sequences, at any depth. Raises SourceError where it is no DICOM file, or
-    breaks within the header; MissingExtraError without pydicom, whose dictionary names the elements.
+    `keywords` are those of elements and of sequences, at any depth. Raises SourceError where it is no DICOM file,
+    breaks within the header, or inflates to more than the limits allow; MissingExtraError without pydicom, whose
+    dictionary names the elements.
     """
     wanted = _wanted(frozenset(keywords))
     try:
         syntax = _start(file)
         if syntax == _DEFLATED:
             with file:
-                file = io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), _LARGEST_INFLATED))
+                file = _inflated(file, path=path, limits=limits)
         order = ">" if syntax == _BIG_ENDIAN else "<"
         header = Header(order, syntax=syntax)
         _read_elements(file, header, wanted, explicit=syntax != _IMPLICIT, end=None, depth=0)
@@ -126,6 +131,29 @@ def read_header(file: BinaryIO, *, path: object, keywords: Iterable[str]) -> tup
 def holds_video(header: Header) -> bool:
     """Return whether the pixels are encoded as one video: MPEG-2, H.264 or HEVC, in one fragment or several."""
     return _VIDEO.fullmatch(header.syntax) is not None
+
+
+def _inflated(file: BinaryIO, *, path: object, limits: ReadLimits) -> BinaryIO:
+    """Return the rest of a deflated file, inflated into memory."""
+    whole, inflater = io.BytesIO(), zlib.decompressobj(-zlib.MAX_WBITS)
+    while not inflater.eof and (piece := file.read(_PIECE)):
+        while piece and not inflater.eof:  # a byte of padding may follow
+            whole.write(inflater.decompress(piece, _PIECE))
+            limits.check_unpacked(whole.tell(), what="its deflated data set", where=path)
+            piece = inflater.unconsumed_tail
+    whole.write(inflater.flush())
+    whole.seek(0)
+    return whole
+
+
+def frames_of(header: Elements, *, file_bytes: int, path: object) -> int:
+    """Return how many frames a header promises, 1 at least. Raises SourceError if it is more than bytes are there."""
+    count = max(header.integer("NumberOfFrames", 1), 1)
+    if count > file_bytes:
+        raise SourceError(
+            f"{path}: its header promises {count:,} frames, and the file has {file_bytes:,} bytes; it is damaged"
+        )
+    return count
 
 
 def syntax_name(syntax: str) -> str:

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.errors import DecodeError, EncapsulatedVideoError, MissingExtraError, SourceError
-from cinefeed.sources.dicom_header import UNCOMPRESSED, Header, Pixels, holds_video, read_header
+from cinefeed.sources.dicom_header import UNCOMPRESSED, Header, Pixels, frames_of, holds_video, read_header
+from cinefeed.sources.image_size import decoded_bytes
 from cinefeed.sources.jpeg_lossless import decode_lossless
+from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits, require_regular
 
 IMAGE = """
     Rows Columns SamplesPerPixel PhotometricInterpretation PlanarConfiguration NumberOfFrames BitsAllocated BitsStored
@@ -25,7 +27,6 @@ IMAGE = """
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _BITS = {"PixelData": (1, 8, 16, 32), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
-_LARGEST_FRAME = 1 << 29  # bytes: a header that asks for more is broken, and would take the memory
 _BROKEN = "cannot be decoded: "
 _ITEM = b"\xfe\xff\x00\xe0"
 _RLE = "1.2.840.10008.1.2.5"
@@ -63,28 +64,36 @@ class Image(NamedTuple):
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
         return self.rows * self.columns * samples * self.bits_allocated
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of a frame once decoded: a byte for each sample at least."""
+        return self.rows * self.columns * self.samples * max(self.bits_allocated // 8, 1)
+
 
 class DicomFile:
     """An open DICOM file: its header, and any frame, decoded.
 
-    `keywords` are read besides what the pixels need. Raises SourceError where the file holds no image that can be read.
+    `keywords` are read besides what the pixels need. Raises SourceError where the file holds no image that can be read,
+    or one that expands to more than the limits allow.
     """
 
-    def __init__(self, path: Path, *, keywords: Iterable[str] = ()) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, keywords: Iterable[str] = (), limits: ReadLimits = DEFAULT_LIMITS) -> None:
+        self.path, self._limits = path, limits
+        require_regular(path)
         try:
             file = path.open("rb")
         except OSError as error:
             raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
         try:
-            self.header, self._file = read_header(file, path=path, keywords=[*IMAGE, *keywords])
-            self.image = image_of(self.header, path=path)
+            self.header, self._file = read_header(file, path=path, keywords=[*IMAGE, *keywords], limits=limits)
+            self._size = self._file.seek(0, io.SEEK_END)
+            self.image = image_of(self.header, file_bytes=self._size, path=path)
+            limits.check_frame(self.image.decoded_bytes, where=path)
         except BaseException:
             file.close()
             raise
         assert self.header.pixels is not None
         self._pixels: Pixels = self.header.pixels
-        self._size = self._file.seek(0, io.SEEK_END)
         self._frames: list[list[tuple[int, int]]] | None = None
         self._decoder: Any = None
         self._plugins: list[str] = []
@@ -207,6 +216,7 @@ class DicomFile:
             if len(parts[-1]) < length:
                 raise EOFError("the file is cut off")
         data = b"".join(parts)
+        self._limits.check_frame(decoded_bytes(data) or 0, where="its image")  # whatever the header of the file says
         if self.header.syntax in _JPEG_LS and _END_OF_IMAGE not in data[-10:]:
             raise EOFError("the image breaks off")  # CharLS says the same, after up to 20 seconds
         return data
@@ -282,7 +292,7 @@ def _in_place(stored: NDArray[Any], shift: int, image: Image) -> NDArray[Any]:
     return stored << (image.bits_allocated - 1 - image.high_bit) >> (image.bits_allocated - image.bits_stored)
 
 
-def image_of(header: Header, *, path: object) -> Image:
+def image_of(header: Header, *, file_bytes: int, path: object) -> Image:
     """Return what the frames of a file are. Raises SourceError where they cannot be read."""
     rows, columns = header.integer("Rows"), header.integer("Columns")
     photometric = header.text("PhotometricInterpretation")
@@ -315,10 +325,8 @@ def image_of(header: Header, *, path: object) -> Image:
         bits_stored=stored if keyword == "PixelData" else 0,
         high_bit=high if stored <= high + 1 <= allocated else stored - 1,
         signed=header.integer("PixelRepresentation") == 1,
-        frames=max(header.integer("NumberOfFrames", 1), 1),
+        frames=frames_of(header, file_bytes=file_bytes, path=path),
     )
-    if image.frame_bits > 8 * _LARGEST_FRAME:
-        raise SourceError(f"{path}: a frame of {rows} x {columns} is larger than any that can be read")
     if (header.pixels.length is None) is (header.syntax in UNCOMPRESSED):
         raise SourceError(f"{path}: says of its pixels that they are compressed, or that they are not, and lies")
     return image

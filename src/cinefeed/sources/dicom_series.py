@@ -4,6 +4,7 @@ A multi-frame file is one, or one for each of its slice planes; single images ar
 """
 
 import hashlib
+import io
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from cinefeed.errors import SettingError, SourceError, did_you_mean
 from cinefeed.sources.base import Found, Reading
-from cinefeed.sources.dicom_header import Header, holds_video, places_of, read_header
+from cinefeed.sources.dicom_header import GROUPS, Header, frames_of, holds_video, places_of, read_header
 from cinefeed.sources.dicom_planes import GEOMETRY, Shot, Stack, shot_of, stacks_of
 
 Tags = Mapping[str, str | float | None]
@@ -29,6 +30,7 @@ _WORDS = """
     ScanningSequence SequenceName SequenceVariant SeriesDescription SoftwareVersions TransducerType ViewPosition
 """.split()
 KEPT = tuple(sorted([*_MEASURED, *_WORDS]))
+_ALIKE = 8  # frames without groups of their own that are looked at: more than would be taken for repetitions
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
@@ -72,7 +74,7 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
     series: dict[tuple[object, ...], list[_Seen]] = defaultdict(list)
     for name in names:
         try:
-            seen = _see(root / name, name, reading.keep)
+            seen = _see(root / name, name, reading)
         except SourceError:
             found.append(Found(name))
             continue
@@ -89,30 +91,39 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
     return sorted(found, key=lambda sample: (sample.path, sample.part or ""))
 
 
-def _see(path: Path, name: str, keep: Sequence[str]) -> _Seen | None:
+def _see(path: Path, name: str, reading: Reading) -> _Seen | None:
     """Return what the header of a file says, or None where it holds no image."""
-    wanted = [*GEOMETRY, *_IDS.values(), *keep, *"NumberOfFrames SOPInstanceUID Modality SpecificCharacterSet".split()]
+    wanted = [
+        *GEOMETRY,
+        *_IDS.values(),
+        *reading.keep,
+        *"NumberOfFrames SOPInstanceUID Modality SpecificCharacterSet".split(),
+    ]
     try:
         with path.open("rb") as file:
-            header, _ = read_header(file, path=path, keywords=wanted)
+            header, content = read_header(file, path=path, keywords=wanted, limits=reading.limits)
+            size = content.seek(0, io.SEEK_END)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not header.integer("Rows"):
         return None
     if header.pixels is None:
         raise SourceError(f"{path}: is DICOM and holds no image")
-    frames = max(header.integer("NumberOfFrames", 1), 1)
+    frames = frames_of(header, file_bytes=size, path=path)
+    reading.limits.check_frames(frames, where=path)
+    # Frames beyond the functional groups of their own are alike.
+    own = min(len(header.sequences.get(GROUPS[0], [])) + _ALIKE, frames)
     tags: dict[str, str | float | None] = {tag: header.in_words(word) or None for tag, word in _IDS.items()}
     modality = header.text("Modality")
     tags["modality"] = modality if re.fullmatch("[A-Z]{1,10}", modality) else None
-    tags |= {snake_case(keyword): _kept(header, keyword) for keyword in keep}
+    tags |= {snake_case(keyword): _kept(header, keyword) for keyword in reading.keep}
     return _Seen(
         name=name,
         uid=header.text("SOPInstanceUID"),
         ids=tuple(header.text(keyword) for keyword in _IDS.values()),
         frames=frames,
         is_video=holds_video(header),
-        shots=[shot_of(places_of(header, number)) for number in range(frames)],
+        shots=[shot_of(places_of(header, number)) for number in range(own)],
         tags=tags,
     )
 
@@ -121,7 +132,7 @@ def _of_one_file(seen: _Seen) -> list[Found]:
     stacks = stacks_of(seen.shots) if any(shot.directions for shot in seen.shots) else []
     if len(stacks) < 2:
         return [Found(seen.name, tags=seen.tags)]
-    if len(stacks) == seen.frames:  # a volume without time stays together
+    if len(stacks) == len(seen.shots):  # a volume without time stays together
         return [Found(seen.name, tags={**seen.tags, "series_note": f"{len(stacks)} planes of one image each"})]
     return [Found(seen.name, part=stack.name, tags=_with_plane(seen, stack, "")) for stack in stacks]
 

@@ -21,6 +21,7 @@ from cinefeed.sources.dicom_pixels import fragments_of
 from cinefeed.sources.embedded import EmbeddedVideo
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.index import Verify, probe_encoded
+from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits, require_regular
 
 _WITHIN = "dicom/"  # before the name of the container, in the facts of such files
 
@@ -43,9 +44,9 @@ def probe_dicom_file(
     except EncapsulatedVideoError:
         if part is not None or files:
             raise
-    header, video, is_cut = _located(Path(path), FACTS)
+    header, video, is_cut = _located(Path(path), FACTS, reading.limits)
     with closing(video):
-        facts = probe_encoded(video, verify=verify)
+        facts = probe_encoded(video, verify=verify, reading=Reading(limits=reading.limits))
     count, promised = facts.times.count, max(header.integer("NumberOfFrames"), 0)
     places = places_of(header)
     times = times_of([places_of(header, number) for number in range(count)]) if facts.ticks is None else facts.times
@@ -72,18 +73,19 @@ def open_dicom_video(
     path: Path, *, channels: int | None = None, part: str | None = None, facts: Facts, dtype: PixelType | None = None
 ) -> EncodedSource:
     """Open the video that a DICOM file holds. Raises SourceError where it holds none."""
-    _, video, _ = _located(path, [])
+    _, video, _ = _located(path, [], DEFAULT_LIMITS)
     return EncodedSource(video, channels=channels, part=part, facts=facts, dtype=dtype)
 
 
-def _located(path: Path, keywords: Sequence[str]) -> tuple[Header, EmbeddedVideo, bool]:
+def _located(path: Path, keywords: Sequence[str], limits: ReadLimits) -> tuple[Header, EmbeddedVideo, bool]:
     """Return the header of a file, where its video lies, and whether it is cut off."""
+    require_regular(path)
     try:
         opened: Any = path.open("rb")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     with closing(opened):
-        header, file = read_header(opened, path=path, keywords=["NumberOfFrames", *keywords])
+        header, file = read_header(opened, path=path, keywords=["NumberOfFrames", *keywords], limits=limits)
         if header.pixels is None:
             raise SourceError(f"{path}: is DICOM and holds no video")
         pieces = fragments_of(file, header)

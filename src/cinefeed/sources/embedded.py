@@ -100,3 +100,6 @@ class PiecesReader(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
+
+
+VideoPath = Path | EmbeddedVideo

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.clips import PixelType
-from cinefeed.errors import SourceError
+from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
 from cinefeed.sources.display import stored_size
@@ -114,16 +114,21 @@ class EncodedSource:
         unique = np.unique(numbers)
         ticks = self.facts.ticks
         found = self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.facts))
-        ready = {number: self._hand_over(found[number], grey=grey) for number in unique.tolist()}
+        ready = {number: self._hand_over(found[number], number, grey=grey) for number in unique.tolist()}
         return [ready[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:
         facts = replace(self.facts, container=self.facts.container.rpartition("/")[2])  # FFmpeg knows no "dicom/mov"
         return Ladder(self.path, facts, skips=self._skips)
 
-    def _hand_over(self, frame: av.VideoFrame, *, grey: bool) -> tuple[NDArray[Any], ...]:
+    def _hand_over(self, frame: av.VideoFrame, number: int, *, grey: bool) -> tuple[NDArray[Any], ...]:
         facts, size = self.facts, (frame.height, frame.width)
-        if size != self._size or frame.format.name != facts.pixel_format:
+        if size != self._size:
+            raise DecodeError(
+                f"{self.path}: frame {number} is {size[1]} x {size[0]}, the first {self._size[1]} x {self._size[0]}; "
+                f"scan the file again with verify='decode', which keeps the frames before, or encode it in one size"
+            )
+        if frame.format.name != facts.pixel_format:
             frame = frame.reformat(self._size[1], self._size[0], facts.pixel_format)  # it changes on the way
         self._set_colour(int(frame.color_range), int(frame.colorspace))
         return planes_of(frame, self._layout, grey=grey)

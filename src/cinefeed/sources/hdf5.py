@@ -12,6 +12,7 @@ from cinefeed.errors import DecodeError, MissingExtraError, SourceError, did_you
 from cinefeed.sources.axes import axes_of, channels_last, has_readings, index_of, row_of, rows_of, split_part
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
+from cinefeed.sources.limits import Deadline
 from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
 from cinefeed.sources.values import decode_through
 
@@ -35,7 +36,8 @@ class Hdf5Source(PlainFrames):
     where processes do not.
 
     A data set that lies in other files (linked, virtual or external) is refused: a manifest knows one file a row, and
-    a file from elsewhere must not name what is read here.
+    a file from elsewhere must not name what is read here. A virtual data set is read where each of its sources is an
+    ordinary data set of the same file.
     """
 
     def __init__(
@@ -95,7 +97,12 @@ def probe_hdf5(
         axes = axes_of(stored.shape, declared=reading.axes, where=where)
         fixed = row_of(row, axes, stored.shape, where=where)
         codec = stored.compression or "raw"
-        facts = plain_facts(stored.shape, axes, stored.dtype, container="hdf5", codec=codec, where=where)
+        limits = reading.limits
+        facts = plain_facts(stored.shape, axes, stored.dtype, container="hdf5", codec=codec, where=where, limits=limits)
+        for each in _layers(stored):
+            if each.chunks is not None and each.id.get_create_plist().get_nfilters() > 0:
+                size = prod(each.chunks) * each.dtype.itemsize
+                limits.check_unpacked(size, what="a chunk", where=where)
         read_through = verify == "decode" and stored.id.get_create_plist().get_nfilters() > 0
         if read_through:
             facts = broken_after(facts, _written(stored, axes, fixed), "the rest was never written", where=where)
@@ -103,7 +110,7 @@ def probe_hdf5(
         return facts
     with Hdf5Source(path, part=part, facts=facts) as source:
         if read_through:
-            source.facts = _read_through(source, where)
+            source.facts = _read_through(source, reading.limits.deadline(where))
         return windowed(source, reading)
 
 
@@ -118,7 +125,7 @@ def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str
         for stored in _data_sets(file, path):
             where = f"{path}::{stored.name}"
             try:
-                _own(stored, where)
+                _require_own_numbers(stored, file, path, where)
                 if has_readings(stored.shape, reading.axes):
                     parts.append(stored.name)  # a row of the manifest, whose error names the readings
                     continue
@@ -131,10 +138,18 @@ def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str
     return parts
 
 
-def _read_through(source: Hdf5Source, where: str) -> Facts:
-    whole, error, values = decode_through(source)
+def _layers(stored: Any) -> Iterator[Any]:
+    """Yield a data set, and those that it is built from if it is virtual."""
+    yield stored
+    if stored.is_virtual:
+        for name in sorted({source.dset_name for source in stored.virtual_sources()}):
+            yield stored.file[name]
+
+
+def _read_through(source: Hdf5Source, deadline: Deadline) -> Facts:
+    whole, error, values = decode_through(source, deadline=deadline)
     facts = replace(source.facts, values=values)
-    return facts if error is None else broken_after(facts, whole, str(error.__cause__), where=where)
+    return facts if error is None else broken_after(facts, whole, str(error.__cause__), where=deadline.where)
 
 
 def _written(stored: Any, axes: str, fixed: Mapping[str, int]) -> int:
@@ -188,13 +203,13 @@ def _data_set(file: Any, path: Path, name: str) -> Any:
     name = f"/{name.strip('/')}"
     try:
         found = file.get(name) if _is_plain(file, path, name) else None
-        if found is None or not hasattr(found, "shape"):
+        if found is None or not hasattr(found, "is_virtual"):
             names = [each.name for each in _data_sets(file, path)]
             raise SourceError(f"{path}: has no data set {name!r}; {did_you_mean(name, names)}")
+        _require_own_numbers(found, file, path, f"{path}::{name}")
         if found.shape is None:
             raise SourceError(f"{path}::{name}: is empty")
         plane_type(found.dtype, where=f"{path}::{name}")
-        _own(found, f"{path}::{name}")
     except _BROKEN as error:
         if isinstance(error, SourceError):
             raise
@@ -220,12 +235,15 @@ def _is_plain(file: Any, path: Path, name: str) -> bool:
 
 
 def _data_sets(file: Any, path: Path) -> Iterator[Any]:
-    """Yield the data sets of 3 to 5 axes of integers or floats, by name; no link is followed."""
+    """Yield the data sets of 3 to 5 axes of integers or floats, by name; no link is followed.
+
+    A set that lies in other files is among them, whatever its shape, which only those files may tell.
+    """
     names = []
 
     def look(name: str, each: Any) -> None:
         try:
-            if len(each.shape or ()) in (3, 4, 5) and each.dtype.kind in "buif":
+            if each.is_virtual or _may_be_video(each):
                 names.append(name)
         except (AttributeError, TypeError):  # a group; a type that NumPy lacks
             pass
@@ -235,13 +253,47 @@ def _data_sets(file: Any, path: Path) -> Iterator[Any]:
     except _BROKEN as error:
         raise SourceError(f"{path}: its list of data sets cannot be read ({error})") from error
     for name in names:  # opened in turn: a file may hold a hundred thousand
-        yield file[name]
+        stored = file[name]
+        try:
+            _require_own_numbers(stored, file, path, name)
+        except SourceError:
+            yield stored
+        else:
+            if _may_be_video(stored):
+                yield stored
 
 
-def _own(stored: Any, where: str) -> None:
-    """Raise SourceError where the numbers of a data set lie in other files."""
-    if stored.external or (stored.is_virtual and any(part.file_name != "." for part in stored.virtual_sources())):
+def _may_be_video(stored: Any) -> bool:
+    """Return whether a data set has 3 to 5 axes of integers or floats."""
+    return len(stored.shape or ()) in (3, 4, 5) and stored.dtype.kind in "buif"
+
+
+def _require_own_numbers(stored: Any, file: Any, path: Path, where: str) -> None:
+    """Raise SourceError unless all numbers of a data set lie in this file.
+
+    The sources of a virtual data set must be ordinary data sets: HDF5 follows virtual ones without end (one that is its
+    own source ends the process), and names with a pattern (%b) to whatever matches.
+    """
+    if stored.external:
         raise SourceError(f"{where}: its numbers lie in other files; scan those, or copy them into this one")
+    if not stored.is_virtual:
+        return
+    sources = {(source.file_name, source.dset_name) for source in stored.virtual_sources()}
+    for file_name, name in sorted(sources):
+        if file_name != ".":
+            raise SourceError(f"{where}: its numbers lie in other files; scan those, or copy them into this one")
+        if "%" in name:
+            raise SourceError(f"{where}: its source {name!r} is a pattern of names; build it from named data sets")
+        name = f"/{name.strip('/')}"
+        source = file.get(name) if _is_plain(file, path, name) else None
+        if source is None or not hasattr(source, "is_virtual"):
+            raise SourceError(f"{where}: it is built from {name!r}, and there is no such data set; write it again")
+        if source.is_virtual:
+            raise SourceError(f"{where}: it is built from {name!r}, which is virtual itself; copy its numbers")
+        if source.external:
+            raise SourceError(
+                f"{where}: the numbers of its source {name!r} lie in other files; copy them into this one"
+            )
 
 
 def _access(stored: Any, axes: str) -> Any:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from cinefeed.clips import Times
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading
+from cinefeed.sources.image_size import decoded_bytes
 from cinefeed.sources.index import Verify
 from cinefeed.sources.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated, read_start, suffix_of
+from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits, require_regular
 from cinefeed.sources.plain import PlainFrames, as_plane, broken_after, windowed
 from cinefeed.sources.tiff import Pages
 from cinefeed.sources.values import decode_through
@@ -29,6 +31,7 @@ _SAME_SUFFIX = {".jpeg": ".jpg", ".tiff": ".tif"}
 # Depth and channels as stored, but alpha dropped, palettes looked up, and turned upright as EXIF says.
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 _DIGITS = re.compile("[0-9]+")
+_NO_IMAGE = "cannot be decoded: it is no image that OpenCV reads, or it is cut off"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GEO_KEYS = 34735  # the entry of a TIFF page that says where on earth it lies
 _PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # the byte that says it, and the kind that OpenCV makes three channels of
@@ -45,13 +48,14 @@ class ImagesSource(PlainFrames):
         self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
     ) -> None:
         super().__init__(path, facts=facts if facts is not None else probe_images(path), channels=channels)
+        self._limits = _limits_of(self.facts)
         if len(self.facts.files) < len(self):
             raise SourceError(f"{path}: {len(self)} frames and {len(self.facts.files)} files are known; scan it again")
 
     def _numbers(self, number: int) -> NDArray[Any]:
         file = self.path / self.facts.files[number]
         try:
-            return _matching(_image(file), self.facts)
+            return _matching(_image(file, self._limits), self.facts)
         except DecodeError as error:
             raise DecodeError(f"{file}: frame {number} {error}") from error
 
@@ -69,10 +73,11 @@ class TiffSource(PlainFrames):
     ) -> None:
         super().__init__(path, facts=facts if facts is not None else probe_tiff(path), channels=channels)
         self._pages = Pages(self.path)
+        self._limits = _limits_of(self.facts)
 
     def _numbers(self, number: int) -> NDArray[Any]:
         try:
-            return _matching(_page(self._pages, number), self.facts)
+            return _matching(_page(self._pages, number, self._limits), self.facts)
         except DecodeError as error:
             raise DecodeError(f"{self.path}: frame {number} {error}") from error
 
@@ -99,7 +104,7 @@ def probe_images(
     path = Path(path)
     files = tuple(files) or _files_of(path, reading.frames)
     try:
-        first = _image(path / files[0])
+        first = _image(path / files[0], reading.limits)
     except DecodeError as error:
         raise SourceError(f"{path}: its first frame, {files[0]}, {error}") from error
     facts = _facts(first, len(files), container="images", codec=PurePosixPath(files[0]).suffix[1:].lower())
@@ -125,7 +130,8 @@ def probe_tiff(
     pages = Pages(path)
     try:
         count, fault = pages.count()
-        facts = _facts(_page(pages, 0), count, container="tiff", codec="tiff")
+        reading.limits.check_frames(count, where=path)
+        facts = _facts(_page(pages, 0, reading.limits), count, container="tiff", codec="tiff")
     except DecodeError as error:
         raise SourceError(f"{path}: its first page {error}") from error
     finally:
@@ -311,6 +317,11 @@ def has_pages(path: Path) -> bool:
         pages.close()
 
 
+def _limits_of(facts: Facts) -> ReadLimits:
+    """Return what a frame may take after a scan: a file that was replaced since may be larger."""
+    return DEFAULT_LIMITS.covering(height=facts.height, width=facts.width, count=1)
+
+
 def _facts(image: NDArray[Any], count: int, *, container: str, codec: str) -> Facts:
     height, width = image.shape[:2]
     return Facts(
@@ -345,14 +356,16 @@ def _checked(source: PlainFrames, verify: Verify, reading: Reading) -> Facts:
     """Close a source, and return its facts: as far as it can be decoded, with a window if one is asked for."""
     with source:
         if verify == "decode":
-            whole, error, values = decode_through(source, first=1)  # the first has been decoded
+            # The first has been decoded.
+            whole, error, values = decode_through(source, deadline=reading.limits.deadline(source.path), first=1)
             source.facts = replace(source.facts, values=values)
             if error is not None:  # its cause names no file, which a manifest must not
                 source.facts = broken_after(source.facts, whole, f"the next {error.__cause__}", where=source.path)
         return windowed(source, reading)
 
 
-def _page(pages: Pages, number: int) -> NDArray[Any]:
+def _page(pages: Pages, number: int, limits: ReadLimits) -> NDArray[Any]:
+    limits.check_frame(pages.decoded_bytes(number), where=pages.path)
     data = pages.starting_at(number)
     if data is not None:
         return _decoded(data)
@@ -365,17 +378,29 @@ def _page(pages: Pages, number: int) -> NDArray[Any]:
     return _as_shown(images[0])
 
 
-def _image(file: Path) -> NDArray[Any]:
+def _image(file: Path, limits: ReadLimits) -> NDArray[Any]:
     try:
+        require_regular(file)
         data = np.fromfile(file, np.uint8)
     except OSError as error:
         raise DecodeError(f"cannot be read ({error.strerror or error})") from error
     if is_animated(data[:START_BYTES].tobytes()):
         raise DecodeError("is animated, a video by itself; move it to another folder than frames of its format")
+    size = _bytes_of_page(file, data) if data[:2].tobytes() in (b"II", b"MM") else decoded_bytes(data)
+    if size is None:
+        raise DecodeError(_NO_IMAGE)
+    limits.check_frame(size, where=file)
     image = _decoded(data)
     if image.ndim == 3 and data[: len(_PNG)].tobytes() == _PNG and data[_PNG_COLOUR_TYPE] == _GREY_WITH_ALPHA:
         return np.ascontiguousarray(image[..., 0])
     return image
+
+
+def _bytes_of_page(file: Path, data: NDArray[np.uint8]) -> int | None:
+    try:
+        return Pages(file, data).decoded_bytes(0)
+    except SourceError:
+        return None
 
 
 def _decoded(data: NDArray[np.uint8]) -> NDArray[Any]:
@@ -385,7 +410,7 @@ def _decoded(data: NDArray[np.uint8]) -> NDArray[Any]:
     except cv2.error as error:
         raise DecodeError(f"cannot be decoded ({error.err})") from error
     if image is None:
-        raise DecodeError("cannot be decoded: it is no image that OpenCV reads, or it is cut off")
+        raise DecodeError(_NO_IMAGE)
     return _as_shown(image)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Literal
 
 import av
@@ -14,18 +13,21 @@ from numpy.typing import NDArray
 from cinefeed.clips import Times
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
+from cinefeed.sources.boxes import check_sample_tables
 from cinefeed.sources.display import orientation, shown_size, square_or
-from cinefeed.sources.embedded import EmbeddedVideo
+from cinefeed.sources.embedded import EmbeddedVideo, VideoPath
 from cinefeed.sources.layout import layout_of
-from cinefeed.sources.packets import Seen, makes_stamps_up, packets_of, pass_over_packets
+from cinefeed.sources.limits import DEMUXERS, Deadline, ReadLimits
+from cinefeed.sources.packets import Seen, makes_stamps_up, packets_of, pass_over_packets, within
 
 Verify = Literal["decode", "packets"]
-VideoPath = Path | EmbeddedVideo
 
 # FFmpeg decodes up to 20 frames of H.264 while it opens a file, to learn what the facts already say. Skipping that
 # took a `pocus` file from 2.3 to 0.4 ms.
 _NO_PROBING = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
-_LOCAL = {"protocol_whitelist": "file"}  # a play list must not fetch anything
+# A play list must neither fetch anything nor show another file of this machine as its own.
+_LOCAL = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+_PIXEL_BYTES = 4  # that a pixel counts for before one is decoded: decoders keep up to 17 frames
 
 _STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
 _STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
@@ -41,20 +43,27 @@ def states_its_stamps(facts: Facts) -> bool:
     return facts.container in _STATED or (facts.container == "webm" and facts.codec in _STATED_CODECS)
 
 
-def open_container(path: VideoPath, *, container: str = "", probed: bool = True) -> InputContainer:
+def open_container(
+    path: VideoPath, *, container: str = "", probed: bool = True, limits: ReadLimits | None = None
+) -> InputContainer:
     """Open a video file, of a format that is known where `container` names it, whatever the file is called.
 
-    `probed=False` leaves out what FFmpeg would find out about the streams: only where `states_its_stamps`. Raises
-    SourceError for whatever is no video file: missing, a folder, empty, unreadable, another format.
+    `probed=False` leaves out what FFmpeg would find out about the streams: only where `states_its_stamps`. With
+    `limits` no decoder takes memory for frames that are far beyond them. Raises SourceError for whatever is no video
+    file: missing, a folder, empty, unreadable, another format, one that is not among `DEMUXERS`.
     """
     if not probed:
         # The option is of the probing decoder; the one that reads frames has its own.
         with suppress(av.FFmpegError, OSError, ValueError):  # the file may have changed: then it is looked at in full
-            options = {"skip_frame": "all"}
-            forced = container or None
-            return _open(path, format=forced, container_options=_LOCAL | _NO_PROBING, options=options)
+            return _open(
+                path,
+                format=container or None,
+                container_options=_LOCAL | _NO_PROBING,
+                options={"skip_frame": "all"},
+            )
+    options = None if limits is None else _most_pixels(limits)
     try:
-        return _open(path, format=container or None, container_options=_LOCAL)
+        return _open(path, format=container or None, container_options=_LOCAL, options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not(path, error)) from error
 
@@ -62,6 +71,14 @@ def open_container(path: VideoPath, *, container: str = "", probed: bool = True)
 def _open(path: VideoPath, **options: Any) -> InputContainer:
     container: InputContainer = av.open(path.reader() if isinstance(path, EmbeddedVideo) else f"file:{path}", **options)
     return container
+
+
+def _most_pixels(limits: ReadLimits) -> dict[str, str]:
+    """Return the options of a decoder that refuses larger frames: FFmpeg decodes while it opens a file.
+
+    The default lets 134 million pixels through, four times 8K; a first frame shows how many bytes they take.
+    """
+    return {"max_pixels": str(max(limits.max_frame_bytes // _PIXEL_BYTES, 1))}
 
 
 def _why_not(path: VideoPath, error: Exception) -> str:
@@ -78,7 +95,10 @@ def _why_not(path: VideoPath, error: Exception) -> str:
                 return f"{path}: the file is empty (0 bytes)"
     except OSError as refused:
         return f"{path}: cannot be read ({refused.strerror})"
-    return f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind"
+    return (
+        f"{path}: is no video that FFmpeg can open ({reason}); it may be cut off, encrypted or of another kind, such "
+        f"as sound, or a play list: formats that read other files are refused"
+    )
 
 
 def video_stream(container: InputContainer, *, path: VideoPath, number: int | None = None) -> av.VideoStream:
@@ -106,13 +126,18 @@ def video_stream(container: InputContainer, *, path: VideoPath, number: int | No
 
 
 def open_stream(
-    path: VideoPath, *, number: int | None = None, container: str = "", probed: bool = True
+    path: VideoPath,
+    *,
+    number: int | None = None,
+    container: str = "",
+    probed: bool = True,
+    limits: ReadLimits | None = None,
 ) -> tuple[InputContainer, av.VideoStream]:
     """Open a file to read one of its video streams, in the same way for a scan and for a feed.
 
     Raises SourceError as `open_container` and `video_stream` do.
     """
-    file = open_container(path, container=container, probed=probed)
+    file = open_container(path, container=container, probed=probed, limits=limits)
     try:
         stream = video_stream(file, path=path, number=number)
     except SourceError:
@@ -125,11 +150,30 @@ def open_stream(
 
 
 @contextmanager
-def opened(path: VideoPath, *, number: int | None = None) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+def opened(
+    path: VideoPath, *, number: int | None = None, limits: ReadLimits
+) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file for one pass over one of its video streams, and close it whatever happens."""
-    container, stream = open_stream(path, number=number)
+    container, stream = open_stream(path, number=number, limits=limits)
+    if not stream.width * stream.height:  # a decoder that refuses them forgets how many they are
+        name = container.format.name.split(",")[0]
+        container.close()  # an embedded video has one reader
+        limits.check_frame(_stated_pixels(path, number, name, limits) * _PIXEL_BYTES, where=path)
+        container, stream = open_stream(path, number=number, limits=limits)
     with container:
+        limits.check_frame(stream.width * stream.height * _PIXEL_BYTES, where=path)
+        stream.codec_context.options = _most_pixels(limits)
         yield container, stream
+
+
+def _stated_pixels(path: VideoPath, number: int | None, container: str, limits: ReadLimits) -> int:
+    """Return the pixels of a frame by the header of a file, 0 where it tells nothing of them."""
+    try:
+        file, stream = open_stream(path, number=number, container=container, probed=False, limits=limits)
+    except SourceError:
+        return 0
+    with file:
+        return stream.width * stream.height
 
 
 def probe_encoded(
@@ -137,16 +181,19 @@ def probe_encoded(
 ) -> Facts:
     """Return the facts of an encoded video, of `reading.stream` alone; see `cinefeed.sources.open.probe`.
 
-    Of a file that is encrypted from some frame on, the frames before can be read.
+    Of a file that is encrypted from some frame on, the frames before can be read, and of one whose frames change their
+    size on the way those before the change.
     """
     refuse_part(path, part)
+    check_sample_tables(path, reading.limits)
+    deadline = reading.limits.deadline(path)
     if verify == "packets":
-        with opened(path, number=reading.stream) as (container, stream):
-            seen = pass_over_packets(container, stream)
+        with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
+            seen = pass_over_packets(container, stream, deadline=deadline)
             if seen is not None:
                 return _facts(path, container, stream, seen)
-    with opened(path, number=reading.stream) as (container, stream):
-        return _facts(path, container, stream, _pass_over_frames(container, stream))
+    with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
+        return _facts(path, container, stream, _pass_over_frames(container, stream, deadline))
 
 
 def refuse_part(path: VideoPath, part: str | None) -> None:
@@ -158,7 +205,7 @@ def refuse_part(path: VideoPath, part: str | None) -> None:
         )
 
 
-def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen:
+def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Seen:
     stamps: list[int | None] = []
     flags: list[bool] = []
     shown: dict[int | None, int | None] = {}
@@ -169,9 +216,16 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream) -> Seen
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
             for frame in packet.decode():
-                first = first or frame
+                first = first or within(frame, deadline)
+                if (frame.height, frame.width) != (first.height, first.width):
+                    # Scaled to the size of the first it would be a frame that no full decode shows.
+                    reason = f"the next is {frame.width} x {frame.height}, the first {first.width} x {first.height}"
+                    break
                 stamps.append(frame.pts)
                 flags.append(bool(frame.key_frame))
+            if reason is not None:
+                break
+            deadline.check_frames(len(stamps))
     except (av.FFmpegError, OSError, IndexError) as broken:  # IndexError: PyAV's, where a stream appears on the way
         reason = str(getattr(broken, "strerror", None) or broken)
     counted = f" of {stream.frames}" if stream.frames else ""

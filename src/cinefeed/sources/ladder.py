@@ -23,7 +23,8 @@ import numpy as np
 
 from cinefeed.errors import DecodeError
 from cinefeed.sources.base import Facts
-from cinefeed.sources.index import VideoPath, open_stream, states_its_stamps
+from cinefeed.sources.embedded import VideoPath
+from cinefeed.sources.index import open_stream, states_its_stamps
 from cinefeed.sources.packets import STAMPED_BY_PES, packets_of
 from cinefeed.sources.runs import Run, seek_helps
 
@@ -52,6 +53,8 @@ class Ladder:
     def find(self, runs: list[Run]) -> dict[int, av.VideoFrame]:
         """Return the frames of these runs, by number."""
         found: dict[int, av.VideoFrame] = {}
+        if self._container is None:  # the file could not be opened again in an earlier read
+            self._open()
         for run in runs:
             self._climb(dict(zip(run.stamps, run.numbers, strict=True)), run.key, found)
         return found

@@ -24,6 +24,7 @@ from numba import carray, types
 from numpy.typing import NDArray
 
 from cinefeed.kernels import compiled, pointer
+from cinefeed.sources.limits import DEMUXERS
 from cinefeed.sources.runs import end_of_run, seek_helps
 
 _KNOWN = {"libavcodec": 62, "libavformat": 62, "libavutil": 60}  # FFmpeg 8
@@ -49,8 +50,12 @@ ALL, SOME, NOT_FRESH = range(3)  # what `find_frames` found; the last: the file 
 # What is known of an open file, by place in one array of int64 that compiled code reads and writes.
 _FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _TRUSTED, _SOUND, _REACHED, DECODED, RANGE, SPACE = range(11)
 _OPTIONS, _FLAGS_AT, _SKIP_AT, _FRESH, _LAST = 11, 12, 13, 14, 15  # fresh: nothing was read; last: frame decoded
-TEXTS = b"protocol_whitelist\0file\0threads\x001\0discard\0"  # a play list must not fetch anything
-_FILE_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT = (TEXTS.index(each) for each in (b"file", b"threads", b"1", b"discard"))
+# A play list must neither fetch anything nor show another file of this machine as its own.
+_WORDS = b"protocol_whitelist", b"file", b"format_whitelist", ",".join(DEMUXERS).encode(), b"threads", b"1", b"discard"
+TEXTS = b"".join(word + b"\0" for word in _WORDS)
+_, _FILE_AT, _FORMATS_AT, _DEMUXERS_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT = (
+    sum(len(word) + 1 for word in _WORDS[:i]) for i in range(len(_WORDS))
+)
 
 _int, _long, _address, _nothing = types.int32, types.int64, types.intp, types.void
 
@@ -157,6 +162,7 @@ def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any
     text, at = texts.ctypes.data, state.ctypes.data
     options = at + 8 * _OPTIONS
     _dict_set(options, text, text + _FILE_AT, 0)
+    _dict_set(options, text + _FORMATS_AT, text + _DEMUXERS_AT, 0)
     status = _open_input(at + 8 * _FORMAT, text + path_at, _find_input_format(text + format_at), options)
     _dict_free(options)
     if status < 0:

@@ -24,6 +24,7 @@ from cinefeed.sources.stored import (
     MappedFrames,
     Samples,
     UnpackedFrames,
+    check_unpacked,
     layout_of,
     unpacked_facts,
 )
@@ -125,9 +126,13 @@ def probe_nifti(
         raise SourceError(f"{path}: slice={reading.slice!r} chooses among parts; name one, as in {path.name}::slice=4")
     number = _slice_of(part, axes, volume.shape, path)
     layout = volume.layout(axes, number)
-    codec, scaled = "gzip" if volume.size is None else "raw", volume.scale is not None
-    facts = plain_facts(volume.shape, axes, volume.dtype, container="nifti", codec=codec, scaled=scaled, where=path)
+    codec, scaled, limits = "gzip" if volume.size is None else "raw", volume.scale is not None, reading.limits
+    facts = plain_facts(
+        volume.shape, axes, volume.dtype, container="nifti", codec=codec, scaled=scaled, where=path, limits=limits
+    )
     facts = replace(facts, window=_calibration(volume.header, reading), **_measures(volume.header, axes, layout.count))
+    if volume.size is None:
+        check_unpacked(layout, limits, where=path)
     if volume.size is None and verify == "decode":
         every = reading.slice == "each" and number is not None  # else one pass measures the one slice that is wanted
         facts = unpacked_facts(
@@ -136,6 +141,7 @@ def probe_nifti(
             path,
             None,
             promised=volume.end,
+            limits=limits,
             where=path,
             samples=volume.samples(axes) if every else Samples(layout, 0, 1),
             number=number if every and number is not None else 0,

@@ -33,6 +33,7 @@ from cinefeed.sources.kinds import (
     known_suffix,
     read_start,
 )
+from cinefeed.sources.limits import require_regular
 from cinefeed.sources.nifti import NiftiSource, nifti_parts, probe_nifti
 
 _KINDS: dict[str, tuple[Callable[..., StoredFrames], Callable[..., Facts]]] = {
@@ -78,7 +79,8 @@ def open_source(
     `channels` is 1 (grey) or 3 (RGB), or as the file holds them. `part` names a sample inside the file, such as a data
     set ("/name" or "/name[5]") or a slice ("slice=4"); "file.h5::/name" says the same in the path. `dtype` is what
     `read` gives: uint8, uint16 or float32, or as stored. `facts` are those of the manifest: with them nothing is probed
-    and no pass over the file is made, and `reading` is not needed. Raises SourceError where the file holds no video.
+    and no pass over the file is made, and `reading` is not needed. Raises SourceError where the file holds no video, is
+    not a regular file, or expands to more than `reading.limits`.
 
     >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +95,7 @@ def open_source(
     if dtype is not None and dtype not in get_args(PixelType):
         raise SettingError(f"open_source(dtype={dtype!r}) is not a choice; {did_you_mean(dtype, get_args(PixelType))}")
     path, part = _address(path, part)
+    require_regular(path)
     if facts is None and (reading != DEFAULT_READING or _kind_of(path) != "encoded"):
         facts = probe(path, part=part, verify="packets", reading=reading)
     if facts is not None and is_dicom_video(facts):
@@ -120,11 +123,13 @@ def probe(
               the same: MPEG-PS and TS, a start in mid-GOP, damage that the container shows, rarer codecs
 
     A file that breaks keeps the frames before, and `facts.error` says where. Raises SourceError where no frame at all
-    can be read.
+    can be read, the file is not a regular one, or it expands to more than `reading.limits`.
     """
     if verify not in ("decode", "packets"):
         raise SettingError(f"probe(verify={verify!r}) is not a choice; {did_you_mean(verify, ['decode', 'packets'])}")
     path, part = _address(path, part)
+    for file in (path, *(path / name for name in files)):
+        require_regular(file)
     kind = _kind_of(path / files[0]) if files and known_suffix(files[0]) not in IMAGE_SUFFIXES else _kind_of(path)
     if kind == "encoded":
         return probe_encoded(path, part=part, verify=verify, reading=reading)

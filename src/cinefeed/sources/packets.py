@@ -8,7 +8,8 @@ That holds where the decoder puts out one frame for each packet. A file that fai
 - the codec is one whose decoder gives a frame for each packet, and no packet says that nothing is shown (VP8, VP9,
   MPEG-4) or that frames cannot be decoded for lack of those before (HEVC, after a splice)
 - the stream does not begin in mid-GOP: its first packet is a key frame and the first to be shown
-- the first frames, decoded, are those of the first packets, and none is interlaced where a packet may be half a frame
+- the first frames, decoded, are those of the first packets and all of one size, and none is interlaced where a packet
+  may be half a frame
 """
 
 import re
@@ -17,6 +18,8 @@ from typing import NamedTuple
 
 import av
 from av.container import InputContainer
+
+from cinefeed.sources.limits import Deadline
 
 STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
 # Their one stamp a packet is that of decoding. FFmpeg guesses those of presentation from it, anew after each seek.
@@ -73,8 +76,17 @@ def packets_of(
         packets.close()  # type: ignore[attr-defined]  # one that is dropped leaves 256 bytes for good
 
 
-def pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen | None:
-    """Return the stamps and key flags of a stream's packets, by rising stamp; None where the file must be decoded."""
+def within(frame: av.VideoFrame, deadline: Deadline) -> av.VideoFrame:
+    """Return the first frame of a file. Raises LimitError if it is larger than the limits allow."""
+    deadline.limits.check_frame(sum(plane.buffer_size for plane in frame.planes), where=deadline.where)
+    return frame
+
+
+def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, deadline: Deadline) -> Seen | None:
+    """Return the stamps and key flags of a stream's packets, by rising stamp; None where the file must be decoded.
+
+    Raises LimitError where there are more than the limits allow, or it takes longer.
+    """
     codec = stream.codec_context
     if makes_stamps_up(container) or container.format.name in STAMPED_BY_PES or codec.name not in _FRAME_PER_PACKET:
         return None
@@ -96,10 +108,13 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream) -> Seen
                 flags.append(packet.is_keyframe)
             if len(decoded) < _CHECKED:
                 for frame in packet.decode():
-                    first = first or frame
+                    first = first or within(frame, deadline)
                     decoded.append(frame.pts)
                     if frame.interlaced_frame and codec.name in ("h264", "hevc"):
                         return None
+                    if (frame.height, frame.width) != (first.height, first.width):
+                        return None
+            deadline.check_frames(len(stamps))
     except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
         return None
     order = sorted(range(len(stamps)), key=stamps.__getitem__)

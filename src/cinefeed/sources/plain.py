@@ -13,6 +13,7 @@ from cinefeed.errors import SourceError
 from cinefeed.sources.axes import checked_axes, kept_axes
 from cinefeed.sources.base import Colour, Facts, Reading, Source, StoredFrames
 from cinefeed.sources.colour import ColourModel
+from cinefeed.sources.limits import Deadline, ReadLimits
 from cinefeed.sources.values import has_open_scale
 
 _KEPT = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
@@ -71,13 +72,18 @@ def plain_facts(
     whole: int | None = None,
     codec: str = "raw",
     scaled: bool = False,
+    limits: ReadLimits | None = None,
 ) -> Facts:
     """Return the facts of one sample of an array, of which the first `whole` frames can be read.
 
-    Numbers that are `scaled` on reading are float32. Raises SourceError where not one frame can be read.
+    Numbers that are `scaled` on reading are float32. Raises SourceError where not one frame can be read, or one is
+    larger than the limits allow.
     """
     plane = np.dtype(np.float32) if scaled else plane_type(dtype, where=where)
     sizes = dict(zip(axes, shape, strict=True))
+    if limits is not None:
+        frame_bytes = max(dtype.itemsize, plane.itemsize) * sizes["H"] * sizes["W"] * sizes.get("C", 1)
+        limits.check_frame(frame_bytes, where=where)
     facts = Facts(
         height=sizes["H"],
         width=sizes["W"],
@@ -125,18 +131,22 @@ def broken_after(facts: Facts, whole: int, reason: str, *, where: object) -> Fac
     )
 
 
-def windowed(source: Source, reading: Reading) -> Facts:
+def windowed(source: StoredFrames, reading: Reading) -> Facts:
     """Return the facts of an open source, with the window of its percentiles where the reading asks for them."""
     if reading.window != "percentiles":
         return source.facts
-    return replace(source.facts, window=percentile_window(source))
+    return replace(source.facts, window=percentile_window(source, deadline=reading.limits.deadline(source.path)))
 
 
-def percentile_window(source: Source) -> tuple[float, float] | None:
-    """Return the 1st and the 99th percentile of up to 32 frames evenly spread, None where no number is finite."""
+def percentile_window(source: Source, *, deadline: Deadline) -> tuple[float, float] | None:
+    """Return the 1st and the 99th percentile of up to 32 frames evenly spread, None where no number is finite.
+
+    Raises LimitError after the deadline.
+    """
     count = len(source)
     some = []
     for number in np.unique(np.linspace(0, count - 1, min(count, _WINDOW_FRAMES)).round().astype(np.int64)):
+        deadline.check()
         samples = source.planes([number]).frames[0][0].reshape(-1)
         some.append(samples[:: -(-samples.size // _WINDOW_SAMPLES)].copy())
     numbers = np.concatenate(some)

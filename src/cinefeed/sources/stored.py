@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import DecodeError
+from cinefeed.errors import DecodeError, LimitError
 from cinefeed.sources.base import Facts, PixelValues
+from cinefeed.sources.limits import ReadLimits
 from cinefeed.sources.plain import as_plane, broken_after
 from cinefeed.sources.values import ValueSampler, has_open_scale
 
@@ -169,6 +170,13 @@ def open_packed(path: Path, member: str | None) -> BufferedReader:
         return cast(BufferedReader, archive.open(member))  # it holds the file open on its own
 
 
+def check_unpacked(layout: Layout, limits: ReadLimits, *, where: object) -> None:
+    """Raise SourceError if the frames of a packed file interleave, and are together more than may be in memory."""
+    if layout.step < layout.span:
+        size = layout.span + (layout.count - 1) * layout.step
+        limits.check_unpacked(size, what="a packed array of which time is not the first axis", where=where)
+
+
 def unpacked_facts(
     facts: Facts,
     layout: Layout,
@@ -176,6 +184,7 @@ def unpacked_facts(
     member: str | None,
     *,
     promised: int,
+    limits: ReadLimits,
     where: object,
     samples: Samples,
     number: int = 0,
@@ -186,11 +195,13 @@ def unpacked_facts(
     `promised` are the bytes that it should unpack to, `number` is that of the sample among `samples`, `scale` the slope
     and intercept of its numbers. The samples of one file share that pass, in which their values are measured too: what
     it found is kept as long as size and date of the file stay. Raises SourceError where not one frame can be
-    decompressed.
+    decompressed, LimitError where it takes longer than the limits allow.
     """
     stat = path.stat()
     looked_at = samples if has_open_scale(facts) and samples.apart else None
-    end, fault, values = _unpacked(path, member, stat.st_size, stat.st_mtime_ns, looked_at)
+    end, fault, values = _unpacked(path, member, stat.st_size, stat.st_mtime_ns, looked_at, limits)
+    if isinstance(fault, LimitError):
+        raise fault
     if looked_at is not None:
         facts = replace(facts, values=_scaled(values[number], scale))
     facts = broken_after(facts, layout.whole(end), fault or "the file is cut off", where=where)
@@ -211,17 +222,21 @@ def _scaled(values: PixelValues | None, scale: tuple[float, float]) -> PixelValu
 
 @lru_cache(maxsize=64)
 def _unpacked(
-    path: Path, member: str | None, _size: int, _mtime_ns: int, samples: Samples | None
-) -> tuple[int, str | None, list[PixelValues | None]]:
+    path: Path, member: str | None, _size: int, _mtime_ns: int, samples: Samples | None, limits: ReadLimits
+) -> tuple[int, str | LimitError | None, list[PixelValues | None]]:
     """Return how many bytes can be decompressed, what is wrong after them, and the values of each sample."""
     done, cutter = 0, None if samples is None else _FrameCutter(samples)
-    fault = None
+    deadline = limits.deadline(path)
+    fault: str | LimitError | None = None
     try:
         with open_packed(path, member) as file:
             while block := file.read1(_BLOCK):  # read() would lose what came before a fault
                 if cutter is not None:
                     cutter.add(done, block)
                 done += len(block)
+                deadline.check()
+    except LimitError as error:  # kept too, or every sample of the file would take as long
+        return done, error, []
     except BROKEN as error:
         fault = f"{_CHECKSUM if 'CRC' in str(error) else 'it cannot be decompressed'} ({error})"
         if done and isinstance(error, gzip.BadGzipFile) and "Not a gzipped" in str(error):

@@ -1,6 +1,7 @@
 """The pages of a TIFF file: where each lies, found by the links from one to the next."""
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,22 @@ from cinefeed.errors import DecodeError, SourceError
 
 _ORDERS = {b"II": "<", b"MM": ">"}
 _PLAIN, _BIG = 42, 43  # version numbers; a BigTIFF has offsets of 8 bytes
+_WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = _SIZE_TAGS = (256, 257, 258, 277, 322, 323)
+_WHOLE = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of whole numbers
+_PALETTE_SAMPLES = 3  # that a decoder makes of one
 _LARGEST_BUFFER = 2**31 - 1  # bytes in one array of OpenCV's
 
 
 class Pages:
     """The pages of one open TIFF file. DecodeErrors say what is wrong with a page, and name no file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: NDArray[np.uint8] | None = None) -> None:
         self.path = path
         self._places: list[int] = []  # of the pages found so far, each once
         self._seen: set[int] = set()
         try:
             # A private copy of the bytes that say where the first page is, and of no others: they will be changed.
-            self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="c")
+            self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="c") if data is None else data
         except (OSError, ValueError) as error:
             raise SourceError(f"{path}: cannot be read ({error})") from error
         start = self._bytes[:4].tobytes()
@@ -31,7 +35,6 @@ class Pages:
         if version not in (_PLAIN, _BIG):
             raise SourceError(f"{path}: does not begin as a TIFF file")
         self._count, self._link = (f"{order}H", f"{order}I") if version == _PLAIN else (f"{order}Q", f"{order}Q")
-        self._tag = f"{order}H"
         self._first, self._entry_bytes = (4, 12) if version == _PLAIN else (8, 20)
         try:
             self._next = self._number(self._link, self._first)  # where the page after those found lies, 0 for none
@@ -63,11 +66,32 @@ class Pages:
 
     def has_entry(self, tag: int) -> bool:
         """Return whether the first page has an entry of this number."""
-        if not self.find(0):
-            return False
-        place = self._places[0]
-        entries, begin = self._number(self._count, place), place + struct.calcsize(self._count)
-        return any(self._number(self._tag, begin + i * self._entry_bytes) == tag for i in range(entries))
+        return self.find(0) and any(entry[0] == tag for entry in self._entries(0))
+
+    def decoded_bytes(self, number: int) -> int:
+        """Return how many bytes a page takes when it is decoded, or a tile of it where that takes more."""
+        if not self.find(number):
+            raise DecodeError(f"is not there; the file has {len(self._places)} pages")
+        order, sizes = self._link[0], dict[int, int]()
+        for tag, kind, count, value in self._entries(number):
+            if tag in _SIZE_TAGS and kind in _WHOLE:
+                form = order + _WHOLE[kind]
+                if count * struct.calcsize(form) > self._first:  # the values stand elsewhere, and here is where
+                    sizes[tag] = self._number(form, struct.unpack(self._link, value)[0])
+                else:
+                    sizes[tag] = int(struct.unpack_from(form, value)[0])
+        pixel_bytes = max(sizes.get(_SAMPLES, 1), _PALETTE_SAMPLES) * -(-sizes.get(_BITS, 1) // 8)
+        width, height = sizes.get(_WIDTH, 0), sizes.get(_HEIGHT, 0)
+        tile = sizes.get(_TILE_WIDTH, 0) * sizes.get(_TILE_HEIGHT, 0)
+        return max(width * height, tile) * pixel_bytes
+
+    def _entries(self, number: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Yield tag, type, count and value of the entries of a page, as far as they are there."""
+        place = self._places[number]
+        count, begin = self._number(self._count, place), place + struct.calcsize(self._count)
+        data = self._bytes[begin : begin + count * self._entry_bytes].tobytes()
+        data = data[: len(data) // self._entry_bytes * self._entry_bytes]
+        return struct.iter_unpack(f"{self._link[0]}HH{self._link[1]}{self._first}s", data)
 
     def starting_at(self, number: int) -> NDArray[np.uint8] | None:
         """Return the file with this page as its first: decoders of single images read it without those before.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import DecodeError
 from cinefeed.sources.base import Facts, PixelValues, Source
 from cinefeed.sources.layout import layout_of
+from cinefeed.sources.limits import Deadline
 
 _FRAMES = 16
 _SAMPLES = 2**12  # of a frame, evenly spaced: 65,000 in all settle the percentiles, and take 0.6 ms
@@ -65,13 +66,17 @@ class ValueSampler:
         return PixelValues(least, most, low, high, self._nan, self._inf)
 
 
-def decode_through(source: Source, *, first: int = 0) -> tuple[int, DecodeError | None, PixelValues | None]:
+def decode_through(
+    source: Source, *, deadline: Deadline, first: int = 0
+) -> tuple[int, DecodeError | None, PixelValues | None]:
     """Decode all frames of a source from `first` on, one by one.
 
     Return how many can be read before one that cannot, its error, and the values of some where their scale is open.
+    Raises LimitError after the deadline.
     """
     sampler = ValueSampler(len(source), first=first) if has_open_scale(source.facts) else None
     for number in range(first, len(source)):
+        deadline.check()
         try:
             planes = source.planes([number])
         except DecodeError as error:
@@ -91,10 +96,14 @@ def spread_frames(count: int, *, first: int = 0) -> list[int]:
     return [int(number) for number in np.unique(numbers.round())]
 
 
-def measured(source: Source) -> Facts:
-    """Return the facts of an open source, with the values of up to 16 of its frames."""
+def measured(source: Source, *, deadline: Deadline) -> Facts:
+    """Return the facts of an open source, with the values of up to 16 of its frames.
+
+    Raises LimitError after the deadline.
+    """
     sampler = ValueSampler(len(source))
     for number in sorted(sampler.numbers):  # one by one: memory for one frame, whatever their size
+        deadline.check()
         sampler.add(number, source.planes([number]).frames[0][0])
     return replace(source.facts, values=sampler.values())
 
