@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 import av
@@ -14,6 +15,7 @@ from cinefeed.clips import Times
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
 from cinefeed.sources.boxes import check_sample_tables
+from cinefeed.sources.damage import Soundness, damaged_ranges
 from cinefeed.sources.display import orientation, shown_size, square_or
 from cinefeed.sources.embedded import EmbeddedVideo, VideoPath
 from cinefeed.sources.layout import layout_of
@@ -182,18 +184,20 @@ def probe_encoded(
     """Return the facts of an encoded video, of `reading.stream` alone; see `cinefeed.sources.open.probe`.
 
     Of a file that is encrypted from some frame on, the frames before can be read, and of one whose frames change their
-    size on the way those before the change.
+    size on the way those before the change. Frames that FFmpeg marks as corrupt, and those that may refer to them, are
+    in `damaged`, if all were decoded.
     """
     refuse_part(path, part)
     check_sample_tables(path, reading.limits)
     deadline = reading.limits.deadline(path)
-    if verify == "packets":
+    if verify == "packets" and reading.on_damage == "raise":  # what is to be concealed must be known
         with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
             seen = pass_over_packets(container, stream, deadline=deadline)
             if seen is not None:
                 return _facts(path, container, stream, seen)
     with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
-        return _facts(path, container, stream, _pass_over_frames(container, stream, deadline))
+        facts = _facts(path, container, stream, _pass_over_frames(container, stream, deadline))
+    return replace(facts, conceals_damage=reading.on_damage == "conceal" and facts.damaged.size > 0)
 
 
 def refuse_part(path: VideoPath, part: str | None) -> None:
@@ -209,18 +213,24 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
     stamps: list[int | None] = []
     flags: list[bool] = []
     shown: dict[int | None, int | None] = {}
+    sent: list[int | None] = []  # stamps of packets
+    damaged: list[int] = []  # frames
+    soundness = Soundness(at_start=True)
     first, reason = None, None
     try:
         for packet in packets_of(container, stream, shown=shown):
             if packet.has_sidedata("encryption_info"):
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
+            sent.append(packet.pts)
             for frame in packet.decode():
                 first = first or within(frame, deadline)
                 if (frame.height, frame.width) != (first.height, first.width):
                     # Scaled to the size of the first it would be a frame that no full decode shows.
                     reason = f"the next is {frame.width} x {frame.height}, the first {first.width} x {first.height}"
                     break
+                if not soundness.after(frame):
+                    damaged.append(len(stamps))
                 stamps.append(frame.pts)
                 flags.append(bool(frame.key_frame))
             if reason is not None:
@@ -230,7 +240,12 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
         reason = str(getattr(broken, "strerror", None) or broken)
     counted = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
-    return Seen(stamps, flags, first, error, [shown.get(stamp) for stamp in stamps] if shown else None)
+    presented = [shown.get(stamp) for stamp in stamps] if shown else None
+    if not damaged:
+        return Seen(stamps, flags, first, error, presented)
+    orders = {stamp: order for order, stamp in enumerate(sent) if stamp is not None}
+    ranges = damaged_ranges(damaged, [orders.get(stamp) for stamp in stamps])
+    return Seen(stamps, flags, first, error, presented, ranges)
 
 
 def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, seen: Seen) -> Facts:
@@ -267,6 +282,7 @@ def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, s
         start_time_seconds=0.0 if ticks is None else start,
         key_frames=np.flatnonzero(np.array(seen.key_flags, np.bool_)).astype(np.int32),
         error=seen.error,
+        damaged=seen.damaged,
         mirrored=mirrored,
         aspect=aspect,
         stream=container.streams.video.index(stream),

@@ -12,7 +12,7 @@ between, decodes on instead, unless the decoder was drained. Where a frame is mi
 A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame. Two things could:
 
 - Key flags lie, and some decoders begin anywhere, with grey in place of what they lack. So after a seek nothing counts
-  that the decoder puts out before a frame that it calls a key frame itself.
+  that the decoder puts out before a frame that it calls a key frame itself, and nothing that it marks as corrupt.
 - MPEG-PS and TS stamp PES packets, not frames. After a seek into the middle of a frame FFmpeg may give the remains the
   stamp of the next one, which gets that of the one after, and so on. So there a read begins at a key frame whose stamp
   is its own and known.
@@ -23,10 +23,11 @@ import numpy as np
 
 from cinefeed.errors import DecodeError
 from cinefeed.sources.base import Facts
+from cinefeed.sources.damage import Soundness, damage_error
 from cinefeed.sources.embedded import VideoPath
 from cinefeed.sources.index import open_stream, states_its_stamps
 from cinefeed.sources.packets import STAMPED_BY_PES, packets_of
-from cinefeed.sources.runs import Run, seek_helps
+from cinefeed.sources.runs import Run, runs_of, seek_helps
 
 _EARLIER = 6  # frames: their seeks look for decoding stamps, which lie before those of presentation
 
@@ -45,8 +46,7 @@ class Ladder:
         self._container: av.container.InputContainer | None = None
         self._reached: int | None = None  # the largest stamp sent to the decoder, where decoding can go on after it
         self._last = -1  # the frame found there
-        self._trusted = False  # the decoder began at the start of the file: what it marks as corrupt is the file's
-        self._sound = False  # ... or it has put out a key frame since
+        self._soundness = Soundness(at_start=False)  # of what the decoder put out since it began
         self.decoded = 0  # frames so far
         self._open()
 
@@ -63,6 +63,18 @@ class Ladder:
         """Return these frames of a file whose stamps tell nothing, counted from its start."""
         found: dict[int, av.VideoFrame] = {}
         self._count(numbers, found)
+        return found
+
+    def conceal(self, numbers: list[int]) -> dict[int, av.VideoFrame]:
+        """Return damaged frames as FFmpeg makes them up, which depends on nothing that was read before.
+
+        Each is decoded by a new decoder from the key frame before; where it does not come, from the start.
+        """
+        found: dict[int, av.VideoFrame] = {}
+        for run in runs_of(np.array(numbers), self.facts) if self.facts.ticks is not None else ():
+            self._conceal_run(run, found)
+        if missing := [number for number in numbers if number not in found]:
+            self._count(missing, found, conceal=True)
         return found
 
     def close(self) -> None:
@@ -113,7 +125,7 @@ class Ladder:
         at_start = key < 0 or (self._fresh and int(self.facts.key_frames[key]) == 0)
         if at_start and not self._fresh:
             self._open()
-        self._fresh, self._trusted, self._sound = False, at_start, at_start
+        self._fresh, self._soundness = False, Soundness(at_start=at_start)
         if not at_start:
             assert self._container is not None
             earlier = _EARLIER * ticks.step if self.facts.container in STAMPED_BY_PES else 0
@@ -166,6 +178,31 @@ class Ladder:
             packets.close()
         return not started and self.facts.container in STAMPED_BY_PES
 
+    def _conceal_run(self, run: Run, found: dict[int, av.VideoFrame]) -> None:
+        """Decode frames of one run from their own key frame, skipping none, whatever the decoder makes of them."""
+        assert self.facts.ticks is not None
+        if run.key < 0:
+            return
+        self._open()
+        assert self._container is not None
+        self._fresh = False
+        wanted = dict(zip(run.stamps, run.numbers, strict=True))
+        key_stamp = int(self.facts.ticks.of_frames(self.facts.key_frames[run.key : run.key + 1])[0])
+        packets, started = packets_of(self._container, self._stream), False
+        try:
+            self._container.seek(key_stamp, stream=self._stream)
+            for packet in packets:
+                started = started or (packet.pts == key_stamp and packet.is_keyframe)
+                for frame in self._stream.codec_context.decode(packet) if started else ():
+                    if frame.pts in wanted:
+                        found[wanted.pop(frame.pts)] = frame
+                if not wanted:
+                    break
+        except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
+            pass
+        finally:
+            packets.close()
+
     def _has_its_own_stamp(self, packet: "av.Packet[av.VideoStream]", place: int) -> bool:
         """Return whether a key frame, the `place`-th packet after a seek, carries the stamp that the file gave it."""
         if self.facts.container not in STAMPED_BY_PES:
@@ -179,26 +216,28 @@ class Ladder:
     def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:
         self.decoded += len(frames)
         for frame in frames:
-            self._sound = self._sound or bool(frame.key_frame)
-            stamp = frame.pts
-            if stamp in wanted and self._sound and (self._trusted or not frame.is_corrupt):
+            sound, stamp = self._soundness.after(frame), frame.pts
+            if sound and stamp in wanted:
                 found[wanted.pop(stamp)] = frame
 
-    def _count(self, numbers: list[int], found: dict[int, av.VideoFrame]) -> None:
+    def _count(self, numbers: list[int], found: dict[int, av.VideoFrame], *, conceal: bool = False) -> None:
         """Decode the file from its start as if nothing were known of it, and count.
 
         Where stamps are known and did not lead to a frame, numbers may be those of another count: of packets, or of the
-        file as it was. So the whole file is decoded, and must have as many frames as its facts.
+        file as it was. So the whole file is decoded, and must have as many frames as its facts. Raises DecodeError where
+        it has not, and where a frame is damaged, if that is not to be concealed.
         """
         self._probed = True
         self._open()
         assert self._container is not None
         self._fresh = False
         missing, counted, count, reason = set(numbers), dict[int, av.VideoFrame](), 0, "the file ends"
-        packets = packets_of(self._container, self._stream)
+        packets, soundness = packets_of(self._container, self._stream), Soundness(at_start=True)
         try:
             for packet in packets:
                 for frame in packet.decode():
+                    if not soundness.after(frame) and count in missing and not conceal:
+                        raise damage_error(self.path, count)
                     if count in missing:
                         counted[count] = frame
                         missing.discard(count)
