@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import DecodeError
 from cinefeed.kernels import compiled
+from cinefeed.sources.base import NONE_DAMAGED
 
 # What is known of the frames that a decoder puts out. After a seek into intra refresh, whose key frames are P frames,
 # FFmpeg marks frames until the picture is whole again: that is RECOVERING, and no damage.
@@ -40,6 +41,11 @@ class Soundness:
     def __init__(self, *, at_start: bool) -> None:
         self._state = SOUND if at_start else UNKNOWN
 
+    @property
+    def damaged(self) -> bool:
+        """Whether the last frame was marked, or one since the last key frame."""
+        return self._state == DAMAGED
+
     def after(self, frame: av.VideoFrame) -> bool:
         """Return whether a frame, the next that the decoder put out, is what the file holds."""
         corrupt, key = frame.is_corrupt, bool(frame.key_frame)
@@ -47,6 +53,33 @@ class Soundness:
             inter = key and int(frame.pict_type) in _INTER
             self._state = _next_state(self._state, corrupt, key, inter)
         return self._state == SOUND
+
+
+class DamageLog:
+    """Notes what is damaged in a pass over all frames of a file, from its start."""
+
+    def __init__(self) -> None:
+        self.stamps: list[int | None] = []  # of the frames
+        self._sent: list[int | None] = []  # stamps of the packets
+        self._damaged: list[int] = []
+        self._soundness = Soundness(at_start=True)
+
+    def send(self, stamp: int | None) -> None:
+        """Note that a packet goes to the decoder."""
+        self._sent.append(stamp)
+
+    def take(self, frame: av.VideoFrame) -> None:
+        """Note a frame that the decoder put out."""
+        if not self._soundness.after(frame):
+            self._damaged.append(len(self.stamps))
+        self.stamps.append(frame.pts)
+
+    def ranges(self) -> NDArray[np.int32]:
+        """Return the ranges of damaged frames, as `damaged_ranges` does."""
+        if not self._damaged:
+            return NONE_DAMAGED
+        orders = {stamp: order for order, stamp in enumerate(self._sent) if stamp is not None}
+        return damaged_ranges(self._damaged, [orders.get(stamp) for stamp in self.stamps])
 
 
 def damaged_ranges(damaged: Sequence[int], orders: Sequence[int | None]) -> NDArray[np.int32]:

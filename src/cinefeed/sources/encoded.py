@@ -130,7 +130,7 @@ class EncodedSource:
         if self._ladder is None:
             self._ladder = self._by_pyav()
         for number, frame in self._ladder.conceal(np.unique(numbers[hit]).tolist()).items():
-            planes[number] = self._hand_over(frame, grey=grey)
+            planes[number] = self._hand_over(frame, number, grey=grey)
         return [planes[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:

@@ -15,7 +15,7 @@ from cinefeed.clips import Times
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
 from cinefeed.sources.boxes import check_sample_tables
-from cinefeed.sources.damage import Soundness, damaged_ranges
+from cinefeed.sources.damage import DamageLog
 from cinefeed.sources.display import orientation, shown_size, square_or
 from cinefeed.sources.embedded import EmbeddedVideo, VideoPath
 from cinefeed.sources.layout import layout_of
@@ -210,42 +210,34 @@ def refuse_part(path: VideoPath, part: str | None) -> None:
 
 
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Seen:
-    stamps: list[int | None] = []
+    log = DamageLog()
     flags: list[bool] = []
     shown: dict[int | None, int | None] = {}
-    sent: list[int | None] = []  # stamps of packets
-    damaged: list[int] = []  # frames
-    soundness = Soundness(at_start=True)
     first, reason = None, None
     try:
         for packet in packets_of(container, stream, shown=shown):
             if packet.has_sidedata("encryption_info"):
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
-            sent.append(packet.pts)
+            log.send(packet.pts)
             for frame in packet.decode():
                 first = first or within(frame, deadline)
                 if (frame.height, frame.width) != (first.height, first.width):
                     # Scaled to the size of the first it would be a frame that no full decode shows.
                     reason = f"the next is {frame.width} x {frame.height}, the first {first.width} x {first.height}"
                     break
-                if not soundness.after(frame):
-                    damaged.append(len(stamps))
-                stamps.append(frame.pts)
+                log.take(frame)
                 flags.append(bool(frame.key_frame))
             if reason is not None:
                 break
-            deadline.check_frames(len(stamps))
+            deadline.check_frames(len(log.stamps))
     except (av.FFmpegError, OSError, IndexError) as broken:  # IndexError: PyAV's, where a stream appears on the way
         reason = str(getattr(broken, "strerror", None) or broken)
+    stamps = log.stamps
     counted = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
     presented = [shown.get(stamp) for stamp in stamps] if shown else None
-    if not damaged:
-        return Seen(stamps, flags, first, error, presented)
-    orders = {stamp: order for order, stamp in enumerate(sent) if stamp is not None}
-    ranges = damaged_ranges(damaged, [orders.get(stamp) for stamp in stamps])
-    return Seen(stamps, flags, first, error, presented, ranges)
+    return Seen(stamps, flags, first, error, presented, log.ranges())
 
 
 def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, seen: Seen) -> Facts:

@@ -23,7 +23,7 @@ import numpy as np
 
 from cinefeed.errors import DecodeError
 from cinefeed.sources.base import Facts
-from cinefeed.sources.damage import Soundness, damage_error
+from cinefeed.sources.damage import DamageLog, Soundness, damage_error, damaged_among
 from cinefeed.sources.embedded import VideoPath
 from cinefeed.sources.index import open_stream, states_its_stamps
 from cinefeed.sources.packets import STAMPED_BY_PES, packets_of
@@ -139,7 +139,7 @@ class Ladder:
         """Send packets to the decoder, the first a key frame unless `started`; say whether they begin too late."""
         assert self._container is not None
         codec, last = self._stream.codec_context, max(wanted.values())
-        earliest, unsent = min(wanted), set(wanted)
+        earliest, latest, unsent, asked = min(wanted), max(wanted), set(wanted), dict(wanted)
         reached, dated, skipping = earliest, True, False
         self._reached = None
         packets = packets_of(self._container, self._stream)
@@ -164,13 +164,18 @@ class Ladder:
                 elif skip and not skipping and packet.size:
                     codec.skip_frame, skipping = "NONREF", True
                 self._keep(codec.decode(packet), wanted, found)
-                if not wanted:
+                if not wanted and reached <= latest:
                     if dated:
                         self._reached, self._last = reached, last
                     return False
                 if not unsent:
-                    # Every wanted frame has been sent: the decoder holds it back for reordering alone.
+                    # Every wanted frame has been sent: the decoder holds it back for reordering alone, or one that is
+                    # shown later, to which it may refer.
                     self._keep(codec.decode(None), wanted, found)
+                    if self._soundness.damaged:
+                        for stamp in asked.keys() - wanted.keys():
+                            del found[asked[stamp]]
+                        wanted |= asked
                     return False
         except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
             return False  # the next rung says whether the file is broken or this way through it
@@ -232,12 +237,12 @@ class Ladder:
         assert self._container is not None
         self._fresh = False
         missing, counted, count, reason = set(numbers), dict[int, av.VideoFrame](), 0, "the file ends"
-        packets, soundness = packets_of(self._container, self._stream), Soundness(at_start=True)
+        packets, log = packets_of(self._container, self._stream), DamageLog()
         try:
             for packet in packets:
+                log.send(packet.pts)
                 for frame in packet.decode():
-                    if not soundness.after(frame) and count in missing and not conceal:
-                        raise damage_error(self.path, count)
+                    log.take(frame)
                     if count in missing:
                         counted[count] = frame
                         missing.discard(count)
@@ -254,4 +259,7 @@ class Ladder:
                 f"{self.path}: asked for frames {asked}, {reason} after {count} of {self.facts.times.count} frames; "
                 "the file has changed or is damaged: scan it again, with verify='decode'"
             )
+        hit = damaged_among(np.array(numbers), log.ranges())
+        if hit.any() and not conceal:
+            raise damage_error(self.path, int(np.array(numbers)[hit].min()))
         found.update(counted)

@@ -324,14 +324,15 @@ def _decode_run(
         if status < 0 or kept < 0:
             return False
         left -= kept
-        if left == 0:
+        if left == 0 and reached <= stamps[-1]:
             if dated:
                 state[_REACHED] = reached
             return True
-        if unsent == 0:  # the decoder holds what is left back for reordering alone
+        if unsent == 0:  # the decoder holds back what is left, or is shown later and may be referred to, for reordering
             break
     skip[0] = _SKIP_NOTHING
-    return bool(_send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found, luma, blue, red) == left)
+    whole = _send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found, luma, blue, red) == left
+    return bool(whole and state[_STATE] != DAMAGED)
 
 
 @compiled
