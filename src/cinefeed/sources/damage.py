@@ -18,6 +18,8 @@ from cinefeed.sources.base import NONE_DAMAGED
 # FFmpeg marks frames until the picture is whole again: that is RECOVERING, and no damage.
 UNKNOWN, SOUND, DAMAGED, RECOVERING = range(4)
 _INTER = (2, 3)  # AV_PICTURE_TYPE_P, _B
+# Codecs of which what a damaged header has set holds for later key frames too.
+_KEEPING_HEADERS = frozenset({"mpeg4"})
 _MOST_REORDERED = 32  # frames that a decoder may hold back; H.264 and HEVC allow 16
 
 
@@ -58,7 +60,8 @@ class Soundness:
 class DamageLog:
     """Notes what is damaged in a pass over all frames of a file, from its start."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str) -> None:
+        self._lasts = codec in _KEEPING_HEADERS
         self.stamps: list[int | None] = []  # of the frames
         self._sent: list[int | None] = []  # stamps of the packets
         self._damaged: list[int] = []
@@ -79,7 +82,8 @@ class DamageLog:
         if not self._damaged:
             return NONE_DAMAGED
         orders = {stamp: order for order, stamp in enumerate(self._sent) if stamp is not None}
-        return damaged_ranges(self._damaged, [orders.get(stamp) for stamp in self.stamps])
+        damaged = range(self._damaged[0], len(self.stamps)) if self._lasts else self._damaged
+        return damaged_ranges(damaged, [orders.get(stamp) for stamp in self.stamps])
 
 
 def damaged_ranges(damaged: Sequence[int], orders: Sequence[int | None]) -> NDArray[np.int32]:

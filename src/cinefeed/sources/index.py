@@ -210,7 +210,7 @@ def refuse_part(path: VideoPath, part: str | None) -> None:
 
 
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Seen:
-    log = DamageLog()
+    log = DamageLog(stream.codec_context.name)
     flags: list[bool] = []
     shown: dict[int | None, int | None] = {}
     first, reason = None, None

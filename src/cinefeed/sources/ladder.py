@@ -237,7 +237,7 @@ class Ladder:
         assert self._container is not None
         self._fresh = False
         missing, counted, count, reason = set(numbers), dict[int, av.VideoFrame](), 0, "the file ends"
-        packets, log = packets_of(self._container, self._stream), DamageLog()
+        packets, log = packets_of(self._container, self._stream), DamageLog(self.facts.codec)
         try:
             for packet in packets:
                 log.send(packet.pts)
