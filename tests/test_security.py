@@ -76,6 +76,30 @@ def test_what_refers_to_other_files_is_refused(tmp_path, neighbour, kind, suffix
         cf.probe(path)
 
 
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_what_refers_to_other_files_is_refused_within_dicom(tmp_path, neighbour, kind, monkeypatch):
+    uid = pytest.importorskip("pydicom").uid
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.encaps import encapsulate
+
+    monkeypatch.chdir(tmp_path)  # names in it would be found
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = uid.MPEG4HP41
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = uid.VideoEndoscopicImageStorage
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = "1.2.3"
+    ds.Rows = ds.Columns = 64
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 3, "YBR_PARTIAL_420"
+    ds.BitsAllocated = ds.BitsStored = 8
+    text = PLAYLISTS[kind].encode()
+    ds.PixelData = encapsulate([text + b"\n" * (len(text) % 2)])
+    ds["PixelData"].VR = "OB"
+    ds["PixelData"].is_undefined_length = True
+    ds.save_as(tmp_path / "patient_b.dcm", enforce_file_format=True)
+    with pytest.raises(SourceError, match=r"patient_b\.dcm: holds an encoded video that FFmpeg cannot open"):
+        cf.open_source(tmp_path / "patient_b.dcm")
+
+
 def test_play_lists_would_be_opened_without_the_list_of_demuxers(tmp_path, neighbour):
     for kind in ("concat", "hls"):
         path = tmp_path / f"{kind}.mp4"

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+import cinefeed as cf
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import Reading
 from cinefeed.sources.boxes import check_sample_tables
@@ -128,6 +129,23 @@ def test_more_samples_than_bytes(tmp_path, movie, kind):
     path.write_bytes(MADE[kind](movie))
     with pytest.raises(SourceError, match=r"bomb\.mov: .*(they cannot be there|beyond max_)"):
         probe_encoded(path)
+
+
+@pytest.mark.parametrize("fragment", [0, 300])
+def test_more_samples_than_bytes_in_a_video_within_dicom(tmp_path, movie, fragment):
+    pytest.importorskip("pydicom")
+    from made_dicom import write_dicom
+
+    def within_dicom(data):
+        data += bytes(len(data) % 2)
+        pieces = [data[at : at + fragment] for at in range(0, len(data), fragment)] if fragment else [data]
+        pixels, colours = np.zeros((12, 64, 64, 3), np.uint8), {"PhotometricInterpretation": "YBR_PARTIAL_420"}
+        syntax = "1.2.840.10008.1.2.4.102"
+        return write_dicom(tmp_path / "a.dcm", pixels, syntax=syntax, encoded=[pieces], table=False, **colours)
+
+    with pytest.raises(SourceError, match=r"a\.dcm: .*they cannot be there"):
+        cf.probe(within_dicom(rebuilt(movie, sizes)))
+    assert cf.probe(within_dicom(movie)).times.count == 12
 
 
 def test_fragments_count_together(tmp_path, fragments):

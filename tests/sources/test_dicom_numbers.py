@@ -226,6 +226,11 @@ def test_an_indirect_segment_counts_bytes(tmp_path):
     assert stored(path)[:, 5, 5, 0].tolist() == [1, 2, 9, 9]
 
 
+# One entry, 255 empty segments from byte 3 on, 255 that lead to those, 255 that lead to these (byte 513), and so on.
+INDIRECT = [[2, 255, *offset.to_bytes(4, "little")] for offset in (3, 513, 513 + 6 * 255, 513 + 12 * 255)]
+NESTED = [0, 1, 7, *[0, 0] * 255, *(code for each in INDIRECT for code in each * 255)]
+
+
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
@@ -236,6 +241,7 @@ def test_an_indirect_segment_counts_bytes(tmp_path):
         ([0, 2, 7, 0, 1, 200, 9, 0], "more than 13 entries"),
         ([0, 1, 7, 2, 255, 0, 0, 0, 0, 0], "more than 13 entries|more than 4 times"),
         ([0, 1, 7, 2, 1, 3, 0, 0, 0, 0], "lead to each other"),
+        (NESTED, "an empty segment of kind 0"),
     ],
 )
 def test_segments_that_are_broken_are_said(tmp_path, codes, message):

@@ -4,14 +4,14 @@ import gzip
 import struct
 import zipfile
 import zlib
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import cv2
 import numpy as np
 import pytest
 
 import cinefeed as cf
-from cinefeed.errors import SettingError, SourceError
+from cinefeed.errors import LimitError, SettingError, SourceError
 from cinefeed.sources.base import Reading
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.image_size import decoded_bytes
@@ -84,6 +84,24 @@ def deflated(folder, *, zeros=0):
     return path
 
 
+def animated_webp(folder):
+    if not hasattr(cv2, "imwriteanimation"):
+        pytest.skip("this OpenCV writes no animations")
+    animation = cv2.Animation()
+    animation.frames, animation.durations = list(numbered_frames(12)), [40] * 12
+    assert cv2.imwriteanimation(str(folder / "cine.webp"), animation)
+    return folder / "cine.webp"
+
+
+def dicom_video(folder):
+    """A DICOM file that holds one H.264 stream."""
+    stream = write_video(folder / "stream.mp4", numbered_frames(12)).read_bytes()
+    colours = {"PhotometricInterpretation": "YBR_PARTIAL_420"}
+    pixels = np.zeros((12, 64, 64, 3), np.uint8)
+    syntax = "1.2.840.10008.1.2.4.102"
+    return write_dicom(folder / "video.dcm", pixels, syntax=syntax, encoded=[[stream]], table=False, **colours)
+
+
 def encoded(name, **settings):
     return lambda folder: write_video(folder / name, numbered_frames(12), **settings)
 
@@ -107,13 +125,15 @@ MADE = {
     "mp4": encoded("cine.mp4"),
     "avi": encoded("cine.avi", codec="mpeg4"),
     "gif": encoded("cine.gif", codec="gif", pixel_format="rgb8"),
+    "animated webp": animated_webp,
+    "dicom, a video": dicom_video,
 }
 
 
 def refusal(path, **limits):
     """Return what is said of a file that the limits refuse, and see that it is read with raised ones."""
     reading = Reading(limits=ReadLimits(**limits))
-    with pytest.raises(SourceError) as refused:
+    with pytest.raises(LimitError) as refused:
         cf.probe(path, reading=reading)
     assert str(path) in str(refused.value)
     for name in limits:
@@ -128,14 +148,38 @@ def test_a_frame(tmp_path, kind):
     assert "a frame takes" in refusal(MADE[kind](tmp_path), max_frame_bytes=2000)
 
 
-@pytest.mark.parametrize("kind", ["mp4", "avi", "gif", "dicom", "dicom, deflated", "tiff"])
+@pytest.mark.parametrize(
+    "kind", ["mp4", "avi", "gif", "animated webp", "dicom", "dicom, deflated", "dicom, a video", "tiff"]
+)
 def test_the_number_of_frames(tmp_path, kind):
     assert "promises" in refusal(MADE[kind](tmp_path), max_frames=5)
 
 
-@pytest.mark.parametrize("kind", ["png", "tiff", "npz", "hdf5", "nifti, packed", "mp4", "avi", "gif"])
+TIMED = ["png", "tiff", "npz", "hdf5", "nifti, packed", "mp4", "avi", "gif", "animated webp", "dicom, a video"]
+
+
+@pytest.mark.parametrize("kind", TIMED)
 def test_the_time(tmp_path, kind):
     assert "takes longer" in refusal(MADE[kind](tmp_path), max_file_seconds=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["npy", "hdf5", "nifti", "dicom"])
+def test_the_time_for_percentiles(tmp_path, kind):
+    path = MADE[kind](tmp_path)
+    reading = Reading(window="percentiles", limits=ReadLimits(max_file_seconds=1e-6))
+    with pytest.raises(LimitError, match="takes longer"):
+        cf.probe(path, reading=reading)
+    assert cf.probe(path, reading=replace(reading, limits=ReadLimits())).window is not None
+
+
+def test_the_time_for_values_of_frames_that_the_probe_does_not_decode(tmp_path):
+    np.save(tmp_path / "cine.npy", FRAMES.astype(np.int16))
+    for seconds, count in ((1e-6, 0), (3600.0, 12)):
+        reading = Reading(limits=ReadLimits(max_file_seconds=seconds))
+        manifest = cf.Manifest.scan(tmp_path, reading=reading, progress=False)
+        assert manifest.column("num_frames").to_pylist() == [count]
+        assert ("max_file_seconds" in str(manifest.column("error")[0].as_py())) is (count == 0)
+        assert (manifest.column("value_max")[0].as_py() is None) is (count == 0)
 
 
 @pytest.mark.parametrize("make", [hdf5, deflated])
@@ -279,7 +323,8 @@ def test_limits_are_above_nothing(name):
         ReadLimits(**{name: 0})
 
 
-def test_a_frame_of_another_size_that_no_scan_has_seen_raises(tmp_path):
+def with_a_smaller_frame(tmp_path, number):
+    """Return a video of 24 frames, one of which is of another size."""
     whole = write_video(tmp_path / "a.avi", numbered_frames(24), codec="mjpeg", pixel_format="yuvj420p")
     other = write_video(
         tmp_path / "b.avi", numbered_frames(1, height=32, width=32), codec="mjpeg", pixel_format="yuvj420p"
@@ -289,16 +334,27 @@ def test_a_frame_of_another_size_that_no_scan_has_seen_raises(tmp_path):
     starts = [
         at for at in range(len(data)) if data[at : at + 4] == b"00dc" and data[at + 8 : at + 11] == b"\xff\xd8\xff"
     ]
-    begin, size = starts[20] + 8, struct.unpack_from("<I", data, starts[20] + 4)[0]  # past those that are decoded
+    begin, size = starts[number] + 8, struct.unpack_from("<I", data, starts[number] + 4)[0]
     assert len(picture) <= size
     data[begin : begin + size] = picture.ljust(size, b"\0")
     whole.write_bytes(bytes(data))
+    return whole
+
+
+@pytest.mark.parametrize("verify", ["decode", "packets"])
+def test_a_change_of_size_among_the_first_frames_is_seen_by_each_probe(tmp_path, verify):
+    facts = cf.probe(with_a_smaller_frame(tmp_path, 7), verify=verify)
+    assert facts.times.count == 7 and "the next is 32 x 32" in facts.error
+
+
+def test_a_frame_of_another_size_that_no_scan_has_seen_raises(tmp_path):
+    whole = with_a_smaller_frame(tmp_path, 20)  # behind the 16 frames that a pass over packets decodes
     facts = cf.probe(whole)
     assert facts.times.count == 20 and "the next is 32 x 32" in facts.error
     facts = cf.probe(whole, verify="packets")
     with EncodedSource(whole, facts=facts) as source:
         assert source.read([19]).shape == (1, 64, 64, 3)
-        with pytest.raises(SourceError, match=r"a\.avi: frame 20 is 32 x 32, the first 64 x 64"):
+        with pytest.raises(SourceError, match=r"a\.avi: frame 20 is 32 x 32, the file is known as 64 x 64"):
             source.read([20])
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cinefeed import open_source, probe
+from cinefeed.errors import DecodeError
 from cinefeed.sources import libav
 from cinefeed.sources.base import Facts
 from cinefeed.sources.encoded import EncodedSource
@@ -91,13 +92,13 @@ def test_what_it_cannot_find_pyav_finds(tmp_path):
         assert source._native is None
 
 
-def test_a_file_of_another_size_by_now_is_left_to_pyav(tmp_path):
+def test_a_file_of_another_size_by_now_is_refused(tmp_path):
     facts = probe(video(tmp_path))
     larger = write_video(tmp_path / "other.mp4", numbered_frames(COUNT, height=192, width=256))
     with EncodedSource(larger, facts=facts) as source:
-        planes = source.planes([5]).frames[0]
+        with pytest.raises(DecodeError, match=r"other\.mp4: frame 5 is 256 x 192, the file is known as 128 x 96"):
+            source.planes([5])
         assert source._native is None
-        assert planes[0].shape == (96, 128)
 
 
 def test_a_file_that_is_gone_or_no_video_has_pyavs_error(tmp_path):

@@ -63,7 +63,7 @@ def scan(
     ] = DEFAULT_LIMITS.max_unpacked_bytes,
     max_frames: Annotated[int, typer.Option(help="Frames of a video, likewise.")] = DEFAULT_LIMITS.max_frames,
     max_file_seconds: Annotated[
-        float, typer.Option(help="Seconds to probe a video, likewise.")
+        float, typer.Option(help="Seconds for a pass over a video, likewise.")
     ] = DEFAULT_LIMITS.max_file_seconds,
     on_damage: Annotated[
         str, typer.Option(help="A damaged frame of an encoded video: raise, or conceal (shown as FFmpeg hides it).")

@@ -4,12 +4,13 @@ A table says in a few bytes that millions of samples follow which are all alike,
 file of 4.5 kB took 3.6 GB to open. What a table promises is compared with the size of the file, and with the limits.
 """
 
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import SEEK_END, RawIOBase
+from io import SEEK_END
 
-from cinefeed.sources.embedded import EmbeddedVideo, VideoPath
+from cinefeed.sources.embedded import EmbeddedVideo, PiecesReader, VideoPath
 from cinefeed.sources.limits import ReadLimits
 
 # Tables whose entries are no boxes. Every other box is looked into as FFmpeg looks into those that it knows as
@@ -43,27 +44,38 @@ def check_sample_tables(path: VideoPath, limits: ReadLimits) -> None:
     Other containers hold no such boxes; what cannot be read is left to FFmpeg.
     """
     try:
-        with path.reader() if isinstance(path, EmbeddedVideo) else path.open("rb", buffering=0) as file:
-            _check(_Bytes(file), path, limits)
+        if isinstance(path, EmbeddedVideo):
+            with path.reader() as reader:
+                _check(_Pieces(reader), path, limits)
+            return
+        with path.open("rb", buffering=0) as file:
+            if not file.read(1):
+                return  # an empty file cannot be mapped
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # a third of the time of reading box by box
     except OSError:
         return
+    with data:
+        _check(data, path, limits)
 
 
-class _Bytes:
-    """The bytes of an open file, of which only what is asked for is read."""
+class _Pieces:
+    """A video in pieces as bytes, of which only what is asked for is read."""
 
-    def __init__(self, file: RawIOBase) -> None:
-        self._file = file
-        self.size = file.seek(0, SEEK_END)
+    def __init__(self, reader: PiecesReader) -> None:
+        self._reader = reader
+        self._size = reader.seek(0, SEEK_END)
+
+    def __len__(self) -> int:
+        return self._size
 
     def __getitem__(self, stretch: slice) -> bytes:
-        begin, end, _ = stretch.indices(self.size)
-        self._file.seek(begin)
-        return self._file.read(max(end - begin, 0)) or b""
+        begin, end, _ = stretch.indices(self._size)
+        self._reader.seek(begin)
+        return self._reader.read(max(end - begin, 0)) or b""
 
 
-def _check(data: _Bytes, path: VideoPath, limits: ReadLimits) -> None:
-    size, in_fragments = data.size, 0
+def _check(data: mmap.mmap | _Pieces, path: VideoPath, limits: ReadLimits) -> None:
+    size, in_fragments = len(data), 0
     for kind, begin, end in _boxes(data, 0, size):
         if kind in _FLAT:
             continue
@@ -79,7 +91,7 @@ def _check(data: _Bytes, path: VideoPath, limits: ReadLimits) -> None:
 
 
 def _look(
-    data: _Bytes,
+    data: mmap.mmap | _Pieces,
     kind: bytes,
     begin: int,
     end: int,
@@ -115,7 +127,7 @@ def _look(
             _look(data, *inner, tracks, limits, path, depth + 1)
 
 
-def _boxes(data: _Bytes, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _boxes(data: mmap.mmap | _Pieces, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, begin and end of the content of the boxes in a stretch, as far as there are any."""
     while begin + 8 <= end and len(start := data[begin : begin + 16]) >= 8:
         size, kind = _HEADER.unpack_from(start)

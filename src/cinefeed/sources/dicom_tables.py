@@ -129,6 +129,8 @@ def _expand(
     while at + 1 < len(codes) if segments is None else segments > 0:
         kind, length = codes[at], codes[at + 1]
         at += 2
+        if depth and not length:  # empty ones within each other would take for ever to make nothing
+            raise ValueError(f"an empty segment of kind {kind} stands among those that another leads to")
         if kind == _DISCRETE:
             if at + length > len(codes):
                 raise IndexError

@@ -141,8 +141,9 @@ class EncodedSource:
         facts, size = self.facts, (frame.height, frame.width)
         if size != self._size:
             raise DecodeError(
-                f"{self.path}: frame {number} is {size[1]} x {size[0]}, the first {self._size[1]} x {self._size[0]}; "
-                f"scan the file again with verify='decode', which keeps the frames before, or encode it in one size"
+                f"{self.path}: frame {number} is {size[1]} x {size[0]}, the file is known as {self._size[1]} x "
+                f"{self._size[0]}; scan it again with verify='decode', which keeps the frames before a change of size, "
+                f"or encode it in one size"
             )
         if frame.format.name != facts.pixel_format:
             frame = frame.reformat(self._size[1], self._size[0], facts.pixel_format)  # it changes on the way

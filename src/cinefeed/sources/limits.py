@@ -38,7 +38,8 @@ class ReadLimits:
     max_unpacked_bytes:  bytes that must be unpacked into memory at once: a deflated DICOM file, a chunk of an HDF5 data
                          set, a compressed array of which time is not the first axis
     max_frames:          frames of one sample; 46 hours at 60 Hz by default
-    max_file_seconds:    seconds that the probe of one sample may take, looked at after each frame
+    max_file_seconds:    seconds that a pass over one sample may take, to probe it or to measure its values, looked at
+                         after each frame
 
     A feed reads what a scan has probed within its limits, so none of them is stored.
 
