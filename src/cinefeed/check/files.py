@@ -43,9 +43,13 @@ def _not_looked_at(manifest: Manifest) -> list[Finding]:
     names = manifest.table.schema.names
     unknown = [what for column, what in _KNOWN_BY.items() if column not in names]
     if "error" in names and manifest.verified == "packets":
-        unknown.insert(0, "where files break and which frames are damaged (their packets were counted, their frames not decoded)")
+        unknown.insert(
+            0, "where files break and which frames are damaged (their packets were counted, their frames not decoded)"
+        )
     elif "error" in names and manifest.verified is None:
-        unknown.insert(0, "where files break and which frames are damaged (nothing says that the scan decoded their frames)")
+        unknown.insert(
+            0, "where files break and which frames are damaged (nothing says that the scan decoded their frames)"
+        )
     if not unknown:
         return []
     return [

@@ -31,7 +31,7 @@ SAMPLE = {
 # What a scan finds of a file; size, time and hash of a sample of several files are those of manifest/identity.
 # Regular time stamps are first, step and count; irregular ones are listed in `ticks`. Stamps are the file's own,
 # `start_time_seconds` is when its container starts by the same clock.
-# `damaged` are ranges of frames that FFmpeg marks as corrupt: the first, the one after the last, the first of the next ...
+# `damaged` are ranges of frames: the first, the one after the last, the first of the next ...
 # A file that counts in seconds rather than ticks has `step_seconds`, or `seconds` where its steps differ.
 FACTS = {
     "size_bytes": pa.int64(),
@@ -84,7 +84,7 @@ VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf
 RESERVED = SAMPLE | FACTS
 # Columns whose emptiness says that nothing is wrong: a table that lacks one must not be given an empty one.
 VERDICTS = ("error", "damaged", "header_frames", "header_tags", "size_bytes", "mtime_ns")
-# The rest of FACTS follows from the file (as what is damaged does; that it is shown is a choice), names this machine, or changes when a data set is copied.
+# The rest of FACTS follows from the file (what is damaged too; that it is shown is a choice), names this machine, or changes when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
 _READING = "video_stream array_axes window_black window_white frame_files conceals_damage"
 _FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split(), *_READING.split()}

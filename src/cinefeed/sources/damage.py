@@ -83,7 +83,7 @@ class DamageLog:
             return NONE_DAMAGED
         orders = {stamp: order for order, stamp in enumerate(self._sent) if stamp is not None}
         damaged = range(self._damaged[0], len(self.stamps)) if self._lasts else self._damaged
-        return damaged_ranges(damaged, [orders.get(stamp) for stamp in self.stamps])
+        return damaged_ranges(damaged, [None if stamp is None else orders.get(stamp) for stamp in self.stamps])
 
 
 def damaged_ranges(damaged: Sequence[int], orders: Sequence[int | None]) -> NDArray[np.int32]:
@@ -108,7 +108,8 @@ def damaged_ranges(damaged: Sequence[int], orders: Sequence[int | None]) -> NDAr
 
 def damaged_among(numbers: NDArray[np.int64], ranges: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Return which of these frames lie in a range of damaged ones."""
-    return ((numbers[:, None] >= ranges[:, 0]) & (numbers[:, None] < ranges[:, 1])).any(axis=1)
+    within = (numbers[:, None] >= ranges[:, 0]) & (numbers[:, None] < ranges[:, 1])
+    return np.asarray(within.any(axis=1), np.bool_)
 
 
 def damage_error(path: object, number: int) -> DecodeError:

@@ -31,6 +31,10 @@ _NO_PROBING = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
 _LOCAL = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 _PIXEL_BYTES = 4  # that a pixel counts for before one is decoded: decoders keep up to 17 frames
 
+# Decoders that leave out frames which they cannot decode, and mark none, unless they are told to raise errors. Others do
+# not need it, and then refuse what can be played.
+_SILENT = frozenset({"hevc"})
+
 _STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
 _STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
 
@@ -211,6 +215,8 @@ def refuse_part(path: VideoPath, part: str | None) -> None:
 
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Seen:
     log = DamageLog(stream.codec_context.name)
+    if strict := stream.codec_context.name in _SILENT:
+        stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
     flags: list[bool] = []
     shown: dict[int | None, int | None] = {}
     first, reason = None, None
@@ -220,7 +226,13 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
             log.send(packet.pts)
-            for frame in packet.decode():
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                if first is not None or not strict:
+                    raise
+                frames = []  # it begins in mid-GOP
+            for frame in frames:
                 first = first or within(frame, deadline)
                 if (frame.height, frame.width) != (first.height, first.width):
                     # Scaled to the size of the first it would be a frame that no full decode shows.

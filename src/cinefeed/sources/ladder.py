@@ -192,7 +192,7 @@ class Ladder:
         assert self._container is not None
         self._fresh = False
         wanted = dict(zip(run.stamps, run.numbers, strict=True))
-        key_stamp = int(self.facts.ticks.of_frames(self.facts.key_frames[run.key : run.key + 1])[0])
+        key_stamp = int(self.facts.ticks.of_frames(self.facts.key_frames[run.key : run.key + 1].astype(np.int64))[0])
         packets, started = packets_of(self._container, self._stream), False
         try:
             self._container.seek(key_stamp, stream=self._stream)
@@ -229,8 +229,8 @@ class Ladder:
         """Decode the file from its start as if nothing were known of it, and count.
 
         Where stamps are known and did not lead to a frame, numbers may be those of another count: of packets, or of the
-        file as it was. So the whole file is decoded, and must have as many frames as its facts. Raises DecodeError where
-        it has not, and where a frame is damaged, if that is not to be concealed.
+        file as it was. So the whole file is decoded, and must have as many frames as its facts. Raises DecodeError
+        where it has not, and where a frame is damaged, if that is not to be concealed.
         """
         self._probed = True
         self._open()
@@ -253,7 +253,8 @@ class Ladder:
             reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
         finally:
             packets.close()
-        if missing or (self.facts.ticks is not None and count != self.facts.times.count):
+        other = count < self.facts.times.count if self.facts.error else count != self.facts.times.count
+        if missing or (self.facts.ticks is not None and other):
             asked = ", ".join(map(str, sorted(numbers)[:8])) + (" ..." if len(numbers) > 8 else "")
             raise DecodeError(
                 f"{self.path}: asked for frames {asked}, {reason} after {count} of {self.facts.times.count} frames; "

@@ -134,7 +134,7 @@ def _look(library: ctypes.CDLL) -> Places | None:
     try:
         written = ctypes.string_at(frame, _FRAME_BYTES)
         sent = ctypes.string_at(packet, _PACKET_BYTES)
-        # No flags, no range, primaries, transfer and space unspecified (2), no site of chroma, and a stamp that is none.
+        # No flags, no range, primaries, transfer and space unspecified (2), no site of chroma, a stamp that is none.
         tags = re.search(
             struct.pack("<6i", 0, 0, 2, 2, 2, 0) + b"(?:\\0{4})?" + re.escape(struct.pack("<q", NO_STAMP)), written
         )
@@ -242,8 +242,7 @@ def _copy(frame: int, plane: int, block: Any) -> bool:
 
 @compiled
 def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: Any, red: Any) -> int:
-    """Take what the decoder has; return how many frames were wanted, -1 where it breaks, hides damage or makes
-    another kind."""
+    """Take what the decoder has; return how many frames were wanted, -1 where it breaks, hides damage or differs."""
     frame, kept = state[_FRAME], 0
     while True:
         status = _receive_frame(state[_CODEC], frame)
@@ -254,7 +253,7 @@ def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: A
         flags = _number(at)
         corrupt = flags & _CORRUPT != 0 or _number(frame + state[_ERRORS_AT]) != 0
         picture = _number(frame + _PICTURE_TYPE)
-        state[_STATE] = next_state(state[_STATE], corrupt, flags & _KEY != 0, picture == _P or picture == _B)
+        state[_STATE] = next_state(state[_STATE], corrupt, flags & _KEY != 0, picture in (_P, _B))
         stamp = _long_number(frame + _SHOWN)
         place = np.searchsorted(stamps, stamp)
         wanted = place < stamps.size and stamps[place] == stamp and not found[place]
