@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from cinefeed.check.findings import Finding, counted, finding
 from cinefeed.check.look import Looks, without_path
+from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest
 
 _KNOWN_BY = {
@@ -142,10 +143,6 @@ def _damaged(manifest: Manifest) -> list[Finding]:
     rows = np.flatnonzero([bool(each) for each in ranges])
     if len(rows) == 0:
         return []
-    remarks = [
-        "frames " + ", ".join(f"{first} to {end - 1}" for first, end in zip(*[iter(ranges[row])] * 2, strict=True))
-        for row in rows.tolist()
-    ]
     return [
         finding(
             "error",
@@ -155,7 +152,7 @@ def _damaged(manifest: Manifest) -> list[Finding]:
             "one raises, unless the scan was told to conceal them.",
             advice="get them again from where they came, or leave them out",
             rows=rows,
-            remarks=remarks,
+            remarks=[f"frames {frames_in_words(ranges[row])}" for row in rows.tolist()],
         )
     ]
 

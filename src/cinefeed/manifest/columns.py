@@ -84,7 +84,8 @@ VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf
 RESERVED = SAMPLE | FACTS
 # Columns whose emptiness says that nothing is wrong: a table that lacks one must not be given an empty one.
 VERDICTS = ("error", "damaged", "header_frames", "header_tags", "size_bytes", "mtime_ns")
-# The rest of FACTS follows from the file (what is damaged too; that it is shown is a choice), names this machine, or changes when a data set is copied.
+# The rest of FACTS follows from the file (as `damaged` does; `conceals_damage` is a choice), names this machine, or
+# changes when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
 _READING = "video_stream array_axes window_black window_white frame_files conceals_damage"
 _FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split(), *_READING.split()}

@@ -36,8 +36,8 @@ class EncodedSource:
     """One open video file. Its frames are found by the index in `facts`, made in one pass over the packets if absent.
 
     `channels=1` hands over luma alone; `dtype` is what `read` returns, by default the stored depth. Raises SourceError
-    where the file holds no video, DecodeError where it breaks before a frame that is asked for, or where that is damaged; it
-    never returns fewer frames than asked.
+    where the file holds no video, DecodeError where it breaks before a frame that is asked for, or where that is
+    damaged; it never returns fewer frames than asked.
     """
 
     def __init__(

@@ -31,8 +31,8 @@ _NO_PROBING = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
 _LOCAL = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 _PIXEL_BYTES = 4  # that a pixel counts for before one is decoded: decoders keep up to 17 frames
 
-# Decoders that leave out frames which they cannot decode, and mark none, unless they are told to raise errors. Others do
-# not need it, and then refuse what can be played.
+# Decoders that leave out frames which they cannot decode, and mark none, unless they are told to raise errors. Others
+# do not need it, and then refuse what can be played.
 _SILENT = frozenset({"hevc"})
 
 _STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
