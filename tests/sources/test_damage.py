@@ -28,7 +28,7 @@ def textured_frames() -> np.ndarray:
 
 
 def damage_packet(path: Path, number: int, to: Path) -> Path:
-    """Write a copy of a video in which the slice of one packet, by its place in the file, is zero in its second half."""
+    """Write a copy of a video in which one packet, by its place in the file, is zero in its second half."""
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     start, size = packets[number]
