@@ -22,6 +22,7 @@ KINDS = {  # places of tests, each the beginning of a node id
     """,
     "video": """
         check/test_alike.py check/test_check_files.py manifest/test_times.py sources/test_boxes.py
+        sources/test_damage.py
         sources/test_changed_files.py sources/test_dicom_video.py sources/test_display.py sources/test_encoded.py
         sources/test_every_source.py sources/test_formats.py sources/test_kinds.py sources/test_limits.py
         sources/test_matrix.py sources/test_memory_growth.py sources/test_native.py sources/test_open.py

@@ -16,9 +16,9 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds limits embedded boxes colour display base layout values packets index runs libav native ladder encoded "
-        "axes plain stored arrays memory hdf5 nifti tiff image_size animation images jpeg_lossless dicom_header "
-        "dicom_pixels dicom_tables dicom_facts dicom_planes dicom dicom_video dicom_series packed open"
+        "kinds limits embedded boxes colour display base damage layout values packets index runs libav native ladder "
+        "encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation images jpeg_lossless "
+        "dicom_header dicom_pixels dicom_tables dicom_facts dicom_planes dicom dicom_video dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (

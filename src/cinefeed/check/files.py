@@ -6,10 +6,12 @@ from numpy.typing import NDArray
 
 from cinefeed.check.findings import Finding, counted, finding
 from cinefeed.check.look import Looks, without_path
+from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest
 
 _KNOWN_BY = {
     "error": "where files break",
+    "damaged": "which frames are damaged",
     "size_bytes": "whether files changed after the scan, and which are copies",
     "mtime_ns": "whether files were written again after the scan",
     "header_frames": "whether headers count the frames rightly",
@@ -30,6 +32,7 @@ def file_findings(manifest: Manifest, looks: Looks) -> list[Finding]:
     return [
         *_gone(looks),
         *_broken(manifest),
+        *_damaged(manifest),
         *_unread(looks),
         *_not_looked_at(manifest),
         *_headers(manifest),
@@ -41,9 +44,13 @@ def _not_looked_at(manifest: Manifest) -> list[Finding]:
     names = manifest.table.schema.names
     unknown = [what for column, what in _KNOWN_BY.items() if column not in names]
     if "error" in names and manifest.verified == "packets":
-        unknown.insert(0, "where files break (their packets were counted, their frames not decoded)")
+        unknown.insert(
+            0, "where files break and which frames are damaged (their packets were counted, their frames not decoded)"
+        )
     elif "error" in names and manifest.verified is None:
-        unknown.insert(0, "where files break (nothing says that the scan decoded their frames)")
+        unknown.insert(
+            0, "where files break and which frames are damaged (nothing says that the scan decoded their frames)"
+        )
     if not unknown:
         return []
     return [
@@ -126,6 +133,28 @@ def _broken(manifest: Manifest) -> list[Finding]:
             )
         )
     return found
+
+
+def _damaged(manifest: Manifest) -> list[Finding]:
+    """Return rows with frames that are not what the file held: FFmpeg hides what it cannot decode."""
+    if "damaged" not in manifest.table.schema.names:
+        return []
+    ranges = manifest.column("damaged").to_pylist()
+    rows = np.flatnonzero([bool(each) for each in ranges])
+    if len(rows) == 0:
+        return []
+    return [
+        finding(
+            "error",
+            "damaged_frames",
+            f"{counted(len(rows), 'video')} with damaged frames",
+            detail="Parts of these frames cannot be decoded, and FFmpeg makes something up for them. A feed that reads "
+            "one raises, unless the scan was told to conceal them.",
+            advice="get them again from where they came, or leave them out",
+            rows=rows,
+            remarks=[f"frames {frames_in_words(ranges[row])}" for row in rows.tolist()],
+        )
+    ]
 
 
 def _unread(looks: Looks) -> list[Finding]:

@@ -65,6 +65,9 @@ def scan(
     max_file_seconds: Annotated[
         float, typer.Option(help="Seconds for a pass over a video, likewise.")
     ] = DEFAULT_LIMITS.max_file_seconds,
+    on_damage: Annotated[
+        str, typer.Option(help="A damaged frame of an encoded video: raise, or conceal (shown as FFmpeg hides it).")
+    ] = "raise",
     private: Private = False,
     as_json: Json = False,
 ) -> None:
@@ -86,6 +89,7 @@ def scan(
             frames=frames,
             keep=tuple(keep.split(",")) if keep else (),
             salt=salt,
+            on_damage=on_damage,  # type: ignore[arg-type]  # likewise
             limits=ReadLimits(
                 max_frame_bytes=max_frame_bytes,
                 max_unpacked_bytes=max_unpacked_bytes,

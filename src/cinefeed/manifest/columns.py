@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cinefeed.clips import Times
 from cinefeed.errors import TableError
 from cinefeed.label_types import class_names, is_number
-from cinefeed.sources.base import Facts, PixelValues, Region, Ticks
+from cinefeed.sources.base import NONE_DAMAGED, Facts, PixelValues, Region, Ticks
 
 # What makes a sample, besides its labels. Its seconds count from the container's start time, as a player shows them and
 # `ffmpeg -ss` takes them; of arrays, image folders and DICOM from the first frame.
@@ -31,6 +31,7 @@ SAMPLE = {
 # What a scan finds of a file; size, time and hash of a sample of several files are those of manifest/identity.
 # Regular time stamps are first, step and count; irregular ones are listed in `ticks`. Stamps are the file's own,
 # `start_time_seconds` is when its container starts by the same clock.
+# `damaged` are ranges of frames: the first, the one after the last, the first of the next ...
 # A file that counts in seconds rather than ticks has `step_seconds`, or `seconds` where its steps differ.
 FACTS = {
     "size_bytes": pa.int64(),
@@ -57,6 +58,8 @@ FACTS = {
     "seconds": pa.list_(pa.float64()),
     "key_frames": pa.list_(pa.int32()),
     "error": pa.string(),
+    "damaged": pa.list_(pa.int32()),
+    "conceals_damage": pa.bool_(),
     "mirrored": pa.bool_(),
     "aspect": pa.float64(),
     "video_stream": pa.int32(),
@@ -80,14 +83,16 @@ FACTS = {
 VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf_count")
 RESERVED = SAMPLE | FACTS
 # Columns whose emptiness says that nothing is wrong: a table that lacks one must not be given an empty one.
-VERDICTS = ("error", "header_frames", "header_tags", "size_bytes", "mtime_ns")
-# The rest of FACTS follows from the file, names this machine, or changes when a data set is copied.
+VERDICTS = ("error", "damaged", "header_frames", "header_tags", "size_bytes", "mtime_ns")
+# The rest of FACTS follows from the file (as `damaged` does; `conceals_damage` is a choice), names this machine, or
+# changes when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
-_READING = "video_stream array_axes window_black window_white frame_files"
+_READING = "video_stream array_axes window_black window_white frame_files conceals_damage"
 _FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split(), *_READING.split()}
 _PLAIN = "container codec pixel_format height width channels bits rotation header_frames error".split()
 # What nearly every file has in common is left empty, and costs nothing.
 _UNSAID: dict[str, Any] = {
+    "conceals_damage": False,
     "mirrored": False,
     "aspect": 1.0,
     "video_stream": 0,
@@ -106,11 +111,13 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
     ticks, times = facts.ticks, facts.times
     row: dict[str, Any] = {name: getattr(facts, name) for name in _PLAIN}
     rare = {"mirrored": facts.mirrored, "aspect": facts.aspect, "video_stream": facts.stream, "array_axes": facts.axes}
-    rare["window_assumed"] = facts.window_assumed
+    rare |= {"window_assumed": facts.window_assumed, "conceals_damage": facts.conceals_damage}
     row |= {name: value for name, value in rare.items() if value != _UNSAID[name]}
     row["rate_hz"] = None if np.isnan(facts.rate_hz) else float(facts.rate_hz)
     row["num_frames"] = times.count
     row["key_frames"] = facts.key_frames.tolist()
+    if facts.damaged.size:
+        row["damaged"] = facts.damaged.ravel().tolist()
     if ticks is not None:
         row["first_tick"], row["step_ticks"] = ticks.first, ticks.step
         row["tick_num"], row["tick_den"] = ticks.base
@@ -236,7 +243,7 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         times = ticks.times(start_seconds=value("start_time_seconds", 0.0))
     else:
         times = Times(0.0, value("step_seconds", float("nan")), count)
-    key_frames = listed("key_frames")
+    key_frames, damaged = listed("key_frames"), listed("damaged")
     return Facts(
         height=value("height"),
         width=value("width"),
@@ -253,6 +260,8 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         start_time_seconds=value("start_time_seconds", 0.0),
         key_frames=np.zeros(0, np.int32) if key_frames is None else key_frames,
         error=value("error"),
+        damaged=NONE_DAMAGED if damaged is None else damaged.reshape(-1, 2),
+        conceals_damage=value("conceals_damage", False),
         mirrored=value("mirrored", False),
         aspect=value("aspect", 1.0),
         stream=value("video_stream", 0),

@@ -21,6 +21,7 @@ def summarise(
     history: Sequence[tuple[str, int]],
     not_read: Mapping[str, Mapping[str, Any]] | None = None,
     private: bool = False,
+    verified: str | None = None,
 ) -> str:
     """Return the summary that `print(manifest)` shows."""
     files = pc.count_distinct(table.column("path")).as_py()
@@ -31,7 +32,7 @@ def summarise(
     if not_read:
         lines.append(_line("not read", not_read_in_words(not_read)))
     lines += (
-        _facts(table, named_by="id" if private else "path")
+        _facts(table, named_by="id" if private else "path", verified=verified)
         if "num_frames" in table.schema.names
         else [_line("facts", "not probed")]
     )
@@ -78,7 +79,7 @@ def describe_column(column: Any) -> str:
     return f"{name}, {_count(distinct, 'value')}: {_frequent(values)}{missing}"
 
 
-def _facts(table: Any, *, named_by: str) -> list[str]:
+def _facts(table: Any, *, named_by: str, verified: str | None) -> list[str]:
     readable = table.filter(pc.fill_null(pc.greater(table.column("num_frames"), 0), False))
     lines = []
     if readable.num_rows:
@@ -108,13 +109,27 @@ def _facts(table: Any, *, named_by: str) -> list[str]:
             lines.append(_line("times", f"irregular in {irregular}"))
     size = pc.sum(table.column("size_bytes")).as_py() or 0
     lines.append(_line("bytes", f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"))
-    broken = table.filter(table.column("error").is_valid())
-    lines.append(_line("damaged", _count(broken.num_rows, "row") if broken.num_rows else "none"))
-    for row in broken.slice(0, 3).select([named_by, "num_frames", "error"]).to_pylist():
-        lines.append(f"    {row[named_by]}: {row['num_frames']} frames can be read; {row['error']}")
+    has_ranges = "damaged" in table.schema.names
+    broken = table.column("error").is_valid()
+    broken = table.filter(pc.or_(broken, table.column("damaged").is_valid()) if has_ranges else broken)
+    none = "not looked for: frames were not decoded" if verified == "packets" else "none"
+    lines.append(_line("damaged", _count(broken.num_rows, "row") if broken.num_rows else none))
+    for row in broken.slice(0, 3).select([named_by, "num_frames", "error", *["damaged"] * has_ranges]).to_pylist():
+        frames = [f"frames {frames_in_words(row['damaged'])} are damaged"] if row.get("damaged") else []
+        words = "; ".join([*frames, *([row["error"]] if row["error"] else [])])
+        lines.append(f"    {row[named_by]}: {row['num_frames']} frames can be read; {words}")
     if broken.num_rows > 3:
         lines.append(f"    and {broken.num_rows - 3} more")
     return lines
+
+
+def frames_in_words(ranges: Sequence[int]) -> str:
+    """Return ranges of frames, each its first and the one after its last, by their first and last frames.
+
+    >>> frames_in_words([3, 8, 12, 13])
+    '3 to 7, 12 to 12'
+    """
+    return ", ".join(f"{first} to {end - 1}" for first, end in zip(ranges[::2], ranges[1::2], strict=True))
 
 
 def _values(readable: Any) -> list[str]:

@@ -282,6 +282,7 @@ class Manifest:
             history=self.history,
             not_read=self.not_read,
             private=self.private,
+            verified=self.verified,
         )
 
     @cached_property

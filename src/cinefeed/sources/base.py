@@ -69,6 +69,8 @@ class Ticks(NamedTuple):
 
 
 Window = Literal["file", "none", "percentiles"]
+OnDamage = Literal["raise", "conceal"]
+NONE_DAMAGED: NDArray[np.int32] = np.zeros((0, 2), np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,9 @@ class Reading:
     salt:    what hashes patient, study and series ids; by default drawn anew, so that hashes of two scans differ;
              "" keeps them as they are
     limits:  what a file may expand to before it is refused
+    on_damage:  a frame of an encoded video that is damaged is refused when it is read ("raise"), or what FFmpeg makes
+             up is shown, always the same ("conceal"): it is decoded by a new decoder from the key frame before, which
+             is slow. All frames are then decoded to find them, whatever `verify` is
     """
 
     axes: str | None = None
@@ -98,10 +103,15 @@ class Reading:
     keep: tuple[str, ...] = ()
     salt: str | None = None
     limits: ReadLimits = DEFAULT_LIMITS
+    on_damage: OnDamage = "raise"
 
     def __post_init__(self) -> None:
         if self.window not in get_args(Window):
             raise SettingError(f"window={self.window!r} is not a choice; {did_you_mean(self.window, get_args(Window))}")
+        if self.on_damage not in get_args(OnDamage):
+            raise SettingError(
+                f"on_damage={self.on_damage!r} is not a choice; {did_you_mean(self.on_damage, get_args(OnDamage))}"
+            )
         if not (self.slice in ("middle", "each") or (type(self.slice) is int and self.slice >= 0)):
             raise SettingError(f"slice={self.slice!r} must be 'middle', 'each' or a number from 0")
         if self.stream is not None and (type(self.stream) is not int or self.stream < 0):
@@ -174,6 +184,8 @@ class Facts:
     )
     key_frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # numbers of key frames
     error: str | None = None  # where and how the file breaks; the frames before it can be read
+    damaged: NDArray[np.int32] = field(default_factory=lambda: NONE_DAMAGED)  # ranges of frames, (n, 2): first, end
+    conceals_damage: bool = False  # what FFmpeg makes up for damaged frames is shown; else they are refused
     mirrored: bool = False  # left and right of the stored frame change places before it is turned upright
     aspect: float = 1.0  # width of a stored pixel by its height; what is shown has square pixels
     stream: int = 0  # of the video streams in the file

@@ -46,7 +46,7 @@ def probe_dicom_file(
             raise
     header, video, is_cut = _located(Path(path), FACTS, reading.limits)
     with closing(video):
-        facts = probe_encoded(video, verify=verify, reading=Reading(limits=reading.limits))
+        facts = probe_encoded(video, verify=verify, reading=Reading(limits=reading.limits, on_damage=reading.on_damage))
     count, promised = facts.times.count, max(header.integer("NumberOfFrames"), 0)
     places = places_of(header)
     times = times_of([places_of(header, number) for number in range(count)]) if facts.ticks is None else facts.times

@@ -18,6 +18,7 @@ from cinefeed.clips import PixelType
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import Facts, Planes, frame_numbers, planes_to_array
 from cinefeed.sources.colour import Colour
+from cinefeed.sources.damage import damage_error, damaged_among
 from cinefeed.sources.display import stored_size
 from cinefeed.sources.embedded import EmbeddedVideo
 from cinefeed.sources.index import probe_encoded, refuse_part
@@ -35,8 +36,8 @@ class EncodedSource:
     """One open video file. Its frames are found by the index in `facts`, made in one pass over the packets if absent.
 
     `channels=1` hands over luma alone; `dtype` is what `read` returns, by default the stored depth. Raises SourceError
-    where the file holds no video, DecodeError where it breaks before a frame that is asked for; it never returns fewer
-    frames than asked.
+    where the file holds no video, DecodeError where it breaks before a frame that is asked for, or where that is
+    damaged; it never returns fewer frames than asked.
     """
 
     def __init__(
@@ -101,7 +102,11 @@ class EncodedSource:
 
     def _frames(self, numbers: NDArray[np.int64]) -> Sequence[tuple[NDArray[Any], ...]]:
         """Return the planes of these frames."""
-        grey = self.channels == 1
+        grey, damaged = self.channels == 1, self.facts.damaged
+        if damaged.size and (hit := damaged_among(numbers, damaged)).any():
+            if not self.facts.conceals_damage:
+                raise damage_error(self.path, int(numbers[hit][0]))
+            return self._concealed(numbers, hit, grey=grey)
         if self._native is not None:
             given = self._native.find(numbers, grey=grey)
             if given is not None:
@@ -116,6 +121,17 @@ class EncodedSource:
         found = self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.facts))
         ready = {number: self._hand_over(found[number], number, grey=grey) for number in unique.tolist()}
         return [ready[number] for number in numbers.tolist()]
+
+    def _concealed(
+        self, numbers: NDArray[np.int64], hit: NDArray[np.bool_], *, grey: bool
+    ) -> list[tuple[NDArray[Any], ...]]:
+        """Return the planes of these frames, of which some (`hit`) are damaged."""
+        planes = dict(zip(numbers[~hit].tolist(), self._frames(numbers[~hit]), strict=True)) if not hit.all() else {}
+        if self._ladder is None:
+            self._ladder = self._by_pyav()
+        for number, frame in self._ladder.conceal(np.unique(numbers[hit]).tolist()).items():
+            planes[number] = self._hand_over(frame, number, grey=grey)
+        return [planes[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:
         facts = replace(self.facts, container=self.facts.container.rpartition("/")[2])  # FFmpeg knows no "dicom/mov"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 import av
@@ -14,6 +15,7 @@ from cinefeed.clips import Times
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Ticks
 from cinefeed.sources.boxes import check_sample_tables
+from cinefeed.sources.damage import DamageLog
 from cinefeed.sources.display import orientation, shown_size, square_or
 from cinefeed.sources.embedded import EmbeddedVideo, VideoPath
 from cinefeed.sources.layout import layout_of
@@ -28,6 +30,10 @@ _NO_PROBING = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
 # A play list must neither fetch anything nor show another file of this machine as its own.
 _LOCAL = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
 _PIXEL_BYTES = 4  # that a pixel counts for before one is decoded: decoders keep up to 17 frames
+
+# Decoders that leave out frames which they cannot decode, and mark none, unless they are told to raise errors. Others
+# do not need it, and then refuse what can be played.
+_SILENT = frozenset({"hevc"})
 
 _STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
 _STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
@@ -182,18 +188,20 @@ def probe_encoded(
     """Return the facts of an encoded video, of `reading.stream` alone; see `cinefeed.sources.open.probe`.
 
     Of a file that is encrypted from some frame on, the frames before can be read, and of one whose frames change their
-    size on the way those before the change.
+    size on the way those before the change. Frames that FFmpeg marks as corrupt, and those that may refer to them, are
+    in `damaged`, if all were decoded.
     """
     refuse_part(path, part)
     check_sample_tables(path, reading.limits)
     deadline = reading.limits.deadline(path)
-    if verify == "packets":
+    if verify == "packets" and reading.on_damage == "raise":  # what is to be concealed must be known
         with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
             seen = pass_over_packets(container, stream, deadline=deadline)
             if seen is not None:
                 return _facts(path, container, stream, seen)
     with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
-        return _facts(path, container, stream, _pass_over_frames(container, stream, deadline))
+        facts = _facts(path, container, stream, _pass_over_frames(container, stream, deadline))
+    return replace(facts, conceals_damage=reading.on_damage == "conceal" and facts.damaged.size > 0)
 
 
 def refuse_part(path: VideoPath, part: str | None) -> None:
@@ -206,7 +214,9 @@ def refuse_part(path: VideoPath, part: str | None) -> None:
 
 
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Seen:
-    stamps: list[int | None] = []
+    log = DamageLog(stream.codec_context.name)
+    if strict := stream.codec_context.name in _SILENT:
+        stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
     flags: list[bool] = []
     shown: dict[int | None, int | None] = {}
     first, reason = None, None
@@ -215,22 +225,31 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
             if packet.has_sidedata("encryption_info"):
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
-            for frame in packet.decode():
+            log.send(packet.pts)
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                if first is not None or not strict:
+                    raise
+                frames = []  # it begins in mid-GOP
+            for frame in frames:
                 first = first or within(frame, deadline)
                 if (frame.height, frame.width) != (first.height, first.width):
                     # Scaled to the size of the first it would be a frame that no full decode shows.
                     reason = f"the next is {frame.width} x {frame.height}, the first {first.width} x {first.height}"
                     break
-                stamps.append(frame.pts)
+                log.take(frame)
                 flags.append(bool(frame.key_frame))
             if reason is not None:
                 break
-            deadline.check_frames(len(stamps))
+            deadline.check_frames(len(log.stamps))
     except (av.FFmpegError, OSError, IndexError) as broken:  # IndexError: PyAV's, where a stream appears on the way
         reason = str(getattr(broken, "strerror", None) or broken)
+    stamps = log.stamps
     counted = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
-    return Seen(stamps, flags, first, error, [shown.get(stamp) for stamp in stamps] if shown else None)
+    presented = [shown.get(stamp) for stamp in stamps] if shown else None
+    return Seen(stamps, flags, first, error, presented, log.ranges())
 
 
 def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, seen: Seen) -> Facts:
@@ -267,6 +286,7 @@ def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, s
         start_time_seconds=0.0 if ticks is None else start,
         key_frames=np.flatnonzero(np.array(seen.key_flags, np.bool_)).astype(np.int32),
         error=seen.error,
+        damaged=seen.damaged,
         mirrored=mirrored,
         aspect=aspect,
         stream=container.streams.video.index(stream),

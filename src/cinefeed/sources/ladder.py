@@ -12,7 +12,7 @@ between, decodes on instead, unless the decoder was drained. Where a frame is mi
 A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame. Two things could:
 
 - Key flags lie, and some decoders begin anywhere, with grey in place of what they lack. So after a seek nothing counts
-  that the decoder puts out before a frame that it calls a key frame itself.
+  that the decoder puts out before a frame that it calls a key frame itself, and nothing that it marks as corrupt.
 - MPEG-PS and TS stamp PES packets, not frames. After a seek into the middle of a frame FFmpeg may give the remains the
   stamp of the next one, which gets that of the one after, and so on. So there a read begins at a key frame whose stamp
   is its own and known.
@@ -23,10 +23,11 @@ import numpy as np
 
 from cinefeed.errors import DecodeError
 from cinefeed.sources.base import Facts
+from cinefeed.sources.damage import DamageLog, Soundness, damage_error, damaged_among
 from cinefeed.sources.embedded import VideoPath
 from cinefeed.sources.index import open_stream, states_its_stamps
 from cinefeed.sources.packets import STAMPED_BY_PES, packets_of
-from cinefeed.sources.runs import Run, seek_helps
+from cinefeed.sources.runs import Run, runs_of, seek_helps
 
 _EARLIER = 6  # frames: their seeks look for decoding stamps, which lie before those of presentation
 
@@ -45,8 +46,7 @@ class Ladder:
         self._container: av.container.InputContainer | None = None
         self._reached: int | None = None  # the largest stamp sent to the decoder, where decoding can go on after it
         self._last = -1  # the frame found there
-        self._trusted = False  # the decoder began at the start of the file: what it marks as corrupt is the file's
-        self._sound = False  # ... or it has put out a key frame since
+        self._soundness = Soundness(at_start=False)  # of what the decoder put out since it began
         self.decoded = 0  # frames so far
         self._open()
 
@@ -63,6 +63,18 @@ class Ladder:
         """Return these frames of a file whose stamps tell nothing, counted from its start."""
         found: dict[int, av.VideoFrame] = {}
         self._count(numbers, found)
+        return found
+
+    def conceal(self, numbers: list[int]) -> dict[int, av.VideoFrame]:
+        """Return damaged frames as FFmpeg makes them up, which depends on nothing that was read before.
+
+        Each is decoded by a new decoder from the key frame before; where it does not come, from the start.
+        """
+        found: dict[int, av.VideoFrame] = {}
+        for run in runs_of(np.array(numbers), self.facts) if self.facts.ticks is not None else ():
+            self._conceal_run(run, found)
+        if missing := [number for number in numbers if number not in found]:
+            self._count(missing, found, conceal=True)
         return found
 
     def close(self) -> None:
@@ -113,7 +125,7 @@ class Ladder:
         at_start = key < 0 or (self._fresh and int(self.facts.key_frames[key]) == 0)
         if at_start and not self._fresh:
             self._open()
-        self._fresh, self._trusted, self._sound = False, at_start, at_start
+        self._fresh, self._soundness = False, Soundness(at_start=at_start)
         if not at_start:
             assert self._container is not None
             earlier = _EARLIER * ticks.step if self.facts.container in STAMPED_BY_PES else 0
@@ -127,7 +139,7 @@ class Ladder:
         """Send packets to the decoder, the first a key frame unless `started`; say whether they begin too late."""
         assert self._container is not None
         codec, last = self._stream.codec_context, max(wanted.values())
-        earliest, unsent = min(wanted), set(wanted)
+        earliest, latest, unsent, asked = min(wanted), max(wanted), set(wanted), dict(wanted)
         reached, dated, skipping = earliest, True, False
         self._reached = None
         packets = packets_of(self._container, self._stream)
@@ -152,19 +164,49 @@ class Ladder:
                 elif skip and not skipping and packet.size:
                     codec.skip_frame, skipping = "NONREF", True
                 self._keep(codec.decode(packet), wanted, found)
-                if not wanted:
+                if not wanted and reached <= latest:
                     if dated:
                         self._reached, self._last = reached, last
                     return False
                 if not unsent:
-                    # Every wanted frame has been sent: the decoder holds it back for reordering alone.
+                    # Every wanted frame has been sent: the decoder holds it back for reordering alone, or one that is
+                    # shown later, to which it may refer.
                     self._keep(codec.decode(None), wanted, found)
+                    if self._soundness.damaged:
+                        for stamp in asked.keys() - wanted.keys():
+                            del found[asked[stamp]]
+                        wanted |= asked
                     return False
         except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
             return False  # the next rung says whether the file is broken or this way through it
         finally:
             packets.close()
         return not started and self.facts.container in STAMPED_BY_PES
+
+    def _conceal_run(self, run: Run, found: dict[int, av.VideoFrame]) -> None:
+        """Decode frames of one run from their own key frame, skipping none, whatever the decoder makes of them."""
+        assert self.facts.ticks is not None
+        if run.key < 0:
+            return
+        self._open()
+        assert self._container is not None
+        self._fresh = False
+        wanted = dict(zip(run.stamps, run.numbers, strict=True))
+        key_stamp = int(self.facts.ticks.of_frames(self.facts.key_frames[run.key : run.key + 1].astype(np.int64))[0])
+        packets, started = packets_of(self._container, self._stream), False
+        try:
+            self._container.seek(key_stamp, stream=self._stream)
+            for packet in packets:
+                started = started or (packet.pts == key_stamp and packet.is_keyframe)
+                for frame in self._stream.codec_context.decode(packet) if started else ():
+                    if frame.pts in wanted:
+                        found[wanted.pop(frame.pts)] = frame
+                if not wanted:
+                    break
+        except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
+            pass
+        finally:
+            packets.close()
 
     def _has_its_own_stamp(self, packet: "av.Packet[av.VideoStream]", place: int) -> bool:
         """Return whether a key frame, the `place`-th packet after a seek, carries the stamp that the file gave it."""
@@ -179,26 +221,28 @@ class Ladder:
     def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:
         self.decoded += len(frames)
         for frame in frames:
-            self._sound = self._sound or bool(frame.key_frame)
-            stamp = frame.pts
-            if stamp in wanted and self._sound and (self._trusted or not frame.is_corrupt):
+            sound, stamp = self._soundness.after(frame), frame.pts
+            if sound and stamp in wanted:
                 found[wanted.pop(stamp)] = frame
 
-    def _count(self, numbers: list[int], found: dict[int, av.VideoFrame]) -> None:
+    def _count(self, numbers: list[int], found: dict[int, av.VideoFrame], *, conceal: bool = False) -> None:
         """Decode the file from its start as if nothing were known of it, and count.
 
         Where stamps are known and did not lead to a frame, numbers may be those of another count: of packets, or of the
-        file as it was. So the whole file is decoded, and must have as many frames as its facts.
+        file as it was. So the whole file is decoded, and must have as many frames as its facts. Raises DecodeError
+        where it has not, and where a frame is damaged, if that is not to be concealed.
         """
         self._probed = True
         self._open()
         assert self._container is not None
         self._fresh = False
         missing, counted, count, reason = set(numbers), dict[int, av.VideoFrame](), 0, "the file ends"
-        packets = packets_of(self._container, self._stream)
+        packets, log = packets_of(self._container, self._stream), DamageLog(self.facts.codec)
         try:
             for packet in packets:
+                log.send(packet.pts)
                 for frame in packet.decode():
+                    log.take(frame)
                     if count in missing:
                         counted[count] = frame
                         missing.discard(count)
@@ -209,10 +253,14 @@ class Ladder:
             reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
         finally:
             packets.close()
-        if missing or (self.facts.ticks is not None and count != self.facts.times.count):
+        other = count < self.facts.times.count if self.facts.error else count != self.facts.times.count
+        if missing or (self.facts.ticks is not None and other):
             asked = ", ".join(map(str, sorted(numbers)[:8])) + (" ..." if len(numbers) > 8 else "")
             raise DecodeError(
                 f"{self.path}: asked for frames {asked}, {reason} after {count} of {self.facts.times.count} frames; "
                 "the file has changed or is damaged: scan it again, with verify='decode'"
             )
+        hit = damaged_among(np.array(numbers), log.ranges())
+        if hit.any() and not conceal:
+            raise damage_error(self.path, int(np.array(numbers)[hit].min()))
         found.update(counted)

@@ -24,6 +24,7 @@ from numba import carray, types
 from numpy.typing import NDArray
 
 from cinefeed.kernels import compiled, pointer
+from cinefeed.sources.damage import DAMAGED, SOUND, UNKNOWN, next_state
 from cinefeed.sources.limits import DEMUXERS
 from cinefeed.sources.runs import end_of_run, seek_helps
 
@@ -34,21 +35,24 @@ _AGAIN = -errno.EAGAIN
 _BACKWARD = 1  # AVSEEK_FLAG_BACKWARD
 _KEY_PACKET = 1  # AV_PKT_FLAG_KEY
 _CORRUPT, _KEY = 1, 2  # AV_FRAME_FLAG_CORRUPT, AV_FRAME_FLAG_KEY
+_P, _B = 2, 3  # AVPictureType: frames that need others
 _SKIP_NOTHING, _SKIP_NONREF, _DISCARD_ALL = 0, 8, 48  # AVDiscard
 
 # Bytes from the start of a structure.
 _STREAM_COUNT, _STREAMS = 44, 48  # AVFormatContext: nb_streams, streams
 _PARAMETERS = 16  # AVStream: codecpar, which begins with the type (0 video) and the id of the codec
 _STAMP, _SIZE, _OF_STREAM, _PACKET_FLAGS = 8, 32, 36, 40  # AVPacket: pts, size, stream_index, flags
-_LINES, _WIDTH, _HEIGHT, _FORMAT_ID, _SHOWN = 64, 104, 108, 116, 136  # AVFrame: linesize, width, height, format, pts
-_FRAME_BYTES, _PACKET_BYTES = 320, 80  # no more of an AVFrame or AVPacket is looked at
+_LINES, _WIDTH, _HEIGHT, _FORMAT_ID = 64, 104, 108, 116  # AVFrame: linesize, width, height, format
+_PICTURE_TYPE, _SHOWN = 120, 136  # AVFrame: pict_type (then sample_aspect_ratio), pts
+_METADATA_BYTES = 8  # AVFrame: between best_effort_timestamp and decode_error_flags
+_FRAME_BYTES, _PACKET_BYTES = 336, 80  # no more of an AVFrame or AVPacket is looked at
 _OPTION_PLACE = 16  # AVOption: offset
 
 _START, _GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
 ALL, SOME, NOT_FRESH = range(3)  # what `find_frames` found; the last: the file must be opened anew
 
 # What is known of an open file, by place in one array of int64 that compiled code reads and writes.
-_FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _TRUSTED, _SOUND, _REACHED, DECODED, RANGE, SPACE = range(11)
+_FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _ERRORS_AT, _STATE, _REACHED, DECODED, RANGE, SPACE = range(11)
 _OPTIONS, _FLAGS_AT, _SKIP_AT, _FRESH, _LAST = 11, 12, 13, 14, 15  # fresh: nothing was read; last: frame decoded
 # A play list must neither fetch anything nor show another file of this machine as its own.
 _WORDS = b"protocol_whitelist", b"file", b"format_whitelist", ",".join(DEMUXERS).encode(), b"threads", b"1", b"discard"
@@ -95,12 +99,14 @@ class Places(NamedTuple):
     """Bytes from the start of a structure that the library itself tells."""
 
     flags: int  # of an AVFrame: the colour range and, four numbers on, the colour space follow
+    errors: int  # of an AVFrame: what the decoder could not decode and has hidden
     skip: int  # of an AVCodecContext: which frames to leave out
 
     def state(self) -> NDArray[np.int64]:
         """Return the state of a video that is not open yet."""
         state = np.zeros(16, np.int64)
         state[_FLAGS_AT], state[_SKIP_AT], state[_REACHED], state[_LAST] = self.flags, self.skip, NO_STAMP, -1
+        state[_ERRORS_AT] = self.errors
         return state
 
 
@@ -124,23 +130,38 @@ def _look(library: ctypes.CDLL) -> Places | None:
     for name in ("av_frame_alloc", "av_packet_alloc", "avcodec_get_class", "av_opt_find"):
         getattr(library, name).restype = ctypes.c_void_p
     frame, packet = ctypes.c_void_p(library.av_frame_alloc()), ctypes.c_void_p(library.av_packet_alloc())
+    copied = ctypes.c_void_p(library.av_frame_alloc())
     try:
         written = ctypes.string_at(frame, _FRAME_BYTES)
         sent = ctypes.string_at(packet, _PACKET_BYTES)
+        # No flags, no range, primaries, transfer and space unspecified (2), no site of chroma, a stamp that is none.
+        tags = re.search(
+            struct.pack("<6i", 0, 0, 2, 2, 2, 0) + b"(?:\\0{4})?" + re.escape(struct.pack("<q", NO_STAMP)), written
+        )
+        errors = tags.end() + _METADATA_BYTES if tags else 0
+        held = tags is not None and _is_copied(library, frame, copied, errors)
     finally:
+        library.av_frame_free(ctypes.byref(copied))
         library.av_frame_free(ctypes.byref(frame))
         library.av_packet_free(ctypes.byref(packet))
     stamped = struct.unpack_from("<q", written, _SHOWN)[0] == struct.unpack_from("<q", sent, _STAMP)[0] == NO_STAMP
     unset = struct.unpack_from("<i", written, _FORMAT_ID)[0] == -1
-    # No flags, no range, primaries, transfer and space unspecified (2), no site of chroma, and a stamp that is none.
-    tags = re.search(
-        struct.pack("<6i", 0, 0, 2, 2, 2, 0) + b"(?:\\0{4})?" + re.escape(struct.pack("<q", NO_STAMP)), written
-    )
+    typed = struct.unpack_from("<3i", written, _PICTURE_TYPE) == (0, 0, 1)  # of no type, and the aspect ratio is 0 / 1
     codec_class = ctypes.c_void_p(library.avcodec_get_class())
     option = library.av_opt_find(ctypes.byref(codec_class), b"skip_frame", None, 0, 2)  # AV_OPT_SEARCH_FAKE_OBJ
-    if not (stamped and unset and tags and option):
+    if not (stamped and unset and typed and tags and held and option):
         return None
-    return Places(tags.start(), ctypes.c_int32.from_address(option + _OPTION_PLACE).value)
+    return Places(tags.start(), errors, ctypes.c_int32.from_address(option + _OPTION_PLACE).value)
+
+
+def _is_copied(library: ctypes.CDLL, frame: ctypes.c_void_p, copied: ctypes.c_void_p, at: int) -> bool:
+    """Return whether a number at this place of a frame is one of the properties that FFmpeg copies."""
+    assert frame.value is not None
+    assert copied.value is not None
+    mark = 0x5EED
+    ctypes.c_int32.from_address(frame.value + at).value = mark
+    done = library.av_frame_copy_props(copied, frame) >= 0
+    return bool(done and ctypes.c_int32.from_address(copied.value + at).value == mark)
 
 
 @compiled
@@ -221,7 +242,7 @@ def _copy(frame: int, plane: int, block: Any) -> bool:
 
 @compiled
 def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: Any, red: Any) -> int:
-    """Take what the decoder has; return how many frames were wanted, -1 where it breaks or makes another kind."""
+    """Take what the decoder has; return how many frames were wanted, -1 where it breaks, hides damage or differs."""
     frame, kept = state[_FRAME], 0
     while True:
         status = _receive_frame(state[_CODEC], frame)
@@ -230,12 +251,15 @@ def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: A
         state[DECODED] += 1
         at = frame + state[_FLAGS_AT]
         flags = _number(at)
-        if flags & _KEY:
-            state[_SOUND] = 1
+        corrupt = flags & _CORRUPT != 0 or _number(frame + state[_ERRORS_AT]) != 0
+        picture = _number(frame + _PICTURE_TYPE)
+        state[_STATE] = next_state(state[_STATE], corrupt, flags & _KEY != 0, picture in (_P, _B))
         stamp = _long_number(frame + _SHOWN)
         place = np.searchsorted(stamps, stamp)
         wanted = place < stamps.size and stamps[place] == stamp and not found[place]
-        if wanted and state[_SOUND] != 0 and (state[_TRUSTED] != 0 or flags & _CORRUPT == 0):
+        if wanted and state[_STATE] == DAMAGED:
+            return -1
+        if wanted and state[_STATE] == SOUND:
             if (_number(frame + _WIDTH), _number(frame + _HEIGHT), _number(frame + _FORMAT_ID)) != shape:
                 return -1
             whole = _copy(frame, 0, luma[place])
@@ -258,7 +282,7 @@ def _decode_run(
     codec, packet = state[_CODEC], state[_PACKET]
     started = seek in (_START, _GO_ON)
     if seek != _GO_ON:
-        state[_TRUSTED] = state[_SOUND] = started
+        state[_STATE] = SOUND if started else UNKNOWN
     if not started:
         _flush(codec)
         if _seek(state[_FORMAT], state[_STREAM], seek, _BACKWARD) < 0:
@@ -299,14 +323,15 @@ def _decode_run(
         if status < 0 or kept < 0:
             return False
         left -= kept
-        if left == 0:
+        if left == 0 and reached <= stamps[-1]:
             if dated:
                 state[_REACHED] = reached
             return True
-        if unsent == 0:  # the decoder holds what is left back for reordering alone
+        if unsent == 0:  # the decoder holds back what is left, or is shown later and may be referred to, for reordering
             break
     skip[0] = _SKIP_NOTHING
-    return bool(_send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found, luma, blue, red) == left)
+    whole = _send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found, luma, blue, red) == left
+    return bool(whole and state[_STATE] != DAMAGED)
 
 
 @compiled

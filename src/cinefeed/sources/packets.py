@@ -17,8 +17,11 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import av
+import numpy as np
 from av.container import InputContainer
+from numpy.typing import NDArray
 
+from cinefeed.sources.base import NONE_DAMAGED
 from cinefeed.sources.limits import Deadline
 
 STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
@@ -41,7 +44,8 @@ _HEVC_SPLICES = frozenset({16, 17, 18, 36, 37})  # NAL units: BLA pictures, end 
 class Seen(NamedTuple):
     """What one pass over a file found, in output order: a stamp (None where there is none) and a key flag a frame.
 
-    `shown` are the presentation stamps, where `stamps` are those of decoding.
+    `shown` are the presentation stamps, where `stamps` are those of decoding. `damaged` are the ranges of frames that
+    are not what the file holds, (n, 2); a pass over packets does not know of any.
     """
 
     stamps: Sequence[int | None]
@@ -49,6 +53,7 @@ class Seen(NamedTuple):
     first: av.VideoFrame | None
     error: str | None
     shown: Sequence[int | None] | None
+    damaged: NDArray[np.int32] = NONE_DAMAGED
 
 
 def makes_stamps_up(container: InputContainer) -> bool:
@@ -110,6 +115,8 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
                 for frame in packet.decode():
                     first = first or within(frame, deadline)
                     decoded.append(frame.pts)
+                    if frame.is_corrupt:
+                        return None
                     if frame.interlaced_frame and codec.name in ("h264", "hevc"):
                         return None
                     if (frame.height, frame.width) != (first.height, first.width):

@@ -1,0 +1,173 @@
+"""Mutated videos: every frame that is read is that of a full decode, however it is read, or there is an error.
+
+Bytes, MP4 boxes and slices are mutated; each file is a seed, which repeats it:
+
+    CINEFEED_FUZZ_SEEDS=12,77 pytest -m slow tests/fuzz/test_frames.py
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import pytest
+from video_mutations import SIDE, Span, mutate_video, slices, write_streams
+
+from cinefeed import open_source, probe
+from cinefeed.errors import SourceError
+from cinefeed.sources import encoded
+from cinefeed.sources.base import Facts
+from cinefeed.testing.sources import kept_facts
+
+FAST, SLOW = range(300), range(10_000)
+LEAST_REPORTED = 30
+# The share of files of which a count of packets may give other frames: it does not see that the decoder leaves out a
+# frame of an earlier GOP, or that stamps contradict the order of the frames.
+MOST_UNSEEN = 0.02
+# What FFmpeg neither marks nor refuses, by the seeds that show it.
+KNOWN_LIMITS = {136: "a frame lost from a transport stream is replaced by another one as reference"}
+
+
+class Outcome(NamedTuple):
+    """What came of a mutated file."""
+
+    reported: bool  # damage, a break, or a refusal
+    faults: list[str]
+    unseen: list[str]  # of a scan that counted packets
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory) -> dict[str, Path]:
+    if shutil.which("ffmpeg") is None:
+        if "ffmpeg" in os.environ.get("CINEFEED_REQUIRE", ""):
+            pytest.fail("no ffmpeg program")
+        pytest.skip("no ffmpeg program")
+    return write_streams(tmp_path_factory.mktemp("healthy"))
+
+
+@pytest.fixture(scope="module")
+def spans(streams) -> dict[str, list[Span]]:
+    return {name: slices(path) for name, path in streams.items()}
+
+
+def decoded_by_program(path: Path) -> list[np.ndarray]:
+    """Return luma of every frame that the `ffmpeg` program decodes."""
+    command = ["ffmpeg", "-v", "quiet", "-noautorotate", "-threads", "1", "-i", str(path), "-map", "0:v:0"]
+    command += "-vf format=yuv420p,extractplanes=y -fps_mode passthrough -f rawvideo -s".split()
+    raw = subprocess.run([*command, f"{SIDE}x{SIDE}", "-"], stdout=subprocess.PIPE, timeout=10).stdout
+    return list(np.frombuffer(raw[: len(raw) // SIDE**2 * SIDE**2], np.uint8).reshape(-1, SIDE, SIDE))
+
+
+def decoded_by_pyav(path: Path) -> list[np.ndarray]:
+    """Return the same of the FFmpeg in PyAV, up to the first error."""
+    frames = []
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_type = "NONE"
+            for frame in container.decode(stream):
+                plane = np.frombuffer(frame.planes[0], np.uint8).reshape(-1, frame.planes[0].line_size)
+                frames.append(plane[: frame.height, : frame.width].copy())
+    except (av.FFmpegError, IndexError):
+        pass
+    return frames
+
+
+def luma(path: Path, facts: Facts, numbers: list[int]) -> list[np.ndarray | None]:
+    """Return luma of these frames, read one after the other from one source; None where it is refused."""
+    frames: list[np.ndarray | None] = []
+    with open_source(path, channels=1, facts=facts) as source:
+        for number in numbers:
+            try:
+                frames.append(np.array(source.planes([number]).frames[0][0]))
+            except SourceError as error:
+                assert path.name in str(error)
+                frames.append(None)
+    return frames
+
+
+def differences(path: Path, facts: Facts, truth: list[np.ndarray]) -> list[str]:
+    """Return the frames that are not those of a full decode, read alone and in sequence, by both decoders."""
+    faults, numbers = [], list(range(facts.times.count))
+    for by_pyav in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if by_pyav:
+                patch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
+            alone = [luma(path, facts, [number])[0] for number in numbers]
+            for way, frames in (("alone", alone), ("in sequence", luma(path, facts, numbers))):
+                for number, frame in enumerate(frames):
+                    right = number < len(truth) and np.array_equal(frame, truth[number])
+                    if frame is not None and not right:
+                        faults.append(f"frame {number} {way}{', by PyAV' * by_pyav}")
+    return faults
+
+
+def outcome(path: Path) -> Outcome:
+    """Read a mutated file in every way."""
+    reported, faults, truth = False, {"decode": [], "packets": []}, decoded_by_program(path)
+    for verify in ("decode", "packets"):
+        try:
+            facts = kept_facts(probe(path, verify=verify))
+        except SourceError as error:
+            assert path.name in str(error)
+            reported = True
+            continue
+        reported = reported or facts.error is not None or facts.damaged.size > 0
+        found = differences(path, facts, truth)
+        if found:  # FFmpeg before version 7, as the program may be, puts out HEVC frames without those they need
+            found = differences(path, facts, decoded_by_pyav(path))
+        faults[verify] = [f"{verify}: {fault}" for fault in found]
+    return Outcome(reported, faults["decode"], faults["packets"])
+
+
+def fuzz(streams, spans, seeds, folder: Path) -> tuple[int, int, dict[str, list[str]]]:
+    """Return how many files report damage, of how many a count of packets gave other frames, and the faults by file."""
+    reported, unseen, faults = 0, 0, {}
+    names = list(streams)
+    for seed in seeds:
+        name = names[seed % len(names)]
+        kind, data = mutate_video(streams[name], spans[name], seed=seed)
+        path = folder / f"{seed}-{name}"
+        path.write_bytes(data)
+        came = outcome(path)
+        reported, unseen = reported + came.reported, unseen + bool(came.unseen)
+        if came.faults and seed not in KNOWN_LIMITS:
+            faults[f"{path.name} ({kind})"] = came.faults[:3]
+        path.unlink()
+    return reported, unseen, faults
+
+
+def test_healthy_files_report_nothing(streams):
+    assert {name: outcome(path) for name, path in streams.items()} == dict.fromkeys(streams, Outcome(False, [], []))
+
+
+def test_some_mutated_videos(streams, spans, tmp_path):
+    reported, unseen, faults = fuzz(streams, spans, FAST, tmp_path)
+    assert faults == {}
+    assert unseen <= MOST_UNSEEN * len(FAST)
+    assert reported >= LEAST_REPORTED
+
+
+@pytest.mark.slow
+def test_many_mutated_videos(streams, spans, tmp_path, capsys):
+    chosen = os.environ.get("CINEFEED_FUZZ_SEEDS")
+    seeds = [int(each) for each in chosen.split(",")] if chosen else SLOW
+    reported, unseen, faults = fuzz(streams, spans, seeds, tmp_path)
+    with capsys.disabled():
+        print(
+            f"\n{len(seeds)} files, {reported} report damage, {unseen} unseen by packets, {len(faults)} wrong", faults
+        )
+    assert faults == {}
+    assert chosen or reported >= LEAST_REPORTED
+
+
+def test_damage_that_is_not_noticed_is_found(streams, spans, tmp_path, monkeypatch):
+    """As once it was: what FFmpeg marks was read like any other frame."""
+    monkeypatch.setattr(encoded, "damaged_among", lambda numbers, ranges: np.zeros(len(numbers), np.bool_))
+    monkeypatch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
+    monkeypatch.setattr("cinefeed.sources.ladder.Soundness.after", lambda soundness, frame: True)
+    _, _, faults = fuzz(streams, spans, range(40), tmp_path)
+    assert faults
