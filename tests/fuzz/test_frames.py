@@ -162,12 +162,3 @@ def test_many_mutated_videos(streams, spans, tmp_path, capsys):
         )
     assert faults == {}
     assert chosen or reported >= LEAST_REPORTED
-
-
-def test_damage_that_is_not_noticed_is_found(streams, spans, tmp_path, monkeypatch):
-    """As once it was: what FFmpeg marks was read like any other frame."""
-    monkeypatch.setattr(encoded, "damaged_among", lambda numbers, ranges: np.zeros(len(numbers), np.bool_))
-    monkeypatch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
-    monkeypatch.setattr("cinefeed.sources.ladder.Soundness.after", lambda soundness, frame: True)
-    _, _, faults = fuzz(streams, spans, range(40), tmp_path)
-    assert faults
