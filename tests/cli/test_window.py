@@ -9,6 +9,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from cinefeed.manifest.parquet import NOTES, with_digest
+
 
 @pytest.fixture
 def dark(tmp_path):
@@ -89,7 +91,7 @@ def test_training_stops_at_labels_that_teach_nothing(cinefeed, scanned, tmp_path
     for values, words in (([45.0] * 12, "'age' is 45.0 in all"), ([None] * 12, "none of ")):
         place = table.schema.get_field_index("age")
         changed = table.set_column(place, "age", pa.array(values, pa.float64()))
-        pa.parquet.write_table(changed, tmp_path / "c.parquet")
+        pa.parquet.write_table(with_digest(changed, table.schema.metadata[NOTES]), tmp_path / "c.parquet")
         done = cinefeed(
             "train", tmp_path / "c.parquet", "--target", "age", "--no-group", "--frame", "16x16x1", "--frames", 4,
             "--window", "100,1000", "--out", tmp_path / "none",

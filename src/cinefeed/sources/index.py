@@ -308,6 +308,7 @@ def _times(
 def _container_name(names: str, path: VideoPath) -> str:
     """Return one of FFmpeg's names for the format: that of the suffix where it is among them.
 
+    >>> from pathlib import Path
     >>> _container_name("mov,mp4,m4a,3gp,3g2,mj2", Path("a.mp4")), _container_name("mov,mp4,m4a,3gp,3g2,mj2", Path("a"))
     ('mp4', 'mov')
     """
