@@ -5,6 +5,7 @@ file of 4.5 kB took 3.6 GB to open. What a table promises is compared with the s
 """
 
 import mmap
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _HEADER = struct.Struct(">I4s")
 _COUNTS = struct.Struct(">4xI")  # version and flags, then the number of entries
 _SIZES = struct.Struct(">4xII")  # of stsz: the size that all samples have, and how many they are
 _DEEPEST = 12  # FFmpeg goes down 10
+_HEADERS, _SEARCHED_BYTES = frozenset((b"moov", b"ftyp", b"free", b"skip", b"udta", b"meta")), 1 << 24
+_NAMES = re.compile(rb"(?=(stsz|stz2|trun|elst|cmvd))")  # overlapping ones too
 _SAMPLE_ENTRY_BYTES = 1 << 16  # of a sample description, in which boxes follow fields of several lengths
 
 
@@ -77,7 +80,9 @@ class _Pieces:
 def _check(data: mmap.mmap | _Pieces, path: VideoPath, limits: ReadLimits) -> None:
     size, in_fragments = len(data), 0
     for kind, begin, end in _boxes(data, 0, size):
-        if kind in _FLAT:
+        if kind in _FLAT or (
+            kind in _HEADERS and end - begin <= _SEARCHED_BYTES and _is_modest(data[begin:end], limits)
+        ):
             continue
         tracks = [_Track()]  # the first has what lies outside of all tracks
         _look(data, kind, begin, end, tracks, limits, path, depth=0)
@@ -88,6 +93,24 @@ def _check(data: mmap.mmap | _Pieces, path: VideoPath, limits: ReadLimits) -> No
                 in_fragments += track.samples
             limits.check_frames(max(track.samples, in_fragments), file_bytes=size, where=path)
             limits.check_frames(track.samples * track.edits, where=path)  # each edit may show all of them again
+
+
+def _is_modest(header: bytes, limits: ReadLimits) -> bool:
+    """Return whether all that has the name of a table in a header promises no more than a table of this size lists.
+
+    Then nothing has to be known of its boxes: 0.01 ms a `lips` file, where a walk through its 46 boxes took 0.1.
+    """
+    samples, edits = 0, 1
+    for match in _NAMES.finditer(header):
+        name, at = match[1], match.start() + 4
+        body = header[at : at + 12].ljust(12, b"\0")
+        if name == b"cmvd" or header[max(at - 8, 0) : at - 4] == b"\0\0\0\1":  # compressed, or a size of 64 bits
+            return False
+        if name == b"elst":
+            edits += _COUNTS.unpack_from(body)[0]
+        else:
+            samples += _COUNTS.unpack_from(body)[0] if name == b"trun" else _SIZES.unpack_from(body)[1]
+    return samples <= len(header) and samples * edits <= limits.max_frames
 
 
 def _look(
