@@ -71,11 +71,13 @@ def packets_of(
     decoding_stamps = container.format.name in _DECODING_STAMPS
     packets = container.demux(stream)
     try:
+        if not decoding_stamps:
+            yield from packets
+            return
         for packet in packets:
-            if decoding_stamps:
-                if shown is not None:
-                    shown[packet.dts] = packet.pts
-                packet.pts = packet.dts
+            if shown is not None:
+                shown[packet.dts] = packet.pts
+            packet.pts = packet.dts
             yield packet
     finally:
         packets.close()  # type: ignore[attr-defined]  # one that is dropped leaves 256 bytes for good
