@@ -16,14 +16,15 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds limits embedded boxes colour display base damage layout values packets index runs libav native ladder "
-        "encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation images jpeg_lossless "
-        "dicom_header dicom_pixels dicom_tables dicom_facts dicom_planes dicom dicom_video dicom_series packed open"
+        "kinds limits embedded boxes colour display base regions damage layout values packets index runs libav native "
+        "ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation image_groups images "
+        "jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts dicom_planes dicom "
+        "dicom_video dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns parquet identity reading writing files labels grouping summary find progress quiet scan rows pivot "
-        "table encoded values"
+        "columns fingerprint parquet identity reading writing files label_keys labels grouping summary find progress "
+        "quiet scan rows pivot table encoded values"
     ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
@@ -37,7 +38,7 @@ FOLDERS = {
     "metrics": (
         "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare"
     ).split(),
-    "config": "settings toml starter".split(),
+    "config": "settings toml lines starter".split(),
     "report": (
         "style words figures results agreement moving balance data folder drawn assessed unassessed facts methods page "
         "check strength transforms"

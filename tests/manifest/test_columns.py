@@ -3,7 +3,8 @@ import pyarrow as pa
 import pytest
 
 from cinefeed.clips import Times
-from cinefeed.manifest.columns import FACTS, RESERVED, fact_columns, facts_to_row, fingerprint, row_to_facts
+from cinefeed.manifest.columns import FACTS, RESERVED, fact_columns, facts_to_row, row_to_facts
+from cinefeed.manifest.fingerprint import fingerprint
 from cinefeed.sources.base import Facts, Ticks
 
 NAN = float("nan")

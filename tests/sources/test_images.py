@@ -10,14 +10,8 @@ import pytest
 
 from cinefeed.errors import DecodeError, SourceError
 from cinefeed.sources.base import Found, Reading
-from cinefeed.sources.images import (
-    ImagesSource,
-    TiffSource,
-    group_images,
-    missing_numbers,
-    probe_images,
-    probe_tiff,
-)
+from cinefeed.sources.image_groups import group_images, missing_numbers
+from cinefeed.sources.images import ImagesSource, TiffSource, probe_images, probe_tiff
 from cinefeed.sources.kinds import IMAGE_SUFFIXES
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number
 

@@ -6,8 +6,9 @@ from made_dicom import numbered, write_dicom
 
 import cinefeed as cf
 from cinefeed.errors import SourceError
-from cinefeed.sources.base import Planes, Region, chosen_region, cropped, planes_to_array
+from cinefeed.sources.base import Planes, Region, planes_to_array
 from cinefeed.sources.colour import Colour
+from cinefeed.sources.regions import chosen_region, cropped
 
 REGIONS = (Region(0, 0, 80, 60, "2d"), Region(10, 5, 40, 30, "colour"), Region(0, 60, 80, 90, "pw"))
 

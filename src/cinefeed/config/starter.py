@@ -1,18 +1,18 @@
 """A first settings file, from the facts of a manifest: every value with its reason, nothing guessed in silence."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tomli_w
 from numpy.typing import NDArray
 
 from cinefeed.clips import window_of
+from cinefeed.config.lines import Setting, comment, toml_key
 from cinefeed.config.toml import parse
 from cinefeed.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
 from cinefeed.label_types import class_names
@@ -27,43 +27,6 @@ _STEPS = 1500  # the demo and the small real sets were learnt by then
 _LOOKED_AT = 8  # videos, whose pixels are read
 _GROUPS = ("patient", "subject", "person", "participant", "speaker", "case", "study", "group")  # likeliest first
 _UNEVEN = 1.5  # the most frequent class by the rarest, from where balancing is worth a word
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Line:
-    """A setting, or a section's head, and why it is what it is."""
-
-    name: str
-    value: Any = None
-    why: str = ""
-
-    def __str__(self) -> str:
-        why = _comment(self.why)
-        if self.name == "#":
-            return why
-        if self.value is None:
-            return f"\n{self.name}" + (f"  {why}" if self.why else "")
-        return f"{_toml(self.name, self.value)}  {why}"
-
-
-def _comment(text: str) -> str:
-    r"""Return a comment of one line, without the characters that TOML refuses in it.
-
-    >>> _comment("two values: a\x07 20,\n b 20")
-    '# two values: a 20, b 20'
-    """
-    return "# " + "".join(each for each in " ".join(text.split()) if each.isprintable())
-
-
-def _toml(name: str, value: Any) -> str:
-    """Return a setting as one line of TOML.
-
-    >>> _toml("classes", ["no", "yes"])
-    'classes = ["no", "yes"]'
-    """
-    if isinstance(value, list):  # tomli_w gives each value a line
-        return f"{name} = [{', '.join(_toml('', each).removeprefix(' = ') for each in value)}]"
-    return tomli_w.dumps({name or "x": value}).strip().removeprefix("" if name else "x")
 
 
 def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, out: str | Path = "runs/first") -> str:
@@ -81,7 +44,9 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
     data_rows = []
     if names := _parts_of_the_run(rows):
         rows = rows.where("split", names)
-        data_rows.append(_Line(name="where.split", value=names, why="the run that made the features has no other rows"))
+        data_rows.append(
+            Setting(name="where.split", value=names, why="the run that made the features has no other rows")
+        )
     labels = rows.column(target)
     known = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
     if len(known) == 0:
@@ -90,29 +55,29 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
         kept = sorted({*pc.unique(class_names(known.column(target))).to_pylist()} - {*rare})
         rows = known = known.where(target, kept)
         few = f"left out: {', '.join(rare)}, in fewer than 3 {'groups' if group else 'rows'}, and 3 parts need one each"
-        data_rows.append(_Line(name=f"where.{_key(target)}", value=kept, why=few))
+        data_rows.append(Setting(name=f"where.{toml_key(target)}", value=kept, why=few))
     data, classes = _data(rows, known, path=path, target=target)
     split, parts = _split(known, group=group, target=target, classes=classes)
     features = feature_frame(known)
     frame = _features(features, known) if features else _frame(known, parts.train)
     clip = _clip(known)
     lines = [
-        _Line(name="[data]"),
+        Setting(name="[data]"),
         *data,
         *data_rows,
-        _Line(name="[data.split]"),
+        Setting(name="[data.split]"),
         *split,
-        _Line(name="[clip]"),
+        Setting(name="[clip]"),
         *clip,
-        _Line(name="[frame]"),
+        Setting(name="[frame]"),
         *frame,
         *([] if features else _transforms(frame)),
-        _Line(name="[sampler]"),
+        Setting(name="[sampler]"),
         *_sampler(parts.train, target=target, classes=classes),
         *_training(parts, frame, features=bool(features), out=out),
         *_evaluate(clip, group),
     ]
-    head = _comment(f"For {Path(path).name}, by 'cinefeed init'. Each value is a first guess; behind it is why.")
+    head = comment(f"For {Path(path).name}, by 'cinefeed init'. Each value is a first guess; behind it is why.")
     text = "\n".join([head, *map(str, lines), ""])
     parse(tomllib.loads(text))
     return text
@@ -162,16 +127,17 @@ def group_candidates(manifest: Manifest, *, target: str) -> list[str]:
     return [text for _, _, text in sorted(found)]
 
 
-def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> tuple[list[_Line], list[str]]:
+def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> tuple[list[Setting], list[str]]:
     """Return what is learnt of which rows, and the classes, in the order of their numbers; [] for a regression."""
     lines = [
-        _Line(name="manifest", value=str(path), why=f"{len(rows)} rows have frames that can be read"),
-        _Line(name="target", value=target, why="the label column to learn"),
+        Setting(name="manifest", value=str(path), why=f"{len(rows)} rows have frames that can be read"),
+        Setting(name="target", value=target, why="the label column to learn"),
     ]
     if len(known) < len(rows):
-        lines.append(_Line(name="missing", value="drop", why=f"{len(rows) - len(known)} rows have no {target}"))
+        lines.append(Setting(name="missing", value="drop", why=f"{len(rows) - len(known)} rows have no {target}"))
     column, kind = known.column(target), known.label_type(target)
-    values = sorted(pc.unique(class_names(column)).to_pylist())
+    rows_of = Counter(class_names(column).to_pylist())
+    values = sorted(rows_of)
     if not kind.is_classes:
         low, high = pc.min_max(column).as_py().values()
         if not np.isfinite([low, high]).all():
@@ -182,43 +148,30 @@ def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> 
             raise LabelError(f"{target!r} is {low:g} in all rows; there is nothing to learn")
         often = ", each at least twice" if kind.grades else ""
         why = f"numbers, {low:g} to {high:g}{often}; of classes that are numbers write 'multiclass'"
-        return [*lines, _Line(name="task", value="regression", why=why)], []
+        return [*lines, Setting(name="task", value="regression", why=why)], []
     if len(values) < 2:
         raise LabelError(f"{target!r} is {values[0]!r} in all rows; there is nothing to learn")
-    counts = ", ".join(f"{each} {_count(column, each)}" for each in values[:8]) + " ..." * (len(values) > 8)
+    counts = ", ".join(f"{each} {rows_of[each]}" for each in values[:8]) + " ..." * (len(values) > 8)
     if len(values) == 2:
         why = f"two values: {counts}"
-        order = _Line(
+        order = Setting(
             name="classes", value=values, why=f"the second is the positive one, {values[1]!r}: turn them if not"
         )
-        return [*lines, _Line(name="task", value="binary", why=why), order], values
+        return [*lines, Setting(name="task", value="binary", why=why), order], values
     why = f"{len(values)} classes: {counts}"
-    return [*lines, _Line(name="task", value="multiclass", why=why)], values
+    return [*lines, Setting(name="task", value="multiclass", why=why)], values
 
 
-def _key(name: str) -> str:
-    """Return a column's name as a key of TOML.
-
-    >>> _key("label"), _key("the label")
-    ('label', '"the label"')
-    """
-    return tomli_w.dumps({name: 0}).removesuffix(" = 0\n")
-
-
-def _count(column: Any, value: str) -> int:
-    return pc.sum(pc.equal(class_names(column), value)).as_py() or 0
-
-
-def _split(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[_Line], Parts]:
+def _split(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[Setting], Parts]:
     """Return how the parts are made, tried out here, and the parts."""
     if group:
         known.column(group)
     if "split" in known.table.column_names and known.column("split").null_count == 0:
         why = "the manifest has its parts already"
         why += ": those of the run whose network made the features" if encoded_from(known) else ""
-        lines = [_Line(name="column", value="split", why=why)]
+        lines = [Setting(name="column", value="split", why=why)]
         if group:
-            lines.append(_Line(name="group", value=group, why="no value of it may be in two parts; checked"))
+            lines.append(Setting(name="group", value=group, why="no value of it may be in two parts; checked"))
         return lines, known.parts(group=group or None)
     if group is None:
         candidates = ", ".join(group_candidates(known, target=target)[:4]) or "none whose values repeat"
@@ -229,7 +182,7 @@ def _split(known: Manifest, *, group: Group, target: str, classes: Sequence[str]
     return _tried(known, group=group, target=target, classes=classes)
 
 
-def _tried(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[_Line], Parts]:
+def _tried(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[Setting], Parts]:
     units = pc.count_distinct(known.column(group or "id")).as_py()
     share = 0.15 if units >= 40 else 0.2 if units >= 10 else 0.25
     failed: CinefeedError | None = None
@@ -246,19 +199,19 @@ def _tried(known: Manifest, *, group: Group, target: str, classes: Sequence[str]
     counts = ", ".join(f"{name} {len(getattr(parts, name))}" for name in ("train", "val", "test"))
     why = f"{units} of them; none is in two parts" if group else "you said that every row stands for itself"
     lines = [
-        _Line(name="group", value=group, why=why),
-        _Line(name="val", value=share, why=f"of {units} {each}; rows: {counts}"),
-        _Line(name="test", value=share, why="looked at once, at the end"),
+        Setting(name="group", value=group, why=why),
+        Setting(name="val", value=share, why=f"of {units} {each}; rows: {counts}"),
+        Setting(name="test", value=share, why="looked at once, at the end"),
     ]
     if stratify is not None:
         kind = "classes" if classes else "range"
-        lines.append(_Line(name="stratify", value=target, why=f"every part has its share of each of the {kind}"))
+        lines.append(Setting(name="stratify", value=target, why=f"every part has its share of each of the {kind}"))
     else:
-        lines.append(_Line(name="#", why=f"not stratified: {failed}"))
-    return [*lines, _Line(name="seed", value=0, why="of the split alone")], parts
+        lines.append(Setting(name="#", why=f"not stratified: {failed}"))
+    return [*lines, Setting(name="seed", value=0, why="of the split alone")], parts
 
 
-def _clip(known: Manifest) -> list[_Line]:
+def _clip(known: Manifest) -> list[Setting]:
     """Return which frames are taken: of one whole cycle all of it, of anything longer a stretch."""
     counts = np.sort(_counts(known))
     low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
@@ -272,8 +225,8 @@ def _clip(known: Manifest) -> list[_Line]:
     if high <= 64 and high <= 1.5 * low:
         frames = min(low, 32)
         return [
-            _Line(name="frames", value=frames, why=found),
-            _Line(
+            Setting(name="frames", value=frames, why=found),
+            Setting(
                 name="position", value="spread", why="lengths are so alike that each may be one whole cycle: all of it"
             ),
         ]
@@ -286,14 +239,14 @@ def _clip(known: Manifest) -> list[_Line]:
     )
     why = f"a clip spans {(frames - 1) * stride + 1} frames{seconds}"
     lines = [
-        _Line(name="frames", value=frames, why=found),
-        _Line(name="stride", value=stride, why=why),
-        _Line(name="position", value="random", why="another stretch each epoch; validation and test take the middle"),
+        Setting(name="frames", value=frames, why=found),
+        Setting(name="stride", value=stride, why=why),
+        Setting(name="position", value="random", why="another stretch each epoch; validation and test take the middle"),
     ]
     short = int((counts < (frames - 1) * stride + 1).sum())
     if short:
         why = f"{short} of {len(counts)} videos are shorter than a clip: what is missing is marked, and not read"
-        lines.append(_Line(name="short", value="pad", why=why))
+        lines.append(Setting(name="short", value="pad", why=why))
     return lines
 
 
@@ -309,7 +262,7 @@ def _counts(known: Manifest) -> NDArray[np.int64]:
     return counts
 
 
-def _frame(known: Manifest, train: Manifest) -> list[_Line]:
+def _frame(known: Manifest, train: Manifest) -> list[Setting]:
     """Return what a frame becomes: as large as most are, or 112, in the shape that most have, grey where all are."""
     heights, widths = (known.column(name).to_numpy() for name in ("height", "width"))
     height, width = float(np.median(heights)), float(np.median(widths))
@@ -326,30 +279,30 @@ def _frame(known: Manifest, train: Manifest) -> list[_Line]:
     why_fit = "what stands out is cut off: at most a little" if alike else "nothing is cut off, for shapes differ"
     channels, why_channels = _channels(known)
     return [
-        _Line(name="height", value=shown[0], why=f"frames are {said}; {least} divides it, for four halvings"),
-        _Line(name="width", value=shown[1], why="likewise"),
-        _Line(name="channels", value=channels, why=why_channels),
-        _Line(name="fit", value="crop" if alike else "pad", why=why_fit),
+        Setting(name="height", value=shown[0], why=f"frames are {said}; {least} divides it, for four halvings"),
+        Setting(name="width", value=shown[1], why="likewise"),
+        Setting(name="channels", value=channels, why=why_channels),
+        Setting(name="fit", value="crop" if alike else "pad", why=why_fit),
         *_numbers(known, train),
     ]
 
 
-def _numbers(known: Manifest, train: Manifest) -> list[_Line]:
+def _numbers(known: Manifest, train: Manifest) -> list[Setting]:
     """Return the type of the frames, and the training rows' window for numbers without a scale of their own."""
     bits = int(known.column("bits").fill_null(8).to_numpy().max())
     rows = rows_without_window(known, dtype="uint8")
     if len(rows) == 0:
         dtype = "uint8" if bits <= 8 else "float32" if bits == 32 else "uint16"
-        return [_Line(name="dtype", value=dtype, why=f"the files hold up to {bits} bits")]
+        return [Setting(name="dtype", value=dtype, why=f"the files hold up to {bits} bits")]
     of_training = rows_without_window(train, dtype="uint8")
     part, some = (train, of_training) if len(of_training) else (known, rows)
     window = window_for(part, some)
     why = f"{len(rows)} of {len(known)} videos hold {described_values(known, int(rows[0]))} or alike: 256 levels of it"
-    lines = [_Line(name="dtype", value="uint8", why=why)]
+    lines = [Setting(name="dtype", value="uint8", why=why)]
     if window is None:
-        return [*lines, _Line(name="#", why="window = [LOW, HIGH]: their range is not known; scan again")]
+        return [*lines, Setting(name="#", why="window = [LOW, HIGH]: their range is not known; scan again")]
     why = f"black and white: all but 0.5 % at either end of {len(some)} {'training ' * (part is train)}videos"
-    return [*lines, _Line(name="window", value=[*window], why=why)]
+    return [*lines, Setting(name="window", value=[*window], why=why)]
 
 
 def _channels(known: Manifest) -> tuple[int, str]:
@@ -367,81 +320,80 @@ def _channels(known: Manifest) -> tuple[int, str]:
     return 1, f"{len(colour)} files could hold colour, and the {len(rows)} that were looked at are grey"
 
 
-def _features(frame: Mapping[str, Any], known: Manifest) -> list[_Line]:
+def _features(frame: Mapping[str, Any], known: Manifest) -> list[Setting]:
     whys = {"height": "a frame is one line of numbers", "width": f"features of {encoded_from(known)}"}
-    return [_Line(name=name, value=value, why=whys.get(name, "unchanged")) for name, value in frame.items()]
+    return [Setting(name=name, value=value, why=whys.get(name, "unchanged")) for name, value in frame.items()]
 
 
-def _transforms(frame: Sequence[_Line]) -> list[_Line]:
+def _transforms(frame: Sequence[Setting]) -> list[Setting]:
     pixels = max(min(frame[0].value, frame[1].value) // 20, 1)
     weak = "what changes the label must go: a flip that swaps left and right, brightness that tells"
     scaled = (
         []
         if not any(each.value == "float32" for each in frame)
         else [
-            _Line(name="[[transforms]]"),
-            _Line(name="name", value="Normalize", why="numbers of any scale: each frame by its own maximum"),
+            Setting(name="[[transforms]]"),
+            Setting(name="name", value="Normalize", why="numbers of any scale: each frame by its own maximum"),
         ]
     )
     return [
         *scaled,
-        _Line(name="[[transforms]]", why=f"weak ones, the same for all frames of a clip; {weak}"),
-        _Line(name="name", value="Rotate", why="look at them: cinefeed inspect --transforms THIS_FILE"),
-        _Line(name="degrees", value=10.0, why="to either side"),
-        _Line(name="[[transforms]]"),
-        _Line(name="name", value="Shift", why="so that place is not learnt by heart"),
-        _Line(name="pixels", value=float(pixels), why="a twentieth of the frame"),
+        Setting(name="[[transforms]]", why=f"weak ones, the same for all frames of a clip; {weak}"),
+        Setting(name="name", value="Rotate", why="look at them: cinefeed inspect --transforms THIS_FILE"),
+        Setting(name="degrees", value=10.0, why="to either side"),
+        Setting(name="[[transforms]]"),
+        Setting(name="name", value="Shift", why="so that place is not learnt by heart"),
+        Setting(name="pixels", value=float(pixels), why="a twentieth of the frame"),
     ]
 
 
-def _sampler(train: Manifest, *, target: str, classes: Sequence[str]) -> list[_Line]:
+def _sampler(train: Manifest, *, target: str, classes: Sequence[str]) -> list[Setting]:
     column = train.column(target)
     if not classes:
-        numbers = column.cast(pa.float64(), safe=False).to_numpy()
-        counts = np.histogram(numbers, bins=5)[0]
-        why = f"fifths of the labels' range have {', '.join(map(str, counts))} rows; UniformLabels draws rare ones more"
-        return [_Line(name="name", value="Natural", why=why)]
-    by_class = {each: _count(column, each) for each in classes}
-    most, least = max(by_class.values()), min(by_class.values())
-    said = ", ".join(f"{name} {count}" for name, count in list(by_class.items())[:6])
-    if most > _UNEVEN * least:
-        why = f"the training part has {said}; validation and test are never balanced"
-        return [_Line(name="name", value="BalancedClasses", why=why)]
-    return [_Line(name="name", value="Natural", why=f"classes are even enough: {said}")]
+        fifths = np.histogram(column.cast(pa.float64(), safe=False).to_numpy(), bins=5)[0]
+        why = f"fifths of the labels' range have {', '.join(map(str, fifths))} rows; UniformLabels draws rare ones more"
+        return [Setting(name="name", value="Natural", why=why)]
+    rows_of = Counter(class_names(column).to_pylist())
+    counts = [rows_of[each] for each in classes]
+    numbers = ", ".join(f"{each} {count}" for each, count in list(zip(classes, counts, strict=True))[:6])
+    if max(counts) > _UNEVEN * min(counts):
+        why = f"the training part has {numbers}; validation and test are never balanced"
+        return [Setting(name="name", value="BalancedClasses", why=why)]
+    return [Setting(name="name", value="Natural", why=f"classes are even enough: {numbers}")]
 
 
-def _training(parts: Parts, frame: Sequence[_Line], *, features: bool, out: str | Path) -> list[_Line]:
+def _training(parts: Parts, frame: Sequence[Setting], *, features: bool, out: str | Path) -> list[Setting]:
     count = len(parts.train)
     batch = next(size for size in (32 if features else 16, 16, 8, 4, 2, 1) if size == 1 or count >= 4 * size)
     batches = -(-count // batch)
     epochs = int(np.clip(-(-_STEPS // batches), 10, 100))
     why = "reads features in their order" if features else "a CNN for each frame, then a GRU: quick, and sees motion"
     side = min(frame[0].value, frame[1].value)
-    name = _Line(name="name", value="feature_rnn" if features else "cnn_rnn", why=why)
+    name = Setting(name="name", value="feature_rnn" if features else "cnn_rnn", why=why)
     return [
-        _Line(name="[feed]"),
-        _Line(name="batch_size", value=batch, why=f"{count} training videos make {batches} batches"),
-        _Line(name="seed", value=0, why="of clips, transforms, order and first weights"),
-        _Line(name="workers", value="auto", why="one a core"),
-        _Line(name="[model]"),
+        Setting(name="[feed]"),
+        Setting(name="batch_size", value=batch, why=f"{count} training videos make {batches} batches"),
+        Setting(name="seed", value=0, why="of clips, transforms, order and first weights"),
+        Setting(name="workers", value="auto", why="one a core"),
+        Setting(name="[model]"),
         name,
-        _Line(name="dropout", value=0.2 if count < 500 else 0.0, why=f"{'few' if count < 500 else 'enough'} videos"),
+        Setting(name="dropout", value=0.2 if count < 500 else 0.0, why=f"{'few' if count < 500 else 'enough'} videos"),
         *(
             []
             if features or side >= 64
-            else [_Line(name="filters", value=[16, 32, 64], why=f"frames of {side} are small")]
+            else [Setting(name="filters", value=[16, 32, 64], why=f"frames of {side} are small")]
         ),
-        _Line(name="[train]"),
-        _Line(name="out", value=str(out), why="the run folder"),
-        _Line(name="epochs", value=epochs, why=f"about {epochs * batches} steps"),
-        _Line(name="learning_rate", value=1e-3, why="of Adam, whatever the label's unit"),
-        _Line(name="schedule", value="cosine", why="down to 0 at the last epoch"),
-        _Line(name="patience", value=0, why="the schedule is for all epochs; the best weights are kept"),
+        Setting(name="[train]"),
+        Setting(name="out", value=str(out), why="the run folder"),
+        Setting(name="epochs", value=epochs, why=f"about {epochs * batches} steps"),
+        Setting(name="learning_rate", value=1e-3, why="of Adam, whatever the label's unit"),
+        Setting(name="schedule", value="cosine", why="down to 0 at the last epoch"),
+        Setting(name="patience", value=0, why="the schedule is for all epochs; the best weights are kept"),
     ]
 
 
-def _evaluate(clip: Sequence[_Line], group: Group) -> list[_Line]:
+def _evaluate(clip: Sequence[Setting], group: Group) -> list[Setting]:
     spread = any(each.value == "spread" for each in clip)
     why = "a clip is all of its video" if spread else "of each video, evenly over its time; their scores are averaged"
     unit = f"; write unit = {group!r} where each has one label" if group else ""
-    return [_Line(name="[evaluate]"), _Line(name="clips", value=1 if spread else 3, why=why + unit)]
+    return [Setting(name="[evaluate]"), Setting(name="clips", value=1 if spread else 3, why=why + unit)]

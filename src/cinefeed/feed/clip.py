@@ -15,7 +15,8 @@ from cinefeed.feed.disk import disk_error
 from cinefeed.feed.mask import read_masks
 from cinefeed.manifest.rows import Rows
 from cinefeed.rng import Stage, rng_for
-from cinefeed.sources.base import Facts, chosen_region, cropped
+from cinefeed.sources.base import Facts
+from cinefeed.sources.regions import chosen_region, cropped
 from cinefeed.transforms.base import Parameters
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import kind_of

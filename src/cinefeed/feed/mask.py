@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from cinefeed.errors import CinefeedError, SourceError
 from cinefeed.feed.decode import decode_once
 from cinefeed.manifest.rows import Rows
-from cinefeed.sources.base import Colour, Facts, Planes, Region, cropped
+from cinefeed.sources.base import Colour, Facts, Planes, Region
 from cinefeed.sources.colour import to_pixels
+from cinefeed.sources.regions import cropped
 
 
 def mask_rows(ids: Any, paths: Any, *, root: str, private: bool) -> Rows:

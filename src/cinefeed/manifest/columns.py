@@ -1,6 +1,5 @@
 """The columns of a manifest: names and types, a video's facts as columns and back, ids, and the fingerprint."""
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -84,11 +83,6 @@ VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf
 RESERVED = SAMPLE | FACTS
 # Columns whose emptiness says that nothing is wrong: a table that lacks one must not be given an empty one.
 VERDICTS = ("error", "damaged", "header_frames", "header_tags", "size_bytes", "mtime_ns")
-# The rest of FACTS follows from the file (as `damaged` does; `conceals_damage` is a choice), names this machine, or
-# changes when a data set is copied.
-_FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
-_READING = "video_stream array_axes window_black window_white frame_files conceals_damage"
-_FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split(), *_READING.split()}
 _PLAIN = "container codec pixel_format height width channels bits rotation header_frames error".split()
 # What nearly every file has in common is left empty, and costs nothing.
 _UNSAID: dict[str, Any] = {
@@ -399,52 +393,3 @@ def with_ids(table: Any, *, name: str) -> Any:
         if len(backwards):
             raise TableError(f"{name}: sample {ids[backwards[0].as_py()]} ends before it starts; mend its seconds")
     return table
-
-
-def fingerprint(table: Any) -> str:
-    """Return 32 hexadecimal digits that change with rows, paths, sizes, frame index or labels.
-
-    Pixels, root, modification times and the order of columns do not count, so that a copied data set keeps it.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(table.schema.names):
-        kind = name.partition(":")[0]  # "mtime_ns:4ch" is that of a view
-        if kind in FACTS and kind not in _FINGERPRINTED:
-            continue
-        column = table.column(name)
-        if name in RESERVED and column.null_count == len(column):  # an empty column says what a missing one says
-            continue
-        digest.update(f"{name}:{column.type}:{len(column)};".encode())
-        digest_values(digest, column.chunks)
-    return digest.hexdigest()
-
-
-def digest_values(digest: Any, chunks: list[Any]) -> None:
-    """Feed the values of a column to a digest: all masks, then all lengths, then all values, however it is cut."""
-    if any(chunk.null_count for chunk in chunks):
-        for chunk in chunks:
-            digest.update(chunk.is_valid().to_numpy(zero_copy_only=False).tobytes())
-    if not chunks:
-        return
-    kind = chunks[0].type
-    if pa.types.is_list(kind):
-        for chunk in chunks:
-            digest.update(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False).tobytes())
-        digest_values(digest, [chunk.flatten() for chunk in chunks])
-    elif pa.types.is_string(kind):
-        filled = [pc.fill_null(chunk, "") for chunk in chunks]
-        for chunk in filled:
-            digest.update(pc.binary_length(chunk).to_numpy(zero_copy_only=False).tobytes())
-        for chunk in filled:
-            _, offsets, values = chunk.buffers()
-            bounds = np.frombuffer(offsets, np.int32, count=len(chunk) + 1, offset=4 * chunk.offset)
-            if values is not None:
-                digest.update(memoryview(values)[bounds[0] : bounds[-1]])
-    elif pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        for chunk in chunks:
-            digest.update(pc.fill_null(chunk, pa.scalar(0).cast(kind)).to_numpy(zero_copy_only=False).tobytes())
-    else:
-        digest_values(
-            digest,
-            [pa.array([None if v is None else str(v) for v in chunk.to_pylist()], pa.string()) for chunk in chunks],
-        )

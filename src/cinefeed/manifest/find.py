@@ -17,7 +17,8 @@ from cinefeed.errors import SettingError, TableError
 from cinefeed.files import write_atomically
 from cinefeed.manifest.columns import FACTS
 from cinefeed.manifest.identity import FileState, combined_state, files_of
-from cinefeed.manifest.labels import Unmatched, columns_of_paths, first_names, join_labels
+from cinefeed.manifest.label_keys import first_names
+from cinefeed.manifest.labels import Unmatched, columns_of_paths, join_labels
 from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.summary import not_read_in_words
 from cinefeed.sources.base import DEFAULT_READING, Found, Reading

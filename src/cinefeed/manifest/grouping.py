@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.errors import ColumnError, TableError, did_you_mean
-from cinefeed.manifest.labels import first_names
+from cinefeed.manifest.label_keys import first_names
 from cinefeed.manifest.reading import read_table
 
 GROUP = "check_group"  # the column

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,16 +10,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
+from cinefeed.errors import SettingError, SplitError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS
+from cinefeed.manifest.label_keys import (
+    JOINT,
+    as_text,
+    choose_keys,
+    first_names,
+    path_keys,
+    proposed_join,
+    without_suffix,
+)
 from cinefeed.manifest.reading import read_table
-from cinefeed.sources.kinds import EXTENSIONS, known_suffix
+from cinefeed.sources.kinds import known_suffix
 from cinefeed.split import PARTS, encode
 
 Unmatched = Literal["error", "ignore"]
 
-_PATH_NAMES = ("path", "file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "stem")
-_JOINT = "\x1f"  # between the values of a key of several columns
 _SEGMENTS = ("part", "start_seconds", "end_seconds")
 
 
@@ -67,12 +73,6 @@ def split_table(tables: Mapping[str, object], *, on: str | None, videos: Any) ->
     return pa.concat_tables(rows)
 
 
-def without_suffix(paths: Any) -> Any:
-    """Return paths without the suffix of a known kind of video, `.nii.gz` taken as one."""
-    suffixes = "|".join(re.escape(each) for each in sorted(EXTENSIONS, key=len, reverse=True))
-    return pc.replace_substring_regex(paths, f"(?i)({suffixes})$", "")
-
-
 def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
     """Return a text column for each name in `pattern`, and which paths follow it (Boolean).
 
@@ -95,148 +95,6 @@ def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
     fields = pc.extract_regex(without_suffix(paths), f"^{expression}(?:/|$)")
     columns = {name: pc.struct_field(fields, name).cast(pa.string()) for name in names if name != "_"}
     return pa.table(columns), fields.is_valid()
-
-
-def _text(column: Any) -> Any:
-    """Return keys as trimmed text in composed Unicode (NFC), so that 7 finds "7", and a name of a Mac the same name."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pc.utf8_normalize(pc.utf8_trim_whitespace(column.cast(pa.string())), "NFC")
-
-
-def _key_forms(paths: Any) -> Mapping[str, Any]:
-    name = pc.replace_substring_regex(paths, "^.*/", "")
-    return {
-        "path": paths,
-        "path without suffix": without_suffix(paths),
-        "file name": name,
-        "stem": without_suffix(name),
-    }
-
-
-def _path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str, private: bool) -> tuple[Any, Any, str]:
-    """Return the keys of videos and of labels in the form that finds the most, and that form's name.
-
-    The plainest form wins: as written, without the folders that the table has before the root (it may be of another
-    machine), without regard to upper and lower case.
-    """
-    keys = pc.replace_substring(_text(labels.column(column)), "\\", "/")
-    keys = pc.replace_substring_regex(keys, "^" + re.escape(root.resolve().as_posix()) + "/", "")
-    keys = pc.replace_substring_regex(keys, r"^(\./)+", "")
-    forms = _key_forms(_text(paths))
-    best, most, form = (forms["path"], keys), 0, "path"
-    for lower in (False, True):
-        for length in (0, *_foreign_roots(keys, root=root)):
-            tails = pc.utf8_slice_codeunits(keys, length) if length else keys
-            for kind, each in forms.items():
-                if length and kind not in ("path", "path without suffix"):
-                    continue  # the folders of a row would not count at all
-                pair = (pc.utf8_lower(each), pc.utf8_lower(tails)) if lower else (each, tails)
-                count = int(pc.sum(pc.is_in(pair[1], value_set=pair[0].unique())).as_py() or 0)
-                if count > most:
-                    best, most = pair, count
-                    form = kind + " below another root" * bool(length)
-                    form += ", upper and lower case taken alike" * lower
-        if most == len(keys):
-            break
-    files = pa.table({"key": best[0], "path": paths}).group_by("key").aggregate([("path", "count_distinct")])
-    shared = files.filter(pc.greater(files["path_count_distinct"], 1))["key"]  # parts of one file may share a key
-    shared = shared.filter(pc.is_in(shared, value_set=best[1].unique()))
-    if len(shared):
-        first = first_names(shared, private=private)
-        raise TableError(
-            f"{name} joined on {form}: {len(shared)} are shared by several videos (first: {first}); "
-            f"write the path of each video, relative to {root}, in column {column!r}"
-        )
-    return *best, form
-
-
-def _foreign_roots(keys: Any, *, root: Path) -> list[int]:
-    """Return the lengths of what all keys begin with and which may be the root by another name, the longest first.
-
-    Of absolute paths that is any of the folders that they share; of relative ones a folder that is called as the root.
-
-    >>> _foreign_roots(pa.array(["D:/all/studies/p1/a.mp4", "D:/all/studies/p2/b.mp4"]), root=Path("/mnt/x"))
-    [15, 7, 3]
-    >>> _foreign_roots(pa.array(["studies/p1/a.mp4", "studies/p1/b.mp4"]), root=Path("/mnt/studies"))
-    [8]
-    """
-    low, high = pc.min_max(keys).as_py().values()
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(low or "", high or "", strict=False))
-    shared = "".join(letter for letter, _ in pairs)  # what the first and the last of sorted keys share, all share
-    ends = [place + 1 for place, letter in enumerate(shared) if letter == "/"]
-    if not re.match(r"/|[A-Za-z]:/", shared):
-        ends = [end for end in ends if shared[: end - 1].rpartition("/")[2] == root.resolve().name]
-    return ends[::-1]
-
-
-def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, name: str) -> list[tuple[str, str]]:
-    """Return the columns to join on, each of labels and of videos: those of `on`, or the one that names videos.
-
-    "PatientID=patient" joins two columns of different names; a column that the videos lack names their files. Raises
-    ColumnError.
-    """
-    names = labels.schema.names
-    if on is None:
-        lower = {each.lower(): each for each in reversed(names)}
-        column = next((lower[each] for each in _PATH_NAMES if each in lower), None)
-        if column is None:
-            proposed = _proposed(videos, labels) or names[0]
-            raise ColumnError(
-                f"{name} has no column 'path' or 'stem' (there are: {', '.join(names)}); "
-                f"say which one names the videos, with on={proposed!r} (--on {proposed}) or another; if its first line "
-                "is a video already, write a header above it, such as 'path,label' (a frame's index: reset_index())"
-            )
-        return [(column, "path")]
-    pairs = []
-    for key in [on] if isinstance(on, str) else list(on):
-        of_labels, equals, of_videos = (key, "", "") if key in names else key.partition("=")
-        if of_labels not in names:
-            raise ColumnError(f"{name} has no column {of_labels!r} to join on; {did_you_mean(of_labels, names)}")
-        if equals and of_videos not in videos.schema.names:
-            raise ColumnError(
-                f"the videos have no column {of_videos!r} to join on; {did_you_mean(of_videos, videos.schema.names)}"
-            )
-        pairs.append((of_labels, of_videos or (of_labels if of_labels in videos.schema.names else "path")))
-    if len(pairs) > 1:
-        for key, other in pairs:
-            if other == "path":
-                raise ColumnError(
-                    f"the videos have no column {key!r} to join on; name it in path_columns, or the column that it "
-                    f"is as '{key}=COLUMN'; {did_you_mean(key, videos.schema.names)}"
-                )
-    return pairs
-
-
-def _proposed(videos: Any, labels: Any) -> str:
-    """Return what to join on by the values of both tables, as `on` takes it; "" where no two columns share any."""
-    found: dict[str, int] = {}
-    for other in videos.schema.names:
-        if other in FACTS or not pa.types.is_string(videos.schema.field(other).type):
-            continue
-        forms = _key_forms(_text(videos.column(other))).values() if other == "path" else [_text(videos.column(other))]
-        for each in labels.schema.names:
-            kind = labels.schema.field(each).type
-            if pa.types.is_nested(kind) or pa.types.is_floating(kind):
-                continue
-            keys = _text(labels.column(each)).drop_null()
-            count = max(int(pc.sum(pc.is_in(keys, value_set=form.unique())).as_py() or 0) for form in forms)
-            if 2 * count > len(keys) > 0:
-                found[each if other in ("path", each) else f"{each}={other}"] = count
-    return max(found, key=lambda each: found[each], default="")
-
-
-def first_names(values: Any, *, count: int = 3, private: bool = False) -> str:
-    """Return the first few values, for a message; of private data none is named.
-
-    >>> import pyarrow as pa
-    >>> first_names(pa.array(["a", "b", "c", "d"]))
-    'a, b, c ...'
-    """
-    if private:
-        return "private"
-    shown = ", ".join("(empty)" if each is None else str(each) for each in values[:count].to_pylist())
-    shown = shown.replace(_JOINT, " + ")
-    return shown + " ..." if len(values) > count else shown
 
 
 def join_labels(
@@ -263,7 +121,7 @@ def join_labels(
     paths = videos.column("path").combine_chunks()
     check_parts(labels, name=name)
     if keys[0][1] == "path":
-        video_keys, label_keys, joined_on = _path_keys(
+        video_keys, label_keys, joined_on = path_keys(
             labels, column=keys[0][0], paths=paths, root=root, name=name, private=private
         )
         if by_part := "part" in videos.schema.names and "part" in labels.schema.names:
@@ -272,8 +130,8 @@ def join_labels(
     else:
         by_part = False
         joined_on = " + ".join(one if one == other else f"{one}={other}" for one, other in keys)
-        label_keys = pc.binary_join_element_wise(*[_text(labels.column(one)) for one, _ in keys], _JOINT)
-        video_keys = pc.binary_join_element_wise(*[_text(videos.column(other)) for _, other in keys], _JOINT)
+        label_keys = pc.binary_join_element_wise(*[as_text(labels.column(one)) for one, _ in keys], JOINT)
+        video_keys = pc.binary_join_element_wise(*[as_text(videos.column(other)) for _, other in keys], JOINT)
     # by other names in the videos: hashed there, where they are people
     labels = labels.drop_columns([one for one, other in keys if other not in ("path", one)])
     _check_collisions(videos, labels, keys=[*(one for one, _ in keys), *["part"] * by_part], name=name)
@@ -322,8 +180,8 @@ def join_labels(
 
 def _with_parts(keys: Any, table: Any) -> Any:
     """Return keys of files with the part of each row; a number in a label table is a row of a stacked set."""
-    parts = pc.replace_substring_regex(_text(table.column("part")), "^([0-9]+)$", r"[\1]")
-    return pc.binary_join_element_wise(keys, pc.fill_null(parts, ""), _JOINT)
+    parts = pc.replace_substring_regex(as_text(table.column("part")), "^([0-9]+)$", r"[\1]")
+    return pc.binary_join_element_wise(keys, pc.fill_null(parts, ""), JOINT)
 
 
 def _refuse_shared(joined: Any, label_rows: NDArray[np.int64], *, name: str, private: bool) -> None:
@@ -386,7 +244,7 @@ def _refuse_all(
     videos: Any, labels: Any, label_keys: Any, video_keys: Any, *, keys: Sequence[tuple[str, str]], what: str
 ) -> None:
     """Raise TableError where no row matches any video and another way to join would match."""
-    proposed = _proposed(videos, labels)
+    proposed = proposed_join(videos, labels)
     if proposed and proposed != keys[0][0]:
         raise TableError(
             f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos; by their values "

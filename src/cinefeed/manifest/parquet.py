@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cinefeed.errors import TableError
-from cinefeed.manifest.columns import digest_values
+from cinefeed.manifest.fingerprint import digest_values
 
 NOTES, DIGEST = b"cinefeed", b"cinefeed.digest"  # keys in the footer
 _PLAIN = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)

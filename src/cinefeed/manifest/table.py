@@ -23,7 +23,6 @@ from cinefeed.manifest.columns import (
     FACTS,
     VERDICTS,
     facts_to_row,
-    fingerprint,
     label_names,
     ordered,
     plain_table,
@@ -32,6 +31,7 @@ from cinefeed.manifest.columns import (
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_fingerprint, salt_of, with_hashes
+from cinefeed.manifest.fingerprint import fingerprint
 from cinefeed.manifest.grouping import GROUP, groups_of_ids
 from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table

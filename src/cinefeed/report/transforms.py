@@ -17,7 +17,8 @@ from cinefeed.manifest.table import Manifest
 from cinefeed.report.page import from_template, write_html
 from cinefeed.report.strength import graded, meaning, parameters_in_words, single, summary
 from cinefeed.rng import Stage, rng_for
-from cinefeed.sources.base import Source, chosen_region, cropped
+from cinefeed.sources.base import Source
+from cinefeed.sources.regions import chosen_region, cropped
 from cinefeed.transforms.base import ClipInfo, Parameters, Transform
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import kind_of, said

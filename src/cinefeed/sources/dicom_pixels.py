@@ -9,12 +9,13 @@ import io
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.errors import DecodeError, EncapsulatedVideoError, MissingExtraError, SourceError
+from cinefeed.sources.dicom_fragments import END_OF_IMAGE, ITEM, find_frames
 from cinefeed.sources.dicom_header import UNCOMPRESSED, Header, Pixels, frames_of, holds_video, read_header
 from cinefeed.sources.image_size import decoded_bytes
 from cinefeed.sources.jpeg_lossless import decode_lossless
@@ -28,12 +29,10 @@ _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _BITS = {"PixelData": (1, 8, 16, 32), "FloatPixelData": (32,), "DoubleFloatPixelData": (64,)}
 _BROKEN = "cannot be decoded: "
-_ITEM = b"\xfe\xff\x00\xe0"
 _RLE = "1.2.840.10008.1.2.5"
 _LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-_END_OF_IMAGE = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000 alike
 # The first that takes a frame; on 45 files all gave the same pixels. Left out are pylibjpeg for JPEG proper, where its
 # decoder would be under the GPL, and gdcm, which ends the process on 1 in 300 damaged files.
 _OF_JPEG_2000, _OF_OTHERS = ("pylibjpeg", "pillow"), ("pyjpegls", "pillow", "pydicom")
@@ -186,7 +185,7 @@ class DicomFile:
             raise MissingExtraError(f"imagecodecs, for JPEG of 12 bits ({self.path})", extra="dicom") from error
 
         def decode_extended(data: bytes) -> NDArray[np.uint16]:
-            if _END_OF_IMAGE not in data[-10:]:
+            if END_OF_IMAGE not in data[-10:]:
                 raise EOFError("the image breaks off")  # libjpeg fills up with grey
             samples = np.empty((image.rows, image.columns), np.uint16)  # another size in the image is an error
             jpeg8_decode(data, out=samples)
@@ -217,12 +216,12 @@ class DicomFile:
                 raise EOFError("the file is cut off")
         data = b"".join(parts)
         self._limits.check_frame(decoded_bytes(data) or 0, where="its image")  # whatever the header of the file says
-        if self.header.syntax in _JPEG_LS and _END_OF_IMAGE not in data[-10:]:
+        if self.header.syntax in _JPEG_LS and END_OF_IMAGE not in data[-10:]:
             raise EOFError("the image breaks off")  # CharLS says the same, after up to 20 seconds
         return data
 
     def _decompressed(self, decoder: Any, data: bytes) -> NDArray[Any]:
-        alone = _ITEM + bytes(4) + _ITEM + struct.pack("<I", len(data)) + data  # an empty table of offsets, one item
+        alone = ITEM + bytes(4) + ITEM + struct.pack("<I", len(data)) + data  # an empty table of offsets, one item
         options = self._options(1)
         for plugin in self._plugins:
             try:
@@ -330,74 +329,3 @@ def image_of(header: Header, *, file_bytes: int, path: object) -> Image:
     if (header.pixels.length is None) is (header.syntax in UNCOMPRESSED):
         raise SourceError(f"{path}: says of its pixels that they are compressed, or that they are not, and lies")
     return image
-
-
-def find_frames(file: BinaryIO, header: Header, *, frames: int) -> list[list[tuple[int, int]]]:
-    """Return offset and length of the fragments of each compressed frame, by the table of offsets where there is one.
-
-    Without one, as pydicom has it: a fragment a frame where their numbers agree, all for one frame, else each frame
-    ends with the mark that ends a JPEG image. Fewer fragments than frames are taken for one each.
-    """
-    table_length, begin = _offset_table(file, header)
-    table = np.frombuffer(file.read(min(table_length, 1 << 24)), "<u4" if table_length % 4 == 0 else "u1")
-    if spans := _by_long_table(header, begin):
-        return spans
-    fragments = _fragments(file, begin)
-    if table_length % 4 == 0 and len(table):
-        starts = {offset - 8 - begin: number for number, (offset, _) in enumerate(fragments)}
-        cuts = [starts.get(int(offset)) for offset in table]
-        known = [cut for cut in cuts if cut is not None]
-        if len(known) == len(cuts) and known[0] == 0 and known == sorted(set(known)):
-            return [fragments[a:b] for a, b in zip(known, [*known[1:], len(fragments)], strict=True)]
-    if frames == 1 and fragments:
-        return [fragments]
-    if len(fragments) <= frames:
-        return [[each] for each in fragments]
-    spans, last = [], 0
-    for number, (offset, length) in enumerate(fragments, start=1):
-        file.seek(offset + max(length - 10, 0))
-        if _END_OF_IMAGE in file.read(min(length, 10)):
-            spans.append(fragments[last:number])
-            last = number
-    return [*spans, fragments[last:]] if last < len(fragments) else spans
-
-
-def fragments_of(file: BinaryIO, header: Header) -> list[tuple[int, int]]:
-    """Return offset and length of all fragments, without the table of offsets before them."""
-    assert header.pixels is not None
-    if header.pixels.length is not None:  # against the rules, and plain enough
-        return [(header.pixels.offset, header.pixels.length)]
-    return _fragments(file, _offset_table(file, header)[1])
-
-
-def _offset_table(file: BinaryIO, header: Header) -> tuple[int, int]:
-    """Return the length of the table of offsets, at which the file is left, and where the fragments begin."""
-    assert header.pixels is not None
-    file.seek(header.pixels.offset)
-    head = file.read(8)
-    length = struct.unpack("<4xI", head)[0] if len(head) == 8 else 0
-    return length, header.pixels.offset + 8 + length
-
-
-def _by_long_table(header: Header, begin: int) -> list[list[tuple[int, int]]]:
-    offsets, lengths = (
-        np.frombuffer(value[: len(value) // 8 * 8], "<u8").tolist()
-        for value in (
-            header.values.get(name, ("", b""))[1] for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
-        )
-    )
-    if len(offsets) != len(lengths):
-        return []
-    return [[(begin + offset + 8, length)] for offset, length in zip(offsets, lengths, strict=True)]
-
-
-def _fragments(file: BinaryIO, begin: int) -> list[tuple[int, int]]:
-    found = []
-    file.seek(begin)
-    while len(head := file.read(8)) == 8 and head[:4] == _ITEM:
-        length = struct.unpack("<4xI", head)[0]
-        if length == 0xFFFFFFFF:
-            break
-        found.append((file.tell(), length))
-        file.seek(length, io.SEEK_CUR)
-    return found

@@ -16,8 +16,8 @@ from cinefeed.errors import EncapsulatedVideoError, SourceError
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.dicom import probe_dicom
 from cinefeed.sources.dicom_facts import FACTS, header_tags, regions_of, spacing_of, times_of
+from cinefeed.sources.dicom_fragments import fragments_of
 from cinefeed.sources.dicom_header import Header, places_of, read_header
-from cinefeed.sources.dicom_pixels import fragments_of
 from cinefeed.sources.embedded import EmbeddedVideo
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.index import Verify, probe_encoded

@@ -1,16 +1,9 @@
 """Images: a folder with a file a frame, and TIFF files with a page a frame. Each is decoded when it is asked for."""
 
-import math
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from glob import escape
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,22 +11,20 @@ from numpy.typing import NDArray
 
 from cinefeed.clips import Times
 from cinefeed.errors import DecodeError, SourceError
-from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading
+from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
+from cinefeed.sources.image_groups import group_images, missing_numbers
 from cinefeed.sources.image_size import decoded_bytes
 from cinefeed.sources.index import Verify
-from cinefeed.sources.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated, read_start, suffix_of
+from cinefeed.sources.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated
 from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits, require_regular
 from cinefeed.sources.plain import PlainFrames, as_plane, broken_after, windowed
 from cinefeed.sources.tiff import Pages
 from cinefeed.sources.values import decode_through
 
-_SAME_SUFFIX = {".jpeg": ".jpg", ".tiff": ".tif"}
 # Depth and channels as stored, but alpha dropped, palettes looked up, and turned upright as EXIF says.
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-_DIGITS = re.compile("[0-9]+")
 _NO_IMAGE = "cannot be decoded: it is no image that OpenCV reads, or it is cut off"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_GEO_KEYS = 34735  # the entry of a TIFF page that says where on earth it lies
 _PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # the byte that says it, and the kind that OpenCV makes three channels of
 
 
@@ -141,132 +132,6 @@ def probe_tiff(
     return _checked(TiffSource(path, facts=facts), verify, reading)
 
 
-class ImageGroups(NamedTuple):
-    """What images make: samples, images in none of them (what each is, and its name), and folders that need a choice.
-
-    Of such a folder, `undecided` has the patterns that the images of one kind follow.
-    """
-
-    found: list[Found]
-    unread: list[tuple[str, str]]
-    undecided: dict[str, tuple[str, ...]]
-
-
-def group_images(names: Iterable[str], *, root: str | Path | None = None, frames: str | None = None) -> ImageGroups:
-    """Return the folders whose images are the frames of one sample: the files of each in natural order.
-
-    `names` are all files that a scan takes for videos or images, relative, with /. A folder is a sample if it holds two
-    images or more, all of one format, and no other file. Images that `frames`, a pattern of their names, does not
-    match are left out first. With `root`, where the names lie, a TIFF file of several pages and an animated image are
-    videos by themselves, the first of a format in a folder telling for all; and GeoTIFF files, which are maps, are
-    frames only where `frames` says so.
-
-    Images of two formats, or of two ways of naming with the same numbers, may be frames and masks: which are the
-    frames has to be chosen, and the folder is undecided.
-
-    >>> group_images(["a/f10.png", "a/f9.png", "b/one.png", "c/x.png", "c/y.png", "c/cine.mp4"]).found
-    [Found(path='a', part=None, files=('f9.png', 'f10.png'), tags={})]
-    >>> group_images(["a/1.jpg", "a/2.jpg", "a/1.png", "a/2.png"]).undecided
-    {'a': ('*.jpg', '*.png')}
-    """
-    folders: dict[str, list[str]] = defaultdict(list)
-    groups = ImageGroups([], [], {})
-    with_others = set()
-    for name in names:
-        folder, _, file = name.rpartition("/")
-        if suffix_of(file) not in IMAGE_SUFFIXES:
-            with_others.add(folder)
-        elif frames is None or fnmatchcase((name if "/" in frames else file).lower(), frames.lower()):
-            folders[folder].append(file)
-        else:
-            groups.unread.append((f"image that frames={frames!r} leaves out", name))
-    for folder in sorted(folders, key=PurePosixPath):
-        alone, path = folder not in with_others, PurePosixPath(folder)
-        _group_folder(path, folders[folder], groups, root=root, chosen=frames is not None, alone=alone)
-    return groups
-
-
-def _group_folder(
-    folder: PurePosixPath, names: list[str], groups: ImageGroups, *, root: str | Path | None, chosen: bool, alone: bool
-) -> None:
-    """Add what the images of one folder make; `alone` says that no other file is there."""
-    formats: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(names, key=natural_key):
-        suffix = suffix_of(name)
-        formats[_SAME_SUFFIX.get(suffix, suffix)].append(name)
-    place = None if root is None else Path(root) / folder
-    moving = [files for files in formats.values() if place is not None and is_moving(place / files[0])]
-    if not alone or moving:
-        for name in names:
-            if place is not None and is_moving(place / name):
-                groups.found.append(Found(str(folder / name)))
-            else:
-                groups.unread.append((f"image beside a video ({suffix_of(name)})", str(folder / name)))
-        return
-    most = max(formats.values(), key=len)
-    if len(most) == 1:
-        groups.unread.extend(
-            ("image alone in its folder" if len(names) == 1 else "image alone of its format", str(folder / each))
-            for each in names
-        )
-    elif len(formats) > 1:
-        groups.undecided[str(folder)] = tuple(f"*{suffix}" for suffix in sorted(formats))
-    elif not chosen and place is not None and _is_map(place / most[0]):
-        groups.unread.extend(("GeoTIFF, read with frames='*.tif'", str(folder / name)) for name in most)
-    elif not chosen and (patterns := _rival_patterns(most)):
-        groups.undecided[str(folder)] = patterns
-    else:
-        groups.found.append(Found(str(folder), files=tuple(most)))
-
-
-def _rival_patterns(files: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns of names that share numbers, as frames and their masks do; none where one is left.
-
-    >>> _rival_patterns(["f1.png", "f2.png", "f1_mask.png", "f2_mask.png"]), _rival_patterns(["a1.png", "b2.png"])
-    (('f*[0-9].png', 'f*[0-9]_mask.png'), ())
-    """
-    if len({_DIGITS.sub("0", file) for file in files}) == 1:  # as almost always, in a fifth of the time
-        return ()
-    numbers: dict[str, set[tuple[int, ...]]] = defaultdict(set)
-    for file in files:
-        pieces = re.split(r"([0-9]+)", file)
-        pattern = "*[0-9]".join(escape(piece) for piece in pieces[::2])
-        numbers[pattern].add(tuple(map(int, pieces[1::2])))
-    series = {pattern: found for pattern, found in numbers.items() if len(found) > 1}
-    if len(series) < 2:
-        return ()
-    return tuple(
-        pattern
-        for pattern, found in series.items()
-        if any(found & other for key, other in series.items() if key != pattern)
-    )
-
-
-def missing_numbers(files: Sequence[str]) -> int:
-    """Return how many frames are missing by the last numbers in the names, counted by their common step.
-
-    >>> missing_numbers(["f0.png", "f10.png", "f30.png"]), missing_numbers(["a.png", "b.png"])
-    (1, 0)
-
-    More gaps than files are no gaps: such numbers are time stamps.
-    """
-    runs = [re.findall(r"[0-9]+", PurePosixPath(file).stem) for file in files]
-    if not all(runs):
-        return 0
-    numbers = sorted({int(run[-1]) for run in runs})
-    step = math.gcd(*(after - before for before, after in pairwise(numbers)))
-    if step == 0 or len(numbers) < len(files):
-        return 0
-    missing = (numbers[-1] - numbers[0]) // step + 1 - len(numbers)
-    return missing if missing <= len(numbers) else 0
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a key by which frame2 comes before frame10: digits by their number, letters without their case."""
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], name
-
-
 def _files_of(path: Path, frames: str | None) -> tuple[str, ...]:
     try:
         names = [each.name for each in path.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES]
@@ -279,42 +144,6 @@ def _files_of(path: Path, frames: str | None) -> tuple[str, ...]:
     if not groups.found:
         raise SourceError(f"{path}: holds {len(names)} images; a video is a folder of two or more, all of one format")
     return groups.found[0].files
-
-
-def is_moving(path: Path) -> bool:
-    """Return whether an image file is a video by itself: a TIFF of several pages, an animated PNG or WebP."""
-    suffix = path.suffix.lower()
-    if _SAME_SUFFIX.get(suffix, suffix) == ".tif":
-        return has_pages(path)
-    if suffix not in (".png", ".webp"):
-        return False
-    try:
-        return is_animated(read_start(path))
-    except OSError:
-        return False
-
-
-def _is_map(path: Path) -> bool:
-    """Return whether a file is a GeoTIFF."""
-    try:
-        with closing(Pages(path)) as pages:
-            return pages.has_entry(_GEO_KEYS)
-    except (SourceError, DecodeError):
-        return False
-
-
-def has_pages(path: Path) -> bool:
-    """Return whether a file is a TIFF of several pages."""
-    try:
-        pages = Pages(path)
-    except SourceError:
-        return False
-    try:
-        return pages.find(1)
-    except DecodeError:
-        return False
-    finally:
-        pages.close()
 
 
 def _limits_of(facts: Facts) -> ReadLimits:

@@ -14,15 +14,8 @@ from cinefeed.sources.dicom_series import group_series
 from cinefeed.sources.dicom_video import is_dicom_video, open_dicom_video, probe_dicom_file
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.hdf5 import Hdf5Source, hdf5_parts, probe_hdf5
-from cinefeed.sources.images import (
-    ImagesSource,
-    TiffSource,
-    group_images,
-    has_pages,
-    natural_key,
-    probe_images,
-    probe_tiff,
-)
+from cinefeed.sources.image_groups import group_images, has_pages, natural_key
+from cinefeed.sources.images import ImagesSource, TiffSource, probe_images, probe_tiff
 from cinefeed.sources.index import Verify, probe_encoded
 from cinefeed.sources.kinds import (
     IMAGE_SUFFIXES,

@@ -28,7 +28,8 @@ from cinefeed.manifest.identity import content_hash, state_of
 from cinefeed.manifest.table import Manifest
 from cinefeed.models.backbones import frame_backbone
 from cinefeed.models.parts import FEATURES, FRAMES, Seeded
-from cinefeed.sources.base import Facts, Source, chosen_region, cropped
+from cinefeed.sources.base import Facts, Source
+from cinefeed.sources.regions import chosen_region, cropped
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms.base import ClipInfo, Transform, is_random

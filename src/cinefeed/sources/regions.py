@@ -1,0 +1,56 @@
+"""Regions of ultrasound images: which one is meant, and cutting it out of decoded planes."""
+
+from collections.abc import Sequence
+
+from cinefeed.errors import SourceError
+from cinefeed.sources.base import Planes, Region
+from cinefeed.sources.colour import Colour as Colour
+
+
+def chosen_region(regions: Sequence[Region], wanted: str | int) -> Region:
+    """Return the region of a number, or the first of a kind. Raises SourceError, with the kinds that there are.
+
+    >>> chosen_region([Region(0, 0, 80, 60, "2d"), Region(0, 60, 80, 90, "pw")], "pw").top
+    60
+    """
+    kinds = [region.kind for region in regions]
+    if isinstance(wanted, int):
+        if wanted < len(regions):
+            return regions[wanted]
+    elif wanted in kinds:
+        return regions[kinds.index(wanted)]
+    there = f"its regions are {', '.join(f'{i}: {kind}' for i, kind in enumerate(kinds))}" if kinds else "it has none"
+    raise SourceError(f"Frame(region={wanted!r}) was asked for, {there}; leave out such rows, or the region")
+
+
+def cropped(planes: Planes, region: Region) -> Planes:
+    """Return the part of every frame that a region shows: views, of the region within the frame.
+
+    Where chroma has fewer samples than luma the region grows to whole samples of it. Raises SourceError where it lies
+    outside the frame, or the frame is not stored as it is shown.
+
+    >>> frame = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    >>> cropped(Planes([(frame,)], Colour(model="grey")), Region(1, 1, 3, 9, "2d")).frames[0][0].tolist()
+    [[5, 6], [9, 10]]
+    """
+    colour = planes.colour
+    if not planes.frames:
+        return planes
+    if colour.rotation or colour.mirrored or colour.aspect != 1:
+        raise SourceError("a region cannot be cut out of frames that are turned, mirrored or stretched to be shown")
+    height, width = planes.frames[0][0].shape[:2]
+    steps = [(_pixels_of(plane.shape[0], height), _pixels_of(plane.shape[1], width)) for plane in planes.frames[0]]
+    down, across = max(step for step, _ in steps), max(step for _, step in steps)
+    top, left = max(region.top, 0) // down * down, max(region.left, 0) // across * across
+    bottom, right = min(-(-region.bottom // down) * down, height), min(-(-region.right // across) * across, width)
+    if top >= bottom or left >= right:
+        raise SourceError(f"{region} lies outside the frame of {height} x {width}")
+    cuts = [(slice(top // v, -(-bottom // v)), slice(left // h, -(-right // h))) for v, h in steps]
+    return planes._replace(
+        frames=[tuple(plane[cut] for plane, cut in zip(frame, cuts, strict=True)) for frame in planes.frames]
+    )
+
+
+def _pixels_of(samples: int, size: int) -> int:
+    """Return how many pixels in a row a sample stands for, as `planes_to_array` spreads chroma."""
+    return next(step for step in (1, 2, 4) if samples * step >= size)
