@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, counted, finding
+from cinefeed.check.findings import Finding, counted, finding, video_findings
 from cinefeed.check.look import Looks, without_path
 from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest
@@ -66,32 +66,24 @@ def _not_looked_at(manifest: Manifest) -> list[Finding]:
 
 
 def _gone(looks: Looks) -> list[Finding]:
-    found = []
-    if looks.missing:
-        found.append(
-            finding(
-                "error",
-                "missing_files",
-                f"{counted(len(looks.missing), 'video')} cannot be found",
-                detail="The manifest lists files that are not where it says, or that may not be read.",
-                advice="mount or move the files to where they were, or scan again",
-                rows=looks.missing,
-                remarks=list(looks.missing.values()),
-            )
-        )
-    if looks.changed:
-        found.append(
-            finding(
-                "error",
-                "changed_files",
-                f"{counted(len(looks.changed), 'video')} changed after the scan",
-                detail="Their size or content differs, so the manifest does not describe them; a feed refuses them.",
-                advice="run 'cinefeed scan' again with the same --out: it opens only what changed",
-                rows=looks.changed,
-                remarks=list(looks.changed.values()),
-            )
-        )
-    return found
+    return [
+        *video_findings(
+            looks.missing,
+            "error",
+            "missing_files",
+            "cannot be found",
+            detail="The manifest lists files that are not where it says, or that may not be read.",
+            advice="mount or move the files to where they were, or scan again",
+        ),
+        *video_findings(
+            looks.changed,
+            "error",
+            "changed_files",
+            "changed after the scan",
+            detail="Their size or content differs, so the manifest does not describe them; a feed refuses them.",
+            advice="run 'cinefeed scan' again with the same --out: it opens only what changed",
+        ),
+    ]
 
 
 def _broken(manifest: Manifest) -> list[Finding]:
@@ -99,40 +91,31 @@ def _broken(manifest: Manifest) -> list[Finding]:
     if "error" not in manifest.table.schema.names:
         return []
     frames = manifest.column("num_frames").fill_null(0).to_numpy(zero_copy_only=False)
-    said = manifest.column("error").is_valid().to_numpy(zero_copy_only=False)
-    dead, cut = np.flatnonzero(frames == 0), np.flatnonzero(said & (frames > 0))
+    breaks = manifest.column("error").is_valid().to_numpy(zero_copy_only=False)
 
-    def remarks(rows: NDArray[np.int64]) -> list[str]:
+    def remarks(rows: NDArray[np.int64]) -> dict[int, str]:
         texts = manifest.column("error").take(rows).to_pylist()
-        paths = [manifest.path_of(int(row)) for row in rows]
-        return [without_path(text or "no frame is known", path) for text, path in zip(texts, paths, strict=True)]
+        pairs = zip(rows.tolist(), texts, strict=True)
+        return {row: without_path(text or "no frame is known", manifest.path_of(row)) for row, text in pairs}
 
-    found = []
-    if len(dead):
-        found.append(
-            finding(
-                "error",
-                "unreadable_files",
-                f"{counted(len(dead), 'video')} without a frame that can be read",
-                detail="They are empty, cut off before the first frame, encrypted, or no video at all.",
-                advice="get them again from where they came, or leave them out: training would stop there",
-                rows=dead,
-                remarks=remarks(dead),
-            )
-        )
-    if len(cut):
-        found.append(
-            finding(
-                "error",
-                "broken_files",
-                f"{counted(len(cut), 'video')} broken before the end",
-                detail="Frames before the break are read, those after it are lost: clips are shorter than they seem.",
-                advice="get them again from where they came, or decide that the part before the break will do",
-                rows=cut,
-                remarks=remarks(cut),
-            )
-        )
-    return found
+    return [
+        *video_findings(
+            remarks(np.flatnonzero(frames == 0)),
+            "error",
+            "unreadable_files",
+            "without a frame that can be read",
+            detail="They are empty, cut off before the first frame, encrypted, or no video at all.",
+            advice="get them again from where they came, or leave them out: training would stop there",
+        ),
+        *video_findings(
+            remarks(np.flatnonzero(breaks & (frames > 0))),
+            "error",
+            "broken_files",
+            "broken before the end",
+            detail="Frames before the break are read, those after it are lost: clips are shorter than they seem.",
+            advice="get them again from where they came, or decide that the part before the break will do",
+        ),
+    ]
 
 
 def _damaged(manifest: Manifest) -> list[Finding]:
@@ -140,37 +123,26 @@ def _damaged(manifest: Manifest) -> list[Finding]:
     if "damaged" not in manifest.table.schema.names:
         return []
     ranges = manifest.column("damaged").to_pylist()
-    rows = np.flatnonzero([bool(each) for each in ranges])
-    if len(rows) == 0:
-        return []
-    return [
-        finding(
-            "error",
-            "damaged_frames",
-            f"{counted(len(rows), 'video')} with damaged frames",
-            detail="Parts of these frames cannot be decoded, and FFmpeg makes something up for them. A feed that reads "
-            "one raises, unless the scan was told to conceal them.",
-            advice="get them again from where they came, or leave them out",
-            rows=rows,
-            remarks=[f"frames {frames_in_words(ranges[row])}" for row in rows.tolist()],
-        )
-    ]
+    return video_findings(
+        {row: f"frames {frames_in_words(each)}" for row, each in enumerate(ranges) if each},
+        "error",
+        "damaged_frames",
+        "with damaged frames",
+        detail="Parts of these frames cannot be decoded, and FFmpeg makes something up for them. A feed that reads one "
+        "raises, unless the scan was told to conceal them.",
+        advice="get them again from where they came, or leave them out",
+    )
 
 
 def _unread(looks: Looks) -> list[Finding]:
-    if not looks.unread:
-        return []
-    return [
-        finding(
-            "error",
-            "unread_frames",
-            f"{counted(len(looks.unread), 'video')} of which frames known to the manifest cannot be read",
-            detail="The scan saw these frames, and now they do not come.",
-            advice="scan again; where that says the same, get the files again",
-            rows=looks.unread,
-            remarks=list(looks.unread.values()),
-        )
-    ]
+    return video_findings(
+        looks.unread,
+        "error",
+        "unread_frames",
+        "of which frames known to the manifest cannot be read",
+        detail="The scan saw these frames, and now they do not come.",
+        advice="scan again; where that says the same, get the files again",
+    )
 
 
 def _headers(manifest: Manifest) -> list[Finding]:

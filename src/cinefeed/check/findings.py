@@ -81,6 +81,17 @@ def finding(
     )
 
 
+def video_findings(
+    remarks: Mapping[int, str], severity: Severity, code: str, title: str, *, detail: str, advice: str
+) -> list[Finding]:
+    """Return a finding about these rows, with a remark on each and their number before the title; [] without rows."""
+    if not remarks:
+        return []
+    title = f"{counted(len(remarks), 'video')} {title}"
+    rows, words = list(remarks), list(remarks.values())
+    return [finding(severity, code, title, detail=detail, advice=advice, rows=rows, remarks=words)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """Two rows that show the same. `distance` is 0 for the same pictures, 1 for unlike ones."""
