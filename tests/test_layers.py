@@ -38,7 +38,7 @@ FOLDERS = {
     "metrics": (
         "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare"
     ).split(),
-    "config": "settings toml lines starter".split(),
+    "config": "settings toml lines group_candidates starter".split(),
     "report": (
         "style words figures results agreement moving balance data folder drawn assessed unassessed facts methods page "
         "check strength transforms"

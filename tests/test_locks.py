@@ -17,7 +17,8 @@ from cinefeed.errors import InUseError
 from cinefeed.locks import locked, write_lock
 
 HOLD = """
-import errno, os, sys, time
+import errno, os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from cinefeed import locks
 if {without}:
     def none(*args):

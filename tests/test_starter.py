@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 
 from cinefeed.config import parse
-from cinefeed.config.starter import group_candidates, starter
+from cinefeed.config.group_candidates import group_candidates
+from cinefeed.config.starter import starter
 from cinefeed.errors import ColumnError, LabelError, SettingError, TableError
 from cinefeed.manifest.table import Manifest
 

@@ -317,12 +317,12 @@ def unseen_classes(*, labels: Any, parts: Any) -> dict[str, dict[str, NDArray[np
     if "train" not in part.values:
         return {}
     train = part.codes == part.values.index("train")
-    found: dict[str, dict[str, NDArray[np.int64]]] = {}
+    unseen: dict[str, dict[str, NDArray[np.int64]]] = {}
     for code in np.setdiff1d(label.codes[label.codes >= 0], label.codes[train]).tolist():
         rows = label.codes == code
         places = {name: np.flatnonzero(rows & (part.codes == number)) for number, name in enumerate(part.values)}
-        found[class_name(label.values[code])] = {name: each for name, each in places.items() if len(each)}
-    return found
+        unseen[class_name(label.values[code])] = {name: each for name, each in places.items() if len(each)}
+    return unseen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,10 +341,10 @@ class Balance:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What stands in the way of learning from these parts, a line each."""
-        found = []
+        lines = []
         train = self.parts.index("train") if "train" in self.parts else None
         if train is not None and self.group_name and self.groups[train] == 1:
-            found.append(
+            lines.append(
                 f"the training part has 1 value of {self.group_name!r}, from which nothing can be learnt for others; "
                 "name a finer group, or cross-validate, so that each is tested once: train --folds "
                 f"{min(max(sum(self.groups), 2), 5)}"
@@ -352,11 +352,11 @@ class Balance:
         for name, counts in self.classes.items():
             if train is not None and counts[train] == 0:
                 places = " and ".join(f"{self.parts[k]} ({count})" for k, count in enumerate(counts) if count)
-                found.append(
+                lines.append(
                     f"class {name!r} of {self.label_name!r} is in {places} alone, so training does not know it; split "
                     f"with --stratify {self.label_name}, or leave it out with --where"
                 )
-        return tuple(found)
+        return tuple(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, one entry a part, for JSON."""

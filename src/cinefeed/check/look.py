@@ -89,10 +89,10 @@ def look_at_all(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     # Threads end in any order, findings name the first rows.
-    for found in (each for each in vars(looks).values() if isinstance(each, dict)):
-        ordered = sorted(found.items())
-        found.clear()
-        found.update(ordered)
+    for remarks in (each for each in vars(looks).values() if isinstance(each, dict)):
+        ordered = sorted(remarks.items())
+        remarks.clear()
+        remarks.update(ordered)
     return looks
 
 

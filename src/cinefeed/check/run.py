@@ -69,24 +69,24 @@ def check_manifest(
     workers = workers or usable_cores()
     with shown_progress(progress, what="check") as tick:
         looks = look_at_all(manifest, clip=clip, frame=frame, workers=workers, progress=tick)
-    found: list[Finding] = group_findings(manifest, group=group)
+    findings: list[Finding] = group_findings(manifest, group=group)
     copies, pairs, sets = duplicate_findings(manifest, looks, target=target, group=group, workers=workers)
-    found += copies + file_findings(manifest, looks) + value_findings(manifest, looks, frame=frame)
+    findings += copies + file_findings(manifest, looks) + value_findings(manifest, looks, frame=frame)
     classes: dict[str, dict[str, int]] = {}
     shortcuts: list[Shortcut] = []
     left_out = ""
     if target is not None:
         labels, classes = label_findings(manifest, target=target, group=group)
         told, shortcuts, left_out = shortcut_findings(manifest, looks, target=target, group=group, nuisance=nuisance)
-        found += told + labels
-    found += [*spelling_findings(manifest, named_columns), *mixed_findings(manifest, looks, clip=clip)]
+        findings += told + labels
+    findings += [*spelling_findings(manifest, named_columns), *mixed_findings(manifest, looks, clip=clip)]
     groups = groups_of(manifest, group)
 
     def names(rows: Sequence[int]) -> list[Mapping[str, str]]:
         return [shown(manifest, row, private=private) for row in rows]
 
     return CheckReport(
-        findings=_named(manifest, found),
+        findings=_named(manifest, findings),
         rows=len(manifest),
         files=pc.count_distinct(manifest.column("path")).as_py(),
         read=int(looks.read.sum()),
@@ -134,18 +134,18 @@ def check_parts(
     Groups in two parts are found in the columns. Copies, look-alikes and labels that files give away take a look at
     every video, which is left out, and said, of more than 5,000 rows, of features, and of rows with several views.
     """
-    found = group_findings(manifest, group=group)
+    findings = group_findings(manifest, group=group)
     reason = _no_look(manifest)
     if not reason:
         workers = workers or usable_cores()
         with shown_progress(progress, what="check") as tick:
             looks = look_at_all(manifest, clip=None, workers=workers, progress=tick)
-        found += duplicate_findings(manifest, looks, target=None, group=group, workers=workers)[0]
+        findings += duplicate_findings(manifest, looks, target=None, group=group, workers=workers)[0]
         for target in targets:
-            found += shortcut_findings(manifest, looks, target=target, group=group, nuisance=())[0]
+            findings += shortcut_findings(manifest, looks, target=target, group=group, nuisance=())[0]
         unread = len(manifest) - int(looks.read.sum())
         reason = f"{unread} of {len(manifest)} videos, of which no frame could be read" if unread else ""
-    return Doubts(findings=_named(manifest, [each for each in found if each.is_doubt]), not_looked_at=reason)
+    return Doubts(findings=_named(manifest, [each for each in findings if each.is_doubt]), not_looked_at=reason)
 
 
 def _no_look(manifest: Manifest) -> str:
@@ -162,10 +162,10 @@ def _no_look(manifest: Manifest) -> str:
     return ""
 
 
-def _named(manifest: Manifest, found: Sequence[Finding]) -> tuple[Finding, ...]:
+def _named(manifest: Manifest, findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return findings worst first, with what a reader sees of their rows."""
-    names = [[shown(manifest, row, private=manifest.private) for row in each.rows] for each in found]
-    return ranked(named(each, rows) for each, rows in zip(found, names, strict=True))
+    names = [[shown(manifest, row, private=manifest.private) for row in each.rows] for each in findings]
+    return ranked(named(each, rows) for each, rows in zip(findings, names, strict=True))
 
 
 def shown(manifest: Manifest, row: int, *, private: bool) -> dict[str, str]:

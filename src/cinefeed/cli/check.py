@@ -64,8 +64,8 @@ def check(
         settings = read_settings(config)
         clip, frame = clip or settings.clip, settings.frame
     if window is not None:
-        asked = window_of(window)
-        frame = Frame(height=1, width=1, window=asked) if frame is None else replace(frame, window=asked)
+        window_ends = window_of(window)
+        frame = Frame(height=1, width=1, window=window_ends) if frame is None else replace(frame, window=window_ends)
     rows = Manifest.read(manifest)
     for column, values in where_table(where or []).items():
         rows = rows.where(column, values)

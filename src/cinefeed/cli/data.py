@@ -163,7 +163,7 @@ def _note_unseen(rows: Manifest, name: str) -> None:
     unseen = unseen_classes(labels=column, parts=rows.column("split"))
     if unseen:
         value, places = next(iter(unseen.items()))
-        where = " and ".join(f"{part} ({counted(len(found), 'row')})" for part, found in places.items())
+        where = " and ".join(f"{part} ({counted(len(rows_of_part), 'row')})" for part, rows_of_part in places.items())
         more = f", {counted(len(unseen) - 1, 'class')} more likewise" if len(unseen) > 1 else ""
         note(f"class {value!r} of {name!r} is in {where} alone{more}: to learn it, split with --stratify {name}")
 

@@ -25,7 +25,8 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write settings for `train --config`, each value chosen from the manifest's facts, with the reason behind it."""
-    from cinefeed.config.starter import group_candidates, starter
+    from cinefeed.config.group_candidates import group_candidates
+    from cinefeed.config.starter import starter
     from cinefeed.files import write_atomically
 
     if group is not None and no_group:

@@ -103,22 +103,22 @@ def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: b
         note(f"{Path(fold.train.out).name} of {folds}")
         run_training(fold, overwrite=overwrite, progress=True)
 
-    found = train_folds(settings, folds=folds, train=train_fold, overwrite=overwrite)
-    if not found.finished:
-        told = {"run": str(found.folder), "complete": False}
-        emit(told, as_json=as_json, text=f"asked to leave: the same command goes on\n-> {found.folder}")
+    result = train_folds(settings, folds=folds, train=train_fold, overwrite=overwrite)
+    if not result.finished:
+        message = {"run": str(result.folder), "complete": False}
+        emit(message, as_json=as_json, text=f"asked to leave: the same command goes on\n-> {result.folder}")
         return
     spread = {
         name: f"{each['mean']:.4g} ({each['low']:.4g} to {each['high']:.4g})"
-        for name, each in found.folds.items()
+        for name, each in result.folds.items()
         if each["low"] is not None
     }
     emit(
-        {"run": str(found.folder), "metrics": found.metrics, "folds": found.folds},
+        {"run": str(result.folder), "metrics": result.metrics, "folds": result.folds},
         as_json=as_json,
-        text=f"out of fold: {figures(found.metrics)}\n"
+        text=f"out of fold: {figures(result.metrics)}\n"
         + "".join(f"{name}, mean of {folds} folds: {text}\n" for name, text in spread.items())
-        + f"-> {found.folder}",
+        + f"-> {result.folder}",
     )
 
 

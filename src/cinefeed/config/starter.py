@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.clips import window_of
+from cinefeed.config.group_candidates import group_candidates
 from cinefeed.config.lines import Setting, comment, toml_key
 from cinefeed.config.toml import parse
 from cinefeed.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
@@ -25,7 +26,6 @@ Group = str | Literal[False] | None
 _CLIP_FRAMES, _SIDE, _HALVINGS = 16, 112, 4  # of cnn_rnn: four convolutions, of stride 2 each
 _STEPS = 1500  # the demo and the small real sets were learnt by then
 _LOOKED_AT = 8  # videos, whose pixels are read
-_GROUPS = ("patient", "subject", "person", "participant", "speaker", "case", "study", "group")  # likeliest first
 _UNEVEN = 1.5  # the most frequent class by the rarest, from where balancing is worth a word
 
 
@@ -48,19 +48,19 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
             Setting(name="where.split", value=names, why="the run that made the features has no other rows")
         )
     labels = rows.column(target)
-    known = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
-    if len(known) == 0:
+    labelled = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
+    if len(labelled) == 0:
         raise LabelError(f"no row has a {target!r} label; look at the table of labels")
-    if rare := _rare_classes(known, group=group, target=target):
-        kept = sorted({*pc.unique(class_names(known.column(target))).to_pylist()} - {*rare})
-        rows = known = known.where(target, kept)
+    if rare := _rare_classes(labelled, group=group, target=target):
+        common = sorted({*pc.unique(class_names(labelled.column(target))).to_pylist()} - {*rare})
+        rows = labelled = labelled.where(target, common)
         few = f"left out: {', '.join(rare)}, in fewer than 3 {'groups' if group else 'rows'}, and 3 parts need one each"
-        data_rows.append(Setting(name=f"where.{toml_key(target)}", value=kept, why=few))
-    data, classes = _data(rows, known, path=path, target=target)
-    split, parts = _split(known, group=group, target=target, classes=classes)
-    features = feature_frame(known)
-    frame = _features(features, known) if features else _frame(known, parts.train)
-    clip = _clip(known)
+        data_rows.append(Setting(name=f"where.{toml_key(target)}", value=common, why=few))
+    data, classes = _data(rows, labelled, path=path, target=target)
+    split, parts = _split(labelled, group=group, target=target, classes=classes)
+    features = feature_frame(labelled)
+    frame = _features(features, labelled) if features else _frame(labelled, parts.train)
+    clip = _clip(labelled)
     lines = [
         Setting(name="[data]"),
         *data,
@@ -91,51 +91,30 @@ def _parts_of_the_run(rows: Manifest) -> list[str]:
     return sorted(pc.unique(split.drop_null()).to_pylist()) if split.null_count else []
 
 
-def _rare_classes(known: Manifest, *, group: Group, target: str) -> list[str]:
+def _rare_classes(labelled: Manifest, *, group: Group, target: str) -> list[str]:
     """Return the classes of which the three parts that are drawn here cannot have one group each.
 
     [] where the parts are there already, and where fewer than two classes would be left.
     """
-    if "split" in known.table.column_names and known.column("split").null_count == 0:
+    if "split" in labelled.table.column_names and labelled.column("split").null_count == 0:
         return []
-    if group is None or not known.label_type(target).is_classes:
+    if group is None or not labelled.label_type(target).is_classes:
         return []
-    pairs = pa.table({"class": class_names(known.column(target)), "group": known.column(group or "id")})
+    pairs = pa.table({"class": class_names(labelled.column(target)), "group": labelled.column(group or "id")})
     holders = pairs.group_by("class").aggregate([("group", "count_distinct")]).to_pylist()
     rare = sorted(each["class"] for each in holders if each["group_count_distinct"] < 3)
     return rare if len(holders) - len(rare) >= 2 else []
 
 
-def group_candidates(manifest: Manifest, *, target: str) -> list[str]:
-    """Return the columns that could say which rows belong together, the likeliest first: text, with values that repeat.
-
-    >>> table = pa.table({"path": ["a", "b", "c"], "patient": ["x", "x", "y"], "age": [1.5, 2.5, 3.5]})
-    >>> group_candidates(Manifest.from_table(table), target="age")
-    ['patient (2 values in 3 rows)']
-    """
-    found = []
-    for name in manifest.labels:
-        column = manifest.column(name)
-        is_id = pa.types.is_string(column.type) or pa.types.is_integer(column.type)
-        if not is_id:
-            continue
-        count = pc.count_distinct(column).as_py()
-        named = next((place for place, hint in enumerate(_GROUPS) if hint in name.lower()), len(_GROUPS))
-        # A class repeats too: of columns with another name, those in which a value has few rows.
-        if name != target and 1 < count <= len(manifest) and (named < len(_GROUPS) or 4 * count >= len(column)):
-            found.append((named, -count, f"{name} ({count} values in {len(manifest)} rows)"))
-    return [text for _, _, text in sorted(found)]
-
-
-def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> tuple[list[Setting], list[str]]:
+def _data(rows: Manifest, labelled: Manifest, *, path: str | Path, target: str) -> tuple[list[Setting], list[str]]:
     """Return what is learnt of which rows, and the classes, in the order of their numbers; [] for a regression."""
     lines = [
         Setting(name="manifest", value=str(path), why=f"{len(rows)} rows have frames that can be read"),
         Setting(name="target", value=target, why="the label column to learn"),
     ]
-    if len(known) < len(rows):
-        lines.append(Setting(name="missing", value="drop", why=f"{len(rows) - len(known)} rows have no {target}"))
-    column, kind = known.column(target), known.label_type(target)
+    if len(labelled) < len(rows):
+        lines.append(Setting(name="missing", value="drop", why=f"{len(rows) - len(labelled)} rows have no {target}"))
+    column, kind = labelled.column(target), labelled.label_type(target)
     rows_of = Counter(class_names(column).to_pylist())
     values = sorted(rows_of)
     if not kind.is_classes:
@@ -162,33 +141,33 @@ def _data(rows: Manifest, known: Manifest, *, path: str | Path, target: str) -> 
     return [*lines, Setting(name="task", value="multiclass", why=why)], values
 
 
-def _split(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[Setting], Parts]:
+def _split(labelled: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[Setting], Parts]:
     """Return how the parts are made, tried out here, and the parts."""
     if group:
-        known.column(group)
-    if "split" in known.table.column_names and known.column("split").null_count == 0:
+        labelled.column(group)
+    if "split" in labelled.table.column_names and labelled.column("split").null_count == 0:
         why = "the manifest has its parts already"
-        why += ": those of the run whose network made the features" if encoded_from(known) else ""
+        why += ": those of the run whose network made the features" if encoded_from(labelled) else ""
         lines = [Setting(name="column", value="split", why=why)]
         if group:
             lines.append(Setting(name="group", value=group, why="no value of it may be in two parts; checked"))
-        return lines, known.parts(group=group or None)
+        return lines, labelled.parts(group=group or None)
     if group is None:
-        candidates = ", ".join(group_candidates(known, target=target)[:4]) or "none whose values repeat"
+        candidates = ", ".join(group_candidates(labelled, target=target)[:4]) or "none whose values repeat"
         raise SettingError(
             f"group is missing: name the column whose values must not be in two parts, the patient (--group); columns "
             f"that it could be: {candidates}. Where every row stands for itself, say so (--no-group)"
         )
-    return _tried(known, group=group, target=target, classes=classes)
+    return _tried(labelled, group=group, target=target, classes=classes)
 
 
-def _tried(known: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[Setting], Parts]:
-    units = pc.count_distinct(known.column(group or "id")).as_py()
+def _tried(labelled: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[Setting], Parts]:
+    units = pc.count_distinct(labelled.column(group or "id")).as_py()
     share = 0.15 if units >= 40 else 0.2 if units >= 10 else 0.25
     failed: CinefeedError | None = None
     for stratify in (target, None):
         try:
-            parts = known.split(val=share, test=share, group=group or None, stratify=stratify)
+            parts = labelled.split(val=share, test=share, group=group or None, stratify=stratify)
             break
         except SplitError as error:
             failed = error
@@ -211,13 +190,13 @@ def _tried(known: Manifest, *, group: Group, target: str, classes: Sequence[str]
     return [*lines, Setting(name="seed", value=0, why="of the split alone")], parts
 
 
-def _clip(known: Manifest) -> list[Setting]:
+def _clip(labelled: Manifest) -> list[Setting]:
     """Return which frames are taken: of one whole cycle all of it, of anything longer a stretch."""
-    counts = np.sort(_counts(known))
+    counts = np.sort(_counts(labelled))
     low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
-    windows = {"start_seconds", "end_seconds"} & {*known.table.column_names}
+    windows = {"start_seconds", "end_seconds"} & {*labelled.table.column_names}
     kind = "windows" if windows else "videos"
-    found = (
+    why_length = (
         f"all {kind} have {low} frame{'s' * (low != 1)}"
         if low == high
         else f"{kind} have {low} to {high} frames, half of them {middle} or more"
@@ -225,7 +204,7 @@ def _clip(known: Manifest) -> list[Setting]:
     if high <= 64 and high <= 1.5 * low:
         frames = min(low, 32)
         return [
-            Setting(name="frames", value=frames, why=found),
+            Setting(name="frames", value=frames, why=why_length),
             Setting(
                 name="position", value="spread", why="lengths are so alike that each may be one whole cycle: all of it"
             ),
@@ -233,13 +212,15 @@ def _clip(known: Manifest) -> list[Setting]:
     usual = int(counts[len(counts) // 10])  # nine in ten are as long
     frames = min(_CLIP_FRAMES, max(middle, 1))
     stride = int(np.clip(usual // frames, 1, 4))
-    rate = known.column("rate_hz").drop_null().to_numpy() if "rate_hz" in known.table.column_names else np.zeros(0)
+    rate = (
+        labelled.column("rate_hz").drop_null().to_numpy() if "rate_hz" in labelled.table.column_names else np.zeros(0)
+    )
     seconds = (
         f", {((frames - 1) * stride + 1) / np.median(rate):.2g} s at {np.median(rate):.4g} Hz" if rate.size else ""
     )
     why = f"a clip spans {(frames - 1) * stride + 1} frames{seconds}"
     lines = [
-        Setting(name="frames", value=frames, why=found),
+        Setting(name="frames", value=frames, why=why_length),
         Setting(name="stride", value=stride, why=why),
         Setting(name="position", value="random", why="another stretch each epoch; validation and test take the middle"),
     ]
@@ -250,21 +231,23 @@ def _clip(known: Manifest) -> list[Setting]:
     return lines
 
 
-def _counts(known: Manifest) -> NDArray[np.int64]:
+def _counts(labelled: Manifest) -> NDArray[np.int64]:
     """Return how many frames a clip of each row can be taken from: of its window alone, where it has one."""
-    counts = np.array(known.column("num_frames"), np.int64)
-    if not {"start_seconds", "end_seconds"} & {*known.table.column_names}:
+    counts = np.array(labelled.column("num_frames"), np.int64)
+    if not {"start_seconds", "end_seconds"} & {*labelled.table.column_names}:
         return counts
-    for row in range(len(known)):
-        facts = known.facts(row)
+    for row in range(len(labelled)):
+        facts = labelled.facts(row)
         if facts is not None:
-            counts[row] = max(window_of(facts.times, *known.window(row))[1], 1)  # one without a frame: the feed says so
+            counts[row] = max(
+                window_of(facts.times, *labelled.window(row))[1], 1
+            )  # one without a frame: the feed says so
     return counts
 
 
-def _frame(known: Manifest, train: Manifest) -> list[Setting]:
+def _frame(labelled: Manifest, train: Manifest) -> list[Setting]:
     """Return what a frame becomes: as large as most are, or 112, in the shape that most have, grey where all are."""
-    heights, widths = (known.column(name).to_numpy() for name in ("height", "width"))
+    heights, widths = (labelled.column(name).to_numpy() for name in ("height", "width"))
     height, width = float(np.median(heights)), float(np.median(widths))
     scale = min(1.0, _SIDE / min(height, width))
     least = 2**_HALVINGS
@@ -277,27 +260,28 @@ def _frame(known: Manifest, train: Manifest) -> list[Setting]:
     shapes = widths / heights
     alike = shapes.max() <= 1.1 * shapes.min()
     why_fit = "what stands out is cut off: at most a little" if alike else "nothing is cut off, for shapes differ"
-    channels, why_channels = _channels(known)
+    channels, why_channels = _channels(labelled)
     return [
         Setting(name="height", value=shown[0], why=f"frames are {said}; {least} divides it, for four halvings"),
         Setting(name="width", value=shown[1], why="likewise"),
         Setting(name="channels", value=channels, why=why_channels),
         Setting(name="fit", value="crop" if alike else "pad", why=why_fit),
-        *_numbers(known, train),
+        *_numbers(labelled, train),
     ]
 
 
-def _numbers(known: Manifest, train: Manifest) -> list[Setting]:
+def _numbers(labelled: Manifest, train: Manifest) -> list[Setting]:
     """Return the type of the frames, and the training rows' window for numbers without a scale of their own."""
-    bits = int(known.column("bits").fill_null(8).to_numpy().max())
-    rows = rows_without_window(known, dtype="uint8")
+    bits = int(labelled.column("bits").fill_null(8).to_numpy().max())
+    rows = rows_without_window(labelled, dtype="uint8")
     if len(rows) == 0:
         dtype = "uint8" if bits <= 8 else "float32" if bits == 32 else "uint16"
         return [Setting(name="dtype", value=dtype, why=f"the files hold up to {bits} bits")]
     of_training = rows_without_window(train, dtype="uint8")
-    part, some = (train, of_training) if len(of_training) else (known, rows)
+    part, some = (train, of_training) if len(of_training) else (labelled, rows)
     window = window_for(part, some)
-    why = f"{len(rows)} of {len(known)} videos hold {described_values(known, int(rows[0]))} or alike: 256 levels of it"
+    kind = described_values(labelled, int(rows[0]))
+    why = f"{len(rows)} of {len(labelled)} videos hold {kind} or alike: 256 levels of it"
     lines = [Setting(name="dtype", value="uint8", why=why)]
     if window is None:
         return [*lines, Setting(name="#", why="window = [LOW, HIGH]: their range is not known; scan again")]
@@ -305,23 +289,23 @@ def _numbers(known: Manifest, train: Manifest) -> list[Setting]:
     return [*lines, Setting(name="window", value=[*window], why=why)]
 
 
-def _channels(known: Manifest) -> tuple[int, str]:
+def _channels(labelled: Manifest) -> tuple[int, str]:
     """Return 1 where all frames are grey: the file says so, or the pixels that were looked at."""
-    stored = known.column("channels").to_numpy()
+    stored = labelled.column("channels").to_numpy()
     if (stored == 1).all():
         return 1, "all files are grey"
     colour = np.flatnonzero(stored == 3)
     rows = colour[np.linspace(0, len(colour) - 1, min(_LOOKED_AT, len(colour))).astype(int)]
     for row in rows.tolist():
-        with known.open(row, channels=3) as source:
+        with labelled.open(row, channels=3) as source:
             pixels = source.read([len(source) // 2]).astype(np.float32)
         if np.ptp(pixels, axis=-1).max() > 0.02 * max(float(pixels.max()), 1.0):
             return 3, f"{len(colour)} of {len(stored)} files are in colour"
     return 1, f"{len(colour)} files could hold colour, and the {len(rows)} that were looked at are grey"
 
 
-def _features(frame: Mapping[str, Any], known: Manifest) -> list[Setting]:
-    whys = {"height": "a frame is one line of numbers", "width": f"features of {encoded_from(known)}"}
+def _features(frame: Mapping[str, Any], labelled: Manifest) -> list[Setting]:
+    whys = {"height": "a frame is one line of numbers", "width": f"features of {encoded_from(labelled)}"}
     return [Setting(name=name, value=value, why=whys.get(name, "unchanged")) for name, value in frame.items()]
 
 

@@ -405,7 +405,7 @@ class Feed:
         Raises FeedError where the state belongs to another manifest, seed or settings.
         """
         draws, batches = self.batch_size * self.world_size, self._layout.batches
-        found, repeated = read_state(
+        place, repeated = read_state(
             state,
             here=self._state(planned=False),
             draws=draws,
@@ -418,13 +418,13 @@ class Feed:
         if repeated:
             _log.warning(
                 "restored at draw %d of epoch %d, the last border of %d ranks: %d draws come again",
-                found.draws,
-                found.epoch,
+                place.draws,
+                place.epoch,
                 self.world_size,
                 repeated,
             )
-        self._epochs.go_to(found.epoch, found.draws // draws, by="restore() moved the feed")
-        self._assembler.bad.update((int(row), str(why)) for row, why in found.quarantine)
+        self._epochs.go_to(place.epoch, place.draws // draws, by="restore() moved the feed")
+        self._assembler.bad.update((int(row), str(why)) for row, why in place.quarantine)
         return self
 
     def _state(self, *, planned: bool = True) -> State:

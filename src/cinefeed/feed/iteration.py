@@ -241,7 +241,7 @@ class EpochIterator(Iterator[Batch]):
             self._mark = time.perf_counter()
         batch = None
         if self._given < self._count:
-            asked = time.perf_counter()
+            begun_at = time.perf_counter()
             batch = self._line.take(self._epoch, meter=epochs.meter)
             self._given += 1
             epochs.handed = self._given
@@ -250,7 +250,7 @@ class EpochIterator(Iterator[Batch]):
                 batches=1,
                 clips=len(batch.ids),
                 bytes=batch.nbytes,
-                wait_seconds=self._mark - asked,
+                wait_seconds=self._mark - begun_at,
                 elapsed_seconds=self._mark - mark,
             )
         if (

@@ -81,12 +81,12 @@ def read_state(
         raise FeedError(f"this is no state of a feed: it has {sorted(found)}, a state has {sorted(names)}")
     state = State(**found)  # type: ignore[arg-type]  # compared below
     settings = {name: value for name, value in here.settings.items() if name != BETWEEN}
-    kept = {name: value for name, value in state.settings.items() if name != BETWEEN}
+    stored = {name: value for name, value in state.settings.items() if name != BETWEEN}
     differing = [name for name in ("manifest", "seed") if getattr(state, name) != getattr(here, name)]
-    differing += sorted(key for key in {*settings, *kept} if kept.get(key) != settings.get(key))
+    differing += sorted(key for key in {*settings, *stored} if stored.get(key) != settings.get(key))
     if differing:
         told = "; ".join(
-            f"{name}: {kept.get(name, getattr(state, name, None))!r} there, "
+            f"{name}: {stored.get(name, getattr(state, name, None))!r} there, "
             f"{settings.get(name, getattr(here, name, None))!r} here"
             for name in differing
         )

@@ -217,11 +217,11 @@ def read_labels(
 
     def read(each: str, reader: Callable[..., Targets]) -> Targets:
         column, ids = (table.column(one).combine_chunks() for one in (each, "id"))
-        order, chosen, kind = orders.get(each), tasks.get(each), type_of(each)
+        order, task_of_name, kind = orders.get(each), tasks.get(each), type_of(each)
         is_classes = order is not None or kind.is_classes
-        if chosen is None and not is_classes and (notice := kind.notice(each)):
+        if task_of_name is None and not is_classes and (notice := kind.notice(each)):
             _log.warning(notice)
-        return reader(column, name=each, ids=ids, task=chosen, classes=order, is_classes=is_classes)
+        return reader(column, name=each, ids=ids, task=task_of_name, classes=order, is_classes=is_classes)
 
     if not name:
         main = Targets.unknown(table.num_rows, task=tasks.get(name) or "regression", classes=orders.get(name, ()))
@@ -251,12 +251,12 @@ def read_masked(
     rows = pa.array(np.flatnonzero(known))
     if len(rows) == 0:
         raise LabelError(f"no row has a {name!r} label; leave that target out")
-    found = read_targets(
+    targets = read_targets(
         column.take(rows), name=name, ids=ids.take(rows), task=task, classes=classes, is_classes=is_classes
     )
-    values = np.zeros(len(known), found.values.dtype)
-    values[known] = found.values
-    return Targets(task=found.task, classes=found.classes, values=values, known=known)
+    values = np.zeros(len(known), targets.values.dtype)
+    values[known] = targets.values
+    return Targets(task=targets.task, classes=targets.classes, values=values, known=known)
 
 
 def read_targets(

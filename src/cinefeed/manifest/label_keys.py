@@ -138,7 +138,7 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
 
 def proposed_join(videos: Any, labels: Any) -> str:
     """Return what to join on by the values of both tables, as `on` takes it; "" where no two columns share any."""
-    found: dict[str, int] = {}
+    matches: dict[str, int] = {}
     for other in videos.schema.names:
         if other in FACTS or not pa.types.is_string(videos.schema.field(other).type):
             continue
@@ -152,8 +152,8 @@ def proposed_join(videos: Any, labels: Any) -> str:
             keys = as_text(labels.column(each)).drop_null()
             count = max(int(pc.sum(pc.is_in(keys, value_set=form.unique())).as_py() or 0) for form in forms)
             if 2 * count > len(keys) > 0:
-                found[each if other in ("path", each) else f"{each}={other}"] = count
-    return max(found, key=lambda each: found[each], default="")
+                matches[each if other in ("path", each) else f"{each}={other}"] = count
+    return max(matches, key=lambda each: matches[each], default="")
 
 
 def first_names(values: Any, *, count: int = 3, private: bool = False) -> str:
@@ -165,6 +165,6 @@ def first_names(values: Any, *, count: int = 3, private: bool = False) -> str:
     """
     if private:
         return "private"
-    shown = ", ".join("(empty)" if each is None else str(each) for each in values[:count].to_pylist())
-    shown = shown.replace(JOINT, " + ")
-    return shown + " ..." if len(values) > count else shown
+    text = ", ".join("(empty)" if each is None else str(each) for each in values[:count].to_pylist())
+    text = text.replace(JOINT, " + ")
+    return text + " ..." if len(values) > count else text

@@ -142,23 +142,23 @@ def _read_json(text: str, *, name: str) -> Any:
     """Return the table in JSON: a list of rows, an object a line, columns by name, or rows by the path of the video."""
     try:
         try:
-            found = json.loads(text)
+            content = json.loads(text)
         except ValueError:
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+            content = [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
         raise TableError(f"{name} is no JSON table: {error}; look at that line") from error
-    if isinstance(found, dict) and found and all(known_suffix(key) for key in found):  # by the path of each video
-        found = [{"path": key, **(row if isinstance(row, dict) else {"label": row})} for key, row in found.items()]
-    if isinstance(found, dict) and all(isinstance(values, dict | list) for values in found.values()):
+    if isinstance(content, dict) and content and all(known_suffix(key) for key in content):  # by the path of each video
+        content = [{"path": key, **(row if isinstance(row, dict) else {"label": row})} for key, row in content.items()]
+    if isinstance(content, dict) and all(isinstance(values, dict | list) for values in content.values()):
         # columns, of lists or, as pandas has it, of values by row
-        return {key: [*values.values()] if isinstance(values, dict) else values for key, values in found.items()}
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        return {key: [*values.values()] if isinstance(values, dict) else values for key, values in content.items()}
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise TableError(
             f"{name} is no JSON table; it needs a list of objects, one a video, columns by name, or the label of each "
             "video by its path with its suffix"
         )
-    columns = dict.fromkeys(key for row in found for key in row)
-    return {key: [row.get(key) for row in found] for key in columns}
+    columns = dict.fromkeys(key for row in content for key in row)
+    return {key: [row.get(key) for row in content] for key in columns}
 
 
 def _without_header(first: str, *, name: str) -> list[str]:

@@ -50,9 +50,9 @@ class _Probes(NamedTuple):
 
 def scan_notes(verify: Verify, reading: Reading) -> dict[str, str]:
     """Return what is noted of a scan, for the next one."""
-    chosen = {name: getattr(reading, name) for name in ("axes", "window", "stream", "on_damage")}
-    default = {name: getattr(DEFAULT_READING, name) for name in chosen}
-    return {"verify": verify, "reading": "" if chosen == default else json.dumps(chosen)}
+    options = {name: getattr(reading, name) for name in ("axes", "window", "stream", "on_damage")}
+    default = {name: getattr(DEFAULT_READING, name) for name in options}
+    return {"verify": verify, "reading": "" if options == default else json.dumps(options)}
 
 
 _KNOWN = {"path": pa.string(), "part": pa.string(), **FACTS, "verify": pa.string(), "reading": pa.string()}

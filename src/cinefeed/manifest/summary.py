@@ -136,13 +136,15 @@ def _values(readable: Any) -> list[str]:
     """Return the range of the numbers that do not say what is black and white, and how many rows hold none."""
     if "value_min" not in readable.schema.names:
         return []
-    known = readable.filter(readable.column("value_min").is_valid())
+    measured = readable.filter(readable.column("value_min").is_valid())
     wrong = pc.add(*(pc.fill_null(readable.column(name), 0) for name in ("nan_count", "inf_count")))
     wrong_rows = pc.sum(pc.greater(wrong, 0)).as_py() or 0
     words = []
-    if known.num_rows:
-        least, most = pc.min(known.column("value_min")).as_py(), pc.max(known.column("value_max")).as_py()
-        words.append(f"{least:.6g} to {most:.6g} in {_count(known.num_rows, 'row')} of floats, or of more than 8 bits")
+    if measured.num_rows:
+        least, most = pc.min(measured.column("value_min")).as_py(), pc.max(measured.column("value_max")).as_py()
+        words.append(
+            f"{least:.6g} to {most:.6g} in {_count(measured.num_rows, 'row')} of floats, or of more than 8 bits"
+        )
     if wrong_rows:
         words.append(f"NaN or infinite in {_count(wrong_rows, 'row')}")
     return [_line("values", "; ".join(words))] if words else []
@@ -177,8 +179,8 @@ def _frequent(values: Any, *, letters: int = _LETTERS_SHOWN) -> str:
     order = pc.sort_indices(
         pa.table({"name": names, "count": numbers}), sort_keys=[("count", "descending"), ("name", "ascending")]
     )[:_CLASSES_SHOWN]
-    shown = ", ".join(f"{_short(names[i.as_py()].as_py(), letters)} {numbers[i.as_py()]}" for i in order)
-    return shown + (f" and {len(names) - _CLASSES_SHOWN} more" if len(names) > _CLASSES_SHOWN else "")
+    text = ", ".join(f"{_short(names[i.as_py()].as_py(), letters)} {numbers[i.as_py()]}" for i in order)
+    return text + (f" and {len(names) - _CLASSES_SHOWN} more" if len(names) > _CLASSES_SHOWN else "")
 
 
 def _short(text: str, letters: int) -> str:

@@ -316,8 +316,8 @@ class Manifest:
                 f"column {name!r} holds {kind}, and a label is one number or text a row; give each label a column of "
                 "its own, and name several targets (target=[...], --target a,b)"
             )
-        kept = self.notes.get("label_types", {}).get(name)
-        return label_type(self.column(name)) if kept is None else LabelType.from_dict(kept)
+        stored = self.notes.get("label_types", {}).get(name)
+        return label_type(self.column(name)) if stored is None else LabelType.from_dict(stored)
 
     def with_task(self, name: str, task: str | None) -> Self:
         """Return the manifest with a label column taken as a task needs it, "regression" as numbers, or as classes."""
@@ -331,9 +331,9 @@ class Manifest:
     def _label_types(self) -> dict[str, Any]:
         """The types of those label columns of which the values decide; of the others the type of the column does."""
         schema = self.table.schema
-        kept = {name: each for name, each in self.notes.get("label_types", {}).items() if name in schema.names}
-        open_ones = [name for name in self.labels if name not in kept and is_number(schema.field(name).type)]
-        return kept | {name: label_type(self.table.column(name)).as_dict() for name in open_ones}
+        types = {name: each for name, each in self.notes.get("label_types", {}).items() if name in schema.names}
+        open_ones = [name for name in self.labels if name not in types and is_number(schema.field(name).type)]
+        return types | {name: label_type(self.table.column(name)).as_dict() for name in open_ones}
 
     @cached_property
     def rows(self) -> Rows:

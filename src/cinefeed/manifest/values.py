@@ -71,15 +71,15 @@ def window_for(manifest: Manifest, rows: NDArray[np.int64], *, view: str = "") -
     It is made of the percentiles that the scan kept; where it kept none, as of arrays in memory, some rows are opened.
     """
     ends = _columns(manifest, ["value_low", "value_high"], view)
-    known: list[tuple[float, float]] = []
+    ranges: list[tuple[float, float]] = []
     if len(ends) == 2:
         low, high = (ends[name].to_numpy(zero_copy_only=False)[rows] for name in ("value_low", "value_high"))
-        known = [(float(low[i]), float(high[i])) for i in np.flatnonzero(~np.isnan(low) & ~np.isnan(high))]
-    if not known and len(rows):
+        ranges = [(float(low[i]), float(high[i])) for i in np.flatnonzero(~np.isnan(low) & ~np.isnan(high))]
+    if not ranges and len(rows):
         some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).round().astype(np.int64))
         values = (_measured(manifest, int(rows[place]), view) for place in some.tolist())
-        known = [(each.low, each.high) for each in values if each is not None]
-    return suggest_window(known)
+        ranges = [(each.low, each.high) for each in values if each is not None]
+    return suggest_window(ranges)
 
 
 def rows_within(manifest: Manifest, window: tuple[float, float]) -> set[int]:
@@ -123,11 +123,11 @@ def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], repl
                 f"row {row}, {manifest.rows.shown(row, view=view)} ({described_values(manifest, row, view=view)})"
                 for row in map(int, rows[:_SHOWN])
             ]
-            found = (
+            problem = (
                 f"{len(rows)} of {len(manifest)} rows hold floats, signed integers or more than 8 bits "
                 f"({'; '.join(named)}{' ...' * (len(rows) > _SHOWN)})"
             )
-            raise window_missing(frame.dtype, found, window_for(manifest, rows, view=view))
+            raise window_missing(frame.dtype, problem, window_for(manifest, rows, view=view))
         _check_scales(manifest, frame=frame, view=view)
         wrong = rows_not_finite(manifest, view=view)
         if len(wrong.rows) and not replaces:
@@ -135,10 +135,10 @@ def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], repl
                 f"row {row}, {manifest.rows.shown(row, view=view)}: {remark}"
                 for row, remark in list(zip(wrong.rows.tolist(), wrong.remarks(), strict=True))[:_SHOWN]
             ]
-            shown = f"{'; '.join(named)}{' ...' * (len(wrong.rows) > _SHOWN)}"
+            listed = f"{'; '.join(named)}{' ...' * (len(wrong.rows) > _SHOWN)}"
             raise SourceError(
                 f"{len(wrong.rows)} of {len(manifest)} rows hold pixels that are NaN or infinite, by the frames that "
-                f"the scan measured ({shown}); nothing can be learnt from them: mend the files and scan again, leave "
+                f"the scan measured ({listed}); nothing can be learnt from them: mend the files and scan again, leave "
                 "the rows out with where('nan_count', [0]) and where('inf_count', [0]), or feed with "
                 "on_error='replace'"
             )

@@ -221,7 +221,7 @@ def _inferred(
     own = [each for each in columns if each.startswith(f"{score}_") and not each.startswith(tuple(longer))]
     own = [each for each in own if not several or each.removeprefix("score_") not in names]
     kind = table[target].type
-    seen = pc.unique(class_names(table[target].drop_null())).to_pylist()
+    class_labels = pc.unique(class_names(table[target].drop_null())).to_pylist()
     if score in columns and task != "multiclass":
         if task is None:
             task = "binary" if classes is not None or label_type(table[target]).is_classes else "regression"
@@ -229,7 +229,9 @@ def _inferred(
             if not is_number(kind) and not pa.types.is_boolean(kind):
                 raise LabelError(f"{target!r} is {kind}, a regression needs numbers; use task='binary'")
             return TargetColumns(name=name, task=task, classes=(), target=target, scores=(score,))
-        order = tuple(classes) if classes is not None else ("0", "1") if is_number(kind) else tuple(sorted(seen))
+        order = (
+            tuple(classes) if classes is not None else ("0", "1") if is_number(kind) else tuple(sorted(class_labels))
+        )
         if len(order) != 2:
             raise LabelError(
                 f"{target!r} has {len(order)} classes ({', '.join(order[:8])}) and one column {score!r}, which is the "
@@ -240,7 +242,7 @@ def _inferred(
         raise ColumnError(f"there is no column {score!r} for {target!r}; {did_you_mean(score, columns)}")
     order = tuple(classes) if classes is not None else tuple(each.removeprefix(f"{score}_") for each in own)
     wanted = tuple(f"{score}_{each}" for each in order)
-    for each in [*wanted, *(f"{score}_{label}" for label in seen)]:
+    for each in [*wanted, *(f"{score}_{label}" for label in class_labels)]:
         if each not in wanted or each not in columns:
             raise ColumnError(f"there is no column {each!r} for {target!r}; {did_you_mean(each, own)}")
     if len(order) == 2:

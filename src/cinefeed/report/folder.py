@@ -184,10 +184,10 @@ def _run_figures(run: Mapping[str, Any], history: Mapping[str, Sequence[float]])
 
 def _doubts(place: str, path: Path) -> Doubts:
     """Return what findings.json says: title, detail and advice of each finding, and what was not looked at."""
-    found = _json(path)
+    findings = _json(path)
     where = f"{place[:-1]}: " if place else ""
-    doubts = [(where + each["title"], str(each["detail"]), str(each["advice"])) for each in found["findings"]]
-    return doubts, str(found["not_looked_at"])
+    doubts = [(where + each["title"], str(each["detail"]), str(each["advice"])) for each in findings["findings"]]
+    return doubts, str(findings["not_looked_at"])
 
 
 def _assessment(path: Path) -> Any:

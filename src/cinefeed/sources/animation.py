@@ -107,11 +107,11 @@ def probe_animated(
 def _times(milliseconds: Sequence[int]) -> Times:
     """Return when each frame is shown; a duration of 0 gives no times."""
     count = len(milliseconds)
-    shown = milliseconds[:-1] or milliseconds
-    if min(shown) <= 0:
+    durations = milliseconds[:-1] or milliseconds
+    if min(durations) <= 0:
         return Times(0.0, float("nan"), count)
-    if len(set(shown)) == 1:
-        return Times(0.0, shown[0] / 1000, count)
+    if len(set(durations)) == 1:
+        return Times(0.0, durations[0] / 1000, count)
     seconds = np.cumsum([0, *milliseconds[:-1]]) / 1000
     return Times(0.0, float(np.median(np.diff(seconds))), count, seconds)
 

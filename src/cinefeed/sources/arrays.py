@@ -164,11 +164,11 @@ def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
     parts, faults = list[str](), []
     for name in (names := _names(path)):
         try:
-            found = _in_archive(path, name)
-            if found.dtype.kind in "buif" and has_readings(found.shape, reading.axes):
+            member = _in_archive(path, name)
+            if member.dtype.kind in "buif" and has_readings(member.shape, reading.axes):
                 parts.append(name)  # a row of the manifest, whose error names the readings
             else:
-                parts += [name + end for end in _ends(found, reading)]
+                parts += [name + end for end in _ends(member, reading)]
         except SourceError as error:
             faults.append(str(error))
     if not parts:

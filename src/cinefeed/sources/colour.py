@@ -117,11 +117,11 @@ def with_window(colour: Colour, window: tuple[float, float] | None) -> Colour:
     return replace(colour, window=window[::-1] if inverted else window, window_assumed=False)
 
 
-def window_missing(dtype: str, found: str, suggested: tuple[float, float] | None) -> SettingError:
+def window_missing(dtype: str, problem: str, suggested: tuple[float, float] | None) -> SettingError:
     """Return the error for numbers of which no window says what is black and white."""
     window = "LOW, HIGH" if suggested is None else f"{suggested[0]:.10g}, {suggested[1]:.10g}"
     return SettingError(
-        f"frames as {dtype} were asked for, and {found}, whose black and white are not defined: as they are, most "
+        f"frames as {dtype} were asked for, and {problem}, whose black and white are not defined: as they are, most "
         f"levels would be lost. Give Frame(window=({window})), in TOML [frame] window = [{window}], or another dtype: "
         "float32 keeps all numbers, uint16 whole ones from 0 to 65535 (DICOM by the range of its bits)"
     )

@@ -72,12 +72,12 @@ def _by_long_table(header: Header, begin: int) -> list[list[tuple[int, int]]]:
 
 
 def _fragments(file: BinaryIO, begin: int) -> list[tuple[int, int]]:
-    found = []
+    spans = []
     file.seek(begin)
     while len(head := file.read(8)) == 8 and head[:4] == ITEM:
         length = struct.unpack("<4xI", head)[0]
         if length == 0xFFFFFFFF:
             break
-        found.append((file.tell(), length))
+        spans.append((file.tell(), length))
         file.seek(length, io.SEEK_CUR)
-    return found
+    return spans

@@ -74,18 +74,18 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
     series: dict[tuple[object, ...], list[_Seen]] = defaultdict(list)
     for name in names:
         try:
-            seen = _see(root / name, name, reading)
+            summary = _see(root / name, name, reading)
         except SourceError:
             found.append(Found(name))
             continue
-        if seen is None:
+        if summary is None:
             continue
-        if seen.is_video:
-            found.append(Found(seen.name, tags=seen.tags))
-        elif seen.frames > 1:
-            found += _of_one_file(seen)
+        if summary.is_video:
+            found.append(Found(summary.name, tags=summary.tags))
+        elif summary.frames > 1:
+            found += _of_one_file(summary)
         else:
-            series[(*seen.ids, seen.ids[-1] or name)].append(seen)
+            series[(*summary.ids, summary.ids[-1] or name)].append(summary)
     for images in series.values():
         found += _of_a_series(images)
     return sorted(found, key=lambda sample: (sample.path, sample.part or ""))
@@ -93,7 +93,7 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
 
 def _see(path: Path, name: str, reading: Reading) -> _Seen | None:
     """Return what the header of a file says, or None where it holds no image."""
-    wanted = [
+    elements = [
         *GEOMETRY,
         *_IDS.values(),
         *reading.keep,
@@ -101,7 +101,7 @@ def _see(path: Path, name: str, reading: Reading) -> _Seen | None:
     ]
     try:
         with path.open("rb") as file:
-            header, content = read_header(file, path=path, keywords=wanted, limits=reading.limits)
+            header, content = read_header(file, path=path, keywords=elements, limits=reading.limits)
             size = content.seek(0, io.SEEK_END)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error

@@ -30,8 +30,8 @@ class Table(NamedTuple):
 
     def look_up(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Return the values of stored numbers; those beyond the table have the value of its nearer end."""
-        found: NDArray[Any] = self.values[np.clip(stored.astype(np.int64) - self.first, 0, len(self.values) - 1)]
-        return found
+        entries: NDArray[Any] = self.values[np.clip(stored.astype(np.int64) - self.first, 0, len(self.values) - 1)]
+        return entries
 
 
 def table_of(header: Header, image: Image, *, path: Path) -> Table | None:

@@ -185,8 +185,8 @@ def _opened(path: Path) -> Any:
             return h5py.File(path, "r", locking=locking)
         except _BROKEN as error:
             if " lock" not in str(error) or locking == _LOCKING[-1]:
-                said = "the file is cut off" if "truncated" in str(error) else str(error)
-                raise SourceError(f"{path}: cannot be opened as HDF5 ({said})") from error
+                reason_text = "the file is cut off" if "truncated" in str(error) else str(error)
+                raise SourceError(f"{path}: cannot be opened as HDF5 ({reason_text})") from error
     raise AssertionError("the last choice of locking opens the file or raises")
 
 

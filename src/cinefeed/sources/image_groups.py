@@ -116,13 +116,13 @@ def _rival_patterns(files: Sequence[str]) -> tuple[str, ...]:
         pieces = re.split(r"([0-9]+)", file)
         pattern = "*[0-9]".join(escape(piece) for piece in pieces[::2])
         numbers[pattern].add(tuple(map(int, pieces[1::2])))
-    series = {pattern: found for pattern, found in numbers.items() if len(found) > 1}
+    series = {pattern: members for pattern, members in numbers.items() if len(members) > 1}
     if len(series) < 2:
         return ()
     return tuple(
         pattern
-        for pattern, found in series.items()
-        if any(found & other for key, other in series.items() if key != pattern)
+        for pattern, members in series.items()
+        if any(members & other for key, other in series.items() if key != pattern)
     )
 
 

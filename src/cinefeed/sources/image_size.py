@@ -62,12 +62,12 @@ def _of_webp(start: bytes) -> int | None:
 
 
 def _of_pnm(start: bytes) -> int | None:
-    found = _PNM.match(start)
-    if found is None:
+    match = _PNM.match(start)
+    if match is None:
         return None
-    samples = 3 if found[1] in b"36" else 1
-    wide = found[1] not in b"14" and int(found[4] or 0) > 255
-    return int(found[2]) * int(found[3]) * samples * (2 if wide else 1)
+    samples = 3 if match[1] in b"36" else 1
+    wide = match[1] not in b"14" and int(match[4] or 0) > 255
+    return int(match[2]) * int(match[3]) * samples * (2 if wide else 1)
 
 
 def _of_jpeg(start: bytes) -> int | None:

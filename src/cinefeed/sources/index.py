@@ -218,10 +218,10 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
     if strict := stream.codec_context.name in _SILENT:
         stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
     flags: list[bool] = []
-    shown: dict[int | None, int | None] = {}
+    presented_of: dict[int | None, int | None] = {}
     first, reason = None, None
     try:
-        for packet in packets_of(container, stream, shown=shown):
+        for packet in packets_of(container, stream, shown=presented_of):
             if packet.has_sidedata("encryption_info"):
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
@@ -248,7 +248,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
     stamps = log.stamps
     counted = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
-    presented = [shown.get(stamp) for stamp in stamps] if shown else None
+    presented = [presented_of.get(stamp) for stamp in stamps] if presented_of else None
     return Seen(stamps, flags, first, error, presented, log.ranges())
 
 
@@ -267,8 +267,8 @@ def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, s
     start = (container.start_time or 0) / av.time_base
     ticks, times = _times(stamps, stream, rate_hz, start_seconds=start)
     if ticks is not None and seen.shown is not None:
-        shown = sorted(seen.shown, key=lambda stamp: stamp or 0)
-        presented, shown_times = _times(shown, stream, rate_hz, start_seconds=start)
+        presented_stamps = sorted(seen.shown, key=lambda stamp: stamp or 0)
+        presented, shown_times = _times(presented_stamps, stream, rate_hz, start_seconds=start)
         times = times if presented is None else shown_times
     return Facts(
         height=height,

@@ -139,7 +139,7 @@ class Ladder:
         """Send packets to the decoder, the first a key frame unless `started`; say whether they begin too late."""
         assert self._container is not None
         codec, last = self._stream.codec_context, max(wanted.values())
-        earliest, latest, unsent, asked = min(wanted), max(wanted), set(wanted), dict(wanted)
+        earliest, latest, unsent, requested = min(wanted), max(wanted), set(wanted), dict(wanted)
         reached, dated, skipping = earliest, True, False
         self._reached = None
         packets = packets_of(self._container, self._stream)
@@ -173,9 +173,9 @@ class Ladder:
                     # shown later, to which it may refer.
                     self._keep(codec.decode(None), wanted, found)
                     if self._soundness.damaged:
-                        for stamp in asked.keys() - wanted.keys():
-                            del found[asked[stamp]]
-                        wanted |= asked
+                        for stamp in requested.keys() - wanted.keys():
+                            del found[requested[stamp]]
+                        wanted |= requested
                     return False
         except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
             return False  # the next rung says whether the file is broken or this way through it
@@ -191,7 +191,7 @@ class Ladder:
         self._open()
         assert self._container is not None
         self._fresh = False
-        wanted = dict(zip(run.stamps, run.numbers, strict=True))
+        pending = dict(zip(run.stamps, run.numbers, strict=True))
         key_stamp = int(self.facts.ticks.of_frames(self.facts.key_frames[run.key : run.key + 1].astype(np.int64))[0])
         packets, started = packets_of(self._container, self._stream), False
         try:
@@ -199,9 +199,9 @@ class Ladder:
             for packet in packets:
                 started = started or (packet.pts == key_stamp and packet.is_keyframe)
                 for frame in self._stream.codec_context.decode(packet) if started else ():
-                    if frame.pts in wanted:
-                        found[wanted.pop(frame.pts)] = frame
-                if not wanted:
+                    if frame.pts in pending:
+                        found[pending.pop(frame.pts)] = frame
+                if not pending:
                     break
         except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
             pass

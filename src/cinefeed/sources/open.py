@@ -138,8 +138,8 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
     slides = [name for name, kind in kinds.items() if kind == "dicom"]
     found = group_series(root, slides, reading=reading) if slides else []
     images = group_images(kinds, root=root, frames=reading.frames)
-    unread, taken = list(images.unread), {*_files_of(found)}
-    unread += [("DICOM file without an image of its own", name) for name in slides if name not in taken]
+    unread, frame_files = list(images.unread), {*_files_of(found)}
+    unread += [("DICOM file without an image of its own", name) for name in slides if name not in frame_files]
     found += images.found
     for name, kind in kinds.items():
         if kind not in ("dicom", "image"):

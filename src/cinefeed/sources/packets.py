@@ -99,10 +99,10 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
         return None
     stamps: list[int] = []
     flags: list[bool] = []
-    shown: dict[int | None, int | None] = {}
+    presented_of: dict[int | None, int | None] = {}
     first, decoded = None, list[int | None]()  # the first frame, and the stamps of the first frames
     try:
-        for packet in packets_of(container, stream, shown=shown):
+        for packet in packets_of(container, stream, shown=presented_of):
             if packet.size:
                 stamp = packet.pts
                 if stamp is None or packet.is_discard or packet.is_corrupt or packet.has_sidedata("encryption_info"):
@@ -127,13 +127,19 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
     except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
         return None
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
-    known = [stamps[i] for i in order]
-    count = len(decoded) if len(decoded) >= _CHECKED else len(known)
-    if first is None or decoded != known[:count] or len(set(known)) < len(known):
+    sorted_stamps = [stamps[i] for i in order]
+    count = len(decoded) if len(decoded) >= _CHECKED else len(sorted_stamps)
+    if first is None or decoded != sorted_stamps[:count] or len(set(sorted_stamps)) < len(sorted_stamps):
         return None
-    if codec.reorder_depth > 0 and known == stamps:  # stamped as they are stored
+    if codec.reorder_depth > 0 and sorted_stamps == stamps:  # stamped as they are stored
         return None
-    return Seen(known, [flags[i] for i in order], first, None, [shown[stamp] for stamp in known] if shown else None)
+    return Seen(
+        sorted_stamps,
+        [flags[i] for i in order],
+        first,
+        None,
+        [presented_of[stamp] for stamp in sorted_stamps] if presented_of else None,
+    )
 
 
 def _hides_frames(packet: "av.Packet[av.VideoStream]", codec: av.VideoCodecContext) -> bool:

@@ -29,6 +29,8 @@ def cropped(planes: Planes, region: Region) -> Planes:
     Where chroma has fewer samples than luma the region grows to whole samples of it. Raises SourceError where it lies
     outside the frame, or the frame is not stored as it is shown.
 
+    >>> import numpy as np
+    >>> from cinefeed.sources.colour import Colour
     >>> frame = np.arange(12, dtype=np.uint8).reshape(3, 4)
     >>> cropped(Planes([(frame,)], Colour(model="grey")), Region(1, 1, 3, 9, "2d")).frames[0][0].tolist()
     [[5, 6], [9, 10]]

@@ -114,10 +114,10 @@ def suggest_window(values: Sequence[tuple[float, float]]) -> tuple[float, float]
     >>> suggest_window([(12.2, 980.0), (40.0, 1015.1)]), suggest_window([(0.0049, 0.9951)]), suggest_window([])
     ((12.0, 1016.0), (0.0049, 0.9951), None)
     """
-    known = [each for each in values if np.isfinite(each).all()]
-    if not known:
+    ranges = [each for each in values if np.isfinite(each).all()]
+    if not ranges:
         return None
-    low, high = min(each[0] for each in known), max(each[1] for each in known)
+    low, high = min(each[0] for each in ranges), max(each[1] for each in ranges)
     if high <= low:
         return low, low + 1.0
     # To a thousandth of its width, or less: a number that one can read, and whole where numbers are large.

@@ -18,7 +18,7 @@ def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress:
     """
     data, workers = settings.data, settings.feed.workers
     try:
-        found = check_parts(
+        content = check_parts(
             rows,
             targets=[each for each in data.targets if each in rows.table.column_names],
             group=data.split.group or None,
@@ -27,15 +27,15 @@ def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress:
         ).as_dict()
     except (CinefeedError, OSError) as error:
         reason = "of private data it is not shown why" if rows.private else str(error)
-        found = {"findings": [], "not_looked_at": f"leaks and copies between the parts: the check failed ({reason})"}
-    write_json(folder / FINDINGS, found)
+        content = {"findings": [], "not_looked_at": f"leaks and copies between the parts: the check failed ({reason})"}
+    write_json(folder / FINDINGS, content)
 
 
 def doubts_in_words(folder: Path) -> list[str]:
     """Return a line for each thing in findings.json that speaks against a run's scores, and for what is not known."""
-    found: dict[str, Any] = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
     lines = [
         f"the scores will not be trustworthy: {each['title']}. {each['detail']} To do: {each['advice']}"
-        for each in found["findings"]
+        for each in content["findings"]
     ]
-    return lines + ([f"not looked at: {found['not_looked_at']}"] if found["not_looked_at"] else [])
+    return lines + ([f"not looked at: {content['not_looked_at']}"] if content["not_looked_at"] else [])

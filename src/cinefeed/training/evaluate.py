@@ -149,16 +149,16 @@ def predict(
     settings, model, trained, own = _load(run)
     if manifest is not None:
         rows = Manifest.read(manifest)
-        chosen, absent = _there(rows.as_private() if own.private else rows)
-        chosen, failures = usable_rows(chosen)
+        readable, absent = _there(rows.as_private() if own.private else rows)
+        readable, failures = usable_rows(readable)
         failures = absent + failures
     else:
         files, repeated = _files_at([Path(each) for each in paths])
-        chosen, failures = _probed(files, private=own.private)
-    check_encoded(chosen, like=own)
+        readable, failures = _probed(files, private=own.private)
+    check_encoded(readable, like=own)
     count = settings.evaluate.clips if clips is None else clips
-    feed = trained.evaluation(chosen, labelled=False, clips=count)
-    counting = _counting(tick, len(chosen) * count)
+    feed = trained.evaluation(readable, labelled=False, clips=count)
+    counting = _counting(tick, len(readable) * count)
     tables = _predicted(model, feed, spec=trained.spec, per_clip=per_clip, tick=counting)
     if out is None:
         table = pa.concat_tables(tables)

@@ -156,8 +156,8 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
         unseen = unseen_classes(labels=rows.column(target), parts=rows.column("split"))
         for value, places in unseen.items():
             where = "; ".join(
-                f"{len(found)} row{'s' * (len(found) > 1)} of the {part} part ({_first(rows, found)})"
-                for part, found in places.items()
+                f"{len(missing)} row{'s' * (len(missing) > 1)} of the {part} part ({_first(rows, missing)})"
+                for part, missing in places.items()
             )
             names = class_names(rows.column(target)).drop_null().unique().sort().to_pylist()
             learnt = ",".join(each for each in names if each not in unseen)
@@ -208,10 +208,10 @@ def check_labels(feed: Feed) -> None:
         name = target.name if isinstance(target, TargetSpec) else target.target
         if target.task != "regression" or not name:
             continue
-        known = feed.manifest.column(name).drop_null().unique()
-        if len(known) == 1:
+        values = feed.manifest.column(name).drop_null().unique()
+        if len(values) == 1:
             raise LabelError(
-                f"{name!r} is {known[0]} in all {len(feed.manifest)} training rows, so there is nothing to learn; "
+                f"{name!r} is {values[0]} in all {len(feed.manifest)} training rows, so there is nothing to learn; "
                 "choose another target, or other rows ([data.where])"
             )
 

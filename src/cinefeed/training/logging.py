@@ -237,8 +237,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
             table.add_column(name.replace("_", " "), justify="right", vertical="bottom")
         for line in self._lines[-_ROWS:]:
             table.add_row(*line)
-        told = [Text(self._told)] if self._told else []
-        return Group(table, *told, *([self._bar] if self._bar is not None else []))
+        messages = [Text(self._told)] if self._told else []
+        return Group(table, *messages, *([self._bar] if self._bar is not None else []))
 
     def _feed_line(self) -> str:
         assert self.feed is not None

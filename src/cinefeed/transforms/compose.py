@@ -324,10 +324,10 @@ def _ready(planes: Planes, frame: Frame) -> Planes:
         sampler = ValueSampler(len(planes.frames))
         for number in sampler.numbers:
             sampler.add(number, planes.frames[number][0])
-        found = sampler.values()
-        assert found is not None
-        what = f"this clip holds numbers of {colour.bits} bits, from {found.minimum:g} to {found.maximum:g}"
-        raise window_missing(frame.dtype, what, suggest_window([(found.low, found.high)]))
+        values = sampler.values()
+        assert values is not None
+        what = f"this clip holds numbers of {colour.bits} bits, from {values.minimum:g} to {values.maximum:g}"
+        raise window_missing(frame.dtype, what, suggest_window([(values.low, values.high)]))
     return planes._replace(colour=colour)
 
 
