@@ -28,6 +28,7 @@ _BY_SUFFIX = {
     **dict.fromkeys(IMAGE_SUFFIXES, "image"),
 }
 EXTENSIONS = frozenset(_BY_SUFFIX)
+_COMPOUND = tuple(suffix for suffix in _BY_SUFFIX if suffix.count(".") > 1)
 # Tables and text, which lie beside videos everywhere and are never taken for one.
 _BESIDE = frozenset(
     """
@@ -91,13 +92,9 @@ def known_suffix(path: str | Path) -> str | None:
     >>> known_suffix("studies/7/4ch.v2.MP4"), known_suffix("notes.txt")
     ('.mp4', None)
     """
-    name = Path(path).name.lower().lstrip(".")
-    parts = name.split(".")
-    for i in range(1, len(parts)):  # the longest first, so that a compound suffix wins
-        suffix = "." + ".".join(parts[i:])
-        if suffix in EXTENSIONS:
-            return suffix
-    return None
+    name = str(path).rpartition("/")[2].lower().lstrip(".")
+    suffix = next((each for each in _COMPOUND if name.endswith(each)), suffix_of(name))
+    return suffix if suffix in EXTENSIONS else None
 
 
 def kind_by_suffix(path: str | Path) -> str | None:

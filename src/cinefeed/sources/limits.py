@@ -3,6 +3,7 @@
 A file of a few bytes can promise or unpack to any amount, name other files, or be a pipe that never ends.
 """
 
+import os
 import stat
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -124,7 +125,7 @@ def irregular_kind(path: str | Path) -> str | None:
     To open a pipe waits until somebody writes into it; a device may never end.
     """
     try:
-        mode = Path(path).stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116  # a Path would triple the 1.4 us of a call
     except (OSError, ValueError):
         return None  # the error of opening it says more
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "not a regular file")

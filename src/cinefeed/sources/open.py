@@ -121,9 +121,9 @@ def probe(
     if verify not in ("decode", "packets"):
         raise SettingError(f"probe(verify={verify!r}) is not a choice; {did_you_mean(verify, ['decode', 'packets'])}")
     path, part = _address(path, part)
-    for file in (path, *(path / name for name in files)):
-        require_regular(file)
-    kind = _kind_of(path / files[0]) if files and known_suffix(files[0]) not in IMAGE_SUFFIXES else _kind_of(path)
+    first = path / files[0] if files else path
+    require_regular(first)  # of the other files of a folder their readers ask the same
+    kind = _kind_of(path if files and known_suffix(files[0]) in IMAGE_SUFFIXES else first)
     if kind == "encoded":
         return probe_encoded(path, part=part, verify=verify, reading=reading)
     return _KINDS[kind][1](path, part=part, files=tuple(files), verify=verify, reading=reading)
