@@ -231,6 +231,27 @@ CASES = {
     "a frame of numbers and text": refused(
         pd.DataFrame({"path": FILES, "grade": [1, "a", 2.5]}), "column 'grade' mixes float and int and str"
     ),
+    "a frame of numbers and marks": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Series([61, "NA", 3], dtype=object)}), labels=[61, None, 3]
+    ),
+    "a frame of booleans and marks": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Series([True, "n/a", False], dtype=object)}),
+        labels=[True, None, False],
+    ),
+    "a frame of numbers and marks, of which the index names the column": of(
+        pd.DataFrame({"grade": pd.Series([61.5, "", 3], dtype=object)}, index=pd.Index(FILES, name="path")),
+        labels=[61.5, None, 3.0],
+    ),
+    "columns of numbers and marks": of({"path": FILES, "grade": [61, "NA", pd.NA]}, labels=[61, None, None]),
+    "numbers beside a word that is no mark": refused(
+        {"path": FILES, "grade": [61, "none", "NA"]}, "column 'grade' mixes int and str"
+    ),
+    "Parquet of categories": of(
+        parquet(pa.table({"path": FILES, "grade": pa.array([3, 5, 3]).dictionary_encode()})),
+        labels=["3", "5", "3"],
+        name="labels.parquet",
+    ),
+    "an Arrow file": refused(b"ARROW1\0\0\xff\xff", "an Arrow or Feather file", name="labels.feather"),
     "a frame of lists": of(
         pd.DataFrame({"path": FILES, "grade": [["a"], ["b"], ["a", "b"]]}), labels=[["a"], ["b"], ["a", "b"]]
     ),

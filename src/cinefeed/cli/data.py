@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
@@ -13,6 +12,7 @@ from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, 
 from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
+from cinefeed.label_types import why_no_label
 from cinefeed.locks import locked
 from cinefeed.manifest.grouping import GROUP
 from cinefeed.manifest.table import Manifest
@@ -156,7 +156,7 @@ def split(
 def _note_unseen(rows: Manifest, name: str) -> None:
     """Say which classes of a column the training part lacks, where the column could be learnt."""
     column = rows.column(name)
-    if pa.types.is_nested(column.type) or not rows.label_type(name).is_classes:
+    if why_no_label(column.type) or not rows.label_type(name).is_classes:
         return
     if pc.count_distinct(column).as_py() > _MOST_CLASSES:  # rather an id
         return

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, SplitError, TableError, did_you_mean
-from cinefeed.label_types import LabelType, is_number, label_type
+from cinefeed.label_types import LabelType, is_number, label_type, why_no_label
 from cinefeed.locks import locked, write_lock
 from cinefeed.manifest.columns import (
     FACTS,
@@ -308,14 +308,10 @@ class Manifest:
         """Return whether a label column is classes or numbers (see `cinefeed.label_types`).
 
         It is decided on the column as it was first scanned or read: filters, splits and files keep the answer. Raises
-        ColumnError where there is no such column, LabelError where it holds lists.
+        ColumnError where there is no such column, LabelError where it holds lists, dates or times.
         """
-        kind = self.column(name).type
-        if pa.types.is_nested(kind):
-            raise LabelError(
-                f"column {name!r} holds {kind}, and a label is one number or text a row; give each label a column of "
-                "its own, and name several targets (target=[...], --target a,b)"
-            )
+        if why := why_no_label(self.column(name).type):
+            raise LabelError(f"column {name!r} holds {why}")
         stored = self.notes.get("label_types", {}).get(name)
         return label_type(self.column(name)) if stored is None else LabelType.from_dict(stored)
 
