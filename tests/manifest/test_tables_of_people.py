@@ -239,7 +239,7 @@ CASES = {
         labels=[True, None, False],
     ),
     "a frame of numbers and marks, of which the index names the column": of(
-        pd.DataFrame({"grade": pd.Series([61.5, "", 3], dtype=object)}, index=pd.Index(FILES, name="path")),
+        pd.DataFrame({"path": FILES, "grade": pd.Series([61.5, "", 3], dtype=object)}).set_index("path"),
         labels=[61.5, None, 3.0],
     ),
     "columns of numbers and marks": of({"path": FILES, "grade": [61, "NA", pd.NA]}, labels=[61, None, None]),

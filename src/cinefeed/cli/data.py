@@ -128,7 +128,14 @@ def split(
     as_json: Json = False,
 ) -> None:
     """Assign rows to train, val and test: no group in two parts, stratified, the same for the same seed."""
-    if [group is None, group_table is None, not no_group].count(False) != 1:
+    groupings = {"--group": group, "--group-table": group_table, "--no-group": no_group or None}
+    named = [option for option, value in groupings.items() if value is not None]
+    if len(named) > 1:
+        raise SettingError(
+            f"{' and '.join(named)} each say what a group is; give one of them. A table of 'cinefeed check --group "
+            "COLUMN --groups TABLE' keeps the samples of one COLUMN together already"
+        )
+    if not named:
         raise SettingError(
             "give --group COLUMN (the patient), or --group-table TABLE ('cinefeed check --groups' writes it), or "
             "--no-group where every row stands for itself"

@@ -367,7 +367,7 @@ def relative_paths(paths: Any, root: Path | None) -> tuple[Any, Path]:
 def with_ids(table: Any, *, name: str) -> Any:
     """Return the table with a column `id`, made of path, part and seconds where there is none.
 
-    Raises TableError where an id is missing or comes twice, or a sample ends before it starts.
+    Raises TableError where an id is missing or comes twice, or the seconds of a sample hold no frame.
     """
     names = table.schema.names
     if "id" not in names:
@@ -386,10 +386,25 @@ def with_ids(table: Any, *, name: str) -> Any:
             f"once (first: {twice[0] if len(twice) else None}); mend the ids, rename a column 'id' of another meaning, "
             f"or tell samples of one file apart by part, start_seconds or end_seconds"
         )
-    if "start_seconds" in names and "end_seconds" in names:
-        backwards = pc.indices_nonzero(
-            pc.fill_null(pc.greater_equal(table.column("start_seconds"), table.column("end_seconds")), False)
-        )
-        if len(backwards):
-            raise TableError(f"{name}: sample {ids[backwards[0].as_py()]} ends before it starts; mend its seconds")
+    _check_seconds(table, name=name)
     return table
+
+
+def _check_seconds(table: Any, *, name: str) -> None:
+    """Raise TableError where a sample starts before the video does, or does not end after its start."""
+    start, end = (
+        table.column(each).cast(pa.float64()) if each in table.schema.names else pa.nulls(len(table), pa.float64())
+        for each in ("start_seconds", "end_seconds")
+    )
+    start = pc.fill_null(start, 0.0)
+    faults = {
+        "starts before its video does, and seconds count from there": pc.less(start, 0.0),
+        "ends where it starts, and has no frame": pc.equal(start, end),
+        "ends before it starts": pc.greater(start, end),
+    }
+    for fault, is_faulty in faults.items():
+        rows = pc.indices_nonzero(pc.fill_null(is_faulty, False))
+        if len(rows):
+            row = rows[0].as_py()
+            seconds = f"start_seconds {start[row]}, end_seconds {end[row]}"
+            raise TableError(f"{name}: sample {table.column('id')[row]} {fault} ({seconds}); mend its seconds")

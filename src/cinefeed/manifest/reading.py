@@ -60,7 +60,8 @@ def read_table(source: object) -> Any:
         except (pa.ArrowException, TypeError) as error:
             if not hasattr(source, "iloc"):  # pandas alone has columns of several types
                 raise TableError(f"{name} cannot be used: {error}") from error
-            frame = source.copy()
+            frame: Any = source
+            frame = frame.copy()
             for each, values in _without_mixed_marks(source, name=name).items():
                 frame[each] = values
             table = pa.RecordBatchReader.from_stream(frame).read_all()
