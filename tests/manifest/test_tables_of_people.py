@@ -261,6 +261,11 @@ CASES = {
     "a column called part": refused(
         rows(*FILES, header="path,part", values=["arm", "leg", "arm"]), "column 'part' holds 'arm'.*rename"
     ),
+    "a column of numbers called part": refused(
+        rows(*FILES, header="path,part", values=[1, 2, 1]), "each file here is one sample; rename"
+    ),
+    "empty lines before the header": of("\n \n" + PLAIN),
+    "UTF-16 without a mark": refused(PLAIN.encode("utf-16-le"), "bytes of zero.*UTF-16 without a byte order mark"),
     "a column called height": refused(
         rows(*FILES, header="path,height", values=[170, 180, 190]), "'height' is also what a scan finds"
     ),

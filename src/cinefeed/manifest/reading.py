@@ -58,7 +58,7 @@ def read_table(source: object) -> Any:
         try:
             table = pa.RecordBatchReader.from_stream(source).read_all()
         except (pa.ArrowException, TypeError) as error:
-            if not hasattr(source, "iloc"):  # pandas alone has columns of several types
+            if not hasattr(source, "columns"):  # pandas alone has columns of several types
                 raise TableError(f"{name} cannot be used: {error}") from error
             frame: Any = source
             frame = frame.copy()
@@ -154,7 +154,12 @@ def _text_of(raw: bytes, *, name: str) -> bytes:
             "it may be in the code page of its computer, as Excel writes 'CSV': save it as 'CSV UTF-8', or read it "
             "with pandas.read_csv(..., encoding='cp1252') and give the frame"
         ) from error
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in raw:
+        raise TableError(
+            f"{name} holds bytes of zero, which no text has: another format, or UTF-16 without a byte order mark; "
+            "save it as 'CSV UTF-8'"
+        )
+    raw = re.sub(rb"\A\s*\n", b"", raw.removeprefix(b"\xef\xbb\xbf"))  # empty lines before the header
     return raw if b"\n" in raw else raw.replace(b"\r", b"\n")  # lines of an old Mac
 
 

@@ -243,7 +243,11 @@ class Manifest:
             {"path": names} | {name: pa.array([row.get(name) for row in rows], FACTS[name]) for name in FACTS}
         )
         if labels is not None:
-            is_column = isinstance(labels, np.ndarray | list | tuple)
+            if getattr(labels, "ndim", None) == 1 and not hasattr(
+                labels, "iloc"
+            ):  # a tensor; a Series has its own types
+                labels = np.asarray(labels)
+            is_column = isinstance(labels, np.ndarray | list | tuple) or getattr(labels, "ndim", None) == 1
             found = read_table({"label": labels} if is_column else labels)
             if found.num_rows != len(arrays):
                 raise TableError(
