@@ -24,8 +24,8 @@ from cinefeed.sources.kinds import (
     kind_by_suffix,
     kind_in_words,
     known_suffix,
+    misnamed_image,
     read_start,
-    suffix_of,
 )
 from cinefeed.sources.limits import require_regular
 from cinefeed.sources.nifti import NiftiSource, nifti_parts, probe_nifti
@@ -139,7 +139,7 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
     slides = [name for name, kind in kinds.items() if kind == "dicom"]
     found = group_series(root, slides, reading=reading) if slides else []
     images = group_images(kinds, root=root, frames=reading.frames)
-    unread = [(_image_in_words(root / name, what), name) for what, name in images.unread]
+    unread = [(misnamed_image(root / name) or what, name) for what, name in images.unread]
     frame_files = {*_files_of(found)}
     unread += [("DICOM file without an image of its own", name) for name in slides if name not in frame_files]
     found += images.found
@@ -157,17 +157,6 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
     return Samples(
         sorted(found, key=lambda each: (each.path, natural_key(each.part or ""))), unread, dict(images.undecided)
     )
-
-
-def _image_in_words(path: Path, what: str) -> str:
-    """Return what a file is called that is named as an image and not read: `what`, unless it holds something else."""
-    try:
-        content = kind_by_content(read_start(path))
-    except OSError:
-        return what
-    if content in (None, "image", "tiff", "webp"):
-        return what
-    return f"{'video' if content == 'encoded' else content} named as an image ({suffix_of(path)})"
 
 
 def _files_of(samples: Iterable[Found]) -> Iterator[str]:
