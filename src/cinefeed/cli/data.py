@@ -153,19 +153,24 @@ def split(
     parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)
     for name in parts.all.labels:
         if name != stratify and name != group:
-            _note_unseen(parts.all, name)
+            _note_unseen(parts.all, name, group=group or "id")
     parts.all.write(out)
     counts = {name: len(getattr(parts, name)) for name in ("train", "val", "test")}
     text = ", ".join(f"{name} {count}" for name, count in counts.items())
     emit({"out": str(out), **counts}, as_json=as_json, text=f"{parts}\n{text} -> {out}")
 
 
-def _note_unseen(rows: Manifest, name: str) -> None:
-    """Say which classes of a column the training part lacks, where the column could be learnt."""
+def _note_unseen(rows: Manifest, name: str, *, group: str) -> None:
+    """Say which classes of a column the training part lacks, where the column could be learnt.
+
+    One of which each value is of one group alone, such as the patient where groups join patients, cannot.
+    """
     column = rows.column(name)
     if why_no_label(column.type) or not rows.label_type(name).is_classes:
         return
-    if pc.count_distinct(column).as_py() > _MOST_CLASSES:  # rather an id
+    count = pc.count_distinct(column).as_py()
+    pairs = rows.table.filter(column.is_valid()).group_by([name, group]).aggregate([]).num_rows
+    if count > _MOST_CLASSES or pairs == count:  # rather an id, or a group
         return
     unseen = unseen_classes(labels=column, parts=rows.column("split"))
     if unseen:
