@@ -161,7 +161,7 @@ def test_what_cannot_be(table):
     ):
         make(table, weight="height_cm")
     for values in ([datetime.date(2020, 1, 31)], [["a", "b"]]):
-        with pytest.raises(LabelError, match="'x' holds .*one number or category a row"):
+        with pytest.raises(LabelError, match=r"'x' holds .*one number or category a row"):
             fit_covariates(pa.table({"x": values}), ["x"])
     with pytest.raises(LabelError, match="no value in any row"):
         fit_covariates(pa.table({"x": pa.array([None], pa.float64())}), ["x"])
