@@ -27,12 +27,12 @@ from cinefeed.manifest.columns import (
     ordered,
     plain_table,
     relative_paths,
-    with_ids,
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_fingerprint, salt_of, with_hashes
 from cinefeed.manifest.fingerprint import fingerprint
 from cinefeed.manifest.grouping import GROUP, groups_of_ids
+from cinefeed.manifest.ids import with_ids
 from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
