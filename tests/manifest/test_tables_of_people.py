@@ -251,6 +251,21 @@ CASES = {
         labels=["3", "5", "3"],
         name="labels.parquet",
     ),
+    "a frame of Polars with categories": of(
+        pl.DataFrame({"path": FILES, "grade": GRADES}, schema_overrides={"grade": pl.Categorical})
+    ),
+    "a frame of Polars with objects": refused(
+        pl.DataFrame({"path": FILES, "grade": pl.Series([1, "NA", 3], dtype=pl.Object)}), "neither text nor numbers"
+    ),
+    "a frame of intervals": refused(
+        pd.DataFrame({"path": FILES, "grade": pd.cut([1, 5, 9], 3)}), "'grade' holds .*interval.*neither text nor"
+    ),
+    "a frame of periods": refused(
+        pd.DataFrame({"path": FILES, "grade": pd.period_range("2020-01", periods=3, freq="M")}), "neither text nor"
+    ),
+    "a frame of categories with gaps": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Categorical([1.5, None, 2.0])}), labels=["1.5", None, "2"]
+    ),
     "an Arrow file": refused(b"ARROW1\0\0\xff\xff", "an Arrow or Feather file", name="labels.feather"),
     "a frame of lists": of(
         pd.DataFrame({"path": FILES, "grade": [["a"], ["b"], ["a", "b"]]}), labels=[["a"], ["b"], ["a", "b"]]

@@ -288,8 +288,9 @@ def plain(column: Any) -> Any:
     """Return a column in the plainest Arrow type that holds it: text as string, lists as list, NaN as null."""
     kind = column.type
     if pa.types.is_dictionary(kind):  # categories are classes, those of numbers too
-        values = column.cast(kind.value_type)
-        return class_names(values) if is_number(kind.value_type) else plain(values)
+        coded = column.combine_chunks()
+        values = class_names(coded.dictionary) if is_number(kind.value_type) else plain(coded.dictionary)
+        return pa.chunked_array([values.take(coded.indices)])
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         return column.cast(pa.string())
     if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -306,7 +307,8 @@ def plain(column: Any) -> Any:
 def plain_table(table: Any, *, name: str) -> Any:
     """Return a table in plain types, with the known columns in the types that a manifest gives them.
 
-    Raises TableError where a name comes twice, or a known column holds something else than it should.
+    Raises TableError where a name comes twice, a column holds neither text nor numbers, as periods, intervals and
+    objects of Polars, or a known column holds something else than it should.
     """
     names = table.schema.names
     twice = sorted({each for each in names if names.count(each) > 1})
@@ -317,6 +319,12 @@ def plain_table(table: Any, *, name: str) -> Any:
         if each.startswith("__index_level_"):  # pandas: an index without a name
             continue
         column = table.column(each)
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if isinstance(kind, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(kind):  # periods, intervals, objects
+            raise TableError(
+                f"{name}: column {each!r} holds {kind}, which is neither text nor numbers; make it one of them in the "
+                "table, or leave it out"
+            )
         column = column if pa.types.is_null(column.type) and each in RESERVED else plain(column)
         if each in RESERVED and column.type != RESERVED[each]:
             try:
