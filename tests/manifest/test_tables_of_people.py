@@ -263,6 +263,9 @@ CASES = {
     "a frame of periods": refused(
         pd.DataFrame({"path": FILES, "grade": pd.period_range("2020-01", periods=3, freq="M")}), "neither text nor"
     ),
+    "a frame of no categories": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Categorical([None] * 3)}), labels=[None] * 3
+    ),
     "a frame of categories with gaps": of(
         pd.DataFrame({"path": FILES, "grade": pd.Categorical([1.5, None, 2.0])}), labels=["1.5", None, "2"]
     ),

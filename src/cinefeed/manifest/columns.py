@@ -287,6 +287,8 @@ def _pair(first: float | None, second: float | None) -> tuple[float, float] | No
 def plain(column: Any) -> Any:
     """Return a column in the plainest Arrow type that holds it: text as string, lists as list, NaN as null."""
     kind = column.type
+    if pa.types.is_dictionary(kind) and column.null_count == len(column):
+        return pa.nulls(len(column), pa.string())
     if pa.types.is_dictionary(kind):  # categories are classes, those of numbers too
         coded = column.combine_chunks()
         values = class_names(coded.dictionary) if is_number(kind.value_type) else plain(coded.dictionary)
