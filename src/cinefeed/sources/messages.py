@@ -55,7 +55,7 @@ def heard_messages() -> Iterator[None]:
 def tells_of_made_up(messages: Iterable[tuple[int, str, str]]) -> bool:
     """Return whether one of these messages says that the decoder used a picture in place of one that it lacks.
 
-    >>> tells_of_made_up([(16, "h264", "co located POCs unavailable\\n")])
+    >>> tells_of_made_up([(16, "h264", "co located POCs unavailable")])
     True
     """
     return any(each in text for _, _, text in messages for each in _MADE_UP)

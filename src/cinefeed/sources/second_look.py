@@ -16,7 +16,7 @@ from av.container import InputContainer
 from cinefeed.sources.damage import Soundness
 from cinefeed.sources.layout import layout_of, planes_of
 from cinefeed.sources.limits import Deadline
-from cinefeed.sources.packets import STAMPED_BY_PES, packets_of
+from cinefeed.sources.packets import STAMPED_BY_PES, is_whole_frame, packets_of
 
 _UNMARKED_CODECS = frozenset({"hevc"})
 _HELD_FRAMES = 16  # while they are held the decoder writes to other memory than in the first pass
@@ -54,8 +54,8 @@ def changed_frames(
     known = [stamp for stamp in stamps if stamp is not None]
     if not known or len(set(known)) < len(stamps):
         return set()
-    is_pes = container.format.name in STAMPED_BY_PES and len(known) > 1
-    earlier = _EARLIER * int(np.median(np.diff(np.sort(known)))) if is_pes else 0
+    is_pes = container.format.name in STAMPED_BY_PES
+    earlier = _EARLIER * int(np.median(np.diff(np.sort(known)))) if is_pes and len(known) > 1 else 0
     keys, changed = np.flatnonzero(key_flags).tolist(), set[int]()
     for key, end in zip(keys, [*keys[1:], len(known)], strict=True):
         numbers = dict(zip(known[key:end], range(key, end), strict=True))
@@ -67,7 +67,7 @@ def changed_frames(
             held = deque[av.VideoFrame](maxlen=held_frames)
             try:
                 container.seek(known[key] - earlier, stream=stream)
-                for frame in _sound_frames(container, stream, codec, known[key], next_key=next_key):
+                for frame in _sound_frames(container, stream, codec, known[key], next_key=next_key, is_pes=is_pes):
                     held.append(frame)
                     number = numbers.get(frame.pts)
                     if number is not None and frame_digest(frame) != digests[number]:
@@ -87,13 +87,15 @@ def _sound_frames(
     key: int,
     *,
     next_key: int | None,
+    is_pes: bool,
 ) -> Iterator[av.VideoFrame]:
     """Yield what a decoder makes of the packets from a key frame on, until those after the next one are late."""
     soundness, started, late = Soundness(at_start=False), False, 0
     packets = packets_of(container, stream)
     try:
-        for packet in packets:
-            started = started or (packet.pts == key and packet.is_keyframe)
+        for place, packet in enumerate(packets):
+            starts = packet.pts == key and packet.is_keyframe
+            started = started or (starts and (not is_pes or is_whole_frame(packet, place)))
             if not started:
                 continue
             late += next_key is not None and packet.pts is not None and packet.pts >= next_key
