@@ -61,15 +61,15 @@ def changed_frames(
         numbers = dict(zip(known[key:end], range(key, end), strict=True))
         next_key = known[end] if end < len(known) else None
         # A new decoder has empty memory, one that has read the file what was there before.
-        ways = ((stream.codec_context, "NONREF", 0), (_new_decoder(stream), "DEFAULT", _HELD_FRAMES))
-        for codec, skip, held_frames in ways:
-            codec.skip_frame = skip
+        ways = ((stream.codec_context, True, 0), (_new_decoder(stream), False, _HELD_FRAMES))
+        for codec, skips, held_frames in ways:
+            codec.skip_frame = "NONREF" if skips else "DEFAULT"
             held = deque[av.VideoFrame](maxlen=held_frames)
             try:
                 container.seek(known[key] - earlier, stream=stream)
                 for frame in _sound_frames(container, stream, codec, known[key], next_key=next_key, is_pes=is_pes):
                     held.append(frame)
-                    number = numbers.get(frame.pts)
+                    number = None if frame.pts is None else numbers.get(frame.pts)
                     if number is not None and frame_digest(frame) != digests[number]:
                         changed.add(number)
                     if frame.pts == known[end - 1]:
