@@ -100,8 +100,8 @@ def check_evaluation(manifest: Manifest, settings: Settings) -> None:
 def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     """Return the rows that have frames, and a list of all that have an error or damaged frames, with the reason.
 
-    Rows of damaged frames stay; those frames raise as they are read, or are shown as FFmpeg makes them up. An empty list
-    means that no file breaks only if `manifest.verified` is "decode".
+    Rows of damaged frames stay: those frames raise when they are read, or are shown as FFmpeg makes them up. An empty
+    list means that no file breaks only if `manifest.verified` is "decode".
     """
     failures, names = [], manifest.table.column_names
     columns = [
