@@ -27,7 +27,9 @@ from cinefeed.sources import encoded
 from cinefeed.sources.base import Facts
 from cinefeed.testing.sources import kept_facts
 
-FAST, MANY = range(300), range(10_000)  # a file takes about 0.1 s of one core
+# Damage that FFmpeg does not mark: lost and missing references of H.264, HEVC that is not covered by its slices.
+UNMARKED = (390, 642, 882, 1070, 1098, 1225, 1360, 1431, 1597, 1613, 1645, 1720, 1901, 2152, 2764, 3389)
+FAST, MANY = [*range(300), *UNMARKED], range(10_000)  # a file takes about 0.1 s of one core
 LEAST_REPORTED = 0.1  # of the files: else the comparison would pass by finding nothing
 # The share of files of which a scan that has counted packets may give frames that are not those of a full decode: it
 # has not looked for damage that the decoder does not mark.

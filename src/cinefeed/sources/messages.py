@@ -21,35 +21,38 @@ _MADE_UP = (
 )
 _SILENT = logging.CRITICAL + 1
 _lock, _users = Lock(), 0
-_before: tuple[bool, int] | None = None  # what was set when the first of the users came
+_before: tuple[int | None, bool, int] | None = None  # what was set when the first of the users came
 
 
 @contextmanager
 def heard_messages() -> Iterator[None]:
     """Have PyAV hand FFmpeg's errors to `av.logging.Capture`, which it does not by default; others' are not shown.
 
-    The setting holds for all threads of the process. Nothing is changed where the user has set a level.
+    The setting holds for all threads of the process. A level of PyAV's that the user has set stays if it lets errors
+    through, and is set again at the end.
     """
     global _users, _before
     logger = logging.getLogger("libav")
     with _lock:
         _users += 1
-        if av.logging.get_level() is None:
-            _before = av.logging.get_skip_repeated(), logger.level
-            logger.setLevel(_SILENT)
+        if _before is None:
+            level = av.logging.get_level()
+            _before = level, av.logging.get_skip_repeated(), logger.level
             av.logging.set_skip_repeated(False)
-            av.logging.set_level(av.logging.ERROR)
+            if level is None or level < av.logging.ERROR:  # FFmpeg's levels fall as they matter more
+                logger.setLevel(_SILENT)
+                av.logging.set_level(av.logging.ERROR)
     try:
         yield
     finally:
         with _lock:
             _users -= 1
             if _users == 0 and _before is not None:
-                skip_repeated, level = _before
+                level, skip_repeated, logger_level = _before
                 _before = None
-                av.logging.set_level(None)
+                av.logging.set_level(level)
                 av.logging.set_skip_repeated(skip_repeated)
-                logger.setLevel(level)
+                logger.setLevel(logger_level)
 
 
 def tells_of_made_up(messages: Iterable[tuple[int, str, str]]) -> bool:
