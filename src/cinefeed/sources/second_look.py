@@ -20,6 +20,7 @@ from cinefeed.sources.packets import STAMPED_BY_PES, is_whole_frame, packets_of
 
 _UNMARKED_CODECS = frozenset({"hevc"})
 _HELD_FRAMES = 16  # while they are held the decoder writes to other memory than in the first pass
+_HELD_BYTES = 2**27  # ... at most: a small file may hold frames of half a gigabyte
 _EARLIER = 6  # frames: seeks in program and transport streams look for decoding stamps, which lie before
 _MOST_LATE = 32  # packets after the next key frame that may hold frames shown before it; H.264 and HEVC allow 16
 
@@ -56,12 +57,14 @@ def changed_frames(
         return set()
     is_pes = container.format.name in STAMPED_BY_PES
     earlier = _EARLIER * int(np.median(np.diff(np.sort(known)))) if is_pes and len(known) > 1 else 0
+    held_count = min(_HELD_FRAMES, _HELD_BYTES // max(stream.width * stream.height * 2, 1))
     keys, changed = np.flatnonzero(key_flags).tolist(), set[int]()
     for key, end in zip(keys, [*keys[1:], len(known)], strict=True):
+        deadline.check()
         numbers = dict(zip(known[key:end], range(key, end), strict=True))
         next_key = known[end] if end < len(known) else None
         # A new decoder has empty memory, one that has read the file what was there before.
-        ways = ((stream.codec_context, True, 0), (_new_decoder(stream), False, _HELD_FRAMES))
+        ways = ((stream.codec_context, True, 0), (_new_decoder(stream), False, held_count))
         for codec, skips, held_frames in ways:
             codec.skip_frame = "NONREF" if skips else "DEFAULT"
             held = deque[av.VideoFrame](maxlen=held_frames)
@@ -72,7 +75,11 @@ def changed_frames(
                     number = None if frame.pts is None else numbers.get(frame.pts)
                     if number is not None and frame_digest(frame) != digests[number]:
                         changed.add(number)
-                    if frame.pts == known[end - 1]:
+                    if (
+                        frame.pts is None
+                        or frame.pts == known[end - 1]
+                        or (next_key is not None and frame.pts >= next_key)
+                    ):
                         break
                     deadline.check()
             except (av.FFmpegError, OSError, IndexError):  # a read from here fails as well, and begins earlier
