@@ -53,12 +53,12 @@ def changed_frames(
     Of frames whose stamps do not tell them apart there are none: those are always counted from the start.
     """
     known = [stamp for stamp in stamps if stamp is not None]
-    if not known or len(set(known)) < len(stamps):
+    keys, changed = np.flatnonzero(key_flags).tolist(), set[int]()
+    if not keys or len(set(known)) < len(stamps):
         return set()
     is_pes = container.format.name in STAMPED_BY_PES
     earlier = _EARLIER * int(np.median(np.diff(np.sort(known)))) if is_pes and len(known) > 1 else 0
     held_count = min(_HELD_FRAMES, _HELD_BYTES // max(stream.width * stream.height * 2, 1))
-    keys, changed = np.flatnonzero(key_flags).tolist(), set[int]()
     for key, end in zip(keys, [*keys[1:], len(known)], strict=True):
         deadline.check()
         numbers = dict(zip(known[key:end], range(key, end), strict=True))
