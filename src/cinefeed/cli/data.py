@@ -62,6 +62,9 @@ def scan(
         int, typer.Option(help="Bytes unpacked into memory at once, likewise.")
     ] = DEFAULT_LIMITS.max_unpacked_bytes,
     max_frames: Annotated[int, typer.Option(help="Frames of a video, likewise.")] = DEFAULT_LIMITS.max_frames,
+    max_samples_per_file: Annotated[
+        int, typer.Option(help="Samples in one file, likewise.")
+    ] = DEFAULT_LIMITS.max_samples_per_file,
     max_file_seconds: Annotated[
         float, typer.Option(help="Seconds for a pass over a video, likewise.")
     ] = DEFAULT_LIMITS.max_file_seconds,
@@ -94,6 +97,7 @@ def scan(
                 max_frame_bytes=max_frame_bytes,
                 max_unpacked_bytes=max_unpacked_bytes,
                 max_frames=max_frames,
+                max_samples_per_file=max_samples_per_file,
                 max_file_seconds=max_file_seconds,
             ),
         ),

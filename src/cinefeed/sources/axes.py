@@ -14,6 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError
+from cinefeed.sources.limits import ReadLimits
 
 _USUAL = ("THW", "THWC")  # kept as "" in Facts
 _DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
@@ -143,8 +144,10 @@ def row_of(row: int | None, axes: str, shape: Sequence[int], *, where: object) -
     return {"N": row or 0}
 
 
-def rows_of(shape: Sequence[int], axes: str) -> list[str]:
+def rows_of(shape: Sequence[int], axes: str, *, limits: ReadLimits, where: object) -> list[str]:
     """Return how the part of each sample ends: "" for an array that is one, "[0]", "[1]" ... for a set."""
+    if "N" in axes:
+        limits.check_samples(shape[axes.index("N")], where=where)
     return [f"[{row}]" for row in range(shape[axes.index("N")])] if "N" in axes else [""]
 
 

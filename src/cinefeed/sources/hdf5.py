@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cinefeed.errors import DecodeError, MissingExtraError, SourceError, did_you_mean
+from cinefeed.errors import DecodeError, LimitError, MissingExtraError, SourceError, did_you_mean
 from cinefeed.sources.axes import axes_of, channels_last, has_readings, index_of, row_of, rows_of, split_part
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
@@ -133,7 +133,11 @@ def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str
                     parts.append(stored.name)  # a row of the manifest, whose error names the readings
                     continue
                 axes = axes_of(stored.shape, declared=reading.axes, where=where)
-                parts += [stored.name + end for end in rows_of(stored.shape, axes)]
+                ends = rows_of(stored.shape, axes, limits=reading.limits, where=where)
+                parts += [stored.name + end for end in ends]
+                reading.limits.check_samples(len(parts), where=path)
+            except LimitError:
+                raise
             except SourceError as error:
                 faults.append(str(error))
     if not parts:

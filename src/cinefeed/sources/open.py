@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from cinefeed.clips import PixelType
-from cinefeed.errors import MissingExtraError, SettingError, SourceError, did_you_mean
+from cinefeed.errors import LimitError, MissingExtraError, SettingError, SourceError, did_you_mean
 from cinefeed.sources.animation import AnimatedSource, probe_animated
 from cinefeed.sources.arrays import ArraySource, NpzSource, npy_parts, npz_parts, probe_npy, probe_npz
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading, Source, StoredFrames
@@ -147,6 +147,9 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
         if kind not in ("dicom", "image"):
             try:
                 found += [Found(name, part) for part in _parts(root / name, kind, reading)]
+            except LimitError:
+                limit = reading.limits.max_samples_per_file
+                unread.append((f"file of more than {limit:,} samples (max_samples_per_file)", name))
             except (SourceError, MissingExtraError) as error:
                 if known_suffix(name):
                     if isinstance(error, MissingExtraError):
