@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from cinefeed.errors import SettingError
-from cinefeed.models.norm import batch_norm
+from cinefeed.models.norm import BatchNormalization
 from cinefeed.models.parts import FEATURES, FRAMES
 
 _L2 = 0.001
@@ -59,7 +59,7 @@ def reference_cnn_lstm(clip_shape: tuple[int, int, int, int] = (25, 150, 150, 1)
             **order,
             **options,
         )(x)
-        return layers.Activation("selu")(batch_norm(axis=1 if channels_first else -1)(x))
+        return layers.Activation("selu")(BatchNormalization(axis=1 if channels_first else -1)(x))
 
     clips = keras.Input((frames, height, width, channels), name="clips")
     x = layers.Identity(name=f"{FRAMES}_clips")(keras.ops.reshape(clips, (-1, height, width, channels)))

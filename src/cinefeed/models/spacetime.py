@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from cinefeed.models.norm import batch_norm
+from cinefeed.models.norm import BatchNormalization
 from cinefeed.models.parts import Seeded
 
 Masked = tuple[keras.KerasTensor, keras.KerasTensor | None]  # maps, and which of their frames are valid
@@ -30,7 +30,7 @@ class Convolution:
             use_bias=False,
             kernel_initializer=seeded.initializer("HeNormal"),
         )
-        self._norm = batch_norm(momentum=0.9, epsilon=1e-5)
+        self._norm = BatchNormalization(momentum=0.9, epsilon=1e-5)
 
     def __call__(self, maps: Masked, *, relu: bool = True) -> Masked:
         """Return the next maps, after a ReLU unless one is to come later."""
