@@ -81,7 +81,7 @@ def test_what_balancing_did_is_taken_back(path):
     assessment = json.loads((run.folder / "assessment.json").read_text())
     prior = assessment["priors"]["sick"]
     balance = json.loads((run.folder / "balance.json").read_text())
-    assert prior["drawn"][0] == prior["drawn"][1] and sum(prior["raw"]) == 12 == sum(balance["raw"])
+    assert prior["draws"][0] == prior["draws"][1] and sum(prior["raw"]) == 12 == sum(balance["raw"])
     found = assessment["parts"]["test"]["sick"]
     rows = table.filter(pc.equal(table["split"], "test"))
     truth, said = column(rows, "target") == "yes", correct_prior(column(rows, "score"), **prior)
@@ -96,7 +96,7 @@ def test_what_balancing_did_is_taken_back(path):
         path, data={"target": "sick"}, train={"out": str(path.parent / "w"), "class_weights": "balanced"}
     )
     kept = json.loads((make_run(weighed).folder / "assessment.json").read_text())
-    assert kept["priors"]["sick"] == {"drawn": [1, 1], "raw": prior["raw"]}
+    assert kept["priors"]["sick"] == {"draws": [1, 1], "raw": prior["raw"]}
 
 
 def test_evaluate_repeats_the_run(path):

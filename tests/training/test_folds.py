@@ -122,7 +122,7 @@ def test_balanced_folds_are_corrected_by_their_mean_draws(path):
     settings = settings_for(path, data=data, sampler={"name": "BalancedClasses"})
     found = train_folds(settings, folds=2, train=Trainer())
     kept = json.loads((found.folder / "assessment.json").read_text())
-    assert kept["priors"]["sick"]["drawn"] == pytest.approx([0.5, 0.5])
+    assert kept["priors"]["sick"]["draws"] == pytest.approx([0.5, 0.5])
     assert kept["parts"]["test"]["sick"]["corrected"] is not None
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.balance import Natural, kept_prior
+from cinefeed.balance import Natural, prior_from_report
 from cinefeed.config import EvaluateSettings, Settings
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
@@ -119,11 +119,11 @@ def priors_of(settings: Settings, feed: Feed) -> Priors:
             if target.classes:
                 labels = class_names(feed.manifest.column(target.name)).to_pylist()
                 counts = np.array([labels.count(name) for name in target.classes], np.float64)
-                found[target.name] = {"drawn": np.ones(len(counts)), "raw": counts}
+                found[target.name] = {"draws": np.ones(len(counts)), "raw": counts}
     elif feed.spec.classes and not isinstance(feed.sampler, Natural):
         balance = feed.balance().as_dict()
         if balance["kind"] == "class" and set(balance["names"]) <= set(feed.spec.classes):
-            found[feed.spec.target] = kept_prior(balance, classes=feed.spec.classes)
+            found[feed.spec.target] = prior_from_report(balance, classes=feed.spec.classes)
     return {name: each for name, each in found.items() if _differ(**each)}
 
 
