@@ -185,7 +185,7 @@ def test_clips_that_are_given_back_have_an_error_with_an_interval(path):
     table = pq.read_table(run.folder / "predictions.parquet")
     rows = table.filter(pc.equal(table["split"], "test"))
     assert found["metrics"]["mse"]["value"] == pytest.approx(column(rows, "score").mean()) == run.metrics["test"]["mse"]
-    assert found["clusters"] == 6 and found["metrics"]["mse"]["reason"].startswith("an interval needs 10")
+    assert found["clusters"] == 6 and found["metrics"]["mse"]["reason"].startswith("an interval needs at least 10")
     assert not (run.folder / "labels.json").exists()
     assert evaluate(run.folder, unit="patient").metrics["mse"] == pytest.approx(run.metrics["test"]["mse"])
     other = outside(path, [f"q{row // 2}" for row in range(24)])

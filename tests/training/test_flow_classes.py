@@ -59,7 +59,7 @@ def test_one_group_in_training_and_too_few_groups_propose_folds(tmp_path):
     parts = two.split(val=0.3, test=0.3, group="patient")
     assert "warning: the training part has 1 value of 'patient'" in str(parts) and "--folds 3" in str(parts)
     two = two.where("patient", ["p0", "p1"])
-    with pytest.raises(SplitError, match=r"3 parts were asked for, there are 2 values of 'patient'.*--folds 2"):
+    with pytest.raises(SplitError, match=r"3 parts need at least 3 groups; there are 2 values of 'patient'.*--folds 2"):
         two.split(val=0.3, test=0.3, group="patient")
     assert "warning" not in str(two.split(val=0.3, test=0.3, group=None))
 

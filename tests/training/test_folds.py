@@ -112,7 +112,7 @@ def test_what_stands_in_the_way_is_left_alone(path):
     parted = settings_for(path, data={"split": {"column": "sex"}}, train={"out": str(path.parent / "new")})
     with pytest.raises(SettingError, match="takes the parts from the column 'sex'"):
         train_folds(parted, folds=3, train=Trainer())
-    with pytest.raises(SplitError, match="13 folds were asked for, there are 12"):
+    with pytest.raises(SplitError, match="13 folds need at least 13 groups; there are 12"):
         train_folds(folds_of(path, train={"out": str(path.parent / "new")}), folds=13, train=Trainer())
     assert not (path.parent / "new").exists()
 

@@ -61,7 +61,7 @@ def check_column_name(name: str) -> None:
     >>> check_column_name("patient")
     """
     if name in ("clip", "fold", "target", "score") or name.startswith(("target_", "score_")):
-        raise SettingError(f"the column {name!r} cannot be added to predictions: the name is reserved; rename it")
+        raise SettingError(f"{name!r} is a reserved column name in tables of predictions; rename the column")
 
 
 @dataclass(frozen=True, kw_only=True)
