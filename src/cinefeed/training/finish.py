@@ -127,9 +127,9 @@ def priors_of(settings: Settings, feed: Feed) -> Priors:
     return {name: each for name, each in found.items() if _differ(**each)}
 
 
-def _differ(drawn: NDArray[np.float64], raw: NDArray[np.float64]) -> bool:
-    lost = bool(((drawn == 0) & (raw > 0)).any())
-    return not lost and not np.allclose(drawn / drawn.sum(), raw / raw.sum(), atol=1e-6)
+def _differ(draws: NDArray[np.float64], raw: NDArray[np.float64]) -> bool:
+    lost = bool(((draws == 0) & (raw > 0)).any())
+    return not lost and not np.allclose(draws / draws.sum(), raw / raw.sum(), atol=1e-6)
 
 
 def kept_priors(folder: str | Path) -> Priors:
