@@ -506,7 +506,7 @@ class Manifest:
             labels=None if stratify is None else self.column(stratify),
             fractions={"train": rest, **fractions},
             seed=seed,
-            kept=None if keep is None else part_names(self.column(keep), name=f"column {keep!r}"),
+            previous_parts=None if keep is None else part_names(self.column(keep), name=f"column {keep!r}"),
             group_name=group or "id",
             label_name=stratify or "",
             kind=None if stratify is None else self.label_type(stratify).kind,

@@ -20,7 +20,7 @@ from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest, Parts
-from cinefeed.metrics.predictions import check_carried
+from cinefeed.metrics.predictions import check_column_name
 from cinefeed.split import unseen_classes
 from cinefeed.training.run import write_arrays, write_json
 
@@ -73,7 +73,7 @@ def check_evaluation(manifest: Manifest, settings: Settings) -> None:
         manifest.column(column)
     for carried in (settings.data.split.group or None, asked.unit, *asked.subgroups):
         if carried is not None:
-            check_carried(carried)
+            check_column_name(carried)
     if asked.unit is None:
         return
     units = manifest.column(asked.unit)
