@@ -196,17 +196,21 @@ class Feed:
             masks=masks,
         )
         frames, height, width, channels = maker.shape[2:]
+        of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
+        pads_rows = self.world_size > 1 and not drop_last
+        weighs = weight is not None or of_labels is not None or target is None or labels.have_gaps
         self.spec = FeedSpec(
             clip_shape=(frames, height, width, channels),
             dtype=maker.compose.dtype,
             batch_size=batch_size,
             **labels.described(),
             covariates=known_covariates(table, covariates, inputs=inputs),
-            padded=clip.short == "pad" or (self.world_size > 1 and not drop_last),
+            padded=clip.short == "pad" or pads_rows,
             views=chosen,
             stacked=stack,
             soft=is_soft(mixing, labels),
             masks=masks is not None,
+            weighted=weighs or pads_rows,
         )
         check_mixing(mixing, labels=labels, spec=self.spec)
         if getattr(self.sampler, "shuffle", True):  # what an evaluation fills in, its training has said
@@ -225,7 +229,6 @@ class Feed:
             table=table,
             frames=clip.frames * clips_per_video,
         )
-        of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
         shared = backend != "thread" and hasattr(os, "memfd_create")
         self._plans = Plans(self.sampler, self.labels, seed=seed, batch_size=draws, alike=self._alike)
         self._assembler = Assembler(
