@@ -36,7 +36,7 @@ from cinefeed.feed.layout import Layout
 from cinefeed.feed.memory import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plans import Plans
-from cinefeed.feed.ranks import Share, find_rank
+from cinefeed.feed.ranks import Share, check_alone, find_rank
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import (
     check_choices,
@@ -169,6 +169,7 @@ class Feed:
         self.max_bad = max_bad
         self.memory = memory
         self.rank, self.world_size = find_rank(rank, world_size)
+        self._rank_given = rank is not None
         self.workers = count_workers(workers)
         self.weight = weight
         self.mask, self.mixing, self.return_parameters = mask, mixing, return_parameters
@@ -342,7 +343,11 @@ class Feed:
         handed out, but not all, is left, and the next one begins, as every iteration over a DataLoader is shuffled
         anew; `set_epoch` and `restore` are the ways to stay. The iterator takes its place at its first batch: one that
         was never used skips no epoch, and follows `set_epoch` and `restore`.
+
+        Raises FeedError if torch.distributed or JAX has set up several ranks since the feed was made as the only one.
         """
+        if not self._rank_given and self.world_size == 1:
+            check_alone()
         return self._epochs.begin()
 
     def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int = 1) -> "Feed":
@@ -355,7 +360,7 @@ class Feed:
         be the same one.
         """
         feed = Feed(part, **evaluation_settings(self, labelled=labelled, clips=clips))
-        feed._epochs.repeats = True
+        feed._epochs.repeats, feed._rank_given = True, self._rank_given
         feed.spec = replace(
             feed.spec,
             target_mean=self.spec.target_mean,
