@@ -24,7 +24,7 @@ FOLDERS = {
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
         "columns fingerprint parquet identity reading writing files label_keys labels grouping summary find progress "
-        "quiet scan rows pivot table encoded values"
+        "quiet scan rows pivot combine hiding in_memory table encoded values"
     ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "

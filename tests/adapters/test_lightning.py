@@ -251,8 +251,8 @@ def test_two_ranks_share_each_epoch(manifest, tmp_path):
     ages = sorted(20.0 + row * row for row in range(11))
     for kind in ("train", "val"):
         for epoch in range(2):  # of three batches on each rank
-            both = [batch for found in ranks for batch in found["whole"][kind][3 * epoch : 3 * epoch + 3]]
-            assert sorted(sum(both, [])) == ages
+            batches = [batch for found in ranks for batch in found["whole"][kind][3 * epoch : 3 * epoch + 3]]
+            assert sorted(age for batch in batches for age in batch) == ages
     for found in ranks:
         assert found["first"]["train"] + found["again"]["train"] == found["whole"]["train"]
         assert found["again"]["weights"] == found["whole"]["weights"] == ranks[0]["whole"]["weights"]
