@@ -350,7 +350,7 @@ class Feed:
             check_alone()
         return self._epochs.begin()
 
-    def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int = 1) -> "Feed":
+    def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int | None = None) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
 
         Same frame, views, class order and label scale; no random transform, no balance, no mixing, every row once and
