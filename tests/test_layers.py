@@ -27,7 +27,7 @@ FOLDERS = {
         "quiet scan rows pivot combine hiding in_memory table encoded values"
     ).split(),
     "transforms": (
-        "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
+        "base seeding call drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"
     ).split(),
     "check": "findings look files values content alike groups duplicates labels mixed shortcuts run".split(),

@@ -41,6 +41,8 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         for reader in settings["readers"]:
             register_reader(reader.suffixes, reader.opener, magic=reader.magic, name=reader.name, replace=True)
         rows, masks = _rows(columns_fd, **settings["rows"])
+        if torch := sys.modules.get("torch"):  # a callable's; its own threads would be as many in each worker
+            torch.set_num_threads(1)
         maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
         factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
     except Exception as error:

@@ -67,6 +67,7 @@ class FeedSpec:
     soft: bool = False
     masks: bool = False
     weighted: bool = False
+    callables: tuple[str, ...] = ()  # transforms that are functions of the user's: their names, all that is known
 
     @property
     def clip_names(self) -> tuple[str, ...]:
