@@ -59,8 +59,9 @@ def test_the_address_decides_whoever_makes_the_clip(manifest, kind):
     assert not same(plain[:2], plain[2:]), "an epoch is like the one before"
     again = make_one(workers=0)
     assert np.array_equal(again.batch(1, epoch=1).clips, plain[3]) and np.array_equal(again.batch(0).clips, plain[0])
-    feed = make_one(workers=2, backend="process")
-    assert same(clips_of(feed), plain) and feed.choice.backend == "process"
+    if not kind.startswith("global"):
+        feed = make_one(workers=1, backend="process")
+        assert same(clips_of(feed), plain) and feed.choice.backend == "process"
     feed = make_one(workers=2)
     assert same(clips_of(feed), plain)
     assert feed.choice.backend == ("process" if kind.startswith("global") else "thread")
