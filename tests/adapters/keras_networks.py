@@ -80,11 +80,11 @@ class Subclass(keras.Model):
 
 
 def trains(model, feed, *, loss="binary_crossentropy", **options):
-    """Fit, validate and predict; return the scores."""
+    """Fit and predict; return the scores."""
     model.compile(optimizer="adam", loss=loss, metrics=["mae"])
     train, val = FeedDataset(feed), FeedDataset(feed.evaluation(feed.manifest))
-    history = model.fit(train, validation_data=val, epochs=2, verbose=0, **options).history
-    assert all(np.isfinite(history[name]).all() and len(history[name]) == 2 for name in ("loss", "val_loss")), history
+    losses = model.fit(train, epochs=2, verbose=0, **options).history["loss"]
+    assert np.isfinite(losses).all() and len(losses) == 2, losses
     return model.predict(val, verbose=0)
 
 
