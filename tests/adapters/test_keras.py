@@ -306,7 +306,7 @@ def test_jax_gets_the_same_batches(manifest, tmp_path):
     assert [epoch for epoch in seen if len(epoch) > 1] == expected(manifest, 2)
 
 
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])  # JAX compiles for 30 s
 def test_networks_as_others_write_them(manifest, tmp_path, backend):
     path = tmp_path / "m.parquet"
     manifest.write(path)
