@@ -224,7 +224,9 @@ def inspect(
         return
     feed = build_feed(settings, rows if parts is None else parts.train)
     out = Path("inspect.html") if out is None else out
-    page = inspect_page(feed, out=out, val=None if parts is None else feed.evaluation(parts.val), failures=failures)
+    page = inspect_page(
+        feed, out=out, val=None if parts is None else feed.evaluation(parts.val, clips=1), failures=failures
+    )
     emit(
         {"page": str(page), "rows": len(feed.manifest), "summary": feed.summary(), "failures": failures},
         as_json=as_json,

@@ -69,7 +69,7 @@ def autoencoder(spec: FeedSpec, *, filters: Sequence[int] = (16, 32, 64), code: 
     x = last_layer(x)
     if inputs.valid is not None:
         x = keras.ops.where(keras.ops.reshape(inputs.valid, (-1, spec.clip_shape[0], 1, 1, 1)), x, 0.0)
-    return keras.Model(inputs.named, x, name="autoencoder")
+    return keras.Model(inputs.structure, x, name="autoencoder")
 
 
 def _unscaling(full: int) -> layers.Layer:
@@ -89,6 +89,11 @@ class ClipLoss(keras.losses.Loss):  # type: ignore[misc]  # keras is untyped
 
     def __init__(self, name: str = "clip_loss", reduction: str = "sum_over_batch_size", dtype: Any = None) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Return the mean over the clips, each times its weight: (batch,), or (batch, 1, 1, 1) as Keras' own need."""
+        weights = None if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))
+        return super().__call__(y_true, y_pred, weights)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the error of each clip, (batch,)."""

@@ -45,10 +45,14 @@ class Inputs:
     valid: keras.KerasTensor | None
 
     @property
-    def named(self) -> dict[str, keras.KerasTensor]:
-        """All inputs by name, as in the batches of a feed."""
+    def structure(self) -> Any:
+        """All inputs by name, as in the batches of a feed; a single one as a list.
+
+        Keras takes an array as well as a dictionary for a list of one, and warns of no other structure.
+        """
         valid = () if self.valid is None else (self.valid,)
-        return {each.name: each for each in (*self.clips, *self.covariates, *valid)}
+        every = [*self.clips, *self.covariates, *valid]
+        return every if len(every) == 1 else {each.name: each for each in every}
 
 
 def inputs_of(spec: FeedSpec) -> Inputs:
@@ -132,11 +136,11 @@ def finish(
     if dense:
         x = layers.Dense(dense, activation="relu", kernel_initializer=seeded.initializer("HeNormal"))(x)
     if not spec.targets:
-        return keras.Model(inputs.named, _head(x, targets_of(spec)[0], seeded, name="score"), name=name)
+        return keras.Model(inputs.structure, _head(x, targets_of(spec)[0], seeded, name="score"), name=name)
     scores = {
         target.name: _head(x, target, seeded, name=f"score_{target.name}".replace("/", "_")) for target in spec.targets
     }
-    return keras.Model(inputs.named, scores, name=name)
+    return keras.Model(inputs.structure, scores, name=name)
 
 
 def targets_of(spec: FeedSpec) -> tuple[TargetSpec, ...]:

@@ -89,7 +89,7 @@ def reference_cnn_lstm(clip_shape: tuple[int, int, int, int] = (25, 150, 150, 1)
     x = layers.Flatten()(x)
     x = layers.Dense(128, activation="selu", kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)))(x)
     x = layers.Dense(1, kernel_initializer=keras.initializers.GlorotUniform(seed=next(seeds)))(x)
-    return keras.Model({"clips": clips}, x, name="reference_cnn_lstm")
+    return keras.Model([clips], x, name="reference_cnn_lstm")
 
 
 def _last_size(size: int) -> int:

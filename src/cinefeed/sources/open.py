@@ -19,16 +19,18 @@ from cinefeed.sources.images import ImagesSource, TiffSource, probe_images, prob
 from cinefeed.sources.index import Verify, probe_encoded
 from cinefeed.sources.kinds import (
     IMAGE_SUFFIXES,
-    READABLE,
+    is_readable,
     kind_by_content,
     kind_by_suffix,
     kind_in_words,
     known_suffix,
     misnamed_image,
+    own_kind,
     read_start,
 )
 from cinefeed.sources.limits import require_regular
 from cinefeed.sources.nifti import NiftiSource, nifti_parts, probe_nifti
+from cinefeed.sources.readers import is_of_a_reader, open_with_reader, probe_with_reader
 
 _KINDS: dict[str, tuple[Callable[..., StoredFrames], Callable[..., Facts]]] = {
     "npy": (ArraySource, probe_npy),
@@ -92,13 +94,18 @@ def open_source(
     require_regular(path)
     if facts is None and (reading != DEFAULT_READING or _kind_of(path) != "encoded"):
         facts = probe(path, part=part, verify="packets", reading=reading)
+    if facts is not None and is_of_a_reader(facts.container):
+        source = open_with_reader(path, facts.container, channels=channels, part=part, facts=facts)
+        if dtype is not None and isinstance(source, StoredFrames):
+            source.dtype = dtype
+        return source
     if facts is not None and is_dicom_video(facts):
         return open_dicom_video(path, channels=channels, part=part, facts=facts, dtype=dtype)
     if facts is None or facts.container not in _KINDS:
         return EncodedSource(path, channels=channels, part=part, facts=facts, dtype=dtype)
-    source = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
-    source.dtype = dtype
-    return source
+    stored = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
+    stored.dtype = dtype
+    return stored
 
 
 def probe(
@@ -127,6 +134,8 @@ def probe(
     kind = _kind_of(path if files and known_suffix(files[0]) in IMAGE_SUFFIXES else first)
     if kind == "encoded":
         return probe_encoded(path, part=part, verify=verify, reading=reading)
+    if is_of_a_reader(kind):
+        return probe_with_reader(path, kind, part=part, reading=reading)
     return _KINDS[kind][1](path, part=part, files=tuple(files), verify=verify, reading=reading)
 
 
@@ -188,13 +197,15 @@ def _kind_of(path: Path) -> str:
     """Return the kind of a file by how it begins, or, where that tells nothing, by its name."""
     if path.is_dir():
         return "images"
+    if kind := own_kind(path):
+        return kind
     try:
         start = read_start(path)
     except OSError:
         start = b""  # who opens it says what is wrong with it
     content, promised = kind_by_content(start), kind_by_suffix(path)
-    if content in READABLE:
-        return content
+    if is_readable(content):
+        return str(content)
     if promised == "npy" and start:
         raise SourceError(f"{path}: is named .npy but does not begin as a NumPy file; it starts with {start[:6]!r}")
     return promised if promised in _KINDS else "dicom" if content == "dicomdir" else "encoded"

@@ -115,7 +115,7 @@ def _train(
         check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
     check_labels(feed)
-    val, test = alone(feed).evaluation(parts.val), alone(feed).evaluation(parts.test)
+    val, test = alone(feed).evaluation(parts.val, clips=1), alone(feed).evaluation(parts.test, clips=1)
     _check_monitor(settings, feed)
     dataset = TrainingSet(feed, class_weights=class_weights(feed) if asked.class_weights == "balanced" else None)
     keras.utils.set_random_seed(settings.feed.seed)
