@@ -46,13 +46,13 @@ class Times:
         return self.first_seconds + self.step_seconds * np.arange(self.count, dtype=np.float64)
 
 
-def _choose(name: str, value: str, choices: object) -> None:
+def _check_choice(name: str, value: str, choices: object) -> None:
     names = get_args(choices)
     if value not in names:
         raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), names)}")
 
 
-def _positive(name: str, value: int) -> None:
+def _check_positive(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SettingError(f"{name}={value!r} must be a whole number of at least 1")
 
@@ -82,10 +82,10 @@ class Clip:
     short: Short = "repeat_last"
 
     def __post_init__(self) -> None:
-        _positive("Clip(frames)", self.frames)
-        _positive("Clip(stride)", self.stride)
-        _choose("Clip(position)", self.position, Position)
-        _choose("Clip(short)", self.short, Short)
+        _check_positive("Clip(frames)", self.frames)
+        _check_positive("Clip(stride)", self.stride)
+        _check_choice("Clip(position)", self.position, Position)
+        _check_choice("Clip(short)", self.short, Short)
         if self.rate_hz is not None:
             if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
                 raise SettingError(f"Clip(rate_hz={self.rate_hz!r}) must be a positive number of frames a second")
@@ -141,10 +141,10 @@ class Clip:
         if self.short == "error":
             raise self._too_short(span, count)
         numbers = np.arange(self.frames, dtype=np.int64)
-        shown = -(-(count - start) // self.stride)
-        numbers = numbers % shown if self.short == "loop" else np.minimum(numbers, shown - 1)
-        fits = np.arange(self.frames) < shown if self.short == "pad" else np.ones(self.frames, np.bool_)
-        return first + start + numbers * self.stride, fits
+        available_count = -(-(count - start) // self.stride)
+        numbers = numbers % available_count if self.short == "loop" else np.minimum(numbers, available_count - 1)
+        valid = np.arange(self.frames) < available_count if self.short == "pad" else np.ones(self.frames, np.bool_)
+        return first + start + numbers * self.stride, valid
 
     def _by_time(
         self, times: Times, first: int, count: int, slack_share: float
@@ -154,21 +154,21 @@ class Clip:
         length = float(seconds[-1] - seconds[0])
         offsets = np.arange(self.frames) / self.rate_hz
         offsets = offsets + max(length - offsets[-1], 0.0) * slack_share
-        fits = offsets <= length + _TOLERANCE_SECONDS
-        if not fits.all():
+        valid = offsets <= length + _TOLERANCE_SECONDS
+        if not valid.all():
             if self.short == "error":
                 raise ClipError(
                     f"{self.frames} frames at {self.rate_hz} Hz span {(self.frames - 1) / self.rate_hz:.3f} s, "
                     f"the video lasts {length:.3f} s; take fewer frames, a higher rate_hz, or another short="
                 )
-            shown = int(fits.sum())
+            available_count = int(valid.sum())
             offsets = (
-                offsets[np.arange(self.frames) % shown]
+                offsets[np.arange(self.frames) % available_count]
                 if self.short == "loop"
-                else np.minimum(offsets, offsets[shown - 1])
+                else np.minimum(offsets, offsets[available_count - 1])
             )
         indices = np.searchsorted(seconds, seconds[0] + offsets + _TOLERANCE_SECONDS, side="right") - 1
-        return indices + first, fits if self.short == "pad" else np.ones(self.frames, np.bool_)
+        return indices + first, valid if self.short == "pad" else np.ones(self.frames, np.bool_)
 
     def _too_short(self, span: int, count: int) -> ClipError:
         return ClipError(
@@ -177,7 +177,7 @@ class Clip:
         )
 
 
-def _checked_window(window: object) -> tuple[float, float]:
+def _validate_window(window: object) -> tuple[float, float]:
     ends = tuple(window) if isinstance(window, tuple | list) else ()
     plain = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
     if len(ends) != 2 or not plain or not np.isfinite(ends).all() or ends[0] >= ends[1]:
@@ -241,14 +241,14 @@ class Frame:
     window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        _positive("Frame(height)", self.height)
-        _positive("Frame(width)", self.width)
+        _check_positive("Frame(height)", self.height)
+        _check_positive("Frame(width)", self.width)
         if self.channels not in (1, 3):
             raise SettingError(f"Frame(channels={self.channels!r}) must be 1 (grey) or 3 (RGB)")
-        _choose("Frame(fit)", self.fit, Fit)
-        _choose("Frame(dtype)", self.dtype, PixelType)
+        _check_choice("Frame(fit)", self.fit, Fit)
+        _check_choice("Frame(dtype)", self.dtype, PixelType)
         if isinstance(self.region, str):
-            _choose("Frame(region)", self.region, RegionKind)
+            _check_choice("Frame(region)", self.region, RegionKind)
         elif self.region is not None and (type(self.region) is not int or self.region < 0):
             raise SettingError(f"Frame(region={self.region!r}) must be a kind, or a number from 0")
         if self.spacing_mm is not None:
@@ -261,7 +261,7 @@ class Frame:
                     "leave one out"
                 )
         if self.window is not None:
-            object.__setattr__(self, "window", _checked_window(self.window))
+            object.__setattr__(self, "window", _validate_window(self.window))
 
     def matrix(self, height: int, width: int, *, spacing_mm: tuple[float, float] | None = None) -> NDArray[np.float64]:
         """Return the map from a frame of `height` x `width` to the target, float64 (3, 3).
@@ -285,8 +285,8 @@ class Frame:
         elif self.fit == "none":
             down = across = 1.0
         left, top = (self.width - across * width) / 2, (self.height - down * height) / 2
-        as_it_is = self.fit == "none" or (self.spacing_mm is not None and down == across == 1.0)
-        if as_it_is:  # half a pixel would blur what should stay as it is
+        unscaled = self.fit == "none" or (self.spacing_mm is not None and down == across == 1.0)
+        if unscaled:  # half a pixel would blur what should stay as it is
             left, top = float(np.floor(left)), float(np.floor(top))
         return np.array([[across, 0.0, left], [0.0, down, top], [0.0, 0.0, 1.0]])
 

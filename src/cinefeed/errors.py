@@ -109,7 +109,7 @@ def keras_missing(error: ImportError) -> MissingExtraError:
     return MissingExtraError(f"Keras' backend {error.name}", extra="keras,torch", hint=hint)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return a hint that names the nearest known name, and all of them where none is near.
 
     >>> did_you_mean("batch_sise", ["batch_size", "seed"])
@@ -117,8 +117,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("zzz", ["batch_size", "seed"])
     'there are: batch_size, seed'
     """
-    names = [str(each) for each in known]
-    near = get_close_matches(name, names, n=1)
+    choices = [str(each) for each in names]
+    near = get_close_matches(name, choices, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"there are: {', '.join(sorted(names))}" if names else "there are none"
+    return f"there are: {', '.join(sorted(choices))}" if choices else "there are none"

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 _HAS_KERNELS = re.compile(rb"^(from|import) numba|^@compiled", re.MULTILINE)
 _DIGEST_BYTES = 16
 _UNUSED_SECONDS = 60 * 24 * 3600  # code of other versions is deleted when it has not been read for so long
-_reported: set[str] = set()
+_reported_kinds: set[str] = set()
 
 
 class KernelCache:
@@ -53,12 +53,12 @@ class KernelCache:
         if target is None or (path := self._path(signature, target.codegen())) is None:
             return None
         try:
-            stored = path.read_bytes()
+            content = path.read_bytes()
         except OSError:
             return None
         try:
-            payload = stored[_DIGEST_BYTES:]
-            if _digest(payload) != stored[:_DIGEST_BYTES]:
+            payload = content[_DIGEST_BYTES:]
+            if _digest(payload) != content[:_DIGEST_BYTES]:
                 raise ValueError("its checksum differs")
             target.refresh()
             return CompileResult._rebuild(target, *pickle.loads(payload))
@@ -74,13 +74,13 @@ class KernelCache:
         if path is None:
             return
         payload = dumps(result._reduce())
-        beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            beside.write_bytes(_digest(payload) + payload)
-            beside.replace(path)
+            partial.write_bytes(_digest(payload) + payload)
+            partial.replace(path)
         except OSError as error:
             with suppress(OSError):
-                beside.unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
             _report("unwritable", f"compiled code is not kept: {error}; set NUMBA_CACHE_DIR to a folder for it")
 
     def _path(self, signature: Any, codegen: Any) -> Path | None:
@@ -90,8 +90,8 @@ class KernelCache:
         code = self._function.__code__
         closure = dumps(tuple(cell.cell_contents for cell in self._function.__closure__ or ()))
         # The path of the source is not part of the key: all clones of one version share the code.
-        place = self._function.__module__, code.co_qualname, code.co_firstlineno
-        key = repr((place, str(signature), codegen.magic_tuple())).encode()
+        function_location = self._function.__module__, code.co_qualname, code.co_firstlineno
+        key = repr((function_location, str(signature), codegen.magic_tuple())).encode()
         return folder / f"{code.co_name}-{_digest(key + code.co_code + closure).hex()}"
 
 
@@ -141,6 +141,6 @@ def _digest(content: bytes) -> bytes:
 
 def _report(kind: str, message: str) -> None:
     """Log a message, once a process for each kind."""
-    if kind not in _reported:
-        _reported.add(kind)
+    if kind not in _reported_kinds:
+        _reported_kinds.add(kind)
         _log.warning("%s", message)

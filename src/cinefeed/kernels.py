@@ -57,14 +57,16 @@ def pointer(_context: Any, _address: Any) -> Any:
     return types.voidptr(types.intp), generate
 
 
-def addresses_of(lines: Sequence[NDArray[Any]] | NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def addresses_of(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return where each frame lies in memory, and how many items a row of it takes there."""
-    if isinstance(lines, np.ndarray):
-        frame, row = lines.strides[:2]
-        start, count = lines.__array_interface__["data"][0], len(lines)
-        return start + frame * np.arange(count, dtype=np.intp), np.full(count, row // lines.itemsize, np.intp)
-    addresses = np.array([line.__array_interface__["data"][0] for line in lines], np.intp)
-    return addresses, np.array([line.strides[0] // line.itemsize for line in lines], np.intp)
+    if isinstance(frames, np.ndarray):
+        frame_stride, row_stride = frames.strides[:2]
+        start, count = frames.__array_interface__["data"][0], len(frames)
+        return start + frame_stride * np.arange(count, dtype=np.intp), np.full(
+            count, row_stride // frames.itemsize, np.intp
+        )
+    addresses = np.array([frame.__array_interface__["data"][0] for frame in frames], np.intp)
+    return addresses, np.array([frame.strides[0] // frame.itemsize for frame in frames], np.intp)
 
 
 def transpose(source: NDArray[Any], target: NDArray[Any]) -> None:
@@ -159,13 +161,13 @@ def fold(
                     to[whole * channels + c] = total * across / rest
 
 
-def _stored(value: Any, like: Any) -> Any:
+def _round_like(value: Any, like: Any) -> Any:
     """Round a float32 to the nearest where `like` holds integers, halves up; leave it where it holds floats."""
 
 
 # strict compares annotations too, and a lambda has none
-@overload(_stored, strict=False)  # type: ignore[untyped-decorator]
-def _stored_as(value: Any, like: Any) -> Any:
+@overload(_round_like, strict=False)  # type: ignore[untyped-decorator]
+def _round_like_overload(value: Any, like: Any) -> Any:
     if isinstance(like.dtype, types.Float):
         return lambda value, like: value
     return lambda value, like: np.int32(value + np.float32(0.5))
@@ -215,7 +217,7 @@ def blend_row(
     right: float,
     gain: float,
     fill: float,
-    line: NDArray[np.float64],
+    coordinates: NDArray[np.float64],
     cells: NDArray[np.int32],
     weights: NDArray[np.float32],
     out: NDArray[Any],
@@ -226,13 +228,13 @@ def blend_row(
     blank, scale, one = np.float32(fill), np.float32(gain), np.float32(1)
     columns = lanes.shape[0] // rows
     if points.size > 0:
-        line[:] = points[:, i * width : (i + 1) * width]
+        coordinates[:] = points[:, i * width : (i + 1) * width]
     else:
         for axis in range(2):
             at = inverse[axis, 1] * (i + 0.5) + inverse[axis, 2]
             for k in range(width):
-                line[axis, k] = inverse[axis, 0] * (k + 0.5) + at
-    _place(line[0], line[1], rows, columns, top, left, bottom, right, cells, across, down)
+                coordinates[axis, k] = inverse[axis, 0] * (k + 0.5) + at
+    _place(coordinates[0], coordinates[1], rows, columns, top, left, bottom, right, cells, across, down)
     for k in range(width):
         p, a, d = np.int64(cells[k]), across[k], down[k]
         # A neighbour of no weight is not looked at: it may lie beyond the edge, or hold NaN.
@@ -242,12 +244,12 @@ def blend_row(
         w10, w11 = (one - a) * d * scale, a * d * scale
         if p < 0:
             for lane in range(count):
-                out[k, lane] = _stored(blank, out)
+                out[k, lane] = _round_like(blank, out)
             continue
         for lane in range(count):
             upper = w00 * np.float32(lanes[p, lane]) + w01 * np.float32(lanes[q, lane])
             lower = w10 * np.float32(lanes[r, lane]) + w11 * np.float32(lanes[s, lane])
-            out[k, lane] = _stored(upper + lower, out)
+            out[k, lane] = _round_like(upper + lower, out)
 
 
 @compiled
@@ -272,10 +274,12 @@ def blend(
     repeated. A point on a pixel's centre takes that pixel as it is. `gain` turns sums into means. Where `points`
     (2, height x width) holds x and y in lane coordinates, those are taken, and not what `inverse` says.
     """
-    line, cells, weights = np.empty((2, width)), np.empty(width, np.int32), np.empty((2, width), np.float32)
+    coordinates, cells, weights = np.empty((2, width)), np.empty(width, np.int32), np.empty((2, width), np.float32)
     for i in range(out.shape[0] // width):
         row = out[i * width : (i + 1) * width]
-        blend_row(i, lanes, rows, inverse, points, top, left, bottom, right, gain, fill, line, cells, weights, row)
+        blend_row(
+            i, lanes, rows, inverse, points, top, left, bottom, right, gain, fill, coordinates, cells, weights, row
+        )
 
 
 @compiled
@@ -302,7 +306,7 @@ def scale_and_move(
         for begin in range(0, size, stretch):
             values, to = pixels[f, begin : begin + stretch], out[f, begin : begin + stretch]
             for k in range(values.size):
-                to[k] = _stored(min(max(np.float32(values[k]) * gain[k] + offset[k], bottom), top), out)
+                to[k] = _round_like(min(max(np.float32(values[k]) * gain[k] + offset[k], bottom), top), out)
 
 
 @compiled
@@ -368,9 +372,9 @@ def saturate(planes: NDArray[Any], factor: np.float32, top: np.float32) -> None:
     for k in range(reds.size):
         red, green, blue = np.float32(reds[k]), np.float32(greens[k]), np.float32(blues[k])
         grey = rest * (np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue)
-        reds[k] = _stored(min(max(red * factor + grey, none), top), planes)
-        greens[k] = _stored(min(max(green * factor + grey, none), top), planes)
-        blues[k] = _stored(min(max(blue * factor + grey, none), top), planes)
+        reds[k] = _round_like(min(max(red * factor + grey, none), top), planes)
+        greens[k] = _round_like(min(max(green * factor + grey, none), top), planes)
+        blues[k] = _round_like(min(max(blue * factor + grey, none), top), planes)
 
 
 @compiled
@@ -407,7 +411,7 @@ def add_field(
 
 
 @compiled
-def _hashed(number: np.uint64) -> np.uint64:
+def _hash(number: np.uint64) -> np.uint64:
     # SplitMix64's last step (Steele, Lea and Flood, OOPSLA 2014): every bit of a counter stirs every bit of the result.
     number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -431,14 +435,14 @@ def add_noise(
     """
     frames, size = pixels.shape
     step, bytes_of = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x00FF00FF00FF00FF)
-    begin = _hashed(seed * step + step)
+    begin = _hash(seed * step + step)
     for f in range(frames):
         values, to = pixels[f], out[f]
         counter = begin + (np.uint64(f) * np.uint64(size) * step if fresh else np.uint64(0))
         for k in range(size):
-            word = _hashed(counter + np.uint64(k) * step)
+            word = _hash(counter + np.uint64(k) * step)
             pairs = (word & bytes_of) + ((word >> np.uint64(8)) & bytes_of)
             total = np.int32((pairs * np.uint64(0x0001000100010001)) >> np.uint64(48))
             number = np.float32(total - np.int32(1020)) * np.float32(1 / 209.02153)
             value = np.float32(values[k])
-            to[k] = _stored(min(max(value + number * (shift + gain * value), np.float32(0)), top), out)
+            to[k] = _round_like(min(max(value + number * (shift + gain * value), np.float32(0)), top), out)

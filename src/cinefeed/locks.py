@@ -42,7 +42,9 @@ _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXI
 _LONGEST = 200  # characters of a command that are kept
 _NAMELESS_SECONDS = 5.0  # a lock file without a holder's name is left over after this time
 
-_held: dict[Path, tuple[int, int]] = {}  # of this process: lock file -> its descriptor, and the thread that holds it
+_held_locks: dict[
+    Path, tuple[int, int]
+] = {}  # of this process: lock file -> its descriptor, and the thread that holds it
 
 
 @contextmanager
@@ -54,44 +56,44 @@ def write_lock(path: str | Path, *, folder: bool = False) -> Iterator[None]:
     killed process has left of a file half-written there is removed.
 
     >>> import tempfile
-    >>> place = Path(tempfile.mkdtemp()) / "m.parquet"
-    >>> with write_lock(place):
-    ...     sorted(each.name for each in place.parent.iterdir())
+    >>> target = Path(tempfile.mkdtemp()) / "m.parquet"
+    >>> with write_lock(target):
+    ...     sorted(each.name for each in target.parent.iterdir())
     ['.m.parquet.lock']
-    >>> sorted(place.parent.iterdir())
+    >>> sorted(target.parent.iterdir())
     []
     """
-    place = Path(path).resolve()
-    lock = place / FOLDER_LOCK if folder else place.with_name(f".{place.name}{FOLDER_LOCK}")
-    if lock in _held and _held[lock][1] == threading.get_ident():
+    target = Path(path).resolve()
+    lock = target / FOLDER_LOCK if folder else target.with_name(f".{target.name}{FOLDER_LOCK}")
+    if lock in _held_locks and _held_locks[lock][1] == threading.get_ident():
         yield
         return
-    created: list[Path] = []
+    created_folders: list[Path] = []
     try:
         try:
-            _create_folders(lock.parent, created)
-            descriptor = _acquire(lock, shown=str(path))
+            _create_folders(lock.parent, created_folders)
+            descriptor = _acquire(lock, display_path=str(path))
         except FileNotFoundError:  # another process has just removed the empty folder
-            _create_folders(lock.parent, created)
-            descriptor = _acquire(lock, shown=str(path))
+            _create_folders(lock.parent, created_folders)
+            descriptor = _acquire(lock, display_path=str(path))
     except OSError as error:
-        _remove_folders(created)
+        _remove_folders(created_folders)
         if error.errno not in _UNWRITABLE:
             raise
         yield
         return
     except InUseError:
-        _remove_folders(created)
+        _remove_folders(created_folders)
         raise
     _forget_in_children()
-    _held[lock] = (descriptor, threading.get_ident())
+    _held_locks[lock] = (descriptor, threading.get_ident())
     try:
-        remove_partials(lock.parent, None if folder else place.name)
+        remove_partials(lock.parent, None if folder else target.name)
         yield
     finally:
-        if _held.pop(lock, None) is not None:  # a forked child holds nothing
+        if _held_locks.pop(lock, None) is not None:  # a forked child holds nothing
             _release(lock, descriptor)
-            _remove_folders(created)
+            _remove_folders(created_folders)
 
 
 def locked(argument: str, *, folder: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -111,7 +113,7 @@ def locked(argument: str, *, folder: bool = False) -> Callable[[Callable[P, R]],
     return decorate
 
 
-def _acquire(lock: Path, *, shown: str) -> int:
+def _acquire(lock: Path, *, display_path: str) -> int:
     """Return the descriptor of a lock file that is now this process's."""
     while True:
         descriptor, is_new = _open(lock)
@@ -120,10 +122,10 @@ def _acquire(lock: Path, *, shown: str) -> int:
             if not supported:
                 free = is_new
             if not free:
-                holder = _read(lock)
+                holder = _read_holder(lock)
                 if supported or not _is_left_over(lock, holder):
-                    raise _in_use(shown, lock, holder, by_system=supported)
-                _set_aside(lock, holder)
+                    raise _in_use(display_path, lock, holder, by_system=supported)
+                _remove_leftover(lock, holder)
             elif _is_at(lock, descriptor):  # else its holder removed it after it was opened here
                 _write_holder(descriptor)
                 return descriptor
@@ -185,7 +187,7 @@ def _is_at(lock: Path, descriptor: int) -> bool:
 def _write_holder(descriptor: int) -> None:
     holder = {
         "process": os.getpid(),
-        "started": _started(os.getpid()),
+        "started": _start_time(os.getpid()),
         "host": socket.gethostname(),
         "command": " ".join(sys.argv)[:_LONGEST],
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -197,7 +199,7 @@ def _write_holder(descriptor: int) -> None:
         pass  # of another user, or on a full disk: it is locked, only without a name
 
 
-def _read(lock: Path) -> Mapping[str, Any]:
+def _read_holder(lock: Path) -> Mapping[str, Any]:
     """Return who holds a lock, {} if its file has no name yet."""
     for _ in range(5):
         try:
@@ -208,7 +210,7 @@ def _read(lock: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _in_use(shown: str, lock: Path, holder: Mapping[str, Any], *, by_system: bool) -> InUseError:
+def _in_use(display_path: str, lock: Path, holder: Mapping[str, Any], *, by_system: bool) -> InUseError:
     who = "another process"
     if holder:
         who = (
@@ -218,7 +220,7 @@ def _in_use(shown: str, lock: Path, holder: Mapping[str, Any], *, by_system: boo
     advice = "wait until it has finished, stop it, or name another place"
     if not by_system:
         advice += f"; if it no longer runs, delete {lock}"
-    return InUseError(f"{shown} is being written by {who}; {advice}")
+    return InUseError(f"{display_path} is being written by {who}; {advice}")
 
 
 def _is_left_over(lock: Path, holder: Mapping[str, Any]) -> bool:
@@ -238,23 +240,23 @@ def _is_left_over(lock: Path, holder: Mapping[str, Any]) -> bool:
             return True
         except PermissionError:
             pass  # it is another user's
-    return _started(process) != holder.get("started")  # a number may be given to another process
+    return _start_time(process) != holder.get("started")  # a number may be given to another process
 
 
-def _set_aside(lock: Path, holder: Mapping[str, Any]) -> None:
+def _remove_leftover(lock: Path, holder: Mapping[str, Any]) -> None:
     """Remove the lock file of a process that has ended, unless another process has replaced it meanwhile."""
-    aside = lock.with_name(f"{lock.name}.{os.getpid()}")
+    renamed_lock = lock.with_name(f"{lock.name}.{os.getpid()}")
     try:
-        lock.rename(aside)
-        if _read(aside) == holder:
-            aside.unlink()
+        lock.rename(renamed_lock)
+        if _read_holder(renamed_lock) == holder:
+            renamed_lock.unlink()
         else:
-            aside.rename(lock)
+            renamed_lock.rename(lock)
     except FileNotFoundError:
         pass
 
 
-def _started(process: int) -> str | None:
+def _start_time(process: int) -> str | None:
     """Return when a process started, in ticks since boot, or None where the system does not tell (other than Linux)."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
@@ -262,15 +264,15 @@ def _started(process: int) -> str | None:
         return None
 
 
-def _create_folders(folder: Path, created: list[Path]) -> None:
+def _create_folders(folder: Path, created_folders: list[Path]) -> None:
     if not folder.is_dir():
-        _create_folders(folder.parent, created)
+        _create_folders(folder.parent, created_folders)
         folder.mkdir(exist_ok=True)
-        created.append(folder)
+        created_folders.append(folder)
 
 
-def _remove_folders(created: list[Path]) -> None:
-    for each in reversed(created):
+def _remove_folders(created_folders: list[Path]) -> None:
+    for each in reversed(created_folders):
         try:
             each.rmdir()
         except OSError:
@@ -282,9 +284,9 @@ def _forget_in_children() -> None:
     """Let forked children close the locks: they would outlive a killed parent with them."""
 
     def forget() -> None:
-        for descriptor, _ in _held.values():
+        for descriptor, _ in _held_locks.values():
             os.close(descriptor)
-        _held.clear()
+        _held_locks.clear()
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forget)

@@ -101,6 +101,6 @@ def stable_order(keys: NDArray[Any]) -> NDArray[np.int64]:
         packed.sort()
         return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
     order = np.argsort(keys)
-    placed = keys[order]
-    apart = bool((placed[1:] != placed[:-1]).all())
-    return (order if apart else np.argsort(keys, kind="stable")).astype(np.int64, copy=False)
+    sorted_keys = keys[order]
+    all_distinct = bool((sorted_keys[1:] != sorted_keys[:-1]).all())
+    return (order if all_distinct else np.argsort(keys, kind="stable")).astype(np.int64, copy=False)

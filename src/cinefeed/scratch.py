@@ -10,12 +10,12 @@ from numpy.typing import DTypeLike, NDArray
 _MOST_BYTES = 32_000_000  # a use; what is larger is asked for anew each time
 
 
-class _Kept(threading.local):
+class _ThreadBlocks(threading.local):
     def __init__(self) -> None:
         self.blocks: dict[str, NDArray[np.uint8]] = {}
 
 
-_KEPT = _Kept()
+_BLOCKS = _ThreadBlocks()
 
 
 def scratch(use: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -32,7 +32,7 @@ def scratch(use: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     size = prod(shape) * kind.itemsize
     if size > _MOST_BYTES:
         return np.empty(shape, kind)
-    block = _KEPT.blocks.get(use)
+    block = _BLOCKS.blocks.get(use)
     if block is None or block.nbytes < size:
-        block = _KEPT.blocks[use] = np.empty(max(size, 1), np.uint8)
+        block = _BLOCKS.blocks[use] = np.empty(max(size, 1), np.uint8)
     return np.ndarray(shape, kind, buffer=block)

@@ -10,7 +10,7 @@ from cinefeed.sources.base import Colour, Planes
 from cinefeed.transforms.base import ClipInfo
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.elastic import Elastic
-from cinefeed.transforms.field import moved, pixel_centres, resample_at
+from cinefeed.transforms.field import map_points, pixel_centres, resample_at
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shear, Shift
 from cinefeed.transforms.warp import resample
@@ -54,7 +54,7 @@ MOVES = [
 def test_moves_agree_with_scipy(transform, drawn, dtype):
     clip = [smooth(*SIZE, seed=seed).astype(dtype) for seed in range(3)]
     inverse = np.linalg.inv(transform.matrix(drawn, height=SIZE[0], width=SIZE[1]))
-    x, y = moved(pixel_centres(*SIZE), inverse)
+    x, y = map_points(pixel_centres(*SIZE), inverse)
     result = transform.apply(np.stack(clip)[..., None], drawn)[..., 0].astype(np.float64)
     inside = sampled(np.ones(SIZE), x, y) > 0.999
     assert inside.mean() > 0.3
@@ -91,9 +91,9 @@ def test_an_elastic_field_between_moves_is_one_interpolation(channels):
             points = transform.source_points(points, parameters, height=SIZE[0], width=SIZE[1])
         else:
             inverse = np.linalg.inv(transform.matrix(parameters, height=SIZE[0], width=SIZE[1]))
-            points = moved(points, inverse)
+            points = map_points(points, inverse)
     inverse = np.linalg.inv(frame.matrix(200, 240))
-    x, y = moved(points, inverse)
+    x, y = map_points(points, inverse)
     inside = sampled(np.ones((200, 240)), x, y) > 0.999
     assert inside.mean() > 0.8
     for channel in range(channels):
@@ -149,7 +149,7 @@ def test_points_of_an_affine_map_are_the_affine_map():
         )
         by_matrix, by_points = (np.empty((3, 30, 33, 1), np.uint8) for _ in range(2))
         resample(clip, inverse, out=by_matrix, fill=7)
-        resample_at(clip, np.eye(3), moved(pixel_centres(30, 33), inverse), out=by_points, fill=7)
+        resample_at(clip, np.eye(3), map_points(pixel_centres(30, 33), inverse), out=by_points, fill=7)
         assert np.abs(by_matrix.astype(int) - by_points).max() <= 1
         assert (by_matrix != by_points).mean() < 0.01
 

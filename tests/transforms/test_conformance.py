@@ -182,7 +182,7 @@ class Curving(Faulty):
 class Choosing(Faulty):
     members = (Rotate(degrees=3),)
 
-    def chosen(self, parameters):
+    def select(self, parameters):
         return [(Rotate(degrees=3) if self.fault == "foreign" else self.members[0], {})]
 
 

@@ -58,7 +58,7 @@ def one_after_the_other(transforms, clip, parameters):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("transforms", CHAINS, ids=lambda each: fuse.said(tuple(each))[:60])
+@pytest.mark.parametrize("transforms", CHAINS, ids=lambda each: fuse.compact_repr(tuple(each))[:60])
 def test_a_table_is_what_the_transforms_are_one_after_the_other(transforms, dtype):
     size = 150 if dtype == "uint16" else 40  # a table of 65,536 entries is for clips that have more pixels than that
     clip = clip_of(dtype, height=size)
@@ -114,15 +114,15 @@ def test_levels_of_a_table_are_those_of_the_frames_it_makes(dtype):
         percents = [0, 1, 37.3, 50, 99, 100]
         assert found.percentiles(percents) == expected.percentiles(percents)
         np.testing.assert_allclose(found.percentiles(percents), np.percentile(made, percents), rtol=1e-12)
-        assert found.counted(float(size - 1)).tolist() == expected.counted(float(size - 1)).tolist()
-        assert found.counted(float(size - 1)).sum() == made.size
+        assert found.histogram(float(size - 1)).tolist() == expected.histogram(float(size - 1)).tolist()
+        assert found.histogram(float(size - 1)).sum() == made.size
 
 
 def test_levels_of_nothing():
     for dtype in ("uint8", "float32"):
         levels = PixelLevels(np.empty((2, 0, 3, 1), dtype))
         assert levels.frame_max().tolist() == [0, 0] and levels.mean_and_std() == (0.0, 0.0)
-        assert levels.percentiles([5, 50]) == [0.0, 0.0] and levels.counted(255.0).sum() == 0
+        assert levels.percentiles([5, 50]) == [0.0, 0.0] and levels.histogram(255.0).sum() == 0
 
 
 def test_choices_are_fused_once_they_are_chosen():
@@ -139,9 +139,9 @@ def test_choices_are_fused_once_they_are_chosen():
     for seed in range(12):
         parameters = compose.sample(np.random.default_rng(seed), frames=6)
         assert json.loads(json.dumps(parameters)) == parameters
-        parts = list(fuse.chosen(choices, parameters))
+        parts = list(fuse.select_parts(choices, parameters))
         seen.add(tuple(type(each).__name__ for each, _ in parts))
-        kinds = [step.kind for step in fuse.steps(iter(parts))]
+        kinds = [step.kind for step in fuse.group_steps(iter(parts))]
         assert kinds == ["geometry", "pointwise"]
         plain = Compose([each for each, _ in parts], frame=compose.frame)
         clip = clip_of("uint8", seed=seed)

@@ -5,7 +5,7 @@ from scipy import ndimage
 from cinefeed.errors import SettingError, SourceError
 from cinefeed.transforms import warp as module
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
-from cinefeed.transforms.warp import factors, inverted, resample
+from cinefeed.transforms.warp import invert, resample, shrink_factors
 
 TYPES = ["uint8", "uint16", "float32"]
 
@@ -213,9 +213,9 @@ def test_other_types_are_refused():
     ("step", "factor"), [(0.5, 1), (1.0, 1), (1.49, 1), (1.5, 2), (2.0, 2), (2.9, 2), (4 - 1e-9, 4), (4.6, 4), (10, 10)]
 )
 def test_factors(step, factor):
-    assert factors(np.diag([step, step, 1.0]), height=999, width=999) == (factor, factor)
+    assert shrink_factors(np.diag([step, step, 1.0]), height=999, width=999) == (factor, factor)
     turn = np.linalg.inv(Rotate(degrees=25).matrix({"degrees": 25.0}, height=9, width=9))
-    assert factors(np.diag([step, step, 1.0]) @ turn, height=999, width=999) == (factor, factor)
+    assert shrink_factors(np.diag([step, step, 1.0]) @ turn, height=999, width=999) == (factor, factor)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -249,9 +249,9 @@ def test_inverted_is_the_inverse():
     rng = np.random.default_rng(3)
     for _ in range(50):
         forward = np.vstack([rng.normal(size=(2, 3)) * [1, 1, 80], [0, 0, 1]])
-        np.testing.assert_allclose(inverted(forward), np.linalg.inv(forward), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(invert(forward), np.linalg.inv(forward), rtol=1e-9, atol=1e-12)
 
 
 def test_a_map_without_inverse_is_named():
     with pytest.raises(SettingError, match="has no inverse"):
-        inverted(np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 1.0]]))
+        invert(np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 1.0]]))

@@ -19,7 +19,7 @@ from cinefeed.feed.mask import mask_rows
 from cinefeed.feed.slots import Slot, map_slot
 from cinefeed.feed.wire import GROUP, MASKS, PACKET, READY, UNFIT, Progress, pack_done, pack_failed, unpack_jobs
 from cinefeed.manifest.rows import Rows
-from cinefeed.transforms.warp import factors
+from cinefeed.transforms.warp import shrink_factors
 
 _SILENT_SECONDS = 0.01  # once clips of a packet have taken so long, each is said when it is made
 
@@ -39,7 +39,7 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
         rows, masks = _rows(columns_fd, **settings["rows"])
         maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
-        factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
+        shrink_factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
     except Exception as error:
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
         return

@@ -46,8 +46,8 @@ def check_transform(transform: Transform, *, channels: tuple[int, ...] = (1, 3, 
         _check_points(transform, seed)
     if _has(transform, "indices"):
         _check_indices(transform, seed)
-    if _has(transform, "chosen"):
-        _check_chosen(transform, seed)
+    if _has(transform, "select"):
+        _check_select(transform, seed)
 
 
 def _has(transform: object, method: str) -> bool:
@@ -159,8 +159,8 @@ def _check_indices(transform: Any, seed: int) -> None:
                 must(same.tolist() == asked, f"{case}: identity() gave {same.tolist()}")
 
 
-def _check_chosen(transform: Any, seed: int) -> None:
+def _check_select(transform: Any, seed: int) -> None:
     for number in range(8):
         parameters = transform.sample(np.random.default_rng([seed, number]), ClipInfo(4, 12, 17, 3, _SPACING_MM))
-        for member, _ in transform.chosen(parameters):
+        for member, _ in transform.select(parameters):
             must(any(member is each for each in transform.members), f"{transform!r}: {member!r} is not of its members")

@@ -34,7 +34,7 @@ from cinefeed.training.evaluate import load_model
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 from cinefeed.transforms.compose import Compose
-from cinefeed.transforms.fuse import kind_of, said
+from cinefeed.transforms.fuse import compact_repr, kind_of
 
 FEATURES_TABLE = "features.parquet"
 _JOURNAL = "encoded.jsonl"  # a line for each file of features that is whole: of which network, of which video
@@ -190,8 +190,8 @@ def encoder_of_run(run: str | Path) -> FrameEncoder:
     for each in transforms:
         if not frame_by_frame(each, frame):
             raise SettingError(
-                f"{said(each)} looks at the frames of a clip together, so that a frame's features depend on the clip; "
-                f"encode with a run whose transforms treat each frame by itself"
+                f"{compact_repr(each)} looks at the frames of a clip together, so a frame's features depend on "
+                f"the clip; encode with a run whose transforms treat each frame by itself"
             )
     return FrameEncoder(
         model=keras.Model(model.get_layer(ends[0]).output, model.get_layer(ends[1]).output, name=FRAMES),

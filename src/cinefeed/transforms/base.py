@@ -113,7 +113,7 @@ class Levels(Protocol):
         """Return percentiles of the whole clip, interpolated as NumPy does."""
         ...
 
-    def counted(self, top: float) -> NDArray[np.int64]:
+    def histogram(self, top: float) -> NDArray[np.int64]:
         """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
         ...
 
@@ -140,7 +140,7 @@ class Temporal(Transform, Protocol):
 class Choosing(Transform, Protocol):
     """A transform made of others, of which each clip gets some, in some order."""
 
-    def chosen(self, parameters: Parameters) -> list[tuple[Transform, Parameters]]:
+    def select(self, parameters: Parameters) -> list[tuple[Transform, Parameters]]:
         """Return the transforms that a clip gets, with their parameters."""
         ...
 

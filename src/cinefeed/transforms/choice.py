@@ -15,7 +15,7 @@ from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, ou
 from cinefeed.transforms.drawing import probability
 from cinefeed.transforms.levels import SIZES
 
-Chosen = list[tuple[Transform, Parameters]]
+Selection = list[tuple[Transform, Parameters]]
 
 
 class _Choice:
@@ -27,7 +27,7 @@ class _Choice:
     def members(self) -> tuple[Transform, ...]:
         raise NotImplementedError
 
-    def chosen(self, parameters: Parameters) -> Chosen:
+    def select(self, parameters: Parameters) -> Selection:
         raise NotImplementedError
 
     @property
@@ -38,11 +38,11 @@ class _Choice:
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
         """Return the frames as the chosen transforms leave them, one after the other."""
         changed = frames
-        for transform, drawn in self.chosen(parameters):
-            changed = transform.apply(changed, drawn)
+        for transform, member_parameters in self.select(parameters):
+            changed = transform.apply(changed, member_parameters)
         return frames.copy() if changed is frames else changed
 
-    def _keep_the_type(self) -> None:
+    def _check_dtypes(self) -> None:
         """Raise SettingError where a clip's type would hang on what is chosen."""
         for member in self.members:
             for dtype in (*SIZES, np.dtype(np.float32)):
@@ -70,7 +70,7 @@ class Sometimes(_Choice):
     def __post_init__(self) -> None:
         _check_members("Sometimes", [self.transform])
         probability("Sometimes(probability)", self.probability)
-        self._keep_the_type()
+        self._check_dtypes()
 
     @property
     def members(self) -> tuple[Transform, ...]:
@@ -86,7 +86,7 @@ class Sometimes(_Choice):
         """Return that it is not applied."""
         return {"applied": False, "parameters": {}}
 
-    def chosen(self, parameters: Parameters) -> Chosen:
+    def select(self, parameters: Parameters) -> Selection:
         """Return the transform, or nothing."""
         return [(self.transform, parameters["parameters"])] if parameters["applied"] else []
 
@@ -114,7 +114,7 @@ class OneOf(_Choice):
                     f"OneOf(weights={self.weights!r}) must be {len(self.transforms)} numbers, one a transform, of 0 or "
                     "more, not all 0"
                 )
-        self._keep_the_type()
+        self._check_dtypes()
 
     @property
     def members(self) -> tuple[Transform, ...]:
@@ -128,7 +128,7 @@ class OneOf(_Choice):
         number = min(number, len(self.transforms) - 1)
         return {"choice": number, "parameters": self.transforms[number].sample(rng, info)}
 
-    def chosen(self, parameters: Parameters) -> Chosen:
+    def select(self, parameters: Parameters) -> Selection:
         """Return the one that was drawn."""
         return [(self.transforms[parameters["choice"]], parameters["parameters"])]
 
@@ -147,7 +147,7 @@ class RandomOrder(_Choice):
 
     def __post_init__(self) -> None:
         _check_members("RandomOrder", self.transforms)
-        self._keep_the_type()
+        self._check_dtypes()
 
     @property
     def members(self) -> tuple[Transform, ...]:
@@ -159,7 +159,7 @@ class RandomOrder(_Choice):
         order = rng.permutation(len(self.transforms)).tolist()
         return {"order": order, "parameters": [each.sample(rng, info) for each in self.transforms]}
 
-    def chosen(self, parameters: Parameters) -> Chosen:
+    def select(self, parameters: Parameters) -> Selection:
         """Return all, in the order that was drawn."""
         return [(self.transforms[number], parameters["parameters"][number]) for number in parameters["order"]]
 

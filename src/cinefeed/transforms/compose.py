@@ -22,15 +22,15 @@ from cinefeed.transforms.fuse import (
     Step,
     apply_one,
     apply_pointwise,
-    chosen,
+    compact_repr,
+    fuse_maps,
+    group_steps,
     kind_of,
     may_retime,
-    one_map,
-    said,
-    steps,
+    select_parts,
 )
 from cinefeed.transforms.levels import SIZES
-from cinefeed.transforms.warp import Lanes, Matrix, Window, inverted, lanes_of, resample, whole_move
+from cinefeed.transforms.warp import CropBox, Lanes, Matrix, invert, lanes_of, resample, whole_move
 from cinefeed.transforms.yuv import lanes_to_rgb
 
 _Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
@@ -101,9 +101,9 @@ class Compose:
         """
         if len(indices) == 0:
             return indices
-        for transform, drawn in chosen(self.transforms, parameters):
+        for transform, own_parameters in select_parts(self.transforms, parameters):
             if kind_of(transform) == "time":
-                indices = transform.indices(indices - first, drawn, count) + first
+                indices = transform.indices(indices - first, own_parameters, count) + first
         return indices
 
     def render(
@@ -128,14 +128,16 @@ class Compose:
         if not planes.frames:
             return
         if planes.colour.open_scale:
-            planes = _ready(planes, self.frame)
-        todo = steps(chosen(self.transforms, parameters))
-        leading = todo.pop(0).parts if todo and todo[0].kind == "geometry" else []
-        direct = not todo and out.flags.c_contiguous
+            planes = _with_frame_window(planes, self.frame)
+        remaining_steps = group_steps(select_parts(self.transforms, parameters))
+        leading_moves = (
+            remaining_steps.pop(0).parts if remaining_steps and remaining_steps[0].kind == "geometry" else []
+        )
+        direct = not remaining_steps and out.flags.c_contiguous
         clip = out if direct else scratch("fitted", out.shape, self.frame.dtype)
-        self._fit(planes, clip, leading, spacing_mm)
-        for step in todo:
-            last = step is todo[-1]
+        self._fit(planes, clip, leading_moves, spacing_mm)
+        for step in remaining_steps:
+            last = step is remaining_steps[-1]
             clip = self._apply(step, clip, out if last and out.flags.c_contiguous else None)
         if clip is not out:
             np.copyto(out, clip, casting="no")
@@ -146,48 +148,52 @@ class Compose:
         A choice stands for all that it may choose; where these are of several kinds, they are fused once chosen.
         """
         nothing: Parameters = {}
-        todo = steps((each, nothing) for each in self.transforms)
-        leading = todo.pop(0).parts if todo and todo[0].kind == "geometry" else []
+        remaining_steps = group_steps((each, nothing) for each in self.transforms)
+        leading_moves = (
+            remaining_steps.pop(0).parts if remaining_steps and remaining_steps[0].kind == "geometry" else []
+        )
         frame, dtype = self.frame, np.dtype(self.frame.dtype)
         scale = frame.fit if frame.spacing_mm is None else f"{frame.spacing_mm:g} mm a pixel,"
         size = f"fit ({scale} {'' if frame.spacing_mm else 'to '}{frame.height} x {frame.width})"
         lines = [
-            f"{said(each)}: frames chosen before they are read" for each in self.transforms if kind_of(each) == "time"
+            f"{compact_repr(each)}: frames chosen before they are read"
+            for each in self.transforms
+            if kind_of(each) == "time"
         ]
-        lines.append(", ".join([size, *(said(each) for each, _ in leading)]) + ": one interpolation")
+        lines.append(", ".join([size, *(compact_repr(each) for each, _ in leading_moves)]) + ": one interpolation")
         window = "" if frame.window is None else ", black to white {:g} to {:g}".format(*frame.window)
         lines.append(f"{frame.channels} channel{'s' if frame.channels > 1 else ''}, {dtype}{window}")
-        for step in todo:
+        for step in remaining_steps:
             before = dtype
             dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
             how = {"geometry": ": one interpolation", "pointwise": "", "other": ""}[step.kind]
             if step.kind == "pointwise" and len(step.parts) > 1:
                 how = ": one look-up table" if before in SIZES else ": one after the other"
                 how += f", to {dtype}" if dtype != before else ""
-            lines.append(", ".join(said(each) for each, _ in step.parts) + how)
+            lines.append(", ".join(compact_repr(each) for each, _ in step.parts) + how)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
     def _fit(
-        self, planes: Planes, clip: Frames, leading: Sequence[Part], spacing_mm: tuple[float, float] | None
+        self, planes: Planes, clip: Frames, leading_moves: Sequence[Part], spacing_mm: tuple[float, float] | None
     ) -> None:
         """Bring the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
         colour, groups = planes.colour, _of_one_size(planes)
-        stored = groups[0][0]
-        height, width = stored.shape[:2]
+        first_plane = groups[0][0]
+        height, width = first_plane.shape[:2]
         points = None
-        if leading:
-            move, points = one_map(leading, height=self.frame.height, width=self.frame.width)
-            inverse = inverted(move @ _fitted(self.frame, colour, height, width, spacing_mm))
+        if leading_moves:
+            move, points = fuse_maps(leading_moves, height=self.frame.height, width=self.frame.width)
+            inverse = invert(move @ _fit_matrix(self.frame, colour, height, width, spacing_mm))
         else:
-            inverse = _unmoved(self.frame, colour, height, width, spacing_mm)
-        if _as_they_are(colour, stored.dtype, clip):
+            inverse = _fit_inverse(self.frame, colour, height, width, spacing_mm)
+        if _needs_no_conversion(colour, first_plane.dtype, clip):
             _resample(groups[0], inverse, points, out=clip)
             return
         corner = whole_move(inverse) if points is None else None
         if corner is not None and clip.shape[3] == 3 and _can_be_cut(planes):
-            window = Window(*corner, *clip.shape[1:3])
-            if window.lies_in(height, width):
-                cut_to_rgb(groups, colour, top=window.top, left=window.left, out=clip)
+            box = CropBox(*corner, *clip.shape[1:3])
+            if box.fits_in(height, width):
+                cut_to_rgb(groups, colour, top=box.top, left=box.left, out=clip)
                 return
         moves = _moves(groups, colour, inverse)
         size = clip.shape[1:3]
@@ -195,7 +201,7 @@ class Compose:
             luma, chroma = (
                 _lanes(each, points, size=size, use=use) for each, use in zip(moves, ("luma", "chroma"), strict=True)
             )
-            lanes_to_rgb(luma, chroma, colour, dtype=stored.dtype, out=clip)
+            lanes_to_rgb(luma, chroma, colour, dtype=first_plane.dtype, out=clip)
             return
         samples, inverse, options = moves[0]  # luma alone, or all that there is
         plane = samples[0]
@@ -212,10 +218,10 @@ class Compose:
             return apply_pointwise(step.parts, clip, out)
         if step.kind == "other":
             return apply_one(step.parts[0], clip, out)
-        moved = out if out is not None and out.dtype == clip.dtype else np.empty(clip.shape, clip.dtype)
-        forward, points = one_map(step.parts, height=self.frame.height, width=self.frame.width)
-        _resample(list(clip), inverted(forward), points, out=moved)
-        return moved
+        result = out if out is not None and out.dtype == clip.dtype else np.empty(clip.shape, clip.dtype)
+        forward, points = fuse_maps(step.parts, height=self.frame.height, width=self.frame.width)
+        _resample(list(clip), invert(forward), points, out=result)
+        return result
 
 
 class _Move(NamedTuple):
@@ -270,26 +276,30 @@ def _resample(
 
 
 @lru_cache(maxsize=256)
-def _fitted(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None) -> Matrix:
+def _fit_matrix(
+    frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None
+) -> Matrix:
     """Return the map from a stored frame to the target where no transform moves it: 0.1 ms of a clip's 1.5."""
-    shown = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
-    forward = frame.matrix(*shown, spacing_mm=spacing_mm) @ as_shown(colour, height=height, width=width)
+    display_size = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
+    forward = frame.matrix(*display_size, spacing_mm=spacing_mm) @ display_matrix(colour, height=height, width=width)
     forward.flags.writeable = False
     return forward
 
 
 @lru_cache(maxsize=256)
-def _unmoved(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None) -> Matrix:
+def _fit_inverse(
+    frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None
+) -> Matrix:
     """Return the inverse of `_fitted`."""
-    inverse = inverted(_fitted(frame, colour, height, width, spacing_mm))
+    inverse = invert(_fit_matrix(frame, colour, height, width, spacing_mm))
     inverse.flags.writeable = False
     return inverse
 
 
-def as_shown(colour: Colour, *, height: int, width: int) -> Matrix:
+def display_matrix(colour: Colour, *, height: int, width: int) -> Matrix:
     """Return the map from a stored frame, `height` x `width`, to the frame as shown: mirrored, square pixels, upright.
 
-    >>> as_shown(Colour(model="grey", mirrored=True, aspect=2.0), height=2, width=3).tolist()
+    >>> display_matrix(Colour(model="grey", mirrored=True, aspect=2.0), height=2, width=3).tolist()
     [[-2.0, 0.0, 6.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     rows, columns = square_size(height, width, aspect=colour.aspect)
@@ -314,7 +324,7 @@ def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
     return np.array([*turns[rotation % 360], [0.0, 0.0, 1.0]])
 
 
-def _ready(planes: Planes, frame: Frame) -> Planes:
+def _with_frame_window(planes: Planes, frame: Frame) -> Planes:
     """Return planes of an open scale with the frame's window. Raises where there is none, or a pixel is no number."""
     samples = {id(each[0]): each[0] for each in list(planes.frames)}.values()  # repeats share memory
     if next(iter(samples)).dtype.kind == "f":
@@ -345,7 +355,7 @@ def _refuse_not_finite(samples: Collection[NDArray[Any]]) -> None:
         )
 
 
-def _as_they_are(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any]) -> bool:
+def _needs_no_conversion(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any]) -> bool:
     """Return whether stored pixels are already what the target holds, so that they need no conversion."""
     layout = {"grey": 1, "rgb": 3}.get(colour.model) == clip.shape[3]
     full = colour.full_range or colour.model == "rgb"

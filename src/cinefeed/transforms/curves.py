@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError
 from cinefeed.kernels import look_up
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters
-from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.drawing import Limits, RangeSpec
 from cinefeed.transforms.levels import SIZES, STEPS, PixelLevels
 
 _GAMMA = Limits("Gamma(gamma)", neutral=1.0, positive=True)
@@ -54,7 +54,7 @@ class Gamma(Curve):
     [0, 128, 255]
     """
 
-    gamma: Spread
+    gamma: RangeSpec
 
     def __post_init__(self) -> None:
         _GAMMA.check(self.gamma)
@@ -72,7 +72,7 @@ class Gamma(Curve):
         if parameters["gamma"] == 1.0:
             return values.copy()
         top = _white(values.dtype, levels)
-        return _stored(top * (np.maximum(values, 0) / np.float64(top)) ** parameters["gamma"], values.dtype)
+        return _to_dtype(top * (np.maximum(values, 0) / np.float64(top)) ** parameters["gamma"], values.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +87,8 @@ class Window(Curve):
     [0, 128, 255]
     """
 
-    level: Spread
-    width: Spread
+    level: RangeSpec
+    width: RangeSpec
 
     def __post_init__(self) -> None:
         _LEVEL.check(self.level)
@@ -103,7 +103,7 @@ class Window(Curve):
         black, width = parameters["level"] - parameters["width"] / 2, parameters["width"]
         white = TOPS.get(values.dtype, math.inf)
         white = 1.0 if math.isinf(white) else white
-        return _stored(np.clip((values - np.float64(black)) / width, 0, 1) * white, values.dtype)
+        return _to_dtype(np.clip((values - np.float64(black)) / width, 0, 1) * white, values.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,12 +132,12 @@ class ClipPercentiles(Curve):
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values between the two percentiles."""
         low, high = levels.percentiles([self.low, self.high])
-        return _stored(np.clip(values, np.float64(low), np.float64(high)), values.dtype)
+        return _to_dtype(np.clip(values, np.float64(low), np.float64(high)), values.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Equalize(Curve):
-    """Spread the clip's values evenly over its range, as far as `limit` allows: clipped histogram equalisation.
+    """RangeSpec the clip's values evenly over its range, as far as `limit` allows: clipped histogram equalisation.
 
     No level may hold more than `limit` times the mean of all 256; what stands above is shared among all. At 1 nothing
     changes, 3 is mild, and a large limit is plain equalisation. It is CLAHE (Zuiderveld, Graphics Gems IV, 1994) with
@@ -161,7 +161,7 @@ class Equalize(Curve):
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values along the clip's own clipped and summed histogram."""
         top = float(levels.frame_max().max(initial=0.0))
-        counts = levels.counted(top).astype(np.float64)
+        counts = levels.histogram(top).astype(np.float64)
         if self.limit == 1 or top <= 0 or counts.sum() == 0:
             return values.copy()
         clipped = np.minimum(counts, self.limit * counts.mean())
@@ -170,7 +170,7 @@ class Equalize(Curve):
         share = (np.cumsum(clipped) - clipped / 2) / clipped.sum()
         share = (share - share[0]) / (share[-1] - share[0])
         at = np.clip(values * ((STEPS - 1) / np.float64(top)), 0, STEPS - 1)
-        return _stored(np.interp(at, np.arange(STEPS), share) * top, values.dtype)
+        return _to_dtype(np.interp(at, np.arange(STEPS), share) * top, values.dtype)
 
 
 def _white(dtype: np.dtype[Any], levels: Levels) -> float:
@@ -181,7 +181,7 @@ def _white(dtype: np.dtype[Any], levels: Levels) -> float:
     return top if top > 0 else 1.0
 
 
-def _stored(values: NDArray[np.float64], dtype: np.dtype[Any]) -> Frames:
+def _to_dtype(values: NDArray[np.float64], dtype: np.dtype[Any]) -> Frames:
     """Return values in a clip's own type: rounded, halves up, where it holds whole numbers."""
     if dtype in SIZES:
         values = np.floor(np.clip(values, 0, TOPS[dtype]) + 0.5)

@@ -11,7 +11,7 @@ import numpy as np
 from cinefeed.errors import ClipError, SettingError
 from cinefeed.transforms.base import ClipInfo
 
-Spread = float | tuple[float, ...] | frozenset[float]
+RangeSpec = float | tuple[float, ...] | frozenset[float]
 Axis = Literal["horizontal", "vertical", "both"]
 
 
@@ -37,13 +37,13 @@ class Limits:
     positive: bool = False
     one_sided: bool = False
 
-    def ends(self, spread: object) -> tuple[float, float]:
+    def ends(self, spec: object) -> tuple[float, float]:
         """Return the least and the largest number that can be drawn.
 
         Raises SettingError where it is no number, pair or choice, not finite, upside down, or out of bounds.
         """
-        values = self._values(spread)
-        if self._is_choice(spread):
+        values = self._values(spec)
+        if self._is_choice(spec):
             low, high = min(values), max(values)
         elif len(values) == 2:
             low, high = values
@@ -52,74 +52,70 @@ class Limits:
         else:
             low, high = self.neutral - (0.0 if self.one_sided else values[0]), self.neutral + values[0]
         if low > high:
-            raise SettingError(f"{self.name}={spread!r} has its ends the wrong way round; give (low, high)")
+            raise SettingError(f"{self.name}={spec!r} has its ends the wrong way round; give (low, high)")
         if low < self.lowest or (self.positive and low <= 0):
             limit = "above 0" if self.positive else f"at {self.lowest:g} or more"
-            raise SettingError(f"{self.name}={spread!r} reaches down to {low:g}; it must stay {limit}")
+            raise SettingError(f"{self.name}={spec!r} reaches down to {low:g}; it must stay {limit}")
         if high > self.highest:
-            raise SettingError(
-                f"{self.name}={spread!r} reaches up to {high:g}; it must stay at {self.highest:g} or less"
-            )
+            raise SettingError(f"{self.name}={spec!r} reaches up to {high:g}; it must stay at {self.highest:g} or less")
         return float(low), float(high)
 
-    def check(self, spread: object) -> None:
+    def check(self, spec: object) -> None:
         """Raise SettingError where nothing could be drawn."""
-        self.ends(spread)
+        self.ends(spec)
 
-    def draw(self, rng: np.random.Generator, spread: object) -> float:
+    def draw(self, rng: np.random.Generator, spec: object) -> float:
         """Return a number drawn evenly between the ends, or one of a choice; a fixed number takes no draw."""
-        if self._is_choice(spread):
-            values = self._values(spread)
+        if self._is_choice(spec):
+            values = self._values(spec)
             return values[int(rng.integers(len(values)))]
-        low, high = _ends(self, spread) if isinstance(spread, int | float | tuple) else self.ends(spread)
-        return low if self.neutral is None and not isinstance(spread, tuple | list) else draw(rng, (low, high))
+        low, high = _ends(self, spec) if isinstance(spec, int | float | tuple) else self.ends(spec)
+        return low if self.neutral is None and not isinstance(spec, tuple | list) else draw(rng, (low, high))
 
-    def _is_choice(self, spread: object) -> bool:
-        return isinstance(spread, set | frozenset) or (isinstance(spread, tuple | list) and len(spread) > 2)
+    def _is_choice(self, spec: object) -> bool:
+        return isinstance(spec, set | frozenset) or (isinstance(spec, tuple | list) and len(spec) > 2)
 
-    def _values(self, spread: object) -> list[float]:
-        many = isinstance(spread, tuple | list | set | frozenset)
-        values: list[Any] = list(spread) if isinstance(spread, tuple | list | set | frozenset) else [spread]
+    def _values(self, spec: object) -> list[float]:
+        many = isinstance(spec, tuple | list | set | frozenset)
+        values: list[Any] = list(spec) if isinstance(spec, tuple | list | set | frozenset) else [spec]
         numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
-        too_few = not values or (isinstance(spread, tuple | list) and len(values) < 2)
+        too_few = not values or (isinstance(spec, tuple | list) and len(values) < 2)
         if not numbers or too_few or not all(math.isfinite(each) for each in values):
             raise SettingError(
-                f"{self.name}={spread!r} must be a number, a pair (low, high), or three or more numbers to choose from"
+                f"{self.name}={spec!r} must be a number, a pair (low, high), or three or more numbers to choose from"
             )
         if not many and self.neutral is not None and values[0] < 0:
-            raise SettingError(
-                f"{self.name}={spread!r} must not be negative; for one side alone give a pair (low, high)"
-            )
-        return sorted(map(float, values)) if isinstance(spread, set | frozenset) else [float(each) for each in values]
+            raise SettingError(f"{self.name}={spec!r} must not be negative; for one side alone give a pair (low, high)")
+        return sorted(map(float, values)) if isinstance(spec, set | frozenset) else [float(each) for each in values]
 
 
 @lru_cache(maxsize=256)
-def _ends(limits: Limits, spread: Spread) -> tuple[float, float]:
-    return limits.ends(spread)
+def _ends(limits: Limits, spec: RangeSpec) -> tuple[float, float]:
+    return limits.ends(spec)
 
 
 def interval(
-    name: str, spread: object, *, neutral: float = 0.0, lowest: float = -math.inf, positive: bool = False
+    name: str, spec: object, *, neutral: float = 0.0, lowest: float = -math.inf, positive: bool = False
 ) -> tuple[float, float]:
     """Return the lower and the upper end of what a setting is drawn from; see Limits.
 
     >>> interval("Scale(factor)", 0.25, neutral=1.0)
     (0.75, 1.25)
     """
-    return Limits(name, neutral=neutral, lowest=lowest, positive=positive).ends(spread)
+    return Limits(name, neutral=neutral, lowest=lowest, positive=positive).ends(spec)
 
 
-def one_length(kind: str, settings: Mapping[str, Spread | None], *, one_sided: bool = False) -> None:
+def one_length(kind: str, settings: Mapping[str, RangeSpec | None], *, one_sided: bool = False) -> None:
     """Raise SettingError unless exactly one of `pixels`, `fraction` and `mm` is given, and can be drawn from.
 
     >>> one_length("Shift", {"pixels": None, "fraction": 0.1, "mm": None})
     """
-    given = [name for name, spread in settings.items() if spread is not None]
-    if len(given) != 1:
+    given_names = [name for name, spec in settings.items() if spec is not None]
+    if len(given_names) != 1:
         raise SettingError(
             f"{kind} takes pixels or fraction or mm, one of the three; as {kind}(pixels=15), {kind}(fraction=0.1)"
         )
-    name = given[0]
+    name = given_names[0]
     limits = _length(kind, name, one_sided)
     low, high = limits.ends(settings[name])
     if name == "fraction" and max(-low, high) > 1:
@@ -128,7 +124,7 @@ def one_length(kind: str, settings: Mapping[str, Spread | None], *, one_sided: b
 
 def draw_length(
     kind: str,
-    settings: Mapping[str, Spread | None],
+    settings: Mapping[str, RangeSpec | None],
     rng: np.random.Generator,
     info: ClipInfo,
     *,
@@ -139,7 +135,7 @@ def draw_length(
 
     Raises ClipError where millimetres are asked for and the row does not tell the size of its pixels.
     """
-    name = next(name for name, spread in settings.items() if spread is not None)
+    name = next(name for name, spec in settings.items() if spec is not None)
     value = _length(kind, name, one_sided).draw(rng, settings[name])
     if name == "fraction":
         return value * (info.height, info.width)[axis]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError
 from cinefeed.kernels import add_field
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Spread, draw_length, one_length
+from cinefeed.transforms.drawing import RangeSpec, draw_length, one_length
 from cinefeed.transforms.field import pixel_centres, resample_at
 
 
@@ -24,14 +24,14 @@ class Elastic:
     Platt, ICDAR 2003, with a coarse grid in place of their filtered noise). Shapes, lengths and areas change.
 
     >>> elastic = Elastic(pixels=3)
-    >>> drawn = elastic.sample(np.random.default_rng(0), ClipInfo(4, 32, 32, 1))
-    >>> max(abs(each) for line in drawn["across"] for each in line) <= 3
+    >>> parameters = elastic.sample(np.random.default_rng(0), ClipInfo(4, 32, 32, 1))
+    >>> max(abs(each) for line in parameters["across"] for each in line) <= 3
     True
     """
 
-    pixels: Spread | None = None
-    fraction: Spread | None = None
-    mm: Spread | None = None
+    pixels: RangeSpec | None = None
+    fraction: RangeSpec | None = None
+    mm: RangeSpec | None = None
     points: int = 4
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class Elastic:
         if type(self.points) is not int or not 2 <= self.points <= 32:
             raise SettingError(f"Elastic(points={self.points!r}) must be a whole number from 2 to 32")
 
-    def _settings(self) -> dict[str, Spread | None]:
+    def _settings(self) -> dict[str, RangeSpec | None]:
         return {"pixels": self.pixels, "fraction": self.fraction, "mm": self.mm}
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
@@ -65,8 +65,8 @@ class Elastic:
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames deformed, of the same shape and type."""
-        moved = np.empty(frames.shape, frames.dtype) if out is None else out
+        result = np.empty(frames.shape, frames.dtype) if out is None else out
         height, width = frames.shape[1:3]
         points = self.source_points(pixel_centres(height, width), parameters, height=height, width=width)
-        resample_at(list(frames), np.eye(3), points, out=moved)
-        return moved
+        resample_at(list(frames), np.eye(3), points, out=result)
+        return result

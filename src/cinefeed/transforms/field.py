@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.transforms.warp import _TOLERANCE, Blocks, Lanes, Matrix, blend_into, factors, lines_of, side_by_side
+from cinefeed.transforms.warp import (
+    _TOLERANCE,
+    Blocks,
+    Lanes,
+    Matrix,
+    blend_into,
+    make_lanes,
+    pack_rows,
+    shrink_factors,
+)
 
 
 def pixel_centres(height: int, width: int) -> Matrix:
@@ -19,7 +28,7 @@ def pixel_centres(height: int, width: int) -> Matrix:
     return np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5))
 
 
-def moved(points: Matrix, matrix: Matrix) -> Matrix:
+def map_points(points: Matrix, matrix: Matrix) -> Matrix:
     """Return points, (2, height, width), mapped by a matrix, (3, 3)."""
     return np.tensordot(matrix[:2, :2], points, axes=1) + matrix[:2, 2][:, None, None]
 
@@ -57,13 +66,13 @@ def lanes_at(
     use: str = "lanes",
 ) -> Lanes:
     """Return frames side by side, as `warp.lanes_of` does."""
-    lines = lines_of(frames)
-    height, width = lines[0].shape[:2]
-    down, across = factors(inverse @ _affine_part(points), height, width)
-    scaled = inverse * np.array([[1 / across], [1 / down], [1.0]])
-    places = moved(points, scaled).reshape(2, -1)
+    packed_frames = pack_rows(frames)
+    height, width = packed_frames[0].shape[:2]
+    down, across = shrink_factors(inverse @ _affine_part(points), height, width)
+    block_inverse = inverse * np.array([[1 / across], [1 / down], [1.0]])
+    places = map_points(points, block_inverse).reshape(2, -1)
     blocks = Blocks(down, across, *_blocks(places[1], -(-height // down)), *_blocks(places[0], -(-width // across)))
-    return side_by_side(lines, blocks, scaled, places, extent=extent, fill=fill, use=use)
+    return make_lanes(packed_frames, blocks, block_inverse, places, extent=extent, fill=fill, use=use)
 
 
 def _affine_part(points: Matrix) -> Matrix:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cinefeed.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Parameters
-from cinefeed.transforms.drawing import Limits, Spread, draw_length, one_length
+from cinefeed.transforms.drawing import Limits, RangeSpec, draw_length, one_length
 from cinefeed.transforms.geometry import Affine, about_centre
 from cinefeed.transforms.warp import Matrix
 
@@ -31,8 +31,8 @@ class RandomResizedCrop(Affine):
     [[2.0, 0.0, -4.0], [0.0, 1.0, -0.0], [0.0, 0.0, 1.0]]
     """
 
-    area: Spread = (0.5, 1.0)
-    aspect: Spread = (3 / 4, 4 / 3)
+    area: RangeSpec = (0.5, 1.0)
+    aspect: RangeSpec = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
         _AREA.check(self.area)
@@ -74,16 +74,16 @@ class Pad(Affine):
     [[0.5, 0.0, 4.0], [0.0, 0.5, 2.0], [0.0, 0.0, 1.0]]
     """
 
-    pixels: Spread | None = None
-    fraction: Spread | None = None
-    mm: Spread | None = None
+    pixels: RangeSpec | None = None
+    fraction: RangeSpec | None = None
+    mm: RangeSpec | None = None
 
     def __post_init__(self) -> None:
         one_length("Pad", self._settings(), one_sided=True)
         if self.fraction is not None and Limits("Pad(fraction)", one_sided=True).ends(self.fraction)[1] >= 0.5:
             raise SettingError(f"Pad(fraction={self.fraction!r}) leaves no picture; give fractions below 0.5")
 
-    def _settings(self) -> dict[str, Spread | None]:
+    def _settings(self) -> dict[str, RangeSpec | None]:
         return {"pixels": self.pixels, "fraction": self.fraction, "mm": self.mm}
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:

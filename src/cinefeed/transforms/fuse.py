@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError
 from cinefeed.kernels import look_up
 from cinefeed.transforms.base import Frames, Levels, Parameters, Transform, output_dtype, writes_in_place
-from cinefeed.transforms.field import moved, pixel_centres
+from cinefeed.transforms.field import map_points, pixel_centres
 from cinefeed.transforms.levels import SIZES, PixelLevels, TableLevels
-from cinefeed.transforms.warp import Matrix, inverted
+from cinefeed.transforms.warp import Matrix, invert
 
 _HALVES = ("float16", "bfloat16")
 _STILL: Matrix = np.eye(3)
@@ -51,7 +51,7 @@ def kind_of(transform: Transform) -> Kind:
     'geometry'
     """
     members = getattr(transform, "members", None)
-    if members is not None and _has(transform, "chosen"):
+    if members is not None and _has(transform, "select"):
         kinds = {kind_of(each) for each in members}
         return kinds.pop() if len(kinds) == 1 else "other"
     return next((kind for method, kind in _MARKS.items() if _has(transform, method)), "other")
@@ -62,7 +62,7 @@ def may_retime(transform: Transform) -> bool:
 
     A choice that does not name its members may choose anything.
     """
-    if not _has(transform, "chosen"):
+    if not _has(transform, "select"):
         return kind_of(transform) == "time"
     members = getattr(transform, "members", None)
     return members is None or any(map(may_retime, members))
@@ -76,69 +76,69 @@ def _has(transform: object, method: str) -> bool:
 @lru_cache(maxsize=1024)
 def _methods_of(kind: Hashable) -> frozenset[str]:
     """Return which methods of those that are looked for a class has."""
-    return frozenset(name for name in (*_MARKS, "chosen") if callable(getattr(kind, name, None)))
+    return frozenset(name for name in (*_MARKS, "select") if callable(getattr(kind, name, None)))
 
 
-def chosen(transforms: Sequence[Transform], parameters: Sequence[Parameters]) -> Iterator[Part]:
+def select_parts(transforms: Sequence[Transform], parameters: Sequence[Parameters]) -> Iterator[Part]:
     """Yield the transforms that a clip gets, in order, what choices have chosen in their place."""
-    for transform, drawn in zip(transforms, parameters, strict=True):
-        if _has(transform, "chosen"):
-            pairs = transform.chosen(drawn)  # type: ignore[attr-defined]
-            yield from chosen([each for each, _ in pairs], [each for _, each in pairs])
+    for transform, own_parameters in zip(transforms, parameters, strict=True):
+        if _has(transform, "select"):
+            pairs = transform.select(own_parameters)  # type: ignore[attr-defined]
+            yield from select_parts([each for each, _ in pairs], [each for _, each in pairs])
         else:
-            yield transform, drawn
+            yield transform, own_parameters
 
 
-def steps(parts: Iterator[Part]) -> list[Step]:
+def group_steps(parts: Iterator[Part]) -> list[Step]:
     """Return the steps of a clip: neighbours of one kind together, those of time left out."""
-    found: list[Step] = []
+    groups: list[Step] = []
     for part in parts:
         kind = kind_of(part[0])
         if kind == "time":
             continue
-        if found and kind == found[-1].kind and kind != "other":
-            found[-1].parts.append(part)
+        if groups and kind == groups[-1].kind and kind != "other":
+            groups[-1].parts.append(part)
         else:
-            found.append(Step(kind, [part]))
-    return found
+            groups.append(Step(kind, [part]))
+    return groups
 
 
-def one_map(parts: Sequence[Part], *, height: int, width: int) -> tuple[Matrix, NDArray[np.float64] | None]:
+def fuse_maps(parts: Sequence[Part], *, height: int, width: int) -> tuple[Matrix, NDArray[np.float64] | None]:
     """Return neighbouring moves as one: a forward matrix, and the points that its inverse maps to the source.
 
     The points are None where all moves are affine: then they are the target's own pixel centres.
     """
     matrix, warps = _STILL, []
-    for transform, drawn in parts:
+    for transform, own_parameters in parts:
         if _has(transform, "source_points"):
-            warps.append((matrix, transform, drawn))
+            warps.append((matrix, transform, own_parameters))
             matrix = _STILL
         else:
-            move = transform.matrix(drawn, height=height, width=width)
+            move = transform.matrix(own_parameters, height=height, width=width)
             matrix = move if matrix is _STILL else move @ matrix
     if not warps:
         return matrix, None
-    points = moved(pixel_centres(height, width), inverted(matrix))
-    for number, (before, transform, drawn) in reversed(list(enumerate(warps))):
-        points = transform.source_points(points, drawn, height=height, width=width)
+    points = map_points(pixel_centres(height, width), invert(matrix))
+    for number, (before, transform, own_parameters) in reversed(list(enumerate(warps))):
+        points = transform.source_points(points, own_parameters, height=height, width=width)
         if number:
-            points = moved(points, inverted(before))
+            points = map_points(points, invert(before))
     return warps[0][0], points
 
 
-def undone(parts: Sequence[Part], points: NDArray[np.float64], *, height: int, width: int) -> NDArray[np.float64]:
+def undo_moves(parts: Sequence[Part], points: NDArray[np.float64], *, height: int, width: int) -> NDArray[np.float64]:
     """Return where points of a moved frame, (2, rows, columns), were before: its moves taken back, the last one first.
 
     >>> from cinefeed.transforms.geometry import Shift
-    >>> points = undone([(Shift(pixels=9), {"right": 2.0, "down": 0.0})], pixel_centres(1, 2), height=1, width=2)
+    >>> points = undo_moves([(Shift(pixels=9), {"right": 2.0, "down": 0.0})], pixel_centres(1, 2), height=1, width=2)
     >>> points[0].tolist()
     [[-1.5, -0.5]]
     """
-    for transform, drawn in reversed(parts):
+    for transform, own_parameters in reversed(parts):
         if _has(transform, "source_points"):
-            points = transform.source_points(points, drawn, height=height, width=width)
+            points = transform.source_points(points, own_parameters, height=height, width=width)
         else:
-            points = moved(points, inverted(transform.matrix(drawn, height=height, width=width)))
+            points = map_points(points, invert(transform.matrix(own_parameters, height=height, width=width)))
     return points
 
 
@@ -154,16 +154,20 @@ def apply_pointwise(parts: Sequence[Part], clip: Frames, out: Frames | None) -> 
         if clip.dtype in SIZES and not (clip.dtype == np.uint16 and getattr(part[0], "by_frame", False)):
             run.append(part)
             continue
-        return apply_pointwise(parts[number:], _by_table(run, clip, None), out) if run else _in_turn(parts, clip, out)
-    return _by_table(run, clip, out)
+        return (
+            apply_pointwise(parts[number:], _apply_table(run, clip, None), out)
+            if run
+            else _apply_in_turn(parts, clip, out)
+        )
+    return _apply_table(run, clip, out)
 
 
-def _in_turn(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Frames:
+def _apply_in_turn(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Frames:
     clip = apply_one(parts[0], clip, None if parts[1:] else out)
     return apply_pointwise(parts[1:], clip, out) if parts[1:] else clip
 
 
-def _by_table(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Frames:
+def _apply_table(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Frames:
     entries = SIZES[clip.dtype]
     # One curve alone is faster by itself, unless it ends in 16-bit floats: NumPy took 1.6 ms for 16 x 112 x 112 x 3.
     alone = len(parts) == 1 and output_dtype(parts[0][0], clip.dtype).name not in _HALVES
@@ -174,9 +178,9 @@ def _by_table(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Frames
     pixels = PixelLevels(clip)
     levels: Levels = pixels
     values: Frames = np.arange(entries, dtype=clip.dtype).reshape(1, 1, entries, 1)
-    for transform, drawn in parts:
+    for transform, own_parameters in parts:
         expected = output_dtype(transform, values.dtype)
-        values = transform.curve(values, drawn, levels)
+        values = transform.curve(values, own_parameters, levels)
         if values.dtype != expected:
             raise SettingError(f"{transform!r} made {values.dtype} in curve(), promised was {expected}")
         table = np.ascontiguousarray(values[:, 0].swapaxes(1, 2))
@@ -194,12 +198,12 @@ def apply_one(part: Part, clip: Frames, out: Frames | None) -> Frames:
 
     Raises SettingError where the transform does not keep the shape, or gives a type that it does not name.
     """
-    transform, drawn = part
+    transform, own_parameters = part
     expected = output_dtype(transform, clip.dtype)
     if out is not None and out.dtype == expected and writes_in_place(transform):
-        transform.apply(clip, drawn, out=out)
+        transform.apply(clip, own_parameters, out=out)
         return out
-    changed: Frames = transform.apply(clip, drawn)
+    changed: Frames = transform.apply(clip, own_parameters)
     if changed.shape != clip.shape or changed.dtype != expected:
         raise SettingError(
             f"{transform!r} made {changed.dtype} {changed.shape} of {clip.dtype} {clip.shape}; apply() must keep "
@@ -208,22 +212,24 @@ def apply_one(part: Part, clip: Frames, out: Frames | None) -> Frames:
     return np.ascontiguousarray(changed)
 
 
-def said(transform: object) -> str:
+def compact_repr(transform: object) -> str:
     """Return a transform as it was written: without the settings that are at their defaults.
 
     >>> from cinefeed.transforms.geometry import Shift
-    >>> said(Shift(pixels=15))
+    >>> compact_repr(Shift(pixels=15))
     'Shift(pixels=15)'
     """
     if isinstance(transform, tuple | list):
-        return "(" + ", ".join(said(each) for each in transform) + ")"
+        return "(" + ", ".join(compact_repr(each) for each in transform) + ")"
     if isinstance(transform, set | frozenset):
-        return "{" + ", ".join(said(each) for each in sorted(transform)) + "}"
+        return "{" + ", ".join(compact_repr(each) for each in sorted(transform)) + "}"
     if isinstance(transform, float):
         return repr(transform).removesuffix(".0")
     if not is_dataclass(transform) or isinstance(transform, type):
         return repr(transform)
-    shown = {each.name: getattr(transform, each.name) for each in fields(transform) if each.repr}
+    values = {each.name: getattr(transform, each.name) for each in fields(transform) if each.repr}
     defaults = {each.name: each.default for each in fields(transform)}
-    settings = (f"{name}={said(value)}" for name, value in shown.items() if value is not defaults[name] != value)
+    settings = (
+        f"{name}={compact_repr(value)}" for name, value in values.items() if value is not defaults[name] != value
+    )
     return f"{type(transform).__name__}({', '.join(settings)})"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Axis, Limits, Spread, draw_length, one_length, probability
-from cinefeed.transforms.warp import Matrix, inverted, resample
+from cinefeed.transforms.drawing import Axis, Limits, RangeSpec, draw_length, one_length, probability
+from cinefeed.transforms.warp import Matrix, invert, resample
 
 _DEGREES = Limits("Rotate(degrees)")
 _FACTOR = Limits("Scale(factor)", neutral=1.0, positive=True)
@@ -49,10 +49,10 @@ class Affine:
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames moved by `parameters`, of the same shape and type."""
-        moved = np.empty(frames.shape, frames.dtype) if out is None else out
+        result = np.empty(frames.shape, frames.dtype) if out is None else out
         forward = self.matrix(parameters, height=frames.shape[1], width=frames.shape[2])
-        resample(list(frames), inverted(forward), out=moved)
-        return moved
+        resample(list(frames), invert(forward), out=result)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ class Rotate(Affine):
     [[0.0, 1.0, 1.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
     """
 
-    degrees: Spread
+    degrees: RangeSpec
 
     def __post_init__(self) -> None:
         _DEGREES.check(self.degrees)
@@ -97,14 +97,14 @@ class Shift(Affine):
     [3.0, -1.5]
     """
 
-    pixels: Spread | None = None
-    fraction: Spread | None = None
-    mm: Spread | None = None
+    pixels: RangeSpec | None = None
+    fraction: RangeSpec | None = None
+    mm: RangeSpec | None = None
 
     def __post_init__(self) -> None:
         one_length("Shift", self._settings())
 
-    def _settings(self) -> dict[str, Spread | None]:
+    def _settings(self) -> dict[str, RangeSpec | None]:
         return {"pixels": self.pixels, "fraction": self.fraction, "mm": self.mm}
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
@@ -132,7 +132,7 @@ class Scale(Affine):
     [[2.0, 0.0, -3.0], [0.0, 2.0, -2.0], [0.0, 0.0, 1.0]]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _FACTOR.check(self.factor)
@@ -162,7 +162,7 @@ class Shear(Affine):
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
 
-    degrees: Spread
+    degrees: RangeSpec
     axis: Axis = "horizontal"
 
     def __post_init__(self) -> None:

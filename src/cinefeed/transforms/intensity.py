@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.kernels import scale_and_move
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters, dtype_of
-from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.drawing import Limits, RangeSpec
 from cinefeed.transforms.levels import PixelLevels
 
 Mode = Literal["frame_max", "clip_max", "standard", "range", "percentiles"]
@@ -70,9 +70,9 @@ class Normalize:
         if (self.mean is None) != (self.std is None):
             raise SettingError("Normalize takes mean and std together; leave both out for the clip's own")
         for name, constants in (("mean", self.mean), ("std", self.std), ("low", self.low), ("high", self.high)):
-            if constants is not None and not np.isfinite(_listed(name, constants)).all():
+            if constants is not None and not np.isfinite(_as_array(name, constants)).all():
                 raise SettingError(f"Normalize({name}={constants!r}) must be finite")
-        if self.std is not None and (_listed("std", self.std) <= 0).any():
+        if self.std is not None and (_as_array("std", self.std) <= 0).any():
             raise SettingError(f"Normalize(std={self.std!r}) must be above 0")
         if self.mode == "range" and (self.high is None or self.high <= (self.low or 0.0)):
             raise SettingError(f"Normalize(mode='range', low={self.low}, high={self.high}) needs high above low (0)")
@@ -105,13 +105,13 @@ class Normalize:
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames as floats, (frames, height, width, channels)."""
-        return self._scaled(frames, PixelLevels(frames), out=out)
+        return self._normalize(frames, PixelLevels(frames), out=out)
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values as floats."""
-        return self._scaled(values, levels)
+        return self._normalize(values, levels)
 
-    def _scaled(self, frames: Frames, levels: Levels, *, out: NDArray[Any] | None = None) -> Frames:
+    def _normalize(self, frames: Frames, levels: Levels, *, out: NDArray[Any] | None = None) -> Frames:
         if self.mode == "frame_max" and len(frames) != levels.frames:
             frames = np.broadcast_to(frames, (levels.frames, *frames.shape[1:]))
         channels = frames.shape[3]
@@ -137,8 +137,10 @@ class Normalize:
             gain[:] = 1 / std
             offset[:] = -mean / std
         if self.dtype == "float32":
-            return scaled(frames, gain, offset, top=math.inf, bottom=-math.inf, out=out, dtype=np.dtype(np.float32))
-        whole = scaled(frames, gain, offset, top=math.inf, bottom=-math.inf, out=None, dtype=np.dtype(np.float32))
+            return scale_values(
+                frames, gain, offset, top=math.inf, bottom=-math.inf, out=out, dtype=np.dtype(np.float32)
+            )
+        whole = scale_values(frames, gain, offset, top=math.inf, bottom=-math.inf, out=None, dtype=np.dtype(np.float32))
         half = np.empty(frames.shape, dtype_of(self.dtype)) if out is None else out
         if self.dtype == "float16":  # beyond 65504 lies infinity; so large a value is kept there: no loss becomes NaN
             whole = np.clip(whole, -65504, 65504)
@@ -147,7 +149,7 @@ class Normalize:
 
     def _standard(self, levels: Levels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if self.mean is not None and self.std is not None:
-            return _listed("mean", self.mean), _listed("std", self.std)
+            return _as_array("mean", self.mean), _as_array("std", self.std)
         mean, std = levels.mean_and_std()
         return np.array(mean), np.array(std if std > 0 else 1.0)
 
@@ -164,7 +166,7 @@ class Brightness:
     [150, 255]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _BRIGHTNESS.check(self.factor)
@@ -179,11 +181,11 @@ class Brightness:
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames times the factor, of the same type."""
-        return linear(frames, parameters["factor"], 0.0, out=out)
+        return apply_linear(frames, parameters["factor"], 0.0, out=out)
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values times the factor."""
-        return linear(values, parameters["factor"], 0.0)
+        return apply_linear(values, parameters["factor"], 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +200,7 @@ class Contrast:
     [125, 175]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _CONTRAST.check(self.factor)
@@ -213,27 +215,27 @@ class Contrast:
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames with their distances from the clip's mean multiplied, of the same type."""
-        return linear(frames, *self._line(parameters, PixelLevels(frames)), out=out)
+        return apply_linear(frames, *self._line(parameters, PixelLevels(frames)), out=out)
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values with their distances from the clip's mean multiplied."""
-        return linear(values, *self._line(parameters, levels))
+        return apply_linear(values, *self._line(parameters, levels))
 
     def _line(self, parameters: Parameters, levels: Levels) -> tuple[float, float]:
         factor = parameters["factor"]
         return factor, levels.mean_and_std()[0] * (1 - factor)
 
 
-def linear(frames: Frames, gain: float, offset: float, *, out: NDArray[Any] | None = None) -> Frames:
+def apply_linear(frames: Frames, gain: float, offset: float, *, out: NDArray[Any] | None = None) -> Frames:
     """Return `frames * gain + offset` in the frames' own type: rounded, halves up, and clipped."""
     shape = (len(frames), frames.shape[3])
     top = TOPS[frames.dtype]
-    return scaled(
+    return scale_values(
         frames, np.full(shape, gain), np.full(shape, offset), bottom=0.0, top=top, out=out, dtype=frames.dtype
     )
 
 
-def scaled(
+def scale_values(
     frames: Frames,
     gain: NDArray[np.float64],
     offset: NDArray[np.float64],
@@ -263,7 +265,7 @@ def _inverse(largest: Any) -> NDArray[np.float64]:
     return 1 / np.where(values > 0, values, 1.0)
 
 
-def _listed(name: str, constants: Constants) -> NDArray[np.float64]:
+def _as_array(name: str, constants: Constants) -> NDArray[np.float64]:
     try:
         values = np.asarray(constants, np.float64)
     except (TypeError, ValueError):

@@ -54,12 +54,12 @@ class PixelLevels:
         counts = self.counts().sum(axis=0)
         return _percentiles(np.arange(len(counts), dtype=np.float64), counts, percents)
 
-    def counted(self, top: float) -> NDArray[np.int64]:
+    def histogram(self, top: float) -> NDArray[np.int64]:
         """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
         if self.pixels.dtype in SIZES:
             counts = self.counts().sum(axis=0)
-            return _rebinned(np.arange(len(counts), dtype=np.float64), counts, top)
-        return _rebinned(self.pixels.reshape(-1), None, top)
+            return _rebin(np.arange(len(counts), dtype=np.float64), counts, top)
+        return _rebin(self.pixels.reshape(-1), None, top)
 
     def counts(self) -> NDArray[np.int64]:
         """Return how often each value stands in each frame, (frames, 256); for uint16 in the clip, (1, 65536)."""
@@ -86,12 +86,12 @@ class TableLevels:
         if values.shape[1] == 1 and (np.diff(values) >= 0).all():  # brighter stays brighter, so the maximum does too
             largest = self._pixels.frame_max().astype(np.int64)
             return np.broadcast_to(values[:, 0], (self.frames, values.shape[2]))[np.arange(self.frames), largest]
-        values, counts = self._weighted(by_frame=True)
+        values, counts = self._values_and_counts(by_frame=True)
         return np.asarray(np.where(counts > 0, values, -np.inf).reshape(self.frames, -1).max(axis=1, initial=-np.inf))
 
     def mean_and_std(self) -> tuple[float, float]:
         """Return both over the whole clip, as OpenCV adds them up."""
-        values, counts = self._weighted()
+        values, counts = self._values_and_counts()
         total = counts.sum()
         if total == 0:
             return 0.0, 0.0
@@ -100,15 +100,15 @@ class TableLevels:
 
     def percentiles(self, percents: Sequence[float]) -> list[float]:
         """Return percentiles of the whole clip, interpolated as NumPy does."""
-        values, counts = self._weighted()
+        values, counts = self._values_and_counts()
         return _percentiles(values.reshape(-1), counts.reshape(-1), percents)
 
-    def counted(self, top: float) -> NDArray[np.int64]:
+    def histogram(self, top: float) -> NDArray[np.int64]:
         """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
-        values, counts = self._weighted()
-        return _rebinned(values.reshape(-1), counts.reshape(-1), top)
+        values, counts = self._values_and_counts()
+        return _rebin(values.reshape(-1), counts.reshape(-1), top)
 
-    def _weighted(self, *, by_frame: bool = False) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _values_and_counts(self, *, by_frame: bool = False) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return the values and how often each stands there, of one shape; of all frames together where that serves."""
         of_frames, channels, entries = self._table.shape
         if channels == 1:
@@ -136,7 +136,7 @@ def _percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], percent
     return [float(each) for each in first + (places - lower) * (second - first)]
 
 
-def _rebinned(values: NDArray[Any], counts: NDArray[np.int64] | None, top: float) -> NDArray[np.int64]:
+def _rebin(values: NDArray[Any], counts: NDArray[np.int64] | None, top: float) -> NDArray[np.int64]:
     levels = np.zeros(STEPS, np.int64)
     if values.size:
         at = np.clip(np.rint(values * ((STEPS - 1) / (top or 1.0))), 0, STEPS - 1).astype(np.int64)

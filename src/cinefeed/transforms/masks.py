@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.drawing import Limits, RangeSpec
 
 _SIZE = Limits("CutOut(size)", lowest=0.0, highest=1.0, one_sided=True)
 
@@ -26,7 +26,7 @@ class CutOut:
     [9, 0, 0, 9, 0, 0]
     """
 
-    size: Spread
+    size: RangeSpec
     count: int = 1
 
     def __post_init__(self) -> None:

@@ -88,10 +88,10 @@ class MixUp(_Mixing):
     of the labels, which supposes that the label is about linear in the picture; `regression="error"` refuses it.
 
     >>> mix = MixUp()
-    >>> drawn = {"partners": [1, 0], "shares": [0.75, 0.75]}
-    >>> mix.apply(np.array([0, 100], np.uint8).reshape(2, 1, 1, 1, 1), drawn).ravel().tolist()
+    >>> parameters = {"partners": [1, 0], "shares": [0.75, 0.75]}
+    >>> mix.apply(np.array([0, 100], np.uint8).reshape(2, 1, 1, 1, 1), parameters).ravel().tolist()
     [25, 75]
-    >>> mix.targets(np.array([0, 2]), drawn, task="multiclass", classes=3).tolist()
+    >>> mix.targets(np.array([0, 2]), parameters, task="multiclass", classes=3).tolist()
     [[0.75, 0.0, 0.25], [0.25, 0.0, 0.75]]
     """
 
@@ -129,8 +129,8 @@ class CutMix(_Mixing):
     refused unless `regression="blend"` says otherwise.
 
     >>> clips = np.array([[1, 1, 1, 1], [9, 9, 9, 9]], np.uint8).reshape(2, 1, 1, 4, 1)
-    >>> drawn = {"partners": [1, 0], "shares": [0.75, 1.0], "boxes": [[0, 3, 1, 4], [0, 0, 0, 0]]}
-    >>> CutMix().apply(clips, drawn)[0].ravel().tolist()
+    >>> parameters = {"partners": [1, 0], "shares": [0.75, 1.0], "boxes": [[0, 3, 1, 4], [0, 0, 0, 0]]}
+    >>> CutMix().apply(clips, parameters)[0].ravel().tolist()
     [1, 1, 1, 9]
     """
 
@@ -142,9 +142,9 @@ class CutMix(_Mixing):
 
     def sample(self, rng: np.random.Generator, info: ClipInfo, *, size: int) -> Parameters:
         """Draw the partner and the box of each of `size` rows: top, left, bottom, right; shares follow from them."""
-        partners, wanted = self._draw(rng, size)
+        partners, target_shares = self._draw(rng, size)
         boxes, shares = [], []
-        for share in wanted:
+        for share in target_shares:
             side = math.sqrt(1 - share)
             height, width = round(side * info.height), round(side * info.width)
             top, left = int(rng.integers(info.height - height + 1)), int(rng.integers(info.width - width + 1))

@@ -11,10 +11,10 @@ from cinefeed.errors import SourceError
 from cinefeed.sources.base import Planes
 from cinefeed.sources.display import shown_size
 from cinefeed.transforms.base import Parameters
-from cinefeed.transforms.compose import Compose, as_shown
-from cinefeed.transforms.field import moved, pixel_centres
-from cinefeed.transforms.fuse import chosen, steps, undone
-from cinefeed.transforms.warp import inverted
+from cinefeed.transforms.compose import Compose, display_matrix
+from cinefeed.transforms.field import map_points, pixel_centres
+from cinefeed.transforms.fuse import group_steps, select_parts, undo_moves
+from cinefeed.transforms.warp import invert
 
 _TOLERANCE = 1e-6  # of a pixel, as in kernels.blend: rounding of matrices must not cut an edge off
 
@@ -44,27 +44,29 @@ def render_masks(
     """
     if not planes.frames:
         return
-    frame, stored = compose.frame, planes.frames[0][0].shape
+    frame, stored_size = compose.frame, planes.frames[0][0].shape
     points = pixel_centres(frame.height, frame.width)
-    seen = np.ones(points.shape[1:], np.bool_)
-    for number, step in reversed([*enumerate(steps(chosen(compose.transforms, parameters)))]):
+    visible = np.ones(points.shape[1:], np.bool_)
+    for number, step in reversed([*enumerate(group_steps(select_parts(compose.transforms, parameters)))]):
         if step.kind == "geometry":
-            points = undone(step.parts, points, height=frame.height, width=frame.width)
+            points = undo_moves(step.parts, points, height=frame.height, width=frame.width)
             if (
                 number
             ):  # what was moved were pixels of the target, cut at its edge; the first moves are one with the fit
-                seen &= _inside(points, frame.height, frame.width)
+                visible &= _inside(points, frame.height, frame.width)
                 points = np.asarray(_pixels(points, frame.height, frame.width) + 0.5, np.float64)
-    shown = shown_size(*stored, aspect=planes.colour.aspect, rotation=planes.colour.rotation)
-    fit = frame.matrix(*shown, spacing_mm=spacing_mm) @ as_shown(planes.colour, height=stored[0], width=stored[1])
-    points = moved(points, inverted(fit))
-    seen &= _inside(points, *stored)
-    across, down = _pixels(points, *stored)
-    cells = down * stored[1] + across
+    display_size = shown_size(*stored_size, aspect=planes.colour.aspect, rotation=planes.colour.rotation)
+    fit = frame.matrix(*display_size, spacing_mm=spacing_mm) @ display_matrix(
+        planes.colour, height=stored_size[0], width=stored_size[1]
+    )
+    points = map_points(points, invert(fit))
+    visible &= _inside(points, *stored_size)
+    across, down = _pixels(points, *stored_size)
+    cells = down * stored_size[1] + across
     for (labels,), target in zip(planes.frames, out, strict=True):
-        if labels.shape != stored:
-            raise SourceError(f"the frames of a mask differ in size: {stored} and {labels.shape}, (height, width)")
-        target[..., 0] = np.where(seen, labels.reshape(-1)[cells], 0)
+        if labels.shape != stored_size:
+            raise SourceError(f"the frames of a mask differ in size: {stored_size} and {labels.shape}, (height, width)")
+        target[..., 0] = np.where(visible, labels.reshape(-1)[cells], 0)
 
 
 def _pixels(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.intp]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, Spread, probability
+from cinefeed.transforms.drawing import Limits, RangeSpec, probability
 
 Indices = NDArray[np.int64]
 
@@ -48,7 +48,7 @@ class Speed(_InTime):
     [2, 3, 4, 5, 6]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _SPEED.check(self.factor)
@@ -129,10 +129,10 @@ class Jitter(_InTime):
 
     def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
         """Return the frame numbers moved, within the video."""
-        moved = (indices + np.array(parameters["moves"][: len(indices)], np.int64)).clip(0, count - 1)
+        moved_indices = (indices + np.array(parameters["moves"][: len(indices)], np.int64)).clip(0, count - 1)
         # Only where the clip runs forwards: one that loops, or was reversed, has its own order.
         forwards = bool((np.diff(indices) >= 0).all())
-        return np.maximum.accumulate(moved) if forwards else moved
+        return np.maximum.accumulate(moved_indices) if forwards else moved_indices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +148,7 @@ class FrameDrop(_InTime):
     [0, 1, 1, 3]
     """
 
-    share: Spread
+    share: RangeSpec
 
     def __post_init__(self) -> None:
         _SHARE.check(self.share)
@@ -183,7 +183,7 @@ class PhaseShift(_InTime):
     [1, 2, 3, 0]
     """
 
-    fraction: Spread
+    fraction: RangeSpec
 
     def __post_init__(self) -> None:
         _PHASE.check(self.fraction)

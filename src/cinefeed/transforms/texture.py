@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.kernels import add_noise, saturate
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.drawing import Limits, RangeSpec
 from cinefeed.transforms.levels import PixelLevels
 
 Fresh = Literal["frame", "clip"]
@@ -33,7 +33,7 @@ class Saturation:
     [119, 119, 119]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _SATURATION.check(self.factor)
@@ -71,7 +71,7 @@ class _Noisy:
         """Whether all frames get the same noise."""
         return self.fresh == "clip"
 
-    def _check(self, limits: Limits, std: Spread) -> None:
+    def _check(self, limits: Limits, std: RangeSpec) -> None:
         limits.check(std)
         if self.fresh not in get_args(Fresh):
             kind = type(self).__name__
@@ -112,7 +112,7 @@ class Noise(_Noisy):
     (True, False)
     """
 
-    std: Spread
+    std: RangeSpec
     fresh: Fresh = "frame"
 
     def __post_init__(self) -> None:
@@ -141,7 +141,7 @@ class Speckle(_Noisy):
     0
     """
 
-    std: Spread
+    std: RangeSpec
     fresh: Fresh = "frame"
 
     def __post_init__(self) -> None:
@@ -168,7 +168,7 @@ class Blur:
     [0, 0, 255, 0, 0]
     """
 
-    sigma: Spread
+    sigma: RangeSpec
 
     def __post_init__(self) -> None:
         _SIGMA.check(self.sigma)

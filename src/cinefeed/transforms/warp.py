@@ -55,16 +55,16 @@ def resample(
     """
     if len(frames) == 0:
         return
-    lines = lines_of(frames)
-    dtype, (height, width) = lines[0].dtype, lines[0].shape[:2]
+    packed_frames = pack_rows(frames)
+    dtype, (height, width) = packed_frames[0].dtype, packed_frames[0].shape[:2]
     bottom, right = extent or (float(height), float(width))
     corner = whole_move(inverse)
     if corner is not None and dtype == out.dtype:
-        window = Window(*corner, *out.shape[1:3])
-        if window.lies_in(min(height, bottom), min(width, right)):
-            fold(*addresses_of(lines), np.empty(1, dtype), height, width, 1, 1, window.top, window.left, out)
+        box = CropBox(*corner, *out.shape[1:3])
+        if box.fits_in(min(height, bottom), min(width, right)):
+            fold(*addresses_of(packed_frames), np.empty(1, dtype), height, width, 1, 1, box.top, box.left, out)
             return
-    blend_into(out, lanes_of(lines, inverse, size=out.shape[1:3], fill=fill, extent=extent))
+    blend_into(out, lanes_of(packed_frames, inverse, size=out.shape[1:3], fill=fill, extent=extent))
 
 
 class Lanes(NamedTuple):
@@ -95,11 +95,11 @@ def lanes_of(
 
     `use` names the scratch memory that is taken for them.
     """
-    lines = lines_of(frames)
-    scaled = np.empty((3, 3))
-    height, width = lines[0].shape[:2]
-    blocks = Blocks(*_shrunk(inverse, height, width, size[0], size[1], scaled))
-    return side_by_side(lines, blocks, scaled, NO_POINTS, extent=extent, fill=fill, use=use)
+    packed_frames = pack_rows(frames)
+    block_inverse = np.empty((3, 3))
+    height, width = packed_frames[0].shape[:2]
+    blocks = Blocks(*_shrink(inverse, height, width, size[0], size[1], block_inverse))
+    return make_lanes(packed_frames, blocks, block_inverse, NO_POINTS, extent=extent, fill=fill, use=use)
 
 
 class Blocks(NamedTuple):
@@ -113,10 +113,10 @@ class Blocks(NamedTuple):
     columns: int
 
 
-def side_by_side(
-    lines: Sequence[NDArray[Any]] | NDArray[Any],
+def make_lanes(
+    frames: Sequence[NDArray[Any]] | NDArray[Any],
     blocks: Blocks,
-    scaled: Matrix,
+    block_inverse: Matrix,
     points: NDArray[np.float64],
     *,
     extent: tuple[float, float] | None,
@@ -127,22 +127,22 @@ def side_by_side(
 
     The target's centres are where `scaled` maps them, in blocks, or at `points`, (2, height x width), if there are any.
     """
-    height, width, channels = (*lines[0].shape, 1)[:3]
-    kind, (down, across, top, rows, left, columns) = lines[0].dtype, blocks
-    block = _one_block(lines) if down == across == 1 and 2 * rows * columns >= height * width else None
+    height, width, channels = (*frames[0].shape, 1)[:3]
+    kind, (down, across, top, rows, left, columns) = frames[0].dtype, blocks
+    block = _one_block(frames) if down == across == 1 and 2 * rows * columns >= height * width else None
     if block is not None:
         top, rows, left, columns, sums = 0, height, 0, width, block  # as they lie: more pixels, but none is copied
     else:
-        sums = scratch("sums", (len(lines), rows, columns, channels), _sum_type(kind, down * across))
-        fold(*addresses_of(lines), np.empty(1, kind), height, width, down, across, top, left, sums)
+        sums = scratch("sums", (len(frames), rows, columns, channels), _sum_type(kind, down * across))
+        fold(*addresses_of(frames), np.empty(1, kind), height, width, down, across, top, left, sums)
     # Channel by channel the frames side by side: bytes are transposed in 0.07 ms (16 x 128 x 158 x 3), pixels of three
     # in 0.24.
-    padded = _padded(len(lines), channels)
+    padded = _padded_count(len(frames), channels)
     samples = scratch(use, (rows * columns, channels * padded), sums.dtype)
-    transpose(sums.reshape(len(lines), -1), samples.reshape(-1, padded)[:, : len(lines)])
+    transpose(sums.reshape(len(frames), -1), samples.reshape(-1, padded)[:, : len(frames)])
     bottom, right = extent or (float(height), float(width))
     gain = 1 / (down * across)
-    return Lanes(samples, rows, scaled[:2], points, top, left, bottom / down, right / across, gain, float(fill))
+    return Lanes(samples, rows, block_inverse[:2], points, top, left, bottom / down, right / across, gain, float(fill))
 
 
 def blend_into(out: NDArray[Any], lanes: Lanes) -> None:
@@ -153,18 +153,18 @@ def blend_into(out: NDArray[Any], lanes: Lanes) -> None:
     transpose(target.reshape(height * width * channels, -1)[:, :frames], out.reshape(frames, -1))
 
 
-def lines_of(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Sequence[NDArray[Any]] | NDArray[Any]:
+def pack_rows(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Sequence[NDArray[Any]] | NDArray[Any]:
     """Return frames, of which there is one, as rows of pixels that lie one after the other."""
     if isinstance(frames, np.ndarray) and frames.flags.c_contiguous and frames.dtype in _TYPES:
         return frames
-    lines = [_by_rows(frame) for frame in frames]
-    if any(line.shape != lines[0].shape or line.dtype != lines[0].dtype for line in lines):
-        kinds = sorted({f"{line.shape[1]} x {line.shape[0]} ({line.dtype})" for line in lines})
+    packed_frames = [_by_rows(frame) for frame in frames]
+    if any(frame.shape != packed_frames[0].shape or frame.dtype != packed_frames[0].dtype for frame in packed_frames):
+        kinds = sorted({f"{frame.shape[1]} x {frame.shape[0]} ({frame.dtype})" for frame in packed_frames})
         raise SourceError(f"the frames of a clip differ: {', '.join(kinds)}; cut the video where it changes")
-    return lines
+    return packed_frames
 
 
-class Window(NamedTuple):
+class CropBox(NamedTuple):
     """Part of a frame, in pixels."""
 
     top: int
@@ -182,7 +182,7 @@ class Window(NamedTuple):
         """The columns that it covers."""
         return slice(self.left, self.left + self.width)
 
-    def lies_in(self, height: float, width: float) -> bool:
+    def fits_in(self, height: float, width: float) -> bool:
         """Return whether no part of it is outside a frame of that size."""
         return min(self.top, self.left) >= 0 and self.rows.stop <= height and self.columns.stop <= width
 
@@ -199,30 +199,30 @@ def whole_move(inverse: Matrix) -> tuple[int, int] | None:
     return None if off > _TOLERANCE**1.5 else (y, x)  # over a thousand pixels it adds up to little
 
 
-def _one_block(lines: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any] | None:
+def _one_block(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any] | None:
     """Return frames as one array if they follow each other in memory, as in a .npy file: 25 x 150 x 150 save 0.2 ms."""
-    if isinstance(lines, np.ndarray):
-        return lines
-    first = lines[0]
-    together = all(line.flags.c_contiguous for line in lines)
-    if not (together and (np.diff(addresses_of(lines)[0]) == first.nbytes).all()):
+    if isinstance(frames, np.ndarray):
+        return frames
+    first = frames[0]
+    together = all(frame.flags.c_contiguous for frame in frames)
+    if not (together and (np.diff(addresses_of(frames)[0]) == first.nbytes).all()):
         return None
-    return np.lib.stride_tricks.as_strided(first, (len(lines), *first.shape), (first.nbytes, *first.strides))
+    return np.lib.stride_tricks.as_strided(first, (len(frames), *first.shape), (first.nbytes, *first.strides))
 
 
-def _padded(frames: int, channels: int) -> int:
+def _padded_count(frames: int, channels: int) -> int:
     # A whole number of vectors: 32 frames, 7 of them unused, took 0.43 ms where 25 took 0.74 (150 x 150, uint8).
     if frames * channels <= 8:
         return frames
     return 8 if frames <= 8 else -(-frames // 16) * 16
 
 
-def inverted(forward: Matrix) -> Matrix:
+def invert(forward: Matrix) -> Matrix:
     """Return the inverse of an affine map, which `resample` needs; in Python, for NumPy takes 10 us for so few numbers.
 
     Raises SettingError where there is none.
 
-    >>> inverted(np.array([[2.0, 0.0, 6.0], [0.0, 4.0, 0.0], [0.0, 0.0, 1.0]])).tolist()
+    >>> invert(np.array([[2.0, 0.0, 6.0], [0.0, 4.0, 0.0], [0.0, 0.0, 1.0]])).tolist()
     [[0.5, -0.0, -3.0], [-0.0, 0.25, 0.0], [0.0, 0.0, 1.0]]
     """
     (a, b, right), (c, d, down) = np.asarray(forward, np.float64)[:2].tolist()
@@ -234,22 +234,26 @@ def inverted(forward: Matrix) -> Matrix:
 
 
 @compiled
-def _shrunk(
-    inverse: Matrix, height: int, width: int, target_height: int, target_width: int, scaled: Matrix
+def _shrink(
+    inverse: Matrix, height: int, width: int, target_height: int, target_width: int, block_inverse: Matrix
 ) -> tuple[int, int, int, int, int, int]:
     """Write the map from the target to blocks into `scaled`, and return the `Blocks`. In Python it took 40 us."""
-    down, across = factors(inverse, height, width)
-    scaled[0], scaled[1], scaled[2] = inverse[0] * (1 / across), inverse[1] * (1 / down), inverse[2]
-    top, rows = _needed(scaled[1], target_height, target_width, -(-height // down))
-    left, columns = _needed(scaled[0], target_height, target_width, -(-width // across))
+    down, across = shrink_factors(inverse, height, width)
+    block_inverse[0], block_inverse[1], block_inverse[2] = (
+        inverse[0] * (1 / across),
+        inverse[1] * (1 / down),
+        inverse[2],
+    )
+    top, rows = _needed_blocks(block_inverse[1], target_height, target_width, -(-height // down))
+    left, columns = _needed_blocks(block_inverse[0], target_height, target_width, -(-width // across))
     return down, across, top, rows, left, columns
 
 
 @compiled
-def factors(inverse: Matrix, height: int, width: int) -> tuple[int, int]:
+def shrink_factors(inverse: Matrix, height: int, width: int) -> tuple[int, int]:
     """Return by how many whole pixels a frame is averaged first, down and across.
 
-    >>> factors(np.diag([4.6, 1.2, 1.0]), 480, 640)
+    >>> shrink_factors(np.diag([4.6, 1.2, 1.0]), 480, 640)
     (1, 4)
     """
     down, across = math.hypot(inverse[1, 0], inverse[1, 1]), math.hypot(inverse[0, 0], inverse[0, 1])
@@ -263,7 +267,7 @@ def _whole(step: float) -> int:
 
 
 @compiled
-def _needed(row: Matrix, height: int, width: int, blocks: int) -> tuple[int, int]:
+def _needed_blocks(row: Matrix, height: int, width: int, blocks: int) -> tuple[int, int]:
     """Return the first block that the target needs along one axis, and the number of them."""
     reach = abs(row[0]) * (width - 1) / 2 + abs(row[1]) * (height - 1) / 2
     centre = row[0] * width / 2 + row[1] * height / 2 + row[2]

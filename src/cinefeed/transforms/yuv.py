@@ -54,7 +54,7 @@ def _blend_to_rgb(
     width: int,
     rgb: Any,
 ) -> None:
-    line, cells, weights = np.empty((2, width)), np.empty(width, np.int32), np.empty((2, width), np.float32)
+    coordinates, cells, weights = np.empty((2, width)), np.empty(width, np.int32), np.empty((2, width), np.float32)
     bright = np.empty((width, luma.shape[1]), sample.dtype)
     differences = np.empty((width, chroma.shape[1]), sample.dtype)
     for i in range(rgb.shape[0] // width):
@@ -70,12 +70,26 @@ def _blend_to_rgb(
             luma_right,
             luma_gain,
             luma_fill,
-            line,
+            coordinates,
             cells,
             weights,
             bright,
         )
         blend_row(
-            i, chroma, rows, inverse, points, top, left, bottom, right, gain, fill, line, cells, weights, differences
+            i,
+            chroma,
+            rows,
+            inverse,
+            points,
+            top,
+            left,
+            bottom,
+            right,
+            gain,
+            fill,
+            coordinates,
+            cells,
+            weights,
+            differences,
         )
         rgb_lanes(bright, differences, factors, rgb[i * width : (i + 1) * width])
