@@ -94,7 +94,7 @@ def test_a_search_without_end_is_cut(monkeypatch):
     monkeypatch.setattr(alike, "_ENTRIES", 100)
     prints = made_prints(60)
     near = near_pairs(prints, near=2.0, most=200)
-    assert near.cut
+    assert near.truncated
     assert 200 <= len(near.first) < 60 * 59 / 2
     assert not near_pairs(prints).cut
 

@@ -20,7 +20,7 @@ def folder(tmp_path):
 def test_a_sound_folder_has_no_fault_of_files(folder):
     report = check_manifest(scanned(folder), progress=False)
     assert report.ok
-    assert (report.rows, report.files, report.read) == (4, 4, 4)
+    assert (report.rows, report.files, report.rows_read) == (4, 4, 4)
     assert [each.severity for each in report.findings] == ["note", "note"]  # not split, no group
 
 
@@ -35,7 +35,7 @@ def test_broken_and_unreadable_files_say_where(folder):
     assert [name["path"] for name in found["unreadable_files"].names] == ["v2.npy"]
     assert str(folder) not in str(report)
     assert not report.ok
-    assert report.read == 3
+    assert report.rows_read == 3
 
 
 def test_files_that_are_gone_or_changed_after_the_scan(folder):

@@ -6,8 +6,8 @@ import pytest
 from made_videos import codes, moving, save, scanned
 
 from cinefeed.check import check_manifest
-from cinefeed.check.findings import SHOWN_ROWS, finding, ranked
-from cinefeed.check.look import look_at_all
+from cinefeed.check.findings import MAX_ROWS, finding, ranked
+from cinefeed.check.look import summarize_frames
 from cinefeed.clips import Clip
 from cinefeed.errors import ColumnError, SettingError, TableError
 from cinefeed.manifest.table import Manifest
@@ -96,13 +96,13 @@ def test_unreadable_rows_alone(tmp_path):
     for number in range(3):
         (tmp_path / f"v{number}.npy").write_bytes(b"")
     report = check_manifest(scanned(tmp_path, kind=["a", "b", "a"]), target="kind", progress=False)
-    assert report.read == 0
+    assert report.rows_read == 0
     assert codes(report)["unreadable_files"].count == 3
 
 
 def test_findings_keep_the_first_rows_and_count_all():
     many = finding("note", "x", "", detail="", advice="", rows=range(100), remarks=[str(i) for i in range(100)])
-    assert (many.count, len(many.rows), many.remarks[-1]) == (100, SHOWN_ROWS, str(SHOWN_ROWS - 1))
+    assert (many.count, len(many.rows), many.remarks[-1]) == (100, MAX_ROWS, str(MAX_ROWS - 1))
     error = finding("error", "y", "", detail="", advice="")
     assert [each.code for each in ranked([many, error, many])] == ["y", "x", "x"]
 
@@ -111,10 +111,10 @@ def test_brightness_and_contrast_have_one_scale(tmp_path):
     frames = moving(3)
     save(tmp_path, "a.npy", frames)
     save(tmp_path, "b.npy", frames.astype(np.uint16) * 257)
-    looks = look_at_all(scanned(tmp_path), clip=None, workers=1, progress=lambda done, total: None)
+    summaries = summarize_frames(scanned(tmp_path), clip=None, workers=1, progress=lambda done, total: None)
     chosen = frames[[1, 3, 6, 8, 10]]
-    assert looks.brightness == pytest.approx([chosen.mean()] * 2, abs=1e-9)
-    assert looks.contrast == pytest.approx([chosen.std()] * 2, abs=1e-9)
+    assert summaries.brightness == pytest.approx([chosen.mean()] * 2, abs=1e-9)
+    assert summaries.contrast == pytest.approx([chosen.std()] * 2, abs=1e-9)
 
 
 def test_real_data_has_the_one_pair_that_is_known(data):

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from cinefeed.check import check_manifest
-from cinefeed.check.look import PRINT, Looks, look_at_all
+from cinefeed.check.look import PRINT, FrameSummaries, summarize_frames
 from cinefeed.check.shortcuts import shortcut_findings
 from cinefeed.manifest.table import Manifest
 
@@ -11,14 +11,14 @@ from cinefeed.manifest.table import Manifest
 def looked(rows, **measured):
     """What a look at videos would have found, if it was the same in all of them but for `measured`."""
     same = {name: np.full(rows, 1.0) for name in ("brightness", "contrast", "seconds")}
-    return Looks(prints=np.zeros((rows, PRINT), np.int8), sizes=np.zeros(rows, np.int64), **(same | measured))
+    return FrameSummaries(prints=np.zeros((rows, PRINT), np.int8), sizes=np.zeros(rows, np.int64), **(same | measured))
 
 
-def found_in(label, *, looks=None, group=None, nuisance=("site",), **columns):
+def found_in(label, *, summaries=None, group=None, nuisance=("site",), **columns):
     rows = len(label)
     table = pa.table({"path": [f"{i}.mp4" for i in range(rows)], "label": label, **columns})
     return shortcut_findings(
-        Manifest.from_table(table), looks or looked(rows), target="label", group=group, nuisance=nuisance
+        Manifest.from_table(table), summaries or looked(rows), target="label", group=group, nuisance=nuisance
     )
 
 
@@ -30,7 +30,7 @@ def test_a_site_that_tells_the_label_is_an_error():
     assert [(each.severity, each.code) for each in findings] == [("error", "label_told_by_file")]
     assert shortcut.name == "site"
     assert shortcut.score > 0.9
-    assert shortcut.tells
+    assert shortcut.predicts_label
 
 
 def test_chance_is_not_taken_for_a_shortcut():
@@ -79,13 +79,13 @@ def test_a_number_is_told_by_r2():
     rng = np.random.default_rng(3)
     bright = rng.uniform(20, 200, 300)
     age = 20 + bright / 4 + rng.normal(0, 4, 300)
-    findings, shortcuts, _ = found_in(age, looks=looked(300, brightness=bright), nuisance=())
+    findings, shortcuts, _ = found_in(age, summaries=looked(300, brightness=bright), nuisance=())
     assert [(each.severity, each.code) for each in findings] == [("warning", "label_told_by_look")]
     assert (shortcuts[0].name, shortcuts[0].measure) == ("brightness", "R2")
     assert shortcuts[0].score > 0.6
-    findings, shortcuts, _ = found_in(rng.permutation(age), looks=looked(300, brightness=bright), nuisance=())
+    findings, shortcuts, _ = found_in(rng.permutation(age), summaries=looked(300, brightness=bright), nuisance=())
     assert findings == []
-    assert not shortcuts[0].tells
+    assert not shortcuts[0].predicts_label
 
 
 def test_a_value_that_is_missing_for_one_class_tells_it():
@@ -94,7 +94,7 @@ def test_a_value_that_is_missing_for_one_class_tells_it():
     text = pa.array([None if each == "a" else "known" for each in label])
     for site in (number, text):
         _, (shortcut,), _ = found_in(label, site=site)
-        assert shortcut.tells
+        assert shortcut.predicts_label
 
 
 def test_the_target_is_no_nuisance_of_itself():
@@ -106,20 +106,20 @@ def test_the_target_is_no_nuisance_of_itself():
 def pocus(data):
     labels = data / "pocus" / "labels.csv"
     manifest = Manifest.scan(data / "pocus", labels=labels, verify="packets", progress=False)
-    return manifest, look_at_all(manifest, clip=None, workers=2, progress=lambda done, total: None)
+    return manifest, summarize_frames(manifest, clip=None, workers=2, progress=lambda done, total: None)
 
 
 def told(pocus, labels, *, group="patient_group"):
-    manifest, looks = pocus
+    manifest, summaries = pocus
     table = manifest.table.set_column(manifest.table.schema.names.index("label"), "label", pa.array(labels))
     shuffled = Manifest(table, root=manifest.root)
-    return shortcut_findings(shuffled, looks, target="label", group=group, nuisance=())
+    return shortcut_findings(shuffled, summaries, target="label", group=group, nuisance=())
 
 
 def test_in_pocus_the_container_gives_the_label_away(pocus):
     findings, shortcuts, _ = told(pocus, pocus[0].column("label").to_pylist())
     by_name = {each.name: each for each in shortcuts}
-    assert by_name["container"].tells
+    assert by_name["container"].predicts_label
     assert by_name["container"].about == "pneumonia"
     assert by_name["container"].score == pytest.approx(0.685, abs=0.01)
     assert "container" in findings[0].detail
@@ -136,7 +136,7 @@ def test_in_pocus_with_labels_shuffled_nothing_gives_them_away(pocus):
         order = np.random.default_rng(seed).permutation(len(names))
         dealt = {name: first[names[place]] for name, place in zip(names, order, strict=True)}
         findings, shortcuts, _ = told(pocus, [dealt[group] for group in groups])
-        told_by_container += {each.name: each for each in shortcuts}["container"].tells
+        told_by_container += {each.name: each for each in shortcuts}["container"].predicts_label
         errors += any(each.severity == "error" for each in findings)
     assert told_by_container <= 3  # 2 % are expected
     assert errors <= 2
@@ -147,4 +147,4 @@ def test_lips_has_no_shortcut(data):
         data / "lips", labels=data / "lips" / "labels.csv", verify="packets", progress=False
     ).where("word", ["ان", "الامم", "الدوله", "التركي"])
     report = check_manifest(manifest, target="word", progress=False)
-    assert not [each for each in report.shortcuts if each.tells]
+    assert not [each for each in report.shortcuts if each.predicts_label]

@@ -150,7 +150,7 @@ def test_of_several_views_the_first_is_shown(tmp_path):
 def test_what_cannot_be_shown_is_said(manifest, tmp_path, monkeypatch):
     with pytest.raises(SettingError, match="no transform to show"):
         transforms_page(manifest, settings=settings_of([]), out=tmp_path / "x.html")
-    with pytest.raises(ClipError, match=r"row 0, v0.npy: Shift\(mm=5.0\) needs the size of a pixel"):
+    with pytest.raises(ClipError, match=r"row 0, v0.npy: Shift\(mm=5.0\) needs the pixel size"):
         render(manifest, settings=settings_of([{"name": "Shift", "mm": 5}]))
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"cinefeed\[report\]"):

@@ -176,7 +176,7 @@ def test_frames_that_follow_each_other_in_memory(dtype, channels):
 
 
 def test_frames_that_differ_are_refused():
-    with pytest.raises(SourceError, match="cut the video"):
+    with pytest.raises(SourceError, match="split the video"):
         warp([np.zeros((4, 4), np.uint8), np.zeros((5, 4), np.uint8)], np.eye(3), 4, 4)
     with pytest.raises(SourceError, match="uint16"):
         warp([np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint16)], np.eye(3), 4, 4)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cinefeed.clips import Frame
 from cinefeed.errors import CinefeedError, SettingError, TableError, TrainingError
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import DISK_FULL, PARTIAL, full_disk_explained, named, remove_partials, write_atomically
-from cinefeed.locks import FOLDER_LOCK, locked
+from cinefeed.files import DISK_FULL, PARTIAL, full_disk_explained, remove_partials, with_path, write_atomically
+from cinefeed.locks import FOLDER_LOCK, with_write_lock
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.encoded import ENCODED, encoded_from
 from cinefeed.manifest.identity import content_hash, state_of
@@ -82,7 +82,7 @@ class Encoded:
     warning: str = ""
 
 
-@locked("out", folder=True)
+@with_write_lock("out", folder=True)
 def encode(
     manifest: str | Path | Manifest,
     *,
@@ -291,7 +291,7 @@ def _note(folder: Path, file: str, key: str) -> None:
         with (folder / _JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(f"\n{json.dumps({file: key})}")  # first: the line before may be torn
     except OSError as error:
-        raise named(error, folder / _JOURNAL) from error
+        raise with_path(error, folder / _JOURNAL) from error
 
 
 def _compact(folder: Path) -> None:

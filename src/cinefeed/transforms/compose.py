@@ -1,4 +1,4 @@
-"""From decoded planes to the target frame: fit and geometry in one interpolation, colour, then the other transforms."""
+"""Rendering of clips: planes to the target frame in one interpolation, then colour, then the other transforms."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -34,16 +34,16 @@ from cinefeed.transforms.warp import CropBox, Lanes, Matrix, invert, lanes_of, r
 from cinefeed.transforms.yuv import lanes_to_rgb
 
 _Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
-_TYPES = (*SIZES, np.dtype(np.float32))  # what transforms take
+_TYPES = (*SIZES, np.dtype(np.float32))  # dtypes that transforms accept
 
 
 class Compose:
-    """The transforms of a clip as one: drawn together, neighbours fused with each other and with the frame's fit.
+    """A sequence of transforms, fused with each other and with the fit of the frame.
 
-    Whatever the transforms are, the decoded frames are read once: the fit, the rotation of the file's metadata and the
-    geometric transforms up to the first other one are one map and one interpolation. Geometric transforms after an
-    intensity transform are one more. Neighbouring pointwise transforms, a Normalize among them, are one look-up table.
-    Those of time come first, wherever they stand: see `indices`.
+    The decoded frames are read once: the fit, the rotation from the file's metadata and the geometric transforms up to
+    the first other transform are one map and one interpolation. Geometric transforms after an intensity transform are
+    one more interpolation. Adjacent pointwise transforms, including Normalize, are one look-up table. Transforms of
+    time are applied first, at any place in the list: see `indices`.
 
     >>> from cinefeed.transforms.geometry import Rotate, Shift
     >>> from cinefeed.transforms.intensity import Brightness, Normalize
@@ -63,31 +63,31 @@ class Compose:
             if isinstance(transform, type) or not isinstance(transform, Transform):
                 raise SettingError(
                     f"transforms[{number}] is {transform!r}, which has no sample() and apply(); "
-                    f"give transforms such as Rotate(degrees=25)"
+                    f"give instances of transforms such as Rotate(degrees=25)"
                 )
         self.transforms = tuple(transforms)
         self.frame = frame
-        self.retimes = any(map(may_retime, self.transforms))  # whether `indices` may change anything
+        self.retimes = any(map(may_retime, self.transforms))  # whether `indices` may select other frames
         dtype = np.dtype(frame.dtype)
         for number, transform in enumerate(self.transforms):
             if dtype not in _TYPES and kind_of(transform) != "time":
                 raise SettingError(
-                    f"transforms[{number}] is {transform!r}, after one that makes {dtype}; transforms take "
-                    f"{', '.join(map(str, _TYPES))}, so {dtype} is for the last"
+                    f"transforms[{number}] is {transform!r}, after one that returns {dtype}; transforms take "
+                    f"{', '.join(map(str, _TYPES))}; move the one that returns {dtype} to the end"
                 )
             dtype = output_dtype(transform, dtype)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the clips that come out: the frame's, unless a transform such as Normalize changes it."""
+        """The dtype of rendered clips: that of the frame, unless a transform such as Normalize changes it."""
         return reduce(lambda dtype, each: output_dtype(each, dtype), self.transforms, np.dtype(self.frame.dtype))
 
     def sample(
         self, rng: np.random.Generator, *, frames: int, spacing_mm: tuple[float, float] | None = None
     ) -> list[Parameters]:
-        """Draw the parameters of one clip of `frames` frames: a plain dict a transform.
+        """Return the parameters of one clip of `frames` frames: one plain dict per transform.
 
-        `spacing_mm` is the size of a pixel of the target, (down, across), where it is known (`Frame.target_spacing`).
+        `spacing_mm` is the pixel size of the target, (down, across), or None if unknown (see `Frame.target_spacing`).
         """
         info = ClipInfo(frames, self.frame.height, self.frame.width, self.frame.channels, spacing_mm)
         return [transform.sample(rng, info) for transform in self.transforms]
@@ -95,9 +95,9 @@ class Compose:
     def indices(
         self, indices: NDArray[np.int64], parameters: Sequence[Parameters], *, count: int, first: int = 0
     ) -> NDArray[np.int64]:
-        """Return the frames that a clip shows once the transforms of time have chosen, of those that it was to show.
+        """Return the frame indices after the transforms of time.
 
-        They stay within the `count` frames from `first` on. Frames that are padding are left out of `indices`.
+        They stay within the `count` frames that start at `first`. Pass `indices` without padding frames.
         """
         if len(indices) == 0:
             return indices
@@ -114,16 +114,17 @@ class Compose:
         *,
         spacing_mm: tuple[float, float] | None = None,
     ) -> None:
-        """Make a clip of decoded planes and write it into `out`, (frames, height, width, channels) of `dtype`.
+        """Render a clip from decoded planes into `out`, (frames, height, width, channels) of `dtype`.
 
-        `spacing_mm` is the size of a pixel of the video as shown, (down, across), which a Frame(spacing_mm=...) needs.
-        The transforms of time have been applied already, by choosing the planes. Raises SourceError where the frames
-        differ in size or a pixel is NaN or infinite, ClipError where the size of a pixel is needed and not known,
-        SettingError where a window is needed and there is none (see Frame).
+        `planes` are those of the frames from `indices`. `spacing_mm` is the pixel size of the displayed video, (down,
+        across), which Frame(spacing_mm=...) needs.
+
+        Raises SourceError if the frames differ in size or a pixel is NaN or infinite, ClipError if a pixel size is
+        needed and unknown, SettingError if a window is needed and there is none (see Frame).
         """
         if len(parameters) != len(self.transforms):
             raise SettingError(
-                f"{len(parameters)} sets of parameters for {len(self.transforms)} transforms; take sample()'s"
+                f"{len(parameters)} sets of parameters for {len(self.transforms)} transforms; pass those of sample()"
             )
         if not planes.frames:
             return
@@ -143,9 +144,9 @@ class Compose:
             np.copyto(out, clip, casting="no")
 
     def explain(self) -> str:
-        """Return, line by line, what is done to a clip and what was fused.
+        """Return a numbered list of the steps that are applied to a clip, with the transforms that are fused.
 
-        A choice stands for all that it may choose; where these are of several kinds, they are fused once chosen.
+        A choice is listed as one transform. If its members are of several kinds, the selected ones are fused per clip.
         """
         nothing: Parameters = {}
         remaining_steps = group_steps((each, nothing) for each in self.transforms)
@@ -156,7 +157,7 @@ class Compose:
         scale = frame.fit if frame.spacing_mm is None else f"{frame.spacing_mm:g} mm a pixel,"
         size = f"fit ({scale} {'' if frame.spacing_mm else 'to '}{frame.height} x {frame.width})"
         lines = [
-            f"{compact_repr(each)}: frames chosen before they are read"
+            f"{compact_repr(each)}: frames selected before they are read"
             for each in self.transforms
             if kind_of(each) == "time"
         ]
@@ -176,7 +177,7 @@ class Compose:
     def _fit(
         self, planes: Planes, clip: Frames, leading_moves: Sequence[Part], spacing_mm: tuple[float, float] | None
     ) -> None:
-        """Bring the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
+        """Map the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
         colour, groups = planes.colour, _of_one_size(planes)
         first_plane = groups[0][0]
         height, width = first_plane.shape[:2]
@@ -203,7 +204,7 @@ class Compose:
             )
             lanes_to_rgb(luma, chroma, colour, dtype=first_plane.dtype, out=clip)
             return
-        samples, inverse, options = moves[0]  # luma alone, or all that there is
+        samples, inverse, options = moves[0]  # luma only, or all channels
         plane = samples[0]
         if corner == (0, 0) and isinstance(samples, np.ndarray) and samples.shape[1:3] == size:
             resampled = samples
@@ -225,15 +226,15 @@ class Compose:
 
 
 class _Move(NamedTuple):
-    """Planes of one size, and how they are sampled."""
+    """Planes of one size, and the map by which they are sampled."""
 
     samples: _Group
     inverse: Matrix
-    options: dict[str, Any]  # what is black, and the height and width of a plane, which need not be whole
+    options: dict[str, Any]  # the value of black, and the height and width of a plane, which may be fractions
 
 
 def _moves(groups: Sequence[_Group], colour: Colour, inverse: Matrix) -> list[_Move]:
-    """Return how luma and chroma are sampled, where `inverse` maps the target to luma."""
+    """Return the maps for luma and chroma. `inverse` maps the target to luma."""
     luma, moves = groups[0][0].shape[:2], []
     for number, samples in enumerate(groups):
         plane = samples[0]
@@ -248,9 +249,9 @@ def _moves(groups: Sequence[_Group], colour: Colour, inverse: Matrix) -> list[_M
 def _sampling(
     colour: Colour, luma: tuple[int, int], plane: tuple[int, int], chroma: bool
 ) -> tuple[float, Matrix, dict[str, Any]]:
-    """Return what is black in a plane, the scale from luma to it, and how it is sampled."""
-    # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
-    # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) does not look: from it,
+    """Return the value of black in a plane, the scale from luma to the plane, and the options for sampling it."""
+    # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it represents.
+    # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) ignores that: compared with it,
     # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
     down, across = (_subsampling(whole, part) for whole, part in zip(luma, plane, strict=True))
     scale = np.array([[1 / across], [1 / down], [1.0]])
@@ -279,7 +280,7 @@ def _resample(
 def _fit_matrix(
     frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None
 ) -> Matrix:
-    """Return the map from a stored frame to the target where no transform moves it: 0.1 ms of a clip's 1.5."""
+    """Return the map from a stored frame to the target without transforms. Computed per clip: 0.1 of 1.5 ms."""
     display_size = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
     forward = frame.matrix(*display_size, spacing_mm=spacing_mm) @ display_matrix(colour, height=height, width=width)
     forward.flags.writeable = False
@@ -297,7 +298,7 @@ def _fit_inverse(
 
 
 def display_matrix(colour: Colour, *, height: int, width: int) -> Matrix:
-    """Return the map from a stored frame, `height` x `width`, to the frame as shown: mirrored, square pixels, upright.
+    """Return the map from a stored frame to the displayed frame: mirrored, with square pixels, upright.
 
     >>> display_matrix(Colour(model="grey", mirrored=True, aspect=2.0), height=2, width=3).tolist()
     [[-2.0, 0.0, 6.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -310,7 +311,7 @@ def display_matrix(colour: Colour, *, height: int, width: int) -> Matrix:
 
 
 def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
-    """Return the map from a frame, `height` x `width`, to the upright one, `rotation` degrees counter-clockwise.
+    """Return the map from a frame, `height` x `width`, to the same frame rotated by `rotation` counter-clockwise.
 
     >>> quarter_turns(90, height=2, width=3).tolist()
     [[0.0, 1.0, 0.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
@@ -325,7 +326,7 @@ def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
 
 
 def _with_frame_window(planes: Planes, frame: Frame) -> Planes:
-    """Return planes of an open scale with the frame's window. Raises where there is none, or a pixel is no number."""
+    """Return planes of an open scale with the frame's window. Raises if there is none, or a pixel is not finite."""
     samples = {id(each[0]): each[0] for each in list(planes.frames)}.values()  # repeats share memory
     if next(iter(samples)).dtype.kind == "f":
         _refuse_not_finite(samples)
@@ -336,27 +337,27 @@ def _with_frame_window(planes: Planes, frame: Frame) -> Planes:
             sampler.add(number, planes.frames[number][0])
         values = sampler.values()
         assert values is not None
-        what = f"this clip holds numbers of {colour.bits} bits, from {values.minimum:g} to {values.maximum:g}"
-        raise window_missing(frame.dtype, what, suggest_window([(values.low, values.high)]))
+        contents = f"this clip holds numbers of {colour.bits} bits, from {values.minimum:g} to {values.maximum:g}"
+        raise window_missing(frame.dtype, contents, suggest_window([(values.low, values.high)]))
     return planes._replace(colour=colour)
 
 
 def _refuse_not_finite(samples: Collection[NDArray[Any]]) -> None:
-    # A sum is NaN or infinite wherever a number is: 0.05 ms for 16 x 150 x 150, where isfinite() takes 0.15. One of
-    # finite numbers may be infinite too, so what it suspects is looked at.
+    # The sum is NaN or infinite if any number is: 0.05 ms for 16 x 150 x 150, isfinite() takes 0.15. The sum of finite
+    # numbers may be infinite too, so frames with such a sum are checked by isfinite().
     with np.errstate(all="ignore"):
         suspects = [each for each in samples if not np.isfinite(each.sum())]
     wrong = sum(int((~np.isfinite(each)).sum()) for each in suspects)
     if wrong:
         total = sum(each.size for each in samples)
         raise SourceError(
-            f"{wrong:,} of the {total:,} pixels of a clip are NaN or infinite, from which nothing can be learnt; write "
+            f"{wrong:,} of the {total:,} pixels of a clip are NaN or infinite, which would make the loss NaN; write "
             "numbers there, or leave the row out"
         )
 
 
 def _needs_no_conversion(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any]) -> bool:
-    """Return whether stored pixels are already what the target holds, so that they need no conversion."""
+    """Return whether stored pixels already have the colours, range and dtype of the target."""
     layout = {"grey": 1, "rgb": 3}.get(colour.model) == clip.shape[3]
     full = colour.full_range or colour.model == "rgb"
     plain = layout and full and colour.window is None
@@ -364,7 +365,7 @@ def _needs_no_conversion(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any
 
 
 def _can_be_cut(planes: Planes) -> bool:
-    """Return whether `cut_to_rgb` reads these: YUV of whole numbers, frames alike, chroma halved at most."""
+    """Return whether `cut_to_rgb` supports these planes: integer YUV of one layout, chroma at most halved."""
     if planes.colour.model != "yuv":
         return False
     luma, blue, red = planes.frames[0]
@@ -388,12 +389,12 @@ def _of_one_size(planes: Planes) -> Sequence[_Group]:
 
 
 def _subsampling(whole: int, part: int) -> int:
-    """Return how many pixels one sample of a plane stands for: 1, 2 or 4. Odd sizes are rounded up: 141 / 2 -> 71."""
+    """Return the number of pixels per sample of a plane: 1, 2 or 4. Odd sizes are rounded up: 141 / 2 -> 71."""
     return next((step for step in (1, 2, 4) if -(-whole // step) == part), max(round(whole / part), 1))
 
 
 def _black(colour: Colour, *, chroma: bool) -> float:
-    """Return the sample that becomes black: 128 for 8-bit chroma, 16 for luma of limited range, a window's black."""
+    """Return the value of black: 128 for 8-bit chroma, 16 for luma of limited range, or that of a window."""
     if colour.window is not None:
         black, white = colour.window
         return math.floor(black) if black <= white else math.ceil(black)
@@ -404,5 +405,5 @@ def _black(colour: Colour, *, chroma: bool) -> float:
 
 
 def _can_hold(dtype: np.dtype[Any], sample: float) -> bool:
-    """Return whether a plane can hold what is black: a window may begin below or above all that is stored."""
+    """Return whether a plane's dtype can hold the value of black: a window may start outside its range."""
     return dtype.kind == "f" or 0 <= sample <= np.iinfo(dtype).max

@@ -1,9 +1,9 @@
-"""What is applied together: which transforms a clip gets, in steps, and how each step becomes one pass over the pixels.
+"""Fusion of adjacent transforms: the steps of a clip, each of which is one pass over the pixels.
 
-geometry   neighbours that move pixels: one inverse map, one interpolation
-pointwise  neighbours that map values: one look-up table of 256 entries (uint8) or 65,536 (uint16); float32 frames have
-           no table, and go through one after the other
-other      each on its own
+geometry   adjacent transforms that move pixels: one inverse map, one interpolation
+pointwise  adjacent transforms that map values: one look-up table of 256 entries (uint8) or 65,536 (uint16); float32
+           frames have no table, and the transforms are applied one after the other
+other      each transform separately
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -44,7 +44,7 @@ class Step:
 
 
 def kind_of(transform: Transform) -> Kind:
-    """Return how a transform is applied; a choice is of the kind that all its members are of, or else "other".
+    """Return how a transform is applied. A choice has the kind of its members if they are all of one, else "other".
 
     >>> from cinefeed.transforms.geometry import Flip
     >>> kind_of(Flip())
@@ -58,9 +58,9 @@ def kind_of(transform: Transform) -> Kind:
 
 
 def may_retime(transform: Transform) -> bool:
-    """Return whether a transform may choose other frames: one of time, or a choice among whose members is one.
+    """Return whether a transform may select other frames: a transform of time, or a choice that has one as a member.
 
-    A choice that does not name its members may choose anything.
+    A choice without `members` may select any transform.
     """
     if not _has(transform, "select"):
         return kind_of(transform) == "time"
@@ -69,18 +69,18 @@ def may_retime(transform: Transform) -> bool:
 
 
 def _has(transform: object, method: str) -> bool:
-    # Asked of the class, for a setting may bear any name; isinstance with a protocol takes 40 us.
+    # Looked up on the class, because a setting may have any name; isinstance with a protocol takes 40 us.
     return method in _methods_of(type(transform))  # type: ignore[arg-type]  # a class can be hashed
 
 
 @lru_cache(maxsize=1024)
 def _methods_of(kind: Hashable) -> frozenset[str]:
-    """Return which methods of those that are looked for a class has."""
+    """Return which of the methods that decide the kind a class has."""
     return frozenset(name for name in (*_MARKS, "select") if callable(getattr(kind, name, None)))
 
 
 def select_parts(transforms: Sequence[Transform], parameters: Sequence[Parameters]) -> Iterator[Part]:
-    """Yield the transforms that a clip gets, in order, what choices have chosen in their place."""
+    """Yield the transforms to apply to a clip, in order, with choices replaced by the transforms that they select."""
     for transform, own_parameters in zip(transforms, parameters, strict=True):
         if _has(transform, "select"):
             pairs = transform.select(own_parameters)  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def select_parts(transforms: Sequence[Transform], parameters: Sequence[Parameter
 
 
 def group_steps(parts: Iterator[Part]) -> list[Step]:
-    """Return the steps of a clip: neighbours of one kind together, those of time left out."""
+    """Return the steps of a clip: adjacent transforms of one kind together, transforms of time left out."""
     groups: list[Step] = []
     for part in parts:
         kind = kind_of(part[0])
@@ -104,9 +104,9 @@ def group_steps(parts: Iterator[Part]) -> list[Step]:
 
 
 def fuse_maps(parts: Sequence[Part], *, height: int, width: int) -> tuple[Matrix, NDArray[np.float64] | None]:
-    """Return neighbouring moves as one: a forward matrix, and the points that its inverse maps to the source.
+    """Return adjacent moves as one: a forward matrix, and the points that its inverse maps to the source.
 
-    The points are None where all moves are affine: then they are the target's own pixel centres.
+    The points are None if all moves are affine; they are then the pixel centres of the target.
     """
     matrix, warps = _STILL, []
     for transform, own_parameters in parts:
@@ -127,7 +127,7 @@ def fuse_maps(parts: Sequence[Part], *, height: int, width: int) -> tuple[Matrix
 
 
 def undo_moves(parts: Sequence[Part], points: NDArray[np.float64], *, height: int, width: int) -> NDArray[np.float64]:
-    """Return where points of a moved frame, (2, rows, columns), were before: its moves taken back, the last one first.
+    """Return the positions of points, (2, rows, columns), before the moves. The last move is undone first.
 
     >>> from cinefeed.transforms.geometry import Shift
     >>> points = undo_moves([(Shift(pixels=9), {"right": 2.0, "down": 0.0})], pixel_centres(1, 2), height=1, width=2)
@@ -143,14 +143,14 @@ def undo_moves(parts: Sequence[Part], points: NDArray[np.float64], *, height: in
 
 
 def apply_pointwise(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Frames:
-    """Return the clip after neighbouring pointwise transforms, in `out` where it is given and of their type.
+    """Return the clip after adjacent pointwise transforms, in `out` if it is given and has their dtype.
 
-    What comes out is, to the byte, what one after the other gives, as long as what passes between them are whole
-    numbers; a mean of floats may differ in its last bit.
+    The result equals that of one transform after the other, to the byte, as long as the values between them are whole
+    numbers. A mean of floats may differ in its last bit.
     """
     run: list[Part] = []
     for number, part in enumerate(parts):
-        # A table of 65,536 entries a frame would be larger than many a clip.
+        # A table of 65,536 entries per frame would be larger than many clips.
         if clip.dtype in SIZES and not (clip.dtype == np.uint16 and getattr(part[0], "by_frame", False)):
             run.append(part)
             continue
@@ -169,7 +169,7 @@ def _apply_in_turn(parts: Sequence[Part], clip: Frames, out: Frames | None) -> F
 
 def _apply_table(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Frames:
     entries = SIZES[clip.dtype]
-    # One curve alone is faster by itself, unless it ends in 16-bit floats: NumPy took 1.6 ms for 16 x 112 x 112 x 3.
+    # One curve is faster without a table, unless it gives 16-bit floats: NumPy took 1.6 ms for 16 x 112 x 112 x 3.
     alone = len(parts) == 1 and output_dtype(parts[0][0], clip.dtype).name not in _HALVES
     if alone or clip.size < entries:
         for number, part in enumerate(parts):
@@ -182,21 +182,23 @@ def _apply_table(parts: Sequence[Part], clip: Frames, out: Frames | None) -> Fra
         expected = output_dtype(transform, values.dtype)
         values = transform.curve(values, own_parameters, levels)
         if values.dtype != expected:
-            raise SettingError(f"{transform!r} made {values.dtype} in curve(), promised was {expected}")
+            raise SettingError(
+                f"{transform!r} returned {values.dtype} from curve(), expected {expected}; let output_dtype() name it"
+            )
         table = np.ascontiguousarray(values[:, 0].swapaxes(1, 2))
         levels = TableLevels(pixels, table)
     result = out if out is not None and out.dtype == table.dtype else np.empty(clip.shape, table.dtype)
     target = result
-    if table.dtype.name in _HALVES:  # numba knows neither; to a look-up any two bytes are alike
+    if table.dtype.name in _HALVES:  # numba has neither type; a look-up copies any two bytes
         table, target = table.view(np.uint16), result.view(np.uint16)
     look_up(pixels.pixels.reshape(len(clip), -1), table, target.reshape(len(clip), -1))
     return result
 
 
 def apply_one(part: Part, clip: Frames, out: Frames | None) -> Frames:
-    """Return the clip after one transform, in `out` where it can write there.
+    """Return the clip after one transform, in `out` if the transform can write there.
 
-    Raises SettingError where the transform does not keep the shape, or gives a type that it does not name.
+    Raises SettingError if the transform changes the shape, or the dtype without `output_dtype`.
     """
     transform, own_parameters = part
     expected = output_dtype(transform, clip.dtype)
@@ -206,14 +208,14 @@ def apply_one(part: Part, clip: Frames, out: Frames | None) -> Frames:
     changed: Frames = transform.apply(clip, own_parameters)
     if changed.shape != clip.shape or changed.dtype != expected:
         raise SettingError(
-            f"{transform!r} made {changed.dtype} {changed.shape} of {clip.dtype} {clip.shape}; apply() must keep "
-            f"the shape, and the type unless output_dtype() names another (here {expected})"
+            f"{transform!r} turned {clip.dtype} {clip.shape} into {changed.dtype} {changed.shape}; apply() must keep "
+            f"the shape, and return the dtype of output_dtype(), or that of its input without it (here {expected})"
         )
     return np.ascontiguousarray(changed)
 
 
 def compact_repr(transform: object) -> str:
-    """Return a transform as it was written: without the settings that are at their defaults.
+    """Return the short repr of a transform: without the settings that have their default values.
 
     >>> from cinefeed.transforms.geometry import Shift
     >>> compact_repr(Shift(pixels=15))

@@ -1,15 +1,13 @@
-"""One interpolation: frames as they lie in memory, an inverse map, and the target's pixels.
+"""Interpolation of frames by an inverse map: the one definition of a sample for all geometric results.
 
-Every geometric result of cinefeed comes from `resample`, so there is one definition of a sample:
-
-1. Where the map shrinks by a whole factor or more, blocks of whole pixels are averaged first (area, so nothing
-   aliases): shrinking by 4.6 averages blocks of 4, which leaves a step of 1.15. A step of 1.5 to 2
-   averages blocks of 2.
-2. Each target pixel takes the bilinear mean of the four (averaged) pixels around the point where its centre falls.
-   Centres lie at .5, so a frame that is not moved comes back bit for bit, and so do whole-pixel shifts, flips and
-   quarter turns.
-3. A point outside the frame is filled; between the outermost pixels' centres and the frame's edge the edge is repeated,
-   so that enlarging makes no dark rim.
+1. If the map shrinks by a whole factor or more, blocks of whole pixels are averaged first (area averaging, which does
+   not alias): shrinking by 4.6 averages blocks of 4, which leaves a step of 1.15. A step of 1.5 to 2 averages blocks
+   of 2.
+2. Each target pixel is the bilinear mean of the four (averaged) pixels around the source point of its centre. Centres
+   lie at .5, so that a frame that is not moved is copied exactly, and so are whole-pixel shifts, flips and quarter
+   turns.
+3. A point outside the frame gets the fill value. Between the centres of the outermost pixels and the frame's edge, the
+   edge is repeated, so that enlarging makes no dark rim.
 """
 
 import math
@@ -25,7 +23,7 @@ from cinefeed.scratch import scratch
 
 Matrix = NDArray[np.float64]
 
-_TOLERANCE = 1e-6  # of a pixel or a factor, as in kernels.blend: far below what can be seen, far above rounding
+_TOLERANCE = 1e-6  # of a pixel or a factor, as in kernels.blend: far below a visible change, far above rounding
 NO_POINTS: NDArray[np.float64] = np.empty((2, 0))
 _TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
@@ -40,11 +38,14 @@ def resample(
 ) -> None:
     """Sample frames through one inverse map into `out`.
 
-    `frames` are n arrays of one type and shape, (height, width) or (height, width, channels), whose rows may be
-    padded; `out` is C-contiguous (n, height, width, channels) of the target. Both are uint8, uint16 or float32.
-    `inverse` (3, 3) maps a target point to one of the frames, in pixels, corner-origin. `extent` is the (height,
-    width) within which a point counts as inside, where that is not the array's own. Raises SourceError where the
-    frames are of another type, or differ in type or shape.
+    Args:
+        frames: n arrays of one dtype and shape, (height, width) or (height, width, channels). Rows may be padded.
+        inverse: (3, 3), maps a target point to a source point, in pixels, corner-origin.
+        out: C-contiguous (n, height, width, channels). As `frames`, it is uint8, uint16 or float32.
+        fill: value of points outside the frame.
+        extent: (height, width) within which a point is inside, by default those of the arrays.
+
+    Raises SourceError if the frames have another dtype, or differ in dtype or shape.
 
     >>> frame = np.arange(6, dtype=np.uint8).reshape(2, 3)
     >>> out = np.empty((1, 2, 3, 1), np.uint8)
@@ -68,9 +69,9 @@ def resample(
 
 
 class Lanes(NamedTuple):
-    """Frames side by side, and where a target takes its pixels from: what `kernels.blend` says of each."""
+    """Frames side by side, and the map from the target to them; `kernels.blend` documents the fields."""
 
-    samples: NDArray[Any]  # (rows x columns, channels x frames and some unused places)
+    samples: NDArray[Any]  # (rows x columns, channels x frames, padded)
     rows: int
     inverse: NDArray[np.float64]
     points: NDArray[np.float64]
@@ -91,10 +92,7 @@ def lanes_of(
     extent: tuple[float, float] | None = None,
     use: str = "lanes",
 ) -> Lanes:
-    """Return frames side by side, as a target of `size`, (height, width), needs them.
-
-    `use` names the scratch memory that is taken for them.
-    """
+    """Return the lanes of frames for a target of `size`, (height, width). `use` names their scratch memory."""
     packed_frames = pack_rows(frames)
     block_inverse = np.empty((3, 3))
     height, width = packed_frames[0].shape[:2]
@@ -103,7 +101,7 @@ def lanes_of(
 
 
 class Blocks(NamedTuple):
-    """Blocks of whole pixels, `down` x `across` each, that a target needs: the first of them and how many."""
+    """The blocks of `down` x `across` pixels that a target needs: the first one and their number, along each axis."""
 
     down: int
     across: int
@@ -123,20 +121,21 @@ def make_lanes(
     fill: float,
     use: str,
 ) -> Lanes:
-    """Put frames, rows of pixels as `lines_of` gives them, side by side.
+    """Return the lanes of frames from `pack_rows`.
 
-    The target's centres are where `scaled` maps them, in blocks, or at `points`, (2, height x width), if there are any.
+    `block_inverse` maps the centres of the target to source points, in blocks. If `points`, (2, height x width), is not
+    empty, it holds the source points.
     """
     height, width, channels = (*frames[0].shape, 1)[:3]
     kind, (down, across, top, rows, left, columns) = frames[0].dtype, blocks
     block = _one_block(frames) if down == across == 1 and 2 * rows * columns >= height * width else None
     if block is not None:
-        top, rows, left, columns, sums = 0, height, 0, width, block  # as they lie: more pixels, but none is copied
+        top, rows, left, columns, sums = 0, height, 0, width, block  # without a copy, at the cost of more pixels
     else:
         sums = scratch("sums", (len(frames), rows, columns, channels), _sum_type(kind, down * across))
         fold(*addresses_of(frames), np.empty(1, kind), height, width, down, across, top, left, sums)
-    # Channel by channel the frames side by side: bytes are transposed in 0.07 ms (16 x 128 x 158 x 3), pixels of three
-    # in 0.24.
+    # Frames side by side, channel by channel: bytes are transposed in 0.07 ms (16 x 128 x 158 x 3), pixels of three
+    # channels in 0.24.
     padded = _padded_count(len(frames), channels)
     samples = scratch(use, (rows * columns, channels * padded), sums.dtype)
     transpose(sums.reshape(len(frames), -1), samples.reshape(-1, padded)[:, : len(frames)])
@@ -146,7 +145,7 @@ def make_lanes(
 
 
 def blend_into(out: NDArray[Any], lanes: Lanes) -> None:
-    """Interpolate frames that lie side by side into `out`, C-contiguous (frames, height, width, channels)."""
+    """Interpolate lanes into `out`, C-contiguous (frames, height, width, channels)."""
     frames, height, width, channels = out.shape
     target = scratch("target", (height * width, lanes.samples.shape[1]), out.dtype)
     blend(*lanes, width, target)
@@ -154,18 +153,18 @@ def blend_into(out: NDArray[Any], lanes: Lanes) -> None:
 
 
 def pack_rows(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Sequence[NDArray[Any]] | NDArray[Any]:
-    """Return frames, of which there is one, as rows of pixels that lie one after the other."""
+    """Return frames whose pixels are contiguous within each row; copies those that are not. Needs at least one."""
     if isinstance(frames, np.ndarray) and frames.flags.c_contiguous and frames.dtype in _TYPES:
         return frames
     packed_frames = [_by_rows(frame) for frame in frames]
     if any(frame.shape != packed_frames[0].shape or frame.dtype != packed_frames[0].dtype for frame in packed_frames):
         kinds = sorted({f"{frame.shape[1]} x {frame.shape[0]} ({frame.dtype})" for frame in packed_frames})
-        raise SourceError(f"the frames of a clip differ: {', '.join(kinds)}; cut the video where it changes")
+        raise SourceError(f"the frames of a clip differ: {', '.join(kinds)}; split the video where it changes")
     return packed_frames
 
 
 class CropBox(NamedTuple):
-    """Part of a frame, in pixels."""
+    """A rectangle of a frame, in pixels."""
 
     top: int
     left: int
@@ -174,21 +173,21 @@ class CropBox(NamedTuple):
 
     @property
     def rows(self) -> slice:
-        """The rows of a frame that it covers."""
+        """The rows that the box covers."""
         return slice(self.top, self.top + self.height)
 
     @property
     def columns(self) -> slice:
-        """The columns that it covers."""
+        """The columns that the box covers."""
         return slice(self.left, self.left + self.width)
 
     def fits_in(self, height: float, width: float) -> bool:
-        """Return whether no part of it is outside a frame of that size."""
+        """Return whether the box lies within a frame of that size."""
         return min(self.top, self.left) >= 0 and self.rows.stop <= height and self.columns.stop <= width
 
 
 def whole_move(inverse: Matrix) -> tuple[int, int] | None:
-    """Return by how many pixels a map moves, down and across, where it does nothing else and the numbers are whole.
+    """Return the shift in pixels, (down, across), of a map that only shifts by whole pixels; None for other maps.
 
     >>> whole_move(np.array([[1.0, 0, 4], [0, 1, -2], [0, 0, 1]]))
     (-2, 4)
@@ -196,11 +195,11 @@ def whole_move(inverse: Matrix) -> tuple[int, int] | None:
     (a, b, right), (c, d, down) = inverse[:2].tolist()  # in Python: NumPy takes 20 us for so few numbers
     y, x = round(down), round(right)
     off = max(abs(a - 1), abs(b), abs(right - x), abs(c), abs(d - 1), abs(down - y))
-    return None if off > _TOLERANCE**1.5 else (y, x)  # over a thousand pixels it adds up to little
+    return None if off > _TOLERANCE**1.5 else (y, x)  # over a thousand pixels the error stays small
 
 
 def _one_block(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any] | None:
-    """Return frames as one array if they follow each other in memory, as in a .npy file: 25 x 150 x 150 save 0.2 ms."""
+    """Return frames as one array if they are contiguous in memory, as in a .npy file: saves 0.2 ms (25 x 150 x 150)."""
     if isinstance(frames, np.ndarray):
         return frames
     first = frames[0]
@@ -211,16 +210,16 @@ def _one_block(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any] | 
 
 
 def _padded_count(frames: int, channels: int) -> int:
-    # A whole number of vectors: 32 frames, 7 of them unused, took 0.43 ms where 25 took 0.74 (150 x 150, uint8).
+    # A whole number of SIMD vectors: 32 frames, 7 of them unused, took 0.43 ms, 25 took 0.74 (150 x 150, uint8).
     if frames * channels <= 8:
         return frames
     return 8 if frames <= 8 else -(-frames // 16) * 16
 
 
 def invert(forward: Matrix) -> Matrix:
-    """Return the inverse of an affine map, which `resample` needs; in Python, for NumPy takes 10 us for so few numbers.
+    """Return the inverse of an affine map. In Python: NumPy takes 10 us for so few numbers.
 
-    Raises SettingError where there is none.
+    Raises SettingError if there is no inverse.
 
     >>> invert(np.array([[2.0, 0.0, 6.0], [0.0, 4.0, 0.0], [0.0, 0.0, 1.0]])).tolist()
     [[0.5, -0.0, -3.0], [-0.0, 0.25, 0.0], [0.0, 0.0, 1.0]]
@@ -228,7 +227,10 @@ def invert(forward: Matrix) -> Matrix:
     (a, b, right), (c, d, down) = np.asarray(forward, np.float64)[:2].tolist()
     area = a * d - b * c
     if area == 0:
-        raise SettingError(f"a transform maps all pixels to one line: its matrix {forward.tolist()} has no inverse")
+        raise SettingError(
+            f"the matrix {forward.tolist()} of a transform has no inverse: it maps all pixels to one line; "
+            "give settings that keep height and width above 0"
+        )
     a, b, c, d = d / area, -b / area, -c / area, a / area
     return np.array([[a, b, -a * right - b * down], [c, d, -c * right - d * down], [0.0, 0.0, 1.0]])
 
@@ -251,7 +253,7 @@ def _shrink(
 
 @compiled
 def shrink_factors(inverse: Matrix, height: int, width: int) -> tuple[int, int]:
-    """Return by how many whole pixels a frame is averaged first, down and across.
+    """Return the size of the blocks of pixels that are averaged first, (down, across).
 
     >>> shrink_factors(np.diag([4.6, 1.2, 1.0]), 480, 640)
     (1, 4)
@@ -262,13 +264,13 @@ def shrink_factors(inverse: Matrix, height: int, width: int) -> tuple[int, int]:
 
 @compiled
 def _whole(step: float) -> int:
-    # Bilinear sampling alone aliases from a step of about 1.7, where its blur falls below that of a box of one step.
+    # Bilinear sampling alone aliases from a step of about 1.7: its blur is then below that of a box of one step.
     return 2 if 1.5 <= step < 2 else max(int(step + _TOLERANCE), 1)
 
 
 @compiled
 def _needed_blocks(row: Matrix, height: int, width: int, blocks: int) -> tuple[int, int]:
-    """Return the first block that the target needs along one axis, and the number of them."""
+    """Return the first block that the target needs along one axis, and the number of blocks."""
     reach = abs(row[0]) * (width - 1) / 2 + abs(row[1]) * (height - 1) / 2
     centre = row[0] * width / 2 + row[1] * height / 2 + row[2]
     first = min(max(math.floor(centre - reach - 0.5 - _TOLERANCE), 0), blocks - 1)
@@ -277,16 +279,16 @@ def _needed_blocks(row: Matrix, height: int, width: int, blocks: int) -> tuple[i
 
 
 def _sum_type(dtype: np.dtype[Any], count: int) -> np.dtype[Any]:
-    """Return the smallest type that holds the sum of `count` pixels."""
+    """Return the smallest dtype that holds the sum of `count` pixels."""
     if count == 1:
         return dtype
     return np.dtype(np.uint16 if dtype == np.uint8 and count <= 257 else np.float32)
 
 
 def _by_rows(frame: NDArray[Any]) -> NDArray[Any]:
-    """Return the frame as it is where its pixels lie one after the other in each row, else a copy."""
-    if frame.dtype not in _TYPES:  # a byte order that is not the machine's is not among them either
-        raise SourceError(f"frames are {frame.dtype}; they can be {', '.join(map(str, _TYPES))}; convert them first")
+    """Return the frame if its pixels are contiguous within each row, else a copy."""
+    if frame.dtype not in _TYPES:  # which have the byte order of the machine
+        raise SourceError(f"frames are {frame.dtype}; supported are {', '.join(map(str, _TYPES))}; convert them first")
     item = frame.itemsize
     packed = (item,) if frame.ndim == 2 else (frame.shape[2] * item, item)
     whole_rows = frame.strides[0] % item == 0 and frame.strides[0] >= frame.shape[1] * packed[0]

@@ -1,7 +1,7 @@
-"""YUV planes to RGB pixels of the target in one pass: luma and chroma interpolated row by row, then the colour matrix.
+"""Conversion of YUV planes to RGB target pixels in one pass: luma and chroma interpolated by row, then colour matrix.
 
-A row of the target is worked out for all frames of a clip while its numbers are in the nearest cache. Pixel by pixel it
-is what `warp.resample` and then `sources.colour` give.
+Each row of the target is computed for all frames of a clip while its numbers are in the L1 cache. The pixels equal
+those of `warp.resample` followed by `sources.colour`.
 """
 
 from typing import Any
@@ -18,8 +18,8 @@ from cinefeed.transforms.warp import Lanes
 def lanes_to_rgb(luma: Lanes, chroma: Lanes, colour: Colour, *, dtype: np.dtype[Any], out: NDArray[Any]) -> None:
     """Interpolate the planes of a clip into `out`, C-contiguous (frames, height, width, 3).
 
-    `chroma` are the blue differences of all frames and then the red ones. `dtype` is what the planes hold: between
-    interpolation and colour matrix a sample is rounded to it.
+    `chroma` are the blue differences of all frames, then the red ones. `dtype` is that of the planes; samples are
+    rounded to it between the interpolation and the colour matrix.
     """
     frames, height, width, _ = out.shape
     rgb = scratch("rgb", (height * width, 3, frames), out.dtype)
