@@ -85,7 +85,7 @@ def test_groups_across_parts_and_labels_that_files_give_away(tmp_path):
     Manifest(rows.table.append_column("patient", patients), root=rows.root, notes=rows.notes).write(path)
     settings = settings_for(path, data={"target": "sick", "split": {"column": "split", "group": False}})
     found = [each["code"] for each in told(train(settings).folder)["findings"]]
-    assert found == ["groups_across_splits", "label_told_by_file"]
+    assert found == ["groups_across_splits", "label_predicted_by_file"]
 
 
 def test_what_was_not_looked_at_is_said(tmp_path):
