@@ -687,5 +687,9 @@ def test_wrong_parameters_are_found(manifest):
 
 def test_a_feed_that_make_makes_otherwise_is_found(manifest):
     feed = make(manifest)
-    finds(feed, "make.. returns a different feed: batch 0 differs", make=lambda **changes: make(manifest, seed=8, **changes))
+    finds(
+        feed,
+        "make.. returns a different feed: batch 0 differs",
+        make=lambda **changes: make(manifest, seed=8, **changes),
+    )
     finds(feed, "make.. returns the feed itself", make=lambda **changes: feed)

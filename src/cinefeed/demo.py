@@ -180,8 +180,8 @@ def draw_video(ventricle: Ventricle, *, rng: np.random.Generator) -> NDArray[np.
     heart = _inside(across, np.maximum(above_base, 0), radius + wall, length + wall)
     floor = -0.95 * ventricle.length  # the far end of the atrium is fixed, its near end is the moving base
     atrium = _inside(across, along - (base + floor) / 2, 0.95 * ventricle.radius, (base - floor) / 2)
-    closed = np.where(ventricle.ejected_share() > 0.03, 1.0, 0.25).astype(np.float32)[:, None, None]
-    valve = closed * _cover(1 - np.abs(above_base)) * (np.abs(across) < radius + wall)
+    valve_opacity = np.where(ventricle.ejected_share() > 0.03, 1.0, 0.25).astype(np.float32)[:, None, None]
+    valve = valve_opacity * _cover(1 - np.abs(above_base)) * (np.abs(across) < radius + wall)
 
     image = np.full(above_base.shape, _TISSUE, np.float32)
     for level, share in (

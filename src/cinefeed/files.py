@@ -59,6 +59,6 @@ def remove_partials(folder: Path, name: str | None = None) -> None:
     """
     ending = ".*" if name is None else re.escape(name)
     pattern = re.compile(rf"{re.escape(PARTIAL)}\d+\.{ending}")
-    for each in folder.glob(f"{PARTIAL}*"):
-        if pattern.fullmatch(each.name):
-            each.unlink(missing_ok=True)
+    for path in folder.glob(f"{PARTIAL}*"):
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -116,13 +116,13 @@ def _acquire(lock: Path, *, display_path: str) -> int:
     while True:
         descriptor, is_new = _open(lock)
         try:
-            supported, free = _try_lock(descriptor)
-            if not supported:
-                free = is_new
-            if not free:
+            has_locks, is_free = _try_lock(descriptor)
+            if not has_locks:
+                is_free = is_new
+            if not is_free:
                 holder = _read_holder(lock)
-                if supported or not _is_left_over(lock, holder):
-                    raise _in_use(display_path, lock, holder, by_system=supported)
+                if has_locks or not _is_left_over(lock, holder):
+                    raise _in_use(display_path, lock, holder, by_system=has_locks)
                 _remove_leftover(lock, holder)
             elif _is_at(lock, descriptor):  # otherwise its holder removed it after it was opened here
                 _write_holder(descriptor)
@@ -209,16 +209,16 @@ def _read_holder(lock: Path) -> Mapping[str, Any]:
 
 
 def _in_use(display_path: str, lock: Path, holder: Mapping[str, Any], *, by_system: bool) -> InUseError:
-    who = "another process"
+    holder_text = "another process"
     if holder:
-        who = (
+        holder_text = (
             f"process {holder.get('process')} on {holder.get('host')} ({holder.get('command')}), "
             f"since {holder.get('since')}"
         )
     advice = "wait until it has finished, stop it, or choose another path"
     if not by_system:
         advice += f"; if it no longer runs, delete {lock}"
-    return InUseError(f"{display_path} is being written by {who}; {advice}")
+    return InUseError(f"{display_path} is being written by {holder_text}; {advice}")
 
 
 def _is_left_over(lock: Path, holder: Mapping[str, Any]) -> bool:
@@ -270,9 +270,9 @@ def _create_folders(folder: Path, created_folders: list[Path]) -> None:
 
 
 def _remove_folders(created_folders: list[Path]) -> None:
-    for each in reversed(created_folders):
+    for folder in reversed(created_folders):
         try:
-            each.rmdir()
+            folder.rmdir()
         except OSError:
             return  # not empty
 

@@ -97,9 +97,9 @@ def stable_order(keys: NDArray[Any]) -> NDArray[np.int64]:
     """
     bits = len(keys).bit_length()
     if bits + int(keys.max(initial=0)).bit_length() <= 64:
-        packed = (keys.astype(np.uint64) << np.uint64(bits)) | np.arange(len(keys), dtype=np.uint64)
-        packed.sort()
-        return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
+        packed_keys = (keys.astype(np.uint64) << np.uint64(bits)) | np.arange(len(keys), dtype=np.uint64)
+        packed_keys.sort()
+        return (packed_keys & np.uint64((1 << bits) - 1)).astype(np.int64)
     order = np.argsort(keys)
     sorted_keys = keys[order]
     all_distinct = bool((sorted_keys[1:] != sorted_keys[:-1]).all())

@@ -6,7 +6,7 @@ import pytest
 from made_videos import codes, moving, save, scanned
 
 from cinefeed.check import check_manifest
-from cinefeed.check.findings import MAX_ROWS, finding, ranked
+from cinefeed.check.findings import MAX_ROWS, finding, sort_by_severity
 from cinefeed.check.look import summarize_frames
 from cinefeed.clips import Clip
 from cinefeed.errors import ColumnError, SettingError, TableError
@@ -104,7 +104,7 @@ def test_findings_keep_the_first_rows_and_count_all():
     many = finding("note", "x", "", detail="", advice="", rows=range(100), remarks=[str(i) for i in range(100)])
     assert (many.count, len(many.rows), many.remarks[-1]) == (100, MAX_ROWS, str(MAX_ROWS - 1))
     error = finding("error", "y", "", detail="", advice="")
-    assert [each.code for each in ranked([many, error, many])] == ["y", "x", "x"]
+    assert [each.code for each in sort_by_severity([many, error, many])] == ["y", "x", "x"]
 
 
 def test_brightness_and_contrast_have_one_scale(tmp_path):

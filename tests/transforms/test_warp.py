@@ -229,20 +229,20 @@ def test_a_crop_by_whole_pixels_is_a_copy_that_equals_the_interpolation(dtype, c
             copied, sampled = (np.empty((4, *size, channels), dtype) for _ in range(2))
             resample(frames, inverse, out=copied, fill=7, extent=extent)
             with monkeypatch.context() as patched:
-                patched.setattr(module, "whole_move", lambda inverse: None)
+                patched.setattr(module, "whole_pixel_shift", lambda inverse: None)
                 resample(frames, inverse, out=sampled, fill=7, extent=extent)
             np.testing.assert_array_equal(copied, sampled)
 
 
 def test_which_maps_only_move_by_whole_pixels():
     def found(across, down, x, y):
-        return module.whole_move(np.array([[across, 0.0, x], [0, down, y], [0, 0, 1]]))
+        return module.whole_pixel_shift(np.array([[across, 0.0, x], [0, down, y], [0, 0, 1]]))
 
     assert found(1, 1, 4, -2) == (-2, 4)
     for wrong in ((0.5, 0.5, 0, 0), (1, 1, 0.5, 0), (1.0001, 1, 0, 0), (-1, 1, 0, 0), (2, 2, 0, 0), (1e-9, 1, 0, 0)):
         assert found(*wrong) is None
-    assert module.whole_move(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])) is None
-    assert module.whole_move(np.array([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]])) is None
+    assert module.whole_pixel_shift(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])) is None
+    assert module.whole_pixel_shift(np.array([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]])) is None
 
 
 def test_inverted_is_the_inverse():

@@ -58,12 +58,12 @@ def _compare(prints: NDArray[np.int8], rows: NDArray[np.int64], *, threshold: fl
     units = _unit_vectors(distinct_prints, lengths)
     # |u - v|^2 = 2 * distance; as one product: [u, -|u|^2 / 2, 1] . [v, 1, -|v|^2 / 2] = -|u - v|^2 / 2
     half, ones = (units**2).sum(axis=1, keepdims=True) / 2, np.ones((count, 1), np.float32)
-    left, right = np.hstack([units, -half, ones]), np.hstack([units, ones, -half]).T
+    left_factor, right_factor = np.hstack([units, -half, ones]), np.hstack([units, ones, -half]).T
     blocks: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     total, truncated = 0, False
     step = max(_ENTRIES // max(count, 1), 1)
     for start in range(0, count, step):
-        block = left[start : start + step] @ right[:, start:]
+        block = left_factor[start : start + step] @ right_factor[:, start:]
         # np.nonzero on two axes took longer than everything else
         i, j = np.divmod(np.flatnonzero(block >= -threshold - _ROUNDING), block.shape[1])
         keep = i < j
@@ -87,16 +87,16 @@ def _unit_vectors(prints: NDArray[np.int8], lengths: NDArray[np.float64]) -> NDA
     Any orthonormal directions would give the same pairs; these leave the fewest candidates.
     """
 
-    def normalized(part: slice) -> NDArray[np.float32]:
+    def normalize(part: slice) -> NDArray[np.float32]:
         return np.asarray(prints[part] / lengths[part, np.newaxis], np.float32)
 
     if len(prints) <= _EXACT:
-        return normalized(slice(None))
-    sample = normalized(slice(None, None, max(len(prints) // _SAMPLE, 1)))
+        return normalize(slice(None))
+    sample = normalize(slice(None, None, max(len(prints) // _SAMPLE, 1)))
     shares, vectors = np.linalg.eigh(sample.T @ sample)
     enough = int(np.searchsorted(np.cumsum(shares[::-1]), _SHARE * shares.sum())) + 1
     directions = np.asarray(vectors[:, -max(_COARSE, enough) :], np.float32)
-    parts = [normalized(slice(start, start + _EXACT)) @ directions for start in range(0, len(prints), _EXACT)]
+    parts = [normalize(slice(start, start + _EXACT)) @ directions for start in range(0, len(prints), _EXACT)]
     return np.concatenate(parts)
 
 

@@ -103,8 +103,8 @@ def _linked_sets(near: NearPairs) -> list[list[int]]:
         while (above := leader.setdefault(row, row)) != row:
             path.append(row)
             row = above
-        for each in path:
-            leader[each] = row
+        for ancestor in path:
+            leader[ancestor] = row
         return row
 
     for first, second in zip(near.first.tolist(), near.second.tolist(), strict=True):
@@ -120,7 +120,7 @@ def _all_rows(sets: list[list[int]]) -> NDArray[np.int64]:
     return np.array([row for rows in sets for row in rows], np.int64)
 
 
-def _leak_findings(sets: list[list[int]], context: _RowContext, code: str, what: str, *, exact: bool) -> list[Finding]:
+def _leak_findings(sets: list[list[int]], context: _RowContext, code: str, noun: str, *, exact: bool) -> list[Finding]:
     sets = [rows for rows in sets if len(context.distinct(context.parts, rows)) > 1]
     if not sets:
         return []
@@ -129,7 +129,7 @@ def _leak_findings(sets: list[list[int]], context: _RowContext, code: str, what:
         finding(
             "error",
             code,
-            f"{counted(len(rows), 'video')} in more than one part of the split, {what}",
+            f"{counted(len(rows), 'video')} in more than one part of the split, {noun}",
             detail=f"{counted(len(sets), 'set')} of videos that "
             + ("have the same bytes" if exact else "are nearly the same in five frames")
             + ": the test contains videos of the training part.",
@@ -141,18 +141,18 @@ def _leak_findings(sets: list[list[int]], context: _RowContext, code: str, what:
     ]
 
 
-def _conflict_findings(sets: list[list[int]], context: _RowContext, what: str, target: str | None) -> list[Finding]:
+def _conflict_findings(sets: list[list[int]], context: _RowContext, noun: str, target: str | None) -> list[Finding]:
     sets = [rows for rows in sets if len(context.distinct(context.labels, rows)) > 1]
     if not sets:
         return []
     rows = _all_rows(sets)
-    exact = what == "copies"
+    exact = noun == "copies"
     return [
         finding(
             "error" if exact else "warning",
-            f"labels_of_{what.replace('-', '_')}_differ",
+            f"labels_of_{noun.replace('-', '_')}_differ",
             f"{counted(len(rows), 'video')} with another {target} than {'a copy' if exact else 'a near-duplicate'}",
-            detail=f"{counted(len(sets), 'set')} of {what} with different labels: "
+            detail=f"{counted(len(sets), 'set')} of {noun} with different labels: "
             + (
                 "the bytes are the same, so at most one label of each set can be right, unless the labels describe "
                 "parts of the video."
@@ -168,7 +168,7 @@ def _conflict_findings(sets: list[list[int]], context: _RowContext, what: str, t
     ]
 
 
-def _repeat_findings(sets: list[list[int]], context: _RowContext, code: str, what: str) -> list[Finding]:
+def _repeat_findings(sets: list[list[int]], context: _RowContext, code: str, noun: str) -> list[Finding]:
     """Return findings about sets without leaks or conflicting labels: a note for one group, a warning for several."""
     harmless_sets = [
         rows for rows in sets if all(len(context.distinct(each, rows)) < 2 for each in (context.parts, context.labels))
@@ -186,9 +186,9 @@ def _repeat_findings(sets: list[list[int]], context: _RowContext, code: str, wha
             finding(
                 "note" if one_group else "warning",
                 f"{code}_of_one_group" if one_group else code,
-                f"{counted(extra, 'video')} with {what}"
+                f"{counted(extra, 'video')} with {noun}"
                 if code == "near_duplicates"
-                else f"{counted(extra, 'video')}, {what}",
+                else f"{counted(extra, 'video')}, {noun}",
                 detail=counted(len(selected_sets), "set")
                 + (", each of one group. They count twice in training." if one_group else _group_detail(context)),
                 advice="keep one of each set" if one_group else "keep one of each set, or assign each set to one group",

@@ -42,24 +42,24 @@ def file_findings(manifest: Manifest, summaries: FrameSummaries) -> list[Finding
 def _unchecked_findings(manifest: Manifest) -> list[Finding]:
     """Return a finding about checks that were not possible: a column is absent, or the scan did not decode frames."""
     names = manifest.table.schema.names
-    unchecked = [what for column, what in _CHECKED_BY_COLUMN.items() if column not in names]
+    skipped_checks = [check for column, check in _CHECKED_BY_COLUMN.items() if column not in names]
     if "error" in names and manifest.verified == "packets":
-        unchecked.insert(
+        skipped_checks.insert(
             0, "where files break and which frames are damaged (their packets were counted, their frames not decoded)"
         )
     elif "error" in names and manifest.verified is None:
-        unchecked.insert(
+        skipped_checks.insert(
             0, "where files break and which frames are damaged (it is not recorded that the scan decoded their frames)"
         )
-    if not unchecked:
+    if not skipped_checks:
         return []
     return [
         finding(
             "note" if manifest.verified else "warning",
             "not_checked",
-            f"not checked: {unchecked[0].partition(' (')[0]}"
-            + (f", and {len(unchecked) - 1} more" * (len(unchecked) > 1)),
-            detail=f"From this manifest it is not known {'; '.join(unchecked)}.",
+            f"not checked: {skipped_checks[0].partition(' (')[0]}"
+            + (f", and {len(skipped_checks) - 1} more" * (len(skipped_checks) > 1)),
+            detail=f"From this manifest it is not known {'; '.join(skipped_checks)}.",
             advice="scan again with the same --out and --verify decode, then check again",
             count=len(manifest),
         )
@@ -69,7 +69,7 @@ def _unchecked_findings(manifest: Manifest) -> list[Finding]:
 def _missing_findings(summaries: FrameSummaries) -> list[Finding]:
     return [
         *video_findings(
-            summaries.missing,
+            summaries.missing_files,
             "error",
             "missing_files",
             "cannot be found",
@@ -77,7 +77,7 @@ def _missing_findings(summaries: FrameSummaries) -> list[Finding]:
             advice="mount or move the files to their path, or scan again",
         ),
         *video_findings(
-            summaries.changed,
+            summaries.changed_files,
             "error",
             "changed_files",
             "changed after the scan",
@@ -137,7 +137,7 @@ def _damage_findings(manifest: Manifest) -> list[Finding]:
 
 def _unread_findings(summaries: FrameSummaries) -> list[Finding]:
     return video_findings(
-        summaries.unread,
+        summaries.unreadable_frames,
         "error",
         "unread_frames",
         "with frames in the manifest that cannot be read",

@@ -206,19 +206,19 @@ class CheckReport:
 
     def __str__(self) -> str:
         lines = [self.summary()]
-        for each in self.findings:
-            lines += ["", f"{each.severity.upper()}: {each.title}", f"  {each.detail}"]
-            for name, remark in list(zip(each.names, each.remarks, strict=True))[:5]:
+        for entry in self.findings:
+            lines += ["", f"{entry.severity.upper()}: {entry.title}", f"  {entry.detail}"]
+            for name, remark in list(zip(entry.names, entry.remarks, strict=True))[:5]:
                 lines.append(f"    {row_name(name)}" + (f": {remark}" if remark else ""))
-            if each.count > len(each.names[:5]) > 0:
-                lines.append(f"    and {each.count - len(each.names[:5]):,} more")
+            if entry.count > len(entry.names[:5]) > 0:
+                lines.append(f"    and {entry.count - len(entry.names[:5]):,} more")
         problems = [each for each in self.findings if each.severity != "note"]
         lines += ["", "What to do, worst first:" if problems else "No action needed."]
         lines += [f"{i}. {each.title}: {each.advice}" for i, each in enumerate(problems, start=1)]
         return "\n".join(lines)
 
 
-def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return findings sorted by severity. Those of one severity keep the order of the checks, the worst first."""
     return tuple(sorted(findings, key=lambda each: SEVERITIES.index(each.severity)))
 

@@ -25,8 +25,8 @@ class Groups(NamedTuple):
     def codes(self) -> NDArray[np.int64]:
         """The group of each row as a number; each row without a group is its own group."""
         codes = encode(self.values).codes
-        alone = codes < 0
-        codes[alone] = codes.max(initial=-1) + 1 + np.arange(np.count_nonzero(alone))
+        has_no_group = codes < 0
+        codes[has_no_group] = codes.max(initial=-1) + 1 + np.arange(np.count_nonzero(has_no_group))
         return codes
 
 
@@ -97,12 +97,12 @@ def group_findings(manifest: Manifest, *, group: str | None) -> list[Finding]:
     parts = parts_of(manifest)
     findings: list[Finding] = []
     if parts is not None:
-        for each in kinds:
-            findings += _leak_findings(each, parts)
+        for groups in kinds:
+            findings += _leak_findings(groups, parts)
         findings += _file_leak_findings(manifest, parts)
         findings += _missing_part_findings(parts)
-    for each in kinds[:1]:
-        findings += _missing_group_findings(each)
+    if kinds:
+        findings += _missing_group_findings(kinds[0])
     if parts is None:
         findings.append(
             finding(

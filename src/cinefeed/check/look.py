@@ -45,15 +45,17 @@ class FrameSummaries:
     contrast: NDArray[np.float64]  # standard deviation of the frames
     seconds: NDArray[np.float64]  # from the first to the last frame of the row; NaN without a rate
     sizes: NDArray[np.int64]  # bytes now, -1 if unknown
-    missing: dict[int, str] = field(default_factory=dict)  # why the file cannot be found
-    changed: dict[int, str] = field(default_factory=dict)  # how the file differs from the scanned one
-    unread: dict[int, str] = field(default_factory=dict)  # why probed frames cannot be read
-    short: dict[int, str] = field(default_factory=dict)  # lengths of the clip and of the video
-    timeless: dict[int, str] = field(default_factory=dict)  # empty text; the clip needs a rate, the video has none
+    missing_files: dict[int, str] = field(default_factory=dict)  # why the file cannot be found
+    changed_files: dict[int, str] = field(default_factory=dict)  # how the file differs from the scanned one
+    unreadable_frames: dict[int, str] = field(default_factory=dict)  # why probed frames cannot be read
+    short_videos: dict[int, str] = field(default_factory=dict)  # lengths of the clip and of the video
+    videos_without_times: dict[int, str] = field(
+        default_factory=dict
+    )  # empty text; the clip needs a rate, the video has none
     not_finite: dict[int, str] = field(default_factory=dict)  # number of pixels that are NaN or infinite
     few_levels: dict[int, str] = field(default_factory=dict)  # number of levels after the window or dtype of the feed
     few_stored_levels: dict[int, str] = field(default_factory=dict)  # number of levels of 8-bit frames
-    clipped: dict[int, str] = field(default_factory=dict)  # share of pixels clipped by the window of the feed
+    clipped_by_window: dict[int, str] = field(default_factory=dict)  # share of pixels clipped by the window of the feed
     clipped_by_file: dict[int, str] = field(default_factory=dict)  # share of pixels clipped by the window of the file
 
     @property
@@ -94,9 +96,9 @@ def summarize_frames(
         pool.shutdown(wait=True, cancel_futures=True)
     # Threads finish in any order, and findings list the first rows.
     for remarks in (each for each in vars(summaries).values() if isinstance(each, dict)):
-        ordered = sorted(remarks.items())
+        sorted_remarks = sorted(remarks.items())
         remarks.clear()
-        remarks.update(ordered)
+        remarks.update(sorted_remarks)
     return summaries
 
 
@@ -156,17 +158,17 @@ def _summarize_row(
     start, end = manifest.window(row)
     summaries.seconds[row] = _duration(facts.times, start, end)
     if clip is not None and clip.rate_hz is not None and np.isnan(summaries.seconds[row]):
-        summaries.timeless[row] = ""
+        summaries.videos_without_times[row] = ""
     elif clip is not None:
         try:
             clip.select(facts.times, start_seconds=start, end_seconds=end)
         except ClipError as error:
-            summaries.short[row] = str(error).split(";")[0]
+            summaries.short_videos[row] = str(error).split(";")[0]
     try:
         planes = _read_planes(manifest, row, facts)
         frames = _to_grey(planes, facts)
     except (SourceError, ClipError, OSError) as error:
-        summaries.unread[row] = without_path(str(error), manifest.path_of(row))
+        summaries.unreadable_frames[row] = without_path(str(error), manifest.path_of(row))
         return
     _record_values(planes, frames, facts, row, summaries, frame)
     if row in summaries.not_finite:  # reported as a finding; the other pixels still give a fingerprint
@@ -187,14 +189,14 @@ def _record_values(
         samples = np.stack([each[0] for each in planes.frames])
         if samples.dtype.kind == "f":
             finite = np.isfinite(samples)
-            if wrong := finite.size - np.count_nonzero(finite):
-                summaries.not_finite[row] = f"{wrong:,} of {finite.size:,} pixels are NaN or infinite"
+            if num_not_finite := finite.size - np.count_nonzero(finite):
+                summaries.not_finite[row] = f"{num_not_finite:,} of {finite.size:,} pixels are NaN or infinite"
             samples = samples[finite]
         if colour.window is not None and not colour.window_assumed and samples.size:
             low, high = sorted(colour.window)
             share = float(np.mean((samples < low) | (samples > high)))
             if share > _MUCH_CLIPPED:
-                remarks = summaries.clipped_by_file if colour == planes.colour else summaries.clipped
+                remarks = summaries.clipped_by_file if colour == planes.colour else summaries.clipped_by_window
                 remarks[row] = f"{share:.1%} of the pixels lie outside {low:g} to {high:g}"
     if dtype == "float32" or lacks_window(colour, dtype):
         return
@@ -214,10 +216,10 @@ def _matches_scan(manifest: Manifest, row: int, summaries: FrameSummaries) -> bo
     try:
         summaries.sizes[row] = state_of(manifest.rows.files(row)).size_bytes or 0
     except OSError as error:
-        summaries.missing[row] = error.strerror or type(error).__name__
+        summaries.missing_files[row] = error.strerror or type(error).__name__
         return False
     if change := manifest.rows.change(row):
-        summaries.changed[row] = change
+        summaries.changed_files[row] = change
         return False
     return True
 

@@ -34,30 +34,30 @@ def mixed_findings(manifest: Manifest, summaries: FrameSummaries, *, clip: Clip 
 
 def _short_findings(summaries: FrameSummaries, clip: Clip | None, count: int) -> list[Finding]:
     findings = []
-    if summaries.timeless:
+    if summaries.videos_without_times:
         findings.append(
             finding(
                 "warning",
                 "no_rate",
-                f"{counted(len(summaries.timeless), 'video')} of {count:,} without times",
+                f"{counted(len(summaries.videos_without_times), 'video')} of {count:,} without times",
                 detail="Their files have no frame rate, so clips cannot be selected by time.",
                 advice="select frames by count, with --stride in place of --rate, or leave them out",
-                rows=summaries.timeless,
+                rows=summaries.videos_without_times,
             )
         )
-    if clip is None or not summaries.short:
+    if clip is None or not summaries.short_videos:
         return findings
-    is_majority = len(summaries.short) > count // 2
+    is_majority = len(summaries.short_videos) > count // 2
     return [
         *findings,
         finding(
             "warning",
             "short_videos",
-            f"{counted(len(summaries.short), 'video')} of {count:,} shorter than the clip",
+            f"{counted(len(summaries.short_videos), 'video')} of {count:,} shorter than the clip",
             detail="Their last frame is repeated (change it by Clip(short=...)), so the end of their clips is still.",
             advice="use fewer --frames or a smaller --stride" if is_majority else "leave them out, or use fewer frames",
-            rows=summaries.short,
-            remarks=list(summaries.short.values()),
+            rows=summaries.short_videos,
+            remarks=list(summaries.short_videos.values()),
         ),
     ]
 
@@ -133,7 +133,7 @@ def _rate_findings(table: Any, clip: Clip | None) -> list[Finding]:
         return []
     low, high = pc.min_max(known_rates).as_py().values()
     by_count = clip is not None and clip.rate_hz is None and clip.position != "spread"
-    apart = high > _RATES_APART * low
+    differ_much = high > _RATES_APART * low
     unknown = f"; {rates.null_count:,} have no rate" if rates.null_count else ""
     spans = ""
     if clip is not None and by_count:
@@ -141,7 +141,7 @@ def _rate_findings(table: Any, clip: Clip | None) -> list[Finding]:
         spans = f" A clip of {clip.frames} frames, stride {clip.stride}, spans {span / high:.2f} to {span / low:.2f} s."
     return [
         finding(
-            "warning" if apart and by_count else "note",
+            "warning" if differ_much and by_count else "note",
             "mixed_rates",
             f"rates from {low:.4g} to {high:.4g} frames per second",
             detail=f"{_most_frequent(known_rates, lambda each: f'{each:.4g}')}{unknown}.{spans}",
@@ -224,8 +224,8 @@ def _pixel_findings(table: Any) -> list[Finding]:
 
 def _most_frequent(column: Any, format_value: Callable[[Any], str], max_values: int = 6) -> str:
     counts: Counter[str] = Counter()
-    for each in column.value_counts().to_pylist():
-        counts[format_value(each["values"])] += each["counts"]
-    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-    text = ", ".join(f"{value} in {count:,}" for value, count in ordered[:max_values])
+    for row in column.value_counts().to_pylist():
+        counts[format_value(row["values"])] += row["counts"]
+    sorted_counts = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    text = ", ".join(f"{value} in {count:,}" for value, count in sorted_counts[:max_values])
     return text + (f" and {len(counts) - max_values} more" if len(counts) > max_values else "")

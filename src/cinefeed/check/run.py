@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cinefeed.check.duplicates import duplicate_findings
 from cinefeed.check.files import file_findings
-from cinefeed.check.findings import CheckReport, Finding, Shortcut, counted, ranked, with_names
+from cinefeed.check.findings import CheckReport, Finding, Shortcut, counted, sort_by_severity, with_names
 from cinefeed.check.groups import group_findings, groups_of, joined_groups
 from cinefeed.check.labels import label_findings, spelling_findings
 from cinefeed.check.look import summarize_frames
@@ -177,7 +177,7 @@ def _no_look(manifest: Manifest) -> str:
 def _with_names(manifest: Manifest, findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return findings sorted by severity, with the names of their rows."""
     names = [[identify_row(manifest, row, private=manifest.private) for row in each.rows] for each in findings]
-    return ranked(with_names(each, rows) for each, rows in zip(findings, names, strict=True))
+    return sort_by_severity(with_names(each, rows) for each, rows in zip(findings, names, strict=True))
 
 
 def identify_row(manifest: Manifest, row: int, *, private: bool) -> dict[str, str]:

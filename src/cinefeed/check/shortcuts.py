@@ -243,13 +243,13 @@ def _score_numbers(
 ) -> NDArray[np.float64]:
     """Return R2 of each permutation. The leaves of a fold get the mean of the other folds; answers have mean 0."""
     all_inside, all_counts = np.sum(fold_sums, axis=0), np.sum(counts, axis=0)
-    explained = np.zeros(len(answers))
+    explained_variance = np.zeros(len(answers))
     for sums, units in zip(fold_sums, counts, strict=True):
         sums_outside, units_outside = all_inside - sums, all_counts - units
         mean = sums_outside.sum(axis=1, keepdims=True) / units_outside.sum()
         guess = np.where(units_outside > 0, sums_outside / np.maximum(units_outside, 1e-9), mean)
-        explained += 2 * (guess * sums).sum(axis=1) - (guess**2 * units).sum(axis=1)
-    return np.asarray(explained / (answers[0] ** 2).sum())
+        explained_variance += 2 * (guess * sums).sum(axis=1) - (guess**2 * units).sum(axis=1)
+    return np.asarray(explained_variance / (answers[0] ** 2).sum())
 
 
 def _report_shortcuts(

@@ -15,16 +15,16 @@ def value_findings(manifest: Manifest, summaries: FrameSummaries, *, frame: Fram
     rows_to_window = rows_without_window(manifest, dtype="uint8" if frame is None else frame.dtype)
     rows_to_window = rows_to_window if frame is None or frame.window is None else rows_to_window[:0]
     return [
-        *_not_finite(manifest, summaries),
-        *_window_missing(manifest, rows_to_window, frame),
-        *_levels(summaries),
-        *_clipped(manifest, summaries, frame),
+        *_not_finite_findings(manifest, summaries),
+        *_window_findings(manifest, rows_to_window, frame),
+        *_level_findings(summaries),
+        *_clipping_findings(manifest, summaries, frame),
     ]
 
 
-def _not_finite(manifest: Manifest, summaries: FrameSummaries) -> list[Finding]:
-    scanned = rows_not_finite(manifest)
-    remarks = summaries.not_finite | dict(zip(scanned.rows.tolist(), scanned.remarks(), strict=True))
+def _not_finite_findings(manifest: Manifest, summaries: FrameSummaries) -> list[Finding]:
+    scan_remarks = rows_not_finite(manifest)
+    remarks = summaries.not_finite | dict(zip(scan_remarks.rows.tolist(), scan_remarks.remarks(), strict=True))
     return video_findings(
         dict(sorted(remarks.items())),
         "error",
@@ -36,7 +36,7 @@ def _not_finite(manifest: Manifest, summaries: FrameSummaries) -> list[Finding]:
     )
 
 
-def _window_missing(manifest: Manifest, rows: NDArray[np.int64], frame: Frame | None) -> list[Finding]:
+def _window_findings(manifest: Manifest, rows: NDArray[np.int64], frame: Frame | None) -> list[Finding]:
     window = window_for(manifest, rows)
     text = "LOW, HIGH" if window is None else f"{window[0]:.10g}, {window[1]:.10g}"
     return video_findings(
@@ -50,7 +50,7 @@ def _window_missing(manifest: Manifest, rows: NDArray[np.int64], frame: Frame | 
     )
 
 
-def _levels(summaries: FrameSummaries) -> list[Finding]:
+def _level_findings(summaries: FrameSummaries) -> list[Finding]:
     return [
         *video_findings(
             summaries.few_levels,
@@ -71,12 +71,12 @@ def _levels(summaries: FrameSummaries) -> list[Finding]:
     ]
 
 
-def _clipped(manifest: Manifest, summaries: FrameSummaries, frame: Frame | None) -> list[Finding]:
+def _clipping_findings(manifest: Manifest, summaries: FrameSummaries, frame: Frame | None) -> list[Finding]:
     # The scan read more frames: if its percentiles lie within the window, at most 1 % of the pixels are clipped.
     rows_in_window = set() if frame is None or frame.window is None else rows_within(manifest, frame.window)
     return [
         *video_findings(
-            {row: remark for row, remark in summaries.clipped.items() if row not in rows_in_window},
+            {row: remark for row, remark in summaries.clipped_by_window.items() if row not in rows_in_window},
             "warning",
             "clipped",
             "with more than 1 % of the pixels clipped by the window",

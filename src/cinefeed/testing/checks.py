@@ -67,10 +67,10 @@ def _info(clip: Any) -> ClipInfo:
 
 def _check_sample(transform: Transform, info: ClipInfo, case: str, seed: int) -> dict[str, Any]:
     parameters = transform.sample(np.random.default_rng(seed), info)
-    again = transform.sample(np.random.default_rng(seed), info)
+    second_sample = transform.sample(np.random.default_rng(seed), info)
     must(isinstance(parameters, dict), f"{case}: sample() must return a dict, not {type(parameters).__name__}")
     must(json.loads(json.dumps(parameters)) == parameters, f"{case}: parameters are not plain data: {parameters!r}")
-    must(parameters == again, f"{case}: the same generator gave {parameters!r}, then {again!r}")
+    must(parameters == second_sample, f"{case}: the same generator gave {parameters!r}, then {second_sample!r}")
     return parameters
 
 
@@ -81,8 +81,8 @@ def _check_apply(transform: Transform, clip: Any, parameters: dict[str, Any], ca
     must(parameters == parameters_before, f"{case}: apply() changed its parameters")
     must(not np.shares_memory(result, clip) or result.size == 0, f"{case}: the result shares memory with the input")
     must(result.shape == clip.shape, f"{case}: the shape became {result.shape}")
-    expected = output_dtype(transform, clip.dtype)
-    must(result.dtype == expected, f"{case}: the dtype is {result.dtype}, expected {expected}")
+    expected_dtype = output_dtype(transform, clip.dtype)
+    must(result.dtype == expected_dtype, f"{case}: the dtype is {result.dtype}, expected {expected_dtype}")
     must(bool(np.isfinite(result).all()), f"{case}: the result is not finite")
     if output_dtype(transform, np.dtype(np.uint8)) == np.uint8:  # pixels, not numbers scaled for a model
         must(bool((result >= 0).all()), f"{case}: pixels of at least 0 became {result.min(initial=0)}")
@@ -93,7 +93,7 @@ def _check_apply(transform: Transform, clip: Any, parameters: dict[str, Any], ca
     clip.flags.writeable = False
     must(np.array_equal(transform.apply(clip, parameters), result), f"{case}: a read-only clip gave other pixels")
     if writes_in_place(transform):
-        out = np.empty(clip.shape, expected)
+        out = np.empty(clip.shape, expected_dtype)
         transform.apply(clip, parameters, out=out)  # type: ignore[call-arg]
         must(np.array_equal(out, result), f"{case}: out= gave other pixels")
 
@@ -110,11 +110,17 @@ def _check_identity(transform: Any, clip: Any, case: str) -> None:
 def _check_curve(transform: Any, clip: Any, parameters: dict[str, Any], case: str) -> None:
     size, channels = SIZES[clip.dtype], clip.shape[3]
     values = np.arange(size, dtype=clip.dtype).reshape(1, 1, size, 1)
-    mapped = transform.curve(values, parameters, PixelLevels(clip))
-    must(mapped.shape[1:3] == (1, size), f"{case}: curve() turned {values.shape} into {mapped.shape}")
-    must(mapped.shape[0] in (1, len(clip)), f"{case}: curve() returned {mapped.shape[0]} curves for {len(clip)} frames")
-    must(mapped.shape[3] in (1, channels), f"{case}: curve() returned {mapped.shape[3]} channels for {channels}")
-    table = np.broadcast_to(mapped, (len(clip), 1, size, channels))
+    mapped_values = transform.curve(values, parameters, PixelLevels(clip))
+    must(mapped_values.shape[1:3] == (1, size), f"{case}: curve() turned {values.shape} into {mapped_values.shape}")
+    must(
+        mapped_values.shape[0] in (1, len(clip)),
+        f"{case}: curve() returned {mapped_values.shape[0]} curves for {len(clip)} frames",
+    )
+    must(
+        mapped_values.shape[3] in (1, channels),
+        f"{case}: curve() returned {mapped_values.shape[3]} channels for {channels}",
+    )
+    table = np.broadcast_to(mapped_values, (len(clip), 1, size, channels))
     frames = np.arange(len(clip)).reshape(-1, 1, 1, 1)
     table_result = table[frames, 0, clip, np.arange(channels)]
     must(np.array_equal(table_result, transform.apply(clip, parameters)), f"{case}: curve() and apply() differ")

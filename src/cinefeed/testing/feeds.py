@@ -111,9 +111,9 @@ def _check_plan(feed: Feed, epoch: int) -> None:
 
 def _check_counts(counts: NDArray[Any], expected: NDArray[Any], unit: str) -> None:
     """Check that each row or stratum is drawn as often as expected, rounded down or up."""
-    wrong = np.flatnonzero((counts < np.floor(expected + 1e-6)) | (counts > np.ceil(expected - 1e-6)))
-    if len(wrong):
-        first = wrong[0]
+    wrong_numbers = np.flatnonzero((counts < np.floor(expected + 1e-6)) | (counts > np.ceil(expected - 1e-6)))
+    if len(wrong_numbers):
+        first = wrong_numbers[0]
         raise AssertionError(f"plan: {unit} {first} is drawn {counts[first]} times, {expected[first]:g} expected")
 
 
@@ -123,9 +123,9 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
     spec, name, size = feed.spec, f"batch {index}", len(batch.ids)
     targets = [(f"[{each.name}]", each.task, each.classes) for each in spec.targets] or [("", spec.task, spec.classes)]
     draws = feed.plan(epoch=epoch).rows
-    whole = (index // _batches(feed) + 1) * _draws(feed) * feed.world_size <= len(draws)
+    is_full = (index // _batches(feed) + 1) * _draws(feed) * feed.world_size <= len(draws)
     must(0 < size <= spec.batch_size, f"{name} has {size} rows, batch_size is {spec.batch_size}")
-    must(not whole or size == spec.batch_size, f"{name} has {size} rows, but is not the last")
+    must(not is_full or size == spec.batch_size, f"{name} has {size} rows, but is not the last")
     expected: dict[str, tuple[Any, tuple[int, ...]]] = {
         **dict.fromkeys(_clip_arrays(spec), (spec.dtype, spec.clip_shape)),
         "valid": (np.bool_, spec.clip_shape[:1]),
@@ -291,8 +291,8 @@ def _check_holding(feed: Feed, prints: dict[int, Print], stretch: range, *, epoc
         del batch
         if len(held) > (_HELD if feed.memory is None else 1):
             _must_be_unchanged(*held.popleft())
-    for each in held:
-        _must_be_unchanged(*each)
+    for held_batch in held:
+        _must_be_unchanged(*held_batch)
 
 
 def _check_resuming(
@@ -413,16 +413,16 @@ def _clip_arrays(spec: FeedSpec) -> list[str]:
 
 def _arrays(batch: Batch) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the name and value of every array of a batch, such as "clips" or "covariates[age]"; parameters as JSON."""
-    for each in fields(batch):
-        value = getattr(batch, each.name)
-        if (each.name == "masks" and not value.size) or (each.name == "parameters" and not value):
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if (field.name == "masks" and not value.size) or (field.name == "parameters" and not value):
             continue
-        if each.name == "parameters":
-            yield each.name, np.array([json.dumps(each, sort_keys=True) for each in value])
+        if field.name == "parameters":
+            yield field.name, np.array([json.dumps(each, sort_keys=True) for each in value])
         elif isinstance(value, Mapping):
-            yield from ((f"{each.name}[{key}]", array) for key, array in value.items())
+            yield from ((f"{field.name}[{key}]", array) for key, array in value.items())
         else:
-            yield each.name, value
+            yield field.name, value
 
 
 def _print(batch: Batch) -> Print:
@@ -452,5 +452,5 @@ def _must_match(batch: Batch | None, expected: Print, message: str) -> None:
 
 
 def _must_be_unchanged(index: int, expected: Print, held: dict[str, NDArray[Any]]) -> None:
-    changed = [name for name, array in held.items() if _digest(array) != expected[name]]
-    must(not changed, f"holding: {', '.join(changed)} of batch {index} changed while it was held")
+    changed_names = [name for name, array in held.items() if _digest(array) != expected[name]]
+    must(not changed_names, f"holding: {', '.join(changed_names)} of batch {index} changed while it was held")

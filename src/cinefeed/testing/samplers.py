@@ -87,7 +87,7 @@ def _check(sampler: Sampler, labels: ArrayLike, groups: ArrayLike | None, epochs
         must(np.array_equal(plan.rows, second_plan.rows), f"{context}: a second call gave another plan")
         total += _check_plan(plan, expected, strata, context)
         if address["batch_size"] is not None and _composes(sampler):
-            _check_blocks(plan, expected, strata, size=7, most=1.0, what=f"{context}: a batch")
+            _check_blocks(plan, expected, strata, size=7, max_deviation=1.0, unit=f"{context}: a batch")
     deviation = float(np.abs(total / epochs - expected).max())
     must(deviation < 6 / epochs, f"{case}: over {epochs} epochs a row is {deviation:.2f} draws an epoch off")
     for world_size in (1, 2, 4):
@@ -126,15 +126,17 @@ def _check_rounded(counts: NDArray[Any], expected: NDArray[Any], unit: str) -> N
     must(bool((counts <= np.ceil(expected - 1e-6)).all()), f"{unit} is drawn more often than expected")
 
 
-def _check_blocks(plan: Plan, expected: Any, strata: Any, *, size: int, most: float, what: str, skip: int = 0) -> None:
-    """Check that each block of `size` draws after `skip` has the shares of the epoch, to less than `most` draws."""
+def _check_blocks(
+    plan: Plan, expected: Any, strata: Any, *, size: int, max_deviation: float, unit: str, skip: int = 0
+) -> None:
+    """Check that each block of `size` draws after `skip` has the epoch's shares, to within `max_deviation` draws."""
     shares = np.bincount(strata, expected) * size / len(plan)
     for start in range(skip, len(plan) - size + 1, size):
         counts = np.bincount(plan.strata[start : start + size], minlength=len(shares))
         deviation = float(np.abs(counts - shares).max())
         must(
-            deviation < most - 1e-9 or deviation < 1e-9,
-            f"{what} deviates by {deviation:.2f} draws from its share, from draw {start}",
+            deviation < max_deviation - 1e-9 or deviation < 1e-9,
+            f"{unit} deviates by {deviation:.2f} draws from its share, from draw {start}",
         )
 
 
@@ -151,12 +153,20 @@ def _check_ranks(
             ranks_per_draw[positions.start : positions.stop] += 1
     must(bool((ranks_per_draw == 1).all()), f"{where}: a draw belongs to no rank, or to several")
     if _composes(sampler):
-        whole = len(plan) // (_EIGHT * size) * _EIGHT * size  # draws in whole runs of eight batches
-        head = Plan(rows=plan.rows[:whole], occurrence=plan.occurrence[:whole], strata=plan.strata[:whole])
-        what = f"{where}: a global batch"
-        if whole:
-            _check_blocks(head, expected * whole / len(plan), strata, size=_GLOBAL, most=1.0, what=what)
-        _check_blocks(plan, expected, strata, size=_GLOBAL, most=2.0 if world_size > 1 else 1.0, what=what, skip=whole)
+        num_exact = len(plan) // (_EIGHT * size) * _EIGHT * size  # draws in whole runs of eight batches
+        head = Plan(rows=plan.rows[:num_exact], occurrence=plan.occurrence[:num_exact], strata=plan.strata[:num_exact])
+        unit = f"{where}: a global batch"
+        if num_exact:
+            _check_blocks(head, expected * num_exact / len(plan), strata, size=_GLOBAL, max_deviation=1.0, unit=unit)
+        _check_blocks(
+            plan,
+            expected,
+            strata,
+            size=_GLOBAL,
+            max_deviation=2.0 if world_size > 1 else 1.0,
+            unit=unit,
+            skip=num_exact,
+        )
 
 
 def _check_weights(sampler: Sampler, labels: Any, group_kwargs: Any, rows: int, case: str) -> None:
@@ -171,10 +181,10 @@ def _check_weights(sampler: Sampler, labels: Any, group_kwargs: Any, rows: int, 
 def _check_report(sampler: Sampler, labels: Any, group_kwargs: Any, expected: Any, case: str) -> None:
     report = sampler.report(labels, seed=5, epoch=1, **group_kwargs)
     counts = np.bincount(sampler.plan(labels, seed=5, epoch=1, **group_kwargs).rows, minlength=len(expected))
-    reported = (report.rows, report.draws, report.largest_repeat, report.never_drawn)
-    actual = (len(expected), int(counts.sum()), int(counts.max()), int((counts == 0).sum()))
+    report_numbers = (report.rows, report.draws, report.largest_repeat, report.never_drawn)
+    plan_numbers = (len(expected), int(counts.sum()), int(counts.max()), int((counts == 0).sum()))
     names = "rows, draws, largest repeat, never drawn"
-    must(reported == actual, f"{case}: the report has {names} {reported}, the plan {actual}")
+    must(report_numbers == plan_numbers, f"{case}: the report has {names} {report_numbers}, the plan {plan_numbers}")
     fields = report.as_dict()
     try:
         json_fields = json.loads(json.dumps(fields, allow_nan=False))

@@ -50,23 +50,25 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
     rng = np.random.Generator(np.random.Philox(key=seed))
     count = min(len(source), _FRAMES, max(_BYTES // (facts.height * facts.width * 3), 1))
     start = int(rng.integers(0, len(source) - count + 1))
-    whole = source.read(range(start, start + count))
-    must(len(whole) == count, f"read returns {len(whole)} frames, {count} were requested")
-    _check_layout(source, whole, start=start)
+    reference_frames = source.read(range(start, start + count))
+    must(len(reference_frames) == count, f"read returns {len(reference_frames)} frames, {count} were requested")
+    _check_layout(source, reference_frames, start=start)
     requests = _requests(count, rng)
     for name, numbers in requests:
-        _check_frames(source, whole, numbers, start=start, name=name)
+        _check_frames(source, reference_frames, numbers, start=start, name=name)
     array = np.array([count - 1, 0], np.int64)
     _must_equal(
-        source.read(array + start), whole[array], "a frame read by an array of indices differs from that by a list"
+        source.read(array + start),
+        reference_frames[array],
+        "a frame read by an array of indices differs from that by a list",
     )
     _check_errors(source)
-    _check_frames(source, whole, [0, count - 1], start=start, name="after errors")
-    _check_closing(source, whole, start=start)
+    _check_frames(source, reference_frames, [0, count - 1], start=start, name="after errors")
+    _check_closing(source, reference_frames, start=start)
     _check_facts(facts)
     if reopen is not None:
-        _check_reopening(reopen, whole, start=start)
-        _check_threads(reopen, whole, [numbers for _, numbers in requests[:8]], start=start, seed=seed)
+        _check_reopening(reopen, reference_frames, start=start)
+        _check_threads(reopen, reference_frames, [numbers for _, numbers in requests[:8]], start=start, seed=seed)
 
 
 def kept_facts(facts: Facts) -> Facts:
@@ -106,21 +108,25 @@ def _requests(count: int, rng: np.random.Generator) -> list[tuple[str, list[int]
     ]
 
 
-def _check_frames(source: Source, whole: NDArray[Any], numbers: list[int], *, start: int, name: str) -> None:
+def _check_frames(source: Source, reference_frames: NDArray[Any], numbers: list[int], *, start: int, name: str) -> None:
     frames = source.read([start + number for number in numbers])
-    shape = (len(numbers), *whole.shape[1:])
+    shape = (len(numbers), *reference_frames.shape[1:])
     must(frames.shape == shape, f"{name}: {len(numbers)} frames were requested, the shape is {frames.shape}")
     for place, number in enumerate(numbers):
-        _must_equal(frames[place], whole[number], f"{name}: frame {start + number} differs from the one read in order")
+        _must_equal(
+            frames[place],
+            reference_frames[number],
+            f"{name}: frame {start + number} differs from the one read in order",
+        )
 
 
-def _check_layout(source: Source, whole: NDArray[Any], *, start: int) -> None:
-    facts, some = source.facts, whole[:2]
+def _check_layout(source: Source, reference_frames: NDArray[Any], *, start: int) -> None:
+    facts, some = source.facts, reference_frames[:2]
     must(
-        whole.shape[1:-1] == (facts.height, facts.width) and whole.shape[-1] in (1, 3),
-        f"read returns {whole.shape}, the facts have {facts.height} x {facts.width}",
+        reference_frames.shape[1:-1] == (facts.height, facts.width) and reference_frames.shape[-1] in (1, 3),
+        f"read returns {reference_frames.shape}, the facts have {facts.height} x {facts.width}",
     )
-    must(whole.dtype in (np.uint8, np.uint16, np.float32), f"read returns {whole.dtype}")
+    must(reference_frames.dtype in (np.uint8, np.uint16, np.float32), f"read returns {reference_frames.dtype}")
     planes = source.planes(range(start, start + len(some)))
     colour = planes.colour
     must(len(planes.frames) == len(some), "planes returns another number of frames than requested")
@@ -137,23 +143,23 @@ def _check_layout(source: Source, whole: NDArray[Any], *, start: int) -> None:
         dtype = np.dtype(np.uint8 if colour.bits == 8 else np.float32 if colour.bits == 32 else np.uint16)
         types = {part.dtype for part in parts}
         must(types == {dtype}, f"planes of {colour.bits} bits are {types}, not {dtype}")
-    pixels = planes_to_array(planes, channels=whole.shape[-1], height=facts.height, width=facts.width)
-    if pixels.dtype == whole.dtype:  # otherwise the requested bit depth differs from the stored one
+    pixels = planes_to_array(planes, channels=reference_frames.shape[-1], height=facts.height, width=facts.width)
+    if pixels.dtype == reference_frames.dtype:  # otherwise the requested bit depth differs from the stored one
         _must_equal(pixels, some, "planes and read differ")
 
 
 def _check_errors(source: Source) -> None:
-    for wrong in ([len(source)], [-1], [0, len(source) + 5]):
+    for indices in ([len(source)], [-1], [0, len(source) + 5]):
         for name in ("read", "planes"):
             must(
-                _raises(getattr(source, name), wrong),
-                f"{name}: index {wrong} of {len(source)} frames does not raise SourceError",
+                _raises(getattr(source, name), indices),
+                f"{name}: index {indices} of {len(source)} frames does not raise SourceError",
             )
 
 
-def _check_closing(source: Source, whole: NDArray[Any], *, start: int) -> None:
+def _check_closing(source: Source, reference_frames: NDArray[Any], *, start: int) -> None:
     """Check that planes do not change while others are read and the source is closed."""
-    count = len(whole)
+    count = len(reference_frames)
     held = source.planes([start, start + count // 2])
     before = _copy(held)
     source.planes([start + count - 1, start])
@@ -176,19 +182,21 @@ def _check_facts(facts: Facts) -> None:
         must(_same_value(before, after), f"facts.{field.name} is {before!r}, and {after!r} after storing it")
 
 
-def _check_reopening(reopen: Callable[[], Source], whole: NDArray[Any], *, start: int) -> None:
-    last = len(whole) - 1
+def _check_reopening(reopen: Callable[[], Source], reference_frames: NDArray[Any], *, start: int) -> None:
+    last = len(reference_frames) - 1
     for number in (last, last // 2):
         with reopen() as again:
             frame = again.read([start + number])[0]
             _must_equal(
-                frame, whole[number], f"frame {start + number} differs when it is the first after opening again"
+                frame,
+                reference_frames[number],
+                f"frame {start + number} differs when it is the first after opening again",
             )
         must(_raises(again.read, [start]), "the end of `with` does not close the source")
 
 
 def _check_threads(
-    reopen: Callable[[], Source], whole: NDArray[Any], requests: list[list[int]], *, start: int, seed: int
+    reopen: Callable[[], Source], reference_frames: NDArray[Any], requests: list[list[int]], *, start: int, seed: int
 ) -> None:
     def read(thread: int) -> list[str]:
         order = np.random.Generator(np.random.Philox(key=seed + thread)).permutation(len(requests))
@@ -198,7 +206,7 @@ def _check_threads(
             f"frame {start + number} differs if {_THREADS} threads read, each from its own source"
             for numbers, frames in results
             for place, number in enumerate(numbers)
-            if len(frames) != len(numbers) or not _equal(frames[place], whole[number])
+            if len(frames) != len(numbers) or not _equal(frames[place], reference_frames[number])
         ]
 
     with ThreadPoolExecutor(_THREADS) as pool:

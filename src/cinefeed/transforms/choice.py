@@ -37,10 +37,10 @@ class _Choice:
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
         """Return the frames after the selected transforms."""
-        changed = frames
+        result = frames
         for transform, member_parameters in self.select(parameters):
-            changed = transform.apply(changed, member_parameters)
-        return frames.copy() if changed is frames else changed
+            result = transform.apply(result, member_parameters)
+        return frames.copy() if result is frames else result
 
     def _check_dtypes(self) -> None:
         """Raise SettingError if the dtype of a clip depended on the selection."""
@@ -166,6 +166,6 @@ class RandomOrder(_Choice):
 
 
 def _check_members(kind: str, members: Sequence[object]) -> None:
-    listed = members if isinstance(members, tuple | list) else []
-    if not listed or any(isinstance(each, type) or not isinstance(each, Transform) for each in listed):
+    member_list = members if isinstance(members, tuple | list) else []
+    if not member_list or any(isinstance(each, type) or not isinstance(each, Transform) for each in member_list):
         raise SettingError(f"{kind} takes one or more transforms such as Rotate(degrees=25); found {members!r}")

@@ -30,10 +30,11 @@ from cinefeed.transforms.fuse import (
     select_parts,
 )
 from cinefeed.transforms.levels import SIZES
-from cinefeed.transforms.warp import CropBox, Lanes, Matrix, invert, lanes_of, resample, whole_move
+from cinefeed.transforms.warp import CropBox, Lanes, Matrix, invert, lanes_of, resample, whole_pixel_shift
 from cinefeed.transforms.yuv import lanes_to_rgb
 
 _Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
+_Spacing = tuple[float, float] | None  # (down, across), in millimetres
 _TYPES = (*SIZES, np.dtype(np.float32))  # dtypes that transforms accept
 
 
@@ -130,15 +131,13 @@ class Compose:
             return
         if planes.colour.open_scale:
             planes = _with_frame_window(planes, self.frame)
-        remaining_steps = group_steps(select_parts(self.transforms, parameters))
-        leading_moves = (
-            remaining_steps.pop(0).parts if remaining_steps and remaining_steps[0].kind == "geometry" else []
-        )
-        direct = not remaining_steps and out.flags.c_contiguous
+        steps = group_steps(select_parts(self.transforms, parameters))
+        leading_moves = steps.pop(0).parts if steps and steps[0].kind == "geometry" else []
+        direct = not steps and out.flags.c_contiguous
         clip = out if direct else scratch("fitted", out.shape, self.frame.dtype)
         self._fit(planes, clip, leading_moves, spacing_mm)
-        for step in remaining_steps:
-            last = step is remaining_steps[-1]
+        for step in steps:
+            last = step is steps[-1]
             clip = self._apply(step, clip, out if last and out.flags.c_contiguous else None)
         if clip is not out:
             np.copyto(out, clip, casting="no")
@@ -149,10 +148,8 @@ class Compose:
         A choice is listed as one transform. If its members are of several kinds, the selected ones are fused per clip.
         """
         nothing: Parameters = {}
-        remaining_steps = group_steps((each, nothing) for each in self.transforms)
-        leading_moves = (
-            remaining_steps.pop(0).parts if remaining_steps and remaining_steps[0].kind == "geometry" else []
-        )
+        steps = group_steps((each, nothing) for each in self.transforms)
+        leading_moves = steps.pop(0).parts if steps and steps[0].kind == "geometry" else []
         frame, dtype = self.frame, np.dtype(self.frame.dtype)
         scale = frame.fit if frame.spacing_mm is None else f"{frame.spacing_mm:g} mm a pixel,"
         size = f"fit ({scale} {'' if frame.spacing_mm else 'to '}{frame.height} x {frame.width})"
@@ -164,19 +161,17 @@ class Compose:
         lines.append(", ".join([size, *(compact_repr(each) for each, _ in leading_moves)]) + ": one interpolation")
         window = "" if frame.window is None else ", black to white {:g} to {:g}".format(*frame.window)
         lines.append(f"{frame.channels} channel{'s' if frame.channels > 1 else ''}, {dtype}{window}")
-        for step in remaining_steps:
-            before = dtype
+        for step in steps:
+            input_dtype = dtype
             dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
             how = {"geometry": ": one interpolation", "pointwise": "", "other": ""}[step.kind]
             if step.kind == "pointwise" and len(step.parts) > 1:
-                how = ": one look-up table" if before in SIZES else ": one after the other"
-                how += f", to {dtype}" if dtype != before else ""
+                how = ": one look-up table" if input_dtype in SIZES else ": one after the other"
+                how += f", to {dtype}" if dtype != input_dtype else ""
             lines.append(", ".join(compact_repr(each) for each, _ in step.parts) + how)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
-    def _fit(
-        self, planes: Planes, clip: Frames, leading_moves: Sequence[Part], spacing_mm: tuple[float, float] | None
-    ) -> None:
+    def _fit(self, planes: Planes, clip: Frames, leading_moves: Sequence[Part], spacing_mm: _Spacing) -> None:
         """Map the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
         colour, groups = planes.colour, _of_one_size(planes)
         first_plane = groups[0][0]
@@ -190,8 +185,8 @@ class Compose:
         if _needs_no_conversion(colour, first_plane.dtype, clip):
             _resample(groups[0], inverse, points, out=clip)
             return
-        corner = whole_move(inverse) if points is None else None
-        if corner is not None and clip.shape[3] == 3 and _can_be_cut(planes):
+        corner = whole_pixel_shift(inverse) if points is None else None
+        if corner is not None and clip.shape[3] == 3 and _is_croppable(planes):
             box = CropBox(*corner, *clip.shape[1:3])
             if box.fits_in(height, width):
                 cut_to_rgb(groups, colour, top=box.top, left=box.left, out=clip)
@@ -207,12 +202,12 @@ class Compose:
         samples, inverse, options = moves[0]  # luma only, or all channels
         plane = samples[0]
         if corner == (0, 0) and isinstance(samples, np.ndarray) and samples.shape[1:3] == size:
-            resampled = samples
+            target_pixels = samples
         else:
-            resampled = np.empty((len(samples), *size, plane.shape[2] if plane.ndim == 3 else 1), plane.dtype)
-            _resample(samples, inverse, points, out=resampled, **options)
-            resampled = resampled if plane.ndim == 3 else resampled[..., 0]
-        to_pixels([resampled], colour, channels=self.frame.channels, out=clip)
+            target_pixels = np.empty((len(samples), *size, plane.shape[2] if plane.ndim == 3 else 1), plane.dtype)
+            _resample(samples, inverse, points, out=target_pixels, **options)
+            target_pixels = target_pixels if plane.ndim == 3 else target_pixels[..., 0]
+        to_pixels([target_pixels], colour, channels=self.frame.channels, out=clip)
 
     def _apply(self, step: Step, clip: Frames, out: Frames | None) -> Frames:
         if step.kind == "pointwise":
@@ -253,7 +248,7 @@ def _sampling(
     # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it represents.
     # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) ignores that: compared with it,
     # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
-    down, across = (_subsampling(whole, part) for whole, part in zip(luma, plane, strict=True))
+    down, across = (_subsampling(luma_size, chroma_size) for luma_size, chroma_size in zip(luma, plane, strict=True))
     scale = np.array([[1 / across], [1 / down], [1.0]])
     scale.flags.writeable = False
     fill = _black(colour, chroma=chroma)
@@ -277,9 +272,7 @@ def _resample(
 
 
 @lru_cache(maxsize=256)
-def _fit_matrix(
-    frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None
-) -> Matrix:
+def _fit_matrix(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: _Spacing) -> Matrix:
     """Return the map from a stored frame to the target without transforms. Computed per clip: 0.1 of 1.5 ms."""
     display_size = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
     forward = frame.matrix(*display_size, spacing_mm=spacing_mm) @ display_matrix(colour, height=height, width=width)
@@ -288,10 +281,8 @@ def _fit_matrix(
 
 
 @lru_cache(maxsize=256)
-def _fit_inverse(
-    frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None
-) -> Matrix:
-    """Return the inverse of `_fitted`."""
+def _fit_inverse(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: _Spacing) -> Matrix:
+    """Return the inverse of `_fit_matrix`."""
     inverse = invert(_fit_matrix(frame, colour, height, width, spacing_mm))
     inverse.flags.writeable = False
     return inverse
@@ -311,7 +302,7 @@ def display_matrix(colour: Colour, *, height: int, width: int) -> Matrix:
 
 
 def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
-    """Return the map from a frame, `height` x `width`, to the same frame rotated by `rotation` counter-clockwise.
+    """Return the map from a frame, `height` x `width`, to it rotated by `rotation` degrees counter-clockwise.
 
     >>> quarter_turns(90, height=2, width=3).tolist()
     [[0.0, 1.0, 0.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
@@ -329,7 +320,7 @@ def _with_frame_window(planes: Planes, frame: Frame) -> Planes:
     """Return planes of an open scale with the frame's window. Raises if there is none, or a pixel is not finite."""
     samples = {id(each[0]): each[0] for each in list(planes.frames)}.values()  # repeats share memory
     if next(iter(samples)).dtype.kind == "f":
-        _refuse_not_finite(samples)
+        _check_finite(samples)
     colour = with_window(planes.colour, frame.window)
     if lacks_window(colour, frame.dtype):
         sampler = ValueSampler(len(planes.frames))
@@ -342,17 +333,17 @@ def _with_frame_window(planes: Planes, frame: Frame) -> Planes:
     return planes._replace(colour=colour)
 
 
-def _refuse_not_finite(samples: Collection[NDArray[Any]]) -> None:
+def _check_finite(samples: Collection[NDArray[Any]]) -> None:
     # The sum is NaN or infinite if any number is: 0.05 ms for 16 x 150 x 150, isfinite() takes 0.15. The sum of finite
     # numbers may be infinite too, so frames with such a sum are checked by isfinite().
     with np.errstate(all="ignore"):
-        suspects = [each for each in samples if not np.isfinite(each.sum())]
-    wrong = sum(int((~np.isfinite(each)).sum()) for each in suspects)
-    if wrong:
+        suspect_frames = [each for each in samples if not np.isfinite(each.sum())]
+    num_not_finite = sum(int((~np.isfinite(each)).sum()) for each in suspect_frames)
+    if num_not_finite:
         total = sum(each.size for each in samples)
         raise SourceError(
-            f"{wrong:,} of the {total:,} pixels of a clip are NaN or infinite, which would make the loss NaN; write "
-            "numbers there, or leave the row out"
+            f"{num_not_finite:,} of the {total:,} pixels of a clip are NaN or infinite, which would make the loss NaN; "
+            "write numbers there, or leave the row out"
         )
 
 
@@ -364,18 +355,17 @@ def _needs_no_conversion(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any
     return plain and dtype == clip.dtype and colour.bits == 8 * dtype.itemsize
 
 
-def _can_be_cut(planes: Planes) -> bool:
+def _is_croppable(planes: Planes) -> bool:
     """Return whether `cut_to_rgb` supports these planes: integer YUV of one layout, chroma at most halved."""
     if planes.colour.model != "yuv":
         return False
     luma, blue, red = planes.frames[0]
-    halved = all(
-        2 * part - whole in (0, 1) or part == whole for whole, part in zip(luma.shape, blue.shape, strict=True)
-    )
+    sizes = zip(luma.shape, blue.shape, strict=True)
+    is_halved = all(2 * half - full in (0, 1) or half == full for full, half in sizes)
     if isinstance(planes.frames, Stacked):
-        return halved
+        return is_halved
     kinds = {tuple((plane.shape, plane.strides, plane.dtype) for plane in frame) for frame in planes.frames}
-    return halved and len(kinds) == 1 and all(plane.strides[1] == plane.itemsize for plane in (luma, blue, red))
+    return is_halved and len(kinds) == 1 and all(plane.strides[1] == plane.itemsize for plane in (luma, blue, red))
 
 
 def _of_one_size(planes: Planes) -> Sequence[_Group]:
@@ -383,14 +373,14 @@ def _of_one_size(planes: Planes) -> Sequence[_Group]:
     frames = planes.frames
     if isinstance(frames, Stacked):
         return frames.groups
-    firsts = [frame[0] for frame in frames]
-    others = [frame[number] for number in range(1, len(frames[0])) for frame in frames]
-    return [firsts, others] if others else [firsts]
+    first_planes = [frame[0] for frame in frames]
+    chroma_planes = [frame[number] for number in range(1, len(frames[0])) for frame in frames]
+    return [first_planes, chroma_planes] if chroma_planes else [first_planes]
 
 
-def _subsampling(whole: int, part: int) -> int:
+def _subsampling(luma: int, chroma: int) -> int:
     """Return the number of pixels per sample of a plane: 1, 2 or 4. Odd sizes are rounded up: 141 / 2 -> 71."""
-    return next((step for step in (1, 2, 4) if -(-whole // step) == part), max(round(whole / part), 1))
+    return next((step for step in (1, 2, 4) if -(-luma // step) == chroma), max(round(luma / chroma), 1))
 
 
 def _black(colour: Colour, *, chroma: bool) -> float:

@@ -164,10 +164,10 @@ class Equalize(Curve):
         counts = levels.histogram(top).astype(np.float64)
         if self.limit == 1 or top <= 0 or counts.sum() == 0:
             return values.copy()
-        clipped = np.minimum(counts, self.limit * counts.mean())
-        clipped += (counts.sum() - clipped.sum()) / STEPS
+        clipped_counts = np.minimum(counts, self.limit * counts.mean())
+        clipped_counts += (counts.sum() - clipped_counts.sum()) / STEPS
         # A level maps to the middle of its share, and black to black, so that an even histogram changes nothing.
-        share = (np.cumsum(clipped) - clipped / 2) / clipped.sum()
+        share = (np.cumsum(clipped_counts) - clipped_counts / 2) / clipped_counts.sum()
         share = (share - share[0]) / (share[-1] - share[0])
         at = np.clip(values * ((STEPS - 1) / np.float64(top)), 0, STEPS - 1)
         return _to_dtype(np.interp(at, np.arange(STEPS), share) * top, values.dtype)

@@ -76,7 +76,7 @@ class Limits:
         return isinstance(spec, set | frozenset) or (isinstance(spec, tuple | list) and len(spec) > 2)
 
     def _values(self, spec: object) -> list[float]:
-        many = isinstance(spec, tuple | list | set | frozenset)
+        is_collection = isinstance(spec, tuple | list | set | frozenset)
         values: list[Any] = list(spec) if isinstance(spec, tuple | list | set | frozenset) else [spec]
         numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
         too_few = not values or (isinstance(spec, tuple | list) and len(values) < 2)
@@ -84,7 +84,7 @@ class Limits:
             raise SettingError(
                 f"{self.name}={spec!r} must be a number, a pair (low, high), or three or more numbers to choose from"
             )
-        if not many and self.neutral is not None and values[0] < 0:
+        if not is_collection and self.neutral is not None and values[0] < 0:
             raise SettingError(
                 f"{self.name}={spec!r} must not be negative; for a one-sided range give a pair (low, high)"
             )

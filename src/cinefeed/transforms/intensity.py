@@ -140,12 +140,14 @@ class Normalize:
             return scale_values(
                 frames, gain, offset, top=math.inf, bottom=-math.inf, out=out, dtype=np.dtype(np.float32)
             )
-        whole = scale_values(frames, gain, offset, top=math.inf, bottom=-math.inf, out=None, dtype=np.dtype(np.float32))
-        half = np.empty(frames.shape, dtype_of(self.dtype)) if out is None else out
+        scaled_frames = scale_values(
+            frames, gain, offset, top=math.inf, bottom=-math.inf, out=None, dtype=np.dtype(np.float32)
+        )
+        result = np.empty(frames.shape, dtype_of(self.dtype)) if out is None else out
         if self.dtype == "float16":  # larger values would be infinite, and the loss NaN
-            whole = np.clip(whole, -65504, 65504)
-        half[...] = whole
-        return half
+            scaled_frames = np.clip(scaled_frames, -65504, 65504)
+        result[...] = scaled_frames
+        return result
 
     def _standard(self, levels: Levels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if self.mean is not None and self.std is not None:

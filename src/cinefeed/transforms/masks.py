@@ -50,10 +50,10 @@ class CutOut:
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
         """Return the frames with black boxes."""
-        cut = frames.copy()
+        result = frames.copy()
         for top, left, bottom, right in parameters["boxes"]:
-            cut[:, top:bottom, left:right] = 0
-        return cut
+            result[:, top:bottom, left:right] = 0
+        return result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +97,8 @@ class SectorMask:
         outside = _outside(self.degrees, tuple(self.apex), self.near, self.far, *frames.shape[1:3])
         # One product over whole rows takes 0.1 ms for 16 x 112 x 112 x 3; indexing by the mask took 0.8.
         inside = np.repeat(~outside[:, :, None], frames.shape[3], axis=2).astype(frames.dtype)
-        masked: Frames = frames * inside
-        return masked
+        result: Frames = frames * inside
+        return result
 
 
 @lru_cache(maxsize=16)

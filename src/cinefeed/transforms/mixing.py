@@ -58,10 +58,10 @@ class _Mixing:
                     "another has no ejection fraction; use MixUp, which blends both, or pass regression='blend'"
                 )
             return self.numbers(np.asarray(targets, np.float32), parameters)
-        wrong = (targets < 0) | (targets >= classes)
-        if wrong.any():
+        out_of_range = (targets < 0) | (targets >= classes)
+        if out_of_range.any():
             raise LabelError(
-                f"class number {targets[wrong][0]} is not one of {classes} classes; leave out rows without a label"
+                f"class number {targets[out_of_range][0]} is not one of {classes} classes; leave out unlabelled rows"
             )
         if task == "binary":
             return self.numbers(targets.astype(np.float32), parameters)
@@ -71,9 +71,9 @@ class _Mixing:
         """Return the numbers of each row, (batch, ...), blended with those of its partner, with the same dtype."""
         partners, size = parameters["partners"], len(parameters["partners"])
         shares = np.asarray(parameters["shares"]).reshape(-1, *[1] * (values.ndim - 1))
-        blended = values.copy()
-        blended[:size] = shares * values[:size] + (1 - shares) * values[partners]
-        return blended
+        result = values.copy()
+        result[:size] = shares * values[:size] + (1 - shares) * values[partners]
+        return result
 
     def valid(self, valid: NDArray[np.bool_], parameters: Parameters) -> NDArray[np.bool_]:
         """Return which frames, (batch, frames), are padding neither in a row nor in its partner."""
@@ -111,16 +111,16 @@ class MixUp(_Mixing):
 
     def apply(self, clips: Frames, parameters: Parameters) -> Frames:
         """Return the clips, (batch, frames, height, width, channels), each blended with its partner."""
-        mixed = clips.copy()
+        result = clips.copy()
         for row, (partner, share) in enumerate(zip(parameters["partners"], parameters["shares"], strict=True)):
             if partner != row:
-                own, other = (clips[each].reshape(1, -1) for each in (row, partner))
+                clip, partner_clip = (clips[each].reshape(1, -1) for each in (row, partner))
                 if clips.dtype.name in ("float16", "bfloat16"):  # OpenCV cannot add these types
-                    blend = share * own.astype(np.float32) + (1 - share) * other.astype(np.float32)
+                    blend = share * clip.astype(np.float32) + (1 - share) * partner_clip.astype(np.float32)
                 else:
-                    blend = cv2.addWeighted(own, share, other, 1 - share, 0.0)
-                mixed[row] = blend.reshape(clips.shape[1:])
-        return mixed
+                    blend = cv2.addWeighted(clip, share, partner_clip, 1 - share, 0.0)
+                result[row] = blend.reshape(clips.shape[1:])
+        return result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,8 +157,8 @@ class CutMix(_Mixing):
 
     def apply(self, clips: Frames, parameters: Parameters) -> Frames:
         """Return the clips, (batch, frames, height, width, channels), each with a box of its partner."""
-        mixed = clips.copy()
+        result = clips.copy()
         for row, (partner, box) in enumerate(zip(parameters["partners"], parameters["boxes"], strict=True)):
             rows, columns = slice(box[0], box[2]), slice(box[1], box[3])
-            mixed[row, :, rows, columns] = clips[partner, :, rows, columns]
-        return mixed
+            result[row, :, rows, columns] = clips[partner, :, rows, columns]
+        return result

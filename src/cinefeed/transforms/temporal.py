@@ -30,8 +30,8 @@ class _InTime:
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
         """Return the clip with its frames reselected."""
-        own = np.arange(len(frames), dtype=np.int64)
-        return frames[self.indices(own, parameters, len(frames))] if len(frames) else frames.copy()
+        clip_indices = np.arange(len(frames), dtype=np.int64)
+        return frames[self.indices(clip_indices, parameters, len(frames))] if len(frames) else frames.copy()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -184,9 +184,9 @@ class Blur:
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
         """Return the blurred frames, with the same dtype."""
         sigma = parameters["sigma"]
-        blurred = frames.copy()
+        result = frames.copy()
         if sigma > 0:
             size = 2 * math.ceil(3 * sigma) + 1
-            for frame in blurred:
+            for frame in result:
                 frame[:] = cv2.GaussianBlur(frame, (size, size), sigma).reshape(frame.shape)
-        return blurred
+        return result

@@ -59,7 +59,7 @@ def resample(
     packed_frames = pack_rows(frames)
     dtype, (height, width) = packed_frames[0].dtype, packed_frames[0].shape[:2]
     bottom, right = extent or (float(height), float(width))
-    corner = whole_move(inverse)
+    corner = whole_pixel_shift(inverse)
     if corner is not None and dtype == out.dtype:
         box = CropBox(*corner, *out.shape[1:3])
         if box.fits_in(min(height, bottom), min(width, right)):
@@ -136,9 +136,9 @@ def make_lanes(
         fold(*addresses_of(frames), np.empty(1, kind), height, width, down, across, top, left, sums)
     # Frames side by side, channel by channel: bytes are transposed in 0.07 ms (16 x 128 x 158 x 3), pixels of three
     # channels in 0.24.
-    padded = _padded_count(len(frames), channels)
-    samples = scratch(use, (rows * columns, channels * padded), sums.dtype)
-    transpose(sums.reshape(len(frames), -1), samples.reshape(-1, padded)[:, : len(frames)])
+    num_lanes = _padded_count(len(frames), channels)
+    samples = scratch(use, (rows * columns, channels * num_lanes), sums.dtype)
+    transpose(sums.reshape(len(frames), -1), samples.reshape(-1, num_lanes)[:, : len(frames)])
     bottom, right = extent or (float(height), float(width))
     gain = 1 / (down * across)
     return Lanes(samples, rows, block_inverse[:2], points, top, left, bottom / down, right / across, gain, float(fill))
@@ -186,16 +186,16 @@ class CropBox(NamedTuple):
         return min(self.top, self.left) >= 0 and self.rows.stop <= height and self.columns.stop <= width
 
 
-def whole_move(inverse: Matrix) -> tuple[int, int] | None:
+def whole_pixel_shift(inverse: Matrix) -> tuple[int, int] | None:
     """Return the shift in pixels, (down, across), of a map that only shifts by whole pixels; None for other maps.
 
-    >>> whole_move(np.array([[1.0, 0, 4], [0, 1, -2], [0, 0, 1]]))
+    >>> whole_pixel_shift(np.array([[1.0, 0, 4], [0, 1, -2], [0, 0, 1]]))
     (-2, 4)
     """
     (a, b, right), (c, d, down) = inverse[:2].tolist()  # in Python: NumPy takes 20 us for so few numbers
     y, x = round(down), round(right)
-    off = max(abs(a - 1), abs(b), abs(right - x), abs(c), abs(d - 1), abs(down - y))
-    return None if off > _TOLERANCE**1.5 else (y, x)  # over a thousand pixels the error stays small
+    error = max(abs(a - 1), abs(b), abs(right - x), abs(c), abs(d - 1), abs(down - y))
+    return None if error > _TOLERANCE**1.5 else (y, x)  # over a thousand pixels the error stays small
 
 
 def _one_block(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any] | None:
@@ -259,11 +259,11 @@ def shrink_factors(inverse: Matrix, height: int, width: int) -> tuple[int, int]:
     (1, 4)
     """
     down, across = math.hypot(inverse[1, 0], inverse[1, 1]), math.hypot(inverse[0, 0], inverse[0, 1])
-    return min(_whole(down), height), min(_whole(across), width)
+    return min(_block_size(down), height), min(_block_size(across), width)
 
 
 @compiled
-def _whole(step: float) -> int:
+def _block_size(step: float) -> int:
     # Bilinear sampling alone aliases from a step of about 1.7: its blur is then below that of a box of one step.
     return 2 if 1.5 <= step < 2 else max(int(step + _TOLERANCE), 1)
 
@@ -290,6 +290,6 @@ def _by_rows(frame: NDArray[Any]) -> NDArray[Any]:
     if frame.dtype not in _TYPES:  # which have the byte order of the machine
         raise SourceError(f"frames are {frame.dtype}; supported are {', '.join(map(str, _TYPES))}; convert them first")
     item = frame.itemsize
-    packed = (item,) if frame.ndim == 2 else (frame.shape[2] * item, item)
-    whole_rows = frame.strides[0] % item == 0 and frame.strides[0] >= frame.shape[1] * packed[0]
-    return frame if frame.strides[1:] == packed and whole_rows and frame.flags.aligned else frame.copy()
+    packed_strides = (item,) if frame.ndim == 2 else (frame.shape[2] * item, item)
+    rows_are_aligned = frame.strides[0] % item == 0 and frame.strides[0] >= frame.shape[1] * packed_strides[0]
+    return frame if frame.strides[1:] == packed_strides and rows_are_aligned and frame.flags.aligned else frame.copy()
