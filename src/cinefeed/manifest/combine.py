@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.errors import ColumnError, TableError
-from cinefeed.manifest.columns import RESERVED, VERDICTS, ordered, plain_table, with_ids
+from cinefeed.manifest.columns import RESERVED, VERDICTS, ordered, plain_table
+from cinefeed.manifest.ids import with_ids
 from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.rows import view_names
 
