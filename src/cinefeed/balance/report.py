@@ -12,6 +12,7 @@ from cinefeed.balance.order import Whole
 from cinefeed.balance.plan import Plan
 from cinefeed.balance.rarest import Carried, count_carried
 from cinefeed.balance.strata import Strata
+from cinefeed.text import format_count
 
 Floats = NDArray[np.float64]
 _MANY = 10  # draws a row: augmented or not, a network begins to know it by heart
@@ -192,7 +193,7 @@ def _warnings(
         first = heavy[np.argsort(-largest[heavy], kind="stable")][:_NAMED].tolist()
         told = "of weight {:.3g}" if by_weight else "drawn {:.3g} times an epoch"
         named = [
-            f"the {strata.kind} {strata.names[k]} has {counts[k]} row{'s' * bool(counts[k] > 1)}, "
+            f"the {strata.kind} {strata.names[k]} has {format_count(counts[k], 'row')}, "
             + ("" if counts[k] == 1 else "up to " if largest[k] > expected[k] / counts[k] + 1e-9 else "each ")
             + told.format(largest[k])
             for k in first

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from cinefeed.check.alike import Near, near_pairs
 from cinefeed.check.content import copies
-from cinefeed.check.findings import Finding, Pair, counted, finding
+from cinefeed.check.findings import Finding, Pair, finding
 from cinefeed.check.groups import groups_of, parts_of
 from cinefeed.check.look import Looks
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
 _LISTED_PAIRS = 1000
 
@@ -128,8 +129,8 @@ def _across(sets: list[list[int]], about: _About, code: str, what: str, *, exact
         finding(
             "error",
             code,
-            f"{counted(len(rows), 'video')} in more than one part of the split, {what}",
-            detail=f"{counted(len(sets), 'set')} of videos that "
+            f"{format_count(len(rows), 'video')} in more than one part of the split, {what}",
+            detail=f"{format_count(len(sets), 'set')} of videos that "
             + ("hold the same bytes" if exact else "show nearly the same in five frames")
             + ": what is tested was seen in training.",
             advice="keep one of each set, or split again by groups that keep a set together: 'cinefeed check MANIFEST "
@@ -150,8 +151,8 @@ def _contradicting(sets: list[list[int]], about: _About, what: str, target: str 
         finding(
             "error" if exact else "warning",
             f"labels_of_{what.replace('-', '_')}_differ",
-            f"{counted(len(rows), 'video')} with another {target} than {'a copy' if exact else 'a look-alike'}",
-            detail=f"{counted(len(sets), 'set')} of {what} with different labels: "
+            f"{format_count(len(rows), 'video')} with another {target} than {'a copy' if exact else 'a look-alike'}",
+            detail=f"{format_count(len(sets), 'set')} of {what} with different labels: "
             + (
                 "the bytes are the same, so of each set at most one label can be right, unless a label belongs to a "
                 "part of the video."
@@ -180,8 +181,10 @@ def _repeating(sets: list[list[int]], about: _About, code: str, what: str) -> li
             finding(
                 "note" if alone else "warning",
                 f"{code}_of_one_group" if alone else code,
-                f"{counted(extra, 'video')} with {what}" if code == "alike" else f"{counted(extra, 'video')}, {what}",
-                detail=counted(len(chosen), "set")
+                f"{format_count(extra, 'video')} with {what}"
+                if code == "alike"
+                else f"{format_count(extra, 'video')}, {what}",
+                detail=format_count(len(chosen), "set")
                 + (", each of one group. They count twice in training." if alone else _apart(about)),
                 advice="keep one of each set" if alone else "keep one of each set, or give all of a set one group",
                 rows=rows,

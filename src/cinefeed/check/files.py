@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, counted, finding, video_findings
+from cinefeed.check.findings import Finding, finding, video_findings
 from cinefeed.check.look import Looks, without_path
 from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
 _KNOWN_BY = {
     "error": "where files break",
@@ -164,9 +165,9 @@ def _headers(manifest: Manifest) -> list[Finding]:
         finding(
             "warning" if far.any() else "note",
             "header_counts",
-            f"{counted(len(rows), 'header')} with another number of frames than there are",
-            detail=f"They are off by at most {counted(int(off.max()), 'frame')}. cinefeed goes by the frames that it "
-            f"decoded; tools that trust the header read past the end, or miss frames.",
+            f"{format_count(len(rows), 'header')} with another number of frames than there are",
+            detail=f"They are off by at most {format_count(int(off.max()), 'frame')}. cinefeed goes by the frames that "
+            f"it decoded; tools that trust the header read past the end, or miss frames.",
             advice="nothing within cinefeed; where they differ by many, ask whether the files were cut",
             rows=rows[order],
             remarks=[f"the header says {said[row]}, there are {real[row]}" for row in rows[order]],

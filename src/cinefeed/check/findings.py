@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from cinefeed.text import format_count
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # What makes a score better than it is. Labels that the file tells are so only if that is no luck: as an error.
@@ -87,7 +89,7 @@ def video_findings(
     """Return a finding about these rows, with a remark on each and their number before the title; [] without rows."""
     if not remarks:
         return []
-    title = f"{counted(len(remarks), 'video')} {title}"
+    title = f"{format_count(len(remarks), 'video')} {title}"
     rows, words = list(remarks), list(remarks.values())
     return [finding(severity, code, title, detail=detail, advice=advice, rows=rows, remarks=words)]
 
@@ -190,11 +192,11 @@ class CheckReport:
 
     def summary(self) -> str:
         """Return one line: what was checked, and how many findings of each kind there are."""
-        numbers = ", ".join(counted(self.number(each), each) for each in SEVERITIES)
+        numbers = ", ".join(format_count(self.number(each), each) for each in SEVERITIES)
         about = f", label {self.target}" if self.target else ""
         about += f" ({self.label})" if self.label else ""
         about += f", group {self.group}" if self.group else ""
-        return f"{counted(self.rows, 'row')} in {counted(self.files, 'file')}{about}: {numbers}"
+        return f"{format_count(self.rows, 'row')} in {format_count(self.files, 'file')}{about}: {numbers}"
 
     def __str__(self) -> str:
         lines = [self.summary()]
@@ -230,13 +232,3 @@ def row_name(name: Mapping[str, str]) -> str:
     if path is None or name["id"].startswith(path):
         return name["id"]
     return f"{path} ({name['id']})"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and its noun.
-
-    >>> counted(1, "row"), counted(1200, "class")
-    ('1 row', '1,200 classes')
-    """
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, counted, finding
+from cinefeed.check.findings import Finding, finding
 from cinefeed.check.groups import Groups, groups_of, parts_of
 from cinefeed.label_types import LabelType, class_name
 from cinefeed.manifest.table import Manifest
 from cinefeed.split import PARTS, Encoded, encode
+from cinefeed.text import format_count
 
 # Robust z of a number: its distance from the median by that side's own median distance, 1.4826 of which are a standard
 # deviation where the numbers are normal; 1 of 500 million lies beyond 6 then. Each side has its own, or a long tail
@@ -71,7 +72,7 @@ def spelling_findings(manifest: Manifest, names: Iterable[str]) -> list[Finding]
             finding(
                 "warning",
                 "spellings",
-                f"{counted(len(several), 'value')} of {name} spelt in more than one way",
+                f"{format_count(len(several), 'value')} of {name} spelt in more than one way",
                 detail=f"{said}{' ...' if len(several) > 5 else ''}: each spelling counts as a value of its own.",
                 advice="write each value in one way in the table of labels, and scan again",
                 rows=rows,
@@ -89,7 +90,7 @@ def _missing(rows: NDArray[np.int64], count: int, target: str) -> list[Finding]:
         finding(
             "error" if whole else "warning",
             "labels_missing",
-            f"{counted(len(rows), 'row')} of {count:,} without {target}",
+            f"{format_count(len(rows), 'row')} of {count:,} without {target}",
             detail="Training stops at a row without a label, unless such rows are left out.",
             advice="look at the table of labels" if whole else "fill them in, or train with --drop-missing",
             rows=rows,
@@ -123,7 +124,7 @@ def _far_out(values: Any, target: str) -> list[Finding]:
             finding(
                 "error",
                 "labels_infinite",
-                f"{counted(len(endless), 'row')} with an infinite {target}",
+                f"{format_count(len(endless), 'row')} with an infinite {target}",
                 detail="A loss of them is infinite or undefined.",
                 advice="mend them in the table of labels",
                 rows=endless,
@@ -144,7 +145,7 @@ def _far_out(values: Any, target: str) -> list[Finding]:
             finding(
                 "warning",
                 "labels_far_out",
-                f"{counted(len(far), 'row')} with a {target} far from the others",
+                f"{format_count(len(far), 'row')} with a {target} far from the others",
                 detail=f"The median is {median:.4g}; these lie more than {_FAR:g} robust standard deviations away. "
                 f"They pull a mean squared error towards themselves.",
                 advice="look whether they are slips, of unit or point; keep them where they are real",
@@ -185,12 +186,12 @@ def _rare(
     needed = len(names) or len(PARTS)
     rare = {name: counts for name, counts in classes.items() if counts[unit] < needed}
     if rare:
-        said = ", ".join(f"{name} ({counted(counts[unit], unit[:-1])})" for name, counts in list(rare.items())[:8])
+        said = ", ".join(f"{name} ({format_count(counts[unit], unit[:-1])})" for name, counts in list(rare.items())[:8])
         found.append(
             finding(
                 "warning",
                 "classes_rare",
-                f"{counted(len(rare), 'class')} of {target} too rare for {needed} parts",
+                f"{format_count(len(rare), 'class')} of {target} too rare for {needed} parts",
                 detail=f"{said}: each part needs one at least to learn or to measure a class.",
                 advice="merge them with another class, leave them out with --where, or collect more",
                 rows=np.flatnonzero(np.isin(label.codes, [list(classes).index(name) for name in rare])),
@@ -203,7 +204,7 @@ def _rare(
             finding(
                 "warning",
                 "classes_not_in_part",
-                f"{counted(len({name for name, _ in lacking}), 'class')} of {target} not in every part",
+                f"{format_count(len({name for name, _ in lacking}), 'class')} of {target} not in every part",
                 detail=f"There is no {said}{' ...' if len(lacking) > 8 else ''}.",
                 advice=f"split again with --stratify {target}",
             )
@@ -237,7 +238,8 @@ def _two_of_a_group(label: Encoded, groups: Groups | None, target: str) -> list[
         finding(
             "note",
             "groups_of_two_labels",
-            f"{len(several):,} of {counted(len(group.values), 'value')} of {groups.name} with more than one {target}",
+            f"{len(several):,} of {format_count(len(group.values), 'value')} of {groups.name} with more than one "
+            f"{target}",
             detail="That is as it should be where a label is of a view or moment, and a slip where it is of the group.",
             advice="look at them if the label is of the whole group",
             rows=rows,

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cinefeed.check.findings import Finding, counted, finding
+from cinefeed.check.findings import Finding, finding
 from cinefeed.check.look import Looks
 from cinefeed.clips import Clip
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
 _RATES_APART = 1.5  # times: a clip by count then shows one and a half times as much of a heart beat
 _SAID = {"yes", "true", "1"}
@@ -34,7 +35,7 @@ def _short(looks: Looks, clip: Clip | None, count: int) -> list[Finding]:
             finding(
                 "warning",
                 "no_rate",
-                f"{counted(len(looks.timeless), 'video')} of {count:,} without times",
+                f"{format_count(len(looks.timeless), 'video')} of {count:,} without times",
                 detail="Their files say no rate, so no clip can be cut from them by time.",
                 advice="choose frames by count, with --stride in place of --rate, or leave them out",
                 rows=looks.timeless,
@@ -48,7 +49,7 @@ def _short(looks: Looks, clip: Clip | None, count: int) -> list[Finding]:
         finding(
             "warning",
             "short_videos",
-            f"{counted(len(looks.short), 'video')} of {count:,} shorter than the clip",
+            f"{format_count(len(looks.short), 'video')} of {count:,} shorter than the clip",
             detail="Their last frame is repeated (Clip(short=...) says otherwise), so a model sees them stand still.",
             advice="take fewer --frames or a smaller --stride" if many else "leave them out, or take fewer frames",
             rows=looks.short,
@@ -75,7 +76,7 @@ def _burned_in(manifest: Manifest) -> list[Finding]:
         finding(
             "warning",
             "burned_in",
-            f"{counted(len(rows), 'video')} with text burned into the picture, by their header",
+            f"{format_count(len(rows), 'video')} with text burned into the picture, by their header",
             detail="It may name the patient, and tell the label to a model.",
             advice="crop to the image region, or blacken the text before the data leave the hospital",
             rows=rows,
@@ -91,7 +92,7 @@ def _series(manifest: Manifest) -> list[Finding]:
         finding(
             "warning",
             "series_notes",
-            f"{counted(len(rows), 'video')} with a note on their series",
+            f"{format_count(len(rows), 'video')} with a note on their series",
             detail="What was odd when the series was put together: planes taken twice, phases missing, single images.",
             advice="look at them with 'cinefeed inspect', and leave out what is no cine",
             rows=rows,
@@ -111,7 +112,7 @@ def _spacing(manifest: Manifest) -> list[Finding]:
         finding(
             "note",
             "spacing_missing",
-            f"{counted(len(rows), 'video')} without the size of a pixel, which others have",
+            f"{format_count(len(rows), 'video')} without the size of a pixel, which others have",
             detail="They cannot be brought to one scale in millimetres.",
             advice="nothing, as long as sizes in millimetres do not matter",
             rows=rows,
@@ -171,7 +172,7 @@ def _sizes(table: Any) -> list[Finding]:
             finding(
                 "note",
                 "mixed_orientations",
-                f"{counted(tall, 'video')} upright, {int((width > height).sum()):,} across",
+                f"{format_count(tall, 'video')} upright, {int((width > height).sum()):,} across",
                 detail="Frames are shown as their files say they are to be turned; what the file does not say stays.",
                 advice="look at a few of both with 'cinefeed inspect'; Frame(fit='pad') keeps all of a frame",
                 count=tall,

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cinefeed.check.duplicates import duplicate_findings
 from cinefeed.check.files import file_findings
-from cinefeed.check.findings import CheckReport, Finding, Shortcut, counted, named, ranked
+from cinefeed.check.findings import CheckReport, Finding, Shortcut, named, ranked
 from cinefeed.check.groups import group_findings, groups_of, joined_groups
 from cinefeed.check.labels import label_findings, spelling_findings
 from cinefeed.check.look import look_at_all
@@ -22,6 +22,7 @@ from cinefeed.errors import SettingError, TableError
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.progress import Progress, shown_progress
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
 # A look took 3 ms a video of `lips` and 120 ms of `pocus` on two busy cores: 10 minutes for so many of the latter.
 _MOST_ROWS = 5000
@@ -106,7 +107,7 @@ def _label(manifest: Manifest, target: str | None, *, classes: int) -> str:
     """Return what the target is taken for; "" where no row has a label."""
     if target is None or manifest.column(target).null_count == len(manifest):
         return ""
-    return counted(classes, "class") if manifest.label_type(target).is_classes else "regression"
+    return format_count(classes, "class") if manifest.label_type(target).is_classes else "regression"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, Shortcut, counted, finding
+from cinefeed.check.findings import Finding, Shortcut, finding
 from cinefeed.check.groups import groups_of
 from cinefeed.check.look import Looks
 from cinefeed.label_types import class_name
 from cinefeed.manifest.table import Manifest
 from cinefeed.rng import Stage, rng_for
 from cinefeed.split import assign_folds, encode
+from cinefeed.text import format_count
 
 _FOLDS = 5
 _FEWEST_GROUPS = 5  # with and without a class, or it is not asked for
@@ -103,7 +104,7 @@ def _questions(label: Any, groups: NDArray[np.int64], target: str, *, is_classes
     words = []
     for code in order:
         if len(found) == _MOST_CLASSES:
-            words = [f"all but the {_MOST_CLASSES} largest of {counted(len(order), 'class')}"]
+            words = [f"all but the {_MOST_CLASSES} largest of {format_count(len(order), 'class')}"]
             break
         mine = (classes.codes == code).astype(np.int64)
         units, unit = np.unique(groups * 2 + mine, return_inverse=True)

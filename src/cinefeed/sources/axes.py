@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError
+from cinefeed.text import format_count
 
 _USUAL = ("THW", "THWC")  # kept as "" in Facts
 _DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
@@ -69,12 +70,12 @@ def _other_readings(shape: Sequence[int]) -> str:
 
 def _reading(axes: str, shape: Sequence[int]) -> str:
     sizes = dict(zip(axes, shape, strict=True))
-    text = f"{sizes['T']} frame{'s' * (sizes['T'] > 1)} of {sizes['H']} x {sizes['W']}"
+    text = f"{format_count(sizes['T'], 'frame')} of {sizes['H']} x {sizes['W']}"
     text = f"{sizes['N']} videos of {text}" if "N" in sizes else text
     channels = sizes.get("C")
     if channels == 4:
         return f"{text} with 4 channels: store 3 of them"
-    return f"axes={axes!r}: {text}" + (f" with {channels} channel{'s' * (channels > 1)}" if channels else "")
+    return f"axes={axes!r}: {text}" + (f" with {format_count(channels, 'channel')}" if channels else "")
 
 
 def checked_axes(axes: str, shape: Sequence[int], *, where: object) -> str:
