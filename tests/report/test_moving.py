@@ -21,10 +21,10 @@ def frames_of(uri):
 @pytest.mark.parametrize("channels", [1, 3, 2])
 def test_a_clip_moves_as_it_did(channels):
     clip = blobs(1, channels=channels)[0]
-    seen = frames_of(moving(clip))
-    assert seen.shape == (16, 64, 64, 3)
-    assert np.abs(seen.astype(int) - clip[..., :1].astype(int)).mean() < 12  # lossy, but each frame its own
-    assert np.abs(seen[0].astype(int) - seen[8].astype(int)).mean() > 12
+    frames = frames_of(moving(clip))
+    assert frames.shape == (16, 64, 64, 3)
+    assert np.abs(frames.astype(int) - clip[..., :1].astype(int)).mean() < 12  # lossy, but each frame its own
+    assert np.abs(frames[0].astype(int) - frames[8].astype(int)).mean() > 12
 
 
 def test_one_frame_is_a_picture():

@@ -19,7 +19,7 @@ from cinefeed.report.templates import from_template, write_text
 from cinefeed.report.words import cell, metric_name
 from cinefeed.text import format_number, markdown_text, plural
 
-_SEAL = "<!-- written by cinefeed, and written anew as long as nobody changes it: "
+_SEAL = "<!-- written by cinefeed; rewritten until the file is edited: "
 _ITEM = re.compile(r"- \*\*(?P<name>.+?)\*\* \((?P<number>.+?)\)\. (?P<text>.*)")
 
 
@@ -42,8 +42,9 @@ class Methods(NamedTuple):
         lines = [
             f"# Methods and results of {markdown_text(self.title)}",
             "",
-            "By the items of TRIPOD+AI (2024), and CLAIM (2024 update) where only imaging asks for them. What the run",
-            "knows is filled in. Each `author:` is for you: write there, and the file is yours: never written over.",
+            "Items of TRIPOD+AI (2024), with the items of CLAIM (2024 update) that are specific to imaging. Items that",
+            "follow from the run are filled in; write the text of each `author:` yourself. An edited file is never",
+            "overwritten.",
         ]
         for section, items in self.sections:
             lines += ["", f"## {section}", ""]
@@ -101,7 +102,7 @@ def _values(page: PageData) -> dict[str, Any]:
         "row_count": sum(numbers[-1] for _, numbers in page.counts.parts) if page.counts else 0,
         "by_validation": by_validation,
         "monitor": page.run.get("monitor", monitor),
-        "chosen": ["the epoch"] * by_validation + ["the threshold"] * has_threshold,
+        "choices": ["the epoch"] * by_validation + ["the threshold"] * has_threshold,
         "weighted": train.get("class_weights") == "balanced",
         "corrected": any(target.get("corrected") for target in measured.values()),
         "resampled": plural(resampled_unit(assessment)),
