@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,6 +185,17 @@ def test_values_cannot_forge_items_or_markup():
     assert text.count("forged") > 20 and "<img" not in text and "\x1b" not in text and "![" not in text
     html = " ".join(render(page).split())
     assert "<img src=http" not in html and "forged" in html
+
+
+def test_an_unreadable_file_is_an_error(tmp_path, monkeypatch):
+    def denied(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "methods.md").write_text("")
+    methods = methods_of(PageData(title="t", kind="k"))
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(SettingError, match=r"methods\.md cannot be read: Permission denied; delete it"):
+        keep_methods(methods, tmp_path / "methods.md")
 
 
 def test_an_impossible_path_is_an_error(tmp_path):

@@ -72,9 +72,11 @@ def run_data(folder: str | Path) -> PageData:
     counts, private, verification = read(
         "counts", "manifest.parquet", lambda file: _counts(file, settings), default_counts
     )
-    hidden = {True: "the data are private", False: "", None: "it is unknown whether the data are private"}[private]
-    if hidden and private is None and clips is not None:
-        missing["clips"] = hidden
+    privacy_note = {True: "the data are private", False: "", None: "it is unknown whether the data are private"}[
+        private
+    ]
+    if privacy_note and private is None and clips is not None:
+        missing["clips"] = privacy_note
     assessment = read("assessment", "assessment.json", _assessment, None)
     predictions = None
     if spec.get("task") != "clip":  # the predictions of an autoencoder are errors, not scores beside a label
@@ -85,9 +87,12 @@ def run_data(folder: str | Path) -> PageData:
     )
     folds = read("folds", "folds.json", _json, None, needed=False)
     folders = [f"{fold['run']}/" for fold in (folds or {}).get("runs", [])] if cross_validation else [""]
-    no_check: Doubts = ([], "leaks, copies and look-alikes between the parts: findings.json is missing or damaged")
+    default_doubts: Doubts = (
+        [],
+        "leaks, copies and look-alikes between the parts: findings.json is missing or damaged",
+    )
     checks = [
-        read(f"findings{folder}", f"{folder}findings.json", partial(_doubts, folder), no_check, needed=False)
+        read(f"findings{folder}", f"{folder}findings.json", partial(_doubts, folder), default_doubts, needed=False)
         for folder in folders
     ]
     first = predictions.targets[0] if predictions is not None else None
@@ -107,7 +112,7 @@ def run_data(folder: str | Path) -> PageData:
         labels=labels,
         other_labels=other_labels,
         balance=read("balance", "balance.json", _json, None, needed=False),
-        clips=None if hidden else clips,
+        clips=None if privacy_note else clips,
         captions=captions,
         pixels=read("pixels", "pixels.json", _pixels, None),
         history=history,
@@ -115,8 +120,8 @@ def run_data(folder: str | Path) -> PageData:
         assessment=assessment,
         predictions=predictions,
         folds=folds,
-        worst=read("worst", "worst.npz", lambda file: _pictures(file, hidden), None),
-        saliency=read("saliency", "saliency.npz", lambda file: _pictures(file, hidden), None),
+        worst=read("worst", "worst.npz", lambda file: _pictures(file, privacy_note), None),
+        saliency=read("saliency", "saliency.npz", lambda file: _pictures(file, privacy_note), None),
         feed_stats=read("feed_stats", "feed_stats.json", _json, None),
         failures=read("failures", "failures.json", _json, None),
         verification=verification,
@@ -216,14 +221,14 @@ def _private(settings: str) -> bool:
     return bool(tomllib.loads(settings).get("data", {}).get("private"))
 
 
-def _pictures(path: Path, hidden: str) -> Pictures:
-    """Return clips with their captions, or none if `hidden` gives a reason."""
+def _pictures(path: Path, privacy_note: str) -> Pictures:
+    """Return clips with their captions, or none if `privacy_note` gives a reason."""
     with _arrays(path) as stored:
         clips, note = stored["clips"], str(stored["note"])
         if clips.ndim != 5 or clips.dtype != np.uint8:
             raise ValueError(f"clips are {clips.dtype} of shape {clips.shape}")
-        if hidden and len(clips):
-            clips, note = clips[:0], hidden
+        if privacy_note and len(clips):
+            clips, note = clips[:0], privacy_note
         if not len(clips):
             return Pictures(clips=clips, note=note)
         return Pictures(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cinefeed.errors import SettingError
 from cinefeed.report.assessed import ordered, resampled_unit
 from cinefeed.report.data import PageData
 from cinefeed.report.templates import from_template, write_text
@@ -54,9 +55,16 @@ class Methods(NamedTuple):
 
 
 def keep_methods(methods: Methods, path: Path) -> None:
-    """Write methods.md, unless an author has changed the existing file. Raises SettingError if it cannot be written."""
-    if path.is_file():  # an editor may have saved it in another encoding: then the digest differs, and the file stays
-        text, _, seal = path.read_text(encoding="utf-8", errors="replace").partition(f"\n{_SEAL}")
+    """Write methods.md, unless an author has changed the existing file.
+
+    Raises SettingError if the file cannot be read or written.
+    """
+    try:  # an editor may have saved it in another encoding: then the digest differs, and the file stays
+        existing = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {error.strerror}; delete it or choose another path") from error
+    if existing is not None:
+        text, _, seal = existing.partition(f"\n{_SEAL}")
         if seal.strip() != f"{_digest(text)} -->":
             return
     write_text(methods.markdown(), path)
