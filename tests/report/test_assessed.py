@@ -44,19 +44,19 @@ def test_an_assessment_is_shown_whole(tmp_path, task, kinds):
     assert page.sections == (
         "results worst saliency training flow labels clips feed failures settings versions methods".split()
     )
-    found = json.loads((folder / "assessment.json").read_text())["parts"]
+    assessment = json.loads((folder / "assessment.json").read_text())["parts"]
     for part in ("val", "test"):
-        for each in found[part]["ef"]["metrics"].values():
+        for each in assessment[part]["ef"]["metrics"].values():
             low, high = (format_number(each[end]) for end in ("low", "high"))
             assert f"{format_number(each['value'])} ({low} to {high})" in page.text
     assert "each patient counts once" in page.text and "50 bootstrap samples" in page.text
     assert "A <&>" in page.text
     if task == "binary":
-        threshold = found["test"]["ef"]["threshold"]
+        threshold = assessment["test"]["ef"]["threshold"]
         assert f"The threshold is {threshold:.3g}, the one with the best F1 on the validation part" in page.text
-        ece = found["test"]["ef"]["corrected"]["calibration"]["ece"]
-        threshold = found["test"]["ef"]["corrected"]["threshold"]
-        assert f"Threshold{format_number(found['test']['ef']['threshold'])}{format_number(threshold)}" in page.text
+        ece = assessment["test"]["ef"]["corrected"]["calibration"]["ece"]
+        threshold = assessment["test"]["ef"]["corrected"]["threshold"]
+        assert f"Threshold{format_number(assessment['test']['ef']['threshold'])}{format_number(threshold)}" in page.text
         assert "as scoredcorrected" in page.text and format_number(ece) in page.text
 
 
@@ -104,11 +104,11 @@ def test_a_damaged_file_is_named(tmp_path, name):
 
 def test_figures_are_of_the_units_that_were_measured(tmp_path):
     predictions = made_predictions({"sick": "binary"})
-    found = assess(predictions, unit="patient", resamples=20)
-    details = assessed.results(found, predictions)["targets"][0]["details"][0]
+    assessment = assess(predictions, unit="patient", resamples=20)
+    details = assessed.results(assessment, predictions)["targets"][0]["details"][0]
     confusion = next(each for each in details["figures"] if each.file == "confusion_test.svg")
     counts = [int(each) for each in re.findall(r"(\d+) \d+%", words(str(confusion.svg)))]
-    metrics = found["parts"]["test"]["sick"]["metrics"]
+    metrics = assessment["parts"]["test"]["sick"]["metrics"]
     assert sum(counts) == 40
     assert counts[3] / (counts[2] + counts[3]) == pytest.approx(metrics["sensitivity"]["value"])
     assert counts[0] / (counts[0] + counts[1]) == pytest.approx(metrics["specificity"]["value"])
@@ -141,22 +141,22 @@ def test_a_table_of_any_program(tmp_path):
 
 def test_subgroups_that_are_not_known_and_metrics_that_are_not_defined(tmp_path):
     predictions = made_predictions({"sick": "binary"}, parts=("test",))
-    found = assess(predictions, subgroups=["sex"], resamples=20)
-    group = found["parts"]["test"]["sick"]["subgroups"]["sex"]
+    assessment = assess(predictions, subgroups=["sex"], resamples=20)
+    group = assessment["parts"]["test"]["sick"]["subgroups"]["sex"]
     group[0]["value"] = None
     group[1]["metrics"]["auroc"] = {"value": None, "low": None, "high": None, "reason": "all targets are 'no'"}
-    shown = assessed.results(found, predictions)["targets"][0]["details"][0]["subgroups"][0]
-    assert [name for name, _ in shown["table"]["rows"]] == ["unknown", "m"]
-    assert shown["table"]["rows"][1][1][shown["table"]["head"].index("AUROC")].value == "not defined"
-    assert "unknown (" in words(str(shown["figure"].svg))
+    subgroup = assessed.results(assessment, predictions)["targets"][0]["details"][0]["subgroups"][0]
+    assert [name for name, _ in subgroup["table"]["rows"]] == ["unknown", "m"]
+    assert subgroup["table"]["rows"][1][1][subgroup["table"]["head"].index("AUROC")].value == "not defined"
+    assert "unknown (" in words(str(subgroup["figure"].svg))
 
 
 def test_two_groups_may_have_one_name():
     predictions = made_predictions({"ef": "regression"}, parts=("test",))
-    found = assess(predictions, subgroups=["centre"], resamples=5)
-    group = found["parts"]["test"]["ef"]["subgroups"]["centre"]
+    assessment = assess(predictions, subgroups=["centre"], resamples=5)
+    group = assessment["parts"]["test"]["ef"]["subgroups"]["centre"]
     group[0]["value"], group[1]["value"] = "unknown", None
-    rows = assessed.results(found, None)["targets"][0]["details"][0]["subgroups"][0]["table"]["rows"]
+    rows = assessed.results(assessment, None)["targets"][0]["details"][0]["subgroups"][0]["table"]["rows"]
     assert [(name, cells[0].value) for name, cells in rows] == [
         (name, str(each["units"])) for name, each in zip(("unknown", "unknown", "C"), group, strict=True)
     ]
@@ -164,13 +164,13 @@ def test_two_groups_may_have_one_name():
 
 def test_what_folds_say_of_threshold_and_interval(tmp_path):
     predictions = made_predictions({"sick": "binary"}, parts=("test",))
-    found = assess(predictions, thresholds={"sick": 0.4}, resamples=5)
-    results = [assessed.results(found, None, folds=folds) for folds in (False, True)]
+    assessment = assess(predictions, thresholds={"sick": 0.4}, resamples=5)
+    results = [assessed.results(assessment, None, folds=folds) for folds in (False, True)]
     words = [each["targets"][0]["details"][0]["summary"] for each in results]
     assert "that of the training run" in words[0] and "the mean over the folds" in words[1]
     folds = {"runs": [{"fold": 1, "run": "fold1", "rows": 80, "metrics": {}}], "metrics": {}}
     for cluster, units in ((None, "videos"), ("patient", "patients"), ("study", "studies")):
-        page = PageData(title="t", kind="k", assessment=found | {"cluster": cluster}, folds=folds)
+        page = PageData(title="t", kind="k", assessment=assessment | {"cluster": cluster}, folds=folds)
         text = " ".join(Page(render(page)).text.split())
         assert f"The intervals of the results above resample {units}." in text and "the mean over the folds" in text
 

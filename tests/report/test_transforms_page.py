@@ -58,13 +58,13 @@ def html(manifest, tmp_path_factory):
 
 def pictures(html):
     """Every picture of a page, as pixels."""
-    found = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    return [cv2.imdecode(np.frombuffer(base64.b64decode(each), np.uint8), cv2.IMREAD_GRAYSCALE) for each in found]
+    encoded = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(each), np.uint8), cv2.IMREAD_GRAYSCALE) for each in encoded]
 
 
 def captions(html):
-    found = re.findall(r"<figcaption><b>(.*?)</b>(?: · (.*?))?</figcaption>", html)
-    return [" · ".join(part for part in each if part) for each in found]
+    pairs = re.findall(r"<figcaption><b>(.*?)</b>(?: · (.*?))?</figcaption>", html)
+    return [" · ".join(part for part in each if part) for each in pairs]
 
 
 def test_the_page_has_every_section_and_asks_for_nothing(html):
@@ -103,15 +103,15 @@ def test_transforms_of_time_are_strips_that_name_their_frames(html):
     assert listed[at - 1] == "low · reversed no · frames 2 3 4 5 6 7"
     strip = pictures(html)[at]
     assert strip.shape == (16, 6 * 21 - 1)
-    shown = strip[0, ::21].astype(int)
-    assert (np.diff(shown) < 0).all()
+    numbers = strip[0, ::21].astype(int)
+    assert (np.diff(numbers) < 0).all()
 
 
 def test_what_always_happens_before_has_happened(html):
-    listed, shown = captions(html), pictures(html)
+    listed, images = captions(html), pictures(html)
     window = listed.index("always · level 60, width 100")
-    assert (shown[window] == shown[window + 1]).all()  # "original" of the Contrast that follows
-    assert (shown[window - 1] != shown[window]).any()
+    assert (images[window] == images[window + 1]).all()  # "original" of the Contrast that follows
+    assert (images[window - 1] != images[window]).any()
 
 
 def test_what_changes_labels_is_marked(html, manifest):
