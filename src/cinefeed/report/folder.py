@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.digests import is_whole
+from cinefeed.digests import is_text_changed, is_whole
 from cinefeed.errors import CinefeedError, SettingError
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import Predictions, read_predictions
@@ -63,7 +63,7 @@ def run_data(folder: str | Path) -> PageData:
         return default
 
     settings = read("settings", "settings.toml", _settings, "", needed=True)
-    spec = read("spec", "spec.json", _json, {})
+    spec = read("spec", "spec.json", _spec, {})
     run = read("run", "run.json", _json, {})
     classes = tuple(spec.get("classes", ()))
     history = read("history", "history.csv", _history, {})
@@ -253,8 +253,10 @@ def _text(path: Path) -> str:
 
 
 def _settings(path: Path) -> str:
-    """Return the text of settings.toml. Raises ValueError if a section is not a table."""
+    """Return the text of settings.toml. Raises ValueError if it was changed, or if a section is not a table."""
     text = _text(path)
+    if is_text_changed(text):
+        raise ValueError("the file was changed after training: its digest differs")
     settings = tomllib.loads(text)
     faulty = [name for name, section in settings.items() if not isinstance(section, dict) and name != "transforms"]
     faulty += ["data.split"] * (not isinstance(settings.get("data", {}).get("split", {}), dict))
@@ -265,6 +267,13 @@ def _settings(path: Path) -> str:
 
 def _json(path: Path) -> Any:
     return json.loads(_text(path))
+
+
+def _spec(path: Path) -> Any:
+    """Return a run's spec. Raises ValueError where it was changed."""
+    if is_text_changed(_text(path)):
+        raise ValueError("it is damaged: its digest differs")
+    return _json(path)
 
 
 def _flow(path: Path) -> list[tuple[str, int]]:
