@@ -270,9 +270,9 @@ def _json(path: Path) -> Any:
 
 
 def _spec(path: Path) -> Any:
-    """Return a run's spec. Raises ValueError where it was changed."""
+    """Return the spec of a run. Raises ValueError if the file was changed."""
     if is_text_changed(_text(path)):
-        raise ValueError("it is damaged: its digest differs")
+        raise ValueError("the file was changed after training: its digest differs")
     return _json(path)
 
 
