@@ -40,7 +40,7 @@ FOLDERS = {
     ).split(),
     "config": "settings toml lines group_candidates starter".split(),
     "report": (
-        "style words figures results agreement moving balance data folder drawn assessed unassessed facts methods page "
+        "style words figures results agreement moving balance data folder drawn assessed templates methods page "
         "check strength transforms"
     ).split(),
     "testing": "videos sources checks samplers feeds".split(),

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SplitError
 from cinefeed.label_types import Kind, class_name, label_type
 from cinefeed.rng import Stage, permutation_for
+from cinefeed.text import format_percent
 
 PARTS = ("train", "val", "test")
 
@@ -391,10 +392,11 @@ class Balance:
         table[0] += [f"{self.label_name} mean", "min", "25 %", "median", "75 %", "max"] if self.quartiles else []
         for number, part in enumerate(self.parts):
             rows = self.rows[number]
-            cells = [part, str(rows), f"{100 * rows / total:.1f} %"]
+            cells = [part, str(rows), format_percent(rows / total, ".1f")]
             cells += [str(self.groups[number])] if self.group_name else []
             cells += [
-                f"{counts[number]} ({100 * counts[number] / max(rows, 1):.0f} %)" for counts in self.classes.values()
+                f"{counts[number]} ({format_percent(counts[number] / max(rows, 1))})"
+                for counts in self.classes.values()
             ]
             if self.quartiles:
                 cells += [f"{value:.4g}" for value in (self.means[number], *self.quartiles[number])]

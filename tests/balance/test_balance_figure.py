@@ -50,7 +50,7 @@ def test_facts_of_numbers_and_weights():
     facts = dict(balance_facts(plain_report(UniformLabels(bins=20), SKEWED)))
     assert "Kolmogorov-Smirnov to uniform labels, raw and reached" in facts
     weights = dict(balance_facts(plain_report(BalancedClasses(by="weights"), RARE)))
-    assert weights["largest weight"] == "5" and "videos not drawn in this epoch" not in weights
+    assert weights["largest weight"] == "5" and "videos without a draw in this epoch" not in weights
     report = BalancedClasses(group="patient").report(RARE, groups=np.arange(100) % 9)
     assert any("group" in name for name, _ in balance_facts(report.as_dict()))
 

@@ -35,9 +35,9 @@ def manifest(tmp_path_factory):
         "patient": [f"p{row // 2}" for row in rows],
         "split": ["train" if row < 20 else "val" if row < 25 else "test" for row in rows],
     }
-    found = Manifest.scan(folder, labels=pa.table(columns), progress=False)
+    scanned = Manifest.scan(folder, labels=pa.table(columns), progress=False)
     (folder / "v29.npy").unlink()
-    return found
+    return scanned
 
 
 @pytest.fixture(scope="module")

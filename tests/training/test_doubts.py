@@ -69,9 +69,9 @@ def test_sound_parts_have_no_doubt(tmp_path, caplog):
     run = train(by_column(written(tmp_path))).folder
     assert told(run) == {"findings": [], "not_looked_at": ""}
     html = run_page(run).read_text()
-    assert "cannot be trusted" not in html and "Not looked at" not in html
+    assert "cannot be trusted" not in html and "Not checked" not in html
     (run / "findings.json").unlink()
-    assert "Not looked at: leaks, copies and look-alikes between the parts" in run_page(run).read_text()
+    assert "Not checked: leaks, copies and look-alikes between the parts" in run_page(run).read_text()
 
 
 def test_groups_across_parts_and_labels_that_files_give_away(tmp_path):
@@ -96,7 +96,7 @@ def test_what_was_not_looked_at_is_said(tmp_path):
     run = train(by_column(tmp_path / "u.parquet")).folder
     assert "the videos were not scanned" in told(run)["not_looked_at"]
     html = run_page(run).read_text()
-    assert "Not looked at: copies and near-duplicates in two parts" in html[: html.index("</header>")]
+    assert "Not checked: copies and near-duplicates in two parts" in html[: html.index("</header>")]
 
 
 @pytest.mark.slow

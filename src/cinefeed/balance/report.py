@@ -12,6 +12,7 @@ from cinefeed.balance.order import Whole
 from cinefeed.balance.plan import Plan
 from cinefeed.balance.rarest import Carried, count_labels
 from cinefeed.balance.strata import Strata
+from cinefeed.text import format_count
 
 Floats = NDArray[np.float64]
 _MANY_DRAWS = 10  # draws of a row per epoch from which a network may memorize it, even with augmentation
@@ -217,7 +218,7 @@ def _warnings(
         first = frequent[np.argsort(-largest[frequent], kind="stable")][:_MAX_NAMES].tolist()
         template = "with a weight of {:.3g}" if by_weight else "drawn {:.3g} times per epoch"
         descriptions = [
-            f"the {strata.kind} {strata.names[k]} has {counts[k]} row{'s' * bool(counts[k] > 1)}, "
+            f"the {strata.kind} {strata.names[k]} has {format_count(counts[k], 'row')}, "
             + ("" if counts[k] == 1 else "up to " if largest[k] > expected[k] / counts[k] + 1e-9 else "each ")
             + template.format(largest[k])
             for k in first

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from cinefeed.check.alike import NearPairs, near_pairs
 from cinefeed.check.content import copies
-from cinefeed.check.findings import Finding, Pair, counted, finding
+from cinefeed.check.findings import Finding, Pair, finding
 from cinefeed.check.groups import groups_of, parts_of
 from cinefeed.check.look import FrameSummaries
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
 _LISTED_PAIRS = 1000
 
@@ -129,8 +130,8 @@ def _leak_findings(sets: list[list[int]], context: _RowContext, code: str, noun:
         finding(
             "error",
             code,
-            f"{counted(len(rows), 'video')} in more than one part of the split, {noun}",
-            detail=f"{counted(len(sets), 'set')} of videos that "
+            f"{format_count(len(rows), 'video')} in more than one part of the split, {noun}",
+            detail=f"{format_count(len(sets), 'set')} of videos that "
             + ("have the same bytes" if exact else "are nearly the same in five frames")
             + ": the test contains videos of the training part.",
             advice="keep one of each set, or split again by groups that keep a set together: 'cinefeed check MANIFEST "
@@ -151,8 +152,9 @@ def _conflict_findings(sets: list[list[int]], context: _RowContext, noun: str, t
         finding(
             "error" if exact else "warning",
             f"labels_of_{noun.replace('-', '_')}_differ",
-            f"{counted(len(rows), 'video')} with another {target} than {'a copy' if exact else 'a near-duplicate'}",
-            detail=f"{counted(len(sets), 'set')} of {noun} with different labels: "
+            f"{format_count(len(rows), 'video')} with another {target} than "
+            + ("a copy" if exact else "a near-duplicate"),
+            detail=f"{format_count(len(sets), 'set')} of {noun} with different labels: "
             + (
                 "the bytes are the same, so at most one label of each set can be right, unless the labels describe "
                 "parts of the video."
@@ -186,10 +188,10 @@ def _repeat_findings(sets: list[list[int]], context: _RowContext, code: str, nou
             finding(
                 "note" if one_group else "warning",
                 f"{code}_of_one_group" if one_group else code,
-                f"{counted(extra, 'video')} with {noun}"
+                f"{format_count(extra, 'video')} with {noun}"
                 if code == "near_duplicates"
-                else f"{counted(extra, 'video')}, {noun}",
-                detail=counted(len(selected_sets), "set")
+                else f"{format_count(extra, 'video')}, {noun}",
+                detail=format_count(len(selected_sets), "set")
                 + (", each of one group. They count twice in training." if one_group else _group_detail(context)),
                 advice="keep one of each set" if one_group else "keep one of each set, or assign each set to one group",
                 rows=rows,

@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, counted, finding, video_findings
+from cinefeed.check.findings import Finding, finding, video_findings
 from cinefeed.check.look import FrameSummaries, without_path
 from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
 _CHECKED_BY_COLUMN = {
     "error": "where files break",
@@ -165,9 +166,9 @@ def _header_findings(manifest: Manifest) -> list[Finding]:
         finding(
             "warning" if is_large.any() else "note",
             "header_counts",
-            f"{counted(len(rows), 'header')} with a wrong number of frames",
-            detail=f"They are off by at most {counted(int(deviations.max()), 'frame')}. cinefeed uses the number of "
-            f"decoded frames; tools that trust the header read past the end, or miss frames.",
+            f"{format_count(len(rows), 'header')} with a wrong number of frames",
+            detail=f"They are off by at most {format_count(int(deviations.max()), 'frame')}. cinefeed uses the number "
+            f"of decoded frames; tools that trust the header read past the end, or miss frames.",
             advice="nothing for cinefeed; if the numbers differ by many, check whether the files were cut",
             rows=rows[order],
             remarks=[f"header: {header_counts[row]} frames, file: {frame_counts[row]}" for row in rows[order]],

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from cinefeed.text import format_count
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 # Findings that make scores too good if they are errors (a label predicted by the file may also be a warning).
@@ -87,7 +89,7 @@ def video_findings(
     """Return a finding about rows with a remark each, with their number before the title; [] without rows."""
     if not remarks:
         return []
-    title = f"{counted(len(remarks), 'video')} {title}"
+    title = f"{format_count(len(remarks), 'video')} {title}"
     rows, words = list(remarks), list(remarks.values())
     return [finding(severity, code, title, detail=detail, advice=advice, rows=rows, remarks=words)]
 
@@ -198,11 +200,11 @@ class CheckReport:
 
     def summary(self) -> str:
         """Return one line: the data that were checked, and the number of findings per severity."""
-        numbers = ", ".join(counted(self.number(each), each) for each in SEVERITIES)
+        numbers = ", ".join(format_count(self.number(each), each) for each in SEVERITIES)
         columns = f", label {self.target}" if self.target else ""
         columns += f" ({self.label})" if self.label else ""
         columns += f", group {self.group}" if self.group else ""
-        return f"{counted(self.rows, 'row')} in {counted(self.files, 'file')}{columns}: {numbers}"
+        return f"{format_count(self.rows, 'row')} in {format_count(self.files, 'file')}{columns}: {numbers}"
 
     def __str__(self) -> str:
         lines = [self.summary()]
@@ -238,13 +240,3 @@ def row_name(name: Mapping[str, str]) -> str:
     if path is None or name["id"].startswith(path):
         return name["id"]
     return f"{path} ({name['id']})"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and its noun, in the plural if needed.
-
-    >>> counted(1, "row"), counted(1200, "class")
-    ('1 row', '1,200 classes')
-    """
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, counted, finding
+from cinefeed.check.findings import Finding, finding
 from cinefeed.manifest.table import Manifest
 from cinefeed.split import encode
+from cinefeed.text import format_count
 
 _FROM_HEADERS = ("patient", "study", "series")  # the widest first
 
@@ -141,7 +142,7 @@ def _leak_findings(groups: Groups, parts: Any) -> list[Finding]:
         finding(
             "error",
             "groups_across_splits",
-            f"{len(leaking):,} of {counted(len(group.values), 'value')} of {groups.name} in more than one part",
+            f"{len(leaking):,} of {format_count(len(group.values), 'value')} of {groups.name} in more than one part",
             detail="A model that was trained on a patient is better on that patient in the test than on others, so "
             "results are too good.",
             advice=f"split again with --group {groups.name.split(',')[0]}",
@@ -165,7 +166,7 @@ def _file_leak_findings(manifest: Manifest, parts: Any) -> list[Finding]:
         finding(
             "error",
             "files_across_splits",
-            f"{counted(len(leaking), 'video')} with stretches in more than one part",
+            f"{format_count(len(leaking), 'video')} with stretches in more than one part",
             detail="Stretches of one video show the same patient and scene.",
             advice="split again with --group on a column that is the same for all stretches of a video",
             rows=rows,
@@ -196,7 +197,7 @@ def _missing_part_findings(parts: Any) -> list[Finding]:
         finding(
             "warning",
             "rows_without_split",
-            f"{counted(len(rows), 'row')} in no part of the split",
+            f"{format_count(len(rows), 'row')} in no part of the split",
             detail="They were added after the split, or left out of it; they are not used for training or test.",
             advice="assign them with 'cinefeed split --keep split', or leave them out with --where",
             rows=rows,
@@ -212,7 +213,7 @@ def _missing_group_findings(groups: Groups) -> list[Finding]:
         finding(
             "warning",
             "rows_without_group",
-            f"{counted(len(rows), 'row')} without {groups.name}",
+            f"{format_count(len(rows), 'row')} without {groups.name}",
             detail="Their group is unknown, so they may leak from one part into another; a split raises an error.",
             advice="fill the column, or leave those rows out",
             rows=rows,

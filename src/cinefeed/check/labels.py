@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, counted, finding
+from cinefeed.check.findings import Finding, finding
 from cinefeed.check.groups import Groups, groups_of, parts_of
 from cinefeed.label_types import LabelType, class_name
 from cinefeed.manifest.table import Manifest
 from cinefeed.split import PARTS, Encoded, encode
+from cinefeed.text import format_count
 
 # Robust z-score of a number: its distance from the median, divided by 1.4826 times the median distance on that side of
 # the median (the standard deviation of normal numbers, of which 1 in 500 million lies beyond 6). Each side has its own
@@ -77,7 +78,7 @@ def spelling_findings(manifest: Manifest, names: Iterable[str]) -> list[Finding]
             finding(
                 "warning",
                 "spellings",
-                f"{counted(len(variants), 'value')} of {name} with more than one spelling",
+                f"{format_count(len(variants), 'value')} of {name} with more than one spelling",
                 detail=f"{examples}{' ...' if len(variants) > 5 else ''}: each spelling is a separate value.",
                 advice="use one spelling per value in the table of labels, and scan again",
                 rows=rows,
@@ -95,7 +96,7 @@ def _missing_findings(rows: NDArray[np.int64], count: int, target: str) -> list[
         finding(
             "error" if is_whole_column else "warning",
             "labels_missing",
-            f"{counted(len(rows), 'row')} of {count:,} without {target}",
+            f"{format_count(len(rows), 'row')} of {count:,} without {target}",
             detail="Training stops at a row without a label, unless such rows are left out.",
             advice="check the table of labels" if is_whole_column else "fill them in, or train with --drop-missing",
             rows=rows,
@@ -129,7 +130,7 @@ def _outlier_findings(values: Any, target: str) -> list[Finding]:
             finding(
                 "error",
                 "labels_infinite",
-                f"{counted(len(infinite_rows), 'row')} with an infinite {target}",
+                f"{format_count(len(infinite_rows), 'row')} with an infinite {target}",
                 detail="They make the loss infinite or undefined.",
                 advice="correct them in the table of labels",
                 rows=infinite_rows,
@@ -150,7 +151,7 @@ def _outlier_findings(values: Any, target: str) -> list[Finding]:
             finding(
                 "warning",
                 "labels_far_out",
-                f"{counted(len(outliers), 'row')} with an outlying {target}",
+                f"{format_count(len(outliers), 'row')} with an outlying {target}",
                 detail=f"The median is {median:.4g}; these are more than {_FAR:g} robust standard deviations from it. "
                 f"They have a large influence on a mean squared error.",
                 advice="check them for errors of unit or decimal point; keep them if they are right",
@@ -191,12 +192,14 @@ def _rarity_findings(
     num_parts = len(names) or len(PARTS)
     rare = {name: counts for name, counts in classes.items() if counts[unit] < num_parts}
     if rare:
-        examples = ", ".join(f"{name} ({counted(counts[unit], unit[:-1])})" for name, counts in list(rare.items())[:8])
+        examples = ", ".join(
+            f"{name} ({format_count(counts[unit], unit[:-1])})" for name, counts in list(rare.items())[:8]
+        )
         findings.append(
             finding(
                 "warning",
                 "classes_rare",
-                f"{counted(len(rare), 'class')} of {target} too rare for {num_parts} parts",
+                f"{format_count(len(rare), 'class')} of {target} too rare for {num_parts} parts",
                 detail=f"{examples}: each part needs at least one to learn or measure a class.",
                 advice="merge them with another class, leave them out with --where, or collect more data",
                 rows=np.flatnonzero(np.isin(label.codes, [list(classes).index(name) for name in rare])),
@@ -209,7 +212,7 @@ def _rarity_findings(
             finding(
                 "warning",
                 "classes_not_in_part",
-                f"{counted(len({name for name, _ in absent}), 'class')} of {target} not in every part",
+                f"{format_count(len({name for name, _ in absent}), 'class')} of {target} not in every part",
                 detail=f"There is no {examples}{' ...' if len(absent) > 8 else ''}.",
                 advice=f"split again with --stratify {target}",
             )
@@ -243,7 +246,8 @@ def _mixed_group_findings(label: Encoded, groups: Groups | None, target: str) ->
         finding(
             "note",
             "groups_of_two_labels",
-            f"{len(mixed):,} of {counted(len(group.values), 'value')} of {groups.name} with more than one {target}",
+            f"{len(mixed):,} of {format_count(len(group.values), 'value')} of {groups.name} with more than one "
+            f"{target}",
             detail="This is expected if a label describes a view or moment, and an error if it describes the group.",
             advice="inspect them if the label describes the whole group",
             rows=rows,

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cinefeed.check.findings import Finding, counted, finding
+from cinefeed.check.findings import Finding, finding
 from cinefeed.check.look import FrameSummaries
 from cinefeed.clips import Clip
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
 _RATES_APART = 1.5  # ratio of rates: a clip by frame count then shows one and a half times as much of a heartbeat
 _TRUE_VALUES = {"yes", "true", "1"}
@@ -39,7 +40,7 @@ def _short_findings(summaries: FrameSummaries, clip: Clip | None, count: int) ->
             finding(
                 "warning",
                 "no_rate",
-                f"{counted(len(summaries.videos_without_times), 'video')} of {count:,} without times",
+                f"{format_count(len(summaries.videos_without_times), 'video')} of {count:,} without times",
                 detail="Their files have no frame rate, so clips cannot be selected by time.",
                 advice="select frames by count, with --stride in place of --rate, or leave them out",
                 rows=summaries.videos_without_times,
@@ -53,7 +54,7 @@ def _short_findings(summaries: FrameSummaries, clip: Clip | None, count: int) ->
         finding(
             "warning",
             "short_videos",
-            f"{counted(len(summaries.short_videos), 'video')} of {count:,} shorter than the clip",
+            f"{format_count(len(summaries.short_videos), 'video')} of {count:,} shorter than the clip",
             detail="Their last frame is repeated (change it by Clip(short=...)), so the end of their clips is still.",
             advice="use fewer --frames or a smaller --stride" if is_majority else "leave them out, or use fewer frames",
             rows=summaries.short_videos,
@@ -80,7 +81,7 @@ def _burned_in_findings(manifest: Manifest) -> list[Finding]:
         finding(
             "warning",
             "burned_in",
-            f"{counted(len(rows), 'video')} with burned-in text, according to their header",
+            f"{format_count(len(rows), 'video')} with burned-in text, according to their header",
             detail="It may identify the patient, or reveal the label to a model.",
             advice="crop to the image region, or blacken the text before the data leave the hospital",
             rows=rows,
@@ -96,7 +97,7 @@ def _series_findings(manifest: Manifest) -> list[Finding]:
         finding(
             "warning",
             "series_notes",
-            f"{counted(len(rows), 'video')} with a note on their series",
+            f"{format_count(len(rows), 'video')} with a note on their series",
             detail="Irregularities of the series: planes acquired twice, missing phases, single images.",
             advice="look at them with 'cinefeed inspect', and leave out those that are not cines",
             rows=rows,
@@ -116,7 +117,7 @@ def _spacing_findings(manifest: Manifest) -> list[Finding]:
         finding(
             "note",
             "spacing_missing",
-            f"{counted(len(rows), 'video')} without a pixel size, while others have one",
+            f"{format_count(len(rows), 'video')} without a pixel size, while others have one",
             detail="They cannot be scaled to a pixel size in millimetres.",
             advice="nothing, unless sizes in millimetres matter",
             rows=rows,
@@ -176,7 +177,7 @@ def _size_findings(table: Any) -> list[Finding]:
             finding(
                 "note",
                 "mixed_orientations",
-                f"{counted(tall, 'video')} in portrait, {int((width > height).sum()):,} in landscape format",
+                f"{format_count(tall, 'video')} in portrait, {int((width > height).sum()):,} in landscape format",
                 detail="Frames are rotated only if the metadata of their file declares a rotation.",
                 advice="look at a few of both with 'cinefeed inspect'; Frame(fit='pad') keeps the whole frame",
                 count=tall,

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from cinefeed.check.duplicates import duplicate_findings
 from cinefeed.check.files import file_findings
-from cinefeed.check.findings import CheckReport, Finding, Shortcut, counted, sort_by_severity, with_names
+from cinefeed.check.findings import CheckReport, Finding, Shortcut, sort_by_severity, with_names
 from cinefeed.check.groups import group_findings, groups_of, joined_groups
 from cinefeed.check.labels import label_findings, spelling_findings
 from cinefeed.check.look import summarize_frames
@@ -22,6 +22,7 @@ from cinefeed.errors import SettingError, TableError
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.progress import Progress, shown_progress
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
 # Reading the frames of a video took 3 ms for `lips` and 120 ms for `pocus` on two busy cores: 10 minutes for 5000.
 _MOST_ROWS = 5000
@@ -117,7 +118,7 @@ def _label(manifest: Manifest, target: str | None, *, classes: int) -> str:
     """Return the kind of the target: "regression" or the number of classes; "" if no row has a label."""
     if target is None or manifest.column(target).null_count == len(manifest):
         return ""
-    return counted(classes, "class") if manifest.label_type(target).is_classes else "regression"
+    return format_count(classes, "class") if manifest.label_type(target).is_classes else "regression"
 
 
 @dataclass(frozen=True, kw_only=True)

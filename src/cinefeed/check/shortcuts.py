@@ -19,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, Shortcut, counted, finding
+from cinefeed.check.findings import Finding, Shortcut, finding
 from cinefeed.check.groups import groups_of
 from cinefeed.check.look import FrameSummaries
 from cinefeed.label_types import class_name
 from cinefeed.manifest.table import Manifest
 from cinefeed.rng import Stage, rng_for
 from cinefeed.split import assign_folds, encode
+from cinefeed.text import format_count
 
 _FOLDS = 5
 _FEWEST_GROUPS = 5  # a class is tested if at least this number of groups has it, and as many do not
@@ -105,7 +106,7 @@ def _questions(label: Any, groups: NDArray[np.int64], target: str, *, is_classes
     skipped = []
     for code in order:
         if len(questions) == _MOST_CLASSES:
-            skipped = [f"all but the {_MOST_CLASSES} largest of {counted(len(order), 'class')}"]
+            skipped = [f"all but the {_MOST_CLASSES} largest of {format_count(len(order), 'class')}"]
             break
         is_class = (classes.codes == code).astype(np.int64)
         units, unit = np.unique(groups * 2 + is_class, return_inverse=True)

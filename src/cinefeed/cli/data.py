@@ -7,7 +7,6 @@ from typing import Annotated
 import pyarrow.compute as pc
 import typer
 
-from cinefeed.check.findings import counted
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
 from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
@@ -20,6 +19,7 @@ from cinefeed.manifest.writing import table_suffix
 from cinefeed.sources.base import Reading
 from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.split import unseen_classes
+from cinefeed.text import format_count
 
 _MOST_CLASSES = 20
 
@@ -179,8 +179,10 @@ def _note_unseen(rows: Manifest, name: str, *, group: str) -> None:
     unseen = unseen_classes(labels=column, parts=rows.column("split"))
     if unseen:
         value, places = next(iter(unseen.items()))
-        where = " and ".join(f"{part} ({counted(len(rows_of_part), 'row')})" for part, rows_of_part in places.items())
-        more = f", {counted(len(unseen) - 1, 'class')} more likewise" if len(unseen) > 1 else ""
+        where = " and ".join(
+            f"{part} ({format_count(len(rows_of_part), 'row')})" for part, rows_of_part in places.items()
+        )
+        more = f", {format_count(len(unseen) - 1, 'class')} more likewise" if len(unseen) > 1 else ""
         note(f"class {value!r} of {name!r} is in {where} alone{more}: to learn it, split with --stratify {name}")
 
 

@@ -4,6 +4,8 @@ import threading
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from cinefeed.text import format_percent
+
 # A consumer that waits for less than this share of the time is not held up in a way that anybody would notice.
 _NOTICEABLE_WAIT = 0.1
 
@@ -64,9 +66,9 @@ class Stats:
             return "nothing has been fed yet"
         if self._feed_is_slower:
             stage, share = self._heaviest
-            waits = _percent(self.wait_share)
+            waits = format_percent(self.wait_share)
             return f"the feed is the bottleneck: the model waits {waits} of the time, {stage} takes {share} of the feed"
-        return f"the model is the bottleneck: workers idle {_percent(self.idle_share)} of the time"
+        return f"the model is the bottleneck: workers idle {format_percent(self.idle_share)} of the time"
 
     def line(self) -> str:
         """Say the same in a few words, for a line that is written anew while a model trains.
@@ -78,11 +80,11 @@ class Stats:
         """
         if not self._fed:
             return self.verdict
-        side, what = "model", f"workers idle {_percent(self.idle_share)}"
+        side, what = "model", f"workers idle {format_percent(self.idle_share)}"
         if self._feed_is_slower:
             side, what = "feed", " ".join(self._heaviest)
         rate = f"{self.clips_per_second:.3g}" if self.clips_per_second < 100 else f"{self.clips_per_second:.0f}"
-        return f"{rate} clips/s, waits {_percent(self.wait_share)}, {what}: the {side} is the bottleneck"
+        return f"{rate} clips/s, waits {format_percent(self.wait_share)}, {what}: the {side} is the bottleneck"
 
     def since(self, before: "Stats") -> "Stats":
         """Return what was done after `before`, which earlier stats of the same feed are.
@@ -113,11 +115,7 @@ class Stats:
     def _heaviest(self) -> tuple[str, str]:
         """The stage that takes most of the workers' time, and its share of it."""
         stage, seconds = max(self.stages.items(), key=lambda each: each[1])
-        return stage, _percent(seconds / sum(self.stages.values()))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+        return stage, format_percent(seconds / sum(self.stages.values()))
 
 
 class Meter:

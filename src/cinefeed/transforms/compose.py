@@ -15,6 +15,7 @@ from cinefeed.sources.base import Colour, Planes, Stacked
 from cinefeed.sources.colour import cut_to_rgb, lacks_window, to_pixels, window_missing, with_window
 from cinefeed.sources.display import shown_size, square_size
 from cinefeed.sources.values import ValueSampler, suggest_window
+from cinefeed.text import format_count
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
 from cinefeed.transforms.call import Call, as_transform, tried
 from cinefeed.transforms.field import lanes_at, resample_at
@@ -165,7 +166,7 @@ class Compose:
         ]
         lines.append(", ".join([size, *(compact_repr(each) for each, _ in leading_moves)]) + ": one interpolation")
         window = "" if frame.window is None else ", black to white {:g} to {:g}".format(*frame.window)
-        lines.append(f"{frame.channels} channel{'s' if frame.channels > 1 else ''}, {dtype}{window}")
+        lines.append(f"{format_count(frame.channels, 'channel')}, {dtype}{window}")
         for step in steps:
             input_dtype = dtype
             dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
