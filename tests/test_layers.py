@@ -11,7 +11,7 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors text files digests locks cores rng scratch kernel_cache kernels clips sources label_types split balance "
+    "errors text files digests locks cores pools machine rng scratch kernel_cache kernels clips sources label_types split balance "
     "manifest transforms check feed pack adapters metrics models config training report demo testing cli"
 ).split()
 FOLDERS = {
@@ -48,7 +48,7 @@ FOLDERS = {
     "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),
     "training": (
         "run weights scores losses network batches callbacks checkpoint logging flow doubts saliency worst pictures "
-        "finish distributed fit evaluate folds encode export"
+        "finish distributed threads fit evaluate folds encode export"
     ).split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

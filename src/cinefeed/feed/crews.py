@@ -4,12 +4,15 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
+import cv2
+
 from cinefeed.errors import UnfitError
 from cinefeed.feed.choose import Choice, choose_backend
 from cinefeed.feed.clip import ClipMaker, Draw
 from cinefeed.feed.layout import Layout
 from cinefeed.feed.processes import ProcessCrew
 from cinefeed.feed.workers import Crew, InlineCrew, ThreadCrew
+from cinefeed.pools import report_spinning
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +31,10 @@ def start_crew(
     """Return workers, and what they are and why; `tried` gives the draws by which that is chosen where it is open.
 
     What can be done while processes start is done by `meanwhile`.
-    Processes that cannot be sent the feed's settings give way to threads, which is said.
+    Processes that cannot be sent the feed's settings give way to threads, which is said. Several threads of this
+    process each make a clip, so OpenCV is set to compute on the thread that calls it.
     """
+    report_spinning()
     if not workers:
         return InlineCrew(maker), choice
     if choice is None and timeout_seconds is not None and hasattr(os, "memfd_create"):
@@ -51,4 +56,5 @@ def start_crew(
         except UnfitError as error:
             choice = Choice("thread", f"threads make the clips, for processes cannot: {error}")
             _log.warning("%s", choice.why)
+    cv2.setNumThreads(1)
     return ThreadCrew(maker, count=workers), choice

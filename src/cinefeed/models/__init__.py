@@ -1,7 +1,9 @@
 """Networks that read clips, as functions that return a `keras.Model`. Importing this imports Keras and its backend."""
 
 from cinefeed.errors import keras_missing
+from cinefeed.pools import wait_passively as _wait_passively
 
+_wait_passively()  # before Keras loads torch
 try:
     import keras as _keras  # noqa: F401
 except ImportError as _error:

@@ -172,7 +172,9 @@ def model(page: PageData, given: Told, told: Told) -> str:
 
 def _backend(page: PageData) -> str:
     device = page.versions.get("device")
-    return page.versions.get("backend", "an unknown backend") + (f", {device}" if device else "")
+    threads = page.versions.get("threads")
+    with_threads = "" if threads is None else f", {threads} {'thread' if threads == '1' else 'threads'}"
+    return page.versions.get("backend", "an unknown backend") + (f", {device}" if device else "") + with_threads
 
 
 def weights(given: Told) -> str:

@@ -57,6 +57,7 @@ from cinefeed.training.run import (
     write_json,
 )
 from cinefeed.training.scores import metric_names
+from cinefeed.training.threads import VERSIONS, choose_threads, kept_threads, own_threads, use_threads
 from cinefeed.training.weights import check_weights, load_weights
 
 _log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def train(
     # the other ranks write nothing
     lock = write_lock(settings.train.out, folder=True) if launched()[0] == 0 else nullcontext()
     try:
-        with together(), lock:
+        with together(), lock, own_threads():
             return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
     except OSError as error:
         if error.errno not in DISK_FULL:
@@ -127,10 +128,13 @@ def _train(
     dataset = TrainingSet(feed, class_weights=class_weights(feed) if asked.class_weights == "balanced" else None)
     keras.utils.set_random_seed(settings.feed.seed)
     model = build_model(settings, feed.spec)
+    threads = kept_threads(folder) if goes_on else choose_threads(model, feed.spec, wanted=asked.threads)
+    use_threads(threads)
     loss_for(settings, feed.spec)
     backbones = frozen_backbones(model) if asked.thaw_epoch else []
     together_now = f"; {ranks} processes, {ranks * feed.batch_size} clips a step" if ranks > 1 else ""
-    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{together_now}")
+    on_threads = "" if threads is None else f" on {threads} {'thread' if threads == 1 else 'threads'}"
+    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{on_threads}{together_now}")
 
     best = BestWeights(folder / WEIGHTS, monitor=asked.monitor)
     history = History(folder / "history.csv")
@@ -154,7 +158,7 @@ def _train(
         clear(folder)
         write_json(folder / "spec.json", spec_table(feed.spec))  # first: check_out knows a run by it
         write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(settings), encoding="utf-8"))
-        write_json(folder / "versions.json", versions())
+        write_json(folder / VERSIONS, versions() | ({} if threads is None else {"threads": str(threads)}))
         parts.all.write(folder / "manifest.parquet")
         counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]
         keep_flow(folder, feed=feed, counts=counts, failures=failures)
