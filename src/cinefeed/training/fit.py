@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ from cinefeed.config import Settings, to_toml
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import DISK_FULL, write_atomically
+from cinefeed.files import full_disk_explained, write_atomically
 from cinefeed.locks import write_lock
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
@@ -90,19 +91,10 @@ def train(
     another process writes the run folder, and
     TrainingError where the loss stops being a number: the weights of the best epoch until then are kept.
     """
-    # the other ranks write nothing
-    lock = write_lock(settings.train.out, folder=True) if launched()[0] == 0 else nullcontext()
-    try:
-        with together(), lock, own_threads():
-            return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        out = Path(settings.train.out)
-        raise TrainingError(
-            f"{error.filename or out} cannot be written: {error.strerror}; make room, and "
-            f"{how_to_go_on(out / CHECKPOINT)}"
-        ) from error
+    out = Path(settings.train.out)
+    lock = write_lock(out, folder=True) if launched()[0] == 0 else nullcontext()  # the other ranks write nothing
+    with full_disk_explained(out, partial(how_to_go_on, out / CHECKPOINT)), together(), lock, own_threads():
+        return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
 
 
 def _train(

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.config import Settings, SplitSettings, read_settings, to_table, to_toml
-from cinefeed.errors import SettingError, TrainingError
+from cinefeed.errors import SettingError
 from cinefeed.feed.targets import read_labels
-from cinefeed.files import DISK_FULL, write_atomically
+from cinefeed.files import full_disk_explained, write_atomically
 from cinefeed.locks import FOLDER_LOCK, write_lock
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.parquet import read_parquet_table
@@ -70,16 +70,8 @@ def train_folds(
     settings or rows are no longer those that the folds were begun with; SplitError where there are too few groups;
     InUseError while another process writes the folder.
     """
-    try:
-        with write_lock(settings.train.out, folder=True):
-            return _train_folds(settings, folds=folds, train=train, overwrite=overwrite)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise TrainingError(
-            f"{error.filename or settings.train.out} cannot be written: {error.strerror}; make room, and the same "
-            "command goes on"
-        ) from error
+    with full_disk_explained(Path(settings.train.out)), write_lock(settings.train.out, folder=True):
+        return _train_folds(settings, folds=folds, train=train, overwrite=overwrite)
 
 
 def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object], overwrite: bool) -> FoldsResult:
