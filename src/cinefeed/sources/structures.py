@@ -132,7 +132,7 @@ def _streams_differ(library: ctypes.CDLL) -> str | None:
         listed = _long(context, STREAMS)
         if not _is_near(listed, context) or [_long(listed, 8 * i) for i in range(2)] != streams:
             return "an AVFormatContext's streams"
-        with _codec(library, "rawvideo", **_RAW) as codec:
+        with _codec(library, "rawvideo", _RAW) as codec:
             parameters = _long(streams[1], PARAMETERS)
             if not _is_near(parameters, streams[1]) or (_int(parameters, 0), _int(parameters, 4)) != (-1, 0):
                 return "an AVStream's parameters"
@@ -147,7 +147,7 @@ def _streams_differ(library: ctypes.CDLL) -> str | None:
 
 def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
     """Let FFmpeg decode a frame whose every number is given, and encode it again, and look at frame and packet."""
-    with _codec(library, "rawvideo", **_RAW) as codec, _frame(library) as frame, _packet(library) as packet:
+    with _codec(library, "rawvideo", _RAW) as codec, _frame(library) as frame, _packet(library) as packet:
         library.av_new_packet(_address(packet), len(_PICTURE))
         if _int(packet, SIZE) != len(_PICTURE) or not _is_near(_long(packet, _DATA), packet):
             return "an AVPacket's size and data"
@@ -175,7 +175,7 @@ def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
             return "the flags, colours and type of a decoded AVFrame"
         if _int(frame, places.errors) != 0:
             return "the errors of a decoded AVFrame"
-        with _codec(library, "rawvideo", encodes=True, **_RAW) as encoder, _packet(library) as encoded:
+        with _codec(library, "rawvideo", _RAW, encodes=True) as encoder, _packet(library) as encoded:
             library.avcodec_send_frame(_address(encoder), _address(frame))
             library.avcodec_receive_packet(_address(encoder), _address(encoded))
             numbers = [_int(encoded, place) for place in (SIZE, OF_STREAM, PACKET_FLAGS)]
@@ -186,7 +186,7 @@ def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
 
 def _damage_differs(library: ctypes.CDLL, places: Places) -> str | None:
     """Let FFmpeg decode a frame that is cut off, and look at what it says of it."""
-    with _codec(library, "mpeg2video") as codec, _frame(library) as frame, _packet(library) as packet:
+    with _codec(library, "mpeg2video", {}) as codec, _frame(library) as frame, _packet(library) as packet:
         library.av_new_packet(_address(packet), len(_DAMAGED))
         ctypes.memmove(_long(packet, _DATA), _DAMAGED, len(_DAMAGED))
         library.avcodec_send_packet(_address(codec), _address(packet))
@@ -197,7 +197,7 @@ def _damage_differs(library: ctypes.CDLL, places: Places) -> str | None:
 
 
 @contextmanager
-def _codec(library: ctypes.CDLL, name: str, *, encodes: bool = False, **options: str) -> Iterator[int]:
+def _codec(library: ctypes.CDLL, name: str, options: dict[str, str], *, encodes: bool = False) -> Iterator[int]:
     find = library.avcodec_find_encoder_by_name if encodes else library.avcodec_find_decoder_by_name
     kind = ctypes.c_void_p(find(name.encode()))
     codec = ctypes.c_void_p(library.avcodec_alloc_context3(kind))
