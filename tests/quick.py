@@ -28,6 +28,7 @@ KINDS = {  # places of tests, each the beginning of a node id
         sources/test_matrix.py sources/test_memory_growth.py sources/test_native.py sources/test_open.py
         sources/test_packets.py sources/test_private.py sources/test_real_videos.py sources/test_swscale.py
         sources/test_values.py feed/test_mask_video.py test_demo.py test_security.py test_testing.py
+        feed/test_decoder_stats.py
         feed/test_clips_per_video.py::test_what_is_decoded_once feed/test_mixing_feed.py::test_masks
     """,
     "process": """
