@@ -17,13 +17,17 @@ CinefeedError
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── InUseError         (RuntimeError)       a place that another process writes
 ├── TrainingError      (RuntimeError)       a run that had to stop
+├── KerasBackendError  (ImportError)        a backend of Keras that is set and not installed, where another is
 └── MissingExtraError  (ImportError)        an optional package that is not installed
 
 A message says what was asked, what was found, and what to do. The stage that knows the manifest row adds it, once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
+
+KERAS_BACKENDS = "torch", "jax", "tensorflow"  # torch first: JAX's 3-D convolution on CPU took 40 times as long
 
 
 class CinefeedError(Exception):
@@ -94,19 +98,43 @@ class TrainingError(CinefeedError, RuntimeError):
     """A training run had to stop."""
 
 
+class KerasBackendError(CinefeedError, ImportError):
+    """Keras is set to a backend that is not installed, and another one is."""
+
+
 class MissingExtraError(CinefeedError, ImportError):
-    """An optional package is not installed."""
+    """An optional package is not installed, or several."""
 
-    def __init__(self, package: str, *, extra: str, hint: str = "") -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'cinefeed[{extra}]'{hint}")
+    def __init__(self, *packages: str, extra: str, hint: str = "") -> None:
+        names = f"{listed_in_words(packages)} {'is' if len(packages) == 1 else 'are'} not installed"
+        super().__init__(f"{names}; run: pip install 'cinefeed[{extra}]'{hint}")
 
 
-def keras_missing(error: ImportError) -> MissingExtraError:
-    """Return what to say where Keras cannot be imported: it is not there, or the backend that it was told to use."""
-    if error.name in (None, "keras"):
-        return MissingExtraError("keras", extra="keras")
-    hint = f", and set KERAS_BACKEND=torch in the environment (or jax): without it, Keras takes {error.name}"
+def keras_missing(error: ImportError) -> ImportError:
+    """Return the error for a failed import of Keras: Keras itself is not installed, or its backend, or something else.
+
+    Keras needs a backend, and takes TensorFlow unless KERAS_BACKEND, or its file keras.json, names another.
+    """
+    if error.name == "keras":
+        return MissingExtraError("keras", extra="keras,torch", hint=" (or 'cinefeed[keras,jax]')")
+    if error.name not in KERAS_BACKENDS:
+        return error
+    setting = "KERAS_BACKEND={} in the environment before Python starts: without it, Keras takes " + error.name
+    installed = [name for name in KERAS_BACKENDS if name != error.name and find_spec(name) is not None]
+    if installed:
+        message = f"Keras' backend {error.name} is not installed, {installed[0]} is; set "
+        return KerasBackendError(message + setting.format(installed[0]))
+    hint = f" (or 'cinefeed[keras,jax]'), and set {setting.format('torch')}"
     return MissingExtraError(f"Keras' backend {error.name}", extra="keras,torch", hint=hint)
+
+
+def listed_in_words(names: Sequence[str]) -> str:
+    """Return names with commas, and "and" before the last one.
+
+    >>> listed_in_words(["h5py", "nibabel", "pydicom"])
+    'h5py, nibabel and pydicom'
+    """
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -4,10 +4,14 @@ import threading
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from cinefeed.sources.decoder import decoder_choice
+
 # A consumer that waits for less than this share of the time is not held up in a way that anybody would notice.
 _NOTICEABLE_WAIT = 0.1
 # The machine is the bottleneck if its cores are full and other programs have this share of them or more.
 _FULL, _NOTICEABLE_LOAD = 0.9, 0.2
+_OF_NOW = ("workers", "decoder")  # what does not add up
+_WHOLE = ("clips", "batches", "bytes", "retried", "compiled", "pyav")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,9 @@ class Stats:
     other_cpu_seconds: float = 0.0  # of other programs on these cores
     delayed_seconds: float = 0.0  # the consumer's thread was ready to run and had no core
     workers: int = 0
+    compiled: int = 0  # files of encoded video that compiled code decoded, each time one was opened
+    pyav: int = 0  # ... and that PyAV decoded
+    decoder: str = ""  # which of the two decodes where both can, and why; "" until a video was read
     retried: int = 0  # read errors of the disk that passed when the file was read again
     skipped: tuple[str, ...] = ()  # rows that could not be fed, with the reason
     deaths: tuple[str, ...] = ()  # workers that died, and at what
@@ -113,8 +120,8 @@ class Stats:
         >>> Stats(clips=9, elapsed_seconds=3.0).since(Stats(clips=5, elapsed_seconds=1.0)).clips_per_second
         2.0
         """
-        done: dict[str, Any] = {"workers": self.workers}
-        for name in (each.name for each in fields(Stats) if each.name != "workers"):
+        done: dict[str, Any] = {name: getattr(self, name) for name in _OF_NOW}
+        for name in (each.name for each in fields(Stats) if each.name not in _OF_NOW):
             now, then = getattr(self, name), getattr(before, name)
             done[name] = tuple(each for each in now if each not in then) if isinstance(now, tuple) else now - then
         return Stats(**done)
@@ -165,5 +172,7 @@ class Meter:
         """Return the sums so far."""
         with self._lock:
             sums = dict(self._sums)
-        whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in ("clips", "batches", "bytes", "retried")}
+        whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in _WHOLE}
+        if whole["compiled"] or whole["pyav"]:
+            whole["decoder"] = f"{decoder_choice().name}: {decoder_choice().reason}"
         return Stats(workers=workers, **whole, **lists, **sums)  # type: ignore[arg-type]  # sums are seconds, floats all
