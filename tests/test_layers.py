@@ -11,8 +11,8 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors text files digests locks cores pools machine rng scratch kernel_cache kernels clips sources label_types split balance "
-    "manifest transforms check feed pack adapters metrics models config training report demo testing cli"
+    "errors text files digests locks cores pools machine keras_backend rng scratch kernel_cache kernels clips sources label_types split balance "
+    "manifest transforms check feed pack adapters metrics models config training report demo testing doctor cli"
 ).split()
 FOLDERS = {
     "sources": (
@@ -43,6 +43,7 @@ FOLDERS = {
         "style words figures results agreement moving balance data folder drawn assessed unassessed facts methods page "
         "check strength transforms"
     ).split(),
+    "doctor": "look advice".split(),
     "testing": "videos sources checks samplers feeds".split(),
     "adapters": "ahead torch keras jax".split(),
     "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),

@@ -154,7 +154,7 @@ def test_an_installed_backend_is_taken_unless_the_user_chose_one(tmp_path, monke
     if configured is not None:
         text = configured if configured == "not json" else json.dumps({"backend": configured})
         (tmp_path / "keras.json").write_text(text)
-    monkeypatch.setattr("cinefeed.cli.show.find_spec", lambda name: None if name == "tensorflow" else name)
+    monkeypatch.setattr("cinefeed.keras_backend.find_spec", lambda name: None if name == "tensorflow" else name)
     assert choose_backend() == chosen
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert choose_backend() == "jax"
