@@ -5,7 +5,7 @@ Run: python -m benchmarks.busy [--quick] [--part feed --part train --part demo -
 feed:     epochs of a feed without a model, on the demo's videos
 train:    epochs of the demo's training, by the command line; "before" is how OpenMP waits by itself (it spins), with a
           thread a core
-demo:     the whole of `cinefeed demo`, which is what `make demo` runs; alone and beside the most loops, before and after
+demo:     the whole of `cinefeed demo`, which `make demo` runs: alone and beside the most loops, before and after
 threads:  steps of networks on one thread and on one a core, and the operations of a batch, which choose between them
 
 Each runs in a process of its own beside 0, 2 and 4 endless loops. The fair share of a program that keeps `own` cores
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,7 +135,7 @@ def measure_train(folder: Path, *, epochs: int, environment: dict[str, str]) -> 
     ends = [line["time"] for line in lines if line["event"] == "epoch"]
     stats = json.loads((folder / "run" / "feed_stats.json").read_text(encoding="utf-8"))
     print(f"    {stats['verdict']}")
-    return _measured({**stats, "seconds": [end - begin for begin, end in zip(ends, ends[1:], strict=False)]})
+    return _measured({**stats, "seconds": [end - begin for begin, end in pairwise(ends)]})
 
 
 def _measured(found: dict[str, Any]) -> Measured:
@@ -149,7 +150,8 @@ def _measured(found: dict[str, Any]) -> Measured:
 def fair_seconds(alone: Measured, *, loops: int, cores: int) -> float:
     """Return the seconds that an epoch may take beside some loops, by the share of the cores that is the program's.
 
-    >>> fair_seconds(Measured(10.0, 1.5, 0.0), loops=2, cores=2), fair_seconds(Measured(10.0, 1.5, 0.0), loops=0, cores=2)
+    >>> alone = Measured(seconds=10.0, own_cores=1.5, others=0.0)
+    >>> fair_seconds(alone, loops=2, cores=2), fair_seconds(alone, loops=0, cores=2)
     (17.5, 10.0)
     """
     return alone.seconds * max(1.0, (alone.own_cores + loops) / cores)
@@ -167,8 +169,8 @@ def beside_loops(part: str, folder: Path, *, loops: list[int], epochs: int, vari
             alone = alone or found  # the first, without loops
             fair = fair_seconds(alone, loops=number, cores=usable_cores())
             print(
-                f"  {number} loops: {found.seconds:7.2f} s an epoch, fair {fair:6.2f}, ratio {found.seconds / fair:5.2f}"
-                f" (aim {AIM}); {found.own_cores:.2f} cores, others {100 * found.others:.0f} %",
+                f"  {number} loops: {found.seconds:7.2f} s an epoch, fair {fair:6.2f}, "
+                f"ratio {found.seconds / fair:.2f}, aim {AIM}; {found.own_cores:.2f} cores, others {100 * found.others:.0f} %",
                 flush=True,
             )
 

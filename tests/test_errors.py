@@ -44,6 +44,7 @@ def test_what_is_said_where_keras_cannot_be_imported(monkeypatch):
     assert "pip install 'cinefeed[keras,torch]'" in str(without) and "KERAS_BACKEND=torch" in str(without)
     assert str(errors.keras_missing(ImportError(name="keras"))).startswith("keras is not installed")
     broken = ImportError("libcudart.so.12: cannot open shared object file", name="torch._C")
+    installed = {"torch"}
     assert errors.keras_missing(broken) is broken
 
 

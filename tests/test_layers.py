@@ -11,14 +11,15 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors text files digests locks cores pools machine keras_backend rng scratch kernel_cache kernels clips sources label_types split balance "
-    "manifest transforms check feed pack adapters metrics models config training report demo testing doctor cli"
+    "errors text files digests locks cores pools machine keras_backend rng scratch kernel_cache kernels clips sources "
+    "label_types split balance manifest transforms check feed pack adapters metrics models config training report "
+    "demo testing doctor cli"
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds extras limits embedded boxes colour display base regions damage layout values packets index runs structures "
-        "libav decoder native ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation "
-        "image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts "
+        "kinds extras limits embedded boxes colour display base regions damage layout values packets index runs "
+        "structures libav decoder native ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size "
+        "animation image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts "
         "dicom_planes dicom dicom_video dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),

@@ -115,17 +115,18 @@ def keras_missing(error: ImportError) -> ImportError:
 
     Keras needs a backend, and takes TensorFlow unless KERAS_BACKEND, or its file keras.json, names another.
     """
-    if error.name == "keras":
+    backend = (error.name or "").partition(".")[0]
+    if backend == "keras":
         return MissingExtraError("keras", extra="keras,torch", hint=" (or 'cinefeed[keras,jax]')")
-    if error.name not in KERAS_BACKENDS:
-        return error
-    setting = "KERAS_BACKEND={} in the environment before Python starts: without it, Keras takes " + error.name
-    installed = [name for name in KERAS_BACKENDS if name != error.name and find_spec(name) is not None]
+    if backend not in KERAS_BACKENDS or find_spec(backend) is not None:
+        return error  # whatever it is, installing would not mend it
+    setting = "KERAS_BACKEND={} in the environment before Python starts: without it, Keras takes " + backend
+    installed = [name for name in KERAS_BACKENDS if find_spec(name) is not None]
     if installed:
-        message = f"Keras' backend {error.name} is not installed, {installed[0]} is; set "
+        message = f"Keras' backend {backend} is not installed, {installed[0]} is; set "
         return KerasBackendError(message + setting.format(installed[0]))
     hint = f" (or 'cinefeed[keras,jax]'), and set {setting.format('torch')}"
-    return MissingExtraError(f"Keras' backend {error.name}", extra="keras,torch", hint=hint)
+    return MissingExtraError(f"Keras' backend {backend}", extra="keras,torch", hint=hint)
 
 
 def listed_in_words(names: Sequence[str]) -> str:

@@ -41,7 +41,11 @@ def test_a_healthy_machine_needs_no_advice():
 @pytest.mark.parametrize(
     ("changes", "finding", "action"),
     [
-        ({"decoder": {"name": "PyAV", "reason": "this is 99"}}, "up to three times slower: this is 99", "version of av"),
+        (
+            {"decoder": {"name": "PyAV", "reason": "this is 99"}},
+            "up to three times slower: this is 99",
+            "version of av",
+        ),
         ({"cache__folder": None}, "every process compiles", "NUMBA_CACHE_DIR"),
         ({"shared_memory__processes": False}, "threads make the clips", "Linux"),
         ({"shared_memory__free_bytes": 900_000_000}, "0.9 GB of memory", "memory='500MB'"),

@@ -57,6 +57,8 @@ def choose_backend() -> str:
         raise MissingExtraError("keras", extra="keras")
     name = keras_backend()
     if name is None:
-        raise MissingExtraError("a Keras backend (torch, jax or tensorflow)", extra="torch", hint=" (or 'cinefeed[jax]')")
+        raise MissingExtraError(
+            "a Keras backend (torch, jax or tensorflow)", extra="torch", hint=" (or 'cinefeed[jax]')"
+        )
     os.environ["KERAS_BACKEND"] = name
     return name

@@ -6,7 +6,9 @@ from typing import Any
 
 from cinefeed.errors import listed_in_words
 
-_LITTLE_MEMORY = 2_000_000_000  # bytes: a handful of batches of 16 clips of 16 x 224 x 224 in colour, and a decoder each
+_LITTLE_MEMORY = (
+    2_000_000_000  # bytes: a handful of batches of 16 clips of 16 x 224 x 224 in colour, and a decoder each
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +89,13 @@ def _about_cores(cores: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "there is one core: clips are made and the network is computed in turn", "take a machine with more"
     elif cores["machine"] and cores["used"] < cores["machine"]:
         limit = f"a quota of {cores['quota']:g} cores" if cores["quota"] else "its affinity"
-        yield f"of {cores['machine']} cores this process has {cores['used']}, by {limit}", "ask for more, if you need them"
+        yield (
+            f"of {cores['machine']} cores this process has {cores['used']}, by {limit}",
+            "ask for more, if you need them",
+        )
     if cores["load"] is not None and cores["load"] > cores["used"]:
         yield (
-            f"the machine is busy: over the last minute {cores['load']:.1f} processes wanted its {cores['machine']} cores",
+            f"the machine is busy: {cores['load']:.1f} processes wanted its {cores['machine']} cores, over a minute",
             "wait for the others to end, or expect your share of the time",
         )
 

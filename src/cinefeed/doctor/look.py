@@ -19,8 +19,8 @@ import pyarrow as pa
 import cinefeed
 from cinefeed.cores import quota_cores, usable_cores
 from cinefeed.errors import KERAS_BACKENDS
-from cinefeed.kernel_cache import cache_folder
 from cinefeed.keras_backend import keras_backend
+from cinefeed.kernel_cache import cache_folder
 from cinefeed.pools import is_passive
 from cinefeed.sources.decoder import decoder_choice
 from cinefeed.sources.extras import EXTRAS, missing_packages

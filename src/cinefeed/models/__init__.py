@@ -3,8 +3,8 @@
 from cinefeed.errors import keras_missing
 from cinefeed.pools import wait_passively as _wait_passively
 
-_wait_passively()  # before Keras loads torch
 try:
+    _wait_passively()  # before Keras loads torch
     import keras as _keras  # noqa: F401
 except ImportError as _error:
     raise keras_missing(_error) from _error

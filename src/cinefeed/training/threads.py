@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import keras
 
@@ -87,15 +87,14 @@ def own_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def with_threads_of_run(
-    function: Callable[Concatenate[Any, _P], _T],
-) -> Callable[Concatenate[Any, _P], _T]:
+def with_threads_of_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Let a function whose first argument is a run folder compute with the threads that the run was trained with."""
 
     @wraps(function)
-    def called(run: Any, *arguments: _P.args, **options: _P.kwargs) -> _T:
+    def called(*arguments: _P.args, **options: _P.kwargs) -> _T:
+        run: Any = arguments[0] if arguments else options["run"]
         with own_threads():
             use_threads(kept_threads(run))
-            return function(run, *arguments, **options)
+            return function(*arguments, **options)
 
     return called
