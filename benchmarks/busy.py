@@ -168,9 +168,10 @@ def beside_loops(part: str, folder: Path, *, loops: list[int], epochs: int, vari
                 found = measure(folder, epochs=epochs, environment=environment)
             alone = alone or found  # the first, without loops
             fair = fair_seconds(alone, loops=number, cores=usable_cores())
+            used = f"{found.own_cores:.2f} cores, others {100 * found.others:.0f} %"
             print(
                 f"  {number} loops: {found.seconds:7.2f} s an epoch, fair {fair:6.2f}, "
-                f"ratio {found.seconds / fair:.2f}, aim {AIM}; {found.own_cores:.2f} cores, others {100 * found.others:.0f} %",
+                f"ratio {found.seconds / fair:.2f}, aim {AIM}; {used}",
                 flush=True,
             )
 

@@ -19,8 +19,8 @@ FOLDERS = {
     "sources": (
         "kinds extras limits embedded boxes colour display base regions damage layout values packets index runs "
         "structures libav decoder native ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size "
-        "animation image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts "
-        "dicom_planes dicom dicom_video dicom_series packed open"
+        "animation image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables "
+        "dicom_facts dicom_planes dicom dicom_video dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (

@@ -11,8 +11,9 @@ import os
 import sys
 
 _log = logging.getLogger(__name__)
-# GNU's OpenMP (torch on Linux) and LLVM's (torch on macOS) read the first, Intel's and LLVM's the second.
-PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+# GNU OpenMP (torch on Linux) and LLVM (torch on macOS) read the first, Intel and LLVM the second; OpenBLAS, with which
+# NumPy calculates, spins for 2 to the power of the third processor cycles, 26 by default.
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "OPENBLAS_THREAD_TIMEOUT": "4"}
 # For a worker process, which makes one clip at a time: with a pool each, 64 workers on 64 cores have 4,096 threads.
 ONE_THREAD = dict.fromkeys(
     "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS VECLIB_MAXIMUM_THREADS NUMBA_NUM_THREADS".split(), "1"
