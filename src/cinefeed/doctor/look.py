@@ -29,7 +29,7 @@ _DISTRIBUTIONS = (
     "numpy av opencv-python-headless numba llvmlite pyarrow scikit-learn threadpoolctl keras torch jax tensorflow "
     "pydicom imagecodecs nibabel h5py onnx onnxruntime matplotlib jinja2 tensorboard"
 ).split()
-_REPORT = ("matplotlib", "jinja2", "PIL")
+_REPORT = {"matplotlib": "matplotlib", "jinja2": "jinja2", "PIL": "pillow"}  # modules, and who installs them
 _SECONDS = 120  # that a framework has to be imported; on a slow network file system it takes some tens
 # Run in a process of its own: a broken installation, or a driver that hangs, ends that process alone, and JAX takes no
 # memory of a GPU from whoever looks.
@@ -84,7 +84,7 @@ def examine(*, frameworks: Sequence[str] = KERAS_BACKENDS) -> dict[str, Any]:
         "decoder": decoder_choice()._asdict(),
         "formats": {
             **{extra.name: missing_packages(extra) for extra in EXTRAS.values()},
-            "report": [name for name in _REPORT if find_spec(name) is None],
+            "report": [package for module, package in _REPORT.items() if find_spec(module) is None],
         },
         "cores": {
             "machine": os.cpu_count(),
