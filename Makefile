@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo quick test test-slow fuzz check lint types bench clean
+.PHONY: install demo quick test test-slow fuzz versions check lint types bench clean
 
 install: .venv/installed
 
@@ -20,6 +20,9 @@ test-slow: .venv/installed
 
 fuzz: .venv/installed
 	$(BIN)/python -m pytest tests/fuzz -m slow
+
+versions:
+	$(PYTHON) tests/versions
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
