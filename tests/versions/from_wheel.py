@@ -218,5 +218,5 @@ def main(extras: Collection[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error", DeprecationWarning)  # of cinefeed's own use of others, in this process
+    warnings.filterwarnings("error", category=DeprecationWarning, module=r"cinefeed\.")  # its own use of others
     print(json.dumps(main(sys.argv[1:])))
