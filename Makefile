@@ -3,7 +3,7 @@ PYTHON ?= python3
 BACKEND ?=# of the demo: torch or jax; by default the one that is installed, else torch
 BIN := .venv/bin
 
-.PHONY: install demo quick test test-slow fuzz check lint types bench clean
+.PHONY: install demo quick test test-slow fuzz versions check lint types bench clean
 
 install: .venv/installed
 
@@ -21,6 +21,9 @@ test-slow: .venv/installed
 
 fuzz: .venv/installed
 	$(BIN)/python -m pytest tests/fuzz -m slow
+
+versions:
+	$(PYTHON) tests/versions
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

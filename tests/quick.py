@@ -19,6 +19,7 @@ KINDS = {  # places of tests, each the beginning of a node id
         report/test_figures.py report/test_methods.py report/test_page.py test_benchmark_learning.py
         sources/test_two_hospitals.py test_benchmark_models.py test_docs.py test_example_settings.py
         test_examples.py test_layers.py doctor
+        feed/test_other_ranks.py::test_the_torch_loader feed/test_other_ranks.py::test_the_jax_iterator
     """,
     "video": """
         check/test_alike.py check/test_check_files.py manifest/test_times.py sources/test_boxes.py

@@ -73,7 +73,7 @@ def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, 
     facts, known = probe(path), structures.version()
     if change == "version":
         monkeypatch.setitem(av.library_versions, "libavcodec", (99, 0, 0))
-        reason = r"tested with libavcodec 61, 62, 63, this is 99"
+        reason = r"tested with libavcodec 62, 63, this is 99"
     elif change == "pair":
         monkeypatch.setitem(av.library_versions, "libavformat", (99, 0, 0))
         reason = r"this is \d+ \(libavformat 99,"

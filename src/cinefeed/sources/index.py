@@ -8,7 +8,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
 from cinefeed.clips import Times
@@ -153,14 +153,8 @@ def open_stream(
         raise
     for other in file.streams:
         if other is not stream:
-            _leave_out(other)
+            other.discard = Discard.all
     return file, stream
-
-
-def _leave_out(stream: Any) -> None:
-    """Let FFmpeg skip the packets of a stream, where PyAV can ask for it: from 17.1 on. Before, they are read past."""
-    if hasattr(stream, "discard"):
-        stream.discard = type(stream.discard).all
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What lies where in FFmpeg's structures, by major version, and the check at start that it lies there.
 
-`KNOWN` has the versions that were run with PyAV 15.1 to 19, and nothing else is called by address. A library of these
+`KNOWN` has the versions that were run with PyAV 17.1 to 19, and nothing else is called by address. A library of these
 versions is tried once a process: what it writes into new structures, the places that its tables of options name, two
 streams that it adds to a file, and a raw and a damaged frame that it decodes must be where they are looked for. What
 might be otherwise is read before it is written, and only near addresses are followed: a wrong table ends no program.
@@ -49,7 +49,6 @@ class Version(NamedTuple):
 
 
 KNOWN = {
-    Version(61, 61, 59): Places(picture_type=124, flags=292, errors=344, skip=708),  # FFmpeg 7
     Version(62, 62, 60): Places(picture_type=120, flags=276, errors=320, skip=708),  # FFmpeg 8
     Version(63, 63, 61): Places(picture_type=120, flags=276, errors=320, skip=704),  # FFmpeg 9
 }
