@@ -83,6 +83,16 @@ def feed(folder: Path) -> dict[str, Any]:
     return {"digest": digests[0], "compiled": stats.compiled, "pyav": stats.pyav, "decoder": stats.decoder}
 
 
+def doctor(folder: Path, *, extras: Collection[str]) -> None:
+    """Look at this environment by the command line: the decoder that ran, and the extras that are here."""
+    found = json.loads(run("doctor", "--json", folder=folder))
+    must(found["decoder"]["name"] == decoder_choice().name, f"the doctor finds {found['decoder']}")
+    missing = [extra for extra, packages in found["formats"].items() if packages and extra in extras]
+    must(not missing, f"the doctor misses {missing}")
+    broken = {name: about["error"] for name, about in found["backends"].items() if "error" in about}
+    must(not broken, f"the doctor cannot import {broken}")
+
+
 def train(folder: Path) -> str:
     """Train a network, and predict with it."""
     settings = "--target label --no-group --frame 32x32x1 --frames 4 --epochs 2 --batch-size 4 --out run".split()
@@ -207,6 +217,7 @@ def main(extras: Collection[str]) -> dict[str, Any]:
         folder = Path(name)
         scan_and_check(folder)
         found = feed(folder)
+        doctor(folder, extras=extras)
         if "keras" in extras:
             found["trained"] = train(folder) if backends else keras_alone(folder)
         for extra in extras:
