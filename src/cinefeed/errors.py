@@ -23,6 +23,7 @@ CinefeedError
 A message says what was asked, what was found, and what to do. The stage that knows the manifest row adds it, once.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -120,13 +121,16 @@ def keras_missing(error: ImportError) -> ImportError:
         return MissingExtraError("keras", extra="keras,torch", hint=" (or 'cinefeed[keras,jax]')")
     if backend not in KERAS_BACKENDS or find_spec(backend) is not None:
         return error  # whatever it is, installing would not mend it
-    setting = "KERAS_BACKEND={} in the environment before Python starts: without it, Keras takes " + backend
+    is_set = os.environ.get("KERAS_BACKEND") == backend
+    why = f"it names {backend} now" if is_set else f"without it, Keras takes {backend}"
+    setting = "KERAS_BACKEND={} in the environment before Python starts: " + why
     installed = [name for name in KERAS_BACKENDS if find_spec(name) is not None]
     if installed:
         message = f"Keras' backend {backend} is not installed, {installed[0]} is; set "
         return KerasBackendError(message + setting.format(installed[0]))
-    hint = f" (or 'cinefeed[keras,jax]'), and set {setting.format('torch')}"
-    return MissingExtraError(f"Keras' backend {backend}", extra="keras,torch", hint=hint)
+    extra = backend if backend in ("torch", "jax") else "torch"
+    hint = "" if is_set and extra == backend else f" (or 'cinefeed[keras,jax]'), and set {setting.format('torch')}"
+    return MissingExtraError(f"Keras' backend {backend}", extra=f"keras,{extra}", hint=hint)
 
 
 def listed_in_words(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-from cinefeed.errors import MissingExtraError
+from cinefeed.errors import MissingExtraError, keras_missing
 from cinefeed.keras_backend import keras_backend
 from cinefeed.text import terminal_text
 from cinefeed.training.run import plain
@@ -60,5 +60,7 @@ def choose_backend() -> str:
         raise MissingExtraError(
             "a Keras backend (torch, jax or tensorflow)", extra="torch", hint=" (or 'cinefeed[jax]')"
         )
+    if find_spec(name) is None:
+        raise keras_missing(ImportError(name=name))
     os.environ["KERAS_BACKEND"] = name
     return name
