@@ -11,15 +11,16 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors text files digests locks cores rng scratch kernel_cache kernels clips sources label_types split balance "
-    "manifest transforms check feed pack adapters metrics models config training report demo testing cli"
+    "errors text files digests locks cores pools machine keras_backend rng scratch kernel_cache kernels clips sources "
+    "label_types split balance manifest transforms check feed pack adapters metrics models config training report "
+    "demo testing doctor cli"
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds limits embedded boxes colour display base regions damage layout values packets messages second_look "
-        "index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation "
-        "image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts "
-        "dicom_planes dicom dicom_video dicom_series packed readers open"
+        "kinds extras limits embedded boxes colour display base regions damage layout values packets messages "
+        "second_look index runs structures libav decoder native ladder encoded axes plain stored arrays memory hdf5 "
+        "nifti tiff image_size animation image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels "
+        "dicom_tables dicom_facts dicom_planes dicom dicom_video dicom_series packed readers open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
@@ -43,12 +44,13 @@ FOLDERS = {
         "style words figures results agreement moving balance data folder drawn assessed templates methods page "
         "check strength transforms"
     ).split(),
+    "doctor": "look advice".split(),
     "testing": "videos sources checks samplers feeds".split(),
     "adapters": "ahead torch keras jax".split(),
     "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),
     "training": (
         "run weights scores losses network batches callbacks checkpoint logging flow doubts saliency worst pictures "
-        "finish distributed fit evaluate folds encode export"
+        "finish distributed threads fit evaluate folds encode export"
     ).split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}

@@ -8,10 +8,10 @@ import pytest
 
 from cinefeed import open_source, probe
 from cinefeed.clips import Times
-from cinefeed.errors import SourceError
+from cinefeed.errors import SettingError, SourceError
 from cinefeed.manifest.columns import facts_to_row
 from cinefeed.sources.base import Facts, Planes
-from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
+from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, videos, write_video
 
 
 def test_numbers_survive_coding_and_resizing(tmp_path):
@@ -24,6 +24,13 @@ def test_numbers_survive_coding_and_resizing(tmp_path):
     assert read_number(numbered_frames(1)[0]) == 0
     assert read_number(numbered_frames(1, first=65535)[0]) == 65535
     assert read_number(numbered_frames(1, first=9)[0, :, :, 0].astype(np.uint16) * 257) == 9
+
+
+def test_a_matrix_that_pyav_does_not_convert_to_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "_SPACES", {**videos._SPACES, "bt2020": "ITU2020"})
+    with pytest.raises(SettingError, match="cannot convert to bt2020, which was asked for; PyAV 18 can"):
+        write_video(tmp_path / "any.mp4", numbered_frames(2), matrix="bt2020")
+    assert not (tmp_path / "any.mp4").exists()
 
 
 def test_the_same_frames_give_the_same_file(tmp_path):

@@ -17,14 +17,19 @@ CinefeedError
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── InUseError         (RuntimeError)       a path that another process is writing
 ├── TrainingError      (RuntimeError)       a run that had to stop
+├── KerasBackendError  (ImportError)        a backend of Keras that is set and not installed, where another is
 └── MissingExtraError  (ImportError)        an optional package that is not installed
 
 A message contains what was asked, what was found, and what to do. The manifest row is added once, by the code that
 reads it.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
+
+KERAS_BACKENDS = "torch", "jax", "tensorflow"  # torch first: JAX's 3-D convolution on CPU took 40 times as long
 
 
 class CinefeedError(Exception):
@@ -95,19 +100,47 @@ class TrainingError(CinefeedError, RuntimeError):
     """A training run had to stop."""
 
 
+class KerasBackendError(CinefeedError, ImportError):
+    """Keras is set to a backend that is not installed, and another one is."""
+
+
 class MissingExtraError(CinefeedError, ImportError):
-    """An optional package is not installed."""
+    """An optional package is not installed, or several."""
 
-    def __init__(self, package: str, *, extra: str, hint: str = "") -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'cinefeed[{extra}]'{hint}")
+    def __init__(self, *packages: str, extra: str, hint: str = "") -> None:
+        names = f"{listed_in_words(packages)} {'is' if len(packages) == 1 else 'are'} not installed"
+        super().__init__(f"{names}; run: pip install 'cinefeed[{extra}]'{hint}")
 
 
-def keras_missing(error: ImportError) -> MissingExtraError:
-    """Return the error for a failed import of Keras: Keras itself or its backend is not installed."""
-    if error.name in (None, "keras"):
-        return MissingExtraError("keras", extra="keras")
-    hint = f", and set KERAS_BACKEND=torch in the environment (or jax): without it, Keras takes {error.name}"
-    return MissingExtraError(f"Keras' backend {error.name}", extra="keras,torch", hint=hint)
+def keras_missing(error: ImportError) -> ImportError:
+    """Return the error for a failed import of Keras: Keras itself is not installed, or its backend, or something else.
+
+    Keras needs a backend, and takes TensorFlow unless KERAS_BACKEND, or its file keras.json, names another.
+    """
+    backend = (error.name or "").partition(".")[0]
+    if backend == "keras":
+        return MissingExtraError("keras", extra="keras,torch", hint=" (or 'cinefeed[keras,jax]')")
+    if backend not in KERAS_BACKENDS or find_spec(backend) is not None:
+        return error  # whatever it is, installing would not mend it
+    is_set = os.environ.get("KERAS_BACKEND") == backend
+    why = f"it names {backend} now" if is_set else f"without it, Keras takes {backend}"
+    setting = "KERAS_BACKEND={} in the environment before Python starts: " + why
+    installed = [name for name in KERAS_BACKENDS if find_spec(name) is not None]
+    if installed:
+        message = f"Keras' backend {backend} is not installed, {installed[0]} is; set "
+        return KerasBackendError(message + setting.format(installed[0]))
+    extra = backend if backend in ("torch", "jax") else "torch"
+    hint = "" if is_set and extra == backend else f" (or 'cinefeed[keras,jax]'), and set {setting.format('torch')}"
+    return MissingExtraError(f"Keras' backend {backend}", extra=f"keras,{extra}", hint=hint)
+
+
+def listed_in_words(names: Sequence[str]) -> str:
+    """Return names with commas, and "and" before the last one.
+
+    >>> listed_in_words(["h5py", "nibabel", "pydicom"])
+    'h5py, nibabel and pydicom'
+    """
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """A worker process. It is started from here and never imports the user's program, so that scripts need no guard."""
 
+import logging
 import os
 import pickle
 import signal
@@ -19,6 +20,7 @@ from cinefeed.feed.mask import mask_rows
 from cinefeed.feed.slots import Slot, map_slot
 from cinefeed.feed.wire import GROUP, MASKS, PACKET, READY, UNFIT, Progress, pack_done, pack_failed, unpack_jobs
 from cinefeed.manifest.rows import Rows
+from cinefeed.sources import decoder
 from cinefeed.sources.readers import register_reader
 from cinefeed.transforms.warp import shrink_factors
 
@@ -29,6 +31,7 @@ def main(arguments: list[str]) -> None:
     """Serve the feed at the other end of a socket until it hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; its end of the socket closes
     cv2.setNumThreads(1)
+    logging.getLogger(decoder.__name__).setLevel(logging.ERROR)  # the feed's process says it, once
     line_fd, progress_fd, settings_fd, columns_fd = map(int, arguments)
     with suppress(OSError):  # the feed has hung up
         _serve(socket.socket(fileno=line_fd), Progress(progress_fd), settings_fd, columns_fd)

@@ -4,12 +4,15 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
+import cv2
+
 from cinefeed.errors import FeedError, UnfitError
 from cinefeed.feed.choose import Choice, choose_backend
 from cinefeed.feed.clip import ClipMaker, Draw
 from cinefeed.feed.layout import Layout
 from cinefeed.feed.processes import ProcessCrew
 from cinefeed.feed.workers import Crew, InlineCrew, ThreadCrew
+from cinefeed.pools import report_spinning
 
 _log = logging.getLogger(__name__)
 _WITHOUT_THREADS = (
@@ -35,7 +38,9 @@ def start_crew(
     What can be done while processes start is done by `meanwhile`.
     Processes that cannot be sent the feed's settings give way to threads, which is said; `only_processes` is why
     threads would be wrong, "" if they are not: then FeedError is raised in their place.
+    Several threads of this process each make a clip, so OpenCV is set to compute on the thread that calls it.
     """
+    report_spinning()
     if not workers:
         return InlineCrew(maker), choice
     if only_processes:
@@ -65,4 +70,5 @@ def start_crew(
                 ) from error
             choice = Choice("thread", f"threads make the clips, for processes cannot: {error}")
             _log.warning("%s", choice.why)
+    cv2.setNumThreads(1)
     return ThreadCrew(maker, count=workers), choice

@@ -1,11 +1,12 @@
 """Opening a video by its content, whatever its name says."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from cinefeed.clips import PixelType
-from cinefeed.errors import LimitError, MissingExtraError, SettingError, SourceError, did_you_mean
+from cinefeed.errors import LimitError, SettingError, SourceError, did_you_mean
 from cinefeed.sources.animation import AnimatedSource, probe_animated
 from cinefeed.sources.arrays import ArraySource, NpzSource, npy_parts, npz_parts, probe_npy, probe_npz
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading, Source, StoredFrames
@@ -13,6 +14,7 @@ from cinefeed.sources.dicom import DicomSource
 from cinefeed.sources.dicom_series import group_series
 from cinefeed.sources.dicom_video import is_dicom_video, open_dicom_video, probe_dicom_file
 from cinefeed.sources.encoded import EncodedSource
+from cinefeed.sources.extras import check_extras
 from cinefeed.sources.hdf5 import Hdf5Source, hdf5_parts, probe_hdf5
 from cinefeed.sources.image_groups import group_images, has_pages, natural_key
 from cinefeed.sources.images import ImagesSource, TiffSource, probe_images, probe_tiff
@@ -143,8 +145,10 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
     """Return the samples in some files under a folder: most files are one, some hold many, some are one frame of many.
 
     `kinds` has the kind of each file (see `cinefeed.sources.kinds`), by its name relative to `root`, with /. A file
-    that cannot be opened is a sample, whose probe then says why, if its suffix promises one.
+    that cannot be opened is a sample, whose probe then says why, if its suffix promises one. Raises MissingExtraError,
+    before any file is opened, unless the packages that read them are installed.
     """
+    check_extras(Counter(kinds.values()), place=str(root))
     slides = [name for name, kind in kinds.items() if kind == "dicom"]
     found = group_series(root, slides, reading=reading) if slides else []
     images = group_images(kinds, root=root, frames=reading.frames)
@@ -159,10 +163,8 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
             except LimitError:
                 limit = reading.limits.max_samples_per_file
                 unread.append((f"file of more than {limit:,} samples (max_samples_per_file)", name))
-            except (SourceError, MissingExtraError) as error:
+            except SourceError:
                 if known_suffix(name):
-                    if isinstance(error, MissingExtraError):
-                        raise
                     found.append(Found(name))
                 else:  # nobody named it as a video
                     unread.append((kind_in_words(name, f"{kind} without a video"), name))

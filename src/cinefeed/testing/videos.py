@@ -14,8 +14,10 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
+from cinefeed.errors import SettingError
 from cinefeed.sources.colour import Matrix
 
 _BITS, _ACROSS = 16, 4  # 4 x 4 blocks, the lowest bit first: robust against usual compression
@@ -94,8 +96,10 @@ def write_video(
         rotation: rotation in the metadata, in degrees counter-clockwise, as `Facts` reads it.
         mirrored: mirroring in the metadata, as `Facts` reads it.
         aspect: aspect ratio of a pixel, as `Facts` reads it.
+
+    Raises SettingError for a matrix to which this PyAV cannot convert.
     """
-    path = Path(path)
+    path, space = Path(path), _space(matrix or "bt601")
     settings = dict(_DEFAULTS.get(codec, {})) | dict(options or {})
     muxer = ({"movflags": "faststart"} if path.suffix == ".mp4" else {}) | dict(container_options or {})
     with av.open(f"file:{path}", "w", options=muxer) as container:
@@ -121,13 +125,20 @@ def write_video(
             form = "gray" if pixels.ndim == 2 else "rgb24" if pixels.shape[2] == 3 else "rgba"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=form)
             if matrix is not None or full_range is not None:
-                space = _SPACES[matrix or "bt601"]
                 frame = frame.reformat(format=pixel_format, dst_colorspace=space, dst_color_range=1 + bool(full_range))
             frame.pts = i if stamps is None else stamps[i]
             frame.time_base = 1 / rate if stamps is None else Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def _space(matrix: Matrix) -> str:
+    """Return PyAV's name of a matrix that it converts to. Raises SettingError where it cannot: 17.1 has no bt2020."""
+    name = _SPACES[matrix]
+    if name not in Colorspace.__members__:
+        raise SettingError(f"PyAV {av.__version__} cannot convert to {matrix}, which was asked for; PyAV 18 can")
+    return name
 
 
 def join_streams(path: str | Path, sources: Sequence[str | Path]) -> Path:

@@ -36,6 +36,7 @@ from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, us
 from cinefeed.training.network import build_model
 from cinefeed.training.run import WEIGHTS, kept_thresholds, read_run
 from cinefeed.training.scores import by_video, predictions_table, score, score_batches
+from cinefeed.training.threads import with_threads_of_run
 from cinefeed.training.weights import load_weights
 
 PARTS = ("train", "val", "test")
@@ -55,6 +56,7 @@ class Evaluation:
     repeated: int = 0  # paths to be scored that name a video once more
 
 
+@with_threads_of_run
 @with_write_lock("out")
 def evaluate(
     run: str | Path,
@@ -124,6 +126,7 @@ def evaluate(
     )
 
 
+@with_threads_of_run
 @with_write_lock("out")
 def predict(
     run: str | Path,
