@@ -33,7 +33,8 @@ KINDS = {  # places of tests, each the beginning of a node id
         feed/test_clips_per_video.py::test_what_is_decoded_once feed/test_mixing_feed.py::test_masks
     """,
     "process": """
-        feed/test_chaos.py feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
+        sources/test_readers.py feed/test_chaos.py
+        feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
         feed/test_soak.py feed/test_workers_stay.py fuzz kills test_check_feed.py test_cores.py test_errors.py
         test_locks.py test_quick.py feed/test_iteration.py feed/test_feed.py::test_a_backend_by_trial
         feed/test_replace.py::test_what_was_fed_before_changes_no_byte

@@ -16,18 +16,18 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds limits embedded boxes colour display base regions damage layout values packets index runs structures "
-        "libav decoder native ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation "
-        "image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts "
-        "dicom_planes dicom dicom_video dicom_series packed open"
+        "kinds limits embedded boxes colour display base regions damage layout values packets messages second_look "
+        "index runs structures libav decoder native ladder encoded axes plain stored arrays memory hdf5 nifti tiff "
+        "image_size animation image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels "
+        "dicom_tables dicom_facts dicom_planes dicom dicom_video dicom_series packed readers open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns fingerprint parquet identity reading writing files label_keys labels grouping summary find progress "
-        "quiet scan rows pivot table encoded values"
+        "columns ids fingerprint parquet identity reading writing files label_keys labels grouping summary find "
+        "progress quiet scan rows pivot combine hiding in_memory table encoded values"
     ).split(),
     "transforms": (
-        "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
+        "base seeding call drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"
     ).split(),
     "check": "findings look files values content alike groups duplicates labels mixed shortcuts run".split(),
@@ -118,8 +118,8 @@ def test_a_loaded_framework_is_found():
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
         "Manifest Feed Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
-        "BalancedClasses UniformLabels Reading ReadLimits open_source probe CinefeedError models testing transforms "
-        "__version__".split()
+        "BalancedClasses UniformLabels Reading ReadLimits open_source probe register_reader CinefeedError models "
+        "testing transforms __version__".split()
     )
     for name in cinefeed.__all__:
         assert getattr(cinefeed, name) is not None

@@ -3,8 +3,11 @@
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from cinefeed.errors import TrainingError
 
 PARTIAL = ".partial."  # how the name of a file that is being written begins
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on the size of files
@@ -35,6 +38,18 @@ def named(error: OSError, path: Path) -> OSError:
     if error.errno is None:
         return OSError(f"{path}: {error}")
     return OSError(error.errno, error.strerror or os.strerror(error.errno), str(path))
+
+
+@contextmanager
+def full_disk_explained(path: Path, go_on: Callable[[], str] = lambda: "the same command goes on") -> Iterator[None]:
+    """Raise TrainingError in place of the OSError of a full disk: the file, or `path`, the reason, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        file = error.filename or path
+        raise TrainingError(f"{file} cannot be written: {error.strerror}; make room, and {go_on()}") from error
 
 
 def remove_partials(folder: Path, name: str | None = None) -> None:

@@ -9,6 +9,8 @@ it ends with the process, whatever ends that. Its text names the holder: process
 Some network shares have no such locks. There the file itself is the lock: it is created by one process only, and if
 that process no longer runs on this machine, the next one replaces it. If it runs on another machine nobody can tell,
 and the error names the file to delete.
+
+The package filelock was tried: its lock files stay beside manifests for good, and its error does not name the holder.
 """
 
 import errno

@@ -139,7 +139,7 @@ def write_assessed_run(
     _write_manifest(folder, private=private)
     predictions = made_predictions(tasks)
     pq.write_table(predictions.table, folder / "predictions.parquet")
-    priors = {name: {"drawn": [50, 50], "raw": [80, 20]} for name, task in tasks.items() if task == "binary"}
+    priors = {name: {"draws": [50, 50], "raw": [80, 20]} for name, task in tasks.items() if task == "binary"}
     found = assess(
         predictions,
         unit="patient",

@@ -9,6 +9,7 @@ import pytest
 from cinefeed import transforms
 from cinefeed.testing import check_transform
 from cinefeed.transforms.base import Transform
+from cinefeed.transforms.call import Call
 from cinefeed.transforms.choice import OneOf, RandomOrder, Sometimes
 from cinefeed.transforms.curves import ClipPercentiles, Equalize, Gamma, Window
 from cinefeed.transforms.elastic import Elastic
@@ -68,6 +69,7 @@ BUILT_IN = [
     Jitter(frames=2),
     FrameDrop(share=0.5),
     PhaseShift(fraction=1.0),
+    Call(function=np.copy, random=False),
     OneOf(transforms=(Rotate(degrees=25), Brightness(factor=0.3), Noise(std=0.1)), weights=(1, 2, 3)),
     Sometimes(transform=Blur(sigma=2), probability=0.3),
     RandomOrder(transforms=(Gamma(gamma=0.3), Scale(factor=0.2), Reverse(), Sometimes(transform=CutOut(size=0.3)))),

@@ -21,6 +21,7 @@ from cinefeed.feed.slots import Slot, map_slot
 from cinefeed.feed.wire import GROUP, MASKS, PACKET, READY, UNFIT, Progress, pack_done, pack_failed, unpack_jobs
 from cinefeed.manifest.rows import Rows
 from cinefeed.sources import decoder
+from cinefeed.sources.readers import register_reader
 from cinefeed.transforms.warp import factors
 
 _SILENT_SECONDS = 0.01  # once clips of a packet have taken so long, each is said when it is made
@@ -40,7 +41,11 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
     try:
         # By name, for a descriptor has one place of reading that all workers would share.
         settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
+        for reader in settings["readers"]:
+            register_reader(reader.suffixes, reader.opener, magic=reader.magic, name=reader.name, replace=True)
         rows, masks = _rows(columns_fd, **settings["rows"])
+        if torch := sys.modules.get("torch"):  # a callable's; its own threads would be as many in each worker
+            torch.set_num_threads(1)
         maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
         factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
     except Exception as error:

@@ -5,7 +5,7 @@ Past 400 lines, half of them settings and what they mean: the work is done in th
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
@@ -36,12 +36,14 @@ from cinefeed.feed.layout import Layout
 from cinefeed.feed.memory import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plans import Plans
-from cinefeed.feed.ranks import Share, find_rank
+from cinefeed.feed.ranks import Share, check_alone, find_rank
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import (
+    check_callables,
     check_choices,
     check_numbers,
     choose_views,
+    draws_globally,
     find_masks,
     sampler_groups,
     sampler_weights,
@@ -54,6 +56,7 @@ from cinefeed.feed.workers import Backend, InlineCrew, count_workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.values import check_values
 from cinefeed.transforms.base import Transform
+from cinefeed.transforms.call import callable_name, calls_of
 from cinefeed.transforms.compose import Compose
 
 _log = logging.getLogger(__name__)
@@ -124,7 +127,7 @@ class Feed:
         frame: Frame,
         task: Task | Mapping[str, Task] | None = None,
         classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-        transforms: Sequence[Transform] = (),
+        transforms: Sequence[Transform | Callable[..., Any]] = (),
         sampler: Sampler | None = None,
         batch_size: int = 16,
         seed: int = 0,
@@ -158,7 +161,6 @@ class Feed:
         self.manifest = manifest
         self.clip = clip
         self.frame = frame
-        self.transforms = tuple(transforms)
         self.batch_size = batch_size
         self.seed = seed
         self.backend = backend
@@ -169,6 +171,7 @@ class Feed:
         self.max_bad = max_bad
         self.memory = memory
         self.rank, self.world_size = find_rank(rank, world_size)
+        self._rank_given = rank is not None
         self.workers = count_workers(workers)
         self.weight = weight
         self.mask, self.mixing, self.return_parameters = mask, mixing, return_parameters
@@ -183,10 +186,13 @@ class Feed:
         chosen = choose_views(manifest.rows.views, views=views, stack=stack, target=target)
         check_values(manifest, frame=frame, views=chosen, replaces=on_error == "replace")
         inputs = ("clips", "valid", *(["masks"] if mask else []), *map(clip_name, chosen))
+        compose = Compose(transforms, frame=frame, frames=clip.frames)
+        self.transforms = compose.transforms
+        check_callables(compose.transforms, masks=mask is not None)
         self._maker = maker = ClipMaker(
             rows=manifest.rows,
             clip=clip,
-            compose=Compose(self.transforms, frame=frame),
+            compose=compose,
             channels=frame.channels,
             seed=seed,
             clips=clips_per_video,
@@ -196,17 +202,22 @@ class Feed:
             masks=masks,
         )
         frames, height, width, channels = maker.shape[2:]
+        of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
+        pads_rows = self.world_size > 1 and not drop_last
+        weighs = weight is not None or of_labels is not None or target is None or labels.have_gaps
         self.spec = FeedSpec(
             clip_shape=(frames, height, width, channels),
             dtype=maker.compose.dtype,
             batch_size=batch_size,
             **labels.described(),
             covariates=known_covariates(table, covariates, inputs=inputs),
-            padded=clip.short == "pad" or (self.world_size > 1 and not drop_last),
+            padded=clip.short == "pad" or pads_rows,
             views=chosen,
             stacked=stack,
             soft=is_soft(mixing, labels),
             masks=masks is not None,
+            weighted=weighs or pads_rows,
+            callables=tuple(callable_name(each.function) for each in calls_of(compose.transforms)),
         )
         check_mixing(mixing, labels=labels, spec=self.spec)
         if getattr(self.sampler, "shuffle", True):  # what an evaluation fills in, its training has said
@@ -225,8 +236,8 @@ class Feed:
             table=table,
             frames=clip.frames * clips_per_video,
         )
-        of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
-        shared = backend != "thread" and hasattr(os, "memfd_create")
+        only_processes = draws_globally(compose.transforms)
+        shared = (backend != "thread" or bool(only_processes)) and hasattr(os, "memfd_create")
         self._plans = Plans(self.sampler, self.labels, seed=seed, batch_size=draws, alike=self._alike)
         self._assembler = Assembler(
             plan_of=self._plans.of,
@@ -257,6 +268,7 @@ class Feed:
                 layout=self._layout,
                 deaths=self._deaths,
                 timeout_seconds=timeout_seconds,
+                only_processes=only_processes,
             ),
             choice=None if backend == "auto" else Choice(backend, "as it was asked for"),
             workers=self.workers,
@@ -339,20 +351,25 @@ class Feed:
         handed out, but not all, is left, and the next one begins, as every iteration over a DataLoader is shuffled
         anew; `set_epoch` and `restore` are the ways to stay. The iterator takes its place at its first batch: one that
         was never used skips no epoch, and follows `set_epoch` and `restore`.
+
+        Raises FeedError if torch.distributed or JAX has set up several ranks since the feed was made as the only one.
         """
+        if not self._rank_given and self.world_size == 1:
+            check_alone()
         return self._epochs.begin()
 
-    def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int = 1) -> "Feed":
+    def evaluation(self, part: Manifest, *, labelled: bool = True, clips: int | None = None) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
 
         Same frame, views, class order and label scale; no random transform, no balance, no mixing, every row once and
-        in order, the last batch kept; each iteration begins with batch 0 of epoch 0. One clip a row, from the centre;
-        of several `clips` each lies in the middle of its share of what a clip leaves free, one row after the other.
+        in order, the last batch kept; each iteration begins with batch 0 of epoch 0. Of each row `clips`, by default
+        `clips_per_video`, or 1 if all would be the same one: a single clip from the centre; several in the middle of
+        their shares of what a clip leaves free, one row after the other.
         `labelled=False` needs no label column. Raises SettingError for several clips of a video where all of them would
         be the same one.
         """
         feed = Feed(part, **evaluation_settings(self, labelled=labelled, clips=clips))
-        feed._epochs.repeats = True
+        feed._epochs.repeats, feed._rank_given = True, self._rank_given
         feed.spec = replace(
             feed.spec,
             target_mean=self.spec.target_mean,
@@ -376,6 +393,7 @@ class Feed:
         """Say in one line what is fed, and what balancing makes of it; each warning of the sampler is a line more."""
         drawn = f"{self.sampler}: {describe_plan(self.plan(), clips=self.clips_per_video)}"
         mixed = f", mixed by {self.mixing}" if self.mixing else ""
+        mixed += f", changed by callables ({', '.join(self.spec.callables)})" if self.spec.callables else ""
         return (
             f"{len(self.manifest)} samples, {describe_task(self.spec, self._targets)}; {drawn}; {len(self)} batches of "
             f"{describe_batch(self.spec)}{mixed}; {describe_workers(self.workers, self.choice)}"

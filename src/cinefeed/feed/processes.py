@@ -44,6 +44,7 @@ from cinefeed.feed.wire import (
     unpack_done,
     unpack_failed,
 )
+from cinefeed.sources.readers import readers_of
 
 _log = logging.getLogger(__name__)
 _AHEAD = 2 * GROUP  # jobs a worker has: some in work, and as many more, so that it never waits for the parent
@@ -387,6 +388,7 @@ def _settings(maker: ClipMaker, layout: Layout) -> bytes:
         "rows": {"root": maker.rows.root, "private": maker.rows.private},
         "maker": {each.name: getattr(maker, each.name) for each in fields(maker) if each.name not in OF_ROWS},
         "layout": layout,
+        "readers": readers_of(maker.rows.containers() | (set() if maker.masks is None else maker.masks.containers())),
     }
     try:
         return pickle.dumps(settings)

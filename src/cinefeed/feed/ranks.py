@@ -3,7 +3,7 @@
 import sys
 from typing import NamedTuple
 
-from cinefeed.errors import SettingError
+from cinefeed.errors import FeedError, SettingError
 
 
 class Share(NamedTuple):
@@ -65,6 +65,17 @@ def find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if not 0 <= rank < world_size:
         raise SettingError(f"rank={rank} must be at least 0 and less than world_size={world_size}")
     return rank, world_size
+
+
+def check_alone() -> None:
+    """Raise FeedError if there are several ranks: a feed that was made as the only one gives each rank all rows."""
+    rank, world_size = _initialised()
+    if world_size > 1:
+        raise FeedError(
+            f"this process is rank {rank} of {world_size}, and the feed was made before that was set up, so that each "
+            "rank would be fed all rows: make the feed after init_process_group (in Lightning in setup() or "
+            "train_dataloader(), with accelerate after Accelerator()), or give it rank= and world_size="
+        )
 
 
 def _initialised() -> tuple[int, int]:

@@ -16,6 +16,8 @@ from cinefeed.feed.mask import mask_rows
 from cinefeed.feed.workers import Backend
 from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.table import Manifest
+from cinefeed.transforms.base import Transform
+from cinefeed.transforms.call import calls_of
 
 
 def check_choices(*, on_error: OnError, backend: str, geometry: Geometry) -> None:
@@ -28,6 +30,24 @@ def check_choices(*, on_error: OnError, backend: str, geometry: Geometry) -> Non
     for name, (value, known) in choices.items():
         if value not in known:
             raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), known)}")
+
+
+def check_callables(transforms: Sequence[Transform], *, masks: bool) -> None:
+    """Raise SettingError for a callable that may move pixels, where masks would have to follow."""
+    for each in calls_of(transforms) if masks else ():
+        if not each.keeps_place:
+            raise SettingError(
+                f"{each!r} is a callable, which masks cannot follow; if it moves no pixel say so with "
+                "cinefeed.transforms.Call(function=..., keeps_place=True), else take a transform of cinefeed's"
+            )
+
+
+def draws_globally(transforms: Sequence[Transform]) -> str:
+    """Return why threads cannot make the clips, "" if they can."""
+    named = [repr(each) for each in calls_of(transforms) if each.is_random and each.draws == "global"]
+    if not named:
+        return ""
+    return f"{', '.join(named)} draws from global random generators, which threads share with the rest of the program"
 
 
 def check_numbers(*, batch_size: int, prefetch: int, max_bad: float, clips_per_video: int, spread: bool) -> None:

@@ -1,4 +1,4 @@
-"""Networks that read clips, as functions that return a `keras.Model`. Importing this imports Keras and its backend."""
+"""Networks for clips, as functions that return a `keras.Model`. Importing it imports Keras and its backend."""
 
 from cinefeed.errors import keras_missing
 

@@ -151,6 +151,11 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
         )
     real = batch.ids != ""
     _check_padding(batch, arrays, real, name=name, padded=spec.padded)
+    weights = [array for key, array in arrays.items() if key.startswith("weights")]
+    equal = spec.weighted or all(
+        np.allclose(each[real], 1, atol=1e-6) for each in weights
+    )  # a mixture of 1 and 1 is rounded
+    must(equal, f"{name} weighs rows, spec.weighted says that no batch does")
     must(feed.world_size > 1 or bool(real.all()), f"{name} has padding rows, and there are no other ranks")
     for key, _, classes in targets:
         values = arrays[f"targets{key}"][arrays[f"weights{key}"] > 0]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cinefeed.clips import Frame
 from cinefeed.errors import CinefeedError, SettingError, TableError, TrainingError
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import DISK_FULL, PARTIAL, named, remove_partials, write_atomically
+from cinefeed.files import DISK_FULL, PARTIAL, full_disk_explained, named, remove_partials, write_atomically
 from cinefeed.locks import FOLDER_LOCK, locked
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.encoded import ENCODED, encoded_from
@@ -118,28 +118,26 @@ def encode(
         files.setdefault(_file_of(videos, row), row)
     known: dict[str, Facts | str] = {}  # features -> what is known of them, or why there are none
     computed = 0
-    for number, (file, row) in enumerate(files.items()):
-        try:
-            key = _key(videos, row, encoder=encoder, dtype=dtype)
-            known[file] = videos.facts(row) or _facts(videos, row)
-            if done.get(file) != key or not (folder / file).exists():
-                with videos.open(row, channels=encoder.compose.frame.channels) as source:
-                    known[file] = source.facts
-                    (folder / FEATURES_TABLE).unlink(missing_ok=True)
-                    if file in done:
-                        _note(folder, file, "")  # else a crash after the write leaves it under the old key
-                    _write(folder / file, encoder(source), len(source), dimension, dtype)
-                _note(folder, file, key)
-                computed += 1
-        except (CinefeedError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in DISK_FULL:
-                raise TrainingError(
-                    f"{error.filename or folder} cannot be written: {error.strerror}; make room, and the same command "
-                    "goes on"
-                ) from error
-            known[file] = videos.rows.nameless(str(error), row)
-        if tick is not None:
-            tick(number + 1, len(files))
+    with full_disk_explained(folder):
+        for number, (file, row) in enumerate(files.items()):
+            try:
+                key = _key(videos, row, encoder=encoder, dtype=dtype)
+                known[file] = videos.facts(row) or _facts(videos, row)
+                if done.get(file) != key or not (folder / file).exists():
+                    with videos.open(row, channels=encoder.compose.frame.channels) as source:
+                        known[file] = source.facts
+                        (folder / FEATURES_TABLE).unlink(missing_ok=True)
+                        if file in done:
+                            _note(folder, file, "")  # else a crash after the write leaves it under the old key
+                        _write(folder / file, encoder(source), len(source), dimension, dtype)
+                    _note(folder, file, key)
+                    computed += 1
+            except (CinefeedError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    raise
+                known[file] = videos.rows.nameless(str(error), row)
+            if tick is not None:
+                tick(number + 1, len(files))
     if all(isinstance(each, str) for each in known.values()):
         first = next(iter(known.items()))
         raise TableError(f"none of {len(files)} videos can be encoded; {videos.rows.shown(0)}: {first[1]}")

@@ -6,15 +6,16 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import keras
 
-from cinefeed.config import Settings, to_toml
+from cinefeed.config import Settings
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import DISK_FULL, write_atomically
+from cinefeed.files import full_disk_explained
 from cinefeed.locks import write_lock
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
@@ -52,9 +53,10 @@ from cinefeed.training.run import (
     check_same,
     check_same_rows,
     clear,
-    spec_table,
     versions,
     write_json,
+    write_settings,
+    write_spec,
 )
 from cinefeed.training.scores import metric_names
 from cinefeed.training.weights import check_weights, load_weights
@@ -89,19 +91,10 @@ def train(
     another process writes the run folder, and
     TrainingError where the loss stops being a number: the weights of the best epoch until then are kept.
     """
-    # the other ranks write nothing
-    lock = write_lock(settings.train.out, folder=True) if launched()[0] == 0 else nullcontext()
-    try:
-        with together(), lock:
-            return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        out = Path(settings.train.out)
-        raise TrainingError(
-            f"{error.filename or out} cannot be written: {error.strerror}; make room, and "
-            f"{how_to_go_on(out / CHECKPOINT)}"
-        ) from error
+    out = Path(settings.train.out)
+    lock = write_lock(out, folder=True) if launched()[0] == 0 else nullcontext()  # the other ranks write nothing
+    with full_disk_explained(out, partial(how_to_go_on, out / CHECKPOINT)), together(), lock:
+        return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
 
 
 def _train(
@@ -122,7 +115,7 @@ def _train(
         check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
     check_labels(feed)
-    val, test = alone(feed).evaluation(parts.val), alone(feed).evaluation(parts.test)
+    val, test = alone(feed).evaluation(parts.val, clips=1), alone(feed).evaluation(parts.test, clips=1)
     _check_monitor(settings, feed)
     dataset = TrainingSet(feed, class_weights=class_weights(feed) if asked.class_weights == "balanced" else None)
     keras.utils.set_random_seed(settings.feed.seed)
@@ -152,8 +145,8 @@ def _train(
 
     if first and not goes_on:
         clear(folder)
-        write_json(folder / "spec.json", spec_table(feed.spec))  # first: check_out knows a run by it
-        write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(settings), encoding="utf-8"))
+        write_spec(folder, feed.spec)  # first: check_out knows a run by it
+        write_settings(folder, settings)
         write_json(folder / "versions.json", versions())
         parts.all.write(folder / "manifest.parquet")
         counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]

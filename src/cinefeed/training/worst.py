@@ -64,7 +64,7 @@ def small_clips(feed: Feed, *, rows: Sequence[int]) -> NDArray[np.uint8]:
     """Return the clips of some rows of an evaluation feed, small: uint8 (clips, frames, height, width, channels)."""
     clips = []
     for row in rows:
-        pixels, _ = sheet(feed.evaluation(feed.manifest.take([row])), clips=1)
+        pixels, _ = sheet(feed.evaluation(feed.manifest.take([row]), clips=1), clips=1)
         clips.append(shrunk(pixels[0]))
     return np.stack(clips)
 

@@ -1,7 +1,7 @@
 """From decoded planes to the target frame: fit and geometry in one interpolation, colour, then the other transforms."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from cinefeed.sources.colour import cut_to_rgb, lacks_window, to_pixels, window_
 from cinefeed.sources.display import shown_size, square_size
 from cinefeed.sources.values import ValueSampler, suggest_window
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
+from cinefeed.transforms.call import Call, as_transform, tried
 from cinefeed.transforms.field import lanes_at, resample_at
 from cinefeed.transforms.fuse import (
     Part,
@@ -43,7 +44,8 @@ class Compose:
     Whatever the transforms are, the decoded frames are read once: the fit, the rotation of the file's metadata and the
     geometric transforms up to the first other one are one map and one interpolation. Geometric transforms after an
     intensity transform are one more. Neighbouring pointwise transforms, a Normalize among them, are one look-up table.
-    Those of time come first, wherever they stand: see `indices`.
+    Those of time come first, wherever they stand: see `indices`. A callable is taken as `Call`, and tried on a clip of
+    noise with `frames` frames.
 
     >>> from cinefeed.transforms.geometry import Rotate, Shift
     >>> from cinefeed.transforms.intensity import Brightness, Normalize
@@ -58,24 +60,27 @@ class Compose:
     [['degrees'], ['down', 'right'], ['factor'], []]
     """
 
-    def __init__(self, transforms: Sequence[Transform], *, frame: Frame) -> None:
-        for number, transform in enumerate(transforms):
+    def __init__(self, transforms: Sequence[Transform | Callable[..., Any]], *, frame: Frame, frames: int = 8) -> None:
+        ready: list[Transform] = []
+        dtype = np.dtype(frame.dtype)
+        for number, each in enumerate(transforms):
+            transform = as_transform(each)
             if isinstance(transform, type) or not isinstance(transform, Transform):
                 raise SettingError(
                     f"transforms[{number}] is {transform!r}, which has no sample() and apply(); "
-                    f"give transforms such as Rotate(degrees=25)"
+                    f"give transforms such as Rotate(degrees=25), or a callable that takes a clip"
                 )
-        self.transforms = tuple(transforms)
-        self.frame = frame
-        self.retimes = any(map(may_retime, self.transforms))  # whether `indices` may change anything
-        dtype = np.dtype(frame.dtype)
-        for number, transform in enumerate(self.transforms):
             if dtype not in _TYPES and kind_of(transform) != "time":
                 raise SettingError(
                     f"transforms[{number}] is {transform!r}, after one that makes {dtype}; transforms take "
                     f"{', '.join(map(str, _TYPES))}, so {dtype} is for the last"
                 )
+            transform = tried(transform, (frames, frame.height, frame.width, frame.channels), dtype)
             dtype = output_dtype(transform, dtype)
+            ready.append(transform)
+        self.transforms = tuple(ready)
+        self.frame = frame
+        self.retimes = any(map(may_retime, self.transforms))  # whether `indices` may change anything
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -161,6 +166,8 @@ class Compose:
             before = dtype
             dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
             how = {"geometry": ": one interpolation", "pointwise": "", "other": ""}[step.kind]
+            if isinstance(step.parts[0][0], Call):
+                how = f": {step.parts[0][0].described}"
             if step.kind == "pointwise" and len(step.parts) > 1:
                 how = ": one look-up table" if before in SIZES else ": one after the other"
                 how += f", to {dtype}" if dtype != before else ""

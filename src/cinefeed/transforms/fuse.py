@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError
 from cinefeed.kernels import look_up
 from cinefeed.transforms.base import Frames, Levels, Parameters, Transform, output_dtype, writes_in_place
+from cinefeed.transforms.call import Call
 from cinefeed.transforms.field import moved, pixel_centres
 from cinefeed.transforms.levels import SIZES, PixelLevels, TableLevels
 from cinefeed.transforms.warp import Matrix, inverted
@@ -221,7 +222,7 @@ def said(transform: object) -> str:
         return "{" + ", ".join(said(each) for each in sorted(transform)) + "}"
     if isinstance(transform, float):
         return repr(transform).removesuffix(".0")
-    if not is_dataclass(transform) or isinstance(transform, type):
+    if not is_dataclass(transform) or isinstance(transform, type | Call):
         return repr(transform)
     shown = {each.name: getattr(transform, each.name) for each in fields(transform) if each.repr}
     defaults = {each.name: each.default for each in fields(transform)}
