@@ -1,25 +1,26 @@
-"""Every error that cinefeed raises, so that one `except` catches them all.
+"""The errors of cinefeed, with one base class.
 
 CinefeedError
 ├── SettingError       (ValueError)         a setting that is unknown, missing or out of range
 ├── TableError         (ValueError)         a manifest or label table that cannot be used
-├── ColumnError        (LookupError)        a column that is not there
-├── SplitError         (ValueError)         a split that these groups and labels do not allow
+├── ColumnError        (LookupError)        a column that the table does not have
+├── SplitError         (ValueError)         a split that is impossible with these groups and labels
 ├── LabelError         (ValueError)         labels that cannot be balanced, fed or scored
 ├── ClipError          (ValueError)         a clip that does not fit its video
-├── SourceError        (ValueError)         a file that is no video we can read, or asked for what it lacks
-│   ├── DecodeError    (ValueError)         a video that breaks before the frames asked for
-│   ├── ChangedFileError (ValueError)       a file that is not the scanned one any more
-│   ├── EncapsulatedVideoError (ValueError) a DICOM file whose pixels are an encoded video, where images are read
-│   └── LimitError     (ValueError)         a file that expands to more than ReadLimits allow
-├── FeedError          (RuntimeError)       a feed used in a way that it cannot serve
-│   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that a newer one has replaced
+├── SourceError        (ValueError)         a file that cannot be read as a video, or lacks the requested data
+│   ├── DecodeError    (ValueError)         a video that breaks before the requested frames
+│   ├── ChangedFileError (ValueError)       a file that changed after it was scanned
+│   ├── EncapsulatedVideoError (ValueError) a DICOM file that holds an encoded video in place of images
+│   └── LimitError     (ValueError)         a file that exceeds ReadLimits
+├── FeedError          (RuntimeError)       an unsupported use of a feed
+│   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that was replaced by a newer one
 │   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
-├── InUseError         (RuntimeError)       a place that another process writes
+├── InUseError         (RuntimeError)       a path that another process is writing
 ├── TrainingError      (RuntimeError)       a run that had to stop
 └── MissingExtraError  (ImportError)        an optional package that is not installed
 
-A message says what was asked, what was found, and what to do. The stage that knows the manifest row adds it, once.
+A message contains what was asked, what was found, and what to do. The manifest row is added once, by the code that
+reads it.
 """
 
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ from difflib import get_close_matches
 
 
 class CinefeedError(Exception):
-    """Any error of cinefeed's own."""
+    """Base class of all errors of cinefeed."""
 
 
 class SettingError(CinefeedError, ValueError):
@@ -35,19 +36,19 @@ class SettingError(CinefeedError, ValueError):
 
 
 class TableError(CinefeedError, ValueError):
-    """A manifest or label table cannot be used as it is."""
+    """A manifest or label table cannot be used."""
 
 
 class ColumnError(CinefeedError, LookupError):
-    """A column was asked for that the table does not have."""
+    """A requested column is not in the table."""
 
 
 class SplitError(CinefeedError, ValueError):
-    """These groups and labels do not allow the split that was asked for."""
+    """The requested split is impossible with these groups and labels."""
 
 
 class LabelError(CinefeedError, ValueError):
-    """Labels cannot be balanced, fed or scored as they are."""
+    """Labels cannot be balanced, fed or scored."""
 
 
 class ClipError(CinefeedError, ValueError):
@@ -55,39 +56,39 @@ class ClipError(CinefeedError, ValueError):
 
 
 class SourceError(CinefeedError, ValueError):
-    """A file is no video that cinefeed reads, or was asked for what it does not have."""
+    """A file cannot be read as a video, or does not have the requested data."""
 
 
 class DecodeError(SourceError):
-    """A video breaks before the frames that were asked for."""
+    """A video breaks before the requested frames."""
 
 
 class ChangedFileError(SourceError):
-    """A file is not the one that was scanned any more: its size or its content is another."""
+    """A file changed after it was scanned: its size or its content differs."""
 
 
 class EncapsulatedVideoError(SourceError):
-    """The pixels of a DICOM file are one encoded video, and not images."""
+    """The pixels of a DICOM file are an encoded video in place of images."""
 
 
 class LimitError(SourceError):
-    """A file expands to more than `ReadLimits` allow, or takes longer to probe."""
+    """A file expands to more data than `ReadLimits` allows, or takes longer to probe."""
 
 
 class FeedError(CinefeedError, RuntimeError):
-    """A feed was used in a way that it cannot serve."""
+    """The feed was called in an unsupported way."""
 
 
 class StaleIteratorError(FeedError):
-    """An iterator was used after a newer `iter(feed)`, `set_epoch`, `restore`, `close` or an error had ended it."""
+    """An iterator was used after `iter(feed)`, `set_epoch`, `restore`, `close` or an error had ended it."""
 
 
 class UnfitError(FeedError):
-    """Worker processes cannot be given a feed's settings, such as a transform that is defined in the user's script."""
+    """Settings of a feed cannot be sent to worker processes, such as a transform that is defined in a script."""
 
 
 class InUseError(CinefeedError, RuntimeError):
-    """A run folder, a manifest or a folder of features is being written by another process."""
+    """Another process is writing the run folder, manifest or folder of features."""
 
 
 class TrainingError(CinefeedError, RuntimeError):
@@ -102,23 +103,23 @@ class MissingExtraError(CinefeedError, ImportError):
 
 
 def keras_missing(error: ImportError) -> MissingExtraError:
-    """Return what to say where Keras cannot be imported: it is not there, or the backend that it was told to use."""
+    """Return the error for a failed import of Keras: Keras itself or its backend is not installed."""
     if error.name in (None, "keras"):
         return MissingExtraError("keras", extra="keras")
     hint = f", and set KERAS_BACKEND=torch in the environment (or jax): without it, Keras takes {error.name}"
     return MissingExtraError(f"Keras' backend {error.name}", extra="keras,torch", hint=hint)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint that names the nearest known name, and all of them where none is near.
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a hint with the nearest of some names, or with all of them if none is near.
 
     >>> did_you_mean("batch_sise", ["batch_size", "seed"])
     "did you mean 'batch_size'?"
     >>> did_you_mean("zzz", ["batch_size", "seed"])
     'there are: batch_size, seed'
     """
-    names = [str(each) for each in known]
-    near = get_close_matches(name, names, n=1)
+    choices = [str(each) for each in names]
+    near = get_close_matches(name, choices, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"there are: {', '.join(sorted(names))}" if names else "there are none"
+    return f"there are: {', '.join(sorted(choices))}" if choices else "there are none"

@@ -1,16 +1,17 @@
-"""Names of other people's files and columns, made harmless for the medium that shows them.
+"""Escaping of untrusted names (of files, columns, ...) for terminals and Markdown.
 
-A terminal obeys escape sequences, Markdown lets HTML through and loads pictures, and a line break forges a line. HTML
-pages escape in their templates.
+A terminal executes escape sequences, Markdown renders HTML and loads images, and a line break can forge a line. HTML
+pages are escaped by their templates.
 """
 
 import unicodedata
 
-_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction of writing, half of a pair, line and paragraph ends
+# Unicode categories: control, format (such as writing direction), surrogate, line and paragraph separator.
+_ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def one_line(text: str) -> str:
-    r"""Return text that stays on its line of a terminal and only shows: what a terminal would obey is spelled out.
+    r"""Return text as one line that is safe to print on a terminal: control characters are escaped.
 
     >>> print(one_line("a\x1b[2Jb\nc\u202e é"))
     a\x1b[2Jb\nc\u202e é
@@ -18,13 +19,13 @@ def one_line(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _OBEYED else letter
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _ESCAPED_CATEGORIES else letter
         for letter in text
     )
 
 
 def terminal_text(text: str) -> str:
-    r"""Return text of several lines of which each only shows.
+    r"""Return text of several lines, each of which is safe to print on a terminal.
 
     >>> terminal_text("one\ntwo\x07")
     'one\ntwo\\x07'
@@ -33,7 +34,7 @@ def terminal_text(text: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    r"""Return text within a line of Markdown, without HTML, links and pictures.
+    r"""Return text as part of one line of Markdown, without HTML, links and images.
 
     >>> print(markdown_text("<b>![x](http://a)\n# &"))
     &lt;b&gt;!\[x\](http://a)\n# &amp;

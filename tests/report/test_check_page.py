@@ -100,7 +100,7 @@ def test_a_regression_has_its_figure(tmp_path):
     )
     manifest = Manifest.scan(tmp_path, labels=ages, progress=False)
     report = check_manifest(manifest, target="age", progress=False)
-    assert "label_told_by_look" in {each.code for each in report.findings}
+    assert "label_predicted_by_frames" in {each.code for each in report.findings}
     page = Page(render(report, manifest))
     assert page.sections == ["to-do", "findings", "shortcuts"]
     assert "brightness" in page.text

@@ -15,7 +15,7 @@ from cinefeed.errors import ClipError, MissingExtraError, SettingError
 from cinefeed.report.strength import graded, meaning, parameters_in_words, single, summary
 from cinefeed.report.transforms import render, transforms_page
 from cinefeed.transforms import ClipInfo, Contrast, FrameDrop, Noise, OneOf, Rotate, Shift, Sometimes, Window
-from cinefeed.transforms.fuse import said
+from cinefeed.transforms.fuse import compact_repr
 
 LISTED = [
     {"name": "Rotate", "degrees": 25},
@@ -150,7 +150,7 @@ def test_of_several_views_the_first_is_shown(tmp_path):
 def test_what_cannot_be_shown_is_said(manifest, tmp_path, monkeypatch):
     with pytest.raises(SettingError, match="no transform to show"):
         transforms_page(manifest, settings=settings_of([]), out=tmp_path / "x.html")
-    with pytest.raises(ClipError, match=r"row 0, v0.npy: Shift\(mm=5.0\) needs the size of a pixel"):
+    with pytest.raises(ClipError, match=r"row 0, v0.npy: Shift\(mm=5.0\) needs the pixel size"):
         render(manifest, settings=settings_of([{"name": "Shift", "mm": 5}]))
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"cinefeed\[report\]"):
@@ -194,8 +194,8 @@ def test_every_transform_is_summed_up_in_a_sentence(name):
 
 
 def test_settings_are_said_as_they_are_written():
-    assert said(Rotate(degrees={180.0, 0.5})) == "Rotate(degrees={0.5, 180})"
-    assert said(Contrast(factor=(0.25, 1.0))) == "Contrast(factor=(0.25, 1))"
+    assert compact_repr(Rotate(degrees={180.0, 0.5})) == "Rotate(degrees={0.5, 180})"
+    assert compact_repr(Contrast(factor=(0.25, 1.0))) == "Contrast(factor=(0.25, 1))"
 
 
 def test_what_is_within_choices_is_shown_one_by_one():

@@ -13,7 +13,7 @@ from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
 from cinefeed.label_types import why_no_label
-from cinefeed.locks import locked
+from cinefeed.locks import with_write_lock
 from cinefeed.manifest.grouping import GROUP
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.writing import table_suffix
@@ -109,7 +109,7 @@ def scan(
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")
 
 
-@locked("out")
+@with_write_lock("out")
 def split(
     manifest: Annotated[Path, typer.Argument(help="Manifest to split (Parquet).")],
     out: Annotated[

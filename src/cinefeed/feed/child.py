@@ -22,7 +22,7 @@ from cinefeed.feed.wire import GROUP, MASKS, PACKET, READY, UNFIT, Progress, pac
 from cinefeed.manifest.rows import Rows
 from cinefeed.sources import decoder
 from cinefeed.sources.readers import register_reader
-from cinefeed.transforms.warp import factors
+from cinefeed.transforms.warp import shrink_factors
 
 _SILENT_SECONDS = 0.01  # once clips of a packet have taken so long, each is said when it is made
 
@@ -47,7 +47,7 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         if torch := sys.modules.get("torch"):  # a callable's; its own threads would be as many in each worker
             torch.set_num_threads(1)
         maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
-        factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
+        shrink_factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
     except Exception as error:
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
         return

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, SplitError, TableError, did_you_mean
 from cinefeed.label_types import LabelType, is_number, label_type, why_no_label
-from cinefeed.locks import locked, write_lock
+from cinefeed.locks import with_write_lock, write_lock
 from cinefeed.manifest.columns import (
     FACTS,
     VERDICTS,
@@ -77,7 +77,7 @@ class Manifest:
         self._arrays = arrays
 
     @classmethod
-    @locked("out")
+    @with_write_lock("out")
     def scan(
         cls,
         folder: str | Path,

@@ -66,7 +66,7 @@ def shortcuts_figure(shortcuts: Sequence[Shortcut]) -> str:
         axes = figure.add_subplot()
         for place, each in enumerate(shortcuts):
             score = max(each.score, chance)
-            axes.barh(place, score - chance, left=chance, height=0.6, color=VERMILION if each.tells else PALE)
+            axes.barh(place, score - chance, left=chance, height=0.6, color=VERMILION if each.predicts_label else PALE)
             axes.plot([each.limit, each.limit], [place - 0.4, place + 0.4], color=INK, linewidth=1.2)
             axes.text(max(score, each.limit) + 0.008, place, f"{each.score:.2f}", va="center", fontsize=8)
         axes.axvline(chance, color=GREY, linewidth=1)

@@ -89,7 +89,7 @@ def meaning(transform: object) -> str:
 
     >>> from cinefeed.transforms.temporal import Speed
     >>> meaning(Speed(factor=0.2))
-    'Rates change, such as a heart rate or a walking speed, and so does whatever label follows from them.'
+    'Rates change, such as a heart rate or a walking speed, and so does any label that depends on them.'
     """
     paragraphs = (inspect.getdoc(type(transform)) or "").partition(">>>")[0].split("\n\n")
     sentences = (each for text in paragraphs for each in re.split(r"(?<=[.:]) (?=[A-Z`])", " ".join(text.split())))

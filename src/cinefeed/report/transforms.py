@@ -21,7 +21,7 @@ from cinefeed.sources.base import Source
 from cinefeed.sources.regions import chosen_region, cropped
 from cinefeed.transforms.base import ClipInfo, Parameters, Transform
 from cinefeed.transforms.compose import Compose
-from cinefeed.transforms.fuse import kind_of, said
+from cinefeed.transforms.fuse import compact_repr, kind_of
 
 _CLIPS, _DRAWS = 3, 3  # of the whole chain
 _FEW, _MANY = 3, 8  # frames shown of a clip: first, middle and last; more where time is what changes
@@ -154,7 +154,7 @@ def _parts(look: Look, transforms: Sequence[Transform], *, private: bool) -> lis
             in_time = kind_of(each) == "time"
             pictures = _pictures(look, chains, in_time=in_time, private=private)
             parts.append(
-                Part(said(each), _plain(summary(each)), remark, _plain(meaning(each)), in_time, pictures),
+                Part(compact_repr(each), _plain(summary(each)), remark, _plain(meaning(each)), in_time, pictures),
             )
         if not hasattr(transform, "members") and len(ways) == 1:
             before.append((transform, ways[0][1]))
@@ -180,8 +180,8 @@ def _chain(look: Look, settings: Settings, row: int, *, title: str, private: boo
 def _applied(pairs: Any) -> Any:
     """Yield transforms with their parameters, what choices chose in their place."""
     for transform, drawn in pairs:
-        if hasattr(transform, "chosen"):
-            yield from _applied(transform.chosen(drawn))
+        if hasattr(transform, "select"):
+            yield from _applied(transform.select(drawn))
         else:
             yield transform, drawn
 

@@ -16,7 +16,7 @@ from cinefeed.config import Settings
 from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.locks import locked
+from cinefeed.locks import with_write_lock
 from cinefeed.manifest.encoded import check_encoded
 from cinefeed.manifest.find import hashed_id
 from cinefeed.manifest.scan import probe_videos
@@ -55,7 +55,7 @@ class Evaluation:
     repeated: int = 0  # paths to be scored that name a video once more
 
 
-@locked("out")
+@with_write_lock("out")
 def evaluate(
     run: str | Path,
     *,
@@ -124,7 +124,7 @@ def evaluate(
     )
 
 
-@locked("out")
+@with_write_lock("out")
 def predict(
     run: str | Path,
     *,

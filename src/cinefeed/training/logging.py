@@ -16,7 +16,7 @@ import keras
 from cinefeed.errors import MissingExtraError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
-from cinefeed.files import named, write_atomically
+from cinefeed.files import with_path, write_atomically
 from cinefeed.text import one_line
 from cinefeed.training.callbacks import Logs
 from cinefeed.training.run import plain
@@ -86,7 +86,7 @@ class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise named(error, self.path) from error
+            raise with_path(error, self.path) from error
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Say that a `fit` begins."""

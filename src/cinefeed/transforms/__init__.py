@@ -1,4 +1,4 @@
-"""Sample scale: what happens to one clip. Every name of the catalogue; each is loaded when it is first asked for."""
+"""Transforms of clips. Each public name is imported on first access."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
