@@ -97,7 +97,8 @@ def write_video(
         mirrored: mirroring in the metadata, as `Facts` reads it.
         aspect: aspect ratio of a pixel, as `Facts` reads it.
 
-    Raises SettingError for a matrix to which this PyAV cannot convert.
+    Raises:
+        SettingError: this PyAV does not convert to `matrix`.
     """
     path, space = Path(path), _space(matrix or "bt601")
     settings = dict(_DEFAULTS.get(codec, {})) | dict(options or {})
