@@ -116,7 +116,7 @@ def test_a_file_that_has_shrunk_since_the_scan_says_so(tmp_path):
     path = save(tmp_path, np.zeros((10, 4, 4), np.uint8))
     facts = probe(path)
     save(tmp_path, np.zeros((6, 4, 4), np.uint8))
-    with pytest.raises(SourceError, match="10 frames are known of it, it holds 6; scan it again"):
+    with pytest.raises(SourceError, match="its metadata has 10 frames, the file has 6; scan it again"):
         open_source(path, facts=facts)
 
 

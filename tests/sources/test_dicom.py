@@ -188,7 +188,7 @@ def test_a_compressed_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
     with DicomSource(path, facts=facts) as source:
         assert source.read([len(source) - 1])[0, 20, 20, 0] == 99 + len(source)
     path.write_bytes(whole[: whole.index(b"\xff\xd8") + 20])
-    with pytest.raises(SourceError, match=r"cine\.dcm: no whole frame is there: 0 of 6"):
+    with pytest.raises(SourceError, match=r"cine\.dcm: 0 of 6 frames are whole"):
         probed(path)
 
 
@@ -268,7 +268,7 @@ def test_an_uncompressed_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
     assert facts.error == "breaks after 7 of 10 frames: the file is cut off"
     check_source(DicomSource(path, facts=facts), reopen=lambda: DicomSource(path, facts=facts))
     path.write_bytes(whole[: -12 * 16 * 2 * 10 + 3])
-    with pytest.raises(SourceError, match="no whole frame is there: 0 of 10"):
+    with pytest.raises(SourceError, match="0 of 10 frames are whole"):
         probed(path)
 
 
@@ -276,7 +276,7 @@ def test_a_file_that_has_changed_since_the_scan_says_so(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(10))
     facts = probed(path)
     write_dicom(path, numbered(6))
-    with pytest.raises(SourceError, match="10 frames are known of it, it holds 6; scan it again"):
+    with pytest.raises(SourceError, match="its metadata has 10 frames, the file has 6; scan it again"):
         DicomSource(path, facts=facts)
     write_dicom(path, numbered(10, dtype="uint8"))
     with DicomSource(path, facts=facts) as source, pytest.raises(SourceError, match="MONOCHROME2 8, where the scan"):
@@ -562,7 +562,7 @@ def test_a_series_breaks_where_a_file_does(tmp_path):
     write_dicom(broken, numbered(1, height=14))
     assert probed(tmp_path, files=names).error.endswith("differs from the frames before in size or kind of pixels")
     broken.write_bytes(b"nothing")
-    assert "does not begin as DICOM" in probed(tmp_path, files=names).error
+    assert "does not begin like a DICOM file" in probed(tmp_path, files=names).error
     with pytest.raises(SourceError, match=r"\.dcm: cannot be read as DICOM"):
         probed(tmp_path, files=names[3:])
 
@@ -599,7 +599,7 @@ def test_a_series_without_trigger_times(tmp_path, elements, step):
         ({"PhotometricInterpretation": "YBR_PARTIAL_420"}, "in colours that cannot be read"),
         ({"SamplesPerPixel": 3}, "in colours that cannot be read"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "no palette"),
-        ({"BitsAllocated": 12, "BitsStored": 12, "HighBit": 11}, "has 12 bits a sample"),
+        ({"BitsAllocated": 12, "BitsStored": 12, "HighBit": 11}, "has 12 bits per sample"),
         ({"BitsAllocated": 1, "PhotometricInterpretation": "PALETTE COLOR"}, "has 1 bit a sample"),
         ({"Rows": 0}, "holds no image"),
         ({"Rows": 65535, "Columns": 65535}, "beyond max_frame_bytes"),

@@ -86,7 +86,7 @@ def test_signed_numbers_keep_their_order_and_name_no_window(tmp_path):
         scaled = (values.ravel() + 32768.0) / 65535 * 255  # the range that 16 bits can hold, as float32
         np.testing.assert_allclose(source.read([0]).ravel(), scaled, atol=1e-3)
         source.dtype = "uint8"
-        with pytest.raises(SourceError, match="name no black and white"):
+        with pytest.raises(SourceError, match="do not define black and white"):
             source.read([0])
 
 

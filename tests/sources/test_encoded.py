@@ -138,7 +138,7 @@ def test_rotation_turns_frames_upright(tmp_path, degrees):
 
 def decoded(source: EncodedSource) -> int:
     """Return how many frames left the decoder so far."""
-    return (source._native or source._ladder).decoded
+    return (source._native or source._ladder).decoded_count
 
 
 def test_a_seek_spares_decoding_and_unwanted_frames_are_skipped(tmp_path, way):

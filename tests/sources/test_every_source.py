@@ -225,7 +225,7 @@ def test_types_asked_for(kind, dtype, tmp_path):
     if kind in ("npy, float64", "NIfTI") and dtype != "float32":
         with (
             open_source(made.path, part=made.part, reading=made.reading, dtype=dtype) as source,
-            pytest.raises(SourceError, match=r"32 bits\) name no black and white"),
+            pytest.raises(SourceError, match=r"32 bits\) do not define black and white"),
         ):
             source.read([0])
         made = made._replace(reading=replace(made.reading, window="percentiles"))

@@ -457,9 +457,9 @@ def test_reading_on_equals_a_full_decode_and_spares_frames(tmp_path):
             numbers = list(range(first, first + 6, 2))
             assert [digest(planes) for planes in source.planes(numbers).frames] == [expected[n] for n in numbers]
         way = source._native or source._ladder
-        assert way.decoded <= COUNT  # each call from the key frame would decode 191
+        assert way.decoded_count <= COUNT  # each call from the key frame would decode 191
         source.planes([5])
-        assert COUNT < way.decoded <= COUNT + 6
+        assert COUNT < way.decoded_count <= COUNT + 6
 
 
 @pytest.mark.parametrize("name", ["uneven.ts", "mpeg2.mpg", "mpeg4_b.avi", "vp9.webm", "open_gop.mp4", "motion.avi"])

@@ -281,7 +281,7 @@ def test_a_set_that_has_shrunk_since_the_scan_says_so(tmp_path):
     facts = probe_hdf5(path)
     with h5py.File(path, "w") as file:
         file["x"] = cine(6, 4, 4)
-    with pytest.raises(SourceError, match="10 frames are known of it, it holds 6; scan it again"):
+    with pytest.raises(SourceError, match="its metadata has 10 frames, the file has 6; scan it again"):
         Hdf5Source(path, facts=facts)
 
 

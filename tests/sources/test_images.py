@@ -233,9 +233,9 @@ def test_missing_numbers(names, missing):
 )
 def test_groups(names, folders, unread):
     groups = group_images(names)
-    assert groups.found == [Found(folder, files=files) for folder, files in folders.items()]
+    assert groups.samples == [Found(folder, files=files) for folder, files in folders.items()]
     assert sorted(name for _, name in groups.unread) == sorted(unread)
-    assert not groups.undecided
+    assert not groups.ambiguous
 
 
 @pytest.mark.parametrize(
@@ -249,9 +249,9 @@ def test_groups(names, folders, unread):
 )
 def test_frames_beside_masks_have_to_be_chosen(tmp_path, names, choice, frames):
     groups = group_images([f"a/{name}" for name in names])
-    assert not groups.found and choice.lower().startswith(tuple(key[:4] for key in groups.undecided["a"]))
+    assert not groups.samples and choice.lower().startswith(tuple(key[:4] for key in groups.ambiguous["a"]))
     chosen = group_images([f"a/{name}" for name in names], frames=choice)
-    assert chosen.found == [Found("a", files=frames)] and not chosen.undecided
+    assert chosen.samples == [Found("a", files=frames)] and not chosen.ambiguous
     assert len(chosen.unread) == len(names) - len(frames)
     for number, name in enumerate(names):
         write(tmp_path / name, np.full((16, 16), number, np.uint8))
@@ -262,7 +262,7 @@ def test_frames_beside_masks_have_to_be_chosen(tmp_path, names, choice, frames):
 
 def test_frames_can_be_chosen_by_their_folder():
     names = [f"{patient}/{kind}/{i}.png" for patient in "ab" for kind in ("images", "masks") for i in range(3)]
-    assert [found.path for found in group_images(names, frames="*/images/*").found] == ["a/images", "b/images"]
+    assert [found.path for found in group_images(names, frames="*/images/*").samples] == ["a/images", "b/images"]
 
 
 def animated(path, frames=3):
@@ -284,7 +284,7 @@ def test_animated_images_are_videos_by_themselves(tmp_path, suffix):
     folder(tmp_path / "still", noise(3, 20, 30), suffix=suffix)
     names += [f"still/frame{i}{suffix}" for i in (1, 2, 3)] + ["moving/thumb.jpg"]
     groups = group_images(names, root=tmp_path)
-    assert sorted(found.path for found in groups.found) == [
+    assert sorted(found.path for found in groups.samples) == [
         f"alone/0{suffix}",
         *[f"moving/{i}{suffix}" for i in (0, 1)],
         "still",
@@ -300,9 +300,9 @@ def test_a_map_is_no_frame_unless_chosen(tmp_path):
     for name in ("1.tif", "2.tif"):
         (tmp_path / name).write_bytes(b"II*\0" + struct.pack("<I", 8) + body)
     groups = group_images(["1.tif", "2.tif"], root=tmp_path)
-    assert not groups.found and [name for _, name in groups.unread] == ["1.tif", "2.tif"]
+    assert not groups.samples and [name for _, name in groups.unread] == ["1.tif", "2.tif"]
     assert "GeoTIFF" in groups.unread[0][0]
-    assert group_images(["1.tif", "2.tif"], root=tmp_path, frames="*.tif").found[0].files == ("1.tif", "2.tif")
+    assert group_images(["1.tif", "2.tif"], root=tmp_path, frames="*.tif").samples[0].files == ("1.tif", "2.tif")
 
 
 def test_tiff_files_of_several_pages_are_videos_by_themselves(tmp_path):
@@ -310,10 +310,10 @@ def test_tiff_files_of_several_pages_are_videos_by_themselves(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         assert cv2.imwritemulti(str(tmp_path / name), list(noise(pages, 18, 26)))
     names = ["stacks/1.tif", "stacks/2.tif", "frames/1.tif", "frames/2.tif"]
-    assert [found.path for found in group_images(names, root=tmp_path).found] == ["frames", *names[:2]]
-    assert [found.path for found in group_images(names).found] == ["frames", "stacks"]
+    assert [found.path for found in group_images(names, root=tmp_path).samples] == ["frames", *names[:2]]
+    assert [found.path for found in group_images(names).samples] == ["frames", "stacks"]
     (tmp_path / "frames" / "1.tif").write_bytes(b"no TIFF")
-    assert [found.path for found in group_images(names, root=tmp_path).found] == ["frames", *names[:2]]
+    assert [found.path for found in group_images(names, root=tmp_path).samples] == ["frames", *names[:2]]
 
 
 def test_suffixes():

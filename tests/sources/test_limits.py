@@ -266,7 +266,7 @@ def test_a_dicom_file_that_promises_more_frames_than_it_has_bytes(tmp_path, coun
     path.write_bytes(whole[: at + 6] + struct.pack("<H", len(text)) + text + whole[at + 8 + length :])
     for attempt in (cf.probe, cf.open_source):
         with pytest.raises(
-            SourceError, match=r"cine\.dcm: its header promises 1,000,000,000.* frames, and the file has"
+            SourceError, match=r"cine\.dcm: its header promises 1,000,000,000.* frames, but the file has"
         ):
             attempt(path)
     manifest = cf.Manifest.scan(tmp_path, progress=False)
@@ -355,7 +355,7 @@ def test_a_frame_of_another_size_that_no_scan_has_seen_raises(tmp_path):
     facts = cf.probe(whole, verify="packets")
     with EncodedSource(whole, facts=facts) as source:
         assert source.read([19]).shape == (1, 64, 64, 3)
-        with pytest.raises(SourceError, match=r"a\.avi: frame 20 is 32 x 32, the file is known as 64 x 64"):
+        with pytest.raises(SourceError, match=r"a\.avi: frame 20 is 32 x 32, its metadata gives 64 x 64"):
             source.read([20])
 
 

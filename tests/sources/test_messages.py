@@ -6,7 +6,7 @@ from threading import Barrier, Thread
 import av
 import pytest
 
-from cinefeed.sources.messages import heard_messages, tells_of_made_up
+from cinefeed.sources.messages import capture_errors, reports_substitution
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +30,9 @@ def say(text):
 def test_messages_are_heard_each_time_and_only_within():
     before = state()
     assert say("Missing reference picture, default is 3") == []
-    with heard_messages():
+    with capture_errors():
         assert len(say("Missing reference picture, default is 3")) == 2
-        with heard_messages():
+        with capture_errors():
             pass
         assert len(say("co located POCs unavailable")) == 2
     assert state() == before
@@ -44,7 +44,7 @@ def test_scans_in_threads_leave_all_as_it_was():
     def scan():
         for _ in range(50):
             barrier.wait(10)
-            with heard_messages():
+            with capture_errors():
                 counts.append(len(say("unref short failure")))
 
     threads = [Thread(target=scan) for _ in range(4)]
@@ -60,14 +60,14 @@ def test_scans_in_threads_leave_all_as_it_was():
 def test_a_level_that_the_user_has_set_is_set_again(level):
     av.logging.set_level(level)
     before = state()
-    with heard_messages():
+    with capture_errors():
         assert len(say("unref short failure")) == 2
         assert av.logging.get_level() == max(level, av.logging.ERROR)
     assert state() == before
 
 
 def test_others_messages_are_not_shown(caplog):
-    with heard_messages():
+    with capture_errors():
         av.logging.log(av.logging.ERROR, "h264", "of a video that is fed meanwhile")
     assert caplog.text == ""
 
@@ -81,4 +81,4 @@ def test_others_messages_are_not_shown(caplog):
     ],
 )
 def test_which_messages_tell_of_a_picture_in_place_of_another(text, is_made_up):
-    assert tells_of_made_up([(av.logging.ERROR, "h264", text + "\n")]) is is_made_up
+    assert reports_substitution([(av.logging.ERROR, "h264", text + "\n")]) is is_made_up

@@ -154,7 +154,7 @@ def test_a_file_of_another_size_by_now_is_refused(tmp_path):
     facts = probe(video(tmp_path))
     larger = write_video(tmp_path / "other.mp4", numbered_frames(COUNT, height=192, width=256))
     with EncodedSource(larger, facts=facts) as source:
-        with pytest.raises(DecodeError, match=r"other\.mp4: frame 5 is 256 x 192, the file is known as 128 x 96"):
+        with pytest.raises(DecodeError, match=r"other\.mp4: frame 5 is 256 x 192, its metadata gives 128 x 96"):
             source.planes([5])
         assert source._native is None
 

@@ -418,7 +418,7 @@ def test_a_file_that_has_shrunk_since_the_scan_says_so(tmp_path):
     path = save(tmp_path / "cine.nii", volume(7, 5, 3, 6))
     facts = probe_nifti(path)
     save(path, volume(7, 5, 3, 4))
-    with pytest.raises(SourceError, match="6 frames are known of it, it holds 4; scan it again"):
+    with pytest.raises(SourceError, match="its metadata has 6 frames, the file has 4; scan it again"):
         NiftiSource(path, facts=facts)
 
 

@@ -36,7 +36,7 @@ def bad_files(folder: Path) -> dict[Path, str]:
         folder / "text.mp4": "is no video",
         folder / "folder.mp4": "is a folder",
         folder / "absent.mp4": "there is no such file",
-        folder / "text.npy": "does not begin as a NumPy file",
+        folder / "text.npy": "is not a NumPy file",
         folder / "cut.mp4": "is no video|no frame can be decoded|holds no video",
         write_wav(folder / "sound.wav"): "of another kind, such as sound",
     }

@@ -11,7 +11,7 @@ import pytest
 import cinefeed as cf
 from cinefeed.errors import SettingError, SourceError
 from cinefeed.sources import readers
-from cinefeed.sources.kinds import forget_kind
+from cinefeed.sources.kinds import unregister_kind
 from cinefeed.testing import check_source, kept_facts
 
 OPENERS = pytest.mark.parametrize("opener", [own_reader.open_array, own_reader.OwnSource])
@@ -22,7 +22,7 @@ def registered_readers_are_forgotten():
     before = {**readers._readers}
     yield
     for container in readers._readers.keys() - before.keys():
-        forget_kind(container)
+        unregister_kind(container)
         del readers._readers[container]
 
 

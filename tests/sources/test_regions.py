@@ -8,26 +8,26 @@ import cinefeed as cf
 from cinefeed.errors import SourceError
 from cinefeed.sources.base import Planes, Region, planes_to_array
 from cinefeed.sources.colour import Colour
-from cinefeed.sources.regions import chosen_region, cropped
+from cinefeed.sources.regions import cropped, find_region
 
 REGIONS = (Region(0, 0, 80, 60, "2d"), Region(10, 5, 40, 30, "colour"), Region(0, 60, 80, 90, "pw"))
 
 
 @pytest.mark.parametrize(("wanted", "number"), [("2d", 0), ("colour", 1), ("pw", 2), (0, 0), (2, 2)])
 def test_a_region_is_chosen_by_kind_or_number(wanted, number):
-    assert chosen_region(REGIONS, wanted) == REGIONS[number]
+    assert find_region(REGIONS, wanted) == REGIONS[number]
 
 
 def test_the_first_of_a_kind_is_taken():
-    assert chosen_region([*REGIONS, Region(0, 0, 1, 1, "pw")], "pw") == REGIONS[2]
+    assert find_region([*REGIONS, Region(0, 0, 1, 1, "pw")], "pw") == REGIONS[2]
 
 
 @pytest.mark.parametrize(("regions", "wanted"), [(REGIONS, "m-mode"), (REGIONS, 3)])
 def test_a_region_that_is_not_there_names_those_that_are(regions, wanted):
     with pytest.raises(SourceError, match="its regions are 0: 2d, 1: colour, 2: pw"):
-        chosen_region(regions, wanted)
+        find_region(regions, wanted)
     with pytest.raises(SourceError, match="it has none"):
-        chosen_region((), wanted)
+        find_region((), wanted)
 
 
 def test_grey_and_rgb_are_cut_where_the_region_says():

@@ -16,7 +16,7 @@ from cinefeed.feed.mask import read_masks
 from cinefeed.manifest.rows import Rows
 from cinefeed.rng import Stage, rng_for
 from cinefeed.sources.base import Facts
-from cinefeed.sources.regions import chosen_region, cropped
+from cinefeed.sources.regions import cropped, find_region
 from cinefeed.transforms.base import Parameters
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import kind_of
@@ -135,7 +135,7 @@ class ClipMaker:
         frame, window = self.compose.frame, self.rows.window(draw.row, view=view)
         size = facts.height, facts.width
         if frame.region is not None:
-            region = chosen_region(facts.regions, frame.region)
+            region = find_region(facts.regions, frame.region)
             size = region.bottom - region.top, region.right - region.left
         spacing = frame.target_spacing(*size, spacing_mm=facts.spacing_mm)
         parameters = [self._parameters(draw, number, view, spacing) for number in range(self.clips)]
@@ -189,7 +189,7 @@ class ClipMaker:
             opened = time.perf_counter()
             facts = source.facts
             drawn = self.drawn(draw, view, facts)
-            region = None if wanted is None else chosen_region(facts.regions, wanted)
+            region = None if wanted is None else find_region(facts.regions, wanted)
             planes = decode_once(source, [each.frames for each in drawn])
             if region is not None:
                 planes = [cropped(each, region) for each in planes]

@@ -117,9 +117,9 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
     try:
         samples = find_samples(folder, kinds, reading=reading)
         not_read = count_unread([*unread, *samples.unread], private=private)
-        if samples.undecided:
-            raise TableError(_undecided(samples.undecided, folder, private=private))
-        if not samples.found:
+        if samples.ambiguous:
+            raise TableError(_undecided(samples.ambiguous, folder, private=private))
+        if not samples.samples:
             there = [f"{count} {suffix}" for suffix, count in beside.most_common(5)]
             there += [not_read_in_words(not_read)] if not_read else []
             raise TableError(
@@ -127,7 +127,7 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
                 f"files of a known kind ({', '.join(sorted(extensions()))}); a folder of frames needs two images of "
                 f"one kind at least, and no video beside them"
             )
-        return Videos(_as_table(samples.found, files), not_read)
+        return Videos(_as_table(samples.samples, files), not_read)
     except UnicodeEncodeError as error:
         raise TableError(f"a file name under {folder} is not UTF-8: {error.object!r}; rename that file") from error
 

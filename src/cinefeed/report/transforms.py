@@ -19,7 +19,7 @@ from cinefeed.report.strength import graded, meaning, parameters_in_words, singl
 from cinefeed.report.templates import from_template
 from cinefeed.rng import Stage, rng_for
 from cinefeed.sources.base import Source
-from cinefeed.sources.regions import chosen_region, cropped
+from cinefeed.sources.regions import cropped, find_region
 from cinefeed.transforms.base import ClipInfo, Parameters, Transform
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import compact_repr, kind_of
@@ -71,7 +71,7 @@ class Look:
         )
         self._numbers, _ = fixed_clip.select(times, start_seconds=window[0], end_seconds=window[1])
         facts, frame = source.facts, self.frame
-        self._region = None if frame.region is None else chosen_region(facts.regions, frame.region)
+        self._region = None if frame.region is None else find_region(facts.regions, frame.region)
         size = facts.height, facts.width
         if self._region is not None:
             size = self._region.bottom - self._region.top, self._region.right - self._region.left

@@ -32,14 +32,14 @@ class AnimatedSource(PlainFrames):
         limits = DEFAULT_LIMITS.covering(height=self.facts.height, width=self.facts.width, count=1)
         limits.check_frame(4 * math.prod(_canvas(self._data)), where=self.path)
         self._first = 0
-        self._decoded: list[NDArray[Any]] = []
+        self._frames: list[NDArray[Any]] = []
 
     def _numbers(self, number: int) -> NDArray[Any]:
-        if not self._first <= number < self._first + len(self._decoded):
-            self._decoded, self._first = _decoded(self._data, number)[0], number
-        if not self._decoded:
+        if not self._first <= number < self._first + len(self._frames):
+            self._frames, self._first = _decode_frames(self._data, number)[0], number
+        if not self._frames:
             raise DecodeError(f"{self.path}: frame {number} cannot be decoded; the file has changed or is damaged")
-        frame = self._decoded[number - self._first]
+        frame = self._frames[number - self._first]
         if frame.shape[:2] != (self.facts.height, self.facts.width):
             height, width = frame.shape[:2]
             raise SourceError(
@@ -51,7 +51,7 @@ class AnimatedSource(PlainFrames):
     def close(self) -> None:
         """Let go of the file; planes already handed over stay valid."""
         super().close()
-        self._data, self._decoded = np.zeros(0, np.uint8), []
+        self._data, self._frames = np.zeros(0, np.uint8), []
 
 
 def probe_animated(
@@ -79,7 +79,7 @@ def probe_animated(
     size = (0, 0)
     while True:
         deadline.check()
-        frames, durations = _decoded(data, len(milliseconds))
+        frames, durations = _decode_frames(data, len(milliseconds))
         if not frames:
             break
         size = frames[0].shape[:2]
@@ -139,7 +139,7 @@ def _canvas(data: NDArray[np.uint8]) -> tuple[int, int]:
     return int.from_bytes(canvas[:3], "little") + 1, int.from_bytes(canvas[3:], "little") + 1
 
 
-def _decoded(data: NDArray[np.uint8], first: int) -> tuple[list[NDArray[Any]], list[int]]:
+def _decode_frames(data: NDArray[np.uint8], first: int) -> tuple[list[NDArray[Any]], list[int]]:
     """Return some frames from a number on, BGR or BGRA, and the milliseconds that each is shown; none past the end."""
     width, height = _canvas(data)
     count = max(min(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (4 * width * height)), 1)

@@ -1,4 +1,4 @@
-"""NumPy files, `.npy` and `.npz`: only the frames asked for are read, and no pickle ever is."""
+"""NumPy files, `.npy` and `.npz`: only the requested frames are read, and pickles never are."""
 
 import io
 import struct
@@ -31,26 +31,26 @@ from cinefeed.sources.stored import (
     unpacked_facts,
 )
 
-# NumPy parses a header with ast, which in CPython 3.11 counts its depth for all threads at once: two of them at work
+# NumPy parses a header with ast. In CPython 3.11 its recursion counter is shared by all threads: two concurrent calls
 # have raised "SystemError: AST constructor recursion depth mismatch" in a test run.
 _ONE_HEADER_AT_A_TIME = threading.Lock()
 _NO_HEADER = (ValueError, SyntaxError, TokenError, EOFError, zlib.error)
-# ValueError: a name that is no text; RuntimeError: a compression or an encryption that Python lacks
+# ValueError: a name that is not text; RuntimeError: unsupported compression or encryption
 _NO_ARCHIVE = (zipfile.BadZipFile, ValueError, RuntimeError, struct.error)
-_LONGEST_HEADER = 10_000  # bytes: NumPy refuses longer ones too, after it has read them
+_LONGEST_HEADER = 10_000  # bytes: NumPy refuses longer ones too, but reads them first
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and extra field, which follow
 
 
 class _Array(NamedTuple):
-    """An array in a file: what its header says, and where its numbers are."""
+    """An array in a file: its header and the position of its numbers."""
 
-    where: str  # as errors name it
+    where: str  # file and part, for errors
     shape: tuple[int, ...]
     fortran: bool
     dtype: np.dtype[Any]
-    offset: int  # of the first number: in the file, or in what the member unpacks to
-    end: int  # of the bytes that are there, or are promised
-    member: str | None = None  # the compressed member of an archive that holds it
+    offset: int  # of the first number: in the file, or in the unpacked member
+    end: int  # of the available bytes, or of the bytes promised by a member
+    member: str | None = None  # the compressed member of an archive
 
     def layout(self, axes: str, row: int | None) -> Layout:
         fixed = row_of(row, axes, self.shape, where=self.where)
@@ -63,14 +63,14 @@ class _Array(NamedTuple):
 
 
 class ArraySource(PlainFrames):
-    """A video in a `.npy` file: (time, height, width), or with 1 (grey) or 3 (RGB) channels at its end.
+    """A video in a `.npy` file: (time, height, width), or with 1 (grey) or 3 (RGB) channels as last axis.
 
-    The part "[5]" is one row of a set, (N, T, H, W) or (N, T, H, W, C). uint8, uint16 and float32 stay as they are;
-    bool becomes 0 and 255; every other integer or float type is read as float32, whole numbers beyond 2**24 rounded.
-    Raises SourceError for any other type or shape.
+    The part "[5]" is one row of a set, (N, T, H, W) or (N, T, H, W, C). uint8, uint16 and float32 are kept; bool
+    becomes 0 and 255; every other integer or float dtype is read as float32, and integers beyond 2**24 are rounded.
+    Raises SourceError for any other dtype or shape.
 
-    The file is mapped into memory, and planes are views into it. A frame of a file in another order than (T, H, W) is
-    read by itself too, but with time as the last axis its numbers lie in every page of the file.
+    The file is memory-mapped, and planes are views into it. A frame of a file with another axis order than (T, H, W) is
+    read on its own too, but if time is the last axis, its numbers are spread over all pages of the file.
     """
 
     def __init__(
@@ -78,15 +78,16 @@ class ArraySource(PlainFrames):
     ) -> None:
         path = Path(path)
         super().__init__(path, facts=facts if facts is not None else probe_npy(path, part=part), channels=channels)
-        found = self._find(path, part)
-        layout = found.layout(known_axes(self.facts, found.shape, found.dtype, where=found.where), split_part(part)[1])
-        if len(self) > layout.whole(found.end):
+        array = self._find(path, part)
+        layout = array.layout(known_axes(self.facts, array.shape, array.dtype, where=array.where), split_part(part)[1])
+        if len(self) > layout.whole(array.end):
             raise SourceError(
-                f"{found.where}: {len(self)} frames are known of it, it holds {layout.whole(found.end)}; scan it again"
+                f"{array.where}: its metadata has {len(self)} frames, the file has {layout.whole(array.end)}; "
+                "scan it again"
             )
         layout = layout._replace(count=len(self))
         self._reader: FrameReader = (
-            MappedFrames(path, layout) if found.member is None else UnpackedFrames(path, found.member, layout)
+            MappedFrames(path, layout) if array.member is None else UnpackedFrames(path, array.member, layout)
         )
 
     @staticmethod
@@ -97,17 +98,17 @@ class ArraySource(PlainFrames):
         return self._reader.read(number)
 
     def close(self) -> None:
-        """Let go of the file; planes already handed over stay valid, and hold it until they are gone."""
+        """Close the file; planes that were returned remain valid, and keep it open until they are deleted."""
         super().close()
         self._reader.close()
 
 
 class NpzSource(ArraySource):
-    """A video in an array of a `.npz` file, named by the part: "/x", or "/x[5]" for a row of a set; see ArraySource.
+    """A video in an array of a `.npz` file, given by the part: "/x", or "/x[5]" for a row of a set; see ArraySource.
 
-    What `np.savez` wrote is mapped into memory as a `.npy` file is. What `np.savez_compressed` wrote is decompressed
-    from its beginning as far as the last frame asked for, and again by every source that opens it: a set of many
-    samples is better stored without.
+    Files written by `np.savez` are memory-mapped like a `.npy` file. Files written by `np.savez_compressed` are
+    decompressed from the beginning up to the last requested frame, again by every source that opens them: store a set
+    of many samples without compression.
     """
 
     @staticmethod
@@ -123,9 +124,9 @@ def probe_npy(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return the facts of a video in a `.npy` file; one that is cut off keeps its whole frames.
+    """Return the metadata of a video in a `.npy` file; a file that is cut off keeps its whole frames.
 
-    Raises SourceError where there is no video.
+    Raises SourceError if there is no video.
     """
     return _probe(ArraySource, "npy", Path(path), part, verify, reading)
 
@@ -138,10 +139,10 @@ def probe_npz(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return the facts of a video in a `.npz` file.
+    """Return the metadata of a video in a `.npz` file.
 
-    With verify="decode" a compressed array is decompressed once, for all its samples, to see where it breaks. Raises
-    SourceError where there is no video.
+    With verify="decode" a compressed array is decompressed once, for all its samples, to find where it breaks. Raises
+    SourceError if there is no video.
     """
     return _probe(NpzSource, "npz", Path(path), part, verify, reading)
 
@@ -150,9 +151,9 @@ probe_array = probe_npy
 
 
 def npy_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
-    """Return the parts of a `.npy` file that are samples: "[0]", "[1]" ..., or nothing where all of it is one.
+    """Return the parts of a `.npy` file that are samples: "[0]", "[1]" ..., or none if the whole file is one sample.
 
-    Raises SourceError where it holds no video.
+    Raises SourceError if it holds no video.
     """
     return [end for end in _ends(_in_file(Path(path), None), reading) if end]
 
@@ -160,7 +161,7 @@ def npy_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
 def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
     """Return the parts of a `.npz` file that are samples, in the order of the archive: "/x", or "/x[0]", "/x[1]" ...
 
-    Arrays that are no videos (labels, text, objects) are passed over. Raises SourceError where there is nothing else.
+    Arrays that are not videos (labels, text, objects) are skipped. Raises SourceError if there are no others.
     """
     path = Path(path)
     parts, faults = list[str](), []
@@ -168,7 +169,7 @@ def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
         try:
             member = _in_archive(path, name)
             if member.dtype.kind in "buif" and has_readings(member.shape, reading.axes):
-                parts.append(name)  # a row of the manifest, whose error names the readings
+                parts.append(name)  # a row of the manifest, whose error lists the possible axes
             else:
                 parts += [name + end for end in _ends(member, reading)]
                 reading.limits.check_samples(len(parts), where=path)
@@ -182,37 +183,37 @@ def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
     return parts
 
 
-def _ends(found: _Array, reading: Reading) -> list[str]:
-    plane_type(found.dtype, where=found.where)
-    axes = axes_of(found.shape, declared=reading.axes, where=found.where)
-    return rows_of(found.shape, axes, limits=reading.limits, where=found.where)
+def _ends(array: _Array, reading: Reading) -> list[str]:
+    plane_type(array.dtype, where=array.where)
+    axes = axes_of(array.shape, declared=reading.axes, where=array.where)
+    return rows_of(array.shape, axes, limits=reading.limits, where=array.where)
 
 
 def _probe(
     kind: type[ArraySource], container: str, path: Path, part: str | None, verify: Verify, reading: Reading
 ) -> Facts:
-    found = kind._find(path, part)
-    plane_type(found.dtype, where=found.where)
-    axes = axes_of(found.shape, declared=reading.axes, where=found.where)
-    layout = found.layout(axes, split_part(part)[1])
+    array = kind._find(path, part)
+    plane_type(array.dtype, where=array.where)
+    axes = axes_of(array.shape, declared=reading.axes, where=array.where)
+    layout = array.layout(axes, split_part(part)[1])
     limits = reading.limits
-    facts = plain_facts(found.shape, axes, found.dtype, container=container, where=found.where, limits=limits)
-    if found.member is not None:
-        check_unpacked(layout, limits, where=found.where)
-    if found.member is not None and verify == "decode":
+    facts = plain_facts(array.shape, axes, array.dtype, container=container, where=array.where, limits=limits)
+    if array.member is not None:
+        check_unpacked(layout, limits, where=array.where)
+    if array.member is not None and verify == "decode":
         facts = unpacked_facts(
             facts,
             layout,
             path,
-            found.member,
-            promised=found.end,
+            array.member,
+            promised=array.end,
             limits=limits,
-            where=found.where,
-            samples=found.samples(axes),
+            where=array.where,
+            samples=array.samples(axes),
             number=split_part(part)[1] or 0,
         )
     else:
-        facts = broken_after(facts, layout.whole(found.end), "the file is cut off", where=found.where)
+        facts = broken_after(facts, layout.whole(array.end), "the file is cut off", where=array.where)
     if reading.window != "percentiles":
         return facts
     with kind(path, part=part, facts=facts) as source:
@@ -223,7 +224,9 @@ def _in_file(path: Path, part: str | None) -> _Array:
     """Return the array of a `.npy` file."""
     name, _ = split_part(part)
     if name:
-        raise SourceError(f"{path}: {part!r} was asked for, but a .npy file has no names; its samples are '[0]' ...")
+        raise SourceError(
+            f"{path}: part {part!r} was asked for, but the array of a .npy file has no name; its samples are '[0]' ..."
+        )
     try:
         with path.open("rb") as file:
             header = _header(file)
@@ -231,11 +234,11 @@ def _in_file(path: Path, part: str | None) -> _Array:
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _NO_HEADER as error:
-        raise SourceError(f"{path}: is no NumPy file that cinefeed reads ({error})") from error
+        raise SourceError(f"{path}: is not a NumPy file that cinefeed can read ({error})") from error
 
 
 def _in_archive(path: Path, part: str | None) -> _Array:
-    """Return the array of a `.npz` file that a part names, or the only one that can be a video."""
+    """Return the array of a `.npz` file given by the part, or the only one that can be a video."""
     names = _names(path)
     name = split_part(part)[0]
     name = f"/{name.lstrip('/')}" if name else _only_video(path, names)
@@ -247,52 +250,52 @@ def _in_archive(path: Path, part: str | None) -> _Array:
             info = archive.getinfo(names[name])
             with archive.open(info) as file:
                 header = _header(file)
-                begun = file.tell()
+                header_end = file.tell()
         if info.compress_type != zipfile.ZIP_STORED:
-            return _Array(where, *header, offset=begun, end=info.file_size, member=info.filename)
+            return _Array(where, *header, offset=header_end, end=info.file_size, member=info.filename)
         with path.open("rb") as file:
             file.seek(info.header_offset)
             lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
             begin = file.tell() + sum(lengths)
-            return _Array(where, *header, offset=begin + begun, end=min(begin + info.file_size, file.seek(0, 2)))
+            return _Array(where, *header, offset=begin + header_end, end=min(begin + info.file_size, file.seek(0, 2)))
     except OSError as error:
         raise SourceError(f"{where}: cannot be read ({error.strerror or error})") from error
     except (*_NO_ARCHIVE, *_NO_HEADER) as error:
-        raise SourceError(f"{where}: is no array that cinefeed reads ({error})") from error
+        raise SourceError(f"{where}: is not an array that cinefeed can read ({error})") from error
 
 
 def _names(path: Path) -> dict[str, str]:
-    """Return the arrays of an archive by the names that parts have for them: "/x" is the member "x.npy"."""
+    """Return the arrays of an archive by their names in parts: "/x" is the member "x.npy"."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {f"/{name[:-4]}": name for name in archive.namelist() if name.endswith(".npy")}
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _NO_ARCHIVE as error:
-        raise SourceError(f"{path}: is no .npz file, or one that is cut off ({error})") from error
+        raise SourceError(f"{path}: is not a .npz file, or it is cut off ({error})") from error
 
 
 def _only_video(path: Path, names: dict[str, str]) -> str:
-    able = []
+    candidates = []
     for name in names:
         try:
-            found = _in_archive(path, name)
+            array = _in_archive(path, name)
         except SourceError:
             continue
-        if 3 <= len(found.shape) <= 5 and found.dtype.kind in "buif":
-            able.append(name)
-    if len(able) != 1:
+        if 3 <= len(array.shape) <= 5 and array.dtype.kind in "buif":
+            candidates.append(name)
+    if len(candidates) != 1:
         raise SourceError(
-            f"{path}: holds {len(able)} arrays that could be a video; name one by its part, as in "
-            f"{path.name}::{(able or list(names) or ['/name'])[0]}; {did_you_mean('', names)}"
+            f"{path}: has {len(candidates)} arrays that could be a video; select one by its part, as in "
+            f"{path.name}::{(candidates or list(names) or ['/name'])[0]}; {did_you_mean('', names)}"
         )
-    return able[0]
+    return candidates[0]
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"format version {version} has named fields, which no video has")
+        raise ValueError(f"format version {version} has named fields, which a video cannot have")
     prefix = file.read(2 if version == (1, 0) else 4)
     length = int.from_bytes(prefix, "little")
     if length > _LONGEST_HEADER:
@@ -300,7 +303,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return _parsed(version, prefix + file.read(length))
 
 
-@lru_cache(maxsize=256)  # most files of a data set have the same header, and to parse one takes 30 us
+@lru_cache(maxsize=256)  # most files of a data set have the same header, and parsing one takes 30 us
 def _parsed(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     with _ONE_HEADER_AT_A_TIME:

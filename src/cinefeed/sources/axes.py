@@ -117,8 +117,8 @@ def split_part(part: str | None) -> tuple[str, int | None]:
     >>> split_part("/rest/cine[5]"), split_part("[5]"), split_part(None)
     (('/rest/cine', 5), ('', 5), ('', None))
     """
-    found = _PART.fullmatch(part or "")
-    name, row = found.groups() if found else (part, None)
+    match = _PART.fullmatch(part or "")
+    name, row = match.groups() if match else (part, None)
     return name or "", None if row is None else int(row)
 
 
@@ -164,5 +164,5 @@ def index_of(axes: str, fixed: Mapping[str, int], number: int) -> tuple[int | sl
 
 def channels_last(frame: NDArray[Any], axes: str) -> NDArray[Any]:
     """Return a frame cut by `index_of` as (height, width) or (height, width, channels): a view."""
-    left = [axis for axis in axes if axis in "HWC"]
-    return frame.transpose([left.index(axis) for axis in "HWC" if axis in left])
+    frame_axes = [axis for axis in axes if axis in "HWC"]
+    return frame.transpose([frame_axes.index(axis) for axis in "HWC" if axis in frame_axes])

@@ -1,4 +1,4 @@
-"""What every source hands over: facts about a file, and the frames asked for, as planes or as an array."""
+"""Base types of all sources: metadata of a file, requests for frames, and frames as planes or arrays."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 
 
 class Ticks(NamedTuple):
-    """The presentation time stamp of every frame, in the stream's own time base: what a seek needs.
+    """The presentation timestamp of every frame, in the stream's time base; seeking needs it.
 
-    Regular stamps are three numbers. Any others are listed, int64, in the order in which a full decode puts the frames
-    out; that is not always the order of the stamps (H.264 and MPEG-4 whose container stamps them as they are stored).
-    `base` is the seconds of one tick, as numerator and denominator; of listed stamps `step` is the median distance.
+    Regular timestamps are stored as three numbers, all others as an int64 array in the frame order of a full decode,
+    which can differ from the order of the timestamps (H.264 and MPEG-4 in containers that stamp frames in storage
+    order). `base` is the seconds of one tick, as numerator and denominator; `step` of an array is the median step.
     """
 
     first: int
@@ -35,7 +35,7 @@ class Ticks(NamedTuple):
 
     @classmethod
     def of(cls, stamps: NDArray[np.int64], *, base: tuple[int, int]) -> Self:
-        """Return the shortest form of these stamps.
+        """Return the most compact form of these timestamps.
 
         >>> Ticks.of(np.array([0, 512, 1024]), base=(1, 12800))
         Ticks(first=0, step=512, count=3, base=(1, 12800), listed=None)
@@ -47,18 +47,18 @@ class Ticks(NamedTuple):
         return cls(first, step, len(stamps), base, None if regular else np.asarray(stamps, np.int64))
 
     def stamps(self) -> NDArray[np.int64]:
-        """Return the stamp of every frame, in the order of the frames, int64 (count,)."""
+        """Return the timestamp of every frame, in frame order, int64 (count,)."""
         if self.listed is not None:
             return self.listed
         return self.first + self.step * np.arange(self.count, dtype=np.int64)
 
     def of_frames(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the stamps of these frames alone, without listing those of a long video."""
-        # 64 bits: key frames are kept in 32, and stamps may lie beyond.
+        """Return the timestamps of these frames only, without computing those of the whole video."""
+        # int64: key frames are stored as int32, and timestamps can be larger.
         return self.first + self.step * numbers.astype(np.int64) if self.listed is None else self.listed[numbers]
 
     def times(self, *, start_seconds: float) -> Times:
-        """Return the same in seconds from the container's start time: that of frame n is the n-th of the sorted stamps.
+        """Return the times in seconds from the container's start; frame n has the n-th smallest timestamp.
 
         >>> Ticks.of(np.array([126000, 129600, 133200]), base=(1, 90000)).times(start_seconds=1.4).seconds().round(3)
         array([0.  , 0.04, 0.08])
@@ -75,24 +75,24 @@ NONE_DAMAGED: NDArray[np.int32] = np.zeros((0, 2), np.int32)
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a scan reads files that leave a choice. What comes of it is kept in each row, so that a feed needs no more.
+    """Options for reading files that can be read in several ways. Scans store the result in each row for feeds.
 
-    axes:    order of an array's axes, one letter each: T time, H height, W width, C channels, Z slices, N samples
-             ("HWT", "NTHW"); by default (N,) T, H, W (, C) for arrays, and what the header says for NIfTI
-    slice:   of a 4-D volume the middle slice, one by number, or each as a sample of its own
-    window:  which values become black and white: those that the file names (DICOM), none (numbers as stored), or
-             the 1st and 99th percentile of the file
-    stream:  number among the video streams of a file; by default the first that is no cover picture
-    frames:  which images of a folder are its frames, as a pattern of their names, such as "*.jpg" beside masks (or of
-             their paths where it has a /, such as "*/images/*"); by default all, which must then be of one format
-    keep:    DICOM attributes kept as columns, of SeriesDescription, ProtocolName, Manufacturer, ManufacturerModelName,
-             MagneticFieldStrength, ViewPosition ...; never names, dates or comments
-    salt:    what hashes patient, study and series ids; by default drawn anew, so that hashes of two scans differ;
-             "" keeps them as they are
-    limits:  what a file may expand to before it is refused
-    on_damage:  a frame of an encoded video that is damaged is refused when it is read ("raise"), or what FFmpeg makes
-             up is shown, always the same ("conceal"): it is decoded by a new decoder from the key frame before, which
-             is slow. All frames are then decoded to find them, whatever `verify` is
+    axes:    order of an array's axes, one letter per axis: T time, H height, W width, C channels, Z slices, N samples
+             ("HWT", "NTHW"); by default (N,) T, H, W (, C) for arrays, and the order in the header for NIfTI
+    slice:   slice of a 4-D volume: the middle one, one by number, or each as a separate sample
+    window:  values that become black and white: those in the file (DICOM), none (numbers as stored), or the 1st and
+             99th percentile of the file
+    stream:  index among the video streams of a file; by default the first that is not a cover picture
+    frames:  images of a folder that are its frames, as a name pattern, such as "*.jpg" beside masks (a pattern with a /
+             is matched against the path, such as "*/images/*"); by default all, which must then have one format
+    keep:    DICOM attributes to keep as columns, such as SeriesDescription, ProtocolName, Manufacturer,
+             ManufacturerModelName, MagneticFieldStrength, ViewPosition; names, dates and comments are never kept
+    salt:    salt for hashing patient, study and series ids; by default random, so that the hashes of two scans differ;
+             "" keeps the ids unhashed
+    limits:  limits beyond which a file is refused
+    on_damage:  "raise" refuses to read a damaged frame of an encoded video; "conceal" returns what FFmpeg substitutes.
+             The substitute is always the same: a new decoder starts at the previous key frame, which is slow. To find
+             damaged frames all frames are decoded, whatever `verify` is
     """
 
     axes: str | None = None
@@ -127,7 +127,7 @@ DEFAULT_READING = Reading()
 
 
 class Found(NamedTuple):
-    """A sample that a scan found: a file, a part of one (`part`), or a folder of which `files` are the frames."""
+    """A sample found by a scan: a file, a part of a file (`part`), or a folder whose frames are `files`."""
 
     path: str  # relative to the scanned folder, with /
     part: str | None = None
@@ -136,7 +136,7 @@ class Found(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A rectangle of the frame that shows one thing, in pixels; right and bottom are past its end."""
+    """A rectangle of the frame with one kind of content, in pixels; right and bottom are exclusive."""
 
     left: int
     top: int
@@ -146,9 +146,9 @@ class Region(NamedTuple):
 
 
 class PixelValues(NamedTuple):
-    """The numbers of up to 16 frames, evenly spread over a video: after a rescale, before a window.
+    """Statistics of up to 16 frames, evenly spaced over a video, after rescaling and before windowing.
 
-    Those that are NaN or infinite are counted and have no part in the others, which are NaN where there is none left.
+    NaN and infinite values are counted and excluded from the other statistics, which are NaN if no value is finite.
     """
 
     minimum: float
@@ -161,51 +161,47 @@ class PixelValues(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a video file; `times.count` is its length, and its seconds count from the container's start.
+    """Metadata of a video. `times.count` is its length in frames; seconds count from the container's start.
 
-    Height and width are as shown: the stored frame is mirrored, its pixels are made square by enlarging one axis, and
-    it is turned upright, in this order (`cinefeed.sources.display`). Planes are as stored.
+    Height and width are as displayed: the stored frame is mirrored, then stretched to square pixels by enlarging one
+    axis, then rotated upright (`cinefeed.sources.display`). Planes are as stored.
     """
 
     height: int
     width: int
-    channels: int  # 1 grey, 3 colour: what the file holds, not what is asked of it
+    channels: int  # 1 grey, 3 colour: as stored, not as requested
     bits: int
     times: Times
     rate_hz: float = float("nan")
     container: str = ""
     codec: str = ""
     pixel_format: str = ""
-    rotation: int = 0  # degrees counter-clockwise that turn the stored frame upright: 0, 90, 180 or 270
-    header_frames: int = 0  # what the header says, 0 where it says nothing
-    ticks: Ticks | None = None  # encoded video alone
-    start_time_seconds: float = (
-        0.0  # of the container, by its own clock: what `ffmpeg -ss` adds to the time it is given
-    )
+    rotation: int = 0  # degrees counter-clockwise from the stored frame to upright: 0, 90, 180 or 270
+    header_frames: int = 0  # frame count in the header, 0 if it has none
+    ticks: Ticks | None = None  # encoded video only
+    start_time_seconds: float = 0.0  # start of the container's own clock; `ffmpeg -ss` adds it to a given time
     key_frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # numbers of key frames
-    error: str | None = None  # where and how the file breaks; the frames before it can be read
-    damaged: NDArray[np.int32] = field(default_factory=lambda: NONE_DAMAGED)  # ranges of frames, (n, 2): first, end
-    conceals_damage: bool = False  # what FFmpeg makes up for damaged frames is shown; else they are refused
-    mirrored: bool = False  # left and right of the stored frame change places before it is turned upright
-    aspect: float = 1.0  # width of a stored pixel by its height; what is shown has square pixels
-    stream: int = 0  # of the video streams in the file
-    axes: str = ""  # of a stored array, where they are not in the usual order; a lower-case letter is fixed by the part
-    window: tuple[float, float] | None = (
-        None  # the values that become black and white; where the first is larger, inverted
-    )
-    window_assumed: bool = False  # the file names no window; that of all its bits, more than 8, stands in for one
-    values: PixelValues | None = None  # measured by a scan; a manifest keeps them in columns, and no feed reads them
-    spacing_mm: tuple[float, float] | None = None  # down and across, of a pixel as shown
+    error: str | None = None  # where and why the file breaks; the frames before the break can be read
+    damaged: NDArray[np.int32] = field(default_factory=lambda: NONE_DAMAGED)  # ranges of frames, (n, 2)
+    conceals_damage: bool = False  # return FFmpeg's substitutes for damaged frames, else refuse
+    mirrored: bool = False  # flip the stored frame left to right before rotating it
+    aspect: float = 1.0  # width / height of a stored pixel; displayed pixels are square
+    stream: int = 0  # index among the video streams of the file
+    axes: str = ""  # of an array in an unusual order; the part fixes the index of a lower-case axis
+    window: tuple[float, float] | None = None  # values that become black and white; inverted if the first is larger
+    window_assumed: bool = False  # the file has no window; `window` is the full range of its more than 8 bits
+    values: PixelValues | None = None  # measured by a scan and stored in a manifest; feeds do not use them
+    spacing_mm: tuple[float, float] | None = None  # vertical and horizontal, of a displayed pixel
     regions: tuple[Region, ...] = ()
-    files: tuple[str, ...] = ()  # of a folder: the files that hold its frames, in their order
+    files: tuple[str, ...] = ()  # of a folder: the files of its frames, in order
     tags: Mapping[str, str | float | None] = field(default_factory=dict)  # further columns, named by the format
 
 
 class Stacked(Sequence[tuple[NDArray[Any], ...]]):
-    """The frames of `Planes` where they follow each other in memory, so that they can be taken all at once.
+    """Frames of `Planes` that are contiguous in memory, so that all of them can be processed at once.
 
-    `groups` are C-contiguous: the first planes of n frames, (n, height, width), and, where there are more, those of the
-    same size one kind after the other: blue and red difference as (2 n, height, width).
+    `groups` are C-contiguous: the first planes of n frames, (n, height, width), followed by any further planes of equal
+    size, one kind after the other: blue and red difference as (2 n, height, width).
 
     >>> Stacked([np.zeros((2, 4, 4)), np.arange(4.0).reshape(4, 1, 1)])[1][2].tolist()
     [[3.0]]
@@ -223,20 +219,20 @@ class Stacked(Sequence[tuple[NDArray[Any], ...]]):
         number = range(len(self))[place]
         return tuple(plane for group in self.groups for plane in group[number :: len(self)])
 
-    def taken(self, places: NDArray[np.intp]) -> "Stacked":
-        """Return the frames of these places, copied."""
-        count, found = len(self), list[NDArray[Any]]()
+    def select(self, places: NDArray[np.intp]) -> "Stacked":
+        """Return the frames at these indices, copied."""
+        count, selected = len(self), list[NDArray[Any]]()
         for group in self.groups:
             kinds = group.reshape(-1, count, *group.shape[1:])[:, places]
-            found.append(kinds.reshape(-1, *group.shape[1:]))
-        return Stacked(found)
+            selected.append(kinds.reshape(-1, *group.shape[1:]))
+        return Stacked(selected)
 
 
 class Planes(NamedTuple):
-    """Frames as a decoder puts them out: `frames[i]` is the tuple of planes of the i-th frame asked for.
+    """Frames as a decoder returns them: `frames[i]` is the tuple of planes of the i-th requested frame.
 
-    Planes are uint8, uint16 or float32, views where the decoder allows it: rows may be padded, repeats may share
-    memory. A yuv source asked for one channel hands over luma alone, with model "grey".
+    Planes are uint8, uint16 or float32, and views if the decoder allows it: rows may be padded, and repeated frames may
+    share memory. A yuv source with one channel returns luma only, with model "grey".
     """
 
     frames: Sequence[tuple[NDArray[np.generic], ...]]
@@ -244,17 +240,17 @@ class Planes(NamedTuple):
 
 
 class Source(Protocol):
-    """One open video file. It reads any frames in the order asked; one thread at a time."""
+    """An open video file. It reads frames in any order; use it from one thread at a time."""
 
     @property
     def facts(self) -> Facts:
-        """What is known of the file."""
+        """Metadata of the file."""
         ...
 
     def __len__(self) -> int: ...
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
-        """Return the frames of `indices` as planes. Raises DecodeError, or SourceError (an index out of range)."""
+        """Return the frames of `indices` as planes. Raises DecodeError, or SourceError (index out of range)."""
         ...
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.generic]:
@@ -262,7 +258,7 @@ class Source(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the file. Closing twice is harmless."""
+        """Close the file. Closing twice is allowed."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -273,19 +269,19 @@ class Source(Protocol):
 
 
 class StoredFrames(ABC):
-    """A source whose frames lie apart in their file, so that each is read for itself. Subclasses say how."""
+    """Base class of sources that read each frame on its own. Subclasses implement `_frame`."""
 
     def __init__(self, path: str | Path, *, facts: Facts, channels: int | None = None) -> None:
         self.path = Path(path)
         self.facts = facts
         self.channels = channels or facts.channels
-        self.dtype: PixelType | None = None  # of what `read` gives; as stored
+        self.dtype: PixelType | None = None  # dtype that `read` returns; None: as stored
         self._closed = False
 
     @property
     @abstractmethod
     def colour(self) -> Colour:
-        """How the planes that `_frame` returns become pixels."""
+        """How the planes of `_frame` are converted to pixels."""
 
     @abstractmethod
     def _frame(self, number: int) -> tuple[NDArray[Any], ...]:
@@ -295,7 +291,7 @@ class StoredFrames(ABC):
         return self.facts.times.count
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
-        """Return the frames of `indices`, as stored; repeats share memory."""
+        """Return the frames of `indices`, as stored; repeated frames share memory."""
         if self._closed:
             raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
         numbers = frame_numbers(indices, count=len(self), path=self.path).tolist()
@@ -310,7 +306,7 @@ class StoredFrames(ABC):
         )
 
     def close(self) -> None:
-        """Let go of the file; planes already handed over stay valid."""
+        """Close the file; planes that were returned remain valid."""
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -323,7 +319,7 @@ class StoredFrames(ABC):
 
 
 def frame_numbers(indices: Sequence[int] | NDArray[np.int64], *, count: int, path: object) -> NDArray[np.int64]:
-    """Return the indices as int64 (n,), or raise SourceError where one is not in 0 ... count - 1."""
+    """Return the indices as int64 (n,). Raises SourceError if one is not in 0 ... count - 1."""
     numbers = np.asarray(indices)
     if numbers.size == 0:
         numbers = numbers.astype(np.int64).reshape(-1)
@@ -331,41 +327,41 @@ def frame_numbers(indices: Sequence[int] | NDArray[np.int64], *, count: int, pat
         raise SourceError(f"{path}: frames are asked for by a list of whole numbers, not {indices!r}")
     numbers = numbers.astype(np.int64)
     if numbers.size and (numbers.min() < 0 or numbers.max() >= count):
-        wrong = int(numbers[(numbers < 0) | (numbers >= count)][0])
-        raise SourceError(f"{path}: frame {wrong} was asked for, the file has frames 0 to {count - 1}")
+        first_invalid = int(numbers[(numbers < 0) | (numbers >= count)][0])
+        raise SourceError(f"{path}: frame {first_invalid} was asked for, the file has frames 0 to {count - 1}")
     return numbers
 
 
 def planes_to_array(
     planes: Planes, *, channels: int, height: int, width: int, dtype: PixelType | None = None
 ) -> NDArray[Any]:
-    """Return frames as shown and converted, (n, height, width, channels).
+    """Return frames as displayed and converted, (n, height, width, channels).
 
-    `dtype` is that of the result, scaled as `to_pixels` says; by default the stored depth: up to 8 bits give uint8, up
-    to 16 bits uint16 at its full scale, float32 stays. Chroma is brought to the size of luma by linear interpolation,
-    sample centres spread evenly; pixels that are not square are made so by linear interpolation.
+    `dtype` is that of the result, scaled as in `to_pixels`; by default the stored depth: up to 8 bits become uint8, up
+    to 16 bits uint16 at full scale, float32 stays. Chroma is resized to the size of luma by linear interpolation, with
+    evenly spaced sample centres; non-square pixels are made square by linear interpolation.
     """
     colour = planes.colour
     if dtype is not None and lacks_window(colour, dtype):
         raise SourceError(
-            f"pixels as {dtype} were asked for, and these numbers ({colour.bits} bits) name no black and white; read "
-            "them as they are stored (dtype=None), or with Reading(window='percentiles')"
+            f"pixels as {dtype} were asked for, but these numbers ({colour.bits} bits) do not define black and white; "
+            "read them as stored (dtype=None), or with Reading(window='percentiles')"
         )
-    chosen = dtype or ("uint8" if colour.bits == 8 else "float32" if colour.bits == 32 else "uint16")
-    out = np.empty((len(planes.frames), height, width, channels), chosen)
+    out_dtype = dtype or ("uint8" if colour.bits == 8 else "float32" if colour.bits == 32 else "uint16")
+    out = np.empty((len(planes.frames), height, width, channels), out_dtype)
     as_stored = not (colour.rotation or colour.mirrored or colour.aspect != 1)
     for frame, target in zip(planes.frames, out, strict=True):
         same = frame[:1] if channels == 1 else (frame[0], *(_spread(plane, frame[0].shape) for plane in frame[1:]))
-        stored = target if as_stored else np.empty((*frame[0].shape[:2], channels), chosen)
-        to_pixels(same, colour, channels=channels, out=stored)
+        pixels = target if as_stored else np.empty((*frame[0].shape[:2], channels), out_dtype)
+        to_pixels(same, colour, channels=channels, out=pixels)
         if not as_stored:
-            target[:] = upright(stored, colour, height=height, width=width)
+            target[:] = upright(pixels, colour, height=height, width=width)
     return out
 
 
 def _spread(chroma: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return chroma at the size of luma; odd sizes hold half a chroma sample more than luma has."""
-    # A chroma sample lies in the middle of its pixels, whatever the codec: see Compose._fit.
+    """Return chroma at the size of luma; for odd sizes the chroma planes are rounded up."""
+    # A chroma sample is centred on its pixels, whatever the codec: see Compose._fit.
     height, width = shape[0], shape[1]
     down = next(factor for factor in (1, 2, 4) if chroma.shape[0] * factor >= height)
     across = next(factor for factor in (1, 2, 4) if chroma.shape[1] * factor >= width)

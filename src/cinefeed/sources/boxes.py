@@ -139,7 +139,7 @@ def _look(
     elif kind == b"stts":
         track.durations += ((_COUNTS.unpack_from(body)[0], struct.unpack_from(">12xI", body)[0]),)
     elif kind == b"cmvd":
-        limits.check_unpacked(struct.unpack_from(">I", body)[0], what="its compressed header", where=path)
+        limits.check_unpacked(struct.unpack_from(">I", body)[0], name="its compressed header", where=path)
     elif kind == b"stsd":
         entries = data[begin : min(end, begin + _SAMPLE_ENTRY_BYTES)]
         for name in (b"stsz", b"trun"):

@@ -1,6 +1,6 @@
-"""Stored planes to grey or RGB pixels: range expansion and colour matrix, at the size of the target alone.
+"""Conversion of stored planes to grey or RGB pixels: range expansion and colour matrix, at the target size only.
 
-Swscale costs more than decoding, so colour is converted after a frame has shrunk to the target, never before.
+Swscale costs more than decoding, so colour is converted after a frame is resized to the target, never before.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _PEAKS = {"uint8": 255.0, "uint16": 65535.0}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Colour:
-    """How a frame's planes become grey or RGB.
+    """How the planes of a frame are converted to grey or RGB.
 
     grey: one plane (height, width)
     yuv:  three planes: luma, and blue and red difference at their own resolution
@@ -39,29 +39,30 @@ class Colour:
     """
 
     model: ColourModel
-    bits: int = 8  # bits used of each sample, in the low end of a uint8 or uint16; 32 for float32 as it is
+    bits: int = 8  # bits of a sample, the lowest of a uint8 or uint16; 32 for float32
     full_range: bool = True
     matrix: Matrix = "bt601"
-    rotation: int = 0  # this and what follows as in Facts; planes are as stored
+    rotation: int = 0  # this and the next fields as in Facts; planes are as stored
     mirrored: bool = False
     aspect: float = 1.0
-    window: tuple[float, float] | None = None  # of the numbers in the planes, grey or rgb
+    window: tuple[float, float] | None = None  # of grey or rgb planes
     window_assumed: bool = False  # as in Facts
-    open_scale: bool = False  # what is black and white is not defined by `bits`: see cinefeed.sources.values
+    open_scale: bool = False  # `bits` do not define black and white: see cinefeed.sources.values
 
 
 def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, out: NDArray[Any]) -> None:
-    """Turn planes of one size into grey or RGB pixels, written into `out`.
+    """Convert planes of one size to grey or RGB pixels, written into `out`.
 
-    `planes` are (height, width), or (n, height, width) of a whole clip, uint8, uint16 or float32; an rgb plane has 3
-    more at its end. `out` is the same with `channels` at its end, and C-contiguous. A limited range is expanded.
+    `planes` are (height, width), or (n, height, width) of a whole clip, uint8, uint16 or float32; an rgb plane has a
+    last axis of 3. `out` has the same shape with `channels` as last axis, and is C-contiguous. Limited range is
+    expanded.
 
-    uint8 and uint16:   the full scale, 0 to 255 and 0 to 65535, whatever the stored depth
+    uint8 and uint16:   full scale, 0 to 255 and 0 to 65535, whatever the stored depth
     float32:            0 to 255 with fractions for up to 15 stored bits; 16-bit and float samples keep their numbers
 
-    Where grey or rgb planes have a window, its black becomes 0 and its white the full scale (255 for float32), each
-    channel for itself, and what lies outside is clipped; a black above the white inverts. RGB becomes grey by the
-    weights of BT.601.
+    If grey or rgb planes have a window, its black becomes 0 and its white the full scale (255 for float32), in each
+    channel, and values outside are clipped; a black above the white inverts. RGB is converted to grey by the weights of
+    BT.601.
 
     >>> luma = np.array([[16, 235]], np.uint8)
     >>> out = np.empty((1, 2, 1), np.uint8)
@@ -82,9 +83,9 @@ def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, 
     if colour.model == "rgb":
         rgb = planes[0]
         if channels == 1 and colour.window is not None:
-            shown = np.empty(rgb.shape, out.dtype)
-            _expand(rgb, colour, shown)
-            out.reshape(-1)[:] = _grey(shown)
+            windowed = np.empty(rgb.shape, out.dtype)
+            _expand(rgb, colour, windowed)
+            out.reshape(-1)[:] = _grey(windowed)
             return
         _expand(_grey(rgb) if channels == 1 else rgb, colour, out)
     elif channels == 1:
@@ -96,7 +97,7 @@ def to_pixels(planes: Sequence[NDArray[Any]], colour: Colour, *, channels: int, 
 
 
 def lacks_window(colour: Colour, dtype: str) -> bool:
-    """Return whether the planes cannot become pixels of `dtype` before a window says what is black and white.
+    """Return whether the planes need a window, which defines black and white, to become pixels of `dtype`.
 
     >>> lacks_window(Colour(model="grey", bits=16, open_scale=True), "uint8")
     True
@@ -110,7 +111,7 @@ def lacks_window(colour: Colour, dtype: str) -> bool:
 
 @lru_cache(maxsize=256)
 def with_window(colour: Colour, window: tuple[float, float] | None) -> Colour:
-    """Return how planes become pixels by `window`, where their scale is open; what was shown inverted stays so."""
+    """Return the conversion with `window`, if the scale is open; an inverted conversion remains inverted."""
     if window is None or not colour.open_scale:
         return colour
     inverted = colour.window is not None and colour.window[0] > colour.window[1]
@@ -118,23 +119,23 @@ def with_window(colour: Colour, window: tuple[float, float] | None) -> Colour:
 
 
 def window_missing(dtype: str, problem: str, suggested: tuple[float, float] | None) -> SettingError:
-    """Return the error for numbers of which no window says what is black and white."""
+    """Return the error for numbers without a window that defines black and white."""
     window = "LOW, HIGH" if suggested is None else f"{suggested[0]:.10g}, {suggested[1]:.10g}"
     return SettingError(
-        f"frames as {dtype} were asked for, and {problem}, whose black and white are not defined: as they are, most "
-        f"levels would be lost. Give Frame(window=({window})), in TOML [frame] window = [{window}], or another dtype: "
-        "float32 keeps all numbers, uint16 whole ones from 0 to 65535 (DICOM by the range of its bits)"
+        f"frames as {dtype} were asked for, but {problem}, whose black and white are not defined; without a window "
+        f"most levels would be lost. Give Frame(window=({window})), in TOML [frame] window = [{window}], or another "
+        "dtype: float32 keeps all numbers, uint16 integers from 0 to 65535 (DICOM by the range of its bits)"
     )
 
 
 def cut_to_rgb(
     groups: Sequence[Sequence[NDArray[Any]] | NDArray[Any]], colour: Colour, *, top: int, left: int, out: NDArray[Any]
 ) -> None:
-    """Cut one window out of YUV frames of one size, and write it as RGB into `out`, C-contiguous (n, h, w, 3).
+    """Crop one window of YUV frames of equal size, and write it as RGB into `out`, C-contiguous (n, h, w, 3).
 
     `groups` are the luma planes, and the blue and then the red ones, uint8 or uint16; rows may be padded. Chroma of
-    half the height or width (rounded up) is enlarged as `resample` does it, with three quarters of the nearer sample,
-    and rounded, in the same pass: 0.2 ms for 16 x 112 x 112 of 4:2:0, where resampling and then `to_pixels` took 0.9.
+    half the height or width (rounded up) is upsampled as in `resample`, with weight 3/4 for the nearer sample, and
+    rounded, in the same pass: 0.2 ms for 16 x 112 x 112 of 4:2:0, in place of 0.9 for resampling and then `to_pixels`.
     """
     luma, blue = groups[0][0], groups[1][0]
     down, across = (1 if whole == part else 2 for whole, part in zip(luma.shape, blue.shape, strict=True))
@@ -153,7 +154,7 @@ def _grey(rgb: NDArray[Any]) -> NDArray[Any]:
 
 
 def _expand(samples: NDArray[Any], colour: Colour, out: NDArray[Any]) -> None:
-    """Bring samples of one kind to full range, or their window to it, and to the scale of `out`."""
+    """Scale samples of one kind, or their window, to full range and to the scale of `out`."""
     flat, target = np.ascontiguousarray(samples).reshape(-1), out.reshape(-1)
     limited = not colour.full_range and colour.model != "rgb"
     if colour.window is not None:
@@ -168,8 +169,8 @@ def _expand(samples: NDArray[Any], colour: Colour, out: NDArray[Any]) -> None:
 
 def _yuv_to_rgb(planes: Sequence[NDArray[Any]], colour: Colour, out: NDArray[Any]) -> None:
     luma, blue, red = (np.ascontiguousarray(plane).reshape(-1) for plane in planes)
-    # Planar first, then interleaved by OpenCV: 0.15 ms for 16 x 112 x 112; one loop that interleaves took 0.66, and
-    # int32 fixed point in place of float32 0.26.
+    # Planar, then interleaved by OpenCV: 0.15 ms for 16 x 112 x 112. One loop that interleaves takes 0.66, int32 fixed
+    # point in place of float32 0.26.
     rgb = np.empty((3, luma.size), out.dtype)
     _rgb_samples(luma, blue, red, rgb_factors(colour, out.dtype), rgb)
     _interleave(list(rgb), out)
@@ -180,13 +181,13 @@ def _interleave(parts: list[NDArray[Any]], out: NDArray[Any]) -> None:
 
 
 def _half(dtype: str) -> float:
-    """Return what makes a store into this type round: into an integer it cuts off."""
+    """Return the offset that makes a store into this type round; a store into an integer truncates."""
     return 0.0 if dtype == "float32" else 0.5
 
 
 @lru_cache(maxsize=64)
 def _luma_scale(bits: int, limited: bool, dtype: str) -> tuple[float, float, float]:
-    """Return the offset, the scale and the largest value (0 for none) that bring luma to the scale of `dtype`."""
+    """Return offset, scale and largest value (0 for none) that convert luma to the scale of `dtype`."""
     if bits == 32:
         return 0.0, 1.0, _PEAKS.get(dtype, 0.0)
     top = float((1 << bits) - 1)
@@ -196,22 +197,22 @@ def _luma_scale(bits: int, limited: bool, dtype: str) -> tuple[float, float, flo
 
 
 def _window_scale(black: float, white: float, dtype: str) -> tuple[float, float, float]:
-    """Return the same for a window; one of no width, as percentiles of a blank image give, is a step of 1."""
+    """Return the same for a window; a window of width 0, as of a blank image, becomes a step of 1."""
     peak = _PEAKS.get(dtype, 255.0)
     return black, peak / ((white - black) or 1.0), peak
 
 
 def rgb_factors(colour: Colour, dtype: np.dtype[Any]) -> NDArray[np.float32]:
-    """Return what turns YUV into RGB of a type, as the compiled loops take it, read-only.
+    """Return the factors that convert YUV to RGB of a dtype, for the compiled loops, read-only.
 
-    Offset and scale of luma, the centre of chroma, its factors for red, green (two) and blue, the peak, what rounds.
+    Offset and scale of luma, centre of chroma, its factors for red, green (two) and blue, the peak, and the rounding.
     """
     return _factors(colour.bits, colour.full_range, colour.matrix, dtype)
 
 
 @lru_cache(maxsize=64)
 def _factors(bits: int, full_range: bool, matrix: Matrix, dtype: np.dtype[Any]) -> NDArray[np.float32]:
-    offset, scale, peak = _luma_scale(bits, not full_range, dtype.name)  # a dtype takes 5 us to say its name
+    offset, scale, peak = _luma_scale(bits, not full_range, dtype.name)  # dtype.name takes 5 us
     red, blue = _WEIGHTS[matrix]
     green = 1 - red - blue
     span = (1 << bits) - 1 if full_range else 224 * 2.0 ** (bits - 8)
@@ -247,9 +248,9 @@ def _rgb_samples(luma: Any, blue: Any, red: Any, factors: Any, rgb: Any) -> None
 
 @compiled
 def rgb_lanes(luma: Any, chroma: Any, factors: Any, rgb: Any) -> None:
-    """Turn YUV pixels whose frames lie side by side into RGB, (pixels, 3, frames).
+    """Convert YUV pixels of side-by-side frames to RGB, (pixels, 3, frames).
 
-    `luma` is (pixels, frames), `chroma` (pixels, 2 x frames), blue and then red; both may have more places.
+    `luma` is (pixels, frames), `chroma` (pixels, 2 x frames), blue and then red; both may have more columns.
     """
     offset, scale, centre, peak = factors[0], factors[1], factors[2], factors[7]
     r_red, g_blue, g_red, b_blue = factors[3], factors[4], factors[5], factors[6]
@@ -280,9 +281,9 @@ def _enlarge(
     pairs: Any,
     out: Any,
 ) -> None:
-    # One plane of chroma, from the row `top` of the target and its own column `left` on, in sixteenths until the end.
-    # One column more on each side makes all rows one line to the compiler: 0.07 ms for 32 planes of 56 x 56, where
-    # rows of float32 took 0.42. `pairs` are two neighbours of `out` as one number, written in one go.
+    # One plane of chroma, from row `top` of the target and column `left` of the plane, in sixteenths until the end. One
+    # extra column on each side lets the compiler treat all rows as one line: 0.07 ms for 32 planes of 56 x 56, in place
+    # of 0.42 with rows of float32. `pairs` are two neighbours of `out` as one number, written at once.
     height, count = sums.shape[0], sums.shape[1] - 2
     near_weight, far_weight = (3, 1) if down == 2 else (4, 0)
     before, after = max(left - 1, 0), min(left + count, columns - 1)
@@ -306,9 +307,9 @@ def _enlarge(
     inner, before_it, after_it, both = line[1:-1], line[:-2], line[2:], pairs.reshape(-1)[1:-1]
     high = 8 * out.itemsize
     for k in range(inner.size):
-        own = np.uint32(np.uint32(3) * np.uint32(inner[k]) + np.uint32(8))
-        first = np.uint32(own + np.uint32(before_it[k])) >> np.uint32(4)
-        second = np.uint32(own + np.uint32(after_it[k])) >> np.uint32(4)
+        weighted = np.uint32(np.uint32(3) * np.uint32(inner[k]) + np.uint32(8))
+        first = np.uint32(weighted + np.uint32(before_it[k])) >> np.uint32(4)
+        second = np.uint32(weighted + np.uint32(after_it[k])) >> np.uint32(4)
         both[k] = _pair(first, second, high, both)
 
 
@@ -322,7 +323,7 @@ def _pair(first: Any, second: Any, high: int, like: Any) -> Any:
 def _cut_samples(
     addresses: Any, pitches: Any, sample: Any, narrow: Any, wide: Any, cut: Any, factors: Any, out: Any
 ) -> None:
-    # `narrow` and `wide` name the types of a sum of chroma and of two of them.
+    # `narrow` and `wide` have the dtypes of one and of two sums of chroma.
     top, left, rows, columns, down, across = cut
     frames, height, width, _ = out.shape
     offset, scale, centre, peak, half = factors[0], factors[1], factors[2], factors[7], factors[8]
@@ -362,7 +363,7 @@ def _cut_samples(
                 to_red[k] = min(max(grey + r_red * v, low), peak)
                 to_green[k] = min(max(grey + g_blue * u + g_red * v, low), peak)
                 to_blue[k] = min(max(grey + b_blue * u, low), peak)
-        # A loop of its own, or neither is made into vectors: 0.03 ms, where one for both took 0.5 more.
+        # A separate loop, so that both are vectorised: 0.03 ms; one loop for both takes 0.5 ms more.
         to = out[f].reshape(-1)
         for k in range(reds.size):
             to[3 * k], to[3 * k + 1], to[3 * k + 2] = reds[k], greens[k], blues[k]

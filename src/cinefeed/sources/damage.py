@@ -43,7 +43,7 @@ class Soundness:
         self._state = SOUND if at_start else UNKNOWN
 
     @property
-    def damaged(self) -> bool:
+    def is_damaged(self) -> bool:
         """Whether the last frame was marked, or one since the last key frame."""
         return self._state == DAMAGED
 
@@ -62,14 +62,14 @@ class DamageLog:
     def __init__(self, codec: str) -> None:
         self._lasts = codec in _KEEPING_HEADERS
         self.stamps: list[int | None] = []  # of the frames
-        self._sent: list[int | None] = []  # stamps of the packets
+        self._packet_stamps: list[int | None] = []  # stamps of the packets
         self._marked: set[int] = set()
         self._marked_stamps: set[int | None] = set()
         self._whole: set[int] = set()  # frames that need no other ones
 
     def send(self, stamp: int | None) -> None:
         """Note that a packet goes to the decoder."""
-        self._sent.append(stamp)
+        self._packet_stamps.append(stamp)
 
     def take(self, frame: av.VideoFrame) -> None:
         """Note a frame that the decoder put out."""
@@ -95,7 +95,7 @@ class DamageLog:
             return NONE_DAMAGED
         if self._lasts:
             return damaged_ranges({min(self._marked)}, set(), [None] * len(self.stamps))
-        orders = {stamp: order for order, stamp in enumerate(self._sent) if stamp is not None}
+        orders = {stamp: order for order, stamp in enumerate(self._packet_stamps) if stamp is not None}
         places = [None if stamp is None else orders.get(stamp) for stamp in self.stamps]
         return damaged_ranges(self._marked, self._whole - self._marked, places)
 
@@ -111,16 +111,17 @@ def damaged_ranges(marked: Set[int], whole: Set[int], orders: Sequence[int | Non
     >>> damaged_ranges({2, 7}, {0, 4}, [0, 2, 1, 3, 4, 5, 6, 7, 8]).tolist()
     [[1, 4], [7, 9]]
     """
-    decoded = sorted((n for n, order in enumerate(orders) if order is not None), key=lambda n: orders[n] or 0)
-    damaged = np.zeros(len(orders) + 2, np.int8)
-    for numbers in (range(len(orders)), decoded):
+    decode_order = sorted((n for n, order in enumerate(orders) if order is not None), key=lambda n: orders[n] or 0)
+    damage_flags = np.zeros(len(orders) + 2, np.int8)
+    for numbers in (range(len(orders)), decode_order):
         is_damaged, was_damaged, key = False, False, -1
         for number in numbers:
             if number in whole:
                 is_damaged, was_damaged, key = False, is_damaged, number
             is_damaged = is_damaged or number in marked
-            damaged[number + 1] |= is_damaged or (was_damaged and number < key)  # that it leads may need those before
-    return np.flatnonzero(np.diff(damaged)).astype(np.int32).reshape(-1, 2)
+            # Frames decoded after a key frame and shown before it may refer to frames before it.
+            damage_flags[number + 1] |= is_damaged or (was_damaged and number < key)
+    return np.flatnonzero(np.diff(damage_flags)).astype(np.int32).reshape(-1, 2)
 
 
 def damaged_among(numbers: NDArray[np.int64], ranges: NDArray[np.int32]) -> NDArray[np.bool_]:

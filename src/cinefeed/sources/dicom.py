@@ -1,4 +1,4 @@
-"""DICOM cine: multi-frame files, and series of a file a frame; each frame is read for itself (extra `dicom`)."""
+"""DICOM cine: multi-frame files, and series with one frame per file; frames are read one by one (extra `dicom`)."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -35,14 +35,14 @@ from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.sources.plain import percentile_window
 from cinefeed.sources.values import decode_through, has_open_scale
 
-_PLAIN = (1.0, 0.0)  # slope and intercept that change nothing
+_PLAIN = (1.0, 0.0)  # slope and intercept of the identity
 
 
 class DicomSource(StoredFrames):
-    """A DICOM clip: a multi-frame file, one plane of it (`part`), or a folder whose `facts.files` are the frames.
+    """A DICOM clip: a multi-frame file, one plane of it (`part`), or a folder whose frames are `facts.files`.
 
-    Grey frames are uint8 or uint16 as stored, or float32 where numbers are signed, of more than 16 bits, or rescaled
-    by slope and intercept or by a table (Modality LUT); YBR and palette colours become RGB. Overlays are not drawn. The
+    Grey frames are uint8 or uint16 as stored, or float32 if numbers are signed, have more than 16 bits, or are rescaled
+    by slope and intercept or by a table (Modality LUT). YBR and palette colours become RGB. Overlays are not drawn. The
     window is in `facts`.
     """
 
@@ -61,7 +61,7 @@ class DicomSource(StoredFrames):
             self._numbers = numbers[: facts.times.count]
             if len(self._numbers) < facts.times.count or max(self._numbers) >= len(self._file):
                 raise SourceError(
-                    f"{self.path}: {facts.times.count} frames are known of it, it holds {len(self._file)}; "
+                    f"{self.path}: its metadata has {facts.times.count} frames, the file has {len(self._file)}; "
                     f"scan it again"
                 )
         except BaseException:
@@ -70,7 +70,7 @@ class DicomSource(StoredFrames):
 
     @property
     def colour(self) -> Colour:
-        """How the planes become pixels."""
+        """How the planes are converted to pixels."""
         facts = self.facts
         grey = facts.channels == 1
         return Colour(
@@ -83,7 +83,7 @@ class DicomSource(StoredFrames):
         )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         super().close()
         if self._file is not None:
             self._file.close()
@@ -101,33 +101,33 @@ class DicomSource(StoredFrames):
         height, width = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=0)
         if (image.rows, image.columns, _pixel_format(image)) != (height, width, facts.pixel_format):
             raise SourceError(
-                f"{file.path}: has frames of {image.rows} x {image.columns}, {_pixel_format(image)}, where the scan "
+                f"{file.path}: has frames of {image.rows} x {image.columns}, {_pixel_format(image)}; the scan "
                 f"found {height} x {width}, {facts.pixel_format}; scan it again"
             )
-        stored = file.frame(number)
+        pixels = file.frame(number)
         self._table = self._table or table_of(file.header, image, path=file.path)
         if self._table is not None:
-            return self._table.look_up(stored)
+            return self._table.look_up(pixels)
         if facts.bits < 32:
-            return np.ascontiguousarray(stored, np.uint8 if facts.bits == 8 else np.uint16)
+            return np.ascontiguousarray(pixels, np.uint8 if facts.bits == 8 else np.uint16)
         slope, intercept = rescale_of(places_of(file.header, number)) if image.samples == 1 else _PLAIN
         if (slope, intercept) == _PLAIN:
-            return np.ascontiguousarray(stored, np.float32)
-        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+            return np.ascontiguousarray(pixels, np.float32)
+        return (pixels.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
 class _Clip(NamedTuple):
-    """What the headers of a clip say."""
+    """The headers of a clip."""
 
     path: Path
     files: tuple[str, ...]
     part: str | None
     header: Header  # of the first file
     image: Image
-    frames: list[Places]  # that are there
-    promised: int  # frames in the header, or files
+    frames: list[Places]  # only those present
+    promised: int  # number of frames in the header, or of files
     compressed: bool
-    broken: str | None
+    fault: str | None
 
 
 def probe_dicom(
@@ -138,18 +138,18 @@ def probe_dicom(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return the facts of a DICOM file, of one plane of it, or of a folder of which `files` are the frames in order.
+    """Return the metadata of a DICOM file, of one plane of it, or of a folder whose frames are `files`, in order.
 
-    With verify="decode" compressed frames are all decoded, since only that shows whether they are whole; of others the
-    file's size tells.
+    With verify="decode" all compressed frames are decoded, since only that shows whether they are whole; uncompressed
+    frames are checked by the size of the file.
 
-    window="file":         the first that the file names; where frames name different ones, the medians of their bounds
-                           serve all, so that a clip does not flicker. Where none is named, the whole range that the
-                           stored bits can hold
-    window="none":         numbers as they are, though rescaled; MONOCHROME1 stays as it is too, its small ones bright
-    window="percentiles":  the 1st and 99th of grey images; of colour, as "file"
+    window="file":         the first window in the file; if frames have different ones, the medians of their bounds are
+                           used for all frames, so that a clip does not flicker. Without one, the full range of the
+                           stored bits
+    window="none":         numbers without a window, but rescaled; MONOCHROME1 is not inverted: small numbers are bright
+    window="percentiles":  the 1st and 99th percentile of grey images; for colour, as "file"
 
-    MONOCHROME1 is shown inverted. Raises SourceError where there is no image, or not one whole frame.
+    MONOCHROME1 is displayed inverted. Raises SourceError if there is no image, or not one whole frame.
     """
     clip = _series(Path(path), files, reading.limits) if files else _file(Path(path), part, reading.limits)
     facts = _facts(clip, reading)
@@ -160,8 +160,8 @@ def probe_dicom(
             if error is not None:
                 if whole == 0:
                     raise error
-                broken = f"breaks after {whole} of {clip.promised} frames: {why(error)}"
-                source.facts = _facts(clip._replace(frames=clip.frames[:whole], broken=broken), reading)
+                fault = f"breaks after {whole} of {clip.promised} frames: {why(error)}"
+                source.facts = _facts(clip._replace(frames=clip.frames[:whole], fault=fault), reading)
             source.facts = replace(source.facts, values=values)
         if not percentiles:
             return source.facts
@@ -174,18 +174,18 @@ def probe_dicom(
 def _file(path: Path, part: str | None, limits: ReadLimits) -> _Clip:
     keywords = [*FACTS, *TABLES, *(GEOMETRY if part else [])]
     with closing(DicomFile(path, keywords=keywords, limits=limits)) as file:
-        header, promised, there = file.header, file.promised, len(file)
+        header, promised, available = file.header, file.promised, len(file)
         limits.check_frames(promised, where=path)
         numbers = frames_of_part(header, promised, part=part, path=path)
-        # What follows the first frame that is cut off is not there either.
-        whole = list(takewhile(lambda number: number < there, numbers))
-        broken = None if len(whole) == len(numbers) else "the file is cut off"
+        # Frames after the first that is cut off are missing too.
+        whole = list(takewhile(lambda number: number < available, numbers))
+        fault = None if len(whole) == len(numbers) else "the file is cut off"
         if not whole:
-            raise SourceError(f"{path}: no whole frame is there: {there} of {promised}; the file is cut off")
-        if broken:
-            broken = f"breaks after {len(whole)} of {len(numbers)} frames: {broken}"
+            raise SourceError(f"{path}: {available} of {promised} frames are whole; the file is cut off")
+        if fault:
+            fault = f"breaks after {len(whole)} of {len(numbers)} frames: {fault}"
         frames = [places_of(header, number) for number in whole]
-        return _Clip(path, (), part, header, file.image, frames, len(numbers), file.compressed, broken)
+        return _Clip(path, (), part, header, file.image, frames, len(numbers), file.compressed, fault)
 
 
 def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
@@ -209,7 +209,7 @@ def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
             if clip is None:
                 raise
             reason = str(error).removeprefix(f"{path / name}: ")
-            return clip._replace(broken=f"breaks after {number} of {len(files)} frames: {reason}")
+            return clip._replace(fault=f"breaks after {number} of {len(files)} frames: {reason}")
     assert clip is not None, "a series has files"
     return clip
 
@@ -218,11 +218,11 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
     image, head, places = clip.image, clip.header, clip.frames[0]
     table = table_of(head, image, path=clip.path)
     bits = _bits(clip, table)
-    named = shared_window([window_of(places) for places in clip.frames]) if image.samples == 1 else None
-    window = _window(clip, bits, table, named) if reading.window != "none" else None
-    assumed = window is not None and named is None and (table.bits if table else image.bits_stored) > 8
+    file_window = shared_window([window_of(places) for places in clip.frames]) if image.samples == 1 else None
+    window = _window(clip, bits, table, file_window) if reading.window != "none" else None
+    assumed = window is not None and file_window is None and (table.bits if table else image.bits_stored) > 8
     if reading.window == "none" and 8 < bits < 32:
-        bits = 16  # or fewer bits would be brought to the full scale
+        bits = 16  # else fewer bits would be scaled to the full range
     times, aspect = times_of(clip.frames), aspect_of(places)
     height, width = shown_size(image.rows, image.columns, aspect=aspect, rotation=0)
     return Facts(
@@ -236,7 +236,7 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
         codec=syntax_name(head.syntax),
         pixel_format=_pixel_format(image),
         header_frames=clip.promised,
-        error=clip.broken,
+        error=clip.fault,
         aspect=aspect,
         window=window,
         window_assumed=assumed,
@@ -260,9 +260,9 @@ def _bits(clip: _Clip, table: Table | None) -> int:
 
 
 def _window(
-    clip: _Clip, bits: int, table: Table | None, named: tuple[float, float] | None
+    clip: _Clip, bits: int, table: Table | None, file_window: tuple[float, float] | None
 ) -> tuple[float, float] | None:
-    """Return what becomes black and white, None where the bits say the same or there is nothing to say."""
+    """Return the values that become black and white, None if they follow from the bits or are undefined."""
     image = clip.image
     if image.photometric == "PALETTE COLOR":
         return None
@@ -273,15 +273,15 @@ def _window(
         low = -float(1 << image.bits_stored - 1) if image.signed else 0.0
         slope, intercept = rescale_of(clip.frames[0]) if image.samples == 1 else _PLAIN
         window = low * slope + intercept, (low + (1 << image.bits_stored) - 1) * slope + intercept
-    window = named or window
+    window = file_window or window
     if window is not None and image.photometric == "MONOCHROME1":
         window = window[::-1]
-    unnamed = named is None or bits == 8
+    unnamed = file_window is None or bits == 8
     return None if unnamed and bits < 32 and window == (0.0, float((1 << bits) - 1)) else window
 
 
 def _kind_of(header: Header, image: Image) -> tuple[object, ...]:
-    """Return what the files of a series have in common."""
+    """Return the properties that all files of a series must share."""
     return _pixel_format(image), image.rows, image.columns, header.first("ModalityLUTSequence") is None
 
 

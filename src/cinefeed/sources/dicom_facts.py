@@ -1,6 +1,6 @@
-"""What DICOM headers say of a clip's frames: when they were taken, how large pixels are, what is black and white.
+"""Metadata of a clip's frames from DICOM headers: acquisition times, pixel size, and the values of black and white.
 
-A clip is one file with all its frames or a file a frame; either way each frame has its `places` (see dicom_header).
+A clip is one file with all frames, or one file per frame; in both cases each frame has its `places` (see dicom_header).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from cinefeed.clips import Times
 from cinefeed.sources.base import Region
-from cinefeed.sources.dicom_header import GROUPS, Elements, Places, found_in
+from cinefeed.sources.dicom_header import GROUPS, Elements, Places, nearest_elements
 from cinefeed.sources.display import square_or
 
 RESCALE = [*GROUPS, *"PixelValueTransformationSequence RescaleSlope RescaleIntercept".split()]
@@ -36,51 +36,51 @@ _BY_DATA = {1: "2d", 2: "colour", 3: "pw", 4: "cw"}
 
 
 def rescale_of(places: Places) -> tuple[float, float]:
-    """Return slope and intercept that turn stored numbers into what was measured: (1, 0) where they stay."""
+    """Return slope and intercept from stored numbers to measured values: (1, 0) if there are none."""
     slope, intercept = (
-        found_in(places, "PixelValueTransformationSequence", keyword).number(keyword)
+        nearest_elements(places, "PixelValueTransformationSequence", keyword).number(keyword)
         for keyword in ("RescaleSlope", "RescaleIntercept")
     )
     return (1.0 if slope is None else slope), (intercept or 0.0)
 
 
 def window_of(places: Places) -> tuple[float, float] | None:
-    """Return the values that become black and white, None where the file names none.
+    """Return the values that become black and white, None if the file has none.
 
     By the formulas of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3: LINEAR from centre - 0.5 - (width - 1) / 2 to
-    centre - 0.5 + (width - 1) / 2, LINEAR_EXACT from centre - width / 2 to centre + width / 2. SIGMOID is taken for the
-    straight line through its middle, a table for one across the values that it maps. Of several windows, the first.
+    centre - 0.5 + (width - 1) / 2, LINEAR_EXACT from centre - width / 2 to centre + width / 2. SIGMOID is replaced by
+    the straight line through its middle, a table by a line over its input values. Of several windows the first is used.
     """
-    found = found_in(places, "FrameVOILUTSequence", "WindowCenter")
-    centre, width = found.number("WindowCenter"), found.number("WindowWidth")
+    elements = nearest_elements(places, "FrameVOILUTSequence", "WindowCenter")
+    centre, width = elements.number("WindowCenter"), elements.number("WindowWidth")
     if centre is None or width is None or width <= 0:
         table = next((item for place in places if (item := place.first("VOILUTSequence"))), None)
-        described = table.numbers("LUTDescriptor") if table else []
-        return (described[1], described[1] + (described[0] or 65536) - 1) if len(described) == 3 else None
-    if found.text("VOILUTFunction") in ("LINEAR_EXACT", "SIGMOID"):
+        descriptor = table.numbers("LUTDescriptor") if table else []
+        return (descriptor[1], descriptor[1] + (descriptor[0] or 65536) - 1) if len(descriptor) == 3 else None
+    if elements.text("VOILUTFunction") in ("LINEAR_EXACT", "SIGMOID"):
         return centre - width / 2, centre + width / 2
     if width <= 1:
-        return centre - 1, centre  # whole numbers below the centre are black, all others white
+        return centre - 1, centre  # integers below the centre are black, all others white
     return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
 
 
 def shared_window(windows: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
-    """Return one window for all frames, that a clip does not flicker: the medians of their blacks and whites."""
-    named = [window for window in windows if window is not None]
-    if not named:
+    """Return one window for all frames, so that a clip does not flicker: the median blacks and whites."""
+    present = [window for window in windows if window is not None]
+    if not present:
         return None
-    return median(black for black, _ in named), median(white for _, white in named)
+    return median(black for black, _ in present), median(white for _, white in present)
 
 
 def times_of(frames: Sequence[Places]) -> Times:
-    """Return when each frame was taken, in seconds from the first; NaN as step where the headers say nothing of it.
+    """Return the time of each frame, in seconds from the first; the step is NaN if the headers have no times.
 
-    In this order: frame times of a file, delays after the R wave and other times of each frame where they ascend, the
-    mean interval between heart beats by the number of phases, the rates at which to show the clip.
+    In this order: frame times of a file, delays after the R wave and other times of each frame if they ascend, the
+    mean interval between heart beats divided by the number of phases, the recommended display rates.
     """
     head, count = frames[0][-1], len(frames)
     vector, step = head.numbers("FrameTimeVector"), head.number("FrameTime")
-    if len(vector) >= count > 1 and min(vector[1:count]) > 0:  # the first counts from the frame before, and is void
+    if len(vector) >= count > 1 and min(vector[1:count]) > 0:  # the first has no meaning
         return _regular_or_listed(np.cumsum([0.0, *vector[1:count]]) / 1000)
     if step is not None and step > 0:
         return Times(0.0, step / 1000, count)
@@ -93,16 +93,16 @@ def times_of(frames: Sequence[Places]) -> Times:
         ("", "AcquisitionTime", None),
         ("", "ContentTime", None),
     ):
-        found = [found_in(places, sequence, keyword) for places in frames]
-        times = [clock_seconds(each.text(keyword)) if seconds is None else each.number(keyword) for each in found]
-        known = np.array([time for time in times if time is not None]) * (seconds or 1.0)
-        if len(known) == count > 1 and (np.diff(known) > 0).all():
-            return _regular_or_listed(known - known[0])
-    return Times(0.0, _said_step(head, count), count)
+        sources = [nearest_elements(places, sequence, keyword) for places in frames]
+        times = [clock_seconds(each.text(keyword)) if seconds is None else each.number(keyword) for each in sources]
+        seconds_taken = np.array([time for time in times if time is not None]) * (seconds or 1.0)
+        if len(seconds_taken) == count > 1 and (np.diff(seconds_taken) > 0).all():
+            return _regular_or_listed(seconds_taken - seconds_taken[0])
+    return Times(0.0, _nominal_step(head, count), count)
 
 
-def _said_step(head: Elements, count: int) -> float:
-    """Return the seconds between frames that a header gives for all of them, NaN where it gives none."""
+def _nominal_step(head: Elements, count: int) -> float:
+    """Return the seconds between frames that a header gives for all of them, NaN if it gives none."""
     interval, images = head.number("NominalInterval"), head.number("CardiacNumberOfImages")
     rate = head.number("RecommendedDisplayFrameRate") or head.number("CineRate")
     steps = (
@@ -123,7 +123,7 @@ def _regular_or_listed(seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) ->
 
 
 def clock_seconds(text: str) -> float | None:
-    """Return the seconds of a DICOM date and time or time of day, None where it is none; only differences have a sense.
+    """Return the seconds of a DICOM date and time or time of day, None if invalid; only differences are meaningful.
 
     >>> clock_seconds("20240131235959.5"), clock_seconds("000001"), clock_seconds("")
     (63842428799.5, 1.0, None)
@@ -142,9 +142,11 @@ def clock_seconds(text: str) -> float | None:
 
 
 def heart_rate_of(places: Places) -> float | None:
-    """Return heart beats a minute, None where the header has none."""
+    """Return heart beats per minute, None if the header has none."""
     head = places[-1]
-    beat = found_in(places, "CardiacSynchronizationSequence", "RRIntervalTimeNominal").number("RRIntervalTimeNominal")
+    beat = nearest_elements(places, "CardiacSynchronizationSequence", "RRIntervalTimeNominal").number(
+        "RRIntervalTimeNominal"
+    )
     rate, interval = head.number("HeartRate"), beat or head.number("NominalInterval")
     if rate and rate > 0:
         return rate
@@ -152,20 +154,20 @@ def heart_rate_of(places: Places) -> float | None:
 
 
 def header_tags(places: Places) -> dict[str, str | float | None]:
-    """Return the further columns of a file: heart rate, and whether text is burned into the pixels."""
+    """Return further columns of a file: heart rate, and whether text is burned into the pixels."""
     tags: dict[str, str | float | None] = {}
     if beats := heart_rate_of(places):
         tags["heart_rate_bpm"] = beats
-    if (burned := places[-1].text("BurnedInAnnotation")) in ("YES", "NO"):
-        tags["burned_in"] = burned
+    if (annotation := places[-1].text("BurnedInAnnotation")) in ("YES", "NO"):
+        tags["burned_in"] = annotation
     return tags
 
 
 def spacing_of(places: Places) -> tuple[float, float] | None:
-    """Return the millimetres from pixel to pixel, down and across, None where the header has none."""
-    measured = found_in(places, "PixelMeasuresSequence", "PixelSpacing").numbers("PixelSpacing")
+    """Return the millimetres between pixels, vertical and horizontal, None if the header has none."""
+    pixel_spacing = nearest_elements(places, "PixelMeasuresSequence", "PixelSpacing").numbers("PixelSpacing")
     head = places[-1]
-    for pair in (measured, head.numbers("ImagerPixelSpacing"), head.numbers("NominalScannedPixelSpacing")):
+    for pair in (pixel_spacing, head.numbers("ImagerPixelSpacing"), head.numbers("NominalScannedPixelSpacing")):
         if len(pair) == 2 and min(pair) > 0:
             return pair[0], pair[1]
     for item in head.sequences.get("SequenceOfUltrasoundRegions", []):
@@ -177,7 +179,7 @@ def spacing_of(places: Places) -> tuple[float, float] | None:
 
 
 def aspect_of(places: Places) -> float:
-    """Return the width of a pixel by its height, where a file without spacing says that it is not square."""
+    """Return the width of a pixel divided by its height, if a file without spacing states one."""
     ratio = places[-1].numbers("PixelAspectRatio")
     if len(ratio) != 2 or min(ratio) <= 0 or spacing_of(places) is not None:
         return 1.0
@@ -185,7 +187,7 @@ def aspect_of(places: Places) -> float:
 
 
 def regions_of(places: Places, *, rows: int, columns: int) -> tuple[Region, ...]:
-    """Return the regions of an ultrasound image; what stands out of the frame is cut off."""
+    """Return the regions of an ultrasound image, clipped to the frame."""
     regions = []
     for item in places[-1].sequences.get("SequenceOfUltrasoundRegions", []):
         left, top = max(item.integer("RegionLocationMinX0"), 0), max(item.integer("RegionLocationMinY0"), 0)

@@ -1,4 +1,4 @@
-"""Where each frame lies in the compressed pixel data of a DICOM file."""
+"""Position of each frame in the compressed pixel data of a DICOM file."""
 
 import io
 import struct
@@ -13,10 +13,10 @@ ITEM = b"\xfe\xff\x00\xe0"
 
 
 def find_frames(file: BinaryIO, header: Header, *, frames: int) -> list[list[tuple[int, int]]]:
-    """Return offset and length of the fragments of each compressed frame, by the table of offsets where there is one.
+    """Return offset and length of the fragments of each compressed frame, from the offset table if there is one.
 
-    Without one, as pydicom has it: a fragment a frame where their numbers agree, all for one frame, else each frame
-    ends with the mark that ends a JPEG image. Fewer fragments than frames are taken for one each.
+    Without a table, as in pydicom: one fragment per frame if their numbers match; all fragments if there is one frame;
+    else a frame ends with the end marker of a JPEG image. If there are fewer fragments than frames, each is one frame.
     """
     table_length, begin = _offset_table(file, header)
     table = np.frombuffer(file.read(min(table_length, 1 << 24)), "<u4" if table_length % 4 == 0 else "u1")
@@ -26,9 +26,9 @@ def find_frames(file: BinaryIO, header: Header, *, frames: int) -> list[list[tup
     if table_length % 4 == 0 and len(table):
         starts = {offset - 8 - begin: number for number, (offset, _) in enumerate(fragments)}
         cuts = [starts.get(int(offset)) for offset in table]
-        known = [cut for cut in cuts if cut is not None]
-        if len(known) == len(cuts) and known[0] == 0 and known == sorted(set(known)):
-            return [fragments[a:b] for a, b in zip(known, [*known[1:], len(fragments)], strict=True)]
+        valid_cuts = [cut for cut in cuts if cut is not None]
+        if len(valid_cuts) == len(cuts) and valid_cuts[0] == 0 and valid_cuts == sorted(set(valid_cuts)):
+            return [fragments[a:b] for a, b in zip(valid_cuts, [*valid_cuts[1:], len(fragments)], strict=True)]
     if frames == 1 and fragments:
         return [fragments]
     if len(fragments) <= frames:
@@ -43,15 +43,15 @@ def find_frames(file: BinaryIO, header: Header, *, frames: int) -> list[list[tup
 
 
 def fragments_of(file: BinaryIO, header: Header) -> list[tuple[int, int]]:
-    """Return offset and length of all fragments, without the table of offsets before them."""
+    """Return offset and length of all fragments, without the preceding offset table."""
     assert header.pixels is not None
-    if header.pixels.length is not None:  # against the rules, and plain enough
+    if header.pixels.length is not None:  # against the standard, but unambiguous
         return [(header.pixels.offset, header.pixels.length)]
     return _fragments(file, _offset_table(file, header)[1])
 
 
 def _offset_table(file: BinaryIO, header: Header) -> tuple[int, int]:
-    """Return the length of the table of offsets, at which the file is left, and where the fragments begin."""
+    """Return the length of the offset table and the start of the fragments; the file is left at the table."""
     assert header.pixels is not None
     file.seek(header.pixels.offset)
     head = file.read(8)

@@ -1,7 +1,7 @@
-"""The header of a DICOM file: the elements that are asked for, and where the pixels lie. Others are skipped unread.
+"""Reading of DICOM headers: the requested elements, and the position of the pixels. Other elements are skipped unread.
 
-pydicom reads headers as well, but its warnings and its log quote values that it finds odd, names among them, and
-filters of warnings hold for all threads at once. What is never read leaks nowhere; it also takes a third of the time.
+pydicom reads headers too, but its warnings and its log quote unusual values, which may include names, and filters of
+warnings apply to all threads at once. A value that is never read cannot leak; it also takes a third of the time.
 """
 
 import io
@@ -23,20 +23,20 @@ UNCOMPRESSED = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG_ENDIAN)
 _VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10[0-8](\.1)?")
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
-_UNKNOWN = 0xFFFFFFFF  # a length that is not written down: what is there ends with a mark
-_LETTERS = frozenset(bytes(pair) for pair in product(range(ord("A"), ord("Z") + 1), repeat=2))  # of any representation
-_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # their lengths have four bytes
+_UNKNOWN = 0xFFFFFFFF  # undefined length: the data end with a delimiter
+_LETTERS = frozenset(bytes(pair) for pair in product(range(ord("A"), ord("Z") + 1), repeat=2))  # of any VR
+_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with a length of four bytes
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT": "I", "OW": "H", "UV": "Q", "OV": "Q"}
 _LARGEST_VALUE, _DEEPEST = 1 << 26, 32
-_PIECE = 1 << 16  # bytes of a deflated file that are inflated at a time
+_PIECE = 1 << 16  # bytes of a deflated file inflated at a time
 
 
-# The functional groups of enhanced files: what each frame has of its own, and what all share.
+# The functional groups of enhanced files: per frame, and shared by all frames.
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 
 
 class Pixels(NamedTuple):
-    """Where the pixels lie in the file; `length` is None where they are cut into fragments."""
+    """Position of the pixels in the file; `length` is None if they are divided into fragments."""
 
     keyword: str
     vr: str
@@ -46,14 +46,14 @@ class Pixels(NamedTuple):
 
 @dataclass(slots=True)
 class Elements:
-    """Elements of a data set, or of one item of a sequence, by keyword; what is absent is empty."""
+    """Elements of a data set, or of one item of a sequence, by keyword; absent elements are empty."""
 
     order: str = "<"
     values: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     sequences: dict[str, list["Elements"]] = field(default_factory=dict)
 
     def numbers(self, keyword: str) -> list[float]:
-        """Return the numbers of an element; none at all where one of them is no number."""
+        """Return the numbers of an element; an empty list if any value is not a number."""
         vr, value = self.values.get(keyword, ("", b""))
         if not value:
             return []
@@ -65,36 +65,36 @@ class Elements:
             numbers = [float(part) for part in self.text(keyword).split("\\") if part.strip()]
         except ValueError:
             return []
-        return numbers if all(abs(number) < 1e300 for number in numbers) else []  # no infinity, nor NaN
+        return numbers if all(abs(number) < 1e300 for number in numbers) else []  # excludes infinity and NaN
 
     def number(self, keyword: str) -> float | None:
-        """Return the first number of an element, None where it has none."""
+        """Return the first number of an element, None if it has none."""
         return next(iter(self.numbers(keyword)), None)
 
     def integer(self, keyword: str, otherwise: int = 0) -> int:
-        """Return the first number of an element as a whole one."""
+        """Return the first number of an element as an integer."""
         number = self.number(keyword)
         return otherwise if number is None else int(number)
 
     def text(self, keyword: str, *, codec: str = "latin-1") -> str:
-        """Return the text of an element, its values parted by backslashes, "" where it has none."""
+        """Return the text of an element, with values separated by backslashes, "" if it has none."""
         return self.values.get(keyword, ("", b""))[1].decode(codec, "replace").strip(" \0\r\n\t")
 
     def first(self, sequence: str) -> "Elements | None":
-        """Return the first item of a sequence, None where it has none."""
+        """Return the first item of a sequence, None if it has none."""
         items = self.sequences.get(sequence)
         return items[0] if items else None
 
 
 @dataclass(slots=True)
 class Header(Elements):
-    """The elements of a file that were asked for, its transfer syntax, and where its pixels lie."""
+    """The requested elements of a file, its transfer syntax, and the position of its pixels."""
 
     syntax: str = _EXPLICIT
     pixels: Pixels | None = None
 
     def in_words(self, keyword: str) -> str:
-        """Return free text in the file's own character set; what cannot be decoded is replaced."""
+        """Return free text in the file's own character set; undecodable bytes are replaced."""
         from pydicom.charset import python_encoding
 
         name = self.text("SpecificCharacterSet").split("\\")[0].strip()
@@ -107,13 +107,13 @@ Places = list[Elements]
 def read_header(
     file: BinaryIO, *, path: object, keywords: Iterable[str], limits: ReadLimits = DEFAULT_LIMITS
 ) -> tuple[Header, BinaryIO]:
-    """Return the header of a DICOM file, and the file that its pixels lie in (a deflated one is inflated).
+    """Return the header of a DICOM file, and the file that contains its pixels (inflated if the file is deflated).
 
-    `keywords` are those of elements and of sequences, at any depth. Raises SourceError where it is no DICOM file,
-    breaks within the header, or inflates to more than the limits allow; MissingExtraError without pydicom, whose
-    dictionary names the elements.
+    `keywords` are those of elements and of sequences, at any depth. Raises SourceError if it is not a DICOM file,
+    breaks within the header, or inflates beyond the limits; MissingExtraError without pydicom, whose dictionary has the
+    names of the elements.
     """
-    wanted = _wanted(frozenset(keywords))
+    tags = _tags_of(frozenset(keywords))
     try:
         syntax = _start(file)
         if syntax == _DEFLATED:
@@ -121,7 +121,7 @@ def read_header(
                 file = _inflated(file, path=path, limits=limits)
         order = ">" if syntax == _BIG_ENDIAN else "<"
         header = Header(order, syntax=syntax)
-        _read_elements(file, header, wanted, explicit=syntax != _IMPLICIT, end=None, depth=0)
+        _read_elements(file, header, tags, explicit=syntax != _IMPLICIT, end=None, depth=0)
         if header.pixels is None and file.tell() > file.seek(0, io.SEEK_END):
             raise _BrokenError("its header breaks off")
     except (_BrokenError, struct.error, zlib.error) as error:
@@ -133,17 +133,17 @@ def read_header(
 
 
 def holds_video(header: Header) -> bool:
-    """Return whether the pixels are encoded as one video: MPEG-2, H.264 or HEVC, in one fragment or several."""
+    """Return whether the pixels are encoded as one video (MPEG-2, H.264 or HEVC), in one or more fragments."""
     return _VIDEO.fullmatch(header.syntax) is not None
 
 
 def _inflated(file: BinaryIO, *, path: object, limits: ReadLimits) -> BinaryIO:
-    """Return the rest of a deflated file, inflated into memory."""
+    """Return the remainder of a deflated file, inflated into memory."""
     whole, inflater = io.BytesIO(), zlib.decompressobj(-zlib.MAX_WBITS)
     while not inflater.eof and (piece := file.read(_PIECE)):
         while piece and not inflater.eof:  # a byte of padding may follow
             whole.write(inflater.decompress(piece, _PIECE))
-            limits.check_unpacked(whole.tell(), what="its deflated data set", where=path)
+            limits.check_unpacked(whole.tell(), name="its deflated data set", where=path)
             piece = inflater.unconsumed_tail
     whole.write(inflater.flush())
     whole.seek(0)
@@ -151,11 +151,11 @@ def _inflated(file: BinaryIO, *, path: object, limits: ReadLimits) -> BinaryIO:
 
 
 def frames_of(header: Elements, *, file_bytes: int, path: object) -> int:
-    """Return how many frames a header promises, 1 at least. Raises SourceError if it is more than bytes are there."""
+    """Return the number of frames in a header, at least 1. Raises SourceError if it exceeds the number of bytes."""
     count = max(header.integer("NumberOfFrames", 1), 1)
     if count > file_bytes:
         raise SourceError(
-            f"{path}: its header promises {count:,} frames, and the file has {file_bytes:,} bytes; it is damaged"
+            f"{path}: its header promises {count:,} frames, but the file has {file_bytes:,} bytes; it is damaged"
         )
     return count
 
@@ -172,21 +172,21 @@ def syntax_name(syntax: str) -> str:
 
 
 def has_preamble(start: bytes) -> bool:
-    """Return whether the first 132 bytes of a file are those of DICOM."""
+    """Return whether the first 132 bytes of a file are a DICOM preamble."""
     return start[128:132] == b"DICM"
 
 
 def places_of(header: Header, number: int = 0) -> Places:
-    """Return where the elements of a frame stand, the nearest first.
+    """Return the data sets that may have elements of a frame, the most specific first.
 
-    Those are its own functional groups and the shared ones, in enhanced files, and then the file itself.
+    In enhanced files those are the frame's own functional groups, then the shared ones, then the file itself.
     """
-    own, shared = (header.sequences.get(name, []) for name in GROUPS)
-    return [*own[number : number + 1], *shared[:1], header]
+    per_frame, shared = (header.sequences.get(name, []) for name in GROUPS)
+    return [*per_frame[number : number + 1], *shared[:1], header]
 
 
-def found_in(places: Places, sequence: str, keyword: str) -> Elements:
-    """Return the nearest elements that have a keyword, in a sequence's item or beside it; empty where none has."""
+def nearest_elements(places: Places, sequence: str, keyword: str) -> Elements:
+    """Return the most specific elements with a keyword, inside a sequence or beside it; empty if there are none."""
     for place in places:
         for elements in (place.first(sequence), place):
             if elements is not None and keyword in elements.values:
@@ -195,11 +195,11 @@ def found_in(places: Places, sequence: str, keyword: str) -> Elements:
 
 
 class _BrokenError(Exception):
-    """The file is not as DICOM says; the message quotes nothing of it."""
+    """The file violates the DICOM standard; the message quotes nothing of it."""
 
 
 @lru_cache(maxsize=16)
-def _wanted(keywords: frozenset[str]) -> Mapping[int, tuple[str, str]]:
+def _tags_of(keywords: frozenset[str]) -> Mapping[int, tuple[str, str]]:
     """Return keyword and value representation by tag."""
     try:
         from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -210,23 +210,23 @@ def _wanted(keywords: frozenset[str]) -> Mapping[int, tuple[str, str]]:
 
 
 def _start(file: BinaryIO) -> str:
-    """Read what comes before the data set, and return the transfer syntax; the file is left at the data set."""
+    """Read the file up to the data set, and return the transfer syntax; the file is left at the data set."""
     preamble = file.read(132)
     begin = 132 if has_preamble(preamble) else 0
     first = preamble[:2]
     if begin == 0 and first not in (b"\x02\0", b"\x08\0", b"\0\x08"):
-        raise _BrokenError("it does not begin as DICOM does")
+        raise _BrokenError("it does not begin like a DICOM file")
     file.seek(begin)
     meta = Elements()
     _read_elements(file, meta, {0x00020010: ("TransferSyntaxUID", "UI")}, explicit=True, end=None, depth=0, group=2)
     if syntax := meta.text("TransferSyntaxUID"):
         if not set(syntax) <= set("0123456789."):
-            raise _BrokenError("its transfer syntax is not written as one")
+            raise _BrokenError("its transfer syntax is not a valid UID")
         if syntax not in (_IMPLICIT, _EXPLICIT):
             return syntax
     elif begin == 0 and first == b"\0\x08":
         return _BIG_ENDIAN
-    # Which of the two it is, the first element shows; some writers say one and do the other.
+    # The first element shows which of the two it is; some writers declare one and write the other.
     start = file.tell()
     head = file.read(6)
     file.seek(start)
@@ -236,14 +236,14 @@ def _start(file: BinaryIO) -> str:
 def _read_elements(
     file: BinaryIO,
     into: Elements,
-    wanted: Mapping[int, tuple[str, str]],
+    tags: Mapping[int, tuple[str, str]],
     *,
     explicit: bool,
     end: int | None,
     depth: int,
     group: int | None = None,
 ) -> None:
-    """Read the wanted elements of a data set: to `end`, to the mark of its end, or to the pixels or another group."""
+    """Read the requested elements of a data set: to `end`, to its end delimiter, to the pixels or to another group."""
     if depth > _DEEPEST:
         raise _BrokenError(f"its sequences are more than {_DEEPEST} deep")
     order = into.order
@@ -259,7 +259,7 @@ def _read_elements(
         tag = high << 16 | low
         if tag == _ITEM_END:
             return
-        vr = head[4:6] if explicit and head[4:6] in _LETTERS else b""  # implicit elements stray into explicit data sets
+        vr = head[4:6] if explicit and head[4:6] in _LETTERS else b""  # explicit data sets can have implicit elements
         if vr in _LONG:
             length = four.unpack(file.read(4))[0]
         else:
@@ -267,10 +267,10 @@ def _read_elements(
         if tag in _PIXELS and isinstance(into, Header):
             into.pixels = Pixels(_PIXELS[tag], vr.decode(), file.tell(), None if length == _UNKNOWN else length)
             return
-        keyword, known = wanted.get(tag, ("", ""))
-        kind = vr.decode() if vr not in (b"", b"UN") else known
+        keyword, dictionary_vr = tags.get(tag, ("", ""))
+        kind = vr.decode() if vr not in (b"", b"UN") else dictionary_vr
         if keyword and kind == "SQ":
-            into.sequences[keyword] = _read_items(file, order, wanted, explicit and vr != b"UN", length, depth)
+            into.sequences[keyword] = _read_items(file, order, tags, explicit and vr != b"UN", length, depth)
         elif length == _UNKNOWN:  # a sequence, or fragments
             _read_items(file, order, {}, explicit and vr != b"UN", length, depth)
         elif keyword:
@@ -286,12 +286,12 @@ def _read_elements(
 def _read_items(
     file: BinaryIO,
     order: str,
-    wanted: Mapping[int, tuple[str, str]],
+    tags: Mapping[int, tuple[str, str]],
     explicit: bool,
     length: int,
     depth: int,
 ) -> list[Elements]:
-    """Read the items of a sequence, or pass over those in which nothing is wanted."""
+    """Read the items of a sequence, or skip those in which nothing is requested."""
     items: list[Elements] = []
     end = None if length == _UNKNOWN else file.tell() + length
     head_of = struct.Struct(order + "HHI")
@@ -304,12 +304,12 @@ def _read_items(
         if tag == _SEQUENCE_END:
             break
         if tag != _ITEM:
-            raise _BrokenError("a sequence in its header holds something else than items")
+            raise _BrokenError("a sequence in its header has content other than items")
         begin = file.tell()
-        if wanted or size == _UNKNOWN:
+        if tags or size == _UNKNOWN:
             item = Elements(order)
             last = None if size == _UNKNOWN else begin + size
-            _read_elements(file, item, wanted, explicit=explicit, end=last, depth=depth + 1)
+            _read_elements(file, item, tags, explicit=explicit, end=last, depth=depth + 1)
             items.append(item)
         if size != _UNKNOWN:
             file.seek(begin + size)

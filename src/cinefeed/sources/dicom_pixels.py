@@ -1,7 +1,7 @@
-"""The pixels of one DICOM file, frame by frame: where each lies, and its decoding by pydicom and its plugins.
+"""Pixels of one DICOM file, frame by frame: position and decoding by pydicom and its plugins.
 
-Read are uncompressed and deflated files (of 1 bit, 8, 16 or 32), RLE, JPEG baseline, extended and lossless, JPEG-LS,
-JPEG 2000 and HTJ2K. Left out are JPEG extended with 12 bits in colour; other kinds of JPEG, since retired; JPIP, SMPTE
+Supported are uncompressed and deflated files (of 1, 8, 16 or 32 bits), RLE, JPEG baseline, extended and lossless,
+JPEG-LS, JPEG 2000 and HTJ2K. Not supported are JPEG extended with 12 bits in colour, retired kinds of JPEG, JPIP, SMPTE
 ST 2110 and JPEG XL. MPEG-2, H.264 and HEVC are read by `dicom_video`.
 """
 
@@ -33,13 +33,13 @@ _RLE = "1.2.840.10008.1.2.5"
 _LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-# The first that takes a frame; on 45 files all gave the same pixels. Left out are pylibjpeg for JPEG proper, where its
-# decoder would be under the GPL, and gdcm, which ends the process on 1 in 300 damaged files.
+# The first plugin that decodes a frame is used; on 45 files all gave the same pixels. Not used are pylibjpeg for JPEG
+# itself, whose decoder is under the GPL, and gdcm, which crashes the process on 1 in 300 damaged files.
 _OF_JPEG_2000, _OF_OTHERS = ("pylibjpeg", "pillow"), ("pyjpegls", "pillow", "pydicom")
 
 
 class Image(NamedTuple):
-    """What a frame is as stored."""
+    """Format of a stored frame."""
 
     rows: int
     columns: int
@@ -48,9 +48,9 @@ class Image(NamedTuple):
     planar: int
     bits_allocated: int
     bits_stored: int
-    high_bit: int  # the highest bit of a number; bits_stored - 1 but in old files
+    high_bit: int  # the highest bit of a number; bits_stored - 1 except in old files
     signed: bool
-    frames: int  # as the header counts them
+    frames: int  # according to the header
 
     @property
     def is_float(self) -> bool:
@@ -59,21 +59,21 @@ class Image(NamedTuple):
 
     @property
     def frame_bits(self) -> int:
-        """Bits of a frame that is not compressed; 4:2:2 has two samples for each pixel."""
+        """Bits of an uncompressed frame; 4:2:2 has two samples per pixel."""
         samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
         return self.rows * self.columns * samples * self.bits_allocated
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes of a frame once decoded: a byte for each sample at least."""
+        """Bytes of a decoded frame: at least one byte per sample."""
         return self.rows * self.columns * self.samples * max(self.bits_allocated // 8, 1)
 
 
 class DicomFile:
     """An open DICOM file: its header, and any frame, decoded.
 
-    `keywords` are read besides what the pixels need. Raises SourceError where the file holds no image that can be read,
-    or one that expands to more than the limits allow.
+    `keywords` are read in addition to those of the pixels. Raises SourceError if the file has no readable image, or one
+    that expands beyond the limits.
     """
 
     def __init__(self, path: Path, *, keywords: Iterable[str] = (), limits: ReadLimits = DEFAULT_LIMITS) -> None:
@@ -99,27 +99,27 @@ class DicomFile:
 
     @property
     def compressed(self) -> bool:
-        """Whether each frame must be decoded to know that it is whole."""
+        """Whether a frame must be decoded to know that it is whole."""
         return self._pixels.length is None
 
     def __len__(self) -> int:
-        """Return how many frames are there, in whole as far as the file's size tells."""
+        """Return the number of whole frames, as far as the file's size shows."""
         if self.compressed:
             return sum(offset + length <= self._size for *_, (offset, length) in self._spans())
-        there = max(min(self._pixels.length or 0, self._size - self._pixels.offset), 0)
-        return 8 * there // self.image.frame_bits
+        available_bytes = max(min(self._pixels.length or 0, self._size - self._pixels.offset), 0)
+        return 8 * available_bytes // self.image.frame_bits
 
     @property
     def promised(self) -> int:
-        """How many frames the header speaks of: its count, or the room that its pixels take if that is more."""
+        """Number of frames according to the header, or to the length of the pixel data if that is larger."""
         if self.compressed:
             return max(self.image.frames, len(self._spans()))
-        if self.image.bits_allocated == 1:  # frames share bytes, so that what fills up the last is no frame
+        if self.image.bits_allocated == 1:  # frames share bytes; padding in the last byte is not a frame
             return self.image.frames
         return max(self.image.frames, 8 * (self._pixels.length or 0) // self.image.frame_bits)
 
     def frame(self, number: int) -> NDArray[Any]:
-        """Return a frame, (rows, columns) or (rows, columns, 3) in RGB, as stored otherwise. Raises DecodeError."""
+        """Return a frame, (rows, columns) or (rows, columns, 3) in RGB, otherwise as stored. Raises DecodeError."""
         of_jpeg = self._jpeg_decoder()
         decoder: Any = None if of_jpeg else self._decoder or self._find_decoder()
         try:
@@ -141,11 +141,11 @@ class DicomFile:
             ) from None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _options(self, frames: int) -> dict[str, Any]:
-        """Return what pydicom's decoders need to know; none of it is free text."""
+        """Return the options of pydicom's decoders; none of them is free text."""
         image = self.image
         options: dict[str, Any] = {
             "rows": image.rows,
@@ -167,13 +167,13 @@ class DicomFile:
 
     @property
     def _shift(self) -> int:
-        """By how many bits numbers stand above the lowest one, in old files; codecs other than RLE store none there."""
+        """Number of unused low bits of a number, in old files; codecs other than RLE do not store them."""
         image = self.image
         as_stored = self.header.syntax in (*UNCOMPRESSED, _RLE) and not image.is_float
         return image.high_bit + 1 - image.bits_stored if as_stored else 0
 
     def _jpeg_decoder(self) -> Callable[[bytes], NDArray[np.uint16]] | None:
-        """Return the decoder of what pydicom has no plugin for that could be taken, None for everything else."""
+        """Return a decoder for formats without a usable pydicom plugin, None for all others."""
         image = self.image
         if self.header.syntax in _LOSSLESS:
             return decode_lossless
@@ -186,15 +186,15 @@ class DicomFile:
 
         def decode_extended(data: bytes) -> NDArray[np.uint16]:
             if END_OF_IMAGE not in data[-10:]:
-                raise EOFError("the image breaks off")  # libjpeg fills up with grey
-            samples = np.empty((image.rows, image.columns), np.uint16)  # another size in the image is an error
+                raise EOFError("the image breaks off")  # libjpeg fills the missing part with grey
+            samples = np.empty((image.rows, image.columns), np.uint16)  # an image of another size raises an error
             jpeg8_decode(data, out=samples)
             return samples[..., None]
 
         return decode_extended
 
     def _of_single_bits(self, number: int) -> NDArray[np.uint8]:
-        """Return a frame of 0 and 1, eight pixels a byte, which frames share where their size is no multiple of 8."""
+        """Return a frame of 0 and 1, eight pixels per byte; frames share bytes if their size is not a multiple of 8."""
         image, bits = self.image, self.image.frame_bits
         in_words = self.header.order == ">" and self._pixels.vr == "OW"
         begin, end = number * bits // 8, -(-(number + 1) * bits // 8)
@@ -215,13 +215,13 @@ class DicomFile:
             if len(parts[-1]) < length:
                 raise EOFError("the file is cut off")
         data = b"".join(parts)
-        self._limits.check_frame(decoded_bytes(data) or 0, where="its image")  # whatever the header of the file says
+        self._limits.check_frame(decoded_bytes(data) or 0, where="its image")  # independent of the DICOM header
         if self.header.syntax in _JPEG_LS and END_OF_IMAGE not in data[-10:]:
-            raise EOFError("the image breaks off")  # CharLS says the same, after up to 20 seconds
+            raise EOFError("the image breaks off")  # CharLS raises the same, after up to 20 seconds
         return data
 
     def _decompressed(self, decoder: Any, data: bytes) -> NDArray[Any]:
-        alone = ITEM + bytes(4) + ITEM + struct.pack("<I", len(data)) + data  # an empty table of offsets, one item
+        alone = ITEM + bytes(4) + ITEM + struct.pack("<I", len(data)) + data  # an empty offset table, one item
         options = self._options(1)
         for plugin in self._plugins:
             try:
@@ -231,7 +231,7 @@ class DicomFile:
                     raise
             else:
                 return array
-        raise AssertionError("_find_decoder leaves one plugin at least")
+        raise AssertionError("_find_decoder returns at least one plugin")
 
     def _find_decoder(self) -> Any:
         from pydicom.pixels.decoders.base import get_decoder
@@ -250,8 +250,8 @@ class DicomFile:
             ) from None
         if not self.compressed:
             return self._decoder
-        known = _OF_JPEG_2000 if "J2K" in syntax.keyword or "2000" in syntax.keyword else _OF_OTHERS
-        self._plugins = [name for name in known if name in self._decoder.available_plugins]
+        plugins = _OF_JPEG_2000 if "J2K" in syntax.keyword or "2000" in syntax.keyword else _OF_OTHERS
+        self._plugins = [name for name in plugins if name in self._decoder.available_plugins]
         if not self._plugins:
             raise MissingExtraError(f"a decoder of {syntax.name} ({self.path})", extra="dicom")
         return self._decoder
@@ -264,56 +264,56 @@ class DicomFile:
 
 
 def why(error: DecodeError) -> str:
-    """Return the reason alone that `frame` gives."""
+    """Return only the reason from an error of `frame`."""
     return str(error).partition(_BROKEN)[2].rpartition("; the file has")[0]
 
 
 def _as_stored(samples: NDArray[np.uint16], image: Image) -> NDArray[Any]:
-    """Return what a lossless JPEG image holds in the type that the header gives it; YBR becomes RGB."""
+    """Return a decoded lossless JPEG image in the dtype of the header; YBR becomes RGB."""
     if samples.shape != (image.rows, image.columns, image.samples) or image.bits_allocated > 16:
-        raise ValueError(f"the JPEG image is {samples.shape}, which is not what the header says")
+        raise ValueError(f"the JPEG image has shape {samples.shape}, which differs from the header")
     size = image.bits_allocated // 8
-    stored: NDArray[Any] = samples if image.samples == 3 else samples[..., 0]
-    stored = stored.astype(f"u{size}").view(f"{'ui'[image.signed]}{size}")
+    pixels: NDArray[Any] = samples if image.samples == 3 else samples[..., 0]
+    pixels = pixels.astype(f"u{size}").view(f"{'ui'[image.signed]}{size}")
     if spare := image.bits_allocated - image.bits_stored:
-        stored = stored << spare >> spare
+        pixels = pixels << spare >> spare
     if image.photometric.startswith("YBR"):
         from pydicom.pixels.processing import convert_color_space
 
-        return convert_color_space(stored, "YBR_FULL", "RGB")
-    return stored
+        return convert_color_space(pixels, "YBR_FULL", "RGB")
+    return pixels
 
 
-def _in_place(stored: NDArray[Any], shift: int, image: Image) -> NDArray[Any]:
-    """Return numbers of which the lowest bit is the lowest of their type, and other bits are left out."""
+def _in_place(pixels: NDArray[Any], shift: int, image: Image) -> NDArray[Any]:
+    """Return numbers shifted to their lowest bits, with other bits removed."""
     if not shift:
-        return stored
-    return stored << (image.bits_allocated - 1 - image.high_bit) >> (image.bits_allocated - image.bits_stored)
+        return pixels
+    return pixels << (image.bits_allocated - 1 - image.high_bit) >> (image.bits_allocated - image.bits_stored)
 
 
 def image_of(header: Header, *, file_bytes: int, path: object) -> Image:
-    """Return what the frames of a file are. Raises SourceError where they cannot be read."""
+    """Return the format of the frames of a file. Raises SourceError if they cannot be read."""
     rows, columns = header.integer("Rows"), header.integer("Columns")
     photometric = header.text("PhotometricInterpretation")
     samples = header.integer("SamplesPerPixel", 1)
     allocated = header.integer("BitsAllocated")
     if header.pixels is None or not (rows and columns):
-        raise SourceError(f"{path}: is DICOM and holds no image")
+        raise SourceError(f"{path}: is a DICOM file without an image")
     if holds_video(header):
-        raise EncapsulatedVideoError(f"{path}: holds an encoded video, which is read as a sample by itself")
+        raise EncapsulatedVideoError(f"{path}: holds an encoded video, which is read as a separate sample")
     if photometric not in (_GREY if samples == 1 else _COLOUR if samples == 3 else ()):
         raise SourceError(
-            f"{path}: holds {samples} samples a pixel in colours that cannot be read; they can be "
+            f"{path}: has {samples} samples per pixel in colours that cannot be read; supported are "
             f"{', '.join(_GREY)}, or with 3 samples {', '.join(_COLOUR)}"
         )
     keyword = header.pixels.keyword
     if allocated not in _BITS[keyword]:
-        raise SourceError(f"{path}: has {allocated} bits a sample, where 1, 8, 16 or 32 can be read")
+        raise SourceError(f"{path}: has {allocated} bits per sample; 1, 8, 16 or 32 can be read")
     if allocated == 1 and not (header.syntax in UNCOMPRESSED and photometric.startswith("MONOCHROME")):
-        raise SourceError(f"{path}: has 1 bit a sample, which can be read of grey images without compression alone")
-    stored = header.integer("BitsStored", allocated)
-    stored = stored if 0 < stored <= allocated else allocated
-    high = header.integer("HighBit", stored - 1)
+        raise SourceError(f"{path}: has 1 bit per sample, which can be read only in uncompressed grey images")
+    bits_stored = header.integer("BitsStored", allocated)
+    bits_stored = bits_stored if 0 < bits_stored <= allocated else allocated
+    high = header.integer("HighBit", bits_stored - 1)
     image = Image(
         rows=rows,
         columns=columns,
@@ -321,11 +321,11 @@ def image_of(header: Header, *, file_bytes: int, path: object) -> Image:
         photometric=photometric,
         planar=min(header.integer("PlanarConfiguration"), 1),
         bits_allocated=allocated,
-        bits_stored=stored if keyword == "PixelData" else 0,
-        high_bit=high if stored <= high + 1 <= allocated else stored - 1,
+        bits_stored=bits_stored if keyword == "PixelData" else 0,
+        high_bit=high if bits_stored <= high + 1 <= allocated else bits_stored - 1,
         signed=header.integer("PixelRepresentation") == 1,
         frames=frames_of(header, file_bytes=file_bytes, path=path),
     )
     if (header.pixels.length is None) is (header.syntax in UNCOMPRESSED):
-        raise SourceError(f"{path}: says of its pixels that they are compressed, or that they are not, and lies")
+        raise SourceError(f"{path}: the transfer syntax and the pixel data length disagree about compression")
     return image

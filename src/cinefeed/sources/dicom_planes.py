@@ -1,6 +1,6 @@
-"""Images of one series become clips: parted by slice plane, each plane in the order of time.
+"""Grouping of the images of one series into clips: by slice plane, with each plane in temporal order.
 
-A series may hold a whole short-axis stack, all long-axis views, magnitude beside velocity, or a slice taken twice.
+A series may contain a whole short-axis stack, all long-axis views, magnitude and velocity images, or a repeated slice.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cinefeed.errors import SourceError, did_you_mean
-from cinefeed.sources.dicom_header import GROUPS, Header, Places, found_in, places_of
+from cinefeed.sources.dicom_header import GROUPS, Header, Places, nearest_elements, places_of
 
 GEOMETRY = [
     *GROUPS,
@@ -22,24 +22,24 @@ GEOMETRY = [
     """.split(),
 ]
 _SAME_DIRECTION = 0.01  # of a cosine: half a degree; views differ by tens of degrees
-_SAME_PLACE_MM = 0.1  # along the normal; the thinnest slices lie half a millimetre apart
-_MOST_REPEATS = 4  # a time that more images share on average is no time: some writers put one for all
+_SAME_PLACE_MM = 0.1  # along the normal; the thinnest slices are half a millimetre apart
+_MOST_REPEATS = 4  # times shared by more images on average are ignored: some writers store one time for all
 
 
 class Shot(NamedTuple):
-    """What tells one image from the others of its series."""
+    """Attributes that distinguish an image from the others of its series."""
 
-    kind: Hashable  # images of another kind, size or type, are never frames of one clip
-    directions: tuple[float, ...]  # six cosines, none where the file has no geometry
+    kind: Hashable  # size and type; images of different kinds are never frames of one clip
+    directions: tuple[float, ...]  # six cosines, empty if the file has no geometry
     place_mm: float  # along the normal of the plane
     trigger: float | None
     temporal: float | None
     number: float | None
-    moves: bool = True  # may be a frame of a clip, though it has no geometry: not so the stills of an echo study
+    moves: bool = True  # can be a frame of a clip without geometry; stills of an echo study cannot
 
 
 class Stack(NamedTuple):
-    """The images of one clip: their indices among the shots, in the order of time."""
+    """The images of one clip: their indices among the shots, in temporal order."""
 
     members: tuple[int, ...]
     plane: int  # from 1
@@ -48,24 +48,24 @@ class Stack(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The end of the part that stands for it."""
+        """The end of its part name."""
         return f"plane-{self.plane:02}" + (f"-repeat-{self.repeat}" if self.repeat > 1 else "")
 
 
 def shot_of(places: Places) -> Shot:
-    """Return what places an image in its series."""
+    """Return the attributes of an image that determine its position in the series."""
     head = places[-1]
-    oriented = found_in(places, "PlaneOrientationSequence", "ImageOrientationPatient")
-    directions = tuple(oriented.numbers("ImageOrientationPatient"))
-    position = found_in(places, "PlanePositionSequence", "ImagePositionPatient").numbers("ImagePositionPatient")
-    placed = len(directions) == 6 and len(position) == 3
-    delayed = found_in(places, "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")
-    trigger = delayed.number("NominalCardiacTriggerDelayTime")
-    index = found_in(places, "FrameContentSequence", "TemporalPositionIndex").number("TemporalPositionIndex")
+    orientation = nearest_elements(places, "PlaneOrientationSequence", "ImageOrientationPatient")
+    directions = tuple(orientation.numbers("ImageOrientationPatient"))
+    position = nearest_elements(places, "PlanePositionSequence", "ImagePositionPatient").numbers("ImagePositionPatient")
+    has_geometry = len(directions) == 6 and len(position) == 3
+    delay = nearest_elements(places, "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")
+    trigger = delay.number("NominalCardiacTriggerDelayTime")
+    index = nearest_elements(places, "FrameContentSequence", "TemporalPositionIndex").number("TemporalPositionIndex")
     return Shot(
         kind=(head.integer("Rows"), head.integer("Columns"), head.text("ImageType")),
-        directions=directions if placed else (),
-        place_mm=_along_normal(position, directions) if placed else 0.0,
+        directions=directions if has_geometry else (),
+        place_mm=_along_normal(position, directions) if has_geometry else 0.0,
         trigger=head.number("TriggerTime") if trigger is None else trigger,
         temporal=head.number("TemporalPositionIdentifier") if index is None else index,
         number=head.number("InstanceNumber"),
@@ -74,7 +74,7 @@ def shot_of(places: Places) -> Shot:
 
 
 def _along_normal(position: Sequence[float], directions: Sequence[float]) -> float:
-    """Return how far a position lies along the normal of two directions; NumPy took 40 us, a third of an image's time.
+    """Return the position along the normal of two directions; NumPy takes 40 us, a third of the time of an image.
 
     >>> _along_normal([7.0, 7.0, 30.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     30.0
@@ -84,23 +84,23 @@ def _along_normal(position: Sequence[float], directions: Sequence[float]) -> flo
 
 
 def frames_of_part(header: Header, count: int, *, part: str | None, path: object) -> Sequence[int]:
-    """Return the frames of a file that make one plane of it, in their order; without a part all, as stored."""
+    """Return the frames of one plane of a file, in order; without a part all frames, as stored."""
     if part is None:
         return range(count)
     stacks = stacks_of([shot_of(places_of(header, number)) for number in range(count)])
-    named = {stack.name: stack.members for stack in stacks}
-    if part not in named:
-        raise SourceError(f"{path}: has no part {part!r}; {did_you_mean(part, named)}")
-    return named[part]
+    members_of = {stack.name: stack.members for stack in stacks}
+    if part not in members_of:
+        raise SourceError(f"{path}: has no part {part!r}; {did_you_mean(part, members_of)}")
+    return members_of[part]
 
 
 def stacks_of(shots: Sequence[Shot]) -> list[Stack]:
-    """Return the clips that images of one series make, in the order in which their planes were numbered.
+    """Return the clips in the images of one series, in the order of the instance numbers of their planes.
 
-    In a plane images are ordered by trigger time, else by temporal position, else by instance number, else as they
-    come; those of equal time are repetitions, which become clips of their own. Images without a plane are frames of one
-    clip where trigger time or temporal position tells each from the others; ultrasound, where stills of many views
-    make one series, never is.
+    Images of a plane are ordered by trigger time, else by temporal position, else by instance number, else by input
+    order; images of equal time are repetitions, which become separate clips. Images without geometry are frames of one
+    clip if trigger time or temporal position distinguishes them; ultrasound images never are, since one series has
+    stills of many views.
 
     >>> plane = Shot("MR", (1, 0, 0, 0, 1, 0), 8.0, None, None, None)
     >>> stacks_of([plane._replace(trigger=40.0), plane._replace(place_mm=0.0), plane._replace(trigger=0.0)])
@@ -111,13 +111,13 @@ def stacks_of(shots: Sequence[Shot]) -> list[Stack]:
     for alike in _by_kind(shots, order).values():
         planes += _planes(shots, alike)
     planes.sort(key=lambda plane: (_or_last(shots[plane[0]].number), shots[plane[0]].place_mm))
-    parted = [_repeats(shots, plane) for plane in planes]
-    usual = Counter(len(repeats[0]) for repeats in parted if len(repeats[0]) > 1).most_common(1)
+    repeats_of_planes = [_repeats(shots, plane) for plane in planes]
+    usual = Counter(len(repeats[0]) for repeats in repeats_of_planes if len(repeats[0]) > 1).most_common(1)
     stacks = []
-    for number, repeats in enumerate(parted, start=1):
+    for number, repeats in enumerate(repeats_of_planes, start=1):
         for repeat, members in enumerate(repeats, start=1):
-            where = f"plane {number} of {len(parted)}"
-            notes = [f"{where} was taken {len(repeats)} times, this is number {repeat}"] if len(repeats) > 1 else []
+            where = f"plane {number} of {len(repeats_of_planes)}"
+            notes = [f"{where} was acquired {len(repeats)} times, this is number {repeat}"] if len(repeats) > 1 else []
             if len(members) == 1:
                 notes.append("a single image")
             elif len(members) != usual[0][0]:
@@ -138,7 +138,7 @@ def _by_kind(shots: Sequence[Shot], order: Iterable[int]) -> dict[Hashable, list
 
 
 def _planes(shots: Sequence[Shot], members: Sequence[int]) -> list[list[int]]:
-    """Part images of one kind by plane; members keep their order within each."""
+    """Split images of one kind by plane; the order of members is kept within each."""
     loose = [i for i in members if not shots[i].directions]
     moves = all(shots[i].moves for i in loose) and _times([shots[i] for i in loose], but=["number"])
     planes = [loose] if moves else [[i] for i in loose]
@@ -163,24 +163,24 @@ def _planes(shots: Sequence[Shot], members: Sequence[int]) -> list[list[int]]:
 
 
 def _repeats(shots: Sequence[Shot], plane: Sequence[int]) -> list[list[int]]:
-    """Order the images of a plane by time, and part those that were taken at the same one."""
+    """Order the images of a plane by time, and split images of equal time into repetitions."""
     times = _times([shots[i] for i in plane]) or range(len(plane))
     ordered = sorted(zip(times, range(len(plane)), plane, strict=True))
     repeats: list[list[int]] = []
-    seen: Counter[float] = Counter()
+    counts: Counter[float] = Counter()
     for time, _, i in ordered:
-        if seen[time] == len(repeats):
+        if counts[time] == len(repeats):
             repeats.append([])
-        repeats[seen[time]].append(i)
-        seen[time] += 1
+        repeats[counts[time]].append(i)
+        counts[time] += 1
     return repeats
 
 
 def _times(shots: Sequence[Shot], *, but: Sequence[str] = ()) -> list[float]:
-    """Return what the images of a plane are ordered by: the first time that all have and that tells them apart."""
+    """Return the sort keys of the images of a plane: the first attribute that all have and that distinguishes them."""
     for name in ("trigger", "temporal", "number"):
         times = [getattr(shot, name) for shot in shots]
-        told = len(set(times))
-        if name not in but and None not in times and told > 1 and told * _MOST_REPEATS >= len(times):
+        distinct = len(set(times))
+        if name not in but and None not in times and distinct > 1 and distinct * _MOST_REPEATS >= len(times):
             return times
     return []

@@ -1,4 +1,4 @@
-"""Tables in DICOM headers that stored numbers are looked up in: palettes, and the Modality LUT."""
+"""Lookup tables in DICOM headers: palettes, and the Modality LUT."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,39 +18,39 @@ TABLES = [
     *"Modality ModalityLUTSequence LUTDescriptor LUTData".split(),
 ]
 _DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2  # kinds of segments
-_DEEPEST = 4  # indirect segments that lead to others
+_DEEPEST = 4  # nesting of indirect segments
 
 
 class Table(NamedTuple):
-    """What stored numbers stand for: `values[0]` belongs to the number `first`."""
+    """A lookup table for stored numbers: `values[0]` is the value of the number `first`."""
 
     first: int
     values: NDArray[Any]  # (entries, 3) uint8 or uint16 colours, or (entries,) float32
     bits: int  # of a value
 
-    def look_up(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Return the values of stored numbers; those beyond the table have the value of its nearer end."""
-        entries: NDArray[Any] = self.values[np.clip(stored.astype(np.int64) - self.first, 0, len(self.values) - 1)]
+    def look_up(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """Return the values of stored numbers; numbers outside the table get the value of its nearest end."""
+        entries: NDArray[Any] = self.values[np.clip(numbers.astype(np.int64) - self.first, 0, len(self.values) - 1)]
         return entries
 
 
 def table_of(header: Header, image: Image, *, path: Path) -> Table | None:
-    """Return the table that the pixels of a file are looked up in, None where there is none.
+    """Return the lookup table of a file's pixels, None if there is none.
 
-    Raises SourceError where it is broken.
+    Raises SourceError if it is invalid.
     """
     try:
         if image.photometric == "PALETTE COLOR":
             return _palette(header, image)
         item = header.first("ModalityLUTSequence")
-        # X-ray angiography keeps a table there that leads back to exposure, and is not for showing (PS3.3 C.11.1).
+        # The table of X-ray angiography converts to exposure, and is not used for display (PS3.3 C.11.1).
         if item is None or image.samples != 1 or header.text("Modality") in ("XA", "RF"):
             return None
         count, first, bits = _described(item, "LUTDescriptor", image)
         values = _entries(item, "LUTData", count=count, bits=bits)
         return Table(first, values.astype(np.float32), bits)
     except ValueError as error:
-        raise SourceError(f"{path}: its pixels are looked up in a table that cannot be read: {error}") from None
+        raise SourceError(f"{path}: the lookup table of its pixels cannot be read: {error}") from None
 
 
 def _palette(header: Header, image: Image) -> Table:
@@ -68,23 +68,23 @@ def _palette(header: Header, image: Image) -> Table:
 
 
 def _described(elements: Elements, keyword: str, image: Image) -> tuple[int, int, int]:
-    """Return the number of entries, the number that the first stands for, and the bits of an entry."""
-    described = [int(number) for number in elements.numbers(keyword)]
-    if len(described) != 3:
+    """Return the number of entries, the number of the first entry, and the bits of an entry."""
+    descriptor = [int(number) for number in elements.numbers(keyword)]
+    if len(descriptor) != 3:
         raise ValueError(
             "no palette describes its entries" if "Palette" in keyword else "its entries are not described"
         )
-    count, first, bits = described
+    count, first, bits = descriptor
     first %= 1 << 16
     if image.signed and first >= 1 << 15:
         first -= 1 << 16
     if not 0 < bits <= 16:
-        raise ValueError(f"its entries have {bits} bits, where 8 to 16 can be read")
+        raise ValueError(f"its entries have {bits} bits; 8 to 16 can be read")
     return count % (1 << 16) or 1 << 16, first, bits
 
 
 def _entries(elements: Elements, keyword: str, *, count: int, bits: int) -> NDArray[Any]:
-    """Return the entries of a table, uint8 or uint16: 8 bits may stand each in a byte, or in a word."""
+    """Return the entries of a table, uint8 or uint16: 8-bit entries may be stored as bytes or as words."""
     data = elements.values.get(keyword, ("", b""))[1]
     if len(data) >= 2 * count:
         words = np.frombuffer(data, elements.order + "u2", count=count).astype(np.uint16)
@@ -97,7 +97,7 @@ def _entries(elements: Elements, keyword: str, *, count: int, bits: int) -> NDAr
 
 
 def _octets(elements: Elements, keyword: str) -> NDArray[np.uint8]:
-    """Return data as bytes in the order of their entries: the low byte of a word comes first, whatever its order."""
+    """Return data as bytes in the order of the entries: the low byte of a word first, whatever its byte order."""
     vr, data = elements.values[keyword]
     octets = np.frombuffer(data, np.uint8)
     if elements.order == ">" and vr != "OB":
@@ -123,14 +123,14 @@ def _from_segments(elements: Elements, keyword: str, *, count: int, bits: int) -
 def _expand(
     codes: list[int], at: int, segments: int | None, entries: list[int], *, words: bool, limit: int, depth: int
 ) -> None:
-    """Append the entries of some segments, or of all to the end; a byte that fills up the end is none."""
+    """Append the entries of some segments, or of all up to the end; a trailing padding byte is ignored."""
     if depth > _DEEPEST:
-        raise ValueError(f"its segments lead to each other more than {_DEEPEST} times")
+        raise ValueError(f"its segments are nested more than {_DEEPEST} times")
     while at + 1 < len(codes) if segments is None else segments > 0:
         kind, length = codes[at], codes[at + 1]
         at += 2
-        if depth and not length:  # empty ones within each other would take for ever to make nothing
-            raise ValueError(f"an empty segment of kind {kind} stands among those that another leads to")
+        if depth and not length:  # nested empty segments would take unlimited time
+            raise ValueError(f"an empty segment of kind {kind} is nested in another")
         if kind == _DISCRETE:
             if at + length > len(codes):
                 raise IndexError
@@ -146,7 +146,7 @@ def _expand(
             at += len(parts)
             _expand(codes, offset, length, entries, words=words, limit=limit, depth=depth + 1)
         else:
-            raise ValueError(f"a segment of kind {kind} with {length} entries cannot stand there")
+            raise ValueError(f"a segment of kind {kind} with {length} entries is not valid there")
         if len(entries) > limit:
             raise ValueError(f"its segments make more than {limit} entries")
         segments = None if segments is None else segments - 1

@@ -1,7 +1,7 @@
-"""Encoded video within DICOM (MPEG-2, H.264, HEVC; endoscopy, ultrasound), through FFmpeg, exact to the frame.
+"""Encoded video in DICOM files (MPEG-2, H.264, HEVC; endoscopy, ultrasound), read through FFmpeg, exact to the frame.
 
-The video is read from where it lies in the file, from one fragment or several. What the header says of the patient, the
-pixels and the regions holds as for other DICOM files; of a stereo video the first view is read.
+The video is read in place, from one fragment or several. Metadata of patient, pixels and regions come from the header,
+as for other DICOM files; of a stereo video the first view is read.
 """
 
 import io
@@ -23,7 +23,7 @@ from cinefeed.sources.encoded import EncodedSource
 from cinefeed.sources.index import Verify, probe_encoded
 from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits, require_regular
 
-_WITHIN = "dicom/"  # before the name of the container, in the facts of such files
+_WITHIN = "dicom/"  # prefix of the container name in the metadata of such files
 
 
 def probe_dicom_file(
@@ -34,17 +34,17 @@ def probe_dicom_file(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return the facts of DICOM images, as `probe_dicom` does, or of the video that a DICOM file holds.
+    """Return the metadata of DICOM images, as `probe_dicom` does, or of the encoded video in a DICOM file.
 
-    `container` is then "dicom/" and that of the video. Times are those of the video, or, of a bare stream of frames,
-    which has none, those of the header. Raises SourceError where there is neither.
+    `container` is then "dicom/" followed by that of the video. Times are those of the video, or those of the header if
+    the video is a bare stream without times. Raises SourceError if there is neither.
     """
     try:
         return probe_dicom(path, part=part, files=files, verify=verify, reading=reading)
     except EncapsulatedVideoError:
         if part is not None or files:
             raise
-    header, video, is_cut = _located(Path(path), FACTS, reading.limits)
+    header, video, is_cut = _locate(Path(path), FACTS, reading.limits)
     with closing(video):
         facts = probe_encoded(video, verify=verify, reading=Reading(limits=reading.limits, on_damage=reading.on_damage))
     count, promised = facts.times.count, max(header.integer("NumberOfFrames"), 0)
@@ -65,31 +65,31 @@ def probe_dicom_file(
 
 
 def is_dicom_video(facts: Facts) -> bool:
-    """Return whether facts are those of a video within DICOM."""
+    """Return whether metadata describe an encoded video in a DICOM file."""
     return facts.container.startswith(_WITHIN)
 
 
 def open_dicom_video(
     path: Path, *, channels: int | None = None, part: str | None = None, facts: Facts, dtype: PixelType | None = None
 ) -> EncodedSource:
-    """Open the video that a DICOM file holds. Raises SourceError where it holds none."""
-    _, video, _ = _located(path, [], DEFAULT_LIMITS)
+    """Open the video in a DICOM file. Raises SourceError if there is none."""
+    _, video, _ = _locate(path, [], DEFAULT_LIMITS)
     return EncodedSource(video, channels=channels, part=part, facts=facts, dtype=dtype)
 
 
-def _located(path: Path, keywords: Sequence[str], limits: ReadLimits) -> tuple[Header, EmbeddedVideo, bool]:
-    """Return the header of a file, where its video lies, and whether it is cut off."""
+def _locate(path: Path, keywords: Sequence[str], limits: ReadLimits) -> tuple[Header, EmbeddedVideo, bool]:
+    """Return the header of a file, the position of its video, and whether the video is cut off."""
     require_regular(path)
     try:
-        opened: Any = path.open("rb")
+        file: Any = path.open("rb")
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
-    with closing(opened):
-        header, file = read_header(opened, path=path, keywords=["NumberOfFrames", *keywords], limits=limits)
+    with closing(file):
+        header, file = read_header(file, path=path, keywords=["NumberOfFrames", *keywords], limits=limits)
         if header.pixels is None:
-            raise SourceError(f"{path}: is DICOM and holds no video")
+            raise SourceError(f"{path}: is a DICOM file without a video")
         pieces = fragments_of(file, header)
         size = file.seek(0, io.SEEK_END)
     if not pieces:
-        raise SourceError(f"{path}: holds no fragment of the video that its header names; the file is cut off")
+        raise SourceError(f"{path}: has no fragment of the video in its header; the file is cut off")
     return header, EmbeddedVideo(path, pieces), sum(pieces[-1]) > size

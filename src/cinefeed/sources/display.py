@@ -58,13 +58,13 @@ def stored_size(height: int, width: int, *, aspect: float, rotation: int) -> tup
     return (height, round(width / aspect)) if aspect >= 1 else (round(height * aspect), width)
 
 
-def upright(stored: NDArray[Any], colour: Colour, *, height: int, width: int) -> NDArray[Any]:
+def upright(frame: NDArray[Any], colour: Colour, *, height: int, width: int) -> NDArray[Any]:
     """Return a stored frame (height, width, channels) as shown, `height` x `width`."""
     rows, columns = (width, height) if colour.rotation % 180 else (height, width)
-    if stored.shape[:2] != (rows, columns):  # one axis grows, so linear interpolation does not alias
-        channels = stored.shape[2]
-        stored = cv2.resize(stored, (columns, rows), interpolation=cv2.INTER_LINEAR).reshape(rows, columns, channels)
-    return np.rot90(stored[:, ::-1] if colour.mirrored else stored, colour.rotation // 90)
+    if frame.shape[:2] != (rows, columns):  # one axis grows, so linear interpolation does not alias
+        channels = frame.shape[2]
+        frame = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_LINEAR).reshape(rows, columns, channels)
+    return np.rot90(frame[:, ::-1] if colour.mirrored else frame, colour.rotation // 90)
 
 
 def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
@@ -73,10 +73,10 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     A display matrix that turns by another angle counts as the nearest quarter turn.
     """
     try:
-        carried: Any = frame.side_data  # typed as a mapping of str, which it is not
+        side_data: Any = frame.side_data  # typed as a mapping of str, which it is not
     except ValueError:  # the frame carries side data of a kind that this PyAV has no name for
         return round(frame.rotation / 90) * 90 % 360, False
-    matrix = carried.get(Type.DISPLAYMATRIX)
+    matrix = side_data.get(Type.DISPLAYMATRIX)
     return _quarter_turn(bytes(matrix)) if matrix is not None else (0, False)
 
 

@@ -80,20 +80,20 @@ class PiecesReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer from all pieces that it reaches over, and return how many bytes there were."""
         view = memoryview(buffer).cast("B")
-        done = 0
-        while done < len(view):
+        filled_bytes = 0
+        while filled_bytes < len(view):
             piece = bisect_right(self._ends, self._at)
             if piece == len(self._ends):
                 break
-            left = self._ends[piece] - self._at
+            remaining = self._ends[piece] - self._at
             begin = self._ends[piece - 1] if piece else 0
             self._file.seek(self._offsets[piece] + self._at - begin)
-            count = self._file.readinto(view[done : done + min(left, len(view) - done)])
+            count = self._file.readinto(view[filled_bytes : filled_bytes + min(remaining, len(view) - filled_bytes)])
             if not count:
                 break
-            done += count
+            filled_bytes += count
             self._at += count
-        return done
+        return filled_bytes
 
     def close(self) -> None:
         """Close the file."""

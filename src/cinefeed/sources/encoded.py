@@ -1,7 +1,7 @@
-"""Encoded video: any frames of a file, exact to the frame, with the least decoding.
+"""Random access to the frames of encoded video, exact to the frame, with as little decoding as possible.
 
-Compiled code reads what it can (`native`); where it finds a frame missing, or the file is nothing for it, PyAV reads
-(`ladder`), which gives the same bytes.
+Compiled code (`native`) reads supported files. PyAV (`ladder`) reads files that compiled code does not support, or in
+which it does not find a frame. Both return the same bytes.
 """
 
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ from cinefeed.sources.layout import Layout, colour_of, layout_of, planes_of
 from cinefeed.sources.native import open_native
 from cinefeed.sources.runs import in_order, runs_of
 
-# Decoders that leave out non-reference frames and give the others bit for bit. Never AV1: libdav1d drops wanted ones.
+# Decoders that can skip non-reference frames without changing the others. Not AV1: libdav1d drops requested frames.
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
-_KEEPING_STAMPS = frozenset({"h264", "hevc"})  # ... and give each frame its stamp even where stamps are out of order
+_KEEPING_STAMPS = frozenset({"h264", "hevc"})  # ... and keep each frame's timestamp even if timestamps are out of order
 
 
 class EncodedSource:
-    """One open video file. Its frames are found by the index in `facts`, made in one pass over the packets if absent.
+    """An open video file. Frames are located by the index in `facts`; by default one pass over the packets makes it.
 
-    `channels=1` hands over luma alone; `dtype` is what `read` returns, by default the stored depth. Raises SourceError
-    where the file holds no video, DecodeError where it breaks before a frame that is asked for, or where that is
-    damaged; it never returns fewer frames than asked.
+    `channels=1` returns luma only; `dtype` is what `read` returns, by default the stored depth. Raises SourceError if
+    the file holds no video, DecodeError if it breaks before a requested frame or that frame is damaged. It never
+    returns fewer frames than requested.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class EncodedSource:
 
     @property
     def decoder(self) -> Literal["compiled", "PyAV"]:
-        """Which decoder reads this file; compiled code may hand over to PyAV at any frame."""
+        """The decoder of this file; compiled code may switch to PyAV at any frame."""
         return "PyAV" if self._native is None else "compiled"
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
@@ -83,16 +83,16 @@ class EncodedSource:
         return Planes(frames, self._colour or Colour(model=self._layout.model, bits=self._layout.bits))
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
-        """Return the frames of `indices`, as shown and converted, (n, height, width, channels)."""
+        """Return the frames of `indices`, as displayed and converted, (n, height, width, channels)."""
         facts, planes = self.facts, self.planes(indices)
         return planes_to_array(planes, channels=self.channels, height=facts.height, width=facts.width, dtype=self.dtype)
 
     def close(self) -> None:
-        """Let go of the file; planes already handed over stay valid."""
+        """Close the file; planes that were returned remain valid."""
         self._closed = True
-        for way in (self._native, self._ladder):
-            if way is not None:
-                way.close()
+        for decoder in (self._native, self._ladder):
+            if decoder is not None:
+                decoder.close()
         self._native = self._ladder = None
         if isinstance(self.path, EmbeddedVideo):
             self.path.close()
@@ -107,56 +107,62 @@ class EncodedSource:
 
     def _frames(self, numbers: NDArray[np.int64]) -> Sequence[tuple[NDArray[Any], ...]]:
         """Return the planes of these frames."""
-        grey, damaged = self.channels == 1, self.facts.damaged
-        if damaged.size and (hit := damaged_among(numbers, damaged)).any():
+        grey, damaged_ranges = self.channels == 1, self.facts.damaged
+        if damaged_ranges.size and (mask := damaged_among(numbers, damaged_ranges)).any():
             if not self.facts.conceals_damage:
-                raise damage_error(self.path, int(numbers[hit][0]))
-            return self._concealed(numbers, hit, grey=grey)
+                raise damage_error(self.path, int(numbers[mask][0]))
+            return self._concealed(numbers, mask, grey=grey)
         if self._native is not None:
-            given = self._native.find(numbers, grey=grey)
-            if given is not None:
+            planes = self._native.find(numbers, grey=grey)
+            if planes is not None:
                 self._set_colour(*self._native.tags)
-                return given
+                return planes
             self._native.close()
             self._native = None
         if self._ladder is None:
             self._ladder = self._by_pyav()
         unique = np.unique(numbers)
         ticks = self.facts.ticks
-        found = self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.facts))
-        ready = {number: self._hand_over(found[number], number, grey=grey) for number in unique.tolist()}
-        return [ready[number] for number in numbers.tolist()]
+        decoded_frames = (
+            self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.facts))
+        )
+        planes_of_frames = {
+            number: self._hand_over(decoded_frames[number], number, grey=grey) for number in unique.tolist()
+        }
+        return [planes_of_frames[number] for number in numbers.tolist()]
 
     def _concealed(
-        self, numbers: NDArray[np.int64], hit: NDArray[np.bool_], *, grey: bool
+        self, numbers: NDArray[np.int64], mask: NDArray[np.bool_], *, grey: bool
     ) -> list[tuple[NDArray[Any], ...]]:
-        """Return the planes of these frames, of which some (`hit`) are damaged."""
-        planes = dict(zip(numbers[~hit].tolist(), self._frames(numbers[~hit]), strict=True)) if not hit.all() else {}
+        """Return the planes of these frames; those in `mask` are damaged."""
+        planes = dict(zip(numbers[~mask].tolist(), self._frames(numbers[~mask]), strict=True)) if not mask.all() else {}
         if self._ladder is None:
             self._ladder = self._by_pyav()
-        for number, frame in self._ladder.conceal(np.unique(numbers[hit]).tolist()).items():
+        for number, frame in self._ladder.conceal(np.unique(numbers[mask]).tolist()).items():
             planes[number] = self._hand_over(frame, number, grey=grey)
         return [planes[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> Ladder:
-        facts = replace(self.facts, container=self.facts.container.rpartition("/")[2])  # FFmpeg knows no "dicom/mov"
+        facts = replace(self.facts, container=self.facts.container.rpartition("/")[2])  # FFmpeg has no "dicom/mov"
         return Ladder(self.path, facts, skips=self._skips)
 
     def _hand_over(self, frame: av.VideoFrame, number: int, *, grey: bool) -> tuple[NDArray[Any], ...]:
         facts, size = self.facts, (frame.height, frame.width)
         if size != self._size:
             raise DecodeError(
-                f"{self.path}: frame {number} is {size[1]} x {size[0]}, the file is known as {self._size[1]} x "
+                f"{self.path}: frame {number} is {size[1]} x {size[0]}, its metadata gives {self._size[1]} x "
                 f"{self._size[0]}; scan it again with verify='decode', which keeps the frames before a change of size, "
                 f"or encode it in one size"
             )
         if frame.format.name != facts.pixel_format:
-            frame = frame.reformat(self._size[1], self._size[0], facts.pixel_format)  # it changes on the way
+            frame = frame.reformat(
+                self._size[1], self._size[0], facts.pixel_format
+            )  # the pixel format changes within the file
         self._set_colour(int(frame.color_range), int(frame.colorspace))
         return planes_of(frame, self._layout, grey=grey)
 
     def _set_colour(self, tagged_range: int, tagged_space: int) -> None:
-        """Take the colour of the file from its first frame that is read."""
+        """Set the colour conversion from the first frame that is read."""
         if self._colour is None:
             facts = self.facts
             self._colour = colour_of(

@@ -28,12 +28,12 @@ _GEO_KEYS = 34735  # the entry of a TIFF page that says where on earth it lies
 class ImageGroups(NamedTuple):
     """What images make: samples, images in none of them (what each is, and its name), and folders that need a choice.
 
-    Of such a folder, `undecided` has the patterns that the images of one kind follow.
+    Of such a folder, `ambiguous` has the patterns that the images of one kind follow.
     """
 
-    found: list[Found]
+    samples: list[Found]
     unread: list[tuple[str, str]]
-    undecided: dict[str, tuple[str, ...]]
+    ambiguous: dict[str, tuple[str, ...]]
 
 
 def group_images(names: Iterable[str], *, root: str | Path | None = None, frames: str | None = None) -> ImageGroups:
@@ -46,11 +46,11 @@ def group_images(names: Iterable[str], *, root: str | Path | None = None, frames
     frames only where `frames` says so.
 
     Images of two formats, or of two ways of naming with the same numbers, may be frames and masks: which are the
-    frames has to be chosen, and the folder is undecided.
+    frames has to be chosen, and the folder is ambiguous.
 
-    >>> group_images(["a/f10.png", "a/f9.png", "b/one.png", "c/x.png", "c/y.png", "c/cine.mp4"]).found
+    >>> group_images(["a/f10.png", "a/f9.png", "b/one.png", "c/x.png", "c/y.png", "c/cine.mp4"]).samples
     [Found(path='a', part=None, files=('f9.png', 'f10.png'), tags={})]
-    >>> group_images(["a/1.jpg", "a/2.jpg", "a/1.png", "a/2.png"]).undecided
+    >>> group_images(["a/1.jpg", "a/2.jpg", "a/1.png", "a/2.png"]).ambiguous
     {'a': ('*.jpg', '*.png')}
     """
     folders: dict[str, list[str]] = defaultdict(list)
@@ -66,12 +66,18 @@ def group_images(names: Iterable[str], *, root: str | Path | None = None, frames
             groups.unread.append((f"image that frames={frames!r} leaves out", name))
     for folder in sorted(folders, key=PurePosixPath):
         alone, path = folder not in with_others, PurePosixPath(folder)
-        _group_folder(path, folders[folder], groups, root=root, chosen=frames is not None, alone=alone)
+        _group_folder(path, folders[folder], groups, root=root, has_pattern=frames is not None, alone=alone)
     return groups
 
 
 def _group_folder(
-    folder: PurePosixPath, names: list[str], groups: ImageGroups, *, root: str | Path | None, chosen: bool, alone: bool
+    folder: PurePosixPath,
+    names: list[str],
+    groups: ImageGroups,
+    *,
+    root: str | Path | None,
+    has_pattern: bool,
+    alone: bool,
 ) -> None:
     """Add what the images of one folder make; `alone` says that no other file is there."""
     formats: dict[str, list[str]] = defaultdict(list)
@@ -83,7 +89,7 @@ def _group_folder(
     if not alone or moving:
         for name in names:
             if place is not None and is_moving(place / name):
-                groups.found.append(Found(str(folder / name)))
+                groups.samples.append(Found(str(folder / name)))
             else:
                 groups.unread.append((f"image beside a video ({suffix_of(name)})", str(folder / name)))
         return
@@ -94,13 +100,13 @@ def _group_folder(
             for each in names
         )
     elif len(formats) > 1:
-        groups.undecided[str(folder)] = tuple(f"*{suffix}" for suffix in sorted(formats))
-    elif not chosen and place is not None and _is_map(place / most[0]):
+        groups.ambiguous[str(folder)] = tuple(f"*{suffix}" for suffix in sorted(formats))
+    elif not has_pattern and place is not None and _is_map(place / most[0]):
         groups.unread.extend(("GeoTIFF, read with frames='*.tif'", str(folder / name)) for name in most)
-    elif not chosen and (patterns := _rival_patterns(most)):
-        groups.undecided[str(folder)] = patterns
+    elif not has_pattern and (patterns := _rival_patterns(most)):
+        groups.ambiguous[str(folder)] = patterns
     else:
-        groups.found.append(Found(str(folder), files=tuple(most)))
+        groups.samples.append(Found(str(folder), files=tuple(most)))
 
 
 def _rival_patterns(files: Sequence[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Images: a folder with a file a frame, and TIFF files with a page a frame. Each is decoded when it is asked for."""
+"""Images: a folder with one file per frame, and TIFF files with one page per frame. Frames are decoded on request."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,18 +21,18 @@ from cinefeed.sources.plain import PlainFrames, as_plane, broken_after, windowed
 from cinefeed.sources.tiff import Pages
 from cinefeed.sources.values import decode_through
 
-# Depth and channels as stored, but alpha dropped, palettes looked up, and turned upright as EXIF says.
+# Depth and channels as stored, without alpha, with palettes looked up and the EXIF orientation applied.
 _FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-_NO_IMAGE = "cannot be decoded: it is no image that OpenCV reads, or it is cut off"
+_NO_IMAGE = "cannot be decoded: OpenCV does not support this image, or it is cut off"
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # the byte that says it, and the kind that OpenCV makes three channels of
+_PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # position of the colour type; OpenCV makes three channels of this type
 
 
 class ImagesSource(PlainFrames):
-    """A folder of images, one a frame, in the order of `facts.files`.
+    """A folder of images, one per frame, in the order of `facts.files`.
 
-    Grey, RGB and palette images of 8 or 16 bits or floats, through OpenCV. An alpha channel is dropped; an orientation
-    in EXIF is applied. Other integers and floats become float32.
+    Grey, RGB and palette images of 8 or 16 bits or floats, through OpenCV. An alpha channel is dropped; an EXIF
+    orientation is applied. Other integers and floats become float32.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class ImagesSource(PlainFrames):
         super().__init__(path, facts=facts if facts is not None else probe_images(path), channels=channels)
         self._limits = _limits_of(self.facts)
         if len(self.facts.files) < len(self):
-            raise SourceError(f"{path}: {len(self)} frames and {len(self.facts.files)} files are known; scan it again")
+            raise SourceError(
+                f"{path}: its metadata has {len(self)} frames and {len(self.facts.files)} files; scan it again"
+            )
 
     def _numbers(self, number: int) -> NDArray[Any]:
         file = self.path / self.facts.files[number]
@@ -52,11 +54,11 @@ class ImagesSource(PlainFrames):
 
 
 class TiffSource(PlainFrames):
-    """A TIFF file of several pages, one a frame; for what is read, see ImagesSource.
+    """A TIFF file of several pages, one per frame; see ImagesSource for the supported images.
 
-    The file is mapped into memory, and a page is decoded from where it lies, without those before it: page 2000 of
-    64 x 64 in 0.05 ms, where OpenCV's own way there takes 350. In a file of 2 GB and more that way is taken.
-    Pages of 16 bits in which white is 0 stay as they are, negative; those of 8 bits are inverted.
+    The file is memory-mapped, and a page is decoded from its position, without the pages before it: page 2000 of 64 x
+    64 takes 0.05 ms, and 350 ms through OpenCV's own interface, which is used for files of 2 GB and more. Pages of 16
+    bits in which white is 0 are not inverted; those of 8 bits are.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class TiffSource(PlainFrames):
             raise DecodeError(f"{self.path}: frame {number} {error}") from error
 
     def close(self) -> None:
-        """Let go of the file; planes already handed over stay valid."""
+        """Close the file; planes that were returned remain valid."""
         super().close()
         self._pages.close()
 
@@ -86,11 +88,11 @@ def probe_images(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return the facts of a folder of images; `files` are those of its frames, by default as `group_images` finds them.
+    """Return the metadata of a folder of images; `files` are its frames, by default those of `group_images`.
 
-    With verify="decode" every image is decoded, else the first alone. Images before one that is missing, broken, or of
-    another size or kind than the first can be read. Where the numbers in the names have gaps, `missing_frames` in the
-    tags says how many. Raises SourceError where the first cannot be read.
+    With verify="decode" every image is decoded, else only the first. Images before one that is missing, broken, or of
+    another size or format than the first can be read. If the numbers in the names have gaps, the tag `missing_frames`
+    has their number. Raises SourceError if the first cannot be read.
     """
     path = Path(path)
     files = tuple(files) or _files_of(path, reading.frames)
@@ -114,10 +116,10 @@ def probe_tiff(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return the facts of a TIFF file, whose pages are frames.
+    """Return the metadata of a TIFF file, whose pages are frames.
 
-    With verify="decode" every page is decoded, else the first alone. Pages before one that is broken, or of another
-    size or kind than the first, can be read. Raises SourceError where the first cannot.
+    With verify="decode" every page is decoded, else only the first. Pages before one that is broken, or of another size
+    or format than the first, can be read. Raises SourceError if the first cannot be read.
     """
     path = Path(path)
     pages = Pages(path)
@@ -140,16 +142,16 @@ def _files_of(path: Path, frames: str | None) -> tuple[str, ...]:
     except OSError as error:
         raise SourceError(f"{path}: cannot be read as a folder of images ({error.strerror or error})") from error
     groups = group_images(names, frames=frames)
-    if groups.undecided:
-        patterns = " or ".join(f"frames={pattern!r}" for pattern in groups.undecided["."])
-        raise SourceError(f"{path}: holds images of several kinds; say which are the frames: Reading({patterns})")
-    if not groups.found:
+    if groups.ambiguous:
+        patterns = " or ".join(f"frames={pattern!r}" for pattern in groups.ambiguous["."])
+        raise SourceError(f"{path}: holds images of several kinds; select those that are frames: Reading({patterns})")
+    if not groups.samples:
         raise SourceError(f"{path}: holds {len(names)} images; a video is a folder of two or more, all of one format")
-    return groups.found[0].files
+    return groups.samples[0].files
 
 
 def _limits_of(facts: Facts) -> ReadLimits:
-    """Return what a frame may take after a scan: a file that was replaced since may be larger."""
+    """Return the limits of a frame after a scan: a file that was replaced since may be larger."""
     return DEFAULT_LIMITS.covering(height=facts.height, width=facts.width, count=1)
 
 
@@ -173,7 +175,7 @@ def _kind_of(image: NDArray[Any]) -> str:
 
 
 def _matching(image: NDArray[Any], facts: Facts) -> NDArray[Any]:
-    """Return an image that is like the first of its video, else raise DecodeError."""
+    """Return an image that has the format of the first of its video. Raises DecodeError otherwise."""
     kind = _kind_of(image)
     if image.shape[:2] != (facts.height, facts.width) or kind != facts.pixel_format:
         raise DecodeError(
@@ -184,13 +186,13 @@ def _matching(image: NDArray[Any], facts: Facts) -> NDArray[Any]:
 
 
 def _checked(source: PlainFrames, verify: Verify, reading: Reading) -> Facts:
-    """Close a source, and return its facts: as far as it can be decoded, with a window if one is asked for."""
+    """Close a source and return its metadata, limited to readable frames, with a window if requested."""
     with source:
         if verify == "decode":
-            # The first has been decoded.
+            # The first image is already decoded.
             whole, error, values = decode_through(source, deadline=reading.limits.deadline(source.path), first=1)
             source.facts = replace(source.facts, values=values)
-            if error is not None:  # its cause names no file, which a manifest must not
+            if error is not None:  # its cause has no file name, so that the manifest has none
                 source.facts = broken_after(source.facts, whole, f"the next {error.__cause__}", where=source.path)
         return windowed(source, reading)
 
@@ -199,7 +201,7 @@ def _page(pages: Pages, number: int, limits: ReadLimits) -> NDArray[Any]:
     limits.check_frame(pages.decoded_bytes(number), where=pages.path)
     data = pages.starting_at(number)
     if data is not None:
-        return _decoded(data)
+        return _decode(data)
     try:
         _, images = cv2.imreadmulti(str(pages.path), number, 1, None, _FLAGS)
     except cv2.error as error:
@@ -216,12 +218,12 @@ def _image(file: Path, limits: ReadLimits) -> NDArray[Any]:
     except OSError as error:
         raise DecodeError(f"cannot be read ({error.strerror or error})") from error
     if is_animated(data[:START_BYTES].tobytes()):
-        raise DecodeError("is animated, a video by itself; move it to another folder than frames of its format")
+        raise DecodeError("is animated, so it is a separate video; move it to a folder without frames of its format")
     size = _bytes_of_page(file, data) if data[:2].tobytes() in (b"II", b"MM") else decoded_bytes(data)
     if size is None:
         raise DecodeError(_NO_IMAGE)
     limits.check_frame(size, where=file)
-    image = _decoded(data)
+    image = _decode(data)
     if image.ndim == 3 and data[: len(_PNG)].tobytes() == _PNG and data[_PNG_COLOUR_TYPE] == _GREY_WITH_ALPHA:
         return np.ascontiguousarray(image[..., 0])
     return image
@@ -234,8 +236,8 @@ def _bytes_of_page(file: Path, data: NDArray[np.uint8]) -> int | None:
         return None
 
 
-def _decoded(data: NDArray[np.uint8]) -> NDArray[Any]:
-    """Return an image as a plane. Raises DecodeError, which names no file, where it is none or breaks."""
+def _decode(data: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return an image as a plane. Raises DecodeError, without a file name, if it cannot be decoded."""
     try:
         image = cv2.imdecode(data, _FLAGS) if data.size else None
     except cv2.error as error:

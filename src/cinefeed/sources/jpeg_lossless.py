@@ -30,12 +30,12 @@ def decode_lossless(data: bytes) -> NDArray[np.uint16]:
     """
     frame: _Frame | None = None
     tables: dict[int, NDArray[np.uint16]] = {}
-    restart, done, place = 0, 0, 0
+    restart, decoded_count, place = 0, 0, 0
     while True:
         place = _next_marker(data, place)
         marker = data[place + 1]
         place += 2
-        if marker == _END or (frame is not None and done == len(frame.components)):
+        if marker == _END or (frame is not None and decoded_count == len(frame.components)):
             break
         if marker in _ALONE:
             continue
@@ -53,10 +53,10 @@ def decode_lossless(data: bytes) -> NDArray[np.uint16]:
         elif marker == _SCAN:
             if frame is None:
                 raise ValueError("a scan comes before the frame")
-            place, done = _scan(data, place, segment, frame, tables, restart), done + segment[0]
+            place, decoded_count = _scan(data, place, segment, frame, tables, restart), decoded_count + segment[0]
         elif marker in range(0xC0, 0xD0):
             raise ValueError("not a lossless image, or one whose bits are coded arithmetically")
-    if frame is None or done < len(frame.components):
+    if frame is None or decoded_count < len(frame.components):
         raise ValueError("the image breaks off")
     return frame.samples
 
@@ -85,7 +85,7 @@ def _frame(segment: bytes) -> _Frame:
 
 def _tables(segment: bytes) -> dict[int, NDArray[np.uint16]]:
     """Return, by number, what each 16 bits begin with: 256 times the length of a code, and the category it means."""
-    found = {}
+    tables = {}
     while len(segment) >= 17:
         counts = segment[1:17]
         categories = segment[17 : 17 + sum(counts)]
@@ -99,9 +99,9 @@ def _tables(segment: bytes) -> dict[int, NDArray[np.uint16]]:
                 table[begin:end] = length << 8 | category
                 begin = end
             n += count
-        found[segment[0] & 15] = table
+        tables[segment[0] & 15] = table
         segment = segment[17 + n :]
-    return found
+    return tables
 
 
 def _scan(
@@ -113,18 +113,18 @@ def _scan(
         raise ValueError("a scan's header is broken")
     names, numbers = header[1 : 1 + 2 * count : 2], [each >> 4 for each in header[2 : 2 + 2 * count : 2]]
     predictor, shift = header[-3], header[-1] & 15
-    known = all(name in frame.components for name in names) and all(number in tables for number in numbers)
-    if not known or len(set(names)) < count or not 1 <= predictor <= 7 or shift >= frame.bits:
+    is_complete = all(name in frame.components for name in names) and all(number in tables for number in numbers)
+    if not is_complete or len(set(names)) < count or not 1 <= predictor <= 7 or shift >= frame.bits:
         raise ValueError("a scan asks for what is not there")
-    chosen = np.array([frame.components.index(name) for name in names])
+    components = np.array([frame.components.index(name) for name in names])
     codes = np.stack([tables[number] for number in numbers])
     middle = 1 << frame.bits - shift - 1
     samples = np.frombuffer(data, np.uint8)
-    end = int(_decode(samples, place, codes, chosen, predictor, middle, restart, frame.samples))
+    end = int(_decode(samples, place, codes, components, predictor, middle, restart, frame.samples))
     if end < 0:
         raise ValueError("the scan breaks off")
     if shift:
-        frame.samples[..., chosen] <<= shift
+        frame.samples[..., components] <<= shift
     return end
 
 
@@ -151,7 +151,9 @@ def _guess(out: Any, y: Any, x: Any, c: Any, predictor: Any, top: Any) -> Any:
 
 
 @compiled
-def _decode(data: Any, place: Any, codes: Any, chosen: Any, predictor: Any, middle: Any, restart: Any, out: Any) -> Any:
+def _decode(
+    data: Any, place: Any, codes: Any, components: Any, predictor: Any, middle: Any, restart: Any, out: Any
+) -> Any:
     """Decode the samples of a scan; return the place behind it, or -1 where it breaks off."""
     rows, columns, size = out.shape[0], out.shape[1], data.size
     bits: Any = 0  # read, and not used yet; `have` is their number
@@ -169,7 +171,7 @@ def _decode(data: Any, place: Any, codes: Any, chosen: Any, predictor: Any, midd
                 place += 2
                 bits, have, made_up, top, until_restart, fresh = 0, 0, 0, y, restart, True
             until_restart -= 1
-            for i in range(chosen.size):
+            for i in range(components.size):
                 while have <= 32:
                     byte = np.int64(0)
                     if place < size and data[place] != 0xFF:
@@ -193,6 +195,6 @@ def _decode(data: Any, place: Any, codes: Any, chosen: Any, predictor: Any, midd
                         difference -= (1 << category) - 1
                 if entry == 0 or have < made_up:
                     return -1
-                guess = middle if fresh else _guess(out, y, x, chosen[i], predictor, top)
-                out[y, x, chosen[i]] = (guess + difference) & 0xFFFF
+                guess = middle if fresh else _guess(out, y, x, components[i], predictor, top)
+                out[y, x, components[i]] = (guess + difference) & 0xFFFF
     return place

@@ -123,7 +123,7 @@ def is_readable(kind: str | None) -> bool:
     return kind in _READABLE or kind in _own_magic
 
 
-def know_kind(kind: str, *, suffixes: tuple[str, ...], magic: bytes) -> None:
+def register_kind(kind: str, *, suffixes: tuple[str, ...], magic: bytes) -> None:
     """Have files of some suffixes, and those that begin with `magic` if there is one, taken for a kind."""
     _own_suffixes.update(dict.fromkeys(suffixes, kind))
     if magic:
@@ -131,9 +131,9 @@ def know_kind(kind: str, *, suffixes: tuple[str, ...], magic: bytes) -> None:
     _note_compound()
 
 
-def forget_kind(kind: str) -> None:
-    """Take back `know_kind`."""
-    for suffix in [suffix for suffix, each in _own_suffixes.items() if each == kind]:
+def unregister_kind(kind: str) -> None:
+    """Take back `register_kind`."""
+    for suffix in [suffix for suffix, owner in _own_suffixes.items() if owner == kind]:
         del _own_suffixes[suffix]
     _own_magic.pop(kind, None)
     _note_compound()

@@ -1,21 +1,22 @@
-"""Encoded video through PyAV, of any format: a ladder of ways to find a frame, each surer and slower than the last.
+"""Decoding of any encoded video through PyAV. A missing frame is searched for in four steps, each safer and slower.
 
-A read seeks to the key frame before, looks where the seek landed, and decodes until every wanted frame is there.
-Frames that no other frame needs and nobody wants are skipped. A read that begins after the last one, with no key frame
-between, decodes on instead, unless the decoder was drained. Where a frame is missing it climbs a ladder:
+A read seeks to the previous key frame, checks where the seek landed, and decodes until all requested frames are found.
+Non-reference frames that are not requested are skipped. If a read begins after the last one, with no key frame between,
+decoding continues without a seek, unless the decoder was drained. If a frame is missing, these steps follow in order:
 
-1. from the key frame before, skipping
-2. the same without skipping, the file opened anew in full
+1. from the previous key frame, with skipping
+2. the same without skipping, after reopening the file with probing
 3. from earlier and earlier key frames
-4. from the start to the end, counting; the count must be that of the facts
+4. from the start to the end, counting frames; the count must match the metadata
 
-A frame is known by its time stamp, so a wrong landing costs time and never gives a wrong frame. Two things could:
+Frames are identified by timestamp, so a wrong landing costs time but never returns a wrong frame. Two exceptions are
+handled:
 
-- Key flags lie, and some decoders begin anywhere, with grey in place of what they lack. So after a seek nothing counts
-  that the decoder puts out before a frame that it calls a key frame itself, and nothing that it marks as corrupt.
-- MPEG-PS and TS stamp PES packets, not frames. After a seek into the middle of a frame FFmpeg may give the remains the
-  stamp of the next one, which gets that of the one after, and so on. So there a read begins at a key frame whose stamp
-  is its own and known.
+- Key flags can be wrong, and some decoders begin anywhere and fill missing parts with grey. So after a seek frames
+  before the first that the decoder itself marks as a key frame are ignored, and frames that it marks as corrupt.
+- MPEG-PS and TS stamp PES packets, not frames. After a seek into the middle of a frame FFmpeg may give the remainder
+  the timestamp of the next frame, and so on. So in these files a read begins at a key frame that has its own timestamp,
+  known from the index.
 """
 
 import av
@@ -29,96 +30,98 @@ from cinefeed.sources.index import open_stream, states_its_stamps
 from cinefeed.sources.packets import STAMPED_BY_PES, is_whole_frame, packets_of
 from cinefeed.sources.runs import Run, runs_of, seek_helps
 
-_EARLIER = 6  # frames: their seeks look for decoding stamps, which lie before those of presentation
+_EARLIER = 6  # frames: these containers seek by decoding timestamps, which precede presentation timestamps
 
 
 class Ladder:
-    """An open video file. `skips` says that frames which nobody needs may be left out.
+    """An open video file. `skips` allows the decoder to leave out frames that are not needed.
 
-    Raises SourceError where the file holds no video, DecodeError where it breaks before a frame that is asked for.
+    Raises SourceError if the file holds no video, DecodeError if it breaks before a requested frame.
     """
 
     def __init__(self, path: VideoPath, facts: Facts, *, skips: bool) -> None:
         self.path, self.facts = path, facts
         self._skips = skips
-        self._probed = not states_its_stamps(facts)
-        self._back = 0  # how many key frames too late the seeks of this file land
+        self._probe = not states_its_stamps(facts)
+        self._back = 0  # by how many key frames seeks in this file land too late
         self._container: av.container.InputContainer | None = None
-        self._reached: int | None = None  # the largest stamp sent to the decoder, where decoding can go on after it
-        self._last = -1  # the frame found there
-        self._soundness = Soundness(at_start=False)  # of what the decoder put out since it began
-        self.decoded = 0  # frames so far
+        self._reached: int | None = None  # largest timestamp sent to the decoder, if decoding can continue after it
+        self._last = -1  # the frame at that timestamp
+        self._soundness = Soundness(at_start=False)  # of the decoder's output since it started
+        self.decoded_count = 0  # frames decoded so far
         self._open()
 
     def find(self, runs: list[Run]) -> dict[int, av.VideoFrame]:
         """Return the frames of these runs, by number."""
-        found: dict[int, av.VideoFrame] = {}
+        decoded_frames: dict[int, av.VideoFrame] = {}
         if self._container is None:  # the file could not be opened again in an earlier read
             self._open()
         for run in runs:
-            self._climb(dict(zip(run.stamps, run.numbers, strict=True)), run.key, found)
-        return found
+            self._climb(dict(zip(run.stamps, run.numbers, strict=True)), run.key, decoded_frames)
+        return decoded_frames
 
     def count(self, numbers: list[int]) -> dict[int, av.VideoFrame]:
-        """Return these frames of a file whose stamps tell nothing, counted from its start."""
-        found: dict[int, av.VideoFrame] = {}
-        self._count(numbers, found)
-        return found
+        """Return these frames of a file without usable timestamps, counted from its start."""
+        decoded_frames: dict[int, av.VideoFrame] = {}
+        self._count(numbers, decoded_frames)
+        return decoded_frames
 
     def conceal(self, numbers: list[int]) -> dict[int, av.VideoFrame]:
-        """Return damaged frames as FFmpeg makes them up, which depends on nothing that was read before.
+        """Return damaged frames with FFmpeg's substitutes, independent of what was read before.
 
-        Each is decoded by a new decoder from the key frame before; where it does not come, from the start.
+        Each is decoded by a new decoder from the previous key frame; if that does not return it, from the start.
         """
-        found: dict[int, av.VideoFrame] = {}
+        decoded_frames: dict[int, av.VideoFrame] = {}
         for run in runs_of(np.array(numbers), self.facts) if self.facts.ticks is not None else ():
-            self._conceal_run(run, found)
-        if missing := [number for number in numbers if number not in found]:
-            self._count(missing, found, conceal=True)
-        return found
+            self._conceal_run(run, decoded_frames)
+        if missing := [number for number in numbers if number not in decoded_frames]:
+            self._count(missing, decoded_frames, conceal=True)
+        return decoded_frames
 
     def close(self) -> None:
-        """Let go of the file; frames already found stay valid."""
+        """Close the file; frames that were returned remain valid."""
         if self._container is not None:
             self._container.close()
             self._container = None
 
     def _open(self) -> None:
-        """Open the file, or open it anew at its start."""
+        """Open the file, or reopen it at its start."""
         self.close()
         self._reached = None
         self._container, self._stream = open_stream(
-            self.path, number=self.facts.stream, container=self.facts.container, probed=self._probed
+            self.path, number=self.facts.stream, container=self.facts.container, probe=self._probe
         )
         self._fresh = True
 
-    def _climb(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame]) -> None:
-        """Find the frames of one run, by the ladder; `wanted` maps stamps to numbers, `key` counts key frames."""
-        on = self._reached is not None and min(wanted) > self._reached
-        if on and not seek_helps(self._last, key, self.facts.key_frames.astype(np.int64)):
-            self._send(wanted, found, skip=self._skips, started=True)
-            if not wanted:
+    def _climb(self, pending: dict[int, int], key: int, decoded_frames: dict[int, av.VideoFrame]) -> None:
+        """Find the frames of one run step by step; `pending` maps timestamps to numbers, `key` indexes key frames."""
+        continues = self._reached is not None and min(pending) > self._reached
+        if continues and not seek_helps(self._last, key, self.facts.key_frames.astype(np.int64)):
+            self._send(pending, decoded_frames, skip=self._skips, started=True)
+            if not pending:
                 return
-        late = self._from_key(wanted, key - self._back, found, skip=self._skips)
-        if not wanted:
+        is_late = self._from_key(pending, key - self._back, decoded_frames, skip=self._skips)
+        if not pending:
             return
-        if not late:
-            self._skips, self._probed = False, True
+        if not is_late:
+            self._skips, self._probe = False, True
             self._open()
-            late = self._from_key(wanted, key - self._back, found, skip=False)
+            is_late = self._from_key(pending, key - self._back, decoded_frames, skip=False)
         back = self._back
-        while wanted and key - back > 0:
+        while pending and key - back > 0:
             back = min(2 * back or 1, key)
-            self._from_key(wanted, key - back, found, skip=self._skips)
-        if wanted:
-            self._count(list(wanted.values()), found)
+            self._from_key(pending, key - back, decoded_frames, skip=self._skips)
+        if pending:
+            self._count(list(pending.values()), decoded_frames)
         else:
-            self._back = back  # the next seek in this file begins where this one succeeded
+            self._back = back  # the next seek in this file goes back as far as this one
 
-    def _from_key(self, wanted: dict[int, int], key: int, found: dict[int, av.VideoFrame], *, skip: bool) -> bool:
-        """Decode from a key frame until all of `wanted` are found or the file ends; say whether the seek came late.
+    def _from_key(
+        self, pending: dict[int, int], key: int, decoded_frames: dict[int, av.VideoFrame], *, skip: bool
+    ) -> bool:
+        """Decode from a key frame until all of `pending` are found or the file ends; return whether the seek was late.
 
-        What is found moves from `wanted` to `found`.
+        Frames that are found move from `pending` to `decoded_frames`.
         """
         ticks = self.facts.ticks
         assert ticks is not None
@@ -131,16 +134,18 @@ class Ladder:
             earlier = _EARLIER * ticks.step if self.facts.container in STAMPED_BY_PES else 0
             try:
                 self._container.seek(int(ticks.of_frames(self.facts.key_frames[key])) - earlier, stream=self._stream)
-            except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
+            except (av.FFmpegError, IndexError):  # PyAV raises IndexError if a stream appears later
                 return False
-        return self._send(wanted, found, skip=skip, started=at_start)
+        return self._send(pending, decoded_frames, skip=skip, started=at_start)
 
-    def _send(self, wanted: dict[int, int], found: dict[int, av.VideoFrame], *, skip: bool, started: bool) -> bool:
-        """Send packets to the decoder, the first a key frame unless `started`; say whether they begin too late."""
+    def _send(
+        self, pending: dict[int, int], decoded_frames: dict[int, av.VideoFrame], *, skip: bool, started: bool
+    ) -> bool:
+        """Send packets to the decoder, from a key frame on unless `started`; return whether they begin too late."""
         assert self._container is not None
-        codec, last = self._stream.codec_context, max(wanted.values())
-        earliest, latest, unsent, requested = min(wanted), max(wanted), set(wanted), dict(wanted)
-        reached, dated, skipping = earliest, True, False
+        codec, last = self._stream.codec_context, max(pending.values())
+        earliest, latest, unsent_stamps, all_requested = min(pending), max(pending), set(pending), dict(pending)
+        reached, all_stamped, skipping = earliest, True, False
         self._reached = None
         packets = packets_of(self._container, self._stream)
         try:
@@ -154,37 +159,37 @@ class Ladder:
                         return True
                     started = True
                 if stamp is None:
-                    dated = False
+                    all_stamped = False
                 elif stamp > reached:
                     reached = stamp
-                if stamp in unsent:
-                    unsent.discard(stamp)
+                if stamp in unsent_stamps:
+                    unsent_stamps.discard(stamp)
                     if skipping:
                         codec.skip_frame, skipping = "DEFAULT", False
                 elif skip and not skipping and packet.size:
                     codec.skip_frame, skipping = "NONREF", True
-                self._keep(codec.decode(packet), wanted, found)
-                if not wanted and reached <= latest:
-                    if dated:
+                self._keep(codec.decode(packet), pending, decoded_frames)
+                if not pending and reached <= latest:
+                    if all_stamped:
                         self._reached, self._last = reached, last
                     return False
-                if not unsent:
-                    # Every wanted frame has been sent: the decoder holds it back for reordering alone, or one that is
-                    # shown later, to which it may refer.
-                    self._keep(codec.decode(None), wanted, found)
-                    if self._soundness.damaged:
-                        for stamp in requested.keys() - wanted.keys():
-                            del found[requested[stamp]]
-                        wanted |= requested
+                if not unsent_stamps:
+                    # Every requested frame has been sent. The decoder still holds it for reordering, or holds a frame
+                    # displayed later, to which it may refer.
+                    self._keep(codec.decode(None), pending, decoded_frames)
+                    if self._soundness.is_damaged:
+                        for stamp in all_requested.keys() - pending.keys():
+                            del decoded_frames[all_requested[stamp]]
+                        pending |= all_requested
                     return False
-        except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
-            return False  # the next rung says whether the file is broken or this way through it
+        except (av.FFmpegError, IndexError):  # PyAV raises IndexError if a stream appears later
+            return False  # the next step shows whether the file is broken or only this way of reading it
         finally:
             packets.close()
         return not started and self.facts.container in STAMPED_BY_PES
 
-    def _conceal_run(self, run: Run, found: dict[int, av.VideoFrame]) -> None:
-        """Decode frames of one run from their own key frame, skipping none, whatever the decoder makes of them."""
+    def _conceal_run(self, run: Run, decoded_frames: dict[int, av.VideoFrame]) -> None:
+        """Decode frames of one run from their own key frame, skipping none, and accept damaged output."""
         assert self.facts.ticks is not None
         if run.key < 0:
             return
@@ -200,41 +205,43 @@ class Ladder:
                 started = started or (packet.pts == key_stamp and packet.is_keyframe)
                 for frame in self._stream.codec_context.decode(packet) if started else ():
                     if frame.pts in pending:
-                        found[pending.pop(frame.pts)] = frame
+                        decoded_frames[pending.pop(frame.pts)] = frame
                 if not pending:
                     break
-        except (av.FFmpegError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
+        except (av.FFmpegError, IndexError):  # PyAV raises IndexError if a stream appears later
             pass
         finally:
             packets.close()
 
     def _has_its_own_stamp(self, packet: "av.Packet[av.VideoStream]", place: int) -> bool:
-        """Return whether a key frame, the `place`-th packet after a seek, carries the stamp that the file gave it."""
+        """Return whether a key frame, packet number `place` after a seek, has the timestamp stored in the file."""
         if self.facts.container not in STAMPED_BY_PES:
             return True
         assert self.facts.ticks is not None
-        known = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames.astype(np.int64))
-        return known and is_whole_frame(packet, place)
+        has_known_stamp = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames.astype(np.int64))
+        return has_known_stamp and is_whole_frame(packet, place)
 
-    def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:
-        self.decoded += len(frames)
+    def _keep(
+        self, frames: list[av.VideoFrame], pending: dict[int, int], decoded_frames: dict[int, av.VideoFrame]
+    ) -> None:
+        self.decoded_count += len(frames)
         for frame in frames:
             sound, stamp = self._soundness.after(frame), frame.pts
-            if sound and stamp in wanted:
-                found[wanted.pop(stamp)] = frame
+            if sound and stamp in pending:
+                decoded_frames[pending.pop(stamp)] = frame
 
-    def _count(self, numbers: list[int], found: dict[int, av.VideoFrame], *, conceal: bool = False) -> None:
-        """Decode the file from its start as if nothing were known of it, and count.
+    def _count(self, numbers: list[int], decoded_frames: dict[int, av.VideoFrame], *, conceal: bool = False) -> None:
+        """Decode the file from its start and count frames, without using the index.
 
-        Where stamps are known and did not lead to a frame, numbers may be those of another count: of packets, or of the
-        file as it was. So the whole file is decoded, and must have as many frames as its facts. Raises DecodeError
-        where it has not, and where a frame is damaged, if that is not to be concealed.
+        If timestamps exist and did not lead to a frame, the numbers may come from another count: of packets, or of an
+        earlier version of the file. So the whole file is decoded, and must have as many frames as its metadata. Raises
+        DecodeError if it does not, or if a frame is damaged and `conceal` is false.
         """
-        self._probed = True
+        self._probe = True
         self._open()
         assert self._container is not None
         self._fresh = False
-        missing, counted, count, reason = set(numbers), dict[int, av.VideoFrame](), 0, "the file ends"
+        missing, frames_by_number, count, reason = set(numbers), dict[int, av.VideoFrame](), 0, "the file ends"
         packets, log = packets_of(self._container, self._stream), DamageLog(self.facts.codec)
         try:
             for packet in packets:
@@ -242,7 +249,7 @@ class Ladder:
                 for frame in packet.decode():
                     log.take(frame)
                     if count in missing:
-                        counted[count] = frame
+                        frames_by_number[count] = frame
                         missing.discard(count)
                     count += 1
                 if not missing and self.facts.ticks is None:
@@ -251,14 +258,14 @@ class Ladder:
             reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
         finally:
             packets.close()
-        other = count < self.facts.times.count if self.facts.error else count != self.facts.times.count
-        if missing or (self.facts.ticks is not None and other):
-            asked = ", ".join(map(str, sorted(numbers)[:8])) + (" ..." if len(numbers) > 8 else "")
+        count_differs = count < self.facts.times.count if self.facts.error else count != self.facts.times.count
+        if missing or (self.facts.ticks is not None and count_differs):
+            listing = ", ".join(map(str, sorted(numbers)[:8])) + (" ..." if len(numbers) > 8 else "")
             raise DecodeError(
-                f"{self.path}: asked for frames {asked}, {reason} after {count} of {self.facts.times.count} frames; "
+                f"{self.path}: asked for frames {listing}, {reason} after {count} of {self.facts.times.count} frames; "
                 "the file has changed or is damaged: scan it again, with verify='decode'"
             )
-        hit = damaged_among(np.array(numbers), log.ranges())
-        if hit.any() and not conceal:
-            raise damage_error(self.path, int(np.array(numbers)[hit].min()))
-        found.update(counted)
+        is_damaged = damaged_among(np.array(numbers), log.ranges())
+        if is_damaged.any() and not conceal:
+            raise damage_error(self.path, int(np.array(numbers)[is_damaged].min()))
+        decoded_frames.update(frames_by_number)

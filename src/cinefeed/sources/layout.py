@@ -54,14 +54,14 @@ def layout_of(pixel_format: str) -> Layout:
     >>> layout_of("pal8").via
     'rgb24'
     """
-    if found := re.fullmatch(r"yuv[aj]?4\d\dp(?:(9|10|12|14|16)le)?", pixel_format):
-        return Layout("yuv", int(found[1] or 8), "planar", (0, 1, 2))
-    if found := re.fullmatch(r"gray(?:(9|10|12|14|16)le)?", pixel_format):
-        return Layout("grey", int(found[1] or 8), "planar")
+    if match := re.fullmatch(r"yuv[aj]?4\d\dp(?:(9|10|12|14|16)le)?", pixel_format):
+        return Layout("yuv", int(match[1] or 8), "planar", (0, 1, 2))
+    if match := re.fullmatch(r"gray(?:(9|10|12|14|16)le)?", pixel_format):
+        return Layout("grey", int(match[1] or 8), "planar")
     if pixel_format == "grayf32le":
         return Layout("grey", 32, "planar")
-    if found := re.fullmatch(r"gbra?p(?:(9|10|12|14|16)le)?", pixel_format):
-        return Layout("rgb", int(found[1] or 8), "gbr", (2, 0, 1))
+    if match := re.fullmatch(r"gbra?p(?:(9|10|12|14|16)le)?", pixel_format):
+        return Layout("rgb", int(match[1] or 8), "gbr", (2, 0, 1))
     if pixel_format in {"nv12", "nv16", "nv24"}:
         return Layout("yuv", 8, "semiplanar", (0, 1))
     if pixel_format in {"nv21", "nv42"}:

@@ -1,11 +1,11 @@
-"""FFmpeg's own functions, called by compiled loops: a whole clip is decoded without Python, and without its lock.
+"""FFmpeg's own functions, called by compiled loops: a whole clip is decoded without Python and without the GIL.
 
-PyAV makes objects of each packet and frame and takes Python's lock for them: of 16 frames of 112 x 112 it took a third
-of the time, and two threads were no faster than one. Here the libraries that PyAV brings are called by address: one
-call opens a file, one finds the frames of a clip, one closes.
+PyAV creates objects for each packet and frame while holding the GIL: for 16 frames of 112 x 112 that took a third of
+the time, and two threads were no faster than one. Here FFmpeg's libraries, which PyAV ships, are called by address:
+one call opens a file, one decodes the frames of a clip, one closes the file.
 
-What lies where is in `structures`. Where a library is not as that says, none of this is called, and PyAV reads all;
-`decoder` says which of the two it is, and why.
+The struct offsets are in `structures`. If a library does not match them, this module is not used and PyAV reads all
+files; `decoder` returns which of the two is used, and why.
 """
 
 import errno
@@ -45,12 +45,12 @@ _P, _B = 2, 3  # AVPictureType: frames that need others
 _SKIP_NOTHING, _SKIP_NONREF, _DISCARD_ALL = 0, 8, 48  # AVDiscard
 
 _START, _GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
-ALL, SOME, NOT_FRESH = range(3)  # what `find_frames` found; the last: the file must be opened anew
+ALL, SOME, NOT_FRESH = range(3)  # results of `find_frames`; NOT_FRESH: the file must be reopened
 
-# What is known of an open file, by place in one array of int64 that compiled code reads and writes.
+# Indices into the state of an open file, one int64 array that compiled code reads and writes.
 _FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _ERRORS_AT, _STATE, _REACHED, DECODED, RANGE, SPACE = range(11)
-_OPTIONS, _FLAGS_AT, _SKIP_AT, _PICTURE_AT, _FRESH, _LAST = range(11, 17)  # fresh: nothing was read; last: decoded
-# A play list must neither fetch anything nor show another file of this machine as its own.
+_OPTIONS, _FLAGS_AT, _SKIP_AT, _PICTURE_AT, _FRESH, _LAST = range(11, 17)  # fresh: nothing read; last: decoded
+# A play list must neither fetch anything nor present another file of this machine as its own.
 _WORDS = b"protocol_whitelist", b"file", b"format_whitelist", ",".join(DEMUXERS).encode(), b"threads", b"1", b"discard"
 TEXTS = b"".join(word + b"\0" for word in _WORDS)
 _, _FILE_AT, _FORMATS_AT, _DEMUXERS_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT = (
@@ -61,12 +61,12 @@ _int, _long, _address, _nothing = types.int32, types.int64, types.intp, types.vo
 
 
 def _ffmpeg(name: str, returns: Any, *takes: Any) -> Any:
-    """Return one of FFmpeg's functions for compiled code, which finds it by name."""
+    """Declare one of FFmpeg's functions for compiled code, which looks it up by name."""
     NAMES.append(name)
     return types.ExternalFunction(name, returns(*takes))
 
 
-NAMES: list[str] = []  # of all that compiled code calls
+NAMES: list[str] = []  # of all functions that compiled code calls
 _dict_set = _ffmpeg("av_dict_set", _int, _address, _address, _address, _int)
 _dict_free = _ffmpeg("av_dict_free", _nothing, _address)
 _find_input_format = _ffmpeg("av_find_input_format", _address, _address)
@@ -111,9 +111,9 @@ def _long_number(address: int) -> int:
 
 @compiled
 def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any) -> bool:
-    """Open a file and the decoder of its video stream of this number; say whether both went well.
+    """Open a file and the decoder of video stream `number`; return whether both succeeded.
 
-    `texts` are TEXTS, the name of the format and the path, each ending in a zero byte. Nothing is probed.
+    `texts` are TEXTS, the name of the format and the path, each ending in a zero byte. The file is not probed.
     """
     text, at = texts.ctypes.data, state.ctypes.data
     options = at + 8 * _OPTIONS
@@ -124,19 +124,19 @@ def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any
     if status < 0:
         return False
     count, streams = _number(state[_FORMAT] + STREAM_COUNT), _long_number(state[_FORMAT] + STREAMS)
-    chosen, parameters, videos = -1, 0, 0
+    stream_index, parameters, videos = -1, 0, 0
     for i in range(count):
         stream = _long_number(streams + 8 * i)
-        found = _long_number(stream + PARAMETERS)
-        if _number(found) == 0:
+        candidate = _long_number(stream + PARAMETERS)
+        if _number(candidate) == 0:
             if videos == number:
-                chosen, parameters = i, found
+                stream_index, parameters = i, candidate
             videos += 1
-        if chosen != i:
+        if stream_index != i:
             _set_option(stream, text + _DISCARD_AT, _DISCARD_ALL, 0)
-    if chosen < 0:
+    if stream_index < 0:
         return False
-    state[_STREAM] = chosen
+    state[_STREAM] = stream_index
     decoder = _find_decoder(_number(parameters + 4))
     state[_CODEC] = _new_codec(decoder)
     if decoder == 0 or state[_CODEC] == 0 or _set_parameters(state[_CODEC], parameters) < 0:
@@ -150,7 +150,7 @@ def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any
 
 @compiled
 def close_video(state: Any) -> None:
-    """Let go of what `open_video` took. Closing twice is harmless."""
+    """Release what `open_video` allocated. Closing twice is allowed."""
     at = state.ctypes.data
     if state[_FRAME] != 0:
         _free_frame(at + 8 * _FRAME)
@@ -164,7 +164,7 @@ def close_video(state: Any) -> None:
 
 @compiled
 def _copy(frame: int, plane: int, block: Any) -> bool:
-    """Copy a plane of a frame, (rows, bytes); say whether its rows lie from top to bottom."""
+    """Copy a plane of a frame, (rows, bytes); return whether its rows are stored top to bottom."""
     address, line = _long_number(frame + 8 * plane), _number(frame + LINES + 4 * plane)
     if line < block.shape[1]:
         return False
@@ -176,13 +176,13 @@ def _copy(frame: int, plane: int, block: Any) -> bool:
 
 
 @compiled
-def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: Any, red: Any) -> int:
-    """Take what the decoder has; return how many frames were wanted, -1 where it breaks, hides damage or differs."""
-    frame, kept = state[_FRAME], 0
+def _receive(state: Any, stamps: Any, shape: Any, is_found: Any, luma: Any, blue: Any, red: Any) -> int:
+    """Receive the decoder's frames; return how many were copied, -1 if it fails, hides damage or the format differs."""
+    frame, copied = state[_FRAME], 0
     while True:
         status = _receive_frame(state[_CODEC], frame)
         if status < 0:
-            return kept if status in (_AGAIN, _END_OF_FILE) else -1
+            return copied if status in (_AGAIN, _END_OF_FILE) else -1
         state[DECODED] += 1
         at = frame + state[_FLAGS_AT]
         flags = _number(at)
@@ -191,10 +191,10 @@ def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: A
         state[_STATE] = next_state(state[_STATE], corrupt, flags & _KEY != 0, picture in (_P, _B))
         stamp = _long_number(frame + SHOWN)
         place = np.searchsorted(stamps, stamp)
-        wanted = place < stamps.size and stamps[place] == stamp and not found[place]
-        if wanted and state[_STATE] == DAMAGED:
+        requested = place < stamps.size and stamps[place] == stamp and not is_found[place]
+        if requested and state[_STATE] == DAMAGED:
             return -1
-        if wanted and state[_STATE] == SOUND:
+        if requested and state[_STATE] == SOUND:
             if (_number(frame + WIDTH), _number(frame + HEIGHT), _number(frame + FORMAT_ID)) != shape:
                 return -1
             whole = _copy(frame, 0, luma[place])
@@ -204,16 +204,16 @@ def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: A
                 return -1
             if state[RANGE] < 0:
                 state[RANGE], state[SPACE] = _number(at + 4), _number(at + 16)
-            found[place] = True
-            kept += 1
+            is_found[place] = True
+            copied += 1
         _empty_frame(frame)
 
 
 @compiled
 def _decode_run(
-    state: Any, stamps: Any, seek: int, skips: bool, shape: Any, found: Any, luma: Any, blue: Any, red: Any
+    state: Any, stamps: Any, seek: int, skips: bool, shape: Any, is_found: Any, luma: Any, blue: Any, red: Any
 ) -> bool:
-    """Find the frames of one run; return whether all of them are there."""
+    """Decode the frames of one run; return whether all of them were found."""
     codec, packet = state[_CODEC], state[_PACKET]
     started = seek in (_START, _GO_ON)
     if seek != _GO_ON:
@@ -224,9 +224,9 @@ def _decode_run(
             return False
     state[_REACHED] = NO_STAMP
     skip = carray(pointer(codec + state[_SKIP_AT]), (1,), np.int32)
-    sent = np.zeros(stamps.size, np.bool_)
-    left = unsent = stamps.size
-    reached, dated = stamps[0], True
+    is_sent = np.zeros(stamps.size, np.bool_)
+    missing = unsent_count = stamps.size
+    reached, all_stamped = stamps[0], True
     while True:
         status = _read_packet(state[_FORMAT], packet)
         if status < 0 and status != _END_OF_FILE:
@@ -243,35 +243,35 @@ def _decode_run(
             return False
         started = True
         if stamp == NO_STAMP:
-            dated = False
+            all_stamped = False
         else:
             reached = max(reached, stamp)
         place = np.searchsorted(stamps, stamp)
-        wanted = place < stamps.size and stamps[place] == stamp
-        if wanted and not sent[place]:
-            sent[place] = True
-            unsent -= 1
-        skip[0] = _SKIP_NONREF if skips and not wanted else _SKIP_NOTHING
+        requested = place < stamps.size and stamps[place] == stamp
+        if requested and not is_sent[place]:
+            is_sent[place] = True
+            unsent_count -= 1
+        skip[0] = _SKIP_NONREF if skips and not requested else _SKIP_NOTHING
         status = _send_packet(codec, packet)
         _empty_packet(packet)
-        kept = _receive(state, stamps, shape, found, luma, blue, red)
-        if status < 0 or kept < 0:
+        copied = _receive(state, stamps, shape, is_found, luma, blue, red)
+        if status < 0 or copied < 0:
             return False
-        left -= kept
-        if left == 0 and reached <= stamps[-1]:
-            if dated:
+        missing -= copied
+        if missing == 0 and reached <= stamps[-1]:
+            if all_stamped:
                 state[_REACHED] = reached
             return True
-        if unsent == 0:  # the decoder holds back what is left, or is shown later and may be referred to, for reordering
+        if unsent_count == 0:  # the decoder still holds missing frames, or frames displayed later, for reordering
             break
     skip[0] = _SKIP_NOTHING
-    whole = _send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, found, luma, blue, red) == left
+    whole = _send_packet(codec, 0) >= 0 and _receive(state, stamps, shape, is_found, luma, blue, red) == missing
     return bool(whole and state[_STATE] != DAMAGED)
 
 
 @compiled
 def _seek_of(state: Any, number: int, stamp: int, key: int, keys: Any, key_stamps: Any) -> int:
-    """Return the stamp of the key frame from which the first run is decoded, or _START or _GO_ON."""
+    """Return the timestamp of the key frame from which the first run is decoded, or _START or _GO_ON."""
     if NO_STAMP < state[_REACHED] < stamp and not seek_helps(state[_LAST], key, keys):
         return _GO_ON
     if key < 0 or (state[_FRESH] != 0 and keys[key] == 0):
@@ -292,14 +292,14 @@ def find_frames(
     luma: Any,
     chroma: Any,
 ) -> int:
-    """Find some frames, rising, by number and stamp, and copy their planes; say whether ALL are there.
+    """Decode frames in ascending order, by number and timestamp, and copy their planes; return ALL if all were found.
 
-    `luma` is (places, rows, bytes), `chroma` the blue and then the red ones; of size 0, luma alone is copied. Place i
-    gets the frame of `numbers[places[i]]`, where `places` must not fall, or of `numbers[i]` where it is empty. `keys`
-    are the numbers of the key frames about these frames and `key_stamps` their stamps, `shape` is the width, height
-    and format of every frame.
+    `luma` is (places, rows, bytes). `chroma` has the blue and then the red planes; if its size is 0, only luma is
+    copied. Place i gets the frame of `numbers[places[i]]` (`places` must be ascending), or of `numbers[i]` if `places`
+    is empty. `keys` are the numbers of the key frames around these frames and `key_stamps` their timestamps, `shape` is
+    the width, height and format of every frame.
     """
-    found, half = np.zeros(numbers.size, np.bool_), chroma.shape[0] // 2
+    is_found, half = np.zeros(numbers.size, np.bool_), chroma.shape[0] // 2
     begin = 0
     while begin < numbers.size:
         end = end_of_run(numbers, begin, keys)
@@ -311,9 +311,9 @@ def find_frames(
             state[_FRESH], state[_LAST] = 0, numbers[-1]
         else:
             seek = key_stamps[key]
-        blues, reds = chroma[begin:end], chroma[half + begin : half + end]  # of nothing, nothing
+        blues, reds = chroma[begin:end], chroma[half + begin : half + end]  # empty if chroma is
         if not _decode_run(
-            state, stamps[begin:end], seek, skips, shape, found[begin:end], luma[begin:end], blues, reds
+            state, stamps[begin:end], seek, skips, shape, is_found[begin:end], luma[begin:end], blues, reds
         ):
             return SOME
         begin = end

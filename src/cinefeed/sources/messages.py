@@ -25,7 +25,7 @@ _before: tuple[int | None, bool, int] | None = None  # what was set when the fir
 
 
 @contextmanager
-def heard_messages() -> Iterator[None]:
+def capture_errors() -> Iterator[None]:
     """Have PyAV hand FFmpeg's errors to `av.logging.Capture`, which it does not by default; others' are not shown.
 
     The setting holds for all threads of the process. A level of PyAV's that the user has set stays if it lets errors
@@ -55,10 +55,10 @@ def heard_messages() -> Iterator[None]:
                 logger.setLevel(logger_level)
 
 
-def tells_of_made_up(messages: Iterable[tuple[int, str, str]]) -> bool:
+def reports_substitution(messages: Iterable[tuple[int, str, str]]) -> bool:
     """Return whether one of these messages says that the decoder used a picture in place of one that it lacks.
 
-    >>> tells_of_made_up([(16, "h264", "co located POCs unavailable")])
+    >>> reports_substitution([(16, "h264", "co located POCs unavailable")])
     True
     """
-    return any(each in text for _, _, text in messages for each in _MADE_UP)
+    return any(phrase in text for _, _, text in messages for phrase in _MADE_UP)

@@ -1,4 +1,4 @@
-"""Video files whose frames compiled code finds: those of containers that state when each frame is shown."""
+"""Decoding of video files by compiled code, for containers that state when each frame is displayed."""
 
 import os
 from functools import lru_cache
@@ -33,9 +33,9 @@ _NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 
 
 class NativeVideo:
-    """An open video file. `find` returns all frames that it is asked for, or None: then PyAV says what is wrong.
+    """An open video file. `find` returns all requested frames, or None; then PyAV reads them or raises the error.
 
-    `skips` says that frames which nobody needs may be left out. Use `open_native`, which knows what can be opened.
+    `skips` allows the decoder to leave out frames that are not needed. Use `open_native`, which checks the file.
     """
 
     def __init__(
@@ -47,28 +47,28 @@ class NativeVideo:
 
     @property
     def tags(self) -> tuple[int, int]:
-        """The colour range and the colour space of the first frame found last."""
+        """The colour range and the colour space of the first frame of the last `find`."""
         return int(self._state[RANGE]), int(self._state[SPACE])
 
     @property
-    def decoded(self) -> int:
-        """How many frames were decoded so far."""
+    def decoded_count(self) -> int:
+        """Number of frames decoded so far."""
         return int(self._state[DECODED])
 
     def open(self) -> bool:
-        """Open the file, or open it anew at its start; say whether that went well."""
+        """Open the file, or reopen it at its start; return whether that succeeded."""
         self.close()
         name = self._facts.container.encode() + b"\0"
         texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
         return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._facts.stream, self._state))
 
     def find(self, numbers: NDArray[np.int64], *, grey: bool) -> Stacked | None:
-        """Return the planes of these frames, in their order; `grey` takes luma alone."""
-        count, places, taken = len(numbers), _NO_PLACES, None
-        asked = numbers.tolist()
-        if not all(map(lt, asked, asked[1:])):
-            numbers, found = np.unique(numbers, return_inverse=True)
-            places, taken = (found, None) if asked == sorted(asked) else (_NO_PLACES, found)
+        """Return the planes of these frames, in order; `grey` returns luma only."""
+        count, places, selection = len(numbers), _NO_PLACES, None
+        requested = numbers.tolist()
+        if not all(map(lt, requested, requested[1:])):
+            numbers, inverse = np.unique(numbers, return_inverse=True)
+            places, selection = (inverse, None) if requested == sorted(requested) else (_NO_PLACES, inverse)
         luma, *chroma = self._planes
         groups = [np.empty((count, *luma), self._dtype)]
         if chroma and not grey:
@@ -79,17 +79,17 @@ class NativeVideo:
         assert ticks is not None
         first, last = key_frames.searchsorted(numbers[[0, -1]], side="right")
         keys = key_frames[max(first - 1, 0) : last].astype(np.int64)
-        wanted = numbers, ticks.of_frames(numbers), places, keys, ticks.of_frames(keys)
-        said = find_frames(self._state, *wanted, self._skips, self._shape, lumas, both)
-        if said == NOT_FRESH and self.open():
-            said = find_frames(self._state, *wanted, self._skips, self._shape, lumas, both)
-        if said != ALL:
+        frame_arguments = numbers, ticks.of_frames(numbers), places, keys, ticks.of_frames(keys)
+        status = find_frames(self._state, *frame_arguments, self._skips, self._shape, lumas, both)
+        if status == NOT_FRESH and self.open():
+            status = find_frames(self._state, *frame_arguments, self._skips, self._shape, lumas, both)
+        if status != ALL:
             return None
         stacked = Stacked(groups)
-        return stacked if taken is None else stacked.taken(taken)
+        return stacked if selection is None else stacked.select(selection)
 
     def close(self) -> None:
-        """Let go of the file; frames already found stay."""
+        """Close the file; frames that were returned remain valid."""
         close_video(self._state)
 
     def __del__(self) -> None:
@@ -97,9 +97,9 @@ class NativeVideo:
 
 
 def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, int], skips: bool) -> NativeVideo | None:
-    """Open a video whose stored frames are `size`, (height, width); None where it is nothing for compiled code."""
-    stated = states_its_stamps(facts) and in_order(facts.ticks)
-    if not stated or layout.packing != "planar" or layout.via or decoder_choice().name != "compiled":
+    """Open a video whose stored frames are `size`, (height, width); None if compiled code does not support it."""
+    has_ordered_stamps = states_its_stamps(facts) and in_order(facts.ticks)
+    if not has_ordered_stamps or layout.packing != "planar" or layout.via or decoder_choice().name != "compiled":
         return None
     number, planes = _planes_of_format(facts.pixel_format, *size)
     video = NativeVideo(

@@ -34,18 +34,18 @@ _GZIP = b"\x1f\x8b"
 _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 _PART = re.compile(r"slice=([0-9]{1,18})")
-_LEAST_WINDOW = 1e-30  # a narrower one is damage: stretched to a full scale it overflows float32
-_TIME = 3  # place of the axis that the standard calls time; its step has units of its own
+_LEAST_WINDOW = 1e-30  # a narrower window is damage: scaling it to full range overflows float32
+_TIME = 3  # index of the time axis in the standard; its step has its own units
 
 
 class _Volume(NamedTuple):
-    """What a header says of the numbers after it. Its texts are not looked at."""
+    """The header of a volume, without its texts."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     scale: tuple[float, float] | None  # slope and intercept
-    offset: int  # of the first number, in what the file unpacks to
-    size: int | None  # of the file, None where it is compressed
+    offset: int  # of the first number in the unpacked file
+    size: int | None  # of the file, None if it is compressed
     header: Any
 
     def layout(self, axes: str, number: int | None) -> Layout:
@@ -58,21 +58,19 @@ class _Volume(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The bytes that are there, or of a compressed file those that are promised."""
+        """Number of available bytes, or of promised bytes if the file is compressed."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize if self.size is None else self.size
 
 
 class NiftiSource(PlainFrames):
-    """A slice of a NIfTI series, named by the part: "slice=4"; without one, the middle slice.
+    """A slice of a NIfTI series, given by the part: "slice=4"; by default the middle slice.
 
-    A frame is shown as stored, transposed: its width runs along the file's first axis, its height along the second.
-    Nothing is turned or mirrored; the directions of the axes ("LAS": the first runs to the left) are the tag
-    `orientation`. Numbers with a slope or intercept in the header become float32, others are read as those of a
-    `.npy` file.
+    A frame is displayed as stored, transposed: its width is the file's first axis, its height the second. Frames are
+    not rotated or mirrored; the tag `orientation` has the directions of the axes ("LAS": the first runs to the left).
+    Numbers with a slope or intercept in the header become float32, others are read as those of a `.npy` file.
 
-    A `.nii` is mapped into memory. A `.nii.gz` is decompressed from its beginning as far as the last frame asked for,
-    in one pass if frames are asked for in one request, and again by every source that opens it: unpack such files
-    where they are fed from often.
+    A `.nii` is memory-mapped. A `.nii.gz` is decompressed from the beginning up to the last requested frame, in one
+    pass if frames are requested together, and again by every source that opens it: unpack files that are read often.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class NiftiSource(PlainFrames):
         layout = volume.layout(axes, _slice_of(part, axes, volume.shape, path))
         if len(self) > layout.whole(volume.end):
             raise SourceError(
-                f"{path}: {len(self)} frames are known of it, it holds {layout.whole(volume.end)}; scan it again"
+                f"{path}: its metadata has {len(self)} frames, the file has {layout.whole(volume.end)}; scan it again"
             )
         layout = layout._replace(count=len(self))
         self._reader: FrameReader = (
@@ -101,7 +99,7 @@ class NiftiSource(PlainFrames):
         return (frame * np.float64(slope) + intercept).astype(np.float32)
 
     def close(self) -> None:
-        """Let go of the file; planes already handed over stay valid."""
+        """Close the file; planes that were returned remain valid."""
         super().close()
         self._reader.close()
 
@@ -114,16 +112,16 @@ def probe_nifti(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return the facts of one slice of a NIfTI series; a file that is cut off keeps its whole frames.
+    """Return the metadata of one slice of a NIfTI series; a file that is cut off keeps its whole frames.
 
-    Pixel spacing and frame time are those of the header, where it names their units; the window is its calibration
-    (`cal_min`, `cal_max`). With verify="decode" a `.nii.gz` is decompressed once, for all its slices, to see where it
-    breaks. Raises SourceError where there is no series.
+    Pixel spacing and frame time are read from the header if it states their units; the window is its calibration
+    (`cal_min`, `cal_max`). With verify="decode" a `.nii.gz` is decompressed once, for all its slices, to find where it
+    breaks. Raises SourceError if there is no series.
     """
     path = Path(path)
     volume, axes = _declared(path, reading)
     if part is None and reading.slice != "middle" and "Z" in axes:
-        raise SourceError(f"{path}: slice={reading.slice!r} chooses among parts; name one, as in {path.name}::slice=4")
+        raise SourceError(f"{path}: slice={reading.slice!r} selects parts; give one, as in {path.name}::slice=4")
     number = _slice_of(part, axes, volume.shape, path)
     layout = volume.layout(axes, number)
     codec, scaled, limits = "gzip" if volume.size is None else "raw", volume.scale is not None, reading.limits
@@ -134,7 +132,7 @@ def probe_nifti(
     if volume.size is None:
         check_unpacked(layout, limits, where=path)
     if volume.size is None and verify == "decode":
-        every = reading.slice == "each" and number is not None  # else one pass measures the one slice that is wanted
+        every = reading.slice == "each" and number is not None  # else one pass measures only the requested slice
         facts = unpacked_facts(
             facts,
             layout,
@@ -156,9 +154,9 @@ def probe_nifti(
 
 
 def nifti_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
-    """Return the parts of a NIfTI file that `reading.slice` chooses, or nothing where the file has no slices.
+    """Return the parts of a NIfTI file that `reading.slice` selects, or an empty list if the file has no slices.
 
-    Raises SourceError where there is no series, or not that slice.
+    Raises SourceError if there is no series, or no such slice.
     """
     path = Path(path)
     volume, axes = _declared(path, reading)
@@ -167,23 +165,24 @@ def nifti_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[st
     if reading.slice == "each":
         reading.limits.check_samples(volume.shape[axes.index("Z")], where=path)
         return [f"slice={number}" for number in range(volume.shape[axes.index("Z")])]
-    asked = None if reading.slice == "middle" else f"slice={reading.slice}"
-    return [f"slice={_slice_of(asked, axes, volume.shape, path)}"]
+    part = None if reading.slice == "middle" else f"slice={reading.slice}"
+    return [f"slice={_slice_of(part, axes, volume.shape, path)}"]
 
 
 def _slice_of(part: str | None, axes: str, shape: tuple[int, ...], path: Path) -> int | None:
-    """Return the number of the slice that a part names, None where the file has no slices."""
+    """Return the number of the slice given by a part, None if the file has no slices."""
     if "Z" not in axes:
         if part is not None:
-            raise SourceError(f"{path}: {part!r} was asked for, but shape {shape}, read as {axes}, has no slices")
+            raise SourceError(f"{path}: part {part!r} was asked for, but shape {shape}, read as {axes}, has no slices")
         return None
     count = shape[axes.index("Z")]
     if part is None:
         return count // 2
-    found = _PART.fullmatch(part)
-    if found is None or int(found[1]) >= count:
-        raise SourceError(f"{path}: {part!r} was asked for, it has {count} slices, 'slice=0' to 'slice={count - 1}'")
-    return int(found[1])
+    match = _PART.fullmatch(part)
+    if match is None or int(match[1]) >= count:
+        last = f"slice={count - 1}"
+        raise SourceError(f"{path}: part {part!r} was asked for, it has {count} slices, 'slice=0' to {last!r}")
+    return int(match[1])
 
 
 def _declared(path: Path, reading: Reading) -> tuple[_Volume, str]:
@@ -191,19 +190,19 @@ def _declared(path: Path, reading: Reading) -> tuple[_Volume, str]:
     axes = reading.axes or "WHZT"
     if "N" in axes:
         raise SourceError(
-            f"{path}: axes={axes!r} names samples, which NIfTI has not; slices are Z, one of them a sample"
+            f"{path}: axes={axes!r} has an axis N, which NIfTI files do not have; slices are Z, and each is a sample"
         )
     volume = _volume(path, axes=len(axes))
     if reading.axes is None and len(volume.shape) == 3:
         raise SourceError(
-            f"{path}: has shape {volume.shape}, a volume of which no axis is known to be time; declare them, as in "
-            f"axes='WHT' where the third is time"
+            f"{path}: has shape {volume.shape}, in which no axis is defined as time; declare the axes, as in "
+            f"axes='WHT' if the third is time"
         )
     return volume, checked_axes(axes, volume.shape, where=path)
 
 
 def _volume(path: Path, *, axes: int) -> _Volume:
-    """Read the header; axes of length 1 at the end of the shape are left out beyond the number known."""
+    """Read the header; trailing axes of length 1 are removed down to the number of declared axes."""
     nibabel = _nibabel()
     try:
         with path.open("rb") as file:
@@ -219,16 +218,16 @@ def _volume(path: Path, *, axes: int) -> _Volume:
     elif raw[4:7] == b"n+2":
         kind = nibabel.Nifti2Header
     if kind is None:
-        raise SourceError(f"{path}: does not begin as a NIfTI file, a .nii or .nii.gz with its numbers in it")
+        raise SourceError(f"{path}: is not a NIfTI file (.nii or .nii.gz) that contains its numbers")
     try:
         header = kind(raw[: kind.template_dtype.itemsize], check=False)
         shape = tuple(int(size) for size in header.get_data_shape())
         dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
         slope, intercept = header.get_slope_inter()
     except (ValueError, KeyError, OverflowError, nibabel.spatialimages.HeaderDataError) as error:
-        raise SourceError(f"{path}: its header makes no sense ({error})") from error
+        raise SourceError(f"{path}: its header is invalid ({error})") from error
     if offset < kind.template_dtype.itemsize:
-        raise SourceError(f"{path}: its header makes no sense: the numbers begin at byte {offset}, within the header")
+        raise SourceError(f"{path}: its header is invalid: the numbers begin at byte {offset}, within the header")
     while len(shape) > axes and shape[-1] == 1:
         shape = shape[:-1]
     plain = slope is None or (slope, intercept) == (1.0, 0.0)
@@ -237,23 +236,23 @@ def _volume(path: Path, *, axes: int) -> _Volume:
 
 
 def _measures(header: Any, axes: str, count: int) -> dict[str, Any]:
-    """Return spacing, times and orientation as fields of Facts, as far as the header knows them."""
-    known: dict[str, Any] = {}
+    """Return spacing, times and orientation as fields of Facts, as far as the header has them."""
+    measures: dict[str, Any] = {}
     steps = [float(step) for step in header["pixdim"][1:]]
     try:
         space, time = header.get_xyzt_units()
-    except KeyError:  # a code that the standard does not have
+    except KeyError:  # a code that is not in the standard
         space = time = "unknown"
     down, across = axes.index("H"), axes.index("W")
     spacing = [steps[axis] * _MILLIMETRES.get(space, math.nan) for axis in (down, across) if axis < _TIME]
     if len(spacing) == 2 and all(math.isfinite(size) and size > 0 for size in spacing):
-        known["spacing_mm"] = tuple(spacing)
+        measures["spacing_mm"] = tuple(spacing)
     step = steps[_TIME] * _SECONDS.get(time, math.nan) if axes.index("T") == _TIME else math.nan
     if math.isfinite(step) and step > 0:
-        known |= {"times": Times(0.0, step, count), "rate_hz": 1 / step}
+        measures |= {"times": Times(0.0, step, count), "rate_hz": 1 / step}
     if int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0:
-        known["tags"] = _orientation(header)
-    return known
+        measures["tags"] = _orientation(header)
+    return measures
 
 
 def _orientation(header: Any) -> dict[str, str]:
@@ -267,7 +266,7 @@ def _orientation(header: Any) -> dict[str, str]:
 
 
 def _calibration(header: Any, reading: Reading) -> tuple[float, float] | None:
-    """Return the window of the header, where it has one and it is asked for."""
+    """Return the window in the header, if it has one and it is requested."""
     black, white = float(header["cal_min"]), float(header["cal_max"])
     sensible = math.isfinite(black) and math.isfinite(white) and white - black > _LEAST_WINDOW
     return (black, white) if reading.window == "file" and sensible else None

@@ -1,4 +1,4 @@
-"""Opening a video by its content, whatever its name says."""
+"""Functions that open and probe videos. The format is detected from the content of the file, not from its name."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,14 +53,15 @@ _PARTS: dict[str, Callable[[Path, Reading], list[str]]] = {
 
 
 class Samples(NamedTuple):
-    """What some files hold: samples, files in none of them (what each is, its name), and folders that need a choice.
+    """The samples in a set of files, the files that are in no sample, and the folders that need a choice.
 
-    Of such a folder, `undecided` has the patterns that its images could be chosen by.
+    `unread` has pairs of a description and a file name. `ambiguous` maps each folder that needs a choice to the name
+    patterns that its images can be selected by.
     """
 
-    found: list[Found]
+    samples: list[Found]
     unread: list[tuple[str, str]]
-    undecided: dict[str, tuple[str, ...]]
+    ambiguous: dict[str, tuple[str, ...]]
 
 
 def open_source(
@@ -72,13 +73,15 @@ def open_source(
     reading: Reading = DEFAULT_READING,
     dtype: PixelType | None = None,
 ) -> Source:
-    """Open a video and read any of its frames.
+    """Open a video for random access to its frames.
 
-    `channels` is 1 (grey) or 3 (RGB), or as the file holds them. `part` names a sample inside the file, such as a data
-    set ("/name" or "/name[5]") or a slice ("slice=4"); "file.h5::/name" says the same in the path. `dtype` is what
-    `read` gives: uint8, uint16 or float32, or as stored. `facts` are those of the manifest: with them nothing is probed
-    and no pass over the file is made, and `reading` is not needed. Raises SourceError where the file holds no video, is
-    not a regular file, or expands to more than `reading.limits`.
+    channels:  1 (grey) or 3 (RGB); by default as stored
+    part:      a sample inside the file, such as a data set ("/name" or "/name[5]") or a slice ("slice=4");
+               "file.h5::/name" is the same, given in the path
+    facts:     metadata from a manifest; with it the file is not probed, and `reading` is not needed
+    dtype:     dtype that `read` returns: uint8, uint16 or float32; by default as stored
+
+    Raises SourceError if the file holds no video, is not a regular file, or expands beyond `reading.limits`.
 
     >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -105,9 +108,9 @@ def open_source(
         return open_dicom_video(path, channels=channels, part=part, facts=facts, dtype=dtype)
     if facts is None or facts.container not in _KINDS:
         return EncodedSource(path, channels=channels, part=part, facts=facts, dtype=dtype)
-    stored = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
-    stored.dtype = dtype
-    return stored
+    source = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
+    source.dtype = dtype
+    return source
 
 
 def probe(
@@ -118,21 +121,21 @@ def probe(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return what a video file holds, or a `part` of it, or a folder of which `files` are the frames.
+    """Return the metadata of a video file, of one `part` of it, or of a folder whose frames are `files`.
 
-    decode:   every frame is decoded; only this shows where a file breaks, and how its frames lie in time
-    packets:  the first 16 frames are decoded and the rest is read: 90 frames take a quarter of the time, more take less
-              of it. Where a packet might not be a frame, or stamps might not tell their order, the file is decoded all
-              the same: MPEG-PS and TS, a start in mid-GOP, damage that the container shows, rarer codecs
+    decode:   decode every frame; only this finds where a file breaks, and the exact time of every frame
+    packets:  decode the first 16 frames and read the packets of the rest: a quarter of the time for 90 frames, less for
+              more. All frames are decoded if a packet may not be a frame, or if the timestamps may not give the order
+              of the frames: MPEG-PS and TS, a start in mid-GOP, damage visible in the container, rare codecs
 
-    A file that breaks keeps the frames before, and `facts.error` says where. Raises SourceError where no frame at all
-    can be read, the file is not a regular one, or it expands to more than `reading.limits`.
+    A file that breaks keeps the frames before the break, and `facts.error` describes the break. Raises SourceError if
+    no frame can be read, the file is not a regular file, or it expands beyond `reading.limits`.
     """
     if verify not in ("decode", "packets"):
         raise SettingError(f"probe(verify={verify!r}) is not a choice; {did_you_mean(verify, ['decode', 'packets'])}")
     path, part = _address(path, part)
     first = path / files[0] if files else path
-    require_regular(first)  # of the other files of a folder their readers ask the same
+    require_regular(first)  # the readers check the other files of a folder
     kind = _kind_of(path if files and known_suffix(files[0]) in IMAGE_SUFFIXES else first)
     if kind == "encoded":
         return probe_encoded(path, part=part, verify=verify, reading=reading)
@@ -142,34 +145,34 @@ def probe(
 
 
 def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> Samples:
-    """Return the samples in some files under a folder: most files are one, some hold many, some are one frame of many.
+    """Return the samples in a set of files: a file is one sample, several samples, or one frame of a sample.
 
-    `kinds` has the kind of each file (see `cinefeed.sources.kinds`), by its name relative to `root`, with /. A file
-    that cannot be opened is a sample, whose probe then says why, if its suffix promises one. Raises MissingExtraError,
-    before any file is opened, unless the packages that read them are installed.
+    `kinds` maps file names, relative to `root` and with /, to kinds (see `cinefeed.sources.kinds`). A file that cannot
+    be opened is a sample if its suffix is that of a video; probing it then raises the error. Raises MissingExtraError,
+    before any file is opened, if the packages that read these kinds are not installed.
     """
     check_extras(Counter(kinds.values()), place=str(root))
     slides = [name for name, kind in kinds.items() if kind == "dicom"]
-    found = group_series(root, slides, reading=reading) if slides else []
+    samples = group_series(root, slides, reading=reading) if slides else []
     images = group_images(kinds, root=root, frames=reading.frames)
     unread = [(misnamed_image(root / name) or what, name) for what, name in images.unread]
-    frame_files = {*_files_of(found)}
+    frame_files = {*_files_of(samples)}
     unread += [("DICOM file without an image of its own", name) for name in slides if name not in frame_files]
-    found += images.found
+    samples += images.samples
     for name, kind in kinds.items():
         if kind not in ("dicom", "image"):
             try:
-                found += [Found(name, part) for part in _parts(root / name, kind, reading)]
+                samples += [Found(name, part) for part in _parts(root / name, kind, reading)]
             except LimitError:
                 limit = reading.limits.max_samples_per_file
                 unread.append((f"file of more than {limit:,} samples (max_samples_per_file)", name))
             except SourceError:
                 if known_suffix(name):
-                    found.append(Found(name))
-                else:  # nobody named it as a video
+                    samples.append(Found(name))
+                else:  # no suffix of a video
                     unread.append((kind_in_words(name, f"{kind} without a video"), name))
     return Samples(
-        sorted(found, key=lambda each: (each.path, natural_key(each.part or ""))), unread, dict(images.undecided)
+        sorted(samples, key=lambda each: (each.path, natural_key(each.part or ""))), unread, dict(images.ambiguous)
     )
 
 
@@ -181,14 +184,14 @@ def _files_of(samples: Iterable[Found]) -> Iterator[str]:
 
 
 def _parts(path: Path, kind: str, reading: Reading) -> list[str] | list[None]:
-    """Return the parts of a file that are samples, or [None] where it is one itself. Raises SourceError."""
+    """Return the parts of a file that are samples, or [None] if the file is one sample. Raises SourceError."""
     if kind == "tiff" and not has_pages(path):
         raise SourceError(f"{path}: is one image")
     return _PARTS[kind](path, reading) or [None] if kind in _PARTS else [None]
 
 
 def _address(path: str | Path, part: str | None) -> tuple[Path, str | None]:
-    """Return the file, and the part of it, that "file.h5::/name" names."""
+    """Split "file.h5::/name" into the file and its part."""
     file, mark, rest = str(path).partition("::")
     if mark and part is None:
         return Path(file), rest
@@ -196,7 +199,7 @@ def _address(path: str | Path, part: str | None) -> tuple[Path, str | None]:
 
 
 def _kind_of(path: Path) -> str:
-    """Return the kind of a file by how it begins, or, where that tells nothing, by its name."""
+    """Return the kind of a file by its first bytes, or by its name if those are ambiguous."""
     if path.is_dir():
         return "images"
     if kind := own_kind(path):
@@ -204,10 +207,10 @@ def _kind_of(path: Path) -> str:
     try:
         start = read_start(path)
     except OSError:
-        start = b""  # who opens it says what is wrong with it
+        start = b""  # opening the file raises the error
     content, promised = kind_by_content(start), kind_by_suffix(path)
     if is_readable(content):
         return str(content)
     if promised == "npy" and start:
-        raise SourceError(f"{path}: is named .npy but does not begin as a NumPy file; it starts with {start[:6]!r}")
+        raise SourceError(f"{path}: is named .npy but is not a NumPy file; it starts with {start[:6]!r}")
     return promised if promised in _KINDS else "dicom" if content == "dicomdir" else "encoded"

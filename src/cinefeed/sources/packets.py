@@ -52,7 +52,7 @@ class Seen(NamedTuple):
     key_flags: Sequence[bool]
     first: av.VideoFrame | None
     error: str | None
-    shown: Sequence[int | None] | None
+    presentation_stamps: Sequence[int | None] | None
     damaged: NDArray[np.int32] = NONE_DAMAGED
 
 
@@ -62,7 +62,7 @@ def makes_stamps_up(container: InputContainer) -> bool:
 
 
 def packets_of(
-    container: InputContainer, stream: av.VideoStream, *, shown: dict[int | None, int | None] | None = None
+    container: InputContainer, stream: av.VideoStream, *, presentation_of: dict[int | None, int | None] | None = None
 ) -> "Generator[av.Packet[av.VideoStream]]":
     """Yield the packets of a stream, and at the end an empty one, with stamps that are the same after any seek.
 
@@ -75,8 +75,8 @@ def packets_of(
             yield from packets
             return
         for packet in packets:
-            if shown is not None:
-                shown[packet.dts] = packet.pts
+            if presentation_of is not None:
+                presentation_of[packet.dts] = packet.pts
             packet.pts = packet.dts
             yield packet
     finally:
@@ -110,9 +110,9 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
     stamps: list[int] = []
     flags: list[bool] = []
     presented_of: dict[int | None, int | None] = {}
-    first, decoded = None, list[int | None]()  # the first frame, and the stamps of the first frames
+    first, decoded_stamps = None, list[int | None]()  # the first frame, and the stamps of the first frames
     try:
-        for packet in packets_of(container, stream, shown=presented_of):
+        for packet in packets_of(container, stream, presentation_of=presented_of):
             if packet.size:
                 stamp = packet.pts
                 if stamp is None or packet.is_discard or packet.is_corrupt or packet.has_sidedata("encryption_info"):
@@ -123,10 +123,10 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
                     return None
                 stamps.append(stamp)
                 flags.append(packet.is_keyframe)
-            if len(decoded) < _CHECKED:
+            if len(decoded_stamps) < _CHECKED:
                 for frame in packet.decode():
                     first = first or within(frame, deadline)
-                    decoded.append(frame.pts)
+                    decoded_stamps.append(frame.pts)
                     if frame.is_corrupt:
                         return None
                     if frame.interlaced_frame and codec.name in ("h264", "hevc"):
@@ -138,8 +138,8 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
         return None
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
     sorted_stamps = [stamps[i] for i in order]
-    count = len(decoded) if len(decoded) >= _CHECKED else len(sorted_stamps)
-    if first is None or decoded != sorted_stamps[:count] or len(set(sorted_stamps)) < len(sorted_stamps):
+    count = len(decoded_stamps) if len(decoded_stamps) >= _CHECKED else len(sorted_stamps)
+    if first is None or decoded_stamps != sorted_stamps[:count] or len(set(sorted_stamps)) < len(sorted_stamps):
         return None
     if codec.reorder_depth > 0 and sorted_stamps == stamps:  # stamped as they are stored
         return None

@@ -103,8 +103,8 @@ def known_axes(facts: Facts, shape: Sequence[int], dtype: np.dtype[Any], *, wher
     """Return the letters of an array's axes from its facts. Raises SourceError where it is another array by now."""
     axes = facts.axes.upper() or "THWC"[: len(shape)]
     sizes = dict(zip(axes, shape, strict=False))
-    found = (len(shape), sizes.get("H"), sizes.get("W"), sizes.get("C", 1), str(dtype))
-    if found != (len(axes), facts.height, facts.width, facts.channels, facts.pixel_format):
+    actual = (len(shape), sizes.get("H"), sizes.get("W"), sizes.get("C", 1), str(dtype))
+    if actual != (len(axes), facts.height, facts.width, facts.channels, facts.pixel_format):
         raise SourceError(
             f"{where}: holds {dtype} of shape {tuple(shape)}, it was known as {facts.pixel_format}, {axes}, of "
             f"{facts.height} x {facts.width}; scan it again"

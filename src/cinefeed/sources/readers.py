@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import CinefeedError, SettingError, SourceError
 from cinefeed.sources.axes import axes_of
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source, StoredFrames
-from cinefeed.sources.kinds import EXTENSIONS, forget_kind, know_kind
+from cinefeed.sources.kinds import EXTENSIONS, register_kind, unregister_kind
 from cinefeed.sources.plain import PlainFrames, known_axes, plain_facts, windowed
 
 Opener = Callable[[Path], Any]
@@ -57,25 +57,25 @@ def register_reader(
     ...         print(len(source), source.read([2])[0, 0, 0])
     3 [32]
     """
-    listed = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
-    if not listed or not all(isinstance(each, str) and each[:1] == "." and each[1:] for each in listed):
+    suffix_list = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
+    if not suffix_list or not all(isinstance(each, str) and each[:1] == "." and each[1:] for each in suffix_list):
         raise SettingError(f"register_reader(suffixes={suffixes!r}) must be a suffix such as '.cine', or several")
     if not callable(opener):
         raise SettingError(f"register_reader(opener={opener!r}) must be a function that takes a path")
     if not isinstance(magic, bytes):
         raise SettingError(f"register_reader(magic={magic!r}) must be bytes, such as b'CINE'")
-    listed = tuple(each.lower() for each in listed)
-    reader = Reader(name or listed[0].lstrip("."), listed, opener, magic)
-    for suffix in () if replace else listed:
+    suffix_list = tuple(each.lower() for each in suffix_list)
+    reader = Reader(name or suffix_list[0].lstrip("."), suffix_list, opener, magic)
+    for suffix in () if replace else suffix_list:
         owner = next((each for each in _readers.values() if suffix in each.suffixes), None)
         if suffix in EXTENSIONS or (owner is not None and not _same(owner.opener, opener)):
             taken_by = "is read already" if owner is None else f"is read by {owner.name!r} already"
             raise SettingError(f"register_reader: {suffix} {taken_by}; pass replace=True to have it read by this one")
-    for each in [each for each in _readers.values() if {*each.suffixes} & {*listed} or each.name == reader.name]:
-        forget_kind(_MARK + each.name)
+    for each in [each for each in _readers.values() if {*each.suffixes} & {*suffix_list} or each.name == reader.name]:
+        unregister_kind(_MARK + each.name)
         del _readers[_MARK + each.name]
     _readers[_MARK + reader.name] = reader
-    know_kind(_MARK + reader.name, suffixes=listed, magic=magic)
+    register_kind(_MARK + reader.name, suffixes=suffix_list, magic=magic)
 
 
 def is_of_a_reader(container: str) -> bool:
@@ -85,8 +85,8 @@ def is_of_a_reader(container: str) -> bool:
 
 def readers_of(containers: Iterable[str | None]) -> list[Reader]:
     """Return the readers of some files, by their containers; one that is not known may be of any."""
-    wanted = {*containers}
-    return [each for container, each in _readers.items() if None in wanted or container in wanted]
+    requested = {*containers}
+    return [each for container, each in _readers.items() if None in requested or container in requested]
 
 
 def open_with_reader(
@@ -106,8 +106,8 @@ def open_with_reader(
         if hasattr(video, "planes") and hasattr(video, "facts"):
             if channels is not None and hasattr(video, "channels"):
                 video.channels = channels
-            opened: Source = video
-            return opened
+            source: Source = video
+            return source
         return _ReaderFrames(path, video, container=container, channels=channels, facts=facts)
     except CinefeedError:
         raise

@@ -7,20 +7,20 @@ from cinefeed.sources.base import Planes, Region
 from cinefeed.sources.colour import Colour as Colour
 
 
-def chosen_region(regions: Sequence[Region], wanted: str | int) -> Region:
+def find_region(regions: Sequence[Region], region: str | int) -> Region:
     """Return the region of a number, or the first of a kind. Raises SourceError, with the kinds that there are.
 
-    >>> chosen_region([Region(0, 0, 80, 60, "2d"), Region(0, 60, 80, 90, "pw")], "pw").top
+    >>> find_region([Region(0, 0, 80, 60, "2d"), Region(0, 60, 80, 90, "pw")], "pw").top
     60
     """
     kinds = [region.kind for region in regions]
-    if isinstance(wanted, int):
-        if wanted < len(regions):
-            return regions[wanted]
-    elif wanted in kinds:
-        return regions[kinds.index(wanted)]
-    there = f"its regions are {', '.join(f'{i}: {kind}' for i, kind in enumerate(kinds))}" if kinds else "it has none"
-    raise SourceError(f"Frame(region={wanted!r}) was asked for, {there}; leave out such rows, or the region")
+    if isinstance(region, int):
+        if region < len(regions):
+            return regions[region]
+    elif region in kinds:
+        return regions[kinds.index(region)]
+    choices = f"its regions are {', '.join(f'{i}: {kind}' for i, kind in enumerate(kinds))}" if kinds else "it has none"
+    raise SourceError(f"Frame(region={region!r}) was asked for, {choices}; leave out such rows, or the region")
 
 
 def cropped(planes: Planes, region: Region) -> Planes:

@@ -22,13 +22,13 @@ class Run(NamedTuple):
 def runs_of(numbers: NDArray[np.int64], facts: Facts) -> list[Run]:
     """Return the runs that give these frames, rising, of a video whose stamps are known."""
     assert facts.ticks is not None
-    wanted, stamps = numbers.tolist(), facts.ticks.of_frames(numbers).tolist()
+    frames, stamps = numbers.tolist(), facts.ticks.of_frames(numbers).tolist()
     key_frames = facts.key_frames.astype(np.int64)
     keys = (np.searchsorted(key_frames, numbers, side="right") - 1).tolist()
     runs, begin = [], 0
-    while begin < len(wanted):
+    while begin < len(frames):
         end = end_of_run(numbers, begin, key_frames)
-        runs.append(Run(wanted[begin:end], stamps[begin:end], keys[begin]))
+        runs.append(Run(frames[begin:end], stamps[begin:end], keys[begin]))
         begin = end
     return runs
 

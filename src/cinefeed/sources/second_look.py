@@ -52,32 +52,34 @@ def changed_frames(
     `stamps`, `key_flags` and `digests` are those of the frames of a first pass, which has come to the end of the file.
     Of frames whose stamps do not tell them apart there are none: those are always counted from the start.
     """
-    known = [stamp for stamp in stamps if stamp is not None]
+    valid_stamps = [stamp for stamp in stamps if stamp is not None]
     keys, changed = np.flatnonzero(key_flags).tolist(), set[int]()
-    if not keys or len(set(known)) < len(stamps):
+    if not keys or len(set(valid_stamps)) < len(stamps):
         return set()
     is_pes = container.format.name in STAMPED_BY_PES
-    earlier = _EARLIER * int(np.median(np.diff(np.sort(known)))) if is_pes and len(known) > 1 else 0
+    earlier = _EARLIER * int(np.median(np.diff(np.sort(valid_stamps)))) if is_pes and len(valid_stamps) > 1 else 0
     held_count = min(_HELD_FRAMES, _HELD_BYTES // max(stream.width * stream.height * 2, 1))
-    for key, end in zip(keys, [*keys[1:], len(known)], strict=True):
+    for key, end in zip(keys, [*keys[1:], len(valid_stamps)], strict=True):
         deadline.check()
-        numbers = dict(zip(known[key:end], range(key, end), strict=True))
-        next_key = known[end] if end < len(known) else None
+        numbers = dict(zip(valid_stamps[key:end], range(key, end), strict=True))
+        next_key = valid_stamps[end] if end < len(valid_stamps) else None
         # A new decoder has empty memory, one that has read the file what was there before.
         ways = ((stream.codec_context, True, 0), (_new_decoder(stream), False, held_count))
         for codec, skips, held_frames in ways:
             codec.skip_frame = "NONREF" if skips else "DEFAULT"
-            held = deque[av.VideoFrame](maxlen=held_frames)
+            recent_frames = deque[av.VideoFrame](maxlen=held_frames)
             try:
-                container.seek(known[key] - earlier, stream=stream)
-                for frame in _sound_frames(container, stream, codec, known[key], next_key=next_key, is_pes=is_pes):
-                    held.append(frame)
+                container.seek(valid_stamps[key] - earlier, stream=stream)
+                for frame in _sound_frames(
+                    container, stream, codec, valid_stamps[key], next_key=next_key, is_pes=is_pes
+                ):
+                    recent_frames.append(frame)
                     number = None if frame.pts is None else numbers.get(frame.pts)
                     if number is not None and frame_digest(frame) != digests[number]:
                         changed.add(number)
                     if (
                         frame.pts is None
-                        or frame.pts == known[end - 1]
+                        or frame.pts == valid_stamps[end - 1]
                         or (next_key is not None and frame.pts >= next_key)
                     ):
                         break

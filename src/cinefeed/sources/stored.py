@@ -76,14 +76,14 @@ def layout_of(
         strides[axis] = step
         step *= size
     sizes = dict(order)
-    kept = [axis for axis in "HWC" if axis in axes]
+    frame_axes = [axis for axis in "HWC" if axis in axes]
     return Layout(
         first=offset + sum(strides[axis] * index for axis, index in fixed.items()),
         step=strides["T"],
         count=sizes["T"],
-        span=dtype.itemsize + sum(strides[axis] * (sizes[axis] - 1) for axis in kept),
-        shape=tuple(sizes[axis] for axis in kept),
-        strides=tuple(strides[axis] for axis in kept),
+        span=dtype.itemsize + sum(strides[axis] * (sizes[axis] - 1) for axis in frame_axes),
+        shape=tuple(sizes[axis] for axis in frame_axes),
+        strides=tuple(strides[axis] for axis in frame_axes),
         dtype=dtype,
     )
 
@@ -174,7 +174,7 @@ def check_unpacked(layout: Layout, limits: ReadLimits, *, where: object) -> None
     """Raise SourceError if the frames of a packed file interleave, and are together more than may be in memory."""
     if layout.step < layout.span:
         size = layout.span + (layout.count - 1) * layout.step
-        limits.check_unpacked(size, what="a packed array of which time is not the first axis", where=where)
+        limits.check_unpacked(size, name="a packed array of which time is not the first axis", where=where)
 
 
 def unpacked_facts(
@@ -198,11 +198,11 @@ def unpacked_facts(
     decompressed, LimitError where it takes longer than the limits allow.
     """
     stat = path.stat()
-    looked_at = samples if has_open_scale(facts) and samples.apart else None
-    end, fault, values = _unpacked(path, member, stat.st_size, stat.st_mtime_ns, looked_at, limits)
+    measured = samples if has_open_scale(facts) and samples.apart else None
+    end, fault, values = _unpacked(path, member, stat.st_size, stat.st_mtime_ns, measured, limits)
     if isinstance(fault, LimitError):
         raise fault
-    if looked_at is not None:
+    if measured is not None:
         facts = replace(facts, values=_scaled(values[number], scale))
     facts = broken_after(facts, layout.whole(end), fault or "the file is cut off", where=where)
     if fault is not None and facts.error is None and (_CHECKSUM in fault or end >= promised):
@@ -225,23 +225,23 @@ def _unpacked(
     path: Path, member: str | None, _size: int, _mtime_ns: int, samples: Samples | None, limits: ReadLimits
 ) -> tuple[int, str | LimitError | None, list[PixelValues | None]]:
     """Return how many bytes can be decompressed, what is wrong after them, and the values of each sample."""
-    done, cutter = 0, None if samples is None else _FrameCutter(samples)
+    unpacked_bytes, cutter = 0, None if samples is None else _FrameCutter(samples)
     deadline = limits.deadline(path)
     fault: str | LimitError | None = None
     try:
         with open_packed(path, member) as file:
             while block := file.read1(_BLOCK):  # read() would lose what came before a fault
                 if cutter is not None:
-                    cutter.add(done, block)
-                done += len(block)
+                    cutter.add(unpacked_bytes, block)
+                unpacked_bytes += len(block)
                 deadline.check()
     except LimitError as error:  # kept too, or every sample of the file would take as long
-        return done, error, []
+        return unpacked_bytes, error, []
     except BROKEN as error:
         fault = f"{_CHECKSUM if 'CRC' in str(error) else 'it cannot be decompressed'} ({error})"
-        if done and isinstance(error, gzip.BadGzipFile) and "Not a gzipped" in str(error):
+        if unpacked_bytes and isinstance(error, gzip.BadGzipFile) and "Not a gzipped" in str(error):
             fault = None  # what was appended to a whole file
-    return done, fault, [] if cutter is None else cutter.values()
+    return unpacked_bytes, fault, [] if cutter is None else cutter.values()
 
 
 class _FrameCutter:
@@ -257,21 +257,21 @@ class _FrameCutter:
         self._places = [divmod(place, len(numbers)) for place in order.tolist()]
         self._numbers = numbers.tolist()
         self._next = 0
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def add(self, start: int, block: bytes) -> None:
         """Take a block that begins at byte `start`."""
         span = self._layout.span
         while self._next < len(self._offsets):
-            begin = self._offsets[self._next] + len(self._held) - start
+            begin = self._offsets[self._next] + len(self._buffer) - start
             if begin >= len(block):
                 return
-            self._held += block[begin : begin + span - len(self._held)]
-            if len(self._held) < span:
+            self._buffer += block[begin : begin + span - len(self._buffer)]
+            if len(self._buffer) < span:
                 return
             sample, number = self._places[self._next]
-            self._samplers[sample].add(self._numbers[number], as_plane(self._layout.frame(bytes(self._held), 0)))
-            self._next, self._held = self._next + 1, bytearray()
+            self._samplers[sample].add(self._numbers[number], as_plane(self._layout.frame(bytes(self._buffer), 0)))
+            self._next, self._buffer = self._next + 1, bytearray()
 
     def values(self) -> list[PixelValues | None]:
         """Return the values of each sample, as far as its frames came by."""

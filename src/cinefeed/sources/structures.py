@@ -103,19 +103,19 @@ def what_differs(library: ctypes.CDLL, places: Places) -> str | None:
 def _new_differs(library: ctypes.CDLL, places: Places) -> str | None:
     """Compare new packets and frames with the defaults that FFmpeg writes."""
     with _frame(library) as frame, _packet(library) as packet:
-        written, sent = ctypes.string_at(frame, _FRAME_BYTES), ctypes.string_at(packet, _PACKET_BYTES)
-        if struct.unpack_from("<qq", sent, STAMP) != (NO_STAMP, NO_STAMP):
+        frame_bytes, packet_bytes = ctypes.string_at(frame, _FRAME_BYTES), ctypes.string_at(packet, _PACKET_BYTES)
+        if struct.unpack_from("<qq", packet_bytes, STAMP) != (NO_STAMP, NO_STAMP):
             return "an AVPacket's stamps"
-        if struct.unpack_from("<q", written, SHOWN)[0] != NO_STAMP:
+        if struct.unpack_from("<q", frame_bytes, SHOWN)[0] != NO_STAMP:
             return "an AVFrame's stamp"
-        if struct.unpack_from("<i", written, FORMAT_ID)[0] != -1:
+        if struct.unpack_from("<i", frame_bytes, FORMAT_ID)[0] != -1:
             return "an AVFrame's format"
-        if struct.unpack_from("<3i", written, places.picture_type) != (0, 0, 1):  # of no type, and 0 / 1
+        if struct.unpack_from("<3i", frame_bytes, places.picture_type) != (0, 0, 1):  # of no type, and 0 / 1
             return "an AVFrame's type and aspect ratio"
         # No flags, no range, primaries, transfer and space unspecified, no site of chroma.
-        if struct.unpack_from("<6i", written, places.flags) != (0, 0, 2, 2, 2, 0):
+        if struct.unpack_from("<6i", frame_bytes, places.flags) != (0, 0, 2, 2, 2, 0):
             return "an AVFrame's flags and colours"
-        if struct.unpack_from("<q", written, places.best_guess)[0] != NO_STAMP:
+        if struct.unpack_from("<q", frame_bytes, places.best_guess)[0] != NO_STAMP:
             return "an AVFrame's guessed stamp"
     return None
 
@@ -128,16 +128,16 @@ def _streams_differ(library: ctypes.CDLL) -> str | None:
         streams = [library.avformat_new_stream(_address(context), None) for _ in range(2)]
         if (before, _int(context, STREAM_COUNT)) != (0, 2):
             return "an AVFormatContext's number of streams"
-        listed = _long(context, STREAMS)
-        if not _is_near(listed, context) or [_long(listed, 8 * i) for i in range(2)] != streams:
+        list_address = _long(context, STREAMS)
+        if not _is_near(list_address, context) or [_long(list_address, 8 * i) for i in range(2)] != streams:
             return "an AVFormatContext's streams"
         with _codec(library, "rawvideo", _RAW) as codec:
             parameters = _long(streams[1], PARAMETERS)
             if not _is_near(parameters, streams[1]) or (_int(parameters, 0), _int(parameters, 4)) != (-1, 0):
                 return "an AVStream's parameters"
-            done = library.avcodec_parameters_from_context(_address(parameters), _address(codec))
+            status = library.avcodec_parameters_from_context(_address(parameters), _address(codec))
             decoder = library.avcodec_find_decoder(_int(parameters, 4))
-            if done < 0 or _int(parameters, 0) != 0 or not decoder:
+            if status < 0 or _int(parameters, 0) != 0 or not decoder:
                 return "an AVStream's type and codec"
     finally:
         library.avformat_free_context(_address(context))
@@ -153,8 +153,8 @@ def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
         ctypes.memmove(_long(packet, _DATA), _PICTURE, len(_PICTURE))
         ctypes.c_int64.from_address(packet + STAMP).value = _SHOWN_AT
         ctypes.c_int64.from_address(packet + _DECODED).value = _DECODED_AT
-        sent = library.avcodec_send_packet(_address(codec), _address(packet))
-        if sent < 0 or library.avcodec_receive_frame(_address(codec), _address(frame)) < 0:
+        status = library.avcodec_send_packet(_address(codec), _address(packet))
+        if status < 0 or library.avcodec_receive_frame(_address(codec), _address(frame)) < 0:
             return "an AVPacket"
         if (_long(frame, SHOWN), _long(frame, places.best_guess)) != (_SHOWN_AT, _SHOWN_AT):
             return "the stamp of a decoded AVFrame"

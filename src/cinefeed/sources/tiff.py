@@ -23,7 +23,7 @@ class Pages:
     def __init__(self, path: Path, data: NDArray[np.uint8] | None = None) -> None:
         self.path = path
         self._places: list[int] = []  # of the pages found so far, each once
-        self._seen: set[int] = set()
+        self._place_set: set[int] = set()
         try:
             # A private copy of the bytes that say where the first page is, and of no others: they will be changed.
             self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="c") if data is None else data
@@ -47,12 +47,12 @@ class Pages:
             place = self._next
             if place == 0:
                 return False
-            if place in self._seen:
+            if place in self._place_set:
                 raise DecodeError("is one that came before")
             entries = self._number(self._count, place)
             self._next = self._number(self._link, place + struct.calcsize(self._count) + entries * self._entry_bytes)
             self._places.append(place)
-            self._seen.add(place)
+            self._place_set.add(place)
         return True
 
     def count(self) -> tuple[int, str | None]:

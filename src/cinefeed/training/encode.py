@@ -29,7 +29,7 @@ from cinefeed.manifest.table import Manifest
 from cinefeed.models.backbones import frame_backbone
 from cinefeed.models.parts import FEATURES, FRAMES, Seeded
 from cinefeed.sources.base import Facts, Source
-from cinefeed.sources.regions import chosen_region, cropped
+from cinefeed.sources.regions import cropped, find_region
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
@@ -56,7 +56,7 @@ class FrameEncoder:
     def __call__(self, source: Source) -> Iterator[NDArray[np.float32]]:
         """Yield the features of all frames of a video, some frames at a time, (n, dimension)."""
         frame, spacing = self.compose.frame, source.facts.spacing_mm
-        region = None if frame.region is None else chosen_region(source.facts.regions, frame.region)
+        region = None if frame.region is None else find_region(source.facts.regions, frame.region)
         shape = (frame.height, frame.width, frame.channels)
         info = ClipInfo(_FRAMES_AT_ONCE, *shape, spacing_mm=None)
         drawn = [each.sample(np.random.default_rng(0), info) for each in self.compose.transforms]
