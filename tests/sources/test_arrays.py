@@ -187,10 +187,10 @@ def test_a_set_of_one_needs_no_part(tmp_path):
     [
         (None, None, r"\(4, 9, 6, 5\), read as NTHW: 4 samples; choose one by a part that ends in \[0\] to \[3\]"),
         ("[4]", None, r"row 4 was asked for, it has rows 0 to 3"),
-        ("/x", None, r"'/x' was asked for, but a \.npy file has no names"),
+        ("/x", None, r"part '/x' was asked for, but the array of a \.npy file has no name"),
         ("[0]", "HWT", r"is 4 axes, and axes='HWT' names 3"),
         ("[0]", "THWC", r"read as THWC: 5 channels, where 1 is grey and 3 is RGB; declare another order with axes="),
-        ("[0]", "ZTHW", r"names slices, which only NIfTI has"),
+        ("[0]", "ZTHW", r"has an axis Z, which only NIfTI files have"),
         ("[0]", "THCW", r"6 channels"),
     ],
 )
@@ -208,7 +208,7 @@ def test_a_row_of_what_is_no_set_is_refused(tmp_path):
 @pytest.mark.parametrize("other", [cine(9, 6, 5), cine(4, 9, 6, 6), cine(4, 9, 6, 5).astype(np.uint16)])
 def test_a_file_that_has_changed_since_the_scan_says_so(tmp_path, other):
     facts = probe_npy(save(tmp_path, cine(4, 9, 6, 5)), part="[0]")
-    with pytest.raises(SourceError, match="it was known as uint8, NTHW, of 6 x 5; scan it again"):
+    with pytest.raises(SourceError, match="its metadata gives uint8, NTHW, of 6 x 5; scan it again"):
         ArraySource(save(tmp_path, other), part="[0]", facts=facts)
 
 
@@ -217,7 +217,7 @@ def test_a_set_that_is_cut_off_keeps_the_rows_before(tmp_path):
     path.write_bytes(path.read_bytes()[: -(160 + 40)])
     assert probe_npy(path, part="[1]").error is None
     assert probe_npy(path, part="[2]").error == "breaks after 7 of 10 frames: the file is cut off"
-    with pytest.raises(SourceError, match="no whole frame is there, of 10: the file is cut off"):
+    with pytest.raises(SourceError, match="0 of 10 frames are whole: the file is cut off"):
         probe_npy(path, part="[3]")
 
 
@@ -328,7 +328,7 @@ class TestNpz:
     def test_what_is_not_there_is_named(self, archive):
         with pytest.raises(SourceError, match="has no array '/colours'; did you mean '/colour'"):
             probe_npz(archive, part="/colours")
-        with pytest.raises(SourceError, match=r"holds 3 arrays that could be a video; name one by its part"):
+        with pytest.raises(SourceError, match=r"has 3 arrays that could be a video; select one by its part"):
             probe_npz(archive)
         with pytest.raises(SourceError, match=r"labels: has shape \(4,\)"):
             probe_npz(archive, part="/labels")

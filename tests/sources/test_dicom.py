@@ -601,9 +601,9 @@ def test_a_series_without_trigger_times(tmp_path, elements, step):
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "no palette"),
         ({"BitsAllocated": 12, "BitsStored": 12, "HighBit": 11}, "has 12 bits per sample"),
         ({"BitsAllocated": 1, "PhotometricInterpretation": "PALETTE COLOR"}, "has 1 bit a sample"),
-        ({"Rows": 0}, "holds no image"),
+        ({"Rows": 0}, "without an image"),
         ({"Rows": 65535, "Columns": 65535}, "beyond max_frame_bytes"),
-        ({"Rows": None}, "holds no image"),
+        ({"Rows": None}, "without an image"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path, elements, message):

@@ -142,8 +142,8 @@ def test_a_slice_taken_twice_is_two_samples_and_said(tmp_path):
     assert [each.part.partition("/")[2] for each in found] == ["plane-01", "plane-02", "plane-02-repeat-2", "plane-03"]
     assert notes(found) == [
         None,
-        "plane 2 of 3 was taken 2 times, this is number 1",
-        "plane 2 of 3 was taken 2 times, this is number 2",
+        "plane 2 of 3 was acquired 2 times, this is number 1",
+        "plane 2 of 3 was acquired 2 times, this is number 2",
         None,
     ]
 
@@ -159,7 +159,7 @@ def test_a_copy_is_left_out_and_said_but_not_an_image_with_the_same_uid(tmp_path
     (tmp_path / "copy.dcm").write_bytes(first.read_bytes())
     (sample,) = grouped(tmp_path)
     assert values_of(tmp_path, sample) == list(range(5))
-    assert notes([sample]) == ["1 of 6 files are copies of others, and left out"]
+    assert notes([sample]) == ["1 of 6 files are copies of others, and omitted"]
     for i in range(4):  # an anonymiser that gives one UID to all
         write_slice(tmp_path / "b" / f"{i}.dcm", value=i, uid="1.5", SeriesInstanceUID="1.6", TriggerTime=30 * i)
     assert values_of(tmp_path, grouped(tmp_path)[-1]) == [0, 1, 2, 3]

@@ -94,13 +94,13 @@ def test_rows_may_lie_along_another_axis(tmp_path):
         ("/rest/cina", "has no data set '/rest/cina'; did you mean '/rest/cine'"),
         ("/rest", "has no data set '/rest'"),
         ("/rest/cine/deeper", "has no data set"),
-        (None, "holds 5 data sets that could be a video; name one by its part"),
+        (None, "has 5 data sets that could be a video; select one by its part"),
         ("/x", r"read as NTHW: 4 samples; choose one by a part that ends in \[0\] to \[3\]"),
         ("/x[4]", "row 4 was asked for, it has rows 0 to 3"),
         ("/rest/cine[0]", "read as one sample, THW"),
         ("/labels", r"has shape \(4,\)"),
-        ("/names", "holds |S1, where integers or floats are needed"),
-        ("/note", "holds object"),
+        ("/names", "has dtype |S1; integers or floats are needed"),
+        ("/note", "has dtype object"),
         ("/nothing", "is empty"),
         ("/elsewhere", "'/elsewhere' is a link, and links are not followed"),
         ("/elsewhere/deeper", "'/elsewhere' is a link"),
@@ -130,7 +130,7 @@ def test_numbers_in_other_files_are_refused(tmp_path):
             layout[:] = h5py.VirtualSource(source, "x", (9, 6, 5))
             file.create_virtual_dataset(name, layout)
     for part in ("/raw", "/virtual"):
-        with pytest.raises(SourceError, match=f"{part}: its numbers lie in other files"):
+        with pytest.raises(SourceError, match=f"{part}: its numbers are in other files"):
             probe_hdf5(path, part=part)
     assert hdf5_parts(path) == ["/own", "/x"]
     with Hdf5Source(path, part="/own", facts=probe_hdf5(path, part="/own")) as source:
@@ -146,16 +146,16 @@ def virtual(file, name, source, dataset, shape=(9, 6, 5), maxshape=None):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("external", "source '/raw' lie in other files"),
+        ("external", "source '/raw' are in other files"),
         ("external link", "'/raw' is a link"),
         ("soft link", "'/raw' is a link"),
         ("link to a group", "'/deep' is a link"),
-        ("another file", "lie in other files"),
+        ("another file", "are in other files"),
         ("virtual", "'/raw', which is virtual itself"),
         ("itself", "'/video', which is virtual itself"),
         ("itself, without end", "'/video', which is virtual itself"),
-        ("absent", "no such data set"),
-        ("a group", "no such data set"),
+        ("absent", "does not exist"),
+        ("a group", "does not exist"),
         ("pattern", "pattern of names"),
     ],
 )
@@ -228,7 +228,7 @@ def test_nothing_to_show(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["y"] = np.arange(9)
         file["flat"] = cine(9, 6, 0)
-    with pytest.raises(SourceError, match=r"holds no data set that is a video; .*flat: has shape"):
+    with pytest.raises(SourceError, match=r"has no data set that is a video; .*flat: has shape"):
         hdf5_parts(tmp_path / "a.h5")
 
 
@@ -259,7 +259,7 @@ def test_a_spoilt_chunk_keeps_the_frames_before(tmp_path, settings):
     with Hdf5Source(path, facts=trusted) as source, pytest.raises(DecodeError, match=r"a\.h5::/x: frame 13 cannot"):
         source.read([13])
     damaged(path, 0, **settings)
-    with pytest.raises(SourceError, match="no whole frame is there, of 20"):
+    with pytest.raises(SourceError, match="0 of 20 frames are whole"):
         probe_hdf5(path)
 
 
@@ -270,7 +270,7 @@ def test_frames_that_were_never_written_are_left_out(tmp_path):
         once[0, :3], once[2, 4:8] = 1, 1
     assert probe_hdf5(path, part="/x[0]").error == f"breaks after 4 of {10**9} frames: the rest was never written"
     assert probe_hdf5(path, part="/x[2]").times.count == 8
-    with pytest.raises(SourceError, match="no whole frame is there"):
+    with pytest.raises(SourceError, match="frames are whole"):
         probe_hdf5(path, part="/x[1]")
 
 

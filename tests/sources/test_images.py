@@ -255,7 +255,7 @@ def test_frames_beside_masks_have_to_be_chosen(tmp_path, names, choice, frames):
     assert len(chosen.unread) == len(names) - len(frames)
     for number, name in enumerate(names):
         write(tmp_path / name, np.full((16, 16), number, np.uint8))
-    with pytest.raises(SourceError, match="holds images of several kinds; say which are the frames: Reading"):
+    with pytest.raises(SourceError, match="holds images of several kinds; select those that are frames: Reading"):
         probe_images(tmp_path)
     assert probe_images(tmp_path, reading=Reading(frames=choice)).files == frames
 
@@ -447,12 +447,12 @@ def test_pages_that_are_cut_off_or_go_in_a_circle(tmp_path):
     first = struct.unpack_from("<I", whole, 4)[0]
     path.write_bytes(whole[:-4] + struct.pack("<I", first))
     facts = probe_tiff(path)
-    assert (facts.times.count, facts.error) == (5, "breaks after 5 frames: page 5 is one that came before")
+    assert (facts.times.count, facts.error) == (5, "breaks after 5 frames: page 5 is a repeat of an earlier page")
     path.write_bytes(whole[:20])
     with pytest.raises(SourceError, match=r"cine\.tif: its first page "):
         probe_tiff(path)
     path.write_bytes(b"no TIFF")
-    with pytest.raises(SourceError, match="does not begin as a TIFF file"):
+    with pytest.raises(SourceError, match="is not a TIFF file"):
         probe_tiff(path)
     path.write_bytes(b"")
     with pytest.raises(SourceError, match="cannot be read"):

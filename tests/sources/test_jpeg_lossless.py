@@ -72,8 +72,8 @@ def test_damage_is_an_error_or_other_pixels_and_never_more():
         (b"\xff\xc3", b"\xff\xc0", "not a lossless image"),
         (b"\x01\x11\x00", b"\x01\x21\x00", "different sizes"),
         (b"\xff\xc3\x00\x0b\x08", b"\xff\xc3\x00\x0b\x11", "17 bits"),
-        (b"\x01\x00\x01\x00\x00", b"\x01\x00\x08\x00\x00", "asks for what is not there"),
-        (b"\x01\x01\x00\x01\x00\x00", b"\x01\x01\x10\x01\x00\x00", "asks for what is not there"),
+        (b"\x01\x00\x01\x00\x00", b"\x01\x00\x08\x00\x00", "refers to a missing component or table"),
+        (b"\x01\x01\x00\x01\x00\x00", b"\x01\x01\x10\x01\x00\x00", "refers to a missing component or table"),
     ],
 )
 def test_what_cannot_be_decoded_is_said(place, value, message):

@@ -51,7 +51,7 @@ def test_channels_can_be_asked_for():
     ("array", "axes", "message"),
     [
         (np.zeros((4, 9, 6, 5)), None, "read as NTHW, a set of samples"),
-        (np.zeros((0, 9, 6)), None, "no whole frame is there"),
+        (np.zeros((0, 9, 6)), None, "it has no frames"),
         (np.zeros((9, 6)), None, r"has shape \(9, 6\); a video is"),
         (np.zeros((9, 6, 5), complex), None, "integers or floats are needed"),
         (np.zeros((9, 6, 5)), "HWTC", "names 4"),

@@ -79,7 +79,7 @@ def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, 
         reason = r"this is \d+ \(libavformat 99,"
     elif change == "place":
         monkeypatch.setitem(structures.KNOWN, known, structures.KNOWN[known]._replace(flags=280))
-        reason = f"an AVFrame's flags and colours is not where libavcodec {known.libavcodec} has it"
+        reason = f"an AVFrame's flags and colours is not at the offset of libavcodec {known.libavcodec}"
     elif change == "function":
         monkeypatch.setattr(decoder, "NAMES", [*decoder.NAMES, "av_no_such_function"])
         reason = "cannot be called by name: .*av_no_such_function"

@@ -139,7 +139,7 @@ def test_axes_of_length_one_at_the_end_are_left_out(tmp_path):
         ((7, 5, 3, 6), "WHT", "is 4 axes, and axes='WHT' names 3"),
         ((7, 5, 3, 6), "WHCT", None),
         ((7, 5, 4, 6), "WHCT", "4 channels"),
-        ((7, 5, 4, 6), "WHNT", "names samples, which NIfTI has not"),
+        ((7, 5, 4, 6), "WHNT", "has an axis N, which NIfTI files do not have"),
     ],
 )
 def test_shapes_that_say_what_to_declare(tmp_path, shape, axes, message):
@@ -255,10 +255,10 @@ def test_a_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
     assert facts.error == "breaks after 5 of 6 frames: the file is cut off"
     conforms(path, facts, part="slice=1")
     path.write_bytes(whole[:380])
-    with pytest.raises(SourceError, match=r"cine\.nii: no whole frame is there, of 6"):
+    with pytest.raises(SourceError, match=r"cine\.nii: 0 of 6 frames are whole"):
         probe_nifti(path)
     path.write_bytes(whole[:200])
-    with pytest.raises(SourceError, match="does not begin as a NIfTI file"):
+    with pytest.raises(SourceError, match="is not a NIfTI file"):
         probe_nifti(path)
 
 
@@ -405,7 +405,7 @@ def test_headers_that_make_no_sense(tmp_path, field, value):
 def test_what_is_no_nifti_file(tmp_path):
     path = tmp_path / "cine.nii"
     path.write_bytes(b"no NIfTI" * 100)
-    with pytest.raises(SourceError, match="does not begin as a NIfTI file"):
+    with pytest.raises(SourceError, match="is not a NIfTI file"):
         probe_nifti(path)
     with pytest.raises(SourceError, match="its header cannot be read"):
         probe_nifti(tmp_path / "missing.nii")

@@ -33,11 +33,11 @@ def bad_files(folder: Path) -> dict[Path, str]:
     (folder / "cut.mp4").write_bytes(whole.read_bytes()[:200])
     return {
         folder / "empty.mp4": "the file is empty",
-        folder / "text.mp4": "is no video",
+        folder / "text.mp4": "cannot open this file as video",
         folder / "folder.mp4": "is a folder",
         folder / "absent.mp4": "there is no such file",
         folder / "text.npy": "is not a NumPy file",
-        folder / "cut.mp4": "is no video|no frame can be decoded|holds no video",
+        folder / "cut.mp4": "cannot open this file as video|no frame can be decoded|holds no video",
         write_wav(folder / "sound.wav"): "of another kind, such as sound",
     }
 

@@ -118,14 +118,12 @@ def test_a_program_without_the_reader_says_so(folder):
     cf.Manifest.scan(folder, out=folder / "m.parquet", progress=False)
     code = "import sys, cinefeed as cf; cf.Manifest.read(sys.argv[1]).open(0)"
     done = subprocess.run([sys.executable, "-c", code, folder / "m.parquet"], capture_output=True, text=True)
-    assert (
-        "is a file for the reader 'own', which this program has not registered; call cinefeed.register" in done.stderr
-    )
+    assert "needs the reader 'own', which is not registered in this program; call cinefeed.register" in done.stderr
 
 
 def test_a_builtin_suffix_is_replaced_only_if_asked(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((4, 16, 16), np.uint8))
-    with pytest.raises(SettingError, match=r"\.npy is read already; pass replace=True"):
+    with pytest.raises(SettingError, match=r"\.npy is already supported; pass replace=True"):
         cf.register_reader(".npy", np.load)
     cf.register_reader(".npy", upside_down, replace=True)
     with cf.open_source(tmp_path / "a.npy") as source:
@@ -139,7 +137,7 @@ def upside_down(path: Path):
 def test_a_suffix_has_one_reader():
     cf.register_reader(".own", own_reader.open_array)
     cf.register_reader(".own", own_reader.open_array)
-    with pytest.raises(SettingError, match=r"\.own is read by 'own' already"):
+    with pytest.raises(SettingError, match=r"\.own is already read by 'own'"):
         cf.register_reader([".other", ".own"], own_reader.OwnSource)
     cf.register_reader([".other", ".own"], own_reader.OwnSource, replace=True)
 

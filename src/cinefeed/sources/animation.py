@@ -1,4 +1,4 @@
-"""Animated WebP, which FFmpeg before 8.1 cannot decode, through OpenCV."""
+"""Animated WebP through OpenCV; FFmpeg before 8.1 cannot decode it."""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from cinefeed.sources.index import Verify
 from cinefeed.sources.limits import DEFAULT_LIMITS
 from cinefeed.sources.plain import PlainFrames, windowed
 
-# Each read decodes from the start of the file, so the next frames are decoded with the one asked for.
+# Each call decodes from the start of the file, so the next frames are decoded with the requested one.
 _FRAMES_AT_ONCE, _BYTES_AT_ONCE = 16, 2**26
 _CANVAS = slice(24, 30)  # width - 1 and height - 1, 3 bytes each
 
 
 class AnimatedSource(PlainFrames):
-    """An animated WebP file, RGB: each frame drawn over those before it; an alpha channel is dropped."""
+    """An animated WebP file, RGB: each frame is drawn over the previous ones; an alpha channel is dropped."""
 
     def __init__(
         self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
@@ -43,13 +43,13 @@ class AnimatedSource(PlainFrames):
         if frame.shape[:2] != (self.facts.height, self.facts.width):
             height, width = frame.shape[:2]
             raise SourceError(
-                f"{self.path}: frames are {width} x {height}, it was known as {self.facts.width} x "
+                f"{self.path}: frames are {width} x {height}, the metadata gives {self.facts.width} x "
                 f"{self.facts.height}; scan it again"
             )
         return cv2.cvtColor(frame, cv2.COLOR_BGRA2RGB if frame.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
     def close(self) -> None:
-        """Let go of the file; planes already handed over stay valid."""
+        """Close the file; planes that were returned remain valid."""
         super().close()
         self._data, self._frames = np.zeros(0, np.uint8), []
 
@@ -62,9 +62,9 @@ def probe_animated(
     verify: Verify = "decode",
     reading: Reading = DEFAULT_READING,
 ) -> Facts:
-    """Return the facts of an animated WebP file. All frames are decoded, since only that shows when each is shown.
+    """Return the metadata of an animated WebP file. All frames are decoded to find their display times.
 
-    Frames before one that is broken can be read. Raises SourceError where not one can, and where OpenCV is too old.
+    Frames before a broken one can be read. Raises SourceError if no frame can be read, or if OpenCV is too old.
     """
     path = Path(path)
     if part is not None:
@@ -86,7 +86,7 @@ def probe_animated(
         milliseconds += durations[: len(frames)]
     count = len(milliseconds)
     if not count:
-        raise SourceError(f"{path}: no frame can be decoded; the file is no animated WebP, damaged or cut off")
+        raise SourceError(f"{path}: no frame can be decoded; the file is not an animated WebP, damaged or cut off")
     facts = Facts(
         height=size[0],
         width=size[1],
@@ -105,7 +105,7 @@ def probe_animated(
 
 
 def _times(milliseconds: Sequence[int]) -> Times:
-    """Return when each frame is shown; a duration of 0 gives no times."""
+    """Return the display time of each frame; a duration of 0 gives no times."""
     count = len(milliseconds)
     durations = milliseconds[:-1] or milliseconds
     if min(durations) <= 0:
@@ -124,7 +124,7 @@ def _data_of(path: Path) -> NDArray[np.uint8]:
 
 
 def _promised(data: NDArray[np.uint8]) -> int:
-    """Return the number of frames in a file, by its chunks."""
+    """Return the number of frames in a file, according to its chunks."""
     count, place = 0, 12
     while place + 8 <= data.size:
         count += data[place : place + 4].tobytes() == b"ANMF"
@@ -134,17 +134,17 @@ def _promised(data: NDArray[np.uint8]) -> int:
 
 
 def _canvas(data: NDArray[np.uint8]) -> tuple[int, int]:
-    """Return the width and height of the frames, by the header of the file."""
+    """Return the width and height of the frames, according to the header."""
     canvas = data[_CANVAS].tobytes()
     return int.from_bytes(canvas[:3], "little") + 1, int.from_bytes(canvas[3:], "little") + 1
 
 
 def _decode_frames(data: NDArray[np.uint8], first: int) -> tuple[list[NDArray[Any]], list[int]]:
-    """Return some frames from a number on, BGR or BGRA, and the milliseconds that each is shown; none past the end."""
+    """Return frames from number `first` on, BGR or BGRA, and their durations in ms; none past the end."""
     width, height = _canvas(data)
     count = max(min(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (4 * width * height)), 1)
     try:
-        # From memory: OpenCV prints what is wrong with a file, and its path with it.
+        # From memory: for files OpenCV prints errors with the path.
         _, animation = cv2.imdecodeanimation(data, first, count)
     except cv2.error:
         return [], []

@@ -1,10 +1,10 @@
-"""The axes of a stored array: one letter each, and the samples and frames that they make.
+"""Axes of a stored array: one letter per axis, and the samples and frames that they define.
 
-T time, H height, W width, C channels, Z slices, N samples. Where nothing is declared, three axes are (T, H, W); four
-are (T, H, W, C) if the last has 1 or 3, else (N, T, H, W); five are (N, T, H, W, C). A last axis of 2 or 4, or an axis
-of 1, 3 or 4 in a place where other programs keep channels, has two readings and is refused until one is declared; so is
-a last axis of 1 to 3 of three, which may be the channels of one image. A last axis of 1 or 3 of four or five comes
-first: an axis of 3 before it would be as high as a picture of three lines.
+T time, H height, W width, C channels, Z slices, N samples. Without a declaration, three axes are (T, H, W); four are
+(T, H, W, C) if the last has length 1 or 3, else (N, T, H, W); five are (N, T, H, W, C). Ambiguous shapes are refused
+until axes are declared: a last axis of 2 or 4, or an axis of 1, 3 or 4 in a position where other programs store
+channels; and three axes with a last axis of 1 to 3, which may be the channels of one image. A last axis of 1 or 3 of
+four or five axes is always channels: an axis of 3 before it would otherwise be a height of three pixels.
 """
 
 import re
@@ -17,29 +17,29 @@ from cinefeed.errors import SourceError
 from cinefeed.sources.limits import ReadLimits
 from cinefeed.text import format_count
 
-_USUAL = ("THW", "THWC")  # kept as "" in Facts
+_USUAL = ("THW", "THWC")  # stored as "" in Facts
 _DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
 _CHOOSE = "choose with Reading(axes=...), or 'cinefeed scan --axes'"
-_NARROW = 4  # pixels: what is narrower is rather the channels of an image
+_NARROW = 4  # pixels: shorter axes are taken for the channels of an image
 _PART = re.compile(r"(.*?)(?:\[([0-9]{1,18})\])?", re.DOTALL)
 
 
 def axes_of(shape: Sequence[int], *, declared: str | None, where: object) -> str:
-    """Return the letters of an array's axes; `where` names the array in errors.
+    """Return the letters of an array's axes; `where` identifies the array in errors.
 
     >>> axes_of((25, 64, 64, 3), declared=None, where="a.npy"), axes_of((40, 25, 64, 64), declared=None, where="a.npy")
     ('THWC', 'NTHW')
 
-    Raises SourceError where the shape fits neither the rule nor what is declared.
+    Raises SourceError if the shape matches neither the rule nor the declaration.
     """
     if declared is not None:
         if "Z" in declared:
             raise SourceError(
-                f"{where}: axes={declared!r} names slices, which only NIfTI has; call that axis N: each is a sample"
+                f"{where}: axes={declared!r} has an axis Z, which only NIfTI files have; name it N: each is a sample"
             )
         return checked_axes(declared, shape, where=where)
     if readings := _other_readings(shape):
-        raise SourceError(f"{where}: has shape {tuple(shape)}, whose order of axes is not clear: {readings}")
+        raise SourceError(f"{where}: has shape {tuple(shape)}, whose order of axes is ambiguous: {readings}")
     if len(shape) == 4:
         return checked_axes("THWC" if shape[3] in (1, 3) else "NTHW", shape, where=where)
     if len(shape) in (3, 5):
@@ -51,7 +51,7 @@ def axes_of(shape: Sequence[int], *, declared: str | None, where: object) -> str
 
 
 def has_readings(shape: Sequence[int], declared: str | None) -> bool:
-    """Return whether a shape that is not declared has several readings, so that `axes_of` refuses it.
+    """Return whether a shape without declared axes is ambiguous, so that `axes_of` refuses it.
 
     >>> has_readings((16, 3, 40, 40), None), has_readings((16, 40, 40, 3), None), has_readings((16, 3, 40, 40), "TCHW")
     (True, False, False)
@@ -60,7 +60,7 @@ def has_readings(shape: Sequence[int], declared: str | None) -> bool:
 
 
 def _other_readings(shape: Sequence[int]) -> str:
-    """Return in which ways a shape can be read, with how to declare each; "" where it is clear."""
+    """Return the possible readings of a shape, with how to declare each; "" if it is not ambiguous."""
     if len(shape) == 3 and 0 < shape[2] < _NARROW <= shape[1]:
         height, width, channels = shape
         image = f"one image of {height} x {width} with {format_count(channels, 'channel')}, which is not a video"
@@ -87,23 +87,23 @@ def _reading(axes: str, shape: Sequence[int]) -> str:
 
 
 def checked_axes(axes: str, shape: Sequence[int], *, where: object) -> str:
-    """Return `axes` where they fit the shape, else raise SourceError."""
+    """Return `axes` if they match the shape. Raises SourceError otherwise."""
     if len(axes) != len(shape):
         raise SourceError(
-            f"{where}: has shape {tuple(shape)}, which is {len(shape)} axes, and axes={axes!r} names {len(axes)}"
+            f"{where}: has shape {tuple(shape)}, which has {len(shape)} axes, but axes={axes!r} has {len(axes)}"
         )
     if min(shape) < 1:
-        raise SourceError(f"{where}: has shape {tuple(shape)}, read as {axes}: no whole frame is there")
+        raise SourceError(f"{where}: has shape {tuple(shape)}, read as {axes}: it has no frames")
     if "C" in axes and (channels := shape[axes.index("C")]) not in (1, 3):
         raise SourceError(
-            f"{where}: has shape {tuple(shape)}, read as {axes}: {channels} channels, where 1 is grey and 3 is RGB; "
+            f"{where}: has shape {tuple(shape)}, read as {axes}: {channels} channels; 1 (grey) or 3 (RGB) can be read; "
             f"{_DECLARE}"
         )
     return axes
 
 
 def kept_axes(axes: str) -> str:
-    """Return what Facts keep of the axes: nothing of the usual order; a lower-case letter is fixed by the part.
+    """Return the axes as stored in Facts: "" for the usual order; the part fixes the index of a lower-case axis.
 
     >>> kept_axes("THWC"), kept_axes("NHWT")
     ('', 'nHWT')
@@ -112,7 +112,7 @@ def kept_axes(axes: str) -> str:
 
 
 def split_part(part: str | None) -> tuple[str, int | None]:
-    """Return the name of a data set and the row in it, "" and None where the part lacks them.
+    """Return the data set name and the row in a part, "" and None if absent.
 
     >>> split_part("/rest/cine[5]"), split_part("[5]"), split_part(None)
     (('/rest/cine', 5), ('', 5), ('', None))
@@ -123,9 +123,9 @@ def split_part(part: str | None) -> tuple[str, int | None]:
 
 
 def row_of(row: int | None, axes: str, shape: Sequence[int], *, where: object) -> dict[str, int]:
-    """Return the index that a part fixes: {"N": 5}, or {} of an array that is one sample.
+    """Return the index fixed by a part: {"N": 5}, or {} for an array that is one sample.
 
-    A set of one sample needs no part. Raises SourceError where the row is missing, or not there.
+    A set of one sample needs no part. Raises SourceError if the row is missing or out of range.
     """
     if "N" not in axes:
         if row is not None:
@@ -146,14 +146,14 @@ def row_of(row: int | None, axes: str, shape: Sequence[int], *, where: object) -
 
 
 def rows_of(shape: Sequence[int], axes: str, *, limits: ReadLimits, where: object) -> list[str]:
-    """Return how the part of each sample ends: "" for an array that is one, "[0]", "[1]" ... for a set."""
+    """Return the suffix of each sample's part: "" for an array that is one sample, "[0]", "[1]" ... for a set."""
     if "N" in axes:
         limits.check_samples(shape[axes.index("N")], where=where)
     return [f"[{row}]" for row in range(shape[axes.index("N")])] if "N" in axes else [""]
 
 
 def index_of(axes: str, fixed: Mapping[str, int], number: int) -> tuple[int | slice, ...]:
-    """Return the index that cuts one frame out of a stored array.
+    """Return the index of one frame in a stored array.
 
     >>> index_of("NHWT", {"N": 5}, 2)
     (5, slice(None, None, None), slice(None, None, None), 2)
@@ -163,6 +163,6 @@ def index_of(axes: str, fixed: Mapping[str, int], number: int) -> tuple[int | sl
 
 
 def channels_last(frame: NDArray[Any], axes: str) -> NDArray[Any]:
-    """Return a frame cut by `index_of` as (height, width) or (height, width, channels): a view."""
+    """Return a frame of `index_of` as (height, width) or (height, width, channels): a view."""
     frame_axes = [axis for axis in axes if axis in "HWC"]
     return frame.transpose([frame_axes.index(axis) for axis in "HWC" if axis in frame_axes])

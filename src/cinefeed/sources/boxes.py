@@ -1,7 +1,7 @@
-"""The sample tables of MP4 and MOV files, looked at before FFmpeg makes an index of them.
+"""Check of the sample tables of MP4 and MOV files, before FFmpeg builds an index from them.
 
-A table says in a few bytes that millions of samples follow which are all alike, and FFmpeg takes 70 bytes for each: a
-file of 4.5 kB took 3.6 GB to open. What a table promises is compared with the size of the file, and with the limits.
+A table of a few bytes can declare millions of identical samples, and FFmpeg allocates 70 bytes for each: opening a file
+of 4.5 kB took 3.6 GB. The number of samples is compared with the size of the file, and with the limits.
 """
 
 import mmap
@@ -14,37 +14,37 @@ from io import SEEK_END
 from cinefeed.sources.embedded import EmbeddedVideo, PiecesReader, VideoPath
 from cinefeed.sources.limits import ReadLimits
 
-# Tables whose entries are no boxes. Every other box is looked into as FFmpeg looks into those that it knows as
-# containers: what is none of them holds nothing that has the name of a table at the place of a name.
+# Tables without nested boxes. All other boxes are searched for nested boxes, as FFmpeg does for its containers: the
+# content of other boxes has no table name in the position of a name.
 _FLAT = frozenset(b"stco co64 stsc stss stps ctts sdtp sbgp sgpd saiz saio senc sidx mdat data".split())
 _HEADER = struct.Struct(">I4s")
 _COUNTS = struct.Struct(">4xI")  # version and flags, then the number of entries
-_SIZES = struct.Struct(">4xII")  # of stsz: the size that all samples have, and how many they are
-_DEEPEST = 12  # FFmpeg goes down 10
+_SIZES = struct.Struct(">4xII")  # of stsz: the common size of samples, and their number
+_DEEPEST = 12  # FFmpeg descends 10 levels
 _HEADERS, _SEARCHED_BYTES = frozenset((b"moov", b"ftyp", b"free", b"skip", b"udta", b"meta")), 1 << 24
 _NAMES = re.compile(rb"(?=(stsz|stz2|trun|elst|cmvd))")  # overlapping ones too
-_SAMPLE_ENTRY_BYTES = 1 << 16  # of a sample description, in which boxes follow fields of several lengths
+_SAMPLE_ENTRY_BYTES = 1 << 16  # of a sample description, in which boxes follow fields of varying length
 
 
 @dataclass(slots=True)
 class _Track:
-    """What the tables of one track promise; a track in fragments has one for each fragment."""
+    """Content declared by the tables of one track; a fragmented track has one for each fragment."""
 
     samples: int = 0
     edits: int = 0
     handlers: tuple[bytes, ...] = ()
-    durations: tuple[tuple[int, int], ...] = ()  # of each stts: its number of entries, and the duration of the first
+    durations: tuple[tuple[int, int], ...] = ()  # of each stts: number of entries, duration of the first
 
     @property
     def is_pcm(self) -> bool:
-        """Whether samples are single numbers of sound, of which FFmpeg makes no index."""
+        """Whether samples are single audio numbers, for which FFmpeg builds no index."""
         return self.handlers == (b"soun",) and self.durations == ((1, 1),)
 
 
 def check_sample_tables(path: VideoPath, limits: ReadLimits) -> None:
-    """Raise SourceError if an MP4 or MOV file promises more samples than it has bytes, or than the limits allow.
+    """Raise SourceError if an MP4 or MOV file declares more samples than it has bytes, or than the limits allow.
 
-    Other containers hold no such boxes; what cannot be read is left to FFmpeg.
+    Other containers have no such boxes; unreadable files are left to FFmpeg.
     """
     try:
         if isinstance(path, EmbeddedVideo):
@@ -54,7 +54,7 @@ def check_sample_tables(path: VideoPath, limits: ReadLimits) -> None:
         with path.open("rb", buffering=0) as file:
             if not file.read(1):
                 return  # an empty file cannot be mapped
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # a third of the time of reading box by box
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # a third of the time of reading by box
     except OSError:
         return
     with data:
@@ -62,7 +62,7 @@ def check_sample_tables(path: VideoPath, limits: ReadLimits) -> None:
 
 
 class _Pieces:
-    """A video in pieces as bytes, of which only what is asked for is read."""
+    """A video in pieces as bytes, read on access."""
 
     def __init__(self, reader: PiecesReader) -> None:
         self._reader = reader
@@ -84,7 +84,7 @@ def _check(data: mmap.mmap | _Pieces, path: VideoPath, limits: ReadLimits) -> No
             kind in _HEADERS and end - begin <= _SEARCHED_BYTES and _is_modest(data[begin:end], limits)
         ):
             continue
-        tracks = [_Track()]  # the first has what lies outside of all tracks
+        tracks = [_Track()]  # the first has tables outside all tracks
         _look(data, kind, begin, end, tracks, limits, path, depth=0)
         for track in tracks:
             if track.is_pcm:
@@ -92,19 +92,19 @@ def _check(data: mmap.mmap | _Pieces, path: VideoPath, limits: ReadLimits) -> No
             if kind == b"moof":
                 in_fragments += track.samples
             limits.check_frames(max(track.samples, in_fragments), file_bytes=size, where=path)
-            limits.check_frames(track.samples * track.edits, where=path)  # each edit may show all of them again
+            limits.check_frames(track.samples * track.edits, where=path)  # each edit may repeat all samples
 
 
 def _is_modest(header: bytes, limits: ReadLimits) -> bool:
-    """Return whether all that has the name of a table in a header promises no more than a table of this size lists.
+    """Return whether all table names in a header declare no more samples than a table of this size could list.
 
-    Then nothing has to be known of its boxes: 0.01 ms a `lips` file, where a walk through its 46 boxes took 0.1.
+    Then its boxes need no parsing: 0.01 ms per `lips` file, in place of 0.1 for its 46 boxes.
     """
     samples, edits = 0, 1
     for match in _NAMES.finditer(header):
         name, at = match[1], match.start() + 4
         body = header[at : at + 12].ljust(12, b"\0")
-        if name == b"cmvd" or header[max(at - 8, 0) : at - 4] == b"\0\0\0\1":  # compressed, or a size of 64 bits
+        if name == b"cmvd" or header[max(at - 8, 0) : at - 4] == b"\0\0\0\1":  # compressed, or a 64-bit size
             return False
         if name == b"elst":
             edits += _COUNTS.unpack_from(body)[0]
@@ -123,7 +123,7 @@ def _look(
     path: VideoPath,
     depth: int,
 ) -> None:
-    """Add what a box promises to the last track; a box of a track begins another."""
+    """Add the content declared by a box to the last track; a track box begins another track."""
     if kind in (b"trak", b"traf"):
         tracks.append(_Track())
     track, body = tracks[-1], data[begin : min(begin + 16, end)].ljust(16, b"\0")
@@ -134,7 +134,7 @@ def _look(
     elif kind == b"elst":
         track.edits += _COUNTS.unpack_from(body)[0]
     elif kind == b"hdlr":
-        if body[4:8] != b"dhlr":  # QuickTime's, of how the data lie
+        if body[4:8] != b"dhlr":  # QuickTime's data handler
             track.handlers += (body[8:12],)
     elif kind == b"stts":
         track.durations += ((_COUNTS.unpack_from(body)[0], struct.unpack_from(">12xI", body)[0]),)
@@ -151,7 +151,7 @@ def _look(
 
 
 def _boxes(data: mmap.mmap | _Pieces, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, begin and end of the content of the boxes in a stretch, as far as there are any."""
+    """Yield kind, begin and end of the content of each box in a range of bytes."""
     while begin + 8 <= end and len(start := data[begin : begin + 16]) >= 8:
         size, kind = _HEADER.unpack_from(start)
         head = 8

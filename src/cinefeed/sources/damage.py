@@ -1,7 +1,7 @@
-"""Damage that a decoder hides: FFmpeg shows something in place of what it cannot decode, and marks the frame.
+"""Damage that a decoder hides: FFmpeg substitutes parts that it cannot decode, and marks the frame.
 
-What it shows depends on what it decoded before, and the frames after refer to it. So a marked frame damages all frames
-up to the next key frame, and none of them is what the file held.
+The substitute depends on what was decoded before, and later frames refer to it. So a marked frame damages all frames
+up to the next key frame; none of them has the pixels of the file.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -14,16 +14,16 @@ from cinefeed.errors import DecodeError
 from cinefeed.kernels import compiled
 from cinefeed.sources.base import NONE_DAMAGED
 
-# What is known of the frames that a decoder puts out. After a seek into intra refresh, whose key frames are P frames,
-# FFmpeg marks frames until the picture is whole again: that is RECOVERING, and no damage.
+# States of a decoder's output. After a seek into intra refresh, whose key frames are P frames, FFmpeg marks frames
+# until the picture is complete again: that is RECOVERING, not damage.
 UNKNOWN, SOUND, DAMAGED, RECOVERING = range(4)
 _INTER = (2, 3)  # AV_PICTURE_TYPE_P, _B
-# Codecs of which what a damaged header has set holds for later key frames too.
+# Codecs whose damaged headers affect later key frames too.
 _KEEPING_HEADERS = frozenset({"mpeg4"})
 
 
 def _next_state(state: int, corrupt: bool, key: bool, inter: bool) -> int:
-    """Return the state after a frame: is it marked as corrupt, is it a key frame, does it need other frames?"""
+    """Return the state after a frame that is marked `corrupt`, is a `key` frame, or needs other frames (`inter`)."""
     if corrupt:
         if state == UNKNOWN:
             return (RECOVERING if inter else DAMAGED) if key else UNKNOWN
@@ -33,22 +33,22 @@ def _next_state(state: int, corrupt: bool, key: bool, inter: bool) -> int:
     return UNKNOWN if state == UNKNOWN and not key else SOUND
 
 
-next_state = compiled(_next_state)  # for decoding loops that are compiled
+next_state = compiled(_next_state)  # for compiled decoding loops
 
 
 class Soundness:
-    """Follows the frames of one decoder; begun at the start of a file, or by a seek."""
+    """Tracks whether the frames of one decoder are undamaged, from the start of a file or from a seek."""
 
     def __init__(self, *, at_start: bool) -> None:
         self._state = SOUND if at_start else UNKNOWN
 
     @property
     def is_damaged(self) -> bool:
-        """Whether the last frame was marked, or one since the last key frame."""
+        """Whether the last frame, or any since the last key frame, was marked."""
         return self._state == DAMAGED
 
     def after(self, frame: av.VideoFrame) -> bool:
-        """Return whether a frame, the next that the decoder put out, is what the file holds."""
+        """Return whether the next frame of the decoder has the pixels of the file."""
         corrupt, key = frame.is_corrupt, bool(frame.key_frame)
         if corrupt or self._state != SOUND:
             inter = key and int(frame.pict_type) in _INTER
@@ -57,22 +57,22 @@ class Soundness:
 
 
 class DamageLog:
-    """Notes what is damaged in a pass over all frames of a file, from its start."""
+    """Records damage in a pass over all frames of a file, from its start."""
 
     def __init__(self, codec: str) -> None:
         self._lasts = codec in _KEEPING_HEADERS
         self.stamps: list[int | None] = []  # of the frames
-        self._packet_stamps: list[int | None] = []  # stamps of the packets
+        self._packet_stamps: list[int | None] = []  # in decode order
         self._marked: set[int] = set()
         self._marked_stamps: set[int | None] = set()
-        self._whole: set[int] = set()  # frames that need no other ones
+        self._whole: set[int] = set()  # frames that need no others
 
     def send(self, stamp: int | None) -> None:
-        """Note that a packet goes to the decoder."""
+        """Record a packet that is sent to the decoder."""
         self._packet_stamps.append(stamp)
 
     def take(self, frame: av.VideoFrame) -> None:
-        """Note a frame that the decoder put out."""
+        """Record a frame from the decoder."""
         if frame.is_corrupt:
             self._marked.add(len(self.stamps))
         elif frame.key_frame and int(frame.pict_type) not in _INTER:
@@ -101,12 +101,12 @@ class DamageLog:
 
 
 def damaged_ranges(marked: Set[int], whole: Set[int], orders: Sequence[int | None]) -> NDArray[np.int32]:
-    """Return the ranges of damaged frames, (n, 2): the first of each, and the one after its last.
+    """Return the ranges of damaged frames, (n, 2): first and end (exclusive).
 
-    `marked` are the numbers of frames that the decoder marked, `whole` those of key frames that need no other ones, and
-    `orders[n]` is the place of frame n among the packets. A marked frame damages those that are shown after it, and
-    those that are decoded after it, up to the next of `whole`: frames that are shown before a key frame and decoded
-    after it may be needed by what follows.
+    `marked` are the numbers of frames that the decoder marked, `whole` those of key frames that need no other frames,
+    and `orders[n]` is the position of frame n among the packets. A marked frame damages the frames displayed after it
+    and the frames decoded after it, up to the next of `whole`; later frames may need those displayed before a key frame
+    and decoded after it.
 
     >>> damaged_ranges({2, 7}, {0, 4}, [0, 2, 1, 3, 4, 5, 6, 7, 8]).tolist()
     [[1, 4], [7, 9]]
@@ -125,15 +125,15 @@ def damaged_ranges(marked: Set[int], whole: Set[int], orders: Sequence[int | Non
 
 
 def damaged_among(numbers: NDArray[np.int64], ranges: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return which of these frames lie in a range of damaged ones."""
+    """Return a mask of the frames that lie in a damaged range."""
     within = (numbers[:, None] >= ranges[:, 0]) & (numbers[:, None] < ranges[:, 1])
     return np.asarray(within.any(axis=1), np.bool_)
 
 
 def damage_error(path: object, number: int) -> DecodeError:
-    """Return the error of a read that asked for a damaged frame."""
+    """Return the error for a read of a damaged frame."""
     return DecodeError(
         f"{path}: asked for frame {number}, which is damaged: parts of it, or of a frame that it refers to, cannot be "
-        "decoded, and what FFmpeg shows there is made up; get the file again, leave the video out, or scan with "
+        "decoded, and FFmpeg replaces them by made-up pixels; get the file again, leave the video out, or scan with "
         "Reading(on_damage='conceal') (--on-damage conceal)"
     )

@@ -1,4 +1,4 @@
-"""Which decoder reads encoded video: FFmpeg called by compiled loops, or PyAV, and why."""
+"""Selection of the decoder of encoded video: FFmpeg called by compiled loops, or PyAV."""
 
 import ctypes
 import logging
@@ -15,11 +15,11 @@ _log = logging.getLogger(__name__)
 
 
 class DecoderChoice(NamedTuple):
-    """Which decoder reads encoded video of this process where both can, and why. Both give the same bytes.
+    """The decoder of encoded video in this process, for files that both support, and why. Both return the same bytes.
 
-    "compiled" is FFmpeg called by compiled loops, "PyAV" is PyAV's objects, frame by frame. Files of which only PyAV
-    can tell when frames are shown, such as AVI and Matroska, are read by PyAV in any case. `versions` are those of PyAV
-    ("av") and of FFmpeg's libraries that it brings.
+    "compiled" is FFmpeg called by compiled loops, "PyAV" is PyAV, frame by frame. Files whose display times only PyAV
+    can determine, such as AVI and Matroska, are always read by PyAV. `versions` are those of PyAV ("av") and of the
+    FFmpeg libraries that it ships.
     """
 
     name: Literal["compiled", "PyAV"]
@@ -29,7 +29,7 @@ class DecoderChoice(NamedTuple):
 
 @cache
 def decoder_choice() -> DecoderChoice:
-    """Return which decoder reads encoded video, and why. The first call looks; where it is PyAV, it logs one line.
+    """Return the decoder of encoded video, and why. The first call checks the libraries and logs one line for PyAV.
 
     >>> decoder_choice().name in ("compiled", "PyAV")
     True
@@ -38,7 +38,7 @@ def decoder_choice() -> DecoderChoice:
     versions = {"av": av.__version__, **libraries}
     reason = _why_not_compiled()
     if reason is None:
-        return DecoderChoice("compiled", f"libavcodec {libraries['libavcodec']} is as known", versions)
+        return DecoderChoice("compiled", f"libavcodec {libraries['libavcodec']} has the expected layout", versions)
     _log.warning(
         "encoded video is read by PyAV, frame by frame, up to three times slower: %s (PyAV %s)", reason, av.__version__
     )
@@ -46,9 +46,9 @@ def decoder_choice() -> DecoderChoice:
 
 
 def _why_not_compiled() -> str | None:
-    """Name FFmpeg's functions to compiled code; return why it cannot be called, None where it can."""
+    """Make FFmpeg's functions available to compiled code; return why that fails, None if it succeeds."""
     if ctypes.sizeof(ctypes.c_void_p) != 8:
-        return "an address has not 64 bits"
+        return "addresses do not have 64 bits"
     if version() not in KNOWN:
         tested = ", ".join(str(each.libavcodec) for each in KNOWN)
         return (
@@ -60,6 +60,6 @@ def _why_not_compiled() -> str | None:
         for name in NAMES:
             llvm.add_symbol(name, ctypes.cast(getattr(functions, name), ctypes.c_void_p).value)
         differs = what_differs(functions, KNOWN[version()])
-    except (ImportError, OSError, AttributeError) as error:  # on Windows one cannot look into what a library links to
+    except (ImportError, OSError, AttributeError) as error:  # on Windows linked libraries cannot be searched
         return f"FFmpeg's functions cannot be called by name: {error}"
-    return differs and f"{differs} is not where libavcodec {version().libavcodec} has it"
+    return differs and f"{differs} is not at the offset of libavcodec {version().libavcodec}"

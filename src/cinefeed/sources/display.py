@@ -1,7 +1,7 @@
-"""From a frame as stored to the frame as shown: mirrored, with square pixels, turned upright; always in this order.
+"""Conversion of stored frames to displayed frames: mirrored, made square, rotated upright, always in this order.
 
-Pixels that are not square become so by enlarging: the width of what is stored with pixels wider than high, else the
-height. No detail is lost that way, and the size as stored can be told from the size as shown.
+Non-square pixels are made square by enlarging: the width if pixels are wider than high, else the height. No detail is
+lost that way, and the stored size can be computed from the displayed size.
 """
 
 import math
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from cinefeed.sources.colour import Colour
 
-# FFmpeg too leaves a display size that differs by a hundredth at that. YouTube's 426 x 240 is tagged 640:639.
+# FFmpeg too ignores a difference of a hundredth in display size. YouTube's 426 x 240 is tagged 640:639.
 _SQUARE = 0.01
-_ABSURD = 4.0  # broadcast knows 1:2 to 2:1; beyond 4:1 a header is wrong
+_ABSURD = 4.0  # broadcast uses 1:2 to 2:1; beyond 4:1 a header is wrong
 
 
 def square_or(aspect: Fraction | None) -> float:
-    """Return the width of a stored pixel by its height: 1 where the file says nothing, nearly 1, or nonsense.
+    """Return the width of a stored pixel divided by its height: 1 if missing, nearly 1, or implausible.
 
     >>> square_or(Fraction(4, 3)), square_or(Fraction(640, 639)), square_or(Fraction(1, 5000)), square_or(None)
     (1.3333333333333333, 1.0, 1.0, 1.0)
@@ -33,7 +33,7 @@ def square_or(aspect: Fraction | None) -> float:
 
 
 def square_size(height: int, width: int, *, aspect: float) -> tuple[int, int]:
-    """Return height and width of a stored frame once its pixels are square.
+    """Return height and width of a stored frame with square pixels.
 
     >>> square_size(288, 352, aspect=128 / 117), square_size(480, 704, aspect=0.5)
     ((288, 385), (960, 704))
@@ -42,13 +42,13 @@ def square_size(height: int, width: int, *, aspect: float) -> tuple[int, int]:
 
 
 def shown_size(height: int, width: int, *, aspect: float, rotation: int) -> tuple[int, int]:
-    """Return height and width as shown of a frame of `height` x `width` as stored."""
+    """Return the displayed height and width of a frame stored as `height` x `width`."""
     height, width = square_size(height, width, aspect=aspect)
     return (width, height) if rotation % 180 else (height, width)
 
 
 def stored_size(height: int, width: int, *, aspect: float, rotation: int) -> tuple[int, int]:
-    """Return height and width as stored of a frame that is `height` x `width` as shown.
+    """Return the stored height and width of a frame displayed as `height` x `width`.
 
     >>> stored_size(385, 288, aspect=128 / 117, rotation=90)
     (288, 352)
@@ -59,7 +59,7 @@ def stored_size(height: int, width: int, *, aspect: float, rotation: int) -> tup
 
 
 def upright(frame: NDArray[Any], colour: Colour, *, height: int, width: int) -> NDArray[Any]:
-    """Return a stored frame (height, width, channels) as shown, `height` x `width`."""
+    """Return a stored frame (height, width, channels) as displayed, `height` x `width`."""
     rows, columns = (width, height) if colour.rotation % 180 else (height, width)
     if frame.shape[:2] != (rows, columns):  # one axis grows, so linear interpolation does not alias
         channels = frame.shape[2]
@@ -68,13 +68,13 @@ def upright(frame: NDArray[Any], colour: Colour, *, height: int, width: int) -> 
 
 
 def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
-    """Return the degrees counter-clockwise that turn a frame upright, and whether it is mirrored before.
+    """Return the degrees counter-clockwise that rotate a frame upright, and whether it is mirrored first.
 
-    A display matrix that turns by another angle counts as the nearest quarter turn.
+    A display matrix with another angle is rounded to the nearest quarter turn.
     """
     try:
-        side_data: Any = frame.side_data  # typed as a mapping of str, which it is not
-    except ValueError:  # the frame carries side data of a kind that this PyAV has no name for
+        side_data: Any = frame.side_data  # wrongly typed as a mapping of str
+    except ValueError:  # the frame has side data that this PyAV does not support
         return round(frame.rotation / 90) * 90 % 360, False
     matrix = side_data.get(Type.DISPLAYMATRIX)
     return _quarter_turn(bytes(matrix)) if matrix is not None else (0, False)

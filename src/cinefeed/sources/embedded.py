@@ -1,4 +1,4 @@
-"""A video that lies within another file, in one piece or several, and is read as if it were a file by itself."""
+"""Videos embedded in other files, in one piece or several, read like separate files."""
 
 import io
 from bisect import bisect_right
@@ -11,12 +11,12 @@ from cinefeed.errors import SourceError
 
 
 class EmbeddedVideo:
-    """Where the bytes of a video lie in a file: `pieces` are offsets and lengths, in their order.
+    """Position of a video's bytes in a file: `pieces` are offsets and lengths, in order.
 
     It has one reader at a time, which `close` closes.
     """
 
-    suffix = ""  # the name of the file says nothing of the video in it
+    suffix = ""  # the file name does not describe the video
 
     def __init__(self, path: Path, pieces: Sequence[tuple[int, int]]) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class EmbeddedVideo:
         return str(self.path)
 
     def reader(self) -> "PiecesReader":
-        """Return a file object of the video alone, and close the one before. Raises SourceError."""
+        """Return a file object of the video only, and close the previous one. Raises SourceError."""
         self.close()
         try:
             self._reader = PiecesReader(self.path, self.pieces)
@@ -43,7 +43,7 @@ class EmbeddedVideo:
 
 
 class PiecesReader(io.RawIOBase):
-    """Pieces of a file, read as one after the other. It ends early where the file does.
+    """Pieces of a file, read as one sequence. It ends early if the file does.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
@@ -78,7 +78,7 @@ class PiecesReader(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer from all pieces that it reaches over, and return how many bytes there were."""
+        """Fill a buffer from as many pieces as needed, and return the number of bytes read."""
         view = memoryview(buffer).cast("B")
         filled_bytes = 0
         while filled_bytes < len(view):

@@ -1,4 +1,4 @@
-"""Which optional packages the kinds of files need."""
+"""Optional packages that each kind of file needs."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -8,7 +8,7 @@ from cinefeed.errors import MissingExtraError, listed_in_words
 
 
 class Extra(NamedTuple):
-    """An extra of the package that reads a kind of file: its name, the packages it installs, and the format's name."""
+    """An extra of the package that reads a kind of file: its name, its packages, and the name of the format."""
 
     name: str
     packages: tuple[str, ...]
@@ -16,16 +16,16 @@ class Extra(NamedTuple):
 
 
 EXTRAS = {
-    "dicom": Extra("dicom", ("pydicom",), "DICOM"),  # imagecodecs and others decode compressed pixels, where there are
+    "dicom": Extra("dicom", ("pydicom",), "DICOM"),  # imagecodecs and others decode compressed pixels
     "hdf5": Extra("hdf5", ("h5py",), "HDF5"),
     "nifti": Extra("nifti", ("nibabel",), "NIfTI"),
 }
 
 
 def check_extras(counts: Mapping[str, int], *, place: str) -> None:
-    """Raise MissingExtraError, which names all that is missing, unless every kind of file can be read.
+    """Raise MissingExtraError, with all missing packages, unless every kind of file can be read.
 
-    `counts` has the number of files by kind (see `cinefeed.sources.kinds`), `place` is what they were found in.
+    `counts` has the number of files by kind (see `cinefeed.sources.kinds`), `place` is the folder of the files.
     """
     missing = {kind: extra for kind, extra in sorted(EXTRAS.items()) if counts.get(kind) and missing_packages(extra)}
     if missing:

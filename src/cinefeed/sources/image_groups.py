@@ -1,4 +1,4 @@
-"""Which images are the frames of a video: those of one folder, format and pattern of names, in numeric order."""
+"""Grouping of images into videos: images of one folder, format and name pattern, in numeric order."""
 
 import math
 import re
@@ -22,13 +22,13 @@ _SAME_SUFFIX = {".jpeg": ".jpg", ".tiff": ".tif"}
 _DIGITS = re.compile("[0-9]+")
 
 
-_GEO_KEYS = 34735  # the entry of a TIFF page that says where on earth it lies
+_GEO_KEYS = 34735  # the TIFF entry of a geographic position
 
 
 class ImageGroups(NamedTuple):
-    """What images make: samples, images in none of them (what each is, and its name), and folders that need a choice.
+    """The samples in a set of images, the images in no sample (description and name), and folders that need a choice.
 
-    Of such a folder, `ambiguous` has the patterns that the images of one kind follow.
+    `ambiguous` maps each folder that needs a choice to the patterns that select one kind of its images.
     """
 
     samples: list[Found]
@@ -37,16 +37,16 @@ class ImageGroups(NamedTuple):
 
 
 def group_images(names: Iterable[str], *, root: str | Path | None = None, frames: str | None = None) -> ImageGroups:
-    """Return the folders whose images are the frames of one sample: the files of each in natural order.
+    """Return the folders whose images are the frames of one sample, with the files of each in natural order.
 
-    `names` are all files that a scan takes for videos or images, relative, with /. A folder is a sample if it holds two
-    images or more, all of one format, and no other file. Images that `frames`, a pattern of their names, does not
-    match are left out first. With `root`, where the names lie, a TIFF file of several pages and an animated image are
-    videos by themselves, the first of a format in a folder telling for all; and GeoTIFF files, which are maps, are
-    frames only where `frames` says so.
+    `names` are all files that a scan treats as videos or images, relative, with /. A folder is a sample if it has two
+    or more images, all of one format, and no other file. Images that do not match `frames`, a name pattern, are
+    excluded first. With `root`, the folder of the names, multi-page TIFF files and animated images are separate videos;
+    the first file of a format decides for its folder. GeoTIFF files, which are maps, are then frames only if `frames`
+    is given.
 
-    Images of two formats, or of two ways of naming with the same numbers, may be frames and masks: which are the
-    frames has to be chosen, and the folder is ambiguous.
+    Images of two formats, or with two name patterns and the same numbers, may be frames and masks: the frames must be
+    selected, and the folder is ambiguous.
 
     >>> group_images(["a/f10.png", "a/f9.png", "b/one.png", "c/x.png", "c/y.png", "c/cine.mp4"]).samples
     [Found(path='a', part=None, files=('f9.png', 'f10.png'), tags={})]
@@ -79,7 +79,7 @@ def _group_folder(
     has_pattern: bool,
     alone: bool,
 ) -> None:
-    """Add what the images of one folder make; `alone` says that no other file is there."""
+    """Add the samples in the images of one folder; `alone` means that the folder has no other files."""
     formats: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names, key=natural_key):
         suffix = suffix_of(name)
@@ -110,12 +110,12 @@ def _group_folder(
 
 
 def _rival_patterns(files: Sequence[str]) -> tuple[str, ...]:
-    """Return the patterns of names that share numbers, as frames and their masks do; none where one is left.
+    """Return the name patterns that share numbers, as frames and their masks do; empty if there are fewer than two.
 
     >>> _rival_patterns(["f1.png", "f2.png", "f1_mask.png", "f2_mask.png"]), _rival_patterns(["a1.png", "b2.png"])
     (('f*[0-9].png', 'f*[0-9]_mask.png'), ())
     """
-    if len({_DIGITS.sub("0", file) for file in files}) == 1:  # as almost always, in a fifth of the time
+    if len({_DIGITS.sub("0", file) for file in files}) == 1:  # the usual case, in a fifth of the time
         return ()
     numbers: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for file in files:
@@ -133,12 +133,12 @@ def _rival_patterns(files: Sequence[str]) -> tuple[str, ...]:
 
 
 def missing_numbers(files: Sequence[str]) -> int:
-    """Return how many frames are missing by the last numbers in the names, counted by their common step.
+    """Return the number of missing frames according to the last numbers in the names and their common step.
 
     >>> missing_numbers(["f0.png", "f10.png", "f30.png"]), missing_numbers(["a.png", "b.png"])
     (1, 0)
 
-    More gaps than files are no gaps: such numbers are time stamps.
+    If more are missing than present, the result is 0: such numbers are timestamps.
     """
     runs = [re.findall(r"[0-9]+", PurePosixPath(file).stem) for file in files]
     if not all(runs):
@@ -152,13 +152,13 @@ def missing_numbers(files: Sequence[str]) -> int:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return a key by which frame2 comes before frame10: digits by their number, letters without their case."""
+    """Return a sort key by which frame2 precedes frame10: digits by value, letters without case."""
     pieces = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces], name
 
 
 def is_moving(path: Path) -> bool:
-    """Return whether an image file is a video by itself: a TIFF of several pages, an animated PNG or WebP."""
+    """Return whether an image file is a separate video: a multi-page TIFF, an animated PNG or WebP."""
     suffix = path.suffix.lower()
     if _SAME_SUFFIX.get(suffix, suffix) == ".tif":
         return has_pages(path)

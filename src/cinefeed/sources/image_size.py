@@ -1,4 +1,4 @@
-"""How large an image is, by its header: 1 MB of PNG may hold 900 megapixels, and no decoder has taken memory yet."""
+"""Decoded size of an image, from its header: 1 MB of PNG can hold 900 megapixels, and is checked before decoding."""
 
 import re
 import struct
@@ -8,25 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_SAMPLES_OF_PNG = {0: 1, 2: 3, 3: 3, 4: 3, 6: 4}  # by colour type; a palette is looked up, grey with alpha made colour
+_SAMPLES_OF_PNG = {0: 1, 2: 3, 3: 3, 4: 3, 6: 4}  # by colour type; palettes and grey with alpha become colour
 _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
-_NO_FRAME = frozenset([0xC4, 0xC8, 0xCC])  # JPEG markers among those of frames that begin none: tables, an extension
+_NO_FRAME = frozenset([0xC4, 0xC8, 0xCC])  # JPEG markers in the range of frames that are tables or extensions
 _NAKED = frozenset([0x01, *range(0xD0, 0xD9)])  # JPEG markers without a length
 _PNM = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:(?:\s|#[^\n]*\n)+(\d{1,9}))?")
-_LOOKED_AT = 1 << 22  # bytes at the start of a file; JPEG may have a thumbnail and a colour profile before its size
-_WEBP_BYTES = 30  # of the header of each of its kinds
+_START_BYTES = 1 << 22  # bytes at the start of a file; JPEG may have a thumbnail and a colour profile before its size
+_WEBP_BYTES = 30  # size of the header of any WebP format
 _BOXES_BYTES = 1 << 12  # of JPEG 2000, before its pixels
 
 
 def decoded_bytes(data: bytes | NDArray[np.uint8]) -> int | None:
-    """Return how many bytes the pixels of a BMP, JPEG, JPEG-LS, JPEG 2000, PNG, PNM or WebP image have when decoded.
+    """Return the decoded size in bytes of a BMP, JPEG, JPEG-LS, JPEG 2000, PNG, PNM or WebP image.
 
-    None for what begins as none of them, or breaks before it says how large it is.
+    None for other formats, or if the header is incomplete.
 
     >>> decoded_bytes(b"P5 30000 30000 255 ")
     900000000
     """
-    start = bytes(data[:_LOOKED_AT])
+    start = bytes(data[:_START_BYTES])
     for beginning, measure in _KINDS.items():
         if start.startswith(beginning):
             try:
@@ -80,7 +80,7 @@ def _of_jpeg(start: bytes) -> int | None:
             at += 1
         elif marker in _NAKED:
             at += 2
-        elif (0xC0 <= marker <= 0xCF and marker not in _NO_FRAME) or marker == 0xF7:  # the last: JPEG-LS
+        elif (0xC0 <= marker <= 0xCF and marker not in _NO_FRAME) or marker == 0xF7:  # 0xF7: JPEG-LS
             depth, height, width, samples = struct.unpack_from(">BHHB", start, at + 4)
             return int(height * width * samples * (2 if depth > 8 else 1))
         else:

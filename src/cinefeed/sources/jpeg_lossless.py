@@ -1,8 +1,7 @@
-"""Lossless JPEG, in which half of older DICOM archives lie: ITU-T T.81, process 14, of 2 to 16 bits.
+"""Decoder for lossless JPEG, used in half of older DICOM archives: ITU-T T.81, process 14, of 2 to 16 bits.
 
-The decoders that there are do not serve: pylibjpeg's is under the GPL, gdcm ends the whole process on a damaged file,
-FFmpeg misreads differences of 32768 in 16-bit images. This one gave gdcm's pixels on 60 images, in 0.3 to 0.9 of its
-time.
+Existing decoders cannot be used: pylibjpeg's is under the GPL, gdcm crashes the whole process on a damaged file, FFmpeg
+misreads differences of 32768 in 16-bit images. This one returned gdcm's pixels on 60 images, in 0.3 to 0.9 of its time.
 """
 
 import struct
@@ -26,7 +25,7 @@ class _Frame(NamedTuple):
 def decode_lossless(data: bytes) -> NDArray[np.uint16]:
     """Return the samples of a lossless JPEG image, (rows, columns, components).
 
-    Raises ValueError where it is none, or breaks off.
+    Raises ValueError if it is not such an image, or breaks off.
     """
     frame: _Frame | None = None
     tables: dict[int, NDArray[np.uint16]] = {}
@@ -62,7 +61,7 @@ def decode_lossless(data: bytes) -> NDArray[np.uint16]:
 
 
 def _next_marker(data: bytes, place: int) -> int:
-    """Return where the next marker is, behind what is left of a scan and bytes that fill."""
+    """Return the position of the next marker, after the end of a scan and fill bytes."""
     while 0 <= (place := data.find(b"\xff", place)) < len(data) - 1:
         if data[place + 1] not in (0, 0xFF):
             return place
@@ -84,7 +83,7 @@ def _frame(segment: bytes) -> _Frame:
 
 
 def _tables(segment: bytes) -> dict[int, NDArray[np.uint16]]:
-    """Return, by number, what each 16 bits begin with: 256 times the length of a code, and the category it means."""
+    """Return tables by number: entry i, 16 bits of data, is 256 x length + category of the code that i begins with."""
     tables = {}
     while len(segment) >= 17:
         counts = segment[1:17]
@@ -107,7 +106,7 @@ def _tables(segment: bytes) -> dict[int, NDArray[np.uint16]]:
 def _scan(
     data: bytes, place: int, header: bytes, frame: _Frame, tables: dict[int, NDArray[np.uint16]], restart: int
 ) -> int:
-    """Decode one scan into the frame, and return where it ends."""
+    """Decode one scan into the frame, and return its end."""
     count = header[0] if header else 0
     if len(header) != 4 + 2 * count or not 1 <= count <= len(frame.components):
         raise ValueError("a scan's header is broken")
@@ -115,7 +114,7 @@ def _scan(
     predictor, shift = header[-3], header[-1] & 15
     is_complete = all(name in frame.components for name in names) and all(number in tables for number in numbers)
     if not is_complete or len(set(names)) < count or not 1 <= predictor <= 7 or shift >= frame.bits:
-        raise ValueError("a scan asks for what is not there")
+        raise ValueError("a scan refers to a missing component or table")
     components = np.array([frame.components.index(name) for name in names])
     codes = np.stack([tables[number] for number in numbers])
     middle = 1 << frame.bits - shift - 1
@@ -130,7 +129,7 @@ def _scan(
 
 @compiled
 def _guess(out: Any, y: Any, x: Any, c: Any, predictor: Any, top: Any) -> Any:
-    """Return what T.81, H.1.2.1 predicts of a sample from those before: left, above, and left of above."""
+    """Return the T.81, H.1.2.1 prediction of a sample from previous ones: left, above, and left of above."""
     if y == top:
         return np.int64(out[y, x - 1, c])
     above = np.int64(out[y - 1, x, c])
@@ -154,11 +153,11 @@ def _guess(out: Any, y: Any, x: Any, c: Any, predictor: Any, top: Any) -> Any:
 def _decode(
     data: Any, place: Any, codes: Any, components: Any, predictor: Any, middle: Any, restart: Any, out: Any
 ) -> Any:
-    """Decode the samples of a scan; return the place behind it, or -1 where it breaks off."""
+    """Decode the samples of a scan; return the position after it, or -1 if it breaks off."""
     rows, columns, size = out.shape[0], out.shape[1], data.size
-    bits: Any = 0  # read, and not used yet; `have` is their number
+    bits: Any = 0  # read but not used yet; `have` is their number
     have: Any = 0
-    made_up = 0  # bits among them that are not in the data
+    padding = 0  # bits among them that are not in the data
     top, until_restart = 0, restart
     for y in range(rows):
         for x in range(columns):
@@ -169,7 +168,7 @@ def _decode(
                 if place + 1 >= size or data[place] != 0xFF or data[place + 1] < 0xD0 or data[place + 1] > 0xD7:
                     return -1
                 place += 2
-                bits, have, made_up, top, until_restart, fresh = 0, 0, 0, y, restart, True
+                bits, have, padding, top, until_restart, fresh = 0, 0, 0, y, restart, True
             until_restart -= 1
             for i in range(components.size):
                 while have <= 32:
@@ -181,7 +180,7 @@ def _decode(
                         byte = np.int64(0xFF)
                         place += 2
                     else:
-                        made_up += 8
+                        padding += 8
                     bits = ((bits << 8) | byte) & 0xFFFFFFFFFFFF
                     have += 8
                 entry = np.int64(codes[i, (bits >> (have - 16)) & 0xFFFF])
@@ -193,7 +192,7 @@ def _decode(
                     difference = (bits >> have) & ((1 << category) - 1)
                     if category > 0 and difference < 1 << (category - 1):
                         difference -= (1 << category) - 1
-                if entry == 0 or have < made_up:
+                if entry == 0 or have < padding:
                     return -1
                 guess = middle if fresh else _guess(out, y, x, components[i], predictor, top)
                 out[y, x, components[i]] = (guess + difference) & 0xFFFF

@@ -1,7 +1,7 @@
-"""The kind of a file: by the bytes it begins with, and, where they are those of no known kind, by its suffix.
+"""Detection of the kind of a file: by its first bytes or, if those are unknown, by its suffix.
 
-All suffixes and all magic numbers are here. A magic number is looked for in the first KiB, which is read once; nothing
-is probed.
+All suffixes and magic numbers are here. Magic numbers are matched in the first KiB, which is read once; nothing is
+probed.
 """
 
 import os
@@ -28,10 +28,10 @@ _BY_SUFFIX = {
     **dict.fromkeys(IMAGE_SUFFIXES, "image"),
 }
 EXTENSIONS = frozenset(_BY_SUFFIX)
-_own_suffixes: dict[str, str] = {}  # of readers that the user registered: these come before all others
+_own_suffixes: dict[str, str] = {}  # of readers registered by the user, which take precedence
 _own_magic: dict[str, bytes] = {}
 _compound = tuple(suffix for suffix in EXTENSIONS if suffix.count(".") > 1)
-# Tables and text, which lie beside videos everywhere and are never taken for one.
+# Tables and text, which are common beside videos and never treated as video.
 _BESIDE = frozenset(
     """
     .arrow .cfg .conf .csv .css .doc .docx .feather .htm .html .ini .ipynb .js .json .jsonl .lock .log .m .md .ods
@@ -39,17 +39,17 @@ _BESIDE = frozenset(
     """.split()
 )
 
-# What browsers, download managers and editors add to a name while the file is not whole, or to an old copy.
+# Suffixes that browsers, download managers and editors add to incomplete files and old copies.
 _UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".opdownload", ".tmp", ".temp", "~")
 
 _READABLE = frozenset(["npy", "npz", "hdf5", "nifti", "dicom", "tiff", "webp", "encoded"])
 
 _ANIMATED = b"[" + b"".join(rb"\x%02x" % flags for flags in range(256) if flags & 2) + b"]"  # of a WebP's flags
 
-_NO_TEXT = rb"(?=.{0,187}[\0-\x08\x80-\xff])"  # a table of lines of one length may repeat any letter
+_NO_TEXT = rb"(?=.{0,187}[\0-\x08\x80-\xff])"  # a table of lines of equal length may repeat any letter
 
-# Kinds by where their magic number is and what it is. The first that fits is taken, so the order matters where one file
-# can fit two: `ftyp` after a size may begin like MPEG, and MPEG-TS repeats a letter that begins text and GIF alike.
+# Kind, offset of the magic number, and magic number. The first match is used, so the order matters if a file can match
+# two: `ftyp` after a size may begin like MPEG, and MPEG-TS repeats a letter that also begins text and GIF.
 _MAGIC: tuple[tuple[str, int, bytes], ...] = (
     ("npy", 0, rb"\x93NUMPY"),
     ("hdf5", 0, rb"\x89HDF\r\n\x1a\n"),
@@ -78,21 +78,21 @@ _MAGIC: tuple[tuple[str, int, bytes], ...] = (
     ("encoded", 0, rb"\0?\0\0\x01(?:[\x67\x27\x47][\x42\x4d\x58\x64\x6e\x7a\xf4]|\x09[\x10-\xf0]\0)"),  # H.264
     ("encoded", 0, rb"\0?\0\0\x01[\x40\x42\x46]\x01"),  # HEVC
     ("encoded", 0, _NO_TEXT + rb"(?:\x47..[\x10-\x3f].{184}){5}"),  # MPEG-TS
-    ("encoded", 0, _NO_TEXT + rb"(?:.{4}\x47..[\x10-\x3f].{184}){5}"),  # the same with a time before each packet
+    ("encoded", 0, _NO_TEXT + rb"(?:.{4}\x47..[\x10-\x3f].{184}){5}"),  # the same with a timestamp before each packet
     ("encoded", 0, rb"\x1f\x07\0[\x3f\xbf]"),  # DV
     ("image", 0, rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
     ("audio", 0, rb"RIFF....WAVE|ID3|fLaC|OggS|\xff[\xf1\xf9\xfb\xf3]"),
     ("PDF", 0, rb"%PDF"),
     ("archive", 0, rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!"),
 )
-# One pattern, whose groups are the kinds: to try them in turn took 30 us of a file, this takes 5.
+# One pattern, whose groups are the kinds, takes 5 us per file; matching them one by one takes 30.
 _ANY_MAGIC = re.compile(b"|".join(b"(.{%d}(?:%b))" % (place, magic) for _, place, magic in _MAGIC), re.DOTALL)
 _DICOM, _DICOM_AT, _META_GROUP = b"DICM", 128, b"\x02\0"
-_DIRECTORY = b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"  # the element that says what is stored, in a DICOMDIR
+_DIRECTORY = b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"  # the element with the storage class of a DICOMDIR
 
 
 def known_suffix(path: str | Path) -> str | None:
-    """Return the suffix, in lower case, by which a scan takes a file for a video, or None.
+    """Return the lower-case suffix by which a scan treats a file as video, or None.
 
     >>> known_suffix("studies/7/4ch.v2.MP4"), known_suffix("notes.txt")
     ('.mp4', None)
@@ -103,43 +103,43 @@ def known_suffix(path: str | Path) -> str | None:
 
 
 def kind_by_suffix(path: str | Path) -> str | None:
-    """Return the kind that a suffix promises, None where it promises none."""
+    """Return the kind of a suffix, None if the suffix is unknown."""
     suffix = known_suffix(path) or ""
     return _own_suffixes.get(suffix) or _BY_SUFFIX.get(suffix)
 
 
 def own_kind(path: str | Path) -> str | None:
-    """Return the kind of a reader that the user registered for a suffix, None if there is none."""
+    """Return the kind of a reader that the user registered for the suffix, None if there is none."""
     return _own_suffixes.get(known_suffix(path) or "") if _own_suffixes else None
 
 
 def extensions() -> frozenset[str]:
-    """Return all suffixes by which a file is taken for a video."""
+    """Return all suffixes of files that are treated as video."""
     return EXTENSIONS | _own_suffixes.keys()
 
 
 def is_readable(kind: str | None) -> bool:
-    """Return whether files that begin as this kind does are read: one of ours, or of a registered reader."""
+    """Return whether files with the first bytes of this kind can be read, built in or by a registered reader."""
     return kind in _READABLE or kind in _own_magic
 
 
 def register_kind(kind: str, *, suffixes: tuple[str, ...], magic: bytes) -> None:
-    """Have files of some suffixes, and those that begin with `magic` if there is one, taken for a kind."""
+    """Assign a kind to files with these suffixes, and to files that begin with `magic` unless it is empty."""
     _own_suffixes.update(dict.fromkeys(suffixes, kind))
     if magic:
         _own_magic[kind] = magic
-    _note_compound()
+    _update_compound()
 
 
 def unregister_kind(kind: str) -> None:
-    """Take back `register_kind`."""
+    """Undo `register_kind`."""
     for suffix in [suffix for suffix, owner in _own_suffixes.items() if owner == kind]:
         del _own_suffixes[suffix]
     _own_magic.pop(kind, None)
-    _note_compound()
+    _update_compound()
 
 
-def _note_compound() -> None:
+def _update_compound() -> None:
     global _compound
     _compound = tuple(suffix for suffix in extensions() if suffix.count(".") > 1)
 
@@ -154,7 +154,7 @@ def is_beside(path: str | Path) -> bool:
 
 
 def is_unfinished(path: str | Path) -> bool:
-    """Return whether a name is that of an unfinished download, or of a copy of an editor.
+    """Return whether a name is that of an incomplete download or of an editor's backup.
 
     >>> is_unfinished("4ch.mp4.PART"), is_unfinished("4ch.mp4~"), is_unfinished("part.mp4")
     (True, True, False)
@@ -163,16 +163,16 @@ def is_unfinished(path: str | Path) -> bool:
 
 
 def suffix_of(path: str | Path) -> str:
-    """Return what `Path(path).suffix.lower()` does, in a tenth of the time."""
+    """Return `Path(path).suffix.lower()`, in a tenth of the time."""
     stem, dot, suffix = str(path).rpartition("/")[2].rpartition(".")
     return f"{dot}{suffix.lower()}" if stem else ""
 
 
 def kind_by_content(start: bytes) -> str | None:
-    r"""Return the kind that the first KiB of a file shows: what `is_readable`, "dicomdir", or anything else; or None.
+    r"""Return the kind shown by the first KiB of a file: a readable kind, "dicomdir", any other description, or None.
 
-    DICOM comes first: the 128 bytes before its mark are free, and may be those of another format, such as TIFF. Where
-    they are, the mark must be followed by the group that DICOM demands there, so that no pixels are taken for a mark.
+    DICOM has precedence: the 128 bytes before its marker are free, and may be those of another format, such as TIFF.
+    In that case the marker must be followed by the group that DICOM requires, so that pixels are not mistaken for it.
 
     >>> kind_by_content(b"II*\0" + bytes(124) + b"DICM\2\0"), kind_by_content(b"\x1aE\xdf\xa3 webm")
     ('dicom', 'encoded')
@@ -189,7 +189,7 @@ def kind_by_content(start: bytes) -> str | None:
 
 
 def is_video(path: Path) -> bool:
-    """Return whether a scan takes a file for a video or a part of one; a file that cannot be read may be one."""
+    """Return whether a scan treats a file as a video or part of one; an unreadable file may be one."""
     if kind_by_suffix(path):
         return True
     if is_beside(path) or is_unfinished(path):
@@ -201,7 +201,7 @@ def is_video(path: Path) -> bool:
 
 
 def is_animated(start: bytes) -> bool:
-    r"""Return whether a PNG or WebP image, of which this is the first KiB, is animated.
+    r"""Return whether a PNG or WebP image, given by its first KiB, is animated.
 
     >>> is_animated(b"RIFF....WEBPVP8X....\2"), is_animated(b"RIFF....WEBPVP8X....\0")
     (True, False)
@@ -212,7 +212,7 @@ def is_animated(start: bytes) -> bool:
 
 
 def misnamed_image(path: str | Path) -> str:
-    """Return what a file holds that has the suffix of an image, in words; "" where it may be an image."""
+    """Return a description of a file with an image suffix and other content; "" if it may be an image."""
     try:
         content = kind_by_content(read_start(path))
     except OSError:
@@ -224,7 +224,7 @@ def misnamed_image(path: str | Path) -> str:
 
 def read_start(path: str | Path) -> bytes:
     """Return the first KiB of a file. Raises OSError."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # a third of the time of `open`
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # takes a third of the time of `open`
     try:
         return os.read(file, START_BYTES)
     finally:
@@ -232,7 +232,7 @@ def read_start(path: str | Path) -> bytes:
 
 
 def kind_in_words(path: str, kind: str | None) -> str:
-    """Return what a file that is not read is called in a summary: what it holds, else its suffix.
+    """Return the description of an unread file for a summary: its content, else its suffix.
 
     >>> kind_in_words("a/b.xyz", None), kind_in_words("1.2.840.113", None), kind_in_words("0001", "image")
     ('.xyz', 'no suffix', 'image without a suffix')
@@ -242,7 +242,7 @@ def kind_in_words(path: str, kind: str | None) -> str:
 
 @lru_cache(maxsize=256)
 def _in_words(suffix: str, kind: str | None) -> str:
-    if not re.fullmatch(r"\.[a-z0-9_-]*[a-z][a-z0-9_-]*", suffix) or len(suffix) > 12:  # "1.2.840" ends in none
+    if not re.fullmatch(r"\.[a-z0-9_-]*[a-z][a-z0-9_-]*", suffix) or len(suffix) > 12:  # "1.2.840" has no suffix
         suffix = ""
     if kind is None:
         return suffix or "no suffix"

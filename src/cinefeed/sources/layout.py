@@ -1,4 +1,4 @@
-"""A decoded frame's planes as NumPy views, for every pixel format: what lies where in FFmpeg's memory."""
+"""Planes of a decoded frame as NumPy views, for every pixel format of FFmpeg."""
 
 import re
 from functools import lru_cache
@@ -13,7 +13,7 @@ from cinefeed.sources.colour import Colour, ColourModel, Matrix
 
 Packing = Literal["planar", "semiplanar", "packed", "gbr"]
 
-# Interleaved formats that OpenCV reorders; alpha is dropped, as FFmpeg's own conversion drops it.
+# Interleaved formats that OpenCV reorders; alpha is dropped, as in FFmpeg's own conversion.
 _REORDER = {
     "bgr24": (3, cv2.COLOR_BGR2RGB),
     "rgba": (4, cv2.COLOR_RGBA2RGB),
@@ -27,9 +27,9 @@ _MATRICES: dict[int, Matrix] = {1: "bt709", 7: "smpte240m", 9: "bt2020", 10: "bt
 
 
 class Layout(NamedTuple):
-    """How the planes of one pixel format are taken out of a frame.
+    """How to extract the planes of one pixel format from a frame.
 
-    `via` names the format to which swscale turns a frame first, where there is no direct way ("" where there is).
+    `via` is the format to which swscale converts a frame first, "" if no conversion is needed.
     """
 
     model: ColourModel
@@ -37,17 +37,17 @@ class Layout(NamedTuple):
     packing: Packing
     order: tuple[int, ...] = (0,)
     via: str = ""
-    reorder: tuple[int, int] | None = None  # samples a pixel, and OpenCV's code that turns them into RGB
+    reorder: tuple[int, int] | None = None  # samples per pixel, and OpenCV's conversion code to RGB
 
     @property
     def channels(self) -> int:
-        """1 where the file holds grey alone, else 3."""
+        """1 for grey, else 3."""
         return 1 if self.model == "grey" else 3
 
 
 @lru_cache(maxsize=256)
 def layout_of(pixel_format: str) -> Layout:
-    """Return how to read a pixel format, by FFmpeg's name of it.
+    """Return how to read a pixel format, given FFmpeg's name of it.
 
     >>> layout_of("yuv420p10le")
     Layout(model='yuv', bits=10, packing='planar', order=(0, 1, 2), via='', reorder=None)
@@ -92,10 +92,9 @@ def colour_of(
     mirrored: bool = False,
     aspect: float = 1.0,
 ) -> Colour:
-    """Return how a frame's planes become pixels, by its own tags; BT.601 limited where it has none, grey full.
+    """Return the colour conversion of a frame from its tags; without tags BT.601 limited, for grey full range.
 
-    `grey` says that luma alone is handed over of a yuv format. How a frame is turned, mirrored and stretched is said by
-    the stream, and handed on.
+    `grey` means that only the luma of a yuv format is returned. Rotation, mirroring and aspect are passed on.
     """
     layout = layout_of(pixel_format)
     if layout.model == "rgb":
@@ -117,10 +116,10 @@ def colour_of(
 
 
 def planes_of(frame: av.VideoFrame, layout: Layout, *, grey: bool) -> tuple[NDArray[Any], ...]:
-    """Return the planes of a frame; `grey` takes luma alone from a yuv format.
+    """Return the planes of a frame; `grey` returns luma only from a yuv format.
 
-    Views into FFmpeg's buffers, which live as long as a view does; formats that interleave what belongs apart, or the
-    other way round, are copied.
+    Planes are views into FFmpeg's buffers, which remain valid as long as a view exists; formats whose interleaving
+    differs from that of the result are copied.
     """
     if layout.via:
         frame = frame.reformat(format=layout.via)
@@ -138,11 +137,11 @@ def planes_of(frame: av.VideoFrame, layout: Layout, *, grey: bool) -> tuple[NDAr
 
 
 _TWO_BYTES: np.dtype[Any] = np.dtype("<u2")
-_SAMPLES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 32: np.dtype("<f4")}  # by depth; all others have two bytes
+_SAMPLES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 32: np.dtype("<f4")}  # by depth; all others are two bytes
 
 
 def samples_of(bits: int) -> np.dtype[Any]:
-    """Return the type of the samples of a plane."""
+    """Return the dtype of the samples of a plane."""
     return _SAMPLES.get(bits, _TWO_BYTES)
 
 

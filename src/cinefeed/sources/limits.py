@@ -71,7 +71,7 @@ class ReadLimits:
             raise self._error("max_unpacked_bytes", f"{name} unpacks to {size:,} bytes or more", where)
 
     def check_frames(self, count: int, *, file_bytes: int | None = None, where: object) -> None:
-        """Raise an error if a file promises more frames than the limit, or than the file has bytes."""
+        """Raise SourceError for more frames than the file has bytes, LimitError for more than the limit."""
         if file_bytes is not None and count > max(file_bytes, _LEAST_FRAMES):
             raise SourceError(
                 f"{where}: promises {count:,} frames, but has {file_bytes:,} bytes, which is impossible; "

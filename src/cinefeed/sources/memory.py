@@ -1,4 +1,4 @@
-"""Arrays in memory as sources: views, nothing is copied."""
+"""Arrays in memory as sources, without copying."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ _WHERE = "an array in memory"
 
 
 class MemorySource(PlainFrames):
-    """A video that is an array: (time, height, width), or with 1 (grey) or 3 (RGB) channels at its end.
+    """A video in an array: (time, height, width), or with 1 (grey) or 3 (RGB) channels as last axis.
 
-    `facts` are those of `memory_facts`; `name` stands for the path in errors. Types are treated as those of a `.npy`
-    file; planes of uint8, uint16 and float32 are views into the array, so change it only while nothing reads.
+    `facts` are those of `memory_facts`; `name` replaces the path in errors. Dtypes are treated as in a `.npy` file;
+    planes of uint8, uint16 and float32 are views into the array, so change it only while nothing is reading.
 
     >>> with MemorySource(np.arange(24, dtype=np.uint8).reshape(6, 2, 2)) as source:
     ...     source.read([5, 0])[:, 0, 0, 0].tolist()
@@ -37,34 +37,34 @@ class MemorySource(PlainFrames):
         return channels_last(self._array[index_of(self._axes, {}, number)], self._axes)
 
     def close(self) -> None:
-        """Let go of the array; planes already handed over stay valid."""
+        """Release the array; planes that were returned remain valid."""
         super().close()
         self._array = None
 
 
 def check_stack(shape: Sequence[int], *, declared: str | None) -> None:
-    """Raise SourceError where an array that should be a set of videos has the shape of one, or several readings."""
+    """Raise SourceError if an array given as a set of videos has the shape of one video, or is ambiguous."""
     if declared is None and len(shape) == 4:
         axes = axes_of(shape, declared=None, where=_WHERE)
         if axes != "NTHW":
             raise SourceError(
-                f"{_WHERE}: has shape {tuple(shape)}, which is one video, {axes}, where a set of them is needed; put "
+                f"{_WHERE}: has shape {tuple(shape)}, which is one video, {axes}, but a set of videos is needed; put "
                 f"it in a list, or declare axes='NTHW' if its frames are {shape[-1]} pixels wide"
             )
 
 
 def memory_facts(array: ArrayLike, *, axes: str | None = None) -> Facts:
-    """Return the facts of a video in memory; `axes` as in Reading, of this one video.
+    """Return the metadata of a video in memory; `axes` as in Reading, of this one video.
 
     >>> memory_facts(np.zeros((48, 64, 10), np.uint16), axes="HWT").times.count
     10
 
-    Raises SourceError for another shape, or numbers that are no integers or floats.
+    Raises SourceError for any other shape, or if the numbers are not integers or floats.
     """
     array = np.asarray(array)
     letters = axes_of(array.shape, declared=axes, where=_WHERE)
     if "N" in letters:
         raise SourceError(
-            f"{_WHERE}: has shape {array.shape}, read as {letters}, a set of samples; hand over one of them at a time"
+            f"{_WHERE}: has shape {array.shape}, read as {letters}, a set of samples; pass one sample at a time"
         )
     return plain_facts(array.shape, letters, array.dtype, container="memory", where=_WHERE)

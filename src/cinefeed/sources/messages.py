@@ -1,4 +1,4 @@
-"""What FFmpeg says while it decodes, where it says no other way that a frame is not what the file holds."""
+"""FFmpeg's log messages during decoding, which are the only sign of some substituted frames."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -7,8 +7,8 @@ from threading import Lock
 
 import av
 
-# The decoder of H.264 takes another picture in place of one that it lacks, and marks nothing. No file of 171 healthy
-# ones, of phones, scanners and broadcasts, led to any of these messages.
+# The H.264 decoder uses another picture in place of a missing one, without marking it. None of 171 undamaged files, of
+# phones, scanners and broadcasts, caused any of these messages.
 _MADE_UP = (
     "co located POCs unavailable",
     "Missing reference picture",
@@ -21,15 +21,15 @@ _MADE_UP = (
 )
 _SILENT = logging.CRITICAL + 1
 _lock, _users = Lock(), 0
-_before: tuple[int | None, bool, int] | None = None  # what was set when the first of the users came
+_before: tuple[int | None, bool, int] | None = None  # settings before the first user
 
 
 @contextmanager
 def capture_errors() -> Iterator[None]:
-    """Have PyAV hand FFmpeg's errors to `av.logging.Capture`, which it does not by default; others' are not shown.
+    """Let `av.logging.Capture` receive FFmpeg's errors, which PyAV disables by default; other messages are hidden.
 
-    The setting holds for all threads of the process. A level of PyAV's that the user has set stays if it lets errors
-    through, and is set again at the end.
+    The setting applies to all threads of the process. A log level that the user has set is kept if it includes errors,
+    and is restored at the end.
     """
     global _users, _before
     logger = logging.getLogger("libav")
@@ -39,7 +39,7 @@ def capture_errors() -> Iterator[None]:
             level = av.logging.get_level()
             _before = level, av.logging.get_skip_repeated(), logger.level
             av.logging.set_skip_repeated(False)
-            if level is None or level < av.logging.ERROR:  # FFmpeg's levels fall as they matter more
+            if level is None or level < av.logging.ERROR:  # lower levels are more severe
                 logger.setLevel(_SILENT)
                 av.logging.set_level(av.logging.ERROR)
     try:
@@ -56,7 +56,7 @@ def capture_errors() -> Iterator[None]:
 
 
 def reports_substitution(messages: Iterable[tuple[int, str, str]]) -> bool:
-    """Return whether one of these messages says that the decoder used a picture in place of one that it lacks.
+    """Return whether one of these messages means that the decoder replaced a missing picture by another.
 
     >>> reports_substitution([(16, "h264", "co located POCs unavailable")])
     True

@@ -1,15 +1,15 @@
-"""Counting the packets of a video in place of its frames, for files in which both are the same.
+"""Counting of packets in place of frames, for files in which the two agree.
 
-That holds where the decoder puts out one frame for each packet. A file that fails one of these checks is decoded:
+That requires one decoded frame per packet. A file that fails one of these checks is decoded:
 
-- the container, not FFmpeg's parser, divides the stream into packets: not MPEG-PS, MPEG-TS or a bare stream, whose
-  first and last packets may be parts of frames
-- it has a time stamp for each packet, all different, and calls none damaged, encrypted or cut off by an edit list
-- the codec is one whose decoder gives a frame for each packet, and no packet says that nothing is shown (VP8, VP9,
-  MPEG-4) or that frames cannot be decoded for lack of those before (HEVC, after a splice)
-- the stream does not begin in mid-GOP: its first packet is a key frame and the first to be shown
-- the first frames, decoded, are those of the first packets and all of one size, and none is interlaced where a packet
-  may be half a frame
+- the container, not FFmpeg's parser, divides the stream into packets: not MPEG-PS, MPEG-TS or a bare stream, in which
+  the first and last packets may be parts of frames
+- every packet has a timestamp, all are different, and none is marked damaged, encrypted or cut off by an edit list
+- the decoder of the codec returns one frame per packet, and no packet is marked as hidden (VP8, VP9, MPEG-4) or as
+  undecodable without earlier frames (HEVC, after a splice)
+- the stream does not begin in mid-GOP: its first packet is a key frame and is displayed first
+- the first decoded frames match the first packets and have one size, and none is interlaced if a packet may be half a
+  frame
 """
 
 import re
@@ -25,27 +25,27 @@ from cinefeed.sources.base import NONE_DAMAGED
 from cinefeed.sources.limits import Deadline
 
 STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
-# Their one stamp a packet is that of decoding. FFmpeg guesses those of presentation from it, anew after each seek.
+# Their packets have decoding timestamps only. FFmpeg estimates presentation timestamps, again after each seek.
 _DECODING_STAMPS = frozenset({"avi", "asf"})
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
-_CHECKED = 16  # frames that are decoded; 1 ms of 112 x 112
+_CHECKED = 16  # number of decoded frames; 1 ms for 112 x 112
 
-# Others may give no frame for a packet that changes nothing (QuickTime Animation, WMV), or were not tried.
+# Other codecs may return no frame for a packet without changes (QuickTime Animation, WMV), or were not tested.
 _FRAME_PER_PACKET = frozenset(
     """
     av1 dnxhd ffv1 ffvhuff h264 hevc huffyuv jpeg2000 libdav1d mjpeg mpeg1video mpeg2video mpeg4 png prores rawvideo
     v210 vp8 vp9
     """.split()
 )
-_SMALL_VOP = 10  # bytes; an MPEG-4 frame "not coded" has 6 to 8, and so has the packet that ends packed B-frames
+_SMALL_VOP = 10  # bytes; an MPEG-4 frame "not coded" has 6 to 8, as has the packet that ends packed B-frames
 _HEVC_SPLICES = frozenset({16, 17, 18, 36, 37})  # NAL units: BLA pictures, end of sequence, end of bitstream
 
 
 class Seen(NamedTuple):
-    """What one pass over a file found, in output order: a stamp (None where there is none) and a key flag a frame.
+    """Result of one pass over a file, in output order: a timestamp (None if missing) and a key flag per frame.
 
-    `shown` are the presentation stamps, where `stamps` are those of decoding. `damaged` are the ranges of frames that
-    are not what the file holds, (n, 2); a pass over packets does not know of any.
+    `presentation_stamps` are set if `stamps` are decoding timestamps. `damaged` are the ranges of damaged frames, (n,
+    2); a pass over packets does not detect any.
     """
 
     stamps: Sequence[int | None]
@@ -57,16 +57,16 @@ class Seen(NamedTuple):
 
 
 def makes_stamps_up(container: InputContainer) -> bool:
-    """Return whether a file is a bare stream of frames, to which FFmpeg gives times, and other ones after a seek."""
+    """Return whether a file is a bare stream of frames, whose times FFmpeg invents, differently after a seek."""
     return bool(container.format.flags & _NO_STAMPS)
 
 
 def packets_of(
     container: InputContainer, stream: av.VideoStream, *, presentation_of: dict[int | None, int | None] | None = None
 ) -> "Generator[av.Packet[av.VideoStream]]":
-    """Yield the packets of a stream, and at the end an empty one, with stamps that are the same after any seek.
+    """Yield the packets of a stream and a final empty packet, with timestamps that are the same after any seek.
 
-    Where these are stamps of decoding, `shown` is filled with FFmpeg's stamp of presentation for each.
+    If these are decoding timestamps, `presentation_of` is filled with FFmpeg's presentation timestamp for each.
     """
     decoding_stamps = container.format.name in _DECODING_STAMPS
     packets = container.demux(stream)
@@ -80,17 +80,17 @@ def packets_of(
             packet.pts = packet.dts
             yield packet
     finally:
-        packets.close()  # type: ignore[attr-defined]  # one that is dropped leaves 256 bytes for good
+        packets.close()  # type: ignore[attr-defined]  # a generator that is not closed leaks 256 bytes
 
 
 def is_whole_frame(packet: "av.Packet[av.VideoStream]", place: int) -> bool:
-    """Return whether a key frame of a program or transport stream, the `place`-th packet after a seek, is all there.
+    """Return whether a key frame of a program or transport stream, packet number `place` after a seek, is complete.
 
-    Else its stamp may be that of another frame.
+    Otherwise its timestamp may be that of another frame.
     """
-    # The remains of a frame can come first, and with the flag of a key frame; they begin with no start code.
+    # The remainder of a frame can come first, with a key flag, but without a start code.
     whole = place > 0 or memoryview(packet)[:4].tobytes().startswith((b"\0\0\1", b"\0\0\0\1"))
-    return whole and packet.pos is not None  # FFmpeg gives no position to a frame whose stamp it made up
+    return whole and packet.pos is not None  # FFmpeg sets no position for a frame with an invented timestamp
 
 
 def within(frame: av.VideoFrame, deadline: Deadline) -> av.VideoFrame:
@@ -100,9 +100,9 @@ def within(frame: av.VideoFrame, deadline: Deadline) -> av.VideoFrame:
 
 
 def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, deadline: Deadline) -> Seen | None:
-    """Return the stamps and key flags of a stream's packets, by rising stamp; None where the file must be decoded.
+    """Return the timestamps and key flags of a stream's packets, by timestamp; None if the file must be decoded.
 
-    Raises LimitError where there are more than the limits allow, or it takes longer.
+    Raises LimitError if there are more than the limits allow, or it takes longer.
     """
     codec = stream.codec_context
     if makes_stamps_up(container) or container.format.name in STAMPED_BY_PES or codec.name not in _FRAME_PER_PACKET:
@@ -134,14 +134,14 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
                     if (frame.height, frame.width) != (first.height, first.width):
                         return None
             deadline.check_frames(len(stamps))
-    except (av.FFmpegError, OSError, IndexError):  # IndexError: PyAV's, where a stream appears on the way
+    except (av.FFmpegError, OSError, IndexError):  # PyAV raises IndexError if a stream appears later
         return None
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
     sorted_stamps = [stamps[i] for i in order]
     count = len(decoded_stamps) if len(decoded_stamps) >= _CHECKED else len(sorted_stamps)
     if first is None or decoded_stamps != sorted_stamps[:count] or len(set(sorted_stamps)) < len(sorted_stamps):
         return None
-    if codec.reorder_depth > 0 and sorted_stamps == stamps:  # stamped as they are stored
+    if codec.reorder_depth > 0 and sorted_stamps == stamps:  # timestamps in storage order
         return None
     return Seen(
         sorted_stamps,
@@ -153,7 +153,7 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
 
 
 def _hides_frames(packet: "av.Packet[av.VideoStream]", codec: av.VideoCodecContext) -> bool:
-    """Return whether a packet says that it shows no frame, or that frames after it may not be shown."""
+    """Return whether a packet is marked as having no displayed frame, or frames after it may be hidden."""
     if codec.name == "vp8":
         return not memoryview(packet)[0] & 0x10  # show_frame
     if codec.name == "vp9":

@@ -1,4 +1,4 @@
-"""Plain numbers as frames: which type their planes have, what the facts say of them, and a window by percentiles."""
+"""Plain numbers as frames: dtypes of planes, metadata, and a window by percentiles."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from cinefeed.sources.values import has_open_scale
 
 _KEPT = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 _WINDOW_FRAMES = 32
-_WINDOW_SAMPLES = 2**17  # of a frame, evenly spaced: 4 million in all settle a percentile, and take 0.1 s
+_WINDOW_SAMPLES = 2**17  # per frame, evenly spaced: 4 million in total are enough for a percentile, and take 0.1 s
 
 
 class PlainFrames(StoredFrames):
-    """A source of one plane of plain numbers a frame."""
+    """Base class of sources with one plane of plain numbers per frame."""
 
     @property
     def colour(self) -> Colour:
-        """How the planes become pixels."""
+        """How the planes are converted to pixels."""
         facts = self.facts
         model: ColourModel = "grey" if facts.channels == 1 else "rgb"
         return Colour(model=model, bits=facts.bits, window=facts.window, open_scale=has_open_scale(facts))
@@ -36,17 +36,17 @@ class PlainFrames(StoredFrames):
 
     @abstractmethod
     def _numbers(self, number: int) -> NDArray[Any]:
-        """Return a frame as stored, (height, width) or (height, width, 1 or 3), of any type that `plane_type` takes."""
+        """Return a frame as stored, (height, width) or (height, width, 1 or 3), of any dtype of `plane_type`."""
 
 
 def plane_type(dtype: np.dtype[Any], *, where: object) -> np.dtype[Any]:
-    """Return the type that numbers of `dtype` have in a plane.
+    """Return the dtype of a plane for numbers of `dtype`.
 
-    uint8, uint16 and float32 stay; bool becomes uint8, 0 and 255; every other integer or float type becomes float32,
-    whole numbers beyond 2**24 rounded. Raises SourceError for any other.
+    uint8, uint16 and float32 are kept; bool becomes uint8, 0 and 255; every other integer or float dtype becomes
+    float32, and integers beyond 2**24 are rounded. Raises SourceError for any other dtype.
     """
     if dtype.kind not in "buif":
-        raise SourceError(f"{where}: holds {dtype}, where integers or floats are needed (objects are never unpickled)")
+        raise SourceError(f"{where}: has dtype {dtype}; integers or floats are needed (objects are never unpickled)")
     if dtype == np.bool_:
         return np.dtype(np.uint8)
     native = dtype.newbyteorder("=")
@@ -54,7 +54,7 @@ def plane_type(dtype: np.dtype[Any], *, where: object) -> np.dtype[Any]:
 
 
 def as_plane(frame: NDArray[Any]) -> NDArray[Any]:
-    """Return a frame as a plane, (height, width) or (height, width, 3): a view where type and order allow."""
+    """Return a frame as a plane, (height, width) or (height, width, 3): a view if dtype and order allow it."""
     if frame.ndim == 3 and frame.shape[2] == 1:
         frame = frame[..., 0]
     if frame.dtype == np.bool_:
@@ -74,10 +74,10 @@ def plain_facts(
     scaled: bool = False,
     limits: ReadLimits | None = None,
 ) -> Facts:
-    """Return the facts of one sample of an array, of which the first `whole` frames can be read.
+    """Return the metadata of one sample of an array, of which the first `whole` frames can be read.
 
-    Numbers that are `scaled` on reading are float32. Raises SourceError where not one frame can be read, or one is
-    larger than the limits allow.
+    Numbers that are `scaled` on reading are float32. Raises SourceError if no frame can be read, or a frame exceeds the
+    limits.
     """
     plane = np.dtype(np.float32) if scaled else plane_type(dtype, where=where)
     sizes = dict(zip(axes, shape, strict=True))
@@ -100,28 +100,28 @@ def plain_facts(
 
 
 def known_axes(facts: Facts, shape: Sequence[int], dtype: np.dtype[Any], *, where: object) -> str:
-    """Return the letters of an array's axes from its facts. Raises SourceError where it is another array by now."""
+    """Return the letters of an array's axes from its metadata. Raises SourceError if the array has changed."""
     axes = facts.axes.upper() or "THWC"[: len(shape)]
     sizes = dict(zip(axes, shape, strict=False))
     actual = (len(shape), sizes.get("H"), sizes.get("W"), sizes.get("C", 1), str(dtype))
     if actual != (len(axes), facts.height, facts.width, facts.channels, facts.pixel_format):
         raise SourceError(
-            f"{where}: holds {dtype} of shape {tuple(shape)}, it was known as {facts.pixel_format}, {axes}, of "
+            f"{where}: has {dtype} of shape {tuple(shape)}, its metadata gives {facts.pixel_format}, {axes}, of "
             f"{facts.height} x {facts.width}; scan it again"
         )
     return checked_axes(axes, shape, where=where)
 
 
 def broken_after(facts: Facts, whole: int, reason: str, *, where: object) -> Facts:
-    """Return the facts of a file that breaks after `whole` frames; all of them there is none that breaks.
+    """Return the metadata of a file that breaks after `whole` frames, unchanged if those are all.
 
-    Raises SourceError where there is not one.
+    Raises SourceError if there is no whole frame.
     """
     count = facts.times.count
     if whole >= count:
         return facts
     if whole < 1:
-        raise SourceError(f"{where}: no whole frame is there, of {count}: {reason}")
+        raise SourceError(f"{where}: 0 of {count} frames are whole: {reason}")
     times = facts.times
     listed = None if times.listed is None else times.listed[:whole]
     return replace(
@@ -132,14 +132,14 @@ def broken_after(facts: Facts, whole: int, reason: str, *, where: object) -> Fac
 
 
 def windowed(source: StoredFrames, reading: Reading) -> Facts:
-    """Return the facts of an open source, with the window of its percentiles where the reading asks for them."""
+    """Return the metadata of an open source, with a window by percentiles if `reading` requests it."""
     if reading.window != "percentiles":
         return source.facts
     return replace(source.facts, window=percentile_window(source, deadline=reading.limits.deadline(source.path)))
 
 
 def percentile_window(source: Source, *, deadline: Deadline) -> tuple[float, float] | None:
-    """Return the 1st and the 99th percentile of up to 32 frames evenly spread, None where no number is finite.
+    """Return the 1st and the 99th percentile of up to 32 evenly spaced frames, None if no number is finite.
 
     Raises LimitError after the deadline.
     """

@@ -1,4 +1,4 @@
-"""Readers of one's own: formats that this program does not know, opened by a function of the user's."""
+"""User-defined readers: functions of the user that open formats which cinefeed does not support."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,11 +15,11 @@ from cinefeed.sources.kinds import EXTENSIONS, register_kind, unregister_kind
 from cinefeed.sources.plain import PlainFrames, known_axes, plain_facts, windowed
 
 Opener = Callable[[Path], Any]
-_MARK = "reader:"  # before its name, in the column `container` of a manifest
+_MARK = "reader:"  # prefix of its name in the column `container` of a manifest
 
 
 class Reader(NamedTuple):
-    """A reader, as `register_reader` keeps it and worker processes are sent it."""
+    """A registered reader, as sent to worker processes."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -27,25 +27,25 @@ class Reader(NamedTuple):
     magic: bytes = b""
 
 
-_readers: dict[str, Reader] = {}  # by their containers
+_readers: dict[str, Reader] = {}  # by container
 
 
 def register_reader(
     suffixes: str | Iterable[str], opener: Opener, *, magic: bytes = b"", name: str | None = None, replace: bool = False
 ) -> None:
-    """Have files of a suffix opened by a function: in scans, feeds, `open_source`, and worker processes.
+    """Register a function that opens files of a suffix, in scans, feeds, `open_source` and worker processes.
 
-    suffixes:  ".cine", or several; a built-in one, such as ".dcm", with `replace=True` alone
-    opener:    takes a path and returns the video: an array, (frames, height, width) or with 1 or 3 channels at its end,
-               or an object with `shape`, `dtype` and `video[n]`, of which single frames are then read; or an open
-               Source (see `cinefeed.sources.base`), whose facts tell the times of frames, and pixels of other kinds
-    magic:     the bytes that such files begin with, by which a scan finds them under any name
-    name:      what manifests call the format; by default its first suffix
+    suffixes:  ".cine", or several; a built-in one, such as ".dcm", only with `replace=True`
+    opener:    function of a path that returns the video: an array, (frames, height, width) or with 1 or 3 channels as
+               last axis; or an object with `shape`, `dtype` and `video[n]`, from which single frames are read; or an
+               open Source (see `cinefeed.sources.base`), whose facts have the times of frames and pixels of other kinds
+    magic:     first bytes of such files, by which a scan finds them under any name
+    name:      name of the format in manifests; by default its first suffix
 
     Register in each program that scans or feeds such files, before it does. Worker processes import the opener, so it
-    must be a function of a module; with any other, threads make the clips. `cinefeed.testing.check_source` says whether
-    a reader keeps the promises of the built-in ones. Raises SettingError for what is no suffix, and for one that is
-    taken.
+    must be a module-level function; with any other, clips are made by threads. `cinefeed.testing.check_source` checks
+    whether a reader behaves like the built-in ones. Raises SettingError for an invalid suffix, and for one that is
+    already registered.
 
     >>> import cinefeed, tempfile
     >>> cinefeed.register_reader(".cinearray", np.load)
@@ -69,22 +69,22 @@ def register_reader(
     for suffix in () if replace else suffix_list:
         owner = next((each for each in _readers.values() if suffix in each.suffixes), None)
         if suffix in EXTENSIONS or (owner is not None and not _same(owner.opener, opener)):
-            taken_by = "is read already" if owner is None else f"is read by {owner.name!r} already"
-            raise SettingError(f"register_reader: {suffix} {taken_by}; pass replace=True to have it read by this one")
-    for each in [each for each in _readers.values() if {*each.suffixes} & {*suffix_list} or each.name == reader.name]:
-        unregister_kind(_MARK + each.name)
-        del _readers[_MARK + each.name]
+            conflict = "is already supported" if owner is None else f"is already read by {owner.name!r}"
+            raise SettingError(f"register_reader: {suffix} {conflict}; pass replace=True to use this reader")
+    for old in [old for old in _readers.values() if {*old.suffixes} & {*suffix_list} or old.name == reader.name]:
+        unregister_kind(_MARK + old.name)
+        del _readers[_MARK + old.name]
     _readers[_MARK + reader.name] = reader
     register_kind(_MARK + reader.name, suffixes=suffix_list, magic=magic)
 
 
 def is_of_a_reader(container: str) -> bool:
-    """Return whether a kind or container is that of a reader of one's own, registered or not."""
+    """Return whether a kind or container belongs to a user-defined reader, registered or not."""
     return container.startswith(_MARK)
 
 
 def readers_of(containers: Iterable[str | None]) -> list[Reader]:
-    """Return the readers of some files, by their containers; one that is not known may be of any."""
+    """Return the readers of some containers; None in `containers` selects all readers."""
     requested = {*containers}
     return [each for container, each in _readers.items() if None in requested or container in requested]
 
@@ -96,11 +96,11 @@ def open_with_reader(
     reader = _readers.get(container)
     if reader is None:
         raise SourceError(
-            f"{path}: is a file for the reader {container.removeprefix(_MARK)!r}, which this program has not "
-            "registered; call cinefeed.register_reader(...) before it is opened"
+            f"{path}: needs the reader {container.removeprefix(_MARK)!r}, which is not registered in this program; "
+            "call cinefeed.register_reader(...) before opening it"
         )
     if part is not None:
-        raise SourceError(f"{path}: part {part!r} was asked for, and a reader of one's own gives one video a file")
+        raise SourceError(f"{path}: part {part!r} was asked for, but a user-defined reader returns one video per file")
     try:
         video = reader.opener(path)
         if hasattr(video, "planes") and hasattr(video, "facts"):
@@ -118,14 +118,14 @@ def open_with_reader(
 
 
 def probe_with_reader(path: Path, container: str, *, part: str | None, reading: Reading = DEFAULT_READING) -> Facts:
-    """Return the facts of a file as its reader opens it."""
+    """Return the metadata of a file opened by its reader."""
     with open_with_reader(path, container, channels=None, part=part, facts=None) as source:
         facts = windowed(source, reading) if isinstance(source, StoredFrames) else source.facts
     return replace(facts, container=container)
 
 
 class _ReaderFrames(PlainFrames):
-    """An array, or what reads as one, that an opener returned."""
+    """An array, or an object indexed like one, that an opener returned."""
 
     def __init__(self, path: Path, video: Any, *, container: str, channels: int | None, facts: Facts | None) -> None:
         if not all(hasattr(video, name) for name in ("shape", "dtype", "__getitem__")):
@@ -134,7 +134,7 @@ class _ReaderFrames(PlainFrames):
         if facts is None:
             axes = axes_of(shape, declared=None, where=path)
             if axes[0] != "T":
-                raise SourceError(f"{path}: its reader gave {shape}; (frames, height, width[, channels]) is needed")
+                raise SourceError(f"{path}: its reader returned {shape}; (frames, height, width[, channels]) is needed")
             facts = plain_facts(shape, axes, np.dtype(video.dtype), container=container, where=path)
         else:
             known_axes(facts, shape, np.dtype(video.dtype), where=path)
@@ -145,7 +145,7 @@ class _ReaderFrames(PlainFrames):
         return np.asarray(self._video[number])
 
     def close(self) -> None:
-        """Let go of the video; planes already handed over stay valid."""
+        """Release the video; planes that were returned remain valid."""
         super().close()
         video, self._video = self._video, None
         if hasattr(video, "close"):
@@ -153,7 +153,7 @@ class _ReaderFrames(PlainFrames):
 
 
 def _same(one: Opener, other: Opener) -> bool:
-    """Return whether two functions are one, or one defined twice, as by a cell of a notebook that runs again."""
+    """Return whether two functions are identical, or one defined twice, as by a notebook cell that runs again."""
 
     def place(opener: Opener) -> tuple[str | None, str | None]:
         return getattr(opener, "__module__", None), getattr(opener, "__qualname__", None)

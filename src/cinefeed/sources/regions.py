@@ -1,4 +1,4 @@
-"""Regions of ultrasound images: which one is meant, and cutting it out of decoded planes."""
+"""Regions of ultrasound images: selection of a region, and cropping of decoded planes."""
 
 from collections.abc import Sequence
 
@@ -8,26 +8,26 @@ from cinefeed.sources.colour import Colour as Colour
 
 
 def find_region(regions: Sequence[Region], region: str | int) -> Region:
-    """Return the region of a number, or the first of a kind. Raises SourceError, with the kinds that there are.
+    """Return the region with a number, or the first of a kind. Raises SourceError, with the kinds that exist.
 
     >>> find_region([Region(0, 0, 80, 60, "2d"), Region(0, 60, 80, 90, "pw")], "pw").top
     60
     """
-    kinds = [region.kind for region in regions]
+    kinds = [each.kind for each in regions]
     if isinstance(region, int):
         if region < len(regions):
             return regions[region]
     elif region in kinds:
         return regions[kinds.index(region)]
     choices = f"its regions are {', '.join(f'{i}: {kind}' for i, kind in enumerate(kinds))}" if kinds else "it has none"
-    raise SourceError(f"Frame(region={region!r}) was asked for, {choices}; leave out such rows, or the region")
+    raise SourceError(f"Frame(region={region!r}) was asked for, {choices}; exclude such rows, or remove the setting")
 
 
 def cropped(planes: Planes, region: Region) -> Planes:
-    """Return the part of every frame that a region shows: views, of the region within the frame.
+    """Return every frame cropped to a region: views, clipped to the frame.
 
-    Where chroma has fewer samples than luma the region grows to whole samples of it. Raises SourceError where it lies
-    outside the frame, or the frame is not stored as it is shown.
+    If chroma has fewer samples than luma, the region is extended to whole chroma samples. Raises SourceError if the
+    region lies outside the frame, or the frame is not stored as it is displayed.
 
     >>> import numpy as np
     >>> from cinefeed.sources.colour import Colour
@@ -39,7 +39,7 @@ def cropped(planes: Planes, region: Region) -> Planes:
     if not planes.frames:
         return planes
     if colour.rotation or colour.mirrored or colour.aspect != 1:
-        raise SourceError("a region cannot be cut out of frames that are turned, mirrored or stretched to be shown")
+        raise SourceError("frames that are rotated, mirrored or stretched for display cannot be cropped to a region")
     height, width = planes.frames[0][0].shape[:2]
     steps = [(_pixels_of(plane.shape[0], height), _pixels_of(plane.shape[1], width)) for plane in planes.frames[0]]
     down, across = max(step for step, _ in steps), max(step for _, step in steps)
@@ -54,5 +54,5 @@ def cropped(planes: Planes, region: Region) -> Planes:
 
 
 def _pixels_of(samples: int, size: int) -> int:
-    """Return how many pixels in a row a sample stands for, as `planes_to_array` spreads chroma."""
+    """Return the number of pixels per sample along an axis, as `planes_to_array` resizes chroma."""
     return next(step for step in (1, 2, 4) if samples * step >= size)

@@ -1,4 +1,4 @@
-"""Frames asked of a video, by the stretches that are decoded one after the other."""
+"""Division of requested frames into runs that are decoded without a seek."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 from cinefeed.kernels import compiled
 from cinefeed.sources.base import Facts, Ticks
 
-_WORTH_A_SEEK = 2  # a seek costs as much as one frame of 112 x 112, decoded for nothing
+_WORTH_A_SEEK = 2  # frames; a seek costs as much as decoding one frame of 112 x 112
 
 
 class Run(NamedTuple):
-    """Frames that one stretch of decoding gives."""
+    """Requested frames that are decoded in one run."""
 
     numbers: list[int]
     stamps: list[int]
-    key: int  # the key frame before the first, counted among the key frames; -1 where there is none
+    key: int  # index of the key frame before the first, among the key frames; -1 if there is none
 
 
 def runs_of(numbers: NDArray[np.int64], facts: Facts) -> list[Run]:
-    """Return the runs that give these frames, rising, of a video whose stamps are known."""
+    """Return the runs of these frames, in ascending order, of a video with timestamps."""
     assert facts.ticks is not None
     frames, stamps = numbers.tolist(), facts.ticks.of_frames(numbers).tolist()
     key_frames = facts.key_frames.astype(np.int64)
@@ -35,7 +35,7 @@ def runs_of(numbers: NDArray[np.int64], facts: Facts) -> list[Run]:
 
 @compiled
 def end_of_run(numbers: NDArray[np.int64], begin: int, key_frames: NDArray[np.int64]) -> int:
-    """Return the place after the last of the frames, rising, that are decoded in one go from the one at `begin` on."""
+    """Return the index after the last of the ascending frames that are decoded in one run from `begin` on."""
     end = begin + 1
     while end < numbers.size:
         key = np.searchsorted(key_frames, numbers[end], side="right") - 1
@@ -47,14 +47,14 @@ def end_of_run(numbers: NDArray[np.int64], begin: int, key_frames: NDArray[np.in
 
 @compiled
 def seek_helps(last: int, key: int, key_frames: NDArray[np.int64]) -> bool:
-    """Say whether a seek to a key frame, by its place among them, is cheaper than to decode on from a frame."""
+    """Return whether seeking to key frame number `key` is cheaper than decoding on from frame `last`."""
     return bool(key >= 0 and key_frames[key] - last > _WORTH_A_SEEK)
 
 
 def in_order(ticks: Ticks | None) -> bool:
-    """Say whether frames come out in the order of their stamps.
+    """Return whether frames are decoded in the order of their timestamps.
 
-    Where they do not (MPEG-4 in AVI with packed B-frames), a decoder that skips gives a frame the stamp of another:
-    in `Megamind.avi` a third of the frames, each asked for alone, were the one after.
+    If not (MPEG-4 in AVI with packed B-frames), a decoder that skips gives a frame the timestamp of another: in
+    `Megamind.avi` a third of the frames, requested one by one, were the next frame.
     """
     return ticks is not None and (ticks.listed is None or bool((np.diff(ticks.listed) > 0).all()))

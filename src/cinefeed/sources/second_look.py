@@ -1,8 +1,8 @@
-"""Frames that depend on how they are reached, though FFmpeg marks none of them.
+"""Detection of frames that depend on how they are reached, although FFmpeg does not mark them.
 
-The decoder of HEVC leaves what a broken slice does not cover as its memory was. A picture that a transport or program
-stream has lost is replaced by whatever other one is there. In neither case is a frame marked, and in both another way
-to the frame shows other pixels. So such files are decoded again from each key frame, in two ways in which reads do it.
+The HEVC decoder leaves the area of a broken slice uninitialised. A picture that a transport or program stream has lost
+is replaced by any other available picture. In neither case is a frame marked, and in both the pixels depend on the
+path to the frame. So such files are decoded again from each key frame, in two of the ways in which reads do it.
 """
 
 import zlib
@@ -19,14 +19,14 @@ from cinefeed.sources.limits import Deadline
 from cinefeed.sources.packets import STAMPED_BY_PES, is_whole_frame, packets_of
 
 _UNMARKED_CODECS = frozenset({"hevc"})
-_HELD_FRAMES = 16  # while they are held the decoder writes to other memory than in the first pass
-_HELD_BYTES = 2**27  # ... at most: a small file may hold frames of half a gigabyte
-_EARLIER = 6  # frames: seeks in program and transport streams look for decoding stamps, which lie before
-_MOST_LATE = 32  # packets after the next key frame that may hold frames shown before it; H.264 and HEVC allow 16
+_HELD_FRAMES = 16  # keeping them makes the decoder write to other memory than in the first pass
+_HELD_BYTES = 2**27  # limit for them: a small file may have frames of half a gigabyte
+_EARLIER = 6  # frames: program and transport streams are searched by decoding timestamps, which are earlier
+_MOST_LATE = 32  # packets after the next key frame with frames displayed before it; H.264 and HEVC allow 16
 
 
 def needs_second_look(container: InputContainer, stream: av.VideoStream) -> bool:
-    """Return whether the decoder of a stream may put out damaged frames that it does not mark."""
+    """Return whether the decoder of a stream may return damaged frames without marking them."""
     return stream.codec_context.name in _UNMARKED_CODECS or container.format.name in STAMPED_BY_PES
 
 
@@ -47,10 +47,10 @@ def changed_frames(
     digests: Sequence[int],
     deadline: Deadline,
 ) -> set[int]:
-    """Return the frames that come out otherwise where decoding begins at the key frame before them.
+    """Return the frames whose pixels change when decoding begins at the preceding key frame.
 
-    `stamps`, `key_flags` and `digests` are those of the frames of a first pass, which has come to the end of the file.
-    Of frames whose stamps do not tell them apart there are none: those are always counted from the start.
+    `stamps`, `key_flags` and `digests` come from a first pass to the end of the file. If timestamps do not identify the
+    frames, the result is empty: such frames are always counted from the start.
     """
     valid_stamps = [stamp for stamp in stamps if stamp is not None]
     keys, changed = np.flatnonzero(key_flags).tolist(), set[int]()
@@ -63,7 +63,7 @@ def changed_frames(
         deadline.check()
         numbers = dict(zip(valid_stamps[key:end], range(key, end), strict=True))
         next_key = valid_stamps[end] if end < len(valid_stamps) else None
-        # A new decoder has empty memory, one that has read the file what was there before.
+        # A new decoder has empty memory; a used decoder has earlier frames in memory.
         ways = ((stream.codec_context, True, 0), (_new_decoder(stream), False, held_count))
         for codec, skips, held_frames in ways:
             codec.skip_frame = "NONREF" if skips else "DEFAULT"
@@ -84,7 +84,7 @@ def changed_frames(
                     ):
                         break
                     deadline.check()
-            except (av.FFmpegError, OSError, IndexError):  # a read from here fails as well, and begins earlier
+            except (av.FFmpegError, OSError, IndexError):  # a read from here fails as well, and starts earlier
                 pass
     return changed
 
@@ -98,7 +98,7 @@ def _sound_frames(
     next_key: int | None,
     is_pes: bool,
 ) -> Iterator[av.VideoFrame]:
-    """Yield what a decoder makes of the packets from a key frame on, until those after the next one are late."""
+    """Yield the undamaged frames decoded from a key frame on, until packets after the next one are late."""
     soundness, started, late = Soundness(at_start=False), False, 0
     packets = packets_of(container, stream)
     try:

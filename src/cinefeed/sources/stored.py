@@ -1,4 +1,4 @@
-"""Arrays that lie in a file as they would in memory: where each frame is, and how it is read without the others."""
+"""Arrays stored in a file as in memory: position of each frame, and reading of single frames."""
 
 import gzip
 import lzma
@@ -20,27 +20,27 @@ from cinefeed.sources.limits import ReadLimits
 from cinefeed.sources.plain import as_plane, broken_after
 from cinefeed.sources.values import ValueSampler, has_open_scale
 
-# What the packages of the standard library raise where packed bytes are damaged.
+# Errors that the standard library raises for damaged packed bytes.
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-_BLOCK = 1 << 12  # small, so that little before a break is lost; 100 MB take 1.2 s, by 64 KB 1.0
+_BLOCK = 1 << 12  # small, to lose little before a break; 100 MB take 1.2 s, with 64 KB 1.0
 
 _CHECKSUM = "its checksum does not fit"
-_SKIP = 1 << 20  # on the way to a frame; seek() itself would hold 16 MB at a time
+_SKIP = 1 << 20  # block size for skipping to a frame; seek() would allocate 16 MB
 
 
 class Layout(NamedTuple):
-    """Where the frames of one sample lie, in bytes."""
+    """Positions of the frames of one sample, in bytes."""
 
     first: int  # the first byte of frame 0
     step: int  # from a frame to the next
     count: int  # type: ignore[assignment]  # of frames; a tuple has a method of this name
-    span: int  # from the first byte of a frame past its last; more than `step` where frames interleave
+    span: int  # size from the first to the last byte of a frame; more than `step` if frames interleave
     shape: tuple[int, ...]  # of a frame, (height, width) or (height, width, channels)
     strides: tuple[int, ...]
     dtype: np.dtype[Any]
 
     def whole(self, end: int) -> int:
-        """Return how many frames end within the first `end` bytes."""
+        """Return the number of frames that end within the first `end` bytes."""
         return max(min(self.count, (end - self.first - self.span) // self.step + 1), 0)
 
     def frame(self, data: Any, offset: int) -> NDArray[Any]:
@@ -49,7 +49,7 @@ class Layout(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """All samples of an array: where the first lies, and the bytes from one to the next."""
+    """All samples of an array: layout of the first, and the bytes between samples."""
 
     first: Layout
     step: int
@@ -57,14 +57,14 @@ class Samples(NamedTuple):
 
     @property
     def apart(self) -> bool:
-        """Whether no frame interleaves with another, of its own sample or of the next."""
+        """Whether frames do not interleave, within a sample and between samples."""
         return self.first.step >= self.first.span and (self.count == 1 or self.step >= self.first.span)
 
 
 def layout_of(
     shape: Sequence[int], axes: str, dtype: np.dtype[Any], *, fortran: bool, offset: int, fixed: Mapping[str, int]
 ) -> Layout:
-    """Return where the frames of a sample lie in an array that begins at byte `offset`.
+    """Return the layout of the frames of a sample in an array that begins at byte `offset`.
 
     >>> layout = layout_of((4, 6, 8), "THW", np.dtype(np.uint8), fortran=False, offset=128, fixed={})
     >>> layout.first, layout.step, layout.span, layout.strides, layout.whole(128 + 100)
@@ -96,12 +96,12 @@ class FrameReader(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         ...
 
 
 class MappedFrames:
-    """Frames of a file that is mapped into memory: views, of which only what is looked at is read."""
+    """Frames of a memory-mapped file: views, which are read from disk only when accessed."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         self._layout = layout
@@ -112,15 +112,15 @@ class MappedFrames:
         return self._layout.frame(self._bytes, self._layout.first + number * self._layout.step)
 
     def close(self) -> None:
-        """Let go of the file; frames already handed over hold it until they are gone."""
+        """Close the file; frames that were returned keep it open until they are deleted."""
         self._bytes = None
 
 
 class UnpackedFrames:
-    """Frames of a gzip file, or of a member of a zip file, decompressed as far as the last one asked for.
+    """Frames of a gzip file, or of a member of a zip file, decompressed up to the last requested frame.
 
-    Frames asked for in ascending order are one pass; an earlier one starts again from the beginning. Where frames
-    interleave (time is no leading axis), all are decompressed at once, and kept until the source is closed.
+    Frames requested in ascending order take one pass; an earlier frame restarts from the beginning. If frames
+    interleave (time is not the first axis), all are decompressed at once, and kept until the source is closed.
     """
 
     def __init__(self, path: Path, member: str | None, layout: Layout) -> None:
@@ -131,7 +131,7 @@ class UnpackedFrames:
         self._all: bytes | None = None
 
     def read(self, number: int) -> NDArray[Any]:
-        """Return a frame, decompressed. Raises DecodeError where the file breaks before its end."""
+        """Return a frame, decompressed. Raises DecodeError if the file breaks before the end of the frame."""
         layout = self._layout
         if layout.step >= layout.span:
             return layout.frame(self._cut(layout.first + number * layout.step, layout.span, number), 0)
@@ -140,7 +140,7 @@ class UnpackedFrames:
         return layout.frame(self._all, number * layout.step)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         file, self._file, self._all = self._file, None, None
         if file is not None:
             file.close()
@@ -155,7 +155,7 @@ class UnpackedFrames:
                 pass
             data = self._file.read(size)
         except BROKEN as error:
-            self.close()  # what comes after a fault is not to be trusted
+            self.close()  # data after a fault cannot be trusted
             raise DecodeError(f"{self._path}: frame {number} cannot be decompressed ({error})") from error
         if len(data) < size:
             raise DecodeError(f"{self._path}: breaks before the end of frame {number}")
@@ -163,18 +163,18 @@ class UnpackedFrames:
 
 
 def open_packed(path: Path, member: str | None) -> BufferedReader:
-    """Open a gzip file, or a member of a zip file, for reading what was packed."""
+    """Open a gzip file, or a member of a zip file, for reading unpacked bytes."""
     if member is None:
         return cast(BufferedReader, gzip.open(path))
     with zipfile.ZipFile(path) as archive:
-        return cast(BufferedReader, archive.open(member))  # it holds the file open on its own
+        return cast(BufferedReader, archive.open(member))  # keeps its own handle of the file
 
 
 def check_unpacked(layout: Layout, limits: ReadLimits, *, where: object) -> None:
-    """Raise SourceError if the frames of a packed file interleave, and are together more than may be in memory."""
+    """Raise LimitError if the frames of a packed file interleave and together exceed the limit for memory."""
     if layout.step < layout.span:
         size = layout.span + (layout.count - 1) * layout.step
-        limits.check_unpacked(size, name="a packed array of which time is not the first axis", where=where)
+        limits.check_unpacked(size, name="a packed array in which time is not the first axis", where=where)
 
 
 def unpacked_facts(
@@ -190,12 +190,12 @@ def unpacked_facts(
     number: int = 0,
     scale: tuple[float, float] = (1.0, 0.0),
 ) -> Facts:
-    """Return the facts of a sample in a packed file, with where it breaks: all of the file is decompressed.
+    """Return the metadata of a sample in a packed file, including where it breaks; the whole file is decompressed.
 
-    `promised` are the bytes that it should unpack to, `number` is that of the sample among `samples`, `scale` the slope
-    and intercept of its numbers. The samples of one file share that pass, in which their values are measured too: what
-    it found is kept as long as size and date of the file stay. Raises SourceError where not one frame can be
-    decompressed, LimitError where it takes longer than the limits allow.
+    `promised` is the number of bytes that it should unpack to, `number` the index of the sample among `samples`,
+    `scale` the slope and intercept of its numbers. All samples of a file share one pass, which also measures their
+    values; the result is cached while size and date of the file do not change. Raises SourceError if no frame can be
+    decompressed, LimitError if it takes longer than the limits allow.
     """
     stat = path.stat()
     measured = samples if has_open_scale(facts) and samples.apart else None
@@ -224,28 +224,28 @@ def _scaled(values: PixelValues | None, scale: tuple[float, float]) -> PixelValu
 def _unpacked(
     path: Path, member: str | None, _size: int, _mtime_ns: int, samples: Samples | None, limits: ReadLimits
 ) -> tuple[int, str | LimitError | None, list[PixelValues | None]]:
-    """Return how many bytes can be decompressed, what is wrong after them, and the values of each sample."""
+    """Return the number of bytes that can be decompressed, the fault after them, and the values of each sample."""
     unpacked_bytes, cutter = 0, None if samples is None else _FrameCutter(samples)
     deadline = limits.deadline(path)
     fault: str | LimitError | None = None
     try:
         with open_packed(path, member) as file:
-            while block := file.read1(_BLOCK):  # read() would lose what came before a fault
+            while block := file.read1(_BLOCK):  # read() would lose the bytes before a fault
                 if cutter is not None:
                     cutter.add(unpacked_bytes, block)
                 unpacked_bytes += len(block)
                 deadline.check()
-    except LimitError as error:  # kept too, or every sample of the file would take as long
+    except LimitError as error:  # cached too, else every sample of the file would take as long
         return unpacked_bytes, error, []
     except BROKEN as error:
         fault = f"{_CHECKSUM if 'CRC' in str(error) else 'it cannot be decompressed'} ({error})"
         if unpacked_bytes and isinstance(error, gzip.BadGzipFile) and "Not a gzipped" in str(error):
-            fault = None  # what was appended to a whole file
+            fault = None  # bytes appended to a complete file
     return unpacked_bytes, fault, [] if cutter is None else cutter.values()
 
 
 class _FrameCutter:
-    """Cuts the frames whose values are measured out of a stream of blocks, in the order in which they lie there."""
+    """Extracts the frames whose values are measured from a stream of blocks, in storage order."""
 
     def __init__(self, samples: Samples) -> None:
         self._layout = layout = samples.first
@@ -260,7 +260,7 @@ class _FrameCutter:
         self._buffer = bytearray()
 
     def add(self, start: int, block: bytes) -> None:
-        """Take a block that begins at byte `start`."""
+        """Process a block that begins at byte `start`."""
         span = self._layout.span
         while self._next < len(self._offsets):
             begin = self._offsets[self._next] + len(self._buffer) - start
@@ -274,5 +274,5 @@ class _FrameCutter:
             self._next, self._buffer = self._next + 1, bytearray()
 
     def values(self) -> list[PixelValues | None]:
-        """Return the values of each sample, as far as its frames came by."""
+        """Return the values of each sample, from the frames processed so far."""
         return [sampler.values() for sampler in self._samplers]

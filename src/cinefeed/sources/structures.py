@@ -1,9 +1,10 @@
-"""What lies where in FFmpeg's structures, by major version, and the check at start that it lies there.
+"""Struct offsets of FFmpeg, by major version, and the check at startup that they are correct.
 
-`KNOWN` has the versions that were run with PyAV 17.1 to 19, and nothing else is called by address. A library of these
-versions is tried once a process: what it writes into new structures, the places that its tables of options name, two
-streams that it adds to a file, and a raw and a damaged frame that it decodes must be where they are looked for. What
-might be otherwise is read before it is written, and only near addresses are followed: a wrong table ends no program.
+`KNOWN` has the versions that were tested with PyAV 17.1 to 19; no other version is called by address. A library of
+these versions is tested once per process: values that it writes into new structures, the offsets in its option tables,
+two streams that it adds to a file, and a raw and a damaged frame that it decodes must be at the expected offsets.
+Values that may be elsewhere are read before they are written, and only nearby addresses are followed: a wrong table
+cannot crash the process.
 """
 
 import ctypes
@@ -16,7 +17,7 @@ import av
 
 NO_STAMP = -(2**63)
 
-# Bytes from the start of a structure, the same in all that is known.
+# Byte offsets in a structure, equal in all known versions.
 STREAM_COUNT, STREAMS = 44, 48  # AVFormatContext: nb_streams, streams
 PARAMETERS = 16  # AVStream: codecpar, which begins with the type (0 video) and the id of the codec
 STAMP, SIZE, OF_STREAM, PACKET_FLAGS = 8, 32, 36, 40  # AVPacket: pts, size, stream_index, flags
@@ -27,21 +28,21 @@ _OPTION_PLACE = 16  # AVOption: offset
 
 
 class Places(NamedTuple):
-    """Bytes from the start of a structure, of one major version."""
+    """Byte offsets in a structure, of one major version."""
 
-    picture_type: int  # of an AVFrame: the aspect ratio, two numbers, follows
-    flags: int  # of an AVFrame: colour range, primaries, transfer, colour space and site of chroma follow
-    errors: int  # of an AVFrame: what the decoder could not decode and has hidden
-    skip: int  # of an AVCodecContext: which frames to leave out
+    picture_type: int  # of an AVFrame: followed by the aspect ratio, two numbers
+    flags: int  # of an AVFrame: followed by colour range, primaries, transfer, colour space and chroma site
+    errors: int  # of an AVFrame: flags of concealed decoding errors
+    skip: int  # of an AVCodecContext: frames to skip
 
     @property
     def best_guess(self) -> int:
-        """Of an AVFrame, when to show it as FFmpeg guesses: the next multiple of 8 after the site of chroma."""
+        """Of an AVFrame, FFmpeg's estimated timestamp: the next multiple of 8 after the chroma site."""
         return -(-(self.flags + 24) // 8) * 8
 
 
 class Version(NamedTuple):
-    """The major versions of the three libraries, which come together."""
+    """The major versions of the three libraries of one FFmpeg release."""
 
     libavcodec: int
     libavformat: int
@@ -57,35 +58,35 @@ _ADDRESSES = """
     av_frame_alloc av_packet_alloc avcodec_get_class av_opt_find avformat_alloc_context avformat_new_stream
     avcodec_find_decoder_by_name avcodec_find_encoder_by_name avcodec_alloc_context3
 """.split()
-_FRAME_BYTES, _PACKET_BYTES = 360, 80  # no more of an AVFrame or AVPacket is looked at
+_FRAME_BYTES, _PACKET_BYTES = 360, 80  # bytes of an AVFrame and an AVPacket that are read
 _SEARCH_CLASS = 2  # AV_OPT_SEARCH_FAKE_OBJ
-_NEAR = 1 << 42  # bytes between what was allocated at about the same time, at most
-# A frame of raw video, of which no two numbers that are looked at are the same.
+_NEAR = 1 << 42  # largest distance in bytes between blocks allocated together
+# A frame of raw video; all numbers that are checked are different.
 _WIDTH, _HEIGHT, _PICTURE = 6, 4, bytes(range(36))
 _RAW = {"video_size": "6x4", "pixel_format": "yuv420p", "color_range": "2", "colorspace": "5", "time_base": "1/25"}
 _RANGE, _SPACE, _INTRA, _KEY, _KEY_PACKET = 2, 5, 1, 2, 1
-# A grey frame of 48 x 48 in MPEG-2, of which the last of three rows is missing and the second is cut off.
+# A grey frame of 48 x 48 in MPEG-2; the last of three rows is missing and the second is cut off.
 _DAMAGED = bytes.fromhex(
     "000001b303003013ffffe018000001b5148a00010000000001b80008004000000100000ffff8000001b58ffff3418000"
     "00010113f334a52f99be66e529488b94a522200000010213f334a52f99be"
 )
-_SHOWN_AT, _DECODED_AT = 5, 3  # FFmpeg's own guess is the first of the two
+_SHOWN_AT, _DECODED_AT = 5, 3  # FFmpeg's estimate is the first of the two
 
 
 def version() -> Version:
-    """Return the major versions of FFmpeg's libraries that PyAV brings."""
+    """Return the major versions of FFmpeg's libraries that PyAV ships."""
     return Version(*(av.library_versions.get(name, (0,))[0] for name in Version._fields))
 
 
 def library() -> ctypes.CDLL:
-    """Return PyAV's module that is linked to all of FFmpeg. Raises ImportError or OSError where it is not there."""
-    import av._core  # private: PyAV may move it, and then reads all itself
+    """Return the PyAV module that is linked to all of FFmpeg. Raises ImportError or OSError if it is missing."""
+    import av._core  # private: if PyAV moves it, PyAV reads all files
 
     return ctypes.CDLL(av._core.__file__)
 
 
 def what_differs(library: ctypes.CDLL, places: Places) -> str | None:
-    """Return what does not lie where it is looked for; None where all does. Raises AttributeError for a function."""
+    """Return a value that is not at its expected offset, None if all are. Raises AttributeError for a function."""
     for name in _ADDRESSES:
         getattr(library, name).restype = ctypes.c_void_p
     codec_class = ctypes.c_void_p(library.avcodec_get_class())
@@ -101,7 +102,7 @@ def what_differs(library: ctypes.CDLL, places: Places) -> str | None:
 
 
 def _new_differs(library: ctypes.CDLL, places: Places) -> str | None:
-    """Compare new packets and frames with the defaults that FFmpeg writes."""
+    """Compare new packets and frames with FFmpeg's defaults."""
     with _frame(library) as frame, _packet(library) as packet:
         frame_bytes, packet_bytes = ctypes.string_at(frame, _FRAME_BYTES), ctypes.string_at(packet, _PACKET_BYTES)
         if struct.unpack_from("<qq", packet_bytes, STAMP) != (NO_STAMP, NO_STAMP):
@@ -110,9 +111,9 @@ def _new_differs(library: ctypes.CDLL, places: Places) -> str | None:
             return "an AVFrame's stamp"
         if struct.unpack_from("<i", frame_bytes, FORMAT_ID)[0] != -1:
             return "an AVFrame's format"
-        if struct.unpack_from("<3i", frame_bytes, places.picture_type) != (0, 0, 1):  # of no type, and 0 / 1
+        if struct.unpack_from("<3i", frame_bytes, places.picture_type) != (0, 0, 1):  # no type, aspect ratio 0 / 1
             return "an AVFrame's type and aspect ratio"
-        # No flags, no range, primaries, transfer and space unspecified, no site of chroma.
+        # No flags, no range, unspecified primaries, transfer and space, no chroma site.
         if struct.unpack_from("<6i", frame_bytes, places.flags) != (0, 0, 2, 2, 2, 0):
             return "an AVFrame's flags and colours"
         if struct.unpack_from("<q", frame_bytes, places.best_guess)[0] != NO_STAMP:
@@ -121,7 +122,7 @@ def _new_differs(library: ctypes.CDLL, places: Places) -> str | None:
 
 
 def _streams_differ(library: ctypes.CDLL) -> str | None:
-    """Let FFmpeg add two streams to a file, and look for them and for what they hold."""
+    """Let FFmpeg add two streams to a file, and check them and their content."""
     context = library.avformat_alloc_context()
     try:
         before = _int(context, STREAM_COUNT)
@@ -145,7 +146,7 @@ def _streams_differ(library: ctypes.CDLL) -> str | None:
 
 
 def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
-    """Let FFmpeg decode a frame whose every number is given, and encode it again, and look at frame and packet."""
+    """Let FFmpeg decode a frame with known numbers, encode it again, and check frame and packet."""
     with _codec(library, "rawvideo", _RAW) as codec, _frame(library) as frame, _packet(library) as packet:
         library.av_new_packet(_address(packet), len(_PICTURE))
         if _int(packet, SIZE) != len(_PICTURE) or not _is_near(_long(packet, _DATA), packet):
@@ -184,7 +185,7 @@ def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
 
 
 def _damage_differs(library: ctypes.CDLL, places: Places) -> str | None:
-    """Let FFmpeg decode a frame that is cut off, and look at what it says of it."""
+    """Let FFmpeg decode a truncated frame, and check its error flags."""
     with _codec(library, "mpeg2video", {}) as codec, _frame(library) as frame, _packet(library) as packet:
         library.av_new_packet(_address(packet), len(_DAMAGED))
         ctypes.memmove(_long(packet, _DATA), _DAMAGED, len(_DAMAGED))
@@ -243,8 +244,8 @@ def _long(structure: int, place: int) -> int:
 
 
 def _is_near(value: int, structure: int) -> bool:
-    """Say whether a number can be the address of something small that was allocated beside a structure.
+    """Return whether a number can be the address of a small block allocated near a structure.
 
-    It is then safe to look there: of two halves of other numbers that were read as one, next to none is so near.
+    Such an address is safe to read: two adjacent smaller numbers read as one are almost never so near.
     """
     return value % 8 == 0 and value > 1 << 16 and abs(value - structure) < _NEAR

@@ -1,4 +1,4 @@
-"""The numbers in a file's frames: their range, those that are none, and whether they say what is black and white."""
+"""Value statistics of frames: range, non-finite values, and whether the numbers define black and white."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,16 +13,16 @@ from cinefeed.sources.layout import layout_of
 from cinefeed.sources.limits import Deadline
 
 _FRAMES = 16
-_SAMPLES = 2**12  # of a frame, evenly spaced: 65,000 in all settle the percentiles, and take 0.6 ms
+_SAMPLES = 2**12  # per frame, evenly spaced: 65,000 in total are enough for the percentiles, and take 0.6 ms
 _STORED = frozenset("npy npz hdf5 nifti images tiff memory".split())  # containers of plain numbers
 _PERCENTS = (0.5, 99.5)
 
 
 def has_open_scale(facts: Facts) -> bool:
-    """Return whether a file's numbers do not say what is black and what is white: only a window can.
+    """Return whether a file's numbers do not define black and white, so that a window is needed.
 
-    So it is of floats, signed integers, and grey of more than 8 bits. 8 bits are shown as they are; colour video of 10
-    or 12 bits has its range by the standard, and DICOM's colours have theirs.
+    This holds for floats, signed integers, and grey of more than 8 bits. 8 bits are displayed as they are; colour video
+    of 10 or 12 bits has a standard range, and DICOM colours are defined.
     """
     if facts.bits == 8:
         return False
@@ -32,7 +32,7 @@ def has_open_scale(facts: Facts) -> bool:
 
 
 class ValueSampler:
-    """Gathers the numbers of up to 16 of `count` frames, evenly spread, as they come by; frame 0 may be left out."""
+    """Collects the numbers of up to 16 of `count` frames, evenly spaced, in a pass; frame 0 may be excluded."""
 
     def __init__(self, count: int, *, first: int = 0) -> None:
         self.numbers: frozenset[int] = frozenset(spread_frames(count, first=min(first, count - 1)))
@@ -41,11 +41,11 @@ class ValueSampler:
         self._nan = self._inf = 0
 
     def add(self, number: int, plane: NDArray[Any]) -> None:
-        """Take note of a frame, if it is one of those."""
+        """Add a frame, if it is one of the selected frames."""
         if number not in self.numbers:
             return
         flat = plane.reshape(-1)
-        low, high = float(flat.min()), float(flat.max())  # NaN, if one is
+        low, high = float(flat.min()), float(flat.max())  # NaN if any value is
         some = flat[:: -(-flat.size // _SAMPLES)]
         if not (np.isfinite(low) and np.isfinite(high)):
             finite = flat[np.isfinite(flat)]
@@ -57,7 +57,7 @@ class ValueSampler:
         self._some.append(some.copy())
 
     def values(self) -> PixelValues | None:
-        """Return what was gathered; None if no frame came by."""
+        """Return the statistics; None if no frame was added."""
         if not self._some:
             return None
         some = np.concatenate(self._some)
@@ -71,8 +71,8 @@ def decode_through(
 ) -> tuple[int, DecodeError | None, PixelValues | None]:
     """Decode all frames of a source from `first` on, one by one.
 
-    Return how many can be read before one that cannot, its error, and the values of some where their scale is open.
-    Raises LimitError after the deadline.
+    Return the number of frames before the first that cannot be read, its error, and the values of some frames if their
+    scale is open. Raises LimitError after the deadline.
     """
     sampler = ValueSampler(len(source), first=first) if has_open_scale(source.facts) else None
     for number in range(first, len(source)):
@@ -87,7 +87,7 @@ def decode_through(
 
 
 def spread_frames(count: int, *, first: int = 0) -> list[int]:
-    """Return the numbers of up to 16 frames, evenly spread.
+    """Return the numbers of up to 16 evenly spaced frames.
 
     >>> spread_frames(40)
     [0, 3, 5, 8, 10, 13, 16, 18, 21, 23, 26, 29, 31, 34, 36, 39]
@@ -97,19 +97,19 @@ def spread_frames(count: int, *, first: int = 0) -> list[int]:
 
 
 def measured(source: Source, *, deadline: Deadline) -> Facts:
-    """Return the facts of an open source, with the values of up to 16 of its frames.
+    """Return the metadata of an open source, with the values of up to 16 of its frames.
 
     Raises LimitError after the deadline.
     """
     sampler = ValueSampler(len(source))
-    for number in sorted(sampler.numbers):  # one by one: memory for one frame, whatever their size
+    for number in sorted(sampler.numbers):  # one by one: memory for one frame only
         deadline.check()
         sampler.add(number, source.planes([number]).frames[0][0])
     return replace(source.facts, values=sampler.values())
 
 
 def suggest_window(values: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """Return a window that clips at most a hundredth of the pixels of any file, by the low and high of each.
+    """Return a window that clips at most a hundredth of the pixels of any file, from the low and high of each.
 
     >>> suggest_window([(12.2, 980.0), (40.0, 1015.1)]), suggest_window([(0.0049, 0.9951)]), suggest_window([])
     ((12.0, 1016.0), (0.0049, 0.9951), None)
@@ -120,7 +120,7 @@ def suggest_window(values: Sequence[tuple[float, float]]) -> tuple[float, float]
     low, high = min(each[0] for each in ranges), max(each[1] for each in ranges)
     if high <= low:
         return low, low + 1.0
-    # To a thousandth of its width, or less: a number that one can read, and whole where numbers are large.
+    # Rounded to a thousandth of its width or finer: readable numbers, and integers if the values are large.
     digits = 3 - int(np.floor(np.log10(high - low)))
     step = 10.0**-digits
     return round(float(np.floor(low / step + 1e-6)) * step, digits), round(
