@@ -164,10 +164,10 @@ FAULTS = {
 }
 
 
-def ffmpeg(*arguments: object, given: bytes = b"") -> bytes:
+def ffmpeg(*arguments: object, stdin: bytes = b"") -> bytes:
     """Run the `ffmpeg` program on what it is `given`, and return what it writes. Raises RuntimeError if it fails."""
     command = ["ffmpeg", "-y", "-v", "error", *map(str, arguments)]
-    done = subprocess.run(command, input=given, capture_output=True)
+    done = subprocess.run(command, input=stdin, capture_output=True)
     if done.returncode:
         raise RuntimeError(done.stderr.decode()[-300:])
     return done.stdout
@@ -181,7 +181,7 @@ class Kitchen:
         self._source = folder / "source.y4m"
         frames = numbered_frames(COUNT, height=HEIGHT, width=WIDTH)
         size = f"-f rawvideo -pix_fmt rgb24 -video_size {WIDTH}x{HEIGHT} -framerate {RATE_HZ}"
-        ffmpeg(*size.split(), "-i", "-", "-pix_fmt", "yuv420p", self._source, given=frames.tobytes())
+        ffmpeg(*size.split(), "-i", "-", "-pix_fmt", "yuv420p", self._source, stdin=frames.tobytes())
 
     def stream(self, name: str, kind: str = "stream") -> Path:
         """Return a file that holds a stream, encoded at the first call."""

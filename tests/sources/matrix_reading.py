@@ -34,8 +34,8 @@ def answers(
         opened = copy if way == "copy" else path
         try:
             facts = None if way == "alone" else probe(path, verify="packets" if way == "packets" else "decode")
-            kept = None if facts is None else kept_facts(facts)
-            with open_source(opened, channels=1, facts=kept) as source:
+            manifest_facts = None if facts is None else kept_facts(facts)
+            with open_source(opened, channels=1, facts=manifest_facts) as source:
                 read[way] = len(source), source.facts.error
                 compiled = getattr(source, "_native", None) is not None
             expected = frames[-len(source) :] if begins_later else frames[: len(frames) - cut_off]
@@ -43,7 +43,7 @@ def answers(
             if cut_off and source.facts.damaged.size:  # what the part of the last frame may damage is refused
                 count = min(count, int(source.facts.damaged[0, 0]))
             for by_pyav in (False, True) if compiled else (False,):
-                faults = _faults(opened, kept, expected, count=count, by_pyav=by_pyav, address=address)
+                faults = _faults(opened, manifest_facts, expected, count=count, by_pyav=by_pyav, address=address)
                 wrong += [f"{way}{', by PyAV' * by_pyav}: {fault}" for fault in faults]
         except SourceError as error:
             refusals[way] = str(error).replace(str(copy), "the file").replace(str(path), "the file")

@@ -88,7 +88,7 @@ def test_no_pickle_is_read(tmp_path):
 
 @pytest.mark.parametrize("shape", [(5,), (5, 4), (5, 4, 4, 2), (2, 5, 4, 4, 3), (5, 0, 4), (0, 4, 4)])
 def test_other_shapes_are_refused(tmp_path, shape):
-    with pytest.raises(SourceError, match=r"has shape|no whole frame"):
+    with pytest.raises(SourceError, match=r"has shape|frames are whole"):
         probe(save(tmp_path, np.zeros(shape, np.uint8)))
 
 
@@ -229,7 +229,7 @@ def test_fortran_order_that_is_cut_off_keeps_little(tmp_path, cut, whole):
         assert probe_npy(path).times.count == whole
         conforms(ArraySource, path, probe_npy(path))
     else:
-        with pytest.raises(SourceError, match="no whole frame"):
+        with pytest.raises(SourceError, match="frames are whole"):
             probe_npy(path)
 
 
@@ -406,12 +406,12 @@ class TestNpz:
         whole = bytearray(path.read_bytes())
         whole[whole.rfind(b"PK\x01\x02") + 16] ^= 1
         path.write_bytes(whole)
-        said = "its checksum does not fit"
+        checksum_error = "its checksum does not fit"
         assert probe_npz(path, part="/x[0]").error.startswith(
-            f"all 25 frames can be read, but any may be wrong: {said}"
+            f"all 25 frames can be read, but any may be wrong: {checksum_error}"
         )
         facts = probe_npz(path, part="/x[3]")
-        assert facts.error.startswith(f"breaks after {facts.times.count} of 25 frames: {said}")
+        assert facts.error.startswith(f"breaks after {facts.times.count} of 25 frames: {checksum_error}")
         assert "CRC" in facts.error
         conforms(NpzSource, path, facts, part="/x[3]")
 

@@ -110,8 +110,8 @@ def test_arrays_in_memory():
         MemorySource(np.zeros((T, 3, H, W), np.uint8))
     assert len(cf.Manifest.from_arrays(np.zeros((T, 3, H, W), np.uint8), axes="NTHW")) == T
     assert len(cf.Manifest.from_arrays([np.zeros((T, H, W, 3), np.uint8)])) == 1
-    found = cf.Manifest.from_arrays(np.zeros((5, T, 3, H, W), np.uint8), axes="NTCHW")
-    assert found.column("num_frames").to_pylist() == [T] * 5
+    manifest = cf.Manifest.from_arrays(np.zeros((5, T, 3, H, W), np.uint8), axes="NTCHW")
+    assert manifest.column("num_frames").to_pylist() == [T] * 5
 
 
 @pytest.fixture

@@ -130,8 +130,8 @@ def test_a_copy_is_read_and_hashed_once(tmp_path, name, monkeypatch):
     real = rows_module.change_of
     monkeypatch.setattr(rows_module, "change_of", lambda *a, **b: calls.append(a) or real(*a, **b))
     for _ in range(3):
-        with copy.open(0) as found, manifest.open(0) as wanted:
-            np.testing.assert_array_equal(found.read([0, 1]), wanted.read([0, 1]))
+        with copy.open(0) as copied, manifest.open(0) as original:
+            np.testing.assert_array_equal(copied.read([0, 1]), original.read([0, 1]))
     assert len(calls) == 1
     assert copy.fingerprint == manifest.fingerprint
 

@@ -30,12 +30,12 @@ def as_ffmpeg_does(pixels, *, pixel_format, matrix, full_range):
     )
     frame.pts, tick = 0, Fraction(1, 25)
     graph = av.filter.Graph()
-    given = graph.add_buffer(width=frame.width, height=frame.height, format=pixel_format, time_base=tick)
+    buffer = graph.add_buffer(width=frame.width, height=frame.height, format=pixel_format, time_base=tick)
     span = "full" if full_range else "limited"
     exact = "flags=bicubic+accurate_rnd+full_chroma_int"
     scale = graph.add("scale", f"in_color_matrix={matrix}:in_range={span}:{exact}")
     form, sink = graph.add("format", "rgb24"), graph.add("buffersink")
-    given.link_to(scale)
+    buffer.link_to(scale)
     scale.link_to(form)
     form.link_to(sink)
     graph.configure()

@@ -43,15 +43,15 @@ def opened(path, *, part=None, files=(), **reading):
     return DicomSource(path, part=part, facts=probed(path, part=part, files=files, **reading))
 
 
-def stored(path, **asked):
+def stored(path, **options):
     """Return the numbers of every frame, as the planes hold them."""
-    with opened(path, **asked) as source:
+    with opened(path, **options) as source:
         return np.stack([frame[0] for frame in source.planes(range(len(source))).frames])
 
 
-def shown(path, **asked):
+def displayed(path, **options):
     """Return every frame as pixels."""
-    with opened(path, **asked) as source:
+    with opened(path, **options) as source:
         return source.read(range(len(source)))
 
 
@@ -311,13 +311,13 @@ def test_fewer_bits_than_a_byte_holds(tmp_path):
     facts = probed(path)
     assert (facts.bits, facts.window) == (8, (0.0, 63.0))
     path = write_dicom(tmp_path / "eight.dcm", numbered(10), BitsStored=8, HighBit=7)
-    assert stored(path).dtype == np.uint8 and shown(path)[9, 5, 5, 0] == 9
+    assert stored(path).dtype == np.uint8 and displayed(path)[9, 5, 5, 0] == 9
 
 
 def test_twelve_bits_fill_the_scale_unless_no_window_is_wanted(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(3, start=4093), BitsStored=12, HighBit=11)
-    assert shown(path)[2, 5, 5, 0] == 65535
-    assert shown(path, window="none")[2, 5, 5, 0] == 4095
+    assert displayed(path)[2, 5, 5, 0] == 65535
+    assert displayed(path, window="none")[2, 5, 5, 0] == 4095
 
 
 # windows and scales
@@ -347,7 +347,7 @@ def test_the_window_maps_as_pydicom_applies_it(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", values, WindowCenter=1000, WindowWidth=1500, BitsStored=12, HighBit=11)
     ds = pydicom.dcmread(path)
     expected = pydicom.pixels.apply_voi_lut(ds.pixel_array, ds) / 4095 * 65535
-    np.testing.assert_allclose(shown(path)[0, :, :, 0], expected, atol=1)
+    np.testing.assert_allclose(displayed(path)[0, :, :, 0], expected, atol=1)
 
 
 def test_signed_ct_with_a_window(tmp_path):
@@ -366,9 +366,9 @@ def test_signed_ct_with_a_window(tmp_path):
     np.testing.assert_array_equal(frames, values * 2.0 - 1024)
     assert probed(path).window == (-1500.5, -500.5)
     assert probed(path).pixel_format == "MONOCHROME2 16 signed"
-    pixels = shown(path)[:, 5, 5, 0]
+    pixels = displayed(path)[:, 5, 5, 0]
     np.testing.assert_allclose(pixels, np.clip((frames[:, 5, 5] + 1500.5) / 1000 * 255, 0, 255), rtol=1e-5)
-    np.testing.assert_array_equal(shown(path, window="none")[..., 0], frames)
+    np.testing.assert_array_equal(displayed(path, window="none")[..., 0], frames)
 
 
 def test_without_a_window_the_whole_range_of_the_bits_is_shown(tmp_path):
@@ -383,8 +383,8 @@ def test_without_a_window_the_whole_range_of_the_bits_is_shown(tmp_path):
 def test_monochrome1_is_shown_inverted(tmp_path):
     frames = numbered(3, dtype="uint8", start=10)
     path = write_dicom(tmp_path / "a.dcm", frames, PhotometricInterpretation="MONOCHROME1")
-    assert shown(path)[:, 5, 5, 0].tolist() == [245, 244, 243]
-    assert shown(path, window="none")[:, 5, 5, 0].tolist() == [10, 11, 12]
+    assert displayed(path)[:, 5, 5, 0].tolist() == [245, 244, 243]
+    assert displayed(path, window="none")[:, 5, 5, 0].tolist() == [10, 11, 12]
     assert probed(path, window="percentiles").window == (12.0, 10.0)
     path = write_dicom(
         tmp_path / "b.dcm", frames, PhotometricInterpretation="MONOCHROME1", WindowCenter=50.5, WindowWidth=101
@@ -413,19 +413,19 @@ def test_a_table_of_display_values_is_taken_for_a_line(tmp_path):
 
 
 def group(*, delay=None, position=None, directions=AXIAL, centre=None, slope=None):
-    found = {"PlaneOrientationSequence": {"ImageOrientationPatient": list(directions)}}
+    items = {"PlaneOrientationSequence": {"ImageOrientationPatient": list(directions)}}
     if delay is not None:
-        found["CardiacSynchronizationSequence"] = {
+        items["CardiacSynchronizationSequence"] = {
             "NominalCardiacTriggerDelayTime": delay,
             "RRIntervalTimeNominal": 800.0,
         }
     if position is not None:
-        found["PlanePositionSequence"] = {"ImagePositionPatient": [0, 0, position]}
+        items["PlanePositionSequence"] = {"ImagePositionPatient": [0, 0, position]}
     if centre is not None:
-        found["FrameVOILUTSequence"] = {"WindowCenter": centre, "WindowWidth": 101}
+        items["FrameVOILUTSequence"] = {"WindowCenter": centre, "WindowWidth": 101}
     if slope is not None:
-        found["PixelValueTransformationSequence"] = {"RescaleSlope": slope, "RescaleIntercept": 1}
-    return found
+        items["PixelValueTransformationSequence"] = {"RescaleSlope": slope, "RescaleIntercept": 1}
+    return items
 
 
 def test_enhanced_mr_has_slopes_windows_and_delays_of_each_frame(tmp_path):
@@ -457,7 +457,7 @@ def test_a_plane_of_a_file_with_several(tmp_path):
         probed(path, part="plane-04")
     path.write_bytes(path.read_bytes()[: -12 * 16 * 2 * 5])  # frames 4 to 8
     assert probed(path, part="plane-01").error is None
-    with pytest.raises(SourceError, match="no whole frame"):
+    with pytest.raises(SourceError, match="frames are whole"):
         probed(path, part="plane-02")
 
 

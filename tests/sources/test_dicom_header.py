@@ -37,23 +37,23 @@ def numbers_of(values) -> list[float]:
 
 def differences(ours: Elements, theirs: pydicom.Dataset) -> list[str]:
     """Return the keywords of which the two say different things, at any depth."""
-    found = []
+    differing = []
     for keyword in KEYWORDS:
         if keyword not in theirs:
-            found += [keyword] if keyword in ours.values or keyword in ours.sequences else []
+            differing += [keyword] if keyword in ours.values or keyword in ours.sequences else []
             continue
         element = theirs[keyword]
         values = [] if element.value in (None, "") else element.value if element.VM > 1 else [element.value]
         if element.VR == "SQ":
             items = ours.sequences.get(keyword, [])
-            found += [keyword] if len(items) != len(element.value) else []
+            differing += [keyword] if len(items) != len(element.value) else []
             for pair in zip(items, element.value, strict=False):
-                found += differences(*pair)
+                differing += differences(*pair)
         elif element.VR in ("DS", "IS", "US", "UL", "FD"):
-            found += [keyword] if ours.numbers(keyword) != numbers_of(values) else []
+            differing += [keyword] if ours.numbers(keyword) != numbers_of(values) else []
         elif ours.text(keyword) != "\\".join(map(str, values)):
-            found.append(keyword)
-    return found
+            differing.append(keyword)
+    return differing
 
 
 def test_it_reads_what_pydicom_reads():
@@ -71,8 +71,8 @@ def test_it_reads_what_pydicom_reads():
                 unread.append(path.name)
                 continue
             compared += 1
-            if found := differences(ours, theirs):
-                faults[path.name] = found
+            if differing := differences(ours, theirs):
+                faults[path.name] = differing
             assert (ours.pixels is not None) == ("PixelData" in theirs), path
             assert ours.syntax == theirs.file_meta.get("TransferSyntaxUID", ours.syntax), path
     assert (faults, unread) == ({}, ["rtplan_truncated.dcm"])
@@ -112,17 +112,17 @@ def test_what_is_not_asked_for_is_not_read(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", numbered(3), ImageComments="SECRET " * 900)
 
     class Noting(io.FileIO):
-        seen = b""
+        bytes_read = b""
 
         def read(self, size=-1):
             data = super().read(size)
-            Noting.seen += data
+            Noting.bytes_read += data
             return data
 
     with Noting(path) as file:
         header, _ = read_header(file, path=path, keywords=["Rows"])
-    assert header.integer("Rows") == 12 and len(Noting.seen) < 2000
-    assert b"SECRET" not in Noting.seen
+    assert header.integer("Rows") == 12 and len(Noting.bytes_read) < 2000
+    assert b"SECRET" not in Noting.bytes_read
 
 
 @pytest.mark.parametrize("keep", [0, 3, 100, 131, 140, 200, 400])

@@ -74,9 +74,9 @@ def test_numbers_keep_sign_and_value_wherever_their_bits_are(tmp_path, syntax, d
         path = write_dicom(
             tmp_path / "a.dcm", in_order(laid, syntax), syntax=syntax, BitsStored=bits, HighBit=bits - 1 + shift
         )
-    found = stored(path, window="none")
-    np.testing.assert_array_equal(found, values)
-    assert (found.dtype == np.float32) is signed
+    pixels = stored(path, window="none")
+    np.testing.assert_array_equal(pixels, values)
+    assert (pixels.dtype == np.float32) is signed
 
 
 def test_signed_numbers_keep_their_order_and_name_no_window(tmp_path):
@@ -114,9 +114,9 @@ def test_a_modality_lut_is_applied_as_pydicom_does(tmp_path, syntax, dtype, firs
     ds = pydicom.dcmread(path)
     expected = apply_modality_lut(ds.pixel_array, ds)
     assert len(np.unique(expected)) > 50
-    found = stored(path)
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.float32 and probe_dicom(path).window == (0.0, 65535.0)
+    pixels = stored(path)
+    np.testing.assert_array_equal(pixels, expected)
+    assert pixels.dtype == np.float32 and probe_dicom(path).window == (0.0, 65535.0)
     facts = probe_dicom(path)
     check_source(DicomSource(path, facts=facts), reopen=lambda: DicomSource(path, facts=kept_facts(facts)))
 
@@ -178,20 +178,20 @@ def test_a_palette_in_either_order_of_bytes(tmp_path, syntax, bits, dtype, first
         words(column.tobytes(), syntax) if bits == 8 else in_order(column, syntax).tobytes() for column in colours.T
     ]
     path = write_dicom(tmp_path / "a.dcm", in_order(values, syntax), syntax=syntax, **palette(38, first, bits, columns))
-    found = stored(path)
-    np.testing.assert_array_equal(found, colours[np.clip(values.astype(int) - first, 0, 37)])
-    assert found.dtype == colours.dtype
+    pixels = stored(path)
+    np.testing.assert_array_equal(pixels, colours[np.clip(values.astype(int) - first, 0, 37)])
+    assert pixels.dtype == colours.dtype
     if syntax != ExplicitVRBigEndian:
         ds = pydicom.dcmread(path)
-        np.testing.assert_array_equal(found, apply_color_lut(ds.pixel_array, ds))
+        np.testing.assert_array_equal(pixels, apply_color_lut(ds.pixel_array, ds))
 
 
 def test_entries_of_8_bits_in_words_keep_their_brightness(tmp_path):
     for scale in (1, 256):
         columns = [(np.array([0, 100, 255], "<u2") * scale).astype("<u2").tobytes()] * 3
         path = write_dicom(tmp_path / "a.dcm", numbered(3, dtype="u1"), **palette(3, 0, 8, columns))
-        found = stored(path)
-        assert found.dtype == np.uint8 and found[:, 5, 5, 0].tolist() == [0, 100, 255]
+        pixels = stored(path)
+        assert pixels.dtype == np.uint8 and pixels[:, 5, 5, 0].tolist() == [0, 100, 255]
 
 
 # 3 as they are, a line of 4 up to 50, the first of these once more, a line of 3 down to 1
@@ -212,12 +212,12 @@ def test_a_palette_in_segments(tmp_path, syntax, bits):
     path = write_dicom(
         tmp_path / "a.dcm", numbered(13, dtype="u1"), syntax=syntax, **palette(13, 0, bits, [data] * 3, segmented=True)
     )
-    found = stored(path)
-    assert found.dtype == f"u{bits // 8}"
-    assert found[:, 5, 5, 1].tolist() == [each * scale for each in EXPANDED]
+    pixels = stored(path)
+    assert pixels.dtype == f"u{bits // 8}"
+    assert pixels[:, 5, 5, 1].tolist() == [each * scale for each in EXPANDED]
     if syntax == ExplicitVRLittleEndian:
         ds = pydicom.dcmread(path)
-        np.testing.assert_array_equal(found, apply_color_lut(ds.pixel_array, ds))
+        np.testing.assert_array_equal(pixels, apply_color_lut(ds.pixel_array, ds))
 
 
 def test_an_indirect_segment_counts_bytes(tmp_path):

@@ -64,13 +64,13 @@ def write_stack(folder, *, planes=3, phases=5, left_out=(), times=True, value=0,
 
 def test_a_short_axis_stack_is_parted_by_plane_and_ordered_by_time(tmp_path):
     write_stack(tmp_path / "study" / "sax")
-    found = grouped(tmp_path)
-    assert [values_of(tmp_path, each) for each in found] == [[100 * p + t for t in range(5)] for p in range(3)]
-    assert {each.path for each in found} == {"study/sax"}
-    assert [each.tags["plane"] for each in found] == [1, 2, 3]
-    assert notes(found) == [None] * 3
-    assert all(re.fullmatch(r"[0-9a-f]{8}/plane-0[123]", each.part) for each in found)
-    facts = probe_dicom(tmp_path / found[0].path, part=found[0].part, files=found[0].files)
+    samples = grouped(tmp_path)
+    assert [values_of(tmp_path, each) for each in samples] == [[100 * p + t for t in range(5)] for p in range(3)]
+    assert {each.path for each in samples} == {"study/sax"}
+    assert [each.tags["plane"] for each in samples] == [1, 2, 3]
+    assert notes(samples) == [None] * 3
+    assert all(re.fullmatch(r"[0-9a-f]{8}/plane-0[123]", each.part) for each in samples)
+    facts = probe_dicom(tmp_path / samples[0].path, part=samples[0].part, files=samples[0].files)
     assert facts.times.step_seconds == pytest.approx(0.0315)
 
 
@@ -122,8 +122,8 @@ def test_long_axis_views_in_one_series(tmp_path):
                 InstanceNumber=10 * view + phase,
                 TriggerTime=40 * phase,
             )
-    found = grouped(tmp_path)
-    assert [values_of(tmp_path, each) for each in found] == [[10 * v + p for p in range(4)] for v in range(3)]
+    samples = grouped(tmp_path)
+    assert [values_of(tmp_path, each) for each in samples] == [[10 * v + p for p in range(4)] for v in range(3)]
 
 
 def test_a_slice_taken_twice_is_two_samples_and_said(tmp_path):
@@ -137,10 +137,15 @@ def test_a_slice_taken_twice_is_two_samples_and_said(tmp_path):
             InstanceNumber=50 + phase,
             TriggerTime=31.5 * phase,
         )
-    found = grouped(tmp_path)
-    assert [values_of(tmp_path, each)[0] for each in found] == [0, 100, 500, 200]
-    assert [each.part.partition("/")[2] for each in found] == ["plane-01", "plane-02", "plane-02-repeat-2", "plane-03"]
-    assert notes(found) == [
+    samples = grouped(tmp_path)
+    assert [values_of(tmp_path, each)[0] for each in samples] == [0, 100, 500, 200]
+    assert [each.part.partition("/")[2] for each in samples] == [
+        "plane-01",
+        "plane-02",
+        "plane-02-repeat-2",
+        "plane-03",
+    ]
+    assert notes(samples) == [
         None,
         "plane 2 of 3 was acquired 2 times, this is number 1",
         "plane 2 of 3 was acquired 2 times, this is number 2",
@@ -198,12 +203,12 @@ def test_stills_are_samples_of_one_frame(tmp_path):
             tmp_path / f"still{i}.dcm", numbered(1), Modality="US", SOPInstanceUID=f"1.2.{i}", TriggerTime=10 * i
         )
     write_dicom(tmp_path / "cine.dcm", numbered(8), Modality="US", SOPInstanceUID="1.2.8")
-    found = grouped(tmp_path)
-    assert [(each.path, each.part, each.files) for each in found] == [
+    samples = grouped(tmp_path)
+    assert [(each.path, each.part, each.files) for each in samples] == [
         (name, None, ()) for name in ("cine.dcm", "still0.dcm", "still1.dcm", "still2.dcm")
     ]
-    assert notes(found) == [None, *["a single image"] * 3]
-    assert "plane" not in found[1].tags
+    assert notes(samples) == [None, *["a single image"] * 3]
+    assert "plane" not in samples[1].tags
 
 
 def test_images_without_a_plane_are_a_clip_where_time_tells_them_apart(tmp_path):
@@ -218,9 +223,9 @@ def test_images_without_a_plane_are_a_clip_where_time_tells_them_apart(tmp_path)
             SOPInstanceUID=f"1.3.{i}",
             SeriesInstanceUID="1.9",
         )
-    found = grouped(tmp_path)
-    assert values_of(tmp_path, found[0]) == [0, 1, 2, 3]
-    assert [each.path for each in found[1:]] == [f"stills/{i}.dcm" for i in range(4)]
+    samples = grouped(tmp_path)
+    assert values_of(tmp_path, samples[0]) == [0, 1, 2, 3]
+    assert [each.path for each in samples[1:]] == [f"stills/{i}.dcm" for i in range(4)]
 
 
 def test_a_series_over_several_folders_is_read_from_the_folder_above(tmp_path):
@@ -247,9 +252,9 @@ def frame_groups(planes, phases):
 
 def test_a_file_with_several_planes_is_a_sample_for_each(tmp_path):
     write_dicom(tmp_path / "a.dcm", numbered(12), PerFrameFunctionalGroupsSequence=frame_groups(3, 4))
-    found = grouped(tmp_path)
-    assert [each.part for each in found] == ["plane-01", "plane-02", "plane-03"]
-    assert [values_of(tmp_path, each) for each in found] == [[p, p + 3, p + 6, p + 9] for p in range(3)]
+    samples = grouped(tmp_path)
+    assert [each.part for each in samples] == ["plane-01", "plane-02", "plane-03"]
+    assert [values_of(tmp_path, each) for each in samples] == [[p, p + 3, p + 6, p + 9] for p in range(3)]
     write_dicom(tmp_path / "a.dcm", numbered(4), PerFrameFunctionalGroupsSequence=frame_groups(1, 4))
     assert [(each.part, notes([each])) for each in grouped(tmp_path)] == [(None, [None])]
     write_dicom(tmp_path / "a.dcm", numbered(4), PerFrameFunctionalGroupsSequence=frame_groups(4, 1))
@@ -272,13 +277,13 @@ def test_a_broken_file_is_a_sample_whose_probe_says_why(tmp_path):
     pixelless = pydicom.dcmread(path)
     del pixelless["PixelData"]
     pixelless.save_as(tmp_path / "pixelless.dcm")
-    found = [each for each in grouped(tmp_path) if each.path != "cine.dcm"]
-    assert [(each.path, dict(each.tags)) for each in found] == [
+    samples = [each for each in grouped(tmp_path) if each.path != "cine.dcm"]
+    assert [(each.path, dict(each.tags)) for each in samples] == [
         ("headless.dcm", {}),
         ("pixelless.dcm", {}),
         ("rubbish.dcm", {}),
     ]
-    for each in found:
+    for each in samples:
         with pytest.raises(SourceError, match=re.escape(each.path)):
             probe_dicom(tmp_path / each.path)
 
@@ -351,9 +356,9 @@ IMAGE = {
 }
 
 
-def everything_said(path, caplog):
+def all_messages(path, caplog):
     """Return all that cinefeed says of a file, in facts, samples, errors, warnings and log."""
-    said = []
+    messages = []
     caplog.set_level(logging.DEBUG)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -362,29 +367,29 @@ def everything_said(path, caplog):
                 facts = probe_dicom(path, reading=Reading(window=window))
                 with DicomSource(path, facts=facts) as source:
                     source.read([0])
-                said.append(repr(facts))
+                messages.append(repr(facts))
             except SourceError as error:
-                said += [repr(error), repr(error.__cause__), repr(error.__context__)]
-        said.append(repr(group_series(path.parent, [path.name], reading=DEFAULT_READING)))
-        said.append(repr(kind_by_content(read_start(path))))
-    return "\n".join([*said, *(str(each.message) for each in caught), caplog.text])
+                messages += [repr(error), repr(error.__cause__), repr(error.__context__)]
+        messages.append(repr(group_series(path.parent, [path.name], reading=DEFAULT_READING)))
+        messages.append(repr(kind_by_content(read_start(path))))
+    return "\n".join([*messages, *(str(each.message) for each in caught), caplog.text])
 
 
-def test_no_free_text_is_said(tmp_path, caplog):
+def test_no_free_text_in_messages(tmp_path, caplog):
     path = marked_file(tmp_path / "a.dcm", SECRET, keep=IMAGE)
-    said = everything_said(path, caplog)
-    assert "Facts(height=4, width=4" in said and "ID-1" in said
-    assert "SECRET" not in said and "NAME" not in said
+    messages = all_messages(path, caplog)
+    assert "Facts(height=4, width=4" in messages and "ID-1" in messages
+    assert "SECRET" not in messages and "NAME" not in messages
 
 
 @pytest.mark.parametrize("tag", [0x00280004, 0x00280008, 0x00280100])
 def test_no_free_text_is_said_of_a_broken_file(tmp_path, caplog, tag):
     path = marked_file(tmp_path / "a.dcm", SECRET, keep={key: IMAGE[key] for key in IMAGE if key != tag})
-    assert "SECRET" not in everything_said(path, caplog)
+    assert "SECRET" not in all_messages(path, caplog)
     path.write_bytes(path.read_bytes()[:-40])
-    assert "SECRET" not in everything_said(path, caplog)
+    assert "SECRET" not in all_messages(path, caplog)
     path.write_bytes(path.read_bytes()[:3000])
-    assert "SECRET" not in everything_said(path, caplog)
+    assert "SECRET" not in all_messages(path, caplog)
 
 
 def test_pydicom_would_have_said_it(tmp_path):

@@ -62,8 +62,8 @@ def test_every_kind_of_video_is_exact_to_the_frame(tmp_path, syntax, suffix, cod
     assert facts.container.startswith("dicom/") and (facts.height, facts.width, facts.channels) == (96, 128, 3)
     step = 0.05 if facts.ticks is None else 0.04  # a bare stream has no times, those of the header hold
     assert facts.times.step_seconds == pytest.approx(step) and facts.rate_hz == pytest.approx(1 / step)
-    for known in (facts, kept_facts(facts), None):
-        with open_source(path, facts=known, channels=1) as source:
+    for metadata in (facts, kept_facts(facts), None):
+        with open_source(path, facts=metadata, channels=1) as source:
             for numbers in (range(COUNT), [39, 0, 20, 20, 7], [5], [13, 14, 31]):
                 assert [read_number(frame) for frame in source.read(numbers)] == list(numbers)
 
@@ -75,8 +75,8 @@ def test_pixels_are_those_of_the_video(tmp_path, suffix):
     facts = probe(path)
     with open_source(video) as bare, open_source(path, facts=facts) as source:
         np.testing.assert_array_equal(source.read([3, 30]), bare.read([3, 30]))
-    kept = kept_facts(facts)
-    check_source(open_source(path, facts=facts), reopen=lambda: open_source(path, facts=kept))
+    manifest_facts = kept_facts(facts)
+    check_source(open_source(path, facts=facts), reopen=lambda: open_source(path, facts=manifest_facts))
 
 
 def test_a_scan_keeps_what_the_header_says(tmp_path):

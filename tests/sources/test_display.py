@@ -44,16 +44,16 @@ def test_the_axis_that_must_grow_is_scaled_and_the_stored_size_can_be_told():
             assert square[1] >= size[1]
             assert square[0] == size[0] or square[1] == size[1]
             for rotation in (0, 90, 180, 270):
-                shown = shown_size(*size, aspect=aspect, rotation=rotation)
-                assert shown == (square if rotation % 180 == 0 else square[::-1])
-                assert stored_size(*shown, aspect=aspect, rotation=rotation) == size
+                displayed = shown_size(*size, aspect=aspect, rotation=rotation)
+                assert displayed == (square if rotation % 180 == 0 else square[::-1])
+                assert stored_size(*displayed, aspect=aspect, rotation=rotation) == size
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_all_eight_orientations(tmp_path, rotation, mirrored):
-    shown = numbered_frames(3, height=96, width=128, first=700)
-    stored = np.rot90(shown, -rotation // 90, axes=(1, 2))
+    displayed = numbered_frames(3, height=96, width=128, first=700)
+    stored = np.rot90(displayed, -rotation // 90, axes=(1, 2))
     stored = stored[:, :, ::-1] if mirrored else stored
     path = write_video(tmp_path / "turned.mp4", stored, rotation=rotation, mirrored=mirrored)
     for verify in ("decode", "packets"):

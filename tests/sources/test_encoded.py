@@ -61,21 +61,21 @@ def test_every_frame_is_the_one_asked_for(tmp_path, name):
     path = write(tmp_path, name, **KINDS[name])
     facts = probe(path)
     assert facts.times.count == COUNT
-    for known in (facts, None):
-        with open_source(path, facts=known) as source:
+    for metadata in (facts, None):
+        with open_source(path, facts=metadata) as source:
             assert numbers_read(source, range(COUNT)) == list(range(COUNT))
-            check_source(source, reopen=lambda known=known: open_source(path, facts=known))
+            check_source(source, reopen=lambda metadata=metadata: open_source(path, facts=metadata))
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
 def test_pixel_formats(tmp_path, pixel_format):
     codec, bits, channels = FORMATS[pixel_format]
     path = write(tmp_path, "any.mkv" if codec != "rawvideo" else "any.nut", codec=codec, pixel_format=pixel_format)
-    for asked in (None, 1, 3):
-        with open_source(path, channels=asked) as source:
+    for requested in (None, 1, 3):
+        with open_source(path, channels=requested) as source:
             assert (source.facts.bits, source.facts.channels) == (bits, channels)
             frames = source.read([59, 3])
-            assert frames.shape == (2, 96, 128, asked or channels)
+            assert frames.shape == (2, 96, 128, requested or channels)
             assert frames.dtype == (np.uint8 if bits == 8 else np.uint16)
             assert [read_number(frame) for frame in frames] == [59, 3]
             grey = np.abs(frames.astype(int) - frames[..., :1])
@@ -161,8 +161,8 @@ def wrong_keys(facts: Facts, keys: list[int]) -> Facts:
 def test_key_frames_that_lie_cost_time_and_never_a_frame(tmp_path, name, keys):
     path = write(tmp_path, name, **KINDS[name])
     with open_source(path, facts=wrong_keys(probe(path), keys)) as source:
-        for asked in ([59], [33, 34, 35], [0, 58, 7], [13]):
-            assert numbers_read(source, asked) == asked
+        for numbers in ([59], [33, 34, 35], [0, 58, 7], [13]):
+            assert numbers_read(source, numbers) == numbers
 
 
 def test_stamps_that_lie_end_in_counting(tmp_path):

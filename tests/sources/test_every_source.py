@@ -53,13 +53,13 @@ def conforms(
     part: str | None = None,
     files: tuple[str, ...] = (),
     reading: Reading = DEFAULT_READING,
-    **asked: object,
+    **options: object,
 ) -> None:
     """Check a source, opened as a feed opens it: from facts that were kept in a manifest."""
     facts = kept_facts(probe(path, part=part, files=files, reading=reading))
 
     def reopen():
-        return open_source(path, part=part, facts=facts, **asked)
+        return open_source(path, part=part, facts=facts, **options)
 
     check_source(reopen(), reopen=reopen)
 
@@ -205,8 +205,10 @@ def test_made_files(kind, tmp_path):
     conforms(made.path, part=made.part, files=made.files, reading=made.reading)
     facts = probe(made.path, part=made.part, files=made.files, reading=made.reading)
     with open_source(made.path, part=made.part, facts=facts, channels=1) as source:
-        shown = source.read(range(len(source)))
-    assert [read_number(frame if facts.rotation == 0 else np.rot90(frame, -1)) for frame in shown] == list(made.numbers)
+        displayed = source.read(range(len(source)))
+    assert [read_number(frame if facts.rotation == 0 else np.rot90(frame, -1)) for frame in displayed] == list(
+        made.numbers
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -234,5 +236,5 @@ def test_types_asked_for(kind, dtype, tmp_path):
 
 def test_arrays_in_memory():
     array = shades("uint16")
-    known = MemorySource(array).facts
-    check_source(MemorySource(array), reopen=lambda: MemorySource(array, facts=kept_facts(known)))
+    metadata = MemorySource(array).facts
+    check_source(MemorySource(array), reopen=lambda: MemorySource(array, facts=kept_facts(metadata)))

@@ -106,21 +106,19 @@ def digest(planes) -> bytes:
 
 def full_decode(path: Path, *, stream: int = 0) -> list[bytes]:
     with av.open(str(path)) as container:
-        chosen = container.streams.video[stream]
-        return [
-            digest(planes_of(frame, layout_of(frame.format.name), grey=False)) for frame in container.decode(chosen)
-        ]
+        video = container.streams.video[stream]
+        return [digest(planes_of(frame, layout_of(frame.format.name), grey=False)) for frame in container.decode(video)]
 
 
 def requests(count: int, *, address: int, rounds: int = 5) -> list[list[int]]:
     """Return calls of every kind, in any order: scattered, strided, reversed, repeated, one after the other."""
     rng = rng_for(11, stage=Stage.CLIP, epoch=0, position=address)
-    asked = [[count - 1], [0], [count // 2] * 3, list(range(count))[::-5]]
+    indices = [[count - 1], [0], [count // 2] * 3, list(range(count))[::-5]]
     for _ in range(rounds):
         start = int(rng.integers(0, count))
-        asked += [rng.integers(0, count, 4).tolist(), list(range(start, count, 3))[:6]]
-        asked += [[start], [min(start + 1, count - 1)], list(range(min(start + 2, count - 1), min(start + 6, count)))]
-    return asked
+        indices += [rng.integers(0, count, 4).tolist(), list(range(start, count, 3))[:6]]
+        indices += [[start], [min(start + 1, count - 1)], list(range(min(start + 2, count - 1), min(start + 6, count)))]
+    return indices
 
 
 def assert_frames_are_those_of_a_full_decode(path: Path, *, reading: Reading | None = None) -> Facts:
@@ -132,11 +130,11 @@ def assert_frames_are_those_of_a_full_decode(path: Path, *, reading: Reading | N
     packets = probe_encoded(path, verify="packets", reading=reading)
     assert packets.times.count == len(expected)
     np.testing.assert_array_equal(packets.times.seconds(), facts.times.seconds())
-    for known in (facts, packets):
-        with EncodedSource(path, channels=facts.channels, facts=known) as source:
+    for metadata in (facts, packets):
+        with EncodedSource(path, channels=facts.channels, facts=metadata) as source:
             for numbers in requests(len(expected), address=len(path.name)):
-                found = [digest(planes) for planes in source.planes(numbers).frames]
-                assert found == [expected[number] for number in numbers], numbers
+                digests = [digest(planes) for planes in source.planes(numbers).frames]
+                assert digests == [expected[number] for number in numbers], numbers
     check_source(EncodedSource(path, facts=facts), reopen=lambda: EncodedSource(path, facts=facts))
     return facts
 
@@ -242,8 +240,8 @@ def write_gif(path: Path) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("gif", rate=100, options={"gifflags": "-transdiff-offsetting"})
         stream.height, stream.width, stream.pix_fmt = 48, 64, "pal8"
-        for i, shown in enumerate(numbered_frames(20, height=48, width=64)[..., 0]):
-            indices = np.where(shown > 128, 2, 1).astype(np.uint8)
+        for i, pixels in enumerate(numbered_frames(20, height=48, width=64)[..., 0]):
+            indices = np.where(pixels > 128, 2, 1).astype(np.uint8)
             indices[:2] = i % 3  # a line that comes and goes
             frame = av.VideoFrame.from_ndarray((indices, palette), format="pal8")
             frame.pts, frame.time_base = sum(range(2, 2 + i)), Fraction(1, 100)
@@ -325,8 +323,8 @@ def test_several_video_streams_are_told_apart(tmp_path, name):
         with EncodedSource(both, facts=facts) as source:
             assert [read_number(frame) for frame in source.read([7, 0])] == [first + 7, first]
     assert probe_encoded(both).stream == 0
-    said = rf"stream 2 was asked for.*0 \({codec} 128 x 96\), 1 \(mpeg2video 80 x 64\)"
-    with pytest.raises(SourceError, match=said):
+    message = rf"stream 2 was asked for.*0 \({codec} 128 x 96\), 1 \(mpeg2video 80 x 64\)"
+    with pytest.raises(SourceError, match=message):
         probe_encoded(both, reading=Reading(stream=2))
 
 
@@ -417,8 +415,8 @@ def test_a_size_that_changes_in_mid_stream(tmp_path, join):
 def test_frames_of_a_variable_rate_are_picked_by_time(tmp_path):
     path = write(tmp_path / "uneven.mp4", **KINDS["uneven.mp4"])
     facts = probe_encoded(path)
-    shown = (np.array(UNEVEN) - UNEVEN[0]) / 1000
-    np.testing.assert_allclose(facts.times.seconds(), shown, atol=1e-3)
+    display_times = (np.array(UNEVEN) - UNEVEN[0]) / 1000
+    np.testing.assert_allclose(facts.times.seconds(), display_times, atol=1e-3)
     for rate_hz in (7.0, 23.0, 60.0):
         clip = Clip(frames=10, rate_hz=rate_hz, position="start")
         numbers, valid = clip.select(facts.times)
@@ -437,16 +435,16 @@ def test_a_real_file_of_a_variable_rate_is_picked_by_time(data):
     path = data / "formats" / "opencv" / "box.mp4"
     with av.open(str(path)) as container:
         base = container.streams.video[0].time_base
-        shown = np.sort([float(frame.pts * base) for frame in container.decode(video=0)])
-    assert np.ptp(np.diff(shown)) > 0.001
+        display_times = np.sort([float(frame.pts * base) for frame in container.decode(video=0)])
+    assert np.ptp(np.diff(display_times)) > 0.001
     facts = probe_encoded(path)
-    np.testing.assert_allclose(facts.times.seconds(), shown, atol=1e-6)
+    np.testing.assert_allclose(facts.times.seconds(), display_times, atol=1e-6)
     for rate_hz in (2.0, 11.0, 100.0):
         clip = Clip(frames=16, rate_hz=rate_hz, position="start")
-        numbers, valid = clip.select(facts.times, start_seconds=float(shown[20]))
-        ticks = shown[20] + np.arange(16) / rate_hz
+        numbers, valid = clip.select(facts.times, start_seconds=float(display_times[20]))
+        ticks = display_times[20] + np.arange(16) / rate_hz
         assert valid.all()
-        assert numbers.tolist() == [max(np.flatnonzero(shown <= tick + 1e-6)) for tick in ticks]
+        assert numbers.tolist() == [max(np.flatnonzero(display_times <= tick + 1e-6)) for tick in ticks]
 
 
 def test_reading_on_equals_a_full_decode_and_spares_frames(tmp_path):

@@ -250,9 +250,9 @@ def test_groups(names, folders, unread):
 def test_frames_beside_masks_have_to_be_chosen(tmp_path, names, choice, frames):
     groups = group_images([f"a/{name}" for name in names])
     assert not groups.samples and choice.lower().startswith(tuple(key[:4] for key in groups.ambiguous["a"]))
-    chosen = group_images([f"a/{name}" for name in names], frames=choice)
-    assert chosen.samples == [Found("a", files=frames)] and not chosen.ambiguous
-    assert len(chosen.unread) == len(names) - len(frames)
+    selection = group_images([f"a/{name}" for name in names], frames=choice)
+    assert selection.samples == [Found("a", files=frames)] and not selection.ambiguous
+    assert len(selection.unread) == len(names) - len(frames)
     for number, name in enumerate(names):
         write(tmp_path / name, np.full((16, 16), number, np.uint8))
     with pytest.raises(SourceError, match="holds images of several kinds; select those that are frames: Reading"):
@@ -262,7 +262,7 @@ def test_frames_beside_masks_have_to_be_chosen(tmp_path, names, choice, frames):
 
 def test_frames_can_be_chosen_by_their_folder():
     names = [f"{patient}/{kind}/{i}.png" for patient in "ab" for kind in ("images", "masks") for i in range(3)]
-    assert [found.path for found in group_images(names, frames="*/images/*").samples] == ["a/images", "b/images"]
+    assert [sample.path for sample in group_images(names, frames="*/images/*").samples] == ["a/images", "b/images"]
 
 
 def animated(path, frames=3):
@@ -284,7 +284,7 @@ def test_animated_images_are_videos_by_themselves(tmp_path, suffix):
     folder(tmp_path / "still", noise(3, 20, 30), suffix=suffix)
     names += [f"still/frame{i}{suffix}" for i in (1, 2, 3)] + ["moving/thumb.jpg"]
     groups = group_images(names, root=tmp_path)
-    assert sorted(found.path for found in groups.samples) == [
+    assert sorted(sample.path for sample in groups.samples) == [
         f"alone/0{suffix}",
         *[f"moving/{i}{suffix}" for i in (0, 1)],
         "still",
@@ -310,10 +310,10 @@ def test_tiff_files_of_several_pages_are_videos_by_themselves(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         assert cv2.imwritemulti(str(tmp_path / name), list(noise(pages, 18, 26)))
     names = ["stacks/1.tif", "stacks/2.tif", "frames/1.tif", "frames/2.tif"]
-    assert [found.path for found in group_images(names, root=tmp_path).samples] == ["frames", *names[:2]]
-    assert [found.path for found in group_images(names).samples] == ["frames", "stacks"]
+    assert [sample.path for sample in group_images(names, root=tmp_path).samples] == ["frames", *names[:2]]
+    assert [sample.path for sample in group_images(names).samples] == ["frames", "stacks"]
     (tmp_path / "frames" / "1.tif").write_bytes(b"no TIFF")
-    assert [found.path for found in group_images(names, root=tmp_path).samples] == ["frames", *names[:2]]
+    assert [sample.path for sample in group_images(names, root=tmp_path).samples] == ["frames", *names[:2]]
 
 
 def test_suffixes():

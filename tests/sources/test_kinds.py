@@ -122,10 +122,10 @@ def test_an_animated_webp_is_read_frame_by_frame(tmp_path):
 def test_an_animated_webp_conforms(tmp_path, channels):
     path = animated_webp(tmp_path / "a.webp", count=40)
     facts = probe(path)
-    kept = kept_facts(facts)
+    manifest_facts = kept_facts(facts)
     check_source(
         open_source(path, channels=channels, facts=facts),
-        reopen=lambda: open_source(path, channels=channels, facts=kept),
+        reopen=lambda: open_source(path, channels=channels, facts=manifest_facts),
     )
 
 

@@ -397,8 +397,8 @@ def test_a_file_of_too_many_samples_is_named_and_not_listed(tmp_path, kind):
     path = many_samples(tmp_path, kind)
     reading = Reading(slice="each")
     for limit, rows in ((3, 4), (2, 1)):
-        chosen = replace(reading, limits=ReadLimits(max_samples_per_file=limit))
-        manifest = cf.Manifest.scan(tmp_path, reading=chosen, progress=False)
+        limited = replace(reading, limits=ReadLimits(max_samples_per_file=limit))
+        manifest = cf.Manifest.scan(tmp_path, reading=limited, progress=False)
         assert len(manifest) == rows and manifest.column("error").null_count == rows
         assert ("more than 2 samples (max_samples_per_file)" in str(manifest)) is (limit == 2)
         assert (path.name in str(manifest.not_read)) is (limit == 2)

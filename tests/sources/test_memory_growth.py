@@ -22,7 +22,7 @@ def resident_mb() -> float:
 
 def read_clips(folder: Path, *, clips: int, leak: str) -> list[tuple[float, int]]:
     """Read clips of a folder's files in turn; `leak` keeps each clip, or each file open, to show that it is seen."""
-    manifest, clip, kept, held = cf.Manifest.scan(folder), cf.Clip(frames=16), [], []
+    manifest, clip, batches, held = cf.Manifest.scan(folder), cf.Clip(frames=16), [], []
     for i in range(clips):
         row = i % len(manifest)
         facts = manifest.facts(row)
@@ -30,11 +30,11 @@ def read_clips(folder: Path, *, clips: int, leak: str) -> list[tuple[float, int]
         source = cf.open_source(manifest.path_of(row), channels=1 + 2 * (i % 2), facts=facts)
         frames = source.read(indices)
         if leak == "files":
-            kept.append(source)
+            batches.append(source)
         else:
             source.close()
         if leak == "memory":
-            kept.append(frames)
+            batches.append(frames)
         if i % 100 == 99:
             held.append((resident_mb(), len(list(Path("/proc/self/fd").iterdir()))))
     return held

@@ -70,7 +70,7 @@ def test_containers_that_state_their_times_are_read_by_compiled_code(tmp_path, n
 def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, unasked, change):
     path = video(tmp_path)
     np.save(tmp_path / "frames.npy", np.zeros((5, 8, 8), np.uint8))
-    facts, known = probe(path), structures.version()
+    facts, tested = probe(path), structures.version()
     if change == "version":
         monkeypatch.setitem(av.library_versions, "libavcodec", (99, 0, 0))
         reason = r"tested with libavcodec 62, 63, this is 99"
@@ -78,8 +78,8 @@ def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, 
         monkeypatch.setitem(av.library_versions, "libavformat", (99, 0, 0))
         reason = r"this is \d+ \(libavformat 99,"
     elif change == "place":
-        monkeypatch.setitem(structures.KNOWN, known, structures.KNOWN[known]._replace(flags=280))
-        reason = f"an AVFrame's flags and colours is not at the offset of libavcodec {known.libavcodec}"
+        monkeypatch.setitem(structures.KNOWN, tested, structures.KNOWN[tested]._replace(flags=280))
+        reason = f"an AVFrame's flags and colours is not at the offset of libavcodec {tested.libavcodec}"
     elif change == "function":
         monkeypatch.setattr(decoder, "NAMES", [*decoder.NAMES, "av_no_such_function"])
         reason = "cannot be called by name: .*av_no_such_function"
@@ -179,6 +179,6 @@ def test_names_that_are_not_ascii(tmp_path):
 
 def test_repeats_and_any_order(tmp_path):
     with open_source(video(tmp_path, gop=10)) as source:
-        asked = [30, 2, 2, 39, 0, 30]
-        assert numbers_read(source, asked) == asked
+        indices = [30, 2, 2, 39, 0, 30]
+        assert numbers_read(source, indices) == indices
         assert len(source.planes([]).frames) == 0

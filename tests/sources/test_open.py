@@ -52,11 +52,11 @@ def test_bad_files_are_refused_by_name_and_reason(tmp_path):
 
 
 def open_handles() -> set[str]:
-    found = set()
+    handles = set()
     for link in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the handle of this listing
-            found.add(str(link.readlink()))
-    return found
+            handles.add(str(link.readlink()))
+    return handles
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")

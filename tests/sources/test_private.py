@@ -41,7 +41,7 @@ def scan(studies, **changes):
     return cf.Manifest.scan(studies / "studies", **settings | changes)
 
 
-def told(text):
+def names_in(text):
     return [secret for secret in SECRETS if secret in text]
 
 
@@ -63,12 +63,14 @@ def test_ids_are_hashed_after_the_labels_are_joined_and_the_same_in_a_later_scan
 def test_a_manifest_shows_no_path(studies):
     (studies / "studies/SMITH_3/cine.dcm").write_bytes(b"no DICOM at all" * 20)
     manifest = scan(studies, unmatched="ignore", labels=None, on=None)
-    assert not told(str(manifest)) and not told(repr(manifest)) and not told(str(manifest.shown().to_pylist()))
+    assert (
+        not names_in(str(manifest)) and not names_in(repr(manifest)) and not names_in(str(manifest.shown().to_pylist()))
+    )
     others = manifest.table.drop_columns(["path"]).to_pylist()
-    assert not told(str(others)) and any(row["error"] for row in others)
+    assert not names_in(str(others)) and any(row["error"] for row in others)
     stored = cf.Manifest.read(studies / "m.parquet")
-    assert stored.private and not told(str(stored))
-    assert not told(str(stored.where("modality", ["MR"])))
+    assert stored.private and not names_in(str(stored))
+    assert not names_in(str(stored.where("modality", ["MR"])))
 
 
 def test_errors_name_ids(studies):
@@ -80,7 +82,7 @@ def test_errors_name_ids(studies):
     feed = cf.Feed(manifest, target="age", clip=cf.Clip(frames=4), frame=cf.Frame(height=8, width=8, channels=1))
     with pytest.raises(SourceError) as caught:
         list(feed)
-    assert not told(str(caught.value)) and f"row 5, {manifest.column('id')[5]}" in str(caught.value)
+    assert not names_in(str(caught.value)) and f"row 5, {manifest.column('id')[5]}" in str(caught.value)
 
 
 def test_a_run_and_its_report_show_ids_and_no_picture(studies):
@@ -101,9 +103,9 @@ def test_a_run_and_its_report_show_ids_and_no_picture(studies):
             columns = pq.read_table(path)
             if path.name == "manifest.parquet":  # it has to find the files
                 columns = columns.drop_columns(["path"])
-            assert not told(str(columns.to_pylist())), path
+            assert not names_in(str(columns.to_pylist())), path
         elif path.is_file():
-            assert not told(path.read_bytes().decode("latin-1")), path
+            assert not names_in(path.read_bytes().decode("latin-1")), path
     assert np.load(folder / "clips.npz")["clips"].shape[0] == 0
     assert json.loads((folder / "failures.json").read_text()) == []
     assert "data:image/png" not in page.read_text()
@@ -112,9 +114,9 @@ def test_a_run_and_its_report_show_ids_and_no_picture(studies):
 def test_a_plain_scan_is_made_private_afterwards(studies):
     (studies / "studies/SMITH_3/cine.dcm").write_bytes(b"no DICOM at all" * 20)
     plain = scan(studies, private=False, labels=None, on=None)
-    assert told(str(plain.column("id").to_pylist())) and told(str(plain.column("error").to_pylist()))
+    assert names_in(str(plain.column("id").to_pylist())) and names_in(str(plain.column("error").to_pylist()))
     private = plain.as_private()
-    assert not told(str(private)) and not told(str(private.table.drop_columns(["path"]).to_pylist()))
+    assert not names_in(str(private)) and not names_in(str(private.table.drop_columns(["path"]).to_pylist()))
     assert len(set(private.column("id").to_pylist())) == 12
     assert private.as_private().column("id") == private.column("id")
     assert private.take([2]).column("id") == plain.take([2]).as_private().column("id")
@@ -126,10 +128,10 @@ def test_a_plain_scan_is_made_private_afterwards(studies):
 def test_windows_of_a_file_keep_ids_of_their_own(studies):
     table = {"path": ["SMITH/a.npy"] * 2, "start_seconds": [0.0, 1.0], "end_seconds": [1.0, 2.0]}
     ids = cf.Manifest.from_table(table).as_private().column("id").to_pylist()
-    assert len(set(ids)) == 2 and not told(str(ids))
+    assert len(set(ids)) == 2 and not names_in(str(ids))
     features = {"path": ["a/SMITH.1.npy.5f.npy"] * 2, "id": ["a/SMITH.1.npy@0-1", "a/SMITH.1.npy@1-2"]}
-    assert not told(str(cf.Manifest.from_table(features).as_private().column("id").to_pylist()))
+    assert not names_in(str(cf.Manifest.from_table(features).as_private().column("id").to_pylist()))
 
 
 def test_what_is_not_private_is_found(studies):
-    assert told(str(scan(studies, private=False).shown().to_pylist())) == ["SMITH"]
+    assert names_in(str(scan(studies, private=False).shown().to_pylist())) == ["SMITH"]

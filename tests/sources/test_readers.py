@@ -64,16 +64,16 @@ def test_scan_and_feed(folder, opener):
 
     def clips(**options):
         feed = cf.Feed(again, **settings, batch_size=2, seed=3, **options)
-        found = [batch.clips.copy() for batch in feed]
+        batches = [batch.clips.copy() for batch in feed]
         feed.close()
-        return found, feed.choice
+        return batches, feed.choice
 
     plain, _ = clips(workers=0)
     assert sorted({int(clip.max()) // 10 for batch in plain for clip in batch}) == list(range(6))
     for backend in ("thread", "process"):
-        found, choice = clips(workers=2, backend=backend)
+        batches, choice = clips(workers=2, backend=backend)
         assert choice.backend == backend
-        assert all(np.array_equal(one, other) for one, other in zip(found, plain, strict=True))
+        assert all(np.array_equal(one, other) for one, other in zip(batches, plain, strict=True))
 
 
 def test_a_worker_process_knows_readers_of_files_that_were_not_scanned(folder):

@@ -37,7 +37,7 @@ def digest(planes) -> bytes:
     return hashlib.blake2b(b"".join(np.ascontiguousarray(plane) for plane in planes), digest_size=16).digest()
 
 
-def full_decode(path: Path, *, wanted: set[int]) -> tuple[int, dict[int, bytes]]:
+def full_decode(path: Path, *, numbers_to_keep: set[int]) -> tuple[int, dict[int, bytes]]:
     """Return the number of frames of a full decode, and the digests of those wanted."""
     count, digests = 0, {}
     with av.open(str(path)) as container:
@@ -45,7 +45,7 @@ def full_decode(path: Path, *, wanted: set[int]) -> tuple[int, dict[int, bytes]]
         stream.codec_context.thread_count = 1
         try:
             for frame in container.decode(stream):
-                if count in wanted:
+                if count in numbers_to_keep:
                     digests[count] = digest(planes_of(frame, layout_of(frame.format.name), grey=False))
                 count += 1
         except av.FFmpegError:
@@ -56,25 +56,27 @@ def full_decode(path: Path, *, wanted: set[int]) -> tuple[int, dict[int, bytes]]
 def requests(count: int, *, rounds: int, address: int) -> list[list[int]]:
     """Return requests of every kind: scattered, strided, reversed, repeated, the last and the first."""
     rng = rng_for(7, stage=Stage.CLIP, epoch=0, position=address)
-    asked = []
+    index_lists = []
     for _ in range(rounds):
         start = int(rng.integers(0, count))
         strided = list(range(start, count, 2))[:16]
         scattered = rng.integers(0, count, 4).tolist()
-        asked += [strided, [count - 1, *scattered, scattered[0], 0, *strided[:3][::-1]]]
-    return asked
+        index_lists += [strided, [count - 1, *scattered, scattered[0], 0, *strided[:3][::-1]]]
+    return index_lists
 
 
-def faults(path: Path, count: int, asked: list[list[int]], *, known: bool) -> list[str]:
+def faults(path: Path, count: int, index_lists: list[list[int]], *, with_facts: bool) -> list[str]:
     """Return every difference between the source and a full decode."""
-    decoded, expected = full_decode(path, wanted={number for numbers in asked for number in numbers})
+    decoded, expected = full_decode(path, numbers_to_keep={number for numbers in index_lists for number in numbers})
     facts = probe(path)
-    found = [] if decoded == facts.times.count == count else [f"{count}, {decoded}, {facts.times.count} frames"]
-    with open_source(path, channels=facts.channels, facts=facts if known else None) as source:
-        for numbers in asked:
-            given = source.planes(numbers).frames
-            found += [f"frame {n}" for n, planes in zip(numbers, given, strict=True) if digest(planes) != expected[n]]
-    return found
+    problems = [] if decoded == facts.times.count == count else [f"{count}, {decoded}, {facts.times.count} frames"]
+    with open_source(path, channels=facts.channels, facts=facts if with_facts else None) as source:
+        for numbers in index_lists:
+            frames = source.planes(numbers).frames
+            problems += [
+                f"frame {n}" for n, planes in zip(numbers, frames, strict=True) if digest(planes) != expected[n]
+            ]
+    return problems
 
 
 def names(rows: list[dict[str, str]]) -> list[str]:
@@ -86,7 +88,7 @@ def test_frames_equal_a_full_decode(data, row):
     count = int(row["frames_decoded"])
     # One sweep; the slow test asks piece by piece.
     at_once = [n for numbers in requests(count, rounds=1, address=len(row["path"])) for n in numbers]
-    assert faults(data / row["path"], count, [at_once], known=True) == []
+    assert faults(data / row["path"], count, [at_once], with_facts=True) == []
 
 
 @pytest.mark.slow
@@ -94,26 +96,28 @@ def test_frames_equal_a_full_decode(data, row):
 def test_frames_equal_a_full_decode_often(data, row):
     count = int(row["frames_decoded"])
     rounds = 2 if row in SLOW else 10
-    asked = requests(count, rounds=rounds, address=1) + [[number] for number in range(0, count, max(count // 10, 1))]
-    for known in (True, False):
-        if known or not row["error"]:
-            assert faults(data / row["path"], count, asked, known=known) == []
+    index_lists = requests(count, rounds=rounds, address=1) + [
+        [number] for number in range(0, count, max(count // 10, 1))
+    ]
+    for with_facts in (True, False):
+        if with_facts or not row["error"]:
+            assert faults(data / row["path"], count, index_lists, with_facts=with_facts) == []
 
 
 def test_a_wrong_frame_is_found(data, monkeypatch):
     path = data / "grid" / "bbaf2n.mpg"
-    asked = requests(75, rounds=1, address=0)
+    index_lists = requests(75, rounds=1, address=0)
     monkeypatch.setitem(globals(), "digest", digest_of_the_first_row)
-    assert faults(path, 75, asked, known=True) == []
-    assert faults(path, 76, asked, known=True) == ["76, 75, 75 frames"]
+    assert faults(path, 75, index_lists, with_facts=True) == []
+    assert faults(path, 76, index_lists, with_facts=True) == ["76, 75, 75 frames"]
     honest = full_decode
 
-    def shifted(path, *, wanted):
-        count, digests = honest(path, wanted=wanted)
+    def shifted(path, *, numbers_to_keep):
+        count, digests = honest(path, numbers_to_keep=numbers_to_keep)
         return count, digests | {0: b"another"}
 
     monkeypatch.setitem(globals(), "full_decode", shifted)
-    assert faults(path, 75, asked, known=True) == ["frame 0"]
+    assert faults(path, 75, index_lists, with_facts=True) == ["frame 0"]
 
 
 def digest_of_the_first_row(planes) -> bytes:

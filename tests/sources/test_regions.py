@@ -13,9 +13,9 @@ from cinefeed.sources.regions import cropped, find_region
 REGIONS = (Region(0, 0, 80, 60, "2d"), Region(10, 5, 40, 30, "colour"), Region(0, 60, 80, 90, "pw"))
 
 
-@pytest.mark.parametrize(("wanted", "number"), [("2d", 0), ("colour", 1), ("pw", 2), (0, 0), (2, 2)])
-def test_a_region_is_chosen_by_kind_or_number(wanted, number):
-    assert find_region(REGIONS, wanted) == REGIONS[number]
+@pytest.mark.parametrize(("region", "number"), [("2d", 0), ("colour", 1), ("pw", 2), (0, 0), (2, 2)])
+def test_a_region_is_chosen_by_kind_or_number(region, number):
+    assert find_region(REGIONS, region) == REGIONS[number]
 
 
 def test_the_first_of_a_kind_is_taken():
@@ -23,11 +23,11 @@ def test_the_first_of_a_kind_is_taken():
 
 
 @pytest.mark.parametrize(("regions", "wanted"), [(REGIONS, "m-mode"), (REGIONS, 3)])
-def test_a_region_that_is_not_there_names_those_that_are(regions, wanted):
+def test_a_region_that_is_not_there_names_those_that_are(regions, region):
     with pytest.raises(SourceError, match="its regions are 0: 2d, 1: colour, 2: pw"):
-        find_region(regions, wanted)
+        find_region(regions, region)
     with pytest.raises(SourceError, match="it has none"):
-        find_region((), wanted)
+        find_region((), region)
 
 
 def test_grey_and_rgb_are_cut_where_the_region_says():
@@ -84,8 +84,8 @@ def test_a_feed_shows_the_region_alone(tmp_path):
         feed = cf.Feed(manifest, target=None, clip=cf.Clip(frames=6, position="start"), frame=frame, workers=0)
         return feed.batch(0).clips
 
-    for wanted in ("2d", 0):
-        assert clips(wanted)[0, :, :, :, 0].min(axis=(1, 2)).tolist() == [100 + i for i in range(6)]
+    for region in ("2d", 0):
+        assert clips(region)[0, :, :, :, 0].min(axis=(1, 2)).tolist() == [100 + i for i in range(6)]
     assert clips(None).min() == 0
     with pytest.raises(SourceError, match=r"row 0, a\.dcm: Frame\(region='pw'\) was asked for, its regions are 0: 2d"):
         clips("pw")

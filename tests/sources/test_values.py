@@ -148,8 +148,8 @@ def test_what_is_no_number_is_counted_and_leaves_the_rest(tmp_path):
     assert (nan, inf) == (2 * 16, 2)
     assert measured(manifest, 1) == [None, None, None, None, 4 * 64, 0]
     assert "NaN or infinite in 2 rows" in str(manifest)
-    kept = manifest.take([0]).facts(0)
-    assert kept is not None and kept.values is None  # no feed reads them
+    measured_facts = manifest.take([0]).facts(0)
+    assert measured_facts is not None and measured_facts.values is None  # no feed reads them
 
 
 def test_a_window_suggested_clips_one_pixel_of_a_hundred_at_most():
@@ -336,6 +336,6 @@ def test_dicom_files_of_several_ranges_of_bits_are_refused(tmp_path, dtype):
         match=r"2 ranges here \(0 to 65535 in row 0, a.dcm; 0 to 4095 in row 1, b.dcm\).*window=\(0, 1008\)",
     ):
         cf.Feed(manifest, frame=frame, **one)
-    given = cf.Frame(height=8, width=8, channels=1, dtype=dtype, window=(0, 1008))
-    first, second = cf.Feed(manifest, frame=given, **one | {"batch_size": 2}).batch(0).clips
+    frame = cf.Frame(height=8, width=8, channels=1, dtype=dtype, window=(0, 1008))
+    first, second = cf.Feed(manifest, frame=frame, **one | {"batch_size": 2}).batch(0).clips
     assert np.array_equal(first, second)

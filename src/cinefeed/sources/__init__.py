@@ -1,1 +1,1 @@
-"""A file -> its facts, and the frames asked for. One file a format family."""
+"""Sources: metadata and frames of video files, one module per family of formats."""
