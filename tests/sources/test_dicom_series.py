@@ -14,7 +14,7 @@ from cinefeed import probe
 from cinefeed.errors import SettingError, SourceError
 from cinefeed.sources.base import DEFAULT_READING, Reading
 from cinefeed.sources.dicom import DicomSource, probe_dicom
-from cinefeed.sources.dicom_series import KEPT, group_series
+from cinefeed.sources.dicom_series import ATTRIBUTES, group_series
 from cinefeed.sources.kinds import kind_by_content, read_start
 
 TILTED = (0.70710678, 0.70710678, 0, 0, 0, -1)
@@ -400,7 +400,15 @@ def test_pydicom_would_have_said_it(tmp_path):
 
 
 def test_kept_attributes_are_known_and_none_is_written_of_a_person():
-    assert all(tag_for_keyword(keyword) is not None for keyword in KEPT)
+    assert all(tag_for_keyword(keyword) is not None for keyword in ATTRIBUTES)
     written = re.compile("Date|Comment|Birth|Physician|Operator|Institution|Address|Serial|Station|Study|History")
-    assert [keyword for keyword in KEPT if written.search(keyword)] == []
-    assert {dictionary_VR(tag_for_keyword(keyword)) for keyword in KEPT} <= {"AS", "CS", "DS", "IS", "LO", "SH", "UL"}
+    assert [keyword for keyword in ATTRIBUTES if written.search(keyword)] == []
+    assert {dictionary_VR(tag_for_keyword(keyword)) for keyword in ATTRIBUTES} <= {
+        "AS",
+        "CS",
+        "DS",
+        "IS",
+        "LO",
+        "SH",
+        "UL",
+    }

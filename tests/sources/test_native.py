@@ -78,7 +78,7 @@ def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, 
         monkeypatch.setitem(av.library_versions, "libavformat", (99, 0, 0))
         reason = r"this is \d+ \(libavformat 99,"
     elif change == "place":
-        monkeypatch.setitem(structures.KNOWN, tested, structures.KNOWN[tested]._replace(flags=280))
+        monkeypatch.setitem(structures.TESTED_VERSIONS, tested, structures.TESTED_VERSIONS[tested]._replace(flags=280))
         reason = f"an AVFrame's flags and colours is not at the offset of libavcodec {tested.libavcodec}"
     elif change == "function":
         monkeypatch.setattr(decoder, "NAMES", [*decoder.NAMES, "av_no_such_function"])
@@ -102,13 +102,13 @@ def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, 
         assert len(source) == 5
 
 
-PLACES = "STREAM_COUNT STREAMS PARAMETERS STAMP SIZE PACKET_FLAGS LINES WIDTH HEIGHT FORMAT_ID SHOWN".split()
+PLACES = "STREAM_COUNT STREAMS PARAMETERS STAMP SIZE PACKET_FLAGS LINES WIDTH HEIGHT FORMAT_ID FRAME_STAMP".split()
 
 
 @pytest.mark.parametrize("by", [-8, -4, 4, 8])
 @pytest.mark.parametrize("name", [*PLACES, *structures.Places._fields])
 def test_a_place_that_has_moved_is_seen(monkeypatch, name, by):
-    places = structures.KNOWN[structures.version()]
+    places = structures.TESTED_VERSIONS[structures.version()]
     if name in places._fields:
         places = places._replace(**{name: getattr(places, name) + by})
     else:

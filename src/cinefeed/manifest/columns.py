@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cinefeed.clips import Times
 from cinefeed.errors import TableError
 from cinefeed.label_types import class_names, is_number
-from cinefeed.sources.base import NONE_DAMAGED, Facts, PixelValues, Region, Ticks
+from cinefeed.sources.base import NO_DAMAGE, Facts, PixelValues, Region, Ticks
 
 # What makes a sample, besides its labels. Its seconds count from the container's start time, as a player shows them and
 # `ffmpeg -ss` takes them; of arrays, image folders and DICOM from the first frame.
@@ -254,7 +254,7 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         start_time_seconds=value("start_time_seconds", 0.0),
         key_frames=np.zeros(0, np.int32) if key_frames is None else key_frames,
         error=value("error"),
-        damaged=NONE_DAMAGED if damaged is None else damaged.reshape(-1, 2),
+        damaged=NO_DAMAGE if damaged is None else damaged.reshape(-1, 2),
         conceals_damage=value("conceals_damage", False),
         mirrored=value("mirrored", False),
         aspect=value("aspect", 1.0),

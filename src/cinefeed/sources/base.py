@@ -70,7 +70,7 @@ class Ticks(NamedTuple):
 
 Window = Literal["file", "none", "percentiles"]
 OnDamage = Literal["raise", "conceal"]
-NONE_DAMAGED: NDArray[np.int32] = np.zeros((0, 2), np.int32)
+NO_DAMAGE: NDArray[np.int32] = np.zeros((0, 2), np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ class Facts:
     start_time_seconds: float = 0.0  # start of the container's own clock; `ffmpeg -ss` adds it to a given time
     key_frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # numbers of key frames
     error: str | None = None  # where and why the file breaks; the frames before the break can be read
-    damaged: NDArray[np.int32] = field(default_factory=lambda: NONE_DAMAGED)  # ranges of frames, (n, 2)
+    damaged: NDArray[np.int32] = field(default_factory=lambda: NO_DAMAGE)  # ranges of frames, (n, 2)
     conceals_damage: bool = False  # return FFmpeg's substitutes for damaged frames, else refuse
     mirrored: bool = False  # flip the stored frame left to right before rotating it
     aspect: float = 1.0  # width / height of a stored pixel; displayed pixels are square

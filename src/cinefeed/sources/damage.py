@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import DecodeError
 from cinefeed.kernels import compiled
-from cinefeed.sources.base import NONE_DAMAGED
+from cinefeed.sources.base import NO_DAMAGE
 
 # States of a decoder's output. After a seek into intra refresh, whose key frames are P frames, FFmpeg marks frames
 # until the picture is complete again: that is RECOVERING, not damage.
@@ -92,7 +92,7 @@ class DamageLog:
         if self._marked_stamps:
             self._marked.update(n for n, stamp in enumerate(self.stamps) if stamp in self._marked_stamps)
         if not self._marked:
-            return NONE_DAMAGED
+            return NO_DAMAGE
         if self._lasts:
             return damaged_ranges({min(self._marked)}, set(), [None] * len(self.stamps))
         orders = {stamp: order for order, stamp in enumerate(self._packet_stamps) if stamp is not None}

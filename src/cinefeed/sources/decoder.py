@@ -9,7 +9,7 @@ import av
 import llvmlite.binding as llvm
 
 from cinefeed.sources.libav import NAMES
-from cinefeed.sources.structures import KNOWN, Version, library, version, what_differs
+from cinefeed.sources.structures import TESTED_VERSIONS, Version, library, version, what_differs
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ def _why_not_compiled() -> str | None:
     """Make FFmpeg's functions available to compiled code; return why that fails, None if it succeeds."""
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         return "addresses do not have 64 bits"
-    if version() not in KNOWN:
-        tested = ", ".join(str(each.libavcodec) for each in KNOWN)
+    if version() not in TESTED_VERSIONS:
+        tested = ", ".join(str(each.libavcodec) for each in TESTED_VERSIONS)
         return (
             f"compiled code was tested with libavcodec {tested}, this is {version().libavcodec} "
             f"(libavformat {version().libavformat}, libavutil {version().libavutil})"
@@ -59,7 +59,7 @@ def _why_not_compiled() -> str | None:
         functions = library()
         for name in NAMES:
             llvm.add_symbol(name, ctypes.cast(getattr(functions, name), ctypes.c_void_p).value)
-        differs = what_differs(functions, KNOWN[version()])
+        differs = what_differs(functions, TESTED_VERSIONS[version()])
     except (ImportError, OSError, AttributeError) as error:  # on Windows linked libraries cannot be searched
         return f"FFmpeg's functions cannot be called by name: {error}"
     return differs and f"{differs} is not at the offset of libavcodec {version().libavcodec}"

@@ -19,7 +19,7 @@ from cinefeed.sources.dicom_planes import GEOMETRY, Shot, Stack, shot_of, stacks
 Tags = Mapping[str, str | float | None]
 
 _IDS = {"patient": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
-_MEASURED = """
+_NUMERIC = """
     EchoTime FlipAngle InversionTime MagneticFieldStrength PatientSize PatientWeight RepetitionTime SeriesNumber
     SliceThickness SpacingBetweenSlices TransducerFrequency
 """.split()
@@ -29,7 +29,7 @@ _WORDS = """
     BodyPartExamined Laterality Manufacturer ManufacturerModelName MRAcquisitionType PatientAge PatientSex ProtocolName
     ScanningSequence SequenceName SequenceVariant SeriesDescription SoftwareVersions TransducerType ViewPosition
 """.split()
-KEPT = tuple(sorted([*_MEASURED, *_WORDS]))
+ATTRIBUTES = tuple(sorted([*_NUMERIC, *_WORDS]))
 _ALIKE = 8  # frames without their own groups that are read: more than the limit for repetitions
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
@@ -61,12 +61,12 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
 
     Tags are `patient`, `study` and `series` as stored, so that labels can be joined before they are hashed; `modality`,
     `plane`, `series_note`, and the attributes in `reading.keep`, in snake case (`patient_age` in years).
-    Raises SettingError if `reading.keep` has an attribute that is not in `KEPT`.
+    Raises SettingError if `reading.keep` has an attribute that is not in `ATTRIBUTES`.
     """
     for keyword in reading.keep:
-        if keyword not in KEPT:
+        if keyword not in ATTRIBUTES:
             raise SettingError(
-                f"keep={keyword!r} is not an attribute that can be kept; {did_you_mean(keyword, KEPT)}; attributes "
+                f"keep={keyword!r} is not an attribute that can be kept; {did_you_mean(keyword, ATTRIBUTES)}; attributes "
                 "that may identify a person never can"
             )
     samples: list[Found] = []
@@ -182,7 +182,7 @@ def _common_folder(names: Sequence[str]) -> str:
 
 
 def _column_value(header: Header, keyword: str) -> str | float | None:
-    if keyword in _MEASURED:
+    if keyword in _NUMERIC:
         return header.number(keyword)
     text = header.in_words(keyword)
     if keyword == "PatientAge":

@@ -37,8 +37,8 @@ _PIXEL_BYTES = 4  # assumed size before a frame is decoded: decoders keep up to 
 # other decoders refuse files that can be played.
 _SILENT = frozenset({"hevc"})
 
-_STATED = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
-_STATED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
+_STAMPED_CONTAINERS = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
+_STAMPED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
 
 
 def states_its_stamps(facts: Facts) -> bool:
@@ -48,7 +48,7 @@ def states_its_stamps(facts: Facts) -> bool:
     packets of an MPEG program stream that have no timestamp get those of their neighbours. Matroska can store AVI's
     decoding times only, but not for the codecs of WebM.
     """
-    return facts.container in _STATED or (facts.container == "webm" and facts.codec in _STATED_CODECS)
+    return facts.container in _STAMPED_CONTAINERS or (facts.container == "webm" and facts.codec in _STAMPED_CODECS)
 
 
 def open_container(

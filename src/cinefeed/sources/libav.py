@@ -21,13 +21,13 @@ from cinefeed.sources.limits import DEMUXERS
 from cinefeed.sources.runs import end_of_run, seek_helps
 from cinefeed.sources.structures import (
     FORMAT_ID,
+    FRAME_STAMP,
     HEIGHT,
     LINES,
     NO_STAMP,
     OF_STREAM,
     PACKET_FLAGS,
     PARAMETERS,
-    SHOWN,
     SIZE,
     STAMP,
     STREAM_COUNT,
@@ -189,7 +189,7 @@ def _receive(state: Any, stamps: Any, shape: Any, is_found: Any, luma: Any, blue
         corrupt = flags & _CORRUPT != 0 or _number(frame + state[_ERRORS_AT]) != 0
         picture = _number(frame + state[_PICTURE_AT])
         state[_STATE] = next_state(state[_STATE], corrupt, flags & _KEY != 0, picture in (_P, _B))
-        stamp = _long_number(frame + SHOWN)
+        stamp = _long_number(frame + FRAME_STAMP)
         place = np.searchsorted(stamps, stamp)
         requested = place < stamps.size and stamps[place] == stamp and not is_found[place]
         if requested and state[_STATE] == DAMAGED:

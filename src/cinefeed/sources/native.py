@@ -27,7 +27,7 @@ from cinefeed.sources.libav import (
     open_video,
 )
 from cinefeed.sources.runs import in_order
-from cinefeed.sources.structures import KNOWN, library, version
+from cinefeed.sources.structures import TESTED_VERSIONS, library, version
 
 _NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 
@@ -43,7 +43,7 @@ class NativeVideo:
     ) -> None:
         self._path, self._facts = path, facts
         self._shape, self._planes, self._dtype, self._skips = shape, planes, dtype, skips
-        self._state = new_state(KNOWN[version()])
+        self._state = new_state(TESTED_VERSIONS[version()])
 
     @property
     def tags(self) -> tuple[int, int]:

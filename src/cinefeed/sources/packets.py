@@ -21,14 +21,14 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from cinefeed.sources.base import NONE_DAMAGED
+from cinefeed.sources.base import NO_DAMAGE
 from cinefeed.sources.limits import Deadline
 
 STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
 # Their packets have decoding timestamps only. FFmpeg estimates presentation timestamps, again after each seek.
 _DECODING_STAMPS = frozenset({"avi", "asf"})
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
-_CHECKED = 16  # number of decoded frames; 1 ms for 112 x 112
+_CHECKED_FRAMES = 16  # number of decoded frames; 1 ms for 112 x 112
 
 # Other codecs may return no frame for a packet without changes (QuickTime Animation, WMV), or were not tested.
 _FRAME_PER_PACKET = frozenset(
@@ -53,7 +53,7 @@ class Seen(NamedTuple):
     first: av.VideoFrame | None
     error: str | None
     presentation_stamps: Sequence[int | None] | None
-    damaged: NDArray[np.int32] = NONE_DAMAGED
+    damaged: NDArray[np.int32] = NO_DAMAGE
 
 
 def makes_stamps_up(container: InputContainer) -> bool:
@@ -123,7 +123,7 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
                     return None
                 stamps.append(stamp)
                 flags.append(packet.is_keyframe)
-            if len(decoded_stamps) < _CHECKED:
+            if len(decoded_stamps) < _CHECKED_FRAMES:
                 for frame in packet.decode():
                     first = first or within(frame, deadline)
                     decoded_stamps.append(frame.pts)
@@ -138,7 +138,7 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
         return None
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
     sorted_stamps = [stamps[i] for i in order]
-    count = len(decoded_stamps) if len(decoded_stamps) >= _CHECKED else len(sorted_stamps)
+    count = len(decoded_stamps) if len(decoded_stamps) >= _CHECKED_FRAMES else len(sorted_stamps)
     if first is None or decoded_stamps != sorted_stamps[:count] or len(set(sorted_stamps)) < len(sorted_stamps):
         return None
     if codec.reorder_depth > 0 and sorted_stamps == stamps:  # timestamps in storage order

@@ -16,7 +16,7 @@ from cinefeed.sources.colour import ColourModel
 from cinefeed.sources.limits import Deadline, ReadLimits
 from cinefeed.sources.values import has_open_scale
 
-_KEPT = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+_PLANE_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 _WINDOW_FRAMES = 32
 _WINDOW_SAMPLES = 2**17  # per frame, evenly spaced: 4 million in total are enough for a percentile, and take 0.1 s
 
@@ -50,7 +50,7 @@ def plane_type(dtype: np.dtype[Any], *, where: object) -> np.dtype[Any]:
     if dtype == np.bool_:
         return np.dtype(np.uint8)
     native = dtype.newbyteorder("=")
-    return native if native in _KEPT else np.dtype(np.float32)
+    return native if native in _PLANE_TYPES else np.dtype(np.float32)
 
 
 def as_plane(frame: NDArray[Any]) -> NDArray[Any]:

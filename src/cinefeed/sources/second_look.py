@@ -19,8 +19,8 @@ from cinefeed.sources.limits import Deadline
 from cinefeed.sources.packets import STAMPED_BY_PES, is_whole_frame, packets_of
 
 _UNMARKED_CODECS = frozenset({"hevc"})
-_HELD_FRAMES = 16  # keeping them makes the decoder write to other memory than in the first pass
-_HELD_BYTES = 2**27  # limit for them: a small file may have frames of half a gigabyte
+_RECENT_FRAMES = 16  # keeping them makes the decoder write to other memory than in the first pass
+_RECENT_BYTES = 2**27  # limit for them: a small file may have frames of half a gigabyte
 _EARLIER = 6  # frames: program and transport streams are searched by decoding timestamps, which are earlier
 _MOST_LATE = 32  # packets after the next key frame with frames displayed before it; H.264 and HEVC allow 16
 
@@ -58,7 +58,7 @@ def changed_frames(
         return set()
     is_pes = container.format.name in STAMPED_BY_PES
     earlier = _EARLIER * int(np.median(np.diff(np.sort(valid_stamps)))) if is_pes and len(valid_stamps) > 1 else 0
-    held_count = min(_HELD_FRAMES, _HELD_BYTES // max(stream.width * stream.height * 2, 1))
+    held_count = min(_RECENT_FRAMES, _RECENT_BYTES // max(stream.width * stream.height * 2, 1))
     for key, end in zip(keys, [*keys[1:], len(valid_stamps)], strict=True):
         deadline.check()
         numbers = dict(zip(valid_stamps[key:end], range(key, end), strict=True))

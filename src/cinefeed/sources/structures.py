@@ -1,10 +1,10 @@
 """Struct offsets of FFmpeg, by major version, and the check at startup that they are correct.
 
-`KNOWN` has the versions that were tested with PyAV 17.1 to 19; no other version is called by address. A library of
-these versions is tested once per process: values that it writes into new structures, the offsets in its option tables,
-two streams that it adds to a file, and a raw and a damaged frame that it decodes must be at the expected offsets.
-Values that may be elsewhere are read before they are written, and only nearby addresses are followed: a wrong table
-cannot crash the process.
+`TESTED_VERSIONS` lists the versions tested with PyAV 17.1 to 19; no other version is called by address. A
+library of these versions is tested once per process: values that it writes into new structures, the offsets in its
+option tables, two streams that it adds to a file, and a raw and a damaged frame that it decodes must be at the expected
+offsets. Values that may be elsewhere are read before they are written, and only nearby addresses are followed: a wrong
+table cannot crash the process.
 """
 
 import ctypes
@@ -22,8 +22,8 @@ STREAM_COUNT, STREAMS = 44, 48  # AVFormatContext: nb_streams, streams
 PARAMETERS = 16  # AVStream: codecpar, which begins with the type (0 video) and the id of the codec
 STAMP, SIZE, OF_STREAM, PACKET_FLAGS = 8, 32, 36, 40  # AVPacket: pts, size, stream_index, flags
 LINES, WIDTH, HEIGHT, FORMAT_ID = 64, 104, 108, 116  # AVFrame: linesize, width, height, format
-SHOWN = 136  # AVFrame: pts
-_DECODED, _DATA = 16, 24  # AVPacket: dts, data
+FRAME_STAMP = 136  # AVFrame: pts
+_DECODE_STAMP, _DATA = 16, 24  # AVPacket: dts, data
 _OPTION_PLACE = 16  # AVOption: offset
 
 
@@ -49,7 +49,7 @@ class Version(NamedTuple):
     libavutil: int
 
 
-KNOWN = {
+TESTED_VERSIONS = {
     Version(62, 62, 60): Places(picture_type=120, flags=276, errors=320, skip=708),  # FFmpeg 8
     Version(63, 63, 61): Places(picture_type=120, flags=276, errors=320, skip=704),  # FFmpeg 9
 }
@@ -66,11 +66,11 @@ _WIDTH, _HEIGHT, _PICTURE = 6, 4, bytes(range(36))
 _RAW = {"video_size": "6x4", "pixel_format": "yuv420p", "color_range": "2", "colorspace": "5", "time_base": "1/25"}
 _RANGE, _SPACE, _INTRA, _KEY, _KEY_PACKET = 2, 5, 1, 2, 1
 # A grey frame of 48 x 48 in MPEG-2; the last of three rows is missing and the second is cut off.
-_DAMAGED = bytes.fromhex(
+_DAMAGED_FRAME = bytes.fromhex(
     "000001b303003013ffffe018000001b5148a00010000000001b80008004000000100000ffff8000001b58ffff3418000"
     "00010113f334a52f99be66e529488b94a522200000010213f334a52f99be"
 )
-_SHOWN_AT, _DECODED_AT = 5, 3  # FFmpeg's estimate is the first of the two
+_PRESENTATION_TIME, _DECODE_TIME = 5, 3  # FFmpeg's estimate is the first of the two
 
 
 def version() -> Version:
@@ -107,7 +107,7 @@ def _new_differs(library: ctypes.CDLL, places: Places) -> str | None:
         frame_bytes, packet_bytes = ctypes.string_at(frame, _FRAME_BYTES), ctypes.string_at(packet, _PACKET_BYTES)
         if struct.unpack_from("<qq", packet_bytes, STAMP) != (NO_STAMP, NO_STAMP):
             return "an AVPacket's stamps"
-        if struct.unpack_from("<q", frame_bytes, SHOWN)[0] != NO_STAMP:
+        if struct.unpack_from("<q", frame_bytes, FRAME_STAMP)[0] != NO_STAMP:
             return "an AVFrame's stamp"
         if struct.unpack_from("<i", frame_bytes, FORMAT_ID)[0] != -1:
             return "an AVFrame's format"
@@ -152,12 +152,12 @@ def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
         if _int(packet, SIZE) != len(_PICTURE) or not _is_near(_long(packet, _DATA), packet):
             return "an AVPacket's size and data"
         ctypes.memmove(_long(packet, _DATA), _PICTURE, len(_PICTURE))
-        ctypes.c_int64.from_address(packet + STAMP).value = _SHOWN_AT
-        ctypes.c_int64.from_address(packet + _DECODED).value = _DECODED_AT
+        ctypes.c_int64.from_address(packet + STAMP).value = _PRESENTATION_TIME
+        ctypes.c_int64.from_address(packet + _DECODE_STAMP).value = _DECODE_TIME
         status = library.avcodec_send_packet(_address(codec), _address(packet))
         if status < 0 or library.avcodec_receive_frame(_address(codec), _address(frame)) < 0:
             return "an AVPacket"
-        if (_long(frame, SHOWN), _long(frame, places.best_guess)) != (_SHOWN_AT, _SHOWN_AT):
+        if (_long(frame, FRAME_STAMP), _long(frame, places.best_guess)) != (_PRESENTATION_TIME, _PRESENTATION_TIME):
             return "the stamp of a decoded AVFrame"
         yuv420p = library.av_get_pix_fmt(b"yuv420p")
         if [_int(frame, place) for place in (WIDTH, HEIGHT, FORMAT_ID)] != [_WIDTH, _HEIGHT, yuv420p]:
@@ -179,7 +179,7 @@ def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
             library.avcodec_send_frame(_address(encoder), _address(frame))
             library.avcodec_receive_packet(_address(encoder), _address(encoded))
             numbers = [_int(encoded, place) for place in (SIZE, OF_STREAM, PACKET_FLAGS)]
-            if [_long(encoded, STAMP), *numbers] != [_SHOWN_AT, len(_PICTURE), 0, _KEY_PACKET]:
+            if [_long(encoded, STAMP), *numbers] != [_PRESENTATION_TIME, len(_PICTURE), 0, _KEY_PACKET]:
                 return "the stamp, size and flags of an encoded AVPacket"
     return None
 
@@ -187,8 +187,8 @@ def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
 def _damage_differs(library: ctypes.CDLL, places: Places) -> str | None:
     """Let FFmpeg decode a truncated frame, and check its error flags."""
     with _codec(library, "mpeg2video", {}) as codec, _frame(library) as frame, _packet(library) as packet:
-        library.av_new_packet(_address(packet), len(_DAMAGED))
-        ctypes.memmove(_long(packet, _DATA), _DAMAGED, len(_DAMAGED))
+        library.av_new_packet(_address(packet), len(_DAMAGED_FRAME))
+        ctypes.memmove(_long(packet, _DATA), _DAMAGED_FRAME, len(_DAMAGED_FRAME))
         library.avcodec_send_packet(_address(codec), _address(packet))
         library.avcodec_send_packet(_address(codec), None)
         if library.avcodec_receive_frame(_address(codec), _address(frame)) < 0 or _int(frame, places.errors) <= 0:

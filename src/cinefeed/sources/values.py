@@ -14,7 +14,7 @@ from cinefeed.sources.limits import Deadline
 
 _FRAMES = 16
 _SAMPLES = 2**12  # per frame, evenly spaced: 65,000 in total are enough for the percentiles, and take 0.6 ms
-_STORED = frozenset("npy npz hdf5 nifti images tiff memory".split())  # containers of plain numbers
+_PLAIN_CONTAINERS = frozenset("npy npz hdf5 nifti images tiff memory".split())  # containers of plain numbers
 _PERCENTS = (0.5, 99.5)
 
 
@@ -26,7 +26,7 @@ def has_open_scale(facts: Facts) -> bool:
     """
     if facts.bits == 8:
         return False
-    if facts.container in _STORED or not facts.pixel_format or facts.pixel_format in np.sctypeDict:
+    if facts.container in _PLAIN_CONTAINERS or not facts.pixel_format or facts.pixel_format in np.sctypeDict:
         return True
     return facts.channels == 1 if facts.container == "dicom" else layout_of(facts.pixel_format).model == "grey"
 
