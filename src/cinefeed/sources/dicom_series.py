@@ -66,8 +66,8 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
     for keyword in reading.keep:
         if keyword not in ATTRIBUTES:
             raise SettingError(
-                f"keep={keyword!r} is not an attribute that can be kept; {did_you_mean(keyword, ATTRIBUTES)}; attributes "
-                "that may identify a person never can"
+                f"keep={keyword!r} is not an attribute that can be kept; {did_you_mean(keyword, ATTRIBUTES)}; "
+                "attributes that may identify a person are never kept"
             )
     samples: list[Found] = []
     series: dict[tuple[object, ...], list[_Seen]] = defaultdict(list)
