@@ -51,7 +51,7 @@ def test_bool_and_big_endian(tmp_path):
         assert (frames.dtype, int(frames.max())) == (np.uint16, 513)
 
 
-def test_channels_can_be_asked_for(tmp_path):
+def test_channels_can_be_requested(tmp_path):
     path = save(tmp_path, numbered_frames(5))
     with open_source(path, channels=1) as source:
         assert source.read([4]).shape == (1, 64, 64, 1)
@@ -62,7 +62,7 @@ def test_channels_can_be_asked_for(tmp_path):
         assert read_number(source.read([3])[0]) == 3
 
 
-def test_only_the_frames_asked_for_are_touched(tmp_path):
+def test_only_requested_frames_are_accessed(tmp_path):
     path = save(tmp_path, np.zeros((4, 8, 8), np.uint8))
     with open_source(path) as source:
         first = source.planes([0]).frames[0][0]
@@ -112,7 +112,7 @@ def test_a_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
         probe(path)
 
 
-def test_a_file_that_has_shrunk_since_the_scan_says_so(tmp_path):
+def test_a_file_that_has_shrunk_since_the_scan_raises(tmp_path):
     path = save(tmp_path, np.zeros((10, 4, 4), np.uint8))
     facts = probe(path)
     save(tmp_path, np.zeros((6, 4, 4), np.uint8))
@@ -188,25 +188,29 @@ def test_a_set_of_one_needs_no_part(tmp_path):
         (None, None, r"\(4, 9, 6, 5\), read as NTHW: 4 samples; choose one by a part that ends in \[0\] to \[3\]"),
         ("[4]", None, r"row 4 was asked for, it has rows 0 to 3"),
         ("/x", None, r"part '/x' was asked for, but the array of a \.npy file has no name"),
-        ("[0]", "HWT", r"is 4 axes, and axes='HWT' names 3"),
-        ("[0]", "THWC", r"read as THWC: 5 channels, where 1 is grey and 3 is RGB; declare another order with axes="),
+        ("[0]", "HWT", r"has 4 axes, but axes='HWT' has 3"),
+        (
+            "[0]",
+            "THWC",
+            r"read as THWC: 5 channels; 1 \(grey\) or 3 \(RGB\) can be read; declare another order with axes=",
+        ),
         ("[0]", "ZTHW", r"has an axis Z, which only NIfTI files have"),
         ("[0]", "THCW", r"6 channels"),
     ],
 )
-def test_parts_and_axes_that_do_not_fit_say_what_would(tmp_path, part, axes, message):
+def test_errors_of_wrong_parts_and_axes(tmp_path, part, axes, message):
     path = save(tmp_path, cine(4, 9, 6, 5))
     with pytest.raises(SourceError, match=message):
         probe_npy(path, part=part, reading=Reading(axes=axes))
 
 
-def test_a_row_of_what_is_no_set_is_refused(tmp_path):
+def test_a_row_of_a_single_video_is_refused(tmp_path):
     with pytest.raises(SourceError, match=r"read as one sample, THW; leave out \[1\]"):
         probe_npy(save(tmp_path, cine(9, 6, 5)), part="[1]")
 
 
 @pytest.mark.parametrize("other", [cine(9, 6, 5), cine(4, 9, 6, 6), cine(4, 9, 6, 5).astype(np.uint16)])
-def test_a_file_that_has_changed_since_the_scan_says_so(tmp_path, other):
+def test_a_file_that_has_changed_since_the_scan_raises(tmp_path, other):
     facts = probe_npy(save(tmp_path, cine(4, 9, 6, 5)), part="[0]")
     with pytest.raises(SourceError, match="its metadata gives uint8, NTHW, of 6 x 5; scan it again"):
         ArraySource(save(tmp_path, other), part="[0]", facts=facts)
@@ -254,7 +258,7 @@ def sparse(path, shape, order="C"):
 @pytest.mark.parametrize(
     ("shape", "axes", "part"), [((64_000, 1000, 1000), None, None), ((40, 1600, 1000, 1000), None, "[39]")]
 )
-def test_of_a_large_file_only_the_frames_asked_for_are_read(tmp_path, shape, axes, part):
+def test_only_requested_frames_of_a_large_file_are_read(tmp_path, shape, axes, part):
     path = sparse(tmp_path / "large.npy", shape)
 
     def read():
@@ -281,7 +285,7 @@ def test_percentiles_become_the_window(tmp_path):
     conforms(ArraySource, path, facts)
 
 
-def test_a_window_leaves_out_what_is_no_number(tmp_path):
+def test_a_window_ignores_values_that_are_not_finite(tmp_path):
     values = np.full((4, 8, 8), np.nan, np.float32)
     path, reading = save(tmp_path, values), Reading(window="percentiles")
     assert probe_npy(path, reading=reading).window is None
@@ -325,7 +329,7 @@ class TestNpz:
         with NpzSource(archive, part="turned", facts=facts) as source:
             np.testing.assert_array_equal(source.read([5])[0, ..., 0], np.load(archive)["turned"][:, 5])
 
-    def test_what_is_not_there_is_named(self, archive):
+    def test_errors_name_what_is_missing(self, archive):
         with pytest.raises(SourceError, match="has no array '/colours'; did you mean '/colour'"):
             probe_npz(archive, part="/colours")
         with pytest.raises(SourceError, match=r"has 3 arrays that could be a video; select one by its part"):
@@ -339,7 +343,7 @@ class TestNpz:
         np.savez(tmp_path / "one.npz", x=cine(9, 6, 5), y=np.arange(9))
         assert probe_npz(tmp_path / "one.npz").times.count == 9
 
-    def test_nothing_to_show(self, tmp_path):
+    def test_files_without_a_video(self, tmp_path):
         np.savez(tmp_path / "labels.npz", y=np.arange(9), objects=np.array([{}], object))
         with pytest.raises(SourceError, match=r"none of its 2 arrays is a video; .*labels\.npz::/y: has shape \(9,\)"):
             npz_parts(tmp_path / "labels.npz")
@@ -352,7 +356,7 @@ class TestNpz:
         whole = archive.read_bytes()
         archive.write_bytes(whole[: int(len(whole) * share)])
         for ask in (npz_parts, probe_npz):
-            with pytest.raises(SourceError, match=r"set\.npz: is no \.npz file, or one that is cut off"):
+            with pytest.raises(SourceError, match=r"set\.npz: is not a \.npz file, or it is cut off"):
                 ask(archive)
 
     def test_objects_are_never_unpickled(self, tmp_path):
@@ -360,7 +364,7 @@ class TestNpz:
         with pytest.raises(SourceError, match="objects are never unpickled"):
             probe_npz(tmp_path / "trap.npz", part="/x")
 
-    def test_what_was_stored_is_mapped(self, tmp_path):
+    def test_uncompressed_arrays_are_memory_mapped(self, tmp_path):
         np.savez(tmp_path / "one.npz", x=cine(9, 6, 5))
         facts = probe_npz(tmp_path / "one.npz")
         with NpzSource(tmp_path / "one.npz", facts=facts) as source:
@@ -368,7 +372,7 @@ class TestNpz:
             assert not plane.flags.owndata
             assert not plane.flags.writeable
 
-    def test_of_what_was_compressed_only_the_frames_are_kept(self, tmp_path):
+    def test_only_the_frames_of_compressed_arrays_are_kept(self, tmp_path):
         path = tmp_path / "large.npz"
         np.savez_compressed(path, x=np.zeros((200, 500, 500), np.uint8))
         facts = probe_npz(path)
@@ -427,7 +431,7 @@ class TestNpz:
 
 
 @pytest.mark.parametrize("name", ["missing.npy", "missing.npz"])
-def test_a_missing_file_says_so(tmp_path, name):
+def test_a_missing_file_raises(tmp_path, name):
     for ask in (probe_npy, npy_parts) if name.endswith("npy") else (probe_npz, npz_parts):
         with pytest.raises(SourceError, match=f"{name}: cannot be read"):
             ask(tmp_path / name)

@@ -77,7 +77,7 @@ def write(path, array):
 
 
 @pytest.mark.parametrize("name", ["v.npy", "v.npz", "v.h5"])
-def test_channels_first_is_one_row_that_says_why_until_it_is_declared(tmp_path, name):
+def test_channels_first_is_one_row_with_an_error_until_declared(tmp_path, name):
     array = np.random.default_rng(0).integers(0, 255, (T, 3, H, W), np.uint8)
     write(tmp_path / name, array)
     rows = cf.Manifest.scan(tmp_path, progress=False).table.to_pylist()
@@ -90,7 +90,7 @@ def test_channels_first_is_one_row_that_says_why_until_it_is_declared(tmp_path, 
         np.testing.assert_array_equal(source.read([0, 9]), array[[0, 9]].transpose(0, 2, 3, 1))
 
 
-def test_a_feed_of_such_files_says_why_no_frame_is_there(tmp_path):
+def test_a_feed_of_such_files_raises_the_reason(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((T, 3, H, W), np.uint8))
     manifest = cf.Manifest.scan(tmp_path, progress=False)
     with pytest.raises(SourceError, match=r"1 of 1 files .*a.npy\); .*axes='TCHW'.*--axes"):
@@ -126,7 +126,7 @@ def stacked(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["path", "stem"])
-def test_a_label_row_does_not_serve_all_samples_of_a_file_unless_that_is_said(stacked, key):
+def test_a_label_row_applies_to_all_samples_of_a_file_only_if_declared(stacked, key):
     labels = {key: ["a.npy", "b.npy"] if key == "path" else ["a", "b"], "age": [31.0, 45.0]}
     with pytest.raises(
         TableError, match=r"2 files hold several samples.*a.npy, b.npy, 12 samples.*--axes.*--share-labels"

@@ -160,7 +160,7 @@ def test_one_older_file_of_many_or_two_that_change_places(tmp_path, name):
         manifest.open(0)
 
 
-def test_a_folder_of_many_images_is_looked_at_once_per_process(tmp_path):
+def test_a_folder_of_many_images_is_checked_once_per_process(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(70):
@@ -219,7 +219,7 @@ def test_a_changed_file_is_replaced_like_any_that_cannot_be_read(tmp_path):
     assert "other content" in str(feed.stats().skipped)
 
 
-def test_a_worker_process_says_it_too(tmp_path):
+def test_a_worker_process_raises_it_too(tmp_path):
     manifest, files = make(tmp_path, "v.npy")
     np.save(files[0], grey(2))
     feed = feed_of(manifest, workers=1, backend="process")
@@ -234,7 +234,7 @@ def test_a_table_that_was_not_scanned_has_nothing_to_compare(tmp_path):
     manifest.open(0).close()
 
 
-def test_a_hash_that_is_missing_is_not_taken_for_a_match(tmp_path):
+def test_a_missing_hash_is_not_a_match(tmp_path):
     manifest, files = make(tmp_path, "v.npy")
     bare = cf.Manifest.from_table(manifest.table.drop_columns("content_hash"), root=manifest.root)
     bare.open(0).close()

@@ -104,7 +104,7 @@ def test_rgb_is_the_standards_to_one_step(matrix, weights, full_range, bits, dty
     assert np.abs(out - expected).max() <= step + (0.02 * peak / 255 if dtype == "uint16" else 0.02)
 
 
-def test_limited_grey_is_expanded_and_full_grey_is_left_alone():
+def test_limited_grey_is_expanded_and_full_grey_is_unchanged():
     luma = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     out = np.empty((1, 16, 16, 1), np.uint8)
     to_pixels([luma], Colour(model="grey", full_range=False), channels=1, out=out)
@@ -188,7 +188,7 @@ def test_a_window_leaves_nothing_beyond_it():
 
 @pytest.mark.parametrize("bits", [8, 10, 16, 32])
 @pytest.mark.parametrize("dtype", [None, *PEAKS])
-def test_the_type_asked_for(dtype, bits):
+def test_the_requested_dtype(dtype, bits):
     stored = {8: np.uint8, 32: np.float32}.get(bits, np.uint16)
     plane = (np.linspace(0, 255 if bits == 32 else 2**bits - 1, 48)).reshape(6, 8).astype(stored)
     natural = {8: "uint8", 32: "float32"}.get(bits, "uint16")

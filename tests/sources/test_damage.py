@@ -60,7 +60,7 @@ def read(path: Path, facts: Facts | None, numbers: list[int]) -> np.ndarray:
         return source.read(numbers)
 
 
-def test_a_scan_says_which_frames_are_damaged(healthy, damaged):
+def test_a_scan_reports_damaged_frames(healthy, damaged):
     assert probe(healthy).damaged.tolist() == []
     facts = probe(damaged)
     assert (facts.damaged.tolist(), facts.error, facts.times.count) == ([[20, 24]], None, COUNT)
@@ -95,7 +95,7 @@ def test_concealed_frames_are_always_the_same(healthy, tmp_path, decoder, number
     assert np.array_equal(read(path, facts, some), together[some])
 
 
-def test_frames_that_are_shown_before_and_decoded_after_are_damaged_too(tmp_path, decoder):
+def test_frames_displayed_before_and_decoded_after_are_damaged_too(tmp_path, decoder):
     path = write_video(tmp_path / "v.mp4", textured_frames(), gop=GOP, b_frames=2)
     with av.open(str(path)) as container:
         stamps = [packet.pts for packet in container.demux(video=0) if packet.size]
@@ -112,7 +112,7 @@ def test_frames_that_are_shown_before_and_decoded_after_are_damaged_too(tmp_path
     assert np.array_equal(read(broken, facts, [first - 1]), read(path, None, [first - 1]))
 
 
-def test_the_compiled_decoder_sees_what_ffmpeg_hides(damaged):
+def test_the_compiled_decoder_detects_hidden_damage(damaged):
     """Not by the flag of a corrupt frame, which FFmpeg does not set here, but by a field that lies after it."""
     facts = probe(damaged, verify="packets")
     with open_source(damaged, channels=1, facts=facts) as source:
@@ -131,7 +131,7 @@ def test_ranges_of_damage():
     assert damaged_ranges({1, 2}, {0}, [0, 1, 2]).tolist() == [[1, 3]]
 
 
-def test_a_manifest_keeps_damage_and_a_check_says_it(damaged):
+def test_a_manifest_stores_damage_and_a_check_reports_it(damaged):
     manifest = Manifest.scan(damaged.parent, progress=False)
     assert manifest.column("damaged").to_pylist() == [[20, 24]]
     (finding,) = [each for each in check_manifest(manifest, progress=False).findings if each.code == "damaged_frames"]

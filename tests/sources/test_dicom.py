@@ -99,7 +99,7 @@ def test_every_file_equals_pydicom(data, name):
 
 @pytest.mark.parametrize("name", ["CT0012.explicit_little_endian", "examples_palette", "examples_ybr_color"])
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
-def test_a_difference_of_one_would_be_seen(data, name):
+def test_a_difference_of_one_is_detected(data, name):
     path = data / "dicom" / f"{name}.dcm"
     frames = stored(path)
     frames[-1, 7, 9] += 1
@@ -118,7 +118,7 @@ def test_the_doppler_and_the_heart_play_as_clips(data, name, count, rate_hz):
         assert all((clip[i] != clip[0]).any() for i in range(1, 4))  # it moves
 
 
-def test_what_the_doppler_says_of_itself(data):
+def test_metadata_of_the_doppler_file(data):
     facts = probed(data / "dicom" / "IM00001.fragmented_no_bot_jpeg_baseline.50.dcm")
     vector = [50.000, 33.333, 50.000, 50.000, 33.333, 43.333]
     np.testing.assert_allclose(np.diff(facts.times.seconds())[:1] * 1000, vector[:1])
@@ -134,7 +134,7 @@ def test_a_region_ends_where_the_frame_does(data):
     assert facts.tags == {}  # a heart rate of 0 is none
 
 
-def test_uncompressed_frames_are_read_alone(tmp_path):
+def test_uncompressed_frames_are_read_one_by_one(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(50, height=100, width=100))
 
     class Counting(io.FileIO):
@@ -222,7 +222,7 @@ def test_lossless_jpeg_is_read_as_the_header_has_it(tmp_path):
     write_dicom(path, colours, syntax=JPEGLosslessSV1, encoded=encoded, PhotometricInterpretation="YBR_FULL")
     np.testing.assert_array_equal(stored(path)[0], convert_color_space(colours[0], "YBR_FULL", "RGB"))
     write_dicom(path, colours[:, :5], syntax=JPEGLosslessSV1, encoded=encoded)
-    with pytest.raises(DecodeError, match="not what the header says"):
+    with pytest.raises(DecodeError, match="differs from the header"):
         probed(path)
 
 
@@ -233,7 +233,7 @@ def test_jpeg_ls_that_breaks_off_is_not_waited_for(data, tmp_path):
     assert probed(path).error == "breaks after 9 of 10 frames: EOFError: the image breaks off"
 
 
-def test_what_no_decoder_takes_is_said(tmp_path):
+def test_an_unsupported_syntax_raises(tmp_path):
     path = write_dicom(
         tmp_path / "cine.dcm", numbered(2), syntax="1.2.840.10008.1.2.4.52", encoded=[[b"abcd"], [b"efgh"]]
     )
@@ -245,7 +245,7 @@ def test_what_no_decoder_takes_is_said(tmp_path):
         probed(path)
 
 
-def test_what_is_not_installed_is_said(data, tmp_path, monkeypatch):
+def test_a_missing_package_raises(data, tmp_path, monkeypatch):
     path = data / "dicom" / "emri_small_RLE.dcm"
     monkeypatch.setattr(dicom_pixels, "_OF_OTHERS", ())
     with pytest.raises(MissingExtraError, match=r"a decoder of RLE Lossless .*cinefeed\[dicom\]"):
@@ -272,14 +272,14 @@ def test_an_uncompressed_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
         probed(path)
 
 
-def test_a_file_that_has_changed_since_the_scan_says_so(tmp_path):
+def test_a_file_that_has_changed_since_the_scan_raises(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(10))
     facts = probed(path)
     write_dicom(path, numbered(6))
     with pytest.raises(SourceError, match="its metadata has 10 frames, the file has 6; scan it again"):
         DicomSource(path, facts=facts)
     write_dicom(path, numbered(10, dtype="uint8"))
-    with DicomSource(path, facts=facts) as source, pytest.raises(SourceError, match="MONOCHROME2 8, where the scan"):
+    with DicomSource(path, facts=facts) as source, pytest.raises(SourceError, match="MONOCHROME2 8; the scan"):
         source.read([0])
 
 
@@ -371,7 +371,7 @@ def test_signed_ct_with_a_window(tmp_path):
     np.testing.assert_array_equal(displayed(path, window="none")[..., 0], frames)
 
 
-def test_without_a_window_the_whole_range_of_the_bits_is_shown(tmp_path):
+def test_without_a_window_the_full_range_of_the_bits_is_displayed(tmp_path):
     path = write_dicom(
         tmp_path / "ct.dcm", numbered(2, dtype="int16"), BitsStored=12, HighBit=11, RescaleIntercept=-1000
     )
@@ -380,7 +380,7 @@ def test_without_a_window_the_whole_range_of_the_bits_is_shown(tmp_path):
     assert probed(path).window is None
 
 
-def test_monochrome1_is_shown_inverted(tmp_path):
+def test_monochrome1_is_displayed_inverted(tmp_path):
     frames = numbered(3, dtype="uint8", start=10)
     path = write_dicom(tmp_path / "a.dcm", frames, PhotometricInterpretation="MONOCHROME1")
     assert displayed(path)[:, 5, 5, 0].tolist() == [245, 244, 243]
@@ -401,7 +401,7 @@ def test_percentiles_are_of_all_frames(tmp_path):
     assert probed(rgb, window="percentiles").window is None
 
 
-def test_a_table_of_display_values_is_taken_for_a_line(tmp_path):
+def test_a_table_of_display_values_becomes_a_line(tmp_path):
     table = {"LUTDescriptor": [1024, 100, 16], "LUTData": bytes(2048)}
     path = write_dicom(tmp_path / "voi.dcm", numbered(2), VOILUTSequence=table)
     assert probed(path).window == (100.0, 1123.0)
@@ -600,18 +600,18 @@ def test_a_series_without_trigger_times(tmp_path, elements, step):
         ({"SamplesPerPixel": 3}, "in colours that cannot be read"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "no palette"),
         ({"BitsAllocated": 12, "BitsStored": 12, "HighBit": 11}, "has 12 bits per sample"),
-        ({"BitsAllocated": 1, "PhotometricInterpretation": "PALETTE COLOR"}, "has 1 bit a sample"),
+        ({"BitsAllocated": 1, "PhotometricInterpretation": "PALETTE COLOR"}, "has 1 bit per sample"),
         ({"Rows": 0}, "without an image"),
         ({"Rows": 65535, "Columns": 65535}, "beyond max_frame_bytes"),
         ({"Rows": None}, "without an image"),
     ],
 )
-def test_what_cannot_be_read_is_said(tmp_path, elements, message):
+def test_unreadable_files_raise(tmp_path, elements, message):
     path = write_dicom(tmp_path / "odd.dcm", numbered(2), **elements)
     with pytest.raises(SourceError, match=rf"odd\.dcm: .*{message}"):
         probed(path)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(SourceError, match=r"gone\.dcm: cannot be read \(No such file"):
         probed(tmp_path / "gone.dcm")

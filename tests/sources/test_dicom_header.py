@@ -80,7 +80,7 @@ def test_it_reads_what_pydicom_reads():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # the file's character set is misspelt
-def test_a_difference_is_seen(data):
+def test_a_difference_is_detected(data):
     path = data / "dicom" / "IM00001.implicit_little_endian.dcm"
     theirs = pydicom.dcmread(path)
     theirs.SequenceOfUltrasoundRegions[1].PhysicalDeltaX = 1.0
@@ -99,7 +99,7 @@ def test_a_file_without_preamble_and_transfer_syntax(tmp_path, syntax):
     assert header.pixels.length == 3 * 12 * 16 * 2
 
 
-def test_a_file_that_says_implicit_and_is_explicit(tmp_path):
+def test_a_file_declared_implicit_that_is_explicit(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", numbered(3))
     whole = path.read_bytes()
     explicit, implicit = b"UI\x14\x001.2.840.10008.1.2.1\0", b"UI\x14\x001.2.840.10008.1.2\0\0\0"
@@ -108,7 +108,7 @@ def test_a_file_that_says_implicit_and_is_explicit(tmp_path):
     assert (read(path).syntax, read(path).integer("Rows")) == ("1.2.840.10008.1.2.1", 12)
 
 
-def test_what_is_not_asked_for_is_not_read(tmp_path):
+def test_elements_not_requested_are_not_read(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", numbered(3), ImageComments="SECRET " * 900)
 
     class Noting(io.FileIO):

@@ -246,7 +246,7 @@ NESTED = [0, 1, 7, *[0, 0] * 255, *(code for each in INDIRECT for code in each *
         (NESTED, "an empty segment of kind 0"),
     ],
 )
-def test_segments_that_are_broken_are_said(tmp_path, codes, message):
+def test_broken_segments_raise(tmp_path, codes, message):
     elements = palette(13, 0, 8, [bytes(codes)] * 3, segmented=True)
     path = write_dicom(tmp_path / "a.dcm", numbered(2, dtype="u1"), **elements)
     with pytest.raises(SourceError, match=rf"a\.dcm: .*{message}"):

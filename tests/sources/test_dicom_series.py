@@ -62,7 +62,7 @@ def write_stack(folder, *, planes=3, phases=5, left_out=(), times=True, value=0,
             )
 
 
-def test_a_short_axis_stack_is_parted_by_plane_and_ordered_by_time(tmp_path):
+def test_a_short_axis_stack_is_split_by_plane_and_ordered_by_time(tmp_path):
     write_stack(tmp_path / "study" / "sax")
     samples = grouped(tmp_path)
     assert [values_of(tmp_path, each) for each in samples] == [[100 * p + t for t in range(5)] for p in range(3)]
@@ -126,7 +126,7 @@ def test_long_axis_views_in_one_series(tmp_path):
     assert [values_of(tmp_path, each) for each in samples] == [[10 * v + p for p in range(4)] for v in range(3)]
 
 
-def test_a_slice_taken_twice_is_two_samples_and_said(tmp_path):
+def test_a_slice_acquired_twice_is_two_samples_with_a_note(tmp_path):
     write_stack(tmp_path)
     for phase in range(5):
         write_slice(
@@ -153,12 +153,12 @@ def test_a_slice_taken_twice_is_two_samples_and_said(tmp_path):
     ]
 
 
-def test_a_missing_phase_is_said(tmp_path):
+def test_a_missing_phase_is_reported(tmp_path):
     write_stack(tmp_path, left_out=[(1, 3)])
     assert notes(grouped(tmp_path)) == [None, "plane 2 of 3 has 4 phases, most have 5", None]
 
 
-def test_a_copy_is_left_out_and_said_but_not_an_image_with_the_same_uid(tmp_path):
+def test_a_copy_is_omitted_and_reported_but_not_an_image_with_the_same_uid(tmp_path):
     write_stack(tmp_path, planes=1)
     first = sorted(tmp_path.iterdir())[0]
     (tmp_path / "copy.dcm").write_bytes(first.read_bytes())
@@ -211,7 +211,7 @@ def test_stills_are_samples_of_one_frame(tmp_path):
     assert "plane" not in samples[1].tags
 
 
-def test_images_without_a_plane_are_a_clip_where_time_tells_them_apart(tmp_path):
+def test_images_without_a_plane_are_a_clip_if_time_distinguishes_them(tmp_path):
     for i in range(4):
         write_dicom(
             tmp_path / f"{9 - i}.dcm", numbered(1, start=i), Modality="XA", SOPInstanceUID=f"1.2.{i}", TriggerTime=i * 5
@@ -261,7 +261,7 @@ def test_a_file_with_several_planes_is_a_sample_for_each(tmp_path):
     assert [(each.part, notes([each])) for each in grouped(tmp_path)] == [(None, ["4 planes of one image each"])]
 
 
-def test_what_holds_no_image_is_in_no_sample(tmp_path):
+def test_files_without_an_image_are_in_no_sample(tmp_path):
     write_dicom(tmp_path / "cine.dcm", numbered(3))
     report = pydicom.dcmread(tmp_path / "cine.dcm")
     for name in ("PixelData", "Rows", "Columns"):
@@ -270,7 +270,7 @@ def test_what_holds_no_image_is_in_no_sample(tmp_path):
     assert [each.path for each in grouped(tmp_path)] == ["cine.dcm"]
 
 
-def test_a_broken_file_is_a_sample_whose_probe_says_why(tmp_path):
+def test_a_broken_file_is_a_sample_whose_probe_raises(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(3))
     (tmp_path / "headless.dcm").write_bytes(path.read_bytes()[:300])
     (tmp_path / "rubbish.dcm").write_bytes(b"nothing of the kind")
@@ -288,7 +288,7 @@ def test_a_broken_file_is_a_sample_whose_probe_says_why(tmp_path):
             probe_dicom(tmp_path / each.path)
 
 
-def test_ids_and_what_is_asked_for_are_tags(tmp_path):
+def test_ids_and_requested_attributes_are_tags(tmp_path):
     write_dicom(
         tmp_path / "cine.dcm",
         numbered(3),
@@ -315,7 +315,7 @@ def test_ids_and_what_is_asked_for_are_tags(tmp_path):
 @pytest.mark.parametrize(
     "keyword", ["PatientName", "StudyDescription", "PatientBirthDate", "ImageComments", "Nonsense"]
 )
-def test_what_may_name_a_person_cannot_be_kept(tmp_path, keyword):
+def test_attributes_that_may_identify_a_person_cannot_be_kept(tmp_path, keyword):
     with pytest.raises(SettingError, match=f"keep='{keyword}' is not an attribute that can be kept"):
         group_series(tmp_path, [], reading=Reading(keep=(keyword,)))
 
@@ -383,7 +383,7 @@ def test_no_free_text_in_messages(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("tag", [0x00280004, 0x00280008, 0x00280100])
-def test_no_free_text_is_said_of_a_broken_file(tmp_path, caplog, tag):
+def test_no_free_text_in_errors_of_a_broken_file(tmp_path, caplog, tag):
     path = marked_file(tmp_path / "a.dcm", SECRET, keep={key: IMAGE[key] for key in IMAGE if key != tag})
     assert "SECRET" not in all_messages(path, caplog)
     path.write_bytes(path.read_bytes()[:-40])
@@ -392,14 +392,14 @@ def test_no_free_text_is_said_of_a_broken_file(tmp_path, caplog, tag):
     assert "SECRET" not in all_messages(path, caplog)
 
 
-def test_pydicom_would_have_said_it(tmp_path):
+def test_pydicom_quotes_free_text(tmp_path):
     path = marked_file(tmp_path / "a.dcm", SECRET, keep=IMAGE)
     with pytest.warns(UserWarning) as caught:
         pydicom.dcmread(path, stop_before_pixels=True)
     assert any(SECRET in str(each.message) for each in caught)
 
 
-def test_kept_attributes_are_known_and_none_is_written_of_a_person():
+def test_allowed_attributes_exist_and_none_describes_a_person():
     assert all(tag_for_keyword(keyword) is not None for keyword in ATTRIBUTES)
     written = re.compile("Date|Comment|Birth|Physician|Operator|Institution|Address|Serial|Station|Study|History")
     assert [keyword for keyword in ATTRIBUTES if written.search(keyword)] == []

@@ -79,7 +79,7 @@ def test_pixels_are_those_of_the_video(tmp_path, suffix):
     check_source(open_source(path, facts=facts), reopen=lambda: open_source(path, facts=manifest_facts))
 
 
-def test_a_scan_keeps_what_the_header_says(tmp_path):
+def test_a_scan_stores_the_values_of_the_header(tmp_path):
     video = stream(tmp_path, "mp4", "h264")
     region = {
         "RegionSpatialFormat": 1,
@@ -127,7 +127,7 @@ def test_a_file_that_is_cut_off_keeps_the_frames_before(tmp_path, suffix):
         source.read([COUNT - 1])
 
 
-def test_what_holds_no_video_says_so(tmp_path):
+def test_a_file_without_a_video_raises(tmp_path):
     (tmp_path / "noise").write_bytes(np.random.default_rng(0).bytes(3000))
     path = write_dicom_video(tmp_path / "a.dcm", tmp_path / "noise", syntax="MPEG4HP41")
     with pytest.raises(SourceError, match=r"a\.dcm: (holds an encoded video that FFmpeg cannot open|no frame can be)"):

@@ -32,7 +32,7 @@ from cinefeed.transforms.compose import Compose
         (Fraction(1, 12345), 1.0),
     ],
 )
-def test_what_is_no_shape_of_a_pixel_counts_as_square(ratio, aspect):
+def test_an_implausible_pixel_aspect_counts_as_square(ratio, aspect):
     assert square_or(ratio) == aspect
 
 
@@ -123,7 +123,7 @@ def test_an_absurd_shape_of_pixels_is_passed_over(tmp_path, aspect):
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("aspect", [1.0, 1.5, 0.6])
-def test_a_frame_is_shown_as_a_chain_of_plain_steps(aspect, rotation, mirrored):
+def test_display_equals_a_chain_of_plain_steps(aspect, rotation, mirrored):
     stored = np.random.default_rng(3).integers(0, 256, (20, 34, 3), np.uint8)
     height, width = square_size(20, 34, aspect=aspect)
     plain = cv2.resize(stored[:, ::-1] if mirrored else stored, (width, height))

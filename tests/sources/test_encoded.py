@@ -57,7 +57,7 @@ def numbers_read(source, numbers) -> list[int]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_frame_is_the_one_asked_for(tmp_path, name):
+def test_every_frame_is_the_requested_one(tmp_path, name):
     path = write(tmp_path, name, **KINDS[name])
     facts = probe(path)
     assert facts.times.count == COUNT
@@ -158,14 +158,14 @@ def wrong_keys(facts: Facts, keys: list[int]) -> Facts:
 
 @pytest.mark.parametrize("keys", [[], [0], [5, 31], [0, 11, 13, 59], list(range(60))])
 @pytest.mark.parametrize("name", ["b_frames.mp4", "mpeg4_b.avi", "transport.ts", "vp9.webm"])
-def test_key_frames_that_lie_cost_time_and_never_a_frame(tmp_path, name, keys):
+def test_wrong_key_flags_cost_time_and_never_a_frame(tmp_path, name, keys):
     path = write(tmp_path, name, **KINDS[name])
     with open_source(path, facts=wrong_keys(probe(path), keys)) as source:
         for numbers in ([59], [33, 34, 35], [0, 58, 7], [13]):
             assert numbers_read(source, numbers) == numbers
 
 
-def test_stamps_that_lie_end_in_counting(tmp_path):
+def test_wrong_timestamps_lead_to_counting(tmp_path):
     path = write(tmp_path, "plain.mp4")
     facts = probe(path)
     assert facts.ticks is not None
@@ -180,7 +180,7 @@ def test_a_seek_that_fails_falls_back_to_the_start(tmp_path):
         assert [numbers_read(source, [n])[0] for n in (50, 3, 59)] == [50, 3, 59]
 
 
-def test_a_truncated_file_gives_its_frames_and_names_what_is_missing(tmp_path):
+def test_a_truncated_file_returns_its_frames_and_reports_missing_ones(tmp_path):
     whole = write(tmp_path, "whole.mp4", gop=250)
     facts = probe(whole)
     cut = tmp_path / "cut.mp4"
@@ -215,7 +215,7 @@ def test_a_frame_whose_size_changes_ends_the_video(tmp_path):
         assert numbers_read(source, range(12)) == list(range(12))
 
 
-def test_ticks_list_only_what_is_irregular():
+def test_only_irregular_timestamps_are_listed():
     assert Ticks.of(np.array([10, 20, 30]), base=(1, 100)).times(start_seconds=0.0).seconds().tolist() == pytest.approx(
         [0.1, 0.2, 0.3]
     )
@@ -225,7 +225,7 @@ def test_ticks_list_only_what_is_irregular():
     assert Ticks.of(np.array([4]), base=(1, 1)).stamps().tolist() == [4]
 
 
-def test_closing_twice_is_harmless_and_a_closed_source_says_so(tmp_path):
+def test_closing_twice_is_allowed_and_a_closed_source_raises(tmp_path):
     source = open_source(write(tmp_path, "plain.mp4"))
     source.close()
     source.close()

@@ -33,7 +33,7 @@ def test_all_missing_packages_of_a_folder_are_named_before_a_file_is_opened(fold
     assert text.endswith(f"to read {folder}: it holds 1 DICOM, 1 HDF5 and 1 NIfTI files")
 
 
-def test_only_what_is_missing_is_named(folder, monkeypatch):
+def test_only_missing_packages_are_named(folder, monkeypatch):
     hide(monkeypatch, "nibabel")
     with pytest.raises(MissingExtraError, match=r"^nibabel is not installed.*\[nifti\].*holds 1 NIfTI file$"):
         Manifest.scan(folder)

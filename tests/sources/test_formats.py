@@ -156,7 +156,7 @@ def test_another_order_of_frames_would_be_found(tmp_path, monkeypatch):
         assert_frames_are_those_of_a_full_decode(path)
 
 
-def test_what_the_kinds_are_made_for_is_there(tmp_path):
+def test_the_kinds_have_their_features(tmp_path):
     """The writers did what their options say: key flags that lie, counts that are missing, frames out of order."""
     with av.open(str(write(tmp_path / "open_gop.mp4", **KINDS["open_gop.mp4"]))) as container:
         packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
@@ -293,7 +293,7 @@ def test_deep_formats_equal_a_full_decode(tmp_path, pixel_format, codec):
     assert facts.channels == (1 if pixel_format.startswith("gray") else 3)
 
 
-def test_more_than_eight_bits_can_be_asked_for(tmp_path):
+def test_more_than_eight_bits_can_be_requested(tmp_path):
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8) * 4, (3, 32, 64))
     deep = write_video(tmp_path / "deep.mkv", ramp, codec="ffv1", pixel_format="yuv420p12le")
     flat = write_video(tmp_path / "flat.mkv", ramp, codec="ffv1", pixel_format="gray")
@@ -310,7 +310,7 @@ def test_more_than_eight_bits_can_be_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["both.mp4", "both.mkv", "both.ts", "both.mpg"])
-def test_several_video_streams_are_told_apart(tmp_path, name):
+def test_several_video_streams_are_distinguished(tmp_path, name):
     codec = "mpeg2video" if name == "both.mpg" else "h264"
     parts = [
         write_video(tmp_path / "a.mp4", frames_of(20), codec=codec, b_frames=2),
@@ -328,7 +328,7 @@ def test_several_video_streams_are_told_apart(tmp_path, name):
         probe_encoded(both, reading=Reading(stream=2))
 
 
-def test_a_cover_picture_is_no_video(tmp_path):
+def test_a_cover_picture_is_not_a_video(tmp_path):
     video = write_video(tmp_path / "video.mp4", frames_of(10))
     cover = write_video(tmp_path / "cover.mov", frames_of(1, first=900), codec="png", pixel_format="rgb24")
     path = tmp_path / "covered.mp4"
@@ -361,7 +361,7 @@ def write_sound(path: Path) -> Path:
     return path
 
 
-def test_sound_is_passed_over_and_sound_alone_is_refused(tmp_path):
+def test_sound_is_skipped_and_a_file_with_only_sound_is_refused(tmp_path):
     sound = write_sound(tmp_path / "sound.mp4")
     with pytest.raises(SourceError, match=r"sound\.mp4: holds no video that can be decoded, only audio"):
         probe_encoded(sound)
@@ -379,7 +379,7 @@ KEYS = {
 
 @pytest.mark.parametrize("verify", ["decode", "packets"])
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_an_encrypted_file_says_so(tmp_path, codec, verify):
+def test_an_encrypted_file_raises(tmp_path, codec, verify):
     path = write_video(tmp_path / "secret.mp4", frames_of(10), codec=codec, container_options=KEYS)
     with pytest.raises(SourceError, match=r"secret\.mp4: .*is encrypted"):
         probe_encoded(path, verify=verify)

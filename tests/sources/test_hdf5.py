@@ -107,7 +107,7 @@ def test_rows_may_lie_along_another_axis(tmp_path):
         ("/alias", "'/alias' is a link"),
     ],
 )
-def test_what_cannot_be_read_says_so(path, part, message):
+def test_unreadable_data_raises(path, part, message):
     with pytest.raises(SourceError, match=message):
         probe_hdf5(path, part=part)
 
@@ -159,7 +159,7 @@ def virtual(file, name, source, dataset, shape=(9, 6, 5), maxshape=None):
         ("pattern", "pattern of names"),
     ],
 )
-def test_a_virtual_set_is_read_where_each_source_is_an_ordinary_set_of_the_file(tmp_path, kind, message):
+def test_a_virtual_set_is_read_if_each_source_is_an_ordinary_set_of_the_file(tmp_path, kind, message):
     path = tmp_path / "a.h5"
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = cine(9, 6, 5)
@@ -199,7 +199,7 @@ def test_a_virtual_set_is_read_where_each_source_is_an_ordinary_set_of_the_file(
     assert "/video" not in hdf5_parts(path)
 
 
-def test_a_virtual_set_of_another_shape_is_no_video(tmp_path):
+def test_a_virtual_set_of_another_shape_is_not_a_video(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = cine(9, 6, 5)
         file["y"] = np.arange(9)
@@ -224,7 +224,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
         probe_hdf5(tmp_path / "missing.h5")
 
 
-def test_nothing_to_show(tmp_path):
+def test_files_without_a_video(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["y"] = np.arange(9)
         file["flat"] = cine(9, 6, 0)
@@ -246,7 +246,7 @@ def damaged(path, chunk, **settings):
 
 
 @pytest.mark.parametrize("settings", [{"compression": "gzip"}, {"fletcher32": True}])
-def test_a_spoilt_chunk_keeps_the_frames_before(tmp_path, settings):
+def test_a_damaged_chunk_keeps_the_frames_before(tmp_path, settings):
     path = tmp_path / "a.h5"
     noise = damaged(path, 3, **settings)
     facts = probe_hdf5(path)
@@ -263,7 +263,7 @@ def test_a_spoilt_chunk_keeps_the_frames_before(tmp_path, settings):
         probe_hdf5(path)
 
 
-def test_frames_that_were_never_written_are_left_out(tmp_path):
+def test_frames_never_written_are_excluded(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         once = file.create_dataset("x", (3, 10**9, 6, 5), "u1", chunks=(1, 4, 6, 5), compression="gzip")
@@ -274,7 +274,7 @@ def test_frames_that_were_never_written_are_left_out(tmp_path):
         probe_hdf5(path, part="/x[1]")
 
 
-def test_a_set_that_has_shrunk_since_the_scan_says_so(tmp_path):
+def test_a_set_that_has_shrunk_since_the_scan_raises(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["x"] = cine(10, 4, 4)
@@ -295,7 +295,7 @@ def peak_bytes(read) -> int:
 
 
 @pytest.mark.parametrize("settings", [{}, {"chunks": (1, 1000, 1000)}])
-def test_of_a_large_file_only_the_frames_asked_for_are_read(tmp_path, settings):
+def test_only_requested_frames_of_a_large_file_are_read(tmp_path, settings):
     path = tmp_path / "large.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("x", (64_000, 1000, 1000), "u1", **settings)

@@ -80,7 +80,7 @@ def test_frame_10_comes_after_frame_9(tmp_path, suffix):
         assert [read_number(frame) for frame in source.read(range(12))] == list(range(12))
 
 
-def test_the_files_of_a_scan_are_taken_as_they_come(tmp_path):
+def test_the_files_of_a_scan_keep_their_order(tmp_path):
     path = folder(tmp_path / "cine", numbered_frames(4), first=0)
     facts = probe_images(path, files=("frame3.png", "frame1.png"))
     with ImagesSource(path, facts=facts) as source:
@@ -181,7 +181,7 @@ def test_an_image_that_is_gone_breaks_the_video(tmp_path):
     assert error == "breaks after 3 of 4 frames: the next cannot be read (No such file or directory)"
 
 
-def test_a_folder_without_a_first_frame_is_no_video(tmp_path):
+def test_a_folder_without_a_first_frame_is_not_a_video(tmp_path):
     path = folder(tmp_path / "cine", noise(4, 18, 26))
     (path / "frame1.png").write_bytes(b"no image")
     with pytest.raises(SourceError, match=r"cine: its first frame, frame1\.png, cannot be decoded"):
@@ -193,7 +193,7 @@ def test_a_folder_without_a_first_frame_is_no_video(tmp_path):
         probe_images(tmp_path / "missing")
 
 
-def test_gaps_in_the_numbers_are_told(tmp_path):
+def test_gaps_in_the_numbers_are_reported(tmp_path):
     path = folder(tmp_path / "cine", noise(6, 18, 26))
     assert probe_images(path).tags == {}
     (path / "frame3.png").unlink()
@@ -294,7 +294,7 @@ def test_animated_images_are_videos_by_themselves(tmp_path, suffix):
     assert "frame 1" not in (error := probe_images(tmp_path / "still").error) and "is animated" in error
 
 
-def test_a_map_is_no_frame_unless_chosen(tmp_path):
+def test_a_map_is_a_frame_only_if_selected(tmp_path):
     entries = [(256, 3, 1, 4), (257, 3, 1, 4), (34735, 3, 1, 1)]
     body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
     for name in ("1.tif", "2.tif"):
@@ -321,7 +321,7 @@ def test_suffixes():
     assert ".gif" not in IMAGE_SUFFIXES  # a video by itself
 
 
-def test_only_the_images_asked_for_are_decoded(tmp_path):
+def test_only_requested_images_are_decoded(tmp_path):
     path = folder(tmp_path / "cine", noise(6, 18, 26))
     facts = probe_images(path)
     for number in (1, 2, 4, 6):
@@ -500,7 +500,7 @@ def test_a_file_of_more_than_2_gigabytes(tmp_path):
             np.testing.assert_array_equal(source.read([number])[0, ..., 0], pages[number][0])
 
 
-def test_a_folder_of_another_kind_named_as_images_is_called_what_it_is(tmp_path):
+def test_files_misnamed_as_images_are_described_by_content(tmp_path):
     for name in ("1.tif", "2.tif"):
         (tmp_path / name).write_bytes(b"II*\0" + bytes(124) + b"DICM\2\0\0\0UL\4\0")
     with pytest.raises(SourceError, match=r"1\.tif, is a dicom named as an image \(\.tif\): give the files their own"):

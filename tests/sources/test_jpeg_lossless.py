@@ -39,14 +39,14 @@ def test_a_difference_of_32768_has_no_more_bits():
     np.testing.assert_array_equal(decode_lossless(coded(image, bits=16)), image)
 
 
-def test_other_pixels_are_seen():
+def test_other_pixels_are_detected():
     image = noise(8)
     data = coded(image, bits=8)
     image[5, 5] ^= 1
     assert (decode_lossless(data) != image).sum() == 1
 
 
-def test_what_breaks_off_says_so():
+def test_a_truncated_image_raises():
     data = coded(noise(12, components=3), bits=12, restart_rows=3, interleaved=False)
     for end in range(0, len(data) - 2, 7):
         with pytest.raises(ValueError, match=r"breaks off|not there"):
@@ -76,7 +76,7 @@ def test_damage_is_an_error_or_other_pixels_and_never_more():
         (b"\x01\x01\x00\x01\x00\x00", b"\x01\x01\x10\x01\x00\x00", "refers to a missing component or table"),
     ],
 )
-def test_what_cannot_be_decoded_is_said(place, value, message):
+def test_an_undecodable_image_raises(place, value, message):
     data = coded(noise(8), bits=8)
     assert place in data
     with pytest.raises(ValueError, match=message):

@@ -129,7 +129,7 @@ def test_an_animated_webp_conforms(tmp_path, channels):
     )
 
 
-def test_what_is_no_video_is_not_taken_for_one(tmp_path):
+def test_other_files_are_not_treated_as_video(tmp_path):
     with wave.open(str(tmp_path / "sound"), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -181,7 +181,7 @@ def test_pixels_that_spell_the_mark_of_dicom_make_no_dicom(tmp_path):
     assert probe(tmp_path / "a.npy").container == "npy"
 
 
-def test_no_file_fits_two_kinds_but_those_whose_order_decides(tmp_path):
+def test_only_ordered_kinds_match_the_same_file(tmp_path):
     patterns = [(kind, place, re.compile(magic, re.DOTALL)) for kind, place, magic in _MAGIC]
     for suffix in SUFFIXES:
         if suffix == "dcm":
@@ -212,7 +212,7 @@ def test_a_dicom_report_is_named(tmp_path):
     assert manifest.not_read == {"DICOM file without an image of its own": {"files": 1, "first": ["SR0001"]}}
 
 
-def test_what_a_prediction_takes_in_a_folder_is_what_a_scan_takes(tmp_path):
+def test_a_prediction_reads_the_files_that_a_scan_reads(tmp_path):
     contents = {"IM1": b"DICM".rjust(132, b"\0"), "a.mp4": b"", "b.txt": b"DICM".rjust(132, b"\0"), "c": b"text"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)

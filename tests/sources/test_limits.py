@@ -184,7 +184,7 @@ def test_the_time_for_values_of_frames_that_the_probe_does_not_decode(tmp_path):
 
 
 @pytest.mark.parametrize("make", [hdf5, deflated])
-def test_what_is_unpacked_at_once(tmp_path, make):
+def test_the_limit_of_unpacked_bytes(tmp_path, make):
     assert "unpacks to" in refusal(make(tmp_path), max_unpacked_bytes=4000)
 
 
@@ -236,7 +236,7 @@ def test_a_header_of_an_array_that_unpacks_to_gigabytes(tmp_path):
         cf.probe(tmp_path / "bomb.npz", part="/x")
 
 
-def test_a_compressed_dicom_frame_that_is_larger_than_its_header_says(tmp_path):
+def test_a_compressed_dicom_frame_larger_than_its_header(tmp_path):
     jpeg = cv2.imencode(".jp2", FRAMES[0])[1].tobytes()
     at = jpeg.index(b"\xff\x4f\xff\x51") + 8
     huge = jpeg[:at] + struct.pack(">II", 60_000, 60_000) + jpeg[at + 8 :]
@@ -319,7 +319,7 @@ def test_headers_that_break_have_no_size():
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(ReadLimits)])
-def test_limits_are_above_nothing(name):
+def test_limits_are_positive(name):
     with pytest.raises(SettingError, match=name):
         ReadLimits(**{name: 0})
 
@@ -343,12 +343,12 @@ def with_a_smaller_frame(tmp_path, number):
 
 
 @pytest.mark.parametrize("verify", ["decode", "packets"])
-def test_a_change_of_size_among_the_first_frames_is_seen_by_each_probe(tmp_path, verify):
+def test_a_change_of_size_among_the_first_frames_is_detected_by_each_probe(tmp_path, verify):
     facts = cf.probe(with_a_smaller_frame(tmp_path, 7), verify=verify)
     assert facts.times.count == 7 and "the next is 32 x 32" in facts.error
 
 
-def test_a_frame_of_another_size_that_no_scan_has_seen_raises(tmp_path):
+def test_a_frame_of_another_size_that_no_scan_has_decoded_raises(tmp_path):
     whole = with_a_smaller_frame(tmp_path, 20)  # behind the 16 frames that a pass over packets decodes
     facts = cf.probe(whole)
     assert facts.times.count == 20 and "the next is 32 x 32" in facts.error

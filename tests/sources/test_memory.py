@@ -42,7 +42,7 @@ def test_one_row_of_a_set_is_a_view():
         assert np.shares_memory(source.planes([2]).frames[0][0], array)
 
 
-def test_channels_can_be_asked_for():
+def test_channels_can_be_requested():
     with MemorySource(np.full((4, 8, 8), 9, np.uint8), channels=3) as source:
         assert source.read([0]).shape == (1, 8, 8, 3)
 

@@ -163,7 +163,7 @@ def test_a_file_that_is_gone_or_no_video_has_pyavs_error(tmp_path):
     path = video(tmp_path)
     facts = probe(path)
     path.write_bytes(b"nothing that a video begins with" * 40)
-    with pytest.raises(Exception, match="no video that FFmpeg can open"):
+    with pytest.raises(Exception, match="FFmpeg cannot open this file"):
         EncodedSource(path, facts=facts)
     path.unlink()
     with pytest.raises(Exception, match="there is no such file"):

@@ -79,7 +79,7 @@ def test_without_a_part_it_is_the_middle_slice(tmp_path):
     with NiftiSource(path, facts=probe_nifti(path)) as source:
         np.testing.assert_array_equal(source.read([5])[0, ..., 0], array[:, :, 1, 5].T)
     for choice in ("each", 2):
-        with pytest.raises(SourceError, match=r"chooses among parts; name one, as in cine\.nii::slice=4"):
+        with pytest.raises(SourceError, match=r"selects parts; give one, as in cine\.nii::slice=4"):
             probe_nifti(path, reading=Reading(slice=choice))
 
 
@@ -133,10 +133,10 @@ def test_axes_of_length_one_at_the_end_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "axes", "message"),
     [
-        ((7, 5, 6), None, r"\(7, 5, 6\), a volume of which no axis is known to be time; declare .* axes='WHT'"),
-        ((7, 5, 3, 1, 6), None, "is 5 axes, and axes='WHZT' names 4"),
+        ((7, 5, 6), None, r"\(7, 5, 6\), in which no axis is defined as time; declare .* axes='WHT'"),
+        ((7, 5, 3, 1, 6), None, "has 5 axes, but axes='WHZT' has 4"),
         ((7, 5), None, r"has shape \(7, 5\)"),
-        ((7, 5, 3, 6), "WHT", "is 4 axes, and axes='WHT' names 3"),
+        ((7, 5, 3, 6), "WHT", "has 4 axes, but axes='WHT' has 3"),
         ((7, 5, 3, 6), "WHCT", None),
         ((7, 5, 4, 6), "WHCT", "4 channels"),
         ((7, 5, 4, 6), "WHNT", "has an axis N, which NIfTI files do not have"),
@@ -351,7 +351,7 @@ def peak_bytes(read) -> int:
         tracemalloc.stop()
 
 
-def test_of_a_large_file_only_the_frames_asked_for_are_read(tmp_path):
+def test_only_requested_frames_of_a_large_file_are_read(tmp_path):
     header = nibabel.Nifti1Header()
     header.set_data_shape((1000, 1000, 40, 1600))
     header.set_data_dtype(np.uint8)
@@ -410,11 +410,11 @@ def test_what_is_no_nifti_file(tmp_path):
     with pytest.raises(SourceError, match="its header cannot be read"):
         probe_nifti(tmp_path / "missing.nii")
     nibabel.Nifti1Pair(volume(7, 5, 3, 6), np.eye(4)).to_filename(tmp_path / "pair.hdr")
-    with pytest.raises(SourceError, match="with its numbers in it"):
+    with pytest.raises(SourceError, match="that contains its numbers"):
         probe_nifti(tmp_path / "pair.hdr")
 
 
-def test_a_file_that_has_shrunk_since_the_scan_says_so(tmp_path):
+def test_a_file_that_has_shrunk_since_the_scan_raises(tmp_path):
     path = save(tmp_path / "cine.nii", volume(7, 5, 3, 6))
     facts = probe_nifti(path)
     save(path, volume(7, 5, 3, 4))

@@ -102,14 +102,14 @@ def test_files_that_cannot_be_read(folder):
         cf.open_source(folder / "9.own")
     manifest = cf.Manifest.scan(folder, progress=False)
     assert next(error for error in manifest.column("error").to_pylist() if error).endswith("begins with b'some'")
-    with pytest.raises(SourceError, match="gives one video a file"):
+    with pytest.raises(SourceError, match="returns one video per file"):
         cf.open_source(folder / "1.own", part="/x")
     own_reader.write(folder / "1.own", frames_of(1)[:, :8])
     with pytest.raises(SourceError, match="scan it again"):
         cf.open_source(folder / "1.own", facts=manifest.facts(0))
     cf.register_reader(".sets", lambda path: np.zeros((4, 6, 16, 16), np.uint8))
     (folder / "a.sets").write_bytes(b"x")
-    with pytest.raises(SourceError, match=r"its reader gave \(4, 6, 16, 16\)"):
+    with pytest.raises(SourceError, match=r"its reader returned \(4, 6, 16, 16\)"):
         cf.open_source(folder / "a.sets")
 
 

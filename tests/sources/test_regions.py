@@ -59,7 +59,7 @@ def test_chroma_stays_with_its_luma(down, across, size):
 
 @pytest.mark.parametrize("colour", [Colour(model="grey", rotation=90), Colour(model="grey", aspect=2.0)])
 def test_frames_that_are_turned_or_stretched_are_refused(colour):
-    with pytest.raises(SourceError, match="turned, mirrored or stretched"):
+    with pytest.raises(SourceError, match="rotated, mirrored or stretched"):
         cropped(Planes([(np.zeros((9, 9), np.uint8),)], colour), REGIONS[0])
 
 
