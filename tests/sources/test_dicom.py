@@ -250,7 +250,7 @@ def test_a_missing_package_raises(data, tmp_path, monkeypatch):
     monkeypatch.setattr(dicom_pixels, "_OF_OTHERS", ())
     with pytest.raises(MissingExtraError, match=r"a decoder of RLE Lossless .*cinefeed\[dicom\]"):
         probed(path)
-    dicom_header._wanted.cache_clear()
+    dicom_header._tags_of.cache_clear()
     monkeypatch.setitem(sys.modules, "pydicom.datadict", None)
     with pytest.raises(MissingExtraError, match=r"pydicom is not installed; run: pip install 'cinefeed\[dicom\]'"):
         probed(path)

@@ -54,7 +54,7 @@ def test_channels_can_be_requested():
         (np.zeros((0, 9, 6)), None, "it has no frames"),
         (np.zeros((9, 6)), None, r"has shape \(9, 6\); a video is"),
         (np.zeros((9, 6, 5), complex), None, "integers or floats are needed"),
-        (np.zeros((9, 6, 5)), "HWTC", "names 4"),
+        (np.zeros((9, 6, 5)), "HWTC", "has 4"),
     ],
 )
 def test_what_is_no_video_is_refused(array, axes, message):

@@ -14,16 +14,16 @@ REGIONS = (Region(0, 0, 80, 60, "2d"), Region(10, 5, 40, 30, "colour"), Region(0
 
 
 @pytest.mark.parametrize(("region", "number"), [("2d", 0), ("colour", 1), ("pw", 2), (0, 0), (2, 2)])
-def test_a_region_is_chosen_by_kind_or_number(region, number):
+def test_a_region_is_selected_by_kind_or_number(region, number):
     assert find_region(REGIONS, region) == REGIONS[number]
 
 
-def test_the_first_of_a_kind_is_taken():
+def test_the_first_of_a_kind_is_returned():
     assert find_region([*REGIONS, Region(0, 0, 1, 1, "pw")], "pw") == REGIONS[2]
 
 
-@pytest.mark.parametrize(("regions", "wanted"), [(REGIONS, "m-mode"), (REGIONS, 3)])
-def test_a_region_that_is_not_there_names_those_that_are(regions, region):
+@pytest.mark.parametrize(("regions", "region"), [(REGIONS, "m-mode"), (REGIONS, 3)])
+def test_the_error_of_a_missing_region_lists_the_regions(regions, region):
     with pytest.raises(SourceError, match="its regions are 0: 2d, 1: colour, 2: pw"):
         find_region(regions, region)
     with pytest.raises(SourceError, match="it has none"):
