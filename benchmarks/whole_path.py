@@ -50,8 +50,7 @@ def make_feed(manifest: cf.Manifest, workers: int, *, channels: int, backend: st
         frame=cf.Frame(height=SIDE, width=SIDE, channels=channels),
         transforms=[cf.Rotate(degrees=DEGREES), cf.Shift(pixels=PIXELS)],
         batch_size=BATCH,
-        workers=workers,
-        backend=backend,  # type: ignore[arg-type]
+        workers=cf.Workers(count=workers, backend=backend),  # type: ignore[arg-type]
     )
 
 
@@ -150,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     manifest = cf.Manifest.scan(options.data).readable()
-    feed = make_feed(manifest, options.workers, channels=options.channels, backend=options.backend)
+    feed = make_feed(manifest, options.workers, channels=options.channels, workers=cf.Workers(backend=options.backend))
     while not feed.workers_ready:
         run_feed(feed, range(10**6, 10**6 + 1))  # compiles the kernels, warms the disk's cache
     contestants: dict[str, Callable[[range], int]] = {

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # Looked up on first use (PEP 562), so that `import cinefeed` costs no more than this file.
 _HOME = {
     "BalancedClasses": "cinefeed.balance",
+    "ClipsPerVideo": "cinefeed.feed.settings",
+    "Inputs": "cinefeed.feed.settings",
+    "Workers": "cinefeed.feed.settings",
     "Batch": "cinefeed.feed.batch",
     "Brightness": "cinefeed.transforms.intensity",
     "CinefeedError": "cinefeed.errors",
@@ -48,6 +51,7 @@ _HOME = {
     "Normalize": "cinefeed.transforms.intensity",
     "ReadLimits": "cinefeed.sources.limits",
     "Reading": "cinefeed.sources.base",
+    "Shard": "cinefeed.feed.settings",
     "Rotate": "cinefeed.transforms.geometry",
     "Scale": "cinefeed.transforms.geometry",
     "Shift": "cinefeed.transforms.geometry",

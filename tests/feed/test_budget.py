@@ -17,8 +17,7 @@ def make(manifest, **changes):
         "clip": cf.Clip(frames=4, stride=2),
         "frame": cf.Frame(height=64, width=64, channels=1),
         "batch_size": 4,
-        "workers": 1,
-        "prefetch": 1,
+        "workers": cf.Workers(count=1, prefetch=1),
     }
     return cf.Feed(manifest, **{**settings, **changes})
 
@@ -31,7 +30,7 @@ def test_what_is_no_number_of_bytes(wrong):
 
 def test_the_budget_is_spent_on_decoders_and_batches(manifest):
     decoder = decoder_bytes(manifest.table, frames=4)
-    feed = make(manifest, memory=decoder + 4 * SLOT)
+    feed = make(manifest, workers=cf.Workers(memory=decoder + 4 * SLOT))
     assert (feed.spending.decoders, feed.spending.slot, feed.spending.slots) == (decoder, SLOT, 4)
     assert "4 batches of 0.0656 MB" in str(feed.spending)
 
@@ -39,12 +38,14 @@ def test_the_budget_is_spent_on_decoders_and_batches(manifest):
 def test_too_little_is_refused_with_what_would_do(manifest):
     decoder = decoder_bytes(manifest.table, frames=4)
     with pytest.raises(SettingError, match=r"is too little: decoders take 8 MB, and 3 batches 0\.0656 MB each; give"):
-        make(manifest, memory=decoder + 2 * SLOT)
+        make(manifest, workers=cf.Workers(memory=decoder + 2 * SLOT))
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_holding_more_than_the_budget_is_an_error(manifest, backend):
-    feed = make(manifest, memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT, backend=backend)
+    feed = make(
+        manifest, workers=cf.Workers(memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT, backend=backend)
+    )
     held = []
     with pytest.raises(FeedError, match="all 4 batches that the memory budget allows are held"):
         for _ in range(3):
@@ -52,15 +53,17 @@ def test_holding_more_than_the_budget_is_an_error(manifest, backend):
 
 
 def test_holding_one_at_a_time_fits_over_many_epochs(manifest):
-    feed = make(manifest, memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT)
+    feed = make(manifest, workers=cf.Workers(memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT))
     assert sum(len(batch.ids) for _ in range(10) for batch in feed) == 110
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_breaking_off_gives_back_what_is_under_way(manifest, backend):
-    settings = {"workers": 2, "prefetch": 2, "backend": backend, "transforms": [Nap(seconds=0.02)]}
+    settings = {"workers": cf.Workers(count=2, prefetch=2, backend=backend), "transforms": [Nap(seconds=0.02)]}
     slots = make(manifest, **settings)._ahead + 2  # no more than it needs
-    feed = make(manifest, **settings, memory=2 * decoder_bytes(manifest.table, frames=4) + slots * SLOT)
+    feed = make(
+        manifest, **settings, workers=cf.Workers(memory=2 * decoder_bytes(manifest.table, frames=4) + slots * SLOT)
+    )
     for number in range(8):
         feed.set_epoch(number % 3)
         batch = next(iter(feed))

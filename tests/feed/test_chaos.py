@@ -41,8 +41,7 @@ def make(folder, rows, **changes):
         "transforms": [cf.Brightness(factor=0.2), Nap(seconds=0.02)],
         "batch_size": 4,
         "seed": 7,
-        "workers": 3,
-        "backend": "process",
+        "workers": cf.Workers(count=3, backend="process"),
     }
     return cf.Feed(cf.Manifest.from_table(table, root=folder), **{**settings, **changes})
 
@@ -116,7 +115,7 @@ def survive(feed, *, kills, seed, pause, signals):
 
 def check_survival(folder, *, rows, kills, seed, pause, signals=(signal.SIGKILL,), **changes):
     """Check that an epoch with kills is that of threads without, that errors are clear, and that nothing is left."""
-    calm = make(folder, rows, backend="thread")
+    calm = make(folder, rows, workers=cf.Workers(backend="thread"))
     expected = [digest(batch) for batch in calm]
     list(make(folder, rows, workers=1, transforms=[]))  # what is opened once and for all
     del calm

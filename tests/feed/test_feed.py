@@ -64,7 +64,7 @@ def test_clips_targets_and_ids_belong_together(manifest):
 @pytest.mark.parametrize("prefetch", [0, 3])
 def test_the_same_bytes_for_any_number_of_workers(manifest, workers, prefetch):
     alone = [digest(make(manifest, workers=0)) for _ in range(1)]
-    feed = make(manifest, workers=workers, prefetch=prefetch)
+    feed = make(manifest, workers=cf.Workers(count=workers, prefetch=prefetch))
     assert [digest(feed)] == alone
 
 
@@ -88,7 +88,7 @@ def test_a_batch_by_index_is_the_one_of_the_iterator(manifest):
 def test_an_abandoned_iterator_leaves_no_thread(manifest):
     gc.collect()  # feeds of other tests
     before = set(threading.enumerate())
-    for _ in make(manifest, prefetch=5):
+    for _ in make(manifest, workers=cf.Workers(prefetch=5)):
         break
     gc.collect()
     assert set(threading.enumerate()) <= before
@@ -101,7 +101,7 @@ def test_held_batches_keep_their_pixels(manifest):
 
 
 def test_memory_comes_back_when_batches_die(manifest):
-    feed = make(manifest, prefetch=1)
+    feed = make(manifest, workers=cf.Workers(prefetch=1))
     for _ in range(5):
         for _batch in feed:
             pass
@@ -250,7 +250,7 @@ def test_after_an_error_the_feed_can_be_used_again(manifest):
         ({"batch_size": 0}, "batch_size=0"),
         ({"workers": -1}, "workers=-1"),
         ({"workers": "many"}, "workers='many'"),
-        ({"backend": "threads"}, "'thread'"),
+        ({"workers": cf.Workers(backend="threads")}, "'thread'"),
     ],
 )
 def test_settings_are_checked(manifest, changes, message):
@@ -330,7 +330,7 @@ def test_the_workers_end_with_the_feed(manifest):
 
 def test_a_backend_by_trial_is_chosen_once_and_changes_no_byte(manifest, caplog):
     caplog.set_level("INFO")
-    feed = make(manifest, backend="auto")
+    feed = make(manifest, workers=cf.Workers(backend="auto"))
     assert feed.choice is None and "by a trial" in feed.summary()
     assert digest(feed) == digest(make(manifest))
     chosen = feed.choice

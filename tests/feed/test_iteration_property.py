@@ -52,15 +52,12 @@ class Case:
             transforms=[cf.Brightness(factor=0.2)],
             sampler=self.sampler,
             batch_size=self.draws if self.spread else self.draws * self.clips,
-            clips_per_video=self.clips,
-            spread=self.spread,
+            clips_per_video=cf.ClipsPerVideo(count=self.clips, interleave=self.spread),
             drop_last=self.drop_last,
             return_parameters=True,
             seed=3,
-            rank=rank,
-            world_size=world_size,
-            workers=workers,
-            prefetch=self.prefetch,
+            shard=cf.Shard(rank=rank, world_size=world_size),
+            workers=cf.Workers(count=workers, prefetch=self.prefetch),
         )
         return feed.evaluation(feed.manifest) if self.evaluation else feed
 
@@ -82,7 +79,7 @@ class Model:
         self.clips = 1 if case.evaluation else case.clips
         self.drop_last = case.drop_last and not case.evaluation
         self.spread = case.spread and self.clips > 1
-        self.batch_size = self.reference.batch_size
+        self.batch_size = self.reference.settings.batch_size
         self.draws = self.batch_size if self.spread or self.clips == 1 else case.draws
         self.world_size = case.world_size
         self.epoch, self.batch, self.begun = 0, 0, False
@@ -161,7 +158,7 @@ class Run:
 
     def open(self, world_size):
         self.feeds = [
-            self.case.feed(kind=self.kind, rank=rank, world_size=world_size, workers=self.case.workers)
+            self.case.feed(kind=self.kind, shard=cf.Shard(rank=rank, world_size=world_size), workers=self.case.workers)
             for rank in range(world_size)
         ]
         self.sources = [Ahead(feed, send=lambda batch: batch) if self.case.ahead else feed for feed in self.feeds]
@@ -229,7 +226,7 @@ class Run:
 
     def restored(self, state, batch, before, fed):
         model = self.model
-        border = self.feeds[0].batch_size * model.world_size * (1 if batch % model.batches else model.batches)
+        border = self.feeds[0].settings.batch_size * model.world_size * (1 if batch % model.batches else model.batches)
         possible = state["draws"] % border == 0 and (batch % model.batches == 0 or before == model.world_size)
         for source in self.sources:
             if possible:

@@ -60,7 +60,7 @@ def test_what_was_fed_before_changes_no_byte(damaged):
     straight = make(damaged)
     epochs = [content(straight), content(straight)]
     for workers, backend in ((0, "thread"), (1, "thread"), (2, "process")):
-        feed = make(damaged, workers=workers, backend=backend)
+        feed = make(damaged, workers=cf.Workers(count=workers, backend=backend))
         assert content([feed.batch(index, epoch=1) for index in reversed(range(3))]) == epochs[1][::-1]
         assert content(feed) == epochs[0]
 

@@ -14,7 +14,7 @@ from slow_transforms import Nap
 
 import cinefeed as cf
 
-SETTINGS = {"target": "age", "batch_size": 2, "prefetch": 3}  # six batches an epoch
+SETTINGS = {"target": "age", "batch_size": 2, "workers": {"count": 2, "prefetch": 3}}  # six batches an epoch
 # A training loop that keeps what it has consumed and where it stands in one file, which is there whole or not at all.
 SCRIPT = """
 import json, sys, time
@@ -25,7 +25,8 @@ from slow_transforms import Nap
 
 kept, fresh, slow_at = Path(sys.argv[2]), Path(sys.argv[2] + ".new"), int(sys.argv[5])
 transforms = [cf.Rotate(degrees=25), Nap(seconds=0.02)]
-settings = json.loads(sys.argv[4]) | {"backend": sys.argv[3], "workers": 2}
+settings = json.loads(sys.argv[4])
+settings["workers"] = cf.Workers(**settings["workers"], backend=sys.argv[3])
 feed = make(cf.Manifest.read(sys.argv[1]), transforms=transforms, **settings)
 run = {"consumed": []}
 if kept.exists():

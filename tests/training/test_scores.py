@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_run import FRAMES, make_manifest
 
+from cinefeed import Inputs
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError
 from cinefeed.feed.feed import Feed
@@ -109,7 +110,7 @@ def test_several_targets_are_scored_where_they_have_a_label(rows):
 
 def test_a_label_of_weight_0_is_still_a_label(tmp_path):
     rows = Manifest.read(make_manifest(tmp_path / "w", says=[float(row % 2) for row in range(24)]))
-    feed = feed_of(rows, target=["age", "sick"], weight="says")
+    feed = feed_of(rows, target=["age", "sick"], inputs=Inputs(weight="says"))
     model = mean_model(age=lambda x: x, sick=lambda x: keras.ops.sigmoid(x))
     assert score(model, feed.evaluation(rows)).known["age"].all()
 

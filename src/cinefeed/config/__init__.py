@@ -3,7 +3,6 @@
 from cinefeed.config.settings import (
     DataSettings,
     EvaluateSettings,
-    FeedSettings,
     ModelSettings,
     Settings,
     SplitSettings,
@@ -14,7 +13,6 @@ from cinefeed.config.toml import overlay, parse, read_settings, read_table, to_t
 __all__ = [
     "DataSettings",
     "EvaluateSettings",
-    "FeedSettings",
     "ModelSettings",
     "Settings",
     "SplitSettings",

@@ -28,6 +28,7 @@ from cinefeed.balance import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.config.settings import ModelSettings, Settings
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.mixing import Mixing
+from cinefeed.feed.settings import FeedOptions
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.mixing import CutMix, MixUp
 
@@ -138,10 +139,11 @@ def _build(kind: type[Settled], table: Any, *, section: str) -> Settled:
     values = {}
     for each in known:
         hint = _hints(kind)[each.name]
-        if (
-            isclass(hint) and hint.__module__ == Settings.__module__
-        ):  # a section within a section says itself what it lacks
-            values[each.name] = _build(hint, table.get(each.name, _EMPTY), section=f"{section}.{each.name}")
+        if isclass(hint) and hint.__module__ in (Settings.__module__, FeedOptions.__module__):  # a section of its own
+            inner = table.get(each.name, _EMPTY)
+            if not isinstance(inner, Mapping) and hint.__module__ == FeedOptions.__module__:
+                inner = {next(iter(_hints(hint))): inner}  # `workers = 4` is its `count`
+            values[each.name] = _build(hint, inner, section=f"{section}.{each.name}")
         elif each.name in table:
             values[each.name] = _typed(table[each.name], hint, where + each.name)
         elif each.default is MISSING and each.default_factory is MISSING:

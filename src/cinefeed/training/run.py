@@ -30,6 +30,7 @@ from cinefeed.config import Settings, read_settings, to_table
 from cinefeed.digests import append_digest
 from cinefeed.errors import SettingError
 from cinefeed.feed.covariates import Covariate
+from cinefeed.feed.settings import FeedOptions, runtime_fields
 from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.files import PARTIAL, write_atomically
 from cinefeed.locks import FOLDER_LOCK
@@ -46,7 +47,7 @@ _FILES = (
     "failures.json pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
 _AUTHORS = ("methods.md",)  # who may have edited it; the page writes it anew where nobody has
-_NO_MATTER = {"train": ("out",), "feed": ("workers", "backend", "prefetch")}  # the same numbers, wherever and however
+_NO_MATTER = {"train": frozenset({"out"}), "feed": runtime_fields(FeedOptions)}  # they change no result
 
 
 @dataclass(frozen=True, kw_only=True)
