@@ -60,14 +60,14 @@ def draws_of(feed: cf.Feed, epochs: range) -> list[tuple[int, np.ndarray]]:
     for epoch in epochs:
         for position, row in enumerate(feed.plan(epoch=epoch).rows):
             facts = feed.manifest.facts(int(row))
-            rng = rng_for(feed.seed, stage=Stage.CLIP, epoch=epoch, position=position)
-            draws.append((int(row), feed.clip.select(facts.times, rng=rng)[0]))
+            rng = rng_for(feed.settings.seed, stage=Stage.CLIP, epoch=epoch, position=position)
+            draws.append((int(row), feed.settings.clip.select(facts.times, rng=rng)[0]))
     return draws
 
 
 def decode_alone(feed: cf.Feed, epochs: range, workers: int) -> int:
     """Decode the epochs' frames, leaving the planes untouched."""
-    channels = feed.frame.channels
+    channels = feed.settings.frame.channels
 
     def decode(draw: tuple[int, np.ndarray]) -> None:
         row, indices = draw
@@ -89,7 +89,7 @@ class Peer(Dataset):
         for row, indices in draws_of(feed, epochs):
             facts = feed.manifest.facts(row)
             self.draws.append((str(feed.manifest.path_of(row)), indices.tolist(), facts.height, facts.width))
-        self.resize, self.channels = resize, feed.frame.channels
+        self.resize, self.channels = resize, feed.settings.frame.channels
 
     def __len__(self) -> int:
         """Return the number of draws."""
@@ -149,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     manifest = cf.Manifest.scan(options.data).readable()
-    feed = make_feed(manifest, options.workers, channels=options.channels, workers=cf.Workers(backend=options.backend))
+    feed = make_feed(manifest, options.workers, channels=options.channels, backend=options.backend)
     while not feed.workers_ready:
         run_feed(feed, range(10**6, 10**6 + 1))  # compiles the kernels, warms the disk's cache
     contestants: dict[str, Callable[[range], int]] = {

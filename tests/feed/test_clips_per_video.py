@@ -75,7 +75,9 @@ def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, spread):
     assert set(apart) == {0, 1, 2, 3}, "the stretch is twice as long as a clip"
     assert set(starts) == set(range(10)), "every place of the video is come to"
     moved = make(
-        manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), clip=cf.Clip(frames=3, position="center")
+        manifest,
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        clip=cf.Clip(frames=3, position="center"),
     )
     clips = [clip.tobytes() for batch in moved for clip in batch.clips]
     assert len(set(clips)) == 22, "in the same frames each has its own transforms"
@@ -230,7 +232,11 @@ def test_ranks_give_together_what_one_gives_alone(manifest, spread):
 
     alone = rows(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)))
     feeds = [
-        make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), shard=cf.Shard(rank=rank, world_size=2))
+        make(
+            manifest,
+            clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+            shard=cf.Shard(rank=rank, world_size=2),
+        )
         for rank in (0, 1)
     ]
     assert rows(feeds[0]) + rows(feeds[1]) == alone and alone.total() == 22
@@ -351,13 +357,23 @@ def test_with_views_all_clips_are_at_the_same_time_points(manifest):
 
 def test_the_memory_of_batches_that_are_made_together(manifest):
     together, spread = (
-        make(manifest, workers=cf.Workers(memory="9MB"), clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)).spending
+        make(
+            manifest, workers=cf.Workers(memory="9MB"), clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)
+        ).spending
         for spread in (False, True)
     )
     assert spread.slot == 2 * together.slot and spread.batches == 2 and together.batches == 1
     assert f"{2 * spread.slots} batches of" in str(spread)
     assert (
-        len(list(make(manifest, workers=cf.Workers(memory="9MB"), clips_per_video=cf.ClipsPerVideo(count=2, interleave=True))))
+        len(
+            list(
+                make(
+                    manifest,
+                    workers=cf.Workers(memory="9MB"),
+                    clips_per_video=cf.ClipsPerVideo(count=2, interleave=True),
+                )
+            )
+        )
         == 6
     )
     with pytest.raises(FeedError, match=r"all \d+ batches that the memory budget allows are held"):

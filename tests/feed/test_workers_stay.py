@@ -165,8 +165,9 @@ def test_a_fork_has_workers_of_its_own(tmp_path):
     script = """
         import os, sys
         import cinefeed as cf
-        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=4, workers=2,
-                       frame=cf.Frame(height=16, width=16, channels=1), workers=cf.Workers(backend="process"))
+        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=4,
+                       frame=cf.Frame(height=16, width=16, channels=1),
+                       workers=cf.Workers(count=2, backend="process"))
         if sys.argv[2] == "epoch":
             list(feed)
         else:
@@ -242,8 +243,9 @@ def test_a_program_ends_at_once_with_an_iterator_open(tmp_path):
     script = """
         import sys
         import cinefeed as cf
-        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=1, workers=2,
-                       frame=cf.Frame(height=16, width=16, channels=1), workers=cf.Workers(backend="process", prefetch=4))
+        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=1,
+                       frame=cf.Frame(height=16, width=16, channels=1),
+                       workers=cf.Workers(count=2, backend="process", prefetch=4))
         batches = iter(feed)
         next(batches)
         print("last line", flush=True)
