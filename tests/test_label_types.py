@@ -54,6 +54,18 @@ def test_a_category_of_numbers_is_classes():
     assert manifest.column("grade").to_pylist() == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("values", [pd.to_datetime(["2020-01-31"] * 3), pd.to_timedelta([1, 2, 3], unit="D")])
+def test_dates_and_times_are_no_labels(tmp_path, values):
+    frame = pd.DataFrame({"path": ["a", "b", "c"], "when": values, "sick": [0, 1, 0]})
+    manifest = Manifest.from_table(frame)
+    with pytest.raises(LabelError, match=r"'when' holds .*neither a class nor a number.*days since"):
+        manifest.label_type("when")
+    with pytest.raises(LabelError, match="neither a class nor a number"):
+        Feed(manifest, target="when", clip=Clip(frames=2), frame=Frame(height=4, width=4, channels=1))
+    manifest.write(tmp_path / "m.parquet")  # beside other labels they are no hindrance
+    assert Manifest.read(tmp_path / "m.parquet").label_type("sick").is_classes
+
+
 def test_class_names_of_whole_floats_have_no_point():
     assert class_names(pa.array([1.0, None, 0.0])).to_pylist() == ["1", None, "0"]
     assert class_names(pa.array([1.0, 0.5])).to_pylist() == ["1", "0.5"]

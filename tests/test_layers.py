@@ -16,15 +16,15 @@ ROOMS = (
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds limits embedded boxes colour display base regions damage layout values packets index runs libav native "
-        "ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation image_groups images "
-        "jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts dicom_planes dicom "
-        "dicom_video dicom_series packed open"
+        "kinds limits embedded boxes colour display base regions damage layout values packets messages second_look "
+        "index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation "
+        "image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts "
+        "dicom_planes dicom dicom_video dicom_series packed open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
-        "columns fingerprint parquet identity reading writing files label_keys labels grouping summary find progress "
-        "quiet scan rows pivot table encoded values"
+        "columns ids fingerprint parquet identity reading writing files label_keys labels grouping summary find "
+        "progress quiet scan rows pivot table encoded values"
     ).split(),
     "transforms": (
         "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "

@@ -8,6 +8,7 @@
 # Only regular files are opened:      test_a_pipe_..., test_pipes_and_sockets_...
 # Each limit, and its error:          tests/sources/test_limits.py, tests/sources/test_boxes.py;
 #                                     here test_the_table_of_limits, test_a_file_beyond_a_limit_...
+# Too many samples, named as not read: test_limits.py: test_a_file_of_too_many_samples_is_named_and_not_listed
 # How to set them:                    test_limits_on_the_command_line
 # A feed reads what was probed:       test_limits.py: test_a_file_that_was_scanned_with_raised_limits_is_fed
 # What is trusted, what a decoder's fault could do, how to report: test_what_stands_in_the_page (nothing to run)
@@ -300,6 +301,7 @@ def test_the_table_of_limits():
         "max_frame_bytes": (2**29, "512 MiB"),
         "max_unpacked_bytes": (2**29, "512 MiB"),
         "max_frames": (10_000_000, "10 million"),
+        "max_samples_per_file": (1_000_000, "1 million"),
         "max_file_seconds": (3600, "one hour"),
     }
     assert [field.name for field in fields(ReadLimits)] == list(shown)
@@ -328,7 +330,11 @@ def test_limits_on_the_command_line(tmp_path, neighbour, capsys):
         value = "1e-6" if field.name == "max_file_seconds" else "3"
         assert main(["scan", str(tmp_path), "--out", str(out), option, value]) == 0, capsys.readouterr()
         error = cf.Manifest.read(out).column("error")[0].as_py()
-        assert error is None if field.name == "max_unpacked_bytes" else f"scan {option})" in error
+        assert (
+            error is None
+            if field.name in ("max_unpacked_bytes", "max_samples_per_file")
+            else f"scan {option})" in error
+        )
         out.unlink()
 
 

@@ -1,14 +1,16 @@
-"""Files that show themselves whether they are whole: a digest of all their bytes stands at their end.
+"""Files that show themselves whether they are whole: a digest of all bytes before it stands at their end.
 
 Readers of HDF5 and of zip archives (.npz) pass over what follows. Their own checks are not enough: HDF5 has none for
 the weights that Keras writes, and an archive whose list of contents is damaged may lack a member without an error.
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 _MARK = b"\ncinefeed sha256 "
 _LENGTH = len(_MARK) + 64
+_TEXT_END = re.compile(r'(.*)(?:# |, ")cinefeed sha256(?: |": ")([0-9a-f]{64})(?:"\})?\n', re.DOTALL)
 
 
 def append_digest(path: Path) -> None:
@@ -38,6 +40,32 @@ def is_whole(path: Path) -> bool:
         file.seek(size)
         end = file.read()
     return end == _MARK + _digest(path, size)
+
+
+def toml_with_digest(text: str) -> str:
+    """Return TOML, of whole lines, with a comment at its end that holds its digest."""
+    return f"{text}# cinefeed sha256 {hashlib.sha256(text.encode()).hexdigest()}\n"
+
+
+def json_with_digest(text: str) -> str:
+    """Return a JSON object with a last key that holds the digest of what stands before it.
+
+    >>> json_with_digest('{"a": 1}')[:30]
+    '{"a": 1, "cinefeed sha256": "0'
+    """
+    before = text.rstrip().removesuffix("}").rstrip()
+    return f'{before}, "cinefeed sha256": "{hashlib.sha256(before.encode()).hexdigest()}"}}\n'
+
+
+def is_text_changed(text: str) -> bool:
+    r"""Return whether TOML or JSON ends in a digest that is not that of the text before; without one, False.
+
+    >>> text = toml_with_digest("a = 1\n")
+    >>> is_text_changed(text), is_text_changed(text.replace("1", "2", 1)), is_text_changed("a = 2")
+    (False, True, False)
+    """
+    end = _TEXT_END.fullmatch(text)
+    return end is not None and hashlib.sha256(end[1].encode()).hexdigest() != end[2]
 
 
 def _digest(path: Path, size: int) -> bytes:

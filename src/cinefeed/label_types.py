@@ -4,6 +4,7 @@ text, booleans, categories                                  classes
 numbers, all of them 0 or 1                                 the classes "0" and "1"
 other numbers                                               numbers (a regression)
 whole numbers 0..k or 1..k, k <= 20, each at least twice    numbers, with a notice: they may be meant as classes
+dates, times and lists                                      neither: refused
 
 The rule looks at the whole column, before any split or filter, and a manifest keeps the answer: a part that has only
 zeros left is still of two classes. A task that was asked for wins over it.
@@ -82,6 +83,25 @@ def label_type(values: Any) -> LabelType:
     counts = numbers.value_counts().field("counts").to_numpy()
     is_graded = low <= 1 and len(counts) == high - low + 1 and counts.min() > 1
     return LabelType(kind="numbers", grades=(int(low), int(high))) if is_graded else NUMBERS
+
+
+def why_no_label(kind: Any) -> str:
+    """Return why a column of an Arrow type is neither classes nor numbers, and what to do; "" where it is one of them.
+
+    >>> why_no_label(pa.date32())[:51], why_no_label(pa.int64())
+    ('date32[day], and a date or time is neither a class ', '')
+    """
+    if pa.types.is_nested(kind):
+        return (
+            f"{kind}, and a label is one number or text a row; give each label a column of its own, and name several "
+            "targets (target=[...], --target a,b)"
+        )
+    if pa.types.is_temporal(kind):
+        return (
+            f"{kind}, and a date or time is neither a class nor a number; make of it what is to be learnt, such as "
+            "the days since a first date as numbers, or the year as text"
+        )
+    return ""
 
 
 def is_number(kind: Any) -> bool:

@@ -99,10 +99,15 @@ def test_the_groups_that_would_cure_leaks_are_written_and_split_takes_them(cinef
     assert done.code == 1 and done.json["groups"] == str(groups)
     assert "12 rows in 6 groups" in done.err and groups.read_text().startswith('"id","check_group"')
     cured = tmp_path / "cured.parquet"
-    assert cinefeed("split", out, "--out", cured, "--group-table", groups, "--test", 0.2, "--val", 0.2).code == 0
+    done = cinefeed("split", out, "--out", cured, "--group-table", groups, "--test", 0.2, "--val", 0.2)
+    assert done.code == 0 and "of 'patient'" not in done.err  # groups join patients: none can be in two parts
     done = cinefeed("check", cured, "--group", "patient", "--json")
     assert done.code == 0, done.out
     done = cinefeed("split", out, "--out", cured, "--group-table", groups, "--no-group")
+    assert done.code == 2 and "--group-table and --no-group each say what a group is; give one of them" in done.err
+    done = cinefeed("split", out, "--out", cured, "--group-table", groups, "--group", "site")
+    assert done.code == 2 and "--group and --group-table each say what a group is" in done.err
+    done = cinefeed("split", out, "--out", cured)
     assert done.code == 2 and "give --group COLUMN (the patient), or --group-table TABLE" in done.err
     done = cinefeed("check", out, "--groups", tmp_path / "groups.xlsx")
     assert done.code == 2 and "Parquet, CSV or JSON" in done.err

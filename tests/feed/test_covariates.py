@@ -1,5 +1,7 @@
 """What a batch holds beside clips and labels: covariates, weights, the clips as targets."""
 
+import datetime
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -164,6 +166,9 @@ def test_what_cannot_be(table):
         LabelError, match=r"1 of 11 weights in 'height_cm' are missing, negative or infinite \(first: row 2"
     ):
         make(table, inputs=cf.Inputs(weight="height_cm"))
+    for values in ([datetime.date(2020, 1, 31)], [["a", "b"]]):
+        with pytest.raises(LabelError, match=r"'x' holds .*one number or category a row"):
+            fit_covariates(pa.table({"x": values}), ["x"])
     with pytest.raises(LabelError, match="no value in any row"):
         fit_covariates(pa.table({"x": pa.array([None], pa.float64())}), ["x"])
     whole = cf.Manifest.from_table(table.table.append_column("valid", pa.array([1] * 11)), root=table.root)

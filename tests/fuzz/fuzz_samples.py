@@ -90,6 +90,13 @@ def _tiff(folder: Path) -> Sample:
     return Sample(path, None, "OpenCV")
 
 
+def _png(folder: Path) -> Sample:
+    (folder / "images").mkdir()
+    for number, frame in enumerate(_frames(6)):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), frame)
+    return Sample(folder / "images", None, "OpenCV")
+
+
 WRITERS: dict[str, Callable[[Path], Sample]] = {
     "mp4": _encoded("h264.mp4", b_frames=2),
     "avi": _encoded("mpeg4.avi", codec="mpeg4"),
@@ -104,6 +111,7 @@ WRITERS: dict[str, Callable[[Path], Sample]] = {
     "dcm": lambda folder: _dicom(folder, compressed=False),
     "dcm, run lengths": lambda folder: _dicom(folder, compressed=True),
     "tiff": _tiff,
+    "png": _png,
 }
 
 

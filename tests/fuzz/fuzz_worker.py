@@ -1,11 +1,12 @@
 """Reads broken files in a process that may die of it: `python fuzz_worker.py`.
 
-It says "ready", then takes one job a line and gives one answer a line. A job is {"path", "healthy", "part"}, or
-{"plant"} for one of `PLANTS`; the answer is {"verdict", "detail", "peak_mb"}. The verdict is
+It says "ready", then takes one job a line and gives one answer a line. A job is {"path", "healthy", "part", "library"},
+or {"plant"} for one of `PLANTS`; the answer is {"verdict", "detail", "peak_mb"}. The verdict is
 
-read:     frames came, as many as asked and of the size that the facts say
+read:     frames came, as many as asked, of the size that the facts say, and the same when they are read again (of
+          encoded video see test_frames.py)
 refused:  an error of cinefeed's own, which names the file
-foreign:  any other error, one that does not name the file, or frames of another shape
+foreign:  any other error, one that does not name the file, or other frames
 memory:   what was asked for could not be had
 """
 
@@ -61,12 +62,16 @@ def attempts(job: dict[str, Any]) -> dict[str, Callable[[], object]]:
 
     def read(facts: Facts | None) -> None:
         with open_source(path, part=part, facts=facts) as source:
-            last, shown = len(source) - 1, source.facts
+            last, shown, seen = len(source) - 1, source.facts, {}
             for numbers in (range(min(last + 1, 8)), [last, last // 2, last // 2, 0]):
                 frames = source.read(numbers)
                 expected = (len(numbers), shown.height, shown.width)
                 if frames.shape[:3] != expected:
                     raise AssertionError(f"frames of shape {frames.shape}, {expected} was asked for")
+                for number, frame in zip(numbers, frames, strict=True):
+                    again = seen.setdefault(number, frame).tobytes()  # as bytes: numbers may be none (NaN)
+                    if again != frame.tobytes() and job["library"] != "FFmpeg":
+                        raise AssertionError(f"frame {number} is another one when it is read again")
 
     return {
         "probe": lambda: read(probe(path, part=part)),

@@ -6,8 +6,12 @@ Bytes, MP4 boxes and slices are mutated; each file is a seed, which repeats it:
 """
 
 import os
+import resource
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +22,19 @@ from video_mutations import SIDE, Span, mutate_video, slices, write_streams
 
 from cinefeed import open_source, probe
 from cinefeed.errors import SourceError
+from cinefeed.manifest.columns import facts_to_row
 from cinefeed.sources import encoded
 from cinefeed.sources.base import Facts
 from cinefeed.testing.sources import kept_facts
 
-FAST, SLOW, MANY = range(36), range(300), range(10_000)  # a file takes about half a second of one core
-LEAST_REPORTED = 0.1  # of the files
-# The share of files of which a count of packets may give other frames: it does not see that the decoder leaves out a
-# frame of an earlier GOP, or that stamps contradict the order of the frames.
+# Damage that FFmpeg does not mark: lost and missing references of H.264, HEVC that is not covered by its slices.
+UNMARKED = (390, 642, 882, 1070, 1098, 1225, 1360, 1431, 1597, 1613, 1645, 1720, 1901, 2152, 2764, 3389)
+FAST, MANY = range(300), range(10_000)  # a file takes about 0.1 s of one core
+LEAST_REPORTED = 0.1  # of the files: else the comparison would pass by finding nothing
+# The share of files of which a scan that has counted packets may give frames that are not those of a full decode: it
+# has not looked for damage that the decoder does not mark.
 MOST_UNSEEN = 0.02
-# What FFmpeg neither marks nor refuses, by the seeds that show it.
-KNOWN_LIMITS = {136: "a frame lost from a transport stream is replaced by another one as reference"}
+MOST_MB = 1024
 
 
 class Outcome(NamedTuple):
@@ -61,19 +67,22 @@ def decoded_by_program(path: Path) -> list[np.ndarray]:
     return list(np.frombuffer(raw[: len(raw) // SIDE**2 * SIDE**2], np.uint8).reshape(-1, SIDE, SIDE))
 
 
-def decoded_by_pyav(path: Path) -> list[np.ndarray]:
-    """Return the same of the FFmpeg in PyAV, up to the first error."""
-    frames = []
+def decoded_by_pyav(path: Path) -> tuple[list[int | None], list[np.ndarray]]:
+    """Return stamps and luma of the FFmpeg in PyAV, which passes over packets that break, as the program does."""
+    stamps, frames = [], []
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_type = "NONE"
-            for frame in container.decode(stream):
-                plane = np.frombuffer(frame.planes[0], np.uint8).reshape(-1, frame.planes[0].line_size)
-                frames.append(plane[: frame.height, : frame.width].copy())
+            for packet in container.demux(stream):
+                with suppress(av.FFmpegError):
+                    for frame in packet.decode():
+                        plane = np.frombuffer(frame.planes[0], np.uint8).reshape(-1, frame.planes[0].line_size)
+                        frames.append(plane[: frame.height, : frame.width].copy())
+                        stamps.append(frame.pts)
     except (av.FFmpegError, IndexError):
         pass
-    return frames
+    return stamps, frames
 
 
 def luma(path: Path, facts: Facts, numbers: list[int]) -> list[np.ndarray | None]:
@@ -89,7 +98,7 @@ def luma(path: Path, facts: Facts, numbers: list[int]) -> list[np.ndarray | None
     return frames
 
 
-def differences(path: Path, facts: Facts, truth: list[np.ndarray]) -> list[str]:
+def differences(path: Path, facts: Facts, truth: Sequence[np.ndarray | None]) -> list[str]:
     """Return the frames that are not those of a full decode, read alone and in sequence, by both decoders."""
     faults, numbers = [], list(range(facts.times.count))
     for by_pyav in (False, True):
@@ -107,21 +116,27 @@ def differences(path: Path, facts: Facts, truth: list[np.ndarray]) -> list[str]:
 
 def outcome(path: Path) -> Outcome:
     """Read a mutated file in every way."""
-    reported, faults, truth = False, {"decode": [], "packets": []}, decoded_by_program(path)
+    scans = {}
     for verify in ("decode", "packets"):
         try:
-            facts = kept_facts(probe(path, verify=verify))
+            scans[verify] = kept_facts(probe(path, verify=verify))
         except SourceError as error:
             assert path.name in str(error)
-            reported = True
-            continue
-        reported = reported or facts.error is not None or facts.damaged.size > 0
-        found = differences(path, facts, truth)
-        # FFmpeg before version 7, as the program may be, puts out HEVC frames without those that they need.
-        if found and "hevc" in path.name:
-            found = differences(path, facts, decoded_by_pyav(path))
-        faults[verify] = [f"{verify}: {fault}" for fault in found]
-    return Outcome(reported, faults["decode"], faults["packets"])
+    facts, counted = scans.get("decode"), scans.get("packets")
+    reported = len(scans) < 2 or facts.error is not None or facts.damaged.size > 0
+    faults, unseen = [], []
+    if facts is not None:
+        faults = differences(path, facts, decoded_by_program(path))
+        # The program may be another version than PyAV's: before 7 it puts out HEVC frames without those that they need.
+        if faults:
+            faults = differences(path, facts, decoded_by_pyav(path)[1])
+    if counted is not None and (facts is None or facts_to_row(counted) != facts_to_row(facts)):
+        stamps, frames = decoded_by_pyav(path)
+        if counted.ticks is not None:  # a packet of which no frame comes has a number, and reading it raises
+            shown = dict(zip(stamps, frames, strict=True))
+            frames = [shown.get(stamp) for stamp in counted.ticks.stamps().tolist()]
+        unseen = differences(path, counted, frames)
+    return Outcome(reported, faults, unseen)
 
 
 def fuzz(streams, spans, seeds, folder: Path) -> tuple[int, int, dict[str, list[str]]]:
@@ -135,7 +150,7 @@ def fuzz(streams, spans, seeds, folder: Path) -> tuple[int, int, dict[str, list[
         path.write_bytes(data)
         came = outcome(path)
         reported, unseen = reported + came.reported, unseen + bool(came.unseen)
-        if came.faults and seed not in KNOWN_LIMITS:
+        if came.faults:
             faults[f"{path.name} ({kind})"] = came.faults[:3]
         path.unlink()
     return reported, unseen, faults
@@ -152,13 +167,12 @@ def test_a_frame_for_another_is_noticed(streams):
     assert len(differences(path, facts, truth[1:] + truth[:1])) == 4 * facts.times.count
 
 
-def test_some_mutated_videos(streams, spans, tmp_path):
+def test_mutated_videos(streams, spans, tmp_path):
     assert_right(streams, spans, FAST, tmp_path)
 
 
-@pytest.mark.slow
-def test_mutated_videos(streams, spans, tmp_path):
-    assert_right(streams, spans, SLOW, tmp_path)
+def test_damage_that_ffmpeg_does_not_mark(streams, spans, tmp_path):
+    assert fuzz(streams, spans, UNMARKED, tmp_path)[2] == {}
 
 
 @pytest.mark.slow
@@ -171,9 +185,12 @@ def test_chosen_or_many_mutated_videos(streams, spans, tmp_path, capsys):
 
 
 def assert_right(streams, spans, seeds, folder: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     reported, unseen, faults = fuzz(streams, spans, seeds, folder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"\n{len(seeds)} files, {reported} report damage, {unseen} unseen by packets, {len(faults)} wrong", faults)
     assert faults == {}
+    assert not sys.platform.startswith("linux") or peak - before < MOST_MB
     if len(seeds) >= len(FAST):
         assert unseen <= max(MOST_UNSEEN * len(seeds), 2)
         assert reported >= LEAST_REPORTED * len(seeds)

@@ -7,6 +7,7 @@ is made of a seed, which repeats it:
 """
 
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from mutations import mutate
 
 FOUND = Path(__file__).parent / "found"
 MUTATIONS, SECONDS = 2000, 1200.0
-FAST = range(0, 60)
+FAST = range(0, 140)  # ten of each format
 
 # Libraries that are known to crash: the process dies in their own code, which nothing in Python can prevent. Each is
 # named with what happens and the seed that shows it.
@@ -41,9 +42,14 @@ def broken(samples: dict[str, Sample], seeds: Iterable[int], folder: Path) -> It
     for seed in seeds:
         name = names[seed % len(names)]
         sample = samples[name]
-        kind, data = mutate(sample.path.read_bytes(), seed=seed)
         path = folder / f"{seed}-{sample.path.name}"
-        path.write_bytes(data)
+        if sample.path.is_dir():
+            shutil.copytree(sample.path, path)
+        else:
+            shutil.copy(sample.path, path)
+        file = sorted(path.iterdir())[seed % 3] if path.is_dir() else path
+        kind, data = mutate(file.read_bytes(), seed=seed)
+        file.write_bytes(data)
         about = {"seed": seed, "sample": name, "kind": kind, "library": sample.library}
         yield about | {"path": str(path), "healthy": str(sample.path), "part": sample.part}
 
@@ -78,7 +84,10 @@ def report(outcomes: list[Outcome]) -> str:
 
 
 def test_healthy_files_are_read(samples):
-    jobs = [{"path": str(each.path), "healthy": str(each.path), "part": each.part} for each in samples.values()]
+    jobs = [
+        {"path": str(each.path), "healthy": str(each.path), "part": each.part, "library": each.library}
+        for each in samples.values()
+    ]
     outcomes = run_jobs(jobs, processes=1, seconds=60)
     assert [
         (Path(each.job["path"]).name, each.verdict, each.detail) for each in outcomes if each.verdict != "read"
@@ -108,7 +117,9 @@ def test_many_broken_files(samples, tmp_path, capsys):
 def test_files_that_broke_us():
     """Each was found by an earlier run, and made as small as it could be."""
     paths = [str(path) for path in sorted(FOUND.iterdir())]
-    jobs = [{"path": path, "healthy": path, "part": None, "sample": Path(path).name} for path in paths]
+    jobs = [
+        {"path": path, "healthy": path, "part": None, "library": "FFmpeg", "sample": Path(path).name} for path in paths
+    ]
     assert faults(run_jobs(jobs, processes=1, seconds=60)) == []
 
 

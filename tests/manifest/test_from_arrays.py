@@ -1,6 +1,7 @@
 """Videos in memory as a manifest."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import cinefeed as cf
@@ -71,3 +72,25 @@ def test_what_cannot_be():
         cf.Manifest.from_arrays(np.zeros((5, 12)))
     with pytest.raises(TableError, match="in memory"):
         cf.Manifest.from_arrays(videos()).write("m.parquet")
+
+
+@pytest.mark.parametrize("labels", [pd.Series([61, "NA", 3], dtype=object), [61, None, 3], (61, "", 3)])
+def test_a_column_of_labels_may_have_missing_marks(labels):
+    manifest = cf.Manifest.from_arrays(np.zeros((3, 6, 8, 8), np.uint8), labels)
+    assert manifest.column("label").to_pylist() == [61, None, 3]
+
+
+def test_a_series_keeps_that_it_is_of_categories():
+    manifest = cf.Manifest.from_arrays(np.zeros((3, 6, 8, 8), np.uint8), pd.Series([3, 5, 3], dtype="category"))
+    assert manifest.label_type("label").is_classes
+
+
+def test_a_tensor_is_a_column_of_labels():
+    class Tensor:
+        ndim = 1
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array([1.5, 2.5, 3.5])
+
+    manifest = cf.Manifest.from_arrays(np.zeros((3, 6, 8, 8), np.uint8), Tensor())
+    assert manifest.column("label").to_pylist() == [1.5, 2.5, 3.5]

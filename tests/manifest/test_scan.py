@@ -125,6 +125,31 @@ def test_files_that_are_not_read_are_named(folder, probe, tmp_path):
         assert "p0/0.avs" not in str(private)
 
 
+def test_unfinished_downloads_are_counted_and_are_no_rows(folder, probe):
+    names = ["a.mp4.part", "b.MP4.crdownload", "c.mp4.tmp", "d.partial", "e.mp4~"]
+    for name in names:
+        (folder / "p0" / name).write_bytes(b"\0\0\0\x18ftypisom")
+    manifest = Manifest.scan(folder)
+    assert len(manifest) == 6 and not set(names) & set(probe.seen)
+    first = ["p0/a.mp4.part", "p0/b.MP4.crdownload", "p0/c.mp4.tmp"]
+    assert manifest.not_read == {"unfinished download": {"files": 5, "first": first}}
+
+
+def test_what_is_named_as_an_image_and_is_none_is_called_what_it_is(folder, probe):
+    slide = b"II*\0" + bytes(124) + b"DICM\2\0\0\0UL\4\0"
+    (folder / "p0" / "IM1.tif").write_bytes(slide)
+    (folder / "alone").mkdir()
+    (folder / "alone" / "IM2.TIFF").write_bytes(slide)
+    (folder / "alone" / "cine.png").write_bytes(b"\0\0\0\x18ftypisom")
+    (folder / "p1" / "real.jpg").write_bytes(b"\xff\xd8\xff")
+    assert Manifest.scan(folder).not_read == {
+        "dicom named as an image (.tif)": {"files": 1, "first": ["p0/IM1.tif"]},
+        "dicom named as an image (.tiff)": {"files": 1, "first": ["alone/IM2.TIFF"]},
+        "video named as an image (.png)": {"files": 1, "first": ["alone/cine.png"]},
+        "image beside a video (.jpg)": {"files": 1, "first": ["p1/real.jpg"]},
+    }
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_named_and_not_opened(folder, probe):
     for name in ("pipe", "pipe.mp4"):
@@ -242,9 +267,25 @@ def test_stretches_of_a_video_share_its_facts(folder, probe):
     assert manifest.column("id").to_pylist() == ["p0/0.mp4@0-2", "p0/0.mp4@2-4", "p0/1.mp4@1-3"]
     assert manifest.column("num_frames").to_pylist() == [10, 10, 11]
     assert sorted(probe.seen) == ["0.mp4", "1.mp4"]
-    backwards = labels.set_column(2, "end_seconds", [[2.0, 1.0, 3.0]])
-    with pytest.raises(TableError, match=r"sample p0/0\.mp4@2-1 ends before it starts"):
-        Manifest.scan(folder, labels=backwards, unmatched="ignore")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"),
+    [
+        ({"start_seconds": [2.0, 0.0], "end_seconds": [1.0, 3.0]}, r"sample p0/0\.mp4@2-1 ends before it starts"),
+        ({"start_seconds": [0.0, 2.0], "end_seconds": [1.0, 2.0]}, r"sample p0/0\.mp4@2-2 ends where it starts"),
+        ({"start_seconds": [-0.5, 2.0], "end_seconds": [1.0, 3.0]}, "starts before its video does.*start_seconds -0.5"),
+        ({"start_seconds": [-0.5, 2.0]}, "starts before its video does"),
+        ({"end_seconds": [0.0, 2.0]}, "ends where it starts"),
+        ({"end_seconds": [-1.0, 2.0]}, "ends before it starts"),
+    ],
+)
+def test_seconds_that_hold_no_frame_are_refused(folder, probe, seconds, message):
+    labels = pa.table({"path": ["p0/0", "p0/0"], **seconds})
+    with pytest.raises(TableError, match=message):
+        Manifest.scan(folder, labels=labels, unmatched="ignore")
+    with pytest.raises(TableError, match="mend its seconds"):
+        Manifest.from_table(pa.table({"path": ["a.mp4", "a.mp4"], **seconds}))
 
 
 def test_ids_of_a_label_table_must_be_their_own(folder, probe):

@@ -231,6 +231,45 @@ CASES = {
     "a frame of numbers and text": refused(
         pd.DataFrame({"path": FILES, "grade": [1, "a", 2.5]}), "column 'grade' mixes float and int and str"
     ),
+    "a frame of numbers and marks": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Series([61, "NA", 3], dtype=object)}), labels=[61, None, 3]
+    ),
+    "a frame of booleans and marks": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Series([True, "n/a", False], dtype=object)}),
+        labels=[True, None, False],
+    ),
+    "a frame of numbers and marks, of which the index names the column": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Series([61.5, "", 3], dtype=object)}).set_index("path"),
+        labels=[61.5, None, 3.0],
+    ),
+    "columns of numbers and marks": of({"path": FILES, "grade": [61, "NA", pd.NA]}, labels=[61, None, None]),
+    "numbers beside a word that is no mark": refused(
+        {"path": FILES, "grade": [61, "none", "NA"]}, "column 'grade' mixes int and str"
+    ),
+    "Parquet of categories": of(
+        parquet(pa.table({"path": FILES, "grade": pa.array([3, 5, 3]).dictionary_encode()})),
+        labels=["3", "5", "3"],
+        name="labels.parquet",
+    ),
+    "a frame of Polars with categories": of(
+        pl.DataFrame({"path": FILES, "grade": GRADES}, schema_overrides={"grade": pl.Categorical})
+    ),
+    "a frame of Polars with objects": refused(
+        pl.DataFrame({"path": FILES, "grade": pl.Series([1, "NA", 3], dtype=pl.Object)}), "neither text nor numbers"
+    ),
+    "a frame of intervals": refused(
+        pd.DataFrame({"path": FILES, "grade": pd.cut([1, 5, 9], 3)}), "'grade' holds .*interval.*neither text nor"
+    ),
+    "a frame of periods": refused(
+        pd.DataFrame({"path": FILES, "grade": pd.period_range("2020-01", periods=3, freq="M")}), "neither text nor"
+    ),
+    "a frame of no categories": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Categorical([None] * 3)}), labels=[None] * 3
+    ),
+    "a frame of categories with gaps": of(
+        pd.DataFrame({"path": FILES, "grade": pd.Categorical([1.5, None, 2.0])}), labels=["1.5", None, "2"]
+    ),
+    "an Arrow file": refused(b"ARROW1\0\0\xff\xff", "an Arrow or Feather file", name="labels.feather"),
     "a frame of lists": of(
         pd.DataFrame({"path": FILES, "grade": [["a"], ["b"], ["a", "b"]]}), labels=[["a"], ["b"], ["a", "b"]]
     ),
@@ -240,6 +279,11 @@ CASES = {
     "a column called part": refused(
         rows(*FILES, header="path,part", values=["arm", "leg", "arm"]), "column 'part' holds 'arm'.*rename"
     ),
+    "a column of numbers called part": refused(
+        rows(*FILES, header="path,part", values=[1, 2, 1]), "each file here is one sample; rename"
+    ),
+    "empty lines before the header": of("\n \n" + PLAIN),
+    "UTF-16 without a mark": refused(PLAIN.encode("utf-16-le"), "bytes of zero.*UTF-16 without a byte order mark"),
     "a column called height": refused(
         rows(*FILES, header="path,height", values=[170, 180, 190]), "'height' is also what a scan finds"
     ),

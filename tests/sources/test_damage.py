@@ -124,9 +124,11 @@ def test_the_compiled_decoder_sees_what_ffmpeg_hides(damaged):
 
 def test_ranges_of_damage():
     orders = [0, 3, 1, 2, 6, 4, 5]
-    assert damaged_ranges([2], orders).tolist() == [[1, 3]]
-    assert damaged_ranges([5, 6], orders).tolist() == [[4, 7]]
-    assert damaged_ranges([0, 3], [None] * 7).tolist() == [[0, 1], [3, 4]]
+    assert damaged_ranges({2}, {0, 3}, orders).tolist() == [[1, 3]], "frame 1 was decoded after it"
+    assert damaged_ranges({5}, {0}, orders).tolist() == [[4, 7]]
+    assert damaged_ranges({0, 3}, {1, 4}, [None] * 7).tolist() == [[0, 1], [3, 4]]
+    assert damaged_ranges({1}, {0, 2}, [0, 2, 1, 3, 4]).tolist() == [[1, 2], [3, 5]], "it leads the next key frame"
+    assert damaged_ranges({1, 2}, {0}, [0, 1, 2]).tolist() == [[1, 3]]
 
 
 def test_a_manifest_keeps_damage_and_a_check_says_it(damaged):

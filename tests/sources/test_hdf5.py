@@ -349,9 +349,21 @@ def test_a_file_that_the_user_has_open_is_read(path, locking, mode):
             np.testing.assert_array_equal(source.read([3])[0, ..., 0], cine(9, 6, 5)[3])
 
 
-def test_the_user_opens_a_file_that_is_read(path):
-    with Hdf5Source(path, part="/rest/cine") as source, h5py.File(path) as file:
-        np.testing.assert_array_equal(source.read([3])[0, ..., 0], file["rest/cine"][3])
+@pytest.mark.parametrize("mode", ["r", "r+", "a"])
+@pytest.mark.parametrize("locking", [None, False, True, "best-effort"])
+def test_the_user_opens_a_file_that_is_read(path, locking, mode):
+    with Hdf5Source(path, part="/rest/cine") as source:
+        with h5py.File(path, mode, locking=locking) as file:
+            np.testing.assert_array_equal(source.read([3])[0, ..., 0], file["rest/cine"][3])
+            if mode != "r":
+                file["added"] = np.arange(3)
+        np.testing.assert_array_equal(source.read([4])[0, ..., 0], cine(9, 6, 5)[4])
+
+
+def test_a_file_that_the_user_is_still_making_is_read(tmp_path):
+    with h5py.File(tmp_path / "new.h5", "w") as file:
+        file["x"] = cine(9, 6, 5)
+        assert probe_hdf5(tmp_path / "new.h5").times.count == 9
 
 
 def test_a_file_that_another_process_writes_is_read(path):

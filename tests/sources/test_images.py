@@ -498,3 +498,10 @@ def test_a_file_of_more_than_2_gigabytes(tmp_path):
     with TiffSource(tmp_path / "large.tif", facts=facts) as source:
         for number in (2, 0, 1):
             np.testing.assert_array_equal(source.read([number])[0, ..., 0], pages[number][0])
+
+
+def test_a_folder_of_another_kind_named_as_images_is_called_what_it_is(tmp_path):
+    for name in ("1.tif", "2.tif"):
+        (tmp_path / name).write_bytes(b"II*\0" + bytes(124) + b"DICM\2\0\0\0UL\4\0")
+    with pytest.raises(SourceError, match=r"1\.tif, is a dicom named as an image \(\.tif\): give the files their own"):
+        probe_images(tmp_path)

@@ -1,6 +1,7 @@
 """What a file may expand to: each limit holds for each format that it is about, and names the file and itself."""
 
 import gzip
+import os
 import struct
 import zipfile
 import zlib
@@ -370,3 +371,44 @@ def test_a_second_read_after_one_that_failed_names_the_file_again(tmp_path):
         for _ in range(3):
             with pytest.raises(SourceError, match=r"gone\.avi"):
                 source.read([180])
+
+
+def many_samples(folder, kind):
+    """Return a file of three samples."""
+    frames = np.stack([FRAMES] * 3)
+    if kind == "npy":
+        np.save(folder / "set.npy", frames)
+    elif kind == "npz, one array":
+        np.savez(folder / "set.npz", x=frames)
+    elif kind == "npz, arrays":
+        np.savez(folder / "set.npz", **dict.fromkeys("abc", FRAMES))
+    elif kind == "nifti":
+        nibabel.save(nibabel.Nifti1Image(frames.T.swapaxes(2, 3), np.eye(4)), folder / "set.nii")
+    else:
+        with h5py.File(folder / "set.h5", "w") as file:
+            for name in "x" if kind == "hdf5, one set" else "abc":
+                file[name] = frames if kind == "hdf5, one set" else FRAMES
+    return next(folder.glob("set.*"))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz, one array", "npz, arrays", "nifti", "hdf5, one set", "hdf5, sets"])
+def test_a_file_of_too_many_samples_is_named_and_not_listed(tmp_path, kind):
+    np.save(tmp_path / "other.npy", FRAMES)
+    path = many_samples(tmp_path, kind)
+    reading = Reading(slice="each")
+    for limit, rows in ((3, 4), (2, 1)):
+        chosen = replace(reading, limits=ReadLimits(max_samples_per_file=limit))
+        manifest = cf.Manifest.scan(tmp_path, reading=chosen, progress=False)
+        assert len(manifest) == rows and manifest.column("error").null_count == rows
+        assert ("more than 2 samples (max_samples_per_file)" in str(manifest)) is (limit == 2)
+        assert (path.name in str(manifest.not_read)) is (limit == 2)
+
+
+def test_a_header_that_promises_millions_of_samples_lists_none(tmp_path):
+    """20 million rows, each a list of two names and a row of the manifest, took 2.9 GB."""
+    header = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '|u1', 'fortran_order': False, 'shape': (20000000, 2, 1, 1), }"
+    (tmp_path / "bomb.npy").write_bytes(header.ljust(127) + b"\n")
+    os.truncate(tmp_path / "bomb.npy", 128 + 40_000_000)
+    np.save(tmp_path / "other.npy", FRAMES)
+    manifest = cf.Manifest.scan(tmp_path, reading=Reading(axes="NTHW"), progress=False)
+    assert "more than 1,000,000 samples" in str(manifest)

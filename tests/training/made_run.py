@@ -3,12 +3,12 @@
 import numpy as np
 import pyarrow as pa
 
-from cinefeed.config import overlay, parse, to_toml
+from cinefeed.config import overlay, parse
 from cinefeed.manifest.table import Manifest
 from cinefeed.training.finish import finish_run
 from cinefeed.training.flow import build_feed, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.network import build_model
-from cinefeed.training.run import RunResult, check_out, clear, spec_table, write_json
+from cinefeed.training.run import RunResult, check_out, clear, write_json, write_settings, write_spec
 from cinefeed.training.weights import save_weights
 
 FRAMES = 12
@@ -64,8 +64,8 @@ def make_run(settings, *, overwrite=False):
     rng = np.random.default_rng(settings.feed.seed)
     model.set_weights([each + rng.normal(0, 0.1, each.shape).astype(np.float32) for each in model.get_weights()])
     clear(folder)
-    (folder / "settings.toml").write_text(to_toml(settings))
-    write_json(folder / "spec.json", spec_table(feed.spec))
+    write_settings(folder, settings)
+    write_spec(folder, feed.spec)
     parts.all.write(folder / "manifest.parquet")
     keep_flow(folder, feed=feed, counts=rows.history, failures=failures)
     save_weights(model, folder / "best.weights.h5")

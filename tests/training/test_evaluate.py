@@ -213,6 +213,8 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
         predict(run, paths=[folder / "text.mp4"])
     with pytest.raises(TableError, match=r"no video to predict.*absent.mp4: No such file"):
         predict(run, paths=[folder / "absent.mp4"])
+    with pytest.raises(SettingError, match=r"is a table, and videos.*--manifest .*parquet"):
+        predict(run, paths=[folder, path])
 
 
 def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path, monkeypatch):

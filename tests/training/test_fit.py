@@ -233,7 +233,7 @@ def test_a_nan_ends_so_whatever_is_monitored(path):
 
 
 def test_what_a_run_is_known_by_is_written_first(path, monkeypatch):
-    monkeypatch.setattr(fit, "write_atomically", lambda *a: 1 / 0)  # settings.toml
+    monkeypatch.setattr(fit, "write_settings", lambda *a: 1 / 0)  # settings.toml
     with pytest.raises(ZeroDivisionError):
         train(settings_for(path))
     monkeypatch.undo()

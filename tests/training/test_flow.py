@@ -36,6 +36,17 @@ def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
         usable_rows(probed(["no video"], [None]))
 
 
+def test_damaged_frames_are_listed_and_their_rows_stay():
+    table = probed([None, "breaks after 30", None], [9, 30, 9]).table
+    table = table.append_column("damaged", pa.array([[2, 4], [3, 8, 12, 13], None], pa.list_(pa.int32())))
+    rows, failures = usable_rows(Manifest.from_table(table))
+    assert len(rows) == 3
+    assert [(each["path"], each["error"]) for each in failures] == [
+        ("0.npy", "frames 2 to 3 are damaged"),
+        ("1.npy", "breaks after 30; frames 3 to 7, 12 to 12 are damaged"),
+    ]
+
+
 def test_how_often_each_level_is_fed_is_counted_without_padding():
     def batch(clips, valid=None):
         valid = np.ones(clips.shape[:2], bool) if valid is None else valid

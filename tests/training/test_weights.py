@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from made_run import make_manifest, make_run, settings_for
 
-from cinefeed.errors import TrainingError
-from cinefeed.report.folder import _clips
+from cinefeed.errors import CinefeedError, TrainingError
+from cinefeed.report.folder import _clips, _settings
 from cinefeed.training.checkpoint import _read, _write
 from cinefeed.training.encode import encoder_of_run
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.export import export
-from cinefeed.training.run import write_arrays
+from cinefeed.training.run import read_run, write_arrays
 from cinefeed.training.weights import load_weights, save_weights
 
 
@@ -101,3 +101,37 @@ def test_the_contents_of_an_archive_are_not_guarded_by_zip_itself(tmp_path):
         except Exception:
             continue
     assert lost
+
+
+@pytest.mark.parametrize("name", ["settings.toml", "spec.json"])
+def test_any_flipped_bit_in_settings_or_spec_is_an_error(tmp_path, name):
+    run = make_run(settings_for(make_manifest(tmp_path))).folder
+    path, kept = run / name, read_run(run)[:2]
+    raw = path.read_bytes()
+    messages = []
+    for changed in flips(raw, seed=7, count=300):
+        path.write_bytes(changed)
+        try:
+            assert read_run(run)[:2] == kept, "only where the mark of the digest itself was hit"
+        except CinefeedError as error:
+            assert name in str(error)
+            messages.append(str(error))
+    assert len(messages) > 200 and sum("its digest differs" in message for message in messages) > 200
+
+
+def test_settings_that_were_edited_say_how_to_use_them(tmp_path):
+    run = make_run(settings_for(make_manifest(tmp_path))).folder
+    path, (settings, spec, _) = run / "settings.toml", read_run(run)
+    text = path.read_text()
+    edited = text.replace(f"seed = {settings.feed.seed}", f"seed = {settings.feed.seed + 1}", 1)
+    assert edited != text
+    path.write_text(edited)
+    with pytest.raises(TrainingError, match=r"settings\.toml is not as training wrote it.*delete its last line"):
+        read_run(run)
+    with pytest.raises(ValueError, match="its digest differs"):
+        _settings(path)  # of the report, which leaves its section out
+    path.write_text(edited[: edited.rstrip().rindex("\n") + 1])
+    assert read_run(run)[0] != settings
+    text = (run / "spec.json").read_text()
+    (run / "spec.json").write_text(json.dumps({k: v for k, v in json.loads(text).items() if "sha256" not in k}))
+    assert read_run(run)[1] == spec, "a run that was made before there were digests"

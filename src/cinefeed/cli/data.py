@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
@@ -13,6 +12,7 @@ from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, 
 from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
+from cinefeed.label_types import why_no_label
 from cinefeed.locks import locked
 from cinefeed.manifest.grouping import GROUP
 from cinefeed.manifest.table import Manifest
@@ -62,6 +62,9 @@ def scan(
         int, typer.Option(help="Bytes unpacked into memory at once, likewise.")
     ] = DEFAULT_LIMITS.max_unpacked_bytes,
     max_frames: Annotated[int, typer.Option(help="Frames of a video, likewise.")] = DEFAULT_LIMITS.max_frames,
+    max_samples_per_file: Annotated[
+        int, typer.Option(help="Samples in one file, likewise.")
+    ] = DEFAULT_LIMITS.max_samples_per_file,
     max_file_seconds: Annotated[
         float, typer.Option(help="Seconds for a pass over a video, likewise.")
     ] = DEFAULT_LIMITS.max_file_seconds,
@@ -94,6 +97,7 @@ def scan(
                 max_frame_bytes=max_frame_bytes,
                 max_unpacked_bytes=max_unpacked_bytes,
                 max_frames=max_frames,
+                max_samples_per_file=max_samples_per_file,
                 max_file_seconds=max_file_seconds,
             ),
         ),
@@ -128,7 +132,14 @@ def split(
     as_json: Json = False,
 ) -> None:
     """Assign rows to train, val and test: no group in two parts, stratified, the same for the same seed."""
-    if [group is None, group_table is None, not no_group].count(False) != 1:
+    groupings = {"--group": group, "--group-table": group_table, "--no-group": no_group or None}
+    named = [option for option, value in groupings.items() if value is not None]
+    if len(named) > 1:
+        raise SettingError(
+            f"{' and '.join(named)} each say what a group is; give one of them. A table of 'cinefeed check --group "
+            "COLUMN --groups TABLE' keeps the samples of one COLUMN together already"
+        )
+    if not named:
         raise SettingError(
             "give --group COLUMN (the patient), or --group-table TABLE ('cinefeed check --groups' writes it), or "
             "--no-group where every row stands for itself"
@@ -146,19 +157,24 @@ def split(
     parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)
     for name in parts.all.labels:
         if name != stratify and name != group:
-            _note_unseen(parts.all, name)
+            _note_unseen(parts.all, name, group=group or "id")
     parts.all.write(out)
     counts = {name: len(getattr(parts, name)) for name in ("train", "val", "test")}
     text = ", ".join(f"{name} {count}" for name, count in counts.items())
     emit({"out": str(out), **counts}, as_json=as_json, text=f"{parts}\n{text} -> {out}")
 
 
-def _note_unseen(rows: Manifest, name: str) -> None:
-    """Say which classes of a column the training part lacks, where the column could be learnt."""
+def _note_unseen(rows: Manifest, name: str, *, group: str) -> None:
+    """Say which classes of a column the training part lacks, where the column could be learnt.
+
+    One of which each value is of one group alone, such as the patient where groups join patients, cannot.
+    """
     column = rows.column(name)
-    if pa.types.is_nested(column.type) or not rows.label_type(name).is_classes:
+    if why_no_label(column.type) or not rows.label_type(name).is_classes:
         return
-    if pc.count_distinct(column).as_py() > _MOST_CLASSES:  # rather an id
+    count = pc.count_distinct(column).as_py()
+    pairs = rows.table.filter(column.is_valid()).group_by([name, group]).aggregate([]).num_rows
+    if count > _MOST_CLASSES or pairs == count:  # rather an id, or a group
         return
     unseen = unseen_classes(labels=column, parts=rows.column("split"))
     if unseen:

@@ -11,7 +11,7 @@ import typer
 
 from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed, where_table
 from cinefeed.cli.show import choose_backend, emit, figures, note, ticking
-from cinefeed.config import Settings, read_settings
+from cinefeed.config import Settings
 from cinefeed.errors import SettingError
 from cinefeed.manifest.writing import table_suffix, write_table
 from cinefeed.metrics.assess import assess, flat_metrics
@@ -19,7 +19,7 @@ from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
 from cinefeed.text import one_line
-from cinefeed.training.run import check_run, kept_thresholds, write_json
+from cinefeed.training.run import check_run, kept_thresholds, settings_of_run, write_json
 
 Measured = Annotated[Path, typer.Argument(help="Run folder, or a table of predictions (Parquet, CSV) of any program.")]
 Unit = Annotated[str | None, typer.Option(help="Column whose values are measured, such as the study; else videos.")]
@@ -202,8 +202,7 @@ def _predictions_of(run: Path) -> Path:
 
 
 def _settings(run: Path) -> Settings | None:
-    path = run / "settings.toml"
-    return read_settings(path) if path.is_file() else None
+    return settings_of_run(run) if (run / "settings.toml").is_file() else None
 
 
 def _as_table(found: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
+from cinefeed.label_types import is_number, why_no_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,9 @@ class Covariate:
 
 
 def fit_covariates(table: Any, names: Sequence[str]) -> tuple[Covariate, ...]:
-    """Return the covariates that columns of a training part make. Raises ColumnError, and LabelError for an empty one.
+    """Return the covariates that columns of a training part make.
+
+    Raises ColumnError, and LabelError for an empty column and one of dates, times or lists.
 
     >>> fit_covariates(pa.table({"sex": ["f", "m", "f"], "age": [30, 50, None]}), ["age", "sex"])
     (Covariate(name='age', mean=40.0, scale=10.0, categories=()), \
@@ -42,9 +45,14 @@ Covariate(name='sex', mean=0.0, scale=1.0, categories=('f', 'm')))
         if name not in table.schema.names:
             raise ColumnError(f"covariates: there is no column {name!r}; {did_you_mean(name, table.schema.names)}")
         column = table.column(name).drop_null()
+        if why_no_label(column.type):
+            raise LabelError(
+                f"covariate {name!r} holds {column.type}, and a covariate is one number or category a row: make a "
+                "column of these, such as the days since a first date"
+            )
         if len(column) == 0:
             raise LabelError(f"covariate {name!r} has no value in any row; leave it out")
-        if _is_number(column.type):
+        if is_number(column.type):
             values = column.to_numpy().astype(np.float64)
             found.append(Covariate(name=name, mean=float(values.mean()), scale=float(values.std()) or 1.0))
         else:
@@ -85,7 +93,7 @@ def read_covariates(table: Any, covariates: Sequence[Covariate]) -> dict[str, ND
             places = pc.fill_null(numbers, len(each.categories)).to_numpy()
             values[each.name] = np.eye(len(each.categories) + 1, len(each.categories), dtype=np.float32)[places]
         else:
-            if not _is_number(column.type):
+            if not is_number(column.type):
                 raise LabelError(f"covariate {each.name!r} is {column.type} here, and a number in the training part")
             numbers = pc.fill_null(column.cast(pa.float64(), safe=False), each.mean).to_numpy(zero_copy_only=False)
             values[each.name] = ((numbers - each.mean) / each.scale).astype(np.float32)[:, None]
@@ -97,7 +105,7 @@ def read_weights(table: Any, name: str) -> NDArray[np.float32]:
     if name not in table.schema.names:
         raise ColumnError(f"weight={name!r}: there is no such column; {did_you_mean(name, table.schema.names)}")
     column = table.column(name).combine_chunks()
-    if not _is_number(column.type):
+    if not is_number(column.type):
         raise LabelError(f"weight={name!r} is a column of {column.type}, numbers are needed")
     weights = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
@@ -115,7 +123,3 @@ def row_weights(
     """Return what each row counts in a loss: its weight in a column, times that of its label; 0 without labels."""
     weights = np.full(table.num_rows, labelled, np.float32) if weight is None else read_weights(table, weight)
     return weights if of_labels is None else weights * of_labels
-
-
-def _is_number(kind: Any) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

@@ -1,4 +1,4 @@
-"""The columns of a manifest: names and types, a video's facts as columns and back, ids, and the fingerprint."""
+"""The columns of a manifest: names and types, a video's facts as columns and back, and paths below a root."""
 
 import json
 import os
@@ -287,9 +287,12 @@ def _pair(first: float | None, second: float | None) -> tuple[float, float] | No
 def plain(column: Any) -> Any:
     """Return a column in the plainest Arrow type that holds it: text as string, lists as list, NaN as null."""
     kind = column.type
+    if pa.types.is_dictionary(kind) and column.null_count == len(column):
+        return pa.nulls(len(column), pa.string())
     if pa.types.is_dictionary(kind):  # categories are classes, those of numbers too
-        values = column.cast(kind.value_type)
-        return class_names(values) if is_number(kind.value_type) else plain(values)
+        coded = column.combine_chunks()
+        values = class_names(coded.dictionary) if is_number(kind.value_type) else plain(coded.dictionary)
+        return pa.chunked_array([values.take(coded.indices)])
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
         return column.cast(pa.string())
     if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -306,7 +309,8 @@ def plain(column: Any) -> Any:
 def plain_table(table: Any, *, name: str) -> Any:
     """Return a table in plain types, with the known columns in the types that a manifest gives them.
 
-    Raises TableError where a name comes twice, or a known column holds something else than it should.
+    Raises TableError where a name comes twice, a column holds neither text nor numbers, as periods, intervals and
+    objects of Polars, or a known column holds something else than it should.
     """
     names = table.schema.names
     twice = sorted({each for each in names if names.count(each) > 1})
@@ -317,6 +321,12 @@ def plain_table(table: Any, *, name: str) -> Any:
         if each.startswith("__index_level_"):  # pandas: an index without a name
             continue
         column = table.column(each)
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if isinstance(kind, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(kind):  # periods, intervals, objects
+            raise TableError(
+                f"{name}: column {each!r} holds {kind}, which is neither text nor numbers; make it one of them in the "
+                "table, or leave it out"
+            )
         column = column if pa.types.is_null(column.type) and each in RESERVED else plain(column)
         if each in RESERVED and column.type != RESERVED[each]:
             try:
@@ -362,34 +372,3 @@ def relative_paths(paths: Any, root: Path | None) -> tuple[Any, Path]:
         stray = paths.filter(outside)[0].as_py()
         raise TableError(f"{stray} is not under the root {root}; give a root that holds every video")
     return pc.if_else(absolute, pc.utf8_slice_codeunits(paths, len(prefix)), paths), root
-
-
-def with_ids(table: Any, *, name: str) -> Any:
-    """Return the table with a column `id`, made of path, part and seconds where there is none.
-
-    Raises TableError where an id is missing or comes twice, or a sample ends before it starts.
-    """
-    names = table.schema.names
-    if "id" not in names:
-        ids = table.column("path")
-        for each, mark in (("part", "#"), ("start_seconds", "@"), ("end_seconds", "-")):
-            if each in names:
-                text = pc.binary_join_element_wise(mark, table.column(each).cast(pa.string()), "")
-                ids = pc.binary_join_element_wise(ids, pc.fill_null(text, ""), "")
-        table = table.append_column("id", ids)
-    ids = table.column("id")
-    counts = ids.value_counts()
-    twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    if ids.null_count or len(twice):
-        raise TableError(
-            f"{name}: each sample needs an id of its own; {ids.null_count} have none, {len(twice)} ids come more than "
-            f"once (first: {twice[0] if len(twice) else None}); mend the ids, rename a column 'id' of another meaning, "
-            f"or tell samples of one file apart by part, start_seconds or end_seconds"
-        )
-    if "start_seconds" in names and "end_seconds" in names:
-        backwards = pc.indices_nonzero(
-            pc.fill_null(pc.greater_equal(table.column("start_seconds"), table.column("end_seconds")), False)
-        )
-        if len(backwards):
-            raise TableError(f"{name}: sample {ids[backwards[0].as_py()]} ends before it starts; mend its seconds")
-    return table

@@ -26,6 +26,7 @@ from cinefeed.sources.kinds import (
     EXTENSIONS,
     READABLE,
     is_beside,
+    is_unfinished,
     kind_by_content,
     kind_by_suffix,
     kind_in_words,
@@ -68,6 +69,9 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
         kind = kind_by_suffix(entry.name)
         if kind is None and is_beside(entry.name):
             beside[Path(entry.name).suffix.lower()] += 1
+            return
+        if kind is None and is_unfinished(entry.name):
+            unread.append(("unfinished download", name))
             return
         if kind is None:
             try:

@@ -120,6 +120,11 @@ def join_labels(
     keys = choose_keys(on, videos=videos, labels=labels, name=name)
     paths = videos.column("path").combine_chunks()
     check_parts(labels, name=name)
+    if "part" in labels.schema.names and "part" not in videos.schema.names:
+        raise TableError(
+            f"{name}: the column 'part' names samples within a file, and each file here is one sample; rename the "
+            "column, for example to body_part, or leave it out"
+        )
     if keys[0][1] == "path":
         video_keys, label_keys, joined_on = path_keys(
             labels, column=keys[0][0], paths=paths, root=root, name=name, private=private

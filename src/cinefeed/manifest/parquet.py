@@ -4,8 +4,9 @@ Page checksums cover the values only: not the footer (types, names, notes), not 
 gave another table without an error, so a manifest keeps a digest of its columns and notes beside them.
 """
 
+import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,25 @@ def read_parquet_table(source: Path | bytes, *, name: str = "") -> Any:
         try:
             with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
                 table = parquet.read()  # pq.read_table cuts long tables into chunks, and took twice as long
+                categories = _categories(parquet.metadata.metadata or {})
         except (OSError, pa.ArrowException):
             raise
         except Exception as error:  # of many kinds, such as UnicodeDecodeError of a name
             raise TableError(f"{name} is a damaged Parquet file: {error}; copy it again") from error
     if has_digest:
         _check_digest(table, name=name)
+    for column in categories:
+        place = table.schema.get_field_index(column)
+        table = table.set_column(place, column, table.column(place).dictionary_encode())
     return table
+
+
+def _categories(metadata: Mapping[bytes, bytes]) -> list[str]:
+    """Return the columns that were written as categories: those of numbers come back from Parquet as numbers."""
+    if b"ARROW:schema" not in metadata:
+        return []
+    schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(metadata[b"ARROW:schema"])))
+    return [field.name for field in schema if pa.types.is_dictionary(field.type)]
 
 
 def write_parquet_tables(path: Path, tables: Iterable[Any]) -> None:

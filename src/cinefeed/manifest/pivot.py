@@ -8,7 +8,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, SettingError, TableError, did_you_mean
-from cinefeed.manifest.columns import FACTS, ordered, with_ids
+from cinefeed.manifest.columns import FACTS, ordered
+from cinefeed.manifest.ids import with_ids
 from cinefeed.manifest.rows import view_names
 from cinefeed.split import encode
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from cinefeed.errors import TableError
 from cinefeed.manifest.columns import FACTS, plain_table
@@ -26,6 +28,7 @@ _OTHERS = {
     b"PK\x03\x04": "an Excel workbook or another archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"\x1f\x8b": "compressed",
+    b"ARROW1": "an Arrow or Feather file",
     b"\x80\x04": "a pickle",
     b"\x80\x05": "a pickle",
 }
@@ -55,17 +58,17 @@ def read_table(source: object) -> Any:
         try:
             table = pa.RecordBatchReader.from_stream(source).read_all()
         except (pa.ArrowException, TypeError) as error:
-            _refuse_mixed(source, name=name)
-            raise TableError(f"{name} cannot be used: {error}") from error
+            if not hasattr(source, "columns"):  # pandas alone has columns of several types
+                raise TableError(f"{name} cannot be used: {error}") from error
+            frame: Any = source
+            frame = frame.copy()
+            for each, values in _without_mixed_marks(source, name=name).items():
+                frame[each] = values
+            table = pa.RecordBatchReader.from_stream(frame).read_all()
         except ValueError as error:  # of pandas, for two columns of one name
             raise TableError(f"{name} cannot be used: {error}; rename all but one") from error
     elif isinstance(source, Mapping):
-        name = "the table"
-        try:
-            table = pa.table(dict(source))
-        except (pa.ArrowException, TypeError) as error:
-            _refuse_mixed(source, name=name)
-            raise TableError(f"the table cannot be used: {error}; give columns of equal length, by name") from error
+        name, table = "the table", _from_columns(source, name="the table")
     else:
         raise TableError(
             f"a table was asked for, found {type(source).__name__}; give a CSV or Parquet file, or a data frame of "
@@ -77,17 +80,34 @@ def read_table(source: object) -> Any:
     return table
 
 
-def _refuse_mixed(source: Any, *, name: str) -> None:
-    """Raise TableError for the first column that Arrow has no type for, such as one of numbers and text."""
+def _from_columns(columns: Mapping[str, Any], *, name: str) -> Any:
+    try:
+        return pa.table(dict(columns) | _without_mixed_marks(columns, name=name))
+    except (pa.ArrowException, TypeError) as error:
+        raise TableError(f"{name} cannot be used: {error}; give columns of equal length, by name") from error
+
+
+def _without_mixed_marks(source: Any, *, name: str) -> dict[str, NDArray[Any]]:
+    """Return the columns that Arrow has no type for, such as 61 beside "NA", with missing values in place of marks.
+
+    Raises TableError for one that mixes numbers and other text.
+    """
+    columns = {}
     for each in list(source):
         try:
-            pa.array(source[each], from_pandas=True)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            kinds = sorted({type(value).__name__ for value in source[each] if value is not None and value == value})
-            raise TableError(
-                f"{name}: column {each!r} mixes {' and '.join(kinds)}; make it one type, "
-                f"such as text: table[{each!r}] = table[{each!r}].astype(str)"
-            ) from error
+            pa.array(source[each])
+        except (pa.ArrowException, TypeError, ValueError):
+            values = [None if str(value) in MISSING_MARKS else value for value in source[each]]
+            columns[each] = np.fromiter(values, object, len(values))  # pandas would make floats of a list
+            try:
+                pa.array(columns[each], from_pandas=True)
+            except (pa.ArrowException, TypeError, ValueError) as error:
+                kinds = sorted({type(value).__name__ for value in values if value is not None})
+                raise TableError(
+                    f"{name}: column {each!r} mixes {' and '.join(kinds)}; make it one type, "
+                    f"such as text: table[{each!r}] = table[{each!r}].astype(str)"
+                ) from error
+    return columns
 
 
 def _without_marks(table: Any) -> Any:
@@ -134,7 +154,12 @@ def _text_of(raw: bytes, *, name: str) -> bytes:
             "it may be in the code page of its computer, as Excel writes 'CSV': save it as 'CSV UTF-8', or read it "
             "with pandas.read_csv(..., encoding='cp1252') and give the frame"
         ) from error
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in raw:
+        raise TableError(
+            f"{name} holds bytes of zero, which no text has: another format, or UTF-16 without a byte order mark; "
+            "save it as 'CSV UTF-8'"
+        )
+    raw = re.sub(rb"\A\s*\n", b"", raw.removeprefix(b"\xef\xbb\xbf"))  # empty lines before the header
     return raw if b"\n" in raw else raw.replace(b"\r", b"\n")  # lines of an old Mac
 
 
@@ -181,14 +206,7 @@ def _without_header(first: str, *, name: str) -> list[str]:
 def _read_csv(raw: bytes, *, name: str) -> Any:
     raw = _text_of(raw, name=name)
     if raw.lstrip()[:1] in (b"{", b"["):
-        columns = _read_json(raw.decode(), name=name)
-        for key in columns.keys() - FACTS.keys():  # before Arrow sees numbers and text in one column
-            columns[key] = [None if isinstance(each, str) and each in MISSING_MARKS else each for each in columns[key]]
-        try:
-            return pa.table(columns)
-        except (pa.ArrowException, TypeError) as error:
-            _refuse_mixed(columns, name=name)
-            raise TableError(f"{name} cannot be used: {error}; give each video one row") from error
+        return _from_columns(_read_json(raw.decode(), name=name), name=name)
     first, _, rest = raw.partition(b"\n")
     separator = ""
     if first.lower().startswith(b"sep="):  # written by Excel for itself

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, SplitError, TableError, did_you_mean
-from cinefeed.label_types import LabelType, is_number, label_type
+from cinefeed.label_types import LabelType, is_number, label_type, why_no_label
 from cinefeed.locks import locked, write_lock
 from cinefeed.manifest.columns import (
     FACTS,
@@ -27,12 +27,12 @@ from cinefeed.manifest.columns import (
     ordered,
     plain_table,
     relative_paths,
-    with_ids,
 )
 from cinefeed.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_fingerprint, salt_of, with_hashes
 from cinefeed.manifest.fingerprint import fingerprint
 from cinefeed.manifest.grouping import GROUP, groups_of_ids
+from cinefeed.manifest.ids import with_ids
 from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
@@ -243,7 +243,11 @@ class Manifest:
             {"path": names} | {name: pa.array([row.get(name) for row in rows], FACTS[name]) for name in FACTS}
         )
         if labels is not None:
-            is_column = isinstance(labels, np.ndarray | list | tuple)
+            if getattr(labels, "ndim", None) == 1 and not hasattr(
+                labels, "iloc"
+            ):  # a tensor; a Series has its own types
+                labels = np.asarray(labels)
+            is_column = isinstance(labels, np.ndarray | list | tuple) or getattr(labels, "ndim", None) == 1
             found = read_table({"label": labels} if is_column else labels)
             if found.num_rows != len(arrays):
                 raise TableError(
@@ -308,14 +312,10 @@ class Manifest:
         """Return whether a label column is classes or numbers (see `cinefeed.label_types`).
 
         It is decided on the column as it was first scanned or read: filters, splits and files keep the answer. Raises
-        ColumnError where there is no such column, LabelError where it holds lists.
+        ColumnError where there is no such column, LabelError where it holds lists, dates or times.
         """
-        kind = self.column(name).type
-        if pa.types.is_nested(kind):
-            raise LabelError(
-                f"column {name!r} holds {kind}, and a label is one number or text a row; give each label a column of "
-                "its own, and name several targets (target=[...], --target a,b)"
-            )
+        if why := why_no_label(self.column(name).type):
+            raise LabelError(f"column {name!r} holds {why}")
         stored = self.notes.get("label_types", {}).get(name)
         return label_type(self.column(name)) if stored is None else LabelType.from_dict(stored)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.digests import is_whole
+from cinefeed.digests import is_text_changed, is_whole
 from cinefeed.errors import CinefeedError, SettingError
 from cinefeed.manifest.parquet import read_parquet_table
 from cinefeed.manifest.table import Manifest
@@ -59,7 +59,7 @@ def run_data(folder: str | Path) -> PageData:
         return default
 
     settings = read("settings", "settings.toml", _settings, "", needed=True)
-    spec = read("spec", "spec.json", _json, {})
+    spec = read("spec", "spec.json", _spec, {})
     run = read("run", "run.json", _json, {})
     classes = tuple(spec.get("classes", ()))
     history = read("history", "history.csv", _history, {})
@@ -250,8 +250,10 @@ def _text(path: Path) -> str:
 
 
 def _settings(path: Path) -> str:
-    """Return the text of settings.toml. Raises ValueError where it is none."""
+    """Return the text of settings.toml. Raises ValueError where it is none, or was changed."""
     text = _text(path)
+    if is_text_changed(text):
+        raise ValueError("it is not as training wrote it: its digest differs")
     told = tomllib.loads(text)
     odd = [name for name, each in told.items() if not isinstance(each, dict) and name != "transforms"]
     odd += ["data.split"] * (not isinstance(told.get("data", {}).get("split", {}), dict))
@@ -262,6 +264,13 @@ def _settings(path: Path) -> str:
 
 def _json(path: Path) -> Any:
     return json.loads(_text(path))
+
+
+def _spec(path: Path) -> Any:
+    """Return a run's spec. Raises ValueError where it was changed."""
+    if is_text_changed(_text(path)):
+        raise ValueError("it is damaged: its digest differs")
+    return _json(path)
 
 
 def _flow(path: Path) -> list[tuple[str, int]]:

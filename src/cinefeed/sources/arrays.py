@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cinefeed.errors import SourceError, did_you_mean
+from cinefeed.errors import LimitError, SourceError, did_you_mean
 from cinefeed.sources.axes import axes_of, has_readings, row_of, rows_of, split_part
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
@@ -171,6 +171,9 @@ def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
                 parts.append(name)  # a row of the manifest, whose error names the readings
             else:
                 parts += [name + end for end in _ends(member, reading)]
+                reading.limits.check_samples(len(parts), where=path)
+        except LimitError:
+            raise
         except SourceError as error:
             faults.append(str(error))
     if not parts:
@@ -181,7 +184,8 @@ def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
 
 def _ends(found: _Array, reading: Reading) -> list[str]:
     plane_type(found.dtype, where=found.where)
-    return rows_of(found.shape, axes_of(found.shape, declared=reading.axes, where=found.where))
+    axes = axes_of(found.shape, declared=reading.axes, where=found.where)
+    return rows_of(found.shape, axes, limits=reading.limits, where=found.where)
 
 
 def _probe(

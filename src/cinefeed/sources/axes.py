@@ -1,9 +1,10 @@
 """The axes of a stored array: one letter each, and the samples and frames that they make.
 
 T time, H height, W width, C channels, Z slices, N samples. Where nothing is declared, three axes are (T, H, W); four
-are (T, H, W, C) if the last has 1 or 3, else (N, T, H, W); five are (N, T, H, W, C). A last axis of 4, or an axis of 1,
-3 or 4 in a place where other programs keep channels, has two readings and is refused until one is declared. A last axis
-of 1 or 3 comes first: an axis of 3 before it would be as high as a picture of three lines.
+are (T, H, W, C) if the last has 1 or 3, else (N, T, H, W); five are (N, T, H, W, C). A last axis of 2 or 4, or an axis
+of 1, 3 or 4 in a place where other programs keep channels, has two readings and is refused until one is declared; so is
+a last axis of 1 to 3 of three, which may be the channels of one image. A last axis of 1 or 3 of four or five comes
+first: an axis of 3 before it would be as high as a picture of three lines.
 """
 
 import re
@@ -13,9 +14,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError
+from cinefeed.sources.limits import ReadLimits
 
 _USUAL = ("THW", "THWC")  # kept as "" in Facts
 _DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
+_CHOOSE = "choose with Reading(axes=...), or 'cinefeed scan --axes'"
+_NARROW = 4  # pixels: what is narrower is rather the channels of an image
 _PART = re.compile(r"(.*?)(?:\[([0-9]{1,18})\])?", re.DOTALL)
 
 
@@ -55,16 +59,20 @@ def has_readings(shape: Sequence[int], declared: str | None) -> bool:
 
 
 def _other_readings(shape: Sequence[int]) -> str:
-    """Return in which ways a shape of four or five axes can be read, with how to declare each; "" where it is clear."""
+    """Return in which ways a shape can be read, with how to declare each; "" where it is clear."""
+    if len(shape) == 3 and 0 < shape[2] < _NARROW <= shape[1]:
+        height, width, channels = shape
+        image = f"one image of {height} x {width} with {channels} channel{'s' * (channels > 1)}, which is not a video"
+        return f"{_reading('THW', shape)}, or {image}; {_CHOOSE}"
     if len(shape) not in (4, 5) or shape[-1] in (1, 3):
         return ""
     stacked = "N" if len(shape) == 5 else ""
     orders = [f"{stacked}{order}" for order in (("TCHW", "CTHW", "THWC") if stacked else ("TCHW", "THWC"))]
-    orders = [order for order in orders if shape[order.index("C")] in ((4,) if order.endswith("C") else (1, 3, 4))]
+    orders = [order for order in orders if shape[order.index("C")] in ((2, 4) if order.endswith("C") else (1, 3, 4))]
     if not orders:
         return ""
     readings = [_reading(order, shape) for order in (*orders, *([] if stacked else ["NTHW"]))]
-    return f"{', or '.join(readings)}; choose with Reading(axes=...), or 'cinefeed scan --axes'"
+    return f"{', or '.join(readings)}; {_CHOOSE}"
 
 
 def _reading(axes: str, shape: Sequence[int]) -> str:
@@ -72,8 +80,8 @@ def _reading(axes: str, shape: Sequence[int]) -> str:
     text = f"{sizes['T']} frame{'s' * (sizes['T'] > 1)} of {sizes['H']} x {sizes['W']}"
     text = f"{sizes['N']} videos of {text}" if "N" in sizes else text
     channels = sizes.get("C")
-    if channels == 4:
-        return f"{text} with 4 channels: store 3 of them"
+    if channels in (2, 4):
+        return f"{text} with {channels} channels: store {'3' if channels == 4 else '1'} of them"
     return f"axes={axes!r}: {text}" + (f" with {channels} channel{'s' * (channels > 1)}" if channels else "")
 
 
@@ -136,8 +144,10 @@ def row_of(row: int | None, axes: str, shape: Sequence[int], *, where: object) -
     return {"N": row or 0}
 
 
-def rows_of(shape: Sequence[int], axes: str) -> list[str]:
+def rows_of(shape: Sequence[int], axes: str, *, limits: ReadLimits, where: object) -> list[str]:
     """Return how the part of each sample ends: "" for an array that is one, "[0]", "[1]" ... for a set."""
+    if "N" in axes:
+        limits.check_samples(shape[axes.index("N")], where=where)
     return [f"[{row}]" for row in range(shape[axes.index("N")])] if "N" in axes else [""]
 
 

@@ -4,7 +4,7 @@ What it shows depends on what it decoded before, and the frames after refer to i
 up to the next key frame, and none of them is what the file held.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import av
 import numpy as np
@@ -20,7 +20,6 @@ UNKNOWN, SOUND, DAMAGED, RECOVERING = range(4)
 _INTER = (2, 3)  # AV_PICTURE_TYPE_P, _B
 # Codecs of which what a damaged header has set holds for later key frames too.
 _KEEPING_HEADERS = frozenset({"mpeg4"})
-_MOST_REORDERED = 32  # frames that a decoder may hold back; H.264 and HEVC allow 16
 
 
 def _next_state(state: int, corrupt: bool, key: bool, inter: bool) -> int:
@@ -64,8 +63,9 @@ class DamageLog:
         self._lasts = codec in _KEEPING_HEADERS
         self.stamps: list[int | None] = []  # of the frames
         self._sent: list[int | None] = []  # stamps of the packets
-        self._damaged: list[int] = []
-        self._soundness = Soundness(at_start=True)
+        self._marked: set[int] = set()
+        self._marked_stamps: set[int | None] = set()
+        self._whole: set[int] = set()  # frames that need no other ones
 
     def send(self, stamp: int | None) -> None:
         """Note that a packet goes to the decoder."""
@@ -73,37 +73,54 @@ class DamageLog:
 
     def take(self, frame: av.VideoFrame) -> None:
         """Note a frame that the decoder put out."""
-        if not self._soundness.after(frame):
-            self._damaged.append(len(self.stamps))
+        if frame.is_corrupt:
+            self._marked.add(len(self.stamps))
+        elif frame.key_frame and int(frame.pict_type) not in _INTER:
+            self._whole.add(len(self.stamps))
         self.stamps.append(frame.pts)
+
+    def mark_stamp(self, stamp: int | None) -> None:
+        """Note that the frame of a packet is damaged though the decoder does not mark it."""
+        self._marked_stamps.add(stamp)
+
+    def mark(self, numbers: Iterable[int]) -> None:
+        """Note frames that are damaged though the decoder did not mark them."""
+        self._marked.update(numbers)
 
     def ranges(self) -> NDArray[np.int32]:
         """Return the ranges of damaged frames, as `damaged_ranges` does."""
-        if not self._damaged:
+        if self._marked_stamps:
+            self._marked.update(n for n, stamp in enumerate(self.stamps) if stamp in self._marked_stamps)
+        if not self._marked:
             return NONE_DAMAGED
+        if self._lasts:
+            return damaged_ranges({min(self._marked)}, set(), [None] * len(self.stamps))
         orders = {stamp: order for order, stamp in enumerate(self._sent) if stamp is not None}
-        damaged = range(self._damaged[0], len(self.stamps)) if self._lasts else self._damaged
-        return damaged_ranges(damaged, [None if stamp is None else orders.get(stamp) for stamp in self.stamps])
+        places = [None if stamp is None else orders.get(stamp) for stamp in self.stamps]
+        return damaged_ranges(self._marked, self._whole - self._marked, places)
 
 
-def damaged_ranges(damaged: Sequence[int], orders: Sequence[int | None]) -> NDArray[np.int32]:
+def damaged_ranges(marked: Set[int], whole: Set[int], orders: Sequence[int | None]) -> NDArray[np.int32]:
     """Return the ranges of damaged frames, (n, 2): the first of each, and the one after its last.
 
-    `damaged` are the numbers of frames, rising, that were not sound when they came out, and `orders[n]` is the place of
-    frame n among the packets. A range begins earlier where frames that came out before were decoded after.
+    `marked` are the numbers of frames that the decoder marked, `whole` those of key frames that need no other ones, and
+    `orders[n]` is the place of frame n among the packets. A marked frame damages those that are shown after it, and
+    those that are decoded after it, up to the next of `whole`: frames that are shown before a key frame and decoded
+    after it may be needed by what follows.
 
-    >>> damaged_ranges([2, 3, 7], [0, 2, 1, 3, 4, 5, 6, 7]).tolist()
-    [[1, 4], [7, 8]]
+    >>> damaged_ranges({2, 7}, {0, 4}, [0, 2, 1, 3, 4, 5, 6, 7, 8]).tolist()
+    [[1, 4], [7, 9]]
     """
-    numbers = np.asarray(damaged, np.int32)
-    begins = numbers[np.diff(numbers, prepend=-2) > 1]
-    ends = numbers[np.diff(numbers, append=np.iinfo(np.int32).max) > 1] + 1
-    for i, begin in enumerate(begins.tolist()):
-        order = orders[begin]
-        earlier = range(max(begin - _MOST_REORDERED, 0), begin)
-        later_decoded = (n for n in earlier if order is not None and (orders[n] or 0) > order)
-        begins[i] = min(later_decoded, default=begin)
-    return np.stack([begins, ends], axis=1)
+    decoded = sorted((n for n, order in enumerate(orders) if order is not None), key=lambda n: orders[n] or 0)
+    damaged = np.zeros(len(orders) + 2, np.int8)
+    for numbers in (range(len(orders)), decoded):
+        is_damaged, was_damaged, key = False, False, -1
+        for number in numbers:
+            if number in whole:
+                is_damaged, was_damaged, key = False, is_damaged, number
+            is_damaged = is_damaged or number in marked
+            damaged[number + 1] |= is_damaged or (was_damaged and number < key)  # that it leads may need those before
+    return np.flatnonzero(np.diff(damaged)).astype(np.int32).reshape(-1, 2)
 
 
 def damaged_among(numbers: NDArray[np.int64], ranges: NDArray[np.int32]) -> NDArray[np.bool_]:

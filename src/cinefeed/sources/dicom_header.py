@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from typing import BinaryIO, NamedTuple
 
 from cinefeed.errors import MissingExtraError, SourceError
@@ -23,6 +24,7 @@ _VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10[0-8](\.1)?")
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _UNKNOWN = 0xFFFFFFFF  # a length that is not written down: what is there ends with a mark
+_LETTERS = frozenset(bytes(pair) for pair in product(range(ord("A"), ord("Z") + 1), repeat=2))  # of any representation
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # their lengths have four bytes
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT": "I", "OW": "H", "UV": "Q", "OV": "Q"}
 _LARGEST_VALUE, _DEEPEST = 1 << 26, 32
@@ -53,6 +55,8 @@ class Elements:
     def numbers(self, keyword: str) -> list[float]:
         """Return the numbers of an element; none at all where one of them is no number."""
         vr, value = self.values.get(keyword, ("", b""))
+        if not value:
+            return []
         if vr in _BINARY:
             size = struct.calcsize(_BINARY[vr])
             count = len(value) // size
@@ -226,11 +230,7 @@ def _start(file: BinaryIO) -> str:
     start = file.tell()
     head = file.read(6)
     file.seek(start)
-    return _EXPLICIT if _is_vr(head[4:6]) else _IMPLICIT
-
-
-def _is_vr(pair: bytes) -> bool:
-    return len(pair) == 2 and pair.isalpha() and pair.isupper()
+    return _EXPLICIT if head[4:6] in _LETTERS else _IMPLICIT
 
 
 def _read_elements(
@@ -259,7 +259,7 @@ def _read_elements(
         tag = high << 16 | low
         if tag == _ITEM_END:
             return
-        vr = head[4:6] if explicit and _is_vr(head[4:6]) else b""  # implicit elements stray into explicit data sets
+        vr = head[4:6] if explicit and head[4:6] in _LETTERS else b""  # implicit elements stray into explicit data sets
         if vr in _LONG:
             length = four.unpack(file.read(4))[0]
         else:

@@ -59,19 +59,28 @@ def shot_of(places: Places) -> Shot:
     directions = tuple(oriented.numbers("ImageOrientationPatient"))
     position = found_in(places, "PlanePositionSequence", "ImagePositionPatient").numbers("ImagePositionPatient")
     placed = len(directions) == 6 and len(position) == 3
-    normal = np.cross(directions[:3], directions[3:]) if placed else np.zeros(3)
     delayed = found_in(places, "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")
     trigger = delayed.number("NominalCardiacTriggerDelayTime")
     index = found_in(places, "FrameContentSequence", "TemporalPositionIndex").number("TemporalPositionIndex")
     return Shot(
         kind=(head.integer("Rows"), head.integer("Columns"), head.text("ImageType")),
         directions=directions if placed else (),
-        place_mm=float(np.dot(position, normal)) if placed else 0.0,
+        place_mm=_along_normal(position, directions) if placed else 0.0,
         trigger=head.number("TriggerTime") if trigger is None else trigger,
         temporal=head.number("TemporalPositionIdentifier") if index is None else index,
         number=head.number("InstanceNumber"),
         moves=head.text("Modality") != "US",
     )
+
+
+def _along_normal(position: Sequence[float], directions: Sequence[float]) -> float:
+    """Return how far a position lies along the normal of two directions; NumPy took 40 us, a third of an image's time.
+
+    >>> _along_normal([7.0, 7.0, 30.0], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    30.0
+    """
+    (x, y, z), (a, b, c, d, e, f) = position, directions
+    return x * (b * f - c * e) + y * (c * d - a * f) + z * (a * e - b * d)
 
 
 def frames_of_part(header: Header, count: int, *, part: str | None, path: object) -> Sequence[int]:

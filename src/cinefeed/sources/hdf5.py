@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cinefeed.errors import DecodeError, MissingExtraError, SourceError, did_you_mean
+from cinefeed.errors import DecodeError, LimitError, MissingExtraError, SourceError, did_you_mean
 from cinefeed.sources.axes import axes_of, channels_last, has_readings, index_of, row_of, rows_of, split_part
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.index import Verify
@@ -17,8 +17,12 @@ from cinefeed.sources.plain import PlainFrames, broken_after, known_axes, plain_
 from cinefeed.sources.values import decode_through
 
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # what h5py makes of damage, and of unknown types
-# HDF5 refuses to open a file twice in a process with different choices of locking. None is the default of h5py.
-_LOCKING = (None, False, True, "best-effort")
+# HDF5 opens a file once in a process: a second opening must have the same choice of locking and of writing. To a driver
+# that nobody else uses it is another file. This is the one that keeps a log, without a log: it reads by position, as
+# the default does, where `stdio` moves a place that forked processes share.
+_DRIVER = "cinefeed"
+# How a file is opened that only shares what the process has open already, such as one whose end is not written yet.
+_SHARED: tuple[dict[str, Any], ...] = tuple({"locking": each} for each in (None, False, True, "best-effort"))
 _CACHE_BYTES = 2**26  # at most, to keep what is unpacked of the chunks in a frame until the next frame is read
 
 
@@ -26,9 +30,8 @@ class Hdf5Source(PlainFrames):
     """A video in an HDF5 data set, named by the part: "/group/name", or "/group/name[5]" for a row of a set.
 
     Shapes and types are those of a `.npy` file; see ArraySource. A file with one data set that can be a video needs no
-    part. The file is opened read-only, with the locking that h5py and the environment choose by default, so that the
-    same process can open it with h5py at the same time; and where that lock cannot be had (a writer holds it, or the
-    file system has none), or the process has the file open with another choice, with that one or without a lock.
+    part. The file is opened read-only, without a lock, and apart from what the process has open: it can open the file
+    with h5py at the same time, to read or to write, with any locking, before or after.
 
     Frames that lie in one chunk are unpacked once where the chunks of a frame fit into 64 MB.
 
@@ -130,7 +133,11 @@ def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str
                     parts.append(stored.name)  # a row of the manifest, whose error names the readings
                     continue
                 axes = axes_of(stored.shape, declared=reading.axes, where=where)
-                parts += [stored.name + end for end in rows_of(stored.shape, axes)]
+                ends = rows_of(stored.shape, axes, limits=reading.limits, where=where)
+                parts += [stored.name + end for end in ends]
+                reading.limits.check_samples(len(parts), where=path)
+            except LimitError:
+                raise
             except SourceError as error:
                 faults.append(str(error))
     if not parts:
@@ -180,14 +187,16 @@ def _opened(path: Path) -> Any:
         import h5py  # type: ignore[import-untyped]  # it has no stubs
     except ImportError as error:
         raise MissingExtraError("h5py", extra="hdf5") from error
-    for locking in _LOCKING:
+    if _DRIVER not in h5py.registered_drivers():
+        h5py.register_driver(_DRIVER, lambda settings: settings.set_fapl_log(b"", 0, 0))
+    faults = []
+    for options in ({"driver": _DRIVER, "locking": False}, *_SHARED):
         try:
-            return h5py.File(path, "r", locking=locking)
+            return h5py.File(path, "r", **options)
         except _BROKEN as error:
-            if " lock" not in str(error) or locking == _LOCKING[-1]:
-                reason_text = "the file is cut off" if "truncated" in str(error) else str(error)
-                raise SourceError(f"{path}: cannot be opened as HDF5 ({reason_text})") from error
-    raise AssertionError("the last choice of locking opens the file or raises")
+            faults.append(error)
+    reason = "the file is cut off" if "truncated" in str(faults[0]) else str(faults[0])
+    raise SourceError(f"{path}: cannot be opened as HDF5 ({reason})") from faults[0]
 
 
 def _data_set(file: Any, path: Path, name: str) -> Any:

@@ -15,7 +15,7 @@ from cinefeed.sources.base import DEFAULT_READING, Facts, Reading
 from cinefeed.sources.image_groups import group_images, missing_numbers
 from cinefeed.sources.image_size import decoded_bytes
 from cinefeed.sources.index import Verify
-from cinefeed.sources.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated
+from cinefeed.sources.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated, misnamed_image
 from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits, require_regular
 from cinefeed.sources.plain import PlainFrames, as_plane, broken_after, windowed
 from cinefeed.sources.tiff import Pages
@@ -97,7 +97,9 @@ def probe_images(
     try:
         first = _image(path / files[0], reading.limits)
     except DecodeError as error:
-        raise SourceError(f"{path}: its first frame, {files[0]}, {error}") from error
+        other = misnamed_image(path / files[0])
+        reason = f"is a {other}: give the files their own suffix" if other else error
+        raise SourceError(f"{path}: its first frame, {files[0]}, {reason}") from error
     facts = _facts(first, len(files), container="images", codec=PurePosixPath(files[0]).suffix[1:].lower())
     missing = missing_numbers(files)
     facts = replace(facts, files=files, tags={"missing_frames": missing} if missing else {})

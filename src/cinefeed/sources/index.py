@@ -20,7 +20,9 @@ from cinefeed.sources.display import orientation, shown_size, square_or
 from cinefeed.sources.embedded import EmbeddedVideo, VideoPath
 from cinefeed.sources.layout import layout_of
 from cinefeed.sources.limits import DEMUXERS, Deadline, ReadLimits
+from cinefeed.sources.messages import heard_messages, tells_of_made_up
 from cinefeed.sources.packets import Seen, makes_stamps_up, packets_of, pass_over_packets, within
+from cinefeed.sources.second_look import changed_frames, frame_digest, needs_second_look
 
 Verify = Literal["decode", "packets"]
 
@@ -200,7 +202,9 @@ def probe_encoded(
             if seen is not None:
                 return _facts(path, container, stream, seen)
     with opened(path, number=reading.stream, limits=reading.limits) as (container, stream):
-        facts = _facts(path, container, stream, _pass_over_frames(container, stream, deadline))
+        with heard_messages():
+            seen = _pass_over_frames(container, stream, deadline)
+        facts = _facts(path, container, stream, seen)
     return replace(facts, conceals_damage=reading.on_damage == "conceal" and facts.damaged.size > 0)
 
 
@@ -214,7 +218,8 @@ def refuse_part(path: VideoPath, part: str | None) -> None:
 
 
 def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Seen:
-    log = DamageLog(stream.codec_context.name)
+    log, digests = DamageLog(stream.codec_context.name), list[int]()
+    looks_twice = needs_second_look(container, stream)
     if strict := stream.codec_context.name in _SILENT:
         stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
     flags: list[bool] = []
@@ -227,7 +232,10 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
                 break
             log.send(packet.pts)
             try:
-                frames = packet.decode()
+                with av.logging.Capture() as messages:
+                    frames = packet.decode()
+                if tells_of_made_up(messages):
+                    log.mark_stamp(packet.pts)
             except av.FFmpegError:
                 if first is not None or not strict:
                     raise
@@ -240,12 +248,16 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
                     break
                 log.take(frame)
                 flags.append(bool(frame.key_frame))
+                if looks_twice:
+                    digests.append(frame_digest(frame))
             if reason is not None:
                 break
             deadline.check_frames(len(log.stamps))
     except (av.FFmpegError, OSError, IndexError) as broken:  # IndexError: PyAV's, where a stream appears on the way
         reason = str(getattr(broken, "strerror", None) or broken)
     stamps = log.stamps
+    if looks_twice:
+        log.mark(changed_frames(container, stream, stamps=stamps, key_flags=flags, digests=digests, deadline=deadline))
     counted = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{counted} frames: {reason}"
     presented = [presented_of.get(stamp) for stamp in stamps] if presented_of else None

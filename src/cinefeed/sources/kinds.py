@@ -37,6 +37,9 @@ _BESIDE = frozenset(
     """.split()
 )
 
+# What browsers, download managers and editors add to a name while the file is not whole, or to an old copy.
+_UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".opdownload", ".tmp", ".temp", "~")
+
 READABLE = frozenset(["npy", "npz", "hdf5", "nifti", "dicom", "tiff", "webp", "encoded"])
 
 _ANIMATED = b"[" + b"".join(rb"\x%02x" % flags for flags in range(256) if flags & 2) + b"]"  # of a WebP's flags
@@ -111,6 +114,15 @@ def is_beside(path: str | Path) -> bool:
     return suffix_of(path) in _BESIDE
 
 
+def is_unfinished(path: str | Path) -> bool:
+    """Return whether a name is that of an unfinished download, or of a copy of an editor.
+
+    >>> is_unfinished("4ch.mp4.PART"), is_unfinished("4ch.mp4~"), is_unfinished("part.mp4")
+    (True, True, False)
+    """
+    return str(path).lower().endswith(_UNFINISHED)
+
+
 def suffix_of(path: str | Path) -> str:
     """Return what `Path(path).suffix.lower()` does, in a tenth of the time."""
     stem, dot, suffix = str(path).rpartition("/")[2].rpartition(".")
@@ -138,8 +150,10 @@ def is_video(path: Path) -> bool:
     """Return whether a scan takes a file for a video or a part of one; a file that cannot be read may be one."""
     if kind_by_suffix(path):
         return True
+    if is_beside(path) or is_unfinished(path):
+        return False
     try:
-        return not is_beside(path) and kind_by_content(read_start(path)) in READABLE
+        return kind_by_content(read_start(path)) in READABLE
     except OSError:
         return True
 
@@ -153,6 +167,17 @@ def is_animated(start: bytes) -> bool:
     if start.startswith(b"\x89PNG"):
         return b"acTL" in start
     return start[8:16] == b"WEBPVP8X" and bool(start[20:21] and start[20] & 2)
+
+
+def misnamed_image(path: str | Path) -> str:
+    """Return what a file holds that has the suffix of an image, in words; "" where it may be an image."""
+    try:
+        content = kind_by_content(read_start(path))
+    except OSError:
+        return ""
+    if content in (None, "image", "tiff", "webp"):
+        return ""
+    return f"{'video' if content == 'encoded' else content} named as an image ({suffix_of(path)})"
 
 
 def read_start(path: str | Path) -> bytes:

@@ -26,7 +26,7 @@ from cinefeed.sources.base import Facts
 from cinefeed.sources.damage import DamageLog, Soundness, damage_error, damaged_among
 from cinefeed.sources.embedded import VideoPath
 from cinefeed.sources.index import open_stream, states_its_stamps
-from cinefeed.sources.packets import STAMPED_BY_PES, packets_of
+from cinefeed.sources.packets import STAMPED_BY_PES, is_whole_frame, packets_of
 from cinefeed.sources.runs import Run, runs_of, seek_helps
 
 _EARLIER = 6  # frames: their seeks look for decoding stamps, which lie before those of presentation
@@ -213,10 +213,8 @@ class Ladder:
         if self.facts.container not in STAMPED_BY_PES:
             return True
         assert self.facts.ticks is not None
-        # The remains of a frame can come first, and with the flag of a key frame; they begin with no start code.
-        whole = place > 0 or memoryview(packet)[:4].tobytes().startswith((b"\0\0\1", b"\0\0\0\1"))
         known = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames.astype(np.int64))
-        return whole and known and packet.pos is not None  # FFmpeg gives no position to a frame whose stamp it made up
+        return known and is_whole_frame(packet, place)
 
     def _keep(self, frames: list[av.VideoFrame], wanted: dict[int, int], found: dict[int, av.VideoFrame]) -> None:
         self.decoded += len(frames)

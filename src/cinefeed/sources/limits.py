@@ -39,6 +39,7 @@ class ReadLimits:
     max_unpacked_bytes:  bytes that must be unpacked into memory at once: a deflated DICOM file, a chunk of an HDF5 data
                          set, a compressed array of which time is not the first axis
     max_frames:          frames of one sample; 46 hours at 60 Hz by default
+    max_samples_per_file:  samples in one file: rows of an array, slices of a volume, data sets
     max_file_seconds:    seconds that a pass over one sample may take, to probe it or to measure its values, looked at
                          after each frame
 
@@ -51,6 +52,7 @@ class ReadLimits:
     max_frame_bytes: int = 1 << 29
     max_unpacked_bytes: int = 1 << 29
     max_frames: int = 10_000_000
+    max_samples_per_file: int = 1_000_000
     max_file_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
@@ -77,6 +79,11 @@ class ReadLimits:
             )
         if count > self.max_frames:
             raise self._error("max_frames", f"promises {count:,} frames", where)
+
+    def check_samples(self, count: int, *, where: object) -> None:
+        """Raise LimitError if a file holds more samples than are listed."""
+        if count > self.max_samples_per_file:
+            raise self._error("max_samples_per_file", f"holds {count:,} samples", where)
 
     def deadline(self, where: object) -> "Deadline":
         """Return the moment until which a pass over a sample that begins now may take; `where` names the sample."""

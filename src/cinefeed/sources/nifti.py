@@ -165,6 +165,7 @@ def nifti_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[st
     if "Z" not in axes:
         return []
     if reading.slice == "each":
+        reading.limits.check_samples(volume.shape[axes.index("Z")], where=path)
         return [f"slice={number}" for number in range(volume.shape[axes.index("Z")])]
     asked = None if reading.slice == "middle" else f"slice={reading.slice}"
     return [f"slice={_slice_of(asked, axes, volume.shape, path)}"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from cinefeed.clips import PixelType
-from cinefeed.errors import MissingExtraError, SettingError, SourceError, did_you_mean
+from cinefeed.errors import LimitError, MissingExtraError, SettingError, SourceError, did_you_mean
 from cinefeed.sources.animation import AnimatedSource, probe_animated
 from cinefeed.sources.arrays import ArraySource, NpzSource, npy_parts, npz_parts, probe_npy, probe_npz
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading, Source, StoredFrames
@@ -24,6 +24,7 @@ from cinefeed.sources.kinds import (
     kind_by_suffix,
     kind_in_words,
     known_suffix,
+    misnamed_image,
     read_start,
 )
 from cinefeed.sources.limits import require_regular
@@ -138,13 +139,17 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
     slides = [name for name, kind in kinds.items() if kind == "dicom"]
     found = group_series(root, slides, reading=reading) if slides else []
     images = group_images(kinds, root=root, frames=reading.frames)
-    unread, frame_files = list(images.unread), {*_files_of(found)}
+    unread = [(misnamed_image(root / name) or what, name) for what, name in images.unread]
+    frame_files = {*_files_of(found)}
     unread += [("DICOM file without an image of its own", name) for name in slides if name not in frame_files]
     found += images.found
     for name, kind in kinds.items():
         if kind not in ("dicom", "image"):
             try:
                 found += [Found(name, part) for part in _parts(root / name, kind, reading)]
+            except LimitError:
+                limit = reading.limits.max_samples_per_file
+                unread.append((f"file of more than {limit:,} samples (max_samples_per_file)", name))
             except (SourceError, MissingExtraError) as error:
                 if known_suffix(name):
                     if isinstance(error, MissingExtraError):

@@ -83,6 +83,16 @@ def packets_of(
         packets.close()  # type: ignore[attr-defined]  # one that is dropped leaves 256 bytes for good
 
 
+def is_whole_frame(packet: "av.Packet[av.VideoStream]", place: int) -> bool:
+    """Return whether a key frame of a program or transport stream, the `place`-th packet after a seek, is all there.
+
+    Else its stamp may be that of another frame.
+    """
+    # The remains of a frame can come first, and with the flag of a key frame; they begin with no start code.
+    whole = place > 0 or memoryview(packet)[:4].tobytes().startswith((b"\0\0\1", b"\0\0\0\1"))
+    return whole and packet.pos is not None  # FFmpeg gives no position to a frame whose stamp it made up
+
+
 def within(frame: av.VideoFrame, deadline: Deadline) -> av.VideoFrame:
     """Return the first frame of a file. Raises LimitError if it is larger than the limits allow."""
     deadline.limits.check_frame(sum(plane.buffer_size for plane in frame.planes), where=deadline.where)

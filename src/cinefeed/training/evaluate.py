@@ -264,6 +264,11 @@ def _files_at(paths: list[Path]) -> tuple[list[Path], int]:
     """Return the files that paths name, those within folders too, each once; and how many are named once more."""
     files: list[Path] = []
     for path in paths:
+        if path.suffix.lower() == ".parquet" and path.is_file():
+            raise SettingError(
+                f"{path} is a table, and videos or folders of them were asked for; to score the rows of a manifest, "
+                f"name it as such: manifest={str(path)!r} (--manifest {path})"
+            )
         inside = [each for each in path.rglob("*") if each.is_file() and is_video(each)] if path.is_dir() else []
         files += sorted(inside) or [path]
     different: dict[str, Path] = {}

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import keras
 
-from cinefeed.config import Settings, to_toml
+from cinefeed.config import Settings
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.settings import Shard
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import full_disk_explained, write_atomically
+from cinefeed.files import full_disk_explained
 from cinefeed.locks import write_lock
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
@@ -53,9 +53,10 @@ from cinefeed.training.run import (
     check_same,
     check_same_rows,
     clear,
-    spec_table,
     versions,
     write_json,
+    write_settings,
+    write_spec,
 )
 from cinefeed.training.scores import metric_names
 from cinefeed.training.weights import check_weights, load_weights
@@ -144,8 +145,8 @@ def _train(
 
     if first and not goes_on:
         clear(folder)
-        write_json(folder / "spec.json", spec_table(feed.spec))  # first: check_out knows a run by it
-        write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(settings), encoding="utf-8"))
+        write_spec(folder, feed.spec)  # first: check_out knows a run by it
+        write_settings(folder, settings)
         write_json(folder / "versions.json", versions())
         parts.all.write(folder / "manifest.parquet")
         counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]

@@ -18,6 +18,7 @@ from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import made_by_a_run
+from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.metrics.predictions import check_carried
 from cinefeed.split import unseen_classes
@@ -97,18 +98,22 @@ def check_evaluation(manifest: Manifest, settings: Settings) -> None:
 
 
 def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return the rows that have frames, and a list of all that have an error: those left out, and damaged ones.
+    """Return the rows that have frames, and a list of all that have an error or damaged frames, with the reason.
 
-    An empty list means that no file breaks only if `manifest.verified` is "decode".
+    Rows of damaged frames stay: those frames raise when they are read, or are shown as FFmpeg makes them up. An empty
+    list means that no file breaks only if `manifest.verified` is "decode".
     """
-    failures = []
-    if "error" in manifest.table.column_names:
-        columns = [each.to_pylist() for each in (manifest.column("id"), manifest.shown(), manifest.column("error"))]
-        failures = [
-            {"id": name, "path": path, "error": error}
-            for name, path, error in zip(*columns, strict=True)
-            if error is not None
-        ]
+    failures, names = [], manifest.table.column_names
+    columns = [
+        manifest.column(name).to_pylist() if name in names else [None] * len(manifest) for name in ("error", "damaged")
+    ]
+    if any(any(values) for values in columns):
+        for name, path, error, ranges in zip(
+            manifest.column("id").to_pylist(), manifest.shown().to_pylist(), *columns, strict=True
+        ):
+            reasons = [error] * bool(error) + ([f"frames {frames_in_words(ranges)} are damaged"] if ranges else [])
+            if reasons:
+                failures.append({"id": name, "path": path, "error": "; ".join(reasons)})
     if "num_frames" not in manifest.table.column_names:
         return manifest, failures
     playable = np.flatnonzero(np.asarray(manifest.column("num_frames").fill_null(0)) > 0)

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cinefeed.config import Settings, SplitSettings, read_settings, to_table, to_toml
+from cinefeed.config import Settings, SplitSettings, to_table
 from cinefeed.errors import SettingError
 from cinefeed.feed.targets import read_labels
-from cinefeed.files import full_disk_explained, write_atomically
+from cinefeed.files import full_disk_explained
 from cinefeed.locks import FOLDER_LOCK, write_lock
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.parquet import read_parquet_table
@@ -34,7 +34,15 @@ from cinefeed.training.finish import (
     mean_priors,
 )
 from cinefeed.training.flow import check_evaluation, choose_rows, usable_rows
-from cinefeed.training.run import ASSESSMENT, check_out, kept_thresholds, read_run, write_json
+from cinefeed.training.run import (
+    ASSESSMENT,
+    check_out,
+    kept_thresholds,
+    read_run,
+    settings_of_run,
+    write_json,
+    write_settings,
+)
 
 _OWN = ("settings.toml", "folds.json", "failures.json", "report.html", "methods.md", PREDICTIONS, ASSESSMENT, METRICS)
 
@@ -97,7 +105,7 @@ def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object]
     folder.mkdir(parents=True, exist_ok=True)
     begun = {"folds": folds, "group": split.group or None, "rows": len(rows)}
     write_json(folder / "folds.json", begun)  # first: the folder is known by it
-    write_atomically(folder / "settings.toml", lambda path: path.write_text(to_toml(asked), encoding="utf-8"))
+    write_settings(folder, asked)
     write_json(folder / "failures.json", failures)
     for each, part in zip(own, parts, strict=True):
         part.write(each.data.manifest)
@@ -147,7 +155,7 @@ def _check_folder(settings: Settings, *, folds: int, overwrite: bool) -> Path:
     before = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
     if before["folds"] != folds:
         raise SettingError(f"{folder} holds {before['folds']} folds, {folds} are asked for; name another folder")
-    kept, asked = to_table(read_settings(folder / "settings.toml")), to_table(settings)
+    kept, asked = to_table(settings_of_run(folder)), to_table(settings)
     differing = [name for name in asked if asked[name] != kept.get(name)]
     if differing:
         raise SettingError(

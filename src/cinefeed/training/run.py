@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 import cinefeed
-from cinefeed.config import Settings, read_settings, to_table
-from cinefeed.digests import append_digest
-from cinefeed.errors import SettingError
+from cinefeed.config import Settings, read_settings, to_table, to_toml
+from cinefeed.digests import append_digest, is_text_changed, json_with_digest, toml_with_digest
+from cinefeed.errors import SettingError, TrainingError
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.settings import FeedOptions, runtime_fields
 from cinefeed.feed.targets import FeedSpec, TargetSpec
@@ -47,6 +47,7 @@ _FILES = (
     "failures.json pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
 _AUTHORS = ("methods.md",)  # who may have edited it; the page writes it anew where nobody has
+_COPY_AGAIN = "copy the run again from where it was made, or train again with --overwrite (overwrite=True)"
 _NO_MATTER = {"train": frozenset({"out"}), "feed": runtime_fields(FeedOptions)}  # they change no result
 
 
@@ -110,7 +111,7 @@ def check_same(folder: Path, settings: Settings) -> None:
 
     How many workers decode, and where the folder is seen from, may differ: no number comes of that.
     """
-    there, here = (_flat(to_table(each)) for each in (read_settings(folder / "settings.toml"), settings))
+    there, here = (_flat(to_table(each)) for each in (settings_of_run(folder), settings))
     differing = [
         f"[{section}] {name} = {there.get((section, name))!r} there, {here.get((section, name))!r} here"
         for section, name in sorted({*there, *here})
@@ -188,10 +189,22 @@ def check_run(folder: str | Path) -> None:
 
 
 def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
-    """Return what a run was made from: settings, the feed's spec, and the manifest with its column `split`."""
+    """Return what a run was made from: settings, the feed's spec, and the manifest with its column `split`.
+
+    Raises TrainingError where a file is not as training wrote it.
+    """
     check_run(folder)
     path = Path(folder)
-    spec = json.loads((path / "spec.json").read_text(encoding="utf-8"))
+    text = unchanged_text(path / "spec.json")
+    try:
+        spec = _spec(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path / 'spec.json'} is damaged ({error}); {_COPY_AGAIN}") from error
+    return settings_of_run(path), spec, Manifest.read(path / "manifest.parquet")
+
+
+def _spec(spec: dict[str, Any]) -> FeedSpec:
+    spec.pop("cinefeed sha256", None)  # a run of before has none
     spec.update(
         clip_shape=tuple(spec["clip_shape"]),
         classes=tuple(spec["classes"]),
@@ -202,12 +215,46 @@ def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
             Covariate(**each | {"categories": tuple(each["categories"])}) for each in spec.get("covariates", [])
         ),
     )
-    return read_settings(path / "settings.toml"), FeedSpec(**spec), Manifest.read(path / "manifest.parquet")
+    return FeedSpec(**spec)
 
 
 def spec_table(spec: FeedSpec) -> dict[str, Any]:
-    """Return a feed's spec as plain data, for spec.json."""
+    """Return a feed's spec as plain data."""
     return {**asdict(spec), "dtype": np.dtype(spec.dtype).name}
+
+
+def write_spec(folder: Path, spec: FeedSpec) -> None:
+    """Write spec.json, with a digest."""
+    text = json_with_digest(json.dumps(plain(spec_table(spec)), ensure_ascii=False))
+    write_atomically(folder / "spec.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Write settings.toml, with a digest."""
+    text = toml_with_digest(to_toml(settings))
+    write_atomically(folder / "settings.toml", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def settings_of_run(folder: Path) -> Settings:
+    """Return the settings of a run, or of folds. Raises TrainingError where settings.toml was changed."""
+    path = folder / "settings.toml"
+    unchanged_text(path)
+    return read_settings(path)
+
+
+def unchanged_text(path: Path) -> str:
+    """Return the text of a file of a run. Raises TrainingError where its digest is another one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path} is damaged ({error}); {_COPY_AGAIN}") from error
+    if is_text_changed(text):
+        on_purpose = "; if you have edited it on purpose, delete its last line" if path.suffix == ".toml" else ""
+        raise TrainingError(
+            f"{path} is not as training wrote it (its digest differs), and the run's numbers came of what it held; "
+            f"{_COPY_AGAIN}{on_purpose}"
+        )
+    return text
 
 
 def versions() -> dict[str, str]:
