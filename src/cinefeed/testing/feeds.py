@@ -19,7 +19,7 @@ from cinefeed.errors import FeedError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.inputs import sampler_groups
-from cinefeed.feed.settings import Shard
+from cinefeed.feed.settings import Shard, Workers
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.testing.sources import must
 
