@@ -1,13 +1,14 @@
-# make demo, make test and make install are all that a newcomer needs; each makes .venv first where it is absent.
+# make demo, make test and make install are all that a newcomer needs; each makes .venv first if it is absent.
 PYTHON ?= python3
+BACKEND ?=# of the demo: torch or jax; by default the one that is installed, else torch
 BIN := .venv/bin
 
-.PHONY: install demo quick test test-slow fuzz check lint types bench clean
+.PHONY: install demo quick test test-slow fuzz versions check lint types bench clean
 
 install: .venv/installed
 
-demo: .venv/installed
-	$(BIN)/cinefeed demo --out demo
+demo: .venv/demo
+	$(if $(BACKEND),KERAS_BACKEND=$(BACKEND) )$(BIN)/cinefeed demo --out demo
 
 quick: .venv/installed
 	$(BIN)/python -m pytest -n 2 --quick
@@ -20,6 +21,9 @@ test-slow: .venv/installed
 
 fuzz: .venv/installed
 	$(BIN)/python -m pytest tests/fuzz -m slow
+
+versions:
+	$(PYTHON) tests/versions
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
@@ -36,6 +40,10 @@ bench: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[keras,torch,jax,dicom,nifti,hdf5,onnx,report,tensorboard,dev]"
+	touch $@
+
+.venv/demo: pyproject.toml constraints.txt
+	test -e .venv/installed || $(PYTHON) scripts/demo_environment.py $(BACKEND)
 	touch $@
 
 clean:

@@ -22,7 +22,7 @@ from cinefeed.transforms.base import ClipInfo, Transform
 from cinefeed.transforms.curves import ClipPercentiles, Equalize, Gamma, Window
 from cinefeed.transforms.elastic import Elastic
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
-from cinefeed.transforms.fuse import said
+from cinefeed.transforms.fuse import compact_repr
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shear, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
 from cinefeed.transforms.masks import CutOut, SectorMask
@@ -226,18 +226,19 @@ def listed() -> None:
         medians = timed(ways)
         shown = (medians.get(name) for name in ("cinefeed", "OpenCV", "Albumentations", "Kornia"))
         print(
-            f"  {said(transform)[:50]:50}" + "".join(f"{'' if each is None else f'{each:.2f}':>10}" for each in shown)
+            f"  {compact_repr(transform)[:50]:50}"
+            + "".join(f"{'' if each is None else f'{each:.2f}':>10}" for each in shown)
         )
     indices = np.arange(0, 2 * FRAMES, 2)
     for transform in TIME:
         parameters = transform.sample(np.random.default_rng(0), info)
         taken = timed({"cinefeed": partial(transform.indices, indices, parameters, 64)})  # type: ignore[attr-defined]
-        print(f"  {said(transform)[:50]:50}{taken['cinefeed']:10.3f}")
+        print(f"  {compact_repr(transform)[:50]:50}{taken['cinefeed']:10.3f}")
     batch = np.stack([clip] * 8)
     for mix in (MixUp(), CutMix()):
         parameters = mix.sample(np.random.default_rng(0), info, size=8)
         taken = timed({"cinefeed": partial(mix.apply, batch, parameters)})
-        print(f"  {said(mix) + ', a clip of a batch of 8':50}{taken['cinefeed'] / 8:10.2f}")
+        print(f"  {compact_repr(mix) + ', a clip of a batch of 8':50}{taken['cinefeed'] / 8:10.2f}")
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ KINDS = {  # places of tests, each the beginning of a node id
         adapters models training cli report/test_assessed.py report/test_browser.py report/test_data.py
         report/test_figures.py report/test_methods.py report/test_page.py test_benchmark_learning.py
         sources/test_two_hospitals.py test_benchmark_models.py test_docs.py test_example_settings.py
-        test_examples.py test_layers.py
+        test_examples.py test_layers.py doctor
+        feed/test_other_ranks.py::test_the_torch_loader feed/test_other_ranks.py::test_the_jax_iterator
     """,
     "video": """
         check/test_alike.py check/test_check_files.py manifest/test_times.py sources/test_boxes.py
@@ -28,12 +29,15 @@ KINDS = {  # places of tests, each the beginning of a node id
         sources/test_matrix.py sources/test_memory_growth.py sources/test_native.py sources/test_open.py
         sources/test_packets.py sources/test_private.py sources/test_real_videos.py sources/test_swscale.py
         sources/test_values.py feed/test_mask_video.py test_demo.py test_security.py test_testing.py
+        feed/test_decoder_stats.py
         feed/test_clips_per_video.py::test_what_is_decoded_once feed/test_mixing_feed.py::test_masks
     """,
     "process": """
-        feed/test_chaos.py feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
+        sources/test_readers.py feed/test_chaos.py
+        feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
         feed/test_soak.py feed/test_workers_stay.py fuzz kills test_check_feed.py test_cores.py test_errors.py
-        test_locks.py test_quick.py feed/test_iteration.py feed/test_feed.py::test_a_backend_by_trial
+        test_demo_environment.py test_locks.py test_machine.py test_quick.py
+        feed/test_iteration.py feed/test_feed.py::test_a_backend_by_trial
         feed/test_replace.py::test_what_was_fed_before_changes_no_byte
         feed/test_slots.py::test_shared_memory_is_seen
     """,

@@ -142,19 +142,19 @@ def with_values(array, where, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda batch, _: {"clips": batch.clips.astype(np.float32)}, "clips are float32 .* the spec says uint8"),
-        (lambda batch, _: {"clips": batch.clips[:, :3]}, r"clips are uint8 \(2, 3, 16, 16, 1\), the spec says"),
+        (lambda batch, _: {"clips": batch.clips.astype(np.float32)}, "clips are float32 .* by feed.spec uint8"),
+        (lambda batch, _: {"clips": batch.clips[:, :3]}, r"clips are uint8 \(2, 3, 16, 16, 1\), by feed.spec"),
         (lambda batch, _: {"targets": batch.targets.astype(np.float64)}, "targets are float64"),
-        (lambda batch, _: {"targets": {"age": batch.targets}}, r"holds .*targets\[age\].* not"),
+        (lambda batch, _: {"targets": {"age": batch.targets}}, r"has .*targets\[age\].* expected"),
         (lambda batch, _: {"weights": batch.weights[:, None]}, r"weights are float32 \(2, 1\)"),
-        (lambda batch, _: {"covariates": {"age": batch.weights}}, r"holds .*covariates\[age\]"),
+        (lambda batch, _: {"covariates": {"age": batch.weights}}, r"has .*covariates\[age\]"),
         (lambda batch, _: {"ids": np.array(["v0"] * 9)}, "has 9 rows, batch_size is 2"),
-        (lambda batch, _: {name: getattr(batch, name)[:1] for name in ("clips", "ids")}, "1 rows, and is not the last"),
-        (lambda batch, _: {"ids": batch.ids[::-1]}, "does not hold the rows of the plan in their order"),
-        (lambda batch, _: {"ids": np.array(["v98", "v99"][: len(batch.ids)])}, "'v98'.*none of its draws"),
+        (lambda batch, _: {name: getattr(batch, name)[:1] for name in ("clips", "ids")}, "1 rows, but is not the last"),
+        (lambda batch, _: {"ids": batch.ids[::-1]}, "does not have the rows of the plan in their order"),
+        (lambda batch, _: {"ids": np.array(["v98", "v99"][: len(batch.ids)])}, "'v98'.*not among its draws"),
         (lambda batch, _: {"ids": with_values(batch.ids, 0, "")}, "a padding row are not 0"),
         (lambda batch, _: {"targets": batch.targets + 1}, "targets are not the labels of its rows"),
-        (lambda batch, _: {"targets": batch.targets * np.nan}, "targets are no labels where weights are above 0"),
+        (lambda batch, _: {"targets": batch.targets * np.nan}, "targets with weights above 0 are not valid labels"),
         (lambda batch, _: {"weights": -batch.weights}, "weights are negative"),
         (lambda batch, _: {"valid": with_values(batch.valid, 0, False)}, "a row has no valid frame"),
         (
@@ -173,7 +173,7 @@ def test_wrong_arrays_are_found(manifest, change, message):
         ((), "a padding row are not 0"),
         (("weights",), "a padding row has valid frames"),
         (("weights", "valid"), "frames that are not valid are not zeros"),
-        (("weights", "valid", "clips"), "spec.padded says that no batch has"),
+        (("weights", "valid", "clips"), "spec.padded is False"),
     ],
 )
 def test_padding_that_is_not_marked_is_found(manifest, names, message):
@@ -186,16 +186,16 @@ def test_padding_that_is_not_marked_is_found(manifest, names, message):
     finds(make(manifest, wrong_batches(change)), message)
     if len(names) == 3:
         feed = make(manifest, wrong_batches(change), clip=cf.Clip(frames=4, short="pad"))
-        finds(feed, "has padding rows, and there are no other ranks")
+        finds(feed, "has padding rows, but there are no other ranks")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda plan: {"rows": np.where(plan.rows == 3, 4, plan.rows)}, "asked again, epoch 0 has other rows"),
-        (lambda plan: {"occurrence": plan.occurrence[1:]}, "of different lengths"),
+        (lambda plan: {"rows": np.where(plan.rows == 3, 4, plan.rows)}, "a second plan of epoch 0 has other rows"),
+        (lambda plan: {"occurrence": plan.occurrence[1:]}, "have different lengths"),
         (lambda plan: {"occurrence": plan.occurrence + 1}, "`occurrence` does not count"),
-        (lambda plan: {"strata": plan.strata + 1}, "`strata` do not belong to its rows"),
+        (lambda plan: {"strata": plan.strata + 1}, "`strata` are not those of its rows"),
     ],
 )
 def test_a_wrong_plan_is_found(manifest, change, message):
@@ -211,7 +211,7 @@ def test_a_wrong_plan_is_found(manifest, change, message):
     [
         ([0, 1, 1, 2], [0, 0, 1, 0], "row 1 is drawn 2 times, 1 expected"),
         (list(range(10)), [0] * 10, "row 10 is drawn 0 times, 1 expected"),
-        (list(range(12)), [0] * 12, "rows that none of the 11 is"),
+        (list(range(12)), [0] * 12, "rows are not all from 0 to 10"),
     ],
 )
 def test_a_row_twice_or_never_is_found(manifest, rows, occurrence, message):
@@ -238,7 +238,7 @@ def test_a_sampler_with_a_generator_of_its_own_is_found(manifest):
         def plan(self, labels, *, seed=0, epoch=0, batch_size=None):
             return super().plan(labels, seed=int(rng.integers(99)), epoch=epoch)
 
-    finds(make(manifest, sampler=Sampler()), "asked again, epoch 0 has other rows")
+    finds(make(manifest, sampler=Sampler()), "a second plan of epoch 0 has other rows")
 
 
 def test_a_wrong_length_is_found(manifest):
@@ -247,7 +247,7 @@ def test_a_wrong_length_is_found(manifest):
             return 5
 
     finds(make(manifest, Kind), "11 draws are 6 batches, len")
-    finds(make(manifest, batch_size=12, drop_last=True), "nothing to check")
+    finds(make(manifest, batch_size=12, drop_last=True), "nothing can be checked")
 
 
 def test_wrong_answers_to_an_index_are_found(manifest):
@@ -310,7 +310,7 @@ def test_random_access_that_disturbs_an_iteration_is_found(manifest):
             self.running = False
 
     finds(make(manifest, Lost), r"batch 1 differs from batch\(1\)")
-    finds(make(manifest, Ahead), r"batch\(5\) differs while the feed is iterated over: clips")
+    finds(make(manifest, Ahead), r"batch\(5\) differs during an iteration: clips")
 
 
 def test_an_epoch_that_is_too_short_or_too_long_is_found(manifest):
@@ -323,8 +323,8 @@ def test_an_epoch_that_is_too_short_or_too_long_is_found(manifest):
             yield from super().__iter__()
             yield self.batch(0)
 
-    finds(make(manifest, Short), r"batch 5 differs from batch\(5\): there is none")
-    finds(make(manifest, Long), "batches follow after the 6 of the epoch")
+    finds(make(manifest, Short), r"batch 5 differs from batch\(5\): there is no batch")
+    finds(make(manifest, Long), "there are batches after the 6 of the epoch")
 
 
 def test_an_epoch_that_is_not_the_next_is_found(manifest):
@@ -354,10 +354,10 @@ def test_an_epoch_that_is_not_the_next_is_found(manifest):
                 if self.next_epoch != self.epoch:
                     self.set_epoch(self.epoch + 1)
 
-    finds(make(manifest, Stays), "the epoch is 0 after 0 was finished")
+    finds(make(manifest, Stays), "the epoch is 0 after finishing 0")
     finds(make(manifest, Early), "the epoch is 1 after batch 0 of 6 of epoch 0")
     finds(make(manifest, Stale), "epoch 0 is not followed by batch 0 of epoch 1")
-    finds(make(manifest, Hasty), "the epoch is 1 after an iteration of epoch 0 was broken off")
+    finds(make(manifest, Hasty), "the epoch is 1 after an unfinished iteration of epoch 0")
 
 
 def test_an_unfinished_epoch_that_is_not_left_is_found(manifest):
@@ -373,7 +373,7 @@ def test_an_unfinished_epoch_that_is_not_left_is_found(manifest):
                 self.restore(self.state())
             return super().__iter__()
 
-    message = "the iteration after the unfinished epoch 0 does not begin with batch 0 of epoch 1"
+    message = "the unfinished epoch 0 is not followed by batch 0 of epoch 1"
     finds(make(manifest, Anew), message)
     finds(make(manifest, GoesOn), message)
 
@@ -397,8 +397,8 @@ def test_an_unfinished_epoch_that_cannot_be_kept_is_found(manifest):
             return feed
 
     finds(make(manifest, Restores), r"restore\(\) does not stay in an unfinished epoch: clips")
-    finds(make(manifest, SetsEpoch), r"set_epoch\(\) does not begin an unfinished epoch anew: clips")
-    finds(make(manifest, Counts).evaluation(manifest), "the epoch is 1 after 0 was finished, not 0")
+    finds(make(manifest, SetsEpoch), r"set_epoch\(\) does not restart an unfinished epoch: clips")
+    finds(make(manifest, Counts).evaluation(manifest), "the epoch is 1 after finishing 0, not 0")
 
 
 def test_an_older_iterator_that_does_not_raise_is_found(manifest):
@@ -414,8 +414,8 @@ def test_an_older_iterator_that_does_not_raise_is_found(manifest):
             except FeedError:
                 yield self.batch(0)
 
-    finds(make(manifest, Quiet), "an iterator ends as if its epoch were complete, though a newer took over")
-    finds(make(manifest, Both), "an iterator gives batches, though a newer took over")
+    finds(make(manifest, Quiet), "an iterator ends as after a complete epoch, although a newer one replaced it")
+    finds(make(manifest, Both), "an iterator returns batches, although a newer one replaced it")
 
 
 def test_other_bytes_the_second_time_are_found(manifest):
@@ -426,7 +426,7 @@ def test_other_bytes_the_second_time_are_found(manifest):
             self.begun += index == 0 and epoch == 0
             return darker(batch) if self.begun == 2 and index == 3 else batch
 
-    finds(make(manifest, Kind), "batch 3 of epoch 0 differs the second time: clips")
+    finds(make(manifest, Kind), "batch 3 of epoch 0 differs in a second iteration: clips")
 
 
 def test_memory_that_is_used_again_too_early_is_found(manifest):
@@ -459,8 +459,8 @@ def test_a_state_that_is_no_json_is_found(manifest):
 
         return Kind
 
-    finds(make(manifest, kind(lambda state: {"draws": np.int64(state["draws"])})), "no JSON")
-    finds(make(manifest, kind(lambda state: {"extra": (1, 2)})), "differs after it was kept as JSON")
+    finds(make(manifest, kind(lambda state: {"draws": np.int64(state["draws"])})), "not JSON")
+    finds(make(manifest, kind(lambda state: {"extra": (1, 2)})), "differs after writing and reading it as JSON")
 
 
 def test_a_state_that_leads_elsewhere_is_found(manifest):
@@ -493,10 +493,10 @@ def test_a_state_that_leads_elsewhere_is_found(manifest):
             before = max(state["epoch"] - 1, 0)
             return state if state["draws"] else state | {"epoch": before, "plan": self._plan_fingerprint(before)}
 
-    finds(make(manifest, Behind), "after 1 of 6 batches, batch 1 does not follow")
-    finds(make(manifest, Forgets), "after 1 of 6 batches, batch 1 does not follow")
-    finds(make(manifest, Repeats), "after 1 of 6 batches, batch 0 of the next epoch does not follow")
-    finds(make(manifest, Stays), "after 6 of 6 batches, batch 0 of the next epoch does not follow")
+    finds(make(manifest, Behind), "after 1 of 6 batches: batch 1 does not follow")
+    finds(make(manifest, Forgets), "after 1 of 6 batches: batch 1 does not follow")
+    finds(make(manifest, Repeats), "after 1 of 6 batches: batch 0 of the next epoch does not follow")
+    finds(make(manifest, Stays), "after 6 of 6 batches: batch 0 of the next epoch does not follow")
 
 
 def test_batches_given_again_after_a_resume_are_found(manifest):
@@ -507,7 +507,7 @@ def test_batches_given_again_after_a_resume_are_found(manifest):
             if again:
                 yield self.batch(0, epoch=0)
 
-    finds(make(manifest, Kind), "batches follow that were given before")
+    finds(make(manifest, Kind), "earlier batches follow")
 
 
 def test_a_state_that_another_feed_cannot_take_is_found(manifest):
@@ -523,7 +523,7 @@ def test_a_state_that_another_feed_cannot_take_is_found(manifest):
 
     finds(
         make(manifest, Kind),
-        "after 1 of 6 batches, batch 1 does not follow",
+        "after 1 of 6 batches: batch 1 does not follow",
         make=lambda **changes: make(manifest, Kind, **changes),
     )
 
@@ -582,8 +582,8 @@ def test_ranks_that_are_no_parts_of_the_whole_are_found(manifest):
             return replace(batch, **{name: getattr(batch, name)[:1] for name in names})
 
     for kind, message in (
-        (Same, "ranks: two lack 0 rows that one has, and have 11 that it has not"),
-        (Own, "ranks: two lack [1-9]"),
+        (Same, "ranks: two ranks lack 0 rows of one rank, and have 11 others"),
+        (Own, "ranks: two ranks lack [1-9]"),
         (Uneven, "ranks: one has 4 batches, the other 2"),
         (Shorter, "ranks: batch 0 has 2 rows on one, 1 on the other"),
     ):
@@ -614,9 +614,9 @@ def test_clips_of_other_videos_than_the_plan_says_are_found(manifest, spread):
         def wrong(self, batch, index, epoch):
             return replace(batch, ids=np.roll(batch.ids, 1))
 
-    finds(make(manifest, Turned, **settings), "does not hold the rows of the plan in their order")
+    finds(make(manifest, Turned, **settings), "does not have the rows of the plan in their order")
     finds(make(manifest, Short, **settings), r"11 draws are 6 batches, len\(feed\) is 3")
-    finds(make(manifest, Alone, **settings), "does not hold the rows of the plan in their order")
+    finds(make(manifest, Alone, **settings), "does not have the rows of the plan in their order")
 
 
 def test_views_that_are_not_those_of_the_spec_are_found(manifest):
@@ -631,11 +631,11 @@ def test_views_that_are_not_those_of_the_spec_are_found(manifest):
 
     settings = {"target": None}
     check_feed(make(pivoted, **settings))
-    finds(make(pivoted, kind(lambda clips, _: {"a": clips["a"]}), **settings), r"holds .*, not .*'clips\[b\]'")
-    finds(make(pivoted, kind(lambda clips, _: clips["a"]), **settings), r"not .*'clips\[b\]'")
+    finds(make(pivoted, kind(lambda clips, _: {"a": clips["a"]}), **settings), r"has .*, expected .*'clips\[b\]'")
+    finds(make(pivoted, kind(lambda clips, _: clips["a"]), **settings), r"expected .*'clips\[b\]'")
     finds(
         make(pivoted, kind(lambda clips, _: clips | {"b": clips["b"][..., 0]}), **settings),
-        r"clips\[b\] are uint8 \(2, 4, 16, 16\), the spec says",
+        r"clips\[b\] are uint8 \(2, 4, 16, 16\), by feed.spec",
     )
     clip = cf.Clip(frames=16, short="pad")
     filled = kind(lambda clips, valid: clips | {"b": np.where(valid[..., None, None, None], clips["b"], np.uint8(9))})
@@ -650,9 +650,9 @@ def with_masks(manifest):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda batch, _: {"masks": batch.masks[..., 0]}, r"masks are uint8 \(2, 4, 16, 16\), the spec says"),
+        (lambda batch, _: {"masks": batch.masks[..., 0]}, r"masks are uint8 \(2, 4, 16, 16\), by feed.spec"),
         (lambda batch, _: {"masks": batch.masks.astype(np.int64)}, "masks are int64"),
-        (lambda batch, _: {"masks": np.zeros(0, np.uint8)}, "holds .* not .*'masks'"),
+        (lambda batch, _: {"masks": np.zeros(0, np.uint8)}, "has .* expected .*'masks'"),
         (lambda batch, _: {"masks": np.full_like(batch.masks, 1)}, "frames that are not valid are not zeros"),
     ],
 )
@@ -664,9 +664,12 @@ def test_wrong_masks_are_found(manifest, change, message):
 
 def test_wrong_shares_of_classes_are_found(manifest):
     settings = {"target": "sick", "mixing": MixUp(alpha=1.0)}
-    finds(make(manifest, wrong_batches(lambda batch, _: {"targets": batch.targets + 1}), **settings), "are no labels")
+    finds(
+        make(manifest, wrong_batches(lambda batch, _: {"targets": batch.targets + 1}), **settings),
+        "are not valid labels",
+    )
     hard = wrong_batches(lambda batch, _: {"targets": (batch.targets > 0.5).astype(np.int64)})
-    finds(make(manifest, hard, **settings), r"targets are int64 \(2,\), the spec says float32")
+    finds(make(manifest, hard, **settings), r"targets are int64 \(2,\), by feed.spec float32")
 
 
 def test_a_replay_of_another_clip_is_found(manifest):
@@ -682,9 +685,9 @@ def test_a_replay_of_another_clip_is_found(manifest):
         def replay(self, epoch, index):
             return replace(super().replay(epoch, index), parameters=())
 
-    finds(make(manifest, Darker, return_parameters=True), "replay: clip [0-9]+ differs from the one fed: clips")
-    finds(make(manifest, Next), r"replay\(0, 0\) says that it is .*'index': 1")
-    finds(make(manifest, Silent), "replay: it gives no parameters")
+    finds(make(manifest, Darker, return_parameters=True), "replay: clip [0-9]+ differs from that of the batch: clips")
+    finds(make(manifest, Next), r"replay\(0, 0\) has the address .*'index': 1")
+    finds(make(manifest, Silent), "replay: it returns no parameters")
 
 
 def test_wrong_parameters_are_found(manifest):
@@ -693,11 +696,15 @@ def test_wrong_parameters_are_found(manifest):
             return replace(batch, parameters=batch.parameters[::-1])
 
     short = wrong_batches(lambda batch, _: {"parameters": batch.parameters[:1]})
-    finds(make(manifest, short, return_parameters=True), "batch 0 has parameters of 1 rows, it has 2")
+    finds(make(manifest, short, return_parameters=True), "batch 0 has parameters of 1 rows, but 2 rows")
     finds(make(manifest, Kind, return_parameters=True), r"batch 0 differs from batch\(0\): parameters")
 
 
 def test_a_feed_that_make_makes_otherwise_is_found(manifest):
     feed = make(manifest)
-    finds(feed, "make.. makes another feed: batch 0 differs", make=lambda **changes: make(manifest, seed=8, **changes))
-    finds(feed, "make.. gives the feed itself", make=lambda **changes: feed)
+    finds(
+        feed,
+        "make.. returns a different feed: batch 0 differs",
+        make=lambda **changes: make(manifest, seed=8, **changes),
+    )
+    finds(feed, "make.. returns the feed itself", make=lambda **changes: feed)

@@ -183,7 +183,8 @@ def test_a_region_is_a_kind_or_a_number(region):
 
 
 @pytest.mark.parametrize(
-    ("region", "message"), [("color", "did you mean 'colour'"), (-1, "from 0"), (True, "from 0"), (1.5, "from 0")]
+    ("region", "message"),
+    [("color", "did you mean 'colour'"), (-1, "at least 0"), (True, "at least 0"), (1.5, "at least 0")],
 )
 def test_other_regions_are_refused(region, message):
     with pytest.raises(SettingError, match=message):

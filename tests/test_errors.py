@@ -28,7 +28,28 @@ def test_the_docstring_draws_every_error():
 
 
 def test_a_missing_extra_says_how_to_install_it():
-    assert "pip install 'cinefeed[dicom]'" in str(errors.MissingExtraError("pydicom", extra="dicom"))
+    assert "pydicom is not installed; run: pip install 'cinefeed[dicom]'" in str(
+        errors.MissingExtraError("pydicom", extra="dicom")
+    )
+    assert str(errors.MissingExtraError("a", "b", extra="x")).startswith("a and b are not installed")
+
+
+def test_what_is_said_where_keras_cannot_be_imported(monkeypatch):
+    monkeypatch.setattr(errors, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    installed = {"jax"}
+    with_jax = errors.keras_missing(ImportError(name="tensorflow"))
+    assert "tensorflow is not installed, jax is; set KERAS_BACKEND=jax" in str(with_jax)
+    installed = set()
+    without = errors.keras_missing(ImportError(name="tensorflow"))
+    assert "pip install 'cinefeed[keras,torch]'" in str(without) and "KERAS_BACKEND=torch" in str(without)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    chosen = errors.keras_missing(ImportError(name="jax"))
+    assert str(chosen) == "Keras' backend jax is not installed; run: pip install 'cinefeed[keras,jax]'"
+    assert str(errors.keras_missing(ImportError(name="keras"))).startswith("keras is not installed")
+    broken = ImportError("libcudart.so.12: cannot open shared object file", name="torch._C")
+    installed = {"torch"}
+    assert errors.keras_missing(broken) is broken
 
 
 def test_did_you_mean():

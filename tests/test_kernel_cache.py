@@ -29,7 +29,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     for each in (cache_folder, version_digest):
         each.cache_clear()
-    kernel_cache._reported.clear()
+    kernel_cache._reported_kinds.clear()
     yield tmp_path / "cache"
     for each in (cache_folder, version_digest):
         each.cache_clear()

@@ -44,7 +44,7 @@ def test_the_rule(values, kind, grades):
 
 def test_the_notice_says_how_to_make_them_classes():
     notice = label_type([0, 1, 2] * 2).notice("stage")
-    assert "'stage' has the whole numbers 0 to 2" in notice and "--task multiclass" in notice and "\n" not in notice
+    assert "'stage' contains the integers 0 to 2" in notice and "--task multiclass" in notice and "\n" not in notice
 
 
 def test_a_category_of_numbers_is_classes():

@@ -11,23 +11,24 @@ import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
 ROOMS = (
-    "errors text files digests locks cores rng scratch kernel_cache kernels clips sources label_types split balance "
-    "manifest transforms check feed pack adapters metrics models config training report demo testing cli"
+    "errors text files digests locks cores pools machine keras_backend rng scratch kernel_cache kernels clips sources "
+    "label_types split balance manifest transforms check feed pack adapters metrics models config training report "
+    "demo testing doctor cli"
 ).split()
 FOLDERS = {
     "sources": (
-        "kinds limits embedded boxes colour display base regions damage layout values packets messages second_look "
-        "index runs libav native ladder encoded axes plain stored arrays memory hdf5 nifti tiff image_size animation "
-        "image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels dicom_tables dicom_facts "
-        "dicom_planes dicom dicom_video dicom_series packed open"
+        "kinds extras limits embedded boxes colour display base regions damage layout values packets messages "
+        "second_look index runs structures libav decoder native ladder encoded axes plain stored arrays memory hdf5 "
+        "nifti tiff image_size animation image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels "
+        "dicom_tables dicom_facts dicom_planes dicom dicom_video dicom_series packed readers open"
     ).split(),
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
         "columns ids fingerprint parquet identity reading writing files label_keys labels grouping summary find "
-        "progress quiet scan rows pivot table encoded values"
+        "progress quiet scan rows pivot combine hiding in_memory table encoded values"
     ).split(),
     "transforms": (
-        "base drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
+        "base seeding call drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
         "choice mixing fuse compose nearest"
     ).split(),
     "check": "findings look files values content alike groups duplicates labels mixed shortcuts run".split(),
@@ -41,15 +42,16 @@ FOLDERS = {
     ).split(),
     "config": "settings toml lines group_candidates starter".split(),
     "report": (
-        "style words figures results agreement moving balance data folder drawn assessed unassessed facts methods page "
+        "style words figures results agreement moving balance data folder drawn assessed templates methods page "
         "check strength transforms"
     ).split(),
+    "doctor": "look advice".split(),
     "testing": "videos sources checks samplers feeds".split(),
     "adapters": "ahead torch keras jax".split(),
     "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),
     "training": (
         "run weights scores losses network batches callbacks checkpoint logging flow doubts saliency worst pictures "
-        "finish distributed fit evaluate folds encode export"
+        "finish distributed threads fit evaluate folds encode export"
     ).split(),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}
@@ -118,9 +120,9 @@ def test_a_loaded_framework_is_found():
 
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
-        "Manifest Feed Inputs Workers Shard ClipsPerVideo Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
-        "BalancedClasses UniformLabels Reading ReadLimits open_source probe CinefeedError models testing transforms "
-        "__version__".split()
+        "Manifest Feed Inputs Workers Shard ClipsPerVideo Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize "
+        "Brightness Contrast Natural BalancedClasses UniformLabels Reading ReadLimits open_source probe "
+        "register_reader CinefeedError models testing transforms __version__".split()
     )
     for name in cinefeed.__all__:
         assert getattr(cinefeed, name) is not None

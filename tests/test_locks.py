@@ -14,7 +14,7 @@ import pytest
 
 from cinefeed import locks
 from cinefeed.errors import InUseError
-from cinefeed.locks import locked, write_lock
+from cinefeed.locks import with_write_lock, write_lock
 
 HOLD = """
 import errno, os, signal, sys, time
@@ -65,7 +65,7 @@ def test_the_second_process_is_refused_with_who_holds_it_and_since_when(tmp_path
         message = str(refused.value)
         assert f"{place} is being written by process {process.pid} on {socket.gethostname()}" in message
         assert "(-c scan some folder), since 20" in message
-        assert "wait until it has finished, stop it, or name another place" in message
+        assert "wait until it has finished, stop it, or choose another path" in message
         process.send_signal(signal.SIGINT)  # Ctrl-C
         process.wait(10)
         assert not (tmp_path / "runs").exists()
@@ -163,7 +163,7 @@ def test_what_was_written_stays_and_a_place_that_cannot_be_written_has_no_lock(t
 
 
 def test_a_function_holds_the_lock_of_its_argument(tmp_path):
-    @locked("out")
+    @with_write_lock("out")
     def write(*, out: Path | None) -> bool:
         return out is not None and out.with_name(".x.csv.lock").exists()
 

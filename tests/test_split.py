@@ -13,13 +13,13 @@ from cinefeed.split import assign_folds, assign_parts, check_groups, encode, mea
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
-def split(groups, labels=None, *, fractions=FRACTIONS, seed=7, kept=None):
+def split(groups, labels=None, *, fractions=FRACTIONS, seed=7, previous_parts=None):
     return assign_parts(
         groups=groups,
         labels=labels,
         fractions=fractions,
         seed=seed,
-        kept=kept,
+        previous_parts=previous_parts,
         group_name="patient",
         label_name="label",
     )
@@ -144,24 +144,24 @@ def test_keep_deals_only_new_groups(labels):
     old = groups < "g0060"
     names = np.array(list(FRACTIONS))
     before = names[split(groups[old], None if labels is None else labels[old])]
-    kept = np.full(len(groups), None, object)
-    kept[old] = before
-    parts = split(groups, labels, kept=kept.tolist(), seed=99)
+    previous_parts = np.full(len(groups), None, object)
+    previous_parts[old] = before
+    parts = split(groups, labels, previous_parts=previous_parts.tolist(), seed=99)
     assert (names[parts][old] == before).all()
     assert leaks(groups, parts) == []
     np.testing.assert_allclose(np.bincount(parts) / len(parts), list(FRACTIONS.values()), atol=0.02)
 
 
 def test_keep_gives_new_rows_of_an_old_group_its_part():
-    parts = split(["a", "b", "c", "c"], kept=[None, "train", "test", None])
+    parts = split(["a", "b", "c", "c"], previous_parts=[None, "train", "test", None])
     assert parts.tolist() == [1, 0, 2, 2]
 
 
 def test_keep_refuses_a_split_that_leaks_or_is_none():
-    with pytest.raises(SplitError, match=r"1 of 2 values of 'patient' come in more than one part \(first: a\)"):
-        split(["a", "a", "b", "c"], kept=["train", "test", "val", None])
-    with pytest.raises(SplitError, match="has a part 'dev'"):
-        split(["a", "b", "c"], kept=["train", "dev", None])
+    with pytest.raises(SplitError, match=r"1 of 2 values of 'patient' are in more than one part \(first: a\)"):
+        split(["a", "a", "b", "c"], previous_parts=["train", "test", "val", None])
+    with pytest.raises(SplitError, match="unknown part 'dev'"):
+        split(["a", "b", "c"], previous_parts=["train", "dev", None])
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.0, float("nan"), True, "0.7"])
@@ -171,7 +171,7 @@ def test_fractions_out_of_range(bad):
 
 
 def test_fractions_must_add_up():
-    with pytest.raises(SplitError, match="add up to 1"):
+    with pytest.raises(SplitError, match="sum to 1"):
         split(["a", "b"], fractions={"train": 0.5, "val": 0.4})
 
 
@@ -179,14 +179,14 @@ def test_fractions_must_add_up():
     ("groups", "labels", "message"),
     [
         ([], None, "no rows"),
-        (["a"], None, "3 parts were asked for, there is 1 value of 'patient'"),
-        (["a", "a", "b", "b"], None, "3 parts were asked for, there are 2 values of 'patient'"),
+        (["a"], None, "3 parts need at least 3 groups; there is 1 value of 'patient'"),
+        (["a", "a", "b", "b"], None, "3 parts need at least 3 groups; there are 2 values of 'patient'"),
         (["a", "b", "c", None], None, "1 of 4 rows have no 'patient'"),
         (["a", "b", "c"], ["x", None, "y"], "1 of 3 rows have no 'label'"),
         (["a", "b", "c"], [1.0, float("nan"), 2.0], "1 of 3 rows have no 'label'"),
         (["a", "b", "c"], ["x", "x", "x"], "one class only, 'x'"),
         (["a", "b", "c"], [2.5, 2.5, 2.5], "is 2.5 for every 'patient'"),
-        (list("abcdef"), list("xxxxxy"), "class 'y' of 'label' has 1 'patient', 3 parts need one each"),
+        (list("abcdef"), list("xxxxxy"), "class 'y' of 'label' has 1 'patient', but 3 parts need one each"),
         (list("abcdee"), list("xxxxyy"), "class 'y' of 'label' has 1 'patient'"),
         (list("abcdef"), [True, True, True, True, True, False], "class 'False' of 'label' has 1 'patient'"),
     ],
@@ -213,9 +213,11 @@ def test_a_number_of_folds_that_is_none(folds):
 
 
 def test_more_folds_than_groups():
-    with pytest.raises(SplitError, match="3 folds were asked for, there are 2 values of 'patient'; ask for at most 2"):
+    with pytest.raises(
+        SplitError, match="3 folds need at least 3 groups; there are 2 values of 'patient'; use at most 2"
+    ):
         assign_folds(groups=["a", "b", "a"], folds=3, seed=7, group_name="patient")
-    with pytest.raises(SplitError, match="class 'y' of 'label' has 2 'group', 3 parts"):
+    with pytest.raises(SplitError, match="class 'y' of 'label' has 2 'group', but 3 parts"):
         assign_folds(groups=list("abcdef"), labels=list("xxxxyy"), folds=3, seed=7)
 
 
@@ -232,7 +234,7 @@ def test_check_groups():
         check_groups(groups=["a", "b", "a"], parts=["train", "test", "test"])
 
 
-def test_the_balance_is_told():
+def test_balance_as_dict_and_text():
     balance = measure_balance(
         parts=np.array([0, 0, 0, 2]),
         names=("train", "val", "test"),

@@ -8,10 +8,10 @@ import pytest
 
 from cinefeed import open_source, probe
 from cinefeed.clips import Times
-from cinefeed.errors import SourceError
+from cinefeed.errors import SettingError, SourceError
 from cinefeed.manifest.columns import facts_to_row
 from cinefeed.sources.base import Facts, Planes
-from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
+from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, videos, write_video
 
 
 def test_numbers_survive_coding_and_resizing(tmp_path):
@@ -24,6 +24,13 @@ def test_numbers_survive_coding_and_resizing(tmp_path):
     assert read_number(numbered_frames(1)[0]) == 0
     assert read_number(numbered_frames(1, first=65535)[0]) == 65535
     assert read_number(numbered_frames(1, first=9)[0, :, :, 0].astype(np.uint16) * 257) == 9
+
+
+def test_a_matrix_that_pyav_does_not_convert_to_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "_SPACES", {**videos._SPACES, "bt2020": "ITU2020"})
+    with pytest.raises(SettingError, match="cannot convert to bt2020, which was asked for; PyAV 18 can"):
+        write_video(tmp_path / "any.mp4", numbered_frames(2), matrix="bt2020")
+    assert not (tmp_path / "any.mp4").exists()
 
 
 def test_the_same_frames_give_the_same_file(tmp_path):
@@ -204,12 +211,12 @@ def path(tmp_path_factory):
     [
         ({"length": 29}, "len"),
         ({"facts": with_facts(times=Times(0.0, 0.04, 0)), "length": 0}, "len"),
-        ({"facts": with_facts(height=33)}, "the facts say 33 x 32"),
-        ({"read": returns_other_types}, "read gives int32"),
+        ({"facts": with_facts(height=33)}, "the facts have 33 x 32"),
+        ({"read": returns_other_types}, "read returns int32"),
         ({"read": off_by_one_backwards}, "differs from the one read in order"),
         ({"read": sorts_its_answers}, "differs from the one read in order"),
-        ({"read": misreads_arrays}, "asked by an array"),
-        ({"read": returns_fewer}, "frames asked"),
+        ({"read": misreads_arrays}, "read by an array"),
+        ({"read": returns_fewer}, "frames were requested"),
         ({"read": wraps_around}, "read: index .* does not raise SourceError"),
         ({"planes": planes_wrap_around}, "planes: index .* does not raise SourceError"),
         ({"close": never_closes}, "a closed source does not raise"),
@@ -217,17 +224,17 @@ def path(tmp_path_factory):
         ({"planes": one_plane}, "planes, not 3"),
         ({"planes": one_frame}, "another number of frames"),
         ({"planes": deeper}, "planes of 10 bits are"),
-        ({"planes": turned}, "rotation is 90 with the planes, 0 in the facts"),
-        ({"planes": windowed}, "window is .* with the planes, None in the facts"),
+        ({"planes": turned}, "rotation is 90 in the planes, 0 in the facts"),
+        ({"planes": windowed}, "window is .* in the planes, None in the facts"),
         ({"planes": cropped}, "the first plane is"),
-        ({"planes": other_range}, "planes and read disagree"),
-        ({"read": begins_badly}, "planes and read disagree"),
+        ({"planes": other_range}, "planes and read differ"),
+        ({"read": begins_badly}, "planes and read differ"),
         ({"read": wears_out_after(15)}, "first again: frame .* differs"),
-        ({"read": takes_offence}, "after what was refused: frame .* differs"),
+        ({"read": takes_offence}, "after errors: frame .* differs"),
         ({"planes": reuses_its_buffers}, "changed when others were read"),
         (wipes_its_buffers(), "changed when the source was closed"),
-        ({"facts": with_facts(header_frames=np.int64(30))}, "no plain values"),
-        ({"facts": with_facts(header_frames=2**40)}, "no plain values"),
+        ({"facts": with_facts(header_frames=np.int64(30))}, "not plain data"),
+        ({"facts": with_facts(header_frames=2**40)}, "not plain data"),
     ],
 )
 def test_what_is_wrong_is_found(path, wrong, message):
@@ -245,9 +252,9 @@ def test_facts_that_do_not_come_back_are_found(path, monkeypatch):
         return facts_to_row(facts) | {"rate_hz": None}
 
     monkeypatch.setattr("cinefeed.testing.sources.facts_to_row", forgetful)
-    with pytest.raises(AssertionError, match=r"facts.rate_hz is 25.0, and nan after a manifest kept it"):
+    with pytest.raises(AssertionError, match=r"facts.rate_hz is 25.0, and nan after storing it"):
         check_source(open_source(path))
-    with pytest.raises(AssertionError, match="name no frame"):
+    with pytest.raises(AssertionError, match="have no frames"):
         kept_facts(replace(probe(path), times=Times(0.0, 0.04, 0), ticks=None))
 
 
@@ -268,7 +275,7 @@ def test_facts_of_every_shape_come_back():
     ("wrong", "message"),
     [
         ({"read": begins_badly}, "when it is the first after opening again"),
-        ({"close": never_closes}, "leaving `with` does not close"),
+        ({"close": never_closes}, "the end of `with` does not close"),
     ],
 )
 def test_what_is_wrong_after_opening_again_is_found(path, wrong, message):
@@ -293,7 +300,7 @@ def test_state_that_threads_share_is_found(path):
 
         return read
 
-    with pytest.raises(AssertionError, match="where 4 threads read, each with a source of its own"):
+    with pytest.raises(AssertionError, match="if 4 threads read, each from its own source"):
         check_source(open_source(path), reopen=lambda: Faulty(open_source(path), read=confused))
 
 

@@ -194,7 +194,7 @@ def _corrected(run: dict[str, Any], part: str) -> Floats:
     counts = sampler.expected_draws(labels) if weights is None else weights  # a cap leaves less than one half
     drawn = [float(counts[labels == each].sum()) for each in CLASSES]
     raw = [float((labels == each).sum()) for each in CLASSES]
-    return correct_prior(np.array(run["parts"][part]["scores"]), drawn=drawn, raw=raw)
+    return correct_prior(np.array(run["parts"][part]["scores"]), draws=drawn, raw=raw)
 
 
 def calibration_error(targets: Floats, scores: Floats, weights: Floats) -> float:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cinefeed.sources.limits import ReadLimits as ReadLimits
     from cinefeed.sources.open import open_source as open_source
     from cinefeed.sources.open import probe as probe
+    from cinefeed.sources.readers import register_reader as register_reader
     from cinefeed.transforms.geometry import Flip as Flip
     from cinefeed.transforms.geometry import Rotate as Rotate
     from cinefeed.transforms.geometry import Scale as Scale
@@ -59,6 +60,7 @@ _HOME = {
     "models": "cinefeed.models",
     "open_source": "cinefeed.sources.open",
     "probe": "cinefeed.sources.open",
+    "register_reader": "cinefeed.sources.readers",
     "testing": "cinefeed.testing",
     "transforms": "cinefeed.transforms",
 }

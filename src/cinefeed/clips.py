@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip, and what a frame becomes. Arithmetic only: no video is opened here."""
+"""Selection of the frames of a clip, and the target frame. Arithmetic only: no video is opened here."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,16 +14,16 @@ Fit = Literal["crop", "pad", "stretch", "none"]
 PixelType = Literal["uint8", "uint16", "float32"]
 RegionKind = Literal["2d", "colour", "pw", "cw", "m-mode", "other"]
 
-# Time stamps are multiples of a tick, so sums of them are off by rounding alone; a microsecond is far below any tick.
+# Timestamps are multiples of a tick, so their sums have rounding errors only; a microsecond is far below any tick.
 _TOLERANCE_SECONDS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When each frame of a video is shown, in seconds from the container's start (of arrays, from the first frame).
+    """Presentation time of each frame, in seconds from the container's start (for arrays, from the first frame).
 
-    Regular video is three numbers, whatever its length; irregular video lists its seconds, one a frame, sorted.
-    `step_seconds` is NaN where a file knows no rate (a bare array).
+    Three numbers describe a video with a constant rate. With a variable rate, `listed` has the time of each frame,
+    sorted. `step_seconds` is NaN if the rate is unknown (plain arrays).
 
     >>> Times(0.0, 0.04, 3).seconds().tolist()
     [0.0, 0.04, 0.08]
@@ -35,39 +35,39 @@ class Times:
     listed: NDArray[np.float64] | None = None
 
     def seconds(self) -> NDArray[np.float64]:
-        """Return the time of every frame, float64 (count,), in seconds."""
+        """Return the time of every frame, float64 (count,), in seconds. Raises ClipError if the rate is unknown."""
         if self.listed is not None:
             return self.listed
         if np.isnan(self.step_seconds):
             raise ClipError(
-                "seconds were asked for, but the file has no frame rate; choose clips by frames and stride, "
+                "times in seconds were requested, but the file has no frame rate; select clips by frames and stride, "
                 "and leave out rate_hz, start_seconds and end_seconds"
             )
         return self.first_seconds + self.step_seconds * np.arange(self.count, dtype=np.float64)
 
 
-def _choose(name: str, value: str, choices: object) -> None:
+def _check_choice(name: str, value: str, choices: object) -> None:
     names = get_args(choices)
     if value not in names:
         raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), names)}")
 
 
-def _positive(name: str, value: int) -> None:
+def _check_positive(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise SettingError(f"{name}={value!r} must be a whole number of at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """Which frames of a video make a clip: how many, how far apart, from where.
+    """Selection of the frames of a clip: their number, stride (or rate) and position in the video.
 
     frames=3, stride=2, position="start", in a video of 8:   F.F.F...   -> [0, 2, 4]
     frames=3, stride=2, position="center":                   .F.F.F..   -> [1, 3, 5]
     frames=4, position="spread":                             F.F.F.F.   -> [0, 2, 4, 6]   frame floor(i n / frames)
 
-    `rate_hz` picks frames by time in place of `stride`: the frame on show at each tick of that rate. `spread` covers
-    the whole video, so that 20 or 30 phases of one heart cycle become 25. A video shorter than the clip, of 3 frames
-    where 5 are wanted:
+    `rate_hz` selects frames by time in place of `stride`: the frame that is displayed at each tick of that rate.
+    `position="spread"` covers the whole video, so that 20 or 30 phases of one heart cycle become 25. `short` is for
+    videos shorter than the clip, here 3 frames for a clip of 5:
 
     repeat_last: 0 1 2 2 2      loop: 0 1 2 0 1      pad: 0 1 2 - - (zeros, not valid)      error: raises ClipError
 
@@ -82,13 +82,13 @@ class Clip:
     short: Short = "repeat_last"
 
     def __post_init__(self) -> None:
-        _positive("Clip(frames)", self.frames)
-        _positive("Clip(stride)", self.stride)
-        _choose("Clip(position)", self.position, Position)
-        _choose("Clip(short)", self.short, Short)
+        _check_positive("Clip(frames)", self.frames)
+        _check_positive("Clip(stride)", self.stride)
+        _check_choice("Clip(position)", self.position, Position)
+        _check_choice("Clip(short)", self.short, Short)
         if self.rate_hz is not None:
             if not (np.isfinite(self.rate_hz) and self.rate_hz > 0):
-                raise SettingError(f"Clip(rate_hz={self.rate_hz!r}) must be a positive number of frames a second")
+                raise SettingError(f"Clip(rate_hz={self.rate_hz!r}) must be a positive number of frames per second")
             if self.stride != 1:
                 raise SettingError("Clip takes stride or rate_hz, not both; leave one out")
         if self.position == "spread" and (self.stride != 1 or self.rate_hz is not None):
@@ -103,17 +103,21 @@ class Clip:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the frame numbers of one clip, int64 (frames,), and which of them are no padding, bool (frames,).
+        """Return the frame indices of one clip, int64 (frames,), and which are not padding, bool (frames,).
 
-        The clip stays within `start_seconds <= time < end_seconds`, which count from the container's start time, as
-        those of a player and of `ffmpeg -ss`. `rng` is needed for `position="random"` alone, and
-        `share` says where `position="center"` lies in what the clip leaves free: 0.5 is the centre, 0 the start.
-        Raises ClipError where there is no frame, or too few with `short="error"`.
+        Args:
+            times: times of the frames of the video.
+            rng: random generator, needed for `position="random"` only.
+            share: place of the clip with `position="center"`, from 0 (start) to 1 (end); 0.5 is the centre.
+            start_seconds: first time of the clip, counted from the container's start time, as by `ffmpeg -ss`.
+            end_seconds: end of the clip; its frames have times below it.
+
+        Raises ClipError if there is no frame, or too few with `short="error"`.
         """
         first, count = window_of(times, start_seconds, end_seconds)
         if count == 0:
             raise ClipError(
-                f"no frame lies between {start_seconds} and {end_seconds} s: the video has {times.count} frames"
+                f"there is no frame between {start_seconds} and {end_seconds} s: the video has {times.count} frames"
                 + ("" if times.count == 0 else _extent(times))
             )
         if self.position == "spread":
@@ -141,10 +145,10 @@ class Clip:
         if self.short == "error":
             raise self._too_short(span, count)
         numbers = np.arange(self.frames, dtype=np.int64)
-        shown = -(-(count - start) // self.stride)
-        numbers = numbers % shown if self.short == "loop" else np.minimum(numbers, shown - 1)
-        fits = np.arange(self.frames) < shown if self.short == "pad" else np.ones(self.frames, np.bool_)
-        return first + start + numbers * self.stride, fits
+        available_count = -(-(count - start) // self.stride)
+        numbers = numbers % available_count if self.short == "loop" else np.minimum(numbers, available_count - 1)
+        valid = np.arange(self.frames) < available_count if self.short == "pad" else np.ones(self.frames, np.bool_)
+        return first + start + numbers * self.stride, valid
 
     def _by_time(
         self, times: Times, first: int, count: int, slack_share: float
@@ -154,42 +158,41 @@ class Clip:
         length = float(seconds[-1] - seconds[0])
         offsets = np.arange(self.frames) / self.rate_hz
         offsets = offsets + max(length - offsets[-1], 0.0) * slack_share
-        fits = offsets <= length + _TOLERANCE_SECONDS
-        if not fits.all():
+        valid = offsets <= length + _TOLERANCE_SECONDS
+        if not valid.all():
             if self.short == "error":
                 raise ClipError(
                     f"{self.frames} frames at {self.rate_hz} Hz span {(self.frames - 1) / self.rate_hz:.3f} s, "
-                    f"the video lasts {length:.3f} s; take fewer frames, a higher rate_hz, or another short="
+                    f"the video lasts {length:.3f} s; use fewer frames, a higher rate_hz, or another short="
                 )
-            shown = int(fits.sum())
+            available_count = int(valid.sum())
             offsets = (
-                offsets[np.arange(self.frames) % shown]
+                offsets[np.arange(self.frames) % available_count]
                 if self.short == "loop"
-                else np.minimum(offsets, offsets[shown - 1])
+                else np.minimum(offsets, offsets[available_count - 1])
             )
         indices = np.searchsorted(seconds, seconds[0] + offsets + _TOLERANCE_SECONDS, side="right") - 1
-        return indices + first, fits if self.short == "pad" else np.ones(self.frames, np.bool_)
+        return indices + first, valid if self.short == "pad" else np.ones(self.frames, np.bool_)
 
     def _too_short(self, span: int, count: int) -> ClipError:
         return ClipError(
             f"a clip of {self.frames} frames, stride {self.stride}, spans {span} frames, the video has {count}; "
-            f"take fewer frames, or short='repeat_last', 'loop' or 'pad'"
+            f"use fewer frames, or short='repeat_last', 'loop' or 'pad'"
         )
 
 
-def _checked_window(window: object) -> tuple[float, float]:
+def _validate_window(window: object) -> tuple[float, float]:
     ends = tuple(window) if isinstance(window, tuple | list) else ()
     plain = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
     if len(ends) != 2 or not plain or not np.isfinite(ends).all() or ends[0] >= ends[1]:
         raise SettingError(
-            f"Frame(window={window!r}) must be two finite numbers, the smaller one first: what becomes black and what "
-            "becomes white"
+            f"Frame(window={window!r}) must be two finite numbers, the smaller one first: the values of black and white"
         )
     return float(ends[0]), float(ends[1])
 
 
 def window_of(times: Times, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
-    """Return the first frame within the window and the number of frames in it."""
+    """Return the first frame within a time window, and the number of frames in it."""
     if start_seconds is None and end_seconds is None:
         return 0, times.count
     seconds = times.seconds()
@@ -205,27 +208,29 @@ def _extent(times: Times) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """What every frame becomes: its size, channels and type, and how a frame of another shape is fitted in.
+    """The target frame: its height, width, channels and dtype, and how other frames are fitted to it.
 
-    crop:    scaled until it covers the target, centred, what stands out is cut off
-    pad:     scaled until it fits in the target, centred, zeros around it
-    stretch: height and width scaled each on its own
-    none:    pixels as they are, centred, cut off or padded
+    Values of `fit`:
 
-    `spacing_mm` is the size that a pixel of the target shall have, in place of a scale that follows from the target:
-    `Frame(height=150, width=150, spacing_mm=1.5)` shows 225 x 225 mm of every video, centred, cut off or with zeros
-    around it, in one interpolation; so a heart is as large as it is, whatever the scanner. Rows need the size of their
-    pixels (the manifest's spacing_down_mm and spacing_across_mm). `fit` has no say then.
+    crop:    scaled to cover the target, centred, cropped
+    pad:     scaled to fit into the target, centred, zeros around it
+    stretch: height and width scaled separately
+    none:    not scaled, centred, cropped or padded
 
-    `region` cuts one region of an ultrasound image out first: a kind ("2d", "colour", "pw", "cw", "m-mode" or
-    "other"), of which the first is taken, or the region's number, from 0.
+    `spacing_mm` is the pixel size of the target; it replaces the scale of `fit`, which then has no effect.
+    `Frame(height=150, width=150, spacing_mm=1.5)` shows 225 x 225 mm of every video, centred, cropped or padded with
+    zeros, in one interpolation, so that sizes do not depend on the scanner. It needs the pixel size of each row (the
+    manifest's columns spacing_down_mm and spacing_across_mm).
 
-    `window` are the values that become black and white, in the numbers of the files after any rescale: 0 and the full
-    scale of `dtype` (255 for float32, which keeps fractions); what lies outside is clipped. It is for numbers without a
-    scale of their own: floats, signed integers, and grey of more than 8 bits. As uint8 (floats and signed integers as
-    uint16 too) they need one, or the files have to name theirs (DICOM's VOI), which `window` overrules; a file that is
-    shown inverted (MONOCHROME1) stays so. 8-bit frames and colour video have a scale, and pass as they are. With
-    dtype="float32" and no window, float and 16-bit numbers stay as they are stored.
+    `region` first crops to one region of an ultrasound image: the first one of a kind ("2d", "colour", "pw", "cw",
+    "m-mode" or "other"), or the number of the region, from 0.
+
+    `window` are the values of black and white, in the numbers of the files after any rescale. They become 0 and the
+    full scale of `dtype` (255 for float32, which keeps fractions); values outside are clipped. A window applies to
+    numbers without a fixed scale: floats, signed integers, and grey of more than 8 bits. As uint8 they need a window
+    (floats and signed integers as uint16 too), unless the file has one (DICOM's VOI), which `window` overrides. A file
+    that is displayed inverted (MONOCHROME1) stays inverted. 8-bit frames and colour video have a fixed scale and do not
+    change. With dtype="float32" and no window, float and 16-bit numbers keep their stored values.
 
     >>> Frame(height=112, width=112, channels=1).matrix(224, 448).tolist()
     [[0.5, 0.0, -56.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
@@ -241,41 +246,40 @@ class Frame:
     window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        _positive("Frame(height)", self.height)
-        _positive("Frame(width)", self.width)
+        _check_positive("Frame(height)", self.height)
+        _check_positive("Frame(width)", self.width)
         if self.channels not in (1, 3):
             raise SettingError(f"Frame(channels={self.channels!r}) must be 1 (grey) or 3 (RGB)")
-        _choose("Frame(fit)", self.fit, Fit)
-        _choose("Frame(dtype)", self.dtype, PixelType)
+        _check_choice("Frame(fit)", self.fit, Fit)
+        _check_choice("Frame(dtype)", self.dtype, PixelType)
         if isinstance(self.region, str):
-            _choose("Frame(region)", self.region, RegionKind)
+            _check_choice("Frame(region)", self.region, RegionKind)
         elif self.region is not None and (type(self.region) is not int or self.region < 0):
-            raise SettingError(f"Frame(region={self.region!r}) must be a kind, or a number from 0")
+            raise SettingError(f"Frame(region={self.region!r}) must be a kind of region, or a number of at least 0")
         if self.spacing_mm is not None:
             number = isinstance(self.spacing_mm, int | float) and not isinstance(self.spacing_mm, bool)
             if not number or not 0 < self.spacing_mm < float("inf"):
                 raise SettingError(f"Frame(spacing_mm={self.spacing_mm!r}) must be a positive number of millimetres")
             if self.fit in ("pad", "stretch"):
                 raise SettingError(
-                    f"Frame takes spacing_mm, which sets the scale, or fit={self.fit!r}, which sets another; "
-                    "leave one out"
+                    f"Frame takes spacing_mm or fit={self.fit!r}, not both, because each sets the scale; leave one out"
                 )
         if self.window is not None:
-            object.__setattr__(self, "window", _checked_window(self.window))
+            object.__setattr__(self, "window", _validate_window(self.window))
 
     def matrix(self, height: int, width: int, *, spacing_mm: tuple[float, float] | None = None) -> NDArray[np.float64]:
         """Return the map from a frame of `height` x `width` to the target, float64 (3, 3).
 
-        It maps (x, y, 1) in pixels, where the corner of the first pixel is (0, 0) and its centre (0.5, 0.5).
-        `spacing_mm` is the size of a pixel of that frame, (down, across). Raises ClipError where the target has a
-        pixel size and the frame has none.
+        It maps (x, y, 1) in pixels; the corner of the first pixel is (0, 0) and its centre (0.5, 0.5).
+        `spacing_mm` is the pixel size of that frame, (down, across). Raises ClipError if the target has a pixel size
+        and that of the frame is unknown.
         """
         down, across = self.height / height, self.width / width
         if self.spacing_mm is not None:
             if spacing_mm is None:
                 raise ClipError(
-                    f"Frame(spacing_mm={self.spacing_mm:g}) needs the size of a pixel, which this row does not tell; "
-                    "fill the manifest's columns spacing_down_mm and spacing_across_mm, or leave such rows out"
+                    f"Frame(spacing_mm={self.spacing_mm:g}) needs the pixel size, which is unknown for this row; fill "
+                    "the manifest's columns spacing_down_mm and spacing_across_mm, or leave such rows out"
                 )
             down, across = spacing_mm[0] / self.spacing_mm, spacing_mm[1] / self.spacing_mm
         elif self.fit == "crop":
@@ -285,15 +289,15 @@ class Frame:
         elif self.fit == "none":
             down = across = 1.0
         left, top = (self.width - across * width) / 2, (self.height - down * height) / 2
-        as_it_is = self.fit == "none" or (self.spacing_mm is not None and down == across == 1.0)
-        if as_it_is:  # half a pixel would blur what should stay as it is
+        unscaled = self.fit == "none" or (self.spacing_mm is not None and down == across == 1.0)
+        if unscaled:  # a shift by half a pixel would blur the copy
             left, top = float(np.floor(left)), float(np.floor(top))
         return np.array([[across, 0.0, left], [0.0, down, top], [0.0, 0.0, 1.0]])
 
     def target_spacing(
         self, height: int, width: int, *, spacing_mm: tuple[float, float] | None
     ) -> tuple[float, float] | None:
-        """Return the size of a pixel of the target, (down, across), of a frame of `height` x `width`; None if unknown.
+        """Return the pixel size of the target, (down, across), for a frame of `height` x `width`; None if unknown.
 
         >>> Frame(height=112, width=112).target_spacing(224, 448, spacing_mm=(0.5, 0.5))
         (1.0, 1.0)

@@ -1,14 +1,14 @@
-"""A beating ventricle of known ejection fraction, written as real video files: a data set whose answer is known.
+"""Synthetic data set: videos of a beating left ventricle with known ejection fraction.
 
-Each video shows a left ventricle along its long axis, in an ultrasound fan: a dark cavity, half an ellipse, which the
-mitral valve closes, in a bright wall, with the atrium below. Its volume follows the heart cycle, and the drawing
-follows the volume, so the label can be measured in the pixels:
+Each video shows a left ventricle along its long axis, in an ultrasound sector: a dark cavity (half an ellipse), closed
+by the mitral valve, in a bright wall, with the atrium below. The volume follows the heart cycle, and the drawn shape
+follows the volume, so that the label can be measured in the pixels:
 
     volume = 2/3 pi radius^2 length        (half a prolate ellipsoid; the same as the rule 8 area^2 / (3 pi length))
     ejection fraction = 100 (1 - smallest volume / largest volume)
 
-Every number is drawn at its own address (see cinefeed.rng): the same seed writes the same videos, and the first ten of
-twenty are the ten of ten.
+Every random number has its own address (see cinefeed.rng): the same seed writes the same videos, and a data set of ten
+videos equals the first ten of a larger one.
 """
 
 import csv
@@ -31,7 +31,7 @@ from cinefeed.rng import Stage, rng_for
 
 SIZE = 96  # pixels a side
 MM_PER_PIXEL = 1.8
-_VIDEO, _PATIENT = 0, 1  # the "epoch" of an address: what a generator belongs to
+_VIDEO, _PATIENT = 0, 1  # the "epoch" of an address: the kind of object that a generator is for
 _COLUMNS = "path patient ejection_fraction heart_rate end_diastolic_volume_ml end_systolic_volume_ml".split()
 
 _TISSUE, _MUSCLE, _BLOOD, _RIM, _VALVE = 0.25, 0.55, 0.08, 0.85, 0.7  # brightness before speckle and gain
@@ -42,11 +42,11 @@ Pixels = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ventricle:
-    """One video before it is drawn. Lengths are pixels of a `SIZE` x `SIZE` frame, angles radians."""
+    """Parameters of one video. Lengths are in pixels of a `SIZE` x `SIZE` frame, angles in radians."""
 
     patient: str
     ejection_fraction: float  # per cent
-    heart_rate: float  # beats a minute
+    heart_rate: float  # beats per minute
     phase: float  # of the heart cycle at the first frame, 0..1; 0 is end diastole
     frames: int
     rate_hz: int
@@ -60,35 +60,37 @@ class Ventricle:
     speckle: float  # contrast of the multiplicative noise, 0..1
 
     def volumes(self) -> NDArray[np.float64]:
-        """Return the cavity's volume at each frame, in ml, float64 (frames,)."""
+        """Return the volume of the cavity at each frame, in ml, float64 (frames,)."""
         largest = _volume_ml(self.radius, self.length)
-        return largest * (1 - self.ejection_fraction / 100 * self.ejected())
+        return largest * (1 - self.ejection_fraction / 100 * self.ejected_share())
 
-    def ejected(self) -> NDArray[np.float64]:
-        """Return the share of the stroke volume that is out of the cavity at each frame, 0..1, float64 (frames,)."""
+    def ejected_share(self) -> NDArray[np.float64]:
+        """Return the share of the stroke volume that is ejected at each frame, 0..1, float64 (frames,)."""
         seconds = np.arange(self.frames) / self.rate_hz
-        return _ejected((self.phase + seconds * self.heart_rate / 60) % 1, heart_rate=self.heart_rate)
+        return _ejected_share_at((self.phase + seconds * self.heart_rate / 60) % 1, heart_rate=self.heart_rate)
 
     def shape(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the cavity's radius and length at each frame, float32 (frames,).
+        """Return radius and length of the cavity at each frame, float32 (frames,).
 
-        The length shortens by a quarter of what is ejected, as the base of a heart moves to its apex; the radius does
-        the rest: at an ejection fraction of 60 %, 15 % shorter and 31 % narrower.
+        The length shortens by a quarter of the ejected share, as the base of a heart moves towards its apex; the radius
+        accounts for the rest: at an ejection fraction of 60 %, 15 % shorter and 31 % narrower.
         """
-        left = self.volumes() / _volume_ml(self.radius, self.length)
-        shorter = 1 - (1 - left) / 4
-        return (self.radius * np.sqrt(left / shorter)).astype(np.float32), (self.length * shorter).astype(np.float32)
+        volume_ratio = self.volumes() / _volume_ml(self.radius, self.length)
+        length_ratio = 1 - (1 - volume_ratio) / 4
+        return (self.radius * np.sqrt(volume_ratio / length_ratio)).astype(np.float32), (
+            self.length * length_ratio
+        ).astype(np.float32)
 
 
 def _volume_ml(radius: float, length: float) -> float:
     return 2 / 3 * np.pi * radius**2 * length * (MM_PER_PIXEL / 10) ** 3
 
 
-def _ejected(cycle: NDArray[np.float64], *, heart_rate: float) -> NDArray[np.float64]:
-    """Return the share of the stroke volume that is out of the cavity, 0..1, at moments of the heart cycle (0..1).
+def _ejected_share_at(cycle: NDArray[np.float64], *, heart_rate: float) -> NDArray[np.float64]:
+    """Return the ejected share of the stroke volume, 0..1, at moments of the heart cycle (0..1).
 
-    Ejection takes 0.3 s times the square root of the beat's length (Bazett), then 0.07 s without change (isovolumic
-    relaxation), then 75 % flow back early, and 25 % with the atrium's beat in the last fifth.
+    Ejection takes 0.3 s times the square root of the length of a beat (Bazett). After 0.07 s without change (isovolumic
+    relaxation), 75 % flow back early, and 25 % with the contraction of the atrium in the last fifth.
     """
     beat = 60 / heart_rate
     ejection = 0.3 * np.sqrt(beat) / beat
@@ -102,46 +104,48 @@ def _ejected(cycle: NDArray[np.float64], *, heart_rate: float) -> NDArray[np.flo
 
 
 def draw_ejection_fraction(rng: np.random.Generator) -> float:
-    """Return an ejection fraction in per cent, skewed as in clinics: four in five around 61, the others around 36.
+    """Return a random ejection fraction in per cent, distributed as in clinics: 82 % around 61, the others around 36.
 
-    About one in eight lies under 40; none is below 15 or above 75.
+    About one in eight is under 40; all are from 15 to 75.
     """
-    mean, spread = (61.0, 6.0) if rng.random() < 0.82 else (36.0, 9.0)
-    return float(np.clip(rng.normal(mean, spread), 15, 75))
+    mean, deviation = (61.0, 6.0) if rng.random() < 0.82 else (36.0, 9.0)
+    return float(np.clip(rng.normal(mean, deviation), 15, 75))
 
 
 def plan_demo(*, videos: int = 800, seed: int = 7, nuisance: float = 0.4) -> list[Ventricle]:
-    """Return the ventricles of a demo data set: one to three videos a patient, of nearly the same heart.
+    """Return the ventricles of a demo data set: one to three videos per patient, of nearly the same heart.
 
-    `nuisance` says how strongly things vary that have nothing to do with the label, from 0 (they do not) to 1 (hard):
-    angle up to 60 degrees, place up to 16 pixels of 96, gain and fading by up to 60 %, size by up to 30 %,
-    speckle from weak to fully developed. Heart rate, phase and the ventricle's proportions always vary.
+    `nuisance` is the strength of variations that are unrelated to the label, from 0 (none) to 1 (hard): angle up to 60
+    degrees, shift up to 16 pixels of 96, gain and fading by up to 60 %, size by up to 30 %, speckle from weak to fully
+    developed. Heart rate, phase and the proportions of the ventricle always vary.
 
-    The default, 0.4, is mild, so that minutes on a CPU suffice: with 800 videos and 26 epochs of 48 x 48 pixels the
-    demo reached a test R2 of 0.95; of 64 x 64, which is no whole fraction of the video's size, 0.90.
+    The default of 0.4 is mild, so that training takes minutes on a CPU: with 800 videos and 26 epochs of 48 x 48 pixels
+    the demo reached a test R2 of 0.95; with 64 x 64, which is not a whole fraction of the video's size, 0.90.
+
+    Raises SettingError for numbers out of range.
 
     >>> [ventricle.patient for ventricle in plan_demo(videos=4)]
     ['p0000', 'p0000', 'p0000', 'p0001']
     """
     if videos < 1 or not 0 <= nuisance <= 1:
-        raise SettingError(f"videos={videos}, nuisance={nuisance}: give at least one video, and a nuisance from 0 to 1")
-    planned: list[Ventricle] = []
+        raise SettingError(f"videos={videos}, nuisance={nuisance}: give videos of at least 1, and nuisance from 0 to 1")
+    ventricles: list[Ventricle] = []
     patient = 0
-    while len(planned) < videos:
+    while len(ventricles) < videos:
         heart = rng_for(seed, stage=Stage.DEMO, epoch=_PATIENT, position=patient)
-        usual = draw_ejection_fraction(heart)
+        mean_fraction = draw_ejection_fraction(heart)
         size = 1 + 0.3 * nuisance * heart.uniform(-1, 1)
         radius, length = 15.5 * size * heart.uniform(0.92, 1.08), 42 * size * heart.uniform(0.95, 1.05)
         wall = size * heart.uniform(4.5, 6.0)
-        usual_rate = heart.uniform(58, 95)
-        for _ in range(min(1 + int(heart.integers(3)), videos - len(planned))):
-            rng = rng_for(seed, stage=Stage.DEMO, epoch=_VIDEO, position=len(planned))
+        mean_rate = heart.uniform(58, 95)
+        for _ in range(min(1 + int(heart.integers(3)), videos - len(ventricles))):
+            rng = rng_for(seed, stage=Stage.DEMO, epoch=_VIDEO, position=len(ventricles))
             rate_hz = int(rng.choice([20, 25, 30]))
-            planned.append(
+            ventricles.append(
                 Ventricle(
                     patient=f"p{patient:04d}",
-                    ejection_fraction=round(float(np.clip(usual + rng.normal(0, 1.5), 15, 75)), 1),
-                    heart_rate=round(float(np.clip(usual_rate + rng.normal(0, 4), 52, 105)), 1),
+                    ejection_fraction=round(float(np.clip(mean_fraction + rng.normal(0, 1.5), 15, 75)), 1),
+                    heart_rate=round(float(np.clip(mean_rate + rng.normal(0, 4), 52, 105)), 1),
                     phase=float(rng.random()),
                     frames=int(rate_hz * rng.uniform(1.3, 1.6)),
                     rate_hz=rate_hz,
@@ -156,28 +160,28 @@ def plan_demo(*, videos: int = 800, seed: int = 7, nuisance: float = 0.4) -> lis
                 )
             )
         patient += 1
-    return planned
+    return ventricles
 
 
 def draw_video(ventricle: Ventricle, *, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the frames of a ventricle, grey, full range, uint8 (frames, SIZE, SIZE). `rng` draws the speckle."""
+    """Return the grey frames of a ventricle, full range, uint8 (frames, SIZE, SIZE). `rng` is for the speckle."""
     radius, length = (each[:, None, None] for each in ventricle.shape())
     down, right = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + np.float32(0.5)
     x, y = right - SIZE / 2 - ventricle.shift[0], down - SIZE * 0.48 - ventricle.shift[1]
     cosine, sine = math.cos(ventricle.angle), math.sin(ventricle.angle)
-    across, along = cosine * x + sine * y, sine * x - cosine * y  # along points to the apex, which lies near the probe
-    base = ventricle.length / 2 - length  # the apex stays, the base moves
+    across, along = cosine * x + sine * y, sine * x - cosine * y  # `along` points to the apex, which is near the probe
+    base = ventricle.length / 2 - length  # the apex is fixed, the base moves
     above_base = along - base
 
-    # the wall's area is kept, so it thickens as the cavity shrinks
+    # The area of the wall is constant, so it thickens as the cavity shrinks.
     muscle = ventricle.wall * (ventricle.radius + ventricle.length + ventricle.wall)
     wall = (np.sqrt((radius + length) ** 2 + 4 * muscle) - radius - length) / 2
     cavity = _inside(across, np.maximum(above_base, 0), radius, length)
     heart = _inside(across, np.maximum(above_base, 0), radius + wall, length + wall)
-    floor = -0.95 * ventricle.length  # the atrium's far end stays, its roof is the moving base
+    floor = -0.95 * ventricle.length  # the far end of the atrium is fixed, its near end is the moving base
     atrium = _inside(across, along - (base + floor) / 2, 0.95 * ventricle.radius, (base - floor) / 2)
-    closed = np.where(ventricle.ejected() > 0.03, 1.0, 0.25).astype(np.float32)[:, None, None]
-    valve = closed * _cover(1 - np.abs(above_base)) * (np.abs(across) < radius + wall)
+    valve_opacity = np.where(ventricle.ejected_share() > 0.03, 1.0, 0.25).astype(np.float32)[:, None, None]
+    valve = valve_opacity * _cover(1 - np.abs(above_base)) * (np.abs(across) < radius + wall)
 
     image = np.full(above_base.shape, _TISSUE, np.float32)
     for level, share in (
@@ -197,21 +201,22 @@ def draw_video(ventricle: Ventricle, *, rng: np.random.Generator) -> NDArray[np.
 
 
 def _inside(across: Pixels, along: Pixels, radius: Pixels | float, length: Pixels) -> Pixels:
-    """Return the distance from an ellipse's edge in pixels, nearly, positive inside."""
+    """Return the approximate distance from the edge of an ellipse in pixels, positive inside."""
     distance: Pixels = (1 - np.sqrt((across / radius) ** 2 + (along / length) ** 2)) * np.minimum(radius, length)
     return distance
 
 
 def _cover(distance: Pixels) -> Pixels:
-    """Return the share of a pixel that lies inside an edge at that distance from its centre."""
+    """Return the share of a pixel that lies inside an edge, for the distance of the edge from its centre."""
     share: Pixels = np.clip(distance + 0.5, 0, 1)
     return share
 
 
 def _speckle(rng: np.random.Generator, shape: tuple[int, ...]) -> Pixels:
-    """Return speckle of mean 1: the length of a random complex field (Rayleigh), blurred, half of which stays in place.
+    """Return speckle of mean 1: the amplitude of a blurred random complex field (Rayleigh), half of it constant.
 
-    The blur adds up some ten numbers a pixel, so even ones serve as well as normal ones, ten times as fast.
+    The blur averages about ten numbers per pixel, so uniform numbers give the same result as normal ones, ten times as
+    fast.
     """
     frames, height, width = shape
     power = np.zeros(shape, np.float32)
@@ -233,34 +238,43 @@ def write_demo(
     nuisance: float = 0.4,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Write a demo data set: H.264 videos in MP4, a folder a patient, and `labels.csv`; return the table's path.
+    """Write a demo data set and return the path of its table `labels.csv`.
 
-    Its columns are path, patient, ejection_fraction (per cent), heart_rate (beats a minute) and the two volumes that
-    make the ejection fraction, in ml. `nuisance` as in plan_demo; `progress` is called with the number written so far.
-    The table comes last, so a folder with a table is whole. Raises SettingError where the folder cannot be written.
+    The videos are H.264 in MP4, in one folder per patient. The columns of the table are path, patient,
+    ejection_fraction (per cent), heart_rate (beats per minute), and the end-diastolic and end-systolic volumes in ml.
+    The table is written last, so that a folder with a table is complete.
+
+    Args:
+        folder: folder to write to, created if needed.
+        videos: number of videos.
+        seed: seed of all random numbers.
+        nuisance: see `plan_demo`.
+        progress: called with the number of videos written.
+
+    Raises SettingError if the folder cannot be written.
     """
     root = Path(folder)
-    planned = plan_demo(videos=videos, seed=seed, nuisance=nuisance)
-    names = [f"{ventricle.patient}/v{number:04d}.mp4" for number, ventricle in enumerate(planned)]
+    ventricles = plan_demo(videos=videos, seed=seed, nuisance=nuisance)
+    names = [f"{ventricle.patient}/v{number:04d}.mp4" for number, ventricle in enumerate(ventricles)]
     try:
-        for patient in {ventricle.patient for ventricle in planned}:
+        for patient in {ventricle.patient for ventricle in ventricles}:
             (root / patient).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as threads:
-            # x264's own generator is not ours to seed: one thread an encoder keeps its output the same
+            # The output of x264 depends on its number of threads: one thread per encoder makes it reproducible.
             jobs = [
                 threads.submit(_write_one, root / name, ventricle, seed, number)
-                for number, (name, ventricle) in enumerate(zip(names, planned, strict=True))
+                for number, (name, ventricle) in enumerate(zip(names, ventricles, strict=True))
             ]
-            for done, job in enumerate(as_completed(jobs), start=1):
+            for num_written, job in enumerate(as_completed(jobs), start=1):
                 job.result()
                 if progress is not None:
-                    progress(done)
+                    progress(num_written)
         table = root / "labels.csv"
         partial = table.with_suffix(".csv.partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
-            for name, each in zip(names, planned, strict=True):
+            for name, each in zip(names, ventricles, strict=True):
                 largest = _volume_ml(each.radius, each.length)
                 smallest = largest * (1 - each.ejection_fraction / 100)
                 writer.writerow(
@@ -268,7 +282,7 @@ def write_demo(
                 )
         partial.replace(table)
     except OSError as error:
-        raise SettingError(f"the demo cannot be written to {root}: {error}; give a folder that can") from error
+        raise SettingError(f"the demo cannot be written to {root}: {error}; give a writable folder") from error
     return table
 
 

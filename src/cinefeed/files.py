@@ -1,4 +1,4 @@
-"""Files that other programs see whole or not at all."""
+"""Atomic writing of files, and errors that name the file."""
 
 import errno
 import os
@@ -9,30 +9,30 @@ from pathlib import Path
 
 from cinefeed.errors import TrainingError
 
-PARTIAL = ".partial."  # how the name of a file that is being written begins
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on the size of files
+PARTIAL = ".partial."  # prefix of the names of files that are being written
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on file sizes
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file beside its place, then move it there: a reader sees all of it or nothing.
+    """Call `write` with a temporary path beside `path`, then rename the file, so that readers never see a part of it.
 
-    The name that `write` is given keeps the suffixes, which some writers go by, and is this process's own. An OSError
-    names the file at its place.
+    The temporary name keeps the suffixes, from which some writers choose the format, and is unique to this process. An
+    OSError names `path`.
     """
     partial = path.with_name(f"{PARTIAL}{os.getpid()}.{path.name}")
     try:
         write(partial)
         partial.replace(path)
     except OSError as error:
-        raise named(error, path) from error
+        raise with_path(error, path) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def named(error: OSError, path: Path) -> OSError:
-    """Return an OSError that names a file: a write to an open file, or by a library in C, does not.
+def with_path(error: OSError, path: Path) -> OSError:
+    """Return an OSError that names a file; one from an open file or a C library does not.
 
-    >>> print(named(OSError(28, "No space left on device"), Path("runs/a/run.json")))
+    >>> print(with_path(OSError(28, "No space left on device"), Path("runs/a/run.json")))
     [Errno 28] No space left on device: 'runs/a/run.json'
     """
     if error.errno is None:
@@ -42,7 +42,7 @@ def named(error: OSError, path: Path) -> OSError:
 
 @contextmanager
 def full_disk_explained(path: Path, go_on: Callable[[], str] = lambda: "the same command goes on") -> Iterator[None]:
-    """Raise TrainingError in place of the OSError of a full disk: the file, or `path`, the reason, and what to do."""
+    """Replace the OSError of a full disk by a TrainingError with the file (or `path`), the reason, and what to do."""
     try:
         yield
     except OSError as error:
@@ -53,12 +53,12 @@ def full_disk_explained(path: Path, go_on: Callable[[], str] = lambda: "the same
 
 
 def remove_partials(folder: Path, name: str | None = None) -> None:
-    """Remove what killed processes have left of files that they were writing, of any file or of one name.
+    """Remove partial files of killed processes, for one name or for all.
 
-    Only for a folder, or a file, that no other process writes: under its lock.
+    Call it only under the lock of the folder or file, so that no other process is writing there.
     """
     ending = ".*" if name is None else re.escape(name)
     pattern = re.compile(rf"{re.escape(PARTIAL)}\d+\.{ending}")
-    for each in folder.glob(f"{PARTIAL}*"):
-        if pattern.fullmatch(each.name):
-            each.unlink(missing_ok=True)
+    for path in folder.glob(f"{PARTIAL}*"):
+        if pattern.fullmatch(path.name):
+            path.unlink(missing_ok=True)

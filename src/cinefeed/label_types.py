@@ -1,13 +1,13 @@
-"""What a label column is: classes or numbers. Feed, init, check, split, balancing and metrics all ask this one rule.
+"""The type of a label column, classes or numbers. Feed, init, check, split, balancing and metrics use this rule.
 
 text, booleans, categories                                  classes
 numbers, all of them 0 or 1                                 the classes "0" and "1"
 other numbers                                               numbers (a regression)
-whole numbers 0..k or 1..k, k <= 20, each at least twice    numbers, with a notice: they may be meant as classes
+integers 0..k or 1..k, k <= 20, each at least twice         numbers, with a notice that they may be classes
 dates, times and lists                                      neither: refused
 
-The rule looks at the whole column, before any split or filter, and a manifest keeps the answer: a part that has only
-zeros left is still of two classes. A task that was asked for wins over it.
+The rule is applied to the whole column, before any split or filter, and the result is stored in the manifest: a part
+that only contains zeros still has two classes. An explicit task overrides the rule.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ import pyarrow.compute as pc
 
 Kind = Literal["classes", "numbers"]
 
-_HIGHEST_GRADE = 20  # above, whole numbers are rather counts, ages or years than grades
-_WHOLE = 2**53  # whole floats up to here are exact
+_HIGHEST_GRADE = 20  # larger integers are more likely counts, ages or years than grades
+_MAX_EXACT = 2**53  # floats represent all integers up to here exactly
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelType:
-    """The kind of a label column; `grades` are the lowest and highest of whole numbers that may be meant as classes."""
+    """The kind of a label column; `grades` are the lowest and highest of integers that may be classes."""
 
     kind: Kind
     grades: tuple[int, int] | None = None
@@ -37,22 +37,22 @@ class LabelType:
         return self.kind == "classes"
 
     def notice(self, name: str) -> str:
-        """Return the line for numbers that look like classes, "" for all others."""
+        """Return a notice for numbers that may be classes, "" for other labels."""
         if self.grades is None:
             return ""
         low, high = self.grades
         return (
-            f"{name!r} has the whole numbers {low} to {high}, each at least twice: they are taken as numbers "
-            "(a regression); where they are classes, write task='multiclass' (--task multiclass)"
+            f"{name!r} contains the integers {low} to {high}, each at least twice; they are used as numbers "
+            "(a regression); if they are classes, set task='multiclass' (--task multiclass)"
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return plain data for JSON."""
         return {"kind": self.kind} | ({} if self.grades is None else {"grades": list(self.grades)})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LabelType":
-        """Return what `as_dict` wrote."""
+        """Return the label type from the result of `as_dict`."""
         grades = values.get("grades")
         return cls(kind=values["kind"], grades=None if grades is None else (grades[0], grades[1]))
 
@@ -61,7 +61,7 @@ CLASSES, NUMBERS = LabelType(kind="classes"), LabelType(kind="numbers")
 
 
 def label_type(values: Any) -> LabelType:
-    """Return what a whole label column is, given as an Arrow array or anything that makes one.
+    """Return the type of a whole label column, an Arrow array or values that can be converted to one.
 
     >>> [label_type(each).kind for each in (["a", "b"], [True, False], [0, 1, None], [0.0, 1.0], [61.5, 40.0])]
     ['classes', 'classes', 'classes', 'classes', 'numbers']
@@ -71,7 +71,7 @@ def label_type(values: Any) -> LabelType:
     column = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, from_pandas=True)
     if not is_number(column.type):
         return CLASSES
-    numbers = column.drop_null().cast(pa.float64(), safe=False)  # ids may be above 2**53
+    numbers = column.drop_null().cast(pa.float64(), safe=False)  # ids may be larger than 2**53
     numbers = numbers.filter(pc.invert(pc.is_nan(numbers)))
     if len(numbers) == 0:
         return NUMBERS
@@ -105,12 +105,12 @@ def why_no_label(kind: Any) -> str:
 
 
 def is_number(kind: Any) -> bool:
-    """Return whether an Arrow type is one of numbers; booleans are none."""
+    """Return whether an Arrow type is numeric; booleans are not."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def class_name(value: object) -> str:
-    """Return the text by which settings and pages name a class: whole numbers without a decimal point.
+    """Return the name of a class in settings and reports; integers have no decimal point.
 
     >>> class_name(1.0), class_name("covid"), class_name(True)
     ('1', 'covid', 'True')
@@ -121,14 +121,14 @@ def class_name(value: object) -> str:
 
 
 def class_names(column: Any) -> Any:
-    """Return a label column as names of classes, an Arrow text column: 1 and 1.0 are both "1".
+    """Return the class names of a label column as an Arrow text column; 1 and 1.0 are both "1".
 
     >>> class_names(pa.array([0.0, 1.0, None])).to_pylist(), class_names(pa.array([False, True])).to_pylist()
     (['0', '1', None], ['false', 'true'])
     """
     if pa.types.is_floating(column.type) and column.null_count < len(column):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        is_whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less_equal(pc.abs(column), _WHOLE))
-        if pc.all(is_whole).as_py():
+        is_integer = pc.and_(pc.equal(column, pc.floor(column)), pc.less_equal(pc.abs(column), _MAX_EXACT))
+        if pc.all(is_integer).as_py():
             column = column.cast(pa.int64())
     return column.cast(pa.string())

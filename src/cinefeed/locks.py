@@ -1,16 +1,16 @@
-"""One process at a time writes a run folder, a manifest or a folder of features.
+"""Write locks: one process at a time writes a run folder, a manifest or a folder of features.
 
-A lock is a small file that its holder keeps open, locked by the operating system (flock; on Windows msvcrt.locking), so
-it ends with the process, whatever ends that. Its text names the holder: process, command, host, time.
+A lock is a small file that its holder keeps open and locked by the operating system (flock; on Windows msvcrt.locking),
+so that it is released however the process ends. Its text names the holder: process, command, host, time.
 
     runs/a          ->  runs/a/.lock
     m.parquet       ->  .m.parquet.lock
 
-Some network shares have no such locks. There the file itself is the lock: it is created by one process only, and if
-that process no longer runs on this machine, the next one replaces it. If it runs on another machine nobody can tell,
-and the error names the file to delete.
+Some network shares do not support such locks. There the existence of the file is the lock: one process creates it, and
+if that process has ended on this machine, the next one replaces the file. For a process of another machine this cannot
+be decided, and the error names the file to delete.
 
-The package filelock was tried: its lock files stay beside manifests for good, and its error does not name the holder.
+The package filelock was tried: it leaves lock files beside manifests, and its error does not name the holder.
 """
 
 import errno
@@ -39,63 +39,63 @@ R = TypeVar("R")
 FOLDER_LOCK = ".lock"
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
-_LONGEST = 200  # characters of a command that are kept
-_NAMELESS_SECONDS = 5.0  # a lock file without a holder's name is left over after this time
+_LONGEST = 200  # characters of the command in a lock file
+_NAMELESS_SECONDS = 5.0  # a lock file without the name of a holder is stale after this time
 
-_held: dict[Path, tuple[int, int]] = {}  # of this process: lock file -> its descriptor, and the thread that holds it
+_held_locks: dict[Path, tuple[int, int]] = {}  # of this process: lock file -> descriptor, thread that holds it
 
 
 @contextmanager
 def write_lock(path: str | Path, *, folder: bool = False) -> Iterator[None]:
-    """Hold the lock of a file, or of a folder, that is being written. Raises InUseError if another process holds it.
+    """Hold the write lock of a file or folder. Raises InUseError if another process holds it.
 
-    Within it the same thread may ask for it again. Missing parent folders are created, and removed if nothing was
-    written to them. A place that cannot be written has no lock: the write raises the error that explains it. What a
-    killed process has left of a file half-written there is removed.
+    The same thread may enter the lock again. Missing parent folders are created, and removed if nothing was written to
+    them. A place that cannot be written has no lock, so that the write itself raises its error. Partial files of killed
+    processes are removed.
 
     >>> import tempfile
-    >>> place = Path(tempfile.mkdtemp()) / "m.parquet"
-    >>> with write_lock(place):
-    ...     sorted(each.name for each in place.parent.iterdir())
+    >>> target = Path(tempfile.mkdtemp()) / "m.parquet"
+    >>> with write_lock(target):
+    ...     sorted(each.name for each in target.parent.iterdir())
     ['.m.parquet.lock']
-    >>> sorted(place.parent.iterdir())
+    >>> sorted(target.parent.iterdir())
     []
     """
-    place = Path(path).resolve()
-    lock = place / FOLDER_LOCK if folder else place.with_name(f".{place.name}{FOLDER_LOCK}")
-    if lock in _held and _held[lock][1] == threading.get_ident():
+    target = Path(path).resolve()
+    lock = target / FOLDER_LOCK if folder else target.with_name(f".{target.name}{FOLDER_LOCK}")
+    if lock in _held_locks and _held_locks[lock][1] == threading.get_ident():
         yield
         return
-    created: list[Path] = []
+    created_folders: list[Path] = []
     try:
         try:
-            _create_folders(lock.parent, created)
-            descriptor = _acquire(lock, shown=str(path))
+            _create_folders(lock.parent, created_folders)
+            descriptor = _acquire(lock, display_path=str(path))
         except FileNotFoundError:  # another process has just removed the empty folder
-            _create_folders(lock.parent, created)
-            descriptor = _acquire(lock, shown=str(path))
+            _create_folders(lock.parent, created_folders)
+            descriptor = _acquire(lock, display_path=str(path))
     except OSError as error:
-        _remove_folders(created)
+        _remove_folders(created_folders)
         if error.errno not in _UNWRITABLE:
             raise
         yield
         return
     except InUseError:
-        _remove_folders(created)
+        _remove_folders(created_folders)
         raise
     _forget_in_children()
-    _held[lock] = (descriptor, threading.get_ident())
+    _held_locks[lock] = (descriptor, threading.get_ident())
     try:
-        remove_partials(lock.parent, None if folder else place.name)
+        remove_partials(lock.parent, None if folder else target.name)
         yield
     finally:
-        if _held.pop(lock, None) is not None:  # a forked child holds nothing
+        if _held_locks.pop(lock, None) is not None:  # a forked child holds no locks
             _release(lock, descriptor)
-            _remove_folders(created)
+            _remove_folders(created_folders)
 
 
-def locked(argument: str, *, folder: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function hold the write lock of one of its keyword arguments, a path or None, while it runs."""
+def with_write_lock(argument: str, *, folder: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function so that it holds the write lock of one keyword argument, a path or None, while it runs."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
@@ -111,20 +111,20 @@ def locked(argument: str, *, folder: bool = False) -> Callable[[Callable[P, R]],
     return decorate
 
 
-def _acquire(lock: Path, *, shown: str) -> int:
-    """Return the descriptor of a lock file that is now this process's."""
+def _acquire(lock: Path, *, display_path: str) -> int:
+    """Return the descriptor of a lock file that this process now holds."""
     while True:
         descriptor, is_new = _open(lock)
         try:
-            supported, free = _try_lock(descriptor)
-            if not supported:
-                free = is_new
-            if not free:
-                holder = _read(lock)
-                if supported or not _is_left_over(lock, holder):
-                    raise _in_use(shown, lock, holder, by_system=supported)
-                _set_aside(lock, holder)
-            elif _is_at(lock, descriptor):  # else its holder removed it after it was opened here
+            has_locks, is_free = _try_lock(descriptor)
+            if not has_locks:
+                is_free = is_new
+            if not is_free:
+                holder = _read_holder(lock)
+                if has_locks or not _is_left_over(lock, holder):
+                    raise _in_use(display_path, lock, holder, by_system=has_locks)
+                _remove_leftover(lock, holder)
+            elif _is_at(lock, descriptor):  # otherwise its holder removed it after it was opened here
                 _write_holder(descriptor)
                 return descriptor
         except BaseException:
@@ -144,15 +144,15 @@ def _open(lock: Path) -> tuple[int, bool]:
             return os.open(lock, os.O_RDWR), False
         except FileNotFoundError:
             continue
-        except PermissionError:  # of another user: it can be locked, but not written
+        except PermissionError:  # a file of another user can be locked, but not written
             return os.open(lock, os.O_RDONLY), False
 
 
 def _try_lock(descriptor: int) -> tuple[bool, bool]:
-    """Return whether the file system has locks, and whether this one is now held here."""
+    """Return whether the file system supports locks, and whether this process now holds this one."""
     try:
         if sys.platform == "win32":
-            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # beyond the text: what Windows locks, others cannot read
+            os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # beyond the text: a locked range cannot be read on Windows
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
             os.lseek(descriptor, 0, os.SEEK_SET)
         else:
@@ -160,7 +160,7 @@ def _try_lock(descriptor: int) -> tuple[bool, bool]:
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
             return True, False
-        if error.errno in _UNSUPPORTED or error.errno == errno.EBADF:  # EBADF: NFS locks no descriptor for reading
+        if error.errno in _UNSUPPORTED or error.errno == errno.EBADF:  # EBADF: NFS cannot lock a read-only descriptor
             return False, False
         raise
     return True, True
@@ -168,9 +168,9 @@ def _try_lock(descriptor: int) -> tuple[bool, bool]:
 
 def _release(lock: Path, descriptor: int) -> None:
     try:
-        lock.unlink(missing_ok=True)  # before it is unlocked: nobody can have locked this file in between
+        lock.unlink(missing_ok=True)  # before unlocking, so that no other process can lock this file in between
     except OSError:
-        pass  # Windows does not remove an open file; the lock ends with the descriptor all the same
+        pass  # Windows does not remove an open file; closing the descriptor releases the lock
     finally:
         os.close(descriptor)
 
@@ -185,7 +185,7 @@ def _is_at(lock: Path, descriptor: int) -> bool:
 def _write_holder(descriptor: int) -> None:
     holder = {
         "process": os.getpid(),
-        "started": _started(os.getpid()),
+        "started": _start_time(os.getpid()),
         "host": socket.gethostname(),
         "command": " ".join(sys.argv)[:_LONGEST],
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -194,35 +194,35 @@ def _write_holder(descriptor: int) -> None:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(holder).encode())
     except OSError:
-        pass  # of another user, or on a full disk: it is locked, only without a name
+        pass  # a file of another user, or a full disk: the lock is held, without a name
 
 
-def _read(lock: Path) -> Mapping[str, Any]:
-    """Return who holds a lock, {} if its file has no name yet."""
+def _read_holder(lock: Path) -> Mapping[str, Any]:
+    """Return the holder of a lock, {} if its file names none yet."""
     for _ in range(5):
         try:
             holder = json.loads(lock.read_text(encoding="utf-8"))
             return holder if isinstance(holder, dict) else {}
         except (OSError, ValueError):
-            time.sleep(0.02)  # created a moment ago
+            time.sleep(0.02)  # just created
     return {}
 
 
-def _in_use(shown: str, lock: Path, holder: Mapping[str, Any], *, by_system: bool) -> InUseError:
-    who = "another process"
+def _in_use(display_path: str, lock: Path, holder: Mapping[str, Any], *, by_system: bool) -> InUseError:
+    holder_text = "another process"
     if holder:
-        who = (
+        holder_text = (
             f"process {holder.get('process')} on {holder.get('host')} ({holder.get('command')}), "
             f"since {holder.get('since')}"
         )
-    advice = "wait until it has finished, stop it, or name another place"
+    advice = "wait until it has finished, stop it, or choose another path"
     if not by_system:
         advice += f"; if it no longer runs, delete {lock}"
-    return InUseError(f"{shown} is being written by {who}; {advice}")
+    return InUseError(f"{display_path} is being written by {holder_text}; {advice}")
 
 
 def _is_left_over(lock: Path, holder: Mapping[str, Any]) -> bool:
-    """Return whether the holder that a lock file names is a process of this machine that has ended."""
+    """Return whether the holder named in a lock file is a process of this machine that has ended."""
     if not holder:
         try:
             return time.time() - lock.stat().st_mtime > _NAMELESS_SECONDS
@@ -231,60 +231,60 @@ def _is_left_over(lock: Path, holder: Mapping[str, Any]) -> bool:
     if holder.get("host") != socket.gethostname():
         return False
     process = int(holder["process"])
-    if sys.platform != "win32":  # there a signal of 0 ends a process
+    if sys.platform != "win32":  # on Windows, signal 0 ends the process
         try:
             os.kill(process, 0)
         except ProcessLookupError:
             return True
         except PermissionError:
-            pass  # it is another user's
-    return _started(process) != holder.get("started")  # a number may be given to another process
+            pass  # a process of another user
+    return _start_time(process) != holder.get("started")  # process numbers are reused
 
 
-def _set_aside(lock: Path, holder: Mapping[str, Any]) -> None:
-    """Remove the lock file of a process that has ended, unless another process has replaced it meanwhile."""
-    aside = lock.with_name(f"{lock.name}.{os.getpid()}")
+def _remove_leftover(lock: Path, holder: Mapping[str, Any]) -> None:
+    """Remove the lock file of a process that has ended, unless another process has replaced it in the meantime."""
+    renamed_lock = lock.with_name(f"{lock.name}.{os.getpid()}")
     try:
-        lock.rename(aside)
-        if _read(aside) == holder:
-            aside.unlink()
+        lock.rename(renamed_lock)
+        if _read_holder(renamed_lock) == holder:
+            renamed_lock.unlink()
         else:
-            aside.rename(lock)
+            renamed_lock.rename(lock)
     except FileNotFoundError:
         pass
 
 
-def _started(process: int) -> str | None:
-    """Return when a process started, in ticks since boot, or None where the system does not tell (other than Linux)."""
+def _start_time(process: int) -> str | None:
+    """Return the start time of a process in ticks since boot, or None if unknown (other systems than Linux)."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return None
 
 
-def _create_folders(folder: Path, created: list[Path]) -> None:
+def _create_folders(folder: Path, created_folders: list[Path]) -> None:
     if not folder.is_dir():
-        _create_folders(folder.parent, created)
+        _create_folders(folder.parent, created_folders)
         folder.mkdir(exist_ok=True)
-        created.append(folder)
+        created_folders.append(folder)
 
 
-def _remove_folders(created: list[Path]) -> None:
-    for each in reversed(created):
+def _remove_folders(created_folders: list[Path]) -> None:
+    for folder in reversed(created_folders):
         try:
-            each.rmdir()
+            folder.rmdir()
         except OSError:
-            return  # something was written
+            return  # not empty
 
 
-@cache  # once in a process
+@cache  # once per process
 def _forget_in_children() -> None:
-    """Let forked children close the locks: they would outlive a killed parent with them."""
+    """Register that forked children close the locks, which they would otherwise hold after the parent was killed."""
 
     def forget() -> None:
-        for descriptor, _ in _held.values():
+        for descriptor, _ in _held_locks.values():
             os.close(descriptor)
-        _held.clear()
+        _held_locks.clear()
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forget)

@@ -1,7 +1,7 @@
-"""Every random choice has an address: no generator is shared, so no order of work can change a result.
+"""Random generators by address: no generator is shared, so the order of work cannot change a result.
 
 An address is (seed, stage, epoch, position). It becomes the key and the counter of a Philox generator (Salmon et al.,
-"Parallel random numbers: as easy as 1, 2, 3", SC 2011), so two addresses never share a number, by construction:
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011), so that two addresses never share a number, by construction:
 
     key     = (seed, stage)
     counter = (0 ..., position, epoch, 0)      the first word counts the numbers drawn at that address
@@ -18,7 +18,7 @@ from cinefeed.errors import SettingError
 
 
 class Stage(IntEnum):
-    """What a random number is for. Values are part of the promise of reproducibility: append, never renumber."""
+    """Purpose of a random number. Results depend on the values: append new ones, never renumber."""
 
     PLAN = 0
     CLIP = 1
@@ -31,10 +31,10 @@ class Stage(IntEnum):
 
 
 class _Key(ISeedSequence):
-    """The key of a Philox generator, as the seed that it asks for.
+    """Seed sequence that returns the key of a Philox generator.
 
-    `Philox(key=...)` gathers entropy from the system first, for `spawn`: 13 us, where this takes 5. And `spawn` is
-    refused here, whose generators would be different ones each time.
+    `Philox(key=...)` first gathers entropy from the system, for `spawn`: 13 us, this takes 5. `spawn` raises here; its
+    generators would differ from run to run.
     """
 
     def __init__(self, seed: int, stage: Stage) -> None:
@@ -48,7 +48,7 @@ class _Key(ISeedSequence):
 def _philox(seed: int, stage: Stage, epoch: int, position: int) -> np.random.Philox:
     if not (0 <= seed < 2**64 and 0 <= epoch < 2**64 and 0 <= position < 2**64):
         raise SettingError(
-            f"seed={seed}, epoch={epoch} and position={position} cannot all be part of a random address; "
+            f"seed={seed}, epoch={epoch}, position={position} is not a valid random address; "
             "give whole numbers from 0 to 2**64-1"
         )
     counter = np.array([0, position, epoch, 0], np.uint64)
@@ -56,10 +56,10 @@ def _philox(seed: int, stage: Stage, epoch: int, position: int) -> np.random.Phi
 
 
 def rng_for(seed: int, *, stage: Stage, epoch: int = 0, position: int = 0) -> np.random.Generator:
-    """Return the generator that owns one stage of one draw.
+    """Return the random generator of an address.
 
-    Its distributions (`uniform`, `integers` ...) are the same on one version of NumPy; for numbers that must be the
-    same on every machine and version, take `words_for`.
+    Its distributions (`uniform`, `integers` ...) are reproducible with one version of NumPy. For numbers that must be
+    the same on every machine and version, use `words_for`.
 
     >>> again = [float(rng_for(7, stage=Stage.CLIP, position=3).random()) for _ in range(2)]
     >>> again[0] == again[1]
@@ -78,7 +78,7 @@ def words_for(seed: int, *, stage: Stage, count: int, epoch: int = 0, position: 
 
 
 def permutation_for(seed: int, *, stage: Stage, count: int, epoch: int = 0, position: int = 0) -> NDArray[np.int64]:
-    """Return a random order of `count` things, from raw words alone: the same on every machine.
+    """Return a random permutation of 0 to `count` - 1, int64, made of raw words: the same on every machine.
 
     >>> sorted(permutation_for(7, stage=Stage.PLAN, count=4).tolist())
     [0, 1, 2, 3]
@@ -87,20 +87,20 @@ def permutation_for(seed: int, *, stage: Stage, count: int, epoch: int = 0, posi
 
 
 def stable_order(keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the order of whole numbers from 0 up, int64, those that are equal as they stand.
+    """Return the indices, int64, that sort whole numbers of at least 0. Equal numbers keep their order.
 
-    It is what a stable sort gives, on every machine, in a third of its time: NumPy is fastest where no two keys are
-    equal, so small ones get their place as their lowest bits, and large ones, which are random, seldom meet.
+    Equals a stable sort, on every machine, in a third of its time. NumPy sorts fastest if no two keys are equal, so
+    small keys get their index as lowest bits. Large keys are random and seldom equal.
 
     >>> stable_order(np.array([1, 0, 1, 0])).tolist()
     [1, 3, 0, 2]
     """
     bits = len(keys).bit_length()
     if bits + int(keys.max(initial=0)).bit_length() <= 64:
-        packed = (keys.astype(np.uint64) << np.uint64(bits)) | np.arange(len(keys), dtype=np.uint64)
-        packed.sort()
-        return (packed & np.uint64((1 << bits) - 1)).astype(np.int64)
+        packed_keys = (keys.astype(np.uint64) << np.uint64(bits)) | np.arange(len(keys), dtype=np.uint64)
+        packed_keys.sort()
+        return (packed_keys & np.uint64((1 << bits) - 1)).astype(np.int64)
     order = np.argsort(keys)
-    placed = keys[order]
-    apart = bool((placed[1:] != placed[:-1]).all())
-    return (order if apart else np.argsort(keys, kind="stable")).astype(np.int64, copy=False)
+    sorted_keys = keys[order]
+    all_distinct = bool((sorted_keys[1:] != sorted_keys[:-1]).all())
+    return (order if all_distinct else np.argsort(keys, kind="stable")).astype(np.int64, copy=False)

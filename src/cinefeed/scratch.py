@@ -1,4 +1,4 @@
-"""Memory that a thread uses again from clip to clip, for what is thrown away before the next one."""
+"""Scratch buffers that a thread reuses from clip to clip."""
 
 import threading
 from math import prod
@@ -7,22 +7,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-_MOST_BYTES = 32_000_000  # a use; what is larger is asked for anew each time
+_MOST_BYTES = 32_000_000  # per use; larger arrays are allocated for each call
 
 
-class _Kept(threading.local):
+class _ThreadBlocks(threading.local):
     def __init__(self) -> None:
         self.blocks: dict[str, NDArray[np.uint8]] = {}
 
 
-_KEPT = _Kept()
+_BLOCKS = _ThreadBlocks()
 
 
 def scratch(use: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an array that is not filled, for one use: the next call for this use, of this thread, takes it back.
+    """Return an uninitialised array, valid until this thread calls again with the same `use`.
 
-    Memory asked for anew for each clip may go back to the system after it: 445 page faults a clip then took 0.5 of
-    1.8 ms (25 x 150 x 150, rotate, shift, normalise; processor time).
+    Memory that is allocated for each clip may be returned to the system after it: 445 page faults per clip then took
+    0.5 of 1.8 ms (25 x 150 x 150, rotate, shift, normalise; processor time).
 
     >>> first = scratch("an example", (2, 3), "uint16")
     >>> scratch("an example", (4,), "uint8").base is first.base
@@ -32,7 +32,7 @@ def scratch(use: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     size = prod(shape) * kind.itemsize
     if size > _MOST_BYTES:
         return np.empty(shape, kind)
-    block = _KEPT.blocks.get(use)
+    block = _BLOCKS.blocks.get(use)
     if block is None or block.nbytes < size:
-        block = _KEPT.blocks[use] = np.empty(max(size, 1), np.uint8)
+        block = _BLOCKS.blocks[use] = np.empty(max(size, 1), np.uint8)
     return np.ndarray(shape, kind, buffer=block)

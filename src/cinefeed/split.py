@@ -1,13 +1,13 @@
-"""Grouped, stratified splits and folds: arrays in, part numbers out; the same on every machine.
+"""Grouped, stratified splits and folds of arrays, the same on every machine.
 
-Groups are shuffled by raw Philox words and dealt, stratum by stratum and large ones first, to the part that lacks most
-rows. What rounding leaves over in one stratum is carried to the next, in whole numbers, so that neither the order of a
-sum nor the order of the rows changes a split:
+Groups are shuffled by raw Philox words. Stratum by stratum, and large groups first, each group is assigned to the part
+with the largest deficit of rows. Deficits are carried over to the next stratum, in integers, so that a split depends
+neither on the order of a sum nor on the order of the rows:
 
 stratum a: 5 groups of one row, 0.6 / 0.2 / 0.2     t t t v e
-stratum b: 3 groups of one row, 0.6 / 0.2 / 0.2     t t v           carried: e lacks 0.6 of a row, v has 0.4 too many
+stratum b: 3 groups of one row, 0.6 / 0.2 / 0.2     t t v           deficits: 0.6 rows for e, -0.4 rows for v
 
-Past 400 lines because what a split lacks is told beside how it is made, by the same codes of groups and labels.
+The module exceeds 400 lines because splits and their balance use the same codes of groups and labels.
 """
 
 import math
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SplitError
 from cinefeed.label_types import Kind, class_name, label_type
 from cinefeed.rng import Stage, permutation_for
+from cinefeed.text import format_percent
 
 PARTS = ("train", "val", "test")
 
@@ -31,14 +32,14 @@ _QUANTILES = 10
 
 
 class Encoded(NamedTuple):
-    """Values as numbers of their sorted distinct values; -1 where there is none."""
+    """Values as numbers of the sorted distinct values; -1 for missing values."""
 
     codes: NDArray[np.int64]
     values: list[Any]
 
 
 def encode(values: Any) -> Encoded:
-    """Return the values as numbers, 0 for the smallest, the same in whatever order the rows come.
+    """Return the values as numbers, 0 for the smallest; independent of the order of rows.
 
     >>> encode(["b", "a", None, "b"])
     Encoded(codes=array([ 1,  0, -1,  1]), values=['a', 'b'])
@@ -56,45 +57,48 @@ def assign_parts(
     labels: Any = None,
     fractions: Mapping[str, float | Fraction],
     seed: int,
-    kept: Any = None,
+    previous_parts: Any = None,
     group_name: str = "group",
     label_name: str = "label",
     kind: Kind | None = None,
 ) -> NDArray[np.int64]:
     """Return the part of each row, int64 (rows,), as the position of its name in `fractions`.
 
-    `groups` and `labels` are arrays with one value a row; no group comes in two parts. With `labels`, each part gets
-    its share of each class (a group counts for its most frequent one) or of each tenth of a number's range (by the
-    group's mean); every class is in every part, where its groups allow. `kind` says which of the two they are, by
-    default as `label_types` has it. `kept` names the part that a row has already,
-    or None: those groups stay, and only the others are dealt.
+    No group is in two parts. Every class is in every part, if it has enough groups.
+
+    Args:
+        groups: Group of each row, such as the patient, (rows,).
+        labels: Label of each row to stratify by, (rows,). Each part gets its share of each class (by the most frequent
+            class of a group), or of each tenth of the range of numbers (by the mean of a group).
+        fractions: Share of each part by name, with a sum of one.
+        seed: Seed of the split.
+        previous_parts: Name of the part that each row already has, or None, (rows,). Their groups keep their parts.
+        group_name: Name of the groups in messages.
+        label_name: Name of the labels in messages.
+        kind: Whether labels are classes or numbers; by default as in `label_types`.
+
+    Raises SplitError if groups or labels are missing or do not allow the split.
 
     >>> groups = ["p1", "p1", "p2", "p3", "p4", "p5"]
     >>> assign_parts(groups=groups, fractions={"train": 0.6, "val": 0.2, "test": 0.2}, seed=7).tolist()
     [0, 0, 0, 0, 1, 2]
-
-    Raises SplitError where the groups or labels do not allow it.
     """
     names = list(fractions)
     weights = _weights(fractions)
     group, sizes = _groups(groups, group_name)
-    used = sum(weight > 0 for weight in weights)
-    if len(sizes) < used:
+    num_parts = sum(weight > 0 for weight in weights)
+    if len(sizes) < num_parts:
+        cross_validation = f", or cross-validate, so that each is tested once: train --folds {len(sizes)}"
         raise SplitError(
-            f"{used} parts were asked for, there {_are(len(sizes), group_name)}; split by a finer group, "
-            f"ask for fewer parts (a fraction of 0: --val 0)"
-            + (
-                f", or cross-validate, so that each is tested once: train --folds {len(sizes)}"
-                if len(sizes) > 1
-                else ""
-            )
+            f"{num_parts} parts need at least {num_parts} groups; there {_are(len(sizes), group_name)}; split by a "
+            f"finer group, use fewer parts (a fraction of 0: --val 0){cross_validation * (len(sizes) > 1)}"
         )
-    strata, required = _strata(labels, group, parts=used, group_name=group_name, label_name=label_name, kind=kind)
+    strata, required = _strata(labels, group, parts=num_parts, group_name=group_name, label_name=label_name, kind=kind)
     fixed = np.full(len(sizes), -1)
-    if kept is not None:
-        fixed = _fixed(kept, group=group, names=names, group_name=group_name)
-    dealt = _deal(sizes=sizes, strata=strata, weights=weights, seed=seed, fixed=fixed, required=required)
-    return dealt[group.codes]
+    if previous_parts is not None:
+        fixed = _fixed_parts(previous_parts, group=group, names=names, group_name=group_name)
+    parts = _assign(sizes=sizes, strata=strata, weights=weights, seed=seed, fixed=fixed, required=required)
+    return parts[group.codes]
 
 
 def assign_folds(
@@ -107,7 +111,9 @@ def assign_folds(
     label_name: str = "label",
     kind: Kind | None = None,
 ) -> NDArray[np.int64]:
-    """Return the fold of each row, int64 (rows,), 0 to `folds` - 1; groups, labels, kind as in `assign_parts`.
+    """Return the fold of each row, int64 (rows,), from 0 to `folds` - 1.
+
+    The arguments are those of `assign_parts`. Raises SplitError if groups or labels do not allow the folds.
 
     >>> sorted(assign_folds(groups=["a", "b", "c"], folds=3, seed=7).tolist())
     [0, 1, 2]
@@ -117,25 +123,27 @@ def assign_folds(
     group, sizes = _groups(groups, group_name)
     if len(sizes) < folds:
         raise SplitError(
-            f"{folds} folds were asked for, there {_are(len(sizes), group_name)}; ask for at most {len(sizes)} folds"
+            f"{folds} folds need at least {folds} groups; there {_are(len(sizes), group_name)}; use at most "
+            f"{len(sizes)} folds"
         )
     strata, required = _strata(labels, group, parts=folds, group_name=group_name, label_name=label_name, kind=kind)
-    new = np.full(len(sizes), -1)
-    return _deal(sizes=sizes, strata=strata, weights=[1] * folds, seed=seed, fixed=new, required=required)[group.codes]
+    fixed = np.full(len(sizes), -1)
+    parts = _assign(sizes=sizes, strata=strata, weights=[1] * folds, seed=seed, fixed=fixed, required=required)
+    return parts[group.codes]
 
 
 def check_groups(*, groups: Any, parts: Any, group_name: str = "group") -> None:
-    """Raise SplitError where a group comes in two parts."""
+    """Raise SplitError if a group is in two parts."""
     group, _ = _groups(groups, group_name)
     part = encode(parts)
     first = np.full(len(group.values), -1)
     first[group.codes] = part.codes
     leaking = np.unique(group.codes[first[group.codes] != part.codes])
     if len(leaking):
-        names = ", ".join(str(group.values[each]) for each in leaking[:3])
+        names = ", ".join(str(group.values[code]) for code in leaking[:3])
         raise SplitError(
-            f"{len(leaking)} of {len(group.values)} values of {group_name!r} come in more than one part "
-            f"(first: {names}); mend the split, or make a new one"
+            f"{len(leaking)} of {len(group.values)} values of {group_name!r} are in more than one part "
+            f"(first: {names}); correct the split, or make a new one"
         )
 
 
@@ -151,25 +159,25 @@ def _are(count: int, group_name: str) -> str:
 
 
 def _weights(fractions: Mapping[str, float | Fraction]) -> list[int]:
-    """Return whole numbers in the ratio of the fractions, taken as the decimals that were written."""
+    """Return integers in the ratio of the fractions, which are interpreted as decimals."""
     for name, value in fractions.items():
         if not (isinstance(value, int | float | Fraction) and not isinstance(value, bool) and 0 <= float(value) < 1):
             raise SplitError(f"{name}={value!r} must be a fraction of at least 0 and less than 1")
     exact = [Fraction(str(value)) for value in fractions.values()]
     if not exact or abs(sum(exact, Fraction(0)) - 1) > Fraction(1, 10**9):
-        raise SplitError(f"the fractions {dict(fractions)} must add up to 1")
-    denominator = math.lcm(*(each.denominator for each in exact))
-    return [int(each * denominator) for each in exact]
+        raise SplitError(f"the fractions {dict(fractions)} must sum to 1")
+    denominator = math.lcm(*(fraction.denominator for fraction in exact))
+    return [int(fraction * denominator) for fraction in exact]
 
 
 def _groups(groups: Any, name: str) -> tuple[Encoded, NDArray[np.int64]]:
     group = encode(groups)
     if len(group.codes) == 0:
-        raise SplitError("there are no rows to split; look at the filters before")
+        raise SplitError("there are no rows to split; check the filters")
     missing = int((group.codes < 0).sum())
     if missing:
         raise SplitError(
-            f"{missing} of {len(group.codes)} rows have no {name!r}, so they could leak from one part into another; "
+            f"{missing} of {len(group.codes)} rows have no {name!r}, so rows of one group could be in two parts; "
             f"fill the column, or leave those rows out"
         )
     return group, np.bincount(group.codes)
@@ -178,7 +186,7 @@ def _groups(groups: Any, name: str) -> tuple[Encoded, NDArray[np.int64]]:
 def _strata(
     labels: Any, group: Encoded, *, parts: int, group_name: str, label_name: str, kind: Kind | None
 ) -> tuple[NDArray[np.int64], bool]:
-    """Return the stratum of each group, and whether each stratum has to come in every part."""
+    """Return the stratum of each group, and whether each stratum has to be in every part."""
     count = len(group.values)
     if labels is None:
         return np.zeros(count, np.int64), False
@@ -186,7 +194,7 @@ def _strata(
     if array.null_count:
         raise SplitError(
             f"{array.null_count} of {len(array)} rows have no {label_name!r} to stratify by; "
-            f"leave them out with known({label_name!r}), or choose another column"
+            f"leave them out with known({label_name!r}), or use another column"
         )
     if (kind or label_type(array).kind) == "classes":
         return _class_strata(encode(array), group, parts=parts, group_name=group_name, label_name=label_name), True
@@ -194,11 +202,11 @@ def _strata(
     order = np.lexsort((values, group.codes))  # a sum in sorted order does not depend on the order of the rows
     sums = np.bincount(group.codes[order], weights=values[order])
     means = sums / np.bincount(group.codes)
-    ranked = np.sort(means)
-    if ranked[0] == ranked[-1]:
-        raise SplitError(f"{label_name!r} is {ranked[0]:g} for every {group_name!r}; leave out stratify")
+    sorted_means = np.sort(means)
+    if sorted_means[0] == sorted_means[-1]:
+        raise SplitError(f"{label_name!r} is {sorted_means[0]:g} for every {group_name!r}; leave out stratify")
     bins = max(1, min(_QUANTILES, count // (2 * parts)))
-    edges = np.unique(ranked[np.arange(1, bins) * count // bins])
+    edges = np.unique(sorted_means[np.arange(1, bins) * count // bins])
     return np.searchsorted(edges, means, side="right").astype(np.int64), False
 
 
@@ -208,44 +216,43 @@ def _class_strata(label: Encoded, group: Encoded, *, parts: int, group_name: str
     width = len(label.values)
     pairs, rows = np.unique(group.codes * width + label.codes, return_counts=True)
     pair_group, pair_class = pairs // width, pairs % width
-    holders = np.bincount(pair_class, minlength=width)
-    if holders.min() < parts:
-        rare = int(np.argmin(holders))
+    group_counts = np.bincount(pair_class, minlength=width)
+    if group_counts.min() < parts:
+        rarest = int(np.argmin(group_counts))
         raise SplitError(
-            f"class {class_name(label.values[rare])!r} of {label_name!r} has {holders[rare]} {group_name!r}, {parts} "
-            "parts need one each; leave the class out with where (--where), merge it, ask for fewer parts (--val 0), "
-            "or leave out stratify"
+            f"class {class_name(label.values[rarest])!r} of {label_name!r} has {group_counts[rarest]} {group_name!r}, "
+            f"but {parts} parts need one each; leave the class out with where (--where), merge it, use fewer parts "
+            "(--val 0), or leave out stratify"
         )
-    # the most frequent class of a group; of two as frequent ones, the one that fewer groups have
-    order = np.lexsort((-pair_class, -holders[pair_class], rows, pair_group))
+    # the most frequent class of a group; if two are equally frequent, the one with fewer groups
+    order = np.lexsort((-pair_class, -group_counts[pair_class], rows, pair_group))
     strata = np.zeros(len(group.values), np.int64)
     strata[pair_group[order]] = pair_class[order]
-    # A class that is nowhere the most frequent takes its groups from the others, the rarest class last: it wins.
-    for each in np.argsort(-holders, kind="stable"):
-        if (strata == each).sum() < parts:
-            strata[pair_group[pair_class == each]] = each
+    # A class that is the most frequent of too few groups gets all groups with it. The rarest class is last and so wins.
+    for code in np.argsort(-group_counts, kind="stable"):
+        if (strata == code).sum() < parts:
+            strata[pair_group[pair_class == code]] = code
     return strata
 
 
-def _fixed(kept: Any, *, group: Encoded, names: Sequence[str], group_name: str) -> NDArray[np.int64]:
-    """Return the part that each group has already, -1 for a new one."""
-    array = _arrow(kept)
-    given = array.is_valid().to_numpy(zero_copy_only=False)
+def _fixed_parts(previous_parts: Any, *, group: Encoded, names: Sequence[str], group_name: str) -> NDArray[np.int64]:
+    """Return the previous part of each group, -1 for new groups."""
+    array = _arrow(previous_parts)
+    is_old = array.is_valid().to_numpy(zero_copy_only=False)
     parts = pc.index_in(array, value_set=pa.array(names)).fill_null(-1).to_numpy(zero_copy_only=False)
-    unknown = given & (parts < 0)
-    if unknown.any():
-        raise SplitError(
-            f"the split to keep has a part {array[int(np.argmax(unknown))].as_py()!r}; there are: {', '.join(names)}"
-        )
-    if given.any():
-        held = pa.array(group.values).take(pa.array(group.codes[given]))
-        check_groups(groups=held, parts=array.drop_null(), group_name=group_name)
+    is_unknown = is_old & (parts < 0)
+    if is_unknown.any():
+        name = array[int(np.argmax(is_unknown))].as_py()
+        raise SplitError(f"the split to keep has an unknown part {name!r}; the parts are: {', '.join(names)}")
+    if is_old.any():
+        old_groups = pa.array(group.values).take(pa.array(group.codes[is_old]))
+        check_groups(groups=old_groups, parts=array.drop_null(), group_name=group_name)
     fixed = np.full(len(group.values), -1)
-    fixed[group.codes[given]] = parts[given]
+    fixed[group.codes[is_old]] = parts[is_old]
     return fixed
 
 
-def _deal(
+def _assign(
     *,
     sizes: NDArray[np.int64],
     strata: NDArray[np.int64],
@@ -254,61 +261,67 @@ def _deal(
     fixed: NDArray[np.int64],
     required: bool,
 ) -> NDArray[np.int64]:
-    """Return the part of each group. All sums are whole numbers: rows times the sum of the weights."""
-    whole = sum(weights)
-    used = [part for part, weight in enumerate(weights) if weight]
-    result = fixed.copy()
+    """Return the part of each group. Sums are integers, in units of 1 / (sum of the weights) rows."""
+    total_weight = sum(weights)
+    nonempty = [part for part, weight in enumerate(weights) if weight]
+    parts = fixed.copy()
     shuffled = permutation_for(seed, stage=Stage.SPLIT, count=len(sizes))
-    # Large groups first, by powers of two: within one, chance decides, or every seed would give the same split.
+    # Large groups first, by power of two. Groups of the same power are in random order, so that the seed matters.
     magnitude = np.frexp(sizes.astype(np.float64))[1]
     order = shuffled[np.lexsort((-magnitude[shuffled], strata[shuffled]))]
-    lacking = [0] * len(weights)
+    deficits = [0] * len(weights)
     for members in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1):
         rows = int(sizes[members].sum())
         old = members[fixed[members] >= 0]
-        taken = np.bincount(fixed[old], weights=sizes[old], minlength=len(weights)).astype(np.int64).tolist()
-        lacking = [
-            each + weight * rows - whole * have for each, weight, have in zip(lacking, weights, taken, strict=True)
+        old_rows = np.bincount(fixed[old], weights=sizes[old], minlength=len(weights)).astype(np.int64).tolist()
+        deficits = [
+            deficit + weight * rows - total_weight * part_rows
+            for deficit, weight, part_rows in zip(deficits, weights, old_rows, strict=True)
         ]
         new = members[fixed[members] < 0]
-        dealt = []
+        new_parts = []
         for size in sizes[new].tolist():
-            part = lacking.index(max(lacking))
-            lacking[part] -= whole * size
-            dealt.append(part)
-        result[new] = dealt
+            part = deficits.index(max(deficits))
+            deficits[part] -= total_weight * size
+            new_parts.append(part)
+        parts[new] = new_parts
         if required:
-            _fill_empty(result, members=members, new=new, sizes=sizes, used=used, lacking=lacking, whole=whole)
+            _fill_empty(
+                parts, members=members, new=new, sizes=sizes, nonempty=nonempty, deficits=deficits, unit=total_weight
+            )
     new = shuffled[fixed[shuffled] < 0]
-    _fill_empty(result, members=shuffled, new=new, sizes=sizes, used=used, lacking=lacking, whole=whole)
-    return result
+    _fill_empty(parts, members=shuffled, new=new, sizes=sizes, nonempty=nonempty, deficits=deficits, unit=total_weight)
+    return parts
 
 
 def _fill_empty(
-    result: NDArray[np.int64],
+    parts: NDArray[np.int64],
     *,
     members: NDArray[np.int64],
     new: NDArray[np.int64],
     sizes: NDArray[np.int64],
-    used: list[int],
-    lacking: list[int],
-    whole: int,
+    nonempty: list[int],
+    deficits: list[int],
+    unit: int,
 ) -> None:
-    """Give each part without a group of these the smallest new one of the part that has most groups, in place."""
-    for part in used:
-        counts = np.bincount(result[members], minlength=len(lacking))
-        donor = int(np.argmax(counts))
-        gifts = new[result[new] == donor]
-        if counts[part] or counts[donor] < 2 or not len(gifts):
+    """Move a group to each part without one of the `members`: the smallest new group of the part with most groups.
+
+    `parts` and `deficits` are changed in place. `nonempty` are the parts that must have a group.
+    """
+    for part in nonempty:
+        counts = np.bincount(parts[members], minlength=len(deficits))
+        source = int(np.argmax(counts))
+        candidates = new[parts[new] == source]
+        if counts[part] or counts[source] < 2 or not len(candidates):
             continue
-        gift = gifts[int(np.argmin(sizes[gifts]))]
-        result[gift] = part
-        lacking[part] -= whole * int(sizes[gift])
-        lacking[donor] += whole * int(sizes[gift])
+        smallest = candidates[int(np.argmin(sizes[candidates]))]
+        parts[smallest] = part
+        deficits[part] -= unit * int(sizes[smallest])
+        deficits[source] += unit * int(sizes[smallest])
 
 
 def unseen_classes(*, labels: Any, parts: Any) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Return the classes that no training row has: by class and part the rows that have it.
+    """Return the row numbers of classes that do not occur in the training part, by class and part.
 
     >>> unseen_classes(labels=["a", "b", "rare"], parts=["train", "train", "test"])
     {'rare': {'test': array([2])}}
@@ -319,56 +332,56 @@ def unseen_classes(*, labels: Any, parts: Any) -> dict[str, dict[str, NDArray[np
     train = part.codes == part.values.index("train")
     unseen: dict[str, dict[str, NDArray[np.int64]]] = {}
     for code in np.setdiff1d(label.codes[label.codes >= 0], label.codes[train]).tolist():
-        rows = label.codes == code
-        places = {name: np.flatnonzero(rows & (part.codes == number)) for number, name in enumerate(part.values)}
-        unseen[class_name(label.values[code])] = {name: each for name, each in places.items() if len(each)}
+        of_class = label.codes == code
+        rows = {name: np.flatnonzero(of_class & (part.codes == number)) for number, name in enumerate(part.values)}
+        unseen[class_name(label.values[code])] = {name: numbers for name, numbers in rows.items() if len(numbers)}
     return unseen
 
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """What balance a split reached: rows, groups and labels of each part. `print` shows it as a table."""
+    """The balance of a split: rows, groups and labels of each part. `print` displays it as a table."""
 
     parts: tuple[str, ...]
     rows: tuple[int, ...]
     groups: tuple[int, ...]
     group_name: str | None = None
     label_name: str | None = None
-    classes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # rows of each class, one a part
-    quartiles: tuple[tuple[float, ...], ...] = ()  # smallest, quarter, median, three quarters, largest, one a part
+    classes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # rows of each class in each part
+    quartiles: tuple[tuple[float, ...], ...] = ()  # minimum, 25 %, median, 75 % and maximum of each part
     means: tuple[float, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What stands in the way of learning from these parts, a line each."""
-        lines = []
+        """Problems of training on these parts, one message each."""
+        messages = []
         train = self.parts.index("train") if "train" in self.parts else None
         if train is not None and self.group_name and self.groups[train] == 1:
-            lines.append(
-                f"the training part has 1 value of {self.group_name!r}, from which nothing can be learnt for others; "
-                "name a finer group, or cross-validate, so that each is tested once: train --folds "
+            messages.append(
+                f"the training part has only 1 value of {self.group_name!r}, so a model cannot generalize to others; "
+                "use a finer group, or cross-validate, so that each is tested once: train --folds "
                 f"{min(max(sum(self.groups), 2), 5)}"
             )
         for name, counts in self.classes.items():
             if train is not None and counts[train] == 0:
-                places = " and ".join(f"{self.parts[k]} ({count})" for k, count in enumerate(counts) if count)
-                lines.append(
-                    f"class {name!r} of {self.label_name!r} is in {places} alone, so training does not know it; split "
+                others = " and ".join(f"{self.parts[k]} ({count})" for k, count in enumerate(counts) if count)
+                messages.append(
+                    f"class {name!r} of {self.label_name!r} is only in {others}, so a model cannot learn it; split "
                     f"with --stratify {self.label_name}, or leave it out with --where"
                 )
-        return tuple(lines)
+        return tuple(messages)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, one entry a part, for JSON."""
+        """Return the balance as plain data for JSON, one entry per part."""
         result: dict[str, Any] = {}
         for number, part in enumerate(self.parts):
             entry: dict[str, Any] = {"rows": self.rows[number], "groups": self.groups[number]}
             if self.classes:
                 entry["classes"] = {name: counts[number] for name, counts in self.classes.items()}
             if self.quartiles:
-                known = not math.isnan(self.means[number])  # JSON has no NaN
-                entry["mean"] = self.means[number] if known else None
-                entry["quartiles"] = list(self.quartiles[number]) if known else None
+                is_defined = not math.isnan(self.means[number])  # JSON has no NaN
+                entry["mean"] = self.means[number] if is_defined else None
+                entry["quartiles"] = list(self.quartiles[number]) if is_defined else None
             result[part] = entry
         return result
 
@@ -379,22 +392,23 @@ class Balance:
         table[0] += [f"{self.label_name} mean", "min", "25 %", "median", "75 %", "max"] if self.quartiles else []
         for number, part in enumerate(self.parts):
             rows = self.rows[number]
-            line = [part, str(rows), f"{100 * rows / total:.1f} %"]
-            line += [str(self.groups[number])] if self.group_name else []
-            line += [
-                f"{counts[number]} ({100 * counts[number] / max(rows, 1):.0f} %)" for counts in self.classes.values()
+            cells = [part, str(rows), format_percent(rows / total, ".1f")]
+            cells += [str(self.groups[number])] if self.group_name else []
+            cells += [
+                f"{counts[number]} ({format_percent(counts[number] / max(rows, 1))})"
+                for counts in self.classes.values()
             ]
             if self.quartiles:
-                line += [f"{each:.4g}" for each in (self.means[number], *self.quartiles[number])]
-            table.append(line)
+                cells += [f"{value:.4g}" for value in (self.means[number], *self.quartiles[number])]
+            table.append(cells)
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
             "  ".join(
-                [line[0].ljust(widths[0]), *(each.rjust(w) for each, w in zip(line[1:], widths[1:], strict=True))]
+                [cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))]
             )
-            for line in table
+            for cells in table
         ]
-        return "\n".join([*lines, *(f"warning: {each}" for each in self.warnings)])
+        return "\n".join([*lines, *(f"warning: {message}" for message in self.warnings)])
 
 
 def measure_balance(
@@ -407,9 +421,12 @@ def measure_balance(
     label_name: str | None = None,
     kind: Kind | None = None,
 ) -> Balance:
-    """Return the balance of a split, given as the position in `names` of each row's part; empty parts are left out."""
-    filled, parts = np.unique(parts, return_inverse=True)
-    names = [names[each] for each in filled]
+    """Return the balance of a split; empty parts are left out.
+
+    `parts` (rows,) is the position in `names` of the part of each row. The other arguments are those of `assign_parts`.
+    """
+    nonempty, parts = np.unique(parts, return_inverse=True)
+    names = [names[number] for number in nonempty]
     rows = tuple(np.bincount(parts, minlength=len(names)).tolist())
     counts = rows
     if groups is not None:
@@ -425,10 +442,10 @@ def measure_balance(
             classes[class_name(value)] = tuple(np.bincount(parts[label.codes == code], minlength=len(names)).tolist())
     elif labels is not None:
         values = _arrow(labels).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        each = [values[(parts == number) & ~np.isnan(values)] for number in range(len(names))]
-        each = [known if len(known) else np.array([np.nan]) for known in each]
-        quartiles = tuple(tuple(np.quantile(known, [0, 0.25, 0.5, 0.75, 1]).tolist()) for known in each)
-        means = tuple(float(known.mean()) for known in each)
+        part_values = [values[(parts == number) & ~np.isnan(values)] for number in range(len(names))]
+        part_values = [present if len(present) else np.array([np.nan]) for present in part_values]
+        quartiles = tuple(tuple(np.quantile(present, [0, 0.25, 0.5, 0.75, 1]).tolist()) for present in part_values)
+        means = tuple(float(present.mean()) for present in part_values)
     return Balance(
         parts=tuple(names),
         rows=rows,

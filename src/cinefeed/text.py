@@ -1,16 +1,68 @@
-"""Names of other people's files and columns, made harmless for the medium that shows them.
+"""Plurals, numbers as text, and escaping of file and column names for terminals and Markdown.
 
-A terminal obeys escape sequences, Markdown lets HTML through and loads pictures, and a line break forges a line. HTML
-pages escape in their templates.
+Names come from other people's files. A terminal interprets escape sequences, Markdown passes HTML through and loads
+pictures, and a line break in a name forges a line. HTML pages escape in their templates.
 """
 
+import math
 import unicodedata
 
-_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, direction of writing, half of a pair, line and paragraph ends
+_CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, text direction, lone surrogate, line and paragraph separators
+
+
+def plural(noun: str) -> str:
+    """Return the plural of an English noun.
+
+    >>> plural("row"), plural("class"), plural("study"), plural("day"), plural("series")
+    ('rows', 'classes', 'studies', 'days', 'series')
+    """
+    if noun.endswith(("ss", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and not noun.endswith(("ay", "ey", "oy", "uy")):
+        return f"{noun[:-1]}ies"
+    return noun if noun.endswith("s") else f"{noun}s"
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return a number with thousands separators and its noun, in the plural unless the number is 1.
+
+    >>> format_count(1, "video"), format_count(1200, "class")
+    ('1 video', '1,200 classes')
+    """
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def format_number(value: object) -> str:
+    """Return a metric's value: three decimals below 10, else four significant digits.
+
+    >>> format_number(0.81234), format_number(61.2345), format_number(float("nan"))
+    ('0.812', '61.23', 'not defined')
+    """
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "not defined"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def format_percent(share: float, spec: str = ".0f") -> str:
+    """Return a share of 1 as a percentage; `spec` is the format of the number.
+
+    >>> format_percent(0.54), format_percent(0.125, ".3g")
+    ('54 %', '12.5 %')
+    """
+    return f"{100 * share:{spec}} %"
+
+
+def format_bytes(size: float) -> str:
+    """Return a size in bytes in MB, from 1e9 bytes on in GB.
+
+    >>> format_bytes(2_500_000), format_bytes(12.3e9)
+    ('2.5 MB', '12.3 GB')
+    """
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
 def one_line(text: str) -> str:
-    r"""Return text that stays on its line of a terminal and only shows: what a terminal would obey is spelled out.
+    r"""Return text with control characters and line breaks escaped, safe to print on one line of a terminal.
 
     >>> print(one_line("a\x1b[2Jb\nc\u202e é"))
     a\x1b[2Jb\nc\u202e é
@@ -18,13 +70,13 @@ def one_line(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _OBEYED else letter
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _CONTROL else letter
         for letter in text
     )
 
 
 def terminal_text(text: str) -> str:
-    r"""Return text of several lines of which each only shows.
+    r"""Return text of several lines, each safe to print on a terminal.
 
     >>> terminal_text("one\ntwo\x07")
     'one\ntwo\\x07'
@@ -33,7 +85,7 @@ def terminal_text(text: str) -> str:
 
 
 def markdown_text(text: str) -> str:
-    r"""Return text within a line of Markdown, without HTML, links and pictures.
+    r"""Return text safe within one line of Markdown: HTML, links and pictures are escaped.
 
     >>> print(markdown_text("<b>![x](http://a)\n# &"))
     &lt;b&gt;!\[x\](http://a)\n# &amp;

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -32,7 +33,7 @@ def network(*, build=True):
     value = clips
     for layer in layers:
         value = layer(value)
-    return keras.Model({"clips": clips}, value)
+    return keras.Model(clips, value)
 
 
 class Named(keras.Model):
@@ -43,7 +44,7 @@ class Named(keras.Model):
         self.parts = layers
 
     def call(self, inputs):
-        value = inputs["clips"]
+        value = inputs
         for layer in self.parts:
             value = layer(value)
         return value
@@ -65,10 +66,10 @@ class Recorder(FeedDataset):
         self.requests.append([])
 
     def __getitem__(self, index):
-        inputs, targets, weights = super().__getitem__(index)
+        inputs, targets = super().__getitem__(index)
         if self.requests:
             self.requests[-1].append(np.asarray(targets).tolist())
-        return inputs, targets, weights
+        return inputs, targets
 
 
 def expected(manifest, epochs):
@@ -219,9 +220,41 @@ def test_evaluate_and_predict(manifest):
 
 
 def test_torch_gets_tensors_without_a_copy(manifest):
-    inputs, targets, weights = FeedDataset(make(manifest))[5]
-    assert isinstance(inputs["clips"], torch.Tensor) and isinstance(targets, torch.Tensor)
-    assert weights.tolist() == [1, 1, 1, 1]
+    inputs, targets = FeedDataset(make(manifest))[5]
+    assert isinstance(inputs, torch.Tensor) and isinstance(targets, torch.Tensor)
+
+
+def test_the_spec_decides_on_names_and_weights(manifest):
+    table = manifest.table.append_column("size", pa.array([1.0, 2.0, *[0.0] * 9]))
+    table = table.append_column("height", pa.array([None, *range(10)], pa.float64()))
+    whole = cf.Manifest.from_table(table, root=manifest.root)
+
+    def item(**changes):
+        return FeedDataset(make(whole, **changes))[0]
+
+    assert len(item()) == len(item(target="sick")) == len(item(target=["age", "sick"])) == len(item(target="clip")) == 2
+    for weighed in (
+        {"weight": "size"},
+        {"target": "sick", "sampler": cf.BalancedClasses(by="weights")},
+        {"target": ["age", "height"]},
+        {"target": None},
+        {"rank": 0, "world_size": 2, "clip": cf.Clip(frames=4)},
+    ):
+        assert len(item(**weighed)) == 3, weighed
+    assert len(item(rank=0, world_size=2, drop_last=True)) == 2
+    assert list(FeedDataset(make(whole), named=True)[0][0]) == ["clips"]
+    assert list(item(covariates=["size"])[0]) == ["clips", "size"]
+    assert list(item(clip=cf.Clip(frames=14, short="pad"))[0]) == ["clips", "valid"]
+    assert item(target="clip", weight="size")[2].shape == (4, 1, 1, 1)
+
+
+def test_class_weights_that_meet_weights_are_refused(manifest):
+    table = manifest.table.append_column("size", pa.array([1.0] * 11))
+    feed = make(cf.Manifest.from_table(table, root=manifest.root), target="sick", weight="size")
+    model = network()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="class_weight"):
+        model.fit(FeedDataset(feed), class_weight={0: 1.0, 1: 2.0}, verbose=0)
 
 
 def test_a_model_with_a_mask_gets_it(manifest):
@@ -250,7 +283,7 @@ class Recorder(FeedDataset):
         self.seen[-1].append(batch[1].tolist())
         return batch
 clips = keras.Input((4, 16, 16, 1), name="clips")
-model = keras.Model({"clips": clips}, keras.layers.Dense(1)(keras.layers.Flatten()(clips)))
+model = keras.Model(clips, keras.layers.Dense(1)(keras.layers.Flatten()(clips)))
 model.compile("sgd", "mse")
 dataset = Recorder(feed)
 model.fit(dataset, epochs=2, verbose=0, callbacks=[dataset.callback])
@@ -271,3 +304,16 @@ def test_jax_gets_the_same_batches(manifest, tmp_path):
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert [epoch for epoch in seen if len(epoch) > 1] == expected(manifest, 2)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])  # JAX compiles for 30 s
+def test_networks_as_others_write_them(manifest, tmp_path, backend):
+    path = tmp_path / "m.parquet"
+    manifest.write(path)
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("keras_networks.py"), str(path)],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(Path(cf.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,5 +1,11 @@
 """A Lightning Trainer resumes in mid-epoch: its checkpoint carries the state of the loader."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -229,3 +235,39 @@ def test_a_loader_that_forgets_is_found(manifest, tmp_path):
     first = fit(manifest, epochs=1, save_after=1, path=tmp_path / "model.ckpt", loader=Forgetful)
     again = fit(manifest, epochs=1, resume=tmp_path / "model.ckpt", loader=Forgetful)
     assert not same(first.seen + again.seen, batches_of(manifest, 1))
+
+
+def test_two_ranks_share_each_epoch(manifest, tmp_path):
+    """DistributedDataParallel on two processes: training, validation, limits, resume."""
+    manifest.write(tmp_path / "m.parquet")
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("lightning_ranks.py"), tmp_path / "m.parquet", tmp_path],
+        env={**os.environ, "PYTHONPATH": str(Path(cf.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    ages = sorted(20.0 + row * row for row in range(11))
+    for kind in ("train", "val"):
+        for epoch in range(2):  # of three batches on each rank
+            batches = [batch for found in ranks for batch in found["whole"][kind][3 * epoch : 3 * epoch + 3]]
+            assert sorted(age for batch in batches for age in batch) == ages
+    for found in ranks:
+        assert found["first"]["train"] + found["again"]["train"] == found["whole"]["train"]
+        assert found["again"]["weights"] == found["whole"]["weights"] == ranks[0]["whole"]["weights"]
+        assert found["limited"]["train"] == found["whole"]["train"][:2]
+        assert found["limited"]["val"] == found["whole"]["val"][:1]
+        assert "make the feed after init_process_group" in found["too early"]
+
+
+def test_validate_test_and_predict(manifest):
+    model, loader = Validated(manifest), FeedLoader(make(manifest).evaluation(manifest))
+    model.test_step = model.validation_step
+    model.on_test_start = model.on_validation_start
+    model.predict_step = lambda batch, batch_idx: model.layer(batch[0]["clips"].flatten(1))[:, 0]
+    ages = [20.0 + row * row for row in range(11)]
+    trainer().validate(model, loader, verbose=False)
+    trainer().test(model, loader, verbose=False)
+    assert model.validated == [ages, ages]
+    assert [len(each) for each in trainer().predict(model, loader)] == [4, 4, 3]

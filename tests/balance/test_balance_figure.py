@@ -24,14 +24,14 @@ CASES = [
 ]
 
 
-def kept(sampler, labels):
+def plain_report(sampler, labels):
     """Return a report as it comes back from a run folder."""
     return json.loads(json.dumps(sampler.report(labels).as_dict()))
 
 
 @pytest.mark.parametrize(("sampler", "labels"), CASES, ids=lambda each: str(each)[:30])
 def test_any_report_has_a_figure_and_facts(sampler, labels):
-    balance = kept(sampler, labels)
+    balance = plain_report(sampler, labels)
     svg = balance_figure(balance, name="ejection fraction")
     assert svg.startswith("<svg") and "target" in svg and "ejection fraction" in svg
     assert ("draws of a video" in svg) == (sampler.by == "draws")
@@ -40,17 +40,17 @@ def test_any_report_has_a_figure_and_facts(sampler, labels):
 
 
 def test_the_figure_shows_the_classes_and_the_scale_of_repeats():
-    svg = balance_figure(kept(BalancedClasses(), RARE), name="finding")
+    svg = balance_figure(plain_report(BalancedClasses(), RARE), name="finding")
     assert {"sick", "well", "finding"} <= set(re.findall(r">([^<>]+)</text>", svg))
-    many = balance_figure(kept(UniformLabels(bins=20), np.append(SKEWED, 1.0)))
+    many = balance_figure(plain_report(UniformLabels(bins=20), np.append(SKEWED, 1.0)))
     assert ">20<" in many and ">0<" in many  # by logarithm, where one video is drawn twenty times
 
 
 def test_facts_of_numbers_and_weights():
-    facts = dict(balance_facts(kept(UniformLabels(bins=20), SKEWED)))
+    facts = dict(balance_facts(plain_report(UniformLabels(bins=20), SKEWED)))
     assert "Kolmogorov-Smirnov to uniform labels, raw and reached" in facts
-    weights = dict(balance_facts(kept(BalancedClasses(by="weights"), RARE)))
-    assert weights["largest weight"] == "5" and "videos not drawn in this epoch" not in weights
+    weights = dict(balance_facts(plain_report(BalancedClasses(by="weights"), RARE)))
+    assert weights["largest weight"] == "5" and "videos without a draw in this epoch" not in weights
     report = BalancedClasses(group="patient").report(RARE, groups=np.arange(100) % 9)
     assert any("group" in name for name, _ in balance_facts(report.as_dict()))
 

@@ -37,23 +37,25 @@ def test_numbers():
     assert whole.bounds.tolist() == [[0.5, 1.5], [3.5, 4.5]] and "reached to uniform" not in whole.distance
 
 
-def test_a_bin_of_one_video_drawn_again_and_again_is_warned_of():
+def test_frequent_repeats_of_a_row_give_a_warning():
     labels = np.append(np.linspace(20, 60, 400), 12.5)
     report = UniformLabels(bins=[12, 15, 40, 61]).report(labels)
-    assert report.warnings[0].startswith("the bin [12, 15) has 1 row, drawn 134 times an epoch: wider bins, smoothing")
+    assert report.warnings[0].startswith(
+        "the bin [12, 15) has 1 row, drawn 134 times per epoch; to reduce this, use wider bins, smoothing"
+    )
     assert "warning: the bin [12, 15) has 1 row" in str(report)
     several = UniformLabels(bins=8).report(np.append(np.linspace(0, 1, 4000), np.linspace(5, 8, 6)))
-    assert "more bins are like that" in several.warnings[0] and "rows, each drawn" in several.warnings[0]
-    assert "3 of 8 bins have no row" in several.warnings[1]
+    assert "more bins are similar" in several.warnings[0] and "rows, each drawn" in several.warnings[0]
+    assert "3 of 8 bins have no rows" in several.warnings[1]
     assert UniformLabels(bins=4).report(np.linspace(0, 1, 100)).warnings == ()
 
 
-def test_what_max_repeats_does_to_the_balance_is_said():
+def test_max_repeats_gives_a_warning():
     report = BalancedClasses(max_repeats=2).report(RARE)
     assert report.target.tolist() == [50, 50] and report.expected.tolist() == report.reached.tolist() == [20, 80]
     assert report.distance["reached to target"] == pytest.approx(0.3)
     assert report.warnings == (
-        "max_repeats=2 keeps 1 of 2 classes below their share: sick gets 20 of 50; the others get the rest",
+        "max_repeats=2 keeps 1 of 2 classes below their share: sick gets 20 of 50; the other classes get the rest",
     )
     assert BalancedClasses(max_repeats=9).report(RARE).warnings == ()
 
@@ -66,7 +68,7 @@ def test_weights():
     assert report.warnings[0].startswith("cap=3 keeps 1 of 2 classes below their share")
     heavy = BalancedClasses(by="weights", cap=40).report(np.append(RARE, ["odd"]))
     assert heavy.warnings[0].startswith(
-        "the class odd has 1 row, of weight 33.7: a lower strength or cap would ask less"
+        "the class odd has 1 row, with a weight of 33.7; to reduce this, use a lower strength or cap"
     )
 
 
@@ -82,10 +84,10 @@ def test_groups_that_cross_the_strata_have_their_deviation_reported():
 )
 def test_a_report_is_plain_data(sampler):
     labels = SKEWED if isinstance(sampler, UniformLabels) else RARE
-    kept = sampler.report(labels, batch_size=8).as_dict()
-    assert json.loads(json.dumps(kept, allow_nan=False)) == json.loads(json.dumps(kept))
-    assert kept["raw"] == np.bincount(sampler.strata(labels).numbers).tolist()
-    assert isinstance(kept["warnings"], list) and isinstance(kept["never_drawn"], int)
+    report_data = sampler.report(labels, batch_size=8).as_dict()
+    assert json.loads(json.dumps(report_data, allow_nan=False)) == json.loads(json.dumps(report_data))
+    assert report_data["raw"] == np.bincount(sampler.strata(labels).numbers).tolist()
+    assert isinstance(report_data["warnings"], list) and isinstance(report_data["never_drawn"], int)
 
 
 def test_natural():

@@ -17,11 +17,11 @@ SAMPLER = UniformLabels(bins=20)
 def test_fed_labels_are_as_uniform_as_the_expected_draws_in_every_epoch():
     expected = SAMPLER.expected_draws(LABELS)
     low, high = LABELS.min(), LABELS.max()
-    wanted = ks_to_uniform(LABELS, weights=expected, low=low, high=high)
-    assert 0.005 < wanted < 0.03
+    expected_distance = ks_to_uniform(LABELS, weights=expected, low=low, high=high)
+    assert 0.005 < expected_distance < 0.03
     for epoch in range(100):
         fed = np.bincount(SAMPLER.plan(LABELS, seed=1, epoch=epoch).rows, minlength=2000)
-        assert abs(ks_to_uniform(LABELS, weights=fed, low=low, high=high) - wanted) < 0.001
+        assert abs(ks_to_uniform(LABELS, weights=fed, low=low, high=high) - expected_distance) < 0.001
 
 
 def test_drawing_by_chance_is_further_off_and_misses_more():
@@ -68,12 +68,12 @@ def _ends(positions):
 def test_ranks_of_one_batch_size_take_one_plan_between_them():
     plan = SAMPLER.plan(LABELS, batch_size=16)
     for world_size in (1, 2, 4):
-        taken = np.zeros(len(plan), int)
+        position_counts = np.zeros(len(plan), int)
         for rank in range(world_size):
             share = Share(16, rank, world_size)
             for index in range(share.count(len(plan))):
-                taken[slice(*_ends(share.positions(index, draws=len(plan))[0]))] += 1
-        assert (taken == 1).all()
+                position_counts[slice(*_ends(share.positions(index, draws=len(plan))[0]))] += 1
+        assert (position_counts == 1).all()
 
 
 def test_a_million_rows_in_bounded_memory():
@@ -107,5 +107,5 @@ def test_a_million_rows_with_every_setting(sampler):
     expected = sampler.expected_draws(labels, groups=groups)
     for epoch in range(2):
         plan = sampler.plan(labels, groups=groups, epoch=epoch, batch_size=32)
-        drawn = np.bincount(plan.rows, minlength=len(labels))
-        assert (drawn >= np.floor(expected + 1e-6)).all() and (drawn <= np.ceil(expected - 1e-6)).all()
+        draws = np.bincount(plan.rows, minlength=len(labels))
+        assert (draws >= np.floor(expected + 1e-6)).all() and (draws <= np.ceil(expected - 1e-6)).all()

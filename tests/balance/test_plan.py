@@ -179,10 +179,10 @@ def test_a_known_plan_is_the_same_on_every_machine():
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        ([0.5, 0.6], "add up to 1.1"),
+        ([0.5, 0.6], "sum to 1.1"),
         ([-1.0, 2.0], "not negative"),
         ([np.nan, 1.0], "finite"),
-        ([1e13, 0.0], "too many"),
+        ([1e13, 0.0], "too large"),
     ],
 )
 def test_what_cannot_be_drawn(expected, message):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cinefeed.balance import BalancedClasses
-from cinefeed.balance.rarest import carried_labels, count_carried, rarest_strata
+from cinefeed.balance.rarest import count_labels, parse_label_sets, rarest_strata
 from cinefeed.errors import LabelError
 
 TEXT = ["edema"] * 50 + ["edema;effusion"] * 8 + ["effusion ; hernia"] * 2 + [""] * 40
@@ -42,15 +42,15 @@ def test_shares_name_labels():
 
 
 def test_ties_are_settled_by_name_and_numbers_are_named():
-    strata = rarest_strata(carried_labels([[2.0, 1.0], [1, 2], [None, 3]]))
+    strata = rarest_strata(parse_label_sets([[2.0, 1.0], [1, 2], [None, 3]]))
     assert [strata.names[number] for number in strata.numbers] == ["1", "1", "3"]
-    assert count_carried([frozenset("ab"), frozenset("a")], np.array([2.0, 0.5])) == {"a": 2.5, "b": 2.0}
+    assert count_labels([frozenset("ab"), frozenset("a")], np.array([2.0, 0.5])) == {"a": 2.5, "b": 2.0}
 
 
 def test_labels_that_are_not_several():
-    assert carried_labels(["a", "b"]) is None and carried_labels(np.array([1.0, 2.0])) is None
-    assert carried_labels([]) is None
-    with pytest.raises(LabelError, match="separator=';' parts text"):
+    assert parse_label_sets(["a", "b"]) is None and parse_label_sets(np.array([1.0, 2.0])) is None
+    assert parse_label_sets([]) is None
+    with pytest.raises(LabelError, match="separator=';' needs text labels"):
         BalancedClasses(separator=";").plan([1.0, 2.0])
     with pytest.raises(LabelError, match=r"no label \(rows 1\)"):
         BalancedClasses(separator=";").plan(np.array(["a;b", None], object))

@@ -17,8 +17,8 @@ def test_any_label_vector_can_be_made_uniform(labels, epoch):
     expected = sampler.expected_draws(labels)
     plan = sampler.plan(labels, epoch=epoch, batch_size=4)
     assert len(plan) == len(labels)
-    drawn = np.bincount(plan.rows, minlength=len(labels))
-    assert (drawn >= np.floor(expected - 1e-9)).all() and (drawn <= np.ceil(expected + 1e-9)).all()
+    draws = np.bincount(plan.rows, minlength=len(labels))
+    assert (draws >= np.floor(expected - 1e-9)).all() and (draws <= np.ceil(expected + 1e-9)).all()
     fed = np.bincount(plan.strata, minlength=len(sampler.strata(labels).names))
     assert fed.max() - fed.min() <= 1
 
@@ -91,18 +91,18 @@ def test_natural_takes_each_row_once():
         (lambda: UniformLabels(by="weight"), "did you mean 'weights'"),
         (lambda: UniformLabels(cap=0.5), "cap=0.5"),
         (lambda: UniformLabels(cap=np.nan), "cap=nan"),
-        (lambda: UniformLabels(by="weights", length=50), "feeds every row once"),
-        (lambda: UniformLabels(by="weights", max_repeats=5), "feeds every row once"),
+        (lambda: UniformLabels(by="weights", length=50), "draws every row once"),
+        (lambda: UniformLabels(by="weights", max_repeats=5), "draws every row once"),
         (lambda: UniformLabels(smoothing=-1.0), "smoothing=-1.0"),
         (lambda: UniformLabels(smoothing=np.inf), "smoothing=inf"),
-        (lambda: BalancedClasses(separator=""), "parts nothing"),
-        (lambda: BalancedClasses(max_repeats=2, length=201).plan(RARE), "give 200 draws at most, 201 are asked for"),
-        (lambda: BalancedClasses(group="patient").plan(RARE), "pass groups="),
+        (lambda: BalancedClasses(separator=""), "is empty"),
+        (lambda: BalancedClasses(max_repeats=2, length=201).plan(RARE), "needs 201 draws; 100 rows allow at most 200"),
+        (lambda: BalancedClasses(group="patient").plan(RARE), "needs groups="),
         (lambda: BalancedClasses(proportion=1.0), "between 0 and 1"),
-        (lambda: BalancedClasses(proportion={"a": 0.5, "b": 0.4}), "add up to 0.9"),
+        (lambda: BalancedClasses(proportion={"a": 0.5, "b": 0.4}), "sum to 0.9"),
         (lambda: BalancedClasses(proportion={"sick": 0.5, "wel": 0.5}).plan(RARE), "did you mean 'well'"),
         (lambda: BalancedClasses(proportion={"sick": 1}).plan(RARE), "no share for well"),
-        (lambda: BalancedClasses(proportion=0.5).plan(list("abc")), "there are 3: a, b, c"),
+        (lambda: BalancedClasses(proportion=0.5).plan(list("abc")), "found 3: a, b, c"),
     ],
 )
 def test_settings_that_do_not_fit(make, message):
@@ -126,16 +126,16 @@ def test_samplers_say_what_they_do():
             BalancedClasses(by="weights", cap=4),
         )
     ] == [
-        "every video once an epoch",
-        "every video once an epoch, in the order of the table",
+        "every video once per epoch",
+        "every video once per epoch, in the order of the table",
         "classes in equal shares",
-        "classes 30% positive, 50 draws an epoch",
+        "classes 30% positive, 50 draws per epoch",
         "classes a 25%, b 75%",
-        "label values or bins equally often, every one as often as the most frequent",
+        "label values or bins equally often, each as often as the most frequent",
         "20 label bins equally often, strength 0.5",
         "2 label bins equally often",
-        "label values or bins equally often, smoothed over 2 bins, no video more than 5 times, each patient alike, "
-        "shares by epoch, not by batch",
+        "label values or bins equally often, smoothed over 2 bins, at most 5 draws per video, "
+        "equal draws for each patient, shares by epoch, not by batch",
         "classes in equal shares, by weights of at most 4",
     ]
 
@@ -150,7 +150,7 @@ def test_many_values_each_its_own_bin():
 PATIENTS = np.array([f"p{k}" for k in np.random.default_rng(3).integers(0, 40, 300)])
 
 
-def drawn(sampler, labels, **address):
+def draw_counts(sampler, labels, **address):
     return np.bincount(sampler.plan(labels, **address).rows, minlength=len(labels))
 
 
@@ -159,7 +159,7 @@ def test_no_row_is_drawn_more_than_max_repeats_and_the_others_get_the_rest():
     assert free.expected_draws(RARE)[RARE == "sick"].tolist() == [5.0] * 10
     assert capped.expected_draws(RARE)[RARE == "sick"].tolist() == [3.0] * 10
     for epoch in range(5):
-        counts = drawn(capped, RARE, epoch=epoch, batch_size=16)
+        counts = draw_counts(capped, RARE, epoch=epoch, batch_size=16)
         assert counts.sum() == 100 and counts.max() == 3 and counts[RARE == "sick"].sum() == 30
     # with max_count nobody gets what is over: the frequent class would be repeated for nothing
     shorter = BalancedClasses(max_repeats=3, length="max_count")
@@ -174,13 +174,13 @@ def test_each_patient_comes_equally_often_within_a_class():
         expected = each.expected_draws(labels, groups=PATIENTS)
         strata = each.strata(labels).numbers
         for epoch in range(20):
-            counts = drawn(each, labels, groups=PATIENTS, epoch=epoch, batch_size=16 if epoch % 2 else None)
+            counts = draw_counts(each, labels, groups=PATIENTS, epoch=epoch, batch_size=16 if epoch % 2 else None)
             for number in (0, 1):
                 here = strata == number
                 patients = np.unique(PATIENTS[here])
-                wanted = expected[here].sum() / len(patients)
+                expected_draws = expected[here].sum() / len(patients)
                 for patient in patients:
-                    assert abs(counts[here & (patient == PATIENTS)].sum() - wanted) < 1
+                    assert abs(counts[here & (patient == PATIENTS)].sum() - expected_draws) < 1
 
 
 def test_groups_that_do_not_fit():
@@ -199,9 +199,11 @@ def test_weights_are_the_draws_that_repeats_would_give():
     ):
         labels = AGES if isinstance(repeats, UniformLabels) else RARE
         groups = None if repeats.group is None else np.arange(len(labels)) // 3
-        found = weights.sample_weights(labels, groups=groups)
-        assert found.dtype == np.float32 and np.allclose(found, repeats.expected_draws(labels, groups=groups))
-        assert found.mean() == pytest.approx(1)
+        sample_weights = weights.sample_weights(labels, groups=groups)
+        assert sample_weights.dtype == np.float32 and np.allclose(
+            sample_weights, repeats.expected_draws(labels, groups=groups)
+        )
+        assert sample_weights.mean() == pytest.approx(1)
         plan, natural = weights.plan(labels, seed=3, epoch=2, groups=groups), Natural().plan(labels, seed=3, epoch=2)
         assert np.array_equal(plan.rows, natural.rows)
         assert np.array_equal(plan.strata, weights.strata(labels).numbers[plan.rows])
@@ -249,7 +251,7 @@ def test_any_settings_give_exact_draws(labels, options, length, batch_size, epoc
     groups = np.arange(len(labels)) % 4 if options["group"] else None
     sampler = UniformLabels(**options, length=length)
     expected = sampler.expected_draws(labels, groups=groups)
-    counts = drawn(sampler, labels, groups=groups, epoch=epoch, batch_size=batch_size)
+    counts = draw_counts(sampler, labels, groups=groups, epoch=epoch, batch_size=batch_size)
     assert counts.sum() == round(expected.sum())
     assert (counts >= np.floor(expected + 1e-6)).all() and (counts <= np.ceil(expected - 1e-6)).all()
     assert limit is None or counts.max() <= limit

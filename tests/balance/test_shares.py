@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 
 from cinefeed.balance.samplers import UniformLabels
-from cinefeed.balance.shares import fill, smoothed_counts, spread
+from cinefeed.balance.shares import distribute_draws, fill, smoothed_counts
 from cinefeed.balance.strata import Strata, bin_strata
 
 
@@ -22,7 +22,7 @@ def test_filling_reaches_the_total_and_no_one_s_limit_is_passed(pairs, share):
     wish, most = map(np.array, zip(*pairs, strict=True))
     wish[wish < 1e-3] = 0
     total = share * most[wish > 0].sum()
-    filled = fill(wish, most=most, total=total)
+    filled = fill(wish, limits=most, total=total)
     assert math.isclose(math.fsum(filled), total, rel_tol=1e-9)
     assert (filled <= most).all() and (filled[wish == 0] == 0).all()
     free = (wish > 0) & (filled < most * (1 - 1e-9))
@@ -32,16 +32,16 @@ def test_filling_reaches_the_total_and_no_one_s_limit_is_passed(pairs, share):
 
 
 def test_filling_what_needs_no_limit_changes_no_proportion():
-    assert fill(np.array([3.0, 1.0, 0.0]), most=np.full(3, 9.0), total=8.0).tolist() == [6.0, 2.0, 0.0]
-    assert fill(np.array([3.0, 1.0]), most=np.array([2.0, 2.0]), total=4.0).tolist() == [2.0, 2.0]
+    assert fill(np.array([3.0, 1.0, 0.0]), limits=np.full(3, 9.0), total=8.0).tolist() == [6.0, 2.0, 0.0]
+    assert fill(np.array([3.0, 1.0]), limits=np.array([2.0, 2.0]), total=4.0).tolist() == [2.0, 2.0]
 
 
 def test_groups_are_alike_in_each_stratum_up_to_a_limit():
     strata = Strata(np.array([0, 0, 0, 0, 1, 1]), ("a", "b"))
     groups = np.array([0, 0, 0, 1, 1, 2])
     draws = np.array([6.0, 2.0])
-    assert spread(draws, strata=strata, groups=groups).tolist() == [1.0, 1.0, 1.0, 3.0, 1.0, 1.0]
-    limited = spread(draws, strata=strata, groups=groups, most=2.0)
+    assert distribute_draws(draws, strata=strata, groups=groups).tolist() == [1.0, 1.0, 1.0, 3.0, 1.0, 1.0]
+    limited = distribute_draws(draws, strata=strata, groups=groups, limit=2.0)
     assert limited == pytest.approx([4 / 3, 4 / 3, 4 / 3, 2, 1, 1])
 
 
@@ -52,9 +52,9 @@ def test_smoothing_is_a_gaussian_over_all_bins():
     dense[strata.places.astype(int)] = strata.counts
     for width in (0.5, 2.0, 5.0):
         peak = gaussian_filter1d(np.eye(201)[100], width, mode="constant")[100]
-        wanted = gaussian_filter1d(dense, width, mode="constant")[strata.places.astype(int)] / peak
-        found = smoothed_counts(strata, bins=width)
-        assert np.abs(found / wanted - 1).max() < 2e-3  # the tails beyond four widths
+        expected = gaussian_filter1d(dense, width, mode="constant")[strata.places.astype(int)] / peak
+        smoothed = smoothed_counts(strata, bins=width)
+        assert np.abs(smoothed / expected - 1).max() < 2e-3  # the tails beyond four widths
 
 
 def test_smoothing_whole_labels_goes_by_their_values():

@@ -69,7 +69,7 @@ def test_extreme_labels(labels):
         (["a"], "auto", "text"),
         ([True], "auto", "booleans"),
         ([0.5], "integer", "found 0.5"),
-        ([1.0, 9.5], (0, 5), "0 to 5; the labels run from 1 to 9.5"),
+        ([1.0, 9.5], (0, 5), "0 to 5; the labels range from 1 to 9.5"),
     ],
 )
 def test_labels_that_do_not_fit_their_bins(labels, bins, message):

@@ -36,9 +36,9 @@ COPIES = {
 def test_a_copy_is_near_and_other_videos_are_not(name, tmp_path):
     others = [moving(number, frames=FRAMES) for number in range(12)]
     prints = [fingerprint(each) for each in others] + [fingerprint(COPIES[name](others[4], tmp_path))]
-    near = near_pairs(np.stack(prints))
-    assert list(zip(near.first.tolist(), near.second.tolist(), strict=True)) == [(4, 12)]
-    assert near.distance[0] < 0.75 * NEAR  # not by a hair
+    pairs = near_pairs(np.stack(prints))
+    assert list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == [(4, 12)]
+    assert pairs.distance[0] < 0.75 * NEAR  # not by a hair
 
 
 @pytest.mark.parametrize("level", [0, 16, 255])
@@ -63,11 +63,11 @@ def made_prints(count, seed=0):
     return np.rint(prints / np.abs(prints).max(axis=1, keepdims=True) * 127).astype(np.int8)
 
 
-def by_hand(prints, near):
+def by_hand(prints, threshold):
     units = prints / np.linalg.norm(prints, axis=1, keepdims=True)
     first, second = np.triu_indices(len(prints), 1)
     distance = 1 - (units @ units.T)[first, second]
-    return {(int(i), int(j)) for i, j, d in zip(first, second, distance, strict=True) if d <= near}
+    return {(int(i), int(j)) for i, j, d in zip(first, second, distance, strict=True) if d <= threshold}
 
 
 @pytest.mark.parametrize("exact", [4096, 50])
@@ -75,30 +75,30 @@ def test_no_pair_is_missed_and_none_is_made_up(exact, monkeypatch):
     monkeypatch.setattr(alike, "_EXACT", exact)
     monkeypatch.setattr(alike, "_ENTRIES", 4000)  # several blocks
     prints = made_prints(300)
-    near = near_pairs(prints)
-    found = set(zip(near.first.tolist(), near.second.tolist(), strict=True))
-    assert found == by_hand(prints, NEAR)
-    assert len(found) > 20
-    assert (np.diff(near.distance) >= 0).all()
+    pairs = near_pairs(prints)
+    pair_set = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    assert pair_set == by_hand(prints, NEAR)
+    assert len(pair_set) > 20
+    assert (np.diff(pairs.distance) >= 0).all()
 
 
 def test_equal_fingerprints_are_paired_with_their_first():
     prints = made_prints(20)
     prints[[3, 9, 17]] = prints[5]
-    near = near_pairs(prints, near=0.01)
-    assert list(zip(near.first.tolist(), near.second.tolist(), strict=True)) == [(3, 5), (3, 9), (3, 17)]
-    assert near.distance.tolist() == [0, 0, 0]
+    pairs = near_pairs(prints, threshold=0.01)
+    assert list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)) == [(3, 5), (3, 9), (3, 17)]
+    assert pairs.distance.tolist() == [0, 0, 0]
 
 
 def test_a_search_without_end_is_cut(monkeypatch):
     monkeypatch.setattr(alike, "_ENTRIES", 100)
     prints = made_prints(60)
-    near = near_pairs(prints, near=2.0, most=200)
-    assert near.cut
-    assert 200 <= len(near.first) < 60 * 59 / 2
-    assert not near_pairs(prints).cut
+    pairs = near_pairs(prints, threshold=2.0, max_pairs=200)
+    assert pairs.truncated
+    assert 200 <= len(pairs.first) < 60 * 59 / 2
+    assert not near_pairs(prints).truncated
 
 
 def test_rows_without_pictures_are_like_none():
-    near = near_pairs(np.zeros((4, PRINT), np.int8))
-    assert len(near.first) == 0
+    pairs = near_pairs(np.zeros((4, PRINT), np.int8))
+    assert len(pairs.first) == 0

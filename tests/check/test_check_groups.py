@@ -24,17 +24,17 @@ def checked(folder, *, group=None, **columns):
 
 
 def test_a_group_in_two_parts(folder):
-    found = checked(folder, group="owner", split=PARTS, owner=["a", "b", "a", "c"])["groups_across_splits"]
-    assert found.severity == "error"
-    assert found.title.startswith("1 of 3 values of owner")
-    assert found.remarks == ("a: train", "a: val")
+    finding = checked(folder, group="owner", split=PARTS, owner=["a", "b", "a", "c"])["groups_across_splits"]
+    assert finding.severity == "error"
+    assert finding.title.startswith("1 of 3 values of owner")
+    assert finding.remarks == ("a: train", "a: val")
     assert "groups_across_splits" not in checked(folder, group="owner", split=PARTS, owner=["a", "a", "b", "c"])
 
 
 def test_ids_from_headers_count_as_groups_beside_the_one_named(folder):
     columns = {"split": PARTS, "owner": ["a", "b", "c", "d"], "patient": ["p", "q", "q", "r"]}
-    found = checked(folder, group="owner", **columns)["groups_across_splits"]
-    assert "of patient" in found.title
+    findings = checked(folder, group="owner", **columns)["groups_across_splits"]
+    assert "of patient" in findings.title
     assert "groups_across_splits" not in checked(folder, group="owner", split=PARTS, owner=["a", "b", "c", "d"])
 
 
@@ -49,14 +49,14 @@ def test_a_row_counts_for_its_patient_and_where_there_is_none_for_its_study(fold
 def test_rows_without_a_group_stand_for_themselves(folder):
     groups = groups_of(scanned(folder, owner=["a", None, None, "a"]), "owner")
     assert groups.codes.tolist() == [0, 1, 2, 0]
-    found = checked(folder, group="owner", owner=["a", None, None, "a"])["rows_without_group"]
-    assert (found.severity, found.count) == ("warning", 2)
+    finding = checked(folder, group="owner", owner=["a", None, None, "a"])["rows_without_group"]
+    assert (finding.severity, finding.count) == ("warning", 2)
 
 
 def test_rows_without_a_part(folder):
-    found = checked(folder, split=["train", None, "val", "test"])
-    assert [name["path"] for name in found["rows_without_split"].names] == ["v1.npy"]
-    assert "not_split" not in found
+    findings = checked(folder, split=["train", None, "val", "test"])
+    assert [name["path"] for name in findings["rows_without_split"].names] == ["v1.npy"]
+    assert "not_split" not in findings
     assert "not_split" in checked(folder)
 
 
@@ -64,8 +64,8 @@ def test_stretches_of_one_video_in_two_parts(folder):
     path = ["v0.npy", "v0.npy", "v1.npy"]
     table = scanned(folder).table.take([0, 0, 1]).drop_columns(["id"]).append_column("id", [["a", "b", "c"]])
     split = Manifest(table.append_column("split", pa.array(["train", "val", "val"])), root=folder)
-    found = codes(check_manifest(split, progress=False))["files_across_splits"]
-    assert [name["path"] for name in found.names] == path[:2]
+    findings = codes(check_manifest(split, progress=False))["files_across_splits"]
+    assert [name["path"] for name in findings.names] == path[:2]
     parts = Manifest(split.table.append_column("part", pa.array(["x", "y", None])), root=folder)
     assert "files_across_splits" not in {each.code for each in check_files(parts)}
 
@@ -90,12 +90,12 @@ def test_groups_that_would_cure_it_keep_patients_copies_look_alikes_and_stretche
     manifest = scanned(tmp_path, owner=owner, split=["train", "train", "train", "val", "test", "test"])
     report = check_manifest(manifest, group="owner", progress=False)
     assert report.groups == ("a + d", "a + d", "b + c", "row v3.npy", "b + c", "a + d")
-    assert {"copies_across_splits", "alike_across_splits"} <= codes(report).keys()
+    assert {"copies_across_splits", "near_duplicates_across_splits"} <= codes(report).keys()
     table = pa.table({"id": manifest.column("id"), "check_group": list(report.groups)})
     for seed in range(5):
         again = manifest.with_groups(table).split(val=0.2, test=0.2, group="check_group", seed=seed).all
         left = codes(check_manifest(again, group="owner", progress=False))
-        assert not {"copies_across_splits", "alike_across_splits", "groups_across_splits"} & left.keys()
+        assert not {"copies_across_splits", "near_duplicates_across_splits", "groups_across_splits"} & left.keys()
 
 
 def test_stretches_of_one_video_are_one_group(folder):

@@ -12,17 +12,17 @@ def labelled(values, **columns):
 
 
 def checked(values, *, group=None, **columns):
-    found, classes = label_findings(labelled(values, **columns), target="label", group=group)
-    return {each.code: each for each in found}, classes
+    findings, classes = label_findings(labelled(values, **columns), target="label", group=group)
+    return {each.code: each for each in findings}, classes
 
 
 def test_missing_labels_are_counted():
-    found, _ = checked(["a", None, "b", None] * 5)
-    assert (found["labels_missing"].severity, found["labels_missing"].count) == ("warning", 10)
-    found, _ = checked([1.5, float("nan"), 3.5, 2.0])
-    assert found["labels_missing"].rows == (1,)
-    found, _ = checked(pa.nulls(3, pa.string()))
-    assert found["labels_missing"].severity == "error"
+    findings, _ = checked(["a", None, "b", None] * 5)
+    assert (findings["labels_missing"].severity, findings["labels_missing"].count) == ("warning", 10)
+    findings, _ = checked([1.5, float("nan"), 3.5, 2.0])
+    assert findings["labels_missing"].rows == (1,)
+    findings, _ = checked(pa.nulls(3, pa.string()))
+    assert findings["labels_missing"].severity == "error"
 
 
 def test_a_constant_label_is_an_error():
@@ -36,15 +36,15 @@ def test_numbers_far_out_are_found_on_both_sides_and_others_are_not():
     ages = rng.normal(60, 10, 500)
     assert "labels_far_out" not in checked(ages)[0]
     ages[[7, 9]] = 600, -70
-    found = checked(ages)[0]["labels_far_out"]
-    assert (found.rows, found.severity) == ((7, 9), "warning")
-    assert found.remarks[0] == "label 600"
+    finding = checked(ages)[0]["labels_far_out"]
+    assert (finding.rows, finding.severity) == ((7, 9), "warning")
+    assert finding.remarks[0] == "label 600"
 
 
 def test_a_long_tail_is_not_far_out():
     skewed = np.random.default_rng(1).gamma(2.0, 3.0, 2000)
-    found = checked(skewed)[0].get("labels_far_out")
-    assert found is None or found.count <= 4
+    finding = checked(skewed)[0].get("labels_far_out")
+    assert finding is None or finding.count <= 4
     skewed[5] = 900
     assert checked(skewed)[0]["labels_far_out"].rows[0] == 5
 
@@ -56,25 +56,25 @@ def test_infinite_labels_are_an_error():
 def test_classes_are_counted_by_rows_groups_and_parts():
     labels = ["a"] * 6 + ["b"] * 3
     columns = {"p": list("uuvvwwxyz"), "split": ["train", "val", "test"] * 3}
-    found, classes = checked(labels, group="p", **columns)
+    findings, classes = checked(labels, group="p", **columns)
     assert classes["a"] == {"rows": 6, "groups": 3, "train": 2, "val": 2, "test": 2}
     assert list(classes["a"]) == ["rows", "groups", "train", "val", "test"]
-    assert not {"classes_rare", "classes_not_in_part"} & found.keys()
+    assert not {"classes_rare", "classes_not_in_part"} & findings.keys()
 
 
 def test_a_class_with_fewer_groups_than_parts():
-    found, _ = checked(["a"] * 6 + ["b"] * 3, group="p", p=list("uuvvwwxxy"))
-    assert "b (2 groups)" in found["classes_rare"].detail
-    assert found["classes_rare"].rows == (6, 7, 8)
-    found, _ = checked(["a"] * 6 + ["b"] * 2)
-    assert "b (2 rows)" in found["classes_rare"].detail
+    findings, _ = checked(["a"] * 6 + ["b"] * 3, group="p", p=list("uuvvwwxxy"))
+    assert "b (2 groups)" in findings["classes_rare"].detail
+    assert findings["classes_rare"].rows == (6, 7, 8)
+    findings, _ = checked(["a"] * 6 + ["b"] * 2)
+    assert "b (2 rows)" in findings["classes_rare"].detail
 
 
 def test_a_class_that_is_not_in_every_part():
-    found, _ = checked(["a", "b"] * 4, split=["train", "train", "train", "train", "val", "val", "val", "train"])
-    assert "classes_not_in_part" not in found
-    found, _ = checked(["a", "b"] * 4, split=["train", "train", "train", "train", "val", "train", "val", "train"])
-    assert "no b in val" in found["classes_not_in_part"].detail
+    findings, _ = checked(["a", "b"] * 4, split=["train", "train", "train", "train", "val", "val", "val", "train"])
+    assert "classes_not_in_part" not in findings
+    findings, _ = checked(["a", "b"] * 4, split=["train", "train", "train", "train", "val", "train", "val", "train"])
+    assert "no b in val" in findings["classes_not_in_part"].detail
 
 
 def test_classes_of_very_different_size_are_a_note():
@@ -83,16 +83,16 @@ def test_classes_of_very_different_size_are_a_note():
 
 
 def test_a_group_of_two_labels_is_a_note():
-    found, _ = checked(["a", "b", "a", "b"], group="p", p=["u", "u", "v", "w"])
-    assert found["groups_of_two_labels"].remarks == ("u: a", "u: b")
+    findings, _ = checked(["a", "b", "a", "b"], group="p", p=["u", "u", "v", "w"])
+    assert findings["groups_of_two_labels"].remarks == ("u: a", "u: b")
 
 
 @pytest.mark.parametrize("other", ["covid ", "Covid", "COVID", " covid"])
 def test_a_value_spelt_in_two_ways(other):
     manifest = labelled(["covid", "well", other, "well"])
-    (found,) = spelling_findings(manifest, ["label"])
-    assert found.rows == (0, 2)
-    assert repr(other) in found.detail
+    (findings,) = spelling_findings(manifest, ["label"])
+    assert findings.rows == (0, 2)
+    assert repr(other) in findings.detail
 
 
 def test_other_values_and_numbers_are_not_spellings():

@@ -6,8 +6,8 @@ import pytest
 from made_videos import codes, moving, save, scanned
 
 from cinefeed.check import check_manifest
-from cinefeed.check.findings import SHOWN_ROWS, finding, ranked
-from cinefeed.check.look import look_at_all
+from cinefeed.check.findings import MAX_ROWS, finding, sort_by_severity
+from cinefeed.check.look import summarize_frames
 from cinefeed.clips import Clip
 from cinefeed.errors import ColumnError, SettingError, TableError
 from cinefeed.manifest.table import Manifest
@@ -36,7 +36,7 @@ def test_a_report_is_worst_first_and_ends_with_what_to_do(folder):
     report = check_manifest(scanned(folder, **COLUMNS), target="kind", clip=Clip(frames=10), progress=False)
     severities = [each.severity for each in report.findings]
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
-    assert {"groups_across_splits", "alike_across_splits", "broken_files"} <= codes(report).keys()
+    assert {"groups_across_splits", "near_duplicates_across_splits", "broken_files"} <= codes(report).keys()
     assert report.group == "patient"
     assert not report.ok
     lines = str(report).splitlines()
@@ -73,10 +73,10 @@ def test_each_video_is_opened_once(folder, monkeypatch):
     manifest = scanned(folder)
     real = Manifest.open
     monkeypatch.setattr(Manifest, "open", lambda self, row, **more: opened.append(row) or real(self, row, **more))
-    seen = []
-    check_manifest(manifest, progress=lambda done, total: seen.append((done, total)))
+    progress_calls = []
+    check_manifest(manifest, progress=lambda done, total: progress_calls.append((done, total)))
     assert sorted(opened) == list(range(8))
-    assert seen == [(done, 8) for done in range(1, 9)]
+    assert progress_calls == [(done, 8) for done in range(1, 9)]
 
 
 def test_what_cannot_be_checked_is_refused(folder):
@@ -96,25 +96,25 @@ def test_unreadable_rows_alone(tmp_path):
     for number in range(3):
         (tmp_path / f"v{number}.npy").write_bytes(b"")
     report = check_manifest(scanned(tmp_path, kind=["a", "b", "a"]), target="kind", progress=False)
-    assert report.read == 0
+    assert report.rows_read == 0
     assert codes(report)["unreadable_files"].count == 3
 
 
 def test_findings_keep_the_first_rows_and_count_all():
     many = finding("note", "x", "", detail="", advice="", rows=range(100), remarks=[str(i) for i in range(100)])
-    assert (many.count, len(many.rows), many.remarks[-1]) == (100, SHOWN_ROWS, str(SHOWN_ROWS - 1))
+    assert (many.count, len(many.rows), many.remarks[-1]) == (100, MAX_ROWS, str(MAX_ROWS - 1))
     error = finding("error", "y", "", detail="", advice="")
-    assert [each.code for each in ranked([many, error, many])] == ["y", "x", "x"]
+    assert [each.code for each in sort_by_severity([many, error, many])] == ["y", "x", "x"]
 
 
 def test_brightness_and_contrast_have_one_scale(tmp_path):
     frames = moving(3)
     save(tmp_path, "a.npy", frames)
     save(tmp_path, "b.npy", frames.astype(np.uint16) * 257)
-    looks = look_at_all(scanned(tmp_path), clip=None, workers=1, progress=lambda done, total: None)
-    chosen = frames[[1, 3, 6, 8, 10]]
-    assert looks.brightness == pytest.approx([chosen.mean()] * 2, abs=1e-9)
-    assert looks.contrast == pytest.approx([chosen.std()] * 2, abs=1e-9)
+    summaries = summarize_frames(scanned(tmp_path), clip=None, workers=1, progress=lambda done, total: None)
+    expected_frames = frames[[1, 3, 6, 8, 10]]
+    assert summaries.brightness == pytest.approx([expected_frames.mean()] * 2, abs=1e-9)
+    assert summaries.contrast == pytest.approx([expected_frames.std()] * 2, abs=1e-9)
 
 
 def test_real_data_has_the_one_pair_that_is_known(data):
@@ -125,14 +125,14 @@ def test_real_data_has_the_one_pair_that_is_known(data):
     paths = [name["path"] for name in pair.names]
     assert paths == ["linear/Vir_prospective_file1.mp4", "linear/label_uncertain/Vir_or_Pneu_prospective_file4.mp4"]
     assert pair.distance == pytest.approx(0.031, abs=0.003)
-    found = codes(report)
-    assert found["labels_of_look_alikes_differ"].count == 2
+    findings = codes(report)
+    assert findings["labels_of_near_duplicates_differ"].count == 2
     assert (
-        "two takes of one person or scene can look so and differ rightly"
-        in found["labels_of_look_alikes_differ"].detail
+        "recordings of one person or scene can look the same and correctly have different labels"
+        in findings["labels_of_near_duplicates_differ"].detail
     )
-    assert found["groups_of_two_labels"].title.startswith("1 of 62")
-    assert "uncertain" in found["classes_rare"].detail
+    assert findings["groups_of_two_labels"].title.startswith("1 of 62")
+    assert "uncertain" in findings["classes_rare"].detail
 
 
 def test_mouths_of_one_speaker_are_no_copies(data):

@@ -25,19 +25,19 @@ def dark(tmp_path):
 
 def test_numbers_without_black_and_white_are_found_with_a_window_that_serves(dark):
     report = check_manifest(scanned(dark), progress=False)
-    found = codes(report)["window_missing"]
-    assert (found.severity, found.rows) == ("warning", (0, 1, 2, 3))  # nobody said how they will be fed
-    assert found.remarks[0].startswith("uint16, ")
-    assert "[frame] window = [" in found.advice
+    findings = codes(report)["window_missing"]
+    assert (findings.severity, findings.rows) == ("warning", (0, 1, 2, 3))  # nobody said how they will be fed
+    assert findings.remarks[0].startswith("uint16, ")
+    assert "[frame] window = [" in findings.advice
     assert checked(dark).number("error") == 1
     assert "window_missing" not in codes(checked(dark, window=(0, 51_000)))
     assert "window_missing" not in codes(checked(dark, dtype="uint16"))
 
 
 def test_a_feed_with_less_than_a_tenth_of_its_levels_is_found_with_its_rows(dark):
-    found = codes(checked(dark, window=(0, 51_000)))["few_levels"]
-    assert (found.severity, found.rows) == ("warning", (0, 1, 2))
-    assert found.remarks[0].endswith("of 256 levels")
+    finding = codes(checked(dark, window=(0, 51_000)))["few_levels"]
+    assert (finding.severity, finding.rows) == ("warning", (0, 1, 2))
+    assert finding.remarks[0].endswith("of 256 levels")
     assert codes(checked(dark, dtype="uint16"))["few_levels"].rows == (0, 1, 2)  # as they are stored: 4 of 256
     assert "few_levels" not in codes(checked(dark, dtype="float32"))
 
@@ -66,9 +66,9 @@ def test_nan_and_infinity_are_an_error_and_no_black(tmp_path):
             video[0, 0, 0] = np.inf  # the scan's frames have it, those of the check do not
         save(tmp_path, f"v{number}.npy", video)
     report = checked(tmp_path, dtype="float32")
-    found = codes(report)["pixels_not_finite"]
-    assert (found.severity, found.rows, report.ok) == ("error", (1, 2), False)
-    assert found.remarks == (f"{12 * 16 * 15:,} pixels are NaN", "1 pixel is infinite")
+    finding = codes(report)["pixels_not_finite"]
+    assert (finding.severity, finding.rows, report.ok) == ("error", (1, 2), False)
+    assert finding.remarks == (f"{12 * 16 * 15:,} pixels are NaN", "1 pixel is infinite")
     assert "v1.npy: 2,880 pixels are NaN" in str(report)
     unmeasured = Manifest.scan(tmp_path, progress=False)
     columns = ["nan_count", "inf_count", "value_min", "value_max", "value_low", "value_high"]

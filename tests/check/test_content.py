@@ -22,7 +22,7 @@ def test_a_copy_is_found_by_its_bytes(folder):
     (pair,) = report.pairs
     assert (pair.kind, pair.distance, pair.first, pair.second) == ("copy", 0.0, 1, 5)
     assert [name["path"] for name in codes(report)["copies"].names] == ["v1.npy", "w.npy"]
-    assert "alike" not in codes(report)
+    assert "near_duplicates" not in codes(report)
 
 
 def test_files_of_one_size_are_no_copies(folder):
@@ -38,7 +38,7 @@ def test_files_that_differ_in_the_middle_alone_are_no_copies(tmp_path, monkeypat
     frames[6, 30, 30] ^= 1
     save(tmp_path, "b.npy", frames)
     report = check_manifest(scanned(tmp_path), progress=False)
-    assert [pair.kind for pair in report.pairs] == ["alike"]
+    assert [pair.kind for pair in report.pairs] == ["near_duplicate"]
 
 
 def test_stretches_of_one_file_are_no_copies_and_one_file_twice_is(folder):
@@ -60,34 +60,34 @@ def test_copies_across_the_split_are_an_error_and_labels_that_differ_too(folder)
         split=["train", "train", "val", "test", "train", "test"],
         kind=["a", "a", "b", "b", "a", "b"],
     )
-    found = codes(check_manifest(manifest, target="kind", progress=False))
-    assert found["copies_across_splits"].severity == "error"
-    assert found["copies_across_splits"].remarks == ("set 1: train, a", "set 1: test, b")
-    assert found["labels_of_copies_differ"].severity == "error"
+    findings = codes(check_manifest(manifest, target="kind", progress=False))
+    assert findings["copies_across_splits"].severity == "error"
+    assert findings["copies_across_splits"].remarks == ("set 1: train, a", "set 1: test, b")
+    assert findings["labels_of_copies_differ"].severity == "error"
     assert (
-        "the bytes are the same, so of each set at most one label can be right"
-        in found["labels_of_copies_differ"].detail
+        "the bytes are the same, so at most one label of each set can be right"
+        in findings["labels_of_copies_differ"].detail
     )
-    assert "copies" not in found
+    assert "copies" not in findings
     same = scanned(
         folder, split=["train", "train", "val", "test", "train", "train"], kind=["a", "a", "b", "b", "a", "a"]
     )
-    found = codes(check_manifest(same, target="kind", progress=False))
-    assert found["copies"].severity == "warning"
-    assert not {"copies_across_splits", "labels_of_copies_differ"} & found.keys()
+    findings = codes(check_manifest(same, target="kind", progress=False))
+    assert findings["copies"].severity == "warning"
+    assert not {"copies_across_splits", "labels_of_copies_differ"} & findings.keys()
 
 
 def test_look_alikes_of_one_group_are_a_note_and_across_the_split_an_error(folder):
     noise = np.random.default_rng(0).integers(0, 9, (12, 64, 80), np.uint8)
     save(folder, "w.npy", moving(1) // 2 + noise)
     together = scanned(folder, patient=["p0", "p1", "p2", "p3", "p4", "p1"])
-    found = codes(check_manifest(together, group="patient", progress=False))
-    assert found["alike_of_one_group"].severity == "note"
+    findings = codes(check_manifest(together, group="patient", progress=False))
+    assert findings["near_duplicates_of_one_group"].severity == "note"
     apart = scanned(folder, patient=["p0", "p1", "p2", "p3", "p4", "p5"])
-    found = codes(check_manifest(apart, group="patient", progress=False))
-    assert found["alike"].severity == "warning"
+    findings = codes(check_manifest(apart, group="patient", progress=False))
+    assert findings["near_duplicates"].severity == "warning"
     split = scanned(folder, split=["train", "train", "val", "test", "train", "test"])
     report = check_manifest(split, progress=False)
-    assert codes(report)["alike_across_splits"].severity == "error"
+    assert codes(report)["near_duplicates_across_splits"].severity == "error"
     assert report.pairs[0].across
     assert not report.ok

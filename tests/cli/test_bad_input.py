@@ -174,7 +174,7 @@ def test_no_run_folder(cinefeed, tmp_path):
         ["predict", tmp_path, "--out", "p.csv"],
         ["export", tmp_path],
     ):
-        refused(cinefeed(*words), code=2, words=["is no run folder"])
+        refused(cinefeed(*words), code=2, words=["run folder"])
 
 
 def test_no_run_folder_is_known_before_keras_is_loaded(cinefeed, tmp_path, monkeypatch):

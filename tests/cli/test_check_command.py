@@ -29,7 +29,7 @@ def test_json_holds_the_same(cinefeed, two_alike, manifest):
     done = cinefeed("check", manifest, "--target", "kind", "--group", "patient", "--json")
     assert done.code == 0, done.out
     assert done.json["ok"]
-    assert [pair["kind"] for pair in done.json["pairs"]] == ["alike"]
+    assert [pair["kind"] for pair in done.json["pairs"]] == ["near_duplicate"]
     assert done.json["notes"] > 0
     assert {"code", "severity", "advice", "rows"} <= done.json["findings"][0].keys()
 

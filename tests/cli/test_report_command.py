@@ -17,13 +17,13 @@ def test_a_table_of_predictions_becomes_a_page(tmp_path, cinefeed):
     done = cinefeed("report", tmp_path / "p.parquet", *words)
     assert done.code == 0 and done.json == {"page": str(tmp_path / "p.html")}
     html = (tmp_path / "p.html").read_text()
-    assert "every person is drawn" in html and "By sex:" in html and "predicted probability of sick" in html
+    assert "leave out each person as a whole" in html and "By sex:" in html and "predicted probability of sick" in html
 
 
 def test_a_run_is_not_measured_anew(tmp_path, cinefeed):
     done = cinefeed("report", tmp_path, "--unit", "patient")
     assert done.code == 2 and "are for a table of predictions" in done.err
     done = cinefeed("report", tmp_path)
-    assert done.code == 2 and "no run folder" in done.err
+    assert done.code == 2 and "not a run folder" in done.err
     done = cinefeed("report", tmp_path / "none.csv")
     assert done.code != 0 and "none.csv" in done.err

@@ -86,6 +86,13 @@ def items(loader, count=2):
     return [[digest(*item) for item in loader] for _ in range(count)]
 
 
+def keras_digest(item):
+    """Return the digest of a FeedDataset's item as of `(inputs by name, targets, weights)`."""
+    inputs, targets, *weights = item
+    inputs = inputs if isinstance(inputs, Mapping) else {"clips": inputs}
+    return digest(inputs, targets, *(weights or [np.ones(len(targets), np.float32)]))
+
+
 def as_items(feed, count=2):
     """Return what `items` should give of each adapter of a feed with padded clips."""
     return [

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import pytest
-from epoch_digests import digest, epochs, items
+from epoch_digests import digest, epochs, items, keras_digest
 
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
@@ -396,13 +396,20 @@ def test_adapters_give_the_same(manifest, spread):
     assert items(FeedLoader(make_one(workers=2)), 1) == expected
     dataset = FeedDataset(make_one(workers=1))
     dataset.on_epoch_begin()
-    assert [digest(*dataset[index]) for index in range(len(dataset))] == expected[0]
+    assert [keras_digest(dataset[index]) for index in range(len(dataset))] == expected[0]
 
 
 @SPREAD
 def test_an_evaluation_has_every_row_once(manifest, spread):
-    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)).evaluation(manifest)
-    assert [str(name) for batch in feed for name in batch.ids] == [f"v{row}" for row in range(11)]
+    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
+    once = feed.evaluation(manifest, clips=1)
+    assert [str(name) for batch in once for name in batch.ids] == [f"v{row}" for row in range(11)]
+    each = feed.evaluation(manifest)  # as many clips a row as in training, together
+    assert each.settings.clips_per_video == cf.ClipsPerVideo(count=2)
+    names = [f"v{row}" for row in range(11) for _ in range(2)]
+    assert [str(name) for batch in each for name in batch.ids] == names
+    start = make(manifest, clips_per_video=2, clip=cf.Clip(frames=4, position="start"))
+    assert start.evaluation(manifest).settings.clips_per_video.count == 1
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True])

@@ -147,7 +147,7 @@ def test_adapters_carry_them(table):
 
 
 def test_a_state_of_other_columns_is_refused(table):
-    with pytest.raises(cf.CinefeedError, match="inputs.covariates"):
+    with pytest.raises(cf.CinefeedError, match=r"inputs\.covariates"):
         make(table).restore(make(table, inputs=cf.Inputs(covariates=COLUMNS, weight="says")).state())
 
 

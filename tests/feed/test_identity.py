@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from epoch_digests import CATALOGUE, SAMPLERS, TRANSFORMS, as_items, digest, epochs, items, make
+from epoch_digests import CATALOGUE, SAMPLERS, TRANSFORMS, as_items, digest, epochs, items, keras_digest, make
 
 import cinefeed as cf
 from cinefeed import transforms as ct
@@ -188,7 +188,7 @@ def through_keras(feed):
     dataset, found = FeedDataset(feed), []
     for _ in range(2):
         dataset.on_epoch_begin()
-        found.append([digest(*dataset[index]) for index in reversed(range(len(dataset)))])  # Keras shuffles
+        found.append([keras_digest(dataset[index]) for index in reversed(range(len(dataset)))])  # Keras shuffles
         dataset.on_epoch_end()
     return found
 

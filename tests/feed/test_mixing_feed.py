@@ -65,7 +65,7 @@ def test_numbers_are_blended_or_refused(made):
     assert targets.dtype == np.float32 and not feed.spec.soft
     assert not set(targets.tolist()) <= set(feed.labels.tolist())
     assert feed.labels.min() <= targets.min() and targets.max() <= feed.labels.max()
-    with pytest.raises(LabelError, match="has no rule for numbers"):
+    with pytest.raises(LabelError, match="does not mix numbers"):
         make(made, target="age", mixing=CutMix())
     assert make(made, target="age", mixing=CutMix(regression="blend"))[0].targets.dtype == np.float32
 

@@ -76,3 +76,36 @@ def test_stats_are_json():
     assert json.loads(json.dumps(Stats(clips=3, elapsed_seconds=2).as_dict()))["clips_per_second"] == 1.5
     told = Stats(clips=3, decode_seconds=1.5, wait_seconds=1, elapsed_seconds=2, workers=1).as_dict()
     assert (told["wait_share"], told["idle_share"], told["seconds_a_clip"]["decode"]) == (0.5, 0.25, 0.5)
+
+
+def busy(**changes):
+    """Stats of a training on two full cores, one of which other programs have."""
+    figures = {
+        "decode_seconds": 2.0,
+        "elapsed_seconds": 10.0,
+        "workers": 2,
+        "available_cpu_seconds": 20.0,
+        "own_cpu_seconds": 9.5,
+        "other_cpu_seconds": 10.0,
+        "delayed_seconds": 4.0,
+    }
+    return Stats(**figures | changes)
+
+
+def test_a_busy_machine_is_named_before_feed_and_model():
+    assert busy().verdict == "the machine is the bottleneck: other programs take 50 % of its cores"
+    assert busy(wait_seconds=5.0, delayed_seconds=0.0).machine_is_busy  # the feed's workers have no core
+    assert busy(clips=20).line() == "2 clips/s, waits 0 %, other programs 50 %: the machine is the bottleneck"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"other_cpu_seconds": 1.0, "own_cpu_seconds": 18.5},  # the program fills the cores itself
+        {"own_cpu_seconds": 5.0},  # a quarter of the cores is free
+        {"delayed_seconds": 0.2},  # a model on a GPU that has its batches in time
+        {"available_cpu_seconds": 0.0},  # not measured
+    ],
+)
+def test_others_are_not_blamed_for_what_they_do_not_hold_up(changes):
+    assert busy(**changes).verdict.startswith("the model is the bottleneck")

@@ -11,7 +11,7 @@ ROOT = Path("/data/studies")
 
 @pytest.fixture(autouse=True)
 def _a_suffix_in_two_pieces(monkeypatch):
-    monkeypatch.setattr("cinefeed.manifest.label_keys.EXTENSIONS", frozenset([".mp4", ".nii.gz"]))
+    monkeypatch.setattr("cinefeed.manifest.label_keys.extensions", lambda: {".mp4", ".nii.gz"})
 
 
 def videos(*paths, **columns):

@@ -195,7 +195,7 @@ def test_a_split_needs_its_group_and_fractions():
     for val, test in ((0.5, 0.5), (-0.1, 0.1), (1.0, 0.1), (float("nan"), 0.1), (True, 0.1), ("a", 0.1)):
         with pytest.raises(SplitError, match=r"leave nothing to train on|must be a fraction"):
             manifest().split(val=val, test=test, group=None)
-    with pytest.raises(SplitError, match="3 parts were asked for, there is 1 value of 'id'"):
+    with pytest.raises(SplitError, match="3 parts need at least 3 groups; there is 1 value of 'id'"):
         manifest(1).split(val=0.1, test=0.1, group=None)
 
 
@@ -222,7 +222,7 @@ def test_a_split_of_a_column():
     parts = manifest(Split=names).parts(column="Split", group="patient", stratify="age")
     assert [len(part) for part in parts] == [8, 2, 2]
     assert parts.all.column("split").unique().to_pylist() == ["train", "val", "test"]
-    with pytest.raises(SplitError, match="1 of 6 values of 'patient' come in more than one part"):
+    with pytest.raises(SplitError, match="1 of 6 values of 'patient' are in more than one part"):
         manifest(Split=["test", *names[1:]]).parts(column="Split", group="patient")
     with pytest.raises(SplitError, match="1 of 12 rows have no part"):
         manifest(Split=[None, *names[1:]]).parts(column="Split")

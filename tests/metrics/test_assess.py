@@ -1,4 +1,4 @@
-"""An assessment: the shape of it, and every number in it again by scikit-learn from the table that was kept."""
+"""An assessment: its structure, and all its numbers recomputed with scikit-learn from the table."""
 
 import json
 
@@ -17,7 +17,7 @@ QUICK = {"resamples": 60, "seed": 1}
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def predictions_path(tmp_path_factory):
     """Keep predictions of 90 patients, two or three clips of each of two videos, three targets, some labels missing."""
     rng = np.random.default_rng(0)
     rows = []
@@ -47,36 +47,36 @@ def kept(tmp_path_factory):
         target_columns("sick", task="binary", classes=["no", "yes"], several=True),
         target_columns("view", task="multiclass", classes=VIEWS, several=True),
     ]
-    path = tmp_path_factory.mktemp("kept") / "predictions.parquet"
+    path = tmp_path_factory.mktemp("assess") / "predictions.parquet"
     pq.write_table(predictions_of(pa.Table.from_pylist(rows), targets).table, path)
     return path
 
 
 @pytest.fixture(scope="module")
-def assessed(kept):
-    return assess(read_predictions(kept), unit="patient", subgroups=["sex"], **QUICK)
+def assessment(predictions_path):
+    return assess(read_predictions(predictions_path), unit="patient", subgroups=["sex"], **QUICK)
 
 
-def patients(kept, part, target):
+def patients(predictions_path, part, target):
     """Return the table by patient, as anyone with pandas would."""
-    table = pytest.importorskip("pandas").read_parquet(kept)
+    table = pytest.importorskip("pandas").read_parquet(predictions_path)
     table = table[(table["split"] == part) & table[f"target_{target}"].notna()]
     scores = [each for each in table.columns if each.startswith(f"score_{target}")]
     videos = table.groupby(["patient", "id"]).agg({f"target_{target}": "first", **dict.fromkeys(scores, "mean")})
     return videos.groupby("patient").agg({f"target_{target}": "first", **dict.fromkeys(scores, "mean")})
 
 
-def values(found):
-    return {name: each["value"] for name, each in found.items()}
+def values(result):
+    return {name: each["value"] for name, each in result.items()}
 
 
-def test_every_number_of_a_regression_again(kept, assessed):
+def test_every_number_of_a_regression_again(predictions_path, assessment):
     for part in ("val", "test"):
-        found = assessed["parts"][part]["age"]
-        table = patients(kept, part, "age")
+        result = assessment["parts"][part]["age"]
+        table = patients(predictions_path, part, "age")
         target, score = table["target_age"].to_numpy(), table["score_age"].to_numpy()
         wrong = score - target
-        assert values(found["metrics"]) == pytest.approx(
+        assert values(result["metrics"]) == pytest.approx(
             {
                 "r2": sk.r2_score(target, score),
                 "rmse": sk.root_mean_squared_error(target, score),
@@ -86,23 +86,23 @@ def test_every_number_of_a_regression_again(kept, assessed):
                 "sd": wrong.std(ddof=1),
             }
         )
-        assert found["agreement"]["upper"] == pytest.approx(wrong.mean() + 1.96 * wrong.std(ddof=1))
-        assert sum(each["count"] for each in found["bins"]) == found["units"] == len(table)
-        assert sum(each["mae"] * each["count"] for each in found["bins"]) == pytest.approx(np.abs(wrong).sum())
+        assert result["agreement"]["upper"] == pytest.approx(wrong.mean() + 1.96 * wrong.std(ddof=1))
+        assert sum(each["count"] for each in result["bins"]) == result["units"] == len(table)
+        assert sum(each["mae"] * each["count"] for each in result["bins"]) == pytest.approx(np.abs(wrong).sum())
 
 
-def test_every_number_of_two_classes_again(kept, assessed):
-    val = patients(kept, "val", "sick")
+def test_every_number_of_two_classes_again(predictions_path, assessment):
+    val = patients(predictions_path, "val", "sick")
     truth = val["target_sick"] == "yes"
-    threshold = assessed["parts"]["test"]["sick"]["threshold"]
+    threshold = assessment["parts"]["test"]["sick"]["threshold"]
     best = max(sk.f1_score(truth, val["score_sick"] >= each) for each in val["score_sick"])
     assert sk.f1_score(truth, val["score_sick"] >= threshold) == best
     for part in ("val", "test"):
-        found = assessed["parts"][part]["sick"]
-        table = patients(kept, part, "sick")
+        result = assessment["parts"][part]["sick"]
+        table = patients(predictions_path, part, "sick")
         target, score = table["target_sick"] == "yes", table["score_sick"]
         positive = score >= threshold
-        assert (found["threshold"], found["threshold_from"]) == (threshold, "val")
+        assert (result["threshold"], result["threshold_from"]) == (threshold, "val")
         expected = {
             "f1": sk.f1_score(target, positive),
             "average_precision": sk.average_precision_score(target, score),
@@ -112,16 +112,16 @@ def test_every_number_of_two_classes_again(kept, assessed):
             "specificity": sk.recall_score(target, positive, pos_label=False),
             "accuracy": sk.accuracy_score(target, positive),
         }
-        assert {name: values(found["metrics"])[name] for name in expected} == pytest.approx(expected)
-        assert found["metrics"]["ece"]["value"] == found["calibration"]["ece"]
-        assert found["by_class"]["yes"]["auroc"] == found["metrics"]["auroc"]
-        assert found["by_class"]["no"]["f1"]["value"] == pytest.approx(sk.f1_score(~target, ~positive))
-        assert found["counts"] == {"no": int((~target).sum()), "yes": int(target.sum())}
+        assert {name: values(result["metrics"])[name] for name in expected} == pytest.approx(expected)
+        assert result["metrics"]["ece"]["value"] == result["calibration"]["ece"]
+        assert result["by_class"]["yes"]["auroc"] == result["metrics"]["auroc"]
+        assert result["by_class"]["no"]["f1"]["value"] == pytest.approx(sk.f1_score(~target, ~positive))
+        assert result["counts"] == {"no": int((~target).sum()), "yes": int(target.sum())}
 
 
-def test_every_number_of_three_classes_again(kept, assessed):
-    found = assessed["parts"]["test"]["view"]
-    table = patients(kept, "test", "view")
+def test_every_number_of_three_classes_again(predictions_path, assessment):
+    result = assessment["parts"]["test"]["view"]
+    table = patients(predictions_path, "test", "view")
     target = table["target_view"].map(VIEWS.index).to_numpy()
     score = table[[f"score_view_{name}" for name in VIEWS]].to_numpy()
     guess = score.argmax(axis=1)
@@ -132,46 +132,46 @@ def test_every_number_of_three_classes_again(kept, assessed):
         "balanced_accuracy": sk.balanced_accuracy_score(target, guess),
         "accuracy": sk.accuracy_score(target, guess),
     }
-    assert {name: values(found["metrics"])[name] for name in expected} == pytest.approx(expected)
+    assert {name: values(result["metrics"])[name] for name in expected} == pytest.approx(expected)
     for k, name in enumerate(VIEWS):
-        assert found["by_class"][name]["auroc"]["value"] == pytest.approx(sk.roc_auc_score(target == k, score[:, k]))
-    assert "threshold" not in found
-    assert list(found["calibration_by_class"]) == VIEWS
-    assert found["missing"] == 12 and found["units"] == 54
+        assert result["by_class"][name]["auroc"]["value"] == pytest.approx(sk.roc_auc_score(target == k, score[:, k]))
+    assert "threshold" not in result
+    assert list(result["calibration_by_class"]) == VIEWS
+    assert result["missing"] == 12 and result["units"] == 54
 
 
-def test_intervals_hold_their_values_and_the_whole_is_json(assessed):
-    text = json.dumps(assessed, allow_nan=False)
-    assert json.loads(text) == assessed
-    for targets in assessed["parts"].values():
-        for found in targets.values():
-            for each in found["metrics"].values():
+def test_intervals_hold_their_values_and_the_whole_is_json(assessment):
+    text = json.dumps(assessment, allow_nan=False)
+    assert json.loads(text) == assessment
+    for targets in assessment["parts"].values():
+        for result in targets.values():
+            for each in result["metrics"].values():
                 assert each["reason"] is None
                 assert each["low"] <= each["high"]
-            assert found["metrics"].get("r2", found["metrics"].get("auroc"))["dropped"] == 0
-    test = assessed["parts"]["test"]["sick"]["metrics"]
+            assert result["metrics"].get("r2", result["metrics"].get("auroc"))["dropped"] == 0
+    test = assessment["parts"]["test"]["sick"]["metrics"]
     assert all(test[name]["low"] <= test[name]["value"] <= test[name]["high"] for name in ("auroc", "f1", "accuracy"))
-    assert (assessed["unit"], assessed["cluster"], assessed["resamples"]) == ("patient", "patient", 60)
+    assert (assessment["unit"], assessment["cluster"], assessment["resamples"]) == ("patient", "patient", 60)
 
 
-def test_the_same_table_and_seed_give_the_same_assessment(kept, assessed):
-    predictions = read_predictions(kept)
-    assert assess(predictions, unit="patient", subgroups=["sex"], **QUICK) == assessed
+def test_the_same_table_and_seed_give_the_same_assessment(predictions_path, assessment):
+    predictions = read_predictions(predictions_path)
+    assert assess(predictions, unit="patient", subgroups=["sex"], **QUICK) == assessment
     other = assess(predictions, unit="patient", resamples=60, seed=2)
-    assert other["parts"]["test"]["age"]["metrics"]["r2"] != assessed["parts"]["test"]["age"]["metrics"]["r2"]
-    assert flat_metrics(other) == flat_metrics(assessed)
+    assert other["parts"]["test"]["age"]["metrics"]["r2"] != assessment["parts"]["test"]["age"]["metrics"]["r2"]
+    assert flat_metrics(other) == flat_metrics(assessment)
 
 
-def test_flat_metrics_name_the_target_where_there_are_several(kept, assessed):
-    flat = flat_metrics(assessed)
-    assert flat["test"]["age_r2"] == assessed["parts"]["test"]["age"]["metrics"]["r2"]["value"]
-    one = read_predictions(kept)
+def test_flat_metrics_name_the_target_where_there_are_several(predictions_path, assessment):
+    flat = flat_metrics(assessment)
+    assert flat["test"]["age_r2"] == assessment["parts"]["test"]["age"]["metrics"]["r2"]["value"]
+    one = read_predictions(predictions_path)
     alone = assess(predictions_of(one.table, one.targets[:1]), **QUICK)
     assert set(flat_metrics(alone)["test"]) == {"r2", "rmse", "mae", "pearson_r", "bias", "sd"}
 
 
-def test_without_a_unit_videos_are_measured_and_patients_resampled(kept):
-    predictions = read_predictions(kept)
+def test_without_a_unit_videos_are_measured_and_patients_resampled(predictions_path):
+    predictions = read_predictions(predictions_path)
     by_video = assess(predictions, **QUICK)["parts"]["test"]["sick"]
     by_patient = assess(predictions, cluster="patient", **QUICK)["parts"]["test"]["sick"]
     assert (by_video["units"], by_video["clusters"]) == (120, 120)
@@ -180,20 +180,22 @@ def test_without_a_unit_videos_are_measured_and_patients_resampled(kept):
     assert by_video["metrics"]["auroc"]["low"] != by_patient["metrics"]["auroc"]["low"]
 
 
-def test_a_frozen_threshold_is_kept(kept):
-    predictions = read_predictions(kept).part("test")
-    found = assess(predictions, thresholds={"sick": 0.25}, **QUICK)["parts"]["test"]["sick"]
-    assert (found["threshold"], found["threshold_from"]) == (0.25, "frozen")
-    found = assess(predictions, **QUICK)["parts"]["test"]["sick"]
-    assert (found["threshold"], found["threshold_from"]) == (0.5, "0.5")
+def test_a_frozen_threshold_is_kept(predictions_path):
+    predictions = read_predictions(predictions_path).part("test")
+    result = assess(predictions, thresholds={"sick": 0.25}, **QUICK)["parts"]["test"]["sick"]
+    assert (result["threshold"], result["threshold_from"]) == (0.25, "frozen")
+    result = assess(predictions, **QUICK)["parts"]["test"]["sick"]
+    assert (result["threshold"], result["threshold_from"]) == (0.5, "0.5")
 
 
-def test_balanced_training_is_corrected_by_its_draws(kept):
-    prior = {"drawn": [50, 50], "raw": [90, 10]}
-    found = assess(read_predictions(kept), unit="patient", priors={"sick": prior}, **QUICK)["parts"]["test"]
-    sick, corrected = found["sick"], found["sick"]["corrected"]
-    assert found["age"]["corrected"] is None and found["view"]["corrected"] is None
-    table = patients(kept, "test", "sick")
+def test_balanced_training_is_corrected_by_its_draws(predictions_path):
+    prior = {"draws": [50, 50], "raw": [90, 10]}
+    result = assess(read_predictions(predictions_path), unit="patient", priors={"sick": prior}, **QUICK)["parts"][
+        "test"
+    ]
+    sick, corrected = result["sick"], result["sick"]["corrected"]
+    assert result["age"]["corrected"] is None and result["view"]["corrected"] is None
+    table = patients(predictions_path, "test", "sick")
     score = correct_prior(table["score_sick"].to_numpy(), **prior)
     assert corrected["metrics"]["auroc"]["value"] == pytest.approx(sk.roc_auc_score(table["target_sick"], score))
     # the order of videos and the threshold's place in it stay: only the probabilities are others
@@ -203,12 +205,12 @@ def test_balanced_training_is_corrected_by_its_draws(kept):
     assert corrected["calibration"]["bins"] != sick["calibration"]["bins"]
 
 
-def test_half_stays_half_of_corrected_scores(kept):
-    rows = read_predictions(kept).part("test")
-    prior = {"sick": {"drawn": [50, 50], "raw": [90, 10]}}
-    found = assess(rows, priors=prior, **QUICK)["parts"]["test"]["sick"]
-    assert found["corrected"]["threshold"] == 0.5
-    assert found["corrected"]["metrics"]["sensitivity"]["value"] < found["metrics"]["sensitivity"]["value"]
+def test_half_stays_half_of_corrected_scores(predictions_path):
+    rows = read_predictions(predictions_path).part("test")
+    prior = {"sick": {"draws": [50, 50], "raw": [90, 10]}}
+    result = assess(rows, priors=prior, **QUICK)["parts"]["test"]["sick"]
+    assert result["corrected"]["threshold"] == 0.5
+    assert result["corrected"]["metrics"]["sensitivity"]["value"] < result["metrics"]["sensitivity"]["value"]
 
 
 def one(part="test", target=(), score=(), **columns):
@@ -219,29 +221,29 @@ def one(part="test", target=(), score=(), **columns):
 
 
 def test_one_class_alone_has_reasons():
-    found = assess(one(target=["no"] * 12, score=np.linspace(0, 1, 12)), **QUICK)["parts"]["test"]["sick"]
-    auroc = found["metrics"]["auroc"]
+    result = assess(one(target=["no"] * 12, score=np.linspace(0, 1, 12)), **QUICK)["parts"]["test"]["sick"]
+    auroc = result["metrics"]["auroc"]
     assert auroc == {"value": None, "low": None, "high": None, "dropped": 0, "reason": "all targets are 'no'"}
-    assert found["metrics"]["specificity"]["low"] is not None
-    assert found["by_class"]["yes"]["sensitivity"]["reason"] == "no target is 'yes'"
-    assert found["calibration"]["ece"] > 0
+    assert result["metrics"]["specificity"]["low"] is not None
+    assert result["by_class"]["yes"]["sensitivity"]["reason"] == "no target is 'yes'"
+    assert result["calibration"]["ece"] > 0
 
 
 def test_few_units_have_values_without_intervals():
-    found = assess(one(target=["no", "yes", "yes"], score=[0.1, 0.8, 0.3]), **QUICK)["parts"]["test"]["sick"]
-    assert found["metrics"]["auroc"]["value"] == 1
-    assert found["metrics"]["auroc"]["low"] is None
-    assert found["metrics"]["auroc"]["reason"] == "an interval needs 10 units to resample; there are 3"
+    result = assess(one(target=["no", "yes", "yes"], score=[0.1, 0.8, 0.3]), **QUICK)["parts"]["test"]["sick"]
+    assert result["metrics"]["auroc"]["value"] == 1
+    assert result["metrics"]["auroc"]["low"] is None
+    assert result["metrics"]["auroc"]["reason"] == "an interval needs at least 10 units to resample; found 3"
     single = assess(one(target=["no"], score=[0.1]), **QUICK)["parts"]["test"]["sick"]
     assert single["metrics"]["accuracy"]["value"] == 1
 
 
 def test_no_label_and_no_row():
-    found = assess(one(target=[None] * 3, score=[0.1, 0.2, 0.3], sex=list("fmf")), subgroups=["sex"], **QUICK)
-    sick = found["parts"]["test"]["sick"]
+    result = assess(one(target=[None] * 3, score=[0.1, 0.2, 0.3], sex=list("fmf")), subgroups=["sex"], **QUICK)
+    sick = result["parts"]["test"]["sick"]
     assert (sick["units"], sick["missing"], sick["calibration"]) == (0, 3, {"ece": None, "bins": []})
     assert {each["reason"] for each in sick["metrics"].values()} == {"no labels"}
-    json.dumps(found, allow_nan=False)
+    json.dumps(result, allow_nan=False)
     assert assess(one(), **QUICK)["parts"] == {}
     table = pa.table({"id": ["a"], "split": ["predict"], "score": [61.0]})
     ages = assess(predictions_of(table, [target_columns("age", task="regression")]), **QUICK)
@@ -250,18 +252,18 @@ def test_no_label_and_no_row():
 
 def test_validation_of_one_class_leaves_the_threshold_at_half():
     table = pa.concat_tables([one("val", ["no"] * 2, [0.1, 0.9]).table, one("test", ["no", "yes"], [0.1, 0.6]).table])
-    found = assess(predictions_of(table, one().targets), **QUICK)["parts"]["test"]["sick"]
-    assert (found["threshold"], found["threshold_from"]) == (0.5, "0.5")
+    result = assess(predictions_of(table, one().targets), **QUICK)["parts"]["test"]["sick"]
+    assert (result["threshold"], result["threshold_from"]) == (0.5, "0.5")
 
 
 def test_two_classes_that_are_scored_each_are_a_binary_target():
     table = pa.table({"id": list("abc"), "split": ["test"] * 3, "target": ["x", "y", "y"], "score_x": [0.6, 0.1, 0.4]})
     table = table.append_column("score_y", pa.array([0.4, 0.9, 0.6]))
     columns = target_columns("kind", task="multiclass", classes=["x", "y"])
-    prior = {"kind": {"drawn": [1, 1], "raw": [3, 1]}}
-    found = assess(predictions_of(table, [columns]), priors=prior, **QUICK)["parts"]["test"]["kind"]
-    assert found["threshold"] == 0.5 and found["metrics"]["f1"]["value"] == 1
-    assert found["corrected"]["metrics"]["sensitivity"]["value"] == 0.5  # 0.6 of even classes is 1/3 of one in four
+    prior = {"kind": {"draws": [1, 1], "raw": [3, 1]}}
+    result = assess(predictions_of(table, [columns]), priors=prior, **QUICK)["parts"]["test"]["kind"]
+    assert result["threshold"] == 0.5 and result["metrics"]["f1"]["value"] == 1
+    assert result["corrected"]["metrics"]["sensitivity"]["value"] == 0.5  # 0.6 of even classes is 1/3 of one in four
 
 
 @pytest.mark.parametrize(
@@ -272,10 +274,10 @@ def test_two_classes_that_are_scored_each_are_a_binary_target():
         ({"thresholds": {"sik": 0.5}}, SettingError, "thresholds name a target 'sik'; did you mean 'sick'"),
         ({"thresholds": {"sick": 1.5}}, SettingError, "the threshold of 'sick' is 1.5"),
         ({"priors": {"vew": {}}}, SettingError, "priors name a target 'vew'; did you mean 'view'"),
-        ({"level": 95}, SettingError, "level=95 is no share"),
+        ({"level": 95}, SettingError, "level=95 must be between 0 and 1"),
         ({"unit": "sex"}, LabelError, "its videos differ in 'target_age'|'target_sick'"),
     ],
 )
-def test_what_cannot_be_assessed(kept, kwargs, error, message):
+def test_what_cannot_be_assessed(predictions_path, kwargs, error, message):
     with pytest.raises(error, match=message):
-        assess(read_predictions(kept), **kwargs)
+        assess(read_predictions(predictions_path), **kwargs)

@@ -33,7 +33,7 @@ def test_a_resample_draws_as_many_clusters_and_all_units_of_each():
 def test_the_same_seed_draws_the_same_however_much_fits_in_memory(monkeypatch):
     clusters = np.arange(30) // 2
     whole = all_weights(clusters, resamples=40, seed=5)
-    monkeypatch.setattr(bootstrap, "_CELLS", 70)
+    monkeypatch.setattr(bootstrap, "_MAX_WEIGHTS", 70)
     blocks = list(cluster_weights(clusters, resamples=40, seed=5))
     assert len(blocks) == 20
     assert np.array_equal(np.concatenate(blocks), whole)
@@ -49,7 +49,7 @@ def test_the_interval_is_the_one_of_a_plain_loop():
     def measure(weights):
         return weighted_classes(targets=targets, scores=scores, classes="ab", threshold=0.5, weights=weights)[0]
 
-    found = intervals(measure, clusters=clusters, resamples=60, level=0.9, seed=2)
+    result = intervals(measure, clusters=clusters, resamples=60, level=0.9, seed=2)
     loop = []
     for weights in all_weights(clusters, resamples=60, seed=2):
         rows = np.repeat(np.arange(80), weights.astype(int))
@@ -60,9 +60,9 @@ def test_the_interval_is_the_one_of_a_plain_loop():
     skew = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
     bias = norm.ppf(np.mean(np.array(loop) < value))
     shifts = bias + norm.ppf([0.05, 0.95])
-    wanted = np.quantile(loop, norm.cdf(bias + shifts / (1 - skew * shifts)))
-    assert (found["auroc"].low, found["auroc"].high) == pytest.approx(tuple(wanted))
-    assert found["auroc"].dropped == 0
+    expected = np.quantile(loop, norm.cdf(bias + shifts / (1 - skew * shifts)))
+    assert (result["auroc"].low, result["auroc"].high) == pytest.approx(tuple(expected))
+    assert result["auroc"].dropped == 0
 
 
 def test_the_interval_is_that_of_scipy():
@@ -71,11 +71,11 @@ def test_the_interval_is_that_of_scipy():
     def measure(weights):
         return weighted_regression(targets=np.zeros(60), scores=wrong, weights=weights)
 
-    found = intervals(measure, clusters=np.arange(60), resamples=20_000, seed=1)["bias"]
+    result = intervals(measure, clusters=np.arange(60), resamples=20_000, seed=1)["bias"]
     theirs = scipy_bootstrap((wrong,), np.mean, n_resamples=20_000, method="BCa", random_state=2).confidence_interval
     half = (theirs.high - theirs.low) / 2
-    assert found.low == pytest.approx(theirs.low, abs=0.03 * half)
-    assert found.high == pytest.approx(theirs.high, abs=0.03 * half)
+    assert result.low == pytest.approx(theirs.low, abs=0.03 * half)
+    assert result.high == pytest.approx(theirs.high, abs=0.03 * half)
 
 
 def test_more_clusters_than_groups_of_the_jackknife_have_the_same_interval(monkeypatch):
@@ -85,7 +85,7 @@ def test_more_clusters_than_groups_of_the_jackknife_have_the_same_interval(monke
         return weighted_regression(targets=np.zeros(600), scores=wrong, weights=weights)
 
     grouped = intervals(measure, clusters=np.arange(600), resamples=4000)["bias"]
-    monkeypatch.setattr(bootstrap, "_GROUPS", 600)
+    monkeypatch.setattr(bootstrap, "_JACKKNIFE_GROUPS", 600)
     each = intervals(measure, clusters=np.arange(600), resamples=4000)["bias"]
     half = (each.high - each.low) / 2
     assert grouped.low == pytest.approx(each.low, abs=0.03 * half)
@@ -112,8 +112,8 @@ def test_an_interval_contains_its_value(clusters):
         resampling = Resampling(resamples=300, seed=study)
         classes = estimates(units, classes=("well", "sick"), resampling=resampling)
         numbers = estimates(replace(units, targets=sick.astype(float)), resampling=resampling)
-        for found in (classes["metrics"], *classes["by_class"].values(), numbers["metrics"]):
-            for name, each in found.items():
+        for result in (classes["metrics"], *classes["by_class"].values(), numbers["metrics"]):
+            for name, each in result.items():
                 if each["low"] is None:
                     assert each["reason"], name
                 else:
@@ -122,7 +122,7 @@ def test_an_interval_contains_its_value(clusters):
     assert intervals_seen > 250
 
 
-def test_biased_resamples_make_no_interval_and_the_reason_is_given():
+def test_biased_resamples_give_a_reason_instead_of_an_interval():
     """Perfect calibration in every bin: an error of 0, which no resample of units reaches."""
     score = np.repeat([0.25, 0.75], 40)
     sick = np.tile([1, 0, 0, 0], 10).tolist() + np.tile([0, 1, 1, 1], 10).tolist()
@@ -130,10 +130,10 @@ def test_biased_resamples_make_no_interval_and_the_reason_is_given():
     def measure(weights):
         return weighted_classes(targets=sick, scores=score, classes="ab", threshold=0.5, weights=weights)[0]
 
-    found = intervals(measure, clusters=np.arange(80), resamples=200)
-    assert found["ece"].reason.endswith("of the resamples lie above the value: they are biased")
-    assert np.isnan(found["ece"].low)
-    assert not found["accuracy"].reason
+    result = intervals(measure, clusters=np.arange(80), resamples=200)
+    assert result["ece"].reason.endswith("of them are above the value")
+    assert np.isnan(result["ece"].low)
+    assert not result["accuracy"].reason
 
 
 def test_the_interval_of_a_mean_is_the_textbooks():
@@ -142,10 +142,10 @@ def test_the_interval_of_a_mean_is_the_textbooks():
     def measure(weights):
         return weighted_regression(targets=np.zeros(400), scores=wrong, weights=weights)
 
-    found = intervals(measure, clusters=np.arange(400), resamples=2000)["bias"]
+    result = intervals(measure, clusters=np.arange(400), resamples=2000)["bias"]
     half = 1.96 * wrong.std(ddof=1) / 20
-    assert found.low == pytest.approx(wrong.mean() - half, abs=0.1 * half)
-    assert found.high == pytest.approx(wrong.mean() + half, abs=0.1 * half)
+    assert result.low == pytest.approx(wrong.mean() - half, abs=0.1 * half)
+    assert result.high == pytest.approx(wrong.mean() + half, abs=0.1 * half)
 
 
 def test_videos_of_one_patient_do_not_narrow_the_interval():
@@ -166,34 +166,34 @@ def test_resamples_that_do_not_define_a_metric_are_dropped_and_counted():
         return weighted_classes(targets=targets, scores=scores, classes="ab", threshold=0.5, weights=weights)[0]
 
     weights = all_weights(np.arange(20), resamples=200, seed=0)
-    found = intervals(measure, clusters=np.arange(20), resamples=200, seed=0)
-    assert found["auroc"].dropped == int((weights[:, 0] == 0).sum()) > 50
-    assert found["auroc"].low == found["auroc"].high == 1
-    assert found["accuracy"].dropped == 0
+    result = intervals(measure, clusters=np.arange(20), resamples=200, seed=0)
+    assert result["auroc"].dropped == int((weights[:, 0] == 0).sum()) > 50
+    assert result["auroc"].low == result["auroc"].high == 1
+    assert result["accuracy"].dropped == 0
 
 
-def test_an_interval_that_would_say_nothing_is_not_given():
+def test_no_interval_for_mostly_undefined_metrics():
     def measure(weights):
         return {"often": np.where(np.arange(len(weights)) % 3 == 0, 1.0, np.nan), "always": weights[:, 0]}
 
-    found = intervals(measure, clusters=np.arange(12), resamples=90)
+    result = intervals(measure, clusters=np.arange(12), resamples=90)
     assert (
-        found["often"].reason
-        == "60 of 90 resamples do not define it, such as those that lack a class or hold one value"
+        result["often"].reason
+        == "undefined in 60 of 90 resamples, for example because they contain one class or one value only"
     )
-    assert np.isnan(found["often"].low)
-    assert not found["always"].reason
+    assert np.isnan(result["often"].low)
+    assert not result["always"].reason
     few = intervals(measure, clusters=np.arange(18) // 2, resamples=90)["always"]
-    assert few.reason == "an interval needs 10 units to resample; there are 9"
+    assert few.reason == "an interval needs at least 10 units to resample; found 9"
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"resamples": 0}, "too few"), ({"level": 95}, "no share")])
+@pytest.mark.parametrize(("settings", "message"), [({"resamples": 0}, "too small"), ({"level": 95}, "between 0 and 1")])
 def test_settings_that_make_no_interval(settings, message):
     with pytest.raises(SettingError, match=message):
         intervals(lambda weights: {"a": weights[:, 0]}, clusters=np.arange(12), **settings)
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_have_nominal_coverage():
     rng, held = np.random.default_rng(0), 0
     for study in range(60):  # 100 patients with three videos each, who share part of their noise
         sick, own = np.repeat(rng.integers(0, 2, 100), 3), np.repeat(rng.normal(0, 0.5**0.5, 100), 3)
@@ -202,6 +202,6 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
         def measure(weights, targets=sick, scores=score):
             return weighted_classes(targets=targets, scores=scores, classes="ab", threshold=0.5, weights=weights)[0]
 
-        found = intervals(measure, clusters=np.arange(300) // 3, resamples=200, seed=study)["auroc"]
-        held += found.low <= 0.7181 <= found.high  # the normal distribution at 1 / sqrt(2 (1 + 0.5))
+        result = intervals(measure, clusters=np.arange(300) // 3, resamples=200, seed=study)["auroc"]
+        held += result.low <= 0.7181 <= result.high  # the normal distribution at 1 / sqrt(2 (1 + 0.5))
     assert 51 <= held < 60

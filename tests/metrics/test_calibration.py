@@ -12,35 +12,35 @@ SICK = (rng.uniform(0, 1, 511) < RISKS).astype(int)
 
 
 def test_bins_are_scikit_learns():
-    found = calibration(targets=SICK, scores=RISKS, classes=["no", "yes"])
+    result = calibration(targets=SICK, scores=RISKS, classes=["no", "yes"])
     share, score = calibration_curve(SICK, RISKS, n_bins=10)
-    assert [each["share"] for each in found["bins"]] == pytest.approx(share.tolist())
-    assert [each["score"] for each in found["bins"]] == pytest.approx(score.tolist())
-    counts = np.array([each["count"] for each in found["bins"]])
+    assert [each["share"] for each in result["bins"]] == pytest.approx(share.tolist())
+    assert [each["score"] for each in result["bins"]] == pytest.approx(score.tolist())
+    counts = np.array([each["count"] for each in result["bins"]])
     assert counts.sum() == 511
-    assert found["ece"] == pytest.approx((np.abs(share - score) * counts).sum() / 511)
-    assert found["ece"] < 0.06
+    assert result["ece"] == pytest.approx((np.abs(share - score) * counts).sum() / 511)
+    assert result["ece"] < 0.06
 
 
-def test_a_model_that_is_too_sure_is_found():
+def test_overconfidence_increases_ece():
     sure = np.where(RISKS > 0.5, 0.99, 0.01)
-    found = calibration(targets=SICK, scores=sure, classes=["no", "yes"])
-    assert found["ece"] > 0.2
-    assert [(each["low"], each["high"]) for each in found["bins"]] == [(0, 0.1), (0.9, 1)]
+    result = calibration(targets=SICK, scores=sure, classes=["no", "yes"])
+    assert result["ece"] > 0.2
+    assert [(each["low"], each["high"]) for each in result["bins"]] == [(0, 0.1), (0.9, 1)]
 
 
-def test_of_several_classes_the_surest_counts():
+def test_ece_of_three_classes_uses_the_largest_probability():
     scores = np.array([[0.65, 0.25, 0.1], [0.65, 0.3, 0.05], [0.1, 0.05, 0.85], [0.2, 0.35, 0.45]])
-    found = calibration(targets=[0, 1, 2, 2], scores=scores, classes="abc")
-    assert [(each["count"], each["share"]) for each in found["bins"]] == [(1, 1.0), (2, 0.5), (1, 1.0)]
-    assert found["ece"] == pytest.approx((0.55 + 2 * 0.15 + 0.15) / 4)
+    result = calibration(targets=[0, 1, 2, 2], scores=scores, classes="abc")
+    assert [(each["count"], each["share"]) for each in result["bins"]] == [(1, 1.0), (2, 0.5), (1, 1.0)]
+    assert result["ece"] == pytest.approx((0.55 + 2 * 0.15 + 0.15) / 4)
     each = calibration_by_class(targets=[0, 1, 2, 2], scores=scores, classes="abc")
     assert list(each) == ["a", "b", "c"]
     assert [row["share"] for row in each["a"]["bins"]] == [0, 0, 0.5]
     assert sum(row["count"] for row in each["b"]["bins"]) == 4
 
 
-def test_both_classes_of_two_are_as_well_calibrated():
+def test_two_classes_have_equal_ece():
     each = calibration_by_class(targets=SICK[:500], scores=RISKS[:500], classes=["no", "yes"])
     assert each["no"]["ece"] == pytest.approx(each["yes"]["ece"])
 
@@ -50,27 +50,27 @@ def test_scores_of_a_balanced_training_are_calibrated_by_the_draws():
     signal = rng.normal(targets * 2.0, 1)
     balanced = 1 / (1 + np.exp(-(2 * signal - 2)))  # the truth, where both classes are equally frequent
     before = calibration(targets=targets, scores=balanced, classes="ab")["ece"]
-    right = correct_prior(balanced, drawn=[1, 1], raw=[95, 5])
+    right = correct_prior(balanced, draws=[1, 1], raw=[95, 5])
     assert calibration(targets=targets, scores=right, classes="ab")["ece"] < 0.02 < 0.1 < before
 
 
-def test_logits_are_no_probabilities():
+def test_logits_are_rejected():
     with pytest.raises(LabelError, match="scores from -1 to 2"):
         calibration(targets=[0, 1], scores=[-1.0, 2.0], classes="ab")
 
 
-def test_limits_of_agreement_hold_most_differences():
+def test_limits_of_agreement_contain_95_percent():
     targets = rng.normal(60, 10, 2000)
     scores = targets + rng.normal(3, 4, 2000)
-    found = limits_of_agreement(targets=targets, scores=scores)
-    assert found["bias"] == pytest.approx(np.mean(scores - targets))
-    assert found["sd"] == pytest.approx(np.std(scores - targets, ddof=1))
-    inside = ((scores - targets > found["lower"]) & (scores - targets < found["upper"])).mean()
+    result = limits_of_agreement(targets=targets, scores=scores)
+    assert result["bias"] == pytest.approx(np.mean(scores - targets))
+    assert result["sd"] == pytest.approx(np.std(scores - targets, ddof=1))
+    inside = ((scores - targets > result["lower"]) & (scores - targets < result["upper"])).mean()
     assert 0.93 < inside < 0.97
     assert np.isnan(limits_of_agreement(targets=[1.0], scores=[2.0])["upper"])
 
 
-def test_the_error_by_bin_finds_where_a_model_is_bad():
+def test_error_by_bin_is_larger_for_rare_labels():
     targets = np.linspace(20, 100, 161)
     scores = 60 + (targets - 60) * 0.5  # regresses to the mean
     rows = error_by_bin(targets=targets, scores=scores)

@@ -81,7 +81,7 @@ def test_a_class_that_does_not_occur_is_left_out_of_the_means():
 @pytest.mark.parametrize(
     ("targets", "scores", "reasons"),
     [
-        ([1.0], [2.0], dict.fromkeys(["r2", "pearson_r", "sd"], "one sample alone")),
+        ([1.0], [2.0], dict.fromkeys(["r2", "pearson_r", "sd"], "only one sample")),
         ([1.0, 1.0], [2.0, 3.0], {"r2": "all targets are equal", "pearson_r": "all targets are equal"}),
         ([1.0, 2.0], [3.0, 3.0], {"pearson_r": "all scores are equal"}),
     ],
@@ -112,9 +112,9 @@ def test_a_threshold_moves_what_is_called_positive():
 
 
 def test_the_best_threshold_is_the_best_of_all():
-    chosen = best_threshold(targets=SICK, scores=RISKS)
-    assert sk.f1_score(SICK, chosen <= RISKS) == max(sk.f1_score(SICK, each <= RISKS) for each in RISKS)
-    assert chosen in RISKS
+    threshold = best_threshold(targets=SICK, scores=RISKS)
+    assert sk.f1_score(SICK, threshold <= RISKS) == max(sk.f1_score(SICK, each <= RISKS) for each in RISKS)
+    assert threshold in RISKS
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ def test_a_threshold_needs_both_classes():
 
 def test_each_class_against_the_rest_is_scikit_learns():
     predicted = SHARES.argmax(axis=1)
-    found = metrics_by_class(targets=KINDS, scores=SHARES, classes=WORDS)
+    result = metrics_by_class(targets=KINDS, scores=SHARES, classes=WORDS)
     for k, name in enumerate(WORDS):
         truth = k == KINDS
-        assert found[name] == pytest.approx(
+        assert result[name] == pytest.approx(
             {
                 "f1": sk.f1_score(truth, predicted == k),
                 "average_precision": sk.average_precision_score(truth, SHARES[:, k]),
@@ -172,10 +172,10 @@ def test_half_is_positive():
         ([0, 2], [0.5, 0.5], ["a", "b"], "class numbers from 0 to 1"),
         ([0, -1], [0.5, 0.5], ["a", "b"], "class numbers from 0 to 1"),
         ([0.0, 1.0], [0.5, 0.5], ["a", "b"], "class numbers"),
-        ([0, 1], [0.5, 0.5, 0.5], ["a", "b"], "one target and one score"),
-        ([], [], ["a", "b"], "one target and one score"),
+        ([0, 1], [0.5, 0.5, 0.5], ["a", "b"], "one target and one score per sample"),
+        ([], [], ["a", "b"], "one target and one score per sample"),
         ([0, 1], [0.5, 0.5], ["a", "b", "c"], r"need scores of \(2, 3\)"),
-        ([0, 0], [0.5, 0.5], ["a"], "two classes or more"),
+        ([0, 0], [0.5, 0.5], ["a"], "at least two classes"),
     ],
 )
 def test_class_scores_that_cannot_be_measured(targets, scores, classes, message):
@@ -188,7 +188,7 @@ def test_class_scores_that_cannot_be_measured(targets, scores, classes, message)
     [
         ([1.0, np.nan], [1.0, 1.0], "1 of 2 targets are NaN"),
         ([1.0, 2.0], [np.inf, 1.0], "1 of 2 scores are NaN"),
-        ([1.0, 2.0], [[1.0, 2.0], [1.0, 2.0]], "one score a sample"),
+        ([1.0, 2.0], [[1.0, 2.0], [1.0, 2.0]], "one score per sample"),
     ],
 )
 def test_scores_that_cannot_be_measured(targets, scores, message):

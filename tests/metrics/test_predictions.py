@@ -42,7 +42,7 @@ def written(path, text):
     return path
 
 
-def test_a_table_that_was_kept_says_what_it_holds(tmp_path):
+def test_schema_contains_the_targets(tmp_path):
     before = several()
     pq.write_table(before.table, tmp_path / "predictions.parquet")
     after = read_predictions(tmp_path / "predictions.parquet")
@@ -53,7 +53,7 @@ def test_a_table_that_was_kept_says_what_it_holds(tmp_path):
     assert notes["targets"][1] == {"name": "sick", "task": "binary", "classes": ["no", "yes"]}
 
 
-def test_the_same_columns_undescribed_are_inferred(tmp_path):
+def test_targets_are_inferred_without_schema(tmp_path):
     before = several()
     pq.write_table(before.table.replace_schema_metadata(None), tmp_path / "predictions.parquet")
     after = read_predictions(tmp_path / "predictions.parquet")
@@ -130,26 +130,26 @@ def test_parquet_of_pandas_and_polars(tmp_path):
         assert targets.tolist() == [0, 1] and scores == pytest.approx([0.1, 0.6])
 
 
-def test_task_and_classes_overrule_the_guess(tmp_path):
+def test_task_and_classes_override_inference(tmp_path):
     path = written(tmp_path / "p.csv", "target,score\n0,0.2\n1,0.7\n")
     assert read_predictions(path, task="regression").targets[0].task == "regression"
     turned = read_predictions(path, classes=["1", "0"])
     assert turned.arrays("target")[0].tolist() == [1, 0]
     path = written(tmp_path / "q.csv", "target_a,target_b,score_a,score_b\nno,1,0.2,0.1\nno,0,0.3,0.4\n")
-    found = read_predictions(path, task={"b": "regression"}, classes={"a": ["no", "yes"]})
-    assert [(each.task, each.classes) for each in found.targets] == [("binary", ("no", "yes")), ("regression", ())]
+    result = read_predictions(path, task={"b": "regression"}, classes={"a": ["no", "yes"]})
+    assert [(each.task, each.classes) for each in result.targets] == [("binary", ("no", "yes")), ("regression", ())]
 
 
 def test_a_target_whose_name_begins_like_anothers(tmp_path):
     header = "target_a,target_a_b,score_a_x,score_a_y,score_a_b,score_a_z"
-    found = read_predictions(written(tmp_path / "p.csv", f"{header}\nx,3.5,0.2,0.1,4,0.7\n"))
-    assert found.target("a").scores == ("score_a_x", "score_a_y", "score_a_z")
-    assert found.target("a_b").scores == ("score_a_b",)
+    result = read_predictions(written(tmp_path / "p.csv", f"{header}\nx,3.5,0.2,0.1,4,0.7\n"))
+    assert result.target("a").scores == ("score_a_x", "score_a_y", "score_a_z")
+    assert result.target("a_b").scores == ("score_a_b",)
 
 
 def test_zeros_and_ones_with_scores_that_are_no_probabilities_are_refused(tmp_path):
     path = written(tmp_path / "p.csv", "target,score\n0,0.2\n1,1.7\n")
-    with pytest.raises(LabelError, match=r"no probability.*task='regression'"):
+    with pytest.raises(LabelError, match=r"not a probability.*task='regression'"):
         read_predictions(path).arrays("target")
     assert read_predictions(path, task="regression").arrays("target")[1].tolist() == [0.2, 1.7]
 
@@ -174,7 +174,7 @@ def test_whole_numbers_with_gaps_are_classes_by_their_own_name():
             ColumnError,
             "no column 'score_z' for 'target'; did you mean 'score_",
         ),
-        ("target,score\nyes,0.2\n", {}, LabelError, r"has 1 classes \(yes\).* name both with classes="),
+        ("target,score\nyes,0.2\n", {}, LabelError, r"has 1 classes \(yes\).* name both classes with classes="),
         ("target,score\na,0.2\nb,0.2\nc,0.2\n", {}, LabelError, r"has 3 classes \(a, b, c\).*score_<class> for each"),
         ("target,score\nno,0.2\nyes,0.2\n", {"task": "regression"}, LabelError, "a regression needs numbers"),
         ("target,score\n1,0.2\n", {"task": "regresion"}, SettingError, "did you mean 'regression'"),
@@ -198,9 +198,9 @@ def test_tables_that_cannot_be_used(tmp_path, text, kwargs, error, message):
     [
         (["no", "yes"], [0.1, NAN], r"1 of 2 rows have no finite score in 'score' \(b\)"),
         (["no", "yes"], [0.1, None], r"1 of 2 rows have no finite score"),
-        (["no", "yes"], [0.1, 1.2], r"no probability \(b\); classes need scores from 0 to 1"),
-        (["no", "yes"], ["low", "high"], "'score' is string, and must hold numbers"),
-        (["no", "yess"], [0.1, 0.2], r"of 1 rows is of no known class \(b: 'yess'\); did you mean 'yes'"),
+        (["no", "yes"], [0.1, 1.2], r"not a probability \(b\); classes need scores from 0 to 1"),
+        (["no", "yes"], ["low", "high"], "'score' must contain numbers; found string"),
+        (["no", "yess"], [0.1, 0.2], r"1 rows have an unknown class in 'target' \(b: 'yess'\); did you mean 'yes'"),
     ],
 )
 def test_scores_and_labels_that_cannot_be_measured(target, score, message):
@@ -221,14 +221,14 @@ def test_an_infinite_label():
         predictions_of(table, [target_columns("age", task="regression")]).arrays("age")
 
 
-def test_files_that_are_no_table(tmp_path):
+def test_invalid_files(tmp_path):
     with pytest.raises(TableError, match="cannot be read: No such file"):
         read_predictions(tmp_path / "none.parquet")
-    with pytest.raises(TableError, match="does not say which targets"):
+    with pytest.raises(TableError, match="cannot read the targets in the schema"):
         read_predictions(written(tmp_path / "p.parquet", "PAR1 and then nothing"))
     table = several().table.replace_schema_metadata({b"cinefeed": b"{}"})
     pq.write_table(table, tmp_path / "q.parquet")
-    with pytest.raises(TableError, match="does not say which targets"):
+    with pytest.raises(TableError, match="cannot read the targets in the schema"):
         read_predictions(tmp_path / "q.parquet")
     with pytest.raises(ColumnError, match="need a column 'score_age'"):
         predictions_of(table.drop_columns("score_age"), several().targets)

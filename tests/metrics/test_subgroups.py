@@ -35,8 +35,8 @@ def test_each_value_has_the_metrics_of_its_own_rows():
 def test_a_patient_of_two_devices_is_in_both():
     patients = [f"p{k // 2}" for k in range(40)]
     predictions = ages(40, device=["new", "old"] * 20, patient=patients, target=np.repeat(np.arange(20.0), 2))
-    found = subgroups(predictions, "device", unit="patient")
-    assert [(each["value"], each["units"], each["clusters"]) for each in found] == [("new", 20, 20), ("old", 20, 20)]
+    result = subgroups(predictions, "device", unit="patient")
+    assert [(each["value"], each["units"], each["clusters"]) for each in result] == [("new", 20, 20), ("old", 20, 20)]
 
 
 def test_numbers_of_many_values_are_put_into_quarters():
@@ -47,7 +47,7 @@ def test_numbers_of_many_values_are_put_into_quarters():
     assert names == ["0 to 0", "1 to 10"] and np.bincount(numbers).tolist() == [30, 10]
 
 
-def test_dates_and_ids_as_numbers_are_told_whole():
+def test_dates_and_ids_keep_all_digits():
     days = [20150101 + k for k in range(60)]
     names = ["20150101 to 20150115", "20150116 to 20150130", "20150131 to 20150145", "20150146 to 20150160"]
     assert group_rows(pa.array(days))[0] == names
@@ -55,7 +55,7 @@ def test_dates_and_ids_as_numbers_are_told_whole():
     assert group_rows(pa.array([20150102.0, 20150101.0, 0.123456789]))[0] == ["0.123457", "20150101", "20150102"]
 
 
-def test_few_numbers_truths_and_missing_values_are_groups_as_they_are():
+def test_few_numbers_booleans_and_missing_values_are_groups():
     assert group_rows(pa.array([2.0, 1.0, 2.0]))[0] == ["1", "2"]
     assert group_rows(pa.array([10, 2]))[0] == ["2", "10"]
     assert group_rows(pa.array([True, False]))[0] == ["False", "True"]
@@ -64,7 +64,7 @@ def test_few_numbers_truths_and_missing_values_are_groups_as_they_are():
     assert group_rows(pa.nulls(2, pa.string()))[0] == [None]
 
 
-def test_of_very_many_texts_the_rarest_are_one_group():
+def test_rarest_of_many_values_are_merged():
     sites = [f"s{k:02d}" for k in range(30) for _ in range(1 + (k % 3 == 0) * 3)] + [None]
     names, numbers = group_rows(pa.array(sites))
     assert len(names) == 21 and names[-2:] == ["11 others", None]
@@ -75,6 +75,6 @@ def test_of_very_many_texts_the_rarest_are_one_group():
         assert names[number] in (name, "11 others")
 
 
-def test_a_column_that_is_not_there():
+def test_missing_column():
     with pytest.raises(ColumnError, match="no column 'sx' for subgroups; did you mean 'sex'"):
         subgroups(ages(4, sex=list("fmfm")), "sx")

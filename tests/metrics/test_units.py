@@ -36,7 +36,7 @@ def test_videos_of_a_unit_count_alike_however_many_clips_they_have():
     assert (units.clips, units.videos, units.num_clusters) == (7, 5, 3)
 
 
-def test_units_of_a_cluster_are_told_by_its_number():
+def test_units_of_one_cluster_share_its_number():
     units = units_of(ages(), AGE, cluster="patient")
     assert units.clusters.tolist() == [0, 0, 1, 2, 2]
     units = units_of(ages(), AGE, unit="patient", cluster="site")
@@ -77,20 +77,20 @@ def test_videos_without_a_label_are_left_out_and_counted():
             {"target": [50.0, 50, 50, 53, 60, 70, 71]},
             {"unit": "patient"},
             LabelError,
-            r"a: its videos differ in 'target'; take a smaller unit than 'patient'.*\(50.0 and 53.0\), and 1 more",
+            r"a: its videos differ in 'target'; use a smaller unit than 'patient'.*\(50.0 and 53.0\), and 1 more",
         ),
-        ({"patient": list("aabcdef")}, {"unit": "patient"}, TableError, "a1: a video has two values of 'patient'"),
+        ({"patient": list("aabcdef")}, {"unit": "patient"}, TableError, "a1: the video has two values of 'patient'"),
         (
             {"site": list("xxxyxyy")},
             {"unit": "patient", "cluster": "site"},
             TableError,
-            "a: it has two values of 'site'",
+            "a: the unit has two values of 'site'",
         ),
         ({"patient": [*"aaaab", None, None]}, {"unit": "patient"}, TableError, r"2 of 7 rows have no 'patient' .*c1"),
         ({}, {"unit": "patent"}, ColumnError, "did you mean 'patient'"),
         ({}, {"cluster": "sight"}, ColumnError, "no column 'sight'; did you mean 'site'"),
     ],
 )
-def test_units_that_are_none(columns, kwargs, error, message):
+def test_invalid_units(columns, kwargs, error, message):
     with pytest.raises(error, match=message):
         units_of(ages(**columns), AGE, **kwargs)

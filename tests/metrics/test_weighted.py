@@ -24,8 +24,8 @@ def firsts(metrics):
 
 
 def test_weights_of_one_are_the_plain_metrics():
-    found = firsts(weighted_regression(targets=AGES, scores=GUESSES, weights=ONES))
-    assert found == pytest.approx(dict(regression_metrics(targets=AGES, scores=GUESSES)))
+    result = firsts(weighted_regression(targets=AGES, scores=GUESSES, weights=ONES))
+    assert result == pytest.approx(dict(regression_metrics(targets=AGES, scores=GUESSES)))
     for targets, scores, classes in ((SICK, RISKS, ["no", "yes"]), (KINDS, SHARES, WORDS)):
         data = {"targets": targets, "scores": scores, "classes": classes}
         whole, by_class = weighted_classes(**data, threshold=0.4, weights=ONES)
@@ -36,17 +36,17 @@ def test_weights_of_one_are_the_plain_metrics():
 
 
 def test_any_weights_are_scikit_learns():
-    found, _ = weighted_classes(targets=SICK, scores=RISKS, classes=["no", "yes"], threshold=0.5, weights=WEIGHTS)
+    result, _ = weighted_classes(targets=SICK, scores=RISKS, classes=["no", "yes"], threshold=0.5, weights=WEIGHTS)
     positive = RISKS >= 0.5
     for k, weights in enumerate(WEIGHTS):
         kwargs = {"sample_weight": weights}
-        assert found["auroc"][k] == pytest.approx(sk.roc_auc_score(SICK, RISKS, **kwargs))
-        assert found["average_precision"][k] == pytest.approx(sk.average_precision_score(SICK, RISKS, **kwargs))
-        assert found["f1"][k] == pytest.approx(sk.f1_score(SICK, positive, **kwargs))
-        assert found["balanced_accuracy"][k] == pytest.approx(sk.balanced_accuracy_score(SICK, positive, **kwargs))
-        assert found["sensitivity"][k] == pytest.approx(sk.recall_score(SICK, positive, **kwargs))
-        assert found["specificity"][k] == pytest.approx(sk.recall_score(SICK, positive, pos_label=0, **kwargs))
-        assert found["accuracy"][k] == pytest.approx(sk.accuracy_score(SICK, positive, **kwargs))
+        assert result["auroc"][k] == pytest.approx(sk.roc_auc_score(SICK, RISKS, **kwargs))
+        assert result["average_precision"][k] == pytest.approx(sk.average_precision_score(SICK, RISKS, **kwargs))
+        assert result["f1"][k] == pytest.approx(sk.f1_score(SICK, positive, **kwargs))
+        assert result["balanced_accuracy"][k] == pytest.approx(sk.balanced_accuracy_score(SICK, positive, **kwargs))
+        assert result["sensitivity"][k] == pytest.approx(sk.recall_score(SICK, positive, **kwargs))
+        assert result["specificity"][k] == pytest.approx(sk.recall_score(SICK, positive, pos_label=0, **kwargs))
+        assert result["accuracy"][k] == pytest.approx(sk.accuracy_score(SICK, positive, **kwargs))
     line = weighted_regression(targets=AGES, scores=GUESSES, weights=WEIGHTS)
     for k, weights in enumerate(WEIGHTS):
         assert line["r2"][k] == pytest.approx(sk.r2_score(AGES, GUESSES, sample_weight=weights))
@@ -59,23 +59,23 @@ def test_whole_weights_are_repeated_rows(k):
     rows = np.repeat(np.arange(60), WEIGHTS[k].astype(int))
     line = weighted_regression(targets=AGES, scores=GUESSES, weights=WEIGHTS[k : k + 1])
     assert firsts(line) == pytest.approx(dict(regression_metrics(targets=AGES[rows], scores=GUESSES[rows])))
-    found, by_class = weighted_classes(
+    result, by_class = weighted_classes(
         targets=KINDS, scores=SHARES, classes=WORDS, threshold=0.5, weights=WEIGHTS[k : k + 1]
     )
     data = {"targets": KINDS[rows], "scores": SHARES[rows], "classes": WORDS}
-    assert firsts(found) == pytest.approx(classification_metrics(**data) | {"ece": calibration(**data)["ece"]})
+    assert firsts(result) == pytest.approx(classification_metrics(**data) | {"ece": calibration(**data)["ece"]})
     for name, metrics in metrics_by_class(**data).items():
         assert {key: by_class[name][key][0] for key in metrics} == pytest.approx(metrics)
 
 
 def test_what_a_resample_does_not_define_is_nan():
     weights = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
-    found, by_class = weighted_classes(
+    result, by_class = weighted_classes(
         targets=[0, 0, 1, 1], scores=[0.1, 0.2, 0.3, 0.9], classes=["no", "yes"], threshold=0.5, weights=weights
     )
-    lost = {name for name, values in found.items() if np.isnan(values[0])}
+    lost = {name for name, values in result.items() if np.isnan(values[0])}
     assert lost == {"f1", "average_precision", "auroc", "balanced_accuracy", "sensitivity"}
-    assert not any(np.isnan(values[1]) for values in found.values())
+    assert not any(np.isnan(values[1]) for values in result.values())
     assert by_class["no"]["sensitivity"][0] == 1
     ages = {"targets": [60.1, 60.1, 60.1, 70.0], "scores": [1.0, 2.0, 3.0, 4.0]}
     line = weighted_regression(**ages, weights=np.eye(4))
@@ -86,6 +86,6 @@ def test_what_a_resample_does_not_define_is_nan():
 
 def test_a_class_that_only_others_have_leaves_the_means_undefined():
     weights = np.array([(KINDS != 2).astype(float)])
-    found, by_class = weighted_classes(targets=KINDS, scores=SHARES, classes=WORDS, threshold=0.5, weights=weights)
-    assert np.isnan(found["auroc"][0]) and not np.isnan(found["accuracy"][0])
+    result, by_class = weighted_classes(targets=KINDS, scores=SHARES, classes=WORDS, threshold=0.5, weights=weights)
+    assert np.isnan(result["auroc"][0]) and not np.isnan(result["accuracy"][0])
     assert np.isnan(by_class["covid"]["auroc"][0]) and not np.isnan(by_class["regular"]["auroc"][0])

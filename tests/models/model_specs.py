@@ -1,4 +1,4 @@
-"""Specs of feeds, clips and labels for the networks to try."""
+"""Feed specs, clips and labels for tests of networks."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def labels_of(spec):
 
 
 def trained(model, spec, *, steps=3):
-    """The model after a few steps, so that a regression's last layer is no longer zero, nor batch norm's mean."""
+    """Return the model after a few steps: the last layer of a regression and the means of batch norm are 0 at first."""
     model.compile(optimizer="adam", loss=LOSSES[spec.task])
     inputs = {"clips": clips_of(spec)}
     if spec.padded:
@@ -42,12 +42,12 @@ def trained(model, spec, *, steps=3):
     return model
 
 
-def said(model, clips, **others):
+def predict(model, clips, **others):
     return model.predict({"clips": clips, **others}, verbose=0)
 
 
 def half_padded(spec, *, valid=3):
-    """Two batches that differ in their padding alone, black and noise, and what tells it from frames."""
+    """Return two batches with black and with noise in padding frames, and equal valid frames."""
     mask = np.ones((4, spec.clip_shape[0]), np.bool_)
     mask[:, valid:] = False
     black = clips_of(spec, seed=4)

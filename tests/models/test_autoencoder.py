@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from model_specs import SPEC, clips_of, half_padded, padding_changes_nothing, said
+from model_specs import SPEC, clips_of, half_padded, padding_changes_nothing, predict
 
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
@@ -25,17 +25,17 @@ def test_it_gives_clips_in_their_own_units(dtype, black, white):
     last = [each for each in model.layers if isinstance(each, keras.layers.Conv3D)][-1]
     for bias, level in ((-1.0, black), (3.0, white)):
         last.set_weights([np.zeros(last.kernel.shape), np.array([bias])])
-        found = said(model, clips_of(spec))
-        assert found.dtype == np.float32 and found.shape == (4, *spec.clip_shape)
-        assert found == pytest.approx(level, rel=1e-5, abs=1e-3)
+        output = predict(model, clips_of(spec))
+        assert output.dtype == np.float32 and output.shape == (4, *spec.clip_shape)
+        assert output == pytest.approx(level, rel=1e-5, abs=1e-3)
 
 
 def test_padding_changes_nothing_and_is_given_back_black():
     spec = dataclasses.replace(CLIPS, padded=True)
     black, _ = half_padded(spec)
     padding_changes_nothing(lambda: autoencoder(spec, **SMALL), spec, targets=black["clips"], loss=ClipLoss())
-    found = autoencoder(spec, **SMALL).predict(black, verbose=0)
-    assert not found[:, 3:].any() and found[:, :3].all()
+    output = autoencoder(spec, **SMALL).predict(black, verbose=0)
+    assert not output[:, 3:].any() and output[:, :3].all()
 
 
 def test_the_code_is_narrow_and_can_be_read():
@@ -62,7 +62,7 @@ def test_a_row_of_weight_0_does_not_count():
     weights = np.array([1.0, 1.0, 0.0, 0.0])
     one, other = (model.test_on_batch({"clips": clips}, each, sample_weight=weights) for each in (clips, others))
     assert one == other and model.test_on_batch({"clips": clips}, others) != one
-    assert one == pytest.approx(np.mean((said(model, clips)[:2] - clips[:2].astype(float)) ** 2) / 2, rel=1e-4)
+    assert one == pytest.approx(np.mean((predict(model, clips)[:2] - clips[:2].astype(float)) ** 2) / 2, rel=1e-4)
 
 
 def test_it_trains_on_a_feed(manifest):
@@ -79,7 +79,7 @@ def test_it_trains_on_a_feed(manifest):
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({"task": "regression"}, {}, "the task is 'regression'.*target='clip'"),
+        ({"task": "regression"}, {}, "found task 'regression'.*target='clip'"),
         ({"clip_shape": (4, 30, 64, 1)}, {}, "30 x 64 cannot be halved 3 times.* 24 x 64"),
         ({"clip_shape": (4, 4, 64, 1)}, {}, "4 x 64 are too small"),
         ({"views": ("a", "b")}, {}, "stack the views"),

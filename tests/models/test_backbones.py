@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from model_specs import TASKS, clips_of, said
+from model_specs import TASKS, clips_of, predict
 
 from cinefeed.errors import SettingError
 from cinefeed.models import cnn_rnn
@@ -74,7 +74,7 @@ def test_frozen_it_is_not_trained_and_thawed_it_is(weights, tmp_path):
     assert all(np.array_equal(one, two) for one, two in zip(before, backbone.get_weights(), strict=True))
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    assert not again.get_layer("backbone").trainable and np.array_equal(said(again, clips), said(model, clips))
+    assert not again.get_layer("backbone").trainable and np.array_equal(predict(again, clips), predict(model, clips))
     backbone.trainable = True
     model.compile(optimizer="adam", loss="binary_crossentropy")
     model.train_on_batch({"clips": clips}, labels)
@@ -97,26 +97,30 @@ def scaling(spec, backbone):
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["MobileNetV2", "ResNet50", "DenseNet121", "EfficientNetB0"])
 def test_pixels_come_in_as_the_backbone_was_trained(backbone):
-    found, pixels, model = scaling(COLOUR, backbone)
+    output, pixels, model = scaling(COLOUR, backbone)
     modules = {"MobileNetV2": "mobilenet_v2", "DenseNet121": "densenet", "EfficientNetB0": "efficientnet"}
     module = getattr(keras.applications, modules.get(backbone, "resnet"))
     turned = backbone == "ResNet50"  # blue comes first there; in the network it is turned before it is scaled
     expected = module.preprocess_input(pixels[..., ::-1].copy() if turned else pixels.copy())
-    assert found == pytest.approx(expected, abs=1e-3)
+    assert output == pytest.approx(expected, abs=1e-3)
     assert any("flip" in each.name for each in model.operations) == turned
-    assert said(model, clips_of(COLOUR)).shape == (4, 1)
+    assert predict(model, clips_of(COLOUR)).shape == (4, 1)
 
 
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
         ({}, {"backbone": "MobileNetv2"}, "did you mean 'MobileNetV2'"),
-        ({}, {"backbone": "MobileNet", "weights": "imagenet"}, "'imagenet' is no file; give one of MobileNet"),
+        (
+            {},
+            {"backbone": "MobileNet", "weights": "imagenet"},
+            "'imagenet' is not a file; give a local weight file of MobileNet",
+        ),
         ({}, {"backbone": "MobileNet", "weights": __file__}, "do not fit MobileNet"),
         (
             {"clip_shape": (2, 16, 32, 1)},
             {"backbone": "MobileNet"},
-            "cannot take frames of 16 x 32 x 1.*at least 32x32",
+            "does not support frames of 16 x 32 x 1.*at least 32x32",
         ),
         ({"dtype": np.dtype("float32")}, {"backbone": "MobileNetV3Small"}, "feed uint8, without Normalize"),
     ],

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from model_specs import TASKS, clips_of, padding_changes_nothing, said, trained
+from model_specs import TASKS, clips_of, padding_changes_nothing, predict, trained
 
 from cinefeed.errors import SettingError
 from cinefeed.models import cnn3d
@@ -39,11 +39,11 @@ def test_the_small_one_is_small():
 def test_a_trained_one_saves_and_loads_in_safe_mode(task, tmp_path):
     spec = dataclasses.replace(TASKS[task], clip_shape=SPEC.clip_shape)
     model = trained(cnn3d(spec, dropout=0.2), spec)
-    scores = said(model, clips_of(SPEC, seed=1))
+    scores = predict(model, clips_of(SPEC, seed=1))
     assert scores.shape == (4, 3 if task == "multiclass" else 1) and np.ptp(scores) > 0
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    assert np.array_equal(said(again, clips_of(SPEC, seed=1)), scores)
+    assert np.array_equal(predict(again, clips_of(SPEC, seed=1)), scores)
 
 
 def test_padding_changes_nothing_and_saves(tmp_path):
@@ -62,12 +62,12 @@ def test_all_frames_valid_is_the_same_as_no_mask():
     for each, inputs in ((model, {"clips": clips}), (masked, {"clips": clips, "valid": np.ones((4, 8), np.bool_)})):
         each.compile(optimizer="sgd", loss="binary_crossentropy")
         each.train_on_batch(inputs, np.array([0, 1, 1, 0]))  # batch norm's statistics are of valid frames
-    assert said(masked, clips, valid=np.ones((4, 8), np.bool_)) == pytest.approx(said(model, clips), abs=1e-5)
+    assert predict(masked, clips, valid=np.ones((4, 8), np.bool_)) == pytest.approx(predict(model, clips), abs=1e-5)
 
 
 def test_the_order_of_frames_counts():
     model, clips = cnn3d(SPEC), clips_of(SPEC, seed=3)
-    assert np.abs(said(model, clips) - said(model, clips[:, ::-1].copy())).max() > 1e-3
+    assert np.abs(predict(model, clips) - predict(model, clips[:, ::-1].copy())).max() > 1e-3
 
 
 @pytest.mark.slow
@@ -75,7 +75,7 @@ def test_r2plus1d_18_trains_heeds_padding_and_sees_time():
     spec = dataclasses.replace(SPEC, padded=True)
     padding_changes_nothing(lambda: cnn3d(spec, size="r2plus1d_18"), spec)
     model, clips = cnn3d(SPEC, size="r2plus1d_18"), clips_of(SPEC, seed=3)
-    assert np.abs(said(model, clips) - said(model, clips[:, ::-1].copy())).max() > 1e-4
+    assert np.abs(predict(model, clips) - predict(model, clips[:, ::-1].copy())).max() > 1e-4
 
 
 def test_the_seed_fixes_the_first_weights():
@@ -90,11 +90,11 @@ def test_the_seed_fixes_the_first_weights():
         (
             {"clip_shape": (3, 16, 16, 1)},
             {},
-            r"3 frames of 16 x 16.*4 over time and 16 over frames.*4 frames of 16 x 16",
+            r"3 frames of 16 x 16.*4 over time and 16 over height.*4 frames of 16 x 16",
         ),
         ({"clip_shape": (7, 64, 64, 1)}, {"size": "r2plus1d_18"}, "7 frames .* 8 over time"),
         ({"clip_shape": (8, 15, 64, 1)}, {}, "15 x 64"),
-        ({"task": "clip"}, {}, "take the autoencoder"),
+        ({"task": "clip"}, {}, "use the autoencoder"),
         ({}, {"size": "r2plus1d18"}, "did you mean 'r2plus1d_18'"),
         ({}, {"dense": -1}, "dense=-1"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from model_specs import SPEC, TASKS, clips_of, padding_changes_nothing, said, trained
+from model_specs import SPEC, TASKS, clips_of, padding_changes_nothing, predict, trained
 
 from cinefeed.errors import SettingError
 from cinefeed.models import cnn_rnn
@@ -34,7 +34,7 @@ FIRST = [
     1.44481,
     0,
 ]
-SAYS = [0.5556941, 0.4420105, 0.5297269, 0.5150301]
+SCORES = [0.5556941, 0.4420105, 0.5297269, 0.5150301]
 
 
 def test_the_default_network_is_what_it_was():
@@ -42,7 +42,7 @@ def test_the_default_network_is_what_it_was():
     assert model.count_params() == 102_081
     sums = [float(np.sum(each.ravel() * np.cos(np.arange(each.size)))) for each in model.get_weights()]
     assert sums == pytest.approx(FIRST, abs=1e-3)
-    assert said(model, clips_of(SPEC))[:, 0] == pytest.approx(SAYS, abs=1e-5)
+    assert predict(model, clips_of(SPEC))[:, 0] == pytest.approx(SCORES, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_every_way_over_time_heeds_padding_and_saves(options, tmp_path):
     assert np.array_equal(again.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
 
 
-def test_a_network_that_reads_padding_is_found():
+def test_reading_padding_fails_the_comparison():
     spec = dataclasses.replace(TASKS["binary"], padded=True)
 
     def build():
@@ -90,7 +90,7 @@ def test_a_network_that_reads_padding_is_found():
 )
 def test_the_order_of_frames_counts_unless_they_are_averaged(options, sees_time):
     model, clips = cnn_rnn(TASKS["binary"], **options), clips_of(SPEC, seed=3)
-    forth, back = said(model, clips), said(model, clips[:, ::-1].copy())
+    forth, back = predict(model, clips), predict(model, clips[:, ::-1].copy())
     assert (np.abs(forth - back).max() > 1e-3) == sees_time
     assert sees_time or forth == pytest.approx(back, abs=1e-5)
 
@@ -156,29 +156,29 @@ def test_the_seed_fixes_the_first_weights():
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "said"),
+    ("change", "options", "message"),
     [
         ({"clip_shape": (16, 64, 15, 1)}, {}, "64 x 15.*16 x 16"),
         ({"target_scale": 0.0}, {}, "target_scale=0.0"),
         ({"target_mean": float("nan")}, {}, "target_mean=nan"),
         ({"task": "regresion"}, {}, "did you mean 'regression'"),
-        ({"task": "binary", "classes": ("a", "b", "c")}, {}, "two classes, found 3"),
-        ({"task": "multiclass", "classes": ("a",)}, {}, "at least two classes, found 1"),
+        ({"task": "binary", "classes": ("a", "b", "c")}, {}, "two classes; found 3"),
+        ({"task": "multiclass", "classes": ("a",)}, {}, "at least two classes; found 1"),
         ({"dtype": np.dtype("int16")}, {}, "did you mean 'uint16'"),
-        ({"dtype": np.dtype("float16"), "masks": True}, {}, "read no masks"),
-        ({"task": "clip"}, {}, "take the autoencoder"),
+        ({"dtype": np.dtype("float16"), "masks": True}, {}, "do not support masks"),
+        ({"task": "clip"}, {}, "use the autoencoder"),
         ({}, {"rnn": "gro"}, "did you mean 'gru'"),
         ({}, {"pooling": "max"}, "pooling='max'"),
         ({}, {"encoders": "owned"}, "did you mean 'own'"),
         ({}, {"rnn": "none", "bidirectional": True}, "leave it out"),
-        ({}, {"weights": "x.h5"}, "name one of keras.applications"),
+        ({}, {"weights": "x.h5"}, "give one of keras.applications"),
         ({}, {"units": 0}, "units=0"),
-        ({}, {"filters": ()}, "at least one filter"),
+        ({}, {"filters": ()}, "at least one number of filters"),
         ({}, {"dropout": 1.0}, "dropout=1.0"),
     ],
 )
-def test_what_cannot_fit_is_refused(change, options, said):
-    with pytest.raises(SettingError, match=said):
+def test_what_cannot_fit_is_refused(change, options, message):
+    with pytest.raises(SettingError, match=message):
         cnn_rnn(dataclasses.replace(SPEC, **change), **options)
 
 

@@ -67,7 +67,7 @@ def test_it_loads_with_keras_alone(tmp_path):
     assert np.array_equal(loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
 
 
-def test_pictures_and_whole_numbers_are_refused():
+def test_images_and_integers_are_rejected():
     with pytest.raises(SettingError, match="frames of 32 x 24, uint8"):
         feature_rnn(SPEC)
     with pytest.raises(SettingError, match="dtype='float32'"):

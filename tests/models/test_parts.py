@@ -121,7 +121,7 @@ def test_each_view_counts(encoders):
     assert min(np.abs(ab - aa).max(), np.abs(ab - bb).max()) > 1e-4
 
 
-def test_a_covariate_is_heard_by_the_head():
+def test_the_head_uses_covariates():
     covariates = (Covariate(name="age", mean=50, scale=9), Covariate(name="site", categories=("a", "b", "c")))
     model = cnn_rnn(dataclasses.replace(TASKS["binary"], covariates=covariates))
     assert model.count_params() == cnn_rnn(TASKS["binary"]).count_params() + 4 * 64
@@ -173,9 +173,9 @@ def test_each_of_several_losses_counts_alike():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"covariates": (Covariate(name="kg/m2"),)}, "no '/' in the name of an input, found 'kg/m2'"),
-        ({"targets": (TargetSpec(name="clip", task="clip"),)}, "take the autoencoder"),
-        ({"targets": (TargetSpec(name="b", task="binary", classes=("x",)),)}, "'b' needs two classes, found 1: x"),
+        ({"covariates": (Covariate(name="kg/m2"),)}, "not support '/' in the name of an input; found 'kg/m2'"),
+        ({"targets": (TargetSpec(name="clip", task="clip"),)}, "use the autoencoder"),
+        ({"targets": (TargetSpec(name="b", task="binary", classes=("x",)),)}, "'b' needs two classes; found 1: x"),
         ({"targets": (TargetSpec(name="ef", task="regression", scale=0.0),)}, "'ef' target_mean=0.0, target_scale=0.0"),
     ],
 )

@@ -73,8 +73,8 @@ def test_a_step_is_that_of_keras_own_batch_norm(monkeypatch):
     """On torch its own kernel takes the place of Keras' steps, and the numbers are the same."""
     clips = np.random.default_rng(0).random((2, 3, SMALLEST, SMALLEST, 1), np.float32)
     losses, predictions = [], []
-    for make in (reference.batch_norm, keras.layers.BatchNormalization):
-        monkeypatch.setattr(reference, "batch_norm", make)
+    for make in (reference.BatchNormalization, keras.layers.BatchNormalization):
+        monkeypatch.setattr(reference, "BatchNormalization", make)
         model = reference_cnn_lstm((3, SMALLEST, SMALLEST, 1))
         model.compile(optimizer=keras.optimizers.SGD(1e-4), loss="mse")
         losses.append([float(model.train_on_batch({"clips": clips}, np.array([0.5, 0.6]))) for _ in range(3)])
@@ -88,6 +88,7 @@ def test_a_saved_model_needs_keras_alone(tmp_path):
     model.save(tmp_path / "a.keras")
     loaded = keras.models.load_model(tmp_path / "a.keras")
     assert {type(layer).__module__.partition(".")[0] for layer in loaded.layers} == {"keras"}
+    assert not any(isinstance(layer, norm.BatchNormalization) for layer in loaded.layers)
     clips = np.random.default_rng(0).random((1, 2, SMALLEST, SMALLEST, 1), np.float32)
     assert np.array_equal(loaded.predict({"clips": clips}, verbose=0), model.predict({"clips": clips}, verbose=0))
 
@@ -95,7 +96,7 @@ def test_a_saved_model_needs_keras_alone(tmp_path):
 @pytest.mark.parametrize("options", [{"scale": False}, {"center": False}])
 def test_batch_norm_takes_the_options_of_keras(options):
     inputs = keras.Input((4, 4, 3))
-    model = keras.Model(inputs, keras.layers.Flatten()(norm.batch_norm(**options)(inputs)))
+    model = keras.Model(inputs, keras.layers.Flatten()(norm.BatchNormalization(**options)(inputs)))
     model.compile(optimizer="sgd", loss="mse")
     assert np.isfinite(
         model.train_on_batch(np.random.default_rng(0).random((2, 4, 4, 3), np.float32), np.zeros((2, 48)))

@@ -1,6 +1,6 @@
-"""A headless Chromium that says what a page does: requests, console messages, pictures that do not show, its print.
+"""A headless Chromium that reports requests, console messages, layout and print of a page.
 
-It is spoken to by the DevTools protocol over two pipes, which need no port and no driver.
+It is controlled by the DevTools protocol over two pipes, which need no port and no driver.
 """
 
 import base64
@@ -35,14 +35,14 @@ _LOOK = """(() => {
 
 
 def find_chromium() -> str | None:
-    """The first Chromium on the path."""
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+    """Return the path of the first Chromium on PATH."""
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
-class Seen(NamedTuple):
-    """What came of opening a page."""
+class Visit(NamedTuple):
+    """Requests, console messages and layout of one visit to a page."""
 
-    requests: list[str]  # beyond the page itself and what it holds
+    requests: list[str]  # other than of the page itself and of data URIs
     console: list[str]  # errors and warnings
     look: dict[str, Any]
 
@@ -82,8 +82,8 @@ class Browser:
         self._read.close()
         self._folder.cleanup()
 
-    def open(self, page: Path, *, width: int = 1200) -> Seen:
-        """Open a page in a window of some width; return what it did."""
+    def open(self, page: Path, *, width: int = 1200) -> Visit:
+        """Open a page in a window of `width` pixels."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)
         self._events.clear()
@@ -92,23 +92,23 @@ class Browser:
         while not any(each["method"] == "Page.loadEventFired" for each in self._events):
             self._events.append(self._next())
         look = self._call("Runtime.evaluate", expression=_LOOK, returnByValue=True)["result"]["value"]
-        asked = [
+        urls = [
             each["params"]["request"]["url"] for each in self._events if each["method"] == "Network.requestWillBeSent"
         ]
-        said = [each["params"]["entry"] for each in self._events if each["method"] == "Log.entryAdded"]
-        console = [each["text"] for each in said if each["level"] in ("error", "warning")]
+        entries = [each["params"]["entry"] for each in self._events if each["method"] == "Log.entryAdded"]
+        console = [each["text"] for each in entries if each["level"] in ("error", "warning")]
         for each in self._events:
             if each["method"] in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
                 console.append(json.dumps(each["params"])[:300])
-        return Seen([each for each in asked if each != address and not each.startswith("data:")], console, look)
+        return Visit([url for url in urls if url != address and not url.startswith("data:")], console, look)
 
     def print(self) -> bytes:
-        """Return the page that is open as a PDF, A4."""
-        found = self._call("Page.printToPDF", preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)
-        return base64.b64decode(found["data"])
+        """Return the open page as a PDF on A4."""
+        answer = self._call("Page.printToPDF", preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)
+        return base64.b64decode(answer["data"])
 
     def as_printed(self, *, width: int) -> dict[str, Any]:
-        """Return what the page that is open looks like by its rules for print, on paper of some pixels."""
+        """Return the layout of the open page in print, on paper of `width` pixels."""
         self._call("Emulation.setEmulatedMedia", media="print")
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)
@@ -123,13 +123,13 @@ class Browser:
             message["sessionId"] = self._session
         self._write.write(json.dumps(message).encode() + b"\0")
         while True:
-            found = self._next()
-            if found.get("id") == self._number:
-                if "error" in found:
-                    raise RuntimeError(f"{method}: {found['error']}")
-                return found["result"]
-            if "method" in found:
-                self._events.append(found)
+            answer = self._next()
+            if answer.get("id") == self._number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return answer["result"]
+            if "method" in answer:
+                self._events.append(answer)
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:

@@ -1,8 +1,11 @@
-"""Run folders as training writes them, made without training."""
+"""Run folders in the format of training, written without training."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +35,7 @@ monitor = "val_loss"
 
 
 def blobs(count: int, *, channels: int = 1) -> np.ndarray:
-    """A bright disc that beats, uint8 (count, 16, 64, 64, channels)."""
+    """Return clips of a pulsating bright disc, uint8 (count, 16, 64, 64, channels)."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:64, :64]
     radius = 14 + 6 * np.cos(np.linspace(0, 2 * np.pi, 16))
@@ -44,10 +47,20 @@ def blobs(count: int, *, channels: int = 1) -> np.ndarray:
     return np.repeat(np.stack(clips)[..., np.newaxis].astype(np.uint8), channels, axis=-1)
 
 
-def write_run(folder: Path, *, task: str, epochs: int = 20) -> Path:
-    """Write a run folder as training writes it, without training."""
-    folder.mkdir()
-    rng = np.random.default_rng(1)
+def write_run(
+    folder: Path, *, tasks: Mapping[str, str], private: bool = False, balanced: bool = False, folds: int = 0
+) -> Path:
+    """Write the folder of a run, or with `folds` of a cross-validation; `tasks` maps each target to its task."""
+    made = _run(tuple(tasks.items()), private=private, balanced=balanced, folds=folds)
+    return Path(shutil.copytree(made.name, folder))
+
+
+@cache
+def _run(targets: tuple[tuple[str, str], ...], *, private: bool, balanced: bool, folds: int) -> TemporaryDirectory[str]:
+    """Write a run once for all tests of a session, because an assessment takes a second."""
+    temporary, tasks = TemporaryDirectory(), dict(targets)
+    folder = Path(temporary.name)
+    rng, task, epochs = np.random.default_rng(1), next(iter(tasks.values())), 20
     classes = {"regression": [], "binary": ["no", "yes"], "multiclass": ["regular", "pneumonia", "covid"]}[task]
 
     def dump(name: str, data: object) -> None:
@@ -95,24 +108,23 @@ def write_run(folder: Path, *, task: str, epochs: int = 20) -> Path:
     levels = np.arange(256)
     counts = (40_000 * np.exp(-levels / 50) + 200_000 * (levels == 0)).astype(int)
     dump("pixels.json", {"dtype": "uint8", "edges": list(range(257)), "counts": counts.tolist()})
-    _write_manifest(folder, private=False)
-    tables = []
-    for part in ("val", "test"):
-        column = {"id": [str(i) for i in range(150)], "path": [f"{i}.mp4" for i in range(150)], "split": [part] * 150}
-        if classes:
-            truth = rng.integers(0, len(classes), 150)
-            shares = rng.dirichlet(np.ones(len(classes)), 150) * 0.6 + np.eye(len(classes))[truth] * 0.4
-            column["target"] = [classes[k] for k in truth]
-            if task == "binary":
-                column["score"] = shares[:, 1]
-            else:
-                column |= {f"score_{name}": shares[:, k] for k, name in enumerate(classes)}
-        else:
-            column["target"] = labels[:150]
-            column["score"] = labels[:150] * 0.9 + 5 + rng.normal(0, 4, 150)
-        tables.append(pa.table(column))
-    pq.write_table(pa.concat_tables(tables), folder / "predictions.parquet")
-    return folder
+    _write_manifest(folder, private=private)
+    predictions = made_predictions(tasks)
+    pq.write_table(predictions.table, folder / "predictions.parquet")
+    priors = {name: {"draws": [50, 50], "raw": [80, 20]} for name, task in tasks.items() if task == "binary"}
+    assessment = assess(
+        predictions,
+        unit="patient",
+        cluster="patient",
+        subgroups=["sex", "centre"],
+        resamples=50,
+        priors=priors if balanced else None,
+    )
+    dump("assessment.json", assessment)
+    _write_pictures(folder, private=private)
+    if folds:
+        _make_cross_validation(folder, folds)
+    return temporary
 
 
 def _write_manifest(folder: Path, *, private: bool) -> None:
@@ -130,25 +142,7 @@ def _write_manifest(folder: Path, *, private: bool) -> None:
     (manifest.as_private() if private else manifest).write(folder / "manifest.parquet")
 
 
-def write_assessed_run(
-    folder: Path, *, tasks: Mapping[str, str], private: bool = False, balanced: bool = False, folds: int = 0
-) -> Path:
-    """Write a run folder with an assessment, tables, pictures: `tasks` are those of each target by name."""
-    write_run(folder, task=next(iter(tasks.values())))
-    (folder / "metrics.json").unlink(missing_ok=True)
-    _write_manifest(folder, private=private)
-    predictions = made_predictions(tasks)
-    pq.write_table(predictions.table, folder / "predictions.parquet")
-    priors = {name: {"drawn": [50, 50], "raw": [80, 20]} for name, task in tasks.items() if task == "binary"}
-    found = assess(
-        predictions,
-        unit="patient",
-        cluster="patient",
-        subgroups=["sex", "centre"],
-        resamples=50,
-        priors=priors if balanced else None,
-    )
-    (folder / "assessment.json").write_text(json.dumps(found))
+def _write_pictures(folder: Path, *, private: bool) -> None:
     ids = [f"v{i}" for i in range(10)]
     captions = [f"true {30 + i} · predicted {61 - i}" for i in range(10)]
     none = np.zeros((0, 1, 1, 1, 1), np.uint8)
@@ -160,25 +154,24 @@ def write_assessed_run(
     maps = {} if private else {"space": space, "time": rng.normal(0, 1, (4, 8)).astype(np.float32)}
     clips = none if private else blobs(4)
     write_arrays(folder / "saliency.npz", clips=clips, captions=captions[:4], ids=ids[:4], note=note, **maps)
-    if folds:
-        runs = [
-            {"fold": i + 1, "run": f"fold{i + 1}", "rows": 30, "metrics": {"r2": 0.6 + i / 50, "mae": None}}
-            for i in range(folds)
-        ]
-        blank = {"mean": None, "sd": None, "low": None, "high": None, "folds": 0}
-        mean = {"r2": {"mean": 0.64, "sd": 0.03, "low": 0.58, "high": 0.7, "folds": folds}, "mae": blank}
-        told = {"folds": folds, "group": "patient", "rows": 150, "level": 0.95, "runs": runs, "metrics": mean}
-        (folder / "folds.json").write_text(json.dumps(told))
-        lacked = (
-            "run.json spec.json manifest.parquet worst.npz saliency.npz history.csv clips.npz pixels.json labels.json"
-        )
-        for name in f"{lacked} flow.json feed_stats.json versions.json".split():
-            (folder / name).unlink()
-    return folder
+
+
+def _make_cross_validation(folder: Path, folds: int) -> None:
+    runs = [
+        {"fold": i + 1, "run": f"fold{i + 1}", "rows": 30, "metrics": {"r2": 0.6 + i / 50, "mae": None}}
+        for i in range(folds)
+    ]
+    blank = {"mean": None, "sd": None, "low": None, "high": None, "folds": 0}
+    mean = {"r2": {"mean": 0.64, "sd": 0.03, "low": 0.58, "high": 0.7, "folds": folds}, "mae": blank}
+    table = {"folds": folds, "group": "patient", "rows": 150, "level": 0.95, "runs": runs, "metrics": mean}
+    (folder / "folds.json").write_text(json.dumps(table))
+    absent = "run.json spec.json manifest.parquet worst.npz saliency.npz history.csv clips.npz pixels.json labels.json"
+    for name in f"{absent} flow.json feed_stats.json versions.json".split():
+        (folder / name).unlink()
 
 
 def made_predictions(tasks: Mapping[str, str], *, parts: tuple[str, ...] = ("val", "test")):
-    """Predictions of 160 clips of 80 videos of 40 patients a part."""
+    """Return predictions of 160 clips of 80 videos of 40 patients per part."""
     rng = np.random.default_rng(3)
     count = 160
     columns: dict[str, list] = {name: [] for name in ("id", "path", "split", "clip", "patient", "sex", "centre")}
@@ -205,8 +198,8 @@ def made_predictions(tasks: Mapping[str, str], *, parts: tuple[str, ...] = ("val
                     own * 0.7 + rng.dirichlet(np.ones(len(classes)), count) * 0.1 + np.eye(len(classes))[truth] * 0.2
                 )
                 values = {target.target: [classes[k] for k in truth]}
-                shown = shares[:, 1:] if task == "binary" else shares
-                values |= {each: shown[:, k] for k, each in enumerate(target.scores)}
+                scores = shares[:, 1:] if task == "binary" else shares
+                values |= {column: scores[:, k] for k, column in enumerate(target.scores)}
             for key, value in values.items():
                 columns.setdefault(key, [])
                 columns[key] += list(value)

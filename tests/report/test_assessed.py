@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_runs import made_predictions, write_assessed_run
+from made_runs import made_predictions, write_run
 from test_figures import words
 from test_page import Page, requests
 
@@ -15,6 +15,7 @@ from cinefeed.report.data import PageData
 from cinefeed.report.folder import run_data
 from cinefeed.report.page import render
 from cinefeed.report.results import confusion_figure, pr_figure, roc_figure
+from cinefeed.text import format_number
 
 NUMBERS = ("predicted", "bland_altman", "error_bins")
 CLASSES = ("confusion", "roc", "precision_recall", "calibration")
@@ -35,7 +36,7 @@ def html_pictures(folder):
     [("regression", NUMBERS), ("binary", CLASSES), pytest.param("multiclass", CLASSES, marks=pytest.mark.slow)],
 )
 def test_an_assessment_is_shown_whole(tmp_path, task, kinds):
-    folder = write_assessed_run(tmp_path / "run", tasks={"ef": task}, balanced=True)
+    folder = write_run(tmp_path / "run", tasks={"ef": task}, balanced=True)
     page = Page(run_page(folder).read_text())
     assert page.faults == [] and "Left out" not in page.text and "left out:" not in page.text
     assert set(page.downloads) == OTHERS | of(kinds)
@@ -43,24 +44,24 @@ def test_an_assessment_is_shown_whole(tmp_path, task, kinds):
     assert page.sections == (
         "results worst saliency training flow labels clips feed failures settings versions methods".split()
     )
-    found = json.loads((folder / "assessment.json").read_text())["parts"]
+    assessment = json.loads((folder / "assessment.json").read_text())["parts"]
     for part in ("val", "test"):
-        for each in found[part]["ef"]["metrics"].values():
-            low, high = (assessed.say(each[end]) for end in ("low", "high"))
-            assert f"{assessed.say(each['value'])} ({low} to {high})" in page.text
+        for each in assessment[part]["ef"]["metrics"].values():
+            low, high = (format_number(each[end]) for end in ("low", "high"))
+            assert f"{format_number(each['value'])} ({low} to {high})" in page.text
     assert "each patient counts once" in page.text and "50 bootstrap samples" in page.text
     assert "A <&>" in page.text
     if task == "binary":
-        threshold = found["test"]["ef"]["threshold"]
-        assert f"The threshold is {threshold:.3g}, chosen on the validation part" in page.text
-        ece = found["test"]["ef"]["corrected"]["calibration"]["ece"]
-        threshold = found["test"]["ef"]["corrected"]["threshold"]
-        assert f"Threshold{assessed.say(found['test']['ef']['threshold'])}{assessed.say(threshold)}" in page.text
-        assert "as scoredcorrected" in page.text and assessed.say(ece) in page.text
+        threshold = assessment["test"]["ef"]["threshold"]
+        assert f"The threshold is {threshold:.3g}, the one with the best F1 on the validation part" in page.text
+        ece = assessment["test"]["ef"]["corrected"]["calibration"]["ece"]
+        threshold = assessment["test"]["ef"]["corrected"]["threshold"]
+        assert f"Threshold{format_number(assessment['test']['ef']['threshold'])}{format_number(threshold)}" in page.text
+        assert "as scoredcorrected" in page.text and format_number(ece) in page.text
 
 
 def test_several_targets_have_a_section_each(tmp_path):
-    folder = write_assessed_run(tmp_path / "run", tasks={"ef": "regression", "sick": "binary"})
+    folder = write_run(tmp_path / "run", tasks={"ef": "regression", "sick": "binary"})
     html = run_page(folder).read_text()
     page = Page(html)
     assert requests(html) == [] and page.faults == []
@@ -71,9 +72,9 @@ def test_several_targets_have_a_section_each(tmp_path):
 
 
 def test_private_data_have_no_pictures(tmp_path):
-    folder = write_assessed_run(tmp_path / "run", tasks={"ef": "regression"})
+    folder = write_run(tmp_path / "run", tasks={"ef": "regression"})
     assert len(run_data(folder).worst.clips) == 10
-    private = write_assessed_run(tmp_path / "private", tasks={"ef": "regression"}, private=True)
+    private = write_run(tmp_path / "private", tasks={"ef": "regression"}, private=True)
     for name in ("worst.npz", "saliency.npz", "clips.npz"):  # whatever the folder holds, the page shows none
         (private / name).write_bytes((folder / name).read_bytes())
     html = run_page(private).read_text()
@@ -82,7 +83,7 @@ def test_private_data_have_no_pictures(tmp_path):
 
 
 def test_folds(tmp_path):
-    folder = write_assessed_run(tmp_path / "run", tasks={"ef": "regression"}, folds=3)
+    folder = write_run(tmp_path / "run", tasks={"ef": "regression"}, folds=3)
     page = Page(run_page(folder).read_text())
     assert page.sections == "results folds failures settings methods".split()
     for word in ("3 folds by patient", "0.640 (0.580 to 0.700)", "fold 3", "not defined"):
@@ -93,22 +94,21 @@ def test_folds(tmp_path):
 
 @pytest.mark.parametrize("name", ["assessment.json", "worst.npz", "saliency.npz", "manifest.parquet"])
 def test_a_damaged_file_is_named(tmp_path, name):
-    folder = write_assessed_run(tmp_path / "run", tasks={"sick": "binary"})
+    folder = write_run(tmp_path / "run", tasks={"sick": "binary"})
     section = {"assessment.json": "assessment", "manifest.parquet": "counts"}.get(name, name.removesuffix(".npz"))
     (folder / name).write_bytes(b"PAR1\xff{]")
     assert f"{name} cannot be read" in run_data(folder).missing[section]
     (folder / name).unlink()
-    old = name == "assessment.json"  # a run from before there was one
-    assert run_data(folder).missing.get(section) == (None if old else f"{name} is not in the run folder")
+    assert run_data(folder).missing[section] == f"{name} is not in the run folder"
 
 
 def test_figures_are_of_the_units_that_were_measured(tmp_path):
     predictions = made_predictions({"sick": "binary"})
-    found = assess(predictions, unit="patient", resamples=20)
-    details = assessed.results(found, predictions)["targets"][0]["details"][0]
+    assessment = assess(predictions, unit="patient", resamples=20)
+    details = assessed.results(assessment, predictions)["targets"][0]["details"][0]
     confusion = next(each for each in details["figures"] if each.file == "confusion_test.svg")
     counts = [int(each) for each in re.findall(r"(\d+) \d+%", words(str(confusion.svg)))]
-    metrics = found["parts"]["test"]["sick"]["metrics"]
+    metrics = assessment["parts"]["test"]["sick"]["metrics"]
     assert sum(counts) == 40
     assert counts[3] / (counts[2] + counts[3]) == pytest.approx(metrics["sensitivity"]["value"])
     assert counts[0] / (counts[0] + counts[1]) == pytest.approx(metrics["specificity"]["value"])
@@ -119,11 +119,11 @@ def test_figures_are_of_the_units_that_were_measured(tmp_path):
 
 
 def test_without_predictions_the_rest_is_shown(tmp_path):
-    folder = write_assessed_run(tmp_path / "run", tasks={"ef": "regression"})
+    folder = write_run(tmp_path / "run", tasks={"ef": "regression"})
     (folder / "predictions.parquet").unlink()
     page = Page(run_page(folder).read_text())
     assert "error_bins_test" in page.downloads and "predicted_test" not in page.downloads
-    assert "There are no predictions of test" in page.text
+    assert "there are no predictions of test" in page.text
 
 
 def test_a_table_of_any_program(tmp_path):
@@ -134,49 +134,49 @@ def test_a_table_of_any_program(tmp_path):
     assert path == tmp_path / "table.html" and page.faults == [] and requests(path.read_text()) == []
     assert page.sections == ["results"]
     assert set(page.downloads) == {f"{kind}_external" for kind in CLASSES}
-    assert "every person is drawn, or left out, as a whole" in page.text
-    assert "The threshold is 0.5, as there is no validation part" in page.text
-    assert "60 rows of a table of predictions" in page.text
+    assert "which include or leave out each person as a whole" in page.text
+    assert "The threshold is 0.5, the default, as there is no validation part" in page.text
+    assert "Results of a table of 60 rows of predictions" in page.text
 
 
 def test_subgroups_that_are_not_known_and_metrics_that_are_not_defined(tmp_path):
     predictions = made_predictions({"sick": "binary"}, parts=("test",))
-    found = assess(predictions, subgroups=["sex"], resamples=20)
-    group = found["parts"]["test"]["sick"]["subgroups"]["sex"]
+    assessment = assess(predictions, subgroups=["sex"], resamples=20)
+    group = assessment["parts"]["test"]["sick"]["subgroups"]["sex"]
     group[0]["value"] = None
     group[1]["metrics"]["auroc"] = {"value": None, "low": None, "high": None, "reason": "all targets are 'no'"}
-    shown = assessed.results(found, predictions)["targets"][0]["details"][0]["subgroups"][0]
-    assert [name for name, _ in shown["table"]["rows"]] == ["not known", "m"]
-    assert shown["table"]["rows"][1][1][shown["table"]["head"].index("AUROC")].value == "not defined"
-    assert "not known (" in words(str(shown["figure"].svg))
+    subgroup = assessed.results(assessment, predictions)["targets"][0]["details"][0]["subgroups"][0]
+    assert [name for name, _ in subgroup["table"]["rows"]] == ["unknown", "m"]
+    assert subgroup["table"]["rows"][1][1][subgroup["table"]["head"].index("AUROC")].value == "not defined"
+    assert "unknown (" in words(str(subgroup["figure"].svg))
 
 
 def test_two_groups_may_have_one_name():
     predictions = made_predictions({"ef": "regression"}, parts=("test",))
-    found = assess(predictions, subgroups=["centre"], resamples=5)
-    group = found["parts"]["test"]["ef"]["subgroups"]["centre"]
-    group[0]["value"], group[1]["value"] = "not known", None
-    rows = assessed.results(found, None)["targets"][0]["details"][0]["subgroups"][0]["table"]["rows"]
+    assessment = assess(predictions, subgroups=["centre"], resamples=5)
+    group = assessment["parts"]["test"]["ef"]["subgroups"]["centre"]
+    group[0]["value"], group[1]["value"] = "unknown", None
+    rows = assessed.results(assessment, None)["targets"][0]["details"][0]["subgroups"][0]["table"]["rows"]
     assert [(name, cells[0].value) for name, cells in rows] == [
-        (name, str(each["units"])) for name, each in zip(("not known", "not known", "C"), group, strict=True)
+        (name, str(each["units"])) for name, each in zip(("unknown", "unknown", "C"), group, strict=True)
     ]
 
 
 def test_what_folds_say_of_threshold_and_interval(tmp_path):
     predictions = made_predictions({"sick": "binary"}, parts=("test",))
-    found = assess(predictions, thresholds={"sick": 0.4}, resamples=5)
-    told = [assessed.results(found, None, folds=folds) for folds in (False, True)]
-    words = [each["targets"][0]["details"][0]["words"] for each in told]
-    assert "that of the training run" in words[0] and "the mean of those that the folds chose" in words[1]
+    assessment = assess(predictions, thresholds={"sick": 0.4}, resamples=5)
+    results = [assessed.results(assessment, None, folds=folds) for folds in (False, True)]
+    words = [each["targets"][0]["details"][0]["summary"] for each in results]
+    assert "that of the training run" in words[0] and "the mean over the folds" in words[1]
     folds = {"runs": [{"fold": 1, "run": "fold1", "rows": 80, "metrics": {}}], "metrics": {}}
-    for cluster, drawn in ((None, "videos"), ("patient", "patients"), ("study", "studies")):
-        page = PageData(title="t", kind="k", assessment=found | {"cluster": cluster}, folds=folds)
+    for cluster, units in ((None, "videos"), ("patient", "patients"), ("study", "studies")):
+        page = PageData(title="t", kind="k", assessment=assessment | {"cluster": cluster}, folds=folds)
         text = " ".join(Page(render(page)).text.split())
-        assert f"That of the results above draws {drawn}." in text and "the mean of those that the folds chose" in text
+        assert f"The intervals of the results above resample {units}." in text and "the mean over the folds" in text
 
 
 def test_patients_studies_and_videos_are_counted(tmp_path):
-    counts = run_data(write_assessed_run(tmp_path / "run", tasks={"ef": "regression"})).counts
+    counts = run_data(write_run(tmp_path / "run", tasks={"ef": "regression"})).counts
     assert counts.names == ["patient <1>s", "studies", "videos"]
     assert counts.parts == [("train", [50, 50, 100]), ("val", [15, 15, 30]), ("test", [15, 15, 30])]
 
@@ -212,12 +212,12 @@ def test_a_forest_has_a_line_a_group():
 
 def test_the_threshold_is_marked_and_parts_the_confusion():
     targets, scores = [0, 0, 1, 1], [0.1, 0.3, 0.35, 0.9]
-    given = {"scores": scores, "classes": ["no", "yes"]}
+    options = {"scores": scores, "classes": ["no", "yes"]}
     for draw in (roc_figure, pr_figure):
-        assert "at 0.32" in words(draw(targets, **given, threshold=0.32))
-        assert "at 0" not in words(draw(targets, **given))
-    assert words(confusion_figure(targets, **given, threshold=0.32)).count("100%") == 2
-    assert words(confusion_figure(targets, **given)).count("100%") == 1
+        assert "at 0.32" in words(draw(targets, **options, threshold=0.32))
+        assert "at 0" not in words(draw(targets, **options))
+    assert words(confusion_figure(targets, **options, threshold=0.32)).count("100%") == 2
+    assert words(confusion_figure(targets, **options)).count("100%") == 1
 
 
 @pytest.mark.slow

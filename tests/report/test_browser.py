@@ -1,4 +1,4 @@
-"""The page in a real browser: what it asks for, what it complains of, what it shows, on screen and on paper."""
+"""Pages in a real browser: requests, console messages and layout, on screen and in print."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import re
 import pyarrow.parquet as pq
 import pytest
 from browser import Browser, find_chromium
-from made_runs import made_predictions, write_assessed_run, write_run
+from made_runs import made_predictions, write_run
 
 from cinefeed.report import run_page, table_page
 
@@ -30,31 +30,31 @@ def browser():
         if "chromium" in os.environ.get("CINEFEED_REQUIRE", ""):
             pytest.fail(reason)
         pytest.skip(reason)
-    with Browser(program) as found:
-        yield found
+    with Browser(program) as started:
+        yield started
 
 
 _FAST = "binary"  # the others are as quick to open, but each takes seconds to make
 
 
 @pytest.fixture(
-    scope="module", params=[each if each == _FAST else pytest.param(each, marks=pytest.mark.slow) for each in RUNS]
+    scope="module", params=[name if name == _FAST else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 )
 def page(request, tmp_path_factory):
-    folder = write_assessed_run(tmp_path_factory.mktemp(request.param) / "run", **RUNS[request.param])
+    folder = write_run(tmp_path_factory.mktemp(request.param) / "run", **RUNS[request.param])
     return request.param, run_page(folder)
 
 
-def pages_of(pdf):
-    """How many pages a PDF has."""
+def page_count(pdf):
+    """Return the number of pages of a PDF."""
     return len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf))
 
 
 def test_a_run_in_a_browser(page, browser):
     name, path = page
-    seen = browser.open(path)
-    assert seen.requests == [] and seen.console == []
-    look = seen.look
+    visit = browser.open(path)
+    assert visit.requests == [] and visit.console == []
+    look = visit.look
     assert look["images"] == PICTURES.get(name, 14) and look["blank"] == 0
     assert look["figures"] == path.read_text().count("<figure") > 5 and look["flat"] == 0
     assert look["wide"] <= 0 and look["beyond"] == 0 and look["clipped"] == 0
@@ -63,26 +63,25 @@ def test_a_run_in_a_browser(page, browser):
     assert narrow["wide"] <= 0 and narrow["beyond"] == 0
     printed = browser.as_printed(width=PAPER)
     assert printed["wide"] <= 0 and printed["beyond"] == 0 and printed["clipped"] == 0 and printed["flat"] == 0
-    assert 3 <= pages_of(browser.print()) <= 30
+    assert 3 <= page_count(browser.print()) <= 30
 
 
 @pytest.mark.slow
-def test_older_runs_and_tables_in_a_browser(browser, tmp_path):
+def test_tables_in_a_browser(browser, tmp_path):
     pq.write_table(made_predictions({"sick": "binary"}, parts=("test",)).table, tmp_path / "p.parquet")
-    for path in (run_page(write_run(tmp_path / "run", task="binary")), table_page(tmp_path / "p.parquet")):
-        seen = browser.open(path)
-        assert seen.requests == [] and seen.console == [] and seen.look["flat"] == 0 and seen.look["wide"] <= 0
+    visit = browser.open(table_page(tmp_path / "p.parquet"))
+    assert visit.requests == [] and visit.console == [] and visit.look["flat"] == 0 and visit.look["wide"] <= 0
 
 
-def test_what_must_not_be_is_found(browser, tmp_path):
-    """A page that asks, complains, shows nothing and is too wide: the checks above can fail."""
+def test_faults_are_detected(browser, tmp_path):
+    """A page with requests, errors, empty figures and excess width fails the checks above."""
     bad = tmp_path / "bad.html"
     bad.write_text(
         '<meta charset="utf-8"><main><img src="http://example.invalid/x.png"><img src="data:image/png;base64,AAAA">'
         "<figure></figure><div style='width:3000px'>wide</div><script>console.error('no'); missing()</script></main>"
     )
-    seen = browser.open(bad)
-    assert seen.requests == ["http://example.invalid/x.png"]
-    assert len(seen.console) >= 2
-    look = seen.look
+    visit = browser.open(bad)
+    assert visit.requests == ["http://example.invalid/x.png"]
+    assert len(visit.console) >= 2
+    look = visit.look
     assert look["blank"] == 2 and look["flat"] == 1 and look["wide"] > 1000 and look["beyond"] > 0

@@ -35,9 +35,9 @@ def manifest(tmp_path_factory):
         "patient": [f"p{row // 2}" for row in rows],
         "split": ["train" if row < 20 else "val" if row < 25 else "test" for row in rows],
     }
-    found = Manifest.scan(folder, labels=pa.table(columns), progress=False)
+    scanned = Manifest.scan(folder, labels=pa.table(columns), progress=False)
     (folder / "v29.npy").unlink()
-    return found
+    return scanned
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_a_regression_has_its_figure(tmp_path):
     )
     manifest = Manifest.scan(tmp_path, labels=ages, progress=False)
     report = check_manifest(manifest, target="age", progress=False)
-    assert "label_told_by_look" in {each.code for each in report.findings}
+    assert "label_predicted_by_frames" in {each.code for each in report.findings}
     page = Page(render(report, manifest))
     assert page.sections == ["to-do", "findings", "shortcuts"]
     assert "brightness" in page.text

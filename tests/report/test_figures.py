@@ -21,7 +21,7 @@ def words(svg: str) -> str:
 @pytest.mark.parametrize("raw", [RNG.normal(60, 9, 300), RNG.integers(20, 50, 300), np.array([5.0]), np.full(4, 0.25)])
 def test_numbers_are_shown_raw_and_fed(raw):
     text = words(labels_figure(raw, fed=np.repeat(raw, 2), name="age"))
-    assert f"as they are ({len(raw)} videos)" in text and f"as fed ({2 * len(raw)} draws)" in text and "age" in text
+    assert f"data ({len(raw)} videos)" in text and f"as fed ({2 * len(raw)} draws)" in text and "age" in text
 
 
 def test_classes_are_counted_raw_and_fed():
@@ -38,10 +38,11 @@ def test_many_classes_are_cut_off_aloud():
 def test_levels_are_shown_as_fed(counts):
     edges = np.arange(len(counts) + 1.0)
     text = words(pixels_figure(np.array(counts), edges=edges, dtype="uint8"))
-    assert "level, as fed (uint8)" in text and "share of the pixels" in text
+    assert "level as fed (uint8)" in text and "share of the pixels" in text
     total = max(sum(counts), 1)
-    said = Pixels(dtype="uint8", edges=edges, counts=np.array(counts)).words
-    assert said.startswith(f"{np.count_nonzero(counts)} of {len(counts)} levels are used; {counts[0] / total:.1%}")
+    summary = Pixels(dtype="uint8", edges=edges, counts=np.array(counts)).summary
+    share = f"{100 * counts[0] / total:.1f} %"
+    assert summary.startswith(f"{np.count_nonzero(counts)} of {len(counts)} levels are used; {share} of the pixels")
 
 
 @pytest.mark.parametrize(("count", "channels"), [(1, 1), (3, 3), (8, 1)])
@@ -89,10 +90,10 @@ def test_predictions_of_classes(classes):
     count = len(classes)
     targets = np.arange(120) % count
     scores = RNG.dirichlet(np.ones(count), 120) * 0.5 + np.eye(count)[targets] * 0.5
-    given = {"scores": scores[:, 1] if count == 2 else scores, "classes": classes}
-    assert classes[-1] in words(confusion_figure(targets, **given))
-    assert "AUROC" in words(roc_figure(targets, **given))
-    assert "Average precision" in words(pr_figure(targets, **given))
+    options = {"scores": scores[:, 1] if count == 2 else scores, "classes": classes}
+    assert classes[-1] in words(confusion_figure(targets, **options))
+    assert "AUROC" in words(roc_figure(targets, **options))
+    assert "Average precision" in words(pr_figure(targets, **options))
 
 
 def test_names_that_matplotlib_would_hide_or_warn_of():

@@ -21,10 +21,10 @@ def frames_of(uri):
 @pytest.mark.parametrize("channels", [1, 3, 2])
 def test_a_clip_moves_as_it_did(channels):
     clip = blobs(1, channels=channels)[0]
-    seen = frames_of(moving(clip))
-    assert seen.shape == (16, 64, 64, 3)
-    assert np.abs(seen.astype(int) - clip[..., :1].astype(int)).mean() < 12  # lossy, but each frame its own
-    assert np.abs(seen[0].astype(int) - seen[8].astype(int)).mean() > 12
+    frames = frames_of(moving(clip))
+    assert frames.shape == (16, 64, 64, 3)
+    assert np.abs(frames.astype(int) - clip[..., :1].astype(int)).mean() < 12  # lossy, but each frame its own
+    assert np.abs(frames[0].astype(int) - frames[8].astype(int)).mean() > 12
 
 
 def test_one_frame_is_a_picture():
@@ -35,20 +35,20 @@ def test_the_map_lies_where_it_peaks_and_the_mark_runs():
     clip = np.full((4, 60, 60, 1), 120, np.uint8)
     space, time = np.zeros((6, 6), np.float32), np.zeros(4, np.float32)
     space[4, 1], time[2] = -3.0, 0.5  # what counts is the size
-    shown = with_saliency(clip, space=space, time=time)
-    assert (shown[:, :60, :60] == 120).all()
-    overlay = shown[0, :60, 63:].astype(int)
+    canvas = with_saliency(clip, space=space, time=time)
+    assert (canvas[:, :60, :60] == 120).all()
+    overlay = canvas[0, :60, 63:].astype(int)
     red = overlay[..., 0] - overlay[..., 2]
     assert np.unravel_index(red.argmax(), red.shape)[0] in range(40, 50)
     assert np.unravel_index(red.argmax(), red.shape)[1] in range(10, 20)
-    strip = shown[0, 66].astype(int)
+    strip = canvas[0, 66].astype(int)
     hot = np.flatnonzero(strip[:, 0] - strip[:, 2] > 150)
-    assert len(hot) > 20 and hot.min() * 4 // shown.shape[2] == hot.max() * 4 // shown.shape[2] == 2
-    marks = [np.flatnonzero(frame[61].max(axis=-1) < 60).mean() for frame in shown]
+    assert len(hot) > 20 and hot.min() * 4 // canvas.shape[2] == hot.max() * 4 // canvas.shape[2] == 2
+    marks = [np.flatnonzero(frame[61].max(axis=-1) < 60).mean() for frame in canvas]
     assert marks == sorted(marks) and marks[0] < 3 and marks[-1] > 118
 
 
 def test_a_map_without_any_change_colours_nothing():
-    shown = with_saliency(blobs(1)[0], space=np.zeros((6, 6), np.float32), time=np.zeros(8, np.float32))
-    overlay = shown[:, :64, 67:].astype(int)
+    canvas = with_saliency(blobs(1)[0], space=np.zeros((6, 6), np.float32), time=np.zeros(8, np.float32))
+    overlay = canvas[:, :64, 67:].astype(int)
     assert (overlay[..., 0] == overlay[..., 2]).all()

@@ -6,26 +6,23 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
-from made_runs import blobs, write_run
+from made_runs import blobs, made_predictions, write_run
 
 from cinefeed import Clip, Feed, Frame, Manifest, Shift, UniformLabels
 from cinefeed.errors import MissingExtraError, SettingError
-from cinefeed.report import inspect_page, run_page
+from cinefeed.report import inspect_page, run_page, table_page
 from cinefeed.report.folder import run_data
 from cinefeed.report.page import render
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "image"}
-FIGURES = {
-    "regression": {"predicted_val", "predicted_test"},
-    "binary": {f"{kind}_{part}" for kind in ("confusion", "roc", "precision_recall") for part in ("val", "test")},
-}
-FIGURES["multiclass"] = FIGURES["binary"]
-SECTIONS = "results training flow labels clips feed failures settings versions methods".split()
+SECTIONS = "results worst saliency training flow labels clips feed failures settings versions methods".split()
 
 
 class Page(HTMLParser):
-    """What a page is made of: links, sections, its text; and whether every tag is closed."""
+    """Links, sections and text of a page, and tags that are not closed."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -40,14 +37,14 @@ class Page(HTMLParser):
         self.faults += self._open
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
+        attributes = dict(attrs)
         for name, value in attrs:
             if name.split(":")[-1] in ("href", "src", "srcset", "data", "action", "poster"):
                 self.links.append(value)
-        if found.get("download", "").endswith(".svg"):
-            self.downloads[found["download"].removesuffix(".svg")] = found["href"]
+        if attributes.get("download", "").endswith(".svg"):
+            self.downloads[attributes["download"].removesuffix(".svg")] = attributes["href"]
         if tag == "section":
-            self.sections.append(found["id"])
+            self.sections.append(attributes["id"])
         if tag not in VOID:
             self._open.append(tag)
 
@@ -67,26 +64,21 @@ class Page(HTMLParser):
 
 
 def requests(html: str) -> list[str]:
-    """Return whatever a browser would fetch for a page: any link that is no data and no place on the page."""
+    """Return the links that a browser would load: all but data URIs and anchors."""
     links = Page(html).links + re.findall(r"url\(\s*[\"']?([^)\"']+)", html) + re.findall(r"@import[^;]*", html)
     return [link for link in links if not link.startswith(("data:", "#"))]
 
 
-@pytest.fixture(scope="module", params=FIGURES)
-def task(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def html(task, tmp_path_factory):
-    return run_page(write_run(tmp_path_factory.mktemp("runs") / "run", task=task)).read_text(encoding="utf-8")
+def html(tmp_path_factory):
+    folder = write_run(tmp_path_factory.mktemp("runs") / "run", tasks={"ef": "regression"})
+    return run_page(folder).read_text(encoding="utf-8")
 
 
-def test_a_run_has_every_section_and_figure(html, task):
+def test_a_run_has_every_section(html):
     page = Page(html)
     assert page.faults == []
     assert page.sections == SECTIONS
-    assert set(page.downloads) == {"curves", "labels", "clips", "pixels", "time"} | FIGURES[task]
     assert "Left out" not in page.text
     for word in ("17 of 20", "3 min 04 s", "812", "breaks after 28 of 50 frames", "a/<b>.mp4", 'group = "patient <1>"'):
         assert word in page.text, word
@@ -101,11 +93,11 @@ def test_every_figure_can_be_saved_as_svg_with_its_text(html):
         assert root.findall(".//{http://www.w3.org/2000/svg}text"), name
 
 
-def test_a_page_asks_for_nothing(html):
+def test_a_page_loads_nothing(html):
     assert requests(html) == []
 
 
-def test_a_request_would_be_found():
+def test_a_request_is_detected():
     assert requests('<img src="https://x/y.png"><a href="#top"></a><style>b{background:url(/z.png)}</style>') == [
         "https://x/y.png",
         "/z.png",
@@ -114,54 +106,60 @@ def test_a_request_would_be_found():
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
-    folder = write_run(tmp_path / "run", task="regression")
+    folder = write_run(tmp_path / "run", tasks={"ef": "regression"})
     assert render(run_data(folder)) == render(run_data(folder))
 
 
-def test_what_a_run_lacks_is_left_out_aloud(tmp_path):
-    folder = write_run(tmp_path / "run", task="regression")
+def test_missing_files_are_named(tmp_path):
+    folder = write_run(tmp_path / "run", tasks={"ef": "regression"})
     for path in folder.iterdir():
         if path.name not in ("settings.toml", "run.json"):
             path.unlink()
     page = Page(run_page(folder).read_text())
     assert page.sections == SECTIONS and page.downloads == {} and page.faults == []
-    assert page.text.count("Left out: ") == len(SECTIONS) + 1  # results and clips lack two files, settings none
+    assert page.text.count("Left out: ") == len(SECTIONS) + 1  # two files each for results, flow and clips
 
 
 def test_a_run_under_way_is_shown_as_far_as_it_is(tmp_path):
-    folder = write_run(tmp_path / "run", task="binary")
+    folder = write_run(tmp_path / "run", tasks={"ef": "binary"})
     for name in ("run.json", "predictions.parquet", "feed_stats.json"):
         (folder / name).unlink()
     page = Page(run_page(folder, out=tmp_path / "elsewhere" / "page.html").read_text())
-    assert "The run has not ended" in page.text
+    assert "The run has not ended" in page.text and "predictions.parquet is not in the run folder" in page.text
     assert "curves" in page.downloads
     assert not (folder / "report.html").exists()
 
 
-def test_a_part_with_one_class_says_why_it_has_no_curves(tmp_path):
-    import pyarrow.parquet as pq
-
-    folder = write_run(tmp_path / "run", task="binary")
-    table = pq.read_table(folder / "predictions.parquet")
-    pq.write_table(table.filter(pa.compute.equal(table["target"], "no")), folder / "predictions.parquet")
-    page = Page(run_page(folder).read_text())
-    assert "AUROC is not defined for test: all targets are 'no'." in page.text
-    assert "test has no ROC and precision-recall curves: all targets are 'no'." in page.text
+def test_a_part_with_one_class_has_a_reason_for_missing_curves(tmp_path):
+    table = made_predictions({"sick": "binary"}, parts=("test",)).table
+    pq.write_table(table.filter(pc.equal(table["target"], "no")), tmp_path / "table.parquet")
+    page = Page(table_page(tmp_path / "table.parquet", classes=["no", "yes"]).read_text())
+    assert "AUROC" in page.text and "of test: all targets are 'no'." in page.text
+    assert "test has no ROC and precision-recall curves: all its labels are of one class." in page.text
     assert "roc_test" not in page.downloads and "confusion_test" in page.downloads
 
 
-def test_no_run_and_no_place(tmp_path):
-    with pytest.raises(SettingError, match="no run folder"):
+def test_a_run_without_an_assessment_has_no_results(tmp_path):
+    folder = write_run(tmp_path / "run", tasks={"ef": "binary"})
+    (folder / "assessment.json").unlink()
+    page = Page(run_page(folder).read_text())
+    assert page.sections == SECTIONS and page.faults == []
+    assert "Left out: assessment.json is not in the run folder." in page.text
+    assert not {name for name in page.downloads if name.endswith(("_val", "_test"))}
+
+
+def test_errors_of_the_run_folder_and_the_output(tmp_path):
+    with pytest.raises(SettingError, match="not a run folder"):
         run_page(tmp_path)
-    folder = write_run(tmp_path / "run", task="regression")
+    folder = write_run(tmp_path / "run", tasks={"ef": "regression"})
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingError, match="cannot be written"):
         run_page(folder, out=tmp_path / "file" / "page.html")
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
-def test_without_the_extra_it_says_how_to_install_it(tmp_path, monkeypatch, package):
-    folder = write_run(tmp_path / "run", task="regression")
+def test_without_the_extra_the_error_names_it(tmp_path, monkeypatch, package):
+    folder = write_run(tmp_path / "run", tasks={"ef": "regression"})
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"cinefeed\[report\]"):
         run_page(folder)

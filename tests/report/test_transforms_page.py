@@ -15,7 +15,7 @@ from cinefeed.errors import ClipError, MissingExtraError, SettingError
 from cinefeed.report.strength import graded, meaning, parameters_in_words, single, summary
 from cinefeed.report.transforms import render, transforms_page
 from cinefeed.transforms import ClipInfo, Contrast, FrameDrop, Noise, OneOf, Rotate, Shift, Sometimes, Window
-from cinefeed.transforms.fuse import said
+from cinefeed.transforms.fuse import compact_repr
 
 LISTED = [
     {"name": "Rotate", "degrees": 25},
@@ -58,13 +58,13 @@ def html(manifest, tmp_path_factory):
 
 def pictures(html):
     """Every picture of a page, as pixels."""
-    found = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    return [cv2.imdecode(np.frombuffer(base64.b64decode(each), np.uint8), cv2.IMREAD_GRAYSCALE) for each in found]
+    encoded = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    return [cv2.imdecode(np.frombuffer(base64.b64decode(each), np.uint8), cv2.IMREAD_GRAYSCALE) for each in encoded]
 
 
 def captions(html):
-    found = re.findall(r"<figcaption><b>(.*?)</b>(?: · (.*?))?</figcaption>", html)
-    return [" · ".join(part for part in each if part) for each in found]
+    pairs = re.findall(r"<figcaption><b>(.*?)</b>(?: · (.*?))?</figcaption>", html)
+    return [" · ".join(part for part in each if part) for each in pairs]
 
 
 def test_the_page_has_every_section_and_asks_for_nothing(html):
@@ -79,10 +79,10 @@ def test_the_page_has_every_section_and_asks_for_nothing(html):
 
 def test_each_is_shown_weak_to_strong_with_its_parameters(html):
     listed = captions(html)
-    assert listed[:4] == ["as it is", "low · degrees -25", "middle · degrees 0", "high · degrees 25"]
+    assert listed[:4] == ["original", "low · degrees -25", "middle · degrees 0", "high · degrees 25"]
     assert "low · horizontal no, vertical no" in listed and "high · horizontal yes, vertical no" in listed
     assert "always · level 60, width 100" in listed
-    assert "always · nothing is drawn · float32 from 0.102 to 0.788" in listed  # 20 and 89 in a window of 10 to 110
+    assert "always · no random parameters · float32 from 0.102 to 0.788" in listed  # 20 and 89 in a window of 10 to 110
     # as it is and: Rotate 3, Flip 2, Blur 3, Noise 3, Window 1, Contrast 3, Reverse 2, Normalize 1; of 3 videos 3 draws
     assert len(listed) == len(pictures(html)) == 8 + 18 + 3 * 4
 
@@ -103,19 +103,19 @@ def test_transforms_of_time_are_strips_that_name_their_frames(html):
     assert listed[at - 1] == "low · reversed no · frames 2 3 4 5 6 7"
     strip = pictures(html)[at]
     assert strip.shape == (16, 6 * 21 - 1)
-    shown = strip[0, ::21].astype(int)
-    assert (np.diff(shown) < 0).all()
+    numbers = strip[0, ::21].astype(int)
+    assert (np.diff(numbers) < 0).all()
 
 
 def test_what_always_happens_before_has_happened(html):
-    listed, shown = captions(html), pictures(html)
+    listed, images = captions(html), pictures(html)
     window = listed.index("always · level 60, width 100")
-    assert (shown[window] == shown[window + 1]).all()  # "as it is" of the Contrast that follows
-    assert (shown[window - 1] != shown[window]).any()
+    assert (images[window] == images[window + 1]).all()  # "original" of the Contrast that follows
+    assert (images[window - 1] != images[window]).any()
 
 
 def test_what_changes_labels_is_marked(html, manifest):
-    assert html.count("May change what a label means") == 5  # Rotate, Flip, Contrast, Reverse, Normalize
+    assert html.count("May change the label") == 5  # Rotate, Flip, Contrast, Reverse, Normalize
     assert "May change" not in render(manifest, settings=settings_of([{"name": "Blur", "sigma": 1}]))
 
 
@@ -150,7 +150,7 @@ def test_of_several_views_the_first_is_shown(tmp_path):
 def test_what_cannot_be_shown_is_said(manifest, tmp_path, monkeypatch):
     with pytest.raises(SettingError, match="no transform to show"):
         transforms_page(manifest, settings=settings_of([]), out=tmp_path / "x.html")
-    with pytest.raises(ClipError, match=r"row 0, v0.npy: Shift\(mm=5.0\) needs the size of a pixel"):
+    with pytest.raises(ClipError, match=r"row 0, v0.npy: Shift\(mm=5.0\) needs the pixel size"):
         render(manifest, settings=settings_of([{"name": "Shift", "mm": 5}]))
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"cinefeed\[report\]"):
@@ -177,16 +177,16 @@ INFO = ClipInfo(frames=8, height=32, width=32, channels=3)
 
 
 def test_strength_goes_from_end_to_end():
-    assert [drawn["factor"] for _, drawn in graded(Contrast(factor=(0.5, 2.0)), INFO)] == [0.5, 1.25, 2.0]
-    assert [drawn["degrees"] for _, drawn in graded(Rotate(degrees=(0, 90, 180)), INFO)] == [0.0, 90.0, 180.0]
+    assert [parameters["factor"] for _, parameters in graded(Contrast(factor=(0.5, 2.0)), INFO)] == [0.5, 1.25, 2.0]
+    assert [parameters["degrees"] for _, parameters in graded(Rotate(degrees=(0, 90, 180)), INFO)] == [0.0, 90.0, 180.0]
     assert [name for name, _ in graded(Rotate(degrees={0, 180}), INFO)] == ["low", "high"]
     assert [name for name, _ in graded(Window(level=3, width=2), INFO)] == ["always"]
-    lost = [sum(drawn["lost"]) for _, drawn in graded(FrameDrop(share=1.0), INFO)]
+    lost = [sum(parameters["lost"]) for _, parameters in graded(FrameDrop(share=1.0), INFO)]
     assert lost[0] == 0 and 0 < lost[1] < lost[2] == 8
     assert graded(Shift(pixels=4), INFO) == graded(Shift(pixels=4), INFO)
 
 
-@pytest.mark.parametrize("name", sorted({*transforms.__all__} - {"ClipInfo", "Compose", "Transform"}))
+@pytest.mark.parametrize("name", sorted({*transforms.__all__} - {"Call", "ClipInfo", "Compose", "Transform"}))
 def test_every_transform_is_summed_up_in_a_sentence(name):
     kind = getattr(transforms, name)
     assert summary(object.__new__(kind)).endswith(".")
@@ -194,8 +194,8 @@ def test_every_transform_is_summed_up_in_a_sentence(name):
 
 
 def test_settings_are_said_as_they_are_written():
-    assert said(Rotate(degrees={180.0, 0.5})) == "Rotate(degrees={0.5, 180})"
-    assert said(Contrast(factor=(0.25, 1.0))) == "Contrast(factor=(0.25, 1))"
+    assert compact_repr(Rotate(degrees={180.0, 0.5})) == "Rotate(degrees={0.5, 180})"
+    assert compact_repr(Contrast(factor=(0.25, 1.0))) == "Contrast(factor=(0.25, 1))"
 
 
 def test_what_is_within_choices_is_shown_one_by_one():

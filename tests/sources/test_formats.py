@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from av.video.reformatter import Colorspace
 
 from cinefeed.clips import Clip
 from cinefeed.errors import SourceError
@@ -267,6 +268,8 @@ FORMATS = [f"yuv{sampling}p{depth}" for sampling in (420, 422, 444) for depth in
 @pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
 @pytest.mark.parametrize("pixel_format", FORMATS)
 def test_depth_range_and_matrix_are_read_from_the_tags(tmp_path, pixel_format, matrix, full_range):
+    if matrix == "bt2020" and "BT2020" not in Colorspace.__members__:
+        pytest.skip("PyAV 17.1 does not convert to bt2020")
     pixels = np.zeros((3, 32, 48, 3), np.uint8)
     pixels[:, :16, :, 0] = pixels[:, 8:24, :, 1] = pixels[:, 16:, :, 2] = 230
     codec = "ffv1" if pixel_format.endswith("12le") else "h264"

@@ -1,13 +1,19 @@
 """The compiled way to read encoded video: where it is taken, and that it steps aside where anything is not as known."""
 
+import re
+import subprocess
+import sys
+import textwrap
+
 import av
 import numpy as np
 import pytest
 
 from cinefeed import open_source, probe
 from cinefeed.errors import DecodeError
-from cinefeed.sources import libav
+from cinefeed.sources import decoder, structures
 from cinefeed.sources.base import Facts
+from cinefeed.sources.decoder import decoder_choice
 from cinefeed.sources.encoded import EncodedSource
 from cinefeed.testing import numbered_frames, read_number, write_video
 
@@ -17,9 +23,9 @@ COUNT = 40
 @pytest.fixture
 def unasked():
     """Forget what is known of the library, before and after."""
-    libav.places.cache_clear()
+    decoder_choice.cache_clear()
     yield
-    libav.places.cache_clear()
+    decoder_choice.cache_clear()
 
 
 def video(folder, name="some.mp4", **settings):
@@ -32,7 +38,7 @@ def numbers_read(source, numbers):
 
 def test_this_library_is_known():
     """Without this every other test would pass by PyAV alone."""
-    assert libav.places() is not None
+    assert decoder_choice().name == "compiled", decoder_choice().reason
 
 
 @pytest.mark.parametrize(
@@ -60,24 +66,76 @@ def test_containers_that_state_their_times_are_read_by_compiled_code(tmp_path, n
             assert (rows[:, : part.shape[1] * part.itemsize] == part.view(np.uint8)).all()
 
 
-@pytest.mark.parametrize("change", ["version", "frame", "packet", "function", "library"])
-def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, unasked, change):
+@pytest.mark.parametrize("change", ["version", "pair", "place", "function", "library", "module"])
+def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, unasked, change):
     path = video(tmp_path)
-    facts = probe(path)
+    np.save(tmp_path / "frames.npy", np.zeros((5, 8, 8), np.uint8))
+    facts, known = probe(path), structures.version()
     if change == "version":
         monkeypatch.setitem(av.library_versions, "libavcodec", (99, 0, 0))
-    elif change == "frame":
-        monkeypatch.setattr(libav, "_SHOWN", libav._SHOWN - 8)  # as if the field had moved
-    elif change == "packet":
-        monkeypatch.setattr(libav, "_STAMP", libav._STAMP + 24)
+        reason = r"tested with libavcodec 62, 63, this is 99"
+    elif change == "pair":
+        monkeypatch.setitem(av.library_versions, "libavformat", (99, 0, 0))
+        reason = r"this is \d+ \(libavformat 99,"
+    elif change == "place":
+        monkeypatch.setitem(structures.KNOWN, known, structures.KNOWN[known]._replace(flags=280))
+        reason = f"an AVFrame's flags and colours is not where libavcodec {known.libavcodec} has it"
     elif change == "function":
-        monkeypatch.setattr(libav, "_names", [*libav._names, "av_no_such_function"])
-    else:
+        monkeypatch.setattr(decoder, "NAMES", [*decoder.NAMES, "av_no_such_function"])
+        reason = "cannot be called by name: .*av_no_such_function"
+    elif change == "library":
         monkeypatch.setattr(av._core, "__file__", str(tmp_path / "absent.so"))
-    assert libav.places() is None
-    with EncodedSource(path, facts=facts) as source:
-        assert source._native is None
-        assert numbers_read(source, [33, 2]) == [33, 2]
+        reason = r"cannot be called by name: .*absent\.so"
+    else:
+        monkeypatch.delattr(av, "_core")
+        monkeypatch.setitem(sys.modules, "av._core", None)
+        reason = r"cannot be called by name: import of av\._core halted"
+    for _ in range(2):
+        with EncodedSource(path, facts=facts) as source:
+            assert source._native is None
+            assert numbers_read(source, [33, 2]) == [33, 2]
+    assert decoder_choice().name == "PyAV"
+    assert re.search(reason, decoder_choice().reason)
+    (line,) = caplog.messages
+    assert line.startswith("encoded video is read by PyAV") and decoder_choice().reason in line
+    with open_source(tmp_path / "frames.npy") as source:
+        assert len(source) == 5
+
+
+PLACES = "STREAM_COUNT STREAMS PARAMETERS STAMP SIZE PACKET_FLAGS LINES WIDTH HEIGHT FORMAT_ID SHOWN".split()
+
+
+@pytest.mark.parametrize("by", [-8, -4, 4, 8])
+@pytest.mark.parametrize("name", [*PLACES, *structures.Places._fields])
+def test_a_place_that_has_moved_is_seen(monkeypatch, name, by):
+    places = structures.KNOWN[structures.version()]
+    if name in places._fields:
+        places = places._replace(**{name: getattr(places, name) + by})
+    else:
+        monkeypatch.setattr(structures, name, getattr(structures, name) + by)
+    assert structures.what_differs(structures.library(), places) is not None
+
+
+def test_without_pyavs_private_module_arrays_open_and_pyav_reads(tmp_path):
+    """In a new process, for here it is loaded: `import cinefeed` must not need it."""
+    path = video(tmp_path)
+    np.save(tmp_path / "frames.npy", np.zeros((5, 8, 8), np.uint8))
+    script = """
+        import sys, av
+        del av._core
+        sys.modules["av._core"] = None
+        import cinefeed as cf
+        with cf.open_source(sys.argv[1]) as frames, cf.open_source(sys.argv[2]) as source:
+            print(len(frames), source.read([3]).shape, source._native)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "frames.npy"), str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[0] == "5 (1, 96, 128, 3) None"
+    assert done.stderr.count("encoded video is read by PyAV") == 1
 
 
 def test_what_it_cannot_find_pyav_finds(tmp_path):

@@ -112,7 +112,8 @@ def test_frames_of_mpeg_4_that_are_not_coded(tmp_path, suffix):
 
     path = edited(whole, tmp_path / f"still.{suffix}", edit)
     packets, frames = packets_and_frames(path)
-    assert (packets, len(frames)) == (COUNT, COUNT - 2)
+    assert packets == COUNT
+    assert COUNT - len(frames) in (2, 3)  # FFmpeg 8.1.1 keeps back the last frame of MP4
     assert_one_answer(path, frames)
 
 

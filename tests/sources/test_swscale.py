@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace
 
 from cinefeed.rng import Stage, rng_for
 from cinefeed.sources.base import planes_to_array
@@ -127,6 +128,8 @@ MADE = [(name, "bt709") for name in FORMATS] + [
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize(("pixel_format", "matrix"), MADE)
 def test_made_files_are_within_two_levels(tmp_path, ffmpeg, pixel_format, matrix, full_range):
+    if matrix == "bt2020" and "BT2020" not in Colorspace.__members__:
+        pytest.skip("PyAV 17.1 does not convert to bt2020")
     path = tmp_path / "made.mkv"
     write_video(path, stripes(), codec="ffv1", pixel_format=pixel_format, matrix=matrix, full_range=full_range)
     for channels in (1, 3):

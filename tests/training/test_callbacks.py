@@ -27,7 +27,7 @@ def small_model(bias=0.0):
     x = keras.layers.Rescaling(1 / 255)(clips)
     x = keras.layers.GlobalAveragePooling3D()(x)
     x = keras.layers.Dense(1, bias_initializer=keras.initializers.Constant(bias))(x)
-    model = keras.Model({"clips": clips}, x)
+    model = keras.Model([clips], x)
     model.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
     return model
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from cinefeed.clips import Clip, Frame
 from cinefeed.config import to_toml
@@ -203,6 +204,34 @@ def test_rows_that_are_not_trained_on_must_be_the_same_too(broken, rows, tmp_pat
     assert parts.train.fingerprint == own.where("split", ["train"]).take(np.arange(len(parts.train))).fingerprint
     with pytest.raises(SettingError, match=r"its rows are others \(11 there, 11 here, or they differ in a label"):
         train(broken)
+
+
+class Threads(keras.callbacks.Callback):
+    """Notes how many threads torch computes each batch with."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = set()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.numbers.add(torch.get_num_threads())
+
+
+def test_it_goes_on_with_the_threads_that_it_began_with(broken, tmp_path):
+    path = tmp_path / "run" / "versions.json"
+    versions = json.loads(path.read_text())
+    before = torch.get_num_threads()
+    assert versions["threads"] == str(before), "OMP_NUM_THREADS is set in tests"
+    path.write_text(json.dumps(versions | {"threads": str(before + 1)}))
+    threads = Threads()
+    train(broken, callbacks=[threads])
+    assert threads.numbers == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+def test_another_number_of_threads_is_another_setting(broken, rows, tmp_path):
+    with pytest.raises(SettingError, match=r"threads = 'auto' there, 3 here"):
+        train(settings_for(rows, out=tmp_path / "run", epochs=2, threads=3))
 
 
 def test_the_time_before_the_break_counts(broken, tmp_path):

@@ -54,7 +54,7 @@ def test_look_alikes_across_parts_stand_at_the_head(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         run = train(by_column(path)).folder
     titles = [each["title"] for each in told(run)["findings"]]
-    assert titles == ["4 videos in more than one part of the split, nearly the same pictures"]
+    assert titles == ["4 videos in more than one part of the split, nearly the same frames"]
     assert told(run)["not_looked_at"] == ""
     words = [each.message for each in caplog.records if "will not be trustworthy" in each.message]
     assert len(words) == 1 and titles[0] in words[0] and "--group-table groups.csv" in words[0]
@@ -69,9 +69,9 @@ def test_sound_parts_have_no_doubt(tmp_path, caplog):
     run = train(by_column(written(tmp_path))).folder
     assert told(run) == {"findings": [], "not_looked_at": ""}
     html = run_page(run).read_text()
-    assert "cannot be trusted" not in html and "Not looked at" not in html
+    assert "cannot be trusted" not in html and "Not checked" not in html
     (run / "findings.json").unlink()
-    assert "Not looked at: leaks, copies and look-alikes between the parts" in run_page(run).read_text()
+    assert "Not checked: leaks, copies and look-alikes between the parts" in run_page(run).read_text()
 
 
 def test_groups_across_parts_and_labels_that_files_give_away(tmp_path):
@@ -85,7 +85,7 @@ def test_groups_across_parts_and_labels_that_files_give_away(tmp_path):
     Manifest(rows.table.append_column("patient", patients), root=rows.root, notes=rows.notes).write(path)
     settings = settings_for(path, data={"target": "sick", "split": {"column": "split", "group": False}})
     found = [each["code"] for each in told(train(settings).folder)["findings"]]
-    assert found == ["groups_across_splits", "label_told_by_file"]
+    assert found == ["groups_across_splits", "label_predicted_by_file"]
 
 
 def test_what_was_not_looked_at_is_said(tmp_path):
@@ -96,7 +96,7 @@ def test_what_was_not_looked_at_is_said(tmp_path):
     run = train(by_column(tmp_path / "u.parquet")).folder
     assert "the videos were not scanned" in told(run)["not_looked_at"]
     html = run_page(run).read_text()
-    assert "Not looked at: copies and look-alikes in two parts" in html[: html.index("</header>")]
+    assert "Not checked: copies and near-duplicates in two parts" in html[: html.index("</header>")]
 
 
 @pytest.mark.slow

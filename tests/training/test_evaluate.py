@@ -81,7 +81,7 @@ def test_what_balancing_did_is_taken_back(path):
     assessment = json.loads((run.folder / "assessment.json").read_text())
     prior = assessment["priors"]["sick"]
     balance = json.loads((run.folder / "balance.json").read_text())
-    assert prior["drawn"][0] == prior["drawn"][1] and sum(prior["raw"]) == 12 == sum(balance["raw"])
+    assert prior["draws"][0] == prior["draws"][1] and sum(prior["raw"]) == 12 == sum(balance["raw"])
     found = assessment["parts"]["test"]["sick"]
     rows = table.filter(pc.equal(table["split"], "test"))
     truth, said = column(rows, "target") == "yes", correct_prior(column(rows, "score"), **prior)
@@ -96,7 +96,7 @@ def test_what_balancing_did_is_taken_back(path):
         path, data={"target": "sick"}, train={"out": str(path.parent / "w"), "class_weights": "balanced"}
     )
     kept = json.loads((make_run(weighed).folder / "assessment.json").read_text())
-    assert kept["priors"]["sick"] == {"drawn": [1, 1], "raw": prior["raw"]}
+    assert kept["priors"]["sick"] == {"draws": [1, 1], "raw": prior["raw"]}
 
 
 def test_evaluate_repeats_the_run(path):
@@ -185,7 +185,7 @@ def test_clips_that_are_given_back_have_an_error_with_an_interval(path):
     table = pq.read_table(run.folder / "predictions.parquet")
     rows = table.filter(pc.equal(table["split"], "test"))
     assert found["metrics"]["mse"]["value"] == pytest.approx(column(rows, "score").mean()) == run.metrics["test"]["mse"]
-    assert found["clusters"] == 6 and found["metrics"]["mse"]["reason"].startswith("an interval needs 10")
+    assert found["clusters"] == 6 and found["metrics"]["mse"]["reason"].startswith("an interval needs at least 10")
     assert not (run.folder / "labels.json").exists()
     assert evaluate(run.folder, unit="patient").metrics["mse"] == pytest.approx(run.metrics["test"]["mse"])
     other = outside(path, [f"q{row // 2}" for row in range(24)])

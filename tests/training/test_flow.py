@@ -85,7 +85,7 @@ def test_columns_called_as_those_of_predictions_are_refused_before_training(tmp_
         {"evaluate": {"subgroups": ["sex", name]}},
         {"data": {"split": {"group": name}}},
     ):
-        with pytest.raises(SettingError, match=f"{name!r} is called as one of the predictions' own; rename it"):
+        with pytest.raises(SettingError, match=f"{name!r} is a reserved column name"):
             check_evaluation(rows, settings_for(path, **sections))
     check_evaluation(rows, settings_for(path, data={"split": {"group": False}}))
 

@@ -57,16 +57,16 @@ def test_split_warns_before(tmp_path, capsys):
 def test_one_group_in_training_and_too_few_groups_propose_folds(tmp_path):
     two = Manifest.read(make_manifest(tmp_path, patients=3))
     parts = two.split(val=0.3, test=0.3, group="patient")
-    assert "warning: the training part has 1 value of 'patient'" in str(parts) and "--folds 3" in str(parts)
+    assert "warning: the training part has only 1 value of 'patient'" in str(parts) and "--folds 3" in str(parts)
     two = two.where("patient", ["p0", "p1"])
-    with pytest.raises(SplitError, match=r"3 parts were asked for, there are 2 values of 'patient'.*--folds 2"):
+    with pytest.raises(SplitError, match=r"3 parts need at least 3 groups; there are 2 values of 'patient'.*--folds 2"):
         two.split(val=0.3, test=0.3, group="patient")
     assert "warning" not in str(two.split(val=0.3, test=0.3, group=None))
 
 
 def test_a_class_of_the_test_alone_is_a_warning_of_the_balance(tmp_path):
     manifest = Manifest.read(make_manifest(tmp_path, kind=KINDS, split=PARTS))
-    assert "class 'rare' of 'kind' is in test (1) alone" in str(manifest.parts(stratify="kind"))
+    assert "class 'rare' of 'kind' is only in test (1)" in str(manifest.parts(stratify="kind"))
 
 
 def test_clips_longer_than_most_videos_and_missing_covariates_are_said_once(tmp_path, caplog):

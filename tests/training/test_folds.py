@@ -112,7 +112,7 @@ def test_what_stands_in_the_way_is_left_alone(path):
     parted = settings_for(path, data={"split": {"column": "sex"}}, train={"out": str(path.parent / "new")})
     with pytest.raises(SettingError, match="takes the parts from the column 'sex'"):
         train_folds(parted, folds=3, train=Trainer())
-    with pytest.raises(SplitError, match="13 folds were asked for, there are 12"):
+    with pytest.raises(SplitError, match="13 folds need at least 13 groups; there are 12"):
         train_folds(folds_of(path, train={"out": str(path.parent / "new")}), folds=13, train=Trainer())
     assert not (path.parent / "new").exists()
 
@@ -122,7 +122,7 @@ def test_balanced_folds_are_corrected_by_their_mean_draws(path):
     settings = settings_for(path, data=data, sampler={"name": "BalancedClasses"})
     found = train_folds(settings, folds=2, train=Trainer())
     kept = json.loads((found.folder / "assessment.json").read_text())
-    assert kept["priors"]["sick"]["drawn"] == pytest.approx([0.5, 0.5])
+    assert kept["priors"]["sick"]["draws"] == pytest.approx([0.5, 0.5])
     assert kept["parts"]["test"]["sick"]["corrected"] is not None
 
 

@@ -156,7 +156,7 @@ def test_the_table_says_what_it_holds(rows, tmp_path):
 def test_a_column_that_is_called_as_one_of_ours_is_refused(tmp_path):
     rows = Manifest.read(make_manifest(tmp_path / "x", score=[1.0] * 24))
     scores = score(mean_model(), feed_of(rows).evaluation(rows))
-    with pytest.raises(SettingError, match="'score' is called as one of the predictions' own; rename it"):
+    with pytest.raises(SettingError, match="'score' is a reserved column name"):
         predictions_table(feed_of(rows).spec, scores, manifest=rows, part="test", columns=["score"])
 
 

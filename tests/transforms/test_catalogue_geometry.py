@@ -10,7 +10,7 @@ from cinefeed.sources.base import Colour, Planes
 from cinefeed.transforms.base import ClipInfo
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.elastic import Elastic
-from cinefeed.transforms.field import moved, pixel_centres, resample_at
+from cinefeed.transforms.field import map_points, pixel_centres, resample_at
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shear, Shift
 from cinefeed.transforms.warp import resample
@@ -49,13 +49,13 @@ MOVES = [
 ]
 
 
-@pytest.mark.parametrize(("transform", "drawn"), MOVES, ids=lambda each: repr(each)[:30])
+@pytest.mark.parametrize(("transform", "parameters"), MOVES, ids=lambda each: repr(each)[:30])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_moves_agree_with_scipy(transform, drawn, dtype):
+def test_moves_agree_with_scipy(transform, parameters, dtype):
     clip = [smooth(*SIZE, seed=seed).astype(dtype) for seed in range(3)]
-    inverse = np.linalg.inv(transform.matrix(drawn, height=SIZE[0], width=SIZE[1]))
-    x, y = moved(pixel_centres(*SIZE), inverse)
-    result = transform.apply(np.stack(clip)[..., None], drawn)[..., 0].astype(np.float64)
+    inverse = np.linalg.inv(transform.matrix(parameters, height=SIZE[0], width=SIZE[1]))
+    x, y = map_points(pixel_centres(*SIZE), inverse)
+    result = transform.apply(np.stack(clip)[..., None], parameters)[..., 0].astype(np.float64)
     inside = sampled(np.ones(SIZE), x, y) > 0.999
     assert inside.mean() > 0.3
     for frame, image in zip(result, clip, strict=True):
@@ -82,18 +82,18 @@ def test_an_elastic_field_between_moves_is_one_interpolation(channels):
     image = (image[..., 0] if channels == 1 else image).astype(np.uint8)
     compose = Compose([each for each, _ in chain], frame=frame)
     assert compose.explain().count("one interpolation") == 1
-    drawn = [each for _, each in chain]
+    parameters = [each for _, each in chain]
     colour = GREY if channels == 1 else Colour(model="rgb")
-    result = render(compose.transforms, [image] * 2, drawn, frame=frame, colour=colour)
+    result = render(compose.transforms, [image] * 2, parameters, frame=frame, colour=colour)
     points = pixel_centres(*SIZE)
     for transform, parameters in reversed(chain):
         if isinstance(transform, Elastic):
             points = transform.source_points(points, parameters, height=SIZE[0], width=SIZE[1])
         else:
             inverse = np.linalg.inv(transform.matrix(parameters, height=SIZE[0], width=SIZE[1]))
-            points = moved(points, inverse)
+            points = map_points(points, inverse)
     inverse = np.linalg.inv(frame.matrix(200, 240))
-    x, y = moved(points, inverse)
+    x, y = map_points(points, inverse)
     inside = sampled(np.ones((200, 240)), x, y) > 0.999
     assert inside.mean() > 0.8
     for channel in range(channels):
@@ -111,10 +111,10 @@ def test_an_elastic_field_moves_chroma_with_luma():
     small = [each.reshape(48, 2, 48, 2).mean(axis=(1, 3)) for each in chroma]
     planes = tuple(np.rint(each).astype(np.uint8) for each in (luma, *small))
     elastic = Elastic(pixels=6)
-    drawn = [elastic.sample(np.random.default_rng(3), ClipInfo(1, 64, 64, 3))]
+    parameters = [elastic.sample(np.random.default_rng(3), ClipInfo(1, 64, 64, 3))]
     frame = Frame(height=64, width=64)
-    rgb = render([elastic], [np.rint(image).astype(np.uint8)], drawn, frame=frame, colour=Colour(model="rgb"))
-    yuv = render([elastic], [planes], drawn, frame=frame, colour=Colour(model="yuv", full_range=True))
+    rgb = render([elastic], [np.rint(image).astype(np.uint8)], parameters, frame=frame, colour=Colour(model="rgb"))
+    yuv = render([elastic], [planes], parameters, frame=frame, colour=Colour(model="yuv", full_range=True))
     inside = rgb.min(axis=-1) > 0
     assert inside.mean() > 0.8
     assert np.abs(rgb.astype(int) - yuv)[inside].mean() < 1.0
@@ -134,11 +134,13 @@ def test_an_elastic_field_is_smooth_and_as_strong_as_it_says():
     elastic = Elastic(pixels=(5, 5), points=4)
     info = ClipInfo(1, 100, 100, 1)
     for seed in range(5):
-        drawn = elastic.sample(np.random.default_rng(seed), info)
-        moves = elastic.source_points(pixel_centres(100, 100), drawn, height=100, width=100) - pixel_centres(100, 100)
+        parameters = elastic.sample(np.random.default_rng(seed), info)
+        moves = elastic.source_points(pixel_centres(100, 100), parameters, height=100, width=100) - pixel_centres(
+            100, 100
+        )
         assert np.abs(moves).max() < 5 * 1.5  # a curve through points overshoots by a little
         assert np.abs(np.diff(moves, axis=1)).max() < 1.0 and np.abs(np.diff(moves, axis=2)).max() < 1.0
-        np.testing.assert_allclose(moves[:, 0, 0], [drawn["across"][0][0], drawn["down"][0][0]], atol=0.2)
+        np.testing.assert_allclose(moves[:, 0, 0], [parameters["across"][0][0], parameters["down"][0][0]], atol=0.2)
 
 
 def test_points_of_an_affine_map_are_the_affine_map():
@@ -149,7 +151,7 @@ def test_points_of_an_affine_map_are_the_affine_map():
         )
         by_matrix, by_points = (np.empty((3, 30, 33, 1), np.uint8) for _ in range(2))
         resample(clip, inverse, out=by_matrix, fill=7)
-        resample_at(clip, np.eye(3), moved(pixel_centres(30, 33), inverse), out=by_points, fill=7)
+        resample_at(clip, np.eye(3), map_points(pixel_centres(30, 33), inverse), out=by_points, fill=7)
         assert np.abs(by_matrix.astype(int) - by_points).max() <= 1
         assert (by_matrix != by_points).mean() < 0.01
 
@@ -172,21 +174,21 @@ def test_shrinking_a_fine_grating_by_4_does_not_alias(transforms):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize(
-    ("transform", "drawn"), [MOVES[2], MOVES[5], MOVES[6], MOVES[7]], ids=["scale", "crop", "pad", "resize"]
+    ("transform", "parameters"), [MOVES[2], MOVES[5], MOVES[6], MOVES[7]], ids=["scale", "crop", "pad", "resize"]
 )
-def test_a_known_centroid_lands_where_the_matrix_says(transform, drawn, dtype):
+def test_a_known_centroid_lands_where_the_matrix_says(transform, parameters, dtype):
     rows, columns = np.mgrid[:90, :120] + 0.5
     blob = (200 * np.exp(-((rows - 45.3) ** 2 + (columns - 61.8) ** 2) / 2 / 4.0**2)).astype(dtype)
-    result = transform.apply(blob[None, :, :, None], drawn)[0, ..., 0].astype(np.float64)
-    across, down, _ = transform.matrix(drawn, height=90, width=120) @ [61.8, 45.3, 1]
+    result = transform.apply(blob[None, :, :, None], parameters)[0, ..., 0].astype(np.float64)
+    across, down, _ = transform.matrix(parameters, height=90, width=120) @ [61.8, 45.3, 1]
     assert abs((result * columns).sum() / result.sum() - across) < 0.06
     assert abs((result * rows).sum() / result.sum() - down) < 0.06
 
 
 def test_millimetres_become_pixels_of_the_target():
     info = ClipInfo(4, 100, 200, 1, spacing_mm=(0.5, 2.0))
-    drawn = [Shift(mm=10).sample(np.random.default_rng(seed), info) for seed in range(300)]
-    right, down = (np.array([each[name] for each in drawn]) for name in ("right", "down"))
+    parameters = [Shift(mm=10).sample(np.random.default_rng(seed), info) for seed in range(300)]
+    right, down = (np.array([each[name] for each in parameters]) for name in ("right", "down"))
     assert 4.5 < np.abs(right).max() <= 5 and 18 < np.abs(down).max() <= 20
     pixels = Shift(pixels=10).sample(np.random.default_rng(3), info)
     mm = Shift(mm=10).sample(np.random.default_rng(3), info)
@@ -199,20 +201,20 @@ def test_millimetres_become_pixels_of_the_target():
 def test_a_crop_keeps_the_share_and_the_shape_it_was_told():
     info = ClipInfo(4, 100, 200, 1)
     crop = RandomResizedCrop(area=(0.25, 0.5), aspect=(0.5, 2.0))
-    drawn = [crop.sample(np.random.default_rng(seed), info) for seed in range(400)]
-    width, height = (np.array([each[name] for each in drawn]) for name in ("width", "height"))
-    left, top = (np.array([each[name] for each in drawn]) for name in ("left", "top"))
+    parameters = [crop.sample(np.random.default_rng(seed), info) for seed in range(400)]
+    width, height = (np.array([each[name] for each in parameters]) for name in ("width", "height"))
+    left, top = (np.array([each[name] for each in parameters]) for name in ("left", "top"))
     area, aspect = width * height / 20000, (width / 200) / (height / 100)
     assert 0.25 <= area.min() < 0.26 and 0.48 < area.max() <= 0.5
     assert 0.5 <= aspect.min() < 0.52 and 1.9 < aspect.max() <= 2.0
     assert abs(np.log(aspect).mean()) < 0.06  # wide as often as high
     assert left.min() >= 0 and top.min() >= 0 and (left + width).max() <= 200 and (top + height).max() <= 100
-    for each in drawn[:20]:
+    for each in parameters[:20]:
         corners = np.array(
             [[each["left"], each["top"], 1], [each["left"] + each["width"], each["top"] + each["height"], 1]]
         )
-        found = crop.matrix(each, height=100, width=200) @ corners.T
-        np.testing.assert_allclose(found[:2].T, [[0, 0], [200, 100]], atol=1e-9)
+        mapped_corners = crop.matrix(each, height=100, width=200) @ corners.T
+        np.testing.assert_allclose(mapped_corners[:2].T, [[0, 0], [200, 100]], atol=1e-9)
     whole = RandomResizedCrop(area=1.0, aspect=1.0).sample(np.random.default_rng(0), info)
     assert whole == {"left": 0.0, "top": 0.0, "width": 200.0, "height": 100.0}
 
@@ -220,7 +222,7 @@ def test_a_crop_keeps_the_share_and_the_shape_it_was_told():
 def test_a_margin_is_black_and_the_picture_whole():
     padded = Pad(pixels=(4, 4)).apply(np.full((1, 24, 32, 1), 200, np.uint8), {"margin": 4.0})[0, ..., 0]
     assert (padded[:4] == 0).all() and (padded[-4:] == 0).all() and (padded[4:20, 6:26] == 200).all()
-    with pytest.raises(SettingError, match="leaves no picture"):
+    with pytest.raises(SettingError, match="leaves no image"):
         Pad(pixels=(12, 12)).sample(np.random.default_rng(0), ClipInfo(1, 24, 32, 1))
 
 
@@ -237,19 +239,19 @@ def test_a_shear_moves_rows_alone_or_columns_alone():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Shear(degrees=45), "-44 or more"),
-        (lambda: Shear(degrees=(0, 50)), "44 or less"),
+        (lambda: Shear(degrees=45), "at least -44"),
+        (lambda: Shear(degrees=(0, 50)), "at most 44"),
         (lambda: Shear(degrees=5, axis="up"), "not a choice"),
-        (lambda: RandomResizedCrop(area=1.5), "1 or less"),
+        (lambda: RandomResizedCrop(area=1.5), "at most 1"),
         (lambda: RandomResizedCrop(area=(0, 1)), "above 0"),
         (lambda: RandomResizedCrop(aspect=0.0), "above 0"),
-        (lambda: Pad(), "one of the three"),
+        (lambda: Pad(), "exactly one of"),
         (lambda: Pad(pixels=-3), "negative"),
         (lambda: Pad(fraction=0.5), "below 0.5"),
         (lambda: Resize(height=0, width=3), "at least 1"),
         (lambda: Resize(height=2.5, width=3), "whole number"),
-        (lambda: Elastic(pixels=3, mm=3), "one of the three"),
-        (lambda: Elastic(pixels=(-1, 3)), "0 or more"),
+        (lambda: Elastic(pixels=3, mm=3), "exactly one of"),
+        (lambda: Elastic(pixels=(-1, 3)), "at least 0"),
         (lambda: Elastic(pixels=3, points=1), "from 2 to 32"),
         (lambda: Shift(mm="x"), "must be a number"),
     ],

@@ -53,9 +53,9 @@ def test_a_fixed_window_takes_no_draw_and_a_range_does():
     before = rng.bit_generator.state
     assert Window(level=40, width=400).sample(rng, INFO) == {"level": 40.0, "width": 400.0}
     assert rng.bit_generator.state == before
-    drawn = [Window(level=(30, 50), width={100, 400}).sample(rng, INFO) for _ in range(200)]
-    assert {each["width"] for each in drawn} == {100.0, 400.0}
-    assert 30 <= min(each["level"] for each in drawn) < 31 and 49 < max(each["level"] for each in drawn) <= 50
+    parameters = [Window(level=(30, 50), width={100, 400}).sample(rng, INFO) for _ in range(200)]
+    assert {each["width"] for each in parameters} == {100.0, 400.0}
+    assert 30 <= min(each["level"] for each in parameters) < 31 and 49 < max(each["level"] for each in parameters) <= 50
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -126,27 +126,27 @@ def test_noise_is_as_strong_as_it_says(dtype, fresh):
     white = TOPS[dtype]
     frames = np.full((6, 40, 50, 3), white // 2, dtype)
     frames[:, 0, 0] = white
-    drawn = {"std": 0.04, "seed": 11}
+    parameters = {"std": 0.04, "seed": 11}
     for kind, expected in ((Noise, 0.04 * white), (Speckle, 0.04 * (white // 2))):
-        result = kind(std=0.04, fresh=fresh).apply(frames, drawn).astype(np.float64)
+        result = kind(std=0.04, fresh=fresh).apply(frames, parameters).astype(np.float64)
         inner = result[:, 1:] - white // 2
         assert abs(inner.mean()) < 0.03 * expected + 0.05 and abs(inner.std() / expected - 1) < 0.05
-        alike = (result == result[:1]).all()
-        assert alike == (fresh == "clip")
+        frames_are_equal = (result == result[:1]).all()
+        assert frames_are_equal == (fresh == "clip")
         assert abs(np.corrcoef(inner[..., 0].ravel(), inner[..., 1].ravel())[0, 1]) < 0.05
         assert abs(np.corrcoef(inner[:, :, 1:].ravel(), inner[:, :, :-1].ravel())[0, 1]) < 0.05
         if fresh == "frame":
             assert abs(np.corrcoef(inner[1:].ravel(), inner[:-1].ravel())[0, 1]) < 0.05
         assert abs(np.mean(((inner - inner.mean()) / inner.std()) ** 4) - 3) < 0.3  # as wide in its tails as a normal
-        other = kind(std=0.04, fresh=fresh).apply(frames, drawn | {"seed": 12})
+        other = kind(std=0.04, fresh=fresh).apply(frames, parameters | {"seed": 12})
         assert not np.array_equal(other, result)
 
 
 def test_speckle_leaves_black_black_and_noise_does_not():
     black = np.zeros((2, 20, 20, 1), np.uint8)
-    drawn = {"std": 0.2, "seed": 1}
-    assert (Speckle(std=0.2).apply(black, drawn) == 0).all()
-    assert (Noise(std=0.2).apply(black, drawn) > 0).any()
+    parameters = {"std": 0.2, "seed": 1}
+    assert (Speckle(std=0.2).apply(black, parameters) == 0).all()
+    assert (Noise(std=0.2).apply(black, parameters) > 0).any()
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -162,14 +162,14 @@ def test_blur_agrees_with_scipy(dtype):
 def test_boxes_lie_within_the_frame_and_are_black():
     cut = CutOut(size=(0.2, 0.5), count=2)
     for seed in range(50):
-        drawn = cut.sample(np.random.default_rng(seed), INFO)
-        for top, left, bottom, right in drawn["boxes"]:
+        parameters = cut.sample(np.random.default_rng(seed), INFO)
+        for top, left, bottom, right in parameters["boxes"]:
             assert 0 <= top < bottom <= 60 and 0 <= left < right <= 80
             assert 12 <= bottom - top <= 30 and 16 <= right - left <= 40
     frames = np.full((3, 60, 80, 2), 9, np.uint8)
-    result = cut.apply(frames, drawn)
+    result = cut.apply(frames, parameters)
     black = np.zeros((60, 80), bool)
-    for top, left, bottom, right in drawn["boxes"]:
+    for top, left, bottom, right in parameters["boxes"]:
         black[top:bottom, left:right] = True
     assert (result[:, black] == 0).all() and (result[:, ~black] == 9).all()
     whole = CutOut(size=(1.0, 1.0)).sample(np.random.default_rng(0), INFO)
@@ -205,19 +205,19 @@ def _above(height):
         (lambda: ClipPercentiles(low=True), "low < high"),
         (lambda: Equalize(limit=0.5), "at least 1"),
         (lambda: Equalize(limit=float("nan")), "at least 1"),
-        (lambda: Saturation(factor=1.5), "0 or more"),
+        (lambda: Saturation(factor=1.5), "at least 0"),
         (lambda: Noise(std=-0.1), "negative"),
         (lambda: Noise(std=0.1, fresh="frames"), "did you mean 'frame'"),
-        (lambda: Speckle(std=(0.2, 0.1)), "wrong way round"),
-        (lambda: Blur(sigma=65), "64 or less"),
-        (lambda: CutOut(size=1.2), "1 or less"),
+        (lambda: Speckle(std=(0.2, 0.1)), "wrong order"),
+        (lambda: Blur(sigma=65), "at most 64"),
+        (lambda: CutOut(size=1.2), "at most 1"),
         (lambda: CutOut(size=0.2, count=0), "at least 1"),
         (lambda: SectorMask(degrees=0), "above 0"),
         (lambda: SectorMask(degrees=90, near=1.0, far=0.5), "near < far"),
         (lambda: SectorMask(degrees=90, apex=(0.5,)), "apex"),
         (lambda: SectorMask(degrees=float("inf")), "finite"),
         (lambda: Normalize(mode="percentiles", low=90, high=10), "low .1. < high"),
-        (lambda: Normalize(mode="frame_max", low=1), "belongs to mode='range'"),
+        (lambda: Normalize(mode="frame_max", low=1), "is for mode='range'"),
         (lambda: Normalize(dtype="bfloat61"), "did you mean 'bfloat16'"),
     ],
 )

@@ -187,8 +187,8 @@ def test_neighbours_are_one_interpolation():
     parameters = compose.sample(np.random.default_rng(3), frames=3)
     fused = render(compose, clip, parameters=parameters)
     stepwise = render(Compose([], frame=frame), clip)
-    for transform, drawn in zip(transforms, parameters, strict=True):
-        stepwise = transform.apply(stepwise, drawn)
+    for transform, own_parameters in zip(transforms, parameters, strict=True):
+        stepwise = transform.apply(stepwise, own_parameters)
     # Step by step, what the crop cut off is lost and blackens the rim; inside it both must agree.
     both = (fused > 0) & (stepwise > 0)
     inside = ndimage.binary_erosion(both, structure=np.ones((1, 7, 7, 1)))

@@ -9,6 +9,7 @@ import pytest
 from cinefeed import transforms
 from cinefeed.testing import check_transform
 from cinefeed.transforms.base import Transform
+from cinefeed.transforms.call import Call
 from cinefeed.transforms.choice import OneOf, RandomOrder, Sometimes
 from cinefeed.transforms.curves import ClipPercentiles, Equalize, Gamma, Window
 from cinefeed.transforms.elastic import Elastic
@@ -68,6 +69,7 @@ BUILT_IN = [
     Jitter(frames=2),
     FrameDrop(share=0.5),
     PhaseShift(fraction=1.0),
+    Call(function=np.copy, random=False),
     OneOf(transforms=(Rotate(degrees=25), Brightness(factor=0.3), Noise(std=0.1)), weights=(1, 2, 3)),
     Sometimes(transform=Blur(sigma=2), probability=0.3),
     RandomOrder(transforms=(Gamma(gamma=0.3), Scale(factor=0.2), Reverse(), Sometimes(transform=CutOut(size=0.3)))),
@@ -81,8 +83,8 @@ def test_built_in_transforms(transform):
 
 def test_all_of_the_catalogue_is_checked():
     names = {name for name in transforms.__all__ if hasattr(getattr(transforms, name), "sample")}
-    found = {type(each).__name__ for each in BUILT_IN}
-    assert names - {"Compose", "MixUp", "CutMix", "Transform"} == found
+    tested_names = {type(each).__name__ for each in BUILT_IN}
+    assert names - {"Compose", "MixUp", "CutMix", "Transform"} == tested_names
 
 
 def test_every_transform_is_a_frozen_dataclass_by_keyword():
@@ -104,7 +106,7 @@ def test_what_changes_the_meaning_says_so():
 @dataclass(frozen=True)
 class Faulty:
     fault: str
-    alike: bool = True
+    same_for_all_frames: bool = True
 
     def sample(self, rng, info):
         return (
@@ -182,7 +184,7 @@ class Curving(Faulty):
 class Choosing(Faulty):
     members = (Rotate(degrees=3),)
 
-    def chosen(self, parameters):
+    def select(self, parameters):
         return [(Rotate(degrees=3) if self.fault == "foreign" else self.members[0], {})]
 
 
@@ -212,7 +214,7 @@ def test_what_is_special_to_a_kind_is_checked(kind, faults):
 
 def test_frames_may_differ_where_it_is_said():
     class Flickering(Noise):
-        alike = True
+        same_for_all_frames = True
 
     check_transform(Noise(std=0.2))
     with pytest.raises(AssertionError, match="three equal frames"):

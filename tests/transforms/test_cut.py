@@ -30,7 +30,7 @@ def rendered(given, *, size, dtype, monkeypatch, cut):
         original = module.cut_to_rgb
         patched.setattr(module, "cut_to_rgb", lambda *args, **named: (calls.append(1), original(*args, **named)))
         if not cut:
-            patched.setattr(module, "_can_be_cut", lambda planes: False)
+            patched.setattr(module, "_is_croppable", lambda planes: False)
         compose.render(given, out, [])
     assert bool(calls) == cut
     return out
@@ -55,5 +55,5 @@ def test_what_cannot_be_cut_goes_the_long_way(monkeypatch):
     scattered.frames[0] = (np.asfortranarray(scattered.frames[0][0]), *scattered.frames[0][1:])
     for given in (quartered, scattered):
         rendered(given, size=(40, 40), dtype="uint8", monkeypatch=monkeypatch, cut=False)
-        assert not module._can_be_cut(given)
-    assert not module._can_be_cut(Planes([(np.zeros((4, 4), np.uint8),)], Colour(model="grey")))
+        assert not module._is_croppable(given)
+    assert not module._is_croppable(Planes([(np.zeros((4, 4), np.uint8),)], Colour(model="grey")))

@@ -52,13 +52,13 @@ def render(compose, clip, parameters, **options):
 
 
 def one_after_the_other(transforms, clip, parameters):
-    for transform, drawn in zip(transforms, parameters, strict=True):
-        clip = transform.apply(clip, drawn)
+    for transform, own_parameters in zip(transforms, parameters, strict=True):
+        clip = transform.apply(clip, own_parameters)
     return clip
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("transforms", CHAINS, ids=lambda each: fuse.said(tuple(each))[:60])
+@pytest.mark.parametrize("transforms", CHAINS, ids=lambda each: fuse.compact_repr(tuple(each))[:60])
 def test_a_table_is_what_the_transforms_are_one_after_the_other(transforms, dtype):
     size = 150 if dtype == "uint16" else 40  # a table of 65,536 entries is for clips that have more pixels than that
     clip = clip_of(dtype, height=size)
@@ -106,23 +106,23 @@ def test_levels_of_a_table_are_those_of_the_frames_it_makes(dtype):
     for number, table in enumerate(each.astype(dtype) for each in tables):
         frames, channels = np.arange(6).reshape(-1, 1, 1, 1), np.arange(3)
         made = np.broadcast_to(table, (6, 3, size))[frames, channels, clip]
-        expected, found = PixelLevels(made), TableLevels(PixelLevels(clip), table)
+        expected, table_levels = PixelLevels(made), TableLevels(PixelLevels(clip), table)
         if not (dtype == "uint16" and number):  # of which the counts are of the clip, not of each frame
-            assert found.frame_max().tolist() == made.max(axis=(1, 2, 3)).tolist()
-        assert found.mean_and_std() == expected.mean_and_std()
+            assert table_levels.frame_max().tolist() == made.max(axis=(1, 2, 3)).tolist()
+        assert table_levels.mean_and_std() == expected.mean_and_std()
         np.testing.assert_allclose(expected.mean_and_std(), [made.mean(), made.std()], rtol=1e-9)
         percents = [0, 1, 37.3, 50, 99, 100]
-        assert found.percentiles(percents) == expected.percentiles(percents)
-        np.testing.assert_allclose(found.percentiles(percents), np.percentile(made, percents), rtol=1e-12)
-        assert found.counted(float(size - 1)).tolist() == expected.counted(float(size - 1)).tolist()
-        assert found.counted(float(size - 1)).sum() == made.size
+        assert table_levels.percentiles(percents) == expected.percentiles(percents)
+        np.testing.assert_allclose(table_levels.percentiles(percents), np.percentile(made, percents), rtol=1e-12)
+        assert table_levels.histogram(float(size - 1)).tolist() == expected.histogram(float(size - 1)).tolist()
+        assert table_levels.histogram(float(size - 1)).sum() == made.size
 
 
 def test_levels_of_nothing():
     for dtype in ("uint8", "float32"):
         levels = PixelLevels(np.empty((2, 0, 3, 1), dtype))
         assert levels.frame_max().tolist() == [0, 0] and levels.mean_and_std() == (0.0, 0.0)
-        assert levels.percentiles([5, 50]) == [0.0, 0.0] and levels.counted(255.0).sum() == 0
+        assert levels.percentiles([5, 50]) == [0.0, 0.0] and levels.histogram(255.0).sum() == 0
 
 
 def test_choices_are_fused_once_they_are_chosen():
@@ -139,9 +139,9 @@ def test_choices_are_fused_once_they_are_chosen():
     for seed in range(12):
         parameters = compose.sample(np.random.default_rng(seed), frames=6)
         assert json.loads(json.dumps(parameters)) == parameters
-        parts = list(fuse.chosen(choices, parameters))
+        parts = list(fuse.select_parts(choices, parameters))
         seen.add(tuple(type(each).__name__ for each, _ in parts))
-        kinds = [step.kind for step in fuse.steps(iter(parts))]
+        kinds = [step.kind for step in fuse.group_steps(iter(parts))]
         assert kinds == ["geometry", "pointwise"]
         plain = Compose([each for each, _ in parts], frame=compose.frame)
         clip = clip_of("uint8", seed=seed)
@@ -153,10 +153,10 @@ def test_choices_are_fused_once_they_are_chosen():
 def test_a_choice_alone_applies_what_it_chose():
     order = RandomOrder(transforms=(Shift(pixels=(3, 3)), Flip(probability=1.0)))
     clip = clip_of("uint8")
-    drawn = {"parameters": [{"right": 3.0, "down": 0.0}, {"horizontal": True, "vertical": False}]}
-    shifted_first = order.apply(clip, drawn | {"order": [0, 1]})
+    own_parameters = {"parameters": [{"right": 3.0, "down": 0.0}, {"horizontal": True, "vertical": False}]}
+    shifted_first = order.apply(clip, own_parameters | {"order": [0, 1]})
     assert np.array_equal(shifted_first[:, :, :-3], clip[:, :, ::-1][:, :, 3:])
-    assert np.array_equal(order.apply(clip, drawn | {"order": [1, 0]})[:, :, 3:], clip[:, :, ::-1][:, :, :-3])
+    assert np.array_equal(order.apply(clip, own_parameters | {"order": [1, 0]})[:, :, 3:], clip[:, :, ::-1][:, :, :-3])
     assert np.array_equal(Sometimes(transform=Blur(sigma=3)).apply(clip, {"applied": False, "parameters": {}}), clip)
 
 
@@ -175,17 +175,17 @@ def test_how_often_a_choice_is_made():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sometimes(transform=Normalize()), "makes float32 of uint8"),
-        (lambda: OneOf(transforms=(Flip(), Normalize())), "where it always runs"),
-        (lambda: OneOf(transforms=()), "at least one"),
-        (lambda: OneOf(transforms=Flip()), "at least one"),
+        (lambda: Sometimes(transform=Normalize()), "turns uint8 into float32"),
+        (lambda: OneOf(transforms=(Flip(), Normalize())), "move it after the OneOf"),
+        (lambda: OneOf(transforms=()), "one or more transforms"),
+        (lambda: OneOf(transforms=Flip()), "one or more transforms"),
         (lambda: RandomOrder(transforms=(Flip,)), "such as Rotate"),
         (lambda: Sometimes(transform=Flip(), probability=1.5), "from 0 to 1"),
         (lambda: OneOf(transforms=(Flip(), Flip()), weights=(1,)), "2 numbers"),
         (lambda: OneOf(transforms=(Flip(), Flip()), weights=(0, 0)), "not all 0"),
         (
             lambda: Compose([Normalize(dtype="float16"), Shift(pixels=1)], frame=Frame(height=8, width=8)),
-            "for the last",
+            "to the end",
         ),
     ],
 )
@@ -226,7 +226,7 @@ def test_explain_says_what_is_one_pass():
         Normalize(),
     ]
     assert Compose(transforms, frame=Frame(height=40, width=44, channels=1)).explain().splitlines() == [
-        "1. Speed(factor=0.3): frames chosen before they are read",
+        "1. Speed(factor=0.3): frames selected before they are read",
         "2. fit (crop to 40 x 44), Rotate(degrees=25), Elastic(pixels=4): one interpolation",
         "3. 1 channel, uint8",
         "4. Brightness(factor=0.2), Gamma(gamma=0.2): one look-up table",
@@ -292,7 +292,7 @@ def test_pixel_sizes_that_are_wrong_or_missing():
         with pytest.raises(SettingError, match="leave one out"):
             Frame(height=8, width=8, spacing_mm=1.5, fit=fit)
     compose = Compose([], frame=Frame(height=8, width=8, spacing_mm=1.5))
-    with pytest.raises(ClipError, match=r"does not tell.*spacing_down_mm"):
+    with pytest.raises(ClipError, match=r"unknown.*spacing_down_mm"):
         render(compose, clip_of("uint8")[:, :8, :8], [])
     frame = Frame(height=112, width=112, spacing_mm=1.5)
     assert frame.target_spacing(9, 9, spacing_mm=None) == (1.5, 1.5)
@@ -316,5 +316,5 @@ class Liar:
 
 def test_a_curve_that_lies_about_its_type_is_found():
     compose = Compose([Gamma(gamma=0.1), Liar()], frame=Frame(height=40, width=44))
-    with pytest.raises(SettingError, match="float32 in curve"):
+    with pytest.raises(SettingError, match="float32 from curve"):
         render(compose, clip_of("uint8"), compose.sample(np.random.default_rng(0), frames=6))

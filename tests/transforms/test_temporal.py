@@ -115,8 +115,8 @@ def test_a_clip_alone_is_its_own_video():
         (lambda: Reverse(probability=-0.1), "from 0 to 1"),
         (lambda: Jitter(frames=1.5), "whole number"),
         (lambda: Jitter(frames=-1), "at least 0"),
-        (lambda: FrameDrop(share=1.5), "1 or less"),
-        (lambda: PhaseShift(fraction=(0, 2)), "1 or less"),
+        (lambda: FrameDrop(share=1.5), "at most 1"),
+        (lambda: PhaseShift(fraction=(0, 2)), "at most 1"),
     ],
 )
 def test_settings_of_time(make, message):

@@ -5,7 +5,7 @@ from scipy import ndimage
 from cinefeed.errors import SettingError, SourceError
 from cinefeed.transforms import warp as module
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
-from cinefeed.transforms.warp import factors, inverted, resample
+from cinefeed.transforms.warp import invert, resample, shrink_factors
 
 TYPES = ["uint8", "uint16", "float32"]
 
@@ -176,7 +176,7 @@ def test_frames_that_follow_each_other_in_memory(dtype, channels):
 
 
 def test_frames_that_differ_are_refused():
-    with pytest.raises(SourceError, match="cut the video"):
+    with pytest.raises(SourceError, match="split the video"):
         warp([np.zeros((4, 4), np.uint8), np.zeros((5, 4), np.uint8)], np.eye(3), 4, 4)
     with pytest.raises(SourceError, match="uint16"):
         warp([np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint16)], np.eye(3), 4, 4)
@@ -213,9 +213,9 @@ def test_other_types_are_refused():
     ("step", "factor"), [(0.5, 1), (1.0, 1), (1.49, 1), (1.5, 2), (2.0, 2), (2.9, 2), (4 - 1e-9, 4), (4.6, 4), (10, 10)]
 )
 def test_factors(step, factor):
-    assert factors(np.diag([step, step, 1.0]), height=999, width=999) == (factor, factor)
+    assert shrink_factors(np.diag([step, step, 1.0]), height=999, width=999) == (factor, factor)
     turn = np.linalg.inv(Rotate(degrees=25).matrix({"degrees": 25.0}, height=9, width=9))
-    assert factors(np.diag([step, step, 1.0]) @ turn, height=999, width=999) == (factor, factor)
+    assert shrink_factors(np.diag([step, step, 1.0]) @ turn, height=999, width=999) == (factor, factor)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -229,29 +229,29 @@ def test_a_crop_by_whole_pixels_is_a_copy_that_equals_the_interpolation(dtype, c
             copied, sampled = (np.empty((4, *size, channels), dtype) for _ in range(2))
             resample(frames, inverse, out=copied, fill=7, extent=extent)
             with monkeypatch.context() as patched:
-                patched.setattr(module, "whole_move", lambda inverse: None)
+                patched.setattr(module, "whole_pixel_shift", lambda inverse: None)
                 resample(frames, inverse, out=sampled, fill=7, extent=extent)
             np.testing.assert_array_equal(copied, sampled)
 
 
 def test_which_maps_only_move_by_whole_pixels():
     def found(across, down, x, y):
-        return module.whole_move(np.array([[across, 0.0, x], [0, down, y], [0, 0, 1]]))
+        return module.whole_pixel_shift(np.array([[across, 0.0, x], [0, down, y], [0, 0, 1]]))
 
     assert found(1, 1, 4, -2) == (-2, 4)
     for wrong in ((0.5, 0.5, 0, 0), (1, 1, 0.5, 0), (1.0001, 1, 0, 0), (-1, 1, 0, 0), (2, 2, 0, 0), (1e-9, 1, 0, 0)):
         assert found(*wrong) is None
-    assert module.whole_move(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])) is None
-    assert module.whole_move(np.array([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]])) is None
+    assert module.whole_pixel_shift(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])) is None
+    assert module.whole_pixel_shift(np.array([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]])) is None
 
 
 def test_inverted_is_the_inverse():
     rng = np.random.default_rng(3)
     for _ in range(50):
         forward = np.vstack([rng.normal(size=(2, 3)) * [1, 1, 80], [0, 0, 1]])
-        np.testing.assert_allclose(inverted(forward), np.linalg.inv(forward), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(invert(forward), np.linalg.inv(forward), rtol=1e-9, atol=1e-12)
 
 
 def test_a_map_without_inverse_is_named():
     with pytest.raises(SettingError, match="has no inverse"):
-        inverted(np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 1.0]]))
+        invert(np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 1.0]]))

@@ -16,8 +16,12 @@ except ImportError as error:
 class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     """A feed as Keras wants it: `model.fit(FeedDataset(feed), validation_data=FeedDataset(feed.evaluation(val)))`.
 
-    Inputs are named: `clips`, or one a view (`feed.spec.clip_names`), covariates, `masks` unless they are the targets,
-    and `valid` where clips are padded.
+    Each batch is `(inputs, targets)`, or `(inputs, targets, weights)` if something weighs the rows
+    (`feed.spec.weighted`), so that `fit(class_weight=...)` works if nothing does. Inputs are an array if there is one,
+    the clips. Several are a dictionary: `clips`, or one a view (`feed.spec.clip_names`), covariates, `masks` unless
+    they are the targets, and `valid` where clips are padded. `named=True` makes it a dictionary always, for a model
+    that looks its input up by name. Weights of pictures (the tasks "clip" and "mask") are (batch, 1, 1, 1), one for
+    all pixels of a row.
 
     The feed makes its batches ahead, on its own workers and in its own order, so `workers` is 1 here and the index
     that Keras asks for, which it shuffles, is ignored: between `on_epoch_begin` and `on_epoch_end` each request gives
@@ -33,9 +37,10 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
     counts what was trained on (`consumed`, batches of the current epoch).
     """
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, *, named: bool = False) -> None:
         super().__init__(workers=1, use_multiprocessing=False)
         self.feed = feed
+        self.named = named
         self.consumed = 0
         self._batches: Iterator[Batch] | None = None
         self._began: dict[str, Any] = {}  # the feed's state
@@ -46,20 +51,35 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         """Return the number of batches of the current epoch."""
         return len(self.feed)
 
-    def __getitem__(self, index: int) -> tuple[dict[str, Any], Any, Any]:
-        """Return the epoch's next batch, `({"clips": ...}, targets, weights)`, whatever the index."""
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Return the epoch's next batch, `(inputs, targets)` or `(inputs, targets, weights)`, whatever the index."""
         if self._batches is None:
             batch = self.feed.batch(0)
         else:
             batch = next(self._batches)
             self._given += 1
-        inputs = batch.inputs(padded=self.feed.spec.padded)
+        item = self._item(batch)
         if keras.config.backend() != "torch":
-            return inputs, batch.targets, batch.weights
+            return item
         from cinefeed.adapters.torch import as_tensor  # an extra: Keras copies NumPy batches, and leaves tensors alone
 
-        tensors = {name: as_tensor(array) for name, array in inputs.items()}
-        return tensors, as_tensor(batch.targets), as_tensor(batch.weights)
+        return tuple(map(as_tensor, item))
+
+    def _item(self, batch: Batch) -> tuple[Any, ...]:
+        spec = self.feed.spec
+        inputs: Any = batch.inputs(padded=spec.padded)
+        if len(inputs) == 1 and not self.named:
+            (inputs,) = inputs.values()
+        if not self.weighted:
+            return inputs, batch.targets
+        weights = batch.weights
+        # Keras multiplies the error of each pixel by a weight, and aligns the last axes where their numbers differ.
+        return inputs, batch.targets, weights.reshape(-1, 1, 1, 1) if spec.task in ("clip", "mask") else weights
+
+    @property
+    def weighted(self) -> bool:
+        """Whether batches have weights."""
+        return self.feed.spec.weighted
 
     def on_epoch_begin(self) -> None:
         """Start the feed's next epoch."""

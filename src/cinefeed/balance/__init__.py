@@ -1,12 +1,13 @@
-"""The distribution scale: labels -> expected draws of each row -> exact plan of an epoch. Arrays in, arrays out.
+"""Balanced sampling: labels -> expected draws of each row -> exact plan of an epoch, on arrays.
 
-A sampler (sampler.py, samplers.py) sorts the rows into strata (strata.py, rarest.py: classes, or bins of a continuous
-label) and says how often each row is expected in an epoch (shares.py); one drawer for all of them (plan.py, order.py)
-turns that into whole draws. report.py says what it did (measure.py), prior.py takes it back out of probabilities.
+A sampler (sampler.py, samplers.py) groups rows into strata (strata.py, rarest.py), which are classes or bins of a
+continuous label, and computes the expected draws of each row in an epoch (shares.py). The planner (plan.py, order.py)
+converts expected draws of all samplers to integer draws. report.py describes the result with the measures of
+measure.py. prior.py corrects predicted probabilities for balanced training.
 """
 
 from cinefeed.balance.plan import Plan, draw
-from cinefeed.balance.prior import class_weights, correct_prior, kept_prior
+from cinefeed.balance.prior import class_weights, correct_prior, prior_from_report
 from cinefeed.balance.report import BalanceReport
 from cinefeed.balance.sampler import Balancing, Sampler
 from cinefeed.balance.samplers import BalancedClasses, Natural, UniformLabels
@@ -24,5 +25,5 @@ __all__ = [
     "class_weights",
     "correct_prior",
     "draw",
-    "kept_prior",
+    "prior_from_report",
 ]

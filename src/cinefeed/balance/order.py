@@ -1,4 +1,4 @@
-"""In what order the draws of an epoch come: repeats far apart, and every batch composed like the epoch."""
+"""The order of the draws of an epoch: repeats are far apart, and each batch has the composition of the epoch."""
 
 from dataclasses import dataclass
 
@@ -7,59 +7,59 @@ from numpy.typing import NDArray
 
 from cinefeed.rng import Stage, stable_order, words_for
 
-GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: its multiples, modulo 2**64, are spread evenly
+GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: its multiples modulo 2**64 are evenly distributed
 
-# Positions of the address (seed, PLAN, epoch): part of the promise of reproducibility.
+# Positions in the address (seed, PLAN, epoch). Changing them changes all plans.
 _PHASE, _JITTER, _SHUFFLE, _TURN = range(4)
-_BLOCKS = (8, 4, 2, 1)  # batches: ranks of one machine
+_BLOCKS = (8, 4, 2, 1)  # batches per block: numbers of ranks on one machine
 
 Whole = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batches:
-    """How an epoch falls into batches, and how many draws of each stratum a full one holds: `low` or `high`."""
+    """The batches of an epoch; a full batch has `low` or `high` draws of each stratum."""
 
     size: int
-    full: int  # batches of that size
-    tail: int  # draws in the batch after them
+    full: int  # number of full batches
+    tail: int  # draws in the incomplete last batch
     share: NDArray[np.float64]  # expected draws of each stratum in a full batch
-    low: Whole
-    high: Whole
+    low: Whole  # share, rounded down
+    high: Whole  # share, rounded up
 
     def overflow(self, totals: Whole) -> int:
-        """Return by how many draws `totals` exceed what the full batches and the tail can hold; 0 or less fits."""
+        """Return the number of draws in `totals` (strata,) that exceed the full batches and the tail; <= 0 if none."""
         return int(np.maximum(totals - self.high * self.full, 0).sum()) - self.tail
 
     def tail_draws(self, totals: Whole) -> Whole:
-        """Return how many draws of each stratum the tail takes, (strata,): what the full batches do not expect."""
+        """Return the draws of each stratum in the tail, (strata,): those in excess of the full batches' shares."""
         least, most = np.maximum(totals - self.full * self.high, 0), totals - self.full * self.low
-        return _near(totals - self.full * self.share, least=least, most=most, total=self.tail)
+        return _round_to_total(totals - self.full * self.share, least=least, most=most, total=self.tail)
 
-    def kept(self, totals: Whole, *, dealt: int, left: int) -> Whole:
-        """Return how many draws of each stratum the first `dealt` batches leave to the last `left` ones, (strata,).
+    def remaining_draws(self, totals: Whole, *, first: int, last: int) -> Whole:
+        """Return the draws of each stratum that the `first` batches leave to the `last` batches, (strata,).
 
-        The first ones get their shares as exactly as can be while each of the last ones can still get low or high.
+        The first batches get their shares as exactly as possible, so that each of the last batches can get low or high.
         """
-        least = np.maximum(totals - dealt * self.high, left * self.low)
-        most = np.minimum(totals - dealt * self.low, left * self.high)
-        return _near(totals - dealt * self.share, least=least, most=most, total=left * self.size)
+        least = np.maximum(totals - first * self.high, last * self.low)
+        most = np.minimum(totals - first * self.low, last * self.high)
+        return _round_to_total(totals - first * self.share, least=least, most=most, total=last * self.size)
 
 
-def _near(wish: NDArray[np.float64], *, least: Whole, most: Whole, total: int) -> Whole:
-    """Return whole numbers between `least` and `most` near to `wish`, `total` in sum; all are (strata,)."""
-    draws = np.clip(np.floor(wish + 1e-9).astype(np.int64), least, most)
+def _round_to_total(values: NDArray[np.float64], *, least: Whole, most: Whole, total: int) -> Whole:
+    """Return integers near `values` between `least` and `most` (all (strata,)) that sum to `total`."""
+    draws = np.clip(np.floor(values + 1e-9).astype(np.int64), least, most)
     while (missing := total - int(draws.sum())) != 0:
         step = 1 if missing > 0 else -1
         movable = np.flatnonzero(draws < most if missing > 0 else draws > least)
-        assert len(movable), "draws that no batches can hold"
-        furthest = movable[np.argsort(step * (draws - wish)[movable], kind="stable")]
+        assert len(movable), "the batches cannot hold these draws"
+        furthest = movable[np.argsort(step * (draws - values)[movable], kind="stable")]
         draws[furthest[: abs(missing)]] += step
     return draws
 
 
 def batches_of(expected: NDArray[np.float64], *, draws: int, size: int) -> Batches:
-    """Return the batches of an epoch of `draws` in which the strata are expected so often, (strata,).
+    """Return the batches of an epoch with `draws` draws in batches of `size`; `expected` draws are (strata,).
 
     >>> batches_of(np.array([30.0, 10.0]), draws=40, size=6).high.tolist()
     [5, 2]
@@ -70,7 +70,7 @@ def batches_of(expected: NDArray[np.float64], *, draws: int, size: int) -> Batch
         full=draws // size,
         tail=draws % size,
         share=share,
-        low=np.floor(share + 1e-9).astype(np.int64),  # eight of sixteen may read 7.999999999999999
+        low=np.floor(share + 1e-9).astype(np.int64),  # a share of 8 may be computed as 7.999999999999999
         high=np.ceil(share - 1e-9).astype(np.int64),
     )
 
@@ -81,9 +81,9 @@ def _uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 
 def order_by(numbers: Whole, words: NDArray[np.uint64]) -> Whole:
-    """Return the order by small numbers, and where they are equal by words; of those all but the lowest bits count.
+    """Return the indices that sort by `numbers`, then by all but the lowest bits of `words`.
 
-    One sort of one key: half the time of np.lexsort, on a million draws.
+    It sorts one combined key, which takes half the time of np.lexsort for a million draws.
     """
     bits = np.uint64(int(numbers.max(initial=0)).bit_length())
     if bits == 0:
@@ -101,29 +101,37 @@ def put_in_order(
     seed: int,
     epoch: int,
 ) -> tuple[Whole, Whole, Whole]:
-    """Return the draws in the order of the epoch: rows, occurrence and strata, each int64 (draws,).
+    """Return the rows, occurrences and strata of the draws in epoch order, each int64 (draws,).
 
-    `rows` and `occurrence` list the draws in any order; `expected` and `strata` are by row number. A row drawn three
-    times is due in each third of the epoch, at a moment of its own; equals take turns, so that no row comes again
-    before they all have come.
+    The repeats of a row are distributed over the epoch: a row with three draws has one in each third, at a random
+    position. Rows with equal expected draws alternate: no row is repeated before all of them have occurred.
+
+    Args:
+        rows: Row number of each draw, in any order.
+        occurrence: Index of each draw among the draws of its row, from 0.
+        expected: Expected draws of each row.
+        strata: Stratum of each row.
+        batches: The batches of the epoch, to give each batch the composition of the epoch, or None.
+        seed: Seed of the plan.
+        epoch: Number of the epoch.
     """
     phase = _uniform(words_for(seed, stage=Stage.PLAN, count=len(expected), epoch=epoch, position=_PHASE))
     jitter = _uniform(words_for(seed, stage=Stage.PLAN, count=len(rows), epoch=epoch, position=_JITTER))
-    # Half as much jitter as phase: neighbours change between turns, and a row still waits half a turn for its next.
-    due = (occurrence + (phase[rows] + 0.5 * jitter) / 1.5) / np.maximum(expected[rows], 1.0)
-    of_draws = strata[rows]
-    totals = np.bincount(of_draws, minlength=int(strata.max()) + 1).astype(np.int64)
-    queue = order_by(of_draws, (due * 2.0**63).astype(np.uint64))  # it is below 2
-    slots = _even(totals, seed, epoch) if batches is None else _by_batch(totals, batches, seed, epoch)
-    place = stable_order(slots)
-    ordered, ordered_occurrence = np.empty_like(rows), np.empty_like(rows)
-    ordered[place] = rows[queue]
-    ordered_occurrence[place] = occurrence[queue]
-    return ordered, ordered_occurrence, slots
+    # With half as much jitter as phase, neighbours change between repeats, which are at least half a period apart.
+    time = (occurrence + (phase[rows] + 0.5 * jitter) / 1.5) / np.maximum(expected[rows], 1.0)
+    strata_of_draws = strata[rows]
+    totals = np.bincount(strata_of_draws, minlength=int(strata.max()) + 1).astype(np.int64)
+    queue = order_by(strata_of_draws, (time * 2.0**63).astype(np.uint64))  # time is below 2
+    ordered_strata = _even(totals, seed, epoch) if batches is None else _by_batch(totals, batches, seed, epoch)
+    positions = stable_order(ordered_strata)
+    ordered_rows, ordered_occurrence = np.empty_like(rows), np.empty_like(rows)
+    ordered_rows[positions] = rows[queue]
+    ordered_occurrence[positions] = occurrence[queue]
+    return ordered_rows, ordered_occurrence, ordered_strata
 
 
 def _even(totals: Whole, seed: int, epoch: int) -> Whole:
-    """Return the stratum of each place of the epoch, int64 (draws,): one draw of n in each n-th of the epoch."""
+    """Return the stratum of each position, int64 (draws,): n draws of a stratum are one in each n-th of the epoch."""
     strata = np.repeat(np.arange(len(totals)), totals)
     if len(totals) == 1:
         return strata
@@ -133,39 +141,39 @@ def _even(totals: Whole, seed: int, epoch: int) -> Whole:
 
 
 def _by_batch(totals: Whole, batches: Batches, seed: int, epoch: int) -> Whole:
-    """Return the stratum of each place, int64 (draws,), so that each full batch holds low or high of each stratum.
+    """Return the stratum of each position, int64 (draws,); each full batch has low or high draws of each stratum.
 
-    Draws are dealt like cards, sorted by stratum: first to blocks of eight batches, then to the batches of a block. A
-    dealer who gives one card to each in turn gives everyone as many of a stratum as everyone else, to one (McNaughton,
-    Management Science 1959). Blocks are visited in golden order, which spreads a stratum over the epoch, and the
-    batches of a block in the order 0 4 2 6 1 5 3 7, so that pairs, fours and eights of batches that follow each other,
-    the global batches of so many ranks, have the epoch's shares as well. What is left of the eights is dealt to a block
-    of four, of two and of one.
+    The draws, sorted by stratum, are assigned round-robin: first to blocks of eight batches, then to the batches of a
+    block. Round-robin assignment gives each batch the same number of draws of a stratum, to within one (McNaughton,
+    Management Science 1959). Blocks are visited in golden-ratio order, which distributes a stratum over the epoch. The
+    batches of a block are visited in the order 0 4 2 6 1 5 3 7, so that two, four or eight consecutive batches (the
+    global batches of as many ranks) have the shares of the epoch as well. The batches that remain after the blocks of
+    eight form blocks of four, two and one.
     """
-    (turn,) = words_for(seed, stage=Stage.PLAN, count=1, epoch=epoch, position=_TURN).tolist()
+    (offset,) = words_for(seed, stage=Stage.PLAN, count=1, epoch=epoch, position=_TURN).tolist()
     rest = batches.tail_draws(totals)
-    places = [(rest, np.full(batches.tail, batches.full))]
-    totals, left = totals - rest, batches.full
+    assigned = [(rest, np.full(batches.tail, batches.full))]  # draws of each stratum, and the batch of each draw
+    totals, num_left = totals - rest, batches.full
     for block in _BLOCKS:
-        count, after = left // block, left % block
+        count, num_after = num_left // block, num_left % block
         if count == 0:
             continue
-        rest = batches.kept(totals, dealt=count * block, left=after)
-        golden = stable_order(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN))
-        cards = np.arange(count * block * batches.size)
-        places.append((totals - rest, batches.full - left + _deal(cards, golden, block, turn)))
-        totals, left = rest, after
-    strata = np.concatenate([np.repeat(np.arange(len(each)), each) for each, _ in places])
-    batch = np.concatenate([each for _, each in places])
+        rest = batches.remaining_draws(totals, first=count * block, last=num_after)
+        blocks = stable_order(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN))
+        draws = np.arange(count * block * batches.size)
+        assigned.append((totals - rest, batches.full - num_left + _round_robin(draws, blocks, block, offset)))
+        totals, num_left = rest, num_after
+    strata = np.concatenate([np.repeat(np.arange(len(counts)), counts) for counts, _ in assigned])
+    batch = np.concatenate([numbers for _, numbers in assigned])
     shuffle = words_for(seed, stage=Stage.PLAN, count=len(strata), epoch=epoch, position=_SHUFFLE)
     return strata[order_by(batch, shuffle)]
 
 
-def _deal(cards: Whole, golden: Whole, block: int, turn: int) -> Whole:
-    """Return the batch that each card goes to, where `golden` is the order of the blocks, and `turn` who begins."""
-    count = len(golden)
-    to_block = golden[(cards + turn % count) % count]
-    in_block = np.empty_like(cards)  # a block's cards are counted in the order in which they come
-    in_block[stable_order(to_block)] = cards % (len(cards) // count)
-    turns = np.array([int(f"{k:b}".zfill(block.bit_length() - 1)[::-1], 2) for k in range(block)])
-    return np.asarray(to_block * block + turns[(in_block + to_block + turn % block) % block])
+def _round_robin(draws: Whole, blocks: Whole, block: int, offset: int) -> Whole:
+    """Return the batch of each draw; `blocks` is the order of the blocks, `block` the number of batches in a block."""
+    count = len(blocks)
+    block_of_draw = blocks[(draws + offset % count) % count]
+    index_in_block = np.empty_like(draws)
+    index_in_block[stable_order(block_of_draw)] = draws % (len(draws) // count)
+    batch_order = np.array([int(f"{k:b}".zfill(block.bit_length() - 1)[::-1], 2) for k in range(block)])
+    return np.asarray(block_of_draw * block + batch_order[(index_in_block + block_of_draw + offset % block) % block])

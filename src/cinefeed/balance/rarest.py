@@ -1,4 +1,4 @@
-"""Rows that carry several labels: the stratum of a row is the rarest label that it carries."""
+"""Strata of multi-label rows: the stratum of a row is the rarest of its labels."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,27 +11,30 @@ from cinefeed.balance.strata import Strata, class_strata, label_array
 from cinefeed.errors import LabelError
 from cinefeed.label_types import class_name
 
-NONE = "none"  # the stratum of rows that carry no label
+NONE = "none"  # the stratum of rows without labels
 
 Carried = Sequence[frozenset[str]]
 
 
-def carried_labels(labels: ArrayLike, *, separator: str | None = None) -> Carried | None:
-    """Return the labels that each row carries, or None where each row has one: lists of them, or text to be parted.
+def parse_label_sets(labels: ArrayLike, *, separator: str | None = None) -> Carried | None:
+    """Return the set of labels of each row, or None if each row has a single label.
 
-    >>> [sorted(each) for each in carried_labels(["edema; effusion", "edema", ""], separator=";")]
+    Rows are lists of labels, or text that is split at `separator`. Raises LabelError if `separator` is given and the
+    labels are not text.
+
+    >>> [sorted(each) for each in parse_label_sets(["edema; effusion", "edema", ""], separator=";")]
     [['edema', 'effusion'], ['edema'], []]
     """
     if separator is None:
         rows: Any = labels if isinstance(labels, Sequence | np.ndarray) else []
-        listed = len(rows) > 0 and all(isinstance(each, _LISTS) for each in rows)
-        return [_names(each) for each in rows] if listed else None
+        are_lists = len(rows) > 0 and all(isinstance(row, _LISTS) for row in rows)
+        return [_names(row) for row in rows] if are_lists else None
     array = label_array(labels)
     if array.dtype.kind != "U":
-        raise LabelError(f"separator={separator!r} parts text, the labels are {array.dtype}; leave it out")
+        raise LabelError(f"separator={separator!r} needs text labels; found {array.dtype}; leave separator out")
     texts, numbers = np.unique(array, return_inverse=True)
-    parted = [_names(part.strip() for part in text.split(separator)) for text in texts.tolist()]
-    return [parted[number] for number in numbers.tolist()]
+    distinct_sets = [_names(part.strip() for part in text.split(separator)) for text in texts.tolist()]
+    return [distinct_sets[number] for number in numbers.tolist()]
 
 
 _LISTS = (list, tuple, set, frozenset, np.ndarray)
@@ -41,29 +44,30 @@ def _names(values: Iterable[object]) -> frozenset[str]:
     return frozenset(class_name(value) for value in values if value is not None and value != "")
 
 
-def rarest_strata(carried: Carried) -> Strata:
-    """Return the rarest label of each row, by how many rows carry it; rows that carry none are a class of their own.
+def rarest_strata(label_sets: Carried) -> Strata:
+    """Return strata by the rarest label of each row; rows without labels form the stratum "none".
 
-    Balanced so, a rare label comes often, and a frequent one that it appears with comes with it (Charte et al.,
-    Neurocomputing 2015, over-sample by the rarity of labels).
+    Balancing these strata over-samples rare labels, together with the frequent labels of the same rows (over-sampling
+    by label rarity: Charte et al., Neurocomputing 2015).
 
     >>> strata = rarest_strata([frozenset("ab"), frozenset("a"), frozenset()])
     >>> [strata.names[number] for number in strata.numbers]
     ['b', 'a', 'none']
     """
-    rows = count_carried(carried)
-    order = {label: place for place, label in enumerate(sorted(rows, key=lambda label: (rows[label], label)))}
-    return class_strata([min(each, key=order.__getitem__) if each else NONE for each in carried])
+    counts = count_labels(label_sets)
+    rank = {label: k for k, label in enumerate(sorted(counts, key=lambda label: (counts[label], label)))}
+    return class_strata([min(labels, key=rank.__getitem__) if labels else NONE for labels in label_sets])
 
 
-def count_carried(carried: Carried, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
-    """Return how many rows carry each label, each row counted once, or as often as `weights` (rows,) say.
+def count_labels(label_sets: Carried, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+    """Return the number of rows with each label, or the sum of their `weights` (rows,).
 
-    >>> count_carried([frozenset("ab"), frozenset("a")])
+    >>> count_labels([frozenset("ab"), frozenset("a")])
     {'a': 2, 'b': 1}
     """
-    found: Counter[str] = Counter()
-    for labels, count in zip(carried, [1] * len(carried) if weights is None else weights.tolist(), strict=True):
+    counts: Counter[str] = Counter()
+    row_weights = [1] * len(label_sets) if weights is None else weights.tolist()
+    for labels, weight in zip(label_sets, row_weights, strict=True):
         for label in labels:
-            found[label] += count
-    return dict(sorted(found.items()))
+            counts[label] += weight
+    return dict(sorted(counts.items()))

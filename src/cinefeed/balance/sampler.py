@@ -1,4 +1,4 @@
-"""What every sampler does: strata and their shares -> expected draws, or weights, of each row -> plan and report."""
+"""Base classes of samplers: expected draws or weights of rows, plans and reports from the shares of strata."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cinefeed.balance.plan import Plan, draw
 from cinefeed.balance.rarest import Carried
 from cinefeed.balance.report import BalanceReport, make_report
-from cinefeed.balance.shares import fill, spread
+from cinefeed.balance.shares import distribute_draws, fill
 from cinefeed.balance.strata import Strata, group_numbers
 from cinefeed.errors import SettingError, did_you_mean
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class Sampler(ABC):
-    """A rule that says how often each row is expected in an epoch. A new one says its strata and their shares."""
+    """A rule for the expected draws of each row in an epoch. Subclasses implement `strata` and `shares`."""
 
     length: Length = "natural"
     max_repeats: int | None = None
@@ -32,16 +32,16 @@ class Sampler(ABC):
 
     @abstractmethod
     def strata(self, labels: ArrayLike) -> Strata:
-        """Return the class or label bin of each row. Raises LabelError where these labels cannot be balanced."""
+        """Return the class or label bin of each row. Raises LabelError for labels that cannot be balanced."""
 
     @abstractmethod
     def shares(self, strata: Strata) -> Floats:
-        """Return the share of the epoch that each stratum gets, float64 (strata,), one in sum."""
+        """Return the share of each stratum in the epoch, float64 (strata,), with a sum of one."""
 
     def expected_draws(self, labels: ArrayLike, *, groups: ArrayLike | None = None) -> Floats:
-        """Return how often each row is expected in an epoch, float64 (rows,); rows of one stratum and group are alike.
+        """Return the expected draws of each row in an epoch, float64 (rows,); equal for rows of one stratum and group.
 
-        `groups` (rows,) are the values of the column that `group` names. Raises SettingError where they are missing.
+        `groups` (rows,) are the values of the column `group`. Raises SettingError if they are needed and missing.
 
         >>> from cinefeed.balance import UniformLabels
         >>> UniformLabels().expected_draws([60, 60, 60, 35]).round(2).tolist()
@@ -53,10 +53,10 @@ class Sampler(ABC):
         return self._balanced(strata, self._groups(groups, strata))
 
     def sample_weights(self, labels: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray[np.float32] | None:
-        """Return how much each row counts in the loss, float32 (rows,) of mean one, none above `cap`.
+        """Return the loss weight of each row, float32 (rows,), with a mean of one and a maximum of `cap`.
 
-        They are the draws that by="draws" would expect of an epoch as long as the table; None there, where rows are
-        drawn so often and all count alike.
+        The weights are the expected draws with by="draws" in an epoch as long as the table. Returns None with
+        by="draws", because rows are then drawn and have equal weights.
 
         >>> from cinefeed.balance import UniformLabels
         >>> UniformLabels(by="weights").sample_weights([60, 60, 60, 35]).tolist()
@@ -76,9 +76,9 @@ class Sampler(ABC):
         batch_size: int | None = None,
         groups: ArrayLike | None = None,
     ) -> Plan:
-        """Return the exact draws of one epoch, in order.
+        """Return the draws of one epoch, in order.
 
-        With `batch_size`, every full batch has the epoch's shares to within one draw, unless per_batch=False.
+        With `batch_size`, each full batch has the shares of the epoch, to within one draw, unless per_batch=False.
 
         >>> from cinefeed.balance import BalancedClasses
         >>> plan = BalancedClasses().plan(["sick"] * 2 + ["well"] * 6, batch_size=4)
@@ -87,8 +87,8 @@ class Sampler(ABC):
         """
         strata = self.strata(labels)
         if self.by == "weights":
-            once, together = np.ones(len(strata.numbers)), np.zeros(len(strata.numbers), np.int64)
-            plan = draw(once, strata=together, seed=seed, epoch=epoch, batch_size=batch_size)
+            once, one_stratum = np.ones(len(strata.numbers)), np.zeros(len(strata.numbers), np.int64)
+            plan = draw(once, strata=one_stratum, seed=seed, epoch=epoch, batch_size=batch_size)
             return replace(plan, strata=strata.numbers[plan.rows])
         numbers = self._groups(groups, strata)
         return draw(
@@ -110,7 +110,7 @@ class Sampler(ABC):
         batch_size: int | None = None,
         groups: ArrayLike | None = None,
     ) -> BalanceReport:
-        """Return what the sampler makes of these labels in one epoch.
+        """Return a report of the label distribution in one epoch.
 
         >>> from cinefeed.balance import BalancedClasses
         >>> print(BalancedClasses().report(["sick"] * 1 + ["well"] * 7))
@@ -122,32 +122,34 @@ class Sampler(ABC):
         return make_report(
             strata=strata,
             plan=self.plan(labels, seed=seed, epoch=epoch, batch_size=batch_size, groups=groups),
-            target=expected if limit is None else spread(self._asked(strata), strata=strata, groups=numbers),
+            target=expected
+            if limit is None
+            else distribute_draws(self._target_draws(strata), strata=strata, groups=numbers),
             expected=expected,
             weights=expected if self.by == "weights" else None,
             groups=numbers,
-            carried=self._carried(labels),
+            label_sets=self._label_sets(labels),
             batch_size=batch_size if self.per_batch else None,
             limit="" if limit is None else f"{'cap' if self.by == 'weights' else 'max_repeats'}={limit:g}",
         )
 
-    def _carried(self, labels: ArrayLike) -> Carried | None:
-        """Return the labels that each row carries, where it may be several."""
+    def _label_sets(self, labels: ArrayLike) -> Carried | None:
+        """Return the labels of each row if rows have several, or None."""
         return None
 
     def _limit(self) -> float | None:
         return self.cap if self.by == "weights" else self.max_repeats
 
     def _groups(self, groups: ArrayLike | None, strata: Strata) -> NDArray[np.int64] | None:
-        """Return the number of each row's group, where groups are to be alike."""
+        """Return the group number of each row, or None without the setting `group`."""
         if self.group is None:
             return None
         if groups is None:
-            raise SettingError(f"group={self.group!r}: whose row is whose is not known; pass groups=, one value a row")
+            raise SettingError(f"group={self.group!r} needs groups=, one value per row; pass that column")
         return group_numbers(groups, rows=len(strata.numbers))
 
-    def _asked(self, strata: Strata) -> Floats:
-        """Return the draws of each stratum that its share asks for, (strata,)."""
+    def _target_draws(self, strata: Strata) -> Floats:
+        """Return the draws of each stratum according to its share, before the limit, (strata,)."""
         shares, counts = self.shares(strata), strata.counts
         draws = float(len(strata.numbers))
         if self.length == "max_count":
@@ -157,34 +159,39 @@ class Sampler(ABC):
         return np.asarray(draws * shares)
 
     def _balanced(self, strata: Strata, groups: NDArray[np.int64] | None) -> Floats:
-        """Return the expected draws of each row, or its weight, (rows,)."""
-        asked, limit = self._asked(strata), self._limit()
+        """Return the expected draws or weights of each row, (rows,)."""
+        target, limit = self._target_draws(strata), self._limit()
         if limit is None:
-            return spread(asked, strata=strata, groups=groups)
-        most = np.asarray(limit * strata.counts * (asked > 0), np.float64)
-        draws = round(float(asked.sum()))
-        if self.length == "max_count":  # each as often as the most frequent one, or as it may be: no one gets more
-            draws = round(float(np.minimum(asked, most).sum()))
-        if most.sum() < draws:
+            return distribute_draws(target, strata=strata, groups=groups)
+        limits = np.asarray(limit * strata.counts * (target > 0), np.float64)
+        total = round(float(target.sum()))
+        if self.length == "max_count":  # draws above a limit are dropped, not given to other strata
+            total = round(float(np.minimum(target, limits).sum()))
+        if limits.sum() < total:
             raise SettingError(
-                f"{len(strata.numbers)} rows give {most.sum():g} draws at most, {draws} are asked for: raise "
+                f"an epoch needs {total} draws; {len(strata.numbers)} rows allow at most {limits.sum():g}; raise "
                 f"{'cap' if self.by == 'weights' else 'max_repeats'}={limit:g}, or lower length={self.length!r}"
             )
-        return spread(fill(asked, most=most, total=draws), strata=strata, groups=groups, most=limit)
+        draws = fill(target, limits=limits, total=total)
+        return distribute_draws(draws, strata=strata, groups=groups, limit=limit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Balancing(Sampler):
-    """The settings that samplers share which balance something.
+    """Settings shared by the samplers that balance labels.
 
-    strength: from 0, as the labels are, to 1, the shares asked for.
-    length: draws of an epoch: "natural" is the number of rows; "max_count" just enough that no row need be left out, so
-    that with equal shares each stratum comes as often as the most frequent one.
-    max_repeats: the most draws of a row in an epoch; what is over goes to the other strata (with "max_count" to none).
-    group: a column; within a stratum, each of its values (each patient) comes equally often, whatever its rows.
-    per_batch: every full batch has the shares, to within one draw; False spreads them evenly over the epoch alone.
-    by: "draws", or "weights": every row once an epoch, and the same balance as weights in the loss, of mean one.
-    cap: the largest weight; what is over goes to the other strata.
+    Args:
+        strength: From 0 (the shares in the data) to 1 (the shares of the sampler).
+        length: Number of draws in an epoch: "natural" is the number of rows. "max_count" is the smallest number for
+            which no row has to be left out; with equal shares, each stratum then has the draws of the largest one.
+        max_repeats: Maximum number of draws of a row in an epoch. Excess draws go to other strata, or are dropped with
+            length="max_count".
+        group: A column, such as the patient; in a stratum, each value of it gets equal draws.
+        per_batch: If True, each full batch has the shares, to within one draw. If False, only the epoch has them.
+        by: "draws", or "weights" to draw each row once per epoch with loss weights of mean one.
+        cap: Maximum weight. Excess weight goes to other strata.
+
+    Raises SettingError for invalid settings.
     """
 
     strength: float = 1.0
@@ -203,7 +210,7 @@ class Balancing(Sampler):
         elif isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
             raise SettingError(f"{owner}(length={length!r}) must be 'natural', 'max_count' or a whole number of draws")
         if not 0 <= self.strength <= 1:
-            raise SettingError(f"{owner}(strength={self.strength!r}) must lie from 0 (natural) to 1 (fully balanced)")
+            raise SettingError(f"{owner}(strength={self.strength!r}) must be from 0 (natural) to 1 (fully balanced)")
         if most is not None and (isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 1):
             raise SettingError(f"{owner}(max_repeats={most!r}) must be a whole number of draws, 1 or more")
         if self.by not in ("draws", "weights"):
@@ -212,23 +219,23 @@ class Balancing(Sampler):
             raise SettingError(f"{owner}(cap={self.cap!r}) must be a number of at least 1, the mean weight")
         if self.by == "weights" and (length != "natural" or most is not None):
             raise SettingError(
-                f"{owner}(by='weights') feeds every row once an epoch: leave out length and max_repeats; cap limits "
-                "the weights"
+                f"{owner}(by='weights') draws every row once per epoch; leave out length and max_repeats, and limit "
+                "weights with cap"
             )
 
     def _mixed(self, target: Floats, strata: Strata) -> Floats:
-        """Return shares between the natural ones and the target, one in sum."""
+        """Return shares between the natural ones and the target, with a sum of one."""
         shares = self.strength * target + (1 - self.strength) * strata.counts / len(strata.numbers)
-        return np.asarray(shares / math.fsum(shares))  # np.sum adds in an order of the machine's
+        return np.asarray(shares / math.fsum(shares))  # the order of additions in np.sum depends on the machine
 
-    def _rest(self) -> str:
-        """Say what is not as usual."""
+    def _options(self) -> str:
+        """Return a description of the settings that are not the default."""
         parts = [
             "" if self.strength == 1 else f"strength {self.strength:g}",
-            "every one as often as the most frequent" if self.length == "max_count" else "",
-            "" if isinstance(self.length, str) else f"{self.length} draws an epoch",
-            "" if self.max_repeats is None else f"no video more than {self.max_repeats} times",
-            "" if self.group is None else f"each {self.group} alike",
+            "each as often as the most frequent" if self.length == "max_count" else "",
+            "" if isinstance(self.length, str) else f"{self.length} draws per epoch",
+            "" if self.max_repeats is None else f"at most {self.max_repeats} draws per video",
+            "" if self.group is None else f"equal draws for each {self.group}",
             "" if self.per_batch else "shares by epoch, not by batch",
             "" if self.by == "draws" else f"by weights of at most {self.cap:g}",
         ]

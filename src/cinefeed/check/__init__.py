@@ -1,4 +1,4 @@
-"""What is wrong with a data set: broken, copied or leaking videos, odd labels, shortcuts a model could take."""
+"""Quality checks of a data set: broken, duplicated or leaking videos, odd labels, shortcuts to the label."""
 
 from cinefeed.check.findings import CheckReport, Finding, Pair, Shortcut
 from cinefeed.check.run import check_manifest

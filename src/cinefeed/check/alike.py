@@ -1,4 +1,4 @@
-"""Rows whose pictures are nearly the same: every pair of fingerprints that is near, without comparing all in full."""
+"""Near-duplicates: all pairs of fingerprints within a threshold, without comparing every pair in full."""
 
 from typing import NamedTuple
 
@@ -6,93 +6,97 @@ import numpy as np
 from numpy.typing import NDArray
 
 # 1 - cosine of two fingerprints. On `pocus` (77) and `lips` (566 mouths, many of one speaker) a true copy under another
-# patient lies at 0.031, the nearest other pairs at 0.189 (one examination) and 0.180 (two words of one speaker). Copies
-# encoded anew, halved or stretched stay under 0.051, cropped by 1 % a side under 0.045, by 2 % under 0.128.
+# patient has a distance of 0.031; the nearest other pairs have 0.189 (one examination) and 0.180 (two words of one
+# speaker). Copies that were re-encoded, halved or stretched stay under 0.051, cropped by 1 % per side under 0.045, by
+# 2 % under 0.128.
 NEAR = 0.12
 MOST_PAIRS = 1_000_000
-_COARSE, _SHARE = 64, 0.5  # directions of the first comparison, at least, and the share that they hold of all
-_EXACT = 4096  # up to so many, all pairs are compared in full at once
-_SAMPLE = 20_000  # fingerprints that the directions are found from
-_ENTRIES = 1 << 24  # of a block of the first comparison: 64 MB
+_COARSE, _SHARE = 64, 0.5  # smallest number of directions of the first comparison, and their share of the variance
+_EXACT = 4096  # up to this number of fingerprints, all pairs are compared in full
+_SAMPLE = 20_000  # fingerprints from which the directions are computed
+_ENTRIES = 1 << 24  # entries per block of the first comparison: 64 MB
 _ROUNDING = 1e-4
 
 
-class Near(NamedTuple):
-    """Pairs of rows, the nearest first, and whether there were too many to list."""
+class NearPairs(NamedTuple):
+    """Pairs of rows, sorted by distance, and whether the search stopped at the limit."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     distance: NDArray[np.float64]
-    cut: bool
+    truncated: bool
 
 
-def near_pairs(prints: NDArray[np.int8], *, near: float = NEAR, most: int = MOST_PAIRS) -> Near:
-    """Return every pair of rows with fingerprints nearer than `near`; a row of zeros is like none.
+def near_pairs(prints: NDArray[np.int8], *, threshold: float = NEAR, max_pairs: int = MOST_PAIRS) -> NearPairs:
+    """Return all pairs of rows with a distance of at most `threshold`, up to about `max_pairs`.
 
-    Of rows with one and the same fingerprint, the first is paired with each other one and stands for them, so that a
-    thousand copies are no million pairs. The others are compared in the directions in which the set differs most:
-    there no two are further apart than in all, so that none is missed, and the few that are left are compared in full,
-    in whole numbers, the same on every machine. 100,000 rows of 720 numbers took 15 s on two cores.
+    A row of zeros is in no pair. Of rows with the same fingerprint, the first is paired with each other one and
+    represents them, so that a thousand copies do not give a million pairs. The remaining rows are first compared along
+    the directions of largest variance. A distance along these is never larger than the full one, so no pair is missed.
+    The candidates are then compared in full, in whole numbers, with the same result on every machine. 100,000 rows of
+    720 numbers took 15 s on two cores.
     """
     rows = np.flatnonzero(prints.any(axis=1))
     as_bytes = np.ascontiguousarray(prints[rows]).view(np.dtype((np.void, prints.shape[1]))).ravel()
-    _, place, which = np.unique(as_bytes, return_index=True, return_inverse=True)
-    leader = rows[place][which]
-    same = np.flatnonzero(leader != rows)
-    first, second, distance, cut = _compare(prints, np.sort(rows[place]), near=near, most=most)
-    first = np.concatenate([leader[same], first])
-    second = np.concatenate([rows[same], second])
-    distance = np.concatenate([np.zeros(len(same)), distance])
+    _, first_index, print_numbers = np.unique(as_bytes, return_index=True, return_inverse=True)
+    leader = rows[first_index][print_numbers]
+    repeat_rows = np.flatnonzero(leader != rows)
+    first, second, distance, truncated = _compare(
+        prints, np.sort(rows[first_index]), threshold=threshold, max_pairs=max_pairs
+    )
+    first = np.concatenate([leader[repeat_rows], first])
+    second = np.concatenate([rows[repeat_rows], second])
+    distance = np.concatenate([np.zeros(len(repeat_rows)), distance])
     ranks = np.lexsort((second, first, distance))
-    return Near(first[ranks], second[ranks], distance[ranks], cut)
+    return NearPairs(first[ranks], second[ranks], distance[ranks], truncated)
 
 
-def _compare(prints: NDArray[np.int8], rows: NDArray[np.int64], *, near: float, most: int) -> Near:
+def _compare(prints: NDArray[np.int8], rows: NDArray[np.int64], *, threshold: float, max_pairs: int) -> NearPairs:
     count = len(rows)
-    chosen = prints[rows]
-    lengths = np.sqrt(np.einsum("ij,ij->i", chosen, chosen, dtype=np.int32).astype(np.float64))
-    units = _units(chosen, lengths)
+    distinct_prints = prints[rows]
+    lengths = np.sqrt(np.einsum("ij,ij->i", distinct_prints, distinct_prints, dtype=np.int32).astype(np.float64))
+    units = _unit_vectors(distinct_prints, lengths)
     # |u - v|^2 = 2 * distance; as one product: [u, -|u|^2 / 2, 1] . [v, 1, -|v|^2 / 2] = -|u - v|^2 / 2
     half, ones = (units**2).sum(axis=1, keepdims=True) / 2, np.ones((count, 1), np.float32)
-    left, right = np.hstack([units, -half, ones]), np.hstack([units, ones, -half]).T
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
-    total, cut = 0, False
+    left_factor, right_factor = np.hstack([units, -half, ones]), np.hstack([units, ones, -half]).T
+    blocks: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+    total, truncated = 0, False
     step = max(_ENTRIES // max(count, 1), 1)
     for start in range(0, count, step):
-        block = left[start : start + step] @ right[:, start:]
-        # np.nonzero of two axes took longer than all the rest
-        i, j = np.divmod(np.flatnonzero(block >= -near - _ROUNDING), block.shape[1])
+        block = left_factor[start : start + step] @ right_factor[:, start:]
+        # np.nonzero on two axes took longer than everything else
+        i, j = np.divmod(np.flatnonzero(block >= -threshold - _ROUNDING), block.shape[1])
         keep = i < j
         i, j = i[keep] + start, j[keep] + start
         distance = _distances(prints, rows[i], rows[j], lengths[i] * lengths[j])
-        near_enough = distance <= near
-        found.append((rows[i[near_enough]], rows[j[near_enough]], distance[near_enough]))
-        total += len(found[-1][0])
-        if total >= most:
-            cut = start + step < count
+        near_enough = distance <= threshold
+        blocks.append((rows[i[near_enough]], rows[j[near_enough]], distance[near_enough]))
+        total += len(blocks[-1][0])
+        if total >= max_pairs:
+            truncated = start + step < count
             break
-    if not found:
-        return Near(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), False)
-    first, second, distance = (np.concatenate(each) for each in zip(*found, strict=True))
-    return Near(first, second, distance, cut)
+    if not blocks:
+        return NearPairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), False)
+    first, second, distance = (np.concatenate(each) for each in zip(*blocks, strict=True))
+    return NearPairs(first, second, distance, truncated)
 
 
-def _units(prints: NDArray[np.int8], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return fingerprints of length 1; many of them in the directions alone in which they differ most.
+def _unit_vectors(prints: NDArray[np.int8], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return fingerprints scaled to length 1; if there are many, only along the directions of largest variance.
 
-    Any orthonormal directions would find the same pairs; these leave the fewest to compare in full.
+    Any orthonormal directions would give the same pairs; these leave the fewest candidates.
     """
 
-    def scaled(part: slice) -> NDArray[np.float32]:
+    def normalize(part: slice) -> NDArray[np.float32]:
         return np.asarray(prints[part] / lengths[part, np.newaxis], np.float32)
 
     if len(prints) <= _EXACT:
-        return scaled(slice(None))
-    sample = scaled(slice(None, None, max(len(prints) // _SAMPLE, 1)))
+        return normalize(slice(None))
+    sample = normalize(slice(None, None, max(len(prints) // _SAMPLE, 1)))
     shares, vectors = np.linalg.eigh(sample.T @ sample)
     enough = int(np.searchsorted(np.cumsum(shares[::-1]), _SHARE * shares.sum())) + 1
     directions = np.asarray(vectors[:, -max(_COARSE, enough) :], np.float32)
-    parts = [scaled(slice(start, start + _EXACT)) @ directions for start in range(0, len(prints), _EXACT)]
+    parts = [normalize(slice(start, start + _EXACT)) @ directions for start in range(0, len(prints), _EXACT)]
     return np.concatenate(parts)
 
 

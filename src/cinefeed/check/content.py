@@ -1,4 +1,4 @@
-"""Videos that are the same to the byte, found without reading files that cannot be."""
+"""Exact duplicates: videos with the same bytes. Files of different sizes are not read."""
 
 import hashlib
 from collections import defaultdict
@@ -7,57 +7,61 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from cinefeed.check.look import Looks
+from cinefeed.check.look import FrameSummaries
 from cinefeed.manifest.identity import content_hash
 from cinefeed.manifest.table import Manifest
 
 _BLOCK = 1 << 20
 
 
-def copies(manifest: Manifest, looks: Looks, *, workers: int) -> list[list[int]]:
-    """Return sets of rows that hold the same bytes: other files with the same content, or one file listed twice.
+def copies(manifest: Manifest, summaries: FrameSummaries, *, workers: int) -> list[list[int]]:
+    """Return sets of rows with the same bytes: different files with the same content, or one file listed twice.
 
-    Parts and stretches of one file are different samples; those of two files are copies where they are the same part.
-    Only files of one size are compared, by their ends first (64 KiB each), then whole.
+    Parts and stretches of one file are different samples; those of two files are copies if they are the same part.
+    Only files of the same size are compared: first their ends (64 KiB each), then all their bytes.
     """
     names = manifest.table.schema.names
-    which = [manifest.column(name).to_pylist() for name in ("part", "start_seconds", "end_seconds") if name in names]
+    part_columns = [
+        manifest.column(name).to_pylist() for name in ("part", "start_seconds", "end_seconds") if name in names
+    ]
     by_size: dict[tuple[Hashable, ...], list[int]] = defaultdict(list)
     for row in range(len(manifest)):
-        if looks.read[row] and looks.sizes[row] > 0:
-            by_size[(int(looks.sizes[row]), *(column[row] for column in which))].append(row)
+        if summaries.rows_read[row] and summaries.sizes[row] > 0:
+            by_size[(int(summaries.sizes[row]), *(column[row] for column in part_columns))].append(row)
     sets = [rows for rows in by_size.values() if len(rows) > 1]
     files = {row: manifest.rows.files(row) for rows in sets for row in rows}
     with ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-check") as pool:
-        for digest in (content_hash, _whole):
-            sets = _told_apart(sets, partial(_of_all, files, digest), pool)
+        for digest in (content_hash, _full_digest):
+            sets = _split_by_key(sets, partial(_digest_row, files, digest), pool)
     return sorted(sets)
 
 
-def _told_apart(sets: Iterable[list[int]], key: Callable[[int], Hashable], pool: ThreadPoolExecutor) -> list[list[int]]:
-    found = []
+def _split_by_key(
+    sets: Iterable[list[int]], key: Callable[[int], Hashable], pool: ThreadPoolExecutor
+) -> list[list[int]]:
+    matching_sets = []
     for rows in sets:
-        alike = defaultdict(list)
+        rows_by_key = defaultdict(list)
         for row, each in zip(rows, pool.map(key, rows), strict=True):
-            alike[each].append(row)
-        found += [members for each, members in alike.items() if each is not None and len(members) > 1]
-    return found
+            rows_by_key[each].append(row)
+        matching_sets += [members for each, members in rows_by_key.items() if each is not None and len(members) > 1]
+    return matching_sets
 
 
-def _of_all(files: Mapping[int, list[str]], digest: Callable[[list[str]], Hashable], row: int) -> Hashable:
+def _digest_row(files: Mapping[int, list[str]], digest: Callable[[list[str]], Hashable], row: int) -> Hashable:
     try:
         return digest(files[row])
     except OSError:
-        return None  # it was read a moment ago; what cannot be compared is no copy
+        return None  # readable before; a file that cannot be compared is not reported as a copy
 
 
-def _whole(files: list[str]) -> tuple[bytes, ...]:
+def _full_digest(files: list[str]) -> tuple[bytes, ...]:
     return tuple(_digest(Path(file)) for file in files)
 
 
 def _digest(file: Path) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    with file.open("rb") as opened:
-        while block := opened.read(_BLOCK):
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.digest()

@@ -1,21 +1,22 @@
-"""Files that are broken, gone or changed, and headers that count wrong."""
+"""Findings about files: missing, changed, broken or damaged ones, and headers with wrong frame counts."""
 
 import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.check.findings import Finding, counted, finding, video_findings
-from cinefeed.check.look import Looks, without_path
+from cinefeed.check.findings import Finding, finding, video_findings
+from cinefeed.check.look import FrameSummaries, without_path
 from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
-_KNOWN_BY = {
+_CHECKED_BY_COLUMN = {
     "error": "where files break",
     "damaged": "which frames are damaged",
     "size_bytes": "whether files changed after the scan, and which are copies",
-    "mtime_ns": "whether files were written again after the scan",
-    "header_frames": "whether headers count the frames rightly",
-    "header_tags": "what headers say of burned-in text and of how a series was put together",
+    "mtime_ns": "whether files were rewritten after the scan",
+    "header_frames": "whether the frame counts of headers are right",
+    "header_tags": "whether headers declare burned-in text, and notes on how series were assembled",
     "rate_hz": "whether rates differ",
     "height": "whether sizes differ",
     "bits": "whether bit depths differ",
@@ -24,70 +25,71 @@ _KNOWN_BY = {
     "rotation": "whether rotations differ",
     "spacing_down_mm": "whether the size of a pixel is known",
 }
-_OFF = 0.02  # a header that is wrong by more than this share of the frames, and by more than one, is worth a warning
+_OFF = 0.02  # a header count that is off by more than this share of the frames, and by more than one, is a warning
 
 
-def file_findings(manifest: Manifest, looks: Looks) -> list[Finding]:
-    """Return what is wrong with the files themselves."""
+def file_findings(manifest: Manifest, summaries: FrameSummaries) -> list[Finding]:
+    """Return findings about the files."""
     return [
-        *_gone(looks),
-        *_broken(manifest),
-        *_damaged(manifest),
-        *_unread(looks),
-        *_not_looked_at(manifest),
-        *_headers(manifest),
+        *_missing_findings(summaries),
+        *_broken_findings(manifest),
+        *_damage_findings(manifest),
+        *_unread_findings(summaries),
+        *_unchecked_findings(manifest),
+        *_header_findings(manifest),
     ]
 
 
-def _not_looked_at(manifest: Manifest) -> list[Finding]:
-    """Return what cannot be known from this manifest: it lacks a column, or its scan did not decode the files."""
+def _unchecked_findings(manifest: Manifest) -> list[Finding]:
+    """Return a finding about checks that were not possible: a column is absent, or the scan did not decode frames."""
     names = manifest.table.schema.names
-    unknown = [what for column, what in _KNOWN_BY.items() if column not in names]
+    skipped_checks = [check for column, check in _CHECKED_BY_COLUMN.items() if column not in names]
     if "error" in names and manifest.verified == "packets":
-        unknown.insert(
+        skipped_checks.insert(
             0, "where files break and which frames are damaged (their packets were counted, their frames not decoded)"
         )
     elif "error" in names and manifest.verified is None:
-        unknown.insert(
-            0, "where files break and which frames are damaged (nothing says that the scan decoded their frames)"
+        skipped_checks.insert(
+            0, "where files break and which frames are damaged (it is not recorded that the scan decoded their frames)"
         )
-    if not unknown:
+    if not skipped_checks:
         return []
     return [
         finding(
             "note" if manifest.verified else "warning",
-            "not_looked_at",
-            f"not looked at: {unknown[0].partition(' (')[0]}" + (f", and {len(unknown) - 1} more" * (len(unknown) > 1)),
-            detail=f"This manifest does not tell {'; '.join(unknown)}.",
-            advice="scan again with the same --out and --verify decode, and check what it writes",
+            "not_checked",
+            f"not checked: {skipped_checks[0].partition(' (')[0]}"
+            + (f", and {len(skipped_checks) - 1} more" * (len(skipped_checks) > 1)),
+            detail=f"From this manifest it is not known {'; '.join(skipped_checks)}.",
+            advice="scan again with the same --out and --verify decode, then check again",
             count=len(manifest),
         )
     ]
 
 
-def _gone(looks: Looks) -> list[Finding]:
+def _missing_findings(summaries: FrameSummaries) -> list[Finding]:
     return [
         *video_findings(
-            looks.missing,
+            summaries.missing_files,
             "error",
             "missing_files",
             "cannot be found",
-            detail="The manifest lists files that are not where it says, or that may not be read.",
-            advice="mount or move the files to where they were, or scan again",
+            detail="Files of the manifest are not at their path, or there is no permission to read them.",
+            advice="mount or move the files to their path, or scan again",
         ),
         *video_findings(
-            looks.changed,
+            summaries.changed_files,
             "error",
             "changed_files",
             "changed after the scan",
-            detail="Their size or content differs, so the manifest does not describe them; a feed refuses them.",
-            advice="run 'cinefeed scan' again with the same --out: it opens only what changed",
+            detail="Their size or content differs, so the manifest is wrong for them; a feed raises an error.",
+            advice="run 'cinefeed scan' again with the same --out: it opens only changed files",
         ),
     ]
 
 
-def _broken(manifest: Manifest) -> list[Finding]:
-    """Return rows of which the scan could read no frame, and those that break later."""
+def _broken_findings(manifest: Manifest) -> list[Finding]:
+    """Return findings about rows without a readable frame, and about those that break later."""
     if "error" not in manifest.table.schema.names:
         return []
     frames = manifest.column("num_frames").fill_null(0).to_numpy(zero_copy_only=False)
@@ -96,30 +98,30 @@ def _broken(manifest: Manifest) -> list[Finding]:
     def remarks(rows: NDArray[np.int64]) -> dict[int, str]:
         texts = manifest.column("error").take(rows).to_pylist()
         pairs = zip(rows.tolist(), texts, strict=True)
-        return {row: without_path(text or "no frame is known", manifest.path_of(row)) for row, text in pairs}
+        return {row: without_path(text or "no frames were found", manifest.path_of(row)) for row, text in pairs}
 
     return [
         *video_findings(
             remarks(np.flatnonzero(frames == 0)),
             "error",
             "unreadable_files",
-            "without a frame that can be read",
-            detail="They are empty, cut off before the first frame, encrypted, or no video at all.",
-            advice="get them again from where they came, or leave them out: training would stop there",
+            "without a readable frame",
+            detail="They are empty, cut off before the first frame, encrypted, or not videos.",
+            advice="get them again from their source, or leave them out: training would stop there",
         ),
         *video_findings(
             remarks(np.flatnonzero(breaks & (frames > 0))),
             "error",
             "broken_files",
             "broken before the end",
-            detail="Frames before the break are read, those after it are lost: clips are shorter than they seem.",
-            advice="get them again from where they came, or decide that the part before the break will do",
+            detail="Frames before the break are used, those after it are lost: the videos are shorter than they seem.",
+            advice="get them again from their source, or decide that the part before the break is enough",
         ),
     ]
 
 
-def _damaged(manifest: Manifest) -> list[Finding]:
-    """Return rows with frames that are not what the file held: FFmpeg hides what it cannot decode."""
+def _damage_findings(manifest: Manifest) -> list[Finding]:
+    """Return a finding about frames that FFmpeg could not decode completely and concealed."""
     if "damaged" not in manifest.table.schema.names:
         return []
     ranges = manifest.column("damaged").to_pylist()
@@ -128,47 +130,47 @@ def _damaged(manifest: Manifest) -> list[Finding]:
         "error",
         "damaged_frames",
         "with damaged frames",
-        detail="Parts of these frames cannot be decoded, and FFmpeg makes something up for them. A feed that reads one "
-        "raises, unless the scan was told to conceal them.",
-        advice="get them again from where they came, or leave them out",
+        detail="Parts of these frames cannot be decoded, and FFmpeg fills them with estimates. A feed that reads one "
+        "raises an error, unless the scan was set to conceal them.",
+        advice="get them again from their source, or leave them out",
     )
 
 
-def _unread(looks: Looks) -> list[Finding]:
+def _unread_findings(summaries: FrameSummaries) -> list[Finding]:
     return video_findings(
-        looks.unread,
+        summaries.unreadable_frames,
         "error",
         "unread_frames",
-        "of which frames known to the manifest cannot be read",
-        detail="The scan saw these frames, and now they do not come.",
-        advice="scan again; where that says the same, get the files again",
+        "with frames in the manifest that cannot be read",
+        detail="The scan found these frames, but reading them failed now.",
+        advice="scan again; if the error remains, get the files again",
     )
 
 
-def _headers(manifest: Manifest) -> list[Finding]:
-    """Return headers that count other frames than there are, of files that do not break."""
+def _header_findings(manifest: Manifest) -> list[Finding]:
+    """Return a finding about headers with a wrong number of frames, of files that do not break."""
     if "header_frames" not in manifest.table.schema.names:
         return []
-    real = manifest.column("num_frames").fill_null(0).to_numpy(zero_copy_only=False)
-    said = manifest.column("header_frames").fill_null(0).to_numpy(zero_copy_only=False)
-    whole = np.ones(len(manifest), np.bool_)
+    frame_counts = manifest.column("num_frames").fill_null(0).to_numpy(zero_copy_only=False)
+    header_counts = manifest.column("header_frames").fill_null(0).to_numpy(zero_copy_only=False)
+    is_complete = np.ones(len(manifest), np.bool_)
     if "error" in manifest.table.schema.names:
-        whole = pc.is_null(manifest.column("error")).to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(whole & (real > 0) & (said > 0) & (said != real))
+        is_complete = pc.is_null(manifest.column("error")).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(is_complete & (frame_counts > 0) & (header_counts > 0) & (header_counts != frame_counts))
     if len(rows) == 0:
         return []
-    off = np.abs(said[rows].astype(np.int64) - real[rows])
-    far = (off > 1) & (off > _OFF * real[rows])
-    order = np.argsort(-off, kind="stable")
+    deviations = np.abs(header_counts[rows].astype(np.int64) - frame_counts[rows])
+    is_large = (deviations > 1) & (deviations > _OFF * frame_counts[rows])
+    order = np.argsort(-deviations, kind="stable")
     return [
         finding(
-            "warning" if far.any() else "note",
+            "warning" if is_large.any() else "note",
             "header_counts",
-            f"{counted(len(rows), 'header')} with another number of frames than there are",
-            detail=f"They are off by at most {counted(int(off.max()), 'frame')}. cinefeed goes by the frames that it "
-            f"decoded; tools that trust the header read past the end, or miss frames.",
-            advice="nothing within cinefeed; where they differ by many, ask whether the files were cut",
+            f"{format_count(len(rows), 'header')} with a wrong number of frames",
+            detail=f"They are off by at most {format_count(int(deviations.max()), 'frame')}. cinefeed uses the number "
+            f"of decoded frames; tools that trust the header read past the end, or miss frames.",
+            advice="nothing for cinefeed; if the numbers differ by many, check whether the files were cut",
             rows=rows[order],
-            remarks=[f"the header says {said[row]}, there are {real[row]}" for row in rows[order]],
+            remarks=[f"header: {header_counts[row]} frames, file: {frame_counts[row]}" for row in rows[order]],
         )
     ]

@@ -1,4 +1,4 @@
-"""All checks of a manifest, one after the other, and a report that names rows as their owner allows."""
+"""Runs all checks of a manifest, and builds the report. Private manifests are reported without paths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 
 from cinefeed.check.duplicates import duplicate_findings
 from cinefeed.check.files import file_findings
-from cinefeed.check.findings import CheckReport, Finding, Shortcut, counted, named, ranked
+from cinefeed.check.findings import CheckReport, Finding, Shortcut, sort_by_severity, with_names
 from cinefeed.check.groups import group_findings, groups_of, joined_groups
 from cinefeed.check.labels import label_findings, spelling_findings
-from cinefeed.check.look import look_at_all
+from cinefeed.check.look import summarize_frames
 from cinefeed.check.mixed import mixed_findings
 from cinefeed.check.shortcuts import shortcut_findings
 from cinefeed.check.values import value_findings
@@ -22,8 +22,9 @@ from cinefeed.errors import SettingError, TableError
 from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.progress import Progress, shown_progress
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count
 
-# A look took 3 ms a video of `lips` and 120 ms of `pocus` on two busy cores: 10 minutes for so many of the latter.
+# Reading the frames of a video took 3 ms for `lips` and 120 ms for `pocus` on two busy cores: 10 minutes for 5000.
 _MOST_ROWS = 5000
 
 
@@ -40,56 +41,67 @@ def check_manifest(
     workers: int | None = None,
     progress: Progress | Literal[False] | None = None,
 ) -> CheckReport:
-    """Return what is wrong with a data set, worst first, and what to do about it.
+    """Check a data set, and return the findings, the worst first, with advice.
 
-    Each video is opened once, and five of its frames are read; files of one size are compared by their bytes. `target`
-    is the label (`task` as in Feed), `group` the patient or whatever must stay in one part (by default the columns
-    patient, study and series, where there are such); `nuisance` names columns that must not tell the label, such as
-    the site, besides those that every manifest has. With `clip`, videos that are too short for it are listed; `frame`
-    is what they will be fed as, by default uint8 without a window: what that does to their numbers is looked at. The
-    same on any number of `workers`. `private` names rows by their ids alone, as a private manifest does always.
+    Each video is opened once, and five of its frames are read. Files of the same size are compared by their bytes. The
+    report does not depend on the number of workers.
 
-    Raises TableError where the manifest was not scanned, ColumnError for a column that is not there.
+    Args:
+        manifest: a scanned manifest.
+        target: column of the label.
+        task: task for the label, as in Feed.
+        group: column of the patient, or of another unit that must stay in one part of the split. By default the columns
+            patient, study and series, if the manifest has them.
+        nuisance: columns that must not predict the label, such as the site, besides those that every manifest has.
+        clip: with it, videos that are too short for the clip are reported.
+        frame: target frame of the feed, by default uint8 without a window; its effect on the values is checked.
+        private: name rows by their ids only, as it is always done for a private manifest.
+        workers: number of threads, by default one per core.
+        progress: called with the number of checked rows and of all rows; False for no progress bar.
+
+    Raises TableError if the manifest was not scanned, ColumnError if it lacks a column.
     """
     if workers is not None and workers < 1:
-        raise SettingError(f"workers={workers} must be at least 1; leave it out to use every core")
+        raise SettingError(f"workers={workers} must be at least 1; leave it out to use all cores")
     if "num_frames" not in manifest.table.schema.names or manifest.column("num_frames").null_count == len(manifest):
         raise TableError(
-            "the manifest knows nothing of its files, so there is nothing to check them against; "
-            "run 'cinefeed scan FOLDER --out manifest.parquet' (Manifest.scan) and check what it writes"
+            "the manifest was not scanned, so its files cannot be checked; "
+            "run 'cinefeed scan FOLDER --out manifest.parquet' (Manifest.scan) and check that manifest"
         )
-    named_columns = [name for name in (target, group, *nuisance) if name is not None]
-    for name in named_columns:
+    requested_columns = [name for name in (target, group, *nuisance) if name is not None]
+    for name in requested_columns:
         if pa.types.is_nested(kind := manifest.column(name).type):
-            raise TableError(f"column {name!r} is {kind}; a label, group or nuisance has one number or text a row")
+            raise TableError(f"column {name!r} is {kind}; a label, group or nuisance has one number or text per row")
     if target is not None:
         manifest = manifest.with_task(target, task)
     manifest = manifest.as_private() if private else manifest
     private = manifest.private
     workers = workers or usable_cores()
-    with shown_progress(progress, what="check") as tick:
-        looks = look_at_all(manifest, clip=clip, frame=frame, workers=workers, progress=tick)
+    with shown_progress(progress, what="check") as report_progress:
+        summaries = summarize_frames(manifest, clip=clip, frame=frame, workers=workers, progress=report_progress)
     findings: list[Finding] = group_findings(manifest, group=group)
-    copies, pairs, sets = duplicate_findings(manifest, looks, target=target, group=group, workers=workers)
-    findings += copies + file_findings(manifest, looks) + value_findings(manifest, looks, frame=frame)
+    copies, pairs, sets = duplicate_findings(manifest, summaries, target=target, group=group, workers=workers)
+    findings += copies + file_findings(manifest, summaries) + value_findings(manifest, summaries, frame=frame)
     classes: dict[str, dict[str, int]] = {}
     shortcuts: list[Shortcut] = []
-    left_out = ""
+    skipped_shortcuts = ""
     if target is not None:
         labels, classes = label_findings(manifest, target=target, group=group)
-        told, shortcuts, left_out = shortcut_findings(manifest, looks, target=target, group=group, nuisance=nuisance)
-        findings += told + labels
-    findings += [*spelling_findings(manifest, named_columns), *mixed_findings(manifest, looks, clip=clip)]
+        label_shortcuts, shortcuts, skipped_shortcuts = shortcut_findings(
+            manifest, summaries, target=target, group=group, nuisance=nuisance
+        )
+        findings += label_shortcuts + labels
+    findings += [*spelling_findings(manifest, requested_columns), *mixed_findings(manifest, summaries, clip=clip)]
     groups = groups_of(manifest, group)
 
     def names(rows: Sequence[int]) -> list[Mapping[str, str]]:
-        return [shown(manifest, row, private=private) for row in rows]
+        return [identify_row(manifest, row, private=private) for row in rows]
 
     return CheckReport(
-        findings=_named(manifest, findings),
+        findings=_with_names(manifest, findings),
         rows=len(manifest),
         files=pc.count_distinct(manifest.column("path")).as_py(),
-        read=int(looks.read.sum()),
+        rows_read=int(summaries.rows_read.sum()),
         target=target,
         label=_label(manifest, target, classes=len(classes)),
         group=None if groups is None else groups.name,
@@ -97,27 +109,27 @@ def check_manifest(
         classes=classes,
         pairs=tuple(replace(each, names=tuple(names([each.first, each.second]))) for each in pairs),
         shortcuts=tuple(shortcuts),
-        shortcuts_left_out=left_out,
+        shortcuts_left_out=skipped_shortcuts,
         groups=joined_groups(manifest, group=group, sets=sets),
     )
 
 
 def _label(manifest: Manifest, target: str | None, *, classes: int) -> str:
-    """Return what the target is taken for; "" where no row has a label."""
+    """Return the kind of the target: "regression" or the number of classes; "" if no row has a label."""
     if target is None or manifest.column(target).null_count == len(manifest):
         return ""
-    return counted(classes, "class") if manifest.label_type(target).is_classes else "regression"
+    return format_count(classes, "class") if manifest.label_type(target).is_classes else "regression"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doubts:
-    """What makes the scores of some parts untrustworthy, and what was not looked at, "" if all was."""
+    """Findings that make the scores of some parts unreliable, and the checks that were not done, "" if all were."""
 
     findings: tuple[Finding, ...]
     not_looked_at: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return the fields as plain values, for JSON."""
         return {"findings": [each.as_dict() for each in self.findings], "not_looked_at": self.not_looked_at}
 
 
@@ -129,46 +141,47 @@ def check_parts(
     workers: int | None = None,
     progress: Progress | Literal[False] | None = None,
 ) -> Doubts:
-    """Return what makes the scores of a manifest's parts (its column `split`) untrustworthy; see `check_manifest`.
+    """Return findings that make scores of the parts (column `split`) of a manifest unreliable; see `check_manifest`.
 
-    Groups in two parts are found in the columns. Copies, look-alikes and labels that files give away take a look at
-    every video, which is left out, and said, of more than 5,000 rows, of features, and of rows with several views.
+    Groups in two parts are found in the columns. The search for copies, near-duplicates and labels that are predicted
+    by the files reads every video. It is skipped, with the reason in `not_looked_at`, for more than 5,000 rows, for
+    features, and for rows with several views.
     """
     findings = group_findings(manifest, group=group)
     reason = _no_look(manifest)
     if not reason:
         workers = workers or usable_cores()
-        with shown_progress(progress, what="check") as tick:
-            looks = look_at_all(manifest, clip=None, workers=workers, progress=tick)
-        findings += duplicate_findings(manifest, looks, target=None, group=group, workers=workers)[0]
+        with shown_progress(progress, what="check") as report_progress:
+            summaries = summarize_frames(manifest, clip=None, workers=workers, progress=report_progress)
+        findings += duplicate_findings(manifest, summaries, target=None, group=group, workers=workers)[0]
         for target in targets:
-            findings += shortcut_findings(manifest, looks, target=target, group=group, nuisance=())[0]
-        unread = len(manifest) - int(looks.read.sum())
-        reason = f"{unread} of {len(manifest)} videos, of which no frame could be read" if unread else ""
-    return Doubts(findings=_named(manifest, [each for each in findings if each.is_doubt]), not_looked_at=reason)
+            findings += shortcut_findings(manifest, summaries, target=target, group=group, nuisance=())[0]
+        unread = len(manifest) - int(summaries.rows_read.sum())
+        reason = f"{unread} of {len(manifest)} videos without a readable frame" if unread else ""
+    return Doubts(findings=_with_names(manifest, [each for each in findings if each.is_doubt]), not_looked_at=reason)
 
 
 def _no_look(manifest: Manifest) -> str:
-    """Return what is not looked at, and why; "" where the videos are."""
-    what = "copies and look-alikes in two parts, and labels that files give away: "
+    """Return the checks that are skipped, and why; "" if the videos are read."""
+    checks = "copies and near-duplicates in two parts, and labels predicted by files: "
     if manifest.rows.views:
-        return what + "the rows hold several views; run 'cinefeed check' on the manifest of single videos"
+        return checks + "the rows have several views; run 'cinefeed check' on the manifest of single videos"
     if encoded_from(manifest) is not None:
-        return what + "the rows are features; run 'cinefeed check' on the manifest of the videos"
+        return checks + "the rows are features; run 'cinefeed check' on the manifest of the videos"
     if "num_frames" not in manifest.table.schema.names:
-        return what + "the videos were not scanned; 'cinefeed scan' writes a manifest that can be checked"
+        return checks + "the videos were not scanned; 'cinefeed scan' writes a manifest that can be checked"
     if len(manifest) > _MOST_ROWS:
-        return what + f"{len(manifest):,} videos would take long; run 'cinefeed check' on the run's manifest.parquet"
+        return checks + f"{len(manifest):,} videos would take long; run 'cinefeed check' on the run's manifest.parquet"
     return ""
 
 
-def _named(manifest: Manifest, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return findings worst first, with what a reader sees of their rows."""
-    names = [[shown(manifest, row, private=manifest.private) for row in each.rows] for each in findings]
-    return ranked(named(each, rows) for each, rows in zip(findings, names, strict=True))
+def _with_names(manifest: Manifest, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return findings sorted by severity, with the names of their rows."""
+    names = [[identify_row(manifest, row, private=manifest.private) for row in each.rows] for each in findings]
+    return sort_by_severity(with_names(each, rows) for each, rows in zip(findings, names, strict=True))
 
 
-def shown(manifest: Manifest, row: int, *, private: bool) -> dict[str, str]:
-    """Return what a report says of which row it is: its id, and its path unless that is private."""
+def identify_row(manifest: Manifest, row: int, *, private: bool) -> dict[str, str]:
+    """Return the name of a row for reports: its id, and its path unless that is private."""
     name = {"id": str(manifest.table.column("id")[row])}
     return name if private else name | {"path": manifest.relative_path(row)}

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from cinefeed.errors import CinefeedError, ColumnError, SettingError
+from cinefeed.pools import wait_passively
 from cinefeed.text import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (by default the process's own arguments) and return its exit code."""
+    wait_passively()  # before any command loads torch
     from cinefeed.cli.app import make_app
 
     try:

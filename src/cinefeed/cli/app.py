@@ -9,6 +9,7 @@ from cinefeed.cli.bench import bench
 from cinefeed.cli.check import check
 from cinefeed.cli.data import inspect, scan, split
 from cinefeed.cli.demo import demo
+from cinefeed.cli.doctor import doctor
 from cinefeed.cli.evaluate import compare, evaluate, predict
 from cinefeed.cli.prepare import encode, export, init
 from cinefeed.cli.report import report
@@ -40,6 +41,7 @@ def make_app() -> typer.Typer:
         report,
         export,
         demo,
+        doctor,
     ):
         app.command()(command)
     return app

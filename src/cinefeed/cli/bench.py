@@ -17,9 +17,9 @@ from cinefeed.feed.feed import Feed
 from cinefeed.feed.measure import Measured, measure_grid
 from cinefeed.feed.workers import Backend
 from cinefeed.manifest.table import Manifest
+from cinefeed.text import format_count, format_percent
 
 _KINDS: dict[str, Backend] = {"thread": "thread", "process": "process"}
-_PLURALS = {"thread": "threads", "process": "processes"}
 
 
 @partial(with_flow, without=("workers", "backend"))
@@ -114,8 +114,8 @@ def verdict(best: Measured) -> str:
     share = seconds / (sum(stats.stages.values()) or 1.0)
     gain = "" if best.gain is None or best.workers == 1 else f", {best.gain:.1f} times one"
     return (
-        f"fastest: {_who(best)} with {stats.clips_per_second:.4g} clips/s{gain}; {stage} takes {100 * share:.0f} % of "
-        f"the work, {'the caller' if not best.workers else 'workers'} idle {100 * stats.idle_share:.0f} %"
+        f"fastest: {_who(best)} with {stats.clips_per_second:.4g} clips/s{gain}; {stage} takes {format_percent(share)} "
+        f"of the work, {'the caller' if not best.workers else 'workers'} idle {format_percent(stats.idle_share)}"
     )
 
 
@@ -137,7 +137,7 @@ def shown(runs: Sequence[Measured]) -> str:
             f"{run.stats.clips_per_second:.1f}",
             f"{run.megabytes_per_second:.1f}",
             *(f"{1e3 * spent.get(stage, 0.0):.2f}" for stage in stages),
-            f"{100 * run.stats.idle_share:.0f} %",
+            format_percent(run.stats.idle_share),
             "" if run.gain is None else f"{run.gain:.2f} x",
         )
     console = Console()
@@ -149,4 +149,4 @@ def shown(runs: Sequence[Measured]) -> str:
 def _who(run: Measured) -> str:
     if not run.workers:
         return "the caller"
-    return f"{run.workers} {run.backend if run.workers == 1 else _PLURALS[run.backend]}"
+    return format_count(run.workers, run.backend)

@@ -7,19 +7,19 @@ from typing import Annotated
 import pyarrow.compute as pc
 import typer
 
-from cinefeed.check.findings import counted
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
 from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
 from cinefeed.errors import SettingError
 from cinefeed.label_types import why_no_label
-from cinefeed.locks import locked
+from cinefeed.locks import with_write_lock
 from cinefeed.manifest.grouping import GROUP
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.writing import table_suffix
 from cinefeed.sources.base import Reading
 from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.split import unseen_classes
+from cinefeed.text import format_count
 
 _MOST_CLASSES = 20
 
@@ -109,7 +109,7 @@ def scan(
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")
 
 
-@locked("out")
+@with_write_lock("out")
 def split(
     manifest: Annotated[Path, typer.Argument(help="Manifest to split (Parquet).")],
     out: Annotated[
@@ -179,8 +179,10 @@ def _note_unseen(rows: Manifest, name: str, *, group: str) -> None:
     unseen = unseen_classes(labels=column, parts=rows.column("split"))
     if unseen:
         value, places = next(iter(unseen.items()))
-        where = " and ".join(f"{part} ({counted(len(rows_of_part), 'row')})" for part, rows_of_part in places.items())
-        more = f", {counted(len(unseen) - 1, 'class')} more likewise" if len(unseen) > 1 else ""
+        where = " and ".join(
+            f"{part} ({format_count(len(rows_of_part), 'row')})" for part, rows_of_part in places.items()
+        )
+        more = f", {format_count(len(unseen) - 1, 'class')} more likewise" if len(unseen) > 1 else ""
         note(f"class {value!r} of {name!r} is in {where} alone{more}: to learn it, split with --stratify {name}")
 
 
@@ -224,7 +226,9 @@ def inspect(
         return
     feed = build_feed(settings, rows if parts is None else parts.train)
     out = Path("inspect.html") if out is None else out
-    page = inspect_page(feed, out=out, val=None if parts is None else feed.evaluation(parts.val), failures=failures)
+    page = inspect_page(
+        feed, out=out, val=None if parts is None else feed.evaluation(parts.val, clips=1), failures=failures
+    )
     emit(
         {"page": str(page), "rows": len(feed.manifest), "summary": feed.summary(), "failures": failures},
         as_json=as_json,

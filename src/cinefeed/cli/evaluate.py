@@ -18,7 +18,7 @@ from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
-from cinefeed.text import one_line
+from cinefeed.text import format_count, one_line
 from cinefeed.training.run import check_run, kept_thresholds, settings_of_run, write_json
 
 Measured = Annotated[Path, typer.Argument(help="Run folder, or a table of predictions (Parquet, CSV) of any program.")]
@@ -235,14 +235,14 @@ def _counted(table: pa.Table) -> str:
     >>> _counted(pa.table({"id": ["a", "a", "b", "b"]})), _counted(pa.table({"score": [0.5]}))
     ('2 videos, 4 clips', '1 row')
     """
-
-    def count(number: int, noun: str) -> str:
-        return f"{number} {noun}{'s' * (number != 1)}"
-
     if "id" not in table.schema.names:
-        return count(table.num_rows, "row")
-    videos = count(pc.count_distinct(table.column("id")).as_py(), "video")
-    return videos if videos == count(table.num_rows, "video") else f"{videos}, {count(table.num_rows, 'clip')}"
+        return format_count(table.num_rows, "row")
+    videos = format_count(pc.count_distinct(table.column("id")).as_py(), "video")
+    return (
+        videos
+        if videos == format_count(table.num_rows, "video")
+        else f"{videos}, {format_count(table.num_rows, 'clip')}"
+    )
 
 
 def _cell(value: float | None) -> str:

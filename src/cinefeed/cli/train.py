@@ -28,6 +28,9 @@ def train(
         str | None, typer.Option(help="mse, rmse, mae or huber; cross_entropy or focal; by default as the task is.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Of the CPU, to compute the network with: auto or a number.")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better one; 0: never.")
     ] = None,
@@ -47,6 +50,7 @@ def train(
         "schedule": schedule,
         "loss": loss,
         "precision": precision,
+        "threads": threads if threads is None or not threads.isdigit() else int(threads),
         "patience": patience,
         "tensorboard": tensorboard or None,
     }

@@ -120,6 +120,10 @@ class TrainSettings:
     `clip_norm` is the greatest norm of all gradients together; 0: any. A backbone that begins `frozen` ([model]) is
     trained with the rest after `thaw_epoch` epochs, from then on with `thaw_learning_rate`.
 
+    `threads` is how many threads of the CPU compute the network, with Keras on torch: "auto" is one for a small network
+    and one a core for others, or what OMP_NUM_THREADS asks for. The number is kept with the run, because it may change
+    the last bits of a loss.
+
     `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. The last one watches
     `val_f1`, which one target of classes has: of several targets it does nothing. `tensorboard` writes the curves for
     TensorBoard too.
@@ -133,6 +137,7 @@ class TrainSettings:
     loss: Literal["auto", "mse", "rmse", "mae", "huber", "cross_entropy", "focal"] = "auto"
     class_weights: Literal["none", "balanced"] = "none"
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    threads: int | Literal["auto"] = "auto"
     clip_norm: float = 0.0
     thaw_epoch: int = 0
     thaw_learning_rate: float = 1e-4
@@ -146,6 +151,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         _need(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _need(self.threads == "auto" or self.threads >= 1, "threads", self.threads, "1 or more, or 'auto'")
         for name in ("learning_rate", "thaw_learning_rate"):
             rate = getattr(self, name)
             _need(bool(np.isfinite(rate)) and rate > 0, name, rate, "a positive number")

@@ -20,6 +20,7 @@ from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import encoded_from, feature_frame, made_by_a_run
 from cinefeed.manifest.table import Manifest, Parts
 from cinefeed.manifest.values import described_values, rows_without_window, window_for
+from cinefeed.text import format_count
 
 Group = str | Literal[False] | None
 
@@ -197,7 +198,7 @@ def _clip(labelled: Manifest) -> list[Setting]:
     windows = {"start_seconds", "end_seconds"} & {*labelled.table.column_names}
     kind = "windows" if windows else "videos"
     why_length = (
-        f"all {kind} have {low} frame{'s' * (low != 1)}"
+        f"all {kind} have {format_count(low, 'frame')}"
         if low == high
         else f"{kind} have {low} to {high} frames, half of them {middle} or more"
     )

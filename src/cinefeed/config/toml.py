@@ -30,6 +30,7 @@ from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.settings import FeedOptions
 from cinefeed.transforms.base import Transform
+from cinefeed.transforms.call import Call
 from cinefeed.transforms.mixing import CutMix, MixUp
 
 Settled = TypeVar("Settled")
@@ -39,7 +40,7 @@ _MIXING: dict[str, type] = {each.__name__: each for each in (CutMix, MixUp)}  # 
 _TRANSFORMS: dict[str, type] = {
     name: getattr(catalogue, name)
     for name in catalogue.__all__
-    if name not in _MIXING and is_dataclass(getattr(catalogue, name))
+    if name not in (*_MIXING, "Call") and is_dataclass(getattr(catalogue, name))
 }
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -245,6 +246,8 @@ def _say(hint: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """Return dataclasses as tables, tuples as lists, sets as what is one of them, without what is unset."""
+    if isinstance(value, Call):
+        raise SettingError(f"{value!r} is code, which no settings hold: give callables to a Feed in Python")
     if is_dataclass(value):
         shown = {each.name: getattr(value, each.name) for each in fields(value) if each.init}
         named: dict[str, Any] = {"name": type(value).__name__} if isinstance(value, Sampler | Transform) else {}

@@ -22,6 +22,7 @@ from cinefeed.feed.stats import Meter
 from cinefeed.feed.targets import Labels
 from cinefeed.feed.workers import Crew
 from cinefeed.rng import Stage, rng_for, words_for
+from cinefeed.sources.decoder import decoder_choice
 
 _ATTEMPTS = 64  # rows of a stratum that are tried in place of one that cannot be read
 
@@ -98,8 +99,11 @@ class Assembler:
             pending.clips.clear()  # one has the error, and the error has this frame
             raise
         if took:
-            read, decode, transform, retried = (sum(each) for each in zip(*took, strict=True))
-            meter.add(read_seconds=read, decode_seconds=decode, transform_seconds=transform, retried=retried)
+            whole = Took(*(sum(each) for each in zip(*took, strict=True)))
+            meter.add(**{f"{stage}_seconds": getattr(whole, stage) for stage in ("read", "decode", "transform")})
+            meter.add(retried=whole.retried, compiled=whole.compiled, pyav=whole.pyav)
+            if whole.pyav:
+                decoder_choice()  # logs why once: worker processes do not
         began = time.perf_counter()
         batches = [self._batch(pending, number) for number in range(self.layout.batches)]
         meter.add(assemble_seconds=time.perf_counter() - began)

@@ -1,5 +1,6 @@
 """A worker process. It is started from here and never imports the user's program, so that scripts need no guard."""
 
+import logging
 import os
 import pickle
 import signal
@@ -19,7 +20,9 @@ from cinefeed.feed.mask import mask_rows
 from cinefeed.feed.slots import Slot, map_slot
 from cinefeed.feed.wire import GROUP, MASKS, PACKET, READY, UNFIT, Progress, pack_done, pack_failed, unpack_jobs
 from cinefeed.manifest.rows import Rows
-from cinefeed.transforms.warp import factors
+from cinefeed.sources import decoder
+from cinefeed.sources.readers import register_reader
+from cinefeed.transforms.warp import shrink_factors
 
 _SILENT_SECONDS = 0.01  # once clips of a packet have taken so long, each is said when it is made
 
@@ -28,6 +31,7 @@ def main(arguments: list[str]) -> None:
     """Serve the feed at the other end of a socket until it hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; its end of the socket closes
     cv2.setNumThreads(1)
+    logging.getLogger(decoder.__name__).setLevel(logging.ERROR)  # the feed's process says it, once
     line_fd, progress_fd, settings_fd, columns_fd = map(int, arguments)
     with suppress(OSError):  # the feed has hung up
         _serve(socket.socket(fileno=line_fd), Progress(progress_fd), settings_fd, columns_fd)
@@ -37,9 +41,13 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
     try:
         # By name, for a descriptor has one place of reading that all workers would share.
         settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
+        for reader in settings["readers"]:
+            register_reader(reader.suffixes, reader.opener, magic=reader.magic, name=reader.name, replace=True)
         rows, masks = _rows(columns_fd, **settings["rows"])
+        if torch := sys.modules.get("torch"):  # a callable's; its own threads would be as many in each worker
+            torch.set_num_threads(1)
         maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
-        factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
+        shrink_factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
     except Exception as error:
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
         return

@@ -25,6 +25,7 @@ from cinefeed.feed.layout import Layout
 from cinefeed.feed.slots import Slots
 from cinefeed.feed.wire import OF_ROWS
 from cinefeed.feed.workers import Backend
+from cinefeed.text import format_count
 
 _ENOUGH = 0.9  # of the ideal gain; processes reached 0.97 of it (1.94 of 2), so that threads are within 10 % of them
 _ROUNDS = 3  # of one pass with one thread and one with all; fewer where a clip takes longer than a pass
@@ -54,14 +55,16 @@ def choose_backend(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> 
     """
     cores = usable_cores()
     if workers < 2 or cores < 2:
-        return Choice("thread", f"{_count(workers, 'thread')}: no two of them would run at a time")
+        return Choice("thread", f"{format_count(workers, 'thread')}: no two of them would run at a time")
     unfit = why_no_processes(maker)
     if unfit:
-        return Choice("thread", f"{_count(workers, 'thread')}: processes cannot serve, {unfit}")
+        return Choice("thread", f"{format_count(workers, 'thread')}: processes cannot serve, {unfit}")
     try:
         return decide(try_threads(maker, draws, workers=workers), workers=workers, cores=cores)
     except CinefeedError:
-        return Choice("thread", f"{_count(workers, 'thread')}: the first clips cannot be made, so none could be timed")
+        return Choice(
+            "thread", f"{format_count(workers, 'thread')}: the first clips cannot be made, so none could be timed"
+        )
 
 
 def decide(trial: Trial, *, workers: int, cores: int) -> Choice:
@@ -76,7 +79,7 @@ def decide(trial: Trial, *, workers: int, cores: int) -> Choice:
     Choice(backend='process', why='2 processes: threads gained 1.3 times only, at 2.5 ms a clip')
     """
     if trial.gain >= _ENOUGH * min(workers, cores):
-        faster = f"{_count(trial.clips, 'clip')} went {trial.gain:.1f} times as fast as with one"
+        faster = f"{format_count(trial.clips, 'clip')} went {trial.gain:.1f} times as fast as with one"
         return Choice("thread", f"{workers} threads: {faster}")
     milliseconds = 1e3 * trial.seconds_a_clip
     shown = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
@@ -146,7 +149,7 @@ def _readable(make: Callable[[Draw], float], draws: Sequence[Draw]) -> list[Draw
         if spent >= _PASS_SECONDS:
             break
     if not found:
-        raise FeedError(f"none of {_count(len(draws), 'clip')} can be made")
+        raise FeedError(f"none of {format_count(len(draws), 'clip')} can be made")
     return found
 
 
@@ -166,7 +169,3 @@ def _share(
         number = (number + 1) % len(draws)
         now = time.perf_counter()
     return done / (now - began)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

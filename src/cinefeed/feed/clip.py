@@ -51,12 +51,17 @@ class Drawn(NamedTuple):
 
 
 class Took(NamedTuple):
-    """Seconds that one draw took, by stage, and how often the disk had to be read again."""
+    """Seconds that one draw took, by stage, how often the disk had to be read again, and which decoder read it.
+
+    Of the files of encoded video, `compiled` were read by compiled code and `pyav` by PyAV; see `decoder_choice`.
+    """
 
     read: float
     decode: float
     transform: float
     retried: int = 0
+    compiled: int = 0
+    pyav: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +113,7 @@ class ClipMaker:
                 np.moveaxis(pixels, 1, 2)[~valid] = 0
         if len(took) == 1:
             return took[0]
-        read, decode, transform, retried = (sum(each) for each in zip(*took, strict=True))
-        return Took(read, decode, transform, int(retried))
+        return Took(*(sum(each) for each in zip(*took, strict=True)))
 
     def told(self, draw: Draw) -> list[dict[str, Any]]:
         """Return what is drawn for each clip, as plain data: see `Drawn.as_dict`; of several views each by name.
@@ -194,6 +198,7 @@ class ClipMaker:
                 clips = [each.frames for each in drawn]
                 labels = read_masks(self.masks, draw.row, clips, video=facts, region=region)
             decoded = time.perf_counter()
+            decoder = getattr(source, "decoder", None)
             spacing = {"spacing_mm": facts.spacing_mm}
             for number, each in enumerate(planes):
                 self.compose.render(each, out[number], drawn[number].parameters, **spacing)
@@ -201,7 +206,8 @@ class ClipMaker:
             for number, each in enumerate(labels):
                 assert masks is not None
                 render_masks(self.compose, each, masks[number], drawn[number].parameters, **spacing)
-        return Took(opened - began, decoded - opened, time.perf_counter() - decoded)
+        compiled, pyav = int(decoder == "compiled"), int(decoder == "PyAV")
+        return Took(opened - began, decoded - opened, time.perf_counter() - decoded, compiled=compiled, pyav=pyav)
 
     def _choose(self, draw: Draw, times: Times, window: Seconds) -> list[Chosen]:
         """Return the frames of each clip. Each view draws the same numbers, so all are at the same time points."""

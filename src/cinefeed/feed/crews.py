@@ -4,14 +4,21 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from cinefeed.errors import UnfitError
+import cv2
+
+from cinefeed.errors import FeedError, UnfitError
 from cinefeed.feed.choose import Choice, choose_backend
 from cinefeed.feed.clip import ClipMaker, Draw
 from cinefeed.feed.layout import Layout
 from cinefeed.feed.processes import ProcessCrew
 from cinefeed.feed.workers import Crew, InlineCrew, ThreadCrew
+from cinefeed.pools import report_spinning
 
 _log = logging.getLogger(__name__)
+_WITHOUT_THREADS = (
+    "define the callable in a module of its own, give it a parameter `rng` (a NumPy generator) to draw from, or take "
+    "workers=0"
+)
 
 
 def start_crew(
@@ -24,14 +31,22 @@ def start_crew(
     deaths: list[str],
     timeout_seconds: float | None,
     meanwhile: Callable[[], object],
+    only_processes: str = "",
 ) -> tuple[Crew, Choice | None]:
     """Return workers, and what they are and why; `tried` gives the draws by which that is chosen where it is open.
 
     What can be done while processes start is done by `meanwhile`.
-    Processes that cannot be sent the feed's settings give way to threads, which is said.
+    Processes that cannot be sent the feed's settings give way to threads, which is said; `only_processes` is why
+    threads would be wrong, "" if they are not: then FeedError is raised in their place.
+    Several threads of this process each make a clip, so OpenCV is set to compute on the thread that calls it.
     """
+    report_spinning()
     if not workers:
         return InlineCrew(maker), choice
+    if only_processes:
+        if not hasattr(os, "memfd_create"):
+            raise FeedError(f"{only_processes}, and there are no worker processes here; {_WITHOUT_THREADS}")
+        choice = Choice("process", f"processes make the clips: {only_processes}")
     if choice is None and timeout_seconds is not None and hasattr(os, "memfd_create"):
         choice = Choice("process", "processes alone can be stopped after timeout_seconds")
     if choice is None:
@@ -49,6 +64,11 @@ def start_crew(
             )
             return crew, choice
         except UnfitError as error:
+            if only_processes:
+                raise FeedError(
+                    f"{only_processes}, and processes cannot make the clips: {error}; {_WITHOUT_THREADS}"
+                ) from error
             choice = Choice("thread", f"threads make the clips, for processes cannot: {error}")
             _log.warning("%s", choice.why)
+    cv2.setNumThreads(1)
     return ThreadCrew(maker, count=workers), choice

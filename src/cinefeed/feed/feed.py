@@ -5,7 +5,7 @@ Past 400 lines, half of them settings and what they mean: the work is done in th
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, Literal, Self
@@ -31,13 +31,20 @@ from cinefeed.feed.describe import (
     positive_is_second,
 )
 from cinefeed.feed.evaluating import evaluation_settings
-from cinefeed.feed.inputs import choose_views, find_masks, sampler_groups, sampler_weights
+from cinefeed.feed.inputs import (
+    check_callables,
+    choose_views,
+    draws_globally,
+    find_masks,
+    sampler_groups,
+    sampler_weights,
+)
 from cinefeed.feed.iteration import Epochs
 from cinefeed.feed.layout import Layout
 from cinefeed.feed.memory import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plans import Plans
-from cinefeed.feed.ranks import Share, find_shard
+from cinefeed.feed.ranks import Share, check_alone, find_shard
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
 from cinefeed.feed.slots import Slots
@@ -48,6 +55,7 @@ from cinefeed.feed.workers import InlineCrew, count_workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.manifest.values import check_values
 from cinefeed.transforms.base import Transform
+from cinefeed.transforms.call import callable_name, calls_of
 from cinefeed.transforms.compose import Compose
 
 _log = logging.getLogger(__name__)
@@ -83,7 +91,7 @@ class Feed:
         frame: Frame,
         task: Task | Mapping[str, Task] | None = None,
         classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-        transforms: Sequence[Transform] = (),
+        transforms: Sequence[Transform | Callable[..., Any]] = (),
         mixing: Mixing | None = None,
         sampler: Sampler | None = None,
         batch_size: int = 16,
@@ -127,10 +135,12 @@ class Feed:
         self._alike = sampler_groups(manifest, self.sampler)
         views = choose_views(manifest.rows.views, views=inputs.views, stack=inputs.stack, target=settings.target)
         check_values(manifest, frame=frame, views=views, replaces=settings.on_error == "replace")
+        compose = Compose(settings.transforms, frame=frame, frames=settings.clip.frames)
+        check_callables(compose.transforms, masks=inputs.mask is not None)
         self._maker = maker = ClipMaker(
             rows=manifest.rows,
             clip=settings.clip,
-            compose=Compose(settings.transforms, frame=frame),
+            compose=compose,
             channels=frame.channels,
             seed=settings.seed,
             clips=clips.count,
@@ -141,30 +151,37 @@ class Feed:
         )
         frames, height, width, channels = maker.shape[2:]
         input_names = ("clips", "valid", *(["masks"] if inputs.mask else []), *map(clip_name, views))
+        of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
+        has_labels = settings.target is not None
+        pads_rows = self.shard.world_size > 1 and not settings.drop_last
+        weighs_rows = inputs.weight is not None or of_labels is not None or not has_labels or labels.have_gaps
         self.spec = FeedSpec(
             clip_shape=(frames, height, width, channels),
             dtype=maker.compose.dtype,
             batch_size=settings.batch_size,
             **labels.described(),
             covariates=known_covariates(table, inputs.covariates, inputs=input_names),
-            padded=settings.clip.short == "pad" or (self.shard.world_size > 1 and not settings.drop_last),
+            padded=settings.clip.short == "pad" or pads_rows,
             views=views,
             stacked=inputs.stack,
             soft=is_soft(settings.mixing, labels),
             masks=masks is not None,
+            weighted=weighs_rows or pads_rows,
+            callables=tuple(callable_name(each.function) for each in calls_of(compose.transforms)),
         )
         if trained is not None:
             self.spec = replace(
                 self.spec,
                 target_mean=trained.target_mean,
                 target_scale=trained.target_scale,
-                targets=trained.targets if settings.target is not None else (),
+                targets=trained.targets if has_labels else (),
             )
         check_mixing(settings.mixing, labels=labels, spec=self.spec)
         # As the manifest decided them: the same for the evaluations of this feed, and compared by its state.
         self.settings = replace(
             settings,
-            **self.spec.asked(labelled=settings.target is not None),
+            **self.spec.asked(labelled=has_labels),
+            transforms=compose.transforms,
             sampler=self.sampler,
             inputs=replace(inputs, views=views or None, covariates=self.spec.covariates),
         )
@@ -186,8 +203,8 @@ class Feed:
             table=table,
             frames=settings.clip.frames * clips.count,
         )
-        of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
-        shared = workers.backend != "thread" and hasattr(os, "memfd_create")
+        only_processes = draws_globally(compose.transforms)
+        shared = (workers.backend != "thread" or bool(only_processes)) and hasattr(os, "memfd_create")
         self._plans = Plans(self.sampler, self.labels, seed=settings.seed, batch_size=draws, alike=self._alike)
         self._assembler = Assembler(
             plan_of=self._plans.of,
@@ -218,6 +235,7 @@ class Feed:
                 layout=self._layout,
                 deaths=self._deaths,
                 timeout_seconds=workers.timeout_seconds,
+                only_processes=only_processes,
             ),
             choice=None if workers.backend == "auto" else Choice(workers.backend, "as it was asked for"),
             workers=count,
@@ -305,23 +323,28 @@ class Feed:
         handed out, but not all, is left, and the next one begins, as every iteration over a DataLoader is shuffled
         anew; `set_epoch` and `restore` are the ways to stay. The iterator takes its place at its first batch: one that
         was never used skips no epoch, and follows `set_epoch` and `restore`.
+
+        Raises FeedError if torch.distributed or JAX has set up several ranks since the feed was made as the only one.
         """
+        if self.settings.shard is None and self.shard.world_size == 1:
+            check_alone()
         return self._epochs.begin()
 
     def evaluation(
-        self, part: Manifest, *, labelled: bool = True, clips: int = 1, shard: Shard | None = None
+        self, part: Manifest, *, labelled: bool = True, clips: int | None = None, shard: Shard | None = None
     ) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
 
         Same frame, views, class order and label scale; no random transform, no balance, no mixing, every row once and
-        in order, the last batch kept; each iteration begins with batch 0 of epoch 0. One clip a row, from the centre;
-        of several `clips` each lies in the middle of its share of what a clip leaves free, one row after the other.
+        in order, the last batch kept; each iteration begins with batch 0 of epoch 0. Of each row `clips`, by default
+        `clips_per_video`, or 1 if all would be the same one: a single clip from the centre; several in the middle of
+        their shares of what a clip leaves free, one row after the other.
         `labelled=False` needs no label column. `shard` is by default that of this feed; Shard(rank=0, world_size=1)
         has all rows. Raises SettingError for several clips of a video where all of them would be the same one.
         """
         feed = Feed.__new__(Feed)
         settings = evaluation_settings(self.settings, labelled=labelled, clips=clips)
-        feed._set_up(part, replace(settings, shard=shard or self.shard), trained=self.spec)
+        feed._set_up(part, replace(settings, shard=shard or settings.shard), trained=self.spec)
         feed._epochs.repeats = True
         return feed
 
@@ -340,6 +363,7 @@ class Feed:
         """Say in one line what is fed, and what balancing makes of it; each warning of the sampler is a line more."""
         drawn = f"{self.sampler}: {describe_plan(self.plan(), clips=self.settings.clips_per_video.count)}"
         mixed = f", mixed by {self.settings.mixing}" if self.settings.mixing else ""
+        mixed += f", changed by callables ({', '.join(self.spec.callables)})" if self.spec.callables else ""
         return (
             f"{len(self.manifest)} samples, {describe_task(self.spec, self._targets)}; {drawn}; {len(self)} batches of "
             f"{describe_batch(self.spec)}{mixed}; {describe_workers(self.worker_count, self.choice)}"

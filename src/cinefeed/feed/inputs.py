@@ -13,6 +13,26 @@ from cinefeed.errors import ColumnError, SettingError, TableError, did_you_mean
 from cinefeed.feed.mask import mask_rows
 from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.table import Manifest
+from cinefeed.transforms.base import Transform
+from cinefeed.transforms.call import calls_of
+
+
+def check_callables(transforms: Sequence[Transform], *, masks: bool) -> None:
+    """Raise SettingError for a callable that may move pixels, where masks would have to follow."""
+    for each in calls_of(transforms) if masks else ():
+        if not each.keeps_place:
+            raise SettingError(
+                f"{each!r} is a callable, which masks cannot follow; if it moves no pixel say so with "
+                "cinefeed.transforms.Call(function=..., keeps_place=True), else take a transform of cinefeed's"
+            )
+
+
+def draws_globally(transforms: Sequence[Transform]) -> str:
+    """Return why threads cannot make the clips, "" if they can."""
+    named = [repr(each) for each in calls_of(transforms) if each.is_random and each.draws == "global"]
+    if not named:
+        return ""
+    return f"{', '.join(named)} draws from global random generators, which threads share with the rest of the program"
 
 
 def choose_views(there: Sequence[str], *, views: Sequence[str] | None, stack: bool, target: Any) -> tuple[str, ...]:

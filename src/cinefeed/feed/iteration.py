@@ -14,11 +14,13 @@ from cinefeed.feed.clip import Draw
 from cinefeed.feed.line import Line
 from cinefeed.feed.stats import Meter
 from cinefeed.feed.workers import Crew
+from cinefeed.machine import CpuMeter
 
 ADVICE = (
     "begin another with iter(). To look at a batch without disturbing an iteration, use feed.batch(i); to iterate "
     "twice at the same time, make a second feed"
 )
+_MEASURED_SECONDS = 1.0  # between two looks at the machine's load, which take 0.1 ms
 _TRIAL_DRAWS = 64  # clips, at most, by which the backend is chosen
 
 
@@ -43,6 +45,7 @@ class Epochs:
         self.assembler = assembler
         self.meter = meter
         self.choice = choice
+        self.cpu = CpuMeter()
         self.repeats = False
         self.epoch = 0
         self.start = 0
@@ -238,6 +241,7 @@ class EpochIterator(Iterator[Batch]):
             self.begun = True
             self._epoch, self._given = epochs.epoch, epochs.start
             self._count = epochs.assembler.count(self._epoch)
+            epochs.cpu.start(self._line.crew.pids)
             self._mark = time.perf_counter()
         batch = None
         if self._given < self._count:
@@ -253,6 +257,8 @@ class EpochIterator(Iterator[Batch]):
                 wait_seconds=self._mark - begun_at,
                 elapsed_seconds=self._mark - mark,
             )
+            if self._given == self._count or self._mark - epochs.cpu.started_at > _MEASURED_SECONDS:
+                epochs.meter.add(**epochs.cpu.lap(self._line.crew.pids))
         if (
             self._given == self._count
         ):  # with the last batch: Lightning takes as many as there are, and asks for no more

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from cinefeed.errors import SettingError
 from cinefeed.feed.layout import Layout
 from cinefeed.manifest.rows import view_names
+from cinefeed.text import format_bytes
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 # What a decoder keeps beside the frames of the clip: reference frames (16 at most in H.264) and its tables.
@@ -28,8 +29,8 @@ class Spending:
 
     def __str__(self) -> str:
         return (
-            f"memory {_megabytes(self.budget)}: decoders {_megabytes(self.decoders)}, "
-            f"{self.slots * self.batches} batches of {_megabytes(self.slot / self.batches)}"
+            f"memory {format_bytes(self.budget)}: decoders {format_bytes(self.decoders)}, "
+            f"{self.slots * self.batches} batches of {format_bytes(self.slot / self.batches)}"
         )
 
 
@@ -64,8 +65,8 @@ def spend(
     if slots < needed:
         least = decoders + needed * slot
         raise SettingError(
-            f"memory={memory!r} is too little: decoders take {_megabytes(decoders)}, and {needed * batches} batches "
-            f"{_megabytes(slot / batches)} each; give {_megabytes(least)} or more, or fewer workers, prefetch or "
+            f"memory={memory!r} is too little: decoders take {format_bytes(decoders)}, and {needed * batches} batches "
+            f"{format_bytes(slot / batches)} each; give {format_bytes(least)} or more, or fewer workers, prefetch or "
             "batch_size"
         )
     return Spending(budget=budget, decoders=decoders, slot=slot, slots=int(slots), batches=batches)
@@ -81,7 +82,3 @@ def decoder_bytes(table: Any, *, frames: int) -> int:
             planes = np.where(channels == 1, 1.0, 1.5) * np.where(bits > 16, 4, np.where(bits > 8, 2, 1))
             largest = max(largest, float((height * width * planes).max(initial=0)))
     return int(largest * (frames + _REFERENCE_FRAMES)) + _DECODER_BYTES
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e6:.3g} MB"

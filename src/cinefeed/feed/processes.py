@@ -44,6 +44,8 @@ from cinefeed.feed.wire import (
     unpack_done,
     unpack_failed,
 )
+from cinefeed.pools import ONE_THREAD, PASSIVE
+from cinefeed.sources.readers import readers_of
 
 _log = logging.getLogger(__name__)
 _AHEAD = 2 * GROUP  # jobs a worker has: some in work, and as many more, so that it never waits for the parent
@@ -108,7 +110,8 @@ class ProcessCrew:
         self._stopped = False
         # The parent's module path, so that transforms of the user's own modules are found; all as it is now, for some
         # workers start later.
-        self._environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        modules = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        self._environment = os.environ | PASSIVE | ONE_THREAD | {"PYTHONPATH": modules}
         self._folder = Path.cwd()
         self._memory = [_memory(_settings(maker, layout)), _columns(maker)]
         self._workers: list[_Worker] = []
@@ -387,6 +390,7 @@ def _settings(maker: ClipMaker, layout: Layout) -> bytes:
         "rows": {"root": maker.rows.root, "private": maker.rows.private},
         "maker": {each.name: getattr(maker, each.name) for each in fields(maker) if each.name not in OF_ROWS},
         "layout": layout,
+        "readers": readers_of(maker.rows.containers() | (set() if maker.masks is None else maker.masks.containers())),
     }
     try:
         return pickle.dumps(settings)

@@ -3,6 +3,7 @@
 import sys
 from typing import NamedTuple
 
+from cinefeed.errors import FeedError
 from cinefeed.feed.settings import Shard
 
 
@@ -62,6 +63,17 @@ def find_shard(shard: Shard | None) -> Shard:
         return shard
     rank, world_size = _initialised()
     return Shard(rank=rank, world_size=world_size)
+
+
+def check_alone() -> None:
+    """Raise FeedError if there are several ranks: a feed that was made as the only one gives each rank all rows."""
+    rank, world_size = _initialised()
+    if world_size > 1:
+        raise FeedError(
+            f"this process is rank {rank} of {world_size}, and the feed was made before that was set up, so that each "
+            "rank would be fed all rows: make the feed after init_process_group (in Lightning in setup() or "
+            "train_dataloader(), with accelerate after Accelerator()), or give it shard=Shard(rank=..., world_size=...)"
+        )
 
 
 def _initialised() -> tuple[int, int]:

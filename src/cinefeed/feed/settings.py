@@ -5,7 +5,7 @@ with a help text, and a run folder stores them. A field that is marked as `runti
 feed's state and the resume of a run compare the other ones alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -203,7 +203,7 @@ class FeedSettings(FeedOptions):
     classes: tuple[str, ...] | Mapping[str, Sequence[str]] | None = None
     clip: Clip
     frame: Frame
-    transforms: tuple[Transform, ...] = ()
+    transforms: tuple[Transform | Callable[..., Any], ...] = ()
     sampler: Sampler = field(default_factory=Natural)
 
     def __post_init__(self) -> None:

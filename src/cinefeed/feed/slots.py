@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import FeedError
 from cinefeed.feed.layout import Layout
+from cinefeed.text import format_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ class Slots:
         if self._limit is not None and number >= self._limit:
             raise FeedError(
                 f"all {number * self._layout.batches} batches that the memory budget allows are held "
-                f"({size * number / 1e6:.0f} MB); let go of some, copy what you keep, or give more memory="
+                f"({format_bytes(size * number)}); let go of some, copy what you keep, or give more memory="
             )
         if not self._shared:
             self._made.append(-1)

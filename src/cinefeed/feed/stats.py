@@ -4,8 +4,15 @@ import threading
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from cinefeed.sources.decoder import decoder_choice
+from cinefeed.text import format_percent
+
 # A consumer that waits for less than this share of the time is not held up in a way that anybody would notice.
 _NOTICEABLE_WAIT = 0.1
+# The machine is the bottleneck if its cores are full and other programs have this share of them or more.
+_FULL, _NOTICEABLE_LOAD = 0.9, 0.2
+_OF_NOW = ("workers", "decoder")  # what does not add up
+_WHOLE = ("clips", "batches", "bytes", "retried", "compiled", "pyav")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +28,14 @@ class Stats:
     assemble_seconds: float = 0.0  # targets, weights and ids of a batch: the consumer's own work, no worker's
     wait_seconds: float = 0.0  # the consumer waited for a batch
     elapsed_seconds: float = 0.0  # from the first request of an epoch to its end, all epochs
+    available_cpu_seconds: float = 0.0  # of all cores that the process may use, within `elapsed_seconds`; 0: unknown
+    own_cpu_seconds: float = 0.0  # of the whole program, its model and its workers included
+    other_cpu_seconds: float = 0.0  # of other programs on these cores
+    delayed_seconds: float = 0.0  # the consumer's thread was ready to run and had no core
     workers: int = 0
+    compiled: int = 0  # files of encoded video that compiled code decoded, each time one was opened
+    pyav: int = 0  # ... and that PyAV decoded
+    decoder: str = ""  # which of the two decodes where both can, and why; "" until a video was read
     retried: int = 0  # read errors of the disk that passed when the file was read again
     skipped: tuple[str, ...] = ()  # rows that could not be fed, with the reason
     deaths: tuple[str, ...] = ()  # workers that died, and at what
@@ -54,19 +68,34 @@ class Stats:
         return max(0.0, 1 - sum(self.stages.values()) / there) if there else 0.0
 
     @property
+    def machine_is_busy(self) -> bool:
+        """Whether other programs hold the consumer up: the cores are full, a fifth or more of them with others' work.
+
+        A model on a GPU that has its batches in time is not held up, however full the cores are.
+        """
+        available = self.available_cpu_seconds
+        if not available:
+            return False
+        full = self.own_cpu_seconds + self.other_cpu_seconds > _FULL * available
+        delayed = self._feed_is_slower or self.delayed_seconds > _NOTICEABLE_WAIT * self.elapsed_seconds
+        return full and delayed and self.other_cpu_seconds > _NOTICEABLE_LOAD * available
+
+    @property
     def verdict(self) -> str:
-        """Say in words who waits for whom.
+        """Return one sentence on what limits the speed: the feed, the model, or other programs on the machine.
 
         >>> Stats(read_seconds=1, decode_seconds=8, transform_seconds=1, wait_seconds=4, elapsed_seconds=5).verdict
         'the feed is the bottleneck: the model waits 80 % of the time, decode takes 80 % of the feed'
         """
         if not self._fed:
             return "nothing has been fed yet"
+        if self.machine_is_busy:
+            return f"the machine is the bottleneck: other programs take {format_percent(self._others)} of its cores"
         if self._feed_is_slower:
             stage, share = self._heaviest
-            waits = _percent(self.wait_share)
+            waits = format_percent(self.wait_share)
             return f"the feed is the bottleneck: the model waits {waits} of the time, {stage} takes {share} of the feed"
-        return f"the model is the bottleneck: workers idle {_percent(self.idle_share)} of the time"
+        return f"the model is the bottleneck: workers idle {format_percent(self.idle_share)} of the time"
 
     def line(self) -> str:
         """Say the same in a few words, for a line that is written anew while a model trains.
@@ -78,11 +107,13 @@ class Stats:
         """
         if not self._fed:
             return self.verdict
-        side, what = "model", f"workers idle {_percent(self.idle_share)}"
-        if self._feed_is_slower:
+        side, what = "model", f"workers idle {format_percent(self.idle_share)}"
+        if self.machine_is_busy:
+            side, what = "machine", f"other programs {format_percent(self._others)}"
+        elif self._feed_is_slower:
             side, what = "feed", " ".join(self._heaviest)
         rate = f"{self.clips_per_second:.3g}" if self.clips_per_second < 100 else f"{self.clips_per_second:.0f}"
-        return f"{rate} clips/s, waits {_percent(self.wait_share)}, {what}: the {side} is the bottleneck"
+        return f"{rate} clips/s, waits {format_percent(self.wait_share)}, {what}: the {side} is the bottleneck"
 
     def since(self, before: "Stats") -> "Stats":
         """Return what was done after `before`, which earlier stats of the same feed are.
@@ -90,15 +121,15 @@ class Stats:
         >>> Stats(clips=9, elapsed_seconds=3.0).since(Stats(clips=5, elapsed_seconds=1.0)).clips_per_second
         2.0
         """
-        done: dict[str, Any] = {"workers": self.workers}
-        for name in (each.name for each in fields(Stats) if each.name != "workers"):
+        done: dict[str, Any] = {name: getattr(self, name) for name in _OF_NOW}
+        for name in (each.name for each in fields(Stats) if each.name not in _OF_NOW):
             now, then = getattr(self, name), getattr(before, name)
             done[name] = tuple(each for each in now if each not in then) if isinstance(now, tuple) else now - then
         return Stats(**done)
 
     def as_dict(self) -> dict[str, object]:
         """Return every figure, for JSON."""
-        names = ("clips_per_second", "seconds_a_clip", "wait_share", "idle_share", "verdict")
+        names = ("clips_per_second", "seconds_a_clip", "wait_share", "idle_share", "machine_is_busy", "verdict")
         return asdict(self) | {name: getattr(self, name) for name in names}
 
     @property
@@ -110,14 +141,15 @@ class Stats:
         return self.wait_share > _NOTICEABLE_WAIT
 
     @property
+    def _others(self) -> float:
+        """The share of the cores that other programs take."""
+        return self.other_cpu_seconds / self.available_cpu_seconds
+
+    @property
     def _heaviest(self) -> tuple[str, str]:
         """The stage that takes most of the workers' time, and its share of it."""
         stage, seconds = max(self.stages.items(), key=lambda each: each[1])
-        return stage, _percent(seconds / sum(self.stages.values()))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+        return stage, format_percent(seconds / sum(self.stages.values()))
 
 
 class Meter:
@@ -137,5 +169,7 @@ class Meter:
         """Return the sums so far."""
         with self._lock:
             sums = dict(self._sums)
-        whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in ("clips", "batches", "bytes", "retried")}
+        whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in _WHOLE}
+        if whole["compiled"] or whole["pyav"]:
+            whole["decoder"] = f"{decoder_choice().name}: {decoder_choice().reason}"
         return Stats(workers=workers, **whole, **lists, **sums)  # type: ignore[arg-type]  # sums are seconds, floats all

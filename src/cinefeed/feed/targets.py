@@ -47,6 +47,8 @@ class FeedSpec:
     `soft` targets are shares of classes, float32: (batch, classes), or of a binary task (batch,), the share of the
     second class; a loss that takes class numbers does not take them. With `masks` there is an input of that name, uint8
     (frames, height, width, 1), unless the masks are the targets.
+
+    Without `weighted` every row of every batch has weight 1: no column, sampler, missing label or padding row weighs.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -64,6 +66,8 @@ class FeedSpec:
     stacked: bool = False
     soft: bool = False
     masks: bool = False
+    weighted: bool = False
+    callables: tuple[str, ...] = ()  # transforms that are functions of the user's: their names, all that is known
 
     @property
     def clip_names(self) -> tuple[str, ...]:
@@ -134,6 +138,11 @@ class Labels:
     name: str  # "" where there is none
     main: Targets
     several: Mapping[str, Targets] = field(default_factory=dict)
+
+    @property
+    def have_gaps(self) -> bool:
+        """Whether some row lacks one of several labels, which has weight 0 there."""
+        return any(each.known is not None and not each.known.all() for each in self.several.values())
 
     def described(self) -> dict[str, Any]:
         """Return what a FeedSpec says of them."""

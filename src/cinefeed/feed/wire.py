@@ -24,7 +24,7 @@ OF_ROWS = ("rows", "masks")  # of a ClipMaker: their columns lie in memory that 
 MASKS = "mask path"  # the column of masks among them
 GROUP = 4  # jobs in a packet, at most
 _JOB = struct.Struct("<5q")
-_TOOK = struct.Struct("<3dq")
+_TOOK = struct.Struct("<3d3q")
 _COUNT = struct.Struct("<q")
 
 

@@ -21,6 +21,11 @@ class Crew(Protocol):
         """Whether all workers can work, and none is still starting."""
         ...
 
+    @property
+    def pids(self) -> Sequence[int]:
+        """The process numbers of the workers, none for threads."""
+        ...
+
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
         """Have clips made into a slot, by place; the future of each holds its error, or the time that it took."""
         ...
@@ -38,6 +43,7 @@ class InlineCrew:
     """The caller makes each clip as it is submitted."""
 
     ready = True
+    pids: Sequence[int] = ()
 
     def __init__(self, maker: ClipMaker) -> None:
         self._maker = maker
@@ -69,6 +75,7 @@ class ThreadCrew:
     """Threads of this process. They scale where C calls are long: FFmpeg, OpenCV and our kernels release the GIL."""
 
     ready = True
+    pids: Sequence[int] = ()
 
     def __init__(self, maker: ClipMaker, *, count: int) -> None:
         self._maker = maker

@@ -23,9 +23,9 @@ from cinefeed.manifest.reading import read_table
 from cinefeed.manifest.summary import not_read_in_words
 from cinefeed.sources.base import DEFAULT_READING, Found, Reading
 from cinefeed.sources.kinds import (
-    EXTENSIONS,
-    READABLE,
+    extensions,
     is_beside,
+    is_readable,
     is_unfinished,
     kind_by_content,
     kind_by_suffix,
@@ -79,7 +79,7 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
             except OSError:
                 unread.append(("file that cannot be read", name))
                 return
-            if content not in READABLE:
+            if content is None or not is_readable(content):
                 unread.extend([(kind_in_words(name, content), name)] if content != "dicomdir" else [])
                 return
             kind = content
@@ -124,8 +124,8 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
             there += [not_read_in_words(not_read)] if not_read else []
             raise TableError(
                 f"no videos in {folder}: there is {', '.join(there) or 'no file at all'}; give another folder, or "
-                f"files of a known kind ({', '.join(sorted(EXTENSIONS))}); a folder of frames needs two images of one "
-                f"kind at least, and no video beside them"
+                f"files of a known kind ({', '.join(sorted(extensions()))}); a folder of frames needs two images of "
+                f"one kind at least, and no video beside them"
             )
         return Videos(_as_table(samples.found, files), not_read)
     except UnicodeEncodeError as error:

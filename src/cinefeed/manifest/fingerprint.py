@@ -33,7 +33,8 @@ def fingerprint(table: Any) -> str:
         column = table.column(name)
         if name in RESERVED and column.null_count == len(column):  # an empty column says what a missing one says
             continue
-        digest.update(f"{name}:{column.type}:{len(column)};".encode())
+        kind_of_values = str(column.type).replace("list<item:", "list<element:")  # as Parquet gives lists back
+        digest.update(f"{name}:{kind_of_values}:{len(column)};".encode())
         digest_values(digest, column.chunks)
     return digest.hexdigest()
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from cinefeed.errors import ColumnError, TableError, did_you_mean
 from cinefeed.manifest.columns import FACTS
-from cinefeed.sources.kinds import EXTENSIONS
+from cinefeed.sources.kinds import extensions
 
 _PATH_NAMES = ("path", "file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "stem")
 
@@ -21,7 +21,7 @@ JOINT = "\x1f"  # between the values of a key of several columns
 
 def without_suffix(paths: Any) -> Any:
     """Return paths without the suffix of a known kind of video, `.nii.gz` taken as one."""
-    suffixes = "|".join(re.escape(each) for each in sorted(EXTENSIONS, key=len, reverse=True))
+    suffixes = "|".join(re.escape(each) for each in sorted(extensions(), key=len, reverse=True))
     return pc.replace_substring_regex(paths, f"(?i)({suffixes})$", "")
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 
 _log = logging.getLogger(__name__)
+_opencv: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions at its root
+_SILENT = 0  # LOG_LEVEL_SILENT, which OpenCV 4 does not name
 _DECODERS = ("pydicom", "nibabel", "openjpeg", "PIL", "h5py")  # packages whose warnings are about what is in a file
 
 
@@ -23,7 +25,7 @@ def decoders_quiet() -> Iterator[Counter[str]]:
     warnings hold for all threads: other packages' warnings are shown as before.
     """
     counts: Counter[str] = Counter()
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    level = _opencv.setLogLevel(_SILENT)
     try:
         with warnings.catch_warnings():
             show = warnings.showwarning
@@ -41,7 +43,7 @@ def decoders_quiet() -> Iterator[Counter[str]]:
             warnings.filterwarnings("always", module=rf"({'|'.join(_DECODERS)})\b")
             yield counts
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _opencv.setLogLevel(level)
     if counts:
         named = ", ".join(f"{number} of {package}" for package, number in sorted(counts.items()))
         _log.warning("warnings of decoders that are not shown: %s; what cannot be read has an error in its row", named)

@@ -136,6 +136,14 @@ class Rows:
             compared[row] = state.mtime_ns or 0
         return None
 
+    def containers(self) -> set[str | None]:
+        """Return the containers of all files, None among them if one was not probed."""
+        found: set[str | None] = set()
+        for view in self.views or ("",):
+            column = self._columns.get(self._name("container", view))
+            found |= {None} if column is None else {*column.unique().to_pylist()}
+        return found
+
     def nameless(self, text: str, row: int, *, view: str = "") -> str:
         """Return a message about a row without its path, where paths are private."""
         return text.replace(str(self.path_of(row, view=view)), "the file") if self.private else text

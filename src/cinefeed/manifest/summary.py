@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.manifest.columns import label_names
-from cinefeed.text import one_line
+from cinefeed.text import format_bytes, format_count, one_line
 
 _CLASSES_SHOWN = 6
 _LETTERS_SHOWN = 24
@@ -26,7 +26,7 @@ def summarise(
     """Return the summary that `print(manifest)` shows."""
     files = pc.count_distinct(table.column("path")).as_py()
     where = "private: ids stand for paths" if private else f"root {root}"
-    lines = [f"Manifest of {_count(table.num_rows, 'sample')} in {_count(files, 'file')}, {where}"]
+    lines = [f"Manifest of {format_count(table.num_rows, 'sample')} in {format_count(files, 'file')}, {where}"]
     if len(history) > 1:
         lines.append(_line("history", " -> ".join(f"{step}: {rows}" for step, rows in history)))
     if not_read:
@@ -76,7 +76,7 @@ def describe_column(column: Any) -> str:
         return f"number, {low:.6g} to {high:.6g}, median {median:.6g}{missing}"
     name = "number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else ""
     name = name or ("boolean" if pa.types.is_boolean(kind) else "text" if pa.types.is_string(kind) else str(kind))
-    return f"{name}, {_count(distinct, 'value')}: {_frequent(values)}{missing}"
+    return f"{name}, {format_count(distinct, 'value')}: {_frequent(values)}{missing}"
 
 
 def _facts(table: Any, *, named_by: str, verified: str | None) -> list[str]:
@@ -108,12 +108,12 @@ def _facts(table: Any, *, named_by: str, verified: str | None) -> list[str]:
         if irregular:
             lines.append(_line("times", f"irregular in {irregular}"))
     size = pc.sum(table.column("size_bytes")).as_py() or 0
-    lines.append(_line("bytes", f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"))
+    lines.append(_line("bytes", format_bytes(size)))
     has_ranges = "damaged" in table.schema.names
     broken = table.column("error").is_valid()
     broken = table.filter(pc.or_(broken, table.column("damaged").is_valid()) if has_ranges else broken)
     none = "not looked for: frames were not decoded" if verified == "packets" else "none"
-    lines.append(_line("damaged", _count(broken.num_rows, "row") if broken.num_rows else none))
+    lines.append(_line("damaged", format_count(broken.num_rows, "row") if broken.num_rows else none))
     for row in broken.slice(0, 3).select([named_by, "num_frames", "error", *["damaged"] * has_ranges]).to_pylist():
         frames = [f"frames {frames_in_words(row['damaged'])} are damaged"] if row.get("damaged") else []
         words = "; ".join([*frames, *([row["error"]] if row["error"] else [])])
@@ -143,19 +143,15 @@ def _values(readable: Any) -> list[str]:
     if measured.num_rows:
         least, most = pc.min(measured.column("value_min")).as_py(), pc.max(measured.column("value_max")).as_py()
         words.append(
-            f"{least:.6g} to {most:.6g} in {_count(measured.num_rows, 'row')} of floats, or of more than 8 bits"
+            f"{least:.6g} to {most:.6g} in {format_count(measured.num_rows, 'row')} of floats, or of more than 8 bits"
         )
     if wrong_rows:
-        words.append(f"NaN or infinite in {_count(wrong_rows, 'row')}")
+        words.append(f"NaN or infinite in {format_count(wrong_rows, 'row')}")
     return [_line("values", "; ".join(words))] if words else []
 
 
 def _line(name: str, text: str) -> str:
     return f"  {name:<10} {text}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _range(values: Any) -> str:

@@ -3,7 +3,6 @@
 Past 400 lines because it is one public class, with what each method promises; the work is done in the files beside it.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,21 +17,23 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import ColumnError, LabelError, SplitError, TableError, did_you_mean
 from cinefeed.label_types import LabelType, is_number, label_type, why_no_label
-from cinefeed.locks import locked, write_lock
+from cinefeed.locks import with_write_lock, write_lock
 from cinefeed.manifest.columns import (
     FACTS,
     VERDICTS,
-    facts_to_row,
     label_names,
     ordered,
     plain_table,
     relative_paths,
 )
+from cinefeed.manifest.combine import concatenated, with_values
 from cinefeed.manifest.files import read_parquet, root_of, write_manifest
-from cinefeed.manifest.find import describe_videos, find_videos, hashed_id, salt_fingerprint, salt_of, with_hashes
+from cinefeed.manifest.find import describe_videos, find_videos, salt_fingerprint, salt_of, with_hashes
 from cinefeed.manifest.fingerprint import fingerprint
 from cinefeed.manifest.grouping import GROUP, groups_of_ids
+from cinefeed.manifest.hiding import hide_paths
 from cinefeed.manifest.ids import with_ids
+from cinefeed.manifest.in_memory import arrays_table
 from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
@@ -41,7 +42,6 @@ from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos,
 from cinefeed.manifest.summary import summarise
 from cinefeed.manifest.writing import SUFFIXES, table_suffix
 from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
-from cinefeed.sources.memory import check_stack, memory_facts
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
 # What a written manifest keeps, beside its history.
@@ -77,7 +77,7 @@ class Manifest:
         self._arrays = arrays
 
     @classmethod
-    @locked("out")
+    @with_write_lock("out")
     def scan(
         cls,
         folder: str | Path,
@@ -231,34 +231,25 @@ class Manifest:
         >>> len(manifest), manifest.facts(0).times.count
         (3, 8)
         """
-        if isinstance(x, np.ndarray):
-            check_stack(x.shape, declared=axes)
-        arrays = [np.asarray(each) for each in x]
-        if not arrays:
-            raise TableError("there are no videos: x is empty")
-        facts = [memory_facts(each, axes=None if axes is None else axes.replace("N", "")) for each in arrays]
-        names = [f"{number:06d}" for number in range(len(arrays))]
-        rows = [facts_to_row(each) for each in facts]
-        table = pa.table(
-            {"path": names} | {name: pa.array([row.get(name) for row in rows], FACTS[name]) for name in FACTS}
-        )
-        if labels is not None:
-            if getattr(labels, "ndim", None) == 1 and not hasattr(
-                labels, "iloc"
-            ):  # a tensor; a Series has its own types
-                labels = np.asarray(labels)
-            is_column = isinstance(labels, np.ndarray | list | tuple) or getattr(labels, "ndim", None) == 1
-            found = read_table({"label": labels} if is_column else labels)
-            if found.num_rows != len(arrays):
-                raise TableError(
-                    f"{found.num_rows} rows of labels for {len(arrays)} videos; give one a video, in order"
-                )
-            for name in found.schema.names:
-                if name in table.schema.names:
-                    raise TableError(f"the labels have a column {name!r}, which a manifest keeps for itself; rename it")
-                table = table.append_column(name, found.column(name))
-        table = with_ids(plain_table(table, name="the labels"), name="the labels")
-        return cls(ordered(table), root=Path(), history=[("videos in memory", len(arrays))], arrays=arrays)
+        table, arrays = arrays_table(x, labels, axes=axes)
+        return cls(table, root=Path(), history=[("videos in memory", len(arrays))], arrays=arrays)
+
+    @classmethod
+    def concat(cls, manifests: Sequence["Manifest"]) -> Self:
+        """Return the rows of several manifests, one below the other; paths are relative to the folder above all roots.
+
+        A label column that a manifest lacks is missing in its rows. Ids stay; if two manifests have one in common, ids
+        that were made of paths are made anew. Raises TableError: nothing to join, an id that stays twice, types that
+        cannot be joined, files and videos in memory, private and other manifests, scanned and unscanned ones, and
+        columns that were hashed with different salts.
+
+        >>> import numpy as np
+        >>> clips = np.zeros((2, 8, 16, 16), np.uint8)
+        >>> parts = [Manifest.from_arrays(clips, {"age": ages}) for ages in ([31, 45], [60, 7])]
+        >>> Manifest.concat(parts).column("age").to_pylist()
+        [31, 45, 60, 7]
+        """
+        return cls(**concatenated(manifests, kind=Manifest))
 
     def write(self, path: str | Path) -> None:
         """Write the manifest, whole or not at all: as Parquet, or as CSV or JSON for other programs, by its suffix.
@@ -268,7 +259,7 @@ class Manifest:
         """
         if self._arrays is not None:
             raise TableError(f"cannot write {path}: its videos are in memory alone; save them as .npy, and scan these")
-        notes = {"history": self.history} | self.notes | {"label_types": self._label_types}
+        notes = {"history": self.history} | self.notes | {"label_types": self.label_types}
         with write_lock(path):
             write_manifest(self.table, path=Path(path), root=self.root, notes=notes)
 
@@ -302,6 +293,11 @@ class Manifest:
         """The names of the label columns."""
         return label_names(self.table.schema.names)
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns, those of the videos first."""
+        return list(self.table.schema.names)
+
     def column(self, name: str) -> Any:
         """Return a column as a pyarrow Array. Raises ColumnError, with the nearest name, where there is none."""
         if name not in self.table.schema.names:
@@ -324,11 +320,11 @@ class Manifest:
         if task is None or name not in self.table.schema.names:
             return self
         kind = LabelType(kind="numbers" if task == "regression" else "classes")
-        notes = self.notes | {"label_types": self._label_types | {name: kind.as_dict()}}
+        notes = self.notes | {"label_types": self.label_types | {name: kind.as_dict()}}
         return type(self)(self.table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
 
     @cached_property
-    def _label_types(self) -> dict[str, Any]:
+    def label_types(self) -> dict[str, Any]:
         """The types of those label columns of which the values decide; of the others the type of the column does."""
         schema = self.table.schema
         types = {name: each for name, each in self.notes.get("label_types", {}).items() if name in schema.names}
@@ -388,13 +384,9 @@ class Manifest:
 
         The same in any manifest, and so without a salt: who guesses a path can tell. `scan(private=True)` has a salt.
         """
-        table, paths = self.table, self.column("path").to_pylist()
-        for name in {"id", "error"} & {*table.column_names} if self._arrays is None else ():  # else paths are numbers
-            texts = zip(table.column(name).cast(pa.string()).to_pylist(), paths, strict=True)
-            hidden = pa.array([text and _hidden(text, path, is_id=name == "id") for text, path in texts], pa.string())
-            table = table.set_column(table.column_names.index(name), name, hidden)
+        table = hide_paths(self.table) if self._arrays is None else self.table  # in memory, paths are numbers
         not_read = {kind: files | {"first": []} for kind, files in self.not_read.items()}
-        notes = self.notes | {"private": True, "label_types": self._label_types}
+        notes = self.notes | {"private": True, "label_types": self.label_types}
         notes |= {"not_read": not_read} if not_read else {}
         return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
 
@@ -419,6 +411,30 @@ class Manifest:
         table = self.table.take(pa.array(rows, pa.int64()))
         history = [*self.history, (step, table.num_rows)] if step else self.history
         return self._with_table(table, history=history)
+
+    def head(self, n: int = 5) -> Self:
+        """Return the first rows, all if there are fewer."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise TableError(f"head(n={n!r}) must be a number of rows from 0")
+        return self.take(range(min(n, len(self))))
+
+    def to_pandas(self) -> Any:
+        """Return all columns as a pandas DataFrame; pandas must be installed."""
+        return self.table.to_pandas()
+
+    def with_column(self, name: str, values: object) -> Self:
+        """Return the manifest with a column of these values, one a row in their order, in place of one of that name.
+
+        Whether it is classes or numbers is decided anew. Raises ColumnError for the name of a column that a scan fills,
+        TableError for another number of values.
+
+        >>> import pyarrow as pa
+        >>> manifest = Manifest.from_table(pa.table({"path": ["a.mp4", "b.mp4"], "age": [61.0, 48.0]}))
+        >>> manifest.with_column("old", [True, False]).where("old", True).column("age").to_pylist()
+        [61.0]
+        """
+        table, notes = with_values(self.table, self.notes | {"label_types": self.label_types}, name, values)
+        return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
 
     def where(self, column: str, values: Any) -> Self:
         """Return the rows whose column has one of these values; None stands for a missing one.
@@ -506,7 +522,7 @@ class Manifest:
             labels=None if stratify is None else self.column(stratify),
             fractions={"train": rest, **fractions},
             seed=seed,
-            kept=None if keep is None else part_names(self.column(keep), name=f"column {keep!r}"),
+            previous_parts=None if keep is None else part_names(self.column(keep), name=f"column {keep!r}"),
             group_name=group or "id",
             label_name=stratify or "",
             kind=None if stratify is None else self.label_type(stratify).kind,
@@ -579,7 +595,7 @@ class Manifest:
         return self._with_table(ordered(table.append_column(name, values)), history=self.history)
 
     def _with_table(self, table: Any, *, history: Iterable[tuple[str, int]]) -> Self:
-        notes = self.notes | {"label_types": self._label_types}
+        notes = self.notes | {"label_types": self.label_types}
         return type(self)(table, root=self.root, history=history, notes=notes, arrays=self._arrays)
 
     def _with_parts(self, names: Any, *, group: str | None, labels: str | None) -> "Parts":
@@ -598,12 +614,6 @@ class Manifest:
             whole.take(np.flatnonzero(numbers == number), step=f"{name} part") for number, name in enumerate(PARTS)
         )
         return Parts(train=train, val=val, test=test, all=whole, balance=balance)
-
-
-def _hidden(text: str, path: str, *, is_id: bool) -> str:
-    if is_id:  # by its path without endings: features have one more than their video, whose id they keep
-        return hashed_id(text, salt="id") if text.startswith(re.sub(r"\.[^/]*$", "", path)) else text
-    return re.sub(rf"\S*{re.escape(path)}", "the file", text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
-"""Targets and scores -> metrics by scikit-learn's definitions, with intervals; tables of predictions -> assessments.
+"""Metrics of targets and scores, as scikit-learn defines them, with intervals; assessments of tables of predictions.
 
-`assess` measures a table of predictions, `compare` two of them; the metrics alone take arrays, by keyword.
+`assess` evaluates one table of predictions and `compare` compares two. The metric functions take arrays, by keyword.
 """
 
 from cinefeed.metrics.agreement import error_by_bin, limits_of_agreement

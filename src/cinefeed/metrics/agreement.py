@@ -1,9 +1,9 @@
-"""How far scores and targets of a regression agree: limits of agreement, and the error by label bin.
+"""Agreement of regression scores and targets: limits of agreement, and the error by label bin.
 
 The limits of agreement (Bland and Altman, "Statistical methods for assessing agreement between two methods of clinical
-measurement", Lancet 1986) hold about 95 % of the differences, score less target, where these are normal: bias less and
-plus 1.96 standard deviations. A model that regresses to the mean has a small MAE where labels are many and a large one
-where they are few; the bins show it.
+measurement", Lancet 1986) are the bias minus and plus 1.96 standard deviations. They contain about 95 % of the
+differences (score minus target) if these are normally distributed. A model that regresses to the mean has a small MAE
+for frequent labels and a large MAE for rare labels; the error by bin shows this.
 """
 
 import math
@@ -15,14 +15,16 @@ from numpy.typing import ArrayLike
 from cinefeed.balance.strata import bin_strata
 from cinefeed.metrics.basic import regression_metrics
 
-_MOST_BINS = 10  # as many as a table or a figure shows at a glance
+_MAX_BINS = 10  # more are hard to read in a table or a figure
 
 
 def limits_of_agreement(*, targets: ArrayLike, scores: ArrayLike) -> dict[str, float]:
-    """Return bias and sd of score less target, and the limits `lower` and `upper`, bias -+ 1.96 sd; NaN of one sample.
+    """Return `bias` and `sd` of score minus target, and the limits `lower` and `upper` (bias -+ 1.96 sd).
 
-    >>> found = limits_of_agreement(targets=[1.0, 2.0, 3.0], scores=[2.0, 2.0, 5.0])
-    >>> {name: round(value, 2) for name, value in found.items()}
+    For a single sample, `sd`, `lower` and `upper` are NaN.
+
+    >>> limits = limits_of_agreement(targets=[1.0, 2.0, 3.0], scores=[2.0, 2.0, 5.0])
+    >>> {name: round(value, 2) for name, value in limits.items()}
     {'bias': 1.0, 'sd': 1.0, 'lower': -0.96, 'upper': 2.96}
     """
     metrics = regression_metrics(targets=targets, scores=scores)
@@ -31,30 +33,30 @@ def limits_of_agreement(*, targets: ArrayLike, scores: ArrayLike) -> dict[str, f
 
 
 def error_by_bin(*, targets: ArrayLike, scores: ArrayLike) -> list[dict[str, Any]]:
-    """Return low, high, count, mae and bias of each bin of the label, low to high; an empty bin is left out.
+    """Return low, high, count, mae and bias of each label bin, in increasing order, without empty bins.
 
-    The bins are equally wide: twice the cube root of the samples (the Rice rule), ten at most. Each holds its low edge,
-    the last one its high edge, too.
+    The bins have equal width. Their number is twice the cube root of the number of samples (the Rice rule), at most
+    ten. Each bin includes its low edge; the last bin also includes its high edge.
 
-    >>> for each in error_by_bin(targets=[20.0, 22.0, 60.0], scores=[30.0, 28.0, 55.0])[:1]:
-    ...     each["low"], each["count"], each["mae"]
+    >>> first_bin = error_by_bin(targets=[20.0, 22.0, 60.0], scores=[30.0, 28.0, 55.0])[0]
+    >>> first_bin["low"], first_bin["count"], first_bin["mae"]
     (20.0, 2, 8.0)
     """
-    regression_metrics(targets=targets, scores=scores)  # refuses what cannot be measured
+    regression_metrics(targets=targets, scores=scores)  # raises LabelError for invalid input
     target, score = np.asarray(targets, np.float64), np.asarray(scores, np.float64).reshape(-1)
-    strata = bin_strata(target, bins=min(_MOST_BINS, math.ceil(2 * len(target) ** (1 / 3))))
+    strata = bin_strata(target, bins=min(_MAX_BINS, math.ceil(2 * len(target) ** (1 / 3))))
     assert strata.edges is not None
     assert strata.places is not None
     rows = []
-    for number, place in enumerate(strata.places.astype(int).tolist()):
-        wrong = (score - target)[strata.numbers == number]
+    for stratum, bin_number in enumerate(strata.places.astype(int).tolist()):
+        errors = (score - target)[strata.numbers == stratum]
         rows.append(
             {
-                "low": float(strata.edges[place]),
-                "high": float(strata.edges[place + 1]),
-                "count": len(wrong),
-                "mae": float(np.abs(wrong).mean()),
-                "bias": float(wrong.mean()),
+                "low": float(strata.edges[bin_number]),
+                "high": float(strata.edges[bin_number + 1]),
+                "count": len(errors),
+                "mae": float(np.abs(errors).mean()),
+                "bias": float(errors.mean()),
             }
         )
     return rows

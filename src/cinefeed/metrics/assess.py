@@ -1,9 +1,9 @@
-"""All that is measured of a table of predictions, as plain data: what `assessment.json` of a run holds.
+"""The assessment of a table of predictions, as plain data: the content of `assessment.json` in a run folder.
 
-Scores of clips become those of units, and every metric comes with an interval that resamples clusters. Of two classes,
-the threshold is chosen on validation (best F1), or given, frozen by the run that chose it; it is never chosen on the
-part that is measured, validation itself apart. Where training was balanced, scores are corrected by the draw
-frequencies too, and both are shown.
+Scores of clips are averaged to scores of units, and each metric has an interval from resampling clusters. For two
+classes, the threshold is the one with the best F1 on the validation part, or a frozen threshold of an earlier run. It
+is never optimized on the part that is assessed, except for the validation part itself. If training was balanced, the
+assessment also contains the metrics of scores corrected by the draw frequencies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,31 +38,40 @@ def assess(
     subgroups: Sequence[str] = (),
     priors: Priors | None = None,
 ) -> dict[str, Any]:
-    """Return what every part of a table of predictions is worth, target by target, as plain data for JSON.
+    """Return the metrics of every part of a table of predictions, by target, as plain data for JSON.
 
-    `unit` is the column whose values are measured, the video (id) where it is None, and `cluster` the one that is
-    resampled, the unit where it is None. `thresholds` by target are frozen ones; without, the part "val" chooses, and
-    without it or without both classes in it, it is 0.5. `subgroups` are columns, and `priors` are by target the counts
-    `drawn` and `raw` of the classes, as `balance.prior.kept_prior` gives them. What is not defined is None, with a
-    reason. Intervals take the model and its threshold as they are: another training is not in them.
+    Undefined values are None, with a reason. Intervals reflect the choice of patients for one trained model and its
+    threshold; they do not include the variation between training runs.
 
-    Raises LabelError for labels or scores that cannot be measured, ColumnError for a column that is not there, and
-    SettingError for a target, threshold or resampling that does not serve.
+    Args:
+        predictions: The table of predictions.
+        unit: The column that identifies the units to assess; None for videos (`id`).
+        cluster: The column that identifies the clusters to resample; None for units.
+        thresholds: Frozen thresholds by target. Without one, the threshold is optimized on the part "val"; it is 0.5
+            if that part is missing or does not contain both classes.
+        resamples: Number of bootstrap resamples.
+        level: Confidence level of the intervals, between 0 and 1.
+        seed: Seed of the resamples.
+        subgroups: Columns to compute subgroup metrics for.
+        priors: Class counts `draws` and `raw` by target, as returned by `balance.prior.prior_from_report`.
+
+    Raises LabelError for invalid labels or scores, ColumnError for a missing column, and SettingError for an unknown
+    target, an invalid threshold or invalid resampling settings.
     """
     resampling = Resampling(resamples=resamples, level=level, seed=seed)
-    names = [each.name for each in predictions.targets]
-    for what, given in (("thresholds", thresholds), ("priors", priors)):
-        for name in given or ():
+    names = [target.name for target in predictions.targets]
+    for setting, by_target in (("thresholds", thresholds), ("priors", priors)):
+        for name in by_target or ():
             if name not in names:
-                raise SettingError(f"{what} name a target {name!r}; {did_you_mean(name, names)}")
+                raise SettingError(f"{setting} name a target {name!r}; {did_you_mean(name, names)}")
     columns = predictions.table.schema.names
     for column in (unit, cluster, *subgroups):
         if column is not None and column not in columns:
             raise ColumnError(f"the predictions have no column {column!r}; {did_you_mean(column, columns)}")
-    chosen = {
-        each.name: choose_threshold(predictions, each, unit=unit, frozen=(thresholds or {}).get(each.name))
-        for each in predictions.targets
-        if len(each.classes) == 2
+    target_thresholds = {
+        target.name: choose_threshold(predictions, target, unit=unit, frozen=(thresholds or {}).get(target.name))
+        for target in predictions.targets
+        if len(target.classes) == 2
     }
     parts: dict[str, dict[str, Any]] = {}
     for part in predictions.parts:
@@ -70,20 +79,21 @@ def assess(
         parts[part] = {}
         for target in predictions.targets:
             units = units_of(rows, target, unit=unit, cluster=cluster)
-            found = _measured(units, target, chosen.get(target.name), (priors or {}).get(target.name), resampling)
-            found["subgroups"] = {
+            name = target.name
+            result = _assess_units(units, target, target_thresholds.get(name), (priors or {}).get(name), resampling)
+            result["subgroups"] = {
                 column: subgroup_metrics(
                     rows,
                     target,
                     by=column,
                     unit=unit,
                     cluster=cluster,
-                    threshold=found.get("threshold", 0.5),
+                    threshold=result.get("threshold", 0.5),
                     resampling=resampling,
                 )
                 for column in subgroups
             }
-            parts[part][target.name] = found
+            parts[part][name] = result
     return {
         "unit": unit,
         "cluster": cluster or unit,
@@ -97,10 +107,10 @@ def assess(
 def choose_threshold(
     predictions: Predictions, target: TargetColumns, *, unit: str | None = None, frozen: float | None = None
 ) -> tuple[float, str]:
-    """Return the threshold of a target of two classes, and where it is from: "frozen", "val" or "0.5"."""
+    """Return the threshold of a two-class target and its origin: "frozen", "val" or "0.5"."""
     if frozen is not None:
         if not 0 <= frozen <= 1:
-            raise SettingError(f"the threshold of {target.name!r} is {frozen}; probabilities lie from 0 to 1")
+            raise SettingError(f"the threshold of {target.name!r} is {frozen}; give a probability from 0 to 1")
         return float(frozen), "frozen"
     if "val" in predictions.parts:
         units = units_of(predictions.part("val"), target, unit=unit)
@@ -110,26 +120,29 @@ def choose_threshold(
 
 
 def flat_metrics(assessment: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Return the values alone, by part: metric, or of several targets `<target>_<metric>`: what metrics.json holds."""
+    """Return metric values by part, without intervals: the content of metrics.json.
+
+    Keys are metric names, or `<target>_<metric>` if there are several targets.
+    """
     return {
         part: {
             f"{name}_{metric}" if len(targets) > 1 else metric: value
-            for name, found in targets.items()
-            for metric, value in flat(found["metrics"]).items()
+            for name, result in targets.items()
+            for metric, value in flat(result["metrics"]).items()
         }
         for part, targets in assessment["parts"].items()
     }
 
 
-def _measured(
+def _assess_units(
     units: Units,
     target: TargetColumns,
     threshold: tuple[float, str] | None,
     prior: Mapping[str, ArrayLike] | None,
     resampling: Resampling,
 ) -> dict[str, Any]:
-    """Return what one part says of one target, without its subgroups."""
-    found: dict[str, Any] = {
+    """Return the assessment of one target in one part, without subgroups."""
+    result: dict[str, Any] = {
         "task": target.task,
         "classes": list(target.classes),
         "clips": units.clips,
@@ -139,29 +152,30 @@ def _measured(
         "missing": units.missing,
     }
     if not target.classes:
-        found |= estimates(units, resampling=resampling)
+        result |= estimates(units, resampling=resampling)
         data: dict[str, Any] = {"targets": units.targets, "scores": units.scores}
-        found["bins"] = error_by_bin(**data) if units.names else []
+        result["bins"] = error_by_bin(**data) if units.names else []
         limits = limits_of_agreement(**data) if units.names else dict.fromkeys(("bias", "sd", "lower", "upper"), np.nan)
-        return found | {"agreement": {name: number(value) for name, value in limits.items()}, "corrected": None}
-    at, source = threshold or (0.5, "0.5")
+        return result | {"agreement": {name: number(value) for name, value in limits.items()}, "corrected": None}
+    value, origin = threshold or (0.5, "0.5")
     counts = np.bincount(units.targets, minlength=len(target.classes)).tolist()
-    found["counts"] = dict(zip(target.classes, counts, strict=True))
-    found |= _of_classes(units, target, at, resampling)
+    result["counts"] = dict(zip(target.classes, counts, strict=True))
+    result |= _class_estimates(units, target, value, resampling)
     if threshold is not None:
-        found |= {"threshold": at, "threshold_from": source}
-    found["corrected"] = None
+        result |= {"threshold": value, "threshold_from": origin}
+    result["corrected"] = None
     if prior is not None and units.names:
-        corrected = replace(units, scores=correct_prior(units.scores, **prior))
-        # a threshold that was chosen on scores as they come goes with them; 0.5 means 0.5 of either
-        moved = at if source == "0.5" else float(correct_prior([at], **prior)[0])
-        found["corrected"] = _of_classes(corrected, target, moved, resampling)
+        corrected_units = replace(units, scores=correct_prior(units.scores, **prior))
+        # a threshold optimized on uncorrected scores is corrected like the scores; the default 0.5 stays 0.5
+        corrected_threshold = value if origin == "0.5" else float(correct_prior([value], **prior)[0])
+        result["corrected"] = _class_estimates(corrected_units, target, corrected_threshold, resampling)
         if threshold is not None:
-            found["corrected"]["threshold"] = moved
-    return found
+            result["corrected"]["threshold"] = corrected_threshold
+    return result
 
 
-def _of_classes(units: Units, target: TargetColumns, threshold: float, resampling: Resampling) -> dict[str, Any]:
+def _class_estimates(units: Units, target: TargetColumns, threshold: float, resampling: Resampling) -> dict[str, Any]:
+    """Return the class metrics with intervals, and the calibration overall and by class."""
     data: dict[str, Any] = {"targets": units.targets, "scores": units.scores, "classes": target.classes}
     empty: dict[str, Any] = {"ece": None, "bins": []}
     return estimates(units, classes=target.classes, threshold=threshold, resampling=resampling) | {

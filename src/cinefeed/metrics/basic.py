@@ -1,9 +1,9 @@
-"""Targets and scores of a whole set -> metrics: arrays in, numbers out, by scikit-learn's definitions.
+"""Regression and classification metrics of arrays, as scikit-learn defines them.
 
-What a set does not define (R2 of one video, AUROC of one class) is NaN, with the reason beside it. In regression, bias
-and sd are mean and standard deviation of score less target (n - 1). Of classes, sensitivity is the share of a class
-that is found (recall), specificity the share of the rest that is left alone, balanced accuracy the mean sensitivity of
-the classes, average precision the area under precision against recall without interpolation.
+Undefined metrics (R2 of one video, AUROC of one class) are NaN, with a reason. In regression, bias and sd are the mean
+and standard deviation (n - 1) of score minus target. In classification, sensitivity is the recall of a class,
+specificity the recall of the other classes, balanced accuracy the mean sensitivity over classes, and average precision
+the area under the precision-recall curve without interpolation.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from cinefeed.errors import LabelError
 
 CLASS_METRICS = "f1 average_precision auroc balanced_accuracy sensitivity specificity accuracy".split()
+DIVERGENCE_ADVICE = "the model may have diverged: lower the learning rate, or normalize its input"
 
 
 class Metrics(dict[str, float]):
-    """Metrics by name; `reasons` says of each that is NaN why it is.
+    """Metrics by name; `reasons` explains each NaN value.
 
     >>> metrics = regression_metrics(targets=[1.0], scores=[2.0])
     >>> metrics["mae"], metrics["r2"], metrics.reasons["r2"]
-    (1.0, nan, 'one sample alone')
+    (1.0, nan, 'only one sample')
     """
 
     def __init__(self, values: dict[str, float], *, reasons: dict[str, str]) -> None:
@@ -31,9 +32,9 @@ class Metrics(dict[str, float]):
 
 
 def regression_metrics(*, targets: ArrayLike, scores: ArrayLike) -> Metrics:
-    """Return r2, rmse, mae, pearson_r, bias (mean of score less target) and sd (theirs), in the label's units.
+    """Return r2, rmse, mae, pearson_r, and bias and sd of score minus target, in units of the label.
 
-    `targets` and `scores` are (samples,). Raises LabelError where they do not match or are not finite.
+    `targets` and `scores` are (samples,). Raises LabelError if their lengths differ or a value is not finite.
 
     >>> metrics = regression_metrics(targets=[1.0, 2.0, 3.0], scores=[1.0, 2.0, 4.0])
     >>> round(metrics["r2"], 3), round(metrics["bias"], 3)
@@ -42,10 +43,10 @@ def regression_metrics(*, targets: ArrayLike, scores: ArrayLike) -> Metrics:
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
     target, score = _same_length(np.asarray(targets, np.float64), np.asarray(scores, np.float64))
-    _finite("targets", target)
-    _finite("scores", score)
+    _check_finite("targets", target)
+    _check_finite("scores", score)
     if score.ndim != 1:
-        raise LabelError(f"regression has one score a sample; found scores of shape {score.shape}")
+        raise LabelError(f"regression needs one score per sample; found scores of shape {score.shape}")
     values = {
         "r2": np.nan,
         "rmse": root_mean_squared_error(target, score),
@@ -54,14 +55,14 @@ def regression_metrics(*, targets: ArrayLike, scores: ArrayLike) -> Metrics:
         "bias": np.mean(score - target),
         "sd": np.std(score - target, ddof=1) if len(target) > 1 else np.nan,
     }
-    reasons = {} if len(target) > 1 else {"sd": "one sample alone"}
-    flat = "one sample alone" if len(target) == 1 else "all targets are equal" if np.ptp(target) == 0 else ""
-    if flat:
-        reasons["r2"] = flat
+    reasons = {} if len(target) > 1 else {"sd": "only one sample"}
+    no_variance = "only one sample" if len(target) == 1 else "all targets are equal" if np.ptp(target) == 0 else ""
+    if no_variance:
+        reasons["r2"] = no_variance
     else:
         values["r2"] = r2_score(target, score)
-    if flat or np.ptp(score) == 0:
-        reasons["pearson_r"] = flat or "all scores are equal"
+    if no_variance or np.ptp(score) == 0:
+        reasons["pearson_r"] = no_variance or "all scores are equal"
     else:
         values["pearson_r"] = np.corrcoef(target, score)[0, 1]
     return Metrics(values, reasons=reasons)
@@ -72,10 +73,12 @@ def classification_metrics(
 ) -> Metrics:
     """Return f1, average_precision, auroc, balanced_accuracy, sensitivity, specificity and accuracy.
 
-    `targets` (samples,) are class numbers. Of two classes, `scores` (samples,) is the probability of the second, the
-    positive one, and `threshold` parts them. Of more, `scores` (samples, classes) are probabilities and the largest
-    wins; all but accuracy are means over the classes that occur, each against the rest (macro). Raises LabelError where
-    targets and scores do not fit the classes, or are not finite.
+    `targets` (samples,) are class numbers. For two classes, `scores` (samples,) is the probability of the second,
+    positive class, and a sample is positive from `threshold` on. For more classes, `scores` (samples, classes) are
+    probabilities, and the class with the largest one is predicted; all metrics except accuracy are macro averages over
+    the classes that occur, each against the rest.
+
+    Raises LabelError if targets or scores do not match the classes, or are not finite.
 
     >>> metrics = classification_metrics(targets=[0, 0, 1, 1], scores=[0.1, 0.6, 0.4, 0.9], classes=["well", "sick"])
     >>> metrics["auroc"], metrics["f1"]
@@ -86,16 +89,17 @@ def classification_metrics(
     target, score = class_scores(targets=targets, scores=scores, classes=classes)
     predicted = predicted_classes(score, threshold=threshold)
     if score.ndim == 1:
-        each = [_against_rest(target == 1, score, predicted == 1, name=classes[1])]
-        balanced = (each[0]["sensitivity"] + each[0]["specificity"]) / 2
+        by_class = [_one_vs_rest(target == 1, score, predicted == 1, name=classes[1])]
+        balanced_accuracy = (by_class[0]["sensitivity"] + by_class[0]["specificity"]) / 2
     else:
         present = np.unique(target)
-        each = [_against_rest(target == k, score[:, k], predicted == k, name=classes[k]) for k in present]
-        balanced = float(np.mean([one["sensitivity"] for one in each])) if len(each) > 1 else np.nan
-    values = {name: float(np.mean([one[name] for one in each])) for name in each[0]}
-    values |= {"balanced_accuracy": balanced, "accuracy": accuracy_score(target, predicted)}
-    reasons = dict.fromkeys(each[0].reasons, f"all targets are {classes[target[0]]!r}")
-    if np.isnan(balanced):
+        by_class = [_one_vs_rest(target == k, score[:, k], predicted == k, name=classes[k]) for k in present]
+        sensitivities = [metrics["sensitivity"] for metrics in by_class]
+        balanced_accuracy = float(np.mean(sensitivities)) if len(by_class) > 1 else np.nan
+    values = {name: float(np.mean([metrics[name] for metrics in by_class])) for name in by_class[0]}
+    values |= {"balanced_accuracy": balanced_accuracy, "accuracy": accuracy_score(target, predicted)}
+    reasons = dict.fromkeys(by_class[0].reasons, f"all targets are {classes[target[0]]!r}")
+    if np.isnan(balanced_accuracy):
         reasons["balanced_accuracy"] = reasons["auroc"]
     return Metrics({name: values[name] for name in CLASS_METRICS}, reasons=reasons)
 
@@ -105,7 +109,7 @@ def metrics_by_class(
 ) -> dict[str, Metrics]:
     """Return f1, average_precision, auroc, sensitivity and specificity of each class against the rest.
 
-    The arguments are those of `classification_metrics`. Of two classes, the first has one less the score.
+    The arguments are those of `classification_metrics`. For two classes, the score of the first is 1 - `scores`.
 
     >>> by_class = metrics_by_class(targets=[0, 0, 1, 1], scores=[0.1, 0.6, 0.7, 0.9], classes=["well", "sick"])
     >>> by_class["well"]["sensitivity"], by_class["sick"]["sensitivity"]
@@ -114,15 +118,13 @@ def metrics_by_class(
     target, score = class_scores(targets=targets, scores=scores, classes=classes)
     predicted = predicted_classes(score, threshold=threshold)
     columns = np.stack([1 - score, score], axis=1) if score.ndim == 1 else score
-    return {
-        name: _against_rest(target == k, columns[:, k], predicted == k, name=name) for k, name in enumerate(classes)
-    }
+    return {name: _one_vs_rest(target == k, columns[:, k], predicted == k, name=name) for k, name in enumerate(classes)}
 
 
-def _against_rest(
+def _one_vs_rest(
     truth: NDArray[np.bool_], score: NDArray[np.float64], predicted: NDArray[np.bool_], *, name: str
 ) -> Metrics:
-    """Return the metrics of one class against the rest; without both of them, what is left of them."""
+    """Return the metrics of one class against the rest; NaN for those that need samples of both."""
     from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
     values = dict.fromkeys(("f1", "average_precision", "auroc", "sensitivity", "specificity"), np.nan)
@@ -145,7 +147,7 @@ def _against_rest(
 def confusion_matrix(
     *, targets: ArrayLike, scores: ArrayLike, classes: Sequence[str], threshold: float = 0.5
 ) -> NDArray[np.int64]:
-    """Return how often each true class (row) was taken for each class (column), int64 (classes, classes).
+    """Return how often each true class (row) was predicted as each class (column), int64 (classes, classes).
 
     >>> confusion_matrix(targets=[0, 1, 1], scores=[0.1, 0.2, 0.9], classes=["well", "sick"]).tolist()
     [[1, 0], [1, 1]]
@@ -157,7 +159,9 @@ def confusion_matrix(
 
 
 def predicted_classes(scores: NDArray[Any], *, threshold: float = 0.5) -> NDArray[np.int64]:
-    """Return the class number that scores speak for: (samples,) from `threshold` on, (samples, classes) the largest.
+    """Return predicted class numbers, int64 (samples,).
+
+    Scores (samples,) are positive from `threshold` on; scores (samples, classes) predict the class with the largest.
 
     >>> predicted_classes(np.array([0.2, 0.5])).tolist()
     [0, 1]
@@ -166,10 +170,12 @@ def predicted_classes(scores: NDArray[Any], *, threshold: float = 0.5) -> NDArra
 
 
 def best_threshold(*, targets: ArrayLike, scores: ArrayLike) -> float:
-    """Return the score of two classes from which calling a sample positive gives the best F1.
+    """Return the threshold with the best F1 for two classes; a sample is positive if its score is at least that.
 
-    It is one of the scores; of several that are as good, the nearest to 0.5, then the lower. Choose it on validation,
-    and keep it: chosen on the set that is measured, F1 is too good. Raises LabelError without both classes.
+    The threshold is one of the scores; of several equally good ones, the one nearest to 0.5, then the lower one.
+    Optimize it on validation data: on the data that is evaluated, F1 would be too optimistic.
+
+    Raises LabelError if only one class occurs.
 
     >>> best_threshold(targets=[0, 0, 1, 1], scores=[0.1, 0.3, 0.35, 0.8])
     0.35
@@ -178,27 +184,29 @@ def best_threshold(*, targets: ArrayLike, scores: ArrayLike) -> float:
 
     target, score = class_scores(targets=targets, scores=scores, classes=("negative", "positive"))
     if len(np.unique(target)) < 2:
-        raise LabelError("a threshold needs samples of both classes; all are of one: leave it at 0.5")
+        raise LabelError("a threshold needs samples of both classes; found one class only; leave the threshold at 0.5")
     precision, recall, thresholds = precision_recall_curve(target, score)
     precision, recall = precision[:-1], recall[:-1]  # the last point has no threshold
     sums = precision + recall
     f1 = np.divide(2 * precision * recall, sums, out=np.zeros_like(sums), where=sums > 0)
     best = thresholds[f1 >= f1.max() - 1e-12]  # ratios of the same counts differ in the last digit
-    return float(min(best.tolist(), key=lambda each: (abs(each - 0.5), each)))
+    return float(min(best.tolist(), key=lambda threshold: (abs(threshold - 0.5), threshold)))
 
 
 def class_scores(
     *, targets: ArrayLike, scores: ArrayLike, classes: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return class numbers (samples,) and their scores, checked: (samples,) of two classes, else (samples, classes).
+    """Return validated class numbers (samples,) and scores: (samples,) for two classes, else (samples, classes).
+
+    Raises LabelError if targets or scores do not match the classes, or a score is not finite.
 
     >>> class_scores(targets=[0, 1], scores=[[0.9, 0.1], [0.3, 0.7]], classes=["well", "sick"])[1].tolist()
     [0.1, 0.7]
     """
     target, score = _same_length(np.asarray(targets), np.asarray(scores, np.float64))
-    _finite("scores", score)
+    _check_finite("scores", score)
     if len(classes) < 2:
-        raise LabelError(f"classification needs two classes or more; found {list(classes)}")
+        raise LabelError(f"classification needs at least two classes; found {list(classes)}")
     if target.dtype.kind not in "biu" or (target.astype(np.int64) < 0).any() or (target >= len(classes)).any():
         raise LabelError(
             f"targets must be class numbers from 0 to {len(classes) - 1} ({', '.join(classes)}); "
@@ -206,10 +214,10 @@ def class_scores(
         )
     if len(classes) == 2 and score.ndim == 2 and score.shape[1] == 2:
         score = score[:, 1]
-    wanted = (len(target),) if len(classes) == 2 else (len(target), len(classes))
-    if score.shape != wanted:
+    expected_shape = (len(target),) if len(classes) == 2 else (len(target), len(classes))
+    if score.shape != expected_shape:
         raise LabelError(
-            f"{len(classes)} classes and {len(target)} samples need scores of {wanted}; found {score.shape}"
+            f"{len(classes)} classes and {len(target)} samples need scores of {expected_shape}; found {score.shape}"
         )
     return target.astype(np.int64), score
 
@@ -219,19 +227,16 @@ def _same_length(targets: NDArray[Any], scores: NDArray[Any]) -> tuple[NDArray[A
         scores = scores[:, 0]
     if targets.ndim != 1 or len(targets) == 0 or len(targets) != len(scores):
         raise LabelError(
-            f"metrics need one target and one score for each sample; found targets of shape {targets.shape} "
+            f"metrics need one target and one score per sample; found targets of shape {targets.shape} "
             f"and scores of shape {scores.shape}"
         )
     return targets, scores
 
 
-def _finite(name: str, values: NDArray[np.float64]) -> None:
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    if len(bad):
+def _check_finite(name: str, values: NDArray[np.float64]) -> None:
+    rows = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    if len(rows):
+        advice = DIVERGENCE_ADVICE if name == "scores" else "leave such rows out of the manifest"
         raise LabelError(
-            f"{len(bad)} of {len(values)} {name} are NaN or infinite (the first is sample {bad[0]}); "
-            "a model that diverged puts such scores out: lower the learning rate, or normalise its input"
-            if name == "scores"
-            else f"{len(bad)} of {len(values)} {name} are NaN or infinite (the first is sample {bad[0]}); "
-            "leave such rows out of the manifest"
+            f"{len(rows)} of {len(values)} {name} are NaN or infinite (the first is sample {rows[0]}); {advice}"
         )

@@ -1,7 +1,8 @@
-"""Two models on the same units: the difference of every metric, with a paired bootstrap interval.
+"""Comparison of two models on the same units: differences of all metrics, with paired bootstrap intervals.
 
-Two intervals that overlap do not say that two models are alike: hard patients are hard for both, and that part of the
-spread cancels in the difference. So each resample of patients measures both models on the same draws.
+Overlapping intervals of two models do not imply that the models are equally good. Some patients are difficult for both
+models, and this part of the variation cancels in the difference. Each resample therefore evaluates both models on the
+same patients.
 """
 
 from collections.abc import Mapping, Set
@@ -33,45 +34,57 @@ def compare(
     seed: int = 0,
     thresholds: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
-    """Return, by target, the metrics of two models on one part: a, b, difference (b less a) and its low and high.
+    """Return, by target, the metrics a and b of two models, the difference (b - a), and its interval low to high.
 
-    `unit`, `cluster` and the rest are those of `assess`; one of the two tables may tell the clusters of both. Each
-    model has the threshold that its own validation chose: by the part "val" of its table, or where that is absent as
-    `thresholds` has it ({"a": {target: 0.4}}); 0.5 where nothing tells.
-    Where the interval leaves out 0, the difference is more than the choice of patients explains; that of the training
-    seed is not in it. Raises TableError where the two hold other videos, LabelError where they hold other labels.
+    If the interval does not contain 0, the choice of patients does not explain the difference. The interval does not
+    include the variation between training seeds.
+
+    Args:
+        a: Predictions of the first model.
+        b: Predictions of the second model, for the same videos and labels.
+        part: The part to compare on.
+        unit: The column that identifies the units, as in `assess`.
+        cluster: The column that identifies the clusters, as in `assess`; it may be missing in one of the tables.
+        resamples: Number of bootstrap resamples.
+        level: Confidence level of the intervals, between 0 and 1.
+        seed: Seed of the resamples.
+        thresholds: Thresholds by model and target, such as {"a": {"sick": 0.4}}, for tables without the part "val".
+            The threshold of other tables is optimized on "val". The default is 0.5.
+
+    Raises TableError if the tables contain different videos, LabelError if they contain different labels.
     """
     resampling = Resampling(resamples=resamples, level=level, seed=seed)
     first, second = a.part(part), b.part(part)
-    _same("targets", {each.name for each in a.targets}, {each.name for each in b.targets})
-    _same(f"videos in {part!r}", set(first.table["id"].to_pylist()), set(second.table["id"].to_pylist()))
+    _check_same("targets", {target.name for target in a.targets}, {target.name for target in b.targets})
+    _check_same(f"videos in {part!r}", set(first.table["id"].to_pylist()), set(second.table["id"].to_pylist()))
     targets = {}
     for target in a.targets:
         other = b.target(target.name)
         if target.classes != other.classes:
             raise LabelError(
-                f"{target.name!r} has the classes {', '.join(target.classes) or 'of a regression'} in a and "
-                f"{', '.join(other.classes) or 'of a regression'} in b; compare models of one task and one order"
+                f"{target.name!r} has the classes {', '.join(target.classes) or '(regression)'} in a and "
+                f"{', '.join(other.classes) or '(regression)'} in b; compare models with the same task and class order"
             )
-        here = cluster is None or cluster in first.table.schema.names
-        units = units_of(first, target, unit=unit, cluster=cluster if here else None)
-        others = units_of(second, other, unit=unit, cluster=None if here else cluster)
-        _paired(units, others, target)
-        units = units if here else replace(units, clusters=others.clusters)  # names are the same, in one order
-        chosen = {}
-        for name, each, columns in (("a", a, target), ("b", b, other)):
-            kept = None if "val" in each.parts else (thresholds or {}).get(name, {}).get(target.name)
-            chosen[name] = choose_threshold(each, columns, unit=unit, frozen=kept)[0]
-        found: dict[str, Any] = {
+        first_has_cluster = cluster is None or cluster in first.table.schema.names
+        units = units_of(first, target, unit=unit, cluster=cluster if first_has_cluster else None)
+        other_units = units_of(second, other, unit=unit, cluster=None if first_has_cluster else cluster)
+        _check_pairs(units, other_units, target)
+        if not first_has_cluster:
+            units = replace(units, clusters=other_units.clusters)  # both have the same names in the same order
+        model_thresholds = {}
+        for model, predictions, columns in (("a", a, target), ("b", b, other)):
+            frozen = None if "val" in predictions.parts else (thresholds or {}).get(model, {}).get(target.name)
+            model_thresholds[model] = choose_threshold(predictions, columns, unit=unit, frozen=frozen)[0]
+        result: dict[str, Any] = {
             "task": target.task,
             "classes": list(target.classes),
             "units": len(units.names),
             "clusters": units.num_clusters,
         }
         if len(target.classes) == 2:
-            found["thresholds"] = chosen
-        found["metrics"] = _differences(units, others, target.classes, chosen, resampling)
-        targets[target.name] = found
+            result["thresholds"] = model_thresholds
+        result["metrics"] = _differences(units, other_units, target.classes, model_thresholds, resampling)
+        targets[target.name] = result
     return {
         "part": part,
         "unit": unit,
@@ -98,14 +111,14 @@ def _differences(
         return weighted_classes(**data, classes=classes, threshold=threshold)[0]
 
     def measure(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        of_a, of_b = weighted(a, thresholds["a"], weights), weighted(b, thresholds["b"], weights)
-        return {name: of_b[name] - of_a[name] for name in names}
+        metrics_a, metrics_b = weighted(a, thresholds["a"], weights), weighted(b, thresholds["b"], weights)
+        return {name: metrics_b[name] - metrics_a[name] for name in names}
 
     values = [
-        class_values(units, classes=classes, threshold=thresholds[name])[0]
+        class_values(units, classes=classes, threshold=thresholds[model])[0]
         if classes
         else regression_metrics(targets=units.targets, scores=units.scores)
-        for name, units in (("a", a), ("b", b))
+        for model, units in (("a", a), ("b", b))
     ]
     ranges = resampling.intervals(measure, a.clusters)
     return {name: _difference(values[0][name], values[1][name], ranges[name], _reason(name, *values)) for name in names}
@@ -127,23 +140,23 @@ def _reason(name: str, a: Any, b: Any) -> str:
     return str(a.reasons.get(name) or b.reasons.get(name) or "")
 
 
-def _same(what: str, a: Set[Any], b: Set[Any]) -> None:
+def _check_same(what: str, a: Set[Any], b: Set[Any]) -> None:
     if a != b:
         only_a, only_b = sorted(map(str, a - b)), sorted(map(str, b - a))
-        shown = ", ".join([*only_a, *only_b][:3])
+        examples = ", ".join([*only_a, *only_b][:3])
         raise TableError(
-            f"the {what} differ: {len(a & b)} in both, {len(only_a)} in a alone, {len(only_b)} in b alone ({shown} "
-            "...); compare runs of one manifest and one split"
+            f"the {what} differ: {len(a & b)} in both, {len(only_a)} only in a, {len(only_b)} only in b ({examples} "
+            "...); compare runs with the same manifest and split"
         )
 
 
-def _paired(a: Units, b: Units, target: TargetColumns) -> None:
-    """Refuse units that are not the same, or do not have the same labels."""
-    _same(f"units with a {target.name!r} label", set(a.names), set(b.names))
-    differ = a.targets != b.targets if target.classes else ~np.isclose(a.targets, b.targets)
-    if differ.any():
-        where = int(np.flatnonzero(differ)[0])
+def _check_pairs(a: Units, b: Units, target: TargetColumns) -> None:
+    """Raise TableError if the units differ, LabelError if their labels differ."""
+    _check_same(f"units with a {target.name!r} label", set(a.names), set(b.names))
+    differs = a.targets != b.targets if target.classes else ~np.isclose(a.targets, b.targets)
+    if differs.any():
+        first = int(np.flatnonzero(differs)[0])
         raise LabelError(
-            f"{int(differ.sum())} of {len(differ)} units have another {target.name!r} label in a than in b "
-            f"(the first is {a.names[where]}: {a.targets[where]} and {b.targets[where]}); compare runs of one manifest"
+            f"{int(differs.sum())} of {len(differs)} units have different {target.name!r} labels in a and b (the first "
+            f"is {a.names[first]}: {a.targets[first]} and {b.targets[first]}); compare runs with the same manifest"
         )

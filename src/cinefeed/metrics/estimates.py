@@ -1,4 +1,4 @@
-"""The metrics of some units, each with its bootstrap interval, or with the reason why it has none, as plain data."""
+"""Metrics of units with bootstrap intervals, or reasons for missing intervals, as plain data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ Estimates = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Resampling:
-    """How intervals are made: how many resamples, the share that an interval holds, and the seed of the draws."""
+    """Settings of bootstrap intervals: number of resamples, confidence level (between 0 and 1), and seed."""
 
     resamples: int = 1000
     level: float = 0.95
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what makes no interval."""
+        """Raise SettingError for settings out of range."""
         check_resampling(resamples=self.resamples, level=self.level)
 
     def intervals(self, measure: Any, clusters: NDArray[np.int64]) -> dict[Any, Interval]:
@@ -39,31 +39,31 @@ class Resampling:
 def estimates(
     units: Units, *, classes: Sequence[str] = (), threshold: float = 0.5, resampling: Resampling
 ) -> dict[str, Any]:
-    """Return `metrics`, and of classes `by_class`: of each metric value, low, high, dropped and reason.
+    """Return `metrics`, and for classes `by_class`: value, low, high, dropped and reason of each metric.
 
-    A value that is not defined is None, and `reason` says why; so it is where the value stands but has no interval.
-    `dropped` counts the resamples that do not define it.
+    Undefined values are None. `reason` explains a missing value or a missing interval. `dropped` is the number of
+    resamples for which the metric is undefined.
     """
     if not classes:
         if not units.names:
             return {"metrics": _none(REGRESSION_METRICS)}
         values = regression_metrics(targets=units.targets, scores=units.scores)
-        found = resampling.intervals(
+        ranges = resampling.intervals(
             lambda weights: weighted_regression(targets=units.targets, scores=units.scores, weights=weights),
             units.clusters,
         )
-        return {"metrics": {name: _estimate(name, values, found[name]) for name in REGRESSION_METRICS}}
+        return {"metrics": {name: _estimate(name, values, ranges[name]) for name in REGRESSION_METRICS}}
     if not units.names:
-        each = tuple(name for name in CLASSIFICATION_METRICS if name not in ("balanced_accuracy", "accuracy"))
-        return {"metrics": _none(CLASSIFICATION_METRICS), "by_class": {name: _none(each) for name in classes}}
+        of_one_class = tuple(name for name in CLASSIFICATION_METRICS if name not in ("balanced_accuracy", "accuracy"))
+        return {"metrics": _none(CLASSIFICATION_METRICS), "by_class": {name: _none(of_one_class) for name in classes}}
     whole, by_class = class_values(units, classes=classes, threshold=threshold)
 
     def measure(weights: NDArray[np.float64]) -> dict[tuple[str, str], NDArray[np.float64]]:
-        macro, each = weighted_classes(
+        macro, by_label = weighted_classes(
             targets=units.targets, scores=units.scores, classes=classes, threshold=threshold, weights=weights
         )
-        every = [("", macro), *each.items()]
-        return {(label, name): values for label, metrics in every for name, values in metrics.items()}
+        labels_and_metrics = [("", macro), *by_label.items()]
+        return {(label, name): values for label, metrics in labels_and_metrics for name, values in metrics.items()}
 
     ranges = resampling.intervals(measure, units.clusters)
     return {
@@ -76,18 +76,18 @@ def estimates(
 
 
 def class_values(units: Units, *, classes: Sequence[str], threshold: float) -> tuple[Metrics, dict[str, Metrics]]:
-    """Return the metrics of units, and those of each class, with the calibration error among them."""
+    """Return the metrics of units and those of each class, including the expected calibration error."""
     data: dict[str, Any] = {"targets": units.targets, "scores": units.scores, "classes": classes}
     whole = classification_metrics(**data, threshold=threshold)
     whole["ece"] = calibration(**data)["ece"]
-    each = metrics_by_class(**data, threshold=threshold)
-    for name, found in calibration_by_class(**data).items():
-        each[name]["ece"] = found["ece"]
-    return whole, each
+    by_class = metrics_by_class(**data, threshold=threshold)
+    for name, result in calibration_by_class(**data).items():
+        by_class[name]["ece"] = result["ece"]
+    return whole, by_class
 
 
 def number(value: float) -> float | None:
-    """Return a number as JSON takes it: None where it is NaN or infinite."""
+    """Return a number for JSON: None if it is NaN or infinite."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -97,7 +97,7 @@ def _estimate(name: str, values: Metrics, interval: Interval) -> dict[str, Any]:
         return {"value": None, "low": None, "high": None, "dropped": 0, "reason": values.reasons[name]}
     return {
         "value": value,
-        # the interval contains the value as weighted sums give it, which differs in the last digit
+        # the interval contains the value computed by weighted sums, which may differ in the last digit
         "low": None if interval.reason else min(interval.low, value),
         "high": None if interval.reason else max(interval.high, value),
         "dropped": interval.dropped,
@@ -109,10 +109,10 @@ def _none(names: Sequence[str]) -> Estimates:
     return {name: {"value": None, "low": None, "high": None, "dropped": 0, "reason": "no labels"} for name in names}
 
 
-def flat(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return the values of metrics alone.
+def flat(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the values of metrics without intervals.
 
     >>> flat({"r2": {"value": 0.5, "low": 0.25, "high": 0.75}})
     {'r2': 0.5}
     """
-    return {name: each["value"] for name, each in found.items()}
+    return {name: metric["value"] for name, metric in metrics.items()}

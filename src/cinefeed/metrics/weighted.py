@@ -1,9 +1,9 @@
-"""The metrics of many weightings of one set at once, which is what a bootstrap of it is.
+"""Metrics of one set of units for many weightings at once, as used by the bootstrap.
 
-A resample draws some units twice and others not at all: it is the set with whole weights. All its metrics are sums over
-units, so that a thousand resamples are a few products of arrays rather than a thousand calls of scikit-learn (which
-takes minutes for what takes a second here). Weights of one give the same numbers as `metrics.basic`, and any weights
-the same as scikit-learn's `sample_weight`; tests hold both. What a resample does not define is NaN.
+A bootstrap resample is the set of units with integer weights. All metrics are sums over units, so a thousand resamples
+are a few matrix products (about a second) instead of a thousand calls of scikit-learn (minutes). Tests check that unit
+weights give the results of `metrics.basic`, and other weights those of scikit-learn's `sample_weight`. Metrics that are
+undefined for a resample are NaN.
 """
 
 from collections.abc import Sequence
@@ -19,100 +19,105 @@ ByMetric = dict[str, Floats]
 
 
 def weighted_regression(*, targets: ArrayLike, scores: ArrayLike, weights: Floats) -> ByMetric:
-    """Return each metric of `regression_metrics` for every row of `weights` (resamples, units), as (resamples,)."""
+    """Return each metric of `regression_metrics`, (resamples,), for `weights` (resamples, units)."""
     target, score = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
-    wrong = score - target
-    t, s = target - target.mean(), score - score.mean()  # near 0: sums of squares lose fewer digits
+    errors = score - target
+    t, s = target - target.mean(), score - score.mean()  # centered: sums of squares lose fewer digits
     total = weights.sum(axis=1)
-    spread_t, spread_s = _spread(weights, t, t, total), _spread(weights, s, s, total)
-    squares = weights @ wrong**2
+    squares_t, squares_s = _centered_products(weights, t, t, total), _centered_products(weights, s, s, total)
+    squared_errors = weights @ errors**2
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "r2": _defined(1 - squares / spread_t, spread_t > 0),
-            "rmse": np.sqrt(squares / total),
-            "mae": weights @ np.abs(wrong) / total,
-            "pearson_r": _defined(
-                _spread(weights, t, s, total) / np.sqrt(spread_t * spread_s), (spread_t > 0) & (spread_s > 0)
+            "r2": _nan_unless(squares_t > 0, 1 - squared_errors / squares_t),
+            "rmse": np.sqrt(squared_errors / total),
+            "mae": weights @ np.abs(errors) / total,
+            "pearson_r": _nan_unless(
+                (squares_t > 0) & (squares_s > 0),
+                _centered_products(weights, t, s, total) / np.sqrt(squares_t * squares_s),
             ),
-            "bias": weights @ wrong / total,
-            "sd": _defined(np.sqrt(_spread(weights, wrong, wrong, total) / (total - 1)), total > 1),
+            "bias": weights @ errors / total,
+            "sd": _nan_unless(total > 1, np.sqrt(_centered_products(weights, errors, errors, total) / (total - 1))),
         }
 
 
 def weighted_classes(
     *, targets: ArrayLike, scores: ArrayLike, classes: Sequence[str], threshold: float, weights: Floats
 ) -> tuple[ByMetric, dict[str, ByMetric]]:
-    """Return the metrics of `classification_metrics` with ece, and those of each class against the rest, likewise.
+    """Return the metrics of `classification_metrics` with ece, and those of each class against the rest.
 
-    Means over classes are over those that occur in the whole set; of a resample that lacks one, they are undefined.
+    Each metric is (resamples,), for `weights` (resamples, units). Macro averages are over the classes that occur in the
+    whole set; they are NaN for a resample without one of these classes.
     """
     target, columns = class_columns(targets=targets, scores=scores, classes=classes)
-    two = len(classes) == 2
-    predicted = (columns[:, 1] >= threshold).astype(np.int64) if two else columns.argmax(axis=1)
+    is_binary = len(classes) == 2
+    predicted = (columns[:, 1] >= threshold).astype(np.int64) if is_binary else columns.argmax(axis=1)
     total = weights.sum(axis=1)
     by_class = {
-        name: _against_rest(target == k, columns[:, k], predicted == k, weights) for k, name in enumerate(classes)
+        name: _one_vs_rest(target == k, columns[:, k], predicted == k, weights) for k, name in enumerate(classes)
     }
     present = [classes[k] for k in np.unique(target)]
-    counted = by_class[classes[1]] if two else None
+    averaged = [classes[1]] if is_binary else present
     macro = {
-        name: counted[name] if counted else np.mean([by_class[each][name] for each in present], axis=0)
+        name: np.mean([by_class[each][name] for each in averaged], axis=0)
         for name in ("f1", "average_precision", "auroc", "sensitivity", "specificity")
     }
     sensitivities = [by_class[each]["sensitivity"] for each in present]
     macro["balanced_accuracy"] = np.mean(sensitivities, axis=0) if len(present) > 1 else np.full(len(weights), np.nan)
     macro["accuracy"] = weights @ (target == predicted) / total
-    confidence, right = confidences(targets=targets, scores=scores, classes=classes)
-    macro["ece"] = _ece(confidence, right, weights)
+    confidence, outcome = confidences(targets=targets, scores=scores, classes=classes)
+    macro["ece"] = _ece(confidence, outcome, weights)
     return macro, by_class
 
 
-def _against_rest(truth: NDArray[np.bool_], score: Floats, predicted: NDArray[np.bool_], weights: Floats) -> ByMetric:
+def _one_vs_rest(truth: NDArray[np.bool_], score: Floats, predicted: NDArray[np.bool_], weights: Floats) -> ByMetric:
     positives, negatives = weights @ truth, weights @ ~truth
-    hits, alarms = weights @ (truth & predicted), weights @ (~truth & predicted)
+    true_positives, false_positives = weights @ (truth & predicted), weights @ (~truth & predicted)
     both = (positives > 0) & (negatives > 0)
-    auroc, precision = _ranked(truth, score, weights)
+    auroc, average_precision = _rank_metrics(truth, score, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "f1": _defined(2 * hits / (positives + hits + alarms), both),
-            "average_precision": _defined(precision, both),
-            "auroc": _defined(auroc, both),
-            "sensitivity": _defined(hits / positives, positives > 0),
-            "specificity": _defined(1 - alarms / negatives, negatives > 0),
+            "f1": _nan_unless(both, 2 * true_positives / (positives + true_positives + false_positives)),
+            "average_precision": _nan_unless(both, average_precision),
+            "auroc": _nan_unless(both, auroc),
+            "sensitivity": _nan_unless(positives > 0, true_positives / positives),
+            "specificity": _nan_unless(negatives > 0, 1 - false_positives / negatives),
             "ece": _ece(score, truth, weights),
         }
 
 
-def _ranked(truth: NDArray[np.bool_], score: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return AUROC and average precision by ranks; samples of equal score are passed at once."""
+def _rank_metrics(truth: NDArray[np.bool_], score: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Return AUROC and average precision by ranks; samples of equal score form one group."""
     order = np.argsort(-score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
     sorted_weights = weights[:, order]
-    every = np.add.reduceat(sorted_weights, starts, axis=1)
-    positive = np.add.reduceat(sorted_weights * truth[order], starts, axis=1)
-    found, passed = np.cumsum(positive, axis=1), np.cumsum(every, axis=1)
-    negative, alarms = every - positive, passed - found
+    group_totals = np.add.reduceat(sorted_weights, starts, axis=1)
+    positives = np.add.reduceat(sorted_weights * truth[order], starts, axis=1)
+    true_positives, predicted_positives = np.cumsum(positives, axis=1), np.cumsum(group_totals, axis=1)
+    negatives, false_positives = group_totals - positives, predicted_positives - true_positives
     with np.errstate(divide="ignore", invalid="ignore"):
-        below = alarms[:, -1:] - alarms + negative / 2  # negatives under each group, and half of those within
-        auroc = (positive * below).sum(axis=1) / (found[:, -1] * alarms[:, -1])
-        precision = np.divide(found, passed, out=np.zeros_like(found), where=passed > 0)
-        return auroc, (positive * precision).sum(axis=1) / found[:, -1]
+        # negatives with lower scores than a group, and half of the negatives in the group
+        below = false_positives[:, -1:] - false_positives + negatives / 2
+        auroc = (positives * below).sum(axis=1) / (true_positives[:, -1] * false_positives[:, -1])
+        precision = np.divide(
+            true_positives, predicted_positives, out=np.zeros_like(true_positives), where=predicted_positives > 0
+        )
+        return auroc, (positives * precision).sum(axis=1) / true_positives[:, -1]
 
 
-def _ece(confidence: Floats, right: NDArray[np.bool_], weights: Floats) -> Floats:
+def _ece(confidence: Floats, outcome: NDArray[np.bool_], weights: Floats) -> Floats:
     gaps = np.zeros((len(confidence), BINS))
-    gaps[np.arange(len(confidence)), bin_numbers(confidence)] = confidence - right
+    gaps[np.arange(len(confidence)), bin_numbers(confidence)] = confidence - outcome
     return np.asarray(np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1))
 
 
-def _spread(weights: Floats, a: Floats, b: Floats, total: Floats) -> Floats:
-    """Return the sum of products about the means; exactly 0 where rounding alone would be left of it."""
-    squares = weights @ (a * b)
-    found = squares - (weights @ a) * (weights @ b) / total
+def _centered_products(weights: Floats, a: Floats, b: Floats, total: Floats) -> Floats:
+    """Return the weighted sum of (a - mean) * (b - mean); exactly 0 if a is b and only rounding error remains."""
+    products = weights @ (a * b)
+    centered = products - (weights @ a) * (weights @ b) / total
     if a is b:
-        found = np.where(found <= 1e-12 * squares, 0.0, found)
-    return np.asarray(found)
+        centered = np.where(centered <= 1e-12 * products, 0.0, centered)
+    return np.asarray(centered)
 
 
-def _defined(values: Any, where: Any) -> Floats:
-    return np.asarray(np.where(where, values, np.nan))
+def _nan_unless(defined: Any, values: Any) -> Floats:
+    return np.asarray(np.where(defined, values, np.nan))

@@ -1,4 +1,4 @@
-"""A network that learns to give back the clip that it reads through a narrow code, so that no label is needed."""
+"""An autoencoder of clips, which reconstructs its input from a small code, so that no labels are needed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,21 @@ from cinefeed.models.spacetime import Masked, twice
 
 
 def autoencoder(spec: FeedSpec, *, filters: Sequence[int] = (16, 32, 64), code: int = 8, seed: int = 0) -> keras.Model:
-    """Return a network from clip to clip, for a feed with `target="clip"`.
+    """Return an autoencoder of clips, for a feed with `target="clip"`.
 
-    Each number in `filters` stands for a convolution over frames, of stride 2, and one over three frames in time; then
-    `code` numbers are left at each place of the smallest maps, one a pixel of 8 x 8 with the defaults, and the way back
-    doubles what was halved. The output is float32, in units of the clip (0 to 255 for uint8), and 0 in padding frames,
-    as the clip is. Compile it with `ClipLoss()`, which takes a feed's weights of rows. The layer "code" gives what the
-    network knows of a clip: `keras.Model(model.inputs, model.get_layer("code").output)`.
+    The output is float32 (batch, frames, height, width, channels), in units of the clip (0 to 255 for uint8), and 0 in
+    padding frames. Compile the model with `ClipLoss()`, which supports the row weights of a feed. The layer "code" is
+    the code of a clip: `keras.Model(model.inputs, model.get_layer("code").output)`.
 
-    Raises SettingError for another task, and for frames that do not halve evenly.
+    Args:
+        spec: The spec of the feed.
+        filters: Filters of each stage of the encoder, which is a convolution over each frame with stride 2 and one over
+            three frames in time. The decoder mirrors the stages, with upsampling.
+        code: Channels of the code, (frames, height / 2**stages, width / 2**stages, code); with the defaults, one value
+            per 8 x 8 pixels.
+        seed: Seed of the initial weights.
+
+    Raises SettingError for another task, and for a height or width that 2**stages does not divide.
 
     >>> spec = FeedSpec(clip_shape=(16, 64, 64, 1), dtype=np.dtype("uint8"), batch_size=8, target="clip", task="clip")
     >>> model = autoencoder(spec)
@@ -31,46 +37,49 @@ def autoencoder(spec: FeedSpec, *, filters: Sequence[int] = (16, 32, 64), code: 
     """
     check_sizes(filters=filters, dense=0, dropout=0, code=code)
     if spec.task != "clip" or spec.targets:
-        raise SettingError(f"an autoencoder gives clips, and the task is {spec.task!r}; feed it with target='clip'")
+        raise SettingError(f"an autoencoder needs task 'clip'; found task {spec.task!r}; feed it with target='clip'")
     if spec.covariates or len(spec.clip_names) > 1:
-        raise SettingError("an autoencoder reads one clip a row and no covariates; leave them out, or stack the views")
-    check_frames(spec, halvings=len(filters), why=f"{len(filters)} filter numbers, each of which halves them")
-    _, height, width, channels = spec.clip_shape
-    least = 2 ** len(filters)
-    if height % least or width % least:
         raise SettingError(
-            f"frames of {height} x {width} cannot be halved {len(filters)} times; give a height and width that "
-            f"{least} divides, such as {height // least * least} x {width // least * least}, or fewer filters"
+            "an autoencoder supports one clip per row and no covariates; leave the covariates out, or stack the views"
+        )
+    check_frames(spec, halvings=len(filters), cause=f"{len(filters)} stages with stride 2")
+    _, height, width, channels = spec.clip_shape
+    divisor = 2 ** len(filters)
+    if height % divisor or width % divisor:
+        raise SettingError(
+            f"frames of {height} x {width} cannot be halved {len(filters)} times; use a height and width that are "
+            f"multiples of {divisor}, such as {height // divisor * divisor} x {width // divisor * divisor}, or fewer "
+            "filters"
         )
     inputs, seeded = inputs_of(spec), Seeded(seed)
     maps: Masked = (scaled(inputs.clips[0], spec.dtype), inputs.valid)
-    for stage, number in enumerate(filters):
-        for convolution in twice(number, side=3 if stage else 5, stride=2, seeded=seeded):
+    for stage, stage_filters in enumerate(filters):
+        for convolution in twice(stage_filters, side=3 if stage else 5, stride=2, seeded=seeded):
             maps = convolution(maps)
     x = layers.Conv3D(code, 1, kernel_initializer=seeded.initializer("GlorotUniform"), name="code")(maps[0])
-    for number in reversed(filters[:-1]):
+    for stage_filters in reversed(filters[:-1]):
         maps = layers.UpSampling3D((1, 2, 2))(x), inputs.valid
-        for convolution in twice(number, seeded=seeded):
+        for convolution in twice(stage_filters, seeded=seeded):
             maps = convolution(maps)
         x = maps[0]
     x = layers.UpSampling3D((1, 2, 2))(x)
     x = layers.Conv3D(channels, (1, 3, 3), padding="same", kernel_initializer=seeded.initializer("GlorotUniform"))(x)
     full = FULL_SCALE.get(np.dtype(spec.dtype).name)
-    last = layers.Activation("linear", dtype="float32") if full is None else _unscaling(full)
-    x = last(x)
+    last_layer = layers.Activation("linear", dtype="float32") if full is None else _unscaling(full)
+    x = last_layer(x)
     if inputs.valid is not None:
         x = keras.ops.where(keras.ops.reshape(inputs.valid, (-1, spec.clip_shape[0], 1, 1, 1)), x, 0.0)
-    return keras.Model(inputs.named, x, name="autoencoder")
+    return keras.Model(inputs.structure, x, name="autoencoder")
 
 
 def _unscaling(full: int) -> layers.Layer:
-    """Return the layer that takes -1..3 back to 0..`full`; float32, whatever the precision of the layers below."""
+    """Return the layer that maps -1..3 to 0..`full`, in float32 also with mixed precision."""
     return layers.Rescaling(full / 4, full / 4, dtype="float32")
 
 
 @keras.saving.register_keras_serializable(package="cinefeed")
 class ClipLoss(keras.losses.Loss):  # type: ignore[misc]  # keras is untyped
-    """The mean squared error of each clip. Keras' own is one a pixel, which a weight of each row cannot multiply.
+    """The mean squared error of each clip. Keras' loss has one value per pixel, which row weights cannot multiply.
 
     >>> loss = ClipLoss()
     >>> clips = np.ones((2, 3, 4, 4, 1), np.float32)
@@ -80,6 +89,11 @@ class ClipLoss(keras.losses.Loss):  # type: ignore[misc]  # keras is untyped
 
     def __init__(self, name: str = "clip_loss", reduction: str = "sum_over_batch_size", dtype: Any = None) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Return the mean over the clips, each times its weight: (batch,), or (batch, 1, 1, 1) as Keras' own need."""
+        weights = None if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))
+        return super().__call__(y_true, y_pred, weights)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the error of each clip, (batch,)."""

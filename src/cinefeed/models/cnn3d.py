@@ -1,4 +1,4 @@
-"""Networks that convolve over space and time, each apart: R(2+1)D-18, and a small one."""
+"""Networks of separate convolutions over space and time: R(2+1)D-18, and a small network."""
 
 from typing import Literal, get_args
 
@@ -21,9 +21,9 @@ from cinefeed.models.parts import (
 from cinefeed.models.spacetime import Convolution, Masked, twice
 
 Size = Literal["small", "r2plus1d_18"]
-_SMALL = ((16, 1), (32, 1), (64, 2), (64, 2))  # maps, and stride over time, of each stage
-_TIMES = {"small": 4, "r2plus1d_18": 8}  # by which frames become fewer
-_SIDES = 16  # by which they become smaller, in both
+_SMALL = ((16, 1), (32, 1), (64, 2), (64, 2))  # filters and stride over time of each stage
+_TIME_STRIDE = {"small": 4, "r2plus1d_18": 8}  # total stride over time
+_FRAME_STRIDE = 16  # total stride over height and width, for both sizes
 
 
 def cnn3d(
@@ -37,14 +37,22 @@ def cnn3d(
 ) -> keras.Model:
     """Return a network of convolutions over space and time, each followed by batch norm.
 
-    small        four stages of 16, 32, 64 and 64 maps; each a convolution over frames, of stride 2 (5x5, then 3x3), and
-                 one over three frames in time, in the last two stages of stride 2
-    r2plus1d_18  R(2+1)D-18: eight residual blocks of 64 to 512 maps (Tran et al. 2018, "A Closer Look at Spatiotemporal
-                 Convolutions for Action Recognition"); with dense=0, three channels and the 400 classes of Kinetics
-                 31,505,325 parameters are trained, as in torchvision's r2plus1d_18
+    The features of a clip are the mean of the last maps over pixels and valid frames. Inputs, several views,
+    covariates, the dense layer and the heads are those of `cnn_rnn`.
 
-    The mean over the last maps and over valid frames is a clip's features. What follows them, the inputs, several
-    views, covariates and targets are as in `cnn_rnn`. Raises SettingError for a spec that cannot fit.
+    Args:
+        spec: The spec of the feed.
+        size: "small" has four stages of 16, 32, 64 and 64 filters. Each stage is a convolution over each frame (5x5 in
+            the first stage, then 3x3) with stride 2, and one over three frames in time, with stride 2 in the last two
+            stages. "r2plus1d_18" is R(2+1)D-18 with eight residual blocks of 64 to 512 filters (Tran et al. 2018,
+            "A Closer Look at Spatiotemporal Convolutions for Action Recognition"). With dense=0, three channels and the
+            400 classes of Kinetics it has 31,505,325 trainable parameters, as torchvision's r2plus1d_18.
+        encoders: "shared" or "own" encoders of several views.
+        dense: Units of the dense layer before the heads; 0 for none.
+        dropout: Dropout rate before the dense layer.
+        seed: Seed of the initial weights and dropout.
+
+    Raises SettingError for an unsupported spec or setting.
 
     >>> import numpy as np
     >>> spec = FeedSpec(clip_shape=(16, 64, 64, 1), dtype=np.dtype("uint8"), batch_size=8, target="sick",
@@ -57,15 +65,15 @@ def cnn3d(
     if size not in get_args(Size):
         raise SettingError(f"size={size!r} is not a choice; {did_you_mean(size, get_args(Size))}")
     frames, height, width, _ = spec.clip_shape
-    if frames < _TIMES[size] or min(height, width) < _SIDES:
+    if frames < _TIME_STRIDE[size] or min(height, width) < _FRAME_STRIDE:
         raise SettingError(
-            f"clips of {frames} frames of {height} x {width} are too small for a cnn3d of size {size!r}, whose strides "
-            f"come to {_TIMES[size]} over time and {_SIDES} over frames; give at least {_TIMES[size]} frames of "
-            f"{_SIDES} x {_SIDES}"
+            f"clips of {frames} frames of {height} x {width} are too small for cnn3d(size={size!r}), which has a total "
+            f"stride of {_TIME_STRIDE[size]} over time and {_FRAME_STRIDE} over height and width; use at least "
+            f"{_TIME_STRIDE[size]} frames of {_FRAME_STRIDE} x {_FRAME_STRIDE}"
         )
     inputs, seeded = inputs_of(spec), Seeded(seed)
 
-    def encoder_of_clips(suffix: str) -> Encoder:
+    def make_encoder(suffix: str) -> Encoder:
         stages = _small(seeded) if size == "small" else _r2plus1d_18(seeded)
 
         def encoder(clips: keras.KerasTensor) -> keras.KerasTensor:
@@ -77,15 +85,15 @@ def cnn3d(
 
         return encoder
 
-    features = encode(inputs, encoder_of_clips, encoders=encoders)
+    features = encode(inputs, make_encoder, encoders=encoders)
     return finish(features, inputs, spec, dense=dense, dropout=dropout, seeded=seeded, name=f"cnn3d_{size}")
 
 
 def _small(seeded: Seeded) -> list[Convolution]:
     return [
-        each
-        for stage, (maps, time_stride) in enumerate(_SMALL)
-        for each in twice(maps, side=3 if stage else 5, stride=2, time_stride=time_stride, seeded=seeded)
+        convolution
+        for stage, (filters, time_stride) in enumerate(_SMALL)
+        for convolution in twice(filters, side=3 if stage else 5, stride=2, time_stride=time_stride, seeded=seeded)
     ]
 
 
@@ -94,27 +102,29 @@ def _r2plus1d_18(seeded: Seeded) -> list["Convolution | _Block"]:
         Convolution(45, size=(1, 7, 7), strides=(1, 2, 2), seeded=seeded),
         Convolution(64, size=(3, 1, 1), seeded=seeded),
     ]
-    before = 64
-    for maps in (64, 128, 256, 512):
-        stages += [_Block(before, maps, seeded), _Block(maps, maps, seeded)]
-        before = maps
+    in_filters = 64
+    for filters in (64, 128, 256, 512):
+        stages += [_Block(in_filters, filters, seeded), _Block(filters, filters, seeded)]
+        in_filters = filters
     return stages
 
 
 class _Block:
-    """Two (2+1)-D convolutions and the way around them; it halves space and time where the number of maps doubles."""
+    """A residual block of two (2+1)-D convolutions; it halves space and time if the number of filters increases."""
 
-    def __init__(self, before: int, maps: int, seeded: Seeded) -> None:
-        between = (27 * before * maps) // (9 * before + 3 * maps)  # as many weights as a 3x3x3 convolution has
-        stride = 1 if before == maps else 2
-        self._first = twice(maps, between=between, stride=stride, time_stride=stride, seeded=seeded)
-        self._second = twice(maps, between=between, seeded=seeded)
-        self._around = None if stride == 1 else Convolution(maps, size=(1, 1, 1), strides=(stride,) * 3, seeded=seeded)
+    def __init__(self, in_filters: int, filters: int, seeded: Seeded) -> None:
+        # as many weights as a 3x3x3 convolution
+        between = (27 * in_filters * filters) // (9 * in_filters + 3 * filters)
+        stride = 1 if in_filters == filters else 2
+        self._first = twice(filters, between=between, stride=stride, time_stride=stride, seeded=seeded)
+        self._second = twice(filters, between=between, seeded=seeded)
+        strides = (stride,) * 3
+        self._shortcut = None if stride == 1 else Convolution(filters, size=(1, 1, 1), strides=strides, seeded=seeded)
 
     def __call__(self, maps: Masked) -> Masked:
         x = maps
-        for each in (*self._first, self._second[0]):
-            x = each(x)
-        onward, valid = self._second[1](x, relu=False)
-        around = maps[0] if self._around is None else self._around(maps, relu=False)[0]
-        return keras.ops.relu(keras.ops.add(onward, around)), valid
+        for convolution in (*self._first, self._second[0]):
+            x = convolution(x)
+        residual, valid = self._second[1](x, relu=False)
+        shortcut = maps[0] if self._shortcut is None else self._shortcut(maps, relu=False)[0]
+        return keras.ops.relu(keras.ops.add(residual, shortcut)), valid

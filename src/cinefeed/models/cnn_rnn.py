@@ -1,4 +1,4 @@
-"""A CNN shared by all frames, then a recurrent layer over time: the network that a feed's spec asks for."""
+"""A network of a CNN shared by all frames and a recurrent layer over time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,28 +43,39 @@ def cnn_rnn(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> keras.Model:
-    """Return a network that reads a clip frame by frame with one CNN, then all frames in their order.
+    """Return a network that encodes each frame with a CNN, then the sequence of frames with a recurrent layer.
 
-    uint8 and uint16 clips are scaled to -1..3 by the first layer (medical frames are dark: their mean comes near 0),
-    float32 ones are taken as they are. Time is folded into the batch for the CNN (82 against 125 ms a training step
-    with `TimeDistributed`): a 5x5 convolution, then a 3x3 one for each further number in `filters`, all of stride 2,
-    with ReLU; the mean over the last map is a frame's features. They and their change from the clip's mean go through
-    `rnn` of `units`, each way where it is `bidirectional`, whose outputs are averaged over time (`pooling`: or weighed
-    by what they are, "attention"); then `dropout`, a `dense` layer (0 for none) and the head:
+    The first layer scales uint8 and uint16 clips to -1..3, because medical frames are dark and their mean is then near
+    0; float32 clips are not scaled. For the CNN, time is folded into the batch (82 ms per training step, compared with
+    125 ms with `TimeDistributed`). The recurrent layer reads the features of each frame and their change from the mean
+    of the clip. The output depends on the task:
 
-    regression   (batch, 1)        in units of the label: the first predictions are the training labels' mean
+    regression   (batch, 1)        in units of the label; the initial prediction is the mean of the training labels
     binary       (batch, 1)        probability of `classes[1]`
     multiclass   (batch, classes)  probabilities in the order of `classes`
 
-    Of several targets each has its head, and the output is a dictionary by name. Covariates stand beside the clip's
-    features before the dense layer, as do those of several views: read by one CNN and RNN that are "shared", or each by
-    its "own" (`encoders`). `rnn="none"` averages over frames in whatever order they come: what a network reaches that
-    does not see motion. With `backbone`, a network of `keras.applications` takes the place of `filters`, see
-    `frame_backbone` for it, its `weights` and `frozen`.
+    With several targets, each has a head, and the output is a dictionary by target name. Inputs are "clips" (or one
+    per view), covariates and, if the spec is padded, "valid" (batch, frames), bool. Covariates and the features of
+    several views are concatenated before the dense layer. Padding frames do not change the output. The model can be
+    saved as `.keras` and loaded in safe mode without cinefeed.
 
-    Inputs are "clips" (or one a view) and, where the spec is padded, "valid" (batch, frames), bool: padding frames then
-    change nothing. The model saves as `.keras` and loads in safe mode, with Keras alone. `seed` fixes the first weights
-    and dropout. Raises SettingError for a spec that cannot fit.
+    Args:
+        spec: The spec of the feed.
+        filters: Filters of each convolution, all with stride 2 and ReLU: 5x5 for the first, then 3x3. The features of a
+            frame are the mean of the last maps.
+        backbone: Name of a network of `keras.applications` to use instead of `filters`; see `frame_backbone`.
+        weights: Weight file of the backbone.
+        frozen: Exclude the backbone from training.
+        rnn: "gru", "lstm", or "none" to ignore the order of frames, as a baseline without motion.
+        bidirectional: Read the frames in both directions.
+        pooling: "mean" or "attention" over time.
+        units: Units of the recurrent layer.
+        encoders: "shared" or "own" encoders of several views.
+        dense: Units of the dense layer before the heads; 0 for none.
+        dropout: Dropout rate before the dense layer.
+        seed: Seed of the initial weights and dropout.
+
+    Raises SettingError for an unsupported spec or setting.
 
     >>> spec = FeedSpec(clip_shape=(16, 64, 64, 1), dtype=np.dtype("uint8"), batch_size=16, target="age",
     ...                 task="regression", target_mean=56.0, target_scale=11.0)
@@ -77,18 +88,18 @@ def cnn_rnn(
     check_over_time(rnn=rnn, bidirectional=bidirectional, pooling=pooling)
     if backbone is None:
         if weights is not None or frozen:
-            raise SettingError("weights and frozen are a backbone's; name one of keras.applications, or leave them out")
-        check_frames(spec, halvings=len(filters), why=f"{len(filters)} filter numbers, each of which halves them")
+            raise SettingError("weights and frozen need a backbone; give one of keras.applications, or leave them out")
+        check_frames(spec, halvings=len(filters), cause=f"{len(filters)} convolutions with stride 2")
     inputs, seeded = inputs_of(spec), Seeded(seed)
 
-    def encoder_of_clips(suffix: str) -> Encoder:
+    def make_encoder(suffix: str) -> Encoder:
         if backbone is None:
-            of_frame = _frame_cnn(filters, spec.dtype, seeded)
+            frame_encoder = _frame_cnn(filters, spec.dtype, seeded)
         else:
-            of_frame = frame_backbone(
+            frame_encoder = frame_backbone(
                 backbone, spec=spec, weights=weights, frozen=frozen, seeded=seeded, name=f"backbone{suffix}"
             )
-        of_clip = over_time(
+        sequence_encoder = over_time(
             inputs.valid, rnn=rnn, units=units, bidirectional=bidirectional, pooling=pooling, seeded=seeded
         )
 
@@ -96,27 +107,27 @@ def cnn_rnn(
             frames, *shape = spec.clip_shape
             x = keras.ops.reshape(clips, (-1, *shape))
             x = layers.Identity(name=f"{FRAMES}_{clips.name}")(x)
-            x = layers.Identity(name=f"{FEATURES}_{clips.name}")(of_frame(x))
-            return of_clip(keras.ops.reshape(x, (-1, frames, x.shape[-1])))
+            x = layers.Identity(name=f"{FEATURES}_{clips.name}")(frame_encoder(x))
+            return sequence_encoder(keras.ops.reshape(x, (-1, frames, x.shape[-1])))
 
         return encoder
 
-    features = encode(inputs, encoder_of_clips, encoders=encoders)
+    features = encode(inputs, make_encoder, encoders=encoders)
     return finish(features, inputs, spec, dense=dense, dropout=dropout, seeded=seeded, name="cnn_rnn")
 
 
 def _frame_cnn(filters: Sequence[int], dtype: np.dtype[Any], seeded: Seeded) -> Encoder:
-    """Return what makes features of frames: convolutions of stride 2, then the mean over the last map."""
+    """Return an encoder of frames: convolutions with stride 2, then the mean of the last maps."""
     convolutions = [
         layers.Conv2D(
-            number,
+            stage_filters,
             3 if stage else 5,
             strides=2,
             padding="same",
             activation="relu",
             kernel_initializer=seeded.initializer("HeNormal"),
         )
-        for stage, number in enumerate(filters)
+        for stage, stage_filters in enumerate(filters)
     ]
 
     def encoder(frames: keras.KerasTensor) -> keras.KerasTensor:

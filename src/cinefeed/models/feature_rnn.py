@@ -1,4 +1,4 @@
-"""The recurrent half of `cnn_rnn`, for features of frames that `cinefeed encode` has written."""
+"""The recurrent part of `cnn_rnn`, for frame features written by `cinefeed encode`."""
 
 import keras
 import numpy as np
@@ -21,12 +21,13 @@ def feature_rnn(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> keras.Model:
-    """Return a network that reads features of frames in their order: `cnn_rnn` without its CNN.
+    """Return a network for sequences of frame features: `cnn_rnn` without its CNN.
 
-    A frame of features is one line of numbers, float32 (1, dimension, 1), which a feed gives unchanged with
-    `Frame(height=1, width=dimension, channels=1, fit="none", dtype="float32")`. All settings, several views,
-    covariates, targets and padding are as in `cnn_rnn`, and so are the weights that follow its CNN.
-    Raises SettingError for frames that are pictures.
+    The features of a frame are float32 (1, dimension, 1). A feed returns them unchanged with
+    `Frame(height=1, width=dimension, channels=1, fit="none", dtype="float32")`. Settings, several views, covariates,
+    targets, padding and initial weights are those of `cnn_rnn`.
+
+    Raises SettingError for frames that are images, and for an unsupported spec or setting.
 
     >>> spec = FeedSpec(clip_shape=(16, 1, 64, 1), dtype=np.dtype("float32"), batch_size=16, target="age",
     ...                 task="regression", target_mean=56.0, target_scale=11.0)
@@ -39,17 +40,17 @@ def feature_rnn(
     frames, height, width, channels = spec.clip_shape
     if height != 1 or np.dtype(spec.dtype).kind != "f":
         raise SettingError(
-            f"feature_rnn reads features, float32 of 1 x dimension, and the feed gives frames of {height} x {width}, "
-            f"{np.dtype(spec.dtype).name}; feed what 'cinefeed encode' wrote with fit='none' and dtype='float32', or "
-            f"take cnn_rnn for pictures"
+            f"feature_rnn needs features, float32 of 1 x dimension; found frames of {height} x {width}, "
+            f"{np.dtype(spec.dtype).name}; feed the output of 'cinefeed encode' with fit='none' and dtype='float32', "
+            f"or use cnn_rnn for images"
         )
     inputs, seeded = inputs_of(spec), Seeded(seed)
 
-    def encoder_of_clips(suffix: str) -> Encoder:
-        of_clip = over_time(
+    def make_encoder(suffix: str) -> Encoder:
+        sequence_encoder = over_time(
             inputs.valid, rnn=rnn, units=units, bidirectional=bidirectional, pooling=pooling, seeded=seeded
         )
-        return lambda clips: of_clip(keras.ops.reshape(clips, (-1, frames, width * channels)))
+        return lambda clips: sequence_encoder(keras.ops.reshape(clips, (-1, frames, width * channels)))
 
-    features = encode(inputs, encoder_of_clips, encoders=encoders)
+    features = encode(inputs, make_encoder, encoders=encoders)
     return finish(features, inputs, spec, dense=dense, dropout=dropout, seeded=seeded, name="feature_rnn")

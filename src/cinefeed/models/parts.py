@@ -1,4 +1,4 @@
-"""What the networks share: inputs, scaling, encoders of several views, the mean over time, the head of each target."""
+"""Shared parts of the networks: inputs, scaling, encoders of several views, mean over time, heads, and checks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.targets import FeedSpec, TargetSpec, Task
 
 Encoders = Literal["shared", "own"]
-Encoder = Callable[[Any], Any]  # a KerasTensor to another
-# The layers, which do nothing, where single frames go into what reads them, and where their features come out.
+Encoder = Callable[[Any], Any]  # from KerasTensor to KerasTensor
+# Name prefixes of the identity layers at the input (single frames) and output (features) of the frame encoder.
 FRAMES, FEATURES = "frames", "features"
 FULL_SCALE = {"uint8": 255, "uint16": 65535}
 _DTYPES = (*get_args(PixelType), "float16", "bfloat16")
 
 
 class Seeded:
-    """Gives each layer a seed of its own: two layers of one shape must not start alike."""
+    """A source of one seed per layer, because layers of equal shape must not have equal initial weights."""
 
     def __init__(self, seed: int) -> None:
         self._seeds = count(seed * 1000)
@@ -32,38 +32,44 @@ class Seeded:
         return next(self._seeds)
 
     def initializer(self, kind: str) -> keras.initializers.Initializer:
-        """Return an initializer of Keras, by its class name, with the next seed."""
+        """Return a Keras initializer by class name, with the next seed."""
         return getattr(keras.initializers, kind)(seed=self.number())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a network is called with: clips, covariates, and which frames are valid where some are padding."""
+    """The inputs of a network: clips, covariates, and a mask of valid frames if clips are padded."""
 
     clips: tuple[keras.KerasTensor, ...]
     covariates: tuple[keras.KerasTensor, ...]
     valid: keras.KerasTensor | None
 
     @property
-    def named(self) -> dict[str, keras.KerasTensor]:
-        """All of them by name, as a feed gives them."""
+    def structure(self) -> Any:
+        """All inputs by name, as in the batches of a feed; a single one as a list.
+
+        Keras takes an array as well as a dictionary for a list of one, and warns of no other structure.
+        """
         valid = () if self.valid is None else (self.valid,)
-        return {each.name: each for each in (*self.clips, *self.covariates, *valid)}
+        every = [*self.clips, *self.covariates, *valid]
+        return every if len(every) == 1 else {each.name: each for each in every}
 
 
 def inputs_of(spec: FeedSpec) -> Inputs:
-    """Return the inputs that a feed's batches have: `clips` or one a view, covariates, `valid` where clips are padded.
+    """Return the inputs for the batches of a feed: `clips` or one per view, covariates, and `valid` if padded.
 
-    Raises SettingError for a type of pixel that is none, and for a name that Keras does not take.
+    Raises SettingError for masks, an unsupported dtype, and a name that Keras does not support.
     """
     dtype = np.dtype(spec.dtype).name
     if dtype not in _DTYPES:
-        raise SettingError(f"dtype={dtype!r} is not one of a clip; {did_you_mean(dtype, _DTYPES)}")
+        raise SettingError(f"dtype={dtype!r} is not a clip dtype; {did_you_mean(dtype, _DTYPES)}")
     if spec.masks:
-        raise SettingError("the networks here read no masks; feed without them, or name a network of your own")
-    for name in (*spec.clip_names, *(each.name for each in spec.covariates)):
+        raise SettingError("the networks of cinefeed do not support masks; feed without masks, or use another network")
+    for name in (*spec.clip_names, *(covariate.name for covariate in spec.covariates)):
         if "/" in name:
-            raise SettingError(f"Keras takes no '/' in the name of an input, found {name!r}; rename the column or view")
+            raise SettingError(
+                f"Keras does not support '/' in the name of an input; found {name!r}; rename the column or view"
+            )
     return Inputs(
         clips=tuple(keras.Input(spec.clip_shape, dtype=dtype, name=name) for name in spec.clip_names),
         covariates=tuple(keras.Input((each.size,), dtype="float32", name=each.name) for each in spec.covariates),
@@ -72,34 +78,34 @@ def inputs_of(spec: FeedSpec) -> Inputs:
 
 
 def scaled(x: keras.KerasTensor, dtype: np.dtype[Any]) -> keras.KerasTensor:
-    """Return integer pixels as -1..3 (medical frames are dark: their mean comes near 0), others as they are."""
+    """Return integer pixels scaled to -1..3, because the mean of dark medical frames is then near 0; others as is."""
     full = FULL_SCALE.get(np.dtype(dtype).name)
     return x if full is None else layers.Rescaling(4 / full, -1.0)(x)
 
 
 def encode(inputs: Inputs, make: Callable[[str], Encoder], *, encoders: Encoders) -> list[keras.KerasTensor]:
-    """Return the features of each clip, by one encoder that all views share, or by one of each view's own.
+    """Return the features of each clip, from one encoder shared by all views, or from one encoder per view.
 
-    `make` makes an encoder; it is told what the names of its layers may end in: "" or "_clips_2ch".
+    `make` returns an encoder for a suffix of layer names, such as "" or "_clips_2ch".
     """
     if encoders not in get_args(Encoders):
         raise SettingError(f"encoders={encoders!r} is not a choice; {did_you_mean(encoders, get_args(Encoders))}")
     if encoders == "own" and len(inputs.clips) > 1:
-        return [make(f"_{each.name}")(each) for each in inputs.clips]
+        return [make(f"_{clips.name}")(clips) for clips in inputs.clips]
     encoder = make("")
-    return [encoder(each) for each in inputs.clips]
+    return [encoder(clips) for clips in inputs.clips]
 
 
 def mean_over_time(x: keras.KerasTensor, valid: keras.KerasTensor | None) -> keras.KerasTensor:
-    """Return (batch, 1, features): the mean over valid frames, 0 for a row that is all padding.
+    """Return the mean over valid frames, (batch, 1, features), and 0 for a row of padding only.
 
-    Keras' GlobalAveragePooling1D gives NaN for such a row, and a loss of weight 0 times NaN is NaN.
+    Keras' GlobalAveragePooling1D returns NaN for such a row, which makes the loss NaN even with a row weight of 0.
     """
     if valid is None:
         return keras.ops.mean(x, axis=1, keepdims=True)
     weights = keras.ops.expand_dims(keras.ops.cast(valid, "float32"), -1)
-    number = keras.ops.maximum(keras.ops.sum(weights, axis=1, keepdims=True), 1.0)
-    return keras.ops.sum(x * weights, axis=1, keepdims=True) / number
+    count = keras.ops.maximum(keras.ops.sum(weights, axis=1, keepdims=True), 1.0)
+    return keras.ops.sum(x * weights, axis=1, keepdims=True) / count
 
 
 def finish(
@@ -112,28 +118,40 @@ def finish(
     seeded: Seeded,
     name: str,
 ) -> keras.Model:
-    """Return the network whose views have these features: beside them the covariates, a dense layer, the heads."""
-    every = [*features, *inputs.covariates]
-    x = layers.Concatenate()(every) if len(every) > 1 else every[0]
+    """Return the network from the features of the views: concatenation with covariates, a dense layer, and heads.
+
+    Args:
+        features: Features of each view, (batch, features).
+        inputs: The inputs of the network.
+        spec: The spec of the feed.
+        dense: Units of the dense layer; 0 for none.
+        dropout: Dropout rate before the dense layer.
+        seeded: Source of seeds.
+        name: Name of the model.
+    """
+    tensors = [*features, *inputs.covariates]
+    x = layers.Concatenate()(tensors) if len(tensors) > 1 else tensors[0]
     if dropout:
         x = layers.Dropout(dropout, seed=seeded.number())(x)
     if dense:
         x = layers.Dense(dense, activation="relu", kernel_initializer=seeded.initializer("HeNormal"))(x)
     if not spec.targets:
-        return keras.Model(inputs.named, _head(x, targets_of(spec)[0], seeded, name="score"), name=name)
-    scores = {each.name: _head(x, each, seeded, name=f"score_{each.name}".replace("/", "_")) for each in spec.targets}
-    return keras.Model(inputs.named, scores, name=name)
+        return keras.Model(inputs.structure, _head(x, targets_of(spec)[0], seeded, name="score"), name=name)
+    scores = {
+        target.name: _head(x, target, seeded, name=f"score_{target.name}".replace("/", "_")) for target in spec.targets
+    }
+    return keras.Model(inputs.structure, scores, name=name)
 
 
 def targets_of(spec: FeedSpec) -> tuple[TargetSpec, ...]:
     """Return the targets of a spec, one or several."""
     mean, scale = spec.target_mean, spec.target_scale
-    one = TargetSpec(name=spec.target, task=spec.task, classes=spec.classes, mean=mean, scale=scale)
-    return spec.targets or (one,)
+    single = TargetSpec(name=spec.target, task=spec.task, classes=spec.classes, mean=mean, scale=scale)
+    return spec.targets or (single,)
 
 
 def _head(x: keras.KerasTensor, target: TargetSpec, seeded: Seeded, *, name: str) -> keras.KerasTensor:
-    """Return the predictions of a target; float32, whatever the precision of the layers below."""
+    """Return the predictions of a target, in float32 also with mixed precision."""
     if target.task == "regression":
         x = layers.Dense(1, kernel_initializer="zeros", dtype="float32")(x)
         return layers.Rescaling(float(target.scale), float(target.mean), dtype="float32", name=name)(x)
@@ -143,44 +161,43 @@ def _head(x: keras.KerasTensor, target: TargetSpec, seeded: Seeded, *, name: str
 
 
 def check_targets(spec: FeedSpec) -> None:
-    """Raise SettingError for a task that is no score, classes that do not suit it, and labels without a scale."""
+    """Raise SettingError for a task without scores, classes that do not match the task, and labels without a scale."""
     for target in targets_of(spec):
         if target.task not in get_args(Task):
             raise SettingError(f"task={target.task!r} is not a task; {did_you_mean(target.task, get_args(Task))}")
         if target.task in ("clip", "mask"):
-            raise SettingError(
-                f"task={target.task!r} wants pictures, and scores are given; take the autoencoder for clips"
-            )
+            raise SettingError(f"task={target.task!r} needs an image output, not scores; use the autoencoder for clips")
         if target.task == "regression":
             if not (np.isfinite(target.mean) and np.isfinite(target.scale) and target.scale > 0):
                 raise SettingError(
-                    f"a regression needs a finite mean and a positive scale of the training labels, found for "
-                    f"{target.name!r} target_mean={target.mean}, target_scale={target.scale}; are all labels alike?"
+                    f"a regression needs a finite mean and a positive scale of the training labels; found for "
+                    f"{target.name!r} target_mean={target.mean}, target_scale={target.scale}; check whether all labels "
+                    f"are equal"
                 )
         elif len(target.classes) < 2 or (target.task == "binary" and len(target.classes) > 2):
             raise SettingError(
                 f"task={target.task!r} of {target.name!r} needs "
-                f"{'two classes' if target.task == 'binary' else 'at least two classes'}, "
+                f"{'two classes' if target.task == 'binary' else 'at least two classes'}; "
                 f"found {len(target.classes)}: {', '.join(map(str, target.classes)) or 'none'}"
             )
 
 
 def check_sizes(*, filters: Sequence[int], dense: int, dropout: float, **sizes: int) -> None:
-    """Raise SettingError for numbers of which no layer can be made; `sizes` are any others that must be positive."""
+    """Raise SettingError for invalid layer sizes; `sizes` are further sizes that must be positive."""
     if not filters or min(filters) < 1 or min(sizes.values(), default=1) < 1 or dense < 0 or not 0 <= dropout < 1:
         others = "".join(f", {name}={value}" for name, value in sizes.items())
         raise SettingError(
-            f"filters={tuple(filters)}{others}, dense={dense}, dropout={dropout}: give at least one filter "
-            f"number, positive sizes (dense may be 0), and a dropout from 0 to below 1"
+            f"filters={tuple(filters)}{others}, dense={dense}, dropout={dropout} are invalid; give at least one number "
+            f"of filters, positive sizes (dense may be 0), and a dropout of at least 0 and less than 1"
         )
 
 
-def check_frames(spec: FeedSpec, *, halvings: int, why: str) -> None:
-    """Raise SettingError where frames are smaller than what is made of them: halved `halvings` times."""
+def check_frames(spec: FeedSpec, *, halvings: int, cause: str) -> None:
+    """Raise SettingError if frames are too small to be halved `halvings` times; `cause` is the reason for halving."""
     _, height, width, _ = spec.clip_shape
-    least = 2**halvings
-    if min(height, width) < least:
+    minimum = 2**halvings
+    if min(height, width) < minimum:
         raise SettingError(
-            f"frames of {height} x {width} are too small for {why}; give frames of at least {least} x {least}, "
+            f"frames of {height} x {width} are too small for {cause}; use frames of at least {minimum} x {minimum}, "
             f"or fewer filters"
         )

@@ -1,4 +1,4 @@
-"""Run, table or feed -> one self-contained HTML page. The extra `report`, matplotlib and jinja2, is imported late."""
+"""Self-contained HTML pages of runs, tables of predictions and feeds. The extra `report` is imported when needed."""
 
 from cinefeed.report.data import PageData
 from cinefeed.report.page import inspect_page, run_page, table_page, write_report

@@ -1,4 +1,4 @@
-"""Figures of how far scores can be trusted: plain data of an assessment in, one SVG text out."""
+"""Figures of agreement, calibration and subgroups: functions from plain data of an assessment to SVG text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from cinefeed.report.style import BLUE, GREY, INK, PALE, VERMILION, new_figure, plain, to_svg
 
-_MOST_POINTS = 2000  # beyond, a scatter is stored as pixels
+_MOST_POINTS = 2000  # more points are stored as pixels
 _MOST_ROWS = 40
 _LIMITS = ("bias", "lower", "upper")
 
@@ -16,7 +16,7 @@ _LIMITS = ("bias", "lower", "upper")
 def bland_altman_figure(
     targets: ArrayLike, *, scores: ArrayLike, agreement: Mapping[str, float], name: str = "label"
 ) -> str:
-    """Return differences against means of truth and prediction, with bias and limits of agreement.
+    """Return a Bland-Altman plot: differences against means of truth and prediction, bias, limits of agreement.
 
     Bland and Altman, Statistical methods for assessing agreement between two methods of clinical measurement, 1986.
     """
@@ -45,16 +45,17 @@ def bland_altman_figure(
 
 
 def error_bins_figure(bins: Sequence[Mapping[str, Any]], *, name: str = "label") -> str:
-    """Return the mean absolute error in each bin of the label, the bias as a mark, and the number there."""
-    shown = [each for each in bins if each["count"]]
+    """Return the mean absolute error in each label bin, with the bias as a mark and the count as a number."""
+    bins = [label_bin for label_bin in bins if label_bin["count"]]
     with new_figure(3.4, 3.4) as figure:
         axes = figure.add_subplot()
-        left = np.array([each["low"] for each in shown], np.float64)
-        width = np.array([each["high"] for each in shown], np.float64) - left
-        errors = [each["mae"] for each in shown]
+        left, right, errors, bias = (
+            np.array([label_bin[key] for label_bin in bins], np.float64) for key in ("low", "high", "mae", "bias")
+        )
+        width = right - left
         bars = axes.bar(left, errors, width, align="edge", color=PALE, edgecolor="white", label="MAE")
-        axes.bar_label(bars, [f"{each['count']:,}" for each in shown], padding=2, fontsize=8, color=GREY)
-        axes.plot(left + width / 2, [each["bias"] for each in shown], "o", color=BLUE, markersize=4, label="bias")
+        axes.bar_label(bars, [f"{label_bin['count']:,}" for label_bin in bins], padding=2, fontsize=8, color=GREY)
+        axes.plot(left + width / 2, bias, "o", color=BLUE, markersize=4, label="bias")
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set(xlabel=f"true {plain(name)}", ylabel="error")
         axes.grid(visible=False, axis="x")
@@ -66,20 +67,20 @@ def error_bins_figure(bins: Sequence[Mapping[str, Any]], *, name: str = "label")
 def calibration_figure(
     calibrations: Mapping[str, Mapping[str, Any]], *, across: str = "predicted probability", up: str = "true share"
 ) -> str:
-    """Return the share that is so in each bin of the score, of one or two calibrations by name, with their ECE.
+    """Return the observed share in each bin of the score for one or two calibrations by name, with their ECE.
 
-    A mark's area is the share of the samples that the bin holds.
+    The area of a mark is the share of the samples in its bin.
     """
     with new_figure(3.2, 3.5) as figure:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, dashes=(4, 3))
-        looks = ((BLUE, "o"), (VERMILION, "s"))
-        for (name, each), (colour, marker) in zip(calibrations.items(), looks, strict=False):
-            bins = [one for one in each["bins"] if one["count"]]
+        styles = ((BLUE, "o"), (VERMILION, "s"))
+        for (name, calibration), (colour, marker) in zip(calibrations.items(), styles, strict=False):
+            bins = [score_bin for score_bin in calibration["bins"] if score_bin["count"]]
             score, share, count = (
-                np.array([one[key] for one in bins], np.float64) for key in ("score", "share", "count")
+                np.array([score_bin[key] for score_bin in bins], np.float64) for key in ("score", "share", "count")
             )
-            ece = "" if each.get("ece") is None else f", ECE {each['ece']:.3f}"
+            ece = "" if calibration.get("ece") is None else f", ECE {calibration['ece']:.3f}"
             axes.plot(score, share, color=colour, linewidth=1.2, label=plain(name) + ece)
             size = 14 + 140 * count / max(count.sum(), 1)
             axes.scatter(score, share, s=size, color=colour, marker=marker, alpha=0.6, linewidths=0)
@@ -89,22 +90,22 @@ def calibration_figure(
 
 
 def forest_figure(rows: Sequence[tuple[str, Mapping[str, Any]]], *, overall: float | None, name: str) -> str:
-    """Return a metric of several groups, a point and its interval each; the line is that of all.
+    """Return a forest plot of a metric: a point and an interval for each group, and a line at the overall value.
 
-    `rows` are a group's name and its {"value", "low", "high"}.
+    `rows` are pairs of a group's name and {"value", "low", "high"}.
     """
-    shown = [(label, each) for label, each in rows if each.get("value") is not None][:_MOST_ROWS]
-    with new_figure(8.4, 0.8 + 0.3 * len(shown)) as figure:
+    points = [(label, estimate) for label, estimate in rows if estimate.get("value") is not None][:_MOST_ROWS]
+    with new_figure(8.4, 0.8 + 0.3 * len(points)) as figure:
         axes = figure.add_subplot()
         if overall is not None:
             axes.axvline(overall, color=GREY, linewidth=1, dashes=(4, 3), label=f"all: {overall:.3g}")
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, fontsize=8)
-        for place, (_, each) in enumerate(shown):
-            if each.get("low") is not None and each.get("high") is not None:
-                axes.plot([each["low"], each["high"]], [place, place], color=BLUE, linewidth=1.6)
-            axes.plot(each["value"], place, "s", color=BLUE, markersize=5)
-        axes.set_yticks(range(len(shown)), [plain(label) for label, _ in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        for row, (_, estimate) in enumerate(points):
+            if estimate.get("low") is not None and estimate.get("high") is not None:
+                axes.plot([estimate["low"], estimate["high"]], [row, row], color=BLUE, linewidth=1.6)
+            axes.plot(estimate["value"], row, "s", color=BLUE, markersize=5)
+        axes.set_yticks(range(len(points)), [plain(label) for label, _ in points])
+        axes.set_ylim(len(points) - 0.4, -0.6)
         axes.set_xlabel(name)
         axes.grid(visible=False, axis="y")
         return to_svg(figure, name="forest")

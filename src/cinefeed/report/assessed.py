@@ -1,4 +1,4 @@
-"""An assessment -> tables and figures of a page: every target and part of it, and all that was measured there."""
+"""Results of a page: tables and figures of an assessment, for every target and part."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,161 +7,153 @@ from cinefeed.metrics.predictions import Predictions
 from cinefeed.report.agreement import forest_figure
 from cinefeed.report.drawn import part_figures
 from cinefeed.report.style import on_page
-from cinefeed.report.words import HEADLINES, Cell, cell, counted, metric_name, say, title
+from cinefeed.report.words import HEADLINES, Cell, cell, metric_name, title
+from cinefeed.text import format_count, format_number, format_percent, plural
 
 Plain = Mapping[str, Any]
 
-_FIRST = ("test", "external")  # parts that a reader looks for first
+_FIRST = ("test", "external")  # parts that are shown before the others
 _IN_FOREST = {"regression": ("mae", "r2"), "binary": ("auroc",), "multiclass": ("balanced_accuracy", "auroc")}
-_MANY = 8  # classes: a confusion of more takes the whole width
-_CHOSEN = {
-    "val": "chosen on the validation part, where F1 is best",
-    "frozen": "that of the training run, and not chosen here",
-    "0.5": "as there is no validation part to choose one on",
-    "folds": "the mean of those that the folds chose, each on its own validation part",
+_MANY = 8  # classes: a larger confusion matrix takes the full width
+_THRESHOLD_SOURCES = {
+    "val": "the one with the best F1 on the validation part",
+    "frozen": "that of the training run",
+    "0.5": "the default, as there is no validation part",
+    "folds": "the mean over the folds, each with the best F1 on its own validation part",
 }
 
 
 def results(assessment: Plain, predictions: Predictions | None, *, folds: bool = False) -> dict[str, Any]:
-    """Return what the page shows of an assessment; without predictions the figures that need every score are left out.
+    """Return what a template needs to show an assessment.
 
-    The result holds `words`, what the intervals draw, and of each of `targets` its table over all parts, and details
-    part by part. `folds` says that it is of a cross-validation.
+    The dictionary holds `description`, `resampled_units` (what bootstrap samples draw), `parts`, and for each of
+    `targets` a table over all parts and details by part. Without predictions the figures that need single scores are
+    left out. `folds` is for a cross-validation.
     """
     parts = ordered(assessment["parts"])
     names = list(dict.fromkeys(name for part in parts for name in assessment["parts"][part]))
     return {
-        "words": _how(assessment),
-        "drawn": counted(2, _drawn(assessment))[2:],
+        "description": _description(assessment),
+        "resampled_units": plural(resampled_unit(assessment)),
         "targets": [_target(assessment, name, parts, predictions, folds=folds) for name in names],
         "parts": parts,
     }
 
 
 def ordered(parts: Plain) -> list[str]:
-    """Return the names of parts, the one that results are quoted of first."""
+    """Return the names of parts, the one with the headline results first."""
     return sorted(parts, key=lambda part: _FIRST.index(part) if part in _FIRST else len(_FIRST))
 
 
 def headline(assessment: Plain) -> list[tuple[str, str]]:
-    """Return the two numbers that the page opens with: of the first part and target."""
+    """Return names and values of the two metrics at the head of the page, for the first part and target."""
     part = next(iter(ordered(assessment["parts"])), None)
     if part is None or not assessment["parts"][part]:
         return []
     targets = assessment["parts"][part]
     name = next(iter(targets))
     metrics = targets[name]["metrics"]
-    found = []
-    for metric in [each for each in HEADLINES if metrics.get(each, {}).get("value") is not None][:2]:
-        shown = cell(metrics[metric])
-        words = f"{part} {metric_name(metric)}" + (f" of {name}" if len(targets) > 1 else "")
-        found.append((words + (f", {shown.interval}" if shown.interval else ""), shown.value))
-    return found
+    figures = []
+    for metric in [metric for metric in HEADLINES if metrics.get(metric, {}).get("value") is not None][:2]:
+        value, interval = cell(metrics[metric])
+        label = f"{part} {metric_name(metric)}" + (f" of {name}" if len(targets) > 1 else "")
+        figures.append((label + (f", {interval}" if interval else ""), value))
+    return figures
 
 
-def _how(assessment: Plain) -> str:
-    """Say in words what a number stands for, and what its interval."""
+def _description(assessment: Plain) -> str:
+    """Return how scores are averaged and how intervals are computed, as sentences."""
     unit = assessment.get("unit")
-    words = "Scores of several clips of a video are averaged"
-    words += f", then those of the videos of a {unit}: each {unit} counts once" if unit else "; each video counts once"
+    text = "Scores of several clips of a video are averaged"
+    text += f", then those of the videos of a {unit}: each {unit} counts once." if unit else "; each video counts once."
     if assessment.get("resamples"):
-        level = f"{100 * assessment.get('level', 0.95):.3g} %"
-        words += (
-            f". In brackets, the {level} interval of {assessment['resamples']:,} bootstrap samples, in which every "
+        level = format_percent(assessment.get("level", 0.95), ".3g")
+        text += (
+            f" In brackets: the {level} interval of {assessment['resamples']:,} bootstrap samples, which include or "
         )
-        words += f"{_drawn(assessment)} is drawn, or left out, as a whole"
-    return words + ". Nothing is balanced or augmented."
+        text += f"leave out each {resampled_unit(assessment)} as a whole."
+    return text + " No part is balanced or augmented."
 
 
-def _drawn(assessment: Plain) -> str:
-    """Name what a bootstrap sample draws."""
+def resampled_unit(assessment: Plain) -> str:
+    """Return the name of the unit that bootstrap samples draw as a whole."""
     return str(assessment.get("cluster") or assessment.get("unit") or "video")
 
 
 def _target(
     assessment: Plain, name: str, parts: Sequence[str], predictions: Predictions | None, *, folds: bool
 ) -> dict[str, Any]:
-    measured = {part: assessment["parts"][part][name] for part in parts if name in assessment["parts"][part]}
-    metrics = list(dict.fromkeys(metric for each in measured.values() for metric in each["metrics"]))
-    unit = assessment.get("unit")
-    counts = [("clips", "clips"), ("videos", "videos"), ("units", unit), ("clusters", assessment.get("cluster"))]
-    rows = [
-        (
-            words if key in ("clips", "videos") else counted(2, words)[2:],
-            [f"{each.get(key, 0):,}" for each in measured.values()],
-        )
-        for key, words in counts
-        if words
-    ]
-    if any(each.get("missing") for each in measured.values()):
-        rows.append(("without a label", [f"{each.get('missing', 0):,}" for each in measured.values()]))
-    if unit and unit == assessment.get("cluster"):
-        rows = [row for place, row in enumerate(rows) if row[0] not in [before[0] for before in rows[:place]]]
+    by_part = {part: assessment["parts"][part][name] for part in parts if name in assessment["parts"][part]}
+    results = list(by_part.values())
+    metrics = list(dict.fromkeys(metric for result in results for metric in result["metrics"]))
+    unit, cluster = assessment.get("unit"), assessment.get("cluster")
+    counts = {"clips": "clips", "videos": "videos"}
+    counts |= {"units": plural(unit)} if unit else {}
+    counts |= {"clusters": plural(cluster)} if cluster and cluster != unit else {}
+    counts |= {"missing": "without a label"} if any(result.get("missing") for result in results) else {}
     return {
         "name": name,
-        "task": next(iter(measured.values()))["task"],
-        "many": len(next(iter(measured.values()))["classes"]) > _MANY,
-        "parts": list(measured),
-        "counts": rows,
-        "rows": [
-            (title(metric), [cell(each["metrics"].get(metric)) for each in measured.values()]) for metric in metrics
-        ],
-        "reasons": [line for part, each in measured.items() for line in _reasons(part, each["metrics"])],
-        "details": [_details(part, each, name, predictions, unit, folds=folds) for part, each in measured.items()],
+        "task": results[0]["task"],
+        "many": len(results[0]["classes"]) > _MANY,
+        "parts": list(by_part),
+        "counts": [(label, [f"{result.get(key, 0):,}" for result in results]) for key, label in counts.items()],
+        "rows": [(title(metric), [cell(result["metrics"].get(metric)) for result in results]) for metric in metrics],
+        "reasons": [line for part, result in by_part.items() for line in _reasons(part, result["metrics"])],
+        "details": [_details(part, result, name, predictions, unit, folds=folds) for part, result in by_part.items()],
     }
 
 
 def _reasons(part: str, metrics: Plain) -> list[str]:
-    """Return why metrics of a part have no interval, a line a reason.
+    """Return the reasons why metrics of a part have no interval, one sentence per reason.
 
     >>> _reasons("val", {"f1": {"reason": "one class"}, "auroc": {"reason": "one class"}, "ece": {}})
     ['No interval for F1, AUROC of val: one class.']
     """
     by_reason: dict[str, list[str]] = {}
-    for metric, each in metrics.items():
-        if each.get("reason"):
-            by_reason.setdefault(each["reason"], []).append(title(metric))
+    for metric, estimate in metrics.items():
+        if estimate.get("reason"):
+            by_reason.setdefault(estimate["reason"], []).append(title(metric))
     return [f"No interval for {', '.join(names)} of {part}: {reason}." for reason, names in by_reason.items()]
 
 
 def _details(
-    part: str, measured: Plain, name: str, predictions: Predictions | None, unit: str | None, *, folds: bool
+    part: str, result: Plain, name: str, predictions: Predictions | None, unit: str | None, *, folds: bool
 ) -> dict[str, Any]:
     """Return figures and tables of one part of one target."""
-    several = predictions is not None and len(predictions.targets) > 1
-    tail = f"_{name}" if several else ""
-    figures, note = part_figures(part, measured, name, predictions, unit, tail=tail)
-    threshold = measured.get("threshold")
-    words = f"{counted(measured['units'], unit or 'video')}."
+    several_targets = predictions is not None and len(predictions.targets) > 1
+    suffix = f"_{name}" if several_targets else ""
+    figures, note = part_figures(part, result, name, predictions, unit, suffix=suffix)
+    threshold = result.get("threshold")
+    summary = f"{format_count(result['units'], unit or 'video')}."
     if threshold is not None:
-        source = str(measured.get("threshold_from"))
-        chosen = _CHOSEN.get("folds" if folds and source == "frozen" else source, "")
-        words += f" The threshold is {threshold:.3g}" + (f", {chosen}." if chosen else ".")
-    by_class = measured.get("by_class") or {}
+        source = str(result.get("threshold_from"))
+        explanation = _THRESHOLD_SOURCES.get("folds" if folds and source == "frozen" else source, "")
+        summary += f" The threshold is {threshold:.3g}" + (f", {explanation}." if explanation else ".")
+    by_class = result.get("by_class") or {}
     return {
         "part": part,
-        "words": words,
+        "summary": summary,
         "figures": figures,
         "note": note,
-        "by_class": _of_classes(by_class, measured.get("counts") or {}) if by_class else None,
-        "corrected": _corrected(measured),
+        "by_class": _class_table(by_class, result.get("counts") or {}) if by_class else None,
+        "corrected": _corrected_table(result),
         "subgroups": [
-            _subgroup(f"{part}{tail}", column, rows, measured)
-            for column, rows in (measured.get("subgroups") or {}).items()
+            _subgroup(f"{part}{suffix}", column, rows, result)
+            for column, rows in (result.get("subgroups") or {}).items()
         ],
     }
 
 
 def _table(rows: Sequence[tuple[str, Plain]]) -> dict[str, Any]:
-    """Return a table of metrics, a row for each name; two groups of a column may have the same."""
-    metrics = list(dict.fromkeys(metric for _, each in rows for metric in each))
+    """Return a table of metrics with one row per pair of name and estimates; names may repeat."""
+    metrics = list(dict.fromkeys(metric for _, estimates in rows for metric in estimates))
     return {
         "head": ["ECE" if metric == "ece" else title(metric) for metric in metrics],
-        "rows": [(name, [cell(each.get(metric)) for metric in metrics]) for name, each in rows],
+        "rows": [(name, [cell(estimates.get(metric)) for metric in metrics]) for name, estimates in rows],
     }
 
 
-def _of_classes(by_class: Mapping[str, Plain], counts: Mapping[str, int]) -> dict[str, Any]:
+def _class_table(by_class: Mapping[str, Plain], counts: Mapping[str, int]) -> dict[str, Any]:
     table = _table(list(by_class.items()))
     return {
         "head": ["number", *table["head"]],
@@ -171,39 +163,39 @@ def _of_classes(by_class: Mapping[str, Plain], counts: Mapping[str, int]) -> dic
     }
 
 
-def _corrected(measured: Plain) -> dict[str, Any] | None:
-    """Return metrics as scored, and corrected by how often balancing drew each class."""
-    corrected = measured.get("corrected")
+def _corrected_table(result: Plain) -> dict[str, Any] | None:
+    """Return metrics of the scores, and of the scores corrected for the class frequencies of balanced training."""
+    corrected = result.get("corrected")
     if not corrected:
         return None
     rows = [
-        (title(metric), [cell(measured["metrics"].get(metric)), cell(each)])
-        for metric, each in corrected["metrics"].items()
+        (title(metric), [cell(result["metrics"].get(metric)), cell(estimate)])
+        for metric, estimate in corrected["metrics"].items()
     ]
-    both = [each.get("calibration", {}).get("ece") for each in (measured, corrected)]
+    both = (result, corrected)
     if not any(name == title("ece") for name, _ in rows):
-        rows.append((title("ece"), [Cell(say(each)) for each in both]))
+        rows.append((title("ece"), [Cell(format_number(each.get("calibration", {}).get("ece"))) for each in both]))
     if corrected.get("threshold") is not None:
-        rows.append(("Threshold", [Cell(say(each.get("threshold"))) for each in (measured, corrected)]))
+        rows.append(("Threshold", [Cell(format_number(each.get("threshold"))) for each in both]))
     return {"head": ["as scored", "corrected"], "rows": rows}
 
 
-def _group(row: Plain) -> str:
-    return "not known" if row["value"] is None else str(row["value"])
+def _group_name(row: Plain) -> str:
+    return "unknown" if row["value"] is None else str(row["value"])
 
 
-def _subgroup(part: str, column: str, rows: Sequence[Plain], measured: Plain) -> dict[str, Any]:
-    table = _table([(_group(each), each["metrics"]) for each in rows])
+def _subgroup(part: str, column: str, rows: Sequence[Plain], result: Plain) -> dict[str, Any]:
+    table = _table([(_group_name(row), row["metrics"]) for row in rows])
     table["rows"] = [
-        (name, [Cell(f"{each['units']:,}"), *cells]) for (name, cells), each in zip(table["rows"], rows, strict=True)
+        (name, [Cell(f"{row['units']:,}"), *cells]) for (name, cells), row in zip(table["rows"], rows, strict=True)
     ]
     table["head"] = ["number", *table["head"]]
-    metric = next((one for one in _IN_FOREST[measured["task"]] if one in measured["metrics"]), None)
+    metric = next((metric for metric in _IN_FOREST[result["task"]] if metric in result["metrics"]), None)
     figure = None
     if metric is not None and len(rows) > 1:
-        points = [(f"{_group(each)} ({each['units']:,})", each["metrics"].get(metric, {})) for each in rows]
-        if any(each.get("value") is not None for _, each in points):
-            overall = measured["metrics"][metric].get("value")
+        points = [(f"{_group_name(row)} ({row['units']:,})", row["metrics"].get(metric, {})) for row in rows]
+        if any(estimate.get("value") is not None for _, estimate in points):
+            overall = result["metrics"][metric].get("value")
             svg = forest_figure(points, overall=overall, name=title(metric))
             figure = on_page(svg, f"subgroups_{column}_{part}", f"{title(metric)} by {column}")
     return {"column": column, "table": table, "figure": figure}

@@ -1,4 +1,4 @@
-"""What a page shows, as plain data; and that of a feed before any training."""
+"""Content of a page as plain data, and how it is read from a feed before training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,33 +13,25 @@ from cinefeed.balance.strata import bin_strata, check_bins
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import Task
 from cinefeed.metrics.predictions import Predictions
+from cinefeed.text import format_bytes, format_count, format_percent
 from cinefeed.training.flow import pixel_counts, sheet
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """Labels of the training rows as they are, and as one epoch feeds them: numbers, or class names."""
+    """Labels of the training rows, and of the draws of one epoch: numbers, or class names."""
 
     raw: NDArray[Any]
     fed: NDArray[Any]
     classes: tuple[str, ...] = ()  # empty for numbers
-    edges: NDArray[np.float64] | None = None  # of the bins that numbers are balanced by
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartScores:
-    """Targets and scores of one part, of a run without an assessment, as cinefeed.metrics takes them."""
-
-    part: str
-    targets: NDArray[Any]
-    scores: NDArray[np.float64]
+    edges: NDArray[np.float64] | None = None  # of the sampler's bins, for numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Clips of single videos with what is said of each, as training keeps them; `note` says why there are none.
+    """Clips of single videos with captions; `note` is the reason if there are none.
 
-    With `space` and `time` they have a saliency: what a clip's score loses where a cell, or a span, is hidden.
+    `space` and `time` are saliency: the change of a clip's score when a cell, or a span of time, is hidden.
     """
 
     clips: NDArray[np.uint8]  # (clips, frames, height, width, channels)
@@ -52,23 +44,26 @@ class Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """How often each level stands in the clips of one batch, as fed: `counts` between `edges`."""
+    """Histogram of the pixel values in the clips of one batch, as fed: `counts` between `edges`."""
 
     dtype: str
     edges: NDArray[np.float64]
     counts: NDArray[np.int64]
 
     @property
-    def words(self) -> str:
-        """What there is to say of them: how many levels are used, and what lies at the ends."""
+    def summary(self) -> str:
+        """The number of levels in use, and the shares of the lowest and the highest, as a sentence."""
         total = max(int(self.counts.sum()), 1)
-        ends = f"{self.counts[0] / total:.1%} of the pixels have the lowest, {self.counts[-1] / total:.1%} the highest"
-        return f"{np.count_nonzero(self.counts)} of {len(self.counts)} levels are used; {ends}."
+        lowest, highest = (format_percent(self.counts[end] / total, ".1f") for end in (0, -1))
+        return (
+            f"{np.count_nonzero(self.counts)} of {len(self.counts)} levels are used; "
+            f"{lowest} of the pixels have the lowest, {highest} the highest."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How much each part holds: the names of what is counted, and a row of numbers for each part."""
+    """Sizes of the parts: the units that are counted, and the numbers of each part in their order."""
 
     names: Sequence[str]
     parts: Sequence[tuple[str, Sequence[int]]]
@@ -76,75 +71,72 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class PageData:
-    """All that a page can show; what is None or empty is left out, and `missing` says why where it should be there."""
+    """Content of a page. Empty fields are left out; `missing` gives the reason for a section that should be there."""
 
     title: str
-    kind: str  # what the page is about, above the title
+    kind: str  # such as "Training run", shown above the title
     target: str = ""
     task: Task = "regression"
     classes: tuple[str, ...] = ()
     summary: str = ""
     key_figures: Sequence[tuple[str, str]] = ()
     private: bool = False
-    doubts: Sequence[tuple[str, str, str]] = ()  # what makes the scores untrustworthy: title, detail, advice
-    not_looked_at: str = ""  # what of it is not known, and why
+    doubts: Sequence[tuple[str, str, str]] = ()  # reasons not to trust the scores: title, detail, advice
+    missing_checks: str = ""  # checks for such reasons that did not run, and why
     flow: Sequence[tuple[str, int]] = ()
     counts: Counts | None = None
-    labels: Labels | None = None  # of the target that is balanced
-    others: Mapping[str, Labels] = field(default_factory=dict)  # of several targets, the rest of them
-    balance: str = ""
-    balanced: Mapping[str, Any] | None = None  # BalanceReport.as_dict()
+    labels: Labels | None = None  # of the first target, the one that the sampler balances
+    other_labels: Mapping[str, Labels] = field(default_factory=dict)  # of the other targets
+    sampler_summary: str = ""
+    balance: Mapping[str, Any] | None = None  # BalanceReport.as_dict()
     clips: NDArray[np.uint8] | None = None  # (clips, frames, height, width, channels)
     captions: Sequence[str] = ()
     pixels: Pixels | None = None  # of the first batch
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     best_epoch: int | None = None  # counted from 1
-    warnings: Sequence[str] = ()  # what makes the results worth less than they seem, at the head of the page
-    assessment: Mapping[str, Any] | None = None  # as cinefeed.metrics.assess gives it
-    scored: Predictions | None = None  # what it was made of
-    predictions: Sequence[PartScores] = ()  # of a run without an assessment, as its metrics
-    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    warnings: Sequence[str] = ()  # limits of the results, shown at the head of the page
+    assessment: Mapping[str, Any] | None = None  # returned by cinefeed.metrics.assess
+    predictions: Predictions | None = None  # that the assessment was computed from
     folds: Mapping[str, Any] | None = None
     worst: Pictures | None = None
     saliency: Pictures | None = None
     feed_stats: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, str]] | None = None  # id, path, error
-    verified: str | None = None  # how files were read when they were scanned; None: not known
+    verification: str | None = None  # how the scan read the files: "decode" or "packets"; None: unknown
     settings: str = ""
-    run: Mapping[str, Any] = field(default_factory=dict)  # how it ended
+    run: Mapping[str, Any] = field(default_factory=dict)  # run.json: how the run ended
     versions: Mapping[str, str] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)  # section: why it is left out
+    missing: Mapping[str, str] = field(default_factory=dict)  # section: the reason why it is left out
 
     @property
-    def folded(self) -> bool:
-        """Whether it is of a cross-validation, whose folds.json may be damaged."""
+    def is_cross_validation(self) -> bool:
+        """Whether the page is of a cross-validation, even if its folds.json is damaged."""
         return self.folds is not None or "folds" in self.missing
 
 
 def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping[str, str]] | None = None) -> PageData:
-    """Return what there is to show of a feed before training."""
+    """Return the content of the page of a feed before training."""
     spec = feed.spec
-    labels, balance, balanced = None, "", None
+    labels, sampler_summary, balance = None, "", None
     if spec.target:
         plan = feed.plan()
-        drawn = np.bincount(plan.rows, minlength=len(feed.manifest))
+        draws = np.bincount(plan.rows, minlength=len(feed.manifest))
         edges = None if spec.classes else label_edges(feed.labels, getattr(feed.sampler, "bins", "auto"))
         labels = Labels(raw=feed.labels, fed=feed.labels[plan.rows], classes=spec.classes, edges=edges)
-        balance = _balance(str(feed.sampler), drawn)
-        balanced = feed.balance().as_dict()
+        sampler_summary = _sampler_summary(str(feed.sampler), draws)
+        balance = feed.balance().as_dict()
     batch = feed.batch(0)
     clips, captions = sheet(feed, batch)
     table = feed.manifest.table
     if failures is None and "error" in table.column_names:
-        shown = pa.table({"id": table["id"], "path": feed.manifest.shown(), "error": table["error"]})
-        bad = shown.filter(pc.is_valid(table["error"]))
-        failures = bad.to_pylist()
+        files = pa.table({"id": table["id"], "path": feed.manifest.shown(), "error": table["error"]})
+        failures = files.filter(pc.is_valid(table["error"])).to_pylist()
     figures = [("videos", f"{len(feed.manifest):,}"), ("draws an epoch", f"{len(feed.plan()):,}")]
     figures += [("validation videos", f"{len(val.manifest):,}")] if val is not None else []
     if "num_frames" in table.column_names and pc.count(table["num_frames"]).as_py():
         figures.append(("frames", f"{pc.sum(table['num_frames']).as_py():,}"))
     if "size_bytes" in table.column_names and pc.count(table["size_bytes"]).as_py():
-        figures.append(("megabytes", f"{pc.sum(table['size_bytes']).as_py() / 1e6:,.0f}"))
+        figures.append(("size of the files", format_bytes(pc.sum(table["size_bytes"]).as_py())))
     return PageData(
         title=spec.target or "clips",
         kind="Data and feed, before training",
@@ -156,23 +148,24 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         private=feed.manifest.private,
         flow=list(feed.manifest.history),
         labels=labels,
+        sampler_summary=sampler_summary,
         balance=balance,
-        balanced=balanced,
         clips=clips,
         captions=captions.tolist(),
         pixels=Pixels(**pixel_counts(batch)),
         failures=[] if failures is None else failures,
-        verified=feed.manifest.verified,
+        verification=feed.manifest.verified,
     )
 
 
-def _balance(sampler: str, drawn: NDArray[np.int64]) -> str:
+def _sampler_summary(sampler: str, draws: NDArray[np.int64]) -> str:
     return (
-        f"{sampler[:1].upper()}{sampler[1:]}: {len(drawn):,} videos, {drawn.sum():,} draws an epoch; "
-        f"of one video at most {drawn.max()}, and {np.count_nonzero(drawn == 0):,} videos are not drawn in this epoch."
+        f"{sampler[:1].upper()}{sampler[1:]}: {format_count(len(draws), 'video')}, {draws.sum():,} draws an epoch, "
+        f"at most {draws.max()} of one video; {format_count(int((draws == 0).sum()), 'video')} without a draw in "
+        "this epoch."
     )
 
 
 def label_edges(labels: NDArray[Any], bins: Any) -> NDArray[np.float64] | None:
-    """Return the bins' edges, or None where every whole value is its own bin."""
+    """Return the bin edges, or None if every integer value is a bin."""
     return bin_strata(labels, bins=check_bins(bins)).edges

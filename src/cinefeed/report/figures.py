@@ -1,4 +1,4 @@
-"""Figures of the data, the training and the feed: arrays in, one SVG text out. No file or framework is known here."""
+"""Figures of data, training and feed: functions from arrays to SVG text, without files and frameworks."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.report.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, SKY, new_figure, plain, to_svg
 from cinefeed.report.words import metric_name
+from cinefeed.text import format_count, format_percent
 
 _MOST_CLASSES = 40  # bars on one page
 
@@ -23,9 +24,9 @@ def labels_figure(
     edges: NDArray[np.float64] | None = None,
     name: str = "label",
 ) -> str:
-    """Return the labels as they are and as an epoch feeds them: two histograms over each other, or bars by class.
+    """Return the labels of the rows and of the draws of an epoch: overlaid histograms, or bars by class.
 
-    `edges` are the bins of numbers; those of the sampler, where it has some, or its work would not be seen.
+    `edges` are the bin edges for numbers. Pass those of the sampler if it has bins, so that its effect is visible.
     """
     raw, fed = np.asarray(raw), np.asarray(fed)
     return _class_bars(raw, fed, classes) if classes else _histograms(raw, fed, edges, name)
@@ -38,7 +39,7 @@ def _histograms(raw: NDArray[Any], fed: NDArray[Any], edges: NDArray[np.float64]
         edges = np.arange(low - 0.5, high + 1) if whole else np.linspace(low, high if high > low else low + 1, 31)
     with new_figure(8.4, 3.1) as figure:
         axes = figure.add_subplot()
-        axes.hist(raw, bins=edges, color=PALE, label=f"as they are ({len(raw):,} videos)")
+        axes.hist(raw, bins=edges, color=PALE, label=f"data ({len(raw):,} videos)")
         axes.hist(fed, bins=edges, color=BLUE, alpha=0.25, histtype="stepfilled")
         axes.hist(fed, bins=edges, color=BLUE, histtype="step", linewidth=1.8, label=f"as fed ({len(fed):,} draws)")
         axes.set(xlabel=plain(name), ylabel="in one epoch")
@@ -48,16 +49,16 @@ def _histograms(raw: NDArray[Any], fed: NDArray[Any], edges: NDArray[np.float64]
 
 
 def _class_bars(raw: NDArray[Any], fed: NDArray[Any], classes: Sequence[str]) -> str:
-    names = [str(each) for each in classes][:_MOST_CLASSES]
-    counts = [np.array([np.count_nonzero(part.astype(str) == each) for each in names]) for part in (raw, fed)]
+    names = [str(name) for name in classes][:_MOST_CLASSES]
+    counts = [np.array([np.count_nonzero(labels.astype(str) == name) for name in names]) for labels in (raw, fed)]
     with new_figure(8.4, 0.9 + 0.45 * len(names)) as figure:
         axes = figure.add_subplot()
         places = np.arange(len(names))
-        kinds = ((-0.19, counts[0], PALE, f"as they are ({len(raw):,} videos)"), (0.19, counts[1], BLUE, ""))
+        kinds = ((-0.19, counts[0], PALE, f"data ({len(raw):,} videos)"), (0.19, counts[1], BLUE, ""))
         for shift, values, colour, label in kinds:
             bars = axes.barh(places + shift, values, 0.36, color=colour, label=label or f"as fed ({len(fed):,} draws)")
             axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
-        axes.set_yticks(places, [plain(each) for each in names])
+        axes.set_yticks(places, [plain(name) for name in names])
         axes.set_ylim(len(names) - 0.45, -0.55)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.08)
@@ -68,9 +69,9 @@ def _class_bars(raw: NDArray[Any], fed: NDArray[Any], classes: Sequence[str]) ->
 
 
 def pixels_figure(counts: NDArray[np.int64], *, edges: NDArray[np.float64], dtype: str) -> str:
-    """Return a histogram of the levels that are fed, by the share of the pixels at each, on a logarithmic axis.
+    """Return a histogram of pixel values as fed: the share of the pixels at each level, on a logarithmic axis.
 
-    On another the black around an image would hide the image.
+    On a linear axis the black border of the images would dominate.
     """
     shares = counts / max(int(counts.sum()), 1)
     with new_figure(8.4, 2.4) as figure:
@@ -79,35 +80,35 @@ def pixels_figure(counts: NDArray[np.int64], *, edges: NDArray[np.float64], dtyp
         axes.stairs(shares, edges, color=BLUE, linewidth=1.2)
         least = float(shares[shares > 0].min(initial=1.0))
         axes.set(yscale="log", ylim=(least / 2, 1.0), xlim=(edges[0], edges[-1]))
-        axes.set(xlabel=f"level, as fed ({plain(dtype)})", ylabel="share of the pixels")
-        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
+        axes.set(xlabel=f"level as fed ({plain(dtype)})", ylabel="share of the pixels")
+        axes.yaxis.set_major_formatter(lambda share, _: format_percent(share, ".4g"))
         axes.grid(visible=False, axis="x")
         return to_svg(figure, name="pixels")
 
 
 def clips_sheet(clips: NDArray[np.uint8], *, captions: Sequence[str], frames: int = 6) -> str:
-    """Return a few frames of each clip, side by side; `clips` is uint8 (clips, frames, height, width, channels).
+    """Return some frames of each clip side by side; `clips` is uint8 (clips, frames, height, width, channels).
 
-    Written by hand rather than by matplotlib, which would store every grey pixel as four bytes.
+    The SVG is built without matplotlib, which would store every grey pixel as four bytes.
     """
     count, length, height, width, channels = clips.shape
-    shown = np.unique(np.linspace(0, length - 1, min(frames, length)).round().astype(int))
+    indices = np.unique(np.linspace(0, length - 1, min(frames, length)).round().astype(int))
     gap = max(width // 40, 1)
-    across = len(shown) * (width + gap) - gap
+    across = len(indices) * (width + gap) - gap
     columns = min(count, max(1, min(4, round(14 * height / across)), 2 if count > 1 else 1))
     scale = (880 - 14 * (columns - 1)) / columns / across
     cell_width, cell_height = across * scale + 14, height * scale + 26
     parts = []
     for i, clip in enumerate(clips):
         strip = np.full((height, across, channels), 255, np.uint8)
-        for place, k in enumerate(shown):
-            strip[:, place * (width + gap) : place * (width + gap) + width] = clip[k]
+        for column, k in enumerate(indices):
+            strip[:, column * (width + gap) : column * (width + gap) + width] = clip[k]
         _, png = cv2.imencode(".png", strip[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
         left, top = i % columns * cell_width, i // columns * cell_height
         caption = escape(captions[i]) if i < len(captions) else ""
-        look = f'x="{left:.1f}" font-family="sans-serif" font-size="11" fill="{INK}"'
+        style = f'x="{left:.1f}" font-family="sans-serif" font-size="11" fill="{INK}"'
         parts.append(
-            f'<text {look} y="{top + 11:.1f}">{caption}</text>'
+            f'<text {style} y="{top + 11:.1f}">{caption}</text>'
             f'<image x="{left:.1f}" y="{top + 16:.1f}" width="{across * scale:.1f}" height="{height * scale:.1f}" '
             f'preserveAspectRatio="none" href="data:image/png;base64,{base64.b64encode(png.tobytes()).decode()}"/>'
         )
@@ -116,11 +117,11 @@ def clips_sheet(clips: NDArray[np.uint8], *, captions: Sequence[str], frames: in
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int | None = None) -> str:
-    """Return a panel for the loss and one for each metric, over epochs counted from 1; the best epoch is marked."""
+    """Return a panel for the loss and for each metric over epochs, numbered from 1; the best epoch is marked."""
     panels: dict[str, list[str]] = {}
     for name in history:
         panels.setdefault(name.removeprefix("val_"), []).append(name)
-    rate = panels.pop("learning_rate", None)  # last, where it explains a kink
+    rate = panels.pop("learning_rate", None)  # the last panel, for comparison with kinks in the others
     if rate:
         panels["learning_rate"] = rate
     columns = min(3, len(panels))
@@ -150,15 +151,15 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
 
 
 def feed_time_figure(stages: Mapping[str, float], *, wait_seconds: float, elapsed_seconds: float, workers: int) -> str:
-    """Return two bars of the feed's time: what the workers did, and whether the consumer waited for them.
+    """Return two bars: the time of the workers by stage, and the share of the time that the consumer waited.
 
-    `stages` are seconds of work by stage, over all workers; the others are seconds on the clock.
+    `stages` are seconds of work by stage, summed over all workers; the other arguments are elapsed seconds.
     """
     total = max(workers, 1) * elapsed_seconds
     work = [*stages.items(), ("idle", max(total - sum(stages.values()), 0.0))]
     use = [("waits for the feed", wait_seconds), ("computes", max(elapsed_seconds - wait_seconds, 0.0))]
     bars = {
-        f"{workers} workers" if workers != 1 else "1 worker": (work, (SKY, BLUE, GREEN, PALE)),
+        format_count(workers, "worker"): (work, (SKY, BLUE, GREEN, PALE)),
         "model": (use, (ORANGE, PALE)),
     }
     with new_figure(8.4, 1.9) as figure:
@@ -168,9 +169,9 @@ def feed_time_figure(stages: Mapping[str, float], *, wait_seconds: float, elapse
             left = free = 0.0
             for (name, seconds), colour in zip(parts, colours, strict=True):
                 axes.barh(row, seconds / whole, left=left, height=0.46, color=colour, edgecolor="white", linewidth=1)
-                words = f"{plain(name)} {seconds / whole:.0%}"
-                axes.text(max(left, free), row + 0.26, words, va="top", fontsize=8)
-                free = max(left, free) + 0.0115 * len(words)  # a letter of this size takes no more of the width
+                text = f"{plain(name)} {seconds / whole:.0%}"
+                axes.text(max(left, free), row + 0.26, text, va="top", fontsize=8)
+                free = max(left, free) + 0.0115 * len(text)  # the largest share of the width of one letter
                 left += seconds / whole
         axes.set_yticks(range(len(bars)), list(bars))
         axes.set(xlim=(0, 1), ylim=(len(bars) - 0.35, -0.35))

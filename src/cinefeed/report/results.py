@@ -1,4 +1,4 @@
-"""Figures of what a model predicts: targets and scores in, one SVG text out."""
+"""Figures of predictions: functions from targets and scores to SVG text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from cinefeed.metrics import class_scores, confusion_matrix, regression_metrics
 from cinefeed.report.style import BLUE, GREY, INK, SERIES, VERMILION, new_figure, plain, to_svg
 
-_MOST_CURVES = len(SERIES)  # beyond, colours cannot be told apart
-_MOST_POINTS = 2000  # beyond, a scatter is stored as pixels: each point as SVG takes some 70 bytes
+_MOST_CURVES = len(SERIES)  # more colours are hard to distinguish
+_MOST_POINTS = 2000  # more points are stored as pixels: a point in SVG takes about 70 bytes
 
 
 def predicted_vs_true(targets: ArrayLike, *, scores: ArrayLike, name: str = "label") -> str:
-    """Return predictions against truth, with the line of equality, R2, RMSE and MAE; a point is a video."""
+    """Return predictions against truth, one point per video, with the line of equality, R2, RMSE and MAE."""
     true, predicted = np.asarray(targets, np.float64), np.asarray(scores, np.float64)
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
     edge = 0.04 * (high - low or 1.0)
@@ -34,12 +34,12 @@ def predicted_vs_true(targets: ArrayLike, *, scores: ArrayLike, name: str = "lab
 def confusion_figure(
     targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], threshold: float | None = None
 ) -> str:
-    """Return how often each true class was taken for each: counts, shaded by the share of the true class.
+    """Return the confusion matrix: counts, shaded by the share of the true class.
 
-    `threshold` parts the scores of two classes; 0.5 otherwise.
+    `threshold` separates the scores of two classes; the default is 0.5.
     """
-    parted = 0.5 if threshold is None else threshold
-    counts = confusion_matrix(targets=targets, scores=scores, classes=classes, threshold=parted)
+    threshold = 0.5 if threshold is None else threshold
+    counts = confusion_matrix(targets=targets, scores=scores, classes=classes, threshold=threshold)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.2, 1.2 + 0.5 * len(classes)), 8.4)
     with new_figure(side, side) as figure:
@@ -52,7 +52,7 @@ def confusion_figure(
                 colour = "white" if shares[row, column] > 0.55 else INK
                 text = f"{counts[row, column]}\n{shares[row, column]:.0%}"
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8.5, linespacing=1.5)
-        names = [plain(each) for each in classes]
+        names = [plain(name) for name in classes]
         axes.set_xticks(
             range(len(names)),
             names,
@@ -68,15 +68,15 @@ def confusion_figure(
 
 
 def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], threshold: float | None = None) -> str:
-    """Return the ROC curve of the positive class, or of each class against the rest; a mark is at the threshold."""
+    """Return the ROC curve of the positive class, or of each class against all others, with a mark at the threshold."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
     with new_figure(3.2, 3.2) as figure:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, dashes=(4, 3))
-        for label, truth, score, look in _one_against_rest(targets, scores, classes):
+        for label, truth, score, style in _one_against_rest(targets, scores, classes):
             false, true, _ = roc_curve(truth, score)
-            axes.plot(false, true, label=f"{label} {roc_auc_score(truth, score):.3f}", **look)
+            axes.plot(false, true, label=f"{label} {roc_auc_score(truth, score):.3f}", **style)
             if threshold is not None and len(classes) == 2:
                 above = score >= threshold
                 _mark(axes, above[~truth].mean(), above[truth].mean(), threshold)
@@ -85,7 +85,7 @@ def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str],
 
 
 def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], threshold: float | None = None) -> str:
-    """Return precision against recall; the dashed line is what guessing reaches (two classes)."""
+    """Return precision against recall; for two classes the dashed line is the precision of random scores."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     with new_figure(3.2, 3.2) as figure:
@@ -93,9 +93,9 @@ def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], 
         curves = _one_against_rest(targets, scores, classes)
         if len(curves) == 1:
             axes.axhline(curves[0][1].mean(), color=GREY, linewidth=1, dashes=(4, 3))
-        for label, truth, score, look in curves:
+        for label, truth, score, style in curves:
             precision, recall, _ = precision_recall_curve(truth, score)
-            axes.plot(recall, precision, label=f"{label} {average_precision_score(truth, score):.3f}", **look)
+            axes.plot(recall, precision, label=f"{label} {average_precision_score(truth, score):.3f}", **style)
             if threshold is not None and len(classes) == 2 and (score >= threshold).any():
                 above = score >= threshold
                 _mark(axes, above[truth].mean(), truth[above].mean(), threshold)
@@ -110,15 +110,15 @@ def _mark(axes: Any, across: float, up: float, threshold: float) -> None:
 def _one_against_rest(
     targets: ArrayLike, scores: ArrayLike, classes: Sequence[str]
 ) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64], dict[str, Any]]]:
-    """Return name, truth, score and look of each curve: the positive class of two, else the most frequent ones."""
+    """Return name, truth, score and line style of each curve: the positive class of two, or the most frequent ones."""
     target, score = class_scores(targets=targets, scores=scores, classes=classes)
     if score.ndim == 1:
         return [(plain(classes[1]), target == 1, score, {"color": BLUE})]
     counts = np.bincount(target, minlength=len(classes))
-    shown = [k for k in np.argsort(-counts, kind="stable").tolist() if 0 < counts[k] < len(target)][:_MOST_CURVES]
+    frequent = [k for k in np.argsort(-counts, kind="stable").tolist() if 0 < counts[k] < len(target)][:_MOST_CURVES]
     return [
         (plain(classes[k]), target == k, score[:, k], {"color": SERIES[i], "linewidth": 1.4})
-        for i, k in enumerate(sorted(shown))
+        for i, k in enumerate(sorted(frequent))
     ]
 
 

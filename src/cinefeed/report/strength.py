@@ -1,4 +1,4 @@
-"""Transforms at their weakest, in their middle and at their strongest, and in words: no picture is made here."""
+"""Parameters of transforms at their weakest, middle and strongest, and their descriptions as text."""
 
 import inspect
 import re
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cinefeed.text import format_percent
 from cinefeed.transforms.base import ClipInfo, Parameters, Transform
 from cinefeed.transforms.choice import OneOf, RandomOrder, Sometimes
 
@@ -16,9 +17,9 @@ _MOST_NUMBERS = 4  # of a list, in a caption
 
 
 class _Graded(np.random.Generator):
-    """A generator whose single numbers lie at one share of what could be drawn; whole arrays are drawn as ever.
+    """A generator whose scalars lie at a fixed share of their range; arrays are random as usual.
 
-    So a rotation by up to 25 degrees is drawn as -25, 0 and 25, and an elastic field keeps its shape as it grows.
+    A rotation by up to 25 degrees is -25, 0 or 25, and an elastic field keeps its shape while its strength changes.
     """
 
     def __init__(self, share: float) -> None:
@@ -30,11 +31,11 @@ class _Graded(np.random.Generator):
         return super().uniform(low, high, size) if size is not None else low + self._share * (high - low)
 
     def random(self, size: Any = None, *rest: Any, **options: Any) -> Any:
-        """Return 0 for the highest share, so that what has a probability happens then, and not for the lowest."""
+        """Return 0 at the share 1 and almost 1 at the share 0: an event with a probability occurs at high shares."""
         return super().random(size, *rest, **options) if size is not None else min(1 - self._share, 1 - 2**-53)
 
     def integers(self, low: Any, high: Any = None, size: Any = None, *rest: Any, **options: Any) -> Any:
-        """Return the whole number at the share between both ends."""
+        """Return the integer at the share between both ends."""
         if size is not None:
             return super().integers(low, high, size, *rest, **options)
         least, end = (0, low) if high is None else (low, high)
@@ -42,7 +43,7 @@ class _Graded(np.random.Generator):
 
 
 def graded(transform: Transform, info: ClipInfo) -> list[tuple[str, Parameters]]:
-    """Return a transform's parameters at the low end, the middle and the high end of what it draws; equal ones once.
+    """Return a transform's parameters at the low end, the middle and the high end of their range, without duplicates.
 
     >>> from cinefeed.transforms.geometry import Flip, Rotate
     >>> graded(Rotate(degrees=25), ClipInfo(16, 64, 64, 1))
@@ -50,16 +51,18 @@ def graded(transform: Transform, info: ClipInfo) -> list[tuple[str, Parameters]]
     >>> [name for name, _ in graded(Flip(), ClipInfo(16, 64, 64, 1))]
     ['low', 'high']
     """
-    drawn = {name: transform.sample(_Graded(share), info) for name, share in _SHARES.items()}
-    shown: list[str] = []
-    for name in ("low", "high", "middle"):  # the middle is left out first
-        if all(drawn[name] != drawn[other] for other in shown):
-            shown.append(name)
-    return [(name, drawn[name]) for name in _SHARES if name in shown] if len(shown) > 1 else [("always", drawn["low"])]
+    parameters = {name: transform.sample(_Graded(share), info) for name, share in _SHARES.items()}
+    different: list[str] = []
+    for name in ("low", "high", "middle"):  # the middle is the first to be left out
+        if all(parameters[name] != parameters[other] for other in different):
+            different.append(name)
+    if len(different) == 1:
+        return [("always", parameters["low"])]
+    return [(name, parameters[name]) for name in _SHARES if name in different]
 
 
 def single(transforms: Iterable[Transform], remark: str = "") -> Iterator[tuple[Transform, str]]:
-    """Yield every transform, those within choices one by one, with a remark on when a clip gets it.
+    """Yield every transform, the members of choices one by one, with a remark on when it is applied.
 
     >>> from cinefeed.transforms.geometry import Rotate
     >>> [remark for _, remark in single([Sometimes(transform=Rotate(degrees=3), probability=0.3)])]
@@ -71,49 +74,49 @@ def single(transforms: Iterable[Transform], remark: str = "") -> Iterator[tuple[
             yield transform, remark
             continue
         for number, member in enumerate(members):
-            own = _when(transform, number, len(members))
-            yield from single([member], f"{remark}, then {own}" if remark else own)
+            condition = _condition(transform, number, len(members))
+            yield from single([member], f"{remark}, then {condition}" if remark else condition)
 
 
-def _when(choice: object, number: int, count: int) -> str:
+def _condition(choice: object, number: int, count: int) -> str:
     if isinstance(choice, Sometimes):
-        return f"in {100 * choice.probability:.3g} % of clips"
+        return f"in {format_percent(choice.probability, '.3g')} of clips"
     if isinstance(choice, OneOf):
         weights = choice.weights or [1.0] * count
-        return f"one of {count} ({100 * weights[number] / sum(weights):.3g} %)"
+        return f"one of {count} ({format_percent(weights[number] / sum(weights), '.3g')})"
     return f"one of {count} in a random order" if isinstance(choice, RandomOrder) else f"by {type(choice).__name__}"
 
 
 def meaning(transform: object) -> str:
-    """Return what a transform's docstring says that it changes: sizes, rates, what a label may hang on; "" for nothing.
+    """Return the sentences of a transform's docstring on changes of sizes, rates or labels; "" if there are none.
 
     >>> from cinefeed.transforms.temporal import Speed
     >>> meaning(Speed(factor=0.2))
-    'Rates change, such as a heart rate or a walking speed, and so does whatever label follows from them.'
+    'Rates change, such as a heart rate or a walking speed, and so does any label that depends on them.'
     """
     paragraphs = (inspect.getdoc(type(transform)) or "").partition(">>>")[0].split("\n\n")
     sentences = (each for text in paragraphs for each in re.split(r"(?<=[.:]) (?=[A-Z`])", " ".join(text.split())))
-    return " ".join(each for each in sentences if _CHANGES.search(each) and each != summary(transform))
+    return " ".join(text for text in sentences if _CHANGES.search(text) and text != summary(transform))
 
 
 def summary(transform: object) -> str:
     """Return the first sentence of a transform's docstring."""
-    words = " ".join((inspect.getdoc(type(transform)) or "").partition("\n\n")[0].split())
-    return words if words and not words.startswith(type(transform).__name__ + "(") else ""  # a dataclass without one
+    text = " ".join((inspect.getdoc(type(transform)) or "").partition("\n\n")[0].split())
+    return "" if text.startswith(type(transform).__name__ + "(") else text  # a dataclass without a docstring
 
 
 def parameters_in_words(parameters: Parameters) -> str:
-    """Return parameters as a caption: numbers short, long lists by their extent, seeds left out.
+    """Return parameters as a caption: short numbers, the range of long lists, no seeds.
 
     >>> parameters_in_words({"factor": 0.8333333, "horizontal": True, "lost": [True, False, False], "seed": 7})
     'factor 0.833, horizontal yes, lost 1 of 3'
     >>> parameters_in_words({"across": [[0.5, -3.25], [1.0, 2.0], [0.0, 0.0]]})
     'across -3.25 to 2'
     """
-    return ", ".join(f"{name} {_said(value)}" for name, value in parameters.items() if name != "seed")
+    return ", ".join(f"{name} {_format(value)}" for name, value in parameters.items() if name != "seed")
 
 
-def _said(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
@@ -123,8 +126,8 @@ def _said(value: Any) -> str:
     flat = np.array(value).ravel().tolist() if value else []
     if not flat:
         return "none"
-    if all(isinstance(each, bool) for each in flat):
+    if all(isinstance(item, bool) for item in flat):
         return f"{sum(flat)} of {len(flat)}"
-    if len(flat) <= _MOST_NUMBERS or not all(isinstance(each, int | float) for each in flat):
-        return " ".join(_said(each) for each in flat)
-    return f"{_said(min(flat))} to {_said(max(flat))}"
+    if len(flat) <= _MOST_NUMBERS or not all(isinstance(item, int | float) for item in flat):
+        return " ".join(map(_format, flat))
+    return f"{_format(min(flat))} to {_format(max(flat))}"

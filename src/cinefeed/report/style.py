@@ -1,4 +1,4 @@
-"""How every figure looks: colours that colour-blind readers tell apart, few lines, text that stays text."""
+"""Style of all figures: colours that colour-blind readers can distinguish, few lines, text as SVG text."""
 
 import base64
 import io
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from cinefeed.errors import MissingExtraError
 
-# Okabe and Ito, Color Universal Design (2008), the blue first; grey is for what is only there to compare with.
+# Okabe and Ito, Color Universal Design (2008), blue first; grey is for reference lines.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 SERIES = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE)
 GREY, PALE, INK, FAINT = "#8A94A0", "#CBD2D9", "#1F2933", "#E4E7EB"
 
 _LOOK: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, and wider than what a browser takes: nothing will overlap
+    "font.family": "DejaVu Sans",  # ships with matplotlib, and is wider than browser fonts: no overlaps
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.titleweight": "bold",
@@ -47,7 +47,7 @@ _LOOK: dict[str, Any] = {
 
 @contextmanager
 def new_figure(width: float, height: float) -> Iterator[Any]:
-    """Give a matplotlib Figure of `width` x `height` inches in this style, without pyplot's global list of figures."""
+    """Yield a matplotlib Figure of `width` x `height` inches in this style, without pyplot's global list of figures."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -58,12 +58,12 @@ def new_figure(width: float, height: float) -> Iterator[Any]:
 
 
 def to_svg(figure: Any, *, name: str) -> str:
-    """Return a figure as an SVG document: no date in it, and ids that differ between figures of one page."""
+    """Return a figure as an SVG document, without a date and with ids that differ between the figures of a page."""
     import matplotlib
 
     buffer = io.StringIO()
     with matplotlib.rc_context({**_LOOK, "svg.hashsalt": name}), warnings.catch_warnings():
-        # The text stays text: a browser finds the letters that matplotlib's font lacks.
+        # Text is stored as text: the browser supplies glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", dpi=144, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -75,21 +75,21 @@ def to_svg(figure: Any, *, name: str) -> str:
 
 
 def data_uri(svg: str) -> str:
-    """Return an SVG as a link that needs no network."""
+    """Return an SVG as a data URI."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 class Figure(NamedTuple):
-    """An SVG on the page, and as a file to save."""
+    """An SVG on the page, and as a file to download."""
 
-    svg: Any  # jinja2's Markup: SVG is not escaped
+    svg: Any  # jinja2's Markup, which templates do not escape
     uri: str
     file: str
     caption: str
 
 
 def on_page(svg: str, name: str, caption: str = "") -> Figure:
-    """Return an SVG as a page shows it, saved as `name`.svg."""
+    """Return an SVG for a page, with `name`.svg as its file name."""
     try:
         from markupsafe import Markup
     except ImportError as error:
@@ -98,11 +98,11 @@ def on_page(svg: str, name: str, caption: str = "") -> Figure:
 
 
 def plain(text: object) -> str:
-    r"""Return text in which matplotlib finds no formula, and which is short enough for an axis.
+    r"""Return text without matplotlib formulas, shortened to fit an axis.
 
     >>> print(plain("cost in $"))
     cost in \$
     """
-    words = str(text)
-    words = f"\u200b{words}" if words.startswith("_") else words  # of no width: legends leave out what begins with _
-    return (words if len(words) <= 40 else words[:39] + "…").replace("$", r"\$")
+    label = str(text)
+    label = f"\u200b{label}" if label.startswith("_") else label  # zero width: legends skip labels that begin with _
+    return (label if len(label) <= 40 else label[:39] + "…").replace("$", r"\$")

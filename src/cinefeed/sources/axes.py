@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SourceError
 from cinefeed.sources.limits import ReadLimits
+from cinefeed.text import format_count
 
 _USUAL = ("THW", "THWC")  # kept as "" in Facts
 _DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
@@ -62,7 +63,7 @@ def _other_readings(shape: Sequence[int]) -> str:
     """Return in which ways a shape can be read, with how to declare each; "" where it is clear."""
     if len(shape) == 3 and 0 < shape[2] < _NARROW <= shape[1]:
         height, width, channels = shape
-        image = f"one image of {height} x {width} with {channels} channel{'s' * (channels > 1)}, which is not a video"
+        image = f"one image of {height} x {width} with {format_count(channels, 'channel')}, which is not a video"
         return f"{_reading('THW', shape)}, or {image}; {_CHOOSE}"
     if len(shape) not in (4, 5) or shape[-1] in (1, 3):
         return ""
@@ -77,12 +78,12 @@ def _other_readings(shape: Sequence[int]) -> str:
 
 def _reading(axes: str, shape: Sequence[int]) -> str:
     sizes = dict(zip(axes, shape, strict=True))
-    text = f"{sizes['T']} frame{'s' * (sizes['T'] > 1)} of {sizes['H']} x {sizes['W']}"
+    text = f"{format_count(sizes['T'], 'frame')} of {sizes['H']} x {sizes['W']}"
     text = f"{sizes['N']} videos of {text}" if "N" in sizes else text
     channels = sizes.get("C")
     if channels in (2, 4):
         return f"{text} with {channels} channels: store {'3' if channels == 4 else '1'} of them"
-    return f"axes={axes!r}: {text}" + (f" with {channels} channel{'s' * (channels > 1)}" if channels else "")
+    return f"axes={axes!r}: {text}" + (f" with {format_count(channels, 'channel')}" if channels else "")
 
 
 def checked_axes(axes: str, shape: Sequence[int], *, where: object) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import av
 import numpy as np
@@ -68,6 +68,11 @@ class EncodedSource:
 
     def __len__(self) -> int:
         return self.facts.times.count
+
+    @property
+    def decoder(self) -> Literal["compiled", "PyAV"]:
+        """Which decoder reads this file; compiled code may hand over to PyAV at any frame."""
+        return "PyAV" if self._native is None else "compiled"
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
         """Return the frames of `indices`, as stored."""

@@ -28,7 +28,9 @@ _BY_SUFFIX = {
     **dict.fromkeys(IMAGE_SUFFIXES, "image"),
 }
 EXTENSIONS = frozenset(_BY_SUFFIX)
-_COMPOUND = tuple(suffix for suffix in _BY_SUFFIX if suffix.count(".") > 1)
+_own_suffixes: dict[str, str] = {}  # of readers that the user registered: these come before all others
+_own_magic: dict[str, bytes] = {}
+_compound = tuple(suffix for suffix in EXTENSIONS if suffix.count(".") > 1)
 # Tables and text, which lie beside videos everywhere and are never taken for one.
 _BESIDE = frozenset(
     """
@@ -40,7 +42,7 @@ _BESIDE = frozenset(
 # What browsers, download managers and editors add to a name while the file is not whole, or to an old copy.
 _UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".opdownload", ".tmp", ".temp", "~")
 
-READABLE = frozenset(["npy", "npz", "hdf5", "nifti", "dicom", "tiff", "webp", "encoded"])
+_READABLE = frozenset(["npy", "npz", "hdf5", "nifti", "dicom", "tiff", "webp", "encoded"])
 
 _ANIMATED = b"[" + b"".join(rb"\x%02x" % flags for flags in range(256) if flags & 2) + b"]"  # of a WebP's flags
 
@@ -96,13 +98,50 @@ def known_suffix(path: str | Path) -> str | None:
     ('.mp4', None)
     """
     name = str(path).rpartition("/")[2].lower().lstrip(".")
-    suffix = next((each for each in _COMPOUND if name.endswith(each)), suffix_of(name))
-    return suffix if suffix in EXTENSIONS else None
+    suffix = next((each for each in _compound if name.endswith(each)), suffix_of(name))
+    return suffix if suffix in EXTENSIONS or suffix in _own_suffixes else None
 
 
 def kind_by_suffix(path: str | Path) -> str | None:
     """Return the kind that a suffix promises, None where it promises none."""
-    return _BY_SUFFIX.get(known_suffix(path) or "")
+    suffix = known_suffix(path) or ""
+    return _own_suffixes.get(suffix) or _BY_SUFFIX.get(suffix)
+
+
+def own_kind(path: str | Path) -> str | None:
+    """Return the kind of a reader that the user registered for a suffix, None if there is none."""
+    return _own_suffixes.get(known_suffix(path) or "") if _own_suffixes else None
+
+
+def extensions() -> frozenset[str]:
+    """Return all suffixes by which a file is taken for a video."""
+    return EXTENSIONS | _own_suffixes.keys()
+
+
+def is_readable(kind: str | None) -> bool:
+    """Return whether files that begin as this kind does are read: one of ours, or of a registered reader."""
+    return kind in _READABLE or kind in _own_magic
+
+
+def know_kind(kind: str, *, suffixes: tuple[str, ...], magic: bytes) -> None:
+    """Have files of some suffixes, and those that begin with `magic` if there is one, taken for a kind."""
+    _own_suffixes.update(dict.fromkeys(suffixes, kind))
+    if magic:
+        _own_magic[kind] = magic
+    _note_compound()
+
+
+def forget_kind(kind: str) -> None:
+    """Take back `know_kind`."""
+    for suffix in [suffix for suffix, each in _own_suffixes.items() if each == kind]:
+        del _own_suffixes[suffix]
+    _own_magic.pop(kind, None)
+    _note_compound()
+
+
+def _note_compound() -> None:
+    global _compound
+    _compound = tuple(suffix for suffix in extensions() if suffix.count(".") > 1)
 
 
 def is_beside(path: str | Path) -> bool:
@@ -130,7 +169,7 @@ def suffix_of(path: str | Path) -> str:
 
 
 def kind_by_content(start: bytes) -> str | None:
-    r"""Return the kind that the first KiB of a file shows: one of `READABLE`, "dicomdir", or what else it is; or None.
+    r"""Return the kind that the first KiB of a file shows: what `is_readable`, "dicomdir", or anything else; or None.
 
     DICOM comes first: the 128 bytes before its mark are free, and may be those of another format, such as TIFF. Where
     they are, the mark must be followed by the group that DICOM demands there, so that no pixels are taken for a mark.
@@ -138,6 +177,9 @@ def kind_by_content(start: bytes) -> str | None:
     >>> kind_by_content(b"II*\0" + bytes(124) + b"DICM\2\0"), kind_by_content(b"\x1aE\xdf\xa3 webm")
     ('dicom', 'encoded')
     """
+    for kind, magic in _own_magic.items():
+        if start.startswith(magic):
+            return kind
     match = _ANY_MAGIC.match(start)
     other = None if match is None or match.lastindex is None else _MAGIC[match.lastindex - 1][0]
     mark, group = start[_DICOM_AT : _DICOM_AT + 4], start[_DICOM_AT + 4 : _DICOM_AT + 6]
@@ -153,7 +195,7 @@ def is_video(path: Path) -> bool:
     if is_beside(path) or is_unfinished(path):
         return False
     try:
-        return kind_by_content(read_start(path)) in READABLE
+        return is_readable(kind_by_content(read_start(path)))
     except OSError:
         return True
 

@@ -4,21 +4,13 @@ PyAV makes objects of each packet and frame and takes Python's lock for them: of
 of the time, and two threads were no faster than one. Here the libraries that PyAV brings are called by address: one
 call opens a file, one finds the frames of a clip, one closes.
 
-What lies where in FFmpeg's structures is what its headers say of the major versions in `_KNOWN`; what can be asked of
-the library itself is looked up, and the rest is compared with the defaults that it writes (`places`). Where anything
-is otherwise none of this is called, and PyAV reads all.
+What lies where is in `structures`. Where a library is not as that says, none of this is called, and PyAV reads all;
+`decoder` says which of the two it is, and why.
 """
 
-import ctypes
 import errno
-import re
-import struct
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
-import av
-import av._core
-import llvmlite.binding as llvm
 import numpy as np
 from numba import carray, types
 from numpy.typing import NDArray
@@ -27,9 +19,23 @@ from cinefeed.kernels import compiled, pointer
 from cinefeed.sources.damage import DAMAGED, SOUND, UNKNOWN, next_state
 from cinefeed.sources.limits import DEMUXERS
 from cinefeed.sources.runs import end_of_run, seek_helps
+from cinefeed.sources.structures import (
+    FORMAT_ID,
+    HEIGHT,
+    LINES,
+    NO_STAMP,
+    OF_STREAM,
+    PACKET_FLAGS,
+    PARAMETERS,
+    SHOWN,
+    SIZE,
+    STAMP,
+    STREAM_COUNT,
+    STREAMS,
+    WIDTH,
+    Places,
+)
 
-_KNOWN = {"libavcodec": 62, "libavformat": 62, "libavutil": 60}  # FFmpeg 8
-NO_STAMP = -(2**63)
 _END_OF_FILE = -541478725  # AVERROR_EOF
 _AGAIN = -errno.EAGAIN
 _BACKWARD = 1  # AVSEEK_FLAG_BACKWARD
@@ -38,22 +44,12 @@ _CORRUPT, _KEY = 1, 2  # AV_FRAME_FLAG_CORRUPT, AV_FRAME_FLAG_KEY
 _P, _B = 2, 3  # AVPictureType: frames that need others
 _SKIP_NOTHING, _SKIP_NONREF, _DISCARD_ALL = 0, 8, 48  # AVDiscard
 
-# Bytes from the start of a structure.
-_STREAM_COUNT, _STREAMS = 44, 48  # AVFormatContext: nb_streams, streams
-_PARAMETERS = 16  # AVStream: codecpar, which begins with the type (0 video) and the id of the codec
-_STAMP, _SIZE, _OF_STREAM, _PACKET_FLAGS = 8, 32, 36, 40  # AVPacket: pts, size, stream_index, flags
-_LINES, _WIDTH, _HEIGHT, _FORMAT_ID = 64, 104, 108, 116  # AVFrame: linesize, width, height, format
-_PICTURE_TYPE, _SHOWN = 120, 136  # AVFrame: pict_type (then sample_aspect_ratio), pts
-_METADATA_BYTES = 8  # AVFrame: between best_effort_timestamp and decode_error_flags
-_FRAME_BYTES, _PACKET_BYTES = 336, 80  # no more of an AVFrame or AVPacket is looked at
-_OPTION_PLACE = 16  # AVOption: offset
-
 _START, _GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
 ALL, SOME, NOT_FRESH = range(3)  # what `find_frames` found; the last: the file must be opened anew
 
 # What is known of an open file, by place in one array of int64 that compiled code reads and writes.
 _FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _ERRORS_AT, _STATE, _REACHED, DECODED, RANGE, SPACE = range(11)
-_OPTIONS, _FLAGS_AT, _SKIP_AT, _FRESH, _LAST = 11, 12, 13, 14, 15  # fresh: nothing was read; last: frame decoded
+_OPTIONS, _FLAGS_AT, _SKIP_AT, _PICTURE_AT, _FRESH, _LAST = range(11, 17)  # fresh: nothing was read; last: decoded
 # A play list must neither fetch anything nor show another file of this machine as its own.
 _WORDS = b"protocol_whitelist", b"file", b"format_whitelist", ",".join(DEMUXERS).encode(), b"threads", b"1", b"discard"
 TEXTS = b"".join(word + b"\0" for word in _WORDS)
@@ -66,11 +62,11 @@ _int, _long, _address, _nothing = types.int32, types.int64, types.intp, types.vo
 
 def _ffmpeg(name: str, returns: Any, *takes: Any) -> Any:
     """Return one of FFmpeg's functions for compiled code, which finds it by name."""
-    _names.append(name)
+    NAMES.append(name)
     return types.ExternalFunction(name, returns(*takes))
 
 
-_names: list[str] = []
+NAMES: list[str] = []  # of all that compiled code calls
 _dict_set = _ffmpeg("av_dict_set", _int, _address, _address, _address, _int)
 _dict_free = _ffmpeg("av_dict_free", _nothing, _address)
 _find_input_format = _ffmpeg("av_find_input_format", _address, _address)
@@ -95,73 +91,12 @@ _empty_frame = _ffmpeg("av_frame_unref", _nothing, _address)
 _free_frame = _ffmpeg("av_frame_free", _nothing, _address)
 
 
-class Places(NamedTuple):
-    """Bytes from the start of a structure that the library itself tells."""
-
-    flags: int  # of an AVFrame: the colour range and, four numbers on, the colour space follow
-    errors: int  # of an AVFrame: what the decoder could not decode and has hidden
-    skip: int  # of an AVCodecContext: which frames to leave out
-
-    def state(self) -> NDArray[np.int64]:
-        """Return the state of a video that is not open yet."""
-        state = np.zeros(16, np.int64)
-        state[_FLAGS_AT], state[_SKIP_AT], state[_REACHED], state[_LAST] = self.flags, self.skip, NO_STAMP, -1
-        state[_ERRORS_AT] = self.errors
-        return state
-
-
-@cache
-def places() -> Places | None:
-    """Name FFmpeg's functions to compiled code, and return what lies where; None where anything is not as expected."""
-    known = all(av.library_versions.get(name, (0,))[0] == version for name, version in _KNOWN.items())
-    if not known or ctypes.sizeof(ctypes.c_void_p) != 8:
-        return None
-    try:
-        library = ctypes.CDLL(av._core.__file__)  # it is linked to all of them
-        for name in _names:
-            llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
-        return _look(library)
-    except (OSError, AttributeError):  # where looking into what a library is linked to is not possible: Windows
-        return None
-
-
-def _look(library: ctypes.CDLL) -> Places | None:
-    """Compare what the library writes into a new frame and a new packet with where it is looked for."""
-    for name in ("av_frame_alloc", "av_packet_alloc", "avcodec_get_class", "av_opt_find"):
-        getattr(library, name).restype = ctypes.c_void_p
-    frame, packet = ctypes.c_void_p(library.av_frame_alloc()), ctypes.c_void_p(library.av_packet_alloc())
-    copied = ctypes.c_void_p(library.av_frame_alloc())
-    try:
-        written = ctypes.string_at(frame, _FRAME_BYTES)
-        sent = ctypes.string_at(packet, _PACKET_BYTES)
-        # No flags, no range, primaries, transfer and space unspecified (2), no site of chroma, a stamp that is none.
-        tags = re.search(
-            struct.pack("<6i", 0, 0, 2, 2, 2, 0) + b"(?:\\0{4})?" + re.escape(struct.pack("<q", NO_STAMP)), written
-        )
-        errors = tags.end() + _METADATA_BYTES if tags else 0
-        held = tags is not None and _is_copied(library, frame, copied, errors)
-    finally:
-        library.av_frame_free(ctypes.byref(copied))
-        library.av_frame_free(ctypes.byref(frame))
-        library.av_packet_free(ctypes.byref(packet))
-    stamped = struct.unpack_from("<q", written, _SHOWN)[0] == struct.unpack_from("<q", sent, _STAMP)[0] == NO_STAMP
-    unset = struct.unpack_from("<i", written, _FORMAT_ID)[0] == -1
-    typed = struct.unpack_from("<3i", written, _PICTURE_TYPE) == (0, 0, 1)  # of no type, and the aspect ratio is 0 / 1
-    codec_class = ctypes.c_void_p(library.avcodec_get_class())
-    option = library.av_opt_find(ctypes.byref(codec_class), b"skip_frame", None, 0, 2)  # AV_OPT_SEARCH_FAKE_OBJ
-    if not (stamped and unset and typed and tags and held and option):
-        return None
-    return Places(tags.start(), errors, ctypes.c_int32.from_address(option + _OPTION_PLACE).value)
-
-
-def _is_copied(library: ctypes.CDLL, frame: ctypes.c_void_p, copied: ctypes.c_void_p, at: int) -> bool:
-    """Return whether a number at this place of a frame is one of the properties that FFmpeg copies."""
-    assert frame.value is not None
-    assert copied.value is not None
-    mark = 0x5EED
-    ctypes.c_int32.from_address(frame.value + at).value = mark
-    done = library.av_frame_copy_props(copied, frame) >= 0
-    return bool(done and ctypes.c_int32.from_address(copied.value + at).value == mark)
+def new_state(places: Places) -> NDArray[np.int64]:
+    """Return the state of a video that is not open yet."""
+    state = np.zeros(17, np.int64)
+    state[_FLAGS_AT], state[_SKIP_AT], state[_PICTURE_AT] = places.flags, places.skip, places.picture_type
+    state[_ERRORS_AT], state[_REACHED], state[_LAST] = places.errors, NO_STAMP, -1
+    return state
 
 
 @compiled
@@ -188,11 +123,11 @@ def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any
     _dict_free(options)
     if status < 0:
         return False
-    count, streams = _number(state[_FORMAT] + _STREAM_COUNT), _long_number(state[_FORMAT] + _STREAMS)
+    count, streams = _number(state[_FORMAT] + STREAM_COUNT), _long_number(state[_FORMAT] + STREAMS)
     chosen, parameters, videos = -1, 0, 0
     for i in range(count):
         stream = _long_number(streams + 8 * i)
-        found = _long_number(stream + _PARAMETERS)
+        found = _long_number(stream + PARAMETERS)
         if _number(found) == 0:
             if videos == number:
                 chosen, parameters = i, found
@@ -230,7 +165,7 @@ def close_video(state: Any) -> None:
 @compiled
 def _copy(frame: int, plane: int, block: Any) -> bool:
     """Copy a plane of a frame, (rows, bytes); say whether its rows lie from top to bottom."""
-    address, line = _long_number(frame + 8 * plane), _number(frame + _LINES + 4 * plane)
+    address, line = _long_number(frame + 8 * plane), _number(frame + LINES + 4 * plane)
     if line < block.shape[1]:
         return False
     for y in range(block.shape[0]):
@@ -252,15 +187,15 @@ def _receive(state: Any, stamps: Any, shape: Any, found: Any, luma: Any, blue: A
         at = frame + state[_FLAGS_AT]
         flags = _number(at)
         corrupt = flags & _CORRUPT != 0 or _number(frame + state[_ERRORS_AT]) != 0
-        picture = _number(frame + _PICTURE_TYPE)
+        picture = _number(frame + state[_PICTURE_AT])
         state[_STATE] = next_state(state[_STATE], corrupt, flags & _KEY != 0, picture in (_P, _B))
-        stamp = _long_number(frame + _SHOWN)
+        stamp = _long_number(frame + SHOWN)
         place = np.searchsorted(stamps, stamp)
         wanted = place < stamps.size and stamps[place] == stamp and not found[place]
         if wanted and state[_STATE] == DAMAGED:
             return -1
         if wanted and state[_STATE] == SOUND:
-            if (_number(frame + _WIDTH), _number(frame + _HEIGHT), _number(frame + _FORMAT_ID)) != shape:
+            if (_number(frame + WIDTH), _number(frame + HEIGHT), _number(frame + FORMAT_ID)) != shape:
                 return -1
             whole = _copy(frame, 0, luma[place])
             if blue.size > 0:
@@ -298,9 +233,9 @@ def _decode_run(
             return False
         if status < 0:
             break
-        size, flags = _number(packet + _SIZE), _number(packet + _PACKET_FLAGS)
-        stamp = _long_number(packet + _STAMP)
-        if _number(packet + _OF_STREAM) != state[_STREAM] or not (started or (size > 0 and flags & _KEY_PACKET)):
+        size, flags = _number(packet + SIZE), _number(packet + PACKET_FLAGS)
+        stamp = _long_number(packet + STAMP)
+        if _number(packet + OF_STREAM) != state[_STREAM] or not (started or (size > 0 and flags & _KEY_PACKET)):
             _empty_packet(packet)
             continue
         if not started and stamp != NO_STAMP and stamp > stamps[0]:  # the seek landed too late

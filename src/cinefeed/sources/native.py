@@ -1,6 +1,5 @@
 """Video files whose frames compiled code finds: those of containers that state when each frame is shown."""
 
-import ctypes
 import os
 from functools import lru_cache
 from operator import lt
@@ -8,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import av
-import av._core
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.sources.base import Facts, Stacked
+from cinefeed.sources.decoder import decoder_choice
 from cinefeed.sources.index import states_its_stamps
 from cinefeed.sources.layout import Layout, samples_of
 from cinefeed.sources.libav import (
@@ -24,10 +23,11 @@ from cinefeed.sources.libav import (
     TEXTS,
     close_video,
     find_frames,
+    new_state,
     open_video,
-    places,
 )
 from cinefeed.sources.runs import in_order
+from cinefeed.sources.structures import KNOWN, library, version
 
 _NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 
@@ -43,9 +43,7 @@ class NativeVideo:
     ) -> None:
         self._path, self._facts = path, facts
         self._shape, self._planes, self._dtype, self._skips = shape, planes, dtype, skips
-        known = places()
-        assert known is not None
-        self._state = known.state()
+        self._state = new_state(KNOWN[version()])
 
     @property
     def tags(self) -> tuple[int, int]:
@@ -101,7 +99,7 @@ class NativeVideo:
 def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, int], skips: bool) -> NativeVideo | None:
     """Open a video whose stored frames are `size`, (height, width); None where it is nothing for compiled code."""
     stated = states_its_stamps(facts) and in_order(facts.ticks)
-    if not stated or layout.packing != "planar" or layout.via or places() is None:
+    if not stated or layout.packing != "planar" or layout.via or decoder_choice().name != "compiled":
         return None
     number, planes = _planes_of_format(facts.pixel_format, *size)
     video = NativeVideo(
@@ -114,5 +112,5 @@ def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, in
 def _planes_of_format(name: str, height: int, width: int) -> tuple[int, tuple[tuple[int, int], ...]]:
     """Return FFmpeg's number of a planar pixel format, and the height and width of each plane."""
     parts = av.VideoFormat(name, width, height).components
-    number = ctypes.CDLL(av._core.__file__).av_get_pix_fmt(name.encode())
+    number = library().av_get_pix_fmt(name.encode())
     return int(number), tuple((part.height, part.width) for part in parts)

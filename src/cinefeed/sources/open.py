@@ -1,11 +1,12 @@
 """Opening a video by its content, whatever its name says."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
 from cinefeed.clips import PixelType
-from cinefeed.errors import LimitError, MissingExtraError, SettingError, SourceError, did_you_mean
+from cinefeed.errors import LimitError, SettingError, SourceError, did_you_mean
 from cinefeed.sources.animation import AnimatedSource, probe_animated
 from cinefeed.sources.arrays import ArraySource, NpzSource, npy_parts, npz_parts, probe_npy, probe_npz
 from cinefeed.sources.base import DEFAULT_READING, Facts, Found, Reading, Source, StoredFrames
@@ -13,22 +14,25 @@ from cinefeed.sources.dicom import DicomSource
 from cinefeed.sources.dicom_series import group_series
 from cinefeed.sources.dicom_video import is_dicom_video, open_dicom_video, probe_dicom_file
 from cinefeed.sources.encoded import EncodedSource
+from cinefeed.sources.extras import check_extras
 from cinefeed.sources.hdf5 import Hdf5Source, hdf5_parts, probe_hdf5
 from cinefeed.sources.image_groups import group_images, has_pages, natural_key
 from cinefeed.sources.images import ImagesSource, TiffSource, probe_images, probe_tiff
 from cinefeed.sources.index import Verify, probe_encoded
 from cinefeed.sources.kinds import (
     IMAGE_SUFFIXES,
-    READABLE,
+    is_readable,
     kind_by_content,
     kind_by_suffix,
     kind_in_words,
     known_suffix,
     misnamed_image,
+    own_kind,
     read_start,
 )
 from cinefeed.sources.limits import require_regular
 from cinefeed.sources.nifti import NiftiSource, nifti_parts, probe_nifti
+from cinefeed.sources.readers import is_of_a_reader, open_with_reader, probe_with_reader
 
 _KINDS: dict[str, tuple[Callable[..., StoredFrames], Callable[..., Facts]]] = {
     "npy": (ArraySource, probe_npy),
@@ -92,13 +96,18 @@ def open_source(
     require_regular(path)
     if facts is None and (reading != DEFAULT_READING or _kind_of(path) != "encoded"):
         facts = probe(path, part=part, verify="packets", reading=reading)
+    if facts is not None and is_of_a_reader(facts.container):
+        source = open_with_reader(path, facts.container, channels=channels, part=part, facts=facts)
+        if dtype is not None and isinstance(source, StoredFrames):
+            source.dtype = dtype
+        return source
     if facts is not None and is_dicom_video(facts):
         return open_dicom_video(path, channels=channels, part=part, facts=facts, dtype=dtype)
     if facts is None or facts.container not in _KINDS:
         return EncodedSource(path, channels=channels, part=part, facts=facts, dtype=dtype)
-    source = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
-    source.dtype = dtype
-    return source
+    stored = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
+    stored.dtype = dtype
+    return stored
 
 
 def probe(
@@ -127,6 +136,8 @@ def probe(
     kind = _kind_of(path if files and known_suffix(files[0]) in IMAGE_SUFFIXES else first)
     if kind == "encoded":
         return probe_encoded(path, part=part, verify=verify, reading=reading)
+    if is_of_a_reader(kind):
+        return probe_with_reader(path, kind, part=part, reading=reading)
     return _KINDS[kind][1](path, part=part, files=tuple(files), verify=verify, reading=reading)
 
 
@@ -134,8 +145,10 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
     """Return the samples in some files under a folder: most files are one, some hold many, some are one frame of many.
 
     `kinds` has the kind of each file (see `cinefeed.sources.kinds`), by its name relative to `root`, with /. A file
-    that cannot be opened is a sample, whose probe then says why, if its suffix promises one.
+    that cannot be opened is a sample, whose probe then says why, if its suffix promises one. Raises MissingExtraError,
+    before any file is opened, unless the packages that read them are installed.
     """
+    check_extras(Counter(kinds.values()), place=str(root))
     slides = [name for name, kind in kinds.items() if kind == "dicom"]
     found = group_series(root, slides, reading=reading) if slides else []
     images = group_images(kinds, root=root, frames=reading.frames)
@@ -150,10 +163,8 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
             except LimitError:
                 limit = reading.limits.max_samples_per_file
                 unread.append((f"file of more than {limit:,} samples (max_samples_per_file)", name))
-            except (SourceError, MissingExtraError) as error:
+            except SourceError:
                 if known_suffix(name):
-                    if isinstance(error, MissingExtraError):
-                        raise
                     found.append(Found(name))
                 else:  # nobody named it as a video
                     unread.append((kind_in_words(name, f"{kind} without a video"), name))
@@ -188,13 +199,15 @@ def _kind_of(path: Path) -> str:
     """Return the kind of a file by how it begins, or, where that tells nothing, by its name."""
     if path.is_dir():
         return "images"
+    if kind := own_kind(path):
+        return kind
     try:
         start = read_start(path)
     except OSError:
         start = b""  # who opens it says what is wrong with it
     content, promised = kind_by_content(start), kind_by_suffix(path)
-    if content in READABLE:
-        return content
+    if is_readable(content):
+        return str(content)
     if promised == "npy" and start:
         raise SourceError(f"{path}: is named .npy but does not begin as a NumPy file; it starts with {start[:6]!r}")
     return promised if promised in _KINDS else "dicom" if content == "dicomdir" else "encoded"

@@ -26,7 +26,7 @@ def has_open_scale(facts: Facts) -> bool:
     """
     if facts.bits == 8:
         return False
-    if facts.container in _STORED or not facts.pixel_format:
+    if facts.container in _STORED or not facts.pixel_format or facts.pixel_format in np.sctypeDict:
         return True
     return facts.channels == 1 if facts.container == "dicom" else layout_of(facts.pixel_format).model == "grey"
 

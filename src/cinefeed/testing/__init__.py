@@ -1,4 +1,4 @@
-"""For tests, cinefeed's own and yours: public conformance checks, and videos that carry their frame number."""
+"""Tools for tests: conformance checks for plug-ins, and videos with the frame number in their pixels."""
 
 from cinefeed.testing.checks import check_transform
 from cinefeed.testing.feeds import check_feed

@@ -1,4 +1,4 @@
-"""Videos that carry their frame number in their pixels, so that identity is provable.
+"""Test videos with the frame number encoded in the pixels, so that each frame can be identified.
 
 write_video("cine.mp4", numbered_frames(50), gop=12, b_frames=2)
 with cinefeed.open_source("cine.mp4") as source:
@@ -14,16 +14,18 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
+from cinefeed.errors import SettingError
 from cinefeed.sources.colour import Matrix
 
-_BITS, _ACROSS = 16, 4  # 4 x 4 blocks, the lowest bit first: they outlive any usual compression
+_BITS, _ACROSS = 16, 4  # 4 x 4 blocks, the lowest bit first: robust against usual compression
 _DARK, _BRIGHT = 40, 215
 
 
 def numbered_frames(count: int, *, height: int = 64, width: int = 64, first: int = 0) -> NDArray[np.uint8]:
-    """Return RGB frames (count, height, width, 3) that each show their number, in 16 binary blocks.
+    """Return RGB frames (count, height, width, 3) with their numbers encoded in 16 binary blocks.
 
     >>> frames = numbered_frames(3, first=1000)
     >>> [read_number(frame) for frame in frames]
@@ -37,10 +39,10 @@ def numbered_frames(count: int, *, height: int = 64, width: int = 64, first: int
 
 
 def read_number(frame: NDArray[Any]) -> int:
-    """Return the number that a frame of `numbered_frames` shows, after any coding and resizing of the whole frame.
+    """Return the number in a frame of `numbered_frames`, after any coding and resizing of the whole frame.
 
-    `frame` is (height, width) or (height, width, channels), of any type; dark and bright are told by the middle
-    between its extremes, and where the frame is of one shade, as frame 0 is, by half of the type's full scale.
+    `frame` is (height, width) or (height, width, channels), of any dtype. The threshold between dark and bright is the
+    middle between its extremes, or, for a frame of one shade such as frame 0, half of the full scale of the dtype.
     """
     grey = np.asarray(frame, np.float64)
     grey = grey.mean(axis=2) if grey.ndim == 3 else grey
@@ -76,13 +78,29 @@ def write_video(
     mirrored: bool = False,
     aspect: Fraction | None = None,
 ) -> Path:
-    """Encode frames of uint8, grey (height, width), RGB or RGBA, into a video file, and return its path.
+    """Encode uint8 frames, grey (height, width), RGB or RGBA, as a video file, and return its path.
 
-    `stamps` are presentation times in milliseconds, for a variable rate; `options` are the encoder's own, and
-    `container_options` the muxer's. `matrix` and `full_range` convert RGB to yuv and are written as tags; without them
-    it is BT.601 limited and untagged. `rotation`, `mirrored` and `aspect` are written as `Facts` reads them.
+    Args:
+        path: file to write; its suffix selects the container.
+        frames: the frames, all of one shape.
+        codec: name of an encoder of FFmpeg.
+        rate_hz: frames per second.
+        gop: largest distance of key frames.
+        b_frames: largest number of consecutive B-frames.
+        pixel_format: pixel format of FFmpeg for the stored frames.
+        stamps: presentation times in milliseconds, for a variable rate.
+        options: options of the encoder.
+        container_options: options of the muxer.
+        matrix: matrix for the conversion of RGB to YUV, written as a tag; without it BT.601, untagged.
+        full_range: range for that conversion, written as a tag; without it limited, untagged.
+        rotation: rotation in the metadata, in degrees counter-clockwise, as `Facts` reads it.
+        mirrored: mirroring in the metadata, as `Facts` reads it.
+        aspect: aspect ratio of a pixel, as `Facts` reads it.
+
+    Raises:
+        SettingError: this PyAV does not convert to `matrix`.
     """
-    path = Path(path)
+    path, space = Path(path), _space(matrix or "bt601")
     settings = dict(_DEFAULTS.get(codec, {})) | dict(options or {})
     muxer = ({"movflags": "faststart"} if path.suffix == ".mp4" else {}) | dict(container_options or {})
     with av.open(f"file:{path}", "w", options=muxer) as container:
@@ -103,12 +121,11 @@ def write_video(
                     coder.color_range = 2 if full_range else 1
                 if aspect is not None:
                     coder.sample_aspect_ratio = aspect
-                if rotation or mirrored:  # PyAV mirrors after turning, Facts before: the turn goes the other way
+                if rotation or mirrored:  # PyAV mirrors after rotating, Facts before, so the rotation is reversed
                     stream.set_display_rotation(-rotation if mirrored else rotation, hflip=mirrored)
             form = "gray" if pixels.ndim == 2 else "rgb24" if pixels.shape[2] == 3 else "rgba"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=form)
             if matrix is not None or full_range is not None:
-                space = _SPACES[matrix or "bt601"]
                 frame = frame.reformat(format=pixel_format, dst_colorspace=space, dst_color_range=1 + bool(full_range))
             frame.pts = i if stamps is None else stamps[i]
             frame.time_base = 1 / rate if stamps is None else Fraction(1, 1000)
@@ -117,8 +134,16 @@ def write_video(
     return path
 
 
+def _space(matrix: Matrix) -> str:
+    """Return PyAV's name of a matrix that it converts to. Raises SettingError where it cannot: 17.1 has no bt2020."""
+    name = _SPACES[matrix]
+    if name not in Colorspace.__members__:
+        raise SettingError(f"PyAV {av.__version__} cannot convert to {matrix}, which was asked for; PyAV 18 can")
+    return name
+
+
 def join_streams(path: str | Path, sources: Sequence[str | Path]) -> Path:
-    """Write one file that holds the streams of several, side by side and as they are coded, and return its path."""
+    """Write one file with the encoded streams of several files, and return its path."""
     path = Path(path)
     with ExitStack() as stack:
         out = stack.enter_context(av.open(f"file:{path}", "w"))
@@ -136,7 +161,7 @@ def join_streams(path: str | Path, sources: Sequence[str | Path]) -> Path:
 _TAGS: dict[Matrix, int] = {"bt601": 6, "bt709": 1, "smpte240m": 7, "bt2020": 9}  # AVColorSpace
 _SPACES: dict[Matrix, str] = {"bt601": "ITU601", "bt709": "ITU709", "smpte240m": "SMPTE240M", "bt2020": "BT2020"}
 
-# The same bytes on every machine, whatever its cores; and no key frame but those of the GOP.
+# Options for the same bytes on every machine, with any number of cores, and for key frames only at each GOP.
 _DEFAULTS: dict[str, dict[str, str]] = {
     "h264": {"threads": "1", "preset": "veryfast", "sc_threshold": "0"},
     "hevc": {"preset": "ultrafast", "x265-params": "log-level=none:scenecut=0:pools=1:frame-threads=1"},

@@ -20,13 +20,18 @@ class TrainingSet(FeedDataset):
     """
 
     def __init__(self, feed: Feed, *, class_weights: Mapping[str, NDArray[np.float32]] | None = None) -> None:
-        super().__init__(feed)
+        super().__init__(feed, named=True)
         self.start = 0
         self.class_weights = dict(class_weights or {})
 
     def __len__(self) -> int:
         """Return the number of batches from `start` to the end of the feed's epoch."""
         return len(self.feed) - self.start
+
+    @property
+    def weighted(self) -> bool:
+        """Whether batches have weights: those of the feed, or of classes."""
+        return super().weighted or bool(self.class_weights)
 
     def on_epoch_begin(self) -> None:
         """Start the feed's current epoch, or go on within it where the feed was restored."""

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cinefeed.clips import Frame
 from cinefeed.errors import CinefeedError, SettingError, TableError, TrainingError
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import DISK_FULL, PARTIAL, full_disk_explained, named, remove_partials, write_atomically
-from cinefeed.locks import FOLDER_LOCK, locked
+from cinefeed.files import DISK_FULL, PARTIAL, full_disk_explained, remove_partials, with_path, write_atomically
+from cinefeed.locks import FOLDER_LOCK, with_write_lock
 from cinefeed.manifest.columns import FACTS, facts_to_row
 from cinefeed.manifest.encoded import ENCODED, encoded_from
 from cinefeed.manifest.identity import content_hash, state_of
@@ -34,7 +34,7 @@ from cinefeed.training.evaluate import load_model
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 from cinefeed.transforms.compose import Compose
-from cinefeed.transforms.fuse import kind_of, said
+from cinefeed.transforms.fuse import compact_repr, kind_of
 
 FEATURES_TABLE = "features.parquet"
 _JOURNAL = "encoded.jsonl"  # a line for each file of features that is whole: of which network, of which video
@@ -82,7 +82,7 @@ class Encoded:
     warning: str = ""
 
 
-@locked("out", folder=True)
+@with_write_lock("out", folder=True)
 def encode(
     manifest: str | Path | Manifest,
     *,
@@ -190,8 +190,8 @@ def encoder_of_run(run: str | Path) -> FrameEncoder:
     for each in transforms:
         if not frame_by_frame(each, frame):
             raise SettingError(
-                f"{said(each)} looks at the frames of a clip together, so that a frame's features depend on the clip; "
-                f"encode with a run whose transforms treat each frame by itself"
+                f"{compact_repr(each)} looks at the frames of a clip together, so a frame's features depend on "
+                f"the clip; encode with a run whose transforms treat each frame by itself"
             )
     return FrameEncoder(
         model=keras.Model(model.get_layer(ends[0]).output, model.get_layer(ends[1]).output, name=FRAMES),
@@ -291,7 +291,7 @@ def _note(folder: Path, file: str, key: str) -> None:
         with (folder / _JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(f"\n{json.dumps({file: key})}")  # first: the line before may be torn
     except OSError as error:
-        raise named(error, folder / _JOURNAL) from error
+        raise with_path(error, folder / _JOURNAL) from error
 
 
 def _compact(folder: Path) -> None:

@@ -16,7 +16,7 @@ from cinefeed.config import Settings
 from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
-from cinefeed.locks import locked
+from cinefeed.locks import with_write_lock
 from cinefeed.manifest.encoded import check_encoded
 from cinefeed.manifest.find import hashed_id
 from cinefeed.manifest.scan import probe_videos
@@ -36,6 +36,7 @@ from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, us
 from cinefeed.training.network import build_model
 from cinefeed.training.run import WEIGHTS, kept_thresholds, read_run
 from cinefeed.training.scores import by_video, predictions_table, score, score_batches
+from cinefeed.training.threads import with_threads_of_run
 from cinefeed.training.weights import load_weights
 
 PARTS = ("train", "val", "test")
@@ -55,7 +56,8 @@ class Evaluation:
     repeated: int = 0  # paths to be scored that name a video once more
 
 
-@locked("out")
+@with_threads_of_run
+@with_write_lock("out")
 def evaluate(
     run: str | Path,
     *,
@@ -124,7 +126,8 @@ def evaluate(
     )
 
 
-@locked("out")
+@with_threads_of_run
+@with_write_lock("out")
 def predict(
     run: str | Path,
     *,

@@ -65,7 +65,7 @@ def export(run: str | Path, *, format: Format = "onnx", out: str | Path | None =
     )  # half of it is for training, on a GPU
     model = load_model(alone, spec, Path(run) / WEIGHTS)
     part = next(rows for name in ("test", "val", "train") if len(rows := _rows(parts, name)))
-    feed = build_feed(settings, _rows(parts, "train")).evaluation(usable_rows(part)[0])
+    feed = build_feed(settings, _rows(parts, "train")).evaluation(usable_rows(part)[0], clips=1)
     batches = list(islice(feed, _BATCHES))
     found: list[Exported] = []
 

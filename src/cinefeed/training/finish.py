@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.balance import Natural, kept_prior
+from cinefeed.balance import Natural, prior_from_report
 from cinefeed.config import EvaluateSettings, Settings
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec
@@ -119,17 +119,17 @@ def priors_of(settings: Settings, feed: Feed) -> Priors:
             if target.classes:
                 labels = class_names(feed.manifest.column(target.name)).to_pylist()
                 counts = np.array([labels.count(name) for name in target.classes], np.float64)
-                found[target.name] = {"drawn": np.ones(len(counts)), "raw": counts}
+                found[target.name] = {"draws": np.ones(len(counts)), "raw": counts}
     elif feed.spec.classes and not isinstance(feed.sampler, Natural):
         balance = feed.balance().as_dict()
         if balance["kind"] == "class" and set(balance["names"]) <= set(feed.spec.classes):
-            found[feed.spec.target] = kept_prior(balance, classes=feed.spec.classes)
+            found[feed.spec.target] = prior_from_report(balance, classes=feed.spec.classes)
     return {name: each for name, each in found.items() if _differ(**each)}
 
 
-def _differ(drawn: NDArray[np.float64], raw: NDArray[np.float64]) -> bool:
-    lost = bool(((drawn == 0) & (raw > 0)).any())
-    return not lost and not np.allclose(drawn / drawn.sum(), raw / raw.sum(), atol=1e-6)
+def _differ(draws: NDArray[np.float64], raw: NDArray[np.float64]) -> bool:
+    lost = bool(((draws == 0) & (raw > 0)).any())
+    return not lost and not np.allclose(draws / draws.sum(), raw / raw.sum(), atol=1e-6)
 
 
 def kept_priors(folder: str | Path) -> Priors:

@@ -59,6 +59,7 @@ from cinefeed.training.run import (
     write_spec,
 )
 from cinefeed.training.scores import metric_names
+from cinefeed.training.threads import VERSIONS, choose_threads, kept_threads, own_threads, use_threads
 from cinefeed.training.weights import check_weights, load_weights
 
 _log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def train(
     """
     out = Path(settings.train.out)
     lock = write_lock(out, folder=True) if launched()[0] == 0 else nullcontext()  # the other ranks write nothing
-    with full_disk_explained(out, partial(how_to_go_on, out / CHECKPOINT)), together(), lock:
+    with full_disk_explained(out, partial(how_to_go_on, out / CHECKPOINT)), together(), lock, own_threads():
         return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
 
 
@@ -115,15 +116,19 @@ def _train(
         check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
     check_labels(feed)
-    val, test = (feed.evaluation(part, shard=Shard(rank=0, world_size=1)) for part in (parts.val, parts.test))
+    whole = Shard(rank=0, world_size=1)  # rank 0 measures every row
+    val, test = (feed.evaluation(part, clips=1, shard=whole) for part in (parts.val, parts.test))
     _check_monitor(settings, feed)
     dataset = TrainingSet(feed, class_weights=class_weights(feed) if asked.class_weights == "balanced" else None)
     keras.utils.set_random_seed(settings.feed.seed)
     model = build_model(settings, feed.spec)
+    threads = kept_threads(folder) if goes_on else choose_threads(model, feed.spec, wanted=asked.threads)
+    use_threads(threads)
     loss_for(settings, feed.spec)
     backbones = frozen_backbones(model) if asked.thaw_epoch else []
     together_now = f"; {ranks} processes, {feed.global_batch_size} clips a step" if ranks > 1 else ""
-    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{together_now}")
+    on_threads = "" if threads is None else f" on {threads} {'thread' if threads == 1 else 'threads'}"
+    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{on_threads}{together_now}")
 
     best = BestWeights(folder / WEIGHTS, monitor=asked.monitor)
     history = History(folder / "history.csv")
@@ -147,7 +152,7 @@ def _train(
         clear(folder)
         write_spec(folder, feed.spec)  # first: check_out knows a run by it
         write_settings(folder, settings)
-        write_json(folder / "versions.json", versions())
+        write_json(folder / VERSIONS, versions() | ({} if threads is None else {"threads": str(threads)}))
         parts.all.write(folder / "manifest.parquet")
         counts = [*rows.history, *((name, len(getattr(parts, name))) for name in ("train", "val", "test"))]
         keep_flow(folder, feed=feed, counts=counts, failures=failures)

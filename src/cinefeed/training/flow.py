@@ -20,8 +20,9 @@ from cinefeed.label_types import class_names
 from cinefeed.manifest.encoded import made_by_a_run
 from cinefeed.manifest.summary import frames_in_words
 from cinefeed.manifest.table import Manifest, Parts
-from cinefeed.metrics.predictions import check_carried
+from cinefeed.metrics.predictions import check_column_name
 from cinefeed.split import unseen_classes
+from cinefeed.text import format_count
 from cinefeed.training.run import write_arrays, write_json
 
 _SHEET_CLIPS = 8
@@ -73,7 +74,7 @@ def check_evaluation(manifest: Manifest, settings: Settings) -> None:
         manifest.column(column)
     for carried in (settings.data.split.group or None, asked.unit, *asked.subgroups):
         if carried is not None:
-            check_carried(carried)
+            check_column_name(carried)
     if asked.unit is None:
         return
     units = manifest.column(asked.unit)
@@ -161,7 +162,7 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
         unseen = unseen_classes(labels=rows.column(target), parts=rows.column("split"))
         for value, places in unseen.items():
             where = "; ".join(
-                f"{len(missing)} row{'s' * (len(missing) > 1)} of the {part} part ({_first(rows, missing)})"
+                f"{format_count(len(missing), 'row')} of the {part} part ({_first(rows, missing)})"
                 for part, missing in places.items()
             )
             names = class_names(rows.column(target)).drop_null().unique().sort().to_pylist()

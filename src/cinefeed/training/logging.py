@@ -16,8 +16,8 @@ import keras
 from cinefeed.errors import MissingExtraError
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
-from cinefeed.files import named, write_atomically
-from cinefeed.text import one_line
+from cinefeed.files import with_path, write_atomically
+from cinefeed.text import format_percent, one_line
 from cinefeed.training.callbacks import Logs
 from cinefeed.training.run import plain
 
@@ -86,7 +86,7 @@ class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise named(error, self.path) from error
+            raise with_path(error, self.path) from error
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Say that a `fit` begins."""
@@ -206,7 +206,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
             return
         cells = {name: f"{numbers[name]:.4g}" if name in numbers else "" for name in self._columns}
         self._told = told
-        waits = [] if self.feed is None else [f"{100 * self.feed.stats().since(self._before).wait_share:.0f} %"]
+        waits = [] if self.feed is None else [format_percent(self.feed.stats().since(self._before).wait_share)]
         self._lines.append([str(epoch + 1), *cells.values(), f"{seconds:.1f}", *waits])
         self._bar.remove_task(self._task)
         self._live.refresh()

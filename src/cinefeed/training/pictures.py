@@ -112,7 +112,7 @@ def _saliency(model: keras.Model, test: Feed, scored: list[Scored], *, target: s
     for each in (scored[place] for place in places):
         if chosen and time.monotonic() - started > _SECONDS:
             break
-        one = test.evaluation(test.manifest.take(_rows(test, [each])))
+        one = test.evaluation(test.manifest.take(_rows(test, [each])), clips=1)
         maps.append(occlude(model, test.spec, one.batch(0), target=target))
         chosen.append(each)
     return {

@@ -1,7 +1,7 @@
 """The run folder: what a training run was made from and what came of it, each file whole or absent.
 
 settings.toml       every setting, defaults spelled out            history.csv          one line an epoch
-versions.json       of cinefeed, Python, the libraries; device     best.weights.h5      of the best epoch
+versions.json       of the libraries; device, threads              best.weights.h5      of the best epoch
 manifest.parquet    the rows used, with their part in `split`      predictions.parquet  val and test, clip by clip
 spec.json           shapes, classes, label scale                   metrics.json         by part
 labels.json         training labels, raw and as fed                feed_stats.json      where the feed's time went
@@ -284,7 +284,7 @@ def device() -> str:
             return f"{torch.cuda.get_device_name()} (cuda)"
         if torch.backends.mps.is_available():
             return "Apple GPU (mps)"
-        return f"CPU, {torch.get_num_threads()} threads"
+        return "CPU"
     if backend == "jax":
         import jax
 

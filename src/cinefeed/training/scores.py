@@ -15,7 +15,7 @@ from cinefeed.feed.feed import Feed
 from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics import classification_metrics, regression_metrics
-from cinefeed.metrics.predictions import check_carried, predictions_of, target_columns
+from cinefeed.metrics.predictions import check_column_name, predictions_of, target_columns
 from cinefeed.models.parts import targets_of
 
 _FIXED = ("id", "path", "split", "clip")
@@ -170,7 +170,7 @@ def predictions_table(
         "clip": pa.array(scores.clip, pa.int32()),
     }
     for name in columns:
-        check_carried(name)
+        check_column_name(name)
         if name not in _FIXED:
             table[name] = manifest.column(name).take(rows)
     if spec.task == "clip":

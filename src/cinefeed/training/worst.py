@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.predictions import Predictions
 from cinefeed.metrics.units import units_of
+from cinefeed.text import format_percent
 from cinefeed.training.flow import sheet
 
 WORST = 10
@@ -53,7 +54,9 @@ def _judged(value: Any, score: NDArray[np.float64], *, classes: Sequence[str]) -
     if not classes:
         return abs(float(value - score[0])), f"true {value:.4g} · predicted {score[0]:.4g}"
     shares = np.array([1 - score[0], score[0]]) if len(score) == 1 else score
-    words = f"true {classes[value]} · its probability {shares[value]:.0%}".replace("%", "\N{NO-BREAK SPACE}%")
+    words = f"true {classes[value]} · its probability {format_percent(shares[value])}".replace(
+        " %", "\N{NO-BREAK SPACE}%"
+    )
     taken = int(shares.argmax())
     if len(classes) > 2 and taken != value:
         words += f" · predicted {classes[taken]}"
@@ -64,7 +67,7 @@ def small_clips(feed: Feed, *, rows: Sequence[int]) -> NDArray[np.uint8]:
     """Return the clips of some rows of an evaluation feed, small: uint8 (clips, frames, height, width, channels)."""
     clips = []
     for row in rows:
-        pixels, _ = sheet(feed.evaluation(feed.manifest.take([row])), clips=1)
+        pixels, _ = sheet(feed.evaluation(feed.manifest.take([row]), clips=1), clips=1)
         clips.append(shrunk(pixels[0]))
     return np.stack(clips)
 

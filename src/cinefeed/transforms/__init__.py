@@ -1,4 +1,4 @@
-"""Sample scale: what happens to one clip. Every name of the catalogue; each is loaded when it is first asked for."""
+"""Transforms of clips. Each public name is imported on first access."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cinefeed.transforms.base import ClipInfo as ClipInfo
     from cinefeed.transforms.base import Transform as Transform
+    from cinefeed.transforms.call import Call as Call
     from cinefeed.transforms.choice import OneOf as OneOf
     from cinefeed.transforms.choice import RandomOrder as RandomOrder
     from cinefeed.transforms.choice import Sometimes as Sometimes
@@ -44,6 +45,7 @@ _HOME = {
     name: f"cinefeed.transforms.{room}"
     for room, names in {
         "base": "ClipInfo Transform",
+        "call": "Call",
         "geometry": "Flip Rotate Scale Shear Shift",
         "framing": "Pad RandomResizedCrop Resize",
         "elastic": "Elastic",

@@ -1,4 +1,4 @@
-"""What a transform is: it draws parameters once a clip, then applies them to all its frames."""
+"""The transform protocols: sample the parameters once per clip, then apply them to all its frames."""
 
 import inspect
 import math
@@ -14,7 +14,7 @@ from cinefeed.errors import MissingExtraError
 Frames = NDArray[Any]
 Parameters = dict[str, Any]
 
-# The largest value of a type: what Brightness clips to. float32 frames have no agreed top.
+# The largest value of each dtype, to which Brightness clips. float32 frames have no fixed maximum.
 TOPS: dict[np.dtype[Any], float] = {
     np.dtype(np.uint8): 255.0,
     np.dtype(np.uint16): 65535.0,
@@ -23,23 +23,23 @@ TOPS: dict[np.dtype[Any], float] = {
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
-    """Return the type of a name; bfloat16 is NumPy's only with the package `ml_dtypes`, which comes with Keras and JAX.
+    """Return the dtype of a name. bfloat16 needs the package `ml_dtypes`, which is installed with Keras and JAX.
 
     >>> dtype_of("float16").itemsize, dtype_of("bfloat16").itemsize
     (2, 2)
     """
     if name == "bfloat16":
         try:
-            import ml_dtypes  # noqa: F401  # NumPy knows the name from then on
+            import ml_dtypes  # noqa: F401  # registers the name with NumPy
         except ImportError as error:
             raise MissingExtraError("ml_dtypes", extra="keras") from error
     return np.dtype(name)
 
 
 class ClipInfo(NamedTuple):
-    """The clip that parameters are drawn for: the target's shape, before any pixel is read.
+    """Shape of the clip for which parameters are sampled, before any pixel is read.
 
-    `spacing_mm` is the size of a pixel of the target, (down, across), where the file tells it.
+    `spacing_mm` is the pixel size of the target frame in millimetres, (down, across), or None if it is unknown.
     """
 
     frames: int
@@ -51,15 +51,17 @@ class ClipInfo(NamedTuple):
 
 @runtime_checkable
 class Transform(Protocol):
-    """One change of a clip, in two steps: draw the parameters, then apply them.
+    """A change of a clip in two steps: sample the parameters, then apply them.
 
-    `sample` returns plain data (numbers, text, lists: what JSON holds), so that a clip can be made again. `apply` is
-    pure: it leaves its input alone and returns the same bytes for the same arguments. Frames are
-    (frames, height, width, channels), uint8, uint16 or float32, and keep their shape.
+    `sample` returns plain data that JSON can hold (numbers, text, lists), so that a clip can be reproduced. `apply` is
+    pure: it does not modify its input and returns the same bytes for the same arguments. Frames are
+    (frames, height, width, channels), uint8, uint16 or float32. The shape does not change.
 
-    A transform may also have `output_dtype(dtype)`, where it changes the type; take `out=` in `apply`, where it can
-    write its result in place; have `identity(info)`, the parameters that leave a clip as it is; and say by
-    `alike = False` that it does not treat all frames the same.
+    Optional members:
+        output_dtype(dtype): the dtype of the result, if it differs from that of the input.
+        apply(..., out=): an array for the result, if `apply` can write into one.
+        identity(info): parameters that leave a clip unchanged.
+        same_for_all_frames: False if equal frames of a clip may become different.
     """
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
@@ -67,13 +69,13 @@ class Transform(Protocol):
         ...
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
-        """Return the changed frames."""
+        """Return the transformed frames."""
         ...
 
 
 @runtime_checkable
 class Geometric(Transform, Protocol):
-    """A transform that moves pixels by an affine map; neighbouring ones are fused into one interpolation."""
+    """A transform that moves pixels by an affine map. Adjacent ones are fused into one interpolation."""
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> NDArray[np.float64]:
         """Return the forward map on a frame of `height` x `width`, float64 (3, 3).
@@ -84,17 +86,17 @@ class Geometric(Transform, Protocol):
 
 
 class Warping(Transform, Protocol):
-    """A transform that moves pixels by any other map; it is fused with its affine neighbours."""
+    """A transform that moves pixels by a map that is not affine. It is fused with adjacent affine ones."""
 
     def source_points(
         self, points: NDArray[np.float64], parameters: Parameters, *, height: int, width: int
     ) -> NDArray[np.float64]:
-        """Return where each target point (x, y), float64 (2, height, width), comes from: the inverse map."""
+        """Return the source point of each target point (x, y), float64 (2, height, width): the inverse map."""
         ...
 
 
 class Levels(Protocol):
-    """What is known of the values of a clip, before a pointwise transform changes them."""
+    """Statistics of the values of a clip, before a pointwise transform changes them."""
 
     @property
     def frames(self) -> int:
@@ -106,52 +108,53 @@ class Levels(Protocol):
         ...
 
     def mean_and_std(self) -> tuple[float, float]:
-        """Return both, over the whole clip."""
+        """Return the mean and the standard deviation of the whole clip."""
         ...
 
     def percentiles(self, percents: Sequence[float]) -> list[float]:
-        """Return percentiles of the whole clip, interpolated as NumPy does."""
+        """Return percentiles of the whole clip, interpolated as by NumPy."""
         ...
 
-    def counted(self, top: float) -> NDArray[np.int64]:
-        """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
+    def histogram(self, top: float) -> NDArray[np.int64]:
+        """Return the number of pixels nearest to each of 256 levels from 0 to `top`."""
         ...
 
 
 class Pointwise(Transform, Protocol):
-    """A transform that maps each pixel by its value alone; neighbouring ones are fused into one look-up table."""
+    """A transform that maps each pixel by its value alone. Adjacent ones are fused into one look-up table."""
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
-        """Return what `values`, (1 or frames, height, width, channels), become in a clip of these levels.
+        """Return the transformed `values`, (1 or frames, height, width, channels), for a clip of these levels.
 
-        `apply` is the curve of the frames themselves. A result may have more frames than `values`: one curve each.
+        `apply` must equal the curve of the frames themselves. The result may have more frames than `values`, if each
+        frame has its own curve.
         """
         ...
 
 
 class Temporal(Transform, Protocol):
-    """A transform of time: it chooses other frames of the video, before one is read."""
+    """A transform of time: it selects other frames of the video, before any frame is read."""
 
     def indices(self, indices: NDArray[np.int64], parameters: Parameters, count: int) -> NDArray[np.int64]:
-        """Return the frame numbers that take the place of `indices`, as many, within 0 and `count` - 1."""
+        """Return the frame indices that replace `indices`: the same number of them, each from 0 to `count` - 1."""
         ...
 
 
 class Choosing(Transform, Protocol):
-    """A transform made of others, of which each clip gets some, in some order."""
+    """A transform that applies a selection of its member transforms to each clip."""
 
-    def chosen(self, parameters: Parameters) -> list[tuple[Transform, Parameters]]:
-        """Return the transforms that a clip gets, with their parameters."""
+    def select(self, parameters: Parameters) -> list[tuple[Transform, Parameters]]:
+        """Return the transforms to apply, in order, with their parameters."""
         ...
 
     @property
     def members(self) -> tuple[Transform, ...]:
-        """All that may be chosen."""
+        """All transforms that may be selected."""
         ...
 
 
 def output_dtype(transform: Transform, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type that a transform makes of frames of `dtype`: the same, unless it says otherwise."""
+    """Return the dtype of a transform's result for frames of `dtype`: the same, unless it has `output_dtype`."""
     change = getattr(transform, "output_dtype", None)
     return dtype if change is None else np.dtype(change(dtype))
 
@@ -163,13 +166,13 @@ def writes_in_place(transform: Transform) -> bool:
 
 @cache
 def _takes_out(kind: type) -> bool:
-    return "out" in inspect.signature(kind.apply).parameters  # type: ignore[attr-defined]  # looked at a clip: 0.05 ms
+    return "out" in inspect.signature(kind.apply).parameters  # type: ignore[attr-defined]  # inspected for every clip it takes 0.05 ms
 
 
 def is_random(transform: Transform, *, info: ClipInfo | None = None) -> bool:
-    """Return whether `sample` takes from the generator: only then may two clips of one video differ by it.
+    """Return whether `sample` uses the generator. If not, the transform is the same for all clips.
 
-    `info` is of the clips to come; some transforms refuse others, such as constants for three channels a grey clip.
+    `info` describes the clips. Some transforms reject other clips: constants for three channels need three channels.
 
     >>> from cinefeed.transforms.geometry import Rotate
     >>> is_random(Rotate(degrees=25))

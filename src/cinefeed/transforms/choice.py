@@ -1,6 +1,6 @@
-"""Transforms made of others: one of several, one sometimes, several in a random order.
+"""Transforms that select among others: one of several, one with a probability, several in random order.
 
-What is chosen is drawn once a clip and applied like any other: neighbours are still fused (see fuse).
+The selection is sampled once per clip. Selected transforms are fused with adjacent ones, as all others (see fuse).
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, ou
 from cinefeed.transforms.drawing import probability
 from cinefeed.transforms.levels import SIZES
 
-Chosen = list[tuple[Transform, Parameters]]
+Selection = list[tuple[Transform, Parameters]]
 
 
 class _Choice:
-    """What the choices share: they apply what was chosen, and nothing else."""
+    """Base class: applies the selected transforms one after the other."""
 
     __slots__ = ()
 
@@ -27,35 +27,36 @@ class _Choice:
     def members(self) -> tuple[Transform, ...]:
         raise NotImplementedError
 
-    def chosen(self, parameters: Parameters) -> Chosen:
+    def select(self, parameters: Parameters) -> Selection:
         raise NotImplementedError
 
     @property
-    def alike(self) -> bool:
-        """Whether each of them treats all frames the same."""
-        return all(getattr(each, "alike", True) for each in self.members)
+    def same_for_all_frames(self) -> bool:
+        """Whether each member treats all frames of a clip the same."""
+        return all(getattr(each, "same_for_all_frames", True) for each in self.members)
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
-        """Return the frames as the chosen transforms leave them, one after the other."""
-        changed = frames
-        for transform, drawn in self.chosen(parameters):
-            changed = transform.apply(changed, drawn)
-        return frames.copy() if changed is frames else changed
+        """Return the frames after the selected transforms."""
+        result = frames
+        for transform, member_parameters in self.select(parameters):
+            result = transform.apply(result, member_parameters)
+        return frames.copy() if result is frames else result
 
-    def _keep_the_type(self) -> None:
-        """Raise SettingError where a clip's type would hang on what is chosen."""
+    def _check_dtypes(self) -> None:
+        """Raise SettingError if the dtype of a clip depended on the selection."""
         for member in self.members:
             for dtype in (*SIZES, np.dtype(np.float32)):
                 if output_dtype(member, dtype) != dtype:
                     raise SettingError(
-                        f"{type(self).__name__} cannot hold {member!r}, which makes {output_dtype(member, dtype)} of "
-                        f"{dtype}: all clips of a batch are of one type; put it after, where it always runs"
+                        f"{type(self).__name__} cannot hold {member!r}, which turns {dtype} into "
+                        f"{output_dtype(member, dtype)}: all clips of a batch have one dtype; move it after the "
+                        f"{type(self).__name__}"
                     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sometimes(_Choice):
-    """Apply a transform to a share of the clips, and leave the others alone.
+    """Apply a transform to each clip with a probability.
 
     >>> from cinefeed.transforms.texture import Blur
     >>> sometimes = Sometimes(transform=Blur(sigma=2), probability=0.25)
@@ -70,30 +71,30 @@ class Sometimes(_Choice):
     def __post_init__(self) -> None:
         _check_members("Sometimes", [self.transform])
         probability("Sometimes(probability)", self.probability)
-        self._keep_the_type()
+        self._check_dtypes()
 
     @property
     def members(self) -> tuple[Transform, ...]:
-        """The one transform."""
+        """The transform, as a tuple of one."""
         return (self.transform,)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw whether, and the transform's own parameters in any case."""
+        """Draw whether to apply the transform, and its parameters in either case."""
         applied = bool(rng.random() < self.probability)
         return {"applied": applied, "parameters": self.transform.sample(rng, info)}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return that it is not applied."""
+        """Return parameters that do not apply the transform."""
         return {"applied": False, "parameters": {}}
 
-    def chosen(self, parameters: Parameters) -> Chosen:
-        """Return the transform, or nothing."""
+    def select(self, parameters: Parameters) -> Selection:
+        """Return the transform with its parameters, or an empty list."""
         return [(self.transform, parameters["parameters"])] if parameters["applied"] else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OneOf(_Choice):
-    """Apply one of several transforms, each as likely, or as `weights` say.
+    """Apply one of several transforms, drawn with equal probability or in proportion to `weights`.
 
     >>> from cinefeed.transforms.geometry import Rotate, Shift
     >>> choice = OneOf(transforms=(Rotate(degrees=25), Shift(pixels=5)), weights=(3, 1))
@@ -111,31 +112,31 @@ class OneOf(_Choice):
             numbers = weights.dtype.kind in "iuf" and weights.shape == (len(self.transforms),)
             if not numbers or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
                 raise SettingError(
-                    f"OneOf(weights={self.weights!r}) must be {len(self.transforms)} numbers, one a transform, of 0 or "
-                    "more, not all 0"
+                    f"OneOf(weights={self.weights!r}) must be {len(self.transforms)} numbers, one per transform, each "
+                    "at least 0, and not all 0"
                 )
-        self._keep_the_type()
+        self._check_dtypes()
 
     @property
     def members(self) -> tuple[Transform, ...]:
-        """All of them."""
+        """All transforms."""
         return tuple(self.transforms)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw which, then its own parameters."""
+        """Draw the number of a transform, then its parameters."""
         weights: NDArray[np.float64] = np.asarray(self.weights or [1.0] * len(self.transforms), np.float64)
         number = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))
         number = min(number, len(self.transforms) - 1)
         return {"choice": number, "parameters": self.transforms[number].sample(rng, info)}
 
-    def chosen(self, parameters: Parameters) -> Chosen:
-        """Return the one that was drawn."""
+    def select(self, parameters: Parameters) -> Selection:
+        """Return the selected transform with its parameters."""
         return [(self.transforms[parameters["choice"]], parameters["parameters"])]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomOrder(_Choice):
-    """Apply all of several transforms, in an order drawn anew for each clip.
+    """Apply several transforms in an order that is drawn for each clip.
 
     >>> from cinefeed.transforms.geometry import Rotate, Scale
     >>> order = RandomOrder(transforms=(Rotate(degrees=25), Scale(factor=0.2)))
@@ -147,24 +148,24 @@ class RandomOrder(_Choice):
 
     def __post_init__(self) -> None:
         _check_members("RandomOrder", self.transforms)
-        self._keep_the_type()
+        self._check_dtypes()
 
     @property
     def members(self) -> tuple[Transform, ...]:
-        """All of them."""
+        """All transforms."""
         return tuple(self.transforms)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw the order, then the parameters of each."""
+        """Draw the order, then the parameters of each transform."""
         order = rng.permutation(len(self.transforms)).tolist()
         return {"order": order, "parameters": [each.sample(rng, info) for each in self.transforms]}
 
-    def chosen(self, parameters: Parameters) -> Chosen:
-        """Return all, in the order that was drawn."""
+    def select(self, parameters: Parameters) -> Selection:
+        """Return all transforms with their parameters, in the sampled order."""
         return [(self.transforms[number], parameters["parameters"][number]) for number in parameters["order"]]
 
 
 def _check_members(kind: str, members: Sequence[object]) -> None:
-    listed = members if isinstance(members, tuple | list) else []
-    if not listed or any(isinstance(each, type) or not isinstance(each, Transform) for each in listed):
-        raise SettingError(f"{kind} holds transforms such as Rotate(degrees=25), at least one; found {members!r}")
+    member_list = members if isinstance(members, tuple | list) else []
+    if not member_list or any(isinstance(each, type) or not isinstance(each, Transform) for each in member_list):
+        raise SettingError(f"{kind} takes one or more transforms such as Rotate(degrees=25); found {members!r}")

@@ -1,7 +1,7 @@
-"""From decoded planes to the target frame: fit and geometry in one interpolation, colour, then the other transforms."""
+"""Rendering of clips: planes to the target frame in one interpolation, then colour, then the other transforms."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
@@ -15,35 +15,39 @@ from cinefeed.sources.base import Colour, Planes, Stacked
 from cinefeed.sources.colour import cut_to_rgb, lacks_window, to_pixels, window_missing, with_window
 from cinefeed.sources.display import shown_size, square_size
 from cinefeed.sources.values import ValueSampler, suggest_window
+from cinefeed.text import format_count
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
+from cinefeed.transforms.call import Call, as_transform, tried
 from cinefeed.transforms.field import lanes_at, resample_at
 from cinefeed.transforms.fuse import (
     Part,
     Step,
     apply_one,
     apply_pointwise,
-    chosen,
+    compact_repr,
+    fuse_maps,
+    group_steps,
     kind_of,
     may_retime,
-    one_map,
-    said,
-    steps,
+    select_parts,
 )
 from cinefeed.transforms.levels import SIZES
-from cinefeed.transforms.warp import Lanes, Matrix, Window, inverted, lanes_of, resample, whole_move
+from cinefeed.transforms.warp import CropBox, Lanes, Matrix, invert, lanes_of, resample, whole_pixel_shift
 from cinefeed.transforms.yuv import lanes_to_rgb
 
 _Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
-_TYPES = (*SIZES, np.dtype(np.float32))  # what transforms take
+_Spacing = tuple[float, float] | None  # (down, across), in millimetres
+_TYPES = (*SIZES, np.dtype(np.float32))  # dtypes that transforms accept
 
 
 class Compose:
-    """The transforms of a clip as one: drawn together, neighbours fused with each other and with the frame's fit.
+    """A sequence of transforms, fused with each other and with the fit of the frame.
 
-    Whatever the transforms are, the decoded frames are read once: the fit, the rotation of the file's metadata and the
-    geometric transforms up to the first other one are one map and one interpolation. Geometric transforms after an
-    intensity transform are one more. Neighbouring pointwise transforms, a Normalize among them, are one look-up table.
-    Those of time come first, wherever they stand: see `indices`.
+    The decoded frames are read once: the fit, the rotation from the file's metadata and the geometric transforms up to
+    the first other transform are one map and one interpolation. Geometric transforms after an intensity transform are
+    one more interpolation. Adjacent pointwise transforms, including Normalize, are one look-up table. Transforms of
+    time are applied first, at any place in the list: see `indices`. A callable
+    becomes a `Call`, which is tried on a clip of noise with `frames` frames.
 
     >>> from cinefeed.transforms.geometry import Rotate, Shift
     >>> from cinefeed.transforms.intensity import Brightness, Normalize
@@ -58,36 +62,39 @@ class Compose:
     [['degrees'], ['down', 'right'], ['factor'], []]
     """
 
-    def __init__(self, transforms: Sequence[Transform], *, frame: Frame) -> None:
-        for number, transform in enumerate(transforms):
+    def __init__(self, transforms: Sequence[Transform | Callable[..., Any]], *, frame: Frame, frames: int = 8) -> None:
+        ready: list[Transform] = []
+        dtype = np.dtype(frame.dtype)
+        for number, each in enumerate(transforms):
+            transform = as_transform(each)
             if isinstance(transform, type) or not isinstance(transform, Transform):
                 raise SettingError(
                     f"transforms[{number}] is {transform!r}, which has no sample() and apply(); "
-                    f"give transforms such as Rotate(degrees=25)"
+                    f"give instances of transforms such as Rotate(degrees=25), or a callable that takes a clip"
                 )
-        self.transforms = tuple(transforms)
-        self.frame = frame
-        self.retimes = any(map(may_retime, self.transforms))  # whether `indices` may change anything
-        dtype = np.dtype(frame.dtype)
-        for number, transform in enumerate(self.transforms):
             if dtype not in _TYPES and kind_of(transform) != "time":
                 raise SettingError(
-                    f"transforms[{number}] is {transform!r}, after one that makes {dtype}; transforms take "
-                    f"{', '.join(map(str, _TYPES))}, so {dtype} is for the last"
+                    f"transforms[{number}] is {transform!r}, after one that returns {dtype}; transforms take "
+                    f"{', '.join(map(str, _TYPES))}; move the one that returns {dtype} to the end"
                 )
+            transform = tried(transform, (frames, frame.height, frame.width, frame.channels), dtype)
             dtype = output_dtype(transform, dtype)
+            ready.append(transform)
+        self.transforms = tuple(ready)
+        self.frame = frame
+        self.retimes = any(map(may_retime, self.transforms))  # whether `indices` may change anything
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the clips that come out: the frame's, unless a transform such as Normalize changes it."""
+        """The dtype of rendered clips: that of the frame, unless a transform such as Normalize changes it."""
         return reduce(lambda dtype, each: output_dtype(each, dtype), self.transforms, np.dtype(self.frame.dtype))
 
     def sample(
         self, rng: np.random.Generator, *, frames: int, spacing_mm: tuple[float, float] | None = None
     ) -> list[Parameters]:
-        """Draw the parameters of one clip of `frames` frames: a plain dict a transform.
+        """Return the parameters of one clip of `frames` frames: one plain dict per transform.
 
-        `spacing_mm` is the size of a pixel of the target, (down, across), where it is known (`Frame.target_spacing`).
+        `spacing_mm` is the pixel size of the target, (down, across), or None if unknown (see `Frame.target_spacing`).
         """
         info = ClipInfo(frames, self.frame.height, self.frame.width, self.frame.channels, spacing_mm)
         return [transform.sample(rng, info) for transform in self.transforms]
@@ -95,15 +102,15 @@ class Compose:
     def indices(
         self, indices: NDArray[np.int64], parameters: Sequence[Parameters], *, count: int, first: int = 0
     ) -> NDArray[np.int64]:
-        """Return the frames that a clip shows once the transforms of time have chosen, of those that it was to show.
+        """Return the frame indices after the transforms of time.
 
-        They stay within the `count` frames from `first` on. Frames that are padding are left out of `indices`.
+        They stay within the `count` frames that start at `first`. Pass `indices` without padding frames.
         """
         if len(indices) == 0:
             return indices
-        for transform, drawn in chosen(self.transforms, parameters):
+        for transform, own_parameters in select_parts(self.transforms, parameters):
             if kind_of(transform) == "time":
-                indices = transform.indices(indices - first, drawn, count) + first
+                indices = transform.indices(indices - first, own_parameters, count) + first
         return indices
 
     def render(
@@ -114,80 +121,83 @@ class Compose:
         *,
         spacing_mm: tuple[float, float] | None = None,
     ) -> None:
-        """Make a clip of decoded planes and write it into `out`, (frames, height, width, channels) of `dtype`.
+        """Render a clip from decoded planes into `out`, (frames, height, width, channels) of `dtype`.
 
-        `spacing_mm` is the size of a pixel of the video as shown, (down, across), which a Frame(spacing_mm=...) needs.
-        The transforms of time have been applied already, by choosing the planes. Raises SourceError where the frames
-        differ in size or a pixel is NaN or infinite, ClipError where the size of a pixel is needed and not known,
-        SettingError where a window is needed and there is none (see Frame).
+        `planes` are those of the frames from `indices`. `spacing_mm` is the pixel size of the displayed video, (down,
+        across), which Frame(spacing_mm=...) needs.
+
+        Raises SourceError if the frames differ in size or a pixel is NaN or infinite, ClipError if a pixel size is
+        needed and unknown, SettingError if a window is needed and there is none (see Frame).
         """
         if len(parameters) != len(self.transforms):
             raise SettingError(
-                f"{len(parameters)} sets of parameters for {len(self.transforms)} transforms; take sample()'s"
+                f"{len(parameters)} sets of parameters for {len(self.transforms)} transforms; pass those of sample()"
             )
         if not planes.frames:
             return
         if planes.colour.open_scale:
-            planes = _ready(planes, self.frame)
-        todo = steps(chosen(self.transforms, parameters))
-        leading = todo.pop(0).parts if todo and todo[0].kind == "geometry" else []
-        direct = not todo and out.flags.c_contiguous
+            planes = _with_frame_window(planes, self.frame)
+        steps = group_steps(select_parts(self.transforms, parameters))
+        leading_moves = steps.pop(0).parts if steps and steps[0].kind == "geometry" else []
+        direct = not steps and out.flags.c_contiguous
         clip = out if direct else scratch("fitted", out.shape, self.frame.dtype)
-        self._fit(planes, clip, leading, spacing_mm)
-        for step in todo:
-            last = step is todo[-1]
+        self._fit(planes, clip, leading_moves, spacing_mm)
+        for step in steps:
+            last = step is steps[-1]
             clip = self._apply(step, clip, out if last and out.flags.c_contiguous else None)
         if clip is not out:
             np.copyto(out, clip, casting="no")
 
     def explain(self) -> str:
-        """Return, line by line, what is done to a clip and what was fused.
+        """Return a numbered list of the steps that are applied to a clip, with the transforms that are fused.
 
-        A choice stands for all that it may choose; where these are of several kinds, they are fused once chosen.
+        A choice is listed as one transform. If its members are of several kinds, the selected ones are fused per clip.
         """
         nothing: Parameters = {}
-        todo = steps((each, nothing) for each in self.transforms)
-        leading = todo.pop(0).parts if todo and todo[0].kind == "geometry" else []
+        steps = group_steps((each, nothing) for each in self.transforms)
+        leading_moves = steps.pop(0).parts if steps and steps[0].kind == "geometry" else []
         frame, dtype = self.frame, np.dtype(self.frame.dtype)
         scale = frame.fit if frame.spacing_mm is None else f"{frame.spacing_mm:g} mm a pixel,"
         size = f"fit ({scale} {'' if frame.spacing_mm else 'to '}{frame.height} x {frame.width})"
         lines = [
-            f"{said(each)}: frames chosen before they are read" for each in self.transforms if kind_of(each) == "time"
+            f"{compact_repr(each)}: frames selected before they are read"
+            for each in self.transforms
+            if kind_of(each) == "time"
         ]
-        lines.append(", ".join([size, *(said(each) for each, _ in leading)]) + ": one interpolation")
+        lines.append(", ".join([size, *(compact_repr(each) for each, _ in leading_moves)]) + ": one interpolation")
         window = "" if frame.window is None else ", black to white {:g} to {:g}".format(*frame.window)
-        lines.append(f"{frame.channels} channel{'s' if frame.channels > 1 else ''}, {dtype}{window}")
-        for step in todo:
-            before = dtype
+        lines.append(f"{format_count(frame.channels, 'channel')}, {dtype}{window}")
+        for step in steps:
+            input_dtype = dtype
             dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
             how = {"geometry": ": one interpolation", "pointwise": "", "other": ""}[step.kind]
+            if isinstance(step.parts[0][0], Call):
+                how = f": {step.parts[0][0].described}"
             if step.kind == "pointwise" and len(step.parts) > 1:
-                how = ": one look-up table" if before in SIZES else ": one after the other"
-                how += f", to {dtype}" if dtype != before else ""
-            lines.append(", ".join(said(each) for each, _ in step.parts) + how)
+                how = ": one look-up table" if input_dtype in SIZES else ": one after the other"
+                how += f", to {dtype}" if dtype != input_dtype else ""
+            lines.append(", ".join(compact_repr(each) for each, _ in step.parts) + how)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
-    def _fit(
-        self, planes: Planes, clip: Frames, leading: Sequence[Part], spacing_mm: tuple[float, float] | None
-    ) -> None:
-        """Bring the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
+    def _fit(self, planes: Planes, clip: Frames, leading_moves: Sequence[Part], spacing_mm: _Spacing) -> None:
+        """Map the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
         colour, groups = planes.colour, _of_one_size(planes)
-        stored = groups[0][0]
-        height, width = stored.shape[:2]
+        first_plane = groups[0][0]
+        height, width = first_plane.shape[:2]
         points = None
-        if leading:
-            move, points = one_map(leading, height=self.frame.height, width=self.frame.width)
-            inverse = inverted(move @ _fitted(self.frame, colour, height, width, spacing_mm))
+        if leading_moves:
+            move, points = fuse_maps(leading_moves, height=self.frame.height, width=self.frame.width)
+            inverse = invert(move @ _fit_matrix(self.frame, colour, height, width, spacing_mm))
         else:
-            inverse = _unmoved(self.frame, colour, height, width, spacing_mm)
-        if _as_they_are(colour, stored.dtype, clip):
+            inverse = _fit_inverse(self.frame, colour, height, width, spacing_mm)
+        if _needs_no_conversion(colour, first_plane.dtype, clip):
             _resample(groups[0], inverse, points, out=clip)
             return
-        corner = whole_move(inverse) if points is None else None
-        if corner is not None and clip.shape[3] == 3 and _can_be_cut(planes):
-            window = Window(*corner, *clip.shape[1:3])
-            if window.lies_in(height, width):
-                cut_to_rgb(groups, colour, top=window.top, left=window.left, out=clip)
+        corner = whole_pixel_shift(inverse) if points is None else None
+        if corner is not None and clip.shape[3] == 3 and _is_croppable(planes):
+            box = CropBox(*corner, *clip.shape[1:3])
+            if box.fits_in(height, width):
+                cut_to_rgb(groups, colour, top=box.top, left=box.left, out=clip)
                 return
         moves = _moves(groups, colour, inverse)
         size = clip.shape[1:3]
@@ -195,39 +205,39 @@ class Compose:
             luma, chroma = (
                 _lanes(each, points, size=size, use=use) for each, use in zip(moves, ("luma", "chroma"), strict=True)
             )
-            lanes_to_rgb(luma, chroma, colour, dtype=stored.dtype, out=clip)
+            lanes_to_rgb(luma, chroma, colour, dtype=first_plane.dtype, out=clip)
             return
-        samples, inverse, options = moves[0]  # luma alone, or all that there is
+        samples, inverse, options = moves[0]  # luma only, or all channels
         plane = samples[0]
         if corner == (0, 0) and isinstance(samples, np.ndarray) and samples.shape[1:3] == size:
-            resampled = samples
+            target_pixels = samples
         else:
-            resampled = np.empty((len(samples), *size, plane.shape[2] if plane.ndim == 3 else 1), plane.dtype)
-            _resample(samples, inverse, points, out=resampled, **options)
-            resampled = resampled if plane.ndim == 3 else resampled[..., 0]
-        to_pixels([resampled], colour, channels=self.frame.channels, out=clip)
+            target_pixels = np.empty((len(samples), *size, plane.shape[2] if plane.ndim == 3 else 1), plane.dtype)
+            _resample(samples, inverse, points, out=target_pixels, **options)
+            target_pixels = target_pixels if plane.ndim == 3 else target_pixels[..., 0]
+        to_pixels([target_pixels], colour, channels=self.frame.channels, out=clip)
 
     def _apply(self, step: Step, clip: Frames, out: Frames | None) -> Frames:
         if step.kind == "pointwise":
             return apply_pointwise(step.parts, clip, out)
         if step.kind == "other":
             return apply_one(step.parts[0], clip, out)
-        moved = out if out is not None and out.dtype == clip.dtype else np.empty(clip.shape, clip.dtype)
-        forward, points = one_map(step.parts, height=self.frame.height, width=self.frame.width)
-        _resample(list(clip), inverted(forward), points, out=moved)
-        return moved
+        result = out if out is not None and out.dtype == clip.dtype else np.empty(clip.shape, clip.dtype)
+        forward, points = fuse_maps(step.parts, height=self.frame.height, width=self.frame.width)
+        _resample(list(clip), invert(forward), points, out=result)
+        return result
 
 
 class _Move(NamedTuple):
-    """Planes of one size, and how they are sampled."""
+    """Planes of one size, and the map by which they are sampled."""
 
     samples: _Group
     inverse: Matrix
-    options: dict[str, Any]  # what is black, and the height and width of a plane, which need not be whole
+    options: dict[str, Any]  # the value of black, and the height and width of a plane, which may be fractions
 
 
 def _moves(groups: Sequence[_Group], colour: Colour, inverse: Matrix) -> list[_Move]:
-    """Return how luma and chroma are sampled, where `inverse` maps the target to luma."""
+    """Return the maps for luma and chroma. `inverse` maps the target to luma."""
     luma, moves = groups[0][0].shape[:2], []
     for number, samples in enumerate(groups):
         plane = samples[0]
@@ -242,11 +252,11 @@ def _moves(groups: Sequence[_Group], colour: Colour, inverse: Matrix) -> list[_M
 def _sampling(
     colour: Colour, luma: tuple[int, int], plane: tuple[int, int], chroma: bool
 ) -> tuple[float, Matrix, dict[str, Any]]:
-    """Return what is black in a plane, the scale from luma to it, and how it is sampled."""
-    # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it stands for.
-    # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) does not look: from it,
+    """Return the value of black in a plane, the scale from luma to the plane, and the options for sampling it."""
+    # Chroma is centre-sited, as in MPEG-1, JPEG and OpenCV: its sample k covers the pixels that it represents.
+    # H.264 places it half a pixel further left, but FFmpeg's `scale` (5.1 and 8.1) ignores that: compared with it,
     # centred chroma is at most 2 levels off in the files of formats/, left-sited up to 120 (test_swscale.py).
-    down, across = (_subsampling(whole, part) for whole, part in zip(luma, plane, strict=True))
+    down, across = (_subsampling(luma_size, chroma_size) for luma_size, chroma_size in zip(luma, plane, strict=True))
     scale = np.array([[1 / across], [1 / down], [1.0]])
     scale.flags.writeable = False
     fill = _black(colour, chroma=chroma)
@@ -270,26 +280,26 @@ def _resample(
 
 
 @lru_cache(maxsize=256)
-def _fitted(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None) -> Matrix:
-    """Return the map from a stored frame to the target where no transform moves it: 0.1 ms of a clip's 1.5."""
-    shown = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
-    forward = frame.matrix(*shown, spacing_mm=spacing_mm) @ as_shown(colour, height=height, width=width)
+def _fit_matrix(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: _Spacing) -> Matrix:
+    """Return the map from a stored frame to the target without transforms. Computed per clip: 0.1 of 1.5 ms."""
+    display_size = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
+    forward = frame.matrix(*display_size, spacing_mm=spacing_mm) @ display_matrix(colour, height=height, width=width)
     forward.flags.writeable = False
     return forward
 
 
 @lru_cache(maxsize=256)
-def _unmoved(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: tuple[float, float] | None) -> Matrix:
-    """Return the inverse of `_fitted`."""
-    inverse = inverted(_fitted(frame, colour, height, width, spacing_mm))
+def _fit_inverse(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: _Spacing) -> Matrix:
+    """Return the inverse of `_fit_matrix`."""
+    inverse = invert(_fit_matrix(frame, colour, height, width, spacing_mm))
     inverse.flags.writeable = False
     return inverse
 
 
-def as_shown(colour: Colour, *, height: int, width: int) -> Matrix:
-    """Return the map from a stored frame, `height` x `width`, to the frame as shown: mirrored, square pixels, upright.
+def display_matrix(colour: Colour, *, height: int, width: int) -> Matrix:
+    """Return the map from a stored frame to the displayed frame: mirrored, with square pixels, upright.
 
-    >>> as_shown(Colour(model="grey", mirrored=True, aspect=2.0), height=2, width=3).tolist()
+    >>> display_matrix(Colour(model="grey", mirrored=True, aspect=2.0), height=2, width=3).tolist()
     [[-2.0, 0.0, 6.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     rows, columns = square_size(height, width, aspect=colour.aspect)
@@ -300,7 +310,7 @@ def as_shown(colour: Colour, *, height: int, width: int) -> Matrix:
 
 
 def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
-    """Return the map from a frame, `height` x `width`, to the upright one, `rotation` degrees counter-clockwise.
+    """Return the map from a frame, `height` x `width`, to it rotated by `rotation` degrees counter-clockwise.
 
     >>> quarter_turns(90, height=2, width=3).tolist()
     [[0.0, 1.0, 0.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
@@ -314,11 +324,11 @@ def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
     return np.array([*turns[rotation % 360], [0.0, 0.0, 1.0]])
 
 
-def _ready(planes: Planes, frame: Frame) -> Planes:
-    """Return planes of an open scale with the frame's window. Raises where there is none, or a pixel is no number."""
+def _with_frame_window(planes: Planes, frame: Frame) -> Planes:
+    """Return planes of an open scale with the frame's window. Raises if there is none, or a pixel is not finite."""
     samples = {id(each[0]): each[0] for each in list(planes.frames)}.values()  # repeats share memory
     if next(iter(samples)).dtype.kind == "f":
-        _refuse_not_finite(samples)
+        _check_finite(samples)
     colour = with_window(planes.colour, frame.window)
     if lacks_window(colour, frame.dtype):
         sampler = ValueSampler(len(planes.frames))
@@ -326,45 +336,44 @@ def _ready(planes: Planes, frame: Frame) -> Planes:
             sampler.add(number, planes.frames[number][0])
         values = sampler.values()
         assert values is not None
-        what = f"this clip holds numbers of {colour.bits} bits, from {values.minimum:g} to {values.maximum:g}"
-        raise window_missing(frame.dtype, what, suggest_window([(values.low, values.high)]))
+        contents = f"this clip holds numbers of {colour.bits} bits, from {values.minimum:g} to {values.maximum:g}"
+        raise window_missing(frame.dtype, contents, suggest_window([(values.low, values.high)]))
     return planes._replace(colour=colour)
 
 
-def _refuse_not_finite(samples: Collection[NDArray[Any]]) -> None:
-    # A sum is NaN or infinite wherever a number is: 0.05 ms for 16 x 150 x 150, where isfinite() takes 0.15. One of
-    # finite numbers may be infinite too, so what it suspects is looked at.
+def _check_finite(samples: Collection[NDArray[Any]]) -> None:
+    # The sum is NaN or infinite if any number is: 0.05 ms for 16 x 150 x 150, isfinite() takes 0.15. The sum of finite
+    # numbers may be infinite too, so frames with such a sum are checked by isfinite().
     with np.errstate(all="ignore"):
-        suspects = [each for each in samples if not np.isfinite(each.sum())]
-    wrong = sum(int((~np.isfinite(each)).sum()) for each in suspects)
-    if wrong:
+        suspect_frames = [each for each in samples if not np.isfinite(each.sum())]
+    num_not_finite = sum(int((~np.isfinite(each)).sum()) for each in suspect_frames)
+    if num_not_finite:
         total = sum(each.size for each in samples)
         raise SourceError(
-            f"{wrong:,} of the {total:,} pixels of a clip are NaN or infinite, from which nothing can be learnt; write "
-            "numbers there, or leave the row out"
+            f"{num_not_finite:,} of the {total:,} pixels of a clip are NaN or infinite, which would make the loss NaN; "
+            "write numbers there, or leave the row out"
         )
 
 
-def _as_they_are(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any]) -> bool:
-    """Return whether stored pixels are already what the target holds, so that they need no conversion."""
+def _needs_no_conversion(colour: Colour, dtype: np.dtype[Any], clip: NDArray[Any]) -> bool:
+    """Return whether stored pixels already have the colours, range and dtype of the target."""
     layout = {"grey": 1, "rgb": 3}.get(colour.model) == clip.shape[3]
     full = colour.full_range or colour.model == "rgb"
     plain = layout and full and colour.window is None
     return plain and dtype == clip.dtype and colour.bits == 8 * dtype.itemsize
 
 
-def _can_be_cut(planes: Planes) -> bool:
-    """Return whether `cut_to_rgb` reads these: YUV of whole numbers, frames alike, chroma halved at most."""
+def _is_croppable(planes: Planes) -> bool:
+    """Return whether `cut_to_rgb` supports these planes: integer YUV of one layout, chroma at most halved."""
     if planes.colour.model != "yuv":
         return False
     luma, blue, red = planes.frames[0]
-    halved = all(
-        2 * part - whole in (0, 1) or part == whole for whole, part in zip(luma.shape, blue.shape, strict=True)
-    )
+    sizes = zip(luma.shape, blue.shape, strict=True)
+    is_halved = all(2 * half - full in (0, 1) or half == full for full, half in sizes)
     if isinstance(planes.frames, Stacked):
-        return halved
+        return is_halved
     kinds = {tuple((plane.shape, plane.strides, plane.dtype) for plane in frame) for frame in planes.frames}
-    return halved and len(kinds) == 1 and all(plane.strides[1] == plane.itemsize for plane in (luma, blue, red))
+    return is_halved and len(kinds) == 1 and all(plane.strides[1] == plane.itemsize for plane in (luma, blue, red))
 
 
 def _of_one_size(planes: Planes) -> Sequence[_Group]:
@@ -372,18 +381,18 @@ def _of_one_size(planes: Planes) -> Sequence[_Group]:
     frames = planes.frames
     if isinstance(frames, Stacked):
         return frames.groups
-    firsts = [frame[0] for frame in frames]
-    others = [frame[number] for number in range(1, len(frames[0])) for frame in frames]
-    return [firsts, others] if others else [firsts]
+    first_planes = [frame[0] for frame in frames]
+    chroma_planes = [frame[number] for number in range(1, len(frames[0])) for frame in frames]
+    return [first_planes, chroma_planes] if chroma_planes else [first_planes]
 
 
-def _subsampling(whole: int, part: int) -> int:
-    """Return how many pixels one sample of a plane stands for: 1, 2 or 4. Odd sizes are rounded up: 141 / 2 -> 71."""
-    return next((step for step in (1, 2, 4) if -(-whole // step) == part), max(round(whole / part), 1))
+def _subsampling(luma: int, chroma: int) -> int:
+    """Return the number of pixels per sample of a plane: 1, 2 or 4. Odd sizes are rounded up: 141 / 2 -> 71."""
+    return next((step for step in (1, 2, 4) if -(-luma // step) == chroma), max(round(luma / chroma), 1))
 
 
 def _black(colour: Colour, *, chroma: bool) -> float:
-    """Return the sample that becomes black: 128 for 8-bit chroma, 16 for luma of limited range, a window's black."""
+    """Return the value of black: 128 for 8-bit chroma, 16 for luma of limited range, or that of a window."""
     if colour.window is not None:
         black, white = colour.window
         return math.floor(black) if black <= white else math.ceil(black)
@@ -394,5 +403,5 @@ def _black(colour: Colour, *, chroma: bool) -> float:
 
 
 def _can_hold(dtype: np.dtype[Any], sample: float) -> bool:
-    """Return whether a plane can hold what is black: a window may begin below or above all that is stored."""
+    """Return whether a plane's dtype can hold the value of black: a window may start outside its range."""
     return dtype.kind == "f" or 0 <= sample <= np.iinfo(dtype).max

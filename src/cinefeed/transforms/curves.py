@@ -1,7 +1,7 @@
-"""Changes of the pixels' values along a curve: gamma, window, cut at percentiles, equalise the histogram.
+"""Non-linear intensity transforms: gamma, window, clipping at percentiles, histogram equalisation.
 
-Each is a function of the value alone, the same for all frames and channels, so that neighbours become one look-up
-table (see levels). Grey levels that were measured, as in CT or quantitative MRI, mean something else afterwards.
+Each is a function of the value alone, the same for all frames and channels, so that adjacent ones become one look-up
+table (see levels). Grey levels that are measurements, as in CT or quantitative MRI, lose their meaning.
 """
 
 import math
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError
 from cinefeed.kernels import look_up
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters
-from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.drawing import Limits, RangeSpec
 from cinefeed.transforms.levels import SIZES, STEPS, PixelLevels
 
 _GAMMA = Limits("Gamma(gamma)", neutral=1.0, positive=True)
@@ -23,16 +23,16 @@ _WIDTH = Limits("Window(width)", neutral=None, positive=True)
 
 
 class Curve:
-    """What these transforms share: frames of bytes go through a table, others through the curve itself."""
+    """Base class: uint8 frames are mapped by a table, others by the curve itself."""
 
     __slots__ = ()
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
-        """Return what values become."""
+        """Return the mapped values."""
         raise NotImplementedError
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
-        """Return the frames along the curve, of the same type."""
+        """Return the mapped frames, with the same dtype."""
         levels = PixelLevels(frames)
         if frames.dtype != np.uint8:
             return self.curve(levels.pixels, parameters, levels)
@@ -45,16 +45,16 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gamma(Curve):
-    """Raise the clip's brightness to a random power: below 1 the dark parts open, above 1 they close.
+    """Raise the clip's brightness to a random power: below 1 dark parts become brighter, above 1 darker.
 
-    `gamma` a draws from 1 - a to 1 + a, a pair from its low to its high end. Black stays, and so does white: the
-    largest number of the type, or, of float32, the largest of the clip.
+    `gamma=a` draws from 1 - a to 1 + a, `gamma=(low, high)` from low to high. Black and white stay the same. White is
+    the largest number of the dtype, or, for float32, the maximum of the clip.
 
     >>> Gamma(gamma=0.2).apply(np.array([0, 64, 255], np.uint8).reshape(1, 1, 3, 1), {"gamma": 0.5}).ravel().tolist()
     [0, 128, 255]
     """
 
-    gamma: Spread
+    gamma: RangeSpec
 
     def __post_init__(self) -> None:
         _GAMMA.check(self.gamma)
@@ -68,49 +68,49 @@ class Gamma(Curve):
         return {"gamma": 1.0}
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
-        """Return the values to the power."""
+        """Return the values raised to the power."""
         if parameters["gamma"] == 1.0:
             return values.copy()
         top = _white(values.dtype, levels)
-        return _stored(top * (np.maximum(values, 0) / np.float64(top)) ** parameters["gamma"], values.dtype)
+        return _to_dtype(top * (np.maximum(values, 0) / np.float64(top)) ** parameters["gamma"], values.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window(Curve):
-    """Show a range of values from black to white, as a reading station does; what lies beyond is black or white.
+    """Map a range of values to black to white, as in radiology viewers. Values outside become black or white.
 
-    `level` is the middle of the range and `width` its length, in the clip's own values: a fixed number, a pair (low,
-    high) or a choice. White is the largest number of the type, and 1 for float32.
+    `level` is the middle of the range and `width` its length, in the values of the clip: each a fixed number, a pair
+    (low, high) or a choice. White is the largest number of the dtype, and 1 for float32.
 
     >>> Window(level=100, width=50).apply(np.array([70, 100, 130], np.uint8).reshape(1, 1, 3, 1),
     ...                                   {"level": 100.0, "width": 50.0}).ravel().tolist()
     [0, 128, 255]
     """
 
-    level: Spread
-    width: Spread
+    level: RangeSpec
+    width: RangeSpec
 
     def __post_init__(self) -> None:
         _LEVEL.check(self.level)
         _WIDTH.check(self.width)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw the level and the width; fixed numbers take no draw."""
+        """Draw the level and the width; fixed numbers use no random number."""
         return {"level": _LEVEL.draw(rng, self.level), "width": _WIDTH.draw(rng, self.width)}
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
-        """Return the values within the window, from black to white."""
+        """Return the values scaled from the window to black to white."""
         black, width = parameters["level"] - parameters["width"] / 2, parameters["width"]
         white = TOPS.get(values.dtype, math.inf)
         white = 1.0 if math.isinf(white) else white
-        return _stored(np.clip((values - np.float64(black)) / width, 0, 1) * white, values.dtype)
+        return _to_dtype(np.clip((values - np.float64(black)) / width, 0, 1) * white, values.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipPercentiles(Curve):
-    """Cut off the clip's darkest and brightest values: those below percentile `low` and above `high` become these.
+    """Clip the values of a clip to its percentiles `low` and `high`.
 
-    One hot pixel, or a bright label, then no longer sets the scale of a Normalize that follows.
+    The scale of a later Normalize then does not depend on one hot pixel or a bright text.
 
     >>> frames = np.array([0, 10, 20, 30, 250], np.uint8).reshape(1, 1, 5, 1)
     >>> ClipPercentiles(low=0, high=75).apply(frames, {}).ravel().tolist()
@@ -126,22 +126,22 @@ class ClipPercentiles(Curve):
             raise SettingError(f"ClipPercentiles(low={self.low!r}, high={self.high!r}) needs 0 <= low < high <= 100")
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw nothing: the percentiles come from the clip."""
+        """Return an empty dict: the percentiles come from the clip."""
         return {}
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
-        """Return the values between the two percentiles."""
+        """Return the values clipped to the two percentiles."""
         low, high = levels.percentiles([self.low, self.high])
-        return _stored(np.clip(values, np.float64(low), np.float64(high)), values.dtype)
+        return _to_dtype(np.clip(values, np.float64(low), np.float64(high)), values.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Equalize(Curve):
-    """Spread the clip's values evenly over its range, as far as `limit` allows: clipped histogram equalisation.
+    """Equalise the histogram of the clip, clipped at `limit`.
 
-    No level may hold more than `limit` times the mean of all 256; what stands above is shared among all. At 1 nothing
-    changes, 3 is mild, and a large limit is plain equalisation. It is CLAHE (Zuiderveld, Graphics Gems IV, 1994) with
-    the whole clip as its one tile: CLAHE's own tiles, drawn anew in each frame, make still tissue flicker.
+    No level may count more than `limit` times the mean of all 256; the excess is distributed over all levels. A limit
+    of 1 has no effect, 3 is mild, and a large one is full equalisation. It equals CLAHE (Zuiderveld, Graphics Gems
+    IV, 1994) with the whole clip as one tile: tiles computed for each frame would make still tissue flicker.
 
     >>> frames = np.repeat(np.array([100, 101], np.uint8), 50).reshape(1, 10, 10, 1)
     >>> np.unique(Equalize(limit=1).apply(frames, {})).tolist()
@@ -155,34 +155,34 @@ class Equalize(Curve):
             raise SettingError(f"Equalize(limit={self.limit!r}) must be a number of at least 1")
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw nothing: the curve comes from the clip."""
+        """Return an empty dict: the curve comes from the clip."""
         return {}
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
-        """Return the values along the clip's own clipped and summed histogram."""
+        """Return the values mapped by the cumulative sum of the clip's clipped histogram."""
         top = float(levels.frame_max().max(initial=0.0))
-        counts = levels.counted(top).astype(np.float64)
+        counts = levels.histogram(top).astype(np.float64)
         if self.limit == 1 or top <= 0 or counts.sum() == 0:
             return values.copy()
-        clipped = np.minimum(counts, self.limit * counts.mean())
-        clipped += (counts.sum() - clipped.sum()) / STEPS
-        # A level goes to the middle of its own share, and black to black, so that an even histogram changes nothing.
-        share = (np.cumsum(clipped) - clipped / 2) / clipped.sum()
+        clipped_counts = np.minimum(counts, self.limit * counts.mean())
+        clipped_counts += (counts.sum() - clipped_counts.sum()) / STEPS
+        # A level maps to the middle of its share, and black to black, so that an even histogram changes nothing.
+        share = (np.cumsum(clipped_counts) - clipped_counts / 2) / clipped_counts.sum()
         share = (share - share[0]) / (share[-1] - share[0])
         at = np.clip(values * ((STEPS - 1) / np.float64(top)), 0, STEPS - 1)
-        return _stored(np.interp(at, np.arange(STEPS), share) * top, values.dtype)
+        return _to_dtype(np.interp(at, np.arange(STEPS), share) * top, values.dtype)
 
 
 def _white(dtype: np.dtype[Any], levels: Levels) -> float:
-    """Return the value that counts as white: the top of the type, or, of float32, of the clip."""
+    """Return the value of white: the largest of the dtype, or, for float32, of the clip."""
     top = TOPS.get(dtype, math.inf)
     if math.isinf(top):
         top = float(levels.frame_max().max(initial=0.0))
     return top if top > 0 else 1.0
 
 
-def _stored(values: NDArray[np.float64], dtype: np.dtype[Any]) -> Frames:
-    """Return values in a clip's own type: rounded, halves up, where it holds whole numbers."""
+def _to_dtype(values: NDArray[np.float64], dtype: np.dtype[Any]) -> Frames:
+    """Return values as `dtype`: clipped and rounded, halves up, if it holds whole numbers."""
     if dtype in SIZES:
         values = np.floor(np.clip(values, 0, TOPS[dtype]) + 0.5)
     return values.astype(dtype)

@@ -1,4 +1,4 @@
-"""Elastic deformation: a smooth field of displacements, the same for all frames."""
+"""Elastic deformation by a smooth displacement field that is the same for all frames."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,29 +9,29 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError
 from cinefeed.kernels import add_field
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Spread, draw_length, one_length
+from cinefeed.transforms.drawing import RangeSpec, draw_length, one_length
 from cinefeed.transforms.field import pixel_centres, resample_at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elastic:
-    """Deform the clip by a smooth random field: `points` x `points` displacements, and a curve through them between.
+    """Deform the clip by a smooth random field: a spline through a grid of `points` x `points` displacements.
 
-    The length is the largest displacement of a point, in pixels of the target frame, as a fraction of its height, or
-    in millimetres: one of the three. A number a draws it from 0 to a, once a clip, a pair from its low to its high
-    end. More points make smaller waves; a length below a third of the distance between points (frame / (points - 1))
-    folds nothing over. It is fused with its affine neighbours into one interpolation (after Simard, Steinkraus and
-    Platt, ICDAR 2003, with a coarse grid in place of their filtered noise). Shapes, lengths and areas change.
+    The length is the largest displacement of a grid point. Give exactly one of `pixels` (of the target frame),
+    `fraction` (of its height) and `mm`: a number `a` draws the length from 0 to a, a pair (low, high) from low to high.
+    More points make smaller waves. A length below a third of the grid step, frame / (points - 1), makes no folds.
+    It is fused with adjacent affine transforms into one interpolation. The method follows Simard, Steinkraus and Platt
+    (ICDAR 2003), with a coarse grid in place of their filtered noise. Shapes, lengths and areas change.
 
     >>> elastic = Elastic(pixels=3)
-    >>> drawn = elastic.sample(np.random.default_rng(0), ClipInfo(4, 32, 32, 1))
-    >>> max(abs(each) for line in drawn["across"] for each in line) <= 3
+    >>> parameters = elastic.sample(np.random.default_rng(0), ClipInfo(4, 32, 32, 1))
+    >>> max(abs(each) for line in parameters["across"] for each in line) <= 3
     True
     """
 
-    pixels: Spread | None = None
-    fraction: Spread | None = None
-    mm: Spread | None = None
+    pixels: RangeSpec | None = None
+    fraction: RangeSpec | None = None
+    mm: RangeSpec | None = None
     points: int = 4
 
     def __post_init__(self) -> None:
@@ -39,24 +39,24 @@ class Elastic:
         if type(self.points) is not int or not 2 <= self.points <= 32:
             raise SettingError(f"Elastic(points={self.points!r}) must be a whole number from 2 to 32")
 
-    def _settings(self) -> dict[str, Spread | None]:
+    def _settings(self) -> dict[str, RangeSpec | None]:
         return {"pixels": self.pixels, "fraction": self.fraction, "mm": self.mm}
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw the displacements of the points, in pixels of the target frame."""
+        """Draw the displacements of the grid points, in pixels of the target frame."""
         length = draw_length("Elastic", self._settings(), rng, info, axis=0, one_sided=True)
         across, down = rng.uniform(-length, length, (2, self.points, self.points))
         return {"across": across.tolist(), "down": down.tolist()}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no displacement."""
+        """Return displacements of 0."""
         still = [[0.0] * self.points] * self.points
         return {"across": still, "down": still}
 
     def source_points(
         self, points: NDArray[np.float64], parameters: Parameters, *, height: int, width: int
     ) -> NDArray[np.float64]:
-        """Return the points moved by the field: the target's pixel at a point shows what lies there."""
+        """Return the points displaced by the field: the source points of the target points."""
         grids = np.array([parameters["across"], parameters["down"]], np.float64)
         result = np.empty(points.shape)
         flat = np.ascontiguousarray(points, np.float64).reshape(2, -1)
@@ -64,9 +64,9 @@ class Elastic:
         return result
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
-        """Return the frames deformed, of the same shape and type."""
-        moved = np.empty(frames.shape, frames.dtype) if out is None else out
+        """Return the deformed frames, with the same shape and dtype."""
+        result = np.empty(frames.shape, frames.dtype) if out is None else out
         height, width = frames.shape[1:3]
         points = self.source_points(pixel_centres(height, width), parameters, height=height, width=width)
-        resample_at(list(frames), np.eye(3), points, out=moved)
-        return moved
+        resample_at(list(frames), np.eye(3), points, out=result)
+        return result

@@ -1,4 +1,4 @@
-"""Interpolation at points that lie anywhere: what `warp.resample` is to matrices, for maps that are not affine."""
+"""Interpolation at arbitrary points, for maps that are not affine; `warp.resample` does it for matrices."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.transforms.warp import _TOLERANCE, Blocks, Lanes, Matrix, blend_into, factors, lines_of, side_by_side
+from cinefeed.transforms.warp import (
+    _TOLERANCE,
+    Blocks,
+    Lanes,
+    Matrix,
+    blend_into,
+    make_lanes,
+    pack_rows,
+    shrink_factors,
+)
 
 
 def pixel_centres(height: int, width: int) -> Matrix:
-    """Return x and y of every pixel's centre, float64 (2, height, width).
+    """Return x and y of the centre of every pixel, float64 (2, height, width).
 
     >>> pixel_centres(1, 2).tolist()
     [[[0.5, 1.5]], [[0.5, 0.5]]]
@@ -19,7 +28,7 @@ def pixel_centres(height: int, width: int) -> Matrix:
     return np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5))
 
 
-def moved(points: Matrix, matrix: Matrix) -> Matrix:
+def map_points(points: Matrix, matrix: Matrix) -> Matrix:
     """Return points, (2, height, width), mapped by a matrix, (3, 3)."""
     return np.tensordot(matrix[:2, :2], points, axes=1) + matrix[:2, 2][:, None, None]
 
@@ -33,9 +42,9 @@ def resample_at(
     fill: float = 0.0,
     extent: tuple[float, float] | None = None,
 ) -> None:
-    """Sample frames into `out` at `points`, (2, height, width), mapped by `inverse`; all else is as in `resample`.
+    """Sample frames into `out` at `points`, (2, height, width), mapped by `inverse`; otherwise as `resample`.
 
-    Where the map shrinks, on average over the target, whole blocks are averaged first, as there.
+    If the map shrinks, on average over the target, whole blocks of pixels are averaged first, as in `resample`.
 
     >>> frame, out = np.arange(6, dtype=np.uint8).reshape(2, 3), np.empty((1, 2, 3, 1), np.uint8)
     >>> resample_at([frame], np.eye(3), pixel_centres(2, 3) + [[[1.0]], [[0.0]]], out=out)
@@ -56,18 +65,18 @@ def lanes_at(
     extent: tuple[float, float] | None = None,
     use: str = "lanes",
 ) -> Lanes:
-    """Return frames side by side, as `warp.lanes_of` does."""
-    lines = lines_of(frames)
-    height, width = lines[0].shape[:2]
-    down, across = factors(inverse @ _affine_part(points), height, width)
-    scaled = inverse * np.array([[1 / across], [1 / down], [1.0]])
-    places = moved(points, scaled).reshape(2, -1)
+    """Return the lanes of frames for a map by points; `warp.lanes_of` does it for a matrix."""
+    packed_frames = pack_rows(frames)
+    height, width = packed_frames[0].shape[:2]
+    down, across = shrink_factors(inverse @ _affine_part(points), height, width)
+    block_inverse = inverse * np.array([[1 / across], [1 / down], [1.0]])
+    places = map_points(points, block_inverse).reshape(2, -1)
     blocks = Blocks(down, across, *_blocks(places[1], -(-height // down)), *_blocks(places[0], -(-width // across)))
-    return side_by_side(lines, blocks, scaled, places, extent=extent, fill=fill, use=use)
+    return make_lanes(packed_frames, blocks, block_inverse, places, extent=extent, fill=fill, use=use)
 
 
 def _affine_part(points: Matrix) -> Matrix:
-    """Return the steps from pixel to pixel, on average: what tells by how much a map shrinks."""
+    """Return the mean steps from pixel to pixel, from which the factor of shrinking follows."""
     _, height, width = points.shape
     steps = np.eye(3)
     if width > 1:
@@ -78,7 +87,7 @@ def _affine_part(points: Matrix) -> Matrix:
 
 
 def _blocks(places: NDArray[np.float64], blocks: int) -> tuple[int, int]:
-    """Return the first block that the points need along one axis, and the number of them."""
+    """Return the first block that the points need along one axis, and the number of blocks."""
     first = min(max(math.floor(float(places.min()) - 0.5 - _TOLERANCE), 0), blocks - 1)
     last = min(max(math.floor(float(places.max()) - 0.5 + _TOLERANCE) + 1, first), blocks - 1)
     return first, last - first + 1

@@ -1,6 +1,6 @@
-"""How the clip lies in its frame: random resized crop, pad, resize. Each is a matrix, as in geometry.
+"""Changes of the clip's size within its frame: random resized crop, pad, resize. Each is a matrix, as in geometry.
 
-The frame keeps its size, which cinefeed.Frame sets: what stands out is cut off, what lacks is black.
+The frame keeps its size, which is set by cinefeed.Frame. Pixels outside the frame are cut off, missing ones are black.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 
 from cinefeed.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Parameters
-from cinefeed.transforms.drawing import Limits, Spread, draw_length, one_length
+from cinefeed.transforms.drawing import Limits, RangeSpec, draw_length, one_length
 from cinefeed.transforms.geometry import Affine, about_centre
 from cinefeed.transforms.warp import Matrix
 
@@ -20,26 +20,27 @@ _ASPECT = Limits("RandomResizedCrop(aspect)", neutral=None, positive=True)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomResizedCrop(Affine):
-    """Enlarge a random part of the frame to the whole of it.
+    """Enlarge a random part of the frame to the whole frame.
 
-    `area` is the share of the frame that is kept, `aspect` the width of that part by its height, measured in frames:
-    1 keeps the shape of things, 2 makes them half as wide. Both are ranges or fixed numbers; aspects are drawn evenly
-    in their logarithm, so that wide and high are as likely. What is cut off may be what the label is about.
+    `area` is the fraction of the frame's area to crop. `aspect` is the width of the crop divided by its height, both
+    relative to the frame: 1 keeps shapes, 2 makes objects half as wide. Both are ranges or fixed numbers. Aspects are
+    drawn uniformly in their logarithm, so that wide and high are equally likely. The crop may cut off the part that
+    the label describes.
 
     >>> crop = RandomResizedCrop(area=(0.5, 1.0))
     >>> crop.matrix({"left": 2.0, "top": 0.0, "width": 4.0, "height": 8.0}, height=8, width=8).tolist()
     [[2.0, 0.0, -4.0], [0.0, 1.0, -0.0], [0.0, 0.0, 1.0]]
     """
 
-    area: Spread = (0.5, 1.0)
-    aspect: Spread = (3 / 4, 4 / 3)
+    area: RangeSpec = (0.5, 1.0)
+    aspect: RangeSpec = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
         _AREA.check(self.area)
         _ASPECT.check(self.aspect)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw the part, in pixels of the target frame."""
+        """Draw the crop, in pixels of the target frame."""
         area = _AREA.draw(rng, self.area)
         if isinstance(self.aspect, tuple | list) and len(self.aspect) == 2:
             low, high = _ASPECT.ends(self.aspect)
@@ -52,11 +53,11 @@ class RandomResizedCrop(Affine):
         return {"left": left, "top": top, "width": width, "height": height}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return the whole frame."""
+        """Return a crop of the whole frame."""
         return {"left": 0.0, "top": 0.0, "width": float(info.width), "height": float(info.height)}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
-        """Return the map from the part to the whole frame."""
+        """Return the map from the crop to the whole frame."""
         across, down = width / parameters["width"], height / parameters["height"]
         return np.array(
             [[across, 0.0, -across * parameters["left"]], [0.0, down, -down * parameters["top"]], [0.0, 0.0, 1.0]]
@@ -65,51 +66,54 @@ class RandomResizedCrop(Affine):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pad(Affine):
-    """Leave a black margin around the clip: it is shrunk about its centre, in its own shape, until there is room.
+    """Shrink the clip about its centre, with its aspect ratio, to leave a black margin around it.
 
-    The margin is in pixels of the target frame, a fraction of its side, or millimetres: one of the three. A number a
-    draws from 0 to a, a pair from its low to its high end. Before a Rotate or Shift it keeps the corners in sight.
+    Give the margin as exactly one of `pixels` (of the target frame), `fraction` (of its shorter side) and `mm`: a
+    number `a` draws from 0 to a, a pair (low, high) from low to high. Before a Rotate or Shift it keeps the corners
+    inside the frame.
 
     >>> Pad(pixels=2).matrix({"margin": 2.0}, height=8, width=16).tolist()
     [[0.5, 0.0, 4.0], [0.0, 0.5, 2.0], [0.0, 0.0, 1.0]]
     """
 
-    pixels: Spread | None = None
-    fraction: Spread | None = None
-    mm: Spread | None = None
+    pixels: RangeSpec | None = None
+    fraction: RangeSpec | None = None
+    mm: RangeSpec | None = None
 
     def __post_init__(self) -> None:
         one_length("Pad", self._settings(), one_sided=True)
         if self.fraction is not None and Limits("Pad(fraction)", one_sided=True).ends(self.fraction)[1] >= 0.5:
-            raise SettingError(f"Pad(fraction={self.fraction!r}) leaves no picture; give fractions below 0.5")
+            raise SettingError(f"Pad(fraction={self.fraction!r}) leaves no image; give fractions below 0.5")
 
-    def _settings(self) -> dict[str, Spread | None]:
+    def _settings(self) -> dict[str, RangeSpec | None]:
         return {"pixels": self.pixels, "fraction": self.fraction, "mm": self.mm}
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw the margin, in pixels of the target frame. Raises SettingError where it leaves no picture."""
+        """Draw the margin, in pixels of the target frame. Raises SettingError if it leaves no image."""
         axis = 0 if info.height <= info.width else 1
         margin = draw_length("Pad", self._settings(), rng, info, axis=axis, one_sided=True)
         if 2 * margin >= min(info.height, info.width):
-            raise SettingError(f"{self!r} leaves no picture of {info.height} x {info.width}; give a smaller margin")
+            raise SettingError(
+                f"{self!r} leaves no image of {info.height} x {info.width} pixels; give a smaller margin"
+            )
         return {"margin": margin}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no margin."""
+        """Return a margin of 0."""
         return {"margin": 0.0}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
-        """Return the shrinking about the centre of the frame."""
+        """Return the scaling about the centre of the frame."""
         scale = 1 - 2 * parameters["margin"] / min(height, width)
         return about_centre([[scale, 0.0], [0.0, scale]], height=height, width=width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resize(Affine):
-    """Bring the clip to `height` x `width` pixels about the centre of its frame, which keeps its own size.
+    """Scale the clip to `height` x `width` pixels about the centre of the frame; the frame keeps its size.
 
-    A Resize larger than the frame is a zoom, a smaller one leaves a black margin, and one of another shape stretches.
-    For the size of what comes out see Frame; this is one more factor in the same interpolation.
+    A size larger than the frame zooms in, a smaller one leaves a black margin, and another aspect ratio stretches.
+    The output size is set by Frame. Resize is fused into the same interpolation.
 
     >>> Resize(height=4, width=16).matrix({}, height=8, width=8).tolist()
     [[2.0, 0.0, -4.0], [0.0, 0.5, 2.0], [0.0, 0.0, 1.0]]
@@ -124,7 +128,7 @@ class Resize(Affine):
                 raise SettingError(f"Resize({name}={size!r}) must be a whole number of at least 1")
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw nothing."""
+        """Return an empty dict: nothing is random."""
         return {}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:

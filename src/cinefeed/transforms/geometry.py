@@ -1,6 +1,7 @@
-"""Moves of the whole frame: rotate, shift, scale, shear, flip. Each is a matrix; neighbours become one interpolation.
+"""Affine transforms: rotate, shift, scale, shear, flip. Each is a matrix; adjacent ones become one interpolation.
 
-All frames of a clip move alike. Matrices map (x, y, 1) in pixels of the target, corner-origin, x to the right, y down.
+All frames of a clip move the same way. Matrices map (x, y, 1) in pixels of the target, corner-origin, x to the right,
+y down.
 """
 
 import math
@@ -12,17 +13,17 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Axis, Limits, Spread, draw_length, one_length, probability
-from cinefeed.transforms.warp import Matrix, inverted, resample
+from cinefeed.transforms.drawing import Axis, Limits, RangeSpec, draw_length, one_length, probability
+from cinefeed.transforms.warp import Matrix, invert, resample
 
 _DEGREES = Limits("Rotate(degrees)")
 _FACTOR = Limits("Scale(factor)", neutral=1.0, positive=True)
-# At 45 degrees to both sides a shear is no map any more: all pixels fall on a line.
+# A shear of 45 degrees along both axes has no inverse: all pixels fall on a line.
 _SHEAR = Limits("Shear(degrees)", lowest=-44.0, highest=44.0)
 
 
 def about_centre(linear: list[list[float]], *, height: int, width: int) -> Matrix:
-    """Return the 3x3 map that applies a 2x2 one about the frame's centre.
+    """Return the 3 x 3 matrix that applies a 2 x 2 matrix about the centre of the frame.
 
     >>> about_centre([[-1.0, 0.0], [0.0, 1.0]], height=4, width=6).tolist()
     [[-1.0, 0.0, 6.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -33,13 +34,13 @@ def about_centre(linear: list[list[float]], *, height: int, width: int) -> Matri
 
 
 def check_axis(kind: str, axis: object) -> None:
-    """Raise SettingError where an axis is none."""
+    """Raise SettingError if the axis is not "horizontal", "vertical" or "both"."""
     if axis not in get_args(Axis):
         raise SettingError(f"{kind}(axis={axis!r}) is not a choice; {did_you_mean(str(axis), get_args(Axis))}")
 
 
 class Affine:
-    """What the geometric transforms share: alone, one interpolation, zeros where the frame has moved away."""
+    """Base class of affine transforms: applied alone, one interpolation, zeros outside the frame."""
 
     __slots__ = ()
 
@@ -48,25 +49,25 @@ class Affine:
         raise NotImplementedError
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
-        """Return the frames moved by `parameters`, of the same shape and type."""
-        moved = np.empty(frames.shape, frames.dtype) if out is None else out
+        """Return the moved frames, with the same shape and dtype."""
+        result = np.empty(frames.shape, frames.dtype) if out is None else out
         forward = self.matrix(parameters, height=frames.shape[1], width=frames.shape[2])
-        resample(list(frames), inverted(forward), out=moved)
-        return moved
+        resample(list(frames), invert(forward), out=result)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rotate(Affine):
-    """Turn the clip about its centre by a random angle, in degrees, counter-clockwise where positive.
+    """Rotate the clip about its centre by a random angle in degrees. Positive angles are counter-clockwise.
 
-    `degrees` a draws from -a to a, a pair from its low to its high end. Large angles change the meaning of images with
-    a fixed upright, such as digits or echo views.
+    `degrees=a` draws from -a to a, `degrees=(low, high)` from low to high. Large angles change the meaning of images
+    with a fixed orientation, such as digits or echo views.
 
     >>> Rotate(degrees=90).matrix({"degrees": 90.0}, height=2, width=4).round(6).tolist()
     [[0.0, 1.0, 1.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
     """
 
-    degrees: Spread
+    degrees: RangeSpec
 
     def __post_init__(self) -> None:
         _DEGREES.check(self.degrees)
@@ -76,7 +77,7 @@ class Rotate(Affine):
         return {"degrees": _DEGREES.draw(rng, self.degrees)}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no turn."""
+        """Return an angle of 0."""
         return {"degrees": 0.0}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
@@ -88,23 +89,23 @@ class Rotate(Affine):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shift(Affine):
-    """Move the clip right and down by random distances, each drawn on its own.
+    """Move the clip right and down by two independent random distances.
 
-    In pixels of the target frame, as a fraction of it, or in millimetres: one of the three. A number a draws from -a
-    to a, a pair from its low to its high end. Millimetres need a row that tells the size of its pixels.
+    Give exactly one of `pixels` (of the target frame), `fraction` (of its width and height) and `mm`: a number `a`
+    draws from -a to a, a pair (low, high) from low to high. Millimetres need rows with a known pixel size.
 
     >>> Shift(fraction=0.1).matrix({"right": 3.0, "down": -1.5}, height=10, width=10)[:2, 2].tolist()
     [3.0, -1.5]
     """
 
-    pixels: Spread | None = None
-    fraction: Spread | None = None
-    mm: Spread | None = None
+    pixels: RangeSpec | None = None
+    fraction: RangeSpec | None = None
+    mm: RangeSpec | None = None
 
     def __post_init__(self) -> None:
         one_length("Shift", self._settings())
 
-    def _settings(self) -> dict[str, Spread | None]:
+    def _settings(self) -> dict[str, RangeSpec | None]:
         return {"pixels": self.pixels, "fraction": self.fraction, "mm": self.mm}
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
@@ -113,7 +114,7 @@ class Shift(Affine):
         return {"right": right, "down": down}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no distance."""
+        """Return distances of 0."""
         return {"right": 0.0, "down": 0.0}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
@@ -123,16 +124,16 @@ class Shift(Affine):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scale(Affine):
-    """Enlarge the clip about its centre by a random factor, or shrink it where the factor is below 1.
+    """Scale the clip about its centre by a random factor. Factors below 1 shrink it.
 
-    `factor` a draws from 1 - a to 1 + a, a pair from its low to its high end. It changes what is measured in pixels,
-    such as a diameter or a volume.
+    `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. It changes quantities that are measured
+    in pixels, such as a diameter or a volume.
 
     >>> Scale(factor=0.1).matrix({"factor": 2.0}, height=4, width=6).tolist()
     [[2.0, 0.0, -3.0], [0.0, 2.0, -2.0], [0.0, 0.0, 1.0]]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _FACTOR.check(self.factor)
@@ -146,23 +147,23 @@ class Scale(Affine):
         return {"factor": 1.0}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
-        """Return the enlargement about the centre of the frame."""
+        """Return the scaling about the centre of the frame."""
         factor = parameters["factor"]
         return about_centre([[factor, 0.0], [0.0, factor]], height=height, width=width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shear(Affine):
-    """Slant the clip about its centre by random angles, in degrees: "horizontal" moves rows, "vertical" columns.
+    """Shear the clip about its centre by random angles in degrees: "horizontal" moves rows, "vertical" columns.
 
-    `degrees` a draws from -a to a, a pair from its low to its high end; with "both" each axis draws its own. Angles
+    `degrees=a` draws from -a to a, `degrees=(low, high)` from low to high; "both" draws an angle for each axis. Angles
     and shapes change, areas do not (with "both", a little).
 
     >>> Shear(degrees=10).matrix({"across": 0.0, "down": 0.0}, height=4, width=4).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
 
-    degrees: Spread
+    degrees: RangeSpec
     axis: Axis = "horizontal"
 
     def __post_init__(self) -> None:
@@ -178,21 +179,21 @@ class Shear(Affine):
         }
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no angle."""
+        """Return angles of 0."""
         return {"across": 0.0, "down": 0.0}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:
-        """Return the slant about the centre of the frame."""
+        """Return the shear about the centre of the frame."""
         across, down = (math.tan(math.radians(parameters[name])) for name in ("across", "down"))
         return about_centre([[1.0, across], [down, 1.0]], height=height, width=width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flip(Affine):
-    """Mirror the clip: "horizontal" swaps left and right, "vertical" top and bottom, "both" draws each on its own.
+    """Mirror the clip: "horizontal" swaps left and right, "vertical" top and bottom, "both" draws each separately.
 
-    It changes the meaning wherever sides matter: text, traffic, and medical views, where a mirrored heart is a disease
-    (dextrocardia), and a chiral view such as an apical four-chamber one becomes another.
+    It changes the meaning if sides matter: in text, traffic, and medical views. A mirrored heart is a disease
+    (dextrocardia), and a chiral view such as the apical four-chamber view becomes another view.
 
     >>> Flip(axis="horizontal").apply(np.arange(3, dtype=np.uint8).reshape(1, 1, 3, 1),
     ...                               {"horizontal": True, "vertical": False}).ravel().tolist()
@@ -212,7 +213,7 @@ class Flip(Affine):
         return {"horizontal": across and self.axis != "vertical", "vertical": down and self.axis != "horizontal"}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no side swapped."""
+        """Return that no side is swapped."""
         return {"horizontal": False, "vertical": False}
 
     def matrix(self, parameters: Parameters, *, height: int, width: int) -> Matrix:

@@ -1,6 +1,6 @@
-"""Changes of the pixels' values that are linear: normalise, brightness, contrast. The same for all frames of a clip.
+"""Linear intensity transforms: normalise, brightness, contrast. Each is the same for all frames of a clip.
 
-Each is a curve, value by value, so that neighbours become one look-up table (see levels).
+Each maps values one by one, so that adjacent ones become one look-up table (see levels).
 """
 
 import math
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.kernels import scale_and_move
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters, dtype_of
-from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.drawing import Limits, RangeSpec
 from cinefeed.transforms.levels import PixelLevels
 
 Mode = Literal["frame_max", "clip_max", "standard", "range", "percentiles"]
@@ -26,16 +26,16 @@ _CONTRAST = Limits("Contrast(factor)", neutral=1.0, lowest=0.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Normalize:
-    """Bring pixels to float32 (or, half as large, float16 or bfloat16) of a known scale.
+    """Scale pixels to float32 (or float16 or bfloat16, half the size).
 
-    frame_max:  each frame divided by its own maximum, as the 2020 system did (a black frame stays zero)
-    clip_max:   the clip divided by its maximum, so that frames keep their brightness to each other
-    standard:   minus `mean`, divided by `std`: constants, one number or one a channel; without them the clip's own
-    range:      `low` becomes 0 and `high` becomes 1; what lies beyond is not cut off
-    percentiles: the same, where `low` and `high` are percentiles of the clip, by default 1 and 99
+    frame_max:  divides each frame by its maximum, as the 2020 system did (a black frame stays zero)
+    clip_max:   divides the clip by its maximum, which keeps the relative brightness of its frames
+    standard:   subtracts `mean` and divides by `std`: one number, one per channel, or by default those of the clip
+    range:      maps `low` to 0 and `high` to 1; values outside are not clipped
+    percentiles: as range, with `low` and `high` as percentiles of the clip, by default 1 and 99
 
-    `frame_max` and `clip_max` remove differences in exposure between frames or clips; where brightness carries the
-    label, use `standard` with constants, or `range`.
+    `frame_max` and `clip_max` remove differences in exposure between frames or clips. If brightness carries the label,
+    use `standard` with constants, or `range`.
 
     >>> clip = np.array([0, 50, 100, 200], np.uint8).reshape(2, 1, 2, 1)
     >>> Normalize().apply(clip, {}).ravel().tolist()
@@ -62,17 +62,17 @@ class Normalize:
             raise SettingError(
                 f"Normalize(dtype={self.dtype!r}) is not a choice; {did_you_mean(str(self.dtype), get_args(FloatType))}"
             )
-        dtype_of(self.dtype)  # whose package may be absent
+        dtype_of(self.dtype)  # raises if its package is not installed
         for name, mode in (("mean", "standard"), ("std", "standard"), ("low", "range"), ("high", "range")):
             belongs = self.mode in ((mode, "percentiles") if mode == "range" else (mode,))
             if getattr(self, name) is not None and not belongs:
-                raise SettingError(f"Normalize({name}=...) belongs to mode={mode!r}; here mode={self.mode!r}")
+                raise SettingError(f"Normalize({name}=...) is for mode={mode!r}; found mode={self.mode!r}")
         if (self.mean is None) != (self.std is None):
-            raise SettingError("Normalize takes mean and std together; leave both out for the clip's own")
+            raise SettingError("Normalize takes mean and std together; leave out both to use those of the clip")
         for name, constants in (("mean", self.mean), ("std", self.std), ("low", self.low), ("high", self.high)):
-            if constants is not None and not np.isfinite(_listed(name, constants)).all():
+            if constants is not None and not np.isfinite(_as_array(name, constants)).all():
                 raise SettingError(f"Normalize({name}={constants!r}) must be finite")
-        if self.std is not None and (_listed("std", self.std) <= 0).any():
+        if self.std is not None and (_as_array("std", self.std) <= 0).any():
             raise SettingError(f"Normalize(std={self.std!r}) must be above 0")
         if self.mode == "range" and (self.high is None or self.high <= (self.low or 0.0)):
             raise SettingError(f"Normalize(mode='range', low={self.low}, high={self.high}) needs high above low (0)")
@@ -85,16 +85,16 @@ class Normalize:
         return 1.0 if self.low is None else self.low, 99.0 if self.high is None else self.high
 
     def output_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the type of the settings, whatever comes in."""
+        """Return the dtype of the settings, for any input."""
         return dtype_of(self.dtype)
 
     @property
     def by_frame(self) -> bool:
-        """Whether each frame has a curve of its own."""
+        """Whether each frame has its own curve."""
         return self.mode == "frame_max"
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw nothing: the numbers come from the settings or from the clip. Refuses constants of too many channels."""
+        """Return an empty dict: nothing is random. Raises SettingError for constants of another number of channels."""
         for name in ("mean", "std"):
             constants = getattr(self, name)
             if isinstance(constants, tuple | list) and len(constants) not in (1, info.channels):
@@ -105,13 +105,13 @@ class Normalize:
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
         """Return the frames as floats, (frames, height, width, channels)."""
-        return self._scaled(frames, PixelLevels(frames), out=out)
+        return self._normalize(frames, PixelLevels(frames), out=out)
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values as floats."""
-        return self._scaled(values, levels)
+        return self._normalize(values, levels)
 
-    def _scaled(self, frames: Frames, levels: Levels, *, out: NDArray[Any] | None = None) -> Frames:
+    def _normalize(self, frames: Frames, levels: Levels, *, out: NDArray[Any] | None = None) -> Frames:
         if self.mode == "frame_max" and len(frames) != levels.frames:
             frames = np.broadcast_to(frames, (levels.frames, *frames.shape[1:]))
         channels = frames.shape[3]
@@ -137,34 +137,38 @@ class Normalize:
             gain[:] = 1 / std
             offset[:] = -mean / std
         if self.dtype == "float32":
-            return scaled(frames, gain, offset, top=math.inf, bottom=-math.inf, out=out, dtype=np.dtype(np.float32))
-        whole = scaled(frames, gain, offset, top=math.inf, bottom=-math.inf, out=None, dtype=np.dtype(np.float32))
-        half = np.empty(frames.shape, dtype_of(self.dtype)) if out is None else out
-        if self.dtype == "float16":  # beyond 65504 lies infinity; so large a value is kept there: no loss becomes NaN
-            whole = np.clip(whole, -65504, 65504)
-        half[...] = whole
-        return half
+            return scale_values(
+                frames, gain, offset, top=math.inf, bottom=-math.inf, out=out, dtype=np.dtype(np.float32)
+            )
+        scaled_frames = scale_values(
+            frames, gain, offset, top=math.inf, bottom=-math.inf, out=None, dtype=np.dtype(np.float32)
+        )
+        result = np.empty(frames.shape, dtype_of(self.dtype)) if out is None else out
+        if self.dtype == "float16":  # larger values would be infinite, and the loss NaN
+            scaled_frames = np.clip(scaled_frames, -65504, 65504)
+        result[...] = scaled_frames
+        return result
 
     def _standard(self, levels: Levels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if self.mean is not None and self.std is not None:
-            return _listed("mean", self.mean), _listed("std", self.std)
+            return _as_array("mean", self.mean), _as_array("std", self.std)
         mean, std = levels.mean_and_std()
         return np.array(mean), np.array(std if std > 0 else 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Brightness:
-    """Multiply the clip by a random factor, and clip to what its type holds.
+    """Multiply the clip by a random factor, and clip to the range of its dtype.
 
-    `factor` a draws from 1 - a to 1 + a, a pair from its low to its high end. It changes the meaning where grey levels
-    are measured, as in calibrated CT or quantitative MRI. Before a Normalize by maximum it has no effect but clipping.
+    `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. It changes the meaning if grey levels
+    are measurements, as in calibrated CT or quantitative MRI. Before a Normalize by maximum it only clips.
 
     >>> clip = np.array([100, 200], np.uint8).reshape(1, 1, 2, 1)
     >>> Brightness(factor=0.2).apply(clip, {"factor": 1.5}).ravel().tolist()
     [150, 255]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _BRIGHTNESS.check(self.factor)
@@ -178,27 +182,27 @@ class Brightness:
         return {"factor": 1.0}
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
-        """Return the frames times the factor, of the same type."""
-        return linear(frames, parameters["factor"], 0.0, out=out)
+        """Return the frames times the factor, with the same dtype."""
+        return apply_linear(frames, parameters["factor"], 0.0, out=out)
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
         """Return the values times the factor."""
-        return linear(values, parameters["factor"], 0.0)
+        return apply_linear(values, parameters["factor"], 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contrast:
-    """Move the clip's pixels away from their mean by a random factor, or towards it where the factor is below 1.
+    """Multiply the distances of the clip's pixels from their mean by a random factor.
 
-    `factor` a draws from 1 - a to 1 + a, a pair from its low to its high end. The mean is that of the whole clip, so
-    that frames keep their order in brightness. It changes the meaning where grey levels are measured.
+    `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. The mean is that of the whole clip, so
+    that frames keep their order in brightness. It changes the meaning if grey levels are measurements.
 
     >>> clip = np.array([100, 200], np.uint8).reshape(1, 1, 2, 1)
     >>> Contrast(factor=0.2).apply(clip, {"factor": 0.5}).ravel().tolist()
     [125, 175]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _CONTRAST.check(self.factor)
@@ -212,28 +216,28 @@ class Contrast:
         return {"factor": 1.0}
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
-        """Return the frames with their distances from the clip's mean multiplied, of the same type."""
-        return linear(frames, *self._line(parameters, PixelLevels(frames)), out=out)
+        """Return the frames with changed contrast, with the same dtype."""
+        return apply_linear(frames, *self._gain_and_offset(parameters, PixelLevels(frames)), out=out)
 
     def curve(self, values: Frames, parameters: Parameters, levels: Levels) -> Frames:
-        """Return the values with their distances from the clip's mean multiplied."""
-        return linear(values, *self._line(parameters, levels))
+        """Return the values with changed contrast."""
+        return apply_linear(values, *self._gain_and_offset(parameters, levels))
 
-    def _line(self, parameters: Parameters, levels: Levels) -> tuple[float, float]:
+    def _gain_and_offset(self, parameters: Parameters, levels: Levels) -> tuple[float, float]:
         factor = parameters["factor"]
         return factor, levels.mean_and_std()[0] * (1 - factor)
 
 
-def linear(frames: Frames, gain: float, offset: float, *, out: NDArray[Any] | None = None) -> Frames:
-    """Return `frames * gain + offset` in the frames' own type: rounded, halves up, and clipped."""
+def apply_linear(frames: Frames, gain: float, offset: float, *, out: NDArray[Any] | None = None) -> Frames:
+    """Return `frames * gain + offset` in the dtype of the frames: rounded, halves up, and clipped."""
     shape = (len(frames), frames.shape[3])
     top = TOPS[frames.dtype]
-    return scaled(
+    return scale_values(
         frames, np.full(shape, gain), np.full(shape, offset), bottom=0.0, top=top, out=out, dtype=frames.dtype
     )
 
 
-def scaled(
+def scale_values(
     frames: Frames,
     gain: NDArray[np.float64],
     offset: NDArray[np.float64],
@@ -258,16 +262,16 @@ def scaled(
 
 
 def _inverse(largest: Any) -> NDArray[np.float64]:
-    """Return one over each maximum, and one where it is not above zero."""
+    """Return one divided by each maximum, and one if the maximum is not above zero."""
     values = np.asarray(largest, np.float64)
     return 1 / np.where(values > 0, values, 1.0)
 
 
-def _listed(name: str, constants: Constants) -> NDArray[np.float64]:
+def _as_array(name: str, constants: Constants) -> NDArray[np.float64]:
     try:
         values = np.asarray(constants, np.float64)
     except (TypeError, ValueError):
-        raise SettingError(f"Normalize({name}={constants!r}) must be a number, or one a channel") from None
+        raise SettingError(f"Normalize({name}={constants!r}) must be one number, or one per channel") from None
     if values.ndim > 1 or values.size == 0:
-        raise SettingError(f"Normalize({name}={constants!r}) must be a number, or one a channel")
+        raise SettingError(f"Normalize({name}={constants!r}) must be one number, or one per channel")
     return values

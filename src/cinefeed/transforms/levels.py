@@ -1,8 +1,8 @@
-"""What is known of a clip's values, maximum, mean, percentiles: of its pixels, or of what a table makes of them.
+"""Statistics of a clip's values (maximum, mean, percentiles), before or after mapping by a look-up table.
 
-A run of pointwise transforms becomes one table of 256 (or 65,536) entries, by applying each to the table in turn. What
-a transform wants to know of the clip it gets from how often each value stands in the frames, counted once; so the
-table gives, to the byte, what one transform after the other would.
+Adjacent pointwise transforms become one table of 256 (or 65,536) entries: each is applied to the table in turn. The
+statistics that a transform needs are computed from the counts of each value in the frames, counted once. So the table
+gives the same bytes as one transform after the other.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from cinefeed.kernels import count_values
 from cinefeed.transforms.base import Frames
 
-STEPS = 256  # levels that `counted` tells apart
+STEPS = 256  # levels of `histogram`
 SIZES: dict[np.dtype[Any], int] = {np.dtype(np.uint8): 256, np.dtype(np.uint16): 65536}  # entries of a table
 
 
 class PixelLevels:
-    """The levels of frames as they are, each worked out when it is asked for.
+    """Statistics of frames, each computed on demand.
 
     >>> levels = PixelLevels(np.array([0, 10, 20, 40], np.uint8).reshape(2, 1, 2, 1))
     >>> levels.frame_max().tolist(), levels.mean_and_std()[0], levels.percentiles([50])
@@ -39,14 +39,14 @@ class PixelLevels:
         return np.asarray(self.pixels.reshape(self.frames, -1).max(axis=1, initial=0), np.float64)
 
     def mean_and_std(self) -> tuple[float, float]:
-        """Return both over the whole clip, by OpenCV: 0.07 ms for 25 x 150 x 150 bytes, where NumPy took 1.4."""
+        """Return mean and standard deviation, by OpenCV: 0.07 ms for 25 x 150 x 150 bytes, NumPy took 1.4."""
         if self.pixels.size == 0:
             return 0.0, 0.0
         mean, std = cv2.meanStdDev(self.pixels.reshape(self.frames, -1))
         return float(mean[0, 0]), float(std[0, 0])
 
     def percentiles(self, percents: Sequence[float]) -> list[float]:
-        """Return percentiles of the whole clip, interpolated as NumPy does."""
+        """Return percentiles of the whole clip, interpolated as by NumPy."""
         if self.pixels.size == 0:
             return [0.0] * len(percents)
         if self.pixels.dtype not in SIZES:
@@ -54,15 +54,15 @@ class PixelLevels:
         counts = self.counts().sum(axis=0)
         return _percentiles(np.arange(len(counts), dtype=np.float64), counts, percents)
 
-    def counted(self, top: float) -> NDArray[np.int64]:
-        """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
+    def histogram(self, top: float) -> NDArray[np.int64]:
+        """Return the number of pixels nearest to each of 256 levels from 0 to `top`."""
         if self.pixels.dtype in SIZES:
             counts = self.counts().sum(axis=0)
-            return _rebinned(np.arange(len(counts), dtype=np.float64), counts, top)
-        return _rebinned(self.pixels.reshape(-1), None, top)
+            return _rebin(np.arange(len(counts), dtype=np.float64), counts, top)
+        return _rebin(self.pixels.reshape(-1), None, top)
 
     def counts(self) -> NDArray[np.int64]:
-        """Return how often each value stands in each frame, (frames, 256); for uint16 in the clip, (1, 65536)."""
+        """Return the counts of each value in each frame, (frames, 256); for uint16 in the clip, (1, 65536)."""
         if self._counts is None:
             size = SIZES[self.pixels.dtype]
             rows = self.frames if size == STEPS else 1
@@ -73,7 +73,7 @@ class PixelLevels:
 
 
 class TableLevels:
-    """The levels that frames have once each pixel is looked up in a table, (1 or frames, 1 or channels, entries)."""
+    """Statistics of frames after mapping each pixel by a table, (1 or frames, 1 or channels, entries)."""
 
     def __init__(self, pixels: PixelLevels, table: NDArray[Any]) -> None:
         self.frames = pixels.frames
@@ -83,15 +83,15 @@ class TableLevels:
     def frame_max(self) -> NDArray[np.float64]:
         """Return the largest value of each frame, (frames,)."""
         values = self._table.astype(np.float64)
-        if values.shape[1] == 1 and (np.diff(values) >= 0).all():  # brighter stays brighter, so the maximum does too
+        if values.shape[1] == 1 and (np.diff(values) >= 0).all():  # increasing: the maximum maps to the maximum
             largest = self._pixels.frame_max().astype(np.int64)
             return np.broadcast_to(values[:, 0], (self.frames, values.shape[2]))[np.arange(self.frames), largest]
-        values, counts = self._weighted(by_frame=True)
+        values, counts = self._values_and_counts(by_frame=True)
         return np.asarray(np.where(counts > 0, values, -np.inf).reshape(self.frames, -1).max(axis=1, initial=-np.inf))
 
     def mean_and_std(self) -> tuple[float, float]:
-        """Return both over the whole clip, as OpenCV adds them up."""
-        values, counts = self._weighted()
+        """Return the mean and standard deviation of the clip, summed as by OpenCV."""
+        values, counts = self._values_and_counts()
         total = counts.sum()
         if total == 0:
             return 0.0, 0.0
@@ -99,17 +99,17 @@ class TableLevels:
         return mean, max(square - mean**2, 0.0) ** 0.5
 
     def percentiles(self, percents: Sequence[float]) -> list[float]:
-        """Return percentiles of the whole clip, interpolated as NumPy does."""
-        values, counts = self._weighted()
+        """Return percentiles of the whole clip, interpolated as by NumPy."""
+        values, counts = self._values_and_counts()
         return _percentiles(values.reshape(-1), counts.reshape(-1), percents)
 
-    def counted(self, top: float) -> NDArray[np.int64]:
-        """Return how many pixels lie at each of 256 levels from 0 to `top`, each at its nearest level."""
-        values, counts = self._weighted()
-        return _rebinned(values.reshape(-1), counts.reshape(-1), top)
+    def histogram(self, top: float) -> NDArray[np.int64]:
+        """Return the number of pixels nearest to each of 256 levels from 0 to `top`."""
+        values, counts = self._values_and_counts()
+        return _rebin(values.reshape(-1), counts.reshape(-1), top)
 
-    def _weighted(self, *, by_frame: bool = False) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the values and how often each stands there, of one shape; of all frames together where that serves."""
+    def _values_and_counts(self, *, by_frame: bool = False) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the values and their counts, of one shape; summed over frames if the table is the same for all."""
         of_frames, channels, entries = self._table.shape
         if channels == 1:
             counts = self._pixels.counts()[:, None]
@@ -136,7 +136,7 @@ def _percentiles(values: NDArray[np.float64], counts: NDArray[np.int64], percent
     return [float(each) for each in first + (places - lower) * (second - first)]
 
 
-def _rebinned(values: NDArray[Any], counts: NDArray[np.int64] | None, top: float) -> NDArray[np.int64]:
+def _rebin(values: NDArray[Any], counts: NDArray[np.int64] | None, top: float) -> NDArray[np.int64]:
     levels = np.zeros(STEPS, np.int64)
     if values.size:
         at = np.clip(np.rint(values * ((STEPS - 1) / (top or 1.0))), 0, STEPS - 1).astype(np.int64)

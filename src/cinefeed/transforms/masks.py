@@ -1,4 +1,4 @@
-"""Parts of the frame that become black: random boxes, and all that lies outside an ultrasound's sector."""
+"""Transforms that blacken parts of the frame: random boxes, and the area outside an ultrasound sector."""
 
 import math
 from dataclasses import dataclass
@@ -9,24 +9,25 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.drawing import Limits, RangeSpec
 
 _SIZE = Limits("CutOut(size)", lowest=0.0, highest=1.0, one_sided=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CutOut:
-    """Blacken `count` random boxes, the same in all frames, so that a model does not hang on one detail.
+    """Blacken `count` random boxes, the same in all frames, so that a model does not depend on one detail.
 
-    `size` is the side of a box as a fraction of the frame's: a number a draws from 0 to a, a pair from its low to its
-    high end, height and width each on their own. A box may hide what the label is about. (DeVries and Taylor, 2017)
+    `size` is the side of a box as a fraction of the frame's side: `size=a` draws from 0 to a, `size=(low, high)` from
+    low to high, separately for height and width. A box may hide the part that the label describes.
+    (DeVries and Taylor, 2017)
 
     >>> frames = np.full((1, 2, 3, 1), 9, np.uint8)
     >>> CutOut(size=0.5).apply(frames, {"boxes": [[0, 1, 2, 3]]}).ravel().tolist()
     [9, 0, 0, 9, 0, 0]
     """
 
-    size: Spread
+    size: RangeSpec
     count: int = 1
 
     def __post_init__(self) -> None:
@@ -44,24 +45,24 @@ class CutOut:
         return {"boxes": boxes}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no box."""
+        """Return an empty list of boxes."""
         return {"boxes": []}
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
         """Return the frames with black boxes."""
-        cut = frames.copy()
+        result = frames.copy()
         for top, left, bottom, right in parameters["boxes"]:
-            cut[:, top:bottom, left:right] = 0
-        return cut
+            result[:, top:bottom, left:right] = 0
+        return result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SectorMask:
-    r"""Blacken all that lies outside a fan: the ticks, names and traces that an ultrasound machine draws around it.
+    r"""Blacken the area outside a sector, such as the ticks, names and traces around an ultrasound image.
 
-    `apex` is where the fan's edges meet, (across, down) as fractions of the frame's width and height, and may lie
-    outside the frame. The fan opens by `degrees` in all, downwards, from `near` to `far` from its apex, as fractions
-    of the frame's height. A pixel is kept where its centre lies inside.
+    `apex` is the point at which the edges of the sector meet, (across, down) as fractions of the frame's width and
+    height. It may lie outside the frame. The sector opens downwards, with a full angle of `degrees`, from the distance
+    `near` to `far` from the apex, as fractions of the frame's height. A pixel is kept if its centre lies inside.
 
     >>> mask = SectorMask(degrees=90, far=0.9).apply(np.ones((1, 5, 5, 1), np.uint8), {})
     >>> print("\n".join("".join(".#"[each] for each in line) for line in mask[0, ..., 0]))
@@ -88,16 +89,16 @@ class SectorMask:
             raise SettingError(f"SectorMask(near={self.near!r}, far={self.far!r}) needs 0 <= near < far")
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw nothing."""
+        """Return an empty dict: nothing is random."""
         return {}
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
-        """Return the frames, black outside the fan."""
+        """Return the frames, black outside the sector."""
         outside = _outside(self.degrees, tuple(self.apex), self.near, self.far, *frames.shape[1:3])
-        # One product over whole rows: 0.1 ms for 16 x 112 x 112 x 3, where an index by the mask took 0.8.
+        # One product over whole rows takes 0.1 ms for 16 x 112 x 112 x 3; indexing by the mask took 0.8.
         inside = np.repeat(~outside[:, :, None], frames.shape[3], axis=2).astype(frames.dtype)
-        masked: Frames = frames * inside
-        return masked
+        result: Frames = frames * inside
+        return result
 
 
 @lru_cache(maxsize=16)
@@ -107,6 +108,6 @@ def _outside(
     down, across = np.ogrid[:height, :width]
     right, below = across + 0.5 - apex[0] * width, down + 0.5 - apex[1] * height
     distance = np.hypot(right, below) / height
-    # A millionth of a degree: a fan whose edge runs through pixel centres keeps both sides alike.
+    # A millionth of a degree, so that a sector with edges through pixel centres stays symmetric.
     angle = np.abs(np.degrees(np.arctan2(right, below)))
     return np.asarray((angle > degrees / 2 + 1e-6) | (distance < near) | (distance > far))

@@ -1,7 +1,7 @@
-"""Masks of a clip: moved exactly as its frames are, each pixel taken from the nearest one, so that labels stay whole.
+"""Nearest-neighbour sampling of masks, with the same moves as the clip's frames, so that labels are never mixed.
 
-Nothing but geometry touches a mask. All of a clip's moves, those after an intensity transform too, become one look-up
-of pixels, worked out once for all frames.
+Only geometric transforms apply to a mask. All moves of a clip, including those after an intensity transform, become
+one look-up of pixels, computed once for all frames.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ from cinefeed.errors import SourceError
 from cinefeed.sources.base import Planes
 from cinefeed.sources.display import shown_size
 from cinefeed.transforms.base import Parameters
-from cinefeed.transforms.compose import Compose, as_shown
-from cinefeed.transforms.field import moved, pixel_centres
-from cinefeed.transforms.fuse import chosen, steps, undone
-from cinefeed.transforms.warp import inverted
+from cinefeed.transforms.compose import Compose, display_matrix
+from cinefeed.transforms.field import map_points, pixel_centres
+from cinefeed.transforms.fuse import group_steps, select_parts, undo_moves
+from cinefeed.transforms.warp import invert
 
-_TOLERANCE = 1e-6  # of a pixel, as in kernels.blend: rounding of matrices must not cut an edge off
+_TOLERANCE = 1e-6  # pixels, as in kernels.blend: rounding of matrices must not cut off an edge
 
 
 def render_masks(
@@ -27,11 +27,12 @@ def render_masks(
     *,
     spacing_mm: tuple[float, float] | None = None,
 ) -> None:
-    """Make the masks of a clip, whose frames `compose.render` makes of the same parameters; 0 where nothing was.
+    """Write the masks of a clip into `out`, (frames, height, width, 1), moved as its frames by `compose.render`.
 
-    `planes` hold one plane of labels a frame, uint8 (height, width); they are written into `out`, (frames, height,
-    width, 1). A target pixel takes the label of the pixel that its centre falls in, so that whole-pixel moves, flips
-    and quarter turns are exact. `spacing_mm` is the size of a pixel of the video as shown.
+    `planes` hold one plane of labels per frame, uint8 (height, width). Pixels outside the mask become 0. A target pixel
+    takes the label of the pixel that contains its centre, so that whole-pixel moves, flips and quarter turns are exact.
+    `spacing_mm` is the pixel size of the displayed video, (down, across). Raises SourceError if the masks of the frames
+    differ in size.
 
     >>> from cinefeed.clips import Frame
     >>> from cinefeed.sources.colour import Colour
@@ -44,37 +45,40 @@ def render_masks(
     """
     if not planes.frames:
         return
-    frame, stored = compose.frame, planes.frames[0][0].shape
+    frame, stored_size = compose.frame, planes.frames[0][0].shape
     points = pixel_centres(frame.height, frame.width)
-    seen = np.ones(points.shape[1:], np.bool_)
-    for number, step in reversed([*enumerate(steps(chosen(compose.transforms, parameters)))]):
+    visible = np.ones(points.shape[1:], np.bool_)
+    for number, step in reversed([*enumerate(group_steps(select_parts(compose.transforms, parameters)))]):
         if step.kind == "geometry":
-            points = undone(step.parts, points, height=frame.height, width=frame.width)
-            if (
-                number
-            ):  # what was moved were pixels of the target, cut at its edge; the first moves are one with the fit
-                seen &= _inside(points, frame.height, frame.width)
+            points = undo_moves(step.parts, points, height=frame.height, width=frame.width)
+            if number:  # these moves applied to target pixels, cut at the edge; the first moves are fused with the fit
+                visible &= _inside(points, frame.height, frame.width)
                 points = np.asarray(_pixels(points, frame.height, frame.width) + 0.5, np.float64)
-    shown = shown_size(*stored, aspect=planes.colour.aspect, rotation=planes.colour.rotation)
-    fit = frame.matrix(*shown, spacing_mm=spacing_mm) @ as_shown(planes.colour, height=stored[0], width=stored[1])
-    points = moved(points, inverted(fit))
-    seen &= _inside(points, *stored)
-    across, down = _pixels(points, *stored)
-    cells = down * stored[1] + across
+    display_size = shown_size(*stored_size, aspect=planes.colour.aspect, rotation=planes.colour.rotation)
+    fit = frame.matrix(*display_size, spacing_mm=spacing_mm) @ display_matrix(
+        planes.colour, height=stored_size[0], width=stored_size[1]
+    )
+    points = map_points(points, invert(fit))
+    visible &= _inside(points, *stored_size)
+    across, down = _pixels(points, *stored_size)
+    cells = down * stored_size[1] + across
     for (labels,), target in zip(planes.frames, out, strict=True):
-        if labels.shape != stored:
-            raise SourceError(f"the frames of a mask differ in size: {stored} and {labels.shape}, (height, width)")
-        target[..., 0] = np.where(seen, labels.reshape(-1)[cells], 0)
+        if labels.shape != stored_size:
+            raise SourceError(
+                f"the frames of a mask differ in size: {stored_size} and {labels.shape}, (height, width); "
+                "write them in one size"
+            )
+        target[..., 0] = np.where(visible, labels.reshape(-1)[cells], 0)
 
 
 def _pixels(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.intp]:
-    """Return the pixels that points fall in, across and down; those of a frame's edge for points outside it."""
+    """Return the pixels that contain points, across and down; edge pixels for points outside the frame."""
     last = np.array([width - 1, height - 1]).reshape(2, 1, 1)
     return np.asarray(np.floor((points + _TOLERANCE).clip(0, last)), np.intp)
 
 
 def _inside(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
-    """Return which points lie in a frame, its edges among it."""
+    """Return which points lie in a frame, including its edges."""
     x, y = points
     within = (x >= -_TOLERANCE) & (x <= width + _TOLERANCE) & (y >= -_TOLERANCE) & (y <= height + _TOLERANCE)
     return np.asarray(within)

@@ -1,7 +1,7 @@
-"""Changes of time: which frames of the video a clip shows. They are chosen before a frame is read, at no cost.
+"""Transforms of time: they select which frames of the video a clip shows, before any frame is read, at no cost.
 
-In a feed `indices` maps the clip's frame numbers, and other frames are read. `apply`, for a clip that stands alone,
-takes the clip for the whole video. None of these is on by default: each changes what a clip means, as it says.
+In a feed, `indices` maps the clip's frame indices, and other frames are read. `apply` works on a clip alone and treats
+it as the whole video. None of these is on by default: each changes the meaning of a clip, as its docstring describes.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cinefeed.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, Spread, probability
+from cinefeed.transforms.drawing import Limits, RangeSpec, probability
 
 Indices = NDArray[np.int64]
 
@@ -21,7 +21,7 @@ _PHASE = Limits("PhaseShift(fraction)", lowest=-1.0, highest=1.0)
 
 
 class _InTime:
-    """What the transforms of time share: on a clip alone, its own frames are the video."""
+    """Base class of transforms of time: `apply` treats the clip as the whole video."""
 
     __slots__ = ()
 
@@ -29,26 +29,26 @@ class _InTime:
         raise NotImplementedError
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
-        """Return the clip with other of its frames in their places."""
-        own = np.arange(len(frames), dtype=np.int64)
-        return frames[self.indices(own, parameters, len(frames))] if len(frames) else frames.copy()
+        """Return the clip with its frames reselected."""
+        clip_indices = np.arange(len(frames), dtype=np.int64)
+        return frames[self.indices(clip_indices, parameters, len(frames))] if len(frames) else frames.copy()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed(_InTime):
-    """Show the clip faster by a random factor, or slower where it is below 1, about its middle.
+    """Play the clip faster by a random factor, or slower if it is below 1, about its middle frame.
 
-    `factor` a draws from 1 - a to 1 + a, a pair from its low to its high end. A clip moves where it would leave the
-    video, and where it is too long for it, the factor is the largest that fits. Rates change, such as a heart rate or
-    a walking speed, and so does whatever label follows from them.
+    `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. A clip that would leave the video is
+    moved. If it is longer than the video, the largest factor that fits is used. Rates change, such as a heart rate or
+    a walking speed, and so does any label that depends on them.
 
-    F.F.F.F.F   factor 0.5 -> ..FFFFF..        factor 2, in a video of 9 -> no faster: it fills the video already
+    F.F.F.F.F   factor 0.5 -> ..FFFFF..        factor 2, in a video of 9 -> unchanged: it already fills the video
 
     >>> Speed(factor=0.5).indices(np.arange(0, 10, 2), {"factor": 0.5}, 9).tolist()
     [2, 3, 4, 5, 6]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _SPEED.check(self.factor)
@@ -62,7 +62,7 @@ class Speed(_InTime):
         return {"factor": 1.0}
 
     def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
-        """Return the frame numbers at the new speed."""
+        """Return the frame indices at the new speed."""
         first, last = int(indices.min()), int(indices.max())
         span = last - first
         if span == 0 or parameters["factor"] == 1.0:
@@ -75,9 +75,9 @@ class Speed(_InTime):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reverse(_InTime):
-    """Show the clip backwards, with a probability.
+    """Play the clip backwards with a probability.
 
-    It changes the meaning wherever time has a direction: a heart that fills as fast as it should empty, speech, falls.
+    It changes the meaning if time has a direction: the filling and emptying of a heart, speech, falls.
 
     F1 F2 F3 -> F3 F2 F1
 
@@ -95,19 +95,19 @@ class Reverse(_InTime):
         return {"reversed": bool(rng.random() < self.probability)}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return that it is not."""
+        """Return that the clip is not reversed."""
         return {"reversed": False}
 
     def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
-        """Return the frame numbers, the last one first where the clip is reversed."""
+        """Return the frame indices, in reverse order if the clip is reversed."""
         return indices[::-1].copy() if parameters["reversed"] else indices.copy()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Jitter(_InTime):
-    """Take each frame up to `frames` earlier or later, each on its own; none comes before the one it followed.
+    """Move each frame independently, up to `frames` earlier or later. The order of the frames is kept.
 
-    It changes what is measured between frames, such as a velocity.
+    It changes quantities that are measured between frames, such as a velocity.
 
     >>> Jitter(frames=1).indices(np.array([0, 2, 4]), {"moves": [-1, 1, 0]}, 9).tolist()
     [0, 3, 4]
@@ -120,27 +120,27 @@ class Jitter(_InTime):
             raise SettingError(f"Jitter(frames={self.frames!r}) must be a whole number of at least 0")
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw how far each frame moves."""
+        """Draw the move of each frame."""
         return {"moves": rng.integers(-self.frames, self.frames + 1, info.frames).tolist()}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no move."""
+        """Return moves of 0."""
         return {"moves": [0] * info.frames}
 
     def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
-        """Return the frame numbers moved, within the video."""
-        moved = (indices + np.array(parameters["moves"][: len(indices)], np.int64)).clip(0, count - 1)
-        # Only where the clip runs forwards: one that loops, or was reversed, has its own order.
+        """Return the moved frame indices, within the video."""
+        moved_indices = (indices + np.array(parameters["moves"][: len(indices)], np.int64)).clip(0, count - 1)
+        # Only if the clip runs forwards: a looped or reversed clip has another order.
         forwards = bool((np.diff(indices) >= 0).all())
-        return np.maximum.accumulate(moved) if forwards else moved
+        return np.maximum.accumulate(moved_indices) if forwards else moved_indices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameDrop(_InTime):
-    """Lose random frames, each with the same probability, as a bad connection does: the frame before stays on show.
+    """Drop random frames, each with the same probability, as on a bad connection. The previous frame is repeated.
 
-    `share` is that probability, drawn once a clip: a number a draws from 0 to a, a pair from its low to its high end.
-    The first frame is never lost. Short events may vanish.
+    `share` is that probability, drawn once per clip: `share=a` draws from 0 to a, `share=(low, high)` from low to high.
+    The first frame is never dropped. Short events may vanish.
 
     F0 F1 F2 F3, F2 lost -> F0 F1 F1 F3
 
@@ -148,22 +148,22 @@ class FrameDrop(_InTime):
     [0, 1, 1, 3]
     """
 
-    share: Spread
+    share: RangeSpec
 
     def __post_init__(self) -> None:
         _SHARE.check(self.share)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw the share, then which frames are lost."""
+        """Draw the share, then which frames are dropped."""
         share = _SHARE.draw(rng, self.share)
         return {"lost": (rng.random(info.frames) < share).tolist()}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return that none is."""
+        """Return that no frame is dropped."""
         return {"lost": [False] * info.frames}
 
     def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
-        """Return the frame numbers, each lost one replaced by the last that was not."""
+        """Return the frame indices, with each dropped frame replaced by the last one that was not dropped."""
         places = np.arange(len(indices))
         places[np.array(parameters["lost"][: len(indices)], np.bool_)] = 0
         return indices[np.maximum.accumulate(places)]
@@ -171,11 +171,11 @@ class FrameDrop(_InTime):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseShift(_InTime):
-    """Begin a cycle elsewhere: all frames move on by a random fraction of the video, and go on from its start.
+    """Start the cycle at another phase: move all frames by a random fraction of the video, wrapping around its end.
 
-    For videos of exactly one cycle (or several), such as a gated cine of one heartbeat; in any other video the last
-    frame is followed by the first with a jump. `fraction` a draws from -a to a of the video, a pair from its low to
-    its high end. It changes the meaning where a clip must begin at a known phase, such as end-diastole.
+    For videos of exactly one cycle (or several), such as a gated cine of one heartbeat; other videos jump from the last
+    frame to the first. `fraction=a` draws from -a to a of the video, `fraction=(low, high)` from low to high. It
+    changes the meaning if a clip must start at a known phase, such as end-diastole.
 
     0 1 2 3, by a quarter -> 1 2 3 0
 
@@ -183,7 +183,7 @@ class PhaseShift(_InTime):
     [1, 2, 3, 0]
     """
 
-    fraction: Spread
+    fraction: RangeSpec
 
     def __post_init__(self) -> None:
         _PHASE.check(self.fraction)
@@ -193,9 +193,9 @@ class PhaseShift(_InTime):
         return {"fraction": _PHASE.draw(rng, self.fraction)}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no shift."""
+        """Return a fraction of 0."""
         return {"fraction": 0.0}
 
     def indices(self, indices: Indices, parameters: Parameters, count: int) -> Indices:
-        """Return the frame numbers moved on, around the end of the video."""
+        """Return the moved frame indices, wrapped around the end of the video."""
         return (indices + int(np.floor(parameters["fraction"] * count + 0.5))) % count

@@ -1,4 +1,4 @@
-"""Changes that look at more than one value: saturation, noise, speckle, blur."""
+"""Intensity transforms that are not a function of the pixel's value alone: saturation, noise, speckle, blur."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.kernels import add_noise, saturate
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, Spread
+from cinefeed.transforms.drawing import Limits, RangeSpec
 from cinefeed.transforms.levels import PixelLevels
 
 Fresh = Literal["frame", "clip"]
@@ -24,16 +24,16 @@ _SIGMA = Limits("Blur(sigma)", lowest=0.0, highest=64.0, one_sided=True)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Saturation:
-    """Make the clip's colours stronger by a random factor, or paler where it is below 1; 0 is grey.
+    """Multiply the clip's colour saturation by a random factor. A factor of 0 gives grey.
 
-    `factor` a draws from 1 - a to 1 + a, a pair from its low to its high end. Grey clips stay as they are. It changes
-    the meaning where colour is measured, as in Doppler.
+    `factor=a` draws from 1 - a to 1 + a, `factor=(low, high)` from low to high. Grey clips are not affected. It changes
+    the meaning if colours are measurements, as in Doppler.
 
     >>> Saturation(factor=1.0).apply(np.array([[[[200, 100, 0]]]], np.uint8), {"factor": 0.0}).ravel().tolist()
     [119, 119, 119]
     """
 
-    factor: Spread
+    factor: RangeSpec
 
     def __post_init__(self) -> None:
         _SATURATION.check(self.factor)
@@ -47,7 +47,7 @@ class Saturation:
         return {"factor": 1.0}
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
-        """Return the frames with red, green and blue moved away from their grey, of the same type."""
+        """Return the frames with changed saturation, with the same dtype."""
         result = np.empty(frames.shape, frames.dtype) if out is None else out
         if frames.shape[3] < 3 or frames.size == 0 or parameters["factor"] == 1.0:
             np.copyto(result, frames)
@@ -61,17 +61,17 @@ class Saturation:
 
 
 class _Noisy:
-    """What noise and speckle share: numbers that a seed makes, fresh for each frame, or the same in all."""
+    """Base class of noise and speckle: random numbers from a seed, drawn for each frame or the same in all."""
 
     __slots__ = ()
     fresh: Fresh
 
     @property
-    def alike(self) -> bool:
+    def same_for_all_frames(self) -> bool:
         """Whether all frames get the same noise."""
         return self.fresh == "clip"
 
-    def _check(self, limits: Limits, std: Spread) -> None:
+    def _check(self, limits: Limits, std: RangeSpec) -> None:
         limits.check(std)
         if self.fresh not in get_args(Fresh):
             kind = type(self).__name__
@@ -80,7 +80,7 @@ class _Noisy:
             )
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no noise."""
+        """Return a strength of 0."""
         return {"std": 0.0, "seed": 0}
 
     def _noisy(self, frames: Frames, seed: int, *, shift: float, gain: float, out: NDArray[Any] | None) -> Frames:
@@ -102,9 +102,9 @@ class _Noisy:
 class Noise(_Noisy):
     """Add normal noise of a random strength, independent in every pixel and channel.
 
-    `std` is its standard deviation as a share of white (255, 65535, and for float32 the clip's own maximum): a number
-    a draws from 0 to a, a pair from its low to its high end. `fresh` is "frame" for noise that flickers, as a
-    detector's does, or "clip" for a pattern that stands still.
+    `std` is its standard deviation as a share of white (255, 65535, or for float32 the maximum of the clip): `std=a`
+    draws from 0 to a, `std=(low, high)` from low to high. `fresh="frame"` draws new noise for each frame, as a detector
+    produces it; `fresh="clip"` repeats one pattern in all frames.
 
     >>> frames = np.full((2, 8, 8, 1), 100, np.uint8)
     >>> noisy = Noise(std=0.1, fresh="clip").apply(frames, {"std": 0.1, "seed": 3})
@@ -112,7 +112,7 @@ class Noise(_Noisy):
     (True, False)
     """
 
-    std: Spread
+    std: RangeSpec
     fresh: Fresh = "frame"
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ class Noise(_Noisy):
         return {"std": _NOISE.draw(rng, self.std), "seed": int(rng.integers(2**53))}
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
-        """Return the frames with noise added, of the same type."""
+        """Return the frames with noise added, with the same dtype."""
         top = TOPS[frames.dtype]
         white = float(PixelLevels(frames).frame_max().max(initial=0.0)) if math.isinf(top) else top
         return self._noisy(frames, parameters["seed"], shift=parameters["std"] * white, gain=0.0, out=out)
@@ -131,17 +131,17 @@ class Noise(_Noisy):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speckle(_Noisy):
-    """Multiply every pixel by its own random number near 1: noise that grows with brightness, as in coherent imaging.
+    """Multiply every pixel by a random number near 1: noise that grows with brightness, as in coherent imaging.
 
-    `std` is the spread of those numbers: a number a draws from 0 to a, a pair from its low to its high end. `fresh` is
-    "frame" for speckle that flickers, or "clip" for a pattern that stands still.
+    `std` is the standard deviation of those numbers: `std=a` draws from 0 to a, `std=(low, high)` from low to high.
+    `fresh="frame"` draws new speckle for each frame; `fresh="clip"` repeats one pattern in all frames.
 
     >>> frames = np.array([0, 100], np.uint8).reshape(1, 1, 2, 1)
     >>> Speckle(std=0.5).apply(frames, {"std": 0.5, "seed": 1}).ravel().tolist()[0]
     0
     """
 
-    std: Spread
+    std: RangeSpec
     fresh: Fresh = "frame"
 
     def __post_init__(self) -> None:
@@ -152,41 +152,41 @@ class Speckle(_Noisy):
         return {"std": _SPECKLE.draw(rng, self.std), "seed": int(rng.integers(2**53))}
 
     def apply(self, frames: Frames, parameters: Parameters, *, out: NDArray[Any] | None = None) -> Frames:
-        """Return the frames with speckle, of the same type."""
+        """Return the frames with speckle, with the same dtype."""
         return self._noisy(frames, parameters["seed"], shift=0.0, gain=parameters["std"], out=out)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blur:
-    """Blur every frame by a Gaussian of random width; the edge is mirrored.
+    """Blur every frame with a Gaussian of random width. Pixels beyond the edge are mirrored.
 
-    `sigma` is its standard deviation in pixels of the target frame: a number a draws from 0 to a, a pair from its low
-    to its high end.
+    `sigma` is its standard deviation in pixels of the target frame: `sigma=a` draws from 0 to a, `sigma=(low, high)`
+    from low to high.
 
     >>> frames = np.array([0, 0, 255, 0, 0], np.uint8).reshape(1, 1, 5, 1)
     >>> Blur(sigma=1).apply(frames, {"sigma": 0.0}).ravel().tolist()
     [0, 0, 255, 0, 0]
     """
 
-    sigma: Spread
+    sigma: RangeSpec
 
     def __post_init__(self) -> None:
         _SIGMA.check(self.sigma)
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw the width, in pixels."""
+        """Draw sigma, in pixels."""
         return {"sigma": _SIGMA.draw(rng, self.sigma)}
 
     def identity(self, info: ClipInfo) -> Parameters:
-        """Return no width."""
+        """Return a sigma of 0."""
         return {"sigma": 0.0}
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
-        """Return the frames blurred, of the same type."""
+        """Return the blurred frames, with the same dtype."""
         sigma = parameters["sigma"]
-        blurred = frames.copy()
+        result = frames.copy()
         if sigma > 0:
             size = 2 * math.ceil(3 * sigma) + 1
-            for frame in blurred:
+            for frame in result:
                 frame[:] = cv2.GaussianBlur(frame, (size, size), sigma).reshape(frame.shape)
-        return blurred
+        return result

@@ -1,7 +1,7 @@
-"""YUV planes to RGB pixels of the target in one pass: luma and chroma interpolated row by row, then the colour matrix.
+"""Conversion of YUV planes to RGB target pixels in one pass: luma and chroma interpolated by row, then colour matrix.
 
-A row of the target is worked out for all frames of a clip while its numbers are in the nearest cache. Pixel by pixel it
-is what `warp.resample` and then `sources.colour` give.
+Each row of the target is computed for all frames of a clip while its numbers are in the L1 cache. The pixels equal
+those of `warp.resample` followed by `sources.colour`.
 """
 
 from typing import Any
@@ -18,8 +18,8 @@ from cinefeed.transforms.warp import Lanes
 def lanes_to_rgb(luma: Lanes, chroma: Lanes, colour: Colour, *, dtype: np.dtype[Any], out: NDArray[Any]) -> None:
     """Interpolate the planes of a clip into `out`, C-contiguous (frames, height, width, 3).
 
-    `chroma` are the blue differences of all frames and then the red ones. `dtype` is what the planes hold: between
-    interpolation and colour matrix a sample is rounded to it.
+    `chroma` are the blue differences of all frames, then the red ones. `dtype` is that of the planes; samples are
+    rounded to it between the interpolation and the colour matrix.
     """
     frames, height, width, _ = out.shape
     rgb = scratch("rgb", (height * width, 3, frames), out.dtype)
@@ -54,7 +54,7 @@ def _blend_to_rgb(
     width: int,
     rgb: Any,
 ) -> None:
-    line, cells, weights = np.empty((2, width)), np.empty(width, np.int32), np.empty((2, width), np.float32)
+    coordinates, cells, weights = np.empty((2, width)), np.empty(width, np.int32), np.empty((2, width), np.float32)
     bright = np.empty((width, luma.shape[1]), sample.dtype)
     differences = np.empty((width, chroma.shape[1]), sample.dtype)
     for i in range(rgb.shape[0] // width):
@@ -70,12 +70,26 @@ def _blend_to_rgb(
             luma_right,
             luma_gain,
             luma_fill,
-            line,
+            coordinates,
             cells,
             weights,
             bright,
         )
         blend_row(
-            i, chroma, rows, inverse, points, top, left, bottom, right, gain, fill, line, cells, weights, differences
+            i,
+            chroma,
+            rows,
+            inverse,
+            points,
+            top,
+            left,
+            bottom,
+            right,
+            gain,
+            fill,
+            coordinates,
+            cells,
+            weights,
+            differences,
         )
         rgb_lanes(bright, differences, factors, rgb[i * width : (i + 1) * width])

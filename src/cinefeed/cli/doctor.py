@@ -1,0 +1,50 @@
+"""`cinefeed doctor`: what there is on this machine, and what is slow here."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from cinefeed.cli.options import Json
+from cinefeed.cli.show import emit
+from cinefeed.doctor import advise, examine
+
+
+def doctor(as_json: Json = False) -> None:
+    """Show versions, decoder, cores, memory, backends and threads; then what is slow here, and what to do."""
+    found = examine()
+    advice = advise(found)
+    lines = [f"{name:<15}{text}" for name, text in _lines(found).items()]
+    for each in advice:
+        lines += ["", each.finding, f"  -> {each.action}"]
+    if not advice:
+        lines += ["", "nothing is slow or missing here"]
+    emit({**found, "advice": [asdict(each) for each in advice]}, as_json=as_json, text="\n".join(lines))
+
+
+def _lines(found: Mapping[str, Any]) -> dict[str, str]:
+    cores, memory, threads = found["cores"], found["shared_memory"], found["threads"]
+    versions = {name: text for name, text in found["versions"].items() if text is not None}
+    platform = versions.pop("platform")
+    quota = "no quota" if cores["quota"] is None else f"a quota of {cores['quota']:g}"
+    load = "" if cores["load"] is None else f"; load {cores['load']:.1f}"
+    free = "" if memory["free_bytes"] is None else f", {memory['free_bytes'] / 1e9:.1f} GB free"
+    waiting = "passive" if threads["passive_waiting"] else "spinning"
+    pools = [f"OpenCV {threads['opencv']}", f"numba {threads['numba']}", f"pyarrow {threads['pyarrow']}"]
+    return {
+        "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
+        "platform": platform,
+        "decoder": f"{found['decoder']['name']}: {found['decoder']['reason']}",
+        "cores": f"{cores['used']} of {cores['machine']} are used: {cores['allowed']} allowed, {quota}{load}",
+        "memory": f"{'shared with worker processes' if memory['processes'] else 'not shared'}{free}",
+        "compiled code": found["cache"]["folder"] or "not kept",
+        "Keras": f"on {found['keras']['backend']}" if found["keras"]["installed"] else "not installed",
+        **{name: _backend(about) for name, about in found["backends"].items()},
+        "threads": f"{', '.join(pools)}; OpenMP's wait: {waiting}",
+    }
+
+
+def _backend(about: Mapping[str, Any]) -> str:
+    if "error" in about:
+        return str(about["error"])
+    pools = [f"{pool['library']} {pool['threads']}" for pool in about["pools"]]
+    return f"{', '.join(about['gpus']) or 'no GPU'}; threads: {', '.join(pools) or 'no pool'}"

@@ -1,0 +1,24 @@
+"""Rows shown by ids in place of paths."""
+
+import re
+from typing import Any
+
+import pyarrow as pa
+
+from cinefeed.manifest.find import hashed_id
+
+
+def hide_paths(table: Any) -> Any:
+    """Return the table with each id that is made of its path hashed, and no path in an error."""
+    paths = table.column("path").to_pylist()
+    for name in {"id", "error"} & {*table.column_names}:
+        texts = zip(table.column(name).cast(pa.string()).to_pylist(), paths, strict=True)
+        hidden = pa.array([text and _hidden(text, path, is_id=name == "id") for text, path in texts], pa.string())
+        table = table.set_column(table.column_names.index(name), name, hidden)
+    return table
+
+
+def _hidden(text: str, path: str, *, is_id: bool) -> str:
+    if is_id:  # by its path without endings: features have one more than their video, whose id they keep
+        return hashed_id(text, salt="id") if text.startswith(re.sub(r"\.[^/]*$", "", path)) else text
+    return re.sub(rf"\S*{re.escape(path)}", "the file", text)

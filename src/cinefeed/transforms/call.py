@@ -1,0 +1,241 @@
+"""Any callable as a transform of a clip, such as those of torchvision."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from types import FunctionType
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.rng import Stage, rng_for
+from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform
+from cinefeed.transforms.seeding import Draws, call_seeded, found_draws, takes_rng
+
+Layout = Literal["THWC", "TCHW", "CTHW"]
+_SEEDS = 2**63
+_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
+
+
+class Trial(NamedTuple):
+    """What one call showed: the type of the clip before and after, and from where random numbers came."""
+
+    before: np.dtype[Any]
+    after: np.dtype[Any]
+    draws: Draws
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Call:
+    """Apply a callable to each clip: a torchvision transform, a torch module, a function of your own.
+
+    function:     takes a clip and returns one of the same shape; it may change the type, to float32 say
+    layout:       "THWC", a NumPy array (frames, height, width, channels); "TCHW" or "CTHW", a torch tensor in that
+                  order of axes. By default "TCHW" for torch modules and torchvision, "THWC" for all others
+    random:       whether clips of one video may differ by it; by default found by a call. An evaluation leaves out what
+                  is random, and keeps the rest
+    keeps_place:  that no pixel moves, so that masks, which a callable does not see, stay right
+
+    Where `function` has a parameter `rng`, it is given a NumPy generator that follows from the clip's address. Other
+    random numbers follow from it too: those that torch's functions draw, and those of the global generators of Python,
+    NumPy and torch, which are seeded for the call and set back. What draws from global generators that way is run by
+    worker processes alone (or `workers=0`), because threads share these generators with your program.
+
+    A feed takes callables as they are: `transforms=[v2.ColorJitter(0.2), my_function]`.
+
+    >>> def darker(clip, rng):
+    ...     return (clip * rng.uniform(0.5, 1)).astype(clip.dtype)
+    >>> call = Call(function=darker)
+    >>> parameters = call.sample(np.random.default_rng(0), ClipInfo(2, 4, 4, 1))
+    >>> clip = np.full((2, 4, 4, 1), 200, np.uint8)
+    >>> once, again = (call.apply(clip, parameters) for _ in range(2))
+    >>> np.array_equal(once, again), bool(once.max() < clip.max())
+    (True, True)
+    """
+
+    function: Callable[..., Any]
+    layout: Layout | None = None
+    random: bool | None = None
+    keeps_place: bool = False
+    trial: Trial | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.function, type) or not callable(self.function):
+            raise SettingError(f"Call(function={self.function!r}) must be a callable, such as v2.ColorJitter(0.2)")
+        if self.layout is not None and self.layout not in get_args(Layout):
+            hint = did_you_mean(str(self.layout), get_args(Layout))
+            raise SettingError(f"Call(layout={self.layout!r}) is not a choice; {hint}")
+        if self.random is not None and not isinstance(self.random, bool):
+            raise SettingError(f"Call(random={self.random!r}) must be True, False, or None to find out")
+
+    def __repr__(self) -> str:
+        shown = {each.name: getattr(self, each.name) for each in fields(self)[1:4]}
+        defaults = {each.name: each.default for each in fields(self)}
+        others = "".join(f", {name}={value!r}" for name, value in shown.items() if value != defaults[name])
+        return f"Call(function={callable_name(self.function)}{others})"
+
+    @property
+    def is_random(self) -> bool:
+        """Whether clips of one video may differ by it."""
+        return self.draws != "nothing" if self.random is None else self.random
+
+    @property
+    def draws(self) -> Draws:
+        """From where its random numbers come; before a trial, from wherever they may."""
+        if self.trial is not None:
+            return self.trial.draws
+        return "rng" if takes_rng(self.function) else "global"
+
+    def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
+        """Draw the seed of the call, nothing if it is not random."""
+        return {"seed": int(rng.integers(_SEEDS))} if self.is_random else {}
+
+    def apply(self, frames: Frames, parameters: Parameters) -> Frames:
+        """Return what the callable makes of the clip. Raises SettingError for another shape, or type than before."""
+        if not len(frames):
+            return frames.astype(self.output_dtype(frames.dtype))
+        # Without a seed it draws nothing that matters, or the same each time.
+        result = call_seeded(self.function, self._given(frames), seed=parameters.get("seed", 0), draws=self.draws)
+        return self._taken(result, frames)
+
+    def output_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the type that clips of a type become, as a trial showed."""
+        return self.trial.after if self.trial is not None and self.trial.before == dtype else dtype
+
+    def tried(self, shape: Sequence[int], dtype: np.dtype[Any]) -> "Call":
+        """Return this transform after a call with noise, (frames, height, width, channels), by which it is known.
+
+        Raises SettingError if the callable fails, gives another shape, or differs from call to call by random numbers
+        that nothing here seeds.
+        """
+        if self.trial is not None and self.trial.before == dtype:
+            return self
+        rng = rng_for(0, stage=Stage.AUGMENT, epoch=0)
+        top = np.iinfo(dtype).max if dtype.kind == "u" else 1
+        noise = (rng.random(tuple(shape)) * top).astype(dtype)
+        free = replace(self, trial=None)
+        try:
+            draws, result = found_draws(self.function, free._given(noise), seed=1)
+            first = free._taken(result, noise, any_type=True)
+            again = call_seeded(self.function, free._given(noise), seed=1, draws=draws)
+            second = free._taken(again, noise, any_type=True)
+        except SettingError:
+            raise
+        except Exception as error:
+            raise SettingError(
+                f"{self!r} failed on a clip of noise, {self._described(noise)}: {type(error).__name__}: {error}; "
+                "layout= of cinefeed.transforms.Call says how a callable is given a clip"
+            ) from error
+        if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
+            raise SettingError(
+                f"{self!r} made two different clips of the same one with the same seed: it has a generator of its own, "
+                "or keeps a state; take a parameter `rng`, a NumPy generator, and draw from that"
+            )
+        return replace(self, trial=Trial(dtype, first.dtype, draws))
+
+    @property
+    def described(self) -> str:
+        """What is known of it, in a few words: nothing of what it does."""
+        return f"a callable, {'seeded by the address of each clip' if self.is_random else 'the same for every clip'}"
+
+    @property
+    def _axes(self) -> Layout:
+        return self.layout or ("TCHW" if _is_of_torch(self.function) else "THWC")
+
+    def _given(self, frames: Frames) -> Any:
+        """Return a copy of the clip as the callable takes it."""
+        order = ["THWC".index(axis) for axis in self._axes]
+        ordered = np.array(frames.transpose(order), order="C")
+        if self._axes == "THWC":
+            return ordered
+        import torch  # the callable is for torch, and has it
+
+        return torch.from_numpy(ordered)
+
+    def _taken(self, result: Any, frames: Frames, *, any_type: bool = False) -> Frames:
+        if hasattr(result, "detach"):
+            result = result.detach().cpu().numpy()
+        made = np.asarray(result)
+        axes, wanted = self._axes, self.output_dtype(frames.dtype)
+        if made.ndim == 4:
+            made = made.transpose([axes.index(axis) for axis in "THWC"])
+        if made.shape != frames.shape:
+            raise SettingError(
+                f"{self!r} made {made.shape} of a clip of {frames.shape} (frames, height, width, channels): transforms "
+                "keep the shape; cf.Frame sets the size, cf.Clip the frames"
+            )
+        if made.dtype not in _TYPES or (made.dtype != wanted and not any_type):
+            raise SettingError(
+                f"{self!r} made {made.dtype} of a clip of {frames.dtype}, where "
+                + ("uint8, uint16 or float32 is needed" if made.dtype not in _TYPES else f"it made {wanted} of noise")
+            )
+        return np.ascontiguousarray(made)
+
+    def _described(self, frames: Frames) -> str:
+        sizes = dict(zip("THWC", frames.shape, strict=True))
+        kind = "a NumPy array" if self._axes == "THWC" else "a torch tensor"
+        return f"{kind} {tuple(sizes[axis] for axis in self._axes)} of {frames.dtype} in the order {self._axes}"
+
+
+def as_transform(each: Any) -> Any:
+    """Return a callable that is no transform as one; all else as it is."""
+    if isinstance(each, Transform | type) or not callable(each):
+        return each
+    return Call(function=each)
+
+
+def tried(transform: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
+    """Return a transform whose callables, those that it may choose among them, were tried."""
+    if isinstance(transform, Call):
+        return transform.tried(shape, dtype)
+    if not calls_of([transform]):
+        return transform
+    changes: dict[str, Any] = {}
+    for name in ("transform", "transforms"):
+        if (value := getattr(transform, name, None)) is not None:
+            whole = isinstance(value, tuple | list)
+            changes[name] = tuple(tried(each, shape, dtype) for each in value) if whole else tried(value, shape, dtype)
+    return replace(transform, **changes)
+
+
+def calls_of(transforms: Sequence[Any]) -> list[Call]:
+    """Return the callables among transforms, and among those that choices may choose."""
+    found: list[Call] = []
+    for each in transforms:
+        found += [each] if isinstance(each, Call) else calls_of(getattr(each, "members", None) or ())
+    return found
+
+
+def callable_name(function: Any) -> str:
+    """Return what names a callable, the same in every process: its settings, or its module, name and code.
+
+    >>> callable_name(np.flip), callable_name(partial(np.roll, shift=1))
+    ('numpy.flip', 'partial(numpy.roll, shift=1)')
+    """
+    if isinstance(function, partial):
+        parts = [callable_name(function.func), *map(_without_address, function.args)]
+        parts += [f"{name}={_without_address(value)}" for name, value in function.keywords.items()]
+        return f"partial({', '.join(parts)})"
+    name = getattr(function, "__qualname__", None)
+    if name is None:
+        return re.sub(r"^<(\S+) object>$", r"\1()", " ".join(_without_address(function).split()))
+    name = f"{function.__module__}.{name}"
+    if not isinstance(function, FunctionType) or not ("<" in name or name.startswith("__main__")):
+        return name
+    cells = [_without_address(each.cell_contents) for each in function.__closure__ or ()]
+    code = function.__code__
+    text = repr((code.co_code, _without_address(code.co_consts), code.co_names, cells, function.__defaults__))
+    return f"{name}#{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def _without_address(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _is_of_torch(function: Any) -> bool:
+    """Return whether a callable is a torch module or one of torchvision, without loading either."""
+    kinds = type(function).__mro__ if not hasattr(function, "__qualname__") else (function,)
+    return any(str(kind.__module__).partition(".")[0] in ("torch", "torchvision") for kind in kinds)

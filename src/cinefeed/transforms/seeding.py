@@ -1,0 +1,132 @@
+"""Random numbers of foreign code: its generators seeded for one call, and left as they were.
+
+torch is not imported here: code that was not loaded draws nothing.
+"""
+
+import inspect
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+Draws = Literal["nothing", "rng", "torch", "global"]
+
+# Of torch, what takes a generator; under `_torch_seeded` it is given one. `_LIKE` do not, and are drawn by shape.
+_FUNCTIONS = "rand randn randint randperm bernoulli normal multinomial poisson".split()
+_METHODS = "uniform_ normal_ random_ bernoulli_ exponential_ geometric_ log_normal_ cauchy_".split()
+_LIKE = {"rand_like": "rand", "randn_like": "randn", "randint_like": "randint"}
+_lock = threading.RLock()  # for generators that all threads share
+
+
+def takes_rng(function: Callable[..., Any]) -> bool:
+    """Return whether a callable has a parameter `rng`, for a NumPy Generator."""
+    try:
+        return "rng" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of a built-in
+        return False
+
+
+def call_seeded(function: Callable[..., Any], value: Any, *, seed: int, draws: Draws) -> Any:
+    """Call a function with random numbers that follow from a seed.
+
+    rng:     it takes a NumPy Generator
+    torch:   it draws from torch by functions that take a generator, and gets one, in this thread alone
+    global:  torch's, NumPy's and Python's own generators are seeded, and set back afterwards: nothing else may draw
+             from them meanwhile
+    """
+    if draws == "rng":
+        return function(value, rng=np.random.Generator(np.random.Philox(seed)))
+    with _global_seeded(seed) if draws == "global" else nullcontext(), _torch_seeded(seed):
+        return function(value)
+
+
+def found_draws(function: Callable[..., Any], value: Any, *, seed: int) -> tuple[Draws, Any]:
+    """Return from where a function draws for a value, and what it returns."""
+    if takes_rng(function):
+        rng = np.random.Generator(np.random.Philox(seed))
+        unused = repr(rng.bit_generator.state)
+        result = function(value, rng=rng)
+        return "rng" if repr(rng.bit_generator.state) != unused else "nothing", result
+    with _global_seeded(seed):
+        before_global = _states()
+        with _torch_seeded(seed) as generator:
+            before = None if generator is None else generator.get_state().tolist()
+            result = function(value)
+            drawn = generator is not None and generator.get_state().tolist() != before
+        if _states() != before_global:
+            return "global", result
+    return "torch" if drawn else "nothing", result
+
+
+def _states() -> list[Any]:
+    torch = sys.modules.get("torch")
+    return [
+        random.getstate(),
+        repr(np.random.get_state()),  # noqa: NPY002  # the global generator is what foreign code draws from
+        np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
+        None if torch is None else torch.default_generator.get_state().tolist(),
+    ]
+
+
+@contextmanager
+def _global_seeded(seed: int) -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    with _lock:
+        of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        of_torch = None if torch is None else torch.default_generator.get_state()
+        try:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            if torch is not None:
+                torch.default_generator.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
+            if torch is not None:
+                torch.default_generator.set_state(of_torch)
+
+
+@contextmanager
+def _torch_seeded(seed: int) -> Iterator[Any]:
+    """Have torch's functions draw from a generator of this thread's, which is yielded; None without torch."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield None
+        return
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    with _mode()(generator):
+        yield generator
+
+
+@cache
+def _mode() -> Any:
+    """Return the class of a context, one a thread, in which torch's functions are given a generator."""
+    torch: Any = sys.modules["torch"]
+    drawing = {getattr(torch, name) for name in _FUNCTIONS} | {getattr(torch.Tensor, name) for name in _METHODS}
+    drawing |= {torch.Tensor.bernoulli, torch.Tensor.multinomial}
+    like = {getattr(torch, name): getattr(torch, other) for name, other in _LIKE.items()}
+
+    class Given(torch.overrides.TorchFunctionMode):  # type: ignore[misc]  # torch may be absent
+        def __init__(self, generator: Any) -> None:
+            super().__init__()
+            self.generator = generator
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            options = dict(kwargs or {})
+            if func in like and "generator" not in options:
+                first, *others = args
+                options = {"dtype": first.dtype, "device": first.device, **options}
+                options.pop("memory_format", None)
+                return like[func](*others, size=first.shape, generator=self.generator, **options)
+            if func in drawing and options.get("generator") is None:
+                options["generator"] = self.generator
+            return func(*args, **options)
+
+    return Given
