@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from cinefeed.config import overlay, read_table
+from cinefeed.config import overlay, read_table, with_groups
 from cinefeed.errors import SettingError
 from cinefeed.feed.settings import FeedOptions
 from cinefeed.manifest.encoded import feature_frame
@@ -98,6 +98,8 @@ class Flow:
             "feed": feed_table(self.feed),
         }
         table = read_table(self.config) if self.config is not None else {}
+        if isinstance(table.get("feed"), Mapping):
+            table["feed"] = with_groups(table["feed"])  # else `--memory 2GB` would replace `workers = 4`
         table = overlay(overlay(table, _given(above)), _given(more))
         if "frame" not in table and "manifest" in table.get("data", {}):
             table |= features_of(table["data"]["manifest"])

@@ -8,7 +8,7 @@ from cinefeed.config.settings import (
     SplitSettings,
     TrainSettings,
 )
-from cinefeed.config.toml import overlay, parse, read_settings, read_table, to_table, to_toml
+from cinefeed.config.toml import overlay, parse, read_settings, read_table, to_table, to_toml, with_groups
 
 __all__ = [
     "DataSettings",
@@ -23,4 +23,5 @@ __all__ = [
     "read_table",
     "to_table",
     "to_toml",
+    "with_groups",
 ]
