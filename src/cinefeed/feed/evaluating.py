@@ -7,12 +7,13 @@ from cinefeed.balance import Natural
 from cinefeed.clips import Position
 from cinefeed.errors import SettingError
 from cinefeed.feed.settings import ClipsPerVideo, FeedSettings
+from cinefeed.feed.targets import FeedSpec
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 
 _ONE_PLACE = ("spread", "start")  # positions of which a video has one
 
 
-def evaluation_settings(settings: FeedSettings, *, labelled: bool, clips: int | None) -> FeedSettings:
+def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: bool, clips: int | None) -> FeedSettings:
     """Return the settings of an evaluation: all that decides what a clip is, and nothing that is random.
 
     A batch holds whole videos, so with several clips it is made smaller, or as large as they are.
@@ -25,7 +26,7 @@ def evaluation_settings(settings: FeedSettings, *, labelled: bool, clips: int | 
     if not labelled:
         is_target = settings.target is not None and settings.target == inputs.mask
         inputs = replace(inputs, weight=None, mask=None if is_target else inputs.mask)
-        settings = replace(settings, target=None, task=None, classes=None)
+        settings = replace(settings, **spec.asked(labelled=False))  # the task remains: it says what a score is
     return replace(
         settings,
         clip=replace(clip, position="center" if clip.position == "random" else clip.position),

@@ -343,7 +343,7 @@ class Feed:
         has all rows. Raises SettingError for several clips of a video where all of them would be the same one.
         """
         feed = Feed.__new__(Feed)
-        settings = evaluation_settings(self.settings, labelled=labelled, clips=clips)
+        settings = evaluation_settings(self.settings, spec=self.spec, labelled=labelled, clips=clips)
         feed._set_up(part, replace(settings, shard=shard or settings.shard), trained=self.spec)
         feed._epochs.repeats = True
         return feed
