@@ -101,9 +101,9 @@ def test_an_evaluation_keeps_what_is_not_random(manifest):
     val = feed.evaluation(manifest)
     assert [repr(each) for each in val.settings.transforms] == [repr(each) for each in feed.settings.transforms[1:]]
     kept = make(manifest, Call(function=callables.given, random=False)).evaluation(manifest)
-    assert len(kept.transforms) == 1 and np.array_equal(kept.batch(0).clips, kept.batch(0, epoch=3).clips)
+    assert len(kept.settings.transforms) == 1 and np.array_equal(kept.batch(0).clips, kept.batch(0, epoch=3).clips)
     dropped = make(manifest, Call(function=callables.scaled, random=True)).evaluation(manifest)
-    assert dropped.transforms == () and dropped.spec.dtype == np.uint8
+    assert dropped.settings.transforms == () and dropped.spec.dtype == np.uint8
 
 
 def test_what_is_said_of_it(manifest):
