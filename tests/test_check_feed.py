@@ -27,6 +27,9 @@ SETTINGS = {
 }
 
 
+SINGLE = cf.Shard(rank=0, world_size=1)
+
+
 def make(manifest, kind=cf.Feed, **changes):
     return kind(manifest, **{**SETTINGS, **changes})
 
@@ -43,7 +46,7 @@ def finds(feed, message, **options):
         {"workers": 0},
         {"batch_size": 11},
         {"batch_size": 50},
-        {"batch_size": 3, "drop_last": True, "workers": cf.Workers(prefetch=0)},
+        {"batch_size": 3, "drop_last": True, "workers": cf.Workers(count=1, prefetch=0)},
         {"clip": cf.Clip(frames=16, short="pad"), "transforms": [cf.Normalize()]},
         {"target": None},
         {"target": "clip"},
@@ -58,10 +61,8 @@ def finds(feed, message, **options):
         {"clips_per_video": cf.ClipsPerVideo(count=3, interleave=True), "drop_last": True},
         {"mixing": MixUp(), "return_parameters": True},
         {"mixing": CutMix(), "target": "sick", "clip": cf.Clip(frames=16, short="pad")},
-        {"workers": cf.Workers(memory="10.1MB"), "frame": cf.Frame(height=256, width=256, channels=1)},
-        pytest.param(
-            {"workers": cf.Workers(backend="process", count=2)}, marks=pytest.mark.slow
-        ),  # eleven crews are started
+        {"workers": cf.Workers(count=1, memory="10.1MB"), "frame": cf.Frame(height=256, width=256, channels=1)},
+        pytest.param({"workers": cf.Workers(count=2, backend="process")}, marks=pytest.mark.slow),  # eleven crews
     ],
     ids=str,
 )
@@ -118,7 +119,7 @@ class Wrong(cf.Feed):
 
     def __iter__(self):
         batches = super().__iter__()
-        epoch, start = self.epoch, self.state()["draws"] // self.batch_size
+        epoch, start = self.epoch, self.state()["draws"] // self.settings.batch_size
         for index, batch in enumerate(batches, start):
             yield self.wrong(batch, index, epoch)
 
@@ -448,7 +449,9 @@ def test_memory_that_is_used_again_too_early_is_found(manifest):
 
     finds(make(manifest, Reuses), "clips of batch 0 changed while it was held")
     finds(make(manifest, Leases), "clips of batch 0 changed while it was held")
-    finds(make(manifest, Reuses, workers=cf.Workers(memory="9MB")), "clips of batch 0 changed while it was held")
+    finds(
+        make(manifest, Reuses, workers=cf.Workers(count=1, memory="9MB")), "clips of batch 0 changed while it was held"
+    )
 
 
 def test_a_state_that_is_no_json_is_found(manifest):
@@ -531,7 +534,7 @@ def test_a_state_that_another_feed_cannot_take_is_found(manifest):
 @pytest.mark.parametrize(
     ("wrong_for", "told"),
     [
-        (lambda feed: feed.worker_count == 0, "count=0"),
+        (lambda feed: feed.worker_count == 0, "count=0, backend='thread', prefetch='auto'"),
         (
             lambda feed: feed.worker_count == 1 and feed.settings.workers.prefetch == 0,
             "count=1, backend='thread', prefetch=0",
@@ -552,31 +555,33 @@ def test_bytes_that_hang_on_the_workers_are_found(manifest, wrong_for, told):
         def wrong(self, batch, index, epoch):
             return darker(batch) if wrong_for(self) and index == 5 else batch
 
-    finds(make(manifest, Kind), f"batch 5 differs with {told}", make=lambda **changes: make(manifest, Kind, **changes))
+    message = rf"batch 5 differs with Workers\({told}, memory"
+    finds(make(manifest, Kind), message, make=lambda **changes: make(manifest, Kind, **changes))
 
 
 def test_ranks_that_are_no_parts_of_the_whole_are_found(manifest):
     class Same(cf.Feed):
         """Each rank does all of the work."""
 
-        def __init__(self, manifest, *, rank=0, world_size=1, **settings):
+        def __init__(self, manifest, *, shard=None, **settings):
             super().__init__(manifest, **settings)
 
     class Own(cf.Feed):
         """Each rank has random choices of its own."""
 
-        def __init__(self, manifest, *, rank=0, world_size=1, seed=7, **settings):
-            super().__init__(manifest, shard=cf.Shard(rank=rank, world_size=world_size), seed=seed, **settings)
-            self._maker = replace(self._maker, seed=seed + rank)
+        def __init__(self, manifest, *, seed=7, **settings):
+            super().__init__(manifest, seed=seed, **settings)
+            self._maker = replace(self._maker, seed=seed + self.shard.rank)
 
     class Uneven(cf.Feed):
-        def __init__(self, manifest, *, rank=0, world_size=1, **settings):
-            rows = manifest.take(range(rank * 8, min(rank * 8 + 8, 11))) if world_size == 2 else manifest
-            super().__init__(rows, shard=cf.Shard(rank=0, world_size=1), **settings)
+        def __init__(self, manifest, *, shard=SINGLE, **settings):
+            first = shard.rank * 8
+            rows = manifest.take(range(first, min(first + 8, 11))) if shard.world_size == 2 else manifest
+            super().__init__(rows, shard=SINGLE, **settings)
 
     class Shorter(Wrong):
         def wrong(self, batch, index, epoch):
-            if self.rank == 0:
+            if self.shard.rank == 0:
                 return batch
             names = ("clips", "targets", "weights", "ids", "valid")
             return replace(batch, **{name: getattr(batch, name)[:1] for name in names})
@@ -587,11 +592,10 @@ def test_ranks_that_are_no_parts_of_the_whole_are_found(manifest):
         (Uneven, "ranks: one has 4 batches, the other 2"),
         (Shorter, "ranks: batch 0 has 2 rows on one, 1 on the other"),
     ):
-        settings = {"workers": cf.Workers(count=0, backend="thread")}
         finds(
             make(manifest, kind),
             message,
-            make=lambda kind=kind, settings=settings, **new: make(manifest, kind, **{**new, **settings}),
+            make=lambda kind=kind, **changes: make(manifest, kind, **{**changes, "workers": 0}),
         )
 
 

@@ -280,11 +280,11 @@ def test_a_state_of_other_ranks_is_restored_where_all_clips_of_its_videos_were_g
 
 
 def test_a_state_of_other_clips_is_refused(manifest):
-    with pytest.raises(FeedError, match=r"clips_per_video: '\(2, False\)' there, '\(2, True\)' here"):
+    with pytest.raises(FeedError, match=r"clips_per_video\.interleave: 'False' there, 'True' here"):
         make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True)).restore(make(manifest).state())
     one = make(manifest, clips_per_video=1)
     assert one.restore(make(manifest, clips_per_video=cf.ClipsPerVideo(count=1, interleave=True)).state()).epoch == 0, (
-        "spread says nothing of one"
+        "interleave changes nothing for one clip"
     )
 
 
@@ -322,7 +322,11 @@ def test_every_full_batch_is_balanced(manifest, spread):
 
 @SPREAD
 def test_check_feed_passes(manifest, spread):
-    for changes in ({}, {"rank": 1, "world_size": 2}, {"clip": cf.Clip(frames=14, short="pad"), "batch_size": 6}):
+    for changes in (
+        {},
+        {"shard": cf.Shard(rank=1, world_size=2)},
+        {"clip": cf.Clip(frames=14, short="pad"), "batch_size": 6},
+    ):
         check_feed(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), workers=1, **changes))
     long = {"target": "sick", "sampler": cf.BalancedClasses(length=100)}
     check_feed(
@@ -346,7 +350,11 @@ def test_with_views_all_clips_are_at_the_same_time_points(manifest):
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     pivoted = cf.Manifest(table, root=manifest.root).pivot(by="view", within="study")
-    for changes in ({}, {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)}, {"stack": True}):
+    for changes in (
+        {},
+        {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
+        {"inputs": cf.Inputs(stack=True)},
+    ):
         feed = make(pivoted, target=None, transforms=[], **changes)
         for batch in feed:
             pair = batch.clips.values() if isinstance(batch.clips, dict) else np.moveaxis(batch.clips, -1, 0)
@@ -358,33 +366,20 @@ def test_with_views_all_clips_are_at_the_same_time_points(manifest):
 def test_the_memory_of_batches_that_are_made_together(manifest):
     together, spread = (
         make(
-            manifest, workers=cf.Workers(memory="9MB"), clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)
+            manifest,
+            workers=cf.Workers(count=0, memory="9MB"),
+            clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
         ).spending
         for spread in (False, True)
     )
     assert spread.slot == 2 * together.slot and spread.batches == 2 and together.batches == 1
     assert f"{2 * spread.slots} batches of" in str(spread)
-    assert (
-        len(
-            list(
-                make(
-                    manifest,
-                    workers=cf.Workers(memory="9MB"),
-                    clips_per_video=cf.ClipsPerVideo(count=2, interleave=True),
-                )
-            )
-        )
-        == 6
-    )
+    interleaved = cf.ClipsPerVideo(count=2, interleave=True)
+    workers = cf.Workers(count=0, memory="9MB")
+    assert len(list(make(manifest, workers=workers, clips_per_video=interleaved))) == 6
+    workers = cf.Workers(count=0, memory=8_000_000 + 2 * spread.slot)
+    feed, held = make(manifest, workers=workers, clips_per_video=interleaved), []
     with pytest.raises(FeedError, match=r"all \d+ batches that the memory budget allows are held"):
-        feed, held = (
-            make(
-                manifest,
-                workers=cf.Workers(memory=8_000_000 + 2 * spread.slot),
-                clips_per_video=cf.ClipsPerVideo(count=2, interleave=True),
-            ),
-            [],
-        )
         for _ in range(2):
             held += list(feed)
 
@@ -419,6 +414,8 @@ def test_what_is_no_number_of_clips(manifest, wrong):
 
 
 def test_a_batch_that_does_not_hold_whole_videos(manifest):
-    with pytest.raises(SettingError, match=r"batch_size=4 does not hold whole videos of clips_per_video=3; take a mul"):
+    with pytest.raises(
+        SettingError, match="batch_size = 4 does not hold whole videos of clips_per_video = 3; take a mul"
+    ):
         make(manifest, clips_per_video=3)
     assert len(make(manifest, clips_per_video=cf.ClipsPerVideo(count=3, interleave=True))) == 9

@@ -147,8 +147,12 @@ def test_adapters_carry_them(table):
 
 
 def test_a_state_of_other_columns_is_refused(table):
-    with pytest.raises(cf.CinefeedError, match=r"inputs\.covariates"):
-        make(table).restore(make(table, inputs=cf.Inputs(covariates=COLUMNS, weight="says")).state())
+    for name, inputs in (
+        ("covariates", cf.Inputs(covariates=["site"])),
+        ("weight", cf.Inputs(covariates=COLUMNS, weight="says")),
+    ):
+        with pytest.raises(cf.CinefeedError, match=rf"inputs\.{name}"):
+            make(table).restore(make(table, inputs=inputs).state())
 
 
 def test_what_cannot_be(table):

@@ -90,7 +90,7 @@ def test_a_batch_by_index_is_the_one_of_the_iterator(manifest):
 def test_an_abandoned_iterator_leaves_no_thread(manifest):
     gc.collect()  # feeds of other tests
     before = set(threading.enumerate())
-    for _ in make(manifest, workers=cf.Workers(prefetch=5)):
+    for _ in make(manifest, workers=cf.Workers(count=2, prefetch=5)):
         break
     gc.collect()
     assert set(threading.enumerate()) <= before
@@ -103,7 +103,7 @@ def test_held_batches_keep_their_pixels(manifest):
 
 
 def test_memory_comes_back_when_batches_die(manifest):
-    feed = make(manifest, workers=cf.Workers(prefetch=1))
+    feed = make(manifest, workers=cf.Workers(count=2, prefetch=1))
     for _ in range(5):
         for _batch in feed:
             pass
@@ -155,7 +155,7 @@ def test_evaluation_is_every_row_once_in_order_without_chance(manifest):
     assert ids_of(first) == [f"v{row}" for row in range(11)]
     assert digest(first) == digest(second)
     assert first[0].clips.dtype == np.float32, "Normalize stays"
-    assert val.clip.position == "center"
+    assert val.settings.clip.position == "center"
     assert (val.spec.target_mean, val.spec.target_scale) == (feed.spec.target_mean, feed.spec.target_scale)
 
 
@@ -388,7 +388,7 @@ def test_the_workers_end_with_the_feed(manifest):
 
 def test_a_backend_by_trial_is_chosen_once_and_changes_no_byte(manifest, caplog):
     caplog.set_level("INFO")
-    feed = make(manifest, workers=cf.Workers(backend="auto"))
+    feed = make(manifest, workers=cf.Workers(count=2, backend="auto"))
     assert feed.choice is None and "by a trial" in feed.summary()
     assert digest(feed) == digest(make(manifest))
     chosen = feed.choice
@@ -401,4 +401,4 @@ def test_a_backend_by_trial_is_chosen_once_and_changes_no_byte(manifest, caplog)
 def test_an_evaluation_keeps_constants_for_each_channel(manifest):
     constants = cf.Normalize(mode="standard", mean=(1, 2, 3), std=(4, 5, 6))
     feed = make(manifest, transforms=[cf.Rotate(degrees=9), constants], frame=cf.Frame(height=16, width=16, channels=3))
-    assert feed.evaluation(manifest).transforms == (constants,)
+    assert feed.evaluation(manifest).settings.transforms == (constants,)

@@ -214,7 +214,7 @@ def test_an_evaluation_begins_at_its_first_batch(manifest, workers):
 def test_what_was_dropped_is_made_by_no_worker_later(manifest):
     gc.collect()
     before = {*threading.enumerate()}  # those of other tests may end meanwhile
-    feed = make(manifest, workers=cf.Workers(prefetch=4))
+    feed = make(manifest, workers=cf.Workers(count=2, prefetch=4))
     for _ in range(3):
         list(islice(feed, 1))
         assert {*threading.enumerate()} <= before, "threads end with the iteration, not with the feed"

@@ -76,11 +76,11 @@ class Model:
 
     def __init__(self, case):
         self.case, self.reference = case, case.feed()
-        self.clips = 1 if case.evaluation else case.clips
+        self.clips = case.clips
         self.drop_last = case.drop_last and not case.evaluation
-        self.spread = case.spread and self.clips > 1
+        self.spread = case.spread and self.clips > 1 and not case.evaluation
         self.batch_size = self.reference.settings.batch_size
-        self.draws = self.batch_size if self.spread or self.clips == 1 else case.draws
+        self.draws = self.batch_size if self.spread else self.batch_size // self.clips
         self.world_size = case.world_size
         self.epoch, self.batch, self.begun = 0, 0, False
         self.current = None
@@ -158,7 +158,7 @@ class Run:
 
     def open(self, world_size):
         self.feeds = [
-            self.case.feed(kind=self.kind, shard=cf.Shard(rank=rank, world_size=world_size), workers=self.case.workers)
+            self.case.feed(kind=self.kind, rank=rank, world_size=world_size, workers=self.case.workers)
             for rank in range(world_size)
         ]
         self.sources = [Ahead(feed, send=lambda batch: batch) if self.case.ahead else feed for feed in self.feeds]
@@ -366,7 +366,7 @@ class Drops(cf.Feed):
     """Restores to the batch after the one that follows."""
 
     def restore(self, state):
-        super().restore({**state, "draws": state["draws"] + self.batch_size * self.world_size})
+        super().restore({**state, "draws": state["draws"] + self.global_batch_size})
         return self
 
 

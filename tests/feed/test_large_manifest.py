@@ -90,7 +90,7 @@ def test_the_first_batch(path, backend, sampler):
     marks = [time.perf_counter()]
     manifest = cf.Manifest.read(path)
     marks.append(time.perf_counter())
-    feed = make(manifest, workers=cf.Workers(backend=backend), sampler=sampler)
+    feed = make(manifest, workers=cf.Workers(count=2, backend=backend), sampler=sampler)
     marks.append(time.perf_counter())
     batches = iter(feed)  # kept: letting go of it stops the workers
     batch = next(batches)
@@ -122,7 +122,7 @@ def workers(path, tmp_path_factory):
 
         feed = make(
             cf.Manifest.read(path),
-            workers=cf.Workers(backend="process"),
+            workers=cf.Workers(count=2, backend="process"),
             transforms=[cf.Rotate(degrees=5), Noting(str(folder))],
         )
         batches = iter(feed)

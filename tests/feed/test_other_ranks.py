@@ -61,7 +61,7 @@ def test_every_clip_once_or_refused_or_as_often_again_as_the_log_says(videos, se
     states = [feed.state() for feed in feeds]
     assert all(state == states[0] for state in states)
     others = ranks_of(videos, after, **settings)
-    everything = Counter(dict.fromkeys(map(str, videos.column("id").to_pylist()), settings["clips_per_video"]))
+    everything = Counter(dict.fromkeys(map(str, videos.column("id").to_pylist()), settings["clips_per_video"].count))
 
     try:
         rest = sum((ids(feed.restore(states[0])) for feed in others), Counter())

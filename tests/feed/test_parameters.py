@@ -81,7 +81,7 @@ def test_they_change_nothing_else(manifest):
         {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
         {"mixing": CutMix(regression="blend")},
         {"mixing": CutMix(regression="blend"), "clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
-        {"rank": 1, "world_size": 2, "mixing": CutMix(regression="blend")},
+        {"shard": cf.Shard(rank=1, world_size=2), "mixing": CutMix(regression="blend")},
         {"clip": cf.Clip(frames=16, short="pad"), "shard": cf.Shard(rank=1, world_size=2)},
         {"target": "clip"},
         {"target": ["age", "sick"], "inputs": cf.Inputs(covariates=["age"])},

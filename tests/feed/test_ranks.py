@@ -44,12 +44,12 @@ def test_parts_are_disjoint_equal_and_complete(world_size, draws, drop_last):
 def test_ranks_give_together_what_one_gives_alone(manifest):
     alone = {
         (str(batch.ids[i]), batch.clips[i].tobytes(), float(batch.targets[i]))
-        for batch in make(manifest, shard=cf.Shard(rank=0, world_size=1))
+        for batch in make(manifest, rank=0, world_size=1)
         for i in range(len(batch.ids))
     }
     together, lengths, padding = set(), set(), 0
     for rank in range(3):
-        feed = make(manifest, shard=cf.Shard(rank=rank, world_size=3))
+        feed = make(manifest, rank=rank, world_size=3)
         batches = list(feed)
         lengths.add((len(feed), len(batches), sum(len(batch.ids) for batch in batches)))
         assert feed.spec.padded
@@ -68,17 +68,14 @@ def test_ranks_give_together_what_one_gives_alone(manifest):
 
 def test_every_rank_and_every_global_batch_is_balanced(manifest):
     sampler = cf.BalancedClasses(proportion=0.5)
-    feeds = [
-        make(manifest, shard=cf.Shard(rank=rank, world_size=2), target="sick", sampler=sampler, drop_last=True)
-        for rank in (0, 1)
-    ]
+    feeds = [make(manifest, rank=rank, world_size=2, target="sick", sampler=sampler, drop_last=True) for rank in (0, 1)]
     assert len(feeds[0]) >= 2
     for batch in [each for feed in feeds for each in feed]:
         assert batch.targets.tolist().count(1) == 1
 
 
 def test_a_state_of_four_ranks_is_restored_on_two(manifest):
-    four = [make(manifest, shard=cf.Shard(rank=rank, world_size=4), batch_size=1) for rank in range(4)]
+    four = [make(manifest, rank=rank, world_size=4, batch_size=1) for rank in range(4)]
     running = [iter(feed) for feed in four]
     for each in running:
         next(each)
@@ -88,7 +85,7 @@ def test_a_state_of_four_ranks_is_restored_on_two(manifest):
     rest_of_two = {
         str(name)
         for rank in range(2)
-        for batch in make(manifest, shard=cf.Shard(rank=rank, world_size=2), batch_size=1).restore(states[0])
+        for batch in make(manifest, rank=rank, world_size=2, batch_size=1).restore(states[0])
         for name in batch.ids
         if name
     }
@@ -96,7 +93,7 @@ def test_a_state_of_four_ranks_is_restored_on_two(manifest):
     with pytest.raises(
         FeedError, match=r"draw 4 of epoch 0, no border.*of 3 ranks.*draw 3 and draw 6.*ranks as 1, 2, 4;"
     ):
-        make(manifest, shard=cf.Shard(rank=0, world_size=3), batch_size=1).restore(states[0])
+        make(manifest, rank=0, world_size=3, batch_size=1).restore(states[0])
 
 
 @pytest.mark.parametrize(("rank", "world_size"), [(1, None), (None, 2), (2, 2), (-1, 2)])

@@ -108,5 +108,5 @@ def test_a_continuous_label_is_replaced_by_one_of_its_bin_else_the_nearest(damag
 def test_settings_out_of_range(manifest):
     with pytest.raises(SettingError, match="did you mean 'replace'"):
         make(manifest, on_error="replaced")
-    with pytest.raises(SettingError, match="max_bad=2"):
+    with pytest.raises(SettingError, match="max_bad = 2"):
         make(manifest, max_bad=2)

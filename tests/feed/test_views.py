@@ -169,17 +169,19 @@ def test_a_frame_is_valid_where_it_is_in_all_views(tmp_path):
     assert not batch.clips["4ch"][:, 3:].any() and batch.clips["4ch"][:, :3].all()
 
 
-VARIANTS = [{}, {"stack": True}, {"inputs": cf.Inputs(geometry="apart"), "clip": cf.Clip(frames=14, short="pad")}]
+VARIANTS = [
+    {},
+    {"inputs": cf.Inputs(stack=True)},
+    {"inputs": cf.Inputs(geometry="apart"), "clip": cf.Clip(frames=14, short="pad")},
+]
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 0), (2, 3)])
 def test_the_same_bytes_from_threads(studies, changes, workers, prefetch):
     expected = epochs(make(studies, transforms=MOVED, **changes))
-    assert (
-        epochs(make(studies, transforms=MOVED, workers=cf.Workers(count=workers, prefetch=prefetch), **changes))
-        == expected
-    )
+    crew = cf.Workers(count=workers, prefetch=prefetch)
+    assert epochs(make(studies, transforms=MOVED, workers=crew, **changes)) == expected
     assert len({each for epoch in expected for each in epoch}) == 6
 
 
@@ -192,11 +194,11 @@ def test_the_same_bytes_from_processes_and_after_a_resume(studies):
     state = json.loads(json.dumps(feed.state()))
     assert begun + [digest(each) for each in batches] == expected[0]
     assert [digest(each) for each in make_one().restore(state)] == expected[0][1:]
-    with pytest.raises(FeedError, match=r"views: .*apart.* there"):
+    with pytest.raises(FeedError, match=r"inputs\.geometry: .*apart.* there"):
         make(studies, transforms=MOVED).restore(state)
 
 
-@pytest.mark.parametrize("changes", [*VARIANTS, {"rank": 1, "world_size": 2}], ids=str)
+@pytest.mark.parametrize("changes", [*VARIANTS, {"shard": cf.Shard(rank=1, world_size=2)}], ids=str)
 def test_check_feed_passes(studies, changes):
     check_feed(make(studies, transforms=MOVED, workers=1, **changes))
 
@@ -246,7 +248,7 @@ def test_errors_of_a_private_manifest_name_no_path(tmp_path):
 def test_an_evaluation_keeps_the_views(studies):
     feed = make(studies, transforms=MOVED, inputs=cf.Inputs(geometry="apart", stack=True, views=["4ch", "2ch"]))
     found = feed.evaluation(studies)
-    assert found.spec == feed.spec and found.geometry == "apart"
+    assert found.spec == feed.spec and found.settings.inputs.geometry == "apart"
     batch = make(studies, transforms=MOVED).evaluation(studies)[1]
     assert batch.ids.tolist() == ["s2", "s3"]
     for view in BASE:
@@ -262,7 +264,7 @@ def test_the_clips_as_targets_when_they_are_stacked(studies):
 
 def test_both_views_count_for_the_memory(studies):
     one, two = (
-        make(studies, workers=cf.Workers(memory="9MB"), inputs=cf.Inputs(views=views)).spending
+        make(studies, workers=cf.Workers(count=0, memory="9MB"), inputs=cf.Inputs(views=views)).spending
         for views in (["2ch"], ["2ch", "4ch"])
     )
     assert (one.slot, two.slot) == (2 * (4 * 256 + 4), 2 * (2 * 4 * 256 + 4)) and one.slots > two.slots
