@@ -31,8 +31,8 @@ def option(default: Any, help: str, *, runtime: bool = False, flag: str | None =
 def runtime_fields(kind: type) -> frozenset[str]:
     """Return the names of the fields of a settings dataclass that change no byte of a batch.
 
-    >>> sorted(runtime_fields(ClipsPerVideo)), "memory" in runtime_fields(Workers)
-    ([], True)
+    >>> sorted(runtime_fields(FeedOptions))
+    ['max_bad', 'return_parameters', 'shard', 'workers']
     """
     return frozenset(each.name for each in fields(kind) if each.metadata.get("runtime"))
 
