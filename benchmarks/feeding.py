@@ -99,8 +99,7 @@ def feed(dtype: str, filled: bool, backend: str) -> Iterator[Any]:
             frame=cf.Frame(height=CLIP[1], width=CLIP[2], channels=CLIP[3], dtype=dtype),  # type: ignore[arg-type]
             transforms=[stand_in(filled)],
             batch_size=BATCH,
-            workers=WORKERS,
-            backend=backend,  # type: ignore[arg-type]
+            workers=cf.Workers(count=WORKERS, backend=backend),  # type: ignore[arg-type]
         )
         while True:
             for batch in source:
@@ -302,7 +301,9 @@ def scaling(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[f
             rates: dict[str, list[float]] = {way: [] for way in ways}
             for _ in range(runs):
                 for way, (workers, backend) in ways.items():
-                    source = cf.Feed(target=None, batch_size=BATCH, workers=workers, backend=backend, **settings)
+                    source = cf.Feed(
+                        target=None, batch_size=BATCH, workers=cf.Workers(count=workers, backend=backend), **settings
+                    )
                     rates[way].append(measure_feed(source, seconds=seconds).clips_per_second)
             found[title] = rates
             medians = {way: statistics.median(each) for way, each in rates.items()}
@@ -316,8 +317,12 @@ def choosing(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[
     found: dict[str, dict[str, list[float]]] = {}
     backends: tuple[Backend, ...] = ("thread", "process")
     grid = [(workers, backend, ahead) for workers in (1, 2) for backend in backends for ahead in (1, 2, 4)]
-    ways: dict[str, dict[str, Any]] = {"auto": {"workers": "auto", "backend": "auto", "prefetch": "auto"}} | {
-        f"{workers} {backend}, prefetch {ahead}": {"workers": workers, "backend": backend, "prefetch": ahead}
+    ways: dict[str, dict[str, Any]] = {
+        "auto": {"workers": cf.Workers(count="auto", backend="auto", prefetch="auto")}
+    } | {
+        f"{workers} {backend}, prefetch {ahead}": {
+            "workers": cf.Workers(count=workers, backend=backend, prefetch=ahead)
+        }
         for workers, backend, ahead in grid
     }
     with tempfile.TemporaryDirectory() as folder:

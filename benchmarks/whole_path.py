@@ -50,8 +50,7 @@ def make_feed(manifest: cf.Manifest, workers: int, *, channels: int, backend: st
         frame=cf.Frame(height=SIDE, width=SIDE, channels=channels),
         transforms=[cf.Rotate(degrees=DEGREES), cf.Shift(pixels=PIXELS)],
         batch_size=BATCH,
-        workers=workers,
-        backend=backend,  # type: ignore[arg-type]
+        workers=cf.Workers(count=workers, backend=backend),  # type: ignore[arg-type]
     )
 
 
@@ -61,14 +60,14 @@ def draws_of(feed: cf.Feed, epochs: range) -> list[tuple[int, np.ndarray]]:
     for epoch in epochs:
         for position, row in enumerate(feed.plan(epoch=epoch).rows):
             facts = feed.manifest.facts(int(row))
-            rng = rng_for(feed.seed, stage=Stage.CLIP, epoch=epoch, position=position)
-            draws.append((int(row), feed.clip.select(facts.times, rng=rng)[0]))
+            rng = rng_for(feed.settings.seed, stage=Stage.CLIP, epoch=epoch, position=position)
+            draws.append((int(row), feed.settings.clip.select(facts.times, rng=rng)[0]))
     return draws
 
 
 def decode_alone(feed: cf.Feed, epochs: range, workers: int) -> int:
     """Decode the epochs' frames, leaving the planes untouched."""
-    channels = feed.frame.channels
+    channels = feed.settings.frame.channels
 
     def decode(draw: tuple[int, np.ndarray]) -> None:
         row, indices = draw
@@ -90,7 +89,7 @@ class Peer(Dataset):
         for row, indices in draws_of(feed, epochs):
             facts = feed.manifest.facts(row)
             self.draws.append((str(feed.manifest.path_of(row)), indices.tolist(), facts.height, facts.width))
-        self.resize, self.channels = resize, feed.frame.channels
+        self.resize, self.channels = resize, feed.settings.frame.channels
 
     def __len__(self) -> int:
         """Return the number of draws."""

@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,16 @@ def data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return DATA
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch():
+    """Set torch back to its number of threads: it decides the last bits of what the next test computes."""
+    torch = sys.modules.get("torch")
+    number = torch.get_num_threads() if hasattr(torch, "get_num_threads") else None
+    yield
+    if number is not None:
+        torch.set_num_threads(number)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_a_view_alone_has_every_video_under_both_answers_and_both_views_tell():
     for part in (data.train, data.test):
         large = []
         for view in ("a", "b"):
-            clips, classes = videos(part, target="discs", views=(view,))
+            clips, classes = videos(part, target="discs", inputs=cf.Inputs(views=(view,)))
             assert prints(clips[classes == 0]) == prints(clips[classes == 1])
             large.append((clips > 90).sum(axis=(1, 2, 3, 4)) / clips.shape[1] > 84)  # pixels of a radius of 5.2
         assert ((large[0] != large[1]) == classes).all()

@@ -27,6 +27,9 @@ SETTINGS = {
 }
 
 
+SINGLE = cf.Shard(rank=0, world_size=1)
+
+
 def make(manifest, kind=cf.Feed, **changes):
     return kind(manifest, **{**SETTINGS, **changes})
 
@@ -43,19 +46,23 @@ def finds(feed, message, **options):
         {"workers": 0},
         {"batch_size": 11},
         {"batch_size": 50},
-        {"batch_size": 3, "drop_last": True, "prefetch": 0},
+        {"batch_size": 3, "drop_last": True, "workers": cf.Workers(count=1, prefetch=0)},
         {"clip": cf.Clip(frames=16, short="pad"), "transforms": [cf.Normalize()]},
         {"target": None},
         {"target": "clip"},
         {"target": "sick", "sampler": cf.BalancedClasses(length=23)},
-        {"target": ["age", "sick", "score"], "covariates": ["age", "sick"], "sampler": cf.UniformLabels(bins=3)},
-        {"rank": 1, "world_size": 2},
+        {
+            "target": ["age", "sick", "score"],
+            "inputs": cf.Inputs(covariates=["age", "sick"]),
+            "sampler": cf.UniformLabels(bins=3),
+        },
+        {"shard": cf.Shard(rank=1, world_size=2)},
         {"clips_per_video": 2, "batch_size": 4},
-        {"clips_per_video": 3, "spread": True, "drop_last": True},
+        {"clips_per_video": cf.ClipsPerVideo(count=3, interleave=True), "drop_last": True},
         {"mixing": MixUp(), "return_parameters": True},
         {"mixing": CutMix(), "target": "sick", "clip": cf.Clip(frames=16, short="pad")},
-        {"memory": "10.1MB", "frame": cf.Frame(height=256, width=256, channels=1)},
-        pytest.param({"backend": "process", "workers": 2}, marks=pytest.mark.slow),  # eleven crews are started
+        {"workers": cf.Workers(count=1, memory="10.1MB"), "frame": cf.Frame(height=256, width=256, channels=1)},
+        pytest.param({"workers": cf.Workers(count=2, backend="process")}, marks=pytest.mark.slow),  # eleven crews
     ],
     ids=str,
 )
@@ -112,7 +119,7 @@ class Wrong(cf.Feed):
 
     def __iter__(self):
         batches = super().__iter__()
-        epoch, start = self.epoch, self.state()["draws"] // self.batch_size
+        epoch, start = self.epoch, self.state()["draws"] // self.settings.batch_size
         for index, batch in enumerate(batches, start):
             yield self.wrong(batch, index, epoch)
 
@@ -442,7 +449,9 @@ def test_memory_that_is_used_again_too_early_is_found(manifest):
 
     finds(make(manifest, Reuses), "clips of batch 0 changed while it was held")
     finds(make(manifest, Leases), "clips of batch 0 changed while it was held")
-    finds(make(manifest, Reuses, memory="9MB"), "clips of batch 0 changed while it was held")
+    finds(
+        make(manifest, Reuses, workers=cf.Workers(count=1, memory="9MB")), "clips of batch 0 changed while it was held"
+    )
 
 
 def test_a_state_that_is_no_json_is_found(manifest):
@@ -525,11 +534,20 @@ def test_a_state_that_another_feed_cannot_take_is_found(manifest):
 @pytest.mark.parametrize(
     ("wrong_for", "told"),
     [
-        (lambda feed: feed.workers == 0, "workers=0"),
-        (lambda feed: feed.workers == 1 and feed.prefetch == 0, "workers=1, backend='thread', prefetch=0"),
-        (lambda feed: feed.workers == 2 and feed.prefetch == 3, "workers=2, backend='thread', prefetch=3"),
-        (lambda feed: feed.backend == "process", "workers=1, backend='process', prefetch=3"),
-        (lambda feed: feed.backend == "process" and feed.workers == 2, "workers=2, backend='process', prefetch=0"),
+        (lambda feed: feed.worker_count == 0, "count=0, backend='thread', prefetch='auto'"),
+        (
+            lambda feed: feed.worker_count == 1 and feed.settings.workers.prefetch == 0,
+            "count=1, backend='thread', prefetch=0",
+        ),
+        (
+            lambda feed: feed.worker_count == 2 and feed.settings.workers.prefetch == 3,
+            "count=2, backend='thread', prefetch=3",
+        ),
+        (lambda feed: feed.settings.workers.backend == "process", "count=1, backend='process', prefetch=3"),
+        (
+            lambda feed: feed.settings.workers.backend == "process" and feed.worker_count == 2,
+            "count=2, backend='process', prefetch=0",
+        ),
     ],
 )
 def test_bytes_that_hang_on_the_workers_are_found(manifest, wrong_for, told):
@@ -537,31 +555,33 @@ def test_bytes_that_hang_on_the_workers_are_found(manifest, wrong_for, told):
         def wrong(self, batch, index, epoch):
             return darker(batch) if wrong_for(self) and index == 5 else batch
 
-    finds(make(manifest, Kind), f"batch 5 differs with {told}", make=lambda **changes: make(manifest, Kind, **changes))
+    message = rf"batch 5 differs with Workers\({told}, memory"
+    finds(make(manifest, Kind), message, make=lambda **changes: make(manifest, Kind, **changes))
 
 
 def test_ranks_that_are_no_parts_of_the_whole_are_found(manifest):
     class Same(cf.Feed):
         """Each rank does all of the work."""
 
-        def __init__(self, manifest, *, rank=0, world_size=1, **settings):
+        def __init__(self, manifest, *, shard=None, **settings):
             super().__init__(manifest, **settings)
 
     class Own(cf.Feed):
         """Each rank has random choices of its own."""
 
-        def __init__(self, manifest, *, rank=0, world_size=1, seed=7, **settings):
-            super().__init__(manifest, rank=rank, world_size=world_size, seed=seed, **settings)
-            self._maker = replace(self._maker, seed=seed + rank)
+        def __init__(self, manifest, *, seed=7, **settings):
+            super().__init__(manifest, seed=seed, **settings)
+            self._maker = replace(self._maker, seed=seed + self.shard.rank)
 
     class Uneven(cf.Feed):
-        def __init__(self, manifest, *, rank=0, world_size=1, **settings):
-            rows = manifest.take(range(rank * 8, min(rank * 8 + 8, 11))) if world_size == 2 else manifest
-            super().__init__(rows, rank=0, world_size=1, **settings)
+        def __init__(self, manifest, *, shard=SINGLE, **settings):
+            first = shard.rank * 8
+            rows = manifest.take(range(first, min(first + 8, 11))) if shard.world_size == 2 else manifest
+            super().__init__(rows, shard=SINGLE, **settings)
 
     class Shorter(Wrong):
         def wrong(self, batch, index, epoch):
-            if self.rank == 0:
+            if self.shard.rank == 0:
                 return batch
             names = ("clips", "targets", "weights", "ids", "valid")
             return replace(batch, **{name: getattr(batch, name)[:1] for name in names})
@@ -572,18 +592,17 @@ def test_ranks_that_are_no_parts_of_the_whole_are_found(manifest):
         (Uneven, "ranks: one has 4 batches, the other 2"),
         (Shorter, "ranks: batch 0 has 2 rows on one, 1 on the other"),
     ):
-        settings = {"workers": 0, "backend": "thread"}
         finds(
             make(manifest, kind),
             message,
-            make=lambda kind=kind, settings=settings, **new: make(manifest, kind, **{**new, **settings}),
+            make=lambda kind=kind, **changes: make(manifest, kind, **{**changes, "workers": 0}),
         )
 
 
 @pytest.mark.parametrize("spread", [False, True])
 def test_clips_of_other_videos_than_the_plan_says_are_found(manifest, spread):
     """Each clip in the place of another, each video once too little, and a batch too few."""
-    settings = {"clips_per_video": 2, "batch_size": 4, "spread": spread}
+    settings = {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=spread), "batch_size": 4}
 
     class Turned(Wrong):
         def wrong(self, batch, index, epoch):
@@ -642,7 +661,7 @@ def with_masks(manifest):
     ],
 )
 def test_wrong_masks_are_found(manifest, change, message):
-    settings = {"mask": "mask", "clip": cf.Clip(frames=4, stride=4, short="pad")}
+    settings = {"inputs": cf.Inputs(mask="mask"), "clip": cf.Clip(frames=4, stride=4, short="pad")}
     check_feed(make(with_masks(manifest), **settings))
     finds(make(with_masks(manifest), wrong_batches(change), **settings), message)
 

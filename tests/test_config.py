@@ -44,7 +44,7 @@ def test_every_section_is_read():
     assert settings.clip == Clip(frames=8, stride=2, position="start")
     assert settings.transforms == (Rotate(degrees=25.0), Shift(pixels=15), Flip())
     assert settings.sampler == BalancedClasses()
-    assert settings.feed.workers == 2
+    assert settings.feed.workers.count == 2
     assert settings.model.options == {"rnn": "lstm", "filters": [8, 16]}
     assert settings.train.learning_rate == 1.0
 
@@ -82,7 +82,7 @@ def test_a_changed_setting_is_no_round_trip():
         ({"feeed": {}}, "feeed is not a section; did you mean 'feed'"),
         ({"feed": {"batch_size": "eight"}}, r"\[feed\] batch_size = 'eight' must be a whole number"),
         ({"feed": {"batch_size": True}}, r"\[feed\] batch_size = True must be a whole number"),
-        ({"feed": {"batch_size": 0}}, r"\[feed\] batch_size = 0 must be at least 1"),
+        ({"feed": {"batch_size": 0}}, r"\[feed\] batch_size = 0 must be a whole number of at least 1"),
         ({"feed": 8}, r"\[feed\] must be a section"),
         ({"clip": {"position": "middle"}}, r"\[clip\] position = 'middle' is not a choice"),
         ({"clip": {"frames": 0}}, r"\[clip\] Clip\(frames\)=0"),

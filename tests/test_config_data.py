@@ -19,7 +19,8 @@ def table(**sections):
     "sections",
     [
         {},
-        {"data": {"task": {"sex": "binary"}, "classes": {"sex": ["f", "m"]}, "covariates": ["bmi"], "weight": "w"}},
+        {"data": {"task": {"sex": "binary"}, "classes": {"sex": ["f", "m"]}}},
+        {"feed": {"inputs": {"covariates": ["bmi"], "weight": "w"}, "workers": {"count": 3, "memory": "2GB"}}},
         {"data": {"target": "sex", "task": "binary", "classes": ["f", "m"]}},
         {"data": {"target": "sex", "classes": {"sex": ["f", "m"]}}},
         {"data": {"target": "clip"}},
@@ -48,8 +49,11 @@ def test_targets_are_a_list_however_they_were_written():
         ({"data": {"target": []}}, r"\[data\] target = \[\] must be a label column"),
         ({"data": {"target": ["age", "age"]}}, r"\[data\] target = .* must be different columns"),
         ({"data": {"target": ["age", "clip"]}}, "leave 'clip' out"),
-        ({"data": {"covariates": ["age"]}}, r"\[data\] covariates: 'age' is the target"),
-        ({"data": {"covariate": ["bmi"]}}, r"\[data\] covariate is not a setting; did you mean 'covariates'"),
+        ({"feed": {"inputs": {"covariates": ["age"]}}}, r"\[feed.inputs\] covariates: 'age' is the target"),
+        (
+            {"feed": {"inputs": {"covariate": ["bmi"]}}},
+            r"\[feed.inputs\] covariate is not a setting; did you mean 'covariates'",
+        ),
         ({"data": {"task": {"sx": "binary"}}}, r"\[data\] task: 'sx' is no target; did you mean 'sex'"),
         ({"data": {"task": {"sex": "binar"}}}, r"\[data\] task.sex = 'binar' is not a choice; did you mean 'binary'"),
         ({"data": {"task": "binar"}}, r"\[data\] task = 'binar' is not a choice; did you mean 'binary'"),

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed import Manifest, transforms
+from cinefeed import ClipsPerVideo, Manifest, transforms
 from cinefeed.balance import BalancedClasses, Natural, UniformLabels
 from cinefeed.config import parse, to_table, to_toml
 from cinefeed.errors import SettingError
@@ -254,36 +254,44 @@ def test_every_option_of_a_sampler_is_written_and_read_back(kind):
         parse(table | {"sampler": {"name": kind.__name__, next(iter(SAMPLERS[kind])) + "s": 1}})
 
 
-MIXED = "feed = {mask = 'outline', mixing = {name = 'CutMix', alpha = 0.5, regression = 'blend'}}"
-FEED = "feed = {clips_per_video = 2, spread = true, views = ['2ch', '4ch'], stack = true, geometry = 'apart', seed = 3}"
+MIXED = "feed = {inputs = {mask = 'outline'}, mixing = {name = 'CutMix', alpha = 0.5, regression = 'blend'}}"
+FEED = """
+[feed]
+seed = 3
+workers = 2
+drop_last = true
+clips_per_video = {count = 2, interleave = true}
+inputs = {views = ['2ch', '4ch'], stack = true, geometry = 'apart'}
+"""
 
 
 def test_the_settings_of_a_feed_are_written_and_read_back():
     settings = settings_of(FEED)
     assert parse(tomllib.loads(to_toml(settings))) == settings
-    assert settings.feed.views == ("2ch", "4ch")
-    assert {"views", "mask", "mixing"}.isdisjoint(to_table(settings_of(""))["feed"])
+    assert settings.feed.inputs.views == ("2ch", "4ch")
+    assert settings.feed.workers.count == 2 and settings.feed.drop_last
+    assert {"views", "mask"}.isdisjoint(to_table(settings_of(""))["feed"]["inputs"])
     settings = settings_of(MIXED)
     assert parse(tomllib.loads(to_toml(settings))) == settings
     assert settings.feed.mixing == transforms.CutMix(alpha=0.5, regression="blend")
-    assert settings.feed.mask == "outline"
+    assert settings.feed.inputs.mask == "outline"
 
 
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("clips_per_video = 0", "clips_per_video = 0 must be at least 1"),
-        ("clips_per_video = 3", "batch_size = 16 must be a multiple of clips_per_video = 3"),
+        ("clips_per_video = 0", "clips_per_video = 0 must be a whole number of at least 1"),
+        ("clips_per_video = 3", "batch_size = 16 does not hold whole videos of clips_per_video = 3"),
         ("clip_per_video = 2", "clip_per_video is not a setting; did you mean 'clips_per_video'"),
-        ("geometry = 'share'", "geometry = 'share' is not a choice; did you mean 'shared'"),
+        ("inputs = {geometry = 'share'}", "geometry = 'share' is not a choice; did you mean 'shared'"),
         ("mixing = {name = 'MixUpp'}", r"name = 'MixUpp' is not known; did you mean 'MixUp'"),
         ("mixing = {name = 'MixUp', alfa = 1}", r"alfa is not a setting; did you mean 'alpha'"),
         ("mixing = 'MixUp'", "needs a name: one of CutMix, MixUp"),
-        ("views = 4", "views = 4 must be a list, each a text"),
+        ("inputs = {views = 4}", "views = 4 must be a list, each a text"),
     ],
 )
 def test_a_wrong_setting_of_a_feed_is_named(written, message):
-    with pytest.raises(SettingError, match=r"\[feed(\.mixing(: MixUp)?)?\] " + message):
+    with pytest.raises(SettingError, match=r"\[feed(\.mixing(: MixUp)?|\.inputs|\.clips_per_video)?\] " + message):
         settings_of(f"feed = {{{written}}}")
 
 
@@ -304,15 +312,16 @@ def studies(tmp_path):
 
 
 def test_a_feed_is_built_as_its_settings_say(studies):
-    feed = build_feed(settings_of(FEED.replace("seed = 3", "batch_size = 2, workers = 0")), studies)
-    assert (feed.clips_per_video, feed.spread, feed.geometry) == (2, True, "apart")
+    feed = build_feed(settings_of(FEED.replace("seed = 3", "batch_size = 2")), studies)
+    assert feed.settings.clips_per_video == ClipsPerVideo(count=2, interleave=True)
+    assert feed.settings.inputs.geometry == "apart"
     assert feed.spec.views == ("2ch", "4ch") and feed.spec.stacked
     assert feed.batch(0).clips.shape == (2, 16, 64, 48, 2)
 
 
 def test_a_feed_mixes_as_its_settings_say(studies):
     feed = build_feed(settings_of("feed = {batch_size = 2, workers = 0, mixing = {name = 'MixUp'}}"), studies)
-    assert feed.mixing == transforms.MixUp() and feed.mask is None
+    assert feed.settings.mixing == transforms.MixUp() and feed.settings.inputs.mask is None
 
 
 @pytest.mark.parametrize("kinds", ["abababab", "abcabc"])
@@ -331,7 +340,7 @@ def test_a_page_says_the_shares_of_mixed_labels(tmp_path, kinds):
 
 @pytest.mark.parametrize("stack", ["true", "false"])
 def test_a_page_shows_views_side_by_side(studies, stack):
-    feed = build_feed(settings_of(f"feed = {{stack = {stack}, batch_size = 2, workers = 0}}"), studies)
+    feed = build_feed(settings_of(f"feed = {{inputs = {{stack = {stack}}}, batch_size = 2, workers = 0}}"), studies)
     clips, captions = sheet(feed)
     assert clips.shape == (2, 16, 64, 96, 1)
     assert len(captions) == 2

@@ -33,8 +33,9 @@ FOLDERS = {
     ).split(),
     "check": "findings look files values content alike groups duplicates labels mixed shortcuts run".split(),
     "feed": (
-        "stats state layout slots memory plans ranks disk decode mask clip wire child processes workers choose crews "
-        "covariates targets describe batch mixing assemble replay evaluating settings line iteration feed measure"
+        "stats state layout slots memory plans disk decode mask clip wire child processes workers choose crews "
+        "covariates targets describe batch mixing settings inputs ranks assemble replay evaluating line iteration feed "
+        "measure"
     ).split(),
     "metrics": (
         "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare"
@@ -119,9 +120,9 @@ def test_a_loaded_framework_is_found():
 
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
-        "Manifest Feed Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize Brightness Contrast Natural "
-        "BalancedClasses UniformLabels Reading ReadLimits open_source probe register_reader CinefeedError models "
-        "testing transforms __version__".split()
+        "Manifest Feed Inputs Workers Shard ClipsPerVideo Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize "
+        "Brightness Contrast Natural BalancedClasses UniformLabels Reading ReadLimits open_source probe "
+        "register_reader CinefeedError models testing transforms __version__".split()
     )
     for name in cinefeed.__all__:
         assert getattr(cinefeed, name) is not None

@@ -263,7 +263,15 @@ def test_a_pipe_is_no_mask(tmp_path, alarm, manifest):
     table = manifest.table.append_column("mask_path", [["mask.npy"] * len(manifest)])
     masked = cf.Manifest.from_table(table, root=manifest.root)
     frame = cf.Frame(height=20, width=24, channels=1)
-    feed = cf.Feed(masked, target="age", mask="mask_path", clip=cf.Clip(frames=4), frame=frame, batch_size=4, workers=1)
+    feed = cf.Feed(
+        masked,
+        target="age",
+        inputs=cf.Inputs(mask="mask_path"),
+        clip=cf.Clip(frames=4),
+        frame=frame,
+        batch_size=4,
+        workers=1,
+    )
     with pytest.raises(CinefeedError, match="is a named pipe"):
         feed.batch(0, epoch=0)
 

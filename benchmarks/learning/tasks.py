@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.learning.data import Data, clips_alone, covariate, order_of_frames, two_views
+from cinefeed import Inputs
 
 _SMALL = {"filters": (8, 16, 32), "units": 32, "dense": 32}
 
@@ -68,11 +69,11 @@ TASKS: dict[str, Drawn] = {
         target="discs",
         metric="accuracy",
         trials=(
-            Trial(name="view a alone", feed={"views": ("a",)}, most=0.55),
-            Trial(name="view b alone", feed={"views": ("b",)}, most=0.55),
+            Trial(name="view a alone", feed={"inputs": Inputs(views=("a",))}, most=0.55),
+            Trial(name="view b alone", feed={"inputs": Inputs(views=("b",))}, most=0.55),
             Trial(name="both, one encoder", least=0.9),
             Trial(name="both, an encoder each", options={**_SMALL, "encoders": "own"}, least=0.9),
-            Trial(name="both, as channels", feed={"stack": True}, least=0.9),
+            Trial(name="both, as channels", feed={"inputs": Inputs(stack=True)}, least=0.9),
         ),
         epochs=12,
     ),
@@ -84,7 +85,7 @@ TASKS: dict[str, Drawn] = {
         metric="r2",
         trials=(
             Trial(name="the clip alone", most=0.6),
-            Trial(name="clip and covariate", feed={"covariates": ("mm_per_pixel",)}, least=0.95),
+            Trial(name="clip and covariate", feed={"inputs": Inputs(covariates=("mm_per_pixel",))}, least=0.95),
         ),
         epochs=16,
     ),

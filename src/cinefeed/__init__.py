@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cinefeed.errors import CinefeedError as CinefeedError
     from cinefeed.feed.batch import Batch as Batch
     from cinefeed.feed.feed import Feed as Feed
+    from cinefeed.feed.settings import ClipsPerVideo as ClipsPerVideo
+    from cinefeed.feed.settings import Inputs as Inputs
+    from cinefeed.feed.settings import Shard as Shard
+    from cinefeed.feed.settings import Workers as Workers
     from cinefeed.feed.targets import FeedSpec as FeedSpec
     from cinefeed.manifest.table import Manifest as Manifest
     from cinefeed.sources.base import Reading as Reading
@@ -39,11 +43,13 @@ _HOME = {
     "Brightness": "cinefeed.transforms.intensity",
     "CinefeedError": "cinefeed.errors",
     "Clip": "cinefeed.clips",
+    "ClipsPerVideo": "cinefeed.feed.settings",
     "Contrast": "cinefeed.transforms.intensity",
     "Feed": "cinefeed.feed.feed",
     "FeedSpec": "cinefeed.feed.targets",
     "Flip": "cinefeed.transforms.geometry",
     "Frame": "cinefeed.clips",
+    "Inputs": "cinefeed.feed.settings",
     "Manifest": "cinefeed.manifest.table",
     "Natural": "cinefeed.balance",
     "Normalize": "cinefeed.transforms.intensity",
@@ -51,8 +57,10 @@ _HOME = {
     "Reading": "cinefeed.sources.base",
     "Rotate": "cinefeed.transforms.geometry",
     "Scale": "cinefeed.transforms.geometry",
+    "Shard": "cinefeed.feed.settings",
     "Shift": "cinefeed.transforms.geometry",
     "UniformLabels": "cinefeed.balance",
+    "Workers": "cinefeed.feed.settings",
     "models": "cinefeed.models",
     "open_source": "cinefeed.sources.open",
     "probe": "cinefeed.sources.open",

@@ -50,8 +50,8 @@ def toml_with_digest(text: str) -> str:
 def json_with_digest(text: str) -> str:
     """Return a JSON object with a last key that holds the digest of what stands before it.
 
-    >>> json_with_digest('{"a": 1}')[:30]
-    '{"a": 1, "cinefeed sha256": "0'
+    >>> json_with_digest('{"a": 1}')[:29]
+    '{"a": 1, "cinefeed sha256": "'
     """
     before = text.rstrip().removesuffix("}").rstrip()
     return f'{before}, "cinefeed sha256": "{hashlib.sha256(before.encode()).hexdigest()}"}}\n'

@@ -122,9 +122,9 @@ def main(path):
             [layers.Input(SHAPE), layers.Conv3D(2, 3, padding="same"), layers.Conv3D(1, 3, padding="same")]
         )
 
-    for changes in ({}, {"weight": "age"}):  # the weights of rows count once a row, whatever the width of a frame
+    for changes in ({}, {"inputs": cf.Inputs(weight="age")}):  # a row counts once, whatever the width of a frame
         assert trains(decoder(), make("clip", **changes), loss="mse").shape == (8, *SHAPE)
-    feed = make("clip", weight="age", batch_size=8)
+    feed = make("clip", inputs=cf.Inputs(weight="age"), batch_size=8)
     still = keras.Sequential([layers.Input(SHAPE), layers.Rescaling(0.0, offset=1.0)])
     still.compile(loss="mse")
     batch = feed.evaluation(manifest)[0]
@@ -135,7 +135,7 @@ def main(path):
     video, age = keras.Input(SHAPE, name="clips"), keras.Input((1,), name="age")
     x = layers.Concatenate()([layers.GlobalAveragePooling3D()(video), age])
     two = keras.Model([video, age], layers.Dense(1, activation="sigmoid")(x))
-    assert trains(two, make(covariates=["age"])).shape == (8, 1)
+    assert trains(two, make(inputs=cf.Inputs(covariates=["age"]))).shape == (8, 1)
 
 
 if __name__ == "__main__":

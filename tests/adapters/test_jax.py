@@ -108,12 +108,13 @@ VIEWS = """
 table = pa.table({"path": [f"{row:02}.npy" for row in range(10)], "study": [f"s{row // 2}" for row in range(10)],
                   "view": ["2ch", "4ch"] * 5, "age": [20.0 + row // 2 for row in range(10)]})
 manifest = cf.Manifest.from_table(table, root=sys.argv[1]).pivot(by="view", within="study")
-for changes in ({}, {"stack": True}, {"clips_per_video": 2}, {"clips_per_video": 2, "spread": True}):
+for changes in ({}, {"inputs": cf.Inputs(stack=True)}, {"clips_per_video": 2},
+                {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)}):
     feed, iterator = make(**changes), FeedIterator(make(workers=1, **changes))
     names = {"2ch": "clips_2ch", "4ch": "clips_4ch"}
     assert len(iterator) == len(feed)
     for (inputs, targets, weights), batch in zip(iterator, feed, strict=True):
-        views = batch.clips if not changes.get("stack") else {"": batch.clips}
+        views = batch.clips if not feed.spec.stacked else {"": batch.clips}
         assert list(inputs) == [names.get(view, "clips") for view in views] == list(feed.spec.clip_names)
         for view, clips in views.items():
             assert np.array_equal(inputs[names.get(view, "clips")], clips)

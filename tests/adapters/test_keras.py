@@ -234,23 +234,23 @@ def test_the_spec_decides_on_names_and_weights(manifest):
 
     assert len(item()) == len(item(target="sick")) == len(item(target=["age", "sick"])) == len(item(target="clip")) == 2
     for weighed in (
-        {"weight": "size"},
+        {"inputs": cf.Inputs(weight="size")},
         {"target": "sick", "sampler": cf.BalancedClasses(by="weights")},
         {"target": ["age", "height"]},
         {"target": None},
-        {"rank": 0, "world_size": 2, "clip": cf.Clip(frames=4)},
+        {"shard": cf.Shard(rank=0, world_size=2), "clip": cf.Clip(frames=4)},
     ):
         assert len(item(**weighed)) == 3, weighed
-    assert len(item(rank=0, world_size=2, drop_last=True)) == 2
+    assert len(item(shard=cf.Shard(rank=0, world_size=2), drop_last=True)) == 2
     assert list(FeedDataset(make(whole), named=True)[0][0]) == ["clips"]
-    assert list(item(covariates=["size"])[0]) == ["clips", "size"]
+    assert list(item(inputs=cf.Inputs(covariates=["size"]))[0]) == ["clips", "size"]
     assert list(item(clip=cf.Clip(frames=14, short="pad"))[0]) == ["clips", "valid"]
-    assert item(target="clip", weight="size")[2].shape == (4, 1, 1, 1)
+    assert item(target="clip", inputs=cf.Inputs(weight="size"))[2].shape == (4, 1, 1, 1)
 
 
 def test_class_weights_that_meet_weights_are_refused(manifest):
     table = manifest.table.append_column("size", pa.array([1.0] * 11))
-    feed = make(cf.Manifest.from_table(table, root=manifest.root), target="sick", weight="size")
+    feed = make(cf.Manifest.from_table(table, root=manifest.root), target="sick", inputs=cf.Inputs(weight="size"))
     model = network()
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="class_weight"):

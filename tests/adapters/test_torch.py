@@ -130,7 +130,7 @@ def test_a_loop_that_was_broken_off_is_left_for_the_next_epoch(manifest):
 
 @pytest.mark.parametrize("device", [None, "meta"])
 def test_no_batch_is_held_while_the_next_is_made(manifest, device):
-    loader = FeedLoader(make(manifest, workers=0, prefetch=0), device=device)
+    loader = FeedLoader(make(manifest, workers=cf.Workers(count=0, prefetch=0)), device=device)
     gc.disable()
     try:
         for _ in range(3):

@@ -104,9 +104,9 @@ def test_options_for_several_targets_and_covariates(cinefeed, manifest, tmp_path
     words = ["--target", "kind,age", "--classes", "kind=b,a", "--task", "kind=multiclass", "--weight", "age"]
     done = cinefeed("train", manifest, *words, *SMALL, "--out", run, "--json")
     assert done.code == 0, done.err
-    settings = read_settings(run / "settings.toml").data
-    assert (settings.target, settings.weight) == (("kind", "age"), "age")
-    assert (settings.classes, settings.task) == ({"kind": ("b", "a")}, {"kind": "multiclass"})
+    settings = read_settings(run / "settings.toml")
+    assert (settings.data.target, settings.feed.inputs.weight) == (("kind", "age"), "age")
+    assert (settings.data.classes, settings.data.task) == ({"kind": ("b", "a")}, {"kind": "multiclass"})
     assert {"kind_auroc", "age_rmse"} <= set(done.json["metrics"]["test"])
     labels = json.loads((run / "labels.json").read_text())
     assert labels["classes"] == ["b", "a"] and labels["targets"]["age"]["classes"] is None

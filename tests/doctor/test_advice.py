@@ -48,7 +48,7 @@ def test_a_healthy_machine_needs_no_advice():
         ),
         ({"cache__folder": None}, "every process compiles", "NUMBA_CACHE_DIR"),
         ({"shared_memory__processes": False}, "threads make the clips", "Linux"),
-        ({"shared_memory__free_bytes": 900_000_000}, "0.9 GB of memory", "memory='500MB'"),
+        ({"shared_memory__free_bytes": 900_000_000}, "0.9 GB of memory", "Feed(workers=Workers(memory='500MB'))"),
         (
             {"formats__hdf5": ["h5py"], "formats__report": ["jinja2"]},
             "h5py and jinja2 are not installed: HDF5 cannot be read, and no report is written",

@@ -41,8 +41,7 @@ def make(folder, rows, **changes):
         "transforms": [cf.Brightness(factor=0.2), Nap(seconds=0.02)],
         "batch_size": 4,
         "seed": 7,
-        "workers": 3,
-        "backend": "process",
+        "workers": cf.Workers(count=3, backend="process"),
     }
     return cf.Feed(cf.Manifest.from_table(table, root=folder), **{**settings, **changes})
 
@@ -116,10 +115,11 @@ def survive(feed, *, kills, seed, pause, signals):
 
 def check_survival(folder, *, rows, kills, seed, pause, signals=(signal.SIGKILL,), **changes):
     """Check that an epoch with kills is that of threads without, that errors are clear, and that nothing is left."""
-    calm = make(folder, rows, backend="thread")
+    calm = make(folder, rows, workers=cf.Workers(count=3, backend="thread"))
     expected = [digest(batch) for batch in calm]
-    list(make(folder, rows, workers=1, transforms=[]))  # what is opened once and for all
-    del calm
+    first = make(folder, rows, workers=cf.Workers(count=1, backend="process"), transforms=[])
+    list(first)  # some files are opened once and for all
+    del calm, first
     gc.collect()
     assert wait_for(lambda: not children() and "/memfd" not in belongings()[2])
     before = belongings()
@@ -151,7 +151,15 @@ def test_four_kills(tmp_path):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_thirty_kills(tmp_path, seed):
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
-    errors = check_survival(tmp_path, rows=250, kills=30, seed=seed, pause=1.0, signals=signals, workers=4)
+    errors = check_survival(
+        tmp_path,
+        rows=250,
+        kills=30,
+        seed=seed,
+        pause=1.0,
+        signals=signals,
+        workers=cf.Workers(count=4, backend="process"),
+    )
     print(f"30 kills, seed {seed}: {len(errors)} errors {errors}")
 
 

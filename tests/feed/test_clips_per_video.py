@@ -44,7 +44,7 @@ def starts_of(batch):
 
 @SPREAD
 def test_an_epoch_has_as_many_times_the_clips(manifest, spread):
-    feed = make(manifest, spread=spread, clips_per_video=4)
+    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(interleave=spread, count=4))
     batches = list(feed)
     rows = feed.plan(epoch=0).rows
     assert len(rows) == 11 and Counter(str(name) for batch in batches for name in batch.ids) == {
@@ -61,7 +61,7 @@ def test_an_epoch_has_as_many_times_the_clips(manifest, spread):
 
 @SPREAD
 def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, spread):
-    feed = make(manifest, spread=spread, transforms=[])
+    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), transforms=[])
     apart, starts = Counter(), Counter()
     for _ in range(20):
         batches = list(feed)
@@ -74,7 +74,11 @@ def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, spread):
         starts.update(start for each in found.values() for start in each)
     assert set(apart) == {0, 1, 2, 3}, "the stretch is twice as long as a clip"
     assert set(starts) == set(range(10)), "every place of the video is come to"
-    moved = make(manifest, spread=spread, clip=cf.Clip(frames=3, position="center"))
+    moved = make(
+        manifest,
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        clip=cf.Clip(frames=3, position="center"),
+    )
     clips = [clip.tobytes() for batch in moved for clip in batch.clips]
     assert len(set(clips)) == 22, "in the same frames each has its own transforms"
 
@@ -148,7 +152,7 @@ def test_a_video_is_opened_and_decoded_once(manifest, monkeypatch):
     for spread in (False, True):
         opened.clear()
         asked.clear()
-        list(make(manifest, clips_per_video=4, spread=spread))
+        list(make(manifest, clips_per_video=cf.ClipsPerVideo(count=4, interleave=spread)))
         assert sorted(opened) == list(range(11)) and len(asked) == 11
         assert all(len(set(each.tolist())) == len(each) <= 6 for each in asked)
 
@@ -170,7 +174,12 @@ def test_each_clip_has_the_address_of_the_plans_position_and_its_number(manifest
         return Counter(clip.tobytes() for batch in feed for clip in batch.clips)
 
     found = clips()
-    for changes in ({"batch_size": 2}, {"batch_size": 22}, {"spread": True}, {"spread": True, "batch_size": 5}):
+    for changes in (
+        {"batch_size": 2},
+        {"batch_size": 22},
+        {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
+        {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True), "batch_size": 5},
+    ):
         assert clips(**changes) == found
     assert found.total() == 22 and len(found) > 20
     for changes in ({"epoch": 1}, {"seed": 8}):
@@ -180,22 +189,26 @@ def test_each_clip_has_the_address_of_the_plans_position_and_its_number(manifest
 @SPREAD
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 0), (2, 1), (2, 5)])
 def test_the_same_bytes_from_threads(manifest, spread, workers, prefetch):
-    make_one = partial(make, manifest, spread=spread)
+    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
     expected = epochs(make_one())
-    assert epochs(make_one(workers=workers, prefetch=prefetch)) == expected
+    assert epochs(make_one(workers=cf.Workers(count=workers, prefetch=prefetch))) == expected
     assert len({each for epoch in expected for each in epoch}) == 12
     assert [digest(make_one().batch(index)) for index in range(6)] == expected[0]
 
 
 @pytest.mark.parametrize("spread", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_same_bytes_from_processes(manifest, spread):
-    feed = make(manifest, spread=spread, workers=2, backend="process", prefetch=1)
-    assert epochs(feed) == epochs(make(manifest, spread=spread))
+    feed = make(
+        manifest,
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        workers=cf.Workers(count=2, backend="process", prefetch=1),
+    )
+    assert epochs(feed) == epochs(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)))
 
 
 @SPREAD
 def test_after_every_batch_the_missing_ones_follow(manifest, spread):
-    make_one = partial(make, manifest, spread=spread)
+    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
     feed, expected, states = make_one(workers=1), [], []
     for batch in feed:
         expected.append(digest(batch))
@@ -217,19 +230,26 @@ def test_ranks_give_together_what_one_gives_alone(manifest, spread):
             if name
         )
 
-    alone = rows(make(manifest, spread=spread))
-    feeds = [make(manifest, spread=spread, rank=rank, world_size=2) for rank in (0, 1)]
+    alone = rows(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)))
+    feeds = [
+        make(
+            manifest,
+            clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+            shard=cf.Shard(rank=rank, world_size=2),
+        )
+        for rank in (0, 1)
+    ]
     assert rows(feeds[0]) + rows(feeds[1]) == alone and alone.total() == 22
     assert len({len(feed) for feed in feeds}) == 1
     padded = [len(batch.ids) - (batch.ids != "").sum() for feed in feeds for batch in feed]
     assert sum(padded) == 2, "11 draws on two ranks: one of padding, of two clips"
-    dropped = make(manifest, spread=spread, drop_last=True)
+    dropped = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), drop_last=True)
     assert {len(batch.ids) for batch in dropped} == {4} and len(dropped) == (4 if spread else 5)
 
 
 def test_a_state_of_other_ranks_is_restored_where_all_clips_of_its_videos_were_given(manifest):
     def states(world_size, **changes):
-        feed = make(manifest, rank=0, world_size=world_size, batch_size=2, **changes)
+        feed = make(manifest, shard=cf.Shard(rank=0, world_size=world_size), batch_size=2, **changes)
         return [feed.state() for _ in feed]
 
     together = states(2)
@@ -237,29 +257,48 @@ def test_a_state_of_other_ranks_is_restored_where_all_clips_of_its_videos_were_g
     assert sorted({str(name) for batch in after for name in batch.ids}) == sorted(
         f"v{row}" for row in make(manifest, batch_size=2).plan(epoch=0).rows[2:]
     )
-    spread = states(2, spread=True)
+    spread = states(2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True))
     assert [each["draws"] for each in spread[:3]] == [4, 8, 12]
-    alone = make(manifest, batch_size=2, spread=True).restore(spread[1])
+    alone = make(manifest, batch_size=2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True)).restore(spread[1])
     seen = Counter(str(name) for batch in alone for name in batch.ids)
     assert seen == {f"v{row}": 2 for row in alone.plan(epoch=0).rows[4:]}
     with pytest.raises(
         FeedError, match=r"draw 4 of epoch 0, between batches of the same.*draw 0 and draw 8. .*as many ranks as 2;"
     ):
         alone.restore(spread[0])
-    assert make(manifest, rank=1, world_size=2, batch_size=2, spread=True).restore(spread[0]).state() == spread[0]
+    assert (
+        make(
+            manifest,
+            shard=cf.Shard(rank=1, world_size=2),
+            batch_size=2,
+            clips_per_video=cf.ClipsPerVideo(count=2, interleave=True),
+        )
+        .restore(spread[0])
+        .state()
+        == spread[0]
+    )
 
 
 def test_a_state_of_other_clips_is_refused(manifest):
-    with pytest.raises(FeedError, match=r"clips_per_video: '\(2, False\)' there, '\(2, True\)' here"):
-        make(manifest, spread=True).restore(make(manifest).state())
+    with pytest.raises(FeedError, match=r"clips_per_video\.interleave: 'False' there, 'True' here"):
+        make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True)).restore(make(manifest).state())
     one = make(manifest, clips_per_video=1)
-    assert one.restore(make(manifest, clips_per_video=1, spread=True).state()).epoch == 0, "spread says nothing of one"
+    assert one.restore(make(manifest, clips_per_video=cf.ClipsPerVideo(count=1, interleave=True)).state()).epoch == 0, (
+        "interleave changes nothing for one clip"
+    )
 
 
 @SPREAD
 def test_a_bad_row_is_replaced_with_all_of_its_clips(manifest, spread):
     (manifest.root / "03.npy").write_bytes(b"\x93NUMPY is cut off")
-    feed = make(manifest, spread=spread, target="sick", on_error="replace", max_bad=0.1, transforms=[])
+    feed = make(
+        manifest,
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        target="sick",
+        on_error="replace",
+        max_bad=0.1,
+        transforms=[],
+    )
     found = Counter()
     for batch in feed:
         rows, starts = starts_of(batch)
@@ -271,22 +310,36 @@ def test_a_bad_row_is_replaced_with_all_of_its_clips(manifest, spread):
 
 @SPREAD
 def test_every_full_batch_is_balanced(manifest, spread):
-    feed = make(manifest, target="sick", sampler=cf.BalancedClasses(), spread=spread, drop_last=True)
+    feed = make(
+        manifest,
+        target="sick",
+        sampler=cf.BalancedClasses(),
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        drop_last=True,
+    )
     assert {batch.targets.tolist().count(1) for _ in range(3) for batch in feed} == {2}
 
 
 @SPREAD
 def test_check_feed_passes(manifest, spread):
-    for changes in ({}, {"rank": 1, "world_size": 2}, {"clip": cf.Clip(frames=14, short="pad"), "batch_size": 6}):
-        check_feed(make(manifest, spread=spread, workers=1, **changes))
+    for changes in (
+        {},
+        {"shard": cf.Shard(rank=1, world_size=2)},
+        {"clip": cf.Clip(frames=14, short="pad"), "batch_size": 6},
+    ):
+        check_feed(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), workers=1, **changes))
     long = {"target": "sick", "sampler": cf.BalancedClasses(length=100)}
-    check_feed(make(manifest, spread=spread, clips_per_video=3, batch_size=3, transforms=[], **long))
+    check_feed(
+        make(
+            manifest, clips_per_video=cf.ClipsPerVideo(count=3, interleave=spread), batch_size=3, transforms=[], **long
+        )
+    )
 
 
 @pytest.mark.slow
 @SPREAD
 def test_check_feed_passes_with_all_workers_and_ranks(manifest, spread):
-    make_one = partial(make, manifest, spread=spread)
+    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
     check_feed(make_one(), make=make_one)
 
 
@@ -297,7 +350,11 @@ def test_with_views_all_clips_are_at_the_same_time_points(manifest):
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     pivoted = cf.Manifest(table, root=manifest.root).pivot(by="view", within="study")
-    for changes in ({}, {"spread": True}, {"stack": True}):
+    for changes in (
+        {},
+        {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
+        {"inputs": cf.Inputs(stack=True)},
+    ):
         feed = make(pivoted, target=None, transforms=[], **changes)
         for batch in feed:
             pair = batch.clips.values() if isinstance(batch.clips, dict) else np.moveaxis(batch.clips, -1, 0)
@@ -307,19 +364,29 @@ def test_with_views_all_clips_are_at_the_same_time_points(manifest):
 
 
 def test_the_memory_of_batches_that_are_made_together(manifest):
-    together, spread = (make(manifest, memory="9MB", spread=spread).spending for spread in (False, True))
+    together, spread = (
+        make(
+            manifest,
+            workers=cf.Workers(count=0, memory="9MB"),
+            clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        ).spending
+        for spread in (False, True)
+    )
     assert spread.slot == 2 * together.slot and spread.batches == 2 and together.batches == 1
     assert f"{2 * spread.slots} batches of" in str(spread)
-    assert len(list(make(manifest, memory="9MB", spread=True))) == 6
+    interleaved = cf.ClipsPerVideo(count=2, interleave=True)
+    workers = cf.Workers(count=0, memory="9MB")
+    assert len(list(make(manifest, workers=workers, clips_per_video=interleaved))) == 6
+    workers = cf.Workers(count=0, memory=8_000_000 + 2 * spread.slot)
+    feed, held = make(manifest, workers=workers, clips_per_video=interleaved), []
     with pytest.raises(FeedError, match=r"all \d+ batches that the memory budget allows are held"):
-        feed, held = make(manifest, memory=8_000_000 + 2 * spread.slot, spread=True), []
         for _ in range(2):
             held += list(feed)
 
 
 @SPREAD
 def test_adapters_give_the_same(manifest, spread):
-    make_one = partial(make, manifest, spread=spread)
+    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
     expected = [[digest({"clips": each.clips}, each.targets, each.weights) for each in make_one()]]
     assert items(FeedLoader(make_one(workers=2)), 1) == expected
     dataset = FeedDataset(make_one(workers=1))
@@ -329,15 +396,15 @@ def test_adapters_give_the_same(manifest, spread):
 
 @SPREAD
 def test_an_evaluation_has_every_row_once(manifest, spread):
-    feed = make(manifest, spread=spread)
+    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
     once = feed.evaluation(manifest, clips=1)
     assert [str(name) for batch in once for name in batch.ids] == [f"v{row}" for row in range(11)]
     each = feed.evaluation(manifest)  # as many clips a row as in training, together
-    assert (each.clips_per_video, each.spread) == (feed.clips_per_video, False)
-    names = [f"v{row}" for row in range(11) for _ in range(feed.clips_per_video)]
+    assert each.settings.clips_per_video == cf.ClipsPerVideo(count=2)
+    names = [f"v{row}" for row in range(11) for _ in range(2)]
     assert [str(name) for batch in each for name in batch.ids] == names
-    start = make(manifest, spread=spread, clip=cf.Clip(frames=4, position="start"))
-    assert start.evaluation(manifest).clips_per_video == 1
+    start = make(manifest, clips_per_video=2, clip=cf.Clip(frames=4, position="start"))
+    assert start.evaluation(manifest).settings.clips_per_video.count == 1
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True])
@@ -347,6 +414,8 @@ def test_what_is_no_number_of_clips(manifest, wrong):
 
 
 def test_a_batch_that_does_not_hold_whole_videos(manifest):
-    with pytest.raises(SettingError, match=r"batch_size=4 does not hold whole videos of clips_per_video=3; take a mul"):
+    with pytest.raises(
+        SettingError, match="batch_size = 4 does not hold whole videos of clips_per_video = 3; take a mul"
+    ):
         make(manifest, clips_per_video=3)
-    assert len(make(manifest, clips_per_video=3, spread=True)) == 9
+    assert len(make(manifest, clips_per_video=cf.ClipsPerVideo(count=3, interleave=True))) == 9

@@ -13,6 +13,7 @@ from cinefeed.errors import ColumnError, LabelError, SettingError
 from cinefeed.feed.covariates import Covariate, fit_covariates, read_covariates
 
 HEIGHTS = [150.0, 160, None, 180, 190, 200, 210, 165, 175, 185, 195]
+COLUMNS = ["height_cm", "site"]
 SITES = ["b", "a", "a", None, "b", "c", "a", "a", "b", "c", "a"]
 
 
@@ -32,7 +33,7 @@ def make(manifest, **changes):
         "frame": cf.Frame(height=16, width=16, channels=1),
         "batch_size": 4,
         "workers": 0,
-        "covariates": ["height_cm", "site"],
+        "inputs": cf.Inputs(covariates=COLUMNS),
     }
     return cf.Feed(manifest, **{**settings, **changes})
 
@@ -64,18 +65,18 @@ def test_a_category_that_training_lacks_is_all_zeros():
 
 
 def test_padding_has_no_covariates(table):
-    last = list(make(table, rank=1, world_size=2))[-1]
+    last = list(make(table, shard=cf.Shard(rank=1, world_size=2)))[-1]
     assert not last.weights[-1] and not last.covariates["site"][-1].any()
 
 
 def test_weights_of_a_column(table):
-    for batch in make(table, weight="says"):
+    for batch in make(table, inputs=cf.Inputs(covariates=COLUMNS, weight="says")):
         assert batch.weights.tolist() == [int(name[1:]) / 4 for name in batch.ids]
 
 
 def test_a_sampler_that_weighs_rows_is_heard_in_training_alone(table):
     sampler = cf.UniformLabels(by="weights", bins=(0, 25, 200))
-    feed = make(table, sampler=sampler, weight="says")
+    feed = make(table, sampler=sampler, inputs=cf.Inputs(weight="says"))
     expected = sampler.sample_weights(feed.labels) * (np.arange(11, dtype=np.float32) / 4)
     assert len(set(sampler.sample_weights(feed.labels).tolist())) == 2
     for batch in feed:
@@ -93,7 +94,7 @@ def test_a_sampler_gets_the_groups_that_it_names(table):
 
 
 def test_the_clips_as_targets(table):
-    feed = make(table, target="clip", covariates=())
+    feed = make(table, target="clip", inputs=cf.Inputs(covariates=()))
     batch = feed[0]
     assert feed.spec.task == "clip" and np.shares_memory(batch.targets, batch.clips)
     assert batch.weights.tolist() == [1] * 4 and "the clips as targets" in feed.summary()
@@ -102,7 +103,12 @@ def test_the_clips_as_targets(table):
 
 
 def test_several_targets_each_with_its_mask(table):
-    feed = make(table, target=["age", "site", "height_cm"], covariates=(), weight="says", task={"site": "multiclass"})
+    feed = make(
+        table,
+        target=["age", "site", "height_cm"],
+        inputs=cf.Inputs(covariates=(), weight="says"),
+        task={"site": "multiclass"},
+    )
     heads = {each.name: (each.task, each.classes) for each in feed.spec.targets}
     assert heads == {
         "age": ("regression", ()),
@@ -131,8 +137,8 @@ def test_several_targets_each_with_its_mask(table):
 
 
 def test_adapters_carry_them(table):
-    feed = make(table, weight="says")
-    inputs, _, weights = next(iter(FeedLoader(make(table, weight="says"))))
+    feed = make(table, inputs=cf.Inputs(covariates=COLUMNS, weight="says"))
+    inputs, _, weights = next(iter(FeedLoader(make(table, inputs=cf.Inputs(covariates=COLUMNS, weight="says")))))
     assert inputs["site"].numpy().tolist() == feed[0].covariates["site"].tolist()
     assert weights.tolist() == feed[0].weights.tolist()
     inputs, _, weights = FeedDataset(feed)[0]
@@ -141,25 +147,29 @@ def test_adapters_carry_them(table):
 
 
 def test_a_state_of_other_columns_is_refused(table):
-    with pytest.raises(cf.CinefeedError, match="columns"):
-        make(table).restore(make(table, weight="says").state())
+    for name, inputs in (
+        ("covariates", cf.Inputs(covariates=["site"])),
+        ("weight", cf.Inputs(covariates=COLUMNS, weight="says")),
+    ):
+        with pytest.raises(cf.CinefeedError, match=rf"inputs\.{name}"):
+            make(table).restore(make(table, inputs=inputs).state())
 
 
 def test_what_cannot_be(table):
     with pytest.raises(ColumnError, match="did you mean 'site'"):
-        make(table, covariates=["sites"])
+        make(table, inputs=cf.Inputs(covariates=["sites"]))
     with pytest.raises(ColumnError, match="did you mean 'says'"):
-        make(table, weight="say")
+        make(table, inputs=cf.Inputs(weight="say"))
     with pytest.raises(ColumnError, match="did you mean 'site'"):
         make(table, target=["age", "sit"])
     with pytest.raises(SettingError, match="did you mean 'site'"):
         make(table, target=["age", "site"], task={"sites": "multiclass"})
     with pytest.raises(LabelError, match="numbers are needed"):
-        make(table, weight="site")
+        make(table, inputs=cf.Inputs(weight="site"))
     with pytest.raises(
         LabelError, match=r"1 of 11 weights in 'height_cm' are missing, negative or infinite \(first: row 2"
     ):
-        make(table, weight="height_cm")
+        make(table, inputs=cf.Inputs(weight="height_cm"))
     for values in ([datetime.date(2020, 1, 31)], [["a", "b"]]):
         with pytest.raises(LabelError, match=r"'x' holds .*one number or category a row"):
             fit_covariates(pa.table({"x": values}), ["x"])
@@ -167,4 +177,4 @@ def test_what_cannot_be(table):
         fit_covariates(pa.table({"x": pa.array([None], pa.float64())}), ["x"])
     whole = cf.Manifest.from_table(table.table.append_column("valid", pa.array([1] * 11)), root=table.root)
     with pytest.raises(SettingError, match="cannot be called 'valid'"):
-        make(whole, covariates=["valid"])
+        make(whole, inputs=cf.Inputs(covariates=["valid"]))

@@ -39,7 +39,8 @@ def feed_of(folder, names, **settings):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_files_are_counted_by_what_decoded_them(tmp_path, backend):
-    with closing(feed_of(tmp_path, ["a.mp4", "b.mp4", "c.mkv", "d.npy"], workers=1, backend=backend)) as feed:
+    workers = cf.Workers(count=1, backend=backend)
+    with closing(feed_of(tmp_path, ["a.mp4", "b.mp4", "c.mkv", "d.npy"], workers=workers)) as feed:
         assert feed.stats().decoder == ""
         for _ in feed:
             pass
@@ -65,8 +66,8 @@ def test_an_unknown_library_is_told_of_once(tmp_path, backend):
         import cinefeed as cf
         manifest = cf.Manifest.scan({str(tmp_path)!r}, progress=False)
         frame = cf.Frame(height=16, width=16, channels=1)
-        settings = {{"clip": cf.Clip(frames=4), "frame": frame, "batch_size": 2, "workers": 2, "target": None}}
-        feed = cf.Feed(manifest, backend={backend!r}, **settings)
+        settings = {{"clip": cf.Clip(frames=4), "frame": frame, "batch_size": 2, "target": None}}
+        feed = cf.Feed(manifest, workers=cf.Workers(count=2, backend={backend!r}), **settings)
         for _ in range(2):
             for _ in feed:
                 pass

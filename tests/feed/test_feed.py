@@ -1,14 +1,16 @@
 import gc
 import hashlib
+import inspect
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 import numpy as np
 import pytest
 
 import cinefeed as cf
 from cinefeed.errors import ColumnError, FeedError, LabelError, SettingError, SourceError, TableError
+from cinefeed.feed.settings import FeedSettings
 from cinefeed.feed.workers import ThreadCrew
 
 FRAME = cf.Frame(height=16, width=16, channels=1)
@@ -64,7 +66,7 @@ def test_clips_targets_and_ids_belong_together(manifest):
 @pytest.mark.parametrize("prefetch", [0, 3])
 def test_the_same_bytes_for_any_number_of_workers(manifest, workers, prefetch):
     alone = [digest(make(manifest, workers=0)) for _ in range(1)]
-    feed = make(manifest, workers=workers, prefetch=prefetch)
+    feed = make(manifest, workers=cf.Workers(count=workers, prefetch=prefetch))
     assert [digest(feed)] == alone
 
 
@@ -88,7 +90,7 @@ def test_a_batch_by_index_is_the_one_of_the_iterator(manifest):
 def test_an_abandoned_iterator_leaves_no_thread(manifest):
     gc.collect()  # feeds of other tests
     before = set(threading.enumerate())
-    for _ in make(manifest, prefetch=5):
+    for _ in make(manifest, workers=cf.Workers(count=2, prefetch=5)):
         break
     gc.collect()
     assert set(threading.enumerate()) <= before
@@ -101,7 +103,7 @@ def test_held_batches_keep_their_pixels(manifest):
 
 
 def test_memory_comes_back_when_batches_die(manifest):
-    feed = make(manifest, prefetch=1)
+    feed = make(manifest, workers=cf.Workers(count=2, prefetch=1))
     for _ in range(5):
         for _batch in feed:
             pass
@@ -153,7 +155,7 @@ def test_evaluation_is_every_row_once_in_order_without_chance(manifest):
     assert ids_of(first) == [f"v{row}" for row in range(11)]
     assert digest(first) == digest(second)
     assert first[0].clips.dtype == np.float32, "Normalize stays"
-    assert val.clip.position == "center"
+    assert val.settings.clip.position == "center"
     assert (val.spec.target_mean, val.spec.target_scale) == (feed.spec.target_mean, feed.spec.target_scale)
 
 
@@ -247,15 +249,71 @@ def test_after_an_error_the_feed_can_be_used_again(manifest):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"workers": -1}, "workers=-1"),
-        ({"workers": "many"}, "workers='many'"),
-        ({"backend": "threads"}, "'thread'"),
+        ({"batch_size": 0}, "batch_size = 0 must be a whole number of at least 1"),
+        ({"batch_size": True}, "batch_size = True must"),
+        ({"seed": -1}, "seed = -1 must be a whole number of at least 0"),
+        ({"workers": -1}, "workers = -1 must be a whole number of at least 0, or auto"),
+        ({"workers": "many"}, "workers = 'many' must"),
+        ({"workers": cf.Workers}, r"workers=<class.*> must be Workers\(...\)"),
+        ({"workers": cf.Shard(rank=0, world_size=1)}, r"workers=Shard.* must be Workers\(...\)"),
+        ({"inputs": {"weight": "a"}}, r"inputs={'weight': 'a'} must be Inputs\(...\)"),
+        ({"shard": 2}, r"shard=2 must be a Shard, such as Shard\(rank=0, world_size=2\)"),
+        ({"clip": 16}, r"clip=16 must be a Clip, such as Clip\(frames=16\)"),
+        ({"frame": (56, 56, 3)}, r"frame=\(56, 56, 3\) must be a Frame"),
+        ({"sampler": "BalancedClasses"}, r"sampler='BalancedClasses' is not a sampler; give one such as"),
+        ({"sampler": cf.Natural}, "is not a sampler"),
+        ({"transforms": "Rotate"}, "transforms='Rotate' must be a list of transforms"),
+        ({"on_error": "skip"}, "on_error='skip' is not a choice"),
+        ({"max_bad": 2}, "max_bad = 2 must be a share"),
     ],
 )
 def test_settings_are_checked(manifest, changes, message):
     with pytest.raises(SettingError, match=message):
         make(manifest, **changes)
+
+
+@pytest.mark.parametrize(
+    ("make_settings", "message"),
+    [
+        (lambda: cf.Workers(backend="threads"), "backend='threads' is not a choice; did you mean 'thread'"),
+        (lambda: cf.Workers(timeout_seconds=0), "timeout_seconds = 0 must be more than 0"),
+        (lambda: cf.Inputs(covariates="n_words"), "covariates='n_words' must be a list of columns"),
+        (lambda: cf.Inputs(geometry="share"), "did you mean 'shared'"),
+        (lambda: cf.ClipsPerVideo(count=0), "clips_per_video = 0 must"),
+        (lambda: cf.Shard(rank=2, world_size=2), "rank=2 must be at least 0 and less than world_size=2"),
+    ],
+)
+def test_groups_of_settings_are_checked(make_settings, message):
+    with pytest.raises(SettingError, match=message):
+        make_settings()
+
+
+def test_a_single_value_is_the_first_field_of_its_group(manifest):
+    feed = make(manifest, workers=0, clips_per_video=2, batch_size=4)
+    assert feed.settings.workers == cf.Workers(count=0)
+    assert feed.settings.clips_per_video == cf.ClipsPerVideo(count=2)
+    assert cf.ClipsPerVideo(count=1, interleave=True) == cf.ClipsPerVideo()
+
+
+def test_a_feed_takes_each_setting_by_name():
+    """The keywords of Feed are written out for editors and type checkers; they are those of its settings."""
+    keywords = list(inspect.signature(cf.Feed).parameters.values())[1:]
+    settings = {each.name: each for each in fields(FeedSettings)}
+    assert {each.name for each in keywords} == set(settings) and len(keywords) == 18
+    for keyword in keywords:
+        setting, default = settings[keyword.name], keyword.default
+        if setting.default is MISSING and setting.default_factory is MISSING:
+            assert default is inspect.Parameter.empty
+        elif keyword.name not in ("sampler", "clips_per_video", "workers"):  # None, and values of a first field
+            assert default == (setting.default_factory() if setting.default is MISSING else setting.default)
+
+
+def test_a_state_compares_what_decides_bytes_alone(manifest):
+    feed = make(manifest)
+    runtime = {"workers": cf.Workers(count=0, prefetch=1), "max_bad": 0.5, "return_parameters": True}
+    assert make(manifest, **runtime).restore(feed.state()).state() == feed.state()
+    with pytest.raises(FeedError, match="on_error"):
+        make(manifest, on_error="replace").restore(feed.state())
 
 
 def test_a_missing_column_names_the_nearest(manifest):
@@ -330,7 +388,7 @@ def test_the_workers_end_with_the_feed(manifest):
 
 def test_a_backend_by_trial_is_chosen_once_and_changes_no_byte(manifest, caplog):
     caplog.set_level("INFO")
-    feed = make(manifest, backend="auto")
+    feed = make(manifest, workers=cf.Workers(count=2, backend="auto"))
     assert feed.choice is None and "by a trial" in feed.summary()
     assert digest(feed) == digest(make(manifest))
     chosen = feed.choice
@@ -343,4 +401,4 @@ def test_a_backend_by_trial_is_chosen_once_and_changes_no_byte(manifest, caplog)
 def test_an_evaluation_keeps_constants_for_each_channel(manifest):
     constants = cf.Normalize(mode="standard", mean=(1, 2, 3), std=(4, 5, 6))
     feed = make(manifest, transforms=[cf.Rotate(degrees=9), constants], frame=cf.Frame(height=16, width=16, channels=3))
-    assert feed.evaluation(manifest).transforms == (constants,)
+    assert feed.evaluation(manifest).settings.transforms == (constants,)

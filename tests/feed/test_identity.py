@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -49,12 +50,12 @@ def pocus(data):
 
 def resumes(make_one, expected, *, backend):
     """Return whether an epoch that was left in its middle goes on with exactly the batches that are missing."""
-    first = make_one(backend=backend, workers=2, prefetch=4)
+    first = make_one(workers=cf.Workers(backend=backend, count=2, prefetch=4))
     batches = iter(first)
     found = [digest(next(batches)) for _ in range(len(expected) // 2)]
     state = json.loads(json.dumps(first.state()))
     del batches, first
-    second = make_one(backend=backend, workers=1, prefetch=0)
+    second = make_one(workers=cf.Workers(backend=backend, count=1, prefetch=0))
     return found + [digest(batch) for batch in second.restore(state)] == expected and second.epoch == 1
 
 
@@ -69,13 +70,13 @@ def test_every_public_transform_and_sampler_is_in_these_tests():
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 0), (2, 1), (4, 4)])
 def test_threads(made, sampler, workers, prefetch):
     expected = epochs(make(made, sampler=sampler))
-    assert epochs(make(made, sampler=sampler, workers=workers, prefetch=prefetch)) == expected
+    assert epochs(make(made, sampler=sampler, workers=cf.Workers(count=workers, prefetch=prefetch))) == expected
     assert len({each for epoch in expected for each in epoch}) == 10
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "balanced"])
 def test_processes(made, sampler):
-    feed = make(made, sampler=sampler, workers=2, prefetch=1, backend="process")
+    feed = make(made, sampler=sampler, workers=cf.Workers(count=2, prefetch=1, backend="process"))
     assert epochs(feed) == epochs(make(made, sampler=sampler))
 
 
@@ -85,8 +86,8 @@ def test_the_whole_catalogue(made, transforms):
     make_one = partial(make, made, transforms=transforms, frame=cf.Frame(height=48, width=48, channels=3))
     expected = epochs(make_one(), 1)[0]
     assert len(set(expected)) == len(expected)
-    assert epochs(make_one(workers=3, prefetch=2), 1)[0] == expected
-    assert epochs(make_one(workers=2, prefetch=1, backend="process"), 1)[0] == expected
+    assert epochs(make_one(workers=cf.Workers(count=3, prefetch=2)), 1)[0] == expected
+    assert epochs(make_one(workers=cf.Workers(count=2, prefetch=1, backend="process")), 1)[0] == expected
     assert resumes(make_one, expected, backend="thread")
 
 
@@ -96,13 +97,13 @@ def test_all_of_the_catalogue_is_in_these_tests():
         each for outer in CATALOGUE for each in (*getattr(outer, "transforms", ()), getattr(outer, "transform", outer))
     ]
     found = {type(each).__name__ for each in (*TRANSFORMS, *CATALOGUE, *inner)}
-    assert named - {"MixUp", "CutMix"} == found  # these mix a batch
+    assert named - {"MixUp", "CutMix", "Call"} == found  # two mix a batch; Call has a user's function
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "workers", "prefetch"), GRID)
 def test_the_whole_grid(made, backend, workers, prefetch):
-    feed = make(made, backend=backend, workers=workers, prefetch=prefetch)
+    feed = make(made, workers=cf.Workers(backend=backend, count=workers, prefetch=prefetch))
     assert epochs(feed, 3) == epochs(make(made), 3)
 
 
@@ -116,7 +117,7 @@ def test_real_videos(request, folder, sampler):
     expected = epochs(make_one(), 1)[0]
     assert len(set(expected)) == len(expected) > 5
     for backend, workers, prefetch in CREWS:
-        feed = make_one(backend=backend, workers=workers, prefetch=prefetch)
+        feed = make_one(workers=cf.Workers(backend=backend, count=workers, prefetch=prefetch))
         assert epochs(feed, 1)[0] == expected, (backend, workers, prefetch)
     for backend in ("thread", "process"):
         assert resumes(make_one, expected, backend=backend), backend
@@ -134,6 +135,8 @@ import json, sys
 from epoch_digests import epochs, items, make
 import cinefeed as cf
 settings = json.loads(sys.argv[2])
+if isinstance(settings.get("workers"), dict):
+    settings["workers"] = cf.Workers(**settings["workers"])
 feed = make(cf.Manifest.read(sys.argv[1]), **settings)
 """
 ANOTHER = HEAD + "print(json.dumps(epochs(feed)))"
@@ -144,7 +147,7 @@ def elsewhere(code, manifest, path, **settings):
     """Run code in a process of its own, on a manifest written to `path`, and return what it prints."""
     manifest.write(path)
     done = subprocess.run(
-        [sys.executable, "-c", code, path, json.dumps(settings)],
+        [sys.executable, "-c", code, path, json.dumps(settings, default=asdict)],
         cwd=Path(__file__).parent,
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -169,7 +172,7 @@ def test_in_a_fresh_process_twice(made, tmp_path, monkeypatch):
 def test_real_videos_in_a_fresh_process_twice(request, tmp_path, folder):
     manifest = request.getfixturevalue(folder)
     expected = epochs(make(manifest, sampler="uniform"))
-    for settings in ({"workers": 2}, {"workers": 2, "backend": "process"}):
+    for settings in ({"workers": 2}, {"workers": cf.Workers(count=2, backend="process")}):
         assert elsewhere(ANOTHER, manifest, tmp_path / "m.parquet", sampler="uniform", **settings) == expected
 
 
@@ -194,13 +197,15 @@ def through_keras(feed):
 @pytest.mark.parametrize("through", [through_torch, through_keras])
 def test_the_same_samples_through_torch_and_keras(made, through, backend):
     expected = as_items(make(made))
-    assert through(make(made, workers=2, backend=backend)) == expected
+    assert through(make(made, workers=cf.Workers(count=2, backend=backend))) == expected
     assert through(make(made, workers=2, seed=8)) != expected
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_the_same_samples_through_jax(made, tmp_path, backend):
-    assert elsewhere(JAX, made, tmp_path / "m.parquet", workers=2, backend=backend) == as_items(make(made))
+    assert elsewhere(JAX, made, tmp_path / "m.parquet", workers=cf.Workers(count=2, backend=backend)) == as_items(
+        make(made)
+    )
 
 
 def test_what_differs_in_one_bit_has_another_digest(made):

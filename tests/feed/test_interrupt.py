@@ -25,7 +25,7 @@ class Slow:
 
 manifest = cf.Manifest.read(sys.argv[1])
 feed = cf.Feed(manifest, target="age", clip=cf.Clip(frames=4), frame=cf.Frame(height=16, width=16, channels=1),
-               transforms=[Slow()], batch_size=2, workers=2, prefetch=4)
+               transforms=[Slow()], batch_size=2, workers=cf.Workers(count=2, prefetch=4))
 try:
     while True:
         for batch in feed:

@@ -157,15 +157,15 @@ def test_a_resumed_epoch_that_is_broken_off_again_is_left_too(manifest):
 
 def test_the_end_of_an_epoch_is_the_start_of_the_next(manifest):
     """Of eleven draws two ranks of two give eight, four ranks give eight in one batch each: then nothing is left."""
-    two = make(manifest, rank=0, world_size=2, drop_last=True, workers=0)
+    two = make(manifest, shard=cf.Shard(rank=0, world_size=2), drop_last=True, workers=0)
     next(iter(two))
     batches = iter(two.restore(two.state()))
     next(batches)
     assert (two.state()["epoch"], two.state()["draws"]) == (1, 0)
-    one = make(manifest, rank=0, world_size=1, drop_last=True, workers=0)
+    one = make(manifest, shard=cf.Shard(rank=0, world_size=1), drop_last=True, workers=0)
     list(islice(one, 4))
     assert (one.state()["epoch"], one.state()["draws"]) == (0, 8)
-    four = make(manifest, rank=3, world_size=4, drop_last=True, workers=0).restore(one.state())
+    four = make(manifest, shard=cf.Shard(rank=3, world_size=4), drop_last=True, workers=0).restore(one.state())
     assert (four.epoch, len(four), len(list(four)), four.epoch) == (1, 1, 1, 2)
 
 
@@ -214,7 +214,7 @@ def test_an_evaluation_begins_at_its_first_batch(manifest, workers):
 def test_what_was_dropped_is_made_by_no_worker_later(manifest):
     gc.collect()
     before = {*threading.enumerate()}  # those of other tests may end meanwhile
-    feed = make(manifest, prefetch=4)
+    feed = make(manifest, workers=cf.Workers(count=2, prefetch=4))
     for _ in range(3):
         list(islice(feed, 1))
         assert {*threading.enumerate()} <= before, "threads end with the iteration, not with the feed"
@@ -224,7 +224,7 @@ def test_what_was_dropped_is_made_by_no_worker_later(manifest):
 
 
 def test_ranks_stay_in_the_same_epoch(manifest):
-    feeds = [make(manifest, rank=rank, world_size=3, batch_size=1, workers=rank) for rank in range(3)]
+    feeds = [make(manifest, shard=cf.Shard(rank=rank, world_size=3), batch_size=1, workers=rank) for rank in range(3)]
     for limit in (1, 4, 2, 3):
         assert [len(list(islice(feed, limit))) for feed in feeds] == [limit] * 3
         assert len({(feed.epoch, feed.next_epoch) for feed in feeds}) == 1

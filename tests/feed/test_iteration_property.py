@@ -52,15 +52,12 @@ class Case:
             transforms=[cf.Brightness(factor=0.2)],
             sampler=self.sampler,
             batch_size=self.draws if self.spread else self.draws * self.clips,
-            clips_per_video=self.clips,
-            spread=self.spread,
+            clips_per_video=cf.ClipsPerVideo(count=self.clips, interleave=self.spread),
             drop_last=self.drop_last,
             return_parameters=True,
             seed=3,
-            rank=rank,
-            world_size=world_size,
-            workers=workers,
-            prefetch=self.prefetch,
+            shard=cf.Shard(rank=rank, world_size=world_size),
+            workers=cf.Workers(count=workers, prefetch=self.prefetch),
         )
         return feed.evaluation(feed.manifest) if self.evaluation else feed
 
@@ -79,11 +76,11 @@ class Model:
 
     def __init__(self, case):
         self.case, self.reference = case, case.feed()
-        self.clips = 1 if case.evaluation else case.clips
+        self.clips = case.clips
         self.drop_last = case.drop_last and not case.evaluation
-        self.spread = case.spread and self.clips > 1
-        self.batch_size = self.reference.batch_size
-        self.draws = self.batch_size if self.spread or self.clips == 1 else case.draws
+        self.spread = case.spread and self.clips > 1 and not case.evaluation
+        self.batch_size = self.reference.settings.batch_size
+        self.draws = self.batch_size if self.spread else self.batch_size // self.clips
         self.world_size = case.world_size
         self.epoch, self.batch, self.begun = 0, 0, False
         self.current = None
@@ -229,7 +226,7 @@ class Run:
 
     def restored(self, state, batch, before, fed):
         model = self.model
-        border = self.feeds[0].batch_size * model.world_size * (1 if batch % model.batches else model.batches)
+        border = self.feeds[0].settings.batch_size * model.world_size * (1 if batch % model.batches else model.batches)
         possible = state["draws"] % border == 0 and (batch % model.batches == 0 or before == model.world_size)
         for source in self.sources:
             if possible:
@@ -369,7 +366,7 @@ class Drops(cf.Feed):
     """Restores to the batch after the one that follows."""
 
     def restore(self, state):
-        super().restore({**state, "draws": state["draws"] + self.batch_size * self.world_size})
+        super().restore({**state, "draws": state["draws"] + self.global_batch_size})
         return self
 
 

@@ -90,7 +90,7 @@ def test_the_first_batch(path, backend, sampler):
     marks = [time.perf_counter()]
     manifest = cf.Manifest.read(path)
     marks.append(time.perf_counter())
-    feed = make(manifest, backend=backend, sampler=sampler)
+    feed = make(manifest, workers=cf.Workers(count=2, backend=backend), sampler=sampler)
     marks.append(time.perf_counter())
     batches = iter(feed)  # kept: letting go of it stops the workers
     batch = next(batches)
@@ -120,7 +120,11 @@ def workers(path, tmp_path_factory):
         patch.syspath_prepend(folder)
         from noting_transform import Noting
 
-        feed = make(cf.Manifest.read(path), backend="process", transforms=[cf.Rotate(degrees=5), Noting(str(folder))])
+        feed = make(
+            cf.Manifest.read(path),
+            workers=cf.Workers(count=2, backend="process"),
+            transforms=[cf.Rotate(degrees=5), Noting(str(folder))],
+        )
         batches = iter(feed)
         deadline = time.monotonic() + 60
         while len(list(folder.glob("*.json"))) < 2 and time.monotonic() < deadline:

@@ -51,7 +51,7 @@ def make(manifest, **changes):
         "target": "age",
         "clip": cf.Clip(frames=4, stride=2),
         "frame": cf.Frame(height=20, width=24, channels=1),
-        "mask": "mask_path",
+        "inputs": cf.Inputs(mask="mask_path"),
         "batch_size": 4,
         "seed": 7,
         "workers": 0,
@@ -65,7 +65,7 @@ def test_what_a_batch_holds(pairs):
     assert batch.masks.dtype == np.uint8 and batch.masks.shape == (4, 4, 20, 24, 1)
     assert feed.spec.masks and list(batch.inputs(padded=False)) == ["clips", "masks"]
     assert "with masks" in feed.summary()
-    without = make(pairs, mask=None)
+    without = make(pairs, inputs=cf.Inputs(mask=None))
     assert without[0].masks.size == 0 and list(without[0].inputs(padded=False)) == ["clips"]
     assert not without.spec.masks and (without[0].clips == batch.clips).all()
 
@@ -140,7 +140,7 @@ def test_what_a_second_interpolation_cannot_see_is_no_mask(pairs):
         {"transforms": [Speed(factor=0.5), Jitter(frames=2)]},
         {"clip": cf.Clip(frames=16, short="pad")},
         {"clips_per_video": 2},
-        {"clips_per_video": 2, "spread": True},
+        {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
     ],
     ids=str,
 )
@@ -160,16 +160,20 @@ def test_intensity_leaves_labels_alone(alike):
     [("thread", False), ("thread", True), ("process", True), pytest.param("process", False, marks=pytest.mark.slow)],
 )
 def test_the_same_bytes(pairs, backend, spread):
-    make_one = partial(make, pairs, transforms=[*GEOMETRY, *INTENSITY], clips_per_video=2, spread=spread)
+    make_one = partial(
+        make, pairs, transforms=[*GEOMETRY, *INTENSITY], clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)
+    )
     expected = epochs(make_one())
-    assert epochs(make_one(backend=backend, workers=2)) == expected
+    assert epochs(make_one(workers=cf.Workers(backend=backend, count=2))) == expected
     other = next(iter(make_one(seed=8)))
     assert digest(other.masks) != digest(make_one()[0].masks)
 
 
 def test_a_checked_feed(pairs):
     check_feed(make(pairs, transforms=GEOMETRY))
-    check_feed(make(pairs, clip=cf.Clip(frames=16, short="pad"), target="mask_path", rank=1, world_size=2))
+    check_feed(
+        make(pairs, clip=cf.Clip(frames=16, short="pad"), target="mask_path", shard=cf.Shard(rank=1, world_size=2))
+    )
 
 
 @pytest.mark.slow
@@ -212,7 +216,7 @@ def test_torch_gets_masks_in_the_order_of_the_clips(pairs):
 
 def test_the_budget_counts_masks(pairs):
     slot, decoders = 2 * 4 * 4 * 20 * 24 + 4 * 4, 2 * decoder_bytes(pairs.table, frames=4)
-    feed = make(pairs, memory=decoders + 3 * slot)
+    feed = make(pairs, workers=cf.Workers(count=0, memory=decoders + 3 * slot))
     assert (feed.spending.decoders, feed.spending.slot, feed.spending.slots) == (decoders, slot, 3)
 
 
@@ -255,8 +259,8 @@ def test_files_that_are_no_masks(manifest, wrong, message):
 def test_a_mask_that_is_missing_is_an_error_or_replaced(pairs, backend):
     (pairs.root / "masks" / "03.npy").unlink()
     with pytest.raises(SourceError, match=r"row 3, 03\.npy: its mask masks/03\.npy: "):
-        list(make(pairs, backend=backend, workers=1))
-    feed = make(pairs, backend=backend, workers=1, on_error="replace", max_bad=0.1)
+        list(make(pairs, workers=cf.Workers(backend=backend, count=1)))
+    feed = make(pairs, workers=cf.Workers(backend=backend, count=1), on_error="replace", max_bad=0.1)
     assert "v3" not in {name for batch in feed for name in batch.ids} and len(feed.stats().skipped) == 1
 
 
@@ -269,14 +273,15 @@ def test_private_manifests_name_no_path(pairs):
 
 def test_settings_that_do_not_serve(pairs):
     with pytest.raises(ColumnError, match="mask='mask_paht': there is no such column; did you mean 'mask_path'"):
-        make(pairs, mask="mask_paht")
+        make(pairs, inputs=cf.Inputs(mask="mask_paht"))
     with pytest.raises(ColumnError, match="'age' is a column of double, paths of mask videos are needed"):
-        make(pairs, mask="age")
+        make(pairs, inputs=cf.Inputs(mask="age"))
     with pytest.raises(SettingError, match="cannot be one of several targets"):
         make(pairs, target=["age", "mask_path"])
     with pytest.raises(SettingError, match="a covariate cannot be called 'masks'"):
         make(
-            cf.Manifest(pairs.table.append_column("masks", pairs.column("age")), root=pairs.root), covariates=["masks"]
+            cf.Manifest(pairs.table.append_column("masks", pairs.column("age")), root=pairs.root),
+            inputs=cf.Inputs(covariates=["masks"], mask="mask_path"),
         )
     table = pairs.table.set_column(
         pairs.table.schema.get_field_index("mask_path"), "mask_path", pa.array([None, *["masks/01.npy"] * 10])
@@ -289,12 +294,12 @@ def test_settings_that_do_not_serve(pairs):
         table = table.append_column(name, pa.array(values))
     pivoted = cf.Manifest(table, root=pairs.root).pivot(by="view", within="study")
     with pytest.raises(SettingError, match="mask='study' is for rows of one video, here a row holds a, b"):
-        make(pivoted, target=None, mask="study")
+        make(pivoted, target=None, inputs=cf.Inputs(mask="study"))
 
 
 def test_a_state_knows_of_masks(pairs):
-    assert make(pairs).state()["settings"]["mask"] == "'mask_path'"
-    assert "mask" not in make(pairs, mask=None).state()["settings"]
+    assert make(pairs).state()["settings"]["inputs.mask"] == "'mask_path'"
+    assert make(pairs, inputs=cf.Inputs(mask=None)).state()["settings"]["inputs.mask"] == "None"
 
 
 def test_labels_in_other_files(manifest, tmp_path):
@@ -311,7 +316,7 @@ def test_labels_in_other_files(manifest, tmp_path):
             target=None,
             clip=cf.Clip(frames=2),
             frame=cf.Frame(height=8, width=8, channels=1),
-            mask="m",
+            inputs=cf.Inputs(mask="m"),
             workers=0,
         )._maker.masks
         found = read_masks(rows, 0, wanted, video=facts, region=region)

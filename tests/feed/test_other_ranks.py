@@ -17,21 +17,19 @@ def videos():
     return cf.Manifest.from_arrays(np.zeros((ROWS, 6, 16, 16), np.uint8), {"age": np.arange(ROWS, dtype=float)})
 
 
-def make(videos, *, rank, world_size, **settings):
+def make(videos, **settings):
     return cf.Feed(
         videos,
         target="age",
         clip=cf.Clip(frames=2),
         frame=cf.Frame(height=4, width=4, channels=1),
         workers=0,
-        rank=rank,
-        world_size=world_size,
         **settings,
     )
 
 
 def ranks_of(videos, number, **settings):
-    return [make(videos, rank=rank, world_size=number, **settings) for rank in range(number)]
+    return [make(videos, shard=cf.Shard(rank=rank, world_size=number), **settings) for rank in range(number)]
 
 
 def ids(batches):
@@ -42,7 +40,11 @@ def random_case(rng):
     clips = int(rng.choice([1, 1, 2, 3]))
     spread = bool(clips > 1 and rng.integers(2))
     batch_size = int(rng.integers(1, 4)) * (1 if spread else clips)
-    settings = {"batch_size": batch_size, "clips_per_video": clips, "spread": spread, "seed": int(rng.integers(9))}
+    settings = {
+        "batch_size": batch_size,
+        "clips_per_video": cf.ClipsPerVideo(count=clips, interleave=spread),
+        "seed": int(rng.integers(9)),
+    }
     return settings, int(rng.integers(1, 6)), int(rng.integers(1, 6))
 
 
@@ -59,7 +61,7 @@ def test_every_clip_once_or_refused_or_as_often_again_as_the_log_says(videos, se
     states = [feed.state() for feed in feeds]
     assert all(state == states[0] for state in states)
     others = ranks_of(videos, after, **settings)
-    everything = Counter(dict.fromkeys(map(str, videos.column("id").to_pylist()), settings["clips_per_video"]))
+    everything = Counter(dict.fromkeys(map(str, videos.column("id").to_pylist()), settings["clips_per_video"].count))
 
     try:
         rest = sum((ids(feed.restore(states[0])) for feed in others), Counter())
@@ -72,7 +74,7 @@ def test_every_clip_once_or_refused_or_as_often_again_as_the_log_says(videos, se
     assert low < place < high and (high - low) % (after * settings["batch_size"]) == 0
     serving = {int(each) for each in re.search(r"as many ranks as ([\d, ]+)", refusal)[1].split(",")}
     for number in range(1, 6):
-        feed = make(videos, rank=0, world_size=number, **settings)
+        feed = make(videos, shard=cf.Shard(rank=0, world_size=number), **settings)
         if number in serving:
             assert feed.restore(states[0]).state()["draws"] == place
         else:
@@ -94,12 +96,12 @@ def test_the_cases_have_all_three_outcomes(videos):
     for seed in range(40):
         rng = np.random.default_rng([17, seed])
         settings, before, after = random_case(rng)
-        feed = make(videos, rank=0, world_size=before, **settings)
+        feed = make(videos, shard=cf.Shard(rank=0, world_size=before), **settings)
         taken, batches = int(rng.integers(0, len(feed))), iter(feed)
         for _ in range(taken):
             next(batches)
         try:
-            make(videos, rank=0, world_size=after, **settings).restore(feed.state())
+            make(videos, shard=cf.Shard(rank=0, world_size=after), **settings).restore(feed.state())
             outcomes["exact" if before != after and taken else "plain"] += 1
         except FeedError:
             outcomes["refused"] += 1
@@ -110,8 +112,8 @@ def test_the_torch_loader_goes_back_on_request(videos):
     torch = pytest.importorskip("torch")
     from cinefeed.adapters.torch import FeedLoader
 
-    state = {**make(videos, rank=0, world_size=1, batch_size=2).state(), "draws": 6}
-    loader = FeedLoader(make(videos, rank=0, world_size=2, batch_size=2))
+    state = {**make(videos, shard=cf.Shard(rank=0, world_size=1), batch_size=2).state(), "draws": 6}
+    loader = FeedLoader(make(videos, shard=cf.Shard(rank=0, world_size=2), batch_size=2))
     with pytest.raises(FeedError, match=r"draw 6 of epoch 0, no border.*nearest are draw 4 and draw 8.*ranks as 1, 3;"):
         loader.load_state_dict(state)
     loader.load_state_dict(state, exact=False)
@@ -124,8 +126,8 @@ def test_the_jax_iterator_goes_back_on_request(videos):
     pytest.importorskip("jax")
     from cinefeed.adapters.jax import FeedIterator
 
-    state = {**make(videos, rank=0, world_size=1, batch_size=2).state(), "draws": 6}
-    batches = FeedIterator(make(videos, rank=0, world_size=2, batch_size=2))
+    state = {**make(videos, shard=cf.Shard(rank=0, world_size=1), batch_size=2).state(), "draws": 6}
+    batches = FeedIterator(make(videos, shard=cf.Shard(rank=0, world_size=2), batch_size=2))
     with pytest.raises(FeedError, match="nearest are draw 4 and draw 8"):
         batches.restore(state)
     batches.restore(state, exact=False)

@@ -78,13 +78,13 @@ def test_they_change_nothing_else(manifest):
     [
         {},
         {"clips_per_video": 2},
-        {"clips_per_video": 2, "spread": True},
+        {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
         {"mixing": CutMix(regression="blend")},
-        {"mixing": CutMix(regression="blend"), "clips_per_video": 2, "spread": True},
-        {"rank": 1, "world_size": 2, "mixing": CutMix(regression="blend")},
-        {"clip": cf.Clip(frames=16, short="pad"), "rank": 1, "world_size": 2},
+        {"mixing": CutMix(regression="blend"), "clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
+        {"shard": cf.Shard(rank=1, world_size=2), "mixing": CutMix(regression="blend")},
+        {"clip": cf.Clip(frames=16, short="pad"), "shard": cf.Shard(rank=1, world_size=2)},
         {"target": "clip"},
-        {"target": ["age", "sick"], "covariates": ["age"]},
+        {"target": ["age", "sick"], "inputs": cf.Inputs(covariates=["age"])},
     ],
     ids=str,
 )
@@ -106,7 +106,7 @@ def test_an_address_gives_the_row_again(manifest, changes):
 @pytest.mark.parametrize("clips", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_processes_tell_the_same(manifest, clips):
     make_one = partial(make, manifest, clips_per_video=clips)
-    feed = make_one(workers=2, backend="process")
+    feed = make_one(workers=cf.Workers(count=2, backend="process"))
     for theirs, ours in zip(feed, make_one(), strict=True):
         assert theirs.parameters == ours.parameters
         told = theirs.parameters[-1]
@@ -114,13 +114,13 @@ def test_processes_tell_the_same(manifest, clips):
 
 
 def test_views_are_told_by_name(manifest):
-    feed = make(pivoted(manifest), target=None, geometry="apart")
+    feed = make(pivoted(manifest), target=None, inputs=cf.Inputs(geometry="apart"))
     for batch in feed:
         for place, told in enumerate(batch.parameters):
             degrees = {told["views"][view]["transforms"][1]["degrees"] for view in "ab"}
             assert set(told["views"]) == {"a", "b"} and len(degrees) == 2
             assert print_of(feed.replay(0, told["index"])) == print_of(batch.row(place))
-    stacked = make(pivoted(manifest), target=None, stack=True)
+    stacked = make(pivoted(manifest), target=None, inputs=cf.Inputs(stack=True))
     told = stacked[0].parameters[0]["views"]
     assert told["a"] == told["b"]
 
@@ -167,7 +167,7 @@ def test_an_evaluation_has_them_too(manifest):
     assert len({str(each["frames"]) for each in told}) == 1
 
 
-@pytest.mark.parametrize("changes", [{}, {"clips_per_video": 2, "spread": True}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)}], ids=str)
 def test_a_checked_feed(manifest, changes):
     check_feed(make(manifest, **changes))
     assert epochs(make(manifest, **changes, workers=2)) == epochs(make(manifest, **changes))

@@ -28,8 +28,7 @@ def make(manifest, **changes):
         "transforms": [cf.Rotate(degrees=20), cf.Brightness(factor=0.2)],
         "batch_size": 4,
         "seed": 7,
-        "workers": 2,
-        "backend": "process",
+        "workers": cf.Workers(count=2, backend="process"),
     }
     return cf.Feed(manifest, **{**settings, **changes})
 
@@ -50,7 +49,10 @@ def gone(process_ids, *, seconds=5.0):
 @pytest.mark.parametrize("more", [(), (cf.Normalize(dtype="bfloat16"),)])
 def test_the_same_bytes_as_threads_over_two_epochs(manifest, more):
     transforms = [cf.Rotate(degrees=20), cf.Brightness(factor=0.2), *more]
-    threads, processes = make(manifest, backend="thread", transforms=transforms), make(manifest, transforms=transforms)
+    threads, processes = (
+        make(manifest, workers=cf.Workers(count=2, backend="thread"), transforms=transforms),
+        make(manifest, transforms=transforms),
+    )
     for _ in range(2):
         pairs = list(zip(threads, processes, strict=True))
         assert len(pairs) == 3
@@ -72,7 +74,7 @@ def test_workers_stay_over_epochs_and_end_with_the_feed(manifest):
 
 
 def test_workers_stay_where_set_epoch_changes_nothing(manifest):
-    feed, alone = make(manifest), make(manifest, workers=0, backend="thread")
+    feed, alone = make(manifest), make(manifest, workers=cf.Workers(count=0))
     for epoch in range(3):
         feed.set_epoch(epoch)  # as many a training loop says it
         before = pids(feed) if epoch else None
@@ -91,20 +93,23 @@ def test_workers_stay_where_set_epoch_changes_nothing(manifest):
 
 
 def test_all_workers_are_started(manifest):
-    feed = make(manifest, workers=3)
+    feed = make(manifest, workers=cf.Workers(count=3, backend="process"))
     assert not feed.workers_ready
     deadline = time.monotonic() + 60
     while not feed.workers_ready and time.monotonic() < deadline:
         for _ in feed:
             pass
     assert feed.workers_ready and len(pids(feed)) == 3
-    threads = make(manifest, backend="thread")
+    threads = make(manifest, workers=cf.Workers(count=2, backend="thread"))
     next(iter(threads))
     assert threads.workers_ready
 
 
 def test_breaking_off_leaves_them_to_the_next_iteration(manifest):
-    feed, alone = make(manifest, prefetch=3, memory="30MB"), make(manifest, workers=0, backend="thread")
+    feed, alone = (
+        make(manifest, workers=cf.Workers(count=2, backend="process", prefetch=3, memory="30MB")),
+        make(manifest, workers=cf.Workers(count=0)),
+    )
     before: list[int] = []
     for number in range(3):
         for batch in feed:
@@ -129,7 +134,10 @@ def test_an_error_in_a_worker_names_row_and_path_and_brings_its_traceback(manife
 
 
 def test_a_killed_worker_is_named_and_its_clips_are_made_by_another(manifest, caplog):
-    expected = [batch.clips.copy() for batch in make(manifest, backend="thread", transforms=[Nap(seconds=0.6)])]
+    expected = [
+        batch.clips.copy()
+        for batch in make(manifest, workers=cf.Workers(count=2, backend="thread"), transforms=[Nap(seconds=0.6)])
+    ]
     feed = make(manifest, transforms=[Nap(seconds=0.6)])
     batches = iter(feed)
     found = [next(batches).clips.copy()]
@@ -154,7 +162,9 @@ def test_a_clip_at_which_two_workers_die_is_an_error(manifest):
 
 
 def test_a_clip_that_takes_too_long_is_given_up(manifest):
-    feed = make(manifest, transforms=[Nap(seconds=30.0)], timeout_seconds=0.5)
+    feed = make(
+        manifest, transforms=[Nap(seconds=30.0)], workers=cf.Workers(count=2, backend="process", timeout_seconds=0.5)
+    )
     began = time.monotonic()
     with pytest.raises(DecodeError, match=r"row \d+, \d+\.npy: took longer than 0\.5 s"):
         list(feed)
@@ -200,7 +210,7 @@ SCRIPT = textwrap.dedent(
     transforms = [Mine()] if sys.argv[2] == "mine" else [cf.Rotate(degrees=5)]
     feed = cf.Feed(
         manifest, target=None, clip=cf.Clip(frames=4), frame=cf.Frame(height=16, width=16, channels=1),
-        transforms=transforms, batch_size=4, workers=2, backend="process",
+        transforms=transforms, batch_size=4, workers=cf.Workers(count=2, backend="process"),
     )
     batches = iter(feed)
     next(batches)

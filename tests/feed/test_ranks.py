@@ -5,7 +5,7 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.errors import FeedError, SettingError
-from cinefeed.feed.ranks import Share, find_rank
+from cinefeed.feed.ranks import Share, find_shard
 
 
 def make(manifest, *, rank, world_size, **changes):
@@ -18,7 +18,7 @@ def make(manifest, *, rank, world_size, **changes):
         "seed": 7,
         "workers": 0,
     }
-    return cf.Feed(manifest, rank=rank, world_size=world_size, **{**settings, **changes})
+    return cf.Feed(manifest, shard=cf.Shard(rank=rank, world_size=world_size), **{**settings, **changes})
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
@@ -99,7 +99,7 @@ def test_a_state_of_four_ranks_is_restored_on_two(manifest):
 @pytest.mark.parametrize(("rank", "world_size"), [(1, None), (None, 2), (2, 2), (-1, 2)])
 def test_ranks_that_cannot_be(rank, world_size):
     with pytest.raises(SettingError, match="rank="):
-        find_rank(rank, world_size)
+        cf.Shard(rank=rank, world_size=world_size)
 
 
 def test_the_rank_of_torch_is_found(monkeypatch):
@@ -107,5 +107,5 @@ def test_the_rank_of_torch_is_found(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
-    assert find_rank(None, None) == (1, 3)
-    assert find_rank(0, 2) == (0, 2)
+    assert find_shard(None) == cf.Shard(rank=1, world_size=3)
+    assert find_shard(cf.Shard(rank=0, world_size=2)) == cf.Shard(rank=0, world_size=2)

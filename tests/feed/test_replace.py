@@ -60,7 +60,7 @@ def test_what_was_fed_before_changes_no_byte(damaged):
     straight = make(damaged)
     epochs = [content(straight), content(straight)]
     for workers, backend in ((0, "thread"), (1, "thread"), (2, "process")):
-        feed = make(damaged, workers=workers, backend=backend)
+        feed = make(damaged, workers=cf.Workers(count=workers, backend=backend))
         assert content([feed.batch(index, epoch=1) for index in reversed(range(3))]) == epochs[1][::-1]
         assert content(feed) == epochs[0]
 
@@ -108,5 +108,5 @@ def test_a_continuous_label_is_replaced_by_one_of_its_bin_else_the_nearest(damag
 def test_settings_out_of_range(manifest):
     with pytest.raises(SettingError, match="did you mean 'replace'"):
         make(manifest, on_error="replaced")
-    with pytest.raises(SettingError, match="max_bad=2"):
+    with pytest.raises(SettingError, match="max_bad = 2"):
         make(manifest, max_bad=2)

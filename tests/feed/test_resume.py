@@ -14,7 +14,7 @@ from slow_transforms import Nap
 
 import cinefeed as cf
 
-SETTINGS = {"target": "age", "batch_size": 2, "prefetch": 3}  # six batches an epoch
+SETTINGS = {"target": "age", "batch_size": 2}  # six batches an epoch
 # A training loop that keeps what it has consumed and where it stands in one file, which is there whole or not at all.
 SCRIPT = """
 import json, sys, time
@@ -25,8 +25,8 @@ from slow_transforms import Nap
 
 kept, fresh, slow_at = Path(sys.argv[2]), Path(sys.argv[2] + ".new"), int(sys.argv[5])
 transforms = [cf.Rotate(degrees=25), Nap(seconds=0.02)]
-settings = json.loads(sys.argv[4]) | {"backend": sys.argv[3], "workers": 2}
-feed = make(cf.Manifest.read(sys.argv[1]), transforms=transforms, **settings)
+workers = cf.Workers(count=2, backend=sys.argv[3], prefetch=3)
+feed = make(cf.Manifest.read(sys.argv[1]), transforms=transforms, workers=workers, **json.loads(sys.argv[4]))
 run = {"consumed": []}
 if kept.exists():
     run = json.loads(kept.read_text())
@@ -45,7 +45,7 @@ while feed.epoch < 3:
 @pytest.fixture
 def whole(manifest):
     """The digests of three epochs without an interruption."""
-    feed = make(manifest, transforms=[cf.Rotate(degrees=25), Nap(seconds=0.0)], **SETTINGS)
+    feed = make(manifest, transforms=[cf.Rotate(degrees=25), Nap(seconds=0.0)], **SETTINGS, workers=0)
     found = [each for epoch in epochs(feed, 3) for each in epoch]
     assert len(set(found)) == 18
     return found

@@ -31,11 +31,11 @@ def handles(pid):
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 settings = json.loads(sys.argv[2])
-leaks, epochs = settings.pop("leaks"), settings.pop("epochs")
+leaks, epochs = settings["leaks"], settings["epochs"]
 feed = cf.Feed(
     cf.Manifest.read(sys.argv[1]), target=None, clip=cf.Clip(frames=16),
     frame=cf.Frame(height=32, width=32, channels=3), transforms=[cf.Rotate(degrees=25), cf.Brightness(factor=0.2)],
-    batch_size=16, workers=2, **settings,
+    batch_size=16, workers=cf.Workers(count=2, backend=settings["backend"]),
 )
 while not feed.workers_ready:  # one that starts opens files
     for batch in feed:

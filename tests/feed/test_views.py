@@ -107,11 +107,12 @@ def test_geometry_is_shared_or_apart(tmp_path):
     table = pa.table({"id": list("ab"), "path": ["a.npy"] * 2, "view": ["one", "two"], "study": ["s"] * 2})
     manifest = cf.Manifest.from_table(table, root=tmp_path).pivot(by="view", within="study")
     shared, apart = (
-        make(manifest, target=None, transforms=MOVED, geometry=geometry)[0].clips for geometry in ("shared", "apart")
+        make(manifest, target=None, transforms=MOVED, inputs=cf.Inputs(geometry=geometry))[0].clips
+        for geometry in ("shared", "apart")
     )
     assert np.array_equal(shared["one"], shared["two"]) and np.array_equal(shared["one"], apart["one"])
     assert not np.array_equal(apart["one"], apart["two"])
-    still = make(manifest, target=None, geometry="apart")[0].clips
+    still = make(manifest, target=None, inputs=cf.Inputs(geometry="apart"))[0].clips
     assert np.array_equal(still["one"], still["two"]), "the frames are the same, whatever the geometry"
 
 
@@ -131,7 +132,7 @@ class Turn:
 
 @pytest.mark.parametrize("clips", [1, 2])
 def test_transforms_of_time_are_shared_whatever_the_geometry(studies, clips):
-    feed = make(studies, transforms=[Turn()], geometry="apart", clips_per_video=clips)
+    feed = make(studies, transforms=[Turn()], inputs=cf.Inputs(geometry="apart"), clips_per_video=clips)
     turned = []
     for batch in feed:
         views = [batch.clips[view].astype(int) - BASE[view] for view in BASE]
@@ -143,20 +144,20 @@ def test_transforms_of_time_are_shared_whatever_the_geometry(studies, clips):
 
 
 def test_stacked_they_are_the_channels_of_one_clip(studies):
-    apart, stacked = make(studies, transforms=MOVED), make(studies, transforms=MOVED, stack=True)
+    apart, stacked = make(studies, transforms=MOVED), make(studies, transforms=MOVED, inputs=cf.Inputs(stack=True))
     assert (apart.spec.clip_names, apart.spec.clip_shape) == (("clips_2ch", "clips_4ch"), (4, 16, 16, 1))
     assert (stacked.spec.clip_names, stacked.spec.clip_shape) == (("clips",), (4, 16, 16, 2))
     assert apart.spec.views == stacked.spec.views == ("2ch", "4ch")
     for one, other in zip(apart, stacked, strict=True):
         assert np.array_equal(np.concatenate(list(one.clips.values()), axis=-1), other.clips)
-    rgb = make(studies, stack=True, frame=cf.Frame(height=16, width=16, channels=3))
+    rgb = make(studies, inputs=cf.Inputs(stack=True), frame=cf.Frame(height=16, width=16, channels=3))
     assert rgb[0].clips.shape == (2, 4, 16, 16, 6)
 
 
 def test_some_views_in_an_order_of_ones_own(studies):
-    feed = make(studies, views=["4ch", "2ch"], stack=True)
+    feed = make(studies, inputs=cf.Inputs(views=["4ch", "2ch"], stack=True))
     assert (feed[0].clips[..., 0].astype(int) - feed[0].clips[..., 1]).mean() == 100
-    one = make(studies, views=["4ch"])
+    one = make(studies, inputs=cf.Inputs(views=["4ch"]))
     assert list(one[0].clips) == ["4ch"] and one.spec.clip_names == ("clips_4ch",)
     assert "of 2ch, 4ch" in make(studies).summary()
 
@@ -168,31 +169,36 @@ def test_a_frame_is_valid_where_it_is_in_all_views(tmp_path):
     assert not batch.clips["4ch"][:, 3:].any() and batch.clips["4ch"][:, :3].all()
 
 
-VARIANTS = [{}, {"stack": True}, {"geometry": "apart", "clip": cf.Clip(frames=14, short="pad")}]
+VARIANTS = [
+    {},
+    {"inputs": cf.Inputs(stack=True)},
+    {"inputs": cf.Inputs(geometry="apart"), "clip": cf.Clip(frames=14, short="pad")},
+]
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 0), (2, 3)])
 def test_the_same_bytes_from_threads(studies, changes, workers, prefetch):
     expected = epochs(make(studies, transforms=MOVED, **changes))
-    assert epochs(make(studies, transforms=MOVED, workers=workers, prefetch=prefetch, **changes)) == expected
+    crew = cf.Workers(count=workers, prefetch=prefetch)
+    assert epochs(make(studies, transforms=MOVED, workers=crew, **changes)) == expected
     assert len({each for epoch in expected for each in epoch}) == 6
 
 
 def test_the_same_bytes_from_processes_and_after_a_resume(studies):
-    make_one = partial(make, studies, transforms=MOVED, geometry="apart")
+    make_one = partial(make, studies, transforms=MOVED, inputs=cf.Inputs(geometry="apart"))
     expected = epochs(make_one())
-    feed = make_one(workers=2, backend="process", prefetch=1)
+    feed = make_one(workers=cf.Workers(count=2, backend="process", prefetch=1))
     batches = iter(feed)
     begun = [digest(next(batches))]
     state = json.loads(json.dumps(feed.state()))
     assert begun + [digest(each) for each in batches] == expected[0]
     assert [digest(each) for each in make_one().restore(state)] == expected[0][1:]
-    with pytest.raises(FeedError, match=r"views: .*apart.* there"):
+    with pytest.raises(FeedError, match=r"inputs\.geometry: .*apart.* there"):
         make(studies, transforms=MOVED).restore(state)
 
 
-@pytest.mark.parametrize("changes", [*VARIANTS, {"rank": 1, "world_size": 2}], ids=str)
+@pytest.mark.parametrize("changes", [*VARIANTS, {"shard": cf.Shard(rank=1, world_size=2)}], ids=str)
 def test_check_feed_passes(studies, changes):
     check_feed(make(studies, transforms=MOVED, workers=1, **changes))
 
@@ -213,7 +219,7 @@ def test_ranks_give_together_what_one_gives_alone(studies):
         }
 
     alone = rows(make(studies, transforms=MOVED))
-    ranks = [rows(make(studies, transforms=MOVED, rank=rank, world_size=2)) for rank in (0, 1)]
+    ranks = [rows(make(studies, transforms=MOVED, shard=cf.Shard(rank=rank, world_size=2))) for rank in (0, 1)]
     assert ranks[0] | ranks[1] == alone and not ranks[0] & ranks[1] and len(alone) == STUDIES
 
 
@@ -225,7 +231,9 @@ def test_a_row_is_replaced_whole(studies):
     found = [(str(name), frames_of(batch, view)) for batch in feed for name in batch.ids for view in BASE]
     assert sorted(name for name, _ in found) == sorted(["s0", "s0", "s2", "s3", "s4"] * 2), "s0 is sick as well"
     assert all((frames >= 0).all() and (frames < 12).all() for _, frames in found)
-    assert make(studies, views=["2ch"])[0].clips["2ch"].shape[0] == 2, "a view that is not fed is not read"
+    assert make(studies, inputs=cf.Inputs(views=["2ch"]))[0].clips["2ch"].shape[0] == 2, (
+        "a view that is not fed is not read"
+    )
 
 
 def test_errors_of_a_private_manifest_name_no_path(tmp_path):
@@ -238,9 +246,9 @@ def test_errors_of_a_private_manifest_name_no_path(tmp_path):
 
 
 def test_an_evaluation_keeps_the_views(studies):
-    feed = make(studies, transforms=MOVED, geometry="apart", stack=True, views=["4ch", "2ch"])
+    feed = make(studies, transforms=MOVED, inputs=cf.Inputs(geometry="apart", stack=True, views=["4ch", "2ch"]))
     found = feed.evaluation(studies)
-    assert found.spec == feed.spec and found.geometry == "apart"
+    assert found.spec == feed.spec and found.settings.inputs.geometry == "apart"
     batch = make(studies, transforms=MOVED).evaluation(studies)[1]
     assert batch.ids.tolist() == ["s2", "s3"]
     for view in BASE:
@@ -250,12 +258,15 @@ def test_an_evaluation_keeps_the_views(studies):
 def test_the_clips_as_targets_when_they_are_stacked(studies):
     with pytest.raises(SettingError, match="views are several; take stack=True"):
         make(studies, target="clip")
-    batch = make(studies, target="clip", stack=True)[0]
+    batch = make(studies, target="clip", inputs=cf.Inputs(stack=True))[0]
     assert batch.targets.shape == (2, 4, 16, 16, 2) and np.shares_memory(batch.targets, batch.clips)
 
 
 def test_both_views_count_for_the_memory(studies):
-    one, two = (make(studies, memory="9MB", views=views).spending for views in (["2ch"], ["2ch", "4ch"]))
+    one, two = (
+        make(studies, workers=cf.Workers(count=0, memory="9MB"), inputs=cf.Inputs(views=views)).spending
+        for views in (["2ch"], ["2ch", "4ch"])
+    )
     assert (one.slot, two.slot) == (2 * (4 * 256 + 4), 2 * (2 * 4 * 256 + 4)) and one.slots > two.slots
 
 
@@ -281,26 +292,26 @@ def test_adapters_give_each_view_by_its_name(studies):
     assert {name: tuple(each.shape) for name, each in inputs.items()} == dict.fromkeys(
         ["clips_2ch", "clips_4ch"], (2, 1, 4, 16, 16)
     )
-    inputs, _, _ = next(iter(FeedLoader(make(studies, stack=True))))
+    inputs, _, _ = next(iter(FeedLoader(make(studies, inputs=cf.Inputs(stack=True)))))
     assert list(inputs) == ["clips"] and inputs["clips"].shape == (2, 4, 16, 16, 2)
 
 
 def test_what_cannot_be(studies, manifest):
     with pytest.raises(SettingError, match="there is no view '3ch'; did you mean"):
-        make(studies, views=["2ch", "3ch"])
+        make(studies, inputs=cf.Inputs(views=["2ch", "3ch"]))
     with pytest.raises(SettingError, match="must name one view or more, each once; there are: 2ch, 4ch"):
-        make(studies, views=["2ch", "2ch"])
+        make(studies, inputs=cf.Inputs(views=["2ch", "2ch"]))
     with pytest.raises(SettingError, match="must name one view or more"):
-        make(studies, views=[])
+        make(studies, inputs=cf.Inputs(views=[]))
     with pytest.raises(SettingError, match=r"here a row is one; put them side by side with manifest\.pivot"):
-        make(manifest, views=["2ch"])
+        make(manifest, inputs=cf.Inputs(views=["2ch"]))
     with pytest.raises(SettingError, match="here a row is one"):
-        make(manifest, stack=True)
+        make(manifest, inputs=cf.Inputs(stack=True))
     with pytest.raises(SettingError, match="geometry='share' is not a choice; did you mean 'shared'"):
-        make(studies, geometry="share")
+        make(studies, inputs=cf.Inputs(geometry="share"))
     named = cf.Manifest(studies.table.append_column("clips_2ch", pa.array([1.0] * 5)), root=studies.root)
     with pytest.raises(SettingError, match="cannot be called 'clips_2ch'"):
-        make(named, covariates=["clips_2ch"])
+        make(named, inputs=cf.Inputs(covariates=["clips_2ch"]))
     empty = studies.table.append_column("num_frames:4ch", pa.array([9, 0, 9, 9, 9]))
     with pytest.raises(SourceError, match=r"1 of 5 files hold no frame .*row 1, s1/4ch\.npy \(view 4ch\)"):
         make(cf.Manifest(empty, root=studies.root))

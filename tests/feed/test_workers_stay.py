@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def pids(crew):
 
 @BACKENDS
 def test_they_end_with_the_feed_and_wait_for_no_collection(manifest, backend, crew):
-    feed = make(manifest, backend=backend)
+    feed = make(manifest, workers=cf.Workers(count=2, backend=backend))
     next(iter(feed))
     workers = pids(feed._epochs._crew)
     assert isinstance(feed._epochs._crew, crew)
@@ -79,7 +80,7 @@ def test_they_end_with_the_feed_and_wait_for_no_collection(manifest, backend, cr
 @BACKENDS
 @pytest.mark.parametrize("where", ["in a loop", "between epochs"])
 def test_an_interrupt_while_clips_are_dropped(manifest, monkeypatch, backend, crew, where):
-    feed = make(manifest, backend=backend, prefetch=3)
+    feed = make(manifest, workers=cf.Workers(count=2, backend=backend, prefetch=3))
     list(feed)
     batches = iter(feed)
     if where == "in a loop":
@@ -102,7 +103,7 @@ def test_an_interrupt_while_clips_are_dropped(manifest, monkeypatch, backend, cr
 @BACKENDS
 def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, crew):
     """As one does whose last reference another thread holds, or a cycle: the feed knows nothing of it any more."""
-    feed = make(manifest, backend=backend)
+    feed = make(manifest, workers=cf.Workers(count=2, backend=backend))
     late = iter(feed)
     next(late)
     feed._epochs._iterator = None
@@ -117,7 +118,7 @@ def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, crew):
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("evaluation", [True, False])
 def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(manifest, monkeypatch, backend, crew, before, evaluation):
-    feed = make(manifest, backend=backend)
+    feed = make(manifest, workers=cf.Workers(count=2, backend=backend))
     if evaluation:
         feed = feed.evaluation(manifest)
     batches = iter(feed)
@@ -139,7 +140,7 @@ def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(manifest, monkeypa
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")
 def test_no_worker_outlives_an_interrupt_while_they_end(manifest, monkeypatch):
-    feed = make(manifest, backend="process", transforms=[Nap(seconds=1.0)], prefetch=3)
+    feed = make(manifest, workers=cf.Workers(count=2, backend="process", prefetch=3), transforms=[Nap(seconds=1.0)])
     batches = iter(feed)
     next(batches)
     workers = pids(feed._epochs.latest_crew())
@@ -165,8 +166,9 @@ def test_a_fork_has_workers_of_its_own(tmp_path):
     script = """
         import os, sys
         import cinefeed as cf
-        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=4, workers=2,
-                       frame=cf.Frame(height=16, width=16, channels=1), backend="process")
+        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=4,
+                       frame=cf.Frame(height=16, width=16, channels=1),
+                       workers=cf.Workers(count=2, backend="process"))
         if sys.argv[2] == "epoch":
             list(feed)
         else:
@@ -201,10 +203,10 @@ def test_a_clip_that_was_replaced_gives_its_memory_back(tmp_path, backend, crew)
         np.save(tmp_path / f"{number}.npy", np.full((9, 20, 20), number, np.uint8))
     names = ["bad.npy", *(f"{number}.npy" for number in range(12))]
     manifest = cf.Manifest.from_table(pa.table({"path": names, "age": [*map(float, range(13))]}), root=tmp_path)
-    settings = {"backend": backend, "on_error": "replace", "max_bad": 0.5}
-    plain = make(manifest, **settings)
+    make_one = partial(make, manifest, on_error="replace", max_bad=0.5)
+    plain = make_one(workers=cf.Workers(count=2, backend=backend))
     least = 2 * decoder_bytes(manifest.table, frames=4) + (plain._ahead + 2) * plain._layout.nbytes
-    feed = make(manifest, **settings, memory=least)
+    feed = make_one(workers=cf.Workers(count=2, backend=backend, memory=least))
     gc.disable()
     try:
         for _ in range(6):
@@ -220,7 +222,11 @@ def test_a_clip_that_cannot_be_made_gives_its_memory_back(tmp_path, backend, cre
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY cut")
     np.save(tmp_path / "a.npy", np.zeros((9, 20, 20), np.uint8))
     table = pa.table({"path": ["a.npy", "bad.npy"], "age": [31.0, 45.0]})
-    feed = make(cf.Manifest.from_table(table, root=tmp_path), backend=backend, batch_size=1, prefetch=1)
+    feed = make(
+        cf.Manifest.from_table(table, root=tmp_path),
+        workers=cf.Workers(count=2, backend=backend, prefetch=1),
+        batch_size=1,
+    )
     made = []
     gc.disable()
     try:
@@ -240,8 +246,9 @@ def test_a_program_ends_at_once_with_an_iterator_open(tmp_path):
     script = """
         import sys
         import cinefeed as cf
-        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=1, workers=2,
-                       frame=cf.Frame(height=16, width=16, channels=1), backend="process", prefetch=4)
+        feed = cf.Feed(cf.Manifest.scan(sys.argv[1]), target=None, clip=cf.Clip(frames=4), batch_size=1,
+                       frame=cf.Frame(height=16, width=16, channels=1),
+                       workers=cf.Workers(count=2, backend="process", prefetch=4))
         batches = iter(feed)
         next(batches)
         print("last line", flush=True)

@@ -22,7 +22,10 @@ def feed(manifest, target, **changes):
 @pytest.mark.parametrize("x", [videos(), list(videos())], ids=["array", "list"])
 def test_each_video_is_fed_with_its_label(x):
     manifest = cf.Manifest.from_arrays(x, {"age": [31.0, 45, 60, 20, 33]})
-    for batches in (list(feed(manifest, "age")), list(feed(manifest, "age", backend="process", workers=1))):
+    for batches in (
+        list(feed(manifest, "age")),
+        list(feed(manifest, "age", workers=cf.Workers(backend="process", count=1))),
+    ):
         ages = [age for batch in batches for age in batch.targets]
         firsts = [clip[0, 4, 4, 0] for batch in batches for clip in batch.clips]
         assert ages == [31, 45, 60, 20, 33] and firsts == [0, 20, 40, 60, 80]

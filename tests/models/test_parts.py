@@ -57,7 +57,7 @@ def feed_of(studies, **changes):
     settings = {
         "target": ["age", "finding", "weight"],
         "task": {"finding": "multiclass"},
-        "covariates": ["tall", "site"],
+        "inputs": cf.Inputs(covariates=["tall", "site"]),
         "clip": cf.Clip(frames=12, short="pad"),
         "frame": cf.Frame(height=16, width=16, channels=1),
         "batch_size": 3,
@@ -79,7 +79,8 @@ def feed_of(studies, **changes):
     ],
 )
 def test_a_step_is_trained_on_a_feed_with_everything(studies, network, views, tmp_path):
-    feed = feed_of(studies, stack=views == "stacked")
+    inputs = cf.Inputs(covariates=["tall", "site"], stack=views == "stacked")
+    feed = feed_of(studies, inputs=inputs)
     assert feed.spec.padded and len(feed.spec.targets) == 3
     model = NETWORKS[network](feed.spec, encoders="own" if views == "own" else "shared")
     clips = {"clips"} if views == "stacked" else {"clips_2ch", "clips_4ch"}

@@ -157,9 +157,8 @@ def test_values_cannot_forge_items_or_markup():
     """Hostile values leave the items as they are, and Markdown without HTML, links and control characters."""
     plain = PageData(title="t", kind="k", settings="")
     names = json.dumps(HOSTILE)
-    settings = (
-        f"[data]\nmanifest = {names}\ntarget = {names}\ncovariates = [{names}]\nwhere = {{{names} = [{names}]}}\n"
-    )
+    settings = f"[data]\nmanifest = {names}\ntarget = {names}\nwhere = {{{names} = [{names}]}}\n"
+    settings += f"[feed.inputs]\ncovariates = [{names}]\n"
     settings += f"[data.split]\ngroup = {names}\nstratify = {names}\n[model]\nname = {names}\n[frame]\nfit = {names}\n"
     settings += f"[[transforms]]\nname = {names}\ndegrees = {names}\n[sampler]\nname = {names}\nx = {names}\n"
     page = PageData(

@@ -195,7 +195,7 @@ def test_a_feed_before_training(feed, tmp_path):
 
 
 def test_a_feed_without_a_label(feed, tmp_path):
-    bare = Feed(feed.manifest, target=None, clip=feed.clip, frame=feed.frame, batch_size=4, workers=0)
+    bare = Feed(feed.manifest, target=None, clip=feed.settings.clip, frame=feed.settings.frame, batch_size=4, workers=0)
     assert set(Page(inspect_page(bare, out=tmp_path / "x.html").read_text()).downloads) == {"clips", "pixels"}
 
 

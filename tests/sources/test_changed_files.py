@@ -222,7 +222,7 @@ def test_a_changed_file_is_replaced_like_any_that_cannot_be_read(tmp_path):
 def test_a_worker_process_raises_it_too(tmp_path):
     manifest, files = make(tmp_path, "v.npy")
     np.save(files[0], grey(2))
-    feed = feed_of(manifest, workers=1, backend="process")
+    feed = feed_of(manifest, workers=cf.Workers(count=1, backend="process"))
     with pytest.raises(ChangedFileError, match=r"row 0, .*v\.npy.*other content"):
         feed.batch(0)
     feed.close()

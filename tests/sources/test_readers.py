@@ -71,7 +71,7 @@ def test_scan_and_feed(folder, opener):
     plain, _ = clips(workers=0)
     assert sorted({int(clip.max()) // 10 for batch in plain for clip in batch}) == list(range(6))
     for backend in ("thread", "process"):
-        batches, choice = clips(workers=2, backend=backend)
+        batches, choice = clips(workers=cf.Workers(count=2, backend=backend))
         assert choice.backend == backend
         assert all(np.array_equal(one, other) for one, other in zip(batches, plain, strict=True))
 
@@ -80,7 +80,9 @@ def test_a_worker_process_knows_readers_of_files_that_were_not_scanned(folder):
     cf.register_reader(".own", own_reader.open_array)
     manifest = cf.Manifest.from_table({"path": [f"{row}.own" for row in range(4)]}, root=folder)
     frame = cf.Frame(height=16, width=16, channels=1)
-    feed = cf.Feed(manifest, target=None, clip=cf.Clip(frames=3), frame=frame, workers=1, backend="process")
+    feed = cf.Feed(
+        manifest, target=None, clip=cf.Clip(frames=3), frame=frame, workers=cf.Workers(count=1, backend="process")
+    )
     assert len(list(feed)) == 1 and feed.choice.backend == "process"
     feed.close()
 
@@ -89,7 +91,9 @@ def test_an_opener_that_no_process_can_import_leaves_threads(folder, caplog):
     cf.register_reader(".own", lambda path: own_reader.open_array(path))
     manifest = cf.Manifest.from_table({"path": [f"{row}.own" for row in range(4)]}, root=folder)
     frame = cf.Frame(height=16, width=16, channels=1)
-    feed = cf.Feed(manifest, target=None, clip=cf.Clip(frames=3), frame=frame, workers=1, backend="process")
+    feed = cf.Feed(
+        manifest, target=None, clip=cf.Clip(frames=3), frame=frame, workers=cf.Workers(count=1, backend="process")
+    )
     assert len(list(feed)) == 1 and feed.choice.backend == "thread" and "lambda" in caplog.text
 
 

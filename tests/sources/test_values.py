@@ -311,7 +311,7 @@ def test_each_view_is_looked_at(tmp_path):
     how = {"target": None, "clip": cf.Clip(frames=4), "frame": cf.Frame(height=8, width=8, channels=1)}
     with pytest.raises(SettingError, match=r"row 0, x_b\.npy \(view b\)"):
         cf.Feed(manifest, **how)
-    cf.Feed(manifest, views=["a"], **how)
+    cf.Feed(manifest, inputs=cf.Inputs(views=["a"]), **how)
 
 
 def test_a_window_must_be_two_numbers_in_order():

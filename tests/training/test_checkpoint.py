@@ -22,6 +22,7 @@ from cinefeed.config import to_toml
 from cinefeed.digests import append_digest
 from cinefeed.errors import FeedError, SettingError, TrainingError
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.settings import Workers
 from cinefeed.manifest.table import Manifest
 from cinefeed.training import checkpoint as module
 from cinefeed.training import fit as fit_module
@@ -183,6 +184,12 @@ def test_other_settings_are_named(broken, rows, tmp_path):
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
     result = train(other, overwrite=True)
     assert result.epochs == 2
+
+
+def test_other_workers_go_on(broken, tmp_path):
+    feed = replace(broken.feed, workers=Workers(count=1, prefetch=1), max_bad=0.5)
+    result = train(replace(broken, feed=feed))
+    assert result.epochs == 2 and not (tmp_path / "run" / "checkpoint.npz").exists()
 
 
 def test_another_manifest_is_refused(broken, manifest, rows, tmp_path):

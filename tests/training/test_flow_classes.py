@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_run import make_manifest
 
-from cinefeed import Clip, Feed, Frame, Manifest
+from cinefeed import Clip, Feed, Frame, Inputs, Manifest
 from cinefeed.cli import main
 from cinefeed.config import parse
 from cinefeed.errors import LabelError, SplitError
@@ -79,7 +79,9 @@ def test_clips_longer_than_most_videos_and_missing_covariates_are_said_once(tmp_
         "weight_kg": [70.0, None, 80.0, 75.0, 61.0, 72.0],
     }
     manifest = Manifest.scan(tmp_path, labels=labels, progress=False)
-    feed = Feed(manifest, target="age", clip=Clip(frames=16), frame=frame, covariates=["weight_kg"], workers=0)
+    feed = Feed(
+        manifest, target="age", clip=Clip(frames=16), frame=frame, inputs=Inputs(covariates=["weight_kg"]), workers=0
+    )
     feed.evaluation(manifest).batch(0)
     said = [each.message for each in caplog.records]
     assert len(said) == 2

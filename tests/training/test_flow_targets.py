@@ -22,9 +22,13 @@ def rows(tmp_path):
     return Manifest.read(path)
 
 
-def settings(rows, **data):
+def settings(rows, *, inputs=None, **data):
     path = rows.root / "m.parquet"
-    return settings_for(path, data={"target": ["years", "view"], "missing": "drop", **data}, feed={"batch_size": 24})
+    return settings_for(
+        path,
+        data={"target": ["years", "view"], "missing": "drop", **data},
+        feed={"batch_size": 24, "inputs": inputs or {}},
+    )
 
 
 def test_of_several_targets_one_label_is_enough(rows):
@@ -92,6 +96,6 @@ def test_clips_as_targets_have_no_labels_to_keep(rows, tmp_path):
 
 
 def test_covariates_and_weights_come_from_the_settings(rows):
-    feed = build_feed(settings(rows, target="age", covariates=["sex"], weight="age"), rows)
-    assert feed.spec.covariates[0].categories == ("f", "m") and feed.weight == "age"
+    feed = build_feed(settings(rows, target="age", inputs={"covariates": ["sex"], "weight": "age"}), rows)
+    assert feed.spec.covariates[0].categories == ("f", "m") and feed.settings.inputs.weight == "age"
     assert feed.evaluation(rows).batch(0).weights[:2].tolist() == [20.0, 21.0]

@@ -3,10 +3,21 @@ import json
 import numpy as np
 import pytest
 
+from cinefeed.config import overlay, parse, to_table, to_toml
 from cinefeed.errors import SettingError
 from cinefeed.files import write_atomically
 from cinefeed.locks import write_lock
-from cinefeed.training.run import check_out, clear, device, plain, read_run, versions, write_json
+from cinefeed.training.run import (
+    check_out,
+    check_same,
+    clear,
+    device,
+    plain,
+    read_run,
+    settings_of_run,
+    versions,
+    write_json,
+)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
@@ -83,3 +94,55 @@ def test_versions_and_device():
     found = versions()
     assert {"cinefeed", "python", "numpy", "keras", "backend", "device", found["backend"]} <= set(found)
     assert found["device"] == device() != ""
+
+
+FEED = {
+    "batch_size": 8,
+    "inputs": {"covariates": ["bmi"], "weight": "w", "views": ["a", "b"]},
+    "clips_per_video": {"count": 2, "interleave": True},
+    "mixing": {"name": "MixUp"},
+    "workers": {"count": 3, "backend": "process", "memory": "2GB", "timeout_seconds": 60},
+    "on_error": "replace",
+    "max_bad": 0.1,
+}
+
+
+def settings_with(**feed):
+    table = {
+        "data": {"manifest": "m.parquet", "target": "age", "split": {"group": "patient"}},
+        "frame": {"height": 8, "width": 8},
+        "feed": overlay(FEED, feed),
+        "train": {"out": "run"},
+    }
+    return parse(table)
+
+
+def test_the_settings_of_a_run_are_read_back(tmp_path):
+    (tmp_path / "settings.toml").write_text(to_toml(settings_with()))
+    assert settings_of_run(tmp_path) == settings_with()
+    feed = to_table(settings_of_run(tmp_path))["feed"]
+    assert feed["workers"]["memory"] == "2GB" and feed["clips_per_video"] == FEED["clips_per_video"]
+
+
+@pytest.mark.parametrize(
+    ("feed", "differs"),
+    [
+        ({"workers": 0}, False),
+        ({"workers": {"memory": "1GB", "prefetch": 4}}, False),
+        ({"max_bad": 0.5}, False),
+        ({"return_parameters": True}, False),
+        ({"batch_size": 4}, True),
+        ({"drop_last": True}, True),
+        ({"on_error": "raise"}, True),
+        ({"inputs": {"weight": "v"}}, True),
+        ({"clips_per_video": {"interleave": False}}, True),
+        ({"mixing": {"name": "CutMix"}}, True),
+    ],
+)
+def test_a_run_goes_on_if_its_batches_are_the_same(tmp_path, feed, differs):
+    (tmp_path / "settings.toml").write_text(to_toml(settings_with()))
+    if not differs:
+        check_same(tmp_path, settings_with(**feed))
+        return
+    with pytest.raises(SettingError, match=rf"its settings are others \(\[feed\] {next(iter(feed))} = "):
+        check_same(tmp_path, settings_with(**feed))

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_run import FRAMES, make_manifest
 
+from cinefeed import Inputs
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError
 from cinefeed.feed.feed import Feed
@@ -40,7 +41,7 @@ def mean_model(**heads):
 def test_several_clips_are_spread_over_the_video_and_one_is_the_centre(rows):
     feed = feed_of(rows)
     one, three = feed.evaluation(rows), feed.evaluation(rows, clips=3)
-    assert [three.batch_size, three.clips_per_video, len(three)] == [3, 3, 24]
+    assert [three.settings.batch_size, three.settings.clips_per_video.count, len(three)] == [3, 3, 24]
     starts = [int(clip[0, 0, 0, 0]) for batch in three for clip in batch.clips]
     offsets = np.array(starts).reshape(24, 3) - 9 * np.arange(24)[:, None]
     free = FRAMES - 4
@@ -66,7 +67,7 @@ def test_a_video_with_one_place_for_a_clip_has_no_more(rows, position):
     feed = feed_of(rows, clip=Clip(frames=4, position=position))
     with pytest.raises(SettingError, match=f"clips=3: with position='{position}' .* take 1, or position='random'"):
         feed.evaluation(rows, clips=3)
-    assert feed.evaluation(rows).clip.position == position
+    assert feed.evaluation(rows).settings.clip.position == position
 
 
 @pytest.mark.parametrize("wrong", [0, True, 1.5])
@@ -109,7 +110,7 @@ def test_several_targets_are_scored_where_they_have_a_label(rows):
 
 def test_a_label_of_weight_0_is_still_a_label(tmp_path):
     rows = Manifest.read(make_manifest(tmp_path / "w", says=[float(row % 2) for row in range(24)]))
-    feed = feed_of(rows, target=["age", "sick"], weight="says")
+    feed = feed_of(rows, target=["age", "sick"], inputs=Inputs(weight="says"))
     model = mean_model(age=lambda x: x, sick=lambda x: keras.ops.sigmoid(x))
     assert score(model, feed.evaluation(rows)).known["age"].all()
 
@@ -121,7 +122,7 @@ def test_clips_that_are_given_back_are_scored_by_their_error(rows):
     fed = feed.evaluation(rows, clips=2)
     scores = score(dimmer, fed)
     expected = [float(ClipLoss()(batch.clips[k : k + 1], batch.clips[k : k + 1] * 0.5)) for batch in fed for k in (0,)]
-    assert scores.values[:: fed.batch_size] == pytest.approx(expected, rel=1e-5)
+    assert scores.values[:: fed.settings.batch_size] == pytest.approx(expected, rel=1e-5)
     assert measure(feed.spec, scores) == {"mse": pytest.approx(scores.values.mean())}
     assert metric_names(feed.spec) == ["mse"]
     table = predictions_table(feed.spec, scores, manifest=rows, part="val", columns=["patient"])

@@ -60,7 +60,7 @@ def test_the_address_decides_whoever_makes_the_clip(manifest, kind):
     again = make_one(workers=0)
     assert np.array_equal(again.batch(1, epoch=1).clips, plain[3]) and np.array_equal(again.batch(0).clips, plain[0])
     if not kind.startswith("global"):
-        feed = make_one(workers=1, backend="process")
+        feed = make_one(workers=cf.Workers(count=1, backend="process"))
         assert same(clips_of(feed), plain) and feed.choice.backend == "process"
     feed = make_one(workers=2)
     assert same(clips_of(feed), plain)
@@ -99,18 +99,18 @@ def test_an_evaluation_keeps_what_is_not_random(manifest):
     feed = make(manifest, callables.Jitter(), callables.scaled, cf.Normalize(mode="range", high=1))
     assert feed.spec.dtype == np.float32
     val = feed.evaluation(manifest)
-    assert [repr(each) for each in val.transforms] == [repr(each) for each in feed.transforms[1:]]
+    assert [repr(each) for each in val.settings.transforms] == [repr(each) for each in feed.settings.transforms[1:]]
     kept = make(manifest, Call(function=callables.given, random=False)).evaluation(manifest)
-    assert len(kept.transforms) == 1 and np.array_equal(kept.batch(0).clips, kept.batch(0, epoch=3).clips)
+    assert len(kept.settings.transforms) == 1 and np.array_equal(kept.batch(0).clips, kept.batch(0, epoch=3).clips)
     dropped = make(manifest, Call(function=callables.scaled, random=True)).evaluation(manifest)
-    assert dropped.transforms == () and dropped.spec.dtype == np.uint8
+    assert dropped.settings.transforms == () and dropped.spec.dtype == np.uint8
 
 
 def test_what_is_said_of_it(manifest):
     feed = make(manifest, callables.Jitter(), cf.Rotate(degrees=5), callables.scaled)
     assert feed.spec.callables == ("Jitter(brightness=0.5, p=0.5)", "callables.scaled")
     assert "changed by callables (Jitter(brightness=0.5, p=0.5), callables.scaled)" in feed.summary()
-    lines = Compose(feed.transforms, frame=FRAME).explain()
+    lines = Compose(feed.settings.transforms, frame=FRAME).explain()
     assert "Call(function=Jitter(brightness=0.5, p=0.5)): a callable, seeded by the address of each clip" in lines
     assert "Call(function=callables.scaled): a callable, the same for every clip" in lines
     state = feed.state()
@@ -185,7 +185,7 @@ def test_wrong_settings():
 
 def test_what_no_process_can_import(manifest):
     """A lambda is made by threads, unless it draws from global generators: then it is refused, with what to do."""
-    feed = make(manifest, lambda clip: clip // 2, workers=1, backend="process")
+    feed = make(manifest, lambda clip: clip // 2, workers=cf.Workers(count=1, backend="process"))
     assert len(clips_of(feed, 1)) == 2 and feed.choice.backend == "thread"
     feed = make(manifest, lambda clip: callables.of_numpy(clip), workers=1)
     with pytest.raises(FeedError, match=r"global random generators.*lambda.*a module of its own.*`rng`.*workers=0"):
@@ -194,7 +194,7 @@ def test_what_no_process_can_import(manifest):
 
 
 def test_masks_are_not_left_behind(manifest):
-    settings = {"mask": "path", "workers": 0}
+    settings = {"inputs": cf.Inputs(mask="path"), "workers": 0}
     with pytest.raises(SettingError, match=r"masks cannot follow.*keeps_place=True"):
         make(manifest, callables.given, **settings)
     assert make(manifest, Call(function=callables.scaled, keeps_place=True), **settings).batch(0).masks.any()

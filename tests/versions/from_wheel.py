@@ -71,7 +71,7 @@ def feed(folder: Path) -> dict[str, Any]:
     """Feed an epoch on threads and on processes: the same bytes, the frames that were asked for, one decoder."""
     digests, stats = [], None
     for backend in ("thread", "process"):
-        made = feed_of(folder, workers=2, backend=backend)
+        made = feed_of(folder, workers=cf.Workers(count=2, backend=backend))
         batches = list(made)
         digests.append(hashlib.sha256(b"".join(batch.clips.tobytes() for batch in batches)).hexdigest()[:16])
         stats = made.stats()

@@ -1,11 +1,10 @@
 """`cinefeed bench`: how fast a manifest is fed without a model, and how many workers of which kind do it best."""
 
-import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import wraps
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 
@@ -23,22 +22,7 @@ from cinefeed.text import format_count, format_percent
 _KINDS: dict[str, Backend] = {"thread": "thread", "process": "process"}
 
 
-def _counting(command: Callable[..., None]) -> Callable[..., None]:
-    """Drop the one number that `Flow` has as --workers: here that option is a list."""
-    signature = inspect.signature(command)
-    parameters = [each for each in signature.parameters.values() if each.name != "workers"]
-
-    @wraps(command)
-    def called(**options: Any) -> None:
-        command(workers=None, **options)
-
-    called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
-    called.__annotations__ = {each.name: each.annotation for each in parameters}
-    return called
-
-
-@_counting
-@with_flow
+@partial(with_flow, without=("workers", "backend"))
 def bench(
     flow: Flow,
     counts: Annotated[
@@ -68,7 +52,12 @@ def bench(
     part = make_parts(rows, settings).train if is_split else rows
 
     def make(count: int, kind: Backend) -> Feed:
-        return build_feed(replace(settings, feed=replace(settings.feed, workers=count, backend=kind)), part)
+        return build_feed(
+            replace(
+                settings, feed=replace(settings.feed, workers=replace(settings.feed.workers, count=count, backend=kind))
+            ),
+            part,
+        )
 
     with ticking("bench") as tick:
         runs = measure_grid(make, workers=workers, backends=backends, seconds=seconds, epochs=epochs, progress=tick)

@@ -1,16 +1,18 @@
 """Options that several commands share, and how they become a table of settings."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from cinefeed.config import overlay, read_table
+from cinefeed.config import overlay, read_table, with_groups
 from cinefeed.errors import SettingError
+from cinefeed.feed.settings import FeedOptions
 from cinefeed.manifest.encoded import feature_frame
 from cinefeed.manifest.table import Manifest
 
@@ -46,10 +48,6 @@ class Flow:
         list[str] | None,
         typer.Option(help="Class names in order, a,b; of two, the 2nd is positive. Of several targets: TARGET=a,b."),
     ] = None
-    covariates: Annotated[
-        list[str] | None, typer.Option(help="Columns that the model reads beside the clips: a,b or one each.")
-    ] = None
-    weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None
     group: Group = None
     no_group: NoGroup = False
     stratify: Stratify = None
@@ -66,9 +64,7 @@ class Flow:
     rotate: Annotated[float | None, typer.Option(help="Rotate each clip by up to so many degrees.")] = None
     shift: Annotated[float | None, typer.Option(help="Shift each clip by up to so many pixels.")] = None
     balance: Annotated[bool, typer.Option("--balance", help="Balance classes; make continuous labels uniform.")] = False
-    batch_size: Annotated[int | None, typer.Option(help="Clips a batch.")] = None
-    workers: Annotated[int | None, typer.Option(help="Threads that decode; by default one a core.")] = None
-    seed: Annotated[int | None, typer.Option(help="Of all that is random: split, clips, augmentation, weights.")] = None
+    feed: Mapping[str, Any] = field(default_factory=dict)  # the options of FeedOptions that were given, by flag
 
     def table(self, **more: Mapping[str, Any]) -> dict[str, Any]:
         """Return the table of settings that the config file and the options over it say, without what was not given.
@@ -82,7 +78,7 @@ class Flow:
             "stratify": self.stratify,
             "val": self.val,
             "test": self.test,
-            "seed": self.seed,
+            "seed": self.feed.get("seed"),
         }
         if self.split_column is not None:
             split = {"column": self.split_column, "group": split["group"], "stratify": self.stratify}
@@ -95,15 +91,15 @@ class Flow:
                 "private": self.private or None,
                 "task": by_target("--task", self.task),
                 "classes": classes_of(self.classes),
-                "covariates": None if self.covariates is None else listed(self.covariates),
-                "weight": self.weight,
                 "split": split,
             },
             "clip": {"frames": self.frames, "stride": self.stride, "rate_hz": self.rate},
             "frame": frame_table(self.frame) | {"window": None if self.window is None else window_of(self.window)},
-            "feed": {"batch_size": self.batch_size, "workers": self.workers, "seed": self.seed},
+            "feed": feed_table(self.feed),
         }
         table = read_table(self.config) if self.config is not None else {}
+        if isinstance(table.get("feed"), Mapping):
+            table["feed"] = with_groups(table["feed"])  # else `--memory 2GB` would replace `workers = 4`
         table = overlay(overlay(table, _given(above)), _given(more))
         if "frame" not in table and "manifest" in table.get("data", {}):
             table |= features_of(table["data"]["manifest"])
@@ -113,22 +109,80 @@ class Flow:
         return table
 
 
-def with_flow(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Flow` ahead of its own, and call it with them as one `flow`."""
+def feed_options(kind: type = FeedOptions) -> dict[str, tuple[tuple[str, ...], Any, str]]:
+    """Return the place, the type and the help text of each option of the feed, by its flag.
+
+    >>> feed_options()["backend"][0], feed_options()["workers"][0]
+    (('workers', 'backend'), ('workers', 'count'))
+    """
+    options: dict[str, tuple[tuple[str, ...], Any, str]] = {}
+    hints = get_type_hints(kind)
+    for each in fields(kind):
+        if "help" in each.metadata:
+            options[each.metadata["flag"] or each.name] = ((each.name,), hints[each.name], each.metadata["help"])
+        elif is_dataclass(hints[each.name]):
+            for flag, (place, hint, text) in feed_options(hints[each.name]).items():
+                options[flag] = ((each.name, *place), hint, text)
+    return options
+
+
+def feed_table(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `[feed]` that the options of the feed make, from their values by flag.
+
+    >>> feed_table({"workers": "4", "memory": "2GB", "views": ["2ch,4ch"], "seed": 7, "weight": None})
+    {'workers': {'count': 4, 'memory': '2GB'}, 'inputs': {'views': ['2ch', '4ch']}, 'seed': 7}
+    """
+    table: dict[str, Any] = {}
+    options = feed_options()
+    for flag, value in values.items():
+        if value is None:
+            continue
+        (*sections, name), _, _ = options[flag]
+        section = table
+        for each in sections:
+            section = section.setdefault(each, {})
+        number = isinstance(value, str) and flag in ("workers", "prefetch") and value.isdigit()
+        section[name] = int(value) if number else listed(value) if isinstance(value, list) else value
+    return table
+
+
+def _annotation(hint: Any, text: str) -> Any:
+    """Return what typer makes an option of: its type, by that of the setting, and its help text."""
+    kinds = [each for each in (get_args(hint) or (hint,)) if each is not NoneType]
+    if kinds == [bool]:
+        return Annotated[bool | None, typer.Option(help=text)]
+    if any(get_origin(each) is tuple or each is Ellipsis for each in kinds):
+        return Annotated[list[str] | None, typer.Option(help=text)]
+    kind = kinds[0] if kinds in ([int], [float]) else str
+    return Annotated[kind | None, typer.Option(help=text)]
+
+
+def with_flow(command: Callable[..., None], *, without: Sequence[str] = ()) -> Callable[..., None]:
+    """Give a command the options of `Flow` and of the feed ahead of its own, and call it with them as one `flow`.
+
+    `without` are options of the feed that the command has no use for.
+    """
     hints = get_type_hints(Flow, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
     shared = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        inspect.Parameter(each.name, keyword, default=each.default, annotation=hints[each.name])
         for each in fields(Flow)
-        if each.default is not MISSING
+        if each.name != "feed"
+    ]
+    of_feed = [
+        inspect.Parameter(flag, keyword, default=None, annotation=_annotation(hint, text))
+        for flag, (_, hint, text) in feed_options().items()
+        if flag not in without
     ]
     own = [each for name, each in inspect.signature(command).parameters.items() if name != "flow"]
 
     @wraps(command)
     def called(**options: Any) -> None:
-        flow = Flow(**{each.name: options.pop(each.name) for each in shared})
+        feed = {each.name: options.pop(each.name) for each in of_feed}
+        flow = Flow(**{each.name: options.pop(each.name) for each in shared}, feed=feed)
         command(flow, **options)
 
-    parameters = [*shared, *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own)]
+    parameters = [*shared, *of_feed, *(each.replace(kind=keyword) for each in own)]
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     return called

@@ -3,18 +3,16 @@
 from cinefeed.config.settings import (
     DataSettings,
     EvaluateSettings,
-    FeedSettings,
     ModelSettings,
     Settings,
     SplitSettings,
     TrainSettings,
 )
-from cinefeed.config.toml import overlay, parse, read_settings, read_table, to_table, to_toml
+from cinefeed.config.toml import overlay, parse, read_settings, read_table, to_table, to_toml, with_groups
 
 __all__ = [
     "DataSettings",
     "EvaluateSettings",
-    "FeedSettings",
     "ModelSettings",
     "Settings",
     "SplitSettings",
@@ -25,4 +23,5 @@ __all__ = [
     "read_table",
     "to_table",
     "to_toml",
+    "with_groups",
 ]

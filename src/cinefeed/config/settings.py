@@ -1,7 +1,7 @@
 """What a training run is told: one dataclass a section, every value checked at birth."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -9,9 +9,7 @@ import numpy as np
 from cinefeed.balance import Natural, Sampler
 from cinefeed.clips import Clip, Frame
 from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.feed.clip import Geometry
-from cinefeed.feed.mixing import Mixing
-from cinefeed.feed.workers import Backend
+from cinefeed.feed.settings import FeedOptions, FeedSettings
 from cinefeed.transforms.base import Transform
 
 Label = str | int | float | bool
@@ -58,9 +56,8 @@ class DataSettings:
 
     `target = "clip"` has the clips themselves as targets, for the autoencoder. `task` and `classes` are a value, or a
     table by target. Rows without a label are an error, or left out, and counted, with `missing = "drop"`; of several
-    targets a row needs one label, and those that it lacks have no part in the loss. `covariates` are columns that a
-    model reads beside the clips, `weight` is one of sample weights. `private` shows ids in place of paths, and no
-    pictures; a manifest that was scanned so needs no word of it.
+    targets a row needs one label, and those that it lacks have no part in the loss. `private` shows ids in place of
+    paths, and no pictures; a manifest that was scanned with it needs it no more.
     """
 
     manifest: str
@@ -70,8 +67,6 @@ class DataSettings:
     private: bool = False
     task: LabelTask | Mapping[str, LabelTask] | None = None
     classes: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None = None
-    covariates: tuple[str, ...] = ()
-    weight: str | None = None
     split: SplitSettings
 
     def __post_init__(self) -> None:
@@ -79,13 +74,9 @@ class DataSettings:
             object.__setattr__(self, "target", self.target[0])  # a list of one is one
         named = self.targets
         _need(bool(named) or self.target == "", "target", list(self.target), "a label column, or a list of them")
-        for name, listed in (("target", named), ("covariates", self.covariates)):
-            _need(len(set(listed)) == len(listed), name, list(listed), "different columns")
+        _need(len(set(named)) == len(named), "target", list(named), "different columns")
         if len(named) > 1 and "clip" in named:
             raise SettingError("target: the clips are a target of their own, not one of several; leave 'clip' out")
-        for each in self.covariates:
-            if each in named:
-                raise SettingError(f"covariates: {each!r} is the target, which a model must not be told; leave it out")
         for name, table in (("task", self.task), ("classes", self.classes)):
             if isinstance(table, Mapping):
                 for each in table:
@@ -101,40 +92,6 @@ class DataSettings:
     def targets(self) -> tuple[str, ...]:
         """The targets, however many; none where clips alone are fed."""
         return ((self.target,) if self.target else ()) if isinstance(self.target, str) else self.target
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FeedSettings:
-    """Size of a batch, the seed of every random choice, and how many workers decode (0: the caller's own thread).
-
-    `clips_per_video` clips are cut from each video that is opened, for one batch or `spread` over as many. Of rows
-    with several views (Manifest.pivot) the `views` named are fed, by default all, apart or with `stack` as channels of
-    one clip, and transformed alike (`geometry = "shared"`) or each by its own parameters ("apart"). `mask` is a column
-    of paths of mask videos, `mixing` what mixes the rows of a batch. See cinefeed.Feed.
-    """
-
-    batch_size: int = 16
-    seed: int = 0
-    workers: int | Literal["auto"] = "auto"
-    backend: Backend | Literal["auto"] = "thread"
-    prefetch: int | Literal["auto"] = "auto"
-    clips_per_video: int = 1
-    spread: bool = False
-    views: tuple[str, ...] | None = None
-    stack: bool = False
-    geometry: Geometry = "shared"
-    mask: str | None = None
-    mixing: Mixing | None = None
-
-    def __post_init__(self) -> None:
-        _need(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        clips = self.clips_per_video
-        _need(clips >= 1, "clips_per_video", clips, "at least 1")
-        whole = f"a multiple of clips_per_video = {clips}, so that it holds whole videos, or take spread = true"
-        _need(self.spread or self.batch_size % clips == 0, "batch_size", self.batch_size, whole)
-        _need(self.seed >= 0, "seed", self.seed, "0 or more")
-        _need(self.workers == "auto" or self.workers >= 0, "workers", self.workers, "0 or more, or 'auto'")
-        _need(self.prefetch == "auto" or self.prefetch >= 0, "prefetch", self.prefetch, "0 or more, or 'auto'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,7 +204,26 @@ class Settings:
     frame: Frame
     transforms: tuple[Transform, ...] = ()
     sampler: Sampler = field(default_factory=Natural)
-    feed: FeedSettings = field(default_factory=FeedSettings)
+    feed: FeedOptions = field(default_factory=FeedOptions)
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+    def __post_init__(self) -> None:
+        for name in self.feed.inputs.covariates:
+            if name in self.data.targets:
+                raise SettingError(f"[feed.inputs] covariates: {name!r} is the target; leave it out of the covariates")
+
+    def feed_settings(self) -> FeedSettings:
+        """Return the settings of the training feed, which several sections hold."""
+        options = {each.name: getattr(self.feed, each.name) for each in fields(FeedOptions)}
+        return FeedSettings(
+            target=self.data.target or None,
+            task=self.data.task,
+            classes=self.data.classes,
+            clip=self.clip,
+            frame=self.frame,
+            transforms=self.transforms,
+            sampler=self.sampler,
+            **options,
+        )

@@ -28,6 +28,7 @@ from cinefeed.balance import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.config.settings import ModelSettings, Settings
 from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.mixing import Mixing
+from cinefeed.feed.settings import FeedOptions
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.call import Call
 from cinefeed.transforms.mixing import CutMix, MixUp
@@ -119,6 +120,19 @@ def overlay(table: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def with_groups(feed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `[feed]` with each group of settings as a table: `workers = 4` is its `count`.
+
+    >>> with_groups({"seed": 7, "workers": 4})
+    {'seed': 7, 'workers': {'count': 4}}
+    """
+    groups = {name: fields(hint)[0].name for name, hint in _hints(FeedOptions).items() if is_dataclass(hint)}
+    return {
+        name: {groups[name]: value} if name in groups and not isinstance(value, Mapping) else value
+        for name, value in feed.items()
+    }
+
+
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
@@ -136,12 +150,11 @@ def _build(kind: type[Settled], table: Any, *, section: str) -> Settled:
     where = f"[{section}] "
     known = [each for each in fields(kind) if each.init]  # type: ignore[arg-type]  # every Settled is a dataclass
     _known_names(table, [each.name for each in known], where=where)
+    table = with_groups(table) if kind is FeedOptions else table
     values = {}
     for each in known:
         hint = _hints(kind)[each.name]
-        if (
-            isclass(hint) and hint.__module__ == Settings.__module__
-        ):  # a section within a section says itself what it lacks
+        if isclass(hint) and hint.__module__ in (Settings.__module__, FeedOptions.__module__):  # a section of its own
             values[each.name] = _build(hint, table.get(each.name, _EMPTY), section=f"{section}.{each.name}")
         elif each.name in table:
             values[each.name] = _typed(table[each.name], hint, where + each.name)

@@ -40,10 +40,11 @@ def _findings(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _about_cores(found["cores"])
     memory = found["shared_memory"]
     if not memory["processes"]:
-        yield "worker processes cannot share memory here; threads make the clips", "use Linux for backend='process'"
+        advice = "use Linux for Workers(backend='process')"
+        yield "worker processes cannot share memory here; threads make the clips", advice
     if memory["free_bytes"] is not None and memory["free_bytes"] < _LITTLE_MEMORY:
         free = f"{memory['free_bytes'] / 1e9:.1f} GB"
-        yield f"{free} of memory are free", "bound the feed's with Feed(memory='500MB')"
+        yield f"{free} of memory are free", "bound the feed's with Feed(workers=Workers(memory='500MB'))"
     missing = {extra: packages for extra, packages in found["formats"].items() if packages}
     if missing:
         names = listed_in_words([package for packages in missing.values() for package in packages])

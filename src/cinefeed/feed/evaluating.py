@@ -1,44 +1,43 @@
 """What a feed for validation, test or prediction has in common with the feed that a model is trained on."""
 
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 from cinefeed.balance import Natural
 from cinefeed.clips import Position
 from cinefeed.errors import SettingError
-from cinefeed.transforms.base import ClipInfo, is_random
+from cinefeed.feed.settings import ClipsPerVideo, FeedSettings
+from cinefeed.feed.targets import FeedSpec
+from cinefeed.transforms.base import ClipInfo, Transform, is_random
 
 _ONE_PLACE = ("spread", "start")  # positions of which a video has one
 
 
-def evaluation_settings(feed: Any, *, labelled: bool, clips: int | None) -> dict[str, Any]:
-    """Return the settings of a Feed's evaluation: all that decides what a clip is, and nothing that is drawn.
+def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: bool, clips: int | None) -> FeedSettings:
+    """Return the settings of an evaluation: all that decides what a clip is, and nothing that is random.
 
-    A batch holds whole videos, so of several clips it is made smaller, or as large as they are.
+    A batch holds whole videos, so with several clips it is made smaller, or as large as they are.
     """
-    names = (
-        "frame seed workers backend prefetch timeout_seconds rank world_size on_error max_bad memory geometry "
-        "return_parameters"
-    ).split()
-    spec, clip, frame = feed.spec, feed.clip, feed.frame
     if clips is None:
-        clips = 1 if clip.position in _ONE_PLACE else feed.clips_per_video
-    check_clips(clips, position=clip.position)
+        clips = 1 if settings.clip.position in _ONE_PLACE else settings.clips_per_video.count
+    check_clips(clips, position=settings.clip.position)
+    clip, frame, inputs = settings.clip, settings.frame, settings.inputs
     info = ClipInfo(clip.frames, frame.height, frame.width, frame.channels, spacing_mm=(1.0, 1.0))
-    return {
-        **{name: getattr(feed, name) for name in names},
-        **spec.asked(labelled=labelled),
-        "batch_size": max(feed.batch_size - feed.batch_size % clips, clips),
-        "clips_per_video": clips,
-        "clip": replace(clip, position="center" if clip.position == "random" else clip.position),
-        "transforms": [each for each in feed.transforms if not is_random(each, info=info)],
-        "sampler": Natural(shuffle=False),
-        "covariates": spec.covariates,
-        "weight": feed.weight if labelled else None,
-        "views": spec.views or None,
-        "stack": spec.stacked,
-        "mask": feed.mask if labelled or spec.task != "mask" else None,
-    }
+    if not labelled:
+        is_target = settings.target is not None and settings.target == inputs.mask
+        inputs = replace(inputs, weight=None, mask=None if is_target else inputs.mask)
+        settings = replace(settings, **spec.asked(labelled=False))  # the task remains: it says what a score is
+    return replace(
+        settings,
+        clip=replace(clip, position="center" if clip.position == "random" else clip.position),
+        transforms=tuple(each for each in settings.transforms if not is_random(cast(Transform, each), info=info)),
+        mixing=None,
+        sampler=Natural(shuffle=False),
+        batch_size=max(settings.batch_size - settings.batch_size % clips, clips),
+        drop_last=False,
+        inputs=inputs,
+        clips_per_video=ClipsPerVideo(count=clips),
+    )
 
 
 def check_clips(clips: int, *, position: Position) -> None:

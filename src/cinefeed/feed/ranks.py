@@ -3,7 +3,8 @@
 import sys
 from typing import NamedTuple
 
-from cinefeed.errors import FeedError, SettingError
+from cinefeed.errors import FeedError
+from cinefeed.feed.settings import Shard
 
 
 class Share(NamedTuple):
@@ -52,19 +53,16 @@ class Share(NamedTuple):
         return self._replace(rank=(position - index * self.draws) // size).positions(index, draws=draws)
 
 
-def find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return the rank and the number of ranks: as given, else those of torch.distributed or JAX where one is set up.
+def find_shard(shard: Shard | None) -> Shard:
+    """Return a shard as given, else that of torch.distributed or JAX if one is set up.
 
-    >>> find_rank(None, None)
-    (0, 1)
+    >>> find_shard(None)
+    Shard(rank=0, world_size=1)
     """
-    if (rank is None) != (world_size is None):
-        raise SettingError(f"rank={rank} and world_size={world_size} belong together; give both, or neither")
-    if rank is None or world_size is None:
-        rank, world_size = _initialised()
-    if not 0 <= rank < world_size:
-        raise SettingError(f"rank={rank} must be at least 0 and less than world_size={world_size}")
-    return rank, world_size
+    if shard is not None:
+        return shard
+    rank, world_size = _initialised()
+    return Shard(rank=rank, world_size=world_size)
 
 
 def check_alone() -> None:
@@ -74,7 +72,7 @@ def check_alone() -> None:
         raise FeedError(
             f"this process is rank {rank} of {world_size}, and the feed was made before that was set up, so that each "
             "rank would be fed all rows: make the feed after init_process_group (in Lightning in setup() or "
-            "train_dataloader(), with accelerate after Accelerator()), or give it rank= and world_size="
+            "train_dataloader(), with accelerate after Accelerator()), or give it shard=Shard(rank=..., world_size=...)"
         )
 
 

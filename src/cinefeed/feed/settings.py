@@ -1,133 +1,278 @@
-"""What can be asked of a feed: what it cannot do is refused before a file is opened."""
+"""The settings of a feed: frozen dataclasses, checked when they are made.
 
-from collections.abc import Sequence
-from typing import Any, get_args
+`cinefeed.Feed` takes their fields, sections of a settings file are them, the command line has an option for each field
+with a help text, and a run folder stores them. A field that is marked as `runtime` changes no byte of a batch: a
+feed's state and the resume of a run compare the other ones alone.
+"""
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, get_args
 
-from cinefeed.balance import Sampler
-from cinefeed.errors import ColumnError, SettingError, TableError, did_you_mean
+from cinefeed.balance import Natural, Sampler
+from cinefeed.clips import Clip, Frame
+from cinefeed.errors import SettingError, did_you_mean
 from cinefeed.feed.batch import OnError
 from cinefeed.feed.clip import Geometry
-from cinefeed.feed.mask import mask_rows
+from cinefeed.feed.covariates import Covariate
+from cinefeed.feed.mixing import Mixing
+from cinefeed.feed.targets import Task
 from cinefeed.feed.workers import Backend
-from cinefeed.manifest.rows import Rows
-from cinefeed.manifest.table import Manifest
 from cinefeed.transforms.base import Transform
-from cinefeed.transforms.call import calls_of
+
+Group = TypeVar("Group")
 
 
-def check_choices(*, on_error: OnError, backend: str, geometry: Geometry) -> None:
-    """Raise SettingError for a setting that is none of the choices."""
-    choices: dict[str, tuple[str, list[str]]] = {
-        "on_error": (on_error, [*get_args(OnError)]),
-        "backend": (backend, [*get_args(Backend), "auto"]),
-        "geometry": (geometry, [*get_args(Geometry)]),
-    }
-    for name, (value, known) in choices.items():
-        if value not in known:
-            raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), known)}")
+def option(default: Any, help: str, *, runtime: bool = False, flag: str | None = None) -> Any:
+    """Return a dataclass field with the help text of its command line option, `--flag`, by default the field's name."""
+    return field(default=default, metadata={"help": help, "runtime": runtime, "flag": flag})
 
 
-def check_callables(transforms: Sequence[Transform], *, masks: bool) -> None:
-    """Raise SettingError for a callable that may move pixels, where masks would have to follow."""
-    for each in calls_of(transforms) if masks else ():
-        if not each.keeps_place:
+def runtime_fields(kind: type) -> frozenset[str]:
+    """Return the names of the fields of a settings dataclass that change no byte of a batch.
+
+    >>> sorted(runtime_fields(FeedOptions))
+    ['max_bad', 'return_parameters', 'shard', 'workers']
+    """
+    return frozenset(each.name for each in fields(kind) if each.metadata.get("runtime"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """The inputs of a model beside the clips, and how views and masks become inputs.
+
+    covariates: columns that a model reads beside the clips; numbers are standardised, categories are one-hot encoded
+    weight:     column of sample weights, by which rows count in a loss
+    views:      of rows with several videos (see `Manifest.pivot`), the views that are fed, by default all: at the same
+                time points, or, if they differ in length, at the same share of what each leaves free. `batch.clips`
+                holds each by name, and a model's inputs are `clips_2ch`, `clips_4ch` ... A frame is `valid` if it is
+                valid in all views
+    stack:      feed the views as channels of one clip
+    geometry:   "shared" transforms the views of a clip alike, "apart" each with its own parameters
+    mask:       column of paths of mask videos, relative to the manifest's root, each as long and as large as its
+                video. Geometric and temporal transforms move them with their video, by the nearest pixel; other
+                transforms leave them alone. Values are labels from 0 to 255, and 0 outside the moved frame. A model
+                has them as the input `masks`, or as its targets if `target` is the same column
+    """
+
+    covariates: tuple[str | Covariate, ...] = option((), "Columns that the model reads beside the clips: a,b.")
+    weight: str | None = option(None, "Column of sample weights.")
+    views: tuple[str, ...] | None = option(None, "Views that are fed, of rows with several videos: 2ch,4ch.")
+    stack: bool = option(False, "Feed the views as channels of one clip.")
+    geometry: Geometry = option("shared", "Transform the views of a clip alike (shared), or each by itself (apart).")
+    mask: str | None = option(None, "Column with the paths of mask videos.")
+
+    def __post_init__(self) -> None:
+        for name in ("covariates", "views"):
+            _make_tuple(self, name, "columns" if name == "covariates" else "views")
+        _check_choice("geometry", self.geometry, Geometry)
+        names = [each.name if isinstance(each, Covariate) else each for each in self.covariates]
+        if len(set(names)) < len(names):
+            raise SettingError(f"covariates = {names!r} must be different columns")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workers:
+    """The workers that make the clips. None of these settings changes a byte of a batch.
+
+    count:    number of workers; 0 makes the clips in the caller; "auto" is one a core
+    backend:  "thread"; "process", which scales if frames are small, and takes a second to start (Linux); or "auto",
+              which times both for a second at the first batch, and keeps its choice in `feed.choice`
+    prefetch: batches made ahead of the one in use; at the end of an epoch those of the next, so that it starts without
+              a wait. Processes stay for the next iteration, and end with the feed or `feed.close()`
+    memory:   a bound such as "2GB" on batches and open decoders together
+    timeout_seconds: a clip that takes a worker process longer is an error; threads cannot be stopped
+    """
+
+    count: int | Literal["auto"] = option("auto", "Workers that make clips; 0: none, auto: one a core.", flag="workers")
+    backend: Backend | Literal["auto"] = option("thread", "Kind of workers: thread, process or auto.")
+    prefetch: int | Literal["auto"] = option("auto", "Batches made ahead of the one in use.")
+    memory: int | str | None = option(None, "Bound on batches and open decoders together, such as 2GB.")
+    timeout_seconds: float | None = option(None, "Seconds after which a clip that is not done is an error.")
+
+    def __post_init__(self) -> None:
+        _check_count("workers", self.count, least=0, auto=True)
+        _check_count("prefetch", self.prefetch, least=0, auto=True)
+        _check_choice("backend", self.backend, Backend, "auto")
+        if self.timeout_seconds is not None and not self.timeout_seconds > 0:
+            raise SettingError(f"timeout_seconds = {self.timeout_seconds!r} must be more than 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shard:
+    """Which of several feeds this is: each makes its `batch_size` rows of every global batch.
+
+    All ranks have the same number of batches, by padding (weight 0, nothing valid) or by `drop_last`.
+    """
+
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.rank, int) and isinstance(self.world_size, int) and 0 <= self.rank < self.world_size):
+            raise SettingError(f"rank={self.rank!r} must be at least 0 and less than world_size={self.world_size!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipsPerVideo:
+    """Several clips of every video that is drawn, from one stretch that is decoded once and is twice as long as a clip.
+
+    count:      clips of a video; each has its own place in the stretch and its own transforms. An epoch has as many
+                times the clips. With Clip(position="center") they are distributed evenly over the video instead
+    interleave: put the clips of a video into as many batches, one after the other, which then hold the same videos;
+                otherwise they share a batch
+    """
+
+    count: int = option(1, "Clips of every video that is drawn, decoded once.", flag="clips_per_video")
+    interleave: bool = option(False, "Put the clips of a video into different batches.")
+
+    def __post_init__(self) -> None:
+        _check_count("clips_per_video", self.count, least=1)
+        if self.count == 1:
+            object.__setattr__(self, "interleave", False)  # one clip has one batch, either way
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedOptions:
+    """The settings of a feed that are no section of their own in a settings file: its section `[feed]`.
+
+    batch_size: clips of a batch
+    drop_last:  leave out a last batch that is not full
+    seed:       of every random choice
+    inputs:     covariates, weights, views and masks; see Inputs
+    clips_per_video: see ClipsPerVideo; a number is its `count`
+    mixing:     `MixUp()` or `CutMix()` of cinefeed.transforms, which mixes the rows of a batch with each other, and
+                their labels, weights and covariates with them. Classes become soft targets, see `FeedSpec.soft`
+    workers:    see Workers; a number, or "auto", is its `count`
+    shard:      see Shard; by default as torch.distributed or JAX are set up
+    on_error:   "raise", or "replace" a row that cannot be read by another of its class or label bin
+    max_bad:    share of all rows that may be replaced
+    return_parameters: batches state in `parameters` how each row was made; see Batch. Files that were not scanned are
+                opened once more for that
+    """
+
+    batch_size: int = option(16, "Clips of a batch.")
+    drop_last: bool = option(False, "Leave out a last batch that is not full.")
+    seed: int = option(0, "Random seed of split, clips, augmentation and weights.")
+    inputs: Inputs = field(default_factory=Inputs)
+    clips_per_video: ClipsPerVideo = field(default_factory=ClipsPerVideo)
+    mixing: Mixing | None = None
+    workers: Workers = field(default_factory=Workers, metadata={"runtime": True})
+    shard: Shard | None = field(default=None, metadata={"runtime": True})
+    on_error: OnError = option("raise", "A row that cannot be read: raise an error, or replace it by one of its class.")
+    max_bad: float = option(0.01, "Share of rows that may be replaced.", runtime=True)
+    return_parameters: bool = field(default=False, metadata={"runtime": True})
+
+    def __post_init__(self) -> None:
+        _make_group(self, "inputs", Inputs)
+        _make_group(self, "clips_per_video", ClipsPerVideo)
+        _make_group(self, "workers", Workers)
+        _check_kind("shard", self.shard, Shard, "Shard(rank=0, world_size=2)", optional=True)
+        _check_count("batch_size", self.batch_size, least=1)
+        _check_count("seed", self.seed, least=0)
+        _check_choice("on_error", self.on_error, OnError)
+        if not 0 <= self.max_bad <= 1:
+            raise SettingError(f"max_bad = {self.max_bad!r} must be a share of the rows, from 0 to 1")
+        clips = self.clips_per_video
+        if self.batch_size % clips.count and not clips.interleave:
             raise SettingError(
-                f"{each!r} is a callable, which masks cannot follow; if it moves no pixel say so with "
-                "cinefeed.transforms.Call(function=..., keeps_place=True), else take a transform of cinefeed's"
+                f"batch_size = {self.batch_size} does not hold whole videos of clips_per_video = {clips.count}; take a "
+                "multiple of it, or interleave = true"
             )
 
 
-def draws_globally(transforms: Sequence[Transform]) -> str:
-    """Return why threads cannot make the clips, "" if they can."""
-    named = [repr(each) for each in calls_of(transforms) if each.is_random and each.draws == "global"]
-    if not named:
-        return ""
-    return f"{', '.join(named)} draws from global random generators, which threads share with the rest of the program"
+@dataclass(frozen=True, kw_only=True)
+class FeedSettings(FeedOptions):
+    """All that a feed is made from, beside its manifest.
 
-
-def check_numbers(*, batch_size: int, prefetch: int, max_bad: float, clips_per_video: int, spread: bool) -> None:
-    """Raise SettingError for a setting that is out of range."""
-    if batch_size < 1 or prefetch < 0:
-        raise SettingError(f"batch_size={batch_size} must be at least 1, prefetch={prefetch} at least 0")
-    if not 0 <= max_bad <= 1:
-        raise SettingError(f"max_bad={max_bad!r} must be a share of the rows, from 0 to 1")
-    if isinstance(clips_per_video, bool) or not isinstance(clips_per_video, int) or clips_per_video < 1:
-        raise SettingError(f"clips_per_video={clips_per_video!r} must be a whole number of at least 1")
-    if batch_size % clips_per_video and not spread:
-        raise SettingError(
-            f"batch_size={batch_size} does not hold whole videos of clips_per_video={clips_per_video}; "
-            "take a multiple of it, or spread=True"
-        )
-
-
-def choose_views(there: Sequence[str], *, views: Sequence[str] | None, stack: bool, target: Any) -> tuple[str, ...]:
-    """Return the views that are fed, of those `there` in each row; none where a row is one video.
-
-    >>> choose_views(["2ch", "4ch"], views=None, stack=False, target="age")
-    ('2ch', '4ch')
+    target:     label column; None feeds clips alone (targets NaN or -1, weights 0); "clip" has the clips as targets.
+                Of several columns the first is balanced; rows may lack labels, which then have weight 0, but a sampler
+                that balances needs every label of the first. Batches then hold targets and weights by name
+    task:       "regression", "binary" or "multiclass"; by default text, booleans and numbers that are all 0 or 1 are
+                classes, other numbers a regression (see cinefeed.label_types). Of several targets a mapping
+    classes:    names in the order of their numbers; sorted by default. The second of two is the positive one. Of
+                several targets a mapping
+    clip:       which frames of a video make a clip
+    frame:      size, channels and type of a frame
+    transforms: applied to each clip, in order
+    sampler:    which rows an epoch has, and how often; by default Natural(), each once
     """
-    if not there:
-        if views is not None or stack:
-            raise SettingError(
-                f"views={views!r} and stack={stack} are for rows of several videos, here a row is one; "
-                "put them side by side with manifest.pivot(by='view', within='study')"
-            )
-        return ()
-    chosen = tuple(there) if views is None else (views,) if isinstance(views, str) else tuple(views)
-    for view in chosen:
-        if view not in there:
-            raise SettingError(f"views={chosen!r}: there is no view {view!r}; {did_you_mean(str(view), there)}")
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise SettingError(f"views={chosen!r} must name one view or more, each once; there are: {', '.join(there)}")
-    if target == "clip" and not stack:
-        raise SettingError("target='clip' has one clip a row as its target, views are several; take stack=True")
-    return chosen
+
+    target: str | tuple[str, ...] | None
+    task: Task | Mapping[str, Task] | None = None
+    classes: tuple[str, ...] | Mapping[str, Sequence[str]] | None = None
+    clip: Clip
+    frame: Frame
+    transforms: tuple[Transform | Callable[..., Any], ...] = ()
+    sampler: Sampler = field(default_factory=Natural)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_kind("clip", self.clip, Clip, "Clip(frames=16)")
+        _check_kind("frame", self.frame, Frame, "Frame(height=112, width=112)")
+        if self.sampler is None:
+            object.__setattr__(self, "sampler", Natural())
+        if isinstance(self.sampler, type) or not (hasattr(self.sampler, "plan") and hasattr(self.sampler, "strata")):
+            raise SettingError(f"sampler={self.sampler!r} is not a sampler; give one such as BalancedClasses()")
+        _make_tuple(self, "transforms", "transforms")
+        if not isinstance(self.target, str | None):
+            _make_tuple(self, "target", "columns")
+        if not isinstance(self.classes, Mapping | None):
+            _make_tuple(self, "classes", "names")
 
 
-def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
-    """Return where the mask of each row is, by a column of paths; None where no column is named.
+def batch_settings(settings: FeedSettings) -> dict[str, str]:
+    """Return as text all settings that the batches of a feed depend on, beside its seed, by name.
 
-    Raises ColumnError for a column that is not there or holds no paths, TableError where a row has none, SettingError
-    where rows hold several videos.
+    >>> settings = FeedSettings(target="age", clip=Clip(), frame=Frame(height=8, width=8), workers=3)
+    >>> batch_settings(settings)["batch_size"], "workers" in batch_settings(settings)
+    ('16', False)
     """
-    if column is None:
-        return None
-    table, views = manifest.table, manifest.rows.views
-    if views:
-        raise SettingError(
-            f"mask={column!r} is for rows of one video, here a row holds {', '.join(views)}; feed one view with "
-            "manifest.where(...) in place of pivot(...)"
-        )
-    if column not in table.schema.names:
-        raise ColumnError(f"mask={column!r}: there is no such column; {did_you_mean(column, table.schema.names)}")
-    paths = table.column(column)
-    if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
-        raise ColumnError(f"mask={column!r} is a column of {paths.type}, paths of mask videos are needed")
-    lacking = np.flatnonzero(np.asarray(pc.equal(pc.fill_null(paths, ""), "")))
-    if len(lacking):
-        first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in lacking[:3])
-        raise TableError(
-            f"{len(lacking)} of {len(paths)} rows have no mask in {column!r}: {first}{' ...' * (len(lacking) > 3)}; "
-            f"leave them out with manifest.known({column!r})"
-        )
-    return mask_rows(table.column("id"), paths, root=str(manifest.root), private=manifest.private)
+    texts: dict[str, str] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if each.name == "seed" or each.metadata.get("runtime"):
+            continue
+        if isinstance(value, Inputs | ClipsPerVideo):
+            texts |= {f"{each.name}.{inner.name}": repr(getattr(value, inner.name)) for inner in fields(value)}
+        else:
+            texts[each.name] = repr(value)
+    return texts
 
 
-def sampler_groups(manifest: Manifest, sampler: Sampler) -> dict[str, NDArray[Any]]:
-    """Return what a sampler is told beside the labels: the groups that it treats alike, if it names their column."""
-    column = getattr(sampler, "group", None)
-    return {} if column is None else {"groups": np.array(manifest.column(column).to_pylist(), dtype=object)}
+def _make_group(settings: Any, name: str, kind: type) -> None:
+    """Put a single value, in place of a group of settings, into the first field of the group."""
+    value = getattr(settings, name)
+    if isinstance(value, kind):
+        return
+    if is_dataclass(value) or isinstance(value, type) or (kind is Inputs and not isinstance(value, str | list | tuple)):
+        raise SettingError(f"{name}={value!r} must be {kind.__name__}(...)")
+    object.__setattr__(settings, name, kind(**{fields(kind)[0].name: value}))
 
 
-def sampler_weights(sampler: Sampler, labels: NDArray[Any], **groups: NDArray[Any]) -> NDArray[np.float32] | None:
-    """Return what each row counts in a loss, float32 (rows,), where the sampler weighs rows; None where it draws them.
+def _make_tuple(settings: Any, name: str, content: str) -> None:
+    value = getattr(settings, name)
+    if value is None or isinstance(value, tuple):
+        return
+    if isinstance(value, str) and name == "views":
+        value = (value,)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise SettingError(f"{name}={value!r} must be a list of {content}")
+    object.__setattr__(settings, name, tuple(value))
 
-    A sampler of your own need not know of weights.
-    """
-    weigh = getattr(sampler, "sample_weights", None)
-    return None if weigh is None else weigh(labels, **groups)
+
+def _check_kind(name: str, value: object, kind: type, example: str, *, optional: bool = False) -> None:
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise SettingError(f"{name}={value!r} must be a {kind.__name__}, such as {example}")
+
+
+def _check_choice(name: str, value: object, choices: Any, *more: str) -> None:
+    allowed = [*get_args(choices), *more]
+    if value not in allowed:
+        raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), allowed)}")
+
+
+def _check_count(name: str, value: object, *, least: int, auto: bool = False) -> None:
+    if (auto and value == "auto") or (type(value) is int and value >= least):
+        return
+    raise SettingError(f"{name} = {value!r} must be a whole number of at least {least}{', or auto' if auto else ''}")

@@ -39,23 +39,6 @@ def plan_fingerprint(plan: Plan) -> str:
     return hashlib.sha256(np.asarray(plan.rows, "<i8").tobytes()).hexdigest()[:16]
 
 
-def settings_of(feed: Any) -> dict[str, str]:
-    """Return as text all settings of a feed that its batches depend on, beside manifest and seed."""
-    spec = feed.spec
-    settings = {
-        name: repr(getattr(feed, name))
-        for name in ("clip", "frame", "transforms", "sampler", "batch_size", "drop_last", "on_error")
-    }
-    settings["target"] = repr((spec.target, spec.task, spec.classes, spec.targets))
-    settings["columns"] = repr((spec.covariates, feed.weight))
-    if feed.clips_per_video > 1:
-        settings["clips_per_video"] = repr((feed.clips_per_video, feed.spread))
-    if spec.views:
-        settings["views"] = repr((spec.views, spec.stacked, feed.geometry))
-    settings |= {name: repr(getattr(feed, name)) for name in ("mask", "mixing") if getattr(feed, name) is not None}
-    return settings
-
-
 def read_state(
     found: Mapping[str, object],
     *,

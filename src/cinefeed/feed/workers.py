@@ -4,10 +4,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from cinefeed.cores import usable_cores
-from cinefeed.errors import SettingError
 from cinefeed.feed.clip import ClipMaker, Draw, Took
 from cinefeed.feed.slots import Slot
 
@@ -111,10 +110,6 @@ class ThreadCrew:
         self._end = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
 
-def count_workers(workers: Any) -> int:
-    """Return the number of workers that a setting means: "auto" is one a usable core."""
-    if workers == "auto":
-        return usable_cores()
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise SettingError(f"workers={workers!r} must be 'auto' or a whole number, 0 for none beside the caller")
-    return workers
+def count_workers(count: int | Literal["auto"]) -> int:
+    """Return a number of workers; "auto" is one a usable core."""
+    return usable_cores() if count == "auto" else count

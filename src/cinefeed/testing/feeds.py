@@ -18,7 +18,8 @@ from cinefeed.balance import Natural
 from cinefeed.errors import FeedError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
-from cinefeed.feed.settings import sampler_groups
+from cinefeed.feed.inputs import sampler_groups
+from cinefeed.feed.settings import Shard, Workers
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.testing.sources import must
 
@@ -85,7 +86,7 @@ def _check_plan(feed: Feed, epoch: int) -> None:
     rows, total, group_kwargs = plan.rows, len(feed.manifest), sampler_groups(feed.manifest, feed.sampler)
     for second_plan in (
         feed.plan(epoch=epoch),
-        feed.sampler.plan(feed.labels, seed=feed.seed, epoch=epoch, batch_size=_draws(feed), **group_kwargs),
+        feed.sampler.plan(feed.labels, seed=feed.settings.seed, epoch=epoch, batch_size=_draws(feed), **group_kwargs),
     ):
         must(np.array_equal(rows, second_plan.rows), f"plan: a second plan of epoch {epoch} has other rows")
     must(len(rows) == len(plan.occurrence) == len(plan.strata), "plan: its arrays have different lengths")
@@ -103,8 +104,8 @@ def _check_plan(feed: Feed, epoch: int) -> None:
     must(np.array_equal(plan.strata, strata[rows]), "plan: `strata` are not those of its rows")
     _check_counts(np.bincount(rows, minlength=total), expected, "row")
     _check_counts(np.bincount(strata[rows], minlength=strata.max() + 1), np.bincount(strata, expected), "stratum")
-    full, rest = divmod(len(rows), _draws(feed) * feed.world_size)
-    batches = (full + (rest > 0 and not feed.drop_last)) * _batches(feed)
+    full, rest = divmod(len(rows), _draws(feed) * feed.shard.world_size)
+    batches = (full + (rest > 0 and not feed.settings.drop_last)) * _batches(feed)
     must(len(feed) == batches, f"plan: {len(rows)} draws are {batches} batches, len(feed) is {len(feed)}")
     must(batches > 0, f"epoch {epoch} has no batch, so nothing can be checked; use a smaller batch_size")
 
@@ -123,7 +124,7 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
     spec, name, size = feed.spec, f"batch {index}", len(batch.ids)
     targets = [(f"[{each.name}]", each.task, each.classes) for each in spec.targets] or [("", spec.task, spec.classes)]
     draws = feed.plan(epoch=epoch).rows
-    is_full = (index // _batches(feed) + 1) * _draws(feed) * feed.world_size <= len(draws)
+    is_full = (index // _batches(feed) + 1) * _draws(feed) * feed.shard.world_size <= len(draws)
     must(0 < size <= spec.batch_size, f"{name} has {size} rows, batch_size is {spec.batch_size}")
     must(not is_full or size == spec.batch_size, f"{name} has {size} rows, but is not the last")
     expected: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -134,7 +135,7 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
     masks: tuple[Any, tuple[int, ...]] = (np.uint8, (*spec.clip_shape[:-1], 1))
     if spec.masks:
         expected["masks"] = masks
-    if feed.return_parameters:
+    if feed.settings.return_parameters:
         must(len(batch.parameters) == size, f"{name} has parameters of {len(batch.parameters)} rows, but {size} rows")
     image_arrays = {"clip": (spec.dtype, spec.clip_shape), "mask": masks if spec.masks else (np.float32, ())}
     for key, task, classes in targets:
@@ -160,7 +161,7 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
         np.allclose(each[real], 1, atol=1e-6) for each in weights
     )  # a mixture of 1 and 1 is rounded
     must(equal, f"{name} weighs rows, spec.weighted says that no batch does")
-    must(feed.world_size > 1 or bool(real.all()), f"{name} has padding rows, but there are no other ranks")
+    must(feed.shard.world_size > 1 or bool(real.all()), f"{name} has padding rows, but there are no other ranks")
     for key, _, classes in targets:
         values = arrays[f"targets{key}"][arrays[f"weights{key}"] > 0]
         is_valid = _valid_targets(values, classes, soft=spec.soft)
@@ -185,16 +186,16 @@ def _check_padding(batch: Batch, arrays: Mapping[str, NDArray[Any]], real: Any, 
 
 def _check_rows(feed: Feed, batch: Batch, draws: Any, real: Any, *, index: int, name: str) -> None:
     """Check that ids are those of the draws, and labels those of the rows; for one rank, check the order too."""
-    global_draws, ids, slot = _draws(feed) * feed.world_size, feed.manifest.column("id"), index // _batches(feed)
-    rows = np.repeat(draws[slot * global_draws : (slot + 1) * global_draws], feed.batch_size // _draws(feed))
+    global_draws, ids, slot = _draws(feed) * feed.shard.world_size, feed.manifest.column("id"), index // _batches(feed)
+    rows = np.repeat(draws[slot * global_draws : (slot + 1) * global_draws], feed.settings.batch_size // _draws(feed))
     row_by_id = {str(ids[int(row)]): int(row) for row in rows}
     unexpected = [str(each) for each in batch.ids[real] if str(each) not in row_by_id]
     must(not unexpected, f"{name} has {unexpected[:1]}, which is not among its draws in the plan")
     batch_rows = np.array([row_by_id[str(each)] for each in batch.ids[real]], np.int64)
-    if feed.world_size == 1:
+    if feed.shard.world_size == 1:
         must(np.array_equal(batch_rows, rows), f"{name} does not have the rows of the plan in their order")
     spec, targets, labels = feed.spec, batch.targets, feed.labels[batch_rows]
-    if spec.target and spec.task not in ("clip", "mask") and not spec.targets and feed.mixing is None:
+    if spec.target and spec.task not in ("clip", "mask") and not spec.targets and feed.settings.mixing is None:
         batch_labels = np.array(spec.classes)[targets[real]] if spec.classes else targets[real]
         must(np.array_equal(batch_labels, labels), f"{name}: targets are not the labels of its rows")
 
@@ -211,7 +212,7 @@ def _valid_targets(values: NDArray[Any], classes: Sequence[str], *, soft: bool) 
 
 def _check_replay(feed: Feed, *, epoch: int) -> None:
     """Check that the first and the last row of a batch in the middle are reproduced from their addresses."""
-    index = feed.clips_per_video - 1
+    index = feed.settings.clips_per_video.count - 1
     first = feed.replay(epoch, index)
     must(len(first.parameters) == 1, "replay: it returns no parameters")
     address = first.parameters[0]
@@ -219,7 +220,7 @@ def _check_replay(feed: Feed, *, epoch: int) -> None:
         (address.get("epoch"), address.get("index")) == (epoch, index),
         f"replay({epoch}, {index}) has the address {address}",
     )
-    if not feed.return_parameters:
+    if not feed.settings.return_parameters:
         return
     batch = feed.batch(len(feed) // 2, epoch=epoch)
     for place in sorted({0, int(np.flatnonzero(batch.ids != "").max(initial=0))}):
@@ -294,7 +295,7 @@ def _check_holding(feed: Feed, prints: dict[int, Print], stretch: range, *, epoc
         assert batch is not None
         held.append((index, prints[index], {name: array[:] for name, array in _arrays(batch)}))
         del batch
-        if len(held) > (_HELD if feed.memory is None else 1):
+        if len(held) > (_HELD if feed.settings.workers.memory is None else 1):
             _must_be_unchanged(*held.popleft())
     for held_batch in held:
         _must_be_unchanged(*held_batch)
@@ -337,21 +338,20 @@ def _check_resuming(
 
 
 def _check_workers(make: Callable[..., Feed], prints: dict[int, Print], ends: Sequence[range], *, epoch: int) -> None:
-    settings: list[dict[str, Any]] = [
-        {"workers": 0},
-        {"workers": 1, "backend": "thread", "prefetch": 0},
-        {"workers": 2, "backend": "thread", "prefetch": 3},
-        {"workers": 1, "backend": "process", "prefetch": 3},
-        {"workers": 2, "backend": "process", "prefetch": 0},
-    ]
-    for changes in settings:
-        if changes.get("backend") == "process" and not hasattr(os, "memfd_create"):  # they need Linux
+    for workers in (
+        Workers(count=0),
+        Workers(count=1, prefetch=0),
+        Workers(count=2, prefetch=3),
+        Workers(count=1, backend="process", prefetch=3),
+        Workers(count=2, backend="process", prefetch=0),
+    ):
+        if workers.backend == "process" and not hasattr(os, "memfd_create"):  # they need Linux
             continue
-        feed, setting = make(**changes), ", ".join(f"{name}={value!r}" for name, value in changes.items())
+        feed = make(workers=workers)
         for stretch in ends:
             batches = _iterate_from(feed, epoch, stretch.start)
             for index in stretch:
-                _must_match(next(batches, None), prints[index], f"identity: batch {index} differs with {setting}")
+                _must_match(next(batches, None), prints[index], f"identity: batch {index} differs with {workers}")
             del batches
         feed.close()
 
@@ -361,14 +361,14 @@ def _check_ranks(make: Callable[..., Feed], *, epoch: int) -> None:
 
     If batches are mixed, only whole ones are compared: at the end of an epoch, rows are mixed with others.
     """
-    one_rank, ranks = make(rank=0, world_size=1), [make(rank=rank, world_size=2) for rank in (0, 1)]
+    one_rank, *ranks = (make(shard=Shard(rank=rank, world_size=size)) for rank, size in ((0, 1), (0, 2), (1, 2)))
     for feed in (one_rank, *ranks):
         feed.set_epoch(epoch)
     lengths = [len(feed) for feed in ranks]
     must(lengths[0] == lengths[1], f"ranks: one has {lengths[0]} batches, the other {lengths[1]}")
     rank_rows: Counter[tuple[bytes, ...]] = Counter()
     count = min(lengths[0], _END // _batches(one_rank) * _batches(one_rank) or _batches(one_rank))
-    if one_rank.mixing is not None:
+    if one_rank.settings.mixing is not None:
         count = min(count, len(one_rank.plan(epoch=epoch).rows) // (2 * _draws(one_rank)) * _batches(one_rank))
     for index in range(count):
         batches = [feed.batch(index, epoch=epoch) for feed in ranks]
@@ -389,7 +389,7 @@ def _iterate_from(feed: Feed, epoch: int, index: int) -> Iterator[Batch]:
     feed.set_epoch(epoch)
     after = index % _batches(feed)  # the first of the batches of the same videos
     if index:
-        feed.restore({**feed.state(), "draws": (index - after) * feed.batch_size * feed.world_size})
+        feed.restore({**feed.state(), "draws": (index - after) * feed.global_batch_size})
     batches = iter(feed)
     for _ in range(after):
         next(batches)
@@ -403,12 +403,12 @@ def _next_epoch(feed: Feed, epoch: int) -> int:
 
 def _batches(feed: Feed) -> int:
     """Return the number of consecutive batches with the same videos."""
-    return feed.clips_per_video if feed.spread else 1
+    return clips.count if (clips := feed.settings.clips_per_video).interleave else 1
 
 
 def _draws(feed: Feed) -> int:
     """Return the number of draws of the plan in those batches."""
-    return feed.batch_size * _batches(feed) // feed.clips_per_video
+    return feed.settings.batch_size * _batches(feed) // feed.settings.clips_per_video.count
 
 
 def _clip_arrays(spec: FeedSpec) -> list[str]:

@@ -137,7 +137,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         except FeedError as error:
             raise FeedError(f"{self.path}: {error}; or {_BEGIN_ANEW}") from error
         feed = self.dataset.feed
-        self.batch = told["feed"]["draws"] // (feed.batch_size * feed.world_size)  # the number of ranks may be another
+        self.batch = told["feed"]["draws"] // feed.global_batch_size  # the number of ranks may be another
         self._put_back_callbacks()  # what they know is asked for also where no epoch is left
         return True
 
@@ -210,7 +210,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
             return
         sync_state(self.model)
         feed = self.dataset.feed
-        draws = self.batch * feed.batch_size * feed.world_size  # Keras on TensorFlow takes batches ahead
+        draws = self.batch * feed.global_batch_size  # Keras on TensorFlow takes batches ahead
         told = {
             "backend": keras.config.backend(),
             "epoch": self.epoch,

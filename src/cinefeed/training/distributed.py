@@ -5,7 +5,6 @@ stay the same everywhere. Rank 0 alone validates, decides and writes. Keras' lay
 pass of their own, so torch's DistributedDataParallel cannot wrap them: the optimiser averages instead.
 """
 
-import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ import keras
 import numpy as np
 
 from cinefeed.errors import SettingError
-from cinefeed.feed.feed import Feed
 from cinefeed.training.callbacks import Logs
 
 _PATIENCE = timedelta(hours=6)  # the others wait while rank 0 validates; torch's own would be ten minutes
@@ -80,13 +78,6 @@ def any_rank(flag: bool) -> bool:
     found = torch.tensor(int(flag))
     group.all_reduce(found, op=group.ReduceOp.MAX)
     return bool(found)
-
-
-def alone(feed: Feed) -> Feed:
-    """Return a training feed whose evaluations are of whole parts: rank 0 measures every row."""
-    whole = copy.copy(feed)
-    whole.rank, whole.world_size = 0, 1
-    return whole
 
 
 def join(model: keras.Model) -> None:

@@ -16,7 +16,7 @@ def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress:
 
     A check that fails does not stop a training: the file then says that nothing was looked at, and why.
     """
-    data, workers = settings.data, settings.feed.workers
+    data, workers = settings.data, settings.feed.workers.count
     try:
         content = check_parts(
             rows,

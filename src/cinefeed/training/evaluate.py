@@ -227,7 +227,7 @@ def _predicted(
     """Yield the predictions of a feed, a thousand rows at a time: its rows come in the order of its manifest."""
     first = 0
     for scores in score_batches(model, feed, at_least=_ROWS):
-        videos = len(scores.ids) // feed.clips_per_video
+        videos = len(scores.ids) // feed.settings.clips_per_video.count
         rows = feed.manifest.take(np.arange(first, first + videos))
         if per_clip:
             yield predictions_table(spec, scores, manifest=rows, part="predict", labelled=False)
@@ -245,8 +245,9 @@ def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
         raise SettingError(f"{run} holds the runs of several folds; name one of them, such as {Path(run) / 'fold1'}")
     settings, spec, own = read_run(run)
     model = load_model(settings, spec, Path(run) / WEIGHTS)
-    unweighed = replace(settings, data=replace(settings.data, weight=None))  # weights are of the training's loss
-    return settings, model, build_feed(unweighed, own.where("split", ["train"])), own
+    inputs = replace(settings.feed.inputs, weight=None)  # weights are for the training loss alone
+    unweighted = replace(settings, feed=replace(settings.feed, inputs=inputs))
+    return settings, model, build_feed(unweighted, own.where("split", ["train"])), own
 
 
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:

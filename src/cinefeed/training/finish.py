@@ -48,7 +48,7 @@ def finish_run(
     """
     clips, tables = settings.evaluate.clips, []
     for name, part in (("val", val), ("test", test)):
-        fed = part if clips == 1 else feed.evaluation(part.manifest, clips=clips)
+        fed = part if clips == 1 else part.evaluation(part.manifest, clips=clips)
         found = score(model, fed)
         tables.append(
             predictions_table(feed.spec, found, manifest=fed.manifest, part=name, columns=needed_columns(settings))

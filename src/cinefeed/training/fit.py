@@ -14,6 +14,7 @@ import keras
 from cinefeed.config import Settings
 from cinefeed.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.settings import Shard
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.files import full_disk_explained
 from cinefeed.locks import write_lock
@@ -28,7 +29,6 @@ from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_go_on, leave
 from cinefeed.training.distributed import (
     FollowRankZero,
     MeanLogs,
-    alone,
     any_rank,
     join,
     launched,
@@ -116,7 +116,8 @@ def _train(
         check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
     check_labels(feed)
-    val, test = alone(feed).evaluation(parts.val, clips=1), alone(feed).evaluation(parts.test, clips=1)
+    whole = Shard(rank=0, world_size=1)  # rank 0 measures every row
+    val, test = (feed.evaluation(part, clips=1, shard=whole) for part in (parts.val, parts.test))
     _check_monitor(settings, feed)
     dataset = TrainingSet(feed, class_weights=class_weights(feed) if asked.class_weights == "balanced" else None)
     keras.utils.set_random_seed(settings.feed.seed)
@@ -125,7 +126,7 @@ def _train(
     use_threads(threads)
     loss_for(settings, feed.spec)
     backbones = frozen_backbones(model) if asked.thaw_epoch else []
-    together_now = f"; {ranks} processes, {ranks * feed.batch_size} clips a step" if ranks > 1 else ""
+    together_now = f"; {ranks} processes, {feed.global_batch_size} clips a step" if ranks > 1 else ""
     on_threads = "" if threads is None else f" on {threads} {'thread' if threads == 1 else 'threads'}"
     say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{on_threads}{together_now}")
 
@@ -228,9 +229,9 @@ def _train(
 
     model = build_model(settings, feed.spec, trained=True)  # anew: the file may have an optimiser of another stage
     load_weights(model, folder / WEIGHTS)
-    metrics = finish_run(folder, settings=settings, model=model, feed=alone(feed), val=val, test=test)
+    metrics = finish_run(folder, settings=settings, model=model, feed=feed, val=val, test=test)
     predictions = None if feed.spec.task == "clip" else read_predictions(folder / PREDICTIONS)
-    keep_pictures(folder, settings=settings, model=model, feed=alone(feed), test=test, predictions=predictions)
+    keep_pictures(folder, settings=settings, model=model, feed=feed, test=test, predictions=predictions)
     stats = feed.stats()
     write_json(folder / "feed_stats.json", stats.as_dict())
     result = RunResult(

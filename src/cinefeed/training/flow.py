@@ -155,7 +155,7 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
     data = settings.data
     for target in data.targets:
         named = target in data.classes if isinstance(data.classes, Mapping) else data.classes is not None
-        if named or target not in rows.table.column_names or target == settings.feed.mask:
+        if named or target not in rows.table.column_names or target == settings.feed.inputs.mask:
             continue
         if not rows.label_type(target).is_classes:
             continue
@@ -181,31 +181,7 @@ def _first(rows: Manifest, places: NDArray[np.int64]) -> str:
 
 def build_feed(settings: Settings, part: Manifest) -> Feed:
     """Return the training feed of a part."""
-    data, feed = settings.data, settings.feed
-    return Feed(
-        part,
-        target=data.target or None,
-        task=data.task,
-        classes=data.classes,
-        clip=settings.clip,
-        frame=settings.frame,
-        transforms=settings.transforms,
-        sampler=settings.sampler,
-        covariates=data.covariates,
-        weight=data.weight,
-        batch_size=feed.batch_size,
-        seed=feed.seed,
-        workers=feed.workers,
-        backend=feed.backend,
-        prefetch=feed.prefetch,
-        clips_per_video=feed.clips_per_video,
-        spread=feed.spread,
-        views=feed.views,
-        stack=feed.stack,
-        geometry=feed.geometry,
-        mask=feed.mask,
-        mixing=feed.mixing,
-    )
+    return Feed.from_settings(part, settings.feed_settings())
 
 
 def check_labels(feed: Feed) -> None:

@@ -30,6 +30,7 @@ from cinefeed.config import Settings, read_settings, to_table, to_toml
 from cinefeed.digests import append_digest, is_text_changed, json_with_digest, toml_with_digest
 from cinefeed.errors import SettingError, TrainingError
 from cinefeed.feed.covariates import Covariate
+from cinefeed.feed.settings import FeedOptions, runtime_fields
 from cinefeed.feed.targets import FeedSpec, TargetSpec
 from cinefeed.files import PARTIAL, write_atomically
 from cinefeed.locks import FOLDER_LOCK
@@ -47,7 +48,7 @@ _FILES = (
 ).split()
 _AUTHORS = ("methods.md",)  # who may have edited it; the page writes it anew where nobody has
 _COPY_AGAIN = "copy the run again from where it was made, or train again with --overwrite (overwrite=True)"
-_NO_MATTER = {"train": ("out",), "feed": ("workers", "backend", "prefetch")}  # the same numbers, wherever and however
+_NO_MATTER = {"train": frozenset({"out"}), "feed": runtime_fields(FeedOptions)}  # they change no result
 
 
 @dataclass(frozen=True, kw_only=True)

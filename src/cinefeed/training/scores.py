@@ -61,7 +61,7 @@ def score_batches(model: keras.Model, feed: Feed, *, at_least: int = 1) -> Itera
     """Yield a model's scores as an evaluation feed gives its batches, so many rows at once or more; no padding."""
     found: list[Scores] = []
     for batch in feed:
-        found.append(_score(model, batch, task=feed.spec.task, clips=feed.clips_per_video))
+        found.append(_score(model, batch, task=feed.spec.task, clips=feed.settings.clips_per_video.count))
         if sum(len(each.ids) for each in found) >= at_least:
             yield _joined(found)
             found = []

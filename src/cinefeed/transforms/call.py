@@ -205,7 +205,8 @@ def calls_of(transforms: Sequence[Any]) -> list[Call]:
     """Return the callables among transforms, and among those that choices may choose."""
     found: list[Call] = []
     for each in transforms:
-        found += [each] if isinstance(each, Call) else calls_of(getattr(each, "members", None) or ())
+        members = getattr(each, "members", ())  # of another transform this may be any setting
+        found += [each] if isinstance(each, Call) else calls_of(members if isinstance(members, tuple) else ())
     return found
 
 

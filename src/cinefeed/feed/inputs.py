@@ -1,0 +1,103 @@
+"""The views, masks and sampler inputs of a feed, read from a manifest and checked before a file is opened."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cinefeed.balance import Sampler
+from cinefeed.errors import ColumnError, SettingError, TableError, did_you_mean
+from cinefeed.feed.mask import mask_rows
+from cinefeed.manifest.rows import Rows
+from cinefeed.manifest.table import Manifest
+from cinefeed.transforms.base import Transform
+from cinefeed.transforms.call import calls_of
+
+
+def check_callables(transforms: Sequence[Transform], *, masks: bool) -> None:
+    """Raise SettingError for a callable that may move pixels, where masks would have to follow."""
+    for each in calls_of(transforms) if masks else ():
+        if not each.keeps_place:
+            raise SettingError(
+                f"{each!r} is a callable, which masks cannot follow; if it moves no pixel say so with "
+                "cinefeed.transforms.Call(function=..., keeps_place=True), else take a transform of cinefeed's"
+            )
+
+
+def draws_globally(transforms: Sequence[Transform]) -> str:
+    """Return why threads cannot make the clips, "" if they can."""
+    named = [repr(each) for each in calls_of(transforms) if each.is_random and each.draws == "global"]
+    if not named:
+        return ""
+    return f"{', '.join(named)} draws from global random generators, which threads share with the rest of the program"
+
+
+def choose_views(there: Sequence[str], *, views: Sequence[str] | None, stack: bool, target: Any) -> tuple[str, ...]:
+    """Return the views that are fed, of those `there` in each row; none where a row is one video.
+
+    >>> choose_views(["2ch", "4ch"], views=None, stack=False, target="age")
+    ('2ch', '4ch')
+    """
+    if not there:
+        if views is not None or stack:
+            raise SettingError(
+                f"views={views!r} and stack={stack} are for rows of several videos, here a row is one; "
+                "put them side by side with manifest.pivot(by='view', within='study')"
+            )
+        return ()
+    chosen = tuple(there) if views is None else (views,) if isinstance(views, str) else tuple(views)
+    for view in chosen:
+        if view not in there:
+            raise SettingError(f"views={chosen!r}: there is no view {view!r}; {did_you_mean(str(view), there)}")
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise SettingError(f"views={chosen!r} must name one view or more, each once; there are: {', '.join(there)}")
+    if target == "clip" and not stack:
+        raise SettingError("target='clip' has one clip a row as its target, views are several; take stack=True")
+    return chosen
+
+
+def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
+    """Return where the mask of each row is, by a column of paths; None where no column is named.
+
+    Raises ColumnError for a column that is not there or holds no paths, TableError where a row has none, SettingError
+    where rows hold several videos.
+    """
+    if column is None:
+        return None
+    table, views = manifest.table, manifest.rows.views
+    if views:
+        raise SettingError(
+            f"mask={column!r} is for rows of one video, here a row holds {', '.join(views)}; feed one view with "
+            "manifest.where(...) in place of pivot(...)"
+        )
+    if column not in table.schema.names:
+        raise ColumnError(f"mask={column!r}: there is no such column; {did_you_mean(column, table.schema.names)}")
+    paths = table.column(column)
+    if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
+        raise ColumnError(f"mask={column!r} is a column of {paths.type}, paths of mask videos are needed")
+    lacking = np.flatnonzero(np.asarray(pc.equal(pc.fill_null(paths, ""), "")))
+    if len(lacking):
+        first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in lacking[:3])
+        raise TableError(
+            f"{len(lacking)} of {len(paths)} rows have no mask in {column!r}: {first}{' ...' * (len(lacking) > 3)}; "
+            f"leave them out with manifest.known({column!r})"
+        )
+    return mask_rows(table.column("id"), paths, root=str(manifest.root), private=manifest.private)
+
+
+def sampler_groups(manifest: Manifest, sampler: Sampler) -> dict[str, NDArray[Any]]:
+    """Return what a sampler is told beside the labels: the groups that it treats alike, if it names their column."""
+    column = getattr(sampler, "group", None)
+    return {} if column is None else {"groups": np.array(manifest.column(column).to_pylist(), dtype=object)}
+
+
+def sampler_weights(sampler: Sampler, labels: NDArray[Any], **groups: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Return what each row counts in a loss, float32 (rows,), where the sampler weighs rows; None where it draws them.
+
+    A sampler of your own need not know of weights.
+    """
+    weigh = getattr(sampler, "sample_weights", None)
+    return None if weigh is None else weigh(labels, **groups)
