@@ -96,11 +96,11 @@ def test_where_finds_what_is_missing():
     made = manifest(4, finding=["a", None, None, "b"])
     assert len(made.where("finding", [None])) == 2
     assert len(made.where("finding", ["a", None])) == 3
-    known = made.known("finding")
-    assert known.column("finding").to_pylist() == ["a", "b"]
-    assert known.history[-1] == ("finding is known", 2)
+    labelled = made.drop_missing("finding")
+    assert labelled.column("finding").to_pylist() == ["a", "b"]
+    assert labelled.history[-1] == ("finding is not missing", 2)
     with pytest.raises(TableError, match="no row has a value in 'finding'"):
-        made.where("finding", [None]).known("finding")
+        made.where("finding", [None]).drop_missing("finding")
 
 
 def test_where_refuses_what_is_not_there():

@@ -457,12 +457,12 @@ class Manifest:
         rows = pc.indices_nonzero(pc.is_in(found, value_set=value_set))
         return self.take(rows, step=f"{column} is {' or '.join(map(str, wanted))}")
 
-    def known(self, column: str) -> Self:
-        """Return the rows that have a value in a column. Raises ColumnError, and TableError where there is none."""
+    def drop_missing(self, column: str) -> Self:
+        """Return the rows that have a value in a column. Raises ColumnError, and TableError if no row has one."""
         rows = pc.indices_nonzero(self.column(column).is_valid())
         if len(rows) == 0:
             raise TableError(f"no row has a value in {column!r}; look at the table of labels")
-        return self.take(rows, step=f"{column} is known")
+        return self.take(rows, step=f"{column} is not missing")
 
     def readable(self) -> Self:
         """Return the rows whose file has a frame that can be read, or was not probed."""
