@@ -57,7 +57,7 @@ def test_tables_that_are_no_manifest():
         Manifest.from_table(pa.table({"path": pa.array([], pa.string())}))
     with pytest.raises(TableError, match="1 of 2 rows have no path"):
         Manifest.from_table(pa.table({"path": ["a.mp4", None]}))
-    with pytest.raises(TableError, match=r"1 ids come more than once \(first: a.mp4\)"):
+    with pytest.raises(TableError, match=r"1 ids occur more than once \(first: a.mp4\)"):
         Manifest.from_table(pa.table({"path": ["a.mp4", "a.mp4"]}))
     with pytest.raises(TableError, match="1 have none"):
         Manifest.from_table(pa.table({"path": ["a.mp4", "a.mp4"], "id": ["1", None]}))
@@ -241,7 +241,7 @@ def test_a_split_of_one_table_a_part(tmp_path):
     with pytest.raises(TableError, match="4 of 12 videos have no row"):
         manifest().with_split({"train": tmp_path / "train.csv"})
     assert len(manifest().with_split({"train": tmp_path / "train.csv"}, unmatched="ignore")) == 8
-    with pytest.raises(TableError, match="8 keys stand in several rows"):
+    with pytest.raises(TableError, match="8 keys occur in several rows"):
         manifest().with_split({**tables, "val": tmp_path / "train.csv"})
     patients = {
         "train": pa.table({"patient": ["000", "001", "002"]}),

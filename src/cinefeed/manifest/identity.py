@@ -63,7 +63,7 @@ def change_of(files: Sequence[str], state: FileState, *, scanned: FileState, sca
     if scanned_hash is None:
         return "modified after the scan, and the manifest has no content_hash to compare the content"
     if scanned_hash != content_hash(files):
-        return f"the content changed since the scan, with the same size of {state.size_bytes:,} bytes"
+        return f"other content than in the scan, with the same size of {state.size_bytes:,} bytes"
     return None
 
 
