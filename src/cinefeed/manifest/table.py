@@ -506,7 +506,8 @@ class Manifest:
         """Return training, validation and test parts; no value of `group` occurs in two parts.
 
         Args:
-            val, test: Fractions of the rows, at least 0 and less than 1.
+            val: Fraction of the rows for validation, at least 0 and less than 1.
+            test: Fraction of the rows for the test, likewise.
             group: Column of patients, or of other units that must not leak; None if all rows are independent.
             stratify: Label column; every part gets its share of each class, or of each tenth of a number's range (see
                 `label_type`).
