@@ -113,10 +113,10 @@ def test_both_halves_and_the_export(command, manifest, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["runs/a"], "encode was given 1 paths"),
+        (["runs/a"], "encode: found 1 paths"),
         (["m.parquet", "--backbone", "MobileNetV2"], "--backbone needs --frame"),
         (["runs/a", "m.parquet", "--frame", "8x8x1"], "a run has its own"),
-        (["runs/a", "m.parquet", "--dtype", "int8"], "there are: float16, float32"),
+        (["runs/a", "m.parquet", "--dtype", "int8"], "use float16 or float32"),
     ],
 )
 def test_encode_says_what_it_lacks(command, words, said, tmp_path):
