@@ -73,7 +73,7 @@ def test_without_a_group_the_columns_that_it_could_be_are_named():
         "patient_key (30 values in 60 rows)",
         "ward (15 values in 60 rows)",
     ]
-    with pytest.raises(SettingError, match=r"could be: patient_key \(30 values in 60 rows\), ward"):
+    with pytest.raises(SettingError, match=r"candidates: patient_key \(30 values in 60 rows\), ward"):
         starter(manifest, path="m.parquet", target="age", group=None)
     table, text = table_of(manifest, group=False)
     assert table["data"]["split"]["group"] is False

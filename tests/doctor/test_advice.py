@@ -47,7 +47,7 @@ def test_a_healthy_machine_needs_no_advice():
             "version of av",
         ),
         ({"cache__folder": None}, "every process compiles", "NUMBA_CACHE_DIR"),
-        ({"shared_memory__processes": False}, "threads make the clips", "Linux"),
+        ({"shared_memory__processes": False}, "so threads are used", "Linux"),
         ({"shared_memory__free_bytes": 900_000_000}, "0.9 GB of memory", "memory='500MB'"),
         (
             {"formats__hdf5": ["h5py"], "formats__report": ["jinja2"]},
