@@ -83,7 +83,7 @@ def test_init_asks_for_the_group_and_overwrites_nothing(command, manifest, tmp_p
     command("init", manifest, "--target", "age", "--no-group", "--out", settings)
     assert tomllib.loads(settings.read_text())["data"]["split"]["group"] is False
     said = command("init", manifest, "--target", "age", "--no-group", "--out", settings)
-    assert "is there already" in said
+    assert "exists already" in said
     said = command("init", manifest, "--target", "age", "--no-group", "--group", "patient", "--out", tmp_path / "n")
     assert "exclude each other" in said
 
