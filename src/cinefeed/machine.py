@@ -17,7 +17,7 @@ class CpuMeter:
     >>> meter = CpuMeter()
     >>> meter.start()
     >>> seconds = meter.lap()
-    >>> seconds == {} or seconds["available_cpu_seconds"] > 0  # {} without /proc
+    >>> seconds == {} or seconds["available_cpu_seconds"] >= 0  # {} without /proc; clock ticks of 10 ms
     True
     """
 
