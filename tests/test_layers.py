@@ -25,7 +25,7 @@ FOLDERS = {
     "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
     "manifest": (
         "columns ids fingerprint parquet identity reading writing files label_keys labels grouping summary find "
-        "progress quiet scan rows pivot combine hiding in_memory table encoded values"
+        "progress quiet scan rows pivot combine hiding base in_memory table encoded values"
     ).split(),
     "transforms": (
         "base seeding call drawing temporal warp field geometry framing elastic levels intensity curves texture masks "

@@ -15,8 +15,8 @@ def environment(monkeypatch):
     for name in (*pools.PASSIVE, "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(pools, "_too_late", False)
-    monkeypatch.setattr(pools, "_reported", False)
+    monkeypatch.setattr(pools, "_is_too_late", False)
+    monkeypatch.setattr(pools, "_is_reported", False)
     return monkeypatch
 
 

@@ -51,7 +51,7 @@ def test_every_line_has_its_reason_and_the_whole_parses():
         "task": "regression",
         "split": {"group": "patient", "val": 0.2, "test": 0.2, "stratify": "age", "seed": 0},
     }
-    assert "30 of them; none is in two parts" in text
+    assert "30 groups; none is in two parts" in text
     assert list(table)[:6] == ["data", "clip", "frame", "transforms", "sampler", "feed"]
     assert table["clip"] == {"frames": 16, "stride": 2, "position": "random"}
     assert "1.2 s at 25 Hz" in text
@@ -73,11 +73,11 @@ def test_without_a_group_the_columns_that_it_could_be_are_named():
         "patient_key (30 values in 60 rows)",
         "ward (15 values in 60 rows)",
     ]
-    with pytest.raises(SettingError, match=r"could be: patient_key \(30 values in 60 rows\), ward"):
+    with pytest.raises(SettingError, match=r"candidates: patient_key \(30 values in 60 rows\), ward"):
         starter(manifest, path="m.parquet", target="age", group=None)
     table, text = table_of(manifest, group=False)
     assert table["data"]["split"]["group"] is False
-    assert "you said that every row stands for itself" in text
+    assert "set by --no-group: all rows are independent" in text
     with pytest.raises(ColumnError, match="did you mean 'patient_key'"):
         starter(manifest, path="m.parquet", target="age", group="patient_ky")
 
@@ -103,7 +103,7 @@ def test_frames_follow_the_files():
     mixed = scanned(patient=PATIENTS, age=AGES, height=[200] * 30 + [400] * 30, width=300)
     table, text = table_of(mixed)
     assert table["frame"]["fit"] == "pad"
-    assert "of 2 sizes" in text
+    assert "have 2 sizes" in text
     tiny = scanned(patient=PATIENTS, age=AGES, height=10, width=12)
     table, _ = table_of(tiny)
     assert table["frame"]["height"] == 16
@@ -142,7 +142,7 @@ def test_a_window_of_the_files_is_enough_and_an_unknown_range_is_said():
     assert (table["frame"]["dtype"], "window" in table["frame"]) == ("uint16", False)
     table, text = table_of(stored("uint16", bits=16))
     assert "window" not in table["frame"]
-    assert "window = [LOW, HIGH]: their range is not known; scan again" in text
+    assert "window = [LOW, HIGH]: the range of values is unknown; scan again" in text
 
 
 def test_colour_is_what_the_pixels_say(tmp_path):
@@ -159,7 +159,7 @@ def test_colour_is_what_the_pixels_say(tmp_path):
         )
         table, text = table_of(manifest, group=False)
         assert table["frame"]["channels"] == (1 if name == "grey" else 3)
-        assert ("the 8 that were looked at are grey" in text) == (name == "grey")
+        assert ("the 8 that were read are grey" in text) == (name == "grey")
 
 
 def test_labels_choose_task_and_sampler():
@@ -167,7 +167,7 @@ def test_labels_choose_task_and_sampler():
     table, text = table_of(scanned(patient=PATIENTS, kind=kinds), target="kind")
     assert (table["data"]["task"], table["data"]["classes"]) == ("binary", ["covid", "regular"])
     assert table["sampler"]["name"] == "BalancedClasses"
-    assert "'regular': turn them if not" in text
+    assert "'regular', is the positive one" in text
     table, _ = table_of(scanned(patient=PATIENTS, kind=["a", "b", "c"] * 20), target="kind")
     assert (table["data"]["task"], table["sampler"]["name"]) == ("multiclass", "Natural")
     table, _ = table_of(scanned(patient=PATIENTS, sick=[row % 2 for row in range(60)]), target="sick")
@@ -208,7 +208,7 @@ def test_classes_that_differ_by_much_are_not_called_even():
     kinds = ["a"] * 40 + ["b"] * 20
     parts = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
     _, text = table_of(scanned(patient=PATIENTS, kind=kinds, split=parts), target="kind")
-    assert "even enough" not in text
+    assert "nearly balanced" not in text
 
 
 def test_videos_of_one_length_are_said_to_be_so():

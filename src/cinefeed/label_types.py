@@ -86,20 +86,20 @@ def label_type(values: Any) -> LabelType:
 
 
 def why_no_label(kind: Any) -> str:
-    """Return why a column of an Arrow type is neither classes nor numbers, and what to do; "" where it is one of them.
+    """Return why a column of an Arrow type cannot be a label, and what to do; "" if it can be one.
 
     >>> why_no_label(pa.date32())[:51], why_no_label(pa.int64())
     ('date32[day], and a date or time is neither a class ', '')
     """
     if pa.types.is_nested(kind):
         return (
-            f"{kind}, and a label is one number or text a row; give each label a column of its own, and name several "
-            "targets (target=[...], --target a,b)"
+            f"{kind}, and a label is one number or text per row; use one column per label, and name several targets "
+            "(target=[...], --target a,b)"
         )
     if pa.types.is_temporal(kind):
         return (
-            f"{kind}, and a date or time is neither a class nor a number; make of it what is to be learnt, such as "
-            "the days since a first date as numbers, or the year as text"
+            f"{kind}, and a date or time is neither a class nor a number; convert it, for example to the days since "
+            "a first date, or to the year as text"
         )
     return ""
 

@@ -194,7 +194,7 @@ def _strata(
     if array.null_count:
         raise SplitError(
             f"{array.null_count} of {len(array)} rows have no {label_name!r} to stratify by; "
-            f"leave them out with known({label_name!r}), or use another column"
+            f"leave them out with drop_missing({label_name!r}), or use another column"
         )
     if (kind or label_type(array).kind) == "classes":
         return _class_strata(encode(array), group, parts=parts, group_name=group_name, label_name=label_name), True

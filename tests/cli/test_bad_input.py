@@ -25,7 +25,7 @@ def test_a_folder_without_videos(cinefeed, tmp_path):
     (tmp_path / "notes.txt").write_text("no video")
     out = tmp_path / "m.parquet"
     refused(cinefeed("scan", tmp_path, "--out", out), code=1, words=["no videos", "1 .txt", sorted(EXTENSIONS)[0]])
-    refused(cinefeed("scan", tmp_path / "absent", "--out", out), code=1, words=["absent is no folder"])
+    refused(cinefeed("scan", tmp_path / "absent", "--out", out), code=1, words=["absent is not a folder"])
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
 
 

@@ -104,10 +104,10 @@ def test_the_groups_that_would_cure_leaks_are_written_and_split_takes_them(cinef
     done = cinefeed("check", cured, "--group", "patient", "--json")
     assert done.code == 0, done.out
     done = cinefeed("split", out, "--out", cured, "--group-table", groups, "--no-group")
-    assert done.code == 2 and "--group-table and --no-group each say what a group is; give one of them" in done.err
+    assert done.code == 2 and "--group-table and --no-group exclude each other; give one of them" in done.err
     done = cinefeed("split", out, "--out", cured, "--group-table", groups, "--group", "site")
-    assert done.code == 2 and "--group and --group-table each say what a group is" in done.err
+    assert done.code == 2 and "--group and --group-table exclude each other" in done.err
     done = cinefeed("split", out, "--out", cured)
-    assert done.code == 2 and "give --group COLUMN (the patient), or --group-table TABLE" in done.err
+    assert done.code == 2 and "add --group COLUMN (the patient), --group-table TABLE" in done.err
     done = cinefeed("check", out, "--groups", tmp_path / "groups.xlsx")
-    assert done.code == 2 and "Parquet, CSV or JSON" in done.err
+    assert done.code == 2 and ".parquet, .csv or .json" in done.err

@@ -62,7 +62,7 @@ def test_scan_names_what_it_does_not_read_and_has_frames_chosen(cinefeed, tmp_pa
             assert cv2.imwrite(str(folder / "case" / f"{number}{suffix}"), np.full((16, 16), value, np.uint8))
     (folder / "script.avs").write_text("AVISource()")
     refused = cinefeed("scan", folder, "--out", out)
-    assert refused.code == 1 and "may be frames and masks; choose the frames, with --frames '*.jpg'" in refused.err
+    assert refused.code == 1 and "may be frames and masks; select the frames with --frames '*.jpg'" in refused.err
     done = cinefeed("scan", folder, "--out", out, "--frames", "*.jpg", "--json").json
     left_out = {"files": 3, "first": ["case/0.png", "case/1.png", "case/2.png"]}
     assert done["rows"] == 1 and done["not_read"] == {

@@ -78,12 +78,12 @@ def test_init_writes_settings_that_train_as_they_are_and_again_alike(command, ma
 
 def test_init_asks_for_the_group_and_overwrites_nothing(command, manifest, tmp_path, capsys):
     settings = tmp_path / "run.toml"
-    assert "could be: patient (12 values in 24 rows)" in command("init", manifest, "--target", "age", "--out", settings)
+    assert "candidates: patient (12 values" in command("init", manifest, "--target", "age", "--out", settings)
     assert not settings.exists()
     command("init", manifest, "--target", "age", "--no-group", "--out", settings)
     assert tomllib.loads(settings.read_text())["data"]["split"]["group"] is False
     said = command("init", manifest, "--target", "age", "--no-group", "--out", settings)
-    assert "is there already" in said
+    assert "exists already" in said
     said = command("init", manifest, "--target", "age", "--no-group", "--group", "patient", "--out", tmp_path / "n")
     assert "exclude each other" in said
 
@@ -113,10 +113,10 @@ def test_both_halves_and_the_export(command, manifest, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["runs/a"], "encode was given 1 paths"),
+        (["runs/a"], "encode: found 1 paths"),
         (["m.parquet", "--backbone", "MobileNetV2"], "--backbone needs --frame"),
         (["runs/a", "m.parquet", "--frame", "8x8x1"], "a run has its own"),
-        (["runs/a", "m.parquet", "--dtype", "int8"], "there are: float16, float32"),
+        (["runs/a", "m.parquet", "--dtype", "int8"], "use float16 or float32"),
     ],
 )
 def test_encode_says_what_it_lacks(command, words, said, tmp_path):

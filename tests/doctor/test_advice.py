@@ -47,7 +47,7 @@ def test_a_healthy_machine_needs_no_advice():
             "version of av",
         ),
         ({"cache__folder": None}, "every process compiles", "NUMBA_CACHE_DIR"),
-        ({"shared_memory__processes": False}, "threads make the clips", "Linux"),
+        ({"shared_memory__processes": False}, "so threads are used", "Linux"),
         ({"shared_memory__free_bytes": 900_000_000}, "0.9 GB of memory", "Feed(workers=Workers(memory='500MB'))"),
         (
             {"formats__hdf5": ["h5py"], "formats__report": ["jinja2"]},
@@ -59,12 +59,12 @@ def test_a_healthy_machine_needs_no_advice():
         ({"keras__backend": None, "backends": {}}, "Keras has no backend", "pip install 'cinefeed[keras,torch]'"),
         ({"keras__backend": "jax"}, "jax, which is not installed", "KERAS_BACKEND"),
         ({"backends__torch": {"error": "no libcudart"}}, "cannot be imported: no libcudart", "install torch again"),
-        ({"gpu_device": True}, "a GPU, which torch cannot use", "a driver"),
+        ({"gpu_device": True}, "a GPU that torch cannot use", "a driver"),
         ({"threads__passive_waiting": False}, "torch's 8 threads spin", "OMP_WAIT_POLICY=PASSIVE"),
         ({"cores__used": 1}, "one core", "a machine with more"),
-        ({"cores__used": 2, "cores__quota": 1.5}, "of 8 cores this process has 2, by a quota of 1.5 cores", "ask"),
-        ({"cores__used": 4}, "of 8 cores this process has 4, by its affinity", "ask"),
-        ({"cores__load": 11.2}, "11.2 processes wanted its 8 cores", "your share"),
+        ({"cores__used": 2, "cores__quota": 1.5}, "can use 2 of 8 cores, limited by a quota of 1.5 cores", "request"),
+        ({"cores__used": 4}, "can use 4 of 8 cores, limited by its affinity", "request"),
+        ({"cores__load": 11.2}, "a load of 11.2 processes on 8 cores", "longer times"),
     ],
 )
 def test_each_fault_alone_gives_one_advice(changes, finding, action):

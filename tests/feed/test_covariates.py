@@ -87,7 +87,7 @@ def test_a_sampler_that_weighs_rows_is_heard_in_training_alone(table):
 
 
 def test_a_sampler_gets_the_groups_that_it_names(table):
-    feed = make(table.known("site"), sampler=cf.UniformLabels(bins=2, group="site"))
+    feed = make(table.drop_missing("site"), sampler=cf.UniformLabels(bins=2, group="site"))
     assert len(list(feed)) == 3
     with pytest.raises(ColumnError, match="did you mean 'site'"):
         make(table, sampler=cf.UniformLabels(group="sites"))

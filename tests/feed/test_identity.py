@@ -39,13 +39,13 @@ def made(manifest):
 @pytest.fixture(scope="module")
 def lips(data):
     scanned = cf.Manifest.scan(data / "lips", labels=data / "lips" / "labels.csv", verify="packets", progress=False)
-    return with_labels(scanned.known("word_start_s"), number="word_start_s", name="word")
+    return with_labels(scanned.drop_missing("word_start_s"), number="word_start_s", name="word")
 
 
 @pytest.fixture(scope="module")
 def pocus(data):
     scanned = cf.Manifest.scan(data / "pocus", labels=data / "pocus" / "labels.csv", verify="packets", progress=False)
-    return with_labels(scanned.known("age"), number="age", name="label")
+    return with_labels(scanned.drop_missing("age"), number="age", name="label")
 
 
 def resumes(make_one, expected, *, backend):

@@ -41,9 +41,9 @@ def test_ids_stay_where_they_can(tmp_path):
     own = one.table.set_column(0, "id", pa.array(["a", "b"]))
     named = Manifest(own, root=one.root, notes=one.notes)
     assert Manifest.concat([named, two]).column("id").to_pylist() == ["a", "b", "0.npy", "1.npy"]
-    with pytest.raises(TableError, match="2 ids come more than once"):
+    with pytest.raises(TableError, match="2 ids occur more than once"):
         Manifest.concat([named, Manifest(own, root=two.root, notes=two.notes)])
-    with pytest.raises(TableError, match="2 ids come more than once"):
+    with pytest.raises(TableError, match="2 ids occur more than once"):
         Manifest.concat([one, one])
 
 
@@ -61,9 +61,9 @@ def test_what_cannot_be_joined(tmp_path):
     one, two = folder(tmp_path, "one", age=[1.0, 2.0]), folder(tmp_path, "two", age=["old", "young"])
     with pytest.raises(TableError, match=r"types that cannot be joined.*age"):
         Manifest.concat([one, two])
-    with pytest.raises(TableError, match="give a list of one manifest or more"):
+    with pytest.raises(TableError, match="expected a list of one or more manifests"):
         Manifest.concat([])
-    with pytest.raises(TableError, match="give a list of one manifest or more"):
+    with pytest.raises(TableError, match="expected a list of one or more manifests"):
         Manifest.concat(one)
     unscanned = Manifest.from_table({"path": ["0.npy", "1.npy"]}, root=two.root)
     with pytest.raises(TableError, match="manifest 1 has no column 'num_frames'"):
@@ -99,7 +99,7 @@ def test_head_columns_and_pandas(tmp_path):
     manifest = folder(tmp_path, "one", rows=7, age=[float(age) for age in range(7)])
     assert len(manifest.head()) == 5 and manifest.head(2).column("age").to_pylist() == [0, 1]
     assert len(manifest.head(99)) == 7 and len(manifest.head(0)) == 0
-    with pytest.raises(TableError, match="from 0"):
+    with pytest.raises(TableError, match="at least 0"):
         manifest.head(-1)
     assert manifest.columns[:2] == ["id", "path"] and manifest.columns[-1] == "age"
     frame = manifest.to_pandas()
@@ -123,9 +123,9 @@ def test_a_column_of_ones_own(tmp_path):
     assert classes.fingerprint != manifest.fingerprint and json.dumps(classes.notes)
     assert len(manifest.with_column("split", ["train", "val"]).parts().val) == 1
     for name in ("path", "id", "num_frames", "path:2ch"):
-        with pytest.raises(ColumnError, match="a column of the videos themselves"):
+        with pytest.raises(ColumnError, match="a reserved column"):
             manifest.with_column(name, [1, 2])
-    with pytest.raises(ColumnError, match="named by text"):
+    with pytest.raises(ColumnError, match="must be text"):
         manifest.with_column(3, [1, 2])
     with pytest.raises(TableError, match="3 values for 2 rows"):
         manifest.with_column("new", [1, 2, 3])

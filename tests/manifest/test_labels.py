@@ -24,10 +24,10 @@ def join(table, labels, *, on=None, unmatched="error"):
 
 
 def test_columns_of_folder_and_file_names():
-    columns, follows = columns_of_paths(
+    columns, is_match = columns_of_paths(
         pa.array(["007/s1/4ch.mp4", "p2/s.2/2ch/clip 3.nii.gz", "p3/x.mp4"]), pattern="{patient}/{study}/{view}"
     )
-    assert follows.to_pylist() == [True, True, False]
+    assert is_match.to_pylist() == [True, True, False]
     assert columns.to_pydict() == {
         "patient": ["007", "p2", None],
         "study": ["s1", "s.2", None],
@@ -36,8 +36,8 @@ def test_columns_of_folder_and_file_names():
 
 
 def test_columns_within_one_name():
-    columns, follows = columns_of_paths(pa.array(["raw/p1_s2.v3.mp4"]), pattern="{_}/{patient}_{study}.v{version}.mp4")
-    assert follows.to_pylist() == [True]
+    columns, is_match = columns_of_paths(pa.array(["raw/p1_s2.v3.mp4"]), pattern="{_}/{patient}_{study}.v{version}.mp4")
+    assert is_match.to_pylist() == [True]
     assert columns.to_pydict() == {"patient": ["p1"], "study": ["s2"], "version": ["3"]}
 
 
@@ -90,7 +90,7 @@ def test_a_key_of_two_columns():
 
 def test_several_rows_for_one_video_need_parts_or_seconds():
     labels = {"path": ["a.mp4", "a.mp4", "b.mp4"], "label": ["x", "y", "x"]}
-    with pytest.raises(TableError, match=r"1 keys stand in several rows \(first: a.mp4\)"):
+    with pytest.raises(TableError, match=r"1 keys occur in several rows \(first: a.mp4\)"):
         join(videos("a.mp4", "b.mp4"), labels)
     joined, _ = join(videos("a.mp4", "b.mp4"), labels | {"start_seconds": [0.0, 2.0, 0.0]})
     assert joined["path"] == ["a.mp4", "a.mp4", "b.mp4"]
@@ -112,7 +112,7 @@ def test_nothing_matches():
 
 
 def test_a_stem_that_two_videos_share_is_refused():
-    with pytest.raises(TableError, match=r"joined on stem: 1 are shared by several videos \(first: 1\)"):
+    with pytest.raises(TableError, match=r"joined on stem: 1 keys match several videos \(first: 1\)"):
         join(videos("a/1.mp4", "b/1.mp4"), {"stem": ["1"], "age": [61]})
 
 
@@ -124,7 +124,7 @@ def test_missing_columns_name_the_nearest():
         join(table, {"age": [61], "study": ["p"]})
     with pytest.raises(ColumnError, match="the videos have no column 'view'"):
         join(table, {"study": ["p"], "view": ["4ch"]}, on=["study", "view"])
-    with pytest.raises(TableError, match="'height' is also what a scan finds"):
+    with pytest.raises(TableError, match="'height' is a reserved column name"):
         join(table, {"study": ["p"], "height": [180]}, on="study")
     with pytest.raises(SettingError, match="did you mean 'ignore'"):
         join(table, {"study": ["p"]}, on="study", unmatched="ignor")

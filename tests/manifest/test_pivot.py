@@ -133,5 +133,5 @@ def test_what_cannot_be():
         make().pivot(by="view", within="study", missing="dropp")
     with pytest.raises(TableError, match=r"1 of 6 videos have no 'view' \(s2/4\.npy\)"):
         make(view=[None, *ROWS["view"][1:]]).pivot(by="view", within="study")
-    with pytest.raises(TableError, match="hold the views 2ch, 4ch already"):
+    with pytest.raises(TableError, match="have the views 2ch, 4ch already"):
         make().pivot(by="view", within="study").pivot(by="patient", within="study")

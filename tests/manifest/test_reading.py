@@ -64,10 +64,10 @@ def test_a_separator_inside_quotes_does_not_count(tmp_path):
     [
         (b"", "is empty"),
         (b"path,age\n", "has no rows"),
-        (b"path,age\na.mp4\n", "no CSV table"),
+        (b"path,age\na.mp4\n", "not a CSV table"),
         (b"path,path\na.mp4,b.mp4\n", "more than one column named 'path'"),
         ("path,größe\n".encode("latin-1"), "not UTF-8"),
-        (b"PAR1 and then nothing", "broken Parquet"),
+        (b"PAR1 and then nothing", "damaged Parquet"),
     ],
 )
 def test_a_bad_table_is_refused(tmp_path, raw, message):

@@ -1,11 +1,11 @@
-"""What a worker knows of each row, however many were asked for before."""
+"""The cache of a worker for the metadata of each row."""
 
 import cinefeed as cf
 from cinefeed.manifest import rows as module
 
 
 def test_facts_are_kept_and_never_mixed_up(manifest, monkeypatch):
-    monkeypatch.setattr(module, "_KEPT", 3)
+    monkeypatch.setattr(module, "_CACHE_SIZE", 3)
     rows = cf.Manifest.scan(manifest.root).rows
     again = {}
     for _ in range(3):
@@ -15,5 +15,5 @@ def test_facts_are_kept_and_never_mixed_up(manifest, monkeypatch):
                 assert source.read([2])[0, 0, 0, 0] == 20 * row + 2 and source.facts is facts
             again.setdefault(row, facts)
             assert facts.times.count == again[row].times.count == 12
-            assert rows.facts(row) is facts, "kept for the next clip"
+            assert rows.facts(row) is facts, "cached for the next clip"
     assert len(rows._files) <= 3

@@ -208,12 +208,12 @@ def test_parts_come_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_no_videos(tmp_path):
-    with pytest.raises(TableError, match="no file at all"):
+    with pytest.raises(TableError, match="it contains no files"):
         Manifest.scan(tmp_path)
     (tmp_path / "a.txt").write_text("")
-    with pytest.raises(TableError, match=r"no videos in .*: there is 1 \.txt.*\.mp4"):
+    with pytest.raises(TableError, match=r"no videos in .*: it contains 1 \.txt.*\.mp4"):
         Manifest.scan(tmp_path)
-    with pytest.raises(TableError, match="is no folder"):
+    with pytest.raises(TableError, match="is not a folder"):
         Manifest.scan(tmp_path / "none")
 
 
@@ -253,7 +253,7 @@ def test_labels_and_folders_become_columns(folder, probe, tmp_path):
 
 def test_paths_that_do_not_follow_the_pattern(folder, probe):
     (folder / "stray.mp4").write_text("9")
-    with pytest.raises(TableError, match=r"1 of 7 videos do not follow it \(first: stray.mp4\)"):
+    with pytest.raises(TableError, match=r"1 of 7 videos do not match it \(first: stray.mp4\)"):
         Manifest.scan(folder, path_columns="{patient}/{clip}")
     manifest = Manifest.scan(folder, path_columns="{patient}/{clip}", unmatched="ignore")
     assert len(manifest) == 6
@@ -273,10 +273,10 @@ def test_stretches_of_a_video_share_its_facts(folder, probe):
     ("seconds", "message"),
     [
         ({"start_seconds": [2.0, 0.0], "end_seconds": [1.0, 3.0]}, r"sample p0/0\.mp4@2-1 ends before it starts"),
-        ({"start_seconds": [0.0, 2.0], "end_seconds": [1.0, 2.0]}, r"sample p0/0\.mp4@2-2 ends where it starts"),
-        ({"start_seconds": [-0.5, 2.0], "end_seconds": [1.0, 3.0]}, "starts before its video does.*start_seconds -0.5"),
-        ({"start_seconds": [-0.5, 2.0]}, "starts before its video does"),
-        ({"end_seconds": [0.0, 2.0]}, "ends where it starts"),
+        ({"start_seconds": [0.0, 2.0], "end_seconds": [1.0, 2.0]}, r"sample p0/0\.mp4@2-2 ends at its start"),
+        ({"start_seconds": [-0.5, 2.0], "end_seconds": [1.0, 3.0]}, "starts before its video.*start_seconds -0.5"),
+        ({"start_seconds": [-0.5, 2.0]}, "starts before its video"),
+        ({"end_seconds": [0.0, 2.0]}, "ends at its start"),
         ({"end_seconds": [-1.0, 2.0]}, "ends before it starts"),
     ],
 )
@@ -284,7 +284,7 @@ def test_seconds_that_hold_no_frame_are_refused(folder, probe, seconds, message)
     labels = pa.table({"path": ["p0/0", "p0/0"], **seconds})
     with pytest.raises(TableError, match=message):
         Manifest.scan(folder, labels=labels, unmatched="ignore")
-    with pytest.raises(TableError, match="mend its seconds"):
+    with pytest.raises(TableError, match="correct its seconds"):
         Manifest.from_table(pa.table({"path": ["a.mp4", "a.mp4"], **seconds}))
 
 
@@ -378,7 +378,7 @@ def test_a_rescan_keeps_the_split(folder, probe, tmp_path):
 def test_an_output_that_cannot_be_written(folder, probe, tmp_path, place):
     (tmp_path / "file.txt").write_text("")
     (tmp_path / "folder.parquet").mkdir()
-    with pytest.raises(TableError, match=r"cannot write|cannot be written|exists and is no manifest"):
+    with pytest.raises(TableError, match=r"cannot write|cannot be written|exists and is not a manifest"):
         Manifest.scan(folder, out=tmp_path / place)
     assert probe.seen == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder.parquet", "studies"]
@@ -387,7 +387,7 @@ def test_an_output_that_cannot_be_written(folder, probe, tmp_path, place):
 def test_another_file_is_not_overwritten(folder, probe, tmp_path):
     out = tmp_path / "m.parquet"
     out.write_text("my thesis")
-    with pytest.raises(TableError, match="exists and is no manifest"):
+    with pytest.raises(TableError, match="exists and is not a manifest"):
         Manifest.scan(folder, out=out)
     assert out.read_text() == "my thesis"
 
@@ -407,7 +407,7 @@ def test_settings_of_a_scan(folder, probe):
         Manifest.scan(folder, verify="decod")
     with pytest.raises(SettingError, match="workers=0"):
         Manifest.scan(folder, workers=0)
-    with pytest.raises(SettingError, match="on='study' joins a table"):
+    with pytest.raises(SettingError, match="on='study' needs a table of labels"):
         Manifest.scan(folder, on="study")
 
 

@@ -57,7 +57,7 @@ def test_tables_that_are_no_manifest():
         Manifest.from_table(pa.table({"path": pa.array([], pa.string())}))
     with pytest.raises(TableError, match="1 of 2 rows have no path"):
         Manifest.from_table(pa.table({"path": ["a.mp4", None]}))
-    with pytest.raises(TableError, match=r"1 ids come more than once \(first: a.mp4\)"):
+    with pytest.raises(TableError, match=r"1 ids occur more than once \(first: a.mp4\)"):
         Manifest.from_table(pa.table({"path": ["a.mp4", "a.mp4"]}))
     with pytest.raises(TableError, match="1 have none"):
         Manifest.from_table(pa.table({"path": ["a.mp4", "a.mp4"], "id": ["1", None]}))
@@ -96,11 +96,11 @@ def test_where_finds_what_is_missing():
     made = manifest(4, finding=["a", None, None, "b"])
     assert len(made.where("finding", [None])) == 2
     assert len(made.where("finding", ["a", None])) == 3
-    known = made.known("finding")
-    assert known.column("finding").to_pylist() == ["a", "b"]
-    assert known.history[-1] == ("finding is known", 2)
+    labelled = made.drop_missing("finding")
+    assert labelled.column("finding").to_pylist() == ["a", "b"]
+    assert labelled.history[-1] == ("finding is not missing", 2)
     with pytest.raises(TableError, match="no row has a value in 'finding'"):
-        made.where("finding", [None]).known("finding")
+        made.where("finding", [None]).drop_missing("finding")
 
 
 def test_where_refuses_what_is_not_there():
@@ -162,7 +162,7 @@ def test_files_that_are_no_manifest(tmp_path):
     with pytest.raises(TableError, match="cannot be read"):
         Manifest.read(tmp_path / "none.parquet")
     (tmp_path / "m.parquet").write_text("no Parquet")
-    with pytest.raises(TableError, match="is no Parquet file"):
+    with pytest.raises(TableError, match="is not a Parquet file"):
         Manifest.read(tmp_path / "m.parquet")
     manifest().take([]).write(tmp_path / "m.parquet")
     with pytest.raises(TableError, match="has no rows"):
@@ -193,7 +193,7 @@ def test_a_split_needs_its_group_and_fractions():
     with pytest.raises(ColumnError, match="did you mean 'patient'"):
         manifest().split(val=0.1, test=0.1, group="patien")
     for val, test in ((0.5, 0.5), (-0.1, 0.1), (1.0, 0.1), (float("nan"), 0.1), (True, 0.1), ("a", 0.1)):
-        with pytest.raises(SplitError, match=r"leave nothing to train on|must be a fraction"):
+        with pytest.raises(SplitError, match=r"leave no rows for training|must be a fraction"):
             manifest().split(val=val, test=test, group=None)
     with pytest.raises(SplitError, match="3 parts need at least 3 groups; there is 1 value of 'id'"):
         manifest(1).split(val=0.1, test=0.1, group=None)
@@ -241,7 +241,7 @@ def test_a_split_of_one_table_a_part(tmp_path):
     with pytest.raises(TableError, match="4 of 12 videos have no row"):
         manifest().with_split({"train": tmp_path / "train.csv"})
     assert len(manifest().with_split({"train": tmp_path / "train.csv"}, unmatched="ignore")) == 8
-    with pytest.raises(TableError, match="8 keys stand in several rows"):
+    with pytest.raises(TableError, match="8 keys occur in several rows"):
         manifest().with_split({**tables, "val": tmp_path / "train.csv"})
     patients = {
         "train": pa.table({"patient": ["000", "001", "002"]}),

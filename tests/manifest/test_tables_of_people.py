@@ -134,18 +134,18 @@ CASES = {
     "absolute paths of this machine": of(rows("{root}/p1/a.npy", "{root}/p1/b.npy", "{root}/p2/c.npy")),
     "absolute paths of another machine": of(rows("/home/x/s/p1/a.npy", "/home/x/s/p1/b.npy", "/home/x/s/p2/c.npy")),
     "paths from one folder above": of(rows("studies/p1/a.npy", "studies/p1/b.npy", "studies/p2/c.npy")),
-    "paths of other folders": refused(rows("q1/a.npy", "q1/b.npy", "q2/c.npy"), "by file name alone 3 would"),
+    "paths of other folders": refused(rows("q1/a.npy", "q1/b.npy", "q2/c.npy"), "3 match by file name alone"),
     "upper case in the table": of(rows("P1/A.NPY", "P1/B.NPY", "P2/C.NPY")),
     "upper case in the files": of(rows("p1/a.npy", "p1/b.npy", "p2/c.npy"), files=("P1/A.NPY", "P1/b.npy", "p2/C.npy")),
     "case that tells files apart": refused(
-        rows("A.npy", "B.npy", "C.npy"), "shared by several videos", files=("a.npy", "A.npy", "b.npy", "c.npy")
+        rows("A.npy", "B.npy", "C.npy"), "keys match several videos", files=("a.npy", "A.npy", "b.npy", "c.npy")
     ),
     "composed names of decomposed files": of(rows(*NFC), files=NFD),
     "decomposed names of composed files": of(rows(*NFD), files=NFC),
     "file names that two folders share": refused(
         rows("a.npy", "c.npy", values=["low", "high"]), "a.npy.*relative to", files=("p1/a.npy", "p2/a.npy", "p2/c.npy")
     ),
-    "two rows for a video": refused(rows(*FILES, FILES[0], values=[*GRADES, "high"]), "1 keys stand in several rows"),
+    "two rows for a video": refused(rows(*FILES, FILES[0], values=[*GRADES, "high"]), "1 keys occur in several rows"),
     "a row without a video": refused(
         rows(*FILES, "p3/d.npy", values=[*GRADES, "x"]), r"1 of 4 rows match no video \(first: p3/d.npy\)"
     ),
@@ -191,16 +191,18 @@ CASES = {
         labels=[61.0, None, 40.5],
     ),
     "JSON by name without suffix": refused(
-        '{"a": 1, "b": 2, "c": 1}', "no JSON table; .* by its path with its suffix", name="l.json"
+        '{"a": 1, "b": 2, "c": 1}', "not a JSON table; .* by the path of each video with its suffix", name="l.json"
     ),
-    "a list of stems without a header": refused("a 3\nb 4\nc 3\n", "write a header above it, such as 'path,label'"),
+    "a list of stems without a header": refused("a 3\nb 4\nc 3\n", "add a header line, such as 'path,label'"),
     "a frame with paths as a nameless index": refused(
         pd.DataFrame({"grade": GRADES}, index=list(FILES)), r"a frame's index: reset_index\(\)"
     ),
     "a frame with two columns of one name": refused(
         pd.DataFrame([["a", 1, 2]], columns=["path", "grade", "grade"]), "Duplicate column names .* rename all but one"
     ),
-    "JSON of other things": refused("[1, 2, 3]", "no JSON table; it needs a list of objects", name="l.json"),
+    "JSON of other things": refused(
+        "[1, 2, 3]", "not a JSON table; give a list with one object per video", name="l.json"
+    ),
     "an Excel workbook": refused(archive(), "an Excel workbook .*CSV UTF-8", name="labels.xlsx"),
     "a compressed table": refused(b"\x1f\x8b\x08" + bytes(20), "compressed", name="labels.csv.gz"),
     "a pickle": refused(pickle.dumps({"path": FILES}), "a pickle", name="labels.pkl"),
@@ -283,9 +285,9 @@ CASES = {
         rows(*FILES, header="path,part", values=[1, 2, 1]), "each file here is one sample; rename"
     ),
     "empty lines before the header": of("\n \n" + PLAIN),
-    "UTF-16 without a mark": refused(PLAIN.encode("utf-16-le"), "bytes of zero.*UTF-16 without a byte order mark"),
+    "UTF-16 without a mark": refused(PLAIN.encode("utf-16-le"), "zero bytes.*UTF-16 without a byte order mark"),
     "a column called height": refused(
-        rows(*FILES, header="path,height", values=[170, 180, 190]), "'height' is also what a scan finds"
+        rows(*FILES, header="path,height", values=[170, 180, 190]), "'height' is a reserved column name"
     ),
 }
 

@@ -145,7 +145,7 @@ def test_a_manifest_stores_damage_and_a_check_reports_it(damaged):
 def test_packets_do_not_tell_of_damage(damaged):
     manifest = Manifest.scan(damaged.parent, progress=False, verify="packets")
     assert manifest.verified == "packets"
-    assert "damaged    not looked for: frames were not decoded" in str(manifest)
+    assert "damaged    not checked: frames were not decoded" in str(manifest)
 
 
 def test_another_policy_is_refused():

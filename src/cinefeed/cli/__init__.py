@@ -1,7 +1,7 @@
 """The command `cinefeed`: each subcommand is a thin layer over a public function.
 
-It exits with 0, with 1 where the work failed, and with 2 where it was asked wrongly. Results go to stdout, as JSON
-with --json; progress and errors go to stderr. typer and rich are imported when the command runs, not before.
+The exit code is 0 on success, 1 if the command failed, and 2 for invalid arguments or settings. Results go to stdout,
+as JSON with --json; progress and errors go to stderr. typer and rich are imported only when the command runs.
 """
 
 import sys
@@ -13,7 +13,7 @@ from cinefeed.text import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line (by default the process's own arguments) and return its exit code."""
+    """Run the command line, by default with the arguments of the process, and return its exit code."""
     wait_passively()  # before any command loads torch
     from cinefeed.cli.app import make_app
 

@@ -1,4 +1,4 @@
-"""The command's tree: every command, in the order in which one meets them."""
+"""The command-line application with all commands, in the order of use."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from cinefeed.cli.train import train
 
 
 def make_app() -> typer.Typer:
-    """Return the command line; errors of the work pass through it, for `main` to say in one line."""
+    """Return the command-line application; it does not catch errors, which `main` prints in one line."""
     app = typer.Typer(
         name="cinefeed",
         help="Feed video to deep learning: index, split, balance, train, evaluate, report.",
@@ -47,13 +47,15 @@ def make_app() -> typer.Typer:
     return app
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_set: bool) -> None:
+    if is_set:
         print(cinefeed.__version__)
         raise typer.Exit
 
 
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Feed video to deep learning: index, split, balance, train, evaluate, report."""

@@ -1,4 +1,4 @@
-"""`cinefeed check`: what is wrong with a data set, before it costs a training run."""
+"""The command `cinefeed check`, which looks for faults of a data set before training."""
 
 from collections import Counter
 from dataclasses import replace
@@ -22,40 +22,39 @@ from cinefeed.manifest.writing import table_suffix, write_table
 
 def check(
     manifest: Annotated[Path, typer.Argument(help="Manifest to check (Parquet), as 'cinefeed scan' writes it.")],
-    target: Annotated[str | None, typer.Option(help="Label column to check, and to be told from nuisances.")] = None,
+    target: Annotated[str | None, typer.Option(help="Label column to check, also against nuisance columns.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="regression, binary or multiclass; by default as the labels are.")
+        str | None, typer.Option(help="regression, binary or multiclass; by default from the type of the labels.")
     ] = None,
     group: Group = None,
     nuisance: Annotated[
-        list[str] | None, typer.Option(help="Column that must not tell the label: site, scanner. May be repeated.")
+        list[str] | None,
+        typer.Option(help="Column that must not predict the label, such as the site. May be repeated."),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames a clip: shorter videos are listed.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Take every n-th frame.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Frames a second, in place of --stride.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames per clip: shorter videos are listed.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Use every n-th frame.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Frames per second, in place of --stride.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings (TOML), for the clip and the frame that videos will be fed as.")
+        Path | None, typer.Option(help="Settings file (TOML) with the clip and frame settings for training.")
     ] = None,
     window: Window = None,
     where: Where = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
-    private: Annotated[bool, typer.Option("--private", help="Name rows by id, never by path; no pictures.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Threads that read; by default one a core.")] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="Page to write, with the pairs that look alike as pictures.")
-    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Show ids in place of paths; no pictures.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads for reading; by default one per core.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write, with pictures of similar pairs.")] = None,
     groups: Annotated[
         Path | None,
-        typer.Option(help="Table to write (.csv ...): groups that keep look-alikes in one part."),
+        typer.Option(help="Table to write (.csv ...): groups that keep similar videos in one part of a split."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look for broken, copied and leaking videos, odd labels, and columns that give the label away.
+    """Check videos for damage, copies and leaks, labels for anomalies, and columns that predict the label.
 
-    Exits with 1 where something is wrong. Ends with what to do, worst first.
+    Exits with 1 if there are errors. The output ends with the actions to take, the most important first.
     """
     if frames is None and (stride is not None or rate is not None):
-        raise SettingError("--stride and --rate say how a clip is cut; give its length too, with --frames")
+        raise SettingError("--stride and --rate need the number of frames per clip; add --frames")
     if groups is not None:
         table_suffix(groups)
     clip = None if frames is None else Clip(frames=frames, stride=1 if stride is None else stride, rate_hz=rate)
@@ -80,16 +79,16 @@ def check(
         private=private,
         workers=workers,
     )
-    found = report.as_dict() | ({} if page is None else {"page": str(page)})
+    result = report.as_dict() | ({} if page is None else {"page": str(page)})
     if groups is not None:
         with write_lock(groups):
             write_table(groups, [pa.table({"id": rows.column("id"), GROUP: list(report.groups)})])
-        found["groups"] = str(groups)
+        result["groups"] = str(groups)
         sizes = Counter(report.groups)
         note(f"{len(rows):,} rows in {len(sizes):,} groups, the largest of {max(sizes.values()):,} -> {groups}")
-    emit(found, as_json=as_json, text=str(report))
+    emit(result, as_json=as_json, text=str(report))
     if page is not None:
-        from cinefeed.report.check import check_page  # matplotlib and jinja2 are needed for the page alone
+        from cinefeed.report.check import check_page  # only the page needs matplotlib and jinja2
 
         note(f"-> {check_page(report, rows, out=page)}")
     if not report.ok or (strict and report.number("warning")):

@@ -1,4 +1,4 @@
-"""Commands before any training: `scan`, `split`, `inspect`."""
+"""Commands that prepare data for training: `scan`, `split`, `inspect`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,55 +21,61 @@ from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.split import unseen_classes
 from cinefeed.text import format_count
 
-_MOST_CLASSES = 20
+_MAX_CLASSES = 20
 
 
 def scan(
-    folder: Annotated[Path, typer.Argument(help="Folder of videos, searched with all its folders.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of videos, searched with all its subfolders.")],
     out: Annotated[
         Path,
-        typer.Option(help="Manifest to write (.parquet); an older one there spares unchanged files. Or .csv, .json."),
+        typer.Option(help="Manifest to write (.parquet, .csv, .json); unchanged files of an existing one are reused."),
     ],
     labels: Annotated[Path | None, typer.Option(help="Label table: CSV, Parquet or JSON.")] = None,
     on: Annotated[
         str | None,
-        typer.Option(help="Column to join on, by default path or stem; TABLE=VIDEOS where they differ; a,b for two."),
+        typer.Option(help="Column to join on, by default path or stem; TABLE=VIDEOS if names differ; a,b for two."),
     ] = None,
-    path_columns: Annotated[str | None, typer.Option(help="Folders as columns: '{patient}/{study}/{view}'.")] = None,
+    path_columns: Annotated[
+        str | None, typer.Option(help="Columns from folder names: '{patient}/{study}/{view}'.")
+    ] = None,
     unmatched: Annotated[
-        str, typer.Option(help="Labels without file, files without label: error or ignore.")
+        str, typer.Option(help="Labels without a file, and files without a label: error or ignore.")
     ] = "error",
-    verify: Annotated[str, typer.Option(help="decode (shows where a file breaks) or packets (faster).")] = "decode",
-    workers: Annotated[int | None, typer.Option(help="Threads that probe; by default one a core.")] = None,
-    axes: Annotated[str | None, typer.Option(help="Order of an array's axes, such as HWT or NTHW.")] = None,
-    slice: Annotated[str, typer.Option(help="Of a 4-D volume: middle, each, or a number.")] = "middle",
-    window: Annotated[str, typer.Option(help="Black and white: file (as DICOM says), none, or percentiles.")] = "file",
-    stream: Annotated[int | None, typer.Option(help="Which video stream of a file; by default the first.")] = None,
+    verify: Annotated[str, typer.Option(help="decode (detects damage) or packets (faster).")] = "decode",
+    workers: Annotated[int | None, typer.Option(help="Threads for probing; by default one per core.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Order of the axes of arrays, such as HWT or NTHW.")] = None,
+    slice: Annotated[str, typer.Option(help="Slice of a 4-D volume: middle, each, or a number.")] = "middle",
+    window: Annotated[
+        str, typer.Option(help="Black and white: file (the window in DICOM headers), none, or percentiles.")
+    ] = "file",
+    stream: Annotated[int | None, typer.Option(help="Video stream to read; by default the first.")] = None,
     frames: Annotated[
-        str | None, typer.Option(help="Which images of a folder are its frames, as in '*.jpg' beside masks.")
+        str | None, typer.Option(help="Pattern of the images of a folder that are frames, such as '*.jpg'.")
     ] = None,
     keep: Annotated[
         str | None, typer.Option(help="DICOM attributes as columns: SeriesDescription,ProtocolName")
     ] = None,
-    salt: Annotated[str | None, typer.Option(help="Hashes patient, study, series; '' keeps them as they are.")] = None,
+    salt: Annotated[
+        str | None, typer.Option(help="Salt for hashes of patient, study, series; '' for no hashes.")
+    ] = None,
     share_labels: Annotated[
-        bool, typer.Option("--share-labels", help="A label row that names a file may serve all samples in it.")
+        bool, typer.Option("--share-labels", help="Use a label row that names a file for all samples in it.")
     ] = False,
     max_frame_bytes: Annotated[
-        int, typer.Option(help="Bytes of a decoded frame, beyond which a file is refused.")
+        int, typer.Option(help="Most bytes of a decoded frame; files with larger ones are refused.")
     ] = DEFAULT_LIMITS.max_frame_bytes,
     max_unpacked_bytes: Annotated[
-        int, typer.Option(help="Bytes unpacked into memory at once, likewise.")
+        int, typer.Option(help="Most bytes decompressed into memory at once.")
     ] = DEFAULT_LIMITS.max_unpacked_bytes,
-    max_frames: Annotated[int, typer.Option(help="Frames of a video, likewise.")] = DEFAULT_LIMITS.max_frames,
+    max_frames: Annotated[int, typer.Option(help="Most frames of a video.")] = DEFAULT_LIMITS.max_frames,
     max_samples_per_file: Annotated[
-        int, typer.Option(help="Samples in one file, likewise.")
+        int, typer.Option(help="Most samples in one file.")
     ] = DEFAULT_LIMITS.max_samples_per_file,
     max_file_seconds: Annotated[
-        float, typer.Option(help="Seconds for a pass over a video, likewise.")
+        float, typer.Option(help="Most seconds to read a whole video.")
     ] = DEFAULT_LIMITS.max_file_seconds,
     on_damage: Annotated[
-        str, typer.Option(help="A damaged frame of an encoded video: raise, or conceal (shown as FFmpeg hides it).")
+        str, typer.Option(help="Damaged frames of encoded video: raise, or conceal (by FFmpeg's error concealment).")
     ] = "raise",
     private: Private = False,
     as_json: Json = False,
@@ -80,13 +86,13 @@ def scan(
         labels=labels,
         on=on if on is None or "," not in on else on.split(","),
         path_columns=path_columns,
-        unmatched=unmatched,  # type: ignore[arg-type]  # refused there if unknown
+        unmatched=unmatched,  # type: ignore[arg-type]  # checked there
         verify=verify,  # type: ignore[arg-type]  # likewise
         workers=workers,
         out=out,
         reading=Reading(
             axes=axes,
-            slice=int(slice) if slice.isdigit() else slice,  # type: ignore[arg-type]  # refused there if unknown
+            slice=int(slice) if slice.isdigit() else slice,  # type: ignore[arg-type]  # checked there
             window=window,  # type: ignore[arg-type]  # likewise
             stream=stream,
             frames=frames,
@@ -115,34 +121,35 @@ def split(
     out: Annotated[
         Path, typer.Option(help="Manifest to write, with the part in its column 'split' (.parquet, .csv, .json).")
     ],
-    val: Annotated[float, typer.Option(help="Share of rows for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share of rows for the test.")] = 0.15,
+    val: Annotated[float, typer.Option(help="Fraction of rows for validation.")] = 0.15,
+    test: Annotated[float, typer.Option(help="Fraction of rows for the test.")] = 0.15,
     group: Group = None,
     group_table: Annotated[
-        Path | None, typer.Option(help="Table of groups, as 'cinefeed check --groups' writes it; in place of --group.")
+        Path | None, typer.Option(help="Table of groups from 'cinefeed check --groups', in place of --group.")
     ] = None,
     no_group: NoGroup = False,
     stratify: Stratify = None,
     task: Annotated[
-        str | None, typer.Option(help="What --stratify is: regression or multiclass; by default as the labels are.")
+        str | None,
+        typer.Option(help="Task of --stratify: regression or multiclass; by default from the type of the labels."),
     ] = None,
     where: Where = None,
-    keep: Annotated[str | None, typer.Option(help="Column of an older split: only new groups are assigned.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
+    keep: Annotated[str | None, typer.Option(help="Column of an earlier split: only new groups are assigned.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Assign rows to train, val and test: no group in two parts, stratified, the same for the same seed."""
+    """Assign rows to train, val and test, with no group in two parts; the seed determines the result."""
     groupings = {"--group": group, "--group-table": group_table, "--no-group": no_group or None}
-    named = [option for option, value in groupings.items() if value is not None]
-    if len(named) > 1:
+    options = [option for option, value in groupings.items() if value is not None]
+    if len(options) > 1:
         raise SettingError(
-            f"{' and '.join(named)} each say what a group is; give one of them. A table of 'cinefeed check --group "
-            "COLUMN --groups TABLE' keeps the samples of one COLUMN together already"
+            f"{' and '.join(options)} exclude each other; give one of them. A table of 'cinefeed check --group COLUMN "
+            "--groups TABLE' already keeps the samples of one COLUMN together"
         )
-    if not named:
+    if not options:
         raise SettingError(
-            "give --group COLUMN (the patient), or --group-table TABLE ('cinefeed check --groups' writes it), or "
-            "--no-group where every row stands for itself"
+            "no group was given; add --group COLUMN (the patient), --group-table TABLE ('cinefeed check --groups' "
+            "writes it), or --no-group if all rows are independent"
         )
     table_suffix(out)
     rows = Manifest.read(manifest)
@@ -157,62 +164,66 @@ def split(
     parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)
     for name in parts.all.labels:
         if name != stratify and name != group:
-            _note_unseen(parts.all, name, group=group or "id")
+            _note_missing_classes(parts.all, name, group=group or "id")
     parts.all.write(out)
     counts = {name: len(getattr(parts, name)) for name in ("train", "val", "test")}
     text = ", ".join(f"{name} {count}" for name, count in counts.items())
     emit({"out": str(out), **counts}, as_json=as_json, text=f"{parts}\n{text} -> {out}")
 
 
-def _note_unseen(rows: Manifest, name: str, *, group: str) -> None:
-    """Say which classes of a column the training part lacks, where the column could be learnt.
+def _note_missing_classes(rows: Manifest, name: str, *, group: str) -> None:
+    """Print a note about the classes of a column that the training part lacks, if the column may be a target.
 
-    One of which each value is of one group alone, such as the patient where groups join patients, cannot.
+    A column whose values each occur in one group only, such as the patient, is not a target.
     """
     column = rows.column(name)
     if why_no_label(column.type) or not rows.label_type(name).is_classes:
         return
     count = pc.count_distinct(column).as_py()
     pairs = rows.table.filter(column.is_valid()).group_by([name, group]).aggregate([]).num_rows
-    if count > _MOST_CLASSES or pairs == count:  # rather an id, or a group
+    if count > _MAX_CLASSES or pairs == count:  # probably an id or a group
         return
-    unseen = unseen_classes(labels=column, parts=rows.column("split"))
-    if unseen:
-        value, places = next(iter(unseen.items()))
-        where = " and ".join(
-            f"{part} ({format_count(len(rows_of_part), 'row')})" for part, rows_of_part in places.items()
+    missing_classes = unseen_classes(labels=column, parts=rows.column("split"))
+    if missing_classes:
+        value, rows_by_part = next(iter(missing_classes.items()))
+        parts = " and ".join(
+            f"{part} ({format_count(len(part_rows), 'row')})" for part, part_rows in rows_by_part.items()
         )
-        more = f", {format_count(len(unseen) - 1, 'class')} more likewise" if len(unseen) > 1 else ""
-        note(f"class {value!r} of {name!r} is in {where} alone{more}: to learn it, split with --stratify {name}")
+        count = len(missing_classes) - 1
+        more = f" (and {format_count(count, 'class')} more)" if count else ""
+        note(
+            f"class {value!r} of {name!r} is only in {parts}{more}, not in train: to learn it, split with "
+            f"--stratify {name}"
+        )
 
 
 @with_flow
 def inspect(
     flow: Flow,
     transforms: Annotated[
-        Path | None, typer.Option(help="TOML file, as --config: show each of its transforms, weak to strong, instead.")
+        Path | None, typer.Option(help="Settings file (TOML): show its transforms, from weak to strong, instead.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Page to write; by default inspect.html, or transforms.html.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what would be fed: labels raw and as fed, augmented clips, files that failed. One HTML page.
+    """Show the data that would be fed on an HTML page: labels before and after sampling, clips, files that failed.
 
-    Nothing needs to be said but the manifest: without --target there are no labels to show, without a split all rows
-    are fed. With --transforms the page shows what each transform does to these videos, and all of them together.
+    Only the manifest is needed: without --target the page has no labels, without a split it shows all rows. With
+    --transforms the page shows the effect of each transform on these videos, and of all together.
     """
-    from cinefeed.report import inspect_page  # report and training are rooms that the other commands here do without
+    from cinefeed.report import inspect_page  # the other commands here do not need report and training
     from cinefeed.training.flow import build_feed, choose_rows, make_parts, usable_rows
 
     if transforms is not None:
         if flow.config is not None:
-            raise SettingError("--transforms and --config both name the settings; give one")
+            raise SettingError("--transforms and --config exclude each other; give one")
         flow = replace(flow, config=transforms)
     table = flow.table()
     is_split = bool(table.get("data", {}).get("split"))
-    above = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
-    table = overlay({"data": {"target": ""}, "frame": {"height": 112, "width": 112}}, overlay(table, above))
+    required = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
+    table = overlay({"data": {"target": ""}, "frame": {"height": 112, "width": 112}}, overlay(table, required))
     settings = parse(table)
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings) if is_split else None

@@ -1,4 +1,4 @@
-"""`cinefeed demo`: the whole path on videos whose answer is known, with one command."""
+"""The command `cinefeed demo`, which runs all steps on synthetic videos with known labels."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +15,10 @@ from cinefeed.training.run import check_out, device
 
 
 def demo_table(out: Path, *, epochs: int, seed: int) -> dict[str, Any]:
-    """Return the settings of the demo's training, as a config file would say them.
+    """Return the training settings of the demo as a table, as in a settings file.
 
-    A clip of 16 frames at 12.5 Hz spans 1.2 s, more than the longest beat (52 a minute); a quarter of the patients are
-    the test. Frames of 48 x 48 did better than 64 x 64 (test R2 0.95 against 0.90) and took two thirds of the time.
+    A clip of 16 frames at 12.5 Hz spans 1.2 s, more than the longest beat (52 per minute); a quarter of the patients
+    is the test part. Frames of 48 x 48 were better than 64 x 64 (test R2 0.95 against 0.90), in two thirds of the time.
     """
     target = "ejection_fraction"
     return {
@@ -39,13 +39,13 @@ def demo_table(out: Path, *, epochs: int, seed: int) -> dict[str, Any]:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for videos, manifest and run.")] = Path("demo"),
-    videos: Annotated[int, typer.Option(help="How many videos to write.")] = 800,
-    epochs: Annotated[int, typer.Option(help="Of training.")] = 22,
-    seed: Annotated[int, typer.Option(help="Of the videos, the split and the training.")] = 7,
+    videos: Annotated[int, typer.Option(help="Number of videos to write.")] = 800,
+    epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 22,
+    seed: Annotated[int, typer.Option(help="Seed of the videos, the split and the training.")] = 7,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write videos of a beating ventricle, train on their ejection fraction, evaluate, report."""
+    """Write synthetic videos of a beating ventricle, train on their ejection fraction, evaluate and report."""
     settings = parse(demo_table(out, epochs=epochs, seed=seed))
     check_out(settings.train.out, overwrite=overwrite)
     backend = choose_backend()

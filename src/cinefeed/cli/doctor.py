@@ -1,4 +1,4 @@
-"""`cinefeed doctor`: what there is on this machine, and what is slow here."""
+"""The command `cinefeed doctor`, which shows the properties of this machine and gives advice."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,20 +10,20 @@ from cinefeed.doctor import advise, examine
 
 
 def doctor(as_json: Json = False) -> None:
-    """Show versions, decoder, cores, memory, backends and threads; then what is slow here, and what to do."""
-    found = examine()
-    advice = advise(found)
-    lines = [f"{name:<15}{text}" for name, text in _lines(found).items()]
-    for each in advice:
-        lines += ["", each.finding, f"  -> {each.action}"]
+    """Show versions, decoder, cores, memory, backends and threads, and advice about slow or missing parts."""
+    machine = examine()
+    advice = advise(machine)
+    lines = [f"{name:<15}{text}" for name, text in _lines(machine).items()]
+    for item in advice:
+        lines += ["", item.finding, f"  -> {item.action}"]
     if not advice:
-        lines += ["", "nothing is slow or missing here"]
-    emit({**found, "advice": [asdict(each) for each in advice]}, as_json=as_json, text="\n".join(lines))
+        lines += ["", "nothing is slow or missing on this machine"]
+    emit({**machine, "advice": [asdict(each) for each in advice]}, as_json=as_json, text="\n".join(lines))
 
 
-def _lines(found: Mapping[str, Any]) -> dict[str, str]:
-    cores, memory, threads = found["cores"], found["shared_memory"], found["threads"]
-    versions = {name: text for name, text in found["versions"].items() if text is not None}
+def _lines(machine: Mapping[str, Any]) -> dict[str, str]:
+    cores, memory, threads = machine["cores"], machine["shared_memory"], machine["threads"]
+    versions = {name: text for name, text in machine["versions"].items() if text is not None}
     platform = versions.pop("platform")
     quota = "no quota" if cores["quota"] is None else f"a quota of {cores['quota']:g}"
     load = "" if cores["load"] is None else f"; load {cores['load']:.1f}"
@@ -33,13 +33,13 @@ def _lines(found: Mapping[str, Any]) -> dict[str, str]:
     return {
         "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
         "platform": platform,
-        "decoder": f"{found['decoder']['name']}: {found['decoder']['reason']}",
-        "cores": f"{cores['used']} of {cores['machine']} are used: {cores['allowed']} allowed, {quota}{load}",
+        "decoder": f"{machine['decoder']['name']}: {machine['decoder']['reason']}",
+        "cores": f"{cores['used']} of {cores['machine']} used, {cores['allowed']} allowed, {quota}{load}",
         "memory": f"{'shared with worker processes' if memory['processes'] else 'not shared'}{free}",
-        "compiled code": found["cache"]["folder"] or "not kept",
-        "Keras": f"on {found['keras']['backend']}" if found["keras"]["installed"] else "not installed",
-        **{name: _backend(about) for name, about in found["backends"].items()},
-        "threads": f"{', '.join(pools)}; OpenMP's wait: {waiting}",
+        "compiled code": machine["cache"]["folder"] or "not cached",
+        "Keras": f"on {machine['keras']['backend']}" if machine["keras"]["installed"] else "not installed",
+        **{name: _backend(about) for name, about in machine["backends"].items()},
+        "threads": f"{', '.join(pools)}; OpenMP: {waiting}",
     }
 
 

@@ -1,4 +1,4 @@
-"""Commands that use a run's weights, or its predictions: `evaluate`, `compare` and `predict`."""
+"""Commands that use the weights or predictions of a run: `evaluate`, `compare` and `predict`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed, where_table
-from cinefeed.cli.show import choose_backend, emit, figures, note, ticking
+from cinefeed.cli.show import choose_backend, emit, figures, list_failures, note, ticking
 from cinefeed.config import Settings
 from cinefeed.errors import SettingError
 from cinefeed.manifest.writing import table_suffix, write_table
@@ -18,66 +18,70 @@ from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
-from cinefeed.text import format_count, one_line
+from cinefeed.text import format_count
 from cinefeed.training.run import check_run, kept_thresholds, settings_of_run, write_json
 
-Measured = Annotated[Path, typer.Argument(help="Run folder, or a table of predictions (Parquet, CSV) of any program.")]
-Unit = Annotated[str | None, typer.Option(help="Column whose values are measured, such as the study; else videos.")]
-Clips = Annotated[int | None, typer.Option(help="Clips of each video, spread evenly over it, their scores averaged.")]
-Resamples = Annotated[int, typer.Option(help="Bootstrap samples that intervals are made of.")]
+RunOrTable = Annotated[Path, typer.Argument(help="Run folder, or table of predictions (Parquet, CSV) of any program.")]
+Unit = Annotated[str | None, typer.Option(help="Column of the units to evaluate, such as the study; default: videos.")]
+Clips = Annotated[int | None, typer.Option(help="Clips per video, evenly spaced; their scores are averaged.")]
+Resamples = Annotated[int, typer.Option(help="Bootstrap samples for intervals.")]
 _TABLES = (".parquet", ".csv", ".tsv", ".txt")
 
 
 def evaluate(
-    run: Measured,
-    part: Annotated[str, typer.Option(help="Part of the run's own manifest: train, val or test.")] = "test",
+    run: RunOrTable,
+    part: Annotated[str, typer.Option(help="Part of the run's manifest: train, val or test.")] = "test",
     manifest: Annotated[
-        Path | None, typer.Option(help="Another manifest with the label: external validation, thresholds as chosen.")
+        Path | None, typer.Option(help="Another manifest, for external validation with the run's thresholds.")
     ] = None,
     where: Where = None,
     unit: Unit = None,
     clips: Clips = None,
     subgroups: Annotated[
-        list[str] | None, typer.Option(help="Columns by whose values the metrics are told once more: a,b or one each.")
+        list[str] | None, typer.Option(help="Columns of subgroups with their own metrics: a,b, or repeat the option.")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Of a table: the targets to measure, by default all.")
+        list[str] | None, typer.Option(help="For a table: the targets to evaluate, by default all.")
     ] = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="Of a table: regression, binary, multiclass. Of several: TARGET=TASK.")
+        list[str] | None,
+        typer.Option(help="For a table: regression, binary, multiclass; for several targets TARGET=TASK."),
     ] = None,
     classes: Annotated[
-        list[str] | None, typer.Option(help="Of a table: class names in order, a,b. Of several: TARGET=a,b.")
+        list[str] | None,
+        typer.Option(help="For a table: class names in order, a,b; for several targets TARGET=a,b."),
     ] = None,
-    group: Annotated[str | None, typer.Option(help="Of a table: column of patients, which intervals resample.")] = None,
+    group: Annotated[str | None, typer.Option(help="For a table: column of patients, resampled for intervals.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Keep the predictions, a row a clip (.parquet, .csv, .json).")
+        Path | None, typer.Option(help="Write the predictions, one row per clip (.parquet, .csv, .json).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a run's best weights, or a table of predictions: metrics with intervals that resample patients."""
+    """Evaluate the best weights of a run, or a table of predictions: metrics with bootstrap intervals over patients."""
     columns = None if subgroups is None else listed(subgroups)
     if is_table(run):
         if manifest is not None or clips is not None or out is not None or where:
-            raise SettingError("--manifest, --where, --clips and --out are for a run folder; a table is as it is")
-        # typer has no literals: the task is a text here, and read_predictions says which there are
+            raise SettingError(
+                f"--manifest, --where, --clips and --out are for a run folder, and {run} is a table; leave them out"
+            )
+        # typer does not support literals: the task is a text here, and read_predictions checks it
         predictions = read_predictions(run, task=by_target("--task", task), classes=classes_of(classes))  # type: ignore[arg-type]
-        predictions = _chosen(predictions, None if target is None else listed(target))
+        predictions = _select_targets(predictions, None if target is None else listed(target))
         for warning in predictions.warnings:
             note(f"warning: {warning}")
-        found = assess(predictions, unit=unit, cluster=group, subgroups=columns or ())
+        assessment = assess(predictions, unit=unit, cluster=group, subgroups=columns or ())
         rows = {name: predictions.part(name).table.num_rows for name in predictions.parts}
-        metrics = flat_metrics(found)
+        metrics = flat_metrics(assessment)
         emit(
-            {"parts": rows, "metrics": metrics, "assessment": found},
+            {"parts": rows, "metrics": metrics, "assessment": assessment},
             as_json=as_json,
             text="\n".join(
-                f"{name}, {_counted(predictions.part(name).table)}: {figures(metrics[name])}" for name in rows
+                f"{name}, {_count_text(predictions.part(name).table)}: {figures(metrics[name])}" for name in rows
             ),
         )
         return
     if target or task or classes or group:
-        raise SettingError(f"--target, --task, --classes and --group are for a table of predictions; {run} is none")
+        raise SettingError(f"--target, --task, --classes and --group are for a table of predictions; {run} is not one")
     check_run(run)
     choose_backend()
     from cinefeed.training.evaluate import evaluate as measure_run
@@ -97,7 +101,7 @@ def evaluate(
     for warning in result.assessment.get("warnings", []):
         note(f"warning: {warning}")
     if out is not None and result.assessment.get("warnings") and out.suffix.lower() != ".parquet":
-        note(f"{out.name} cannot keep this warning; a page made of it shows none: write a .parquet file for a page")
+        note(f"{out.name} does not store this warning, so its report will not show it: write a .parquet file instead")
     emit(
         {
             "part": result.part,
@@ -107,61 +111,61 @@ def evaluate(
             "failures": result.failures,
         },
         as_json=as_json,
-        text=f"{result.part}, {_counted(result.predictions)}: {figures(result.metrics)}",
+        text=f"{result.part}, {_count_text(result.predictions)}: {figures(result.metrics)}",
     )
-    _list_failures(result.failures)
+    list_failures(result.failures)
 
 
 def compare(
-    a: Measured,
-    b: Measured,
-    part: Annotated[str, typer.Option(help="Part that is compared, which must be the same in both.")] = "test",
+    a: RunOrTable,
+    b: RunOrTable,
+    part: Annotated[str, typer.Option(help="Part to compare, which must be the same in both.")] = "test",
     unit: Unit = None,
     group: Annotated[
-        str | None, typer.Option(help="Column of patients, which intervals resample; by default the runs' own.")
+        str | None, typer.Option(help="Column of patients, resampled for intervals; by default that of the runs.")
     ] = None,
     resamples: Resamples = 1000,
     out: Annotated[
-        Path | None, typer.Option(help="Keep the comparison (.json), or its table (.csv, .parquet).")
+        Path | None, typer.Option(help="Write the comparison (.json), or its table (.csv, .parquet).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show by how much b differs from a on the same videos, each metric with a paired bootstrap interval."""
+    """Compare b with a on the same videos: the difference of each metric with a paired bootstrap interval."""
     if out is not None:
         table_suffix(out)
-    known = next((settings for each in (a, b) if (settings := _settings(each)) is not None), None)
-    if known is not None:
-        group = group or known.data.split.group or None
-        unit = unit or known.evaluate.unit
+    run_settings = next((settings for each in (a, b) if (settings := _settings(each)) is not None), None)
+    if run_settings is not None:
+        group = group or run_settings.data.split.group or None
+        unit = unit or run_settings.evaluate.unit
     first, second = (read_predictions(each if is_table(each) else _predictions_of(each)) for each in (a, b))
-    telling = next((each.table for each in (first, second) if group in each.table.schema.names), None)
-    found = compare_predictions(
+    group_table = next((each.table for each in (first, second) if group in each.table.schema.names), None)
+    comparison = compare_predictions(
         first,
         second,
         part=part,
         unit=unit,
-        cluster=group if telling is None else cluster_of(telling, unit=unit, group=group),
+        cluster=group if group_table is None else cluster_of(group_table, unit=unit, group=group),
         resamples=resamples,
         thresholds={name: {} if is_table(each) else kept_thresholds(each) for name, each in (("a", a), ("b", b))},
     )
     if out is not None:
         if table_suffix(out) == ".json":
-            write_json(out, found)
+            write_json(out, comparison)
         else:
-            write_table(out, [comparison_table(found)])
-    emit({"a": str(a), "b": str(b), **found}, as_json=as_json, text=_as_table(found))
+            write_table(out, [comparison_table(comparison)])
+    emit({"a": str(a), "b": str(b), **comparison}, as_json=as_json, text=_as_table(comparison))
 
 
 def predict(
     run: Run,
-    out: Annotated[Path, typer.Option(help="Predictions to write, a row a video (.parquet, .csv, .json).")],
-    paths: Annotated[list[Path] | None, typer.Argument(help="Videos, or folders of them.")] = None,
+    out: Annotated[Path, typer.Option(help="Predictions to write, one row per video (.parquet, .csv, .json).")],
+    paths: Annotated[list[Path] | None, typer.Argument(help="Videos, or folders of videos.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest of the videos, in place of paths.")] = None,
     clips: Clips = None,
-    per_clip: Annotated[bool, typer.Option("--per-clip", help="Write a row a clip, not averaged.")] = False,
+    per_clip: Annotated[bool, typer.Option("--per-clip", help="Write one row per clip, without averaging.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Score any videos with a run's best weights; no label is needed."""
+    """Predict any videos with the best weights of a run; no labels are needed."""
     check_run(run)
     choose_backend()
     from cinefeed.training.evaluate import predict as score_videos
@@ -176,17 +180,17 @@ def predict(
         text=f"{len(result.predictions)} predictions -> {out}",
     )
     if result.repeated:
-        note(f"paths that name a file once more: {result.repeated}; each file is scored once")
-    _list_failures(result.failures)
+        note(f"{result.repeated} paths name a file again; each file is predicted once")
+    list_failures(result.failures)
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a path is meant as a table of predictions, not as a run folder."""
+    """Return whether a path is a table of predictions rather than a run folder."""
     return path.is_file() or (not path.is_dir() and path.suffix.lower() in _TABLES)
 
 
-def _chosen(predictions: Predictions, names: list[str] | None) -> Predictions:
-    """Return predictions of some targets; the only one of another program's table may be given a name so."""
+def _select_targets(predictions: Predictions, names: list[str] | None) -> Predictions:
+    """Return predictions of some targets; a single target without a name is given the single name."""
     if names is None:
         return predictions
     if len(names) == len(predictions.targets) == 1 and predictions.targets[0].name == "target":
@@ -197,7 +201,7 @@ def _chosen(predictions: Predictions, names: list[str] | None) -> Predictions:
 def _predictions_of(run: Path) -> Path:
     path = run / "predictions.parquet"
     if not path.is_file():
-        raise SettingError(f"{run} holds no predictions.parquet; give a finished run, or a table of predictions")
+        raise SettingError(f"{run} has no predictions.parquet; give a finished run, or a table of predictions")
     return path
 
 
@@ -205,34 +209,34 @@ def _settings(run: Path) -> Settings | None:
     return settings_of_run(run) if (run / "settings.toml").is_file() else None
 
 
-def _as_table(found: dict[str, Any]) -> str:
-    """Return a comparison as lines: metric, a, b, difference and its interval."""
+def _as_table(comparison: dict[str, Any]) -> str:
+    """Return a comparison as lines of text: metric, a, b, difference and its interval."""
     lines = []
-    for name, each in found["targets"].items():
-        lines.append(f"{name}, {found['part']}: {each['units']} units, {each['clusters']} resampled")
-        lines.append(f"  {'':20} {'a':>10} {'b':>10} {'b - a':>10}   {found['level']:.0%} interval")
-        for metric, values in each["metrics"].items():
+    for name, target in comparison["targets"].items():
+        lines.append(f"{name}, {comparison['part']}: {target['units']} units, {target['clusters']} resampled")
+        lines.append(f"  {'':20} {'a':>10} {'b':>10} {'b - a':>10}   {comparison['level']:.0%} interval")
+        for metric, values in target["metrics"].items():
             cells = [_cell(values[key]) for key in ("a", "b", "difference")]
             interval = f"{_cell(values['low'])} to {_cell(values['high'])}" if values["low"] is not None else None
             lines.append(f"  {metric:20} {cells[0]:>10} {cells[1]:>10} {cells[2]:>10}   {interval or values['reason']}")
     return "\n".join(lines)
 
 
-def comparison_table(found: Mapping[str, Any]) -> pa.Table:
-    """Return a comparison as a table with a row for each metric of each target."""
+def comparison_table(comparison: Mapping[str, Any]) -> pa.Table:
+    """Return a comparison as a table with one row per metric of each target."""
     return pa.Table.from_pylist(
         [
-            {"target": name, "metric": metric, "part": found["part"], **values}
-            for name, each in found["targets"].items()
-            for metric, values in each["metrics"].items()
+            {"target": name, "metric": metric, "part": comparison["part"], **values}
+            for name, target in comparison["targets"].items()
+            for metric, values in target["metrics"].items()
         ]
     )
 
 
-def _counted(table: pa.Table) -> str:
-    """Return how many videos predictions are of, and how many clips where these are more.
+def _count_text(table: pa.Table) -> str:
+    """Return the number of videos in predictions, and of clips if there are more.
 
-    >>> _counted(pa.table({"id": ["a", "a", "b", "b"]})), _counted(pa.table({"score": [0.5]}))
+    >>> _count_text(pa.table({"id": ["a", "a", "b", "b"]})), _count_text(pa.table({"score": [0.5]}))
     ('2 videos, 4 clips', '1 row')
     """
     if "id" not in table.schema.names:
@@ -247,8 +251,3 @@ def _counted(table: pa.Table) -> str:
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _list_failures(failures: tuple[dict[str, str], ...]) -> None:
-    for each in failures:
-        note(one_line(f"{each['path']}: {each['error']}"))

@@ -1,4 +1,4 @@
-"""Commands around training: `init` before it, `encode` between its two halves, `export` after it."""
+"""Commands around training: `init` writes settings, `encode` computes features, `export` writes the network."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,11 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from cinefeed.cli.options import Group, Json, NoGroup, Run, Window, frame_table, window_of
-from cinefeed.cli.show import choose_backend, emit, note, ticking
+from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
 from cinefeed.clips import Frame
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
-from cinefeed.text import one_line
 from cinefeed.training.run import check_run
 
 
@@ -20,11 +19,11 @@ def init(
     out: Annotated[Path, typer.Option(help="Settings to write (TOML).")] = Path("run.toml"),
     group: Group = None,
     no_group: NoGroup = False,
-    run: Annotated[Path, typer.Option(help="Run folder that the settings name.")] = Path("runs/first"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace settings that are there already.")] = False,
+    run: Annotated[Path, typer.Option(help="Run folder in the settings.")] = Path("runs/first"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing settings file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write settings for `train --config`, each value chosen from the manifest's facts, with the reason behind it."""
+    """Write settings for `train --config`, with values chosen from the manifest and their reasons as comments."""
     from cinefeed.config.group_candidates import group_candidates
     from cinefeed.config.starter import starter
     from cinefeed.files import write_atomically
@@ -32,42 +31,41 @@ def init(
     if group is not None and no_group:
         raise SettingError("--group and --no-group exclude each other; give one")
     if out.exists() and not overwrite:
-        raise SettingError(f"{out} is there already; name another file, or pass --overwrite")
+        raise SettingError(f"{out} exists already; name another file, or add --overwrite")
     if out.suffix != ".toml":
         raise SettingError(f"{out} cannot be written: settings are TOML; name it {out.stem}.toml")
     rows = Manifest.read(manifest)
     text = starter(rows, path=manifest, target=target, group=False if no_group else group, out=run)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
-    for each in group_candidates(rows, target=target) if no_group else []:
-        note(f"you said that every row stands for itself; there is a column {each}")
+    for candidate in group_candidates(rows, target=target) if no_group else []:
+        note(f"--no-group treats all rows as independent, but this column may be a group: {candidate}")
     emit({"settings": str(out)}, as_json=as_json, text=f"{text}\n-> {out}: cinefeed train --config {out}")
 
 
 def encode(
     sources: Annotated[
-        list[Path], typer.Argument(help="Run folder and manifest (Parquet); with --backbone the manifest alone.")
+        list[Path], typer.Argument(help="Run folder and manifest (Parquet); with --backbone only the manifest.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the features and their manifest, features.parquet.")],
     backbone: Annotated[str | None, typer.Option(help="Network of keras.applications, in place of a run.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Its weights without the top: a local file.")] = None,
-    frame: Annotated[str | None, typer.Option(help="What it reads: HEIGHTxWIDTHxCHANNELS, such as 96x96x1.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local file with its weights, without the top.")] = None,
+    frame: Annotated[str | None, typer.Option(help="Its input, HEIGHTxWIDTHxCHANNELS, such as 96x96x1.")] = None,
     window: Window = None,
-    dtype: Annotated[str, typer.Option(help="float32 or float16, half as large.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
     as_json: Json = False,
 ) -> None:
-    """Run every frame of every video through a run's CNN once, and write its features, to train the rest alone."""
-    wanted = 1 if backbone is not None else 2
-    if len(sources) != wanted:
+    """Compute the features of all frames once with the CNN of a run or a backbone, to train the other layers faster."""
+    if len(sources) != (1 if backbone is not None else 2):
         raise SettingError(
-            f"encode was given {len(sources)} paths; give a run folder and a manifest, or with --backbone a manifest"
+            f"encode: found {len(sources)} paths; give a run folder and a manifest, or with --backbone a manifest"
         )
     if backbone is None and any(each is not None for each in (weights, frame, window)):
-        raise SettingError("--weights, --frame and --window belong to --backbone; a run has its own")
+        raise SettingError("--weights, --frame and --window need --backbone; a run has its own, so leave them out")
     if backbone is not None and frame is None:
         raise SettingError("--backbone needs --frame HEIGHTxWIDTHxCHANNELS, such as 96x96x1")
     if dtype not in ("float32", "float16"):
-        raise SettingError(f"--dtype {dtype!r} is not a choice; there are: float16, float32")
+        raise SettingError(f"--dtype {dtype!r} is not a choice; use float16 or float32")
     choose_backend()
     from cinefeed.training.encode import encode as encode_videos
     from cinefeed.training.encode import encoder_of_backbone, encoder_of_run
@@ -78,28 +76,27 @@ def encode(
         else encoder_of_backbone(backbone, weights=weights, frame=_frame(frame, window))
     )
     with ticking("encoding") as tick:
-        found = encode_videos(sources[-1], out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
+        features = encode_videos(sources[-1], out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
     emit(
         {
-            "manifest": str(found.path),
+            "manifest": str(features.path),
             "encoded_from": encoder.name,
-            "dimension": found.dimension,
-            "computed": found.computed,
-            "kept": found.kept,
-            "failures": found.failures,
+            "dimension": features.dimension,
+            "computed": features.computed,
+            "kept": features.kept,
+            "failures": features.failures,
         },
         as_json=as_json,
-        text=f"{found.computed} videos encoded by {encoder.name}, {found.kept} kept as they were: "
-        f"{found.dimension} numbers a frame -> {found.path}",
+        text=f"{features.computed} videos encoded by {encoder.name}, {features.kept} unchanged: "
+        f"{features.dimension} features per frame -> {features.path}",
     )
-    if found.warning:
-        note(f"warning: {found.warning}")
-    for each in found.failures:
-        note(one_line(f"{each['path']}: {each['error']}"))
+    if features.warning:
+        note(f"warning: {features.warning}")
+    list_failures(features.failures)
 
 
 def _frame(size: str | None, window: str | None) -> Frame:
-    table: dict[str, Any] = dict(frame_table(size))  # its values are checked by Frame itself
+    table: dict[str, Any] = dict(frame_table(size))  # Frame checks its values
     return Frame(**table, window=None if window is None else window_of(window))
 
 
@@ -109,21 +106,21 @@ def export(
     out: Annotated[Path | None, typer.Option(help="File to write; by default model.onnx in the run folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's network as a file that needs no cinefeed; it is kept only where it gives the same scores."""
+    """Write the network of a run as a file for use without cinefeed, and verify that it gives the same scores."""
     check_run(run)
     choose_backend()
     from cinefeed.training.export import export as export_run
 
-    found = export_run(run, format=format, out=out)  # type: ignore[arg-type]  # refused there if unknown
+    result = export_run(run, format=format, out=out)  # type: ignore[arg-type]  # checked there
     emit(
         {
-            "out": str(found.path),
-            "clips": found.clips,
-            "difference": found.difference,
-            "any_batch": found.any_batch,
+            "out": str(result.path),
+            "clips": result.clips,
+            "difference": result.difference,
+            "any_batch": result.any_batch,
         },
         as_json=as_json,
-        text=f"on {found.clips} clips of the run its scores are at most {found.difference:.2g} off"
-        + ("" if found.any_batch else "; it takes one clip at a time")
-        + f" -> {found.path}",
+        text=f"on {result.clips} clips of the run its scores differ by at most {result.difference:.2g}"
+        + ("" if result.any_batch else "; its batch size is 1")
+        + f" -> {result.path}",
     )

@@ -1,34 +1,40 @@
-"""What a command prints, and where: results on stdout, progress on stderr and on a terminal only."""
+"""Output of commands: results on stdout, messages and progress on stderr."""
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 from cinefeed.errors import MissingExtraError, keras_missing
 from cinefeed.keras_backend import keras_backend
-from cinefeed.text import terminal_text
+from cinefeed.text import one_line, terminal_text
 from cinefeed.training.run import plain
 
 Tick = Callable[[int, int], None]
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
-    """Print a command's result: JSON for programs, or the text for people."""
+    """Print the result of a command: as JSON, or as text."""
     print(json.dumps(plain(result), ensure_ascii=False) if as_json else terminal_text(text))
 
 
 def note(text: str) -> None:
-    """Print text about the work, beside its result."""
+    """Print a message on stderr."""
     print(terminal_text(text), file=sys.stderr, flush=True)
+
+
+def list_failures(failures: Iterable[Mapping[str, str]]) -> None:
+    """Print the path and error of each video that could not be read, on stderr."""
+    for failure in failures:
+        note(one_line(f"{failure['path']}: {failure['error']}"))
 
 
 @contextmanager
 def ticking(what: str) -> Iterator[Tick | None]:
-    """Give a function `tick(done, total)` that moves a bar, or None where stderr is no terminal."""
+    """Yield a function `tick(done, total)` that updates a progress bar, or None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -42,7 +48,7 @@ def ticking(what: str) -> Iterator[Tick | None]:
 
 
 def figures(metrics: Mapping[str, Any]) -> str:
-    """Return the single numbers of a table of metrics, one line.
+    """Return the scalar metrics as one line of text.
 
     >>> figures({"r2": 0.8125, "rmse": 4.0, "confusion": [[1, 0], [0, 1]]})
     'r2 0.8125, rmse 4'
@@ -52,7 +58,10 @@ def figures(metrics: Mapping[str, Any]) -> str:
 
 
 def choose_backend() -> str:
-    """Set KERAS_BACKEND to an installed backend unless the user chose one; call it before Keras is imported."""
+    """Set KERAS_BACKEND to an installed backend unless it is set, and return its name; call it before importing Keras.
+
+    Raises MissingExtraError if Keras or its backend is not installed.
+    """
     if find_spec("keras") is None:
         raise MissingExtraError("keras", extra="keras")
     name = keras_backend()

@@ -1,4 +1,4 @@
-"""`cinefeed train`: from a manifest to a run folder, or with `--folds` to one a fold."""
+"""The command `cinefeed train`, which writes a run folder, or one per fold with `--folds`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,39 +11,37 @@ from cinefeed.config import Settings, parse
 from cinefeed.errors import MissingExtraError, SettingError
 from cinefeed.training.run import RunResult, device
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there already.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 
 
 @with_flow
 def train(
     flow: Flow,
-    out: Annotated[Path | None, typer.Option(help="Run folder to write; a run broken off there goes on.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network, by its name in cinefeed.models.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most so many.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of Adam.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write; an interrupted run there is resumed.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the network in cinefeed.models.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Of the learning rate: plateau (lower where nothing improves), cosine, constant.")
+        str | None, typer.Option(help="Learning rate schedule: plateau (reduce without improvement), cosine, constant.")
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="mse, rmse, mae or huber; cross_entropy or focal; by default as the task is.")
+        str | None, typer.Option(help="mse, rmse, mae or huber; cross_entropy or focal; by default for the task.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Of the CPU, to compute the network with: auto or a number.")
-    ] = None,
+    threads: Annotated[str | None, typer.Option(help="CPU threads of the network: auto or a number.")] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better one; 0: never.")
+        int | None, typer.Option(help="Stop after this number of epochs without improvement; 0: never.")
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Cross-validate: train so many runs, by group.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too.")] = False,
+    folds: Annotated[int | None, typer.Option(help="Number of folds of a cross-validation by group.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard too.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on a manifest; everything there is to know of it goes into the run folder.
+    """Train a network on a manifest, and write weights, predictions, metrics and a report to the run folder.
 
-    A run that was broken off goes on with the same command. Several GPUs: torchrun --nproc-per-node 2 -m cinefeed train
+    The same command resumes an interrupted run. Several GPUs: torchrun --nproc-per-node 2 -m cinefeed train
     """
-    chosen = {
+    options = {
         "out": None if out is None else str(out),
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -54,7 +52,7 @@ def train(
         "patience": patience,
         "tensorboard": tensorboard or None,
     }
-    settings = parse(flow.table(model={"name": model}, train=chosen))
+    settings = parse(flow.table(model={"name": model}, train=options))
     backend = choose_backend()
     from cinefeed.training.distributed import launched  # Keras reads the backend when it is imported
     from cinefeed.training.fit import train as run_training
@@ -65,7 +63,7 @@ def train(
     if folds is not None:
         if ranks > 1:
             raise SettingError(
-                "--folds trains one run after the other; start it without torchrun, or one fold at a time"
+                "--folds trains one run after another and cannot use several processes; start it without torchrun"
             )
         _finish_folds(settings, folds=folds, overwrite=overwrite, as_json=as_json)
         return
@@ -75,10 +73,10 @@ def train(
 
 
 def finish(result: RunResult, *, as_json: bool) -> None:
-    """Write the run's page where the extra for it is there, and print what came out."""
+    """Write the report of a run if its extra is installed, and print the result."""
     if not result.complete:
-        told = {"run": str(result.folder), "complete": False, "epochs": result.epochs, "stopped": result.stopped}
-        emit(told, as_json=as_json, text=f"{result.stopped}\n-> {result.folder}")
+        status = {"run": str(result.folder), "complete": False, "epochs": result.epochs, "stopped": result.stopped}
+        emit(status, as_json=as_json, text=f"{result.stopped}\n-> {result.folder}")
         return
     page = _page(result.folder)
     emit(
@@ -99,7 +97,7 @@ def finish(result: RunResult, *, as_json: bool) -> None:
 
 
 def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: bool) -> None:
-    """Cross-validate, and print what the folds came to."""
+    """Run the cross-validation, and print its results."""
     from cinefeed.training.fit import train as run_training
     from cinefeed.training.folds import train_folds
 
@@ -110,9 +108,10 @@ def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: b
     result = train_folds(settings, folds=folds, train=train_fold, overwrite=overwrite)
     if not result.finished:
         message = {"run": str(result.folder), "complete": False}
-        emit(message, as_json=as_json, text=f"asked to leave: the same command goes on\n-> {result.folder}")
+        text = f"stopped on request; run the same command again to resume\n-> {result.folder}"
+        emit(message, as_json=as_json, text=text)
         return
-    spread = {
+    fold_figures = {
         name: f"{each['mean']:.4g} ({each['low']:.4g} to {each['high']:.4g})"
         for name, each in result.folds.items()
         if each["low"] is not None
@@ -121,7 +120,7 @@ def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: b
         {"run": str(result.folder), "metrics": result.metrics, "folds": result.folds},
         as_json=as_json,
         text=f"out of fold: {figures(result.metrics)}\n"
-        + "".join(f"{name}, mean of {folds} folds: {text}\n" for name, text in spread.items())
+        + "".join(f"{name}, mean of {folds} folds: {text}\n" for name, text in fold_figures.items())
         + f"-> {result.folder}",
     )
 

@@ -1,4 +1,4 @@
-"""TOML <-> settings: one section a stage of the flow, every value checked before any work begins."""
+"""Settings as dataclasses, one section per stage, their validation, and conversion from and to TOML."""
 
 from cinefeed.config.settings import (
     DataSettings,

@@ -1,4 +1,4 @@
-"""Lines of a settings file: a value with the reason for it as a comment."""
+"""Lines of a settings file: values with their reasons as comments."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import tomli_w
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A setting, or a section's head, and why it is what it is."""
+    """A setting, or the header of a section, and the reason for its value."""
 
     name: str
     value: Any = None
@@ -24,7 +24,7 @@ class Setting:
 
 
 def comment(text: str) -> str:
-    r"""Return a comment of one line, without the characters that TOML refuses in it.
+    r"""Return a comment of one line, without characters that TOML does not allow.
 
     >>> comment("two values: a\x07 20,\n b 20")
     '# two values: a 20, b 20'
@@ -38,13 +38,13 @@ def _toml(name: str, value: Any) -> str:
     >>> _toml("classes", ["no", "yes"])
     'classes = ["no", "yes"]'
     """
-    if isinstance(value, list):  # tomli_w gives each value a line
+    if isinstance(value, list):  # tomli_w would write one line per value
         return f"{name} = [{', '.join(_toml('', each).removeprefix(' = ') for each in value)}]"
     return tomli_w.dumps({name or "x": value}).strip().removeprefix("" if name else "x")
 
 
 def toml_key(name: str) -> str:
-    """Return a column's name as a key of TOML.
+    """Return the name of a column as a TOML key.
 
     >>> toml_key("label"), toml_key("the label")
     ('label', '"the label"')

@@ -1,4 +1,4 @@
-"""What cinefeed finds on this machine, and what is slow here: `cinefeed doctor`."""
+"""Examination of the machine and advice about slow or missing parts: `cinefeed doctor`."""
 
 from cinefeed.doctor.advice import Advice, advise
 from cinefeed.doctor.look import examine

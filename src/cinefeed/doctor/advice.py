@@ -1,4 +1,4 @@
-"""What is slow or missing on a machine, and what to do about it."""
+"""Advice about slow or missing parts of a machine."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,46 +6,46 @@ from typing import Any
 
 from cinefeed.errors import listed_in_words
 
-_LITTLE_MEMORY = (
-    2_000_000_000  # bytes: a handful of batches of 16 clips of 16 x 224 x 224 in colour, and a decoder each
-)
+_LOW_MEMORY = 2_000_000_000  # bytes: some batches of 16 clips of 16 x 224 x 224 in colour, and a decoder per clip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """A finding about the machine, and what to do."""
+    """A finding about the machine, and the recommended action."""
 
     finding: str
     action: str
 
 
-def advise(found: Mapping[str, Any]) -> list[Advice]:
-    """Return what is slow or missing on a machine of which `examine` found these facts, the worst first."""
-    return [Advice(finding=finding, action=action) for finding, action in _findings(found)]
+def advise(machine: Mapping[str, Any]) -> list[Advice]:
+    """Return advice about what is slow or missing, from the result of `examine`; the most important comes first."""
+    return [Advice(finding=finding, action=action) for finding, action in _findings(machine)]
 
 
-def _findings(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from _about_backends(found)
-    decoder = found["decoder"]
+def _findings(machine: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _about_backends(machine)
+    decoder = machine["decoder"]
     if decoder["name"] != "compiled":
         yield (
             f"encoded video is read by PyAV, up to three times slower: {decoder['reason']}",
-            "install a version of av whose libavcodec is among the tested ones",
+            "install a version of av with a tested libavcodec",
         )
-    if found["cache"]["folder"] is None:
+    if machine["cache"]["folder"] is None:
         yield (
-            "compiled code is not kept, so every process compiles for some seconds",
-            "set NUMBA_CACHE_DIR to a folder that can be written",
+            "compiled code is not cached, so every process compiles for some seconds",
+            "set NUMBA_CACHE_DIR to a writable folder",
         )
-    yield from _about_cores(found["cores"])
-    memory = found["shared_memory"]
+    yield from _about_cores(machine["cores"])
+    memory = machine["shared_memory"]
     if not memory["processes"]:
-        advice = "use Linux for Workers(backend='process')"
-        yield "worker processes cannot share memory here; threads make the clips", advice
-    if memory["free_bytes"] is not None and memory["free_bytes"] < _LITTLE_MEMORY:
+        yield (
+            "worker processes cannot share memory here, so threads are used",
+            "use Linux for Workers(backend='process')",
+        )
+    if memory["free_bytes"] is not None and memory["free_bytes"] < _LOW_MEMORY:
         free = f"{memory['free_bytes'] / 1e9:.1f} GB"
-        yield f"{free} of memory are free", "bound the feed's with Feed(workers=Workers(memory='500MB'))"
-    missing = {extra: packages for extra, packages in found["formats"].items() if packages}
+        yield f"{free} of memory are free", "limit the memory of the feed with Feed(workers=Workers(memory='500MB'))"
+    missing = {extra: packages for extra, packages in machine["formats"].items() if packages}
     if missing:
         names = listed_in_words([package for packages in missing.values() for package in packages])
         yield (
@@ -54,50 +54,50 @@ def _findings(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _about_backends(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    keras, backends = found["keras"], found["backends"]
+def _about_backends(machine: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    keras, backends = machine["keras"], machine["backends"]
     for name, about in backends.items():
         if "error" in about:
-            yield f"{name} is installed and cannot be imported: {about['error']}", f"install {name} again"
+            yield f"{name} is installed but cannot be imported: {about['error']}", f"install {name} again"
     if not keras["installed"] or keras["backend"] is None:
         missing = "Keras is not installed" if not keras["installed"] else "Keras has no backend"
         extra = "torch" if not backends else next(iter(backends))
         yield (
-            f"{missing}: train, evaluate and predict need both; a PyTorch or JAX loop of your own needs neither",
+            f"{missing}: train, evaluate and predict need both; your own PyTorch or JAX training loop needs neither",
             f"pip install 'cinefeed[keras,{extra}]'",
         )
-    elif found["versions"].get(keras["backend"]) is None:
+    elif machine["versions"].get(keras["backend"]) is None:
         yield (
-            f"Keras' backend is {keras['backend']}, which is not installed",
+            f"the Keras backend is {keras['backend']}, which is not installed",
             f"pip install 'cinefeed[{keras['backend']}]', or set KERAS_BACKEND to an installed one",
         )
     gpus = [gpu for about in backends.values() for gpu in about.get("gpus", ())]
-    if found["gpu_device"] and backends and not gpus:
+    if machine["gpu_device"] and backends and not gpus:
         yield (
-            f"there is a GPU, which {listed_in_words(list(backends))} cannot use",
-            "install a build for it, and a driver that is new enough for that",
+            f"there is a GPU that {listed_in_words(list(backends))} cannot use",
+            "install a build for it, and a driver that supports this build",
         )
     torch = backends.get("torch", {})
-    if torch.get("threads", 1) > 1 and not torch["gpus"] and not found["threads"]["passive_waiting"]:
+    if torch.get("threads", 1) > 1 and not torch["gpus"] and not machine["threads"]["passive_waiting"]:
         yield (
-            f"torch's {torch['threads']} threads spin while they wait: many times slower beside other programs",
-            "set OMP_WAIT_POLICY=PASSIVE in the environment; the command line does so for itself",
+            f"torch's {torch['threads']} threads spin while they wait: many times slower if other programs run",
+            "set OMP_WAIT_POLICY=PASSIVE in the environment; the commands of cinefeed do it themselves",
         )
 
 
 def _about_cores(cores: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if cores["used"] == 1:
-        yield "there is one core: clips are made and the network is computed in turn", "take a machine with more"
+        yield "there is one core, so decoding and training cannot run in parallel", "use a machine with more cores"
     elif cores["machine"] and cores["used"] < cores["machine"]:
         limit = f"a quota of {cores['quota']:g} cores" if cores["quota"] else "its affinity"
         yield (
-            f"of {cores['machine']} cores this process has {cores['used']}, by {limit}",
-            "ask for more, if you need them",
+            f"this process can use {cores['used']} of {cores['machine']} cores, limited by {limit}",
+            "request more if you need them",
         )
     if cores["load"] is not None and cores["load"] > cores["used"]:
         yield (
-            f"the machine is busy: {cores['load']:.1f} processes wanted its {cores['machine']} cores, over a minute",
-            "wait for the others to end, or expect your share of the time",
+            f"the machine is busy: a load of {cores['load']:.1f} processes on {cores['machine']} cores (one minute)",
+            "wait until other programs end, or expect longer times",
         )
 
 

@@ -1,4 +1,4 @@
-"""What there is on this machine, as plain data."""
+"""Versions, cores, memory, backends and threads of this machine as plain data."""
 
 import json
 import os
@@ -29,11 +29,11 @@ _DISTRIBUTIONS = (
     "numpy av opencv-python-headless numba llvmlite pyarrow scikit-learn threadpoolctl keras torch jax tensorflow "
     "pydicom imagecodecs nibabel h5py onnx onnxruntime matplotlib jinja2 tensorboard"
 ).split()
-_REPORT = {"matplotlib": "matplotlib", "jinja2": "jinja2", "PIL": "pillow"}  # modules, and who installs them
-_SECONDS = 120  # that a framework has to be imported; on a slow network file system it takes some tens
-# Run in a process of its own: a broken installation, or a driver that hangs, ends that process alone, and JAX takes no
-# memory of a GPU from whoever looks.
-_LOOK_AT_FRAMEWORK = """
+_REPORT = {"matplotlib": "matplotlib", "jinja2": "jinja2", "PIL": "pillow"}  # modules and their packages
+_TIMEOUT_SECONDS = 120  # for the import of a framework; on a slow network file system it takes some tens of seconds
+# Runs in a separate process, so that a damaged installation or a hanging driver affects only that process, and JAX
+# allocates no GPU memory in the calling process.
+_EXAMINE_FRAMEWORK = """
 import json, sys
 name = sys.argv[1]
 if name == "torch":
@@ -57,18 +57,18 @@ print(json.dumps(about))
 
 
 def examine(*, frameworks: Sequence[str] = KERAS_BACKENDS) -> dict[str, Any]:
-    """Return what cinefeed finds on this machine, as plain data for JSON; it takes some seconds, and changes nothing.
+    """Return properties of this machine and installation, as plain data for JSON. It takes some seconds.
 
-    versions: of Python, cinefeed and the libraries beside it, None for one that is not installed
-    decoder: which one reads encoded video, and why
-    formats: packages that are missing to read a format, or to write reports, by extra; [] if none is
-    cores: of the machine, those that the process may use, the quota of its control groups (None: no quota), the number
-    that cinefeed takes, and how many processes wanted one over the last minute
-    shared_memory: whether worker processes can share memory, and how much is free, in bytes
-    cache: the folder of compiled code, None if it cannot be written
-    keras: whether it is installed, and the backend that the command line takes
-    backends: of the `frameworks` that are installed, GPUs and threads, or the error of importing it
-    threads: of each pool in this process, and whether OpenMP's wait passively
+    versions: of Python, cinefeed and related libraries; None if not installed
+    decoder: the decoder for encoded video, and the reason for it
+    formats: missing packages for reading a format or writing reports, by extra; [] if none is missing
+    cores: of the machine, allowed for the process, the quota of its control groups (None: no quota), used by cinefeed,
+    and the load average of the last minute
+    shared_memory: whether worker processes can share memory, and free memory in bytes
+    cache: folder of compiled code, None if it is not writable
+    keras: whether it is installed, and the backend that the command line uses
+    backends: GPUs and threads of the installed `frameworks`, or the error of their import
+    threads: of each pool in this process, and whether OpenMP threads wait passively
 
     >>> examine(frameworks=())["versions"]["cinefeed"] == cinefeed.__version__
     True
@@ -117,21 +117,20 @@ def _version(distribution: str) -> str | None:
 def _framework(name: str) -> dict[str, Any]:
     """Return a framework's GPUs and threads, or {"error": ...}."""
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", _LOOK_AT_FRAMEWORK, name]
+    command = [sys.executable, "-c", _EXAMINE_FRAMEWORK, name]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_SECONDS, stdin=subprocess.DEVNULL
-        )
-        about: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        process = subprocess.run(command, env=environment, timeout=_TIMEOUT_SECONDS, **options)
+        about: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
         return about
     except subprocess.TimeoutExpired:
-        return {"error": f"its import took more than {_SECONDS} s"}
+        return {"error": f"its import took more than {_TIMEOUT_SECONDS} s"}
     except (IndexError, ValueError):
-        return {"error": (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]}
+        return {"error": (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]}
 
 
 def _shares_memory() -> bool:
-    """Return whether memory without a name can be made, which worker processes map."""
+    """Return whether anonymous memory for worker processes can be created."""
     if not hasattr(os, "memfd_create"):
         return False
     try:

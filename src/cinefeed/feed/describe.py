@@ -91,7 +91,7 @@ def _missing(manifest: Manifest, covariates: Sequence[Covariate]) -> Iterator[st
             instead = "no category" if each.categories else f"the mean, {each.mean:.4g}"
             yield (
                 f"covariate {each.name!r} is missing in {count} of {len(manifest)} rows, which get {instead}; leave "
-                f"them out with manifest.known({each.name!r}) where that is not meant"
+                f"them out with manifest.drop_missing({each.name!r}) where that is not meant"
             )
 
 

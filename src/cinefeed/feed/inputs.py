@@ -83,7 +83,7 @@ def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
         first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in lacking[:3])
         raise TableError(
             f"{len(lacking)} of {len(paths)} rows have no mask in {column!r}: {first}{' ...' * (len(lacking) > 3)}; "
-            f"leave them out with manifest.known({column!r})"
+            f"leave them out with manifest.drop_missing({column!r})"
         )
     return mask_rows(table.column("id"), paths, root=str(manifest.root), private=manifest.private)
 

@@ -189,7 +189,7 @@ class Labels:
             raise LabelError(
                 f"{type(sampler).__name__} balances the first target, {self.name!r}, which {lacking} of "
                 f"{len(self.main.values)} rows do not have; put one first that every row has, or leave out those rows "
-                f"with manifest.known({self.name!r})"
+                f"with manifest.drop_missing({self.name!r})"
             )
 
 
@@ -294,7 +294,7 @@ def read_targets(
         missing,
         ids,
         f"has no {name!r} label",
-        f"leave those rows out with known({name!r}) (--drop-missing), or give them a label",
+        f"leave those rows out with drop_missing({name!r}) (--drop-missing), or give them a label",
     )
     if task is None:
         task = None if is_classes else "regression"

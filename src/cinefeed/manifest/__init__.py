@@ -1,1 +1,1 @@
-"""One row a sample: scan, labels, split, filter, write."""
+"""Manifests: tables with one row per sample, their scan, labels, splits and files."""

@@ -1,4 +1,4 @@
-"""The columns of a manifest: names and types, a video's facts as columns and back, and paths below a root."""
+"""Column names and types of a manifest, conversion of video metadata to columns and back, and relative paths."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from cinefeed.errors import TableError
 from cinefeed.label_types import class_names, is_number
 from cinefeed.sources.base import NO_DAMAGE, Facts, PixelValues, Region, Ticks
 
-# What makes a sample, besides its labels. Its seconds count from the container's start time, as a player shows them and
-# `ffmpeg -ss` takes them; of arrays, image folders and DICOM from the first frame.
+# Columns that define a sample. Seconds count from the container's start time, as in a player and in `ffmpeg -ss`; for
+# arrays, image folders and DICOM they count from the first frame.
 SAMPLE = {
     "id": pa.string(),
     "path": pa.string(),
@@ -27,11 +27,11 @@ SAMPLE = {
     "end_seconds": pa.float64(),
     "split": pa.string(),
 }
-# What a scan finds of a file; size, time and hash of a sample of several files are those of manifest/identity.
-# Regular time stamps are first, step and count; irregular ones are listed in `ticks`. Stamps are the file's own,
-# `start_time_seconds` is when its container starts by the same clock.
-# `damaged` are ranges of frames: the first, the one after the last, the first of the next ...
-# A file that counts in seconds rather than ticks has `step_seconds`, or `seconds` where its steps differ.
+# Metadata of a file, filled by a scan. manifest/identity defines size, time and hash of a sample of several files.
+# Regular timestamps are stored as first, step and count; irregular ones are listed in `ticks`. Timestamps are the
+# file's own, `start_time_seconds` is the start of its container on the same clock.
+# `damaged` holds ranges of frames: first, last + 1, first of the next range ...
+# A file whose timestamps are in seconds has `step_seconds`, or `seconds` if the steps differ.
 FACTS = {
     "size_bytes": pa.int64(),
     "mtime_ns": pa.int64(),
@@ -78,14 +78,14 @@ FACTS = {
     "nan_count": pa.int64(),
     "inf_count": pa.int64(),
 }
-# What `PixelValues` are kept in, of files whose numbers do not say what is black and white (sources/values.py).
+# Columns of `PixelValues`, for files that do not define black and white (sources/values.py).
 VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf_count")
 RESERVED = SAMPLE | FACTS
-# Columns whose emptiness says that nothing is wrong: a table that lacks one must not be given an empty one.
+# Columns in which an empty value means that no fault was found: never add an empty one to a table that lacks it.
 VERDICTS = ("error", "damaged", "header_frames", "header_tags", "size_bytes", "mtime_ns")
 _PLAIN = "container codec pixel_format height width channels bits rotation header_frames error".split()
-# What nearly every file has in common is left empty, and costs nothing.
-_UNSAID: dict[str, Any] = {
+# Values that nearly all files have are stored as null, which needs no memory.
+_DEFAULTS: dict[str, Any] = {
     "conceals_damage": False,
     "mirrored": False,
     "aspect": 1.0,
@@ -96,17 +96,17 @@ _UNSAID: dict[str, Any] = {
 
 
 def label_names(names: Iterable[str]) -> list[str]:
-    """Return the names that are labels: neither part of a sample nor facts of a file."""
-    return [name for name in names if name.partition(":")[0] not in RESERVED]  # "path:4ch" is that of a view
+    """Return the names of label columns: those that neither define a sample nor hold metadata of a file."""
+    return [name for name in names if name.partition(":")[0] not in RESERVED]  # "path:4ch" is the path of a view
 
 
 def facts_to_row(facts: Facts) -> dict[str, Any]:
-    """Return a video's facts as plain values, one a column."""
+    """Return the metadata of a video as plain values, by column name."""
     ticks, times = facts.ticks, facts.times
     row: dict[str, Any] = {name: getattr(facts, name) for name in _PLAIN}
     rare = {"mirrored": facts.mirrored, "aspect": facts.aspect, "video_stream": facts.stream, "array_axes": facts.axes}
     rare |= {"window_assumed": facts.window_assumed, "conceals_damage": facts.conceals_damage}
-    row |= {name: value for name, value in rare.items() if value != _UNSAID[name]}
+    row |= {name: value for name, value in rare.items() if value != _DEFAULTS[name]}
     row["rate_hz"] = None if np.isnan(facts.rate_hz) else float(facts.rate_hz)
     row["num_frames"] = times.count
     row["key_frames"] = facts.key_frames.tolist()
@@ -117,7 +117,7 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
         row["tick_num"], row["tick_den"] = ticks.base
         row["ticks"] = None if ticks.listed is None else ticks.listed.tolist()
         row["start_time_seconds"] = start = facts.start_time_seconds
-        if not np.array_equal(times.seconds(), ticks.times(start_seconds=start).seconds()):  # AVI: ticks of decoding
+        if not np.array_equal(times.seconds(), ticks.times(start_seconds=start).seconds()):  # AVI: decoding timestamps
             row["seconds"] = times.seconds().tolist()
     elif times.listed is not None or times.first_seconds != 0.0:
         row["seconds"] = times.seconds().tolist()
@@ -138,18 +138,18 @@ def facts_to_row(facts: Facts) -> dict[str, Any]:
     return row
 
 
-_FEW = 1000  # texts: as Python's own they take ten times the memory
+_MAX_TEXTS = 1000  # Python strings take ten times the memory
 
 
 class _Texts(NamedTuple):
-    """A column of few different texts: the number of each row's, and the texts, with None for a missing one."""
+    """A text column with few distinct values: the index of each row's text, and the texts; None is a missing text."""
 
     numbers: NDArray[np.int16]
     texts: list[str | None]
 
 
 class _Lists(NamedTuple):
-    """A column of lists of numbers: all of them end to end, and where each row's begins."""
+    """A column of lists of numbers: the concatenated values, and the start of each row's list."""
 
     starts: NDArray[np.int32]
     values: NDArray[Any]
@@ -157,24 +157,24 @@ class _Lists(NamedTuple):
 
 
 def fact_columns(table: Any) -> dict[str, Any] | None:
-    """Return the columns that facts are made of, as NumPy arrays where that can be; None if none was probed.
+    """Return the metadata columns as NumPy arrays if possible; None if no file was probed.
 
-    They are read ten times as fast as Arrow columns, and views where no value is missing.
+    They are read ten times as fast as Arrow columns. Columns without missing values are views.
     """
     if "num_frames" not in table.schema.names:
         return None
-    # A hash is looked at where a file was touched alone: a million different texts are no quick column.
+    # content_hash is read only if a file's time changed, and a million distinct texts cannot be read fast.
     names = [name for name in FACTS if name in table.schema.names and name != "content_hash"]
     columns = {name: _in_one_piece(table.column(name)) for name in names}
     return {name: _quick(column) for name, column in columns.items() if column.null_count < len(column)}
 
 
 def _quick(column: Any) -> Any:
-    """Return a column in the form that a single row is read from fastest."""
+    """Return a column in the form from which a single row is read fastest."""
     kind, missing = column.type, column.null_count > 0
     if pa.types.is_string(kind):
-        coded = column.dictionary_encode(null_encoding="encode")  # a missing text is one of them
-        if len(coded.dictionary) > _FEW:
+        coded = column.dictionary_encode(null_encoding="encode")  # null gets a code too
+        if len(coded.dictionary) > _MAX_TEXTS:
             return column
         return _Texts(_numbers(coded.indices).astype(np.int16), coded.dictionary.to_pylist())
     if pa.types.is_list(kind) and _is_number(kind.value_type):
@@ -184,12 +184,12 @@ def _quick(column: Any) -> Any:
 
 
 def _in_one_piece(column: Any) -> Any:
-    """Return a column as one array; where it is one already nothing is copied, as combine_chunks() would."""
+    """Return a column as one array, without a copy if it is one already; combine_chunks() would copy it."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _numbers(array: Any) -> NDArray[Any]:
-    """Return an array of numbers, as a view if none is missing: to_numpy() imports pandas where it is installed."""
+    """Return an array of numbers, as a view if none is missing; to_numpy() would import pandas if it is installed."""
     if array.null_count:
         return np.asarray(array.to_numpy(zero_copy_only=False))
     kind = {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(array.type), str(array.type))
@@ -203,8 +203,8 @@ def _is_number(kind: Any) -> bool:
 
 
 def fact_value(columns: dict[str, Any], row: int, name: str, otherwise: Any = None) -> Any:
-    """Return one value of `fact_columns`, of a column that holds no lists of numbers."""
-    column = columns.get(name)  # None: nobody has it
+    """Return one value of `fact_columns`; the column must not hold lists of numbers."""
+    column = columns.get(name)  # None: missing in all rows
     if column is None:
         return otherwise
     if isinstance(column, np.ndarray):
@@ -214,7 +214,7 @@ def fact_value(columns: dict[str, Any], row: int, name: str, otherwise: Any = No
 
 
 def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
-    """Return the facts of one row of `fact_columns`, or None where the file was not probed or has no frame."""
+    """Return the metadata of one row of `fact_columns`, or None if the file was not probed or has no frame."""
     value = partial(fact_value, columns, row)
 
     def listed(name: str) -> Any:
@@ -264,7 +264,7 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         window_assumed=value("window_assumed", False),
         values=_values(columns, value),
         spacing_mm=_pair(value("spacing_down_mm"), value("spacing_across_mm")),
-        regions=tuple(Region(*each) for each in json.loads(value("image_regions", "[]")))
+        regions=tuple(Region(*fields) for fields in json.loads(value("image_regions", "[]")))
         if "image_regions" in columns
         else (),
         files=tuple(value("frame_files", ())),
@@ -273,7 +273,7 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
 
 
 def _values(columns: Mapping[str, Any], value: Callable[..., Any]) -> PixelValues | None:
-    """Return what a scan measured; None where it did not, or where nobody needs it (see Rows)."""
+    """Return the pixel values that a scan measured; None if it did not, or if their columns are absent (see Rows)."""
     if "nan_count" not in columns or (nan_count := value("nan_count")) is None:
         return None
     least, most, low, high = (float(value(name, np.nan)) for name in VALUES[:4])
@@ -285,11 +285,11 @@ def _pair(first: float | None, second: float | None) -> tuple[float, float] | No
 
 
 def plain(column: Any) -> Any:
-    """Return a column in the plainest Arrow type that holds it: text as string, lists as list, NaN as null."""
+    """Return a column in the simplest Arrow type for its values: text as string, lists as list, NaN as null."""
     kind = column.type
     if pa.types.is_dictionary(kind) and column.null_count == len(column):
         return pa.nulls(len(column), pa.string())
-    if pa.types.is_dictionary(kind):  # categories are classes, those of numbers too
+    if pa.types.is_dictionary(kind):  # categories are classes, also if they are numbers
         coded = column.combine_chunks()
         values = class_names(coded.dictionary) if is_number(kind.value_type) else plain(coded.dictionary)
         return pa.chunked_array([values.take(coded.indices)])
@@ -307,51 +307,52 @@ def plain(column: Any) -> Any:
 
 
 def plain_table(table: Any, *, name: str) -> Any:
-    """Return a table in plain types, with the known columns in the types that a manifest gives them.
+    """Return a table in plain types, with reserved columns in the types that a manifest uses.
 
-    Raises TableError where a name comes twice, a column holds neither text nor numbers, as periods, intervals and
-    objects of Polars, or a known column holds something else than it should.
+    Raises TableError if a name occurs twice, a column holds neither text nor numbers (periods, intervals, objects of
+    Polars), or a reserved column has values of another type.
     """
     names = table.schema.names
-    twice = sorted({each for each in names if names.count(each) > 1})
-    if twice:
-        raise TableError(f"{name} has more than one column named {twice[0]!r}; rename all but one")
+    duplicates = sorted({column_name for column_name in names if names.count(column_name) > 1})
+    if duplicates:
+        raise TableError(f"{name} has more than one column named {duplicates[0]!r}; rename all but one")
     columns = {}
-    for each in names:
-        if each.startswith("__index_level_"):  # pandas: an index without a name
+    for column_name in names:
+        if column_name.startswith("__index_level_"):  # pandas: an index without a name
             continue
-        column = table.column(each)
+        column = table.column(column_name)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if isinstance(kind, pa.BaseExtensionType) or pa.types.is_fixed_size_binary(kind):  # periods, intervals, objects
             raise TableError(
-                f"{name}: column {each!r} holds {kind}, which is neither text nor numbers; make it one of them in the "
+                f"{name}: column {column_name!r} holds {kind}, which is neither text nor numbers; convert it in the "
                 "table, or leave it out"
             )
-        column = column if pa.types.is_null(column.type) and each in RESERVED else plain(column)
-        if each in RESERVED and column.type != RESERVED[each]:
+        is_reserved = column_name in RESERVED
+        column = column if pa.types.is_null(column.type) and is_reserved else plain(column)
+        if is_reserved and column.type != RESERVED[column_name]:
             try:
-                if pa.types.is_list(RESERVED[each]) and pa.types.is_string(column.type):  # as CSV has it
+                if pa.types.is_list(RESERVED[column_name]) and pa.types.is_string(column.type):  # JSON within CSV
                     column = pa.array([text and json.loads(text) for text in column.to_pylist()])
-                column = column.cast(RESERVED[each])
+                column = column.cast(RESERVED[column_name])
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
                 raise TableError(
-                    f"{name}: column {each!r} is {column.type}, a manifest keeps {RESERVED[each]} there ({error}); "
-                    f"rename the column, or mend its values"
+                    f"{name}: column {column_name!r} is {column.type}, but a manifest needs {RESERVED[column_name]} "
+                    f"there ({error}); rename the column, or correct its values"
                 ) from error
-        columns[each] = column
+        columns[column_name] = column
     return pa.table(columns)
 
 
 def ordered(table: Any) -> Any:
-    """Return the table with the sample's columns first, then the facts, then the labels."""
+    """Return the table with the columns of the sample first, then the metadata, then the labels."""
     names = table.schema.names
     return table.select([*(name for name in RESERVED if name in names), *(n for n in names if n not in RESERVED)])
 
 
 def relative_paths(paths: Any, root: Path | None) -> tuple[Any, Path]:
-    """Return paths relative to a root, and that root: the one given, or the one that all absolute paths share.
+    """Return paths relative to a root, and the root; if None, the root is the common folder of all absolute paths.
 
-    Raises TableError where a path is missing or outside the root.
+    Raises TableError if a path is missing or outside the root.
     """
     if paths.null_count:
         raise TableError(f"{paths.null_count} of {len(paths)} rows have no path; leave them out, or fill the column")
@@ -359,16 +360,16 @@ def relative_paths(paths: Any, root: Path | None) -> tuple[Any, Path]:
     if not pc.any(absolute).as_py():
         return paths, Path() if root is None else root
     if root is None:
-        # What the first and the last of sorted paths share, all share.
+        # A prefix of the first and the last path in sorted order is a prefix of all.
         low, high = pc.min_max(paths).as_py().values()
         if not pc.all(absolute).as_py():
             raise TableError(
-                f"some paths are absolute ({high}), others are not ({low}); give root=, or write them alike"
+                f"some paths are absolute ({high}), others are relative ({low}); give root=, or write all the same way"
             )
         root = Path(os.path.commonpath([Path(low).parent, Path(high).parent]))
     prefix = root.absolute().as_posix().rstrip("/") + "/"
     outside = pc.and_not(absolute, pc.starts_with(paths, prefix))
     if pc.any(outside).as_py():
         stray = paths.filter(outside)[0].as_py()
-        raise TableError(f"{stray} is not under the root {root}; give a root that holds every video")
+        raise TableError(f"{stray} is not under the root {root}; give a root that contains all videos")
     return pc.if_else(absolute, pc.utf8_slice_codeunits(paths, len(prefix)), paths), root

@@ -1,4 +1,4 @@
-"""A manifest of features: which network made them of the videos' frames, and that no other's are taken for them."""
+"""Manifests of encoded features: the network that computed them, and checks against features of other networks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,25 +8,27 @@ import pyarrow.compute as pc
 from cinefeed.errors import SettingError
 from cinefeed.manifest.table import Manifest
 
-ENCODED = "encoded_from"  # the column that names the network
+ENCODED = "encoded_from"  # column with the name of the network
 
 
 def encoded_from(manifest: Manifest) -> str | None:
-    """Return the network whose features the rows are, as `cinefeed encode` names it; None where they are videos.
+    """Return the name of the network that computed the features, as in `cinefeed encode`; None if rows are videos.
 
-    Raises SettingError where they are of several networks, or some are videos.
+    Raises SettingError if the features are of several networks, or some rows are videos.
     """
     if ENCODED not in manifest.table.column_names:
         return None
-    found = pc.unique(manifest.column(ENCODED)).to_pylist()
-    if len(found) > 1:
-        said = ", ".join(str(each or "videos") for each in found[:3])
-        raise SettingError(f"the rows are features of {len(found)} kinds ({said}), which no model can read together")
-    return None if found[0] is None else str(found[0])
+    networks = pc.unique(manifest.column(ENCODED)).to_pylist()
+    if len(networks) > 1:
+        names = ", ".join(str(each or "videos") for each in networks[:3])
+        raise SettingError(
+            f"the rows are features of {len(networks)} kinds ({names}), which one model cannot read; select one kind"
+        )
+    return None if networks[0] is None else str(networks[0])
 
 
 def made_by_a_run(manifest: Manifest) -> bool:
-    """Return whether rows are features of a run's network, which has learnt from a part of them; a backbone has not.
+    """Return whether the features are from the network of a run, which was trained on some of them, not a backbone.
 
     >>> import pyarrow as pa
     >>> table = pa.table({"path": ["a", "b"], "encoded_from": ["MobileNetV2, weights 1f, frames 96x96x1"] * 2})
@@ -37,24 +39,26 @@ def made_by_a_run(manifest: Manifest) -> bool:
 
 
 def check_encoded(manifest: Manifest, *, like: Manifest) -> None:
-    """Raise SettingError where a manifest holds other features than those that a run was trained on, or videos."""
-    wanted, found = encoded_from(like), encoded_from(manifest)
-    if wanted != found:
+    """Raise SettingError if the rows of a manifest are not of the kind (features, videos) that a run was trained on."""
+    required, actual = encoded_from(like), encoded_from(manifest)
+    if required != actual:
         raise SettingError(
-            f"the run was trained on {'features of ' + wanted if wanted else 'videos'}, and these rows are "
-            f"{'features of ' + found if found else 'videos'}"
-            + ("; encode them first, with the same network: cinefeed encode" if wanted else "")
+            f"the run was trained on {'features of ' + required if required else 'videos'}, and these rows are "
+            f"{'features of ' + actual if actual else 'videos'}"
+            + ("; encode them first, with the same network: cinefeed encode" if required else "")
         )
 
 
 def feature_frame(manifest: Manifest) -> Mapping[str, Any]:
-    """Return the `[frame]` by which features pass a feed unchanged; {} where the rows are videos.
+    """Return the `[frame]` settings with which a feed does not change features; {} if the rows are videos.
 
-    Raises SettingError where features differ in number.
+    Raises SettingError if the number of features differs between rows.
     """
     if encoded_from(manifest) is None:
         return {}
     sizes = pc.unique(manifest.column("width").drop_null()).to_pylist()
     if len(sizes) != 1:
-        raise SettingError(f"the rows have {', '.join(map(str, sizes)) or 'no'} features a frame; one number is needed")
+        raise SettingError(
+            f"the rows have {', '.join(map(str, sizes)) or 'no'} features per frame; all rows need the same number"
+        )
     return {"height": 1, "width": sizes[0], "channels": 1, "fit": "none", "dtype": "float32"}

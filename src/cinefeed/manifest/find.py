@@ -1,4 +1,4 @@
-"""The samples under a folder, before any is opened in full: found, told apart, and given their labels."""
+"""Discovery of the samples in a folder, before any is decoded; their labels and hashed columns."""
 
 import hashlib
 import os
@@ -37,32 +37,33 @@ from cinefeed.sources.open import find_samples
 
 History = list[tuple[str, int]]
 NotRead = dict[str, dict[str, Any]]
-_NAMED = 3  # files of a kind that is not read
+_MAX_NAMES = 3  # names of files that are not read, per kind
 
 
 class Videos(NamedTuple):
-    """The samples under a folder as a table, and the other files by what they are: how many, and the first names."""
+    """The samples in a folder as a table, and the files that are not read: count and first names, by kind."""
 
     table: Any
     not_read: NotRead
 
 
 def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bool = False) -> Videos:
-    """Return path (relative, with `/`), size_bytes and mtime_ns of every sample under a folder, sorted by path.
+    """Return path (relative, with `/`), size_bytes and mtime_ns of every sample in a folder, sorted by path.
 
-    Where files hold several samples, or folders the frames of one, `part` and `frame_files` are columns as well, and
-    so is what the format says of a series. Hidden files and folders are left out; links are followed, each folder
-    once. A file without a known suffix is taken by how it begins, unless its suffix is that of a table or text.
+    If files hold several samples, or folders the frames of one, the table also has the columns `part` and
+    `frame_files`, and those that the format defines for a series. Hidden files and folders are skipped. Links are
+    followed, each folder once. The format of a file without a known suffix is detected from its first bytes, unless
+    its suffix is that of a table or text.
 
-    Raises TableError where there is no sample, and where a folder holds images that may be frames or masks.
+    Raises TableError if there is no sample, or if a folder holds images that may be frames or masks.
     """
     files: dict[str, FileState] = {}
     kinds: dict[str, str] = {}
     unread: list[tuple[str, str]] = []
     beside: Counter[str] = Counter()
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()  # device and inode of each folder
 
-    def look(entry: os.DirEntry[str], name: str, stat: os.stat_result) -> None:
+    def classify(entry: os.DirEntry[str], name: str, stat: os.stat_result) -> None:
         if not S_ISREG(stat.st_mode):
             unread.append(("pipe, device or socket", name))
             return
@@ -85,9 +86,9 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
             kind = content
         kinds[name], files[name] = kind, FileState(stat.st_size, stat.st_mtime_ns)
 
-    def walk(place: Path, prefix: str) -> None:
+    def walk(directory: Path, prefix: str) -> None:
         try:
-            entries = os.scandir(place)
+            entries = os.scandir(directory)
         except OSError:
             unread.append(("folder that cannot be read", prefix))
             return
@@ -100,19 +101,19 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
                     stat = entry.stat()
                 except OSError as error:
                     if known_suffix(entry.name) and not entry.is_symlink():
-                        raise TableError(f"{place / entry.name} cannot be read: {error.strerror}") from error
+                        raise TableError(f"{directory / entry.name} cannot be read: {error.strerror}") from error
                     unread.append(("link to nowhere" if entry.is_symlink() else "file that cannot be read", name))
                     continue
                 if not entry.is_dir():
-                    look(entry, name, stat)
-                elif (stat.st_dev, stat.st_ino) not in seen:
-                    seen.add((stat.st_dev, stat.st_ino))
+                    classify(entry, name, stat)
+                elif (stat.st_dev, stat.st_ino) not in visited:
+                    visited.add((stat.st_dev, stat.st_ino))
                     walk(Path(entry.path), f"{name}/")
 
     if not folder.is_dir():
-        raise TableError(f"{folder} is no folder; give the folder that holds the videos")
+        raise TableError(f"{folder} is not a folder; give the folder that contains the videos")
     top = folder.stat()
-    seen.add((top.st_dev, top.st_ino))
+    visited.add((top.st_dev, top.st_ino))
     walk(folder, "")
     try:
         samples = find_samples(folder, kinds, reading=reading)
@@ -120,46 +121,47 @@ def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bo
         if samples.ambiguous:
             raise TableError(_undecided(samples.ambiguous, folder, private=private))
         if not samples.samples:
-            there = [f"{count} {suffix}" for suffix, count in beside.most_common(5)]
-            there += [not_read_in_words(not_read)] if not_read else []
+            contents = [f"{count} {suffix}" for suffix, count in beside.most_common(5)]
+            contents += [not_read_in_words(not_read)] if not_read else []
             raise TableError(
-                f"no videos in {folder}: there is {', '.join(there) or 'no file at all'}; give another folder, or "
-                f"files of a known kind ({', '.join(sorted(extensions()))}); a folder of frames needs two images of "
-                f"one kind at least, and no video beside them"
+                f"no videos in {folder}: it contains {', '.join(contents) or 'no files'}; give another folder, or "
+                f"files of a supported format ({', '.join(sorted(extensions()))}); a folder of frames needs at least "
+                f"two images of one format, and no video in the same folder"
             )
         return Videos(_as_table(samples.samples, files), not_read)
     except UnicodeEncodeError as error:
-        raise TableError(f"a file name under {folder} is not UTF-8: {error.object!r}; rename that file") from error
+        raise TableError(f"a file name under {folder} is not UTF-8: {error.object!r}; rename the file") from error
 
 
 def _undecided(folders: Mapping[str, tuple[str, ...]], root: Path, *, private: bool) -> str:
     first, patterns = next(iter(folders.items()))
     count = f"{len(folders)} folders hold" if len(folders) > 1 else "a folder holds"
-    named = "" if private else f" (first: {root / first}, with {' and '.join(patterns)})"
+    example = "" if private else f" (first: {root / first}, with {' and '.join(patterns)})"
     choice = "*.jpg" if private else patterns[0]
     return (
-        f"{count} images of several kinds{named}, which may be frames and masks; choose the frames, with "
+        f"{count} images of several kinds{example}, which may be frames and masks; select the frames with "
         f"--frames '{choice}' or Reading(frames='{choice}')"
     )
 
 
 def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
-    """Return how many files of each kind are not read, the most frequent first, and the first names of each.
+    """Return the number of files that are not read and their first names by kind, the most frequent kind first.
 
     >>> count_unread([(".avs", "b.avs"), ("link to nowhere", "x.mp4"), (".avs", "a.avs")], private=False)
     {'.avs': {'files': 2, 'first': ['a.avs', 'b.avs']}, 'link to nowhere': {'files': 1, 'first': ['x.mp4']}}
     """
     names: dict[str, list[str]] = defaultdict(list)
     for kind, name in files:
-        names[kind].append(os.fsencode(name).decode(errors="backslashreplace"))  # printed, whatever bytes it has
+        names[kind].append(os.fsencode(name).decode(errors="backslashreplace"))  # printable, whatever its bytes
     kinds = sorted(names, key=lambda kind: (-len(names[kind]), kind))
     return {
-        kind: {"files": len(names[kind]), "first": [] if private else sorted(names[kind])[:_NAMED]} for kind in kinds
+        kind: {"files": len(names[kind]), "first": [] if private else sorted(names[kind])[:_MAX_NAMES]}
+        for kind in kinds
     }
 
 
 def _as_table(samples: Sequence[Found], files: Mapping[str, FileState]) -> Any:
-    """Return the table of samples in some files, by their paths relative to the folder."""
+    """Return the table of samples; `files` holds the state of each file by its path relative to the folder."""
     states = []
     for sample in samples:
         within = files_of(sample.path, sample.files)
@@ -190,22 +192,22 @@ def describe_videos(
     private: bool = False,
     share_labels: bool = False,
 ) -> tuple[Any, History]:
-    """Return the videos with columns from their folders and their label rows, and how many were left at each step."""
+    """Return the videos with columns from folder names and label rows, and the number of rows after each step."""
     history = [(f"videos found ({not_read} files not read)" if not_read else "videos found", videos.num_rows)]
     if path_columns is not None:
-        columns, follows = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
+        columns, is_match = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
         for name in columns.schema.names:
             videos = videos.append_column(name, columns.column(name))
-        strangers = videos.column("path").filter(pc.invert(follows))
-        first = first_names(strangers, private=private)
-        if len(strangers) == videos.num_rows or (len(strangers) and unmatched == "error"):
+        other_paths = videos.column("path").filter(pc.invert(is_match))
+        first = first_names(other_paths, private=private)
+        if len(other_paths) == videos.num_rows or (len(other_paths) and unmatched == "error"):
             raise TableError(
-                f"path_columns={path_columns!r}: {len(strangers)} of {videos.num_rows} videos do not follow it "
-                f"(first: {first}); mend it, or leave them out with unmatched='ignore'"
+                f"path_columns={path_columns!r}: {len(other_paths)} of {videos.num_rows} videos do not match it "
+                f"(first: {first}); correct it, or leave them out with unmatched='ignore'"
             )
-        videos = videos.filter(follows)
-        if len(strangers):
-            history.append((f"path follows {path_columns}", videos.num_rows))
+        videos = videos.filter(is_match)
+        if len(other_paths):
+            history.append((f"path matches {path_columns}", videos.num_rows))
     if labels is not None:
         name = str(labels) if isinstance(labels, str | Path) else "the label table"
         videos, joined_on = join_labels(
@@ -220,12 +222,12 @@ def describe_videos(
         )
         history.append((f"with a row of labels (joined on {joined_on})", videos.num_rows))
     elif on is not None:
-        raise SettingError(f"on={on!r} joins a table of labels, but none was given; give labels= too, or leave out on=")
+        raise SettingError(f"on={on!r} needs a table of labels, but there is none; give labels= too, or leave out on=")
     return videos, history
 
 
 def salt_of(out: Path | None) -> str:
-    """Return the salt kept beside a manifest, made if there is none yet; of a manifest not written, one for the day."""
+    """Return the salt stored beside a manifest, created if absent; a temporary salt if the manifest is not written."""
     salt = secrets.token_hex(16)
     if out is None:
         return salt
@@ -241,15 +243,15 @@ def salt_of(out: Path | None) -> str:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
     except OSError as error:
-        raise TableError(f"cannot write {path}: {error.strerror}; choose another place, or give a salt") from error
+        raise TableError(f"cannot write {path}: {error.strerror}; choose another folder, or give a salt") from error
     return salt
 
 
 @cache
 def salt_fingerprint(salt: str) -> str:
-    """Return 32 hexadecimal digits by which two manifests tell whether their ids were hashed with one salt.
+    """Return 32 hexadecimal digits that are equal if the ids of two manifests were hashed with the same salt.
 
-    Slow by purpose (0.1 s, 32 MB): who has a manifest could try short salts otherwise.
+    Slow on purpose (0.1 s, 32 MB): otherwise short salts could be guessed from a manifest.
     """
     return hashlib.scrypt(
         salt.encode(), salt=b"cinefeed: fingerprint of a salt", n=2**15, r=8, p=1, maxmem=2**26, dklen=16
@@ -257,7 +259,7 @@ def salt_fingerprint(salt: str) -> str:
 
 
 def with_hashes(samples: Any, columns: Sequence[str], *, salt: str) -> Any:
-    """Return the samples with the values of some columns hashed, 16 hexadecimal digits; "" as salt leaves them."""
+    """Return the samples with the values of some columns hashed to 16 hexadecimal digits; unchanged if salt is ""."""
     if not salt:
         return samples
     for name in columns:
@@ -268,7 +270,7 @@ def with_hashes(samples: Any, columns: Sequence[str], *, salt: str) -> Any:
 
 
 def hashed_id(text: str, *, salt: str) -> str:
-    """Return 16 hexadecimal digits that tell an id from others, and not what it is to who lacks the salt.
+    """Return 16 hexadecimal digits that identify an id, but do not reveal it without the salt.
 
     >>> hashed_id("patient 7", salt="a"), hashed_id("patient 7", salt="b")
     ('10f08be7c2362a2e', '33950a7601bbc2e7')

@@ -1,4 +1,4 @@
-"""A digest of what a manifest feeds: rows, paths, frame index, labels."""
+"""A digest of the rows, paths, frame index and labels of a manifest."""
 
 import hashlib
 from typing import Any
@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from cinefeed.manifest.columns import FACTS, RESERVED, SAMPLE
 
-# The rest of FACTS follows from the file (as `damaged` does; `conceals_damage` is a choice), names this machine, or
-# changes when a data set is copied.
+# Other columns of FACTS follow from the file (such as `damaged`; `conceals_damage` is a choice), depend on this
+# machine, or change when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
 
 
@@ -23,7 +23,7 @@ _FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split(), *_READING.split()}
 def fingerprint(table: Any) -> str:
     """Return 32 hexadecimal digits that change with rows, paths, sizes, frame index or labels.
 
-    Pixels, root, modification times and the order of columns do not count, so that a copied data set keeps it.
+    Pixels, root, modification times and the order of columns are ignored, so a copied data set has the same digits.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(table.schema.names):
@@ -31,16 +31,16 @@ def fingerprint(table: Any) -> str:
         if kind in FACTS and kind not in _FINGERPRINTED:
             continue
         column = table.column(name)
-        if name in RESERVED and column.null_count == len(column):  # an empty column says what a missing one says
+        if name in RESERVED and column.null_count == len(column):  # equal to a missing column
             continue
-        kind_of_values = str(column.type).replace("list<item:", "list<element:")  # as Parquet gives lists back
+        kind_of_values = str(column.type).replace("list<item:", "list<element:")  # as Parquet returns lists
         digest.update(f"{name}:{kind_of_values}:{len(column)};".encode())
         digest_values(digest, column.chunks)
     return digest.hexdigest()
 
 
 def digest_values(digest: Any, chunks: list[Any]) -> None:
-    """Feed the values of a column to a digest: all masks, then all lengths, then all values, however it is cut."""
+    """Update a digest with a column: all masks, then all lengths, then all values, independent of its chunks."""
     if any(chunk.null_count for chunk in chunks):
         for chunk in chunks:
             digest.update(chunk.is_valid().to_numpy(zero_copy_only=False).tobytes())

@@ -1,4 +1,4 @@
-"""Groups from a table, such as those of `cinefeed check --groups`: a row for each sample, by its id."""
+"""Groups of samples from a table with one row per sample id, such as that of `cinefeed check --groups`."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from cinefeed.errors import ColumnError, TableError, did_you_mean
 from cinefeed.manifest.label_keys import first_names
 from cinefeed.manifest.reading import read_table
 
-GROUP = "check_group"  # the column
+GROUP = "check_group"  # column name
 
 
 def groups_of_ids(source: object, ids: Any, *, private: bool) -> Any:
     """Return the group of each id from a table with the columns `id` and `check_group`, as text.
 
-    Raises ColumnError where the table lacks one of them, TableError for an id that it lacks or has twice.
+    Raises ColumnError if the table lacks one of them, TableError if an id is missing or occurs twice.
     """
     table = read_table(source)
     for name in ("id", GROUP):
@@ -27,7 +27,7 @@ def groups_of_ids(source: object, ids: Any, *, private: bool) -> Any:
     keys = table.column("id").combine_chunks().cast(pa.string())
     if len(keys.unique()) < len(keys):
         raise TableError(
-            f"the table of groups has {len(keys) - len(keys.unique())} ids more than once; keep one row each"
+            f"the table of groups has {len(keys) - len(keys.unique())} ids more than once; keep one row per id"
         )
     groups = table.column(GROUP).combine_chunks().cast(pa.string()).take(pc.index_in(ids, value_set=keys))
     unknown = ids.filter(groups.is_null())
@@ -35,6 +35,6 @@ def groups_of_ids(source: object, ids: Any, *, private: bool) -> Any:
         first = first_names(unknown, private=private)
         raise TableError(
             f"{len(unknown)} of {len(ids)} rows have no group in the table (first: {first}); "
-            "check the same rows again with --groups, and take what it writes"
+            "check the same rows again with --groups, and use the table that it writes"
         )
     return groups

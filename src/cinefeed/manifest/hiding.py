@@ -1,4 +1,4 @@
-"""Rows shown by ids in place of paths."""
+"""Removal of paths from a table, for manifests that show ids instead."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from cinefeed.manifest.find import hashed_id
 
 
 def hide_paths(table: Any) -> Any:
-    """Return the table with each id that is made of its path hashed, and no path in an error."""
+    """Return the table with ids that were derived from paths hashed, and without paths in errors."""
     paths = table.column("path").to_pylist()
     for name in {"id", "error"} & {*table.column_names}:
         texts = zip(table.column(name).cast(pa.string()).to_pylist(), paths, strict=True)
@@ -19,6 +19,6 @@ def hide_paths(table: Any) -> Any:
 
 
 def _hidden(text: str, path: str, *, is_id: bool) -> str:
-    if is_id:  # by its path without endings: features have one more than their video, whose id they keep
+    if is_id:  # compared without suffixes: features have one more than their video, and keep its id
         return hashed_id(text, salt="id") if text.startswith(re.sub(r"\.[^/]*$", "", path)) else text
     return re.sub(rf"\S*{re.escape(path)}", "the file", text)

@@ -1,4 +1,4 @@
-"""Whether the files of a sample are those that were scanned: by size and modification time, then by content."""
+"""Comparison of a sample's files with the scanned ones: by size and modification time, then by content."""
 
 import hashlib
 import os
@@ -12,10 +12,10 @@ _EDGE_BYTES = 1 << 16  # hashed at each end of a file
 
 
 class FileState(NamedTuple):
-    """Size and modification time of a sample's files; None where a manifest lacks one of them.
+    """Size and modification time of a sample's files; None if a manifest lacks the value.
 
-    Of several files the size is the sum, and `mtime_ns` is 63 bits of a hash of each one's size and time, in order: the
-    newest time alone would not show that an older file was exchanged.
+    For several files, the size is the sum, and `mtime_ns` is 63 bits of a hash of all sizes and times in order: the
+    newest time alone would not show that an older file was replaced.
     """
 
     size_bytes: int | None
@@ -23,7 +23,7 @@ class FileState(NamedTuple):
 
 
 def combined_state(states: Sequence[FileState]) -> FileState:
-    """Return the state of a sample that these files make up, in this order.
+    """Return the state of a sample that consists of these files, in this order.
 
     >>> combined_state([FileState(5, 17)])
     FileState(size_bytes=5, mtime_ns=17)
@@ -46,32 +46,32 @@ def files_of(path: Path | str, names: Sequence[str]) -> list[str]:
 
 
 def state_of(files: Sequence[str]) -> FileState:
-    """Return the state that files have on the disk. Raises OSError."""
+    """Return the current state of files on disk. Raises OSError."""
     stats = [os.stat(file) for file in files]  # noqa: PTH116  # a Path would double the 1.4 us of a call
     return combined_state([FileState(stat.st_size, stat.st_mtime_ns) for stat in stats])
 
 
-def change_of(files: Sequence[str], state: FileState, *, scanned: FileState, known_hash: str | None) -> str | None:
-    """Return how files, of which the state is not the scanned one, differ from it; None where they are a copy.
+def change_of(files: Sequence[str], state: FileState, *, scanned: FileState, scanned_hash: str | None) -> str | None:
+    """Return how files with another state differ from the scanned ones; None if they are a copy with equal content.
 
-    Raises OSError where they cannot be read.
+    Raises OSError if they cannot be read.
     """
     if state.size_bytes != scanned.size_bytes:
         return f"{scanned.size_bytes:,} bytes when scanned, {state.size_bytes:,} now"
     if scanned.mtime_ns is None:
         return None
-    if known_hash is None:
-        return "written again after the scan, and the manifest has no content_hash that would show a copy"
-    if known_hash != content_hash(files):
-        return f"other content than when scanned, in the same {state.size_bytes:,} bytes"
+    if scanned_hash is None:
+        return "modified after the scan, and the manifest has no content_hash to compare the content"
+    if scanned_hash != content_hash(files):
+        return f"other content than in the scan, with the same size of {state.size_bytes:,} bytes"
     return None
 
 
 def content_hash(files: Sequence[str]) -> str:
     """Return 16 hexadecimal digits for the first and the last 64 KiB of files, in their order. Raises OSError.
 
-    Two CRC-32: they tell a changed file from a copy and protect from no forger. blake2b (94 us for 128 KiB, CRC-32
-    19 us) made the scan of 566 `lips` clips 11 % slower.
+    Two CRC-32: they detect changed files, but not forged ones. blake2b (94 us for 128 KiB, CRC-32 19 us) made the scan
+    of 566 `lips` clips 11 % slower.
     """
     first = last = 0
     for path in files:
@@ -85,7 +85,7 @@ def content_hash(files: Sequence[str]) -> str:
 
 
 def _read(file: FileIO, count: int) -> bytes:
-    """Return the next bytes of a file, fewer only at its end: a network file system may hand over less at a time."""
+    """Return the next bytes of a file, fewer only at its end; a network file system may return fewer per call."""
     data = file.read(count)
     while len(data) < count and (rest := file.read(count - len(data))):
         data += rest

@@ -1,4 +1,4 @@
-"""Labels of videos: made from folder names, or joined from a table on path, stem or any column."""
+"""Labels of videos from folder names, or from a table joined on path, stem or other columns."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -40,23 +40,23 @@ _PART_NAMES = {name: name for name in PARTS} | {
 
 
 def part_names(column: Any, *, name: str) -> Any:
-    """Return a column of parts under their own names, so validation as val; null where a row has none.
+    """Return a column of parts with their standard names, such as val for validation; null if a row has no part.
 
-    Raises SplitError for a name that is no part.
+    Raises SplitError for a name that is not a part.
     """
-    found = encode(column.cast(pa.string()))
-    lower = [str(each).strip().lower() for each in found.values]
-    for value, each in zip(found.values, lower, strict=True):
-        if each not in _PART_NAMES:
-            raise SplitError(f"{name} names a part {value!r}; {did_you_mean(each, PARTS)}")
+    encoded = encode(column.cast(pa.string()))
+    lower = [str(each).strip().lower() for each in encoded.values]
+    for value, part in zip(encoded.values, lower, strict=True):
+        if part not in _PART_NAMES:
+            raise SplitError(f"{name} names a part {value!r}; {did_you_mean(part, PARTS)}")
     names = pa.array([*(_PART_NAMES[each] for each in lower), None], pa.string())
-    return names.take(pa.array(found.codes % len(names)))  # -1, for no part, is the last
+    return names.take(pa.array(encoded.codes % len(names)))  # -1 (no part) takes the last, None
 
 
 def split_table(tables: Mapping[str, object], *, on: str | None, videos: Any) -> Any:
-    """Return one table, of the column that names the videos and of `split`, from one table a part."""
+    """Return one table with the column that names the videos and `split`, from one table per part."""
     if not tables:
-        raise SplitError("no tables were given; name one a part, such as {'train': 'train.csv', 'test': 'test.csv'}")
+        raise SplitError("there are no tables; give one per part, such as {'train': 'train.csv', 'test': 'test.csv'}")
     rows = []
     names = part_names(pa.array(list(tables)), name="the split").to_pylist()
     for part, source in zip(names, tables.values(), strict=True):
@@ -74,10 +74,10 @@ def split_table(tables: Mapping[str, object], *, on: str | None, videos: Any) ->
 
 
 def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
-    """Return a text column for each name in `pattern`, and which paths follow it (Boolean).
+    """Return a text column for each name in `pattern`, and whether each path matches it (Boolean).
 
-    "{patient}/{study}/{view}" reads p1/s2/4ch.mp4, and p1/s2/4ch/clip3.mp4 too, as patient p1, study s2, view 4ch;
-    "{_}" matches without making a column.
+    "{patient}/{study}/{view}" matches p1/s2/4ch.mp4 and p1/s2/4ch/clip3.mp4 as patient p1, study s2, view 4ch;
+    "{_}" matches without a column.
     """
     suffix = known_suffix(pattern)
     text = (pattern[: len(pattern) - len(suffix)] if suffix else pattern).strip("/")
@@ -88,8 +88,8 @@ def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
     for name, literal in zip(names, literals[1:], strict=True):
         if not name.isidentifier() or (names.count(name) > 1 and name != "_") or name in FACTS or name == "path":
             raise SettingError(
-                f"path_columns={pattern!r}: {name!r} cannot be a column; use a word of letters, once, "
-                f"and none that a manifest has already ({', '.join(['path', *FACTS])})"
+                f"path_columns={pattern!r}: {name!r} cannot be a column; use an identifier that occurs once and is "
+                f"not a reserved column name ({', '.join(['path', *FACTS])})"
             )
         expression += ("[^/]+?" if name == "_" else f"(?P<{name}>[^/]+?)") + re.escape(literal)
     fields = pc.extract_regex(without_suffix(paths), f"^{expression}(?:/|$)")
@@ -108,12 +108,11 @@ def join_labels(
     private: bool = False,
     share_labels: bool = False,
 ) -> tuple[Any, str]:
-    """Return the videos that have a label row, with its columns, in the order of the videos; and what was joined on.
+    """Return the videos that have a label row, with its columns, in the order of the videos; and the name of the key.
 
-    One label row may serve many videos, but one that names a file serves several samples of it with `share_labels`
-    alone. Several rows may serve one video where they name parts or seconds of it.
-    Raises TableError where rows or videos find no partner, unless `unmatched="ignore"`, ColumnError for a key that is
-    not there.
+    One label row may match many videos. A row that names a file matches several samples in it only with
+    `share_labels`. Several rows may match one video if they name parts or seconds of it.
+    Raises TableError if rows or videos have no match, unless `unmatched="ignore"`, and ColumnError for a missing key.
     """
     if unmatched not in get_args(Unmatched):
         raise SettingError(f"unmatched={unmatched!r} is not a choice; {did_you_mean(unmatched, get_args(Unmatched))}")
@@ -122,8 +121,8 @@ def join_labels(
     check_parts(labels, name=name)
     if "part" in labels.schema.names and "part" not in videos.schema.names:
         raise TableError(
-            f"{name}: the column 'part' names samples within a file, and each file here is one sample; rename the "
-            "column, for example to body_part, or leave it out"
+            f"{name}: the column 'part' identifies samples within a file, and each file here is one sample; rename "
+            "the column, for example to body_part, or leave it out"
         )
     if keys[0][1] == "path":
         video_keys, label_keys, joined_on = path_keys(
@@ -137,7 +136,7 @@ def join_labels(
         joined_on = " + ".join(one if one == other else f"{one}={other}" for one, other in keys)
         label_keys = pc.binary_join_element_wise(*[as_text(labels.column(one)) for one, _ in keys], JOINT)
         video_keys = pc.binary_join_element_wise(*[as_text(videos.column(other)) for _, other in keys], JOINT)
-    # by other names in the videos: hashed there, where they are people
+    # drop keys that have another name in the videos: there, those of persons are hashed
     labels = labels.drop_columns([one for one, other in keys if other not in ("path", one)])
     _check_collisions(videos, labels, keys=[*(one for one, _ in keys), *["part"] * by_part], name=name)
 
@@ -155,17 +154,17 @@ def join_labels(
     if counts.max(initial=0) > 1 and not set(_SEGMENTS) & set(labels.schema.names):
         repeated = label_keys.take(pa.array(order[left[counts > 1]])).unique()
         raise TableError(
-            f"{name} joined on {joined_on}: {len(repeated)} keys stand in several rows "
-            f"(first: {first_names(repeated, private=private)}); keep one row each, or tell the rows apart "
+            f"{name} joined on {joined_on}: {len(repeated)} keys occur in several rows "
+            f"(first: {first_names(repeated, private=private)}); keep one row per key, or distinguish the rows "
             f"by part, start_seconds or end_seconds"
         )
-    lonely = pa.array(~np.isin(label_codes, video_codes) | (label_codes < 0))
+    is_unmatched = pa.array(~np.isin(label_codes, video_codes) | (label_codes < 0))
     if counts.max(initial=0) == 0 and not private:
         _refuse_all(videos, labels, label_keys, video_keys, keys=keys, what=f"{name} joined on {joined_on}")
     _refuse_unmatched(
-        lonely_rows=label_keys.filter(lonely),
+        unmatched_rows=label_keys.filter(is_unmatched),
         num_rows=labels.num_rows,
-        lonely_videos=paths.filter(pa.array(counts == 0)),
+        unmatched_videos=paths.filter(pa.array(counts == 0)),
         num_videos=len(paths),
         unmatched=unmatched,
         what=f"{name} joined on {joined_on}",
@@ -177,96 +176,96 @@ def join_labels(
     joined = videos.take(pa.array(video_rows))
     if keys[0][1] == "path" and not share_labels:
         _refuse_shared(joined, label_rows, name=f"{name} joined on {joined_on}", private=private)
-    for each in labels.schema.names:
-        if each not in joined.schema.names:
-            joined = joined.append_column(each, labels.column(each).take(pa.array(label_rows)))
+    for column in labels.schema.names:
+        if column not in joined.schema.names:
+            joined = joined.append_column(column, labels.column(column).take(pa.array(label_rows)))
     return joined, joined_on
 
 
 def _with_parts(keys: Any, table: Any) -> Any:
-    """Return keys of files with the part of each row; a number in a label table is a row of a stacked set."""
+    """Return keys of files joined with the part of each row; a number is a row of a stacked array."""
     parts = pc.replace_substring_regex(as_text(table.column("part")), "^([0-9]+)$", r"[\1]")
     return pc.binary_join_element_wise(keys, pc.fill_null(parts, ""), JOINT)
 
 
 def _refuse_shared(joined: Any, label_rows: NDArray[np.int64], *, name: str, private: bool) -> None:
-    """Raise TableError where one label row serves several samples of one file; those of a folder are files apart."""
-    of_file = np.ones(joined.num_rows, np.bool_)
+    """Raise TableError if one label row matches several samples of one file; samples of a folder have several files."""
+    is_file = np.ones(joined.num_rows, np.bool_)
     if "frame_files" in joined.schema.names:
-        of_file = joined.column("frame_files").is_null().to_numpy(zero_copy_only=False)
-    served = np.bincount(label_rows[of_file], minlength=label_rows.max(initial=-1) + 1)
-    shared = np.flatnonzero(of_file & (served[label_rows] > 1))
+        is_file = joined.column("frame_files").is_null().to_numpy(zero_copy_only=False)
+    num_samples = np.bincount(label_rows[is_file], minlength=label_rows.max(initial=-1) + 1)
+    shared = np.flatnonzero(is_file & (num_samples[label_rows] > 1))
     if len(shared):
         files = joined.column("path").take(pa.array(shared)).unique()
         raise TableError(
             f"{name}: {len(files)} files hold several samples, and have one row of labels for all of them (first: "
-            f"{first_names(files, private=private)}, {served[label_rows[shared[0]]]} samples); declare the axes if it "
-            f"is one video (--axes), name each sample in a column 'part', or let them share the row "
+            f"{first_names(files, private=private)}, {num_samples[label_rows[shared[0]]]} samples); declare the axes "
+            f"if the file is one video (--axes), name each sample in a column 'part', or use the row for all samples "
             f"(share_labels=True, --share-labels)"
         )
 
 
 def _check_collisions(videos: Any, labels: Any, *, keys: list[str], name: str) -> None:
-    for each in labels.schema.names:
-        if each in FACTS:
-            raise TableError(f"{name}: column {each!r} is also what a scan finds of the file; rename it in the table")
-        if each in videos.schema.names and each not in keys and each != "path":
+    for column in labels.schema.names:
+        if column in FACTS:
+            raise TableError(f"{name}: column {column!r} is a reserved column name of the scan; rename it in the table")
+        if column in videos.schema.names and column not in keys and column != "path":
             raise TableError(
-                f"{name} and path_columns both have a column {each!r}; join on it too (on={[*keys, each]!r}), "
-                f"or call one of them something else"
+                f"{name} and path_columns both have a column {column!r}; join on it too (on={[*keys, column]!r}), "
+                f"or rename one of them"
             )
 
 
 def _refuse_unmatched(
     *,
-    lonely_rows: Any,
+    unmatched_rows: Any,
     num_rows: int,
-    lonely_videos: Any,
+    unmatched_videos: Any,
     num_videos: int,
     unmatched: Unmatched,
     what: str,
     private: bool,
 ) -> None:
-    row, video = (first_names(each, private=private) for each in (lonely_rows, lonely_videos))
-    if len(lonely_videos) == num_videos:
+    row, video = (first_names(each, private=private) for each in (unmatched_rows, unmatched_videos))
+    if len(unmatched_videos) == num_videos:
         raise TableError(
             f"{what}: none of {num_rows} rows matches any of {num_videos} videos (rows: {row}; videos: {video}); "
-            f"choose the column with on="
+            f"name the column with on="
         )
     faults = []
-    if len(lonely_rows):
-        faults.append(f"{len(lonely_rows)} of {num_rows} rows match no video (first: {row})")
-    if len(lonely_videos):
-        faults.append(f"{len(lonely_videos)} of {num_videos} videos have no row (first: {video})")
+    if len(unmatched_rows):
+        faults.append(f"{len(unmatched_rows)} of {num_rows} rows match no video (first: {row})")
+    if len(unmatched_videos):
+        faults.append(f"{len(unmatched_videos)} of {num_videos} videos have no row (first: {video})")
     if faults and unmatched == "error":
         raise TableError(
-            f"{what}: {' and '.join(faults)}; mend them, or leave these {len(lonely_rows)} rows and "
-            f"{len(lonely_videos)} videos out with unmatched='ignore' (--unmatched ignore)"
+            f"{what}: {' and '.join(faults)}; correct them, or leave these {len(unmatched_rows)} rows and "
+            f"{len(unmatched_videos)} videos out with unmatched='ignore' (--unmatched ignore)"
         )
 
 
 def _refuse_all(
     videos: Any, labels: Any, label_keys: Any, video_keys: Any, *, keys: Sequence[tuple[str, str]], what: str
 ) -> None:
-    """Raise TableError where no row matches any video and another way to join would match."""
+    """Raise TableError, if no row matches any video, that names another way to join with matches."""
     proposed = proposed_join(videos, labels)
     if proposed and proposed != keys[0][0]:
         raise TableError(
-            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos; by their values "
-            f"they join with on={proposed!r} (--on {proposed})"
+            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos; most values match with "
+            f"on={proposed!r} (--on {proposed})"
         )
     if pc.any(pc.is_in(pc.utf8_lower(label_keys), value_set=pc.utf8_lower(video_keys).unique())).as_py():
         raise TableError(
-            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos, but they would if upper "
-            "and lower case were the same; write them alike"
+            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos, but some match if case "
+            "is ignored; use the same case in both"
         )
     names = pc.replace_substring_regex(label_keys, "^.*/", "")
     by_name = int(pc.sum(pc.is_in(names, value_set=pc.replace_substring_regex(video_keys, "^.*/", ""))).as_py() or 0)
     if keys[0][1] == "path" and by_name:
         raise TableError(
-            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos by its folders (rows: "
-            f"{first_names(label_keys)}; videos: {first_names(video_keys)}); by file name alone {by_name} would: if "
-            f"those are right, keep only the names in column {keys[0][0]!r}"
+            f"{what}: none of {len(label_keys)} rows matches any of {len(video_keys)} videos by path (rows: "
+            f"{first_names(label_keys)}; videos: {first_names(video_keys)}); {by_name} match by file name alone: if "
+            f"these are correct, keep only file names in column {keys[0][0]!r}"
         )
 
 
@@ -274,13 +273,13 @@ _PART = re.compile(r"\d+|/.*|\[\d+\]|slice=\d+|plane-\d+(-repeat-\d+)?")
 
 
 def check_parts(labels: Any, *, name: str) -> None:
-    """Raise TableError where a column `part` holds something else than parts of files."""
+    """Raise TableError if a column `part` holds other values than parts of files."""
     if "part" not in labels.schema.names:
         return
     values = [str(each) for each in labels.column("part").unique().to_pylist() if each is not None]
     other = next((each for each in values if not _PART.fullmatch(each)), None)
     if other is not None:
         raise TableError(
-            f"{name}: the column 'part' holds {other!r}, and a manifest keeps there which part of a file is meant, "
-            "such as '/name', '[5]' or 'slice=4'; rename the column, for example to body_part"
+            f"{name}: the column 'part' holds {other!r}, but it must identify a part of a file, such as '/name', "
+            "'[5]' or 'slice=4'; rename the column, for example to body_part"
         )

@@ -1,7 +1,7 @@
-"""Parquet in which damage is found: a checksum on every page, and for a manifest a digest of all that it holds.
+"""Parquet files with damage detection: a checksum per page, and for manifests a digest of the whole content.
 
-Page checksums cover the values only: not the footer (types, names, notes), not the headers of pages. Bits flipped there
-gave another table without an error, so a manifest keeps a digest of its columns and notes beside them.
+Page checksums cover values only, not the footer (types, names, notes) and not page headers. Flipped bits there gave
+another table without an error, so a manifest also stores a digest of its columns and notes.
 """
 
 import base64
@@ -21,10 +21,10 @@ _PLAIN = (pa.types.is_string, pa.types.is_boolean, pa.types.is_integer, pa.types
 
 
 def read_parquet_table(source: Path | bytes, *, name: str = "") -> Any:
-    """Return the table of a Parquet file, or of its bytes, with the checksum of each page and its digest verified.
+    """Return the table of a Parquet file, or of its bytes, after verification of page checksums and digest.
 
-    A table without a digest, of another program or of predictions, is taken as it is. Raises TableError for one that
-    is not what was written, OSError, and ArrowException for damage that Parquet itself finds, or another format.
+    A table without a digest (predictions, or of another program) is returned without that check. Raises TableError if
+    the digest differs, OSError, and ArrowException for damage that Parquet itself detects, or another format.
     """
     name = name or (str(source) if isinstance(source, Path) else "the table")
     with pa.OSFile(str(source)) if isinstance(source, Path) else pa.BufferReader(source) as file:
@@ -35,18 +35,18 @@ def read_parquet_table(source: Path | bytes, *, name: str = "") -> Any:
                 categories = _categories(parquet.metadata.metadata or {})
         except (OSError, pa.ArrowException):
             raise
-        except Exception as error:  # of many kinds, such as UnicodeDecodeError of a name
+        except Exception as error:  # of many types, such as UnicodeDecodeError for a name
             raise TableError(f"{name} is a damaged Parquet file: {error}; copy it again") from error
     if has_digest:
         _check_digest(table, name=name)
     for column in categories:
-        place = table.schema.get_field_index(column)
-        table = table.set_column(place, column, table.column(place).dictionary_encode())
+        index = table.schema.get_field_index(column)
+        table = table.set_column(index, column, table.column(index).dictionary_encode())
     return table
 
 
 def _categories(metadata: Mapping[bytes, bytes]) -> list[str]:
-    """Return the columns that were written as categories: those of numbers come back from Parquet as numbers."""
+    """Return the columns that were written as categories; Parquet returns categories of numbers as numbers."""
     if b"ARROW:schema" not in metadata:
         return []
     schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(metadata[b"ARROW:schema"])))
@@ -64,12 +64,12 @@ def write_parquet_tables(path: Path, tables: Iterable[Any]) -> None:
 
 
 def with_digest(table: Any, notes: bytes) -> Any:
-    """Return a table whose schema keeps notes, and a digest of them and of all columns."""
+    """Return a table whose schema contains notes, and a digest of the notes and all columns."""
     return table.replace_schema_metadata({NOTES: notes, DIGEST: table_digest(table, notes)})
 
 
 def table_digest(table: Any, notes: bytes) -> bytes:
-    """Return 32 hexadecimal digits that change with any value, type, name or place of a column, and with the notes.
+    """Return 32 hexadecimal digits that change with any value, type, name or position of a column, and the notes.
 
     >>> table = pa.table({"path": ["a.mp4"], "age": [61]})
     >>> table_digest(table, b"") == table_digest(table.rename_columns(["path", "agf"]), b"")
@@ -84,7 +84,7 @@ def table_digest(table: Any, notes: bytes) -> bytes:
 
 
 def _kind(column_type: Any) -> str:
-    """Return a type without what Parquet may change: the name of a list's items, the unit of a time."""
+    """Return the name of a type without details that Parquet may change: names of list items, units of times."""
     if pa.types.is_list(column_type):
         return f"list of {_kind(column_type.value_type)}"
     return str(column_type) if any(is_plain(column_type) for is_plain in _PLAIN) else "text"
@@ -95,16 +95,16 @@ def _check_digest(table: Any, *, name: str) -> None:
     try:
         if metadata.get(DIGEST) == table_digest(table, metadata.get(NOTES, b"")):
             return
-    except (pa.ArrowException, ValueError):  # such as text that is no UTF-8
+    except (pa.ArrowException, ValueError):  # such as text that is not UTF-8
         pass
     raise TableError(
-        f"{name} is damaged, or another program changed it: its digest differs; copy it again, or scan again. After a "
-        "change on purpose, make a manifest of the table: Manifest.from_table(table, root=FOLDER)"
+        f"{name} is damaged, or another program changed it: its digest differs; copy it again, or scan again. If the "
+        "change is intended, make a manifest of the table: Manifest.from_table(table, root=FOLDER)"
     )
 
 
 def _names_digest(file: Any) -> bool:
-    """Return whether the footer names a digest, also where it can no longer be found by its key."""
+    """Return whether the footer contains the key of a digest, even if damage makes the key unreadable for Parquet."""
     size = file.size()
     file.seek(max(size - 8, 0))
     length = int.from_bytes(file.read(4), "little")

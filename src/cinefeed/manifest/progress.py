@@ -1,4 +1,4 @@
-"""How far a long work has come: told to a function, drawn as a bar on a terminal, or kept quiet."""
+"""Progress of long operations: a callback, a progress bar on a terminal, or none."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ Progress = Callable[[int, int], None]
 
 @contextmanager
 def shown_progress(progress: Progress | Literal[False] | None, *, what: str) -> Iterator[Progress]:
-    """Give the work a `progress(done, total)` to call: that of the caller, a bar where stderr is a terminal, or none.
+    """Yield a function `progress(done, total)`: the given one, one that updates a progress bar, or one without effect.
 
-    False shows nothing; None draws the bar, under the name `what`.
+    None shows a bar with the description `what` if stderr is a terminal; False shows nothing.
     """
     if callable(progress):
         yield progress

@@ -1,4 +1,4 @@
-"""Messages of decoders during a scan, which number one or more a file: counted, not shown."""
+"""Suppression of decoder messages during a scan, which may be several per file: they are counted, not shown."""
 
 import logging
 import warnings
@@ -13,16 +13,16 @@ import cv2
 _log = logging.getLogger(__name__)
 _opencv: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions at its root
 _SILENT = 0  # LOG_LEVEL_SILENT, which OpenCV 4 does not name
-_DECODERS = ("pydicom", "nibabel", "openjpeg", "PIL", "h5py")  # packages whose warnings are about what is in a file
+_DECODERS = ("pydicom", "nibabel", "openjpeg", "PIL", "h5py")  # their warnings concern file contents
 
 
 @contextmanager
 def decoders_quiet() -> Iterator[Counter[str]]:
-    """Count the Python warnings of decoders by package, and have OpenCV print nothing; one log line names the counts.
+    """Count the Python warnings of decoders by package, silence OpenCV, and log the counts in one line.
 
-    What is wrong with a file is known by its decoding, and stands in its row. The texts are left out because pydicom's
-    quote what is in a header, names among it. OpenCV prints by itself, so its messages cannot be counted. Filters of
-    warnings hold for all threads: other packages' warnings are shown as before.
+    Faults of a file are detected by decoding it, and stored in its row. The texts of warnings are not logged because
+    those of pydicom quote header values, including names of patients. OpenCV prints its messages itself, so they cannot
+    be counted. Warning filters apply to all threads: warnings of other packages are shown as before.
     """
     counts: Counter[str] = Counter()
     level = _opencv.setLogLevel(_SILENT)
@@ -45,5 +45,7 @@ def decoders_quiet() -> Iterator[Counter[str]]:
     finally:
         _opencv.setLogLevel(level)
     if counts:
-        named = ", ".join(f"{number} of {package}" for package, number in sorted(counts.items()))
-        _log.warning("warnings of decoders that are not shown: %s; what cannot be read has an error in its row", named)
+        text = ", ".join(f"{number} of {package}" for package, number in sorted(counts.items()))
+        _log.warning(
+            "decoder warnings that are not shown: %s; files that cannot be read have an error in their row", text
+        )

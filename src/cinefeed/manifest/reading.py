@@ -1,4 +1,4 @@
-"""A table of labels from CSV, Parquet or memory: numbers become numbers, ids stay text."""
+"""Reading of label tables from CSV, Parquet, JSON or data frames, with type detection that keeps ids as text."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from cinefeed.manifest.parquet import read_parquet_table
 from cinefeed.sources.kinds import known_suffix
 from cinefeed.sources.limits import irregular_kind
 
-# What pandas takes for missing by default; "none" and "-" are values.
+# The missing-value marks of pandas; "none" and "-" are values.
 MISSING_MARKS = (
     "",
     *"NA N/A n/a <NA> #NA #N/A NaN nan -NaN -nan NULL null None 1.#IND -1.#IND 1.#QNAN -1.#QNAN".split(),
@@ -42,14 +42,14 @@ _THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3})+$"
 
 
 def read_table(source: object) -> Any:
-    """Return a table of labels: a CSV, Parquet or JSON file, a data frame (pandas, Polars, pyarrow), columns by name.
+    """Return a table of labels from a CSV, Parquet or JSON file, a data frame (pandas, Polars, pyarrow) or a mapping.
 
     CSV may be UTF-8 or UTF-16, with a byte order mark, separated by `,` `;` tab or `|`, with decimal commas; a list of
-    paths without a header may have one label behind each. JSON is a list of rows, a row a line, or columns. A column
-    becomes numbers only where nothing is lost by it: `007`, long digit strings and columns named id stay text. The
-    marks that pandas takes for a missing value (NA, NaN, None, null ...; not none, not -) are missing, in frames too.
+    paths without a header may have one label after each path. JSON is a list of rows, one row per line, or columns. A
+    column is converted to numbers only if nothing is lost: `007`, long digit strings and columns named id stay text.
+    The missing-value marks of pandas (NA, NaN, None, null ...; not none, not -) are missing, also in data frames.
 
-    Raises TableError where the table cannot be read or has no rows, or a column mixes numbers and text.
+    Raises TableError if the table cannot be read or has no rows, or a column mixes numbers and text.
     """
     if isinstance(source, str | Path):
         name, table = str(source), _read_file(Path(source))
@@ -58,20 +58,20 @@ def read_table(source: object) -> Any:
         try:
             table = pa.RecordBatchReader.from_stream(source).read_all()
         except (pa.ArrowException, TypeError) as error:
-            if not hasattr(source, "columns"):  # pandas alone has columns of several types
+            if not hasattr(source, "columns"):  # only pandas has columns of mixed types
                 raise TableError(f"{name} cannot be used: {error}") from error
             frame: Any = source
             frame = frame.copy()
-            for each, values in _without_mixed_marks(source, name=name).items():
-                frame[each] = values
+            for column, values in _without_mixed_marks(source, name=name).items():
+                frame[column] = values
             table = pa.RecordBatchReader.from_stream(frame).read_all()
-        except ValueError as error:  # of pandas, for two columns of one name
+        except ValueError as error:  # pandas: two columns with the same name
             raise TableError(f"{name} cannot be used: {error}; rename all but one") from error
     elif isinstance(source, Mapping):
         name, table = "the table", _from_columns(source, name="the table")
     else:
         raise TableError(
-            f"a table was asked for, found {type(source).__name__}; give a CSV or Parquet file, or a data frame of "
+            f"expected a table, found {type(source).__name__}; give a CSV, Parquet or JSON file, or a data frame of "
             f"pandas, Polars or pyarrow"
         )
     table = _without_marks(plain_table(table, name=name))
@@ -88,38 +88,38 @@ def _from_columns(columns: Mapping[str, Any], *, name: str) -> Any:
 
 
 def _without_mixed_marks(source: Any, *, name: str) -> dict[str, NDArray[Any]]:
-    """Return the columns that Arrow has no type for, such as 61 beside "NA", with missing values in place of marks.
+    """Return the columns that Arrow cannot convert, such as [61, "NA"], with missing-value marks replaced by None.
 
-    Raises TableError for one that mixes numbers and other text.
+    Raises TableError for a column that mixes numbers and other text.
     """
     columns = {}
-    for each in list(source):
+    for column in list(source):
         try:
-            pa.array(source[each])
+            pa.array(source[column])
         except (pa.ArrowException, TypeError, ValueError):
-            values = [None if str(value) in MISSING_MARKS else value for value in source[each]]
-            columns[each] = np.fromiter(values, object, len(values))  # pandas would make floats of a list
+            values = [None if str(value) in MISSING_MARKS else value for value in source[column]]
+            columns[column] = np.fromiter(values, object, len(values))  # pandas would make floats of a list
             try:
-                pa.array(columns[each], from_pandas=True)
+                pa.array(columns[column], from_pandas=True)
             except (pa.ArrowException, TypeError, ValueError) as error:
                 kinds = sorted({type(value).__name__ for value in values if value is not None})
                 raise TableError(
-                    f"{name}: column {each!r} mixes {' and '.join(kinds)}; make it one type, "
-                    f"such as text: table[{each!r}] = table[{each!r}].astype(str)"
+                    f"{name}: column {column!r} mixes {' and '.join(kinds)}; convert it to one type, "
+                    f"such as text: table[{column!r}] = table[{column!r}].astype(str)"
                 ) from error
     return columns
 
 
 def _without_marks(table: Any) -> Any:
-    """Return a table in which marks of a missing value are missing values, in columns of text that are no facts."""
+    """Return a table with missing-value marks replaced by null, in text columns that are not metadata."""
     marks = pa.array(MISSING_MARKS)
-    for place, name in enumerate(table.schema.names):
-        column = table.column(place)
+    for index, name in enumerate(table.schema.names):
+        column = table.column(index)
         if name in FACTS or not pa.types.is_string(column.type):
             continue
         is_mark = pc.is_in(column, value_set=marks)
         if pc.any(is_mark).as_py():
-            table = table.set_column(place, name, pc.if_else(is_mark, pa.scalar(None, pa.string()), column))
+            table = table.set_column(index, name, pc.if_else(is_mark, pa.scalar(None, pa.string()), column))
     return table
 
 
@@ -134,15 +134,15 @@ def _read_file(path: Path) -> Any:
         try:
             return read_parquet_table(raw, name=str(path))
         except pa.ArrowException as error:
-            raise TableError(f"{path} is a broken Parquet file: {error}; write it again") from error
+            raise TableError(f"{path} is a damaged Parquet file: {error}; write it again") from error
     return _read_csv(raw, name=str(path))
 
 
 def _text_of(raw: bytes, *, name: str) -> bytes:
-    """Return the text of a file as UTF-8, without a byte order mark. Raises TableError for what is no text."""
+    """Return the text of a file as UTF-8, without a byte order mark. Raises TableError if it is not text."""
     for beginning, kind in _OTHERS.items():
         if raw.startswith(beginning):
-            raise TableError(f"{name} is {kind}, and a table is read from CSV, Parquet or JSON: save it as 'CSV UTF-8'")
+            raise TableError(f"{name} is {kind}, but a table must be CSV, Parquet or JSON; save it as 'CSV UTF-8'")
     try:
         if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raw = raw.decode("utf-16").encode()
@@ -151,53 +151,53 @@ def _text_of(raw: bytes, *, name: str) -> bytes:
         letter = raw[error.start : error.start + 1].decode("cp1252", errors="replace")
         raise TableError(
             f"{name} is not UTF-8 text (byte {error.start} is 0x{raw[error.start]:02X}, in Windows-1252 {letter!r}); "
-            "it may be in the code page of its computer, as Excel writes 'CSV': save it as 'CSV UTF-8', or read it "
-            "with pandas.read_csv(..., encoding='cp1252') and give the frame"
+            "Excel's format 'CSV' uses the code page of the computer: save it as 'CSV UTF-8', or read it with "
+            "pandas.read_csv(..., encoding='cp1252') and give the data frame"
         ) from error
     if b"\0" in raw:
         raise TableError(
-            f"{name} holds bytes of zero, which no text has: another format, or UTF-16 without a byte order mark; "
-            "save it as 'CSV UTF-8'"
+            f"{name} contains zero bytes, so it is not a text file, or it is UTF-16 without a byte order mark; save "
+            "it as 'CSV UTF-8'"
         )
     raw = re.sub(rb"\A\s*\n", b"", raw.removeprefix(b"\xef\xbb\xbf"))  # empty lines before the header
-    return raw if b"\n" in raw else raw.replace(b"\r", b"\n")  # lines of an old Mac
+    return raw if b"\n" in raw else raw.replace(b"\r", b"\n")  # line ends of old Macs
 
 
 def _read_json(text: str, *, name: str) -> Any:
-    """Return the table in JSON: a list of rows, an object a line, columns by name, or rows by the path of the video."""
+    """Return the columns of JSON: a list of rows, one object per line, columns by name, or rows by video path."""
     try:
         try:
             content = json.loads(text)
         except ValueError:
             content = [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
-        raise TableError(f"{name} is no JSON table: {error}; look at that line") from error
-    if isinstance(content, dict) and content and all(known_suffix(key) for key in content):  # by the path of each video
+        raise TableError(f"{name} is not a JSON table: {error}; correct that line") from error
+    if isinstance(content, dict) and content and all(known_suffix(key) for key in content):  # rows by video path
         content = [{"path": key, **(row if isinstance(row, dict) else {"label": row})} for key, row in content.items()]
     if isinstance(content, dict) and all(isinstance(values, dict | list) for values in content.values()):
-        # columns, of lists or, as pandas has it, of values by row
+        # columns as lists, or as values by row (pandas)
         return {key: [*values.values()] if isinstance(values, dict) else values for key, values in content.items()}
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise TableError(
-            f"{name} is no JSON table; it needs a list of objects, one a video, columns by name, or the label of each "
-            "video by its path with its suffix"
+            f"{name} is not a JSON table; give a list with one object per video, columns by name, or labels by the "
+            "path of each video with its suffix"
         )
     columns = dict.fromkeys(key for row in content for key in row)
     return {key: [row.get(key) for row in content] for key in columns}
 
 
 def _without_header(first: str, *, name: str) -> list[str]:
-    """Return the names of the columns of a list that begins with a video, such as "a.mp4 3"; [] where a header is."""
+    """Return the column names of a list that begins with a video, such as "a.mp4 3"; [] if there is a header."""
     fields = [each.strip().strip('"') for each in re.split(r"[,;\t|]", first.strip())]
     words = fields[0].split()
-    if len(fields) == 1 and not known_suffix(fields[0]):  # by blanks, of which the name may have some
-        end = next((place for place, word in enumerate(words, start=1) if known_suffix(word)), 0)
+    if len(fields) == 1 and not known_suffix(fields[0]):  # separated by blanks, which the path may contain too
+        end = next((index for index, word in enumerate(words, start=1) if known_suffix(word)), 0)
         fields = [" ".join(words[:end]), *words[end:]]
     if not any(known_suffix(each) for each in fields):
         return []
     if len(fields) > 2 or not known_suffix(fields[0]):
         raise TableError(
-            f"{name} has no header: its first line is {first.strip()[:80]!r}; write one that names the columns, "
+            f"{name} has no header: its first line is {first.strip()[:80]!r}; add a line with the column names, "
             "such as 'path,label'"
         )
     return ["path", "label"][: len(fields)]
@@ -209,18 +209,18 @@ def _read_csv(raw: bytes, *, name: str) -> Any:
         return _from_columns(_read_json(raw.decode(), name=name), name=name)
     first, _, rest = raw.partition(b"\n")
     separator = ""
-    if first.lower().startswith(b"sep="):  # written by Excel for itself
+    if first.lower().startswith(b"sep="):  # written by Excel
         separator, raw = first.decode().strip()[4:5], rest
         first = rest.partition(b"\n")[0]
     header = re.sub(r'"[^"]*"', "", first.decode())
     headerless = _without_header(first.decode(), name=name)
     separator = separator or max(",;\t| ", key=lambda each: (each != " " and each in header, header.count(each)))
     if separator == " " and not headerless and header.split()[:1] != ["path"]:
-        separator = ","  # one column, whose name has a blank
+        separator = ","  # one column, with a blank in its name
     if not header.strip():
         raise TableError(f"{name} is empty; it needs a header and at least one row")
     if headerless:
-        if separator == " ":  # names of files may hold blanks: the last one counts
+        if separator == " ":  # paths may contain blanks: split at the last one
             raw = re.sub(rb"(?m)[ \t]+(?=[^ \t\r\n]+[ \t]*\r?$)", b"\t", raw) if len(headerless) > 1 else raw
             separator = "\t"
         raw = separator.join(headerless).encode() + b"\n" + raw
@@ -232,10 +232,10 @@ def _read_csv(raw: bytes, *, name: str) -> Any:
         )
         table = pa.csv.read_csv(pa.BufferReader(raw), parse_options=parse, convert_options=convert)
     except pa.ArrowException as error:
-        raise TableError(f"{name} is no CSV table: {error}; look at that line") from error
+        raise TableError(f"{name} is not a CSV table: {error}; correct that line") from error
     names = [each.strip() for each in names]
     table = table.rename_columns(names)
-    if names[0] == "":  # the index that pandas writes
+    if names[0] == "":  # the index written by pandas
         table, names = table.remove_column(0), names[1:]
     comma = separator != ","
     columns = [pc.utf8_trim_whitespace(table.column(i)) for i in range(len(names))]
@@ -244,7 +244,7 @@ def _read_csv(raw: bytes, *, name: str) -> Any:
 
 
 def _typed(column: Any, *, name: str, comma: bool) -> Any:
-    """Return a text column as booleans or numbers where all of it is that, as text otherwise."""
+    """Return a text column as booleans or numbers if all values are, otherwise as text."""
     values = column.drop_null()
 
     def every(pattern: str) -> bool:
@@ -259,8 +259,8 @@ def _typed(column: Any, *, name: str, comma: bool) -> Any:
     if every(_NUMBER):
         return column.cast(pa.float64()) if not every(r"^\+?[0-9]+$") else column
     with_comma = values.filter(pc.match_substring(values, ","))
-    # "1,234" in a file separated by commas may be a thousand; then it stays text
-    sure = comma or not pc.all(pc.match_substring_regex(with_comma, _THOUSANDS)).as_py()
-    if len(with_comma) and every(_DECIMAL_COMMA) and sure:
+    # "1,234" in a file separated by commas may be a thousands separator; then it stays text
+    is_decimal = comma or not pc.all(pc.match_substring_regex(with_comma, _THOUSANDS)).as_py()
+    if len(with_comma) and every(_DECIMAL_COMMA) and is_decimal:
         return pc.replace_substring(pc.replace_substring(column, ".", ""), ",", ".").cast(pa.float64())
     return column

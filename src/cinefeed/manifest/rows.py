@@ -1,4 +1,4 @@
-"""What a worker needs of a manifest: where each row's video lies, what is known of it, and how it is opened."""
+"""The part of a manifest that workers need: path and metadata of each row's video, and opening it."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -15,25 +15,25 @@ from cinefeed.sources.base import Facts, Source
 from cinefeed.sources.memory import MemorySource
 from cinefeed.sources.open import open_source
 
-_NEEDED = ("id", "path", "part", "start_seconds", "end_seconds", *(name for name in FACTS if name not in VALUES))
-_KEPT = 1024  # files whose facts are kept as Python objects, about 3 kB each
-_MANY_FILES = 64  # 25 files take 0.05 ms of a clip of 1.3 ms; 2000 would take 4 ms of each clip
-_MOST_TIMES = 1000  # of a file whose facts are kept: each listed time is 8 bytes more
+_COLUMNS = ("id", "path", "part", "start_seconds", "end_seconds", *(name for name in FACTS if name not in VALUES))
+_CACHE_SIZE = 1024  # files whose metadata is cached as Python objects, about 3 kB each
+_MANY_FILES = 64  # checking 25 files takes 0.05 ms of a clip's 1.3 ms; 2000 would take 4 ms per clip
+_MAX_CACHED_TIMES = 1000  # per file: each listed time takes 8 bytes more
 
 
 class _File(NamedTuple):
-    """What the columns say of the file of a row."""
+    """The values of the columns for the file of a row."""
 
     path: Path
     part: str | None
     facts: Facts | None
     window: tuple[float | None, float | None]
-    names: tuple[str, ...]  # of its files, where `path` is a folder
-    state: FileState  # of the files when they were scanned
+    names: tuple[str, ...]  # of its files, if `path` is a folder
+    state: FileState  # of the files at the time of the scan
 
 
 def view_names(columns: Iterable[str]) -> tuple[str, ...]:
-    """Return the views that stand side by side in a table, by its columns; none where a row is one video.
+    """Return the names of the views in the columns of a pivoted table; () if each row is one video.
 
     >>> view_names(["id", "path", "path:2ch", "path:4ch", "age"])
     ('2ch', '4ch')
@@ -42,10 +42,10 @@ def view_names(columns: Iterable[str]) -> tuple[str, ...]:
 
 
 class Rows:
-    """The rows of a manifest, without labels: columns alone, so that a million cost no more than their bytes.
+    """The rows of a manifest without labels, stored as columns, so a million rows need little memory.
 
-    Where a row holds several views (see `Manifest.pivot`), each method takes the name of one, by default the first.
-    `arrays` are videos in memory, in place of files.
+    If a row has several views (see `Manifest.pivot`), each method takes the name of a view, by default the first.
+    `arrays` are videos in memory that replace files.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Rows:
     ) -> None:
         names = table.schema.names
         self.views = view_names(names)
-        needed = {f"{name}:{view}" for name in _NEEDED for view in self.views}.union(_NEEDED)
-        self.table = table.select([name for name in names if name in needed]).combine_chunks()
+        columns = {f"{name}:{view}" for name in _COLUMNS for view in self.views}.union(_COLUMNS)
+        self.table = table.select([name for name in names if name in columns]).combine_chunks()
         self.root = root
         self.private = private
         self.arrays = arrays
         self._files: dict[tuple[int, str], _File] = {}
-        # By view and row, the modification time of a copy that was compared; memory is used once it is written to.
+        # By view and row, the modification time of a copy with equal content; zeros take no memory until written.
         self._compared = {view: np.zeros(len(self.table), np.int64) for view in self.views or ("",)}
 
     def __len__(self) -> int:
@@ -70,26 +70,26 @@ class Rows:
         return str(self._columns[self._name("path", view)][row].as_py())
 
     def path_of(self, row: int, *, view: str = "") -> Path:
-        """Return where the file of a row is."""
+        """Return the path of a row's file, including the root."""
         return Path(self.root, self.relative_path(row, view=view))
 
     def shown(self, row: int, *, view: str = "") -> str:
-        """Return what names a row, or one view of it, to a reader: its path, or its id where paths are private."""
-        named = str(self._columns["id"][row]) if self.private else self.relative_path(row, view=view)
-        return f"{named} (view {view})" if view else named
+        """Return the display name of a row, or of one of its views: its path, or its id if paths are private."""
+        name = str(self._columns["id"][row]) if self.private else self.relative_path(row, view=view)
+        return f"{name} (view {view})" if view else name
 
     def window(self, row: int, *, view: str = "") -> tuple[float | None, float | None]:
-        """Return the start and end in seconds that a row's clip stays within, None where it is free."""
+        """Return the start and end in seconds that limit the clips of a row; None if there is no limit."""
         return self._file(row, view).window
 
     def facts(self, row: int, *, view: str = "") -> Facts | None:
-        """Return what the scan found of a row's file, or None where it was not probed or no frame can be read."""
+        """Return the metadata of a row's video, or None if it was not probed or no frame can be read."""
         return self._file(row, view).facts
 
     def open(self, row: int, *, channels: int | None = None, view: str = "") -> Source:
         """Open the video of a row; see `cinefeed.open_source`.
 
-        Raises ChangedFileError where a file is not the scanned one any more.
+        Raises ChangedFileError if a file changed since the scan.
         """
         file = self._file(row, view)
         path, part, facts = file.path, file.part, file.facts
@@ -102,16 +102,16 @@ class Rows:
         return open_source(path, channels=channels, part=part, facts=facts)
 
     def files(self, row: int, *, view: str = "") -> list[str]:
-        """Return the files that a row is made of: one, or those of a folder."""
+        """Return the files of a row: one, or those of a folder."""
         file = self._file(row, view)
         return files_of(file.path, file.names)
 
     def change(self, row: int, *, view: str = "") -> str | None:
-        """Return how the files of a row differ from the scanned ones; None if they do not, or nothing is known of them.
+        """Return how the files of a row differ from the scanned ones; None if they do not, or were not scanned.
 
-        Another size is a change. Another modification time alone may be that of a copy: the content at both ends is
-        compared, once per process. More than 64 files are looked at once per process too. A single file that is
-        missing is left to its reader, which raises.
+        Another size is a change. If only the modification time differs, the file may be a copy: the content at both
+        ends is compared, once per process. More than 64 files are checked once per process too. A single missing file
+        is not reported here; opening it raises.
         """
         file = self._file(row, view)
         if self.arrays is not None or file.state.size_bytes is None:
@@ -125,7 +125,9 @@ class Rows:
             state = state_of(files)
             same = state in (file.state, file.state._replace(mtime_ns=compared[row]))
             if not same and (
-                change := change_of(files, state, scanned=file.state, known_hash=self._value("content_hash", row, view))
+                change := change_of(
+                    files, state, scanned=file.state, scanned_hash=self._value("content_hash", row, view)
+                )
             ):
                 return change
         except FileNotFoundError:
@@ -137,47 +139,48 @@ class Rows:
         return None
 
     def containers(self) -> set[str | None]:
-        """Return the containers of all files, None among them if one was not probed."""
-        found: set[str | None] = set()
+        """Return the container formats of all files, including None if one was not probed."""
+        containers: set[str | None] = set()
         for view in self.views or ("",):
             column = self._columns.get(self._name("container", view))
-            found |= {None} if column is None else {*column.unique().to_pylist()}
-        return found
+            containers |= {None} if column is None else {*column.unique().to_pylist()}
+        return containers
 
     def nameless(self, text: str, row: int, *, view: str = "") -> str:
-        """Return a message about a row without its path, where paths are private."""
+        """Return a message about a row, without its path if paths are private."""
         return text.replace(str(self.path_of(row, view=view)), "the file") if self.private else text
 
     def _file(self, row: int, view: str) -> _File:
-        """Return what is known of a row's file, kept for the next epoch: to put it together takes 0.03 ms."""
-        found = self._files.get((row, view))
-        if found is None:
+        """Return the column values for a row's file, cached for the next epoch; building them takes 0.03 ms."""
+        file = self._files.get((row, view))
+        if file is None:
             columns = self._fact_columns[view or next(iter(self._fact_columns))]
             facts = None if columns is None else row_to_facts(columns, row)
             part, start, end = (self._value(name, row, view) for name in ("part", "start_seconds", "end_seconds"))
             names = (self._value("frame_files", row, view) or ()) if facts is None else facts.files
             state = FileState(*(fact_value(columns or {}, row, name) for name in FileState._fields))
-            found = _File(self.path_of(row, view=view), part, facts, (start, end), tuple(names), state)
-            if facts is not None and facts.times.listed is not None and len(facts.times.listed) > _MOST_TIMES:
-                return found
-            if len(self._files) >= _KEPT:
+            file = _File(self.path_of(row, view=view), part, facts, (start, end), tuple(names), state)
+            if facts is not None and facts.times.listed is not None and len(facts.times.listed) > _MAX_CACHED_TIMES:
+                return file
+            if len(self._files) >= _CACHE_SIZE:
                 self._files.clear()
-            self._files[row, view] = found
-        return found
+            self._files[row, view] = file
+        return file
 
     @cached_property
     def _fact_columns(self) -> dict[str, dict[str, Any] | None]:
-        """The facts of each view, by its name; of the only video under ""."""
+        """The metadata columns of each view, by its name; "" if a row is one video."""
         if not self.views:
             return {"": fact_columns(self.table)}
-        names, found = set(self.table.schema.names), {}
+        names, columns = set(self.table.schema.names), {}
         for view in self.views:
-            there = [name for name in FACTS if f"{name}:{view}" in names]
-            found[view] = fact_columns(self.table.select([f"{name}:{view}" for name in there]).rename_columns(there))
-        return found
+            present = [name for name in FACTS if f"{name}:{view}" in names]
+            part = self.table.select([f"{name}:{view}" for name in present])
+            columns[view] = fact_columns(part.rename_columns(present))
+        return columns
 
     def _name(self, column: str, view: str) -> str:
-        """Return the name that a column of a view has in the table."""
+        """Return the name of a view's column in the table."""
         view = view or next(iter(self.views), "")
         return f"{column}:{view}" if view else column
 
@@ -187,5 +190,5 @@ class Rows:
 
     @cached_property
     def _columns(self) -> dict[str, Any]:
-        """The columns by their names: to ask the table for one takes 4 us."""
+        """The columns by name; a look-up in the table takes 4 us."""
         return {name: self.table.column(name) for name in self.table.schema.names}

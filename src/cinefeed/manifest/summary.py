@@ -1,4 +1,4 @@
-"""What a manifest holds, in a few lines: counts, formats, sizes, lengths, rates, damage and labels."""
+"""The text summary of a manifest: counts, formats, sizes, lengths, rates, damage and labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from cinefeed.manifest.columns import label_names
 from cinefeed.text import format_bytes, format_count, one_line
 
-_CLASSES_SHOWN = 6
-_LETTERS_SHOWN = 24
-_FORMAT_LETTERS = 40  # "ExplicitVRLittleEndian in dicom" whole
+_MAX_CLASSES = 6
+_MAX_LETTERS = 24
+_FORMAT_LETTERS = 40  # fits "ExplicitVRLittleEndian in dicom"
 
 
 def summarise(
@@ -23,7 +23,7 @@ def summarise(
     private: bool = False,
     verified: str | None = None,
 ) -> str:
-    """Return the summary that `print(manifest)` shows."""
+    """Return the text that `print(manifest)` shows."""
     files = pc.count_distinct(table.column("path")).as_py()
     where = "private: ids stand for paths" if private else f"root {root}"
     lines = [f"Manifest of {format_count(table.num_rows, 'sample')} in {format_count(files, 'file')}, {where}"]
@@ -32,18 +32,18 @@ def summarise(
     if not_read:
         lines.append(_line("not read", not_read_in_words(not_read)))
     lines += (
-        _facts(table, named_by="id" if private else "path", verified=verified)
+        _facts(table, name_column="id" if private else "path", verified=verified)
         if "num_frames" in table.schema.names
         else [_line("facts", "not probed")]
     )
     labels = [*label_names(table.schema.names), *(["split"] if "split" in table.schema.names else [])]
     lines += ["  labels"] if labels else []
     lines += [f"    {name:<20} {describe_column(table.column(name))}" for name in labels]
-    return "\n".join(map(one_line, lines))  # names of files and values of columns are anybody's
+    return "\n".join(map(one_line, lines))  # file names and values may contain any characters
 
 
 def not_read_in_words(not_read: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the files that a scan did not read: how many of each kind, and the first names.
+    """Return a text about the files that a scan did not read: their number and first names by kind.
 
     >>> not_read_in_words({".avs": {"files": 5, "first": ["a.avs"]}, "link to nowhere": {"files": 1, "first": []}})
     '5 .avs (a.avs ...), 1 link to nowhere'
@@ -56,7 +56,7 @@ def not_read_in_words(not_read: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def describe_column(column: Any) -> str:
-    """Return the kind of a column and its range or most frequent values.
+    """Return a text with the type of a column and its range or most frequent values.
 
     >>> import pyarrow as pa
     >>> describe_column(pa.chunked_array([["a", "b", "a", None]]))
@@ -70,7 +70,7 @@ def describe_column(column: Any) -> str:
     if pa.types.is_nested(kind):
         return f"{kind}{missing}"
     distinct = pc.count_distinct(values).as_py()
-    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and distinct > _CLASSES_SHOWN:
+    if (pa.types.is_integer(kind) or pa.types.is_floating(kind)) and distinct > _MAX_CLASSES:
         low, high = pc.min_max(values).as_py().values()
         median = pc.quantile(values, 0.5)[0].as_py()
         return f"number, {low:.6g} to {high:.6g}, median {median:.6g}{missing}"
@@ -79,7 +79,7 @@ def describe_column(column: Any) -> str:
     return f"{name}, {format_count(distinct, 'value')}: {_frequent(values)}{missing}"
 
 
-def _facts(table: Any, *, named_by: str, verified: str | None) -> list[str]:
+def _facts(table: Any, *, name_column: str, verified: str | None) -> list[str]:
     readable = table.filter(pc.fill_null(pc.greater(table.column("num_frames"), 0), False))
     lines = []
     if readable.num_rows:
@@ -110,21 +110,22 @@ def _facts(table: Any, *, named_by: str, verified: str | None) -> list[str]:
     size = pc.sum(table.column("size_bytes")).as_py() or 0
     lines.append(_line("bytes", format_bytes(size)))
     has_ranges = "damaged" in table.schema.names
-    broken = table.column("error").is_valid()
-    broken = table.filter(pc.or_(broken, table.column("damaged").is_valid()) if has_ranges else broken)
-    none = "not looked for: frames were not decoded" if verified == "packets" else "none"
-    lines.append(_line("damaged", format_count(broken.num_rows, "row") if broken.num_rows else none))
-    for row in broken.slice(0, 3).select([named_by, "num_frames", "error", *["damaged"] * has_ranges]).to_pylist():
+    is_damaged = table.column("error").is_valid()
+    damaged = table.filter(pc.or_(is_damaged, table.column("damaged").is_valid()) if has_ranges else is_damaged)
+    none = "not checked: frames were not decoded" if verified == "packets" else "none"
+    lines.append(_line("damaged", format_count(damaged.num_rows, "row") if damaged.num_rows else none))
+    columns = [name_column, "num_frames", "error", *["damaged"] * has_ranges]
+    for row in damaged.slice(0, 3).select(columns).to_pylist():
         frames = [f"frames {frames_in_words(row['damaged'])} are damaged"] if row.get("damaged") else []
         words = "; ".join([*frames, *([row["error"]] if row["error"] else [])])
-        lines.append(f"    {row[named_by]}: {row['num_frames']} frames can be read; {words}")
-    if broken.num_rows > 3:
-        lines.append(f"    and {broken.num_rows - 3} more")
+        lines.append(f"    {row[name_column]}: {row['num_frames']} frames can be read; {words}")
+    if damaged.num_rows > 3:
+        lines.append(f"    and {damaged.num_rows - 3} more")
     return lines
 
 
 def frames_in_words(ranges: Sequence[int]) -> str:
-    """Return ranges of frames, each its first and the one after its last, by their first and last frames.
+    """Return a text with the first and last frame of each range; `ranges` holds first and last + 1 of each.
 
     >>> frames_in_words([3, 8, 12, 13])
     '3 to 7, 12 to 12'
@@ -133,7 +134,7 @@ def frames_in_words(ranges: Sequence[int]) -> str:
 
 
 def _values(readable: Any) -> list[str]:
-    """Return the range of the numbers that do not say what is black and white, and how many rows hold none."""
+    """Return a line with the value range of files that do not define black and white, and rows with NaN or infinity."""
     if "value_min" not in readable.schema.names:
         return []
     measured = readable.filter(readable.column("value_min").is_valid())
@@ -143,7 +144,7 @@ def _values(readable: Any) -> list[str]:
     if measured.num_rows:
         least, most = pc.min(measured.column("value_min")).as_py(), pc.max(measured.column("value_max")).as_py()
         words.append(
-            f"{least:.6g} to {most:.6g} in {format_count(measured.num_rows, 'row')} of floats, or of more than 8 bits"
+            f"{least:.6g} to {most:.6g} in {format_count(measured.num_rows, 'row')} of floats or more than 8 bits"
         )
     if wrong_rows:
         words.append(f"NaN or infinite in {format_count(wrong_rows, 'row')}")
@@ -160,7 +161,7 @@ def _range(values: Any) -> str:
 
 
 def _and(values: Sequence[object]) -> str:
-    """Return values in words.
+    """Return values as a list in words.
 
     >>> _and([8]), _and([8, 12, 16])
     ('8', '8, 12 and 16')
@@ -169,14 +170,14 @@ def _and(values: Sequence[object]) -> str:
     return " and ".join([*([", ".join(words[:-1])] if words[1:] else []), *words[-1:]])
 
 
-def _frequent(values: Any, *, letters: int = _LETTERS_SHOWN) -> str:
+def _frequent(values: Any, *, letters: int = _MAX_LETTERS) -> str:
     counts = values.value_counts()
     names, numbers = counts.field("values").cast(pa.string()), counts.field("counts")
     order = pc.sort_indices(
         pa.table({"name": names, "count": numbers}), sort_keys=[("count", "descending"), ("name", "ascending")]
-    )[:_CLASSES_SHOWN]
+    )[:_MAX_CLASSES]
     text = ", ".join(f"{_short(names[i.as_py()].as_py(), letters)} {numbers[i.as_py()]}" for i in order)
-    return text + (f" and {len(names) - _CLASSES_SHOWN} more" if len(names) > _CLASSES_SHOWN else "")
+    return text + (f" and {len(names) - _MAX_CLASSES} more" if len(names) > _MAX_CLASSES else "")
 
 
 def _short(text: str, letters: int) -> str:

@@ -1,27 +1,22 @@
-"""Manifest: one row a sample, in columns: scanned, read, filtered, split and written.
+"""The class Manifest: a table with one row per sample, with methods to scan, read, filter, split and write it."""
 
-Past 400 lines because it is one public class, with what each method promises; the work is done in the files beside it.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import ColumnError, LabelError, SplitError, TableError, did_you_mean
-from cinefeed.label_types import LabelType, is_number, label_type, why_no_label
+from cinefeed.errors import ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.locks import with_write_lock, write_lock
+from cinefeed.manifest.base import ManifestTable
 from cinefeed.manifest.columns import (
     FACTS,
     VERDICTS,
-    label_names,
     ordered,
     plain_table,
     relative_paths,
@@ -29,30 +24,27 @@ from cinefeed.manifest.columns import (
 from cinefeed.manifest.combine import concatenated, with_values
 from cinefeed.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.manifest.find import describe_videos, find_videos, salt_fingerprint, salt_of, with_hashes
-from cinefeed.manifest.fingerprint import fingerprint
 from cinefeed.manifest.grouping import GROUP, groups_of_ids
-from cinefeed.manifest.hiding import hide_paths
 from cinefeed.manifest.ids import with_ids
 from cinefeed.manifest.in_memory import arrays_table
 from cinefeed.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.manifest.pivot import Missing, pivot_table
 from cinefeed.manifest.reading import read_table
-from cinefeed.manifest.rows import Rows
 from cinefeed.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
-from cinefeed.manifest.summary import summarise
 from cinefeed.manifest.writing import SUFFIXES, table_suffix
-from cinefeed.sources.base import DEFAULT_READING, Facts, Reading, Source
+from cinefeed.sources.base import DEFAULT_READING, Reading
 from cinefeed.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 
-# What a written manifest keeps, beside its history.
+# Notes that are read from a manifest file, besides its history.
 _NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read")
 
 
-class Manifest:
-    """The samples of a data set: a table with one row a sample, and the root that its paths are relative to.
+class Manifest(ManifestTable):
+    """The samples of a data set: a table with one row per sample, and the root of its relative paths.
 
-    A sample is a video, or a part or a stretch of one; it has a unique `id`. Other columns are facts that a scan found
-    (see `cinefeed.manifest.columns.FACTS`) and labels. A manifest never changes: each method returns a new one.
+    A sample is a video, or a part or a time range of one; it has a unique `id`. Other columns are the metadata that a
+    scan collected (see `cinefeed.manifest.columns.FACTS`) and labels. A manifest is immutable: each method returns a
+    new one.
 
     >>> import pyarrow as pa
     >>> table = pa.table({"path": ["p1/a.mp4", "p2/b.mp4"], "view": ["4ch", "2ch"], "age": [61.0, 48.0]})
@@ -60,21 +52,6 @@ class Manifest:
     >>> len(manifest.where("view", ["4ch"])), manifest.path_of(1).as_posix()
     (1, 'studies/p2/b.mp4')
     """
-
-    def __init__(
-        self,
-        table: Any,
-        *,
-        root: Path,
-        history: Iterable[tuple[str, int]] = (),
-        notes: Mapping[str, Any] | None = None,
-        arrays: Sequence[NDArray[Any]] | None = None,
-    ) -> None:
-        self.table = table.combine_chunks()
-        self.root = root
-        self.history = list(history)
-        self.notes = dict(notes or {})
-        self._arrays = arrays
 
     @classmethod
     @with_write_lock("out")
@@ -94,34 +71,35 @@ class Manifest:
         private: bool = False,
         share_labels: bool = False,
     ) -> Self:
-        """Return a manifest of every video under a folder, each probed once, in parallel.
+        """Return a manifest of all videos in a folder, each probed once, in parallel.
 
-        `labels` is a CSV, Parquet or JSON file or a data frame. Without `on` it names the videos in a column `path` (or
-        `file`, `stem` ...), as path, path without suffix, file name or stem; `on` is another such column, or one or
-        more columns that `path_columns` ("{patient}/{study}/{view}") makes from folder names, or DICOM headers have;
-        "PatientID=patient" joins columns of different names. One label row may serve many videos of a patient. Columns
-        `start_seconds` and `end_seconds` make samples of stretches of a video: they count from the container's start
-        time, as a player and `ffmpeg -ss` do. Where a file holds many samples, a column `part` beside the path names
-        each ("[5]", or 5, is row 5 of a stacked set); without it a row that would serve all of them is refused, or
-        allowed with `share_labels=True`. Rows and videos without a partner are refused, or left out with
-        `unmatched="ignore"`.
+        Args:
+            folder: Searched with all its subfolders. Files are recognised by suffix, or else by their first bytes.
+                Files that are not read are listed in `not_read`.
+            labels: CSV, Parquet or JSON file, or a data frame. Columns `start_seconds` and `end_seconds` define samples
+                that are time ranges of a video; they count from the container's start time, as in `ffmpeg -ss`.
+                If files hold several samples, a column `part` identifies them ("[5]", or 5, is row 5 of a stacked
+                array).
+            on: Column of `labels` that names the videos, by default `path`, `file`, `stem` ...: their path, path
+                without suffix, file name or stem. Or one or more columns that also exist in `path_columns` or DICOM
+                headers; "PatientID=patient" joins columns of different names. One label row may match many videos.
+            path_columns: Columns from folder names, such as "{patient}/{study}/{view}".
+            unmatched: "error" raises for rows and videos without a match, "ignore" leaves them out.
+            verify: "decode" decodes all frames, the only way to detect damage; "packets" counts packets if each packet
+                is one frame, and decodes other files.
+            workers: Number of threads, by default one per core.
+            out: File to write. An interrupted scan continues, and a later scan opens only files with a changed size or
+                modification time; it keeps the column `split`, empty for new samples.
+            progress: Called as `progress(done, total)` after each file; None shows a bar on a terminal, False nothing.
+            reading: Options for reading files, such as the slice of a volume or the images that are frames. The columns
+                patient, study and series of DICOM files are hashed after the join, with `reading.salt`, or with a salt
+                in a file beside `out` ("m.parquet.salt", readable by its owner only), so later scans give the same
+                hashes.
+            private: Hash ids, and show them in place of paths from then on, without pictures.
+            share_labels: Allow one label row that names a file to match several samples in it.
 
-        `verify="decode"` decodes every frame, the only way to see where a file breaks; "packets" counts packets in
-        files of which each is known to be a frame, and decodes the others.
-        With `out` the manifest is written there; an interrupted scan then continues, and a later one opens only what
-        changed in size or modification time, and leaves the column `split` as it was, empty for new samples.
-        `progress(done, total)` is called after each file; without it a terminal shows a bar, and False shows nothing.
-
-        `reading` says how files are read that leave a choice, such as the slice of a volume. The columns patient,
-        study and series of DICOM files are hashed after the labels are joined, with `reading.salt`, or with one that is
-        kept beside `out` ("m.parquet.salt", for the owner's eyes alone), so that a later scan gives the same hashes.
-        `private=True` makes ids that tell nothing, and shows them in place of paths from then on, without pictures.
-
-        A file without a known suffix is taken by how it begins; what is not read is in `not_read`. A folder with images
-        that may be frames and masks is refused, unless `reading.frames` chooses.
-
-        Raises TableError (no videos, frames and masks, no partner, `out` cannot be written), ColumnError, SettingError,
-        and InUseError while another process writes `out`.
+        Raises TableError (no videos, images that may be frames and masks, no match, `out` cannot be written),
+        ColumnError, SettingError, and InUseError while another process writes `out`.
         """
         root, out = Path(folder), None if out is None else Path(out)
         if out is not None:
@@ -139,12 +117,12 @@ class Manifest:
             private=private,
             share_labels=share_labels,
         )
-        named_ids = "id" in samples.schema.names
+        has_ids = "id" in samples.schema.names
         samples = with_ids(plain_table(samples, name="the scan"), name="the scan")
         hashed: dict[str, Any] = {}
         if secret or private:
             salt = salt_of(out) if reading.salt is None else reading.salt
-            columns = [*secret, *([] if named_ids or not private else ["id"])]
+            columns = [*secret, *([] if has_ids or not private else ["id"])]
             samples = with_hashes(samples, columns, salt=salt)
             hashed = {"columns": columns, "fingerprint": salt_fingerprint(salt)} if salt else {}
         if out is not None:
@@ -169,10 +147,10 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path, *, root: str | Path | None = None) -> Self:
-        """Return a manifest that was written, or any Parquet table with a column `path`.
+        """Return the manifest in a file, or a manifest of any Parquet table with a column `path`.
 
-        Its root is found from the place of the manifest, so both can move together; `root` says where it is now.
-        Raises TableError where the file cannot be read or has no rows.
+        Its root is stored relative to the file, so both can be moved together; `root` overrides it. Raises TableError
+        if the file cannot be read or has no rows.
         """
         path = Path(path)
         try:
@@ -182,9 +160,9 @@ class Manifest:
         except pa.ArrowException as error:
             advice = "'cinefeed scan' writes manifests"
             if path.suffix.lower() in SUFFIXES[1:]:
-                advice = "it keeps neither types nor the root of paths: name the scan's Parquet file, or make a "
+                advice = "this format has neither types nor the root of paths: give the scan's Parquet file, or make a "
                 advice += "manifest of the table with Manifest.from_table(path, root=FOLDER)"
-            raise TableError(f"{path} is no Parquet file: {error}; {advice}") from error
+            raise TableError(f"{path} is not a Parquet file: {error}; {advice}") from error
         if not stored.notes:
             return cls.from_table(stored.table, root=path.parent if root is None else root)
         if stored.table.num_rows == 0:
@@ -196,24 +174,24 @@ class Manifest:
 
     @classmethod
     def from_table(cls, table: object, *, root: str | Path | None = None) -> Self:
-        """Return a manifest of a table that has a column `path`: CSV, Parquet, pandas, Polars, pyarrow ...
+        """Return a manifest of a table with a column `path`: CSV, Parquet, pandas, Polars, pyarrow ...
 
-        Relative paths are relative to `root` (by default the current folder), absolute ones are made so. Facts
-        that the table lacks are found when a video is opened. Raises TableError and ColumnError.
+        Relative paths are relative to `root` (by default the current folder), absolute paths are converted. Metadata
+        that the table lacks is read when a video is opened. Raises TableError and ColumnError.
         """
-        found = read_table(table)
-        names = found.schema.names
+        samples = read_table(table)
+        names = samples.schema.names
         if "path" not in names:
-            raise ColumnError(f"a manifest needs a column 'path', one video a row; {did_you_mean('path', names)}")
+            raise ColumnError(f"a manifest needs a column 'path', one video per row; {did_you_mean('path', names)}")
         if "num_frames" not in names:
-            check_parts(found, name="the table")
-        paths, root = relative_paths(found.column("path"), None if root is None else Path(root))
-        found = with_ids(found.set_column(names.index("path"), "path", paths), name="the table")
-        if "num_frames" in found.schema.names:
+            check_parts(samples, name="the table")
+        paths, root = relative_paths(samples.column("path"), None if root is None else Path(root))
+        samples = with_ids(samples.set_column(names.index("path"), "path", paths), name="the table")
+        if "num_frames" in samples.schema.names:
             for name, kind in FACTS.items():
-                if name not in found.schema.names and name not in VERDICTS:
-                    found = found.append_column(name, pa.nulls(found.num_rows, kind))
-        return cls(ordered(found), root=root, history=[("rows of the table", found.num_rows)])
+                if name not in samples.schema.names and name not in VERDICTS:
+                    samples = samples.append_column(name, pa.nulls(samples.num_rows, kind))
+        return cls(ordered(samples), root=root, history=[("rows of the table", samples.num_rows)])
 
     @classmethod
     def from_arrays(
@@ -221,10 +199,10 @@ class Manifest:
     ) -> Self:
         """Return a manifest of videos in memory: one array (samples, time, height, width[, channels]), or a list.
 
-        `labels` is a table with a row a video, in their order, or one value a video, which is called label; `axes`
-        names another order, as in "NHWT", of which N is the first. The arrays are not copied, and such a manifest
-        cannot be written. Raises SourceError for a shape that is no video, or that could be one video in place of a
-        set, such as (25, 3, 64, 64); TableError where there are more or fewer labels than videos.
+        `labels` is a table with one row per video, in order, or one value per video for a column `label`. `axes`
+        gives another order of axes, such as "NHWT"; N must be the first. The arrays are not copied, and the manifest
+        cannot be written. Raises SourceError for a shape that is not a set of videos, or that may be a single video,
+        such as (25, 3, 64, 64); TableError if the numbers of labels and videos differ.
 
         >>> import numpy as np
         >>> manifest = Manifest.from_arrays(np.zeros((3, 8, 16, 16), np.uint8), {"age": [31, 45, 60]})
@@ -236,12 +214,12 @@ class Manifest:
 
     @classmethod
     def concat(cls, manifests: Sequence["Manifest"]) -> Self:
-        """Return the rows of several manifests, one below the other; paths are relative to the folder above all roots.
+        """Return the concatenated rows of several manifests; paths are relative to the common folder of all roots.
 
-        A label column that a manifest lacks is missing in its rows. Ids stay; if two manifests have one in common, ids
-        that were made of paths are made anew. Raises TableError: nothing to join, an id that stays twice, types that
-        cannot be joined, files and videos in memory, private and other manifests, scanned and unscanned ones, and
-        columns that were hashed with different salts.
+        A label column that a manifest lacks is missing in its rows. Ids are kept, but if an id occurs in two manifests,
+        ids derived from paths are derived again from the new paths. Raises TableError for an empty list, an id that
+        still occurs twice, column types that cannot be joined, columns that were hashed with different salts, and a mix
+        of files and videos in memory, of private and other, or of scanned and other manifests.
 
         >>> import numpy as np
         >>> clips = np.zeros((2, 8, 16, 16), np.uint8)
@@ -252,181 +230,22 @@ class Manifest:
         return cls(**concatenated(manifests, kind=Manifest))
 
     def write(self, path: str | Path) -> None:
-        """Write the manifest, whole or not at all: as Parquet, or as CSV or JSON for other programs, by its suffix.
+        """Write the manifest atomically as Parquet, or as CSV or JSON for other programs, by its suffix.
 
-        Raises SettingError for another suffix, TableError where it cannot be written, InUseError where another process
+        Raises SettingError for another suffix, TableError if it cannot be written, InUseError while another process
         writes it.
         """
         if self._arrays is not None:
-            raise TableError(f"cannot write {path}: its videos are in memory alone; save them as .npy, and scan these")
+            raise TableError(f"cannot write {path}: its videos are in memory; save them as .npy and scan those files")
         notes = {"history": self.history} | self.notes | {"label_types": self.label_types}
         with write_lock(path):
             write_manifest(self.table, path=Path(path), root=self.root, notes=notes)
 
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    def __repr__(self) -> str:
-        root = "private" if self.private else self.root.as_posix()
-        return f"Manifest({len(self)} samples, root={root!r})"
-
-    def __str__(self) -> str:
-        return summarise(
-            self.table,
-            root=self.root.as_posix(),
-            history=self.history,
-            not_read=self.not_read,
-            private=self.private,
-            verified=self.verified,
-        )
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """32 hexadecimal digits that change with rows, relative paths, sizes, frame index or labels.
-
-        Not with pixels, root or modification times, so that a copied data set keeps it.
-        """
-        return fingerprint(self.table)
-
-    @property
-    def labels(self) -> list[str]:
-        """The names of the label columns."""
-        return label_names(self.table.schema.names)
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of all columns, those of the videos first."""
-        return list(self.table.schema.names)
-
-    def column(self, name: str) -> Any:
-        """Return a column as a pyarrow Array. Raises ColumnError, with the nearest name, where there is none."""
-        if name not in self.table.schema.names:
-            raise ColumnError(f"there is no column {name!r}; {did_you_mean(name, self.table.schema.names)}")
-        return self.table.column(name).combine_chunks()
-
-    def label_type(self, name: str) -> LabelType:
-        """Return whether a label column is classes or numbers (see `cinefeed.label_types`).
-
-        It is decided on the column as it was first scanned or read: filters, splits and files keep the answer. Raises
-        ColumnError where there is no such column, LabelError where it holds lists, dates or times.
-        """
-        if why := why_no_label(self.column(name).type):
-            raise LabelError(f"column {name!r} holds {why}")
-        stored = self.notes.get("label_types", {}).get(name)
-        return label_type(self.column(name)) if stored is None else LabelType.from_dict(stored)
-
-    def with_task(self, name: str, task: str | None) -> Self:
-        """Return the manifest with a label column taken as a task needs it, "regression" as numbers, or as classes."""
-        if task is None or name not in self.table.schema.names:
-            return self
-        kind = LabelType(kind="numbers" if task == "regression" else "classes")
-        notes = self.notes | {"label_types": self.label_types | {name: kind.as_dict()}}
-        return type(self)(self.table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
-
-    @cached_property
-    def label_types(self) -> dict[str, Any]:
-        """The types of those label columns of which the values decide; of the others the type of the column does."""
-        schema = self.table.schema
-        types = {name: each for name, each in self.notes.get("label_types", {}).items() if name in schema.names}
-        open_ones = [name for name in self.labels if name not in types and is_number(schema.field(name).type)]
-        return types | {name: label_type(self.table.column(name)).as_dict() for name in open_ones}
-
-    @cached_property
-    def rows(self) -> Rows:
-        """The rows as a worker needs them: where each video lies, what is known of it, how it is opened."""
-        return Rows(self.table, root=str(self.root), private=self.private, arrays=self._arrays)
-
-    def path_of(self, row: int) -> Path:
-        """Return where the file of a row is."""
-        return self.rows.path_of(row)
-
-    def relative_path(self, row: int) -> str:
-        """Return the path of a row's file, relative to the root."""
-        return self.rows.relative_path(row)
-
-    @property
-    def verified(self) -> Verify | None:
-        """How all files were read when they were scanned: "decode", "packets", or None if that is not known."""
-        if self._arrays is not None:
-            return "decode"  # in memory, no frame can be missing
-        verify = self.notes.get("verify")
-        return verify if verify in get_args(Verify) and "error" in self.table.schema.names else None
-
-    @property
-    def not_read(self) -> dict[str, dict[str, Any]]:
-        """The files that the scan left out, by what they are: how many (`files`) and the `first` names.
-
-        Tables, text and hidden files are not among them. A private manifest has no names.
-        """
-        return dict(self.notes.get("not_read", {}))
-
-    @property
-    def private(self) -> bool:
-        """Whether ids stand in for paths wherever a row is shown."""
-        return bool(self.notes.get("private"))
-
-    def salt_fingerprint(self, name: str) -> str | None:
-        """Return the fingerprint of the salt that hashed a column, "" where it is as it was, None if that is not known.
-
-        The values of two manifests can be compared where both are the same, and known.
-        """
-        values = self.column(name)
-        hashed = self.notes.get("hashed") or {}
-        if name in hashed.get("columns", ()):
-            return str(hashed["fingerprint"])
-        if "hashed" in self.notes or not pa.types.is_string(values.type):
-            return ""
-        looks_hashed = pc.all(pc.match_substring_regex(values, "^[0-9a-f]{16}$")).as_py()
-        return None if looks_hashed else ""
-
-    def as_private(self) -> Self:
-        """Return the manifest with ids shown in place of paths, and no pictures; an id made of the path is hashed.
-
-        The same in any manifest, and so without a salt: who guesses a path can tell. `scan(private=True)` has a salt.
-        """
-        table = hide_paths(self.table) if self._arrays is None else self.table  # in memory, paths are numbers
-        not_read = {kind: files | {"first": []} for kind, files in self.not_read.items()}
-        notes = self.notes | {"private": True, "label_types": self.label_types}
-        notes |= {"not_read": not_read} if not_read else {}
-        return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
-
-    def shown(self) -> Any:
-        """Return what names each row to a reader, a pyarrow Array: its path, or of a private manifest its id."""
-        return self.column("id" if self.private else "path")
-
-    def open(self, row: int, *, channels: int | None = None) -> Source:
-        """Open the video of a row; see `open_source`."""
-        return self.rows.open(row, channels=channels)
-
-    def window(self, row: int) -> tuple[float | None, float | None]:
-        """Return the start and end in seconds that a row's clip stays within, None where it is free."""
-        return self.rows.window(row)
-
-    def facts(self, row: int) -> Facts | None:
-        """Return what the scan found of a row's file, or None where it was not probed or no frame can be read."""
-        return self.rows.facts(row)
-
-    def take(self, rows: Any, *, step: str | None = None) -> Self:
-        """Return the manifest of some rows, given by number, in that order; `step` names it in the history."""
-        table = self.table.take(pa.array(rows, pa.int64()))
-        history = [*self.history, (step, table.num_rows)] if step else self.history
-        return self._with_table(table, history=history)
-
-    def head(self, n: int = 5) -> Self:
-        """Return the first rows, all if there are fewer."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-            raise TableError(f"head(n={n!r}) must be a number of rows from 0")
-        return self.take(range(min(n, len(self))))
-
-    def to_pandas(self) -> Any:
-        """Return all columns as a pandas DataFrame; pandas must be installed."""
-        return self.table.to_pandas()
-
     def with_column(self, name: str, values: object) -> Self:
-        """Return the manifest with a column of these values, one a row in their order, in place of one of that name.
+        """Return the manifest with a column of these values, one per row, which replaces a column of the same name.
 
-        Whether it is classes or numbers is decided anew. Raises ColumnError for the name of a column that a scan fills,
-        TableError for another number of values.
+        Its label type is determined again. Raises ColumnError for a reserved column name, TableError if the number of
+        values is not the number of rows.
 
         >>> import pyarrow as pa
         >>> manifest = Manifest.from_table(pa.table({"path": ["a.mp4", "b.mp4"], "age": [61.0, 48.0]}))
@@ -436,50 +255,16 @@ class Manifest:
         table, notes = with_values(self.table, self.notes | {"label_types": self.label_types}, name, values)
         return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
 
-    def where(self, column: str, values: Any) -> Self:
-        """Return the rows whose column has one of these values; None stands for a missing one.
-
-        Values may be given as text, as on a command line. Raises ColumnError for a column, TableError for a value that
-        is not there.
-        """
-        found = self.column(column)
-        wanted = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
-        try:
-            value_set = pa.array([None if each is None else str(each) for each in wanted], pa.string())
-            value_set = value_set.cast(found.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise TableError(f"column {column!r} is {found.type}, so no row of it is one of {wanted}") from error
-        there = pc.is_in(value_set, value_set=found).to_pylist()
-        absent = [each for each, is_there in zip(wanted, there, strict=True) if not is_there]
-        if absent:
-            known = found.drop_null().unique()[:1000].cast(pa.string()).to_pylist()
-            raise TableError(f"no row has {column}={absent[0]!r}; {did_you_mean(str(absent[0]), known)}")
-        rows = pc.indices_nonzero(pc.is_in(found, value_set=value_set))
-        return self.take(rows, step=f"{column} is {' or '.join(map(str, wanted))}")
-
-    def known(self, column: str) -> Self:
-        """Return the rows that have a value in a column. Raises ColumnError, and TableError where there is none."""
-        rows = pc.indices_nonzero(self.column(column).is_valid())
-        if len(rows) == 0:
-            raise TableError(f"no row has a value in {column!r}; look at the table of labels")
-        return self.take(rows, step=f"{column} is known")
-
-    def readable(self) -> Self:
-        """Return the rows whose file has a frame that can be read, or was not probed."""
-        if "num_frames" not in self.table.schema.names:
-            return self
-        frames = self.column("num_frames").fill_null(1)
-        return self.take(pc.indices_nonzero(pc.greater(frames, 0)), step="with frames that can be read")
-
     def pivot(self, *, by: str, within: str, missing: Missing = "raise") -> Self:
-        """Return the views of a study side by side: one row a study, of which every value of `by` is a view.
+        """Return a manifest with one row per study and several views; the values of column `by` are the views.
 
-        Columns of a video are there once a view, such as `path:2ch`, `num_frames:4ch`; `path` alone is the first
-        view's, in sorted order. Labels and groups stay, and must agree within a study; one that only some of its videos
-        have is the study's. The id is the study's own, or where paths are private that of its first view.
+        `within` is the column of studies. Columns of a video occur once per view, such as `path:2ch`, `num_frames:4ch`;
+        `path` is that of the first view in sorted order. Labels and groups must be equal within a study; values missing
+        in some of its videos are ignored. The id is the name of the study, or the id of its first view if the manifest
+        is private.
 
-        A study that lacks a view is refused, or left out with `missing="drop"`. Raises TableError for one with two
-        videos of a view, or whose videos differ in a label; ColumnError for a column that is not there.
+        Raises TableError for a study that lacks a view, unless `missing="drop"` leaves it out, that has two videos of
+        a view, or whose videos differ in a label; ColumnError for a missing column.
 
         >>> import pyarrow as pa
         >>> table = pa.table({"path": ["s1/a.mp4", "s1/b.mp4"], "view": ["2ch", "4ch"], "study": ["s1", "s1"]})
@@ -500,15 +285,19 @@ class Manifest:
         seed: int = 0,
         keep: str | None = None,
     ) -> "Parts":
-        """Return training, validation and test parts such that no value of `group` is in two of them.
+        """Return training, validation and test parts; no value of `group` occurs in two parts.
 
-        `group` is the column of patients or whatever must not leak; `group=None` says that each row stands alone.
-        `stratify` gives every part its share of each class, or of each tenth of a number's range (see `label_type`).
-        `keep="split"` leaves groups where that column has them, and deals only new ones. The same on any machine, in
-        any order of the rows.
+        Args:
+            val: Fraction of the rows for validation, at least 0 and less than 1.
+            test: Fraction of the rows for the test, likewise.
+            group: Column of patients, or of other units that must not leak; None if all rows are independent.
+            stratify: Label column; every part gets its share of each class, or of each tenth of a number's range (see
+                `label_type`).
+            seed: Seed of the split. The result is the same on any machine and for any order of the rows.
+            keep: Column of an earlier split; groups keep their part in it, and only new groups are assigned.
 
-        Raises SplitError: fractions out of range, fewer groups than parts, a class with fewer groups than parts, one
-        class only, missing groups or labels. ColumnError for a column that is not there.
+        Raises SplitError for fractions out of range, fewer groups than parts, a class with fewer groups than parts, a
+        single class, and missing groups or labels; ColumnError for a missing column.
         """
         for name, value in (("val", val), ("test", test)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
@@ -516,7 +305,7 @@ class Manifest:
         fractions = {"val": Fraction(str(val)), "test": Fraction(str(test))}
         rest = 1 - sum(fractions.values())
         if rest <= 0:
-            raise SplitError(f"val={val} and test={test} leave nothing to train on; they must add up to less than 1")
+            raise SplitError(f"val={val} and test={test} leave no rows for training; their sum must be less than 1")
         parts = assign_parts(
             groups=self.column(group or "id"),
             labels=None if stratify is None else self.column(stratify),
@@ -532,17 +321,18 @@ class Manifest:
     def with_groups(self, groups: object) -> Self:
         """Return the manifest with the column `check_group` from a table of `id` and `check_group`.
 
-        `cinefeed check --groups` writes such a table: samples of one patient and those that look alike have one group,
-        so that a split with `group="check_group"` keeps them together. Raises ColumnError where the table lacks one of
-        the columns, TableError where it lacks a row.
+        `cinefeed check --groups` writes such a table: samples of one patient and similar samples have the same group,
+        so a split with `group="check_group"` keeps them together. Raises ColumnError if the table lacks one of the
+        columns, TableError if it lacks a row.
         """
         ids = self.column("id").cast(pa.string())
         return self._with_column(GROUP, groups_of_ids(groups, ids, private=self.private))
 
     def folds(self, k: int, *, group: str | None, stratify: str | None = None, seed: int = 0) -> list["Parts"]:
-        """Return `k` pairs of training and validation parts; each row is once in a validation part.
+        """Return `k` pairs of training and validation parts; each row is in one validation part.
 
-        The test part of each is empty: split off a test set first. `all` has a column `fold`. Otherwise as `split`.
+        Test parts are empty: split off a test set first. `all` has a column `fold`. Other parameters are those of
+        `split`.
         """
         folds = assign_folds(
             groups=self.column(group or "id"),
@@ -560,15 +350,16 @@ class Manifest:
         ]
 
     def parts(self, *, column: str = "split", group: str | None = None, stratify: str | None = None) -> "Parts":
-        """Return the parts that a column names already: train, val and test (or training, validation, dev ...).
+        """Return the parts that are named in a column: train, val and test (or training, validation, dev ...).
 
-        With `group`, raises SplitError where one of its values is in two parts. `stratify` is a label to report on.
+        Raises SplitError if a value of `group` occurs in two parts, or if a row has no part. `stratify` is a label
+        column for the balance report.
         """
         names = part_names(self.column(column), name=f"column {column!r}")
         if names.null_count:
             raise SplitError(
                 f"{names.null_count} of {len(self)} rows have no part in {column!r}; "
-                f"deal them out with split(keep={column!r}), or leave them out with where"
+                f"assign them with split(keep={column!r}), or leave them out with where"
             )
         if group is not None:
             check_groups(groups=self.column(group), parts=names, group_name=group)
@@ -577,15 +368,15 @@ class Manifest:
     def with_split(
         self, tables: Mapping[str, object], *, on: str | None = None, unmatched: Unmatched = "error"
     ) -> Self:
-        """Return the manifest with a column `split` from one table a part, such as {"train": "train.csv", ...}.
+        """Return the manifest with a column `split` from one table per part, such as {"train": "train.csv", ...}.
 
-        Tables are read and joined like labels (see `scan`). Raises TableError for a row that two tables claim, or
-        that has no partner, unless `unmatched="ignore"`.
+        Tables are read and joined like labels (see `scan`). Raises TableError for a row that is in two tables, or
+        that has no match, unless `unmatched="ignore"`.
         """
-        claims = split_table(tables, on=on, videos=self.table)
+        split_rows = split_table(tables, on=on, videos=self.table)
         samples = self.table.drop_columns("split") if "split" in self.table.schema.names else self.table
         joined, joined_on = join_labels(
-            samples, claims, on=on, unmatched=unmatched, root=self.root, name="the split", share_labels=True
+            samples, split_rows, on=on, unmatched=unmatched, root=self.root, name="the split", share_labels=True
         )
         history = [*self.history, (f"in a part of the split (joined on {joined_on})", joined.num_rows)]
         return self._with_table(ordered(joined), history=history)
@@ -593,10 +384,6 @@ class Manifest:
     def _with_column(self, name: str, values: Any) -> Self:
         table = self.table.drop_columns(name) if name in self.table.schema.names else self.table
         return self._with_table(ordered(table.append_column(name, values)), history=self.history)
-
-    def _with_table(self, table: Any, *, history: Iterable[tuple[str, int]]) -> Self:
-        notes = self.notes | {"label_types": self.label_types}
-        return type(self)(table, root=self.root, history=history, notes=notes, arrays=self._arrays)
 
     def _with_parts(self, names: Any, *, group: str | None, labels: str | None) -> "Parts":
         whole = self._with_column("split", names)
@@ -618,7 +405,7 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """The parts of a split, each a manifest with a column `split`, and `all` of them; `print` shows the balance.
+    """The parts of a split, each a manifest with a column `split`, and `all` rows; `print` shows the balance.
 
     >>> import pyarrow as pa
     >>> table = pa.table({"path": [f"p{i}/a.mp4" for i in range(5)], "patient": [f"p{i}" for i in range(5)]})

@@ -1,4 +1,4 @@
-"""A table as the suffix of its file says: Parquet, CSV or JSON, whole or not at all."""
+"""Atomic writing of tables as Parquet, CSV or JSON, by the suffix of the file."""
 
 import json
 import os
@@ -19,7 +19,7 @@ SUFFIXES = (".parquet", ".csv", ".json")
 
 
 def table_suffix(path: Path) -> str:
-    """Return the suffix of a table that is to be written. Raises SettingError for one that is none.
+    """Return the suffix of a table file in lower case. Raises SettingError for an unsupported suffix.
 
     >>> table_suffix(Path("scores.CSV"))
     '.csv'
@@ -27,30 +27,30 @@ def table_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise SettingError(
-            f"{path} cannot be written: a table is Parquet, CSV or JSON, by its suffix; "
+            f"{path} cannot be written: the suffix of a table must be .parquet, .csv or .json; "
             f"name it {path.stem}.parquet, {path.stem}.csv or {path.stem}.json"
         )
     return suffix
 
 
 def write_table(path: Path, tables: Iterable[Any]) -> None:
-    """Write tables of one schema, one after the other, as one table in the format that the suffix says.
+    """Write tables of one schema, one after the other, as one table in the format of the suffix.
 
-    Parquet keeps all. CSV and JSON have no types: there a list within CSV is JSON, a date is text, and NaN is missing.
-    JSON is a list with an object a row. Raises SettingError for another suffix, or where it cannot be written.
+    Parquet keeps all types. In CSV and JSON a date is text and NaN is missing; a list in CSV is JSON. JSON is a list
+    with one object per row. Raises SettingError for another suffix, or if the file cannot be written.
     """
     write = {".parquet": write_parquet_tables, ".csv": _write_csv, ".json": _write_json}[table_suffix(path)]
 
     def write_durably(partial: Path) -> None:
         write(partial, iter(tables))
         with partial.open("rb+") as file:
-            os.fsync(file.fileno())  # else a crash of the machine can leave an empty file in place of the old one
+            os.fsync(file.fileno())  # otherwise a crash of the machine can leave an empty file
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write_durably)
     except OSError as error:
-        raise SettingError(f"{path} cannot be written: {error.strerror or error}; name another place") from error
+        raise SettingError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
 
 
 def _write_csv(path: Path, tables: Iterator[Any]) -> None:
@@ -73,7 +73,7 @@ def _write_json(path: Path, tables: Iterator[Any]) -> None:
 
 
 def _without_nan(table: Any) -> Any:
-    """Return a table in plain types; a number that is not finite, which JSON does not have, is missing."""
+    """Return a table in plain types, with numbers that are not finite, which JSON lacks, replaced by null."""
     columns = {}
     for name in table.schema.names:
         column = plain(table.column(name))
@@ -84,7 +84,7 @@ def _without_nan(table: Any) -> Any:
 
 
 def _flat(table: Any) -> Any:
-    """Return a table whose columns a line of text can hold: a list or object becomes JSON."""
+    """Return a table for CSV: lists and objects are converted to JSON text."""
     columns = {}
     for name in table.schema.names:
         column = plain(table.column(name))
