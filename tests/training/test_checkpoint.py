@@ -379,7 +379,7 @@ def test_what_stopped_early_stays_stopped(rows, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("schedule", "at"), [("plateau", (1, 1)), ("plateau", (2, None)), ("cosine", (1, None)), ("cosine", (2, 1))]
 )
-def test_across_warm_up_and_thaw(rows, tmp_path, monkeypatch, at, schedule):
+def test_across_warm_up_and_unfreezing(rows, tmp_path, monkeypatch, at, schedule):
     """The first layer of the CNN stands for a backbone: an epoch frozen, then trained too."""
 
     def frozen(settings, spec, **how):
@@ -392,9 +392,15 @@ def test_across_warm_up_and_thaw(rows, tmp_path, monkeypatch, at, schedule):
     build, found = fit_module.build_model, []
     monkeypatch.setattr(fit_module, "build_model", frozen)
     monkeypatch.setattr(fit_module, "frozen_backbones", lambda model: found[-1:])
-    thawing = {"thaw_epoch": 2, "thaw_learning_rate": 0.01, "warmup_epochs": 1, "schedule": schedule, "epochs": 3}
-    whole = train(settings_for(rows, out=tmp_path / "whole", **thawing))
-    settings = settings_for(rows, out=tmp_path / "run", **thawing)
+    unfreezing = {
+        "unfreeze_epoch": 2,
+        "unfreeze_learning_rate": 0.01,
+        "warmup_epochs": 1,
+        "schedule": schedule,
+        "epochs": 3,
+    }
+    whole = train(settings_for(rows, out=tmp_path / "whole", **unfreezing))
+    settings = settings_for(rows, out=tmp_path / "run", **unfreezing)
     with pytest.raises(ZeroDivisionError):
         train(settings, callbacks=[Break(*at)])
     result = train(settings)

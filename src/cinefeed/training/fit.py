@@ -124,7 +124,7 @@ def _train(
     threads = kept_threads(folder) if goes_on else choose_threads(model, feed.spec, wanted=asked.threads)
     use_threads(threads)
     loss_for(settings, feed.spec)
-    backbones = frozen_backbones(model) if asked.thaw_epoch else []
+    backbones = frozen_backbones(model) if asked.unfreeze_epoch else []
     together_now = f"; {ranks} processes, {ranks * feed.batch_size} clips a step" if ranks > 1 else ""
     on_threads = "" if threads is None else f" on {threads} {'thread' if threads == 1 else 'threads'}"
     say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{on_threads}{together_now}")
@@ -172,11 +172,11 @@ def _train(
                 if checkpoint.epoch >= stage.end:
                     continue
                 for backbone in backbones:
-                    backbone.trainable = stage.thawed
+                    backbone.trainable = stage.unfreeze
                 compile_model(model, settings, feed.spec, steps=asked.epochs * len(feed), stage=stage)
                 join(model)
                 checkpoint.compiled_at = stage.first
-                warm = not stage.thawed and asked.schedule != "cosine" and asked.warmup_epochs
+                warm = not stage.unfreeze and asked.schedule != "cosine" and asked.warmup_epochs
                 rising = [WarmUp(stage.learning_rate, steps=asked.warmup_epochs * len(feed))] if warm else []
                 for begin, end in checkpoint.parts(stage.first, stage.end):
                     model.fit(

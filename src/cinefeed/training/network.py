@@ -75,31 +75,31 @@ class Stage:
     first: int
     end: int
     learning_rate: float
-    thawed: bool = False  # a frozen backbone is trained too
+    unfreeze: bool = False  # a frozen backbone is trained too
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """Return the stages of a training: one, or with `thaw_epoch` one before it and one after.
+    """Return the stages of a training: one, or with `unfreeze_epoch` one before it and one after.
 
     Each has an optimiser of its own, whose averages begin with its count of steps, and a schedule over its epochs.
     """
     train = settings.train
-    if not train.thaw_epoch:
+    if not train.unfreeze_epoch:
         return [Stage(first=0, end=train.epochs, learning_rate=train.learning_rate)]
-    before = Stage(first=0, end=train.thaw_epoch, learning_rate=train.learning_rate)
+    before = Stage(first=0, end=train.unfreeze_epoch, learning_rate=train.learning_rate)
     return [
         before,
-        Stage(first=train.thaw_epoch, end=train.epochs, learning_rate=train.thaw_learning_rate, thawed=True),
+        Stage(first=train.unfreeze_epoch, end=train.epochs, learning_rate=train.unfreeze_learning_rate, unfreeze=True),
     ]
 
 
 def frozen_backbones(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return a network's backbones that are frozen; raises SettingError where there is none to thaw."""
+    """Return a network's backbones that are frozen; raises SettingError where there is none to unfreeze."""
     found = [each for each in model.layers if each.name.startswith("backbone") and not each.trainable]
     if not found:
         raise SettingError(
-            "[train] thaw_epoch is for a backbone that begins frozen; write [model] backbone = ..., weights = ..., "
-            "frozen = true, or leave thaw_epoch out"
+            "[train] unfreeze_epoch is for a backbone that begins frozen; write [model] backbone = ..., weights = ..., "
+            "frozen = true, or leave unfreeze_epoch out"
         )
     return found
 
@@ -130,7 +130,7 @@ def compile_model(
 
 
 def _cosine(settings: Settings, stage: Stage, *, steps_per_epoch: float) -> keras.optimizers.schedules.CosineDecay:
-    warm = 0 if stage.thawed else min(settings.train.warmup_epochs, stage.end - stage.first - 1)
+    warm = 0 if stage.unfreeze else min(settings.train.warmup_epochs, stage.end - stage.first - 1)
     rest = max(round((stage.end - stage.first - warm) * steps_per_epoch), 1)
     if not warm:
         return keras.optimizers.schedules.CosineDecay(stage.learning_rate, decay_steps=rest)
