@@ -26,7 +26,7 @@ from cinefeed.manifest.table import Manifest
 from cinefeed.training import checkpoint as module
 from cinefeed.training import fit as fit_module
 from cinefeed.training.batches import TrainingSet
-from cinefeed.training.checkpoint import Checkpoint, Paused, leave_on_signals
+from cinefeed.training.checkpoint import Checkpoint, Paused, stop_on_signals
 from cinefeed.training.fit import train
 from cinefeed.training.flow import make_parts
 
@@ -238,7 +238,7 @@ def test_the_time_before_the_break_counts(broken, tmp_path):
     path = tmp_path / "run" / "checkpoint.npz"
     told, arrays = module._read(path)
     told["seconds"] += 1e6
-    np.savez(path, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+    np.savez(path, metadata=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
     append_digest(path)
     result = train(broken)
     assert result.seconds > 1e6
@@ -425,7 +425,7 @@ def own(manifest, path, **options):
 def fit(model, dataset, checkpoint, *callbacks, epochs=3):
     losses = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(dict(logs)))
-    for begin, end in checkpoint.parts(0, epochs):
+    for begin, end in checkpoint.fit_ranges(0, epochs):
         model.fit(
             dataset,
             initial_epoch=begin,
@@ -452,7 +452,7 @@ def test_alone_in_a_fit_of_ones_own(manifest, tmp_path):
 def test_signals_ask_and_the_old_handlers_come_back(manifest, tmp_path):
     model, dataset, checkpoint = own(manifest, tmp_path / "a.npz")
     before = signal.getsignal(signal.SIGTERM)
-    with leave_on_signals(checkpoint):
+    with stop_on_signals(checkpoint):
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Paused, match="epoch 1, batch 1"):
             fit(model, dataset, checkpoint)

@@ -125,7 +125,7 @@ def test_what_one_rank_is_told_all_do_and_they_go_on_together(rows, tmp_path):
 
 
 def test_alone_nothing_is_shared(monkeypatch):
-    with together():
+    with process_group():
         assert rank_and_size() == (0, 1)
         assert any_rank(True) and not any_rank(False)
 
@@ -133,5 +133,5 @@ def test_alone_nothing_is_shared(monkeypatch):
 def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed.keras.config, "backend", lambda: "jax")
-    with pytest.raises(SettingError, match="KERAS_BACKEND=torch"), together():
+    with pytest.raises(SettingError, match="KERAS_BACKEND=torch"), process_group():
         pass

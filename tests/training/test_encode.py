@@ -77,7 +77,7 @@ def test_features_are_what_the_network_gives_for_each_frame(run, studies, featur
     settings, spec, _ = read_run(run)
     model = load_model(settings, spec, run / WEIGHTS)
     rows = Manifest.read(features.path)
-    assert (features.computed, features.kept, features.failures, features.dimension) == (ROWS, 0, (), 6)
+    assert (features.num_encoded, features.num_reused, features.failures, features.dimension) == (ROWS, 0, (), 6)
     whole = Clip(frames=10, position="start", short="pad")
     in_order = Natural(shuffle=False)
     pixels = Feed(studies, target=None, clip=whole, frame=settings.frame, batch_size=ROWS, sampler=in_order).batch(0)
@@ -156,18 +156,18 @@ def test_only_what_is_new_or_changed_is_computed_again(run, studies, tmp_path):
     encoder, out = encoder_of_run(run), tmp_path / "f"
     ticks = []
     first = encode(videos.take([0, 1]), out=out, encoder=encoder, tick=lambda done, total: ticks.append((done, total)))
-    assert (first.computed, first.kept, ticks) == (2, 0, [(1, 2), (2, 2)])
+    assert (first.num_encoded, first.num_reused, ticks) == (2, 0, [(1, 2), (2, 2)])
     with (out / "encoded.jsonl").open("a") as journal:
         journal.write('\n{"torn')
     np.save(videos.path_of(1), np.load(videos.path_of(1))[:3])
     (out / f"{rows[0]}.npy").unlink()
     again = encode(videos, out=out, encoder=encoder)
-    assert (again.computed, again.kept) == (4, 0)
+    assert (again.num_encoded, again.num_reused) == (4, 0)
     assert Manifest.read(again.path).facts(1).times.count == 3
     last = encode(videos, out=out, encoder=encoder)
-    assert (last.computed, last.kept) == (0, 4)
+    assert (last.num_encoded, last.num_reused) == (0, 4)
     assert Manifest.read(last.path).fingerprint == Manifest.read(again.path).fingerprint
-    assert encode(videos, out=out, encoder=encoder, dtype="float16").computed == 4
+    assert encode(videos, out=out, encoder=encoder, dtype="float16").num_encoded == 4
 
 
 def test_a_video_that_cannot_be_read_keeps_its_row_and_says_why(run, studies, tmp_path):
@@ -212,7 +212,7 @@ def test_what_breaks_off_leaves_whole_files_only_and_goes_on(studies, tmp_path, 
     assert not (tmp_path / "f" / "features.parquet").exists()
     assert not list((tmp_path / "f").rglob(".partial*"))
     found = encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
-    assert (found.computed, found.kept) == (ROWS - videos, videos)
+    assert (found.num_encoded, found.num_reused) == (ROWS - videos, videos)
     stored = np.load(found.path.parent / "p1" / "v2.npy.npy")
     assert np.allclose(stored[:, 0, 0], np.load(studies.path_of(2)).mean(axis=(1, 2)))
 
@@ -223,7 +223,7 @@ def test_features_of_two_networks_are_never_under_one_name(studies, tmp_path, mo
         encode(studies, out=tmp_path / "f", encoder=mean_of(3, "another, weights 1"))
     assert not first.path.exists()
     again = encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
-    assert (again.computed, again.kept) == (4, ROWS - 4)  # the fourth was under way
+    assert (again.num_encoded, again.num_reused) == (4, ROWS - 4)  # the fourth was under way
     whole = module._write
 
     def write_and_die(*given):
@@ -233,7 +233,7 @@ def test_features_of_two_networks_are_never_under_one_name(studies, tmp_path, mo
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(module, "_write", write_and_die)
         encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS, "another, weights 1"))
-    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).computed == 1
+    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).num_encoded == 1
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -247,7 +247,7 @@ def test_a_full_disk_is_no_bad_video(studies, tmp_path, monkeypatch, code):
     ):
         patched.setattr(module, "_write", write)
         encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
-    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).computed == ROWS
+    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).num_encoded == ROWS
 
 
 def test_a_file_grows_as_it_is_written_so_that_a_full_disk_is_an_error_and_no_signal(tmp_path):
@@ -269,7 +269,7 @@ def test_a_run_that_is_renamed_is_the_same_run(run, studies, tmp_path):
     renamed = shutil.copytree(run, tmp_path / "renamed")
     first = encode(studies, out=tmp_path / "f", encoder=encoder_of_run(run))
     again = encode(studies, out=tmp_path / "f", encoder=encoder_of_run(renamed))
-    assert (first.computed, again.computed) == (ROWS, 0)
+    assert (first.num_encoded, again.num_encoded) == (ROWS, 0)
 
 
 def test_the_parts_of_a_runs_features_are_not_drawn_anew(studies, features):
@@ -330,7 +330,7 @@ def test_a_private_id_leads_out_of_no_folder(name, tmp_path):
     out = tmp_path / "deep" / "er" / "f"
     found = encode(videos, out=out, encoder=mean_of(1))
     assert [each.parent for each in tmp_path.rglob("*.npy") if each.name != "a.npy"] == [out]
-    assert found.computed == 1 and Manifest.read(found.path).path_of(0).is_file()
+    assert found.num_encoded == 1 and Manifest.read(found.path).path_of(0).is_file()
 
 
 def test_a_run_on_features_says_so_and_takes_no_videos(run, studies, features, tmp_path):

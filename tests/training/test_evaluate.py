@@ -20,7 +20,7 @@ from cinefeed.metrics.units import cluster_of
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.finish import finish_run
 from cinefeed.training.flow import make_parts
-from cinefeed.training.run import kept_thresholds
+from cinefeed.training.run import read_thresholds
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_every_metric_of_classes_comes_from_the_predictions_by_scikit_learn(path
     assert run.metrics["test"]["auroc"] == sklearn.metrics.roc_auc_score(truth, said)
     assert run.metrics["test"]["f1"] == sklearn.metrics.f1_score(truth, said >= found["threshold"])
     assert found["threshold_from"] == "val" and assessment["parts"]["val"]["sick"]["threshold"] == found["threshold"]
-    assert kept_thresholds(run.folder) == {"sick": found["threshold"]}
+    assert read_thresholds(run.folder) == {"sick": found["threshold"]}
 
 
 def test_what_balancing_did_is_taken_back(path):
@@ -147,7 +147,7 @@ def test_thresholds_are_frozen_outside(path, tmp_path):
     found = evaluate(run.folder, manifest=other, out=tmp_path / "o.parquet")
     measured = found.assessment["parts"]["external"]["sick"]
     assert (found.part, measured["threshold_from"]) == ("external", "frozen")
-    assert measured["threshold"] == kept_thresholds(run.folder)["sick"]
+    assert measured["threshold"] == read_thresholds(run.folder)["sick"]
     assert pq.read_table(tmp_path / "o.parquet").num_rows == 24
     assert measured["metrics"]["auroc"]["low"] is not None and measured["clusters"] == 12
     (run.folder / "assessment.json").unlink()

@@ -12,7 +12,7 @@ from cinefeed.errors import SettingError, SplitError
 from cinefeed.manifest.table import Manifest
 from cinefeed.training.evaluate import evaluate
 from cinefeed.training.folds import over_folds, train_folds
-from cinefeed.training.run import kept_thresholds, read_run
+from cinefeed.training.run import read_thresholds, read_run
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_every_video_is_measured_once_by_a_run_that_did_not_see_its_patient(path
     assert found.metrics["auroc"] == sklearn.metrics.roc_auc_score(truth == "yes", said)
     assert json.loads((found.folder / "metrics.json").read_text())["test"] == found.metrics
     measured = json.loads((found.folder / "assessment.json").read_text())["parts"]["test"]["sick"]
-    chosen = [kept_thresholds(found.folder / f"fold{number}") for number in (1, 2, 3)]
+    chosen = [read_thresholds(found.folder / f"fold{number}") for number in (1, 2, 3)]
     assert {} in chosen, "a fold whose validation part has one class chooses none"
     thresholds = [each["sick"] for each in chosen if each]
     assert measured["threshold"] == pytest.approx(np.mean(thresholds)) and measured["clusters"] == 12

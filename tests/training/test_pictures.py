@@ -12,7 +12,7 @@ from cinefeed.metrics.predictions import predictions_of, target_columns
 from cinefeed.training import pictures
 from cinefeed.training.pictures import keep_pictures
 from cinefeed.training.saliency import occlude
-from cinefeed.training.worst import by_error, shrunk
+from cinefeed.training.worst import by_error, shrink
 
 SHAPE = (8, 24, 24, 1)
 SETTINGS = parse(
@@ -134,9 +134,9 @@ def test_the_worst_of_classes():
 
 def test_a_clip_is_shrunk_and_keeps_its_ends():
     clip = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 192, 96, 1), np.uint8)
-    small = shrunk(clip)
+    small = shrink(clip)
     assert small.shape == (24, 96, 48, 1) and small[0].max() == 0 and small[-1].min() == 49
-    assert shrunk(np.zeros((3, 20, 30, 3), np.uint8)).shape == (3, 20, 30, 3)
+    assert shrink(np.zeros((3, 20, 30, 3), np.uint8)).shape == (3, 20, 30, 3)
 
 
 def test_pictures_of_a_run(feed, tmp_path):
@@ -194,7 +194,7 @@ def test_a_run_never_fails_by_its_pictures(feed, tmp_path, monkeypatch):
 
 
 def test_no_further_clip_is_begun_after_its_time(feed, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "_SECONDS", -1.0)
+    monkeypatch.setattr(pictures, "_MAX_SECONDS", -1.0)
     given = {"settings": SETTINGS, "model": looks_at(), "feed": feed, "test": feed.evaluation(feed.manifest)}
     keep_pictures(tmp_path, **given, predictions=table_of([30.0] * 12))
     with np.load(tmp_path / "saliency.npz") as found:

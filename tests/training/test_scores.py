@@ -97,7 +97,7 @@ def test_several_targets_are_scored_where_they_have_a_label(rows):
         "kind": lambda x: keras.ops.softmax(keras.ops.concatenate([x / 50, x / 70, x / 90], axis=-1)),
     }
     scores = score(mean_model(**heads), feed.evaluation(rows, clips=2))
-    assert scores.known["holes"].sum() == 36 and scores.known["age"].all()
+    assert scores.has_label["holes"].sum() == 36 and scores.has_label["age"].all()
     found = measure(feed.spec, scores)
     assert list(found) == metric_names(feed.spec)
     video = by_video(scores).of("holes")
@@ -111,7 +111,7 @@ def test_a_label_of_weight_0_is_still_a_label(tmp_path):
     rows = Manifest.read(make_manifest(tmp_path / "w", says=[float(row % 2) for row in range(24)]))
     feed = feed_of(rows, target=["age", "sick"], weight="says")
     model = mean_model(age=lambda x: x, sick=lambda x: keras.ops.sigmoid(x))
-    assert score(model, feed.evaluation(rows)).known["age"].all()
+    assert score(model, feed.evaluation(rows)).has_label["age"].all()
 
 
 def test_clips_that_are_given_back_are_scored_by_their_error(rows):

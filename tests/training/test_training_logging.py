@@ -62,7 +62,7 @@ def test_without_tensorboard_its_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_progress_is_plain_lines_without_a_terminal(capsys):
-    progress = Progress(shown=("val_r2",))
+    progress = Progress(metrics=("val_r2",))
     progress.set_params({"epochs": 4, "steps": 2})
     progress.on_train_begin()
     progress.on_epoch_begin(1)
@@ -118,7 +118,7 @@ def test_the_table_of_epochs_fits_a_terminal_of_80_columns(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     names = ("val_auroc", "val_average_precision", "val_f1", "val_balanced_accuracy")
-    progress = Progress(feed=Fed(), shown=names)
+    progress = Progress(feed=Fed(), metrics=names)
     progress.set_params({"epochs": 2, "steps": 1})
     progress.on_train_begin()
     for epoch in range(2):

@@ -19,7 +19,7 @@ from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
 from cinefeed.text import format_count, one_line
-from cinefeed.training.run import check_run, kept_thresholds, settings_of_run, write_json
+from cinefeed.training.run import check_run, read_thresholds, settings_of_run, write_json
 
 Measured = Annotated[Path, typer.Argument(help="Run folder, or a table of predictions (Parquet, CSV) of any program.")]
 Unit = Annotated[str | None, typer.Option(help="Column whose values are measured, such as the study; else videos.")]
@@ -142,7 +142,7 @@ def compare(
         unit=unit,
         cluster=group if telling is None else cluster_of(telling, unit=unit, group=group),
         resamples=resamples,
-        thresholds={name: {} if is_table(each) else kept_thresholds(each) for name, each in (("a", a), ("b", b))},
+        thresholds={name: {} if is_table(each) else read_thresholds(each) for name, each in (("a", a), ("b", b))},
     )
     if out is not None:
         if table_suffix(out) == ".json":

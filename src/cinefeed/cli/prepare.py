@@ -84,12 +84,12 @@ def encode(
             "manifest": str(found.path),
             "encoded_from": encoder.name,
             "dimension": found.dimension,
-            "computed": found.computed,
-            "kept": found.kept,
+            "computed": found.num_encoded,
+            "kept": found.num_reused,
             "failures": found.failures,
         },
         as_json=as_json,
-        text=f"{found.computed} videos encoded by {encoder.name}, {found.kept} kept as they were: "
+        text=f"{found.num_encoded} videos encoded by {encoder.name}, {found.num_reused} kept as they were: "
         f"{found.dimension} numbers a frame -> {found.path}",
     )
     if found.warning:
