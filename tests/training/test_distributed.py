@@ -15,7 +15,7 @@ from cinefeed.balance import Natural
 from cinefeed.config import to_toml
 from cinefeed.errors import SettingError
 from cinefeed.training import distributed
-from cinefeed.training.distributed import any_rank, rank_and_size, together
+from cinefeed.training.distributed import any_rank, process_group, rank_and_size
 
 sys.path.insert(0, str(Path(__file__).parent))
 from resumable import settings_for

@@ -12,7 +12,7 @@ from cinefeed.errors import SettingError, SplitError
 from cinefeed.manifest.table import Manifest
 from cinefeed.training.evaluate import evaluate
 from cinefeed.training.folds import over_folds, train_folds
-from cinefeed.training.run import read_thresholds, read_run
+from cinefeed.training.run import read_run, read_thresholds
 
 
 @pytest.fixture
