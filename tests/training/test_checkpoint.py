@@ -137,7 +137,7 @@ def test_a_signal_saves_and_leaves_with_0(rows, tmp_path, how):
         code, said, before = run_script(settings, how, 1, 3)
     assert code == 0
     place = "epoch 2, batch 2" if how == "term" else "the end of epoch 2"
-    assert f"all is kept at {place}, the same command goes on" in said
+    assert f"checkpoint saved at {place}; run the same command again" in said
     assert len(before) == (6 if how == "term" else 8)
     train(settings, callbacks=[Losses(tmp_path / "losses.txt")])
     whole, losses = undisturbed(rows, tmp_path / "a")
@@ -177,7 +177,7 @@ def broken(rows, tmp_path):
 def test_other_settings_are_named(broken, rows, tmp_path):
     other = settings_for(rows, out=tmp_path / "run", epochs=2, learning_rate=0.1, patience=2)
     before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
-    message = r"settings are others \(\[train\] learning_rate = 0.05 there, 0.1 here; \[train\] patience = 3 there, 2 h"
+    message = r"with other settings \(\[train\] learning_rate = 0.05 there, 0.1 here; \[train\] patience = 3 there, 2 h"
     with pytest.raises(SettingError, match=message):
         train(other)
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
@@ -187,7 +187,7 @@ def test_other_settings_are_named(broken, rows, tmp_path):
 
 def test_another_manifest_is_refused(broken, manifest, rows, tmp_path):
     manifest.take(np.arange(10)).write(rows)
-    with pytest.raises(SettingError, match=r"its rows are others \(11 there, 10 here.*--overwrite"):
+    with pytest.raises(SettingError, match=r"with other rows \(11 there, 10 here.*--overwrite"):
         train(broken)
 
 
@@ -202,7 +202,7 @@ def test_rows_that_are_not_trained_on_must_be_the_same_too(broken, rows, tmp_pat
     Manifest.from_table(changed, root=rows.parent).write(rows)
     parts = make_parts(Manifest.read(rows), broken)
     assert parts.train.fingerprint == own.where("split", ["train"]).take(np.arange(len(parts.train))).fingerprint
-    with pytest.raises(SettingError, match=r"its rows are others \(11 there, 11 here, or they differ in a label"):
+    with pytest.raises(SettingError, match=r"with other rows \(11 there, 11 here, or they differ in a label"):
         train(broken)
 
 
@@ -261,13 +261,16 @@ def test_a_checkpoint_is_there_before_any_weights(manifest, rows, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(module.np, "savez", full)
         with pytest.raises(
-            TrainingError, match=r"there is none before it\. Make room, and the same command begins again"
+            TrainingError,
+            match=r"there is no previous one\. Free disk space, and run the same command again to start over",
         ):
             fit(*own(manifest, tmp_path / "a.npz"), epochs=1)
     settings = settings_for(rows, out=tmp_path / "run", epochs=1, save_minutes=0)
     with monkeypatch.context() as patch:
         patch.setattr("cinefeed.training.logging.write_atomically", full)
-        with pytest.raises(TrainingError, match="No space left on device; make room, and the same command goes on"):
+        with pytest.raises(
+            TrainingError, match="No space left on device; make room, and run the same command again to resume"
+        ):
             train(settings)
     assert (tmp_path / "run" / "best.weights.h5").exists()
     assert train(settings).complete
@@ -283,7 +286,7 @@ def test_epochs_of_a_single_batch_go_on_from_the_first_checkpoint(rows, tmp_path
     settings = replace(settings, feed=replace(settings.feed, batch_size=16))
     with monkeypatch.context() as patch:
         patch.setattr("cinefeed.training.logging.write_atomically", full)
-        with pytest.raises(TrainingError, match="the same command goes on"):
+        with pytest.raises(TrainingError, match="run the same command again to resume"):
             train(settings)
     assert train(settings).complete
 
@@ -292,7 +295,7 @@ def test_weights_whose_checkpoint_is_lost_are_not_written_over(rows, tmp_path):
     settings = settings_for(rows, out=tmp_path / "run", epochs=1)
     train(settings)
     (tmp_path / "run" / "run.json").unlink()
-    with pytest.raises(SettingError, match="a run that was broken off after some epochs"):
+    with pytest.raises(SettingError, match="an interrupted run without a checkpoint"):
         train(settings)
 
 
@@ -328,9 +331,7 @@ def test_a_full_disk_ends_clearly_and_keeps_the_last_checkpoint(rows, tmp_path, 
         kept.append(Path(path).read_bytes())
 
     monkeypatch.setattr(module.np, "savez", full)
-    with pytest.raises(
-        TrainingError, match=r"epoch 1, batch 2 cannot be saved \(.*No space left.*the one before it is"
-    ):
+    with pytest.raises(TrainingError, match=r"epoch 1, batch 2 cannot be saved \(.*No space left.*the previous one is"):
         train(settings)
     monkeypatch.undo()
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes().startswith(kept[-1])
@@ -347,7 +348,9 @@ def test_a_full_disk_at_any_other_file_too(rows, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("cinefeed.training.logging.write_atomically", full)
-    with pytest.raises(TrainingError, match="No space left on device; make room, and the same command goes on"):
+    with pytest.raises(
+        TrainingError, match="No space left on device; make room, and run the same command again to resume"
+    ):
         train(settings)
     monkeypatch.undo()
     assert train(settings).complete

@@ -348,7 +348,7 @@ def test_a_run_on_features_says_so_and_takes_no_videos(run, studies, features, t
     check_encoded(Manifest.read(features.path), like=rows)
     with pytest.raises(SettingError, match="encode them first"):
         check_encoded(studies, like=rows)
-    with pytest.raises(SettingError, match="trained on features already"):
+    with pytest.raises(SettingError, match="was trained on features"):
         encoder_of_run(result.folder)
     with pytest.raises(SettingError, match="features already"):
         encode(features.path, out=tmp_path / "f", encoder=encoder_of_run(run))
@@ -372,7 +372,7 @@ def test_a_backbone_named_directly_encodes_colour_and_grey(studies, tmp_path):
     fed = Feed(rows, target=None, clip=Clip(frames=2), frame=Frame(**feature_frame(rows)), batch_size=2).batch(0)
     assert fed.clips.shape == (2, 2, 1, 1280, 1)
     assert np.isfinite(fed.clips).all() and np.ptp(fed.clips) > 0
-    with pytest.raises(SettingError, match="without weights knows nothing"):
+    with pytest.raises(SettingError, match="has no weights"):
         encoder_of_backbone("MobileNetV2", weights=None, frame=frame)
 
 
@@ -390,7 +390,7 @@ def test_what_cannot_be_encoded_is_refused(run, studies, features, tmp_path):
     studies.write(source)
     large = {"height": 16, "width": 16, "channels": 1}
     settings = parse(table_for(source, tmp_path / "c") | {"model": {"name": "cnn3d"}, "frame": large})
-    with pytest.raises(SettingError, match="has no network that reads the frames of one video by themselves"):
+    with pytest.raises(SettingError, match="has no encoder of the frames of one video"):
         encoder_of_run(train(settings).folder)
 
 
@@ -409,5 +409,5 @@ def test_a_transform_that_looks_at_the_whole_clip_is_refused(studies, tmp_path):
     source = tmp_path / "m.parquet"
     studies.write(source)
     table = table_for(source, tmp_path / "d") | {"transforms": [{"name": "Normalize", "mode": "clip_max"}]}
-    with pytest.raises(SettingError, match=r"Normalize\(mode='clip_max'\) looks at the frames of a clip together"):
+    with pytest.raises(SettingError, match=r"Normalize\(mode='clip_max'\) uses several frames of a clip at once"):
         encoder_of_run(train(parse(table)).folder)

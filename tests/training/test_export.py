@@ -118,7 +118,7 @@ def test_a_file_that_gives_other_scores_is_not_left_behind(table, tmp_path, monk
         return lambda inputs: {name: values + 1.0 for name, values in scores(inputs).items()}
 
     monkeypatch.setattr(module, "_keras_scores", off)
-    with pytest.raises(TrainingError, match="score is up to 1 off"):
+    with pytest.raises(TrainingError, match="score differs by up to 1"):
         export(run, format="keras")
     assert not list(run.glob("*.keras"))
     assert not list(run.glob(".partial*"))
@@ -131,7 +131,7 @@ def test_a_score_that_is_no_number_is_a_difference(table, tmp_path):
     batches = [build_feed(settings, parts).batch(0)]
     same = check_scores(model, lambda inputs: {"score": model.predict_on_batch(inputs)}, batches, spec)
     assert same == 0
-    with pytest.raises(TrainingError, match="nan off"):
+    with pytest.raises(TrainingError, match="up to nan"):
         check_scores(model, lambda inputs: {"score": np.full((4, 1), np.nan)}, batches, spec)
 
 
@@ -141,5 +141,5 @@ def test_what_cannot_be_exported_is_refused(table, tmp_path):
         export(run, format="onx")
     with pytest.raises(SettingError, match=r"must end in \.keras"):
         export(run, format="keras", out=tmp_path / "model.h5")
-    with pytest.raises(SettingError, match="is no run folder"):
+    with pytest.raises(SettingError, match="is not a run folder"):
         export(tmp_path, format="keras")

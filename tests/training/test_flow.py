@@ -32,7 +32,7 @@ def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
     assert rows.column("path").to_pylist() == ["0.npy", "1.npy"]
     assert [each["error"] for each in failures] == ["breaks after 3", "no video"]
     assert rows.history[-1] == ("with frames that can be read", 2)
-    with pytest.raises(TableError, match=r"none of 1 rows has a frame .* 0.npy: no video"):
+    with pytest.raises(TableError, match=r"none of 1 rows has a readable frame .* 0.npy: no video"):
         usable_rows(probed(["no video"], [None]))
 
 

@@ -80,7 +80,7 @@ def test_it_goes_on_at_the_fold_that_is_not_finished(path):
     assert (path.parent / "run" / "fold1" / "predictions.parquet").read_bytes() == first
     assert train_folds(settings, folds=3, train=(trainer := Trainer())).metrics == found.metrics
     assert trainer.trained == []
-    with pytest.raises(SettingError, match=r"holds the runs of several folds; name one of them, such as .*fold1"):
+    with pytest.raises(SettingError, match=r"holds the runs of several folds; pass one of them, such as .*fold1"):
         evaluate(found.folder)
     train_folds(settings, folds=3, train=(trainer := Trainer()), overwrite=True)
     assert trainer.trained == ["fold1", "fold2", "fold3"]
@@ -89,7 +89,7 @@ def test_it_goes_on_at_the_fold_that_is_not_finished(path):
 def test_other_settings_or_rows_are_not_mixed_with_those_begun(path):
     with pytest.raises(KeyboardInterrupt):
         train_folds(folds_of(path), folds=3, train=Trainer(stop_at="fold2"))
-    with pytest.raises(SettingError, match=r"begun with other settings in \[feed\], \[evaluate\]"):
+    with pytest.raises(SettingError, match=r"started with other settings in \[feed\], \[evaluate\]"):
         other = folds_of(path, feed={"seed": 8}, evaluate={"resamples": 51})
         train_folds(other, folds=3, train=Trainer())
     with pytest.raises(SettingError, match="holds 3 folds, 4 are asked for"):
@@ -139,5 +139,5 @@ def test_features_that_learnt_from_the_rows_are_not_dealt_into_folds(path, tmp_p
     table = manifest.table.append_column("encoded_from", pa.array(["cnn_rnn of a run, weights 0"] * len(manifest)))
     features = tmp_path / "features.parquet"
     Manifest(table, root=manifest.root).write(features)
-    with pytest.raises(SettingError, match="would test on what it has seen"):
+    with pytest.raises(SettingError, match="would test on training rows"):
         train_folds(folds_of(features), folds=3, train=Trainer())

@@ -97,7 +97,7 @@ def test_balanced_weights_are_those_of_scikit_learn(manifest):
 
 def test_class_weights_have_their_place(manifest, path):
     balanced = Feed(manifest, target="sick", sampler=cf.BalancedClasses(), **SMALL)
-    with pytest.raises(SettingError, match="both balance; take one of the two"):
+    with pytest.raises(SettingError, match="both balance; use one of the two"):
         class_weights(balanced)
     with pytest.raises(SettingError, match="is for classes"):
         class_weights(Feed(manifest, target="age", **SMALL))
@@ -133,7 +133,7 @@ def test_gradients_are_clipped_where_asked(path):
 
 
 def test_unfreezing_needs_a_frozen_backbone(path):
-    with pytest.raises(SettingError, match="unfreeze_epoch is for a backbone that begins frozen"):
+    with pytest.raises(SettingError, match="unfreeze_epoch needs a frozen backbone"):
         train(settings_for(path, train={"unfreeze_epoch": 1}))
 
 

@@ -75,7 +75,7 @@ def test_a_run_that_was_killed_while_it_began_is_known(tmp_path):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(SettingError, match=r"is no run folder: settings.toml, spec.json"):
+    with pytest.raises(SettingError, match=r"is not a run folder: settings.toml, spec.json"):
         read_run(tmp_path)
 
 
