@@ -246,9 +246,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         try:
             write_atomically(self.path, lambda path: _write(path, arrays))
         except OSError as error:
-            advice = "the previous one is unchanged" if self.path.is_file() else "there is no previous one"
+            previous = "the previous one is unchanged" if self.path.is_file() else "there is no previous one"
             raise TrainingError(
-                f"the checkpoint of epoch {self.epoch}, batch {self.batch} cannot be saved ({error}); {advice}. "
+                f"the checkpoint of epoch {self.epoch}, batch {self.batch} cannot be saved ({error}); {previous}. "
                 f"Free disk space, and {how_to_resume(self.path)}"
             ) from error
 
