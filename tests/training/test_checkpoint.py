@@ -60,10 +60,10 @@ def losses_of(path):
 
 
 def weights_of(folder):
-    found = {}
+    result = {}
     with h5py.File(folder / "best.weights.h5") as file:
-        file.visititems(lambda name, each: found.update({name: each[()]}) if isinstance(each, h5py.Dataset) else None)
-    return found
+        file.visititems(lambda name, each: result.update({name: each[()]}) if isinstance(each, h5py.Dataset) else None)
+    return result
 
 
 def same_runs(one, other):
@@ -116,13 +116,13 @@ def test_on_jax_too(rows, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     settings = settings_for(rows, out=tmp_path / "b" / "run", warmup_epochs=2)
-    code, said, losses = run_script(settings_for(rows, out=tmp_path / "a" / "run", warmup_epochs=2), backend="jax")
-    assert code == 0, said
+    code, output, losses = run_script(settings_for(rows, out=tmp_path / "a" / "run", warmup_epochs=2), backend="jax")
+    assert code == 0, output
     code, _, _ = run_script(settings, "kill", 1, 2, backend="jax")
     assert code == -signal.SIGKILL
     (tmp_path / "b" / "losses.txt").unlink()
-    code, said, after = run_script(settings, backend="jax")
-    assert code == 0, said
+    code, output, after = run_script(settings, backend="jax")
+    assert code == 0, output
     assert after == losses[-len(after) :] and len(after) == 10
     assert same_runs(tmp_path / "a" / "run", tmp_path / "b" / "run")
 
@@ -131,13 +131,13 @@ def test_on_jax_too(rows, tmp_path):
 def test_a_signal_saves_and_leaves_with_0(rows, tmp_path, how):
     if how == "term":
         settings = settings_for(rows, out=tmp_path / "run", save_minutes=0)
-        code, said, before = run_script(settings, how, 1, 1)
+        code, output, before = run_script(settings, how, 1, 1)
     else:  # at an epoch's last batch: the epoch is finished first
         settings = settings_for(rows, out=tmp_path / "run", save_minutes=0)
-        code, said, before = run_script(settings, how, 1, 3)
+        code, output, before = run_script(settings, how, 1, 3)
     assert code == 0
     place = "epoch 2, batch 2" if how == "term" else "the end of epoch 2"
-    assert f"checkpoint saved at {place}; run the same command again" in said
+    assert f"checkpoint saved at {place}; run the same command again" in output
     assert len(before) == (6 if how == "term" else 8)
     train(settings, callbacks=[Losses(tmp_path / "losses.txt")])
     whole, losses = undisturbed(rows, tmp_path / "a")
@@ -236,9 +236,9 @@ def test_another_number_of_threads_is_another_setting(broken, rows, tmp_path):
 
 def test_the_time_before_the_break_counts(broken, tmp_path):
     path = tmp_path / "run" / "checkpoint.npz"
-    told, arrays = module._read(path)
-    told["seconds"] += 1e6
-    np.savez(path, metadata=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+    content, arrays = module._read(path)
+    content["seconds"] += 1e6
+    np.savez(path, metadata=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)
     append_digest(path)
     result = train(broken)
     assert result.seconds > 1e6
@@ -460,9 +460,9 @@ def test_signals_ask_and_the_old_handlers_come_back(manifest, tmp_path):
         with pytest.raises(Paused, match="epoch 1, batch 1"):
             fit(model, dataset, checkpoint)
     assert signal.getsignal(signal.SIGTERM) is before
-    told, _ = module._read(tmp_path / "a.npz")
-    assert (told["epoch"], told["batch"]) == (0, 1)
-    assert json.dumps(told["feed"])
+    content, _ = module._read(tmp_path / "a.npz")
+    assert (content["epoch"], content["batch"]) == (0, 1)
+    assert json.dumps(content["feed"])
 
 
 def test_other_callbacks_and_networks_are_refused(manifest, tmp_path):

@@ -106,9 +106,9 @@ def test_two_ranks_do_what_one_does_with_batches_twice_as_large(rows, tmp_path):
 def test_all_ranks_stop_when_rank_0_says_so(rows, tmp_path):
     settings = plain_settings(rows, tmp_path / "a", batch_size=2, patience=1, learning_rate=1e-9, reduce_lr_patience=0)
     settings = replace(settings, train=replace(settings.train, epochs=20))
-    found = run(settings, tmp_path / "a", ranks=2, sgd="adam")
-    assert found[0]["epochs"] == found[1]["epochs"] < 20
-    assert len(found[0]["kept"]) == len(found[1]["kept"])
+    result = run(settings, tmp_path / "a", ranks=2, sgd="adam")
+    assert result[0]["epochs"] == result[1]["epochs"] < 20
+    assert len(result[0]["kept"]) == len(result[1]["kept"])
 
 
 @pytest.mark.slow

@@ -78,15 +78,15 @@ def test_onnx_runtime_gives_the_models_scores(table, tmp_path, name, short):
     pytest.importorskip("onnxscript")
     clip = {"frames": 6, "short": short}
     run = trained(table, tmp_path, model=MODELS[name], clip=clip)
-    found = export(run)
-    assert found.path == run / "model.onnx"
-    assert found.difference < 0.001
+    result = export(run)
+    assert result.path == run / "model.onnx"
+    assert result.difference < 0.001
     settings, spec, parts = read_run(run)
-    assert found.clips == len(parts.where("split", ["test"]))
-    session = session_of(found.path)
+    assert result.clips == len(parts.where("split", ["test"]))
+    session = session_of(result.path)
     assert [each.name for each in session.get_outputs()] == ["score"]
-    assert found.any_batch == (session.get_inputs()[0].shape[0] == "batch")
-    assert found.any_batch == ((name, short) != ("bidirectional", "pad"))
+    assert result.any_batch == (session.get_inputs()[0].shape[0] == "batch")
+    assert result.any_batch == ((name, short) != ("bidirectional", "pad"))
     kept = json.loads(session.get_modelmeta().custom_metadata_map["cinefeed"])
     assert (kept["target"], kept["task"], kept["clip_shape"]) == ("age", "regression", [6, 16, 16, 1])
     model = load_model(settings, spec, run / WEIGHTS)
@@ -94,17 +94,17 @@ def test_onnx_runtime_gives_the_models_scores(table, tmp_path, name, short):
     assert np.ptp(model.predict_on_batch(model_inputs(model, batch))) > 0
     for row in range(3):
         one = {key: np.ascontiguousarray(value[row : row + 1]) for key, value in model_inputs(model, batch).items()}
-        wanted = model.predict_on_batch(one)
-        np.testing.assert_allclose(session.run(None, one)[0], wanted, rtol=1e-4)
-    assert b"site-packages" not in found.path.read_bytes()
+        expected = model.predict_on_batch(one)
+        np.testing.assert_allclose(session.run(None, one)[0], expected, rtol=1e-4)
+    assert b"site-packages" not in result.path.read_bytes()
 
 
 def test_several_classes_and_a_file_of_keras(table, tmp_path):
     data = table["data"] | {"target": "kind"}
     run = trained(table, tmp_path, data=data)
-    found = export(run, format="keras", out=tmp_path / "there" / "kind.keras")
-    assert found.difference < 1e-6
-    loaded = keras.saving.load_model(found.path, compile=False)
+    result = export(run, format="keras", out=tmp_path / "there" / "kind.keras")
+    assert result.difference < 1e-6
+    loaded = keras.saving.load_model(result.path, compile=False)
     assert loaded.output_shape == (None, 3)
 
 

@@ -101,7 +101,7 @@ def test_class_weights_have_their_place(manifest, path):
         class_weights(balanced)
     with pytest.raises(SettingError, match="is for classes"):
         class_weights(Feed(manifest, target="age", **SMALL))
-    with pytest.raises(SettingError, match="no row to train with is 'yes'"):
+    with pytest.raises(SettingError, match="no training row has the class 'yes'"):
         class_weights(Feed(manifest.where("sick", ["no"]), target="sick", classes=["no", "yes"], **SMALL))
 
 

@@ -57,7 +57,7 @@ def test_the_reference_network_is_for_scaled_regressions():
         SettingError, match=r"needs scaled float32 clips, the feed provides uint8; add the transform Normalize"
     ):
         build_model(settings, spec_for())
-    with pytest.raises(SettingError, match=r"cannot serve the task 'binary'"):
+    with pytest.raises(SettingError, match=r"cannot be used for the task 'binary'"):
         build_model(settings, spec_for("binary", dtype="float32", classes=("a", "b")))
 
 

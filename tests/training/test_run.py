@@ -80,6 +80,6 @@ def test_a_folder_without_a_run_is_named(tmp_path):
 
 
 def test_versions_and_device():
-    found = versions()
-    assert {"cinefeed", "python", "numpy", "keras", "backend", "device", found["backend"]} <= set(found)
-    assert found["device"] == device() != ""
+    result = versions()
+    assert {"cinefeed", "python", "numpy", "keras", "backend", "device", result["backend"]} <= set(result)
+    assert result["device"] == device() != ""

@@ -82,11 +82,11 @@ def test_clips_of_a_video_are_averaged_before_they_are_measured(rows):
     videos = by_video(scores)
     assert videos.ids.tolist() == [f"v{row}" for row in range(24)]
     assert videos.values == pytest.approx(scores.values.reshape(24, 3).mean(axis=1))
-    found = measure(feed.spec, scores)
+    result = measure(feed.spec, scores)
     expected = regression_metrics(targets=20.0 + np.arange(24), scores=videos.values)
-    assert found == pytest.approx(dict(expected))
+    assert result == pytest.approx(dict(expected))
     by_clip = regression_metrics(targets=np.repeat(20.0 + np.arange(24), 3), scores=scores.values)
-    assert found["rmse"] != pytest.approx(by_clip["rmse"], rel=1e-6), "clips are no videos"
+    assert result["rmse"] != pytest.approx(by_clip["rmse"], rel=1e-6), "clips are no videos"
 
 
 def test_several_targets_are_scored_where_they_have_a_label(rows):
@@ -98,13 +98,13 @@ def test_several_targets_are_scored_where_they_have_a_label(rows):
     }
     scores = score(mean_model(**heads), feed.evaluation(rows, clips=2))
     assert scores.has_label["holes"].sum() == 36 and scores.has_label["age"].all()
-    found = measure(feed.spec, scores)
-    assert list(found) == metric_names(feed.spec)
+    result = measure(feed.spec, scores)
+    assert list(result) == metric_names(feed.spec)
     video = by_video(scores).of("holes")
     labels = [each for each in rows.column("holes").to_pylist() if each is not None]
     assert [feed.spec.targets[1].classes[each] for each in video.targets] == labels
     expected = classification_metrics(targets=video.targets, scores=video.values, classes=("n", "y"))
-    assert found["holes_auroc"] == expected["auroc"] and found["holes_f1"] == expected["f1"]
+    assert result["holes_auroc"] == expected["auroc"] and result["holes_f1"] == expected["f1"]
 
 
 def test_a_label_of_weight_0_is_still_a_label(tmp_path):

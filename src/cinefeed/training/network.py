@@ -211,6 +211,6 @@ def _check_outputs(model: keras.Model, spec: FeedSpec, *, name: str, any_task: b
     actual = {each: tuple(x.shape) for each, x in output.items()} if isinstance(output, dict) else tuple(output.shape)
     if actual != expected or not (any_task or spec.task == "regression"):
         raise SettingError(
-            f"[model: {name}] has outputs of shape {actual}, which do not fit the task {spec.task!r}: it needs "
-            f"{expected}; {_ADVICE}"
+            f"[model: {name}] has outputs of shape {actual} and cannot be used for the task "
+            f"{spec.task!r}, which needs {expected}; {_ADVICE}"
         )
