@@ -96,7 +96,7 @@ def test_other_settings_or_rows_are_not_mixed_with_those_begun(path):
         train_folds(folds_of(path), folds=4, train=Trainer())
     rows = Manifest.read(path)
     rows.take(np.arange(23)).write(path)
-    with pytest.raises(SettingError, match="rows of fold 1 are no longer those"):
+    with pytest.raises(SettingError, match="rows of fold 1 differ from those"):
         train_folds(folds_of(path), folds=3, train=Trainer())
 
 
