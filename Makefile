@@ -1,6 +1,7 @@
-# make demo, make test and make install are all that a newcomer needs; each makes .venv first if it is absent.
+# Start with make demo, make test or make install; each creates .venv first if it is absent.
 PYTHON ?= python3
-BACKEND ?=# of the demo: torch or jax; by default the one that is installed, else torch
+BACKEND ?=# of the demo: torch or jax; by default an installed one, else torch
+DIR ?=# of make quick and make test: a folder or file of tests; by default all
 BIN := .venv/bin
 
 .PHONY: install demo quick test test-slow fuzz versions check lint types bench clean
@@ -11,10 +12,10 @@ demo: .venv/demo
 	$(if $(BACKEND),KERAS_BACKEND=$(BACKEND) )$(BIN)/cinefeed demo --out demo
 
 quick: .venv/installed
-	$(BIN)/python -m pytest -n 2 --quick
+	$(BIN)/python -m pytest -n 2 --quick $(DIR)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(DIR)
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

@@ -1,9 +1,9 @@
-"""What simple methods make of the words of `lips`: the numbers that a network has to beat.
+"""Accuracy of simple methods on the words of `lips`: baselines for a network.
 
 Run: python examples/lips_words_baselines.py [FOLDER]
 
-times    a random forest that sees no picture: only when the word begins and ends, and how many words are spoken
-pixels   a support vector machine on 20 frames of 8 x 8 pixels, less their mean over time
+times    a random forest without pixels: start and end of the word, and the number of words spoken
+pixels   a support vector machine on 20 frames of 8 x 8 pixels, minus their mean over time
 """
 
 import sys
@@ -20,7 +20,7 @@ import cinefeed as cf
 
 
 def main() -> None:
-    """Print the share of words that each method finds, out of five folds."""
+    """Print the accuracy of each method in five folds."""
     folder = sys.argv[1] if len(sys.argv) > 1 else "../shared/data/lips"
     manifest = cf.Manifest.scan(folder, labels=f"{folder}/labels.csv").readable()
     words = np.array(manifest.column("word").to_pylist())
@@ -34,16 +34,16 @@ def main() -> None:
     )
     clips = np.concatenate([batch.clips[..., 0].astype(np.float32) for batch in feed.evaluation(manifest)])
     clips = (clips - clips.mean(axis=(1, 2, 3), keepdims=True)) / clips.std(axis=(1, 2, 3), keepdims=True)
-    moving = (clips - clips.mean(axis=1, keepdims=True)).reshape(len(clips), -1)
+    motion = (clips - clips.mean(axis=1, keepdims=True)).reshape(len(clips), -1)
     methods = {
         "times": (RandomForestClassifier(300, min_samples_leaf=2, random_state=0), times),
-        "pixels": (make_pipeline(PCA(100, random_state=0), StandardScaler(), SVC(C=3)), moving),
+        "pixels": (make_pipeline(PCA(100, random_state=0), StandardScaler(), SVC(C=3)), motion),
     }
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    print(f"{len(words)} clips, {len(set(words))} words: by chance {1 / len(set(words)):.1%} are right")
+    print(f"{len(words)} clips, {len(set(words))} words: chance accuracy {1 / len(set(words)):.1%}")
     for name, (method, features) in methods.items():
-        found = cross_val_predict(method, features, words, cv=folds)
-        print(f"{name}: {np.mean(found == words):.1%}")
+        predictions = cross_val_predict(method, features, words, cv=folds)
+        print(f"{name}: {np.mean(predictions == words):.1%}")
 
 
 if __name__ == "__main__":

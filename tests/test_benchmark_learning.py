@@ -80,9 +80,9 @@ def test_a_clip_alone_has_several_widths_and_with_the_covariate_one():
     assert across * sizes == pytest.approx(widths, rel=0.07)
     of_video = widths.reshape(-1, 4).mean(axis=1).repeat(4)
     unexplained = np.sum((widths - of_video) ** 2) / np.sum((widths - widths.mean()) ** 2)
-    assert data.known["the best of a clip alone"] == pytest.approx(1 - unexplained, abs=1e-4)
-    assert 0.2 < data.known["the best of a clip alone"] < 0.6
-    assert 0.4 < data.known["a line through the covariate"] < 0.8
+    assert data.baselines["best from the clip alone"] == pytest.approx(1 - unexplained, abs=1e-4)
+    assert 0.2 < data.baselines["best from the clip alone"] < 0.6
+    assert 0.4 < data.baselines["linear fit of the covariate"] < 0.8
 
 
 def test_the_mean_frames_are_those_of_the_clips():
@@ -90,10 +90,10 @@ def test_the_mean_frames_are_those_of_the_clips():
 
     data = clips_alone(seed=1, train=30, test=10)
     trained, tested = (videos(part, target=None)[0].astype(np.float64) for part in (data.train, data.test))
-    assert data.known == pytest.approx(
+    assert data.baselines == pytest.approx(
         {
-            "the mean frame of training": np.mean((tested - trained.mean(axis=(0, 1))) ** 2),
-            "the clip's own mean frame": np.mean(tested.var(axis=1)),
+            "mean frame of the training part": np.mean((tested - trained.mean(axis=(0, 1))) ** 2),
+            "mean frame of the clip": np.mean(tested.var(axis=1)),
         }
     )
 

@@ -1,17 +1,17 @@
-"""The sentences of SECURITY.md, and the tests that hold each."""
+"""The statements of SECURITY.md, and the tests of each."""
 
-# No code comes from data:            test_no_pickle_is_read
-# A data file shows its own content:  test_what_refers_to_other_files_is_refused, test_a_movie_of_external_data,
+# Data never contain code:            test_no_pickle_is_read
+# A data file gives its own content:  test_what_refers_to_other_files_is_refused, test_a_movie_of_external_data,
 #                                     test_a_play_list_in_the_place_of_a_scanned_video, test_a_pattern_of_image_names;
 #                                     tests/sources/test_hdf5.py: test_a_virtual_set_is_read_where_..., links, external
-# Nothing is fetched:                 test_no_protocol_but_files
+# Nothing is downloaded:              test_no_protocol_but_files
 # Only regular files are opened:      test_a_pipe_..., test_pipes_and_sockets_...
 # Each limit, and its error:          tests/sources/test_limits.py, tests/sources/test_boxes.py;
 #                                     here test_the_table_of_limits, test_a_file_beyond_a_limit_...
-# Too many samples, named as not read: test_limits.py: test_a_file_of_too_many_samples_is_named_and_not_listed
+# Too many samples, reported as not read: test_limits.py: test_a_file_of_too_many_samples_is_named_and_not_listed
 # How to set them:                    test_limits_on_the_command_line
 # A feed reads what was probed:       test_limits.py: test_a_file_that_was_scanned_with_raised_limits_is_fed
-# What is trusted, what a decoder's fault could do, how to report: test_what_stands_in_the_page (nothing to run)
+# What is trusted, risks of decoders, how to report: test_what_stands_in_the_page (nothing to run)
 
 import logging
 import os
@@ -312,7 +312,7 @@ def test_the_table_of_limits():
 
 def test_what_stands_in_the_page():
     text = PAGE.read_text()
-    for title in ("What is trusted", "What is not", "What is bounded", "What a fault of a decoder", "How to report"):
+    for title in ("What is trusted", "What is not trusted", "What is limited", "Remaining risks", "How to report"):
         assert f"## {title}" in text
     assert "private security advisory on the repository" in text and "@" not in text
 

@@ -1,1 +1,1 @@
-"""Does it learn? Data whose answer is known, networks that can find it and some that cannot; see __main__.py."""
+"""Trainings on synthetic data with known answers, with and without the necessary inputs; see __main__.py."""

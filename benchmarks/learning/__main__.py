@@ -1,13 +1,13 @@
-"""Trains networks on data whose answer is known, and prints tables of what they reach and what they must.
+"""Train networks on synthetic data with known answers, and print tables of their scores and the required bounds.
 
 Run: python -m benchmarks.learning --out FOLDER [--only order,clips] [--seeds 0,1,2] [--demo] [--write FILE.md]
-Every finished training is a line of FOLDER/results.jsonl. A run that was stopped goes on where it was, and what is
-there is not done again. Ends with 1 where a network misses what it must reach, or reaches what it must not.
+Every finished training is a line of FOLDER/results.jsonl. An interrupted run resumes, and finished trainings are not
+repeated. Exits with 1 if a score is outside its bound.
 
-two_views   a label that two views tell together, and neither alone
-covariate   a label that clip and covariate tell together
-order       a label that the order of frames tells, and not the frames
-clips       the autoencoder beside two mean frames
+two_views   a label that depends on two views together, and on neither alone
+covariate   a label that depends on clip and covariate together
+order       a label that depends on the order of frames only
+clips       the autoencoder compared with two mean frames
 
 A training takes 8 to 20 s on one core; --demo adds the demo's ejection fraction, with cnn_rnn and with cnn3d, each
 about three minutes on two, and its videos.
@@ -25,7 +25,7 @@ from benchmarks.balance.__main__ import add, read
 
 
 def main() -> int:
-    """Train what is missing, print the tables, and return whether something is not as it must be."""
+    """Run the missing trainings, print the tables, and return 1 if a score is outside its bound, else 0."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
     from benchmarks.learning.tables import failed, tables
     from benchmarks.learning.tasks import DEMO, DEMO_SEED, TASKS
@@ -36,47 +36,48 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--demo", action="store_true", help="train the demo too: minutes")
     parser.add_argument("--write", type=Path, help="Markdown file that the tables go to")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    results = given.out / "results.jsonl"
-    for name in filter(None, given.only.split(",")):
-        for seed in map(int, given.seeds.split(",")):
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    results = arguments.out / "results.jsonl"
+    for name in filter(None, arguments.only.split(",")):
+        for seed in map(int, arguments.seeds.split(",")):
             run_missing(name, seed=seed, results=results)
-    if given.demo:
+    if arguments.demo:
         from benchmarks.learning.demo import run_demo
 
         for trial in DEMO.trials:
             if not done(read(results), "demo", trial.name, seed=DEMO_SEED, settings=DEMO.settings(trial)):
-                add(results, run_demo(given.out / "demo", trial=trial))
+                add(results, run_demo(arguments.out / "demo", trial=trial))
     records = read(results)
     text = tables(records)
     print(text)
-    if given.write:
-        given.write.write_text(f"{HEAD}\n\n{text}\n", encoding="utf-8")
-    wrong = failed(records)
-    for line in wrong:
-        print(f"NOT AS IT MUST BE: {line}", file=sys.stderr)
-    return int(bool(wrong))
+    if arguments.write:
+        arguments.write.write_text(f"{HEAD}\n\n{text}\n", encoding="utf-8")
+    failures = failed(records)
+    for line in failures:
+        print(f"OUT OF BOUNDS: {line}", file=sys.stderr)
+    return int(bool(failures))
 
 
 HEAD = """# Does it learn?
 
-Data whose answer is known, drawn by code, in which who lacks a part of the clip cannot find the answer; then networks
-that have all of it and networks that do not. `python -m benchmarks.learning` trains them and writes this page. Numbers
-are those of the test part; with several seeds their mean (least to most), each with other data and other first weights.
+Networks are trained on synthetic data with known answers. The answer cannot be found from a part of the input, so
+networks with all inputs are compared with networks that lack one. `python -m benchmarks.learning` trains them and
+writes this page. Numbers are those of the test part; with several seeds their mean (minimum to maximum), each with
+other data and other initial weights.
 
-The tasks are easy, and were made so: they show that what the network is given reaches the answer, on this path, and
-what the network is not given does not. They say nothing of real videos."""
+The tasks are easy by design: they show that the inputs of a network reach its output, and that information outside its
+inputs does not. They are no evidence for real videos."""
 
 
 def done(records: list[dict[str, Any]], task: str, trial: str, *, seed: int, settings: str) -> bool:
-    """Whether a training is among the records, with these settings."""
-    wanted = {"task": task, "trial": trial, "seed": seed, "settings": settings}
-    return any(wanted.items() <= each.items() for each in records)
+    """Return whether a training with these settings is among the records."""
+    record_key = {"task": task, "trial": trial, "seed": seed, "settings": settings}
+    return any(record_key.items() <= each.items() for each in records)
 
 
 def run_missing(name: str, *, seed: int, results: Path) -> None:
-    """Train each network of a task that has no result yet, and add a line for it."""
+    """Train each network of a task that has no result yet, and append its record."""
     from benchmarks.learning.learn import train
     from benchmarks.learning.tasks import TASKS
 
@@ -88,18 +89,18 @@ def run_missing(name: str, *, seed: int, results: Path) -> None:
         return
     data = task.make(seed=seed)
     for trial in missing:
-        started = time.perf_counter()
-        found = train(data, task=task, trial=trial, seed=seed)
+        start_time = time.perf_counter()
+        result = train(data, task=task, trial=trial, seed=seed)
         record = {
             "task": name,
             "trial": trial.name,
             "seed": seed,
             "settings": task.settings(trial),
-            "value": found[task.metric],
-            "parameters": found["parameters"],
-            "known": data.known,
+            "value": result[task.metric],
+            "parameters": result["parameters"],
+            "baselines": data.baselines,
             "backend": os.environ["KERAS_BACKEND"],
-            "seconds": round(time.perf_counter() - started, 1),
+            "seconds": round(time.perf_counter() - start_time, 1),
         }
         add(results, record)
         print(json.dumps(record), file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""What is learnt: moving discs whose answer is known, drawn so that those who lack a part of it cannot find it.
+"""Synthetic data of the tasks: moving discs with a known answer that cannot be found from a part of the input.
 
-The same trick makes each task: a video comes several times, each time with another answer. Whatever a network finds in
-the video alone, it is right for one of its rows and wrong for another, so its score is known before any training.
+All tasks are built in the same way: a video appears several times, each time with another answer. A network that reads
+only the video is right for one of its rows and wrong for another, so its score is known before any training.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from cinefeed.metrics import regression_metrics
 from cinefeed.rng import Stage, rng_for
 
 SIDE, FRAMES = 24, 8
-SMALL, LARGE = (3.0, 4.5), (6.0, 7.5)  # radii in pixels; what lies between is never drawn
+SMALL, LARGE = (3.0, 4.5), (6.0, 7.5)  # radii in pixels; values between them do not occur
 RADII, MM_PER_PIXEL = (4.0, 9.0), (0.4, 1.6)
 _NOISE = 6.0  # standard deviation, of 255
 
@@ -23,17 +23,17 @@ Video = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The two parts of a task, and what is known of the test without a training."""
+    """The two parts of a task, and scores of baselines on the test part, which need no training."""
 
     train: cf.Manifest
     test: cf.Manifest
-    known: dict[str, float] = field(default_factory=dict)
+    baselines: dict[str, float] = field(default_factory=dict)
 
 
 def disc(rng: np.random.Generator, *, radius: NDArray[np.float64], drift: float = 0.0) -> Video:
     """Return a bright disc on a dark ground, uint8 (frames, SIDE, SIDE), of a radius for each frame.
 
-    Place, light and noise are drawn: they say nothing of any answer. `drift` lets it go so many pixels in all.
+    Position, brightness and noise are random and independent of the answer. `drift` is its path in pixels.
     """
     frames = len(radius)
     direction = rng.uniform(0, 2 * np.pi)
@@ -42,25 +42,26 @@ def disc(rng: np.random.Generator, *, radius: NDArray[np.float64], drift: float 
     y = SIDE / 2 + rng.uniform(-2, 2) + path * np.sin(direction)
     down, right = np.mgrid[0:SIDE, 0:SIDE] + 0.5
     cover = np.clip(radius[:, None, None] - np.hypot(right - x, down - y) + 0.5, 0, 1)
-    picture = 30 + (rng.uniform(150, 210) - 30) * cover + _NOISE * rng.standard_normal(cover.shape)
-    video: Video = np.clip(picture, 0, 255).astype(np.uint8)
+    image = 30 + (rng.uniform(150, 210) - 30) * cover + _NOISE * rng.standard_normal(cover.shape)
+    video: Video = np.clip(image, 0, 255).astype(np.uint8)
     return video
 
 
 def still(radius: float) -> NDArray[np.float64]:
-    """Return the radii of a disc that keeps its size."""
+    """Return the radii of a disc of constant size."""
     return np.full(FRAMES, radius)
 
 
 def growing(radius: float, by: float) -> NDArray[np.float64]:
-    """Return the radii of a disc that grows by so many pixels in all, half of them beyond `radius`."""
+    """Return the radii of a disc that grows by `by` pixels, with a mean of `radius`."""
     return np.linspace(radius - by / 2, radius + by / 2, FRAMES)
 
 
 def order_of_frames(*, seed: int, train: int = 400, test: int = 200) -> Data:
-    """Return discs that grow and discs that shrink, `train` and `test` videos: each is there forwards and backwards.
+    """Return discs that grow and discs that shrink, `train` and `test` videos: each forwards and backwards.
 
-    So both classes hold the same frames, and who does not see their order gives both of a pair the same score.
+    Both classes thus have the same frames, and a network that ignores their order gives both videos of a pair the same
+    score.
     """
 
     def part(number: int, count: int) -> cf.Manifest:
@@ -71,14 +72,14 @@ def order_of_frames(*, seed: int, train: int = 400, test: int = 200) -> Data:
             videos += [video, video[::-1]]
         return cf.Manifest.from_arrays(videos, {"change": ["grows", "shrinks"] * (count // 2)})
 
-    return Data(train=part(0, train), test=part(1, test), known={"guessing": 0.5})
+    return Data(train=part(0, train), test=part(1, test), baselines={"guessing": 0.5})
 
 
 def two_views(*, seed: int, train: int = 480, test: int = 200) -> Data:
     """Return studies of two views, a small or a large disc in each: are both alike?
 
-    Two videos of each view make four studies, all pairs: each video stands in one whose discs are alike, and in one
-    whose discs differ. So a view alone says nothing at all.
+    Two videos of each view make four studies, one per pair: each video is in one study whose discs are alike, and in
+    one whose discs differ. A view alone is therefore independent of the answer.
     """
 
     def part(number: int, count: int) -> cf.Manifest:
@@ -97,14 +98,15 @@ def two_views(*, seed: int, train: int = 480, test: int = 200) -> Data:
                     rows["discs"] += ["alike" if a == b else "differ"] * 2
         return cf.Manifest.from_arrays(videos, rows).pivot(by="view", within="study")
 
-    return Data(train=part(2, train), test=part(3, test), known={"guessing": 0.5})
+    return Data(train=part(2, train), test=part(3, test), baselines={"guessing": 0.5})
 
 
 def covariate(*, seed: int, train: int = 480, test: int = 200, times: int = 4) -> Data:
     """Return discs and the size of their pixels in mm: how wide is the disc in mm?
 
-    The clip tells the pixels across, the covariate the mm of one; the answer is their product. Each video comes
-    `times` times, with other pixels, so the best that a clip alone allows is known: the mean answer of its rows.
+    The clip shows the width in pixels, the covariate is the size of a pixel in mm; the answer is their product. Each
+    video appears `times` times, with other pixel sizes, so the best answer from a clip alone is known: the mean answer
+    of its rows.
     """
 
     def part(number: int, count: int) -> tuple[cf.Manifest, dict[str, float]]:
@@ -118,18 +120,18 @@ def covariate(*, seed: int, train: int = 480, test: int = 200, times: int = 4) -
         answer = 2 * radii * sizes
         of_video = np.repeat(answer.reshape(-1, times).mean(axis=1), times)
         of_size = np.polyval(np.polyfit(sizes, answer, 1), sizes)
-        known = {
+        baselines = {
             name: regression_metrics(targets=answer, scores=scores)["r2"]
-            for name, scores in (("the best of a clip alone", of_video), ("a line through the covariate", of_size))
+            for name, scores in (("best from the clip alone", of_video), ("linear fit of the covariate", of_size))
         }
-        return cf.Manifest.from_arrays(videos, {"mm_per_pixel": sizes.tolist(), "width_mm": answer.tolist()}), known
+        return cf.Manifest.from_arrays(videos, {"mm_per_pixel": sizes.tolist(), "width_mm": answer.tolist()}), baselines
 
-    tested, known = part(5, test)
-    return Data(train=part(4, train)[0], test=tested, known=known)
+    tested, baselines = part(5, test)
+    return Data(train=part(4, train)[0], test=tested, baselines=baselines)
 
 
 def clips_alone(*, seed: int, train: int = 400, test: int = 100) -> Data:
-    """Return discs that grow or shrink and go somewhere, without a label; known are the errors of two mean frames."""
+    """Return moving discs that grow or shrink, without a label; the baselines are the errors of two mean frames."""
 
     def part(number: int, count: int) -> NDArray[np.uint8]:
         videos: list[Video] = []
@@ -140,8 +142,8 @@ def clips_alone(*, seed: int, train: int = 400, test: int = 100) -> Data:
 
     trained, tested = part(6, train), part(7, test)
     truth = tested.astype(np.float64)
-    known = {
-        "the mean frame of training": float(np.mean((truth - trained.mean(axis=(0, 1))) ** 2)),
-        "the clip's own mean frame": float(np.mean((truth - truth.mean(axis=1, keepdims=True)) ** 2)),
+    baselines = {
+        "mean frame of the training part": float(np.mean((truth - trained.mean(axis=(0, 1))) ** 2)),
+        "mean frame of the clip": float(np.mean((truth - truth.mean(axis=1, keepdims=True)) ** 2)),
     }
-    return Data(train=cf.Manifest.from_arrays(trained), test=cf.Manifest.from_arrays(tested), known=known)
+    return Data(train=cf.Manifest.from_arrays(trained), test=cf.Manifest.from_arrays(tested), baselines=baselines)

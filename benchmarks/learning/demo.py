@@ -1,4 +1,4 @@
-"""The demo's ejection fraction, by the commands' own code: videos on disk, a scan, a split by patient, a training."""
+"""Training on the demo's ejection fraction by the code of the commands: videos, scan, split by patient, training."""
 
 import json
 import os
@@ -16,13 +16,13 @@ VIDEOS = 800
 
 
 def run_demo(folder: Path, *, trial: Trial) -> dict[str, Any]:
-    """Return the record of a training on the demo's videos, which are written where they are not there yet."""
+    """Return the record of a training on the demo's videos, which are written if they do not exist."""
     table = demo_table(folder, epochs=DEMO.epochs, seed=DEMO_SEED)
     table["model"] = {"name": trial.model, **trial.options}
     table["train"]["out"] = str(folder / trial.model)
     manifest = Path(table["data"]["manifest"])
     if not manifest.exists():
-        labels = folder / "videos" / "labels.csv"  # it comes last, so videos with a table are whole
+        labels = folder / "videos" / "labels.csv"  # written last, so videos with a table are complete
         if not labels.exists():
             write_demo(folder / "videos", videos=VIDEOS, seed=DEMO_SEED)
         Manifest.scan(folder / "videos", labels=labels, out=manifest)
@@ -34,7 +34,7 @@ def run_demo(folder: Path, *, trial: Trial) -> dict[str, Any]:
         "settings": DEMO.settings(trial),
         "value": result.metrics["test"]["r2"],
         "parameters": json.loads((result.folder / "run.json").read_text(encoding="utf-8"))["parameters"],
-        "known": {"the mean of the labels": 0.0},
+        "baselines": {"mean of the labels": 0.0},
         "backend": os.environ["KERAS_BACKEND"],
         "seconds": round(result.seconds, 1),
     }

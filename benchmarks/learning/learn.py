@@ -1,4 +1,4 @@
-"""One training, and what its scores of the test part measure."""
+"""One training, and its metric on the test part."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from benchmarks.learning.tasks import Drawn, Task, Trial
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.metrics import classification_metrics, regression_metrics
 
-DIGITS = 4  # of a score: sums over frames in another order differ in the seventh, which would break ties
+DIGITS = 4  # of a score: another order of summation changes the seventh digit, which would break ties
 
 
 def train(data: Data, *, task: Drawn, trial: Trial, seed: int) -> dict[str, Any]:
-    """Train a trial's network; return what the test measures, and the number of its parameters.
+    """Train a trial's network; return its metric on the test part and its number of parameters.
 
-    The weights of the last step are taken, so that no part is needed to choose an epoch by.
+    The weights of the last step are used, so that no part is needed to select an epoch.
     """
     feed = cf.Feed(
         data.train,
@@ -27,7 +27,7 @@ def train(data: Data, *, task: Drawn, trial: Trial, seed: int) -> dict[str, Any]
         batch_size=task.batch_size,
         seed=seed,
         workers=1,
-        drop_last=True,  # on JAX a batch of another size is one more compilation
+        drop_last=True,  # on JAX a batch of another size needs another compilation
         **trial.feed,
     )
     keras.utils.set_random_seed(seed)
@@ -53,7 +53,7 @@ def measure(model: keras.Model, feed: cf.Feed, *, task: Task) -> float:
     target, score = np.concatenate(targets), np.concatenate(scores)
     if feed.spec.task == "clip":
         return float(np.mean((score - target) ** 2))
-    found = np.round(score[:, 0], DIGITS)
+    rounded_scores = np.round(score[:, 0], DIGITS)
     if feed.spec.task == "regression":
-        return float(regression_metrics(targets=target.astype(np.float64), scores=found)[task.metric])
-    return float(classification_metrics(targets=target, scores=found, classes=feed.spec.classes)[task.metric])
+        return float(regression_metrics(targets=target.astype(np.float64), scores=rounded_scores)[task.metric])
+    return float(classification_metrics(targets=target, scores=rounded_scores, classes=feed.spec.classes)[task.metric])

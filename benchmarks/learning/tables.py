@@ -1,4 +1,4 @@
-"""Records of trainings -> Markdown tables, and the list of those that are not as they must be."""
+"""Markdown tables of the records of trainings, and the list of scores outside their bounds."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ Records = Sequence[dict[str, Any]]
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return the mean of some values and, of several, the least and the most.
+    """Return the mean of some values and, for several, the minimum and the maximum.
 
     >>> spread([0.5]), spread([0.5, 0.75]), spread([883.9, 900.1])
     ('0.500', '0.625 (0.500 to 0.750)', '892 (884 to 900)')
@@ -19,20 +19,20 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({least} to {most})"
 
 
-def found(records: Records) -> Iterator[tuple[Task, Trial, list[dict[str, Any]]]]:
-    """Yield each trial with its records: those of the settings as they are now."""
+def trials_with_records(records: Records) -> Iterator[tuple[Task, Trial, list[dict[str, Any]]]]:
+    """Yield each trial with its records of the current settings."""
     for name, task in (*TASKS.items(), ("demo", DEMO)):
         for trial in task.trials:
-            wanted = {"task": name, "trial": trial.name, "settings": task.settings(trial)}
-            yield task, trial, [each for each in records if wanted.items() <= each.items()]
+            record_key = {"task": name, "trial": trial.name, "settings": task.settings(trial)}
+            yield task, trial, [each for each in records if record_key.items() <= each.items()]
 
 
 def failed(records: Records) -> list[str]:
-    """Return a line for each training that is not as it must be."""
+    """Return a line for each training whose score is outside its bound."""
     return [
         f"{task.title}, {trial.name}, seed {each['seed']}: {task.metric} {each['value']:.3f}, must be {trial.must}"
-        for task, trial, those in found(records)
-        for each in those
+        for task, trial, own_records in trials_with_records(records)
+        for each in own_records
         if not trial.holds(each["value"])
     ]
 
@@ -40,26 +40,26 @@ def failed(records: Records) -> list[str]:
 def tables(records: Records) -> str:
     """Return a Markdown table for each task that has records."""
     by_task: dict[str, list[tuple[Task, Trial, list[dict[str, Any]]]]] = {}
-    for task, trial, those in found(records):
-        if those:
-            by_task.setdefault(task.title, []).append((task, trial, those))
+    for task, trial, own_records in trials_with_records(records):
+        if own_records:
+            by_task.setdefault(task.title, []).append((task, trial, own_records))
     return "\n\n".join(_table(trials) for trials in by_task.values())
 
 
 def _table(trials: Sequence[tuple[Task, Trial, list[dict[str, Any]]]]) -> str:
-    """Return the table of a task: first what is known without a training."""
+    """Return the table of a task: first the baselines, which need no training."""
     task = trials[0][0]
-    every = [each for _, _, those in trials for each in those]
-    known: dict[str, dict[int, float]] = {}
+    every = [each for _, _, own_records in trials for each in own_records]
+    baselines: dict[str, dict[int, float]] = {}
     for each in every:
-        for name, value in each["known"].items():
-            known.setdefault(name, {})[each["seed"]] = value
-    rows = [["", f"test {task.metric}", "must be", "is it so", "parameters"], ["---"] * 5]
-    rows += [[name, spread(list(values.values())), "", "", ""] for name, values in known.items()]
-    for _, trial, those in trials:
-        values = [each["value"] for each in those]
+        for name, value in each["baselines"].items():
+            baselines.setdefault(name, {})[each["seed"]] = value
+    rows = [["", f"test {task.metric}", "required", "met", "parameters"], ["---"] * 5]
+    rows += [[name, spread(list(values.values())), "", "", ""] for name, values in baselines.items()]
+    for _, trial, own_records in trials:
+        values = [each["value"] for each in own_records]
         holds = "yes" if all(map(trial.holds, values)) else "**no**"
-        rows.append([trial.name, spread(values), trial.must, holds, f"{those[0]['parameters']:,}"])
+        rows.append([trial.name, spread(values), trial.must, holds, f"{own_records[0]['parameters']:,}"])
     lines = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     seeds = sorted({each["seed"] for each in every})
     note = f"{task.epochs} epochs, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}."

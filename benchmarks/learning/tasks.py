@@ -1,4 +1,4 @@
-"""The tasks: which data, which networks, and what each of them must reach or must not."""
+"""The tasks: data, networks, and the bounds of their scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _SMALL = {"filters": (8, 16, 32), "units": 32, "dense": 32}
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A network on a task. Its metric must be `least` or more, or `most` or less."""
+    """A network on a task. Its metric must be at least `least` and at most `most`."""
 
     name: str
     model: str = "cnn_rnn"
@@ -22,18 +22,18 @@ class Trial:
     most: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether a value is what it must be."""
+        """Return whether a value is within the bounds."""
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
     @property
     def must(self) -> str:
-        """What the metric must be, in words.
+        """The bounds of the metric as text.
 
         >>> Trial(name="", least=0.9).must, Trial(name="", most=0.6).must
         ('at least 0.9', 'at most 0.6')
         """
-        said = (("at least", self.least), ("at most", self.most))
-        return ", ".join(f"{words} {bound:g}" for words, bound in said if bound is not None)
+        bounds = (("at least", self.least), ("at most", self.most))
+        return ", ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +47,13 @@ class Task:
     epochs: int
 
     def settings(self, trial: Trial) -> str:
-        """What a training is made from: a result of other settings is another."""
+        """Return the settings of a training as text, which identifies its results."""
         return f"{self.epochs} epochs, {trial.model}, {trial.options}, {trial.feed}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn(Task):
-    """A task on discs in memory, drawn anew for each seed."""
+    """A task on synthetic discs in memory, generated for each seed."""
 
     make: Callable[..., Data]  # seed
     target: str
@@ -63,8 +63,8 @@ class Drawn(Task):
 
 TASKS: dict[str, Drawn] = {
     "two_views": Drawn(
-        title="Two views that neither solves alone",
-        question="A small or a large disc in each view: are both alike? Every video stands once under each answer.",
+        title="Two views that are both needed",
+        question="A small or a large disc in each view: are both alike? Every video appears once with each answer.",
         make=two_views,
         target="discs",
         metric="accuracy",
@@ -79,7 +79,7 @@ TASKS: dict[str, Drawn] = {
     ),
     "covariate": Drawn(
         title="A covariate that matters",
-        question="How wide is the disc in mm? The clip tells the pixels across, the covariate the mm of a pixel.",
+        question="How wide is the disc in mm? The clip shows its width in pixels, the covariate is the pixel size.",
         make=covariate,
         target="width_mm",
         metric="r2",
@@ -91,7 +91,7 @@ TASKS: dict[str, Drawn] = {
     ),
     "order": Drawn(
         title="The order of frames alone",
-        question="Does the disc grow or shrink? Every video is there forwards and backwards: both classes have the "
+        question="Does the disc grow or shrink? Every video appears forwards and backwards, so both classes have the "
         "same frames.",
         make=order_of_frames,
         target="change",
@@ -104,8 +104,8 @@ TASKS: dict[str, Drawn] = {
         epochs=12,
     ),
     "clips": Drawn(
-        title="Clips through a narrow code",
-        question="Give back the clip. The error is squared, in grey levels of 255; lower is better.",
+        title="Reconstruction of clips from a short code",
+        question="Reconstruct the clip. The error is the mean square, in grey levels of 255; lower is better.",
         make=clips_alone,
         target="clip",
         metric="mse",
@@ -117,7 +117,7 @@ TASKS: dict[str, Drawn] = {
 DEMO_SEED = 7
 DEMO = Task(
     title="The demo: ejection fraction of a beating ventricle",
-    question="800 H.264 files, split by patient; see docs/demo.md, which says how its settings were chosen.",
+    question="800 H.264 files, split by patient; docs/demo.md describes how its settings were selected.",
     metric="r2",
     trials=(
         Trial(name="cnn_rnn", options={}, least=0.85),

@@ -129,8 +129,8 @@ def main(path):
     still.compile(loss="mse")
     batch = feed.evaluation(manifest)[0]
     errors = ((1.0 - batch.clips.astype(np.float64)) ** 2).mean(axis=(1, 2, 3, 4))
-    found = still.evaluate(FeedDataset(feed.evaluation(manifest)), verbose=0)
-    assert np.isclose(found, (errors * batch.weights).mean(), rtol=1e-4), found
+    result = still.evaluate(FeedDataset(feed.evaluation(manifest)), verbose=0)
+    assert np.isclose(result, (errors * batch.weights).mean(), rtol=1e-4), result
 
     video, age = keras.Input(SHAPE, name="clips"), keras.Input((1,), name="age")
     x = layers.Concatenate()([layers.GlobalAveragePooling3D()(video), age])

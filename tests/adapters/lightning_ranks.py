@@ -72,7 +72,7 @@ def trainer(epochs, **options):
 
 def main(path, folder):
     warnings.filterwarnings("error", module="cinefeed")
-    manifest, found = cf.Manifest.read(path), {}
+    manifest, result = cf.Manifest.read(path), {}
     frame = cf.Frame(height=16, width=16, channels=1)
     early = cf.Feed(manifest, target="age", clip=cf.Clip(frames=4), frame=frame).evaluation(manifest)
     for name, epochs, resume, options in (
@@ -86,12 +86,12 @@ def main(path, folder):
         fitting.fit(model, Data(manifest), ckpt_path=resume, weights_only=True)
         if name == "first":
             fitting.save_checkpoint(folder / "model.ckpt")
-        found[name] = {**model.given, "weights": model.layer.weight.sum().item()}
+        result[name] = {**model.given, "weights": model.layer.weight.sum().item()}
     try:
         iter(FeedLoader(early))
     except FeedError as error:
-        found["too early"] = str(error)
-    (folder / f"rank{fitting.global_rank}.json").write_text(json.dumps(found))
+        result["too early"] = str(error)
+    (folder / f"rank{fitting.global_rank}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ for (inputs, targets, _), batch in zip(FeedIterator(make(drop_last=True), shardi
     assert inputs["clips"].addressable_shards[0].data.shape == (2, 4, 16, 16, 1)
     assert np.array_equal(inputs["clips"], batch.clips) and np.array_equal(targets, batch.targets)
 batches = iter(FeedIterator(make(), sharding=sharding))
-for message in ("a batch of 3 rows does not divide", "ended before its epoch did: an error was raised"):
+for message in ("a batch of 3 rows cannot be divided", "ended before its epoch did: an error was raised"):
     try:
         list(batches)
     except cf.CinefeedError as error:

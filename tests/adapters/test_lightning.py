@@ -251,14 +251,14 @@ def test_two_ranks_share_each_epoch(manifest, tmp_path):
     ages = sorted(20.0 + row * row for row in range(11))
     for kind in ("train", "val"):
         for epoch in range(2):  # of three batches on each rank
-            batches = [batch for found in ranks for batch in found["whole"][kind][3 * epoch : 3 * epoch + 3]]
+            batches = [batch for result in ranks for batch in result["whole"][kind][3 * epoch : 3 * epoch + 3]]
             assert sorted(age for batch in batches for age in batch) == ages
-    for found in ranks:
-        assert found["first"]["train"] + found["again"]["train"] == found["whole"]["train"]
-        assert found["again"]["weights"] == found["whole"]["weights"] == ranks[0]["whole"]["weights"]
-        assert found["limited"]["train"] == found["whole"]["train"][:2]
-        assert found["limited"]["val"] == found["whole"]["val"][:1]
-        assert "make the feed after init_process_group" in found["too early"]
+    for result in ranks:
+        assert result["first"]["train"] + result["again"]["train"] == result["whole"]["train"]
+        assert result["again"]["weights"] == result["whole"]["weights"] == ranks[0]["whole"]["weights"]
+        assert result["limited"]["train"] == result["whole"]["train"][:2]
+        assert result["limited"]["val"] == result["whole"]["val"][:1]
+        assert "make the feed after init_process_group" in result["too early"]
 
 
 def test_validate_test_and_predict(manifest):

@@ -50,7 +50,7 @@ def losses(manifest, *, wrap=lambda model: model, autocast=False):
     )
     torch.manual_seed(0)
     model = wrap(Network())
-    optimizer, found = torch.optim.SGD(model.parameters(), lr=1e-5), []
+    optimizer, result = torch.optim.SGD(model.parameters(), lr=1e-5), []
     for _ in range(2):
         for inputs, targets, weights in FeedLoader(feed, layout="BCTHW"):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
@@ -59,8 +59,8 @@ def losses(manifest, *, wrap=lambda model: model, autocast=False):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            found.append(loss.item())
-    return found
+            result.append(loss.item())
+    return result
 
 
 def test_autocast(manifest):
@@ -94,9 +94,9 @@ def test_accelerate(manifest, tmp_path, ranks):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    found = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(ranks)]
-    assert all(each == found[0] for each in found), "ranks differ in what they gathered, or in their weights"
-    given, ages = found[0][0], sorted(20.0 + row * row for row in range(11))
+    result = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(ranks)]
+    assert all(each == result[0] for each in result), "ranks differ in what they gathered, or in their weights"
+    given, ages = result[0][0], sorted(20.0 + row * row for row in range(11))
     steps = len(given) // 2
     assert steps == {1: 6, 2: 3}[ranks]
     for epoch in (given[:steps], given[steps:]):

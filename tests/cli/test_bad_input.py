@@ -107,7 +107,7 @@ def test_a_file_that_is_no_whole_video(cinefeed, videos, manifest, content, tmp_
     assert done.code == 0, done.err
     assert "bad.mp4" in (run / "failures.json").read_text()
     done = cinefeed("predict", run, videos / "p0" / "bad.mp4", "--out", tmp_path / "p.parquet")
-    refused(done, code=1, words=["bad.mp4", "none of 1 rows has a frame"])
+    refused(done, code=1, words=["bad.mp4", "none of 1 rows has a readable frame"])
     assert not (tmp_path / "p.parquet").exists()
 
 
@@ -180,4 +180,4 @@ def test_no_run_folder(cinefeed, tmp_path):
 def test_no_run_folder_is_known_before_keras_is_loaded(cinefeed, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "absent")  # Keras cannot be loaded so
     monkeypatch.setitem(sys.modules, "cinefeed.training.evaluate", None)
-    refused(cinefeed("predict", tmp_path, "--out", "p.csv"), code=2, words=["is no run folder"])
+    refused(cinefeed("predict", tmp_path, "--out", "p.csv"), code=2, words=["is not a run folder"])

@@ -64,7 +64,7 @@ def test_stacked_views_share_that_sum(weights):
 
 
 @pytest.mark.slow
-def test_frozen_it_is_not_trained_and_thawed_it_is(weights, tmp_path):
+def test_frozen_it_is_not_trained_and_unfrozen_it_is(weights, tmp_path):
     model = cnn_rnn(GREY, backbone="MobileNet", weights=weights, frozen=True)
     backbone = model.get_layer("backbone")
     before = backbone.get_weights()

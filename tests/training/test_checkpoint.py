@@ -27,7 +27,7 @@ from cinefeed.manifest.table import Manifest
 from cinefeed.training import checkpoint as module
 from cinefeed.training import fit as fit_module
 from cinefeed.training.batches import TrainingSet
-from cinefeed.training.checkpoint import Checkpoint, Paused, leave_on_signals
+from cinefeed.training.checkpoint import Checkpoint, Paused, stop_on_signals
 from cinefeed.training.fit import train
 from cinefeed.training.flow import make_parts
 
@@ -61,10 +61,10 @@ def losses_of(path):
 
 
 def weights_of(folder):
-    found = {}
+    result = {}
     with h5py.File(folder / "best.weights.h5") as file:
-        file.visititems(lambda name, each: found.update({name: each[()]}) if isinstance(each, h5py.Dataset) else None)
-    return found
+        file.visititems(lambda name, each: result.update({name: each[()]}) if isinstance(each, h5py.Dataset) else None)
+    return result
 
 
 def same_runs(one, other):
@@ -117,13 +117,13 @@ def test_on_jax_too(rows, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
     settings = settings_for(rows, out=tmp_path / "b" / "run", warmup_epochs=2)
-    code, said, losses = run_script(settings_for(rows, out=tmp_path / "a" / "run", warmup_epochs=2), backend="jax")
-    assert code == 0, said
+    code, output, losses = run_script(settings_for(rows, out=tmp_path / "a" / "run", warmup_epochs=2), backend="jax")
+    assert code == 0, output
     code, _, _ = run_script(settings, "kill", 1, 2, backend="jax")
     assert code == -signal.SIGKILL
     (tmp_path / "b" / "losses.txt").unlink()
-    code, said, after = run_script(settings, backend="jax")
-    assert code == 0, said
+    code, output, after = run_script(settings, backend="jax")
+    assert code == 0, output
     assert after == losses[-len(after) :] and len(after) == 10
     assert same_runs(tmp_path / "a" / "run", tmp_path / "b" / "run")
 
@@ -132,13 +132,13 @@ def test_on_jax_too(rows, tmp_path):
 def test_a_signal_saves_and_leaves_with_0(rows, tmp_path, how):
     if how == "term":
         settings = settings_for(rows, out=tmp_path / "run", save_minutes=0)
-        code, said, before = run_script(settings, how, 1, 1)
+        code, output, before = run_script(settings, how, 1, 1)
     else:  # at an epoch's last batch: the epoch is finished first
         settings = settings_for(rows, out=tmp_path / "run", save_minutes=0)
-        code, said, before = run_script(settings, how, 1, 3)
+        code, output, before = run_script(settings, how, 1, 3)
     assert code == 0
     place = "epoch 2, batch 2" if how == "term" else "the end of epoch 2"
-    assert f"all is kept at {place}, the same command goes on" in said
+    assert f"checkpoint saved at {place}; run the same command again" in output
     assert len(before) == (6 if how == "term" else 8)
     train(settings, callbacks=[Losses(tmp_path / "losses.txt")])
     whole, losses = undisturbed(rows, tmp_path / "a")
@@ -178,7 +178,7 @@ def broken(rows, tmp_path):
 def test_other_settings_are_named(broken, rows, tmp_path):
     other = settings_for(rows, out=tmp_path / "run", epochs=2, learning_rate=0.1, patience=2)
     before = (tmp_path / "run" / "checkpoint.npz").read_bytes()
-    message = r"settings are others \(\[train\] learning_rate = 0.05 there, 0.1 here; \[train\] patience = 3 there, 2 h"
+    message = r"with other settings \(\[train\] learning_rate = 0.05 there, 0.1 here; \[train\] patience = 3 there, 2 h"
     with pytest.raises(SettingError, match=message):
         train(other)
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes() == before
@@ -194,7 +194,7 @@ def test_other_workers_go_on(broken, tmp_path):
 
 def test_another_manifest_is_refused(broken, manifest, rows, tmp_path):
     manifest.take(np.arange(10)).write(rows)
-    with pytest.raises(SettingError, match=r"its rows are others \(11 there, 10 here.*--overwrite"):
+    with pytest.raises(SettingError, match=r"with other rows \(11 there, 10 here.*--overwrite"):
         train(broken)
 
 
@@ -209,7 +209,7 @@ def test_rows_that_are_not_trained_on_must_be_the_same_too(broken, rows, tmp_pat
     Manifest.from_table(changed, root=rows.parent).write(rows)
     parts = make_parts(Manifest.read(rows), broken)
     assert parts.train.fingerprint == own.where("split", ["train"]).take(np.arange(len(parts.train))).fingerprint
-    with pytest.raises(SettingError, match=r"its rows are others \(11 there, 11 here, or they differ in a label"):
+    with pytest.raises(SettingError, match=r"with other rows \(11 there, 11 here, or they differ in a label"):
         train(broken)
 
 
@@ -243,9 +243,9 @@ def test_another_number_of_threads_is_another_setting(broken, rows, tmp_path):
 
 def test_the_time_before_the_break_counts(broken, tmp_path):
     path = tmp_path / "run" / "checkpoint.npz"
-    told, arrays = module._read(path)
-    told["seconds"] += 1e6
-    np.savez(path, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)
+    content, arrays = module._read(path)
+    content["seconds"] += 1e6
+    np.savez(path, metadata=np.frombuffer(json.dumps(content).encode(), np.uint8), **arrays)
     append_digest(path)
     result = train(broken)
     assert result.seconds > 1e6
@@ -268,13 +268,16 @@ def test_a_checkpoint_is_there_before_any_weights(manifest, rows, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(module.np, "savez", full)
         with pytest.raises(
-            TrainingError, match=r"there is none before it\. Make room, and the same command begins again"
+            TrainingError,
+            match=r"there is no previous one\. Free disk space, and run the same command again to start over",
         ):
             fit(*own(manifest, tmp_path / "a.npz"), epochs=1)
     settings = settings_for(rows, out=tmp_path / "run", epochs=1, save_minutes=0)
     with monkeypatch.context() as patch:
         patch.setattr("cinefeed.training.logging.write_atomically", full)
-        with pytest.raises(TrainingError, match="No space left on device; make room, and the same command goes on"):
+        with pytest.raises(
+            TrainingError, match="No space left on device; make room, and run the same command again to resume"
+        ):
             train(settings)
     assert (tmp_path / "run" / "best.weights.h5").exists()
     assert train(settings).complete
@@ -290,7 +293,7 @@ def test_epochs_of_a_single_batch_go_on_from_the_first_checkpoint(rows, tmp_path
     settings = replace(settings, feed=replace(settings.feed, batch_size=16))
     with monkeypatch.context() as patch:
         patch.setattr("cinefeed.training.logging.write_atomically", full)
-        with pytest.raises(TrainingError, match="the same command goes on"):
+        with pytest.raises(TrainingError, match="run the same command again to resume"):
             train(settings)
     assert train(settings).complete
 
@@ -299,7 +302,7 @@ def test_weights_whose_checkpoint_is_lost_are_not_written_over(rows, tmp_path):
     settings = settings_for(rows, out=tmp_path / "run", epochs=1)
     train(settings)
     (tmp_path / "run" / "run.json").unlink()
-    with pytest.raises(SettingError, match="a run that was broken off after some epochs"):
+    with pytest.raises(SettingError, match="an interrupted run without a checkpoint"):
         train(settings)
 
 
@@ -335,9 +338,7 @@ def test_a_full_disk_ends_clearly_and_keeps_the_last_checkpoint(rows, tmp_path, 
         kept.append(Path(path).read_bytes())
 
     monkeypatch.setattr(module.np, "savez", full)
-    with pytest.raises(
-        TrainingError, match=r"epoch 1, batch 2 cannot be saved \(.*No space left.*the one before it is"
-    ):
+    with pytest.raises(TrainingError, match=r"epoch 1, batch 2 cannot be saved \(.*No space left.*the previous one is"):
         train(settings)
     monkeypatch.undo()
     assert (tmp_path / "run" / "checkpoint.npz").read_bytes().startswith(kept[-1])
@@ -354,7 +355,9 @@ def test_a_full_disk_at_any_other_file_too(rows, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("cinefeed.training.logging.write_atomically", full)
-    with pytest.raises(TrainingError, match="No space left on device; make room, and the same command goes on"):
+    with pytest.raises(
+        TrainingError, match="No space left on device; make room, and run the same command again to resume"
+    ):
         train(settings)
     monkeypatch.undo()
     assert train(settings).complete
@@ -386,7 +389,7 @@ def test_what_stopped_early_stays_stopped(rows, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("schedule", "at"), [("plateau", (1, 1)), ("plateau", (2, None)), ("cosine", (1, None)), ("cosine", (2, 1))]
 )
-def test_across_warm_up_and_thaw(rows, tmp_path, monkeypatch, at, schedule):
+def test_across_warm_up_and_unfreezing(rows, tmp_path, monkeypatch, at, schedule):
     """The first layer of the CNN stands for a backbone: an epoch frozen, then trained too."""
 
     def frozen(settings, spec, **how):
@@ -399,9 +402,15 @@ def test_across_warm_up_and_thaw(rows, tmp_path, monkeypatch, at, schedule):
     build, found = fit_module.build_model, []
     monkeypatch.setattr(fit_module, "build_model", frozen)
     monkeypatch.setattr(fit_module, "frozen_backbones", lambda model: found[-1:])
-    thawing = {"thaw_epoch": 2, "thaw_learning_rate": 0.01, "warmup_epochs": 1, "schedule": schedule, "epochs": 3}
-    whole = train(settings_for(rows, out=tmp_path / "whole", **thawing))
-    settings = settings_for(rows, out=tmp_path / "run", **thawing)
+    unfreezing = {
+        "unfreeze_epoch": 2,
+        "unfreeze_learning_rate": 0.01,
+        "warmup_epochs": 1,
+        "schedule": schedule,
+        "epochs": 3,
+    }
+    whole = train(settings_for(rows, out=tmp_path / "whole", **unfreezing))
+    settings = settings_for(rows, out=tmp_path / "run", **unfreezing)
     with pytest.raises(ZeroDivisionError):
         train(settings, callbacks=[Break(*at)])
     result = train(settings)
@@ -426,7 +435,7 @@ def own(manifest, path, **options):
 def fit(model, dataset, checkpoint, *callbacks, epochs=3):
     losses = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append(dict(logs)))
-    for begin, end in checkpoint.parts(0, epochs):
+    for begin, end in checkpoint.fit_ranges(0, epochs):
         model.fit(
             dataset,
             initial_epoch=begin,
@@ -453,14 +462,14 @@ def test_alone_in_a_fit_of_ones_own(manifest, tmp_path):
 def test_signals_ask_and_the_old_handlers_come_back(manifest, tmp_path):
     model, dataset, checkpoint = own(manifest, tmp_path / "a.npz")
     before = signal.getsignal(signal.SIGTERM)
-    with leave_on_signals(checkpoint):
+    with stop_on_signals(checkpoint):
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Paused, match="epoch 1, batch 1"):
             fit(model, dataset, checkpoint)
     assert signal.getsignal(signal.SIGTERM) is before
-    told, _ = module._read(tmp_path / "a.npz")
-    assert (told["epoch"], told["batch"]) == (0, 1)
-    assert json.dumps(told["feed"])
+    content, _ = module._read(tmp_path / "a.npz")
+    assert (content["epoch"], content["batch"]) == (0, 1)
+    assert json.dumps(content["feed"])
 
 
 def test_other_callbacks_and_networks_are_refused(manifest, tmp_path):

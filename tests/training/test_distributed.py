@@ -15,7 +15,7 @@ from cinefeed.balance import Natural
 from cinefeed.config import to_toml
 from cinefeed.errors import SettingError
 from cinefeed.training import distributed
-from cinefeed.training.distributed import any_rank, rank_and_size, together
+from cinefeed.training.distributed import any_rank, process_group, rank_and_size
 
 sys.path.insert(0, str(Path(__file__).parent))
 from resumable import settings_for
@@ -106,9 +106,9 @@ def test_two_ranks_do_what_one_does_with_batches_twice_as_large(rows, tmp_path):
 def test_all_ranks_stop_when_rank_0_says_so(rows, tmp_path):
     settings = plain_settings(rows, tmp_path / "a", batch_size=2, patience=1, learning_rate=1e-9, reduce_lr_patience=0)
     settings = replace(settings, train=replace(settings.train, epochs=20))
-    found = run(settings, tmp_path / "a", ranks=2, sgd="adam")
-    assert found[0]["epochs"] == found[1]["epochs"] < 20
-    assert len(found[0]["kept"]) == len(found[1]["kept"])
+    result = run(settings, tmp_path / "a", ranks=2, sgd="adam")
+    assert result[0]["epochs"] == result[1]["epochs"] < 20
+    assert len(result[0]["kept"]) == len(result[1]["kept"])
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_what_one_rank_is_told_all_do_and_they_go_on_together(rows, tmp_path):
 
 
 def test_alone_nothing_is_shared(monkeypatch):
-    with together():
+    with process_group():
         assert rank_and_size() == (0, 1)
         assert any_rank(True) and not any_rank(False)
 
@@ -133,5 +133,5 @@ def test_alone_nothing_is_shared(monkeypatch):
 def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed.keras.config, "backend", lambda: "jax")
-    with pytest.raises(SettingError, match="KERAS_BACKEND=torch"), together():
+    with pytest.raises(SettingError, match="KERAS_BACKEND=torch"), process_group():
         pass

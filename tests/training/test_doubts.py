@@ -84,8 +84,8 @@ def test_groups_across_parts_and_labels_that_files_give_away(tmp_path):
     patients = pa.array([f"p{number % 22}" for number in range(24)])
     Manifest(rows.table.append_column("patient", patients), root=rows.root, notes=rows.notes).write(path)
     settings = settings_for(path, data={"target": "sick", "split": {"column": "split", "group": False}})
-    found = [each["code"] for each in told(train(settings).folder)["findings"]]
-    assert found == ["groups_across_splits", "label_predicted_by_file"]
+    result = [each["code"] for each in told(train(settings).folder)["findings"]]
+    assert result == ["groups_across_splits", "label_predicted_by_file"]
 
 
 def test_what_was_not_looked_at_is_said(tmp_path):

@@ -77,17 +77,17 @@ def test_features_are_what_the_network_gives_for_each_frame(run, studies, featur
     settings, spec, _ = read_run(run)
     model = load_model(settings, spec, run / WEIGHTS)
     rows = Manifest.read(features.path)
-    assert (features.computed, features.kept, features.failures, features.dimension) == (ROWS, 0, (), 6)
+    assert (features.num_encoded, features.num_reused, features.failures, features.dimension) == (ROWS, 0, (), 6)
     whole = Clip(frames=10, position="start", short="pad")
     in_order = Natural(shuffle=False)
     pixels = Feed(studies, target=None, clip=whole, frame=settings.frame, batch_size=ROWS, sampler=in_order).batch(0)
     of_frames = keras.Model(model.get_layer("frames_clips").output, model.get_layer("features_clips").output)
-    wanted = np.asarray(of_frames.predict(pixels.clips.reshape(-1, 12, 12, 1), verbose=0)).reshape(ROWS, 10, 6)
+    expected = np.asarray(of_frames.predict(pixels.clips.reshape(-1, 12, 12, 1), verbose=0)).reshape(ROWS, 10, 6)
     for row in range(ROWS):
         count = 5 + row % 6
         stored = np.load(rows.path_of(row))
         assert stored.shape == (count, 1, 6)
-        np.testing.assert_allclose(stored[:, 0], wanted[row, :count], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(stored[:, 0], expected[row, :count], rtol=1e-5, atol=1e-6)
 
 
 def test_features_pass_a_feed_bit_by_bit_and_clips_are_chosen_as_before(run, studies, features):
@@ -102,9 +102,9 @@ def test_features_pass_a_feed_bit_by_bit_and_clips_are_chosen_as_before(run, stu
         assert np.array_equal(ours.targets, theirs.targets)
         frames = [each["frames"] for each in ours.parameters]
         assert frames == [each["frames"] for each in theirs.parameters]
-        for row, clip, chosen in zip(ours.ids, ours.clips, frames, strict=True):
+        for row, clip, selection in zip(ours.ids, ours.clips, frames, strict=True):
             number = rows.column("id").to_pylist().index(row)
-            assert np.load(rows.path_of(number))[chosen].tobytes() == clip.tobytes()
+            assert np.load(rows.path_of(number))[selection].tobytes() == clip.tobytes()
 
 
 def test_the_second_half_with_the_firsts_weights_is_the_whole_network(run, studies, features):
@@ -118,9 +118,9 @@ def test_the_second_half_with_the_firsts_weights_is_the_whole_network(run, studi
     kept = whole.get_weights()[-len(half.weights) :]
     half.set_weights(kept)
     pixels = Feed(studies, frame=settings.frame, **common).batch(0)
-    wanted = whole.predict({"clips": pixels.clips}, verbose=0)
-    assert np.ptp(wanted) > 0
-    np.testing.assert_allclose(half.predict({"clips": feed.batch(0).clips}, verbose=0), wanted, rtol=1e-5)
+    expected = whole.predict({"clips": pixels.clips}, verbose=0)
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(half.predict({"clips": feed.batch(0).clips}, verbose=0), expected, rtol=1e-5)
 
 
 def test_all_columns_survive_and_the_parts_are_the_runs(run, studies, features):
@@ -139,9 +139,9 @@ def test_another_split_than_the_networks_is_warned_of(run, studies, tmp_path):
     trained = set(parts.where("split", ["train"]).column("id").to_pylist())
     names = ["test" if each in trained else "train" for each in studies.column("id").to_pylist()]
     turned = Manifest(studies.table.append_column("split", pa.array(names)), root=studies.root)
-    found = encode(turned, out=tmp_path / "f", encoder=encoder_of_run(run))
-    assert found.warning.startswith(f"{len(trained)} rows that the network was trained on")
-    assert Manifest.read(found.path).column("split").to_pylist() == names
+    result = encode(turned, out=tmp_path / "f", encoder=encoder_of_run(run))
+    assert result.warning.startswith(f"{len(trained)} rows that the network was trained on")
+    assert Manifest.read(result.path).column("split").to_pylist() == names
 
 
 def test_only_what_is_new_or_changed_is_computed_again(run, studies, tmp_path):
@@ -156,27 +156,27 @@ def test_only_what_is_new_or_changed_is_computed_again(run, studies, tmp_path):
     encoder, out = encoder_of_run(run), tmp_path / "f"
     ticks = []
     first = encode(videos.take([0, 1]), out=out, encoder=encoder, tick=lambda done, total: ticks.append((done, total)))
-    assert (first.computed, first.kept, ticks) == (2, 0, [(1, 2), (2, 2)])
+    assert (first.num_encoded, first.num_reused, ticks) == (2, 0, [(1, 2), (2, 2)])
     with (out / "encoded.jsonl").open("a") as journal:
         journal.write('\n{"torn')
     np.save(videos.path_of(1), np.load(videos.path_of(1))[:3])
     (out / f"{rows[0]}.npy").unlink()
     again = encode(videos, out=out, encoder=encoder)
-    assert (again.computed, again.kept) == (4, 0)
+    assert (again.num_encoded, again.num_reused) == (4, 0)
     assert Manifest.read(again.path).facts(1).times.count == 3
     last = encode(videos, out=out, encoder=encoder)
-    assert (last.computed, last.kept) == (0, 4)
+    assert (last.num_encoded, last.num_reused) == (0, 4)
     assert Manifest.read(last.path).fingerprint == Manifest.read(again.path).fingerprint
-    assert encode(videos, out=out, encoder=encoder, dtype="float16").computed == 4
+    assert encode(videos, out=out, encoder=encoder, dtype="float16").num_encoded == 4
 
 
 def test_a_video_that_cannot_be_read_keeps_its_row_and_says_why(run, studies, tmp_path):
     names = [studies.path_of(0).as_posix(), (tmp_path / "bad.npy").as_posix()]
     (tmp_path / "bad.npy").write_bytes(b"no video")
     videos = Manifest.from_table(pa.table({"path": names}))
-    found = encode(videos, out=tmp_path / "f", encoder=encoder_of_run(run))
-    assert [each["path"] for each in found.failures] == [videos.relative_path(1)]
-    rows = Manifest.read(found.path)
+    result = encode(videos, out=tmp_path / "f", encoder=encoder_of_run(run))
+    assert [each["path"] for each in result.failures] == [videos.relative_path(1)]
+    rows = Manifest.read(result.path)
     assert rows.column("num_frames").to_pylist() == [5, 0]
     assert "bad.npy" in rows.column("error")[1].as_py()
     with pytest.raises(TableError, match="none of 1 videos can be encoded"):
@@ -211,9 +211,9 @@ def test_what_breaks_off_leaves_whole_files_only_and_goes_on(studies, tmp_path, 
     assert len(list((tmp_path / "f").rglob("*.npy"))) == videos
     assert not (tmp_path / "f" / "features.parquet").exists()
     assert not list((tmp_path / "f").rglob(".partial*"))
-    found = encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
-    assert (found.computed, found.kept) == (ROWS - videos, videos)
-    stored = np.load(found.path.parent / "p1" / "v2.npy.npy")
+    result = encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
+    assert (result.num_encoded, result.num_reused) == (ROWS - videos, videos)
+    stored = np.load(result.path.parent / "p1" / "v2.npy.npy")
     assert np.allclose(stored[:, 0, 0], np.load(studies.path_of(2)).mean(axis=(1, 2)))
 
 
@@ -223,7 +223,7 @@ def test_features_of_two_networks_are_never_under_one_name(studies, tmp_path, mo
         encode(studies, out=tmp_path / "f", encoder=mean_of(3, "another, weights 1"))
     assert not first.path.exists()
     again = encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
-    assert (again.computed, again.kept) == (4, ROWS - 4)  # the fourth was under way
+    assert (again.num_encoded, again.num_reused) == (4, ROWS - 4)  # the fourth was under way
     whole = module._write
 
     def write_and_die(*given):
@@ -233,7 +233,7 @@ def test_features_of_two_networks_are_never_under_one_name(studies, tmp_path, mo
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(module, "_write", write_and_die)
         encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS, "another, weights 1"))
-    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).computed == 1
+    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).num_encoded == 1
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -247,7 +247,7 @@ def test_a_full_disk_is_no_bad_video(studies, tmp_path, monkeypatch, code):
     ):
         patched.setattr(module, "_write", write)
         encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
-    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).computed == ROWS
+    assert encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS)).num_encoded == ROWS
 
 
 def test_a_file_grows_as_it_is_written_so_that_a_full_disk_is_an_error_and_no_signal(tmp_path):
@@ -269,7 +269,7 @@ def test_a_run_that_is_renamed_is_the_same_run(run, studies, tmp_path):
     renamed = shutil.copytree(run, tmp_path / "renamed")
     first = encode(studies, out=tmp_path / "f", encoder=encoder_of_run(run))
     again = encode(studies, out=tmp_path / "f", encoder=encoder_of_run(renamed))
-    assert (first.computed, again.computed) == (ROWS, 0)
+    assert (first.num_encoded, again.num_encoded) == (ROWS, 0)
 
 
 def test_the_parts_of_a_runs_features_are_not_drawn_anew(studies, features):
@@ -292,11 +292,11 @@ def test_rows_that_the_run_did_not_use_are_left_out_by_init(run, studies, tmp_pa
     assert rows.column("split").null_count == 2
     settings = parse(tomllib.loads(starter(rows, path="f.parquet", target="age", group="patient")))
     assert settings.data.split.column == "split"
-    chosen = make_parts(choose_rows(rows, settings), settings)
+    selection = make_parts(choose_rows(rows, settings), settings)
     for name in ("train", "val", "test"):
         kept = set(parts.where("split", [name]).column("id").to_pylist())
-        assert set(getattr(chosen, name).column("id").to_pylist()) <= kept
-    assert sum(map(len, chosen)) == ROWS - 2
+        assert set(getattr(selection, name).column("id").to_pylist()) <= kept
+    assert sum(map(len, selection)) == ROWS - 2
 
 
 def test_private_features_are_named_by_id(run, studies, tmp_path):
@@ -306,9 +306,9 @@ def test_private_features_are_named_by_id(run, studies, tmp_path):
         root=secret.root,
         notes=secret.notes,
     )
-    found = encode(secret, out=tmp_path / "f", encoder=encoder_of_run(run))
+    result = encode(secret, out=tmp_path / "f", encoder=encoder_of_run(run))
     assert sorted(each.name for each in (tmp_path / "f").iterdir())[:2] == ["0000.npy", "0001.npy"]
-    assert Manifest.read(found.path).private
+    assert Manifest.read(result.path).private
     text = (tmp_path / "f" / "encoded.jsonl").read_text()
     assert "v0" not in text
 
@@ -316,8 +316,8 @@ def test_private_features_are_named_by_id(run, studies, tmp_path):
 def test_a_private_run_makes_private_features(run, studies, tmp_path):
     encoder = encoder_of_run(run)
     private = dataclasses.replace(encoder, parts=encoder.parts.as_private())
-    found = encode(studies, out=tmp_path / "f", encoder=private)
-    rows = Manifest.read(found.path)
+    result = encode(studies, out=tmp_path / "f", encoder=private)
+    rows = Manifest.read(result.path)
     assert rows.private and rows.column("split").to_pylist() == encoder.parts.column("split").to_pylist()
     assert not [each for each in (tmp_path / "f").rglob("*") if "v1" in each.name]
     assert not any("v1" in str(rows.column(name).to_pylist()) for name in ("id", "path"))
@@ -328,9 +328,9 @@ def test_a_private_id_leads_out_of_no_folder(name, tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((2, 16, 16), np.uint8))
     videos = Manifest.from_table(pa.table({"path": ["a.npy"], "id": [name]}), root=tmp_path).as_private()
     out = tmp_path / "deep" / "er" / "f"
-    found = encode(videos, out=out, encoder=mean_of(1))
+    result = encode(videos, out=out, encoder=mean_of(1))
     assert [each.parent for each in tmp_path.rglob("*.npy") if each.name != "a.npy"] == [out]
-    assert found.computed == 1 and Manifest.read(found.path).path_of(0).is_file()
+    assert result.num_encoded == 1 and Manifest.read(result.path).path_of(0).is_file()
 
 
 def test_a_run_on_features_says_so_and_takes_no_videos(run, studies, features, tmp_path):
@@ -348,9 +348,9 @@ def test_a_run_on_features_says_so_and_takes_no_videos(run, studies, features, t
     check_encoded(Manifest.read(features.path), like=rows)
     with pytest.raises(SettingError, match="encode them first"):
         check_encoded(studies, like=rows)
-    with pytest.raises(SettingError, match="trained on features already"):
+    with pytest.raises(SettingError, match="was trained on features"):
         encoder_of_run(result.folder)
-    with pytest.raises(SettingError, match="features already"):
+    with pytest.raises(SettingError, match="already features"):
         encode(features.path, out=tmp_path / "f", encoder=encoder_of_run(run))
     kept = json.loads((result.folder / "run.json").read_text())
     assert kept.get("encoded_from", encoded_from(rows)) == encoded_from(rows)
@@ -362,17 +362,17 @@ def test_a_backbone_named_directly_encodes_colour_and_grey(studies, tmp_path):
     )
     network.save_weights(tmp_path / "mobile.weights.h5")
     frame = Frame(height=32, width=32, channels=1)
-    found = encode(
+    result = encode(
         studies.take([0, 1]),
         out=tmp_path / "f",
         encoder=encoder_of_backbone("MobileNetV2", weights=tmp_path / "mobile.weights.h5", frame=frame),
     )
-    assert found.dimension == 1280
-    rows = Manifest.read(found.path)
+    assert result.dimension == 1280
+    rows = Manifest.read(result.path)
     fed = Feed(rows, target=None, clip=Clip(frames=2), frame=Frame(**feature_frame(rows)), batch_size=2).batch(0)
     assert fed.clips.shape == (2, 2, 1, 1280, 1)
     assert np.isfinite(fed.clips).all() and np.ptp(fed.clips) > 0
-    with pytest.raises(SettingError, match="without weights knows nothing"):
+    with pytest.raises(SettingError, match="has no weights"):
         encoder_of_backbone("MobileNetV2", weights=None, frame=frame)
 
 
@@ -390,7 +390,7 @@ def test_what_cannot_be_encoded_is_refused(run, studies, features, tmp_path):
     studies.write(source)
     large = {"height": 16, "width": 16, "channels": 1}
     settings = parse(table_for(source, tmp_path / "c") | {"model": {"name": "cnn3d"}, "frame": large})
-    with pytest.raises(SettingError, match="has no network that reads the frames of one video by themselves"):
+    with pytest.raises(SettingError, match="has no encoder of the frames of one video"):
         encoder_of_run(train(settings).folder)
 
 
@@ -409,5 +409,5 @@ def test_a_transform_that_looks_at_the_whole_clip_is_refused(studies, tmp_path):
     source = tmp_path / "m.parquet"
     studies.write(source)
     table = table_for(source, tmp_path / "d") | {"transforms": [{"name": "Normalize", "mode": "clip_max"}]}
-    with pytest.raises(SettingError, match=r"Normalize\(mode='clip_max'\) looks at the frames of a clip together"):
+    with pytest.raises(SettingError, match=r"Normalize\(mode='clip_max'\) uses several frames of a clip at once"):
         encoder_of_run(train(parse(table)).folder)

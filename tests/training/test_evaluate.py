@@ -20,7 +20,7 @@ from cinefeed.metrics.units import cluster_of
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.finish import finish_run
 from cinefeed.training.flow import make_parts
-from cinefeed.training.run import kept_thresholds
+from cinefeed.training.run import read_thresholds
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def test_every_metric_of_a_regression_comes_from_the_predictions_by_scikit_learn
     for part in ("val", "test"):
         rows = table.filter(pc.equal(table["split"], part)).group_by("id", use_threads=False)
         videos = rows.aggregate([("target", "min"), ("score", "mean")])
-        truth, said = videos["target_min"].to_numpy(), videos["score_mean"].to_numpy()
-        assert kept[part]["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(truth, said))
-        assert kept[part]["r2"] == pytest.approx(sklearn.metrics.r2_score(truth, said))
+        truth, output = videos["target_min"].to_numpy(), videos["score_mean"].to_numpy()
+        assert kept[part]["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(truth, output))
+        assert kept[part]["r2"] == pytest.approx(sklearn.metrics.r2_score(truth, output))
         assert run.metrics[part] == pytest.approx(kept[part])
 
 
@@ -62,15 +62,15 @@ def test_every_metric_of_classes_comes_from_the_predictions_by_scikit_learn(path
     run = make_run(settings_for(path, data={"target": "sick"}, evaluate={} if unit is None else {"unit": unit}))
     table = pq.read_table(run.folder / "predictions.parquet")
     assessment = json.loads((run.folder / "assessment.json").read_text())
-    found = assessment["parts"]["test"]["sick"]
+    result = assessment["parts"]["test"]["sick"]
     rows = table.filter(pc.equal(table["split"], "test")).group_by(unit or "id", use_threads=False)
     units = rows.aggregate([("target", "min"), ("score", "mean")])
-    truth, said = column(units, "target_min") == "yes", units["score_mean"].to_numpy()
-    assert (found["units"], found["videos"], found["clusters"]) == (len(truth), 6, 3)
-    assert run.metrics["test"]["auroc"] == sklearn.metrics.roc_auc_score(truth, said)
-    assert run.metrics["test"]["f1"] == sklearn.metrics.f1_score(truth, said >= found["threshold"])
-    assert found["threshold_from"] == "val" and assessment["parts"]["val"]["sick"]["threshold"] == found["threshold"]
-    assert kept_thresholds(run.folder) == {"sick": found["threshold"]}
+    truth, output = column(units, "target_min") == "yes", units["score_mean"].to_numpy()
+    assert (result["units"], result["videos"], result["clusters"]) == (len(truth), 6, 3)
+    assert run.metrics["test"]["auroc"] == sklearn.metrics.roc_auc_score(truth, output)
+    assert run.metrics["test"]["f1"] == sklearn.metrics.f1_score(truth, output >= result["threshold"])
+    assert result["threshold_from"] == "val" and assessment["parts"]["val"]["sick"]["threshold"] == result["threshold"]
+    assert read_thresholds(run.folder) == {"sick": result["threshold"]}
 
 
 def test_what_balancing_did_is_taken_back(path):
@@ -82,13 +82,13 @@ def test_what_balancing_did_is_taken_back(path):
     prior = assessment["priors"]["sick"]
     balance = json.loads((run.folder / "balance.json").read_text())
     assert prior["draws"][0] == prior["draws"][1] and sum(prior["raw"]) == 12 == sum(balance["raw"])
-    found = assessment["parts"]["test"]["sick"]
+    result = assessment["parts"]["test"]["sick"]
     rows = table.filter(pc.equal(table["split"], "test"))
-    truth, said = column(rows, "target") == "yes", correct_prior(column(rows, "score"), **prior)
-    assert said.mean() < column(rows, "score").mean()
-    corrected = found["corrected"]
-    assert corrected["metrics"]["auroc"]["value"] == found["metrics"]["auroc"]["value"]
-    assert corrected["calibration"]["ece"] != found["calibration"]["ece"]
+    truth, output = column(rows, "target") == "yes", correct_prior(column(rows, "score"), **prior)
+    assert output.mean() < column(rows, "score").mean()
+    corrected = result["corrected"]
+    assert corrected["metrics"]["auroc"]["value"] == result["metrics"]["auroc"]["value"]
+    assert corrected["calibration"]["ece"] != result["calibration"]["ece"]
     assert sum(each["count"] for each in corrected["calibration"]["bins"]) == len(truth) == 6
     plain = make_run(settings_for(path, data={"target": "sick"}, train={"out": str(path.parent / "plain")}))
     assert json.loads((plain.folder / "assessment.json").read_text())["parts"]["test"]["sick"]["corrected"] is None
@@ -109,8 +109,8 @@ def test_evaluate_repeats_the_run(path):
     assert again.assessment["parts"]["test"] == kept["parts"]["test"]
     assert [each["value"] for each in kept["parts"]["test"]["sick"]["subgroups"]["sex"]] == ["f", "m"]
     train = evaluate(run.folder, part="train", clips=1, unit="patient", subgroups=[])
-    found = train.assessment["parts"]["train"]["kind"]
-    assert (found["clips"], found["units"], found["subgroups"]) == (12, 6, {})
+    result = train.assessment["parts"]["train"]["kind"]
+    assert (result["clips"], result["units"], result["subgroups"]) == (12, 6, {})
     assert evaluate(run.folder, part="test", where={"kind": ["a"]}).predictions.num_rows == 8
     with pytest.raises(SettingError, match="part='tset'"):
         evaluate(run.folder, part="tset")
@@ -120,7 +120,10 @@ def test_patients_that_were_seen_are_refused(path, tmp_path):
     run = make_run(settings_for(path, data={"target": "sick"}))
     own = Manifest.read(run.folder / "manifest.parquet")
     seen = own.table.filter(pc.not_equal(own.table["split"], "test"))["patient"].unique().to_pylist()
-    with pytest.raises(SplitError, match=r"9 of 12 values of 'patient' in .*m.parquet were seen by the run .*--where"):
+    with pytest.raises(
+        SplitError,
+        match=r"9 of 12 values of 'patient' in .*m.parquet are in the run's training or validation .*--where",
+    ):
         evaluate(run.folder, manifest=path)
     one = outside(path, [seen[0] if row == 5 else f"q{row // 2}" for row in range(24)])
     with pytest.raises(SplitError, match=rf"1 of 13 .* \(first: {seen[0]}\)"):
@@ -137,23 +140,23 @@ def test_patients_that_were_seen_are_refused(path, tmp_path):
 
 def test_a_private_manifest_names_no_patient(path):
     run = make_run(settings_for(path, data={"private": True}))
-    with pytest.raises(SplitError, match="of private data none is named"):
+    with pytest.raises(SplitError, match="private data: none is named"):
         evaluate(run.folder, manifest=path)
 
 
 def test_thresholds_are_frozen_outside(path, tmp_path):
     run = make_run(settings_for(path, data={"target": "sick"}))
     other = outside(path, [f"q{row // 2}" for row in range(24)])
-    found = evaluate(run.folder, manifest=other, out=tmp_path / "o.parquet")
-    measured = found.assessment["parts"]["external"]["sick"]
-    assert (found.part, measured["threshold_from"]) == ("external", "frozen")
-    assert measured["threshold"] == kept_thresholds(run.folder)["sick"]
+    result = evaluate(run.folder, manifest=other, out=tmp_path / "o.parquet")
+    measured = result.assessment["parts"]["external"]["sick"]
+    assert (result.part, measured["threshold_from"]) == ("external", "frozen")
+    assert measured["threshold"] == read_thresholds(run.folder)["sick"]
     assert pq.read_table(tmp_path / "o.parquet").num_rows == 24
     assert measured["metrics"]["auroc"]["low"] is not None and measured["clusters"] == 12
     (run.folder / "assessment.json").unlink()
     assert evaluate(run.folder, manifest=other).assessment["parts"]["external"]["sick"]["threshold"] == 0.5
     (run.folder / "assessment.json").write_text("{")
-    with pytest.raises(SettingError, match="thresholds are not known"):
+    with pytest.raises(SettingError, match="thresholds are unknown"):
         evaluate(run.folder, manifest=other)
 
 
@@ -181,11 +184,13 @@ def test_clips_that_are_given_back_have_an_error_with_an_interval(path):
     table = overlay(to_table(settings_for(path)), {"data": {"target": "clip"}, "evaluate": {"clips": 2}})
     table["data"]["split"]["test"] = 0.5
     run = make_run(parse(table | {"model": {"name": "autoencoder", "filters": [4], "code": 2}}))
-    found = json.loads((run.folder / "assessment.json").read_text())["parts"]["test"]["clip"]
+    result = json.loads((run.folder / "assessment.json").read_text())["parts"]["test"]["clip"]
     table = pq.read_table(run.folder / "predictions.parquet")
     rows = table.filter(pc.equal(table["split"], "test"))
-    assert found["metrics"]["mse"]["value"] == pytest.approx(column(rows, "score").mean()) == run.metrics["test"]["mse"]
-    assert found["clusters"] == 6 and found["metrics"]["mse"]["reason"].startswith("an interval needs at least 10")
+    assert (
+        result["metrics"]["mse"]["value"] == pytest.approx(column(rows, "score").mean()) == run.metrics["test"]["mse"]
+    )
+    assert result["clusters"] == 6 and result["metrics"]["mse"]["reason"].startswith("an interval needs at least 10")
     assert not (run.folder / "labels.json").exists()
     assert evaluate(run.folder, unit="patient").metrics["mse"] == pytest.approx(run.metrics["test"]["mse"])
     other = outside(path, [f"q{row // 2}" for row in range(24)])
@@ -201,19 +206,19 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
     np.save(folder / "good.npy", np.full((9, 20, 20), 100, np.uint8))
     (folder / "empty.npy").write_bytes(b"")
     (folder / "text.mp4").write_text("no video")
-    found = predict(run, paths=[folder], clips=3, per_clip=True, out=tmp_path / "out.parquet")
+    result = predict(run, paths=[folder], clips=3, per_clip=True, out=tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == ["id", "path", "split", "clip", "score"]
-    assert table["clip"].to_pylist() == [0, 1, 2] and found.predictions.equals(table)
+    assert table["clip"].to_pylist() == [0, 1, 2] and result.predictions.equals(table)
     averaged = predict(run, paths=[folder], clips=3).predictions
     assert averaged.column_names == ["id", "path", "split", "score"]
     assert averaged["score"].to_pylist() == [pytest.approx(np.mean(table["score"].to_pylist()))]
-    assert sorted(each["path"].rpartition("/")[2] for each in found.failures) == ["empty.npy", "text.mp4"]
-    with pytest.raises(TableError, match=r"none of 1 rows has a frame.*text.mp4"):
+    assert sorted(each["path"].rpartition("/")[2] for each in result.failures) == ["empty.npy", "text.mp4"]
+    with pytest.raises(TableError, match=r"none of 1 rows has a readable frame.*text.mp4"):
         predict(run, paths=[folder / "text.mp4"])
     with pytest.raises(TableError, match=r"no video to predict.*absent.mp4: No such file"):
         predict(run, paths=[folder / "absent.mp4"])
-    with pytest.raises(SettingError, match=r"is a table, and videos.*--manifest .*parquet"):
+    with pytest.raises(SettingError, match=r"is a table, not a video.*--manifest .*parquet"):
         predict(run, paths=[folder, path])
 
 
@@ -223,21 +228,21 @@ def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path,
     monkeypatch.setattr("cinefeed.training.evaluate._ROWS", 9)
     ticks = []
     out = tmp_path / "o" / "p.parquet"
-    found = predict(run, manifest=path, per_clip=True, out=out, tick=lambda *each: ticks.append(each))
-    assert [each["path"] for each in found.failures] == ["07.npy"]
+    result = predict(run, manifest=path, per_clip=True, out=out, tick=lambda *each: ticks.append(each))
+    assert [each["path"] for each in result.failures] == ["07.npy"]
     file = pq.ParquetFile(out)
     assert file.metadata.num_row_groups == 4 and file.metadata.num_rows == 46
-    assert found.predictions.column_names[4:] == ["score_age", "score_kind_a", "score_kind_b", "score_kind_c"]
+    assert result.predictions.column_names[4:] == ["score_age", "score_kind_a", "score_kind_b", "score_kind_c"]
     assert ticks[-1] == (46, 46) and len(ticks) == 4
     whole = predict(run, manifest=path, per_clip=True).predictions
-    assert whole.equals(found.predictions)
+    assert whole.equals(result.predictions)
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises(SettingError, match="cannot be written"):
         predict(run, manifest=path, out=blocked / "p.parquet")
     for each in path.parent.glob("*.npy"):
         each.unlink()
-    with pytest.raises(TableError, match="none of the 24 files is there"):
+    with pytest.raises(TableError, match="none of the 24 files exists"):
         predict(run, manifest=path)
 
 
@@ -245,9 +250,9 @@ def test_a_video_that_is_named_again_is_scored_once(path, tmp_path, monkeypatch)
     run = make_run(settings_for(path, data={"target": "kind"})).folder
     monkeypatch.chdir(path.parent)
     named = [path.parent / "03.npy", "03.npy", "./sub/../03.npy", "01.npy", path.parent / "01.npy"]
-    found = predict(run, paths=named, clips=2)
-    assert [each.rpartition("/")[2] for each in found.predictions["path"].to_pylist()] == ["03.npy", "01.npy"]
-    assert found.repeated == 3
+    result = predict(run, paths=named, clips=2)
+    assert [each.rpartition("/")[2] for each in result.predictions["path"].to_pylist()] == ["03.npy", "01.npy"]
+    assert result.repeated == 3
     everything = predict(run, paths=[path.parent, "03.npy"])
     assert len(everything.predictions) == 24 and everything.repeated == 1
 
@@ -257,14 +262,14 @@ def test_predictions_by_suffix(path, tmp_path, suffix):
     run = make_run(settings_for(path, data={"target": "kind"})).folder
     for number, work in enumerate((partial(predict, run, manifest=path), partial(evaluate, run))):
         out = tmp_path / f"{number}.{suffix}"
-        found = work(out=out).predictions
+        result = work(out=out).predictions
         table = pd.read_csv(out) if suffix == "csv" else pd.read_json(out)
-        assert table["id"].tolist() == found["id"].to_pylist() and list(table.columns) == found.column_names
-        assert np.allclose(table["score_a"], found["score_a"].to_pylist())
+        assert table["id"].tolist() == result["id"].to_pylist() and list(table.columns) == result.column_names
+        assert np.allclose(table["score_a"], result["score_a"].to_pylist())
         with pytest.raises(SettingError, match=r"Parquet, CSV or JSON"):
             work(out=tmp_path / "p.xlsx")
     if suffix == "csv":  # such a table is one of predictions again
-        assert assess(read_predictions(out))["parts"]["test"]["target"]["units"] == len(found)
+        assert assess(read_predictions(out))["parts"]["test"]["target"]["units"] == len(result)
 
 
 def test_finishing_makes_evaluation_feeds_of_several_clips(path):
@@ -285,9 +290,9 @@ def test_predict_of_a_private_run_names_no_path(path, tmp_path):
     folder.mkdir()
     (folder / "broken.npy").write_bytes(b"no array")
     np.save(folder / "good.npy", np.zeros((12, 12, 12), np.uint8))
-    found = predict(run, paths=[folder, folder / "absent.npy"])
-    assert len(found.failures) == 2
-    assert "Doe" not in repr(found.failures) and "Doe" not in repr(found.predictions.column("id").to_pylist())
+    result = predict(run, paths=[folder, folder / "absent.npy"])
+    assert len(result.failures) == 2
+    assert "Doe" not in repr(result.failures) and "Doe" not in repr(result.predictions.column("id").to_pylist())
     with pytest.raises(TableError) as caught:
         predict(run, paths=[folder / "absent.npy"])
     assert "Doe" not in str(caught.value)
@@ -296,5 +301,5 @@ def test_predict_of_a_private_run_names_no_path(path, tmp_path):
     assert "Doe" not in str(caught.value)
     table = pa.table({"path": ["Doe^John/good.npy", "Doe^John/absent.npy"]})
     Manifest.from_table(table, root=tmp_path).write(tmp_path / "m.parquet")
-    found = predict(run, manifest=tmp_path / "m.parquet")
-    assert len(found.failures) == 1 and "Doe" not in repr(found.failures)
+    result = predict(run, manifest=tmp_path / "m.parquet")
+    assert len(result.failures) == 1 and "Doe" not in repr(result.failures)

@@ -78,15 +78,15 @@ def test_onnx_runtime_gives_the_models_scores(table, tmp_path, name, short):
     pytest.importorskip("onnxscript")
     clip = {"frames": 6, "short": short}
     run = trained(table, tmp_path, model=MODELS[name], clip=clip)
-    found = export(run)
-    assert found.path == run / "model.onnx"
-    assert found.difference < 0.001
+    result = export(run)
+    assert result.path == run / "model.onnx"
+    assert result.difference < 0.001
     settings, spec, parts = read_run(run)
-    assert found.clips == len(parts.where("split", ["test"]))
-    session = session_of(found.path)
+    assert result.clips == len(parts.where("split", ["test"]))
+    session = session_of(result.path)
     assert [each.name for each in session.get_outputs()] == ["score"]
-    assert found.any_batch == (session.get_inputs()[0].shape[0] == "batch")
-    assert found.any_batch == ((name, short) != ("bidirectional", "pad"))
+    assert result.any_batch == (session.get_inputs()[0].shape[0] == "batch")
+    assert result.any_batch == ((name, short) != ("bidirectional", "pad"))
     kept = json.loads(session.get_modelmeta().custom_metadata_map["cinefeed"])
     assert (kept["target"], kept["task"], kept["clip_shape"]) == ("age", "regression", [6, 16, 16, 1])
     model = load_model(settings, spec, run / WEIGHTS)
@@ -94,17 +94,17 @@ def test_onnx_runtime_gives_the_models_scores(table, tmp_path, name, short):
     assert np.ptp(model.predict_on_batch(model_inputs(model, batch))) > 0
     for row in range(3):
         one = {key: np.ascontiguousarray(value[row : row + 1]) for key, value in model_inputs(model, batch).items()}
-        wanted = model.predict_on_batch(one)
-        np.testing.assert_allclose(session.run(None, one)[0], wanted, rtol=1e-4)
-    assert b"site-packages" not in found.path.read_bytes()
+        expected = model.predict_on_batch(one)
+        np.testing.assert_allclose(session.run(None, one)[0], expected, rtol=1e-4)
+    assert b"site-packages" not in result.path.read_bytes()
 
 
 def test_several_classes_and_a_file_of_keras(table, tmp_path):
     data = table["data"] | {"target": "kind"}
     run = trained(table, tmp_path, data=data)
-    found = export(run, format="keras", out=tmp_path / "there" / "kind.keras")
-    assert found.difference < 1e-6
-    loaded = keras.saving.load_model(found.path, compile=False)
+    result = export(run, format="keras", out=tmp_path / "there" / "kind.keras")
+    assert result.difference < 1e-6
+    loaded = keras.saving.load_model(result.path, compile=False)
     assert loaded.output_shape == (None, 3)
 
 
@@ -118,7 +118,7 @@ def test_a_file_that_gives_other_scores_is_not_left_behind(table, tmp_path, monk
         return lambda inputs: {name: values + 1.0 for name, values in scores(inputs).items()}
 
     monkeypatch.setattr(module, "_keras_scores", off)
-    with pytest.raises(TrainingError, match="score is up to 1 off"):
+    with pytest.raises(TrainingError, match="score differs by up to 1"):
         export(run, format="keras")
     assert not list(run.glob("*.keras"))
     assert not list(run.glob(".partial*"))
@@ -131,7 +131,7 @@ def test_a_score_that_is_no_number_is_a_difference(table, tmp_path):
     batches = [build_feed(settings, parts).batch(0)]
     same = check_scores(model, lambda inputs: {"score": model.predict_on_batch(inputs)}, batches, spec)
     assert same == 0
-    with pytest.raises(TrainingError, match="nan off"):
+    with pytest.raises(TrainingError, match="up to nan"):
         check_scores(model, lambda inputs: {"score": np.full((4, 1), np.nan)}, batches, spec)
 
 
@@ -141,5 +141,5 @@ def test_what_cannot_be_exported_is_refused(table, tmp_path):
         export(run, format="onx")
     with pytest.raises(SettingError, match=r"must end in \.keras"):
         export(run, format="keras", out=tmp_path / "model.h5")
-    with pytest.raises(SettingError, match="is no run folder"):
+    with pytest.raises(SettingError, match="is not a run folder"):
         export(tmp_path, format="keras")

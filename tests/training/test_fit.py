@@ -113,12 +113,12 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
     np.save(folder / "good.npy", good)
     (folder / "empty.npy").write_bytes(b"")
     (folder / "text.mp4").write_text("no video")
-    found = predict(run, paths=[folder], out=tmp_path / "out.parquet")
+    result = predict(run, paths=[folder], out=tmp_path / "out.parquet")
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == ["id", "path", "split", "score"]
-    assert len(found.predictions) == table.num_rows == 1
-    assert sorted(each["path"].rpartition("/")[2] for each in found.failures) == ["empty.npy", "text.mp4"]
-    with pytest.raises(TableError, match=r"none of 1 rows has a frame.*text.mp4"):
+    assert len(result.predictions) == table.num_rows == 1
+    assert sorted(each["path"].rpartition("/")[2] for each in result.failures) == ["empty.npy", "text.mp4"]
+    with pytest.raises(TableError, match=r"none of 1 rows has a readable frame.*text.mp4"):
         predict(run, paths=[folder / "text.mp4"])
     with pytest.raises(TableError, match=r"no video to predict.*absent.mp4: No such file"):
         predict(run, paths=[folder / "absent.mp4"])
@@ -219,7 +219,7 @@ def test_a_nan_ends_the_run_with_the_last_good_weights(path):
         train(settings_for(path, train={"epochs": 4}), callbacks=[_PoisonAt(1)])
     assert not (path.parent / "run" / "run.json").exists()
     assert np.isfinite(evaluate(path.parent / "run").metrics["rmse"])
-    with pytest.raises(SettingError, match="broken off after some epochs"):
+    with pytest.raises(SettingError, match="an interrupted run without a checkpoint"):
         train(settings_for(path))
 
 

@@ -32,7 +32,7 @@ def test_rows_without_a_frame_are_left_out_and_damaged_ones_are_listed():
     assert rows.column("path").to_pylist() == ["0.npy", "1.npy"]
     assert [each["error"] for each in failures] == ["breaks after 3", "no video"]
     assert rows.history[-1] == ("with frames that can be read", 2)
-    with pytest.raises(TableError, match=r"none of 1 rows has a frame .* 0.npy: no video"):
+    with pytest.raises(TableError, match=r"none of 1 rows has a readable frame; 0.npy: no video"):
         usable_rows(probed(["no video"], [None]))
 
 
@@ -53,11 +53,11 @@ def test_how_often_each_level_is_fed_is_counted_without_padding():
         return Batch(clips=clips, targets=None, weights=None, ids=None, valid=valid, covariates={})
 
     clips = np.array([[7, 7], [0, 255]], np.uint8).reshape(2, 2, 1, 1, 1)
-    found = pixel_counts(batch(clips))
-    assert found["counts"][[0, 7, 255]].tolist() == [1, 2, 1] and len(found["edges"]) == 257
+    result = pixel_counts(batch(clips))
+    assert result["counts"][[0, 7, 255]].tolist() == [1, 2, 1] and len(result["edges"]) == 257
     assert pixel_counts(batch(clips, np.array([[True, True], [False, True]])))["counts"][0] == 0
     deep = pixel_counts(batch(clips.astype(np.uint16) * 257))
-    np.testing.assert_array_equal(deep["counts"], found["counts"])
+    np.testing.assert_array_equal(deep["counts"], result["counts"])
     floats = pixel_counts(batch(clips.astype(np.float32) / 255))
     assert (floats["edges"][0], floats["edges"][-1], floats["counts"].sum()) == (0.0, 1.0, 4)
     assert pixel_counts(batch(np.zeros((1, 2, 1, 1, 1), np.float32)))["counts"].sum() == 2

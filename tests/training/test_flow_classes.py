@@ -48,10 +48,10 @@ def test_split_warns_before(tmp_path, capsys):
     path = make_manifest(tmp_path, kind=KINDS)
     split = ["split", path, "--no-group", "--seed", 3, "--out", tmp_path / "s.parquet"]
     codes = [main([*map(str, split), "--seed", str(seed)]) for seed in range(6)]
-    told = capsys.readouterr().err
+    content = capsys.readouterr().err
     assert codes == [0] * 6
-    assert "class 'rare' of 'kind' is in test (1 row) alone" in told or "is in val (1 row) alone" in told
-    assert "--stratify kind" in told and "'path'" not in told
+    assert "class 'rare' of 'kind' is in test (1 row) alone" in content or "is in val (1 row) alone" in content
+    assert "--stratify kind" in content and "'path'" not in content
 
 
 def test_one_group_in_training_and_too_few_groups_propose_folds(tmp_path):
@@ -83,10 +83,10 @@ def test_clips_longer_than_most_videos_and_missing_covariates_are_said_once(tmp_
         manifest, target="age", clip=Clip(frames=16), frame=frame, inputs=Inputs(covariates=["weight_kg"]), workers=0
     )
     feed.evaluation(manifest).batch(0)
-    said = [each.message for each in caplog.records]
-    assert len(said) == 2
-    assert "longer than 5 of 6 videos: their last frame is repeated" in said[0] and "short='pad'" in said[0]
-    assert "'weight_kg' is missing in 1 of 6 rows, which get the mean, 71.6" in said[1]
+    output = [each.message for each in caplog.records]
+    assert len(output) == 2
+    assert "longer than 5 of 6 videos: their last frame is repeated" in output[0] and "short='pad'" in output[0]
+    assert "'weight_kg' is missing in 1 of 6 rows, which get the mean, 71.6" in output[1]
     caplog.clear()
     Feed(manifest, target="age", clip=Clip(frames=16, short="pad"), frame=frame, workers=0)
     Feed(manifest, target="age", clip=Clip(frames=8), frame=frame, workers=0)

@@ -32,9 +32,9 @@ def settings(rows, *, inputs=None, **data):
 
 
 def test_of_several_targets_one_label_is_enough(rows):
-    chosen = choose_rows(rows, settings(rows))
-    assert len(chosen) == 20, "those of rows 0, 6, 12 and 18 have none"
-    assert chosen.history[-1] == ("with a 'years' or 'view' label", 20)
+    selection = choose_rows(rows, settings(rows))
+    assert len(selection) == 20, "those of rows 0, 6, 12 and 18 have none"
+    assert selection.history[-1] == ("with a 'years' or 'view' label", 20)
     with pytest.raises(LabelError, match=r"4 of 24 rows have no label in any of years, view \(first: v0\).*drop"):
         choose_rows(rows, settings(rows, missing="error"))
     one = choose_rows(rows, settings(rows, target="years"))
@@ -59,7 +59,7 @@ def test_the_feed_masks_what_is_missing_the_first_target_too(rows):
 
 
 def test_what_is_balanced_every_row_needs(rows):
-    wanted = {"clip": Clip(frames=4), "frame": Frame(height=8, width=8, channels=1), "workers": 0}
+    expected = {"clip": Clip(frames=4), "frame": Frame(height=8, width=8, channels=1), "workers": 0}
     sampled = settings_for(
         rows.root / "m.parquet",
         data={"target": ["years", "view"], "missing": "drop"},
@@ -67,9 +67,9 @@ def test_what_is_balanced_every_row_needs(rows):
     )
     with pytest.raises(LabelError, match="UniformLabels balances the first target, 'years', which 4 of 20 rows do"):
         build_feed(sampled, choose_rows(rows, sampled))
-    feed = Feed(rows, target=["age", "view"], on_error="replace", **wanted)
+    feed = Feed(rows, target=["age", "view"], on_error="replace", **expected)
     assert feed.batch(0).weights["view"].sum() <= 16
-    lacking = Feed(rows, target=["years", "view"], on_error="replace", **wanted)
+    lacking = Feed(rows, target=["years", "view"], on_error="replace", **expected)
     assert sorted(set(lacking._assembler.groups[[0, 3, 6]].tolist())) == [-1], "rows without a label are alike"
 
 

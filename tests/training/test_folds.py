@@ -12,7 +12,7 @@ from cinefeed.errors import SettingError, SplitError
 from cinefeed.manifest.table import Manifest
 from cinefeed.training.evaluate import evaluate
 from cinefeed.training.folds import over_folds, train_folds
-from cinefeed.training.run import kept_thresholds, read_run
+from cinefeed.training.run import read_run, read_thresholds
 
 
 @pytest.fixture
@@ -41,28 +41,28 @@ class Trainer:
 
 
 def test_every_video_is_measured_once_by_a_run_that_did_not_see_its_patient(path):
-    found = train_folds(folds_of(path, data={"target": "sick"}), folds=3, train=(trainer := Trainer()))
-    assert found.finished and trainer.trained == ["fold1", "fold2", "fold3"]
-    table = pq.read_table(found.folder / "predictions.parquet")
+    result = train_folds(folds_of(path, data={"target": "sick"}), folds=3, train=(trainer := Trainer()))
+    assert result.finished and trainer.trained == ["fold1", "fold2", "fold3"]
+    table = pq.read_table(result.folder / "predictions.parquet")
     assert sorted(table["id"].to_pylist()) == sorted(f"v{row}" for row in range(24))
     for number in (1, 2, 3):
-        settings, _, own = read_run(found.folder / f"fold{number}")
+        settings, _, own = read_run(result.folder / f"fold{number}")
         names = ("train", "val", "test")
         parts = {name: set(own.where("split", [name]).column("patient").to_pylist()) for name in names}
         assert not parts["train"] & parts["val"] and not (parts["train"] | parts["val"]) & parts["test"]
         mine = table.filter(table["fold"].to_numpy() == number)
         assert set(mine["patient"].to_pylist()) == parts["test"] and set(mine["split"].to_pylist()) == {"test"}
         assert settings.data.classes == ("no", "yes") and settings.data.split.column == "split"
-    truth, said = [np.array(table[name].to_pylist()) for name in ("target", "score")]
-    assert found.metrics["auroc"] == sklearn.metrics.roc_auc_score(truth == "yes", said)
-    assert json.loads((found.folder / "metrics.json").read_text())["test"] == found.metrics
-    measured = json.loads((found.folder / "assessment.json").read_text())["parts"]["test"]["sick"]
-    chosen = [kept_thresholds(found.folder / f"fold{number}") for number in (1, 2, 3)]
-    assert {} in chosen, "a fold whose validation part has one class chooses none"
-    thresholds = [each["sick"] for each in chosen if each]
+    truth, output = [np.array(table[name].to_pylist()) for name in ("target", "score")]
+    assert result.metrics["auroc"] == sklearn.metrics.roc_auc_score(truth == "yes", output)
+    assert json.loads((result.folder / "metrics.json").read_text())["test"] == result.metrics
+    measured = json.loads((result.folder / "assessment.json").read_text())["parts"]["test"]["sick"]
+    selection = [read_thresholds(result.folder / f"fold{number}") for number in (1, 2, 3)]
+    assert {} in selection, "a fold whose validation part has one class chooses none"
+    thresholds = [each["sick"] for each in selection if each]
     assert measured["threshold"] == pytest.approx(np.mean(thresholds)) and measured["clusters"] == 12
     assert measured["metrics"]["auroc"]["low"] is not None
-    kept = json.loads((found.folder / "folds.json").read_text())
+    kept = json.loads((result.folder / "folds.json").read_text())
     accuracies = [each["metrics"]["accuracy"] for each in kept["runs"]]
     assert kept["metrics"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert [each["rows"] for each in kept["runs"]] == [8, 8, 8] and kept["group"] == "patient"
@@ -75,13 +75,13 @@ def test_it_goes_on_at_the_fold_that_is_not_finished(path):
     first = (path.parent / "run" / "fold1" / "predictions.parquet").read_bytes()
     paused = train_folds(settings, folds=3, train=Trainer(pause_at="fold3"))
     assert not paused.finished and not (paused.folder / "predictions.parquet").exists()
-    found = train_folds(settings, folds=3, train=(trainer := Trainer()))
-    assert trainer.trained == ["fold3"] and found.finished and {"age_mae", "kind_auroc"} <= set(found.metrics)
+    result = train_folds(settings, folds=3, train=(trainer := Trainer()))
+    assert trainer.trained == ["fold3"] and result.finished and {"age_mae", "kind_auroc"} <= set(result.metrics)
     assert (path.parent / "run" / "fold1" / "predictions.parquet").read_bytes() == first
-    assert train_folds(settings, folds=3, train=(trainer := Trainer())).metrics == found.metrics
+    assert train_folds(settings, folds=3, train=(trainer := Trainer())).metrics == result.metrics
     assert trainer.trained == []
-    with pytest.raises(SettingError, match=r"holds the runs of several folds; name one of them, such as .*fold1"):
-        evaluate(found.folder)
+    with pytest.raises(SettingError, match=r"holds the runs of several folds; pass one of them, such as .*fold1"):
+        evaluate(result.folder)
     train_folds(settings, folds=3, train=(trainer := Trainer()), overwrite=True)
     assert trainer.trained == ["fold1", "fold2", "fold3"]
 
@@ -89,14 +89,14 @@ def test_it_goes_on_at_the_fold_that_is_not_finished(path):
 def test_other_settings_or_rows_are_not_mixed_with_those_begun(path):
     with pytest.raises(KeyboardInterrupt):
         train_folds(folds_of(path), folds=3, train=Trainer(stop_at="fold2"))
-    with pytest.raises(SettingError, match=r"begun with other settings in \[feed\], \[evaluate\]"):
+    with pytest.raises(SettingError, match=r"started with other settings in \[feed\], \[evaluate\]"):
         other = folds_of(path, feed={"seed": 8}, evaluate={"resamples": 51})
         train_folds(other, folds=3, train=Trainer())
-    with pytest.raises(SettingError, match="holds 3 folds, 4 are asked for"):
+    with pytest.raises(SettingError, match="holds 3 folds, and folds=4"):
         train_folds(folds_of(path), folds=4, train=Trainer())
     rows = Manifest.read(path)
     rows.take(np.arange(23)).write(path)
-    with pytest.raises(SettingError, match="rows of fold 1 are no longer those"):
+    with pytest.raises(SettingError, match="rows of fold 1 differ from those"):
         train_folds(folds_of(path), folds=3, train=Trainer())
 
 
@@ -120,16 +120,16 @@ def test_what_stands_in_the_way_is_left_alone(path):
 def test_balanced_folds_are_corrected_by_their_mean_draws(path):
     data = {"target": "sick", "split": {"stratify": "sick"}}
     settings = settings_for(path, data=data, sampler={"name": "BalancedClasses"})
-    found = train_folds(settings, folds=2, train=Trainer())
-    kept = json.loads((found.folder / "assessment.json").read_text())
+    result = train_folds(settings, folds=2, train=Trainer())
+    kept = json.loads((result.folder / "assessment.json").read_text())
     assert kept["priors"]["sick"]["draws"] == pytest.approx([0.5, 0.5])
     assert kept["parts"]["test"]["sick"]["corrected"] is not None
 
 
 def test_the_interval_over_folds_is_students():
-    found = over_folds([0.8, 0.9, 0.7, 0.8, 0.8])
+    result = over_folds([0.8, 0.9, 0.7, 0.8, 0.8])
     low, high = scipy.stats.ttest_1samp([0.8, 0.9, 0.7, 0.8, 0.8], 0).confidence_interval(0.95)
-    assert (found["low"], found["high"]) == pytest.approx((low, high))
+    assert (result["low"], result["high"]) == pytest.approx((low, high))
     assert over_folds([0.5]) == {"mean": 0.5, "sd": None, "low": None, "high": None, "folds": 1}
     assert over_folds([])["mean"] is None
 
@@ -139,5 +139,5 @@ def test_features_that_learnt_from_the_rows_are_not_dealt_into_folds(path, tmp_p
     table = manifest.table.append_column("encoded_from", pa.array(["cnn_rnn of a run, weights 0"] * len(manifest)))
     features = tmp_path / "features.parquet"
     Manifest(table, root=manifest.root).write(features)
-    with pytest.raises(SettingError, match="would test on what it has seen"):
+    with pytest.raises(SettingError, match="would test on training rows"):
         train_folds(folds_of(features), folds=3, train=Trainer())

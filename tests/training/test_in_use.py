@@ -57,9 +57,9 @@ def test_a_run_folder_is_written_by_one_and_read_by_all(path):
         assert sorted(each.name for each in run.iterdir()) == sorted([*before, ".lock"])
         assert evaluate(run).metrics == evaluate(run, out=path.parent / "p.parquet").metrics
         assert run_page(run).is_file()
-        with pytest.raises(SettingError, match="is no run folder"):  # a run whose files are not there yet
+        with pytest.raises(SettingError, match="is not a run folder"):  # a run whose files are not there yet
             evaluate(path.parent)
-    with pytest.raises(SettingError, match="holds a run that was broken off"):
+    with pytest.raises(SettingError, match="holds an interrupted run"):
         train(settings)
 
 

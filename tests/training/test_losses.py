@@ -97,11 +97,11 @@ def test_balanced_weights_are_those_of_scikit_learn(manifest):
 
 def test_class_weights_have_their_place(manifest, path):
     balanced = Feed(manifest, target="sick", sampler=cf.BalancedClasses(), **SMALL)
-    with pytest.raises(SettingError, match="both balance; take one of the two"):
+    with pytest.raises(SettingError, match="both balance; use one of the two"):
         class_weights(balanced)
     with pytest.raises(SettingError, match="is for classes"):
         class_weights(Feed(manifest, target="age", **SMALL))
-    with pytest.raises(SettingError, match="no row to train with is 'yes'"):
+    with pytest.raises(SettingError, match="no training row has the class 'yes'"):
         class_weights(Feed(manifest.where("sick", ["no"]), target="sick", classes=["no", "yes"], **SMALL))
 
 
@@ -132,17 +132,17 @@ def test_gradients_are_clipped_where_asked(path):
     assert model.optimizer.global_clipnorm == 0.5
 
 
-def test_thawing_needs_a_frozen_backbone(path):
-    with pytest.raises(SettingError, match="thaw_epoch is for a backbone that begins frozen"):
-        train(settings_for(path, train={"thaw_epoch": 1}))
+def test_unfreezing_needs_a_frozen_backbone(path):
+    with pytest.raises(SettingError, match="unfreeze_epoch needs a frozen backbone"):
+        train(settings_for(path, train={"unfreeze_epoch": 1}))
 
 
 @pytest.mark.slow
-def test_a_real_backbone_is_thawed_and_scored(manifest, path):
+def test_a_real_backbone_is_unfrozen_and_scored(manifest, path):
     sections = {
         "frame": {"height": 32, "width": 32},
         "model": {"backbone": "MobileNetV2", "frozen": True, "filters": [4, 4]},
-        "train": {"thaw_epoch": 1, "thaw_learning_rate": 1e-5},
+        "train": {"unfreeze_epoch": 1, "unfreeze_learning_rate": 1e-5},
     }
     seen = []
     watch = keras.callbacks.LambdaCallback(

@@ -53,9 +53,11 @@ def test_padded_clips_bring_their_validity():
 def test_the_reference_network_is_for_scaled_regressions():
     settings = settings_for(model={"name": "reference_cnn_lstm"})
     assert build_model(settings, spec_for(dtype="float32")).output_shape == (None, 1)
-    with pytest.raises(SettingError, match=r"takes float32 clips .* the feed gives uint8; add the transform Normalize"):
+    with pytest.raises(
+        SettingError, match=r"needs scaled float32 clips, the feed provides uint8; add the transform Normalize"
+    ):
         build_model(settings, spec_for())
-    with pytest.raises(SettingError, match=r"cannot serve the task 'binary'"):
+    with pytest.raises(SettingError, match=r"cannot be used for the task 'binary'"):
         build_model(settings, spec_for("binary", dtype="float32", classes=("a", "b")))
 
 
@@ -69,7 +71,7 @@ def test_the_reference_network_is_for_scaled_regressions():
 )
 def test_what_the_reference_network_does_not_read_is_refused(change, given):
     spec = dataclasses.replace(spec_for(dtype="float32"), **change)
-    with pytest.raises(SettingError, match=f"reads clips, the feed gives {given}; take cnn_rnn"):
+    with pytest.raises(SettingError, match=f"has the inputs clips, the feed provides {given}; use cnn_rnn"):
         build_model(settings_for(model={"name": "reference_cnn_lstm"}), spec)
 
 

@@ -12,7 +12,7 @@ from cinefeed.metrics.predictions import predictions_of, target_columns
 from cinefeed.training import pictures
 from cinefeed.training.pictures import keep_pictures
 from cinefeed.training.saliency import occlude
-from cinefeed.training.worst import by_error, shrunk
+from cinefeed.training.worst import by_error, shrink
 
 SHAPE = (8, 24, 24, 1)
 SETTINGS = parse(
@@ -70,16 +70,16 @@ def bright_clip(feed):
 
 
 def test_the_map_peaks_in_the_quadrant_that_carries_the_label(feed):
-    found = occlude(looks_at(y=slice(12, None), x=slice(0, 12)), feed.spec, bright_clip(feed))
-    assert found.space.shape == (6, 6)
-    own, rest = found.space[3:, :3], found.space.copy()
+    result = occlude(looks_at(y=slice(12, None), x=slice(0, 12)), feed.spec, bright_clip(feed))
+    assert result.space.shape == (6, 6)
+    own, rest = result.space[3:, :3], result.space.copy()
     rest[3:, :3] = 0
     assert own.min() > 0.01 and np.abs(rest).max() < 1e-6
 
 
 def test_the_map_peaks_in_the_span_that_carries_the_label(feed):
-    found = occlude(looks_at(time=slice(4, 6)), feed.spec, bright_clip(feed), spans=4)
-    assert found.time.argmax() == 2 and np.abs(np.delete(found.time, 2)).max() < 1e-6
+    result = occlude(looks_at(time=slice(4, 6)), feed.spec, bright_clip(feed), spans=4)
+    assert result.time.argmax() == 2 and np.abs(np.delete(result.time, 2)).max() < 1e-6
     elsewhere = occlude(looks_at(time=slice(0, 2)), feed.spec, bright_clip(feed), spans=4)
     assert np.abs(elsewhere.time).argmax() == 0
 
@@ -88,8 +88,8 @@ def test_the_class_that_is_predicted_is_watched(feed):
     dark = bright_clip(feed)
     dark.clips[:] = 10
     dark.clips[:, :, :4, :4] = 200
-    found = occlude(looks_at(outputs=2), feed.spec, dark)
-    assert found.space[0, 0] < 0 < found.space[5, 5] + 1e-3  # a bright cell hidden: class 0 gains
+    result = occlude(looks_at(outputs=2), feed.spec, dark)
+    assert result.space[0, 0] < 0 < result.space[5, 5] + 1e-3  # a bright cell hidden: class 0 gains
 
 
 def test_of_several_views_and_targets_the_one_asked_for_is_watched(feed):
@@ -101,17 +101,17 @@ def test_of_several_views_and_targets_the_one_asked_for_is_watched(feed):
     outputs = {"age": seen["clips_2ch"][:, None], "ef": -seen["clips_4ch"][:, None]}
     spec = dataclasses.replace(feed.spec, views=("2ch", "4ch"))
     batch = dataclasses.replace(feed.batch(0), clips=clips)
-    found = occlude(keras.Model(inputs, outputs), spec, batch, target="ef")
-    assert found.space.shape == (6, 12) and not found.space[:, :6].any()
-    assert found.space[:3, 9:].max() < -0.1  # what pulls the score down there is lost: it gains
+    result = occlude(keras.Model(inputs, outputs), spec, batch, target="ef")
+    assert result.space.shape == (6, 12) and not result.space[:, :6].any()
+    assert result.space[:3, 9:].max() < -0.1  # what pulls the score down there is lost: it gains
     assert np.abs(occlude(keras.Model(inputs, outputs), spec, batch, target="age").space[:, 6:]).max() == 0
 
 
 def test_small_clips_and_few_frames_have_fewer_parts(feed):
     spec = dataclasses.replace(feed.spec, clip_shape=(2, 24, 24, 1))
     batch = dataclasses.replace(feed.batch(0), clips=feed.batch(0).clips[:, :2].copy())
-    found = occlude(looks_at(shape=(2, 24, 24, 1)), spec, batch)
-    assert found.time.shape == (2,) and found.space.shape == (6, 6)
+    result = occlude(looks_at(shape=(2, 24, 24, 1)), spec, batch)
+    assert result.time.shape == (2,) and result.space.shape == (6, 6)
 
 
 def test_the_worst_come_first_and_clips_of_a_video_are_averaged():
@@ -124,19 +124,19 @@ def test_the_worst_of_classes():
     table = pa.table({"id": list("abc"), "split": ["test"] * 3, "target": ["x", "y", "z"],
                       "score_x": [0.6, 0.7, 0.0], "score_y": [0.4, 0.1, 0.0], "score_z": [0.0, 0.2, 1.0]})  # fmt: skip
     columns = target_columns("kind", task="multiclass", classes=["x", "y", "z"])
-    found = by_error(predictions_of(table, [columns]))
-    assert [each.id for each in found] == ["b", "a", "c"]
-    assert found[0].caption == "true y · its probability 10\xa0% · predicted x"
+    result = by_error(predictions_of(table, [columns]))
+    assert [each.id for each in result] == ["b", "a", "c"]
+    assert result[0].caption == "true y · its probability 10\xa0% · predicted x"
     binary = pa.table({"id": list("ab"), "split": ["test"] * 2, "target": ["no", "yes"], "score": [0.9, 0.8]})
-    found = by_error(predictions_of(binary, [target_columns("sick", task="binary", classes=["no", "yes"])]))
-    assert [(each.id, each.error) for each in found] == [("a", 0.9), ("b", 0.2)]
+    result = by_error(predictions_of(binary, [target_columns("sick", task="binary", classes=["no", "yes"])]))
+    assert [(each.id, each.error) for each in result] == [("a", 0.9), ("b", 0.2)]
 
 
 def test_a_clip_is_shrunk_and_keeps_its_ends():
     clip = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 192, 96, 1), np.uint8)
-    small = shrunk(clip)
+    small = shrink(clip)
     assert small.shape == (24, 96, 48, 1) and small[0].max() == 0 and small[-1].min() == 49
-    assert shrunk(np.zeros((3, 20, 30, 3), np.uint8)).shape == (3, 20, 30, 3)
+    assert shrink(np.zeros((3, 20, 30, 3), np.uint8)).shape == (3, 20, 30, 3)
 
 
 def test_pictures_of_a_run(feed, tmp_path):
@@ -155,9 +155,9 @@ def test_pictures_of_a_run(feed, tmp_path):
         assert errors == sorted(errors, reverse=True) and errors[0] == 11
         row = int(str(worst["ids"][0])[1:])
         assert np.array_equal(worst["clips"][0, ..., 0], np.load(tmp_path / f"{row}.npy"))
-    with np.load(tmp_path / "saliency.npz", allow_pickle=False) as found:
-        assert found["clips"].shape == (4, *SHAPE) and found["space"].shape == (4, 6, 6)
-        assert found["time"].shape == (4, 8) and found["ids"][0] == f"v{row}"
+    with np.load(tmp_path / "saliency.npz", allow_pickle=False) as result:
+        assert result["clips"].shape == (4, *SHAPE) and result["space"].shape == (4, 6, 6)
+        assert result["time"].shape == (4, 8) and result["ids"][0] == f"v{row}"
 
 
 def note_of(path):
@@ -194,9 +194,9 @@ def test_a_run_never_fails_by_its_pictures(feed, tmp_path, monkeypatch):
 
 
 def test_no_further_clip_is_begun_after_its_time(feed, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "_SECONDS", -1.0)
+    monkeypatch.setattr(pictures, "_MAX_SECONDS", -1.0)
     given = {"settings": SETTINGS, "model": looks_at(), "feed": feed, "test": feed.evaluation(feed.manifest)}
     keep_pictures(tmp_path, **given, predictions=table_of([30.0] * 12))
-    with np.load(tmp_path / "saliency.npz") as found:
-        assert len(found["clips"]) == len(found["space"]) == 1
+    with np.load(tmp_path / "saliency.npz") as result:
+        assert len(result["clips"]) == len(result["space"]) == 1
     assert set(given) | {"folder", "predictions"} == set(inspect.signature(keep_pictures).parameters)

@@ -86,14 +86,14 @@ def test_a_run_that_was_killed_while_it_began_is_known(tmp_path):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(SettingError, match=r"is no run folder: settings.toml, spec.json"):
+    with pytest.raises(SettingError, match=r"is not a run folder: settings.toml, spec.json"):
         read_run(tmp_path)
 
 
 def test_versions_and_device():
-    found = versions()
-    assert {"cinefeed", "python", "numpy", "keras", "backend", "device", found["backend"]} <= set(found)
-    assert found["device"] == device() != ""
+    result = versions()
+    assert {"cinefeed", "python", "numpy", "keras", "backend", "device", result["backend"]} <= set(result)
+    assert result["device"] == device() != ""
 
 
 FEED = {

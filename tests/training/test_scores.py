@@ -83,11 +83,11 @@ def test_clips_of_a_video_are_averaged_before_they_are_measured(rows):
     videos = by_video(scores)
     assert videos.ids.tolist() == [f"v{row}" for row in range(24)]
     assert videos.values == pytest.approx(scores.values.reshape(24, 3).mean(axis=1))
-    found = measure(feed.spec, scores)
+    result = measure(feed.spec, scores)
     expected = regression_metrics(targets=20.0 + np.arange(24), scores=videos.values)
-    assert found == pytest.approx(dict(expected))
+    assert result == pytest.approx(dict(expected))
     by_clip = regression_metrics(targets=np.repeat(20.0 + np.arange(24), 3), scores=scores.values)
-    assert found["rmse"] != pytest.approx(by_clip["rmse"], rel=1e-6), "clips are no videos"
+    assert result["rmse"] != pytest.approx(by_clip["rmse"], rel=1e-6), "clips are no videos"
 
 
 def test_several_targets_are_scored_where_they_have_a_label(rows):
@@ -98,21 +98,21 @@ def test_several_targets_are_scored_where_they_have_a_label(rows):
         "kind": lambda x: keras.ops.softmax(keras.ops.concatenate([x / 50, x / 70, x / 90], axis=-1)),
     }
     scores = score(mean_model(**heads), feed.evaluation(rows, clips=2))
-    assert scores.known["holes"].sum() == 36 and scores.known["age"].all()
-    found = measure(feed.spec, scores)
-    assert list(found) == metric_names(feed.spec)
+    assert scores.has_label["holes"].sum() == 36 and scores.has_label["age"].all()
+    result = measure(feed.spec, scores)
+    assert list(result) == metric_names(feed.spec)
     video = by_video(scores).of("holes")
     labels = [each for each in rows.column("holes").to_pylist() if each is not None]
     assert [feed.spec.targets[1].classes[each] for each in video.targets] == labels
     expected = classification_metrics(targets=video.targets, scores=video.values, classes=("n", "y"))
-    assert found["holes_auroc"] == expected["auroc"] and found["holes_f1"] == expected["f1"]
+    assert result["holes_auroc"] == expected["auroc"] and result["holes_f1"] == expected["f1"]
 
 
 def test_a_label_of_weight_0_is_still_a_label(tmp_path):
     rows = Manifest.read(make_manifest(tmp_path / "w", says=[float(row % 2) for row in range(24)]))
     feed = feed_of(rows, target=["age", "sick"], inputs=Inputs(weight="says"))
     model = mean_model(age=lambda x: x, sick=lambda x: keras.ops.sigmoid(x))
-    assert score(model, feed.evaluation(rows)).known["age"].all()
+    assert score(model, feed.evaluation(rows)).has_label["age"].all()
 
 
 def test_clips_that_are_given_back_are_scored_by_their_error(rows):

@@ -14,8 +14,8 @@ from cinefeed.training import threads
 from cinefeed.training.threads import (
     choose_threads,
     forward_flop,
-    kept_threads,
-    own_threads,
+    read_threads,
+    restored_threads,
     use_threads,
     with_threads_of_run,
 )
@@ -40,7 +40,7 @@ def test_a_small_network_has_one_thread_and_a_large_one_a_thread_a_core(four_cor
     monkeypatch.setattr(threads, "_SMALL_FLOP", forward_flop(model, spec))
     assert choose_threads(model, spec) == 4
     assert choose_threads(model, spec_of(32, batch_size=7)) == 1, "the operations are those of a batch"
-    assert choose_threads(model, spec, wanted=3) == 3
+    assert choose_threads(model, spec, setting=3) == 3
 
 
 def test_the_user_s_number_of_openmp_threads_stays(four_cores, monkeypatch):
@@ -60,9 +60,9 @@ def test_operations_are_counted():
 
 def test_the_number_is_kept_and_used_and_then_put_back(tmp_path):
     before = torch.get_num_threads()
-    assert kept_threads(tmp_path) is None
+    assert read_threads(tmp_path) is None
     (tmp_path / threads.VERSIONS).write_text(json.dumps({"threads": str(before + 1)}))
-    assert kept_threads(tmp_path) == before + 1
+    assert read_threads(tmp_path) == before + 1
 
     @with_threads_of_run
     def measure(run, *, twice):
@@ -70,7 +70,7 @@ def test_the_number_is_kept_and_used_and_then_put_back(tmp_path):
 
     assert measure(tmp_path, twice=2) == 2 * (before + 1)
     assert torch.get_num_threads() == before
-    with pytest.raises(KeyError), own_threads():
+    with pytest.raises(KeyError), restored_threads():
         use_threads(before + 2)
         raise KeyError
     assert torch.get_num_threads() == before

@@ -22,11 +22,11 @@ def fit(*callbacks, epochs=2):
 
 
 def test_history_has_a_line_an_epoch(tmp_path):
-    found = fit(History(tmp_path / "h.csv"))
+    result = fit(History(tmp_path / "h.csv"))
     with (tmp_path / "h.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert [float(row["loss"]) for row in rows] == found["loss"]
+    assert [float(row["loss"]) for row in rows] == result["loss"]
     assert [each.name for each in tmp_path.iterdir()] == ["h.csv"]
 
 
@@ -41,18 +41,18 @@ def test_a_json_line_for_each_event(tmp_path):
     lines = JsonLines(tmp_path / "log.jsonl")
     fit(lines)
     lines.on_epoch_end(2, {"loss": float("nan")})
-    found = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [each["event"] for each in found] == ["fit", "batch", "epoch", "batch", "epoch", "epoch"]
-    assert (found[1]["epoch"], found[1]["batch"]) == (1, 10)
-    assert found[-1]["loss"] is None
+    result = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [each["event"] for each in result] == ["fit", "batch", "epoch", "batch", "epoch", "epoch"]
+    assert (result[1]["epoch"], result[1]["batch"]) == (1, 10)
+    assert result[-1]["loss"] is None
 
 
 def test_tensorboard_reads_what_was_written(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     losses = fit(TensorBoard(tmp_path), epochs=3)["loss"]
-    found = accumulator.EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
-    assert [each.step for each in found] == [1, 2, 3]
-    assert [each.value for each in found] == pytest.approx(losses)
+    result = accumulator.EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [each.step for each in result] == [1, 2, 3]
+    assert [each.value for each in result] == pytest.approx(losses)
 
 
 def test_without_tensorboard_its_extra_is_named(tmp_path, monkeypatch):
@@ -62,7 +62,7 @@ def test_without_tensorboard_its_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_progress_is_plain_lines_without_a_terminal(capsys):
-    progress = Progress(shown=("val_r2",))
+    progress = Progress(metrics=("val_r2",))
     progress.set_params({"epochs": 4, "steps": 2})
     progress.on_train_begin()
     progress.on_epoch_begin(1)
@@ -107,18 +107,18 @@ def test_progress_says_what_the_feed_does(capsys, monkeypatch, terminal):
     progress.on_epoch_begin(0)
     for batch in range(8):
         progress.on_train_batch_end(batch, {"loss": 1.0})
-    told = "1 clips/s, waits 0 %, workers idle 50 %: the model is the bottleneck"
+    content = "1 clips/s, waits 0 %, workers idle 50 %: the model is the bottleneck"
     assert not terminal or progress._bar.tasks[-1].description == "epoch 1/1 · loss 1"
     progress.on_epoch_end(0, {"loss": 0.5})
     progress.close()
-    assert told in " ".join(capsys.readouterr().err.split())
+    assert content in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_table_of_epochs_fits_a_terminal_of_80_columns(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     names = ("val_auroc", "val_average_precision", "val_f1", "val_balanced_accuracy")
-    progress = Progress(feed=Fed(), shown=names)
+    progress = Progress(feed=Fed(), metrics=names)
     progress.set_params({"epochs": 2, "steps": 1})
     progress.on_train_begin()
     for epoch in range(2):

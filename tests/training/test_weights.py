@@ -70,9 +70,9 @@ def test_every_use_of_a_run_names_damaged_weights(tmp_path):
 def test_any_flipped_bit_in_a_checkpoint_is_an_error(tmp_path):
     path, rng = tmp_path / "checkpoint.npz", np.random.default_rng(0)
     arrays = {f"model {n}": rng.random((5, 7)).astype(np.float32) for n in range(4)}
-    _write(path, {"told": np.frombuffer(json.dumps({"epoch": 3}).encode(), np.uint8), **arrays})
-    told, variables = _read(path)
-    assert told == {"epoch": 3} and all(np.array_equal(variables[name], each) for name, each in arrays.items())
+    _write(path, {"metadata": np.frombuffer(json.dumps({"epoch": 3}).encode(), np.uint8), **arrays})
+    content, variables = _read(path)
+    assert content == {"epoch": 3} and all(np.array_equal(variables[name], each) for name, each in arrays.items())
     for changed in flips(path.read_bytes(), seed=5, count=300):
         path.write_bytes(changed)
         with pytest.raises(TrainingError, match=r"checkpoint\.npz is damaged \(its digest differs"):

@@ -1,4 +1,4 @@
-"""Feed -> Keras, PyTorch. Each framework is imported by its own module alone."""
+"""Adapters of a Feed for Keras, PyTorch and JAX. Each framework is imported by its own module only."""
 
 from cinefeed.pools import wait_passively as _wait_passively
 

@@ -1,4 +1,4 @@
-"""One batch is on its way to a device while the one before is in use."""
+"""Transfer of the next batch to a device while the current one is in use."""
 
 import weakref
 from collections import deque
@@ -14,7 +14,7 @@ Sent = TypeVar("Sent")
 
 
 class Ahead(Generic[Sent]):
-    """Runs a batch ahead of its consumer, and knows where the consumer stands, which is a batch behind the feed."""
+    """Iterates a feed with one batch in transfer, and tracks the consumer's state, one batch behind the feed's."""
 
     def __init__(self, feed: Feed, *, send: Callable[[Batch], Sent]) -> None:
         self.feed = feed
@@ -28,63 +28,63 @@ class Ahead(Generic[Sent]):
         return iterator
 
     def state(self) -> dict[str, Any]:
-        """Return where the consumer stands."""
+        """Return the state of the consumer."""
         return self.feed.state() if self.consumer_state is None else self.consumer_state
 
     def restore(self, state: Mapping[str, Any], *, exact: bool = True) -> None:
-        """Go to where `state` stood; see `Feed.restore`."""
+        """Move to the position of `state`; see `Feed.restore`."""
         self.feed.restore(state, exact=exact)
-        self._leave()
+        self._end_iteration()
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Move to the start of an epoch."""
         self.feed.set_epoch(epoch)
-        self._leave()
+        self._end_iteration()
 
-    def gives_to(self, iterator: "AheadIterator[Sent]") -> bool:
-        """Return whether an iterator is the newest, and no `restore` or `set_epoch` has ended it."""
+    def is_current(self, iterator: "AheadIterator[Sent]") -> bool:
+        """Return whether an iterator is the newest and was not ended by `restore` or `set_epoch`."""
         return self._iterator is not None and self._iterator() is iterator
 
-    def _leave(self) -> None:
-        """End an iteration under way: the feed may have given all of its batches while the consumer lacks one."""
+    def _end_iteration(self) -> None:
+        """End a started iteration, even if the feed has yielded all batches and the consumer still lacks one."""
         self.consumer_state = None
         iterator = None if self._iterator is None else self._iterator()
-        if iterator is not None and iterator.begun:
+        if iterator is not None and iterator.started:
             self._iterator = None
 
 
 class AheadIterator(Iterator[Sent]):
-    """Gives what was sent of each batch, and has the next one sent before."""
+    """Yields the result of `send` for each batch, after it has sent the next batch."""
 
     def __init__(self, ahead: Ahead[Sent], batches: Iterator[Batch]) -> None:
-        self.begun = False
+        self.started = False
         self._ahead = ahead
         self._batches = batches
-        self._coming: deque[tuple[Sent, dict[str, Any]]] = deque()  # each with the feed's state after it
+        self._queue: deque[tuple[Sent, dict[str, Any]]] = deque()  # each with the feed's state after it
         self._complete = False
-        self._failed = False  # the batch that could not be sent is lost
+        self._failed = False  # a batch could not be sent, and is lost
 
     def __next__(self) -> Sent:
-        """Return the next batch, as it was sent."""
+        """Return the result of `send` for the next batch."""
         ahead = self._ahead
         if self._complete:
             raise StopIteration
-        if self._failed or not ahead.gives_to(self):
+        if self._failed or not ahead.is_current(self):
             reason = "an error was raised" if self._failed else "another took its place"
             raise StaleIteratorError(f"this iterator ended before its epoch did: {reason}; {ADVICE}")
-        if not self.begun:
-            self.begun, ahead.consumer_state = True, ahead.feed.state()
+        if not self.started:
+            self.started, ahead.consumer_state = True, ahead.feed.state()
         try:
-            while len(self._coming) < 2 and (batch := next(self._batches, None)) is not None:
-                self._coming.append((ahead.send(batch), ahead.feed.state()))
+            while len(self._queue) < 2 and (batch := next(self._batches, None)) is not None:
+                self._queue.append((ahead.send(batch), ahead.feed.state()))
                 del batch
         except BaseException:
             self._failed = True
             raise
-        self._complete = len(self._coming) < 2
-        if not self._coming:  # an epoch without a batch
+        self._complete = len(self._queue) < 2
+        if not self._queue:  # an epoch without a batch
             ahead.consumer_state = None
             raise StopIteration
-        sent, state = self._coming.popleft()
+        item, state = self._queue.popleft()
         ahead.consumer_state = None if self._complete else state
-        return sent
+        return item

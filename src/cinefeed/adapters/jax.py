@@ -1,4 +1,4 @@
-"""Feed -> JAX arrays, on one device or sharded over several."""
+"""Adapter of a Feed for JAX: batches as arrays on one device, or sharded over several."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,18 +13,18 @@ try:
 except ImportError as error:
     raise MissingExtraError("jax", extra="jax") from error
 
-Item = tuple[dict[str, jax.Array], Any, Any]  # targets and weights: an array, or of several targets each by name
+Item = tuple[dict[str, jax.Array], Any, Any]  # targets and weights: an array, or with several targets a mapping
 
 
 class FeedIterator:
-    """Iterates `(inputs, targets, weights)` as JAX arrays, one epoch of the feed an iteration.
+    """Iterates `(inputs, targets, weights)` as JAX arrays; each iteration is one epoch of the feed.
 
-    `inputs["clips"]` is (batch, frames, height, width, channels); of several views each is an input of its own, named
-    in `feed.spec.clip_names`, and masks are `inputs["masks"]` unless they are the targets. Each batch is sent to its
-    devices while the one before is in use. `sharding` says where its rows go, such as
-    `NamedSharding(mesh, PartitionSpec("data"))`; with several processes each feeds its own rank, and what comes out are
-    global arrays. A batch that does not divide over the devices is an error: give the feed `drop_last=True`, or a
-    `batch_size` that does.
+    `inputs["clips"]` is (batch, frames, height, width, channels). With several views each is a separate input, named
+    in `feed.spec.clip_names`. Masks are `inputs["masks"]` unless they are the targets. Each batch is sent to its
+    devices while the previous one is in use. `sharding` distributes the rows of a batch over devices, such as
+    `NamedSharding(mesh, PartitionSpec("data"))`; with several processes each passes the rows of its own rank, and the
+    results are global arrays. A batch that cannot be divided over the devices is an error: set `drop_last=True` of the
+    feed, or a `batch_size` that can be divided.
 
     for inputs, targets, weights in FeedIterator(feed):
         state, loss = step(state, inputs["clips"], targets, weights)
@@ -40,23 +40,23 @@ class FeedIterator:
         return len(self.feed)
 
     def __iter__(self) -> Iterator[Item]:
-        """Return the batches of the next epoch, or of what is left of it after `restore`.
+        """Return an iterator over the next epoch, or over the rest of an epoch after `restore`.
 
-        As with the feed: an older iterator raises StaleIteratorError on its next use, and an epoch that was broken off
-        is left for the next one.
+        As with the feed, an older iterator raises StaleIteratorError on its next use, and the rest of an incomplete
+        epoch is skipped.
         """
         return iter(self._ahead)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Move to the start of an epoch."""
         self._ahead.set_epoch(epoch)
 
     def state(self) -> dict[str, Any]:
-        """Return where the consumer stands, as small JSON."""
+        """Return the state of the consumer, small and serialisable as JSON."""
         return self._ahead.state()
 
     def restore(self, state: Mapping[str, Any], *, exact: bool = True) -> None:
-        """Go to where `state` stood: the next iteration begins with the batch after it; see `Feed.restore`."""
+        """Move to the position of `state`: the next iteration starts with the batch after it; see `Feed.restore`."""
         self._ahead.restore(state, exact=exact)
 
     def _arrays(self, batch: Batch) -> Item:
@@ -66,15 +66,15 @@ class FeedIterator:
     def _put(self, array: Any) -> Any:
         if isinstance(array, Mapping):
             return {name: self._put(each) for name, each in array.items()}
-        # A copy of our own: on a CPU JAX may go on looking into memory that the feed uses again.
+        # A copy: on a CPU a JAX array may share memory that the feed reuses.
         if self.sharding is None:
             return jax.numpy.array(array, copy=True)
-        make: Any = jax.make_array_from_process_local_data
+        make_array: Any = jax.make_array_from_process_local_data
         try:
-            shared: jax.Array = make(self.sharding, array.copy())
+            global_array: jax.Array = make_array(self.sharding, array.copy())
         except ValueError as error:
             raise FeedError(
-                f"a batch of {len(array)} rows does not divide over the devices of {self.sharding}; give the feed "
-                f"drop_last=True, or a batch_size that does ({error})"
+                f"a batch of {len(array)} rows cannot be divided over the devices of {self.sharding} ({error}); set "
+                f"drop_last=True of the feed, or a batch_size that can be divided"
             ) from error
-        return shared
+        return global_array

@@ -1,4 +1,4 @@
-"""Feed -> keras.utils.PyDataset, for `fit`, `evaluate` and `predict` on any backend."""
+"""Adapter of a Feed for Keras: a keras.utils.PyDataset for `fit`, `evaluate` and `predict` on any backend."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,27 +14,26 @@ except ImportError as error:
 
 
 class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
-    """A feed as Keras wants it: `model.fit(FeedDataset(feed), validation_data=FeedDataset(feed.evaluation(val)))`.
+    """A Keras data set of a feed: `model.fit(FeedDataset(feed), validation_data=FeedDataset(feed.evaluation(val)))`.
 
-    Each batch is `(inputs, targets)`, or `(inputs, targets, weights)` if something weighs the rows
-    (`feed.spec.weighted`), so that `fit(class_weight=...)` works if nothing does. Inputs are an array if there is one,
-    the clips. Several are a dictionary: `clips`, or one a view (`feed.spec.clip_names`), covariates, `masks` unless
-    they are the targets, and `valid` where clips are padded. `named=True` makes it a dictionary always, for a model
-    that looks its input up by name. Weights of pictures (the tasks "clip" and "mask") are (batch, 1, 1, 1), one for
-    all pixels of a row.
+    Each batch is `(inputs, targets)`, or `(inputs, targets, weights)` if rows have weights (`feed.spec.weighted`);
+    without weights `fit(class_weight=...)` can be used. A single input, the clips, is an array. Several inputs are a
+    dictionary: `clips`, or one entry per view (`feed.spec.clip_names`), covariates, `masks` unless they are the
+    targets, and `valid` if clips are padded. With `named=True` inputs are always a dictionary, for a model that reads
+    its input by name. Weights for the tasks "clip" and "mask" are (batch, 1, 1, 1), one for all pixels of a row.
 
-    The feed makes its batches ahead, on its own workers and in its own order, so `workers` is 1 here and the index
-    that Keras asks for, which it shuffles, is ignored: between `on_epoch_begin` and `on_epoch_end` each request gives
-    the next batch. A request outside an epoch gives the first one again and again.
+    The feed prefetches batches with its own workers and in its own order, so `workers` is 1 here and the index that
+    Keras passes, which is shuffled, is ignored: between `on_epoch_begin` and `on_epoch_end` each request returns the
+    next batch. Requests outside an epoch all return the first batch.
 
-    Each of Keras' epochs is an iteration over the feed: one that was shortened, by `steps_per_epoch` or because
-    training stopped, is left for the feed's next epoch, and an evaluation begins at its first batch each time. Keras
-    asks for one batch to build a model, in an epoch of its own: the feed goes back to where it was. So an epoch of a
-    single batch, unless it follows on another, is taken for that request.
+    Each epoch of Keras is an iteration over the feed. After an epoch that was shortened, by `steps_per_epoch` or
+    because training stopped, the feed continues with its next epoch; an evaluation always starts at its first batch. To
+    build a model, Keras requests one batch in a separate epoch, after which the feed returns to its previous position.
+    An epoch of a single batch is therefore treated as such a request, unless it follows another one.
 
-    Add `dataset.callback` to `fit(callbacks=...)` to have Keras' epochs decide which of the feed's is given: with
-    `initial_epoch=`, with epochs of a single batch, and in a `fit` that repeats an epoch which was stopped. It also
-    counts what was trained on (`consumed`, batches of the current epoch).
+    Add `dataset.callback` to `fit(callbacks=...)` to select the feed's epoch by the epoch of Keras: this is needed with
+    `initial_epoch=`, with epochs of a single batch, and in a `fit` that repeats an epoch that was stopped. The callback
+    also counts the batches of the current epoch that were trained on (`consumed`).
     """
 
     def __init__(self, feed: Feed, *, named: bool = False) -> None:
@@ -43,25 +42,25 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         self.named = named
         self.consumed = 0
         self._batches: Iterator[Batch] | None = None
-        self._began: dict[str, Any] = {}  # the feed's state
-        self._given = 0
-        self._single = False  # the epoch before had one batch
+        self._start_state: dict[str, Any] = {}  # of the feed, at the start of the epoch
+        self._num_returned = 0
+        self._single = False  # the previous epoch had one batch
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
         return len(self.feed)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        """Return the epoch's next batch, `(inputs, targets)` or `(inputs, targets, weights)`, whatever the index."""
+        """Return the next batch of the epoch, `(inputs, targets)` or `(inputs, targets, weights)`, for any index."""
         if self._batches is None:
             batch = self.feed.batch(0)
         else:
             batch = next(self._batches)
-            self._given += 1
+            self._num_returned += 1
         item = self._item(batch)
         if keras.config.backend() != "torch":
             return item
-        from cinefeed.adapters.torch import as_tensor  # an extra: Keras copies NumPy batches, and leaves tensors alone
+        from cinefeed.adapters.torch import as_tensor  # an extra: Keras copies NumPy arrays, not tensors
 
         return tuple(map(as_tensor, item))
 
@@ -73,7 +72,7 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         if not self.weighted:
             return inputs, batch.targets
         weights = batch.weights
-        # Keras multiplies the error of each pixel by a weight, and aligns the last axes where their numbers differ.
+        # Keras multiplies the error of each pixel by a weight, and aligns the last axes of arrays of other rank.
         return inputs, batch.targets, weights.reshape(-1, 1, 1, 1) if spec.task in ("clip", "mask") else weights
 
     @property
@@ -83,24 +82,24 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
 
     def on_epoch_begin(self) -> None:
         """Start the feed's next epoch."""
-        self.consumed = self._given = 0
+        self.consumed = self._num_returned = 0
         self._batches = iter(self.feed)
-        self._began = self.feed.state()
+        self._start_state = self.feed.state()
 
     def on_epoch_end(self) -> None:
-        """End the epoch: the feed stands after the last batch that was given, or where it was before a single one."""
+        """End the epoch: the feed stays after the last returned batch, or moves back to before a single one."""
         if self._batches is None:
             return
         self._batches = None
-        unfinished = self.feed.epoch == self._began["epoch"] != self.feed.next_epoch
-        single = unfinished and self._given == 1 and not self.consumed
+        unfinished = self.feed.epoch == self._start_state["epoch"] != self.feed.next_epoch
+        single = unfinished and self._num_returned == 1 and not self.consumed
         if single and not self._single:
-            self.feed.restore(self._began)
+            self.feed.restore(self._start_state)
         self._single = single
 
     @property
     def callback(self) -> keras.callbacks.Callback:
-        """A callback that ties the feed's epoch to Keras' own, and counts the batches trained on."""
+        """A callback that sets the feed's epoch to that of Keras, and counts the batches that were trained on."""
         return _FollowEpochs(self)
 
 

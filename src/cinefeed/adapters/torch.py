@@ -1,4 +1,4 @@
-"""Feed -> PyTorch tensors, for a plain training loop or Lightning. Keras is not needed."""
+"""Adapter of a Feed for PyTorch: batches as tensors, for a plain training loop or Lightning. Keras is not needed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import starmap
@@ -16,13 +16,13 @@ except ImportError as error:
 
 Layout = Literal["BTHWC", "BTCHW", "BCTHW"]
 Named = dict[str, torch.Tensor]
-Item = tuple[Named, torch.Tensor | Named, torch.Tensor | Named]  # of several targets, each by name
+Item = tuple[Named, torch.Tensor | Named, torch.Tensor | Named]  # with several targets: mappings by name
 
 
 def as_tensor(array: Any) -> Any:
-    """Return an array as a tensor on the same memory, arrays by name as tensors by name.
+    """Return an array as a tensor that shares its memory; a mapping of arrays becomes a mapping of tensors.
 
-    uint16, with which torch cannot calculate, becomes int32.
+    uint16, for which torch has few operations, becomes int32 (a copy).
 
     >>> import numpy as np
     >>> as_tensor(np.zeros(3, np.uint8)).dtype
@@ -32,33 +32,34 @@ def as_tensor(array: Any) -> Any:
         return {name: as_tensor(each) for name, each in array.items()}
     if array.dtype.name == "uint16":
         array = array.astype("int32")
-    if array.dtype.name == "bfloat16":  # which is not NumPy's own
+    if array.dtype.name == "bfloat16":  # not a dtype of NumPy itself
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def model_inputs(batch: Batch, *, padded: bool) -> Named:
-    """Return what a model is called with, by name: clips, covariates, and `valid` where clips may be padded."""
+    """Return the inputs of a model by name: clips, covariates, and `valid` if clips may be padded."""
     return {name: as_tensor(array) for name, array in batch.inputs(padded=padded).items()}
 
 
 class FeedLoader:
-    """Iterates `(inputs, targets, weights)` as torch tensors, one epoch of the feed an iteration.
+    """Iterates `(inputs, targets, weights)` as torch tensors; each iteration is one epoch of the feed.
 
-    `inputs["clips"]` is (batch, frames, height, width, channels), or in the order that `layout` names: "BTCHW" for a
-    2-D network a frame, "BCTHW" for a 3-D one; the other orders are views, not copies. Of several views each is an
-    input of its own, named in `feed.spec.clip_names`. Masks are `inputs["masks"]`, or the targets, in the same order of
-    axes. Tensors look into the feed's memory, which is used again when they have died. With `device`, a CUDA one,
-    batches are copied there ahead of their use, through pinned memory and on a stream of their own; with `pin_memory`
-    they stay in pinned memory.
+    `inputs["clips"]` is (batch, frames, height, width, channels), or has the order of axes in `layout`: "BTCHW" for a
+    2-D network per frame, "BCTHW" for a 3-D network; the other orders are views, not copies. With several views each is
+    a separate input, named in `feed.spec.clip_names`. Masks are `inputs["masks"]`, or the targets, in the same order of
+    axes. Tensors share memory with the feed, which reuses it once no tensor references it. With a CUDA `device`,
+    batches are copied to it ahead of use, through pinned memory and on a separate stream; with `pin_memory` and no
+    device they are in pinned memory.
 
-    `state_dict` and `load_state_dict` are those of the feed, so that a loader inside Lightning resumes in mid-epoch.
+    `state_dict` and `load_state_dict` save and restore the feed's position, so that a loader in Lightning resumes
+    within an epoch.
 
     for inputs, targets, weights in FeedLoader(feed):
         loss = (weights * criterion(model(inputs["clips"]), targets)).mean()
     """
 
-    batch_sampler = None  # Lightning reads it of a validation loader that has a `sampler`
+    batch_sampler = None  # Lightning reads it if a validation loader has a `sampler`
 
     def __init__(
         self,
@@ -82,35 +83,35 @@ class FeedLoader:
         return len(self.feed)
 
     def __iter__(self) -> Iterator[Item]:
-        """Return the batches of the next epoch, or of what is left of it after `load_state_dict`.
+        """Return an iterator over the next epoch, or over the rest of an epoch after `load_state_dict`.
 
-        As with the feed: an older iterator raises StaleIteratorError on its next use, and an epoch that was broken off
-        is left for the next one.
+        As with the feed, an older iterator raises StaleIteratorError on its next use, and the rest of an incomplete
+        epoch is skipped.
         """
         if self._ahead is not None:
-            return starmap(_arrived, self._ahead)
-        return map(self._item, self.feed)  # which holds no batch while the next one is made
+            return starmap(_wait_for_copy, self._ahead)
+        return map(self._item, self.feed)  # `map` keeps no reference to a batch while the next one is made
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Move to the start of an epoch."""
         (self._ahead or self.feed).set_epoch(epoch)
 
     @property
     def sampler(self) -> "_Epochs":
-        """What Lightning calls `set_epoch` of before each epoch, after a resume too. An evaluation stays at epoch 0."""
+        """Object whose `set_epoch` Lightning calls before each epoch. An evaluation stays at epoch 0."""
         return _Epochs(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the consumer stands, as plain data."""
+        """Return the state of the consumer as plain data."""
         return (self._ahead or self.feed).state()
 
     def load_state_dict(self, state: Mapping[str, Any], *, exact: bool = True) -> None:
-        """Go to where `state` stood: the next iteration begins with the batch after it; see `Feed.restore`."""
+        """Move to the position of `state`: the next iteration starts with the batch after it; see `Feed.restore`."""
         (self._ahead or self.feed).restore(state, exact=exact)
 
     def _item(self, batch: Batch) -> Item:
         item = self._tensors(batch)
-        return item if self.device is None else _moved(item, self.device)
+        return item if self.device is None else _to_device(item, self.device)
 
     def _tensors(self, batch: Batch) -> Item:
         inputs = model_inputs(batch, padded=self.feed.spec.padded)
@@ -120,17 +121,17 @@ class FeedLoader:
         if spec.masks and spec.task == "mask":
             targets = targets.permute(self._order)
         item = inputs, targets, as_tensor(batch.weights)
-        return _pinned(item) if self.pin_memory else item
+        return _pin(item) if self.pin_memory else item
 
     def _send(self, batch: Batch) -> tuple[Item, torch.cuda.Event]:
-        """Begin to copy a batch to the device, on a stream of its own."""
+        """Start to copy a batch to the device, on a separate stream."""
         assert self.device is not None
-        here = _pinned(self._tensors(batch))
+        item = _pin(self._tensors(batch))
         if self._stream is None:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         with torch.cuda.stream(self._stream):
-            there = _moved(here, self.device, non_blocking=True)
-        return there, self._stream.record_event()
+            item = _to_device(item, self.device, non_blocking=True)
+        return item, self._stream.record_event()
 
 
 class _Epochs:
@@ -138,39 +139,39 @@ class _Epochs:
         self._loader = loader
 
     def set_epoch(self, epoch: int) -> None:
-        """Have the next iteration give an epoch; where it would do so anyway it keeps its place, after a resume too."""
+        """Move to the start of an epoch, unless it is the next one already: a restored position within it is kept."""
         feed = self._loader.feed
         if feed.next_epoch != epoch and not feed.is_evaluation:
             self._loader.set_epoch(epoch)
 
 
-def _arrived(item: Item, copied: torch.cuda.Event) -> Item:
-    """Return a batch whose copy the device's current stream has been told to wait for."""
+def _wait_for_copy(item: Item, copy_event: torch.cuda.Event) -> Item:
+    """Make the current stream of the device wait for the copy of a batch, and return the batch."""
 
-    def take(tensor: torch.Tensor) -> torch.Tensor:
-        current = torch.cuda.current_stream(tensor.device)
-        current.wait_event(copied)
-        tensor.record_stream(current)  # or the allocator would give its memory to the copying stream too early
+    def wait(tensor: torch.Tensor) -> torch.Tensor:
+        stream = torch.cuda.current_stream(tensor.device)
+        stream.wait_event(copy_event)
+        tensor.record_stream(stream)  # or the allocator would return its memory to the copying stream too early
         return tensor
 
-    arrived: Item = _each(item, take)
-    return arrived
+    result: Item = _map_tensors(item, wait)
+    return result
 
 
-def _moved(item: Item, device: torch.device, *, non_blocking: bool = False) -> Item:
-    moved: Item = _each(item, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-    return moved
+def _to_device(item: Item, device: torch.device, *, non_blocking: bool = False) -> Item:
+    result: Item = _map_tensors(item, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    return result
 
 
-def _pinned(item: Item) -> Item:
-    pinned: Item = _each(item, lambda tensor: tensor.pin_memory())
-    return pinned
+def _pin(item: Item) -> Item:
+    result: Item = _map_tensors(item, lambda tensor: tensor.pin_memory())
+    return result
 
 
-def _each(item: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Return an item with every tensor in it changed."""
+def _map_tensors(item: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return an item with a function applied to every tensor in it."""
     if isinstance(item, tuple):
-        return tuple(_each(part, change) for part in item)
+        return tuple(_map_tensors(part, function) for part in item)
     if isinstance(item, dict):
-        return {name: _each(part, change) for name, part in item.items()}
-    return change(item)
+        return {name: _map_tensors(part, function) for name, part in item.items()}
+    return function(item)

@@ -19,7 +19,7 @@ from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
 from cinefeed.text import format_count
-from cinefeed.training.run import check_run, kept_thresholds, settings_of_run, write_json
+from cinefeed.training.run import check_run, read_thresholds, settings_of_run, write_json
 
 RunOrTable = Annotated[Path, typer.Argument(help="Run folder, or table of predictions (Parquet, CSV) of any program.")]
 Unit = Annotated[str | None, typer.Option(help="Column of the units to evaluate, such as the study; default: videos.")]
@@ -146,7 +146,7 @@ def compare(
         unit=unit,
         cluster=group if group_table is None else cluster_of(group_table, unit=unit, group=group),
         resamples=resamples,
-        thresholds={name: {} if is_table(each) else kept_thresholds(each) for name, each in (("a", a), ("b", b))},
+        thresholds={name: {} if is_table(each) else read_thresholds(each) for name, each in (("a", a), ("b", b))},
     )
     if out is not None:
         if table_suffix(out) == ".json":

@@ -82,12 +82,12 @@ def encode(
             "manifest": str(features.path),
             "encoded_from": encoder.name,
             "dimension": features.dimension,
-            "computed": features.computed,
-            "kept": features.kept,
+            "computed": features.num_encoded,
+            "kept": features.num_reused,
             "failures": features.failures,
         },
         as_json=as_json,
-        text=f"{features.computed} videos encoded by {encoder.name}, {features.kept} unchanged: "
+        text=f"{features.num_encoded} videos encoded by {encoder.name}, {features.num_reused} unchanged: "
         f"{features.dimension} features per frame -> {features.path}",
     )
     if features.warning:

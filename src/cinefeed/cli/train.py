@@ -54,10 +54,10 @@ def train(
     }
     settings = parse(flow.table(model={"name": model}, train=options))
     backend = choose_backend()
-    from cinefeed.training.distributed import launched  # Keras reads the backend when it is imported
+    from cinefeed.training.distributed import torchrun_rank  # Keras reads the backend when it is imported
     from cinefeed.training.fit import train as run_training
 
-    rank, ranks = launched()
+    rank, ranks = torchrun_rank()
     if rank == 0:
         note(f"Keras on {backend}: {device()}")
     if folds is not None:

@@ -118,7 +118,7 @@ class TrainSettings:
     starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau" it is multiplied by `reduce_lr_factor`
     after `reduce_lr_patience` epochs without a better one, with "cosine" it falls to 0, with "constant" it stays.
     `clip_norm` is the greatest norm of all gradients together; 0: any. A backbone that begins `frozen` ([model]) is
-    trained with the rest after `thaw_epoch` epochs, from then on with `thaw_learning_rate`.
+    trained with the rest after `unfreeze_epoch` epochs, from then on with `unfreeze_learning_rate`.
 
     `threads` is how many threads of the CPU compute the network, with Keras on torch: "auto" is one for a small network
     and one a core for others, or what OMP_NUM_THREADS asks for. The number is kept with the run, because it may change
@@ -139,8 +139,8 @@ class TrainSettings:
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     threads: int | Literal["auto"] = "auto"
     clip_norm: float = 0.0
-    thaw_epoch: int = 0
-    thaw_learning_rate: float = 1e-4
+    unfreeze_epoch: int = 0
+    unfreeze_learning_rate: float = 1e-4
     monitor: str = "val_loss"
     patience: int = 10
     reduce_lr_patience: int = 4
@@ -152,13 +152,13 @@ class TrainSettings:
     def __post_init__(self) -> None:
         _need(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _need(self.threads == "auto" or self.threads >= 1, "threads", self.threads, "1 or more, or 'auto'")
-        for name in ("learning_rate", "thaw_learning_rate"):
+        for name in ("learning_rate", "unfreeze_learning_rate"):
             rate = getattr(self, name)
             _need(bool(np.isfinite(rate)) and rate > 0, name, rate, "a positive number")
         _need(0 < self.reduce_lr_factor < 1, "reduce_lr_factor", self.reduce_lr_factor, "between 0 and 1")
         for name in ("patience", "reduce_lr_patience", "f1_zero_patience"):
             _need(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or a number of epochs")
-        for name in ("warmup_epochs", "thaw_epoch"):
+        for name in ("warmup_epochs", "unfreeze_epoch"):
             value = getattr(self, name)
             _need(0 <= value < self.epochs, name, value, f"0 (off) or a number of epochs below epochs = {self.epochs}")
         for name in ("clip_norm", "save_minutes"):

@@ -1,1 +1,1 @@
-"""Run folder, callbacks, fit."""
+"""Training: run folder, callbacks, checkpoints, evaluation, cross-validation, feature encoding and export."""

@@ -1,4 +1,4 @@
-"""The batches that a training run is fed: a feed's, from any place of an epoch, weighed by class where asked."""
+"""The Keras data set of a training run: batches of a feed from any position of an epoch, with class weights."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,10 +13,10 @@ from cinefeed.training.losses import weigh
 
 
 class TrainingSet(FeedDataset):
-    """A FeedDataset that can stand within an epoch: `start` is its first batch for the `fit` that comes next.
+    """A FeedDataset that can start within an epoch: `start` is the first batch of the next `fit`.
 
-    Keras asks once a `fit` how many batches an epoch has, so the rest of an epoch is a `fit` of its own (Checkpoint).
-    `class_weights`, by target, is what a row of each class counts.
+    Keras reads the number of batches of an epoch once per `fit`, so the rest of an epoch takes a `fit` of its own
+    (see Checkpoint). `class_weights` holds the weight of each class, by target.
     """
 
     def __init__(self, feed: Feed, *, class_weights: Mapping[str, NDArray[np.float32]] | None = None) -> None:
@@ -30,15 +30,15 @@ class TrainingSet(FeedDataset):
 
     @property
     def weighted(self) -> bool:
-        """Whether batches have weights: those of the feed, or of classes."""
+        """Whether batches have weights: sample weights of the feed or class weights."""
         return super().weighted or bool(self.class_weights)
 
     def on_epoch_begin(self) -> None:
-        """Start the feed's current epoch, or go on within it where the feed was restored."""
+        """Start the feed's current epoch, or continue within it if the feed was restored."""
         super().on_epoch_begin()
         if self.class_weights and self._batches is not None:
-            self._batches = map(self._weighed, self._batches)
+            self._batches = map(self._apply_class_weights, self._batches)
 
-    def _weighed(self, batch: Batch) -> Batch:
+    def _apply_class_weights(self, batch: Batch) -> Batch:
         weights = weigh(batch.targets, batch.weights, self.class_weights, name=self.feed.spec.target)
         return replace(batch, weights=weights)

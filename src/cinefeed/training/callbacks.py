@@ -1,7 +1,7 @@
-"""What watches a training run. Each is a plain Keras callback, of use in anybody's own `fit`.
+"""Keras callbacks of a training run: validation metrics, best weights, stopping, warm-up; usable in any `fit`.
 
-Order matters in `fit(callbacks=[...])`: WholeSetMetrics comes first, since the others read what it measures.
-`resumes` names what of a callback belongs to a checkpoint.
+Order matters in `fit(callbacks=[...])`: WholeSetMetrics comes first, since the others read its metrics.
+The class attribute `resumes` names the attributes of a callback that a checkpoint saves.
 
 >>> import tempfile
 >>> from cinefeed.adapters.keras import FeedDataset
@@ -39,7 +39,7 @@ _LESS_IS_BETTER = ("loss", "rmse", "mae", "mse", "sd", "ece")
 
 
 def mode_of(monitor: str) -> str:
-    """Return whether less or more of a metric is better: "min" or "max".
+    """Return "min" if lower values of a metric are better, else "max".
 
     >>> mode_of("val_rmse"), mode_of("val_auroc"), mode_of("val_age_mae")  # of the target `age` among several
     ('min', 'max', 'min')
@@ -48,10 +48,10 @@ def mode_of(monitor: str) -> str:
 
 
 class WholeSetMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Measure the whole validation set at each epoch's end, into the logs as `val_...`, `val_loss` among them.
+    """Compute metrics of the whole validation set after each epoch and add them to the logs as `val_...`.
 
-    Keras' own `validation_data` averages metrics over batches, which is another number than the metric of the set.
-    Where the loss or a score is no finite number, all of them are NaN.
+    `val_loss` is one of them. Keras' own `validation_data` averages metrics over batches, which differs from the metric
+    of the whole set. If the loss or a score is not finite, all metrics are NaN.
     """
 
     def __init__(self, feed: Feed) -> None:
@@ -59,15 +59,15 @@ class WholeSetMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras 
         self.feed = feed
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Score every row of the feed and add what the scores measure."""
+        """Score every row of the feed and add the metrics to the logs."""
         logs = {} if logs is None else logs
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-        names = ("loss", *metric_names(self.feed.spec))  # all: who watches one of them misses none after a NaN
+        names = ("loss", *metric_names(self.feed.spec))  # all, so that a monitored metric exists after a NaN too
         logs.update(dict.fromkeys([f"val_{name}" for name in names], float("nan")))
         if not np.isfinite(logs.get("loss", 0.0)):
             return
         scores = score(self.model, self.feed)
-        if not all(np.isfinite(each).all() for each in _by_name(scores.values).values()):
+        if not all(np.isfinite(values).all() for values in _by_name(scores.values).values()):
             return
         logs["val_loss"] = loss_of(self.model, scores)
         metrics = single_numbers(measure(self.feed.spec, scores))
@@ -75,9 +75,9 @@ class WholeSetMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras 
 
 
 def loss_of(model: keras.Model, scores: Scores) -> float:
-    """Return a compiled model's loss of a whole part; of several targets the sum, without labels that are missing.
+    """Return the loss of a compiled model on a whole part; for several targets the sum, without missing labels.
 
-    Of the task "clip" the scores are the loss of each clip already.
+    For the task "clip" the scores already are the loss of each clip.
     """
     if isinstance(model.loss, ClipLoss):
         return float(np.mean(scores.values))
@@ -86,12 +86,12 @@ def loss_of(model: keras.Model, scores: Scores) -> float:
     for name, value in values.items():
         target = targets[name]
         loss = model.loss[name] if isinstance(model.loss, Mapping) else model.loss
-        if isinstance(loss, keras.losses.CategoricalCrossentropy) and target.ndim == 1:  # of targets mixed in training
+        if isinstance(loss, keras.losses.CategoricalCrossentropy) and target.ndim == 1:  # targets are mixed in training
             target = np.eye(value.shape[1], dtype=np.float32)[target]
         y[name] = keras.ops.convert_to_tensor(target)
         y_pred[name] = keras.ops.convert_to_tensor(value[:, np.newaxis] if value.ndim == 1 else value, "float32")
-        if name in scores.known:
-            weights[name] = keras.ops.convert_to_tensor(scores.known[name].astype(np.float32))
+        if name in scores.has_label:
+            weights[name] = keras.ops.convert_to_tensor(scores.has_label[name].astype(np.float32))
     if isinstance(scores.values, Mapping):
         return float(keras.ops.convert_to_numpy(model.compute_loss(y=y, y_pred=y_pred, sample_weight=weights or None)))
     return float(keras.ops.convert_to_numpy(model.compute_loss(y=y[""], y_pred=y_pred[""])))
@@ -102,10 +102,10 @@ def _by_name(values: Any) -> Mapping[str, Any]:
 
 
 class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Keep the weights of the best epoch in a file that is whole at any time (`x.weights.h5`).
+    """Save the weights of the best epoch to a file that is complete at any time (`x.weights.h5`).
 
-    Keras' ModelCheckpoint writes over the last good file: a full disk or a kill while saving would leave neither.
-    A digest follows the weights, by which damage is seen (training/weights.py); Keras loads them as any others.
+    Keras' ModelCheckpoint overwrites the last good file: a full disk or a kill while saving would destroy it.
+    A digest follows the weights, so that damage is detected (training/weights.py); Keras ignores it when loading.
     """
 
     resumes = ("best", "best_epoch")
@@ -118,7 +118,7 @@ class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
         self.best_epoch = -1
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Save where the monitored metric is finite and better than ever."""
+        """Save the weights if the monitored metric is finite and better than in every earlier epoch."""
         if self.monitor not in (logs or {}):
             raise SettingError(f"monitor={self.monitor!r} is not measured; {did_you_mean(self.monitor, logs or {})}")
         value = float((logs or {})[self.monitor])
@@ -128,13 +128,13 @@ class BestWeights(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
         try:
             write_atomically(self.path, lambda path: save_weights(self.model, path))
         except OSError as error:
-            kept = f"those of epoch {self.best_epoch + 1} are kept" if self.best is not None else "none are kept"
-            raise TrainingError(f"the weights of epoch {epoch + 1} cannot be saved ({error}); {kept}") from error
+            saved = f"those of epoch {self.best_epoch + 1} are kept" if self.best is not None else "none are kept"
+            raise TrainingError(f"the weights of epoch {epoch + 1} cannot be saved ({error}); {saved}") from error
         self.best, self.best_epoch = value, epoch
 
 
 class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Stop at the first batch whose loss is not finite, and say which; `reason` is empty until then."""
+    """Stop at the first batch whose loss is not finite; `reason` then names the batch and is empty until then."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,11 +142,11 @@ class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Remember the epoch, to name it."""
+        """Store the epoch, which `reason` names."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Look at the loss: Keras gives its mean since the epoch's start, which stays NaN after one NaN."""
+        """Check the loss: Keras passes its mean since the start of the epoch, which stays NaN after one NaN."""
         loss = (logs or {}).get("loss", 0.0)
         if not np.isfinite(loss):
             self.reason = f"the loss is {loss} at epoch {self._epoch + 1}, batch {batch + 1}"
@@ -154,9 +154,9 @@ class StopAtNaN(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
 
 
 class StopWhenF1StaysZero(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Stop after `patience` epochs in a row with `val_f1` of zero: the model calls nothing positive, and stays so.
+    """Stop after `patience` epochs in a row with a `val_f1` of zero: the model predicts no positive and stays so.
 
-    Of several targets each has an F1 of its own (`val_sick_f1`), so that it never stops.
+    With several targets each has its own F1 (`val_sick_f1`), so this callback never stops a training.
     """
 
     resumes = ("reason", "_zeros")
@@ -168,7 +168,7 @@ class StopWhenF1StaysZero(keras.callbacks.Callback):  # type: ignore[misc]  # ke
         self._zeros = 0
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Count the epochs of zero."""
+        """Count the epochs in a row with a `val_f1` of zero."""
         self._zeros = self._zeros + 1 if (logs or {}).get("val_f1") == 0 else 0
         if self._zeros >= self.patience:
             self.reason = f"val_f1 was zero for {self._zeros} epochs"
@@ -176,7 +176,7 @@ class StopWhenF1StaysZero(keras.callbacks.Callback):  # type: ignore[misc]  # ke
 
 
 class WarmUp(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Let the learning rate rise to `rate` over the first `steps` batches; then it is left to others.
+    """Raise the learning rate to `rate` over the first `steps` batches, and leave it unchanged afterwards.
 
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile(keras.optimizers.SGD(0.5), loss="mse")
@@ -193,20 +193,20 @@ class WarmUp(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untype
         super().__init__()
         self.rate = rate
         self.steps = steps
-        self._over = False
+        self._finished = False
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Set the rate by the optimiser's own count of steps, which a resumed run has too."""
-        if self._over:
+        """Set the rate from the optimiser's own step counter, which a resumed run restores."""
+        if self._finished:
             return
         sync_state(self.model)
         step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         if step < self.steps:
             self.model.optimizer.learning_rate = self.rate * (step + 1) / self.steps
-        self._over = step + 1 >= self.steps
+        self._finished = step + 1 >= self.steps
 
 
 def sync_state(model: keras.Model) -> None:
-    """Bring a model's variables up to date: on JAX they stand still while `fit` runs through an epoch."""
+    """Update a model's variables: on JAX, `fit` updates them only at the end of an epoch."""
     if keras.config.backend() == "jax":
         model.jax_state_sync()

@@ -1,8 +1,8 @@
-"""One file from which a broken-off training goes on exactly: same batches, same losses as if it had never stopped.
+"""Checkpoint from which an interrupted training resumes exactly: same batches and losses as without the interruption.
 
-checkpoint.npz holds every variable of the model (weights, running means, seeds of dropout), of the optimiser and of the
-metrics, and as JSON what the callbacks know, the epoch, the batch and the feed's state. Keras' BackupAndRestore keeps
-neither the metrics nor the place within an epoch, and starts the feed's epoch anew.
+checkpoint.npz holds every variable of the model (weights, running means, seeds of dropout), the optimiser and the
+metrics, and as JSON the state of the callbacks, the epoch, the batch and the feed's state. Keras' BackupAndRestore
+saves neither the metrics nor the position within an epoch, and restarts the feed's epoch.
 """
 
 import json
@@ -31,24 +31,33 @@ _KERAS: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
 }
-_SIGNALS = ("SIGTERM", "SIGUSR1")  # what SLURM sends before it ends a job, and what it can be told to send
-_BEGIN_ANEW = "begin anew with --overwrite (overwrite=True)"
+_METADATA = "metadata"  # the array of checkpoint.npz that holds JSON
+_SIGNALS = ("SIGTERM", "SIGUSR1")  # what SLURM sends before it ends a job, and what it can be set to send
+_START_OVER = "start over with --overwrite (overwrite=True)"
 
 
 class Paused(Exception):
-    """Training was asked to leave, has kept its place, and left. The same command goes on from there."""
+    """Training stopped on request after it saved a checkpoint. The same command resumes from it."""
 
     def __init__(self, *, epoch: int, batch: int) -> None:
         place = f"epoch {epoch + 1}, batch {batch}" if batch else f"the end of epoch {epoch}"
-        super().__init__(f"asked to leave: all is kept at {place}, the same command goes on from there")
+        super().__init__(f"stopped on request; checkpoint saved at {place}; run the same command again to resume")
 
 
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Keep all that a training needs to go on, at each epoch's end and every so many minutes within.
+    """Save the state of a training at the end of each epoch and every `minutes` minutes, so that it can resume.
 
-    It comes last in `fit(callbacks=[...])`. `callbacks` are those whose state is kept: cinefeed's, EarlyStopping,
-    ReduceLROnPlateau, and any that names its attributes in `resumes`. Keras has no `fit` that begins within an epoch,
-    so `parts` says which ones to run: the rest of an epoch, then the others.
+    The checkpoint comes last in `fit(callbacks=[...])`. Keras has no `fit` that starts within an epoch, so
+    `fit_ranges` yields the calls to make: one for the rest of an epoch, then one for the other epochs.
+
+    Args:
+        path: The checkpoint file.
+        dataset: The data set that is trained on.
+        callbacks: Callbacks with state to save: those of cinefeed, EarlyStopping, ReduceLROnPlateau, and any with an
+            attribute `resumes`.
+        minutes: Time between saves within an epoch; 0 saves at the end of epochs only.
+        writes: False restores and stops in the same way and writes no file: for all ranks but one.
+        agree: Function that combines the stop requests of all ranks into one decision.
 
     >>> import tempfile
     >>> from cinefeed.clips import Clip, Frame
@@ -61,17 +70,15 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
     >>> model.compile("adam", loss="mse")
     >>> dataset, stop = TrainingSet(feed), keras.callbacks.EarlyStopping(monitor="loss", patience=2)
     >>> checkpoint = Checkpoint(Path(tempfile.mkdtemp()) / "last.npz", dataset, callbacks=[stop], minutes=10)
-    >>> checkpoint.load()  # True where there is a file to go on from
+    >>> checkpoint.load()  # True if there is a file to resume from
     False
-    >>> for begin, end in checkpoint.parts(0, 2):
-    ...     watching = [dataset.callback, stop, checkpoint]
-    ...     history = model.fit(dataset, initial_epoch=begin, epochs=end, verbose=0, callbacks=watching)
+    >>> for begin, end in checkpoint.fit_ranges(0, 2):
+    ...     callbacks = [dataset.callback, stop, checkpoint]
+    ...     history = model.fit(dataset, initial_epoch=begin, epochs=end, verbose=0, callbacks=callbacks)
     >>> checkpoint.epoch, checkpoint.path.is_file()
     (2, True)
 
-    After `ask_to_leave()`, which `leave_on_signals` calls, it saves at the next batch's end and raises Paused.
-    `writes=False` restores and leaves alike, and writes nothing: for all ranks but one. `agree` makes of what one rank
-    was asked what all of them do.
+    After `request_stop()`, which `stop_on_signals` calls, it saves at the end of the next batch and raises Paused.
     """
 
     def __init__(
@@ -90,59 +97,59 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         self.minutes = minutes
         self.writes = writes
         self.agree = agree
-        self.epoch = 0  # where training stands, or will go on: so many epochs are done
-        self.batch = 0  # and so many batches of the next one
-        self.stopped = False  # a callback ended training before all epochs were done
-        self.compiled_at = 0  # the epoch that the model was compiled for: its optimiser is new there
-        self._kept = [each for each in callbacks if _names(each)]
-        self._states: list[dict[str, Any]] | None = None  # of these callbacks, to be put back
-        self._found: dict[str, NDArray[Any]] | None = None  # variables, to be put back
+        self.epoch = 0  # number of completed epochs
+        self.batch = 0  # number of completed batches of the next epoch
+        self.stopped = False  # a callback ended training before all epochs were complete
+        self.compiled_at = 0  # the epoch for which the model was compiled: its optimiser is new there
+        self._callbacks = [callback for callback in callbacks if _attribute_names(callback)]
+        self._states: list[dict[str, Any]] | None = None  # of these callbacks, to restore
+        self._variables: dict[str, NDArray[Any]] | None = None  # to restore
         self._feed_state: Mapping[str, Any] | None = None
-        self._asked = threading.Event()
-        self._saved = time.monotonic()
-        self.began = time.perf_counter()  # when this process did; who began before making this may say so
-        self._seconds_before = 0.0
+        self._stop_requested = threading.Event()
+        self._last_save = time.monotonic()
+        self.start_time = time.perf_counter()  # of this process; a caller that started earlier may set it
+        self._earlier_seconds = 0.0
 
     @property
     def seconds(self) -> float:
-        """How long training has taken, in earlier processes up to what they saved and in this one."""
-        return self._seconds_before + time.perf_counter() - self.began
+        """Duration of the training: earlier processes up to their last save, plus this process."""
+        return self._earlier_seconds + time.perf_counter() - self.start_time
 
     def load(self) -> bool:
-        """Read the file, if there is one, and move the feed to its place; the rest follows when `fit` begins.
+        """Read the file if it exists and move the feed to its position; variables are restored when `fit` starts.
 
-        Raises TrainingError for a file that is damaged, SettingError for one of another backend or other callbacks,
-        FeedError where the feed is another one.
+        Returns False if there is no file. Raises TrainingError if the file is damaged, SettingError if it was written
+        with another backend or other callbacks, FeedError if it was written with another feed.
         """
         if not self.path.is_file():
             return False
-        told, arrays = _read(self.path)
-        if told["backend"] != keras.config.backend():
+        content, arrays = _read(self.path)
+        if content["backend"] != keras.config.backend():
             raise SettingError(
-                f"{self.path} was written with Keras on {told['backend']}, this is {keras.config.backend()}: losses "
-                f"would differ; set KERAS_BACKEND={told['backend']}, or {_BEGIN_ANEW}"
+                f"{self.path} was written with Keras on {content['backend']}, this is {keras.config.backend()}: losses "
+                f"would differ; set KERAS_BACKEND={content['backend']}, or {_START_OVER}"
             )
-        there = ", ".join(each["callback"] for each in told["callbacks"]) or "none"
-        here = ", ".join(type(each).__name__ for each in self._kept) or "none"
-        if there != here:
+        saved_names = ", ".join(state["callback"] for state in content["callbacks"]) or "none"
+        own_names = ", ".join(type(callback).__name__ for callback in self._callbacks) or "none"
+        if saved_names != own_names:
             raise SettingError(
-                f"{self.path} has the state of other callbacks ({there} there, {here} here); pass the same ones, or "
-                f"{_BEGIN_ANEW}"
+                f"{self.path} has the state of other callbacks ({saved_names} there, {own_names} here); pass the same "
+                f"ones, or {_START_OVER}"
             )
-        self.epoch, self.stopped = told["epoch"], told["stopped"]
-        self._seconds_before = told.get("seconds", 0.0)  # an older file lacks it
-        self._states, self._found, self._feed_state = told["callbacks"], arrays, told["feed"]
+        self.epoch, self.stopped = content["epoch"], content["stopped"]
+        self._earlier_seconds = content["seconds"]
+        self._states, self._variables, self._feed_state = content["callbacks"], arrays, content["feed"]
         try:
-            self.dataset.feed.restore(told["feed"])
+            self.dataset.feed.restore(content["feed"])
         except FeedError as error:
-            raise FeedError(f"{self.path}: {error}; or {_BEGIN_ANEW}") from error
+            raise FeedError(f"{self.path}: {error}; or {_START_OVER}") from error
         feed = self.dataset.feed
-        self.batch = told["feed"]["draws"] // feed.global_batch_size  # the number of ranks may be another
-        self._put_back_callbacks()  # what they know is asked for also where no epoch is left
+        self.batch = content["feed"]["draws"] // feed.global_batch_size  # the number of ranks may be another
+        self._restore_callbacks()  # their state is also read if no epoch is left
         return True
 
-    def parts(self, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield `initial_epoch` and `epochs` of each `fit` that is left of the epochs from `first` to before `end`."""
+    def fit_ranges(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield `initial_epoch` and `epochs` of each remaining `fit` for the epochs from `first` to before `end`."""
         if self.batch and first <= self.epoch < end and not self.stopped:
             self.dataset.start = self.batch
             try:
@@ -152,142 +159,143 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         if max(first, self.epoch) < end and not self.stopped:
             yield max(first, self.epoch), end
 
-    def ask_to_leave(self) -> None:
-        """Ask for a save at the next batch's end, and for Paused."""
-        self._asked.set()
+    def request_stop(self) -> None:
+        """Request a save at the end of the next batch, after which Paused is raised."""
+        self._stop_requested.set()
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Put back what was kept: by now the others have begun anew, and all variables are there."""
-        if self._found is not None:
-            _assign(self.model.variables, self._found, "model", path=self.path)
+        """Restore variables and callbacks: the other callbacks have been reset by now, and all variables exist."""
+        if self._variables is not None:
+            _assign(self.model.variables, self._variables, "model", path=self.path)
             if (self.epoch, self.batch) != (self.compiled_at, 0):
-                _assign(self.model.optimizer.variables, self._found, "optimiser", path=self.path)
-        self._put_back_callbacks()
-        if not self.path.is_file():  # before any weights are kept: a run that has some can always go on
+                _assign(self.model.optimizer.variables, self._variables, "optimiser", path=self.path)
+        self._restore_callbacks()
+        if not self.path.is_file():  # before any weights are saved: a run with weights can then always resume
             self._save()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Put back feed and metrics where the epoch had begun already; Keras has just set the metrics to 0."""
-        self._saved = time.monotonic()
-        if self._found is None:
+        """Restore feed and metrics if the checkpoint is within this epoch; Keras has just reset the metrics."""
+        self._last_save = time.monotonic()
+        if self._variables is None:
             return
         if self.batch:
             assert self._feed_state is not None
             self.dataset.feed.restore(self._feed_state)
-            _assign(self.model.metrics_variables, self._found, "metrics", path=self.path)
-        self._found = self._feed_state = None
+            _assign(self.model.metrics_variables, self._variables, "metrics", path=self.path)
+        self._variables = self._feed_state = None
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Save where it is time to, or where it was asked to leave."""
-        done = self.dataset.start + batch + 1
-        leaving = self.agree(self._asked.is_set())
-        due = bool(self.minutes) and time.monotonic() - self._saved >= 60 * self.minutes
-        if not (leaving or due) or batch + 1 == self.params.get("steps"):  # the epoch's end saves, and leaves
+        """Save if a save is due or a stop was requested."""
+        batches_done = self.dataset.start + batch + 1
+        must_stop = self.agree(self._stop_requested.is_set())
+        is_due = bool(self.minutes) and time.monotonic() - self._last_save >= 60 * self.minutes
+        if not (must_stop or is_due) or batch + 1 == self.params.get("steps"):  # `on_epoch_end` saves and stops
             return
         if np.isfinite(float((logs or {}).get("loss", 0.0))):
-            self.batch = done
+            self.batch = batches_done
             self._save()
-        if leaving:
-            raise Paused(epoch=self.epoch, batch=done)
+        if must_stop:
+            raise Paused(epoch=self.epoch, batch=batches_done)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Save, unless the loss is no number: the place before it is worth more."""
+        """Save, unless the loss is not finite: the checkpoint before it is then left as it is."""
         if not np.isfinite(float((logs or {}).get("loss", 0.0))):
             self.stopped = True
             return
         self.epoch, self.batch, self.stopped = epoch + 1, 0, bool(self.model.stop_training)
         self._save()
-        if self.agree(self._asked.is_set()) and not self.stopped:
+        if self.agree(self._stop_requested.is_set()) and not self.stopped:
             raise Paused(epoch=self.epoch, batch=0)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Remember what the callbacks know, for a `fit` that goes on with this one."""
-        self._states = self._states_now()
+        """Store the state of the callbacks for the next `fit`."""
+        self._states = self._callback_states()
 
     def _save(self) -> None:
-        self._saved = time.monotonic()
+        self._last_save = time.monotonic()
         if not self.writes:
             return
         sync_state(self.model)
         feed = self.dataset.feed
-        draws = self.batch * feed.global_batch_size  # Keras on TensorFlow takes batches ahead
-        told = {
+        draws = self.batch * feed.global_batch_size  # not the feed's own: Keras on TensorFlow prefetches
+        content = {
             "backend": keras.config.backend(),
             "epoch": self.epoch,
             "batch": self.batch,
             "stopped": self.stopped,
             "seconds": self.seconds,
-            # of this epoch: the feed may stand in the next one, after the batch by which Keras builds the model
+            # of this epoch: the feed may be in the next one, after the batch with which Keras builds the model
             "feed": {
                 **feed.state(),
                 "epoch": self.epoch,
                 "draws": draws,
                 "plan": plan_fingerprint(feed.plan(epoch=self.epoch)),
             },
-            "callbacks": self._states_now(),
+            "callbacks": self._callback_states(),
         }
-        arrays: dict[str, Any] = {"told": np.frombuffer(json.dumps(told, default=_number).encode(), np.uint8)}
+        encoded = json.dumps(content, default=_python_number).encode()
+        arrays: dict[str, Any] = {_METADATA: np.frombuffer(encoded, np.uint8)}
         for kind, variables in (
             ("model", self.model.variables),
             ("optimiser", self.model.optimizer.variables),
             ("metrics", self.model.metrics_variables),
         ):
-            arrays |= {f"{kind} {place}": keras.ops.convert_to_numpy(each) for place, each in enumerate(variables)}
+            arrays |= {f"{kind} {number}": keras.ops.convert_to_numpy(each) for number, each in enumerate(variables)}
         try:
             write_atomically(self.path, lambda path: _write(path, arrays))
         except OSError as error:
-            kept = "the one before it is kept" if self.path.is_file() else "there is none before it"
+            previous = "the previous one is unchanged" if self.path.is_file() else "there is no previous one"
             raise TrainingError(
-                f"the checkpoint of epoch {self.epoch}, batch {self.batch} cannot be saved ({error}); {kept}. "
-                f"Make room, and {how_to_go_on(self.path)}"
+                f"the checkpoint of epoch {self.epoch}, batch {self.batch} cannot be saved ({error}); {previous}. "
+                f"Free disk space, and {how_to_resume(self.path)}"
             ) from error
 
-    def _states_now(self) -> list[dict[str, Any]]:
+    def _callback_states(self) -> list[dict[str, Any]]:
         return [
             {
-                "callback": type(each).__name__,
-                **{name: getattr(each, name) for name in _names(each) if hasattr(each, name)},
+                "callback": type(callback).__name__,
+                **{name: getattr(callback, name) for name in _attribute_names(callback) if hasattr(callback, name)},
             }
-            for each in self._kept
+            for callback in self._callbacks
         ]
 
-    def _put_back_callbacks(self) -> None:
-        for each, state in zip(self._kept, self._states or (), strict=False):
+    def _restore_callbacks(self) -> None:
+        for callback, state in zip(self._callbacks, self._states or (), strict=False):
             for name in state.keys() - {"callback"}:
-                setattr(each, name, state[name])
+                setattr(callback, name, state[name])
 
 
-def how_to_go_on(path: Path) -> str:
-    """Return what to do after a break: without a checkpoint there are no weights either, and nothing to go on from."""
-    return "the same command goes on" if path.is_file() else "the same command begins again"
+def how_to_resume(path: Path) -> str:
+    """Return what to do after an interruption: without a checkpoint there are no weights and nothing to resume."""
+    return f"run the same command again to {'resume' if path.is_file() else 'start over'}"
 
 
 @contextmanager
-def leave_on_signals(checkpoint: Checkpoint) -> Iterator[None]:
-    """Within it, SIGTERM and SIGUSR1 ask a training to leave: SLURM sends them before it ends a job."""
+def stop_on_signals(checkpoint: Checkpoint) -> Iterator[None]:
+    """Within the context, SIGTERM and SIGUSR1 request a stop: SLURM sends them before it ends a job."""
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        checkpoint.ask_to_leave()
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        checkpoint.request_stop()
 
-    if threading.current_thread() is not threading.main_thread():  # others may not set handlers
+    if threading.current_thread() is not threading.main_thread():  # other threads may not set handlers
         yield
         return
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, ask) for number in numbers}
+    previous_handlers = {number: signal.signal(number, request_stop) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
-def _names(callback: keras.callbacks.Callback) -> tuple[str, ...]:
-    """Return the attributes of a callback that belong to a checkpoint."""
+def _attribute_names(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+    """Return the attributes of a callback that a checkpoint saves."""
     return tuple(getattr(callback, "resumes", _KERAS.get(type(callback), ())))
 
 
-def _number(value: Any) -> Any:
-    """Return a NumPy scalar, or a backend's, as JSON takes it; a float keeps every bit."""
+def _python_number(value: Any) -> Any:
+    """Return a scalar of NumPy or a backend as a Python number, which JSON accepts; a float keeps every bit."""
     return np.asarray(value).item()
 
 
@@ -300,22 +308,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         if not is_whole(path):
             raise ValueError("its digest differs")
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
-        told = json.loads(arrays.pop("told").tobytes())
-        return told, arrays
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return json.loads(arrays.pop(_METADATA).tobytes()), arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{path} is damaged ({error}), so training cannot go on from it; {_BEGIN_ANEW}") from error
+        raise TrainingError(f"{path} is damaged ({error}), so training cannot resume from it; {_START_OVER}") from error
 
 
-def _assign(variables: Sequence[Any], found: Mapping[str, NDArray[Any]], kind: str, *, path: Path) -> None:
-    """Give variables what a checkpoint has for them; raises SettingError where the two do not fit."""
-    arrays = [found[name] for name in found if name.startswith(f"{kind} ")]
-    shapes, wanted = [each.shape for each in arrays], [tuple(each.shape) for each in variables]
-    if shapes != wanted:
+def _assign(variables: Sequence[Any], saved: Mapping[str, NDArray[Any]], kind: str, *, path: Path) -> None:
+    """Assign the arrays of a checkpoint to variables; raises SettingError if number or shapes differ."""
+    arrays = [saved[name] for name in saved if name.startswith(f"{kind} ")]
+    saved_shapes, own_shapes = [array.shape for array in arrays], [tuple(each.shape) for each in variables]
+    if saved_shapes != own_shapes:
         raise SettingError(
-            f"{path} does not fit: it has {len(shapes)} variables of the {kind}, this one has {len(wanted)}, or their "
-            f"shapes differ; train the same network, or {_BEGIN_ANEW}"
+            f"{path} does not fit: it has {len(saved_shapes)} variables of the {kind}, this one has {len(own_shapes)}, "
+            f"or their shapes differ; train the same network, or {_START_OVER}"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

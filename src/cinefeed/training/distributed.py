@@ -1,8 +1,8 @@
-"""Several processes that train one network, one a GPU: `torchrun --nproc-per-node 2 -m cinefeed train ...`.
+"""Data-parallel training by several processes, one per GPU: `torchrun --nproc-per-node 2 -m cinefeed train ...`.
 
-Each rank is fed its share of every global batch and computes its gradients; their mean moves the weights, which so
-stay the same everywhere. Rank 0 alone validates, decides and writes. Keras' layers are no torch modules with a forward
-pass of their own, so torch's DistributedDataParallel cannot wrap them: the optimiser averages instead.
+Each rank reads its shard of every global batch and computes gradients; all ranks apply their mean, so the weights stay
+the same on all ranks. Only rank 0 validates, decides and writes. Torch's DistributedDataParallel cannot wrap layers of
+Keras, which have no torch forward pass of their own: the optimiser averages the gradients instead.
 """
 
 import os
@@ -17,26 +17,26 @@ import numpy as np
 from cinefeed.errors import SettingError
 from cinefeed.training.callbacks import Logs
 
-_PATIENCE = timedelta(hours=6)  # the others wait while rank 0 validates; torch's own would be ten minutes
+_TIMEOUT = timedelta(hours=6)  # the other ranks wait while rank 0 validates; torch's default is ten minutes
 
 
-def launched() -> tuple[int, int]:
-    """Return the rank and the number of processes that torchrun gave this one: 0 and 1 where it did not start it."""
+def torchrun_rank() -> tuple[int, int]:
+    """Return the rank and the number of ranks from torchrun's environment variables; (0, 1) without torchrun."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Within it the processes that torchrun started are one group; alone, nothing happens.
+def process_group() -> Iterator[None]:
+    """Set up a process group of the processes that torchrun started; without torchrun, do nothing.
 
-    Raises SettingError where Keras is not on torch: other backends know nothing of torchrun's processes.
+    Raises SettingError if the backend of Keras is not torch: other backends do not support torchrun.
     """
-    if launched()[1] < 2:
+    if torchrun_rank()[1] < 2:
         yield
         return
     if keras.config.backend() != "torch":
         raise SettingError(
-            f"torchrun starts several processes, which takes Keras on torch, and it is on {keras.config.backend()}; "
+            f"training by torchrun's processes needs Keras on torch, and Keras is on {keras.config.backend()}; "
             f"set KERAS_BACKEND=torch"
         )
     import torch
@@ -48,7 +48,7 @@ def together() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    distributed.init_process_group(backend, timeout=_PATIENCE)
+    distributed.init_process_group(backend, timeout=_TIMEOUT)
     try:
         yield
     finally:
@@ -56,36 +56,36 @@ def together() -> Iterator[None]:
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return this process' rank and the number of ranks: 0 and 1 where it is alone."""
+    """Return the rank of this process and the number of ranks; (0, 1) without a process group."""
     group = _group()
     return (0, 1) if group is None else (group.get_rank(), group.get_world_size())
 
 
 def wait_for_all() -> None:
-    """Return when every rank has come here."""
+    """Block until every rank has called this function."""
     group = _group()
     if group is not None:
         group.barrier()
 
 
 def any_rank(flag: bool) -> bool:
-    """Return whether the flag is set on any rank, the same everywhere."""
+    """Return whether the flag is set on at least one rank; all ranks get the same answer."""
     group = _group()
     if group is None:
         return flag
     import torch
 
-    found = torch.tensor(int(flag))
-    group.all_reduce(found, op=group.ReduceOp.MAX)
-    return bool(found)
+    maximum = torch.tensor(int(flag))
+    group.all_reduce(maximum, op=group.ReduceOp.MAX)
+    return bool(maximum)
 
 
-def join(model: keras.Model) -> None:
-    """Give every rank the weights of rank 0, and let the optimiser of a compiled model average gradients."""
+def share_gradients(model: keras.Model) -> None:
+    """Copy the weights of rank 0 to every rank, and make the optimiser of a compiled model average gradients."""
     group = _group()
     if group is None:
         return
-    _from_first(model.variables)
+    _copy_from_rank_zero(model.variables)
     apply = model.optimizer.apply
 
     def apply_mean(grads: Sequence[Any], trainable_variables: Any = None) -> Any:
@@ -95,10 +95,10 @@ def join(model: keras.Model) -> None:
 
 
 class MeanLogs(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Make of each rank's training figures their mean, the same on all; it comes first in `fit(callbacks=[...])`."""
+    """Replace each rank's training metrics by their mean over ranks; it comes first in `fit(callbacks=[...])`."""
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Average what Keras measured."""
+        """Average the logs of Keras over ranks."""
         group = _group()
         if group is None or not logs:
             return
@@ -111,46 +111,47 @@ class MeanLogs(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
 
 
 class FollowRankZero(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Let all ranks stop where one does, and take over the learning rate and running means of rank 0.
+    """Stop all ranks if one stops, and copy the learning rate and running means of rank 0 to all ranks.
 
-    It comes after all that decides, and before the checkpoint.
+    It comes after all callbacks that stop training or change the learning rate, and before the checkpoint.
     """
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Stop where any rank stops, such as for a NaN: the others would wait for it for ever."""
+        """Stop if any rank stops, such as for a NaN: the other ranks would wait for it forever."""
         self.model.stop_training = any_rank(bool(self.model.stop_training))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Take over what rank 0 decided."""
+        """Copy the decisions of rank 0."""
         if _group() is None:
             return
         self.model.stop_training = any_rank(bool(self.model.stop_training))
-        _from_first([*self.model.non_trainable_variables, *self.model.optimizer.variables])
+        _copy_from_rank_zero([*self.model.non_trainable_variables, *self.model.optimizer.variables])
 
 
 def _group() -> Any:
-    """Return torch.distributed where it is set up; torch is not imported for that."""
+    """Return torch.distributed if it is set up, else None; does not import torch."""
     import sys
 
-    found = getattr(sys.modules.get("torch"), "distributed", None)
-    return found if found is not None and found.is_available() and found.is_initialized() else None
+    group = getattr(sys.modules.get("torch"), "distributed", None)
+    return group if group is not None and group.is_available() and group.is_initialized() else None
 
 
-def _from_first(variables: Sequence[Any]) -> None:
+def _copy_from_rank_zero(variables: Sequence[Any]) -> None:
     group = _group()
     for variable in variables:
         group.broadcast(variable.value.data, src=0)
 
 
 def _mean(grads: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
-    """Return the mean of all ranks' gradients: one message for all of them, of which small ones would be many."""
+    """Return the mean of the gradients over ranks, sent as one message: one per variable would be slower."""
     import torch
 
     group = _group()
-    filled = [torch.zeros_like(each.value) if one is None else one for one, each in zip(grads, variables, strict=True)]
-    flat = torch.cat([each.reshape(-1).to(torch.float32) for each in filled])
+    pairs = zip(grads, variables, strict=True)
+    tensors = [torch.zeros_like(variable.value) if grad is None else grad for grad, variable in pairs]
+    flat = torch.cat([tensor.reshape(-1).to(torch.float32) for tensor in tensors])
     group.all_reduce(flat)
     flat /= group.get_world_size()
-    sizes = np.cumsum([each.numel() for each in filled])[:-1].tolist()
-    parts = torch.tensor_split(flat, sizes)
-    return [part.reshape(each.shape).to(each.dtype) for part, each in zip(parts, filled, strict=True)]
+    edges = np.cumsum([tensor.numel() for tensor in tensors])[:-1].tolist()
+    means = torch.tensor_split(flat, edges)
+    return [mean.reshape(tensor.shape).to(tensor.dtype) for mean, tensor in zip(means, tensors, strict=True)]

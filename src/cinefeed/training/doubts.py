@@ -1,4 +1,4 @@
-"""What makes the scores of a run untrustworthy, looked for before it is trained: findings.json of the run folder."""
+"""Checks of the data before a training for leaks and copies between parts: findings.json of the run folder."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from cinefeed.training.run import FINDINGS, write_json
 
 
 def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress: bool) -> None:
-    """Check the parts of a run, and write what was found to its folder. `rows` have their part in `split`.
+    """Check the parts of a run and write the findings to its folder. `rows` have their part in the column `split`.
 
-    A check that fails does not stop a training: the file then says that nothing was looked at, and why.
+    A check that fails does not stop a training: the file then holds the reason in `not_looked_at`.
     """
     data, workers = settings.data, settings.feed.workers.count
     try:
@@ -26,16 +26,16 @@ def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress:
             progress=None if progress else False,
         ).as_dict()
     except (CinefeedError, OSError) as error:
-        reason = "of private data it is not shown why" if rows.private else str(error)
+        reason = "the reason is not shown for private data" if rows.private else str(error)
         content = {"findings": [], "not_looked_at": f"leaks and copies between the parts: the check failed ({reason})"}
     write_json(folder / FINDINGS, content)
 
 
-def doubts_in_words(folder: Path) -> list[str]:
-    """Return a line for each thing in findings.json that speaks against a run's scores, and for what is not known."""
+def describe_findings(folder: Path) -> list[str]:
+    """Return a line for each finding in findings.json that makes scores untrustworthy, and for failed checks."""
     content: dict[str, Any] = json.loads((folder / FINDINGS).read_text(encoding="utf-8"))
     lines = [
         f"the scores will not be trustworthy: {each['title']}. {each['detail']} To do: {each['advice']}"
         for each in content["findings"]
     ]
-    return lines + ([f"not looked at: {content['not_looked_at']}"] if content["not_looked_at"] else [])
+    return lines + ([f"not checked: {content['not_looked_at']}"] if content["not_looked_at"] else [])

@@ -1,4 +1,4 @@
-"""A finished run, used: `evaluate` measures a part or another manifest, `predict` scores any video."""
+"""Use of a finished run: `evaluate` measures a part or another manifest, `predict` scores any video."""
 
 import errno
 import os
@@ -29,31 +29,31 @@ from cinefeed.training.finish import (
     assess_table,
     needed_columns,
     priors_of,
-    seen_patients,
+    shared_patients,
     with_evaluation,
 )
 from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.network import build_model
-from cinefeed.training.run import WEIGHTS, kept_thresholds, read_run
+from cinefeed.training.run import WEIGHTS, read_run, read_thresholds
 from cinefeed.training.scores import by_video, predictions_table, score, score_batches
 from cinefeed.training.threads import with_threads_of_run
 from cinefeed.training.weights import load_weights
 
 PARTS = ("train", "val", "test")
-Tick = Callable[[int, int], object]  # clips done, of how many
-_ROWS = 1024  # predictions that are written at once
+Tick = Callable[[int, int], object]  # called with the number of clips done and of all clips
+_ROWS = 1024  # predictions per write
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a run's weights are worth on some rows: metrics, all of `assess`, and the predictions they come from."""
+    """Result of `evaluate` or `predict`: predictions, failed files, and of `evaluate` metrics and assessment."""
 
     part: str
     metrics: dict[str, Any]
     predictions: pa.Table
     assessment: dict[str, Any] = field(default_factory=dict)
     failures: tuple[dict[str, str], ...] = ()
-    repeated: int = 0  # paths to be scored that name a video once more
+    repeated: int = 0  # number of paths that name a video already in the list
 
 
 @with_threads_of_run
@@ -70,21 +70,30 @@ def evaluate(
     out: str | Path | None = None,
     tick: Tick | None = None,
 ) -> Evaluation:
-    """Measure a run's best weights on one of its parts, or on another manifest that carries the label.
+    """Measure a run's best weights on one of its parts, or on another manifest that has the label.
 
-    The other manifest is external validation: it is filtered as the run's own was (`[data.where]`), thresholds are
-    those that the run chose on its validation part, and patients (the `group` of the run's split) that it saw in
-    training or validation are refused; where the split has no group, nothing tells them, and where the manifests have
-    hashed them with different salts, a warning of the assessment says that it cannot be checked. `where` keeps rows of
-    either. `unit`, `clips` and `subgroups` overrule `[evaluate]`. `out` keeps the predictions, a row a clip: Parquet,
-    CSV or JSON, by its suffix.
+    Another manifest is external validation: it is filtered as the run's own was (`[data.where]`), and the thresholds
+    are those that the run selected on its validation part. Patients (the `group` of the run's split) of the run's
+    training or validation are an error. Without a group this is not checked; if the manifests have hashed patients with
+    different salts, a warning of the assessment reports that it cannot be checked.
 
-    Raises SettingError where `run` is no run folder, SplitError for patients who were seen, ColumnError where a column
-    for that is absent, InUseError while another process writes `out`, and what a feed raises for rows or labels that
-    do not serve.
+    Args:
+        run: The run folder.
+        part: The part to measure: "train", "val" or "test".
+        manifest: Another manifest to measure, in place of a part.
+        where: Values by column; only rows with these values are measured.
+        unit: Override `[evaluate] unit`.
+        clips: Override `[evaluate] clips`.
+        subgroups: Override `[evaluate] subgroups`.
+        out: File for the predictions, a row per clip: Parquet, CSV or JSON, by suffix.
+        tick: Called with the number of clips done and of all clips.
+
+    Raises SettingError if `run` is not a run folder, SplitError for patients of the run, ColumnError if the column of
+    patients is absent, InUseError while another process writes `out`, and the errors of a feed for unsuitable rows or
+    labels.
     """
     if part not in PARTS:
-        raise SettingError(f"part={part!r} is not a part; there are: {', '.join(PARTS)}")
+        raise SettingError(f"part={part!r} is not a part; choose one of {', '.join(PARTS)}")
     if out is not None:
         table_suffix(Path(out))
     settings, model, trained, own = _load(run)
@@ -97,20 +106,20 @@ def evaluate(
     warnings: tuple[str, ...] = ()
     if manifest is not None:
         part = "external"
-        warnings = _refuse_seen(rows, own=own, settings=settings, name=str(manifest))
+        warnings = _refuse_shared_patients(rows, own=own, settings=settings, name=str(manifest))
     check_encoded(rows, like=own)
-    chosen, failures = usable_rows(rows)
-    check_evaluation(chosen, settings)
-    feed = trained.evaluation(chosen, clips=settings.evaluate.clips)
-    scores = score(model, feed, tick=_counting(tick, len(chosen) * settings.evaluate.clips))
+    usable, failures = usable_rows(rows)
+    check_evaluation(usable, settings)
+    feed = trained.evaluation(usable, clips=settings.evaluate.clips)
+    scores = score(model, feed, tick=_clip_counter(tick, len(usable) * settings.evaluate.clips))
     columns = needed_columns(settings)
-    table = predictions_table(trained.spec, scores, manifest=chosen, part=part, columns=columns)
+    table = predictions_table(trained.spec, scores, manifest=usable, part=part, columns=columns)
     assessment = assess_table(
         table,
         settings=settings,
         spec=trained.spec,
         priors=priors_of(settings, trained),
-        thresholds=kept_thresholds(run),
+        thresholds=read_thresholds(run),
     )
     if warnings:
         table = with_warnings(table, warnings)
@@ -140,11 +149,19 @@ def predict(
 ) -> Evaluation:
     """Score videos by path (files, or folders to search), or every row of a manifest; no label is needed.
 
-    A file that is no video, or is not there, is left out and listed in `failures`, with the reason; one that breaks
-    off is scored by the frames that decode. A file that several paths name is scored once. `clips` of each video are
-    scored, by default as many as `[evaluate]` says, and averaged: a row a video, or with `per_clip` a row a clip.
-    `out` keeps the predictions, written as they come: Parquet, CSV or JSON, by its suffix. Raises InUseError while
-    another process writes it.
+    A file that is missing or not a video is left out and listed in `failures`, with the reason; a truncated file is
+    scored by the frames that decode. A file that several paths name is scored once.
+
+    Args:
+        run: The run folder.
+        paths: Files, or folders to search for videos.
+        manifest: A manifest, in place of paths.
+        clips: Number of clips per video whose scores are averaged; by default that of `[evaluate]`.
+        per_clip: Return a row per clip instead of a row per video.
+        out: File for the predictions, written batch by batch: Parquet, CSV or JSON, by suffix.
+        tick: Called with the number of clips done and of all clips.
+
+    Raises InUseError while another process writes `out`.
     """
     if out is not None:
         table_suffix(Path(out))
@@ -152,17 +169,17 @@ def predict(
     settings, model, trained, own = _load(run)
     if manifest is not None:
         rows = Manifest.read(manifest)
-        readable, absent = _there(rows.as_private() if own.private else rows)
+        readable, absent = _existing_rows(rows.as_private() if own.private else rows)
         readable, failures = usable_rows(readable)
         failures = absent + failures
     else:
         files, repeated = _files_at([Path(each) for each in paths])
-        readable, failures = _probed(files, private=own.private)
+        readable, failures = _probe(files, private=own.private)
     check_encoded(readable, like=own)
     count = settings.evaluate.clips if clips is None else clips
     feed = trained.evaluation(readable, labelled=False, clips=count)
-    counting = _counting(tick, len(readable) * count)
-    tables = _predicted(model, feed, spec=trained.spec, per_clip=per_clip, tick=counting)
+    counter = _clip_counter(tick, len(readable) * count)
+    tables = _prediction_tables(model, feed, spec=trained.spec, per_clip=per_clip, tick=counter)
     if out is None:
         table = pa.concat_tables(tables)
     elif table_suffix(Path(out)) == ".parquet":
@@ -174,10 +191,10 @@ def predict(
     return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures), repeated=repeated)
 
 
-def _refuse_seen(rows: Manifest, *, own: Manifest, settings: Settings, name: str) -> tuple[str, ...]:
-    """Raise SplitError where another manifest has patients that the run was trained or validated on.
+def _refuse_shared_patients(rows: Manifest, *, own: Manifest, settings: Settings, name: str) -> tuple[str, ...]:
+    """Raise SplitError if another manifest has patients that the run was trained or validated on.
 
-    Returns a warning where that cannot be seen.
+    Returns a warning if this cannot be checked.
     """
     group = settings.data.split.group
     if not group:
@@ -185,46 +202,49 @@ def _refuse_seen(rows: Manifest, *, own: Manifest, settings: Settings, name: str
     columns = rows.table.column_names
     if group not in columns:
         raise ColumnError(
-            f"{name} has no column {group!r}, by which the run tells patients that it has seen; "
+            f"{name} has no column {group!r}, which is needed to exclude patients of the run's training; "
             f"{did_you_mean(group, columns)}"
         )
-    seen = seen_patients(rows, own=own, group=group)
-    if seen:
-        known = rows.column(group).drop_null().unique()
-        named = "of private data none is named" if rows.private else f"first: {', '.join(seen[:3])}"
+    shared = shared_patients(rows, own=own, group=group)
+    if shared:
+        values = rows.column(group).drop_null().unique()
+        examples = "private data: none is named" if rows.private else f"first: {', '.join(shared[:3])}"
         raise SplitError(
-            f"{len(seen)} of {len(known)} values of {group!r} in {name} were seen by the run in training or validation "
-            f"({named}), so this is no external validation; leave their rows out (--where), or give another manifest"
+            f"{len(shared)} of {len(values)} values of {group!r} in {name} are in the run's training or validation "
+            f"({examples}), so this is not external validation; leave their rows out (--where), or pass another "
+            f"manifest"
         )
     salts = own.salt_fingerprint(group), rows.salt_fingerprint(group)
     if salts[0] == salts[1] is not None:
         return ()
     return (
-        f"overlap of patients cannot be checked: the run's manifest and {name} hold {group!r} under different or "
-        "unknown salts, so that one patient has two names; scan both with the same --salt, or join both with a shared "
+        f"overlap of patients cannot be checked: the run's manifest and {name} hold {group!r} hashed with different or "
+        "unknown salts, so one patient has two names; scan both with the same --salt, or join both with a shared "
         f"table of hashes of each {group}",
     )
 
 
-def _there(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return the rows whose files are there, and a list of those that are not. Raises TableError for none."""
+def _existing_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
+    """Return the rows whose files exist, and a list of the others. Raises TableError if no file exists."""
     views = manifest.rows.views or ("",)
     paths = [[manifest.rows.path_of(row, view=view) for view in views] for row in range(len(manifest))]
     absent = [row for row, files in enumerate(paths) if not all(each.exists() for each in files)]
     if not absent:
         return manifest, []
-    ids, shown = (manifest.column("id").to_pylist(), manifest.shown().to_pylist())
-    failures = [{"id": ids[row], "path": shown[row], "error": "there is no such file"} for row in absent]
+    ids, names = (manifest.column("id").to_pylist(), manifest.shown().to_pylist())
+    failures = [{"id": ids[row], "path": names[row], "error": "the file does not exist"} for row in absent]
     if len(absent) == len(manifest):
-        raise TableError(f"none of the {len(absent)} files is there (first: {shown[0]}); is the root right?")
-    kept = np.setdiff1d(np.arange(len(manifest)), absent)
-    return manifest.take(kept, step="whose files are there"), failures
+        raise TableError(
+            f"none of the {len(absent)} files exists (first: {names[0]}); check the manifest's root folder"
+        )
+    present = np.setdiff1d(np.arange(len(manifest)), absent)
+    return manifest.take(present, step="whose files exist"), failures
 
 
-def _predicted(
+def _prediction_tables(
     model: keras.Model, feed: Feed, *, spec: FeedSpec, per_clip: bool, tick: Callable[[int], object] | None
 ) -> Iterator[pa.Table]:
-    """Yield the predictions of a feed, a thousand rows at a time: its rows come in the order of its manifest."""
+    """Yield the predictions of a feed, about a thousand rows at a time, in the order of its manifest."""
     first = 0
     for scores in score_batches(model, feed, at_least=_ROWS):
         videos = len(scores.ids) // feed.settings.clips_per_video.count
@@ -242,7 +262,7 @@ def _predicted(
 def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
     """Return a run's settings, its model with the best weights, its training feed and its manifest."""
     if (Path(run) / "folds.json").is_file():
-        raise SettingError(f"{run} holds the runs of several folds; name one of them, such as {Path(run) / 'fold1'}")
+        raise SettingError(f"{run} holds the runs of several folds; pass one of them, such as {Path(run) / 'fold1'}")
     settings, spec, own = read_run(run)
     model = load_model(settings, spec, Path(run) / WEIGHTS)
     inputs = replace(settings.feed.inputs, weight=None)  # weights are for the training loss alone
@@ -253,7 +273,7 @@ def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:
     """Return the network of a run with weights from a file.
 
-    Raises TrainingError where the file is damaged, SettingError where the two do not fit.
+    Raises TrainingError if the file is damaged, SettingError if weights and network do not fit.
     """
     model = build_model(settings, spec, trained=True)
     try:
@@ -264,59 +284,59 @@ def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model
 
 
 def _files_at(paths: list[Path]) -> tuple[list[Path], int]:
-    """Return the files that paths name, those within folders too, each once; and how many are named once more."""
+    """Return the files of paths and of folders without duplicates, and the number of duplicates."""
     files: list[Path] = []
     for path in paths:
         if path.suffix.lower() == ".parquet" and path.is_file():
             raise SettingError(
-                f"{path} is a table, and videos or folders of them were asked for; to score the rows of a manifest, "
-                f"name it as such: manifest={str(path)!r} (--manifest {path})"
+                f"{path} is a table, not a video or a folder of videos; to score the rows of a manifest, "
+                f"pass manifest={str(path)!r} (--manifest {path})"
             )
         inside = [each for each in path.rglob("*") if each.is_file() and is_video(each)] if path.is_dir() else []
         files += sorted(inside) or [path]
-    different: dict[str, Path] = {}
+    distinct: dict[str, Path] = {}
     for path in files:
-        different.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # without "..", and a link stays one
-    return list(different.values()), len(files) - len(different)
+        distinct.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # removes "..", keeps links
+    return list(distinct.values()), len(files) - len(distinct)
 
 
-def _probed(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return a manifest of some videos, each probed once, and those files that are damaged or none.
+def _probe(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str, str]]]:
+    """Return a manifest of some videos, each probed once, and a list of the files that are damaged or not videos.
 
-    With `private` neither names a path. Raises TableError where no frame of any can be read.
+    With `private` neither contains a path. Raises TableError if no frame of any file can be read.
     """
     rows = []
     failures: list[dict[str, str]] = []
     for path in files:
         try:
-            found = path.stat()
+            status = path.stat()
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, "a folder without a video")
-            rows.append({"path": str(path.absolute()), "size_bytes": found.st_size, "mtime_ns": found.st_mtime_ns})
+            rows.append({"path": str(path.absolute()), "size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns})
         except OSError as error:
             name = hashed_id(str(path), salt="id") if private else str(path)
             reason = error.strerror or ("it cannot be read" if private else str(error))
             failures.append({"id": name, "path": name, "error": reason})
     if not rows:
-        reasons = "; ".join(f"{each['path']}: {each['error']}" for each in failures[:3])
-        raise TableError(f"there is no video to predict ({reasons or 'none was named'}); name files or folders")
-    named = Manifest.from_table(pa.Table.from_pylist(rows))
+        reasons = "; ".join(f"{failure['path']}: {failure['error']}" for failure in failures[:3])
+        raise TableError(f"there is no video to predict ({reasons or 'no path was passed'}); pass files or folders")
+    unprobed = Manifest.from_table(pa.Table.from_pylist(rows))
     table = probe_videos(
-        named.table, root=named.root, verify="decode", workers=None, out=None, progress=None, private=private
+        unprobed.table, root=unprobed.root, verify="decode", workers=None, out=None, progress=None, private=private
     )
-    probed = Manifest.from_table(table, root=named.root)
-    chosen, damaged = usable_rows(probed.as_private() if private else probed)
-    return chosen, failures + damaged
+    videos = Manifest.from_table(table, root=unprobed.root)
+    usable, damaged = usable_rows(videos.as_private() if private else videos)
+    return usable, failures + damaged
 
 
-def _counting(tick: Tick | None, total: int) -> Callable[[int], object] | None:
+def _clip_counter(tick: Tick | None, total: int) -> Callable[[int], object] | None:
     if tick is None:
         return None
-    done = 0
+    clips_done = 0
 
     def count(clips: int) -> None:
-        nonlocal done
-        done += clips
-        tick(done, total)
+        nonlocal clips_done
+        clips_done += clips
+        tick(clips_done, total)
 
     return count

@@ -1,7 +1,7 @@
-"""A run's network as a file that needs nothing of cinefeed: ONNX, or Keras' own format; tried before it is kept.
+"""Export of a run's network to a file that does not need cinefeed: ONNX or Keras' own format, verified after writing.
 
-Keras' own way to ONNX (`model.export`) fails on PyTorch for the networks here: its exporter knows neither layer
-normalisation nor 3-D convolutions (Keras 3.15). The newer exporter of PyTorch, which is asked here, does.
+Keras' own ONNX export (`model.export`) fails on PyTorch for these networks: its exporter supports neither layer
+normalisation nor 3-D convolutions (Keras 3.15). PyTorch's newer exporter, used here, supports both.
 """
 
 import json
@@ -30,27 +30,29 @@ from cinefeed.training.scores import model_inputs
 
 Format = Literal["onnx", "keras"]
 Arrays = dict[str, Any]
-TOLERANCE = 1e-3  # of what a score is measured in; sums in another order are some 1e-6 of it off
-_SCALES = {"binary": 1.0, "multiclass": 1.0, "clip": 255.0}  # a regression's scores: its labels' standard deviation
+TOLERANCE = 1e-3  # relative to the scale of a score; another order of summation changes scores by some 1e-6 of it
+_SCALES = {"binary": 1.0, "multiclass": 1.0, "clip": 255.0}  # of a regression: the standard deviation of its labels
 _BATCHES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written, and how far its scores were from the model's own, on how many clips."""
+    """Result of `export`: the file, the number of clips it was verified on, and the largest difference of scores."""
 
     path: Path
     clips: int
-    difference: float  # the largest, by output in its own unit
-    any_batch: bool  # else the file takes one clip at a time
+    difference: float  # in the unit of the output
+    any_batch: bool  # False: the file accepts one clip at a time
 
 
 def export(run: str | Path, *, format: Format = "onnx", out: str | Path | None = None) -> Exported:
-    """Write a run's network, with its best weights, as model.onnx or model.keras; by default into the run folder.
+    """Write a run's network with its best weights as model.onnx or model.keras, by default into the run folder.
 
-    What was written is run (by ONNX Runtime, or loaded by Keras alone) on clips of the run's own test part, and kept
-    only where it gives the model's scores. An ONNX file says in its metadata `cinefeed` what goes in and comes out.
-    Raises SettingError for what cannot be exported, MissingExtraError, and TrainingError where the scores differ.
+    The new file is run (by ONNX Runtime, or loaded by Keras) on clips of the run's test part, and kept only if its
+    scores equal those of the model. The metadata `cinefeed` of an ONNX file describes inputs and outputs.
+
+    Raises SettingError for a network that cannot be exported, MissingExtraError for a missing package, and
+    TrainingError if the scores differ.
     """
     if format not in get_args(Format):
         raise SettingError(f"format={format!r} is not a choice; {did_you_mean(format, get_args(Format))}")
@@ -60,14 +62,13 @@ def export(run: str | Path, *, format: Format = "onnx", out: str | Path | None =
         raise SettingError(f"{path} must end in .{format}")
     if format == "onnx":
         _need_onnx()
-    alone = replace(
-        settings, train=replace(settings.train, precision="float32")
-    )  # half of it is for training, on a GPU
-    model = load_model(alone, spec, Path(run) / WEIGHTS)
+    # mixed precision is for training on a GPU
+    settings_float32 = replace(settings, train=replace(settings.train, precision="float32"))
+    model = load_model(settings_float32, spec, Path(run) / WEIGHTS)
     part = next(rows for name in ("test", "val", "train") if len(rows := _rows(parts, name)))
     feed = build_feed(settings, _rows(parts, "train")).evaluation(usable_rows(part)[0], clips=1)
     batches = list(islice(feed, _BATCHES))
-    found: list[Exported] = []
+    results: list[Exported] = []
 
     def write(partial: Path) -> None:
         any_batch = True
@@ -79,7 +80,7 @@ def export(run: str | Path, *, format: Format = "onnx", out: str | Path | None =
             scores = _onnx_scores(partial, any_batch=any_batch)
         difference = check_scores(model, scores, batches, spec)
         clips = sum(len(batch.ids) for batch in batches)
-        found.append(Exported(path=path, clips=clips, difference=difference, any_batch=any_batch))
+        results.append(Exported(path=path, clips=clips, difference=difference, any_batch=any_batch))
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,36 +88,36 @@ def export(run: str | Path, *, format: Format = "onnx", out: str | Path | None =
             write_atomically(path, write)
     except OSError as error:
         raise SettingError(f"{path} cannot be written: {error.strerror or error}") from error
-    return found[0]
+    return results[0]
 
 
 def check_scores(
     model: keras.Model, scores: Callable[[Arrays], Mapping[str, Any]], batches: list[Batch], spec: FeedSpec
 ) -> float:
-    """Return the largest difference between a model's scores and those of `scores`, on some batches.
+    """Return the largest difference between a model's scores and those of the function `scores` on some batches.
 
-    Raises TrainingError where it is beyond what rounding does: a thousandth of the labels' standard deviation, or of
-    a probability.
+    Raises TrainingError if it exceeds rounding errors: 0.001 of the labels' standard deviation, or a probability of
+    0.001.
     """
     largest = 0.0
     for batch in batches:
         inputs = model_inputs(model, batch)
-        wanted, given = _by_name(model.predict_on_batch(inputs)), scores(inputs)
+        model_scores, file_scores = _by_name(model.predict_on_batch(inputs)), scores(inputs)
         for name, target in _outputs(spec).items():
-            both = (np.asarray(each[name], np.float64) for each in (given, wanted))
+            both = (np.asarray(scores_by_name[name], np.float64) for scores_by_name in (file_scores, model_scores))
             difference = float(np.abs(np.subtract(*both)).max())
-            allowed = TOLERANCE * _SCALES.get(target.task, target.scale)
-            if not difference <= allowed:
+            limit = TOLERANCE * _SCALES.get(target.task, target.scale)
+            if not difference <= limit:
                 raise TrainingError(
-                    f"the exported network gives other scores: {name} is up to {difference:.3g} off, {allowed:.3g} "
-                    f"was allowed; it is not kept. Use the run as it is, with 'cinefeed predict'"
+                    f"the exported network gives other scores: {name} differs by up to {difference:.3g}, the limit is "
+                    f"{limit:.3g}, so the file is deleted; use the run itself, with 'cinefeed predict'"
                 )
             largest = max(largest, difference)
     return largest
 
 
 def _outputs(spec: FeedSpec) -> dict[str, TargetSpec]:
-    """Return the targets by the names that their scores have: in predictions, and in an ONNX file."""
+    """Return the targets by the names of their scores, as in predictions and in an ONNX file."""
     return {f"score_{each.name}" if spec.targets else "score": each for each in targets_of(spec)}
 
 
@@ -137,19 +138,19 @@ def _need_onnx() -> None:
         raise MissingExtraError(str(error.name), extra="onnx") from error
     if keras.config.backend() != "torch":
         raise SettingError(
-            f"ONNX is written through PyTorch, and Keras is on {keras.config.backend()}; a run's weights serve any "
-            f"backend: set KERAS_BACKEND=torch"
+            f"ONNX export needs PyTorch, and Keras is on {keras.config.backend()}; set KERAS_BACKEND=torch: the "
+            f"weights of a run work on any backend"
         )
 
 
 def _write_onnx(path: Path, model: keras.Model, spec: FeedSpec, *, example: Arrays) -> bool:
-    """Write a model as ONNX; return whether it takes batches of any size, or else of one clip."""
+    """Write a model as ONNX; return True if it accepts batches of any size, False if of one clip only."""
     import torch
 
     names = [each.name for each in model.inputs]
     outputs = list(_outputs(spec))
 
-    class Flat(torch.nn.Module):  # ONNX has lists of inputs and outputs, in an order
+    class Flat(torch.nn.Module):  # ONNX has ordered lists of inputs and outputs
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -158,23 +159,25 @@ def _write_onnx(path: Path, model: keras.Model, spec: FeedSpec, *, example: Arra
             scores = _by_name(self.model(dict(zip(names, inputs, strict=True)), training=False))
             return tuple(scores[name] for name in outputs)
 
-    with _quietly():
-        program, any_batch = _traced(Flat().eval(), [example[name] for name in names], model)
-        found: Any = torch.onnx.export(program, dynamo=True, input_names=names, output_names=outputs, verbose=False)
-    _name_batch(found.model.graph, "batch")
-    for node in found.model.graph.all_nodes():
-        node.metadata_props.clear()  # traces through this machine's folders
+    with _without_messages():
+        program, any_batch = _trace(Flat().eval(), [example[name] for name in names], model)
+        program_onnx: Any = torch.onnx.export(
+            program, dynamo=True, input_names=names, output_names=outputs, verbose=False
+        )
+    _name_batch(program_onnx.model.graph, "batch")
+    for node in program_onnx.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces with folder names of this machine
         node.doc_string = None
-    found.model.metadata_props["cinefeed"] = json.dumps(spec_table(spec) | {"model": model.name})
-    found.save(path, external_data=False)
+    program_onnx.model.metadata_props["cinefeed"] = json.dumps(spec_table(spec) | {"model": model.name})
+    program_onnx.save(path, external_data=False)
     return any_batch
 
 
-def _traced(module: Any, example: list[Any], model: keras.Model) -> tuple[Any, bool]:
-    """Return a module's program as torch sees it, for batches of any size where that can be, else of one clip."""
+def _trace(module: Any, example: list[Any], model: keras.Model) -> tuple[Any, bool]:
+    """Return a module's traced program and whether it accepts batches of any size; otherwise it accepts one clip."""
     import torch
 
-    def traced(size: int, *, dynamic: bool) -> Any:
+    def trace(size: int, *, dynamic: bool) -> Any:
         inputs = tuple(torch.as_tensor(np.repeat(each[:1], size, axis=0), device="cpu") for each in example)
         batch = torch.export.Dim("batch", min=1, max=2**16)
         shapes = (tuple({0: batch} for _ in inputs),) if dynamic else None
@@ -182,49 +185,51 @@ def _traced(module: Any, example: list[Any], model: keras.Model) -> tuple[Any, b
             return torch.export.export(module.cpu(), inputs, dynamic_shapes=shapes, strict=False)
 
     recurrent = [each for each in model.layers if isinstance(each, keras.layers.RNN)]
-    # Keras' loop over time with padding counts the clips of a batch, once for all; unrolled, it does not. A loop that
-    # goes backwards cannot be unrolled, and is left to batches of one clip.
+    # With padding, Keras' loop over time fixes the batch size while tracing; unrolled, it does not. A loop that runs
+    # backwards cannot be unrolled, and is traced for batches of one clip.
     for unroll in (False, True):
-        for each in recurrent:
-            each.unroll = unroll
+        for layer in recurrent:
+            layer.unroll = unroll
         try:
-            return traced(3, dynamic=True), True
-        except Exception as error:  # of many kinds: whatever PyTorch could not follow
+            return trace(3, dynamic=True), True
+        except Exception as error:  # PyTorch raises many types if it cannot trace a module
             last = error
         finally:
-            for each in recurrent:
-                each.unroll = False
+            for layer in recurrent:
+                layer.unroll = False
         if not recurrent:
             break
     try:
-        return traced(1, dynamic=False), False
+        return trace(1, dynamic=False), False
     except Exception as error:
-        raise SettingError(f"PyTorch cannot write {model.name} as ONNX: {error or last}") from error
+        raise SettingError(
+            f"PyTorch cannot export {model.name} to ONNX: {error or last}; use format='keras' (--format keras)"
+        ) from error
 
 
 def _name_batch(graph: Any, name: str) -> None:
-    """Call the batch's size, which PyTorch numbers, by a name that a reader understands."""
+    """Set a readable name for the batch axis, which PyTorch names by a number."""
     import onnx_ir
 
-    for each in (*graph.inputs, *graph.outputs):
-        if not isinstance(each.shape[0], int):
-            each.shape = onnx_ir.Shape([name, *each.shape[1:]])
+    for tensor in (*graph.inputs, *graph.outputs):
+        if not isinstance(tensor.shape[0], int):
+            tensor.shape = onnx_ir.Shape([name, *tensor.shape[1:]])
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the exporters from telling what they try, and what they are without."""
+def _without_messages() -> Iterator[None]:
+    """Suppress the log messages and warnings of the exporters."""
     loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.CRITICAL)
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _onnx_scores(path: Path, *, any_batch: bool) -> Callable[[Arrays], Mapping[str, Any]]:
@@ -234,11 +239,11 @@ def _onnx_scores(path: Path, *, any_batch: bool) -> Callable[[Arrays], Mapping[s
     names = [each.name for each in session.get_outputs()]
 
     def scores(inputs: Arrays) -> Mapping[str, Any]:
-        taken = {each.name: np.ascontiguousarray(inputs[each.name]) for each in session.get_inputs()}
-        count = len(next(iter(taken.values())))
-        some = [taken] if any_batch else [{name: x[i : i + 1] for name, x in taken.items()} for i in range(count)]
-        every = [session.run(names, each) for each in some]
-        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*every, strict=True), strict=True)}
+        batch = {each.name: np.ascontiguousarray(inputs[each.name]) for each in session.get_inputs()}
+        count = len(next(iter(batch.values())))
+        batches = [batch] if any_batch else [{name: x[i : i + 1] for name, x in batch.items()} for i in range(count)]
+        outputs = [session.run(names, each) for each in batches]
+        return {name: np.concatenate(parts) for name, parts in zip(names, zip(*outputs, strict=True), strict=True)}
 
     return scores
 

@@ -1,4 +1,4 @@
-"""Training, from settings to a run folder; it reads from top to bottom."""
+"""Training from settings to a run folder."""
 
 import json
 import logging
@@ -22,21 +22,21 @@ from cinefeed.manifest.encoded import encoded_from
 from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models.parts import targets_of
-from cinefeed.text import terminal_text
+from cinefeed.text import format_count, terminal_text
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
-from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_go_on, leave_on_signals
+from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_resume, stop_on_signals
 from cinefeed.training.distributed import (
     FollowRankZero,
     MeanLogs,
     any_rank,
-    join,
-    launched,
+    process_group,
     rank_and_size,
-    together,
+    share_gradients,
+    torchrun_rank,
     wait_for_all,
 )
-from cinefeed.training.doubts import doubts_in_words, keep_findings
+from cinefeed.training.doubts import describe_findings, keep_findings
 from cinefeed.training.finish import PREDICTIONS, finish_run
 from cinefeed.training.flow import build_feed, check_labels, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
@@ -59,12 +59,12 @@ from cinefeed.training.run import (
     write_spec,
 )
 from cinefeed.training.scores import metric_names
-from cinefeed.training.threads import VERSIONS, choose_threads, kept_threads, own_threads, use_threads
+from cinefeed.training.threads import VERSIONS, choose_threads, read_threads, restored_threads, use_threads
 from cinefeed.training.weights import check_weights, load_weights
 
 _log = logging.getLogger(__name__)
-# Of a task's metrics, the ones that an epoch's line has room for; of several targets the first of each.
-_SHOWN = {
+# The metrics of a task in the line of an epoch; with several targets the first one of each.
+_LINE_METRICS = {
     "regression": ("r2", "rmse", "mae"),
     "binary": ("auroc", "average_precision", "f1", "balanced_accuracy"),
     "multiclass": ("accuracy", "f1", "balanced_accuracy"),
@@ -79,78 +79,88 @@ def train(
     progress: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> RunResult:
-    """Train the network that `settings` describe and keep all there is to know of it in the run folder.
+    """Train the network that `settings` describe and write all results to the run folder.
 
-    Nothing is written before the manifest, the split, the feed and the model have proved that they can be made.
-    A run that was broken off goes on where it stopped, with the same losses as if it had not (see Checkpoint). After
-    SIGTERM or SIGUSR1 the place is kept at the next batch's end, and a result that is not `complete` returned.
-    Processes that torchrun started train one network together (see training/distributed.py).
+    Nothing is written before manifest, split, feed and model have been built. An interrupted run resumes from its
+    checkpoint, with the same losses as without the interruption (see Checkpoint). After SIGTERM or SIGUSR1 a checkpoint
+    is saved at the end of the next batch, and a result with `complete=False` is returned. Processes that torchrun
+    started train one network together (see training/distributed.py).
 
-    `progress` shows a table and a bar on a terminal and a line an epoch elsewhere, on stderr. `callbacks` join
-    cinefeed's own; one that names attributes in `resumes` goes on with them too.
-    Raises SettingError, TableError, ColumnError, SplitError or LabelError for what was asked wrongly, InUseError while
-    another process writes the run folder, and
-    TrainingError where the loss stops being a number: the weights of the best epoch until then are kept.
+    Args:
+        settings: All settings of the run.
+        overwrite: Delete an existing run in the folder.
+        progress: Show a table and a bar on a terminal, or a line per epoch elsewhere, on stderr.
+        callbacks: Keras callbacks besides cinefeed's own; attributes named in `resumes` are saved and restored.
+
+    Raises SettingError, TableError, ColumnError, SplitError or LabelError for unsuitable settings or data, InUseError
+    while another process writes the run folder, and TrainingError if the loss is not finite: the weights of the best
+    epoch before are kept.
     """
     out = Path(settings.train.out)
-    lock = write_lock(out, folder=True) if launched()[0] == 0 else nullcontext()  # the other ranks write nothing
-    with full_disk_explained(out, partial(how_to_go_on, out / CHECKPOINT)), together(), lock, own_threads():
+    lock = write_lock(out, folder=True) if torchrun_rank()[0] == 0 else nullcontext()  # the other ranks write nothing
+    with full_disk_explained(out, partial(how_to_resume, out / CHECKPOINT)), process_group(), lock, restored_threads():
         return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
 
 
 def _train(
     settings: Settings, *, overwrite: bool, progress: bool, callbacks: Sequence[keras.callbacks.Callback]
 ) -> RunResult:
-    started = time.perf_counter()
-    asked, (rank, ranks) = settings.train, rank_and_size()
-    first = rank == 0  # the rank that says, measures and writes
-    say = _say if progress and first else _say_nothing
-    folder = check_out(asked.out, overwrite=overwrite) if first else Path(asked.out)
-    goes_on = (folder / CHECKPOINT).is_file() and not overwrite
-    if first and goes_on:
+    start_time = time.perf_counter()
+    train_settings, (rank, ranks) = settings.train, rank_and_size()
+    first = rank == 0  # the rank that prints, validates and writes
+    say = _print if progress and first else _print_nothing
+    folder = check_out(train_settings.out, overwrite=overwrite) if first else Path(train_settings.out)
+    resumes = (folder / CHECKPOINT).is_file() and not overwrite
+    if first and resumes:
         check_same(folder, settings)
 
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings)
-    if first and goes_on:
+    if first and resumes:
         check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
     check_labels(feed)
     whole = Shard(rank=0, world_size=1)  # rank 0 measures every row
     val, test = (feed.evaluation(part, clips=1, shard=whole) for part in (parts.val, parts.test))
     _check_monitor(settings, feed)
-    dataset = TrainingSet(feed, class_weights=class_weights(feed) if asked.class_weights == "balanced" else None)
+    dataset = TrainingSet(
+        feed, class_weights=class_weights(feed) if train_settings.class_weights == "balanced" else None
+    )
     keras.utils.set_random_seed(settings.feed.seed)
     model = build_model(settings, feed.spec)
-    threads = kept_threads(folder) if goes_on else choose_threads(model, feed.spec, wanted=asked.threads)
+    threads = read_threads(folder) if resumes else choose_threads(model, feed.spec, setting=train_settings.threads)
     use_threads(threads)
     loss_for(settings, feed.spec)
-    backbones = frozen_backbones(model) if asked.thaw_epoch else []
-    together_now = f"; {ranks} processes, {feed.global_batch_size} clips a step" if ranks > 1 else ""
-    on_threads = "" if threads is None else f" on {threads} {'thread' if threads == 1 else 'threads'}"
-    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{on_threads}{together_now}")
+    backbones = frozen_backbones(model) if train_settings.unfreeze_epoch else []
+    ranks_text = f"; {ranks} processes, {feed.global_batch_size} clips a step" if ranks > 1 else ""
+    threads_text = "" if threads is None else f" on {format_count(threads, 'thread')}"
+    say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{threads_text}{ranks_text}")
 
-    best = BestWeights(folder / WEIGHTS, monitor=asked.monitor)
+    best = BestWeights(folder / WEIGHTS, monitor=train_settings.monitor)
     history = History(folder / "history.csv")
     stoppers = _stoppers(settings)
-    shown = Progress(shown=_shown(feed.spec), feed=feed, epochs=asked.epochs) if progress and first else None
-    board = TensorBoard(folder / TENSORBOARD) if asked.tensorboard and first else None
+    display = (
+        Progress(metrics=_line_metrics(feed.spec), feed=feed, epochs=train_settings.epochs)
+        if progress and first
+        else None
+    )
+    board = TensorBoard(folder / TENSORBOARD) if train_settings.tensorboard and first else None
     log = JsonLines(folder / "log.jsonl")
-    watching = [WholeSetMetrics(val), best, *stoppers, history, log, board, shown]
-    watching = [each for each in watching if each is not None] if first else stoppers[:1]
+    own_callbacks = [WholeSetMetrics(val), best, *stoppers, history, log, board, display]
+    own_callbacks = [each for each in own_callbacks if each is not None] if first else stoppers[:1]
     checkpoint = Checkpoint(
         folder / CHECKPOINT,
         dataset,
         callbacks=[best, *stoppers, history, *callbacks],
-        minutes=asked.save_minutes,
+        minutes=train_settings.save_minutes,
         writes=first,
         agree=any_rank,
     )
-    checkpoint.began = started
+    checkpoint.start_time = start_time
 
-    if first and not goes_on:
+    if first and not resumes:
         clear(folder)
-        write_spec(folder, feed.spec)  # first: check_out knows a run by it
+        write_spec(folder, feed.spec)  # first: it marks a run folder for check_out
         write_settings(folder, settings)
         write_json(folder / VERSIONS, versions() | ({} if threads is None else {"threads": str(threads)}))
         parts.all.write(folder / "manifest.parquet")
@@ -158,28 +168,34 @@ def _train(
         keep_flow(folder, feed=feed, counts=counts, failures=failures)
         keep_findings(folder, rows=parts.all, settings=settings, progress=progress)
     if first and (folder / FINDINGS).is_file():
-        for doubt in doubts_in_words(folder):
+        for doubt in describe_findings(folder):
             log.write("doubt", text=doubt)
             (say if progress else _log.warning)(doubt)
     wait_for_all()
     if checkpoint.load():
         if first and best.best is not None:
-            check_weights(folder / WEIGHTS)  # now, not after the epochs that are left
-        say(f"goes on at epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}")
+            check_weights(folder / WEIGHTS)  # now, not after the remaining epochs
+        say(f"resumes at epoch {checkpoint.epoch + 1}, batch {checkpoint.batch + 1}")
 
     try:
-        with leave_on_signals(checkpoint):
+        with stop_on_signals(checkpoint):
             for stage in stages(settings):
                 if checkpoint.epoch >= stage.end:
                     continue
                 for backbone in backbones:
-                    backbone.trainable = stage.thawed
-                compile_model(model, settings, feed.spec, steps=asked.epochs * len(feed), stage=stage)
-                join(model)
+                    backbone.trainable = stage.unfreeze
+                compile_model(model, settings, feed.spec, steps=train_settings.epochs * len(feed), stage=stage)
+                share_gradients(model)
                 checkpoint.compiled_at = stage.first
-                warm = not stage.thawed and asked.schedule != "cosine" and asked.warmup_epochs
-                rising = [WarmUp(stage.learning_rate, steps=asked.warmup_epochs * len(feed))] if warm else []
-                for begin, end in checkpoint.parts(stage.first, stage.end):
+                is_warmed_up = (
+                    not stage.unfreeze and train_settings.schedule != "cosine" and train_settings.warmup_epochs
+                )
+                warm_up = (
+                    [WarmUp(stage.learning_rate, steps=train_settings.warmup_epochs * len(feed))]
+                    if is_warmed_up
+                    else []
+                )
+                for begin, end in checkpoint.fit_ranges(stage.first, stage.end):
                     model.fit(
                         dataset,
                         initial_epoch=begin,
@@ -187,9 +203,9 @@ def _train(
                         verbose=0,
                         callbacks=[
                             dataset.callback,
-                            *rising,
+                            *warm_up,
                             MeanLogs(),
-                            *watching,
+                            *own_callbacks,
                             *callbacks,
                             FollowRankZero(),
                             checkpoint,
@@ -207,27 +223,32 @@ def _train(
             complete=False,
         )
     finally:
-        for each in (shown, board):
-            if each is not None:
-                each.close()
+        for callback in (display, board):
+            if callback is not None:
+                callback.close()
     if not first:
         wait_for_all()
         return _read_result(folder)
 
     epochs = len(history.rows)
-    nan = next((each.reason for each in stoppers if isinstance(each, StopAtNaN)), "")
-    if nan:
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # from there the same NaN would come
-        kept = (
+    nan_reason = next((each.reason for each in stoppers if isinstance(each, StopAtNaN)), "")
+    if nan_reason:
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # resuming would lead to the same NaN
+        weights = (
             f"weights of epoch {best.best_epoch + 1} are kept in {best.path}"
             if best.best is not None
-            else ("no epoch was complete, so no weights are kept")
+            else "no epoch was complete, so no weights are kept"
         )
-        raise TrainingError(f"{nan}; {kept}. Lower --learning-rate, or look for odd labels with 'cinefeed inspect'")
+        raise TrainingError(
+            f"{nan_reason}; {weights}. Lower --learning-rate, or look for outliers of labels with 'cinefeed inspect'"
+        )
     if best.best is None:
-        raise TrainingError(f"{asked.monitor} was never a number in {epochs} epochs; no weights are kept")
+        raise TrainingError(
+            f"{train_settings.monitor} was never finite in {epochs} epochs, so no weights are kept; lower "
+            "--learning-rate, or choose another [train] monitor"
+        )
 
-    model = build_model(settings, feed.spec, trained=True)  # anew: the file may have an optimiser of another stage
+    model = build_model(settings, feed.spec, trained=True)  # a new one: the file may have another stage's optimiser
     load_weights(model, folder / WEIGHTS)
     metrics = finish_run(folder, settings=settings, model=model, feed=feed, val=val, test=test)
     predictions = None if feed.spec.task == "clip" else read_predictions(folder / PREDICTIONS)
@@ -239,7 +260,7 @@ def _train(
         metrics=metrics,
         epochs=epochs,
         best_epoch=best.best_epoch + 1,
-        stopped=_why_stopped(settings, stoppers, epochs=epochs),
+        stopped=_stop_reason(settings, stoppers, epochs=epochs),
         seconds=checkpoint.seconds,
         feed_verdict=stats.verdict,
     )
@@ -248,7 +269,7 @@ def _train(
         {
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
-            "monitor": asked.monitor,
+            "monitor": train_settings.monitor,
             "stopped": result.stopped,
             "seconds": round(result.seconds, 1),
             "feed_verdict": result.feed_verdict,
@@ -262,65 +283,67 @@ def _train(
     return result
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(terminal_text(text), file=sys.stderr, flush=True)
 
 
-def _say_nothing(text: str) -> None:
+def _print_nothing(text: str) -> None:
     pass
 
 
-def _shown(spec: FeedSpec) -> tuple[str, ...]:
+def _line_metrics(spec: FeedSpec) -> tuple[str, ...]:
     if not spec.targets:
-        return tuple(f"val_{name}" for name in _SHOWN[spec.task])
-    return tuple(f"val_{each.name}_{_SHOWN[each.task][0]}" for each in targets_of(spec))
+        return tuple(f"val_{name}" for name in _LINE_METRICS[spec.task])
+    return tuple(f"val_{each.name}_{_LINE_METRICS[each.task][0]}" for each in targets_of(spec))
 
 
 def _check_monitor(settings: Settings, feed: Feed) -> None:
-    measured = [name for name in metric_names(feed.spec) if not name.endswith("bias")]  # its best is 0, from both sides
-    known = ["loss", "val_loss", *(f"val_{name}" for name in measured)]
-    if settings.train.monitor not in known:
+    names = [
+        name for name in metric_names(feed.spec) if not name.endswith("bias")
+    ]  # best at 0, neither "min" nor "max"
+    choices = ["loss", "val_loss", *(f"val_{name}" for name in names)]
+    if settings.train.monitor not in choices:
         raise SettingError(
             f"[train] monitor = {settings.train.monitor!r} is not measured for a {feed.spec.task} task; "
-            f"{did_you_mean(settings.train.monitor, known)}"
+            f"{did_you_mean(settings.train.monitor, choices)}"
         )
 
 
 def _stoppers(settings: Settings) -> list[keras.callbacks.Callback]:
-    """Return the callbacks that end training early or slow it down, in the order in which they are asked."""
+    """Return the callbacks that stop training early or lower the learning rate, in the order of their calls."""
     train = settings.train
-    monitored = {"monitor": train.monitor, "mode": mode_of(train.monitor)}
-    found: list[keras.callbacks.Callback] = [StopAtNaN()]
+    monitor = {"monitor": train.monitor, "mode": mode_of(train.monitor)}
+    stoppers: list[keras.callbacks.Callback] = [StopAtNaN()]
     if train.f1_zero_patience:
-        found.append(StopWhenF1StaysZero(patience=train.f1_zero_patience))
+        stoppers.append(StopWhenF1StaysZero(patience=train.f1_zero_patience))
     if train.patience:
-        found.append(keras.callbacks.EarlyStopping(patience=train.patience, **monitored))
+        stoppers.append(keras.callbacks.EarlyStopping(patience=train.patience, **monitor))
     if train.reduce_lr_patience and train.schedule == "plateau":
-        found.append(
+        stoppers.append(
             keras.callbacks.ReduceLROnPlateau(
-                patience=train.reduce_lr_patience, factor=train.reduce_lr_factor, **monitored
+                patience=train.reduce_lr_patience, factor=train.reduce_lr_factor, **monitor
             )
         )
-    return found
+    return stoppers
 
 
-def _why_stopped(settings: Settings, stoppers: list[keras.callbacks.Callback], *, epochs: int) -> str:
-    for each in stoppers:
-        if getattr(each, "reason", ""):
-            return str(each.reason)
-        if isinstance(each, keras.callbacks.EarlyStopping) and each.stopped_epoch:
+def _stop_reason(settings: Settings, stoppers: list[keras.callbacks.Callback], *, epochs: int) -> str:
+    for callback in stoppers:
+        if getattr(callback, "reason", ""):
+            return str(callback.reason)
+        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.stopped_epoch:
             return f"{settings.train.monitor} did not improve for {settings.train.patience} epochs"
     return f"all {epochs} epochs are done"
 
 
 def _read_result(folder: Path) -> RunResult:
-    """Return what rank 0 has written; a metric that is not defined is null there, and NaN here."""
+    """Return the result that rank 0 has written; an undefined metric is null in the file and NaN here."""
     run, metrics = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("run.json", "metrics.json"))
     return RunResult(
         folder=folder,
         metrics={
-            part: {name: float("nan") if value is None else value for name, value in found.items()}
-            for part, found in metrics.items()
+            part: {name: float("nan") if value is None else value for name, value in values.items()}
+            for part, values in metrics.items()
         },
         **{name: run[name] for name in ("epochs", "best_epoch", "stopped", "seconds", "feed_verdict")},
     )

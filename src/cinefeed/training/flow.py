@@ -1,4 +1,4 @@
-"""From settings to rows, parts and a feed, and what a page shows of them. No framework is needed here."""
+"""Rows, parts and feed of a run from its settings, and their data for a report. Imports no framework."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,10 +29,10 @@ _SHEET_CLIPS = 8
 
 
 def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
-    """Return the rows that `[data.where]` names, and with `missing = "drop"` those of them that have a label.
+    """Return the rows that `[data.where]` selects, and with `missing = "drop"` only those that have a label.
 
-    Of several targets one is enough; a row that has none is refused unless it is dropped. With `private`, ids are shown
-    in place of paths from here on.
+    With several targets one label is enough; a row without any is an error unless rows are dropped. With `private`, the
+    returned manifest shows ids instead of paths.
     """
     data = settings.data
     tasks = data.task if isinstance(data.task, Mapping) else dict.fromkeys(data.targets[:1], data.task)
@@ -42,18 +42,18 @@ def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
         manifest = manifest.where(column, list(values))
     manifest = manifest.as_private() if data.private else manifest
     columns = manifest.table.column_names
-    named = [each for each in data.targets if each != "clip" or each in columns]
-    if not named or (data.missing == "error" and len(named) == 1):
-        return manifest  # of one target the feed says what is missing
-    missing = [np.asarray(manifest.column(each).is_null(nan_is_null=True)) for each in named]
+    targets = [target for target in data.targets if target != "clip" or target in columns]
+    if not targets or (data.missing == "error" and len(targets) == 1):
+        return manifest  # for one target the feed raises the error
+    missing = [np.asarray(manifest.column(target).is_null(nan_is_null=True)) for target in targets]
     unlabelled = np.logical_and.reduce(missing)
-    words = " or ".join(map(repr, named))
+    words = " or ".join(map(repr, targets))
     if unlabelled.all():
-        raise TableError(f"none of {len(manifest)} rows has a {words} label; look at the label table")
+        raise TableError(f"none of {len(manifest)} rows has a {words} label; check the label table")
     if data.missing == "error" and unlabelled.any():
         first = manifest.column("id")[int(np.argmax(unlabelled))]
         raise LabelError(
-            f"{int(unlabelled.sum())} of {len(manifest)} rows have no label in any of {', '.join(named)} (first: "
+            f"{int(unlabelled.sum())} of {len(manifest)} rows have no label in any of {', '.join(targets)} (first: "
             f"{first}); leave them out with missing = 'drop' (--drop-missing)"
         )
     if unlabelled.any():
@@ -62,47 +62,47 @@ def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
 
 
 def check_evaluation(manifest: Manifest, settings: Settings) -> None:
-    """Raise what stands in the way of `[evaluate]`, before any training: the end of one is a bad place to learn it.
+    """Check `[evaluate]` before training, so that an error does not appear at its end.
 
-    ColumnError for a column that is not there, TableError for rows without a unit, LabelError for a unit whose rows
-    differ in a label, SettingError for several clips of a video where it has but one place for a clip, and for a column
-    that is called as one of the predictions' own.
+    Raises ColumnError for a missing column, TableError for rows without a unit, LabelError for a unit whose rows
+    differ in a label, and SettingError for several clips per video with a position that allows one, or for a column
+    with a reserved name.
     """
-    asked = settings.evaluate
-    check_clips(asked.clips, position=settings.clip.position)
-    for column in asked.subgroups:
+    evaluate = settings.evaluate
+    check_clips(evaluate.clips, position=settings.clip.position)
+    for column in evaluate.subgroups:
         manifest.column(column)
-    for carried in (settings.data.split.group or None, asked.unit, *asked.subgroups):
-        if carried is not None:
-            check_column_name(carried)
-    if asked.unit is None:
+    for column_or_none in (settings.data.split.group or None, evaluate.unit, *evaluate.subgroups):
+        if column_or_none is not None:
+            check_column_name(column_or_none)
+    if evaluate.unit is None:
         return
-    units = manifest.column(asked.unit)
-    unknown = np.asarray(units.is_null(nan_is_null=True))
-    if unknown.any():
+    units = manifest.column(evaluate.unit)
+    has_no_unit = np.asarray(units.is_null(nan_is_null=True))
+    if has_no_unit.any():
         raise TableError(
-            f"{int(unknown.sum())} of {len(manifest)} rows have no {asked.unit!r} (first: "
-            f"{manifest.column('id')[int(np.argmax(unknown))]}), which is the unit to be measured: fill it, leave them "
-            "out, or choose another unit, or none, to count videos"
+            f"{int(has_no_unit.sum())} of {len(manifest)} rows have no {evaluate.unit!r} (first: "
+            f"{manifest.column('id')[int(np.argmax(has_no_unit))]}), which is the unit of evaluation; fill it, leave "
+            "the rows out, or choose another unit, or none, to count videos"
         )
     for target in settings.data.targets:
         if target not in manifest.table.column_names:
             continue
         pairs = pa.table({"unit": units, "label": manifest.column(target)}).filter(pc.field("label").is_valid())
         counts = pairs.group_by("unit").aggregate([("label", "count_distinct")])
-        torn = counts.filter(pc.greater(counts["label_count_distinct"], 1))["unit"]
-        if len(torn):
+        ambiguous = counts.filter(pc.greater(counts["label_count_distinct"], 1))["unit"]
+        if len(ambiguous):
             raise LabelError(
-                f"{len(torn)} values of {asked.unit!r} have videos whose {target!r} labels differ (first: {torn[0]}), "
-                "so they have no label of their own: choose another unit, or none, to count videos"
+                f"{len(ambiguous)} values of {evaluate.unit!r} have videos whose {target!r} labels differ (first: "
+                f"{ambiguous[0]}), so they have no single label; choose another unit, or none, to count videos"
             )
 
 
 def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
-    """Return the rows that have frames, and a list of all that have an error or damaged frames, with the reason.
+    """Return the rows that have frames, and a list of rows with an error or damaged frames, with the reason.
 
-    Rows of damaged frames stay: those frames raise when they are read, or are shown as FFmpeg makes them up. An empty
-    list means that no file breaks only if `manifest.verified` is "decode".
+    Rows with damaged frames are kept: reading such a frame raises an error or returns FFmpeg's concealment. An empty
+    list proves that all files can be read only if `manifest.verified` is "decode".
     """
     failures, names = [], manifest.table.column_names
     columns = [
@@ -120,16 +120,16 @@ def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     playable = np.flatnonzero(np.asarray(manifest.column("num_frames").fill_null(0)) > 0)
     if len(playable) == 0:
         first = f"{failures[0]['path']}: {failures[0]['error']}" if failures else "see 'cinefeed scan'"
-        raise TableError(f"none of {len(manifest)} rows has a frame that can be read; {first}")
+        raise TableError(f"none of {len(manifest)} rows has a readable frame; {first}")
     if len(playable) == len(manifest):
         return manifest, failures
     return manifest.take(playable, step="with frames that can be read"), failures
 
 
 def make_parts(manifest: Manifest, settings: Settings) -> Parts:
-    """Return the parts that `[data.split]` asks for: drawn anew, or as a column says; see also `check_evaluation`.
+    """Return the parts of `[data.split]`: a new random split, or those of a column; runs `check_evaluation` first.
 
-    Features of a run keep its parts, where they are known: SettingError says so.
+    Raises SettingError for a new split of features whose network was trained on some of the rows.
     """
     check_evaluation(manifest, settings)
     split = settings.data.split
@@ -140,8 +140,8 @@ def make_parts(manifest: Manifest, settings: Settings) -> Parts:
     is_parted = "split" in manifest.table.column_names and manifest.column("split").null_count < len(manifest)
     if is_parted and made_by_a_run(manifest):
         raise SettingError(
-            "the rows are features of a network that was trained on some of them, and parts drawn anew would test on "
-            "those; take the parts from its run: [data.split] column = 'split' (--split-column split)"
+            "the rows are features of a network that was trained on some of them, and a new split would test on "
+            "those; use the parts of its run: [data.split] column = 'split' (--split-column split)"
         )
     parts = manifest.split(
         val=split.val, test=split.test, group=split.group or None, stratify=split.stratify, seed=split.seed
@@ -151,32 +151,32 @@ def make_parts(manifest: Manifest, settings: Settings) -> Parts:
 
 
 def _check_classes(rows: Manifest, settings: Settings) -> None:
-    """Raise LabelError where validation or test have a class that training lacks, unless the classes were named."""
+    """Raise LabelError if validation or test has a class that training lacks, unless `[data] classes` lists classes."""
     data = settings.data
     for target in data.targets:
-        named = target in data.classes if isinstance(data.classes, Mapping) else data.classes is not None
-        if named or target not in rows.table.column_names or target == settings.feed.inputs.mask:
+        is_listed = target in data.classes if isinstance(data.classes, Mapping) else data.classes is not None
+        if is_listed or target not in rows.table.column_names or target == settings.feed.inputs.mask:
             continue
         if not rows.label_type(target).is_classes:
             continue
-        unseen = unseen_classes(labels=rows.column(target), parts=rows.column("split"))
-        for value, places in unseen.items():
-            where = "; ".join(
-                f"{format_count(len(missing), 'row')} of the {part} part ({_first(rows, missing)})"
-                for part, missing in places.items()
+        rows_by_class = unseen_classes(labels=rows.column(target), parts=rows.column("split"))
+        for value, rows_by_part in rows_by_class.items():
+            counts = "; ".join(
+                f"{format_count(len(indices), 'row')} of the {part} part ({_first(rows, indices)})"
+                for part, indices in rows_by_part.items()
             )
             names = class_names(rows.column(target)).drop_null().unique().sort().to_pylist()
-            learnt = ",".join(each for each in names if each not in unseen)
+            training_classes = ",".join(name for name in names if name not in rows_by_class)
             option = (f"{target}=" if len(data.targets) > 1 else "") + ",".join(names)
             raise LabelError(
-                f"class {value!r} of {target!r} has no row to train with, and {where}: leave its rows out with --where "
-                f"{target}={learnt}, split again with --stratify {target} where each part can have one of its groups, "
-                f"or name all classes, so that it is one that is never learnt: --classes {option}"
+                f"class {value!r} of {target!r} has no training row, and {counts}: leave its rows out with --where "
+                f"{target}={training_classes}, split again with --stratify {target} if the class has a group for each "
+                f"part, or list all classes, one of them without training rows: --classes {option}"
             )
 
 
-def _first(rows: Manifest, places: NDArray[np.int64]) -> str:
-    return ", ".join(str(rows.shown()[int(row)]) for row in places[:3]) + " ..." * (len(places) > 3)
+def _first(rows: Manifest, indices: NDArray[np.int64]) -> str:
+    return ", ".join(str(rows.shown()[int(row)]) for row in indices[:3]) + " ..." * (len(indices) > 3)
 
 
 def build_feed(settings: Settings, part: Manifest) -> Feed:
@@ -185,7 +185,7 @@ def build_feed(settings: Settings, part: Manifest) -> Feed:
 
 
 def check_labels(feed: Feed) -> None:
-    """Raise LabelError where the training rows all have the same number to learn, before any training."""
+    """Raise LabelError if all training rows have the same value of a regression target."""
     for target in feed.spec.targets or [feed.spec]:
         name = target.name if isinstance(target, TargetSpec) else target.target
         if target.task != "regression" or not name:
@@ -201,9 +201,9 @@ def check_labels(feed: Feed) -> None:
 def keep_flow(
     folder: Path, *, feed: Feed, counts: Sequence[tuple[str, int]], failures: Sequence[dict[str, str]]
 ) -> None:
-    """Write what a page shows of a feed before any training: labels, clips, levels, rows after each step, failed files.
+    """Write data of a feed for the report: labels, clips, pixel values, rows after each step, failed files.
 
-    balance.json has what balancing did, and with it how often the classes are drawn, by which probabilities can be
+    balance.json holds the result of balancing with the draw frequencies of classes, by which probabilities can be
     corrected (cinefeed.balance.correct_prior).
     """
     if feed.spec.target and feed.spec.task not in ("clip", "mask"):
@@ -218,24 +218,27 @@ def keep_flow(
 
 
 def _labels(feed: Feed) -> dict[str, Any]:
-    """Return the labels of the target that is balanced, by row and as drawn, and of several targets each by name."""
-    fed = feed.plan().rows
+    """Return the labels of the balanced target, by row ("raw") and as drawn ("fed"), and those of several by name."""
+    drawn_rows = feed.plan().rows
     if not feed.spec.targets:
-        return {"raw": feed.labels, "fed": feed.labels[fed], "classes": list(feed.spec.classes) or None}
-    found = {}
-    for each in feed.spec.targets:
-        column = feed.manifest.column(each.name)
-        known = ~np.asarray(column.is_null(nan_is_null=True))
-        labels = np.array(class_names(column).to_pylist() if each.classes else column.to_pylist(), object)
-        drawn = fed[known[fed]]
-        found[each.name] = {"raw": labels[known], "fed": labels[drawn], "classes": list(each.classes) or None}
-    return {**found[feed.spec.target], "targets": found}
+        return {"raw": feed.labels, "fed": feed.labels[drawn_rows], "classes": list(feed.spec.classes) or None}
+    by_target = {}
+    for target in feed.spec.targets:
+        column = feed.manifest.column(target.name)
+        has_label = ~np.asarray(column.is_null(nan_is_null=True))
+        labels = np.array(class_names(column).to_pylist() if target.classes else column.to_pylist(), object)
+        by_target[target.name] = {
+            "raw": labels[has_label],
+            "fed": labels[drawn_rows[has_label[drawn_rows]]],
+            "classes": list(target.classes) or None,
+        }
+    return {**by_target[feed.spec.target], "targets": by_target}
 
 
 def pixel_counts(batch: Batch) -> dict[str, Any]:
-    """Return how often each level stands in the clips of a batch, padding left out: `counts`, between `edges`.
+    """Return a histogram of the pixel values of a batch without padding: `counts` between `edges`.
 
-    The levels are 256 of the type's scale, or of floats 128 from the least to the greatest that there is.
+    It has 256 bins over the range of the integer dtype, or for floats 128 bins from the minimum to the maximum.
     """
     views = list(batch.clips.values()) if isinstance(batch.clips, Mapping) else [batch.clips]
     pixels = np.concatenate([view[batch.valid].reshape(-1) for view in views])
@@ -253,10 +256,10 @@ def pixel_counts(batch: Batch) -> dict[str, Any]:
 def sheet(
     feed: Feed, batch: Batch | None = None, *, clips: int = _SHEET_CLIPS
 ) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
-    """Return a few clips as the feed gives them, uint8 (clips, frames, height, width, channels), and their captions.
+    """Return a few clips of a feed, uint8 (clips, frames, height, width, channels), and their captions.
 
-    They are of `batch`, by default the first of the epoch. Several views lie side by side. Clips of another type are
-    stretched, each from its own least value to its greatest. Of a private manifest no clip.
+    They are taken from `batch`, by default the first of the epoch. Several views are placed side by side. Clips of
+    another dtype are scaled, each from its own minimum and maximum. A private manifest gives no clips.
     """
     if feed.manifest.private:
         return np.zeros((0, *feed.spec.clip_shape), np.uint8), np.zeros(0, np.str_)
@@ -271,25 +274,25 @@ def sheet(
         span = np.maximum(high.astype(np.float32) - low, np.finfo(np.float32).tiny)
         pixels = ((pixels.astype(np.float32) - low) / span * 255).astype(np.uint8)
     if isinstance(batch.targets, Mapping):
-        labels = [_several_in_words(batch, place, feed.spec) for place in range(len(batch.ids))][:clips]
+        labels = [_several_labels_text(batch, row, feed.spec) for row in range(len(batch.ids))][:clips]
     else:
-        labels = [_in_words(target, feed.spec) for target in batch.targets[:clips]]
+        labels = [_label_text(target, feed.spec) for target in batch.targets[:clips]]
     captions = [f"{row} · {label}" if label else str(row) for row, label in zip(batch.ids, labels, strict=False)]
     return pixels.copy(), np.array(captions, np.str_)
 
 
-def _several_in_words(batch: Batch, place: int, spec: FeedSpec) -> str:
-    """Return those labels that a row has, of several targets: "age 61, sex f"."""
-    said = [
-        f"{each.name} {_in_words(batch.targets[each.name][place], replace(spec, task=each.task, classes=each.classes))}"
+def _several_labels_text(batch: Batch, row: int, spec: FeedSpec) -> str:
+    """Return the labels of a row for several targets as text: "age 61, sex f"; missing ones are left out."""
+    texts = [
+        f"{each.name} {_label_text(batch.targets[each.name][row], replace(spec, task=each.task, classes=each.classes))}"
         for each in spec.targets
-        if batch.weights[each.name][place] > 0
+        if batch.weights[each.name][row] > 0
     ]
-    return ", ".join(said)
+    return ", ".join(texts)
 
 
-def _in_words(target: Any, spec: FeedSpec) -> str:
-    """Return a row's label as a caption says it, and nothing where there is none, or it is a picture."""
+def _label_text(target: Any, spec: FeedSpec) -> str:
+    """Return the label of a row as text for a caption; "" if there is none, or if it is an image."""
     if not spec.target or spec.task in ("clip", "mask"):
         return ""
     if not spec.classes:

@@ -1,9 +1,9 @@
-"""Cross-validation by patient: a run a fold, then the predictions for every video by the model that did not see it.
+"""Cross-validation by patient: a run per fold, and out-of-fold predictions for every video.
 
 fold1.parquet ...     the rows with their part in that fold        fold1/ ...           the runs, each a run folder
-predictions.parquet   out of fold: each video once, with `fold`    assessment.json      what these are worth, together
-folds.json            the folds' own metrics, mean and interval    metrics.json         the values of the assessment
-settings.toml         what was asked for                           failures.json        files that failed, and why
+predictions.parquet   out of fold: each video once, with `fold`    assessment.json      of all out-of-fold predictions
+folds.json            metrics by fold, mean and interval           metrics.json         the values of the assessment
+settings.toml         settings of the cross-validation             failures.json        files that failed, with reasons
 """
 
 import json
@@ -30,15 +30,15 @@ from cinefeed.training.finish import (
     PREDICTIONS,
     assess_table,
     keep_results,
-    kept_priors,
     mean_priors,
+    read_priors,
 )
 from cinefeed.training.flow import check_evaluation, choose_rows, usable_rows
 from cinefeed.training.run import (
     ASSESSMENT,
     check_out,
-    kept_thresholds,
     read_run,
+    read_thresholds,
     settings_of_run,
     write_json,
     write_settings,
@@ -49,10 +49,10 @@ _OWN = ("settings.toml", "folds.json", "failures.json", "report.html", "methods.
 
 @dataclass(frozen=True, kw_only=True)
 class FoldsResult:
-    """What cross-validation came to: the metrics of all videos out of fold, and those of the folds.
+    """Result of a cross-validation: the out-of-fold metrics of all videos, and statistics of the folds' metrics.
 
-    `folds` has by metric the mean over the folds, `low`, `high`, `sd` and how many folds define it. `finished` is
-    False where a training was told to stop: the same call goes on.
+    `folds` has by metric the mean over the folds, `low`, `high`, `sd` and the number of folds that define it.
+    `finished` is False if a training stopped on request: the same call resumes it.
     """
 
     folder: Path
@@ -64,19 +64,23 @@ class FoldsResult:
 def train_folds(
     settings: Settings, *, folds: int = 5, train: Callable[..., object], overwrite: bool = False
 ) -> FoldsResult:
-    """Train a run for each fold, by group, and measure every video by the run that did not see its patient.
+    """Train a run for each fold, by group, and measure every video by the run that was not trained on its patient.
 
-    Each fold is the test part of one run; of the other rows the share `val` of `[data.split]`, by group, is its
-    validation part. `train(settings, overwrite=...)` trains one run, such as cinefeed.training.fit.train. Folds that
-    are finished are left as they are, so that the same call goes on after a break, unless `overwrite`.
+    Each fold is the test part of one run; the share `val` of `[data.split]` of the other rows, by group, is its
+    validation part. Finished folds are kept unless `overwrite`, so that the same call resumes after an interruption.
 
-    The interval over folds takes them for independent samples (Student's t). Their training parts overlap, so it is
-    too narrow (Bengio and Grandvalet, JMLR 2004); that of the assessment resamples patients instead, with the models
-    as they are. The threshold of two classes is the mean of those that the folds chose on their validation parts.
+    The interval over folds treats them as independent samples (Student's t). Their training parts overlap, so it is
+    too narrow (Bengio and Grandvalet, JMLR 2004); that of the assessment resamples patients instead, with fixed models.
+    The threshold of two classes is the mean of the thresholds that the folds selected on their validation parts.
 
-    Raises SettingError for a split that names a column already, for a folder that holds something else, and where
-    settings or rows are no longer those that the folds were begun with; SplitError where there are too few groups;
-    InUseError while another process writes the folder.
+    Args:
+        settings: Settings of the runs; `[train] out` is the folder of the folds.
+        folds: Number of folds.
+        train: Function that trains one run, `train(settings, overwrite=...)`, such as cinefeed.training.fit.train.
+        overwrite: Train finished folds again.
+
+    Raises SettingError for a split by a column, for a folder with other files, and if settings or rows differ from
+    those of the existing folds; SplitError for too few groups; InUseError while another process writes the folder.
     """
     with full_disk_explained(Path(settings.train.out)), write_lock(settings.train.out, folder=True):
         return _train_folds(settings, folds=folds, train=train, overwrite=overwrite)
@@ -86,42 +90,42 @@ def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object]
     split = settings.data.split
     if split.column is not None:
         raise SettingError(
-            f"folds deal all rows anew, and [data.split] takes the parts from the column {split.column!r}: name the "
-            "group instead, and leave out what should stay a test set with where"
+            f"cross-validation splits all rows, and [data.split] takes the parts from the column {split.column!r}: set "
+            "a group instead, and leave out the rows of a separate test set with [data.where]"
         )
     folder = _check_folder(settings, folds=folds, overwrite=overwrite)
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     if made_by_a_run(rows):
         raise SettingError(
-            "the rows are features of a run's network, which has learnt from some of them: each fold would test on "
-            "what it has seen. Train folds on the videos, or on features of a backbone that none of them has trained"
+            "the rows are features of a run's network, which was trained on some of them: each fold would test on "
+            "training rows of the network; use the videos, or features of a backbone that was not trained on them"
         )
     check_evaluation(rows, settings)
-    asked, settings = settings, _with_classes(settings, rows)
-    parts = _deal(rows, settings, folds=folds)
-    own = [_settings_of(settings, folder, number) for number in range(1, folds + 1)]
-    for number, (each, part) in enumerate(zip(own, parts, strict=True), start=1):
-        _check_rows(Path(each.data.manifest), part, number=number, overwrite=overwrite)
+    folds_settings, settings = settings, _with_classes(settings, rows)
+    manifests = _fold_manifests(rows, settings, folds=folds)
+    runs = [_settings_of(settings, folder, number) for number in range(1, folds + 1)]
+    for number, (run, manifest) in enumerate(zip(runs, manifests, strict=True), start=1):
+        _check_rows(Path(run.data.manifest), manifest, number=number, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    begun = {"folds": folds, "group": split.group or None, "rows": len(rows)}
-    write_json(folder / "folds.json", begun)  # first: the folder is known by it
-    write_settings(folder, asked)
+    summary = {"folds": folds, "group": split.group or None, "rows": len(rows)}
+    write_json(folder / "folds.json", summary)  # first: it marks the folder
+    write_settings(folder, folds_settings)
     write_json(folder / "failures.json", failures)
-    for each, part in zip(own, parts, strict=True):
-        part.write(each.data.manifest)
-    for each in own:
-        if overwrite or not _is_finished(each):
-            train(each, overwrite=overwrite)
+    for run, manifest in zip(runs, manifests, strict=True):
+        manifest.write(run.data.manifest)
+    for run in runs:
+        if overwrite or not _is_finished(run):
+            train(run, overwrite=overwrite)
         else:
-            with write_lock(each.train.out, folder=True):  # removes what a kill has left
-                check_out(each.train.out, overwrite=True)
-        if not _is_finished(each):
+            with write_lock(run.train.out, folder=True):  # removes temporary files of a killed process
+                check_out(run.train.out, overwrite=True)
+        if not _is_finished(run):
             return FoldsResult(folder=folder, finished=False, metrics={}, folds={})
-    return _gather(folder, own, begun=begun)
+    return _gather(folder, runs, summary=summary)
 
 
 def over_folds(values: Sequence[float], *, level: float = 0.95) -> dict[str, Any]:
-    """Return mean, standard deviation and Student's interval of a metric over folds, and how many define it.
+    """Return mean, standard deviation and Student's interval of a metric over folds, and the number of folds.
 
     >>> {name: round(value, 3) for name, value in over_folds([0.8, 0.9, 0.7]).items()}
     {'mean': 0.8, 'sd': 0.1, 'low': 0.552, 'high': 1.048, 'folds': 3}
@@ -141,26 +145,26 @@ def over_folds(values: Sequence[float], *, level: float = 0.95) -> dict[str, Any
 
 
 def _check_folder(settings: Settings, *, folds: int, overwrite: bool) -> Path:
-    """Return where the folds go, if nothing stands in the way."""
+    """Return the folder of the folds if they may be written there. Raises SettingError otherwise."""
     folder = Path(settings.train.out)
     if not folder.is_dir():
         return folder
-    there = {each.name for each in folder.iterdir() if not each.name.endswith(FOLDER_LOCK)}
-    ours = {*_OWN, *(name for name in there if name.startswith("fold"))}
-    if there and ("folds.json" not in there or there - ours):
-        other = sorted(there - ours) or sorted(there)
-        raise SettingError(f"{folder} holds other files ({', '.join(other[:3])}); name a new folder for the folds")
-    if not there or overwrite or "settings.toml" not in there:
+    names = {each.name for each in folder.iterdir() if not each.name.endswith(FOLDER_LOCK)}
+    own_names = {*_OWN, *(name for name in names if name.startswith("fold"))}
+    if names and ("folds.json" not in names or names - own_names):
+        other = sorted(names - own_names) or sorted(names)
+        raise SettingError(f"{folder} holds other files ({', '.join(other[:3])}); choose a new folder for the folds")
+    if not names or overwrite or "settings.toml" not in names:
         return folder
-    before = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
-    if before["folds"] != folds:
-        raise SettingError(f"{folder} holds {before['folds']} folds, {folds} are asked for; name another folder")
-    kept, asked = to_table(settings_of_run(folder)), to_table(settings)
-    differing = [name for name in asked if asked[name] != kept.get(name)]
-    if differing:
+    summary = json.loads((folder / "folds.json").read_text(encoding="utf-8"))
+    if summary["folds"] != folds:
+        raise SettingError(f"{folder} holds {summary['folds']} folds, and folds={folds}; choose another folder")
+    saved, current = to_table(settings_of_run(folder)), to_table(settings)
+    differences = [name for name in current if current[name] != saved.get(name)]
+    if differences:
         raise SettingError(
-            f"{folder} was begun with other settings in {', '.join(f'[{name}]' for name in differing)}; "
-            "name another folder, or pass --overwrite (overwrite=True)"
+            f"{folder} was started with other settings in {', '.join(f'[{name}]' for name in differences)}; "
+            "choose another folder, or pass --overwrite (overwrite=True)"
         )
     return folder
 
@@ -168,40 +172,40 @@ def _check_folder(settings: Settings, *, folds: int, overwrite: bool) -> Path:
 def _check_rows(path: Path, part: Manifest, *, number: int, overwrite: bool) -> None:
     if not overwrite and path.is_file() and Manifest.read(path).fingerprint != part.fingerprint:
         raise SettingError(
-            f"the rows of fold {number} are no longer those that {path.parent} was begun with: the manifest has "
-            "changed; name another folder, or pass --overwrite (overwrite=True)"
+            f"the rows of fold {number} differ from those in {path.parent}: the manifest has changed; choose another "
+            "folder, or pass --overwrite (overwrite=True)"
         )
 
 
 def _with_classes(settings: Settings, rows: Manifest) -> Settings:
-    """Return settings that name each target's task and classes: a fold may lack a rare one."""
+    """Return settings that list the task and classes of each target: a fold may lack a rare class."""
     data = settings.data
     if data.targets == ("clip",) and "clip" not in rows.table.column_names:
         return settings
     labels = read_labels(
         rows.table, type_of=rows.label_type, target=data.target or None, task=data.task, classes=data.classes
     )
-    found = labels.several or {labels.name: labels.main}
-    tasks: dict[str, Any] = {name: each.task for name, each in found.items()}
-    classes = {name: each.classes for name, each in found.items() if each.classes}
+    targets = labels.several or {labels.name: labels.main}
+    tasks: dict[str, Any] = {name: each.task for name, each in targets.items()}
+    classes = {name: each.classes for name, each in targets.items() if each.classes}
     if not labels.several:
         return replace(settings, data=replace(data, task=tasks[labels.name], classes=classes.get(labels.name)))
     return replace(settings, data=replace(data, task=tasks, classes=classes))
 
 
-def _deal(rows: Manifest, settings: Settings, *, folds: int) -> list[Manifest]:
+def _fold_manifests(rows: Manifest, settings: Settings, *, folds: int) -> list[Manifest]:
     """Return the rows of each fold's run, with their part in the column `split`."""
     split = settings.data.split
-    by: dict[str, Any] = {"group": split.group or None, "stratify": split.stratify, "seed": split.seed}
-    dealt = []
-    for each in rows.folds(folds, **by):
-        rest = each.train.split(val=split.val, test=0, **by)
+    options: dict[str, Any] = {"group": split.group or None, "stratify": split.stratify, "seed": split.seed}
+    manifests = []
+    for fold in rows.folds(folds, **options):
+        rest = fold.train.split(val=split.val, test=0, **options)
         ids = {
             name: pa.table({"id": part.column("id")})
-            for name, part in (("train", rest.train), ("val", rest.val), ("test", each.val))
+            for name, part in (("train", rest.train), ("val", rest.val), ("test", fold.val))
         }
-        dealt.append(rows.with_split(ids, on="id"))
-    return dealt
+        manifests.append(rows.with_split(ids, on="id"))
+    return manifests
 
 
 def _settings_of(settings: Settings, folder: Path, number: int) -> Settings:
@@ -216,31 +220,34 @@ def _is_finished(settings: Settings) -> bool:
     return (Path(settings.train.out) / "run.json").is_file()
 
 
-def _gather(folder: Path, own: Sequence[Settings], *, begun: Mapping[str, Any]) -> FoldsResult:
-    """Put the folds' predictions of their test parts together, and say what they are worth."""
-    tables, runs, level = [], [], own[0].evaluate.level
-    for number, each in enumerate(own, start=1):
+def _gather(folder: Path, run_settings: Sequence[Settings], *, summary: Mapping[str, Any]) -> FoldsResult:
+    """Concatenate the test predictions of all folds, assess them, and write the results."""
+    tables, runs, level = [], [], run_settings[0].evaluate.level
+    for number, each in enumerate(run_settings, start=1):
         run = Path(each.train.out)
         table = read_parquet_table(run / PREDICTIONS)
-        tested = table.filter(pc.equal(table["split"], "test"))
-        tables.append(tested.append_column("fold", pa.array([number] * len(tested), pa.int32())))
+        test_rows = table.filter(pc.equal(table["split"], "test"))
+        tables.append(test_rows.append_column("fold", pa.array([number] * len(test_rows), pa.int32())))
         metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))["test"]
-        runs.append({"fold": number, "run": run.name, "rows": len(set(tested["id"].to_pylist())), "metrics": metrics})
-    settings, spec, _ = read_run(own[0].train.out)
-    thresholds = [kept_thresholds(each.train.out) for each in own]
-    names = {name for each in thresholds for name in each}
-    chosen = {name: [each[name] for each in thresholds if name in each] for name in sorted(names)}
+        num_videos = len(set(test_rows["id"].to_pylist()))
+        runs.append({"fold": number, "run": run.name, "rows": num_videos, "metrics": metrics})
+    settings, spec, _ = read_run(run_settings[0].train.out)
+    by_fold = [read_thresholds(each.train.out) for each in run_settings]
+    names = {name for thresholds in by_fold for name in thresholds}
+    by_target = {name: [each[name] for each in by_fold if name in each] for name in sorted(names)}
     table = pa.concat_tables(tables)
     assessment = assess_table(
         table,
         settings=settings,
         spec=spec,
-        thresholds={name: float(np.mean(values)) for name, values in chosen.items()},
-        priors=mean_priors([kept_priors(each.train.out) for each in own]),
+        thresholds={name: float(np.mean(values)) for name, values in by_target.items()},
+        priors=mean_priors([read_priors(each.train.out) for each in run_settings]),
     )
     keep_results(folder, table, assessment)
-    every = dict.fromkeys(name for each in runs for name in each["metrics"])
-    defined = {name: [each["metrics"][name] for each in runs if each["metrics"][name] is not None] for name in every}
-    found = {name: over_folds(values, level=level) for name, values in defined.items()}
-    write_json(folder / "folds.json", {**begun, "level": level, "runs": runs, "metrics": found})
-    return FoldsResult(folder=folder, finished=True, metrics=flat_metrics(assessment)["test"], folds=found)
+    metric_names = dict.fromkeys(name for each in runs for name in each["metrics"])
+    defined = {
+        name: [each["metrics"][name] for each in runs if each["metrics"][name] is not None] for name in metric_names
+    }
+    statistics = {name: over_folds(values, level=level) for name, values in defined.items()}
+    write_json(folder / "folds.json", {**summary, "level": level, "runs": runs, "metrics": statistics})
+    return FoldsResult(folder=folder, finished=True, metrics=flat_metrics(assessment)["test"], folds=statistics)

@@ -1,7 +1,4 @@
-"""What is written down and shown while a network trains: history.csv, log.jsonl, TensorBoard, the terminal.
-
-Each is a plain Keras callback, of use in anybody's own `fit`.
-"""
+"""Keras callbacks that log a training: history.csv, log.jsonl, TensorBoard, the terminal; usable in any `fit`."""
 
 import csv
 import io
@@ -21,13 +18,13 @@ from cinefeed.text import format_percent, one_line
 from cinefeed.training.callbacks import Logs
 from cinefeed.training.run import plain
 
-_EVERY = 8  # batches, between two looks at the feed
-_LOGGED = 10  # batches, between two lines of log.jsonl
-_ROWS = 12  # epochs that the live table has room for
+_FEED_INTERVAL = 8  # batches between two updates of the feed's statistics
+_LOG_INTERVAL = 10  # batches between two lines of log.jsonl
+_ROWS = 12  # epochs in the live table
 
 
 class History(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Keep a line an epoch in a CSV file, which is whole at any time; a resumed run doubles and loses none.
+    """Write a line per epoch to a CSV file that is complete at any time; a resumed run repeats and loses no line.
 
     >>> import tempfile
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
@@ -46,11 +43,11 @@ class History(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyp
         self.rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Begin anew; a checkpoint puts back what it knows."""
+        """Clear the rows; a checkpoint restores those of a resumed run afterwards."""
         self.rows = []
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Add the epoch's line. What an epoch lacks, such as metrics after a NaN, is NA."""
+        """Add the line of the epoch. Missing values, such as metrics after a NaN, are NA."""
         numbers = {name: float(value) for name, value in sorted((logs or {}).items())}
         self.rows.append({"epoch": epoch, **numbers})
         names = ["epoch", *sorted({name for row in self.rows for name in row} - {"epoch"})]
@@ -62,9 +59,9 @@ class History(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyp
 
 
 class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Write what happens to a file, one JSON object a line: when training began, some batches, each epoch.
+    """Append events to a file, one JSON object per line: the start of training, some batches, each epoch.
 
-    It is added to, never rewritten: a run that was resumed shows where, and what was done twice.
+    Lines are never rewritten: the file of a resumed run shows where it resumed, and which batches were repeated.
 
     >>> import tempfile
     >>> lines = JsonLines(Path(tempfile.mkdtemp()) / "log.jsonl")
@@ -73,14 +70,14 @@ class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
     {'event': 'epoch', 'time': 'now', 'epoch': 1, 'loss': 0.5, 'val_loss': None}
     """
 
-    def __init__(self, path: str | Path, *, every: int = _LOGGED) -> None:
+    def __init__(self, path: str | Path, *, every: int = _LOG_INTERVAL) -> None:
         super().__init__()
         self.path = Path(path)
         self.every = every
         self._epoch = 0
 
     def write(self, event: str, **facts: Any) -> None:
-        """Add a line."""
+        """Append a line."""
         line = json.dumps(plain({"event": event, "time": round(time.time(), 3), **facts}), ensure_ascii=False)
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -89,25 +86,25 @@ class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
             raise with_path(error, self.path) from error
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Say that a `fit` begins."""
+        """Log the start of a `fit`."""
         self.write("fit", **{name: self.params.get(name) for name in ("epochs", "steps")})
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Remember the epoch, to name it."""
+        """Store the epoch for the lines of batches."""
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Write the loss so far, of every tenth batch."""
+        """Log the loss so far, every `every` batches."""
         if (batch + 1) % self.every == 0:
             self.write("batch", epoch=self._epoch + 1, batch=batch + 1, loss=float((logs or {}).get("loss", "nan")))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Write all that was measured."""
+        """Log all metrics of the epoch."""
         self.write("epoch", epoch=epoch + 1, **{name: float(value) for name, value in (logs or {}).items()})
 
 
 class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Write the figures of each epoch for TensorBoard: `tensorboard --logdir folder`. Keras' own needs TensorFlow."""
+    """Write the metrics of each epoch for TensorBoard: `tensorboard --logdir folder`. Keras' own needs TensorFlow."""
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
@@ -122,7 +119,7 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
         self._writer: Any = None
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Write the epoch's figures, at step `epoch` + 1."""
+        """Write the metrics of the epoch at step `epoch` + 1."""
         if self._writer is None:
             self._writer = self._make(str(self.folder))
         values = [self._summary.Value(tag=name, simple_value=float(value)) for name, value in (logs or {}).items()]
@@ -131,39 +128,43 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # keras is u
         self._writer.flush()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Close the file; the next `fit` begins another."""
+        """Close the file; the next `fit` starts another."""
         self.close()
 
     def close(self) -> None:
-        """Close the file, also where training broke off."""
+        """Close the file, also after an interrupted training."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
 class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
-    """Show a live table of the epochs done and a bar for the one under way, on stderr; no terminal, a line an epoch.
+    """Show a live table of past epochs and a progress bar of the current one on stderr; without a terminal, lines.
 
-    With `feed`, both say what it is doing: clips a second, and whether the model waits for it or it for the model; of
-    the table that is a number an epoch, and a line below of the last look. The table stays when training has ended.
+    The table stays after training.
+
+    Args:
+        metrics: Metrics to show beside `loss` and `val_loss`.
+        feed: A feed whose throughput and waiting time are shown: a column of the table, and a line below it.
+        epochs: Number of epochs of all calls of `fit` together.
     """
 
-    def __init__(self, *, shown: tuple[str, ...] = (), feed: Feed | None = None, epochs: int | None = None) -> None:
+    def __init__(self, *, metrics: tuple[str, ...] = (), feed: Feed | None = None, epochs: int | None = None) -> None:
         super().__init__()
-        self.shown = shown
+        self.metrics = metrics
         self.feed = feed
-        self.epochs = epochs  # of all `fit`s together
-        self._before = Stats()
+        self.epochs = epochs
+        self._previous_stats = Stats()
         self._epoch = 0
-        self._told = ""  # of the feed, at the last look
+        self._feed_text = ""  # at the last update
         self._lines: list[list[str]] = []
         self._live: Any = None
         self._bar: Any = None
         self._task: Any = None
-        self._started = 0.0
+        self._start_time = 0.0
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Put up table and bar."""
+        """Start the table and the bar."""
         self._lines = []
         if not sys.stderr.isatty():
             return
@@ -174,75 +175,75 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Bar(*columns)
-        self._live = Live(get_renderable=self._shown_now, console=Console(stderr=True), refresh_per_second=4)
+        self._live = Live(get_renderable=self._render, console=Console(stderr=True), refresh_per_second=4)
         self._live.start()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Start the epoch's bar."""
-        self._started, self._epoch = time.perf_counter(), epoch
-        self._before = Stats() if self.feed is None else self.feed.stats()
+        self._start_time, self._epoch = time.perf_counter(), epoch
+        self._previous_stats = Stats() if self.feed is None else self.feed.stats()
         if self._bar is not None:
             self._task = self._bar.add_task(self._name(epoch), total=self.params.get("steps"))
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._bar is not None:
             loss = (logs or {}).get("loss", float("nan"))
-            if self.feed is not None and batch % _EVERY == _EVERY - 1:
-                self._told = self._feed_line()
+            if self.feed is not None and batch % _FEED_INTERVAL == _FEED_INTERVAL - 1:
+                self._feed_text = self._feed_line()
             self._bar.update(self._task, advance=1, description=f"{self._name(self._epoch)} · loss {loss:.4g}")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Print the epoch's line."""
+        """Add the line of the epoch."""
         numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        names = [name for name in ("loss", "val_loss", *self.shown) if name in numbers]
-        figures = "  ".join(f"{name} {numbers[name]:.4g}" for name in dict.fromkeys(names))
-        seconds = time.perf_counter() - self._started
-        told = self._feed_line() if self.feed is not None else ""
+        names = [name for name in self._columns if name in numbers]
+        figures = "  ".join(f"{name} {numbers[name]:.4g}" for name in names)
+        seconds = time.perf_counter() - self._start_time
+        feed_text = self._feed_line() if self.feed is not None else ""
         if self._bar is None:
-            told = f"  {told}" if told else ""
-            line = one_line(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){told}")
+            feed_text = f"  {feed_text}" if feed_text else ""
+            line = one_line(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){feed_text}")
             print(line, file=sys.stderr, flush=True)
             return
         cells = {name: f"{numbers[name]:.4g}" if name in numbers else "" for name in self._columns}
-        self._told = told
-        waits = [] if self.feed is None else [format_percent(self.feed.stats().since(self._before).wait_share)]
+        self._feed_text = feed_text
+        waits = [] if self.feed is None else [format_percent(self.feed.stats().since(self._previous_stats).wait_share)]
         self._lines.append([str(epoch + 1), *cells.values(), f"{seconds:.1f}", *waits])
         self._bar.remove_task(self._task)
         self._live.refresh()
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         self.close()
 
     def close(self) -> None:
-        """Take the bar down, also where training broke off."""
+        """Remove the bar, also after an interrupted training."""
         if self._live is not None:
             self._live.stop()
             self._live = self._bar = None
 
     @property
     def _columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(("loss", "val_loss", *self.shown)))
+        return tuple(dict.fromkeys(("loss", "val_loss", *self.metrics)))
 
-    def _shown_now(self) -> Any:
-        """Return the table of the last epochs, and below it what the feed does, and the bar."""
+    def _render(self) -> Any:
+        """Return the table of the last epochs, the feed's statistics and the bar."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False)
         for name in ("epoch", *self._columns, "s", *(["waits"] if self.feed is not None else [])):
-            # in words, which a narrow terminal may put below each other; a number stays on one line
+            # with spaces, where a narrow terminal can wrap the name; a number stays on one line
             table.add_column(name.replace("_", " "), justify="right", vertical="bottom")
         for line in self._lines[-_ROWS:]:
             table.add_row(*line)
-        messages = [Text(self._told)] if self._told else []
+        messages = [Text(self._feed_text)] if self._feed_text else []
         return Group(table, *messages, *([self._bar] if self._bar is not None else []))
 
     def _feed_line(self) -> str:
         assert self.feed is not None
-        return self.feed.stats().since(self._before).line()
+        return self.feed.stats().since(self._previous_stats).line()
 
     def _name(self, epoch: int) -> str:
         return f"epoch {epoch + 1}/{self.epochs or self.params.get('epochs', '?')}"

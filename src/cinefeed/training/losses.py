@@ -1,4 +1,4 @@
-"""Losses that Keras lacks, and class weights."""
+"""Losses that Keras does not have, and class weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ from cinefeed.feed.feed import Feed
 from cinefeed.label_types import class_names
 from cinefeed.models.parts import targets_of
 
-_SMALL = 1e-12  # beside a square in units of the label: the root has no gradient at 0
+_EPSILON = 1e-12  # added to the mean square: the square root has no finite gradient at 0
 
 
 @keras.saving.register_keras_serializable(package="cinefeed")
 class RootMeanSquaredError(keras.losses.MeanSquaredError):  # type: ignore[misc]  # keras is untyped
-    """The root of a batch's mean squared error, the 2020 system's loss: a batch's error in the label's units.
+    """Root of a batch's mean squared error, in the label's units; the loss of the 2020 system.
 
-    The mean is over the weights, so that rows of weight 0, whose label is missing, do not make it small.
+    The mean is weighted, so that rows of weight 0, whose label is missing, do not decrease it.
 
     >>> loss = RootMeanSquaredError()
     >>> float(loss(np.zeros((2, 1), np.float32), np.array([[1.0], [7.0]], np.float32)))  # the root of (1 + 49) / 2
@@ -32,15 +32,15 @@ class RootMeanSquaredError(keras.losses.MeanSquaredError):  # type: ignore[misc]
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Return the root of what Keras makes of the squares and their weights."""
-        return keras.ops.sqrt(super().__call__(y_true, y_pred, sample_weight) + _SMALL)
+        """Return the root of Keras' weighted mean squared error."""
+        return keras.ops.sqrt(super().__call__(y_true, y_pred, sample_weight) + _EPSILON)
 
 
 @keras.saving.register_keras_serializable(package="cinefeed")
 class Focal(keras.losses.Loss):  # type: ignore[misc]  # keras is untyped
-    """Cross-entropy times (1 - p)^2 of the true class's probability p: what is sure already counts for little.
+    """Cross-entropy times (1 - p)^2 for a probability p of the true class, which reduces the weight of easy rows.
 
-    Lin et al., Focal loss for dense object detection, 2017, gamma = 2. Takes class numbers, or shares of classes.
+    Lin et al., Focal loss for dense object detection, 2017, gamma = 2. Accepts class numbers or class probabilities.
 
     >>> loss = Focal()
     >>> p = np.array([[0.5, 0.25, 0.25]], np.float32)
@@ -67,36 +67,39 @@ class Focal(keras.losses.Loss):  # type: ignore[misc]  # keras is untyped
 
 
 def class_weights(feed: Feed) -> dict[str, NDArray[np.float32]]:
-    """Return for each target of classes what a row of each class counts: rows / (classes * rows of the class).
+    """Return the weights of classes by target: rows / (number of classes * rows of the class).
 
-    So each class counts as much as any other, and a row 1 on average. Raises SettingError where no target has
-    classes, where the feed's sampler balances already, and where a class has no row.
+    All classes then have the same total weight, and a row has weight 1 on average. Raises SettingError if no target has
+    classes, if the feed's sampler already balances, and if a class has no row.
     """
     if not isinstance(feed.sampler, Natural):
         raise SettingError(
-            f"[train] class_weights = 'balanced' and [sampler] {feed.sampler} both balance; take one of the two"
+            f"[train] class_weights = 'balanced' and [sampler] {feed.sampler} both balance; use one of the two"
         )
-    found = {}
+    weights = {}
     for target in targets_of(feed.spec):
         if not target.classes:
             continue
         labels = class_names(feed.manifest.column(target.name)).drop_null().to_numpy(zero_copy_only=False)
-        known = balance.class_weights(labels)
-        lacking = [name for name in target.classes if name not in known]
-        if lacking:
+        by_class = balance.class_weights(labels)
+        missing = [name for name in target.classes if name not in by_class]
+        if missing:
             raise SettingError(
-                f"[train] class_weights: no row to train with is {lacking[0]!r}; leave it out of the classes"
+                f"[train] class_weights: no training row has the class {missing[0]!r}; leave it out of the classes"
             )
-        found[target.name] = np.array([known[name] for name in target.classes], np.float32)
-    if not found:
+        weights[target.name] = np.array([by_class[name] for name in target.classes], np.float32)
+    if not weights:
         raise SettingError(
             "[train] class_weights = 'balanced' is for classes, and the target is a number: leave it out"
         )
-    return found
+    return weights
 
 
 def weigh(targets: Any, weights: Any, factors: Mapping[str, NDArray[np.float32]], *, name: str) -> Any:
-    """Return a batch's weights times what each row's class counts; of shares of classes, their mean."""
+    """Return a batch's weights times the weight of each row's class; for class probabilities, times their mean weight.
+
+    `factors` holds the weights of classes by target, and `name` is the target's name if there is only one.
+    """
     if isinstance(targets, Mapping):
         return {each: weigh(targets[each], weights[each], factors, name=each) for each in targets}
     if name not in factors:

@@ -1,4 +1,4 @@
-"""From settings to a network that can be trained: model, optimiser, loss."""
+"""Construction of the network to train from settings: model, optimiser, loss."""
 
 import inspect
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ from cinefeed.models.parts import targets_of
 from cinefeed.training.losses import Focal, RootMeanSquaredError
 
 _LOSSES = {"regression": ("mse", "rmse", "mae", "huber"), "classes": ("cross_entropy", "focal")}
-_INSTEAD = "take cnn_rnn or cnn3d, or for clips the autoencoder"
+_ADVICE = "use cnn_rnn or cnn3d, or for clips the autoencoder"
 
 
 def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) -> keras.Model:
-    """Return the network that `[model]` names, built for a feed's spec and not yet compiled.
+    """Return the network that `[model]` names, built for a feed's spec and not compiled.
 
-    `trained` says that a run's weights are loaded into it next: the file that a backbone began with is not needed.
-    Raises SettingError for a name or an option that cinefeed.models does not have, and for a spec that cannot fit.
+    With `trained=True` the initial weights of a backbone are not read: the caller loads the weights of a run instead.
+    Raises SettingError for a name or an option that cinefeed.models does not have, and for a spec that does not fit.
     """
-    known = [name for name in cinefeed.models.__all__ if inspect.isfunction(getattr(cinefeed.models, name))]
+    model_names = [name for name in cinefeed.models.__all__ if inspect.isfunction(getattr(cinefeed.models, name))]
     name = settings.model.name
-    if name not in known:
-        raise SettingError(f"[model] name = {name!r} is not a model; {did_you_mean(name, known)}")
+    if name not in model_names:
+        raise SettingError(f"[model] name = {name!r} is not a model; {did_you_mean(name, model_names)}")
     function = getattr(cinefeed.models, name)
     first, *rest = inspect.signature(function).parameters
     options: dict[str, Any] = {"seed": settings.feed.seed, **settings.model.options}
@@ -53,7 +53,7 @@ def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) ->
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Build layers under a precision of Keras, and leave the one of the process as it was.
+    """Set the dtype policy of Keras within the context, and restore the previous one on exit.
 
     >>> with precision("mixed_bfloat16"):
     ...     layer = keras.layers.Dense(1)
@@ -70,52 +70,52 @@ def precision(policy: str) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Epochs that one compiled network trains for, from `first` to before `end`, counted from 0."""
+    """Epochs that train with one compiled network, from `first` to before `end`, counted from 0."""
 
     first: int
     end: int
     learning_rate: float
-    thawed: bool = False  # a frozen backbone is trained too
+    unfreeze: bool = False  # train a frozen backbone too
 
 
 def stages(settings: Settings) -> list[Stage]:
-    """Return the stages of a training: one, or with `thaw_epoch` one before it and one after.
+    """Return the stages of a training: one, or with `unfreeze_epoch` one before that epoch and one after.
 
-    Each has an optimiser of its own, whose averages begin with its count of steps, and a schedule over its epochs.
+    Each stage has its own optimiser, with new moment estimates, and its own learning rate schedule.
     """
     train = settings.train
-    if not train.thaw_epoch:
+    if not train.unfreeze_epoch:
         return [Stage(first=0, end=train.epochs, learning_rate=train.learning_rate)]
-    before = Stage(first=0, end=train.thaw_epoch, learning_rate=train.learning_rate)
+    before = Stage(first=0, end=train.unfreeze_epoch, learning_rate=train.learning_rate)
     return [
         before,
-        Stage(first=train.thaw_epoch, end=train.epochs, learning_rate=train.thaw_learning_rate, thawed=True),
+        Stage(first=train.unfreeze_epoch, end=train.epochs, learning_rate=train.unfreeze_learning_rate, unfreeze=True),
     ]
 
 
 def frozen_backbones(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return a network's backbones that are frozen; raises SettingError where there is none to thaw."""
-    found = [each for each in model.layers if each.name.startswith("backbone") and not each.trainable]
-    if not found:
+    """Return the frozen backbones of a network; raises SettingError if there is none."""
+    backbones = [layer for layer in model.layers if layer.name.startswith("backbone") and not layer.trainable]
+    if not backbones:
         raise SettingError(
-            "[train] thaw_epoch is for a backbone that begins frozen; write [model] backbone = ..., weights = ..., "
-            "frozen = true, or leave thaw_epoch out"
+            "[train] unfreeze_epoch needs a frozen backbone; set [model] backbone = ..., weights = ..., "
+            "frozen = true, or leave unfreeze_epoch out"
         )
-    return found
+    return backbones
 
 
 def compile_model(
     model: keras.Model, settings: Settings, spec: FeedSpec, *, steps: int, stage: Stage | None = None
 ) -> None:
-    """Give a model its loss and its optimiser. `steps` is the number of batches of the whole training.
+    """Compile a model with its loss and optimiser. `steps` is the number of batches of the whole training.
 
-    A regression's loss is in the label's units. Nothing is scaled: Adam divides each step by the size of the
-    gradients, so that the loss of an ejection fraction (squared, some hundreds) needs no other learning rate than
-    that of a word's start (some hundredths).
+    The loss of a regression is in the label's units and not scaled: Adam divides each step by the size of the
+    gradients, so that the loss of an ejection fraction (squared, some hundreds) needs the same learning rate as that of
+    a word's start (some hundredths).
 
-    Of several targets each has its own loss, and the sum is trained on. There a regression's loss counts by the
-    variance of its labels: else an ejection fraction would drown the cross-entropies beside it. A label that is missing
-    has weight 0 in a feed's batches, and so no part in the loss of its target.
+    With several targets each has its own loss, and their sum is minimised. The loss of a regression is then divided by
+    the variance of its labels, since an ejection fraction would otherwise outweigh cross-entropies. A missing label has
+    weight 0 in the batches of a feed, and so does not affect the loss of its target.
     """
     train = settings.train
     stage = stages(settings)[0] if stage is None else stage
@@ -130,25 +130,26 @@ def compile_model(
 
 
 def _cosine(settings: Settings, stage: Stage, *, steps_per_epoch: float) -> keras.optimizers.schedules.CosineDecay:
-    warm = 0 if stage.thawed else min(settings.train.warmup_epochs, stage.end - stage.first - 1)
-    rest = max(round((stage.end - stage.first - warm) * steps_per_epoch), 1)
-    if not warm:
-        return keras.optimizers.schedules.CosineDecay(stage.learning_rate, decay_steps=rest)
+    warmup_epochs = 0 if stage.unfreeze else min(settings.train.warmup_epochs, stage.end - stage.first - 1)
+    decay_steps = max(round((stage.end - stage.first - warmup_epochs) * steps_per_epoch), 1)
+    if not warmup_epochs:
+        return keras.optimizers.schedules.CosineDecay(stage.learning_rate, decay_steps=decay_steps)
+    warmup_steps = round(warmup_epochs * steps_per_epoch)
     return keras.optimizers.schedules.CosineDecay(
-        0.0, decay_steps=rest, warmup_target=stage.learning_rate, warmup_steps=round(warm * steps_per_epoch)
+        0.0, decay_steps=decay_steps, warmup_target=stage.learning_rate, warmup_steps=warmup_steps
     )
 
 
 def loss_for(settings: Settings, spec: FeedSpec) -> keras.losses.Loss | dict[str, keras.losses.Loss]:
-    """Return the loss of a task, of several targets by name; `[train] loss` chooses for those that it fits."""
-    chosen = settings.train.loss
+    """Return the loss of a task, or losses by target; `[train] loss` applies to the targets whose kind it fits."""
+    name = settings.train.loss
     targets = targets_of(spec)
-    kind = next((kind for kind, names in _LOSSES.items() if chosen in names), None)
-    if kind is not None and all(_kind(each) != kind for each in targets):
-        found = ", ".join(sorted({each.task for each in targets}))
-        what = "a regression" if kind == "regression" else "classes"
-        raise SettingError(f"[train] loss = {chosen!r} is for {what}; the task is {found!r}: leave it out")
-    losses = {each.name: _loss(each, chosen if _kind(each) == kind else "auto", soft=spec.soft) for each in targets}
+    kind = next((kind for kind, names in _LOSSES.items() if name in names), None)
+    if kind is not None and all(_kind(target) != kind for target in targets):
+        tasks = ", ".join(sorted({target.task for target in targets}))
+        purpose = "a regression" if kind == "regression" else "classes"
+        raise SettingError(f"[train] loss = {name!r} is for {purpose}; the task is {tasks!r}: leave it out")
+    losses = {each.name: _loss(each, name if _kind(each) == kind else "auto", soft=spec.soft) for each in targets}
     return losses if spec.targets else losses[spec.target]
 
 
@@ -156,15 +157,15 @@ def _kind(target: TargetSpec) -> str:
     return "classes" if target.classes else target.task
 
 
-def _loss(target: TargetSpec, chosen: str, *, soft: bool) -> keras.losses.Loss:
+def _loss(target: TargetSpec, name: str, *, soft: bool) -> keras.losses.Loss:
     if target.task == "clip":
         return ClipLoss()
     if target.task == "regression":
-        of_numbers = {"mae": keras.losses.MeanAbsoluteError, "rmse": RootMeanSquaredError}
-        if chosen == "huber":
+        losses = {"mae": keras.losses.MeanAbsoluteError, "rmse": RootMeanSquaredError}
+        if name == "huber":
             return keras.losses.Huber(delta=target.scale)
-        return of_numbers.get(chosen, keras.losses.MeanSquaredError)()
-    if chosen == "focal":
+        return losses.get(name, keras.losses.MeanSquaredError)()
+    if name == "focal":
         return Focal()
     if target.task == "binary":
         return keras.losses.BinaryCrossentropy()
@@ -172,7 +173,7 @@ def _loss(target: TargetSpec, chosen: str, *, soft: bool) -> keras.losses.Loss:
 
 
 def _loss_weights(spec: FeedSpec, settings: Settings) -> dict[str, float] | None:
-    """Return what each of several losses counts: a regression's as if its labels had a standard deviation of 1."""
+    """Return the weights of several losses: a regression's as if its labels had a standard deviation of 1."""
     if not spec.targets:
         return None
     power = 1 if settings.train.loss in ("mae", "rmse") else 2  # of the label's unit in the loss
@@ -180,23 +181,24 @@ def _loss_weights(spec: FeedSpec, settings: Settings) -> dict[str, float] | None
 
 
 def _check_inputs(model: keras.Model, spec: FeedSpec, *, name: str) -> None:
-    """Raise SettingError where a network does not read all that the feed gives, or takes another type of pixel."""
-    given = {*spec.clip_names, *(each.name for each in spec.covariates), *(["valid"] * spec.padded)}
-    taken = {each.name for each in model.inputs}
-    if given != taken:
+    """Raise SettingError if the inputs of a network are not those of the feed, or have another dtype."""
+    feed_inputs = {*spec.clip_names, *(each.name for each in spec.covariates), *(["valid"] * spec.padded)}
+    model_inputs = {each.name for each in model.inputs}
+    if feed_inputs != model_inputs:
         raise SettingError(
-            f"[model: {name}] reads {', '.join(sorted(taken))}, the feed gives {', '.join(sorted(given))}; {_INSTEAD}"
+            f"[model: {name}] has the inputs {', '.join(sorted(model_inputs))}, the feed provides "
+            f"{', '.join(sorted(feed_inputs))}; {_ADVICE}"
         )
     pixels = {str(each.dtype) for each in model.inputs if each.name in spec.clip_names}
     if pixels == {"float32"} and np.dtype(spec.dtype).kind != "f":
         raise SettingError(
-            f"[model: {name}] takes float32 clips that are scaled already, the feed gives {np.dtype(spec.dtype).name}; "
+            f"[model: {name}] needs scaled float32 clips, the feed provides {np.dtype(spec.dtype).name}; "
             f"add the transform Normalize"
         )
 
 
 def _check_outputs(model: keras.Model, spec: FeedSpec, *, name: str, any_task: bool) -> None:
-    """Raise SettingError where a network's outputs are not those of the task; `any_task`: it was built for the spec."""
+    """Raise SettingError if the outputs of a network do not fit the task; `any_task`: it was built from the spec."""
 
     def shape(target: TargetSpec) -> tuple[int | None, ...]:
         if target.task == "clip":
@@ -204,11 +206,11 @@ def _check_outputs(model: keras.Model, spec: FeedSpec, *, name: str, any_task: b
         return (None, len(target.classes) if target.task == "multiclass" else 1)
 
     shapes = {each.name: shape(each) for each in targets_of(spec)}
-    wanted = shapes if spec.targets else shapes[spec.target]
-    found = model.output  # a dictionary of several, which output_shape would not tell apart
-    given = {each: tuple(x.shape) for each, x in found.items()} if isinstance(found, dict) else tuple(found.shape)
-    if given != wanted or not (any_task or spec.task == "regression"):
+    expected = shapes if spec.targets else shapes[spec.target]
+    output = model.output  # not output_shape, which does not name the outputs
+    actual = {each: tuple(x.shape) for each, x in output.items()} if isinstance(output, dict) else tuple(output.shape)
+    if actual != expected or not (any_task or spec.task == "regression"):
         raise SettingError(
-            f"[model: {name}] gives {given} numbers a batch and cannot serve the task "
-            f"{spec.task!r}, which needs {wanted}; {_INSTEAD}"
+            f"[model: {name}] has outputs of shape {actual} and cannot be used for the task "
+            f"{spec.task!r}, which needs {expected}; {_ADVICE}"
         )

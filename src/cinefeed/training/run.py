@@ -1,15 +1,15 @@
-"""The run folder: what a training run was made from and what came of it, each file whole or absent.
+"""The run folder: inputs and results of a training run; each file is complete or absent.
 
-settings.toml       every setting, defaults spelled out            history.csv          one line an epoch
+settings.toml       all settings, defaults included                history.csv          one line per epoch
 versions.json       of the libraries; device, threads              best.weights.h5      of the best epoch
-manifest.parquet    the rows used, with their part in `split`      predictions.parquet  val and test, clip by clip
+manifest.parquet    the rows, with their part in `split`           predictions.parquet  val and test, a row per clip
 spec.json           shapes, classes, label scale                   metrics.json         by part
-labels.json         training labels, raw and as fed                feed_stats.json      where the feed's time went
-clips.npz           a few augmented clips                          failures.json        files that failed, and why
-flow.json           rows after each step                           balance.json         how often labels were drawn
-checkpoint.npz      to go on from; gone when it is finished        log.jsonl            what happened when, line by line
-pixels.json         how often each level is fed                    tensorboard/         where [train] asks for it
-findings.json       what speaks against its scores: leaks, copies  run.json             how it ended; written last
+labels.json         training labels, raw and as drawn              feed_stats.json      time of the feed by stage
+clips.npz           a few augmented clips                          failures.json        files that failed, with reasons
+flow.json           number of rows after each step                 balance.json         how often labels were drawn
+checkpoint.npz      to resume from; deleted at the end             log.jsonl            events with their times
+pixels.json         histogram of the pixel values                  tensorboard/         if [train] tensorboard = true
+findings.json       leaks and copies between the parts             run.json             the result; written last
 """
 
 import json
@@ -46,44 +46,44 @@ _FILES = (
     f"log.jsonl {WEIGHTS} {CHECKPOINT} {FINDINGS} predictions.parquet metrics.json {ASSESSMENT} feed_stats.json "
     "failures.json pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
-_AUTHORS = ("methods.md",)  # who may have edited it; the page writes it anew where nobody has
-_COPY_AGAIN = "copy the run again from where it was made, or train again with --overwrite (overwrite=True)"
-_NO_MATTER = {"train": frozenset({"out"}), "feed": runtime_fields(FeedOptions)}  # they change no result
+_EDITABLE = ("methods.md",)  # authors may edit it; the report rewrites it if nobody has
+_COPY_AGAIN = "copy the run again from its original folder, or train again with --overwrite (overwrite=True)"
+_NO_MATTER = {"train": frozenset({"out"}), "feed": runtime_fields(FeedOptions)}  # these do not change results
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a training run came to. `metrics` holds a table for each of "val" and "test"."""
+    """Result of a training run. `metrics` holds the metrics of the parts "val" and "test"."""
 
     folder: Path
     metrics: Mapping[str, Mapping[str, Any]]
     epochs: int
     best_epoch: int  # counted from 1
-    stopped: str  # why it ended
-    seconds: float  # all that was done of it, also before it was broken off
+    stopped: str  # why training ended
+    seconds: float  # including earlier processes of a resumed run
     feed_verdict: str
-    complete: bool = True  # False where it was asked to leave; the same command goes on
+    complete: bool = True  # False if training stopped on request; the same command resumes it
 
 
 def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
-    """Return the run folder's path if a run may be written there; nothing is created. Call it under the folder's lock.
+    """Return the run folder's path if a run may be written there; creates nothing. Call it under the folder's lock.
 
-    A run that was broken off and has a checkpoint may go on there, with the same settings (see `check_same`).
-    Raises SettingError where another run is there already (unless `overwrite`), where the folder holds other things
-    and no run, or the folds of a cross-validation, and where it cannot be written.
+    An interrupted run with a checkpoint may be resumed there, with the same settings (see `check_same`).
+    Raises SettingError if the folder holds another run (unless `overwrite`), files that are not of a run, or the folds
+    of a cross-validation, and if it cannot be written.
     """
     folder = Path(out)
     if folder.is_dir():
         names = {each.name for each in folder.iterdir() if not each.name.startswith((PARTIAL, FOLDER_LOCK))}
-        # a manifest, a page or predictions alone may be anybody's; "folds.json" is beside folds, which are runs within
+        # a manifest, a page or predictions alone may be of another origin; "folds.json" marks a folder of several runs
         if "folds.json" in names or (names and not names & {"spec.json", "run.json"}):
-            others = sorted(names - {*_FILES, *_AUTHORS, TENSORBOARD}) or sorted(names)
+            others = sorted(names - {*_FILES, *_EDITABLE, TENSORBOARD}) or sorted(names)
             raise SettingError(f"{folder} holds other files ({', '.join(others[:3])}); name a new folder")
         finished = "run.json" in names
         if finished:
             (folder / CHECKPOINT).unlink(missing_ok=True)  # left by a kill right after run.json
         if not overwrite and (finished or (WEIGHTS in names and CHECKPOINT not in names)):
-            state = "a finished run" if finished else "a run that was broken off after some epochs"
+            state = "a finished run" if finished else "an interrupted run without a checkpoint"
             raise SettingError(f"{folder} holds {state}; name another folder, or pass --overwrite (overwrite=True)")
     parent = folder
     while not parent.exists() and parent != parent.parent:
@@ -97,46 +97,46 @@ def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def clear(folder: Path) -> None:
-    """Create the run folder, or take the files of an earlier run out of it."""
+    """Create the run folder, or delete the files of an earlier run in it."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
-    # By run.json a run is known to be finished, and by spec.json to be one: a kill in between must not leave a folder
-    # that passes for finished, nor one that is nobody's.
+    # run.json marks a finished run and spec.json a run folder: a kill in between must not leave a folder that looks
+    # finished, nor one that is not recognised as a run.
     for name in ("run.json", *sorted({*_FILES} - {"run.json", "spec.json"}), "spec.json"):
         (folder / name).unlink(missing_ok=True)
 
 
 def check_same(folder: Path, settings: Settings) -> None:
-    """Raise SettingError where a broken-off run has other settings, and name those that differ.
+    """Raise SettingError if an interrupted run has other settings, and name those that differ.
 
-    How many workers decode, and where the folder is seen from, may differ: no number comes of that.
+    The number of workers and the path of the folder may differ: they do not change results.
     """
-    there, here = (_flat(to_table(each)) for each in (settings_of_run(folder), settings))
-    differing = [
-        f"[{section}] {name} = {there.get((section, name))!r} there, {here.get((section, name))!r} here"
-        for section, name in sorted({*there, *here})
-        if there.get((section, name)) != here.get((section, name)) and name not in _NO_MATTER.get(section, ())
+    saved, current = (_flatten(to_table(each)) for each in (settings_of_run(folder), settings))
+    differences = [
+        f"[{section}] {name} = {saved.get((section, name))!r} there, {current.get((section, name))!r} here"
+        for section, name in sorted({*saved, *current})
+        if saved.get((section, name)) != current.get((section, name)) and name not in _NO_MATTER.get(section, ())
     ]
-    if differing:
+    if differences:
         raise SettingError(
-            f"{folder} holds a run that was broken off, and its settings are others ({'; '.join(differing)}); go on "
-            "with the same ones, name another folder, or begin anew with --overwrite (overwrite=True)"
+            f"{folder} holds an interrupted run with other settings ({'; '.join(differences)}); resume with the same "
+            "settings, choose another folder, or start over with --overwrite (overwrite=True)"
         )
 
 
 def check_same_rows(folder: Path, parts: Parts) -> None:
-    """Raise SettingError where a broken-off run was begun with other rows, labels or parts, validation and test too."""
-    there, here = Manifest.read(folder / "manifest.parquet"), parts.all
-    if there.fingerprint != here.fingerprint:
+    """Raise SettingError if rows, labels or parts of an interrupted run differ, also of validation and test."""
+    saved, current = Manifest.read(folder / "manifest.parquet"), parts.all
+    if saved.fingerprint != current.fingerprint:
         raise SettingError(
-            f"{folder} holds a run that was broken off, and its rows are others ({len(there)} there, {len(here)} here, "
-            "or they differ in a label or their part): the manifest has changed; go on with the one from before, name "
-            "another folder, or begin anew with --overwrite (overwrite=True)"
+            f"{folder} holds an interrupted run with other rows ({len(saved)} there, {len(current)} here, or they "
+            "differ in a label or their part): the manifest has changed; resume with the earlier manifest, choose "
+            "another folder, or start over with --overwrite (overwrite=True)"
         )
 
 
-def _flat(table: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-    """Return settings by section and name; what is a list, such as transforms, is one."""
+def _flatten(table: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """Return settings by section and name; a section that is a list, such as transforms, is one setting."""
     return {
         (section, name): value
         for section, values in table.items()
@@ -145,10 +145,10 @@ def _flat(table: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write JSON atomically; numbers that are not finite become null, which JSON has."""
-    shown = plain(data)
-    flat = isinstance(shown, dict) and not any(isinstance(value, dict | list) for value in shown.values())
-    text = json.dumps(shown, indent=2 if flat else None, ensure_ascii=False) + "\n"  # a line a label is no help
+    """Write JSON atomically; numbers that are not finite become null."""
+    content = plain(data)
+    is_flat = isinstance(content, dict) and not any(isinstance(value, dict | list) for value in content.values())
+    text = json.dumps(content, indent=2 if is_flat else None, ensure_ascii=False) + "\n"  # no line per label
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
@@ -163,7 +163,7 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def plain(data: Any) -> Any:
-    """Return data as JSON takes it: NumPy values as Python's own, None for a number that is not finite."""
+    """Return data in types that JSON supports: NumPy values as Python values, numbers that are not finite as None."""
     if isinstance(data, Mapping):
         return {str(key): plain(value) for key, value in data.items()}
     if isinstance(data, np.ndarray):
@@ -178,20 +178,20 @@ def plain(data: Any) -> Any:
 
 
 def check_run(folder: str | Path) -> None:
-    """Raise SettingError where a folder lacks a file that a run's weights need; quick, before Keras is imported."""
+    """Raise SettingError if a file that is needed to load a run is missing; does not import Keras."""
     path = Path(folder)
-    needed = ["settings.toml", "spec.json", "manifest.parquet", WEIGHTS]
-    missing = [name for name in needed if not (path / name).is_file()]
+    required = ["settings.toml", "spec.json", "manifest.parquet", WEIGHTS]
+    missing = [name for name in required if not (path / name).is_file()]
     if missing:
         raise SettingError(
-            f"{path} is no run folder: {', '.join(missing)} is missing; give the --out of a 'cinefeed train'"
+            f"{path} is not a run folder: {', '.join(missing)} is missing; pass the --out of a 'cinefeed train'"
         )
 
 
 def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
-    """Return what a run was made from: settings, the feed's spec, and the manifest with its column `split`.
+    """Return settings, feed spec and manifest (with its column `split`) of a run.
 
-    Raises TrainingError where a file is not as training wrote it.
+    Raises TrainingError if a file differs from what training wrote.
     """
     check_run(folder)
     path = Path(folder)
@@ -204,7 +204,7 @@ def read_run(folder: str | Path) -> tuple[Settings, FeedSpec, Manifest]:
 
 
 def _spec(spec: dict[str, Any]) -> FeedSpec:
-    spec.pop("cinefeed sha256", None)  # a run of before has none
+    spec.pop("cinefeed sha256", None)
     spec.update(
         clip_shape=tuple(spec["clip_shape"]),
         classes=tuple(spec["classes"]),
@@ -236,40 +236,44 @@ def write_settings(folder: Path, settings: Settings) -> None:
 
 
 def settings_of_run(folder: Path) -> Settings:
-    """Return the settings of a run, or of folds. Raises TrainingError where settings.toml was changed."""
+    """Return the settings of a run, or of folds. Raises TrainingError if settings.toml was changed."""
     path = folder / "settings.toml"
     unchanged_text(path)
     return read_settings(path)
 
 
 def unchanged_text(path: Path) -> str:
-    """Return the text of a file of a run. Raises TrainingError where its digest is another one."""
+    """Return the text of a file of a run. Raises TrainingError if it does not match its digest."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise TrainingError(f"{path} is damaged ({error}); {_COPY_AGAIN}") from error
     if is_text_changed(text):
-        on_purpose = "; if you have edited it on purpose, delete its last line" if path.suffix == ".toml" else ""
+        advice = "; if you edited it on purpose, delete its last line" if path.suffix == ".toml" else ""
         raise TrainingError(
-            f"{path} is not as training wrote it (its digest differs), and the run's numbers came of what it held; "
-            f"{_COPY_AGAIN}{on_purpose}"
+            f"{path} is not as training wrote it (its digest differs), so it may not match the run's results; "
+            f"{_COPY_AGAIN}{advice}"
         )
     return text
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of all that has a say in the numbers, and the device."""
+    """Return the versions of all libraries that affect results, and the device."""
     import keras
 
     backend = keras.config.backend()
     packages = ["numpy", "av", "opencv-python-headless", "numba", "pyarrow", "scikit-learn", "keras", backend]
-    found = {"cinefeed": cinefeed.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    library_versions = {
+        "cinefeed": cinefeed.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
     for name in packages:
         try:
-            found[name] = version(name)
+            library_versions[name] = version(name)
         except PackageNotFoundError:  # built from source, under another name
-            found[name] = str(getattr(sys.modules.get(name), "__version__", "unknown"))
-    return {**found, "backend": backend, "device": device()}
+            library_versions[name] = str(getattr(sys.modules.get(name), "__version__", "unknown"))
+    return {**library_versions, "backend": backend, "device": device()}
 
 
 def device() -> str:
@@ -292,23 +296,25 @@ def device() -> str:
     return ", ".join(str(each) for each in keras.distribution.list_devices()) or "CPU"
 
 
-def kept_assessment(folder: str | Path) -> dict[str, Any]:
-    """Return what a run, or its folds together, were found worth (assessment.json); {} where nothing was kept."""
+def read_assessment(folder: str | Path) -> dict[str, Any]:
+    """Return the assessment of a run or of all folds (assessment.json); {} if there is none."""
     path = Path(folder) / ASSESSMENT
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        assessment: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise SettingError(f"{path} cannot be read ({error}), so the run's thresholds are not known") from error
-    return found
+        raise SettingError(
+            f"{path} cannot be read ({error}), so the run's thresholds are unknown; {_COPY_AGAIN}"
+        ) from error
+    return assessment
 
 
-def kept_thresholds(folder: str | Path) -> dict[str, float]:
-    """Return by target the thresholds that a run chose on its validation part, none where it kept none."""
+def read_thresholds(folder: str | Path) -> dict[str, float]:
+    """Return by target the thresholds that a run selected on its validation part; {} if it has none."""
     return {
-        name: float(found["threshold"])
-        for targets in kept_assessment(folder).get("parts", {}).values()
-        for name, found in targets.items()
-        if found.get("threshold_from") in ("val", "frozen")
+        name: float(result["threshold"])
+        for targets in read_assessment(folder).get("parts", {}).values()
+        for name, result in targets.items()
+        if result.get("threshold_from") in ("val", "frozen")
     }

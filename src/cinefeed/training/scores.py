@@ -1,4 +1,4 @@
-"""A model's scores for every row of a feed, what they measure, and the table they are kept in."""
+"""Scores of a model for every row of a feed, their metrics, and the table of predictions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -23,21 +23,21 @@ _FIXED = ("id", "path", "split", "clip")
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores of a part, clip by clip; of several targets `targets`, `values` and `known` are by name.
+    """Scores of a part, a row per clip; with several targets `targets`, `values` and `has_label` are mappings by name.
 
-    `values` is (clips,), or (clips, classes) for more than two classes; of the task "clip" it is the mean squared error
-    of each clip that was given back, and there are no targets.
+    `values` is (clips,), or (clips, classes) for more than two classes; for the task "clip" it is the mean squared
+    error of each reconstructed clip, and there are no targets.
     """
 
     ids: NDArray[np.str_]
     targets: Any  # label values, or class numbers
     values: Any
-    clip: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # which of its video, from 0
-    known: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)  # of several targets: which rows have a label
+    clip: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # number within its video, from 0
+    has_label: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)  # with several targets only
 
     def of(self, target: str) -> "Scores":
-        """Return one of several targets: its scores where it has a label."""
-        rows = self.known[target]
+        """Return the scores of one of several targets, for the rows that have its label."""
+        rows = self.has_label[target]
         return Scores(
             ids=self.ids[rows],
             targets=self.targets[target][rows],
@@ -47,30 +47,30 @@ class Scores:
 
 
 def score(model: keras.Model, feed: Feed, *, tick: Callable[[int], object] | None = None) -> Scores:
-    """Return a model's scores for one epoch of an evaluation feed. `tick` is told the clips done, batch by batch."""
-    found = []
+    """Return a model's scores for one epoch of an evaluation feed. `tick` is called with the clips of each batch."""
+    parts = []
     for scores in score_batches(model, feed):
-        found.append(scores)
+        parts.append(scores)
         if tick is not None:
             tick(len(scores.ids))
-    scores = _joined(found)
-    return replace(scores, known=_known(feed, scores)) if isinstance(scores.targets, Mapping) else scores
+    scores = _concatenate(parts)
+    return replace(scores, has_label=_has_label(feed, scores)) if isinstance(scores.targets, Mapping) else scores
 
 
 def score_batches(model: keras.Model, feed: Feed, *, at_least: int = 1) -> Iterator[Scores]:
-    """Yield a model's scores as an evaluation feed gives its batches, so many rows at once or more; no padding."""
-    found: list[Scores] = []
+    """Yield a model's scores for the batches of an evaluation feed, `at_least` rows at once, without padding."""
+    parts: list[Scores] = []
     for batch in feed:
-        found.append(_score(model, batch, task=feed.spec.task, clips=feed.settings.clips_per_video.count))
-        if sum(len(each.ids) for each in found) >= at_least:
-            yield _joined(found)
-            found = []
-    if found:
-        yield _joined(found)
+        parts.append(_score(model, batch, task=feed.spec.task, clips=feed.settings.clips_per_video.count))
+        if sum(len(scores.ids) for scores in parts) >= at_least:
+            yield _concatenate(parts)
+            parts = []
+    if parts:
+        yield _concatenate(parts)
 
 
 def _score(model: keras.Model, batch: Batch, *, task: str, clips: int) -> Scores:
-    """Return the scores of one batch, copied: its memory is used again."""
+    """Return the scores of one batch, as copies: the memory of a batch is reused."""
     real = np.flatnonzero(batch.ids != "")
     output = model.predict_on_batch(model_inputs(model, batch))
     targets = np.zeros(len(batch.ids), np.float32) if task == "clip" else batch.targets
@@ -87,13 +87,13 @@ def _score(model: keras.Model, batch: Batch, *, task: str, clips: int) -> Scores
 
 
 def model_inputs(model: keras.Model, batch: Batch) -> dict[str, Any]:
-    """Return those arrays of a batch that the model takes, by name."""
-    every = batch.inputs(padded=True)
-    return {each.name: every[each.name] for each in model.inputs}
+    """Return the arrays of a batch that are inputs of the model, by name."""
+    arrays = batch.inputs(padded=True)
+    return {each.name: arrays[each.name] for each in model.inputs}
 
 
 def by_video(scores: Scores) -> Scores:
-    """Return scores with those of the clips of a video averaged, in the order of the videos."""
+    """Return scores averaged over the clips of each video, in the order of the videos."""
     if not scores.clip.any():
         return scores
     ids, first, number = np.unique(scores.ids, return_index=True, return_inverse=True)
@@ -113,32 +113,33 @@ def by_video(scores: Scores) -> Scores:
         if isinstance(scores.values, Mapping)
         else mean(scores.values),
         clip=np.zeros(len(ids), np.int32),
-        known=_rows(scores.known, rows),
+        has_label=_rows(scores.has_label, rows),
     )
 
 
 def measure(spec: FeedSpec, scores: Scores) -> dict[str, Any]:
-    """Return the metrics of a whole part, over all its videos at once; of several targets `<target>_<metric>`.
+    """Return the metrics of a whole part, over all its videos at once; with several targets `<target>_<metric>`.
 
-    A mean over batches would be wrong: F1 of a batch without a positive is undefined, R2 of one batch is another R2.
+    A mean over batches would be wrong: the F1 of a batch without a positive is undefined, and the R2 of a batch is not
+    that of the part.
     """
     videos = by_video(scores)
     if spec.targets:
-        found = {each.name: _measure(each, videos.of(each.name)) for each in spec.targets}
-        return {f"{name}_{metric}": value for name, metrics in found.items() for metric, value in metrics.items()}
+        by_target = {target.name: _measure(target, videos.of(target.name)) for target in spec.targets}
+        return {f"{name}_{metric}": value for name, metrics in by_target.items() for metric, value in metrics.items()}
     return _measure(spec, videos)
 
 
 def metric_names(spec: FeedSpec) -> list[str]:
-    """Return the names of the single numbers that `measure` gives for a task."""
-    found = {each.name: list(single_numbers(_measure(each, _made_up(each)))) for each in targets_of(spec)}
+    """Return the names of the metrics of `measure` that are single numbers, for a task."""
+    by_target = {each.name: list(single_numbers(_measure(each, _example_scores(each)))) for each in targets_of(spec)}
     if not spec.targets:
-        return found[spec.target]
-    return [f"{name}_{metric}" for name, metrics in found.items() for metric in metrics]
+        return by_target[spec.target]
+    return [f"{name}_{metric}" for name, metrics in by_target.items() for metric in metrics]
 
 
 def single_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return those metrics that are one number: what an epoch's line can hold."""
+    """Return the metrics that are single numbers, which logs of an epoch can hold."""
     kinds = (int, float, np.integer, np.floating)
     return {
         name: float(value)
@@ -156,11 +157,11 @@ def predictions_table(
     columns: Sequence[str] = (),
     labelled: bool = True,
 ) -> pa.Table:
-    """Return scores as a table, a row a clip: id, path, split, clip, columns of the manifest, labels and scores.
+    """Return a table of predictions, a row per clip: id, path, split, clip, columns of the manifest, labels and scores.
 
-    See cinefeed.metrics.predictions for how the columns of the targets are named. `columns` are those that evaluation
-    needs beside them, such as the patient; the rows of the manifest are found by their id. Of the task "clip" the one
-    `score` is the error of the clip. Raises SettingError for a column that is called as one of the table's own.
+    See cinefeed.metrics.predictions for the names of the columns of targets. `columns` are other columns of the
+    manifest that evaluation needs, such as the patient; rows are matched by id. For the task "clip" the column `score`
+    is the error of the clip. Raises SettingError for a column with a reserved name.
     """
     rows = _places(manifest, scores.ids)
     table: dict[str, Any] = {
@@ -175,23 +176,22 @@ def predictions_table(
             table[name] = manifest.column(name).take(rows)
     if spec.task == "clip":
         return pa.table({**table, "score": pa.array(scores.values, pa.float64())})
-    asked = targets_of(spec)
-    described = []
-    for each in asked:
-        task: Any = each.task
-        where = target_columns(each.name, task=task, classes=each.classes, several=bool(spec.targets))
-        values = scores.values[each.name] if spec.targets else scores.values
+    all_columns = []
+    for target in targets_of(spec):
+        task: Any = target.task
+        target_names = target_columns(target.name, task=task, classes=target.classes, several=bool(spec.targets))
+        values = scores.values[target.name] if spec.targets else scores.values
         if labelled:
-            targets = scores.targets[each.name] if spec.targets else scores.targets
-            table[where.target] = _labels(each, targets, known=scores.known.get(each.name))
-        for place, name in enumerate(where.scores):
-            table[name] = pa.array(values[:, place] if values.ndim > 1 else values, pa.float64())
-        described.append(where)
-    return predictions_of(pa.table(table), described).table
+            labels = scores.targets[target.name] if spec.targets else scores.targets
+            table[target_names.target] = _labels(target, labels, has_label=scores.has_label.get(target.name))
+        for number, name in enumerate(target_names.scores):
+            table[name] = pa.array(values[:, number] if values.ndim > 1 else values, pa.float64())
+        all_columns.append(target_names)
+    return predictions_of(pa.table(table), all_columns).table
 
 
-def _labels(target: TargetSpec, values: NDArray[Any], *, known: NDArray[np.bool_] | None) -> pa.Array:
-    missing = None if known is None else ~known
+def _labels(target: TargetSpec, values: NDArray[Any], *, has_label: NDArray[np.bool_] | None) -> pa.Array:
+    missing = None if has_label is None else ~has_label
     if not target.classes:
         return pa.array(values.astype(np.float64), pa.float64(), mask=missing)
     return pa.array(np.array(target.classes, object)[values], pa.string(), mask=missing)
@@ -206,8 +206,8 @@ def _measure(target: TargetSpec | FeedSpec, scores: Scores) -> dict[str, Any]:
     return dict(classification_metrics(targets=scores.targets, scores=scores.values, classes=classes))
 
 
-def _made_up(target: TargetSpec) -> Scores:
-    """Return scores of a task that can be measured: what is measured is known before there is a model."""
+def _example_scores(target: TargetSpec) -> Scores:
+    """Return made-up scores of a task, which give the names of its metrics before there is a model."""
     count = max(len(target.classes), 4)
     targets: NDArray[Any] = np.arange(count)
     values = targets.astype(np.float64)
@@ -219,19 +219,19 @@ def _made_up(target: TargetSpec) -> Scores:
 
 
 def _head(output: Any) -> NDArray[np.float64]:
-    """Return what one head of a model says: (clips,), or (clips, classes)."""
+    """Return the output of one head of a model, (clips,) or (clips, classes)."""
     values = np.asarray(output, np.float64)
     return values[:, 0] if values.shape[1] == 1 else values
 
 
 def _errors(output: Any, clips: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mean squared error of each clip, as cinefeed.models.ClipLoss has it."""
+    """Return the mean squared error of each clip, as cinefeed.models.ClipLoss computes it."""
     difference = np.asarray(output, np.float32) - clips.astype(np.float32)
     return np.asarray(np.square(difference).reshape(len(difference), -1).mean(axis=1, dtype=np.float64))
 
 
-def _known(feed: Feed, scores: Scores) -> dict[str, NDArray[np.bool_]]:
-    """Return by name of target which rows have a label; a weight of 0 may also be one that a table gives."""
+def _has_label(feed: Feed, scores: Scores) -> dict[str, NDArray[np.bool_]]:
+    """Return by target which rows have a label; weights do not show it, since a sample weight may be 0 too."""
     rows = _places(feed.manifest, scores.ids)
     return {
         name: ~np.asarray(feed.manifest.column(name).is_null(nan_is_null=True).take(rows)) for name in scores.targets
@@ -244,14 +244,14 @@ def _places(manifest: Manifest, ids: NDArray[np.str_]) -> pa.Array:
 
 
 def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
-    """Return some rows, of arrays by name as of one."""
+    """Return some rows of an array, or of each array of a mapping."""
     return {name: each[rows] for name, each in values.items()} if isinstance(values, Mapping) else values[rows]
 
 
-def _joined(parts: Sequence[Scores]) -> Scores:
-    def join(arrays: Sequence[Any]) -> Any:
+def _concatenate(parts: Sequence[Scores]) -> Scores:
+    def concatenate(arrays: Sequence[Any]) -> Any:
         if isinstance(arrays[0], Mapping):
             return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
         return np.concatenate(arrays)
 
-    return Scores(**{each.name: join([getattr(one, each.name) for one in parts]) for each in fields(Scores)})
+    return Scores(**{each.name: concatenate([getattr(part, each.name) for part in parts]) for each in fields(Scores)})

@@ -1,7 +1,7 @@
-"""How many threads a network is computed with: chosen once for a run, kept with it, and used again when it goes on.
+"""Number of CPU threads that compute a network: selected once for a run, saved with it, and reused when it resumes.
 
-Sums over threads are added up in another order than on one, so that the number may change the last bits of a loss.
-It is chosen from the network's size, never by measuring, so that the same settings give the same number.
+The number of threads changes the order of summation, and with it the last bits of a loss. It is selected from the
+network's size, never by timing, so that the same settings give the same number.
 """
 
 import json
@@ -16,35 +16,36 @@ import keras
 from cinefeed.cores import usable_cores
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.pools import openmp_threads_setting
-from cinefeed.training.distributed import launched
+from cinefeed.training.distributed import torchrun_rank
 
 VERSIONS = "versions.json"
-_SMALL_FLOP = 2e9  # of a batch, forward, below which one thread is used (benchmarks/busy.py --part threads)
+_SMALL_FLOP = 2e9  # forward, per batch; below this one thread is used (benchmarks/busy.py --part threads)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def choose_threads(model: keras.Model, spec: FeedSpec, *, wanted: int | str = "auto") -> int | None:
-    """Return the number of threads to compute a network with; None where it is not chosen here.
+def choose_threads(model: keras.Model, spec: FeedSpec, *, setting: int | str = "auto") -> int | None:
+    """Return the number of threads to compute a network with, or None to leave the number unchanged.
 
-    "auto" is what OMP_NUM_THREADS asks for, else one for a small network and one a usable core for others. On a GPU,
-    and with Keras on JAX or TensorFlow, whose pools follow other rules, nothing is chosen.
+    `setting` is `[train] threads`. "auto" is the value of OMP_NUM_THREADS if it is set, else one thread for a small
+    network and one per usable core for others. The number is unchanged on a GPU, and with Keras on JAX or TensorFlow,
+    whose thread pools follow other rules.
     """
     if keras.config.backend() != "torch":
         return None
     import torch
 
-    if wanted != "auto":
-        return int(wanted)
+    if setting != "auto":
+        return int(setting)
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return None
-    if openmp_threads_setting() or launched()[1] > 1:
+    if openmp_threads_setting() or torchrun_rank()[1] > 1:
         return torch.get_num_threads()
     return 1 if forward_flop(model, spec) < _SMALL_FLOP else usable_cores()
 
 
 def forward_flop(model: keras.Model, spec: FeedSpec) -> float:
-    """Return the floating-point operations by which a network on torch reads one batch of a feed."""
+    """Return the floating-point operations of the forward pass of a torch network for one batch of a feed."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -56,15 +57,15 @@ def forward_flop(model: keras.Model, spec: FeedSpec) -> float:
 
 
 def use_threads(number: int | None) -> None:
-    """Let torch compute with so many threads from now on; None changes nothing."""
+    """Set the number of torch's threads; None changes nothing."""
     if number is not None:
         import torch
 
         torch.set_num_threads(number)
 
 
-def kept_threads(run: str | Path) -> int | None:
-    """Return the number of threads that a run was trained with; None where none was chosen."""
+def read_threads(run: str | Path) -> int | None:
+    """Return the number of threads that a run was trained with; None if none was selected."""
     try:
         threads = json.loads((Path(run) / VERSIONS).read_text(encoding="utf-8")).get("threads")
     except (OSError, ValueError, AttributeError):
@@ -73,8 +74,8 @@ def kept_threads(run: str | Path) -> int | None:
 
 
 @contextmanager
-def own_threads() -> Iterator[None]:
-    """Put back, at the end, the number of threads that torch had at the beginning."""
+def restored_threads() -> Iterator[None]:
+    """Restore, on exit, the number of torch's threads at entry."""
     if keras.config.backend() != "torch":
         yield
         return
@@ -88,13 +89,13 @@ def own_threads() -> Iterator[None]:
 
 
 def with_threads_of_run(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Let a function whose first argument is a run folder compute with the threads that the run was trained with."""
+    """Wrap a function whose first argument is a run folder to use the number of threads of the run's training."""
 
     @wraps(function)
-    def called(*arguments: _P.args, **options: _P.kwargs) -> _T:
+    def wrapper(*arguments: _P.args, **options: _P.kwargs) -> _T:
         run: Any = arguments[0] if arguments else options["run"]
-        with own_threads():
-            use_threads(kept_threads(run))
+        with restored_threads():
+            use_threads(read_threads(run))
             return function(*arguments, **options)
 
-    return called
+    return wrapper

@@ -1,4 +1,4 @@
-"""A model's weights in a file whose damage is found: a flipped bit gave other scores, not an error."""
+"""Model weights in a file with a digest that detects damage: without it a flipped bit gave other scores, no error."""
 
 from pathlib import Path
 from typing import Any
@@ -8,21 +8,21 @@ from cinefeed.errors import TrainingError
 
 
 def save_weights(model: Any, path: Path) -> None:
-    """Write a Keras model's weights (x.weights.h5) and a digest, which Keras passes over when it loads them."""
+    """Write the weights of a Keras model (x.weights.h5) and a digest, which Keras ignores when it loads them."""
     model.save_weights(path)
     append_digest(path)
 
 
 def load_weights(model: Any, path: Path) -> None:
-    """Give a Keras model the weights that `save_weights` wrote. Raises TrainingError where they are damaged."""
+    """Load the weights that `save_weights` wrote into a Keras model. Raises TrainingError if they are damaged."""
     check_weights(path)
     model.load_weights(path)
 
 
 def check_weights(path: Path) -> None:
-    """Raise TrainingError where a file is not as `save_weights` wrote it."""
+    """Raise TrainingError if a file differs from what `save_weights` wrote."""
     if not is_whole(path):
         raise TrainingError(
-            f"{path} is damaged: its bytes are not those that training wrote (their digest differs); copy the run "
-            "again from where it was made, or train again with --overwrite (overwrite=True)"
+            f"{path} is damaged: its digest differs from the one that training wrote; copy the run again from its "
+            "original folder, or train again with --overwrite (overwrite=True)"
         )
