@@ -50,7 +50,7 @@ def test_split_warns_before(tmp_path, capsys):
     codes = [main([*map(str, split), "--seed", str(seed)]) for seed in range(6)]
     content = capsys.readouterr().err
     assert codes == [0] * 6
-    assert "class 'rare' of 'kind' is in test (1 row) alone" in content or "is in val (1 row) alone" in content
+    assert "class 'rare' of 'kind' is only in test (1 row)" in content or "is only in val (1 row)" in content
     assert "--stratify kind" in content and "'path'" not in content
 
 

@@ -144,5 +144,5 @@ def test_a_run_goes_on_if_its_batches_are_the_same(tmp_path, feed, differs):
     if not differs:
         check_same(tmp_path, settings_with(**feed))
         return
-    with pytest.raises(SettingError, match=rf"its settings are others \(\[feed\] {next(iter(feed))} = "):
+    with pytest.raises(SettingError, match=rf"an interrupted run with other settings \(\[feed\] {next(iter(feed))} = "):
         check_same(tmp_path, settings_with(**feed))
