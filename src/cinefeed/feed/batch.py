@@ -60,12 +60,12 @@ class Batch:
         def cut(value: Any) -> Any:
             return {name: cut(each) for name, each in value.items()} if isinstance(value, Mapping) else value[where]
 
-        found = {each.name: cut(getattr(self, each.name)) for each in fields(self)}
-        found["ids"] = np.array(found["ids"].tolist(), np.str_)  # of the width of this id, not of the longest
+        arrays = {each.name: cut(getattr(self, each.name)) for each in fields(self)}
+        arrays["ids"] = np.array(arrays["ids"].tolist(), np.str_)  # of the width of this id, not of the longest
         for name in ("clips", "masks"):  # as targets they are the same object: see `inputs`
             if self.targets is getattr(self, name):
-                found["targets"] = found[name]
-        return Batch(**found)
+                arrays["targets"] = arrays[name]
+        return Batch(**arrays)
 
 
 def _by_name(clips: Any) -> dict[str, NDArray[Any]]:

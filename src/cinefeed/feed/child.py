@@ -58,7 +58,7 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         packet, descriptors, _, _ = socket.recv_fds(line, PACKET, GROUP)
         if not packet:
             return
-        jobs, unsaid, said = unpack_jobs(packet), list[Took](), time.perf_counter()
+        jobs, unreported, reported_at = unpack_jobs(packet), list[Took](), time.perf_counter()
         new = dict.fromkeys(job.slot for job in jobs if job.slot not in slots)
         for number, fd in zip(new, descriptors, strict=True):
             slots[number] = map_slot(fd, settings["layout"], number=number)
@@ -66,14 +66,14 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         for job in jobs:
             failed = None
             try:
-                unsaid.append(maker.make(job.draw, *slots[job.slot].place(job.place)))
+                unreported.append(maker.make(job.draw, *slots[job.slot].place(job.place)))
             except Exception as error:
                 failed = pack_failed(error)
             ended += 1
             progress.tell(ended)
-            if unsaid and (failed or job is jobs[-1] or time.perf_counter() - said > _SILENT_SECONDS):
-                line.send(pack_done(unsaid))
-                unsaid, said = [], time.perf_counter()
+            if unreported and (failed or job is jobs[-1] or time.perf_counter() - reported_at > _SILENT_SECONDS):
+                line.send(pack_done(unreported))
+                unreported, reported_at = [], time.perf_counter()
             if failed:
                 line.send(failed)
 

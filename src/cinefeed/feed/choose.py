@@ -82,8 +82,8 @@ def decide(trial: Trial, *, workers: int, cores: int) -> Choice:
         faster = f"{format_count(trial.clips, 'clip')} went {trial.gain:.1f} times as fast as with one"
         return Choice("thread", f"{workers} threads: {faster}")
     milliseconds = 1e3 * trial.seconds_a_clip
-    shown = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
-    return Choice("process", f"{workers} processes: threads gained {trial.gain:.1f} times only, at {shown} ms a clip")
+    rounded = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
+    return Choice("process", f"{workers} processes: threads gained {trial.gain:.1f} times only, at {rounded} ms a clip")
 
 
 def why_no_processes(maker: ClipMaker) -> str:
@@ -141,16 +141,16 @@ def _readable(make: Callable[[Draw], float], draws: Sequence[Draw]) -> list[Draw
         with suppress(CinefeedError):
             make(draw)
             break
-    found, spent = [], 0.0
+    readable_draws, total_seconds = [], 0.0
     for draw in draws:
         with suppress(CinefeedError):
-            spent += make(draw)
-            found.append(draw)
-        if spent >= _PASS_SECONDS:
+            total_seconds += make(draw)
+            readable_draws.append(draw)
+        if total_seconds >= _PASS_SECONDS:
             break
-    if not found:
+    if not readable_draws:
         raise FeedError(f"none of {format_count(len(draws), 'clip')} can be made")
-    return found
+    return readable_draws
 
 
 def _share(

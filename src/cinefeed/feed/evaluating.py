@@ -26,7 +26,9 @@ def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: boo
     if not labelled:
         is_target = settings.target is not None and settings.target == inputs.mask
         inputs = replace(inputs, weight=None, mask=None if is_target else inputs.mask)
-        settings = replace(settings, **spec.asked(labelled=False))  # the task remains: it says what a score is
+        settings = replace(
+            settings, **spec.target_settings(labelled=False)
+        )  # the task remains: it says what a score is
     return replace(
         settings,
         clip=replace(clip, position="center" if clip.position == "random" else clip.position),

@@ -199,7 +199,7 @@ class EpochIterator(Iterator[Batch]):
         self._line: Line | None = None  # while it gives batches
         self._complete = False
         self._reason = ""  # why it gives no more
-        self._epoch = self._given = self._count = 0
+        self._epoch = self._num_given = self._count = 0
         self._mark = 0.0  # when the batch before was handed out
 
     def __next__(self) -> Batch:
@@ -239,16 +239,16 @@ class EpochIterator(Iterator[Batch]):
         if self._line is None:
             self._line = epochs.take_line()
             self.begun = True
-            self._epoch, self._given = epochs.epoch, epochs.start
+            self._epoch, self._num_given = epochs.epoch, epochs.start
             self._count = epochs.assembler.count(self._epoch)
             epochs.cpu.start(self._line.crew.pids)
             self._mark = time.perf_counter()
         batch = None
-        if self._given < self._count:
+        if self._num_given < self._count:
             begun_at = time.perf_counter()
             batch = self._line.take(self._epoch, meter=epochs.meter)
-            self._given += 1
-            epochs.handed = self._given
+            self._num_given += 1
+            epochs.handed = self._num_given
             mark, self._mark = self._mark, time.perf_counter()
             epochs.meter.add(
                 batches=1,
@@ -257,10 +257,10 @@ class EpochIterator(Iterator[Batch]):
                 wait_seconds=self._mark - begun_at,
                 elapsed_seconds=self._mark - mark,
             )
-            if self._given == self._count or self._mark - epochs.cpu.started_at > _MEASURED_SECONDS:
+            if self._num_given == self._count or self._mark - epochs.cpu.started_at > _MEASURED_SECONDS:
                 epochs.meter.add(**epochs.cpu.lap(self._line.crew.pids))
         if (
-            self._given == self._count
+            self._num_given == self._count
         ):  # with the last batch: Lightning takes as many as there are, and asks for no more
             epochs.finish(self._line)
             self._line, self._complete = None, True
@@ -277,7 +277,7 @@ class EpochIterator(Iterator[Batch]):
                 self._epochs.drop(line)
 
     def _stale(self) -> StaleIteratorError:
-        place = f"batch {self._given} of {self._count} of epoch {self._epoch}" if self.begun else "its first batch"
+        place = f"batch {self._num_given} of {self._count} of epoch {self._epoch}" if self.begun else "its first batch"
         return StaleIteratorError(
             f"this iterator ended {'after' if self.begun else 'before'} {place}: {self._reason}; {ADVICE}"
         )

@@ -31,8 +31,8 @@ class Measured:
 
     def as_dict(self) -> dict[str, Any]:
         """Return every figure, for JSON."""
-        told = {"workers": self.workers, "backend": self.backend, "gain": self.gain}
-        return told | {"megabytes_per_second": self.megabytes_per_second} | self.stats.as_dict()
+        figures = {"workers": self.workers, "backend": self.backend, "gain": self.gain}
+        return figures | {"megabytes_per_second": self.megabytes_per_second} | self.stats.as_dict()
 
 
 def measure_feed(feed: Feed, *, seconds: float = 5.0, epochs: int | None = None) -> Stats:
@@ -54,8 +54,8 @@ def measure_feed(feed: Feed, *, seconds: float = 5.0, epochs: int | None = None)
         while time.perf_counter() < warm or not feed.workers_ready:
             next(batches)
         before, until = feed.stats(), time.perf_counter() + seconds
-        wanted = None if epochs is None else before.batches + epochs * len(feed)
-        while feed.stats().batches < wanted if wanted is not None else time.perf_counter() < until:
+        last_batch = None if epochs is None else before.batches + epochs * len(feed)
+        while feed.stats().batches < last_batch if last_batch is not None else time.perf_counter() < until:
             next(batches)  # its batch is let go of at once, as a model does when it has done with it
         return feed.stats().since(before)
 
@@ -75,13 +75,13 @@ def measure_grid(
     """
     counts, kinds = sorted(set(workers)), list(dict.fromkeys(backends))
     settings = [(count, kind) for count in counts for kind in (kinds if count else kinds[:1])]
-    found: list[Measured] = []
+    measurements: list[Measured] = []
     for number, (count, kind) in enumerate(settings):
         if progress is not None:
             progress(number, len(settings))
         stats = measure_feed(make(count, kind), seconds=seconds, epochs=epochs)
-        found.append(Measured(workers=count, backend=kind, stats=stats))
-    return with_gains(found)
+        measurements.append(Measured(workers=count, backend=kind, stats=stats))
+    return with_gains(measurements)
 
 
 def with_gains(runs: list[Measured]) -> list[Measured]:

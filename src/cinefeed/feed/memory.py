@@ -42,10 +42,10 @@ def parse_bytes(memory: int | str) -> int:
     """
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
-    if found is None or found[2] not in _UNITS or not float(found[1]):
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
+    if match is None or match[2] not in _UNITS or not float(match[1]):
         raise SettingError(f"memory={memory!r} must be a number of bytes, such as '2GB', '500MB' or '1GiB'")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def spend(

@@ -16,12 +16,12 @@ class Plans:
     ) -> None:
         self._sampler, self._labels = sampler, labels
         self._options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, **alike}
-        self._kept: dict[int, Plan] = {}
+        self._cached_plans: dict[int, Plan] = {}
 
     def of(self, epoch: int) -> Plan:
         """Return which rows are drawn, in which order."""
-        if epoch not in self._kept:
-            while len(self._kept) > 1:
-                del self._kept[next(iter(self._kept))]
-            self._kept[epoch] = self._sampler.plan(self._labels, epoch=epoch, **self._options)
-        return self._kept[epoch]
+        if epoch not in self._cached_plans:
+            while len(self._cached_plans) > 1:
+                del self._cached_plans[next(iter(self._cached_plans))]
+            self._cached_plans[epoch] = self._sampler.plan(self._labels, epoch=epoch, **self._options)
+        return self._cached_plans[epoch]

@@ -72,8 +72,8 @@ class _Worker:
     ready: bool = False
     spoke: bool = False  # it was ready once
     tasks: deque[_Task] = field(default_factory=deque)  # the first is in work, or made and not said yet
-    heard: int = 0  # of how many tasks it has said how they ended
-    seen: int = 0  # of how many tasks the progress was seen, and when it was first
+    num_reported: int = 0  # of how many tasks it has said how they ended
+    num_observed: int = 0  # of how many tasks the progress was seen, and when it was first
     began: float = 0.0
     slots: set[int] = field(default_factory=set)  # that it has mapped
     late: bool = False  # killed for taking too long, at the task after those `seen`
@@ -279,7 +279,7 @@ class ProcessCrew:
                     results: Sequence[Took | BaseException] = took or [unpack_failed(packet)]
                     for result in results:
                         _settle(worker.tasks.popleft().future, result)
-                        worker.heard += 1
+                        worker.num_reported += 1
                     if took:
                         seconds = max(took[-1].read + took[-1].decode + took[-1].transform, 1e-6)
                         self._ahead = min(max(int(_AHEAD_SECONDS / seconds), 2), _AHEAD)
@@ -304,12 +304,12 @@ class ProcessCrew:
         worker.tasks.clear()
         at = ""
         done = worker.progress.count
-        in_work = tasks[done - worker.heard :]  # those before were made, and are made again
+        in_work = tasks[done - worker.num_reported :]  # those before were made, and are made again
         if in_work:
             first = in_work[0]
             at = f" while it made row {first.job.draw.row}, {self._rows.shown(first.job.draw.row)}"
             first.deaths += 1
-            if worker.late and done == worker.seen:
+            if worker.late and done == worker.num_observed:
                 ends[first.future] = DecodeError(f"{at[15:]}: took longer than {self._timeout:g} s, and was given up")
             elif first.deaths >= _ATTEMPTS:
                 ends[first.future] = FeedError(f"{at[15:]}: {first.deaths} workers died at this clip; the last {how}")
@@ -346,8 +346,8 @@ class ProcessCrew:
         with self._lock:
             for worker in self._workers:
                 done = worker.progress.count
-                if done != worker.seen:
-                    worker.seen, worker.began = done, time.monotonic()
+                if done != worker.num_observed:
+                    worker.num_observed, worker.began = done, time.monotonic()
                 elif worker.tasks and time.monotonic() - worker.began > self._timeout and not worker.late:
                     worker.late = True
                     worker.process.kill()

@@ -85,8 +85,8 @@ class Progress:
 def pack_failed(error: BaseException) -> bytes:
     """Return an error as bytes: its kind, its message, and the traceback of the worker."""
     trace = "".join(traceback.format_exception(error))
-    told = {"kind": type(error).__name__, "message": str(error)[:8_000], "trace": trace[-12_000:]}
-    return FAILED + json.dumps(told).encode()
+    report = {"kind": type(error).__name__, "message": str(error)[:8_000], "trace": trace[-12_000:]}
+    return FAILED + json.dumps(report).encode()
 
 
 def unpack_failed(packet: bytes) -> BaseException:
@@ -95,11 +95,11 @@ def unpack_failed(packet: bytes) -> BaseException:
     >>> unpack_failed(pack_failed(errors.DecodeError("it breaks")))
     DecodeError('it breaks')
     """
-    told = json.loads(packet[1:])
-    kind: Any = getattr(errors, told["kind"], None) or getattr(builtins, told["kind"], errors.FeedError)
+    report = json.loads(packet[1:])
+    kind: Any = getattr(errors, report["kind"], None) or getattr(builtins, report["kind"], errors.FeedError)
     try:
-        error: BaseException = kind(told["message"])
+        error: BaseException = kind(report["message"])
     except TypeError:  # it wants more than a message
-        error = errors.FeedError(f"{told['kind']}: {told['message']}")
-    error.add_note(f"In the worker:\n{told['trace']}")
+        error = errors.FeedError(f"{report['kind']}: {report['message']}")
+    error.add_note(f"In the worker:\n{report['trace']}")
     return error
