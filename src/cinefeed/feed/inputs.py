@@ -18,7 +18,7 @@ from cinefeed.transforms.call import calls_of
 
 
 def check_callables(transforms: Sequence[Transform], *, masks: bool) -> None:
-    """Raise SettingError for a callable that may move pixels, where masks would have to follow."""
+    """Raise SettingError for a callable that may move pixels, if there are masks: they would have to move too."""
     for each in calls_of(transforms) if masks else ():
         if not each.keeps_place:
             raise SettingError(

@@ -1,4 +1,4 @@
-"""Mixing as a part of the feed: the rows of a finished batch with each other, and all that belongs to them."""
+"""Mix the rows of a finished batch with each other: clips, targets, weights, covariates, masks and `valid`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,37 +16,37 @@ from cinefeed.transforms.mixing import MixUp
 
 @runtime_checkable
 class Mixing(Protocol):
-    """What mixes a batch: `MixUp()` or `CutMix()` of cinefeed.transforms, or one of your own.
+    """Protocol of a mixing: `MixUp()` or `CutMix()` of cinefeed.transforms, or a custom one.
 
-    All but `sample` are pure, and leave rows beyond those drawn for alone. Parameters are plain data, lists by name
-    with one entry a row.
+    All methods but `sample` are pure, and do not change rows beyond `size`. Parameters are plain data: lists by name,
+    with one entry for each row.
     """
 
     def sample(self, rng: np.random.Generator, info: ClipInfo, *, size: int) -> Parameters:
-        """Draw who of `size` rows is mixed with whom, and how much."""
+        """Sample which of `size` rows are mixed with each other, and their shares."""
         ...
 
     def apply(self, clips: Frames, parameters: Parameters) -> Frames:
-        """Return the clips mixed, of their type."""
+        """Return the mixed clips, of the same dtype."""
         ...
 
     def targets(self, targets: NDArray[Any], parameters: Parameters, *, task: Any, classes: int) -> NDArray[np.float32]:
-        """Return numbers mixed, or class numbers as shares of classes."""
+        """Return mixed numbers, or shares of classes for class numbers."""
         ...
 
     def numbers(self, values: NDArray[Any], parameters: Parameters) -> NDArray[Any]:
-        """Return other numbers of the rows mixed, of their type."""
+        """Return other numbers of the rows, mixed, of the same dtype."""
         ...
 
     def valid(self, valid: NDArray[np.bool_], parameters: Parameters) -> NDArray[np.bool_]:
-        """Return what holds of all rows that went into a row, (batch, ...)."""
+        """Return True only where all rows that are mixed into a row have True, (batch, ...)."""
         ...
 
 
 def check_mixing(mixing: Mixing | None, *, labels: Labels, spec: FeedSpec) -> None:
-    """Raise SettingError for what cannot mix these clips, and what the mixing itself raises for labels without a rule.
+    """Raise SettingError if the mixing cannot mix these clips, or its own error for labels that it has no rule for.
 
-    So CutMix, which has none for numbers, is refused before a batch is made.
+    So CutMix, which has no rule for numbers, is refused before a batch is made.
     """
     if mixing is None:
         return

@@ -9,7 +9,7 @@ from cinefeed.balance import Plan, Sampler
 
 
 class Plans:
-    """Makes the plan of an epoch, and keeps two: they are in use where one epoch ends and the next begins."""
+    """Makes the plans of epochs, and keeps two: both are in use while one epoch ends and the next begins."""
 
     def __init__(
         self, sampler: Sampler, labels: NDArray[Any], *, seed: int, batch_size: int, alike: Mapping[str, Any]
@@ -19,7 +19,7 @@ class Plans:
         self._cached_plans: dict[int, Plan] = {}
 
     def of(self, epoch: int) -> Plan:
-        """Return which rows are drawn, in which order."""
+        """Return the plan of an epoch: the rows in their order."""
         if epoch not in self._cached_plans:
             while len(self._cached_plans) > 1:
                 del self._cached_plans[next(iter(self._cached_plans))]
