@@ -131,7 +131,7 @@ def test_a_state_of_another_feed_is_refused_and_says_what_differs(manifest):
         make(manifest, seed=9).restore(state)
     with pytest.raises(FeedError, match="clip: "):
         make(manifest, clip=cf.Clip(frames=4)).restore(state)
-    with pytest.raises(FeedError, match="no state"):
+    with pytest.raises(FeedError, match="not a state of a feed"):
         make(manifest).restore({"epoch": 1})
     with pytest.raises(FeedError, match="plan of epoch 0 is not the one"):
         make(manifest).restore({**state, "plan": "of another version"})

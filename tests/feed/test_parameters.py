@@ -176,7 +176,7 @@ def test_a_checked_feed(manifest, changes):
 def test_addresses_that_are_none(manifest):
     feed = make(manifest, clips_per_video=2)
     assert feed.replay(np.int64(0), np.int64(21)).parameters[0]["index"] == 21
-    with pytest.raises(IndexError, match="clip 22 was asked for, epoch 3 has 22 clips, from 0 on"):
+    with pytest.raises(IndexError, match="clip 22 was requested, but epoch 3 has 22 clips, numbered from 0"):
         feed.replay(3, 22)
     for wrong in (-1, 1.0, True, "0"):
         with pytest.raises(SettingError, match=r"replay\(index=.*\) must be a whole number of at least 0"):

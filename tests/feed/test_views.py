@@ -256,7 +256,7 @@ def test_an_evaluation_keeps_the_views(studies):
 
 
 def test_the_clips_as_targets_when_they_are_stacked(studies):
-    with pytest.raises(SettingError, match="views are several; take stack=True"):
+    with pytest.raises(SettingError, match=r"views are several; take inputs=Inputs\(stack=True\)"):
         make(studies, target="clip")
     batch = make(studies, target="clip", inputs=cf.Inputs(stack=True))[0]
     assert batch.targets.shape == (2, 4, 16, 16, 2) and np.shares_memory(batch.targets, batch.clips)

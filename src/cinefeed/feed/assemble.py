@@ -1,4 +1,4 @@
-"""A batch, from its draws to its arrays: memory leased, clips handed to workers, what cannot be read replaced."""
+"""Build batches: lease memory, hand the clips to workers, replace rows that cannot be read, collect the arrays."""
 
 import math
 import time
@@ -24,30 +24,30 @@ from cinefeed.feed.workers import Crew
 from cinefeed.rng import Stage, rng_for, words_for
 from cinefeed.sources.decoder import decoder_choice
 
-_ATTEMPTS = 64  # rows of a stratum that are tried in place of one that cannot be read
+_ATTEMPTS = 64  # number of rows of a stratum that may be tried in place of one that cannot be read
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A slot under way: a batch, or all over which clips are spread."""
+    """A slot whose clips are being made: one batch, or all batches of the same videos if they are interleaved."""
 
     epoch: int
-    positions: range  # in the plan; fewer than `size` where the rest is padding
+    positions: range  # in the plan; fewer than `size` if the rest is padding
     size: int  # draws
-    rows: NDArray[np.int64]  # one a position; others take the place of those that cannot be read
+    rows: NDArray[np.int64]  # one for each position; those that cannot be read are replaced
     slot: Slot
     clips: list[Future[Took]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assembler:
-    """Begins batches, and ends them."""
+    """Starts batches and completes them."""
 
     plan_of: Callable[[int], Plan]
     share: Share
     slots: Slots
     layout: Layout
-    views: tuple[str, ...]  # names of the views where each is an array of its own
+    views: tuple[str, ...]  # names of the views if each has its own array
     labels: Labels
     ids: Any  # a pyarrow Array
     weights: NDArray[np.float32]  # of each row
@@ -57,7 +57,7 @@ class Assembler:
     on_error: OnError
     max_bad: float
     mixing: Mixing | None = None
-    told: Callable[[Draw], list[dict[str, Any]]] | None = None  # of each clip of a draw, where batches carry it
+    clip_parameters: Callable[[Draw], list[dict[str, Any]]] | None = None  # if batches have parameters
     bad: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, and why
 
     def count(self, epoch: int) -> int:
@@ -65,11 +65,11 @@ class Assembler:
         return self.slots_of(epoch) * self.layout.batches
 
     def slots_of(self, epoch: int) -> int:
-        """Return the number of slots that an epoch takes."""
+        """Return the number of slots of an epoch."""
         return self.share.count(len(self.plan_of(epoch).rows))
 
     def begin(self, index: int, epoch: int, crew: Crew, *, first_alone: bool) -> Pending:
-        """Hand the draws of a slot to the workers; with `first_alone` the others wait for the first."""
+        """Hand the draws of a slot to the workers; with `first_alone`, the first clip is made before the others."""
         positions, size = self.share.positions(index, draws=len(self.plan_of(epoch).rows))
         return self.begin_at(positions, size, epoch, crew, first_alone=first_alone)
 
@@ -117,54 +117,55 @@ class Assembler:
         clips = dict(zip(self.views, arrays, strict=True)) if self.views else arrays[0]
 
         def of_rows(values: NDArray[Any]) -> NDArray[Any]:
-            """Return what each place of the batch has of a column; padding has zeros."""
+            """Return the values of a column for each place of the batch; zeros for padding."""
             column = np.zeros((size, *values.shape[1:]), values.dtype)
             column[: len(rows)] = values[rows]
             return column
 
-        known = {name: of_rows(np.asarray(each.known)) for name, each in self.labels.several.items()}
-        found: dict[str, Any] = {}
+        has_label = {name: of_rows(np.asarray(each.has_label)) for name, each in self.labels.several.items()}
+        optional: dict[str, Any] = {}
         if slot.masks is not None:
-            found["masks"] = self.layout.pieces(slot.masks, number=number, draws=pending.size)[0]
-        if self.told is not None:
-            found["parameters"] = self._parameters(pending, number)
-        pictures = {"clip": clips, "mask": found.get("masks")}.get(self.labels.main.task)
+            optional["masks"] = self.layout.pieces(slot.masks, number=number, draws=pending.size)[0]
+        if self.clip_parameters is not None:
+            optional["parameters"] = self._parameters(pending, number)
+        pictures = {"clip": clips, "mask": optional.get("masks")}.get(self.labels.main.task)
         batch = Batch(
             clips=clips,
             targets={name: of_rows(each.values) for name, each in self.labels.several.items()}
             or (of_rows(self.labels.main.values) if pictures is None else pictures),
-            weights={name: of_rows(self.weights) * each for name, each in known.items()} or of_rows(self.weights),
+            weights={name: of_rows(self.weights) * each for name, each in has_label.items()} or of_rows(self.weights),
             ids=np.array([*(self.ids[row].as_py() for row in rows.tolist()), *[""] * (size - len(rows))], np.str_),
             valid=valid,
             covariates={name: of_rows(values) for name, values in self.covariates.items()},
-            **found,
+            **optional,
         )
         if self.mixing is None:
             return batch
         first = pending.positions.start * self.layout.shape[0] + number
         rng = rng_for(self.seed, stage=Stage.MIX, epoch=pending.epoch, position=first)
-        return mix_batch(self.mixing, batch, rng=rng, size=len(rows), labels=self.labels, known=known)
+        return mix_batch(self.mixing, batch, rng=rng, size=len(rows), labels=self.labels, has_label=has_label)
 
     def _parameters(self, pending: Pending, number: int) -> list[dict[str, Any]]:
-        """Return how each row of a batch came about, nothing of padding.
+        """Return the parameters of each row of a batch; of padding, an empty dict.
 
-        It is drawn again from its address, whoever made the clip: plain numbers, a fraction of a clip's work.
+        They are sampled again from the address of the clip, which costs a fraction of making the clip.
         """
-        assert self.told is not None
-        found: list[dict[str, Any]] = []
+        assert self.clip_parameters is not None
+        parameters: list[dict[str, Any]] = []
         clips, epoch = self.layout.shape[0], pending.epoch
         for row, position in zip(pending.rows.tolist(), pending.positions, strict=True):
-            told = self.told(Draw(row, epoch, position))
+            clip_parameters = self.clip_parameters(Draw(row, epoch, position))
             for clip in [number] if self.layout.spread else range(clips):
-                found.append({"epoch": epoch, "index": position * clips + clip, "row": row, **told[clip]})
+                address = {"epoch": epoch, "index": position * clips + clip, "row": row}
+                parameters.append(address | clip_parameters[clip])
         size = pending.size * (clips // self.layout.batches)
-        return found + [{} for _ in range(size - len(found))]
+        return parameters + [{} for _ in range(size - len(parameters))]
 
     def _result(self, pending: Pending, place: int, crew: Crew) -> Took:
-        """Return what a clip took, once one is made; rows that cannot be read are passed over, where that is wanted."""
+        """Return the timings of a clip; with on_error="replace", rows that cannot be read are replaced."""
         future, plan, position = pending.clips[place], self.plan_of(pending.epoch), pending.positions[place]
         stand_ins = None
-        # An error that is raised, or caught, knows this frame: it would hold the slot until cycles are collected.
+        # A raised or caught error refers to this frame: it would hold the slot until cycles are collected.
         while isinstance(error := future.exception(), SourceError) and self.on_error == "replace":
             self._condemn(int(pending.rows[place]), error)
             stand_ins = stand_ins or self._stand_ins(plan, pending.epoch, position)
@@ -181,7 +182,7 @@ class Assembler:
             del future, error
 
     def _condemn(self, row: int, error: SourceError) -> None:
-        """Note a row that cannot be read, and stop where there are too many."""
+        """Record a row that cannot be read. Raises FeedError if there are too many."""
         self.bad[row] = str(error)
         allowed = math.ceil(self.max_bad * len(self.ids))
         if len(self.bad) > allowed:
@@ -192,19 +193,19 @@ class Assembler:
             ) from error
 
     def _stand_ins(self, plan: Plan, epoch: int, position: int) -> Iterator[int]:
-        """Yield the rows that take a place in turn: others of the same class, or of the same label bin, by chance.
+        """Yield the rows to try in place of a bad one: others of the same class or label bin, in random order.
 
-        Where a bin of a continuous label is used up, the rows with the nearest labels follow. A function of the address
-        (seed, epoch, position) alone. What is known of bad rows does not come into it: a file that breaks in its middle
-        can still serve a clip of its beginning, so to pass over it would make a batch depend on what was fed before.
+        After the last row of a bin of a continuous label, the rows with the nearest labels follow. The order depends on
+        the address (seed, epoch, position) alone, not on the bad rows so far: a file with a damaged middle can still
+        give a clip of its beginning, so if it were left out, a batch would depend on what was fed before.
         """
         row = int(plan.rows[position])
-        drawn = np.unique(plan.rows)
-        drawn = drawn[drawn != row]
-        alike = self.groups[drawn] == self.groups[row]
-        near = drawn[alike]
+        candidates = np.unique(plan.rows)
+        candidates = candidates[candidates != row]
+        alike = self.groups[candidates] == self.groups[row]
+        near = candidates[alike]
         words = words_for(self.seed, stage=Stage.REPLACE, epoch=epoch, position=position, count=len(near))
-        others = drawn[~alike] if self.labels.main.task == "regression" else drawn[:0]
+        others = candidates[~alike] if self.labels.main.task == "regression" else candidates[:0]
         distance = np.abs(self.labels.main.values[others] - self.labels.main.values[row])
         order = [*near[np.argsort(words, kind="stable")], *others[np.argsort(distance, kind="stable")]]
         yield from map(int, order[:_ATTEMPTS])

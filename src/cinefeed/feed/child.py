@@ -1,4 +1,4 @@
-"""A worker process. It is started from here and never imports the user's program, so that scripts need no guard."""
+"""The main function of a worker process. It never imports the user's script, so scripts need no `__main__` guard."""
 
 import logging
 import os
@@ -24,30 +24,32 @@ from cinefeed.sources import decoder
 from cinefeed.sources.readers import register_reader
 from cinefeed.transforms.warp import shrink_factors
 
-_SILENT_SECONDS = 0.01  # once clips of a packet have taken so long, each is said when it is made
+_SILENT_SECONDS = 0.01  # after this time, the completed clips of a packet are reported without waiting for the rest
 
 
 def main(arguments: list[str]) -> None:
-    """Serve the feed at the other end of a socket until it hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; its end of the socket closes
+    """Make clips for the feed at the other end of a socket until it closes the socket."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and closes its end of the socket
     cv2.setNumThreads(1)
-    logging.getLogger(decoder.__name__).setLevel(logging.ERROR)  # the feed's process says it, once
+    logging.getLogger(decoder.__name__).setLevel(logging.ERROR)  # the process of the feed logs it, once
     line_fd, progress_fd, settings_fd, columns_fd = map(int, arguments)
-    with suppress(OSError):  # the feed has hung up
+    with suppress(OSError):  # the feed has closed the socket
         _serve(socket.socket(fileno=line_fd), Progress(progress_fd), settings_fd, columns_fd)
 
 
 def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd: int) -> None:
     try:
-        # By name, for a descriptor has one place of reading that all workers would share.
+        # Opened by name: workers that read one descriptor would share its file position.
         settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
         for reader in settings["readers"]:
             register_reader(reader.suffixes, reader.opener, magic=reader.magic, name=reader.name, replace=True)
         rows, masks = _rows(columns_fd, **settings["rows"])
-        if torch := sys.modules.get("torch"):  # a callable's; its own threads would be as many in each worker
+        if torch := sys.modules.get(
+            "torch"
+        ):  # imported by a callable; each worker would start as many threads as there are cores
             torch.set_num_threads(1)
         maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
-        shrink_factors(np.eye(3), 1, 1)  # numba takes 0.4 s before its first loop, and the feed is still planning
+        shrink_factors(np.eye(3), 1, 1)  # numba needs 0.4 s before its first loop; the feed is still planning
     except Exception as error:
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
         return
@@ -58,7 +60,7 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         packet, descriptors, _, _ = socket.recv_fds(line, PACKET, GROUP)
         if not packet:
             return
-        jobs, unsaid, said = unpack_jobs(packet), list[Took](), time.perf_counter()
+        jobs, unreported, reported_at = unpack_jobs(packet), list[Took](), time.perf_counter()
         new = dict.fromkeys(job.slot for job in jobs if job.slot not in slots)
         for number, fd in zip(new, descriptors, strict=True):
             slots[number] = map_slot(fd, settings["layout"], number=number)
@@ -66,14 +68,14 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         for job in jobs:
             failed = None
             try:
-                unsaid.append(maker.make(job.draw, *slots[job.slot].place(job.place)))
+                unreported.append(maker.make(job.draw, *slots[job.slot].place(job.place)))
             except Exception as error:
                 failed = pack_failed(error)
             ended += 1
-            progress.tell(ended)
-            if unsaid and (failed or job is jobs[-1] or time.perf_counter() - said > _SILENT_SECONDS):
-                line.send(pack_done(unsaid))
-                unsaid, said = [], time.perf_counter()
+            progress.write(ended)
+            if unreported and (failed or job is jobs[-1] or time.perf_counter() - reported_at > _SILENT_SECONDS):
+                line.send(pack_done(unreported))
+                unreported, reported_at = [], time.perf_counter()
             if failed:
                 line.send(failed)
 

@@ -1,12 +1,12 @@
-"""Threads or processes: a few clips are timed with one thread and with all of them, and the gain decides.
+"""Choose threads or processes: a few clips are timed with one thread and with all, and the gain decides.
 
-Threads of one process share one interpreter lock. While calls into FFmpeg, OpenCV and our kernels are long they hold
-it for little of the time; where frames are small they hand it about. Two workers on two cores, against one: threads
-1.9 times on large frames and 1.3 times on 112 x 112, processes 1.94 times in both. Processes cost a second to start,
-and their memory, so threads are kept where they do well enough.
+Threads of one process share one interpreter lock. If calls of FFmpeg, OpenCV and our kernels are long, threads hold it
+for a small part of the time; if frames are small, they wait for it. Two workers on two cores, relative to one: threads
+1.9 times on large frames and 1.3 times on 112 x 112, processes 1.94 times on both. Processes take a second to start,
+and memory, so threads are preferred if their gain is high enough.
 
-Slots of processes are memory without a file (memfd): it counts as the process's own, and however little /dev/shm a
-container has (often 64 MB), it does not bound them.
+Slots of processes are memory without a file (memfd), which counts as memory of the process. The size of /dev/shm, often
+64 MB in a container, does not limit them.
 """
 
 import os
@@ -33,14 +33,14 @@ _PASS_SECONDS, _SECONDS = 0.15, 1.0
 
 
 class Choice(NamedTuple):
-    """What makes the clips, and why, in one line."""
+    """The backend that makes the clips, and the reason in one line."""
 
     backend: Backend
     why: str
 
 
 class Trial(NamedTuple):
-    """What was measured: how many clips, how long one takes alone, how many times as fast all threads are as one."""
+    """A measurement: number of clips, seconds of a clip with one thread, and the speedup with all threads."""
 
     clips: int
     seconds_a_clip: float
@@ -48,10 +48,10 @@ class Trial(NamedTuple):
 
 
 def choose_backend(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> Choice:
-    """Return what makes the clips of a feed best: threads, or processes; it takes about a second.
+    """Return the faster backend for the clips of a feed, threads or processes; it takes about a second.
 
-    `draws` are those of the plan's beginning, of which as many are made as there is time for. Nothing is measured
-    where there is no choice. Clips that cannot be made are passed over: the feed will come to them, and say so.
+    `draws` are the first of the plan; as many are made as there is time for. Nothing is measured if only one backend is
+    possible. Clips that cannot be made are skipped: the feed raises their errors later.
     """
     cores = usable_cores()
     if workers < 2 or cores < 2:
@@ -68,10 +68,10 @@ def choose_backend(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> 
 
 
 def decide(trial: Trial, *, workers: int, cores: int) -> Choice:
-    """Return threads where they reach most of the ideal gain, one for each worker that has a core, else processes.
+    """Return threads if their speedup is close to the ideal, the number of workers that have a core, else processes.
 
-    Where something else holds the threads up, as neighbours on the machine or a slow disk do, processes are chosen and
-    gain no more: that costs their start, and nothing after.
+    If other programs or a slow disk delay the threads, processes are chosen without a gain: that costs only their
+    start.
 
     >>> decide(Trial(clips=8, seconds_a_clip=0.03, gain=1.9), workers=2, cores=2)
     Choice(backend='thread', why='2 threads: 8 clips went 1.9 times as fast as with one')
@@ -82,12 +82,12 @@ def decide(trial: Trial, *, workers: int, cores: int) -> Choice:
         faster = f"{format_count(trial.clips, 'clip')} went {trial.gain:.1f} times as fast as with one"
         return Choice("thread", f"{workers} threads: {faster}")
     milliseconds = 1e3 * trial.seconds_a_clip
-    shown = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
-    return Choice("process", f"{workers} processes: threads gained {trial.gain:.1f} times only, at {shown} ms a clip")
+    rounded = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
+    return Choice("process", f"{workers} processes: threads gained {trial.gain:.1f} times only, at {rounded} ms a clip")
 
 
 def why_no_processes(maker: ClipMaker) -> str:
-    """Say why the clips cannot be made by other processes, or nothing where they can."""
+    """Return why the clips cannot be made by other processes, "" if they can."""
     if not hasattr(os, "memfd_create"):
         return "they need Linux"
     if maker.rows.arrays is not None:
@@ -96,34 +96,34 @@ def why_no_processes(maker: ClipMaker) -> str:
         settings = pickle.dumps([value for name, value in vars(maker).items() if name not in OF_ROWS])
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
-    # A class of the user's script is pickled by that name, and is not to be found there.
+    # A class of the user's script is pickled as a member of __main__, which workers do not have.
     return "a transform is defined in the script itself: move it to a module" if b"__main__" in settings else ""
 
 
 def try_threads(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> Trial:
     """Time some clips with one thread and with all, in turn, and return the medians.
 
-    The first clip compiles the kernels, or loads them, and the first pass brings the files into memory: neither counts.
+    The first clip compiles or loads the kernels, and the first pass reads the files into memory: neither is counted.
     """
-    hands = [_hand(maker) for _ in range(workers)]
-    draws, began = _readable(hands[0], draws), time.perf_counter()
+    makers = [_timed_maker(maker) for _ in range(workers)]
+    draws, began = _readable(makers[0], draws), time.perf_counter()
     alone: list[float] = []
     gains: list[float] = []
     with ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-trial") as pool:
         while not gains or (len(gains) < _ROUNDS and time.perf_counter() - began < _SECONDS):
-            seconds = [hands[0](draw) for draw in draws]
+            seconds = [makers[0](draw) for draw in draws]
             until = time.perf_counter() + _PASS_SECONDS
             shares = [
-                pool.submit(_share, hand, draws, seconds, first=number * len(draws) // workers, until=until)
-                for number, hand in enumerate(hands)
+                pool.submit(_share, make, draws, seconds, first=number * len(draws) // workers, until=until)
+                for number, make in enumerate(makers)
             ]
             gains.append(sum(share.result() for share in shares))
             alone.append(statistics.fmean(seconds))
     return Trial(len(draws), statistics.median(alone), statistics.median(gains))
 
 
-def _hand(maker: ClipMaker) -> Callable[[Draw], float]:
-    """Return a function that makes a clip into memory of its own, and returns the seconds that it took."""
+def _timed_maker(maker: ClipMaker) -> Callable[[Draw], float]:
+    """Return a function that makes a clip in separate memory, and returns the seconds that it took."""
     layout = Layout(1, maker.shape, maker.compose.dtype, masks=maker.masks is not None)
     arrays = Slots(layout).lease().place(0)
 
@@ -136,36 +136,36 @@ def _hand(maker: ClipMaker) -> Callable[[Draw], float]:
 
 
 def _readable(make: Callable[[Draw], float], draws: Sequence[Draw]) -> list[Draw]:
-    """Return the draws that there is time for in one pass; at least one, or the error of the last."""
-    for draw in draws:  # the first that can be made is made once more below, where its time counts
+    """Return the draws that can be made in the time of one pass, at least one. Raises FeedError if none can be made."""
+    for draw in draws:  # the first that can be made is made again below, where its time counts
         with suppress(CinefeedError):
             make(draw)
             break
-    found, spent = [], 0.0
+    readable_draws, total_seconds = [], 0.0
     for draw in draws:
         with suppress(CinefeedError):
-            spent += make(draw)
-            found.append(draw)
-        if spent >= _PASS_SECONDS:
+            total_seconds += make(draw)
+            readable_draws.append(draw)
+        if total_seconds >= _PASS_SECONDS:
             break
-    if not found:
+    if not readable_draws:
         raise FeedError(f"none of {format_count(len(draws), 'clip')} can be made")
-    return found
+    return readable_draws
 
 
 def _share(
     make: Callable[[Draw], float], draws: Sequence[Draw], seconds: Sequence[float], *, first: int, until: float
 ) -> float:
-    """Make clips, from one of them on and round again, until the time is up; return how fast that went.
+    """Make clips in a cycle, starting with one of them, until the time is over; return the speed.
 
-    The measure is one thread alone: 1.0 where the clips took the `seconds` that they had taken it. Clips of unequal
-    length thus count for what they are.
+    It is relative to one thread alone: 1.0 if the clips take the same `seconds`. So clips of different lengths have the
+    right weight.
     """
     began = now = time.perf_counter()
-    done, number = 0.0, first
-    while now < until or not done:
+    work_seconds, number = 0.0, first
+    while now < until or not work_seconds:
         make(draws[number])
-        done += seconds[number]
+        work_seconds += seconds[number]
         number = (number + 1) % len(draws)
         now = time.perf_counter()
-    return done / (now - began)
+    return work_seconds / (now - began)

@@ -1,4 +1,4 @@
-"""One draw -> its clips in their slot: source, clip, transforms in one place, for every kind of worker."""
+"""Make the clips of one draw of the plan: read the source, select frames, apply transforms."""
 
 import time
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from cinefeed.transforms.fuse import kind_of
 from cinefeed.transforms.nearest import render_masks
 
 Geometry = Literal["shared", "apart"]
-Chosen = tuple[NDArray[np.int64], NDArray[np.bool_]]  # the frames of a clip, and which are no padding
+Selection = tuple[NDArray[np.int64], NDArray[np.bool_]]  # the frames of a clip, and which are not padding
 Seconds = tuple[float | None, float | None]  # within which a row's clips stay
 Pixels = NDArray[Any]
 
@@ -31,7 +31,7 @@ _PAUSES = (0.1, 0.5)  # seconds, before a disk that gave an error is read again
 
 
 class Draw(NamedTuple):
-    """One place of an epoch's plan: the row drawn, and the address of its random choices."""
+    """An entry of the plan of an epoch: the row, and the address of its random choices."""
 
     row: int
     epoch: int
@@ -39,7 +39,7 @@ class Draw(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What was drawn for a clip: which frames it shows, which of them are no padding, what each transform drew."""
+    """The sampled parameters of a clip: its frames, which of them are not padding, and those of each transform."""
 
     frames: NDArray[np.int64]
     real: NDArray[np.bool_]
@@ -51,9 +51,9 @@ class Drawn(NamedTuple):
 
 
 class Took(NamedTuple):
-    """Seconds that one draw took, by stage, how often the disk had to be read again, and which decoder read it.
+    """The seconds that one draw took, by stage, the number of repeated reads, and which decoder was used.
 
-    Of the files of encoded video, `compiled` were read by compiled code and `pyav` by PyAV; see `decoder_choice`.
+    `compiled` and `pyav` count the files of encoded video that each decoder read; see `decoder_choice`.
     """
 
     read: float
@@ -115,23 +115,23 @@ class ClipMaker:
             return took[0]
         return Took(*(sum(each) for each in zip(*took, strict=True)))
 
-    def told(self, draw: Draw) -> list[dict[str, Any]]:
-        """Return what is drawn for each clip, as plain data: see `Drawn.as_dict`; of several views each by name.
+    def clip_parameters(self, draw: Draw) -> list[dict[str, Any]]:
+        """Return the parameters of each clip as plain data, see `Drawn.as_dict`; for several views, by name.
 
-        What the manifest knows of a file is enough; one that was not scanned is opened, and none of its frames read.
+        The metadata in the manifest is enough; a file that was not scanned is opened, but none of its frames is read.
         """
-        found: list[dict[str, Any]] = [{} for _ in range(self.clips)]
+        plain_data: list[dict[str, Any]] = [{} for _ in range(self.clips)]
         for view in self.views:
             facts = self.rows.facts(draw.row, view=view)
             if facts is None:
                 with self.rows.open(draw.row, channels=self.channels, view=view) as source:
                     facts = source.facts
-            for told, drawn in zip(found, self.drawn(draw, view, facts), strict=True):
-                told.update({"views": {**told.get("views", {}), view: drawn.as_dict()}} if view else drawn.as_dict())
-        return found
+            for data, clip in zip(plain_data, self.sample_clips(draw, view, facts), strict=True):
+                data.update({"views": {**data.get("views", {}), view: clip.as_dict()}} if view else clip.as_dict())
+        return plain_data
 
-    def drawn(self, draw: Draw, view: str, facts: Facts) -> list[Drawn]:
-        """Return what is drawn for each clip of a view, of whose file the facts are known."""
+    def sample_clips(self, draw: Draw, view: str, facts: Facts) -> list[Drawn]:
+        """Return the sampled parameters of each clip of a view."""
         frame, window = self.compose.frame, self.rows.window(draw.row, view=view)
         size = facts.height, facts.width
         if frame.region is not None:
@@ -139,13 +139,13 @@ class ClipMaker:
             size = region.bottom - region.top, region.right - region.left
         spacing = frame.target_spacing(*size, spacing_mm=facts.spacing_mm)
         parameters = [self._parameters(draw, number, view, spacing) for number in range(self.clips)]
-        chosen = self._retimed(self._choose(draw, facts.times, window), parameters, facts.times, window)
-        return [Drawn(*each, drawn) for each, drawn in zip(chosen, parameters, strict=True)]
+        selections = self._retimed(self._choose(draw, facts.times, window), parameters, facts.times, window)
+        return [Drawn(*each, values) for each, values in zip(selections, parameters, strict=True)]
 
     def _patiently(
         self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
     ) -> Took:
-        """Make the clips of one view, and again where the disk gives an error."""
+        """Make the clips of one view; try again if the disk gives an error."""
         retried = 0
         while True:
             try:
@@ -167,7 +167,7 @@ class ClipMaker:
             retried += 1
 
     def _named(self, error: Exception, of_the_disk: OSError | None, draw: Draw, view: str) -> Exception:
-        """Return an error as one of ours, with the row and the path."""
+        """Return an error of cinefeed with the row and the path."""
         where = f"row {draw.row}, {self.rows.shown(draw.row, view=view)}"
         what = self.rows.nameless(str(of_the_disk or error), draw.row, view=view)
         if of_the_disk is not None:
@@ -184,33 +184,33 @@ class ClipMaker:
         self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
     ) -> Took:
         began = time.perf_counter()
-        wanted = self.compose.frame.region
+        region_name = self.compose.frame.region
         with self.rows.open(draw.row, channels=self.channels, view=view) as source:
             opened = time.perf_counter()
             facts = source.facts
-            drawn = self.drawn(draw, view, facts)
-            region = None if wanted is None else find_region(facts.regions, wanted)
-            planes = decode_once(source, [each.frames for each in drawn])
+            clip_parameters = self.sample_clips(draw, view, facts)
+            region = None if region_name is None else find_region(facts.regions, region_name)
+            frames = [each.frames for each in clip_parameters]
+            planes = decode_once(source, frames)
             if region is not None:
                 planes = [cropped(each, region) for each in planes]
             labels = []
             if masks is not None and self.masks is not None:
-                clips = [each.frames for each in drawn]
-                labels = read_masks(self.masks, draw.row, clips, video=facts, region=region)
+                labels = read_masks(self.masks, draw.row, frames, video=facts, region=region)
             decoded = time.perf_counter()
             decoder = getattr(source, "decoder", None)
             spacing = {"spacing_mm": facts.spacing_mm}
             for number, each in enumerate(planes):
-                self.compose.render(each, out[number], drawn[number].parameters, **spacing)
-                valid[number] &= drawn[number].real
+                self.compose.render(each, out[number], clip_parameters[number].parameters, **spacing)
+                valid[number] &= clip_parameters[number].real
             for number, each in enumerate(labels):
                 assert masks is not None
-                render_masks(self.compose, each, masks[number], drawn[number].parameters, **spacing)
+                render_masks(self.compose, each, masks[number], clip_parameters[number].parameters, **spacing)
         compiled, pyav = int(decoder == "compiled"), int(decoder == "PyAV")
         return Took(opened - began, decoded - opened, time.perf_counter() - decoded, compiled=compiled, pyav=pyav)
 
-    def _choose(self, draw: Draw, times: Times, window: Seconds) -> list[Chosen]:
-        """Return the frames of each clip. Each view draws the same numbers, so all are at the same time points."""
+    def _choose(self, draw: Draw, times: Times, window: Seconds) -> list[Selection]:
+        """Return the frames of each clip. All views have the same random numbers, so the same time points."""
         start, end = window
         select = partial(self.clip.select, start_seconds=start, end_seconds=end)
         if self.clip.position == "center":
@@ -224,46 +224,49 @@ class ClipMaker:
         covered, _ = stretch.select(times, rng=rng, start_seconds=start, end_seconds=end)
         # One frame more where frames are picked by time: a tick may lie after the last that it shows.
         last = min(int(covered.max()) + (self.clip.rate_hz is not None), times.count - 1)
-        first, chosen = int(covered.min()), []
+        first, selections = int(covered.min()), []
         part = part_of(times, first, last - first + 1)
         for number in range(self.clips):
             rng = self._rng(Stage.CLIP, draw, number) if number else rng
             indices, real = select(part, rng=rng)
-            chosen.append((indices + first, real))
-        return chosen
+            selections.append((indices + first, real))
+        return selections
 
     def _retimed(
-        self, chosen: list[Chosen], parameters: list[list[Parameters]], times: Times, window: Seconds
-    ) -> list[Chosen]:
-        """Return the frames once the transforms of time have chosen among those of the row; padding stays."""
+        self, selections: list[Selection], parameters: list[list[Parameters]], times: Times, window: Seconds
+    ) -> list[Selection]:
+        """Return the frames after the transforms of time, which select among the frames of the row; padding stays."""
         if not self.compose.retimes:
-            return chosen
+            return selections
         first, count = 0, times.count
         if window != (None, None):
             every = Clip(frames=times.count, position="spread").select(
                 times, start_seconds=window[0], end_seconds=window[1]
             )[0]
             first, count = int(every[0]), int(every[-1] - every[0]) + 1
-        found = []
-        for (indices, real), drawn in zip(chosen, parameters, strict=True):
-            shown = indices.copy()
-            shown[real] = self.compose.indices(indices[real], drawn, count=count, first=first)
-            found.append((shown, real))
-        return found
+        retimed = []
+        for (indices, real), values in zip(selections, parameters, strict=True):
+            new_indices = indices.copy()
+            new_indices[real] = self.compose.indices(indices[real], values, count=count, first=first)
+            retimed.append((new_indices, real))
+        return retimed
 
     def _parameters(
         self, draw: Draw, number: int, view: str, spacing_mm: tuple[float, float] | None
     ) -> list[Parameters]:
-        """Draw a clip's parameters: as of the first view, or, apart, the view's own but for the transforms of time."""
+        """Sample the parameters of a clip: those of the first view or, with geometry "apart", the view's own.
 
-        def drawn(place: int) -> list[Parameters]:
+        Transforms of time always have the parameters of the first view.
+        """
+
+        def sample(place: int) -> list[Parameters]:
             rng = self._rng(Stage.AUGMENT, draw, number, place)
             return self.compose.sample(rng, frames=self.clip.frames, spacing_mm=spacing_mm)
 
         place = self.views.index(view)
         if self.geometry == "shared" or not place:
-            return drawn(0)
-        pairs = zip(self.compose.transforms, drawn(0), drawn(place), strict=True)
+            return sample(0)
+        pairs = zip(self.compose.transforms, sample(0), sample(place), strict=True)
         return [first if kind_of(each) == "time" else own for each, first, own in pairs]
 
     def _rng(self, stage: Stage, draw: Draw, number: int = 0, view: int = 0) -> np.random.Generator:

@@ -40,7 +40,7 @@ def fit_covariates(table: Any, names: Sequence[str]) -> tuple[Covariate, ...]:
     (Covariate(name='age', mean=40.0, scale=10.0, categories=()), \
 Covariate(name='sex', mean=0.0, scale=1.0, categories=('f', 'm')))
     """
-    found = []
+    resolved = []
     for name in names:
         if name not in table.schema.names:
             raise ColumnError(f"covariates: there is no column {name!r}; {did_you_mean(name, table.schema.names)}")
@@ -54,14 +54,14 @@ Covariate(name='sex', mean=0.0, scale=1.0, categories=('f', 'm')))
             raise LabelError(f"covariate {name!r} has no value in any row; leave it out")
         if is_number(column.type):
             values = column.to_numpy().astype(np.float64)
-            found.append(Covariate(name=name, mean=float(values.mean()), scale=float(values.std()) or 1.0))
+            resolved.append(Covariate(name=name, mean=float(values.mean()), scale=float(values.std()) or 1.0))
         else:
-            known = sorted(pc.unique(column.cast(pa.string())).to_pylist())
-            found.append(Covariate(name=name, categories=tuple(known)))
-    return tuple(found)
+            categories = sorted(pc.unique(column.cast(pa.string())).to_pylist())
+            resolved.append(Covariate(name=name, categories=tuple(categories)))
+    return tuple(resolved)
 
 
-def known_covariates(
+def resolve_covariates(
     table: Any, covariates: Sequence[str | Covariate], *, inputs: Sequence[str]
 ) -> tuple[Covariate, ...]:
     """Return the covariates, those named alone with the scale or the categories that the table gives them.
@@ -69,11 +69,11 @@ def known_covariates(
     `inputs` are the names that a model's other inputs have. Raises SettingError for a covariate of the same name.
     """
     fitted = {each.name: each for each in fit_covariates(table, [each for each in covariates if isinstance(each, str)])}
-    found = tuple(fitted[each] if isinstance(each, str) else each for each in covariates)
-    for each in found:
+    resolved = tuple(fitted[each] if isinstance(each, str) else each for each in covariates)
+    for each in resolved:
         if each.name in inputs:
             raise SettingError(f"a covariate cannot be called {each.name!r}, as that input is; rename the column")
-    return found
+    return resolved
 
 
 def read_covariates(table: Any, covariates: Sequence[Covariate]) -> dict[str, NDArray[np.float32]]:

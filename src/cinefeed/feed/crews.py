@@ -1,4 +1,4 @@
-"""The workers that a feed starts: of the kind asked for, or of the one that a short trial finds better."""
+"""Start the workers of a feed: of the requested backend, or of the faster one of a short trial."""
 
 import logging
 import os
@@ -33,12 +33,12 @@ def start_crew(
     meanwhile: Callable[[], object],
     only_processes: str = "",
 ) -> tuple[Crew, Choice | None]:
-    """Return workers, and what they are and why; `tried` gives the draws by which that is chosen where it is open.
+    """Start the workers, and return them with the choice of their backend.
 
-    What can be done while processes start is done by `meanwhile`.
-    Processes that cannot be sent the feed's settings give way to threads, which is said; `only_processes` is why
-    threads would be wrong, "" if they are not: then FeedError is raised in their place.
-    Several threads of this process each make a clip, so OpenCV is set to compute on the thread that calls it.
+    If there is no choice yet, the draws that `tried` returns are timed. `meanwhile` is called while processes start.
+    If the settings cannot be sent to processes, threads are started and a warning is logged; if `only_processes` is
+    the reason why threads would be wrong, and not "", FeedError is raised instead. OpenCV is set to compute on the
+    calling thread, because several threads of this process make clips.
     """
     report_spinning()
     if not workers:

@@ -9,10 +9,10 @@ from cinefeed.sources.base import Planes, Source
 
 
 def decode_once(source: Source, clips: Sequence[NDArray[np.int64]]) -> list[Planes]:
-    """Return the planes of several clips, every frame decoded once whoever wants it."""
+    """Return the planes of several clips, each frame decoded once, even if several clips have it."""
     if len(clips) == 1:
         return [source.planes(clips[0])]
-    wanted = np.unique(np.concatenate(clips))
-    planes = source.planes(wanted)
-    places = (np.searchsorted(wanted, indices).tolist() for indices in clips)
+    frame_indices = np.unique(np.concatenate(clips))
+    planes = source.planes(frame_indices)
+    places = (np.searchsorted(frame_indices, indices).tolist() for indices in clips)
     return [planes._replace(frames=[planes.frames[place] for place in each]) for each in places]

@@ -1,4 +1,4 @@
-"""Read errors of the disk, told apart from files that cannot be decoded."""
+"""Distinguish read errors of the disk from files that cannot be decoded."""
 
 import errno
 from pathlib import Path
@@ -8,7 +8,7 @@ import av
 from cinefeed.errors import SourceError
 from cinefeed.sources.limits import irregular_kind
 
-# What a disk, a network share or the system itself answers with, for a while or for good, whatever is in the file.
+# Errors of a disk, a network share or the system, temporary or permanent, that do not depend on the file content.
 _NAMES = """
     EIO EAGAIN EINTR ESTALE ETIMEDOUT ENETDOWN ENETUNREACH EHOSTDOWN EHOSTUNREACH ENOTCONN ECONNRESET ECONNABORTED
     EREMOTEIO EMFILE ENFILE
@@ -18,24 +18,24 @@ _PIECE = 1 << 22  # bytes
 
 
 def disk_error(error: BaseException, path: Path) -> OSError | None:
-    """Return the error of the disk that is behind an error, or None where it is none.
+    """Return the error of the disk that caused an error, or None if there is none.
 
     >>> disk_error(OSError(errno.EIO, "Input/output error"), Path("a.npy"))
     OSError(5, 'Input/output error')
     >>> disk_error(FileNotFoundError(errno.ENOENT, "No such file"), Path("a.npy"))
     """
-    behind: BaseException | None = error
-    while behind is not None:
-        # FFmpeg says EIO of a file that is cut off, too.
-        if isinstance(behind, OSError) and behind.errno in _OF_THE_DISK and not isinstance(behind, av.FFmpegError):
-            return behind
-        behind = behind.__cause__ or behind.__context__
-    # A decoder tells nothing of why it stopped, so the system is asked: a damaged file can be read to its end.
+    cause: BaseException | None = error
+    while cause is not None:
+        # FFmpeg raises EIO for a truncated file, too.
+        if isinstance(cause, OSError) and cause.errno in _OF_THE_DISK and not isinstance(cause, av.FFmpegError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    # A decoder gives no reason, so the file is read once: a damaged file can be read to its end.
     return _read_through(path) if isinstance(error, SourceError) else None
 
 
 def _read_through(path: Path) -> OSError | None:
-    if irregular_kind(path) is not None:  # to read a pipe to its end may take for ever
+    if irregular_kind(path) is not None:  # reading a pipe to its end may never end
         return None
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What a feed for validation, test or prediction has in common with the feed that a model is trained on."""
+"""The settings of a feed for validation, test or prediction, from those of the training feed."""
 
 from dataclasses import replace
 from typing import cast
@@ -10,13 +10,13 @@ from cinefeed.feed.settings import ClipsPerVideo, FeedSettings
 from cinefeed.feed.targets import FeedSpec
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 
-_ONE_PLACE = ("spread", "start")  # positions of which a video has one
+_ONE_PLACE = ("spread", "start")  # positions that give one clip of a video only
 
 
 def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: bool, clips: int | None) -> FeedSettings:
-    """Return the settings of an evaluation: all that decides what a clip is, and nothing that is random.
+    """Return the settings of an evaluation: those of the clips, without any randomness.
 
-    A batch holds whole videos, so with several clips it is made smaller, or as large as they are.
+    A batch holds whole videos, so with several clips its size is rounded down to a multiple, at least one video.
     """
     if clips is None:
         clips = 1 if settings.clip.position in _ONE_PLACE else settings.clips_per_video.count
@@ -26,7 +26,9 @@ def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: boo
     if not labelled:
         is_target = settings.target is not None and settings.target == inputs.mask
         inputs = replace(inputs, weight=None, mask=None if is_target else inputs.mask)
-        settings = replace(settings, **spec.asked(labelled=False))  # the task remains: it says what a score is
+        settings = replace(
+            settings, **spec.target_settings(labelled=False)
+        )  # the task remains: it says what a score is
     return replace(
         settings,
         clip=replace(clip, position="center" if clip.position == "random" else clip.position),
@@ -41,7 +43,7 @@ def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: boo
 
 
 def check_clips(clips: int, *, position: Position) -> None:
-    """Raise SettingError where a number of clips is none, or where a video has one place for a clip alone."""
+    """Raise SettingError for an invalid number of clips, or for several clips at a position that gives only one."""
     if isinstance(clips, bool) or not isinstance(clips, int) or clips < 1:
         raise SettingError(f"clips={clips!r} must be a whole number of at least 1")
     if clips > 1 and position in _ONE_PLACE:

@@ -19,7 +19,7 @@ from cinefeed.feed.assemble import Assembler
 from cinefeed.feed.batch import Batch, OnError
 from cinefeed.feed.choose import Choice
 from cinefeed.feed.clip import ClipMaker
-from cinefeed.feed.covariates import known_covariates, read_covariates, row_weights
+from cinefeed.feed.covariates import read_covariates, resolve_covariates, row_weights
 from cinefeed.feed.crews import start_crew
 from cinefeed.feed.describe import (
     check_rows,
@@ -160,7 +160,7 @@ class Feed:
             dtype=maker.compose.dtype,
             batch_size=settings.batch_size,
             **labels.described(),
-            covariates=known_covariates(table, inputs.covariates, inputs=input_names),
+            covariates=resolve_covariates(table, inputs.covariates, inputs=input_names),
             padded=settings.clip.short == "pad" or pads_rows,
             views=views,
             stacked=inputs.stack,
@@ -180,7 +180,7 @@ class Feed:
         # As the manifest decided them: the same for the evaluations of this feed, and compared by its state.
         self.settings = replace(
             settings,
-            **self.spec.asked(labelled=has_labels),
+            **self.spec.target_settings(labelled=has_labels),
             transforms=compose.transforms,
             sampler=self.sampler,
             inputs=replace(inputs, views=views or None, covariates=self.spec.covariates),
@@ -221,7 +221,7 @@ class Feed:
             on_error=settings.on_error,
             max_bad=settings.max_bad,
             mixing=settings.mixing,
-            told=maker.told if settings.return_parameters else None,
+            clip_parameters=maker.clip_parameters if settings.return_parameters else None,
         )
         self._fingerprint = (-1, "")  # of the plan of an epoch
         self._deaths: list[str] = []  # of workers
@@ -314,7 +314,9 @@ class Feed:
         `index` is the clip's place in the epoch: that of its draw in `plan(epoch=epoch)`, which is the same on every
         rank, times `clips_per_video`, plus the number of the clip; a batch's `parameters` name it.
         """
-        return replay_clip(self._assembler, epoch, index, InlineCrew(self._maker), told=self._maker.told)
+        return replay_clip(
+            self._assembler, epoch, index, InlineCrew(self._maker), clip_parameters=self._maker.clip_parameters
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         """Return the batches of `next_epoch`, made ahead by the workers.
@@ -361,11 +363,11 @@ class Feed:
 
     def summary(self) -> str:
         """Say in one line what is fed, and what balancing makes of it; each warning of the sampler is a line more."""
-        drawn = f"{self.sampler}: {describe_plan(self.plan(), clips=self.settings.clips_per_video.count)}"
+        plan = f"{self.sampler}: {describe_plan(self.plan(), clips=self.settings.clips_per_video.count)}"
         mixed = f", mixed by {self.settings.mixing}" if self.settings.mixing else ""
         mixed += f", changed by callables ({', '.join(self.spec.callables)})" if self.spec.callables else ""
         return (
-            f"{len(self.manifest)} samples, {describe_task(self.spec, self._targets)}; {drawn}; {len(self)} batches of "
+            f"{len(self.manifest)} samples, {describe_task(self.spec, self._targets)}; {plan}; {len(self)} batches of "
             f"{describe_batch(self.spec)}{mixed}; {describe_workers(self.worker_count, self.choice)}"
             + "".join(f"\nwarning: {warning}" for warning in self.balance().warnings)
         )

@@ -18,7 +18,7 @@ from cinefeed.transforms.call import calls_of
 
 
 def check_callables(transforms: Sequence[Transform], *, masks: bool) -> None:
-    """Raise SettingError for a callable that may move pixels, where masks would have to follow."""
+    """Raise SettingError for a callable that may move pixels, if there are masks: they would have to move too."""
     for each in calls_of(transforms) if masks else ():
         if not each.keeps_place:
             raise SettingError(
@@ -35,35 +35,41 @@ def draws_globally(transforms: Sequence[Transform]) -> str:
     return f"{', '.join(named)} draws from global random generators, which threads share with the rest of the program"
 
 
-def choose_views(there: Sequence[str], *, views: Sequence[str] | None, stack: bool, target: Any) -> tuple[str, ...]:
-    """Return the views that are fed, of those `there` in each row; none where a row is one video.
+def choose_views(available: Sequence[str], *, views: Sequence[str] | None, stack: bool, target: Any) -> tuple[str, ...]:
+    """Return the views that are fed, of those `available` in each row; none if a row is one video.
 
     >>> choose_views(["2ch", "4ch"], views=None, stack=False, target="age")
     ('2ch', '4ch')
     """
-    if not there:
+    if not available:
         if views is not None or stack:
             raise SettingError(
                 f"views={views!r} and stack={stack} are for rows of several videos, here a row is one; "
                 "put them side by side with manifest.pivot(by='view', within='study')"
             )
         return ()
-    chosen = tuple(there) if views is None else (views,) if isinstance(views, str) else tuple(views)
-    for view in chosen:
-        if view not in there:
-            raise SettingError(f"views={chosen!r}: there is no view {view!r}; {did_you_mean(str(view), there)}")
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise SettingError(f"views={chosen!r} must name one view or more, each once; there are: {', '.join(there)}")
+    selected_views = tuple(available) if views is None else (views,) if isinstance(views, str) else tuple(views)
+    for view in selected_views:
+        if view not in available:
+            raise SettingError(
+                f"views={selected_views!r}: there is no view {view!r}; {did_you_mean(str(view), available)}"
+            )
+    if not selected_views or len(set(selected_views)) < len(selected_views):
+        raise SettingError(
+            f"views={selected_views!r} must name one view or more, each once; there are: {', '.join(available)}"
+        )
     if target == "clip" and not stack:
-        raise SettingError("target='clip' has one clip a row as its target, views are several; take stack=True")
-    return chosen
+        raise SettingError(
+            "target='clip' has one clip a row as its target, views are several; take inputs=Inputs(stack=True)"
+        )
+    return selected_views
 
 
 def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
-    """Return where the mask of each row is, by a column of paths; None where no column is named.
+    """Return the mask videos of all rows, from a column of paths; None if no column is named.
 
-    Raises ColumnError for a column that is not there or holds no paths, TableError where a row has none, SettingError
-    where rows hold several videos.
+    Raises ColumnError if the column is missing or holds no paths, TableError if a row has no path, SettingError if
+    rows hold several videos.
     """
     if column is None:
         return None
@@ -89,15 +95,15 @@ def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
 
 
 def sampler_groups(manifest: Manifest, sampler: Sampler) -> dict[str, NDArray[Any]]:
-    """Return what a sampler is told beside the labels: the groups that it treats alike, if it names their column."""
+    """Return the keyword arguments of a sampler beside the labels: the groups, if it names their column."""
     column = getattr(sampler, "group", None)
     return {} if column is None else {"groups": np.array(manifest.column(column).to_pylist(), dtype=object)}
 
 
 def sampler_weights(sampler: Sampler, labels: NDArray[Any], **groups: NDArray[Any]) -> NDArray[np.float32] | None:
-    """Return what each row counts in a loss, float32 (rows,), where the sampler weighs rows; None where it draws them.
+    """Return the sample weight of each row, float32 (rows,), if the sampler weighs rows, else None.
 
-    A sampler of your own need not know of weights.
+    A custom sampler needs no method `sample_weights`.
     """
     weigh = getattr(sampler, "sample_weights", None)
     return None if weigh is None else weigh(labels, **groups)

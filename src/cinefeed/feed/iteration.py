@@ -1,4 +1,4 @@
-"""The epochs of a feed: where an iteration begins, which iterator gives batches, and the workers between iterations."""
+"""The epochs of a feed: the start of an iteration, its only valid iterator, and the workers between iterations."""
 
 import os
 import threading
@@ -20,8 +20,8 @@ ADVICE = (
     "begin another with iter(). To look at a batch without disturbing an iteration, use feed.batch(i); to iterate "
     "twice at the same time, make a second feed"
 )
-_MEASURED_SECONDS = 1.0  # between two looks at the machine's load, which take 0.1 ms
-_TRIAL_DRAWS = 64  # clips, at most, by which the backend is chosen
+_MEASURED_SECONDS = 1.0  # between two measurements of the CPU load, which take 0.1 ms
+_TRIAL_DRAWS = 64  # maximum number of clips that are timed to choose the backend
 
 
 class Epochs:
@@ -56,7 +56,7 @@ class Epochs:
         self._ahead = ahead
         self._iterator: weakref.ref[EpochIterator] | None = None
         self._line: Line | None = None  # between two epochs
-        self._crew: Crew | None = None  # that no iteration has, and the next takes
+        self._crew: Crew | None = None  # idle, for the next iteration
         self._renew()
 
     @property
@@ -84,14 +84,14 @@ class Epochs:
         self._leave_parent()
         with self.lock:
             if (epoch, batch, batch) == (self.epoch, self.start, self.handed):
-                return  # the workers go on with what they began
+                return  # the workers continue
             if batch and batch >= self.assembler.count(epoch):
                 epoch, batch = self._following(epoch), 0
             self.break_off(by)
             self.epoch, self.start, self.handed = epoch, batch, batch
 
     def break_off(self, reason: str) -> None:
-        """End an iteration under way, and drop the batches that were prepared for the next one."""
+        """End a running iteration, and drop the batches that were prepared for the next one."""
         self._leave_parent()
         with self.lock:
             iterator = None if self._iterator is None else self._iterator()
@@ -108,7 +108,7 @@ class Epochs:
             crew.stop()
 
     def take_line(self) -> Line:
-        """Return the batches under way from the place on, for an iteration that begins."""
+        """Return the prefetched batches from the place on, for a new iteration."""
         line, self._line = self._line, None
         if line is not None:
             return line
@@ -130,21 +130,21 @@ class Epochs:
             epoch=self.epoch,
             index=self.start,
             ahead=self._ahead,
-            goes_on=self._workers > 0 and not self.repeats,  # an evaluation may be the only one
+            prefetch_next_epoch=self._workers > 0 and not self.repeats,  # an evaluation may be iterated over only once
             warm=warm,
         )
 
     def finish(self, line: Line) -> None:
-        """Go on to the following epoch, with the workers and with what they have begun of it."""
+        """Move to the following epoch, with the workers and the batches that they have started."""
         if self.repeats:
-            self._keep(line.crew)  # nothing is under way
+            self._keep(line.crew)  # no batch is in progress
         else:
             line.end(self.epoch)
             self._line = line
         self.epoch, self.start, self.handed = self._following(self.epoch), 0, 0
 
     def drop(self, line: Line) -> None:
-        """Let go of what is under way; the workers wait for the next iteration, unless they cannot or others do."""
+        """Cancel the batches in progress; keep the workers for the next iteration, or stop them."""
         if self._line is line:
             self._line = None
         able = False
@@ -174,7 +174,7 @@ class Epochs:
             iterator.end(reason)
 
     def _leave_parent(self) -> None:
-        """In a fork, forget workers and iterators: they are the parent's, and so may be the thread with the lock."""
+        """In a fork, drop workers and iterators: they are those of the parent, whose threads may hold the lock."""
         if self._pid != os.getpid():
             self._iterator = self._line = self._crew = None
             self._renew()
@@ -186,10 +186,10 @@ class Epochs:
 
 
 class EpochIterator(Iterator[Batch]):
-    """Gives the batches of an epoch, from the feed's place at the first batch on.
+    """Iterates over the batches of an epoch, from the place of the feed at its first batch on.
 
-    Once all are handed out it stays exhausted. Used after anything else has ended it, such as a newer iterator of the
-    same feed, it raises StaleIteratorError: an epoch that is cut short never passes for a complete one.
+    After the last batch it stays exhausted. If something else ended it, such as a newer iterator of the same feed, it
+    raises StaleIteratorError, so that an incomplete epoch is never mistaken for a complete one.
     """
 
     def __init__(self, epochs: Epochs) -> None:
@@ -198,9 +198,9 @@ class EpochIterator(Iterator[Batch]):
         self._pid = os.getpid()
         self._line: Line | None = None  # while it gives batches
         self._complete = False
-        self._reason = ""  # why it gives no more
-        self._epoch = self._given = self._count = 0
-        self._mark = 0.0  # when the batch before was handed out
+        self._reason = ""  # why it ended
+        self._epoch = self._num_given = self._count = 0
+        self._mark = 0.0  # time of the previous batch
 
     def __next__(self) -> Batch:
         """Return the next batch."""
@@ -224,31 +224,31 @@ class EpochIterator(Iterator[Batch]):
         return batch
 
     def __del__(self) -> None:
-        self.end("nobody uses it")
+        self.end("it was deleted")
 
     def end(self, reason: str) -> None:
-        """Give no more batches, and drop those under way."""
+        """End the iterator, and cancel its batches in progress."""
         self._reason = self._reason or reason
         line, self._line = self._line, None
         if line is not None:
             self._epochs.drop(line)
 
     def _take(self) -> Batch | None:
-        """Return the next batch, and None for an epoch that has none."""
+        """Return the next batch; None if the epoch has no batch."""
         epochs = self._epochs
         if self._line is None:
             self._line = epochs.take_line()
             self.begun = True
-            self._epoch, self._given = epochs.epoch, epochs.start
+            self._epoch, self._num_given = epochs.epoch, epochs.start
             self._count = epochs.assembler.count(self._epoch)
             epochs.cpu.start(self._line.crew.pids)
             self._mark = time.perf_counter()
         batch = None
-        if self._given < self._count:
+        if self._num_given < self._count:
             begun_at = time.perf_counter()
             batch = self._line.take(self._epoch, meter=epochs.meter)
-            self._given += 1
-            epochs.handed = self._given
+            self._num_given += 1
+            epochs.handed = self._num_given
             mark, self._mark = self._mark, time.perf_counter()
             epochs.meter.add(
                 batches=1,
@@ -257,17 +257,15 @@ class EpochIterator(Iterator[Batch]):
                 wait_seconds=self._mark - begun_at,
                 elapsed_seconds=self._mark - mark,
             )
-            if self._given == self._count or self._mark - epochs.cpu.started_at > _MEASURED_SECONDS:
+            if self._num_given == self._count or self._mark - epochs.cpu.started_at > _MEASURED_SECONDS:
                 epochs.meter.add(**epochs.cpu.lap(self._line.crew.pids))
-        if (
-            self._given == self._count
-        ):  # with the last batch: Lightning takes as many as there are, and asks for no more
+        if self._num_given == self._count:  # with the last batch: Lightning does not call next() after it
             epochs.finish(self._line)
             self._line, self._complete = None, True
         return batch
 
     def _fail(self, error: BaseException) -> None:
-        """End after an error; the workers are stopped, because what they are doing is not known."""
+        """End after an error; the workers are stopped, because their state is unknown."""
         line, self._line = self._line, None
         self._reason = f"it raised {type(error).__name__}"
         if line is not None:
@@ -277,7 +275,7 @@ class EpochIterator(Iterator[Batch]):
                 self._epochs.drop(line)
 
     def _stale(self) -> StaleIteratorError:
-        place = f"batch {self._given} of {self._count} of epoch {self._epoch}" if self.begun else "its first batch"
+        place = f"batch {self._num_given} of {self._count} of epoch {self._epoch}" if self.begun else "its first batch"
         return StaleIteratorError(
             f"this iterator ended {'after' if self.begun else 'before'} {place}: {self._reason}; {ADVICE}"
         )

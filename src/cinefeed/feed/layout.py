@@ -1,4 +1,4 @@
-"""How the clips of a slot lie in memory: as batches want them, and as those who make them do."""
+"""The memory layout of the clips of a slot, for batches and for the workers that write them."""
 
 from typing import Any, NamedTuple
 
@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 
 class Layout(NamedTuple):
-    """The memory of a slot: so many draws, each of several clips, of one view or more.
+    """The memory of a slot: a number of draws, each with one or more clips of one or more views.
 
-    Who makes clips sees (draws, clips, views, frames, height, width, channels). A batch is one piece of memory a view:
+    Workers write arrays (draws, clips, views, frames, height, width, channels). A batch is contiguous for each view:
 
     clips in one batch   views, draws, clips, frames ...     batch of 2 x 3 clips: a0 a1 a2 b0 b1 b2
     clips spread         clips, views, draws, frames ...     three batches:        a0 b0 | a1 b1 | a2 b2
 
-    After the clips come a byte a frame that says if it is valid, and the `masks`, which lie as clips of one channel.
+    After the clips come one byte for each frame, whether it is valid, and the `masks`, laid out as one-channel clips.
 
     >>> layout = Layout(draws=2, shape=(3, 1, 4, 8, 8, 1), spread=True)
     >>> layout.batches, layout.arrays(np.zeros(layout.nbytes, np.uint8))[0].shape
@@ -24,8 +24,8 @@ class Layout(NamedTuple):
     draws: int
     shape: tuple[int, ...]  # of a draw: clips, views, frames, height, width, channels
     dtype: np.dtype[Any] = np.dtype(np.uint8)
-    spread: bool = False  # the clips of a draw lie in as many batches
-    masks: bool = False  # each clip has its masks beside it, uint8
+    spread: bool = False  # each clip of a draw is in another batch
+    masks: bool = False  # each clip has masks, uint8
 
     @property
     def batches(self) -> int:
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The size of a slot: the clips, a byte a frame of each clip that says if it is valid, and the masks."""
+        """The size of a slot: the clips, one byte for each frame of a clip, and the masks."""
         return self._before_masks + self._mask_bytes
 
     @property
@@ -60,7 +60,7 @@ class Layout(NamedTuple):
         return self._by_draw(pixels, self.shape[-1]), valid.swapaxes(0, 1) if self.spread else valid
 
     def masks_in(self, memory: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Return the masks, (draws, clips, views, frames, height, width, 1), None where there are none."""
+        """Return the masks, (draws, clips, views, frames, height, width, 1), or None."""
         return self._by_draw(memory[self._before_masks :], 1) if self.masks else None
 
     def _by_draw(self, pixels: NDArray[Any], channels: int) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Batches under way: enough of them with the workers, handed out in order, on into the next epoch."""
+"""Prefetch batches: keep the workers busy, and return the batches in order, across epochs."""
 
 from collections import deque
 
@@ -9,28 +9,36 @@ from cinefeed.feed.workers import Crew
 
 
 class Line:
-    """The workers of a feed, and the batches that they have begun, from (epoch, index) on.
+    """The workers of a feed, and the batches that they have started, from (epoch, index) on.
 
-    Batches are begun by the slot: one, or all over which clips are spread. `ahead` slots are under way beside the one
-    that is waited for; with `goes_on` those after an epoch's last are the next epoch's first, so that no worker rests
-    while the last clips of an epoch are made.
+    A slot is one batch, or all batches of the same videos if they are interleaved. `ahead` slots are in progress beside
+    the one that is waited for. With `prefetch_next_epoch`, the first slots of the next epoch follow the last of an
+    epoch, so that no worker is idle while the last clips of an epoch are made.
     """
 
     def __init__(
-        self, crew: Crew, *, assembler: Assembler, epoch: int, index: int, ahead: int, goes_on: bool, warm: bool
+        self,
+        crew: Crew,
+        *,
+        assembler: Assembler,
+        epoch: int,
+        index: int,
+        ahead: int,
+        prefetch_next_epoch: bool,
+        warm: bool,
     ) -> None:
         self.crew = crew
         self.pending: deque[Pending] = deque()
-        self.ready: deque[Batch] = deque()  # what is left of a slot
-        self.epoch = epoch  # of the next slot to begin, and its number there
+        self.ready: deque[Batch] = deque()  # the remaining batches of a slot
+        self.epoch = epoch  # of the next slot to start, and its number in that epoch
         self.index, self._passed_over = divmod(index, assembler.layout.batches)
         self._assembler = assembler
         self._ahead = ahead
-        self._goes_on = goes_on
+        self._prefetch_next_epoch = prefetch_next_epoch
         self._warm = warm  # the kernels are compiled
 
     def take(self, epoch: int, *, meter: Meter) -> Batch:
-        """Return the next batch of an epoch, and have those after it begun."""
+        """Return the next batch of an epoch, and start those after it."""
         if not self.ready:
             while len(self.pending) <= self._ahead and self._begin(epoch):
                 pass
@@ -41,25 +49,25 @@ class Line:
         return self.ready.popleft()
 
     def end(self, epoch: int) -> None:
-        """Take note that all batches of an epoch have been taken."""
+        """Record that all batches of an epoch were returned."""
         if self.epoch == epoch:
             self.epoch, self.index = epoch + 1, 0
 
     def drop(self) -> bool:
-        """Let go of all that is under way; say whether the workers can go on with something else."""
+        """Cancel all batches in progress; return whether the workers can make other batches."""
         able = self.crew.drop([clip for pending in self.pending for clip in pending.clips])
         self.pending.clear()
         self.ready.clear()
         return able
 
     def _begin(self, epoch: int) -> bool:
-        """Begin one more slot, of this epoch or the next; say whether there was one."""
+        """Start one more slot, of this epoch or the next; return whether there was one."""
         if self.index == self._assembler.slots_of(self.epoch):
-            if self.epoch > epoch or not self._goes_on:
+            if self.epoch > epoch or not self._prefetch_next_epoch:
                 return False
             self.epoch, self.index = self.epoch + 1, 0
             return True
-        # The first clip compiles the kernels, or loads them: one worker does, the others wait.
+        # The first clip compiles or loads the kernels: one worker makes it, the others wait.
         pending = self._assembler.begin(self.index, self.epoch, self.crew, first_alone=not self._warm)
         self.pending.append(pending)
         self.index += 1

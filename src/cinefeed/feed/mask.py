@@ -1,4 +1,4 @@
-"""The masks of a row: a second video beside the first, as long and as large, whose pixels are labels from 0 to 255."""
+"""Read mask videos: as long and as large as the video of the row, with labels from 0 to 255 as pixels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,16 +17,16 @@ from cinefeed.sources.regions import cropped
 
 
 def mask_rows(ids: Any, paths: Any, *, root: str, private: bool) -> Rows:
-    """Return rows whose videos are masks. Nothing is known of the files: each is looked at when it is opened."""
+    """Return rows whose videos are masks. There is no metadata of the files: each is probed when it is opened."""
     return Rows(pa.table({"id": ids, "path": paths}), root=root, private=private)
 
 
 def read_masks(
     rows: Rows, row: int, clips: Sequence[NDArray[np.int64]], *, video: Facts, region: Region | None
 ) -> list[Planes]:
-    """Return the labels of several clips' frames, uint8 planes as stored, and only of a region where one is named.
+    """Return the labels of the frames of several clips as uint8 planes, cropped to a region if one is given.
 
-    Raises SourceError where the mask is not as long and, as shown, as large as the video, or holds no labels.
+    Raises SourceError if the mask differs from the video in length or size, or if it does not hold labels.
     """
     try:
         with rows.open(row, channels=1) as source:
@@ -43,22 +43,22 @@ def read_masks(
 
 
 def as_labels(planes: Planes) -> Planes:
-    """Return planes as labels, uint8 (height, width): numbers as stored, whatever window the file names.
+    """Return planes as labels, uint8 (height, width): the stored numbers; the window of the file is ignored.
 
-    Of video in limited range, as most files of a video encoder are, 16 is 0 and 235 is 255. Raises SourceError for
-    colours, fractions and numbers beyond 0 to 255.
+    In video of limited range, as most video encoders write, 16 becomes 0 and 235 becomes 255. Raises SourceError for
+    colours, fractions and numbers outside 0 to 255.
 
     >>> as_labels(Planes([(np.array([[0, 3]], np.uint16),)], Colour(model="grey", bits=16))).frames[0][0].tolist()
     [[0, 3]]
     """
     colour = planes.colour
-    made: dict[int, tuple[NDArray[np.uint8]]] = {}
-    frames = list(planes.frames)  # each an object that stays, to be known by
+    labels_by_id: dict[int, tuple[NDArray[np.uint8]]] = {}
+    frames = list(planes.frames)  # kept as objects, so that their ids are unique
     for frame in frames:  # repeats may share memory
-        if id(frame) not in made:
-            made[id(frame)] = (_labels(frame[0], colour),)
+        if id(frame) not in labels_by_id:
+            labels_by_id[id(frame)] = (_labels(frame[0], colour),)
     plain = replace(colour, model="grey", bits=8, full_range=True, window=None, open_scale=False)
-    return Planes([made[id(frame)] for frame in frames], plain)
+    return Planes([labels_by_id[id(frame)] for frame in frames], plain)
 
 
 def _labels(plane: NDArray[Any], colour: Colour) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""How fast a feed is without a model, for some numbers of workers of both kinds."""
+"""Measure the speed of a feed without a model, for several numbers of workers and both backends."""
 
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -17,7 +17,7 @@ _WARM_SECONDS = 0.5  # at least, after the first batch
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one setting of the workers came to; `gain` is over one worker of the same kind, None where none was run."""
+    """The result for one setting of the workers; `gain` is relative to one worker of the same backend, or None."""
 
     workers: int
     backend: Backend
@@ -26,21 +26,20 @@ class Measured:
 
     @property
     def megabytes_per_second(self) -> float:
-        """Finished clips, in 10**6 bytes a second."""
+        """Finished clips, in 10**6 bytes per second."""
         return self.stats.bytes / 1e6 / self.stats.elapsed_seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Return every figure, for JSON."""
-        told = {"workers": self.workers, "backend": self.backend, "gain": self.gain}
-        return told | {"megabytes_per_second": self.megabytes_per_second} | self.stats.as_dict()
+        figures = {"workers": self.workers, "backend": self.backend, "gain": self.gain}
+        return figures | {"megabytes_per_second": self.megabytes_per_second} | self.stats.as_dict()
 
 
 def measure_feed(feed: Feed, *, seconds: float = 5.0, epochs: int | None = None) -> Stats:
-    """Take batches as fast as they come for some seconds, or for a number of epochs, and return where the time went.
+    """Iterate without a model for some seconds, or for a number of epochs, and return the stats of that time.
 
-    What compiles the kernels and starts the workers is not counted: the time begins in the midst of an epoch, once all
-    workers have started, and half a second after the first batch at the soonest. From the second epoch on, files that
-    fit are read from memory.
+    Compiling kernels and starting workers is not counted: the time begins once all workers have started, at least half
+    a second after the first batch. From the second epoch on, files that fit are read from memory.
     """
     if epochs is not None and epochs < 1:
         raise SettingError(f"epochs={epochs} must be at least 1")
@@ -54,9 +53,9 @@ def measure_feed(feed: Feed, *, seconds: float = 5.0, epochs: int | None = None)
         while time.perf_counter() < warm or not feed.workers_ready:
             next(batches)
         before, until = feed.stats(), time.perf_counter() + seconds
-        wanted = None if epochs is None else before.batches + epochs * len(feed)
-        while feed.stats().batches < wanted if wanted is not None else time.perf_counter() < until:
-            next(batches)  # its batch is let go of at once, as a model does when it has done with it
+        last_batch = None if epochs is None else before.batches + epochs * len(feed)
+        while feed.stats().batches < last_batch if last_batch is not None else time.perf_counter() < until:
+            next(batches)  # the batch is deleted at once
         return feed.stats().since(before)
 
 
@@ -71,17 +70,17 @@ def measure_grid(
 ) -> list[Measured]:
     """Measure the feeds that `make` returns for each number of workers and each backend, in turn.
 
-    Without workers there is no backend, so that the caller's own work is measured once.
+    Without workers there is no backend, so the caller's own work is measured once.
     """
     counts, kinds = sorted(set(workers)), list(dict.fromkeys(backends))
     settings = [(count, kind) for count in counts for kind in (kinds if count else kinds[:1])]
-    found: list[Measured] = []
+    measurements: list[Measured] = []
     for number, (count, kind) in enumerate(settings):
         if progress is not None:
             progress(number, len(settings))
         stats = measure_feed(make(count, kind), seconds=seconds, epochs=epochs)
-        found.append(Measured(workers=count, backend=kind, stats=stats))
-    return with_gains(found)
+        measurements.append(Measured(workers=count, backend=kind, stats=stats))
+    return with_gains(measurements)
 
 
 def with_gains(runs: list[Measured]) -> list[Measured]:

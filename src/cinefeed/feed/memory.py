@@ -1,4 +1,4 @@
-"""A budget of memory, and what a feed spends of it."""
+"""A memory budget, and how a feed uses it."""
 
 import re
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from cinefeed.manifest.rows import view_names
 from cinefeed.text import format_bytes
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-# What a decoder keeps beside the frames of the clip: reference frames (16 at most in H.264) and its tables.
+# A decoder also holds reference frames (16 at most in H.264) and tables.
 _REFERENCE_FRAMES, _DECODER_BYTES = 17, 8_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """How a budget is spent, in bytes."""
+    """The parts of a memory budget, in bytes."""
 
     budget: int
     decoders: int  # of all workers together
-    slot: int  # one batch, or all over which clips are spread
-    slots: int  # as many of these as the rest allows
+    slot: int  # one batch, or all batches of the same videos if they are interleaved
+    slots: int  # as many as fit into the rest
     batches: int = 1  # in a slot
 
     def __str__(self) -> str:
@@ -42,18 +42,18 @@ def parse_bytes(memory: int | str) -> int:
     """
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
-    if found is None or found[2] not in _UNITS or not float(found[1]):
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
+    if match is None or match[2] not in _UNITS or not float(match[1]):
         raise SettingError(f"memory={memory!r} must be a number of bytes, such as '2GB', '500MB' or '1GiB'")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def spend(
     memory: int | str | None, *, layout: Layout, needed: int, workers: int, table: Any, frames: int
 ) -> Spending | None:
-    """Return how a budget is spent, None where there is none.
+    """Return the parts of a memory budget, None without a budget.
 
-    Raises SettingError where it does not do for the decoders and `needed` slots.
+    Raises SettingError if the budget is too small for the decoders and `needed` slots.
     """
     if memory is None:
         return None
@@ -73,7 +73,7 @@ def spend(
 
 
 def decoder_bytes(table: Any, *, frames: int) -> int:
-    """Return what one worker holds at most while it makes a clip: the frames of the largest video, and the decoder."""
+    """Return the maximum bytes of one worker while it makes a clip: frames of the largest video, and the decoder."""
     largest, columns = 0.0, set(table.schema.names)
     for view in view_names(columns) or ("",):
         names = [f"{name}:{view}" if view else name for name in ("height", "width", "channels", "bits")]

@@ -1,4 +1,4 @@
-"""Mixing as a part of the feed: the rows of a finished batch with each other, and all that belongs to them."""
+"""Mix the rows of a finished batch with each other: clips, targets, weights, covariates, masks and `valid`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,37 +16,37 @@ from cinefeed.transforms.mixing import MixUp
 
 @runtime_checkable
 class Mixing(Protocol):
-    """What mixes a batch: `MixUp()` or `CutMix()` of cinefeed.transforms, or one of your own.
+    """Protocol of a mixing: `MixUp()` or `CutMix()` of cinefeed.transforms, or a custom one.
 
-    All but `sample` are pure, and leave rows beyond those drawn for alone. Parameters are plain data, lists by name
-    with one entry a row.
+    All methods but `sample` are pure, and do not change rows beyond `size`. Parameters are plain data: lists by name,
+    with one entry for each row.
     """
 
     def sample(self, rng: np.random.Generator, info: ClipInfo, *, size: int) -> Parameters:
-        """Draw who of `size` rows is mixed with whom, and how much."""
+        """Sample which of `size` rows are mixed with each other, and their shares."""
         ...
 
     def apply(self, clips: Frames, parameters: Parameters) -> Frames:
-        """Return the clips mixed, of their type."""
+        """Return the mixed clips, of the same dtype."""
         ...
 
     def targets(self, targets: NDArray[Any], parameters: Parameters, *, task: Any, classes: int) -> NDArray[np.float32]:
-        """Return numbers mixed, or class numbers as shares of classes."""
+        """Return mixed numbers, or shares of classes for class numbers."""
         ...
 
     def numbers(self, values: NDArray[Any], parameters: Parameters) -> NDArray[Any]:
-        """Return other numbers of the rows mixed, of their type."""
+        """Return other numbers of the rows, mixed, of the same dtype."""
         ...
 
     def valid(self, valid: NDArray[np.bool_], parameters: Parameters) -> NDArray[np.bool_]:
-        """Return what holds of all rows that went into a row, (batch, ...)."""
+        """Return True only where all rows that are mixed into a row have True, (batch, ...)."""
         ...
 
 
 def check_mixing(mixing: Mixing | None, *, labels: Labels, spec: FeedSpec) -> None:
-    """Raise SettingError for what cannot mix these clips, and what the mixing itself raises for labels without a rule.
+    """Raise SettingError if the mixing cannot mix these clips, or its own error for labels that it has no rule for.
 
-    So CutMix, which has none for numbers, is refused before a batch is made.
+    So CutMix, which has no rule for numbers, is refused before a batch is made.
     """
     if mixing is None:
         return
@@ -56,9 +56,9 @@ def check_mixing(mixing: Mixing | None, *, labels: Labels, spec: FeedSpec) -> No
         raise SettingError(
             f"mixing={mixing!r} would blend the numbers of two classes in a mask into that of a third; take CutMix()"
         )
-    drawn = mixing.sample(np.random.Generator(np.random.Philox(0)), ClipInfo(*spec.clip_shape), size=1)
+    parameters = mixing.sample(np.random.Generator(np.random.Philox(0)), ClipInfo(*spec.clip_shape), size=1)
     for each in _with_labels(labels).values():
-        soft_targets(mixing, np.zeros(1, each.values.dtype), each, drawn)
+        soft_targets(mixing, np.zeros(1, each.values.dtype), each, parameters)
 
 
 def is_soft(mixing: Mixing | None, labels: Labels) -> bool:
@@ -73,41 +73,41 @@ def mix_batch(
     rng: np.random.Generator,
     size: int,
     labels: Labels,
-    known: Mapping[str, NDArray[np.bool_]],
+    has_label: Mapping[str, NDArray[np.bool_]],
 ) -> Batch:
     """Return a batch whose first `size` rows are mixed; its clips, masks and `valid` are written where they lie.
 
-    `known` says by name of target which rows have a label: a blend with a row that has none has weight 0. A frame is
-    valid where it is in both rows, and black elsewhere.
+    `has_label` holds, by name of target, which rows have a label: a mixture with one that has none has weight 0. A
+    frame is valid if it is valid in both rows, and black otherwise.
     """
     clips = [*batch.clips.values()] if isinstance(batch.clips, Mapping) else [batch.clips]
-    drawn = mixing.sample(rng, ClipInfo(*clips[0].shape[1:]), size=size)
-    batch.valid[:] = mixing.valid(batch.valid, drawn)
+    parameters = mixing.sample(rng, ClipInfo(*clips[0].shape[1:]), size=size)
+    batch.valid[:] = mixing.valid(batch.valid, parameters)
     for pixels in [*clips, batch.masks] if batch.masks.size else clips:
-        pixels[:size] = mixing.apply(pixels[:size], drawn)
+        pixels[:size] = mixing.apply(pixels[:size], parameters)
         pixels[~batch.valid] = 0
-    found: dict[str, Any] = {"weights": mixing.numbers(batch.weights, drawn)} if not labels.several else {}
+    arrays: dict[str, Any] = {"weights": mixing.numbers(batch.weights, parameters)} if not labels.several else {}
     if labels.several:
-        found["weights"] = {
-            name: mixing.numbers(weights, drawn) * mixing.valid(known[name][:, None], drawn)[:, 0]
+        arrays["weights"] = {
+            name: mixing.numbers(weights, parameters) * mixing.valid(has_label[name][:, None], parameters)[:, 0]
             for name, weights in batch.weights.items()
         }
-        found["targets"] = {
-            name: soft_targets(mixing, batch.targets[name], each, drawn) for name, each in labels.several.items()
+        arrays["targets"] = {
+            name: soft_targets(mixing, batch.targets[name], each, parameters) for name, each in labels.several.items()
         }
     elif _with_labels(labels):
-        found["targets"] = soft_targets(mixing, batch.targets, labels.main, drawn)
-    found["covariates"] = {name: mixing.numbers(values, drawn) for name, values in batch.covariates.items()}
+        arrays["targets"] = soft_targets(mixing, batch.targets, labels.main, parameters)
+    arrays["covariates"] = {name: mixing.numbers(values, parameters) for name, values in batch.covariates.items()}
     if batch.parameters:
-        rows = [{name: each[place] for name, each in drawn.items()} for place in range(size)]
-        mixed = [{**told, "mixing": row} for told, row in zip(batch.parameters, rows, strict=False)]
-        found["parameters"] = [*mixed, *batch.parameters[size:]]
-    return replace(batch, **found)
+        rows = [{name: each[place] for name, each in parameters.items()} for place in range(size)]
+        mixed = [{**each, "mixing": row} for each, row in zip(batch.parameters, rows, strict=False)]
+        arrays["parameters"] = [*mixed, *batch.parameters[size:]]
+    return replace(batch, **arrays)
 
 
-def soft_targets(mixing: Mixing, values: NDArray[Any], targets: Targets, drawn: Parameters) -> NDArray[np.float32]:
+def soft_targets(mixing: Mixing, values: NDArray[Any], targets: Targets, parameters: Parameters) -> NDArray[np.float32]:
     """Return the targets of a batch mixed: numbers, or shares of classes."""
-    return mixing.targets(values, drawn, task=targets.task, classes=len(targets.classes))
+    return mixing.targets(values, parameters, task=targets.task, classes=len(targets.classes))
 
 
 def _with_labels(labels: Labels) -> dict[str, Targets]:

@@ -9,19 +9,19 @@ from cinefeed.balance import Plan, Sampler
 
 
 class Plans:
-    """Makes the plan of an epoch, and keeps two: they are in use where one epoch ends and the next begins."""
+    """Makes the plans of epochs, and keeps two: both are in use while one epoch ends and the next begins."""
 
     def __init__(
         self, sampler: Sampler, labels: NDArray[Any], *, seed: int, batch_size: int, alike: Mapping[str, Any]
     ) -> None:
         self._sampler, self._labels = sampler, labels
         self._options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, **alike}
-        self._kept: dict[int, Plan] = {}
+        self._cached_plans: dict[int, Plan] = {}
 
     def of(self, epoch: int) -> Plan:
-        """Return which rows are drawn, in which order."""
-        if epoch not in self._kept:
-            while len(self._kept) > 1:
-                del self._kept[next(iter(self._kept))]
-            self._kept[epoch] = self._sampler.plan(self._labels, epoch=epoch, **self._options)
-        return self._kept[epoch]
+        """Return the plan of an epoch: the rows in their order."""
+        if epoch not in self._cached_plans:
+            while len(self._cached_plans) > 1:
+                del self._cached_plans[next(iter(self._cached_plans))]
+            self._cached_plans[epoch] = self._sampler.plan(self._labels, epoch=epoch, **self._options)
+        return self._cached_plans[epoch]

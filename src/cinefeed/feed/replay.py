@@ -1,4 +1,4 @@
-"""One clip of an epoch, made again from its address."""
+"""Make one clip of an epoch again from its address."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +15,16 @@ from cinefeed.feed.workers import Crew
 
 
 def replay_clip(
-    assembler: Assembler, epoch: int, index: int, crew: Crew, *, told: Callable[[Draw], list[dict[str, Any]]]
+    assembler: Assembler,
+    epoch: int,
+    index: int,
+    crew: Crew,
+    *,
+    clip_parameters: Callable[[Draw], list[dict[str, Any]]],
 ) -> Batch:
-    """Return a batch of the one clip that has this address, and its parameters; see `Feed.replay`.
+    """Return a batch of the one clip with this address, with its parameters; see `Feed.replay`.
 
-    Where batches are mixed, the clip's whole batch is made for it.
+    If batches are mixed, the whole batch of the clip is made.
     """
     for name, value in (("epoch", epoch), ("index", index)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
@@ -27,14 +32,14 @@ def replay_clip(
     epoch, index = int(epoch), int(index)
     clips, draws = assembler.layout.shape[0], len(assembler.plan_of(epoch).rows)
     if index >= draws * clips:
-        raise IndexError(f"clip {index} was asked for, epoch {epoch} has {draws * clips} clips, from 0 on")
+        raise IndexError(f"clip {index} was requested, but epoch {epoch} has {draws * clips} clips, numbered from 0")
     position, clip = divmod(index, clips)
     positions, size = range(position, position + 1), 1
     if assembler.mixing is not None:
         positions, size = assembler.share.around(position, draws=draws)
-    telling = replace(assembler, told=told)
-    pending = telling.begin_at(positions, size, epoch, crew, first_alone=False)
-    batches = telling.finish(pending, crew, Meter())
+    builder = replace(assembler, clip_parameters=clip_parameters)
+    pending = builder.begin_at(positions, size, epoch, crew, first_alone=False)
+    batches = builder.finish(pending, crew, Meter())
     place = position - positions.start
     if assembler.layout.spread:
         return batches[clip].row(place)

@@ -1,4 +1,4 @@
-"""Preallocated batch memory, leased: a slot comes back when the last array that looks into it has died."""
+"""A pool of batch memory: a slot is reused when the last array on its memory has been deleted."""
 
 import mmap
 import os
@@ -17,9 +17,9 @@ from cinefeed.text import format_bytes
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """The arrays of a batch, or of the batches over which clips are spread.
+    """The arrays of a batch, or of all batches of the same videos if they are interleaved.
 
-    `fd` is the file descriptor of its memory where that is shared, else -1.
+    `fd` is the file descriptor of shared memory, else -1.
     """
 
     clips: NDArray[Any]  # (draws, clips, views, frames, height, width, channels)
@@ -29,13 +29,13 @@ class Slot:
     masks: NDArray[np.uint8] | None = None  # (draws, clips, views, frames, height, width, 1)
 
     def place(self, draw: int) -> tuple[NDArray[Any], ...]:
-        """Return the arrays of one draw, which `ClipMaker.make` fills: clips, `valid`, and masks where there are."""
+        """Return the arrays of one draw, which `ClipMaker.make` fills: clips, `valid`, and masks if there are any."""
         masks = () if self.masks is None else (self.masks[draw],)
         return self.clips[draw], self.valid[draw], *masks
 
 
 class _Lease:
-    """The base of every array on a slot. NumPy keeps it alive as long as any view, of any library, lives."""
+    """The base of every array on a slot. NumPy keeps it alive while any view, of any library, exists."""
 
     __slots__ = ("__array_interface__", "__weakref__", "memory")
 
@@ -45,7 +45,7 @@ class _Lease:
 
 
 class _Held(weakref.ref[_Lease]):
-    """What a slot is known by while somebody holds it."""
+    """A weak reference to the lease of a slot, with the memory that becomes free with it."""
 
     __slots__ = ("memory", "number")
     memory: NDArray[np.uint8]
@@ -53,9 +53,9 @@ class _Held(weakref.ref[_Lease]):
 
 
 class Slots:
-    """A pool of batches' memory. It grows to the number of batches held at once, up to `limit`, and no further.
+    """A pool of batch memory. It grows to the number of batches that are held at the same time, at most `limit`.
 
-    `shared` memory is a file without a name (memfd), which other processes map: nothing is left behind, whoever dies.
+    `shared` memory is a file without a name (memfd), which other processes map: no file is left if a process is killed.
 
     >>> slots = Slots(Layout(draws=2, shape=(1, 1, 3, 4, 4, 1)))
     >>> first = slots.lease().clips
@@ -78,26 +78,26 @@ class Slots:
         self._pid = os.getpid()
         self._made: list[int] = []  # file descriptors, by number of the slot
         self._held: dict[int, _Held] = {}
-        # The callback is a function in C: Ctrl-C while one in Python ran would be printed there, and lost.
+        # The callback is a C function: in a Python function, Ctrl-C would be printed and ignored.
         self._returned: deque[_Held] = deque()
         weakref.finalize(self, _close, self._made)
 
     @property
     def free(self) -> int:
-        """Number of slots that nobody holds."""
+        """Number of slots that are not in use."""
         return len(self._returned)
 
     @property
     def made(self) -> int:
-        """Number of slots that there are."""
+        """Number of slots in the pool."""
         return len(self._made)
 
     def lease(self) -> Slot:
-        """Return a slot. What stands in it is whatever was there before.
+        """Return a slot with uninitialised content.
 
-        Raises FeedError where all that the limit allows are held.
+        Raises FeedError if all slots that the limit allows are in use.
         """
-        if self._pid != os.getpid():  # this is a fork, and shared memory is its parent's too
+        if self._pid != os.getpid():  # this is a fork, and its shared memory is that of its parent too
             self._begin()
         try:
             last = self._returned.pop()
@@ -115,7 +115,7 @@ class Slots:
         if self._limit is not None and number >= self._limit:
             raise FeedError(
                 f"all {number * self._layout.batches} batches that the memory budget allows are held "
-                f"({format_bytes(size * number)}); let go of some, copy what you keep, or give more memory="
+                f"({format_bytes(size * number)}); delete some, copy those that you keep, or increase memory="
             )
         if not self._shared:
             self._made.append(-1)

@@ -1,4 +1,4 @@
-"""Where a feed stands, as small JSON, and the way back to that place."""
+"""The state of a feed as small JSON, and restoring it."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class State:
     quarantine: list[list[Any]]  # rows, each with a reason
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data, for JSON."""
+        """Return the state as plain data, for JSON."""
         return {**asdict(self), "settings": dict(self.settings)}
 
 
@@ -40,7 +40,7 @@ def plan_fingerprint(plan: Plan) -> str:
 
 
 def read_state(
-    found: Mapping[str, object],
+    stored_state: Mapping[str, object],
     *,
     here: State,
     draws: int,
@@ -60,21 +60,21 @@ def read_state(
     settings, and names each that differs; and for a place that is no border, with the nearest ones.
     """
     names = {each.name for each in fields(State)}
-    if set(found) != names:
-        raise FeedError(f"this is no state of a feed: it has {sorted(found)}, a state has {sorted(names)}")
-    state = State(**found)  # type: ignore[arg-type]  # compared below
+    if set(stored_state) != names:
+        raise FeedError(f"this is not a state of a feed: it has {sorted(stored_state)}, a state has {sorted(names)}")
+    state = State(**stored_state)  # type: ignore[arg-type]  # compared below
     settings = {name: value for name, value in here.settings.items() if name != BETWEEN}
     stored = {name: value for name, value in state.settings.items() if name != BETWEEN}
     differing = [name for name in ("manifest", "seed") if getattr(state, name) != getattr(here, name)]
     differing += sorted(key for key in {*settings, *stored} if stored.get(key) != settings.get(key))
     if differing:
-        told = "; ".join(
+        differences = "; ".join(
             f"{name}: {stored.get(name, getattr(state, name, None))!r} there, "
             f"{settings.get(name, getattr(here, name, None))!r} here"
             for name in differing
         )
         raise FeedError(
-            f"the state belongs to another feed, its batches would differ ({told}); make the feed as it was"
+            f"the state belongs to another feed, its batches would differ ({differences}); make the feed as it was"
         )
     if plan_of(state.epoch) != state.plan:
         raise FeedError(

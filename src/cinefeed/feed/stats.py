@@ -1,4 +1,4 @@
-"""Where a feed's time goes, and which side waits for the other."""
+"""Timings of a feed, and what limits its speed."""
 
 import threading
 from dataclasses import asdict, dataclass, fields
@@ -7,17 +7,17 @@ from typing import Any
 from cinefeed.sources.decoder import decoder_choice
 from cinefeed.text import format_percent
 
-# A consumer that waits for less than this share of the time is not held up in a way that anybody would notice.
+# Waiting for less than this share of the time counts as not waiting.
 _NOTICEABLE_WAIT = 0.1
-# The machine is the bottleneck if its cores are full and other programs have this share of them or more.
+# The machine is the bottleneck if its cores are full and other programs use this share of them or more.
 _FULL, _NOTICEABLE_LOAD = 0.9, 0.2
-_OF_NOW = ("workers", "decoder")  # what does not add up
+_OF_NOW = ("workers", "decoder")  # fields that are not sums
 _WHOLE = ("clips", "batches", "bytes", "retried", "compiled", "pyav")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What a feed has done so far. Seconds of workers add up over all of them; waiting is the consumer's own."""
+    """What a feed has done so far. Seconds of work are sums over all workers; the consumer is the feed's caller."""
 
     clips: int = 0
     batches: int = 0
@@ -25,7 +25,7 @@ class Stats:
     read_seconds: float = 0.0  # opening files and reading their headers
     decode_seconds: float = 0.0
     transform_seconds: float = 0.0  # fit, augmentation, colour, normalising, into the batch
-    assemble_seconds: float = 0.0  # targets, weights and ids of a batch: the consumer's own work, no worker's
+    assemble_seconds: float = 0.0  # targets, weights and ids of a batch, made by the consumer, not by a worker
     wait_seconds: float = 0.0  # the consumer waited for a batch
     elapsed_seconds: float = 0.0  # from the first request of an epoch to its end, all epochs
     available_cpu_seconds: float = 0.0  # of all cores that the process may use, within `elapsed_seconds`; 0: unknown
@@ -35,10 +35,10 @@ class Stats:
     workers: int = 0
     compiled: int = 0  # files of encoded video that compiled code decoded, each time one was opened
     pyav: int = 0  # ... and that PyAV decoded
-    decoder: str = ""  # which of the two decodes where both can, and why; "" until a video was read
+    decoder: str = ""  # which of the two decodes if both can, and why; "" until a video was read
     retried: int = 0  # read errors of the disk that passed when the file was read again
     skipped: tuple[str, ...] = ()  # rows that could not be fed, with the reason
-    deaths: tuple[str, ...] = ()  # workers that died, and at what
+    deaths: tuple[str, ...] = ()  # workers that ended unexpectedly, and their clip
 
     @property
     def stages(self) -> dict[str, float]:
@@ -47,31 +47,31 @@ class Stats:
 
     @property
     def clips_per_second(self) -> float:
-        """Clips handed out a second of elapsed time, the consumer's own work included."""
+        """Clips per second of elapsed time, which includes the consumer's own work."""
         return self.clips / self.elapsed_seconds if self.elapsed_seconds else 0.0
 
     @property
     def seconds_a_clip(self) -> dict[str, float]:
-        """Seconds of work by stage, for one clip; assembling is among them where it was measured."""
+        """Seconds of work by stage, for one clip; with "assemble" if it was measured."""
         assemble = {"assemble": self.assemble_seconds} if self.assemble_seconds else {}
         return {name: seconds / max(self.clips, 1) for name, seconds in (self.stages | assemble).items()}
 
     @property
     def wait_share(self) -> float:
-        """Share of the time in which the consumer waited for a batch."""
+        """Share of the elapsed time that the consumer waited for a batch."""
         return self.wait_seconds / self.elapsed_seconds if self.elapsed_seconds else 0.0
 
     @property
     def idle_share(self) -> float:
-        """Share of the workers' time in which they made no clip. Without workers, the caller's own time."""
-        there = max(self.workers, 1) * self.elapsed_seconds
-        return max(0.0, 1 - sum(self.stages.values()) / there) if there else 0.0
+        """Share of the workers' time that was not spent on clips; without workers, of the caller's time."""
+        available = max(self.workers, 1) * self.elapsed_seconds
+        return max(0.0, 1 - sum(self.stages.values()) / available) if available else 0.0
 
     @property
     def machine_is_busy(self) -> bool:
-        """Whether other programs hold the consumer up: the cores are full, a fifth or more of them with others' work.
+        """Whether other programs delay the consumer: all cores are busy, a fifth or more with other programs.
 
-        A model on a GPU that has its batches in time is not held up, however full the cores are.
+        A model on a GPU that gets its batches in time is not delayed, even if all cores are busy.
         """
         available = self.available_cpu_seconds
         if not available:
@@ -98,7 +98,7 @@ class Stats:
         return f"the model is the bottleneck: workers idle {format_percent(self.idle_share)} of the time"
 
     def line(self) -> str:
-        """Say the same in a few words, for a line that is written anew while a model trains.
+        """Return the verdict as a short line, which is rewritten while a model trains.
 
         >>> Stats(clips=205, decode_seconds=8, read_seconds=2, wait_seconds=0.6, elapsed_seconds=5, workers=2).line()
         '41 clips/s, waits 12 %, decode 80 %: the feed is the bottleneck'
@@ -116,16 +116,18 @@ class Stats:
         return f"{rate} clips/s, waits {format_percent(self.wait_share)}, {what}: the {side} is the bottleneck"
 
     def since(self, before: "Stats") -> "Stats":
-        """Return what was done after `before`, which earlier stats of the same feed are.
+        """Return the difference to earlier stats of the same feed.
 
         >>> Stats(clips=9, elapsed_seconds=3.0).since(Stats(clips=5, elapsed_seconds=1.0)).clips_per_second
         2.0
         """
-        done: dict[str, Any] = {name: getattr(self, name) for name in _OF_NOW}
+        differences: dict[str, Any] = {name: getattr(self, name) for name in _OF_NOW}
         for name in (each.name for each in fields(Stats) if each.name not in _OF_NOW):
             now, then = getattr(self, name), getattr(before, name)
-            done[name] = tuple(each for each in now if each not in then) if isinstance(now, tuple) else now - then
-        return Stats(**done)
+            differences[name] = (
+                tuple(each for each in now if each not in then) if isinstance(now, tuple) else now - then
+            )
+        return Stats(**differences)
 
     def as_dict(self) -> dict[str, object]:
         """Return every figure, for JSON."""
@@ -153,7 +155,7 @@ class Stats:
 
 
 class Meter:
-    """Adds up figures from many threads."""
+    """Sums of figures, which several threads may add to."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

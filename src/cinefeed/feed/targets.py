@@ -74,8 +74,8 @@ class FeedSpec:
         """The names of the inputs that clips are: clips, or of views that lie apart clips_2ch, clips_4ch ..."""
         return ("clips",) if self.stacked or not self.views else tuple(clip_name(view) for view in self.views)
 
-    def asked(self, *, labelled: bool) -> dict[str, Any]:
-        """Return `target`, `task` and `classes` as they are asked of another part; without a target if unlabelled."""
+    def target_settings(self, *, labelled: bool) -> dict[str, Any]:
+        """Return the settings `target`, `task` and `classes` for a feed of another part; no target if unlabelled."""
         if not (labelled and self.targets):
             return {
                 "target": (self.target or None) if labelled else None,
@@ -101,7 +101,7 @@ class Targets:
     task: Task
     classes: tuple[str, ...]
     values: NDArray[np.float32] | NDArray[np.int64]
-    known: NDArray[np.bool_] | None = None  # which rows have a label, where some may lack one
+    has_label: NDArray[np.bool_] | None = None  # which rows have a label; None if all have one
 
     @property
     def labels(self) -> NDArray[np.generic]:
@@ -113,7 +113,7 @@ class Targets:
     @property
     def present(self) -> NDArray[Any]:
         """The values of those rows that have a label."""
-        return self.values if self.known is None else self.values[self.known]
+        return self.values if self.has_label is None else self.values[self.has_label]
 
     def spec(self, name: str) -> TargetSpec:
         """Return what a model has to know of it."""
@@ -142,7 +142,7 @@ class Labels:
     @property
     def have_gaps(self) -> bool:
         """Whether some row lacks one of several labels, which has weight 0 there."""
-        return any(each.known is not None and not each.known.all() for each in self.several.values())
+        return any(each.has_label is not None and not each.has_label.all() for each in self.several.values())
 
     def described(self) -> dict[str, Any]:
         """Return what a FeedSpec says of them."""
@@ -160,13 +160,13 @@ class Labels:
         """Return the class or the label bin of each row: one that cannot be read gives its place to one alike."""
         main = self.main
         if main.task == "regression" and self.name:
-            found = bin_strata(main.present.astype(np.float64), bins=bins).numbers
+            numbers = bin_strata(main.present.astype(np.float64), bins=bins).numbers
         else:
-            found = (main.present if main.classes else np.zeros(len(main.present))).astype(np.int64)
-        if main.known is None:
-            return found
-        groups = np.full(len(main.known), -1, np.int64)  # rows without a label are alike
-        groups[main.known] = found
+            numbers = (main.present if main.classes else np.zeros(len(main.present))).astype(np.int64)
+        if main.has_label is None:
+            return numbers
+        groups = np.full(len(main.has_label), -1, np.int64)  # rows without a label are alike
+        groups[main.has_label] = numbers
         return groups
 
     def check_balance(self, sampler: Sampler) -> None:
@@ -184,7 +184,7 @@ class Labels:
                 f"({', '.join(self.main.classes[:4])}{' ...' * (len(self.main.classes) > 4)}): take BalancedClasses, "
                 "or for numbers task='regression' (--task regression)"
             )
-        lacking = 0 if self.main.known is None else int((~self.main.known).sum())
+        lacking = 0 if self.main.has_label is None else int((~self.main.has_label).sum())
         if lacking and not isinstance(sampler, Natural):
             raise LabelError(
                 f"{type(sampler).__name__} balances the first target, {self.name!r}, which {lacking} of "
@@ -256,16 +256,16 @@ def read_masked(
     is_classes: bool,
 ) -> Targets:
     """Read a label column in which some rows have none; see `read_targets`."""
-    known = np.asarray(pc.invert(pc.is_null(column, nan_is_null=True)))
-    rows = pa.array(np.flatnonzero(known))
+    has_label = np.asarray(pc.invert(pc.is_null(column, nan_is_null=True)))
+    rows = pa.array(np.flatnonzero(has_label))
     if len(rows) == 0:
         raise LabelError(f"no row has a {name!r} label; leave that target out")
     targets = read_targets(
         column.take(rows), name=name, ids=ids.take(rows), task=task, classes=classes, is_classes=is_classes
     )
-    values = np.zeros(len(known), targets.values.dtype)
-    values[known] = targets.values
-    return Targets(task=targets.task, classes=targets.classes, values=values, known=known)
+    values = np.zeros(len(has_label), targets.values.dtype)
+    values[has_label] = targets.values
+    return Targets(task=targets.task, classes=targets.classes, values=values, has_label=has_label)
 
 
 def read_targets(
@@ -305,21 +305,21 @@ def read_targets(
         _refuse(pa.array(~np.isfinite(values)), ids, f"has an infinite {name!r} label", "correct the label")
         return Targets(task=task, classes=(), values=values.astype(np.float32))
     text = class_names(column)
-    known = tuple(sorted(pc.unique(text).to_pylist())) if classes is None else tuple(str(each) for each in classes)
-    if len(set(known)) < 2:
+    names = tuple(sorted(pc.unique(text).to_pylist())) if classes is None else tuple(str(each) for each in classes)
+    if len(set(names)) < 2:
         raise LabelError(
-            f"{name!r} has {len(set(known))} class ({', '.join(known)}); a classification needs two or more: "
+            f"{name!r} has {len(set(names))} class ({', '.join(names)}); a classification needs two or more: "
             "label more, or use task='regression'"
         )
-    numbers = pc.index_in(text, value_set=pa.array(known, pa.string()))
-    _refuse(pc.is_null(numbers), ids, f"has a {name!r} label that is none of {', '.join(known)}", _UNKNOWN)
-    if task == "binary" and len(known) != 2:
+    numbers = pc.index_in(text, value_set=pa.array(names, pa.string()))
+    _refuse(pc.is_null(numbers), ids, f"has a {name!r} label that is none of {', '.join(names)}", _UNKNOWN)
+    if task == "binary" and len(names) != 2:
         raise LabelError(
-            f"{name!r} has {len(known)} classes ({', '.join(known[:8])}), a binary task has two; "
+            f"{name!r} has {len(names)} classes ({', '.join(names[:8])}), a binary task has two; "
             "choose them with where(), or use task='multiclass'"
         )
-    chosen: Task = task or ("binary" if len(known) == 2 else "multiclass")
-    return Targets(task=chosen, classes=known, values=numbers.to_numpy().astype(np.int64))
+    resolved_task: Task = task or ("binary" if len(names) == 2 else "multiclass")
+    return Targets(task=resolved_task, classes=names, values=numbers.to_numpy().astype(np.int64))
 
 
 def _refuse(faulty: pa.Array | pa.ChunkedArray, ids: pa.ChunkedArray, what: str, advice: str) -> None:

@@ -1,10 +1,10 @@
-"""What a feed and its worker processes say to each other: small packets over a socket, pixels never.
+"""The messages between a feed and its worker processes: small packets over a socket, without pixels.
 
 to a worker     jobs, in their order: slot, place, row, epoch, position; with a slot's first job, its file descriptor
-from a worker   ready, or why it cannot serve; of each job, in the same order, the seconds that it took, or its error
+from a worker   ready, or why it cannot start; for each job, in the same order, its timings or its error
 
-Several jobs go in one packet, and so do what they took: each packet wakes a process, which costs as much as a fifth of
-a small clip. What a worker has done stands in memory that both sides map as well, for whoever dies cannot say it.
+A packet holds several jobs or several timings: each packet wakes a process, which costs as much as a fifth of a small
+clip. The number of completed jobs is also in memory that both sides map, because a killed worker sends no message.
 """
 
 import builtins
@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from cinefeed import errors
 from cinefeed.feed.clip import Draw, Took
 
-PACKET = 60_000  # bytes at most; a traceback is cut to fit
+PACKET = 60_000  # maximum bytes; a traceback is cut to fit
 READY, UNFIT, DONE, FAILED = b"R", b"U", b"D", b"F"
-OF_ROWS = ("rows", "masks")  # of a ClipMaker: their columns lie in memory that all workers map
+OF_ROWS = ("rows", "masks")  # fields of a ClipMaker whose columns are in memory that all workers map
 MASKS = "mask path"  # the column of masks among them
-GROUP = 4  # jobs in a packet, at most
+GROUP = 4  # maximum number of jobs in a packet
 _JOB = struct.Struct("<5q")
 _TOOK = struct.Struct("<3d3q")
 _COUNT = struct.Struct("<q")
@@ -51,17 +51,17 @@ def unpack_jobs(packet: bytes) -> list[Job]:
 
 
 def pack_done(took: Sequence[Took]) -> bytes:
-    """Return what jobs took as bytes."""
+    """Return the timings of jobs as bytes."""
     return DONE + b"".join(_TOOK.pack(*each) for each in took)
 
 
 def unpack_done(packet: bytes) -> list[Took]:
-    """Return what `pack_done` packed."""
+    """Return the timings that `pack_done` packed."""
     return [Took(*each) for each in _TOOK.iter_unpack(packet[1:])]
 
 
 class Progress:
-    """How many jobs a worker has ended, in memory that it shares with the feed: a file of `Progress.SIZE` bytes."""
+    """The number of jobs that a worker has completed, in memory shared with the feed: `Progress.SIZE` bytes."""
 
     SIZE = _COUNT.size
 
@@ -70,36 +70,36 @@ class Progress:
 
     @property
     def count(self) -> int:
-        """The number of them."""
+        """The number of completed jobs."""
         return int(_COUNT.unpack_from(self._memory)[0])
 
-    def tell(self, count: int) -> None:
-        """Write it down."""
-        self._memory[:] = _COUNT.pack(count)  # at once, for it may be read at any moment
+    def write(self, count: int) -> None:
+        """Store the number of completed jobs."""
+        self._memory[:] = _COUNT.pack(count)  # in one step: it may be read at any moment
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self._memory.close()
 
 
 def pack_failed(error: BaseException) -> bytes:
     """Return an error as bytes: its kind, its message, and the traceback of the worker."""
     trace = "".join(traceback.format_exception(error))
-    told = {"kind": type(error).__name__, "message": str(error)[:8_000], "trace": trace[-12_000:]}
-    return FAILED + json.dumps(told).encode()
+    report = {"kind": type(error).__name__, "message": str(error)[:8_000], "trace": trace[-12_000:]}
+    return FAILED + json.dumps(report).encode()
 
 
 def unpack_failed(packet: bytes) -> BaseException:
-    """Return the error of a job: of the same kind where it is one of ours, with the trace as a note.
+    """Return the error of a job: of the same type if cinefeed or Python defines it, with the trace as a note.
 
     >>> unpack_failed(pack_failed(errors.DecodeError("it breaks")))
     DecodeError('it breaks')
     """
-    told = json.loads(packet[1:])
-    kind: Any = getattr(errors, told["kind"], None) or getattr(builtins, told["kind"], errors.FeedError)
+    report = json.loads(packet[1:])
+    kind: Any = getattr(errors, report["kind"], None) or getattr(builtins, report["kind"], errors.FeedError)
     try:
-        error: BaseException = kind(told["message"])
-    except TypeError:  # it wants more than a message
-        error = errors.FeedError(f"{told['kind']}: {told['message']}")
-    error.add_note(f"In the worker:\n{told['trace']}")
+        error: BaseException = kind(report["message"])
+    except TypeError:  # its type needs more than a message
+        error = errors.FeedError(f"{report['kind']}: {report['message']}")
+    error.add_note(f"In the worker:\n{report['trace']}")
     return error

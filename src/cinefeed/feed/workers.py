@@ -1,4 +1,4 @@
-"""Who makes the clips: the caller itself, threads, or processes, behind one small interface."""
+"""The workers that make clips: the caller itself or threads, and the interface that processes have too."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -14,33 +14,33 @@ Backend = Literal["thread", "process"]
 
 
 class Crew(Protocol):
-    """Workers that write clips into slots. One thread submits."""
+    """Workers that write clips into slots. Only one thread may submit."""
 
     @property
     def ready(self) -> bool:
-        """Whether all workers can work, and none is still starting."""
+        """Whether all workers have started."""
         ...
 
     @property
     def pids(self) -> Sequence[int]:
-        """The process numbers of the workers, none for threads."""
+        """The process ids of the workers; empty for threads."""
         ...
 
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
-        """Have clips made into a slot, by place; the future of each holds its error, or the time that it took."""
+        """Make clips into the places of a slot; the future of each holds its timings or its error."""
         ...
 
     def drop(self, clips: Sequence[Future[Took]]) -> bool:
-        """Drop those of the clips that have not begun, and wait for the rest; say whether the workers can go on."""
+        """Cancel the clips that were not started, wait for the rest, and return whether the workers can continue."""
         ...
 
     def stop(self) -> None:
-        """Drop what has not begun, wait for the rest, and leave nothing behind. Stopping twice is harmless."""
+        """Cancel the clips that were not started, wait for the rest, and release everything. May be called twice."""
         ...
 
 
 class InlineCrew:
-    """The caller makes each clip as it is submitted."""
+    """Makes each clip in the caller, when it is submitted."""
 
     ready = True
     pids: Sequence[int] = ()
@@ -50,16 +50,16 @@ class InlineCrew:
 
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
         """Make the clips now."""
-        return [self._made(draw, slot, place) for place, draw in draws.items()]
+        return [self._make(draw, slot, place) for place, draw in draws.items()]
 
     def drop(self, clips: Sequence[Future[Took]]) -> bool:
-        """Nothing is under way."""
+        """Return True: no clip is in progress."""
         return True
 
     def stop(self) -> None:
-        """Nothing is to be stopped."""
+        """Do nothing: there is no worker."""
 
-    def _made(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
+    def _make(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
         future: Future[Took] = Future()
         try:
             future.set_result(self._maker.make(draw, *slot.place(place)))
@@ -68,11 +68,11 @@ class InlineCrew:
         try:
             return future
         finally:
-            del future  # its error knows this frame, and would hold the slot
+            del future  # its error refers to this frame, and would hold the slot
 
 
 class ThreadCrew:
-    """Threads of this process. They scale where C calls are long: FFmpeg, OpenCV and our kernels release the GIL."""
+    """Threads of this process. They scale if C calls are long: FFmpeg, OpenCV and our kernels release the GIL."""
 
     ready = True
     pids: Sequence[int] = ()
@@ -84,11 +84,11 @@ class ThreadCrew:
         self._open()
 
     def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
-        """Have each clip made by the next thread that is free."""
+        """Queue the clips; the next free thread makes each."""
         return [self._pool.submit(self._maker.make, draw, *slot.place(place)) for place, draw in draws.items()]
 
     def drop(self, clips: Sequence[Future[Took]]) -> bool:
-        """End all threads: once they are gone a clip's memory is free, and others start with the next clip."""
+        """End all threads, which frees the memory of their clips; new ones start with the next clip."""
         if self._stopped:
             return False
         self._close()
@@ -96,7 +96,7 @@ class ThreadCrew:
         return True
 
     def stop(self) -> None:
-        """Drop what has not begun, and wait for the rest."""
+        """Cancel the clips that were not started, and wait for the rest."""
         self._stopped = True
         self._close()
 
@@ -111,5 +111,5 @@ class ThreadCrew:
 
 
 def count_workers(count: int | Literal["auto"]) -> int:
-    """Return a number of workers; "auto" is one a usable core."""
+    """Return a number of workers; "auto" is the number of usable cores."""
     return usable_cores() if count == "auto" else count
