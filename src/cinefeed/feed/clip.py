@@ -68,11 +68,10 @@ class Took(NamedTuple):
 class ClipMaker:
     """Makes the clips of a draw: a pure function of its row, settings, seed and draw.
 
-    `clips` are cut from one stretch of the video, twice as long as a clip, which is opened and decoded once; each has
-    its own place in it, and its own parameters of the transforms. With the position "center" they are spread evenly:
-    each lies in the middle of its share of what a clip leaves free. `views` are the videos of a row ("" is the only
-    one), put apart, or as channels with `stack`. `masks` are second videos of the rows, which follow the first in all
-    that is done to time and place.
+    `clips` are cut from one stretch of the video, twice as long as a clip, which is decoded once; each has its place
+    in it, and its own transform parameters. With the position "center" they are distributed evenly over the video.
+    `views` are the videos of a row ("" if there is only one), as separate arrays, or as channels with `stack`. `masks`
+    are second videos of the rows, to which geometric and temporal transforms are applied as to the first.
 
     Every random choice has the address of its clip: (seed, stage, epoch, position x clips + clip), and with several
     views x views + view.
@@ -91,23 +90,23 @@ class ClipMaker:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what a draw makes: (clips, views, frames, height, width, channels)."""
+        """The shape of the clips of a draw: (clips, views, frames, height, width, channels)."""
         frame, views = self.compose.frame, len(self.views)
         apart, channels = (1, views * frame.channels) if self.stack else (views, frame.channels)
         return self.clips, apart, self.clip.frames, frame.height, frame.width, channels
 
     def make(self, draw: Draw, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None = None) -> Took:
-        """Write the clips into `out`, of `shape`, and what is no padding in any view into `valid` (clips, frames).
+        """Write the clips into `out`, of `shape`, and which frames are valid in all views into `valid` (clips, frames).
 
-        `masks` are given where there are any: as `out`, of one channel. An error names the row and the path. One of
-        the disk is tried again, then it is a FeedError.
+        `masks`, if there are any, has the shape of `out` with one channel. An error names the row and the path. After
+        an error of the disk the row is tried again, then FeedError is raised.
         """
         valid[:] = True
         took = []
         for number, view in enumerate(self.views):
             channels = slice(number * self.channels, (number + 1) * self.channels)
             target = out[:, 0, ..., channels] if self.stack else out[:, number]
-            took.append(self._patiently(draw, view, target, valid, None if masks is None else masks[:, number]))
+            took.append(self._make_with_retries(draw, view, target, valid, None if masks is None else masks[:, number]))
         if not valid.all():
             for pixels in (out,) if masks is None else (out, masks):
                 np.moveaxis(pixels, 1, 2)[~valid] = 0
@@ -142,7 +141,7 @@ class ClipMaker:
         selections = self._retimed(self._choose(draw, facts.times, window), parameters, facts.times, window)
         return [Drawn(*each, values) for each, values in zip(selections, parameters, strict=True)]
 
-    def _patiently(
+    def _make_with_retries(
         self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
     ) -> Took:
         """Make the clips of one view; try again if the disk gives an error."""
@@ -162,7 +161,10 @@ class ClipMaker:
                             raise
                         raise named from error
                     finally:
-                        del named, of_the_disk  # or the error, which knows this frame, would hold the clip's memory
+                        del (
+                            named,
+                            of_the_disk,
+                        )  # the error refers to this frame, which would hold the memory of the clip
             time.sleep(_PAUSES[retried])
             retried += 1
 

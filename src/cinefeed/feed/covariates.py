@@ -1,4 +1,4 @@
-"""What is known of a sample beside its video: columns of numbers or categories, on the scale of the training part."""
+"""Covariates: columns of numbers or categories beside the video, on the scale of the training part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from cinefeed.label_types import is_number, why_no_label
 
 @dataclass(frozen=True, kw_only=True)
 class Covariate:
-    """A column as a model's input: a number, (value - mean) / scale, or one of `categories`, as zeros and a one.
+    """A column as a model input: a number, (value - mean) / scale, or one of `categories`, one-hot encoded.
 
-    A missing number is 0, the mean; a missing category, or one that the training part lacks, is all zeros.
+    A missing number becomes 0, the mean; a missing category, or one that the training part lacks, all zeros.
     """
 
     name: str
@@ -27,14 +27,14 @@ class Covariate:
 
     @property
     def size(self) -> int:
-        """Numbers a sample."""
+        """The number of values of a sample."""
         return len(self.categories) or 1
 
 
 def fit_covariates(table: Any, names: Sequence[str]) -> tuple[Covariate, ...]:
-    """Return the covariates that columns of a training part make.
+    """Return the covariates of columns of a training part, with their means and scales or their categories.
 
-    Raises ColumnError, and LabelError for an empty column and one of dates, times or lists.
+    Raises ColumnError for a missing column, LabelError for an empty one and one of dates, times or lists.
 
     >>> fit_covariates(pa.table({"sex": ["f", "m", "f"], "age": [30, 50, None]}), ["age", "sex"])
     (Covariate(name='age', mean=40.0, scale=10.0, categories=()), \
@@ -64,9 +64,9 @@ Covariate(name='sex', mean=0.0, scale=1.0, categories=('f', 'm')))
 def resolve_covariates(
     table: Any, covariates: Sequence[str | Covariate], *, inputs: Sequence[str]
 ) -> tuple[Covariate, ...]:
-    """Return the covariates, those named alone with the scale or the categories that the table gives them.
+    """Return the covariates; those that are only named get their scale or categories from the table.
 
-    `inputs` are the names that a model's other inputs have. Raises SettingError for a covariate of the same name.
+    `inputs` are the names of the other inputs of the model. Raises SettingError for a covariate of the same name.
     """
     fitted = {each.name: each for each in fit_covariates(table, [each for each in covariates if isinstance(each, str)])}
     resolved = tuple(fitted[each] if isinstance(each, str) else each for each in covariates)
@@ -101,7 +101,7 @@ def read_covariates(table: Any, covariates: Sequence[Covariate]) -> dict[str, ND
 
 
 def read_weights(table: Any, name: str) -> NDArray[np.float32]:
-    """Return a column of sample weights, float32 (rows,). Raises LabelError where one is missing or negative."""
+    """Return a column of sample weights, float32 (rows,). Raises LabelError if one is missing or negative."""
     if name not in table.schema.names:
         raise ColumnError(f"weight={name!r}: there is no such column; {did_you_mean(name, table.schema.names)}")
     column = table.column(name).combine_chunks()
@@ -120,6 +120,6 @@ def read_weights(table: Any, name: str) -> NDArray[np.float32]:
 def row_weights(
     table: Any, *, weight: str | None, of_labels: NDArray[np.float32] | None, labelled: bool
 ) -> NDArray[np.float32]:
-    """Return what each row counts in a loss: its weight in a column, times that of its label; 0 without labels."""
+    """Return the weight of each row in a loss: its weight in a column times that of its label; 0 without labels."""
     weights = np.full(table.num_rows, labelled, np.float32) if weight is None else read_weights(table, weight)
     return weights if of_labels is None else weights * of_labels

@@ -1,4 +1,4 @@
-"""What a feed says of itself, and of a manifest that cannot be fed."""
+"""Descriptions of a feed for its summary, and checks of the rows of its manifest."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,11 +14,11 @@ from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.targets import FeedSpec, Targets
 from cinefeed.manifest.table import Manifest
 
-_NAMED_CLASSES = 6  # of more, the first ones alone are named
+_NAMED_CLASSES = 6  # maximum number of classes that are listed
 
 
 def describe_task(spec: FeedSpec, targets: Targets) -> str:
-    """Say in a few words what is learnt from what labels."""
+    """Return a short description of the task and its labels."""
     if spec.task == "clip":
         return "the clips as targets"
     if spec.task == "mask":
@@ -35,7 +35,7 @@ def describe_task(spec: FeedSpec, targets: Targets) -> str:
 
 
 def describe_plan(plan: Plan, *, clips: int = 1) -> str:
-    """Say how much an epoch draws.
+    """Return a short description of the draws of an epoch.
 
     >>> rows = np.array([0, 1, 0])
     >>> describe_plan(Plan(rows=rows, occurrence=np.array([0, 0, 1]), strata=rows))
@@ -46,13 +46,13 @@ def describe_plan(plan: Plan, *, clips: int = 1) -> str:
 
 
 def describe_batch(spec: FeedSpec) -> str:
-    """Say what a batch holds."""
+    """Return a short description of a batch."""
     views = f" of {', '.join(spec.views)}{' as channels' * spec.stacked}" if spec.views else ""
     return f"{spec.batch_size} x {spec.clip_shape} {spec.dtype}{views}{' with masks' * spec.masks}"
 
 
 def describe_workers(workers: int, choice: Choice | None) -> str:
-    """Say who makes the clips.
+    """Return a short description of the workers.
 
     >>> describe_workers(2, Choice("thread", "as it was asked for"))
     '2 threads'
@@ -62,7 +62,7 @@ def describe_workers(workers: int, choice: Choice | None) -> str:
 
 
 def notices(manifest: Manifest, clip: Clip, covariates: Sequence[Covariate]) -> list[str]:
-    """Return what a feed fills in without an error: frames of short videos, and covariates that are missing."""
+    """Return warnings of values that a feed fills in: frames of short videos, and missing covariates."""
     return [each for each in (_short(manifest, clip), *_missing(manifest, covariates)) if each]
 
 
@@ -96,7 +96,7 @@ def _missing(manifest: Manifest, covariates: Sequence[Covariate]) -> Iterator[st
 
 
 def check_rows(manifest: Manifest) -> None:
-    """Raise TableError where there are no rows or seconds of unknown origin, SourceError where files hold no frame."""
+    """Raise TableError if there are no rows or no start times, SourceError if files hold no frame."""
     if len(manifest) == 0:
         raise TableError("the manifest has no rows, so there is nothing to feed; look at the filters before it")
     for view in manifest.rows.views or ("",):
@@ -118,7 +118,7 @@ def check_rows(manifest: Manifest) -> None:
 
 
 def _check_start_times(manifest: Manifest, *, view: str) -> None:
-    """Raise TableError where rows are stretches of videos and no scan kept from when their seconds count."""
+    """Raise TableError if rows are parts of videos by seconds, and the start times of the videos are missing."""
     names = (f"{name}:{view}" if view else name for name in ("start_seconds", "end_seconds", "tick_den"))
     is_known = [
         manifest.table[name].is_valid().to_numpy()
@@ -136,7 +136,7 @@ def _check_start_times(manifest: Manifest, *, view: str) -> None:
 
 
 def positive_is_second(sampler: Sampler, classes: tuple[str, ...]) -> Sampler:
-    """Return the sampler with a single share given to the class that the feed numbers 1, not to the last by name."""
+    """Return the sampler with a single proportion assigned to class number 1 of the feed, not to the last by name."""
     if isinstance(sampler, BalancedClasses) and isinstance(sampler.proportion, float) and len(classes) == 2:
         return replace(
             sampler, proportion=dict(zip(classes, (1 - sampler.proportion, sampler.proportion), strict=True))

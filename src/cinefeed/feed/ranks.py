@@ -1,4 +1,4 @@
-"""One feed on several devices: which of the epoch's draws are whose."""
+"""Distribute the draws of an epoch over ranks."""
 
 import sys
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from cinefeed.feed.settings import Shard
 class Share(NamedTuple):
     """The part of every global batch that one rank makes.
 
-    A global batch is `world_size` batches of the plan, one a rank, so that each is balanced as the sampler balanced it:
+    A global batch is `world_size` batches of the plan, one for each rank, so that the sampler balances each:
 
     rank 0   0 1 2 | 6 7 8 | 12 13      batch_size 3, world_size 2, 16 draws: the rest is shared out evenly
     rank 1   3 4 5 | 9 10 11 | 14 15
@@ -23,7 +23,7 @@ class Share(NamedTuple):
 
     @property
     def draws(self) -> int:
-        """Draws of a global batch."""
+        """The number of draws of a global batch."""
         return self.batch_size * self.world_size
 
     def count(self, draws: int) -> int:
@@ -32,7 +32,7 @@ class Share(NamedTuple):
         return full + (rest > 0 and not self.drop_last)
 
     def positions(self, index: int, *, draws: int) -> tuple[range, int]:
-        """Return the positions in the plan of one batch, and its size, which may be more: the rest is padding.
+        """Return the positions of one batch in the plan, and its size; if it is larger, the rest is padding.
 
         >>> Share(3, rank=1, world_size=2).positions(2, draws=15)
         (range(14, 15), 2)
@@ -43,7 +43,7 @@ class Share(NamedTuple):
         return range(first, min(first + size, draws)), size
 
     def around(self, position: int, *, draws: int) -> tuple[range, int]:
-        """Return the positions of the batch that holds one, whichever rank makes it, and its size.
+        """Return the positions of the batch that holds `position`, on any rank, and its size.
 
         >>> Share(3, rank=1, world_size=2).around(13, draws=15)
         (range(12, 14), 2)
@@ -77,7 +77,7 @@ def check_alone() -> None:
 
 
 def _initialised() -> tuple[int, int]:
-    """Ask the frameworks that are imported, and import none."""
+    """Return rank and world size of torch.distributed or JAX if imported and initialised, else (0, 1)."""
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

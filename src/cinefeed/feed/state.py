@@ -15,17 +15,17 @@ BETWEEN = "between batches of the same videos"
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A place in the sequence of epochs. `draws` counts the clips of the epoch that all ranks were given.
+    """A place in the sequence of epochs. `draws` counts the clips of the epoch that were handed out, on all ranks.
 
-    `quarantine` are the rows that could not be read so far, and why: so they go on to count towards `max_bad`. It never
-    changes a batch.
+    `quarantine` holds the rows that could not be read so far, with the reasons, so that they still count towards
+    `max_bad`. It never changes a batch.
     """
 
     epoch: int
     draws: int
     seed: int
     manifest: str  # fingerprint
-    plan: str  # fingerprint of the epoch's
+    plan: str  # fingerprint of the plan of the epoch
     settings: Mapping[str, str]  # all that a batch depends on beside manifest and seed
     quarantine: list[list[Any]]  # rows, each with a reason
 
@@ -35,7 +35,7 @@ class State:
 
 
 def plan_fingerprint(plan: Plan) -> str:
-    """Return a fingerprint of which rows are drawn in which order."""
+    """Return a fingerprint of the rows of a plan and their order."""
     return hashlib.sha256(np.asarray(plan.rows, "<i8").tobytes()).hexdigest()[:16]
 
 
@@ -50,14 +50,14 @@ def read_state(
     rows_of: Callable[[int], int],
     exact: bool = True,
 ) -> tuple[State, int]:
-    """Read a state that `State.as_dict` wrote, for a feed that stands at `here`, of global batches of `draws`.
+    """Read a state of `State.as_dict`, for a feed whose state is `here` and whose global batches have `draws` draws.
 
-    `plan_of` returns the fingerprint that the plan of an epoch has here, `rows_of` how many rows it has.
+    `plan_of` returns the fingerprint of the plan of an epoch of this feed, `rows_of` its number of rows.
 
-    Where clips are spread over `batches`, the same number of ranks can go on between them, any other after them.
-    Unless `exact`, a place that is no border here is moved back to the last one. Returns the state, and how many of the
-    clips that were given then come again. Raises FeedError where the state belongs to another manifest, seed or
-    settings, and names each that differs; and for a place that is no border, with the nearest ones.
+    If clips are interleaved over `batches`, only the same number of ranks can continue between these batches.
+    With `exact=False`, a place that is not a border of global batches is moved back to the last border. Returns the
+    state, and the number of draws that are repeated. Raises FeedError if the state has another manifest, seed or
+    settings, with the names of those that differ; and for a place that is not a border, with the nearest ones.
     """
     names = {each.name for each in fields(State)}
     if set(stored_state) != names:
@@ -103,15 +103,15 @@ def read_state(
 
 
 def _ranks_between(state: State) -> int | None:
-    """Return the number of ranks of a state that stands between batches of the same videos, None for any other."""
+    """Return the number of ranks of a state that is between batches of the same videos, else None."""
     ranks = state.settings.get(BETWEEN)
     return None if ranks is None else int(ranks.split()[0])
 
 
 def _borders(state: State, *, draws: int, batches: int, world_size: int) -> tuple[int, int]:
-    """Return the last border between global batches up to a state's place, and the first from there on: so many draws.
+    """Return the nearest borders between global batches before and after the place of a state, in draws.
 
-    Of videos whose clips are spread over batches, another number of ranks can begin only where all clips were given.
+    If clips are interleaved, another number of ranks can start only after all clips of a video were handed out.
     """
     ranks, border, before, after = _ranks_between(state), draws * batches, state.draws, state.draws
     if ranks == world_size:
@@ -123,5 +123,5 @@ def _borders(state: State, *, draws: int, batches: int, world_size: int) -> tupl
 
 
 def between_batches(world_size: int) -> dict[str, str]:
-    """Return what a state has among its settings where it stands between batches over which clips are spread."""
+    """Return the extra setting of a state between batches of the same videos."""
     return {BETWEEN: f"{world_size} ranks"}
