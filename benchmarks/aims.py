@@ -14,15 +14,16 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from cinefeed.clips import Clip, Frame
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.feed import Feed
-from cinefeed.manifest.table import Manifest
-from cinefeed.sources.base import Colour, Planes
 from cinefeed.transforms.base import ClipInfo, Transform
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.framing import RandomResizedCrop
 from cinefeed.transforms.geometry import Rotate, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.video.clips import Clip, Frame
+from cinefeed.video.color import Colour
+from cinefeed.video.planes import Planes
 
 MEAN, STD = (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)
 BATCH, CINE = 16, (25, 150, 150)

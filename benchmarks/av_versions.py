@@ -23,7 +23,7 @@ import av
 import cv2
 
 from benchmarks.sources import SETS, asks_of, ours, pyav, write_long_gop
-from cinefeed.sources.decoder import decoder_choice
+from cinefeed.video.ffmpeg.decoder import decoder_choice
 
 
 def measure(places: dict[str, Path], *, clips: int) -> dict[str, Any]:

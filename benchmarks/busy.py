@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cinefeed.config import parse, to_toml
-from cinefeed.cores import usable_cores
+from cinefeed.core.cores import usable_cores
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.demo import write_demo
-from cinefeed.manifest.table import Manifest
 
 AIM = 1.3
 PARTS = "feed", "train", "demo", "threads"
@@ -40,8 +40,8 @@ _OF_THREADS = "OMP_NUM_THREADS OMP_WAIT_POLICY GOMP_SPINCOUNT KMP_BLOCKTIME".spl
 _FEED = """
 import json, sys, time
 from benchmarks.busy import demo_settings
-from cinefeed.manifest.table import Manifest
-from cinefeed.training.flow import build_feed
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.training.setup import build_feed
 folder, epochs = sys.argv[1], int(sys.argv[2])
 feed = build_feed(demo_settings(folder, epochs=1), Manifest.read(f"{folder}/manifest.parquet"))
 seconds = []
@@ -56,7 +56,7 @@ _STEP = """
 import json, sys, time
 import keras, numpy as np, torch
 from cinefeed import models
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.training.threads import forward_flop
 name, threads, steps, batch, *shape = sys.argv[1], *map(int, sys.argv[2:])
 torch.set_num_threads(threads)

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.balance import BalancedClasses, UniformLabels
-from cinefeed.balance.measure import ks_to_uniform
+from cinefeed.data.sampling import BalancedClasses, UniformLabels
+from cinefeed.data.sampling.measure import ks_to_uniform
 from cinefeed.demo import draw_ejection_fraction
-from cinefeed.report.balance import balance_figure, chance_figure
+from cinefeed.reports.balance import balance_figure, chance_figure
 
 TEN = 10  # epochs
 BATCH = 16

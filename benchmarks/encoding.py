@@ -29,7 +29,7 @@ import torch
 
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
-from cinefeed.manifest.encoded import feature_frame
+from cinefeed.data.manifest.encoded import feature_frame
 from cinefeed.models.parts import FEATURES, FRAMES
 from cinefeed.training.encode import FrameEncoder, encode
 from cinefeed.transforms.base import Transform

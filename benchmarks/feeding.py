@@ -32,9 +32,9 @@ import numpy as np
 import pyarrow as pa
 
 import cinefeed as cf
-from cinefeed.feed.clip import ClipMaker, Draw, Took
-from cinefeed.feed.measure import measure_feed
-from cinefeed.feed.workers import Backend
+from cinefeed.feed.clip_pipeline import ClipMaker, Draw, Took
+from cinefeed.feed.throughput import measure_feed
+from cinefeed.feed.workers.pools import Backend
 
 SHAPE = (16, 16, 112, 112, 3)
 BATCH, CLIP = SHAPE[0], SHAPE[1:]

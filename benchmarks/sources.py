@@ -31,14 +31,14 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 import cinefeed as cf
-from cinefeed.rng import Stage, rng_for
+from cinefeed.core.rng import Stage, rng_for
 from cinefeed.testing import write_video
 from cinefeed.transforms.compose import Compose
 
 SETS = ["pocus", "lips", "long GOP"]
 SIDE, FRAMES, STRIDE = 112, 16, 2
 FITS = {channels: Compose([], frame=cf.Frame(height=SIDE, width=SIDE, channels=channels)) for channels in (1, 3)}
-SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}  # as in cinefeed.sources.encoded
+SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}  # as in cinefeed.video.ffmpeg.source
 
 
 class Ask(NamedTuple):

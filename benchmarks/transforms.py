@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from cinefeed.clips import Frame
-from cinefeed.sources.base import Colour, Planes
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.geometry import Rotate, Shift
 from cinefeed.transforms.intensity import Brightness, Normalize
+from cinefeed.video.clips import Frame
+from cinefeed.video.color import Colour
+from cinefeed.video.planes import Planes
 
 DEGREES, RIGHT, DOWN = 17.0, 9.3, -4.6
 MOVES = [{"degrees": DEGREES}, {"right": RIGHT, "down": DOWN}]

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import cinefeed as cf
-from cinefeed.rng import Stage, rng_for
+from cinefeed.core.rng import Stage, rng_for
 
 try:
     from torchcodec.decoders import VideoDecoder

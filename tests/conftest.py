@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.manifest.table import Manifest
+from cinefeed.data.manifest.table import Manifest
 
 pytest_plugins = ["quick"]
 

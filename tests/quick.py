@@ -15,25 +15,25 @@ import pytest
 TESTS = Path(__file__).parent
 KINDS = {  # places of tests, each the beginning of a node id
     "keras": """
-        adapters models training cli report/test_assessed.py report/test_browser.py report/test_data.py
-        report/test_figures.py report/test_methods.py report/test_page.py test_benchmark_learning.py
-        sources/test_two_hospitals.py test_benchmark_models.py test_docs.py test_example_settings.py
+        adapters models training cli reports/test_assessed.py reports/test_browser.py reports/test_data.py
+        reports/test_figures.py reports/test_methods.py reports/test_page.py test_benchmark_learning.py
+        video/test_two_hospitals.py test_benchmark_models.py test_docs.py test_example_settings.py
         test_examples.py test_layers.py doctor
         feed/test_other_ranks.py::test_the_torch_loader feed/test_other_ranks.py::test_the_jax_iterator
     """,
     "video": """
-        check/test_alike.py check/test_check_files.py manifest/test_times.py sources/test_boxes.py
-        sources/test_damage.py
-        sources/test_changed_files.py sources/test_dicom_video.py sources/test_display.py sources/test_encoded.py
-        sources/test_every_source.py sources/test_formats.py sources/test_kinds.py sources/test_limits.py
-        sources/test_matrix.py sources/test_memory_growth.py sources/test_native.py sources/test_open.py
-        sources/test_packets.py sources/test_private.py sources/test_real_videos.py sources/test_swscale.py
-        sources/test_values.py feed/test_mask_video.py test_demo.py test_security.py test_testing.py
+        data/quality/test_alike.py data/quality/test_check_files.py data/manifest/test_times.py video/test_boxes.py
+        video/test_damage.py
+        video/test_changed_files.py video/test_dicom_video.py video/test_display.py video/test_encoded.py
+        video/test_every_source.py video/test_formats.py video/test_kinds.py video/test_limits.py
+        video/test_matrix.py video/test_memory_growth.py video/test_native.py video/test_open.py
+        video/test_packets.py video/test_private.py video/test_real_videos.py video/test_swscale.py
+        video/test_values.py feed/test_mask_video.py test_demo.py test_security.py test_testing.py
         feed/test_decoder_stats.py
         feed/test_clips_per_video.py::test_what_is_decoded_once feed/test_mixing_feed.py::test_masks
     """,
     "process": """
-        sources/test_readers.py feed/test_chaos.py
+        video/test_readers.py feed/test_chaos.py
         feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
         feed/test_soak.py feed/test_workers_stay.py fuzz kills test_check_feed.py test_cores.py test_errors.py
         test_demo_environment.py test_locks.py test_machine.py test_quick.py

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 import cinefeed as cf
-from cinefeed.balance.plan import Plan
-from cinefeed.errors import FeedError
+from cinefeed.core.errors import FeedError
+from cinefeed.data.sampling.plan import Plan
 from cinefeed.testing import check_feed
 from cinefeed.transforms import CutMix, MixUp
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cinefeed.balance import BalancedClasses, Balancing, Natural, Plan, Sampler, Strata, UniformLabels
-from cinefeed.balance.strata import class_strata
-from cinefeed.errors import LabelError
+from cinefeed.core.errors import LabelError
+from cinefeed.data.sampling import BalancedClasses, Balancing, Natural, Plan, Sampler, Strata, UniformLabels
+from cinefeed.data.sampling.strata import class_strata
 from cinefeed.testing import check_sampler
 
 AGES = np.random.default_rng(1).integers(20, 40, 300) + np.random.default_rng(2).integers(0, 20, 300)

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cinefeed.clips import Clip, Frame, Times
-from cinefeed.errors import ClipError, SettingError
-from cinefeed.rng import Stage, rng_for
+from cinefeed.core.errors import ClipError, SettingError
+from cinefeed.core.rng import Stage, rng_for
+from cinefeed.video.clips import Clip, Frame
+from cinefeed.video.timestamps import Times
 
 
 def video(count, rate=25.0):

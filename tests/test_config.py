@@ -2,12 +2,12 @@ import tomllib
 
 import pytest
 
-from cinefeed.balance import BalancedClasses, Natural, UniformLabels
-from cinefeed.clips import Clip, Frame
 from cinefeed.config import overlay, parse, read_settings, to_table, to_toml
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
+from cinefeed.data.sampling import BalancedClasses, Natural, UniformLabels
 from cinefeed.transforms.geometry import Flip, Rotate, Shift
 from cinefeed.transforms.intensity import Normalize
+from cinefeed.video.clips import Clip, Frame
 
 
 def table(**sections):

@@ -3,7 +3,7 @@
 import pytest
 
 from cinefeed.config import EvaluateSettings, overlay, parse, read_settings, to_toml
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 
 
 def table(**sections):

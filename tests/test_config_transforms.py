@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from cinefeed import ClipsPerVideo, Manifest, transforms
-from cinefeed.balance import BalancedClasses, Natural, UniformLabels
 from cinefeed.config import parse, to_table, to_toml
-from cinefeed.errors import SettingError
-from cinefeed.training.flow import build_feed, sheet
+from cinefeed.core.errors import SettingError
+from cinefeed.data.sampling import BalancedClasses, Natural, UniformLabels
+from cinefeed.feed.preview import sheet
+from cinefeed.training.setup import build_feed
 from cinefeed.transforms import (
     Blur,
     ClipPercentiles,

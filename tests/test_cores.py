@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cinefeed.cores import quota_cores, usable_cores
+from cinefeed.core.cores import quota_cores, usable_cores
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_cores_are_pinned_ones_within_the_quota_rounded_up(tree, monkeypatch, pi
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are pinned on Linux")
 def test_a_pinned_process_has_one_core():
     code = (
-        "import os; from cinefeed.cores import usable_cores\n"
+        "import os; from cinefeed.core.cores import usable_cores\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(usable_cores())"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"

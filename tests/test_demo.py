@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
+from cinefeed.core.errors import SettingError
+from cinefeed.core.rng import Stage, rng_for
 from cinefeed.demo import MM_PER_PIXEL, SIZE, draw_ejection_fraction, draw_video, plan_demo, write_demo
-from cinefeed.errors import SettingError
-from cinefeed.rng import Stage, rng_for
 
 
 def frames_of(path: Path) -> np.ndarray:

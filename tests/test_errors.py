@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-import cinefeed.errors as errors
+import cinefeed.core.errors as errors
 
 
 def leaves(parent):

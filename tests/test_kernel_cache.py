@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import cinefeed
-from cinefeed import kernel_cache, kernels
-from cinefeed.kernel_cache import cache_folder, version_digest
+from cinefeed.core import kernel_cache
+from cinefeed.core.kernel_cache import cache_folder, version_digest
+from cinefeed.transforms import kernels
 
 SOURCE = """
-from cinefeed.kernels import compiled
+from cinefeed.core.compiled import compiled
 
 FACTOR = {factor}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cinefeed.kernels import blend, fold
+from cinefeed.transforms.kernels import blend, fold
 
 
 def test_no_fastmath_and_no_lock():

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 
 from cinefeed import BalancedClasses, Clip, Feed, Frame, Manifest, UniformLabels
-from cinefeed.check import check_manifest
 from cinefeed.cli.options import Flow
-from cinefeed.errors import LabelError
-from cinefeed.label_types import class_names, label_type
+from cinefeed.core.errors import LabelError
+from cinefeed.data.label_types import class_names, label_type
+from cinefeed.data.quality import check_manifest
 from cinefeed.metrics.predictions import read_predictions
 
 RULE = [

@@ -10,49 +10,69 @@ import pytest
 import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
-ROOMS = (
-    "errors text files digests locks cores pools machine keras_backend rng scratch kernel_cache kernels clips sources "
-    "label_types split balance manifest transforms check feed pack adapters metrics models config training report "
-    "demo testing doctor cli"
-).split()
-FOLDERS = {
-    "sources": (
-        "kinds extras limits embedded boxes colour display base regions damage layout values packets messages "
-        "second_look index runs structures libav decoder native ladder encoded axes plain stored arrays memory hdf5 "
-        "nifti tiff image_size animation image_groups images jpeg_lossless dicom_header dicom_fragments dicom_pixels "
-        "dicom_tables dicom_facts dicom_planes dicom dicom_video dicom_series packed readers open"
-    ).split(),
-    "balance": "strata rarest measure shares order plan report prior sampler samplers".split(),
-    "manifest": (
-        "columns ids fingerprint parquet identity reading writing files label_keys labels grouping summary find "
-        "progress quiet scan rows pivot combine hiding base in_memory table encoded values"
-    ).split(),
-    "transforms": (
-        "base seeding call drawing temporal warp field geometry framing elastic levels intensity curves texture masks "
-        "choice mixing fuse compose nearest"
-    ).split(),
-    "check": "findings look files values content alike groups duplicates labels mixed shortcuts run".split(),
-    "feed": (
-        "stats state layout slots memory plans disk decode mask clip wire child processes workers choose crews "
-        "covariates targets describe batch mixing settings inputs ranks assemble replay evaluating line iteration feed "
-        "measure"
-    ).split(),
-    "metrics": (
-        "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare"
-    ).split(),
-    "config": "settings toml lines group_candidates starter".split(),
-    "report": (
-        "style words figures results agreement moving balance data folder drawn assessed templates methods page "
-        "check strength transforms"
-    ).split(),
-    "doctor": "look advice".split(),
-    "testing": "videos sources checks samplers feeds".split(),
-    "adapters": "ahead torch keras jax".split(),
-    "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference".split(),
-    "training": (
-        "run weights scores losses network batches callbacks checkpoint logging flow doubts saliency worst pictures "
-        "finish distributed threads fit evaluate folds encode export"
-    ).split(),
+# What each package holds, from upstream to downstream: a module imports only what stands before it, in its own package
+# and in those around it.
+ORDER = {
+    "": "core video data transforms feed adapters metrics models config training reports doctor demo testing cli",
+    "core": """
+        errors text files digests locks cores machine pools keras_backend rng scratch progress kernel_cache compiled
+    """,
+    "video": """
+        timestamps clips limits kinds extras embedded color orientation metadata read_options planes source regions
+        pixel_levels ffmpeg value_range arrays images dicom readers registry
+    """,
+    "video.ffmpeg": """
+        damage messages decode_range pixel_formats boxes packets second_look probe abi libav decoder fast_decoder
+        seek_decoder source
+    """,
+    "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
+    "video.images": "image_size tiff animation groups source",
+    "video.dicom": "header fragments jpeg_lossless pixels lookup_tables geometry metadata series source encapsulated",
+    "data": "label_types split sampling manifest quality",
+    "data.sampling": "strata multilabel measure shares order plan report prior sampler samplers",
+    "data.manifest": """
+        columns ids fingerprint parquet identity reading writing files label_keys labels grouping summary find quiet
+        scan rows pivot combine hiding in_memory base table encoded values
+    """,
+    "data.quality": """
+        findings frame_summaries files values exact_duplicates near_duplicates groups duplicates labels heterogeneity
+        shortcuts run
+    """,
+    "transforms": """
+        base seeding call drawing temporal kernels lookup warp yuv field geometry framing elastic intensity curves
+        texture masks choice mixing fuse compose nearest
+    """,
+    "feed": """
+        stats state batch_layout memory_budget plan_cache disk_errors decode mask clip_pipeline workers covariates
+        labels describe batch mixing settings inputs shard batch_builder replay evaluation prefetch iteration feed
+        preview throughput
+    """,
+    "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
+    "adapters": "tensors ahead torch keras jax",
+    "metrics": "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare",
+    "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
+    "config": "settings toml lines group_candidates starter",
+    "training": """
+        run weights scores losses network batches callbacks distributed threads checkpoint logging setup doubts saliency
+        worst_cases sample_images finish fit evaluate folds encode export
+    """,
+    "reports": """
+        style formatting templates figures prediction_figures agreement animation balance data folder part_figures
+        results methods page check parameter_extremes transforms
+    """,
+    "doctor": "look advice",
+    "testing": "videos sources checks samplers feeds",
+    "cli": "show options data check bench prepare train evaluate report doctor demo app",
+}
+# What a package must not import although it stands before it.
+FORBIDDEN = {
+    "transforms": ("data",),
+    "metrics": ("feed", "adapters"),
+    "models": ("feed.feed", "adapters"),
+    "reports": ("training", "models", "adapters"),
+    "adapters.torch": ("adapters.keras", "adapters.jax"),
+    "adapters.keras": ("adapters.torch", "adapters.jax"),
+    "adapters.jax": ("adapters.torch", "adapters.keras"),
 }
 FRAMEWORKS = {"torch", "keras", "jax", "tensorflow", "sklearn", "matplotlib", "typer", "rich", "pandas", "jinja2"}
 
@@ -69,34 +89,83 @@ def imported_modules(path: Path) -> list[str]:
     return names
 
 
-def upstream_faults(package: Path) -> list[str]:
-    """Return every import that points downstream."""
-    faults = []
+def module_names(package: Path) -> dict[str, Path]:
+    """Return the file of each module below the root, by its dotted name; `__init__` files are their packages."""
+    files = {}
     for path in sorted(package.rglob("*.py")):
-        parts = path.relative_to(package).with_suffix("").parts
-        if parts == ("__init__",) or parts == ("__main__",):
-            continue
+        steps = path.relative_to(package).with_suffix("").parts
+        files[".".join(steps[:-1] if steps[-1] == "__init__" else steps)] = path
+    return {name: path for name, path in files.items() if name and not name.startswith("__")}
+
+
+def unlisted(package: Path) -> list[str]:
+    """Return every module and package that ORDER lacks, and every name in it that is not there."""
+    names = set(module_names(package))
+    listed = {f"{parent}.{name}".lstrip(".") for parent, children in ORDER.items() for name in children.split()}
+    return sorted(names ^ listed)
+
+
+def import_faults(package: Path) -> list[str]:
+    """Return every import of a module that ORDER has after the one that imports it, or that is forbidden to it."""
+    files, faults = module_names(package), []
+    for name, path in files.items():
         for module in imported_modules(path):
-            steps = module.split(".")
-            if steps[0] != "cinefeed" or len(steps) < 2:
+            imported = module.removeprefix("cinefeed.")
+            while imported and imported not in files:  # from a module, a name
+                imported = imported.rpartition(".")[0]
+            if not module.startswith("cinefeed.") or not imported or imported == name:
                 continue
-            if ROOMS.index(steps[1]) > ROOMS.index(parts[0]):
-                faults.append(f"{path.name}: {module}")
-            order = FOLDERS.get(parts[0], [])
-            both = [parts[-1], *steps[2:3]]
-            same_room = steps[1] == parts[0] and len(both) == 2 and set(both) <= set(order)
-            if same_room and order.index(both[1]) >= order.index(both[0]):
-                faults.append(f"{parts[0]}/{path.name}: {module}")
+            if not _is_before(imported, name) or any(
+                f"{name}.".startswith(f"{ours}.") and f"{imported}.".startswith(tuple(f"{each}." for each in theirs))
+                for ours, theirs in FORBIDDEN.items()
+            ):
+                faults.append(f"{name}: {imported}")
     return faults
 
 
+def _is_before(imported: str, name: str) -> bool:
+    """Return whether a module stands before another one, where their paths part."""
+    ours, theirs, parent = name.split("."), imported.split("."), []
+    while ours and theirs and ours[0] == theirs[0]:
+        parent.append(ours.pop(0))
+        theirs.pop(0)
+    if not ours or not theirs:  # a package and what is in it
+        return True
+    order = ORDER[".".join(parent)].split()
+    return theirs[0] in order and ours[0] in order and order.index(theirs[0]) < order.index(ours[0])
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert unlisted(PACKAGE) == []
+
+
 def test_imports_point_upstream():
-    assert upstream_faults(PACKAGE) == []
+    assert import_faults(PACKAGE) == []
 
 
-def test_a_downstream_import_is_found(tmp_path):
-    (tmp_path / "rng.py").write_text("def f():\n    from cinefeed.feed.feed import Feed\n")
-    assert upstream_faults(tmp_path) == ["rng.py: cinefeed.feed.feed.Feed"]
+@pytest.mark.parametrize(
+    ("file", "imported", "fault"),
+    [
+        ("core/rng.py", "cinefeed.feed.feed.Feed", "core.rng: feed.feed"),
+        ("video/ffmpeg/boxes.py", "cinefeed.video.ffmpeg.probe.f", "video.ffmpeg.boxes: video.ffmpeg.probe"),
+        ("video/ffmpeg/boxes.py", "cinefeed.video.registry.f", "video.ffmpeg.boxes: video.registry"),
+        ("reports/page.py", "cinefeed.training.f", "reports.page: training"),
+        ("adapters/jax.py", "cinefeed.adapters.torch.f", "adapters.jax: adapters.torch"),
+    ],
+)
+def test_a_downstream_import_is_noticed(tmp_path, file, imported, fault):
+    module, _, name = imported.rpartition(".")
+    for path in (file, f"{module.removeprefix('cinefeed.').replace('.', '/')}.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / file).write_text(f"def f():\n    from {module} import {name}\n")
+    assert import_faults(tmp_path) == [fault]
+
+
+def test_a_module_on_no_list_is_noticed(tmp_path):
+    (tmp_path / "video").mkdir()
+    (tmp_path / "video" / "yuv.py").touch()
+    assert "video.yuv" in unlisted(tmp_path)
 
 
 def loaded_frameworks(code: str) -> set[str]:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from cinefeed import locks
-from cinefeed.errors import InUseError
-from cinefeed.locks import with_write_lock, write_lock
+from cinefeed.core import locks
+from cinefeed.core.errors import InUseError
+from cinefeed.core.locks import with_write_lock, write_lock
 
 HOLD = """
 import errno, os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from cinefeed import locks
+from cinefeed.core import locks
 if {without}:
     def none(*args):
         raise OSError(errno.ENOLCK, "no locks available")

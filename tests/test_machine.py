@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cinefeed import machine
-from cinefeed.machine import CpuMeter, busy_ticks
+from cinefeed.core import machine
+from cinefeed.core.machine import CpuMeter, busy_ticks
 
 needs_proc = pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="no /proc here")
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cinefeed import pools
+from cinefeed.core import pools
 
 
 @pytest.fixture

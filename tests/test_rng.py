@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cinefeed.errors import SettingError
-from cinefeed.rng import Stage, permutation_for, rng_for, stable_order, words_for
+from cinefeed.core.errors import SettingError
+from cinefeed.core.rng import Stage, permutation_for, rng_for, stable_order, words_for
 
 
 def test_words_are_the_same_on_every_machine():

@@ -3,10 +3,10 @@
 # Data never contain code:            test_no_pickle_is_read
 # A data file gives its own content:  test_what_refers_to_other_files_is_refused, test_a_movie_of_external_data,
 #                                     test_a_play_list_in_the_place_of_a_scanned_video, test_a_pattern_of_image_names;
-#                                     tests/sources/test_hdf5.py: test_a_virtual_set_is_read_where_..., links, external
+#                                     tests/video/test_hdf5.py: test_a_virtual_set_is_read_where_..., links, external
 # Nothing is downloaded:              test_no_protocol_but_files
 # Only regular files are opened:      test_a_pipe_..., test_pipes_and_sockets_...
-# Each limit, and its error:          tests/sources/test_limits.py, tests/sources/test_boxes.py;
+# Each limit, and its error:          tests/video/test_limits.py, tests/video/test_boxes.py;
 #                                     here test_the_table_of_limits, test_a_file_beyond_a_limit_...
 # Too many samples, reported as not read: test_limits.py: test_a_file_of_too_many_samples_is_named_and_not_listed
 # How to set them:                    test_limits_on_the_command_line
@@ -31,13 +31,13 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.cli import main
-from cinefeed.errors import CinefeedError, SourceError, TableError
-from cinefeed.feed.disk import disk_error
-from cinefeed.manifest.quiet import decoders_quiet
-from cinefeed.sources.encoded import EncodedSource
-from cinefeed.sources.libav import TEXTS
-from cinefeed.sources.limits import DEMUXERS, ReadLimits
+from cinefeed.core.errors import CinefeedError, SourceError, TableError
+from cinefeed.data.manifest.quiet import decoders_quiet
+from cinefeed.feed.disk_errors import disk_error
 from cinefeed.testing.videos import numbered_frames, write_video
+from cinefeed.video.ffmpeg.libav import TEXTS
+from cinefeed.video.ffmpeg.source import EncodedSource
+from cinefeed.video.limits import DEMUXERS, ReadLimits
 
 PAGE = Path(__file__).parents[1] / "SECURITY.md"
 
@@ -249,7 +249,7 @@ def test_a_pipe_is_no_frame_of_a_folder(tmp_path, alarm):
 
 def test_a_pipe_is_no_file_of_a_series(tmp_path, alarm):
     pytest.importorskip("pydicom")
-    from cinefeed.sources.dicom_pixels import DicomFile
+    from cinefeed.video.dicom.pixels import DicomFile
 
     os.mkfifo(tmp_path / "0.dcm")
     with pytest.raises(SourceError, match="is a named pipe"):

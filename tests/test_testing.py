@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from cinefeed import open_source, probe
-from cinefeed.clips import Times
-from cinefeed.errors import SettingError, SourceError
-from cinefeed.manifest.columns import facts_to_row
-from cinefeed.sources.base import Facts, Planes
+from cinefeed.core.errors import SettingError, SourceError
+from cinefeed.data.manifest.columns import facts_to_row
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, videos, write_video
+from cinefeed.video.metadata import Facts
+from cinefeed.video.planes import Planes
+from cinefeed.video.timestamps import Times
 
 
 def test_numbers_survive_coding_and_resizing(tmp_path):

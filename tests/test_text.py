@@ -8,8 +8,8 @@ import pyarrow as pa
 import cinefeed as cf
 from cinefeed.cli import main
 from cinefeed.cli.show import note
-from cinefeed.report.methods import Item, Methods
-from cinefeed.text import markdown_text, one_line, terminal_text
+from cinefeed.core.text import markdown_text, one_line, terminal_text
+from cinefeed.reports.methods import Item, Methods
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\r<img src=http://x>\u202e"
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cinefeed as cf
-from cinefeed.clips import Times
+from cinefeed.core.rng import Stage, rng_for
 from cinefeed.demo import Ventricle, draw_video, plan_demo
-from cinefeed.rng import Stage, rng_for
+from cinefeed.video.timestamps import Times
 
 Labels = NDArray[Any]
 Rows = NDArray[np.int64]

@@ -16,7 +16,7 @@ from benchmarks.balance.data import (
     starts,
 )
 from benchmarks.balance.methods import BinnedClasses
-from cinefeed.balance import Sampler
+from cinefeed.data.sampling import Sampler
 from cinefeed.transforms.base import Transform
 
 _EF_BINS, _LIPS_BINS = 11, 8

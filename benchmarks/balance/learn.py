@@ -9,8 +9,8 @@ import cinefeed as cf
 from benchmarks.balance.data import Data
 from benchmarks.balance.experiments import Training
 from cinefeed.adapters.keras import FeedDataset
-from cinefeed.balance import Sampler
-from cinefeed.feed.targets import Task
+from cinefeed.data.sampling import Sampler
+from cinefeed.feed.labels import Task
 from cinefeed.models import cnn_rnn
 from cinefeed.training.scores import score
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import cinefeed as cf
-from cinefeed.balance import Strata
-from cinefeed.balance.strata import class_strata
+from cinefeed.data.sampling import Strata
+from cinefeed.data.sampling.strata import class_strata
 
 # Reduced, mildly reduced and normal ejection fraction, as heart-failure guidelines part them (per cent).
 CLASSES_AT = (40.0, 50.0)

@@ -9,8 +9,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.balance.data import CLASSES, THINNED
 from benchmarks.balance.experiments import EXPERIMENTS
-from cinefeed.balance import correct_prior
-from cinefeed.rng import Stage, rng_for
+from cinefeed.core.rng import Stage, rng_for
+from cinefeed.data.sampling import correct_prior
 
 RESAMPLES = 1000
 MANY, FEW = 0.15, 0.05  # of the training rows: a bin with more has many shots, with less few

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cinefeed as cf
+from cinefeed.core.rng import Stage, rng_for
 from cinefeed.metrics import regression_metrics
-from cinefeed.rng import Stage, rng_for
 
 SIDE, FRAMES = 24, 8
 SMALL, LARGE = (3.0, 4.5), (6.0, 7.5)  # radii in pixels; values between them do not occur

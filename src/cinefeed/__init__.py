@@ -9,25 +9,18 @@ if TYPE_CHECKING:
     from cinefeed import models as models
     from cinefeed import testing as testing
     from cinefeed import transforms as transforms
-    from cinefeed.balance import BalancedClasses as BalancedClasses
-    from cinefeed.balance import Natural as Natural
-    from cinefeed.balance import UniformLabels as UniformLabels
-    from cinefeed.clips import Clip as Clip
-    from cinefeed.clips import Frame as Frame
-    from cinefeed.errors import CinefeedError as CinefeedError
+    from cinefeed.core.errors import CinefeedError as CinefeedError
+    from cinefeed.data.manifest.table import Manifest as Manifest
+    from cinefeed.data.sampling import BalancedClasses as BalancedClasses
+    from cinefeed.data.sampling import Natural as Natural
+    from cinefeed.data.sampling import UniformLabels as UniformLabels
     from cinefeed.feed.batch import Batch as Batch
     from cinefeed.feed.feed import Feed as Feed
+    from cinefeed.feed.labels import FeedSpec as FeedSpec
     from cinefeed.feed.settings import ClipsPerVideo as ClipsPerVideo
     from cinefeed.feed.settings import Inputs as Inputs
     from cinefeed.feed.settings import Shard as Shard
     from cinefeed.feed.settings import Workers as Workers
-    from cinefeed.feed.targets import FeedSpec as FeedSpec
-    from cinefeed.manifest.table import Manifest as Manifest
-    from cinefeed.sources.base import Reading as Reading
-    from cinefeed.sources.limits import ReadLimits as ReadLimits
-    from cinefeed.sources.open import open_source as open_source
-    from cinefeed.sources.open import probe as probe
-    from cinefeed.sources.readers import register_reader as register_reader
     from cinefeed.transforms.geometry import Flip as Flip
     from cinefeed.transforms.geometry import Rotate as Rotate
     from cinefeed.transforms.geometry import Scale as Scale
@@ -35,36 +28,43 @@ if TYPE_CHECKING:
     from cinefeed.transforms.intensity import Brightness as Brightness
     from cinefeed.transforms.intensity import Contrast as Contrast
     from cinefeed.transforms.intensity import Normalize as Normalize
+    from cinefeed.video.clips import Clip as Clip
+    from cinefeed.video.clips import Frame as Frame
+    from cinefeed.video.limits import ReadLimits as ReadLimits
+    from cinefeed.video.read_options import Reading as Reading
+    from cinefeed.video.readers import register_reader as register_reader
+    from cinefeed.video.registry import open_source as open_source
+    from cinefeed.video.registry import probe as probe
 
 # Looked up on first use (PEP 562), so that `import cinefeed` costs no more than this file.
 _HOME = {
-    "BalancedClasses": "cinefeed.balance",
+    "BalancedClasses": "cinefeed.data.sampling",
     "Batch": "cinefeed.feed.batch",
     "Brightness": "cinefeed.transforms.intensity",
-    "CinefeedError": "cinefeed.errors",
-    "Clip": "cinefeed.clips",
+    "CinefeedError": "cinefeed.core.errors",
+    "Clip": "cinefeed.video.clips",
     "ClipsPerVideo": "cinefeed.feed.settings",
     "Contrast": "cinefeed.transforms.intensity",
     "Feed": "cinefeed.feed.feed",
-    "FeedSpec": "cinefeed.feed.targets",
+    "FeedSpec": "cinefeed.feed.labels",
     "Flip": "cinefeed.transforms.geometry",
-    "Frame": "cinefeed.clips",
+    "Frame": "cinefeed.video.clips",
     "Inputs": "cinefeed.feed.settings",
-    "Manifest": "cinefeed.manifest.table",
-    "Natural": "cinefeed.balance",
+    "Manifest": "cinefeed.data.manifest.table",
+    "Natural": "cinefeed.data.sampling",
     "Normalize": "cinefeed.transforms.intensity",
-    "ReadLimits": "cinefeed.sources.limits",
-    "Reading": "cinefeed.sources.base",
+    "ReadLimits": "cinefeed.video.limits",
+    "Reading": "cinefeed.video.read_options",
     "Rotate": "cinefeed.transforms.geometry",
     "Scale": "cinefeed.transforms.geometry",
     "Shard": "cinefeed.feed.settings",
     "Shift": "cinefeed.transforms.geometry",
-    "UniformLabels": "cinefeed.balance",
+    "UniformLabels": "cinefeed.data.sampling",
     "Workers": "cinefeed.feed.settings",
     "models": "cinefeed.models",
-    "open_source": "cinefeed.sources.open",
-    "probe": "cinefeed.sources.open",
-    "register_reader": "cinefeed.sources.readers",
+    "open_source": "cinefeed.video.registry",
+    "probe": "cinefeed.video.registry",
+    "register_reader": "cinefeed.video.readers",
     "testing": "cinefeed.testing",
     "transforms": "cinefeed.transforms",
 }

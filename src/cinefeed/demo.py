@@ -7,7 +7,7 @@ follows the volume, so that the label can be measured in the pixels:
     volume = 2/3 pi radius^2 length        (half a prolate ellipsoid; the same as the rule 8 area^2 / (3 pi length))
     ejection fraction = 100 (1 - smallest volume / largest volume)
 
-Every random number has its own address (see cinefeed.rng): the same seed writes the same videos, and a data set of ten
+Every random number has its own address (see cinefeed.core.rng): the same seed writes the same videos, and a data set of ten
 videos equals the first ten of a larger one.
 """
 
@@ -26,8 +26,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
-from cinefeed.rng import Stage, rng_for
+from cinefeed.core.errors import SettingError
+from cinefeed.core.rng import Stage, rng_for
 
 SIZE = 96  # pixels a side
 MM_PER_PIXEL = 1.8

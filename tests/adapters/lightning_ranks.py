@@ -13,7 +13,7 @@ import torch
 
 import cinefeed as cf
 from cinefeed.adapters.torch import FeedLoader
-from cinefeed.errors import FeedError
+from cinefeed.core.errors import FeedError
 
 
 class Data(pl.LightningDataModule):

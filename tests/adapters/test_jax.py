@@ -58,7 +58,7 @@ for taken in range(1, 6):
 """
 TAKES_OVER = """
 from itertools import islice
-from cinefeed.errors import StaleIteratorError
+from cinefeed.core.errors import StaleIteratorError
 feed = make(workers=2)
 iterator = FeedIterator(feed)
 places = [(epoch, index) for epoch in range(4) for index in range(3)]

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import cinefeed as cf
-from cinefeed.adapters.torch import FeedLoader, as_tensor
-from cinefeed.errors import SettingError, StaleIteratorError
+from cinefeed.adapters.tensors import as_tensor
+from cinefeed.adapters.torch import FeedLoader
+from cinefeed.core.errors import SettingError, StaleIteratorError
 
 
 def make(manifest, **changes):

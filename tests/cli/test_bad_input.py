@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from cinefeed.sources.kinds import EXTENSIONS
+from cinefeed.video.kinds import EXTENSIONS
 
 FLOW = "--target kind --group patient --frame 16x16x1 --frames 3 --workers 0 --epochs 1".split()
 NO_TARGET = FLOW[2:]  # --target once more would be a second target

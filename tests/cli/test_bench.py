@@ -7,10 +7,10 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.cli.bench import backend_names, verdict, worker_counts
-from cinefeed.cores import usable_cores
-from cinefeed.errors import SettingError
-from cinefeed.feed.measure import Measured, measure_feed, measure_grid, with_gains
+from cinefeed.core.cores import usable_cores
+from cinefeed.core.errors import SettingError
 from cinefeed.feed.stats import Stats
+from cinefeed.feed.throughput import Measured, measure_feed, measure_grid, with_gains
 
 SMALL = "--frame 16x16x1 --frames 3 --batch-size 4".split()
 needs_processes = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")

@@ -12,7 +12,7 @@ import cinefeed as package
 from cinefeed.cli.options import Flow
 from cinefeed.cli.show import choose_backend
 from cinefeed.config import read_settings
-from cinefeed.errors import KerasBackendError
+from cinefeed.core.errors import KerasBackendError
 
 SMALL = "--frame 16x16x1 --frames 3 --batch-size 3 --workers 0 --val 0.2 --test 0.3".split()
 
@@ -155,7 +155,7 @@ def test_an_installed_backend_is_taken_unless_the_user_chose_one(tmp_path, monke
     if configured is not None:
         text = configured if configured == "not json" else json.dumps({"backend": configured})
         (tmp_path / "keras.json").write_text(text)
-    monkeypatch.setattr("cinefeed.keras_backend.find_spec", lambda name: None if name == "tensorflow" else name)
+    monkeypatch.setattr("cinefeed.core.keras_backend.find_spec", lambda name: None if name == "tensorflow" else name)
     assert choose_backend() == chosen
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert choose_backend() == "jax"
@@ -163,7 +163,7 @@ def test_an_installed_backend_is_taken_unless_the_user_chose_one(tmp_path, monke
 
 def test_a_backend_that_is_set_and_not_installed_is_named(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    monkeypatch.setattr("cinefeed.errors.find_spec", lambda name: name if name == "jax" else None)
+    monkeypatch.setattr("cinefeed.core.errors.find_spec", lambda name: name if name == "jax" else None)
     monkeypatch.setattr("cinefeed.cli.show.find_spec", lambda name: name if name == "keras" else None)
     with pytest.raises(KerasBackendError, match="tensorflow is not installed, jax is; set KERAS_BACKEND=jax"):
         choose_backend()

@@ -9,7 +9,7 @@ import typer
 from cinefeed.cli.app import make_app
 from cinefeed.cli.options import Flow, feed_options, feed_table, with_flow
 from cinefeed.config import parse, to_toml
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.feed.settings import ClipsPerVideo, FeedOptions, Inputs, Workers
 
 TARGETS = {

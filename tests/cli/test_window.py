@@ -9,7 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from cinefeed.manifest.parquet import NOTES, with_digest
+from cinefeed.data.manifest.parquet import NOTES, with_digest
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from slow_transforms import Nap
 
 import cinefeed as cf
-from cinefeed.errors import FeedError, SettingError
-from cinefeed.feed.memory import decoder_bytes, parse_bytes
+from cinefeed.core.errors import FeedError, SettingError
+from cinefeed.feed.memory_budget import decoder_bytes, parse_bytes
 
 SLOT = 4 * 4 * 64 * 64 + 4 * 4  # pixels of a batch, and the mask of its frames
 

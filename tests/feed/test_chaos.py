@@ -18,7 +18,7 @@ from epoch_digests import digest
 from slow_transforms import Nap
 
 import cinefeed as cf
-from cinefeed.errors import FeedError
+from cinefeed.core.errors import FeedError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")
 # What the engine says of a clip that was being made each time when a worker died, and of workers that never began.

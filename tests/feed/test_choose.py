@@ -9,10 +9,10 @@ import pytest
 from slow_transforms import Nap
 
 import cinefeed as cf
-from cinefeed.errors import CinefeedError
-from cinefeed.feed import choose
-from cinefeed.feed.choose import Choice, Trial, choose_backend, decide, try_threads, why_no_processes
-from cinefeed.feed.clip import Draw
+from cinefeed.core.errors import CinefeedError
+from cinefeed.feed.clip_pipeline import Draw
+from cinefeed.feed.workers.autotune import Choice, Trial, choose_backend, decide, try_threads, why_no_processes
+from cinefeed.feed.workers.pools import autotune as choose
 
 LOCK = threading.Lock()
 

@@ -12,11 +12,11 @@ from epoch_digests import digest, epochs, items, keras_digest
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.adapters.torch import FeedLoader
-from cinefeed.clips import Times
-from cinefeed.errors import ClipError, FeedError, SettingError
-from cinefeed.feed.clip import Draw, decode_once
-from cinefeed.manifest.rows import Rows
+from cinefeed.core.errors import ClipError, FeedError, SettingError
+from cinefeed.data.manifest.rows import Rows
+from cinefeed.feed.clip_pipeline import Draw, decode_once
 from cinefeed.testing import check_feed, numbered_frames, read_number, write_video
+from cinefeed.video.timestamps import Times
 
 
 def make(manifest, **changes):

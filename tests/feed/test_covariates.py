@@ -9,7 +9,7 @@ import pytest
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.adapters.torch import FeedLoader
-from cinefeed.errors import ColumnError, LabelError, SettingError
+from cinefeed.core.errors import ColumnError, LabelError, SettingError
 from cinefeed.feed.covariates import Covariate, fit_covariates, read_covariates
 
 HEIGHTS = [150.0, 160, None, 180, 190, 200, 210, 165, 175, 185, 195]

@@ -12,8 +12,8 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.feed.stats import Stats
-from cinefeed.sources.decoder import decoder_choice
 from cinefeed.testing import numbered_frames, write_video
+from cinefeed.video.ffmpeg.decoder import decoder_choice
 
 needs_linux = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")
 BACKENDS = ["thread", pytest.param("process", marks=needs_linux)]

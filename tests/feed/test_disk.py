@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import cinefeed as cf
-from cinefeed.errors import DecodeError, FeedError, SourceError
+from cinefeed.core.errors import DecodeError, FeedError, SourceError
+from cinefeed.data.manifest.rows import Rows
 from cinefeed.feed import clip as clips
-from cinefeed.feed.disk import disk_error
-from cinefeed.manifest.rows import Rows
+from cinefeed.feed.disk_errors import disk_error
 
 IO_ERROR = OSError(errno.EIO, "Input/output error")
 

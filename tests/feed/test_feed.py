@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import cinefeed as cf
-from cinefeed.errors import ColumnError, FeedError, LabelError, SettingError, SourceError, TableError
+from cinefeed.core.errors import ColumnError, FeedError, LabelError, SettingError, SourceError, TableError
 from cinefeed.feed.settings import FeedSettings
-from cinefeed.feed.workers import ThreadCrew
+from cinefeed.feed.workers.pools import ThreadCrew
 
 FRAME = cf.Frame(height=16, width=16, channels=1)
 

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 import cinefeed as cf
-from cinefeed.errors import FeedError, SourceError, StaleIteratorError
+from cinefeed.core.errors import FeedError, SourceError, StaleIteratorError
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import cinefeed as cf
 from cinefeed.adapters.ahead import Ahead
-from cinefeed.errors import FeedError
+from cinefeed.core.errors import FeedError
 
 ROWS = np.random.default_rng(0).integers(0, 255, (9, 5, 8, 8), np.uint8)
 LABELS = {"age": [float(row) for row in range(9)], "kind": ["ab"[row % 2] for row in range(9)]}

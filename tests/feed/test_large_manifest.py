@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import cinefeed as cf
-from cinefeed.manifest.columns import FACTS, facts_to_row
+from cinefeed.data.manifest.columns import FACTS, facts_to_row
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,7 +21,7 @@ ROWS, FILES = 1_000_000, 8
 UNWANTED = {
     "pyarrow.dataset",
     "pyarrow.parquet",
-    "cinefeed.manifest.table",
+    "cinefeed.data.manifest.table",
     "sklearn",
     "keras",
     "torch",
@@ -145,7 +145,7 @@ def test_a_worker_holds_little(workers):
 
 def test_a_worker_imports_little(workers):
     for modules in workers[1]:
-        assert modules >= {"numpy", "pyarrow", "noting_transform", "cinefeed.feed.clip"}
+        assert modules >= {"numpy", "pyarrow", "noting_transform", "cinefeed.feed.clip_pipeline"}
         assert modules & UNWANTED == set()
 
 

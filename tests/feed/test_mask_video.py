@@ -8,13 +8,13 @@ import pytest
 from epoch_digests import digest, epochs
 
 import cinefeed as cf
-from cinefeed.errors import ColumnError, SettingError, SourceError, TableError
+from cinefeed.core.errors import ColumnError, SettingError, SourceError, TableError
 from cinefeed.feed.mask import read_masks
-from cinefeed.feed.memory import decoder_bytes
-from cinefeed.sources.base import Region
+from cinefeed.feed.memory_budget import decoder_bytes
 from cinefeed.testing import check_feed
 from cinefeed.testing.videos import write_video
 from cinefeed.transforms import CutMix, CutOut, Elastic, Jitter, MixUp, RandomOrder, Sometimes, Speed
+from cinefeed.video.metadata import Region
 
 INTENSITY = [cf.Brightness(factor=0.3), cf.Contrast(factor=0.3), CutOut(size=0.4)]
 

@@ -10,8 +10,8 @@ import pytest
 from epoch_digests import digest, epochs
 
 import cinefeed as cf
-from cinefeed.errors import LabelError, SettingError
-from cinefeed.rng import Stage, rng_for
+from cinefeed.core.errors import LabelError, SettingError
+from cinefeed.core.rng import Stage, rng_for
 from cinefeed.testing import check_feed
 from cinefeed.transforms import CutMix, MixUp
 from cinefeed.transforms.base import ClipInfo

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cinefeed as cf
-from cinefeed.errors import FeedError
+from cinefeed.core.errors import FeedError
 
 ROWS = 23
 

@@ -10,7 +10,7 @@ import pytest
 from epoch_digests import digest
 
 import cinefeed as cf
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.testing import check_feed
 from cinefeed.transforms import CutMix, Elastic, Jitter, OneOf, Speed
 

@@ -15,7 +15,7 @@ import pytest
 from slow_transforms import Nap
 
 import cinefeed as cf
-from cinefeed.errors import DecodeError, FeedError, SourceError
+from cinefeed.core.errors import DecodeError, FeedError, SourceError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")
 

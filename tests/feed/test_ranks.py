@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import cinefeed as cf
-from cinefeed.errors import FeedError, SettingError
-from cinefeed.feed.ranks import Share, find_shard
+from cinefeed.core.errors import FeedError, SettingError
+from cinefeed.feed.shard import Share, find_shard
 
 
 def make(manifest, *, rank, world_size, **changes):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cinefeed as cf
-from cinefeed.errors import FeedError, SettingError, SourceError
+from cinefeed.core.errors import FeedError, SettingError, SourceError
 
 
 def make(manifest, **changes):

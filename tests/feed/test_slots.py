@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cinefeed.errors import FeedError
-from cinefeed.feed.layout import Layout
-from cinefeed.feed.slots import Slots, map_slot
+from cinefeed.core.errors import FeedError
+from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.workers.buffers import Slots, map_slot
 
 SHAPE = (4, 1, 1, 3, 2, 2, 1)  # draws, clips, views, frames, height, width, channels
 

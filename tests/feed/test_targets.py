@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.errors import LabelError, SettingError
-from cinefeed.feed.targets import Targets, read_targets
-from cinefeed.label_types import label_type
+from cinefeed.core.errors import LabelError, SettingError
+from cinefeed.data.label_types import label_type
+from cinefeed.feed.labels import Targets, read_targets
 
 
 def read(values, *, task=None, classes=None, type=None):

@@ -12,7 +12,7 @@ from epoch_digests import digest, epochs, items, keras_digest
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.adapters.torch import FeedLoader
-from cinefeed.errors import FeedError, SettingError, SourceError
+from cinefeed.core.errors import FeedError, SettingError, SourceError
 from cinefeed.testing import check_feed
 
 STUDIES, BASE = 5, {"2ch": 0, "4ch": 100}

@@ -15,11 +15,11 @@ import pytest
 from slow_transforms import Nap
 
 import cinefeed as cf
-from cinefeed.errors import SourceError
+from cinefeed.core.errors import SourceError
 from cinefeed.feed.iteration import Epochs
-from cinefeed.feed.memory import decoder_bytes
-from cinefeed.feed.processes import ProcessCrew
-from cinefeed.feed.workers import ThreadCrew
+from cinefeed.feed.memory_budget import decoder_bytes
+from cinefeed.feed.workers.pools import ThreadCrew
+from cinefeed.feed.workers.processes import ProcessCrew
 
 BACKENDS = pytest.mark.parametrize(
     ("backend", "crew"),

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from cinefeed import open_source, probe
-from cinefeed.errors import CinefeedError, SourceError
-from cinefeed.sources.base import Facts
+from cinefeed.core.errors import CinefeedError, SourceError
+from cinefeed.video.metadata import Facts
 
 _ROOM = 4 << 30  # bytes of address space above what the imports take: it guards the machine, the watch finds 1 GB
 

@@ -21,11 +21,11 @@ import pytest
 from video_mutations import SIDE, Span, mutate_video, slices, write_streams
 
 from cinefeed import open_source, probe
-from cinefeed.errors import SourceError
-from cinefeed.manifest.columns import facts_to_row
-from cinefeed.sources import encoded
-from cinefeed.sources.base import Facts
+from cinefeed.core.errors import SourceError
+from cinefeed.data.manifest.columns import facts_to_row
 from cinefeed.testing.sources import kept_facts
+from cinefeed.video.ffmpeg import source as encoded
+from cinefeed.video.metadata import Facts
 
 # Damage that FFmpeg does not mark: lost and missing references of H.264, HEVC that is not covered by its slices.
 UNMARKED = (390, 642, 882, 1070, 1098, 1225, 1360, 1431, 1597, 1613, 1645, 1720, 1901, 2152, 2764, 3389)

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import cinefeed.files
+import cinefeed.core.files
 
 FULL_BYTES = 1  # what of a file fits on the disk
 JOURNALS = ("m.parquet.partial.jsonl", "encoded.jsonl", "log.jsonl")
@@ -36,7 +36,7 @@ WEIGHTS = "best.weights.h5"  # compared by its arrays: Keras numbers the names o
 PICTURES = ("worst.npz", "saliency.npz")  # a run never fails by them: here the next file does, for the disk stays full
 
 full_file = ""  # the name of the file that cannot be written, in a fork
-write_atomically = cinefeed.files.write_atomically
+write_atomically = cinefeed.core.files.write_atomically
 written_names = []
 
 
@@ -48,10 +48,10 @@ def limited(path, write):
     write_atomically(path, write)
 
 
-cinefeed.files.write_atomically = limited  # before anything imports it from there
+cinefeed.core.files.write_atomically = limited  # before anything imports it from there
 
 import cinefeed as cf  # noqa: E402
-from cinefeed.digests import is_whole  # noqa: E402
+from cinefeed.core.digests import is_whole  # noqa: E402
 
 
 def make_inputs(folder):
@@ -102,7 +102,7 @@ def train(folder):
     if not (Path(settings.train.out) / "run.json").is_file():  # else it was killed after its last result
         train(settings)
     else:
-        from cinefeed.errors import SettingError
+        from cinefeed.core.errors import SettingError
 
         try:
             train(settings)
@@ -120,9 +120,9 @@ def folds(folder):
 def encode(folder):
     import keras
 
-    from cinefeed.clips import Frame
     from cinefeed.training.encode import FrameEncoder, encode
     from cinefeed.transforms.compose import Compose
+    from cinefeed.video.clips import Frame
 
     frame = Frame(height=8, width=8, channels=1)
     keras.utils.set_random_seed(0)

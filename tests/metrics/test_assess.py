@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics as sk
 
-from cinefeed.balance.prior import correct_prior
-from cinefeed.errors import ColumnError, LabelError, SettingError
+from cinefeed.core.errors import ColumnError, LabelError, SettingError
+from cinefeed.data.sampling.prior import correct_prior
 from cinefeed.metrics import assess, flat_metrics, predictions_of, read_predictions, target_columns
 
 VIEWS = ["2ch", "4ch", "psax"]

@@ -6,7 +6,7 @@ import sklearn.metrics as sk
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import norm
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.metrics import bootstrap
 from cinefeed.metrics.bootstrap import cluster_weights, intervals
 from cinefeed.metrics.estimates import Resampling, estimates

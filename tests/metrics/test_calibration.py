@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from cinefeed.balance.prior import correct_prior
-from cinefeed.errors import LabelError
+from cinefeed.core.errors import LabelError
+from cinefeed.data.sampling.prior import correct_prior
 from cinefeed.metrics import calibration, calibration_by_class, error_by_bin, limits_of_agreement
 
 rng = np.random.default_rng(4)

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.errors import ColumnError, LabelError, TableError
+from cinefeed.core.errors import ColumnError, LabelError, TableError
 from cinefeed.metrics import assess, compare, predictions_of, target_columns
 
 AGE = target_columns("age", task="regression")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from cinefeed.errors import LabelError
+from cinefeed.core.errors import LabelError
 from cinefeed.metrics import (
     best_threshold,
     classification_metrics,

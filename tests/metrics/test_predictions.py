@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cinefeed.errors import ColumnError, LabelError, SettingError, TableError
+from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError
 from cinefeed.metrics import predictions_of, read_predictions, target_columns
 
 NAN = float("nan")

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.errors import ColumnError
+from cinefeed.core.errors import ColumnError
 from cinefeed.metrics import predictions_of, regression_metrics, target_columns
 from cinefeed.metrics.estimates import Resampling
 from cinefeed.metrics.subgroups import group_rows, subgroup_metrics

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.errors import ColumnError, LabelError, TableError
+from cinefeed.core.errors import ColumnError, LabelError, TableError
 from cinefeed.metrics import predictions_of, target_columns, units_of
 
 AGE = target_columns("age", task="regression")

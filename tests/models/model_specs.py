@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.feed.labels import FeedSpec
 
 SPEC = FeedSpec(
     clip_shape=(5, 32, 24, 1),

@@ -9,7 +9,7 @@ from model_specs import SPEC, clips_of, half_padded, padding_changes_nothing, pr
 
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.models import ClipLoss, autoencoder
 
 CLIPS = dataclasses.replace(SPEC, task="clip", target="clip", target_mean=0.0, target_scale=1.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from model_specs import TASKS, clips_of, predict
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.models import cnn_rnn
 
 GREY = dataclasses.replace(TASKS["binary"], clip_shape=(2, 32, 32, 1))

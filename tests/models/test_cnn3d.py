@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from model_specs import TASKS, clips_of, padding_changes_nothing, predict, trained
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.models import cnn3d
 
 SPEC = dataclasses.replace(TASKS["binary"], clip_shape=(8, 16, 24, 1))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from model_specs import SPEC, TASKS, clips_of, padding_changes_nothing, predict, trained
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.models import cnn_rnn
 
 # Sums of the default network's first weights, each times the cosines of 0, 1, 2 ..., and what it says of four clips.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from model_specs import SPEC, TASKS
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.models import cnn_rnn, feature_rnn
 
 SIZE = 6

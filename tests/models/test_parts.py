@@ -11,9 +11,9 @@ from model_specs import SPEC, TASKS, clips_of
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.config import parse
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.feed.covariates import Covariate
-from cinefeed.feed.targets import TargetSpec
+from cinefeed.feed.labels import TargetSpec
 from cinefeed.models import cnn3d, cnn_rnn
 from cinefeed.training.network import compile_model
 

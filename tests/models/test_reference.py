@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.models import norm, reference, reference_cnn_lstm
 
 SMALLEST = 67

@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 
 from cinefeed.config import overlay, parse
-from cinefeed.manifest.table import Manifest
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.training.finish import finish_run
-from cinefeed.training.flow import build_feed, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.network import build_model
 from cinefeed.training.run import RunResult, check_out, clear, write_json, write_settings, write_spec
+from cinefeed.training.setup import build_feed, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.weights import save_weights
 
 FRAMES = 12

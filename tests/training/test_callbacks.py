@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 
 from cinefeed.adapters.keras import FeedDataset
-from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError, TrainingError
+from cinefeed.core.errors import SettingError, TrainingError
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics import regression_metrics
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WholeSetMetrics, mode_of
+from cinefeed.video.clips import Clip, Frame
 
 
 @pytest.fixture

@@ -17,19 +17,19 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cinefeed.clips import Clip, Frame
 from cinefeed.config import to_toml
-from cinefeed.digests import append_digest
-from cinefeed.errors import FeedError, SettingError, TrainingError
+from cinefeed.core.digests import append_digest
+from cinefeed.core.errors import FeedError, SettingError, TrainingError
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.settings import Workers
-from cinefeed.manifest.table import Manifest
 from cinefeed.training import checkpoint as module
 from cinefeed.training import fit as fit_module
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.checkpoint import Checkpoint, Paused, stop_on_signals
 from cinefeed.training.fit import train
-from cinefeed.training.flow import make_parts
+from cinefeed.training.setup import make_parts
+from cinefeed.video.clips import Clip, Frame
 
 sys.path.insert(0, str(Path(__file__).parent))
 from resumable import Losses, settings_for

@@ -11,9 +11,9 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import numpy as np
 import pytest
 
-from cinefeed.balance import Natural
 from cinefeed.config import to_toml
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
+from cinefeed.data.sampling import Natural
 from cinefeed.training import distributed
 from cinefeed.training.distributed import any_rank, process_group, rank_and_size
 

@@ -9,23 +9,23 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.balance import Natural
-from cinefeed.clips import Clip, Frame
 from cinefeed.config import parse
 from cinefeed.config.starter import starter
-from cinefeed.errors import SettingError, TableError, TrainingError
+from cinefeed.core.errors import SettingError, TableError, TrainingError
+from cinefeed.data.manifest.encoded import check_encoded, encoded_from, feature_frame
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.sampling import Natural
 from cinefeed.feed.feed import Feed
-from cinefeed.manifest.encoded import check_encoded, encoded_from, feature_frame
-from cinefeed.manifest.table import Manifest
 from cinefeed.models import feature_rnn, reference_cnn_lstm
 from cinefeed.training import encode as module
 from cinefeed.training.encode import FrameEncoder, encode, encoder_of_backbone, encoder_of_run, frame_by_frame
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.fit import train
-from cinefeed.training.flow import choose_rows, make_parts
 from cinefeed.training.run import WEIGHTS, read_run
+from cinefeed.training.setup import choose_rows, make_parts
 from cinefeed.transforms import Normalize, Reverse
 from cinefeed.transforms.compose import Compose
+from cinefeed.video.clips import Clip, Frame
 
 ROWS, SIZE = 12, 16
 

@@ -10,17 +10,17 @@ import pytest
 import sklearn.metrics
 from made_run import make_manifest, make_run, settings_for
 
-from cinefeed.balance import correct_prior
 from cinefeed.config import overlay, parse, to_table
-from cinefeed.errors import ColumnError, LabelError, SettingError, SplitError, TableError
-from cinefeed.manifest.table import Manifest
+from cinefeed.core.errors import ColumnError, LabelError, SettingError, SplitError, TableError
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.sampling import correct_prior
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.metrics.units import cluster_of
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.finish import finish_run
-from cinefeed.training.flow import make_parts
 from cinefeed.training.run import read_thresholds
+from cinefeed.training.setup import make_parts
 
 
 @pytest.fixture

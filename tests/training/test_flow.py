@@ -5,13 +5,14 @@ import pyarrow as pa
 import pytest
 from made_run import make_manifest, settings_for
 
-from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError, TableError
+from cinefeed.core.errors import SettingError, TableError
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
-from cinefeed.manifest.table import Manifest
-from cinefeed.training.flow import check_evaluation, keep_flow, pixel_counts, sheet, usable_rows
+from cinefeed.feed.preview import pixel_counts, sheet
+from cinefeed.training.setup import check_evaluation, keep_flow, usable_rows
 from cinefeed.transforms.intensity import Normalize
+from cinefeed.video.clips import Clip, Frame
 
 
 def feed_of(manifest, **changes):

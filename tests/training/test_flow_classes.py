@@ -7,8 +7,8 @@ from made_run import make_manifest
 from cinefeed import Clip, Feed, Frame, Inputs, Manifest
 from cinefeed.cli import main
 from cinefeed.config import parse
-from cinefeed.errors import LabelError, SplitError
-from cinefeed.training.flow import make_parts
+from cinefeed.core.errors import LabelError, SplitError
+from cinefeed.training.setup import make_parts
 
 KINDS = ["alpha", "beta"] * 11 + ["alpha", "rare"]
 PARTS = ["train"] * 16 + ["val"] * 4 + ["test"] * 4

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from made_run import make_manifest, settings_for
 
-from cinefeed.clips import Clip, Frame
-from cinefeed.errors import LabelError, TableError
+from cinefeed.core.errors import LabelError, TableError
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.feed import Feed
-from cinefeed.manifest.table import Manifest
-from cinefeed.training.flow import build_feed, choose_rows, keep_flow, sheet
+from cinefeed.feed.preview import sheet
+from cinefeed.training.setup import build_feed, choose_rows, keep_flow
+from cinefeed.video.clips import Clip, Frame
 
 AGES = [None if row % 3 == 0 else float(row) for row in range(24)]
 KINDS = [None if row % 2 == 0 else "ab"[row // 2 % 2] for row in range(24)]

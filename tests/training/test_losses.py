@@ -10,9 +10,8 @@ import pytest
 from sklearn.utils.class_weight import compute_sample_weight
 
 import cinefeed as cf
-from cinefeed.clips import Clip, Frame
 from cinefeed.config import overlay, parse, to_table
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.feed.feed import Feed
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import loss_of
@@ -21,6 +20,7 @@ from cinefeed.training.losses import Focal, RootMeanSquaredError, class_weights
 from cinefeed.training.network import build_model, compile_model, frozen_backbones, stages
 from cinefeed.training.run import read_run
 from cinefeed.training.scores import score
+from cinefeed.video.clips import Clip, Frame
 
 SMALL = {"clip": Clip(frames=4), "frame": Frame(height=8, width=8, channels=1), "batch_size": 4, "workers": 0}
 

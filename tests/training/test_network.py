@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from cinefeed.config import parse
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.feed.covariates import Covariate
-from cinefeed.feed.targets import FeedSpec, TargetSpec
+from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models import ClipLoss
 from cinefeed.training.network import build_model, compile_model, loss_for
 

@@ -10,9 +10,9 @@ from cinefeed import Clip, Feed, Frame, Manifest
 from cinefeed.config import parse
 from cinefeed.metrics.predictions import predictions_of, target_columns
 from cinefeed.training import pictures
-from cinefeed.training.pictures import keep_pictures
 from cinefeed.training.saliency import occlude
-from cinefeed.training.worst import by_error, shrink
+from cinefeed.training.sample_images import keep_pictures
+from cinefeed.training.worst_cases import by_error, shrink
 
 SHAPE = (8, 24, 24, 1)
 SETTINGS = parse(

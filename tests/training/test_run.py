@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from cinefeed.config import overlay, parse, to_table, to_toml
-from cinefeed.errors import SettingError
-from cinefeed.files import write_atomically
-from cinefeed.locks import write_lock
+from cinefeed.core.errors import SettingError
+from cinefeed.core.files import write_atomically
+from cinefeed.core.locks import write_lock
 from cinefeed.training.run import (
     check_out,
     check_same,

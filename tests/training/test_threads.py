@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from cinefeed.errors import SettingError
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.core.errors import SettingError
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.models import cnn_rnn
 from cinefeed.training import threads
 from cinefeed.training.threads import (

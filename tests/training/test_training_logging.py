@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from cinefeed.errors import MissingExtraError
+from cinefeed.core.errors import MissingExtraError
 from cinefeed.feed.stats import Stats
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from made_run import make_manifest, make_run, settings_for
 
-from cinefeed.errors import CinefeedError, TrainingError
-from cinefeed.report.folder import _clips, _settings
+from cinefeed.core.errors import CinefeedError, TrainingError
+from cinefeed.reports.folder import _clips, _settings
 from cinefeed.training.checkpoint import _read, _write
 from cinefeed.training.encode import encoder_of_run
 from cinefeed.training.evaluate import evaluate, predict

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import cinefeed as cf
-from cinefeed.errors import FeedError, SettingError
+from cinefeed.core.errors import FeedError, SettingError
 from cinefeed.testing import check_feed, check_transform
 from cinefeed.transforms import Call, Compose, OneOf
 from cinefeed.transforms.call import callable_name

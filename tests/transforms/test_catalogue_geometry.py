@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cinefeed.clips import Frame
-from cinefeed.errors import ClipError, SettingError
-from cinefeed.sources.base import Colour, Planes
+from cinefeed.core.errors import ClipError, SettingError
 from cinefeed.transforms.base import ClipInfo
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.elastic import Elastic
@@ -14,6 +12,9 @@ from cinefeed.transforms.field import map_points, pixel_centres, resample_at
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shear, Shift
 from cinefeed.transforms.warp import resample
+from cinefeed.video.clips import Frame
+from cinefeed.video.color import Colour
+from cinefeed.video.planes import Planes
 
 GREY = Colour(model="grey")
 SIZE = (90, 120)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cinefeed.clips import Frame
-from cinefeed.errors import SettingError, SourceError
-from cinefeed.sources.base import Colour, Planes
-from cinefeed.sources.colour import to_pixels
+from cinefeed.core.errors import SettingError, SourceError
 from cinefeed.transforms.compose import Compose, quarter_turns
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.video.clips import Frame
+from cinefeed.video.color import Colour, to_pixels
+from cinefeed.video.planes import Planes
 
 GREY = Colour(model="grey")
 

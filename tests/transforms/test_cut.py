@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import cinefeed.transforms.compose as module
-from cinefeed.clips import Frame
-from cinefeed.sources.base import Colour, Planes
 from cinefeed.transforms.compose import Compose
+from cinefeed.video.clips import Frame
+from cinefeed.video.color import Colour
+from cinefeed.video.planes import Planes
 
 
 def planes(height, width, *, halved, bits=8, full_range=False, flipped=False):

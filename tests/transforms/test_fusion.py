@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cinefeed.clips import Frame
-from cinefeed.errors import ClipError, SettingError
-from cinefeed.sources.base import Colour, Planes
+from cinefeed.core.errors import ClipError, SettingError
 from cinefeed.transforms import fuse
 from cinefeed.transforms.base import ClipInfo
 from cinefeed.transforms.choice import OneOf, RandomOrder, Sometimes
@@ -18,10 +16,13 @@ from cinefeed.transforms.elastic import Elastic
 from cinefeed.transforms.framing import Pad
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
-from cinefeed.transforms.levels import PixelLevels, TableLevels
 from cinefeed.transforms.masks import CutOut
 from cinefeed.transforms.temporal import FrameDrop, PhaseShift, Reverse, Speed
 from cinefeed.transforms.texture import Blur, Noise, Saturation
+from cinefeed.video.clips import Frame
+from cinefeed.video.color import Colour
+from cinefeed.video.pixel_levels import PixelLevels, TableLevels
+from cinefeed.video.planes import Planes
 
 RGB = Colour(model="rgb")
 CHAINS = [

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from cinefeed.errors import LabelError, SettingError
+from cinefeed.core.errors import LabelError, SettingError
 from cinefeed.transforms.base import ClipInfo
 from cinefeed.transforms.mixing import CutMix, MixUp
 

@@ -4,11 +4,12 @@ import threading
 
 import numpy as np
 
-from cinefeed.clips import Frame
-from cinefeed.scratch import _MOST_BYTES, scratch
-from cinefeed.sources.base import Colour, Planes
+from cinefeed.core.scratch import _MOST_BYTES, scratch
 from cinefeed.transforms import Blur, Brightness, Normalize, Rotate
 from cinefeed.transforms.compose import Compose
+from cinefeed.video.clips import Frame
+from cinefeed.video.color import Colour
+from cinefeed.video.planes import Planes
 
 
 def test_a_use_takes_its_block_back_and_no_other_does():

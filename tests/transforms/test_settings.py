@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Geometric, Transform
 from cinefeed.transforms.drawing import Limits, interval
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift

@@ -3,13 +3,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from cinefeed.clips import Frame
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo
 from cinefeed.transforms.choice import OneOf, Sometimes
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.geometry import Flip
 from cinefeed.transforms.temporal import FrameDrop, Jitter, PhaseShift, Reverse, Speed
+from cinefeed.video.clips import Frame
 
 INFO = ClipInfo(8, 4, 4, 1)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cinefeed.errors import SettingError, SourceError
+from cinefeed.core.errors import SettingError, SourceError
 from cinefeed.transforms import warp as module
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.warp import invert, resample, shrink_factors

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 import cinefeed as cf
-from cinefeed.sources.decoder import decoder_choice
 from cinefeed.testing import numbered_frames, read_number, write_video
+from cinefeed.video.ffmpeg.decoder import decoder_choice
 
 CLIPS, COUNT = 24, 16
 CORE = "numpy av opencv-python-headless numba llvmlite pyarrow scikit-learn typer rich tomli-w".split()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cinefeed.adapters.ahead import Ahead
-from cinefeed.errors import FeedError, MissingExtraError
+from cinefeed.core.errors import FeedError, MissingExtraError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 

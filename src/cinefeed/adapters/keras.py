@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cinefeed.errors import keras_missing
+from cinefeed.core.errors import keras_missing
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 
@@ -60,7 +60,7 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
         item = self._item(batch)
         if keras.config.backend() != "torch":
             return item
-        from cinefeed.adapters.torch import as_tensor  # an extra: Keras copies NumPy arrays, not tensors
+        from cinefeed.adapters.tensors import as_tensor
 
         return tuple(map(as_tensor, item))
 

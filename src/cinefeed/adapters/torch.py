@@ -5,7 +5,8 @@ from itertools import starmap
 from typing import Any, Literal, get_args
 
 from cinefeed.adapters.ahead import Ahead
-from cinefeed.errors import MissingExtraError, SettingError, did_you_mean
+from cinefeed.adapters.tensors import as_tensor
+from cinefeed.core.errors import MissingExtraError, SettingError, did_you_mean
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 
@@ -17,24 +18,6 @@ except ImportError as error:
 Layout = Literal["BTHWC", "BTCHW", "BCTHW"]
 Named = dict[str, torch.Tensor]
 Item = tuple[Named, torch.Tensor | Named, torch.Tensor | Named]  # with several targets: mappings by name
-
-
-def as_tensor(array: Any) -> Any:
-    """Return an array as a tensor that shares its memory; a mapping of arrays becomes a mapping of tensors.
-
-    uint16, for which torch has few operations, becomes int32 (a copy).
-
-    >>> import numpy as np
-    >>> as_tensor(np.zeros(3, np.uint8)).dtype
-    torch.uint8
-    """
-    if isinstance(array, Mapping):
-        return {name: as_tensor(each) for name, each in array.items()}
-    if array.dtype.name == "uint16":
-        array = array.astype("int32")
-    if array.dtype.name == "bfloat16":  # not a dtype of NumPy itself
-        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def model_inputs(batch: Batch, *, padded: bool) -> Named:

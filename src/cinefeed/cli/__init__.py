@@ -7,9 +7,9 @@ as JSON with --json; progress and errors go to stderr. typer and rich are import
 import sys
 from collections.abc import Sequence
 
-from cinefeed.errors import CinefeedError, ColumnError, SettingError
-from cinefeed.pools import wait_passively
-from cinefeed.text import one_line
+from cinefeed.core.errors import CinefeedError, ColumnError, SettingError
+from cinefeed.core.pools import wait_passively
+from cinefeed.core.text import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,13 +11,13 @@ import typer
 from cinefeed.cli.options import Flow, Json, with_flow
 from cinefeed.cli.show import emit, ticking
 from cinefeed.config import overlay, parse
-from cinefeed.cores import usable_cores
-from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.core.cores import usable_cores
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.core.text import format_count, format_percent
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.feed import Feed
-from cinefeed.feed.measure import Measured, measure_grid
-from cinefeed.feed.workers import Backend
-from cinefeed.manifest.table import Manifest
-from cinefeed.text import format_count, format_percent
+from cinefeed.feed.throughput import Measured, measure_grid
+from cinefeed.feed.workers.pools import Backend
 
 _KINDS: dict[str, Backend] = {"thread": "thread", "process": "process"}
 
@@ -40,7 +40,7 @@ def bench(
     Nothing needs to be said but the manifest; give --frame, --frames and transforms as you will train with them. With
     a split, the training part is fed, as `train` does it.
     """
-    from cinefeed.training.flow import build_feed, choose_rows, make_parts, usable_rows  # a room of the learning ones
+    from cinefeed.training.setup import build_feed, choose_rows, make_parts, usable_rows
 
     workers, backends = worker_counts(counts), backend_names(backend)
     table = flow.table()

@@ -8,16 +8,16 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from cinefeed.check import check_manifest
 from cinefeed.cli.options import Group, Json, Where, Window, where_table, window_of
 from cinefeed.cli.show import emit, note
-from cinefeed.clips import Clip, Frame
 from cinefeed.config import read_settings
-from cinefeed.errors import SettingError
-from cinefeed.locks import write_lock
-from cinefeed.manifest.grouping import GROUP
-from cinefeed.manifest.table import Manifest
-from cinefeed.manifest.writing import table_suffix, write_table
+from cinefeed.core.errors import SettingError
+from cinefeed.core.locks import write_lock
+from cinefeed.data.manifest.grouping import GROUP
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.writing import table_suffix, write_table
+from cinefeed.data.quality import check_manifest
+from cinefeed.video.clips import Clip, Frame
 
 
 def check(
@@ -88,7 +88,7 @@ def check(
         note(f"{len(rows):,} rows in {len(sizes):,} groups, the largest of {max(sizes.values()):,} -> {groups}")
     emit(result, as_json=as_json, text=str(report))
     if page is not None:
-        from cinefeed.report.check import check_page  # only the page needs matplotlib and jinja2
+        from cinefeed.reports.check import check_page  # only the page needs matplotlib and jinja2
 
         note(f"-> {check_page(report, rows, out=page)}")
     if not report.ok or (strict and report.number("warning")):

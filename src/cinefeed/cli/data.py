@@ -10,16 +10,16 @@ import typer
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
 from cinefeed.cli.show import emit, note
 from cinefeed.config import overlay, parse
-from cinefeed.errors import SettingError
-from cinefeed.label_types import why_no_label
-from cinefeed.locks import with_write_lock
-from cinefeed.manifest.grouping import GROUP
-from cinefeed.manifest.table import Manifest
-from cinefeed.manifest.writing import table_suffix
-from cinefeed.sources.base import Reading
-from cinefeed.sources.limits import DEFAULT_LIMITS, ReadLimits
-from cinefeed.split import unseen_classes
-from cinefeed.text import format_count
+from cinefeed.core.errors import SettingError
+from cinefeed.core.locks import with_write_lock
+from cinefeed.core.text import format_count
+from cinefeed.data.label_types import why_no_label
+from cinefeed.data.manifest.grouping import GROUP
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.writing import table_suffix
+from cinefeed.data.split import unseen_classes
+from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
+from cinefeed.video.read_options import Reading
 
 _MAX_CLASSES = 20
 
@@ -213,8 +213,8 @@ def inspect(
     Only the manifest is needed: without --target the page has no labels, without a split it shows all rows. With
     --transforms the page shows the effect of each transform on these videos, and of all together.
     """
-    from cinefeed.report import inspect_page  # the other commands here do not need report and training
-    from cinefeed.training.flow import build_feed, choose_rows, make_parts, usable_rows
+    from cinefeed.reports import inspect_page  # the other commands here do not need report and training
+    from cinefeed.training.setup import build_feed, choose_rows, make_parts, usable_rows
 
     if transforms is not None:
         if flow.config is not None:
@@ -228,7 +228,7 @@ def inspect(
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings) if is_split else None
     if transforms is not None:
-        from cinefeed.report.transforms import transforms_page
+        from cinefeed.reports.transforms import transforms_page
 
         part = rows if parts is None else parts.train
         page = transforms_page(part, settings=settings, out=Path("transforms.html") if out is None else out)

@@ -12,13 +12,13 @@ import typer
 from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed, where_table
 from cinefeed.cli.show import choose_backend, emit, figures, list_failures, note, ticking
 from cinefeed.config import Settings
-from cinefeed.errors import SettingError
-from cinefeed.manifest.writing import table_suffix, write_table
+from cinefeed.core.errors import SettingError
+from cinefeed.core.text import format_count
+from cinefeed.data.manifest.writing import table_suffix, write_table
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
-from cinefeed.text import format_count
 from cinefeed.training.run import check_run, read_thresholds, settings_of_run, write_json
 
 RunOrTable = Annotated[Path, typer.Argument(help="Run folder, or table of predictions (Parquet, CSV) of any program.")]

@@ -11,10 +11,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from cinefeed.config import overlay, read_table, with_groups
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
+from cinefeed.data.manifest.encoded import feature_frame
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.settings import FeedOptions
-from cinefeed.manifest.encoded import feature_frame
-from cinefeed.manifest.table import Manifest
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="Run folder, the --out of 'cinefeed train'.")]

@@ -7,10 +7,10 @@ import typer
 
 from cinefeed.cli.options import Group, Json, NoGroup, Run, Window, frame_table, window_of
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
-from cinefeed.clips import Frame
-from cinefeed.errors import SettingError
-from cinefeed.manifest.table import Manifest
+from cinefeed.core.errors import SettingError
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.training.run import check_run
+from cinefeed.video.clips import Frame
 
 
 def init(
@@ -26,7 +26,7 @@ def init(
     """Write settings for `train --config`, with values chosen from the manifest and their reasons as comments."""
     from cinefeed.config.group_candidates import group_candidates
     from cinefeed.config.starter import starter
-    from cinefeed.files import write_atomically
+    from cinefeed.core.files import write_atomically
 
     if group is not None and no_group:
         raise SettingError("--group and --no-group exclude each other; give one")

@@ -8,7 +8,7 @@ import typer
 from cinefeed.cli.evaluate import RunOrTable, Unit, is_table
 from cinefeed.cli.options import Json, by_target, classes_of, listed
 from cinefeed.cli.show import emit
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 
 
 def report(
@@ -30,7 +30,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a report of a run, or of the predictions of any program, as one HTML page without external files."""
-    from cinefeed.report import run_page, table_page
+    from cinefeed.reports import run_page, table_page
 
     if is_table(run):
         page = table_page(

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-from cinefeed.errors import MissingExtraError, keras_missing
-from cinefeed.keras_backend import keras_backend
-from cinefeed.text import one_line, terminal_text
+from cinefeed.core.errors import MissingExtraError, keras_missing
+from cinefeed.core.keras_backend import keras_backend
+from cinefeed.core.text import one_line, terminal_text
 from cinefeed.training.run import plain
 
 Tick = Callable[[int, int], None]

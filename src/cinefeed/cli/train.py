@@ -8,7 +8,7 @@ import typer
 from cinefeed.cli.options import Flow, Json, with_flow
 from cinefeed.cli.show import choose_backend, emit, figures, note
 from cinefeed.config import Settings, parse
-from cinefeed.errors import MissingExtraError, SettingError
+from cinefeed.core.errors import MissingExtraError, SettingError
 from cinefeed.training.run import RunResult, device
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
@@ -126,7 +126,7 @@ def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: b
 
 
 def _page(folder: Path) -> Path | None:
-    from cinefeed.report import run_page
+    from cinefeed.reports import run_page
 
     try:
         return run_page(folder)

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cinefeed.balance import Natural, Sampler
-from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.data.sampling import Natural, Sampler
 from cinefeed.feed.settings import FeedOptions, FeedSettings
 from cinefeed.transforms.base import Transform
+from cinefeed.video.clips import Clip, Frame
 
 Label = str | int | float | bool
 LabelTask = Literal["regression", "binary", "multiclass"]

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.clips import window_of
 from cinefeed.config.group_candidates import group_candidates
 from cinefeed.config.lines import Setting, comment, toml_key
 from cinefeed.config.toml import parse
-from cinefeed.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
-from cinefeed.label_types import class_names
-from cinefeed.manifest.encoded import encoded_from, feature_frame, made_by_a_run
-from cinefeed.manifest.table import Manifest, Parts
-from cinefeed.manifest.values import described_values, rows_without_window, window_for
-from cinefeed.text import format_count
+from cinefeed.core.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
+from cinefeed.core.text import format_count
+from cinefeed.data.label_types import class_names
+from cinefeed.data.manifest.encoded import encoded_from, feature_frame, made_by_a_run
+from cinefeed.data.manifest.table import Manifest, Parts
+from cinefeed.data.manifest.values import described_values, rows_without_window, window_for
+from cinefeed.video.clips import window_of
 
 Group = str | Literal[False] | None
 

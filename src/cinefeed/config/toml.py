@@ -24,9 +24,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tomli_w
 
 from cinefeed import transforms as catalogue
-from cinefeed.balance import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.config.settings import ModelSettings, Settings
-from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.settings import FeedOptions
 from cinefeed.transforms.base import Transform
@@ -54,7 +54,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
     >>> parse({"feed": {"batch_sise": 8}})
     Traceback (most recent call last):
     ...
-    cinefeed.errors.SettingError: [feed] batch_sise is not a setting; did you mean 'batch_size'?
+    cinefeed.core.errors.SettingError: [feed] batch_sise is not a setting; did you mean 'batch_size'?
     """
     known = [each.name for each in fields(Settings)]
     _known_names(table, known, where="", kind="section")

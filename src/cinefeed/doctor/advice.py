@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cinefeed.errors import listed_in_words
+from cinefeed.core.errors import listed_in_words
 
 _LOW_MEMORY = 2_000_000_000  # bytes: some batches of 16 clips of 16 x 224 x 224 in colour, and a decoder per clip
 

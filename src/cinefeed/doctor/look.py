@@ -17,13 +17,13 @@ import numba
 import pyarrow as pa
 
 import cinefeed
-from cinefeed.cores import quota_cores, usable_cores
-from cinefeed.errors import KERAS_BACKENDS
-from cinefeed.keras_backend import keras_backend
-from cinefeed.kernel_cache import cache_folder
-from cinefeed.pools import is_passive
-from cinefeed.sources.decoder import decoder_choice
-from cinefeed.sources.extras import EXTRAS, missing_packages
+from cinefeed.core.cores import quota_cores, usable_cores
+from cinefeed.core.errors import KERAS_BACKENDS
+from cinefeed.core.keras_backend import keras_backend
+from cinefeed.core.kernel_cache import cache_folder
+from cinefeed.core.pools import is_passive
+from cinefeed.video.extras import EXTRAS, missing_packages
+from cinefeed.video.ffmpeg.decoder import decoder_choice
 
 _DISTRIBUTIONS = (
     "numpy av opencv-python-headless numba llvmlite pyarrow scikit-learn threadpoolctl keras torch jax tensorflow "

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.feed.targets import clip_name
+from cinefeed.feed.labels import clip_name
 
 OnError = Literal["raise", "replace"]
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import ColumnError, LabelError, SettingError, did_you_mean
-from cinefeed.label_types import is_number, why_no_label
+from cinefeed.core.errors import ColumnError, LabelError, SettingError, did_you_mean
+from cinefeed.data.label_types import is_number, why_no_label
 
 
 @dataclass(frozen=True, kw_only=True)

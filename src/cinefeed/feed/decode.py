@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.sources.base import Planes, Source
+from cinefeed.video.planes import Planes
+from cinefeed.video.source import Source
 
 
 def decode_once(source: Source, clips: Sequence[NDArray[np.int64]]) -> list[Planes]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from cinefeed.balance import BalancedClasses, Plan, Sampler
-from cinefeed.clips import Clip
-from cinefeed.errors import SourceError, TableError
-from cinefeed.feed.choose import Choice
+from cinefeed.core.errors import SourceError, TableError
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.sampling import BalancedClasses, Plan, Sampler
 from cinefeed.feed.covariates import Covariate
-from cinefeed.feed.targets import FeedSpec, Targets
-from cinefeed.manifest.table import Manifest
+from cinefeed.feed.labels import FeedSpec, Targets
+from cinefeed.feed.workers.autotune import Choice
+from cinefeed.video.clips import Clip
 
 _NAMED_CLASSES = 6  # maximum number of classes that are listed
 

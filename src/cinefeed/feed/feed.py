@@ -12,15 +12,15 @@ from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
-from cinefeed.balance import BalanceReport, Plan, Sampler
-from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError
-from cinefeed.feed.assemble import Assembler
+from cinefeed.core.errors import SettingError
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.values import check_values
+from cinefeed.data.sampling import BalanceReport, Plan, Sampler
 from cinefeed.feed.batch import Batch, OnError
-from cinefeed.feed.choose import Choice
-from cinefeed.feed.clip import ClipMaker
+from cinefeed.feed.batch_builder import Assembler
+from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.clip_pipeline import ClipMaker
 from cinefeed.feed.covariates import read_covariates, resolve_covariates, row_weights
-from cinefeed.feed.crews import start_crew
 from cinefeed.feed.describe import (
     check_rows,
     describe_batch,
@@ -30,7 +30,7 @@ from cinefeed.feed.describe import (
     notices,
     positive_is_second,
 )
-from cinefeed.feed.evaluating import evaluation_settings
+from cinefeed.feed.evaluation import evaluation_settings
 from cinefeed.feed.inputs import (
     check_callables,
     choose_views,
@@ -40,23 +40,23 @@ from cinefeed.feed.inputs import (
     sampler_weights,
 )
 from cinefeed.feed.iteration import Epochs
-from cinefeed.feed.layout import Layout
-from cinefeed.feed.memory import spend
+from cinefeed.feed.labels import FeedSpec, Task, clip_name, read_labels
+from cinefeed.feed.memory_budget import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
-from cinefeed.feed.plans import Plans
-from cinefeed.feed.ranks import Share, check_alone, find_shard
+from cinefeed.feed.plan_cache import Plans
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
-from cinefeed.feed.slots import Slots
+from cinefeed.feed.shard import Share, check_alone, find_shard
 from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state
 from cinefeed.feed.stats import Meter, Stats
-from cinefeed.feed.targets import FeedSpec, Task, clip_name, read_labels
-from cinefeed.feed.workers import InlineCrew, count_workers
-from cinefeed.manifest.table import Manifest
-from cinefeed.manifest.values import check_values
+from cinefeed.feed.workers.autotune import Choice
+from cinefeed.feed.workers.buffers import Slots
+from cinefeed.feed.workers.pool_factory import start_crew
+from cinefeed.feed.workers.pools import InlineCrew, count_workers
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.call import callable_name, calls_of
 from cinefeed.transforms.compose import Compose
+from cinefeed.video.clips import Clip, Frame
 
 _log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.balance import Sampler
-from cinefeed.errors import ColumnError, SettingError, TableError, did_you_mean
+from cinefeed.core.errors import ColumnError, SettingError, TableError, did_you_mean
+from cinefeed.data.manifest.rows import Rows
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.sampling import Sampler
 from cinefeed.feed.mask import mask_rows
-from cinefeed.manifest.rows import Rows
-from cinefeed.manifest.table import Manifest
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.call import calls_of
 

@@ -6,15 +6,15 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 
-from cinefeed.errors import StaleIteratorError
-from cinefeed.feed.assemble import Assembler
+from cinefeed.core.errors import StaleIteratorError
+from cinefeed.core.machine import CpuMeter
 from cinefeed.feed.batch import Batch
-from cinefeed.feed.choose import Choice
-from cinefeed.feed.clip import Draw
-from cinefeed.feed.line import Line
+from cinefeed.feed.batch_builder import Assembler
+from cinefeed.feed.clip_pipeline import Draw
+from cinefeed.feed.prefetch import Line
 from cinefeed.feed.stats import Meter
-from cinefeed.feed.workers import Crew
-from cinefeed.machine import CpuMeter
+from cinefeed.feed.workers.autotune import Choice
+from cinefeed.feed.workers.pools import Crew
 
 ADVICE = (
     "begin another with iter(). To look at a batch without disturbing an iteration, use feed.batch(i); to iterate "

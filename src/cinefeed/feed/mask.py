@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.errors import CinefeedError, SourceError
+from cinefeed.core.errors import CinefeedError, SourceError
+from cinefeed.data.manifest.rows import Rows
 from cinefeed.feed.decode import decode_once
-from cinefeed.manifest.rows import Rows
-from cinefeed.sources.base import Colour, Facts, Planes, Region
-from cinefeed.sources.colour import to_pixels
-from cinefeed.sources.regions import cropped
+from cinefeed.video.color import Colour, to_pixels
+from cinefeed.video.metadata import Facts, Region
+from cinefeed.video.planes import Planes
+from cinefeed.video.regions import cropped
 
 
 def mask_rows(ids: Any, paths: Any, *, root: str, private: bool) -> Rows:

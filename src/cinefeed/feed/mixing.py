@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.feed.batch import Batch
-from cinefeed.feed.targets import FeedSpec, Labels, Targets
+from cinefeed.feed.labels import FeedSpec, Labels, Targets
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 from cinefeed.transforms.mixing import MixUp
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from cinefeed.errors import SettingError
-from cinefeed.feed.assemble import Assembler
+from cinefeed.core.errors import SettingError
 from cinefeed.feed.batch import Batch
-from cinefeed.feed.clip import Draw
+from cinefeed.feed.batch_builder import Assembler
+from cinefeed.feed.clip_pipeline import Draw
 from cinefeed.feed.stats import Meter
-from cinefeed.feed.workers import Crew
+from cinefeed.feed.workers.pools import Crew
 
 
 def replay_clip(

@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from cinefeed.balance import Natural, Sampler
-from cinefeed.clips import Clip, Frame
-from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.data.sampling import Natural, Sampler
 from cinefeed.feed.batch import OnError
-from cinefeed.feed.clip import Geometry
+from cinefeed.feed.clip_pipeline import Geometry
 from cinefeed.feed.covariates import Covariate
+from cinefeed.feed.labels import Task
 from cinefeed.feed.mixing import Mixing
-from cinefeed.feed.targets import Task
-from cinefeed.feed.workers import Backend
+from cinefeed.feed.workers.pools import Backend
 from cinefeed.transforms.base import Transform
+from cinefeed.video.clips import Clip, Frame
 
 Group = TypeVar("Group")
 
@@ -189,7 +189,7 @@ class FeedSettings(FeedOptions):
                 Of several columns the first is balanced; rows may lack labels, which then have weight 0, but a sampler
                 that balances needs every label of the first. Batches then hold targets and weights by name
     task:       "regression", "binary" or "multiclass"; by default text, booleans and numbers that are all 0 or 1 are
-                classes, other numbers a regression (see cinefeed.label_types). Of several targets a mapping
+                classes, other numbers a regression (see cinefeed.data.label_types). Of several targets a mapping
     classes:    names in the order of their numbers; sorted by default. The second of two is the positive one. Of
                 several targets a mapping
     clip:       which frames of a video make a clip

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cinefeed.balance import Plan
-from cinefeed.errors import FeedError
+from cinefeed.core.errors import FeedError
+from cinefeed.data.sampling import Plan
 
 BETWEEN = "between batches of the same videos"
 

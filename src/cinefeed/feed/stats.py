@@ -4,8 +4,8 @@ import threading
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cinefeed.sources.decoder import decoder_choice
-from cinefeed.text import format_percent
+from cinefeed.core.text import format_percent
+from cinefeed.video.ffmpeg.decoder import decoder_choice
 
 # Waiting for less than this share of the time counts as not waiting.
 _NOTICEABLE_WAIT = 0.1

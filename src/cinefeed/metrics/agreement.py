@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cinefeed.balance.strata import bin_strata
+from cinefeed.data.sampling.strata import bin_strata
 from cinefeed.metrics.basic import regression_metrics
 
 _MAX_BINS = 10  # more are hard to read in a table or a figure

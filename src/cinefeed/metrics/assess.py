@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cinefeed.balance.prior import correct_prior
-from cinefeed.errors import ColumnError, SettingError, did_you_mean
+from cinefeed.core.errors import ColumnError, SettingError, did_you_mean
+from cinefeed.data.sampling.prior import correct_prior
 from cinefeed.metrics.agreement import error_by_bin, limits_of_agreement
 from cinefeed.metrics.basic import best_threshold
 from cinefeed.metrics.calibration import calibration, calibration_by_class

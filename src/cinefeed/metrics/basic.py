@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cinefeed.errors import LabelError
+from cinefeed.core.errors import LabelError
 
 CLASS_METRICS = "f1 average_precision auroc balanced_accuracy sensitivity specificity accuracy".split()
 DIVERGENCE_ADVICE = "the model may have diverged: lower the learning rate, or normalize its input"

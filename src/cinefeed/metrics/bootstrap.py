@@ -20,8 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
-from cinefeed.rng import Stage, words_for
+from cinefeed.core.errors import SettingError
+from cinefeed.core.rng import Stage, words_for
 
 Key = TypeVar("Key", bound=Hashable)
 MIN_CLUSTERS = 10

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cinefeed.errors import LabelError
+from cinefeed.core.errors import LabelError
 from cinefeed.metrics.basic import class_scores
 
 BINS = 10

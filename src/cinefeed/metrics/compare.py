@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import LabelError, TableError
+from cinefeed.core.errors import LabelError, TableError
 from cinefeed.metrics.assess import choose_threshold
 from cinefeed.metrics.basic import regression_metrics
 from cinefeed.metrics.bootstrap import Interval

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import ColumnError, did_you_mean
-from cinefeed.label_types import is_number
+from cinefeed.core.errors import ColumnError, did_you_mean
+from cinefeed.data.label_types import is_number
 from cinefeed.metrics.estimates import Resampling, estimates
 from cinefeed.metrics.predictions import Predictions, TargetColumns
 from cinefeed.metrics.units import units_of

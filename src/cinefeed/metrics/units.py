@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.errors import ColumnError, LabelError, TableError, did_you_mean
+from cinefeed.core.errors import ColumnError, LabelError, TableError, did_you_mean
 from cinefeed.metrics.predictions import Predictions, TargetColumns
 
 

@@ -1,7 +1,7 @@
 """Networks for clips, as functions that return a `keras.Model`. Importing it imports Keras and its backend."""
 
-from cinefeed.errors import keras_missing
-from cinefeed.pools import wait_passively as _wait_passively
+from cinefeed.core.errors import keras_missing
+from cinefeed.core.pools import wait_passively as _wait_passively
 
 try:
     _wait_passively()  # before Keras loads torch

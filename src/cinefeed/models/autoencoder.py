@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from cinefeed.errors import SettingError
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.core.errors import SettingError
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.parts import FULL_SCALE, Seeded, check_frames, check_sizes, inputs_of, scaled
 from cinefeed.models.spacetime import Masked, twice
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.parts import FULL_SCALE, Encoder, Seeded
 
 

@@ -4,8 +4,8 @@ from typing import Literal, get_args
 
 import keras
 
-from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.parts import (
     Encoder,
     Encoders,

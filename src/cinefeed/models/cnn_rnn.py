@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from cinefeed.errors import SettingError
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.core.errors import SettingError
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.backbones import frame_backbone
 from cinefeed.models.over_time import Pooling, Recurrent, check_over_time, over_time
 from cinefeed.models.parts import (

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import keras
 from keras import layers
 
-from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.models.parts import Encoder, Seeded, mean_over_time
 
 Recurrent = Literal["gru", "lstm", "none"]

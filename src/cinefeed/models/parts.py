@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from cinefeed.clips import PixelType
-from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.feed.targets import FeedSpec, TargetSpec, Task
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.feed.labels import FeedSpec, TargetSpec, Task
+from cinefeed.video.clips import PixelType
 
 Encoders = Literal["shared", "own"]
 Encoder = Callable[[Any], Any]  # from KerasTensor to KerasTensor

@@ -5,7 +5,7 @@ from itertools import count
 import keras
 from keras import layers
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.models.norm import BatchNormalization
 from cinefeed.models.parts import FEATURES, FRAMES
 

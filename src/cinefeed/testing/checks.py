@@ -9,7 +9,7 @@ import numpy as np
 from cinefeed.testing.sources import must
 from cinefeed.transforms.base import ClipInfo, Geometric, Transform, output_dtype, writes_in_place
 from cinefeed.transforms.field import pixel_centres
-from cinefeed.transforms.levels import SIZES, PixelLevels
+from cinefeed.video.pixel_levels import SIZES, PixelLevels
 
 _TOPS = {"uint8": 255, "uint16": 65535, "float32": 255.0}
 _SPACING_MM = (1.25, 0.75)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.balance import Natural
-from cinefeed.errors import FeedError
+from cinefeed.core.errors import FeedError
+from cinefeed.data.sampling import Natural
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.inputs import sampler_groups
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.feed.settings import Shard, Workers
-from cinefeed.feed.targets import FeedSpec
 from cinefeed.testing.sources import must
 
 Print = dict[str, bytes]  # of a batch: a digest of each of its arrays

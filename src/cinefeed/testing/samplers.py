@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cinefeed.balance import Plan, Sampler
-from cinefeed.errors import CinefeedError
-from cinefeed.feed.ranks import Share
+from cinefeed.core.errors import CinefeedError
+from cinefeed.data.sampling import Plan, Sampler
+from cinefeed.feed.shard import Share
 from cinefeed.testing.sources import must
 
 _EXTREMES: dict[str, Any] = {
@@ -49,7 +49,7 @@ def check_sampler(
         groups: (rows,) groups, if the sampler needs them.
         epochs: number of epochs for the coverage.
 
-    >>> from cinefeed.balance import BalancedClasses
+    >>> from cinefeed.data.sampling import BalancedClasses
     >>> check_sampler(BalancedClasses(), labels=["sick"] * 3 + ["well"] * 20)
     >>> check_sampler(BalancedClasses())
     """

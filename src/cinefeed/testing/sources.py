@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.clips import Times
-from cinefeed.errors import SourceError
-from cinefeed.manifest.columns import FACTS, fact_columns, facts_to_row, row_to_facts
-from cinefeed.sources.base import Facts, Planes, Source, planes_to_array
+from cinefeed.core.errors import SourceError
+from cinefeed.data.manifest.columns import FACTS, fact_columns, facts_to_row, row_to_facts
+from cinefeed.video.metadata import Facts
+from cinefeed.video.planes import Planes, planes_to_array
+from cinefeed.video.source import Source
+from cinefeed.video.timestamps import Times
 
 _FRAMES, _BYTES = 200, 2**27  # most that is read of a source: 128 MB are 41 frames of 1024 x 1024 RGB
 _THREADS = 4

@@ -17,8 +17,8 @@ import numpy as np
 from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
-from cinefeed.sources.colour import Matrix
+from cinefeed.core.errors import SettingError
+from cinefeed.video.color import Matrix
 
 _BITS, _ACROSS = 16, 4  # 4 x 4 blocks, the lowest bit first: robust against usual compression
 _DARK, _BRIGHT = 40, 215

@@ -20,10 +20,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.digests import append_digest, is_whole
-from cinefeed.errors import FeedError, SettingError, TrainingError
+from cinefeed.core.digests import append_digest, is_whole
+from cinefeed.core.errors import FeedError, SettingError, TrainingError
+from cinefeed.core.files import write_atomically
 from cinefeed.feed.state import plan_fingerprint
-from cinefeed.files import write_atomically
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import Logs, sync_state
 
@@ -60,9 +60,9 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
         agree: Function that combines the stop requests of all ranks into one decision.
 
     >>> import tempfile
-    >>> from cinefeed.clips import Clip, Frame
+    >>> from cinefeed.video.clips import Clip, Frame
     >>> from cinefeed.feed.feed import Feed
-    >>> from cinefeed.manifest.table import Manifest
+    >>> from cinefeed.data.manifest.table import Manifest
     >>> from cinefeed.models import cnn_rnn
     >>> videos = Manifest.from_arrays(np.zeros((6, 5, 8, 8), np.uint8), {"age": [20.0, 30, 40, 50, 60, 70]})
     >>> feed = Feed(videos, target="age", clip=Clip(frames=4), frame=Frame(height=8, width=8, channels=1))

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.training.callbacks import Logs
 
 _TIMEOUT = timedelta(hours=6)  # the other ranks wait while rank 0 validates; torch's default is ten minutes

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cinefeed.check.run import check_parts
 from cinefeed.config import Settings
-from cinefeed.errors import CinefeedError
-from cinefeed.manifest.table import Manifest
+from cinefeed.core.errors import CinefeedError
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.quality.run import check_parts
 from cinefeed.training.run import FINDINGS, write_json
 
 

@@ -17,24 +17,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.clips import Frame
-from cinefeed.errors import CinefeedError, SettingError, TableError, TrainingError
-from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import DISK_FULL, PARTIAL, full_disk_explained, remove_partials, with_path, write_atomically
-from cinefeed.locks import FOLDER_LOCK, with_write_lock
-from cinefeed.manifest.columns import FACTS, facts_to_row
-from cinefeed.manifest.encoded import ENCODED, encoded_from
-from cinefeed.manifest.identity import content_hash, state_of
-from cinefeed.manifest.table import Manifest
+from cinefeed.core.errors import CinefeedError, SettingError, TableError, TrainingError
+from cinefeed.core.files import DISK_FULL, PARTIAL, full_disk_explained, remove_partials, with_path, write_atomically
+from cinefeed.core.locks import FOLDER_LOCK, with_write_lock
+from cinefeed.data.manifest.columns import FACTS, facts_to_row
+from cinefeed.data.manifest.encoded import ENCODED, encoded_from
+from cinefeed.data.manifest.identity import content_hash, state_of
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.backbones import frame_backbone
 from cinefeed.models.parts import FEATURES, FRAMES, Seeded
-from cinefeed.sources.base import Facts, Source
-from cinefeed.sources.regions import cropped, find_region
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import compact_repr, kind_of
+from cinefeed.video.clips import Frame
+from cinefeed.video.metadata import Facts
+from cinefeed.video.regions import cropped, find_region
+from cinefeed.video.source import Source
 
 FEATURES_TABLE = "features.parquet"
 _JOURNAL = "encoded.jsonl"  # a line per complete file of features: a hash of network and video
@@ -359,7 +360,7 @@ def _features(
 def _as_features(facts: Facts, *, dimension: int, dtype: str) -> Facts:
     """Return the facts of the array of features of a video.
 
-    >>> from cinefeed.clips import Times
+    >>> from cinefeed.video.clips import Times
     >>> video = Facts(height=64, width=48, channels=3, bits=8, times=Times(0.0, 0.04, 9), rate_hz=25.0, container="mp4")
     >>> facts = _as_features(video, dimension=32, dtype="float16")
     >>> facts.height, facts.width, facts.container, facts.times.count, facts.rate_hz

@@ -13,18 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cinefeed.config import Settings
-from cinefeed.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
+from cinefeed.core.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
+from cinefeed.core.locks import with_write_lock
+from cinefeed.data.manifest.encoded import check_encoded
+from cinefeed.data.manifest.find import hashed_id
+from cinefeed.data.manifest.scan import probe_videos
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.writing import table_suffix, write_table
 from cinefeed.feed.feed import Feed
-from cinefeed.feed.targets import FeedSpec
-from cinefeed.locks import with_write_lock
-from cinefeed.manifest.encoded import check_encoded
-from cinefeed.manifest.find import hashed_id
-from cinefeed.manifest.scan import probe_videos
-from cinefeed.manifest.table import Manifest
-from cinefeed.manifest.writing import table_suffix, write_table
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.metrics.predictions import with_warnings
-from cinefeed.sources.kinds import is_video
 from cinefeed.training.finish import (
     assess_table,
     needed_columns,
@@ -32,12 +31,13 @@ from cinefeed.training.finish import (
     shared_patients,
     with_evaluation,
 )
-from cinefeed.training.flow import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.network import build_model
 from cinefeed.training.run import WEIGHTS, read_run, read_thresholds
 from cinefeed.training.scores import by_video, predictions_table, score, score_batches
+from cinefeed.training.setup import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.threads import with_threads_of_run
 from cinefeed.training.weights import load_weights
+from cinefeed.video.kinds import is_video
 
 PARTS = ("train", "val", "test")
 Tick = Callable[[int, int], object]  # called with the number of clips done and of all clips

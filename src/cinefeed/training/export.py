@@ -17,16 +17,16 @@ from typing import Any, Literal, get_args
 import keras
 import numpy as np
 
-from cinefeed.errors import MissingExtraError, SettingError, TrainingError, did_you_mean
+from cinefeed.core.errors import MissingExtraError, SettingError, TrainingError, did_you_mean
+from cinefeed.core.files import write_atomically
+from cinefeed.core.locks import write_lock
 from cinefeed.feed.batch import Batch
-from cinefeed.feed.targets import FeedSpec, TargetSpec
-from cinefeed.files import write_atomically
-from cinefeed.locks import write_lock
+from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models.parts import targets_of
 from cinefeed.training.evaluate import load_model
-from cinefeed.training.flow import build_feed, usable_rows
 from cinefeed.training.run import WEIGHTS, read_run, spec_table
 from cinefeed.training.scores import model_inputs
+from cinefeed.training.setup import build_feed, usable_rows
 
 Format = Literal["onnx", "keras"]
 Arrays = dict[str, Any]

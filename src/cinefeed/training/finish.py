@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.balance import Natural, prior_from_report
 from cinefeed.config import EvaluateSettings, Settings
+from cinefeed.core.files import write_atomically
+from cinefeed.data.label_types import class_names
+from cinefeed.data.manifest.parquet import write_parquet_tables
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.sampling import Natural, prior_from_report
 from cinefeed.feed.feed import Feed
-from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import write_atomically
-from cinefeed.label_types import class_names
-from cinefeed.manifest.parquet import write_parquet_tables
-from cinefeed.manifest.table import Manifest
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.estimates import Resampling
 from cinefeed.metrics.predictions import Predictions, predictions_of, target_columns

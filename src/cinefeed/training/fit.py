@@ -12,17 +12,17 @@ from pathlib import Path
 import keras
 
 from cinefeed.config import Settings
-from cinefeed.errors import SettingError, TrainingError, did_you_mean
+from cinefeed.core.errors import SettingError, TrainingError, did_you_mean
+from cinefeed.core.files import full_disk_explained
+from cinefeed.core.locks import write_lock
+from cinefeed.core.text import format_count, terminal_text
+from cinefeed.data.manifest.encoded import encoded_from
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.feed import Feed
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.feed.settings import Shard
-from cinefeed.feed.targets import FeedSpec
-from cinefeed.files import full_disk_explained
-from cinefeed.locks import write_lock
-from cinefeed.manifest.encoded import encoded_from
-from cinefeed.manifest.table import Manifest
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models.parts import targets_of
-from cinefeed.text import format_count, terminal_text
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
 from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_resume, stop_on_signals
@@ -38,11 +38,9 @@ from cinefeed.training.distributed import (
 )
 from cinefeed.training.doubts import describe_findings, keep_findings
 from cinefeed.training.finish import PREDICTIONS, finish_run
-from cinefeed.training.flow import build_feed, check_labels, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
 from cinefeed.training.losses import class_weights
 from cinefeed.training.network import build_model, compile_model, frozen_backbones, loss_for, stages
-from cinefeed.training.pictures import keep_pictures
 from cinefeed.training.run import (
     CHECKPOINT,
     FINDINGS,
@@ -58,7 +56,9 @@ from cinefeed.training.run import (
     write_settings,
     write_spec,
 )
+from cinefeed.training.sample_images import keep_pictures
 from cinefeed.training.scores import metric_names
+from cinefeed.training.setup import build_feed, check_labels, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.threads import VERSIONS, choose_threads, read_threads, restored_threads, use_threads
 from cinefeed.training.weights import check_weights, load_weights
 

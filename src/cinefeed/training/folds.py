@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.config import Settings, SplitSettings, to_table
-from cinefeed.errors import SettingError
-from cinefeed.feed.targets import read_labels
-from cinefeed.files import full_disk_explained
-from cinefeed.locks import FOLDER_LOCK, write_lock
-from cinefeed.manifest.encoded import made_by_a_run
-from cinefeed.manifest.parquet import read_parquet_table
-from cinefeed.manifest.table import Manifest
+from cinefeed.core.errors import SettingError
+from cinefeed.core.files import full_disk_explained
+from cinefeed.core.locks import FOLDER_LOCK, write_lock
+from cinefeed.data.manifest.encoded import made_by_a_run
+from cinefeed.data.manifest.parquet import read_parquet_table
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.feed.labels import read_labels
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.training.finish import (
     METRICS,
@@ -33,7 +33,6 @@ from cinefeed.training.finish import (
     mean_priors,
     read_priors,
 )
-from cinefeed.training.flow import check_evaluation, choose_rows, usable_rows
 from cinefeed.training.run import (
     ASSESSMENT,
     check_out,
@@ -43,6 +42,7 @@ from cinefeed.training.run import (
     write_json,
     write_settings,
 )
+from cinefeed.training.setup import check_evaluation, choose_rows, usable_rows
 
 _OWN = ("settings.toml", "folds.json", "failures.json", "report.html", "methods.md", PREDICTIONS, ASSESSMENT, METRICS)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import keras
 
-from cinefeed.errors import MissingExtraError
+from cinefeed.core.errors import MissingExtraError
+from cinefeed.core.files import with_path, write_atomically
+from cinefeed.core.text import format_percent, one_line
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
-from cinefeed.files import with_path, write_atomically
-from cinefeed.text import format_percent, one_line
 from cinefeed.training.callbacks import Logs
 from cinefeed.training.run import plain
 

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed import balance
-from cinefeed.balance import Natural
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
+from cinefeed.data import sampling
+from cinefeed.data.label_types import class_names
+from cinefeed.data.sampling import Natural
 from cinefeed.feed.feed import Feed
-from cinefeed.label_types import class_names
 from cinefeed.models.parts import targets_of
 
 _EPSILON = 1e-12  # added to the mean square: the square root has no finite gradient at 0
@@ -81,7 +81,7 @@ def class_weights(feed: Feed) -> dict[str, NDArray[np.float32]]:
         if not target.classes:
             continue
         labels = class_names(feed.manifest.column(target.name)).drop_null().to_numpy(zero_copy_only=False)
-        by_class = balance.class_weights(labels)
+        by_class = sampling.class_weights(labels)
         missing = [name for name in target.classes if name not in by_class]
         if missing:
             raise SettingError(

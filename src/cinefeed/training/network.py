@@ -11,8 +11,8 @@ import numpy as np
 
 import cinefeed.models
 from cinefeed.config import Settings
-from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.feed.targets import FeedSpec, TargetSpec
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models import ClipLoss
 from cinefeed.models.parts import targets_of
 from cinefeed.training.losses import Focal, RootMeanSquaredError

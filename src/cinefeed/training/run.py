@@ -27,14 +27,14 @@ import numpy as np
 
 import cinefeed
 from cinefeed.config import Settings, read_settings, to_table, to_toml
-from cinefeed.digests import append_digest, is_text_changed, json_with_digest, toml_with_digest
-from cinefeed.errors import SettingError, TrainingError
+from cinefeed.core.digests import append_digest, is_text_changed, json_with_digest, toml_with_digest
+from cinefeed.core.errors import SettingError, TrainingError
+from cinefeed.core.files import PARTIAL, write_atomically
+from cinefeed.core.locks import FOLDER_LOCK
+from cinefeed.data.manifest.table import Manifest, Parts
 from cinefeed.feed.covariates import Covariate
+from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.feed.settings import FeedOptions, runtime_fields
-from cinefeed.feed.targets import FeedSpec, TargetSpec
-from cinefeed.files import PARTIAL, write_atomically
-from cinefeed.locks import FOLDER_LOCK
-from cinefeed.manifest.table import Manifest, Parts
 
 WEIGHTS = "best.weights.h5"
 CHECKPOINT = "checkpoint.npz"
@@ -153,7 +153,7 @@ def write_json(path: Path, data: object) -> None:
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
-    """Write a compressed .npz atomically, with a digest at its end (see cinefeed.digests)."""
+    """Write a compressed .npz atomically, with a digest at its end (see cinefeed.core.digests)."""
 
     def write(partial: Path) -> None:
         np.savez_compressed(partial, **arrays)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.feed.batch import Batch
-from cinefeed.feed.targets import FeedSpec
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.training.scores import model_inputs
 
 GRID, SPANS = 6, 8

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
-from cinefeed.feed.targets import FeedSpec, TargetSpec
-from cinefeed.manifest.table import Manifest
+from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.metrics import classification_metrics, regression_metrics
 from cinefeed.metrics.predictions import check_column_name, predictions_of, target_columns
 from cinefeed.models.parts import targets_of

@@ -13,9 +13,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import keras
 
-from cinefeed.cores import usable_cores
-from cinefeed.feed.targets import FeedSpec
-from cinefeed.pools import openmp_threads_setting
+from cinefeed.core.cores import usable_cores
+from cinefeed.core.pools import openmp_threads_setting
+from cinefeed.feed.labels import FeedSpec
 from cinefeed.training.distributed import torchrun_rank
 
 VERSIONS = "versions.json"

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from cinefeed.digests import append_digest, is_whole
-from cinefeed.errors import TrainingError
+from cinefeed.core.digests import append_digest, is_whole
+from cinefeed.core.errors import TrainingError
 
 
 def save_weights(model: Any, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import MissingExtraError
+from cinefeed.core.errors import MissingExtraError
 
 Frames = NDArray[Any]
 Parameters = dict[str, Any]

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.rng import Stage, rng_for
+from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.core.rng import Stage, rng_for
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform
 from cinefeed.transforms.seeding import Draws, call_seeded, found_draws, takes_rng
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
 from cinefeed.transforms.drawing import probability
-from cinefeed.transforms.levels import SIZES
+from cinefeed.video.pixel_levels import SIZES
 
 Selection = list[tuple[Transform, Parameters]]
 

@@ -8,14 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.clips import Frame
-from cinefeed.errors import SettingError, SourceError
-from cinefeed.scratch import scratch
-from cinefeed.sources.base import Colour, Planes, Stacked
-from cinefeed.sources.colour import cut_to_rgb, lacks_window, to_pixels, window_missing, with_window
-from cinefeed.sources.display import shown_size, square_size
-from cinefeed.sources.values import ValueSampler, suggest_window
-from cinefeed.text import format_count
+from cinefeed.core.errors import SettingError, SourceError
+from cinefeed.core.scratch import scratch
+from cinefeed.core.text import format_count
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
 from cinefeed.transforms.call import Call, as_transform, tried
 from cinefeed.transforms.field import lanes_at, resample_at
@@ -31,9 +26,14 @@ from cinefeed.transforms.fuse import (
     may_retime,
     select_parts,
 )
-from cinefeed.transforms.levels import SIZES
 from cinefeed.transforms.warp import CropBox, Lanes, Matrix, invert, lanes_of, resample, whole_pixel_shift
 from cinefeed.transforms.yuv import lanes_to_rgb
+from cinefeed.video.clips import Frame
+from cinefeed.video.color import Colour, cut_to_rgb, lacks_window, to_pixels, window_missing, with_window
+from cinefeed.video.orientation import shown_size, square_size
+from cinefeed.video.pixel_levels import SIZES
+from cinefeed.video.planes import Planes, Stacked
+from cinefeed.video.value_range import ValueSampler, suggest_window
 
 _Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
 _Spacing = tuple[float, float] | None  # (down, across), in millimetres

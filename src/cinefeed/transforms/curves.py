@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
-from cinefeed.kernels import look_up
+from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters
 from cinefeed.transforms.drawing import Limits, RangeSpec
-from cinefeed.transforms.levels import SIZES, STEPS, PixelLevels
+from cinefeed.transforms.lookup import look_up
+from cinefeed.video.pixel_levels import SIZES, STEPS, PixelLevels
 
 _GAMMA = Limits("Gamma(gamma)", neutral=1.0, positive=True)
 _LEVEL = Limits("Window(level)", neutral=None)

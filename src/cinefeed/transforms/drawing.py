@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cinefeed.errors import ClipError, SettingError
+from cinefeed.core.errors import ClipError, SettingError
 from cinefeed.transforms.base import ClipInfo
 
 RangeSpec = float | tuple[float, ...] | frozenset[float]

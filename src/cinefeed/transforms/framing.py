@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Parameters
 from cinefeed.transforms.drawing import Limits, RangeSpec, draw_length, one_length
 from cinefeed.transforms.geometry import Affine, about_centre

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
-from cinefeed.kernels import look_up
+from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import Frames, Levels, Parameters, Transform, output_dtype, writes_in_place
 from cinefeed.transforms.call import Call
 from cinefeed.transforms.field import map_points, pixel_centres
-from cinefeed.transforms.levels import SIZES, PixelLevels, TableLevels
+from cinefeed.transforms.lookup import look_up
 from cinefeed.transforms.warp import Matrix, invert
+from cinefeed.video.pixel_levels import SIZES, PixelLevels, TableLevels
 
 _HALVES = ("float16", "bfloat16")
 _STILL: Matrix = np.eye(3)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError, did_you_mean
+from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 from cinefeed.transforms.drawing import Axis, Limits, RangeSpec, draw_length, one_length, probability
 from cinefeed.transforms.warp import Matrix, invert, resample

@@ -10,11 +10,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.kernels import scale_and_move
+from cinefeed.core.compiled import compiled, round_like
+from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters, dtype_of
 from cinefeed.transforms.drawing import Limits, RangeSpec
-from cinefeed.transforms.levels import PixelLevels
+from cinefeed.video.pixel_levels import PixelLevels
 
 Mode = Literal["frame_max", "clip_max", "standard", "range", "percentiles"]
 FloatType = Literal["float32", "float16", "bfloat16"]
@@ -275,3 +275,30 @@ def _as_array(name: str, constants: Constants) -> NDArray[np.float64]:
     if values.ndim > 1 or values.size == 0:
         raise SettingError(f"Normalize({name}={constants!r}) must be one number, or one per channel")
     return values
+
+
+@compiled
+def scale_and_move(
+    pixels: NDArray[Any],
+    gains: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+    bottom: np.float32,
+    top: np.float32,
+    out: NDArray[Any],
+) -> None:
+    """Write `pixels * gain + offset`, clipped, into `out`.
+
+    `pixels` and `out` are (frames, pixels x channels), `gains` and `offsets` (frames, channels).
+    """
+    frames, size = pixels.shape
+    channels = gains.shape[1]
+    # The factors of 64 pixels are repeated side by side: 0.12 ms for 16 x 112 x 112 x 3; channel by channel took 0.54.
+    stretch = 64 * channels
+    gain, offset = np.empty(stretch, np.float32), np.empty(stretch, np.float32)
+    for f in range(frames):
+        for k in range(stretch):
+            gain[k], offset[k] = gains[f, k % channels], offsets[f, k % channels]
+        for begin in range(0, size, stretch):
+            values, to = pixels[f, begin : begin + stretch], out[f, begin : begin + stretch]
+            for k in range(values.size):
+                to[k] = round_like(min(max(np.float32(values[k]) * gain[k] + offset[k], bottom), top), out)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError
+from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 from cinefeed.transforms.drawing import Limits, RangeSpec
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import LabelError, SettingError, did_you_mean
+from cinefeed.core.errors import LabelError, SettingError, did_you_mean
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 
 Task = Literal["regression", "binary", "multiclass"]

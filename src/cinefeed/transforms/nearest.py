@@ -7,14 +7,14 @@ one look-up of pixels, computed once for all frames.
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SourceError
-from cinefeed.sources.base import Planes
-from cinefeed.sources.display import shown_size
+from cinefeed.core.errors import SourceError
 from cinefeed.transforms.base import Parameters
 from cinefeed.transforms.compose import Compose, display_matrix
 from cinefeed.transforms.field import map_points, pixel_centres
 from cinefeed.transforms.fuse import group_steps, select_parts, undo_moves
 from cinefeed.transforms.warp import invert
+from cinefeed.video.orientation import shown_size
+from cinefeed.video.planes import Planes
 
 _TOLERANCE = 1e-6  # pixels, as in kernels.blend: rounding of matrices must not cut off an edge
 
@@ -34,8 +34,8 @@ def render_masks(
     `spacing_mm` is the pixel size of the displayed video, (down, across). Raises SourceError if the masks of the frames
     differ in size.
 
-    >>> from cinefeed.clips import Frame
-    >>> from cinefeed.sources.colour import Colour
+    >>> from cinefeed.video.clips import Frame
+    >>> from cinefeed.video.color import Colour
     >>> from cinefeed.transforms.geometry import Rotate
     >>> compose, out = Compose([Rotate(degrees=90)], frame=Frame(height=2, width=2)), np.empty((1, 2, 2, 1), np.uint8)
     >>> labels = Planes([(np.array([[1, 2], [3, 4]], np.uint8),)], Colour(model="grey"))

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError, did_you_mean
-from cinefeed.kernels import add_noise, saturate
+from cinefeed.core.compiled import compiled, round_like
+from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Parameters
 from cinefeed.transforms.drawing import Limits, RangeSpec
-from cinefeed.transforms.levels import PixelLevels
+from cinefeed.video.pixel_levels import PixelLevels
 
 Fresh = Literal["frame", "clip"]
 
@@ -190,3 +190,58 @@ class Blur:
             for frame in result:
                 frame[:] = cv2.GaussianBlur(frame, (size, size), sigma).reshape(frame.shape)
         return result
+
+
+@compiled
+def saturate(planes: NDArray[Any], factor: np.float32, top: np.float32) -> None:
+    """Scale the differences of red, green and blue, `planes` (3, pixels), from their grey by `factor`, in place.
+
+    Grey is that of BT.601, as in JPEG. Splitting, this loop and merging by OpenCV take 0.4 ms for 16 x 112 x 112; a
+    loop over interleaved pixels took 1.0.
+    """
+    reds, greens, blues = planes[0], planes[1], planes[2]
+    none, rest = np.float32(0), np.float32(1) - factor
+    for k in range(reds.size):
+        red, green, blue = np.float32(reds[k]), np.float32(greens[k]), np.float32(blues[k])
+        grey = rest * (np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue)
+        reds[k] = round_like(min(max(red * factor + grey, none), top), planes)
+        greens[k] = round_like(min(max(green * factor + grey, none), top), planes)
+        blues[k] = round_like(min(max(blue * factor + grey, none), top), planes)
+
+
+@compiled
+def _hash(number: np.uint64) -> np.uint64:
+    # The last step of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every input bit affects every output bit.
+    number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    number = (number ^ (number >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return number ^ (number >> np.uint64(31))
+
+
+@compiled
+def add_noise(
+    pixels: NDArray[Any],
+    seed: np.uint64,
+    fresh: bool,
+    shift: np.float32,
+    gain: np.float32,
+    top: np.float32,
+    out: NDArray[Any],
+) -> None:
+    """Write `pixels + n * (shift + gain * pixels)` into `out`, both (frames, size), for nearly normal numbers n.
+
+    Each n is the scaled sum of the eight bytes of a hashed counter: mean 0, standard deviation 1, at most 4.9. With
+    `fresh` each frame gets other numbers. NumPy's normal numbers alone took 6 ms for 16 x 112 x 112 x 3.
+    """
+    frames, size = pixels.shape
+    step, bytes_of = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x00FF00FF00FF00FF)
+    begin = _hash(seed * step + step)
+    for f in range(frames):
+        values, to = pixels[f], out[f]
+        counter = begin + (np.uint64(f) * np.uint64(size) * step if fresh else np.uint64(0))
+        for k in range(size):
+            word = _hash(counter + np.uint64(k) * step)
+            pairs = (word & bytes_of) + ((word >> np.uint64(8)) & bytes_of)
+            total = np.int32((pairs * np.uint64(0x0001000100010001)) >> np.uint64(48))
+            number = np.float32(total - np.int32(1020)) * np.float32(1 / 209.02153)
+            value = np.float32(values[k])
+            to[k] = round_like(min(max(value + number * (shift + gain * value), np.float32(0)), top), out)

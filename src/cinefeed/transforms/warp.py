@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.errors import SettingError, SourceError
-from cinefeed.kernels import addresses_of, blend, compiled, fold, transpose
-from cinefeed.scratch import scratch
+from cinefeed.core.compiled import addresses_of, compiled
+from cinefeed.core.errors import SettingError, SourceError
+from cinefeed.core.scratch import scratch
+from cinefeed.transforms.kernels import blend, fold, transpose
 
 Matrix = NDArray[np.float64]
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.kernels import blend_row, compiled, transpose
-from cinefeed.scratch import scratch
-from cinefeed.sources.colour import Colour, rgb_factors, rgb_lanes
+from cinefeed.core.compiled import compiled
+from cinefeed.core.scratch import scratch
+from cinefeed.transforms.kernels import blend_row, transpose
 from cinefeed.transforms.warp import Lanes
+from cinefeed.video.color import Colour, rgb_factors, rgb_lanes
 
 
 def lanes_to_rgb(luma: Lanes, chroma: Lanes, colour: Colour, *, dtype: np.dtype[Any], out: NDArray[Any]) -> None:

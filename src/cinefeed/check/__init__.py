@@ -1,6 +1,0 @@
-"""Quality checks of a data set: broken, duplicated or leaking videos, odd labels, shortcuts to the label."""
-
-from cinefeed.check.findings import CheckReport, Finding, Pair, Shortcut
-from cinefeed.check.run import check_manifest
-
-__all__ = ["CheckReport", "Finding", "Pair", "Shortcut", "check_manifest"]

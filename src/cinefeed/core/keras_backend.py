@@ -1,0 +1,31 @@
+"""Which backend Keras takes, found without importing it."""
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from cinefeed.core.errors import KERAS_BACKENDS
+
+
+def keras_backend() -> str | None:
+    """Return the backend that the user chose, else the first one installed; None if there is none.
+
+    The user's choice is KERAS_BACKEND, or the `backend` in keras.json if that is installed: Keras itself writes
+    "tensorflow" into that file when there is none, so a name that is not installed there is nobody's choice.
+    """
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen:
+        return chosen
+    configured = _configured_backend()
+    names = (configured, *KERAS_BACKENDS) if configured else KERAS_BACKENDS
+    return next((name for name in names if find_spec(name) is not None), None)
+
+
+def _configured_backend() -> str | None:
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        backend = json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return backend if isinstance(backend, str) else None

@@ -1,0 +1,1 @@
+"""Rows and labels: manifests, splits, sampling, and what is wrong with a data set."""

@@ -1,0 +1,241 @@
+"""The base class of Manifest: its table, access to columns, label types and videos, and selection of rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from cinefeed.core.errors import ColumnError, LabelError, TableError, did_you_mean
+from cinefeed.data.label_types import LabelType, is_number, label_type, why_no_label
+from cinefeed.data.manifest.columns import label_names
+from cinefeed.data.manifest.fingerprint import fingerprint
+from cinefeed.data.manifest.hiding import hide_paths
+from cinefeed.data.manifest.rows import Rows
+from cinefeed.data.manifest.scan import Verify
+from cinefeed.data.manifest.summary import summarise
+from cinefeed.video.metadata import Facts
+from cinefeed.video.source import Source
+
+
+class ManifestTable:
+    """A table with one row per sample, and the root of its relative paths. Use `Manifest`."""
+
+    def __init__(
+        self,
+        table: Any,
+        *,
+        root: Path,
+        history: Iterable[tuple[str, int]] = (),
+        notes: Mapping[str, Any] | None = None,
+        arrays: Sequence[NDArray[Any]] | None = None,
+    ) -> None:
+        self.table = table.combine_chunks()
+        self.root = root
+        self.history = list(history)
+        self.notes = dict(notes or {})
+        self._arrays = arrays
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        root = "private" if self.private else self.root.as_posix()
+        return f"Manifest({len(self)} samples, root={root!r})"
+
+    def __str__(self) -> str:
+        return summarise(
+            self.table,
+            root=self.root.as_posix(),
+            history=self.history,
+            not_read=self.not_read,
+            private=self.private,
+            verified=self.verified,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change with rows, relative paths, sizes, frame index or labels.
+
+        Pixels, root and modification times are ignored, so a copied data set has the same digits.
+        """
+        return fingerprint(self.table)
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the label columns."""
+        return label_names(self.table.schema.names)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns; those of samples and files come first."""
+        return list(self.table.schema.names)
+
+    def column(self, name: str) -> Any:
+        """Return a column as a pyarrow Array. Raises ColumnError, with the nearest name, if it does not exist."""
+        if name not in self.table.schema.names:
+            raise ColumnError(f"there is no column {name!r}; {did_you_mean(name, self.table.schema.names)}")
+        return self.table.column(name).combine_chunks()
+
+    def label_type(self, name: str) -> LabelType:
+        """Return whether a label column is classes or numbers (see `cinefeed.data.label_types`).
+
+        It is determined on the column as first scanned or read, and kept by filters, splits and files. Raises
+        ColumnError if the column does not exist, LabelError if it holds lists, dates or times.
+        """
+        if why := why_no_label(self.column(name).type):
+            raise LabelError(f"column {name!r} holds {why}")
+        stored = self.notes.get("label_types", {}).get(name)
+        return label_type(self.column(name)) if stored is None else LabelType.from_dict(stored)
+
+    @cached_property
+    def label_types(self) -> dict[str, Any]:
+        """The stored types of label columns, and those of numeric ones, which depend on the values."""
+        schema = self.table.schema
+        types = {name: kind for name, kind in self.notes.get("label_types", {}).items() if name in schema.names}
+        numeric = [name for name in self.labels if name not in types and is_number(schema.field(name).type)]
+        return types | {name: label_type(self.table.column(name)).as_dict() for name in numeric}
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The part of the manifest that workers need: path and metadata of each video, and opening it."""
+        return Rows(self.table, root=str(self.root), private=self.private, arrays=self._arrays)
+
+    def path_of(self, row: int) -> Path:
+        """Return the path of a row's file, including the root."""
+        return self.rows.path_of(row)
+
+    def relative_path(self, row: int) -> str:
+        """Return the path of a row's file, relative to the root."""
+        return self.rows.relative_path(row)
+
+    @property
+    def verified(self) -> Verify | None:
+        """How all files were verified by the scan: "decode", "packets", or None if unknown."""
+        if self._arrays is not None:
+            return "decode"  # in memory, all frames are present
+        verify = self.notes.get("verify")
+        return verify if verify in get_args(Verify) and "error" in self.table.schema.names else None
+
+    @property
+    def not_read(self) -> dict[str, dict[str, Any]]:
+        """The files that the scan did not read, by kind: their number (`files`) and the `first` names.
+
+        Tables, text and hidden files are not counted. A private manifest has no names.
+        """
+        return dict(self.notes.get("not_read", {}))
+
+    @property
+    def private(self) -> bool:
+        """Whether ids are shown in place of paths."""
+        return bool(self.notes.get("private"))
+
+    def salt_fingerprint(self, name: str) -> str | None:
+        """Return the fingerprint of the salt that a column was hashed with, "" if it was not hashed, None if unknown.
+
+        The values of two manifests can be compared if both fingerprints are equal and not None.
+        """
+        values = self.column(name)
+        hashed = self.notes.get("hashed") or {}
+        if name in hashed.get("columns", ()):
+            return str(hashed["fingerprint"])
+        if "hashed" in self.notes or not pa.types.is_string(values.type):
+            return ""
+        looks_hashed = pc.all(pc.match_substring_regex(values, "^[0-9a-f]{16}$")).as_py()
+        return None if looks_hashed else ""
+
+    def shown(self) -> Any:
+        """Return the display name of each row as a pyarrow Array: its path, or its id if the manifest is private."""
+        return self.column("id" if self.private else "path")
+
+    def open(self, row: int, *, channels: int | None = None) -> Source:
+        """Open the video of a row; see `open_source`."""
+        return self.rows.open(row, channels=channels)
+
+    def window(self, row: int) -> tuple[float | None, float | None]:
+        """Return the start and end in seconds that limit the clips of a row; None if there is no limit."""
+        return self.rows.window(row)
+
+    def facts(self, row: int) -> Facts | None:
+        """Return the metadata of a row's video, or None if it was not probed or no frame can be read."""
+        return self.rows.facts(row)
+
+    def with_task(self, name: str, task: str | None) -> Self:
+        """Return the manifest with the label type of a task: numbers for "regression", classes for others."""
+        if task is None or name not in self.table.schema.names:
+            return self
+        kind = LabelType(kind="numbers" if task == "regression" else "classes")
+        notes = self.notes | {"label_types": self.label_types | {name: kind.as_dict()}}
+        return type(self)(self.table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
+
+    def as_private(self) -> Self:
+        """Return the manifest with ids shown in place of paths, and no pictures; ids derived from paths are hashed.
+
+        The hash has no salt, to be the same in all manifests, so a guess of a path can be verified.
+        `scan(private=True)` uses a salt.
+        """
+        table = hide_paths(self.table) if self._arrays is None else self.table  # in memory, paths are numbers
+        not_read = {kind: files | {"first": []} for kind, files in self.not_read.items()}
+        notes = self.notes | {"private": True, "label_types": self.label_types}
+        notes |= {"not_read": not_read} if not_read else {}
+        return type(self)(table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)
+
+    def take(self, rows: Any, *, step: str | None = None) -> Self:
+        """Return the rows with these indices, in that order; `step` is the text for the history."""
+        table = self.table.take(pa.array(rows, pa.int64()))
+        history = [*self.history, (step, table.num_rows)] if step else self.history
+        return self._with_table(table, history=history)
+
+    def head(self, n: int = 5) -> Self:
+        """Return the first `n` rows, or all if there are fewer."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise TableError(f"head(n={n!r}) must be an integer of at least 0")
+        return self.take(range(min(n, len(self))))
+
+    def to_pandas(self) -> Any:
+        """Return all columns as a pandas DataFrame; pandas must be installed."""
+        return self.table.to_pandas()
+
+    def where(self, column: str, values: Any) -> Self:
+        """Return the rows whose column has one of these values; None is a missing value.
+
+        Values may be text, as on a command line. Raises ColumnError if the column, TableError if a value does not
+        exist.
+        """
+        column_values = self.column(column)
+        selection = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+        try:
+            value_set = pa.array([None if each is None else str(each) for each in selection], pa.string())
+            value_set = value_set.cast(column_values.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise TableError(
+                f"column {column!r} is {column_values.type}, so no row is one of {selection}; give values of that type"
+            ) from error
+        is_present = pc.is_in(value_set, value_set=column_values).to_pylist()
+        absent = [value for value, present in zip(selection, is_present, strict=True) if not present]
+        if absent:
+            candidates = column_values.drop_null().unique()[:1000].cast(pa.string()).to_pylist()
+            raise TableError(f"no row has {column}={absent[0]!r}; {did_you_mean(str(absent[0]), candidates)}")
+        rows = pc.indices_nonzero(pc.is_in(column_values, value_set=value_set))
+        return self.take(rows, step=f"{column} is {' or '.join(map(str, selection))}")
+
+    def drop_missing(self, column: str) -> Self:
+        """Return the rows that have a value in a column. Raises ColumnError, and TableError if no row has one."""
+        rows = pc.indices_nonzero(self.column(column).is_valid())
+        if len(rows) == 0:
+            raise TableError(f"no row has a value in {column!r}; look at the table of labels")
+        return self.take(rows, step=f"{column} is not missing")
+
+    def readable(self) -> Self:
+        """Return the rows whose file has a readable frame, or was not probed."""
+        if "num_frames" not in self.table.schema.names:
+            return self
+        frames = self.column("num_frames").fill_null(1)
+        return self.take(pc.indices_nonzero(pc.greater(frames, 0)), step="with frames that can be read")
+
+    def _with_table(self, table: Any, *, history: Iterable[tuple[str, int]]) -> Self:
+        notes = self.notes | {"label_types": self.label_types}
+        return type(self)(table, root=self.root, history=history, notes=notes, arrays=self._arrays)

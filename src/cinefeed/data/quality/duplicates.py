@@ -1,0 +1,207 @@
+"""Findings about exact copies and near-duplicates: leaks between parts, conflicting labels, repetition."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.core.text import format_count
+from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.quality.exact_duplicates import copies
+from cinefeed.data.quality.findings import Finding, Pair, finding
+from cinefeed.data.quality.frame_summaries import FrameSummaries
+from cinefeed.data.quality.groups import groups_of, parts_of
+from cinefeed.data.quality.near_duplicates import NearPairs, near_pairs
+
+_LISTED_PAIRS = 1000
+
+
+def duplicate_findings(
+    manifest: Manifest, summaries: FrameSummaries, *, target: str | None, group: str | None, workers: int
+) -> tuple[list[Finding], list[Pair], list[list[int]]]:
+    """Return findings about copies and near-duplicates, their pairs, and the sets of connected rows.
+
+    Pairs are sorted: those across parts of the split first, then by distance. A row may be in one set of copies and in
+    one of near-duplicates.
+    """
+    context = _RowContext(manifest, target=target, group=group)
+    copy_sets = copies(manifest, summaries, workers=workers)
+    prints = summaries.prints
+    followers = [row for rows in copy_sets for row in rows[1:]]
+    if followers:
+        prints = prints.copy()
+        prints[followers] = 0  # the first of a set of copies represents it
+    near = near_pairs(prints)
+    near_sets = _linked_sets(near)
+    pairs = [context.pair(rows[0], row, 0.0, "copy") for rows in copy_sets for row in rows[1:]]
+    nearest = zip(near.first.tolist(), near.second.tolist(), near.distance.tolist(), strict=True)
+    pairs += [context.pair(first, second, distance, "near_duplicate") for first, second, distance in nearest]
+    pairs.sort(key=lambda pair: (not pair.across, pair.distance, pair.first, pair.second))
+    findings = [
+        *_leak_findings(copy_sets, context, "copies_across_splits", "copies of one file", exact=True),
+        *_leak_findings(near_sets, context, "near_duplicates_across_splits", "nearly the same frames", exact=False),
+        *_conflict_findings(copy_sets, context, "copies", target),
+        *_conflict_findings(near_sets, context, "near-duplicates", target),
+        *_repeat_findings(copy_sets, context, "copies", "copies of another file"),
+        *_repeat_findings(near_sets, context, "near_duplicates", "nearly the same frames as another"),
+    ]
+    if near.truncated:
+        findings.append(
+            finding(
+                "warning",
+                "near_duplicates_truncated",
+                f"more than {len(near.first):,} pairs of near-duplicates",
+                detail="The search stopped at this number: most of the videos show nearly the same frames.",
+                advice="check a part of the rows with --where",
+            )
+        )
+    return findings, pairs[:_LISTED_PAIRS], [*copy_sets, *near_sets]
+
+
+class _RowContext:
+    """Part, group and label of each row, as text."""
+
+    def __init__(self, manifest: Manifest, *, target: str | None, group: str | None) -> None:
+        groups, parts = groups_of(manifest, group), parts_of(manifest)
+        self.parts = _texts(parts, len(manifest))
+        self.groups = _texts(None if groups is None else groups.values, len(manifest))
+        self.labels = _texts(None if target is None else manifest.column(target), len(manifest))
+        self.is_split = parts is not None
+
+    def remark(self, row: int) -> str:
+        """Return part, group and label of a row, to compare it with its duplicates."""
+        group = None if self.groups[row] is None else f"group {self.groups[row]}"
+        return ", ".join(each for each in (self.parts[row], group, self.labels[row]) if each is not None)
+
+    def pair(self, first: int, second: int, distance: float, kind: Any) -> Pair:
+        """Return a pair of rows with their remarks."""
+        across = len(self.distinct(self.parts, [first, second])) > 1
+        remarks = (self.remark(first), self.remark(second))
+        return Pair(first=first, second=second, distance=distance, kind=kind, across=across, remarks=remarks)
+
+    @staticmethod
+    def distinct(values: list[str | None], rows: list[int]) -> set[str]:
+        """Return the distinct values of these rows."""
+        return {value for row in rows if (value := values[row]) is not None}
+
+    def remarks(self, sets: list[list[int]]) -> list[str]:
+        """Return a remark for each row of the sets."""
+        return [f"set {i}: {self.remark(row)}".rstrip(": ") for i, rows in enumerate(sets, start=1) for row in rows]
+
+
+def _texts(column: Any, count: int) -> list[str | None]:
+    if column is None:
+        return [None] * count
+    return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _linked_sets(near: NearPairs) -> list[list[int]]:
+    """Return the sets of rows that are connected by pairs."""
+    leader: dict[int, int] = {}
+
+    def find(row: int) -> int:
+        path = []
+        while (above := leader.setdefault(row, row)) != row:
+            path.append(row)
+            row = above
+        for ancestor in path:
+            leader[ancestor] = row
+        return row
+
+    for first, second in zip(near.first.tolist(), near.second.tolist(), strict=True):
+        low, high = sorted((find(first), find(second)))
+        leader[high] = low
+    sets: dict[int, list[int]] = {}
+    for row in sorted(leader):
+        sets.setdefault(find(row), []).append(row)
+    return list(sets.values())
+
+
+def _all_rows(sets: list[list[int]]) -> NDArray[np.int64]:
+    return np.array([row for rows in sets for row in rows], np.int64)
+
+
+def _leak_findings(sets: list[list[int]], context: _RowContext, code: str, noun: str, *, exact: bool) -> list[Finding]:
+    sets = [rows for rows in sets if len(context.distinct(context.parts, rows)) > 1]
+    if not sets:
+        return []
+    rows = _all_rows(sets)
+    return [
+        finding(
+            "error",
+            code,
+            f"{format_count(len(rows), 'video')} in more than one part of the split, {noun}",
+            detail=f"{format_count(len(sets), 'set')} of videos that "
+            + ("have the same bytes" if exact else "are nearly the same in five frames")
+            + ": the test contains videos of the training part.",
+            advice="keep one of each set, or split again by groups that keep a set together: 'cinefeed check MANIFEST "
+            "--groups groups.csv', then 'cinefeed split MANIFEST --group-table groups.csv'",
+            rows=rows,
+            remarks=context.remarks(sets),
+        )
+    ]
+
+
+def _conflict_findings(sets: list[list[int]], context: _RowContext, noun: str, target: str | None) -> list[Finding]:
+    sets = [rows for rows in sets if len(context.distinct(context.labels, rows)) > 1]
+    if not sets:
+        return []
+    rows = _all_rows(sets)
+    exact = noun == "copies"
+    return [
+        finding(
+            "error" if exact else "warning",
+            f"labels_of_{noun.replace('-', '_')}_differ",
+            f"{format_count(len(rows), 'video')} with another {target} than "
+            + ("a copy" if exact else "a near-duplicate"),
+            detail=f"{format_count(len(sets), 'set')} of {noun} with different labels: "
+            + (
+                "the bytes are the same, so at most one label of each set can be right, unless the labels describe "
+                "parts of the video."
+                if exact
+                else "five frames of each are nearly the same. If they show the same moment, one label is wrong. Two "
+                "recordings of one person or scene can look the same and correctly have different labels. The frames "
+                "alone cannot decide this."
+            ),
+            advice="inspect them (--page shows the pairs); correct wrong labels, or leave the videos out",
+            rows=rows,
+            remarks=context.remarks(sets),
+        )
+    ]
+
+
+def _repeat_findings(sets: list[list[int]], context: _RowContext, code: str, noun: str) -> list[Finding]:
+    """Return findings about sets without leaks or conflicting labels: a note for one group, a warning for several."""
+    harmless_sets = [
+        rows for rows in sets if all(len(context.distinct(each, rows)) < 2 for each in (context.parts, context.labels))
+    ]
+    findings = []
+    for one_group in (True, False):
+        selected_sets = [
+            rows for rows in harmless_sets if (len(context.distinct(context.groups, rows)) == 1) == one_group
+        ]
+        if not selected_sets:
+            continue
+        rows = _all_rows(selected_sets)
+        extra = len(rows) - len(selected_sets)
+        findings.append(
+            finding(
+                "note" if one_group else "warning",
+                f"{code}_of_one_group" if one_group else code,
+                f"{format_count(extra, 'video')} with {noun}"
+                if code == "near_duplicates"
+                else f"{format_count(extra, 'video')}, {noun}",
+                detail=format_count(len(selected_sets), "set")
+                + (", each of one group. They count twice in training." if one_group else _group_detail(context)),
+                advice="keep one of each set" if one_group else "keep one of each set, or assign each set to one group",
+                rows=rows,
+                remarks=context.remarks(selected_sets),
+            )
+        )
+    return sorted(findings, key=lambda each: each.severity == "note")
+
+
+def _group_detail(context: _RowContext) -> str:
+    has_groups = any(value is not None for value in context.groups)
+    names = ", each of more than one group: one patient may have two names" if has_groups else ""
+    return f"{names}. " + ("Each set is in one part." if context.is_split else "A split may put them into two parts.")

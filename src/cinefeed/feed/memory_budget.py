@@ -1,0 +1,84 @@
+"""A memory budget, and how a feed uses it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from cinefeed.core.errors import SettingError
+from cinefeed.core.text import format_bytes
+from cinefeed.data.manifest.rows import view_names
+from cinefeed.feed.batch_layout import Layout
+
+_UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+# A decoder also holds reference frames (16 at most in H.264) and tables.
+_REFERENCE_FRAMES, _DECODER_BYTES = 17, 8_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """The parts of a memory budget, in bytes."""
+
+    budget: int
+    decoders: int  # of all workers together
+    slot: int  # one batch, or all batches of the same videos if they are interleaved
+    slots: int  # as many as fit into the rest
+    batches: int = 1  # in a slot
+
+    def __str__(self) -> str:
+        return (
+            f"memory {format_bytes(self.budget)}: decoders {format_bytes(self.decoders)}, "
+            f"{self.slots * self.batches} batches of {format_bytes(self.slot / self.batches)}"
+        )
+
+
+def parse_bytes(memory: int | str) -> int:
+    """Return a number of bytes, as in "2GB", "500 MB" or "1GiB".
+
+    >>> parse_bytes("2GB"), parse_bytes("1 GiB"), parse_bytes(1000)
+    (2000000000, 1073741824, 1000)
+    """
+    if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
+        return memory
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
+    if match is None or match[2] not in _UNITS or not float(match[1]):
+        raise SettingError(f"memory={memory!r} must be a number of bytes, such as '2GB', '500MB' or '1GiB'")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def spend(
+    memory: int | str | None, *, layout: Layout, needed: int, workers: int, table: Any, frames: int
+) -> Spending | None:
+    """Return the parts of a memory budget, None without a budget.
+
+    Raises SettingError if the budget is too small for the decoders and `needed` slots.
+    """
+    if memory is None:
+        return None
+    budget = parse_bytes(memory)
+    files = 2 if layout.masks else 1  # open at a time; a mask is as large as its video
+    decoders = max(workers, 1) * files * decoder_bytes(table, frames=frames)
+    slot, batches = layout.nbytes, layout.batches
+    slots = (budget - decoders) // slot
+    if slots < needed:
+        least = decoders + needed * slot
+        raise SettingError(
+            f"memory={memory!r} is too little: decoders take {format_bytes(decoders)}, and {needed * batches} batches "
+            f"{format_bytes(slot / batches)} each; give {format_bytes(least)} or more, or fewer workers, prefetch or "
+            "batch_size"
+        )
+    return Spending(budget=budget, decoders=decoders, slot=slot, slots=int(slots), batches=batches)
+
+
+def decoder_bytes(table: Any, *, frames: int) -> int:
+    """Return the maximum bytes of one worker while it makes a clip: frames of the largest video, and the decoder."""
+    largest, columns = 0.0, set(table.schema.names)
+    for view in view_names(columns) or ("",):
+        names = [f"{name}:{view}" if view else name for name in ("height", "width", "channels", "bits")]
+        if columns.issuperset(names):
+            height, width, channels, bits = (pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in names)
+            planes = np.where(channels == 1, 1.0, 1.5) * np.where(bits > 16, 4, np.where(bits > 8, 2, 1))
+            largest = max(largest, float((height * width * planes).max(initial=0)))
+    return int(largest * (frames + _REFERENCE_FRAMES)) + _DECODER_BYTES

@@ -1,0 +1,75 @@
+"""Prefetch batches: keep the workers busy, and return the batches in order, across epochs."""
+
+from collections import deque
+
+from cinefeed.feed.batch import Batch
+from cinefeed.feed.batch_builder import Assembler, Pending
+from cinefeed.feed.stats import Meter
+from cinefeed.feed.workers.pools import Crew
+
+
+class Line:
+    """The workers of a feed, and the batches that they have started, from (epoch, index) on.
+
+    A slot is one batch, or all batches of the same videos if they are interleaved. `ahead` slots are in progress beside
+    the one that is waited for. With `prefetch_next_epoch`, the first slots of the next epoch follow the last of an
+    epoch, so that no worker is idle while the last clips of an epoch are made.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        *,
+        assembler: Assembler,
+        epoch: int,
+        index: int,
+        ahead: int,
+        prefetch_next_epoch: bool,
+        warm: bool,
+    ) -> None:
+        self.crew = crew
+        self.pending: deque[Pending] = deque()
+        self.ready: deque[Batch] = deque()  # the remaining batches of a slot
+        self.epoch = epoch  # of the next slot to start, and its number in that epoch
+        self.index, self._passed_over = divmod(index, assembler.layout.batches)
+        self._assembler = assembler
+        self._ahead = ahead
+        self._prefetch_next_epoch = prefetch_next_epoch
+        self._warm = warm  # the kernels are compiled
+
+    def take(self, epoch: int, *, meter: Meter) -> Batch:
+        """Return the next batch of an epoch, and start those after it."""
+        if not self.ready:
+            while len(self.pending) <= self._ahead and self._begin(epoch):
+                pass
+            self.ready.extend(self._assembler.finish(self.pending.popleft(), self.crew, meter))
+            while self._passed_over:  # those that were handed out before a resume
+                self.ready.popleft()
+                self._passed_over -= 1
+        return self.ready.popleft()
+
+    def end(self, epoch: int) -> None:
+        """Record that all batches of an epoch were returned."""
+        if self.epoch == epoch:
+            self.epoch, self.index = epoch + 1, 0
+
+    def drop(self) -> bool:
+        """Cancel all batches in progress; return whether the workers can make other batches."""
+        able = self.crew.drop([clip for pending in self.pending for clip in pending.clips])
+        self.pending.clear()
+        self.ready.clear()
+        return able
+
+    def _begin(self, epoch: int) -> bool:
+        """Start one more slot, of this epoch or the next; return whether there was one."""
+        if self.index == self._assembler.slots_of(self.epoch):
+            if self.epoch > epoch or not self._prefetch_next_epoch:
+                return False
+            self.epoch, self.index = self.epoch + 1, 0
+            return True
+        # The first clip compiles or loads the kernels: one worker makes it, the others wait.
+        pending = self._assembler.begin(self.index, self.epoch, self.crew, first_alone=not self._warm)
+        self.pending.append(pending)
+        self.index += 1
+        self._warm = True
+        return True

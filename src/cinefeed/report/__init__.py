@@ -1,6 +1,0 @@
-"""Self-contained HTML pages of runs, tables of predictions and feeds. The extra `report` is imported when needed."""
-
-from cinefeed.report.data import PageData
-from cinefeed.report.page import inspect_page, run_page, table_page, write_report
-
-__all__ = ["PageData", "inspect_page", "run_page", "table_page", "write_report"]

@@ -1,0 +1,56 @@
+"""Names of metrics, and table cells with their intervals, as pages show them."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cinefeed.core.text import format_number
+
+HEADLINES = ("r2", "mae", "auroc", "balanced_accuracy")  # the first two that are defined stand at the head of a page
+_NAMES = {
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "pearson_r": "Pearson r",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "ece": "calibration error (ECE)",
+    "bias": "bias (predicted - true)",
+    "sd": "SD of the differences",
+}
+
+
+class Cell(NamedTuple):
+    """A table cell: a value as text, and its interval, "" if there is none."""
+
+    value: str
+    interval: str = ""
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name within a sentence.
+
+    >>> metric_name("r2"), metric_name("mean_error")
+    ('R²', 'mean error')
+    """
+    return _NAMES.get(metric, metric.replace("_", " "))
+
+
+def title(metric: str) -> str:
+    """Return a metric's name at the head of a row or column."""
+    name = metric_name(metric)
+    return name[:1].upper() + name[1:]
+
+
+def cell(estimate: Mapping[str, Any] | None) -> Cell:
+    """Return the cell of a metric of an assessment.
+
+    >>> cell({"value": 0.8, "low": 0.7, "high": 0.9})
+    Cell(value='0.800', interval='0.700 to 0.900')
+    """
+    if estimate is None:
+        return Cell("")
+    low, high = estimate.get("low"), estimate.get("high")
+    interval = "" if low is None or high is None else f"{format_number(low)} to {format_number(high)}"
+    return Cell(format_number(estimate.get("value")), interval)

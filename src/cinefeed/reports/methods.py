@@ -1,0 +1,154 @@
+"""Items of methods.md: what a paper reports of a model, filled in from a run, or marked 'author:'.
+
+`methods.md.j2` holds the text, `_values` the dictionary that fills it. Order and numbers of the items are those of
+TRIPOD+AI (Collins et al., BMJ 2024;385:e078378); items for imaging alone are those of CLAIM (Tejani et al., 2024
+update, Radiology: Artificial Intelligence 6(4):e240300). The wording is ours: read the statements themselves before
+filling the items in.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cinefeed.core.errors import SettingError
+from cinefeed.core.text import format_number, markdown_text, plural
+from cinefeed.reports.data import PageData
+from cinefeed.reports.formatting import cell, metric_name
+from cinefeed.reports.results import ordered, resampled_unit
+from cinefeed.reports.templates import from_template, write_text
+
+_SEAL = "<!-- written by cinefeed; rewritten until the file is edited: "
+_ITEM = re.compile(r"- \*\*(?P<name>.+?)\*\* \((?P<number>.+?)\)\. (?P<text>.*)")
+
+
+class Item(NamedTuple):
+    """One item of a reporting guideline: its number in TRIPOD+AI, or "CLAIM", its name, and its text."""
+
+    number: str
+    name: str
+    text: str
+
+
+class Methods(NamedTuple):
+    """All items of a run, by section."""
+
+    title: str
+    sections: tuple[tuple[str, tuple[Item, ...]], ...]
+
+    def markdown(self) -> str:
+        """Return the items as Markdown, with a digest by which `keep_methods` detects an author's changes."""
+        lines = [
+            f"# Methods and results of {markdown_text(self.title)}",
+            "",
+            "Items of TRIPOD+AI (2024), with the items of CLAIM (2024 update) that are specific to imaging. Items that",
+            "follow from the run are filled in; write the text of each `author:` yourself. An edited file is never",
+            "overwritten.",
+        ]
+        for section, items in self.sections:
+            lines += ["", f"## {section}", ""]
+            lines += [f"- **{item.name}** ({item.number}). {markdown_text(item.text)}" for item in items]
+        text = "\n".join(lines) + "\n"
+        return f"{text}\n{_SEAL}{_digest(text)} -->\n"
+
+
+def keep_methods(methods: Methods, path: Path) -> None:
+    """Write methods.md, unless an author has changed the existing file.
+
+    Raises SettingError if the file cannot be read or written.
+    """
+    try:  # an editor may have saved it in another encoding: then the digest differs, and the file stays
+        existing = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {error.strerror}; delete it or choose another path") from error
+    if existing is not None:
+        text, _, seal = existing.partition(f"\n{_SEAL}")
+        if seal.strip() != f"{_digest(text)} -->":
+            return
+    write_text(methods.markdown(), path)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def methods_of(page: PageData) -> Methods:
+    """Return the items of a run."""
+    filters = {"options": _options, "quoted": repr, "metric": lambda value: format_number(float(value))}
+    text = from_template("methods.md.j2", filters=filters, **_values(page))
+    sections: dict[str, list[Item]] = {}
+    for line in re.sub(r" *\n +", " ", text).split("\n"):
+        if line.startswith("## "):
+            items = sections.setdefault(line[3:], [])
+        elif match := _ITEM.fullmatch(line.rstrip()):
+            items.append(Item(**match.groupdict()))
+    return Methods(page.title, tuple((section, tuple(items)) for section, items in sections.items()))
+
+
+def _values(page: PageData) -> dict[str, Any]:
+    """Return the dictionary that fills `methods.md.j2`: the sections of settings.toml, the page, and what follows."""
+    settings = tomllib.loads(page.settings) if page.settings else {}
+    sections = {name: settings.get(name, {}) for name in ("data", "clip", "frame", "model", "sampler", "feed", "train")}
+    data, train = sections["data"], sections["train"]
+    assessment: Mapping[str, Any] = page.assessment or {"parts": {}}
+    part = next(iter(ordered(assessment["parts"])), None)
+    measured: Mapping[str, Any] = {} if part is None else assessment["parts"][part]
+    targets = _targets(page, measured)
+    monitor = str(train.get("monitor", "val_loss"))
+    by_validation = monitor.startswith("val_")
+    has_threshold = any(len(target["classes"]) == 2 for target in targets)
+    return {
+        **sections,
+        "split": data.get("split", {}),
+        "transforms": settings.get("transforms", []),
+        "page": page,
+        "part": part,
+        "targets": targets,
+        "several_columns": isinstance(data.get("target"), list),
+        "row_count": sum(numbers[-1] for _, numbers in page.counts.parts) if page.counts else 0,
+        "by_validation": by_validation,
+        "monitor": page.run.get("monitor", monitor),
+        "choices": ["the epoch"] * by_validation + ["the threshold"] * has_threshold,
+        "weighted": train.get("class_weights") == "balanced",
+        "corrected": any(target.get("corrected") for target in measured.values()),
+        "resampled": plural(resampled_unit(assessment)),
+        "metric_names": dict.fromkeys(metric_name(name) for target in measured.values() for name in target["metrics"]),
+        "subgroups": dict.fromkeys(column for target in measured.values() for column in target.get("subgroups") or {}),
+        "class_counts": _class_counts(page),
+        "performance": {
+            name: [(metric_name(metric), cell(value)) for metric, value in target["metrics"].items()]
+            for name, target in measured.items()
+        },
+    }
+
+
+def _targets(page: PageData, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return name, task, classes and threshold of all targets: those measured, or before that those of the labels."""
+    if measured:
+        return [
+            {"name": name, "task": target["task"], "classes": target["classes"], "threshold": target.get("threshold")}
+            for name, target in measured.items()
+        ]
+    columns: list[tuple[str, str, tuple[str, ...]]] = [(page.target or "the label", page.task, page.classes)]
+    for name, labels in page.other_labels.items():
+        task = "regression" if not labels.classes else "binary" if len(labels.classes) == 2 else "multiclass"
+        columns.append((name, task, labels.classes))
+    return [{"name": name, "task": task, "classes": classes, "threshold": None} for name, task, classes in columns]
+
+
+def _class_counts(page: PageData) -> dict[str, int]:
+    if page.labels is None:
+        return {}
+    names = page.labels.raw.astype(str)
+    return {name: int((names == name).sum()) for name in page.labels.classes}
+
+
+def _options(table: Mapping[str, Any]) -> str:
+    """Return the options of a table of settings.
+
+    >>> _options({"name": "Rotate", "degrees": 25})
+    'degrees 25'
+    """
+    return ", ".join(f"{key} {value}" for key, value in table.items() if key != "name")

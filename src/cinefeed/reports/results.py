@@ -1,0 +1,201 @@
+"""Results of a page: tables and figures of an assessment, for every target and part."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cinefeed.core.text import format_count, format_number, format_percent, plural
+from cinefeed.metrics.predictions import Predictions
+from cinefeed.reports.agreement import forest_figure
+from cinefeed.reports.formatting import HEADLINES, Cell, cell, metric_name, title
+from cinefeed.reports.part_figures import part_figures
+from cinefeed.reports.style import on_page
+
+Plain = Mapping[str, Any]
+
+_FIRST = ("test", "external")  # parts that are shown before the others
+_IN_FOREST = {"regression": ("mae", "r2"), "binary": ("auroc",), "multiclass": ("balanced_accuracy", "auroc")}
+_MANY = 8  # classes: a larger confusion matrix takes the full width
+_THRESHOLD_SOURCES = {
+    "val": "the one with the best F1 on the validation part",
+    "frozen": "that of the training run",
+    "0.5": "the default, as there is no validation part",
+    "folds": "the mean over the folds, each with the best F1 on its own validation part",
+}
+
+
+def results(assessment: Plain, predictions: Predictions | None, *, folds: bool = False) -> dict[str, Any]:
+    """Return what a template needs to show an assessment.
+
+    The dictionary holds `description`, `resampled_units` (what bootstrap samples draw), `parts`, and for each of
+    `targets` a table over all parts and details by part. Without predictions the figures that need single scores are
+    left out. `folds` is for a cross-validation.
+    """
+    parts = ordered(assessment["parts"])
+    names = list(dict.fromkeys(name for part in parts for name in assessment["parts"][part]))
+    return {
+        "description": _description(assessment),
+        "resampled_units": plural(resampled_unit(assessment)),
+        "targets": [_target(assessment, name, parts, predictions, folds=folds) for name in names],
+        "parts": parts,
+    }
+
+
+def ordered(parts: Plain) -> list[str]:
+    """Return the names of parts, the one with the headline results first."""
+    return sorted(parts, key=lambda part: _FIRST.index(part) if part in _FIRST else len(_FIRST))
+
+
+def headline(assessment: Plain) -> list[tuple[str, str]]:
+    """Return names and values of the two metrics at the head of the page, for the first part and target."""
+    part = next(iter(ordered(assessment["parts"])), None)
+    if part is None or not assessment["parts"][part]:
+        return []
+    targets = assessment["parts"][part]
+    name = next(iter(targets))
+    metrics = targets[name]["metrics"]
+    figures = []
+    for metric in [metric for metric in HEADLINES if metrics.get(metric, {}).get("value") is not None][:2]:
+        value, interval = cell(metrics[metric])
+        label = f"{part} {metric_name(metric)}" + (f" of {name}" if len(targets) > 1 else "")
+        figures.append((label + (f", {interval}" if interval else ""), value))
+    return figures
+
+
+def _description(assessment: Plain) -> str:
+    """Return how scores are averaged and how intervals are computed, as sentences."""
+    unit = assessment.get("unit")
+    text = "Scores of several clips of a video are averaged"
+    text += f", then those of the videos of a {unit}: each {unit} counts once." if unit else "; each video counts once."
+    if assessment.get("resamples"):
+        level = format_percent(assessment.get("level", 0.95), ".3g")
+        text += (
+            f" In brackets: the {level} interval of {assessment['resamples']:,} bootstrap samples, which include or "
+        )
+        text += f"leave out each {resampled_unit(assessment)} as a whole."
+    return text + " No part is balanced or augmented."
+
+
+def resampled_unit(assessment: Plain) -> str:
+    """Return the name of the unit that bootstrap samples draw as a whole."""
+    return str(assessment.get("cluster") or assessment.get("unit") or "video")
+
+
+def _target(
+    assessment: Plain, name: str, parts: Sequence[str], predictions: Predictions | None, *, folds: bool
+) -> dict[str, Any]:
+    by_part = {part: assessment["parts"][part][name] for part in parts if name in assessment["parts"][part]}
+    results = list(by_part.values())
+    metrics = list(dict.fromkeys(metric for result in results for metric in result["metrics"]))
+    unit, cluster = assessment.get("unit"), assessment.get("cluster")
+    counts = {"clips": "clips", "videos": "videos"}
+    counts |= {"units": plural(unit)} if unit else {}
+    counts |= {"clusters": plural(cluster)} if cluster and cluster != unit else {}
+    counts |= {"missing": "without a label"} if any(result.get("missing") for result in results) else {}
+    return {
+        "name": name,
+        "task": results[0]["task"],
+        "many": len(results[0]["classes"]) > _MANY,
+        "parts": list(by_part),
+        "counts": [(label, [f"{result.get(key, 0):,}" for result in results]) for key, label in counts.items()],
+        "rows": [(title(metric), [cell(result["metrics"].get(metric)) for result in results]) for metric in metrics],
+        "reasons": [line for part, result in by_part.items() for line in _reasons(part, result["metrics"])],
+        "details": [_details(part, result, name, predictions, unit, folds=folds) for part, result in by_part.items()],
+    }
+
+
+def _reasons(part: str, metrics: Plain) -> list[str]:
+    """Return the reasons why metrics of a part have no interval, one sentence per reason.
+
+    >>> _reasons("val", {"f1": {"reason": "one class"}, "auroc": {"reason": "one class"}, "ece": {}})
+    ['No interval for F1, AUROC of val: one class.']
+    """
+    by_reason: dict[str, list[str]] = {}
+    for metric, estimate in metrics.items():
+        if estimate.get("reason"):
+            by_reason.setdefault(estimate["reason"], []).append(title(metric))
+    return [f"No interval for {', '.join(names)} of {part}: {reason}." for reason, names in by_reason.items()]
+
+
+def _details(
+    part: str, result: Plain, name: str, predictions: Predictions | None, unit: str | None, *, folds: bool
+) -> dict[str, Any]:
+    """Return figures and tables of one part of one target."""
+    several_targets = predictions is not None and len(predictions.targets) > 1
+    suffix = f"_{name}" if several_targets else ""
+    figures, note = part_figures(part, result, name, predictions, unit, suffix=suffix)
+    threshold = result.get("threshold")
+    summary = f"{format_count(result['units'], unit or 'video')}."
+    if threshold is not None:
+        source = str(result.get("threshold_from"))
+        explanation = _THRESHOLD_SOURCES.get("folds" if folds and source == "frozen" else source, "")
+        summary += f" The threshold is {threshold:.3g}" + (f", {explanation}." if explanation else ".")
+    by_class = result.get("by_class") or {}
+    return {
+        "part": part,
+        "summary": summary,
+        "figures": figures,
+        "note": note,
+        "by_class": _class_table(by_class, result.get("counts") or {}) if by_class else None,
+        "corrected": _corrected_table(result),
+        "subgroups": [
+            _subgroup(f"{part}{suffix}", column, rows, result)
+            for column, rows in (result.get("subgroups") or {}).items()
+        ],
+    }
+
+
+def _table(rows: Sequence[tuple[str, Plain]]) -> dict[str, Any]:
+    """Return a table of metrics with one row per pair of name and estimates; names may repeat."""
+    metrics = list(dict.fromkeys(metric for _, estimates in rows for metric in estimates))
+    return {
+        "head": ["ECE" if metric == "ece" else title(metric) for metric in metrics],
+        "rows": [(name, [cell(estimates.get(metric)) for metric in metrics]) for name, estimates in rows],
+    }
+
+
+def _class_table(by_class: Mapping[str, Plain], counts: Mapping[str, int]) -> dict[str, Any]:
+    table = _table(list(by_class.items()))
+    return {
+        "head": ["number", *table["head"]],
+        "rows": [
+            (name, [Cell(f"{counts[name]:,}" if name in counts else ""), *cells]) for name, cells in table["rows"]
+        ],
+    }
+
+
+def _corrected_table(result: Plain) -> dict[str, Any] | None:
+    """Return metrics of the scores, and of the scores corrected for the class frequencies of balanced training."""
+    corrected = result.get("corrected")
+    if not corrected:
+        return None
+    rows = [
+        (title(metric), [cell(result["metrics"].get(metric)), cell(estimate)])
+        for metric, estimate in corrected["metrics"].items()
+    ]
+    both = (result, corrected)
+    if not any(name == title("ece") for name, _ in rows):
+        rows.append((title("ece"), [Cell(format_number(each.get("calibration", {}).get("ece"))) for each in both]))
+    if corrected.get("threshold") is not None:
+        rows.append(("Threshold", [Cell(format_number(each.get("threshold"))) for each in both]))
+    return {"head": ["as scored", "corrected"], "rows": rows}
+
+
+def _group_name(row: Plain) -> str:
+    return "unknown" if row["value"] is None else str(row["value"])
+
+
+def _subgroup(part: str, column: str, rows: Sequence[Plain], result: Plain) -> dict[str, Any]:
+    table = _table([(_group_name(row), row["metrics"]) for row in rows])
+    table["rows"] = [
+        (name, [Cell(f"{row['units']:,}"), *cells]) for (name, cells), row in zip(table["rows"], rows, strict=True)
+    ]
+    table["head"] = ["number", *table["head"]]
+    metric = next((metric for metric in _IN_FOREST[result["task"]] if metric in result["metrics"]), None)
+    figure = None
+    if metric is not None and len(rows) > 1:
+        points = [(f"{_group_name(row)} ({row['units']:,})", row["metrics"].get(metric, {})) for row in rows]
+        if any(estimate.get("value") is not None for _, estimate in points):
+            overall = result["metrics"][metric].get("value")
+            svg = forest_figure(points, overall=overall, name=title(metric))
+            figure = on_page(svg, f"subgroups_{column}_{part}", f"{title(metric)} by {column}")
+    return {"column": column, "table": table, "figure": figure}

@@ -1,0 +1,1 @@
+"""Arrays as videos: NumPy, HDF5, NIfTI, and arrays in memory."""

@@ -1,0 +1,1 @@
+"""DICOM cine (extra `dicom`)."""

@@ -1,0 +1,1 @@
+"""Encoded video through FFmpeg: the only package that imports `av`."""

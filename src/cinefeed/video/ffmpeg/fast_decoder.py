@@ -1,0 +1,117 @@
+"""Decoding of video files by compiled code, for containers that state when each frame is displayed."""
+
+import os
+from functools import lru_cache
+from operator import lt
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.video.ffmpeg.abi import TESTED_VERSIONS, library, version
+from cinefeed.video.ffmpeg.decode_range import in_order
+from cinefeed.video.ffmpeg.decoder import decoder_choice
+from cinefeed.video.ffmpeg.libav import (
+    ALL,
+    DECODED,
+    NOT_FRESH,
+    RANGE,
+    SPACE,
+    TEXTS,
+    close_video,
+    find_frames,
+    new_state,
+    open_video,
+)
+from cinefeed.video.ffmpeg.pixel_formats import Layout, samples_of
+from cinefeed.video.ffmpeg.probe import states_its_stamps
+from cinefeed.video.metadata import Facts
+from cinefeed.video.planes import Stacked
+
+_NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
+
+
+class NativeVideo:
+    """An open video file. `find` returns all requested frames, or None; then PyAV reads them or raises the error.
+
+    `skips` allows the decoder to leave out frames that are not needed. Use `open_native`, which checks the file.
+    """
+
+    def __init__(
+        self, path: Path, facts: Facts, *, shape: tuple[int, int, int], planes: Any, dtype: np.dtype[Any], skips: bool
+    ) -> None:
+        self._path, self._facts = path, facts
+        self._shape, self._planes, self._dtype, self._skips = shape, planes, dtype, skips
+        self._state = new_state(TESTED_VERSIONS[version()])
+
+    @property
+    def tags(self) -> tuple[int, int]:
+        """The colour range and the colour space of the first frame of the last `find`."""
+        return int(self._state[RANGE]), int(self._state[SPACE])
+
+    @property
+    def decoded_count(self) -> int:
+        """Number of frames decoded so far."""
+        return int(self._state[DECODED])
+
+    def open(self) -> bool:
+        """Open the file, or reopen it at its start; return whether that succeeded."""
+        self.close()
+        name = self._facts.container.encode() + b"\0"
+        texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
+        return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._facts.stream, self._state))
+
+    def find(self, numbers: NDArray[np.int64], *, grey: bool) -> Stacked | None:
+        """Return the planes of these frames, in order; `grey` returns luma only."""
+        count, places, selection = len(numbers), _NO_PLACES, None
+        requested = numbers.tolist()
+        if not all(map(lt, requested, requested[1:])):
+            numbers, inverse = np.unique(numbers, return_inverse=True)
+            places, selection = (inverse, None) if requested == sorted(requested) else (_NO_PLACES, inverse)
+        luma, *chroma = self._planes
+        groups = [np.empty((count, *luma), self._dtype)]
+        if chroma and not grey:
+            groups.append(np.empty((2 * count, *chroma[0]), self._dtype))
+        lumas, both = (*(group.view(np.uint8) for group in groups), _NO_PLANES)[:2]
+        self._state[RANGE] = -1
+        ticks, key_frames = self._facts.ticks, self._facts.key_frames
+        assert ticks is not None
+        first, last = key_frames.searchsorted(numbers[[0, -1]], side="right")
+        keys = key_frames[max(first - 1, 0) : last].astype(np.int64)
+        frame_arguments = numbers, ticks.of_frames(numbers), places, keys, ticks.of_frames(keys)
+        status = find_frames(self._state, *frame_arguments, self._skips, self._shape, lumas, both)
+        if status == NOT_FRESH and self.open():
+            status = find_frames(self._state, *frame_arguments, self._skips, self._shape, lumas, both)
+        if status != ALL:
+            return None
+        stacked = Stacked(groups)
+        return stacked if selection is None else stacked.select(selection)
+
+    def close(self) -> None:
+        """Close the file; frames that were returned remain valid."""
+        close_video(self._state)
+
+    def __del__(self) -> None:
+        close_video(self._state)
+
+
+def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, int], skips: bool) -> NativeVideo | None:
+    """Open a video whose stored frames are `size`, (height, width); None if compiled code does not support it."""
+    has_ordered_stamps = states_its_stamps(facts) and in_order(facts.ticks)
+    if not has_ordered_stamps or layout.packing != "planar" or layout.via or decoder_choice().name != "compiled":
+        return None
+    number, planes = _planes_of_format(facts.pixel_format, *size)
+    video = NativeVideo(
+        path, facts, shape=(size[1], size[0], number), planes=planes, dtype=samples_of(layout.bits), skips=skips
+    )
+    return video if video.open() else None
+
+
+@lru_cache(maxsize=256)
+def _planes_of_format(name: str, height: int, width: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Return FFmpeg's number of a planar pixel format, and the height and width of each plane."""
+    parts = av.VideoFormat(name, width, height).components
+    number = library().av_get_pix_fmt(name.encode())
+    return int(number), tuple((part.height, part.width) for part in parts)

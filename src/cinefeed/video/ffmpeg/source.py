@@ -1,0 +1,178 @@
+"""Random access to the frames of encoded video, exact to the frame, with as little decoding as possible.
+
+Compiled code (`native`) reads supported files. PyAV (`ladder`) reads files that compiled code does not support, or in
+which it does not find a frame. Both return the same bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from cinefeed.core.errors import DecodeError, SourceError
+from cinefeed.video.clips import PixelType
+from cinefeed.video.color import Colour
+from cinefeed.video.embedded import EmbeddedVideo
+from cinefeed.video.ffmpeg.damage import damage_error, damaged_among
+from cinefeed.video.ffmpeg.decode_range import in_order, runs_of
+from cinefeed.video.ffmpeg.fast_decoder import open_native
+from cinefeed.video.ffmpeg.pixel_formats import Layout, colour_of, layout_of, planes_of
+from cinefeed.video.ffmpeg.probe import probe_encoded, refuse_part
+from cinefeed.video.ffmpeg.seek_decoder import Ladder
+from cinefeed.video.metadata import Facts
+from cinefeed.video.orientation import stored_size
+from cinefeed.video.planes import Planes, planes_to_array
+from cinefeed.video.source import frame_numbers
+
+# Decoders that can skip non-reference frames without changing the others. Not AV1: libdav1d drops requested frames.
+_SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
+_KEEPING_STAMPS = frozenset({"h264", "hevc"})  # ... and keep each frame's timestamp even if timestamps are out of order
+
+
+class EncodedSource:
+    """An open video file. Frames are located by the index in `facts`; by default one pass over the packets makes it.
+
+    `channels=1` returns luma only; `dtype` is what `read` returns, by default the stored depth. Raises SourceError if
+    the file holds no video, DecodeError if it breaks before a requested frame or that frame is damaged. It never
+    returns fewer frames than requested.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | EmbeddedVideo,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        facts: Facts | None = None,
+        dtype: PixelType | None = None,
+    ) -> None:
+        self.path = Path(path) if isinstance(path, str) else path
+        refuse_part(self.path, part)
+        self.facts = facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
+        self.channels = channels or facts.channels
+        self.dtype = dtype
+        self._size = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
+        self._layout: Layout = layout_of(facts.pixel_format)
+        self._colour: Colour | None = None
+        self._skips = facts.codec in _SKIPPING and (in_order(facts.ticks) or facts.codec in _KEEPING_STAMPS)
+        self._closed = False
+        self._native = (
+            None
+            if isinstance(self.path, EmbeddedVideo)
+            else open_native(self.path, facts, self._layout, size=self._size, skips=self._skips)
+        )
+        self._ladder = None if self._native is not None else self._by_pyav()
+
+    def __len__(self) -> int:
+        return self.facts.times.count
+
+    @property
+    def decoder(self) -> Literal["compiled", "PyAV"]:
+        """The decoder of this file; compiled code may switch to PyAV at any frame."""
+        return "PyAV" if self._native is None else "compiled"
+
+    def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
+        """Return the frames of `indices`, as stored."""
+        numbers = frame_numbers(indices, count=len(self), path=self.path)
+        if self._closed:
+            raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
+        frames = self._frames(numbers) if numbers.size else ()
+        return Planes(frames, self._colour or Colour(model=self._layout.model, bits=self._layout.bits))
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """Return the frames of `indices`, as displayed and converted, (n, height, width, channels)."""
+        facts, planes = self.facts, self.planes(indices)
+        return planes_to_array(planes, channels=self.channels, height=facts.height, width=facts.width, dtype=self.dtype)
+
+    def close(self) -> None:
+        """Close the file; planes that were returned remain valid."""
+        self._closed = True
+        for decoder in (self._native, self._ladder):
+            if decoder is not None:
+                decoder.close()
+        self._native = self._ladder = None
+        if isinstance(self.path, EmbeddedVideo):
+            self.path.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _frames(self, numbers: NDArray[np.int64]) -> Sequence[tuple[NDArray[Any], ...]]:
+        """Return the planes of these frames."""
+        grey, damaged_ranges = self.channels == 1, self.facts.damaged
+        if damaged_ranges.size and (mask := damaged_among(numbers, damaged_ranges)).any():
+            if not self.facts.conceals_damage:
+                raise damage_error(self.path, int(numbers[mask][0]))
+            return self._concealed(numbers, mask, grey=grey)
+        if self._native is not None:
+            planes = self._native.find(numbers, grey=grey)
+            if planes is not None:
+                self._set_colour(*self._native.tags)
+                return planes
+            self._native.close()
+            self._native = None
+        if self._ladder is None:
+            self._ladder = self._by_pyav()
+        unique = np.unique(numbers)
+        ticks = self.facts.ticks
+        decoded_frames = (
+            self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.facts))
+        )
+        planes_of_frames = {
+            number: self._hand_over(decoded_frames[number], number, grey=grey) for number in unique.tolist()
+        }
+        return [planes_of_frames[number] for number in numbers.tolist()]
+
+    def _concealed(
+        self, numbers: NDArray[np.int64], mask: NDArray[np.bool_], *, grey: bool
+    ) -> list[tuple[NDArray[Any], ...]]:
+        """Return the planes of these frames; those in `mask` are damaged."""
+        planes = dict(zip(numbers[~mask].tolist(), self._frames(numbers[~mask]), strict=True)) if not mask.all() else {}
+        if self._ladder is None:
+            self._ladder = self._by_pyav()
+        for number, frame in self._ladder.conceal(np.unique(numbers[mask]).tolist()).items():
+            planes[number] = self._hand_over(frame, number, grey=grey)
+        return [planes[number] for number in numbers.tolist()]
+
+    def _by_pyav(self) -> Ladder:
+        facts = replace(self.facts, container=self.facts.container.rpartition("/")[2])  # FFmpeg has no "dicom/mov"
+        return Ladder(self.path, facts, skips=self._skips)
+
+    def _hand_over(self, frame: av.VideoFrame, number: int, *, grey: bool) -> tuple[NDArray[Any], ...]:
+        facts, size = self.facts, (frame.height, frame.width)
+        if size != self._size:
+            raise DecodeError(
+                f"{self.path}: frame {number} is {size[1]} x {size[0]}, its metadata gives {self._size[1]} x "
+                f"{self._size[0]}; scan it again with verify='decode', which keeps the frames before a change of size, "
+                f"or encode it in one size"
+            )
+        if frame.format.name != facts.pixel_format:
+            frame = frame.reformat(
+                self._size[1], self._size[0], facts.pixel_format
+            )  # the pixel format changes within the file
+        self._set_colour(int(frame.color_range), int(frame.colorspace))
+        return planes_of(frame, self._layout, grey=grey)
+
+    def _set_colour(self, tagged_range: int, tagged_space: int) -> None:
+        """Set the colour conversion from the first frame that is read."""
+        if self._colour is None:
+            facts = self.facts
+            self._colour = colour_of(
+                tagged_range,
+                tagged_space,
+                facts.pixel_format,
+                grey=self.channels == 1,
+                rotation=facts.rotation,
+                mirrored=facts.mirrored,
+                aspect=facts.aspect,
+            )

@@ -1,0 +1,1 @@
+"""Images as frames: folders, TIFF, animations."""

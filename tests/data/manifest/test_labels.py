@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from cinefeed.core.errors import ColumnError, SettingError, SplitError, TableError
+from cinefeed.data.manifest.labels import columns_of_paths, join_labels, part_names, split_table
+
+ROOT = Path("/data/studies")
+
+
+@pytest.fixture(autouse=True)
+def _a_suffix_in_two_pieces(monkeypatch):
+    monkeypatch.setattr("cinefeed.data.manifest.label_keys.extensions", lambda: {".mp4", ".nii.gz"})
+
+
+def videos(*paths, **columns):
+    return pa.table({"path": pa.array(paths), **columns})
+
+
+def join(table, labels, *, on=None, unmatched="error"):
+    joined, joined_on = join_labels(table, pa.table(labels), on=on, unmatched=unmatched, root=ROOT, name="labels.csv")
+    return joined.to_pydict(), joined_on
+
+
+def test_columns_of_folder_and_file_names():
+    columns, is_match = columns_of_paths(
+        pa.array(["007/s1/4ch.mp4", "p2/s.2/2ch/clip 3.nii.gz", "p3/x.mp4"]), pattern="{patient}/{study}/{view}"
+    )
+    assert is_match.to_pylist() == [True, True, False]
+    assert columns.to_pydict() == {
+        "patient": ["007", "p2", None],
+        "study": ["s1", "s.2", None],
+        "view": ["4ch", "2ch", None],
+    }
+
+
+def test_columns_within_one_name():
+    columns, is_match = columns_of_paths(pa.array(["raw/p1_s2.v3.mp4"]), pattern="{_}/{patient}_{study}.v{version}.mp4")
+    assert is_match.to_pylist() == [True]
+    assert columns.to_pydict() == {"patient": ["p1"], "study": ["s2"], "version": ["3"]}
+
+
+@pytest.mark.parametrize("pattern", ["study", "{a}/{a}", "{codec}/{view}", "{a}/{b", "{a b}", "{}", "{_}"])
+def test_a_bad_pattern_is_refused(pattern):
+    with pytest.raises(SettingError, match="path_columns"):
+        columns_of_paths(pa.array(["a/b.mp4"]), pattern=pattern)
+
+
+@pytest.mark.parametrize(
+    ("column", "keys", "form"),
+    [
+        ("path", ["b/2.mp4", "a/1.NII.GZ"], "path"),
+        ("path", ["./b/2.mp4", "/data/studies/a/1.NII.GZ"], "path"),
+        ("path", ["b\\2.mp4", "a\\1.NII.GZ"], "path"),
+        ("file", ["b/2", "a/1"], "path without suffix"),
+        ("FileName", ["2.mp4", "1.NII.GZ"], "file name"),
+        ("stem", ["2", "1"], "stem"),
+        ("stem", [2, 1], "stem"),
+    ],
+)
+def test_a_label_names_its_video_in_any_form(column, keys, form):
+    joined, joined_on = join(videos("a/1.NII.GZ", "b/2.mp4"), {column: keys, "age": [48, 61]})
+    assert joined_on == form
+    assert (joined["path"], joined["age"]) == (["a/1.NII.GZ", "b/2.mp4"], [61, 48])
+
+
+def test_one_row_serves_many_videos():
+    table = videos("p/s1/2ch.mp4", "p/s2/2ch.mp4", "p/s1/4ch.mp4", study=["007", "8", "007"])
+    joined, joined_on = join(table, {"study": ["8", "007"], "age": [48, 61]}, on="study")
+    assert joined_on == "study"
+    assert joined == {"path": table["path"].to_pylist(), "study": ["007", "8", "007"], "age": [61, 48, 61]}
+
+
+def test_numbers_join_to_text_of_folders():
+    joined, _ = join(
+        videos("7/a.mp4", "12/a.mp4", patient=["7", "12"]), {"patient": [12, 7], "age": [1, 2]}, on="patient"
+    )
+    assert joined["age"] == [2, 1]
+
+
+def test_a_key_of_two_columns():
+    table = videos("p1/s1.mp4", "p2/s1.mp4", patient=["p1", "p2"], study=["s1", "s1"])
+    labels = {"study": ["s1", "s1"], "patient": ["p2", "p1"], "age": [2, 1]}
+    joined, joined_on = join(table, labels, on=["patient", "study"])
+    assert (joined["age"], joined_on) == ([1, 2], "patient + study")
+    with pytest.raises(TableError, match="join on it too"):
+        join(table, {"study": ["s1"], "patient": ["p2"]}, on="study")
+
+
+def test_several_rows_for_one_video_need_parts_or_seconds():
+    labels = {"path": ["a.mp4", "a.mp4", "b.mp4"], "label": ["x", "y", "x"]}
+    with pytest.raises(TableError, match=r"1 keys occur in several rows \(first: a.mp4\)"):
+        join(videos("a.mp4", "b.mp4"), labels)
+    joined, _ = join(videos("a.mp4", "b.mp4"), labels | {"start_seconds": [0.0, 2.0, 0.0]})
+    assert joined["path"] == ["a.mp4", "a.mp4", "b.mp4"]
+    assert joined["label"] == ["x", "y", "x"]
+
+
+def test_unmatched_rows_and_videos_are_counted_and_named():
+    table, labels = videos("a.mp4", "b.mp4", "c.mp4"), {"path": ["b.mp4", "x.mp4", "y.mp4", None], "age": [1, 2, 3, 4]}
+    with pytest.raises(TableError) as caught:
+        join(table, labels)
+    assert "3 of 4 rows match no video (first: x.mp4, y.mp4, (empty))" in str(caught.value)
+    assert "2 of 3 videos have no row (first: a.mp4, c.mp4)" in str(caught.value)
+    assert join(table, labels, unmatched="ignore")[0] == {"path": ["b.mp4"], "age": [1]}
+
+
+def test_nothing_matches():
+    with pytest.raises(TableError, match="none of 1 rows matches any of 1 videos"):
+        join(videos("a.mp4"), {"path": ["x.mp4"], "age": [1]}, unmatched="ignore")
+
+
+def test_a_stem_that_two_videos_share_is_refused():
+    with pytest.raises(TableError, match=r"joined on stem: 1 keys match several videos \(first: 1\)"):
+        join(videos("a/1.mp4", "b/1.mp4"), {"stem": ["1"], "age": [61]})
+
+
+def test_missing_columns_name_the_nearest():
+    table = videos("p/a.mp4", study=["p"])
+    with pytest.raises(ColumnError, match="did you mean 'study_id'"):
+        join(table, {"study_id": ["p"]}, on="studi_id")
+    with pytest.raises(ColumnError, match="on='study'"):
+        join(table, {"age": [61], "study": ["p"]})
+    with pytest.raises(ColumnError, match="the videos have no column 'view'"):
+        join(table, {"study": ["p"], "view": ["4ch"]}, on=["study", "view"])
+    with pytest.raises(TableError, match="'height' is a reserved column name"):
+        join(table, {"study": ["p"], "height": [180]}, on="study")
+    with pytest.raises(SettingError, match="did you mean 'ignore'"):
+        join(table, {"study": ["p"]}, on="study", unmatched="ignor")
+
+
+def test_part_names():
+    column = pa.array(["TRAIN", "valid", None, "test ", "dev"])
+    assert part_names(column, name="x").to_pylist() == ["train", "val", None, "test", "val"]
+    with pytest.raises(SplitError, match=r"names a part 'trian'; did you mean 'train'"):
+        part_names(pa.array(["trian"]), name="x")
+    with pytest.raises(SplitError, match="no tables"):
+        split_table({}, on=None, videos=videos("a.mp4"))

@@ -1,0 +1,19 @@
+"""The cache of a worker for the metadata of each row."""
+
+import cinefeed as cf
+from cinefeed.data.manifest import rows as module
+
+
+def test_facts_are_kept_and_never_mixed_up(manifest, monkeypatch):
+    monkeypatch.setattr(module, "_CACHE_SIZE", 3)
+    rows = cf.Manifest.scan(manifest.root).rows
+    again = {}
+    for _ in range(3):
+        for row in range(len(rows)):
+            facts = rows.facts(row)
+            with rows.open(row) as source:
+                assert source.read([2])[0, 0, 0, 0] == 20 * row + 2 and source.facts is facts
+            again.setdefault(row, facts)
+            assert facts.times.count == again[row].times.count == 12
+            assert rows.facts(row) is facts, "cached for the next clip"
+    assert len(rows._files) <= 3
