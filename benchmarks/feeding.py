@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 
 import cinefeed as cf
-from cinefeed.feed.clip_pipeline import ClipMaker, Draw, Took
+from cinefeed.feed.clip_pipeline import ClipPipeline, ClipTimings, PlanEntry
 from cinefeed.feed.throughput import measure_feed
 from cinefeed.feed.workers.pools import Backend
 
@@ -78,12 +78,12 @@ class StandIn:
 def stand_in(filled: bool) -> StandIn:
     """Replace what makes clips in this process."""
 
-    def make(maker: ClipMaker, draw: Draw, out: np.ndarray, valid: np.ndarray) -> Took:
+    def make(maker: ClipPipeline, draw: PlanEntry, out: np.ndarray, valid: np.ndarray) -> ClipTimings:
         write(out[0, 0], draw.position, filled)  # of the first clip and view, where there may be several
         valid[:] = True
-        return Took(0.0, 0.0, 0.0)
+        return ClipTimings(0.0, 0.0, 0.0)
 
-    ClipMaker.make = make  # type: ignore[assignment,method-assign]
+    ClipPipeline.make = make  # type: ignore[assignment,method-assign]
     return StandIn(filled)
 
 

@@ -63,7 +63,7 @@ def ours(ask: Ask, channels: int) -> np.ndarray:
     """Read a clip as a feed does, from the row of a manifest to the target frame."""
     out = np.empty((len(ask.indices), SIDE, SIDE, channels), np.uint8)
     facts = ask.manifest.facts(ask.row)
-    with cf.open_source(ask.path, channels=channels, facts=facts) as source:
+    with cf.open_video(ask.path, channels=channels, facts=facts) as source:
         FITS[channels].render(source.planes(ask.indices), out, [])
     return out
 

@@ -71,7 +71,7 @@ def decode_alone(feed: cf.Feed, epochs: range, workers: int) -> int:
 
     def decode(draw: tuple[int, np.ndarray]) -> None:
         row, indices = draw
-        with cf.open_source(feed.manifest.path_of(row), channels=channels, facts=feed.manifest.facts(row)) as source:
+        with cf.open_video(feed.manifest.path_of(row), channels=channels, facts=feed.manifest.facts(row)) as source:
             source.planes(indices)
 
     draws = draws_of(feed, epochs)

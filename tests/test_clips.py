@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from cinefeed.core.errors import ClipError, SettingError
 from cinefeed.core.rng import Stage, rng_for
 from cinefeed.video.clips import Clip, Frame
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 
 def video(count, rate=25.0):
-    return Times(0.0, 1 / rate, count)
+    return FrameTimes(0.0, 1 / rate, count)
 
 
 def picks(clip, times, **window):
@@ -83,7 +83,7 @@ def test_rate_picks_frames_by_time():
 
 
 def test_rate_on_irregular_time_stamps():
-    times = Times(0.0, 0.0, 5, np.array([0.0, 0.1, 0.5, 0.6, 1.0]))
+    times = FrameTimes(0.0, 0.0, 5, np.array([0.0, 0.1, 0.5, 0.6, 1.0]))
     assert picks(Clip(frames=3, rate_hz=2, position="start"), times)[0] == [0, 2, 4]
     assert picks(Clip(frames=5, rate_hz=4, position="start"), times)[0] == [0, 1, 2, 3, 4]
 
@@ -115,7 +115,7 @@ def test_an_empty_window_says_what_there_is():
 
 
 def test_a_video_without_rate_has_no_seconds():
-    times = Times(0.0, float("nan"), 9)
+    times = FrameTimes(0.0, float("nan"), 9)
     assert picks(Clip(frames=3, position="start"), times)[0] == [0, 1, 2]
     with pytest.raises(ClipError, match="no frame rate"):
         picks(Clip(frames=3, rate_hz=5), times)

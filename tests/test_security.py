@@ -71,7 +71,7 @@ def test_what_refers_to_other_files_is_refused(tmp_path, neighbour, kind, suffix
     path.write_text(PLAYLISTS[kind])
     (tmp_path / "patient_b.sub").write_bytes(neighbour.read_bytes())
     with pytest.raises(SourceError, match="refused") as refused:
-        cf.open_source(path)
+        cf.open_video(path)
     assert str(path) in str(refused.value)
     with pytest.raises(SourceError, match="refused"):
         cf.probe(path)
@@ -98,7 +98,7 @@ def test_what_refers_to_other_files_is_refused_within_dicom(tmp_path, neighbour,
     ds["PixelData"].is_undefined_length = True
     ds.save_as(tmp_path / "patient_b.dcm", enforce_file_format=True)
     with pytest.raises(SourceError, match=r"patient_b\.dcm: holds an encoded video that FFmpeg cannot open"):
-        cf.open_source(tmp_path / "patient_b.dcm")
+        cf.open_video(tmp_path / "patient_b.dcm")
 
 
 def test_play_lists_would_be_opened_without_the_list_of_demuxers(tmp_path, neighbour):
@@ -117,7 +117,7 @@ def test_a_pattern_of_image_names(tmp_path):
         frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
         frame.save(str(tmp_path / f"frame{number}.png"))
     with pytest.raises(SourceError, match="no such file"):
-        cf.open_source(tmp_path / "frame%d.png")
+        cf.open_video(tmp_path / "frame%d.png")
 
 
 def test_a_play_list_in_the_place_of_a_scanned_video(tmp_path, neighbour):
@@ -162,7 +162,7 @@ def test_a_movie_of_external_data(tmp_path):
     with av.open(str(path), container_options={"enable_drefs": "1", "use_absolute_path": "1"}) as container:
         assert sum(1 for _ in container.decode(video=0)) == 12, "FFmpeg can be told to follow it"
     with pytest.raises(SourceError, match="no frame can be decoded"):
-        cf.open_source(path)
+        cf.open_video(path)
     with pytest.raises(SourceError), EncodedSource(path, facts=cf.probe(whole)) as video:
         video.read([0])
 
@@ -171,7 +171,7 @@ def test_no_protocol_but_files(tmp_path):
     path = tmp_path / "patient_b.mp4"
     path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:1.0,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(SourceError, match="refused"):
-        cf.open_source(path)
+        cf.open_video(path)
     assert TEXTS.startswith(b"protocol_whitelist\0file\0format_whitelist\0" + ",".join(DEMUXERS).encode() + b"\0")
 
 
@@ -192,7 +192,7 @@ def test_no_pickle_is_read(tmp_path):
     (tmp_path / "c.npy").write_bytes(pickle.dumps(Trap(trap)))
     for name in ("a.npy", "b.npz", "c.npy"):
         with pytest.raises(SourceError, match=name):
-            cf.open_source(tmp_path / name)
+            cf.open_video(tmp_path / name)
     with pytest.raises(ValueError):
         cf.Manifest.from_table(tmp_path / "c.npy")
     assert not trap.exists()
@@ -219,7 +219,7 @@ def test_a_pipe_is_no_video(tmp_path, alarm, suffix):
     path = tmp_path / f"pipe{suffix}"
     os.mkfifo(path)
     facts = cf.probe(write_video(tmp_path / "whole.mp4", numbered_frames(12)))
-    for attempt in (cf.probe, cf.open_source, lambda path: cf.open_source(path, facts=facts)):
+    for attempt in (cf.probe, cf.open_video, lambda path: cf.open_video(path, facts=facts)):
         with pytest.raises(SourceError, match="is a named pipe") as refused:
             attempt(path)
         assert str(path) in str(refused.value)
@@ -230,7 +230,7 @@ def test_a_device_is_no_video(tmp_path, alarm):
     path = tmp_path / "zero.mp4"
     path.symlink_to("/dev/zero")
     with pytest.raises(SourceError, match="is a device"):
-        cf.open_source(path)
+        cf.open_video(path)
 
 
 def test_a_pipe_is_no_frame_of_a_folder(tmp_path, alarm):
@@ -239,7 +239,7 @@ def test_a_pipe_is_no_frame_of_a_folder(tmp_path, alarm):
     facts = cf.probe(tmp_path)
     (tmp_path / "1.png").unlink()
     os.mkfifo(tmp_path / "1.png")
-    with cf.open_source(tmp_path, facts=facts) as source, pytest.raises(SourceError, match="is a named pipe"):
+    with cf.open_video(tmp_path, facts=facts) as source, pytest.raises(SourceError, match="is a named pipe"):
         source.read([1])
     with pytest.raises(SourceError, match="is a named pipe"):
         cf.probe(tmp_path)
@@ -318,7 +318,7 @@ def test_what_stands_in_the_page():
 
 
 def test_a_file_beyond_a_limit_has_the_reason_in_its_row(tmp_path, neighbour):
-    manifest = cf.Manifest.scan(tmp_path, progress=False, reading=cf.Reading(limits=ReadLimits(max_frames=3)))
+    manifest = cf.Manifest.scan(tmp_path, progress=False, reading=cf.ReadOptions(limits=ReadLimits(max_frames=3)))
     assert manifest.column("num_frames").to_pylist() == [0]
     assert "beyond max_frames=3" in manifest.column("error")[0].as_py()
 

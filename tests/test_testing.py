@@ -6,19 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import SettingError, SourceError
 from cinefeed.data.manifest.columns import facts_to_row
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, videos, write_video
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import Planes
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 
 def test_numbers_survive_coding_and_resizing(tmp_path):
     frames = numbered_frames(40, height=48, width=80, first=40000)
     path = write_video(tmp_path / "hard.mp4", frames, options={"crf": "40"})
-    with open_source(path) as source:
+    with open_video(path) as source:
         read = source.read(range(40))
     assert [read_number(frame) for frame in read] == list(range(40000, 40040))
     assert [read_number(frame[::2, ::2]) for frame in read] == list(range(40000, 40040))
@@ -211,7 +211,7 @@ def path(tmp_path_factory):
     ("wrong", "message"),
     [
         ({"length": 29}, "len"),
-        ({"facts": with_facts(times=Times(0.0, 0.04, 0)), "length": 0}, "len"),
+        ({"facts": with_facts(times=FrameTimes(0.0, 0.04, 0)), "length": 0}, "len"),
         ({"facts": with_facts(height=33)}, "the facts have 33 x 32"),
         ({"read": returns_other_types}, "read returns int32"),
         ({"read": off_by_one_backwards}, "differs from the one read in order"),
@@ -239,13 +239,13 @@ def path(tmp_path_factory):
     ],
 )
 def test_what_is_wrong_is_found(path, wrong, message):
-    with open_source(path) as source, pytest.raises(AssertionError, match=message):
+    with open_video(path) as source, pytest.raises(AssertionError, match=message):
         check_source(Faulty(source, **wrong))
 
 
 def test_what_is_right_is_not(path):
-    source = open_source(path)
-    check_source(Faulty(source), reopen=lambda: Faulty(open_source(path, facts=kept_facts(source.facts))))
+    source = open_video(path)
+    check_source(Faulty(source), reopen=lambda: Faulty(open_video(path, facts=kept_facts(source.facts))))
 
 
 def test_facts_that_do_not_come_back_are_found(path, monkeypatch):
@@ -254,19 +254,19 @@ def test_facts_that_do_not_come_back_are_found(path, monkeypatch):
 
     monkeypatch.setattr("cinefeed.testing.sources.facts_to_row", forgetful)
     with pytest.raises(AssertionError, match=r"facts.rate_hz is 25.0, and nan after storing it"):
-        check_source(open_source(path))
+        check_source(open_video(path))
     with pytest.raises(AssertionError, match="have no frames"):
-        kept_facts(replace(probe(path), times=Times(0.0, 0.04, 0), ticks=None))
+        kept_facts(replace(probe(path), times=FrameTimes(0.0, 0.04, 0), ticks=None))
 
 
 def test_facts_of_every_shape_come_back():
-    times, ticks = Times(0.0, float("nan"), 3), None
-    facts = Facts(height=2, width=2, channels=1, bits=8, times=times, ticks=ticks)
+    times, ticks = FrameTimes(0.0, float("nan"), 3), None
+    facts = VideoMetadata(height=2, width=2, channels=1, bits=8, times=times, ticks=ticks)
     for changes in (
         {},
-        {"times": Times(0.0, 0.1, 3)},
-        {"times": Times(2.5, 0.1, 3)},
-        {"times": Times(0.0, 0.1, 3, np.array([0.0, 0.1, 0.4])), "error": "breaks after 3 of 4 frames: cut off"},
+        {"times": FrameTimes(0.0, 0.1, 3)},
+        {"times": FrameTimes(2.5, 0.1, 3)},
+        {"times": FrameTimes(0.0, 0.1, 3, np.array([0.0, 0.1, 0.4])), "error": "breaks after 3 of 4 frames: cut off"},
     ):
         kept = kept_facts(replace(facts, **changes))
         assert (kept.times.count, kept.error) == (3, changes.get("error"))
@@ -281,13 +281,13 @@ def test_facts_of_every_shape_come_back():
 )
 def test_what_is_wrong_after_opening_again_is_found(path, wrong, message):
     with pytest.raises(AssertionError, match=message):
-        check_source(open_source(path), reopen=lambda: Faulty(open_source(path), **wrong))
+        check_source(open_video(path), reopen=lambda: Faulty(open_video(path), **wrong))
 
 
 def test_another_file_behind_the_same_path_is_found(path, tmp_path):
     other = write_video(tmp_path / "two.mp4", numbered_frames(30, height=32, width=32, first=500))
     with pytest.raises(AssertionError, match="after opening again"):
-        check_source(open_source(path), reopen=lambda: open_source(other))
+        check_source(open_video(path), reopen=lambda: open_video(other))
 
 
 def test_state_that_threads_share_is_found(path):
@@ -302,7 +302,7 @@ def test_state_that_threads_share_is_found(path):
         return read
 
     with pytest.raises(AssertionError, match="if 4 threads read, each from its own source"):
-        check_source(open_source(path), reopen=lambda: Faulty(open_source(path), read=confused))
+        check_source(open_video(path), reopen=lambda: Faulty(open_video(path), read=confused))
 
 
 def test_a_long_source_is_checked_in_part(tmp_path):
@@ -317,6 +317,6 @@ def test_a_long_source_is_checked_in_part(tmp_path):
 
         return read
 
-    check_source(Faulty(open_source(tmp_path / "long.npy"), read=noted), seed=4)
+    check_source(Faulty(open_video(tmp_path / "long.npy"), read=noted), seed=4)
     read = {int(number) for number in asked} - {-1, 0, 900, 905}
     assert max(read) - min(read) < 200

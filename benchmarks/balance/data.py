@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import cinefeed as cf
 from cinefeed.core.rng import Stage, rng_for
 from cinefeed.demo import Ventricle, draw_video, plan_demo
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 Labels = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -86,7 +86,7 @@ def drawn(planned: Sequence[Ventricle], numbers: Sequence[int], *, seed: int, ca
             each = planned[number]
             frames = draw_video(each, rng=rng_for(seed, stage=Stage.DEMO, epoch=2, position=number))
             ticks = int((each.frames - 1) / each.rate_hz * EF_RATE_HZ) + 1
-            times = Times(0.0, 1 / each.rate_hz, each.frames)
+            times = FrameTimes(0.0, 1 / each.rate_hz, each.frames)
             chosen, _ = cf.Clip(frames=ticks, rate_hz=EF_RATE_HZ, position="start").select(times)
             size = (EF_FRAME.width, EF_FRAME.height)
             videos.append(np.stack([cv2.resize(frames[k], size, interpolation=cv2.INTER_AREA) for k in chosen]))

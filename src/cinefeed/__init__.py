@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from cinefeed.video.clips import Clip as Clip
     from cinefeed.video.clips import Frame as Frame
     from cinefeed.video.limits import ReadLimits as ReadLimits
-    from cinefeed.video.read_options import Reading as Reading
+    from cinefeed.video.read_options import ReadOptions as ReadOptions
     from cinefeed.video.readers import register_reader as register_reader
-    from cinefeed.video.registry import open_source as open_source
+    from cinefeed.video.registry import open_video as open_video
     from cinefeed.video.registry import probe as probe
 
 # Looked up on first use (PEP 562), so that `import cinefeed` costs no more than this file.
@@ -54,7 +54,7 @@ _HOME = {
     "Natural": "cinefeed.data.sampling",
     "Normalize": "cinefeed.transforms.intensity",
     "ReadLimits": "cinefeed.video.limits",
-    "Reading": "cinefeed.video.read_options",
+    "ReadOptions": "cinefeed.video.read_options",
     "Rotate": "cinefeed.transforms.geometry",
     "Scale": "cinefeed.transforms.geometry",
     "Shard": "cinefeed.feed.settings",
@@ -62,7 +62,7 @@ _HOME = {
     "UniformLabels": "cinefeed.data.sampling",
     "Workers": "cinefeed.feed.settings",
     "models": "cinefeed.models",
-    "open_source": "cinefeed.video.registry",
+    "open_video": "cinefeed.video.registry",
     "probe": "cinefeed.video.registry",
     "register_reader": "cinefeed.video.readers",
     "testing": "cinefeed.testing",

@@ -10,8 +10,8 @@ from slow_transforms import Nap
 
 import cinefeed as cf
 from cinefeed.core.errors import CinefeedError
-from cinefeed.feed.clip_pipeline import Draw
-from cinefeed.feed.workers.autotune import Choice, Trial, choose_backend, decide, try_threads, why_no_processes
+from cinefeed.feed.clip_pipeline import PlanEntry
+from cinefeed.feed.workers.autotune import BackendChoice, Trial, choose_backend, decide, try_threads, why_no_processes
 from cinefeed.feed.workers.pools import autotune as choose
 
 LOCK = threading.Lock()
@@ -50,7 +50,7 @@ def maker_of(manifest, *transforms):
     return cf.Feed(manifest, target=None, clip=cf.Clip(frames=2), frame=frame, transforms=transforms, workers=0)._maker
 
 
-DRAWS = [Draw(row, 0, row) for row in range(11)]
+DRAWS = [PlanEntry(row, 0, row) for row in range(11)]
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_clips_that_cannot_be_made_are_passed_over(manifest, two_cores):
     with pytest.raises(CinefeedError, match="none of 1 clip can be made"):
         try_threads(maker, DRAWS[:1], workers=2)
     choice = choose_backend(maker, DRAWS[:1], workers=2)
-    assert choice == Choice("thread", "2 threads: the first clips cannot be made, so none could be timed")
+    assert choice == BackendChoice("thread", "2 threads: the first clips cannot be made, so none could be timed")
 
 
 def test_nothing_is_measured_where_there_is_no_choice(manifest, monkeypatch):

@@ -14,9 +14,9 @@ from cinefeed.adapters.keras import FeedDataset
 from cinefeed.adapters.torch import FeedLoader
 from cinefeed.core.errors import ClipError, FeedError, SettingError
 from cinefeed.data.manifest.rows import Rows
-from cinefeed.feed.clip_pipeline import Draw, decode_once
+from cinefeed.feed.clip_pipeline import PlanEntry, decode_once
 from cinefeed.testing import check_feed, numbered_frames, read_number, write_video
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 
 def make(manifest, **changes):
@@ -86,10 +86,10 @@ def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, spread):
 @pytest.mark.parametrize("clip", [cf.Clip(frames=3, stride=2), cf.Clip(frames=4, rate_hz=10), cf.Clip(frames=3)])
 def test_the_frames_of_a_stretch(clip):
     """By the maker itself, over many draws: within a stretch twice as long, each clip as the video would give it."""
-    times = Times(0.0, 0.04, 50)
+    times = FrameTimes(0.0, 0.04, 50)
     maker = maker_of(clip, clips=3)
     for position in range(60):
-        chosen = maker._choose(Draw(0, 0, position), times, (None, None))
+        chosen = maker._choose(PlanEntry(0, 0, position), times, (None, None))
         firsts = [indices[0] for indices, _ in chosen]
         span = (clip.frames - 1) * clip.stride + 1 if clip.rate_hz is None else round(clip.frames / clip.rate_hz / 0.04)
         assert max(firsts) - min(firsts) <= span + clip.stride
@@ -102,21 +102,24 @@ def test_the_frames_of_a_stretch(clip):
 def test_a_video_as_short_as_its_clip_serves_whatever_becomes_of_shorter_ones():
     clip = cf.Clip(frames=14, rate_hz=30, short="error")  # 13 ticks of 1/30 s in 11 frames of 1/25 s
     maker = maker_of(clip, clips=2)
-    for _, real in maker._choose(Draw(0, 0, 3), Times(0.0, 0.04, 12), (None, None)):
+    for _, real in maker._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 12), (None, None)):
         assert real.all()
     with pytest.raises(ClipError, match="the video lasts"):
-        maker._choose(Draw(0, 0, 3), Times(0.0, 0.04, 11), (None, None))
+        maker._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 11), (None, None))
     padded = maker_of(cf.Clip(frames=5, short="pad"), clips=2)
-    assert [real.sum() for _, real in padded._choose(Draw(0, 0, 3), Times(0.0, 0.04, 4), (None, None))] == [4, 4]
+    assert [real.sum() for _, real in padded._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 4), (None, None))] == [
+        4,
+        4,
+    ]
 
 
 def test_clips_stay_within_the_seconds_of_their_row():
     maker = maker_of(cf.Clip(frames=4), clips=4)
     listed = np.arange(50) * 0.04
-    for times in (Times(0.0, 0.04, 50), Times(0.0, float("nan"), 50, listed)):
+    for times in (FrameTimes(0.0, 0.04, 50), FrameTimes(0.0, float("nan"), 50, listed)):
         seen = set()
         for position in range(40):
-            for indices, real in maker._choose(Draw(0, 0, position), times, (0.4, 0.8)):
+            for indices, real in maker._choose(PlanEntry(0, 0, position), times, (0.4, 0.8)):
                 seen |= set(indices.tolist())
                 assert real.all()
         assert seen == set(range(10, 20))
@@ -160,7 +163,7 @@ def test_a_video_is_opened_and_decoded_once(manifest, monkeypatch):
 def test_what_is_decoded_once_is_what_each_clip_would_get(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered_frames(40), gop=12, b_frames=2)
     clips = [np.array([7, 9, 11]), np.array([11, 11, 10]), np.array([30, 2, 7])]
-    with cf.open_source(path, channels=1) as source:
+    with cf.open_video(path, channels=1) as source:
         for indices, planes in zip(clips, decode_once(source, clips), strict=True):
             assert [read_number(frame[0]) for frame in planes.frames] == indices.tolist()
 

@@ -11,7 +11,7 @@ import pytest
 import cinefeed as cf
 from cinefeed.core.errors import ColumnError, FeedError, LabelError, SettingError, SourceError, TableError
 from cinefeed.feed.settings import FeedSettings
-from cinefeed.feed.workers.pools import ThreadCrew
+from cinefeed.feed.workers.pools import ThreadPool
 
 FRAME = cf.Frame(height=16, width=16, channels=1)
 
@@ -358,14 +358,14 @@ def test_an_epoch_begins_with_what_was_made_at_the_end_of_the_one_before(manifes
 def test_an_evaluation_begins_nothing_past_its_end(manifest):
     feed = make(manifest, workers=2).evaluation(manifest)
     begun = []
-    submit = ThreadCrew.submit
+    submit = ThreadPool.submit
 
     def noting(crew, draws, slot):
         begun.extend(draws.values())
         return submit(crew, draws, slot)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ThreadCrew, "submit", noting)
+        patched.setattr(ThreadPool, "submit", noting)
         for _ in range(2):
             assert [len(batch.ids) for batch in feed] == [4, 4, 3]
     assert [(draw.epoch, draw.position) for draw in begun] == [(0, place) for _ in range(2) for place in range(11)]

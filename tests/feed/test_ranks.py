@@ -5,7 +5,7 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.core.errors import FeedError, SettingError
-from cinefeed.feed.shard import Share, find_shard
+from cinefeed.feed.shard import ShardPositions, find_shard
 
 
 def make(manifest, *, rank, world_size, **changes):
@@ -25,7 +25,7 @@ def make(manifest, *, rank, world_size, **changes):
 @pytest.mark.parametrize("draws", [0, 1, 5, 11, 12, 13, 24])
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_parts_are_disjoint_equal_and_complete(world_size, draws, drop_last):
-    shares = [Share(3, rank, world_size, drop_last) for rank in range(world_size)]
+    shares = [ShardPositions(3, rank, world_size, drop_last) for rank in range(world_size)]
     counts = {share.count(draws) for share in shares}
     assert len(counts) == 1
     seen = []

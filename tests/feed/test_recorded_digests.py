@@ -38,7 +38,7 @@ def manifest_of(folder, *, data, made):
         for number in range(40):
             np.save(made / f"{number:02}.npy", rng.integers(0, 256, (20, 50, 60), dtype=np.uint8))
         return with_made_labels(cf.Manifest.scan(made, progress=False).table, root=made)
-    reading = cf.Reading(salt="digests")
+    reading = cf.ReadOptions(salt="digests")
     table = cf.Manifest.scan(data / folder, verify="packets", progress=False, reading=reading).table
     if folder == "dicom":  # a feed of several ranges needs a window
         table = table.filter(pc.and_(pc.equal(table["bits"], 8), pc.greater_equal(table["num_frames"], 2)))

@@ -9,7 +9,7 @@ import pytest
 
 from cinefeed.core.errors import FeedError
 from cinefeed.feed.batch_layout import Layout
-from cinefeed.feed.workers.buffers import Slots, map_slot
+from cinefeed.feed.workers.buffers import BufferPool, map_slot
 
 SHAPE = (4, 1, 1, 3, 2, 2, 1)  # draws, clips, views, frames, height, width, channels
 
@@ -23,7 +23,7 @@ KINDS = pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 
 @KINDS
 def test_a_slot_comes_back_when_the_last_view_has_died(shared):
-    slots = Slots(layout("uint8"), shared=shared)
+    slots = BufferPool(layout("uint8"), shared=shared)
     array = slots.lease().clips
     view = array[1:, ::2].reshape(-1)
     memory = memoryview(array)
@@ -37,7 +37,7 @@ def test_a_slot_comes_back_when_the_last_view_has_died(shared):
 
 @KINDS
 def test_the_mask_holds_a_slot_as_well(shared):
-    slots = Slots(layout("float32"), shared=shared)
+    slots = BufferPool(layout("float32"), shared=shared)
     valid = slots.lease().valid
     assert slots.free == 0 and valid.shape == (4, 1, 3) and valid.dtype == np.bool_
     del valid
@@ -46,27 +46,27 @@ def test_the_mask_holds_a_slot_as_well(shared):
 
 @KINDS
 def test_memory_is_used_again(shared):
-    slots = Slots(layout("float32"), shared=shared)
+    slots = BufferPool(layout("float32"), shared=shared)
     address = slots.lease().clips.ctypes.data
     assert slots.lease().clips.ctypes.data == address and slots.made == 1
 
 
 @KINDS
 def test_two_leases_never_share_memory(shared):
-    slots = Slots(layout("uint8"), shared=shared)
+    slots = BufferPool(layout("uint8"), shared=shared)
     one, two = slots.lease().clips, slots.lease().clips
     one[:], two[:] = 1, 2
     assert (one == 1).all() and (two == 2).all()
 
 
 def test_a_lease_is_writable_and_of_the_type_asked_for():
-    array = Slots(layout("uint16")).lease().clips
+    array = BufferPool(layout("uint16")).lease().clips
     assert array.flags.writeable and array.dtype == np.uint16 and array.shape == SHAPE
 
 
 def test_shared_memory_is_seen_by_who_maps_it_and_closed_with_the_pool():
     before = set(Path("/proc/self/fd").iterdir())
-    slots = Slots(layout("uint16"), shared=True)
+    slots = BufferPool(layout("uint16"), shared=True)
     slot = slots.lease()
     there = map_slot(os.dup(slot.fd), layout("uint16"), number=0)
     os.close(there.fd)
@@ -82,7 +82,7 @@ def test_shared_memory_is_seen_by_who_maps_it_and_closed_with_the_pool():
 
 
 def test_more_than_the_limit_is_a_clear_error():
-    slots = Slots(layout("uint8"), limit=2)
+    slots = BufferPool(layout("uint8"), limit=2)
     held = [slots.lease(), slots.lease()]
     with pytest.raises(FeedError, match=r"all 2 batches that the memory budget allows are held"):
         slots.lease()
@@ -91,7 +91,7 @@ def test_more_than_the_limit_is_a_clear_error():
 
 
 def test_leases_from_many_threads():
-    slots = Slots(layout("int64"))
+    slots = BufferPool(layout("int64"))
     faults = []
 
     def work(number):
@@ -113,7 +113,7 @@ def test_leases_from_many_threads():
 
 def test_no_python_runs_when_a_slot_comes_back():
     """In a callback in Python, Ctrl-C would be printed and lost, and the program would go on."""
-    slots, called = Slots(layout("uint8")), []
+    slots, called = BufferPool(layout("uint8")), []
     slot = slots.lease()
     sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
     try:
@@ -128,7 +128,7 @@ def test_no_python_runs_when_a_slot_comes_back():
 def test_a_batch_is_one_piece_of_memory_a_view_and_a_draw_finds_its_clips(spread):
     """Three draws of two clips, two views; each clip is filled with a number of its own."""
     of_two = Layout(3, (2, 2, 4, 5, 6, 1), np.dtype(np.uint16), spread)
-    slot = Slots(of_two).lease()
+    slot = BufferPool(of_two).lease()
     assert slot.clips.shape == (3, 2, 2, 4, 5, 6, 1) and slot.valid.shape == (3, 2, 4)
     for draw, clip, view in np.ndindex(3, 2, 2):
         slot.clips[draw, clip, view] = 100 * draw + 10 * clip + view

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from cinefeed.feed.stats import Meter, Stats
+from cinefeed.feed.stats import Stats, StatsRecorder
 
 
 def test_sums_from_many_threads():
-    meter = Meter()
+    meter = StatsRecorder()
 
     def work():
         for _ in range(1000):

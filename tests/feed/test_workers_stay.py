@@ -18,16 +18,16 @@ import cinefeed as cf
 from cinefeed.core.errors import SourceError
 from cinefeed.feed.iteration import Epochs
 from cinefeed.feed.memory_budget import decoder_bytes
-from cinefeed.feed.workers.pools import ThreadCrew
-from cinefeed.feed.workers.processes import ProcessCrew
+from cinefeed.feed.workers.pools import ThreadPool
+from cinefeed.feed.workers.processes import ProcessPool
 
 BACKENDS = pytest.mark.parametrize(
     ("backend", "crew"),
     [
-        ("thread", ThreadCrew),
+        ("thread", ThreadPool),
         pytest.param(
             "process",
-            ProcessCrew,
+            ProcessPool,
             marks=pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux"),
         ),
     ],
@@ -59,7 +59,7 @@ def running(process_ids):
 
 
 def pids(crew):
-    return crew.pids if isinstance(crew, ProcessCrew) else []
+    return crew.pids if isinstance(crew, ProcessPool) else []
 
 
 @BACKENDS

@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import CinefeedError, SourceError
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 
 _ROOM = 4 << 30  # bytes of address space above what the imports take: it guards the machine, the watch finds 1 GB
 
@@ -49,7 +49,7 @@ PLANTS: dict[str, Callable[[], object]] = {
 
 
 @lru_cache(maxsize=32)
-def healthy_facts(path: str, part: str | None) -> Facts:
+def healthy_facts(path: str, part: str | None) -> VideoMetadata:
     """Return the facts of the file before it was broken: what a manifest knows of it."""
     return probe(path, part=part)
 
@@ -60,8 +60,8 @@ def attempts(job: dict[str, Any]) -> dict[str, Callable[[], object]]:
         return {"plant": PLANTS[job["plant"]]}
     path, part = job["path"], job["part"]
 
-    def read(facts: Facts | None) -> None:
-        with open_source(path, part=part, facts=facts) as source:
+    def read(facts: VideoMetadata | None) -> None:
+        with open_video(path, part=part, facts=facts) as source:
             last, shown, seen = len(source) - 1, source.facts, {}
             for numbers in (range(min(last + 1, 8)), [last, last // 2, last // 2, 0]):
                 frames = source.read(numbers)

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from video_mutations import SIDE, Span, mutate_video, slices, write_streams
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
 from cinefeed.data.manifest.columns import facts_to_row
 from cinefeed.testing.sources import kept_facts
 from cinefeed.video.ffmpeg import source as encoded
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 
 # Damage that FFmpeg does not mark: lost and missing references of H.264, HEVC that is not covered by its slices.
 UNMARKED = (390, 642, 882, 1070, 1098, 1225, 1360, 1431, 1597, 1613, 1645, 1720, 1901, 2152, 2764, 3389)
@@ -85,10 +85,10 @@ def decoded_by_pyav(path: Path) -> tuple[list[int | None], list[np.ndarray]]:
     return stamps, frames
 
 
-def luma(path: Path, facts: Facts, numbers: list[int]) -> list[np.ndarray | None]:
+def luma(path: Path, facts: VideoMetadata, numbers: list[int]) -> list[np.ndarray | None]:
     """Return luma of these frames, read one after the other from one source; None where it is refused."""
     frames: list[np.ndarray | None] = []
-    with open_source(path, channels=1, facts=facts) as source:
+    with open_video(path, channels=1, facts=facts) as source:
         for number in numbers:
             try:
                 frames.append(np.array(source.planes([number]).frames[0][0]))
@@ -98,7 +98,7 @@ def luma(path: Path, facts: Facts, numbers: list[int]) -> list[np.ndarray | None
     return frames
 
 
-def differences(path: Path, facts: Facts, truth: Sequence[np.ndarray | None]) -> list[str]:
+def differences(path: Path, facts: VideoMetadata, truth: Sequence[np.ndarray | None]) -> list[str]:
     """Return the frames that are not those of a full decode, read alone and in sequence, by both decoders."""
     faults, numbers = [], list(range(facts.times.count))
     for by_pyav in (False, True):

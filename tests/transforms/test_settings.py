@@ -3,7 +3,7 @@ import pytest
 
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Geometric, Transform
-from cinefeed.transforms.drawing import Limits, interval
+from cinefeed.transforms.drawing import ParameterRange, interval
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
 
@@ -115,21 +115,21 @@ def test_a_set_is_drawn_from_alike_whatever_its_order():
 
 
 def test_what_has_no_less_than_nothing_is_drawn_to_one_side():
-    amount = Limits("x", lowest=0.0, one_sided=True)
+    amount = ParameterRange("x", lowest=0.0, one_sided=True)
     values = np.array([amount.draw(np.random.default_rng(seed), 2) for seed in range(200)])
     assert 0 <= values.min() < 0.1 and 1.9 < values.max() <= 2
-    assert Limits("x", neutral=None).draw(np.random.default_rng(0), -7) == -7.0
+    assert ParameterRange("x", neutral=None).draw(np.random.default_rng(0), -7) == -7.0
 
 
 @pytest.mark.parametrize(
     ("limits", "spread", "message"),
     [
-        (Limits("x"), set(), "must be a number"),
-        (Limits("x"), {1, "a"}, "must be a number"),
-        (Limits("x"), (1, 2, float("inf")), "must be a number"),
-        (Limits("x", lowest=0.0), (1, 2, -3), "reaches down to -3"),
-        (Limits("x", highest=5.0), {9}, "reaches up to 9"),
-        (Limits("x", neutral=None), (), "must be a number"),
+        (ParameterRange("x"), set(), "must be a number"),
+        (ParameterRange("x"), {1, "a"}, "must be a number"),
+        (ParameterRange("x"), (1, 2, float("inf")), "must be a number"),
+        (ParameterRange("x", lowest=0.0), (1, 2, -3), "reaches down to -3"),
+        (ParameterRange("x", highest=5.0), {9}, "reaches up to 9"),
+        (ParameterRange("x", neutral=None), (), "must be a number"),
     ],
 )
 def test_choices_are_checked_too(limits, spread, message):

@@ -78,7 +78,7 @@ def feed(folder: Path) -> dict[str, Any]:
         made.close()
         must(stats.compiled + stats.pyav == CLIPS, f"{stats.compiled} + {stats.pyav} videos were read of {CLIPS}")
     must(digests[0] == digests[1], f"threads and processes fed {digests}")
-    with cf.open_source(folder / "videos" / "00.mp4") as source:
+    with cf.open_video(folder / "videos" / "00.mp4") as source:
         must([read_number(frame * 2) for frame in source.read([11, 2])] == [11, 2], "frames 11 and 2 are others")
     return {"digest": digests[0], "compiled": stats.compiled, "pyav": stats.pyav, "decoder": stats.decoder}
 
@@ -150,7 +150,7 @@ def hdf5(folder: Path) -> None:
 
 def opens(path: Path, **settings: Any) -> None:
     """Read two frames of a file in which each pixel is the number of its frame."""
-    with cf.open_source(path, **settings) as source:
+    with cf.open_video(path, **settings) as source:
         frames = source.read([9, 3])
         must((len(source), frames[:, 0, 0, 0].tolist()) == (COUNT, [9, 3]), f"{path.name} holds other frames")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
 from cinefeed.core.rng import Stage, rng_for
 from cinefeed.testing.sources import kept_facts
 from cinefeed.video.ffmpeg import source as encoded
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.source import Source
 
 WAYS = ("decode", "packets", "alone", "copy")
@@ -36,7 +36,7 @@ def answers(
         try:
             facts = None if way == "alone" else probe(path, verify="packets" if way == "packets" else "decode")
             manifest_facts = None if facts is None else kept_facts(facts)
-            with open_source(opened, channels=1, facts=manifest_facts) as source:
+            with open_video(opened, channels=1, facts=manifest_facts) as source:
                 read[way] = len(source), source.facts.error
                 compiled = getattr(source, "_native", None) is not None
             expected = frames[-len(source) :] if begins_later else frames[: len(frames) - cut_off]
@@ -60,14 +60,14 @@ def answers(
 
 
 def _faults(
-    path: Path, facts: Facts | None, frames: np.ndarray, *, count: int, by_pyav: bool, address: int
+    path: Path, facts: VideoMetadata | None, frames: np.ndarray, *, count: int, by_pyav: bool, address: int
 ) -> Iterator[str]:
     """Yield the frames that are not those asked for: clips of one source, then each alone in a source of its own."""
     rng = rng_for(15, stage=Stage.CLIP, epoch=int(by_pyav), position=address)
     with pytest.MonkeyPatch.context() as patch:
         if by_pyav:
             patch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
-        with open_source(path, channels=1, facts=facts) as source:
+        with open_video(path, channels=1, facts=facts) as source:
             for _ in range(3):
                 start, step = int(rng.integers(0, count)), int(rng.integers(1, 4))
                 yield from _differences(source, list(range(start, count, step))[:6], frames)
@@ -75,7 +75,7 @@ def _faults(
         if facts is None:  # each opening would scan the file anew
             return
         for number in {0, min(1, count - 1), count - 1, *rng.integers(0, count, 6).tolist()}:
-            with open_source(path, channels=1, facts=facts) as source:
+            with open_video(path, channels=1, facts=facts) as source:
                 yield from _differences(source, [number], frames)
 
 

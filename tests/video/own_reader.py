@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cinefeed.video.arrays.array_frames import PlainFrames
-from cinefeed.video.metadata import Facts
-from cinefeed.video.timestamps import Times
+from cinefeed.video.arrays.array_frames import ArrayFrames
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.timestamps import FrameTimes
 
 HEADER = struct.Struct("<4s4id")
 
@@ -26,17 +26,17 @@ def open_array(path):
     return np.memmap(path, f"uint{bits}", "r", HEADER.size, (count, height, width))
 
 
-class OwnSource(PlainFrames):
+class OwnSource(ArrayFrames):
     """A source that knows the times of its frames."""
 
     def __init__(self, path):
         *_, rate_hz = HEADER.unpack(path.read_bytes()[: HEADER.size])
         self.video = open_array(path)
         count, height, width = self.video.shape
-        times = Times(0.0, 1 / rate_hz, count)
+        times = FrameTimes(0.0, 1 / rate_hz, count)
         bits = 8 * self.video.itemsize
         super().__init__(
-            path, facts=Facts(height=height, width=width, channels=1, bits=bits, times=times, rate_hz=rate_hz)
+            path, facts=VideoMetadata(height=height, width=width, channels=1, bits=bits, times=times, rate_hz=rate_hz)
         )
 
     def _numbers(self, number):

@@ -7,12 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import DecodeError, SourceError
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number
 from cinefeed.video.arrays import frame_offsets as stored
 from cinefeed.video.arrays.npy import ArraySource, NpzSource, npy_parts, npz_parts, probe_npy, probe_npz
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 
 def save(folder, array, name="cine.npy"):
@@ -26,45 +26,45 @@ def save(folder, array, name="cine.npy"):
 def test_values_stay_as_they_are(tmp_path, dtype, tail, order):
     values = (np.arange(10 * 6 * 4 * int(np.prod(tail))) % 251).astype(dtype).reshape(10, 6, 4, *tail)
     path = save(tmp_path, np.asarray(values, order=order))
-    with open_source(path) as source:
+    with open_video(path) as source:
         assert (source.facts.channels, source.facts.height, source.facts.width) == (tail[0] if tail else 1, 6, 4)
         frames = source.read([9, 0, 9])
         assert frames.dtype == dtype
         np.testing.assert_array_equal(frames, values.reshape(10, 6, 4, -1)[[9, 0, 9]])
-        check_source(source, reopen=lambda: open_source(path, facts=source.facts))
+        check_source(source, reopen=lambda: open_video(path, facts=source.facts))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint32", "float16", "float64", ">f4", ">i2"])
 def test_other_numbers_become_float32(tmp_path, dtype):
     values = (np.arange(48) - (0 if dtype[0] == "u" else 20)).astype(dtype).reshape(3, 4, 4)
-    with open_source(save(tmp_path, values)) as source:
+    with open_video(save(tmp_path, values)) as source:
         frames = source.read(range(3))
         assert frames.dtype == np.float32
         np.testing.assert_array_equal(frames[..., 0], values)
 
 
 def test_bool_and_big_endian(tmp_path):
-    with open_source(save(tmp_path, np.eye(4, dtype=bool)[None], "mask.npy")) as source:
+    with open_video(save(tmp_path, np.eye(4, dtype=bool)[None], "mask.npy")) as source:
         assert source.read([0])[0, :, :, 0].tolist() == (np.eye(4) * 255).tolist()
-    with open_source(save(tmp_path, np.full((1, 2, 2), 513, ">u2"))) as source:
+    with open_video(save(tmp_path, np.full((1, 2, 2), 513, ">u2"))) as source:
         frames = source.read([0])
         assert (frames.dtype, int(frames.max())) == (np.uint16, 513)
 
 
 def test_channels_can_be_requested(tmp_path):
     path = save(tmp_path, numbered_frames(5))
-    with open_source(path, channels=1) as source:
+    with open_video(path, channels=1) as source:
         assert source.read([4]).shape == (1, 64, 64, 1)
         assert read_number(source.read([4])[0]) == 4
     grey = save(tmp_path, numbered_frames(5)[..., 0], "grey.npy")
-    with open_source(grey, channels=3) as source:
+    with open_video(grey, channels=3) as source:
         assert source.read([4]).shape == (1, 64, 64, 3)
         assert read_number(source.read([3])[0]) == 3
 
 
 def test_only_requested_frames_are_accessed(tmp_path):
     path = save(tmp_path, np.zeros((4, 8, 8), np.uint8))
-    with open_source(path) as source:
+    with open_video(path) as source:
         first = source.planes([0]).frames[0][0]
         base = first
         while isinstance(base.base, np.ndarray):
@@ -105,7 +105,7 @@ def test_a_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
     facts = probe(path)
     assert (facts.times.count, facts.header_frames) == (7, 10)
     assert facts.error == "breaks after 7 of 10 frames: the file is cut off"
-    with open_source(path, facts=facts) as source:
+    with open_video(path, facts=facts) as source:
         assert source.read([6])[0, 0, 0, 0] == 96
     path.write_bytes(whole[:100])
     with pytest.raises(SourceError, match=r"cine\.npy"):
@@ -117,7 +117,7 @@ def test_a_file_that_has_shrunk_since_the_scan_raises(tmp_path):
     facts = probe(path)
     save(tmp_path, np.zeros((6, 4, 4), np.uint8))
     with pytest.raises(SourceError, match="its metadata has 10 frames, the file has 6; scan it again"):
-        open_source(path, facts=facts)
+        open_video(path, facts=facts)
 
 
 def test_a_header_of_rubbish_is_refused(tmp_path):
@@ -145,7 +145,7 @@ def cine(*shape):
 def test_another_order_is_declared(tmp_path, axes, shape, order):
     values = cine(*shape)
     path = save(tmp_path, np.asarray(values, order=order))
-    facts = probe_npy(path, reading=Reading(axes=axes))
+    facts = probe_npy(path, reading=ReadOptions(axes=axes))
     assert (facts.times.count, facts.height, facts.width) == (9, 6, 4)
     assert facts.axes == ("" if axes == "THWC" else axes)
     expected = np.einsum(f"{axes.lower()}->{''.join(axis for axis in 'thwc' if axis in axes.lower())}", values)
@@ -169,7 +169,7 @@ def test_each_row_of_a_set_is_a_sample(tmp_path, tail):
 
 def test_rows_may_lie_along_another_axis(tmp_path):
     values = cine(9, 4, 6, 5)
-    path, reading = save(tmp_path, values), Reading(axes="TNHW")
+    path, reading = save(tmp_path, values), ReadOptions(axes="TNHW")
     assert npy_parts(path, reading) == ["[0]", "[1]", "[2]", "[3]"]
     facts = probe_npy(path, part="[1]", reading=reading)
     with ArraySource(path, part="[1]", facts=facts) as source:
@@ -201,7 +201,7 @@ def test_a_set_of_one_needs_no_part(tmp_path):
 def test_errors_of_wrong_parts_and_axes(tmp_path, part, axes, message):
     path = save(tmp_path, cine(4, 9, 6, 5))
     with pytest.raises(SourceError, match=message):
-        probe_npy(path, part=part, reading=Reading(axes=axes))
+        probe_npy(path, part=part, reading=ReadOptions(axes=axes))
 
 
 def test_a_row_of_a_single_video_is_refused(tmp_path):
@@ -262,7 +262,7 @@ def test_only_requested_frames_of_a_large_file_are_read(tmp_path, shape, axes, p
     path = sparse(tmp_path / "large.npy", shape)
 
     def read():
-        facts = probe_npy(path, part=part, reading=Reading(window="percentiles"))
+        facts = probe_npy(path, part=part, reading=ReadOptions(window="percentiles"))
         with ArraySource(path, part=part, facts=facts) as source:
             assert source.planes([5, 1500, 0]).frames[1][0].shape == (1000, 1000)
 
@@ -277,7 +277,7 @@ def test_a_reader_of_all_would_be_found_out(tmp_path):
 def test_percentiles_become_the_window(tmp_path):
     values = np.zeros((40, 10, 10), np.uint8) + np.arange(100, dtype=np.uint8).reshape(10, 10)
     path = save(tmp_path, values)
-    facts = probe_npy(path, reading=Reading(window="percentiles"))
+    facts = probe_npy(path, reading=ReadOptions(window="percentiles"))
     assert facts.window == pytest.approx((1, 98), abs=0.1)
     with ArraySource(path, facts=facts) as source:
         assert source.planes([0]).colour.window == facts.window
@@ -287,7 +287,7 @@ def test_percentiles_become_the_window(tmp_path):
 
 def test_a_window_ignores_values_that_are_not_finite(tmp_path):
     values = np.full((4, 8, 8), np.nan, np.float32)
-    path, reading = save(tmp_path, values), Reading(window="percentiles")
+    path, reading = save(tmp_path, values), ReadOptions(window="percentiles")
     assert probe_npy(path, reading=reading).window is None
     values[1:] = 5
     assert probe_npy(save(tmp_path, values), reading=reading).window == (5, 5)
@@ -311,7 +311,7 @@ class TestNpz:
 
     def test_parts_are_the_videos(self, archive):
         assert npz_parts(archive) == ["/x[0]", "/x[1]", "/x[2]", "/x[3]", "/colour", "/turned"]
-        assert npz_parts(archive, Reading(axes="THWC")) == ["/colour"]
+        assert npz_parts(archive, ReadOptions(axes="THWC")) == ["/colour"]
 
     @pytest.mark.parametrize("part", ["/x[0]", "/x[3]", "/colour", "/turned"])
     def test_frames(self, archive, part):
@@ -325,7 +325,7 @@ class TestNpz:
         conforms(NpzSource, archive, facts, part=part)
 
     def test_another_order(self, archive):
-        facts = probe_npz(archive, part="/turned", reading=Reading(axes="HTW"))
+        facts = probe_npz(archive, part="/turned", reading=ReadOptions(axes="HTW"))
         with NpzSource(archive, part="turned", facts=facts) as source:
             np.testing.assert_array_equal(source.read([5])[0, ..., 0], np.load(archive)["turned"][:, 5])
 

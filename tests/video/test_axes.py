@@ -8,7 +8,7 @@ import cinefeed as cf
 from cinefeed.core.errors import SourceError, TableError
 from cinefeed.video.arrays.axes import axes_of
 from cinefeed.video.arrays.in_memory import MemorySource
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 T, H, W = 16, 20, 24
 
@@ -84,7 +84,7 @@ def test_channels_first_is_one_row_with_an_error_until_declared(tmp_path, name):
     (bad,) = [row for row in rows if row["error"]]
     assert "axes='TCHW'" in bad["error"] and bad["num_frames"] == 0
     assert len(rows) == (1 if name == "v.npy" else 2)  # what is clear beside it is read
-    manifest = cf.Manifest.scan(tmp_path, progress=False, reading=Reading(axes="TCHW")).readable()
+    manifest = cf.Manifest.scan(tmp_path, progress=False, reading=ReadOptions(axes="TCHW")).readable()
     assert (len(manifest), manifest.column("channels").to_pylist()) == (1, [3])
     with manifest.open(0) as source:
         np.testing.assert_array_equal(source.read([0, 9]), array[[0, 9]].transpose(0, 2, 3, 1))

@@ -13,7 +13,7 @@ from cinefeed.testing.videos import numbered_frames, write_video
 from cinefeed.video.ffmpeg.boxes import check_sample_tables
 from cinefeed.video.ffmpeg.probe import probe_encoded
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 COUNT = 50_000_000
 PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"moof", b"traf")
@@ -185,7 +185,7 @@ def test_pcm_sound_is_accepted(tmp_path):
         container.mux(audio.encode(sound))
         for stream in (video, audio):
             container.mux(stream.encode(None))
-    assert probe_encoded(path, reading=Reading(limits=ReadLimits(max_frames=1000))).times.count == 12
+    assert probe_encoded(path, reading=ReadOptions(limits=ReadLimits(max_frames=1000))).times.count == 12
     data = rebuilt(
         path.read_bytes(), lambda kind, body: box(kind, body[:8] + b"vide" + body[12:]) if kind == b"hdlr" else None
     )

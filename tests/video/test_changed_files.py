@@ -79,7 +79,7 @@ def make(tmp_path: Path, name: str) -> tuple[cf.Manifest, list[Path]]:
     data = tmp_path / "data"
     data.mkdir()
     KINDS[name](data / name, 1)
-    cf.Manifest.scan(data, progress=False, out=tmp_path / "m.parquet", reading=cf.Reading(salt=""))
+    cf.Manifest.scan(data, progress=False, out=tmp_path / "m.parquet", reading=cf.ReadOptions(salt=""))
     manifest = cf.Manifest.read(tmp_path / "m.parquet")
     assert len(manifest) == 1 and manifest.column("error").to_pylist() == [None]
     return manifest, sorted(each for each in data.rglob("*") if each.is_file())
@@ -142,7 +142,7 @@ def test_one_older_file_of_many_or_two_that_change_places(tmp_path, name):
     newest = max(each.stat().st_mtime_ns for each in files)
     os.utime(files[-1], ns=(newest + 10**9, newest + 10**9))
     os.utime(files[0], (5, 5))
-    cf.Manifest.scan(tmp_path / "data", progress=False, out=tmp_path / "m.parquet", reading=cf.Reading(salt=""))
+    cf.Manifest.scan(tmp_path / "data", progress=False, out=tmp_path / "m.parquet", reading=cf.ReadOptions(salt=""))
     manifest = cf.Manifest.read(tmp_path / "m.parquet")
     manifest.open(0).close()
     KINDS[name](tmp_path / "data" / name, 2, numbers=[1])  # neither the sum of sizes nor the newest time tells

@@ -6,19 +6,19 @@ import av
 import numpy as np
 import pytest
 
-from cinefeed import Manifest, open_source, probe
+from cinefeed import Manifest, open_video, probe
 from cinefeed.core.errors import DecodeError, SettingError
 from cinefeed.data.quality import check_manifest
 from cinefeed.testing import numbered_frames, write_video
 from cinefeed.testing.sources import kept_facts
 from cinefeed.video.ffmpeg import source as encoded
 from cinefeed.video.ffmpeg.damage import damaged_ranges
-from cinefeed.video.ffmpeg.fast_decoder import NativeVideo
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import Reading
+from cinefeed.video.ffmpeg.fast_decoder import FastDecoder
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import ReadOptions
 
 COUNT, GOP = 36, 12
-CONCEAL = Reading(on_damage="conceal")
+CONCEAL = ReadOptions(on_damage="conceal")
 
 
 def textured_frames() -> np.ndarray:
@@ -56,8 +56,8 @@ def decoder(request, monkeypatch) -> str:
     return str(request.param)
 
 
-def read(path: Path, facts: Facts | None, numbers: list[int]) -> np.ndarray:
-    with open_source(path, channels=1, facts=facts) as source:
+def read(path: Path, facts: VideoMetadata | None, numbers: list[int]) -> np.ndarray:
+    with open_video(path, channels=1, facts=facts) as source:
         return source.read(numbers)
 
 
@@ -116,9 +116,9 @@ def test_frames_displayed_before_and_decoded_after_are_damaged_too(tmp_path, dec
 def test_the_compiled_decoder_detects_hidden_damage(damaged):
     """Not by the flag of a corrupt frame, which FFmpeg does not set here, but by a field that lies after it."""
     facts = probe(damaged, verify="packets")
-    with open_source(damaged, channels=1, facts=facts) as source:
+    with open_video(damaged, channels=1, facts=facts) as source:
         native = source._native
-        assert isinstance(native, NativeVideo)
+        assert isinstance(native, FastDecoder)
         assert native.find(np.array([19]), grey=True) is not None
         assert native.find(np.array([20]), grey=True) is None
 
@@ -151,4 +151,4 @@ def test_packets_do_not_tell_of_damage(damaged):
 
 def test_another_policy_is_refused():
     with pytest.raises(SettingError, match=r"on_damage='hide' is not a choice"):
-        Reading(on_damage="hide")  # type: ignore[arg-type]
+        ReadOptions(on_damage="hide")  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from cinefeed.video.dicom import header as dicom_header
 from cinefeed.video.dicom import pixels as dicom_pixels
 from cinefeed.video.dicom.source import DicomSource, probe_dicom
 from cinefeed.video.metadata import Region
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 NAMES = """
     CT0012.explicit_little_endian CT0012.fragmented_no_bot_jpeg_lossless.70 CT0012.not_fragmented_bot_jpeg_ls.80
@@ -38,7 +38,7 @@ NAMES = """
 
 
 def probed(path, *, part=None, files=(), **reading):
-    return probe_dicom(path, part=part, files=files, reading=Reading(**reading))
+    return probe_dicom(path, part=part, files=files, reading=ReadOptions(**reading))
 
 
 def opened(path, *, part=None, files=(), **reading):

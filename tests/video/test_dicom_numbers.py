@@ -21,7 +21,7 @@ from cinefeed import Manifest
 from cinefeed.core.errors import DecodeError, MissingExtraError, SourceError
 from cinefeed.testing import check_source, kept_facts
 from cinefeed.video.dicom.source import DicomSource, probe_dicom
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 NATIVE = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
 BOTH_ORDERS = [ExplicitVRLittleEndian, ExplicitVRBigEndian]
@@ -29,7 +29,7 @@ BOTH_ORDERS = [ExplicitVRLittleEndian, ExplicitVRBigEndian]
 
 def stored(path, **reading):
     """Return the numbers of every frame, as the planes hold them."""
-    facts = probe_dicom(path, reading=Reading(**reading))
+    facts = probe_dicom(path, reading=ReadOptions(**reading))
     with DicomSource(path, facts=facts) as source:
         return np.stack([frame[0] for frame in source.planes(range(len(source))).frames])
 

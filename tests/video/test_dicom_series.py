@@ -15,7 +15,7 @@ from cinefeed.core.errors import SettingError, SourceError
 from cinefeed.video.dicom.series import ATTRIBUTES, group_series
 from cinefeed.video.dicom.source import DicomSource, probe_dicom
 from cinefeed.video.kinds import kind_by_content, read_start
-from cinefeed.video.read_options import DEFAULT_READING, Reading
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 TILTED = (0.70710678, 0.70710678, 0, 0, 0, -1)
 
@@ -27,7 +27,7 @@ def shuffled(folder, *, seed=0):
 
 
 def grouped(folder, *, seed=0, **reading):
-    return group_series(folder, shuffled(folder, seed=seed), reading=Reading(**reading))
+    return group_series(folder, shuffled(folder, seed=seed), reading=ReadOptions(**reading))
 
 
 def values_of(folder, sample):
@@ -317,12 +317,12 @@ def test_ids_and_requested_attributes_are_tags(tmp_path):
 )
 def test_attributes_that_may_identify_a_person_cannot_be_kept(tmp_path, keyword):
     with pytest.raises(SettingError, match=f"keep='{keyword}' is not an attribute that can be kept"):
-        group_series(tmp_path, [], reading=Reading(keep=(keyword,)))
+        group_series(tmp_path, [], reading=ReadOptions(keep=(keyword,)))
 
 
 def test_a_near_miss_is_named(tmp_path):
     with pytest.raises(SettingError, match="did you mean 'SeriesDescription'"):
-        group_series(tmp_path, [], reading=Reading(keep=("SeriesDescripton",)))
+        group_series(tmp_path, [], reading=ReadOptions(keep=("SeriesDescripton",)))
 
 
 def test_a_file_without_preamble_is_read_by_its_suffix(tmp_path):
@@ -364,13 +364,13 @@ def all_messages(path, caplog):
         warnings.simplefilter("always")
         for window in ("file", "none", "percentiles"):
             try:
-                facts = probe_dicom(path, reading=Reading(window=window))
+                facts = probe_dicom(path, reading=ReadOptions(window=window))
                 with DicomSource(path, facts=facts) as source:
                     source.read([0])
                 messages.append(repr(facts))
             except SourceError as error:
                 messages += [repr(error), repr(error.__cause__), repr(error.__context__)]
-        messages.append(repr(group_series(path.parent, [path.name], reading=DEFAULT_READING)))
+        messages.append(repr(group_series(path.parent, [path.name], reading=DEFAULT_READ_OPTIONS)))
         messages.append(repr(kind_by_content(read_start(path))))
     return "\n".join([*messages, *(str(each.message) for each in caught), caplog.text])
 

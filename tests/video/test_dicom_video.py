@@ -7,7 +7,7 @@ import pydicom.uid
 import pytest
 from made_dicom import write_dicom
 
-from cinefeed import Clip, Feed, Frame, open_source, probe
+from cinefeed import Clip, Feed, Frame, open_video, probe
 from cinefeed.core.errors import DecodeError, SourceError
 from cinefeed.data.manifest.table import Manifest
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
@@ -63,7 +63,7 @@ def test_every_kind_of_video_is_exact_to_the_frame(tmp_path, syntax, suffix, cod
     step = 0.05 if facts.ticks is None else 0.04  # a bare stream has no times, those of the header hold
     assert facts.times.step_seconds == pytest.approx(step) and facts.rate_hz == pytest.approx(1 / step)
     for metadata in (facts, kept_facts(facts), None):
-        with open_source(path, facts=metadata, channels=1) as source:
+        with open_video(path, facts=metadata, channels=1) as source:
             for numbers in (range(COUNT), [39, 0, 20, 20, 7], [5], [13, 14, 31]):
                 assert [read_number(frame) for frame in source.read(numbers)] == list(numbers)
 
@@ -73,10 +73,10 @@ def test_pixels_are_those_of_the_video(tmp_path, suffix):
     video = stream(tmp_path, suffix, "h264")
     path = write_dicom_video(tmp_path / "a.dcm", video, syntax="MPEG4HP41F", fragment=700)
     facts = probe(path)
-    with open_source(video) as bare, open_source(path, facts=facts) as source:
+    with open_video(video) as bare, open_video(path, facts=facts) as source:
         np.testing.assert_array_equal(source.read([3, 30]), bare.read([3, 30]))
     manifest_facts = kept_facts(facts)
-    check_source(open_source(path, facts=facts), reopen=lambda: open_source(path, facts=manifest_facts))
+    check_source(open_video(path, facts=facts), reopen=lambda: open_video(path, facts=manifest_facts))
 
 
 def test_a_scan_stores_the_values_of_the_header(tmp_path):
@@ -123,7 +123,7 @@ def test_a_file_that_is_cut_off_keeps_the_frames_before(tmp_path, suffix):
     path = write_dicom_video(tmp_path / "a.dcm", video, syntax="MPEG4HP41", cut=video.stat().st_size // 2)
     facts = probe(path)
     assert 0 < facts.times.count < COUNT and f"of {COUNT} frames" in facts.error
-    with open_source(path, facts=facts) as source, pytest.raises(SourceError):
+    with open_video(path, facts=facts) as source, pytest.raises(SourceError):
         source.read([COUNT - 1])
 
 
@@ -141,14 +141,14 @@ def test_a_video_that_changed_is_refused(tmp_path):
     path = write_dicom_video(tmp_path / "a.dcm", video, syntax="MPEG4HP41")
     facts = probe(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises((SourceError, DecodeError), match=r"a\.dcm"), open_source(path, facts=facts) as source:
+    with pytest.raises((SourceError, DecodeError), match=r"a\.dcm"), open_video(path, facts=facts) as source:
         source.read([0])
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 def test_no_file_is_left_open(tmp_path):
     path = write_dicom_video(tmp_path / "a.dcm", stream(tmp_path, "h264", "h264"), syntax="MPEG4HP41")
-    with open_source(path) as source:
+    with open_video(path) as source:
         source.read([30, 3])
     open_files = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.exists()]
     assert path not in open_files

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.testing import check_source, numbered_frames, read_number, write_video
 from cinefeed.transforms.compose import Compose
 from cinefeed.video.clips import Frame
@@ -59,7 +59,7 @@ def test_all_eight_orientations(tmp_path, rotation, mirrored):
     for verify in ("decode", "packets"):
         facts = probe(path, verify=verify)
         assert (facts.rotation, facts.mirrored, facts.height, facts.width) == (rotation, mirrored, 96, 128)
-    with open_source(path, facts=facts) as source:
+    with open_video(path, facts=facts) as source:
         assert [read_number(frame) for frame in source.read([2, 0])] == [702, 700]
         colour = source.planes([0]).colour
         assert (colour.rotation, colour.mirrored) == (rotation, mirrored)
@@ -103,7 +103,7 @@ def test_pixels_are_made_square(tmp_path, aspect, size, rotation):
     facts = probe(path)
     assert facts.aspect == pytest.approx(float(aspect))
     assert (facts.height, facts.width) == (size[::-1] if rotation else size)
-    with open_source(path, channels=1, facts=facts) as source:
+    with open_video(path, channels=1, facts=facts) as source:
         planes = source.planes([3])
         assert planes.frames[0][0].shape == (96, 128)
         assert planes.colour.aspect == facts.aspect

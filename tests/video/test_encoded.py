@@ -6,12 +6,12 @@ import av
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import DecodeError, SourceError
 from cinefeed.testing import check_source, numbered_frames, read_number, write_video
 from cinefeed.video.ffmpeg.source import EncodedSource
-from cinefeed.video.metadata import Facts
-from cinefeed.video.timestamps import Ticks
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.timestamps import Timestamps
 
 pytestmark = pytest.mark.usefixtures("way")
 COUNT = 60
@@ -63,9 +63,9 @@ def test_every_frame_is_the_requested_one(tmp_path, name):
     facts = probe(path)
     assert facts.times.count == COUNT
     for metadata in (facts, None):
-        with open_source(path, facts=metadata) as source:
+        with open_video(path, facts=metadata) as source:
             assert numbers_read(source, range(COUNT)) == list(range(COUNT))
-            check_source(source, reopen=lambda metadata=metadata: open_source(path, facts=metadata))
+            check_source(source, reopen=lambda metadata=metadata: open_video(path, facts=metadata))
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
@@ -73,7 +73,7 @@ def test_pixel_formats(tmp_path, pixel_format):
     codec, bits, channels = FORMATS[pixel_format]
     path = write(tmp_path, "any.mkv" if codec != "rawvideo" else "any.nut", codec=codec, pixel_format=pixel_format)
     for requested in (None, 1, 3):
-        with open_source(path, channels=requested) as source:
+        with open_video(path, channels=requested) as source:
             assert (source.facts.bits, source.facts.channels) == (bits, channels)
             frames = source.read([59, 3])
             assert frames.shape == (2, 96, 128, requested or channels)
@@ -109,7 +109,7 @@ def test_packets_and_decoding_give_the_same_facts(tmp_path):
 
 def test_grey_is_luma_at_full_range(tmp_path):
     path = write_video(tmp_path / "flat.mp4", np.full((3, 32, 32, 3), 255, np.uint8))
-    with open_source(path, channels=1) as source:
+    with open_video(path, channels=1) as source:
         planes = source.planes([1])
         assert planes.colour.model == "grey"
         assert len(planes.frames[0]) == 1
@@ -118,7 +118,7 @@ def test_grey_is_luma_at_full_range(tmp_path):
 
 
 def test_planes_outlive_the_file_and_repeats_are_alike(tmp_path):
-    with open_source(write(tmp_path, "plain.mp4")) as source:
+    with open_video(write(tmp_path, "plain.mp4")) as source:
         first, again = source.planes([5, 5]).frames
     assert all((one == other).all() for one, other in zip(first, again, strict=True))
     assert [plane.shape for plane in first] == [(96, 128), (48, 64), (48, 64)]
@@ -131,7 +131,7 @@ def test_rotation_turns_frames_upright(tmp_path, degrees):
     path = write_video(tmp_path / "turned.mp4", stored, rotation=degrees)
     facts = probe(path)
     assert (facts.rotation, facts.height, facts.width) == (degrees, 96, 128)
-    with open_source(path) as source:
+    with open_video(path) as source:
         assert numbers_read(source, [2, 1, 0]) == [2, 1, 0]
         assert source.planes([0]).colour.rotation == degrees
         check_source(source)
@@ -144,7 +144,7 @@ def decoded(source: EncodedSource) -> int:
 
 def test_a_seek_spares_decoding_and_unwanted_frames_are_skipped(tmp_path, way):
     path = write(tmp_path, "b_frames.mp4", gop=20, b_frames=3, options={"x264-params": "b-pyramid=none:b-adapt=0"})
-    with open_source(path, facts=probe(path)) as source:
+    with open_video(path, facts=probe(path)) as source:
         source.planes([41])
         assert (source._native is None) == (way == "pyav")
         from_the_key_frame = decoded(source)
@@ -153,15 +153,15 @@ def test_a_seek_spares_decoding_and_unwanted_frames_are_skipped(tmp_path, way):
         assert decoded(source) - from_the_key_frame < 20  # two runs: frames 1 to 39 are not decoded
 
 
-def wrong_keys(facts: Facts, keys: list[int]) -> Facts:
-    return Facts(**{**vars(facts), "key_frames": np.array(keys, np.int32)})
+def wrong_keys(facts: VideoMetadata, keys: list[int]) -> VideoMetadata:
+    return VideoMetadata(**{**vars(facts), "key_frames": np.array(keys, np.int32)})
 
 
 @pytest.mark.parametrize("keys", [[], [0], [5, 31], [0, 11, 13, 59], list(range(60))])
 @pytest.mark.parametrize("name", ["b_frames.mp4", "mpeg4_b.avi", "transport.ts", "vp9.webm"])
 def test_wrong_key_flags_cost_time_and_never_a_frame(tmp_path, name, keys):
     path = write(tmp_path, name, **KINDS[name])
-    with open_source(path, facts=wrong_keys(probe(path), keys)) as source:
+    with open_video(path, facts=wrong_keys(probe(path), keys)) as source:
         for numbers in ([59], [33, 34, 35], [0, 58, 7], [13]):
             assert numbers_read(source, numbers) == numbers
 
@@ -170,14 +170,14 @@ def test_wrong_timestamps_lead_to_counting(tmp_path):
     path = write(tmp_path, "plain.mp4")
     facts = probe(path)
     assert facts.ticks is not None
-    shifted = Facts(**{**vars(facts), "ticks": facts.ticks._replace(first=7)})
-    with open_source(path, facts=shifted) as source:
+    shifted = VideoMetadata(**{**vars(facts), "ticks": facts.ticks._replace(first=7)})
+    with open_video(path, facts=shifted) as source:
         assert numbers_read(source, [40, 0]) == [40, 0]
 
 
 def test_a_seek_that_fails_falls_back_to_the_start(tmp_path):
     path = write(tmp_path, "gif.gif", codec="gif", pixel_format="rgb8", rate_hz=20)
-    with open_source(path) as source:
+    with open_video(path) as source:
         assert [numbers_read(source, [n])[0] for n in (50, 3, 59)] == [50, 3, 59]
 
 
@@ -188,10 +188,10 @@ def test_a_truncated_file_returns_its_frames_and_reports_missing_ones(tmp_path):
     cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.7)])
     damaged = probe(cut)
     assert 0 < damaged.times.count < COUNT
-    with open_source(cut, facts=damaged) as source:
+    with open_video(cut, facts=damaged) as source:
         last = damaged.times.count - 1
         assert numbers_read(source, [last, 0]) == [last, 0]
-    with open_source(cut, facts=facts) as source:
+    with open_video(cut, facts=facts) as source:
         with pytest.raises(DecodeError, match=r"cut\.mp4: asked for frames 59, .* of 60 frames"):
             source.planes([0, 59])
         assert numbers_read(source, [1]) == [1]  # the source lives on
@@ -210,24 +210,24 @@ def test_a_frame_whose_size_changes_ends_the_video(tmp_path):
                     if packet.size:
                         packet.stream = target
                         out.mux(packet)
-    with open_source(joined) as source:
+    with open_video(joined) as source:
         assert "breaks after 12 frames: the next is 128 x 128, the first 64 x 64" in source.facts.error
         assert len(source) == 12
         assert numbers_read(source, range(12)) == list(range(12))
 
 
 def test_only_irregular_timestamps_are_listed():
-    assert Ticks.of(np.array([10, 20, 30]), base=(1, 100)).times(start_seconds=0.0).seconds().tolist() == pytest.approx(
-        [0.1, 0.2, 0.3]
-    )
-    swapped = Ticks.of(np.array([0, 20, 10]), base=(1, 10))
+    assert Timestamps.of(np.array([10, 20, 30]), base=(1, 100)).times(
+        start_seconds=0.0
+    ).seconds().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    swapped = Timestamps.of(np.array([0, 20, 10]), base=(1, 10))
     assert swapped.stamps().tolist() == [0, 20, 10]
     assert swapped.times(start_seconds=0.0).seconds().tolist() == [0.0, 1.0, 2.0]
-    assert Ticks.of(np.array([4]), base=(1, 1)).stamps().tolist() == [4]
+    assert Timestamps.of(np.array([4]), base=(1, 1)).stamps().tolist() == [4]
 
 
 def test_closing_twice_is_allowed_and_a_closed_source_raises(tmp_path):
-    source = open_source(write(tmp_path, "plain.mp4"))
+    source = open_video(write(tmp_path, "plain.mp4"))
     source.close()
     source.close()
     with pytest.raises(SourceError, match="is closed"):

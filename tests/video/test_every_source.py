@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
 from cinefeed.video.arrays.in_memory import MemorySource
-from cinefeed.video.read_options import DEFAULT_READING, Reading
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 NO_VIDEO = {".csv", ".md", ""}  # labels, descriptions, licences
@@ -52,14 +52,14 @@ def conforms(
     *,
     part: str | None = None,
     files: tuple[str, ...] = (),
-    reading: Reading = DEFAULT_READING,
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
     **options: object,
 ) -> None:
     """Check a source, opened as a feed opens it: from facts that were kept in a manifest."""
     facts = kept_facts(probe(path, part=part, files=files, reading=reading))
 
     def reopen():
-        return open_source(path, part=part, facts=facts, **options)
+        return open_video(path, part=part, facts=facts, **options)
 
     check_source(reopen(), reopen=reopen)
 
@@ -75,7 +75,7 @@ def test_every_kind_of_real_file_is_included(data):
 
 
 def test_a_real_file_that_breaks_its_promise_is_found(data, monkeypatch):
-    monkeypatch.setattr("cinefeed.video.ffmpeg.source.frame_numbers", lambda numbers, **_: np.asarray(numbers) // 2 * 2)
+    monkeypatch.setattr("cinefeed.video.ffmpeg.source.frame_indices", lambda numbers, **_: np.asarray(numbers) // 2 * 2)
     with pytest.raises(AssertionError, match=r"planes and read differ|differs|does not raise"):
         conforms(data / "lips" / "00139.mp4")
 
@@ -86,7 +86,7 @@ class Made(NamedTuple):
     path: Path
     part: str | None = None
     files: tuple[str, ...] = ()
-    reading: Reading = DEFAULT_READING
+    reading: ReadOptions = DEFAULT_READ_OPTIONS
     numbers: range = range(12)
 
 
@@ -110,7 +110,7 @@ def npy(dtype: str, *, channels: int = 0, axes: str | None = None, order: str = 
         if axes is not None:
             array = np.transpose(array, ["THWC".index(letter) for letter in axes])
         np.save(folder / "a.npy", np.asarray(array, order=order))
-        return Made(folder / "a.npy", reading=Reading(axes=axes))
+        return Made(folder / "a.npy", reading=ReadOptions(axes=axes))
 
     return make
 
@@ -204,7 +204,7 @@ def test_made_files(kind, tmp_path):
     made = MADE[kind](tmp_path)
     conforms(made.path, part=made.part, files=made.files, reading=made.reading)
     facts = probe(made.path, part=made.part, files=made.files, reading=made.reading)
-    with open_source(made.path, part=made.part, facts=facts, channels=1) as source:
+    with open_video(made.path, part=made.part, facts=facts, channels=1) as source:
         displayed = source.read(range(len(source)))
     assert [read_number(frame if facts.rotation == 0 else np.rot90(frame, -1)) for frame in displayed] == list(
         made.numbers
@@ -226,7 +226,7 @@ def test_requested_dtypes(kind, dtype, tmp_path):
     made = MADE[kind](tmp_path)
     if kind in ("npy, float64", "NIfTI") and dtype != "float32":
         with (
-            open_source(made.path, part=made.part, reading=made.reading, dtype=dtype) as source,
+            open_video(made.path, part=made.part, reading=made.reading, dtype=dtype) as source,
             pytest.raises(SourceError, match=r"32 bits\) do not define black and white"),
         ):
             source.read([0])

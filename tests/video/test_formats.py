@@ -19,8 +19,8 @@ from cinefeed.video.clips import Clip
 from cinefeed.video.ffmpeg.pixel_formats import layout_of, planes_of
 from cinefeed.video.ffmpeg.probe import probe_encoded
 from cinefeed.video.ffmpeg.source import EncodedSource
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import Reading
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import ReadOptions
 
 pytestmark = pytest.mark.usefixtures("way")
 COUNT = 48
@@ -122,8 +122,8 @@ def requests(count: int, *, address: int, rounds: int = 5) -> list[list[int]]:
     return indices
 
 
-def assert_frames_are_those_of_a_full_decode(path: Path, *, reading: Reading | None = None) -> Facts:
-    reading = reading or Reading()
+def assert_frames_are_those_of_a_full_decode(path: Path, *, reading: ReadOptions | None = None) -> VideoMetadata:
+    reading = reading or ReadOptions()
     facts = probe_encoded(path, reading=reading)
     assert facts.error is None
     expected = full_decode(path, stream=facts.stream)
@@ -319,14 +319,14 @@ def test_several_video_streams_are_distinguished(tmp_path, name):
     ]
     both = join_streams(tmp_path / name, parts)
     for number, (first, count, width) in enumerate([(0, 20, 128), (100, 30, 80)]):
-        facts = assert_frames_are_those_of_a_full_decode(both, reading=Reading(stream=number))
+        facts = assert_frames_are_those_of_a_full_decode(both, reading=ReadOptions(stream=number))
         assert (facts.stream, facts.times.count, facts.width) == (number, count, width)
         with EncodedSource(both, facts=facts) as source:
             assert [read_number(frame) for frame in source.read([7, 0])] == [first + 7, first]
     assert probe_encoded(both).stream == 0
     message = rf"stream 2 was asked for.*0 \({codec} 128 x 96\), 1 \(mpeg2video 80 x 64\)"
     with pytest.raises(SourceError, match=message):
-        probe_encoded(both, reading=Reading(stream=2))
+        probe_encoded(both, reading=ReadOptions(stream=2))
 
 
 def test_a_cover_picture_is_not_a_video(tmp_path):
@@ -347,7 +347,7 @@ def test_a_cover_picture_is_not_a_video(tmp_path):
     assert sorted(pictures) == [False, True]
     assert facts.stream == pictures.index(False)
     assert_frames_are_those_of_a_full_decode(path)
-    with EncodedSource(path, facts=probe_encoded(path, reading=Reading(stream=pictures.index(True)))) as source:
+    with EncodedSource(path, facts=probe_encoded(path, reading=ReadOptions(stream=pictures.index(True)))) as source:
         assert (len(source), read_number(source.read([0])[0])) == (1, 900)
 
 

@@ -11,7 +11,7 @@ import pytest
 from cinefeed.core.errors import DecodeError, MissingExtraError, SourceError
 from cinefeed.testing import check_source, kept_facts
 from cinefeed.video.arrays.hdf5 import Hdf5Source, hdf5_parts, probe_hdf5
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 h5py = pytest.importorskip("h5py")
 
@@ -48,7 +48,7 @@ def path(tmp_path):
 def test_parts_are_the_numeric_sets(path):
     rows = [f"/x[{row}]" for row in range(4)]
     assert hdf5_parts(path) == ["/mask", "/rest/cine", "/rest/colour", "/wide", *rows]
-    assert hdf5_parts(path, Reading(axes="THWC")) == ["/rest/colour"]
+    assert hdf5_parts(path, ReadOptions(axes="THWC")) == ["/rest/colour"]
 
 
 @pytest.mark.parametrize("part", ["/rest/cine", "/rest/colour", "/x[0]", "/x[3]", "/wide", "/mask", "rest/cine"])
@@ -70,7 +70,7 @@ def test_another_order_is_declared(tmp_path, axes, shape, chunks):
     values = cine(*shape)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", data=values, chunks=chunks)
-    facts = probe_hdf5(tmp_path / "a.h5", reading=Reading(axes=axes))
+    facts = probe_hdf5(tmp_path / "a.h5", reading=ReadOptions(axes=axes))
     assert facts.axes == axes
     usual = np.moveaxis(values, [axes.index(axis) for axis in "THWC" if axis in axes], range(values.ndim))
     with Hdf5Source(tmp_path / "a.h5", facts=facts) as source:
@@ -81,7 +81,7 @@ def test_rows_may_lie_along_another_axis(tmp_path):
     values = cine(9, 4, 6, 5)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = values
-    reading = Reading(axes="TNHW")
+    reading = ReadOptions(axes="TNHW")
     assert hdf5_parts(tmp_path / "a.h5", reading) == [f"/x[{row}]" for row in range(4)]
     facts = probe_hdf5(tmp_path / "a.h5", part="/x[1]", reading=reading)
     with Hdf5Source(tmp_path / "a.h5", part="/x[1]", facts=facts) as source:
@@ -327,7 +327,7 @@ def test_frames_of_one_chunk_are_unpacked_once(tmp_path):
 def test_a_window_of_percentiles(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.zeros((40, 10, 10), np.float32) + np.arange(100).reshape(10, 10)
-    facts = probe_hdf5(tmp_path / "a.h5", reading=Reading(window="percentiles"))
+    facts = probe_hdf5(tmp_path / "a.h5", reading=ReadOptions(window="percentiles"))
     assert facts.window == pytest.approx((1, 98), abs=0.1)
     conforms(tmp_path / "a.h5", facts)
 

@@ -13,8 +13,8 @@ from cinefeed.testing import check_source, kept_facts, numbered_frames, read_num
 from cinefeed.video.images.groups import group_images, missing_numbers
 from cinefeed.video.images.source import ImagesSource, TiffSource, probe_images, probe_tiff
 from cinefeed.video.kinds import IMAGE_SUFFIXES
-from cinefeed.video.read_options import Reading
-from cinefeed.video.source import Found
+from cinefeed.video.read_options import ReadOptions
+from cinefeed.video.source import DiscoveredSample
 
 
 def conforms(kind, path, facts):
@@ -234,7 +234,7 @@ def test_missing_numbers(names, missing):
 )
 def test_groups(names, folders, unread):
     groups = group_images(names)
-    assert groups.samples == [Found(folder, files=files) for folder, files in folders.items()]
+    assert groups.samples == [DiscoveredSample(folder, files=files) for folder, files in folders.items()]
     assert sorted(name for _, name in groups.unread) == sorted(unread)
     assert not groups.ambiguous
 
@@ -252,13 +252,13 @@ def test_frames_beside_masks_have_to_be_chosen(tmp_path, names, choice, frames):
     groups = group_images([f"a/{name}" for name in names])
     assert not groups.samples and choice.lower().startswith(tuple(key[:4] for key in groups.ambiguous["a"]))
     selection = group_images([f"a/{name}" for name in names], frames=choice)
-    assert selection.samples == [Found("a", files=frames)] and not selection.ambiguous
+    assert selection.samples == [DiscoveredSample("a", files=frames)] and not selection.ambiguous
     assert len(selection.unread) == len(names) - len(frames)
     for number, name in enumerate(names):
         write(tmp_path / name, np.full((16, 16), number, np.uint8))
     with pytest.raises(SourceError, match="holds images of several kinds; select those that are frames: Reading"):
         probe_images(tmp_path)
-    assert probe_images(tmp_path, reading=Reading(frames=choice)).files == frames
+    assert probe_images(tmp_path, reading=ReadOptions(frames=choice)).files == frames
 
 
 def test_frames_can_be_chosen_by_their_folder():
@@ -336,7 +336,7 @@ def test_windows(tmp_path, kind):
     frames = np.zeros((40, 10, 10), np.uint16) + 100 * np.arange(100, dtype=np.uint16).reshape(10, 10)
     probe, source = (probe_images, ImagesSource) if kind == "images" else (probe_tiff, TiffSource)
     path = folder(tmp_path / "cine", frames) if kind == "images" else stack(tmp_path / "cine.tif", frames)
-    facts = probe(path, reading=Reading(window="percentiles"))
+    facts = probe(path, reading=ReadOptions(window="percentiles"))
     assert facts.window == pytest.approx((100, 9800), abs=10)
     assert probe(path).window is None
     conforms(source, path, facts)

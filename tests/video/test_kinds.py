@@ -12,7 +12,7 @@ from made_dicom import numbered, write_dicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
 from cinefeed.data.manifest.table import Manifest
 from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
@@ -110,7 +110,7 @@ def test_an_animated_webp_is_read_frame_by_frame(tmp_path):
     facts = probe(animated_webp(tmp_path / "a.webp"))
     assert (facts.times.count, facts.container, facts.channels) == (6, "webp", 3)
     np.testing.assert_allclose(facts.times.seconds(), [0, 0.04, 0.08, 0.16, 0.2, 0.24])
-    with open_source(tmp_path / "a.webp", facts=facts) as source:
+    with open_video(tmp_path / "a.webp", facts=facts) as source:
         assert [read_number(frame) for frame in source.read([4, 4, 1, 5])] == [4, 4, 1, 5]
     data = (tmp_path / "a.webp").read_bytes()
     (tmp_path / "cut.webp").write_bytes(data[: len(data) * 2 // 3])
@@ -124,8 +124,8 @@ def test_an_animated_webp_conforms(tmp_path, channels):
     facts = probe(path)
     manifest_facts = kept_facts(facts)
     check_source(
-        open_source(path, channels=channels, facts=facts),
-        reopen=lambda: open_source(path, channels=channels, facts=manifest_facts),
+        open_video(path, channels=channels, facts=facts),
+        reopen=lambda: open_video(path, channels=channels, facts=manifest_facts),
     )
 
 

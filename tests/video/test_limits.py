@@ -18,7 +18,7 @@ from cinefeed.video.ffmpeg.source import EncodedSource
 from cinefeed.video.images.image_size import decoded_bytes
 from cinefeed.video.images.tiff import Pages
 from cinefeed.video.limits import ReadLimits
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 h5py = pytest.importorskip("h5py")
 nibabel = pytest.importorskip("nibabel")
@@ -133,13 +133,13 @@ MADE = {
 
 def refusal(path, **limits):
     """Return what is said of a file that the limits refuse, and see that it is read with raised ones."""
-    reading = Reading(limits=ReadLimits(**limits))
+    reading = ReadOptions(limits=ReadLimits(**limits))
     with pytest.raises(LimitError) as refused:
         cf.probe(path, reading=reading)
     assert str(path) in str(refused.value)
     for name in limits:
         assert f"ReadLimits({name}=...)" in str(refused.value)
-    with cf.open_source(path) as source:
+    with cf.open_video(path) as source:
         assert len(source) == 12 and len(source.read([11])) == 1
     return str(refused.value)
 
@@ -167,7 +167,7 @@ def test_the_time(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["npy", "hdf5", "nifti", "dicom"])
 def test_the_time_for_percentiles(tmp_path, kind):
     path = MADE[kind](tmp_path)
-    reading = Reading(window="percentiles", limits=ReadLimits(max_file_seconds=1e-6))
+    reading = ReadOptions(window="percentiles", limits=ReadLimits(max_file_seconds=1e-6))
     with pytest.raises(LimitError, match="takes longer"):
         cf.probe(path, reading=reading)
     assert cf.probe(path, reading=replace(reading, limits=ReadLimits())).window is not None
@@ -176,7 +176,7 @@ def test_the_time_for_percentiles(tmp_path, kind):
 def test_the_time_for_values_of_frames_that_the_probe_does_not_decode(tmp_path):
     np.save(tmp_path / "cine.npy", FRAMES.astype(np.int16))
     for seconds, count in ((1e-6, 0), (3600.0, 12)):
-        reading = Reading(limits=ReadLimits(max_file_seconds=seconds))
+        reading = ReadOptions(limits=ReadLimits(max_file_seconds=seconds))
         manifest = cf.Manifest.scan(tmp_path, reading=reading, progress=False)
         assert manifest.column("num_frames").to_pylist() == [count]
         assert ("max_file_seconds" in str(manifest.column("error")[0].as_py())) is (count == 0)
@@ -191,13 +191,13 @@ def test_the_limit_of_unpacked_bytes(tmp_path, make):
 def test_a_packed_array_whose_frames_interleave(tmp_path):
     path = npz(tmp_path, "HWT")
     with pytest.raises(SourceError, match="max_unpacked_bytes"):
-        cf.probe(path, reading=Reading(axes="HWT", limits=ReadLimits(max_unpacked_bytes=4000)))
-    assert cf.probe(path, reading=Reading(axes="HWT")).times.count == 12
+        cf.probe(path, reading=ReadOptions(axes="HWT", limits=ReadLimits(max_unpacked_bytes=4000)))
+    assert cf.probe(path, reading=ReadOptions(axes="HWT")).times.count == 12
 
 
 def test_a_scan_that_takes_too_long_is_not_tried_again_for_each_sample_of_a_file(tmp_path):
     np.savez_compressed(tmp_path / "set.npz", x=np.stack([FRAMES] * 3))
-    reading = Reading(axes="NTHW", limits=ReadLimits(max_file_seconds=1e-6))
+    reading = ReadOptions(axes="NTHW", limits=ReadLimits(max_file_seconds=1e-6))
     manifest = cf.Manifest.scan(tmp_path, reading=reading, progress=False)
     errors = manifest.column("error").to_pylist()
     assert len(errors) == 3 and len(set(errors)) == 1 and "max_file_seconds" in errors[0]
@@ -254,7 +254,7 @@ def test_a_file_that_was_scanned_with_raised_limits_is_fed(tmp_path, monkeypatch
     for make in (tiff, deflated):
         path = make(tmp_path)
         facts = cf.probe(path)
-        with cf.open_source(path, facts=facts) as source:
+        with cf.open_video(path, facts=facts) as source:
             assert len(source.read([11])) == 1
 
 
@@ -266,7 +266,7 @@ def test_a_dicom_file_that_promises_more_frames_than_it_has_bytes(tmp_path, coun
     length = struct.unpack_from("<H", whole, at + 6)[0]
     text = count.encode().ljust(len(count) + len(count) % 2)
     path.write_bytes(whole[: at + 6] + struct.pack("<H", len(text)) + text + whole[at + 8 + length :])
-    for attempt in (cf.probe, cf.open_source):
+    for attempt in (cf.probe, cf.open_video):
         with pytest.raises(
             SourceError, match=r"cine\.dcm: its header promises 1,000,000,000.* frames, but the file has"
         ):
@@ -292,7 +292,7 @@ def test_an_image_that_was_replaced_by_a_larger_one_after_the_scan(tmp_path):
     _, huge = cv2.imencode(".png", np.zeros((64, 48), np.uint8))
     huge = huge.tobytes()
     (path / "03.png").write_bytes(huge[:16] + struct.pack(">II", 60_000, 60_000) + huge[24:])
-    with cf.open_source(path, facts=facts) as source, pytest.raises(SourceError, match="max_frame_bytes"):
+    with cf.open_video(path, facts=facts) as source, pytest.raises(SourceError, match="max_frame_bytes"):
         source.read([3])
 
 
@@ -397,7 +397,7 @@ def many_samples(folder, kind):
 def test_a_file_of_too_many_samples_is_named_and_not_listed(tmp_path, kind):
     np.save(tmp_path / "other.npy", FRAMES)
     path = many_samples(tmp_path, kind)
-    reading = Reading(slice="each")
+    reading = ReadOptions(slice="each")
     for limit, rows in ((3, 4), (2, 1)):
         limited = replace(reading, limits=ReadLimits(max_samples_per_file=limit))
         manifest = cf.Manifest.scan(tmp_path, reading=limited, progress=False)
@@ -412,5 +412,5 @@ def test_a_header_that_promises_millions_of_samples_lists_none(tmp_path):
     (tmp_path / "bomb.npy").write_bytes(header.ljust(127) + b"\n")
     os.truncate(tmp_path / "bomb.npy", 128 + 40_000_000)
     np.save(tmp_path / "other.npy", FRAMES)
-    manifest = cf.Manifest.scan(tmp_path, reading=Reading(axes="NTHW"), progress=False)
+    manifest = cf.Manifest.scan(tmp_path, reading=ReadOptions(axes="NTHW"), progress=False)
     assert "more than 1,000,000 samples" in str(manifest)

@@ -27,7 +27,7 @@ def read_clips(folder: Path, *, clips: int, leak: str) -> list[tuple[float, int]
         row = i % len(manifest)
         facts = manifest.facts(row)
         indices, _ = clip.select(facts.times, rng=rng_for(0, stage=Stage.CLIP, epoch=0, position=i))
-        source = cf.open_source(manifest.path_of(row), channels=1 + 2 * (i % 2), facts=facts)
+        source = cf.open_video(manifest.path_of(row), channels=1 + 2 * (i % 2), facts=facts)
         frames = source.read(indices)
         if leak == "files":
             batches.append(source)

@@ -9,14 +9,14 @@ import av
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import DecodeError
 from cinefeed.testing import numbered_frames, read_number, write_video
 from cinefeed.video.ffmpeg import abi as structures
 from cinefeed.video.ffmpeg import decoder
 from cinefeed.video.ffmpeg.decoder import decoder_choice
 from cinefeed.video.ffmpeg.source import EncodedSource
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 
 COUNT = 40
 
@@ -55,7 +55,7 @@ def test_this_library_is_known():
 )
 def test_containers_that_state_their_times_are_read_by_compiled_code(tmp_path, name, settings, compiled):
     path = video(tmp_path, name, **settings)
-    with open_source(path) as source:
+    with open_video(path) as source:
         assert (source._native is not None) == compiled
         planes = source.planes([7, 8, 30]).frames
         assert (source._native is not None) == compiled  # it found them all
@@ -99,7 +99,7 @@ def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, 
     assert re.search(reason, decoder_choice().reason)
     (line,) = caplog.messages
     assert line.startswith("encoded video is read by PyAV") and decoder_choice().reason in line
-    with open_source(tmp_path / "frames.npy") as source:
+    with open_video(tmp_path / "frames.npy") as source:
         assert len(source) == 5
 
 
@@ -126,7 +126,7 @@ def test_without_pyavs_private_module_arrays_open_and_pyav_reads(tmp_path):
         del av._core
         sys.modules["av._core"] = None
         import cinefeed as cf
-        with cf.open_source(sys.argv[1]) as frames, cf.open_source(sys.argv[2]) as source:
+        with cf.open_video(sys.argv[1]) as frames, cf.open_video(sys.argv[2]) as source:
             print(len(frames), source.read([3]).shape, source._native)
     """
     done = subprocess.run(
@@ -144,7 +144,7 @@ def test_what_it_cannot_find_pyav_finds(tmp_path):
     path = video(tmp_path, b_frames=2)
     facts = probe(path)
     assert facts.ticks is not None
-    shifted = Facts(**{**vars(facts), "ticks": facts.ticks._replace(first=7)})
+    shifted = VideoMetadata(**{**vars(facts), "ticks": facts.ticks._replace(first=7)})
     with EncodedSource(path, facts=shifted) as source:
         assert source._native is not None
         assert numbers_read(source, [9, 31]) == [9, 31]
@@ -173,13 +173,13 @@ def test_a_file_that_is_gone_or_no_video_has_pyavs_error(tmp_path):
 
 def test_names_that_are_not_ascii(tmp_path):
     path = video(tmp_path, "herzschläge 心臓 %d #1.mp4")
-    with open_source(path) as source:
+    with open_video(path) as source:
         assert numbers_read(source, [3]) == [3]
         assert source._native is not None
 
 
 def test_repeats_and_any_order(tmp_path):
-    with open_source(video(tmp_path, gop=10)) as source:
+    with open_video(video(tmp_path, gop=10)) as source:
         indices = [30, 2, 2, 39, 0, 30]
         assert numbers_read(source, indices) == indices
         assert len(source.planes([]).frames) == 0

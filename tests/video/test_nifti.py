@@ -12,7 +12,7 @@ from cinefeed.core.errors import DecodeError, MissingExtraError, SourceError
 from cinefeed.testing import check_source, kept_facts
 from cinefeed.video.arrays import frame_offsets as stored
 from cinefeed.video.arrays.nifti import NiftiSource, nifti_parts, probe_nifti
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 nibabel = pytest.importorskip("nibabel")
 NAMES = ("cine.nii", "cine.nii.gz")
@@ -70,7 +70,7 @@ def test_both_versions_and_byte_orders(tmp_path, name, kind):
 )
 def test_slices_are_chosen(tmp_path, choice, parts):
     path = save(tmp_path / "cine.nii", volume(7, 5, 4, 6))
-    assert nifti_parts(path, Reading(slice=choice)) == parts
+    assert nifti_parts(path, ReadOptions(slice=choice)) == parts
 
 
 def test_without_a_part_it_is_the_middle_slice(tmp_path):
@@ -80,7 +80,7 @@ def test_without_a_part_it_is_the_middle_slice(tmp_path):
         np.testing.assert_array_equal(source.read([5])[0, ..., 0], array[:, :, 1, 5].T)
     for choice in ("each", 2):
         with pytest.raises(SourceError, match=r"selects parts; give one, as in cine\.nii::slice=4"):
-            probe_nifti(path, reading=Reading(slice=choice))
+            probe_nifti(path, reading=ReadOptions(slice=choice))
 
 
 @pytest.mark.parametrize("part", ["slice=4", "slice=-1", "/x", "slice=1e9", f"slice={10**30}"])
@@ -93,7 +93,7 @@ def test_a_slice_that_is_not_there(tmp_path, part):
 def test_a_number_out_of_range_names_the_count(tmp_path):
     path = save(tmp_path / "cine.nii", volume(7, 5, 4, 6))
     with pytest.raises(SourceError, match="'slice=9' was asked for, it has 4 slices"):
-        nifti_parts(path, Reading(slice=9))
+        nifti_parts(path, ReadOptions(slice=9))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_number_out_of_range_names_the_count(tmp_path):
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_other_axes_are_declared(tmp_path, name, axes, shape, parts):
-    array, reading = volume(*shape), Reading(axes=axes)
+    array, reading = volume(*shape), ReadOptions(axes=axes)
     path = save(tmp_path / name, array)
     assert nifti_parts(path, reading) == parts
     part = parts[0] if parts else None
@@ -144,7 +144,7 @@ def test_axes_of_length_one_at_the_end_are_left_out(tmp_path):
 )
 def test_shapes_that_say_what_to_declare(tmp_path, shape, axes, message):
     path = save(tmp_path / "cine.nii", volume(*shape))
-    reading = Reading(axes=axes)
+    reading = ReadOptions(axes=axes)
     if message is None:
         assert probe_nifti(path, reading=reading).channels == 3
         return
@@ -156,7 +156,7 @@ def test_shapes_that_say_what_to_declare(tmp_path, shape, axes, message):
 def test_a_part_of_what_has_no_slices(tmp_path):
     path = save(tmp_path / "cine.nii", volume(7, 5, 6))
     with pytest.raises(SourceError, match="has no slices"):
-        probe_nifti(path, part="slice=0", reading=Reading(axes="WHT"))
+        probe_nifti(path, part="slice=0", reading=ReadOptions(axes="WHT"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -212,13 +212,13 @@ def test_time_that_is_not_the_fourth_axis_has_no_known_step(tmp_path):
     image = nibabel.Nifti1Image(volume(7, 5, 6), np.eye(4))
     image.header.set_xyzt_units("mm", "sec")
     image.to_filename(tmp_path / "cine.nii")
-    assert np.isnan(probe_nifti(tmp_path / "cine.nii", reading=Reading(axes="WHT")).rate_hz)
+    assert np.isnan(probe_nifti(tmp_path / "cine.nii", reading=ReadOptions(axes="WHT")).rate_hz)
 
 
 @pytest.mark.parametrize(("window", "expected"), [("file", (10, 200)), ("none", None), ("percentiles", (2, 247))])
 def test_windows(tmp_path, window, expected):
     path = save(tmp_path / "cine.nii", volume(7, 5, 3, 60), cal_min=10, cal_max=200)
-    facts = probe_nifti(path, reading=Reading(window=window))
+    facts = probe_nifti(path, reading=ReadOptions(window=window))
     assert facts.window == (None if expected is None else pytest.approx(expected, abs=1))
     with NiftiSource(path, facts=facts) as source:
         assert source.planes([0]).colour.window == facts.window
@@ -292,7 +292,7 @@ def test_frames_that_interleave_in_a_compressed_file_that_is_cut_off(tmp_path):
     array = np.random.default_rng(0).integers(0, 60, (5000, 3, 2, 2), np.uint8)
     path = save(tmp_path / "cine.nii.gz", array)
     path.write_bytes(path.read_bytes()[:-30])
-    facts = probe_nifti(path, part="slice=1", reading=Reading(axes="TWHZ"))
+    facts = probe_nifti(path, part="slice=1", reading=ReadOptions(axes="TWHZ"))
     assert 4900 < facts.times.count < 5000
     with NiftiSource(path, part="slice=1", facts=facts) as source:
         last = len(source) - 1
@@ -337,7 +337,7 @@ def test_one_pass_tells_for_all_slices(tmp_path, monkeypatch):
     opened = []
     honest = stored.open_packed
     monkeypatch.setattr(stored, "open_packed", lambda *which: opened.append(which) or honest(*which))
-    for part in nifti_parts(path, Reading(slice="each")):
+    for part in nifti_parts(path, ReadOptions(slice="each")):
         probe_nifti(path, part=part)
     assert len(opened) == 1
 
@@ -426,7 +426,7 @@ def test_a_file_that_has_shrunk_since_the_scan_raises(tmp_path):
 def test_real_files(data, name):
     path = data / "nifti" / name
     expected = nibabel.load(path).get_fdata(dtype=np.float32)
-    for part in nifti_parts(path, Reading(slice="each")):
+    for part in nifti_parts(path, ReadOptions(slice="each")):
         facts = probe_nifti(path, part=part)
         assert facts.error is None
         assert facts.tags == {"orientation": "".join(nibabel.aff2axcodes(nibabel.load(path).affine))}

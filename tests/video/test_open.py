@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cinefeed
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import CinefeedError, SettingError, SourceError
 from cinefeed.testing import numbered_frames, write_video
 from cinefeed.video.kinds import EXTENSIONS, known_suffix
@@ -44,7 +44,7 @@ def bad_files(folder: Path) -> dict[Path, str]:
 
 def test_bad_files_are_refused_by_name_and_reason(tmp_path):
     for path, reason in bad_files(tmp_path).items():
-        for attempt in (probe, lambda path: probe(path, verify="packets"), open_source):
+        for attempt in (probe, lambda path: probe(path, verify="packets"), open_video):
             with pytest.raises(SourceError, match=reason) as caught:
                 attempt(path)
             assert path.name in str(caught.value)
@@ -63,13 +63,13 @@ def open_handles() -> set[str]:
 def test_no_file_is_left_open_after_an_error(tmp_path):
     files = bad_files(tmp_path)
     good = write_video(tmp_path / "good.mp4", numbered_frames(30))
-    with open_source(good) as source:
+    with open_video(good) as source:
         assert str(good) in open_handles()  # the check can fail
         with pytest.raises(SourceError, match="frame 30 was asked for, the file has frames 0 to 29"):
             source.read([0, 30])
     for path in files:
         with pytest.raises(SourceError):
-            open_source(path)
+            open_video(path)
     assert not [handle for handle in open_handles() if str(tmp_path) in handle]
 
 
@@ -94,20 +94,20 @@ def test_a_name_cannot_make_ffmpeg_fetch_or_follow(tmp_path):
 @pytest.mark.parametrize("indices", [[-1], [30], [0, 99]])
 def test_an_index_out_of_range_is_named(tmp_path, indices):
     path = write_video(tmp_path / "good.mp4", numbered_frames(30))
-    with open_source(path) as source, pytest.raises(SourceError, match=f"frame {indices[-1]} was asked for"):
+    with open_video(path) as source, pytest.raises(SourceError, match=f"frame {indices[-1]} was asked for"):
         source.planes(indices)
 
 
 @pytest.mark.parametrize("indices", [[0.5], "abc", [[0, 1]], [True]])
 def test_indices_are_whole_numbers(tmp_path, indices):
     path = write_video(tmp_path / "good.mp4", numbered_frames(3))
-    with open_source(path) as source, pytest.raises(SourceError, match="whole numbers"):
+    with open_video(path) as source, pytest.raises(SourceError, match="whole numbers"):
         source.planes(indices)
 
 
 def test_settings_are_checked(tmp_path):
     with pytest.raises(SettingError, match="channels=4"):
-        open_source(tmp_path / "any.mp4", channels=4)
+        open_video(tmp_path / "any.mp4", channels=4)
     with pytest.raises(SettingError, match="did you mean 'decode'"):
         probe(tmp_path / "any.mp4", verify="decoded")
 
@@ -122,5 +122,5 @@ def test_suffixes():
 
 
 def test_the_public_names_are_these():
-    assert cinefeed.open_source is open_source
+    assert cinefeed.open_video is open_video
     assert cinefeed.probe is probe

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.errors import DecodeError
 from cinefeed.testing import numbered_frames, read_number, write_video
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 
 COUNT = 48
 Edit = Callable[[list[bytes], list[bool]], Sequence[bytes | None]]
@@ -50,11 +50,11 @@ def packets_and_frames(path: Path) -> tuple[int, list[int]]:
 def assert_one_answer(path: Path, expected: list[int]) -> None:
     """A file holds these frames, whether it is scanned by decoding, by packets, or opened by its path alone."""
     for facts in (probe(path), probe(path, verify="packets"), None):
-        with open_source(path, facts=facts) as source:
+        with open_video(path, facts=facts) as source:
             assert source.facts.error is None
             assert [read_number(frame) for frame in source.read(range(len(source)))] == expected
         for number in (0, 11, 12, 13, len(expected) - 1):
-            with open_source(path, facts=facts) as source:
+            with open_video(path, facts=facts) as source:
                 assert read_number(source.read([number])[0]) == expected[number]
 
 
@@ -173,8 +173,8 @@ def test_numbers_of_another_count_are_refused(tmp_path):
     assert facts.ticks is not None
     for more in (-1, 1):
         ticks = facts.ticks._replace(first=7, count=COUNT + more)
-        other = Facts(**{**vars(facts), "ticks": ticks, "times": ticks.times(start_seconds=0.0)})
-        with open_source(path, facts=other) as source, pytest.raises(DecodeError, match=f"after 48 of {COUNT + more}"):
+        other = VideoMetadata(**{**vars(facts), "ticks": ticks, "times": ticks.times(start_seconds=0.0)})
+        with open_video(path, facts=other) as source, pytest.raises(DecodeError, match=f"after 48 of {COUNT + more}"):
             source.read([5])
 
 
@@ -192,7 +192,7 @@ def test_stamps_that_ffmpeg_guesses_do_not_tell_frames(tmp_path, name):
         stamps = sorted(packet.pts * base for packet in container.demux(video=0) if packet.size)
     np.testing.assert_allclose(facts.times.seconds(), np.array(stamps, np.float64))
     for number in range(COUNT):
-        with open_source(path, facts=facts) as source:
+        with open_video(path, facts=facts) as source:
             assert [read_number(frame) for frame in source.read([number, (number + 7) % COUNT])] == [
                 number,
                 (number + 7) % COUNT,
@@ -206,7 +206,7 @@ def test_a_renamed_copy_is_read_as_the_format_that_was_scanned(tmp_path):
         facts = probe(path)
         copy = tmp_path / f"{name}.bin"
         copy.write_bytes(path.read_bytes())
-        with open_source(copy, facts=facts) as source:
+        with open_video(copy, facts=facts) as source:
             assert [read_number(frame) for frame in source.read([31, 2])] == [31, 2]
 
 
@@ -221,7 +221,7 @@ def test_a_file_that_breaks_early_does_so_in_every_way(tmp_path, suffix):
     scanned = probe(path)
     assert scanned.times.count == 8
     assert "breaks after 8" in str(scanned.error)
-    with open_source(path) as source:
+    with open_video(path) as source:
         for facts in (probe(path, verify="packets"), source.facts):
             assert (facts.times.count, facts.error) == (8, scanned.error)
         assert [read_number(frame) for frame in source.read(range(8))] == list(range(8))

@@ -46,7 +46,7 @@ def names_in(text):
 
 
 def test_ids_are_hashed_after_the_labels_are_joined_and_the_same_in_a_later_scan(studies):
-    manifest = scan(studies, reading=cf.Reading(keep=("SeriesDescription",)))
+    manifest = scan(studies, reading=cf.ReadOptions(keep=("SeriesDescription",)))
     assert sorted(manifest.column("age").to_pylist()) == list(range(30, 42))
     assert manifest.column("series_description").to_pylist() == ["4ch cine"] * 12
     for name in ("id", "patient", "study", "series"):
@@ -57,7 +57,7 @@ def test_ids_are_hashed_after_the_labels_are_joined_and_the_same_in_a_later_scan
     assert (studies / "m.parquet.salt").stat().st_mode & 0o777 == 0o600
     (studies / "m.parquet.salt").unlink()
     assert scan(studies).column("patient") != manifest.column("patient")
-    assert scan(studies, reading=cf.Reading(salt="")).column("patient")[0].as_py() == "MRN00"
+    assert scan(studies, reading=cf.ReadOptions(salt="")).column("patient")[0].as_py() == "MRN00"
 
 
 def test_a_manifest_shows_no_path(studies):

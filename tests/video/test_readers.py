@@ -44,10 +44,10 @@ def folder(tmp_path):
 def test_conformance(tmp_path, opener, dtype):
     cf.register_reader(".own", opener)
     own_reader.write(tmp_path / "a.OWN", frames_of(7, dtype))
-    source = cf.open_source(tmp_path / "a.OWN")
+    source = cf.open_video(tmp_path / "a.OWN")
     assert source.facts.times.count == 6
     facts = kept_facts(cf.probe(tmp_path / "a.OWN"))
-    check_source(source, reopen=lambda: cf.open_source(tmp_path / "a.OWN", facts=facts))
+    check_source(source, reopen=lambda: cf.open_video(tmp_path / "a.OWN", facts=facts))
 
 
 @OPENERS
@@ -103,18 +103,18 @@ def test_files_that_cannot_be_read(folder):
     with pytest.raises(
         SourceError, match=r"9\.own: the reader 'own' cannot open it: ValueError: it begins with b'some'"
     ):
-        cf.open_source(folder / "9.own")
+        cf.open_video(folder / "9.own")
     manifest = cf.Manifest.scan(folder, progress=False)
     assert next(error for error in manifest.column("error").to_pylist() if error).endswith("begins with b'some'")
     with pytest.raises(SourceError, match="returns one video per file"):
-        cf.open_source(folder / "1.own", part="/x")
+        cf.open_video(folder / "1.own", part="/x")
     own_reader.write(folder / "1.own", frames_of(1)[:, :8])
     with pytest.raises(SourceError, match="scan it again"):
-        cf.open_source(folder / "1.own", facts=manifest.facts(0))
+        cf.open_video(folder / "1.own", facts=manifest.facts(0))
     cf.register_reader(".sets", lambda path: np.zeros((4, 6, 16, 16), np.uint8))
     (folder / "a.sets").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"its reader returned \(4, 6, 16, 16\)"):
-        cf.open_source(folder / "a.sets")
+        cf.open_video(folder / "a.sets")
 
 
 def test_a_program_without_the_reader_says_so(folder):
@@ -130,7 +130,7 @@ def test_a_builtin_suffix_is_replaced_only_if_asked(tmp_path):
     with pytest.raises(SettingError, match=r"\.npy is already supported; pass replace=True"):
         cf.register_reader(".npy", np.load)
     cf.register_reader(".npy", upside_down, replace=True)
-    with cf.open_source(tmp_path / "a.npy") as source:
+    with cf.open_video(tmp_path / "a.npy") as source:
         assert source.read([0]).max() == 255
 
 

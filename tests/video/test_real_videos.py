@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from cinefeed import open_source, probe
+from cinefeed import open_video, probe
 from cinefeed.core.rng import Stage, rng_for
 from cinefeed.video.ffmpeg.pixel_formats import layout_of, planes_of
 from cinefeed.video.orientation import stored_size
@@ -70,7 +70,7 @@ def faults(path: Path, count: int, index_lists: list[list[int]], *, with_facts: 
     decoded, expected = full_decode(path, numbers_to_keep={number for numbers in index_lists for number in numbers})
     facts = probe(path)
     problems = [] if decoded == facts.times.count == count else [f"{count}, {decoded}, {facts.times.count} frames"]
-    with open_source(path, channels=facts.channels, facts=facts if with_facts else None) as source:
+    with open_video(path, channels=facts.channels, facts=facts if with_facts else None) as source:
         for numbers in index_lists:
             frames = source.planes(numbers).frames
             problems += [

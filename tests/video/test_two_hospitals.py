@@ -32,7 +32,7 @@ def hospital(folder, patients):
 
 def scan(folder, *, salt=None, name="m.parquet"):
     out = folder / name
-    reading = cf.Reading(salt=salt)
+    reading = cf.ReadOptions(salt=salt)
     cf.Manifest.scan(
         folder / "studies",
         labels=folder / "labels.csv",
@@ -123,9 +123,9 @@ def test_a_private_split_is_not_lost_to_another_salt(hospitals, tmp_path):
     _, first, _ = hospitals
     out = tmp_path / "m.parquet"
     options = {"out": out, "private": True, "progress": False}
-    manifest = cf.Manifest.scan(first / "studies", reading=cf.Reading(salt="one"), **options)
+    manifest = cf.Manifest.scan(first / "studies", reading=cf.ReadOptions(salt="one"), **options)
     manifest.split(val=0.2, test=0.2, group="patient").all.write(out)
-    again = cf.Manifest.scan(first / "studies", reading=cf.Reading(salt="one"), **options)
+    again = cf.Manifest.scan(first / "studies", reading=cf.ReadOptions(salt="one"), **options)
     assert again.column("split").null_count == 0
     with pytest.raises(TableError, match="hashed with another salt"):
-        cf.Manifest.scan(first / "studies", reading=cf.Reading(salt="two"), **options)
+        cf.Manifest.scan(first / "studies", reading=cf.ReadOptions(salt="two"), **options)

@@ -10,7 +10,7 @@ import cinefeed as cf
 from cinefeed.core.errors import SettingError, SourceError
 from cinefeed.data.manifest.columns import VALUES
 from cinefeed.testing import write_video
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 from cinefeed.video.value_range import spread_frames, suggest_window
 
 FRAMES, HEIGHT, WIDTH = 20, 24, 32
@@ -97,7 +97,7 @@ def test_every_slice_and_every_row_of_a_packed_file_has_its_own_values(tmp_path)
     volume = np.stack([numbers("int16", seed=slice, high=100 * (slice + 1)) for slice in range(4)])
     nifti(tmp_path / "a.nii.gz", volume.transpose(3, 2, 0, 1), slope=-2.0, intercept=5.0)
     np.savez_compressed(tmp_path / "b.npz", x=volume)
-    manifest = cf.Manifest.scan(tmp_path, reading=Reading(slice="each"), progress=False)
+    manifest = cf.Manifest.scan(tmp_path, reading=ReadOptions(slice="each"), progress=False)
     rows = {(path, part): row for row, (path, part) in enumerate(zip(*_names(manifest), strict=True))}
     for slice in range(4):
         assert measured(manifest, rows["a.nii.gz", f"slice={slice}"]) == pytest.approx(
@@ -116,7 +116,7 @@ def _names(manifest):
 def test_interleaved_rows_of_a_packed_file(tmp_path):
     stack = np.stack([numbers("uint16", seed=row, high=100 * (row + 1)) for row in range(3)])
     np.savez_compressed(tmp_path / "a.npz", x=stack.transpose(1, 2, 3, 0))
-    manifest = cf.Manifest.scan(tmp_path, reading=Reading(axes="THWN"), progress=False)
+    manifest = cf.Manifest.scan(tmp_path, reading=ReadOptions(axes="THWN"), progress=False)
     for row in range(3):
         assert measured(manifest, row) == pytest.approx(by_numpy(stack[row]))
 
@@ -222,10 +222,12 @@ def test_the_window_of_a_file_serves_unless_the_frame_has_one(tmp_path):
     np.testing.assert_allclose(fed(tmp_path), scaled(array, 300, 700), atol=0.51)
     np.testing.assert_allclose(fed(tmp_path, window=(0, 1016)), scaled(array, 0, 1016), atol=0.51)
     np.testing.assert_allclose(
-        fed(tmp_path, reading=Reading(window="percentiles")), scaled(array, *np.percentile(array, [1, 99])), atol=0.6
+        fed(tmp_path, reading=ReadOptions(window="percentiles")),
+        scaled(array, *np.percentile(array, [1, 99])),
+        atol=0.6,
     )
     with pytest.raises(SettingError, match="window"):
-        fed(tmp_path, reading=Reading(window="none"))
+        fed(tmp_path, reading=ReadOptions(window="none"))
 
 
 def test_a_window_that_names_all_bits_is_one(tmp_path):

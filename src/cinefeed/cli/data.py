@@ -19,7 +19,7 @@ from cinefeed.data.manifest.table import Manifest
 from cinefeed.data.manifest.writing import table_suffix
 from cinefeed.data.split import unseen_classes
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
-from cinefeed.video.read_options import Reading
+from cinefeed.video.read_options import ReadOptions
 
 _MAX_CLASSES = 20
 
@@ -90,7 +90,7 @@ def scan(
         verify=verify,  # type: ignore[arg-type]  # likewise
         workers=workers,
         out=out,
-        reading=Reading(
+        reading=ReadOptions(
             axes=axes,
             slice=int(slice) if slice.isdigit() else slice,  # type: ignore[arg-type]  # checked there
             window=window,  # type: ignore[arg-type]  # likewise

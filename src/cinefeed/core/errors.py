@@ -14,7 +14,7 @@ CinefeedError
 │   └── LimitError     (ValueError)         a file that exceeds ReadLimits
 ├── FeedError          (RuntimeError)       an unsupported use of a feed
 │   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that was replaced by a newer one
-│   └── UnfitError     (RuntimeError)       settings that cannot be sent to worker processes
+│   └── UnpicklableError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── InUseError         (RuntimeError)       a path that another process is writing
 ├── TrainingError      (RuntimeError)       a run that had to stop
 ├── KerasBackendError  (ImportError)        a backend of Keras that is set and not installed, where another is
@@ -88,7 +88,7 @@ class StaleIteratorError(FeedError):
     """An iterator was used after `iter(feed)`, `set_epoch`, `restore`, `close` or an error had ended it."""
 
 
-class UnfitError(FeedError):
+class UnpicklableError(FeedError):
     """Settings of a feed cannot be sent to worker processes, such as a transform that is defined in a script."""
 
 

@@ -15,13 +15,13 @@ from cinefeed.core.rng import Stage, rng_for, words_for
 from cinefeed.data.sampling import Plan
 from cinefeed.feed.batch import Batch, OnError
 from cinefeed.feed.batch_layout import Layout
-from cinefeed.feed.clip_pipeline import Draw, Took
+from cinefeed.feed.clip_pipeline import ClipTimings, PlanEntry
 from cinefeed.feed.labels import Labels
 from cinefeed.feed.mixing import Mixing, mix_batch
-from cinefeed.feed.shard import Share
-from cinefeed.feed.stats import Meter
-from cinefeed.feed.workers.buffers import Slot, Slots
-from cinefeed.feed.workers.pools import Crew
+from cinefeed.feed.shard import ShardPositions
+from cinefeed.feed.stats import StatsRecorder
+from cinefeed.feed.workers.buffers import BatchBuffer, BufferPool
+from cinefeed.feed.workers.pools import WorkerPool
 from cinefeed.video.ffmpeg.decoder import decoder_choice
 
 _ATTEMPTS = 64  # number of rows of a stratum that may be tried in place of one that cannot be read
@@ -35,17 +35,17 @@ class Pending:
     positions: range  # in the plan; fewer than `size` if the rest is padding
     size: int  # draws
     rows: NDArray[np.int64]  # one for each position; those that cannot be read are replaced
-    slot: Slot
-    clips: list[Future[Took]]
+    slot: BatchBuffer
+    clips: list[Future[ClipTimings]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assembler:
+class BatchBuilder:
     """Starts batches and completes them."""
 
     plan_of: Callable[[int], Plan]
-    share: Share
-    slots: Slots
+    share: ShardPositions
+    slots: BufferPool
     layout: Layout
     views: tuple[str, ...]  # names of the views if each has its own array
     labels: Labels
@@ -57,7 +57,7 @@ class Assembler:
     on_error: OnError
     max_bad: float
     mixing: Mixing | None = None
-    clip_parameters: Callable[[Draw], list[dict[str, Any]]] | None = None  # if batches have parameters
+    clip_parameters: Callable[[PlanEntry], list[dict[str, Any]]] | None = None  # if batches have parameters
     bad: dict[int, str] = field(default_factory=dict)  # rows that cannot be read, and why
 
     def count(self, epoch: int) -> int:
@@ -68,12 +68,12 @@ class Assembler:
         """Return the number of slots of an epoch."""
         return self.share.count(len(self.plan_of(epoch).rows))
 
-    def begin(self, index: int, epoch: int, crew: Crew, *, first_alone: bool) -> Pending:
+    def begin(self, index: int, epoch: int, crew: WorkerPool, *, first_alone: bool) -> Pending:
         """Hand the draws of a slot to the workers; with `first_alone`, the first clip is made before the others."""
         positions, size = self.share.positions(index, draws=len(self.plan_of(epoch).rows))
         return self.begin_at(positions, size, epoch, crew, first_alone=first_alone)
 
-    def begin_at(self, positions: range, size: int, epoch: int, crew: Crew, *, first_alone: bool) -> Pending:
+    def begin_at(self, positions: range, size: int, epoch: int, crew: WorkerPool, *, first_alone: bool) -> Pending:
         """Hand the draws at some positions of the plan to the workers, for a slot of `size` draws."""
         plan = self.plan_of(epoch)
         slot = self.slots.lease()
@@ -83,14 +83,14 @@ class Assembler:
         slot.clips[len(rows) : size], slot.valid[len(rows) : size] = 0, False
         if slot.masks is not None:
             slot.masks[len(rows) : size] = 0
-        draws = {place: Draw(row, epoch, positions[place]) for place, row in enumerate(rows.tolist())}
+        draws = {place: PlanEntry(row, epoch, positions[place]) for place, row in enumerate(rows.tolist())}
         if first_alone and draws:
             pending.clips.extend(crew.submit({0: draws.pop(0)}, slot))
             wait(pending.clips)
         pending.clips.extend(crew.submit(draws, slot))
         return pending
 
-    def finish(self, pending: Pending, crew: Crew, meter: Meter) -> list[Batch]:
+    def finish(self, pending: Pending, crew: WorkerPool, meter: StatsRecorder) -> list[Batch]:
         """Wait for the clips of a slot, and return its batches. Raises a clip's error, unless it can be replaced."""
         wait(pending.clips, return_when=FIRST_EXCEPTION)  # woken once a slot, not once a clip
         try:
@@ -99,7 +99,7 @@ class Assembler:
             pending.clips.clear()  # one has the error, and the error has this frame
             raise
         if took:
-            whole = Took(*(sum(each) for each in zip(*took, strict=True)))
+            whole = ClipTimings(*(sum(each) for each in zip(*took, strict=True)))
             meter.add(**{f"{stage}_seconds": getattr(whole, stage) for stage in ("read", "decode", "transform")})
             meter.add(retried=whole.retried, compiled=whole.compiled, pyav=whole.pyav)
             if whole.pyav:
@@ -154,14 +154,14 @@ class Assembler:
         parameters: list[dict[str, Any]] = []
         clips, epoch = self.layout.shape[0], pending.epoch
         for row, position in zip(pending.rows.tolist(), pending.positions, strict=True):
-            clip_parameters = self.clip_parameters(Draw(row, epoch, position))
+            clip_parameters = self.clip_parameters(PlanEntry(row, epoch, position))
             for clip in [number] if self.layout.spread else range(clips):
                 address = {"epoch": epoch, "index": position * clips + clip, "row": row}
                 parameters.append(address | clip_parameters[clip])
         size = pending.size * (clips // self.layout.batches)
         return parameters + [{} for _ in range(size - len(parameters))]
 
-    def _result(self, pending: Pending, place: int, crew: Crew) -> Took:
+    def _result(self, pending: Pending, place: int, crew: WorkerPool) -> ClipTimings:
         """Return the timings of a clip; with on_error="replace", rows that cannot be read are replaced."""
         future, plan, position = pending.clips[place], self.plan_of(pending.epoch), pending.positions[place]
         stand_ins = None
@@ -175,7 +175,7 @@ class Assembler:
                     f"{error}; no other row that could take its place can be read either; run 'cinefeed check'"
                 ) from error
             pending.rows[place] = row
-            (future,) = crew.submit({place: Draw(row, pending.epoch, position)}, pending.slot)
+            (future,) = crew.submit({place: PlanEntry(row, pending.epoch, position)}, pending.slot)
         try:
             return future.result()
         finally:

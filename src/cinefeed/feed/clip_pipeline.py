@@ -19,9 +19,9 @@ from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import kind_of
 from cinefeed.transforms.nearest import render_masks
 from cinefeed.video.clips import Clip
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.regions import cropped, find_region
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 Geometry = Literal["shared", "apart"]
 Selection = tuple[NDArray[np.int64], NDArray[np.bool_]]  # the frames of a clip, and which are not padding
@@ -31,7 +31,7 @@ Pixels = NDArray[Any]
 _PAUSES = (0.1, 0.5)  # seconds, before a disk that gave an error is read again
 
 
-class Draw(NamedTuple):
+class PlanEntry(NamedTuple):
     """An entry of the plan of an epoch: the row, and the address of its random choices."""
 
     row: int
@@ -39,7 +39,7 @@ class Draw(NamedTuple):
     position: int
 
 
-class Drawn(NamedTuple):
+class ClipParameters(NamedTuple):
     """The sampled parameters of a clip: its frames, which of them are not padding, and those of each transform."""
 
     frames: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Drawn(NamedTuple):
         return {"frames": self.frames.tolist(), "transforms": self.parameters}
 
 
-class Took(NamedTuple):
+class ClipTimings(NamedTuple):
     """The seconds that one draw took, by stage, the number of repeated reads, and which decoder was used.
 
     `compiled` and `pyav` count the files of encoded video that each decoder read; see `decoder_choice`.
@@ -66,7 +66,7 @@ class Took(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipMaker:
+class ClipPipeline:
     """Makes the clips of a draw: a pure function of its row, settings, seed and draw.
 
     `clips` are cut from one stretch of the video, twice as long as a clip, which is decoded once; each has its place
@@ -96,7 +96,9 @@ class ClipMaker:
         apart, channels = (1, views * frame.channels) if self.stack else (views, frame.channels)
         return self.clips, apart, self.clip.frames, frame.height, frame.width, channels
 
-    def make(self, draw: Draw, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None = None) -> Took:
+    def make(
+        self, draw: PlanEntry, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None = None
+    ) -> ClipTimings:
         """Write the clips into `out`, of `shape`, and which frames are valid in all views into `valid` (clips, frames).
 
         `masks`, if there are any, has the shape of `out` with one channel. An error names the row and the path. After
@@ -113,10 +115,10 @@ class ClipMaker:
                 np.moveaxis(pixels, 1, 2)[~valid] = 0
         if len(took) == 1:
             return took[0]
-        return Took(*(sum(each) for each in zip(*took, strict=True)))
+        return ClipTimings(*(sum(each) for each in zip(*took, strict=True)))
 
-    def clip_parameters(self, draw: Draw) -> list[dict[str, Any]]:
-        """Return the parameters of each clip as plain data, see `Drawn.as_dict`; for several views, by name.
+    def clip_parameters(self, draw: PlanEntry) -> list[dict[str, Any]]:
+        """Return the parameters of each clip as plain data, see `ClipParameters.as_dict`; for several views, by name.
 
         The metadata in the manifest is enough; a file that was not scanned is opened, but none of its frames is read.
         """
@@ -130,7 +132,7 @@ class ClipMaker:
                 data.update({"views": {**data.get("views", {}), view: clip.as_dict()}} if view else clip.as_dict())
         return plain_data
 
-    def sample_clips(self, draw: Draw, view: str, facts: Facts) -> list[Drawn]:
+    def sample_clips(self, draw: PlanEntry, view: str, facts: VideoMetadata) -> list[ClipParameters]:
         """Return the sampled parameters of each clip of a view."""
         frame, window = self.compose.frame, self.rows.window(draw.row, view=view)
         size = facts.height, facts.width
@@ -140,11 +142,11 @@ class ClipMaker:
         spacing = frame.target_spacing(*size, spacing_mm=facts.spacing_mm)
         parameters = [self._parameters(draw, number, view, spacing) for number in range(self.clips)]
         selections = self._retimed(self._choose(draw, facts.times, window), parameters, facts.times, window)
-        return [Drawn(*each, values) for each, values in zip(selections, parameters, strict=True)]
+        return [ClipParameters(*each, values) for each, values in zip(selections, parameters, strict=True)]
 
     def _make_with_retries(
-        self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
-    ) -> Took:
+        self, draw: PlanEntry, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
+    ) -> ClipTimings:
         """Make the clips of one view; try again if the disk gives an error."""
         retried = 0
         while True:
@@ -169,7 +171,7 @@ class ClipMaker:
             time.sleep(_PAUSES[retried])
             retried += 1
 
-    def _named(self, error: Exception, of_the_disk: OSError | None, draw: Draw, view: str) -> Exception:
+    def _named(self, error: Exception, of_the_disk: OSError | None, draw: PlanEntry, view: str) -> Exception:
         """Return an error of cinefeed with the row and the path."""
         where = f"row {draw.row}, {self.rows.shown(draw.row, view=view)}"
         what = self.rows.nameless(str(of_the_disk or error), draw.row, view=view)
@@ -184,8 +186,8 @@ class ClipMaker:
         return FeedError(f"{where}: {type(error).__name__}: {what}")
 
     def _make(
-        self, draw: Draw, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
-    ) -> Took:
+        self, draw: PlanEntry, view: str, out: Pixels, valid: NDArray[np.bool_], masks: NDArray[np.uint8] | None
+    ) -> ClipTimings:
         began = time.perf_counter()
         region_name = self.compose.frame.region
         with self.rows.open(draw.row, channels=self.channels, view=view) as source:
@@ -210,9 +212,11 @@ class ClipMaker:
                 assert masks is not None
                 render_masks(self.compose, each, masks[number], clip_parameters[number].parameters, **spacing)
         compiled, pyav = int(decoder == "compiled"), int(decoder == "PyAV")
-        return Took(opened - began, decoded - opened, time.perf_counter() - decoded, compiled=compiled, pyav=pyav)
+        return ClipTimings(
+            opened - began, decoded - opened, time.perf_counter() - decoded, compiled=compiled, pyav=pyav
+        )
 
-    def _choose(self, draw: Draw, times: Times, window: Seconds) -> list[Selection]:
+    def _choose(self, draw: PlanEntry, times: FrameTimes, window: Seconds) -> list[Selection]:
         """Return the frames of each clip. All views have the same random numbers, so the same time points."""
         start, end = window
         select = partial(self.clip.select, start_seconds=start, end_seconds=end)
@@ -236,7 +240,7 @@ class ClipMaker:
         return selections
 
     def _retimed(
-        self, selections: list[Selection], parameters: list[list[Parameters]], times: Times, window: Seconds
+        self, selections: list[Selection], parameters: list[list[Parameters]], times: FrameTimes, window: Seconds
     ) -> list[Selection]:
         """Return the frames after the transforms of time, which select among the frames of the row; padding stays."""
         if not self.compose.retimes:
@@ -255,7 +259,7 @@ class ClipMaker:
         return retimed
 
     def _parameters(
-        self, draw: Draw, number: int, view: str, spacing_mm: tuple[float, float] | None
+        self, draw: PlanEntry, number: int, view: str, spacing_mm: tuple[float, float] | None
     ) -> list[Parameters]:
         """Sample the parameters of a clip: those of the first view or, with geometry "apart", the view's own.
 
@@ -272,16 +276,16 @@ class ClipMaker:
         pairs = zip(self.compose.transforms, sample(0), sample(place), strict=True)
         return [first if kind_of(each) == "time" else own for each, first, own in pairs]
 
-    def _rng(self, stage: Stage, draw: Draw, number: int = 0, view: int = 0) -> np.random.Generator:
+    def _rng(self, stage: Stage, draw: PlanEntry, number: int = 0, view: int = 0) -> np.random.Generator:
         position = (draw.position * self.clips + number) * len(self.views) + view
         return rng_for(self.seed, stage=stage, epoch=draw.epoch, position=position)
 
 
-def part_of(times: Times, first: int, count: int) -> Times:
+def part_of(times: FrameTimes, first: int, count: int) -> FrameTimes:
     """Return the times of some frames of a video.
 
-    >>> part_of(Times(0.0, 0.5, 9), 4, 2).seconds().tolist()
+    >>> part_of(FrameTimes(0.0, 0.5, 9), 4, 2).seconds().tolist()
     [2.0, 2.5]
     """
     listed = None if times.listed is None else times.listed[first : first + count]
-    return Times(times.first_seconds + first * times.step_seconds, times.step_seconds, count, listed)
+    return FrameTimes(times.first_seconds + first * times.step_seconds, times.step_seconds, count, listed)

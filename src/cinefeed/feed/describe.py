@@ -11,7 +11,7 @@ from cinefeed.data.manifest.table import Manifest
 from cinefeed.data.sampling import BalancedClasses, Plan, Sampler
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.labels import FeedSpec, Targets
-from cinefeed.feed.workers.autotune import Choice
+from cinefeed.feed.workers.autotune import BackendChoice
 from cinefeed.video.clips import Clip
 
 _NAMED_CLASSES = 6  # maximum number of classes that are listed
@@ -51,10 +51,10 @@ def describe_batch(spec: FeedSpec) -> str:
     return f"{spec.batch_size} x {spec.clip_shape} {spec.dtype}{views}{' with masks' * spec.masks}"
 
 
-def describe_workers(workers: int, choice: Choice | None) -> str:
+def describe_workers(workers: int, choice: BackendChoice | None) -> str:
     """Return a short description of the workers.
 
-    >>> describe_workers(2, Choice("thread", "as it was asked for"))
+    >>> describe_workers(2, BackendChoice("thread", "as it was asked for"))
     '2 threads'
     """
     kinds = {"thread": "threads", "process": "processes"}

@@ -17,9 +17,9 @@ from cinefeed.data.manifest.table import Manifest
 from cinefeed.data.manifest.values import check_values
 from cinefeed.data.sampling import BalanceReport, Plan, Sampler
 from cinefeed.feed.batch import Batch, OnError
-from cinefeed.feed.batch_builder import Assembler
+from cinefeed.feed.batch_builder import BatchBuilder
 from cinefeed.feed.batch_layout import Layout
-from cinefeed.feed.clip_pipeline import ClipMaker
+from cinefeed.feed.clip_pipeline import ClipPipeline
 from cinefeed.feed.covariates import read_covariates, resolve_covariates, row_weights
 from cinefeed.feed.describe import (
     check_rows,
@@ -43,16 +43,16 @@ from cinefeed.feed.iteration import Epochs
 from cinefeed.feed.labels import FeedSpec, Task, clip_name, read_labels
 from cinefeed.feed.memory_budget import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
-from cinefeed.feed.plan_cache import Plans
+from cinefeed.feed.plan_cache import PlanCache
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
-from cinefeed.feed.shard import Share, check_alone, find_shard
+from cinefeed.feed.shard import ShardPositions, check_alone, find_shard
 from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state
-from cinefeed.feed.stats import Meter, Stats
-from cinefeed.feed.workers.autotune import Choice
-from cinefeed.feed.workers.buffers import Slots
-from cinefeed.feed.workers.pool_factory import start_crew
-from cinefeed.feed.workers.pools import InlineCrew, count_workers
+from cinefeed.feed.stats import Stats, StatsRecorder
+from cinefeed.feed.workers.autotune import BackendChoice
+from cinefeed.feed.workers.buffers import BufferPool
+from cinefeed.feed.workers.pool_factory import start_pool
+from cinefeed.feed.workers.pools import InlinePool, count_workers
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.call import callable_name, calls_of
 from cinefeed.transforms.compose import Compose
@@ -137,7 +137,7 @@ class Feed:
         check_values(manifest, frame=frame, views=views, replaces=settings.on_error == "replace")
         compose = Compose(settings.transforms, frame=frame, frames=settings.clip.frames)
         check_callables(compose.transforms, masks=inputs.mask is not None)
-        self._maker = maker = ClipMaker(
+        self._maker = maker = ClipPipeline(
             rows=manifest.rows,
             clip=settings.clip,
             compose=compose,
@@ -188,7 +188,7 @@ class Feed:
         if getattr(self.sampler, "shuffle", True):  # an evaluation fills in what its training feed logged
             for notice in notices(manifest, settings.clip, self.spec.covariates):
                 _log.warning(notice)
-        self._meter = Meter()
+        self._meter = StatsRecorder()
         draws = settings.batch_size if clips.interleave else settings.batch_size // clips.count
         self._layout = Layout(draws, maker.shape, maker.compose.dtype, clips.interleave, masks is not None)
         prefetch = 2 if workers.prefetch == "auto" else workers.prefetch  # one waits while one is made
@@ -205,11 +205,11 @@ class Feed:
         )
         only_processes = draws_globally(compose.transforms)
         shared = (workers.backend != "thread" or bool(only_processes)) and hasattr(os, "memfd_create")
-        self._plans = Plans(self.sampler, self.labels, seed=settings.seed, batch_size=draws, alike=self._alike)
-        self._assembler = Assembler(
+        self._plans = PlanCache(self.sampler, self.labels, seed=settings.seed, batch_size=draws, alike=self._alike)
+        self._assembler = BatchBuilder(
             plan_of=self._plans.of,
-            share=Share(draws, self.shard.rank, self.shard.world_size, settings.drop_last),
-            slots=Slots(self._layout, shared=shared, limit=None if self.spending is None else self.spending.slots),
+            share=ShardPositions(draws, self.shard.rank, self.shard.world_size, settings.drop_last),
+            slots=BufferPool(self._layout, shared=shared, limit=None if self.spending is None else self.spending.slots),
             layout=self._layout,
             views=() if inputs.stack else views,
             labels=labels,
@@ -228,8 +228,8 @@ class Feed:
         self._epochs = Epochs(
             assembler=self._assembler,
             meter=self._meter,
-            start_crew=partial(
-                start_crew,
+            start_pool=partial(
+                start_pool,
                 maker,
                 workers=count,
                 layout=self._layout,
@@ -237,7 +237,7 @@ class Feed:
                 timeout_seconds=workers.timeout_seconds,
                 only_processes=only_processes,
             ),
-            choice=None if workers.backend == "auto" else Choice(workers.backend, "as it was asked for"),
+            choice=None if workers.backend == "auto" else BackendChoice(workers.backend, "as it was asked for"),
             workers=count,
             ahead=self._ahead,
         )
@@ -253,7 +253,7 @@ class Feed:
         return self.settings.batch_size * self.shard.world_size
 
     @property
-    def choice(self) -> Choice | None:
+    def choice(self) -> BackendChoice | None:
         """The backend that makes the clips, and why; None until backend="auto" has chosen."""
         return self._epochs.choice
 
@@ -299,10 +299,10 @@ class Feed:
         count = self._assembler.count(epoch)
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
-        crew = InlineCrew(self._maker)
+        crew = InlinePool(self._maker)
         slot, number = divmod(index % count, self._layout.batches)
         pending = self._assembler.begin(slot, epoch, crew, first_alone=False)
-        return self._assembler.finish(pending, crew, Meter())[number]
+        return self._assembler.finish(pending, crew, StatsRecorder())[number]
 
     def __getitem__(self, index: int) -> Batch:
         """Return one batch of the current epoch."""
@@ -315,7 +315,7 @@ class Feed:
         rank, times `clips_per_video`, plus the number of the clip; a batch's `parameters` name it.
         """
         return replay_clip(
-            self._assembler, epoch, index, InlineCrew(self._maker), clip_parameters=self._maker.clip_parameters
+            self._assembler, epoch, index, InlinePool(self._maker), clip_parameters=self._maker.clip_parameters
         )
 
     def __iter__(self) -> Iterator[Batch]:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from cinefeed.core.errors import StaleIteratorError
 from cinefeed.core.machine import CpuMeter
 from cinefeed.feed.batch import Batch
-from cinefeed.feed.batch_builder import Assembler
-from cinefeed.feed.clip_pipeline import Draw
-from cinefeed.feed.prefetch import Line
-from cinefeed.feed.stats import Meter
-from cinefeed.feed.workers.autotune import Choice
-from cinefeed.feed.workers.pools import Crew
+from cinefeed.feed.batch_builder import BatchBuilder
+from cinefeed.feed.clip_pipeline import PlanEntry
+from cinefeed.feed.prefetch import BatchPrefetcher
+from cinefeed.feed.stats import StatsRecorder
+from cinefeed.feed.workers.autotune import BackendChoice
+from cinefeed.feed.workers.pools import WorkerPool
 
 ADVICE = (
     "begin another with iter(). To look at a batch without disturbing an iteration, use feed.batch(i); to iterate "
@@ -35,10 +35,10 @@ class Epochs:
     def __init__(
         self,
         *,
-        assembler: Assembler,
-        meter: Meter,
-        start_crew: Callable[..., tuple[Crew, Choice | None]],
-        choice: Choice | None,
+        assembler: BatchBuilder,
+        meter: StatsRecorder,
+        start_pool: Callable[..., tuple[WorkerPool, BackendChoice | None]],
+        choice: BackendChoice | None,
         workers: int,
         ahead: int,
     ) -> None:
@@ -50,13 +50,13 @@ class Epochs:
         self.epoch = 0
         self.start = 0
         self.handed = 0
-        self.latest_crew: weakref.ref[Crew] | None = None
-        self._start_crew = start_crew
+        self.latest_crew: weakref.ref[WorkerPool] | None = None
+        self._start_crew = start_pool
         self._workers = workers
         self._ahead = ahead
         self._iterator: weakref.ref[EpochIterator] | None = None
-        self._line: Line | None = None  # between two epochs
-        self._crew: Crew | None = None  # idle, for the next iteration
+        self._line: BatchPrefetcher | None = None  # between two epochs
+        self._crew: WorkerPool | None = None  # idle, for the next iteration
         self._renew()
 
     @property
@@ -107,7 +107,7 @@ class Epochs:
         if crew is not None:
             crew.stop()
 
-    def take_line(self) -> Line:
+    def take_line(self) -> BatchPrefetcher:
         """Return the prefetched batches from the place on, for a new iteration."""
         line, self._line = self._line, None
         if line is not None:
@@ -119,12 +119,12 @@ class Epochs:
             crew, self.choice = self._start_crew(
                 self.choice,
                 tried=lambda: [
-                    Draw(row, epoch, n) for n, row in enumerate(plan_of(epoch).rows[:_TRIAL_DRAWS].tolist())
+                    PlanEntry(row, epoch, n) for n, row in enumerate(plan_of(epoch).rows[:_TRIAL_DRAWS].tolist())
                 ],
                 meanwhile=lambda: plan_of(epoch),
             )
         self.latest_crew = weakref.ref(crew)
-        return Line(
+        return BatchPrefetcher(
             crew,
             assembler=self.assembler,
             epoch=self.epoch,
@@ -134,7 +134,7 @@ class Epochs:
             warm=warm,
         )
 
-    def finish(self, line: Line) -> None:
+    def finish(self, line: BatchPrefetcher) -> None:
         """Move to the following epoch, with the workers and the batches that they have started."""
         if self.repeats:
             self._keep(line.crew)  # no batch is in progress
@@ -143,7 +143,7 @@ class Epochs:
             self._line = line
         self.epoch, self.start, self.handed = self._following(self.epoch), 0, 0
 
-    def drop(self, line: Line) -> None:
+    def drop(self, line: BatchPrefetcher) -> None:
         """Cancel the batches in progress; keep the workers for the next iteration, or stop them."""
         if self._line is line:
             self._line = None
@@ -161,7 +161,7 @@ class Epochs:
     def _following(self, epoch: int) -> int:
         return 0 if self.repeats else epoch + 1
 
-    def _keep(self, crew: Crew) -> None:
+    def _keep(self, crew: WorkerPool) -> None:
         if self._crew is None:
             self._crew = crew
         elif self._crew is not crew:
@@ -196,7 +196,7 @@ class EpochIterator(Iterator[Batch]):
         self.begun = False
         self._epochs = epochs
         self._pid = os.getpid()
-        self._line: Line | None = None  # while it gives batches
+        self._line: BatchPrefetcher | None = None  # while it gives batches
         self._complete = False
         self._reason = ""  # why it ended
         self._epoch = self._num_given = self._count = 0

@@ -12,7 +12,7 @@ from cinefeed.core.errors import CinefeedError, SourceError
 from cinefeed.data.manifest.rows import Rows
 from cinefeed.feed.decode import decode_once
 from cinefeed.video.color import Colour, to_pixels
-from cinefeed.video.metadata import Facts, Region
+from cinefeed.video.metadata import Region, VideoMetadata
 from cinefeed.video.planes import Planes
 from cinefeed.video.regions import cropped
 
@@ -23,7 +23,7 @@ def mask_rows(ids: Any, paths: Any, *, root: str, private: bool) -> Rows:
 
 
 def read_masks(
-    rows: Rows, row: int, clips: Sequence[NDArray[np.int64]], *, video: Facts, region: Region | None
+    rows: Rows, row: int, clips: Sequence[NDArray[np.int64]], *, video: VideoMetadata, region: Region | None
 ) -> list[Planes]:
     """Return the labels of the frames of several clips as uint8 planes, cropped to a region if one is given.
 

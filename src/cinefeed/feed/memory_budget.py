@@ -18,7 +18,7 @@ _REFERENCE_FRAMES, _DECODER_BYTES = 17, 8_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spending:
+class MemoryBudget:
     """The parts of a memory budget, in bytes."""
 
     budget: int
@@ -50,7 +50,7 @@ def parse_bytes(memory: int | str) -> int:
 
 def spend(
     memory: int | str | None, *, layout: Layout, needed: int, workers: int, table: Any, frames: int
-) -> Spending | None:
+) -> MemoryBudget | None:
     """Return the parts of a memory budget, None without a budget.
 
     Raises SettingError if the budget is too small for the decoders and `needed` slots.
@@ -69,7 +69,7 @@ def spend(
             f"{format_bytes(slot / batches)} each; give {format_bytes(least)} or more, or fewer workers, prefetch or "
             "batch_size"
         )
-    return Spending(budget=budget, decoders=decoders, slot=slot, slots=int(slots), batches=batches)
+    return MemoryBudget(budget=budget, decoders=decoders, slot=slot, slots=int(slots), batches=batches)
 
 
 def decoder_bytes(table: Any, *, frames: int) -> int:

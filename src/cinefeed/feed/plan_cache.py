@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cinefeed.data.sampling import Plan, Sampler
 
 
-class Plans:
+class PlanCache:
     """Makes the plans of epochs, and keeps two: both are in use while one epoch ends and the next begins."""
 
     def __init__(

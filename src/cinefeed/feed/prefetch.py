@@ -3,12 +3,12 @@
 from collections import deque
 
 from cinefeed.feed.batch import Batch
-from cinefeed.feed.batch_builder import Assembler, Pending
-from cinefeed.feed.stats import Meter
-from cinefeed.feed.workers.pools import Crew
+from cinefeed.feed.batch_builder import BatchBuilder, Pending
+from cinefeed.feed.stats import StatsRecorder
+from cinefeed.feed.workers.pools import WorkerPool
 
 
-class Line:
+class BatchPrefetcher:
     """The workers of a feed, and the batches that they have started, from (epoch, index) on.
 
     A slot is one batch, or all batches of the same videos if they are interleaved. `ahead` slots are in progress beside
@@ -18,9 +18,9 @@ class Line:
 
     def __init__(
         self,
-        crew: Crew,
+        crew: WorkerPool,
         *,
-        assembler: Assembler,
+        assembler: BatchBuilder,
         epoch: int,
         index: int,
         ahead: int,
@@ -37,7 +37,7 @@ class Line:
         self._prefetch_next_epoch = prefetch_next_epoch
         self._warm = warm  # the kernels are compiled
 
-    def take(self, epoch: int, *, meter: Meter) -> Batch:
+    def take(self, epoch: int, *, meter: StatsRecorder) -> Batch:
         """Return the next batch of an epoch, and start those after it."""
         if not self.ready:
             while len(self.pending) <= self._ahead and self._begin(epoch):

@@ -8,19 +8,19 @@ import numpy as np
 
 from cinefeed.core.errors import SettingError
 from cinefeed.feed.batch import Batch
-from cinefeed.feed.batch_builder import Assembler
-from cinefeed.feed.clip_pipeline import Draw
-from cinefeed.feed.stats import Meter
-from cinefeed.feed.workers.pools import Crew
+from cinefeed.feed.batch_builder import BatchBuilder
+from cinefeed.feed.clip_pipeline import PlanEntry
+from cinefeed.feed.stats import StatsRecorder
+from cinefeed.feed.workers.pools import WorkerPool
 
 
 def replay_clip(
-    assembler: Assembler,
+    assembler: BatchBuilder,
     epoch: int,
     index: int,
-    crew: Crew,
+    crew: WorkerPool,
     *,
-    clip_parameters: Callable[[Draw], list[dict[str, Any]]],
+    clip_parameters: Callable[[PlanEntry], list[dict[str, Any]]],
 ) -> Batch:
     """Return a batch of the one clip with this address, with its parameters; see `Feed.replay`.
 
@@ -39,7 +39,7 @@ def replay_clip(
         positions, size = assembler.share.around(position, draws=draws)
     builder = replace(assembler, clip_parameters=clip_parameters)
     pending = builder.begin_at(positions, size, epoch, crew, first_alone=False)
-    batches = builder.finish(pending, crew, Meter())
+    batches = builder.finish(pending, crew, StatsRecorder())
     place = position - positions.start
     if assembler.layout.spread:
         return batches[clip].row(place)

@@ -7,7 +7,7 @@ from cinefeed.core.errors import FeedError
 from cinefeed.feed.settings import Shard
 
 
-class Share(NamedTuple):
+class ShardPositions(NamedTuple):
     """The part of every global batch that one rank makes.
 
     A global batch is `world_size` batches of the plan, one for each rank, so that the sampler balances each:
@@ -34,7 +34,7 @@ class Share(NamedTuple):
     def positions(self, index: int, *, draws: int) -> tuple[range, int]:
         """Return the positions of one batch in the plan, and its size; if it is larger, the rest is padding.
 
-        >>> Share(3, rank=1, world_size=2).positions(2, draws=15)
+        >>> ShardPositions(3, rank=1, world_size=2).positions(2, draws=15)
         (range(14, 15), 2)
         """
         start = index * self.draws
@@ -45,7 +45,7 @@ class Share(NamedTuple):
     def around(self, position: int, *, draws: int) -> tuple[range, int]:
         """Return the positions of the batch that holds `position`, on any rank, and its size.
 
-        >>> Share(3, rank=1, world_size=2).around(13, draws=15)
+        >>> ShardPositions(3, rank=1, world_size=2).around(13, draws=15)
         (range(12, 14), 2)
         """
         index = position // self.draws

@@ -154,7 +154,7 @@ class Stats:
         return stage, format_percent(seconds / sum(self.stages.values()))
 
 
-class Meter:
+class StatsRecorder:
     """Sums of figures, which several threads may add to."""
 
     def __init__(self) -> None:

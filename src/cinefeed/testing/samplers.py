@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import CinefeedError
 from cinefeed.data.sampling import Plan, Sampler
-from cinefeed.feed.shard import Share
+from cinefeed.feed.shard import ShardPositions
 from cinefeed.testing.sources import must
 
 _EXTREMES: dict[str, Any] = {
@@ -145,7 +145,7 @@ def _check_ranks(
 ) -> None:
     size = _GLOBAL // world_size
     plan = sampler.plan(labels, seed=5, epoch=1, batch_size=size, **group_kwargs)
-    shares = [Share(size, rank, world_size) for rank in range(world_size)]
+    shares = [ShardPositions(size, rank, world_size) for rank in range(world_size)]
     where, ranks_per_draw = f"{case}, {world_size} ranks", np.zeros(len(plan), np.int64)
     for index in range(shares[0].count(len(plan))):
         for share in shares:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import SourceError
 from cinefeed.data.manifest.columns import FACTS, fact_columns, facts_to_row, row_to_facts
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import Planes, planes_to_array
 from cinefeed.video.source import Source
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 _FRAMES, _BYTES = 200, 2**27  # most that is read of a source: 128 MB are 41 frames of 1024 x 1024 RGB
 _THREADS = 4
@@ -44,8 +44,8 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "cine.npy")
     ...     np.save(path, np.arange(24, dtype=np.uint8).reshape(6, 2, 2))
-    ...     source = cinefeed.open_source(path)
-    ...     check_source(source, reopen=lambda: cinefeed.open_source(path, facts=kept_facts(source.facts)))
+    ...     source = cinefeed.open_video(path)
+    ...     check_source(source, reopen=lambda: cinefeed.open_video(path, facts=kept_facts(source.facts)))
     """
     facts = source.facts
     must(len(source) == facts.times.count > 0, f"len() is {len(source)}, facts.times.count {facts.times.count}")
@@ -73,7 +73,7 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
         _check_threads(reopen, reference_frames, [numbers for _, numbers in requests[:8]], start=start, seed=seed)
 
 
-def kept_facts(facts: Facts) -> Facts:
+def kept_facts(facts: VideoMetadata) -> VideoMetadata:
     """Return facts after storing them in a manifest: written as JSON, then as columns of a table, and read again.
 
     So no data set contains pickles. Raises AssertionError if a value is not plain data.
@@ -175,9 +175,9 @@ def _check_closing(source: Source, reference_frames: NDArray[Any], *, start: int
     must(_raises(source.read, [0]) and _raises(source.planes, [0]), "a closed source does not raise SourceError")
 
 
-def _check_facts(facts: Facts) -> None:
+def _check_facts(facts: VideoMetadata) -> None:
     facts_read = kept_facts(facts)
-    for field in fields(Facts):
+    for field in fields(VideoMetadata):
         if field.name == "tags":  # columns of the row, not used by sources
             continue
         before, after = getattr(facts, field.name), getattr(facts_read, field.name)
@@ -235,7 +235,7 @@ def _are_equal(planes: Planes, before: list[list[NDArray[Any]]]) -> bool:
 
 def _same_value(before: Any, after: Any) -> bool:
     """Return whether two values of a fact are equal: times by their seconds, NaN equal to NaN."""
-    if isinstance(before, Times):
+    if isinstance(before, FrameTimes):
         if before.listed is None and np.isnan(before.step_seconds):  # an array has no rate
             return bool(before.count == after.count and np.isnan(after.step_seconds))
         return bool(before.count == after.count and _equal(before.seconds(), after.seconds()))

@@ -1,7 +1,7 @@
 """Test videos with the frame number encoded in the pixels, so that each frame can be identified.
 
 write_video("cine.mp4", numbered_frames(50), gop=12, b_frames=2)
-with cinefeed.open_source("cine.mp4") as source:
+with cinefeed.open_video("cine.mp4") as source:
     check_source(source)
     assert [read_number(frame) for frame in source.read([49, 0, 7])] == [49, 0, 7]
 """
@@ -93,9 +93,9 @@ def write_video(
         container_options: options of the muxer.
         matrix: matrix for the conversion of RGB to YUV, written as a tag; without it BT.601, untagged.
         full_range: range for that conversion, written as a tag; without it limited, untagged.
-        rotation: rotation in the metadata, in degrees counter-clockwise, as `Facts` reads it.
-        mirrored: mirroring in the metadata, as `Facts` reads it.
-        aspect: aspect ratio of a pixel, as `Facts` reads it.
+        rotation: rotation in the metadata, in degrees counter-clockwise, as `VideoMetadata` reads it.
+        mirrored: mirroring in the metadata, as `VideoMetadata` reads it.
+        aspect: aspect ratio of a pixel, as `VideoMetadata` reads it.
 
     Raises:
         SettingError: this PyAV does not convert to `matrix`.

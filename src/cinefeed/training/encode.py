@@ -33,7 +33,7 @@ from cinefeed.transforms.base import ClipInfo, Transform, is_random
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.fuse import compact_repr, kind_of
 from cinefeed.video.clips import Frame
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.regions import cropped, find_region
 from cinefeed.video.source import Source
 
@@ -125,7 +125,7 @@ def encode(
     files: dict[str, int] = {}  # file of features -> the first row of its video
     for row in range(len(videos)):
         files.setdefault(_file_of(videos, row), row)
-    results: dict[str, Facts | str] = {}  # file of features -> facts of its video, or the error
+    results: dict[str, VideoMetadata | str] = {}  # file of features -> facts of its video, or the error
     num_encoded = 0
     with full_disk_explained(folder):
         for number, (file, row) in enumerate(files.items()):
@@ -310,7 +310,7 @@ def _compact_journal(folder: Path) -> None:
         raise TrainingError(f"{folder / _JOURNAL} cannot be written: {error.strerror}; free disk space") from error
 
 
-def _facts(videos: Manifest, row: int) -> Facts:
+def _facts(videos: Manifest, row: int) -> VideoMetadata:
     with videos.open(row) as source:
         return source.facts
 
@@ -336,7 +336,7 @@ def _write(path: Path, features: Iterator[NDArray[np.float32]], count: int, dime
 
 
 def _features(
-    videos: Manifest, folder: Path, results: dict[str, Facts | str], *, dimension: int, dtype: str, name: str
+    videos: Manifest, folder: Path, results: dict[str, VideoMetadata | str], *, dimension: int, dtype: str, name: str
 ) -> pa.Table:
     """Return the videos' table with the facts of their features; timestamps stay, since a Clip selects by them."""
     rows = []
@@ -357,17 +357,17 @@ def _features(
     return table.drop_columns("part") if "part" in table.column_names else table
 
 
-def _as_features(facts: Facts, *, dimension: int, dtype: str) -> Facts:
+def _as_features(facts: VideoMetadata, *, dimension: int, dtype: str) -> VideoMetadata:
     """Return the facts of the array of features of a video.
 
-    >>> from cinefeed.video.clips import Times
-    >>> video = Facts(height=64, width=48, channels=3, bits=8, times=Times(0.0, 0.04, 9), rate_hz=25.0, container="mp4")
+    >>> from cinefeed.video.clips import FrameTimes
+    >>> video = VideoMetadata(height=64, width=48, channels=3, bits=8, times=FrameTimes(0.0, 0.04, 9), rate_hz=25.0, container="mp4")
     >>> facts = _as_features(video, dimension=32, dtype="float16")
     >>> facts.height, facts.width, facts.container, facts.times.count, facts.rate_hz
     (1, 32, 'npy', 9, 25.0)
     """
     return replace(
-        Facts(height=1, width=dimension, channels=1, bits=32, times=facts.times),
+        VideoMetadata(height=1, width=dimension, channels=1, bits=32, times=facts.times),
         rate_hz=facts.rate_hz,
         container="npy",
         codec="raw",

@@ -32,7 +32,7 @@ from cinefeed.video.clips import Frame
 from cinefeed.video.color import Colour, cut_to_rgb, lacks_window, to_pixels, window_missing, with_window
 from cinefeed.video.orientation import shown_size, square_size
 from cinefeed.video.pixel_levels import SIZES
-from cinefeed.video.planes import Planes, Stacked
+from cinefeed.video.planes import ContiguousPlanes, Planes
 from cinefeed.video.value_range import ValueSampler, suggest_window
 
 _Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
@@ -370,7 +370,7 @@ def _is_croppable(planes: Planes) -> bool:
     luma, blue, red = planes.frames[0]
     sizes = zip(luma.shape, blue.shape, strict=True)
     is_halved = all(2 * half - full in (0, 1) or half == full for full, half in sizes)
-    if isinstance(planes.frames, Stacked):
+    if isinstance(planes.frames, ContiguousPlanes):
         return is_halved
     kinds = {tuple((plane.shape, plane.strides, plane.dtype) for plane in frame) for frame in planes.frames}
     return is_halved and len(kinds) == 1 and all(plane.strides[1] == plane.itemsize for plane in (luma, blue, red))
@@ -379,7 +379,7 @@ def _is_croppable(planes: Planes) -> bool:
 def _of_one_size(planes: Planes) -> Sequence[_Group]:
     """Return the planes that can be sampled together: the first of each frame, and both chroma planes."""
     frames = planes.frames
-    if isinstance(frames, Stacked):
+    if isinstance(frames, ContiguousPlanes):
         return frames.groups
     first_planes = [frame[0] for frame in frames]
     chroma_planes = [frame[number] for number in range(1, len(frames[0])) for frame in frames]

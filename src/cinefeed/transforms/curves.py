@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters
-from cinefeed.transforms.drawing import Limits, RangeSpec
+from cinefeed.transforms.drawing import ParameterRange, RangeSpec
 from cinefeed.transforms.lookup import look_up
 from cinefeed.video.pixel_levels import SIZES, STEPS, PixelLevels
 
-_GAMMA = Limits("Gamma(gamma)", neutral=1.0, positive=True)
-_LEVEL = Limits("Window(level)", neutral=None)
-_WIDTH = Limits("Window(width)", neutral=None, positive=True)
+_GAMMA = ParameterRange("Gamma(gamma)", neutral=1.0, positive=True)
+_LEVEL = ParameterRange("Window(level)", neutral=None)
+_WIDTH = ParameterRange("Window(width)", neutral=None, positive=True)
 
 
 class Curve:

@@ -16,7 +16,7 @@ Axis = Literal["horizontal", "vertical", "both"]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ParameterRange:
     """How one setting is drawn, once per clip, and its limits.
 
     Every random setting of every transform follows the same grammar:
@@ -92,7 +92,7 @@ class Limits:
 
 
 @lru_cache(maxsize=256)
-def _ends(limits: Limits, spec: RangeSpec) -> tuple[float, float]:
+def _ends(limits: ParameterRange, spec: RangeSpec) -> tuple[float, float]:
     return limits.ends(spec)
 
 
@@ -104,7 +104,7 @@ def interval(
     >>> interval("Scale(factor)", 0.25, neutral=1.0)
     (0.75, 1.25)
     """
-    return Limits(name, neutral=neutral, lowest=lowest, positive=positive).ends(spec)
+    return ParameterRange(name, neutral=neutral, lowest=lowest, positive=positive).ends(spec)
 
 
 def one_length(kind: str, settings: Mapping[str, RangeSpec | None], *, one_sided: bool = False) -> None:
@@ -152,8 +152,8 @@ def draw_length(
 
 
 @lru_cache(maxsize=256)
-def _length(kind: str, name: str, one_sided: bool) -> Limits:
-    return Limits(f"{kind}({name})", lowest=0.0 if one_sided else -math.inf, one_sided=one_sided)
+def _length(kind: str, name: str, one_sided: bool) -> ParameterRange:
+    return ParameterRange(f"{kind}({name})", lowest=0.0 if one_sided else -math.inf, one_sided=one_sided)
 
 
 def probability(name: str, value: object) -> float:

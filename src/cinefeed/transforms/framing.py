@@ -10,12 +10,12 @@ import numpy as np
 
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Parameters
-from cinefeed.transforms.drawing import Limits, RangeSpec, draw_length, one_length
+from cinefeed.transforms.drawing import ParameterRange, RangeSpec, draw_length, one_length
 from cinefeed.transforms.geometry import Affine, about_centre
 from cinefeed.transforms.warp import Matrix
 
-_AREA = Limits("RandomResizedCrop(area)", neutral=None, positive=True, highest=1.0)
-_ASPECT = Limits("RandomResizedCrop(aspect)", neutral=None, positive=True)
+_AREA = ParameterRange("RandomResizedCrop(area)", neutral=None, positive=True, highest=1.0)
+_ASPECT = ParameterRange("RandomResizedCrop(aspect)", neutral=None, positive=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +82,7 @@ class Pad(Affine):
 
     def __post_init__(self) -> None:
         one_length("Pad", self._settings(), one_sided=True)
-        if self.fraction is not None and Limits("Pad(fraction)", one_sided=True).ends(self.fraction)[1] >= 0.5:
+        if self.fraction is not None and ParameterRange("Pad(fraction)", one_sided=True).ends(self.fraction)[1] >= 0.5:
             raise SettingError(f"Pad(fraction={self.fraction!r}) leaves no image; give fractions below 0.5")
 
     def _settings(self) -> dict[str, RangeSpec | None]:

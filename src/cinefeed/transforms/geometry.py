@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Axis, Limits, RangeSpec, draw_length, one_length, probability
+from cinefeed.transforms.drawing import Axis, ParameterRange, RangeSpec, draw_length, one_length, probability
 from cinefeed.transforms.warp import Matrix, invert, resample
 
-_DEGREES = Limits("Rotate(degrees)")
-_FACTOR = Limits("Scale(factor)", neutral=1.0, positive=True)
+_DEGREES = ParameterRange("Rotate(degrees)")
+_FACTOR = ParameterRange("Scale(factor)", neutral=1.0, positive=True)
 # A shear of 45 degrees along both axes has no inverse: all pixels fall on a line.
-_SHEAR = Limits("Shear(degrees)", lowest=-44.0, highest=44.0)
+_SHEAR = ParameterRange("Shear(degrees)", lowest=-44.0, highest=44.0)
 
 
 def about_centre(linear: list[list[float]], *, height: int, width: int) -> Matrix:

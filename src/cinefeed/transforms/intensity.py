@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from cinefeed.core.compiled import compiled, round_like
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters, dtype_of
-from cinefeed.transforms.drawing import Limits, RangeSpec
+from cinefeed.transforms.drawing import ParameterRange, RangeSpec
 from cinefeed.video.pixel_levels import PixelLevels
 
 Mode = Literal["frame_max", "clip_max", "standard", "range", "percentiles"]
 FloatType = Literal["float32", "float16", "bfloat16"]
 Constants = float | tuple[float, ...]
 
-_BRIGHTNESS = Limits("Brightness(factor)", neutral=1.0, lowest=0.0)
-_CONTRAST = Limits("Contrast(factor)", neutral=1.0, lowest=0.0)
+_BRIGHTNESS = ParameterRange("Brightness(factor)", neutral=1.0, lowest=0.0)
+_CONTRAST = ParameterRange("Contrast(factor)", neutral=1.0, lowest=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

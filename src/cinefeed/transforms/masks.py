@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, RangeSpec
+from cinefeed.transforms.drawing import ParameterRange, RangeSpec
 
-_SIZE = Limits("CutOut(size)", lowest=0.0, highest=1.0, one_sided=True)
+_SIZE = ParameterRange("CutOut(size)", lowest=0.0, highest=1.0, one_sided=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

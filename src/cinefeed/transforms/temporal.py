@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, RangeSpec, probability
+from cinefeed.transforms.drawing import ParameterRange, RangeSpec, probability
 
 Indices = NDArray[np.int64]
 
-_SPEED = Limits("Speed(factor)", neutral=1.0, positive=True)
-_SHARE = Limits("FrameDrop(share)", lowest=0.0, highest=1.0, one_sided=True)
-_PHASE = Limits("PhaseShift(fraction)", lowest=-1.0, highest=1.0)
+_SPEED = ParameterRange("Speed(factor)", neutral=1.0, positive=True)
+_SHARE = ParameterRange("FrameDrop(share)", lowest=0.0, highest=1.0, one_sided=True)
+_PHASE = ParameterRange("PhaseShift(fraction)", lowest=-1.0, highest=1.0)
 
 
 class _InTime:

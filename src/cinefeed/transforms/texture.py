@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from cinefeed.core.compiled import compiled, round_like
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Parameters
-from cinefeed.transforms.drawing import Limits, RangeSpec
+from cinefeed.transforms.drawing import ParameterRange, RangeSpec
 from cinefeed.video.pixel_levels import PixelLevels
 
 Fresh = Literal["frame", "clip"]
 
-_SATURATION = Limits("Saturation(factor)", neutral=1.0, lowest=0.0)
-_NOISE = Limits("Noise(std)", lowest=0.0, one_sided=True)
-_SPECKLE = Limits("Speckle(std)", lowest=0.0, one_sided=True)
-_SIGMA = Limits("Blur(sigma)", lowest=0.0, highest=64.0, one_sided=True)
+_SATURATION = ParameterRange("Saturation(factor)", neutral=1.0, lowest=0.0)
+_NOISE = ParameterRange("Noise(std)", lowest=0.0, one_sided=True)
+_SPECKLE = ParameterRange("Speckle(std)", lowest=0.0, one_sided=True)
+_SIGMA = ParameterRange("Blur(sigma)", lowest=0.0, highest=64.0, one_sided=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +71,7 @@ class _Noisy:
         """Whether all frames get the same noise."""
         return self.fresh == "clip"
 
-    def _check(self, limits: Limits, std: RangeSpec) -> None:
+    def _check(self, limits: ParameterRange, std: RangeSpec) -> None:
         limits.check(std)
         if self.fresh not in get_args(Fresh):
             kind = type(self).__name__

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ClipError, SettingError, did_you_mean
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 Position = Literal["random", "center", "start", "spread"]
 Short = Literal["repeat_last", "loop", "pad", "error"]
@@ -44,7 +44,7 @@ class Clip:
 
     repeat_last: 0 1 2 2 2      loop: 0 1 2 0 1      pad: 0 1 2 - - (zeros, not valid)      error: raises ClipError
 
-    >>> Clip(frames=3, stride=2, position="center").select(Times(0.0, 0.04, 8))[0].tolist()
+    >>> Clip(frames=3, stride=2, position="center").select(FrameTimes(0.0, 0.04, 8))[0].tolist()
     [1, 3, 5]
     """
 
@@ -69,7 +69,7 @@ class Clip:
 
     def select(
         self,
-        times: Times,
+        times: FrameTimes,
         *,
         rng: np.random.Generator | None = None,
         share: float = 0.5,
@@ -124,7 +124,7 @@ class Clip:
         return first + start + numbers * self.stride, valid
 
     def _by_time(
-        self, times: Times, first: int, count: int, slack_share: float
+        self, times: FrameTimes, first: int, count: int, slack_share: float
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         assert self.rate_hz is not None
         seconds = times.seconds()[first : first + count]
@@ -164,7 +164,7 @@ def _validate_window(window: object) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-def window_of(times: Times, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+def window_of(times: FrameTimes, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
     """Return the first frame within a time window, and the number of frames in it."""
     if start_seconds is None and end_seconds is None:
         return 0, times.count
@@ -174,7 +174,7 @@ def window_of(times: Times, start_seconds: float | None, end_seconds: float | No
     return low, max(high - low, 0)
 
 
-def _extent(times: Times) -> str:
+def _extent(times: FrameTimes) -> str:
     seconds = times.seconds()
     return f", from {seconds[0]:.3f} to {seconds[-1]:.3f} s"
 

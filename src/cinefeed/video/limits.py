@@ -101,7 +101,7 @@ class ReadLimits:
     def _error(self, name: str, problem: str, where: object) -> LimitError:
         return LimitError(
             f"{where}: {problem}, beyond {name}={getattr(self, name):,}; raise that limit if the file can be "
-            f"trusted (Reading(limits=ReadLimits({name}=...)), or scan --{name.replace('_', '-')})"
+            f"trusted (ReadOptions(limits=ReadLimits({name}=...)), or scan --{name.replace('_', '-')})"
         )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.video.timestamps import Ticks, Times
+from cinefeed.video.timestamps import FrameTimes, Timestamps
 
 NO_DAMAGE: NDArray[np.int32] = np.zeros((0, 2), np.int32)
 
@@ -37,7 +37,7 @@ class PixelValues(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class VideoMetadata:
     """Metadata of a video. `times.count` is its length in frames; seconds count from the container's start.
 
     Height and width are as displayed: the stored frame is mirrored, then stretched to square pixels by enlarging one
@@ -48,14 +48,14 @@ class Facts:
     width: int
     channels: int  # 1 grey, 3 colour: as stored, not as requested
     bits: int
-    times: Times
+    times: FrameTimes
     rate_hz: float = float("nan")
     container: str = ""
     codec: str = ""
     pixel_format: str = ""
     rotation: int = 0  # degrees counter-clockwise from the stored frame to upright: 0, 90, 180 or 270
     header_frames: int = 0  # frame count in the header, 0 if it has none
-    ticks: Ticks | None = None  # encoded video only
+    ticks: Timestamps | None = None  # encoded video only
     start_time_seconds: float = 0.0  # start of the container's own clock; `ffmpeg -ss` adds it to a given time
     key_frames: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # numbers of key frames
     error: str | None = None  # where and why the file breaks; the frames before the break can be read

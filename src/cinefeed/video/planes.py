@@ -13,13 +13,13 @@ from cinefeed.video.color import Colour, lacks_window, to_pixels
 from cinefeed.video.orientation import upright
 
 
-class Stacked(Sequence[tuple[NDArray[Any], ...]]):
+class ContiguousPlanes(Sequence[tuple[NDArray[Any], ...]]):
     """Frames of `Planes` that are contiguous in memory, so that all of them can be processed at once.
 
     `groups` are C-contiguous: the first planes of n frames, (n, height, width), followed by any further planes of equal
     size, one kind after the other: blue and red difference as (2 n, height, width).
 
-    >>> Stacked([np.zeros((2, 4, 4)), np.arange(4.0).reshape(4, 1, 1)])[1][2].tolist()
+    >>> ContiguousPlanes([np.zeros((2, 4, 4)), np.arange(4.0).reshape(4, 1, 1)])[1][2].tolist()
     [[3.0]]
     """
 
@@ -35,13 +35,13 @@ class Stacked(Sequence[tuple[NDArray[Any], ...]]):
         number = range(len(self))[place]
         return tuple(plane for group in self.groups for plane in group[number :: len(self)])
 
-    def select(self, places: NDArray[np.intp]) -> "Stacked":
+    def select(self, places: NDArray[np.intp]) -> "ContiguousPlanes":
         """Return the frames at these indices, copied."""
         count, selected = len(self), list[NDArray[Any]]()
         for group in self.groups:
             kinds = group.reshape(-1, count, *group.shape[1:])[:, places]
             selected.append(kinds.reshape(-1, *group.shape[1:]))
-        return Stacked(selected)
+        return ContiguousPlanes(selected)
 
 
 class Planes(NamedTuple):
@@ -68,7 +68,7 @@ def planes_to_array(
     if dtype is not None and lacks_window(colour, dtype):
         raise SourceError(
             f"pixels as {dtype} were asked for, but these numbers ({colour.bits} bits) do not define black and white; "
-            "read them as stored (dtype=None), or with Reading(window='percentiles')"
+            "read them as stored (dtype=None), or with ReadOptions(window='percentiles')"
         )
     out_dtype = dtype or ("uint8" if colour.bits == 8 else "float32" if colour.bits == 32 else "uint16")
     out = np.empty((len(planes.frames), height, width, channels), out_dtype)

@@ -13,7 +13,7 @@ OnDamage = Literal["raise", "conceal"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadOptions:
     """Options for reading files that can be read in several ways. Scans store the result in each row for feeds.
 
     axes:    order of an array's axes, one letter per axis: T time, H height, W width, C channels, Z slices, N samples
@@ -62,4 +62,4 @@ class Reading:
             raise SettingError(f"axes={axes!r} must name T, H and W, and may name C, Z and N, each once, as in 'HWT'")
 
 
-DEFAULT_READING = Reading()
+DEFAULT_READ_OPTIONS = ReadOptions()

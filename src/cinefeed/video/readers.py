@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import CinefeedError, SettingError, SourceError
-from cinefeed.video.arrays.array_frames import PlainFrames, known_axes, plain_facts, windowed
+from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, plain_facts, windowed
 from cinefeed.video.arrays.axes import axes_of
 from cinefeed.video.kinds import EXTENSIONS, register_kind, unregister_kind
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
-from cinefeed.video.source import Source, StoredFrames
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from cinefeed.video.source import FrameSource, Source
 
 Opener = Callable[[Path], Any]
 _MARK = "reader:"  # prefix of its name in the column `container` of a manifest
@@ -35,7 +35,7 @@ _readers: dict[str, Reader] = {}  # by container
 def register_reader(
     suffixes: str | Iterable[str], opener: Opener, *, magic: bytes = b"", name: str | None = None, replace: bool = False
 ) -> None:
-    """Register a function that opens files of a suffix, in scans, feeds, `open_source` and worker processes.
+    """Register a function that opens files of a suffix, in scans, feeds, `open_video` and worker processes.
 
     suffixes:  ".cine", or several; a built-in one, such as ".dcm", only with `replace=True`
     opener:    function of a path that returns the video: an array, (frames, height, width) or with 1 or 3 channels as
@@ -55,7 +55,7 @@ def register_reader(
     ...     path = Path(folder, "one.cinearray")
     ...     with path.open("wb") as file:
     ...         np.save(file, np.arange(48, dtype=np.uint8).reshape(3, 4, 4))
-    ...     with cinefeed.open_source(path) as source:
+    ...     with cinefeed.open_video(path) as source:
     ...         print(len(source), source.read([2])[0, 0, 0])
     3 [32]
     """
@@ -92,7 +92,7 @@ def readers_of(containers: Iterable[str | None]) -> list[Reader]:
 
 
 def open_with_reader(
-    path: Path, container: str, *, channels: int | None, part: str | None, facts: Facts | None
+    path: Path, container: str, *, channels: int | None, part: str | None, facts: VideoMetadata | None
 ) -> Source:
     """Open a file with the reader of its container. Raises SourceError."""
     reader = _readers.get(container)
@@ -119,17 +119,21 @@ def open_with_reader(
         ) from error
 
 
-def probe_with_reader(path: Path, container: str, *, part: str | None, reading: Reading = DEFAULT_READING) -> Facts:
+def probe_with_reader(
+    path: Path, container: str, *, part: str | None, reading: ReadOptions = DEFAULT_READ_OPTIONS
+) -> VideoMetadata:
     """Return the metadata of a file opened by its reader."""
     with open_with_reader(path, container, channels=None, part=part, facts=None) as source:
-        facts = windowed(source, reading) if isinstance(source, StoredFrames) else source.facts
+        facts = windowed(source, reading) if isinstance(source, FrameSource) else source.facts
     return replace(facts, container=container)
 
 
-class _ReaderFrames(PlainFrames):
+class _ReaderFrames(ArrayFrames):
     """An array, or an object indexed like one, that an opener returned."""
 
-    def __init__(self, path: Path, video: Any, *, container: str, channels: int | None, facts: Facts | None) -> None:
+    def __init__(
+        self, path: Path, video: Any, *, container: str, channels: int | None, facts: VideoMetadata | None
+    ) -> None:
         if not all(hasattr(video, name) for name in ("shape", "dtype", "__getitem__")):
             video = np.asarray(video)
         shape: Sequence[int] = tuple(video.shape)

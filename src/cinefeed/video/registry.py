@@ -31,12 +31,12 @@ from cinefeed.video.kinds import (
     read_start,
 )
 from cinefeed.video.limits import require_regular
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.readers import is_of_a_reader, open_with_reader, probe_with_reader
-from cinefeed.video.source import Found, Source, StoredFrames
+from cinefeed.video.source import DiscoveredSample, FrameSource, Source
 
-_KINDS: dict[str, tuple[Callable[..., StoredFrames], Callable[..., Facts]]] = {
+_KINDS: dict[str, tuple[Callable[..., FrameSource], Callable[..., VideoMetadata]]] = {
     "npy": (ArraySource, probe_npy),
     "npz": (NpzSource, probe_npz),
     "hdf5": (Hdf5Source, probe_hdf5),
@@ -46,7 +46,7 @@ _KINDS: dict[str, tuple[Callable[..., StoredFrames], Callable[..., Facts]]] = {
     "tiff": (TiffSource, probe_tiff),
     "webp": (AnimatedSource, probe_animated),
 }
-_PARTS: dict[str, Callable[[Path, Reading], list[str]]] = {
+_PARTS: dict[str, Callable[[Path, ReadOptions], list[str]]] = {
     "npy": npy_parts,
     "npz": npz_parts,
     "hdf5": hdf5_parts,
@@ -61,18 +61,18 @@ class Samples(NamedTuple):
     patterns that its images can be selected by.
     """
 
-    samples: list[Found]
+    samples: list[DiscoveredSample]
     unread: list[tuple[str, str]]
     ambiguous: dict[str, tuple[str, ...]]
 
 
-def open_source(
+def open_video(
     path: str | Path,
     *,
     channels: int | None = None,
     part: str | None = None,
-    facts: Facts | None = None,
-    reading: Reading = DEFAULT_READING,
+    facts: VideoMetadata | None = None,
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
     dtype: PixelType | None = None,
 ) -> Source:
     """Open a video for random access to its frames.
@@ -89,21 +89,21 @@ def open_source(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "cine.npy")
     ...     np.save(path, np.arange(24, dtype=np.uint8).reshape(6, 2, 2))
-    ...     with open_source(path) as source:
+    ...     with open_video(path) as source:
     ...         print(len(source), source.read([5, 0, 5])[:, 0, 0, 0].tolist())
     6 [20, 0, 20]
     """
     if channels not in (None, 1, 3):
-        raise SettingError(f"open_source(channels={channels!r}) must be 1 (grey), 3 (RGB) or None (as stored)")
+        raise SettingError(f"open_video(channels={channels!r}) must be 1 (grey), 3 (RGB) or None (as stored)")
     if dtype is not None and dtype not in get_args(PixelType):
-        raise SettingError(f"open_source(dtype={dtype!r}) is not a choice; {did_you_mean(dtype, get_args(PixelType))}")
+        raise SettingError(f"open_video(dtype={dtype!r}) is not a choice; {did_you_mean(dtype, get_args(PixelType))}")
     path, part = _address(path, part)
     require_regular(path)
-    if facts is None and (reading != DEFAULT_READING or _kind_of(path) != "encoded"):
+    if facts is None and (reading != DEFAULT_READ_OPTIONS or _kind_of(path) != "encoded"):
         facts = probe(path, part=part, verify="packets", reading=reading)
     if facts is not None and is_of_a_reader(facts.container):
         source = open_with_reader(path, facts.container, channels=channels, part=part, facts=facts)
-        if dtype is not None and isinstance(source, StoredFrames):
+        if dtype is not None and isinstance(source, FrameSource):
             source.dtype = dtype
         return source
     if facts is not None and is_dicom_video(facts):
@@ -121,8 +121,8 @@ def probe(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of a video file, of one `part` of it, or of a folder whose frames are `files`.
 
     decode:   decode every frame; only this finds where a file breaks, and the exact time of every frame
@@ -146,7 +146,7 @@ def probe(
     return _KINDS[kind][1](path, part=part, files=tuple(files), verify=verify, reading=reading)
 
 
-def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> Samples:
+def find_samples(root: Path, kinds: Mapping[str, str], *, reading: ReadOptions) -> Samples:
     """Return the samples in a set of files: a file is one sample, several samples, or one frame of a sample.
 
     `kinds` maps file names, relative to `root` and with /, to kinds (see `cinefeed.video.kinds`). A file that cannot
@@ -164,13 +164,13 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
     for name, kind in kinds.items():
         if kind not in ("dicom", "image"):
             try:
-                samples += [Found(name, part) for part in _parts(root / name, kind, reading)]
+                samples += [DiscoveredSample(name, part) for part in _parts(root / name, kind, reading)]
             except LimitError:
                 limit = reading.limits.max_samples_per_file
                 unread.append((f"file of more than {limit:,} samples (max_samples_per_file)", name))
             except SourceError:
                 if known_suffix(name):
-                    samples.append(Found(name))
+                    samples.append(DiscoveredSample(name))
                 else:  # no suffix of a video
                     unread.append((kind_in_words(name, f"{kind} without a video"), name))
     return Samples(
@@ -178,14 +178,14 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: Reading) -> S
     )
 
 
-def _files_of(samples: Iterable[Found]) -> Iterator[str]:
+def _files_of(samples: Iterable[DiscoveredSample]) -> Iterator[str]:
     for sample in samples:
         yield from (f"{sample.path}/{file}".removeprefix("./") for file in sample.files)
         if not sample.files:
             yield sample.path
 
 
-def _parts(path: Path, kind: str, reading: Reading) -> list[str] | list[None]:
+def _parts(path: Path, kind: str, reading: ReadOptions) -> list[str] | list[None]:
     """Return the parts of a file that are samples, or [None] if the file is one sample. Raises SourceError."""
     if kind == "tiff" and not has_pages(path):
         raise SourceError(f"{path}: is one image")

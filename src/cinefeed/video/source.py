@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import SourceError
 from cinefeed.video.clips import PixelType
 from cinefeed.video.color import Colour
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import Planes, planes_to_array
 
 
-class Found(NamedTuple):
+class DiscoveredSample(NamedTuple):
     """A sample found by a scan: a file, a part of a file (`part`), or a folder whose frames are `files`."""
 
     path: str  # relative to the scanned folder, with /
@@ -29,7 +29,7 @@ class Source(Protocol):
     """An open video file. It reads frames in any order; use it from one thread at a time."""
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> VideoMetadata:
         """Metadata of the file."""
         ...
 
@@ -54,10 +54,10 @@ class Source(Protocol):
     ) -> None: ...
 
 
-class StoredFrames(ABC):
+class FrameSource(ABC):
     """Base class of sources that read each frame on its own. Subclasses implement `_frame`."""
 
-    def __init__(self, path: str | Path, *, facts: Facts, channels: int | None = None) -> None:
+    def __init__(self, path: str | Path, *, facts: VideoMetadata, channels: int | None = None) -> None:
         self.path = Path(path)
         self.facts = facts
         self.channels = channels or facts.channels
@@ -79,8 +79,8 @@ class StoredFrames(ABC):
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
         """Return the frames of `indices`, as stored; repeated frames share memory."""
         if self._closed:
-            raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
-        numbers = frame_numbers(indices, count=len(self), path=self.path).tolist()
+            raise SourceError(f"{self.path}: the source is closed; open it again with open_video")
+        numbers = frame_indices(indices, count=len(self), path=self.path).tolist()
         ready = {number: self._frame(number) for number in sorted(set(numbers))}
         return Planes([ready[number] for number in numbers], self.colour)
 
@@ -104,7 +104,7 @@ class StoredFrames(ABC):
         self.close()
 
 
-def frame_numbers(indices: Sequence[int] | NDArray[np.int64], *, count: int, path: object) -> NDArray[np.int64]:
+def frame_indices(indices: Sequence[int] | NDArray[np.int64], *, count: int, path: object) -> NDArray[np.int64]:
     """Return the indices as int64 (n,). Raises SourceError if one is not in 0 ... count - 1."""
     numbers = np.asarray(indices)
     if numbers.size == 0:

@@ -10,13 +10,13 @@ from cinefeed.core.errors import ClipError
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class FrameTimes:
     """Presentation time of each frame, in seconds from the container's start (for arrays, from the first frame).
 
     Three numbers describe a video with a constant rate. With a variable rate, `listed` has the time of each frame,
     sorted. `step_seconds` is NaN if the rate is unknown (plain arrays).
 
-    >>> Times(0.0, 0.04, 3).seconds().tolist()
+    >>> FrameTimes(0.0, 0.04, 3).seconds().tolist()
     [0.0, 0.04, 0.08]
     """
 
@@ -37,7 +37,7 @@ class Times:
         return self.first_seconds + self.step_seconds * np.arange(self.count, dtype=np.float64)
 
 
-class Ticks(NamedTuple):
+class Timestamps(NamedTuple):
     """The presentation timestamp of every frame, in the stream's time base; seeking needs it.
 
     Regular timestamps are stored as three numbers, all others as an int64 array in the frame order of a full decode,
@@ -55,8 +55,8 @@ class Ticks(NamedTuple):
     def of(cls, stamps: NDArray[np.int64], *, base: tuple[int, int]) -> Self:
         """Return the most compact form of these timestamps.
 
-        >>> Ticks.of(np.array([0, 512, 1024]), base=(1, 12800))
-        Ticks(first=0, step=512, count=3, base=(1, 12800), listed=None)
+        >>> Timestamps.of(np.array([0, 512, 1024]), base=(1, 12800))
+        Timestamps(first=0, step=512, count=3, base=(1, 12800), listed=None)
         """
         steps = np.diff(np.sort(stamps))
         step = int(np.median(steps)) if steps.size else 1
@@ -75,12 +75,12 @@ class Ticks(NamedTuple):
         # int64: key frames are stored as int32, and timestamps can be larger.
         return self.first + self.step * numbers.astype(np.int64) if self.listed is None else self.listed[numbers]
 
-    def times(self, *, start_seconds: float) -> Times:
+    def times(self, *, start_seconds: float) -> FrameTimes:
         """Return the times in seconds from the container's start; frame n has the n-th smallest timestamp.
 
-        >>> Ticks.of(np.array([126000, 129600, 133200]), base=(1, 90000)).times(start_seconds=1.4).seconds().round(3)
+        >>> Timestamps.of(np.array([126000, 129600, 133200]), base=(1, 90000)).times(start_seconds=1.4).seconds().round(3)
         array([0.  , 0.04, 0.08])
         """
         seconds = self.base[0] / self.base[1]
         listed = None if self.listed is None else np.sort(self.listed).astype(np.float64) * seconds - start_seconds
-        return Times(self.first * seconds - start_seconds, self.step * seconds, self.count, listed)
+        return FrameTimes(self.first * seconds - start_seconds, self.step * seconds, self.count, listed)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import DecodeError
 from cinefeed.video.ffmpeg.pixel_formats import layout_of
 from cinefeed.video.limits import Deadline
-from cinefeed.video.metadata import Facts, PixelValues
+from cinefeed.video.metadata import PixelValues, VideoMetadata
 from cinefeed.video.source import Source
 
 _FRAMES = 16
@@ -19,7 +19,7 @@ _PLAIN_CONTAINERS = frozenset("npy npz hdf5 nifti images tiff memory".split())  
 _PERCENTS = (0.5, 99.5)
 
 
-def has_open_scale(facts: Facts) -> bool:
+def has_open_scale(facts: VideoMetadata) -> bool:
     """Return whether a file's numbers do not define black and white, so that a window is needed.
 
     This holds for floats, signed integers, and grey of more than 8 bits. 8 bits are displayed as they are; colour video
@@ -97,7 +97,7 @@ def spread_frames(count: int, *, first: int = 0) -> list[int]:
     return [int(number) for number in np.unique(numbers.round())]
 
 
-def measured(source: Source, *, deadline: Deadline) -> Facts:
+def measured(source: Source, *, deadline: Deadline) -> VideoMetadata:
     """Return the metadata of an open source, with the values of up to 16 of its frames.
 
     Raises LimitError after the deadline.

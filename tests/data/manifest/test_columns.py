@@ -4,14 +4,16 @@ import pytest
 
 from cinefeed.data.manifest.columns import FACTS, RESERVED, fact_columns, facts_to_row, row_to_facts
 from cinefeed.data.manifest.fingerprint import fingerprint
-from cinefeed.video.metadata import Facts
-from cinefeed.video.timestamps import Ticks, Times
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.timestamps import FrameTimes, Timestamps
 
 NAN = float("nan")
 
 
 def facts(**changes):
-    return Facts(**{"height": 4, "width": 6, "channels": 1, "bits": 12, "times": Times(0.0, NAN, 3), **changes})
+    return VideoMetadata(
+        **{"height": 4, "width": 6, "channels": 1, "bits": 12, "times": FrameTimes(0.0, NAN, 3), **changes}
+    )
 
 
 def back(*many):
@@ -33,13 +35,13 @@ def assert_same(found, wanted):
     assert found.key_frames.dtype == np.int32
 
 
-REGULAR = Ticks(106496, 512, 9, (1, 12800))
-IRREGULAR = Ticks(0, 512, 4, (1, 12800), np.array([0, 1536, 512, 2048]))
+REGULAR = Timestamps(106496, 512, 9, (1, 12800))
+IRREGULAR = Timestamps(0, 512, 4, (1, 12800), np.array([0, 1536, 512, 2048]))
 CASES = [
     facts(),
-    facts(times=Times(0.0, 0.04, 3), rate_hz=25.0),
-    facts(times=Times(1.5, 0.04, 3)),
-    facts(times=Times(0.0, NAN, 3, np.array([0.0, 0.1, 0.5]))),
+    facts(times=FrameTimes(0.0, 0.04, 3), rate_hz=25.0),
+    facts(times=FrameTimes(1.5, 0.04, 3)),
+    facts(times=FrameTimes(0.0, NAN, 3, np.array([0.0, 0.1, 0.5]))),
     facts(
         times=REGULAR.times(start_seconds=0.0),
         ticks=REGULAR,
@@ -54,7 +56,7 @@ CASES = [
 def test_facts_come_back_as_they_were():
     for found, wanted in zip(back(*CASES), CASES, strict=True):
         if wanted.ticks is None and wanted.times.first_seconds:  # kept as a list, which says the same
-            wanted = facts(times=Times(1.5, NAN, 3, wanted.times.seconds()))
+            wanted = facts(times=FrameTimes(1.5, NAN, 3, wanted.times.seconds()))
         assert_same(found, wanted)
     for case in CASES:  # a column without a gap is read another way
         assert back(case)[0].times.count == case.times.count

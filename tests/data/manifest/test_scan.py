@@ -13,15 +13,15 @@ from cinefeed.core.errors import MissingExtraError, SettingError, SourceError, T
 from cinefeed.data.manifest import scan
 from cinefeed.data.manifest.find import find_videos
 from cinefeed.data.manifest.table import Manifest
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import Reading
-from cinefeed.video.timestamps import Ticks, Times
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import ReadOptions
+from cinefeed.video.timestamps import FrameTimes, Timestamps
 
 
 def facts(frames=8, **changes):
-    ticks = Ticks(0, 512, frames, (1, 12800))
+    ticks = Timestamps(0, 512, frames, (1, 12800))
     known = {"height": 4, "width": 6, "channels": 3, "bits": 8, "rate_hz": 25.0, "codec": "h264", "container": "mp4"}
-    return Facts(
+    return VideoMetadata(
         **{
             **known,
             "times": ticks.times(start_seconds=0.0),
@@ -198,7 +198,7 @@ def test_frames_and_masks_are_refused(folder, probe):
     with pytest.raises(TableError, match="may be frames and masks") as error:
         Manifest.scan(folder, private=True)
     assert "with *.jpg" not in str(error.value) and str(folder) not in str(error.value)
-    assert "frames" in find_videos(folder, reading=Reading(frames="*.jpg")).table.column("path").to_pylist()
+    assert "frames" in find_videos(folder, reading=ReadOptions(frames="*.jpg")).table.column("path").to_pylist()
 
 
 def test_parts_come_in_the_order_of_their_numbers(tmp_path):
@@ -423,7 +423,7 @@ def test_a_bar_is_drawn_on_a_terminal_alone(folder, probe, monkeypatch, capsys):
 
 
 def test_arrays_without_a_rate(folder, monkeypatch):
-    times = Times(0.0, float("nan"), 7)
+    times = FrameTimes(0.0, float("nan"), 7)
     monkeypatch.setattr(
         scan, "probe", lambda path, *, verify, **reading: facts(ticks=None, times=times, rate_hz=float("nan"))
     )

@@ -7,7 +7,7 @@ from cinefeed.data.quality import near_duplicates as alike
 from cinefeed.data.quality.frame_summaries import FRAMES, PRINT, fingerprint
 from cinefeed.data.quality.near_duplicates import NEAR, near_pairs
 from cinefeed.testing import write_video
-from cinefeed.video.registry import open_source
+from cinefeed.video.registry import open_video
 
 
 def resized(frames, height, width):
@@ -16,7 +16,7 @@ def resized(frames, height, width):
 
 def encoded(frames, path, **options):
     write_video(path, list(frames), **options)
-    with open_source(path, channels=1) as source:
+    with open_video(path, channels=1) as source:
         return source.read(list(range(len(frames))))[..., 0]
 
 

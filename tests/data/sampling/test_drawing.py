@@ -8,7 +8,7 @@ from benchmarks.drawing import compare, demo_labels
 
 from cinefeed.data.sampling import BalancedClasses, UniformLabels
 from cinefeed.data.sampling.measure import ks_to_uniform
-from cinefeed.feed.shard import Share
+from cinefeed.feed.shard import ShardPositions
 
 LABELS = demo_labels(2000, seed=0)
 SAMPLER = UniformLabels(bins=20)
@@ -48,7 +48,7 @@ def test_1_2_and_4_ranks_share_the_same_global_batches(sampler):
     for world_size in (1, 2, 4):
         size = 32 // world_size
         plan = sampler.plan(labels, seed=3, epoch=2, batch_size=size)
-        shares = [Share(size, rank, world_size) for rank in range(world_size)]
+        shares = [ShardPositions(size, rank, world_size) for rank in range(world_size)]
         whole = len(plan) // (8 * size) * 8 * size // 32
         for index in range(whole):
             strata = [plan.strata[slice(*_ends(each.positions(index, draws=len(plan))[0]))] for each in shares]
@@ -70,7 +70,7 @@ def test_ranks_of_one_batch_size_take_one_plan_between_them():
     for world_size in (1, 2, 4):
         position_counts = np.zeros(len(plan), int)
         for rank in range(world_size):
-            share = Share(16, rank, world_size)
+            share = ShardPositions(16, rank, world_size)
             for index in range(share.count(len(plan))):
                 position_counts[slice(*_ends(share.positions(index, draws=len(plan))[0]))] += 1
         assert (position_counts == 1).all()

@@ -17,7 +17,7 @@ from cinefeed.data.manifest.hiding import hide_paths
 from cinefeed.data.manifest.rows import Rows
 from cinefeed.data.manifest.scan import Verify
 from cinefeed.data.manifest.summary import summarise
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.source import Source
 
 
@@ -152,14 +152,14 @@ class ManifestTable:
         return self.column("id" if self.private else "path")
 
     def open(self, row: int, *, channels: int | None = None) -> Source:
-        """Open the video of a row; see `open_source`."""
+        """Open the video of a row; see `open_video`."""
         return self.rows.open(row, channels=channels)
 
     def window(self, row: int) -> tuple[float | None, float | None]:
         """Return the start and end in seconds that limit the clips of a row; None if there is no limit."""
         return self.rows.window(row)
 
-    def facts(self, row: int) -> Facts | None:
+    def facts(self, row: int) -> VideoMetadata | None:
         """Return the metadata of a row's video, or None if it was not probed or no frame can be read."""
         return self.rows.facts(row)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import TableError
 from cinefeed.data.label_types import class_names, is_number
-from cinefeed.video.metadata import NO_DAMAGE, Facts, PixelValues, Region
-from cinefeed.video.timestamps import Ticks, Times
+from cinefeed.video.metadata import NO_DAMAGE, PixelValues, Region, VideoMetadata
+from cinefeed.video.timestamps import FrameTimes, Timestamps
 
 # Columns that define a sample. Seconds count from the container's start time, as in a player and in `ffmpeg -ss`; for
 # arrays, image folders and DICOM they count from the first frame.
@@ -100,7 +100,7 @@ def label_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.partition(":")[0] not in RESERVED]  # "path:4ch" is the path of a view
 
 
-def facts_to_row(facts: Facts) -> dict[str, Any]:
+def facts_to_row(facts: VideoMetadata) -> dict[str, Any]:
     """Return the metadata of a video as plain values, by column name."""
     ticks, times = facts.ticks, facts.times
     row: dict[str, Any] = {name: getattr(facts, name) for name in _PLAIN}
@@ -213,7 +213,7 @@ def fact_value(columns: dict[str, Any], row: int, name: str, otherwise: Any = No
     return otherwise if value is None else value
 
 
-def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
+def row_to_facts(columns: dict[str, Any], row: int) -> VideoMetadata | None:
     """Return the metadata of one row of `fact_columns`, or None if the file was not probed or has no frame."""
     value = partial(fact_value, columns, row)
 
@@ -228,17 +228,17 @@ def row_to_facts(columns: dict[str, Any], row: int) -> Facts | None:
         return None
     ticks, seconds = None, listed("seconds")
     if (denominator := value("tick_den")) is not None:
-        ticks = Ticks(
+        ticks = Timestamps(
             value("first_tick"), value("step_ticks"), count, (value("tick_num"), denominator), listed("ticks")
         )
     if seconds is not None:
-        times = Times(float(seconds[0]), float("nan"), count, seconds)
+        times = FrameTimes(float(seconds[0]), float("nan"), count, seconds)
     elif ticks is not None:
         times = ticks.times(start_seconds=value("start_time_seconds", 0.0))
     else:
-        times = Times(0.0, value("step_seconds", float("nan")), count)
+        times = FrameTimes(0.0, value("step_seconds", float("nan")), count)
     key_frames, damaged = listed("key_frames"), listed("damaged")
-    return Facts(
+    return VideoMetadata(
         height=value("height"),
         width=value("width"),
         channels=value("channels"),

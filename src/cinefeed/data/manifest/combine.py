@@ -70,7 +70,7 @@ def _notes(notes: Sequence[Mapping[str, Any]], tables: Sequence[Any]) -> dict[st
             if sum(name in table.schema.names for table in tables) > 1:
                 raise TableError(
                     f"concat: {name!r} was hashed with different salts, so one {name} has several hashes and a split "
-                    "cannot keep its rows together; scan all folders with the same Reading(salt=...)"
+                    "cannot keep its rows together; scan all folders with the same ReadOptions(salt=...)"
                 )
     not_read: dict[str, dict[str, Any]] = {}
     for kind, files in ((kind, files) for each in notes for kind, files in each.get("not_read", {}).items()):

@@ -32,9 +32,9 @@ from cinefeed.video.kinds import (
     known_suffix,
     read_start,
 )
-from cinefeed.video.read_options import DEFAULT_READING, Reading
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.registry import find_samples
-from cinefeed.video.source import Found
+from cinefeed.video.source import DiscoveredSample
 
 History = list[tuple[str, int]]
 NotRead = dict[str, dict[str, Any]]
@@ -48,7 +48,7 @@ class Videos(NamedTuple):
     not_read: NotRead
 
 
-def find_videos(folder: Path, *, reading: Reading = DEFAULT_READING, private: bool = False) -> Videos:
+def find_videos(folder: Path, *, reading: ReadOptions = DEFAULT_READ_OPTIONS, private: bool = False) -> Videos:
     """Return path (relative, with `/`), size_bytes and mtime_ns of every sample in a folder, sorted by path.
 
     If files hold several samples, or folders the frames of one, the table also has the columns `part` and
@@ -141,7 +141,7 @@ def _undecided(folders: Mapping[str, tuple[str, ...]], root: Path, *, private: b
     choice = "*.jpg" if private else patterns[0]
     return (
         f"{count} images of several kinds{example}, which may be frames and masks; select the frames with "
-        f"--frames '{choice}' or Reading(frames='{choice}')"
+        f"--frames '{choice}' or ReadOptions(frames='{choice}')"
     )
 
 
@@ -161,7 +161,7 @@ def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
     }
 
 
-def _as_table(samples: Sequence[Found], files: Mapping[str, FileState]) -> Any:
+def _as_table(samples: Sequence[DiscoveredSample], files: Mapping[str, FileState]) -> Any:
     """Return the table of samples; `files` holds the state of each file by its path relative to the folder."""
     states = []
     for sample in samples:

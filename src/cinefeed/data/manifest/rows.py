@@ -12,8 +12,8 @@ from cinefeed.core.errors import ChangedFileError
 from cinefeed.data.manifest.columns import FACTS, VALUES, fact_columns, fact_value, row_to_facts
 from cinefeed.data.manifest.identity import FileState, change_of, files_of, state_of
 from cinefeed.video.arrays.in_memory import MemorySource
-from cinefeed.video.metadata import Facts
-from cinefeed.video.registry import open_source
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.registry import open_video
 from cinefeed.video.source import Source
 
 _COLUMNS = ("id", "path", "part", "start_seconds", "end_seconds", *(name for name in FACTS if name not in VALUES))
@@ -27,7 +27,7 @@ class _File(NamedTuple):
 
     path: Path
     part: str | None
-    facts: Facts | None
+    facts: VideoMetadata | None
     window: tuple[float | None, float | None]
     names: tuple[str, ...]  # of its files, if `path` is a folder
     state: FileState  # of the files at the time of the scan
@@ -83,12 +83,12 @@ class Rows:
         """Return the start and end in seconds that limit the clips of a row; None if there is no limit."""
         return self._file(row, view).window
 
-    def facts(self, row: int, *, view: str = "") -> Facts | None:
+    def facts(self, row: int, *, view: str = "") -> VideoMetadata | None:
         """Return the metadata of a row's video, or None if it was not probed or no frame can be read."""
         return self._file(row, view).facts
 
     def open(self, row: int, *, channels: int | None = None, view: str = "") -> Source:
-        """Open the video of a row; see `cinefeed.open_source`.
+        """Open the video of a row; see `cinefeed.open_video`.
 
         Raises ChangedFileError if a file changed since the scan.
         """
@@ -100,7 +100,7 @@ class Rows:
             return MemorySource(self.arrays[number], facts=facts, channels=channels)
         if change := self.change(row, view=view):
             raise ChangedFileError(f"{path}: {change}; run 'cinefeed scan' again with the same --out")
-        return open_source(path, channels=channels, part=part, facts=facts)
+        return open_video(path, channels=channels, part=part, facts=facts)
 
     def files(self, row: int, *, view: str = "") -> list[str]:
         """Return the files of a row: one, or those of a folder."""

@@ -25,9 +25,9 @@ from cinefeed.data.manifest.files import scanned_at
 from cinefeed.data.manifest.identity import FileState, content_hash, files_of
 from cinefeed.data.manifest.quiet import decoders_quiet
 from cinefeed.video.limits import ReadLimits, irregular_kind
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
-from cinefeed.video.registry import open_source, probe
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from cinefeed.video.registry import open_video, probe
 from cinefeed.video.value_range import has_open_scale, measured
 
 Verify = Literal["decode", "packets"]
@@ -40,7 +40,7 @@ class _Probes(NamedTuple):
     verify: Verify
     workers: int | None
     progress: Progress | Literal[False] | None
-    reading: Reading
+    reading: ReadOptions
     private: bool
 
     @property
@@ -49,10 +49,10 @@ class _Probes(NamedTuple):
         return scan_notes(self.verify, self.reading)
 
 
-def scan_notes(verify: Verify, reading: Reading) -> dict[str, str]:
+def scan_notes(verify: Verify, reading: ReadOptions) -> dict[str, str]:
     """Return the notes about a scan that the next scan compares."""
     options = {name: getattr(reading, name) for name in ("axes", "window", "stream", "on_damage")}
-    default = {name: getattr(DEFAULT_READING, name) for name in options}
+    default = {name: getattr(DEFAULT_READ_OPTIONS, name) for name in options}
     return {"verify": verify, "reading": "" if options == default else json.dumps(options)}
 
 
@@ -69,7 +69,7 @@ def probe_videos(
     workers: int | None,
     out: Path | None,
     progress: Progress | Literal[False] | None,
-    reading: Reading = DEFAULT_READING,
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
     private: bool = False,
 ) -> Any:
     """Return the samples with the metadata of their files; only new or changed files are opened.
@@ -275,7 +275,9 @@ def _content_hash(path: Path, names: tuple[str, ...], _state: FileState) -> str:
     return content_hash(files_of(path, names))
 
 
-def with_values(path: Path, part: str | None, facts: Facts, *, verify: Verify, limits: ReadLimits) -> Facts:
+def with_values(
+    path: Path, part: str | None, facts: VideoMetadata, *, verify: Verify, limits: ReadLimits
+) -> VideoMetadata:
     """Return metadata with pixel values measured in some frames, if the file does not define black and white.
 
     If frames were decoded for verification, values are present already. Without `verify="decode"` compressed arrays
@@ -286,7 +288,7 @@ def with_values(path: Path, part: str | None, facts: Facts, *, verify: Verify, l
     if facts.values is not None or is_compressed or not has_open_scale(facts):
         return facts
     try:
-        with open_source(path, part=part, facts=facts) as source:
+        with open_video(path, part=part, facts=facts) as source:
             return measured(source, deadline=limits.deadline(path))
     except LimitError:
         raise

@@ -33,7 +33,7 @@ from cinefeed.data.manifest.reading import read_table
 from cinefeed.data.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
 from cinefeed.data.manifest.writing import SUFFIXES, table_suffix
 from cinefeed.data.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
-from cinefeed.video.read_options import DEFAULT_READING, Reading
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 # Notes that are read from a manifest file, besides its history.
 _NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read")
@@ -67,7 +67,7 @@ class Manifest(ManifestTable):
         workers: int | None = None,
         out: str | Path | None = None,
         progress: Progress | Literal[False] | None = None,
-        reading: Reading = DEFAULT_READING,
+        reading: ReadOptions = DEFAULT_READ_OPTIONS,
         private: bool = False,
         share_labels: bool = False,
     ) -> Self:

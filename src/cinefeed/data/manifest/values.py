@@ -12,7 +12,7 @@ from cinefeed.data.manifest.table import Manifest
 from cinefeed.video.clips import Frame
 from cinefeed.video.color import Colour, lacks_window, window_missing
 from cinefeed.video.limits import DEFAULT_LIMITS
-from cinefeed.video.metadata import Facts, PixelValues
+from cinefeed.video.metadata import PixelValues, VideoMetadata
 from cinefeed.video.value_range import has_open_scale, measured, suggest_window
 
 _MAX_MEASURED = 8  # rows that are opened if a manifest has no measured values
@@ -174,7 +174,7 @@ def _check_scales(manifest: Manifest, *, frame: Frame, view: str) -> None:
         )
 
 
-def _colour(facts: Facts) -> Colour:
+def _colour(facts: VideoMetadata) -> Colour:
     return Colour(
         model="grey",
         bits=facts.bits,

@@ -20,10 +20,10 @@ from cinefeed.data.manifest.identity import state_of
 from cinefeed.data.manifest.table import Manifest
 from cinefeed.video.clips import Clip, Frame, PixelType
 from cinefeed.video.color import lacks_window, with_window
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.pixel_levels import PixelLevels
 from cinefeed.video.planes import Planes, planes_to_array
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 FRAMES = 5
 _SMALL, _SIDE = 32, 12
@@ -104,19 +104,19 @@ def summarize_frames(
     return summaries
 
 
-def read_frames(manifest: Manifest, row: int, facts: Facts, *, count: int = FRAMES) -> NDArray[Any]:
+def read_frames(manifest: Manifest, row: int, facts: VideoMetadata, *, count: int = FRAMES) -> NDArray[Any]:
     """Return a few grey frames, evenly spaced over the stretch of a row, (count, height, width): ..F...F...F.."""
     return _to_grey(_read_planes(manifest, row, facts, count=count), facts)
 
 
-def _read_planes(manifest: Manifest, row: int, facts: Facts, *, count: int = FRAMES) -> Planes:
+def _read_planes(manifest: Manifest, row: int, facts: VideoMetadata, *, count: int = FRAMES) -> Planes:
     start, end = manifest.window(row)
     halves, _ = Clip(frames=2 * count, position="spread").select(facts.times, start_seconds=start, end_seconds=end)
     with manifest.open(row, channels=1) as source:
         return source.planes(halves[1::2])
 
 
-def _to_grey(planes: Planes, facts: Facts, *, dtype: PixelType | None = None) -> NDArray[Any]:
+def _to_grey(planes: Planes, facts: VideoMetadata, *, dtype: PixelType | None = None) -> NDArray[Any]:
     array = planes_to_array(planes, channels=1, height=facts.height, width=facts.width, dtype=dtype)
     return np.asarray(array[..., 0])
 
@@ -182,7 +182,7 @@ def _summarize_row(
 
 
 def _record_values(
-    planes: Planes, grey: NDArray[Any], facts: Facts, row: int, summaries: FrameSummaries, frame: Frame | None
+    planes: Planes, grey: NDArray[Any], facts: VideoMetadata, row: int, summaries: FrameSummaries, frame: Frame | None
 ) -> None:
     """Record how a feed would change the values of a row: levels, clipped pixels, pixels that are not finite."""
     dtype: PixelType = "uint8" if frame is None else frame.dtype
@@ -226,7 +226,7 @@ def _matches_scan(manifest: Manifest, row: int, summaries: FrameSummaries) -> bo
     return True
 
 
-def _duration(times: Times, start: float | None, end: float | None) -> float:
+def _duration(times: FrameTimes, start: float | None, end: float | None) -> float:
     if times.listed is not None:
         first, last = float(times.listed[0]), float(times.listed[-1])
     else:

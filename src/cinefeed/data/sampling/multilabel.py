@@ -13,10 +13,10 @@ from cinefeed.data.sampling.strata import Strata, class_strata, label_array
 
 NONE = "none"  # the stratum of rows without labels
 
-Carried = Sequence[frozenset[str]]
+LabelSets = Sequence[frozenset[str]]
 
 
-def parse_label_sets(labels: ArrayLike, *, separator: str | None = None) -> Carried | None:
+def parse_label_sets(labels: ArrayLike, *, separator: str | None = None) -> LabelSets | None:
     """Return the set of labels of each row, or None if each row has a single label.
 
     Rows are lists of labels, or text that is split at `separator`. Raises LabelError if `separator` is given and the
@@ -44,7 +44,7 @@ def _names(values: Iterable[object]) -> frozenset[str]:
     return frozenset(class_name(value) for value in values if value is not None and value != "")
 
 
-def rarest_strata(label_sets: Carried) -> Strata:
+def rarest_strata(label_sets: LabelSets) -> Strata:
     """Return strata by the rarest label of each row; rows without labels form the stratum "none".
 
     Balancing these strata over-samples rare labels, together with the frequent labels of the same rows (over-sampling
@@ -59,7 +59,7 @@ def rarest_strata(label_sets: Carried) -> Strata:
     return class_strata([min(labels, key=rank.__getitem__) if labels else NONE for labels in label_sets])
 
 
-def count_labels(label_sets: Carried, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+def count_labels(label_sets: LabelSets, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
     """Return the number of rows with each label, or the sum of their `weights` (rows,).
 
     >>> count_labels([frozenset("ab"), frozenset("a")])

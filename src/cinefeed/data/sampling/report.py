@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.text import format_count
 from cinefeed.data.sampling.measure import effective_rows, ks_distance, ks_to_uniform, total_variation
-from cinefeed.data.sampling.multilabel import Carried, count_labels
+from cinefeed.data.sampling.multilabel import LabelSets, count_labels
 from cinefeed.data.sampling.order import Whole
 from cinefeed.data.sampling.plan import Plan
 from cinefeed.data.sampling.strata import Strata
@@ -95,7 +95,7 @@ def make_report(
     expected: Floats,
     weights: Floats | None = None,
     groups: Whole | None = None,
-    label_sets: Carried | None = None,
+    label_sets: LabelSets | None = None,
     batch_size: int | None = None,
     limit: str = "",
 ) -> BalanceReport:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import SettingError, did_you_mean
-from cinefeed.data.sampling.multilabel import Carried
+from cinefeed.data.sampling.multilabel import LabelSets
 from cinefeed.data.sampling.plan import Plan, draw
 from cinefeed.data.sampling.report import BalanceReport, make_report
 from cinefeed.data.sampling.shares import distribute_draws, fill
@@ -133,7 +133,7 @@ class Sampler(ABC):
             limit="" if limit is None else f"{'cap' if self.by == 'weights' else 'max_repeats'}={limit:g}",
         )
 
-    def _label_sets(self, labels: ArrayLike) -> Carried | None:
+    def _label_sets(self, labels: ArrayLike) -> LabelSets | None:
         """Return the labels of each row if rows have several, or None."""
         return None
 

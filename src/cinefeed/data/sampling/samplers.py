@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import LabelError, SettingError, did_you_mean
 from cinefeed.data.label_types import class_name
-from cinefeed.data.sampling.multilabel import Carried, parse_label_sets, rarest_strata
+from cinefeed.data.sampling.multilabel import LabelSets, parse_label_sets, rarest_strata
 from cinefeed.data.sampling.plan import Plan
 from cinefeed.data.sampling.sampler import Balancing, Sampler
 from cinefeed.data.sampling.shares import smoothed_counts
@@ -106,7 +106,7 @@ class BalancedClasses(Balancing):
             )
         return strata
 
-    def _label_sets(self, labels: ArrayLike) -> Carried | None:
+    def _label_sets(self, labels: ArrayLike) -> LabelSets | None:
         return parse_label_sets(labels, separator=self.separator)
 
     def shares(self, strata: Strata) -> NDArray[np.float64]:

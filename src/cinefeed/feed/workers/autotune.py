@@ -22,8 +22,8 @@ from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import CinefeedError, FeedError
 from cinefeed.core.text import format_count
 from cinefeed.feed.batch_layout import Layout
-from cinefeed.feed.clip_pipeline import ClipMaker, Draw
-from cinefeed.feed.workers.buffers import Slots
+from cinefeed.feed.clip_pipeline import ClipPipeline, PlanEntry
+from cinefeed.feed.workers.buffers import BufferPool
 from cinefeed.feed.workers.messages import OF_ROWS
 from cinefeed.feed.workers.pools import Backend
 
@@ -32,7 +32,7 @@ _ROUNDS = 3  # of one pass with one thread and one with all; fewer where a clip 
 _PASS_SECONDS, _SECONDS = 0.15, 1.0
 
 
-class Choice(NamedTuple):
+class BackendChoice(NamedTuple):
     """The backend that makes the clips, and the reason in one line."""
 
     backend: Backend
@@ -47,7 +47,7 @@ class Trial(NamedTuple):
     gain: float
 
 
-def choose_backend(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> Choice:
+def choose_backend(maker: ClipPipeline, draws: Sequence[PlanEntry], *, workers: int) -> BackendChoice:
     """Return the faster backend for the clips of a feed, threads or processes; it takes about a second.
 
     `draws` are the first of the plan; as many are made as there is time for. Nothing is measured if only one backend is
@@ -55,38 +55,40 @@ def choose_backend(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> 
     """
     cores = usable_cores()
     if workers < 2 or cores < 2:
-        return Choice("thread", f"{format_count(workers, 'thread')}: no two of them would run at a time")
+        return BackendChoice("thread", f"{format_count(workers, 'thread')}: no two of them would run at a time")
     unfit = why_no_processes(maker)
     if unfit:
-        return Choice("thread", f"{format_count(workers, 'thread')}: processes cannot serve, {unfit}")
+        return BackendChoice("thread", f"{format_count(workers, 'thread')}: processes cannot serve, {unfit}")
     try:
         return decide(try_threads(maker, draws, workers=workers), workers=workers, cores=cores)
     except CinefeedError:
-        return Choice(
+        return BackendChoice(
             "thread", f"{format_count(workers, 'thread')}: the first clips cannot be made, so none could be timed"
         )
 
 
-def decide(trial: Trial, *, workers: int, cores: int) -> Choice:
+def decide(trial: Trial, *, workers: int, cores: int) -> BackendChoice:
     """Return threads if their speedup is close to the ideal, the number of workers that have a core, else processes.
 
     If other programs or a slow disk delay the threads, processes are chosen without a gain: that costs only their
     start.
 
     >>> decide(Trial(clips=8, seconds_a_clip=0.03, gain=1.9), workers=2, cores=2)
-    Choice(backend='thread', why='2 threads: 8 clips went 1.9 times as fast as with one')
+    BackendChoice(backend='thread', why='2 threads: 8 clips went 1.9 times as fast as with one')
     >>> decide(Trial(clips=60, seconds_a_clip=0.0025, gain=1.3), workers=2, cores=2)
-    Choice(backend='process', why='2 processes: threads gained 1.3 times only, at 2.5 ms a clip')
+    BackendChoice(backend='process', why='2 processes: threads gained 1.3 times only, at 2.5 ms a clip')
     """
     if trial.gain >= _ENOUGH * min(workers, cores):
         faster = f"{format_count(trial.clips, 'clip')} went {trial.gain:.1f} times as fast as with one"
-        return Choice("thread", f"{workers} threads: {faster}")
+        return BackendChoice("thread", f"{workers} threads: {faster}")
     milliseconds = 1e3 * trial.seconds_a_clip
     rounded = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
-    return Choice("process", f"{workers} processes: threads gained {trial.gain:.1f} times only, at {rounded} ms a clip")
+    return BackendChoice(
+        "process", f"{workers} processes: threads gained {trial.gain:.1f} times only, at {rounded} ms a clip"
+    )
 
 
-def why_no_processes(maker: ClipMaker) -> str:
+def why_no_processes(maker: ClipPipeline) -> str:
     """Return why the clips cannot be made by other processes, "" if they can."""
     if not hasattr(os, "memfd_create"):
         return "they need Linux"
@@ -100,7 +102,7 @@ def why_no_processes(maker: ClipMaker) -> str:
     return "a transform is defined in the script itself: move it to a module" if b"__main__" in settings else ""
 
 
-def try_threads(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> Trial:
+def try_threads(maker: ClipPipeline, draws: Sequence[PlanEntry], *, workers: int) -> Trial:
     """Time some clips with one thread and with all, in turn, and return the medians.
 
     The first clip compiles or loads the kernels, and the first pass reads the files into memory: neither is counted.
@@ -122,12 +124,12 @@ def try_threads(maker: ClipMaker, draws: Sequence[Draw], *, workers: int) -> Tri
     return Trial(len(draws), statistics.median(alone), statistics.median(gains))
 
 
-def _timed_maker(maker: ClipMaker) -> Callable[[Draw], float]:
+def _timed_maker(maker: ClipPipeline) -> Callable[[PlanEntry], float]:
     """Return a function that makes a clip in separate memory, and returns the seconds that it took."""
     layout = Layout(1, maker.shape, maker.compose.dtype, masks=maker.masks is not None)
-    arrays = Slots(layout).lease().place(0)
+    arrays = BufferPool(layout).lease().place(0)
 
-    def make(draw: Draw) -> float:
+    def make(draw: PlanEntry) -> float:
         began = time.perf_counter()
         maker.make(draw, *arrays)
         return time.perf_counter() - began
@@ -135,7 +137,7 @@ def _timed_maker(maker: ClipMaker) -> Callable[[Draw], float]:
     return make
 
 
-def _readable(make: Callable[[Draw], float], draws: Sequence[Draw]) -> list[Draw]:
+def _readable(make: Callable[[PlanEntry], float], draws: Sequence[PlanEntry]) -> list[PlanEntry]:
     """Return the draws that can be made in the time of one pass, at least one. Raises FeedError if none can be made."""
     for draw in draws:  # the first that can be made is made again below, where its time counts
         with suppress(CinefeedError):
@@ -154,7 +156,12 @@ def _readable(make: Callable[[Draw], float], draws: Sequence[Draw]) -> list[Draw
 
 
 def _share(
-    make: Callable[[Draw], float], draws: Sequence[Draw], seconds: Sequence[float], *, first: int, until: float
+    make: Callable[[PlanEntry], float],
+    draws: Sequence[PlanEntry],
+    seconds: Sequence[float],
+    *,
+    first: int,
+    until: float,
 ) -> float:
     """Make clips in a cycle, starting with one of them, until the time is over; return the speed.
 

@@ -16,7 +16,7 @@ from cinefeed.feed.batch_layout import Layout
 
 
 @dataclass(frozen=True, eq=False)
-class Slot:
+class BatchBuffer:
     """The arrays of a batch, or of all batches of the same videos if they are interleaved.
 
     `fd` is the file descriptor of shared memory, else -1.
@@ -29,7 +29,7 @@ class Slot:
     masks: NDArray[np.uint8] | None = None  # (draws, clips, views, frames, height, width, 1)
 
     def place(self, draw: int) -> tuple[NDArray[Any], ...]:
-        """Return the arrays of one draw, which `ClipMaker.make` fills: clips, `valid`, and masks if there are any."""
+        """Return the arrays of one draw, which `ClipPipeline.make` fills: clips, `valid`, and masks if there are any."""
         masks = () if self.masks is None else (self.masks[draw],)
         return self.clips[draw], self.valid[draw], *masks
 
@@ -52,12 +52,12 @@ class _Held(weakref.ref[_Lease]):
     number: int
 
 
-class Slots:
+class BufferPool:
     """A pool of batch memory. It grows to the number of batches that are held at the same time, at most `limit`.
 
     `shared` memory is a file without a name (memfd), which other processes map: no file is left if a process is killed.
 
-    >>> slots = Slots(Layout(draws=2, shape=(1, 1, 3, 4, 4, 1)))
+    >>> slots = BufferPool(Layout(draws=2, shape=(1, 1, 3, 4, 4, 1)))
     >>> first = slots.lease().clips
     >>> view = first[0]
     >>> del first
@@ -92,7 +92,7 @@ class Slots:
         """Number of slots in the pool."""
         return len(self._made)
 
-    def lease(self) -> Slot:
+    def lease(self) -> BatchBuffer:
         """Return a slot with uninitialised content.
 
         Raises FeedError if all slots that the limit allows are in use.
@@ -126,13 +126,13 @@ class Slots:
         return number, np.frombuffer(mmap.mmap(fd, size), np.uint8)
 
 
-def map_slot(fd: int, layout: Layout, *, number: int) -> Slot:
+def map_slot(fd: int, layout: Layout, *, number: int) -> BatchBuffer:
     """Return a slot that another process made, by its file descriptor."""
     return _slot(layout, np.frombuffer(mmap.mmap(fd, layout.nbytes), np.uint8), number, fd)
 
 
-def _slot(layout: Layout, memory: NDArray[np.uint8], number: int, fd: int) -> Slot:
-    return Slot(*layout.arrays(memory), number, fd, layout.masks_in(memory))
+def _slot(layout: Layout, memory: NDArray[np.uint8], number: int, fd: int) -> BatchBuffer:
+    return BatchBuffer(*layout.arrays(memory), number, fd, layout.masks_in(memory))
 
 
 def _close(descriptors: list[int]) -> None:

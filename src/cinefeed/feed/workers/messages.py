@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cinefeed.core import errors
-from cinefeed.feed.clip_pipeline import Draw, Took
+from cinefeed.feed.clip_pipeline import ClipTimings, PlanEntry
 
 PACKET = 60_000  # maximum bytes; a traceback is cut to fit
 READY, UNFIT, DONE, FAILED = b"R", b"U", b"D", b"F"
-OF_ROWS = ("rows", "masks")  # fields of a ClipMaker whose columns are in memory that all workers map
+OF_ROWS = ("rows", "masks")  # fields of a ClipPipeline whose columns are in memory that all workers map
 MASKS = "mask path"  # the column of masks among them
 GROUP = 4  # maximum number of jobs in a packet
 _JOB = struct.Struct("<5q")
@@ -33,7 +33,7 @@ class Job(NamedTuple):
 
     slot: int
     place: int
-    draw: Draw
+    draw: PlanEntry
 
 
 def pack_jobs(jobs: Sequence[Job]) -> bytes:
@@ -44,20 +44,20 @@ def pack_jobs(jobs: Sequence[Job]) -> bytes:
 def unpack_jobs(packet: bytes) -> list[Job]:
     """Return the jobs that `pack_jobs` packed.
 
-    >>> unpack_jobs(pack_jobs([Job(2, 3, Draw(4, 5, 6))]))
-    [Job(slot=2, place=3, draw=Draw(row=4, epoch=5, position=6))]
+    >>> unpack_jobs(pack_jobs([Job(2, 3, PlanEntry(4, 5, 6))]))
+    [Job(slot=2, place=3, draw=PlanEntry(row=4, epoch=5, position=6))]
     """
-    return [Job(slot, place, Draw(*draw)) for slot, place, *draw in _JOB.iter_unpack(packet)]
+    return [Job(slot, place, PlanEntry(*draw)) for slot, place, *draw in _JOB.iter_unpack(packet)]
 
 
-def pack_done(took: Sequence[Took]) -> bytes:
+def pack_done(took: Sequence[ClipTimings]) -> bytes:
     """Return the timings of jobs as bytes."""
     return DONE + b"".join(_TOOK.pack(*each) for each in took)
 
 
-def unpack_done(packet: bytes) -> list[Took]:
+def unpack_done(packet: bytes) -> list[ClipTimings]:
     """Return the timings that `pack_done` packed."""
-    return [Took(*each) for each in _TOOK.iter_unpack(packet[1:])]
+    return [ClipTimings(*each) for each in _TOOK.iter_unpack(packet[1:])]
 
 
 class Progress:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import cv2
 
-from cinefeed.core.errors import FeedError, UnfitError
+from cinefeed.core.errors import FeedError, UnpicklableError
 from cinefeed.core.pools import report_spinning
 from cinefeed.feed.batch_layout import Layout
-from cinefeed.feed.clip_pipeline import ClipMaker, Draw
-from cinefeed.feed.workers.autotune import Choice, choose_backend
-from cinefeed.feed.workers.pools import Crew, InlineCrew, ThreadCrew
-from cinefeed.feed.workers.processes import ProcessCrew
+from cinefeed.feed.clip_pipeline import ClipPipeline, PlanEntry
+from cinefeed.feed.workers.autotune import BackendChoice, choose_backend
+from cinefeed.feed.workers.pools import InlinePool, ThreadPool, WorkerPool
+from cinefeed.feed.workers.processes import ProcessPool
 
 _log = logging.getLogger(__name__)
 _WITHOUT_THREADS = (
@@ -21,18 +21,18 @@ _WITHOUT_THREADS = (
 )
 
 
-def start_crew(
-    maker: ClipMaker,
-    choice: Choice | None,
+def start_pool(
+    maker: ClipPipeline,
+    choice: BackendChoice | None,
     *,
     workers: int,
     layout: Layout,
-    tried: Callable[[], Sequence[Draw]],
+    tried: Callable[[], Sequence[PlanEntry]],
     deaths: list[str],
     timeout_seconds: float | None,
     meanwhile: Callable[[], object],
     only_processes: str = "",
-) -> tuple[Crew, Choice | None]:
+) -> tuple[WorkerPool, BackendChoice | None]:
     """Start the workers, and return them with the choice of their backend.
 
     If there is no choice yet, the draws that `tried` returns are timed. `meanwhile` is called while processes start.
@@ -42,19 +42,19 @@ def start_crew(
     """
     report_spinning()
     if not workers:
-        return InlineCrew(maker), choice
+        return InlinePool(maker), choice
     if only_processes:
         if not hasattr(os, "memfd_create"):
             raise FeedError(f"{only_processes}, and there are no worker processes here; {_WITHOUT_THREADS}")
-        choice = Choice("process", f"processes make the clips: {only_processes}")
+        choice = BackendChoice("process", f"processes make the clips: {only_processes}")
     if choice is None and timeout_seconds is not None and hasattr(os, "memfd_create"):
-        choice = Choice("process", "processes alone can be stopped after timeout_seconds")
+        choice = BackendChoice("process", "processes alone can be stopped after timeout_seconds")
     if choice is None:
         choice = choose_backend(maker, tried(), workers=workers)
         _log.info("backend='auto' chose %s", choice.why)
     if choice.backend == "process":
         try:
-            crew = ProcessCrew(
+            crew = ProcessPool(
                 maker,
                 count=workers,
                 layout=layout,
@@ -63,12 +63,12 @@ def start_crew(
                 meanwhile=meanwhile,
             )
             return crew, choice
-        except UnfitError as error:
+        except UnpicklableError as error:
             if only_processes:
                 raise FeedError(
                     f"{only_processes}, and processes cannot make the clips: {error}; {_WITHOUT_THREADS}"
                 ) from error
-            choice = Choice("thread", f"threads make the clips, for processes cannot: {error}")
+            choice = BackendChoice("thread", f"threads make the clips, for processes cannot: {error}")
             _log.warning("%s", choice.why)
     cv2.setNumThreads(1)
-    return ThreadCrew(maker, count=workers), choice
+    return ThreadPool(maker, count=workers), choice

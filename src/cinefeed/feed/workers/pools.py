@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import Literal, Protocol
 
 from cinefeed.core.cores import usable_cores
-from cinefeed.feed.clip_pipeline import ClipMaker, Draw, Took
-from cinefeed.feed.workers.buffers import Slot
+from cinefeed.feed.clip_pipeline import ClipPipeline, ClipTimings, PlanEntry
+from cinefeed.feed.workers.buffers import BatchBuffer
 
 Backend = Literal["thread", "process"]
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers that write clips into slots. Only one thread may submit."""
 
     @property
@@ -26,11 +26,11 @@ class Crew(Protocol):
         """The process ids of the workers; empty for threads."""
         ...
 
-    def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
+    def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
         """Make clips into the places of a slot; the future of each holds its timings or its error."""
         ...
 
-    def drop(self, clips: Sequence[Future[Took]]) -> bool:
+    def drop(self, clips: Sequence[Future[ClipTimings]]) -> bool:
         """Cancel the clips that were not started, wait for the rest, and return whether the workers can continue."""
         ...
 
@@ -39,28 +39,28 @@ class Crew(Protocol):
         ...
 
 
-class InlineCrew:
+class InlinePool:
     """Makes each clip in the caller, when it is submitted."""
 
     ready = True
     pids: Sequence[int] = ()
 
-    def __init__(self, maker: ClipMaker) -> None:
+    def __init__(self, maker: ClipPipeline) -> None:
         self._maker = maker
 
-    def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
+    def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
         """Make the clips now."""
         return [self._make(draw, slot, place) for place, draw in draws.items()]
 
-    def drop(self, clips: Sequence[Future[Took]]) -> bool:
+    def drop(self, clips: Sequence[Future[ClipTimings]]) -> bool:
         """Return True: no clip is in progress."""
         return True
 
     def stop(self) -> None:
         """Do nothing: there is no worker."""
 
-    def _make(self, draw: Draw, slot: Slot, place: int) -> Future[Took]:
-        future: Future[Took] = Future()
+    def _make(self, draw: PlanEntry, slot: BatchBuffer, place: int) -> Future[ClipTimings]:
+        future: Future[ClipTimings] = Future()
         try:
             future.set_result(self._maker.make(draw, *slot.place(place)))
         except Exception as error:
@@ -71,23 +71,23 @@ class InlineCrew:
             del future  # its error refers to this frame, and would hold the slot
 
 
-class ThreadCrew:
+class ThreadPool:
     """Threads of this process. They scale if C calls are long: FFmpeg, OpenCV and our kernels release the GIL."""
 
     ready = True
     pids: Sequence[int] = ()
 
-    def __init__(self, maker: ClipMaker, *, count: int) -> None:
+    def __init__(self, maker: ClipPipeline, *, count: int) -> None:
         self._maker = maker
         self._count = count
         self._stopped = False
         self._open()
 
-    def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
+    def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
         """Queue the clips; the next free thread makes each."""
         return [self._pool.submit(self._maker.make, draw, *slot.place(place)) for place, draw in draws.items()]
 
-    def drop(self, clips: Sequence[Future[Took]]) -> bool:
+    def drop(self, clips: Sequence[Future[ClipTimings]]) -> bool:
         """End all threads, which frees the memory of their clips; new ones start with the next clip."""
         if self._stopped:
             return False

@@ -25,11 +25,11 @@ from typing import Any
 import pyarrow as pa
 
 from cinefeed.core.cores import usable_cores
-from cinefeed.core.errors import DecodeError, FeedError, UnfitError
+from cinefeed.core.errors import DecodeError, FeedError, UnpicklableError
 from cinefeed.core.pools import ONE_THREAD, PASSIVE
 from cinefeed.feed.batch_layout import Layout
-from cinefeed.feed.clip_pipeline import ClipMaker, Draw, Took
-from cinefeed.feed.workers.buffers import Slot
+from cinefeed.feed.clip_pipeline import ClipPipeline, ClipTimings, PlanEntry
+from cinefeed.feed.workers.buffers import BatchBuffer
 from cinefeed.feed.workers.messages import (
     DONE,
     FAILED,
@@ -59,8 +59,8 @@ _EARLY_DEATHS = 3  # of workers that sent no message; then the feed fails
 @dataclass
 class _Task:
     job: Job
-    slot: Slot
-    future: Future[Took]
+    slot: BatchBuffer
+    future: Future[ClipTimings]
     deaths: int = 0
 
 
@@ -79,18 +79,18 @@ class _Worker:
     late: bool = False  # killed because the task after `num_observed` ones took too long
 
 
-class ProcessCrew:
+class ProcessPool:
     """Processes that write clips into shared slots.
 
     A process that ends unexpectedly is replaced, and is reported in `deaths` and in the log; another process makes its
     clip once more, then it is an error. A clip that takes longer than `timeout_seconds` is an error, and its worker is
-    replaced. `meanwhile` is called while the processes start, which takes a second. Raises UnfitError if the settings
+    replaced. `meanwhile` is called while the processes start, which takes a second. Raises UnpicklableError if the settings
     cannot be sent to another process.
     """
 
     def __init__(
         self,
-        maker: ClipMaker,
+        maker: ClipPipeline,
         *,
         count: int,
         layout: Layout,
@@ -152,7 +152,7 @@ class ProcessCrew:
         with self._lock:
             return len(self._workers) == self._count and all(worker.ready for worker in self._workers)
 
-    def submit(self, draws: Mapping[int, Draw], slot: Slot) -> list[Future[Took]]:
+    def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
         """Queue the clips for the workers that have the fewest jobs."""
         tasks = [_Task(Job(slot.number, place, draw), slot, Future()) for place, draw in draws.items()]
         with self._lock:
@@ -164,7 +164,7 @@ class ProcessCrew:
             self._hand_out()
         return [task.future for task in tasks]
 
-    def drop(self, clips: Sequence[Future[Took]]) -> bool:
+    def drop(self, clips: Sequence[Future[ClipTimings]]) -> bool:
         """Cancel clips that were not started, and wait for the rest; False if that takes too long."""
         if self._stopped or not self._ours or threading.current_thread() is self._thread:
             return False
@@ -273,10 +273,10 @@ class ProcessCrew:
                     if len(self._workers) < self._count and self._may_start:
                         self._start()
                 elif kind == UNFIT:
-                    self._fail(UnfitError(packet[1:].decode()))
+                    self._fail(UnpicklableError(packet[1:].decode()))
                 elif kind in (DONE, FAILED):
                     took = unpack_done(packet) if kind == DONE else []
-                    results: Sequence[Took | BaseException] = took or [unpack_failed(packet)]
+                    results: Sequence[ClipTimings | BaseException] = took or [unpack_failed(packet)]
                     for result in results:
                         _settle(worker.tasks.popleft().future, result)
                         worker.num_reported += 1
@@ -300,7 +300,7 @@ class ProcessCrew:
             worker.process.kill()
             code = worker.process.wait()
         how = f"was killed by {_SIGNALS.get(-code, f'signal {-code}')}" if code < 0 else f"ended with status {code}"
-        tasks, ends = list(worker.tasks), dict[Future[Took], BaseException]()
+        tasks, ends = list(worker.tasks), dict[Future[ClipTimings], BaseException]()
         worker.tasks.clear()
         at = ""
         done = worker.progress.count
@@ -353,7 +353,7 @@ class ProcessCrew:
                     worker.process.kill()
 
 
-def _listen(crew_of: "weakref.ref[ProcessCrew]", selector: selectors.BaseSelector) -> None:
+def _listen(crew_of: "weakref.ref[ProcessPool]", selector: selectors.BaseSelector) -> None:
     """Process the messages of the workers until they are stopped or deleted."""
     while True:
         ready = selector.select(timeout=0.2)
@@ -371,7 +371,7 @@ def _listen(crew_of: "weakref.ref[ProcessCrew]", selector: selectors.BaseSelecto
         del crew
 
 
-def _settle(future: Future[Took], result: Took | BaseException) -> None:
+def _settle(future: Future[ClipTimings], result: ClipTimings | BaseException) -> None:
     """Set the result of a future, unless it was cancelled."""
     try:
         if isinstance(result, BaseException):
@@ -382,10 +382,10 @@ def _settle(future: Future[Took], result: Took | BaseException) -> None:
         pass
 
 
-def _settings(maker: ClipMaker, layout: Layout) -> bytes:
+def _settings(maker: ClipPipeline, layout: Layout) -> bytes:
     """Return all settings of a worker but the columns, pickled. Only our own worker processes read them."""
     if maker.rows.arrays is not None:
-        raise UnfitError("videos in memory are not sent to other processes")
+        raise UnpicklableError("videos in memory are not sent to other processes")
     settings = {
         "rows": {"root": maker.rows.root, "private": maker.rows.private},
         "maker": {each.name: getattr(maker, each.name) for each in fields(maker) if each.name not in OF_ROWS},
@@ -395,10 +395,10 @@ def _settings(maker: ClipMaker, layout: Layout) -> bytes:
     try:
         return pickle.dumps(settings)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise UnfitError(f"{type(error).__name__}: {error}") from error
+        raise UnpicklableError(f"{type(error).__name__}: {error}") from error
 
 
-def _columns(maker: ClipMaker) -> int:
+def _columns(maker: ClipPipeline) -> int:
     """Return the file descriptor of memory that holds the columns, as an Arrow file."""
     table: Any = maker.rows.table
     if maker.masks is not None:

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from cinefeed.data.manifest.rows import Rows
-from cinefeed.feed.clip_pipeline import ClipMaker, Took
+from cinefeed.feed.clip_pipeline import ClipPipeline, ClipTimings
 from cinefeed.feed.mask import mask_rows
-from cinefeed.feed.workers.buffers import Slot, map_slot
+from cinefeed.feed.workers.buffers import BatchBuffer, map_slot
 from cinefeed.feed.workers.messages import (
     GROUP,
     MASKS,
@@ -58,19 +58,19 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
             "torch"
         ):  # imported by a callable; each worker would start as many threads as there are cores
             torch.set_num_threads(1)
-        maker = ClipMaker(rows=rows, masks=masks, **settings["maker"])
+        maker = ClipPipeline(rows=rows, masks=masks, **settings["maker"])
         shrink_factors(np.eye(3), 1, 1)  # numba needs 0.4 s before its first loop; the feed is still planning
     except Exception as error:
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
         return
     line.send(READY)
-    slots: dict[int, Slot] = {}
+    slots: dict[int, BatchBuffer] = {}
     ended = 0
     while True:
         packet, descriptors, _, _ = socket.recv_fds(line, PACKET, GROUP)
         if not packet:
             return
-        jobs, unreported, reported_at = unpack_jobs(packet), list[Took](), time.perf_counter()
+        jobs, unreported, reported_at = unpack_jobs(packet), list[ClipTimings](), time.perf_counter()
         new = dict.fromkeys(job.slot for job in jobs if job.slot not in slots)
         for number, fd in zip(new, descriptors, strict=True):
             slots[number] = map_slot(fd, settings["layout"], number=number)

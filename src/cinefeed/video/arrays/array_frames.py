@@ -12,10 +12,10 @@ from cinefeed.core.errors import SourceError
 from cinefeed.video.arrays.axes import checked_axes, kept_axes
 from cinefeed.video.color import Colour, ColourModel
 from cinefeed.video.limits import Deadline, ReadLimits
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import Reading
-from cinefeed.video.source import Source, StoredFrames
-from cinefeed.video.timestamps import Times
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import ReadOptions
+from cinefeed.video.source import FrameSource, Source
+from cinefeed.video.timestamps import FrameTimes
 from cinefeed.video.value_range import has_open_scale
 
 _PLANE_TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
@@ -23,7 +23,7 @@ _WINDOW_FRAMES = 32
 _WINDOW_SAMPLES = 2**17  # per frame, evenly spaced: 4 million in total are enough for a percentile, and take 0.1 s
 
 
-class PlainFrames(StoredFrames):
+class ArrayFrames(FrameSource):
     """Base class of sources with one plane of plain numbers per frame."""
 
     @property
@@ -75,7 +75,7 @@ def plain_facts(
     codec: str = "raw",
     scaled: bool = False,
     limits: ReadLimits | None = None,
-) -> Facts:
+) -> VideoMetadata:
     """Return the metadata of one sample of an array, of which the first `whole` frames can be read.
 
     Numbers that are `scaled` on reading are float32. Raises SourceError if no frame can be read, or a frame exceeds the
@@ -86,12 +86,12 @@ def plain_facts(
     if limits is not None:
         frame_bytes = max(dtype.itemsize, plane.itemsize) * sizes["H"] * sizes["W"] * sizes.get("C", 1)
         limits.check_frame(frame_bytes, where=where)
-    facts = Facts(
+    facts = VideoMetadata(
         height=sizes["H"],
         width=sizes["W"],
         channels=sizes.get("C", 1),
         bits=8 * plane.itemsize,
-        times=Times(0.0, float("nan"), sizes["T"]),
+        times=FrameTimes(0.0, float("nan"), sizes["T"]),
         container=container,
         codec=codec,
         pixel_format=str(dtype),
@@ -101,7 +101,7 @@ def plain_facts(
     return facts if whole is None else broken_after(facts, whole, "the file is cut off", where=where)
 
 
-def known_axes(facts: Facts, shape: Sequence[int], dtype: np.dtype[Any], *, where: object) -> str:
+def known_axes(facts: VideoMetadata, shape: Sequence[int], dtype: np.dtype[Any], *, where: object) -> str:
     """Return the letters of an array's axes from its metadata. Raises SourceError if the array has changed."""
     axes = facts.axes.upper() or "THWC"[: len(shape)]
     sizes = dict(zip(axes, shape, strict=False))
@@ -114,7 +114,7 @@ def known_axes(facts: Facts, shape: Sequence[int], dtype: np.dtype[Any], *, wher
     return checked_axes(axes, shape, where=where)
 
 
-def broken_after(facts: Facts, whole: int, reason: str, *, where: object) -> Facts:
+def broken_after(facts: VideoMetadata, whole: int, reason: str, *, where: object) -> VideoMetadata:
     """Return the metadata of a file that breaks after `whole` frames, unchanged if those are all.
 
     Raises SourceError if there is no whole frame.
@@ -128,12 +128,12 @@ def broken_after(facts: Facts, whole: int, reason: str, *, where: object) -> Fac
     listed = None if times.listed is None else times.listed[:whole]
     return replace(
         facts,
-        times=Times(times.first_seconds, times.step_seconds, whole, listed),
+        times=FrameTimes(times.first_seconds, times.step_seconds, whole, listed),
         error=f"breaks after {whole} of {count} frames: {reason}",
     )
 
 
-def windowed(source: StoredFrames, reading: Reading) -> Facts:
+def windowed(source: FrameSource, reading: ReadOptions) -> VideoMetadata:
     """Return the metadata of an open source, with a window by percentiles if `reading` requests it."""
     if reading.window != "percentiles":
         return source.facts

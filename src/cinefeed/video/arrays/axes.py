@@ -19,7 +19,7 @@ from cinefeed.video.limits import ReadLimits
 
 _USUAL = ("THW", "THWC")  # stored as "" in Facts
 _DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
-_CHOOSE = "choose with Reading(axes=...), or 'cinefeed scan --axes'"
+_CHOOSE = "choose with ReadOptions(axes=...), or 'cinefeed scan --axes'"
 _NARROW = 4  # pixels: shorter axes are taken for the channels of an image
 _PART = re.compile(r"(.*?)(?:\[([0-9]{1,18})\])?", re.DOTALL)
 

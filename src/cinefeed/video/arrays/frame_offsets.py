@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import DecodeError, LimitError
 from cinefeed.video.arrays.array_frames import as_plane, broken_after
 from cinefeed.video.limits import ReadLimits
-from cinefeed.video.metadata import Facts, PixelValues
+from cinefeed.video.metadata import PixelValues, VideoMetadata
 from cinefeed.video.value_range import ValueSampler, has_open_scale
 
 # Errors that the standard library raises for damaged packed bytes.
@@ -178,7 +178,7 @@ def check_unpacked(layout: Layout, limits: ReadLimits, *, where: object) -> None
 
 
 def unpacked_facts(
-    facts: Facts,
+    facts: VideoMetadata,
     layout: Layout,
     path: Path,
     member: str | None,
@@ -189,7 +189,7 @@ def unpacked_facts(
     samples: Samples,
     number: int = 0,
     scale: tuple[float, float] = (1.0, 0.0),
-) -> Facts:
+) -> VideoMetadata:
     """Return the metadata of a sample in a packed file, including where it breaks; the whole file is decompressed.
 
     `promised` is the number of bytes that it should unpack to, `number` the index of the sample among `samples`,

@@ -9,12 +9,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError, LimitError, MissingExtraError, SourceError, did_you_mean
-from cinefeed.video.arrays.array_frames import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
+from cinefeed.video.arrays.array_frames import ArrayFrames, broken_after, known_axes, plain_facts, plane_type, windowed
 from cinefeed.video.arrays.axes import axes_of, channels_last, has_readings, index_of, row_of, rows_of, split_part
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.limits import Deadline
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.value_range import decode_through
 
 _BROKEN = (OSError, RuntimeError, ValueError, KeyError, TypeError)  # raised by h5py for damage and for unknown types
@@ -27,7 +27,7 @@ _SHARED: tuple[dict[str, Any], ...] = tuple({"locking": each} for each in (None,
 _CACHE_BYTES = 2**26  # largest cache for the unpacked chunks of a frame, kept until the next frame is read
 
 
-class Hdf5Source(PlainFrames):
+class Hdf5Source(ArrayFrames):
     """A video in an HDF5 data set, given by the part: "/group/name", or "/group/name[5]" for a row of a set.
 
     Shapes and dtypes are those of a `.npy` file; see ArraySource. A file with only one data set that can be a video
@@ -45,7 +45,12 @@ class Hdf5Source(PlainFrames):
     """
 
     def __init__(
-        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
+        self,
+        path: str | Path,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        facts: VideoMetadata | None = None,
     ) -> None:
         path = Path(path)
         super().__init__(path, facts=facts if facts is not None else probe_hdf5(path, part=part), channels=channels)
@@ -87,8 +92,8 @@ def probe_hdf5(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of a video in an HDF5 file.
 
     With verify="decode" all frames of a compressed or checksummed data set are read to find where it breaks, and frames
@@ -124,7 +129,7 @@ def probe_hdf5(
         return windowed(source, reading)
 
 
-def hdf5_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
+def hdf5_parts(path: str | Path, reading: ReadOptions = DEFAULT_READ_OPTIONS) -> list[str]:
     """Return the parts of an HDF5 file that are samples, by name: "/group/x", or "/group/x[0]", "/group/x[1]" ...
 
     These are all numeric data sets of 3 to 5 axes, or of the declared axes. Raises SourceError if there are none.
@@ -160,7 +165,7 @@ def _layers(data_set: Any) -> Iterator[Any]:
             yield data_set.file[name]
 
 
-def _read_through(source: Hdf5Source, deadline: Deadline) -> Facts:
+def _read_through(source: Hdf5Source, deadline: Deadline) -> VideoMetadata:
     whole, error, values = decode_through(source, deadline=deadline)
     facts = replace(source.facts, values=values)
     return facts if error is None else broken_after(facts, whole, str(error.__cause__), where=deadline.where)

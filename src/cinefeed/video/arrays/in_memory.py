@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import SourceError
-from cinefeed.video.arrays.array_frames import PlainFrames, known_axes, plain_facts
+from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, plain_facts
 from cinefeed.video.arrays.axes import axes_of, channels_last, index_of
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 
 _WHERE = "an array in memory"
 
 
-class MemorySource(PlainFrames):
+class MemorySource(ArrayFrames):
     """A video in an array: (time, height, width), or with 1 (grey) or 3 (RGB) channels as last axis.
 
     `facts` are those of `memory_facts`; `name` replaces the path in errors. Dtypes are treated as in a `.npy` file;
@@ -26,7 +26,7 @@ class MemorySource(PlainFrames):
     """
 
     def __init__(
-        self, array: ArrayLike, *, channels: int | None = None, facts: Facts | None = None, name: str = _WHERE
+        self, array: ArrayLike, *, channels: int | None = None, facts: VideoMetadata | None = None, name: str = _WHERE
     ) -> None:
         super().__init__(name, facts=facts if facts is not None else memory_facts(array), channels=channels)
         self._array: NDArray[Any] | None = np.asarray(array)
@@ -53,7 +53,7 @@ def check_stack(shape: Sequence[int], *, declared: str | None) -> None:
             )
 
 
-def memory_facts(array: ArrayLike, *, axes: str | None = None) -> Facts:
+def memory_facts(array: ArrayLike, *, axes: str | None = None) -> VideoMetadata:
     """Return the metadata of a video in memory; `axes` as in Reading, of this one video.
 
     >>> memory_facts(np.zeros((48, 64, 10), np.uint16), axes="HWT").times.count

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import MissingExtraError, SourceError
-from cinefeed.video.arrays.array_frames import PlainFrames, broken_after, known_axes, plain_facts, windowed
+from cinefeed.video.arrays.array_frames import ArrayFrames, broken_after, known_axes, plain_facts, windowed
 from cinefeed.video.arrays.axes import checked_axes
 from cinefeed.video.arrays.frame_offsets import (
     BROKEN,
@@ -26,9 +26,9 @@ from cinefeed.video.arrays.frame_offsets import (
     unpacked_facts,
 )
 from cinefeed.video.ffmpeg.probe import Verify
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
-from cinefeed.video.timestamps import Times
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from cinefeed.video.timestamps import FrameTimes
 
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 _GZIP = b"\x1f\x8b"
@@ -63,7 +63,7 @@ class _Volume(NamedTuple):
         return self.offset + math.prod(self.shape) * self.dtype.itemsize if self.size is None else self.size
 
 
-class NiftiSource(PlainFrames):
+class NiftiSource(ArrayFrames):
     """A slice of a NIfTI series, given by the part: "slice=4"; by default the middle slice.
 
     A frame is displayed as stored, transposed: its width is the file's first axis, its height the second. Frames are
@@ -75,7 +75,12 @@ class NiftiSource(PlainFrames):
     """
 
     def __init__(
-        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
+        self,
+        path: str | Path,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        facts: VideoMetadata | None = None,
     ) -> None:
         path = Path(path)
         super().__init__(path, facts=facts if facts is not None else probe_nifti(path, part=part), channels=channels)
@@ -111,8 +116,8 @@ def probe_nifti(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of one slice of a NIfTI series; a file that is cut off keeps its whole frames.
 
     Pixel spacing and frame time are read from the header if it states their units; the window is its calibration
@@ -154,7 +159,7 @@ def probe_nifti(
         return windowed(source, reading)
 
 
-def nifti_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
+def nifti_parts(path: str | Path, reading: ReadOptions = DEFAULT_READ_OPTIONS) -> list[str]:
     """Return the parts of a NIfTI file that `reading.slice` selects, or an empty list if the file has no slices.
 
     Raises SourceError if there is no series, or no such slice.
@@ -186,7 +191,7 @@ def _slice_of(part: str | None, axes: str, shape: tuple[int, ...], path: Path) -
     return int(match[1])
 
 
-def _declared(path: Path, reading: Reading) -> tuple[_Volume, str]:
+def _declared(path: Path, reading: ReadOptions) -> tuple[_Volume, str]:
     """Return the volume and the letters of its axes, by the standard or as declared."""
     axes = reading.axes or "WHZT"
     if "N" in axes:
@@ -250,7 +255,7 @@ def _measures(header: Any, axes: str, count: int) -> dict[str, Any]:
         measures["spacing_mm"] = tuple(spacing)
     step = steps[_TIME] * _SECONDS.get(time, math.nan) if axes.index("T") == _TIME else math.nan
     if math.isfinite(step) and step > 0:
-        measures |= {"times": Times(0.0, step, count), "rate_hz": 1 / step}
+        measures |= {"times": FrameTimes(0.0, step, count), "rate_hz": 1 / step}
     if int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0:
         measures["tags"] = _orientation(header)
     return measures
@@ -266,7 +271,7 @@ def _orientation(header: Any) -> dict[str, str]:
     return {"orientation": "".join(codes)} if all(codes) else {}
 
 
-def _calibration(header: Any, reading: Reading) -> tuple[float, float] | None:
+def _calibration(header: Any, reading: ReadOptions) -> tuple[float, float] | None:
     """Return the window in the header, if it has one and it is requested."""
     black, white = float(header["cal_min"]), float(header["cal_max"])
     sensible = math.isfinite(black) and math.isfinite(white) and white - black > _LEAST_WINDOW

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import LimitError, SourceError, did_you_mean
-from cinefeed.video.arrays.array_frames import PlainFrames, broken_after, known_axes, plain_facts, plane_type, windowed
+from cinefeed.video.arrays.array_frames import ArrayFrames, broken_after, known_axes, plain_facts, plane_type, windowed
 from cinefeed.video.arrays.axes import axes_of, has_readings, row_of, rows_of, split_part
 from cinefeed.video.arrays.frame_offsets import (
     FrameReader,
@@ -29,8 +29,8 @@ from cinefeed.video.arrays.frame_offsets import (
     unpacked_facts,
 )
 from cinefeed.video.ffmpeg.probe import Verify
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 # NumPy parses a header with ast. In CPython 3.11 its recursion counter is shared by all threads: two concurrent calls
 # have raised "SystemError: AST constructor recursion depth mismatch" in a test run.
@@ -63,7 +63,7 @@ class _Array(NamedTuple):
         return Samples(first, self.layout(axes, 1).first - first.first if count > 1 else 0, count)
 
 
-class ArraySource(PlainFrames):
+class ArraySource(ArrayFrames):
     """A video in a `.npy` file: (time, height, width), or with 1 (grey) or 3 (RGB) channels as last axis.
 
     The part "[5]" is one row of a set, (N, T, H, W) or (N, T, H, W, C). uint8, uint16 and float32 are kept; bool
@@ -75,7 +75,12 @@ class ArraySource(PlainFrames):
     """
 
     def __init__(
-        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
+        self,
+        path: str | Path,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        facts: VideoMetadata | None = None,
     ) -> None:
         path = Path(path)
         super().__init__(path, facts=facts if facts is not None else probe_npy(path, part=part), channels=channels)
@@ -123,8 +128,8 @@ def probe_npy(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of a video in a `.npy` file; a file that is cut off keeps its whole frames.
 
     Raises SourceError if there is no video.
@@ -138,8 +143,8 @@ def probe_npz(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of a video in a `.npz` file.
 
     With verify="decode" a compressed array is decompressed once, for all its samples, to find where it breaks. Raises
@@ -151,7 +156,7 @@ def probe_npz(
 probe_array = probe_npy
 
 
-def npy_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
+def npy_parts(path: str | Path, reading: ReadOptions = DEFAULT_READ_OPTIONS) -> list[str]:
     """Return the parts of a `.npy` file that are samples: "[0]", "[1]" ..., or none if the whole file is one sample.
 
     Raises SourceError if it holds no video.
@@ -159,7 +164,7 @@ def npy_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
     return [end for end in _ends(_in_file(Path(path), None), reading) if end]
 
 
-def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]:
+def npz_parts(path: str | Path, reading: ReadOptions = DEFAULT_READ_OPTIONS) -> list[str]:
     """Return the parts of a `.npz` file that are samples, in the order of the archive: "/x", or "/x[0]", "/x[1]" ...
 
     Arrays that are not videos (labels, text, objects) are skipped. Raises SourceError if there are no others.
@@ -184,15 +189,15 @@ def npz_parts(path: str | Path, reading: Reading = DEFAULT_READING) -> list[str]
     return parts
 
 
-def _ends(array: _Array, reading: Reading) -> list[str]:
+def _ends(array: _Array, reading: ReadOptions) -> list[str]:
     plane_type(array.dtype, where=array.where)
     axes = axes_of(array.shape, declared=reading.axes, where=array.where)
     return rows_of(array.shape, axes, limits=reading.limits, where=array.where)
 
 
 def _probe(
-    kind: type[ArraySource], container: str, path: Path, part: str | None, verify: Verify, reading: Reading
-) -> Facts:
+    kind: type[ArraySource], container: str, path: Path, part: str | None, verify: Verify, reading: ReadOptions
+) -> VideoMetadata:
     array = kind._find(path, part)
     plane_type(array.dtype, where=array.where)
     axes = axes_of(array.shape, declared=reading.axes, where=array.where)

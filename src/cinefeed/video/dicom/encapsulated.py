@@ -21,8 +21,8 @@ from cinefeed.video.embedded import EmbeddedVideo
 from cinefeed.video.ffmpeg.probe import Verify, probe_encoded
 from cinefeed.video.ffmpeg.source import EncodedSource
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits, require_regular
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 _WITHIN = "dicom/"  # prefix of the container name in the metadata of such files
 
@@ -33,8 +33,8 @@ def probe_dicom_file(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of DICOM images, as `probe_dicom` does, or of the encoded video in a DICOM file.
 
     `container` is then "dicom/" followed by that of the video. Times are those of the video, or those of the header if
@@ -47,7 +47,9 @@ def probe_dicom_file(
             raise
     header, video, is_cut = _locate(Path(path), FACTS, reading.limits)
     with closing(video):
-        facts = probe_encoded(video, verify=verify, reading=Reading(limits=reading.limits, on_damage=reading.on_damage))
+        facts = probe_encoded(
+            video, verify=verify, reading=ReadOptions(limits=reading.limits, on_damage=reading.on_damage)
+        )
     count, promised = facts.times.count, max(header.integer("NumberOfFrames"), 0)
     places = places_of(header)
     times = times_of([places_of(header, number) for number in range(count)]) if facts.ticks is None else facts.times
@@ -65,13 +67,18 @@ def probe_dicom_file(
     )
 
 
-def is_dicom_video(facts: Facts) -> bool:
+def is_dicom_video(facts: VideoMetadata) -> bool:
     """Return whether metadata describe an encoded video in a DICOM file."""
     return facts.container.startswith(_WITHIN)
 
 
 def open_dicom_video(
-    path: Path, *, channels: int | None = None, part: str | None = None, facts: Facts, dtype: PixelType | None = None
+    path: Path,
+    *,
+    channels: int | None = None,
+    part: str | None = None,
+    facts: VideoMetadata,
+    dtype: PixelType | None = None,
 ) -> EncodedSource:
     """Open the video in a DICOM file. Raises SourceError if there is none."""
     _, video, _ = _locate(path, [], DEFAULT_LIMITS)

@@ -26,7 +26,7 @@ _SAME_PLACE_MM = 0.1  # along the normal; the thinnest slices are half a millime
 _MOST_REPEATS = 4  # times shared by more images on average are ignored: some writers store one time for all
 
 
-class Shot(NamedTuple):
+class ImageGeometry(NamedTuple):
     """Attributes that distinguish an image from the others of its series."""
 
     kind: Hashable  # size and type; images of different kinds are never frames of one clip
@@ -38,7 +38,7 @@ class Shot(NamedTuple):
     moves: bool = True  # can be a frame of a clip without geometry; stills of an echo study cannot
 
 
-class Stack(NamedTuple):
+class CineStack(NamedTuple):
     """The images of one clip: their indices among the shots, in temporal order."""
 
     members: tuple[int, ...]
@@ -52,7 +52,7 @@ class Stack(NamedTuple):
         return f"plane-{self.plane:02}" + (f"-repeat-{self.repeat}" if self.repeat > 1 else "")
 
 
-def shot_of(places: Places) -> Shot:
+def shot_of(places: Places) -> ImageGeometry:
     """Return the attributes of an image that determine its position in the series."""
     head = places[-1]
     orientation = nearest_elements(places, "PlaneOrientationSequence", "ImageOrientationPatient")
@@ -62,7 +62,7 @@ def shot_of(places: Places) -> Shot:
     delay = nearest_elements(places, "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")
     trigger = delay.number("NominalCardiacTriggerDelayTime")
     index = nearest_elements(places, "FrameContentSequence", "TemporalPositionIndex").number("TemporalPositionIndex")
-    return Shot(
+    return ImageGeometry(
         kind=(head.integer("Rows"), head.integer("Columns"), head.text("ImageType")),
         directions=directions if has_geometry else (),
         place_mm=_along_normal(position, directions) if has_geometry else 0.0,
@@ -94,7 +94,7 @@ def frames_of_part(header: Header, count: int, *, part: str | None, path: object
     return members_of[part]
 
 
-def stacks_of(shots: Sequence[Shot]) -> list[Stack]:
+def stacks_of(shots: Sequence[ImageGeometry]) -> list[CineStack]:
     """Return the clips in the images of one series, in the order of the instance numbers of their planes.
 
     Images of a plane are ordered by trigger time, else by temporal position, else by instance number, else by input
@@ -102,9 +102,9 @@ def stacks_of(shots: Sequence[Shot]) -> list[Stack]:
     clip if trigger time or temporal position distinguishes them; ultrasound images never are, since one series has
     stills of many views.
 
-    >>> plane = Shot("MR", (1, 0, 0, 0, 1, 0), 8.0, None, None, None)
+    >>> plane = ImageGeometry("MR", (1, 0, 0, 0, 1, 0), 8.0, None, None, None)
     >>> stacks_of([plane._replace(trigger=40.0), plane._replace(place_mm=0.0), plane._replace(trigger=0.0)])
-    [Stack(members=(1,), plane=1, repeat=1, note='a single image'), Stack(members=(2, 0), plane=2, repeat=1, note='')]
+    [CineStack(members=(1,), plane=1, repeat=1, note='a single image'), CineStack(members=(2, 0), plane=2, repeat=1, note='')]
     """
     order = sorted(range(len(shots)), key=lambda i: (_or_last(shots[i].number), shots[i].place_mm, i))
     planes: list[list[int]] = []
@@ -122,7 +122,7 @@ def stacks_of(shots: Sequence[Shot]) -> list[Stack]:
                 notes.append("a single image")
             elif len(members) != usual[0][0]:
                 notes.append(f"{where} has {len(members)} phases, most have {usual[0][0]}")
-            stacks.append(Stack(tuple(members), number, repeat, "; ".join(notes)))
+            stacks.append(CineStack(tuple(members), number, repeat, "; ".join(notes)))
     return stacks
 
 
@@ -130,14 +130,14 @@ def _or_last(number: float | None) -> float:
     return float("inf") if number is None else number
 
 
-def _by_kind(shots: Sequence[Shot], order: Iterable[int]) -> dict[Hashable, list[int]]:
+def _by_kind(shots: Sequence[ImageGeometry], order: Iterable[int]) -> dict[Hashable, list[int]]:
     kinds: dict[Hashable, list[int]] = defaultdict(list)
     for i in order:
         kinds[shots[i].kind].append(i)
     return kinds
 
 
-def _planes(shots: Sequence[Shot], members: Sequence[int]) -> list[list[int]]:
+def _planes(shots: Sequence[ImageGeometry], members: Sequence[int]) -> list[list[int]]:
     """Split images of one kind by plane; the order of members is kept within each."""
     loose = [i for i in members if not shots[i].directions]
     moves = all(shots[i].moves for i in loose) and _times([shots[i] for i in loose], but=["number"])
@@ -162,7 +162,7 @@ def _planes(shots: Sequence[Shot], members: Sequence[int]) -> list[list[int]]:
     return planes
 
 
-def _repeats(shots: Sequence[Shot], plane: Sequence[int]) -> list[list[int]]:
+def _repeats(shots: Sequence[ImageGeometry], plane: Sequence[int]) -> list[list[int]]:
     """Order the images of a plane by time, and split images of equal time into repetitions."""
     times = _times([shots[i] for i in plane]) or range(len(plane))
     ordered = sorted(zip(times, range(len(plane)), plane, strict=True))
@@ -176,7 +176,7 @@ def _repeats(shots: Sequence[Shot], plane: Sequence[int]) -> list[list[int]]:
     return repeats
 
 
-def _times(shots: Sequence[Shot], *, but: Sequence[str] = ()) -> list[float]:
+def _times(shots: Sequence[ImageGeometry], *, but: Sequence[str] = ()) -> list[float]:
     """Return the sort keys of the images of a plane: the first attribute that all have and that distinguishes them."""
     for name in ("trigger", "temporal", "number"):
         times = [getattr(shot, name) for shot in shots]

@@ -13,7 +13,7 @@ import numpy as np
 from cinefeed.video.dicom.header import GROUPS, Elements, Places, nearest_elements
 from cinefeed.video.metadata import Region
 from cinefeed.video.orientation import square_or
-from cinefeed.video.timestamps import Times
+from cinefeed.video.timestamps import FrameTimes
 
 RESCALE = [*GROUPS, *"PixelValueTransformationSequence RescaleSlope RescaleIntercept".split()]
 FACTS = [
@@ -72,7 +72,7 @@ def shared_window(windows: Sequence[tuple[float, float] | None]) -> tuple[float,
     return median(black for black, _ in present), median(white for _, white in present)
 
 
-def times_of(frames: Sequence[Places]) -> Times:
+def times_of(frames: Sequence[Places]) -> FrameTimes:
     """Return the time of each frame, in seconds from the first; the step is NaN if the headers have no times.
 
     In this order: frame times of a file, delays after the R wave and other times of each frame if they ascend, the
@@ -83,7 +83,7 @@ def times_of(frames: Sequence[Places]) -> Times:
     if len(vector) >= count > 1 and min(vector[1:count]) > 0:  # the first has no meaning
         return _regular_or_listed(np.cumsum([0.0, *vector[1:count]]) / 1000)
     if step is not None and step > 0:
-        return Times(0.0, step / 1000, count)
+        return FrameTimes(0.0, step / 1000, count)
     for sequence, keyword, seconds in (
         ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", 1e-3),
         ("TemporalPositionSequence", "TemporalPositionTimeOffset", 1.0),
@@ -98,7 +98,7 @@ def times_of(frames: Sequence[Places]) -> Times:
         seconds_taken = np.array([time for time in times if time is not None]) * (seconds or 1.0)
         if len(seconds_taken) == count > 1 and (np.diff(seconds_taken) > 0).all():
             return _regular_or_listed(seconds_taken - seconds_taken[0])
-    return Times(0.0, _nominal_step(head, count), count)
+    return FrameTimes(0.0, _nominal_step(head, count), count)
 
 
 def _nominal_step(head: Elements, count: int) -> float:
@@ -115,11 +115,11 @@ def _nominal_step(head: Elements, count: int) -> float:
     return next((step for step in steps if step is not None and step > 0), float("nan"))
 
 
-def _regular_or_listed(seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Times:
+def _regular_or_listed(seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> FrameTimes:
     steps = np.diff(seconds)
     step = float(np.median(steps))
     regular = bool(np.allclose(steps, step, rtol=1e-6, atol=0))
-    return Times(0.0, step, len(seconds), None if regular else seconds)
+    return FrameTimes(0.0, step, len(seconds), None if regular else seconds)
 
 
 def clock_seconds(text: str) -> float | None:

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cinefeed.core.errors import SettingError, SourceError, did_you_mean
-from cinefeed.video.dicom.geometry import GEOMETRY, Shot, Stack, shot_of, stacks_of
+from cinefeed.video.dicom.geometry import GEOMETRY, CineStack, ImageGeometry, shot_of, stacks_of
 from cinefeed.video.dicom.header import GROUPS, Header, frames_of, holds_video, places_of, read_header
-from cinefeed.video.read_options import Reading
-from cinefeed.video.source import Found
+from cinefeed.video.read_options import ReadOptions
+from cinefeed.video.source import DiscoveredSample
 
 Tags = Mapping[str, str | float | None]
 
@@ -43,11 +43,11 @@ class _Seen(NamedTuple):
     ids: tuple[str, ...]  # of patient, study and series; some may be empty or equal after anonymisation
     frames: int
     is_video: bool
-    shots: list[Shot]
+    shots: list[ImageGeometry]
     tags: Tags
 
 
-def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[Found]:
+def group_series(root: Path, names: Sequence[str], *, reading: ReadOptions) -> list[DiscoveredSample]:
     """Return the samples in DICOM files; `names` are relative to `root`, with `/`.
 
     A multi-frame file is a sample; with several slice planes it is one sample per plane, named by `part`. Single images
@@ -70,18 +70,18 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
                 f"keep={keyword!r} is not an attribute that can be kept; {did_you_mean(keyword, ATTRIBUTES)}; "
                 "attributes that may identify a person are never kept"
             )
-    samples: list[Found] = []
+    samples: list[DiscoveredSample] = []
     series: dict[tuple[object, ...], list[_Seen]] = defaultdict(list)
     for name in names:
         try:
             summary = _summary(root / name, name, reading)
         except SourceError:
-            samples.append(Found(name))
+            samples.append(DiscoveredSample(name))
             continue
         if summary is None:
             continue
         if summary.is_video:
-            samples.append(Found(summary.name, tags=summary.tags))
+            samples.append(DiscoveredSample(summary.name, tags=summary.tags))
         elif summary.frames > 1:
             samples += _of_one_file(summary)
         else:
@@ -91,7 +91,7 @@ def group_series(root: Path, names: Sequence[str], *, reading: Reading) -> list[
     return sorted(samples, key=lambda sample: (sample.path, sample.part or ""))
 
 
-def _summary(path: Path, name: str, reading: Reading) -> _Seen | None:
+def _summary(path: Path, name: str, reading: ReadOptions) -> _Seen | None:
     """Return a summary of the header of a file, or None if it has no image."""
     elements = [
         *GEOMETRY,
@@ -128,17 +128,19 @@ def _summary(path: Path, name: str, reading: Reading) -> _Seen | None:
     )
 
 
-def _of_one_file(image: _Seen) -> list[Found]:
+def _of_one_file(image: _Seen) -> list[DiscoveredSample]:
     stacks = stacks_of(image.shots) if any(shot.directions for shot in image.shots) else []
     if len(stacks) < 2:
-        return [Found(image.name, tags=image.tags)]
+        return [DiscoveredSample(image.name, tags=image.tags)]
     if len(stacks) == len(image.shots):  # a volume without a time axis is one sample
-        return [Found(image.name, tags={**image.tags, "series_note": f"{len(stacks)} planes of one image each"})]
-    return [Found(image.name, part=stack.name, tags=_with_plane(image, stack, "")) for stack in stacks]
+        return [
+            DiscoveredSample(image.name, tags={**image.tags, "series_note": f"{len(stacks)} planes of one image each"})
+        ]
+    return [DiscoveredSample(image.name, part=stack.name, tags=_with_plane(image, stack, "")) for stack in stacks]
 
 
-def _of_a_series(images: Sequence[_Seen]) -> list[Found]:
-    distinct: dict[tuple[str, Shot], _Seen] = {}
+def _of_a_series(images: Sequence[_Seen]) -> list[DiscoveredSample]:
+    distinct: dict[tuple[str, ImageGeometry], _Seen] = {}
     for image in sorted(images, key=lambda image: image.name):
         distinct.setdefault((image.uid or image.name, image.shots[0]), image)
     members_by_uid = sorted(distinct.values(), key=lambda image: image.uid)
@@ -150,15 +152,15 @@ def _of_a_series(images: Sequence[_Seen]) -> list[Found]:
         members = [members_by_uid[i] for i in stack.members]
         tags = _with_plane(members[0], stack, note)
         if len(members) == 1:
-            samples.append(Found(members[0].name, tags=tags))
+            samples.append(DiscoveredSample(members[0].name, tags=tags))
             continue
         folder = _common_folder([image.name for image in members])
         files = tuple(PurePosixPath(image.name).relative_to(folder).as_posix() for image in members)
-        samples.append(Found(folder, part=f"{digest}/{stack.name}", files=files, tags=tags))
+        samples.append(DiscoveredSample(folder, part=f"{digest}/{stack.name}", files=files, tags=tags))
     return samples
 
 
-def _with_plane(image: _Seen, stack: Stack, note: str) -> Tags:
+def _with_plane(image: _Seen, stack: CineStack, note: str) -> Tags:
     tags = dict(image.tags)
     if image.shots[0].directions:
         tags["plane"] = stack.plane

@@ -31,16 +31,16 @@ from cinefeed.video.dicom.metadata import (
 from cinefeed.video.dicom.pixels import DicomFile, Image, why
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.orientation import shown_size, stored_size
-from cinefeed.video.read_options import DEFAULT_READING, Reading
-from cinefeed.video.source import StoredFrames
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from cinefeed.video.source import FrameSource
 from cinefeed.video.value_range import decode_through, has_open_scale
 
 _PLAIN = (1.0, 0.0)  # slope and intercept of the identity
 
 
-class DicomSource(StoredFrames):
+class DicomSource(FrameSource):
     """A DICOM clip: a multi-frame file, one plane of it (`part`), or a folder whose frames are `facts.files`.
 
     Grey frames are uint8 or uint16 as stored, or float32 if numbers are signed, have more than 16 bits, or are rescaled
@@ -48,7 +48,9 @@ class DicomSource(StoredFrames):
     window is in `facts`.
     """
 
-    def __init__(self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts) -> None:
+    def __init__(
+        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: VideoMetadata
+    ) -> None:
         super().__init__(path, facts=facts, channels=channels)
         self._keywords = [*TABLES, *(RESCALE if facts.bits == 32 else [])]
         self._file: DicomFile | None = None
@@ -138,8 +140,8 @@ def probe_dicom(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of a DICOM file, of one plane of it, or of a folder whose frames are `files`, in order.
 
     With verify="decode" all compressed frames are decoded, since only that shows whether they are whole; uncompressed
@@ -216,7 +218,7 @@ def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
     return clip
 
 
-def _facts(clip: _Clip, reading: Reading) -> Facts:
+def _facts(clip: _Clip, reading: ReadOptions) -> VideoMetadata:
     image, head, places = clip.image, clip.header, clip.frames[0]
     table = table_of(head, image, path=clip.path)
     bits = _bits(clip, table)
@@ -227,7 +229,7 @@ def _facts(clip: _Clip, reading: Reading) -> Facts:
         bits = 16  # else fewer bits would be scaled to the full range
     times, aspect = times_of(clip.frames), aspect_of(places)
     height, width = shown_size(image.rows, image.columns, aspect=aspect, rotation=0)
-    return Facts(
+    return VideoMetadata(
         height=height,
         width=width,
         channels=1 if image.photometric.startswith("MONOCHROME") else 3,

@@ -27,7 +27,7 @@ _DECODE_STAMP, _DATA = 16, 24  # AVPacket: dts, data
 _OPTION_PLACE = 16  # AVOption: offset
 
 
-class Places(NamedTuple):
+class Offsets(NamedTuple):
     """Byte offsets in a structure, of one major version."""
 
     picture_type: int  # of an AVFrame: followed by the aspect ratio, two numbers
@@ -50,8 +50,8 @@ class Version(NamedTuple):
 
 
 TESTED_VERSIONS = {
-    Version(62, 62, 60): Places(picture_type=120, flags=276, errors=320, skip=708),  # FFmpeg 8
-    Version(63, 63, 61): Places(picture_type=120, flags=276, errors=320, skip=704),  # FFmpeg 9
+    Version(62, 62, 60): Offsets(picture_type=120, flags=276, errors=320, skip=708),  # FFmpeg 8
+    Version(63, 63, 61): Offsets(picture_type=120, flags=276, errors=320, skip=704),  # FFmpeg 9
 }
 
 _ADDRESSES = """
@@ -85,7 +85,7 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(av._core.__file__)
 
 
-def what_differs(library: ctypes.CDLL, places: Places) -> str | None:
+def what_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
     """Return a value that is not at its expected offset, None if all are. Raises AttributeError for a function."""
     for name in _ADDRESSES:
         getattr(library, name).restype = ctypes.c_void_p
@@ -101,7 +101,7 @@ def what_differs(library: ctypes.CDLL, places: Places) -> str | None:
     )
 
 
-def _new_differs(library: ctypes.CDLL, places: Places) -> str | None:
+def _new_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
     """Compare new packets and frames with FFmpeg's defaults."""
     with _frame(library) as frame, _packet(library) as packet:
         frame_bytes, packet_bytes = ctypes.string_at(frame, _FRAME_BYTES), ctypes.string_at(packet, _PACKET_BYTES)
@@ -145,7 +145,7 @@ def _streams_differ(library: ctypes.CDLL) -> str | None:
     return None
 
 
-def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
+def _decoded_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
     """Let FFmpeg decode a frame with known numbers, encode it again, and check frame and packet."""
     with _codec(library, "rawvideo", _RAW) as codec, _frame(library) as frame, _packet(library) as packet:
         library.av_new_packet(_address(packet), len(_PICTURE))
@@ -184,7 +184,7 @@ def _decoded_differs(library: ctypes.CDLL, places: Places) -> str | None:
     return None
 
 
-def _damage_differs(library: ctypes.CDLL, places: Places) -> str | None:
+def _damage_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
     """Let FFmpeg decode a truncated frame, and check its error flags."""
     with _codec(library, "mpeg2video", {}) as codec, _frame(library) as frame, _packet(library) as packet:
         library.av_new_packet(_address(packet), len(_DAMAGED_FRAME))

@@ -135,5 +135,5 @@ def damage_error(path: object, number: int) -> DecodeError:
     return DecodeError(
         f"{path}: asked for frame {number}, which is damaged: parts of it, or of a frame that it refers to, cannot be "
         "decoded, and FFmpeg replaces them by made-up pixels; get the file again, leave the video out, or scan with "
-        "Reading(on_damage='conceal') (--on-damage conceal)"
+        "ReadOptions(on_damage='conceal') (--on-damage conceal)"
     )

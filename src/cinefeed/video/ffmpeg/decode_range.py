@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.compiled import compiled
-from cinefeed.video.metadata import Facts
-from cinefeed.video.timestamps import Ticks
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.timestamps import Timestamps
 
 _WORTH_A_SEEK = 2  # frames; a seek costs as much as decoding one frame of 112 x 112
 
 
-class Run(NamedTuple):
+class DecodeRange(NamedTuple):
     """Requested frames that are decoded in one run."""
 
     numbers: list[int]
@@ -20,7 +20,7 @@ class Run(NamedTuple):
     key: int  # index of the key frame before the first, among the key frames; -1 if there is none
 
 
-def runs_of(numbers: NDArray[np.int64], facts: Facts) -> list[Run]:
+def runs_of(numbers: NDArray[np.int64], facts: VideoMetadata) -> list[DecodeRange]:
     """Return the runs of these frames, in ascending order, of a video with timestamps."""
     assert facts.ticks is not None
     frames, stamps = numbers.tolist(), facts.ticks.of_frames(numbers).tolist()
@@ -29,7 +29,7 @@ def runs_of(numbers: NDArray[np.int64], facts: Facts) -> list[Run]:
     runs, begin = [], 0
     while begin < len(frames):
         end = end_of_run(numbers, begin, key_frames)
-        runs.append(Run(frames[begin:end], stamps[begin:end], keys[begin]))
+        runs.append(DecodeRange(frames[begin:end], stamps[begin:end], keys[begin]))
         begin = end
     return runs
 
@@ -52,7 +52,7 @@ def seek_helps(last: int, key: int, key_frames: NDArray[np.int64]) -> bool:
     return bool(key >= 0 and key_frames[key] - last > _WORTH_A_SEEK)
 
 
-def in_order(ticks: Ticks | None) -> bool:
+def in_order(ticks: Timestamps | None) -> bool:
     """Return whether frames are decoded in the order of their timestamps.
 
     If not (MPEG-4 in AVI with packed B-frames), a decoder that skips gives a frame the timestamp of another: in

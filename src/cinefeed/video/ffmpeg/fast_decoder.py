@@ -27,20 +27,27 @@ from cinefeed.video.ffmpeg.libav import (
 )
 from cinefeed.video.ffmpeg.pixel_formats import Layout, samples_of
 from cinefeed.video.ffmpeg.probe import states_its_stamps
-from cinefeed.video.metadata import Facts
-from cinefeed.video.planes import Stacked
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.planes import ContiguousPlanes
 
 _NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 
 
-class NativeVideo:
+class FastDecoder:
     """An open video file. `find` returns all requested frames, or None; then PyAV reads them or raises the error.
 
     `skips` allows the decoder to leave out frames that are not needed. Use `open_native`, which checks the file.
     """
 
     def __init__(
-        self, path: Path, facts: Facts, *, shape: tuple[int, int, int], planes: Any, dtype: np.dtype[Any], skips: bool
+        self,
+        path: Path,
+        facts: VideoMetadata,
+        *,
+        shape: tuple[int, int, int],
+        planes: Any,
+        dtype: np.dtype[Any],
+        skips: bool,
     ) -> None:
         self._path, self._facts = path, facts
         self._shape, self._planes, self._dtype, self._skips = shape, planes, dtype, skips
@@ -63,7 +70,7 @@ class NativeVideo:
         texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
         return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._facts.stream, self._state))
 
-    def find(self, numbers: NDArray[np.int64], *, grey: bool) -> Stacked | None:
+    def find(self, numbers: NDArray[np.int64], *, grey: bool) -> ContiguousPlanes | None:
         """Return the planes of these frames, in order; `grey` returns luma only."""
         count, places, selection = len(numbers), _NO_PLACES, None
         requested = numbers.tolist()
@@ -86,7 +93,7 @@ class NativeVideo:
             status = find_frames(self._state, *frame_arguments, self._skips, self._shape, lumas, both)
         if status != ALL:
             return None
-        stacked = Stacked(groups)
+        stacked = ContiguousPlanes(groups)
         return stacked if selection is None else stacked.select(selection)
 
     def close(self) -> None:
@@ -97,13 +104,15 @@ class NativeVideo:
         close_video(self._state)
 
 
-def open_native(path: Path, facts: Facts, layout: Layout, *, size: tuple[int, int], skips: bool) -> NativeVideo | None:
+def open_native(
+    path: Path, facts: VideoMetadata, layout: Layout, *, size: tuple[int, int], skips: bool
+) -> FastDecoder | None:
     """Open a video whose stored frames are `size`, (height, width); None if compiled code does not support it."""
     has_ordered_stamps = states_its_stamps(facts) and in_order(facts.ticks)
     if not has_ordered_stamps or layout.packing != "planar" or layout.via or decoder_choice().name != "compiled":
         return None
     number, planes = _planes_of_format(facts.pixel_format, *size)
-    video = NativeVideo(
+    video = FastDecoder(
         path, facts, shape=(size[1], size[0], number), planes=planes, dtype=samples_of(layout.bits), skips=skips
     )
     return video if video.open() else None

@@ -30,7 +30,7 @@ from cinefeed.video.ffmpeg.abi import (
     STREAM_COUNT,
     STREAMS,
     WIDTH,
-    Places,
+    Offsets,
 )
 from cinefeed.video.ffmpeg.damage import DAMAGED, SOUND, UNKNOWN, next_state
 from cinefeed.video.ffmpeg.decode_range import end_of_run, seek_helps
@@ -91,7 +91,7 @@ _empty_frame = _ffmpeg("av_frame_unref", _nothing, _address)
 _free_frame = _ffmpeg("av_frame_free", _nothing, _address)
 
 
-def new_state(places: Places) -> NDArray[np.int64]:
+def new_state(places: Offsets) -> NDArray[np.int64]:
     """Return the state of a video that is not open yet."""
     state = np.zeros(17, np.int64)
     state[_FLAGS_AT], state[_SKIP_AT], state[_PICTURE_AT] = places.flags, places.skip, places.picture_type

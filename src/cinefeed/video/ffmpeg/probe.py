@@ -20,10 +20,10 @@ from cinefeed.video.ffmpeg.packets import Seen, makes_stamps_up, packets_of, pas
 from cinefeed.video.ffmpeg.pixel_formats import layout_of
 from cinefeed.video.ffmpeg.second_look import changed_frames, frame_digest, needs_second_look
 from cinefeed.video.limits import DEMUXERS, Deadline, ReadLimits
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.orientation import orientation, shown_size, square_or
-from cinefeed.video.read_options import DEFAULT_READING, Reading
-from cinefeed.video.timestamps import Ticks, Times
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from cinefeed.video.timestamps import FrameTimes, Timestamps
 
 Verify = Literal["decode", "packets"]
 
@@ -42,7 +42,7 @@ _STAMPED_CONTAINERS = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
 _STAMPED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
 
 
-def states_its_stamps(facts: Facts) -> bool:
+def states_its_stamps(facts: VideoMetadata) -> bool:
     """Return whether the container states the timestamp of each packet, so that it does not depend on how it is opened.
 
     Only such files may be opened without probing. For other files FFmpeg derives timestamps from probing: without it,
@@ -186,8 +186,8 @@ def _stated_pixels(path: VideoPath, number: int | None, container: str, limits: 
 
 
 def probe_encoded(
-    path: VideoPath, *, verify: Verify = "decode", part: str | None = None, reading: Reading = DEFAULT_READING
-) -> Facts:
+    path: VideoPath, *, verify: Verify = "decode", part: str | None = None, reading: ReadOptions = DEFAULT_READ_OPTIONS
+) -> VideoMetadata:
     """Return the metadata of one stream (`reading.stream`) of an encoded video; see `cinefeed.video.registry.probe`.
 
     Only the frames before the first encrypted frame, and before a change of frame size, can be read. `damaged` has the
@@ -213,7 +213,7 @@ def refuse_part(path: VideoPath, part: str | None) -> None:
     if part is not None:
         raise SourceError(
             f"{path}: part {part!r} was asked for, an encoded video has none; choose one of several video streams "
-            "with Reading(stream=...)"
+            "with ReadOptions(stream=...)"
         )
 
 
@@ -264,7 +264,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
     return Seen(stamps, flags, first, error, presented, log.ranges())
 
 
-def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, result: Seen) -> Facts:
+def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, result: Seen) -> VideoMetadata:
     frame = result.first
     if frame is None:
         reason = (result.error or "it holds none").removeprefix("breaks after ")
@@ -282,7 +282,7 @@ def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, r
         presented_stamps = sorted(result.presentation_stamps, key=lambda stamp: stamp or 0)
         presented, shown_times = _times(presented_stamps, stream, rate_hz, start_seconds=start)
         times = times if presented is None else shown_times
-    return Facts(
+    return VideoMetadata(
         height=height,
         width=width,
         channels=layout.channels,
@@ -307,13 +307,13 @@ def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, r
 
 def _times(
     stamps: Sequence[int | None], stream: av.VideoStream, rate_hz: float, *, start_seconds: float
-) -> tuple[Ticks | None, Times]:
+) -> tuple[Timestamps | None, FrameTimes]:
     """Return timestamps and times; no timestamps if some are missing or repeated, so that frames must be counted."""
     valid_stamps: NDArray[np.int64] = np.array([stamp for stamp in stamps if stamp is not None], np.int64)
     base = stream.time_base
     if base is None or len(valid_stamps) < len(stamps) or len(np.unique(valid_stamps)) < len(valid_stamps):
-        return None, Times(0.0, 1 / rate_hz, len(stamps))
-    ticks = Ticks.of(valid_stamps, base=(base.numerator, base.denominator))
+        return None, FrameTimes(0.0, 1 / rate_hz, len(stamps))
+    ticks = Timestamps.of(valid_stamps, base=(base.numerator, base.denominator))
     return ticks, ticks.times(start_seconds=start_seconds)
 
 

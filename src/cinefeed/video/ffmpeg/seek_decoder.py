@@ -25,21 +25,21 @@ import numpy as np
 from cinefeed.core.errors import DecodeError
 from cinefeed.video.embedded import VideoPath
 from cinefeed.video.ffmpeg.damage import DamageLog, Soundness, damage_error, damaged_among
-from cinefeed.video.ffmpeg.decode_range import Run, runs_of, seek_helps
+from cinefeed.video.ffmpeg.decode_range import DecodeRange, runs_of, seek_helps
 from cinefeed.video.ffmpeg.packets import STAMPED_BY_PES, is_whole_frame, packets_of
 from cinefeed.video.ffmpeg.probe import open_stream, states_its_stamps
-from cinefeed.video.metadata import Facts
+from cinefeed.video.metadata import VideoMetadata
 
 _EARLIER = 6  # frames: these containers seek by decoding timestamps, which precede presentation timestamps
 
 
-class Ladder:
+class SeekDecoder:
     """An open video file. `skips` allows the decoder to leave out frames that are not needed.
 
     Raises SourceError if the file holds no video, DecodeError if it breaks before a requested frame.
     """
 
-    def __init__(self, path: VideoPath, facts: Facts, *, skips: bool) -> None:
+    def __init__(self, path: VideoPath, facts: VideoMetadata, *, skips: bool) -> None:
         self.path, self.facts = path, facts
         self._skips = skips
         self._probe = not states_its_stamps(facts)
@@ -51,7 +51,7 @@ class Ladder:
         self.decoded_count = 0  # frames decoded so far
         self._open()
 
-    def find(self, runs: list[Run]) -> dict[int, av.VideoFrame]:
+    def find(self, runs: list[DecodeRange]) -> dict[int, av.VideoFrame]:
         """Return the frames of these runs, by number."""
         decoded_frames: dict[int, av.VideoFrame] = {}
         if self._container is None:  # the file could not be opened again in an earlier read
@@ -188,7 +188,7 @@ class Ladder:
             packets.close()
         return not started and self.facts.container in STAMPED_BY_PES
 
-    def _conceal_run(self, run: Run, decoded_frames: dict[int, av.VideoFrame]) -> None:
+    def _conceal_run(self, run: DecodeRange, decoded_frames: dict[int, av.VideoFrame]) -> None:
         """Decode frames of one run from their own key frame, skipping none, and accept damaged output."""
         assert self.facts.ticks is not None
         if run.key < 0:

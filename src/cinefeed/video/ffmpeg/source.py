@@ -23,11 +23,11 @@ from cinefeed.video.ffmpeg.decode_range import in_order, runs_of
 from cinefeed.video.ffmpeg.fast_decoder import open_native
 from cinefeed.video.ffmpeg.pixel_formats import Layout, colour_of, layout_of, planes_of
 from cinefeed.video.ffmpeg.probe import probe_encoded, refuse_part
-from cinefeed.video.ffmpeg.seek_decoder import Ladder
-from cinefeed.video.metadata import Facts
+from cinefeed.video.ffmpeg.seek_decoder import SeekDecoder
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.orientation import stored_size
 from cinefeed.video.planes import Planes, planes_to_array
-from cinefeed.video.source import frame_numbers
+from cinefeed.video.source import frame_indices
 
 # Decoders that can skip non-reference frames without changing the others. Not AV1: libdav1d drops requested frames.
 _SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
@@ -48,7 +48,7 @@ class EncodedSource:
         *,
         channels: int | None = None,
         part: str | None = None,
-        facts: Facts | None = None,
+        facts: VideoMetadata | None = None,
         dtype: PixelType | None = None,
     ) -> None:
         self.path = Path(path) if isinstance(path, str) else path
@@ -78,9 +78,9 @@ class EncodedSource:
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
         """Return the frames of `indices`, as stored."""
-        numbers = frame_numbers(indices, count=len(self), path=self.path)
+        numbers = frame_indices(indices, count=len(self), path=self.path)
         if self._closed:
-            raise SourceError(f"{self.path}: the source is closed; open it again with open_source")
+            raise SourceError(f"{self.path}: the source is closed; open it again with open_video")
         frames = self._frames(numbers) if numbers.size else ()
         return Planes(frames, self._colour or Colour(model=self._layout.model, bits=self._layout.bits))
 
@@ -144,9 +144,9 @@ class EncodedSource:
             planes[number] = self._hand_over(frame, number, grey=grey)
         return [planes[number] for number in numbers.tolist()]
 
-    def _by_pyav(self) -> Ladder:
+    def _by_pyav(self) -> SeekDecoder:
         facts = replace(self.facts, container=self.facts.container.rpartition("/")[2])  # FFmpeg has no "dicom/mov"
-        return Ladder(self.path, facts, skips=self._skips)
+        return SeekDecoder(self.path, facts, skips=self._skips)
 
     def _hand_over(self, frame: av.VideoFrame, number: int, *, grey: bool) -> tuple[NDArray[Any], ...]:
         facts, size = self.facts, (frame.height, frame.width)

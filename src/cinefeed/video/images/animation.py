@@ -10,23 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError, SourceError
-from cinefeed.video.arrays.array_frames import PlainFrames, windowed
+from cinefeed.video.arrays.array_frames import ArrayFrames, windowed
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.limits import DEFAULT_LIMITS
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
-from cinefeed.video.timestamps import Times
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from cinefeed.video.timestamps import FrameTimes
 
 # Each call decodes from the start of the file, so the next frames are decoded with the requested one.
 _FRAMES_AT_ONCE, _BYTES_AT_ONCE = 16, 2**26
 _CANVAS = slice(24, 30)  # width - 1 and height - 1, 3 bytes each
 
 
-class AnimatedSource(PlainFrames):
+class AnimatedSource(ArrayFrames):
     """An animated WebP file, RGB: each frame is drawn over the previous ones; an alpha channel is dropped."""
 
     def __init__(
-        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
+        self,
+        path: str | Path,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        facts: VideoMetadata | None = None,
     ) -> None:
         super().__init__(path, facts=facts if facts is not None else probe_animated(path, part=part), channels=channels)
         self._data = _data_of(self.path)
@@ -61,8 +66,8 @@ def probe_animated(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of an animated WebP file. All frames are decoded to find their display times.
 
     Frames before a broken one can be read. Raises SourceError if no frame can be read, or if OpenCV is too old.
@@ -88,7 +93,7 @@ def probe_animated(
     count = len(milliseconds)
     if not count:
         raise SourceError(f"{path}: no frame can be decoded; the file is not an animated WebP, damaged or cut off")
-    facts = Facts(
+    facts = VideoMetadata(
         height=size[0],
         width=size[1],
         channels=3,
@@ -105,16 +110,16 @@ def probe_animated(
         return windowed(source, reading)
 
 
-def _times(milliseconds: Sequence[int]) -> Times:
+def _times(milliseconds: Sequence[int]) -> FrameTimes:
     """Return the display time of each frame; a duration of 0 gives no times."""
     count = len(milliseconds)
     durations = milliseconds[:-1] or milliseconds
     if min(durations) <= 0:
-        return Times(0.0, float("nan"), count)
+        return FrameTimes(0.0, float("nan"), count)
     if len(set(durations)) == 1:
-        return Times(0.0, durations[0] / 1000, count)
+        return FrameTimes(0.0, durations[0] / 1000, count)
     seconds = np.cumsum([0, *milliseconds[:-1]]) / 1000
-    return Times(0.0, float(np.median(np.diff(seconds))), count, seconds)
+    return FrameTimes(0.0, float(np.median(np.diff(seconds))), count, seconds)
 
 
 def _data_of(path: Path) -> NDArray[np.uint8]:

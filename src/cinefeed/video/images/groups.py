@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cinefeed.core.errors import DecodeError, SourceError
 from cinefeed.video.images.tiff import Pages
 from cinefeed.video.kinds import IMAGE_SUFFIXES, is_animated, read_start, suffix_of
-from cinefeed.video.source import Found
+from cinefeed.video.source import DiscoveredSample
 
 _SAME_SUFFIX = {".jpeg": ".jpg", ".tiff": ".tif"}
 
@@ -31,7 +31,7 @@ class ImageGroups(NamedTuple):
     `ambiguous` maps each folder that needs a choice to the patterns that select one kind of its images.
     """
 
-    samples: list[Found]
+    samples: list[DiscoveredSample]
     unread: list[tuple[str, str]]
     ambiguous: dict[str, tuple[str, ...]]
 
@@ -49,7 +49,7 @@ def group_images(names: Iterable[str], *, root: str | Path | None = None, frames
     selected, and the folder is ambiguous.
 
     >>> group_images(["a/f10.png", "a/f9.png", "b/one.png", "c/x.png", "c/y.png", "c/cine.mp4"]).samples
-    [Found(path='a', part=None, files=('f9.png', 'f10.png'), tags={})]
+    [DiscoveredSample(path='a', part=None, files=('f9.png', 'f10.png'), tags={})]
     >>> group_images(["a/1.jpg", "a/2.jpg", "a/1.png", "a/2.png"]).ambiguous
     {'a': ('*.jpg', '*.png')}
     """
@@ -89,7 +89,7 @@ def _group_folder(
     if not alone or moving:
         for name in names:
             if place is not None and is_moving(place / name):
-                groups.samples.append(Found(str(folder / name)))
+                groups.samples.append(DiscoveredSample(str(folder / name)))
             else:
                 groups.unread.append((f"image beside a video ({suffix_of(name)})", str(folder / name)))
         return
@@ -106,7 +106,7 @@ def _group_folder(
     elif not has_pattern and (patterns := _rival_patterns(most)):
         groups.ambiguous[str(folder)] = patterns
     else:
-        groups.samples.append(Found(str(folder), files=tuple(most)))
+        groups.samples.append(DiscoveredSample(str(folder), files=tuple(most)))
 
 
 def _rival_patterns(files: Sequence[str]) -> tuple[str, ...]:

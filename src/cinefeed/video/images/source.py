@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError, SourceError
-from cinefeed.video.arrays.array_frames import PlainFrames, as_plane, broken_after, windowed
+from cinefeed.video.arrays.array_frames import ArrayFrames, as_plane, broken_after, windowed
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.images.groups import group_images, missing_numbers
 from cinefeed.video.images.image_size import decoded_bytes
 from cinefeed.video.images.tiff import Pages
 from cinefeed.video.kinds import IMAGE_SUFFIXES, START_BYTES, is_animated, misnamed_image
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits, require_regular
-from cinefeed.video.metadata import Facts
-from cinefeed.video.read_options import DEFAULT_READING, Reading
-from cinefeed.video.timestamps import Times
+from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from cinefeed.video.timestamps import FrameTimes
 from cinefeed.video.value_range import decode_through
 
 # Depth and channels as stored, without alpha, with palettes looked up and the EXIF orientation applied.
@@ -29,7 +29,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # position of the colour type; OpenCV makes three channels of this type
 
 
-class ImagesSource(PlainFrames):
+class ImagesSource(ArrayFrames):
     """A folder of images, one per frame, in the order of `facts.files`.
 
     Grey, RGB and palette images of 8 or 16 bits or floats, through OpenCV. An alpha channel is dropped; an EXIF
@@ -37,7 +37,12 @@ class ImagesSource(PlainFrames):
     """
 
     def __init__(
-        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
+        self,
+        path: str | Path,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        facts: VideoMetadata | None = None,
     ) -> None:
         super().__init__(path, facts=facts if facts is not None else probe_images(path), channels=channels)
         self._limits = _limits_of(self.facts)
@@ -54,7 +59,7 @@ class ImagesSource(PlainFrames):
             raise DecodeError(f"{file}: frame {number} {error}") from error
 
 
-class TiffSource(PlainFrames):
+class TiffSource(ArrayFrames):
     """A TIFF file of several pages, one per frame; see ImagesSource for the supported images.
 
     The file is memory-mapped, and a page is decoded from its position, without the pages before it: page 2000 of 64 x
@@ -63,7 +68,12 @@ class TiffSource(PlainFrames):
     """
 
     def __init__(
-        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: Facts | None = None
+        self,
+        path: str | Path,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        facts: VideoMetadata | None = None,
     ) -> None:
         super().__init__(path, facts=facts if facts is not None else probe_tiff(path), channels=channels)
         self._pages = Pages(self.path)
@@ -87,8 +97,8 @@ def probe_images(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of a folder of images; `files` are its frames, by default those of `group_images`.
 
     With verify="decode" every image is decoded, else only the first. Images before one that is missing, broken, or of
@@ -115,8 +125,8 @@ def probe_tiff(
     part: str | None = None,
     files: Sequence[str] = (),
     verify: Verify = "decode",
-    reading: Reading = DEFAULT_READING,
-) -> Facts:
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> VideoMetadata:
     """Return the metadata of a TIFF file, whose pages are frames.
 
     With verify="decode" every page is decoded, else only the first. Pages before one that is broken, or of another size
@@ -145,25 +155,27 @@ def _files_of(path: Path, frames: str | None) -> tuple[str, ...]:
     groups = group_images(names, frames=frames)
     if groups.ambiguous:
         patterns = " or ".join(f"frames={pattern!r}" for pattern in groups.ambiguous["."])
-        raise SourceError(f"{path}: holds images of several kinds; select those that are frames: Reading({patterns})")
+        raise SourceError(
+            f"{path}: holds images of several kinds; select those that are frames: ReadOptions({patterns})"
+        )
     if not groups.samples:
         raise SourceError(f"{path}: holds {len(names)} images; a video is a folder of two or more, all of one format")
     return groups.samples[0].files
 
 
-def _limits_of(facts: Facts) -> ReadLimits:
+def _limits_of(facts: VideoMetadata) -> ReadLimits:
     """Return the limits of a frame after a scan: a file that was replaced since may be larger."""
     return DEFAULT_LIMITS.covering(height=facts.height, width=facts.width, count=1)
 
 
-def _facts(image: NDArray[Any], count: int, *, container: str, codec: str) -> Facts:
+def _facts(image: NDArray[Any], count: int, *, container: str, codec: str) -> VideoMetadata:
     height, width = image.shape[:2]
-    return Facts(
+    return VideoMetadata(
         height=height,
         width=width,
         channels=1 if image.ndim == 2 else 3,
         bits=8 * image.dtype.itemsize,
-        times=Times(0.0, float("nan"), count),
+        times=FrameTimes(0.0, float("nan"), count),
         container=container,
         codec=codec,
         pixel_format=_kind_of(image),
@@ -175,7 +187,7 @@ def _kind_of(image: NDArray[Any]) -> str:
     return f"{'grey' if image.ndim == 2 else 'rgb'} {image.dtype}"
 
 
-def _matching(image: NDArray[Any], facts: Facts) -> NDArray[Any]:
+def _matching(image: NDArray[Any], facts: VideoMetadata) -> NDArray[Any]:
     """Return an image that has the format of the first of its video. Raises DecodeError otherwise."""
     kind = _kind_of(image)
     if image.shape[:2] != (facts.height, facts.width) or kind != facts.pixel_format:
@@ -186,7 +198,7 @@ def _matching(image: NDArray[Any], facts: Facts) -> NDArray[Any]:
     return image
 
 
-def _checked(source: PlainFrames, verify: Verify, reading: Reading) -> Facts:
+def _checked(source: ArrayFrames, verify: Verify, reading: ReadOptions) -> VideoMetadata:
     """Close a source and return its metadata, limited to readable frames, with a window if requested."""
     with source:
         if verify == "decode":
