@@ -47,13 +47,13 @@ class Ask(NamedTuple):
     manifest: cf.Manifest
     row: int
     path: Path
-    facts: Any
+    metadata: Any
     indices: np.ndarray
 
     def cover(self) -> tuple[int, int]:
         """Return the height and width at which the frame covers the target."""
-        scale = SIDE / min(self.facts.height, self.facts.width)
-        return max(SIDE, round(self.facts.height * scale)), max(SIDE, round(self.facts.width * scale))
+        scale = SIDE / min(self.metadata.height, self.metadata.width)
+        return max(SIDE, round(self.metadata.height * scale)), max(SIDE, round(self.metadata.width * scale))
 
 
 Reader = Callable[[Ask, int], Any]  # the clip, the channels -> (frames, height, width, channels), uint8
@@ -62,17 +62,17 @@ Reader = Callable[[Ask, int], Any]  # the clip, the channels -> (frames, height,
 def ours(ask: Ask, channels: int) -> np.ndarray:
     """Read a clip as a feed does, from the row of a manifest to the target frame."""
     out = np.empty((len(ask.indices), SIDE, SIDE, channels), np.uint8)
-    facts = ask.manifest.facts(ask.row)
-    with cf.open_video(ask.path, channels=channels, facts=facts) as source:
+    metadata = ask.manifest.metadata(ask.row)
+    with cf.open_video(ask.path, channels=channels, metadata=metadata) as source:
         FITS[channels].render(source.planes(ask.indices), out, [])
     return out
 
 
 def decode_alone(ask: Ask, channels: int) -> None:
     """Decode the frames of a clip from the key frame before, and nothing more."""
-    facts, ticks = ask.facts, ask.facts.ticks
+    metadata, ticks = ask.metadata, ask.metadata.ticks
     unsent = set(ticks.of_frames(np.unique(ask.indices)).tolist())
-    key = facts.key_frames[np.searchsorted(facts.key_frames, ask.indices.min(), side="right") - 1]
+    key = metadata.key_frames[np.searchsorted(metadata.key_frames, ask.indices.min(), side="right") - 1]
     fast = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
     with av.open(f"file:{ask.path}", container_options=fast, options={"skip_frame": "all"}) as container:
         stream = container.streams.video[0]
@@ -81,7 +81,7 @@ def decode_alone(ask: Ask, channels: int) -> None:
         if key > 0:
             container.seek(int(ticks.of_frames(key)), stream=stream)
         for packet in container.demux(stream):
-            wanted = packet.pts in unsent or facts.codec not in SKIPPING
+            wanted = packet.pts in unsent or metadata.codec not in SKIPPING
             codec.skip_frame = "DEFAULT" if wanted else "NONREF"
             unsent.discard(packet.pts)
             codec.decode(packet)
@@ -92,7 +92,7 @@ def decode_alone(ask: Ask, channels: int) -> None:
 
 def pyav(ask: Ask, channels: int) -> np.ndarray:
     """Seek, decode, take the frames by their stamps, scale and convert with one swscale context, crop."""
-    stamps = ask.facts.ticks.of_frames(ask.indices).tolist()
+    stamps = ask.metadata.ticks.of_frames(ask.indices).tolist()
     (height, width), form, reformatter = ask.cover(), "gray" if channels == 1 else "rgb24", VideoReformatter()
     missing, found = set(stamps), {}
     with av.open(str(ask.path)) as container:
@@ -167,7 +167,7 @@ def spdl_readers() -> dict[str, Reader]:
     import spdl.io
 
     def read(ask: Ask, channels: int) -> np.ndarray:
-        seconds, places = ask.facts.times.seconds(), np.unique(ask.indices) - ask.indices[0]
+        seconds, places = ask.metadata.times.seconds(), np.unique(ask.indices) - ask.indices[0]
         step = float(np.median(np.diff(seconds)))
         start, end = seconds[ask.indices[0]] - step / 2, seconds[ask.indices[-1]] + step / 2
         # Four frames more: packets of AVI files bear stamps that are off by the decoder's delay.
@@ -213,7 +213,7 @@ def compare(reader: Reader, asks: list[Ask], channels: int) -> Compared:
         except Exception as failed:
             error = f"{type(failed).__name__}: {str(failed).splitlines()[0][:60]}"
             continue
-        near = [np.clip(ask.indices + step, 0, ask.facts.times.count - 1) for step in (0, -1, 1)]
+        near = [np.clip(ask.indices + step, 0, ask.metadata.times.count - 1) for step in (0, -1, 1)]
         each = [np.abs(given - ours(ask._replace(indices=numbers), channels)).mean((1, 2, 3)) for numbers in near]
         wrong += int((each[0] > np.minimum(each[1], each[2]) + 0.5).sum())
         distances.append(float(each[0].mean()))
@@ -240,8 +240,8 @@ def asks_of(folder: Path, *, clips: int) -> list[Ask]:
     clip, rng = cf.Clip(frames=FRAMES, stride=STRIDE), rng_for(0, stage=Stage.CLIP, epoch=0, position=0)
     asks = []
     for row in rng.integers(0, len(manifest), clips).tolist():
-        facts = manifest.facts(row)
-        asks.append(Ask(manifest, row, manifest.path_of(row), facts, clip.select(facts.times, rng=rng)[0]))
+        metadata = manifest.metadata(row)
+        asks.append(Ask(manifest, row, manifest.path_of(row), metadata, clip.select(metadata.times, rng=rng)[0]))
     return asks
 
 

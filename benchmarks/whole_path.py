@@ -59,9 +59,9 @@ def draws_of(feed: cf.Feed, epochs: range) -> list[tuple[int, np.ndarray]]:
     draws = []
     for epoch in epochs:
         for position, row in enumerate(feed.plan(epoch=epoch).rows):
-            facts = feed.manifest.facts(int(row))
+            metadata = feed.manifest.metadata(int(row))
             rng = rng_for(feed.settings.seed, stage=Stage.CLIP, epoch=epoch, position=position)
-            draws.append((int(row), feed.settings.clip.select(facts.times, rng=rng)[0]))
+            draws.append((int(row), feed.settings.clip.select(metadata.times, rng=rng)[0]))
     return draws
 
 
@@ -71,7 +71,9 @@ def decode_alone(feed: cf.Feed, epochs: range, workers: int) -> int:
 
     def decode(draw: tuple[int, np.ndarray]) -> None:
         row, indices = draw
-        with cf.open_video(feed.manifest.path_of(row), channels=channels, facts=feed.manifest.facts(row)) as source:
+        with cf.open_video(
+            feed.manifest.path_of(row), channels=channels, metadata=feed.manifest.metadata(row)
+        ) as source:
             source.planes(indices)
 
     draws = draws_of(feed, epochs)
@@ -87,8 +89,8 @@ class Peer(Dataset):
     def __init__(self, feed: cf.Feed, epochs: range, *, resize: bool) -> None:
         self.draws = []
         for row, indices in draws_of(feed, epochs):
-            facts = feed.manifest.facts(row)
-            self.draws.append((str(feed.manifest.path_of(row)), indices.tolist(), facts.height, facts.width))
+            metadata = feed.manifest.metadata(row)
+            self.draws.append((str(feed.manifest.path_of(row)), indices.tolist(), metadata.height, metadata.width))
         self.resize, self.channels = resize, feed.settings.frame.channels
 
     def __len__(self) -> int:

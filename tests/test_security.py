@@ -122,16 +122,16 @@ def test_a_pattern_of_image_names(tmp_path):
 
 def test_a_play_list_in_the_place_of_a_scanned_video(tmp_path, neighbour):
     path = write_video(tmp_path / "patient_b.mp4", numbered_frames(12))
-    facts = cf.probe(path)
-    with EncodedSource(path, facts=facts) as video:
+    metadata = cf.probe(path)
+    with EncodedSource(path, metadata=metadata) as video:
         assert video._native is not None, "the compiled decoder reads it"
     path.write_text(PLAYLISTS["concat"])
     with pytest.raises(SourceError, match="refused"):
-        EncodedSource(path, facts=facts)
+        EncodedSource(path, metadata=metadata)
     # ... whatever the manifest says that it is
     for container in ("concat", "hls"):
         with pytest.raises(SourceError, match="refused"):
-            EncodedSource(path, facts=replace(facts, container=container))
+            EncodedSource(path, metadata=replace(metadata, container=container))
 
 
 def with_external_data(movie: bytes, target: Path) -> bytes:
@@ -163,7 +163,7 @@ def test_a_movie_of_external_data(tmp_path):
         assert sum(1 for _ in container.decode(video=0)) == 12, "FFmpeg can be told to follow it"
     with pytest.raises(SourceError, match="no frame can be decoded"):
         cf.open_video(path)
-    with pytest.raises(SourceError), EncodedSource(path, facts=cf.probe(whole)) as video:
+    with pytest.raises(SourceError), EncodedSource(path, metadata=cf.probe(whole)) as video:
         video.read([0])
 
 
@@ -218,8 +218,8 @@ def alarm():
 def test_a_pipe_is_no_video(tmp_path, alarm, suffix):
     path = tmp_path / f"pipe{suffix}"
     os.mkfifo(path)
-    facts = cf.probe(write_video(tmp_path / "whole.mp4", numbered_frames(12)))
-    for attempt in (cf.probe, cf.open_video, lambda path: cf.open_video(path, facts=facts)):
+    metadata = cf.probe(write_video(tmp_path / "whole.mp4", numbered_frames(12)))
+    for attempt in (cf.probe, cf.open_video, lambda path: cf.open_video(path, metadata=metadata)):
         with pytest.raises(SourceError, match="is a named pipe") as refused:
             attempt(path)
         assert str(path) in str(refused.value)
@@ -236,10 +236,10 @@ def test_a_device_is_no_video(tmp_path, alarm):
 def test_a_pipe_is_no_frame_of_a_folder(tmp_path, alarm):
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((20, 30), number, np.uint8))
-    facts = cf.probe(tmp_path)
+    metadata = cf.probe(tmp_path)
     (tmp_path / "1.png").unlink()
     os.mkfifo(tmp_path / "1.png")
-    with cf.open_video(tmp_path, facts=facts) as source, pytest.raises(SourceError, match="is a named pipe"):
+    with cf.open_video(tmp_path, metadata=metadata) as source, pytest.raises(SourceError, match="is a named pipe"):
         source.read([1])
     with pytest.raises(SourceError, match="is a named pipe"):
         cf.probe(tmp_path)

@@ -17,7 +17,7 @@ def scanned(*, rows=60, frames=40, height=96, width=96, channels=1, bits=8, rate
     def column(value, kind):
         return pa.array(value if isinstance(value, list) else [value] * rows, kind)
 
-    facts = {
+    metadata = {
         "num_frames": column(frames, pa.int32()),
         "height": column(height, pa.int32()),
         "width": column(width, pa.int32()),
@@ -26,7 +26,7 @@ def scanned(*, rows=60, frames=40, height=96, width=96, channels=1, bits=8, rate
         "rate_hz": column(rate_hz, pa.float64()),
     }
     paths = [f"v{row:03d}.npy" for row in range(rows)]
-    return Manifest.from_table(pa.table({"path": paths, **facts, **labels}))
+    return Manifest.from_table(pa.table({"path": paths, **metadata, **labels}))
 
 
 PATIENTS = [f"p{row // 2}" for row in range(60)]

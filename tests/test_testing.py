@@ -8,8 +8,8 @@ import pytest
 
 from cinefeed import open_video, probe
 from cinefeed.core.errors import SettingError, SourceError
-from cinefeed.data.manifest.columns import facts_to_row
-from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, videos, write_video
+from cinefeed.data.manifest.columns import metadata_to_row
+from cinefeed.testing import check_source, numbered_frames, read_number, stored_metadata, videos, write_video
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import Planes
 from cinefeed.video.timestamps import FrameTimes
@@ -197,8 +197,8 @@ def wipes_its_buffers():
     return {"planes": of_planes(copied), "close": close_and_wipe}
 
 
-def with_facts(**changes):
-    return lambda source: replace(source.facts, **changes)
+def with_metadata(**changes):
+    return lambda source: replace(source.metadata, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +211,8 @@ def path(tmp_path_factory):
     ("wrong", "message"),
     [
         ({"length": 29}, "len"),
-        ({"facts": with_facts(times=FrameTimes(0.0, 0.04, 0)), "length": 0}, "len"),
-        ({"facts": with_facts(height=33)}, "the facts have 33 x 32"),
+        ({"facts": with_metadata(times=FrameTimes(0.0, 0.04, 0)), "length": 0}, "len"),
+        ({"facts": with_metadata(height=33)}, "the facts have 33 x 32"),
         ({"read": returns_other_types}, "read returns int32"),
         ({"read": off_by_one_backwards}, "differs from the one read in order"),
         ({"read": sorts_its_answers}, "differs from the one read in order"),
@@ -234,8 +234,8 @@ def path(tmp_path_factory):
         ({"read": takes_offence}, "after errors: frame .* differs"),
         ({"planes": reuses_its_buffers}, "changed when others were read"),
         (wipes_its_buffers(), "changed when the source was closed"),
-        ({"facts": with_facts(header_frames=np.int64(30))}, "not plain data"),
-        ({"facts": with_facts(header_frames=2**40)}, "not plain data"),
+        ({"facts": with_metadata(header_frames=np.int64(30))}, "not plain data"),
+        ({"facts": with_metadata(header_frames=2**40)}, "not plain data"),
     ],
 )
 def test_what_is_wrong_is_found(path, wrong, message):
@@ -245,30 +245,30 @@ def test_what_is_wrong_is_found(path, wrong, message):
 
 def test_what_is_right_is_not(path):
     source = open_video(path)
-    check_source(Faulty(source), reopen=lambda: Faulty(open_video(path, facts=kept_facts(source.facts))))
+    check_source(Faulty(source), reopen=lambda: Faulty(open_video(path, metadata=stored_metadata(source.metadata))))
 
 
 def test_facts_that_do_not_come_back_are_found(path, monkeypatch):
-    def forgetful(facts):
-        return facts_to_row(facts) | {"rate_hz": None}
+    def forgetful(metadata):
+        return metadata_to_row(metadata) | {"rate_hz": None}
 
-    monkeypatch.setattr("cinefeed.testing.sources.facts_to_row", forgetful)
+    monkeypatch.setattr("cinefeed.testing.sources.metadata_to_row", forgetful)
     with pytest.raises(AssertionError, match=r"facts.rate_hz is 25.0, and nan after storing it"):
         check_source(open_video(path))
     with pytest.raises(AssertionError, match="have no frames"):
-        kept_facts(replace(probe(path), times=FrameTimes(0.0, 0.04, 0), ticks=None))
+        stored_metadata(replace(probe(path), times=FrameTimes(0.0, 0.04, 0), ticks=None))
 
 
 def test_facts_of_every_shape_come_back():
     times, ticks = FrameTimes(0.0, float("nan"), 3), None
-    facts = VideoMetadata(height=2, width=2, channels=1, bits=8, times=times, ticks=ticks)
+    metadata = VideoMetadata(height=2, width=2, channels=1, bits=8, times=times, ticks=ticks)
     for changes in (
         {},
         {"times": FrameTimes(0.0, 0.1, 3)},
         {"times": FrameTimes(2.5, 0.1, 3)},
         {"times": FrameTimes(0.0, 0.1, 3, np.array([0.0, 0.1, 0.4])), "error": "breaks after 3 of 4 frames: cut off"},
     ):
-        kept = kept_facts(replace(facts, **changes))
+        kept = stored_metadata(replace(metadata, **changes))
         assert (kept.times.count, kept.error) == (3, changes.get("error"))
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import cinefeed as cf
-from cinefeed.data.manifest.columns import FACTS, facts_to_row
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
 
 pytestmark = [
     pytest.mark.slow,
@@ -59,14 +59,14 @@ def path(tmp_path_factory):
     for number in range(FILES):
         np.save(folder / f"{number}.npy", np.full((16, 64, 64), 20 * number, np.uint8))
     numbers = np.arange(ROWS)
-    facts = facts_to_row(cf.probe(folder / "0.npy"))
+    metadata = metadata_to_row(cf.probe(folder / "0.npy"))
     columns = {
         "id": pa.array([f"study-{number:07}" for number in range(ROWS)]),
         "path": pa.array([f"{number}.npy" for number in range(FILES)]).take(pa.array(numbers % FILES)),
         "age": pa.array((numbers % 71 + 20).astype(np.float64)),
     }
-    for name, kind in FACTS.items():
-        value = facts.get(name)
+    for name, kind in METADATA_COLUMNS.items():
+        value = metadata.get(name)
         columns[name] = pa.nulls(ROWS, kind) if value is None else pa.repeat(pa.scalar(value, kind), ROWS)
     cf.Manifest.from_table(pa.table(columns), root=folder).write(folder / "m.parquet")
     return folder / "m.parquet"

@@ -307,7 +307,7 @@ def test_labels_in_other_files(manifest, tmp_path):
     labels = np.random.default_rng(3).integers(0, 5, (12, 20, 24))
     wanted = [np.array([3, 0, 3]), np.array([11, 5, 5])]
     expected = [labels[each] for each in wanted]
-    facts = cf.probe(manifest.path_of(0))
+    metadata = cf.probe(manifest.path_of(0))
 
     def read(path, region=None, wanted=wanted):
         table = manifest.table.append_column("m", pa.array([str(path)] * 11))
@@ -319,7 +319,7 @@ def test_labels_in_other_files(manifest, tmp_path):
             inputs=cf.Inputs(mask="m"),
             workers=0,
         )._maker.masks
-        found = read_masks(rows, 0, wanted, video=facts, region=region)
+        found = read_masks(rows, 0, wanted, video=metadata, region=region)
         return [np.stack([frame[0] for frame in planes.frames]) for planes in found]
 
     def same(found, expected=expected):

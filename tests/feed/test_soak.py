@@ -103,7 +103,7 @@ facts = cf.probe(sys.argv[1])
 for number in range(12000):
     if number == 4000:  # the heap has settled: from here 36,000 files took 40 kB
         before = resident()
-    with cf.open_video(sys.argv[1], facts=facts) as source:
+    with cf.open_video(sys.argv[1], metadata=facts) as source:
         source.planes([5])
 print((resident() - before) / 8000)
 """

@@ -90,9 +90,9 @@ def test_by_rate_views_of_other_rates_show_the_same_moments(tmp_path):
         count = int(2 * rate)
         frames = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None], (count, 16, 16))
         np.save(tmp_path / f"{view}.npy", frames)
-        facts = {"num_frames": count, "step_seconds": 1 / rate, "height": 16, "width": 16, "channels": 1, "bits": 8}
-        facts |= {"container": "npy", "pixel_format": "uint8"}
-        rows += [{"path": f"{view}.npy", "view": view, "study": "s", **facts}]
+        metadata = {"num_frames": count, "step_seconds": 1 / rate, "height": 16, "width": 16, "channels": 1, "bits": 8}
+        metadata |= {"container": "npy", "pixel_format": "uint8"}
+        rows += [{"path": f"{view}.npy", "view": view, "study": "s", **metadata}]
     whole = cf.Manifest.from_table(pa.Table.from_pylist(rows), root=tmp_path)
     feed = make(whole.pivot(by="view", within="study"), target=None, clip=cf.Clip(frames=5, rate_hz=10), batch_size=1)
     for epoch in range(8):

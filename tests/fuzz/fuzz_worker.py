@@ -60,9 +60,9 @@ def attempts(job: dict[str, Any]) -> dict[str, Callable[[], object]]:
         return {"plant": PLANTS[job["plant"]]}
     path, part = job["path"], job["part"]
 
-    def read(facts: VideoMetadata | None) -> None:
-        with open_video(path, part=part, facts=facts) as source:
-            last, shown, seen = len(source) - 1, source.facts, {}
+    def read(metadata: VideoMetadata | None) -> None:
+        with open_video(path, part=part, metadata=metadata) as source:
+            last, shown, seen = len(source) - 1, source.metadata, {}
             for numbers in (range(min(last + 1, 8)), [last, last // 2, last // 2, 0]):
                 frames = source.read(numbers)
                 expected = (len(numbers), shown.height, shown.width)

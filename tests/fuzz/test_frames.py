@@ -22,8 +22,8 @@ from video_mutations import SIDE, Span, mutate_video, slices, write_streams
 
 from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
-from cinefeed.data.manifest.columns import facts_to_row
-from cinefeed.testing.sources import kept_facts
+from cinefeed.data.manifest.columns import metadata_to_row
+from cinefeed.testing.sources import stored_metadata
 from cinefeed.video.ffmpeg import source as encoded
 from cinefeed.video.metadata import VideoMetadata
 
@@ -85,10 +85,10 @@ def decoded_by_pyav(path: Path) -> tuple[list[int | None], list[np.ndarray]]:
     return stamps, frames
 
 
-def luma(path: Path, facts: VideoMetadata, numbers: list[int]) -> list[np.ndarray | None]:
+def luma(path: Path, metadata: VideoMetadata, numbers: list[int]) -> list[np.ndarray | None]:
     """Return luma of these frames, read one after the other from one source; None where it is refused."""
     frames: list[np.ndarray | None] = []
-    with open_video(path, channels=1, facts=facts) as source:
+    with open_video(path, channels=1, metadata=metadata) as source:
         for number in numbers:
             try:
                 frames.append(np.array(source.planes([number]).frames[0][0]))
@@ -98,15 +98,15 @@ def luma(path: Path, facts: VideoMetadata, numbers: list[int]) -> list[np.ndarra
     return frames
 
 
-def differences(path: Path, facts: VideoMetadata, truth: Sequence[np.ndarray | None]) -> list[str]:
+def differences(path: Path, metadata: VideoMetadata, truth: Sequence[np.ndarray | None]) -> list[str]:
     """Return the frames that are not those of a full decode, read alone and in sequence, by both decoders."""
-    faults, numbers = [], list(range(facts.times.count))
+    faults, numbers = [], list(range(metadata.times.count))
     for by_pyav in (False, True):
         with pytest.MonkeyPatch.context() as patch:
             if by_pyav:
                 patch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
-            alone = [luma(path, facts, [number])[0] for number in numbers]
-            for way, frames in (("alone", alone), ("in sequence", luma(path, facts, numbers))):
+            alone = [luma(path, metadata, [number])[0] for number in numbers]
+            for way, frames in (("alone", alone), ("in sequence", luma(path, metadata, numbers))):
                 for number, frame in enumerate(frames):
                     right = number < len(truth) and np.array_equal(frame, truth[number])
                     if frame is not None and not right:
@@ -119,18 +119,18 @@ def outcome(path: Path) -> Outcome:
     scans = {}
     for verify in ("decode", "packets"):
         try:
-            scans[verify] = kept_facts(probe(path, verify=verify))
+            scans[verify] = stored_metadata(probe(path, verify=verify))
         except SourceError as error:
             assert path.name in str(error)
-    facts, counted = scans.get("decode"), scans.get("packets")
-    reported = len(scans) < 2 or facts.error is not None or facts.damaged.size > 0
+    metadata, counted = scans.get("decode"), scans.get("packets")
+    reported = len(scans) < 2 or metadata.error is not None or metadata.damaged.size > 0
     faults, unseen = [], []
-    if facts is not None:
-        faults = differences(path, facts, decoded_by_program(path))
+    if metadata is not None:
+        faults = differences(path, metadata, decoded_by_program(path))
         # The program may be another version than PyAV's: before 7 it puts out HEVC frames without those that they need.
         if faults:
-            faults = differences(path, facts, decoded_by_pyav(path)[1])
-    if counted is not None and (facts is None or facts_to_row(counted) != facts_to_row(facts)):
+            faults = differences(path, metadata, decoded_by_pyav(path)[1])
+    if counted is not None and (metadata is None or metadata_to_row(counted) != metadata_to_row(metadata)):
         stamps, frames = decoded_by_pyav(path)
         if counted.ticks is not None:  # a packet of which no frame comes has a number, and reading it raises
             shown = dict(zip(stamps, frames, strict=True))
@@ -163,8 +163,8 @@ def test_healthy_files_report_nothing(streams):
 def test_a_frame_for_another_is_noticed(streams):
     """The comparison can fail, for each frame in each of the four ways."""
     path = next(iter(streams.values()))
-    facts, truth = kept_facts(probe(path)), decoded_by_program(path)
-    assert len(differences(path, facts, truth[1:] + truth[:1])) == 4 * facts.times.count
+    metadata, truth = stored_metadata(probe(path)), decoded_by_program(path)
+    assert len(differences(path, metadata, truth[1:] + truth[:1])) == 4 * metadata.times.count
 
 
 def test_mutated_videos(streams, spans, tmp_path):

@@ -163,7 +163,7 @@ def test_only_what_is_new_or_changed_is_computed_again(run, studies, tmp_path):
     (out / f"{rows[0]}.npy").unlink()
     again = encode(videos, out=out, encoder=encoder)
     assert (again.num_encoded, again.num_reused) == (4, 0)
-    assert Manifest.read(again.path).facts(1).times.count == 3
+    assert Manifest.read(again.path).metadata(1).times.count == 3
     last = encode(videos, out=out, encoder=encoder)
     assert (last.num_encoded, last.num_reused) == (0, 4)
     assert Manifest.read(last.path).fingerprint == Manifest.read(again.path).fingerprint

@@ -10,7 +10,7 @@ import pytest
 from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
 from cinefeed.core.rng import Stage, rng_for
-from cinefeed.testing.sources import kept_facts
+from cinefeed.testing.sources import stored_metadata
 from cinefeed.video.ffmpeg import source as encoded
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.source import Source
@@ -34,15 +34,15 @@ def answers(
     for address, way in enumerate(WAYS):
         opened = copy if way == "copy" else path
         try:
-            facts = None if way == "alone" else probe(path, verify="packets" if way == "packets" else "decode")
-            manifest_facts = None if facts is None else kept_facts(facts)
-            with open_video(opened, channels=1, facts=manifest_facts) as source:
-                read[way] = len(source), source.facts.error
+            metadata = None if way == "alone" else probe(path, verify="packets" if way == "packets" else "decode")
+            manifest_facts = None if metadata is None else stored_metadata(metadata)
+            with open_video(opened, channels=1, metadata=manifest_facts) as source:
+                read[way] = len(source), source.metadata.error
                 compiled = getattr(source, "_native", None) is not None
             expected = frames[-len(source) :] if begins_later else frames[: len(frames) - cut_off]
             count = min(len(source), len(expected)) if cut_off else len(source)
-            if cut_off and source.facts.damaged.size:  # what the part of the last frame may damage is refused
-                count = min(count, int(source.facts.damaged[0, 0]))
+            if cut_off and source.metadata.damaged.size:  # what the part of the last frame may damage is refused
+                count = min(count, int(source.metadata.damaged[0, 0]))
             for by_pyav in (False, True) if compiled else (False,):
                 faults = _faults(opened, manifest_facts, expected, count=count, by_pyav=by_pyav, address=address)
                 wrong += [f"{way}{', by PyAV' * by_pyav}: {fault}" for fault in faults]
@@ -60,22 +60,22 @@ def answers(
 
 
 def _faults(
-    path: Path, facts: VideoMetadata | None, frames: np.ndarray, *, count: int, by_pyav: bool, address: int
+    path: Path, metadata: VideoMetadata | None, frames: np.ndarray, *, count: int, by_pyav: bool, address: int
 ) -> Iterator[str]:
     """Yield the frames that are not those asked for: clips of one source, then each alone in a source of its own."""
     rng = rng_for(15, stage=Stage.CLIP, epoch=int(by_pyav), position=address)
     with pytest.MonkeyPatch.context() as patch:
         if by_pyav:
             patch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
-        with open_video(path, channels=1, facts=facts) as source:
+        with open_video(path, channels=1, metadata=metadata) as source:
             for _ in range(3):
                 start, step = int(rng.integers(0, count)), int(rng.integers(1, 4))
                 yield from _differences(source, list(range(start, count, step))[:6], frames)
             yield from _differences(source, [count - 1, 0, count // 2, 0], frames)
-        if facts is None:  # each opening would scan the file anew
+        if metadata is None:  # each opening would scan the file anew
             return
         for number in {0, min(1, count - 1), count - 1, *rng.integers(0, count, 6).tolist()}:
-            with open_video(path, channels=1, facts=facts) as source:
+            with open_video(path, channels=1, metadata=metadata) as source:
                 yield from _differences(source, [number], frames)
 
 

@@ -36,7 +36,8 @@ class OwnSource(ArrayFrames):
         times = FrameTimes(0.0, 1 / rate_hz, count)
         bits = 8 * self.video.itemsize
         super().__init__(
-            path, facts=VideoMetadata(height=height, width=width, channels=1, bits=bits, times=times, rate_hz=rate_hz)
+            path,
+            metadata=VideoMetadata(height=height, width=width, channels=1, bits=bits, times=times, rate_hz=rate_hz),
         )
 
     def _numbers(self, number):

@@ -9,7 +9,7 @@ import pytest
 
 from cinefeed import open_video, probe
 from cinefeed.core.errors import DecodeError, SourceError
-from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number
+from cinefeed.testing import check_source, numbered_frames, read_number, stored_metadata
 from cinefeed.video.arrays import frame_offsets as stored
 from cinefeed.video.arrays.npy import ArraySource, NpzSource, npy_parts, npz_parts, probe_npy, probe_npz
 from cinefeed.video.read_options import ReadOptions
@@ -27,11 +27,15 @@ def test_values_stay_as_they_are(tmp_path, dtype, tail, order):
     values = (np.arange(10 * 6 * 4 * int(np.prod(tail))) % 251).astype(dtype).reshape(10, 6, 4, *tail)
     path = save(tmp_path, np.asarray(values, order=order))
     with open_video(path) as source:
-        assert (source.facts.channels, source.facts.height, source.facts.width) == (tail[0] if tail else 1, 6, 4)
+        assert (source.metadata.channels, source.metadata.height, source.metadata.width) == (
+            tail[0] if tail else 1,
+            6,
+            4,
+        )
         frames = source.read([9, 0, 9])
         assert frames.dtype == dtype
         np.testing.assert_array_equal(frames, values.reshape(10, 6, 4, -1)[[9, 0, 9]])
-        check_source(source, reopen=lambda: open_video(path, facts=source.facts))
+        check_source(source, reopen=lambda: open_video(path, metadata=source.metadata))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64", "uint32", "float16", "float64", ">f4", ">i2"])
@@ -102,10 +106,10 @@ def test_a_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
     path = save(tmp_path, np.arange(10 * 16, dtype=np.uint8).reshape(10, 4, 4))
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
-    facts = probe(path)
-    assert (facts.times.count, facts.header_frames) == (7, 10)
-    assert facts.error == "breaks after 7 of 10 frames: the file is cut off"
-    with open_video(path, facts=facts) as source:
+    metadata = probe(path)
+    assert (metadata.times.count, metadata.header_frames) == (7, 10)
+    assert metadata.error == "breaks after 7 of 10 frames: the file is cut off"
+    with open_video(path, metadata=metadata) as source:
         assert source.read([6])[0, 0, 0, 0] == 96
     path.write_bytes(whole[:100])
     with pytest.raises(SourceError, match=r"cine\.npy"):
@@ -114,10 +118,10 @@ def test_a_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
 
 def test_a_file_that_has_shrunk_since_the_scan_raises(tmp_path):
     path = save(tmp_path, np.zeros((10, 4, 4), np.uint8))
-    facts = probe(path)
+    metadata = probe(path)
     save(tmp_path, np.zeros((6, 4, 4), np.uint8))
     with pytest.raises(SourceError, match="its metadata has 10 frames, the file has 6; scan it again"):
-        open_video(path, facts=facts)
+        open_video(path, metadata=metadata)
 
 
 def test_a_header_of_rubbish_is_refused(tmp_path):
@@ -129,8 +133,11 @@ def test_a_header_of_rubbish_is_refused(tmp_path):
         probe(path)
 
 
-def conforms(kind, path, facts, part=None):
-    check_source(kind(path, part=part, facts=facts), reopen=lambda: kind(path, part=part, facts=kept_facts(facts)))
+def conforms(kind, path, metadata, part=None):
+    check_source(
+        kind(path, part=part, metadata=metadata),
+        reopen=lambda: kind(path, part=part, metadata=stored_metadata(metadata)),
+    )
 
 
 def cine(*shape):
@@ -145,13 +152,13 @@ def cine(*shape):
 def test_another_order_is_declared(tmp_path, axes, shape, order):
     values = cine(*shape)
     path = save(tmp_path, np.asarray(values, order=order))
-    facts = probe_npy(path, reading=ReadOptions(axes=axes))
-    assert (facts.times.count, facts.height, facts.width) == (9, 6, 4)
-    assert facts.axes == ("" if axes == "THWC" else axes)
+    metadata = probe_npy(path, reading=ReadOptions(axes=axes))
+    assert (metadata.times.count, metadata.height, metadata.width) == (9, 6, 4)
+    assert metadata.axes == ("" if axes == "THWC" else axes)
     expected = np.einsum(f"{axes.lower()}->{''.join(axis for axis in 'thwc' if axis in axes.lower())}", values)
-    with ArraySource(path, facts=facts) as source:
+    with ArraySource(path, metadata=metadata) as source:
         np.testing.assert_array_equal(source.read(range(9)), expected.reshape(9, 6, 4, -1))
-    conforms(ArraySource, path, facts)
+    conforms(ArraySource, path, metadata)
 
 
 @pytest.mark.parametrize("tail", [(), (3,)])
@@ -159,11 +166,11 @@ def test_each_row_of_a_set_is_a_sample(tmp_path, tail):
     values = cine(4, 9, 6, 5, *tail)
     path = save(tmp_path, values)
     assert npy_parts(path) == ["[0]", "[1]", "[2]", "[3]"]
-    facts = probe_npy(path, part="[2]")
-    assert facts.axes == ("nTHWC" if tail else "nTHW")
-    with ArraySource(path, part="[2]", facts=facts) as source:
+    metadata = probe_npy(path, part="[2]")
+    assert metadata.axes == ("nTHWC" if tail else "nTHW")
+    with ArraySource(path, part="[2]", metadata=metadata) as source:
         np.testing.assert_array_equal(source.read(range(9)), values[2].reshape(9, 6, 5, -1))
-    conforms(ArraySource, path, facts, part="[3]")
+    conforms(ArraySource, path, metadata, part="[3]")
     assert npy_parts(save(tmp_path, values[0], "one.npy")) == []
 
 
@@ -171,14 +178,14 @@ def test_rows_may_lie_along_another_axis(tmp_path):
     values = cine(9, 4, 6, 5)
     path, reading = save(tmp_path, values), ReadOptions(axes="TNHW")
     assert npy_parts(path, reading) == ["[0]", "[1]", "[2]", "[3]"]
-    facts = probe_npy(path, part="[1]", reading=reading)
-    with ArraySource(path, part="[1]", facts=facts) as source:
+    metadata = probe_npy(path, part="[1]", reading=reading)
+    with ArraySource(path, part="[1]", metadata=metadata) as source:
         np.testing.assert_array_equal(source.read(range(9))[..., 0], values[:, 1])
 
 
 def test_a_set_of_one_needs_no_part(tmp_path):
     path = save(tmp_path, cine(1, 9, 6, 5))
-    with ArraySource(path, facts=probe_npy(path)) as source:
+    with ArraySource(path, metadata=probe_npy(path)) as source:
         assert len(source) == 9
 
 
@@ -211,9 +218,9 @@ def test_a_row_of_a_single_video_is_refused(tmp_path):
 
 @pytest.mark.parametrize("other", [cine(9, 6, 5), cine(4, 9, 6, 6), cine(4, 9, 6, 5).astype(np.uint16)])
 def test_a_file_that_has_changed_since_the_scan_raises(tmp_path, other):
-    facts = probe_npy(save(tmp_path, cine(4, 9, 6, 5)), part="[0]")
+    metadata = probe_npy(save(tmp_path, cine(4, 9, 6, 5)), part="[0]")
     with pytest.raises(SourceError, match="its metadata gives uint8, NTHW, of 6 x 5; scan it again"):
-        ArraySource(save(tmp_path, other), part="[0]", facts=facts)
+        ArraySource(save(tmp_path, other), part="[0]", metadata=metadata)
 
 
 def test_a_set_that_is_cut_off_keeps_the_rows_before(tmp_path):
@@ -262,8 +269,8 @@ def test_only_requested_frames_of_a_large_file_are_read(tmp_path, shape, axes, p
     path = sparse(tmp_path / "large.npy", shape)
 
     def read():
-        facts = probe_npy(path, part=part, reading=ReadOptions(window="percentiles"))
-        with ArraySource(path, part=part, facts=facts) as source:
+        metadata = probe_npy(path, part=part, reading=ReadOptions(window="percentiles"))
+        with ArraySource(path, part=part, metadata=metadata) as source:
             assert source.planes([5, 1500, 0]).frames[1][0].shape == (1000, 1000)
 
     assert peak_bytes(read) < 40e6  # of 64 GB; the samples of 32 frames for the window are 4 MB as float64 32
@@ -277,12 +284,12 @@ def test_a_reader_of_all_would_be_found_out(tmp_path):
 def test_percentiles_become_the_window(tmp_path):
     values = np.zeros((40, 10, 10), np.uint8) + np.arange(100, dtype=np.uint8).reshape(10, 10)
     path = save(tmp_path, values)
-    facts = probe_npy(path, reading=ReadOptions(window="percentiles"))
-    assert facts.window == pytest.approx((1, 98), abs=0.1)
-    with ArraySource(path, facts=facts) as source:
-        assert source.planes([0]).colour.window == facts.window
+    metadata = probe_npy(path, reading=ReadOptions(window="percentiles"))
+    assert metadata.window == pytest.approx((1, 98), abs=0.1)
+    with ArraySource(path, metadata=metadata) as source:
+        assert source.planes([0]).colour.window == metadata.window
     assert probe_npy(path).window is None
-    conforms(ArraySource, path, facts)
+    conforms(ArraySource, path, metadata)
 
 
 def test_a_window_ignores_values_that_are_not_finite(tmp_path):
@@ -315,18 +322,18 @@ class TestNpz:
 
     @pytest.mark.parametrize("part", ["/x[0]", "/x[3]", "/colour", "/turned"])
     def test_frames(self, archive, part):
-        facts = probe_npz(archive, part=part)
-        assert (facts.container, facts.times.count, facts.error) == ("npz", 9, None)
+        metadata = probe_npz(archive, part=part)
+        assert (metadata.container, metadata.times.count, metadata.error) == ("npz", 9, None)
         name, row = (part[1:-3], int(part[-2])) if part.endswith("]") else (part[1:], None)
         expected = np.load(archive)[name] if row is None else np.load(archive)[name][row]
-        with NpzSource(archive, part=part, facts=facts) as source:
+        with NpzSource(archive, part=part, metadata=metadata) as source:
             for numbers in ([8, 0, 8], range(9), [3], [2]):
                 np.testing.assert_array_equal(source.read(numbers), expected[numbers].reshape(len(numbers), 6, 5, -1))
-        conforms(NpzSource, archive, facts, part=part)
+        conforms(NpzSource, archive, metadata, part=part)
 
     def test_another_order(self, archive):
-        facts = probe_npz(archive, part="/turned", reading=ReadOptions(axes="HTW"))
-        with NpzSource(archive, part="turned", facts=facts) as source:
+        metadata = probe_npz(archive, part="/turned", reading=ReadOptions(axes="HTW"))
+        with NpzSource(archive, part="turned", metadata=metadata) as source:
             np.testing.assert_array_equal(source.read([5])[0, ..., 0], np.load(archive)["turned"][:, 5])
 
     def test_errors_name_what_is_missing(self, archive):
@@ -366,8 +373,8 @@ class TestNpz:
 
     def test_uncompressed_arrays_are_memory_mapped(self, tmp_path):
         np.savez(tmp_path / "one.npz", x=cine(9, 6, 5))
-        facts = probe_npz(tmp_path / "one.npz")
-        with NpzSource(tmp_path / "one.npz", facts=facts) as source:
+        metadata = probe_npz(tmp_path / "one.npz")
+        with NpzSource(tmp_path / "one.npz", metadata=metadata) as source:
             plane = source.planes([4]).frames[0][0]
             assert not plane.flags.owndata
             assert not plane.flags.writeable
@@ -375,10 +382,10 @@ class TestNpz:
     def test_only_the_frames_of_compressed_arrays_are_kept(self, tmp_path):
         path = tmp_path / "large.npz"
         np.savez_compressed(path, x=np.zeros((200, 500, 500), np.uint8))
-        facts = probe_npz(path)
+        metadata = probe_npz(path)
 
         def read():
-            with NpzSource(path, facts=facts) as source:
+            with NpzSource(path, metadata=metadata) as source:
                 source.planes([199, 3, 100])
 
         assert peak_bytes(read) < 10e6  # of 50 MB
@@ -390,16 +397,18 @@ class TestNpz:
         whole = path.read_bytes()
         middle = len(whole) // 2  # of frame 49 or 50
         path.write_bytes(whole[:middle] + b"\xff" * 20_000 + whole[middle + 20_000 :])
-        facts = probe_npz(path)
-        assert 48 < facts.times.count < 70
-        assert facts.error.startswith(f"breaks after {facts.times.count} of 100 frames: it cannot be decompressed")
-        assert str(tmp_path) not in facts.error
-        with NpzSource(path, facts=facts) as source:
+        metadata = probe_npz(path)
+        assert 48 < metadata.times.count < 70
+        assert metadata.error.startswith(
+            f"breaks after {metadata.times.count} of 100 frames: it cannot be decompressed"
+        )
+        assert str(tmp_path) not in metadata.error
+        with NpzSource(path, metadata=metadata) as source:
             assert source.read(range(len(source))).shape == (len(source), 64, 64, 1)
             np.testing.assert_array_equal(source.read(range(48))[..., 0], noise[:48])  # damage shows a little late
         trusted = probe_npz(path, verify="packets")
         assert (trusted.times.count, trusted.error) == (100, None)
-        with NpzSource(path, facts=trusted) as source:
+        with NpzSource(path, metadata=trusted) as source:
             with pytest.raises(DecodeError, match=r"noise\.npz: frame 99 cannot be decompressed"):
                 source.read([99])
             np.testing.assert_array_equal(source.read([0])[0, ..., 0], noise[0])  # it goes on after a fault
@@ -414,10 +423,10 @@ class TestNpz:
         assert probe_npz(path, part="/x[0]").error.startswith(
             f"all 25 frames can be read, but any may be wrong: {checksum_error}"
         )
-        facts = probe_npz(path, part="/x[3]")
-        assert facts.error.startswith(f"breaks after {facts.times.count} of 25 frames: {checksum_error}")
-        assert "CRC" in facts.error
-        conforms(NpzSource, path, facts, part="/x[3]")
+        metadata = probe_npz(path, part="/x[3]")
+        assert metadata.error.startswith(f"breaks after {metadata.times.count} of 25 frames: {checksum_error}")
+        assert "CRC" in metadata.error
+        conforms(NpzSource, path, metadata, part="/x[3]")
 
     def test_one_pass_tells_for_all_rows(self, tmp_path, monkeypatch):
         path = tmp_path / "set.npz"

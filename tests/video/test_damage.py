@@ -10,7 +10,7 @@ from cinefeed import Manifest, open_video, probe
 from cinefeed.core.errors import DecodeError, SettingError
 from cinefeed.data.quality import check_manifest
 from cinefeed.testing import numbered_frames, write_video
-from cinefeed.testing.sources import kept_facts
+from cinefeed.testing.sources import stored_metadata
 from cinefeed.video.ffmpeg import source as encoded
 from cinefeed.video.ffmpeg.damage import damaged_ranges
 from cinefeed.video.ffmpeg.fast_decoder import FastDecoder
@@ -56,44 +56,44 @@ def decoder(request, monkeypatch) -> str:
     return str(request.param)
 
 
-def read(path: Path, facts: VideoMetadata | None, numbers: list[int]) -> np.ndarray:
-    with open_video(path, channels=1, facts=facts) as source:
+def read(path: Path, metadata: VideoMetadata | None, numbers: list[int]) -> np.ndarray:
+    with open_video(path, channels=1, metadata=metadata) as source:
         return source.read(numbers)
 
 
 def test_a_scan_reports_damaged_frames(healthy, damaged):
     assert probe(healthy).damaged.tolist() == []
-    facts = probe(damaged)
-    assert (facts.damaged.tolist(), facts.error, facts.times.count) == ([[20, 24]], None, COUNT)
-    assert kept_facts(facts).damaged.tolist() == [[20, 24]]
+    metadata = probe(damaged)
+    assert (metadata.damaged.tolist(), metadata.error, metadata.times.count) == ([[20, 24]], None, COUNT)
+    assert stored_metadata(metadata).damaged.tolist() == [[20, 24]]
 
 
 @pytest.mark.parametrize("verify", ["decode", "packets", None])
 def test_a_damaged_frame_is_refused_and_the_others_are_read(healthy, damaged, decoder, verify):
-    facts = None if verify is None else kept_facts(probe(damaged, verify=verify))
+    metadata = None if verify is None else stored_metadata(probe(damaged, verify=verify))
     whole = read(healthy, None, list(range(COUNT)))
     for number in range(COUNT):
         if 20 <= number < 24:
             with pytest.raises(DecodeError, match=rf"damaged\.mp4: asked for frame {number}, which is damaged"):
-                read(damaged, facts, [number])
+                read(damaged, metadata, [number])
         else:
-            assert np.array_equal(read(damaged, facts, [number])[0], whole[number]), number
+            assert np.array_equal(read(damaged, metadata, [number])[0], whole[number]), number
     with pytest.raises(DecodeError, match="frame 21, which is damaged"):
-        read(damaged, facts, [2, 21, 30])
+        read(damaged, metadata, [2, 21, 30])
 
 
 @pytest.mark.parametrize("verify", ["decode", "packets"])
 @pytest.mark.parametrize("number", [20, 24])  # the second is a key frame, concealed by the frame before it
 def test_concealed_frames_are_always_the_same(healthy, tmp_path, decoder, number, verify):
     path = damage_packet(healthy, number, tmp_path / "damaged.mp4")
-    facts = kept_facts(probe(path, verify=verify, reading=CONCEAL))
-    assert facts.conceals_damage
-    assert facts.damaged.tolist() == [[number, number // GOP * GOP + GOP]]
-    together, whole = read(path, facts, list(range(COUNT))), read(healthy, None, list(range(COUNT)))
+    metadata = stored_metadata(probe(path, verify=verify, reading=CONCEAL))
+    assert metadata.conceals_damage
+    assert metadata.damaged.tolist() == [[number, number // GOP * GOP + GOP]]
+    together, whole = read(path, metadata, list(range(COUNT))), read(healthy, None, list(range(COUNT)))
     assert [n for n in range(COUNT) if not np.array_equal(together[n], whole[n])][:1] == [number]
-    assert all(np.array_equal(read(path, facts, [n])[0], together[n]) for n in range(COUNT))
+    assert all(np.array_equal(read(path, metadata, [n])[0], together[n]) for n in range(COUNT))
     some = [30, 21, 5, 25, 21]
-    assert np.array_equal(read(path, facts, some), together[some])
+    assert np.array_equal(read(path, metadata, some), together[some])
 
 
 def test_frames_displayed_before_and_decoded_after_are_damaged_too(tmp_path, decoder):
@@ -106,17 +106,17 @@ def test_frames_displayed_before_and_decoded_after_are_damaged_too(tmp_path, dec
     ((first, end),) = probe(broken).damaged.tolist()
     assert first == min(order.index(stamp) for stamp in stamps[place : place + 3]) < anchor
     assert end == 24
-    facts = probe(broken, verify="packets")
+    metadata = probe(broken, verify="packets")
     for number in range(first, end):
         with pytest.raises(DecodeError, match=f"frame {number}, which is damaged"):
-            read(broken, facts, [number])
-    assert np.array_equal(read(broken, facts, [first - 1]), read(path, None, [first - 1]))
+            read(broken, metadata, [number])
+    assert np.array_equal(read(broken, metadata, [first - 1]), read(path, None, [first - 1]))
 
 
 def test_the_compiled_decoder_detects_hidden_damage(damaged):
     """Not by the flag of a corrupt frame, which FFmpeg does not set here, but by a field that lies after it."""
-    facts = probe(damaged, verify="packets")
-    with open_video(damaged, channels=1, facts=facts) as source:
+    metadata = probe(damaged, verify="packets")
+    with open_video(damaged, channels=1, metadata=metadata) as source:
         native = source._native
         assert isinstance(native, FastDecoder)
         assert native.find(np.array([19]), grey=True) is not None
@@ -140,7 +140,7 @@ def test_a_manifest_stores_damage_and_a_check_reports_it(damaged):
     assert "frames 20 to 23 are damaged" in str(manifest)
     concealed = Manifest.scan(damaged.parent, progress=False, reading=CONCEAL)
     assert concealed.fingerprint != manifest.fingerprint  # another choice feeds other frames
-    assert concealed.facts(0).conceals_damage
+    assert concealed.metadata(0).conceals_damage
 
 
 def test_packets_do_not_tell_of_damage(damaged):

@@ -42,7 +42,7 @@ def probed(path, *, part=None, files=(), **reading):
 
 
 def opened(path, *, part=None, files=(), **reading):
-    return DicomSource(path, part=part, facts=probed(path, part=part, files=files, **reading))
+    return DicomSource(path, part=part, metadata=probed(path, part=part, files=files, **reading))
 
 
 def stored(path, **options):
@@ -112,28 +112,28 @@ def test_a_difference_of_one_is_detected(data, name):
 @pytest.mark.parametrize(("name", "count", "rate_hz"), [("IM00001", 8, 20.0), ("MR-MONO2", 16, 14.39)])
 def test_the_doppler_and_the_heart_play_as_clips(data, name, count, rate_hz):
     with opened(next((data / "dicom").glob(f"{name}*"))) as source:
-        assert (len(source), source.facts.error) == (count, None)
-        assert source.facts.rate_hz == pytest.approx(rate_hz, abs=0.01)
-        numbers, _ = Clip(frames=4, rate_hz=10, position="start").select(source.facts.times)
+        assert (len(source), source.metadata.error) == (count, None)
+        assert source.metadata.rate_hz == pytest.approx(rate_hz, abs=0.01)
+        numbers, _ = Clip(frames=4, rate_hz=10, position="start").select(source.metadata.times)
         clip = source.read(numbers)
         assert clip.dtype == np.uint8
         assert all((clip[i] != clip[0]).any() for i in range(1, 4))  # it moves
 
 
 def test_metadata_of_the_doppler_file(data):
-    facts = probed(data / "dicom" / "IM00001.fragmented_no_bot_jpeg_baseline.50.dcm")
+    metadata = probed(data / "dicom" / "IM00001.fragmented_no_bot_jpeg_baseline.50.dcm")
     vector = [50.000, 33.333, 50.000, 50.000, 33.333, 43.333]
-    np.testing.assert_allclose(np.diff(facts.times.seconds())[:1] * 1000, vector[:1])
-    assert facts.tags == {"heart_rate_bpm": 150.0}
-    assert facts.regions == (Region(0, 16, 320, 232, "other"), Region(0, 16, 320, 218, "2d"))
-    assert facts.spacing_mm == pytest.approx((2.29375, 2.29375))
-    assert (facts.container, facts.codec, facts.pixel_format) == ("dicom", "JPEGBaseline8Bit", "YBR_FULL 8")
+    np.testing.assert_allclose(np.diff(metadata.times.seconds())[:1] * 1000, vector[:1])
+    assert metadata.tags == {"heart_rate_bpm": 150.0}
+    assert metadata.regions == (Region(0, 16, 320, 232, "other"), Region(0, 16, 320, 218, "2d"))
+    assert metadata.spacing_mm == pytest.approx((2.29375, 2.29375))
+    assert (metadata.container, metadata.codec, metadata.pixel_format) == ("dicom", "JPEGBaseline8Bit", "YBR_FULL 8")
 
 
 def test_a_region_ends_where_the_frame_does(data):
-    facts = probed(data / "dicom" / "examples_ybr_color.dcm")  # was made smaller, its regions were not
-    assert facts.regions == (Region(84, 31, facts.width, facts.height, "2d"),)
-    assert facts.tags == {}  # a heart rate of 0 is none
+    metadata = probed(data / "dicom" / "examples_ybr_color.dcm")  # was made smaller, its regions were not
+    assert metadata.regions == (Region(84, 31, metadata.width, metadata.height, "2d"),)
+    assert metadata.tags == {}  # a heart rate of 0 is none
 
 
 def test_uncompressed_frames_are_read_one_by_one(tmp_path):
@@ -176,7 +176,7 @@ def test_compressed_frames_without_a_table_of_offsets(tmp_path, table, fragments
     path = write_dicom(tmp_path / "cine.dcm", frames, syntax=JPEGBaseline8Bit, encoded=encoded, table=table)
     with opened(path) as source:
         assert source.read([5, 0, 3])[:, 20, 20, 0].tolist() == [105, 100, 103]
-        assert source.facts.error is None and len(source) == 6
+        assert source.metadata.error is None and len(source) == 6
 
 
 def test_a_compressed_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
@@ -184,10 +184,10 @@ def test_a_compressed_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", frames, syntax=JPEGBaseline8Bit, encoded=[[jpeg(f)] for f in frames])
     whole = path.read_bytes()
     path.write_bytes(whole[:-700])
-    facts = probed(path)
-    assert 0 < facts.times.count < 6 and facts.header_frames == 6
-    assert facts.error == f"breaks after {facts.times.count} of 6 frames: the file is cut off"
-    with DicomSource(path, facts=facts) as source:
+    metadata = probed(path)
+    assert 0 < metadata.times.count < 6 and metadata.header_frames == 6
+    assert metadata.error == f"breaks after {metadata.times.count} of 6 frames: the file is cut off"
+    with DicomSource(path, metadata=metadata) as source:
         assert source.read([len(source) - 1])[0, 20, 20, 0] == 99 + len(source)
     path.write_bytes(whole[: whole.index(b"\xff\xd8") + 20])
     with pytest.raises(SourceError, match=r"cine\.dcm: 0 of 6 frames are whole"):
@@ -200,9 +200,9 @@ def test_a_frame_that_does_not_decode_ends_the_clip(tmp_path):
     rubbish = [b"\xff\xd8" + bytes(100) + b"\xff\xd9"]
     encoded[3] = rubbish
     path = write_dicom(tmp_path / "cine.dcm", frames, syntax=JPEGBaseline8Bit, encoded=encoded)
-    facts = probed(path)
-    assert facts.times.count == 3
-    assert facts.error.startswith("breaks after 3 of 5 frames: ") and "cine.dcm" not in facts.error
+    metadata = probed(path)
+    assert metadata.times.count == 3
+    assert metadata.error.startswith("breaks after 3 of 5 frames: ") and "cine.dcm" not in metadata.error
     write_dicom(path, frames, syntax=JPEGBaseline8Bit, encoded=[rubbish] * 5)
     with pytest.raises(DecodeError, match=r"cine\.dcm: frame 0 of 5 cannot be decoded"):
         probed(path)
@@ -265,10 +265,10 @@ def test_an_uncompressed_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(10))
     whole = path.read_bytes()
     path.write_bytes(whole[: -12 * 16 * 2 * 3 + 7])
-    facts = probed(path)
-    assert (facts.times.count, facts.header_frames) == (7, 10)
-    assert facts.error == "breaks after 7 of 10 frames: the file is cut off"
-    check_source(DicomSource(path, facts=facts), reopen=lambda: DicomSource(path, facts=facts))
+    metadata = probed(path)
+    assert (metadata.times.count, metadata.header_frames) == (7, 10)
+    assert metadata.error == "breaks after 7 of 10 frames: the file is cut off"
+    check_source(DicomSource(path, metadata=metadata), reopen=lambda: DicomSource(path, metadata=metadata))
     path.write_bytes(whole[: -12 * 16 * 2 * 10 + 3])
     with pytest.raises(SourceError, match="0 of 10 frames are whole"):
         probed(path)
@@ -276,12 +276,12 @@ def test_an_uncompressed_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
 
 def test_a_file_that_has_changed_since_the_scan_raises(tmp_path):
     path = write_dicom(tmp_path / "cine.dcm", numbered(10))
-    facts = probed(path)
+    metadata = probed(path)
     write_dicom(path, numbered(6))
     with pytest.raises(SourceError, match="its metadata has 10 frames, the file has 6; scan it again"):
-        DicomSource(path, facts=facts)
+        DicomSource(path, metadata=metadata)
     write_dicom(path, numbered(10, dtype="uint8"))
-    with DicomSource(path, facts=facts) as source, pytest.raises(SourceError, match="MONOCHROME2 8; the scan"):
+    with DicomSource(path, metadata=metadata) as source, pytest.raises(SourceError, match="MONOCHROME2 8; the scan"):
         source.read([0])
 
 
@@ -310,8 +310,8 @@ def test_planes_of_colour_one_after_the_other(tmp_path):
 
 def test_fewer_bits_than_a_byte_holds(tmp_path):
     path = write_dicom(tmp_path / "six.dcm", numbered(10, dtype="uint8"), BitsStored=6, HighBit=5)
-    facts = probed(path)
-    assert (facts.bits, facts.window) == (8, (0.0, 63.0))
+    metadata = probed(path)
+    assert (metadata.bits, metadata.window) == (8, (0.0, 63.0))
     path = write_dicom(tmp_path / "eight.dcm", numbered(10), BitsStored=8, HighBit=7)
     assert stored(path).dtype == np.uint8 and displayed(path)[9, 5, 5, 0] == 9
 
@@ -439,12 +439,12 @@ def test_enhanced_mr_has_slopes_windows_and_delays_of_each_frame(tmp_path):
         PerFrameFunctionalGroupsSequence=groups,
         SharedFunctionalGroupsSequence=shared,
     )
-    facts = probed(path)
+    metadata = probed(path)
     assert stored(path)[:, 5, 5].tolist() == [(10 + i) * (i + 1) + 1 for i in range(5)]
-    assert facts.window == (52 - 0.5 - 50, 52 - 0.5 + 50)  # of the third, in the middle
-    assert facts.spacing_mm == (1.5, 1.25)
-    assert facts.tags == {"heart_rate_bpm": 75.0}
-    assert (facts.times.step_seconds, facts.rate_hz) == (pytest.approx(0.04), pytest.approx(25))
+    assert metadata.window == (52 - 0.5 - 50, 52 - 0.5 + 50)  # of the third, in the middle
+    assert metadata.spacing_mm == (1.5, 1.25)
+    assert metadata.tags == {"heart_rate_bpm": 75.0}
+    assert (metadata.times.step_seconds, metadata.rate_hz) == (pytest.approx(0.04), pytest.approx(25))
     check_source(opened(path), reopen=lambda: opened(path))
 
 
@@ -453,8 +453,8 @@ def test_a_plane_of_a_file_with_several(tmp_path):
     path = write_dicom(tmp_path / "mr.dcm", numbered(9), PerFrameFunctionalGroupsSequence=groups)
     assert stored(path)[:, 5, 5].tolist() == list(range(9))
     assert stored(path, part="plane-02")[:, 5, 5].tolist() == [4, 3, 5]
-    facts = probed(path, part="plane-02")
-    np.testing.assert_allclose(facts.times.seconds(), [0, 0.03, 0.06])
+    metadata = probed(path, part="plane-02")
+    np.testing.assert_allclose(metadata.times.seconds(), [0, 0.03, 0.06])
     with pytest.raises(SourceError, match=r"mr\.dcm: has no part 'plane-04'; did you mean 'plane-0"):
         probed(path, part="plane-04")
     path.write_bytes(path.read_bytes()[: -12 * 16 * 2 * 5])  # frames 4 to 8
@@ -486,27 +486,27 @@ def test_frame_times(tmp_path, elements, step):
 
 
 def test_irregular_frame_times(tmp_path):
-    facts = probed(write_dicom(tmp_path / "cine.dcm", numbered(4), FrameTimeVector=[99, 10, 20, 30]))
-    np.testing.assert_allclose(facts.times.seconds(), [0, 0.01, 0.03, 0.06])
-    assert facts.rate_hz == pytest.approx(50)
+    metadata = probed(write_dicom(tmp_path / "cine.dcm", numbered(4), FrameTimeVector=[99, 10, 20, 30]))
+    np.testing.assert_allclose(metadata.times.seconds(), [0, 0.01, 0.03, 0.06])
+    assert metadata.rate_hz == pytest.approx(50)
 
 
 def test_date_times_of_frames(tmp_path):
     stamps = ["20240101235959.900000", "20240102000000.000000", "20240102000000.100000"]
     groups = [{"FrameContentSequence": {"FrameReferenceDateTime": stamp}} for stamp in stamps]
-    facts = probed(write_dicom(tmp_path / "cine.dcm", numbered(3), PerFrameFunctionalGroupsSequence=groups))
-    np.testing.assert_allclose(facts.times.seconds(), [0, 0.1, 0.2], atol=1e-5)
+    metadata = probed(write_dicom(tmp_path / "cine.dcm", numbered(3), PerFrameFunctionalGroupsSequence=groups))
+    np.testing.assert_allclose(metadata.times.seconds(), [0, 0.1, 0.2], atol=1e-5)
 
 
 def test_spacing_pixel_shape_and_tags(tmp_path):
-    facts = probed(write_dicom(tmp_path / "a.dcm", numbered(2), PixelSpacing=[1.5, 1.25], BurnedInAnnotation="YES"))
-    assert (facts.spacing_mm, facts.tags) == ((1.5, 1.25), {"burned_in": "YES"})
-    facts = probed(write_dicom(tmp_path / "b.dcm", numbered(2), ImagerPixelSpacing=[0.2, 0.3], HeartRate=61))
-    assert (facts.spacing_mm, facts.tags) == ((0.2, 0.3), {"heart_rate_bpm": 61.0})
+    metadata = probed(write_dicom(tmp_path / "a.dcm", numbered(2), PixelSpacing=[1.5, 1.25], BurnedInAnnotation="YES"))
+    assert (metadata.spacing_mm, metadata.tags) == ((1.5, 1.25), {"burned_in": "YES"})
+    metadata = probed(write_dicom(tmp_path / "b.dcm", numbered(2), ImagerPixelSpacing=[0.2, 0.3], HeartRate=61))
+    assert (metadata.spacing_mm, metadata.tags) == ((0.2, 0.3), {"heart_rate_bpm": 61.0})
     path = write_dicom(tmp_path / "c.dcm", numbered(2), PixelAspectRatio=[1, 2], NominalInterval=750)
-    facts = probed(path)
-    assert (facts.aspect, facts.height, facts.width) == (2.0, 12, 32)
-    assert facts.tags == {"heart_rate_bpm": 80.0}
+    metadata = probed(path)
+    assert (metadata.aspect, metadata.height, metadata.width) == (2.0, 12, 32)
+    assert metadata.tags == {"heart_rate_bpm": 80.0}
     check_source(opened(path), reopen=lambda: opened(path))
 
 
@@ -523,8 +523,8 @@ def test_ultrasound_regions_have_kinds(tmp_path):
         }
         for i, (form, data) in enumerate(kinds)
     ]
-    facts = probed(write_dicom(tmp_path / "us.dcm", numbered(2), SequenceOfUltrasoundRegions=regions))
-    assert facts.regions == tuple(Region(i, 2, i + 4, 8, kind) for i, kind in enumerate(kinds.values()))
+    metadata = probed(write_dicom(tmp_path / "us.dcm", numbered(2), SequenceOfUltrasoundRegions=regions))
+    assert metadata.regions == tuple(Region(i, 2, i + 4, 8, kind) for i, kind in enumerate(kinds.values()))
 
 
 # a file a frame
@@ -541,15 +541,18 @@ def a_series(folder, *, count=5, **elements):
 
 def test_a_series_is_read_file_by_file(tmp_path):
     names = a_series(tmp_path, HeartRate=70, PixelSpacing=[2, 2], WindowCenter=100, WindowWidth=51)
-    facts = probed(tmp_path, files=names)
-    assert facts.files == tuple(names) and facts.window == (74.5, 124.5)
-    np.testing.assert_allclose(facts.times.seconds(), np.arange(5) * 0.0305)
-    assert facts.tags == {"heart_rate_bpm": 70.0}
-    with DicomSource(tmp_path, part="8digits/plane-01", facts=facts) as source:
+    metadata = probed(tmp_path, files=names)
+    assert metadata.files == tuple(names) and metadata.window == (74.5, 124.5)
+    np.testing.assert_allclose(metadata.times.seconds(), np.arange(5) * 0.0305)
+    assert metadata.tags == {"heart_rate_bpm": 70.0}
+    with DicomSource(tmp_path, part="8digits/plane-01", metadata=metadata) as source:
         assert [frame[0][0, 0] for frame in source.planes([4, 0, 2]).frames] == [104, 100, 102]
-    check_source(DicomSource(tmp_path, facts=facts), reopen=lambda: DicomSource(tmp_path, facts=facts))
+    check_source(DicomSource(tmp_path, metadata=metadata), reopen=lambda: DicomSource(tmp_path, metadata=metadata))
     (tmp_path / names[2]).unlink()
-    with DicomSource(tmp_path, facts=facts) as source, pytest.raises(SourceError, match=r"a\.dcm: cannot be read"):
+    with (
+        DicomSource(tmp_path, metadata=metadata) as source,
+        pytest.raises(SourceError, match=r"a\.dcm: cannot be read"),
+    ):
         source.read([0, 1, 2])
 
 
@@ -558,9 +561,9 @@ def test_a_series_breaks_where_a_file_does(tmp_path):
     broken = tmp_path / names[3]
     whole = broken.read_bytes()
     broken.write_bytes(whole[:-50])
-    facts = probed(tmp_path, files=names)
-    assert (facts.times.count, facts.header_frames, len(facts.files)) == (3, 5, 5)
-    assert facts.error == "breaks after 3 of 5 frames: its frame is cut off"
+    metadata = probed(tmp_path, files=names)
+    assert (metadata.times.count, metadata.header_frames, len(metadata.files)) == (3, 5, 5)
+    assert metadata.error == "breaks after 3 of 5 frames: its frame is cut off"
     write_dicom(broken, numbered(1, height=14))
     assert probed(tmp_path, files=names).error.endswith("differs from the frames before in size or kind of pixels")
     broken.write_bytes(b"nothing")

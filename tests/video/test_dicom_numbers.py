@@ -19,7 +19,7 @@ from pydicom.uid import (
 
 from cinefeed import Manifest
 from cinefeed.core.errors import DecodeError, MissingExtraError, SourceError
-from cinefeed.testing import check_source, kept_facts
+from cinefeed.testing import check_source, stored_metadata
 from cinefeed.video.dicom.source import DicomSource, probe_dicom
 from cinefeed.video.read_options import ReadOptions
 
@@ -29,8 +29,8 @@ BOTH_ORDERS = [ExplicitVRLittleEndian, ExplicitVRBigEndian]
 
 def stored(path, **reading):
     """Return the numbers of every frame, as the planes hold them."""
-    facts = probe_dicom(path, reading=ReadOptions(**reading))
-    with DicomSource(path, facts=facts) as source:
+    metadata = probe_dicom(path, reading=ReadOptions(**reading))
+    with DicomSource(path, metadata=metadata) as source:
         return np.stack([frame[0] for frame in source.planes(range(len(source))).frames])
 
 
@@ -82,7 +82,7 @@ def test_numbers_keep_sign_and_value_wherever_their_bits_are(tmp_path, syntax, d
 def test_signed_numbers_keep_their_order_and_name_no_window(tmp_path):
     values = np.array([[[-32768, -1, 0, 32767]]], "i2")
     path = write_dicom(tmp_path / "a.dcm", values)
-    with DicomSource(path, facts=probe_dicom(path)) as source:
+    with DicomSource(path, metadata=probe_dicom(path)) as source:
         scaled = (values.ravel() + 32768.0) / 65535 * 255  # the range that 16 bits can hold, as float32
         np.testing.assert_allclose(source.read([0]).ravel(), scaled, atol=1e-3)
         source.dtype = "uint8"
@@ -117,8 +117,10 @@ def test_a_modality_lut_is_applied_as_pydicom_does(tmp_path, syntax, dtype, firs
     pixels = stored(path)
     np.testing.assert_array_equal(pixels, expected)
     assert pixels.dtype == np.float32 and probe_dicom(path).window == (0.0, 65535.0)
-    facts = probe_dicom(path)
-    check_source(DicomSource(path, facts=facts), reopen=lambda: DicomSource(path, facts=kept_facts(facts)))
+    metadata = probe_dicom(path)
+    check_source(
+        DicomSource(path, metadata=metadata), reopen=lambda: DicomSource(path, metadata=stored_metadata(metadata))
+    )
 
 
 def test_a_modality_lut_with_its_words_the_other_way_round_and_with_bytes(tmp_path):
@@ -273,9 +275,11 @@ def test_jpeg_extended_of_12_bits(tmp_path, signed):
     assert all(b"\xff\xc1" in frame[0] for frame in encoded), "extended, not baseline"
     path = write_dicom(tmp_path / "a.dcm", frames, syntax=JPEGExtended12Bit, encoded=encoded, BitsStored=12, HighBit=11)
     np.testing.assert_allclose(stored(path, window="none"), frames, atol=1)
-    facts = probe_dicom(path)
-    assert (facts.codec, facts.bits, facts.error) == ("JPEGExtended12Bit", 32 if signed else 12, None)
-    check_source(DicomSource(path, facts=facts), reopen=lambda: DicomSource(path, facts=kept_facts(facts)))
+    metadata = probe_dicom(path)
+    assert (metadata.codec, metadata.bits, metadata.error) == ("JPEGExtended12Bit", 32 if signed else 12, None)
+    check_source(
+        DicomSource(path, metadata=metadata), reopen=lambda: DicomSource(path, metadata=stored_metadata(metadata))
+    )
 
 
 def test_jpeg_of_12_bits_that_breaks_off_or_has_another_size(tmp_path, monkeypatch):
@@ -312,15 +316,17 @@ def test_single_bits(tmp_path, syntax, size):
         HighBit=0,
         Modality="SEG",
     )
-    facts = probe_dicom(path)
-    assert (facts.times.count, facts.bits, facts.window) == (9, 8, (0.0, 1.0))
+    metadata = probe_dicom(path)
+    assert (metadata.times.count, metadata.bits, metadata.window) == (9, 8, (0.0, 1.0))
     np.testing.assert_array_equal(stored(path), frames)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         np.testing.assert_array_equal(stored(path), pydicom.dcmread(path).pixel_array)
-    with DicomSource(path, facts=facts) as source:
+    with DicomSource(path, metadata=metadata) as source:
         np.testing.assert_array_equal(source.read([8, 0])[..., 0], 255 * frames[[8, 0]])
-    check_source(DicomSource(path, facts=facts), reopen=lambda: DicomSource(path, facts=kept_facts(facts)))
+    check_source(
+        DicomSource(path, metadata=metadata), reopen=lambda: DicomSource(path, metadata=stored_metadata(metadata))
+    )
 
 
 def test_single_bits_in_words_the_other_way_round(tmp_path):

@@ -33,8 +33,8 @@ def grouped(folder, *, seed=0, **reading):
 def values_of(folder, sample):
     """Return the value of every frame of a sample."""
     path = folder / sample.path
-    facts = probe_dicom(path, part=sample.part, files=sample.files)
-    with DicomSource(path, part=sample.part, facts=facts) as source:
+    metadata = probe_dicom(path, part=sample.part, files=sample.files)
+    with DicomSource(path, part=sample.part, metadata=metadata) as source:
         return source.read(range(len(source)))[:, 5, 5, 0].tolist()
 
 
@@ -70,8 +70,8 @@ def test_a_short_axis_stack_is_split_by_plane_and_ordered_by_time(tmp_path):
     assert [each.tags["plane"] for each in samples] == [1, 2, 3]
     assert notes(samples) == [None] * 3
     assert all(re.fullmatch(r"[0-9a-f]{8}/plane-0[123]", each.part) for each in samples)
-    facts = probe_dicom(tmp_path / samples[0].path, part=samples[0].part, files=samples[0].files)
-    assert facts.times.step_seconds == pytest.approx(0.0315)
+    metadata = probe_dicom(tmp_path / samples[0].path, part=samples[0].part, files=samples[0].files)
+    assert metadata.times.step_seconds == pytest.approx(0.0315)
 
 
 def test_parts_do_not_depend_on_the_order_or_the_names_of_files(tmp_path):
@@ -364,10 +364,10 @@ def all_messages(path, caplog):
         warnings.simplefilter("always")
         for window in ("file", "none", "percentiles"):
             try:
-                facts = probe_dicom(path, reading=ReadOptions(window=window))
-                with DicomSource(path, facts=facts) as source:
+                metadata = probe_dicom(path, reading=ReadOptions(window=window))
+                with DicomSource(path, metadata=metadata) as source:
                     source.read([0])
-                messages.append(repr(facts))
+                messages.append(repr(metadata))
             except SourceError as error:
                 messages += [repr(error), repr(error.__cause__), repr(error.__context__)]
         messages.append(repr(group_series(path.parent, [path.name], reading=DEFAULT_READ_OPTIONS)))

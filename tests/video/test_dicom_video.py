@@ -10,7 +10,7 @@ from made_dicom import write_dicom
 from cinefeed import Clip, Feed, Frame, open_video, probe
 from cinefeed.core.errors import DecodeError, SourceError
 from cinefeed.data.manifest.table import Manifest
-from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
+from cinefeed.testing import check_source, numbered_frames, read_number, stored_metadata, write_video
 from cinefeed.video.embedded import PiecesReader
 
 COUNT = 40
@@ -57,13 +57,17 @@ def write_dicom_video(path: Path, video: Path, *, syntax: str, fragment: int = 0
 @pytest.mark.parametrize("fragment", [0, 1000])
 def test_every_kind_of_video_is_exact_to_the_frame(tmp_path, syntax, suffix, codec, fragment):
     path = write_dicom_video(tmp_path / "IM0001", stream(tmp_path, suffix, codec), syntax=syntax, fragment=fragment)
-    facts = probe(path)
-    assert (facts.times.count, facts.header_frames, facts.error, facts.codec) == (COUNT, COUNT, None, codec)
-    assert facts.container.startswith("dicom/") and (facts.height, facts.width, facts.channels) == (96, 128, 3)
-    step = 0.05 if facts.ticks is None else 0.04  # a bare stream has no times, those of the header hold
-    assert facts.times.step_seconds == pytest.approx(step) and facts.rate_hz == pytest.approx(1 / step)
-    for metadata in (facts, kept_facts(facts), None):
-        with open_video(path, facts=metadata, channels=1) as source:
+    metadata = probe(path)
+    assert (metadata.times.count, metadata.header_frames, metadata.error, metadata.codec) == (COUNT, COUNT, None, codec)
+    assert metadata.container.startswith("dicom/") and (metadata.height, metadata.width, metadata.channels) == (
+        96,
+        128,
+        3,
+    )
+    step = 0.05 if metadata.ticks is None else 0.04  # a bare stream has no times, those of the header hold
+    assert metadata.times.step_seconds == pytest.approx(step) and metadata.rate_hz == pytest.approx(1 / step)
+    for metadata in (metadata, stored_metadata(metadata), None):
+        with open_video(path, metadata=metadata, channels=1) as source:
             for numbers in (range(COUNT), [39, 0, 20, 20, 7], [5], [13, 14, 31]):
                 assert [read_number(frame) for frame in source.read(numbers)] == list(numbers)
 
@@ -72,11 +76,11 @@ def test_every_kind_of_video_is_exact_to_the_frame(tmp_path, syntax, suffix, cod
 def test_pixels_are_those_of_the_video(tmp_path, suffix):
     video = stream(tmp_path, suffix, "h264")
     path = write_dicom_video(tmp_path / "a.dcm", video, syntax="MPEG4HP41F", fragment=700)
-    facts = probe(path)
-    with open_video(video) as bare, open_video(path, facts=facts) as source:
+    metadata = probe(path)
+    with open_video(video) as bare, open_video(path, metadata=metadata) as source:
         np.testing.assert_array_equal(source.read([3, 30]), bare.read([3, 30]))
-    manifest_facts = kept_facts(facts)
-    check_source(open_video(path, facts=facts), reopen=lambda: open_video(path, facts=manifest_facts))
+    manifest_facts = stored_metadata(metadata)
+    check_source(open_video(path, metadata=metadata), reopen=lambda: open_video(path, metadata=manifest_facts))
 
 
 def test_a_scan_stores_the_values_of_the_header(tmp_path):
@@ -109,8 +113,8 @@ def test_a_scan_stores_the_values_of_the_header(tmp_path):
     assert table["path"] == ["IM0", "IM1", "IM2"] and table["num_frames"] == [COUNT] * 3
     assert len({*table["patient"]}) == 1 and table["patient"][0] != "P7" and table["modality"] == ["ES"] * 3
     assert table["burned_in"] == ["YES"] * 3 and table["heart_rate_bpm"] == [60] * 3
-    facts = manifest.facts(0)
-    assert facts.spacing_mm == (0.5, 0.5) and facts.regions[0].kind == "2d"
+    metadata = manifest.metadata(0)
+    assert metadata.spacing_mm == (0.5, 0.5) and metadata.regions[0].kind == "2d"
     frame = Frame(height=48, width=64, channels=1)
     feed = Feed(manifest, target="clip", clip=Clip(frames=8), frame=frame, batch_size=3)
     assert feed.batch(0, epoch=0).clips.shape == (3, 8, 48, 64, 1)
@@ -121,9 +125,9 @@ def test_a_scan_stores_the_values_of_the_header(tmp_path):
 def test_a_file_that_is_cut_off_keeps_the_frames_before(tmp_path, suffix):
     video = stream(tmp_path, suffix, "h264")
     path = write_dicom_video(tmp_path / "a.dcm", video, syntax="MPEG4HP41", cut=video.stat().st_size // 2)
-    facts = probe(path)
-    assert 0 < facts.times.count < COUNT and f"of {COUNT} frames" in facts.error
-    with open_video(path, facts=facts) as source, pytest.raises(SourceError):
+    metadata = probe(path)
+    assert 0 < metadata.times.count < COUNT and f"of {COUNT} frames" in metadata.error
+    with open_video(path, metadata=metadata) as source, pytest.raises(SourceError):
         source.read([COUNT - 1])
 
 
@@ -139,9 +143,9 @@ def test_a_file_without_a_video_raises(tmp_path):
 def test_a_video_that_changed_is_refused(tmp_path):
     video = stream(tmp_path, "mp4", "h264")
     path = write_dicom_video(tmp_path / "a.dcm", video, syntax="MPEG4HP41")
-    facts = probe(path)
+    metadata = probe(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises((SourceError, DecodeError), match=r"a\.dcm"), open_video(path, facts=facts) as source:
+    with pytest.raises((SourceError, DecodeError), match=r"a\.dcm"), open_video(path, metadata=metadata) as source:
         source.read([0])
 
 

@@ -57,9 +57,9 @@ def test_all_eight_orientations(tmp_path, rotation, mirrored):
     stored = stored[:, :, ::-1] if mirrored else stored
     path = write_video(tmp_path / "turned.mp4", stored, rotation=rotation, mirrored=mirrored)
     for verify in ("decode", "packets"):
-        facts = probe(path, verify=verify)
-        assert (facts.rotation, facts.mirrored, facts.height, facts.width) == (rotation, mirrored, 96, 128)
-    with open_video(path, facts=facts) as source:
+        metadata = probe(path, verify=verify)
+        assert (metadata.rotation, metadata.mirrored, metadata.height, metadata.width) == (rotation, mirrored, 96, 128)
+    with open_video(path, metadata=metadata) as source:
         assert [read_number(frame) for frame in source.read([2, 0])] == [702, 700]
         colour = source.planes([0]).colour
         assert (colour.rotation, colour.mirrored) == (rotation, mirrored)
@@ -100,15 +100,15 @@ def test_side_data_without_a_name_leaves_the_angle():
 def test_pixels_are_made_square(tmp_path, aspect, size, rotation):
     frames = numbered_frames(4, height=96, width=128, first=300)
     path = write_video(tmp_path / "wide.mp4", frames, aspect=aspect, rotation=rotation)
-    facts = probe(path)
-    assert facts.aspect == pytest.approx(float(aspect))
-    assert (facts.height, facts.width) == (size[::-1] if rotation else size)
-    with open_video(path, channels=1, facts=facts) as source:
+    metadata = probe(path)
+    assert metadata.aspect == pytest.approx(float(aspect))
+    assert (metadata.height, metadata.width) == (size[::-1] if rotation else size)
+    with open_video(path, channels=1, metadata=metadata) as source:
         planes = source.planes([3])
         assert planes.frames[0][0].shape == (96, 128)
-        assert planes.colour.aspect == facts.aspect
+        assert planes.colour.aspect == metadata.aspect
         read = source.read([3])
-        assert read.shape == (1, facts.height, facts.width, 1)
+        assert read.shape == (1, metadata.height, metadata.width, 1)
         assert read_number(np.rot90(read[0], -rotation // 90)) == 303
         check_source(source)
 
@@ -116,8 +116,8 @@ def test_pixels_are_made_square(tmp_path, aspect, size, rotation):
 @pytest.mark.parametrize("aspect", [Fraction(0), Fraction(100, 1), Fraction(224, 225)])
 def test_an_absurd_shape_of_pixels_is_passed_over(tmp_path, aspect):
     path = write_video(tmp_path / "odd.mkv", numbered_frames(2), codec="mpeg4", aspect=aspect)
-    facts = probe(path)
-    assert (facts.aspect, facts.height, facts.width) == (1.0, 64, 64)
+    metadata = probe(path)
+    assert (metadata.aspect, metadata.height, metadata.width) == (1.0, 64, 64)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -60,12 +60,12 @@ def numbers_read(source, numbers) -> list[int]:
 @pytest.mark.parametrize("name", KINDS)
 def test_every_frame_is_the_requested_one(tmp_path, name):
     path = write(tmp_path, name, **KINDS[name])
-    facts = probe(path)
-    assert facts.times.count == COUNT
-    for metadata in (facts, None):
-        with open_video(path, facts=metadata) as source:
+    metadata = probe(path)
+    assert metadata.times.count == COUNT
+    for metadata in (metadata, None):
+        with open_video(path, metadata=metadata) as source:
             assert numbers_read(source, range(COUNT)) == list(range(COUNT))
-            check_source(source, reopen=lambda metadata=metadata: open_video(path, facts=metadata))
+            check_source(source, reopen=lambda metadata=metadata: open_video(path, metadata=metadata))
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
@@ -74,7 +74,7 @@ def test_pixel_formats(tmp_path, pixel_format):
     path = write(tmp_path, "any.mkv" if codec != "rawvideo" else "any.nut", codec=codec, pixel_format=pixel_format)
     for requested in (None, 1, 3):
         with open_video(path, channels=requested) as source:
-            assert (source.facts.bits, source.facts.channels) == (bits, channels)
+            assert (source.metadata.bits, source.metadata.channels) == (bits, channels)
             frames = source.read([59, 3])
             assert frames.shape == (2, 96, 128, requested or channels)
             assert frames.dtype == (np.uint8 if bits == 8 else np.uint16)
@@ -129,8 +129,8 @@ def test_planes_outlive_the_file_and_repeats_are_alike(tmp_path):
 def test_rotation_turns_frames_upright(tmp_path, degrees):
     stored = np.rot90(numbered_frames(3, height=96, width=128), -degrees // 90, axes=(1, 2))
     path = write_video(tmp_path / "turned.mp4", stored, rotation=degrees)
-    facts = probe(path)
-    assert (facts.rotation, facts.height, facts.width) == (degrees, 96, 128)
+    metadata = probe(path)
+    assert (metadata.rotation, metadata.height, metadata.width) == (degrees, 96, 128)
     with open_video(path) as source:
         assert numbers_read(source, [2, 1, 0]) == [2, 1, 0]
         assert source.planes([0]).colour.rotation == degrees
@@ -144,7 +144,7 @@ def decoded(source: EncodedSource) -> int:
 
 def test_a_seek_spares_decoding_and_unwanted_frames_are_skipped(tmp_path, way):
     path = write(tmp_path, "b_frames.mp4", gop=20, b_frames=3, options={"x264-params": "b-pyramid=none:b-adapt=0"})
-    with open_video(path, facts=probe(path)) as source:
+    with open_video(path, metadata=probe(path)) as source:
         source.planes([41])
         assert (source._native is None) == (way == "pyav")
         from_the_key_frame = decoded(source)
@@ -153,25 +153,25 @@ def test_a_seek_spares_decoding_and_unwanted_frames_are_skipped(tmp_path, way):
         assert decoded(source) - from_the_key_frame < 20  # two runs: frames 1 to 39 are not decoded
 
 
-def wrong_keys(facts: VideoMetadata, keys: list[int]) -> VideoMetadata:
-    return VideoMetadata(**{**vars(facts), "key_frames": np.array(keys, np.int32)})
+def wrong_keys(metadata: VideoMetadata, keys: list[int]) -> VideoMetadata:
+    return VideoMetadata(**{**vars(metadata), "key_frames": np.array(keys, np.int32)})
 
 
 @pytest.mark.parametrize("keys", [[], [0], [5, 31], [0, 11, 13, 59], list(range(60))])
 @pytest.mark.parametrize("name", ["b_frames.mp4", "mpeg4_b.avi", "transport.ts", "vp9.webm"])
 def test_wrong_key_flags_cost_time_and_never_a_frame(tmp_path, name, keys):
     path = write(tmp_path, name, **KINDS[name])
-    with open_video(path, facts=wrong_keys(probe(path), keys)) as source:
+    with open_video(path, metadata=wrong_keys(probe(path), keys)) as source:
         for numbers in ([59], [33, 34, 35], [0, 58, 7], [13]):
             assert numbers_read(source, numbers) == numbers
 
 
 def test_wrong_timestamps_lead_to_counting(tmp_path):
     path = write(tmp_path, "plain.mp4")
-    facts = probe(path)
-    assert facts.ticks is not None
-    shifted = VideoMetadata(**{**vars(facts), "ticks": facts.ticks._replace(first=7)})
-    with open_video(path, facts=shifted) as source:
+    metadata = probe(path)
+    assert metadata.ticks is not None
+    shifted = VideoMetadata(**{**vars(metadata), "ticks": metadata.ticks._replace(first=7)})
+    with open_video(path, metadata=shifted) as source:
         assert numbers_read(source, [40, 0]) == [40, 0]
 
 
@@ -183,15 +183,15 @@ def test_a_seek_that_fails_falls_back_to_the_start(tmp_path):
 
 def test_a_truncated_file_returns_its_frames_and_reports_missing_ones(tmp_path):
     whole = write(tmp_path, "whole.mp4", gop=250)
-    facts = probe(whole)
+    metadata = probe(whole)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.7)])
     damaged = probe(cut)
     assert 0 < damaged.times.count < COUNT
-    with open_video(cut, facts=damaged) as source:
+    with open_video(cut, metadata=damaged) as source:
         last = damaged.times.count - 1
         assert numbers_read(source, [last, 0]) == [last, 0]
-    with open_video(cut, facts=facts) as source:
+    with open_video(cut, metadata=metadata) as source:
         with pytest.raises(DecodeError, match=r"cut\.mp4: asked for frames 59, .* of 60 frames"):
             source.planes([0, 59])
         assert numbers_read(source, [1]) == [1]  # the source lives on
@@ -211,7 +211,7 @@ def test_a_frame_whose_size_changes_ends_the_video(tmp_path):
                         packet.stream = target
                         out.mux(packet)
     with open_video(joined) as source:
-        assert "breaks after 12 frames: the next is 128 x 128, the first 64 x 64" in source.facts.error
+        assert "breaks after 12 frames: the next is 128 x 128, the first 64 x 64" in source.metadata.error
         assert len(source) == 12
         assert numbers_read(source, range(12)) == list(range(12))
 

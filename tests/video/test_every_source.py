@@ -12,7 +12,7 @@ import pytest
 
 from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
-from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
+from cinefeed.testing import check_source, numbered_frames, read_number, stored_metadata, write_video
 from cinefeed.video.arrays.in_memory import MemorySource
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
@@ -56,10 +56,10 @@ def conforms(
     **options: object,
 ) -> None:
     """Check a source, opened as a feed opens it: from facts that were kept in a manifest."""
-    facts = kept_facts(probe(path, part=part, files=files, reading=reading))
+    metadata = stored_metadata(probe(path, part=part, files=files, reading=reading))
 
     def reopen():
-        return open_video(path, part=part, facts=facts, **options)
+        return open_video(path, part=part, metadata=metadata, **options)
 
     check_source(reopen(), reopen=reopen)
 
@@ -203,10 +203,10 @@ MADE: dict[str, Callable[[Path], Made]] = {
 def test_made_files(kind, tmp_path):
     made = MADE[kind](tmp_path)
     conforms(made.path, part=made.part, files=made.files, reading=made.reading)
-    facts = probe(made.path, part=made.part, files=made.files, reading=made.reading)
-    with open_video(made.path, part=made.part, facts=facts, channels=1) as source:
+    metadata = probe(made.path, part=made.part, files=made.files, reading=made.reading)
+    with open_video(made.path, part=made.part, metadata=metadata, channels=1) as source:
         displayed = source.read(range(len(source)))
-    assert [read_number(frame if facts.rotation == 0 else np.rot90(frame, -1)) for frame in displayed] == list(
+    assert [read_number(frame if metadata.rotation == 0 else np.rot90(frame, -1)) for frame in displayed] == list(
         made.numbers
     )
 
@@ -236,5 +236,5 @@ def test_requested_dtypes(kind, dtype, tmp_path):
 
 def test_arrays_in_memory():
     array = shades("uint16")
-    metadata = MemorySource(array).facts
-    check_source(MemorySource(array), reopen=lambda: MemorySource(array, facts=kept_facts(metadata)))
+    metadata = MemorySource(array).metadata
+    check_source(MemorySource(array), reopen=lambda: MemorySource(array, metadata=stored_metadata(metadata)))

@@ -124,28 +124,28 @@ def requests(count: int, *, address: int, rounds: int = 5) -> list[list[int]]:
 
 def assert_frames_are_those_of_a_full_decode(path: Path, *, reading: ReadOptions | None = None) -> VideoMetadata:
     reading = reading or ReadOptions()
-    facts = probe_encoded(path, reading=reading)
-    assert facts.error is None
-    expected = full_decode(path, stream=facts.stream)
-    assert facts.times.count == len(expected) > 0
+    metadata = probe_encoded(path, reading=reading)
+    assert metadata.error is None
+    expected = full_decode(path, stream=metadata.stream)
+    assert metadata.times.count == len(expected) > 0
     packets = probe_encoded(path, verify="packets", reading=reading)
     assert packets.times.count == len(expected)
-    np.testing.assert_array_equal(packets.times.seconds(), facts.times.seconds())
-    for metadata in (facts, packets):
-        with EncodedSource(path, channels=facts.channels, facts=metadata) as source:
+    np.testing.assert_array_equal(packets.times.seconds(), metadata.times.seconds())
+    for metadata in (metadata, packets):
+        with EncodedSource(path, channels=metadata.channels, metadata=metadata) as source:
             for numbers in requests(len(expected), address=len(path.name)):
                 digests = [digest(planes) for planes in source.planes(numbers).frames]
                 assert digests == [expected[number] for number in numbers], numbers
-    check_source(EncodedSource(path, facts=facts), reopen=lambda: EncodedSource(path, facts=facts))
-    return facts
+    check_source(EncodedSource(path, metadata=metadata), reopen=lambda: EncodedSource(path, metadata=metadata))
+    return metadata
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_frames_equal_a_full_decode(tmp_path, name):
     path = write(tmp_path / name, **KINDS[name])
-    facts = assert_frames_are_those_of_a_full_decode(path)
-    assert facts.times.count == COUNT
-    with EncodedSource(path, facts=facts) as source:
+    metadata = assert_frames_are_those_of_a_full_decode(path)
+    assert metadata.times.count == COUNT
+    with EncodedSource(path, metadata=metadata) as source:
         assert [read_number(frame) for frame in source.read([COUNT - 1, 0, 17])] == [COUNT - 1, 0, 17]
 
 
@@ -196,11 +196,11 @@ def flag_every_frame(path: Path) -> Path:
 def test_a_container_that_flags_every_frame(tmp_path, name):
     """The decoders of MPEG-4 begin anywhere, with grey in place of what they lack, and do not say so."""
     whole = write(tmp_path / name, codec=name.split(".")[0], gop=20)
-    facts = assert_frames_are_those_of_a_full_decode(flag_every_frame(whole))
-    assert len(facts.key_frames) < 5
+    metadata = assert_frames_are_those_of_a_full_decode(flag_every_frame(whole))
+    assert len(metadata.key_frames) < 5
     packets = probe_encoded(whole, verify="packets")
     flagged = name == "mpeg4.mp4"  # MSMPEG-4 is decoded all the same, for its decoder may leave out frames
-    assert len(packets.key_frames) == (COUNT if flagged else len(facts.key_frames))
+    assert len(packets.key_frames) == (COUNT if flagged else len(metadata.key_frames))
 
 
 @pytest.mark.parametrize("name", ["noise.mpg", "noise.vob", "noise.ts"])
@@ -226,9 +226,9 @@ def test_an_edit_list_that_begins_within_a_gop(tmp_path, cut):
     struct.pack_into(">i", data, place, begin + cut * 512)
     path = tmp_path / "cut.mp4"
     path.write_bytes(data)
-    facts = assert_frames_are_those_of_a_full_decode(path)
-    assert (facts.times.count, facts.header_frames, facts.times.first_seconds) == (COUNT - cut, COUNT, 0.0)
-    with EncodedSource(path, facts=facts) as source:
+    metadata = assert_frames_are_those_of_a_full_decode(path)
+    assert (metadata.times.count, metadata.header_frames, metadata.times.first_seconds) == (COUNT - cut, COUNT, 0.0)
+    with EncodedSource(path, metadata=metadata) as source:
         assert read_number(source.read([0])[0]) == cut
 
 
@@ -253,10 +253,10 @@ def write_gif(path: Path) -> Path:
 
 def test_a_palette_with_transparency_and_uneven_delays(tmp_path):
     path = write_gif(tmp_path / "palette.gif")
-    facts = assert_frames_are_those_of_a_full_decode(path)
-    assert (facts.times.count, facts.channels, facts.bits) == (20, 3, 8)
-    np.testing.assert_allclose(np.diff(facts.times.seconds()), np.arange(2, 21) / 100)
-    with EncodedSource(path, facts=facts) as source:
+    metadata = assert_frames_are_those_of_a_full_decode(path)
+    assert (metadata.times.count, metadata.channels, metadata.bits) == (20, 3, 8)
+    np.testing.assert_allclose(np.diff(metadata.times.seconds()), np.arange(2, 21) / 100)
+    with EncodedSource(path, metadata=metadata) as source:
         assert [read_number(frame) for frame in source.read([19, 4, 0])] == [19, 4, 0]
 
 
@@ -276,10 +276,10 @@ def test_depth_range_and_matrix_are_read_from_the_tags(tmp_path, pixel_format, m
     tags = {"matrix": matrix, "full_range": full_range}
     path = tmp_path / "any.mkv"
     write_video(path, pixels, codec=codec, options=options, pixel_format=pixel_format, **tags)
-    facts = probe_encoded(path)
+    metadata = probe_encoded(path)
     bits = int(pixel_format.removesuffix("le").split("p")[1] or 8)
-    assert facts.bits == bits
-    with EncodedSource(path, channels=3, facts=facts, dtype="float32") as source:
+    assert metadata.bits == bits
+    with EncodedSource(path, channels=3, metadata=metadata, dtype="float32") as source:
         colour = source.planes([1]).colour
         assert (colour.bits, colour.full_range, colour.matrix) == (bits, full_range, matrix)
         middle = source.read([2])[0, 4::8, 8]  # of each stripe, away from the others' chroma
@@ -290,8 +290,8 @@ def test_depth_range_and_matrix_are_read_from_the_tags(tmp_path, pixel_format, m
 @pytest.mark.parametrize("pixel_format", ["gray", "gray12le", "gbrp12le", "yuv422p12le", "yuv444p10le"])
 def test_deep_formats_equal_a_full_decode(tmp_path, pixel_format, codec):
     path = write(tmp_path / "deep.mkv", codec=codec, pixel_format=pixel_format)
-    facts = assert_frames_are_those_of_a_full_decode(path)
-    assert facts.channels == (1 if pixel_format.startswith("gray") else 3)
+    metadata = assert_frames_are_those_of_a_full_decode(path)
+    assert metadata.channels == (1 if pixel_format.startswith("gray") else 3)
 
 
 def test_more_than_eight_bits_can_be_requested(tmp_path):
@@ -319,9 +319,9 @@ def test_several_video_streams_are_distinguished(tmp_path, name):
     ]
     both = join_streams(tmp_path / name, parts)
     for number, (first, count, width) in enumerate([(0, 20, 128), (100, 30, 80)]):
-        facts = assert_frames_are_those_of_a_full_decode(both, reading=ReadOptions(stream=number))
-        assert (facts.stream, facts.times.count, facts.width) == (number, count, width)
-        with EncodedSource(both, facts=facts) as source:
+        metadata = assert_frames_are_those_of_a_full_decode(both, reading=ReadOptions(stream=number))
+        assert (metadata.stream, metadata.times.count, metadata.width) == (number, count, width)
+        with EncodedSource(both, metadata=metadata) as source:
             assert [read_number(frame) for frame in source.read([7, 0])] == [first + 7, first]
     assert probe_encoded(both).stream == 0
     message = rf"stream 2 was asked for.*0 \({codec} 128 x 96\), 1 \(mpeg2video 80 x 64\)"
@@ -341,13 +341,13 @@ def test_a_cover_picture_is_not_a_video(tmp_path):
                 if packet.size:
                     packet.stream = target
                     out.mux(packet)
-    facts = probe_encoded(path)
+    metadata = probe_encoded(path)
     with av.open(str(path)) as container:
         pictures = [bool(each.disposition & Disposition.attached_pic) for each in container.streams.video]
     assert sorted(pictures) == [False, True]
-    assert facts.stream == pictures.index(False)
+    assert metadata.stream == pictures.index(False)
     assert_frames_are_those_of_a_full_decode(path)
-    with EncodedSource(path, facts=probe_encoded(path, reading=ReadOptions(stream=pictures.index(True)))) as source:
+    with EncodedSource(path, metadata=probe_encoded(path, reading=ReadOptions(stream=pictures.index(True)))) as source:
         assert (len(source), read_number(source.read([0])[0])) == (1, 900)
 
 
@@ -404,31 +404,31 @@ def test_a_size_that_changes_in_mid_stream(tmp_path, join):
         expected = [read_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     assert expected[0] == 0
     assert expected[-1] == 23
-    facts = probe_encoded(path)
+    metadata = probe_encoded(path)
     before = sum(number < 12 for number in expected)
-    assert (facts.height, facts.width, facts.times.count) == (96, 128, before)
-    assert f"breaks after {before} frames: the next is 160 x 128, the first 128 x 96" in facts.error
-    with EncodedSource(path, facts=facts) as source:
+    assert (metadata.height, metadata.width, metadata.times.count) == (96, 128, before)
+    assert f"breaks after {before} frames: the next is 160 x 128, the first 128 x 96" in metadata.error
+    with EncodedSource(path, metadata=metadata) as source:
         assert [read_number(frame) for frame in source.read(range(before))] == expected[:before]
         check_source(source)
 
 
 def test_frames_of_a_variable_rate_are_picked_by_time(tmp_path):
     path = write(tmp_path / "uneven.mp4", **KINDS["uneven.mp4"])
-    facts = probe_encoded(path)
+    metadata = probe_encoded(path)
     display_times = (np.array(UNEVEN) - UNEVEN[0]) / 1000
-    np.testing.assert_allclose(facts.times.seconds(), display_times, atol=1e-3)
+    np.testing.assert_allclose(metadata.times.seconds(), display_times, atol=1e-3)
     for rate_hz in (7.0, 23.0, 60.0):
         clip = Clip(frames=10, rate_hz=rate_hz, position="start")
-        numbers, valid = clip.select(facts.times)
+        numbers, valid = clip.select(metadata.times)
         assert valid.all()
-        ticks = facts.times.seconds()[0] + np.arange(10) / rate_hz
-        on_show = [max(np.flatnonzero(facts.times.seconds() <= tick + 1e-6)) for tick in ticks]
+        ticks = metadata.times.seconds()[0] + np.arange(10) / rate_hz
+        on_show = [max(np.flatnonzero(metadata.times.seconds() <= tick + 1e-6)) for tick in ticks]
         assert numbers.tolist() == on_show
-        with EncodedSource(path, facts=facts) as source:
+        with EncodedSource(path, metadata=metadata) as source:
             assert [read_number(frame) for frame in source.read(numbers)] == on_show
     assert len(set(on_show)) < 10  # at 60 Hz one frame is on show for several ticks
-    by_count = Clip(frames=10, stride=1, position="start").select(facts.times)[0]
+    by_count = Clip(frames=10, stride=1, position="start").select(metadata.times)[0]
     assert by_count.tolist() != on_show
 
 
@@ -438,11 +438,11 @@ def test_a_real_file_of_a_variable_rate_is_picked_by_time(data):
         base = container.streams.video[0].time_base
         display_times = np.sort([float(frame.pts * base) for frame in container.decode(video=0)])
     assert np.ptp(np.diff(display_times)) > 0.001
-    facts = probe_encoded(path)
-    np.testing.assert_allclose(facts.times.seconds(), display_times, atol=1e-6)
+    metadata = probe_encoded(path)
+    np.testing.assert_allclose(metadata.times.seconds(), display_times, atol=1e-6)
     for rate_hz in (2.0, 11.0, 100.0):
         clip = Clip(frames=16, rate_hz=rate_hz, position="start")
-        numbers, valid = clip.select(facts.times, start_seconds=float(display_times[20]))
+        numbers, valid = clip.select(metadata.times, start_seconds=float(display_times[20]))
         ticks = display_times[20] + np.arange(16) / rate_hz
         assert valid.all()
         assert numbers.tolist() == [max(np.flatnonzero(display_times <= tick + 1e-6)) for tick in ticks]
@@ -450,8 +450,8 @@ def test_a_real_file_of_a_variable_rate_is_picked_by_time(data):
 
 def test_reading_on_equals_a_full_decode_and_spares_frames(tmp_path):
     path = write(tmp_path / "one_key.mp4", gop=250)
-    expected, facts = full_decode(path), probe_encoded(path)
-    with EncodedSource(path, channels=3, facts=facts) as source:
+    expected, metadata = full_decode(path), probe_encoded(path)
+    with EncodedSource(path, channels=3, metadata=metadata) as source:
         for first in range(0, COUNT, 6):
             numbers = list(range(first, first + 6, 2))
             assert [digest(planes) for planes in source.planes(numbers).frames] == [expected[n] for n in numbers]
@@ -464,9 +464,9 @@ def test_reading_on_equals_a_full_decode_and_spares_frames(tmp_path):
 @pytest.mark.parametrize("name", ["uneven.ts", "mpeg2.mpg", "mpeg4_b.avi", "vp9.webm", "open_gop.mp4", "motion.avi"])
 def test_any_sequence_of_calls_equals_a_full_decode(tmp_path, name):
     path = write(tmp_path / name, **KINDS[name])
-    expected, facts = full_decode(path), probe_encoded(path)
+    expected, metadata = full_decode(path), probe_encoded(path)
     rng = rng_for(4, stage=Stage.CLIP, epoch=0, position=len(name))
-    with EncodedSource(path, channels=3, facts=facts) as source:
+    with EncodedSource(path, channels=3, metadata=metadata) as source:
         at = 0
         for _ in range(60):  # mostly a little further on, at times anywhere
             at = int(rng.integers(0, COUNT)) if rng.random() < 0.2 else (at + int(rng.integers(0, 5))) % COUNT

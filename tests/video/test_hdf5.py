@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cinefeed.core.errors import DecodeError, MissingExtraError, SourceError
-from cinefeed.testing import check_source, kept_facts
+from cinefeed.testing import check_source, stored_metadata
 from cinefeed.video.arrays.hdf5 import Hdf5Source, hdf5_parts, probe_hdf5
 from cinefeed.video.read_options import ReadOptions
 
@@ -20,9 +20,10 @@ def cine(*shape):
     return (np.arange(int(np.prod(shape))) % 251).astype(np.uint8).reshape(shape)
 
 
-def conforms(path, facts, part=None):
+def conforms(path, metadata, part=None):
     check_source(
-        Hdf5Source(path, part=part, facts=facts), reopen=lambda: Hdf5Source(path, part=part, facts=kept_facts(facts))
+        Hdf5Source(path, part=part, metadata=metadata),
+        reopen=lambda: Hdf5Source(path, part=part, metadata=stored_metadata(metadata)),
     )
 
 
@@ -53,15 +54,15 @@ def test_parts_are_the_numeric_sets(path):
 
 @pytest.mark.parametrize("part", ["/rest/cine", "/rest/colour", "/x[0]", "/x[3]", "/wide", "/mask", "rest/cine"])
 def test_frames(path, part):
-    facts = probe_hdf5(path, part=part)
-    assert (facts.container, facts.times.count, facts.error) == ("hdf5", 9, None)
+    metadata = probe_hdf5(path, part=part)
+    assert (metadata.container, metadata.times.count, metadata.error) == ("hdf5", 9, None)
     with h5py.File(path) as file:
         name, row = (part[:-3], int(part[-2])) if part.endswith("]") else (part, slice(None))
         expected = file[name][row] * np.uint8(255) if part == "/mask" else file[name][row]
-    with Hdf5Source(path, part=part, facts=facts) as source:
+    with Hdf5Source(path, part=part, metadata=metadata) as source:
         for numbers in ([8, 0, 8], range(9), [3]):
             np.testing.assert_array_equal(source.read(numbers), expected[numbers].reshape(len(numbers), 6, 5, -1))
-    conforms(path, facts, part=part)
+    conforms(path, metadata, part=part)
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("HWT", (6, 5, 9)), ("TWH", (9, 5, 6)), ("CTHW", (3, 9, 6, 5))])
@@ -70,10 +71,10 @@ def test_another_order_is_declared(tmp_path, axes, shape, chunks):
     values = cine(*shape)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", data=values, chunks=chunks)
-    facts = probe_hdf5(tmp_path / "a.h5", reading=ReadOptions(axes=axes))
-    assert facts.axes == axes
+    metadata = probe_hdf5(tmp_path / "a.h5", reading=ReadOptions(axes=axes))
+    assert metadata.axes == axes
     usual = np.moveaxis(values, [axes.index(axis) for axis in "THWC" if axis in axes], range(values.ndim))
-    with Hdf5Source(tmp_path / "a.h5", facts=facts) as source:
+    with Hdf5Source(tmp_path / "a.h5", metadata=metadata) as source:
         np.testing.assert_array_equal(source.read(range(9)), usual.reshape(9, 6, 5, -1))
 
 
@@ -83,8 +84,8 @@ def test_rows_may_lie_along_another_axis(tmp_path):
         file["x"] = values
     reading = ReadOptions(axes="TNHW")
     assert hdf5_parts(tmp_path / "a.h5", reading) == [f"/x[{row}]" for row in range(4)]
-    facts = probe_hdf5(tmp_path / "a.h5", part="/x[1]", reading=reading)
-    with Hdf5Source(tmp_path / "a.h5", part="/x[1]", facts=facts) as source:
+    metadata = probe_hdf5(tmp_path / "a.h5", part="/x[1]", reading=reading)
+    with Hdf5Source(tmp_path / "a.h5", part="/x[1]", metadata=metadata) as source:
         np.testing.assert_array_equal(source.read(range(9))[..., 0], values[:, 1])
 
 
@@ -116,8 +117,8 @@ def test_one_video_needs_no_part(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["deep/down"] = cine(9, 6, 5)
         file["y"] = np.arange(9)
-    facts = probe_hdf5(tmp_path / "a.h5")
-    conforms(tmp_path / "a.h5", facts)
+    metadata = probe_hdf5(tmp_path / "a.h5")
+    conforms(tmp_path / "a.h5", metadata)
 
 
 def test_numbers_in_other_files_are_refused(tmp_path):
@@ -133,7 +134,7 @@ def test_numbers_in_other_files_are_refused(tmp_path):
         with pytest.raises(SourceError, match=f"{part}: its numbers are in other files"):
             probe_hdf5(path, part=part)
     assert hdf5_parts(path) == ["/own", "/x"]
-    with Hdf5Source(path, part="/own", facts=probe_hdf5(path, part="/own")) as source:
+    with Hdf5Source(path, part="/own", metadata=probe_hdf5(path, part="/own")) as source:
         np.testing.assert_array_equal(source.read(range(9))[..., 0], cine(9, 6, 5))
 
 
@@ -249,14 +250,14 @@ def damaged(path, chunk, **settings):
 def test_a_damaged_chunk_keeps_the_frames_before(tmp_path, settings):
     path = tmp_path / "a.h5"
     noise = damaged(path, 3, **settings)
-    facts = probe_hdf5(path)
-    assert facts.times.count == 12
-    assert facts.error.startswith("breaks after 12 of 20 frames: ")
-    assert str(tmp_path) not in facts.error
-    with Hdf5Source(path, facts=facts) as source:
+    metadata = probe_hdf5(path)
+    assert metadata.times.count == 12
+    assert metadata.error.startswith("breaks after 12 of 20 frames: ")
+    assert str(tmp_path) not in metadata.error
+    with Hdf5Source(path, metadata=metadata) as source:
         np.testing.assert_array_equal(source.read(range(12))[..., 0], noise[:12])
     trusted = probe_hdf5(path, verify="packets")
-    with Hdf5Source(path, facts=trusted) as source, pytest.raises(DecodeError, match=r"a\.h5::/x: frame 13 cannot"):
+    with Hdf5Source(path, metadata=trusted) as source, pytest.raises(DecodeError, match=r"a\.h5::/x: frame 13 cannot"):
         source.read([13])
     damaged(path, 0, **settings)
     with pytest.raises(SourceError, match="0 of 20 frames are whole"):
@@ -278,11 +279,11 @@ def test_a_set_that_has_shrunk_since_the_scan_raises(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["x"] = cine(10, 4, 4)
-    facts = probe_hdf5(path)
+    metadata = probe_hdf5(path)
     with h5py.File(path, "w") as file:
         file["x"] = cine(6, 4, 4)
     with pytest.raises(SourceError, match="its metadata has 10 frames, the file has 6; scan it again"):
-        Hdf5Source(path, facts=facts)
+        Hdf5Source(path, metadata=metadata)
 
 
 def peak_bytes(read) -> int:
@@ -301,7 +302,7 @@ def test_only_requested_frames_of_a_large_file_are_read(tmp_path, settings):
         file.create_dataset("x", (64_000, 1000, 1000), "u1", **settings)
 
     def read():
-        with Hdf5Source(path, facts=probe_hdf5(path)) as source:
+        with Hdf5Source(path, metadata=probe_hdf5(path)) as source:
             assert source.planes([5, 1500, 0]).frames[1][0].shape == (1000, 1000)
 
     assert peak_bytes(read) < 5e6  # of 64 GB
@@ -315,10 +316,10 @@ def test_frames_of_one_chunk_are_unpacked_once(tmp_path):
         file.create_dataset("x", data=np.zeros((32, 512, 1024), np.uint8), chunks=(32, 256, 1024), compression="gzip")
         file.create_dataset("single", data=np.zeros((8, 512, 512), np.uint8), chunks=(1, 512, 512))
         file.create_dataset("vast", (128, 1024, 1024), "u1", chunks=(128, 512, 512))
-    facts = {part: probe_hdf5(path, part=part, verify="packets") for part in ("/x", "/single", "/vast")}
+    metadata = {part: probe_hdf5(path, part=part, verify="packets") for part in ("/x", "/single", "/vast")}
     sizes = {}
-    for part, each in facts.items():
-        with Hdf5Source(path, part=part, facts=each) as source:
+    for part, each in metadata.items():
+        with Hdf5Source(path, part=part, metadata=each) as source:
             sizes[part] = source._set.id.get_access_plist().get_chunk_cache()[1]
     assert sizes["/x"] == 2 * 32 * 256 * 1024
     assert sizes["/single"] == sizes["/vast"]  # HDF5's own: no chunk is shared, or they would take 128 MB
@@ -327,15 +328,18 @@ def test_frames_of_one_chunk_are_unpacked_once(tmp_path):
 def test_a_window_of_percentiles(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.zeros((40, 10, 10), np.float32) + np.arange(100).reshape(10, 10)
-    facts = probe_hdf5(tmp_path / "a.h5", reading=ReadOptions(window="percentiles"))
-    assert facts.window == pytest.approx((1, 98), abs=0.1)
-    conforms(tmp_path / "a.h5", facts)
+    metadata = probe_hdf5(tmp_path / "a.h5", reading=ReadOptions(window="percentiles"))
+    assert metadata.window == pytest.approx((1, 98), abs=0.1)
+    conforms(tmp_path / "a.h5", metadata)
 
 
 def test_a_file_that_is_only_readable_is_opened_by_many(path):
     path.chmod(0o400)
     first, second = probe_hdf5(path, part="/rest/cine"), probe_hdf5(path, part="/x[1]")
-    with Hdf5Source(path, part="/rest/cine", facts=first) as one, Hdf5Source(path, part="/x[1]", facts=second) as two:
+    with (
+        Hdf5Source(path, part="/rest/cine", metadata=first) as one,
+        Hdf5Source(path, part="/x[1]", metadata=second) as two,
+    ):
         np.testing.assert_array_equal(one.read([3])[0, ..., 0], cine(9, 6, 5)[3])
         np.testing.assert_array_equal(two.read([3])[0, ..., 0], cine(4, 9, 6, 5)[1, 3])
 
@@ -344,8 +348,8 @@ def test_a_file_that_is_only_readable_is_opened_by_many(path):
 @pytest.mark.parametrize("locking", [None, False, True, "best-effort"])
 def test_a_file_that_the_user_has_open_is_read(path, locking, mode):
     with h5py.File(path, mode, locking=locking):
-        facts = probe_hdf5(path, part="/rest/cine")
-        with Hdf5Source(path, part="/rest/cine", facts=facts) as source:
+        metadata = probe_hdf5(path, part="/rest/cine")
+        with Hdf5Source(path, part="/rest/cine", metadata=metadata) as source:
             np.testing.assert_array_equal(source.read([3])[0, ..., 0], cine(9, 6, 5)[3])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cinefeed.core.errors import DecodeError, SourceError
-from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number
+from cinefeed.testing import check_source, numbered_frames, read_number, stored_metadata
 from cinefeed.video.images.groups import group_images, missing_numbers
 from cinefeed.video.images.source import ImagesSource, TiffSource, probe_images, probe_tiff
 from cinefeed.video.kinds import IMAGE_SUFFIXES
@@ -17,8 +17,8 @@ from cinefeed.video.read_options import ReadOptions
 from cinefeed.video.source import DiscoveredSample
 
 
-def conforms(kind, path, facts):
-    check_source(kind(path, facts=facts), reopen=lambda: kind(path, facts=kept_facts(facts)))
+def conforms(kind, path, metadata):
+    check_source(kind(path, metadata=metadata), reopen=lambda: kind(path, metadata=stored_metadata(metadata)))
 
 
 def write(path, image):
@@ -60,31 +60,31 @@ def noise(*shape, dtype="uint8"):
 def test_values_stay_as_they_are(tmp_path, suffix, dtype, tail):
     frames = noise(12, 32, 48, *tail, dtype=dtype)
     path = folder(tmp_path / "cine", frames, suffix=suffix)
-    facts = probe_images(path)
-    assert (facts.times.count, facts.height, facts.width, facts.channels) == (12, 32, 48, 3 if tail else 1)
-    assert facts.files == tuple(f"frame{number}{suffix}" for number in range(1, 13))
-    assert (facts.container, facts.codec, facts.error) == ("images", suffix[1:], None)
-    with ImagesSource(path, facts=facts) as source:
+    metadata = probe_images(path)
+    assert (metadata.times.count, metadata.height, metadata.width, metadata.channels) == (12, 32, 48, 3 if tail else 1)
+    assert metadata.files == tuple(f"frame{number}{suffix}" for number in range(1, 13))
+    assert (metadata.container, metadata.codec, metadata.error) == ("images", suffix[1:], None)
+    with ImagesSource(path, metadata=metadata) as source:
         read = source.read([11, 0, 11])
     assert read.dtype == dtype
     if suffix in (".jp2", ".webp"):  # lossy as OpenCV writes them
         assert np.corrcoef(read.ravel(), frames[[11, 0, 11]].ravel())[0, 1] > 0.5
     else:
         np.testing.assert_array_equal(read, frames[[11, 0, 11]].reshape(3, 32, 48, -1))
-    conforms(ImagesSource, path, facts)
+    conforms(ImagesSource, path, metadata)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_frame_10_comes_after_frame_9(tmp_path, suffix):
     path = folder(tmp_path / "cine", numbered_frames(12), suffix=suffix, first=0)
-    with ImagesSource(path, facts=probe_images(path)) as source:
+    with ImagesSource(path, metadata=probe_images(path)) as source:
         assert [read_number(frame) for frame in source.read(range(12))] == list(range(12))
 
 
 def test_the_files_of_a_scan_keep_their_order(tmp_path):
     path = folder(tmp_path / "cine", numbered_frames(4), first=0)
-    facts = probe_images(path, files=("frame3.png", "frame1.png"))
-    with ImagesSource(path, facts=facts) as source:
+    metadata = probe_images(path, files=("frame3.png", "frame1.png"))
+    with ImagesSource(path, metadata=metadata) as source:
         assert [read_number(frame) for frame in source.read([0, 1])] == [3, 1]
 
 
@@ -115,10 +115,10 @@ def png(colour_type, depth, rows, *extra):
 def test_alpha_is_dropped_and_palettes_are_looked_up(tmp_path, image, expected):
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(image)
-    facts = probe_images(tmp_path)
-    with ImagesSource(tmp_path, facts=facts) as source:
+    metadata = probe_images(tmp_path)
+    with ImagesSource(tmp_path, metadata=metadata) as source:
         assert source.read([1])[0].tolist() == expected
-    conforms(ImagesSource, tmp_path, facts)
+    conforms(ImagesSource, tmp_path, metadata)
 
 
 def test_exif_turns_an_image_upright(tmp_path):
@@ -129,9 +129,9 @@ def test_exif_turns_an_image_upright(tmp_path):
     turned = data[:2] + b"\xff\xe1" + struct.pack(">H", len(turn_right) + 2) + turn_right + data[2:]
     for number in range(2):
         (tmp_path / f"{number}.jpg").write_bytes(turned)
-    facts = probe_images(tmp_path)
-    assert (facts.height, facts.width, facts.rotation) == (40, 20, 0)
-    with ImagesSource(tmp_path, facts=facts) as source:
+    metadata = probe_images(tmp_path)
+    assert (metadata.height, metadata.width, metadata.rotation) == (40, 20, 0)
+    with ImagesSource(tmp_path, metadata=metadata) as source:
         frame = source.read([1])[0, ..., 0]
     assert frame[:8].min() > 200
     assert frame[12:].max() < 50
@@ -140,16 +140,17 @@ def test_exif_turns_an_image_upright(tmp_path):
 def test_an_image_of_another_size_breaks_the_video(tmp_path):
     path = folder(tmp_path / "cine", noise(30, 18, 26))
     write(path / "frame8.png", noise(20, 26))
-    facts = probe_images(path)
-    assert facts.times.count == 7
+    metadata = probe_images(path)
+    assert metadata.times.count == 7
     assert (
-        facts.error == "breaks after 7 of 30 frames: the next is 26 x 20, grey uint8; the first is 26 x 18, grey uint8"
+        metadata.error
+        == "breaks after 7 of 30 frames: the next is 26 x 20, grey uint8; the first is 26 x 18, grey uint8"
     )
-    conforms(ImagesSource, path, facts)
+    conforms(ImagesSource, path, metadata)
     trusted = probe_images(path, verify="packets")
     assert (trusted.times.count, trusted.error) == (30, None)
     with (
-        ImagesSource(path, facts=trusted) as source,
+        ImagesSource(path, metadata=trusted) as source,
         pytest.raises(DecodeError, match=r"frame8\.png: frame 7 is 26 x 20"),
     ):
         source.read([6, 7])
@@ -169,9 +170,9 @@ def test_an_image_that_is_cut_off_breaks_the_video(tmp_path, suffix, share):
     broken = path / f"frame3{suffix}"
     whole = broken.read_bytes()
     broken.write_bytes(whole[: int(len(whole) * share)])
-    facts = probe_images(path)
-    assert facts.error.startswith("breaks after 2 of 4 frames: the next cannot be decoded")
-    conforms(ImagesSource, path, facts)
+    metadata = probe_images(path)
+    assert metadata.error.startswith("breaks after 2 of 4 frames: the next cannot be decoded")
+    conforms(ImagesSource, path, metadata)
 
 
 def test_an_image_that_is_gone_breaks_the_video(tmp_path):
@@ -324,10 +325,10 @@ def test_suffixes():
 
 def test_only_requested_images_are_decoded(tmp_path):
     path = folder(tmp_path / "cine", noise(6, 18, 26))
-    facts = probe_images(path)
+    metadata = probe_images(path)
     for number in (1, 2, 4, 6):
         (path / f"frame{number}.png").unlink()
-    with ImagesSource(path, facts=facts) as source:
+    with ImagesSource(path, metadata=metadata) as source:
         assert source.read([4, 2]).shape == (2, 18, 26, 1)
 
 
@@ -336,10 +337,10 @@ def test_windows(tmp_path, kind):
     frames = np.zeros((40, 10, 10), np.uint16) + 100 * np.arange(100, dtype=np.uint16).reshape(10, 10)
     probe, source = (probe_images, ImagesSource) if kind == "images" else (probe_tiff, TiffSource)
     path = folder(tmp_path / "cine", frames) if kind == "images" else stack(tmp_path / "cine.tif", frames)
-    facts = probe(path, reading=ReadOptions(window="percentiles"))
-    assert facts.window == pytest.approx((100, 9800), abs=10)
+    metadata = probe(path, reading=ReadOptions(window="percentiles"))
+    assert metadata.window == pytest.approx((100, 9800), abs=10)
     assert probe(path).window is None
-    conforms(source, path, facts)
+    conforms(source, path, metadata)
 
 
 def stack(path, frames, *settings):
@@ -354,12 +355,12 @@ def stack(path, frames, *settings):
 def test_pages(tmp_path, dtype, tail, compression):
     frames = noise(12, 18, 26, *tail, dtype=dtype)
     path = stack(tmp_path / "cine.tif", frames, cv2.IMWRITE_TIFF_COMPRESSION, compression)
-    facts = probe_tiff(path)
-    assert (facts.times.count, facts.height, facts.width, facts.channels) == (12, 18, 26, 3 if tail else 1)
-    assert (facts.container, facts.error) == ("tiff", None)
-    with TiffSource(path, facts=facts) as source:
+    metadata = probe_tiff(path)
+    assert (metadata.times.count, metadata.height, metadata.width, metadata.channels) == (12, 18, 26, 3 if tail else 1)
+    assert (metadata.container, metadata.error) == ("tiff", None)
+    with TiffSource(path, metadata=metadata) as source:
         np.testing.assert_array_equal(source.read([11, 0, 5]), frames[[11, 0, 5]].reshape(3, 18, 26, -1))
-    conforms(TiffSource, path, facts)
+    conforms(TiffSource, path, metadata)
 
 
 def tiff(pages, *, order="<", big=False, gap=0):
@@ -403,31 +404,31 @@ def tiff(pages, *, order="<", big=False, gap=0):
 def test_both_byte_orders_and_sizes_of_tiff(tmp_path, order, big, dtype):
     frames = noise(5, 6, 7, dtype=dtype)
     (tmp_path / "cine.tif").write_bytes(tiff([(frame, {}) for frame in frames], order=order, big=big))
-    facts = probe_tiff(tmp_path / "cine.tif")
-    with TiffSource(tmp_path / "cine.tif", facts=facts) as source:
+    metadata = probe_tiff(tmp_path / "cine.tif")
+    with TiffSource(tmp_path / "cine.tif", metadata=metadata) as source:
         np.testing.assert_array_equal(source.read([4, 0, 2])[..., 0], frames[[4, 0, 2]])
-    conforms(TiffSource, tmp_path / "cine.tif", facts)
+    conforms(TiffSource, tmp_path / "cine.tif", metadata)
 
 
 def test_palettes_and_turned_pages_of_tiff(tmp_path):
     image = np.array([[0, 1], [1, 1], [0, 0]], np.uint8)
     colours = [0, 255 * 257, *[0] * 254, 7 * 257, 0, *[0] * 254, 0, 9 * 257, *[0] * 254]
     (tmp_path / "palette.tif").write_bytes(tiff([(image, {262: (3, [3]), 320: (3, colours)})] * 2))
-    with TiffSource(tmp_path / "palette.tif", facts=probe_tiff(tmp_path / "palette.tif")) as source:
+    with TiffSource(tmp_path / "palette.tif", metadata=probe_tiff(tmp_path / "palette.tif")) as source:
         assert source.read([1])[0, 0].tolist() == [[0, 7, 0], [255, 0, 9]]
     (tmp_path / "turned.tif").write_bytes(tiff([(image, {274: (3, [6])})] * 2))
-    facts = probe_tiff(tmp_path / "turned.tif")
-    assert (facts.height, facts.width) == (2, 3)
+    metadata = probe_tiff(tmp_path / "turned.tif")
+    assert (metadata.height, metadata.width) == (2, 3)
 
 
 def test_a_page_of_another_size_breaks_the_video(tmp_path):
     pages = [(noise(6, 7), {})] * 3 + [(noise(6, 8), {})] + [(noise(6, 7), {})]
     (tmp_path / "cine.tif").write_bytes(tiff(pages))
-    facts = probe_tiff(tmp_path / "cine.tif")
-    assert facts.error == "breaks after 3 of 5 frames: the next is 8 x 6, grey uint8; the first is 7 x 6, grey uint8"
+    metadata = probe_tiff(tmp_path / "cine.tif")
+    assert metadata.error == "breaks after 3 of 5 frames: the next is 8 x 6, grey uint8; the first is 7 x 6, grey uint8"
     trusted = probe_tiff(tmp_path / "cine.tif", verify="packets")
     assert trusted.times.count == 5
-    with TiffSource(tmp_path / "cine.tif", facts=trusted) as source:
+    with TiffSource(tmp_path / "cine.tif", metadata=trusted) as source:
         with pytest.raises(DecodeError, match=r"cine\.tif: frame 3 is 8 x 6"):
             source.read([3])
         assert source.read([4]).shape == (1, 6, 7, 1)
@@ -437,18 +438,18 @@ def test_pages_that_are_cut_off_or_go_in_a_circle(tmp_path):
     path = tmp_path / "cine.tif"
     whole = tiff([(noise(6, 7), {})] * 5)
     path.write_bytes(whole[:-150])
-    facts = probe_tiff(path)
-    assert facts.error == "breaks after 4 frames: page 4 lies past the end of the file"
-    conforms(TiffSource, path, facts)
+    metadata = probe_tiff(path)
+    assert metadata.error == "breaks after 4 frames: page 4 lies past the end of the file"
+    conforms(TiffSource, path, metadata)
     with (
-        TiffSource(path, facts=probe_tiff_of(tmp_path, whole)) as source,
+        TiffSource(path, metadata=probe_tiff_of(tmp_path, whole)) as source,
         pytest.raises(DecodeError, match="frame 4 lies"),
     ):
         source.read([4])
     first = struct.unpack_from("<I", whole, 4)[0]
     path.write_bytes(whole[:-4] + struct.pack("<I", first))
-    facts = probe_tiff(path)
-    assert (facts.times.count, facts.error) == (5, "breaks after 5 frames: page 5 is a repeat of an earlier page")
+    metadata = probe_tiff(path)
+    assert (metadata.times.count, metadata.error) == (5, "breaks after 5 frames: page 5 is a repeat of an earlier page")
     path.write_bytes(whole[:20])
     with pytest.raises(SourceError, match=r"cine\.tif: its first page "):
         probe_tiff(path)
@@ -476,10 +477,10 @@ def test_the_numbers_of_a_page_that_are_cut_off(tmp_path):
 def test_a_page_is_decoded_without_those_before(tmp_path):
     pages = [(noise(500, 500) + np.uint8(number), {}) for number in range(40)]
     (tmp_path / "cine.tif").write_bytes(tiff(pages))
-    facts = probe_tiff(tmp_path / "cine.tif", verify="packets")
+    metadata = probe_tiff(tmp_path / "cine.tif", verify="packets")
     before = (tmp_path / "cine.tif").read_bytes()
     tracemalloc.start()
-    with TiffSource(tmp_path / "cine.tif", facts=facts) as source:
+    with TiffSource(tmp_path / "cine.tif", metadata=metadata) as source:
         frame = source.read([39])[0, ..., 0]
     assert tracemalloc.get_traced_memory()[1] < 2e6  # of 10 MB
     tracemalloc.stop()
@@ -494,9 +495,9 @@ def test_a_file_of_more_than_2_gigabytes(tmp_path):
         file.write(data[:16])
         file.seek(16 + gap)
         file.write(data[16:])
-    facts = probe_tiff(tmp_path / "large.tif")
-    assert (facts.times.count, facts.error) == (3, None)
-    with TiffSource(tmp_path / "large.tif", facts=facts) as source:
+    metadata = probe_tiff(tmp_path / "large.tif")
+    assert (metadata.times.count, metadata.error) == (3, None)
+    with TiffSource(tmp_path / "large.tif", metadata=metadata) as source:
         for number in (2, 0, 1):
             np.testing.assert_array_equal(source.read([number])[0, ..., 0], pages[number][0])
 

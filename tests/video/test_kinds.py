@@ -15,7 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
 from cinefeed.data.manifest.table import Manifest
-from cinefeed.testing import check_source, kept_facts, numbered_frames, read_number, write_video
+from cinefeed.testing import check_source, numbered_frames, read_number, stored_metadata, write_video
 from cinefeed.video.kinds import _MAGIC, EXTENSIONS, is_video, kind_by_content, kind_by_suffix, read_start
 
 CODECS = {
@@ -107,10 +107,10 @@ def test_a_video_is_found_with_its_suffix_and_without(tmp_path, suffix):
 
 
 def test_an_animated_webp_is_read_frame_by_frame(tmp_path):
-    facts = probe(animated_webp(tmp_path / "a.webp"))
-    assert (facts.times.count, facts.container, facts.channels) == (6, "webp", 3)
-    np.testing.assert_allclose(facts.times.seconds(), [0, 0.04, 0.08, 0.16, 0.2, 0.24])
-    with open_video(tmp_path / "a.webp", facts=facts) as source:
+    metadata = probe(animated_webp(tmp_path / "a.webp"))
+    assert (metadata.times.count, metadata.container, metadata.channels) == (6, "webp", 3)
+    np.testing.assert_allclose(metadata.times.seconds(), [0, 0.04, 0.08, 0.16, 0.2, 0.24])
+    with open_video(tmp_path / "a.webp", metadata=metadata) as source:
         assert [read_number(frame) for frame in source.read([4, 4, 1, 5])] == [4, 4, 1, 5]
     data = (tmp_path / "a.webp").read_bytes()
     (tmp_path / "cut.webp").write_bytes(data[: len(data) * 2 // 3])
@@ -121,11 +121,11 @@ def test_an_animated_webp_is_read_frame_by_frame(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_animated_webp_conforms(tmp_path, channels):
     path = animated_webp(tmp_path / "a.webp", count=40)
-    facts = probe(path)
-    manifest_facts = kept_facts(facts)
+    metadata = probe(path)
+    manifest_facts = stored_metadata(metadata)
     check_source(
-        open_video(path, channels=channels, facts=facts),
-        reopen=lambda: open_video(path, channels=channels, facts=manifest_facts),
+        open_video(path, channels=channels, metadata=metadata),
+        reopen=lambda: open_video(path, channels=channels, metadata=manifest_facts),
     )
 
 

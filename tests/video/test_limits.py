@@ -253,8 +253,8 @@ def test_a_file_that_was_scanned_with_raised_limits_is_fed(tmp_path, monkeypatch
     )
     for make in (tiff, deflated):
         path = make(tmp_path)
-        facts = cf.probe(path)
-        with cf.open_video(path, facts=facts) as source:
+        metadata = cf.probe(path)
+        with cf.open_video(path, metadata=metadata) as source:
             assert len(source.read([11])) == 1
 
 
@@ -282,17 +282,17 @@ def test_a_dicom_file_that_is_cut_off_keeps_its_frames(tmp_path):
     path = dicom(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    facts = cf.probe(path)
-    assert 0 < facts.times.count < 12 and "of 12 frames: the file is cut off" in facts.error
+    metadata = cf.probe(path)
+    assert 0 < metadata.times.count < 12 and "of 12 frames: the file is cut off" in metadata.error
 
 
 def test_an_image_that_was_replaced_by_a_larger_one_after_the_scan(tmp_path):
     path = image_folder(tmp_path, ".png")
-    facts = cf.probe(path)
+    metadata = cf.probe(path)
     _, huge = cv2.imencode(".png", np.zeros((64, 48), np.uint8))
     huge = huge.tobytes()
     (path / "03.png").write_bytes(huge[:16] + struct.pack(">II", 60_000, 60_000) + huge[24:])
-    with cf.open_video(path, facts=facts) as source, pytest.raises(SourceError, match="max_frame_bytes"):
+    with cf.open_video(path, metadata=metadata) as source, pytest.raises(SourceError, match="max_frame_bytes"):
         source.read([3])
 
 
@@ -346,16 +346,16 @@ def with_a_smaller_frame(tmp_path, number):
 
 @pytest.mark.parametrize("verify", ["decode", "packets"])
 def test_a_change_of_size_among_the_first_frames_is_detected_by_each_probe(tmp_path, verify):
-    facts = cf.probe(with_a_smaller_frame(tmp_path, 7), verify=verify)
-    assert facts.times.count == 7 and "the next is 32 x 32" in facts.error
+    metadata = cf.probe(with_a_smaller_frame(tmp_path, 7), verify=verify)
+    assert metadata.times.count == 7 and "the next is 32 x 32" in metadata.error
 
 
 def test_a_frame_of_another_size_that_no_scan_has_decoded_raises(tmp_path):
     whole = with_a_smaller_frame(tmp_path, 20)  # behind the 16 frames that a pass over packets decodes
-    facts = cf.probe(whole)
-    assert facts.times.count == 20 and "the next is 32 x 32" in facts.error
-    facts = cf.probe(whole, verify="packets")
-    with EncodedSource(whole, facts=facts) as source:
+    metadata = cf.probe(whole)
+    assert metadata.times.count == 20 and "the next is 32 x 32" in metadata.error
+    metadata = cf.probe(whole, verify="packets")
+    with EncodedSource(whole, metadata=metadata) as source:
         assert source.read([19]).shape == (1, 64, 64, 3)
         with pytest.raises(SourceError, match=r"a\.avi: frame 20 is 32 x 32, its metadata gives 64 x 64"):
             source.read([20])
@@ -364,8 +364,8 @@ def test_a_frame_of_another_size_that_no_scan_has_decoded_raises(tmp_path):
 def test_a_second_read_after_one_that_failed_names_the_file_again(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3)).astype(np.uint8)
     path = write_video(tmp_path / "gone.avi", noise, codec="mpeg4")
-    facts = cf.probe(path)
-    with EncodedSource(path, facts=facts) as source:
+    metadata = cf.probe(path)
+    with EncodedSource(path, metadata=metadata) as source:
         source.read([0])
         size = path.stat().st_size
         with path.open("r+b") as file:

@@ -88,7 +88,7 @@ def test_opening_without_probing_is_found(kitchen, tmp_path, monkeypatch):
     some = [case for case in cases() if case.stream == "mpeg1_b" and case.suffix in ("mpg", "vob", "mkv")]
     some = [case for case in some if case.fault.startswith("sound")]
     assert outcome(kitchen, some, tmp_path).wrong == {}
-    monkeypatch.setattr(ladder, "states_its_stamps", lambda facts: True)
+    monkeypatch.setattr(ladder, "states_its_stamps", lambda metadata: True)
     wrong = outcome(kitchen, some, tmp_path).wrong
     assert {Path(name).suffix for name in wrong} == {".mpg", ".vob"}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cinefeed.core.errors import SourceError
-from cinefeed.testing import check_source, kept_facts
-from cinefeed.video.arrays.in_memory import MemorySource, memory_facts
+from cinefeed.testing import check_source, stored_metadata
+from cinefeed.video.arrays.in_memory import MemorySource, array_metadata
 
 
 @pytest.mark.parametrize(
@@ -15,15 +15,16 @@ from cinefeed.video.arrays.in_memory import MemorySource, memory_facts
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "int16", "bool"])
 def test_frames(shape, axes, dtype):
     array = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 200, shape).astype(dtype)
-    facts = memory_facts(array, axes=axes)
-    assert (facts.times.count, facts.height, facts.width, facts.container) == (9, 6, 5, "memory")
+    metadata = array_metadata(array, axes=axes)
+    assert (metadata.times.count, metadata.height, metadata.width, metadata.container) == (9, 6, 5, "memory")
     letters = axes or "THWC"[: array.ndim]
     usual = np.moveaxis(array, [letters.index(axis) for axis in "THWC" if axis in letters], range(array.ndim))
-    with MemorySource(array, facts=facts) as source:
+    with MemorySource(array, metadata=metadata) as source:
         frames = source.read([8, 0, 3])
     np.testing.assert_array_equal(frames, usual[[8, 0, 3]].reshape(3, 6, 5, -1) * (255 if dtype == "bool" else 1))
     check_source(
-        MemorySource(array, facts=facts), reopen=lambda: MemorySource(array, facts=kept_facts(facts), channels=None)
+        MemorySource(array, metadata=metadata),
+        reopen=lambda: MemorySource(array, metadata=stored_metadata(metadata), channels=None),
     )
 
 
@@ -59,7 +60,7 @@ def test_channels_can_be_requested():
 )
 def test_what_is_no_video_is_refused(array, axes, message):
     with pytest.raises(SourceError, match=message):
-        memory_facts(array, axes=axes)
+        array_metadata(array, axes=axes)
 
 
 def test_errors_carry_the_name():

@@ -25,9 +25,9 @@ def read_clips(folder: Path, *, clips: int, leak: str) -> list[tuple[float, int]
     manifest, clip, batches, held = cf.Manifest.scan(folder), cf.Clip(frames=16), [], []
     for i in range(clips):
         row = i % len(manifest)
-        facts = manifest.facts(row)
-        indices, _ = clip.select(facts.times, rng=rng_for(0, stage=Stage.CLIP, epoch=0, position=i))
-        source = cf.open_video(manifest.path_of(row), channels=1 + 2 * (i % 2), facts=facts)
+        metadata = manifest.metadata(row)
+        indices, _ = clip.select(metadata.times, rng=rng_for(0, stage=Stage.CLIP, epoch=0, position=i))
+        source = cf.open_video(manifest.path_of(row), channels=1 + 2 * (i % 2), metadata=metadata)
         frames = source.read(indices)
         if leak == "files":
             batches.append(source)

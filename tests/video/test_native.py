@@ -71,7 +71,7 @@ def test_containers_that_state_their_times_are_read_by_compiled_code(tmp_path, n
 def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, unasked, change):
     path = video(tmp_path)
     np.save(tmp_path / "frames.npy", np.zeros((5, 8, 8), np.uint8))
-    facts, tested = probe(path), structures.version()
+    metadata, tested = probe(path), structures.version()
     if change == "version":
         monkeypatch.setitem(av.library_versions, "libavcodec", (99, 0, 0))
         reason = r"tested with libavcodec 62, 63, this is 99"
@@ -92,7 +92,7 @@ def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, 
         monkeypatch.setitem(sys.modules, "av._core", None)
         reason = r"cannot be called by name: import of av\._core halted"
     for _ in range(2):
-        with EncodedSource(path, facts=facts) as source:
+        with EncodedSource(path, metadata=metadata) as source:
             assert source._native is None
             assert numbers_read(source, [33, 2]) == [33, 2]
     assert decoder_choice().name == "PyAV"
@@ -142,19 +142,19 @@ def test_without_pyavs_private_module_arrays_open_and_pyav_reads(tmp_path):
 def test_what_it_cannot_find_pyav_finds(tmp_path):
     """Stamps that are none of the file's: compiled code gives up, and the frames come all the same, counted."""
     path = video(tmp_path, b_frames=2)
-    facts = probe(path)
-    assert facts.ticks is not None
-    shifted = VideoMetadata(**{**vars(facts), "ticks": facts.ticks._replace(first=7)})
-    with EncodedSource(path, facts=shifted) as source:
+    metadata = probe(path)
+    assert metadata.ticks is not None
+    shifted = VideoMetadata(**{**vars(metadata), "ticks": metadata.ticks._replace(first=7)})
+    with EncodedSource(path, metadata=shifted) as source:
         assert source._native is not None
         assert numbers_read(source, [9, 31]) == [9, 31]
         assert source._native is None
 
 
 def test_a_file_of_another_size_by_now_is_refused(tmp_path):
-    facts = probe(video(tmp_path))
+    metadata = probe(video(tmp_path))
     larger = write_video(tmp_path / "other.mp4", numbered_frames(COUNT, height=192, width=256))
-    with EncodedSource(larger, facts=facts) as source:
+    with EncodedSource(larger, metadata=metadata) as source:
         with pytest.raises(DecodeError, match=r"other\.mp4: frame 5 is 256 x 192, its metadata gives 128 x 96"):
             source.planes([5])
         assert source._native is None
@@ -162,13 +162,13 @@ def test_a_file_of_another_size_by_now_is_refused(tmp_path):
 
 def test_a_file_that_is_gone_or_no_video_has_pyavs_error(tmp_path):
     path = video(tmp_path)
-    facts = probe(path)
+    metadata = probe(path)
     path.write_bytes(b"nothing that a video begins with" * 40)
     with pytest.raises(Exception, match="FFmpeg cannot open this file"):
-        EncodedSource(path, facts=facts)
+        EncodedSource(path, metadata=metadata)
     path.unlink()
     with pytest.raises(Exception, match="there is no such file"):
-        EncodedSource(path, facts=facts)
+        EncodedSource(path, metadata=metadata)
 
 
 def test_names_that_are_not_ascii(tmp_path):

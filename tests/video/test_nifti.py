@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cinefeed.core.errors import DecodeError, MissingExtraError, SourceError
-from cinefeed.testing import check_source, kept_facts
+from cinefeed.testing import check_source, stored_metadata
 from cinefeed.video.arrays import frame_offsets as stored
 from cinefeed.video.arrays.nifti import NiftiSource, nifti_parts, probe_nifti
 from cinefeed.video.read_options import ReadOptions
@@ -31,9 +31,10 @@ def save(path, array, *, kind=nibabel.Nifti1Image, **fields):
     return path
 
 
-def conforms(path, facts, part=None):
+def conforms(path, metadata, part=None):
     check_source(
-        NiftiSource(path, part=part, facts=facts), reopen=lambda: NiftiSource(path, part=part, facts=kept_facts(facts))
+        NiftiSource(path, part=part, metadata=metadata),
+        reopen=lambda: NiftiSource(path, part=part, metadata=stored_metadata(metadata)),
     )
 
 
@@ -42,14 +43,14 @@ def conforms(path, facts, part=None):
 def test_width_runs_along_the_first_axis(tmp_path, name, dtype):
     array = volume(7, 5, 3, 11, dtype=dtype)
     path = save(tmp_path / name, array)
-    facts = probe_nifti(path, part="slice=2")
-    assert (facts.width, facts.height, facts.times.count, facts.axes) == (7, 5, 11, "WHzT")
-    assert (facts.container, facts.codec) == ("nifti", "gzip" if name.endswith("gz") else "raw")
-    with NiftiSource(path, part="slice=2", facts=facts) as source:
+    metadata = probe_nifti(path, part="slice=2")
+    assert (metadata.width, metadata.height, metadata.times.count, metadata.axes) == (7, 5, 11, "WHzT")
+    assert (metadata.container, metadata.codec) == ("nifti", "gzip" if name.endswith("gz") else "raw")
+    with NiftiSource(path, part="slice=2", metadata=metadata) as source:
         frames = source.read([10, 0, 10])
     assert frames.dtype == {"uint8": "uint8", "uint16": "uint16", ">u2": "uint16"}.get(dtype, "float32")
     np.testing.assert_array_equal(frames[..., 0], array[:, :, 2, [10, 0, 10]].transpose(2, 1, 0))
-    conforms(path, facts, part="slice=2")
+    conforms(path, metadata, part="slice=2")
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
@@ -59,8 +60,8 @@ def test_both_versions_and_byte_orders(tmp_path, name, kind):
     image = kind(array, np.eye(4), kind.header_class(endianness=">"))
     image.set_data_dtype(np.int16)
     image.to_filename(tmp_path / name)
-    facts = probe_nifti(tmp_path / name)
-    with NiftiSource(tmp_path / name, facts=facts) as source:
+    metadata = probe_nifti(tmp_path / name)
+    with NiftiSource(tmp_path / name, metadata=metadata) as source:
         np.testing.assert_array_equal(source.read([4])[0, ..., 0], array[:, :, 1, 4].T)
 
 
@@ -76,7 +77,7 @@ def test_slices_are_chosen(tmp_path, choice, parts):
 def test_without_a_part_it_is_the_middle_slice(tmp_path):
     array = volume(7, 5, 3, 6)
     path = save(tmp_path / "cine.nii", array)
-    with NiftiSource(path, facts=probe_nifti(path)) as source:
+    with NiftiSource(path, metadata=probe_nifti(path)) as source:
         np.testing.assert_array_equal(source.read([5])[0, ..., 0], array[:, :, 1, 5].T)
     for choice in ("each", 2):
         with pytest.raises(SourceError, match=r"selects parts; give one, as in cine\.nii::slice=4"):
@@ -112,22 +113,22 @@ def test_other_axes_are_declared(tmp_path, name, axes, shape, parts):
     path = save(tmp_path / name, array)
     assert nifti_parts(path, reading) == parts
     part = parts[0] if parts else None
-    facts = probe_nifti(path, part=part, reading=reading)
-    assert facts.axes == axes.replace("Z", "z")
+    metadata = probe_nifti(path, part=part, reading=reading)
+    assert metadata.axes == axes.replace("Z", "z")
     cut = array.take(1, axes.index("Z")) if "Z" in axes else array
     left = axes.replace("Z", "")
     usual = np.moveaxis(cut, [left.index(axis) for axis in "THWC" if axis in left], range(cut.ndim))
-    with NiftiSource(path, part=part, facts=facts) as source:
+    with NiftiSource(path, part=part, metadata=metadata) as source:
         np.testing.assert_array_equal(source.read(range(6)), usual.reshape(6, 5, 7, -1))
-    conforms(path, facts, part=part)
+    conforms(path, metadata, part=part)
 
 
 def test_axes_of_length_one_at_the_end_are_left_out(tmp_path):
     array = volume(7, 5, 3, 6, 1)
     path = save(tmp_path / "cine.nii", array)
-    facts = probe_nifti(path, part="slice=0")
-    assert facts.times.count == 6
-    conforms(path, facts, part="slice=0")
+    metadata = probe_nifti(path, part="slice=0")
+    assert metadata.times.count == 6
+    conforms(path, metadata, part="slice=0")
 
 
 @pytest.mark.parametrize(
@@ -165,14 +166,14 @@ def test_numbers_are_scaled(tmp_path, name, slope, intercept):
     image = nibabel.Nifti1Image(volume(7, 5, 3, 6, dtype="int16"), np.eye(4))
     image.header.set_slope_inter(slope, intercept)
     image.to_filename(tmp_path / name)
-    facts = probe_nifti(tmp_path / name)
-    assert facts.bits == 32
-    with NiftiSource(tmp_path / name, facts=facts) as source:
+    metadata = probe_nifti(tmp_path / name)
+    assert metadata.bits == 32
+    with NiftiSource(tmp_path / name, metadata=metadata) as source:
         frame = source.read([5])[0, ..., 0]
     expected = nibabel.load(tmp_path / name).get_fdata(dtype=np.float32)[:, :, 1, 5].T
     assert frame.dtype == np.float32
     np.testing.assert_allclose(frame, expected, rtol=1e-6)
-    conforms(tmp_path / name, facts)
+    conforms(tmp_path / name, metadata)
 
 
 def test_a_slope_of_one_leaves_integers(tmp_path):
@@ -198,14 +199,14 @@ def test_spacing_and_times_have_the_units_of_the_header(tmp_path, units, spacing
     image.header.set_zooms((2.0, 3.0, 4.0, 0.05))
     image.header.set_xyzt_units(*units)
     image.to_filename(tmp_path / "cine.nii")
-    facts = probe_nifti(tmp_path / "cine.nii")
-    assert facts.spacing_mm == (None if spacing is None else pytest.approx(spacing))
+    metadata = probe_nifti(tmp_path / "cine.nii")
+    assert metadata.spacing_mm == (None if spacing is None else pytest.approx(spacing))
     if rate is None:
-        assert np.isnan(facts.rate_hz)
-        assert np.isnan(facts.times.step_seconds)
+        assert np.isnan(metadata.rate_hz)
+        assert np.isnan(metadata.times.step_seconds)
     else:
-        assert facts.rate_hz == pytest.approx(rate)
-        assert facts.times.seconds()[5] == pytest.approx(5 / rate)
+        assert metadata.rate_hz == pytest.approx(rate)
+        assert metadata.times.seconds()[5] == pytest.approx(5 / rate)
 
 
 def test_time_that_is_not_the_fourth_axis_has_no_known_step(tmp_path):
@@ -218,10 +219,10 @@ def test_time_that_is_not_the_fourth_axis_has_no_known_step(tmp_path):
 @pytest.mark.parametrize(("window", "expected"), [("file", (10, 200)), ("none", None), ("percentiles", (2, 247))])
 def test_windows(tmp_path, window, expected):
     path = save(tmp_path / "cine.nii", volume(7, 5, 3, 60), cal_min=10, cal_max=200)
-    facts = probe_nifti(path, reading=ReadOptions(window=window))
-    assert facts.window == (None if expected is None else pytest.approx(expected, abs=1))
-    with NiftiSource(path, facts=facts) as source:
-        assert source.planes([0]).colour.window == facts.window
+    metadata = probe_nifti(path, reading=ReadOptions(window=window))
+    assert metadata.window == (None if expected is None else pytest.approx(expected, abs=1))
+    with NiftiSource(path, metadata=metadata) as source:
+        assert source.planes([0]).colour.window == metadata.window
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 0), (5, 5), (9, 3), (np.nan, 4), (0, np.inf), (0, 1e-44)])
@@ -234,9 +235,9 @@ def test_texts_of_the_header_go_nowhere(tmp_path):
     path = save(
         tmp_path / "cine.nii", volume(7, 5, 3, 6), descrip=secret, aux_file=secret, db_name=secret, intent_name=secret
     )
-    facts = probe_nifti(path)
-    assert "DOE" not in repr(asdict(facts))
-    assert facts.tags == {"orientation": "RAS"}
+    metadata = probe_nifti(path)
+    assert "DOE" not in repr(asdict(metadata))
+    assert metadata.tags == {"orientation": "RAS"}
 
 
 def test_an_orientation_that_nobody_wrote_is_not_told(tmp_path):
@@ -251,9 +252,9 @@ def test_a_file_that_is_cut_off_keeps_its_whole_frames(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])  # slice 1 of the last frame lacks its last 5 bytes
     assert probe_nifti(path, part="slice=0").error is None
-    facts = probe_nifti(path, part="slice=1")
-    assert facts.error == "breaks after 5 of 6 frames: the file is cut off"
-    conforms(path, facts, part="slice=1")
+    metadata = probe_nifti(path, part="slice=1")
+    assert metadata.error == "breaks after 5 of 6 frames: the file is cut off"
+    conforms(path, metadata, part="slice=1")
     path.write_bytes(whole[:380])
     with pytest.raises(SourceError, match=r"cine\.nii: 0 of 6 frames are whole"):
         probe_nifti(path)
@@ -271,15 +272,15 @@ def test_a_compressed_file_that_is_cut_off(tmp_path):
     path, array = noisy(tmp_path / "cine.nii.gz")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    facts = probe_nifti(path, part="slice=1")
-    assert 20 < facts.times.count < 26
-    assert facts.error.startswith(f"breaks after {facts.times.count} of 50 frames: it cannot be decompressed")
-    conforms(path, facts, part="slice=1")
-    with NiftiSource(path, part="slice=1", facts=facts) as source:
+    metadata = probe_nifti(path, part="slice=1")
+    assert 20 < metadata.times.count < 26
+    assert metadata.error.startswith(f"breaks after {metadata.times.count} of 50 frames: it cannot be decompressed")
+    conforms(path, metadata, part="slice=1")
+    with NiftiSource(path, part="slice=1", metadata=metadata) as source:
         np.testing.assert_array_equal(source.read([19])[0, ..., 0], array[:, :, 1, 19].T)
     trusted = probe_nifti(path, part="slice=1", verify="packets")
     assert trusted.error is None
-    with NiftiSource(path, part="slice=1", facts=trusted) as source:
+    with NiftiSource(path, part="slice=1", metadata=trusted) as source:
         with pytest.raises(DecodeError, match=r"cine\.nii\.gz: frame 40 cannot be decompressed"):
             source.read([3, 40])
         np.testing.assert_array_equal(source.read([3])[0, ..., 0], array[:, :, 1, 3].T)
@@ -292,9 +293,9 @@ def test_frames_that_interleave_in_a_compressed_file_that_is_cut_off(tmp_path):
     array = np.random.default_rng(0).integers(0, 60, (5000, 3, 2, 2), np.uint8)
     path = save(tmp_path / "cine.nii.gz", array)
     path.write_bytes(path.read_bytes()[:-30])
-    facts = probe_nifti(path, part="slice=1", reading=ReadOptions(axes="TWHZ"))
-    assert 4900 < facts.times.count < 5000
-    with NiftiSource(path, part="slice=1", facts=facts) as source:
+    metadata = probe_nifti(path, part="slice=1", reading=ReadOptions(axes="TWHZ"))
+    assert 4900 < metadata.times.count < 5000
+    with NiftiSource(path, part="slice=1", metadata=metadata) as source:
         last = len(source) - 1
         np.testing.assert_array_equal(source.read([last, 0])[..., 0], array[[last, 0], :, :, 1].transpose(0, 2, 1))
 
@@ -303,10 +304,10 @@ def test_a_compressed_file_with_damage(tmp_path):
     path, _ = noisy(tmp_path / "cine.nii.gz")
     whole = path.read_bytes()
     path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
-    facts = probe_nifti(path)
-    assert facts.times.count == 50
-    assert facts.error.startswith("all 50 frames can be read, but any may be wrong: its checksum does not fit (CRC")
-    conforms(path, facts)
+    metadata = probe_nifti(path)
+    assert metadata.times.count == 50
+    assert metadata.error.startswith("all 50 frames can be read, but any may be wrong: its checksum does not fit (CRC")
+    conforms(path, metadata)
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + b"\xff" * middle)  # decodes to more than there should be
     assert probe_nifti(path).error.startswith("all 50 frames can be read, but any may be wrong: it cannot be decomp")
@@ -321,11 +322,11 @@ def test_what_is_appended_to_a_compressed_file_does_no_harm(tmp_path):
 
 def test_frames_of_one_request_are_one_pass(tmp_path, monkeypatch):
     path, _ = noisy(tmp_path / "cine.nii.gz")
-    facts = probe_nifti(path)
+    metadata = probe_nifti(path)
     rewinds = []
     honest = gzip._GzipReader._rewind
     monkeypatch.setattr(gzip._GzipReader, "_rewind", lambda reader: rewinds.append(1) or honest(reader))
-    with NiftiSource(path, facts=facts) as source:
+    with NiftiSource(path, metadata=metadata) as source:
         source.read([49, 3, 20, 3, 0])
         assert rewinds == []
         source.read([0])
@@ -364,7 +365,7 @@ def test_only_requested_frames_of_a_large_file_are_read(tmp_path):
     nifti_parts(path)  # nibabel is imported
 
     def read():
-        with NiftiSource(path, facts=probe_nifti(path)) as source:
+        with NiftiSource(path, metadata=probe_nifti(path)) as source:
             assert source.read([5, 1500, 0]).shape == (3, 1000, 1000, 1)
 
     assert peak_bytes(read) < 10e6  # of 64 GB
@@ -372,10 +373,10 @@ def test_only_requested_frames_of_a_large_file_are_read(tmp_path):
 
 def test_of_a_compressed_file_only_the_frames_asked_for_are_kept(tmp_path):
     path = save(tmp_path / "cine.nii.gz", np.zeros((500, 500, 2, 100), np.uint8))
-    facts = probe_nifti(path)
+    metadata = probe_nifti(path)
 
     def read():
-        with NiftiSource(path, facts=facts) as source:
+        with NiftiSource(path, metadata=metadata) as source:
             source.read([99, 3, 50])
 
     assert peak_bytes(read) < 6e6  # of 50 MB
@@ -416,10 +417,10 @@ def test_what_is_no_nifti_file(tmp_path):
 
 def test_a_file_that_has_shrunk_since_the_scan_raises(tmp_path):
     path = save(tmp_path / "cine.nii", volume(7, 5, 3, 6))
-    facts = probe_nifti(path)
+    metadata = probe_nifti(path)
     save(path, volume(7, 5, 3, 4))
     with pytest.raises(SourceError, match="its metadata has 6 frames, the file has 4; scan it again"):
-        NiftiSource(path, facts=facts)
+        NiftiSource(path, metadata=metadata)
 
 
 @pytest.mark.parametrize("name", ["example4d.nii.gz", "functional.nii"])
@@ -427,10 +428,10 @@ def test_real_files(data, name):
     path = data / "nifti" / name
     expected = nibabel.load(path).get_fdata(dtype=np.float32)
     for part in nifti_parts(path, ReadOptions(slice="each")):
-        facts = probe_nifti(path, part=part)
-        assert facts.error is None
-        assert facts.tags == {"orientation": "".join(nibabel.aff2axcodes(nibabel.load(path).affine))}
-        with NiftiSource(path, part=part, facts=facts) as source:
+        metadata = probe_nifti(path, part=part)
+        assert metadata.error is None
+        assert metadata.tags == {"orientation": "".join(nibabel.aff2axcodes(nibabel.load(path).affine))}
+        with NiftiSource(path, part=part, metadata=metadata) as source:
             planes = source.planes(range(len(source))).frames
         number = int(part.removeprefix("slice="))
         np.testing.assert_array_equal([parts[0] for parts in planes], expected[:, :, number].transpose(2, 1, 0))

@@ -49,12 +49,12 @@ def packets_and_frames(path: Path) -> tuple[int, list[int]]:
 
 def assert_one_answer(path: Path, expected: list[int]) -> None:
     """A file holds these frames, whether it is scanned by decoding, by packets, or opened by its path alone."""
-    for facts in (probe(path), probe(path, verify="packets"), None):
-        with open_video(path, facts=facts) as source:
-            assert source.facts.error is None
+    for metadata in (probe(path), probe(path, verify="packets"), None):
+        with open_video(path, metadata=metadata) as source:
+            assert source.metadata.error is None
             assert [read_number(frame) for frame in source.read(range(len(source)))] == expected
         for number in (0, 11, 12, 13, len(expected) - 1):
-            with open_video(path, facts=facts) as source:
+            with open_video(path, metadata=metadata) as source:
                 assert read_number(source.read([number])[0]) == expected[number]
 
 
@@ -169,12 +169,15 @@ def test_packets_of_a_clean_file_are_counted(tmp_path, monkeypatch):
 def test_numbers_of_another_count_are_refused(tmp_path):
     """Frames are counted where stamps lead nowhere, but not if there are fewer or more of them than facts."""
     path = write(tmp_path / "whole.mp4", b_frames=2)
-    facts = probe(path)
-    assert facts.ticks is not None
+    metadata = probe(path)
+    assert metadata.ticks is not None
     for more in (-1, 1):
-        ticks = facts.ticks._replace(first=7, count=COUNT + more)
-        other = VideoMetadata(**{**vars(facts), "ticks": ticks, "times": ticks.times(start_seconds=0.0)})
-        with open_video(path, facts=other) as source, pytest.raises(DecodeError, match=f"after 48 of {COUNT + more}"):
+        ticks = metadata.ticks._replace(first=7, count=COUNT + more)
+        other = VideoMetadata(**{**vars(metadata), "ticks": ticks, "times": ticks.times(start_seconds=0.0)})
+        with (
+            open_video(path, metadata=other) as source,
+            pytest.raises(DecodeError, match=f"after 48 of {COUNT + more}"),
+        ):
             source.read([5])
 
 
@@ -183,16 +186,16 @@ def test_stamps_that_ffmpeg_guesses_do_not_tell_frames(tmp_path, name):
     """AVI and ASF keep decoding times alone; FFmpeg's guess of presentation times is another one after a seek."""
     options = {"x264-params": "open-gop=1:b-adapt=0:b-pyramid=normal"} if name.startswith("h264") else {}
     path = write(tmp_path / name, codec=name.split(".")[0], b_frames=2 + bool(options), options=options)
-    facts = probe(path)
-    assert facts.ticks is not None
-    assert len(np.unique(facts.ticks.stamps())) == COUNT
-    assert (np.diff(facts.times.seconds()) > 0).all()
+    metadata = probe(path)
+    assert metadata.ticks is not None
+    assert len(np.unique(metadata.ticks.stamps())) == COUNT
+    assert (np.diff(metadata.times.seconds()) > 0).all()
     with av.open(str(path)) as container:
         base = container.streams.video[0].time_base
         stamps = sorted(packet.pts * base for packet in container.demux(video=0) if packet.size)
-    np.testing.assert_allclose(facts.times.seconds(), np.array(stamps, np.float64))
+    np.testing.assert_allclose(metadata.times.seconds(), np.array(stamps, np.float64))
     for number in range(COUNT):
-        with open_video(path, facts=facts) as source:
+        with open_video(path, metadata=metadata) as source:
             assert [read_number(frame) for frame in source.read([number, (number + 7) % COUNT])] == [
                 number,
                 (number + 7) % COUNT,
@@ -203,10 +206,10 @@ def test_a_renamed_copy_is_read_as_the_format_that_was_scanned(tmp_path):
     for name in ("h264.ts", "h264.h264", "mjpeg.mjpeg", "h264.mkv"):
         codec = {"codec": "mjpeg", "pixel_format": "yuvj420p"} if name.startswith("mjpeg") else {"b_frames": 2}
         path = write(tmp_path / name, **codec)
-        facts = probe(path)
+        metadata = probe(path)
         copy = tmp_path / f"{name}.bin"
         copy.write_bytes(path.read_bytes())
-        with open_video(copy, facts=facts) as source:
+        with open_video(copy, metadata=metadata) as source:
             assert [read_number(frame) for frame in source.read([31, 2])] == [31, 2]
 
 
@@ -222,6 +225,6 @@ def test_a_file_that_breaks_early_does_so_in_every_way(tmp_path, suffix):
     assert scanned.times.count == 8
     assert "breaks after 8" in str(scanned.error)
     with open_video(path) as source:
-        for facts in (probe(path, verify="packets"), source.facts):
-            assert (facts.times.count, facts.error) == (8, scanned.error)
+        for metadata in (probe(path, verify="packets"), source.metadata):
+            assert (metadata.times.count, metadata.error) == (8, scanned.error)
         assert [read_number(frame) for frame in source.read(range(8))] == list(range(8))

@@ -10,7 +10,7 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.core.errors import SettingError, SourceError
-from cinefeed.testing import check_source, kept_facts
+from cinefeed.testing import check_source, stored_metadata
 from cinefeed.video import readers
 from cinefeed.video.kinds import unregister_kind
 
@@ -45,9 +45,9 @@ def test_conformance(tmp_path, opener, dtype):
     cf.register_reader(".own", opener)
     own_reader.write(tmp_path / "a.OWN", frames_of(7, dtype))
     source = cf.open_video(tmp_path / "a.OWN")
-    assert source.facts.times.count == 6
-    facts = kept_facts(cf.probe(tmp_path / "a.OWN"))
-    check_source(source, reopen=lambda: cf.open_video(tmp_path / "a.OWN", facts=facts))
+    assert source.metadata.times.count == 6
+    metadata = stored_metadata(cf.probe(tmp_path / "a.OWN"))
+    check_source(source, reopen=lambda: cf.open_video(tmp_path / "a.OWN", metadata=metadata))
 
 
 @OPENERS
@@ -110,7 +110,7 @@ def test_files_that_cannot_be_read(folder):
         cf.open_video(folder / "1.own", part="/x")
     own_reader.write(folder / "1.own", frames_of(1)[:, :8])
     with pytest.raises(SourceError, match="scan it again"):
-        cf.open_video(folder / "1.own", facts=manifest.facts(0))
+        cf.open_video(folder / "1.own", metadata=manifest.metadata(0))
     cf.register_reader(".sets", lambda path: np.zeros((4, 6, 16, 16), np.uint8))
     (folder / "a.sets").write_bytes(b"x")
     with pytest.raises(SourceError, match=r"its reader returned \(4, 6, 16, 16\)"):

@@ -65,12 +65,14 @@ def requests(count: int, *, rounds: int, address: int) -> list[list[int]]:
     return index_lists
 
 
-def faults(path: Path, count: int, index_lists: list[list[int]], *, with_facts: bool) -> list[str]:
+def faults(path: Path, count: int, index_lists: list[list[int]], *, with_metadata: bool) -> list[str]:
     """Return every difference between the source and a full decode."""
     decoded, expected = full_decode(path, numbers_to_keep={number for numbers in index_lists for number in numbers})
-    facts = probe(path)
-    problems = [] if decoded == facts.times.count == count else [f"{count}, {decoded}, {facts.times.count} frames"]
-    with open_video(path, channels=facts.channels, facts=facts if with_facts else None) as source:
+    metadata = probe(path)
+    problems = (
+        [] if decoded == metadata.times.count == count else [f"{count}, {decoded}, {metadata.times.count} frames"]
+    )
+    with open_video(path, channels=metadata.channels, metadata=metadata if with_metadata else None) as source:
         for numbers in index_lists:
             frames = source.planes(numbers).frames
             problems += [
@@ -88,7 +90,7 @@ def test_frames_equal_a_full_decode(data, row):
     count = int(row["frames_decoded"])
     # One sweep; the slow test asks piece by piece.
     at_once = [n for numbers in requests(count, rounds=1, address=len(row["path"])) for n in numbers]
-    assert faults(data / row["path"], count, [at_once], with_facts=True) == []
+    assert faults(data / row["path"], count, [at_once], with_metadata=True) == []
 
 
 @pytest.mark.slow
@@ -99,17 +101,17 @@ def test_frames_equal_a_full_decode_often(data, row):
     index_lists = requests(count, rounds=rounds, address=1) + [
         [number] for number in range(0, count, max(count // 10, 1))
     ]
-    for with_facts in (True, False):
-        if with_facts or not row["error"]:
-            assert faults(data / row["path"], count, index_lists, with_facts=with_facts) == []
+    for with_metadata in (True, False):
+        if with_metadata or not row["error"]:
+            assert faults(data / row["path"], count, index_lists, with_metadata=with_metadata) == []
 
 
 def test_a_wrong_frame_is_found(data, monkeypatch):
     path = data / "grid" / "bbaf2n.mpg"
     index_lists = requests(75, rounds=1, address=0)
     monkeypatch.setitem(globals(), "digest", digest_of_the_first_row)
-    assert faults(path, 75, index_lists, with_facts=True) == []
-    assert faults(path, 76, index_lists, with_facts=True) == ["76, 75, 75 frames"]
+    assert faults(path, 75, index_lists, with_metadata=True) == []
+    assert faults(path, 76, index_lists, with_metadata=True) == ["76, 75, 75 frames"]
     honest = full_decode
 
     def shifted(path, *, numbers_to_keep):
@@ -117,7 +119,7 @@ def test_a_wrong_frame_is_found(data, monkeypatch):
         return count, digests | {0: b"another"}
 
     monkeypatch.setitem(globals(), "full_decode", shifted)
-    assert faults(path, 75, index_lists, with_facts=True) == ["frame 0"]
+    assert faults(path, 75, index_lists, with_metadata=True) == ["frame 0"]
 
 
 def digest_of_the_first_row(planes) -> bytes:
@@ -126,22 +128,22 @@ def digest_of_the_first_row(planes) -> bytes:
 
 @pytest.mark.parametrize("row", FAST[::4], ids=names(FAST[::4]))
 def test_facts_agree_with_the_record(data, row):
-    facts = probe(data / row["path"], verify="packets")
-    height, width = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
+    metadata = probe(data / row["path"], verify="packets")
+    height, width = stored_size(metadata.height, metadata.width, aspect=metadata.aspect, rotation=metadata.rotation)
     assert (width, height) == (int(row["width"]), int(row["height"]))
-    assert (facts.codec, facts.pixel_format) == (row["codec"], row["pix_fmt"])
-    assert facts.rotation == int(row["rotation"]) % 360
-    assert facts.header_frames == int(row["frames_in_header"])
-    assert facts.error is None or row["error"]
+    assert (metadata.codec, metadata.pixel_format) == (row["codec"], row["pix_fmt"])
+    assert metadata.rotation == int(row["rotation"]) % 360
+    assert metadata.header_frames == int(row["frames_in_header"])
+    assert metadata.error is None or row["error"]
     if not row["error"]:
-        assert facts.times.count == int(row["frames_decoded"])
-        assert len(facts.key_frames) == int(row["key_frames"])
-        assert abs(facts.times.first_seconds - float(row["first_pts_s"])) < 1e-3
+        assert metadata.times.count == int(row["frames_decoded"])
+        assert len(metadata.key_frames) == int(row["key_frames"])
+        assert abs(metadata.times.first_seconds - float(row["first_pts_s"])) < 1e-3
 
 
 def test_a_file_that_breaks_keeps_the_frames_before(data):
     path = data / "formats" / "decord" / "corrupted.mp4"
-    facts = probe(path)
-    assert facts.times.count == 28
-    assert facts.error is not None
-    assert facts.error.startswith("breaks after 28 of 50 frames")
+    metadata = probe(path)
+    assert metadata.times.count == 28
+    assert metadata.error is not None
+    assert metadata.error.startswith("breaks after 28 of 50 frames")

@@ -164,7 +164,7 @@ def test_frames_are_turned_and_mirrored_as_the_program_does(tmp_path, ffmpeg, ro
     options = {"pixel_format": "gray", "codec": "hevc", "full_range": True}
     write_video(path, grey, rotation=rotation, mirrored=mirrored, **options)
     with EncodedSource(path) as source:
-        assert (source.facts.rotation, source.facts.mirrored) == (rotation, mirrored)
+        assert (source.metadata.rotation, source.metadata.mirrored) == (rotation, mirrored)
         mine = source.read(range(FRAMES))
     theirs = by_ffmpeg(ffmpeg, path, channels=1, dtype="uint8", turned=True).reshape(mine.shape)
     np.testing.assert_array_equal(mine, theirs)
@@ -175,7 +175,7 @@ def test_square_pixels_are_what_the_program_makes(tmp_path, ffmpeg):
     command = [ffmpeg, "-v", "error", "-i", str(path), "-vf", f"scale=w=trunc(iw*sar+0.5):h=ih:{FILTER}"]
     raw = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "gray", "-"], capture_output=True, check=True).stdout
     with EncodedSource(path, channels=1) as source:
-        assert (source.facts.height, source.facts.width, source.facts.aspect) == (48, 85, pytest.approx(4 / 3))
+        assert (source.metadata.height, source.metadata.width, source.metadata.aspect) == (48, 85, pytest.approx(4 / 3))
         mine = source.read(range(FRAMES))
     theirs = np.frombuffer(raw, np.uint8).reshape(mine.shape)
     assert np.abs(mine.astype(int) - theirs).max() <= 2

@@ -148,7 +148,7 @@ def test_what_is_no_number_is_counted_and_leaves_the_rest(tmp_path):
     assert (nan, inf) == (2 * 16, 2)
     assert measured(manifest, 1) == [None, None, None, None, 4 * 64, 0]
     assert "NaN or infinite in 2 rows" in str(manifest)
-    measured_facts = manifest.take([0]).facts(0)
+    measured_facts = manifest.take([0]).metadata(0)
     assert measured_facts is not None and measured_facts.values is None  # no feed reads them
 
 

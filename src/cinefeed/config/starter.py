@@ -241,10 +241,10 @@ def _counts(labelled: Manifest) -> NDArray[np.int64]:
     if not {"start_seconds", "end_seconds"} & {*labelled.table.column_names}:
         return counts
     for row in range(len(labelled)):
-        facts = labelled.facts(row)
-        if facts is not None:
+        metadata = labelled.metadata(row)
+        if metadata is not None:
             counts[row] = max(
-                window_of(facts.times, *labelled.window(row))[1], 1
+                window_of(metadata.times, *labelled.window(row))[1], 1
             )  # the feed reports a window without a frame
     return counts
 

@@ -124,24 +124,24 @@ class ClipPipeline:
         """
         plain_data: list[dict[str, Any]] = [{} for _ in range(self.clips)]
         for view in self.views:
-            facts = self.rows.facts(draw.row, view=view)
-            if facts is None:
+            metadata = self.rows.metadata(draw.row, view=view)
+            if metadata is None:
                 with self.rows.open(draw.row, channels=self.channels, view=view) as source:
-                    facts = source.facts
-            for data, clip in zip(plain_data, self.sample_clips(draw, view, facts), strict=True):
+                    metadata = source.metadata
+            for data, clip in zip(plain_data, self.sample_clips(draw, view, metadata), strict=True):
                 data.update({"views": {**data.get("views", {}), view: clip.as_dict()}} if view else clip.as_dict())
         return plain_data
 
-    def sample_clips(self, draw: PlanEntry, view: str, facts: VideoMetadata) -> list[ClipParameters]:
+    def sample_clips(self, draw: PlanEntry, view: str, metadata: VideoMetadata) -> list[ClipParameters]:
         """Return the sampled parameters of each clip of a view."""
         frame, window = self.compose.frame, self.rows.window(draw.row, view=view)
-        size = facts.height, facts.width
+        size = metadata.height, metadata.width
         if frame.region is not None:
-            region = find_region(facts.regions, frame.region)
+            region = find_region(metadata.regions, frame.region)
             size = region.bottom - region.top, region.right - region.left
-        spacing = frame.target_spacing(*size, spacing_mm=facts.spacing_mm)
+        spacing = frame.target_spacing(*size, spacing_mm=metadata.spacing_mm)
         parameters = [self._parameters(draw, number, view, spacing) for number in range(self.clips)]
-        selections = self._retimed(self._choose(draw, facts.times, window), parameters, facts.times, window)
+        selections = self._retimed(self._choose(draw, metadata.times, window), parameters, metadata.times, window)
         return [ClipParameters(*each, values) for each, values in zip(selections, parameters, strict=True)]
 
     def _make_with_retries(
@@ -192,19 +192,19 @@ class ClipPipeline:
         region_name = self.compose.frame.region
         with self.rows.open(draw.row, channels=self.channels, view=view) as source:
             opened = time.perf_counter()
-            facts = source.facts
-            clip_parameters = self.sample_clips(draw, view, facts)
-            region = None if region_name is None else find_region(facts.regions, region_name)
+            metadata = source.metadata
+            clip_parameters = self.sample_clips(draw, view, metadata)
+            region = None if region_name is None else find_region(metadata.regions, region_name)
             frames = [each.frames for each in clip_parameters]
             planes = decode_once(source, frames)
             if region is not None:
                 planes = [cropped(each, region) for each in planes]
             labels = []
             if masks is not None and self.masks is not None:
-                labels = read_masks(self.masks, draw.row, frames, video=facts, region=region)
+                labels = read_masks(self.masks, draw.row, frames, video=metadata, region=region)
             decoded = time.perf_counter()
             decoder = getattr(source, "decoder", None)
-            spacing = {"spacing_mm": facts.spacing_mm}
+            spacing = {"spacing_mm": metadata.spacing_mm}
             for number, each in enumerate(planes):
                 self.compose.render(each, out[number], clip_parameters[number].parameters, **spacing)
                 valid[number] &= clip_parameters[number].real

@@ -32,7 +32,7 @@ def read_masks(
     try:
         with rows.open(row, channels=1) as source:
             theirs, ours = (
-                f"{each.times.count} frames of {each.height} x {each.width}" for each in (source.facts, video)
+                f"{each.times.count} frames of {each.height} x {each.width}" for each in (source.metadata, video)
             )
             if theirs != ours:
                 raise SourceError(f"it has {theirs}, the video {ours}; make one mask for each frame, of its size")

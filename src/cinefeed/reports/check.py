@@ -120,9 +120,9 @@ def _pair_on_page(pair: Pair, report: CheckReport, manifest: Manifest) -> Shown:
 
 def _strip(manifest: Manifest, row: int) -> str:
     """Return some frames of a video side by side, as a data URI of a PNG; "" if they cannot be read."""
-    facts = manifest.facts(row)
+    metadata = manifest.metadata(row)
     try:
-        frames = read_frames(manifest, row, facts, count=_FRAMES) if facts is not None else None
+        frames = read_frames(manifest, row, metadata, count=_FRAMES) if metadata is not None else None
     except (CinefeedError, OSError):  # the file has changed since the check read it
         frames = None
     if frames is None:

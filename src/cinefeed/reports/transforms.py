@@ -63,31 +63,31 @@ class Look:
     def __init__(self, source: Source, *, settings: Settings, window: tuple[float | None, float | None]) -> None:
         self.frame = settings.frame
         self._source, self._window = source, window
-        clip, times = settings.clip, source.facts.times
+        clip, times = settings.clip, source.metadata.times
         fixed_clip = replace(
             clip,
             position="center" if clip.position == "random" else clip.position,
             short="repeat_last" if clip.short == "pad" else clip.short,
         )
         self._numbers, _ = fixed_clip.select(times, start_seconds=window[0], end_seconds=window[1])
-        facts, frame = source.facts, self.frame
-        self._region = None if frame.region is None else find_region(facts.regions, frame.region)
-        size = facts.height, facts.width
+        metadata, frame = source.metadata, self.frame
+        self._region = None if frame.region is None else find_region(metadata.regions, frame.region)
+        size = metadata.height, metadata.width
         if self._region is not None:
             size = self._region.bottom - self._region.top, self._region.right - self._region.left
-        spacing = frame.target_spacing(*size, spacing_mm=facts.spacing_mm)
+        spacing = frame.target_spacing(*size, spacing_mm=metadata.spacing_mm)
         self.info = ClipInfo(len(self._numbers), frame.height, frame.width, frame.channels, spacing)
 
     def clip(self, transforms: Sequence[Transform], parameters: Sequence[Parameters]) -> tuple[Frames, list[int]]:
         """Return the clip, (frames, height, width, channels), and the numbers of its frames in the video."""
-        first, count = window_of(self._source.facts.times, *self._window)
+        first, count = window_of(self._source.metadata.times, *self._window)
         compose = Compose(transforms, frame=self.frame)
         numbers = compose.indices(self._numbers, parameters, count=count, first=first)
         planes = self._source.planes(numbers)
         if self._region is not None:
             planes = cropped(planes, self._region)
         frames = np.empty((*self.info[:4],), compose.dtype)
-        compose.render(planes, frames, parameters, spacing_mm=self._source.facts.spacing_mm)
+        compose.render(planes, frames, parameters, spacing_mm=self._source.metadata.spacing_mm)
         return frames, numbers.tolist()
 
 

@@ -3,7 +3,7 @@
 from cinefeed.testing.checks import check_transform
 from cinefeed.testing.feeds import check_feed
 from cinefeed.testing.samplers import check_sampler
-from cinefeed.testing.sources import check_source, kept_facts
+from cinefeed.testing.sources import check_source, stored_metadata
 from cinefeed.testing.videos import numbered_frames, read_number, write_video
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "check_sampler",
     "check_source",
     "check_transform",
-    "kept_facts",
     "numbered_frames",
     "read_number",
+    "stored_metadata",
     "write_video",
 ]

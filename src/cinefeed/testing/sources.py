@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SourceError
-from cinefeed.data.manifest.columns import FACTS, fact_columns, facts_to_row, row_to_facts
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_columns, metadata_to_row, row_to_metadata
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import Planes, planes_to_array
 from cinefeed.video.source import Source
@@ -33,7 +33,7 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
     closing:   closing twice has no effect; planes that were already returned stay valid
     reopening: the facts can be stored in the columns of a manifest, so that a file is opened again without probing
 
-    `reopen` returns the same file, opened again, best with `kept_facts(source.facts)` as in a feed. With it these
+    `reopen` returns the same file, opened again, best with `stored_metadata(source.metadata)` as in a feed. With it these
     properties are checked too: a source gives the same frames if its first read is in the middle, and in four threads
     with one source each.
 
@@ -45,12 +45,12 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
     ...     path = Path(folder, "cine.npy")
     ...     np.save(path, np.arange(24, dtype=np.uint8).reshape(6, 2, 2))
     ...     source = cinefeed.open_video(path)
-    ...     check_source(source, reopen=lambda: cinefeed.open_video(path, facts=kept_facts(source.facts)))
+    ...     check_source(source, reopen=lambda: cinefeed.open_video(path, metadata=stored_metadata(source.metadata)))
     """
-    facts = source.facts
-    must(len(source) == facts.times.count > 0, f"len() is {len(source)}, facts.times.count {facts.times.count}")
+    metadata = source.metadata
+    must(len(source) == metadata.times.count > 0, f"len() is {len(source)}, facts.times.count {metadata.times.count}")
     rng = np.random.Generator(np.random.Philox(key=seed))
-    count = min(len(source), _FRAMES, max(_BYTES // (facts.height * facts.width * 3), 1))
+    count = min(len(source), _FRAMES, max(_BYTES // (metadata.height * metadata.width * 3), 1))
     start = int(rng.integers(0, len(source) - count + 1))
     reference_frames = source.read(range(start, start + count))
     must(len(reference_frames) == count, f"read returns {len(reference_frames)} frames, {count} were requested")
@@ -67,23 +67,23 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
     _check_errors(source)
     _check_frames(source, reference_frames, [0, count - 1], start=start, name="after errors")
     _check_closing(source, reference_frames, start=start)
-    _check_facts(facts)
+    _check_facts(metadata)
     if reopen is not None:
         _check_reopening(reopen, reference_frames, start=start)
         _check_threads(reopen, reference_frames, [numbers for _, numbers in requests[:8]], start=start, seed=seed)
 
 
-def kept_facts(facts: VideoMetadata) -> VideoMetadata:
+def stored_metadata(metadata: VideoMetadata) -> VideoMetadata:
     """Return facts after storing them in a manifest: written as JSON, then as columns of a table, and read again.
 
     So no data set contains pickles. Raises AssertionError if a value is not plain data.
     """
     try:
-        row = json.loads(json.dumps(facts_to_row(facts)))
-        columns = fact_columns(pa.Table.from_pylist([row], pa.schema(FACTS)))
+        row = json.loads(json.dumps(metadata_to_row(metadata)))
+        columns = metadata_columns(pa.Table.from_pylist([row], pa.schema(METADATA_COLUMNS)))
     except (TypeError, pa.ArrowException) as error:
         raise AssertionError(f"the facts are not plain data and cannot be stored in a manifest: {error}") from error
-    facts_read = row_to_facts(columns or {}, 0)
+    facts_read = row_to_metadata(columns or {}, 0)
     if facts_read is None:
         raise AssertionError("the facts cannot be read from the columns of a manifest: they have no frames")
     return facts_read
@@ -123,29 +123,29 @@ def _check_frames(source: Source, reference_frames: NDArray[Any], numbers: list[
 
 
 def _check_layout(source: Source, reference_frames: NDArray[Any], *, start: int) -> None:
-    facts, some = source.facts, reference_frames[:2]
+    metadata, some = source.metadata, reference_frames[:2]
     must(
-        reference_frames.shape[1:-1] == (facts.height, facts.width) and reference_frames.shape[-1] in (1, 3),
-        f"read returns {reference_frames.shape}, the facts have {facts.height} x {facts.width}",
+        reference_frames.shape[1:-1] == (metadata.height, metadata.width) and reference_frames.shape[-1] in (1, 3),
+        f"read returns {reference_frames.shape}, the facts have {metadata.height} x {metadata.width}",
     )
     must(reference_frames.dtype in (np.uint8, np.uint16, np.float32), f"read returns {reference_frames.dtype}")
     planes = source.planes(range(start, start + len(some)))
     colour = planes.colour
     must(len(planes.frames) == len(some), "planes returns another number of frames than requested")
     for name in ("rotation", "mirrored", "aspect", "window"):
-        actual, expected_value = getattr(colour, name), getattr(facts, name)
+        actual, expected_value = getattr(colour, name), getattr(metadata, name)
         must(actual == expected_value, f"{name} is {actual} in the planes, {expected_value} in the facts")
-    stored_size = (facts.width, facts.height) if facts.rotation % 180 else (facts.height, facts.width)
+    stored_size = (metadata.width, metadata.height) if metadata.rotation % 180 else (metadata.height, metadata.width)
     for parts in planes.frames:
         expected = _PARTS[colour.model]
         must(len(parts) == expected, f"a {colour.model} frame has {len(parts)} planes, not {expected}")
-        if facts.aspect == 1:  # otherwise the displayed size, with square pixels, may be rounded
+        if metadata.aspect == 1:  # otherwise the displayed size, with square pixels, may be rounded
             message = f"the first plane is {parts[0].shape}, the stored size in the facts is {stored_size}"
             must(parts[0].shape[:2] == stored_size, message)
         dtype = np.dtype(np.uint8 if colour.bits == 8 else np.float32 if colour.bits == 32 else np.uint16)
         types = {part.dtype for part in parts}
         must(types == {dtype}, f"planes of {colour.bits} bits are {types}, not {dtype}")
-    pixels = planes_to_array(planes, channels=reference_frames.shape[-1], height=facts.height, width=facts.width)
+    pixels = planes_to_array(planes, channels=reference_frames.shape[-1], height=metadata.height, width=metadata.width)
     if pixels.dtype == reference_frames.dtype:  # otherwise the requested bit depth differs from the stored one
         _must_equal(pixels, some, "planes and read differ")
 
@@ -175,12 +175,12 @@ def _check_closing(source: Source, reference_frames: NDArray[Any], *, start: int
     must(_raises(source.read, [0]) and _raises(source.planes, [0]), "a closed source does not raise SourceError")
 
 
-def _check_facts(facts: VideoMetadata) -> None:
-    facts_read = kept_facts(facts)
+def _check_facts(metadata: VideoMetadata) -> None:
+    facts_read = stored_metadata(metadata)
     for field in fields(VideoMetadata):
         if field.name == "tags":  # columns of the row, not used by sources
             continue
-        before, after = getattr(facts, field.name), getattr(facts_read, field.name)
+        before, after = getattr(metadata, field.name), getattr(facts_read, field.name)
         must(_same_value(before, after), f"facts.{field.name} is {before!r}, and {after!r} after storing it")
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import CinefeedError, SettingError, TableError, TrainingError
 from cinefeed.core.files import DISK_FULL, PARTIAL, full_disk_explained, remove_partials, with_path, write_atomically
 from cinefeed.core.locks import FOLDER_LOCK, with_write_lock
-from cinefeed.data.manifest.columns import FACTS, facts_to_row
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
 from cinefeed.data.manifest.encoded import ENCODED, encoded_from
 from cinefeed.data.manifest.identity import content_hash, state_of
 from cinefeed.data.manifest.table import Manifest
@@ -56,8 +56,8 @@ class FrameEncoder:
 
     def __call__(self, source: Source) -> Iterator[NDArray[np.float32]]:
         """Yield the features of all frames of a video in chunks, float32 (n, dimension)."""
-        frame, spacing = self.compose.frame, source.facts.spacing_mm
-        region = None if frame.region is None else find_region(source.facts.regions, frame.region)
+        frame, spacing = self.compose.frame, source.metadata.spacing_mm
+        region = None if frame.region is None else find_region(source.metadata.regions, frame.region)
         shape = (frame.height, frame.width, frame.channels)
         info = ClipInfo(_FRAMES_AT_ONCE, *shape, spacing_mm=None)
         parameters = [transform.sample(np.random.default_rng(0), info) for transform in self.compose.transforms]
@@ -131,10 +131,10 @@ def encode(
         for number, (file, row) in enumerate(files.items()):
             try:
                 key = _key(videos, row, encoder=encoder, dtype=dtype)
-                results[file] = videos.facts(row) or _facts(videos, row)
+                results[file] = videos.metadata(row) or _metadata(videos, row)
                 if journal.get(file) != key or not (folder / file).exists():
                     with videos.open(row, channels=encoder.compose.frame.channels) as source:
-                        results[file] = source.facts
+                        results[file] = source.metadata
                         (folder / FEATURES_TABLE).unlink(missing_ok=True)
                         if file in journal:
                             _append_to_journal(folder, file, "")  # or a crash after the write would leave the old key
@@ -310,9 +310,9 @@ def _compact_journal(folder: Path) -> None:
         raise TrainingError(f"{folder / _JOURNAL} cannot be written: {error.strerror}; free disk space") from error
 
 
-def _facts(videos: Manifest, row: int) -> VideoMetadata:
+def _metadata(videos: Manifest, row: int) -> VideoMetadata:
     with videos.open(row) as source:
-        return source.facts
+        return source.metadata
 
 
 def _write(path: Path, features: Iterator[NDArray[np.float32]], count: int, dimension: int, dtype: str) -> None:
@@ -342,41 +342,41 @@ def _features(
     rows = []
     for row in range(len(videos)):
         file = _file_of(videos, row)
-        facts = results[file]
-        if isinstance(facts, str):
-            rows.append({"path": file, "num_frames": 0, "error": facts})
+        metadata = results[file]
+        if isinstance(metadata, str):
+            rows.append({"path": file, "num_frames": 0, "error": metadata})
             continue
-        columns = facts_to_row(_as_features(facts, dimension=dimension, dtype=dtype))
+        columns = metadata_to_row(_as_features(metadata, dimension=dimension, dtype=dtype))
         state, content = state_of([str(folder / file)]), content_hash([str(folder / file)])
         rows.append({"path": file, **state._asdict(), "content_hash": content, **columns})
     table = videos.table
-    for column, kind in {"path": pa.string(), **FACTS, ENCODED: pa.string()}.items():
+    for column, kind in {"path": pa.string(), **METADATA_COLUMNS, ENCODED: pa.string()}.items():
         values = [name] * len(rows) if column == ENCODED else [row.get(column) for row in rows]
         table = table.drop_columns(column) if column in table.column_names else table
         table = table.append_column(column, pa.array(values, kind))
     return table.drop_columns("part") if "part" in table.column_names else table
 
 
-def _as_features(facts: VideoMetadata, *, dimension: int, dtype: str) -> VideoMetadata:
+def _as_features(metadata: VideoMetadata, *, dimension: int, dtype: str) -> VideoMetadata:
     """Return the facts of the array of features of a video.
 
     >>> from cinefeed.video.clips import FrameTimes
     >>> video = VideoMetadata(height=64, width=48, channels=3, bits=8, times=FrameTimes(0.0, 0.04, 9), rate_hz=25.0, container="mp4")
-    >>> facts = _as_features(video, dimension=32, dtype="float16")
-    >>> facts.height, facts.width, facts.container, facts.times.count, facts.rate_hz
+    >>> metadata = _as_features(video, dimension=32, dtype="float16")
+    >>> metadata.height, metadata.width, metadata.container, metadata.times.count, metadata.rate_hz
     (1, 32, 'npy', 9, 25.0)
     """
     return replace(
-        VideoMetadata(height=1, width=dimension, channels=1, bits=32, times=facts.times),
-        rate_hz=facts.rate_hz,
+        VideoMetadata(height=1, width=dimension, channels=1, bits=32, times=metadata.times),
+        rate_hz=metadata.rate_hz,
         container="npy",
         codec="raw",
         pixel_format=dtype,
-        header_frames=facts.times.count,
-        ticks=facts.ticks,
-        start_time_seconds=facts.start_time_seconds,
-        error=facts.error,
-        tags=facts.tags,
+        header_frames=metadata.times.count,
+        ticks=metadata.ticks,
+        start_time_seconds=metadata.start_time_seconds,
+        error=metadata.error,
+        tags=metadata.tags,
     )
 
 

@@ -76,9 +76,9 @@ class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
         self.every = every
         self._epoch = 0
 
-    def write(self, event: str, **facts: Any) -> None:
+    def write(self, event: str, **metadata: Any) -> None:
         """Append a line."""
-        line = json.dumps(plain({"event": event, "time": round(time.time(), 3), **facts}), ensure_ascii=False)
+        line = json.dumps(plain({"event": event, "time": round(time.time(), 3), **metadata}), ensure_ascii=False)
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

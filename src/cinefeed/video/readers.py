@@ -92,7 +92,7 @@ def readers_of(containers: Iterable[str | None]) -> list[Reader]:
 
 
 def open_with_reader(
-    path: Path, container: str, *, channels: int | None, part: str | None, facts: VideoMetadata | None
+    path: Path, container: str, *, channels: int | None, part: str | None, metadata: VideoMetadata | None
 ) -> Source:
     """Open a file with the reader of its container. Raises SourceError."""
     reader = _readers.get(container)
@@ -110,7 +110,7 @@ def open_with_reader(
                 video.channels = channels
             source: Source = video
             return source
-        return _ReaderFrames(path, video, container=container, channels=channels, facts=facts)
+        return _ReaderFrames(path, video, container=container, channels=channels, metadata=metadata)
     except CinefeedError:
         raise
     except Exception as error:
@@ -123,28 +123,28 @@ def probe_with_reader(
     path: Path, container: str, *, part: str | None, reading: ReadOptions = DEFAULT_READ_OPTIONS
 ) -> VideoMetadata:
     """Return the metadata of a file opened by its reader."""
-    with open_with_reader(path, container, channels=None, part=part, facts=None) as source:
-        facts = windowed(source, reading) if isinstance(source, FrameSource) else source.facts
-    return replace(facts, container=container)
+    with open_with_reader(path, container, channels=None, part=part, metadata=None) as source:
+        metadata = windowed(source, reading) if isinstance(source, FrameSource) else source.metadata
+    return replace(metadata, container=container)
 
 
 class _ReaderFrames(ArrayFrames):
     """An array, or an object indexed like one, that an opener returned."""
 
     def __init__(
-        self, path: Path, video: Any, *, container: str, channels: int | None, facts: VideoMetadata | None
+        self, path: Path, video: Any, *, container: str, channels: int | None, metadata: VideoMetadata | None
     ) -> None:
         if not all(hasattr(video, name) for name in ("shape", "dtype", "__getitem__")):
             video = np.asarray(video)
         shape: Sequence[int] = tuple(video.shape)
-        if facts is None:
+        if metadata is None:
             axes = axes_of(shape, declared=None, where=path)
             if axes[0] != "T":
                 raise SourceError(f"{path}: its reader returned {shape}; (frames, height, width[, channels]) is needed")
-            facts = plain_facts(shape, axes, np.dtype(video.dtype), container=container, where=path)
+            metadata = plain_facts(shape, axes, np.dtype(video.dtype), container=container, where=path)
         else:
-            known_axes(facts, shape, np.dtype(video.dtype), where=path)
-        super().__init__(path, facts=facts, channels=channels)
+            known_axes(metadata, shape, np.dtype(video.dtype), where=path)
+        super().__init__(path, metadata=metadata, channels=channels)
         self._video = video
 
     def _numbers(self, number: int) -> NDArray[Any]:

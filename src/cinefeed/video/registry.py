@@ -71,7 +71,7 @@ def open_video(
     *,
     channels: int | None = None,
     part: str | None = None,
-    facts: VideoMetadata | None = None,
+    metadata: VideoMetadata | None = None,
     reading: ReadOptions = DEFAULT_READ_OPTIONS,
     dtype: PixelType | None = None,
 ) -> Source:
@@ -99,18 +99,18 @@ def open_video(
         raise SettingError(f"open_video(dtype={dtype!r}) is not a choice; {did_you_mean(dtype, get_args(PixelType))}")
     path, part = _address(path, part)
     require_regular(path)
-    if facts is None and (reading != DEFAULT_READ_OPTIONS or _kind_of(path) != "encoded"):
-        facts = probe(path, part=part, verify="packets", reading=reading)
-    if facts is not None and is_of_a_reader(facts.container):
-        source = open_with_reader(path, facts.container, channels=channels, part=part, facts=facts)
+    if metadata is None and (reading != DEFAULT_READ_OPTIONS or _kind_of(path) != "encoded"):
+        metadata = probe(path, part=part, verify="packets", reading=reading)
+    if metadata is not None and is_of_a_reader(metadata.container):
+        source = open_with_reader(path, metadata.container, channels=channels, part=part, metadata=metadata)
         if dtype is not None and isinstance(source, FrameSource):
             source.dtype = dtype
         return source
-    if facts is not None and is_dicom_video(facts):
-        return open_dicom_video(path, channels=channels, part=part, facts=facts, dtype=dtype)
-    if facts is None or facts.container not in _KINDS:
-        return EncodedSource(path, channels=channels, part=part, facts=facts, dtype=dtype)
-    source = _KINDS[facts.container][0](path, channels=channels, part=part, facts=facts)
+    if metadata is not None and is_dicom_video(metadata):
+        return open_dicom_video(path, channels=channels, part=part, metadata=metadata, dtype=dtype)
+    if metadata is None or metadata.container not in _KINDS:
+        return EncodedSource(path, channels=channels, part=part, metadata=metadata, dtype=dtype)
+    source = _KINDS[metadata.container][0](path, channels=channels, part=part, metadata=metadata)
     source.dtype = dtype
     return source
 
@@ -130,7 +130,7 @@ def probe(
               more. All frames are decoded if a packet may not be a frame, or if the timestamps may not give the order
               of the frames: MPEG-PS and TS, a start in mid-GOP, damage visible in the container, rare codecs
 
-    A file that breaks keeps the frames before the break, and `facts.error` describes the break. Raises SourceError if
+    A file that breaks keeps the frames before the break, and `metadata.error` describes the break. Raises SourceError if
     no frame can be read, the file is not a regular file, or it expands beyond `reading.limits`.
     """
     if verify not in ("decode", "packets"):

@@ -29,7 +29,7 @@ class Source(Protocol):
     """An open video file. It reads frames in any order; use it from one thread at a time."""
 
     @property
-    def facts(self) -> VideoMetadata:
+    def metadata(self) -> VideoMetadata:
         """Metadata of the file."""
         ...
 
@@ -57,10 +57,10 @@ class Source(Protocol):
 class FrameSource(ABC):
     """Base class of sources that read each frame on its own. Subclasses implement `_frame`."""
 
-    def __init__(self, path: str | Path, *, facts: VideoMetadata, channels: int | None = None) -> None:
+    def __init__(self, path: str | Path, *, metadata: VideoMetadata, channels: int | None = None) -> None:
         self.path = Path(path)
-        self.facts = facts
-        self.channels = channels or facts.channels
+        self.metadata = metadata
+        self.channels = channels or metadata.channels
         self.dtype: PixelType | None = None  # dtype that `read` returns; None: as stored
         self._closed = False
 
@@ -74,7 +74,7 @@ class FrameSource(ABC):
         """Return the planes of a frame, each uint8, uint16 or float32."""
 
     def __len__(self) -> int:
-        return self.facts.times.count
+        return self.metadata.times.count
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
         """Return the frames of `indices`, as stored; repeated frames share memory."""
@@ -86,7 +86,7 @@ class FrameSource(ABC):
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Return the frames of `indices`, upright and converted, (n, height, width, channels)."""
-        height, width = self.facts.height, self.facts.width
+        height, width = self.metadata.height, self.metadata.width
         return planes_to_array(
             self.planes(indices), channels=self.channels, height=height, width=width, dtype=self.dtype
         )

@@ -19,17 +19,17 @@ _PLAIN_CONTAINERS = frozenset("npy npz hdf5 nifti images tiff memory".split())  
 _PERCENTS = (0.5, 99.5)
 
 
-def has_open_scale(facts: VideoMetadata) -> bool:
+def has_open_scale(metadata: VideoMetadata) -> bool:
     """Return whether a file's numbers do not define black and white, so that a window is needed.
 
     This holds for floats, signed integers, and grey of more than 8 bits. 8 bits are displayed as they are; colour video
     of 10 or 12 bits has a standard range, and DICOM colours are defined.
     """
-    if facts.bits == 8:
+    if metadata.bits == 8:
         return False
-    if facts.container in _PLAIN_CONTAINERS or not facts.pixel_format or facts.pixel_format in np.sctypeDict:
+    if metadata.container in _PLAIN_CONTAINERS or not metadata.pixel_format or metadata.pixel_format in np.sctypeDict:
         return True
-    return facts.channels == 1 if facts.container == "dicom" else layout_of(facts.pixel_format).model == "grey"
+    return metadata.channels == 1 if metadata.container == "dicom" else layout_of(metadata.pixel_format).model == "grey"
 
 
 class ValueSampler:
@@ -75,7 +75,7 @@ def decode_through(
     Return the number of frames before the first that cannot be read, its error, and the values of some frames if their
     scale is open. Raises LimitError after the deadline.
     """
-    sampler = ValueSampler(len(source), first=first) if has_open_scale(source.facts) else None
+    sampler = ValueSampler(len(source), first=first) if has_open_scale(source.metadata) else None
     for number in range(first, len(source)):
         deadline.check()
         try:
@@ -106,7 +106,7 @@ def measured(source: Source, *, deadline: Deadline) -> VideoMetadata:
     for number in sorted(sampler.numbers):  # one by one: memory for one frame only
         deadline.check()
         sampler.add(number, source.planes([number]).frames[0][0])
-    return replace(source.facts, values=sampler.values())
+    return replace(source.metadata, values=sampler.values())
 
 
 def suggest_window(values: Sequence[tuple[float, float]]) -> tuple[float, float] | None:

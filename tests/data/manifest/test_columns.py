@@ -2,7 +2,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.data.manifest.columns import FACTS, RESERVED, fact_columns, facts_to_row, row_to_facts
+from cinefeed.data.manifest.columns import (
+    METADATA_COLUMNS,
+    RESERVED,
+    metadata_columns,
+    metadata_to_row,
+    row_to_metadata,
+)
 from cinefeed.data.manifest.fingerprint import fingerprint
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.timestamps import FrameTimes, Timestamps
@@ -10,7 +16,7 @@ from cinefeed.video.timestamps import FrameTimes, Timestamps
 NAN = float("nan")
 
 
-def facts(**changes):
+def metadata(**changes):
     return VideoMetadata(
         **{"height": 4, "width": 6, "channels": 1, "bits": 12, "times": FrameTimes(0.0, NAN, 3), **changes}
     )
@@ -18,8 +24,8 @@ def facts(**changes):
 
 def back(*many):
     """Return facts that went through Arrow columns."""
-    table = pa.Table.from_pylist([facts_to_row(each) for each in many], pa.schema(FACTS))
-    return [row_to_facts(fact_columns(table), row) for row in range(len(many))]
+    table = pa.Table.from_pylist([metadata_to_row(each) for each in many], pa.schema(METADATA_COLUMNS))
+    return [row_to_metadata(metadata_columns(table), row) for row in range(len(many))]
 
 
 def assert_same(found, wanted):
@@ -38,25 +44,27 @@ def assert_same(found, wanted):
 REGULAR = Timestamps(106496, 512, 9, (1, 12800))
 IRREGULAR = Timestamps(0, 512, 4, (1, 12800), np.array([0, 1536, 512, 2048]))
 CASES = [
-    facts(),
-    facts(times=FrameTimes(0.0, 0.04, 3), rate_hz=25.0),
-    facts(times=FrameTimes(1.5, 0.04, 3)),
-    facts(times=FrameTimes(0.0, NAN, 3, np.array([0.0, 0.1, 0.5]))),
-    facts(
+    metadata(),
+    metadata(times=FrameTimes(0.0, 0.04, 3), rate_hz=25.0),
+    metadata(times=FrameTimes(1.5, 0.04, 3)),
+    metadata(times=FrameTimes(0.0, NAN, 3, np.array([0.0, 0.1, 0.5]))),
+    metadata(
         times=REGULAR.times(start_seconds=0.0),
         ticks=REGULAR,
         key_frames=np.array([0, 8], np.int32),
         codec="h264",
         rotation=90,
     ),
-    facts(times=IRREGULAR.times(start_seconds=0.0), ticks=IRREGULAR, error="breaks", header_frames=5, container="mp4"),
+    metadata(
+        times=IRREGULAR.times(start_seconds=0.0), ticks=IRREGULAR, error="breaks", header_frames=5, container="mp4"
+    ),
 ]
 
 
 def test_facts_come_back_as_they_were():
     for found, wanted in zip(back(*CASES), CASES, strict=True):
         if wanted.ticks is None and wanted.times.first_seconds:  # kept as a list, which says the same
-            wanted = facts(times=FrameTimes(1.5, NAN, 3, wanted.times.seconds()))
+            wanted = metadata(times=FrameTimes(1.5, NAN, 3, wanted.times.seconds()))
         assert_same(found, wanted)
     for case in CASES:  # a column without a gap is read another way
         assert back(case)[0].times.count == case.times.count
@@ -64,11 +72,11 @@ def test_facts_come_back_as_they_were():
 
 def test_the_comparison_can_fail():
     with pytest.raises(AssertionError):
-        assert_same(facts(key_frames=np.array([0], np.int32)), facts())
+        assert_same(metadata(key_frames=np.array([0], np.int32)), metadata())
     with pytest.raises(AssertionError):
         assert_same(
-            facts(times=IRREGULAR.times(start_seconds=0.0), ticks=IRREGULAR),
-            facts(times=REGULAR.times(start_seconds=0.0), ticks=REGULAR),
+            metadata(times=IRREGULAR.times(start_seconds=0.0), ticks=IRREGULAR),
+            metadata(times=REGULAR.times(start_seconds=0.0), ticks=REGULAR),
         )
 
 

@@ -51,7 +51,7 @@ def test_one_value_a_video_is_its_label():
 
 def test_another_order_of_axes():
     manifest = cf.Manifest.from_arrays(np.moveaxis(videos(), 1, 3), axes="NHWT")
-    assert manifest.facts(0).times.count == 9
+    assert manifest.metadata(0).times.count == 9
     with manifest.open(3) as source:
         assert source.read([4])[0, 0, 0, 0] == 64
 

@@ -52,12 +52,12 @@ def test_facts_parts_and_seconds_are_those_of_each_view(tmp_path):
     for row in range(3):
         for view in rows.views:
             video = videos[rows.relative_path(row, view=view)]
-            assert rows.facts(row, view=view).height == whole.facts(video).height
-            assert rows.facts(row, view=view).times.count == whole.facts(video).times.count
+            assert rows.metadata(row, view=view).height == whole.metadata(video).height
+            assert rows.metadata(row, view=view).times.count == whole.metadata(video).times.count
             assert rows.window(row, view=view) == whole.window(video)
             with rows.open(row, view=view) as source:
                 assert source.read([0])[0, 0, 0, 0] == ROWS["path"].index(rows.relative_path(row, view=view))
-        assert rows.facts(row).height == rows.facts(row, view="2ch").height, "the first view, where none is named"
+        assert rows.metadata(row).height == rows.metadata(row, view="2ch").height, "the first view, where none is named"
 
 
 def test_it_is_written_read_split_and_has_a_fingerprint_that_a_copy_keeps(tmp_path):

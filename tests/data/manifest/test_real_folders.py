@@ -12,7 +12,7 @@ def expected(data, folder):
     return {row["path"].removeprefix(f"{folder}/"): row for row in rows if row["path"].startswith(f"{folder}/")}
 
 
-def faults(manifest, facts):
+def faults(manifest, metadata):
     """Return what differs from the facts of a full decode."""
     columns = {
         "codec": "codec",
@@ -24,7 +24,7 @@ def faults(manifest, facts):
     }
     found = []
     for row in manifest.table.to_pylist():
-        known = dict(facts[row["path"]])
+        known = dict(metadata[row["path"]])
         known["width"] = round(known["width"] * (row["aspect"] or 1))  # stored; a manifest says what is shown
         if row["rotation"] in (90, 270):  # a full decode tells the size as stored
             known["width"], known["height"] = known["height"], known["width"]
@@ -49,17 +49,17 @@ def faults(manifest, facts):
 def test_a_verified_scan_agrees_with_a_full_decode(data, folder, count, labelled):
     labels = data / folder / "labels.csv" if labelled else None
     manifest = Manifest.scan(data / folder, labels=labels)
-    facts = expected(data, folder)
-    assert len(manifest) == count == len(facts)
-    assert faults(manifest, facts) == []
-    facts[manifest.column("path")[0].as_py()]["frames_decoded"] += 1
-    assert len(faults(manifest, facts)) == 1
+    metadata = expected(data, folder)
+    assert len(manifest) == count == len(metadata)
+    assert faults(manifest, metadata) == []
+    metadata[manifest.column("path")[0].as_py()]["frames_decoded"] += 1
+    assert len(faults(manifest, metadata)) == 1
 
 
 def test_a_file_that_breaks_keeps_its_good_frames(data):
     manifest = Manifest.scan(data / "formats" / "decord")
     row = manifest.column("path").to_pylist().index("corrupted.mp4")
-    assert manifest.facts(row).times.count == 28
+    assert manifest.metadata(row).times.count == 28
     assert "28 of 50" in manifest.column("error")[row].as_py()
     assert "corrupted.mp4: 28 frames can be read" in str(manifest)
 
@@ -80,7 +80,7 @@ def test_labels_of_real_videos(data):
 def test_facts_of_a_manifest_are_those_of_the_file(data):
     manifest = Manifest.scan(data / "formats" / "torchcodec", verify="packets")
     for row in range(len(manifest)):
-        ours, theirs = manifest.facts(row), probe(manifest.path_of(row), verify="packets")
+        ours, theirs = manifest.metadata(row), probe(manifest.path_of(row), verify="packets")
         assert (ours.height, ours.width, ours.rotation, ours.codec) == (
             theirs.height,
             theirs.width,

@@ -10,10 +10,10 @@ def test_facts_are_kept_and_never_mixed_up(manifest, monkeypatch):
     again = {}
     for _ in range(3):
         for row in range(len(rows)):
-            facts = rows.facts(row)
+            metadata = rows.metadata(row)
             with rows.open(row) as source:
-                assert source.read([2])[0, 0, 0, 0] == 20 * row + 2 and source.facts is facts
-            again.setdefault(row, facts)
-            assert facts.times.count == again[row].times.count == 12
-            assert rows.facts(row) is facts, "cached for the next clip"
+                assert source.read([2])[0, 0, 0, 0] == 20 * row + 2 and source.metadata is metadata
+            again.setdefault(row, metadata)
+            assert metadata.times.count == again[row].times.count == 12
+            assert rows.metadata(row) is metadata, "cached for the next clip"
     assert len(rows._files) <= 3

@@ -18,7 +18,7 @@ from cinefeed.video.read_options import ReadOptions
 from cinefeed.video.timestamps import FrameTimes, Timestamps
 
 
-def facts(frames=8, **changes):
+def metadata(frames=8, **changes):
     ticks = Timestamps(0, 512, frames, (1, 12800))
     known = {"height": 4, "width": 6, "channels": 3, "bits": 8, "rate_hz": 25.0, "codec": "h264", "container": "mp4"}
     return VideoMetadata(
@@ -48,7 +48,7 @@ class Probe:
         text = path.read_text()
         if text == "bad":
             raise SourceError(f"{path.name} is no video")
-        return facts(5, error="breaks after 5 frames") if text == "broken" else facts(int(text))
+        return metadata(5, error="breaks after 5 frames") if text == "broken" else metadata(int(text))
 
 
 @pytest.fixture
@@ -308,8 +308,8 @@ def test_damaged_files_stay_with_their_error(folder, probe):
         None,
     ]
     assert manifest.column("num_frames").to_pylist()[:2] == [0, 5]
-    assert manifest.facts(0) is None
-    assert manifest.facts(1).error == "breaks after 5 frames"
+    assert manifest.metadata(0) is None
+    assert manifest.metadata(1).error == "breaks after 5 frames"
 
 
 def test_an_interrupted_scan_continues(folder, probe, tmp_path):
@@ -425,6 +425,6 @@ def test_a_bar_is_drawn_on_a_terminal_alone(folder, probe, monkeypatch, capsys):
 def test_arrays_without_a_rate(folder, monkeypatch):
     times = FrameTimes(0.0, float("nan"), 7)
     monkeypatch.setattr(
-        scan, "probe", lambda path, *, verify, **reading: facts(ticks=None, times=times, rate_hz=float("nan"))
+        scan, "probe", lambda path, *, verify, **reading: metadata(ticks=None, times=times, rate_hz=float("nan"))
     )
-    assert Manifest.scan(folder).facts(3).times.count == 7
+    assert Manifest.scan(folder).metadata(3).times.count == 7

@@ -35,7 +35,7 @@ def test_a_table_of_any_library(library, kind):
     assert made.table.equals(manifest().table)
     assert made.labels == ["patient", "view", "age", "grade", "sick"]
     assert made.column("id").to_pylist() == made.column("path").to_pylist()
-    assert made.facts(0) is None
+    assert made.metadata(0) is None
     assert made.path_of(3).as_posix() == "studies/p1/3.mp4"
 
 

@@ -84,7 +84,7 @@ def test_a_window_is_what_ffmpeg_selects(tmp_path, ffmpeg, name):
     read = cf.Manifest.read(tmp_path / "m.parquet")
     assert fed(read) == wanted
     assert fed(read, clip=cf.Clip(frames=30, rate_hz=25, position="start", short="pad"))[0] == wanted[0]
-    seconds = read.facts(0).times.seconds()
+    seconds = read.metadata(0).times.seconds()
     assert seconds[0] == pytest.approx(0.0, abs=0.1)
 
 
@@ -102,8 +102,8 @@ def test_the_sound_may_start_before_the_picture(tmp_path, ffmpeg):
 
 def test_arrays_count_from_the_first_frame(tmp_path):
     np.save(tmp_path / "a.npy", numbered_frames(COUNT)[..., 0])
-    facts = cf.Manifest.scan(tmp_path, progress=False).facts(0)
-    assert facts.start_time_seconds == 0.0 and facts.times.first_seconds == 0.0
+    metadata = cf.Manifest.scan(tmp_path, progress=False).metadata(0)
+    assert metadata.start_time_seconds == 0.0 and metadata.times.first_seconds == 0.0
 
 
 def test_a_manifest_without_start_times_is_scanned_anew(tmp_path):

@@ -81,7 +81,7 @@ def test_a_scan_into_a_table_for_other_programs(folder, suffix):
         Manifest.read(out)
     if suffix == "csv":
         back = Manifest.from_table(out, root=folder)
-        assert back.facts(1).times.count == 4 and back.open(1).read([0]).mean() == 50
+        assert back.metadata(1).times.count == 4 and back.open(1).read([0]).mean() == 50
     out.write_text("my,thesis\n1,2\n" if suffix == "csv" else "my thesis")
     with pytest.raises(TableError, match="choose another name, or delete it"):
         Manifest.scan(folder, out=out)

@@ -47,8 +47,8 @@ def test_the_figure_shows_the_classes_and_the_scale_of_repeats():
 
 
 def test_facts_of_numbers_and_weights():
-    facts = dict(balance_facts(plain_report(UniformLabels(bins=20), SKEWED)))
-    assert "Kolmogorov-Smirnov to uniform labels, raw and reached" in facts
+    metadata = dict(balance_facts(plain_report(UniformLabels(bins=20), SKEWED)))
+    assert "Kolmogorov-Smirnov to uniform labels, raw and reached" in metadata
     weights = dict(balance_facts(plain_report(BalancedClasses(by="weights"), RARE)))
     assert weights["largest weight"] == "5" and "videos without a draw in this epoch" not in weights
     report = BalancedClasses(group="patient").report(RARE, groups=np.arange(100) % 9)

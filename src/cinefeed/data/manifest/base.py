@@ -159,9 +159,9 @@ class ManifestTable:
         """Return the start and end in seconds that limit the clips of a row; None if there is no limit."""
         return self.rows.window(row)
 
-    def facts(self, row: int) -> VideoMetadata | None:
+    def metadata(self, row: int) -> VideoMetadata | None:
         """Return the metadata of a row's video, or None if it was not probed or no frame can be read."""
-        return self.rows.facts(row)
+        return self.rows.metadata(row)
 
     def with_task(self, name: str, task: str | None) -> Self:
         """Return the manifest with the label type of a task: numbers for "regression", classes for others."""

@@ -32,7 +32,7 @@ SAMPLE = {
 # file's own, `start_time_seconds` is the start of its container on the same clock.
 # `damaged` holds ranges of frames: first, last + 1, first of the next range ...
 # A file whose timestamps are in seconds has `step_seconds`, or `seconds` if the steps differ.
-FACTS = {
+METADATA_COLUMNS = {
     "size_bytes": pa.int64(),
     "mtime_ns": pa.int64(),
     "content_hash": pa.string(),
@@ -80,7 +80,7 @@ FACTS = {
 }
 # Columns of `PixelValues`, for files that do not define black and white (video/value_range.py).
 VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf_count")
-RESERVED = SAMPLE | FACTS
+RESERVED = SAMPLE | METADATA_COLUMNS
 # Columns in which an empty value means that no fault was found: never add an empty one to a table that lacks it.
 VERDICTS = ("error", "damaged", "header_frames", "header_tags", "size_bytes", "mtime_ns")
 _PLAIN = "container codec pixel_format height width channels bits rotation header_frames error".split()
@@ -100,41 +100,46 @@ def label_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.partition(":")[0] not in RESERVED]  # "path:4ch" is the path of a view
 
 
-def facts_to_row(facts: VideoMetadata) -> dict[str, Any]:
+def metadata_to_row(metadata: VideoMetadata) -> dict[str, Any]:
     """Return the metadata of a video as plain values, by column name."""
-    ticks, times = facts.ticks, facts.times
-    row: dict[str, Any] = {name: getattr(facts, name) for name in _PLAIN}
-    rare = {"mirrored": facts.mirrored, "aspect": facts.aspect, "video_stream": facts.stream, "array_axes": facts.axes}
-    rare |= {"window_assumed": facts.window_assumed, "conceals_damage": facts.conceals_damage}
+    ticks, times = metadata.ticks, metadata.times
+    row: dict[str, Any] = {name: getattr(metadata, name) for name in _PLAIN}
+    rare = {
+        "mirrored": metadata.mirrored,
+        "aspect": metadata.aspect,
+        "video_stream": metadata.stream,
+        "array_axes": metadata.axes,
+    }
+    rare |= {"window_assumed": metadata.window_assumed, "conceals_damage": metadata.conceals_damage}
     row |= {name: value for name, value in rare.items() if value != _DEFAULTS[name]}
-    row["rate_hz"] = None if np.isnan(facts.rate_hz) else float(facts.rate_hz)
+    row["rate_hz"] = None if np.isnan(metadata.rate_hz) else float(metadata.rate_hz)
     row["num_frames"] = times.count
-    row["key_frames"] = facts.key_frames.tolist()
-    if facts.damaged.size:
-        row["damaged"] = facts.damaged.ravel().tolist()
+    row["key_frames"] = metadata.key_frames.tolist()
+    if metadata.damaged.size:
+        row["damaged"] = metadata.damaged.ravel().tolist()
     if ticks is not None:
         row["first_tick"], row["step_ticks"] = ticks.first, ticks.step
         row["tick_num"], row["tick_den"] = ticks.base
         row["ticks"] = None if ticks.listed is None else ticks.listed.tolist()
-        row["start_time_seconds"] = start = facts.start_time_seconds
+        row["start_time_seconds"] = start = metadata.start_time_seconds
         if not np.array_equal(times.seconds(), ticks.times(start_seconds=start).seconds()):  # AVI: decoding timestamps
             row["seconds"] = times.seconds().tolist()
     elif times.listed is not None or times.first_seconds != 0.0:
         row["seconds"] = times.seconds().tolist()
     elif not np.isnan(times.step_seconds):
         row["step_seconds"] = times.step_seconds
-    if facts.window is not None:
-        row["window_black"], row["window_white"] = map(float, facts.window)
-    if facts.values is not None:
-        row |= {name: None if value != value else value for name, value in zip(VALUES, facts.values, strict=True)}
-    if facts.spacing_mm is not None:
-        row["spacing_down_mm"], row["spacing_across_mm"] = map(float, facts.spacing_mm)
-    if facts.regions:
-        row["image_regions"] = json.dumps(facts.regions)
-    if facts.files:
-        row["frame_files"] = list(facts.files)
-    if facts.tags:
-        row["header_tags"] = json.dumps(dict(facts.tags))
+    if metadata.window is not None:
+        row["window_black"], row["window_white"] = map(float, metadata.window)
+    if metadata.values is not None:
+        row |= {name: None if value != value else value for name, value in zip(VALUES, metadata.values, strict=True)}
+    if metadata.spacing_mm is not None:
+        row["spacing_down_mm"], row["spacing_across_mm"] = map(float, metadata.spacing_mm)
+    if metadata.regions:
+        row["image_regions"] = json.dumps(metadata.regions)
+    if metadata.files:
+        row["frame_files"] = list(metadata.files)
+    if metadata.tags:
+        row["header_tags"] = json.dumps(dict(metadata.tags))
     return row
 
 
@@ -156,7 +161,7 @@ class _Lists(NamedTuple):
     missing: NDArray[np.bool_] | None
 
 
-def fact_columns(table: Any) -> dict[str, Any] | None:
+def metadata_columns(table: Any) -> dict[str, Any] | None:
     """Return the metadata columns as NumPy arrays if possible; None if no file was probed.
 
     They are read ten times as fast as Arrow columns. Columns without missing values are views.
@@ -164,7 +169,7 @@ def fact_columns(table: Any) -> dict[str, Any] | None:
     if "num_frames" not in table.schema.names:
         return None
     # content_hash is read only if a file's time changed, and a million distinct texts cannot be read fast.
-    names = [name for name in FACTS if name in table.schema.names and name != "content_hash"]
+    names = [name for name in METADATA_COLUMNS if name in table.schema.names and name != "content_hash"]
     columns = {name: _in_one_piece(table.column(name)) for name in names}
     return {name: _quick(column) for name, column in columns.items() if column.null_count < len(column)}
 
@@ -203,7 +208,7 @@ def _is_number(kind: Any) -> bool:
 
 
 def fact_value(columns: dict[str, Any], row: int, name: str, otherwise: Any = None) -> Any:
-    """Return one value of `fact_columns`; the column must not hold lists of numbers."""
+    """Return one value of `metadata_columns`; the column must not hold lists of numbers."""
     column = columns.get(name)  # None: missing in all rows
     if column is None:
         return otherwise
@@ -213,8 +218,8 @@ def fact_value(columns: dict[str, Any], row: int, name: str, otherwise: Any = No
     return otherwise if value is None else value
 
 
-def row_to_facts(columns: dict[str, Any], row: int) -> VideoMetadata | None:
-    """Return the metadata of one row of `fact_columns`, or None if the file was not probed or has no frame."""
+def row_to_metadata(columns: dict[str, Any], row: int) -> VideoMetadata | None:
+    """Return the metadata of one row of `metadata_columns`, or None if the file was not probed or has no frame."""
     value = partial(fact_value, columns, row)
 
     def listed(name: str) -> Any:

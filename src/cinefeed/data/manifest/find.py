@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError, TableError
 from cinefeed.core.files import write_atomically
-from cinefeed.data.manifest.columns import FACTS
+from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
 from cinefeed.data.manifest.labels import Unmatched, columns_of_paths, join_labels
@@ -175,7 +175,7 @@ def _as_table(samples: Sequence[DiscoveredSample], files: Mapping[str, FileState
     if any(sample.part for sample in samples):
         columns["part"] = pa.array([sample.part for sample in samples], pa.string())
     if any(sample.files for sample in samples):
-        columns["frame_files"] = pa.array([sample.files or None for sample in samples], FACTS["frame_files"])
+        columns["frame_files"] = pa.array([sample.files or None for sample in samples], METADATA_COLUMNS["frame_files"])
     for name in dict.fromkeys(name for sample in samples for name in sample.tags):
         columns[name] = pa.array([sample.tags.get(name) for sample in samples])
     return pa.table(columns)

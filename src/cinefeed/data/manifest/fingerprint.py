@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cinefeed.data.manifest.columns import FACTS, RESERVED, SAMPLE
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, RESERVED, SAMPLE
 
-# Other columns of FACTS follow from the file (such as `damaged`; `conceals_damage` is a choice), depend on this
+# Other columns of METADATA_COLUMNS follow from the file (such as `damaged`; `conceals_damage` is a choice), depend on this
 # machine, or change when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
 
@@ -28,7 +28,7 @@ def fingerprint(table: Any) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(table.schema.names):
         kind = name.partition(":")[0]  # "mtime_ns:4ch" is that of a view
-        if kind in FACTS and kind not in _FINGERPRINTED:
+        if kind in METADATA_COLUMNS and kind not in _FINGERPRINTED:
             continue
         column = table.column(name)
         if name in RESERVED and column.null_count == len(column):  # equal to a missing column

@@ -8,10 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import TableError
-from cinefeed.data.manifest.columns import FACTS, facts_to_row, ordered, plain_table
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row, ordered, plain_table
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.reading import read_table
-from cinefeed.video.arrays.in_memory import check_stack, memory_facts
+from cinefeed.video.arrays.in_memory import array_metadata, check_stack
 
 
 def arrays_table(
@@ -23,10 +23,13 @@ def arrays_table(
     arrays = [np.asarray(each) for each in x]
     if not arrays:
         raise TableError("there are no videos: x is empty; give at least one")
-    facts = [memory_facts(each, axes=None if axes is None else axes.replace("N", "")) for each in arrays]
+    metadata = [array_metadata(each, axes=None if axes is None else axes.replace("N", "")) for each in arrays]
     names = [f"{number:06d}" for number in range(len(arrays))]
-    rows = [facts_to_row(each) for each in facts]
-    table = pa.table({"path": names} | {name: pa.array([row.get(name) for row in rows], FACTS[name]) for name in FACTS})
+    rows = [metadata_to_row(each) for each in metadata]
+    table = pa.table(
+        {"path": names}
+        | {name: pa.array([row.get(name) for row in rows], METADATA_COLUMNS[name]) for name in METADATA_COLUMNS}
+    )
     if labels is not None:
         if getattr(labels, "ndim", None) == 1 and not hasattr(labels, "iloc"):  # a tensor; a Series has its own types
             labels = np.asarray(labels)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import ColumnError, TableError, did_you_mean
-from cinefeed.data.manifest.columns import FACTS
+from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.video.kinds import extensions
 
 _PATH_NAMES = ("path", "file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "stem")
@@ -140,7 +140,7 @@ def proposed_join(videos: Any, labels: Any) -> str:
     """Return the value of `on` with the most matches between both tables; "" if no two columns match."""
     matches: dict[str, int] = {}
     for other in videos.schema.names:
-        if other in FACTS or not pa.types.is_string(videos.schema.field(other).type):
+        if other in METADATA_COLUMNS or not pa.types.is_string(videos.schema.field(other).type):
             continue
         forms = (
             key_forms(as_text(videos.column(other))).values() if other == "path" else [as_text(videos.column(other))]

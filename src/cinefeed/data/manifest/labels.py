@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError, SplitError, TableError, did_you_mean
-from cinefeed.data.manifest.columns import FACTS
+from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.label_keys import (
     JOINT,
     as_text,
@@ -86,10 +86,15 @@ def columns_of_paths(paths: Any, *, pattern: str) -> tuple[Any, Any]:
         raise SettingError(f"path_columns={pattern!r} must name columns in braces, like '{{patient}}/{{study}}'")
     expression = re.escape(literals[0])
     for name, literal in zip(names, literals[1:], strict=True):
-        if not name.isidentifier() or (names.count(name) > 1 and name != "_") or name in FACTS or name == "path":
+        if (
+            not name.isidentifier()
+            or (names.count(name) > 1 and name != "_")
+            or name in METADATA_COLUMNS
+            or name == "path"
+        ):
             raise SettingError(
                 f"path_columns={pattern!r}: {name!r} cannot be a column; use an identifier that occurs once and is "
-                f"not a reserved column name ({', '.join(['path', *FACTS])})"
+                f"not a reserved column name ({', '.join(['path', *METADATA_COLUMNS])})"
             )
         expression += ("[^/]+?" if name == "_" else f"(?P<{name}>[^/]+?)") + re.escape(literal)
     fields = pc.extract_regex(without_suffix(paths), f"^{expression}(?:/|$)")
@@ -207,7 +212,7 @@ def _refuse_shared(joined: Any, label_rows: NDArray[np.int64], *, name: str, pri
 
 def _check_collisions(videos: Any, labels: Any, *, keys: list[str], name: str) -> None:
     for column in labels.schema.names:
-        if column in FACTS:
+        if column in METADATA_COLUMNS:
             raise TableError(f"{name}: column {column!r} is a reserved column name of the scan; rename it in the table")
         if column in videos.schema.names and column not in keys and column != "path":
             raise TableError(

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, SettingError, TableError, did_you_mean
-from cinefeed.data.manifest.columns import FACTS, ordered
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, ordered
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.rows import view_names
 from cinefeed.data.split import encode
@@ -16,7 +16,7 @@ from cinefeed.data.split import encode
 Missing = Literal["raise", "drop"]
 
 # Columns of a single video; a DICOM series is one view.
-_VIDEO_COLUMNS = ["path", "part", "start_seconds", "end_seconds", "series", *FACTS]
+_VIDEO_COLUMNS = ["path", "part", "start_seconds", "end_seconds", "series", *METADATA_COLUMNS]
 _MAX_NAMES = 3  # studies in a message
 
 

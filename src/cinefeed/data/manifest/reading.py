@@ -13,7 +13,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import TableError
-from cinefeed.data.manifest.columns import FACTS, plain_table
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, plain_table
 from cinefeed.data.manifest.parquet import read_parquet_table
 from cinefeed.video.kinds import known_suffix
 from cinefeed.video.limits import irregular_kind
@@ -115,7 +115,7 @@ def _without_marks(table: Any) -> Any:
     marks = pa.array(MISSING_MARKS)
     for index, name in enumerate(table.schema.names):
         column = table.column(index)
-        if name in FACTS or not pa.types.is_string(column.type):
+        if name in METADATA_COLUMNS or not pa.types.is_string(column.type):
             continue
         is_mark = pc.is_in(column, value_set=marks)
         if pc.any(is_mark).as_py():

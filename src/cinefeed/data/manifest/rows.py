@@ -9,14 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ChangedFileError
-from cinefeed.data.manifest.columns import FACTS, VALUES, fact_columns, fact_value, row_to_facts
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, VALUES, fact_value, metadata_columns, row_to_metadata
 from cinefeed.data.manifest.identity import FileState, change_of, files_of, state_of
 from cinefeed.video.arrays.in_memory import MemorySource
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.registry import open_video
 from cinefeed.video.source import Source
 
-_COLUMNS = ("id", "path", "part", "start_seconds", "end_seconds", *(name for name in FACTS if name not in VALUES))
+_COLUMNS = (
+    "id",
+    "path",
+    "part",
+    "start_seconds",
+    "end_seconds",
+    *(name for name in METADATA_COLUMNS if name not in VALUES),
+)
 _CACHE_SIZE = 1024  # files whose metadata is cached as Python objects, about 3 kB each
 _MANY_FILES = 64  # checking 25 files takes 0.05 ms of a clip's 1.3 ms; 2000 would take 4 ms per clip
 _MAX_CACHED_TIMES = 1000  # per file: each listed time takes 8 bytes more
@@ -27,7 +34,7 @@ class _File(NamedTuple):
 
     path: Path
     part: str | None
-    facts: VideoMetadata | None
+    metadata: VideoMetadata | None
     window: tuple[float | None, float | None]
     names: tuple[str, ...]  # of its files, if `path` is a folder
     state: FileState  # of the files at the time of the scan
@@ -83,9 +90,9 @@ class Rows:
         """Return the start and end in seconds that limit the clips of a row; None if there is no limit."""
         return self._file(row, view).window
 
-    def facts(self, row: int, *, view: str = "") -> VideoMetadata | None:
+    def metadata(self, row: int, *, view: str = "") -> VideoMetadata | None:
         """Return the metadata of a row's video, or None if it was not probed or no frame can be read."""
-        return self._file(row, view).facts
+        return self._file(row, view).metadata
 
     def open(self, row: int, *, channels: int | None = None, view: str = "") -> Source:
         """Open the video of a row; see `cinefeed.open_video`.
@@ -93,14 +100,14 @@ class Rows:
         Raises ChangedFileError if a file changed since the scan.
         """
         file = self._file(row, view)
-        path, part, facts = file.path, file.part, file.facts
+        path, part, metadata = file.path, file.part, file.metadata
         if self.arrays is not None:
-            assert facts is not None
+            assert metadata is not None
             number = int(self.relative_path(row, view=view))
-            return MemorySource(self.arrays[number], facts=facts, channels=channels)
+            return MemorySource(self.arrays[number], metadata=metadata, channels=channels)
         if change := self.change(row, view=view):
             raise ChangedFileError(f"{path}: {change}; run 'cinefeed scan' again with the same --out")
-        return open_video(path, channels=channels, part=part, facts=facts)
+        return open_video(path, channels=channels, part=part, metadata=metadata)
 
     def files(self, row: int, *, view: str = "") -> list[str]:
         """Return the files of a row: one, or those of a folder."""
@@ -156,12 +163,16 @@ class Rows:
         file = self._files.get((row, view))
         if file is None:
             columns = self._fact_columns[view or next(iter(self._fact_columns))]
-            facts = None if columns is None else row_to_facts(columns, row)
+            metadata = None if columns is None else row_to_metadata(columns, row)
             part, start, end = (self._value(name, row, view) for name in ("part", "start_seconds", "end_seconds"))
-            names = (self._value("frame_files", row, view) or ()) if facts is None else facts.files
+            names = (self._value("frame_files", row, view) or ()) if metadata is None else metadata.files
             state = FileState(*(fact_value(columns or {}, row, name) for name in FileState._fields))
-            file = _File(self.path_of(row, view=view), part, facts, (start, end), tuple(names), state)
-            if facts is not None and facts.times.listed is not None and len(facts.times.listed) > _MAX_CACHED_TIMES:
+            file = _File(self.path_of(row, view=view), part, metadata, (start, end), tuple(names), state)
+            if (
+                metadata is not None
+                and metadata.times.listed is not None
+                and len(metadata.times.listed) > _MAX_CACHED_TIMES
+            ):
                 return file
             if len(self._files) >= _CACHE_SIZE:
                 self._files.clear()
@@ -172,12 +183,12 @@ class Rows:
     def _fact_columns(self) -> dict[str, dict[str, Any] | None]:
         """The metadata columns of each view, by its name; "" if a row is one video."""
         if not self.views:
-            return {"": fact_columns(self.table)}
+            return {"": metadata_columns(self.table)}
         names, columns = set(self.table.schema.names), {}
         for view in self.views:
-            present = [name for name in FACTS if f"{name}:{view}" in names]
+            present = [name for name in METADATA_COLUMNS if f"{name}:{view}" in names]
             part = self.table.select([f"{name}:{view}" for name in present])
-            columns[view] = fact_columns(part.rename_columns(present))
+            columns[view] = metadata_columns(part.rename_columns(present))
         return columns
 
     def _name(self, column: str, view: str) -> str:

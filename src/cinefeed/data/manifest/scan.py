@@ -20,7 +20,7 @@ from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import LimitError, SettingError, SourceError, TableError, did_you_mean
 from cinefeed.core.progress import Progress as Progress
 from cinefeed.core.progress import shown_progress
-from cinefeed.data.manifest.columns import FACTS, facts_to_row
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
 from cinefeed.data.manifest.files import scanned_at
 from cinefeed.data.manifest.identity import FileState, content_hash, files_of
 from cinefeed.data.manifest.quiet import decoders_quiet
@@ -56,7 +56,7 @@ def scan_notes(verify: Verify, reading: ReadOptions) -> dict[str, str]:
     return {"verify": verify, "reading": "" if options == default else json.dumps(options)}
 
 
-_JOURNAL = {"path": pa.string(), "part": pa.string(), **FACTS, "verify": pa.string(), "reading": pa.string()}
+_JOURNAL = {"path": pa.string(), "part": pa.string(), **METADATA_COLUMNS, "verify": pa.string(), "reading": pa.string()}
 _FILE = ("path", "part", "frame_files", "size_bytes", "mtime_ns")
 _CHUNK_ROWS = 4096  # rows stored as Python objects before they are converted to columns
 
@@ -88,24 +88,24 @@ def probe_videos(
     probes = _Probes(root, verify, workers, progress, reading, private)
     if out is None:
         with decoders_quiet():
-            facts = _probe_all(files, previous=None, journal=None, probes=probes)
+            metadata = _probe_all(files, previous=None, journal=None, probes=probes)
     else:
         path = journal_path(out)
         previous = previous_facts(out)
         journal = _Journal(path)
         try:
             with decoders_quiet():
-                facts = _probe_all(files, previous=previous, journal=journal, probes=probes)
+                metadata = _probe_all(files, previous=previous, journal=journal, probes=probes)
         except OSError as error:  # of the journal; errors of videos are stored in their rows
             raise TableError(
                 f"cannot write {path}: {error.strerror}; free some space and run the same scan again: it continues"
             ) from error
         finally:
             journal.close()
-    facts = facts.take(pc.index_in(keys, value_set=_keys(facts, parts=parts)))
-    for name in FACTS:
+    metadata = metadata.take(pc.index_in(keys, value_set=_keys(metadata, parts=parts)))
+    for name in METADATA_COLUMNS:
         if name not in samples.schema.names:
-            samples = samples.append_column(name, facts.column(name))
+            samples = samples.append_column(name, metadata.column(name))
     return _with_tags(samples)
 
 
@@ -276,7 +276,7 @@ def _content_hash(path: Path, names: tuple[str, ...], _state: FileState) -> str:
 
 
 def with_values(
-    path: Path, part: str | None, facts: VideoMetadata, *, verify: Verify, limits: ReadLimits
+    path: Path, part: str | None, metadata: VideoMetadata, *, verify: Verify, limits: ReadLimits
 ) -> VideoMetadata:
     """Return metadata with pixel values measured in some frames, if the file does not define black and white.
 
@@ -284,16 +284,16 @@ def with_values(
     are skipped: each row of a stacked array would be decompressed from the start. Raises LimitError if it takes longer
     than the limits allow.
     """
-    is_compressed = verify == "packets" and facts.container in ("npz", "nifti")
-    if facts.values is not None or is_compressed or not has_open_scale(facts):
-        return facts
+    is_compressed = verify == "packets" and metadata.container in ("npz", "nifti")
+    if metadata.values is not None or is_compressed or not has_open_scale(metadata):
+        return metadata
     try:
-        with open_video(path, part=part, facts=facts) as source:
+        with open_video(path, part=part, metadata=metadata) as source:
             return measured(source, deadline=limits.deadline(path))
     except LimitError:
         raise
     except (SourceError, OSError):  # a frame that cannot be read: the feed reports it
-        return facts
+        return metadata
 
 
 def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]]:
@@ -304,13 +304,13 @@ def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]
         path, part, parts = probes.root / file["path"], file.get("part"), file.get("frame_files") or ()
         state = FileState(file.get("size_bytes"), file.get("mtime_ns"))
         try:
-            facts = probe(path, part=part, files=parts, verify=probes.verify, reading=probes.reading)
+            metadata = probe(path, part=part, files=parts, verify=probes.verify, reading=probes.reading)
             row["content_hash"] = _content_hash(path, tuple(parts), state)
-            facts = with_values(path, part, facts, verify=probes.verify, limits=probes.reading.limits)
+            metadata = with_values(path, part, metadata, verify=probes.verify, limits=probes.reading.limits)
         except (SourceError, OSError, MemoryError) as error:
             reason = f"{path}: there is not enough memory ({error})" if isinstance(error, MemoryError) else str(error)
             return row | {"num_frames": 0, "error": reason.replace(str(path), "the file") if probes.private else reason}
-        return row | facts_to_row(facts)
+        return row | metadata_to_row(metadata)
 
     workers = probes.workers or usable_cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-scan")

@@ -32,7 +32,7 @@ def summarise(
     if not_read:
         lines.append(_line("not read", not_read_in_words(not_read)))
     lines += (
-        _facts(table, name_column="id" if private else "path", verified=verified)
+        _metadata(table, name_column="id" if private else "path", verified=verified)
         if "num_frames" in table.schema.names
         else [_line("facts", "not probed")]
     )
@@ -79,7 +79,7 @@ def describe_column(column: Any) -> str:
     return f"{name}, {format_count(distinct, 'value')}: {_frequent(values)}{missing}"
 
 
-def _facts(table: Any, *, name_column: str, verified: str | None) -> list[str]:
+def _metadata(table: Any, *, name_column: str, verified: str | None) -> list[str]:
     readable = table.filter(pc.fill_null(pc.greater(table.column("num_frames"), 0), False))
     lines = []
     if readable.num_rows:

@@ -15,7 +15,7 @@ from cinefeed.core.errors import ColumnError, SplitError, TableError, did_you_me
 from cinefeed.core.locks import with_write_lock, write_lock
 from cinefeed.data.manifest.base import ManifestTable
 from cinefeed.data.manifest.columns import (
-    FACTS,
+    METADATA_COLUMNS,
     VERDICTS,
     ordered,
     plain_table,
@@ -43,7 +43,7 @@ class Manifest(ManifestTable):
     """The samples of a data set: a table with one row per sample, and the root of its relative paths.
 
     A sample is a video, or a part or a time range of one; it has a unique `id`. Other columns are the metadata that a
-    scan collected (see `cinefeed.data.manifest.columns.FACTS`) and labels. A manifest is immutable: each method returns a
+    scan collected (see `cinefeed.data.manifest.columns.METADATA_COLUMNS`) and labels. A manifest is immutable: each method returns a
     new one.
 
     >>> import pyarrow as pa
@@ -188,7 +188,7 @@ class Manifest(ManifestTable):
         paths, root = relative_paths(samples.column("path"), None if root is None else Path(root))
         samples = with_ids(samples.set_column(names.index("path"), "path", paths), name="the table")
         if "num_frames" in samples.schema.names:
-            for name, kind in FACTS.items():
+            for name, kind in METADATA_COLUMNS.items():
                 if name not in samples.schema.names and name not in VERDICTS:
                     samples = samples.append_column(name, pa.nulls(samples.num_rows, kind))
         return cls(ordered(samples), root=root, history=[("rows of the table", samples.num_rows)])
@@ -206,7 +206,7 @@ class Manifest(ManifestTable):
 
         >>> import numpy as np
         >>> manifest = Manifest.from_arrays(np.zeros((3, 8, 16, 16), np.uint8), {"age": [31, 45, 60]})
-        >>> len(manifest), manifest.facts(0).times.count
+        >>> len(manifest), manifest.metadata(0).times.count
         (3, 8)
         """
         table, arrays = arrays_table(x, labels, axes=axes)

@@ -59,8 +59,8 @@ def rows_without_window(manifest: Manifest, *, dtype: str, view: str = "") -> ND
         codes = kind.dictionary_encode(null_encoding="encode").indices.to_numpy(zero_copy_only=False)[rows]
         kinds = np.unique(kinds * (int(codes.max()) + 1) + codes, return_inverse=True)[1]
     firsts = np.unique(kinds, return_index=True)[1]
-    facts = (manifest.rows.facts(int(row), view=view) for row in rows[firsts])
-    is_lacking = np.array([each is not None and lacks_window(_colour(each), dtype) for each in facts])
+    metadata = (manifest.rows.metadata(int(row), view=view) for row in rows[firsts])
+    is_lacking = np.array([each is not None and lacks_window(_colour(each), dtype) for each in metadata])
     lacking_rows: NDArray[np.int64] = rows[is_lacking[kinds]]
     return lacking_rows
 
@@ -103,10 +103,10 @@ def rows_not_finite(manifest: Manifest, *, view: str = "") -> NotFinite:
 
 def described_values(manifest: Manifest, row: int, *, view: str = "") -> str:
     """Return the dtype of a row's pixels, and their range if it was measured: "uint16, 0 to 1016"."""
-    facts = manifest.rows.facts(row, view=view)
+    metadata = manifest.rows.metadata(row, view=view)
     ends = _columns(manifest, ["value_min", "value_max"], view)
     least, most = (column[row].as_py() for column in ends.values()) if len(ends) == 2 else (None, None)
-    kind = facts.pixel_format if facts is not None else ""
+    kind = metadata.pixel_format if metadata is not None else ""
     return f"{kind}, {least:g} to {most:g}" if least is not None and most is not None else kind
 
 
@@ -157,9 +157,9 @@ def _check_scales(manifest: Manifest, *, frame: Frame, view: str) -> None:
     firsts = dict(zip(reversed([*kinds]), reversed(rows.tolist()), strict=True))
     scales: dict[tuple[float, float], int] = {}  # first row by black and white
     for row in sorted(firsts.values()):
-        facts = manifest.rows.facts(row, view=view)
-        if facts is not None and has_open_scale(facts) and (facts.window is None or facts.window_assumed):
-            scales.setdefault(facts.window or (0.0, 2.0**facts.bits - 1), row)
+        metadata = manifest.rows.metadata(row, view=view)
+        if metadata is not None and has_open_scale(metadata) and (metadata.window is None or metadata.window_assumed):
+            scales.setdefault(metadata.window or (0.0, 2.0**metadata.bits - 1), row)
     if len(scales) > 1:
         names = "; ".join(
             f"{low:g} to {high:g} in row {row}, {manifest.rows.shown(row, view=view)}"
@@ -174,13 +174,13 @@ def _check_scales(manifest: Manifest, *, frame: Frame, view: str) -> None:
         )
 
 
-def _colour(facts: VideoMetadata) -> Colour:
+def _colour(metadata: VideoMetadata) -> Colour:
     return Colour(
         model="grey",
-        bits=facts.bits,
-        window=facts.window,
-        window_assumed=facts.window_assumed,
-        open_scale=has_open_scale(facts),
+        bits=metadata.bits,
+        window=metadata.window,
+        window_assumed=metadata.window_assumed,
+        open_scale=has_open_scale(metadata),
     )
 
 

@@ -104,20 +104,20 @@ def summarize_frames(
     return summaries
 
 
-def read_frames(manifest: Manifest, row: int, facts: VideoMetadata, *, count: int = FRAMES) -> NDArray[Any]:
+def read_frames(manifest: Manifest, row: int, metadata: VideoMetadata, *, count: int = FRAMES) -> NDArray[Any]:
     """Return a few grey frames, evenly spaced over the stretch of a row, (count, height, width): ..F...F...F.."""
-    return _to_grey(_read_planes(manifest, row, facts, count=count), facts)
+    return _to_grey(_read_planes(manifest, row, metadata, count=count), metadata)
 
 
-def _read_planes(manifest: Manifest, row: int, facts: VideoMetadata, *, count: int = FRAMES) -> Planes:
+def _read_planes(manifest: Manifest, row: int, metadata: VideoMetadata, *, count: int = FRAMES) -> Planes:
     start, end = manifest.window(row)
-    halves, _ = Clip(frames=2 * count, position="spread").select(facts.times, start_seconds=start, end_seconds=end)
+    halves, _ = Clip(frames=2 * count, position="spread").select(metadata.times, start_seconds=start, end_seconds=end)
     with manifest.open(row, channels=1) as source:
         return source.planes(halves[1::2])
 
 
-def _to_grey(planes: Planes, facts: VideoMetadata, *, dtype: PixelType | None = None) -> NDArray[Any]:
-    array = planes_to_array(planes, channels=1, height=facts.height, width=facts.width, dtype=dtype)
+def _to_grey(planes: Planes, metadata: VideoMetadata, *, dtype: PixelType | None = None) -> NDArray[Any]:
+    array = planes_to_array(planes, channels=1, height=metadata.height, width=metadata.width, dtype=dtype)
     return np.asarray(array[..., 0])
 
 
@@ -154,25 +154,25 @@ def _summarize_row(
     manifest: Manifest, row: int, summaries: FrameSummaries, clip: Clip | None, frame: Frame | None
 ) -> None:
     """Write the summary of one row into `summaries`."""
-    facts = manifest.facts(row)
-    if not _matches_scan(manifest, row, summaries) or facts is None:
+    metadata = manifest.metadata(row)
+    if not _matches_scan(manifest, row, summaries) or metadata is None:
         return
     start, end = manifest.window(row)
-    summaries.seconds[row] = _duration(facts.times, start, end)
+    summaries.seconds[row] = _duration(metadata.times, start, end)
     if clip is not None and clip.rate_hz is not None and np.isnan(summaries.seconds[row]):
         summaries.videos_without_times[row] = ""
     elif clip is not None:
         try:
-            clip.select(facts.times, start_seconds=start, end_seconds=end)
+            clip.select(metadata.times, start_seconds=start, end_seconds=end)
         except ClipError as error:
             summaries.short_videos[row] = str(error).split(";")[0]
     try:
-        planes = _read_planes(manifest, row, facts)
-        frames = _to_grey(planes, facts)
+        planes = _read_planes(manifest, row, metadata)
+        frames = _to_grey(planes, metadata)
     except (SourceError, ClipError, OSError) as error:
         summaries.unreadable_frames[row] = without_path(str(error), manifest.path_of(row))
         return
-    _record_values(planes, frames, facts, row, summaries, frame)
+    _record_values(planes, frames, metadata, row, summaries, frame)
     if row in summaries.not_finite:  # reported as a finding; the other pixels still give a fingerprint
         frames = np.nan_to_num(frames, posinf=0.0, neginf=0.0)
     summaries.prints[row] = fingerprint(frames)
@@ -182,7 +182,12 @@ def _summarize_row(
 
 
 def _record_values(
-    planes: Planes, grey: NDArray[Any], facts: VideoMetadata, row: int, summaries: FrameSummaries, frame: Frame | None
+    planes: Planes,
+    grey: NDArray[Any],
+    metadata: VideoMetadata,
+    row: int,
+    summaries: FrameSummaries,
+    frame: Frame | None,
 ) -> None:
     """Record how a feed would change the values of a row: levels, clipped pixels, pixels that are not finite."""
     dtype: PixelType = "uint8" if frame is None else frame.dtype
@@ -203,7 +208,7 @@ def _record_values(
     if dtype == "float32" or lacks_window(colour, dtype):
         return
     as_read = grey.dtype == dtype and colour == planes.colour
-    fed_frames = grey if as_read else _to_grey(planes._replace(colour=colour), facts, dtype=dtype)
+    fed_frames = grey if as_read else _to_grey(planes._replace(colour=colour), metadata, dtype=dtype)
     counts = PixelLevels(fed_frames[..., np.newaxis]).counts().sum(axis=0)
     levels = np.count_nonzero(counts.reshape(_LEVELS, -1).any(axis=1))
     if levels < _LEVELS / 10:

@@ -29,9 +29,9 @@ class ArrayFrames(FrameSource):
     @property
     def colour(self) -> Colour:
         """How the planes are converted to pixels."""
-        facts = self.facts
-        model: ColourModel = "grey" if facts.channels == 1 else "rgb"
-        return Colour(model=model, bits=facts.bits, window=facts.window, open_scale=has_open_scale(facts))
+        metadata = self.metadata
+        model: ColourModel = "grey" if metadata.channels == 1 else "rgb"
+        return Colour(model=model, bits=metadata.bits, window=metadata.window, open_scale=has_open_scale(metadata))
 
     def _frame(self, number: int) -> tuple[NDArray[Any], ...]:
         return (as_plane(self._numbers(number)),)
@@ -86,7 +86,7 @@ def plain_facts(
     if limits is not None:
         frame_bytes = max(dtype.itemsize, plane.itemsize) * sizes["H"] * sizes["W"] * sizes.get("C", 1)
         limits.check_frame(frame_bytes, where=where)
-    facts = VideoMetadata(
+    metadata = VideoMetadata(
         height=sizes["H"],
         width=sizes["W"],
         channels=sizes.get("C", 1),
@@ -98,36 +98,36 @@ def plain_facts(
         header_frames=sizes["T"],
         axes=kept_axes(axes),
     )
-    return facts if whole is None else broken_after(facts, whole, "the file is cut off", where=where)
+    return metadata if whole is None else broken_after(metadata, whole, "the file is cut off", where=where)
 
 
-def known_axes(facts: VideoMetadata, shape: Sequence[int], dtype: np.dtype[Any], *, where: object) -> str:
+def known_axes(metadata: VideoMetadata, shape: Sequence[int], dtype: np.dtype[Any], *, where: object) -> str:
     """Return the letters of an array's axes from its metadata. Raises SourceError if the array has changed."""
-    axes = facts.axes.upper() or "THWC"[: len(shape)]
+    axes = metadata.axes.upper() or "THWC"[: len(shape)]
     sizes = dict(zip(axes, shape, strict=False))
     actual = (len(shape), sizes.get("H"), sizes.get("W"), sizes.get("C", 1), str(dtype))
-    if actual != (len(axes), facts.height, facts.width, facts.channels, facts.pixel_format):
+    if actual != (len(axes), metadata.height, metadata.width, metadata.channels, metadata.pixel_format):
         raise SourceError(
-            f"{where}: has {dtype} of shape {tuple(shape)}, its metadata gives {facts.pixel_format}, {axes}, of "
-            f"{facts.height} x {facts.width}; scan it again"
+            f"{where}: has {dtype} of shape {tuple(shape)}, its metadata gives {metadata.pixel_format}, {axes}, of "
+            f"{metadata.height} x {metadata.width}; scan it again"
         )
     return checked_axes(axes, shape, where=where)
 
 
-def broken_after(facts: VideoMetadata, whole: int, reason: str, *, where: object) -> VideoMetadata:
+def broken_after(metadata: VideoMetadata, whole: int, reason: str, *, where: object) -> VideoMetadata:
     """Return the metadata of a file that breaks after `whole` frames, unchanged if those are all.
 
     Raises SourceError if there is no whole frame.
     """
-    count = facts.times.count
+    count = metadata.times.count
     if whole >= count:
-        return facts
+        return metadata
     if whole < 1:
         raise SourceError(f"{where}: 0 of {count} frames are whole: {reason}")
-    times = facts.times
+    times = metadata.times
     listed = None if times.listed is None else times.listed[:whole]
     return replace(
-        facts,
+        metadata,
         times=FrameTimes(times.first_seconds, times.step_seconds, whole, listed),
         error=f"breaks after {whole} of {count} frames: {reason}",
     )
@@ -136,8 +136,8 @@ def broken_after(facts: VideoMetadata, whole: int, reason: str, *, where: object
 def windowed(source: FrameSource, reading: ReadOptions) -> VideoMetadata:
     """Return the metadata of an open source, with a window by percentiles if `reading` requests it."""
     if reading.window != "percentiles":
-        return source.facts
-    return replace(source.facts, window=percentile_window(source, deadline=reading.limits.deadline(source.path)))
+        return source.metadata
+    return replace(source.metadata, window=percentile_window(source, deadline=reading.limits.deadline(source.path)))
 
 
 def percentile_window(source: Source, *, deadline: Deadline) -> tuple[float, float] | None:

@@ -178,7 +178,7 @@ def check_unpacked(layout: Layout, limits: ReadLimits, *, where: object) -> None
 
 
 def unpacked_facts(
-    facts: VideoMetadata,
+    metadata: VideoMetadata,
     layout: Layout,
     path: Path,
     member: str | None,
@@ -198,16 +198,16 @@ def unpacked_facts(
     decompressed, LimitError if it takes longer than the limits allow.
     """
     stat = path.stat()
-    measured = samples if has_open_scale(facts) and samples.apart else None
+    measured = samples if has_open_scale(metadata) and samples.apart else None
     end, fault, values = _unpacked(path, member, stat.st_size, stat.st_mtime_ns, measured, limits)
     if isinstance(fault, LimitError):
         raise fault
     if measured is not None:
-        facts = replace(facts, values=_scaled(values[number], scale))
-    facts = broken_after(facts, layout.whole(end), fault or "the file is cut off", where=where)
-    if fault is not None and facts.error is None and (_CHECKSUM in fault or end >= promised):
-        return replace(facts, error=f"all {layout.count} frames can be read, but any may be wrong: {fault}")
-    return facts
+        metadata = replace(metadata, values=_scaled(values[number], scale))
+    metadata = broken_after(metadata, layout.whole(end), fault or "the file is cut off", where=where)
+    if fault is not None and metadata.error is None and (_CHECKSUM in fault or end >= promised):
+        return replace(metadata, error=f"all {layout.count} frames can be read, but any may be wrong: {fault}")
+    return metadata
 
 
 def _scaled(values: PixelValues | None, scale: tuple[float, float]) -> PixelValues | None:

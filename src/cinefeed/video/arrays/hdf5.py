@@ -50,16 +50,18 @@ class Hdf5Source(ArrayFrames):
         *,
         channels: int | None = None,
         part: str | None = None,
-        facts: VideoMetadata | None = None,
+        metadata: VideoMetadata | None = None,
     ) -> None:
         path = Path(path)
-        super().__init__(path, facts=facts if facts is not None else probe_hdf5(path, part=part), channels=channels)
+        super().__init__(
+            path, metadata=metadata if metadata is not None else probe_hdf5(path, part=part), channels=channels
+        )
         name, row = split_part(part)
         self._file = _open_file(path)
         try:
             data_set = _data_set(self._file, path, name)
             self._where = f"{path}::{data_set.name}"
-            self._axes = known_axes(self.facts, data_set.shape, data_set.dtype, where=self._where)
+            self._axes = known_axes(self.metadata, data_set.shape, data_set.dtype, where=self._where)
             self._fixed = row_of(row, self._axes, data_set.shape, where=self._where)
             count = data_set.shape[self._axes.index("T")]
             if len(self) > count:
@@ -109,7 +111,7 @@ def probe_hdf5(
         fixed = row_of(row, axes, data_set.shape, where=where)
         codec = data_set.compression or "raw"
         limits = reading.limits
-        facts = plain_facts(
+        metadata = plain_facts(
             data_set.shape, axes, data_set.dtype, container="hdf5", codec=codec, where=where, limits=limits
         )
         for layer in _layers(data_set):
@@ -118,14 +120,14 @@ def probe_hdf5(
                 limits.check_unpacked(size, name="a chunk", where=where)
         read_through = verify == "decode" and data_set.id.get_create_plist().get_nfilters() > 0
         if read_through:
-            facts = broken_after(
-                facts, _written_frames(data_set, axes, fixed), "the rest was never written", where=where
+            metadata = broken_after(
+                metadata, _written_frames(data_set, axes, fixed), "the rest was never written", where=where
             )
     if not read_through and reading.window != "percentiles":
-        return facts
-    with Hdf5Source(path, part=part, facts=facts) as source:
+        return metadata
+    with Hdf5Source(path, part=part, metadata=metadata) as source:
         if read_through:
-            source.facts = _read_through(source, reading.limits.deadline(where))
+            source.metadata = _read_through(source, reading.limits.deadline(where))
         return windowed(source, reading)
 
 
@@ -167,8 +169,8 @@ def _layers(data_set: Any) -> Iterator[Any]:
 
 def _read_through(source: Hdf5Source, deadline: Deadline) -> VideoMetadata:
     whole, error, values = decode_through(source, deadline=deadline)
-    facts = replace(source.facts, values=values)
-    return facts if error is None else broken_after(facts, whole, str(error.__cause__), where=deadline.where)
+    metadata = replace(source.metadata, values=values)
+    return metadata if error is None else broken_after(metadata, whole, str(error.__cause__), where=deadline.where)
 
 
 def _written_frames(data_set: Any, axes: str, fixed: Mapping[str, int]) -> int:

@@ -17,7 +17,7 @@ _WHERE = "an array in memory"
 class MemorySource(ArrayFrames):
     """A video in an array: (time, height, width), or with 1 (grey) or 3 (RGB) channels as last axis.
 
-    `facts` are those of `memory_facts`; `name` replaces the path in errors. Dtypes are treated as in a `.npy` file;
+    `metadata` are those of `array_metadata`; `name` replaces the path in errors. Dtypes are treated as in a `.npy` file;
     planes of uint8, uint16 and float32 are views into the array, so change it only while nothing is reading.
 
     >>> with MemorySource(np.arange(24, dtype=np.uint8).reshape(6, 2, 2)) as source:
@@ -26,11 +26,16 @@ class MemorySource(ArrayFrames):
     """
 
     def __init__(
-        self, array: ArrayLike, *, channels: int | None = None, facts: VideoMetadata | None = None, name: str = _WHERE
+        self,
+        array: ArrayLike,
+        *,
+        channels: int | None = None,
+        metadata: VideoMetadata | None = None,
+        name: str = _WHERE,
     ) -> None:
-        super().__init__(name, facts=facts if facts is not None else memory_facts(array), channels=channels)
+        super().__init__(name, metadata=metadata if metadata is not None else array_metadata(array), channels=channels)
         self._array: NDArray[Any] | None = np.asarray(array)
-        self._axes = known_axes(self.facts, self._array.shape, self._array.dtype, where=name)
+        self._axes = known_axes(self.metadata, self._array.shape, self._array.dtype, where=name)
 
     def _numbers(self, number: int) -> NDArray[Any]:
         assert self._array is not None
@@ -53,10 +58,10 @@ def check_stack(shape: Sequence[int], *, declared: str | None) -> None:
             )
 
 
-def memory_facts(array: ArrayLike, *, axes: str | None = None) -> VideoMetadata:
+def array_metadata(array: ArrayLike, *, axes: str | None = None) -> VideoMetadata:
     """Return the metadata of a video in memory; `axes` as in Reading, of this one video.
 
-    >>> memory_facts(np.zeros((48, 64, 10), np.uint16), axes="HWT").times.count
+    >>> array_metadata(np.zeros((48, 64, 10), np.uint16), axes="HWT").times.count
     10
 
     Raises SourceError for any other shape, or if the numbers are not integers or floats.

@@ -80,13 +80,15 @@ class NiftiSource(ArrayFrames):
         *,
         channels: int | None = None,
         part: str | None = None,
-        facts: VideoMetadata | None = None,
+        metadata: VideoMetadata | None = None,
     ) -> None:
         path = Path(path)
-        super().__init__(path, facts=facts if facts is not None else probe_nifti(path, part=part), channels=channels)
-        volume = _volume(path, axes=len(self.facts.axes))
+        super().__init__(
+            path, metadata=metadata if metadata is not None else probe_nifti(path, part=part), channels=channels
+        )
+        volume = _volume(path, axes=len(self.metadata.axes))
         self._scale = volume.scale
-        axes = known_axes(self.facts, volume.shape, volume.dtype, where=path)
+        axes = known_axes(self.metadata, volume.shape, volume.dtype, where=path)
         layout = volume.layout(axes, _slice_of(part, axes, volume.shape, path))
         if len(self) > layout.whole(volume.end):
             raise SourceError(
@@ -131,16 +133,18 @@ def probe_nifti(
     number = _slice_of(part, axes, volume.shape, path)
     layout = volume.layout(axes, number)
     codec, scaled, limits = "gzip" if volume.size is None else "raw", volume.scale is not None, reading.limits
-    facts = plain_facts(
+    metadata = plain_facts(
         volume.shape, axes, volume.dtype, container="nifti", codec=codec, scaled=scaled, where=path, limits=limits
     )
-    facts = replace(facts, window=_calibration(volume.header, reading), **_measures(volume.header, axes, layout.count))
+    metadata = replace(
+        metadata, window=_calibration(volume.header, reading), **_measures(volume.header, axes, layout.count)
+    )
     if volume.size is None:
         check_unpacked(layout, limits, where=path)
     if volume.size is None and verify == "decode":
         every = reading.slice == "each" and number is not None  # else one pass measures only the requested slice
-        facts = unpacked_facts(
-            facts,
+        metadata = unpacked_facts(
+            metadata,
             layout,
             path,
             None,
@@ -152,10 +156,10 @@ def probe_nifti(
             scale=volume.scale or (1.0, 0.0),
         )
     else:
-        facts = broken_after(facts, layout.whole(volume.end), "the file is cut off", where=path)
+        metadata = broken_after(metadata, layout.whole(volume.end), "the file is cut off", where=path)
     if reading.window != "percentiles":
-        return facts
-    with NiftiSource(path, part=part, facts=facts) as source:
+        return metadata
+    with NiftiSource(path, part=part, metadata=metadata) as source:
         return windowed(source, reading)
 
 

@@ -80,12 +80,16 @@ class ArraySource(ArrayFrames):
         *,
         channels: int | None = None,
         part: str | None = None,
-        facts: VideoMetadata | None = None,
+        metadata: VideoMetadata | None = None,
     ) -> None:
         path = Path(path)
-        super().__init__(path, facts=facts if facts is not None else probe_npy(path, part=part), channels=channels)
+        super().__init__(
+            path, metadata=metadata if metadata is not None else probe_npy(path, part=part), channels=channels
+        )
         array = self._find(path, part)
-        layout = array.layout(known_axes(self.facts, array.shape, array.dtype, where=array.where), split_part(part)[1])
+        layout = array.layout(
+            known_axes(self.metadata, array.shape, array.dtype, where=array.where), split_part(part)[1]
+        )
         if len(self) > layout.whole(array.end):
             raise SourceError(
                 f"{array.where}: its metadata has {len(self)} frames, the file has {layout.whole(array.end)}; "
@@ -203,12 +207,12 @@ def _probe(
     axes = axes_of(array.shape, declared=reading.axes, where=array.where)
     layout = array.layout(axes, split_part(part)[1])
     limits = reading.limits
-    facts = plain_facts(array.shape, axes, array.dtype, container=container, where=array.where, limits=limits)
+    metadata = plain_facts(array.shape, axes, array.dtype, container=container, where=array.where, limits=limits)
     if array.member is not None:
         check_unpacked(layout, limits, where=array.where)
     if array.member is not None and verify == "decode":
-        facts = unpacked_facts(
-            facts,
+        metadata = unpacked_facts(
+            metadata,
             layout,
             path,
             array.member,
@@ -219,10 +223,10 @@ def _probe(
             number=split_part(part)[1] or 0,
         )
     else:
-        facts = broken_after(facts, layout.whole(array.end), "the file is cut off", where=array.where)
+        metadata = broken_after(metadata, layout.whole(array.end), "the file is cut off", where=array.where)
     if reading.window != "percentiles":
-        return facts
-    with kind(path, part=part, facts=facts) as source:
+        return metadata
+    with kind(path, part=part, metadata=metadata) as source:
         return windowed(source, reading)
 
 

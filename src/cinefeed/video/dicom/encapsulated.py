@@ -15,7 +15,7 @@ from cinefeed.core.errors import EncapsulatedVideoError, SourceError
 from cinefeed.video.clips import PixelType
 from cinefeed.video.dicom.fragments import fragments_of
 from cinefeed.video.dicom.header import Header, places_of, read_header
-from cinefeed.video.dicom.metadata import FACTS, header_tags, regions_of, spacing_of, times_of
+from cinefeed.video.dicom.metadata import METADATA_COLUMNS, header_tags, regions_of, spacing_of, times_of
 from cinefeed.video.dicom.source import probe_dicom
 from cinefeed.video.embedded import EmbeddedVideo
 from cinefeed.video.ffmpeg.probe import Verify, probe_encoded
@@ -45,31 +45,33 @@ def probe_dicom_file(
     except EncapsulatedVideoError:
         if part is not None or files:
             raise
-    header, video, is_cut = _locate(Path(path), FACTS, reading.limits)
+    header, video, is_cut = _locate(Path(path), METADATA_COLUMNS, reading.limits)
     with closing(video):
-        facts = probe_encoded(
+        metadata = probe_encoded(
             video, verify=verify, reading=ReadOptions(limits=reading.limits, on_damage=reading.on_damage)
         )
-    count, promised = facts.times.count, max(header.integer("NumberOfFrames"), 0)
+    count, promised = metadata.times.count, max(header.integer("NumberOfFrames"), 0)
     places = places_of(header)
-    times = times_of([places_of(header, number) for number in range(count)]) if facts.ticks is None else facts.times
-    if times.step_seconds > 0 and times is not facts.times:
-        facts = replace(facts, times=times, rate_hz=1 / times.step_seconds)
+    times = (
+        times_of([places_of(header, number) for number in range(count)]) if metadata.ticks is None else metadata.times
+    )
+    if times.step_seconds > 0 and times is not metadata.times:
+        metadata = replace(metadata, times=times, rate_hz=1 / times.step_seconds)
     of_all = f" of {promised}" if promised else ""
     return replace(
-        facts,
-        container=_WITHIN + facts.container,
-        header_frames=promised or facts.header_frames,
-        error=facts.error or (f"breaks after {count}{of_all} frames: the file is cut off" if is_cut else None),
+        metadata,
+        container=_WITHIN + metadata.container,
+        header_frames=promised or metadata.header_frames,
+        error=metadata.error or (f"breaks after {count}{of_all} frames: the file is cut off" if is_cut else None),
         spacing_mm=spacing_of(places),
-        regions=regions_of(places, rows=facts.height, columns=facts.width),
+        regions=regions_of(places, rows=metadata.height, columns=metadata.width),
         tags=header_tags(places),
     )
 
 
-def is_dicom_video(facts: VideoMetadata) -> bool:
+def is_dicom_video(metadata: VideoMetadata) -> bool:
     """Return whether metadata describe an encoded video in a DICOM file."""
-    return facts.container.startswith(_WITHIN)
+    return metadata.container.startswith(_WITHIN)
 
 
 def open_dicom_video(
@@ -77,12 +79,12 @@ def open_dicom_video(
     *,
     channels: int | None = None,
     part: str | None = None,
-    facts: VideoMetadata,
+    metadata: VideoMetadata,
     dtype: PixelType | None = None,
 ) -> EncodedSource:
     """Open the video in a DICOM file. Raises SourceError if there is none."""
     _, video, _ = _locate(path, [], DEFAULT_LIMITS)
-    return EncodedSource(video, channels=channels, part=part, facts=facts, dtype=dtype)
+    return EncodedSource(video, channels=channels, part=part, metadata=metadata, dtype=dtype)
 
 
 def _locate(path: Path, keywords: Sequence[str], limits: ReadLimits) -> tuple[Header, EmbeddedVideo, bool]:

@@ -16,7 +16,7 @@ from cinefeed.video.orientation import square_or
 from cinefeed.video.timestamps import FrameTimes
 
 RESCALE = [*GROUPS, *"PixelValueTransformationSequence RescaleSlope RescaleIntercept".split()]
-FACTS = [
+METADATA_COLUMNS = [
     *RESCALE,
     *"""
     FrameVOILUTSequence WindowCenter WindowWidth VOILUTFunction VOILUTSequence LUTDescriptor ModalityLUTSequence

@@ -17,7 +17,7 @@ from cinefeed.video.dicom.geometry import GEOMETRY, frames_of_part
 from cinefeed.video.dicom.header import Header, Places, places_of, syntax_name
 from cinefeed.video.dicom.lookup_tables import TABLES, Table, table_of
 from cinefeed.video.dicom.metadata import (
-    FACTS,
+    METADATA_COLUMNS,
     RESCALE,
     aspect_of,
     header_tags,
@@ -41,31 +41,31 @@ _PLAIN = (1.0, 0.0)  # slope and intercept of the identity
 
 
 class DicomSource(FrameSource):
-    """A DICOM clip: a multi-frame file, one plane of it (`part`), or a folder whose frames are `facts.files`.
+    """A DICOM clip: a multi-frame file, one plane of it (`part`), or a folder whose frames are `metadata.files`.
 
     Grey frames are uint8 or uint16 as stored, or float32 if numbers are signed, have more than 16 bits, or are rescaled
     by slope and intercept or by a table (Modality LUT). YBR and palette colours become RGB. Overlays are not drawn. The
-    window is in `facts`.
+    window is in `metadata`.
     """
 
     def __init__(
-        self, path: str | Path, *, channels: int | None = None, part: str | None = None, facts: VideoMetadata
+        self, path: str | Path, *, channels: int | None = None, part: str | None = None, metadata: VideoMetadata
     ) -> None:
-        super().__init__(path, facts=facts, channels=channels)
-        self._keywords = [*TABLES, *(RESCALE if facts.bits == 32 else [])]
+        super().__init__(path, metadata=metadata, channels=channels)
+        self._keywords = [*TABLES, *(RESCALE if metadata.bits == 32 else [])]
         self._file: DicomFile | None = None
         self._table: Table | None = None
-        self._limits = DEFAULT_LIMITS.covering(height=facts.height, width=facts.width, count=facts.times.count)
-        if facts.files:
+        self._limits = DEFAULT_LIMITS.covering(height=metadata.height, width=metadata.width, count=metadata.times.count)
+        if metadata.files:
             return
         keywords = [*self._keywords, *(GEOMETRY if part else [])]
         self._file = DicomFile(self.path, keywords=keywords, limits=self._limits)
         try:
             numbers = frames_of_part(self._file.header, self._file.promised, part=part, path=self.path)
-            self._numbers = numbers[: facts.times.count]
-            if len(self._numbers) < facts.times.count or max(self._numbers) >= len(self._file):
+            self._numbers = numbers[: metadata.times.count]
+            if len(self._numbers) < metadata.times.count or max(self._numbers) >= len(self._file):
                 raise SourceError(
-                    f"{self.path}: its metadata has {facts.times.count} frames, the file has {len(self._file)}; "
+                    f"{self.path}: its metadata has {metadata.times.count} frames, the file has {len(self._file)}; "
                     f"scan it again"
                 )
         except BaseException:
@@ -75,15 +75,15 @@ class DicomSource(FrameSource):
     @property
     def colour(self) -> Colour:
         """How the planes are converted to pixels."""
-        facts = self.facts
-        grey = facts.channels == 1
+        metadata = self.metadata
+        grey = metadata.channels == 1
         return Colour(
             model="grey" if grey else "rgb",
-            bits=facts.bits,
-            window=facts.window,
-            window_assumed=facts.window_assumed,
-            open_scale=has_open_scale(facts),
-            aspect=facts.aspect,
+            bits=metadata.bits,
+            window=metadata.window,
+            window_assumed=metadata.window_assumed,
+            open_scale=has_open_scale(metadata),
+            aspect=metadata.aspect,
         )
 
     def close(self) -> None:
@@ -95,25 +95,25 @@ class DicomSource(FrameSource):
     def _frame(self, number: int) -> tuple[NDArray[Any], ...]:
         if self._file is not None:
             return (self._plane(self._file, self._numbers[number]),)
-        path = self.path / self.facts.files[number]
+        path = self.path / self.metadata.files[number]
         with closing(DicomFile(path, keywords=self._keywords, limits=self._limits)) as file:
             self._table = None
             return (self._plane(file, 0),)
 
     def _plane(self, file: DicomFile, number: int) -> NDArray[Any]:
-        facts, image = self.facts, file.image
-        height, width = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=0)
-        if (image.rows, image.columns, _pixel_format(image)) != (height, width, facts.pixel_format):
+        metadata, image = self.metadata, file.image
+        height, width = stored_size(metadata.height, metadata.width, aspect=metadata.aspect, rotation=0)
+        if (image.rows, image.columns, _pixel_format(image)) != (height, width, metadata.pixel_format):
             raise SourceError(
                 f"{file.path}: has frames of {image.rows} x {image.columns}, {_pixel_format(image)}; the scan "
-                f"found {height} x {width}, {facts.pixel_format}; scan it again"
+                f"found {height} x {width}, {metadata.pixel_format}; scan it again"
             )
         pixels = file.frame(number)
         self._table = self._table or table_of(file.header, image, path=file.path)
         if self._table is not None:
             return self._table.look_up(pixels)
-        if facts.bits < 32:
-            return np.ascontiguousarray(pixels, np.uint8 if facts.bits == 8 else np.uint16)
+        if metadata.bits < 32:
+            return np.ascontiguousarray(pixels, np.uint8 if metadata.bits == 8 else np.uint16)
         slope, intercept = rescale_of(places_of(file.header, number)) if image.samples == 1 else _PLAIN
         if (slope, intercept) == _PLAIN:
             return np.ascontiguousarray(pixels, np.float32)
@@ -156,27 +156,27 @@ def probe_dicom(
     MONOCHROME1 is displayed inverted. Raises SourceError if there is no image, or not one whole frame.
     """
     clip = _series(Path(path), files, reading.limits) if files else _file(Path(path), part, reading.limits)
-    facts = _facts(clip, reading)
-    percentiles = reading.window == "percentiles" and facts.channels == 1
-    with DicomSource(path, part=part, facts=facts) as source:
+    metadata = _metadata(clip, reading)
+    percentiles = reading.window == "percentiles" and metadata.channels == 1
+    with DicomSource(path, part=part, metadata=metadata) as source:
         if clip.compressed and (percentiles or verify == "decode"):
             whole, error, values = decode_through(source, deadline=reading.limits.deadline(path))
             if error is not None:
                 if whole == 0:
                     raise error
                 fault = f"breaks after {whole} of {clip.promised} frames: {why(error)}"
-                source.facts = _facts(clip._replace(frames=clip.frames[:whole], fault=fault), reading)
-            source.facts = replace(source.facts, values=values)
+                source.metadata = _metadata(clip._replace(frames=clip.frames[:whole], fault=fault), reading)
+            source.metadata = replace(source.metadata, values=values)
         if not percentiles:
-            return source.facts
+            return source.metadata
         window = percentile_window(source, deadline=reading.limits.deadline(path))
         if window is not None and clip.image.photometric == "MONOCHROME1":
             window = window[::-1]
-        return replace(source.facts, window=window, window_assumed=False)
+        return replace(source.metadata, window=window, window_assumed=False)
 
 
 def _file(path: Path, part: str | None, limits: ReadLimits) -> _Clip:
-    keywords = [*FACTS, *TABLES, *(GEOMETRY if part else [])]
+    keywords = [*METADATA_COLUMNS, *TABLES, *(GEOMETRY if part else [])]
     with closing(DicomFile(path, keywords=keywords, limits=limits)) as file:
         header, promised, available = file.header, file.promised, len(file)
         limits.check_frames(promised, where=path)
@@ -196,7 +196,7 @@ def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
     clip: _Clip | None = None
     for number, name in enumerate(files):
         try:
-            with closing(DicomFile(path / name, keywords=[*FACTS, *TABLES], limits=limits)) as file:
+            with closing(DicomFile(path / name, keywords=[*METADATA_COLUMNS, *TABLES], limits=limits)) as file:
                 if len(file) == 0:
                     raise SourceError(f"{path / name}: its frame is cut off")
                 frames = [places_of(file.header)]
@@ -218,7 +218,7 @@ def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
     return clip
 
 
-def _facts(clip: _Clip, reading: ReadOptions) -> VideoMetadata:
+def _metadata(clip: _Clip, reading: ReadOptions) -> VideoMetadata:
     image, head, places = clip.image, clip.header, clip.frames[0]
     table = table_of(head, image, path=clip.path)
     bits = _bits(clip, table)

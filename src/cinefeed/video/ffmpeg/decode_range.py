@@ -20,11 +20,11 @@ class DecodeRange(NamedTuple):
     key: int  # index of the key frame before the first, among the key frames; -1 if there is none
 
 
-def runs_of(numbers: NDArray[np.int64], facts: VideoMetadata) -> list[DecodeRange]:
+def runs_of(numbers: NDArray[np.int64], metadata: VideoMetadata) -> list[DecodeRange]:
     """Return the runs of these frames, in ascending order, of a video with timestamps."""
-    assert facts.ticks is not None
-    frames, stamps = numbers.tolist(), facts.ticks.of_frames(numbers).tolist()
-    key_frames = facts.key_frames.astype(np.int64)
+    assert metadata.ticks is not None
+    frames, stamps = numbers.tolist(), metadata.ticks.of_frames(numbers).tolist()
+    key_frames = metadata.key_frames.astype(np.int64)
     keys = (np.searchsorted(key_frames, numbers, side="right") - 1).tolist()
     runs, begin = [], 0
     while begin < len(frames):

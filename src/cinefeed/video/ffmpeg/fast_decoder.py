@@ -42,14 +42,14 @@ class FastDecoder:
     def __init__(
         self,
         path: Path,
-        facts: VideoMetadata,
+        metadata: VideoMetadata,
         *,
         shape: tuple[int, int, int],
         planes: Any,
         dtype: np.dtype[Any],
         skips: bool,
     ) -> None:
-        self._path, self._facts = path, facts
+        self._path, self._metadata = path, metadata
         self._shape, self._planes, self._dtype, self._skips = shape, planes, dtype, skips
         self._state = new_state(TESTED_VERSIONS[version()])
 
@@ -66,9 +66,9 @@ class FastDecoder:
     def open(self) -> bool:
         """Open the file, or reopen it at its start; return whether that succeeded."""
         self.close()
-        name = self._facts.container.encode() + b"\0"
+        name = self._metadata.container.encode() + b"\0"
         texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
-        return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._facts.stream, self._state))
+        return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._metadata.stream, self._state))
 
     def find(self, numbers: NDArray[np.int64], *, grey: bool) -> ContiguousPlanes | None:
         """Return the planes of these frames, in order; `grey` returns luma only."""
@@ -83,7 +83,7 @@ class FastDecoder:
             groups.append(np.empty((2 * count, *chroma[0]), self._dtype))
         lumas, both = (*(group.view(np.uint8) for group in groups), _NO_PLANES)[:2]
         self._state[RANGE] = -1
-        ticks, key_frames = self._facts.ticks, self._facts.key_frames
+        ticks, key_frames = self._metadata.ticks, self._metadata.key_frames
         assert ticks is not None
         first, last = key_frames.searchsorted(numbers[[0, -1]], side="right")
         keys = key_frames[max(first - 1, 0) : last].astype(np.int64)
@@ -105,15 +105,15 @@ class FastDecoder:
 
 
 def open_native(
-    path: Path, facts: VideoMetadata, layout: Layout, *, size: tuple[int, int], skips: bool
+    path: Path, metadata: VideoMetadata, layout: Layout, *, size: tuple[int, int], skips: bool
 ) -> FastDecoder | None:
     """Open a video whose stored frames are `size`, (height, width); None if compiled code does not support it."""
-    has_ordered_stamps = states_its_stamps(facts) and in_order(facts.ticks)
+    has_ordered_stamps = states_its_stamps(metadata) and in_order(metadata.ticks)
     if not has_ordered_stamps or layout.packing != "planar" or layout.via or decoder_choice().name != "compiled":
         return None
-    number, planes = _planes_of_format(facts.pixel_format, *size)
+    number, planes = _planes_of_format(metadata.pixel_format, *size)
     video = FastDecoder(
-        path, facts, shape=(size[1], size[0], number), planes=planes, dtype=samples_of(layout.bits), skips=skips
+        path, metadata, shape=(size[1], size[0], number), planes=planes, dtype=samples_of(layout.bits), skips=skips
     )
     return video if video.open() else None
 

@@ -42,14 +42,16 @@ _STAMPED_CONTAINERS = frozenset({"mp4", "mov", "m4a", "3gp", "3g2", "mj2"})
 _STAMPED_CODECS = frozenset({"vp8", "vp9", "av1", "libdav1d"})
 
 
-def states_its_stamps(facts: VideoMetadata) -> bool:
+def states_its_stamps(metadata: VideoMetadata) -> bool:
     """Return whether the container states the timestamp of each packet, so that it does not depend on how it is opened.
 
     Only such files may be opened without probing. For other files FFmpeg derives timestamps from probing: without it,
     packets of an MPEG program stream that have no timestamp get those of their neighbours. Matroska can store AVI's
     decoding times only, but not for the codecs of WebM.
     """
-    return facts.container in _STAMPED_CONTAINERS or (facts.container == "webm" and facts.codec in _STAMPED_CODECS)
+    return metadata.container in _STAMPED_CONTAINERS or (
+        metadata.container == "webm" and metadata.codec in _STAMPED_CODECS
+    )
 
 
 def open_container(
@@ -200,12 +202,12 @@ def probe_encoded(
         with open_pass(path, number=reading.stream, limits=reading.limits) as (container, stream):
             result = pass_over_packets(container, stream, deadline=deadline)
             if result is not None:
-                return _facts(path, container, stream, result)
+                return _metadata(path, container, stream, result)
     with open_pass(path, number=reading.stream, limits=reading.limits) as (container, stream):
         with capture_errors():
             result = _pass_over_frames(container, stream, deadline)
-        facts = _facts(path, container, stream, result)
-    return replace(facts, conceals_damage=reading.on_damage == "conceal" and facts.damaged.size > 0)
+        metadata = _metadata(path, container, stream, result)
+    return replace(metadata, conceals_damage=reading.on_damage == "conceal" and metadata.damaged.size > 0)
 
 
 def refuse_part(path: VideoPath, part: str | None) -> None:
@@ -264,7 +266,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
     return Seen(stamps, flags, first, error, presented, log.ranges())
 
 
-def _facts(path: VideoPath, container: InputContainer, stream: av.VideoStream, result: Seen) -> VideoMetadata:
+def _metadata(path: VideoPath, container: InputContainer, stream: av.VideoStream, result: Seen) -> VideoMetadata:
     frame = result.first
     if frame is None:
         reason = (result.error or "it holds none").removeprefix("breaks after ")

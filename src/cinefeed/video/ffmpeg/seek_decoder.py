@@ -39,10 +39,10 @@ class SeekDecoder:
     Raises SourceError if the file holds no video, DecodeError if it breaks before a requested frame.
     """
 
-    def __init__(self, path: VideoPath, facts: VideoMetadata, *, skips: bool) -> None:
-        self.path, self.facts = path, facts
+    def __init__(self, path: VideoPath, metadata: VideoMetadata, *, skips: bool) -> None:
+        self.path, self.metadata = path, metadata
         self._skips = skips
-        self._probe = not states_its_stamps(facts)
+        self._probe = not states_its_stamps(metadata)
         self._back = 0  # by how many key frames seeks in this file land too late
         self._container: av.container.InputContainer | None = None
         self._reached: int | None = None  # largest timestamp sent to the decoder, if decoding can continue after it
@@ -72,7 +72,7 @@ class SeekDecoder:
         Each is decoded by a new decoder from the previous key frame; if that does not return it, from the start.
         """
         decoded_frames: dict[int, av.VideoFrame] = {}
-        for run in runs_of(np.array(numbers), self.facts) if self.facts.ticks is not None else ():
+        for run in runs_of(np.array(numbers), self.metadata) if self.metadata.ticks is not None else ():
             self._conceal_run(run, decoded_frames)
         if missing := [number for number in numbers if number not in decoded_frames]:
             self._count(missing, decoded_frames, conceal=True)
@@ -89,14 +89,14 @@ class SeekDecoder:
         self.close()
         self._reached = None
         self._container, self._stream = open_stream(
-            self.path, number=self.facts.stream, container=self.facts.container, probe=self._probe
+            self.path, number=self.metadata.stream, container=self.metadata.container, probe=self._probe
         )
         self._fresh = True
 
     def _climb(self, pending: dict[int, int], key: int, decoded_frames: dict[int, av.VideoFrame]) -> None:
         """Find the frames of one run step by step; `pending` maps timestamps to numbers, `key` indexes key frames."""
         continues = self._reached is not None and min(pending) > self._reached
-        if continues and not seek_helps(self._last, key, self.facts.key_frames.astype(np.int64)):
+        if continues and not seek_helps(self._last, key, self.metadata.key_frames.astype(np.int64)):
             self._send(pending, decoded_frames, skip=self._skips, started=True)
             if not pending:
                 return
@@ -123,17 +123,17 @@ class SeekDecoder:
 
         Frames that are found move from `pending` to `decoded_frames`.
         """
-        ticks = self.facts.ticks
+        ticks = self.metadata.ticks
         assert ticks is not None
-        at_start = key < 0 or (self._fresh and int(self.facts.key_frames[key]) == 0)
+        at_start = key < 0 or (self._fresh and int(self.metadata.key_frames[key]) == 0)
         if at_start and not self._fresh:
             self._open()
         self._fresh, self._soundness = False, Soundness(at_start=at_start)
         if not at_start:
             assert self._container is not None
-            earlier = _EARLIER * ticks.step if self.facts.container in STAMPED_BY_PES else 0
+            earlier = _EARLIER * ticks.step if self.metadata.container in STAMPED_BY_PES else 0
             try:
-                self._container.seek(int(ticks.of_frames(self.facts.key_frames[key])) - earlier, stream=self._stream)
+                self._container.seek(int(ticks.of_frames(self.metadata.key_frames[key])) - earlier, stream=self._stream)
             except (av.FFmpegError, IndexError):  # PyAV raises IndexError if a stream appears later
                 return False
         return self._send(pending, decoded_frames, skip=skip, started=at_start)
@@ -186,18 +186,20 @@ class SeekDecoder:
             return False  # the next step shows whether the file is broken or only this way of reading it
         finally:
             packets.close()
-        return not started and self.facts.container in STAMPED_BY_PES
+        return not started and self.metadata.container in STAMPED_BY_PES
 
     def _conceal_run(self, run: DecodeRange, decoded_frames: dict[int, av.VideoFrame]) -> None:
         """Decode frames of one run from their own key frame, skipping none, and accept damaged output."""
-        assert self.facts.ticks is not None
+        assert self.metadata.ticks is not None
         if run.key < 0:
             return
         self._open()
         assert self._container is not None
         self._fresh = False
         pending = dict(zip(run.stamps, run.numbers, strict=True))
-        key_stamp = int(self.facts.ticks.of_frames(self.facts.key_frames[run.key : run.key + 1].astype(np.int64))[0])
+        key_stamp = int(
+            self.metadata.ticks.of_frames(self.metadata.key_frames[run.key : run.key + 1].astype(np.int64))[0]
+        )
         packets, started = packets_of(self._container, self._stream), False
         try:
             self._container.seek(key_stamp, stream=self._stream)
@@ -215,10 +217,10 @@ class SeekDecoder:
 
     def _has_its_own_stamp(self, packet: "av.Packet[av.VideoStream]", place: int) -> bool:
         """Return whether a key frame, packet number `place` after a seek, has the timestamp stored in the file."""
-        if self.facts.container not in STAMPED_BY_PES:
+        if self.metadata.container not in STAMPED_BY_PES:
             return True
-        assert self.facts.ticks is not None
-        has_known_stamp = packet.pts in self.facts.ticks.of_frames(self.facts.key_frames.astype(np.int64))
+        assert self.metadata.ticks is not None
+        has_known_stamp = packet.pts in self.metadata.ticks.of_frames(self.metadata.key_frames.astype(np.int64))
         return has_known_stamp and is_whole_frame(packet, place)
 
     def _keep(
@@ -242,7 +244,7 @@ class SeekDecoder:
         assert self._container is not None
         self._fresh = False
         missing, frames_by_number, count, reason = set(numbers), dict[int, av.VideoFrame](), 0, "the file ends"
-        packets, log = packets_of(self._container, self._stream), DamageLog(self.facts.codec)
+        packets, log = packets_of(self._container, self._stream), DamageLog(self.metadata.codec)
         try:
             for packet in packets:
                 log.send(packet.pts)
@@ -252,17 +254,17 @@ class SeekDecoder:
                         frames_by_number[count] = frame
                         missing.discard(count)
                     count += 1
-                if not missing and self.facts.ticks is None:
+                if not missing and self.metadata.ticks is None:
                     break
         except (av.FFmpegError, OSError, IndexError) as error:
             reason = f"the file breaks ({getattr(error, 'strerror', None) or error})"
         finally:
             packets.close()
-        count_differs = count < self.facts.times.count if self.facts.error else count != self.facts.times.count
-        if missing or (self.facts.ticks is not None and count_differs):
+        count_differs = count < self.metadata.times.count if self.metadata.error else count != self.metadata.times.count
+        if missing or (self.metadata.ticks is not None and count_differs):
             listing = ", ".join(map(str, sorted(numbers)[:8])) + (" ..." if len(numbers) > 8 else "")
             raise DecodeError(
-                f"{self.path}: asked for frames {listing}, {reason} after {count} of {self.facts.times.count} frames; "
+                f"{self.path}: asked for frames {listing}, {reason} after {count} of {self.metadata.times.count} frames; "
                 "the file has changed or is damaged: scan it again, with verify='decode'"
             )
         is_damaged = damaged_among(np.array(numbers), log.ranges())

@@ -35,7 +35,7 @@ _KEEPING_STAMPS = frozenset({"h264", "hevc"})  # ... and keep each frame's times
 
 
 class EncodedSource:
-    """An open video file. Frames are located by the index in `facts`; by default one pass over the packets makes it.
+    """An open video file. Frames are located by the index in `metadata`; by default one pass over the packets makes it.
 
     `channels=1` returns luma only; `dtype` is what `read` returns, by default the stored depth. Raises SourceError if
     the file holds no video, DecodeError if it breaks before a requested frame or that frame is damaged. It never
@@ -48,28 +48,28 @@ class EncodedSource:
         *,
         channels: int | None = None,
         part: str | None = None,
-        facts: VideoMetadata | None = None,
+        metadata: VideoMetadata | None = None,
         dtype: PixelType | None = None,
     ) -> None:
         self.path = Path(path) if isinstance(path, str) else path
         refuse_part(self.path, part)
-        self.facts = facts = facts if facts is not None else probe_encoded(self.path, verify="packets")
-        self.channels = channels or facts.channels
+        self.metadata = metadata = metadata if metadata is not None else probe_encoded(self.path, verify="packets")
+        self.channels = channels or metadata.channels
         self.dtype = dtype
-        self._size = stored_size(facts.height, facts.width, aspect=facts.aspect, rotation=facts.rotation)
-        self._layout: Layout = layout_of(facts.pixel_format)
+        self._size = stored_size(metadata.height, metadata.width, aspect=metadata.aspect, rotation=metadata.rotation)
+        self._layout: Layout = layout_of(metadata.pixel_format)
         self._colour: Colour | None = None
-        self._skips = facts.codec in _SKIPPING and (in_order(facts.ticks) or facts.codec in _KEEPING_STAMPS)
+        self._skips = metadata.codec in _SKIPPING and (in_order(metadata.ticks) or metadata.codec in _KEEPING_STAMPS)
         self._closed = False
         self._native = (
             None
             if isinstance(self.path, EmbeddedVideo)
-            else open_native(self.path, facts, self._layout, size=self._size, skips=self._skips)
+            else open_native(self.path, metadata, self._layout, size=self._size, skips=self._skips)
         )
         self._ladder = None if self._native is not None else self._by_pyav()
 
     def __len__(self) -> int:
-        return self.facts.times.count
+        return self.metadata.times.count
 
     @property
     def decoder(self) -> Literal["compiled", "PyAV"]:
@@ -86,8 +86,10 @@ class EncodedSource:
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
         """Return the frames of `indices`, as displayed and converted, (n, height, width, channels)."""
-        facts, planes = self.facts, self.planes(indices)
-        return planes_to_array(planes, channels=self.channels, height=facts.height, width=facts.width, dtype=self.dtype)
+        metadata, planes = self.metadata, self.planes(indices)
+        return planes_to_array(
+            planes, channels=self.channels, height=metadata.height, width=metadata.width, dtype=self.dtype
+        )
 
     def close(self) -> None:
         """Close the file; planes that were returned remain valid."""
@@ -109,9 +111,9 @@ class EncodedSource:
 
     def _frames(self, numbers: NDArray[np.int64]) -> Sequence[tuple[NDArray[Any], ...]]:
         """Return the planes of these frames."""
-        grey, damaged_ranges = self.channels == 1, self.facts.damaged
+        grey, damaged_ranges = self.channels == 1, self.metadata.damaged
         if damaged_ranges.size and (mask := damaged_among(numbers, damaged_ranges)).any():
-            if not self.facts.conceals_damage:
+            if not self.metadata.conceals_damage:
                 raise damage_error(self.path, int(numbers[mask][0]))
             return self._concealed(numbers, mask, grey=grey)
         if self._native is not None:
@@ -124,9 +126,9 @@ class EncodedSource:
         if self._ladder is None:
             self._ladder = self._by_pyav()
         unique = np.unique(numbers)
-        ticks = self.facts.ticks
+        ticks = self.metadata.ticks
         decoded_frames = (
-            self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.facts))
+            self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.metadata))
         )
         planes_of_frames = {
             number: self._hand_over(decoded_frames[number], number, grey=grey) for number in unique.tolist()
@@ -145,20 +147,22 @@ class EncodedSource:
         return [planes[number] for number in numbers.tolist()]
 
     def _by_pyav(self) -> SeekDecoder:
-        facts = replace(self.facts, container=self.facts.container.rpartition("/")[2])  # FFmpeg has no "dicom/mov"
-        return SeekDecoder(self.path, facts, skips=self._skips)
+        metadata = replace(
+            self.metadata, container=self.metadata.container.rpartition("/")[2]
+        )  # FFmpeg has no "dicom/mov"
+        return SeekDecoder(self.path, metadata, skips=self._skips)
 
     def _hand_over(self, frame: av.VideoFrame, number: int, *, grey: bool) -> tuple[NDArray[Any], ...]:
-        facts, size = self.facts, (frame.height, frame.width)
+        metadata, size = self.metadata, (frame.height, frame.width)
         if size != self._size:
             raise DecodeError(
                 f"{self.path}: frame {number} is {size[1]} x {size[0]}, its metadata gives {self._size[1]} x "
                 f"{self._size[0]}; scan it again with verify='decode', which keeps the frames before a change of size, "
                 f"or encode it in one size"
             )
-        if frame.format.name != facts.pixel_format:
+        if frame.format.name != metadata.pixel_format:
             frame = frame.reformat(
-                self._size[1], self._size[0], facts.pixel_format
+                self._size[1], self._size[0], metadata.pixel_format
             )  # the pixel format changes within the file
         self._set_colour(int(frame.color_range), int(frame.colorspace))
         return planes_of(frame, self._layout, grey=grey)
@@ -166,13 +170,13 @@ class EncodedSource:
     def _set_colour(self, tagged_range: int, tagged_space: int) -> None:
         """Set the colour conversion from the first frame that is read."""
         if self._colour is None:
-            facts = self.facts
+            metadata = self.metadata
             self._colour = colour_of(
                 tagged_range,
                 tagged_space,
-                facts.pixel_format,
+                metadata.pixel_format,
                 grey=self.channels == 1,
-                rotation=facts.rotation,
-                mirrored=facts.mirrored,
-                aspect=facts.aspect,
+                rotation=metadata.rotation,
+                mirrored=metadata.mirrored,
+                aspect=metadata.aspect,
             )

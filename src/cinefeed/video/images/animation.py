@@ -31,11 +31,13 @@ class AnimatedSource(ArrayFrames):
         *,
         channels: int | None = None,
         part: str | None = None,
-        facts: VideoMetadata | None = None,
+        metadata: VideoMetadata | None = None,
     ) -> None:
-        super().__init__(path, facts=facts if facts is not None else probe_animated(path, part=part), channels=channels)
+        super().__init__(
+            path, metadata=metadata if metadata is not None else probe_animated(path, part=part), channels=channels
+        )
         self._data = _data_of(self.path)
-        limits = DEFAULT_LIMITS.covering(height=self.facts.height, width=self.facts.width, count=1)
+        limits = DEFAULT_LIMITS.covering(height=self.metadata.height, width=self.metadata.width, count=1)
         limits.check_frame(4 * math.prod(_canvas(self._data)), where=self.path)
         self._first = 0
         self._frames: list[NDArray[Any]] = []
@@ -46,11 +48,11 @@ class AnimatedSource(ArrayFrames):
         if not self._frames:
             raise DecodeError(f"{self.path}: frame {number} cannot be decoded; the file has changed or is damaged")
         frame = self._frames[number - self._first]
-        if frame.shape[:2] != (self.facts.height, self.facts.width):
+        if frame.shape[:2] != (self.metadata.height, self.metadata.width):
             height, width = frame.shape[:2]
             raise SourceError(
-                f"{self.path}: frames are {width} x {height}, the metadata gives {self.facts.width} x "
-                f"{self.facts.height}; scan it again"
+                f"{self.path}: frames are {width} x {height}, the metadata gives {self.metadata.width} x "
+                f"{self.metadata.height}; scan it again"
             )
         return cv2.cvtColor(frame, cv2.COLOR_BGRA2RGB if frame.shape[2] == 4 else cv2.COLOR_BGR2RGB)
 
@@ -93,7 +95,7 @@ def probe_animated(
     count = len(milliseconds)
     if not count:
         raise SourceError(f"{path}: no frame can be decoded; the file is not an animated WebP, damaged or cut off")
-    facts = VideoMetadata(
+    metadata = VideoMetadata(
         height=size[0],
         width=size[1],
         channels=3,
@@ -106,7 +108,7 @@ def probe_animated(
         header_frames=promised,
         error=None if count >= promised else f"breaks after {count} of {promised} frames: the next cannot be decoded",
     )
-    with AnimatedSource(path, facts=facts) as source:
+    with AnimatedSource(path, metadata=metadata) as source:
         return windowed(source, reading)
 
 

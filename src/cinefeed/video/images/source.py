@@ -30,7 +30,7 @@ _PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # position of the colour type; OpenC
 
 
 class ImagesSource(ArrayFrames):
-    """A folder of images, one per frame, in the order of `facts.files`.
+    """A folder of images, one per frame, in the order of `metadata.files`.
 
     Grey, RGB and palette images of 8 or 16 bits or floats, through OpenCV. An alpha channel is dropped; an EXIF
     orientation is applied. Other integers and floats become float32.
@@ -42,19 +42,19 @@ class ImagesSource(ArrayFrames):
         *,
         channels: int | None = None,
         part: str | None = None,
-        facts: VideoMetadata | None = None,
+        metadata: VideoMetadata | None = None,
     ) -> None:
-        super().__init__(path, facts=facts if facts is not None else probe_images(path), channels=channels)
-        self._limits = _limits_of(self.facts)
-        if len(self.facts.files) < len(self):
+        super().__init__(path, metadata=metadata if metadata is not None else probe_images(path), channels=channels)
+        self._limits = _limits_of(self.metadata)
+        if len(self.metadata.files) < len(self):
             raise SourceError(
-                f"{path}: its metadata has {len(self)} frames and {len(self.facts.files)} files; scan it again"
+                f"{path}: its metadata has {len(self)} frames and {len(self.metadata.files)} files; scan it again"
             )
 
     def _numbers(self, number: int) -> NDArray[Any]:
-        file = self.path / self.facts.files[number]
+        file = self.path / self.metadata.files[number]
         try:
-            return _matching(_image(file, self._limits), self.facts)
+            return _matching(_image(file, self._limits), self.metadata)
         except DecodeError as error:
             raise DecodeError(f"{file}: frame {number} {error}") from error
 
@@ -73,15 +73,15 @@ class TiffSource(ArrayFrames):
         *,
         channels: int | None = None,
         part: str | None = None,
-        facts: VideoMetadata | None = None,
+        metadata: VideoMetadata | None = None,
     ) -> None:
-        super().__init__(path, facts=facts if facts is not None else probe_tiff(path), channels=channels)
+        super().__init__(path, metadata=metadata if metadata is not None else probe_tiff(path), channels=channels)
         self._pages = Pages(self.path)
-        self._limits = _limits_of(self.facts)
+        self._limits = _limits_of(self.metadata)
 
     def _numbers(self, number: int) -> NDArray[Any]:
         try:
-            return _matching(_page(self._pages, number, self._limits), self.facts)
+            return _matching(_page(self._pages, number, self._limits), self.metadata)
         except DecodeError as error:
             raise DecodeError(f"{self.path}: frame {number} {error}") from error
 
@@ -113,10 +113,10 @@ def probe_images(
         other = misnamed_image(path / files[0])
         reason = f"is a {other}: give the files their own suffix" if other else error
         raise SourceError(f"{path}: its first frame, {files[0]}, {reason}") from error
-    facts = _facts(first, len(files), container="images", codec=PurePosixPath(files[0]).suffix[1:].lower())
+    metadata = _metadata(first, len(files), container="images", codec=PurePosixPath(files[0]).suffix[1:].lower())
     missing = missing_numbers(files)
-    facts = replace(facts, files=files, tags={"missing_frames": missing} if missing else {})
-    return _checked(ImagesSource(path, facts=facts), verify, reading)
+    metadata = replace(metadata, files=files, tags={"missing_frames": missing} if missing else {})
+    return _checked(ImagesSource(path, metadata=metadata), verify, reading)
 
 
 def probe_tiff(
@@ -137,14 +137,14 @@ def probe_tiff(
     try:
         count, fault = pages.count()
         reading.limits.check_frames(count, where=path)
-        facts = _facts(_page(pages, 0, reading.limits), count, container="tiff", codec="tiff")
+        metadata = _metadata(_page(pages, 0, reading.limits), count, container="tiff", codec="tiff")
     except DecodeError as error:
         raise SourceError(f"{path}: its first page {error}") from error
     finally:
         pages.close()
     if fault is not None:
-        facts = replace(facts, error=f"breaks after {count} frames: page {count} {fault}")
-    return _checked(TiffSource(path, facts=facts), verify, reading)
+        metadata = replace(metadata, error=f"breaks after {count} frames: page {count} {fault}")
+    return _checked(TiffSource(path, metadata=metadata), verify, reading)
 
 
 def _files_of(path: Path, frames: str | None) -> tuple[str, ...]:
@@ -163,12 +163,12 @@ def _files_of(path: Path, frames: str | None) -> tuple[str, ...]:
     return groups.samples[0].files
 
 
-def _limits_of(facts: VideoMetadata) -> ReadLimits:
+def _limits_of(metadata: VideoMetadata) -> ReadLimits:
     """Return the limits of a frame after a scan: a file that was replaced since may be larger."""
-    return DEFAULT_LIMITS.covering(height=facts.height, width=facts.width, count=1)
+    return DEFAULT_LIMITS.covering(height=metadata.height, width=metadata.width, count=1)
 
 
-def _facts(image: NDArray[Any], count: int, *, container: str, codec: str) -> VideoMetadata:
+def _metadata(image: NDArray[Any], count: int, *, container: str, codec: str) -> VideoMetadata:
     height, width = image.shape[:2]
     return VideoMetadata(
         height=height,
@@ -187,13 +187,13 @@ def _kind_of(image: NDArray[Any]) -> str:
     return f"{'grey' if image.ndim == 2 else 'rgb'} {image.dtype}"
 
 
-def _matching(image: NDArray[Any], facts: VideoMetadata) -> NDArray[Any]:
+def _matching(image: NDArray[Any], metadata: VideoMetadata) -> NDArray[Any]:
     """Return an image that has the format of the first of its video. Raises DecodeError otherwise."""
     kind = _kind_of(image)
-    if image.shape[:2] != (facts.height, facts.width) or kind != facts.pixel_format:
+    if image.shape[:2] != (metadata.height, metadata.width) or kind != metadata.pixel_format:
         raise DecodeError(
-            f"is {image.shape[1]} x {image.shape[0]}, {kind}; the first is {facts.width} x {facts.height}, "
-            f"{facts.pixel_format}"
+            f"is {image.shape[1]} x {image.shape[0]}, {kind}; the first is {metadata.width} x {metadata.height}, "
+            f"{metadata.pixel_format}"
         )
     return image
 
@@ -204,9 +204,9 @@ def _checked(source: ArrayFrames, verify: Verify, reading: ReadOptions) -> Video
         if verify == "decode":
             # The first image is already decoded.
             whole, error, values = decode_through(source, deadline=reading.limits.deadline(source.path), first=1)
-            source.facts = replace(source.facts, values=values)
+            source.metadata = replace(source.metadata, values=values)
             if error is not None:  # its cause has no file name, so that the manifest has none
-                source.facts = broken_after(source.facts, whole, f"the next {error.__cause__}", where=source.path)
+                source.metadata = broken_after(source.metadata, whole, f"the next {error.__cause__}", where=source.path)
         return windowed(source, reading)
 
 
