@@ -190,7 +190,7 @@ def test_a_loaded_framework_is_found():
 def test_root_names():
     assert sorted(cinefeed.__all__) == sorted(
         "Manifest Feed Inputs Workers Shard ClipsPerVideo Batch FeedSpec Clip Frame Rotate Shift Scale Flip Normalize "
-        "Brightness Contrast Natural BalancedClasses UniformLabels Reading ReadLimits open_video probe "
+        "Brightness Contrast Natural BalancedClasses UniformLabels ReadOptions ReadLimits open_video probe "
         "register_reader CinefeedError models testing transforms __version__".split()
     )
     for name in cinefeed.__all__:

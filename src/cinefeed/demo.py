@@ -7,8 +7,8 @@ follows the volume, so that the label can be measured in the pixels:
     volume = 2/3 pi radius^2 length        (half a prolate ellipsoid; the same as the rule 8 area^2 / (3 pi length))
     ejection fraction = 100 (1 - smallest volume / largest volume)
 
-Every random number has its own address (see cinefeed.core.rng): the same seed writes the same videos, and a data set of ten
-videos equals the first ten of a larger one.
+Every random number has its own address (see cinefeed.core.rng): the same seed writes the same videos, and a data set of
+ten videos equals the first ten of a larger one.
 """
 
 import csv

@@ -62,10 +62,10 @@ def test_every_frame_is_the_requested_one(tmp_path, name):
     path = write(tmp_path, name, **KINDS[name])
     metadata = probe(path)
     assert metadata.times.count == COUNT
-    for metadata in (metadata, None):
-        with open_video(path, metadata=metadata) as source:
+    for known in (metadata, None):
+        with open_video(path, metadata=known) as source:
             assert numbers_read(source, range(COUNT)) == list(range(COUNT))
-            check_source(source, reopen=lambda metadata=metadata: open_video(path, metadata=metadata))
+            check_source(source, reopen=lambda known=known: open_video(path, metadata=known))
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)

@@ -64,7 +64,9 @@ def test_a_manifest_shows_no_path(studies):
     (studies / "studies/SMITH_3/cine.dcm").write_bytes(b"no DICOM at all" * 20)
     manifest = scan(studies, unmatched="ignore", labels=None, on=None)
     assert (
-        not names_in(str(manifest)) and not names_in(repr(manifest)) and not names_in(str(manifest.shown().to_pylist()))
+        not names_in(str(manifest))
+        and not names_in(repr(manifest))
+        and not names_in(str(manifest.display_names().to_pylist()))
     )
     others = manifest.table.drop_columns(["path"]).to_pylist()
     assert not names_in(str(others)) and any(row["error"] for row in others)
@@ -134,4 +136,4 @@ def test_windows_of_a_file_keep_ids_of_their_own(studies):
 
 
 def test_what_is_not_private_is_found(studies):
-    assert names_in(str(scan(studies, private=False).shown().to_pylist())) == ["SMITH"]
+    assert names_in(str(scan(studies, private=False).display_names().to_pylist())) == ["SMITH"]

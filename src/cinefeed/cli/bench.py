@@ -75,7 +75,7 @@ def bench(
     }
     size = " x ".join(map(str, clip))
     head = f"{len(part)} samples, clips of {size} in batches of {settings.feed.batch_size}, {usable_cores()} cores"
-    emit(result, as_json=as_json, text="" if as_json else f"{head}\n{shown(runs)}\n{verdict(best)}")
+    emit(result, as_json=as_json, text="" if as_json else f"{head}\n{format_runs(runs)}\n{verdict(best)}")
 
 
 def worker_counts(text: str | None) -> list[int]:
@@ -119,7 +119,7 @@ def verdict(best: Measured) -> str:
     )
 
 
-def shown(runs: Sequence[Measured]) -> str:
+def format_runs(runs: Sequence[Measured]) -> str:
     """Return the table of all runs as text, in colour where it goes to a terminal."""
     from rich.box import SIMPLE
     from rich.console import Console

@@ -100,7 +100,7 @@ class Flow:
         table = read_table(self.config) if self.config is not None else {}
         if isinstance(table.get("feed"), Mapping):
             table["feed"] = with_groups(table["feed"])  # else `--memory 2GB` would replace `workers = 4`
-        table = overlay(overlay(table, _given(above)), _given(more))
+        table = overlay(overlay(table, _without_unset(above)), _without_unset(more))
         if "frame" not in table and "manifest" in table.get("data", {}):
             table |= features_of(table["data"]["manifest"])
         table["transforms"] = _transforms(table.get("transforms", []), rotate=self.rotate, shift=self.shift)
@@ -230,10 +230,10 @@ def classes_of(values: list[str] | None) -> list[str] | dict[str, list[str]] | N
     >>> classes_of(["no,yes"]), classes_of(["sick=no,yes"])
     (['no', 'yes'], {'sick': ['no', 'yes']})
     """
-    found = by_target("--classes", values)
-    if isinstance(found, dict):
-        return {name: value.split(",") for name, value in found.items()}
-    return None if found is None else found.split(",")
+    names = by_target("--classes", values)
+    if isinstance(names, dict):
+        return {name: value.split(",") for name, value in names.items()}
+    return None if names is None else names.split(",")
 
 
 def features_of(manifest: str) -> dict[str, Any]:
@@ -286,9 +286,9 @@ def window_of(text: str) -> tuple[float, float]:
     return low, high
 
 
-def _given(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table without what was not given, at any depth."""
-    cleaned = {name: _given(value) if isinstance(value, Mapping) else value for name, value in table.items()}
+def _without_unset(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table without unset values, at any depth."""
+    cleaned = {name: _without_unset(value) if isinstance(value, Mapping) else value for name, value in table.items()}
     return {name: value for name, value in cleaned.items() if value is not None and value != {}}
 
 

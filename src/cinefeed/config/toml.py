@@ -56,12 +56,11 @@ def parse(table: Mapping[str, Any]) -> Settings:
     ...
     cinefeed.core.errors.SettingError: [feed] batch_sise is not a setting; did you mean 'batch_size'?
     """
-    known = [each.name for each in fields(Settings)]
-    _known_names(table, known, where="", kind="section")
+    _check_names(table, [each.name for each in fields(Settings)], where="", kind="section")
     values: dict[str, Any] = {}
     plain = {name: _hints(Settings)[name] for name in ("data", "clip", "frame", "feed", "train", "evaluate")}
     for name, kind in plain.items():  # a misspelt name first: what is missing is often what was misspelt
-        _known_names(table.get(name, _EMPTY), [each.name for each in fields(kind)], where=f"[{name}] ")
+        _check_names(table.get(name, _EMPTY), [each.name for each in fields(kind)], where=f"[{name}] ")
     for name in plain:
         values[name] = _build(_hints(Settings)[name], table.get(name, _EMPTY), section=name)
     values["model"] = _model(table.get("model", _EMPTY))
@@ -137,22 +136,22 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _known_names(table: object, known: Sequence[str], *, where: str, kind: str = "setting") -> None:
+def _check_names(table: object, allowed: Sequence[str], *, where: str, kind: str = "setting") -> None:
     if not isinstance(table, Mapping):
         raise SettingError(f"{where}must be a section with settings, found {table!r}")
     for name in table:
-        if name not in known:
-            raise SettingError(f"{where}{name} is not a {kind}; {did_you_mean(str(name), known)}")
+        if name not in allowed:
+            raise SettingError(f"{where}{name} is not a {kind}; {did_you_mean(str(name), allowed)}")
 
 
 def _build(kind: type[Settled], table: Any, *, section: str) -> Settled:
     """Return a settings dataclass from its section."""
     where = f"[{section}] "
-    known = [each for each in fields(kind) if each.init]  # type: ignore[arg-type]  # every Settled is a dataclass
-    _known_names(table, [each.name for each in known], where=where)
+    settings = [each for each in fields(kind) if each.init]  # type: ignore[arg-type]  # every Settled is a dataclass
+    _check_names(table, [each.name for each in settings], where=where)
     table = with_groups(table) if kind is FeedOptions else table
     values = {}
-    for each in known:
+    for each in settings:
         hint = _hints(kind)[each.name]
         if isclass(hint) and hint.__module__ in (Settings.__module__, FeedOptions.__module__):  # a section of its own
             values[each.name] = _build(hint, table.get(each.name, _EMPTY), section=f"{section}.{each.name}")
@@ -201,17 +200,19 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return value
     if origin in (Union, UnionType):
         kinds = [each for each in inner if each is not NoneType]
-        meant = _meant(value, kinds)
+        intended_kind = _intended_kind(value, kinds)
         for each in kinds:
             try:
                 return _typed(value, each, where)
             except SettingError:
-                if each == meant:
+                if each == intended_kind:
                     raise
     elif origin is tuple or (isclass(origin) and issubclass(origin, Sequence)):
-        wanted = inner[:1] * len(value) if inner[1:] in ((), (...,)) and isinstance(value, list | tuple) else inner
-        if isinstance(value, list | tuple) and len(wanted) == len(value):
-            return tuple(_typed(each, kind, where) for each, kind in zip(value, wanted, strict=True))
+        element_kinds = (
+            inner[:1] * len(value) if inner[1:] in ((), (...,)) and isinstance(value, list | tuple) else inner
+        )
+        if isinstance(value, list | tuple) and len(element_kinds) == len(value):
+            return tuple(_typed(each, kind, where) for each, kind in zip(value, element_kinds, strict=True))
     elif origin is frozenset:
         if isinstance(value, Mapping) and list(value) == ["one_of"] and isinstance(value["one_of"], list | tuple):
             return frozenset(_typed(each, inner[0], where) for each in value["one_of"])
@@ -227,13 +228,13 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     raise SettingError(f"{where} = {value!r} must be {_say(hint)}")
 
 
-def _meant(value: Any, kinds: Sequence[Any]) -> Any:
+def _intended_kind(value: Any, kinds: Sequence[Any]) -> Any:
     """Return the one of several types that a value is meant to be, whose error then says most; None where none is."""
     if len(kinds) == 1:
         return kinds[0]
     tables = [each for each in kinds if isclass(get_origin(each)) and issubclass(get_origin(each), Mapping)]
-    alike = tables if isinstance(value, Mapping) else [each for each in kinds if each not in tables]
-    one = alike[0] if len(alike) == 1 else None
+    same_form = tables if isinstance(value, Mapping) else [each for each in kinds if each not in tables]
+    one = same_form[0] if len(same_form) == 1 else None
     return one if one in tables or get_origin(one) is Literal else None
 
 
@@ -260,9 +261,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Call):
         raise SettingError(f"{value!r} is code, which no settings hold: give callables to a Feed in Python")
     if is_dataclass(value):
-        shown = {each.name: getattr(value, each.name) for each in fields(value) if each.init}
+        values = {each.name: getattr(value, each.name) for each in fields(value) if each.init}
         named: dict[str, Any] = {"name": type(value).__name__} if isinstance(value, Sampler | Transform) else {}
-        return named | {name: _plain(each) for name, each in shown.items() if each is not None}
+        return named | {name: _plain(each) for name, each in values.items() if each is not None}
     if isinstance(value, Transform):
         raise SettingError(f"{value!r} cannot be written as TOML; make it a dataclass with its settings as fields")
     if isinstance(value, Mapping):

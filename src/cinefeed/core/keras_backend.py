@@ -14,9 +14,9 @@ def keras_backend() -> str | None:
     The user's choice is KERAS_BACKEND, or the `backend` in keras.json if that is installed: Keras itself writes
     "tensorflow" into that file when there is none, so a name that is not installed there is nobody's choice.
     """
-    chosen = os.environ.get("KERAS_BACKEND")
-    if chosen:
-        return chosen
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend:
+        return backend
     configured = _configured_backend()
     names = (configured, *KERAS_BACKENDS) if configured else KERAS_BACKENDS
     return next((name for name in names if find_spec(name) is not None), None)

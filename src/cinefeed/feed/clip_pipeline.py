@@ -173,7 +173,7 @@ class ClipPipeline:
 
     def _named(self, error: Exception, of_the_disk: OSError | None, draw: PlanEntry, view: str) -> Exception:
         """Return an error of cinefeed with the row and the path."""
-        where = f"row {draw.row}, {self.rows.shown(draw.row, view=view)}"
+        where = f"row {draw.row}, {self.rows.display_name(draw.row, view=view)}"
         what = self.rows.nameless(str(of_the_disk or error), draw.row, view=view)
         if of_the_disk is not None:
             return FeedError(

@@ -105,7 +105,7 @@ def check_rows(manifest: Manifest) -> None:
             continue
         empty = np.flatnonzero(manifest.table[column].to_numpy() == 0)
         if len(empty):
-            first = ", ".join(f"row {row}, {manifest.rows.shown(row, view=view)}" for row in empty[:3])
+            first = ", ".join(f"row {row}, {manifest.rows.display_name(row, view=view)}" for row in empty[:3])
             name = f"error:{view}" if view else "error"
             error = manifest.table[name][int(empty[0])].as_py() if name in manifest.table.column_names else None
             reason = "; " + manifest.rows.nameless(error, int(empty[0]), view=view) if error else ""
@@ -130,8 +130,8 @@ def _check_start_times(manifest: Manifest, *, view: str) -> None:
     if len(rows):
         raise TableError(
             f"{len(rows)} of {len(manifest)} rows are seconds of a video of which the manifest lacks "
-            f"start_time_seconds (first: row {rows[0]}, {manifest.rows.shown(int(rows[0]), view=view)}): seconds count "
-            "from there, and without it they may be other frames; scan again, with the same --out"
+            f"start_time_seconds (first: row {rows[0]}, {manifest.rows.display_name(int(rows[0]), view=view)}): "
+            "seconds count from there, and without it they may be other frames; scan again, with the same --out"
         )
 
 

@@ -86,7 +86,7 @@ def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
         raise ColumnError(f"mask={column!r} is a column of {paths.type}, paths of mask videos are needed")
     lacking = np.flatnonzero(np.asarray(pc.equal(pc.fill_null(paths, ""), "")))
     if len(lacking):
-        first = ", ".join(f"row {row}, {manifest.rows.shown(row)}" for row in lacking[:3])
+        first = ", ".join(f"row {row}, {manifest.rows.display_name(row)}" for row in lacking[:3])
         raise TableError(
             f"{len(lacking)} of {len(paths)} rows have no mask in {column!r}: {first}{' ...' * (len(lacking) > 3)}; "
             f"leave them out with manifest.drop_missing({column!r})"

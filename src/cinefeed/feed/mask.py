@@ -39,7 +39,7 @@ def read_masks(
             planes = decode_once(source, clips)
             return [as_labels(each if region is None else cropped(each, region)) for each in planes]
     except CinefeedError as error:
-        error.args = (f"its mask {rows.shown(row)}: {rows.nameless(str(error), row)}",)
+        error.args = (f"its mask {rows.display_name(row)}: {rows.nameless(str(error), row)}",)
         raise
 
 

@@ -129,7 +129,7 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
     clips, captions = sheet(feed, batch)
     table = feed.manifest.table
     if failures is None and "error" in table.column_names:
-        files = pa.table({"id": table["id"], "path": feed.manifest.shown(), "error": table["error"]})
+        files = pa.table({"id": table["id"], "path": feed.manifest.display_names(), "error": table["error"]})
         failures = files.filter(pc.is_valid(table["error"])).to_pylist()
     figures = [("videos", f"{len(feed.manifest):,}"), ("draws an epoch", f"{len(feed.plan()):,}")]
     figures += [("validation videos", f"{len(val.manifest):,}")] if val is not None else []

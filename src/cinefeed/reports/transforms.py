@@ -136,9 +136,9 @@ def _of_row(manifest: Manifest, row: int, *, settings: Settings, with_parts: boo
         with rows.open(row, channels=settings.frame.channels, view=view) as source:
             look = Look(source, settings=settings, window=rows.window(row, view=view))
             parts = _parts(look, settings.transforms, private=rows.private) if with_parts else []
-            return parts, _chain(look, settings, row, title=rows.shown(row, view=view), private=rows.private)
+            return parts, _chain(look, settings, row, title=rows.display_name(row, view=view), private=rows.private)
     except CinefeedError as error:
-        error.args = (f"row {row}, {rows.shown(row, view=view)}: {rows.nameless(str(error), row, view=view)}",)
+        error.args = (f"row {row}, {rows.display_name(row, view=view)}: {rows.nameless(str(error), row, view=view)}",)
         raise
 
 

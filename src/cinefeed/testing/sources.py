@@ -33,9 +33,9 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
     closing:   closing twice has no effect; planes that were already returned stay valid
     reopening: the facts can be stored in the columns of a manifest, so that a file is opened again without probing
 
-    `reopen` returns the same file, opened again, best with `stored_metadata(source.metadata)` as in a feed. With it these
-    properties are checked too: a source gives the same frames if its first read is in the middle, and in four threads
-    with one source each.
+    `reopen` returns the same file, opened again, best with `stored_metadata(source.metadata)` as in a feed. With it
+    these properties are checked too: a source gives the same frames if its first read is in the middle, and in four
+    threads with one source each.
 
     A long source is checked on 200 consecutive frames, or on as many as fit into 128 MB. It is closed at the end.
 

@@ -149,7 +149,7 @@ def encode(
                 tick(number + 1, len(files))
     if all(isinstance(result, str) for result in results.values()):
         first = next(iter(results.values()))
-        raise TableError(f"none of {len(files)} videos can be encoded; {videos.rows.shown(0)}: {first}")
+        raise TableError(f"none of {len(files)} videos can be encoded; {videos.rows.display_name(0)}: {first}")
     table = _features(videos, folder, results, dimension=dimension, dtype=dtype, name=encoder.name)
     table, warning = _with_parts(table, encoder.parts)
     history = [*videos.history, (f"encoded by {encoder.name}", len(videos))]
@@ -160,7 +160,7 @@ def encode(
     _compact_journal(folder)
     features.write(folder / FEATURES_TABLE)
     failures = tuple(
-        {"id": str(videos.column("id")[row]), "path": videos.rows.shown(row), "error": results[file]}
+        {"id": str(videos.column("id")[row]), "path": videos.rows.display_name(row), "error": results[file]}
         for file, row in files.items()
         if isinstance(results[file], str)
     )
@@ -361,7 +361,8 @@ def _as_features(metadata: VideoMetadata, *, dimension: int, dtype: str) -> Vide
     """Return the facts of the array of features of a video.
 
     >>> from cinefeed.video.clips import FrameTimes
-    >>> video = VideoMetadata(height=64, width=48, channels=3, bits=8, times=FrameTimes(0.0, 0.04, 9), rate_hz=25.0, container="mp4")
+    >>> times = FrameTimes(0.0, 0.04, 9)
+    >>> video = VideoMetadata(height=64, width=48, channels=3, bits=8, times=times, rate_hz=25.0, container="mp4")
     >>> metadata = _as_features(video, dimension=32, dtype="float16")
     >>> metadata.height, metadata.width, metadata.container, metadata.times.count, metadata.rate_hz
     (1, 32, 'npy', 9, 25.0)

@@ -231,7 +231,7 @@ def _existing_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     absent = [row for row, files in enumerate(paths) if not all(each.exists() for each in files)]
     if not absent:
         return manifest, []
-    ids, names = (manifest.column("id").to_pylist(), manifest.shown().to_pylist())
+    ids, names = (manifest.column("id").to_pylist(), manifest.display_names().to_pylist())
     failures = [{"id": ids[row], "path": names[row], "error": "the file does not exist"} for row in absent]
     if len(absent) == len(manifest):
         raise TableError(

@@ -166,7 +166,7 @@ def predictions_table(
     rows = _places(manifest, scores.ids)
     table: dict[str, Any] = {
         "id": pa.array(scores.ids.tolist(), pa.string()),
-        "path": manifest.shown().cast(pa.string()).take(rows),
+        "path": manifest.display_names().cast(pa.string()).take(rows),
         "split": pa.array([part] * len(rows), pa.string()),
         "clip": pa.array(scores.clip, pa.int32()),
     }

@@ -107,7 +107,7 @@ def usable_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     ]
     if any(any(values) for values in columns):
         for name, path, error, ranges in zip(
-            manifest.column("id").to_pylist(), manifest.shown().to_pylist(), *columns, strict=True
+            manifest.column("id").to_pylist(), manifest.display_names().to_pylist(), *columns, strict=True
         ):
             reasons = [error] * bool(error) + ([f"frames {frames_in_words(ranges)} are damaged"] if ranges else [])
             if reasons:
@@ -173,7 +173,7 @@ def _check_classes(rows: Manifest, settings: Settings) -> None:
 
 
 def _first(rows: Manifest, indices: NDArray[np.int64]) -> str:
-    return ", ".join(str(rows.shown()[int(row)]) for row in indices[:3]) + " ..." * (len(indices) > 3)
+    return ", ".join(str(rows.display_names()[int(row)]) for row in indices[:3]) + " ..." * (len(indices) > 3)
 
 
 def build_feed(settings: Settings, part: Manifest) -> Feed:

@@ -72,9 +72,9 @@ class Call:
             raise SettingError(f"Call(random={self.random!r}) must be True, False, or None to find out")
 
     def __repr__(self) -> str:
-        shown = {each.name: getattr(self, each.name) for each in fields(self)[1:4]}
+        values = {each.name: getattr(self, each.name) for each in fields(self)[1:4]}
         defaults = {each.name: each.default for each in fields(self)}
-        others = "".join(f", {name}={value!r}" for name, value in shown.items() if value != defaults[name])
+        others = "".join(f", {name}={value!r}" for name, value in values.items() if value != defaults[name])
         return f"Call(function={callable_name(self.function)}{others})"
 
     @property
@@ -98,8 +98,8 @@ class Call:
         if not len(frames):
             return frames.astype(self.output_dtype(frames.dtype))
         # Without a seed it draws nothing that matters, or the same each time.
-        result = call_seeded(self.function, self._given(frames), seed=parameters.get("seed", 0), draws=self.draws)
-        return self._taken(result, frames)
+        result = call_seeded(self.function, self._to_callable(frames), seed=parameters.get("seed", 0), draws=self.draws)
+        return self._from_callable(result, frames)
 
     def output_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """Return the type that clips of a type become, as a trial showed."""
@@ -118,10 +118,10 @@ class Call:
         noise = (rng.random(tuple(shape)) * top).astype(dtype)
         free = replace(self, trial=None)
         try:
-            draws, result = found_draws(self.function, free._given(noise), seed=1)
-            first = free._taken(result, noise, any_type=True)
-            again = call_seeded(self.function, free._given(noise), seed=1, draws=draws)
-            second = free._taken(again, noise, any_type=True)
+            draws, result = found_draws(self.function, free._to_callable(noise), seed=1)
+            first = free._from_callable(result, noise, any_type=True)
+            again = call_seeded(self.function, free._to_callable(noise), seed=1, draws=draws)
+            second = free._from_callable(again, noise, any_type=True)
         except SettingError:
             raise
         except Exception as error:
@@ -145,7 +145,7 @@ class Call:
     def _axes(self) -> Layout:
         return self.layout or ("TCHW" if _is_of_torch(self.function) else "THWC")
 
-    def _given(self, frames: Frames) -> Any:
+    def _to_callable(self, frames: Frames) -> Any:
         """Return a copy of the clip as the callable takes it."""
         order = ["THWC".index(axis) for axis in self._axes]
         ordered = np.array(frames.transpose(order), order="C")
@@ -155,11 +155,11 @@ class Call:
 
         return torch.from_numpy(ordered)
 
-    def _taken(self, result: Any, frames: Frames, *, any_type: bool = False) -> Frames:
+    def _from_callable(self, result: Any, frames: Frames, *, any_type: bool = False) -> Frames:
         if hasattr(result, "detach"):
             result = result.detach().cpu().numpy()
         made = np.asarray(result)
-        axes, wanted = self._axes, self.output_dtype(frames.dtype)
+        axes, dtype = self._axes, self.output_dtype(frames.dtype)
         if made.ndim == 4:
             made = made.transpose([axes.index(axis) for axis in "THWC"])
         if made.shape != frames.shape:
@@ -167,10 +167,10 @@ class Call:
                 f"{self!r} made {made.shape} of a clip of {frames.shape} (frames, height, width, channels): transforms "
                 "keep the shape; cf.Frame sets the size, cf.Clip the frames"
             )
-        if made.dtype not in _TYPES or (made.dtype != wanted and not any_type):
+        if made.dtype not in _TYPES or (made.dtype != dtype and not any_type):
             raise SettingError(
                 f"{self!r} made {made.dtype} of a clip of {frames.dtype}, where "
-                + ("uint8, uint16 or float32 is needed" if made.dtype not in _TYPES else f"it made {wanted} of noise")
+                + ("uint8, uint16 or float32 is needed" if made.dtype not in _TYPES else f"it made {dtype} of noise")
             )
         return np.ascontiguousarray(made)
 
@@ -203,11 +203,11 @@ def tried(transform: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
 
 def calls_of(transforms: Sequence[Any]) -> list[Call]:
     """Return the callables among transforms, and among those that choices may choose."""
-    found: list[Call] = []
+    calls: list[Call] = []
     for each in transforms:
         members = getattr(each, "members", ())  # of another transform this may be any setting
-        found += [each] if isinstance(each, Call) else calls_of(members if isinstance(members, tuple) else ())
-    return found
+        calls += [each] if isinstance(each, Call) else calls_of(members if isinstance(members, tuple) else ())
+    return calls
 
 
 def callable_name(function: Any) -> str:

@@ -57,10 +57,10 @@ def found_draws(function: Callable[..., Any], value: Any, *, seed: int) -> tuple
         with _torch_seeded(seed) as generator:
             before = None if generator is None else generator.get_state().tolist()
             result = function(value)
-            drawn = generator is not None and generator.get_state().tolist() != before
+            has_drawn = generator is not None and generator.get_state().tolist() != before
         if _states() != before_global:
             return "global", result
-    return "torch" if drawn else "nothing", result
+    return "torch" if has_drawn else "nothing", result
 
 
 def _states() -> list[Any]:

@@ -130,8 +130,8 @@ def probe(
               more. All frames are decoded if a packet may not be a frame, or if the timestamps may not give the order
               of the frames: MPEG-PS and TS, a start in mid-GOP, damage visible in the container, rare codecs
 
-    A file that breaks keeps the frames before the break, and `metadata.error` describes the break. Raises SourceError if
-    no frame can be read, the file is not a regular file, or it expands beyond `reading.limits`.
+    A file that breaks keeps the frames before the break, and `metadata.error` describes the break. Raises SourceError
+    if no frame can be read, the file is not a regular file, or it expands beyond `reading.limits`.
     """
     if verify not in ("decode", "packets"):
         raise SettingError(f"probe(verify={verify!r}) is not a choice; {did_you_mean(verify, ['decode', 'packets'])}")

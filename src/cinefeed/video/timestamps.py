@@ -78,7 +78,8 @@ class Timestamps(NamedTuple):
     def times(self, *, start_seconds: float) -> FrameTimes:
         """Return the times in seconds from the container's start; frame n has the n-th smallest timestamp.
 
-        >>> Timestamps.of(np.array([126000, 129600, 133200]), base=(1, 90000)).times(start_seconds=1.4).seconds().round(3)
+        >>> stamps = Timestamps.of(np.array([126000, 129600, 133200]), base=(1, 90000))
+        >>> stamps.times(start_seconds=1.4).seconds().round(3)
         array([0.  , 0.04, 0.08])
         """
         seconds = self.base[0] / self.base[1]

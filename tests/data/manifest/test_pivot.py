@@ -86,7 +86,7 @@ def test_a_private_manifest_stays_private():
     private = cf.Manifest.from_table(table).as_private()
     found = private.pivot(by="view", within="study")
     assert found.private and found.column("id").to_pylist() == ["#2", "#1", "#4"]
-    assert found.rows.shown(0, view="4ch") == "#2 (view 4ch)"
+    assert found.rows.display_name(0, view="4ch") == "#2 (view 4ch)"
     with pytest.raises(TableError) as caught:
         private.take(range(1, 6)).pivot(by="view", within="study")
     assert "#2 lacks 4ch" in str(caught.value) and "s2" not in str(caught.value)

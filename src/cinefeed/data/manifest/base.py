@@ -147,7 +147,7 @@ class ManifestTable:
         looks_hashed = pc.all(pc.match_substring_regex(values, "^[0-9a-f]{16}$")).as_py()
         return None if looks_hashed else ""
 
-    def shown(self) -> Any:
+    def display_names(self) -> Any:
         """Return the display name of each row as a pyarrow Array: its path, or its id if the manifest is private."""
         return self.column("id" if self.private else "path")
 

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, RESERVED, SAMPLE
 
-# Other columns of METADATA_COLUMNS follow from the file (such as `damaged`; `conceals_damage` is a choice), depend on this
-# machine, or change when a data set is copied.
+# Other columns of METADATA_COLUMNS follow from the file (such as `damaged`; `conceals_damage` is a choice), depend on
+# this machine, or change when a data set is copied.
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
 
 

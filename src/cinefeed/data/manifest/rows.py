@@ -81,7 +81,7 @@ class Rows:
         """Return the path of a row's file, including the root."""
         return Path(self.root, self.relative_path(row, view=view))
 
-    def shown(self, row: int, *, view: str = "") -> str:
+    def display_name(self, row: int, *, view: str = "") -> str:
         """Return the display name of a row, or of one of its views: its path, or its id if paths are private."""
         name = str(self._columns["id"][row]) if self.private else self.relative_path(row, view=view)
         return f"{name} (view {view})" if view else name

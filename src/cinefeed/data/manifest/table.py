@@ -43,8 +43,8 @@ class Manifest(ManifestTable):
     """The samples of a data set: a table with one row per sample, and the root of its relative paths.
 
     A sample is a video, or a part or a time range of one; it has a unique `id`. Other columns are the metadata that a
-    scan collected (see `cinefeed.data.manifest.columns.METADATA_COLUMNS`) and labels. A manifest is immutable: each method returns a
-    new one.
+    scan collected (see `cinefeed.data.manifest.columns.METADATA_COLUMNS`) and labels. A manifest is immutable: each
+    method returns a new one.
 
     >>> import pyarrow as pa
     >>> table = pa.table({"path": ["p1/a.mp4", "p2/b.mp4"], "view": ["4ch", "2ch"], "age": [61.0, 48.0]})

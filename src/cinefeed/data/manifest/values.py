@@ -120,7 +120,8 @@ def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], repl
         rows = rows_without_window(manifest, dtype=frame.dtype, view=view)
         if frame.window is None and len(rows):
             names = [
-                f"row {row}, {manifest.rows.shown(row, view=view)} ({described_values(manifest, row, view=view)})"
+                f"row {row}, {manifest.rows.display_name(row, view=view)} "
+                f"({described_values(manifest, row, view=view)})"
                 for row in map(int, rows[:_MAX_NAMES])
             ]
             problem = (
@@ -132,7 +133,7 @@ def check_values(manifest: Manifest, *, frame: Frame, views: Sequence[str], repl
         not_finite = rows_not_finite(manifest, view=view)
         if len(not_finite.rows) and not replaces:
             names = [
-                f"row {row}, {manifest.rows.shown(row, view=view)}: {remark}"
+                f"row {row}, {manifest.rows.display_name(row, view=view)}: {remark}"
                 for row, remark in list(zip(not_finite.rows.tolist(), not_finite.remarks(), strict=True))[:_MAX_NAMES]
             ]
             text = f"{'; '.join(names)}{' ...' * (len(not_finite.rows) > _MAX_NAMES)}"
@@ -162,7 +163,7 @@ def _check_scales(manifest: Manifest, *, frame: Frame, view: str) -> None:
             scales.setdefault(metadata.window or (0.0, 2.0**metadata.bits - 1), row)
     if len(scales) > 1:
         names = "; ".join(
-            f"{low:g} to {high:g} in row {row}, {manifest.rows.shown(row, view=view)}"
+            f"{low:g} to {high:g} in row {row}, {manifest.rows.display_name(row, view=view)}"
             for (low, high), row in list(scales.items())[:_MAX_NAMES]
         )
         window = window_for(manifest, rows, view=view)

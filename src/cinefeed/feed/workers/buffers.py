@@ -29,7 +29,7 @@ class BatchBuffer:
     masks: NDArray[np.uint8] | None = None  # (draws, clips, views, frames, height, width, 1)
 
     def place(self, draw: int) -> tuple[NDArray[Any], ...]:
-        """Return the arrays of one draw, which `ClipPipeline.make` fills: clips, `valid`, and masks if there are any."""
+        """Return the arrays of one draw, filled by `ClipPipeline.make`: clips, `valid`, and masks if there are any."""
         masks = () if self.masks is None else (self.masks[draw],)
         return self.clips[draw], self.valid[draw], *masks
 

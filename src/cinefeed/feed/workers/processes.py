@@ -84,8 +84,8 @@ class ProcessPool:
 
     A process that ends unexpectedly is replaced, and is reported in `deaths` and in the log; another process makes its
     clip once more, then it is an error. A clip that takes longer than `timeout_seconds` is an error, and its worker is
-    replaced. `meanwhile` is called while the processes start, which takes a second. Raises UnpicklableError if the settings
-    cannot be sent to another process.
+    replaced. `meanwhile` is called while the processes start, which takes a second. Raises UnpicklableError if the
+    settings cannot be sent to another process.
     """
 
     def __init__(
@@ -307,7 +307,7 @@ class ProcessPool:
         in_progress = tasks[done - worker.num_reported :]  # those before are completed, but not reported
         if in_progress:
             first = in_progress[0]
-            at = f" while it made row {first.job.draw.row}, {self._rows.shown(first.job.draw.row)}"
+            at = f" while it made row {first.job.draw.row}, {self._rows.display_name(first.job.draw.row)}"
             first.deaths += 1
             if worker.late and done == worker.num_observed:
                 ends[first.future] = DecodeError(f"{at[15:]}: took longer than {self._timeout:g} s, and was given up")

@@ -17,8 +17,8 @@ _WHERE = "an array in memory"
 class MemorySource(ArrayFrames):
     """A video in an array: (time, height, width), or with 1 (grey) or 3 (RGB) channels as last axis.
 
-    `metadata` are those of `array_metadata`; `name` replaces the path in errors. Dtypes are treated as in a `.npy` file;
-    planes of uint8, uint16 and float32 are views into the array, so change it only while nothing is reading.
+    `metadata` are those of `array_metadata`; `name` replaces the path in errors. Dtypes are treated as in a `.npy`
+    file; planes of uint8, uint16 and float32 are views into the array, so change it only while nothing is reading.
 
     >>> with MemorySource(np.arange(24, dtype=np.uint8).reshape(6, 2, 2)) as source:
     ...     source.read([5, 0])[:, 0, 0, 0].tolist()

@@ -103,8 +103,9 @@ def stacks_of(shots: Sequence[ImageGeometry]) -> list[CineStack]:
     stills of many views.
 
     >>> plane = ImageGeometry("MR", (1, 0, 0, 0, 1, 0), 8.0, None, None, None)
-    >>> stacks_of([plane._replace(trigger=40.0), plane._replace(place_mm=0.0), plane._replace(trigger=0.0)])
-    [CineStack(members=(1,), plane=1, repeat=1, note='a single image'), CineStack(members=(2, 0), plane=2, repeat=1, note='')]
+    >>> planes = [plane._replace(trigger=40.0), plane._replace(place_mm=0.0), plane._replace(trigger=0.0)]
+    >>> [(stack.members, stack.plane, stack.note) for stack in stacks_of(planes)]
+    [((1,), 1, 'a single image'), ((2, 0), 2, '')]
     """
     order = sorted(range(len(shots)), key=lambda i: (_or_last(shots[i].number), shots[i].place_mm, i))
     planes: list[list[int]] = []

@@ -264,7 +264,8 @@ class SeekDecoder:
         if missing or (self.metadata.ticks is not None and count_differs):
             listing = ", ".join(map(str, sorted(numbers)[:8])) + (" ..." if len(numbers) > 8 else "")
             raise DecodeError(
-                f"{self.path}: asked for frames {listing}, {reason} after {count} of {self.metadata.times.count} frames; "
+                f"{self.path}: asked for frames {listing}, {reason} after {count} of {self.metadata.times.count} "
+                "frames; "
                 "the file has changed or is damaged: scan it again, with verify='decode'"
             )
         is_damaged = damaged_among(np.array(numbers), log.ranges())
