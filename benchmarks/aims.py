@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.transforms.base import ClipInfo, Transform
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.framing import RandomResizedCrop
 from cinefeed.transforms.geometry import Rotate, Shift
-from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 from cinefeed.video.clips import Clip, Frame
 from cinefeed.video.color import Colour
 from cinefeed.video.planes import Planes

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from cinefeed.config import parse, to_toml
 from cinefeed.core.cores import usable_cores
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.demo import write_demo
 
 AIM = 1.3
@@ -40,7 +40,7 @@ _OF_THREADS = "OMP_NUM_THREADS OMP_WAIT_POLICY GOMP_SPINCOUNT KMP_BLOCKTIME".spl
 _FEED = """
 import json, sys, time
 from benchmarks.busy import demo_settings
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.setup import build_feed
 folder, epochs = sys.argv[1], int(sys.argv[2])
 feed = build_feed(demo_settings(folder, epochs=1), Manifest.read(f"{folder}/manifest.parquet"))

@@ -19,12 +19,12 @@ import numpy as np
 from benchmarks import aims
 from benchmarks.aims import MEAN, STD
 from cinefeed.transforms.base import ClipInfo, Transform
-from cinefeed.transforms.curves import ClipPercentiles, Equalize, Gamma, Window
 from cinefeed.transforms.elastic import Elastic
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
 from cinefeed.transforms.fuse import compact_repr
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shear, Shift
-from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.transforms.intensity_curves import ClipPercentiles, Equalize, Gamma, Window
+from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 from cinefeed.transforms.masks import CutOut, SectorMask
 from cinefeed.transforms.mixing import CutMix, MixUp
 from cinefeed.transforms.temporal import FrameDrop, Jitter, PhaseShift, Reverse, Speed

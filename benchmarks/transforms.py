@@ -15,7 +15,7 @@ from scipy import ndimage
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.geometry import Rotate, Shift
-from cinefeed.transforms.intensity import Brightness, Normalize
+from cinefeed.transforms.intensity_linear import Brightness, Normalize
 from cinefeed.video.clips import Frame
 from cinefeed.video.color import Colour
 from cinefeed.video.planes import Planes

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 
 pytest_plugins = ["quick"]
 

@@ -6,7 +6,7 @@ from cinefeed.config import overlay, parse, read_settings, to_table, to_toml
 from cinefeed.core.errors import SettingError
 from cinefeed.data.sampling import BalancedClasses, Natural, UniformLabels
 from cinefeed.transforms.geometry import Flip, Rotate, Shift
-from cinefeed.transforms.intensity import Normalize
+from cinefeed.transforms.intensity_linear import Normalize
 from cinefeed.video.clips import Clip, Frame
 
 

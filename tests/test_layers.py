@@ -22,8 +22,8 @@ ORDER = {
         pixel_levels ffmpeg value_range arrays images dicom readers registry
     """,
     "video.ffmpeg": """
-        damage messages decode_range pixel_formats boxes packets second_look probe abi libav decoder fast_decoder
-        seek_decoder source
+        containers damage messages decode_range pixel_formats boxes packets second_look probe abi libav decoder
+        fast_decoder seek_decoder source
     """,
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
     "video.images": "image_size tiff animation groups source",
@@ -31,16 +31,16 @@ ORDER = {
     "data": "label_types split sampling manifest quality",
     "data.sampling": "strata multilabel measure shares order plan report prior sampler samplers",
     "data.manifest": """
-        columns ids fingerprint parquet identity reading writing files label_keys labels grouping summary find quiet
-        scan rows pivot combine hiding in_memory base table encoded values
+        columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary find
+        quiet scan rows pivot combine hiding in_memory base manifest encoded values
     """,
     "data.quality": """
         findings frame_summaries files values exact_duplicates near_duplicates groups duplicates labels heterogeneity
-        shortcuts run
+        shortcuts run_checks
     """,
     "transforms": """
-        base seeding call drawing temporal kernels lookup warp yuv field geometry framing elastic intensity curves
-        texture masks choice mixing fuse compose nearest
+        base seeding call drawing temporal kernels lookup resample yuv field geometry framing elastic
+        intensity_linear intensity_curves texture masks choice mixing fuse compose nearest
     """,
     "feed": """
         stats state batch_layout memory_budget plan_cache disk_errors decode mask clip_pipeline workers covariates
@@ -50,11 +50,11 @@ ORDER = {
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
     "adapters": "tensors ahead torch keras jax",
     "metrics": "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare",
-    "models": "parts norm over_time spacetime backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
+    "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
     "config": "settings toml lines group_candidates starter",
     "training": """
-        run weights scores losses network batches callbacks distributed threads checkpoint logging setup doubts saliency
-        worst_cases sample_images finish fit evaluate folds encode export
+        run weights predictions losses network batches callbacks distributed threads checkpoint logging setup doubts
+        saliency worst_cases sample_images finish fit evaluate folds encode export
     """,
     "reports": """
         style formatting templates figures prediction_figures agreement animation balance data folder part_figures

@@ -35,9 +35,10 @@ from cinefeed.core.errors import CinefeedError, SourceError, TableError
 from cinefeed.data.manifest.quiet import decoders_quiet
 from cinefeed.feed.disk_errors import disk_error
 from cinefeed.testing.videos import numbered_frames, write_video
+from cinefeed.video.ffmpeg.containers import DEMUXERS
 from cinefeed.video.ffmpeg.libav import TEXTS
 from cinefeed.video.ffmpeg.source import EncodedSource
-from cinefeed.video.limits import DEMUXERS, ReadLimits
+from cinefeed.video.limits import ReadLimits
 
 PAGE = Path(__file__).parents[1] / "SECURITY.md"
 

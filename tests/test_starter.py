@@ -8,7 +8,7 @@ from cinefeed.config import parse
 from cinefeed.config.group_candidates import group_candidates
 from cinefeed.config.starter import starter
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 
 
 def scanned(*, rows=60, frames=40, height=96, width=96, channels=1, bits=8, rate_hz=25.0, **labels):

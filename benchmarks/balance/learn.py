@@ -12,7 +12,7 @@ from cinefeed.adapters.keras import FeedDataset
 from cinefeed.data.sampling import Sampler
 from cinefeed.feed.labels import Task
 from cinefeed.models import cnn_rnn
-from cinefeed.training.scores import score
+from cinefeed.training.predictions import score
 
 
 def train(data: Data, *, sampler: Sampler, training: Training, seed: int) -> dict[str, Any]:

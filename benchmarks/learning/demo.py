@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.learning.tasks import DEMO, DEMO_SEED, Trial
 from cinefeed.cli.demo import demo_table
 from cinefeed.config import parse
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.demo import write_demo
 from cinefeed.training.fit import train
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cinefeed import testing as testing
     from cinefeed import transforms as transforms
     from cinefeed.core.errors import CinefeedError as CinefeedError
-    from cinefeed.data.manifest.table import Manifest as Manifest
+    from cinefeed.data.manifest.manifest import Manifest as Manifest
     from cinefeed.data.sampling import BalancedClasses as BalancedClasses
     from cinefeed.data.sampling import Natural as Natural
     from cinefeed.data.sampling import UniformLabels as UniformLabels
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from cinefeed.transforms.geometry import Rotate as Rotate
     from cinefeed.transforms.geometry import Scale as Scale
     from cinefeed.transforms.geometry import Shift as Shift
-    from cinefeed.transforms.intensity import Brightness as Brightness
-    from cinefeed.transforms.intensity import Contrast as Contrast
-    from cinefeed.transforms.intensity import Normalize as Normalize
+    from cinefeed.transforms.intensity_linear import Brightness as Brightness
+    from cinefeed.transforms.intensity_linear import Contrast as Contrast
+    from cinefeed.transforms.intensity_linear import Normalize as Normalize
     from cinefeed.video.clips import Clip as Clip
     from cinefeed.video.clips import Frame as Frame
     from cinefeed.video.limits import ReadLimits as ReadLimits
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 _HOME = {
     "BalancedClasses": "cinefeed.data.sampling",
     "Batch": "cinefeed.feed.batch",
-    "Brightness": "cinefeed.transforms.intensity",
+    "Brightness": "cinefeed.transforms.intensity_linear",
     "CinefeedError": "cinefeed.core.errors",
     "Clip": "cinefeed.video.clips",
     "ClipsPerVideo": "cinefeed.feed.settings",
-    "Contrast": "cinefeed.transforms.intensity",
+    "Contrast": "cinefeed.transforms.intensity_linear",
     "Feed": "cinefeed.feed.feed",
     "FeedSpec": "cinefeed.feed.labels",
     "Flip": "cinefeed.transforms.geometry",
     "Frame": "cinefeed.video.clips",
     "Inputs": "cinefeed.feed.settings",
-    "Manifest": "cinefeed.data.manifest.table",
+    "Manifest": "cinefeed.data.manifest.manifest",
     "Natural": "cinefeed.data.sampling",
-    "Normalize": "cinefeed.transforms.intensity",
+    "Normalize": "cinefeed.transforms.intensity_linear",
     "ReadLimits": "cinefeed.video.limits",
     "ReadOptions": "cinefeed.video.read_options",
     "Rotate": "cinefeed.transforms.geometry",

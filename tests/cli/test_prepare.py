@@ -10,7 +10,7 @@ from cinefeed.cli.prepare import encode, export, init
 from cinefeed.cli.train import train
 from cinefeed.config import read_settings
 from cinefeed.core.errors import CinefeedError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.fit import train as run_training
 from cinefeed.training.run import read_run
 

@@ -21,7 +21,7 @@ ROWS, FILES = 1_000_000, 8
 UNWANTED = {
     "pyarrow.dataset",
     "pyarrow.parquet",
-    "cinefeed.data.manifest.table",
+    "cinefeed.data.manifest.manifest",
     "sklearn",
     "keras",
     "torch",

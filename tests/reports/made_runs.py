@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import predictions_of, target_columns
 from cinefeed.training.run import write_arrays

@@ -7,7 +7,7 @@ import pytest
 from test_page import Page, requests
 
 from cinefeed.core.errors import MissingExtraError, SettingError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality import check_manifest
 from cinefeed.reports.check import check_page, render
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 from made_runs import write_run
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.reports import run_page
 from cinefeed.reports.folder import run_data
 from cinefeed.reports.page import render

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from cinefeed.config import overlay, parse
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.finish import finish_run
 from cinefeed.training.network import build_model
 from cinefeed.training.run import RunResult, check_out, clear, write_json, write_settings, write_spec

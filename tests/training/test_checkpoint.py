@@ -20,7 +20,7 @@ import torch
 from cinefeed.config import to_toml
 from cinefeed.core.digests import append_digest
 from cinefeed.core.errors import FeedError, SettingError, TrainingError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.settings import Workers
 from cinefeed.training import checkpoint as module

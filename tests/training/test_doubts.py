@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from made_run import settings_for
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.reports import run_page
 from cinefeed.training.fit import train
 from cinefeed.training.folds import train_folds

@@ -13,7 +13,7 @@ from cinefeed.config import parse
 from cinefeed.config.starter import starter
 from cinefeed.core.errors import SettingError, TableError, TrainingError
 from cinefeed.data.manifest.encoded import check_encoded, encoded_from, feature_frame
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.sampling import Natural
 from cinefeed.feed.feed import Feed
 from cinefeed.models import feature_rnn, reference_cnn_lstm

@@ -12,7 +12,7 @@ from made_run import make_manifest, make_run, settings_for
 
 from cinefeed.config import overlay, parse, to_table
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, SplitError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.sampling import correct_prior
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import read_predictions

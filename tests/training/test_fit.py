@@ -11,7 +11,7 @@ import pytest
 
 from cinefeed.config import overlay, parse, read_settings, to_table
 from cinefeed.core.errors import SettingError, SourceError, SplitError, TableError, TrainingError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.metrics import classification_metrics, regression_metrics
 from cinefeed.training import fit
 from cinefeed.training.evaluate import evaluate, predict

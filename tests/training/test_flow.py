@@ -6,12 +6,12 @@ import pytest
 from made_run import make_manifest, settings_for
 
 from cinefeed.core.errors import SettingError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.preview import pixel_counts, sheet
 from cinefeed.training.setup import check_evaluation, keep_flow, usable_rows
-from cinefeed.transforms.intensity import Normalize
+from cinefeed.transforms.intensity_linear import Normalize
 from cinefeed.video.clips import Clip, Frame
 
 

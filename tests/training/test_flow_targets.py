@@ -7,7 +7,7 @@ import pytest
 from made_run import make_manifest, settings_for
 
 from cinefeed.core.errors import LabelError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.preview import sheet
 from cinefeed.training.setup import build_feed, choose_rows, keep_flow

@@ -9,7 +9,7 @@ import sklearn.metrics
 from made_run import make_manifest, make_run, settings_for
 
 from cinefeed.core.errors import SettingError, SplitError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.evaluate import evaluate
 from cinefeed.training.folds import over_folds, train_folds
 from cinefeed.training.run import read_run, read_thresholds

@@ -18,8 +18,8 @@ from cinefeed.training.callbacks import loss_of
 from cinefeed.training.fit import train
 from cinefeed.training.losses import Focal, RootMeanSquaredError, class_weights
 from cinefeed.training.network import build_model, compile_model, frozen_backbones, stages
+from cinefeed.training.predictions import score
 from cinefeed.training.run import read_run
-from cinefeed.training.scores import score
 from cinefeed.video.clips import Clip, Frame
 
 SMALL = {"clip": Clip(frames=4), "frame": Frame(height=8, width=8, channels=1), "batch_size": 4, "workers": 0}

@@ -9,13 +9,21 @@ from made_run import FRAMES, make_manifest
 
 from cinefeed import Inputs
 from cinefeed.core.errors import SettingError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.metrics import classification_metrics, regression_metrics
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models import ClipLoss
-from cinefeed.training.scores import Scores, by_video, measure, metric_names, predictions_table, score, score_batches
+from cinefeed.training.predictions import (
+    Scores,
+    by_video,
+    measure,
+    metric_names,
+    predictions_table,
+    score,
+    score_batches,
+)
 from cinefeed.video.clips import Clip, Frame
 
 

@@ -11,7 +11,7 @@ from cinefeed.transforms.elastic import Elastic
 from cinefeed.transforms.field import map_points, pixel_centres, resample_at
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shear, Shift
-from cinefeed.transforms.warp import resample
+from cinefeed.transforms.resample import resample
 from cinefeed.video.clips import Frame
 from cinefeed.video.color import Colour
 from cinefeed.video.planes import Planes

@@ -6,8 +6,8 @@ from scipy import ndimage
 
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo
-from cinefeed.transforms.curves import ClipPercentiles, Equalize, Gamma, Window
-from cinefeed.transforms.intensity import Normalize
+from cinefeed.transforms.intensity_curves import ClipPercentiles, Equalize, Gamma, Window
+from cinefeed.transforms.intensity_linear import Normalize
 from cinefeed.transforms.masks import CutOut, SectorMask
 from cinefeed.transforms.texture import Blur, Noise, Saturation, Speckle
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 from cinefeed.core.errors import SettingError, SourceError
 from cinefeed.transforms.compose import Compose, quarter_turns
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
-from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 from cinefeed.video.clips import Frame
 from cinefeed.video.color import Colour, to_pixels
 from cinefeed.video.planes import Planes

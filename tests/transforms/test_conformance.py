@@ -11,11 +11,11 @@ from cinefeed.testing import check_transform
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.call import Call
 from cinefeed.transforms.choice import OneOf, RandomOrder, Sometimes
-from cinefeed.transforms.curves import ClipPercentiles, Equalize, Gamma, Window
 from cinefeed.transforms.elastic import Elastic
 from cinefeed.transforms.framing import Pad, RandomResizedCrop, Resize
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shear, Shift
-from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.transforms.intensity_curves import ClipPercentiles, Equalize, Gamma, Window
+from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 from cinefeed.transforms.masks import CutOut, SectorMask
 from cinefeed.transforms.temporal import FrameDrop, Jitter, PhaseShift, Reverse, Speed
 from cinefeed.transforms.texture import Blur, Noise, Saturation, Speckle

@@ -11,11 +11,11 @@ from cinefeed.transforms import fuse
 from cinefeed.transforms.base import ClipInfo
 from cinefeed.transforms.choice import OneOf, RandomOrder, Sometimes
 from cinefeed.transforms.compose import Compose
-from cinefeed.transforms.curves import ClipPercentiles, Equalize, Gamma, Window
 from cinefeed.transforms.elastic import Elastic
 from cinefeed.transforms.framing import Pad
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
-from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.transforms.intensity_curves import ClipPercentiles, Equalize, Gamma, Window
+from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 from cinefeed.transforms.masks import CutOut
 from cinefeed.transforms.temporal import FrameDrop, PhaseShift, Reverse, Speed
 from cinefeed.transforms.texture import Blur, Noise, Saturation

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 
 
 def clip(dtype="uint8", channels=1, frames=5, seed=0, top=200):

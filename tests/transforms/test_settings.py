@@ -5,7 +5,7 @@ from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Geometric, Transform
 from cinefeed.transforms.drawing import ParameterRange, interval
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
-from cinefeed.transforms.intensity import Brightness, Contrast, Normalize
+from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 
 INFO = ClipInfo(16, 100, 200, 1)
 

@@ -3,9 +3,9 @@ import pytest
 from scipy import ndimage
 
 from cinefeed.core.errors import SettingError, SourceError
-from cinefeed.transforms import warp as module
+from cinefeed.transforms import resample as module
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
-from cinefeed.transforms.warp import invert, resample, shrink_factors
+from cinefeed.transforms.resample import invert, resample, shrink_factors
 
 TYPES = ["uint8", "uint16", "float32"]
 

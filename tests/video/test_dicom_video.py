@@ -9,7 +9,7 @@ from made_dicom import write_dicom
 
 from cinefeed import Clip, Feed, Frame, open_video, probe
 from cinefeed.core.errors import DecodeError, SourceError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.testing import check_source, numbered_frames, read_number, stored_metadata, write_video
 from cinefeed.video.embedded import PiecesReader
 

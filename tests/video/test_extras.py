@@ -3,7 +3,7 @@
 import pytest
 
 from cinefeed.core.errors import MissingExtraError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.video import extras
 from cinefeed.video import registry as opening
 

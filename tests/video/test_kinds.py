@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from cinefeed import open_video, probe
 from cinefeed.core.errors import SourceError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.testing import check_source, numbered_frames, read_number, stored_metadata, write_video
 from cinefeed.video.kinds import _MAGIC, EXTENSIONS, is_video, kind_by_content, kind_by_suffix, read_start
 

@@ -14,7 +14,7 @@ from cinefeed.config import overlay, parse
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.core.text import format_count, format_percent
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.throughput import Measured, measure_grid
 from cinefeed.feed.workers.pools import Backend

@@ -14,8 +14,8 @@ from cinefeed.config import read_settings
 from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import write_lock
 from cinefeed.data.manifest.grouping import GROUP
-from cinefeed.data.manifest.table import Manifest
-from cinefeed.data.manifest.writing import table_suffix, write_table
+from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.data.quality import check_manifest
 from cinefeed.video.clips import Clip, Frame
 

@@ -15,8 +15,8 @@ from cinefeed.core.locks import with_write_lock
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import why_no_label
 from cinefeed.data.manifest.grouping import GROUP
-from cinefeed.data.manifest.table import Manifest
-from cinefeed.data.manifest.writing import table_suffix
+from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.manifest.write_table import table_suffix
 from cinefeed.data.split import unseen_classes
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.video.read_options import ReadOptions

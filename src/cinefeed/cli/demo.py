@@ -9,7 +9,7 @@ from cinefeed.cli.options import Json
 from cinefeed.cli.show import choose_backend, note, ticking
 from cinefeed.cli.train import Overwrite, finish
 from cinefeed.config import parse
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.demo import write_demo
 from cinefeed.training.run import check_out, device
 

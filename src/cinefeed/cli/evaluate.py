@@ -14,7 +14,7 @@ from cinefeed.cli.show import choose_backend, emit, figures, list_failures, note
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError
 from cinefeed.core.text import format_count
-from cinefeed.data.manifest.writing import table_suffix, write_table
+from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.predictions import Predictions, read_predictions

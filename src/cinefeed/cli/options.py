@@ -13,7 +13,7 @@ import typer
 from cinefeed.config import overlay, read_table, with_groups
 from cinefeed.core.errors import SettingError
 from cinefeed.data.manifest.encoded import feature_frame
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.settings import FeedOptions
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

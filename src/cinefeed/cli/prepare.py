@@ -8,7 +8,7 @@ import typer
 from cinefeed.cli.options import Group, Json, NoGroup, Run, Window, frame_table, window_of
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
 from cinefeed.core.errors import SettingError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.run import check_run
 from cinefeed.video.clips import Frame
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 
 _GROUPS = ("patient", "subject", "person", "participant", "speaker", "case", "study", "group")  # most likely first
 

@@ -18,7 +18,7 @@ from cinefeed.core.errors import CinefeedError, LabelError, SettingError, SplitE
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import class_names
 from cinefeed.data.manifest.encoded import encoded_from, feature_frame, made_by_a_run
-from cinefeed.data.manifest.table import Manifest, Parts
+from cinefeed.data.manifest.manifest import Manifest, Parts
 from cinefeed.data.manifest.values import described_values, rows_without_window, window_for
 from cinefeed.video.clips import window_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cinefeed.core.errors import SourceError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.sampling import BalancedClasses, Plan, Sampler
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.labels import FeedSpec, Targets

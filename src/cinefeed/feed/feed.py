@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.values import check_values
 from cinefeed.data.sampling import BalanceReport, Plan, Sampler
 from cinefeed.feed.batch import Batch, OnError
@@ -44,15 +44,16 @@ from cinefeed.feed.labels import FeedSpec, Task, clip_name, read_labels
 from cinefeed.feed.memory_budget import spend
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plan_cache import PlanCache
+from cinefeed.feed.prefetch import slots_ahead
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
 from cinefeed.feed.shard import ShardPositions, check_alone, find_shard
 from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state
 from cinefeed.feed.stats import Stats, StatsRecorder
-from cinefeed.feed.workers.autotune import BackendChoice
+from cinefeed.feed.workers.autotune import BackendChoice, count_workers
 from cinefeed.feed.workers.buffers import BufferPool
 from cinefeed.feed.workers.pool_factory import start_pool
-from cinefeed.feed.workers.pools import InlinePool, count_workers
+from cinefeed.feed.workers.pools import InlinePool
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.call import callable_name, calls_of
 from cinefeed.transforms.compose import Compose
@@ -191,10 +192,8 @@ class Feed:
         self._meter = StatsRecorder()
         draws = settings.batch_size if clips.interleave else settings.batch_size // clips.count
         self._layout = Layout(draws, maker.shape, maker.compose.dtype, clips.interleave, masks is not None)
-        prefetch = 2 if workers.prefetch == "auto" else workers.prefetch  # one waits while one is made
-        # Enough clips on the way that no worker is idle while a small batch is handed over.
         count = self.worker_count
-        self._ahead = max(-(-prefetch // self._layout.batches), -(-2 * count // draws)) if count else 0
+        self._ahead = slots_ahead(workers.prefetch, workers=count, draws=draws, batches=self._layout.batches)
         self.spending = spend(
             workers.memory,
             layout=self._layout,

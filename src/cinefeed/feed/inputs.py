@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, SettingError, TableError, did_you_mean
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.rows import Rows
-from cinefeed.data.manifest.table import Manifest
 from cinefeed.data.sampling import Sampler
 from cinefeed.feed.mask import mask_rows
 from cinefeed.transforms.base import Transform

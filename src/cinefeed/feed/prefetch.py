@@ -1,11 +1,25 @@
 """Prefetch batches: keep the workers busy, and return the batches in order, across epochs."""
 
 from collections import deque
+from typing import Literal
 
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.batch_builder import BatchBuilder, Pending
 from cinefeed.feed.stats import StatsRecorder
 from cinefeed.feed.workers.pools import WorkerPool
+
+
+def slots_ahead(prefetch: int | Literal["auto"], *, workers: int, draws: int, batches: int) -> int:
+    """Return how many slots of `draws` draws, in `batches` batches, are made ahead of the one in use.
+
+    "auto" is 2: one is finished while the other is made. If batches are small there are more, so that no worker is
+    idle while a batch is returned.
+
+    >>> slots_ahead("auto", workers=2, draws=16, batches=1), slots_ahead("auto", workers=8, draws=4, batches=1)
+    (2, 4)
+    """
+    depth = 2 if prefetch == "auto" else prefetch
+    return max(-(-depth // batches), -(-2 * workers // draws)) if workers else 0
 
 
 class BatchPrefetcher:

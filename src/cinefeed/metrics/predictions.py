@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
 from cinefeed.data.label_types import class_names, is_number, label_type
 from cinefeed.data.manifest.parquet import read_parquet_table
-from cinefeed.data.manifest.reading import read_table
+from cinefeed.data.manifest.read_table import read_table
 from cinefeed.metrics.basic import DIVERGENCE_ADVICE
 
 Task = Literal["regression", "binary", "multiclass"]

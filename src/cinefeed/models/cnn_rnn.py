@@ -9,7 +9,6 @@ from keras import layers
 
 from cinefeed.core.errors import SettingError
 from cinefeed.feed.labels import FeedSpec
-from cinefeed.models.backbones import frame_backbone
 from cinefeed.models.over_time import Pooling, Recurrent, check_over_time, over_time
 from cinefeed.models.parts import (
     FEATURES,
@@ -25,6 +24,7 @@ from cinefeed.models.parts import (
     inputs_of,
     scaled,
 )
+from cinefeed.models.pretrained_backbones import frame_backbone
 
 
 def cnn_rnn(

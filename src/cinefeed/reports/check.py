@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import CinefeedError
 from cinefeed.core.text import format_count
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.findings import SEVERITIES, CheckReport, Pair, Shortcut, row_name
 from cinefeed.data.quality.frame_summaries import read_frames
 from cinefeed.data.quality.near_duplicates import NEAR

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cinefeed.core.digests import is_text_changed, is_whole
 from cinefeed.core.errors import CinefeedError, SettingError
 from cinefeed.core.text import format_count, plural
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.reports.data import Counts, Labels, PageData, Pictures, Pixels, label_edges
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError, SettingError
 from cinefeed.core.rng import Stage, rng_for
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.reports.page import write_html
 from cinefeed.reports.parameter_extremes import graded, meaning, parameters_in_words, single, summary
 from cinefeed.reports.templates import from_template

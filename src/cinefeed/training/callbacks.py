@@ -6,7 +6,7 @@ The class attribute `resumes` names the attributes of a callback that a checkpoi
 >>> import tempfile
 >>> from cinefeed.adapters.keras import FeedDataset
 >>> from cinefeed.video.clips import Clip, Frame
->>> from cinefeed.data.manifest.table import Manifest
+>>> from cinefeed.data.manifest.manifest import Manifest
 >>> from cinefeed.models import cnn_rnn
 >>> videos = Manifest.from_arrays(np.zeros((6, 5, 8, 8), np.uint8), {"age": [20.0, 30, 40, 50, 60, 70]})
 >>> feed = Feed(videos, target="age", clip=Clip(frames=4), frame=Frame(height=8, width=8, channels=1), batch_size=3)
@@ -31,7 +31,7 @@ from cinefeed.core.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.core.files import write_atomically
 from cinefeed.feed.feed import Feed
 from cinefeed.models import ClipLoss
-from cinefeed.training.scores import Scores, measure, metric_names, score, single_numbers
+from cinefeed.training.predictions import Scores, measure, metric_names, score, single_numbers
 from cinefeed.training.weights import save_weights
 
 Logs = dict[str, Any] | None

@@ -62,7 +62,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
     >>> import tempfile
     >>> from cinefeed.video.clips import Clip, Frame
     >>> from cinefeed.feed.feed import Feed
-    >>> from cinefeed.data.manifest.table import Manifest
+    >>> from cinefeed.data.manifest.manifest import Manifest
     >>> from cinefeed.models import cnn_rnn
     >>> videos = Manifest.from_arrays(np.zeros((6, 5, 8, 8), np.uint8), {"age": [20.0, 30, 40, 50, 60, 70]})
     >>> feed = Feed(videos, target="age", clip=Clip(frames=4), frame=Frame(height=8, width=8, channels=1))

@@ -6,8 +6,8 @@ from typing import Any
 
 from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError
-from cinefeed.data.manifest.table import Manifest
-from cinefeed.data.quality.run import check_parts
+from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.quality.run_checks import check_parts
 from cinefeed.training.run import FINDINGS, write_json
 
 

@@ -23,10 +23,10 @@ from cinefeed.core.locks import FOLDER_LOCK, with_write_lock
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
 from cinefeed.data.manifest.encoded import ENCODED, encoded_from
 from cinefeed.data.manifest.identity import content_hash, state_of
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.labels import FeedSpec
-from cinefeed.models.backbones import frame_backbone
 from cinefeed.models.parts import FEATURES, FRAMES, Seeded
+from cinefeed.models.pretrained_backbones import frame_backbone
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms.base import ClipInfo, Transform, is_random

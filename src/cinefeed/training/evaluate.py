@@ -17,9 +17,9 @@ from cinefeed.core.errors import ColumnError, SettingError, SplitError, TableErr
 from cinefeed.core.locks import with_write_lock
 from cinefeed.data.manifest.encoded import check_encoded
 from cinefeed.data.manifest.find import hashed_id
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.scan import probe_videos
-from cinefeed.data.manifest.table import Manifest
-from cinefeed.data.manifest.writing import table_suffix, write_table
+from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import FeedSpec
 from cinefeed.metrics.assess import flat_metrics
@@ -32,8 +32,8 @@ from cinefeed.training.finish import (
     with_evaluation,
 )
 from cinefeed.training.network import build_model
+from cinefeed.training.predictions import by_video, predictions_table, score, score_batches
 from cinefeed.training.run import WEIGHTS, read_run, read_thresholds
-from cinefeed.training.scores import by_video, predictions_table, score, score_batches
 from cinefeed.training.setup import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.threads import with_threads_of_run
 from cinefeed.training.weights import load_weights

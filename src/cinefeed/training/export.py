@@ -24,8 +24,8 @@ from cinefeed.feed.batch import Batch
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models.parts import targets_of
 from cinefeed.training.evaluate import load_model
+from cinefeed.training.predictions import model_inputs
 from cinefeed.training.run import WEIGHTS, read_run, spec_table
-from cinefeed.training.scores import model_inputs
 from cinefeed.training.setup import build_feed, usable_rows
 
 Format = Literal["onnx", "keras"]

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cinefeed.config import EvaluateSettings, Settings
 from cinefeed.core.files import write_atomically
 from cinefeed.data.label_types import class_names
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import write_parquet_tables
-from cinefeed.data.manifest.table import Manifest
 from cinefeed.data.sampling import Natural, prior_from_report
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import FeedSpec
@@ -30,8 +30,8 @@ from cinefeed.metrics.estimates import Resampling
 from cinefeed.metrics.predictions import Predictions, predictions_of, target_columns
 from cinefeed.metrics.units import cluster_of, units_of
 from cinefeed.models.parts import targets_of
+from cinefeed.training.predictions import predictions_table, score
 from cinefeed.training.run import ASSESSMENT, plain, read_assessment, write_json
-from cinefeed.training.scores import predictions_table, score
 
 PREDICTIONS, METRICS = "predictions.parquet", "metrics.json"
 Priors = dict[str, dict[str, NDArray[np.float64]]]

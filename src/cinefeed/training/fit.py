@@ -17,7 +17,7 @@ from cinefeed.core.files import full_disk_explained
 from cinefeed.core.locks import write_lock
 from cinefeed.core.text import format_count, terminal_text
 from cinefeed.data.manifest.encoded import encoded_from
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import FeedSpec
 from cinefeed.feed.settings import Shard
@@ -41,6 +41,7 @@ from cinefeed.training.finish import PREDICTIONS, finish_run
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
 from cinefeed.training.losses import class_weights
 from cinefeed.training.network import build_model, compile_model, frozen_backbones, loss_for, stages
+from cinefeed.training.predictions import metric_names
 from cinefeed.training.run import (
     CHECKPOINT,
     FINDINGS,
@@ -57,7 +58,6 @@ from cinefeed.training.run import (
     write_spec,
 )
 from cinefeed.training.sample_images import keep_pictures
-from cinefeed.training.scores import metric_names
 from cinefeed.training.setup import build_feed, check_labels, choose_rows, keep_flow, make_parts, usable_rows
 from cinefeed.training.threads import VERSIONS, choose_threads, read_threads, restored_threads, use_threads
 from cinefeed.training.weights import check_weights, load_weights

@@ -21,8 +21,8 @@ from cinefeed.core.errors import SettingError
 from cinefeed.core.files import full_disk_explained
 from cinefeed.core.locks import FOLDER_LOCK, write_lock
 from cinefeed.data.manifest.encoded import made_by_a_run
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import read_parquet_table
-from cinefeed.data.manifest.table import Manifest
 from cinefeed.feed.labels import read_labels
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.training.finish import (

@@ -31,7 +31,7 @@ from cinefeed.core.digests import append_digest, is_text_changed, json_with_dige
 from cinefeed.core.errors import SettingError, TrainingError
 from cinefeed.core.files import PARTIAL, write_atomically
 from cinefeed.core.locks import FOLDER_LOCK
-from cinefeed.data.manifest.table import Manifest, Parts
+from cinefeed.data.manifest.manifest import Manifest, Parts
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.feed.settings import FeedOptions, runtime_fields

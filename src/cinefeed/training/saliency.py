@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.labels import FeedSpec
-from cinefeed.training.scores import model_inputs
+from cinefeed.training.predictions import model_inputs
 
 GRID, SPANS = 6, 8
 

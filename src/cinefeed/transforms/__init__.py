@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from cinefeed.transforms.choice import RandomOrder as RandomOrder
     from cinefeed.transforms.choice import Sometimes as Sometimes
     from cinefeed.transforms.compose import Compose as Compose
-    from cinefeed.transforms.curves import ClipPercentiles as ClipPercentiles
-    from cinefeed.transforms.curves import Equalize as Equalize
-    from cinefeed.transforms.curves import Gamma as Gamma
-    from cinefeed.transforms.curves import Window as Window
     from cinefeed.transforms.elastic import Elastic as Elastic
     from cinefeed.transforms.framing import Pad as Pad
     from cinefeed.transforms.framing import RandomResizedCrop as RandomResizedCrop
@@ -24,9 +20,13 @@ if TYPE_CHECKING:
     from cinefeed.transforms.geometry import Scale as Scale
     from cinefeed.transforms.geometry import Shear as Shear
     from cinefeed.transforms.geometry import Shift as Shift
-    from cinefeed.transforms.intensity import Brightness as Brightness
-    from cinefeed.transforms.intensity import Contrast as Contrast
-    from cinefeed.transforms.intensity import Normalize as Normalize
+    from cinefeed.transforms.intensity_curves import ClipPercentiles as ClipPercentiles
+    from cinefeed.transforms.intensity_curves import Equalize as Equalize
+    from cinefeed.transforms.intensity_curves import Gamma as Gamma
+    from cinefeed.transforms.intensity_curves import Window as Window
+    from cinefeed.transforms.intensity_linear import Brightness as Brightness
+    from cinefeed.transforms.intensity_linear import Contrast as Contrast
+    from cinefeed.transforms.intensity_linear import Normalize as Normalize
     from cinefeed.transforms.masks import CutOut as CutOut
     from cinefeed.transforms.masks import SectorMask as SectorMask
     from cinefeed.transforms.mixing import CutMix as CutMix
@@ -49,8 +49,8 @@ _HOME = {
         "geometry": "Flip Rotate Scale Shear Shift",
         "framing": "Pad RandomResizedCrop Resize",
         "elastic": "Elastic",
-        "intensity": "Brightness Contrast Normalize",
-        "curves": "ClipPercentiles Equalize Gamma Window",
+        "intensity_linear": "Brightness Contrast Normalize",
+        "intensity_curves": "ClipPercentiles Equalize Gamma Window",
         "texture": "Blur Noise Saturation Speckle",
         "masks": "CutOut SectorMask",
         "temporal": "FrameDrop Jitter PhaseShift Reverse Speed",

@@ -26,7 +26,7 @@ from cinefeed.transforms.fuse import (
     may_retime,
     select_parts,
 )
-from cinefeed.transforms.warp import CropBox, Lanes, Matrix, invert, lanes_of, resample, whole_pixel_shift
+from cinefeed.transforms.resample import CropBox, Lanes, Matrix, invert, lanes_of, resample, whole_pixel_shift
 from cinefeed.transforms.yuv import lanes_to_rgb
 from cinefeed.video.clips import Frame
 from cinefeed.video.color import Colour, cut_to_rgb, lacks_window, to_pixels, window_missing, with_window
@@ -50,7 +50,7 @@ class Compose:
     becomes a `Call`, which is tried on a clip of noise with `frames` frames.
 
     >>> from cinefeed.transforms.geometry import Rotate, Shift
-    >>> from cinefeed.transforms.intensity import Brightness, Normalize
+    >>> from cinefeed.transforms.intensity_linear import Brightness, Normalize
     >>> compose = Compose([Rotate(degrees=25), Shift(pixels=15), Brightness(factor=0.2), Normalize()],
     ...                   frame=Frame(height=112, width=112, channels=1))
     >>> print(compose.explain())

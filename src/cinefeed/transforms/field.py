@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.transforms.warp import (
+from cinefeed.transforms.resample import (
     _TOLERANCE,
     Blocks,
     Lanes,

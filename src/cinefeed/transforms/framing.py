@@ -12,7 +12,7 @@ from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Parameters
 from cinefeed.transforms.drawing import ParameterRange, RangeSpec, draw_length, one_length
 from cinefeed.transforms.geometry import Affine, about_centre
-from cinefeed.transforms.warp import Matrix
+from cinefeed.transforms.resample import Matrix
 
 _AREA = ParameterRange("RandomResizedCrop(area)", neutral=None, positive=True, highest=1.0)
 _ASPECT = ParameterRange("RandomResizedCrop(aspect)", neutral=None, positive=True)

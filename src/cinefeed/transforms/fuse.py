@@ -19,7 +19,7 @@ from cinefeed.transforms.base import Frames, Levels, Parameters, Transform, outp
 from cinefeed.transforms.call import Call
 from cinefeed.transforms.field import map_points, pixel_centres
 from cinefeed.transforms.lookup import look_up
-from cinefeed.transforms.warp import Matrix, invert
+from cinefeed.transforms.resample import Matrix, invert
 from cinefeed.video.pixel_levels import SIZES, PixelLevels, TableLevels
 
 _HALVES = ("float16", "bfloat16")

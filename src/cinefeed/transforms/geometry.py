@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 from cinefeed.transforms.drawing import Axis, ParameterRange, RangeSpec, draw_length, one_length, probability
-from cinefeed.transforms.warp import Matrix, invert, resample
+from cinefeed.transforms.resample import Matrix, invert, resample
 
 _DEGREES = ParameterRange("Rotate(degrees)")
 _FACTOR = ParameterRange("Scale(factor)", neutral=1.0, positive=True)

@@ -12,7 +12,7 @@ from cinefeed.transforms.base import Parameters
 from cinefeed.transforms.compose import Compose, display_matrix
 from cinefeed.transforms.field import map_points, pixel_centres
 from cinefeed.transforms.fuse import group_steps, select_parts, undo_moves
-from cinefeed.transforms.warp import invert
+from cinefeed.transforms.resample import invert
 from cinefeed.video.orientation import shown_size
 from cinefeed.video.planes import Planes
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cinefeed.core.compiled import compiled
 from cinefeed.core.scratch import scratch
 from cinefeed.transforms.kernels import blend_row, transpose
-from cinefeed.transforms.warp import Lanes
+from cinefeed.transforms.resample import Lanes
 from cinefeed.video.color import Colour, rgb_factors, rgb_lanes
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.core.errors import ColumnError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 
 
 def folder(tmp_path, name, *, rows=2, first=0, **labels):

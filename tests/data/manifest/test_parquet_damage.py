@@ -8,7 +8,7 @@ import pytest
 import cinefeed as cf
 from cinefeed.core.errors import CinefeedError, TableError
 from cinefeed.data.manifest.parquet import DIGEST, NOTES, read_parquet_table, table_digest
-from cinefeed.data.manifest.writing import write_table
+from cinefeed.data.manifest.write_table import write_table
 
 
 @pytest.fixture

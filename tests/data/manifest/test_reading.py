@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cinefeed.core.errors import TableError
-from cinefeed.data.manifest.reading import read_table
+from cinefeed.data.manifest.read_table import read_table
 
 
 def table_of(tmp_path, text, *, encoding="utf-8"):

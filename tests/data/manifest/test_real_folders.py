@@ -3,7 +3,7 @@
 import pyarrow.csv
 import pytest
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.video.registry import probe
 
 

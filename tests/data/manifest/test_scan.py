@@ -12,7 +12,7 @@ import pytest
 from cinefeed.core.errors import MissingExtraError, SettingError, SourceError, TableError
 from cinefeed.data.manifest import scan
 from cinefeed.data.manifest.find import find_videos
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.read_options import ReadOptions
 from cinefeed.video.timestamps import FrameTimes, Timestamps

@@ -12,8 +12,8 @@ import pytest
 
 from cinefeed.core.errors import InUseError, SettingError, TableError
 from cinefeed.core.locks import write_lock
-from cinefeed.data.manifest.table import Manifest
-from cinefeed.data.manifest.writing import write_table
+from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.manifest.write_table import write_table
 
 TABLE = pa.table(
     {

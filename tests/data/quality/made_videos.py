@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 
 
 def moving(number: int, *, frames: int = 12, height: int = 64, width: int = 80) -> np.ndarray:

@@ -4,7 +4,7 @@ import pytest
 from made_videos import codes, moving, save, scanned
 
 from cinefeed.core.errors import ColumnError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality import check_manifest
 from cinefeed.data.quality.groups import groups_of, joined_groups
 

@@ -6,7 +6,7 @@ import pytest
 from made_videos import codes, moving, save, scanned
 
 from cinefeed.core.errors import ColumnError, SettingError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality import check_manifest
 from cinefeed.data.quality.findings import MAX_ROWS, finding, sort_by_severity
 from cinefeed.data.quality.frame_summaries import summarize_frames

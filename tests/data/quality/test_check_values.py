@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_videos import codes, moving, save, scanned
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality import check_manifest
 from cinefeed.video.clips import Frame
 

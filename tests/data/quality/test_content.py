@@ -5,7 +5,7 @@ import pytest
 from made_videos import codes, moving, save, scanned
 
 from cinefeed.data.manifest import identity
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality import check_manifest
 
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 from made_videos import codes, moving, save, scanned
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality import check_manifest
 from cinefeed.video.clips import Clip
 

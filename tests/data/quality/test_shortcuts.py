@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality import check_manifest
 from cinefeed.data.quality.frame_summaries import PRINT, FrameSummaries, summarize_frames
 from cinefeed.data.quality.shortcuts import shortcut_findings

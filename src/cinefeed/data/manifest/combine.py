@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from cinefeed.core.errors import ColumnError, TableError
 from cinefeed.data.manifest.columns import RESERVED, VERDICTS, ordered, plain_table
 from cinefeed.data.manifest.ids import with_ids
-from cinefeed.data.manifest.reading import read_table
+from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.rows import view_names
 
 _SPLIT = "split"  # the only column of a sample that can be replaced

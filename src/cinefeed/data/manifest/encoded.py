@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 
 ENCODED = "encoded_from"  # column with the name of the network
 

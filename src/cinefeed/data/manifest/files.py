@@ -12,8 +12,8 @@ import pyarrow as pa
 from cinefeed.core.errors import SettingError, TableError
 from cinefeed.data.manifest.columns import plain_table
 from cinefeed.data.manifest.parquet import DIGEST, NOTES, read_parquet_table, with_digest
-from cinefeed.data.manifest.reading import read_table
-from cinefeed.data.manifest.writing import SUFFIXES, table_suffix, write_table
+from cinefeed.data.manifest.read_table import read_table
+from cinefeed.data.manifest.write_table import SUFFIXES, table_suffix, write_table
 from cinefeed.video.limits import irregular_kind
 
 VERSION = 1  # of the notes and columns of a manifest; newer versions are refused

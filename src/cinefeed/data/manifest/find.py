@@ -19,7 +19,7 @@ from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
 from cinefeed.data.manifest.labels import Unmatched, columns_of_paths, join_labels
-from cinefeed.data.manifest.reading import read_table
+from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.summary import not_read_in_words
 from cinefeed.video.kinds import (
     extensions,

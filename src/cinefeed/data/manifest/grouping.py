@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from cinefeed.core.errors import ColumnError, TableError, did_you_mean
 from cinefeed.data.manifest.label_keys import first_names
-from cinefeed.data.manifest.reading import read_table
+from cinefeed.data.manifest.read_table import read_table
 
 GROUP = "check_group"  # column name
 

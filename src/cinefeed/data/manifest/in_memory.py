@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import TableError
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row, ordered, plain_table
 from cinefeed.data.manifest.ids import with_ids
-from cinefeed.data.manifest.reading import read_table
+from cinefeed.data.manifest.read_table import read_table
 from cinefeed.video.arrays.in_memory import array_metadata, check_stack
 
 

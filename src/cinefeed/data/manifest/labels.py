@@ -21,7 +21,7 @@ from cinefeed.data.manifest.label_keys import (
     proposed_join,
     without_suffix,
 )
-from cinefeed.data.manifest.reading import read_table
+from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.split import PARTS, encode
 from cinefeed.video.kinds import known_suffix
 

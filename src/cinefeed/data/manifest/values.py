@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError, SourceError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.video.clips import Frame
 from cinefeed.video.color import Colour, lacks_window, window_missing
 from cinefeed.video.limits import DEFAULT_LIMITS

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.text import format_count
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.exact_duplicates import copies
 from cinefeed.data.quality.findings import Finding, Pair, finding
 from cinefeed.data.quality.frame_summaries import FrameSummaries

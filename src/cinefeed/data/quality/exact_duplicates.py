@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cinefeed.data.manifest.identity import content_hash
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.frame_summaries import FrameSummaries
 
 _BLOCK = 1 << 20

@@ -5,8 +5,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.text import format_count
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.summary import frames_in_words
-from cinefeed.data.manifest.table import Manifest
 from cinefeed.data.quality.findings import Finding, finding, video_findings
 from cinefeed.data.quality.frame_summaries import FrameSummaries, without_path
 

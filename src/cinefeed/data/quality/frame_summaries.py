@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import ClipError, SourceError
 from cinefeed.data.manifest.identity import state_of
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.video.clips import Clip, Frame, PixelType
 from cinefeed.video.color import lacks_window, with_window
 from cinefeed.video.metadata import VideoMetadata

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.core.text import format_count
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.findings import Finding, finding
 from cinefeed.data.quality.frame_summaries import FrameSummaries
 from cinefeed.video.clips import Clip

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import LabelType, class_name
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.findings import Finding, finding
 from cinefeed.data.quality.groups import Groups, groups_of, parts_of
 from cinefeed.data.split import PARTS, Encoded, encode

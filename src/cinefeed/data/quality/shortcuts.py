@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cinefeed.core.rng import Stage, rng_for
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import class_name
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.findings import Finding, Shortcut, finding
 from cinefeed.data.quality.frame_summaries import FrameSummaries
 from cinefeed.data.quality.groups import groups_of

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.values import (
     described_values,
     rows_not_finite,

@@ -1,4 +1,4 @@
-"""Choose threads or processes: a few clips are timed with one thread and with all, and the gain decides.
+"""The number and the kind of workers: a few clips are timed with one thread and with all, and the gain decides.
 
 Threads of one process share one interpreter lock. If calls of FFmpeg, OpenCV and our kernels are long, threads hold it
 for a small part of the time; if frames are small, they wait for it. Two workers on two cores, relative to one: threads
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import CinefeedError, FeedError
@@ -176,3 +176,8 @@ def _share(
         number = (number + 1) % len(draws)
         now = time.perf_counter()
     return work_seconds / (now - began)
+
+
+def count_workers(count: int | Literal["auto"]) -> int:
+    """Return a number of workers; "auto" is the number of usable cores."""
+    return usable_cores() if count == "auto" else count

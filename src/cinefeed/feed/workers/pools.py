@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Literal, Protocol
 
-from cinefeed.core.cores import usable_cores
 from cinefeed.feed.clip_pipeline import ClipPipeline, ClipTimings, PlanEntry
 from cinefeed.feed.workers.buffers import BatchBuffer
 
@@ -108,8 +107,3 @@ class ThreadPool:
     def _open(self) -> None:
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="cinefeed")
         self._end = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
-
-
-def count_workers(count: int | Literal["auto"]) -> int:
-    """Return a number of workers; "auto" is the number of usable cores."""
-    return usable_cores() if count == "auto" else count

@@ -30,7 +30,7 @@ from cinefeed.feed.workers.messages import (
     pack_failed,
     unpack_jobs,
 )
-from cinefeed.transforms.warp import shrink_factors
+from cinefeed.transforms.resample import shrink_factors
 from cinefeed.video.ffmpeg import decoder
 from cinefeed.video.readers import register_reader
 

@@ -32,9 +32,9 @@ from cinefeed.video.ffmpeg.abi import (
     WIDTH,
     Offsets,
 )
+from cinefeed.video.ffmpeg.containers import DEMUXERS
 from cinefeed.video.ffmpeg.damage import DAMAGED, SOUND, UNKNOWN, next_state
 from cinefeed.video.ffmpeg.decode_range import end_of_run, seek_helps
-from cinefeed.video.limits import DEMUXERS
 
 _END_OF_FILE = -541478725  # AVERROR_EOF
 _AGAIN = -errno.EAGAIN

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import SourceError
 from cinefeed.video.embedded import EmbeddedVideo, VideoPath
 from cinefeed.video.ffmpeg.boxes import check_sample_tables
+from cinefeed.video.ffmpeg.containers import DEMUXERS
 from cinefeed.video.ffmpeg.damage import DamageLog
 from cinefeed.video.ffmpeg.messages import capture_errors, reports_substitution
 from cinefeed.video.ffmpeg.packets import Seen, makes_stamps_up, packets_of, pass_over_packets, within
 from cinefeed.video.ffmpeg.pixel_formats import layout_of
 from cinefeed.video.ffmpeg.second_look import changed_frames, frame_digest, needs_second_look
-from cinefeed.video.limits import DEMUXERS, Deadline, ReadLimits
+from cinefeed.video.limits import Deadline, ReadLimits
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.orientation import orientation, shown_size, square_or
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions

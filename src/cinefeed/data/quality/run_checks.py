@@ -12,7 +12,7 @@ from cinefeed.core.errors import SettingError, TableError
 from cinefeed.core.progress import Progress, shown_progress
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.encoded import encoded_from
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.duplicates import duplicate_findings
 from cinefeed.data.quality.files import file_findings
 from cinefeed.data.quality.findings import CheckReport, Finding, Shortcut, sort_by_severity, with_names

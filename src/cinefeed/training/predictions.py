@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import FeedSpec, TargetSpec

@@ -29,9 +29,9 @@ from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.in_memory import arrays_table
 from cinefeed.data.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.data.manifest.pivot import Missing, pivot_table
-from cinefeed.data.manifest.reading import read_table
+from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
-from cinefeed.data.manifest.writing import SUFFIXES, table_suffix
+from cinefeed.data.manifest.write_table import SUFFIXES, table_suffix
 from cinefeed.data.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 

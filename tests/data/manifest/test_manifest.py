@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cinefeed.core.errors import ColumnError, SplitError, TableError
-from cinefeed.data.manifest.table import Manifest
+from cinefeed.data.manifest.manifest import Manifest
 
 
 def rows(count=12, **columns):
