@@ -28,7 +28,7 @@ ORDER = {
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
     "video.images": "image_size tiff animation groups source",
     "video.dicom": "header fragments jpeg_lossless pixels lookup_tables geometry metadata series source encapsulated",
-    "data": "label_types split sampling manifest quality",
+    "data": "label_types split split_summary sampling manifest quality",
     "data.sampling": "strata multilabel measure shares order plan report prior sampler samplers",
     "data.manifest": """
         columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary find

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cinefeed.core.errors import SplitError
-from cinefeed.data.split import assign_folds, assign_parts, check_groups, encode, measure_balance
+from cinefeed.data.split import assign_folds, assign_parts, check_groups, encode
+from cinefeed.data.split_summary import measure_balance
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 

@@ -17,7 +17,7 @@ from cinefeed.data.label_types import why_no_label
 from cinefeed.data.manifest.grouping import GROUP
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.write_table import table_suffix
-from cinefeed.data.split import unseen_classes
+from cinefeed.data.split_summary import unseen_classes
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.video.read_options import ReadOptions
 

@@ -16,7 +16,7 @@ from cinefeed.data.label_types import class_names
 from cinefeed.data.manifest.encoded import made_by_a_run
 from cinefeed.data.manifest.manifest import Manifest, Parts
 from cinefeed.data.manifest.summary import frames_in_words
-from cinefeed.data.split import unseen_classes
+from cinefeed.data.split_summary import unseen_classes
 from cinefeed.feed.evaluation import check_clips
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import TargetSpec

@@ -32,7 +32,8 @@ from cinefeed.data.manifest.pivot import Missing, pivot_table
 from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
 from cinefeed.data.manifest.write_table import SUFFIXES, table_suffix
-from cinefeed.data.split import PARTS, Balance, assign_folds, assign_parts, check_groups, measure_balance
+from cinefeed.data.split import PARTS, assign_folds, assign_parts, check_groups
+from cinefeed.data.split_summary import Balance, measure_balance
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 # Notes that are read from a manifest file, besides its history.
