@@ -31,7 +31,8 @@ import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.data.manifest.encoded import feature_frame
 from cinefeed.models.parts import FEATURES, FRAMES
-from cinefeed.training.encode import FrameEncoder, encode
+from cinefeed.training.encode import encode
+from cinefeed.training.frame_encoder import FrameEncoder
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
 

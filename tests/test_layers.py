@@ -40,7 +40,7 @@ ORDER = {
     """,
     "transforms": """
         base seeding call drawing temporal kernels lookup resample yuv field geometry framing elastic
-        intensity_linear intensity_curves texture masks choice mixing fuse compose nearest
+        intensity_linear intensity_curves texture masks choice mixing fuse fit compose nearest
     """,
     "feed": """
         stats state batch_layout memory_budget plan_cache disk_errors decode mask clip_pipeline workers covariates
@@ -54,7 +54,7 @@ ORDER = {
     "config": "settings toml lines group_candidates starter",
     "training": """
         run weights predictions losses network batches callbacks distributed threads checkpoint logging setup doubts
-        saliency worst_cases sample_images finish fit evaluate folds encode export
+        saliency worst_cases sample_images finish fit evaluate folds frame_encoder encode export
     """,
     "reports": """
         style formatting templates figures prediction_figures agreement animation balance data folder part_figures

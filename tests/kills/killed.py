@@ -120,7 +120,8 @@ def folds(folder):
 def encode(folder):
     import keras
 
-    from cinefeed.training.encode import FrameEncoder, encode
+    from cinefeed.training.encode import encode
+    from cinefeed.training.frame_encoder import FrameEncoder
     from cinefeed.transforms.compose import Compose
     from cinefeed.video.clips import Frame
 

@@ -18,9 +18,10 @@ from cinefeed.data.sampling import Natural
 from cinefeed.feed.feed import Feed
 from cinefeed.models import feature_rnn, reference_cnn_lstm
 from cinefeed.training import encode as module
-from cinefeed.training.encode import FrameEncoder, encode, encoder_of_backbone, encoder_of_run, frame_by_frame
+from cinefeed.training.encode import encode
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.fit import train
+from cinefeed.training.frame_encoder import FrameEncoder, encoder_of_backbone, encoder_of_run, frame_by_frame
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.training.setup import choose_rows, make_parts
 from cinefeed.transforms import Normalize, Reverse

@@ -9,11 +9,12 @@ from made_run import make_manifest, make_run, settings_for
 from cinefeed.core.errors import InUseError, SettingError
 from cinefeed.core.locks import write_lock
 from cinefeed.reports import run_page
-from cinefeed.training.encode import FrameEncoder, encode
+from cinefeed.training.encode import encode
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.export import export
 from cinefeed.training.fit import train
 from cinefeed.training.folds import train_folds
+from cinefeed.training.frame_encoder import FrameEncoder
 from cinefeed.transforms.compose import Compose
 from cinefeed.video.clips import Frame
 

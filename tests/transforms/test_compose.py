@@ -6,7 +6,8 @@ import pytest
 from scipy import ndimage
 
 from cinefeed.core.errors import SettingError, SourceError
-from cinefeed.transforms.compose import Compose, quarter_turns
+from cinefeed.transforms.compose import Compose
+from cinefeed.transforms.fit import quarter_turns
 from cinefeed.transforms.geometry import Flip, Rotate, Scale, Shift
 from cinefeed.transforms.intensity_linear import Brightness, Contrast, Normalize
 from cinefeed.video.clips import Frame

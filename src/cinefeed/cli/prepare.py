@@ -68,7 +68,7 @@ def encode(
         raise SettingError(f"--dtype {dtype!r} is not a choice; use float16 or float32")
     choose_backend()
     from cinefeed.training.encode import encode as encode_videos
-    from cinefeed.training.encode import encoder_of_backbone, encoder_of_run
+    from cinefeed.training.frame_encoder import encoder_of_backbone, encoder_of_run
 
     encoder = (
         encoder_of_run(sources[0])

@@ -14,6 +14,7 @@ from cinefeed.core.text import format_count
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
 from cinefeed.transforms.call import Call, as_transform, tried
 from cinefeed.transforms.field import lanes_at, resample_at
+from cinefeed.transforms.fit import Spacing, fit_inverse, fit_matrix
 from cinefeed.transforms.fuse import (
     Part,
     Step,
@@ -30,13 +31,11 @@ from cinefeed.transforms.resample import CropBox, Lanes, Matrix, invert, lanes_o
 from cinefeed.transforms.yuv import lanes_to_rgb
 from cinefeed.video.clips import Frame
 from cinefeed.video.color import Colour, cut_to_rgb, lacks_window, to_pixels, window_missing, with_window
-from cinefeed.video.orientation import shown_size, square_size
 from cinefeed.video.pixel_levels import SIZES
 from cinefeed.video.planes import ContiguousPlanes, Planes
 from cinefeed.video.value_range import ValueSampler, suggest_window
 
 _Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
-_Spacing = tuple[float, float] | None  # (down, across), in millimetres
 _TYPES = (*SIZES, np.dtype(np.float32))  # dtypes that transforms accept
 
 
@@ -179,7 +178,7 @@ class Compose:
             lines.append(", ".join(compact_repr(each) for each, _ in step.parts) + how)
         return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
-    def _fit(self, planes: Planes, clip: Frames, leading_moves: Sequence[Part], spacing_mm: _Spacing) -> None:
+    def _fit(self, planes: Planes, clip: Frames, leading_moves: Sequence[Part], spacing_mm: Spacing) -> None:
         """Map the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""
         colour, groups = planes.colour, _of_one_size(planes)
         first_plane = groups[0][0]
@@ -187,9 +186,9 @@ class Compose:
         points = None
         if leading_moves:
             move, points = fuse_maps(leading_moves, height=self.frame.height, width=self.frame.width)
-            inverse = invert(move @ _fit_matrix(self.frame, colour, height, width, spacing_mm))
+            inverse = invert(move @ fit_matrix(self.frame, colour, height, width, spacing_mm))
         else:
-            inverse = _fit_inverse(self.frame, colour, height, width, spacing_mm)
+            inverse = fit_inverse(self.frame, colour, height, width, spacing_mm)
         if _needs_no_conversion(colour, first_plane.dtype, clip):
             _resample(groups[0], inverse, points, out=clip)
             return
@@ -277,51 +276,6 @@ def _resample(
         resample(frames, inverse, **options)
     else:
         resample_at(frames, inverse, points, **options)
-
-
-@lru_cache(maxsize=256)
-def _fit_matrix(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: _Spacing) -> Matrix:
-    """Return the map from a stored frame to the target without transforms. Computed per clip: 0.1 of 1.5 ms."""
-    display_size = shown_size(height, width, aspect=colour.aspect, rotation=colour.rotation)
-    forward = frame.matrix(*display_size, spacing_mm=spacing_mm) @ display_matrix(colour, height=height, width=width)
-    forward.flags.writeable = False
-    return forward
-
-
-@lru_cache(maxsize=256)
-def _fit_inverse(frame: Frame, colour: Colour, height: int, width: int, spacing_mm: _Spacing) -> Matrix:
-    """Return the inverse of `_fit_matrix`."""
-    inverse = invert(_fit_matrix(frame, colour, height, width, spacing_mm))
-    inverse.flags.writeable = False
-    return inverse
-
-
-def display_matrix(colour: Colour, *, height: int, width: int) -> Matrix:
-    """Return the map from a stored frame to the displayed frame: mirrored, with square pixels, upright.
-
-    >>> display_matrix(Colour(model="grey", mirrored=True, aspect=2.0), height=2, width=3).tolist()
-    [[-2.0, 0.0, 6.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-    """
-    rows, columns = square_size(height, width, aspect=colour.aspect)
-    square = np.diag([columns / width, rows / height, 1.0])
-    if colour.mirrored:
-        square = square @ np.array([[-1.0, 0.0, width], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    return quarter_turns(colour.rotation, height=rows, width=columns) @ square
-
-
-def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
-    """Return the map from a frame, `height` x `width`, to it rotated by `rotation` degrees counter-clockwise.
-
-    >>> quarter_turns(90, height=2, width=3).tolist()
-    [[0.0, 1.0, 0.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]
-    """
-    turns = {
-        0: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
-        90: [[0.0, 1.0, 0.0], [-1.0, 0.0, float(width)]],
-        180: [[-1.0, 0.0, float(width)], [0.0, -1.0, float(height)]],
-        270: [[0.0, -1.0, float(height)], [1.0, 0.0, 0.0]],
-    }
-    return np.array([*turns[rotation % 360], [0.0, 0.0, 1.0]])
 
 
 def _with_frame_window(planes: Planes, frame: Frame) -> Planes:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import SourceError
 from cinefeed.transforms.base import Parameters
-from cinefeed.transforms.compose import Compose, display_matrix
+from cinefeed.transforms.compose import Compose
 from cinefeed.transforms.field import map_points, pixel_centres
+from cinefeed.transforms.fit import display_matrix
 from cinefeed.transforms.fuse import group_steps, select_parts, undo_moves
 from cinefeed.transforms.resample import invert
 from cinefeed.video.orientation import shown_size
