@@ -30,12 +30,10 @@ def data() -> Path:
 
 @pytest.fixture(autouse=True)
 def threads_of_torch():
-    """Set torch back to its number of threads: it decides the last bits of what the next test computes."""
+    """Begin with the environment's number of torch threads, which decides the last bits of what a test computes."""
     torch = sys.modules.get("torch")
-    number = torch.get_num_threads() if hasattr(torch, "get_num_threads") else None
-    yield
-    if number is not None:
-        torch.set_num_threads(number)
+    if hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture

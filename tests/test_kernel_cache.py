@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import cinefeed
-from cinefeed.core import kernel_cache
+from cinefeed.core import compiled, kernel_cache
 from cinefeed.core.kernel_cache import cache_folder, version_digest
-from cinefeed.transforms import kernels
 
 SOURCE = """
 from cinefeed.core.compiled import compiled
@@ -67,17 +66,17 @@ def test_the_digest_changes_with_every_kernel_of_the_package(tmp_path, monkeypat
     """numba asks only whether the file of a function changed, not those of the functions that it calls."""
     package = tmp_path / "cinefeed"
     shutil.copytree(Path(cinefeed.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(kernel_cache, "__file__", str(package / "kernel_cache.py"))
+    monkeypatch.setattr(kernel_cache, "__file__", str(package / "core" / "kernel_cache.py"))
 
     def digest() -> str:
         version_digest.cache_clear()
         return version_digest()
 
     before = digest()
-    with (package / "errors.py").open("a") as file:
+    with (package / "core" / "errors.py").open("a") as file:
         file.write("# no kernel\n")
     assert digest() == before
-    with (package / "kernels.py").open("a") as file:
+    with (package / "transforms" / "kernels.py").open("a") as file:
         file.write("# a kernel\n")
     assert digest() != before
 
@@ -105,7 +104,7 @@ def test_without_a_folder_it_compiles_in_memory_and_reports_it_once(monkeypatch,
 
 
 def test_functions_of_others_are_not_kept(folder):
-    @kernels.compiled
+    @compiled.compiled
     def total(values):
         result = 0.0
         for value in values:

@@ -211,8 +211,8 @@ def path(tmp_path_factory):
     ("wrong", "message"),
     [
         ({"length": 29}, "len"),
-        ({"facts": with_metadata(times=FrameTimes(0.0, 0.04, 0)), "length": 0}, "len"),
-        ({"facts": with_metadata(height=33)}, "the facts have 33 x 32"),
+        ({"metadata": with_metadata(times=FrameTimes(0.0, 0.04, 0)), "length": 0}, "len"),
+        ({"metadata": with_metadata(height=33)}, "the metadata have 33 x 32"),
         ({"read": returns_other_types}, "read returns int32"),
         ({"read": off_by_one_backwards}, "differs from the one read in order"),
         ({"read": sorts_its_answers}, "differs from the one read in order"),
@@ -225,8 +225,8 @@ def path(tmp_path_factory):
         ({"planes": one_plane}, "planes, not 3"),
         ({"planes": one_frame}, "another number of frames"),
         ({"planes": deeper}, "planes of 10 bits are"),
-        ({"planes": turned}, "rotation is 90 in the planes, 0 in the facts"),
-        ({"planes": windowed}, "window is .* in the planes, None in the facts"),
+        ({"planes": turned}, "rotation is 90 in the planes, 0 in the metadata"),
+        ({"planes": windowed}, "window is .* in the planes, None in the metadata"),
         ({"planes": cropped}, "the first plane is"),
         ({"planes": other_range}, "planes and read differ"),
         ({"read": begins_badly}, "planes and read differ"),
@@ -234,8 +234,8 @@ def path(tmp_path_factory):
         ({"read": takes_offence}, "after errors: frame .* differs"),
         ({"planes": reuses_its_buffers}, "changed when others were read"),
         (wipes_its_buffers(), "changed when the source was closed"),
-        ({"facts": with_metadata(header_frames=np.int64(30))}, "not plain data"),
-        ({"facts": with_metadata(header_frames=2**40)}, "not plain data"),
+        ({"metadata": with_metadata(header_frames=np.int64(30))}, "not plain data"),
+        ({"metadata": with_metadata(header_frames=2**40)}, "not plain data"),
     ],
 )
 def test_what_is_wrong_is_found(path, wrong, message):

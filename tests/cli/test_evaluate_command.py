@@ -115,7 +115,7 @@ def test_options_for_several_targets_and_covariates(cinefeed, manifest, tmp_path
     kept = pq.read_table(run / "predictions.parquet")["split"].to_pylist()
     assert done.json["rows"] == 2 * kept.count("test") > 0
     done = cinefeed("evaluate", run, "--manifest", manifest)
-    assert done.code == 1 and "were seen by the run in training or validation" in done.err
+    assert done.code == 1 and "are in the run's training or validation" in done.err
     done = cinefeed("train", manifest, "--target", "kind", "--target", "age", "--classes", "knd=a", *SMALL)
     assert done.code == 2 and "did you mean 'kind'" in done.err
     done = cinefeed("train", manifest, "--target", "age", "--task", "a=b", "--task", "c", *SMALL)

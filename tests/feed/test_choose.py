@@ -11,8 +11,8 @@ from slow_transforms import Nap
 import cinefeed as cf
 from cinefeed.core.errors import CinefeedError
 from cinefeed.feed.clip_pipeline import PlanEntry
+from cinefeed.feed.workers import autotune as choose
 from cinefeed.feed.workers.autotune import BackendChoice, Trial, choose_backend, decide, try_threads, why_no_processes
-from cinefeed.feed.workers.pools import autotune as choose
 
 LOCK = threading.Lock()
 

@@ -8,7 +8,7 @@ import pytest
 import cinefeed as cf
 from cinefeed.core.errors import DecodeError, FeedError, SourceError
 from cinefeed.data.manifest.rows import Rows
-from cinefeed.feed import clip as clips
+from cinefeed.feed import clip_pipeline as clips
 from cinefeed.feed.disk_errors import disk_error
 
 IO_ERROR = OSError(errno.EIO, "Input/output error")

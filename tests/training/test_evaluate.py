@@ -266,7 +266,7 @@ def test_predictions_by_suffix(path, tmp_path, suffix):
         table = pd.read_csv(out) if suffix == "csv" else pd.read_json(out)
         assert table["id"].tolist() == result["id"].to_pylist() and list(table.columns) == result.column_names
         assert np.allclose(table["score_a"], result["score_a"].to_pylist())
-        with pytest.raises(SettingError, match=r"Parquet, CSV or JSON"):
+        with pytest.raises(SettingError, match=r"must be \.parquet, \.csv or \.json"):
             work(out=tmp_path / "p.xlsx")
     if suffix == "csv":  # such a table is one of predictions again
         assert assess(read_predictions(out))["parts"]["test"]["target"]["units"] == len(result)

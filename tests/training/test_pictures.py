@@ -9,7 +9,7 @@ import pytest
 from cinefeed import Clip, Feed, Frame, Manifest
 from cinefeed.config import parse
 from cinefeed.metrics.predictions import predictions_of, target_columns
-from cinefeed.training import pictures
+from cinefeed.training import sample_images as pictures
 from cinefeed.training.saliency import occlude
 from cinefeed.training.sample_images import keep_pictures
 from cinefeed.training.worst_cases import by_error, shrink

@@ -61,7 +61,7 @@ def test_one_reading(shape, axes):
 def test_several_readings_are_refused_with_each_and_the_remedy(shape, readings):
     with pytest.raises(SourceError) as caught:
         axes_of(shape, declared=None, where="a.npy")
-    for text in (*readings, "--axes", r"Reading\(axes", "a.npy"):
+    for text in (*readings, "--axes", r"ReadOptions\(axes", "a.npy"):
         assert caught.match(text)
 
 

@@ -378,7 +378,7 @@ def all_messages(path, caplog):
 def test_no_free_text_in_messages(tmp_path, caplog):
     path = marked_file(tmp_path / "a.dcm", SECRET, keep=IMAGE)
     messages = all_messages(path, caplog)
-    assert "Facts(height=4, width=4" in messages and "ID-1" in messages
+    assert "VideoMetadata(height=4, width=4" in messages and "ID-1" in messages
     assert "SECRET" not in messages and "NAME" not in messages
 
 

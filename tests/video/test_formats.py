@@ -389,7 +389,7 @@ def test_an_encrypted_file_raises(tmp_path, codec, verify):
 def test_a_part_is_refused(tmp_path):
     path = write_video(tmp_path / "plain.mp4", frames_of(3))
     for attempt in (probe_encoded, EncodedSource):
-        with pytest.raises(SourceError, match=r"plain\.mp4: part '/a' was asked for.*Reading\(stream=...\)"):
+        with pytest.raises(SourceError, match=r"plain\.mp4: part '/a' was asked for.*ReadOptions\(stream=...\)"):
             attempt(path, part="/a")
 
 

@@ -257,7 +257,7 @@ def test_frames_beside_masks_have_to_be_chosen(tmp_path, names, choice, frames):
     assert len(selection.unread) == len(names) - len(frames)
     for number, name in enumerate(names):
         write(tmp_path / name, np.full((16, 16), number, np.uint8))
-    with pytest.raises(SourceError, match="holds images of several kinds; select those that are frames: Reading"):
+    with pytest.raises(SourceError, match="holds images of several kinds; select those that are frames: ReadOptions"):
         probe_images(tmp_path)
     assert probe_images(tmp_path, reading=ReadOptions(frames=choice)).files == frames
 

@@ -107,7 +107,7 @@ PLACES = "STREAM_COUNT STREAMS PARAMETERS STAMP SIZE PACKET_FLAGS LINES WIDTH HE
 
 
 @pytest.mark.parametrize("by", [-8, -4, 4, 8])
-@pytest.mark.parametrize("name", [*PLACES, *structures.Places._fields])
+@pytest.mark.parametrize("name", [*PLACES, *structures.Offsets._fields])
 def test_a_place_that_has_moved_is_seen(monkeypatch, name, by):
     places = structures.TESTED_VERSIONS[structures.version()]
     if name in places._fields:

@@ -71,7 +71,7 @@ def hospitals(tmp_path_factory):
 
 def test_a_common_salt_refuses_the_patient_of_both(hospitals):
     folder, _, second = hospitals
-    with pytest.raises(SplitError, match=r"1 of 7 values of 'patient' .* were seen by the run"):
+    with pytest.raises(SplitError, match=r"1 of 7 values of 'patient' .* are in the run's training or validation"):
         evaluate(folder / "run", manifest=scan(second, salt="secret", name="common.parquet"))
 
 

@@ -119,7 +119,7 @@ def cache_folder() -> Path | None:
 @cache
 def version_digest() -> str:
     """Return a digest of the sources, libraries and interpreter that compiled code depends on."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     digest.update(repr((sys.version_info[:2], numba.__version__, llvmlite.__version__, np.__version__)).encode())
     for path in sorted(package.rglob("*.py")):

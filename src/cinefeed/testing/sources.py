@@ -25,13 +25,13 @@ _PARTS = {"grey": 1, "yuv": 3, "rgb": 1}  # planes per frame
 def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, seed: int = 0) -> None:
     """Check that a source has all documented properties, else raise AssertionError that names the failed check.
 
-    length:    len() equals the number of frames of the facts
+    length:    len() equals the number of frames of the metadata
     frames:    frames read in any order, repeated, reversed, by list or array, equal those of one read in order
     history:   earlier reads and errors change neither later frames nor planes that were already returned
     errors:    an index out of range raises SourceError, and so does a closed source
-    layout:    shape and dtype are those of the facts; planes and pixels agree
+    layout:    shape and dtype are those of the metadata; planes and pixels agree
     closing:   closing twice has no effect; planes that were already returned stay valid
-    reopening: the facts can be stored in the columns of a manifest, so that a file is opened again without probing
+    reopening: the metadata can be stored in the columns of a manifest, so that a file is opened again without probing
 
     `reopen` returns the same file, opened again, best with `stored_metadata(source.metadata)` as in a feed. With it
     these properties are checked too: a source gives the same frames if its first read is in the middle, and in four
@@ -48,7 +48,9 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
     ...     check_source(source, reopen=lambda: cinefeed.open_video(path, metadata=stored_metadata(source.metadata)))
     """
     metadata = source.metadata
-    must(len(source) == metadata.times.count > 0, f"len() is {len(source)}, facts.times.count {metadata.times.count}")
+    must(
+        len(source) == metadata.times.count > 0, f"len() is {len(source)}, metadata.times.count {metadata.times.count}"
+    )
     rng = np.random.Generator(np.random.Philox(key=seed))
     count = min(len(source), _FRAMES, max(_BYTES // (metadata.height * metadata.width * 3), 1))
     start = int(rng.integers(0, len(source) - count + 1))
@@ -67,14 +69,14 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
     _check_errors(source)
     _check_frames(source, reference_frames, [0, count - 1], start=start, name="after errors")
     _check_closing(source, reference_frames, start=start)
-    _check_facts(metadata)
+    _check_metadata(metadata)
     if reopen is not None:
         _check_reopening(reopen, reference_frames, start=start)
         _check_threads(reopen, reference_frames, [numbers for _, numbers in requests[:8]], start=start, seed=seed)
 
 
 def stored_metadata(metadata: VideoMetadata) -> VideoMetadata:
-    """Return facts after storing them in a manifest: written as JSON, then as columns of a table, and read again.
+    """Return metadata after storing them in a manifest: written as JSON, then as columns of a table, and read again.
 
     So no data set contains pickles. Raises AssertionError if a value is not plain data.
     """
@@ -82,11 +84,11 @@ def stored_metadata(metadata: VideoMetadata) -> VideoMetadata:
         row = json.loads(json.dumps(metadata_to_row(metadata)))
         columns = metadata_columns(pa.Table.from_pylist([row], pa.schema(METADATA_COLUMNS)))
     except (TypeError, pa.ArrowException) as error:
-        raise AssertionError(f"the facts are not plain data and cannot be stored in a manifest: {error}") from error
-    facts_read = row_to_metadata(columns or {}, 0)
-    if facts_read is None:
-        raise AssertionError("the facts cannot be read from the columns of a manifest: they have no frames")
-    return facts_read
+        raise AssertionError(f"the metadata are not plain data and cannot be stored in a manifest: {error}") from error
+    metadata_read = row_to_metadata(columns or {}, 0)
+    if metadata_read is None:
+        raise AssertionError("the metadata cannot be read from the columns of a manifest: they have no frames")
+    return metadata_read
 
 
 def must(holds: bool, message: str) -> None:
@@ -126,7 +128,7 @@ def _check_layout(source: Source, reference_frames: NDArray[Any], *, start: int)
     metadata, some = source.metadata, reference_frames[:2]
     must(
         reference_frames.shape[1:-1] == (metadata.height, metadata.width) and reference_frames.shape[-1] in (1, 3),
-        f"read returns {reference_frames.shape}, the facts have {metadata.height} x {metadata.width}",
+        f"read returns {reference_frames.shape}, the metadata have {metadata.height} x {metadata.width}",
     )
     must(reference_frames.dtype in (np.uint8, np.uint16, np.float32), f"read returns {reference_frames.dtype}")
     planes = source.planes(range(start, start + len(some)))
@@ -134,13 +136,13 @@ def _check_layout(source: Source, reference_frames: NDArray[Any], *, start: int)
     must(len(planes.frames) == len(some), "planes returns another number of frames than requested")
     for name in ("rotation", "mirrored", "aspect", "window"):
         actual, expected_value = getattr(colour, name), getattr(metadata, name)
-        must(actual == expected_value, f"{name} is {actual} in the planes, {expected_value} in the facts")
+        must(actual == expected_value, f"{name} is {actual} in the planes, {expected_value} in the metadata")
     stored_size = (metadata.width, metadata.height) if metadata.rotation % 180 else (metadata.height, metadata.width)
     for parts in planes.frames:
         expected = _PARTS[colour.model]
         must(len(parts) == expected, f"a {colour.model} frame has {len(parts)} planes, not {expected}")
         if metadata.aspect == 1:  # otherwise the displayed size, with square pixels, may be rounded
-            message = f"the first plane is {parts[0].shape}, the stored size in the facts is {stored_size}"
+            message = f"the first plane is {parts[0].shape}, the stored size in the metadata is {stored_size}"
             must(parts[0].shape[:2] == stored_size, message)
         dtype = np.dtype(np.uint8 if colour.bits == 8 else np.float32 if colour.bits == 32 else np.uint16)
         types = {part.dtype for part in parts}
@@ -175,12 +177,12 @@ def _check_closing(source: Source, reference_frames: NDArray[Any], *, start: int
     must(_raises(source.read, [0]) and _raises(source.planes, [0]), "a closed source does not raise SourceError")
 
 
-def _check_facts(metadata: VideoMetadata) -> None:
-    facts_read = stored_metadata(metadata)
+def _check_metadata(metadata: VideoMetadata) -> None:
+    metadata_read = stored_metadata(metadata)
     for field in fields(VideoMetadata):
         if field.name == "tags":  # columns of the row, not used by sources
             continue
-        before, after = getattr(metadata, field.name), getattr(facts_read, field.name)
+        before, after = getattr(metadata, field.name), getattr(metadata_read, field.name)
         must(_same_value(before, after), f"facts.{field.name} is {before!r}, and {after!r} after storing it")
 
 

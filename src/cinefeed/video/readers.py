@@ -105,7 +105,7 @@ def open_with_reader(
         raise SourceError(f"{path}: part {part!r} was asked for, but a user-defined reader returns one video per file")
     try:
         video = reader.opener(path)
-        if hasattr(video, "planes") and hasattr(video, "facts"):
+        if hasattr(video, "planes") and hasattr(video, "metadata"):
             if channels is not None and hasattr(video, "channels"):
                 video.channels = channels
             source: Source = video

@@ -193,7 +193,7 @@ def test_frames_and_masks_are_refused(folder, probe):
     (folder / "frames").mkdir()
     for name in ("1.jpg", "2.jpg", "1.png", "2.png"):
         (folder / "frames" / name).write_bytes(b"")
-    with pytest.raises(TableError, match=r"frames, with \*.jpg and \*.png.*--frames '\*.jpg' or Reading"):
+    with pytest.raises(TableError, match=r"frames, with \*.jpg and \*.png.*--frames '\*.jpg' or ReadOptions"):
         Manifest.scan(folder)
     with pytest.raises(TableError, match="may be frames and masks") as error:
         Manifest.scan(folder, private=True)

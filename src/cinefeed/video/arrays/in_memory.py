@@ -59,7 +59,7 @@ def check_stack(shape: Sequence[int], *, declared: str | None) -> None:
 
 
 def array_metadata(array: ArrayLike, *, axes: str | None = None) -> VideoMetadata:
-    """Return the metadata of a video in memory; `axes` as in Reading, of this one video.
+    """Return the metadata of a video in memory; `axes` as in ReadOptions, of this one video.
 
     >>> array_metadata(np.zeros((48, 64, 10), np.uint16), axes="HWT").times.count
     10
