@@ -78,7 +78,7 @@ class StandIn:
 def stand_in(filled: bool) -> StandIn:
     """Replace what makes clips in this process."""
 
-    def make(maker: ClipPipeline, draw: PlanEntry, out: np.ndarray, valid: np.ndarray) -> ClipTimings:
+    def make(pipeline: ClipPipeline, draw: PlanEntry, out: np.ndarray, valid: np.ndarray) -> ClipTimings:
         write(out[0, 0], draw.position, filled)  # of the first clip and view, where there may be several
         valid[:] = True
         return ClipTimings(0.0, 0.0, 0.0)

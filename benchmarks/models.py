@@ -200,19 +200,19 @@ def main() -> None:
     ways = steps(folded, distributed, by_hand, clips, targets)
     for step in ways.values():
         step()  # the first makes the optimiser's variables, and more
-    took: dict[str, list[float]] = {name: [] for name in ways}
+    timings: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(given.runs):
         for name, step in ways.items():
             started = time.perf_counter()
             step()
-            took[name].append(1e3 * (time.perf_counter() - started))
+            timings[name].append(1e3 * (time.perf_counter() - started))
     print(
         f"{given.batch} clips {given.frames} x {given.side} x {given.side}, {given.threads} threads, {given.runs} runs"
     )
-    for name, each in took.items():
+    for name, each in timings.items():
         print(f"{name:16} {statistics.median(each):8.0f} ms a step   (from {min(each):.0f} to {max(each):.0f})")
     for name, wanted in (("TimeDistributed", "aim: 1.4 or more"), ("by hand", "aim: 0.8 or more, 1.25 times as long")):
-        ratios = [other / ours for ours, other in zip(took["folded"], took[name], strict=True)]
+        ratios = [other / ours for ours, other in zip(timings["folded"], timings[name], strict=True)]
         print(
             f"{name} / folded: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f}; {wanted})"
         )

@@ -14,6 +14,7 @@ pytest_plugins = ["quick"]
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before any test imports keras; JAX runs in processes of its own
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch: several test processes share the cores
+TORCH_THREADS = int(os.environ["OMP_NUM_THREADS"])
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -33,7 +34,7 @@ def threads_of_torch():
     """Begin with the environment's number of torch threads, which decides the last bits of what a test computes."""
     torch = sys.modules.get("torch")
     if hasattr(torch, "set_num_threads"):
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.set_num_threads(TORCH_THREADS)
 
 
 @pytest.fixture

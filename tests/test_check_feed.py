@@ -62,7 +62,9 @@ def finds(feed, message, **options):
         {"mixing": MixUp(), "return_parameters": True},
         {"mixing": CutMix(), "target": "sick", "clip": cf.Clip(frames=16, short="pad")},
         {"workers": cf.Workers(count=1, memory="10.1MB"), "frame": cf.Frame(height=256, width=256, channels=1)},
-        pytest.param({"workers": cf.Workers(count=2, backend="process")}, marks=pytest.mark.slow),  # eleven crews
+        pytest.param(
+            {"workers": cf.Workers(count=2, backend="process")}, marks=pytest.mark.slow
+        ),  # eleven worker pools
     ],
     ids=str,
 )
@@ -571,7 +573,7 @@ def test_ranks_that_are_no_parts_of_the_whole_are_found(manifest):
 
         def __init__(self, manifest, *, seed=7, **settings):
             super().__init__(manifest, seed=seed, **settings)
-            self._maker = replace(self._maker, seed=seed + self.shard.rank)
+            self._pipeline = replace(self._pipeline, seed=seed + self.shard.rank)
 
     class Uneven(cf.Feed):
         def __init__(self, manifest, *, shard=SINGLE, **settings):

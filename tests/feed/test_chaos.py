@@ -75,14 +75,14 @@ def settled(before, *, seconds=10.0):
     return now
 
 
-def crew_of(batches):
-    return batches._line.crew
+def pool_of(batches):
+    return batches._line.worker_pool
 
 
-def kill_one(crew, killed, rng, signals):
+def kill_one(worker_pool, killed, rng, signals):
     """Kill a worker that lives, whatever it is doing: starting, waiting, or making a clip."""
     deadline = time.monotonic() + 60
-    while not (alive := [pid for pid in crew.pids if pid not in killed]):
+    while not (alive := [pid for pid in worker_pool.pids if pid not in killed]):
         assert time.monotonic() < deadline, "no worker came to take the place of those that were killed"
         time.sleep(0.01)
     killed.append(rng.choice(alive))
@@ -106,7 +106,7 @@ def survive(feed, *, kills, seed, pause, signals):
                 due = kills if len(found) == count - 1 else kills * len(found) // (count - 1)
                 while len(killed) < due and len(found) < count:
                     time.sleep(rng.uniform(0, pause))
-                    kill_one(crew_of(batches), killed, rng, signals)
+                    kill_one(pool_of(batches), killed, rng, signals)
         except FeedError as error:
             errors.append(str(error))
             feed.restore(feed.state())
@@ -130,7 +130,7 @@ def check_survival(folder, *, rows, kills, seed, pause, signals=(signal.SIGKILL,
     wait_for(lambda stats=feed.stats: len(stats().deaths) == kills or errors)
     named = {int(death.split()[1]) for death in feed.stats().deaths}
     assert named <= set(killed)
-    assert errors or len(named) == kills, "each is named, unless its crew was given up"
+    assert errors or len(named) == kills, "each is named, unless its worker pool was given up"
     del feed
     assert settled(before) == before
     return errors

@@ -47,7 +47,9 @@ class NotPickled:
 
 def maker_of(manifest, *transforms):
     frame = cf.Frame(height=8, width=8, channels=1)
-    return cf.Feed(manifest, target=None, clip=cf.Clip(frames=2), frame=frame, transforms=transforms, workers=0)._maker
+    return cf.Feed(
+        manifest, target=None, clip=cf.Clip(frames=2), frame=frame, transforms=transforms, workers=0
+    )._pipeline
 
 
 DRAWS = [PlanEntry(row, 0, row) for row in range(11)]
@@ -92,26 +94,26 @@ def test_clips_that_run_side_by_side_gain_with_threads(manifest, two_cores):
 
 
 def test_clips_that_hold_the_interpreter_gain_nothing_and_go_to_processes(manifest, two_cores):
-    maker = maker_of(manifest, HoldTheLock(seconds=0.02))
-    assert try_threads(maker, DRAWS, workers=2).gain < 1.3
-    choice = choose_backend(maker, DRAWS, workers=2)
+    pipeline = maker_of(manifest, HoldTheLock(seconds=0.02))
+    assert try_threads(pipeline, DRAWS, workers=2).gain < 1.3
+    choice = choose_backend(pipeline, DRAWS, workers=2)
     assert choice.backend == "process"
     assert choice.why.startswith("2 processes: threads gained ")
 
 
 def test_the_first_clip_is_not_counted(manifest):
     """It compiles: here it takes half a second, the others nothing."""
-    maker = maker_of(manifest)
+    pipeline = maker_of(manifest)
     times = iter([0.5])
     made = []
 
-    class Slow(type(maker)):
+    class Slow(type(pipeline)):
         def make(self, draw, out, valid):
             made.append(draw)
             time.sleep(next(times, 0.0))
             return super().make(draw, out, valid)
 
-    slow = Slow(**{name: getattr(maker, name) for name in ("rows", "clip", "compose", "channels", "seed")})
+    slow = Slow(**{name: getattr(pipeline, name) for name in ("rows", "clip", "compose", "channels", "seed")})
     trial = try_threads(slow, DRAWS, workers=2)
     assert made[:2] == [DRAWS[0], DRAWS[0]]
     assert trial.clips == len(DRAWS)
@@ -120,11 +122,11 @@ def test_the_first_clip_is_not_counted(manifest):
 
 def test_clips_that_cannot_be_made_are_passed_over(manifest, two_cores):
     (manifest.root / "00.npy").write_bytes(b"no video")
-    maker = maker_of(manifest, Nap(seconds=0.01))
-    assert try_threads(maker, DRAWS[:3], workers=2).clips == 2
+    pipeline = maker_of(manifest, Nap(seconds=0.01))
+    assert try_threads(pipeline, DRAWS[:3], workers=2).clips == 2
     with pytest.raises(CinefeedError, match="none of 1 clip can be made"):
-        try_threads(maker, DRAWS[:1], workers=2)
-    choice = choose_backend(maker, DRAWS[:1], workers=2)
+        try_threads(pipeline, DRAWS[:1], workers=2)
+    choice = choose_backend(pipeline, DRAWS[:1], workers=2)
     assert choice == BackendChoice("thread", "2 threads: the first clips cannot be made, so none could be timed")
 
 
@@ -133,17 +135,17 @@ def test_nothing_is_measured_where_there_is_no_choice(manifest, monkeypatch):
         raise AssertionError("it was measured")
 
     monkeypatch.setattr(choose, "try_threads", fail)
-    maker = maker_of(manifest)
+    pipeline = maker_of(manifest)
     monkeypatch.setattr(choose, "usable_cores", lambda: 1)
-    assert choose_backend(maker, DRAWS, workers=4).backend == "thread"
+    assert choose_backend(pipeline, DRAWS, workers=4).backend == "thread"
     monkeypatch.setattr(choose, "usable_cores", lambda: 2)
     for workers in (0, 1):
-        assert choose_backend(maker, DRAWS, workers=workers).backend == "thread"
-    assert choose_backend(maker, DRAWS, workers=1).why.startswith("1 thread: ")
+        assert choose_backend(pipeline, DRAWS, workers=workers).backend == "thread"
+    assert choose_backend(pipeline, DRAWS, workers=1).why.startswith("1 thread: ")
     choice = choose_backend(maker_of(manifest, NotPickled()), DRAWS, workers=2)
     assert choice.backend == "thread" and "processes cannot serve" in choice.why
     with pytest.raises(AssertionError, match="measured"):
-        choose_backend(maker, DRAWS, workers=2)
+        choose_backend(pipeline, DRAWS, workers=2)
 
 
 def test_what_other_processes_cannot_be_given(manifest, monkeypatch):

@@ -87,9 +87,9 @@ def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, spread):
 def test_the_frames_of_a_stretch(clip):
     """By the maker itself, over many draws: within a stretch twice as long, each clip as the video would give it."""
     times = FrameTimes(0.0, 0.04, 50)
-    maker = maker_of(clip, clips=3)
+    pipeline = maker_of(clip, clips=3)
     for position in range(60):
-        chosen = maker._choose(PlanEntry(0, 0, position), times, (None, None))
+        chosen = pipeline._choose(PlanEntry(0, 0, position), times, (None, None))
         firsts = [indices[0] for indices, _ in chosen]
         span = (clip.frames - 1) * clip.stride + 1 if clip.rate_hz is None else round(clip.frames / clip.rate_hz / 0.04)
         assert max(firsts) - min(firsts) <= span + clip.stride
@@ -101,11 +101,11 @@ def test_the_frames_of_a_stretch(clip):
 
 def test_a_video_as_short_as_its_clip_serves_whatever_becomes_of_shorter_ones():
     clip = cf.Clip(frames=14, rate_hz=30, short="error")  # 13 ticks of 1/30 s in 11 frames of 1/25 s
-    maker = maker_of(clip, clips=2)
-    for _, real in maker._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 12), (None, None)):
+    pipeline = maker_of(clip, clips=2)
+    for _, real in pipeline._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 12), (None, None)):
         assert real.all()
     with pytest.raises(ClipError, match="the video lasts"):
-        maker._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 11), (None, None))
+        pipeline._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 11), (None, None))
     padded = maker_of(cf.Clip(frames=5, short="pad"), clips=2)
     assert [real.sum() for _, real in padded._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 4), (None, None))] == [
         4,
@@ -114,12 +114,12 @@ def test_a_video_as_short_as_its_clip_serves_whatever_becomes_of_shorter_ones():
 
 
 def test_clips_stay_within_the_seconds_of_their_row():
-    maker = maker_of(cf.Clip(frames=4), clips=4)
+    pipeline = maker_of(cf.Clip(frames=4), clips=4)
     listed = np.arange(50) * 0.04
     for times in (FrameTimes(0.0, 0.04, 50), FrameTimes(0.0, float("nan"), 50, listed)):
         seen = set()
         for position in range(40):
-            for indices, real in maker._choose(PlanEntry(0, 0, position), times, (0.4, 0.8)):
+            for indices, real in pipeline._choose(PlanEntry(0, 0, position), times, (0.4, 0.8)):
                 seen |= set(indices.tolist())
                 assert real.all()
         assert seen == set(range(10, 20))
@@ -137,7 +137,7 @@ def maker_of(clip, *, clips):
         batch_size=12,
         clips_per_video=clips,
     )
-    return feed._maker
+    return feed._pipeline
 
 
 def test_a_video_is_opened_and_decoded_once(manifest, monkeypatch):

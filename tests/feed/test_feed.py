@@ -109,7 +109,7 @@ def test_memory_comes_back_when_batches_die(manifest):
             pass
     del _batch
     gc.collect()
-    assert feed._assembler.slots.free <= 4  # one in use, one made ahead, one under way, one handed over
+    assert feed._builder.slots.free <= 4  # one in use, one made ahead, one under way, one handed over
 
 
 def test_resume_continues_with_the_next_batch(manifest):
@@ -347,7 +347,7 @@ def test_an_epoch_begins_with_what_was_made_at_the_end_of_the_one_before(manifes
         assert feed._epochs._line.epoch == epoch + 1
         for got, want in zip(found, expected[epoch], strict=True):
             np.testing.assert_array_equal(got.clips, want.clips)
-    begun = feed._epochs._line.crew._pool
+    begun = feed._epochs._line.worker_pool._pool
     feed.set_epoch(0)
     assert feed._epochs._line is None
     with pytest.raises(RuntimeError, match="shutdown"):
@@ -360,9 +360,9 @@ def test_an_evaluation_begins_nothing_past_its_end(manifest):
     begun = []
     submit = ThreadPool.submit
 
-    def noting(crew, draws, slot):
+    def noting(worker_pool, draws, slot):
         begun.extend(draws.values())
-        return submit(crew, draws, slot)
+        return submit(worker_pool, draws, slot)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ThreadPool, "submit", noting)

@@ -111,7 +111,7 @@ def test_the_whole_grid(made, backend, workers, prefetch):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("folder", ["lips", "pocus"])
 def test_real_videos(request, folder, sampler):
-    """RGB of `lips` and grey of `pocus`, each crew, and a resume in mid-epoch."""
+    """RGB of `lips` and grey of `pocus`, each worker pool, and a resume in mid-epoch."""
     frame = cf.Frame(height=64, width=64, channels=3 if folder == "lips" else 1)
     make_one = partial(make, request.getfixturevalue(folder), frame=frame, sampler=sampler)
     expected = epochs(make_one(), 1)[0]

@@ -218,7 +218,7 @@ def test_what_was_dropped_is_made_by_no_worker_later(manifest):
     for _ in range(3):
         list(islice(feed, 1))
         assert {*threading.enumerate()} <= before, "threads end with the iteration, not with the feed"
-    leased = feed._epochs.assembler.slots
+    leased = feed._epochs.builder.slots
     assert leased.free == leased.made
     assert places(manifest, feed) == whole(3)
 

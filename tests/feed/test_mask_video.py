@@ -318,7 +318,7 @@ def test_labels_in_other_files(manifest, tmp_path):
             frame=cf.Frame(height=8, width=8, channels=1),
             inputs=cf.Inputs(mask="m"),
             workers=0,
-        )._maker.masks
+        )._pipeline.masks
         found = read_masks(rows, 0, wanted, video=metadata, region=region)
         return [np.stack([frame[0] for frame in planes.frames]) for planes in found]
 

@@ -34,7 +34,7 @@ def make(manifest, **changes):
 
 
 def pids(feed):
-    return feed._epochs.latest_crew().pids
+    return feed._epochs.latest_pool().pids
 
 
 def gone(process_ids, *, seconds=5.0):
@@ -142,11 +142,14 @@ def test_a_killed_worker_is_named_and_its_clips_are_made_by_another(manifest, ca
     batches = iter(feed)
     found = [next(batches).clips.copy()]
     line = batches._line
-    os.kill(next(each.process.pid for each in line.crew._workers if each.tasks), signal.SIGKILL)
+    os.kill(next(each.process.pid for each in line.worker_pool._workers if each.tasks), signal.SIGKILL)
     deadline = time.monotonic() + 5  # one second on a machine at rest
-    while not line.crew.deaths and time.monotonic() < deadline:
+    while not line.worker_pool.deaths and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert "was killed by SIGKILL while it made row " in line.crew.deaths[0] and ".npy" in line.crew.deaths[0]
+    assert (
+        "was killed by SIGKILL while it made row " in line.worker_pool.deaths[0]
+        and ".npy" in line.worker_pool.deaths[0]
+    )
     found += [batch.clips.copy() for batch in batches]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -214,8 +217,8 @@ SCRIPT = textwrap.dedent(
     )
     batches = iter(feed)
     next(batches)
-    crew = batches._line.crew
-    print("pids", *getattr(crew, "pids", []), flush=True)
+    worker_pool = batches._line.worker_pool
+    print("pids", *getattr(worker_pool, "pids", []), flush=True)
     if sys.argv[2] == "die":
         os.kill(os.getpid(), 9)
     if sys.argv[2] == "raise":

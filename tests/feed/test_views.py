@@ -180,8 +180,8 @@ VARIANTS = [
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 0), (2, 3)])
 def test_the_same_bytes_from_threads(studies, changes, workers, prefetch):
     expected = epochs(make(studies, transforms=MOVED, **changes))
-    crew = cf.Workers(count=workers, prefetch=prefetch)
-    assert epochs(make(studies, transforms=MOVED, workers=crew, **changes)) == expected
+    worker_pool = cf.Workers(count=workers, prefetch=prefetch)
+    assert epochs(make(studies, transforms=MOVED, workers=worker_pool, **changes)) == expected
     assert len({each for epoch in expected for each in epoch}) == 6
 
 

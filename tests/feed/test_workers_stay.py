@@ -22,7 +22,7 @@ from cinefeed.feed.workers.pools import ThreadPool
 from cinefeed.feed.workers.processes import ProcessPool
 
 BACKENDS = pytest.mark.parametrize(
-    ("backend", "crew"),
+    ("backend", "worker_pool"),
     [
         ("thread", ThreadPool),
         pytest.param(
@@ -58,16 +58,16 @@ def running(process_ids):
     return [pid for pid in process_ids if Path(f"/proc/{pid}").exists()]
 
 
-def pids(crew):
-    return crew.pids if isinstance(crew, ProcessPool) else []
+def pids(worker_pool):
+    return worker_pool.pids if isinstance(worker_pool, ProcessPool) else []
 
 
 @BACKENDS
-def test_they_end_with_the_feed_and_wait_for_no_collection(manifest, backend, crew):
+def test_they_end_with_the_feed_and_wait_for_no_collection(manifest, backend, worker_pool):
     feed = make(manifest, workers=cf.Workers(count=2, backend=backend))
     next(iter(feed))
-    workers = pids(feed._epochs._crew)
-    assert isinstance(feed._epochs._crew, crew)
+    workers = pids(feed._epochs._worker_pool)
+    assert isinstance(feed._epochs._worker_pool, worker_pool)
     gc.collect()
     gc.disable()
     try:
@@ -79,7 +79,7 @@ def test_they_end_with_the_feed_and_wait_for_no_collection(manifest, backend, cr
 
 @BACKENDS
 @pytest.mark.parametrize("where", ["in a loop", "between epochs"])
-def test_an_interrupt_while_clips_are_dropped(manifest, monkeypatch, backend, crew, where):
+def test_an_interrupt_while_clips_are_dropped(manifest, monkeypatch, backend, worker_pool, where):
     feed = make(manifest, workers=cf.Workers(count=2, backend=backend, prefetch=3))
     list(feed)
     batches = iter(feed)
@@ -87,13 +87,13 @@ def test_an_interrupt_while_clips_are_dropped(manifest, monkeypatch, backend, cr
         next(batches)
     else:
         list(batches)
-    workers = pids(feed._epochs.latest_crew())
+    workers = pids(feed._epochs.latest_pool())
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(crew, "drop", interrupted)
+        patched.setattr(worker_pool, "drop", interrupted)
         feed.set_epoch(5)
     assert not running(workers)
     feed.set_epoch(5)
@@ -101,7 +101,7 @@ def test_an_interrupt_while_clips_are_dropped(manifest, monkeypatch, backend, cr
 
 
 @BACKENDS
-def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, crew):
+def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, worker_pool):
     """As one does whose last reference another thread holds, or a cycle: the feed knows nothing of it any more."""
     feed = make(manifest, workers=cf.Workers(count=2, backend=backend))
     late = iter(feed)
@@ -117,7 +117,9 @@ def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, crew):
 @BACKENDS
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("evaluation", [True, False])
-def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(manifest, monkeypatch, backend, crew, before, evaluation):
+def test_an_interrupt_at_the_last_batch_leaves_no_line_behind(
+    manifest, monkeypatch, backend, worker_pool, before, evaluation
+):
     feed = make(manifest, workers=cf.Workers(count=2, backend=backend))
     if evaluation:
         feed = feed.evaluation(manifest)
@@ -143,7 +145,7 @@ def test_no_worker_outlives_an_interrupt_while_they_end(manifest, monkeypatch):
     feed = make(manifest, workers=cf.Workers(count=2, backend="process", prefetch=3), transforms=[Nap(seconds=1.0)])
     batches = iter(feed)
     next(batches)
-    workers = pids(feed._epochs.latest_crew())
+    workers = pids(feed._epochs.latest_pool())
     calls = []
     wait = subprocess.Popen.wait
 
@@ -155,7 +157,7 @@ def test_no_worker_outlives_an_interrupt_while_they_end(manifest, monkeypatch):
 
     monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        feed._epochs.latest_crew().stop()
+        feed._epochs.latest_pool().stop()
     assert calls and not running(workers)
 
 
@@ -197,7 +199,7 @@ def test_a_fork_has_workers_of_its_own(tmp_path):
 
 
 @BACKENDS
-def test_a_clip_that_was_replaced_gives_its_memory_back(tmp_path, backend, crew):
+def test_a_clip_that_was_replaced_gives_its_memory_back(tmp_path, backend, worker_pool):
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY cut")
     for number in range(12):
         np.save(tmp_path / f"{number}.npy", np.full((9, 20, 20), number, np.uint8))
@@ -218,7 +220,7 @@ def test_a_clip_that_was_replaced_gives_its_memory_back(tmp_path, backend, crew)
 
 
 @BACKENDS
-def test_a_clip_that_cannot_be_made_gives_its_memory_back(tmp_path, backend, crew):
+def test_a_clip_that_cannot_be_made_gives_its_memory_back(tmp_path, backend, worker_pool):
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY cut")
     np.save(tmp_path / "a.npy", np.zeros((9, 20, 20), np.uint8))
     table = pa.table({"path": ["a.npy", "bad.npy"], "age": [31.0, 45.0]})
@@ -234,7 +236,7 @@ def test_a_clip_that_cannot_be_made_gives_its_memory_back(tmp_path, backend, cre
             feed.set_epoch(0)
             with pytest.raises(SourceError):
                 list(feed)
-            made.append(feed._assembler.slots.made)
+            made.append(feed._builder.slots.made)
     finally:
         gc.enable()
     assert made[1:] == made[1:2] * 3

@@ -71,7 +71,7 @@ def test_what_is_balanced_every_row_needs(rows):
     feed = Feed(rows, target=["age", "view"], on_error="replace", **expected)
     assert feed.batch(0).weights["view"].sum() <= 16
     lacking = Feed(rows, target=["years", "view"], on_error="replace", **expected)
-    assert sorted(set(lacking._assembler.groups[[0, 3, 6]].tolist())) == [-1], "rows without a label are alike"
+    assert sorted(set(lacking._builder.groups[[0, 3, 6]].tolist())) == [-1], "rows without a label are alike"
 
 
 def test_labels_are_kept_by_target(rows, tmp_path):

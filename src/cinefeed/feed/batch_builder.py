@@ -68,12 +68,14 @@ class BatchBuilder:
         """Return the number of slots of an epoch."""
         return self.share.count(len(self.plan_of(epoch).rows))
 
-    def begin(self, index: int, epoch: int, crew: WorkerPool, *, first_alone: bool) -> Pending:
+    def begin(self, index: int, epoch: int, worker_pool: WorkerPool, *, first_alone: bool) -> Pending:
         """Hand the draws of a slot to the workers; with `first_alone`, the first clip is made before the others."""
         positions, size = self.share.positions(index, draws=len(self.plan_of(epoch).rows))
-        return self.begin_at(positions, size, epoch, crew, first_alone=first_alone)
+        return self.begin_at(positions, size, epoch, worker_pool, first_alone=first_alone)
 
-    def begin_at(self, positions: range, size: int, epoch: int, crew: WorkerPool, *, first_alone: bool) -> Pending:
+    def begin_at(
+        self, positions: range, size: int, epoch: int, worker_pool: WorkerPool, *, first_alone: bool
+    ) -> Pending:
         """Hand the draws at some positions of the plan to the workers, for a slot of `size` draws."""
         plan = self.plan_of(epoch)
         slot = self.slots.lease()
@@ -85,21 +87,21 @@ class BatchBuilder:
             slot.masks[len(rows) : size] = 0
         draws = {place: PlanEntry(row, epoch, positions[place]) for place, row in enumerate(rows.tolist())}
         if first_alone and draws:
-            pending.clips.extend(crew.submit({0: draws.pop(0)}, slot))
+            pending.clips.extend(worker_pool.submit({0: draws.pop(0)}, slot))
             wait(pending.clips)
-        pending.clips.extend(crew.submit(draws, slot))
+        pending.clips.extend(worker_pool.submit(draws, slot))
         return pending
 
-    def finish(self, pending: Pending, crew: WorkerPool, meter: StatsRecorder) -> list[Batch]:
+    def finish(self, pending: Pending, worker_pool: WorkerPool, meter: StatsRecorder) -> list[Batch]:
         """Wait for the clips of a slot, and return its batches. Raises a clip's error, unless it can be replaced."""
         wait(pending.clips, return_when=FIRST_EXCEPTION)  # woken once a slot, not once a clip
         try:
-            took = [self._result(pending, place, crew) for place in range(len(pending.clips))]
+            timings = [self._result(pending, place, worker_pool) for place in range(len(pending.clips))]
         except BaseException:
             pending.clips.clear()  # one has the error, and the error has this frame
             raise
-        if took:
-            whole = ClipTimings(*(sum(each) for each in zip(*took, strict=True)))
+        if timings:
+            whole = ClipTimings(*(sum(each) for each in zip(*timings, strict=True)))
             meter.add(**{f"{stage}_seconds": getattr(whole, stage) for stage in ("read", "decode", "transform")})
             meter.add(retried=whole.retried, compiled=whole.compiled, pyav=whole.pyav)
             if whole.pyav:
@@ -161,7 +163,7 @@ class BatchBuilder:
         size = pending.size * (clips // self.layout.batches)
         return parameters + [{} for _ in range(size - len(parameters))]
 
-    def _result(self, pending: Pending, place: int, crew: WorkerPool) -> ClipTimings:
+    def _result(self, pending: Pending, place: int, worker_pool: WorkerPool) -> ClipTimings:
         """Return the timings of a clip; with on_error="replace", rows that cannot be read are replaced."""
         future, plan, position = pending.clips[place], self.plan_of(pending.epoch), pending.positions[place]
         stand_ins = None
@@ -175,7 +177,7 @@ class BatchBuilder:
                     f"{error}; no other row that could take its place can be read either; run 'cinefeed check'"
                 ) from error
             pending.rows[place] = row
-            (future,) = crew.submit({place: PlanEntry(row, pending.epoch, position)}, pending.slot)
+            (future,) = worker_pool.submit({place: PlanEntry(row, pending.epoch, position)}, pending.slot)
         try:
             return future.result()
         finally:

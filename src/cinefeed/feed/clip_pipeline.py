@@ -105,17 +105,19 @@ class ClipPipeline:
         an error of the disk the row is tried again, then FeedError is raised.
         """
         valid[:] = True
-        took = []
+        timings = []
         for number, view in enumerate(self.views):
             channels = slice(number * self.channels, (number + 1) * self.channels)
             target = out[:, 0, ..., channels] if self.stack else out[:, number]
-            took.append(self._make_with_retries(draw, view, target, valid, None if masks is None else masks[:, number]))
+            timings.append(
+                self._make_with_retries(draw, view, target, valid, None if masks is None else masks[:, number])
+            )
         if not valid.all():
             for pixels in (out,) if masks is None else (out, masks):
                 np.moveaxis(pixels, 1, 2)[~valid] = 0
-        if len(took) == 1:
-            return took[0]
-        return ClipTimings(*(sum(each) for each in zip(*took, strict=True)))
+        if len(timings) == 1:
+            return timings[0]
+        return ClipTimings(*(sum(each) for each in zip(*timings, strict=True)))
 
     def clip_parameters(self, draw: PlanEntry) -> list[dict[str, Any]]:
         """Return the parameters of each clip as plain data, see `ClipParameters.as_dict`; for several views, by name.
@@ -151,8 +153,8 @@ class ClipPipeline:
         retried = 0
         while True:
             try:
-                took = self._make(draw, view, out, valid, masks)
-                return took._replace(retried=retried) if retried else took
+                timings = self._make(draw, view, out, valid, masks)
+                return timings._replace(retried=retried) if retried else timings
             except Exception as error:
                 of_the_disk = disk_error(error, self.rows.path_of(draw.row, view=view))
                 if of_the_disk is None and self.masks is not None:

@@ -138,7 +138,7 @@ class Feed:
         check_values(manifest, frame=frame, views=views, replaces=settings.on_error == "replace")
         compose = Compose(settings.transforms, frame=frame, frames=settings.clip.frames)
         check_callables(compose.transforms, masks=inputs.mask is not None)
-        self._maker = maker = ClipPipeline(
+        self._pipeline = pipeline = ClipPipeline(
             rows=manifest.rows,
             clip=settings.clip,
             compose=compose,
@@ -150,7 +150,7 @@ class Feed:
             stack=inputs.stack,
             masks=masks,
         )
-        frames, height, width, channels = maker.shape[2:]
+        frames, height, width, channels = pipeline.shape[2:]
         input_names = ("clips", "valid", *(["masks"] if inputs.mask else []), *map(clip_name, views))
         of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
         has_labels = settings.target is not None
@@ -158,7 +158,7 @@ class Feed:
         weighs_rows = inputs.weight is not None or of_labels is not None or not has_labels or labels.have_gaps
         self.spec = FeedSpec(
             clip_shape=(frames, height, width, channels),
-            dtype=maker.compose.dtype,
+            dtype=pipeline.compose.dtype,
             batch_size=settings.batch_size,
             **labels.described(),
             covariates=resolve_covariates(table, inputs.covariates, inputs=input_names),
@@ -191,7 +191,7 @@ class Feed:
                 _log.warning(notice)
         self._meter = StatsRecorder()
         draws = settings.batch_size if clips.interleave else settings.batch_size // clips.count
-        self._layout = Layout(draws, maker.shape, maker.compose.dtype, clips.interleave, masks is not None)
+        self._layout = Layout(draws, pipeline.shape, pipeline.compose.dtype, clips.interleave, masks is not None)
         count = self.worker_count
         self._ahead = slots_ahead(workers.prefetch, workers=count, draws=draws, batches=self._layout.batches)
         self.spending = spend(
@@ -205,7 +205,7 @@ class Feed:
         only_processes = draws_globally(compose.transforms)
         shared = (workers.backend != "thread" or bool(only_processes)) and hasattr(os, "memfd_create")
         self._plans = PlanCache(self.sampler, self.labels, seed=settings.seed, batch_size=draws, alike=self._alike)
-        self._assembler = BatchBuilder(
+        self._builder = BatchBuilder(
             plan_of=self._plans.of,
             share=ShardPositions(draws, self.shard.rank, self.shard.world_size, settings.drop_last),
             slots=BufferPool(self._layout, shared=shared, limit=None if self.spending is None else self.spending.slots),
@@ -220,16 +220,16 @@ class Feed:
             on_error=settings.on_error,
             max_bad=settings.max_bad,
             mixing=settings.mixing,
-            clip_parameters=maker.clip_parameters if settings.return_parameters else None,
+            clip_parameters=pipeline.clip_parameters if settings.return_parameters else None,
         )
         self._fingerprint = (-1, "")  # of the plan of an epoch
         self._deaths: list[str] = []  # of workers
         self._epochs = Epochs(
-            assembler=self._assembler,
+            builder=self._builder,
             meter=self._meter,
             start_pool=partial(
                 start_pool,
-                maker,
+                pipeline,
                 workers=count,
                 layout=self._layout,
                 deaths=self._deaths,
@@ -290,18 +290,18 @@ class Feed:
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
-        return self._assembler.count(self.epoch)
+        return self._builder.count(self.epoch)
 
     def batch(self, index: int, *, epoch: int | None = None) -> Batch:
         """Return one batch of an epoch, by default the current one, whatever the feed is doing otherwise."""
         epoch = self.epoch if epoch is None else epoch
-        count = self._assembler.count(epoch)
+        count = self._builder.count(epoch)
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
-        crew = InlinePool(self._maker)
+        worker_pool = InlinePool(self._pipeline)
         slot, number = divmod(index % count, self._layout.batches)
-        pending = self._assembler.begin(slot, epoch, crew, first_alone=False)
-        return self._assembler.finish(pending, crew, StatsRecorder())[number]
+        pending = self._builder.begin(slot, epoch, worker_pool, first_alone=False)
+        return self._builder.finish(pending, worker_pool, StatsRecorder())[number]
 
     def __getitem__(self, index: int) -> Batch:
         """Return one batch of the current epoch."""
@@ -314,7 +314,7 @@ class Feed:
         rank, times `clips_per_video`, plus the number of the clip; a batch's `parameters` name it.
         """
         return replay_clip(
-            self._assembler, epoch, index, InlinePool(self._maker), clip_parameters=self._maker.clip_parameters
+            self._builder, epoch, index, InlinePool(self._pipeline), clip_parameters=self._pipeline.clip_parameters
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -352,8 +352,8 @@ class Feed:
     @property
     def workers_ready(self) -> bool:
         """Whether the workers have all started. The first batch comes sooner: one is enough for it."""
-        crew = None if self._epochs.latest_crew is None else self._epochs.latest_crew()
-        return crew is not None and crew.ready
+        worker_pool = None if self._epochs.latest_pool is None else self._epochs.latest_pool()
+        return worker_pool is not None and worker_pool.ready
 
     def balance(self) -> BalanceReport:
         """Return what the sampler makes of the labels in the first epoch."""
@@ -373,7 +373,7 @@ class Feed:
 
     def stats(self) -> Stats:
         """Return where the time went so far."""
-        bad = (f"row {row}: {why}" for row, why in sorted(self._assembler.bad.items()))
+        bad = (f"row {row}: {why}" for row, why in sorted(self._builder.bad.items()))
         return self._meter.stats(workers=self.worker_count, skipped=tuple(bad), deaths=tuple(self._deaths))
 
     def state(self) -> dict[str, Any]:
@@ -413,7 +413,7 @@ class Feed:
                 repeated,
             )
         self._epochs.go_to(place.epoch, place.draws // draws, by="restore() moved the feed")
-        self._assembler.bad.update((int(row), str(why)) for row, why in place.quarantine)
+        self._builder.bad.update((int(row), str(why)) for row, why in place.quarantine)
         return self
 
     def _state(self, *, planned: bool = True) -> State:
@@ -428,7 +428,7 @@ class Feed:
             manifest=self.manifest.fingerprint,
             plan=self._plan_fingerprint(epoch) if planned else "",
             settings=settings,
-            quarantine=[[row, why] for row, why in sorted(self._assembler.bad.items())],
+            quarantine=[[row, why] for row, why in sorted(self._builder.bad.items())],
         )
 
     def _plan_fingerprint(self, epoch: int) -> str:

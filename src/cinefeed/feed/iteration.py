@@ -35,14 +35,14 @@ class Epochs:
     def __init__(
         self,
         *,
-        assembler: BatchBuilder,
+        builder: BatchBuilder,
         meter: StatsRecorder,
         start_pool: Callable[..., tuple[WorkerPool, BackendChoice | None]],
         choice: BackendChoice | None,
         workers: int,
         ahead: int,
     ) -> None:
-        self.assembler = assembler
+        self.builder = builder
         self.meter = meter
         self.choice = choice
         self.cpu = CpuMeter()
@@ -50,13 +50,13 @@ class Epochs:
         self.epoch = 0
         self.start = 0
         self.handed = 0
-        self.latest_crew: weakref.ref[WorkerPool] | None = None
-        self._start_crew = start_pool
+        self.latest_pool: weakref.ref[WorkerPool] | None = None
+        self._start_pool = start_pool
         self._workers = workers
         self._ahead = ahead
         self._iterator: weakref.ref[EpochIterator] | None = None
         self._line: BatchPrefetcher | None = None  # between two epochs
-        self._crew: WorkerPool | None = None  # idle, for the next iteration
+        self._worker_pool: WorkerPool | None = None  # idle, for the next iteration
         self._renew()
 
     @property
@@ -85,7 +85,7 @@ class Epochs:
         with self.lock:
             if (epoch, batch, batch) == (self.epoch, self.start, self.handed):
                 return  # the workers continue
-            if batch and batch >= self.assembler.count(epoch):
+            if batch and batch >= self.builder.count(epoch):
                 epoch, batch = self._following(epoch), 0
             self.break_off(by)
             self.epoch, self.start, self.handed = epoch, batch, batch
@@ -103,30 +103,30 @@ class Epochs:
     def close(self) -> None:
         """End the workers."""
         self.break_off("the feed was closed")
-        crew, self._crew = self._crew, None
-        if crew is not None:
-            crew.stop()
+        worker_pool, self._worker_pool = self._worker_pool, None
+        if worker_pool is not None:
+            worker_pool.stop()
 
     def take_line(self) -> BatchPrefetcher:
         """Return the prefetched batches from the place on, for a new iteration."""
         line, self._line = self._line, None
         if line is not None:
             return line
-        crew, self._crew = self._crew, None
-        warm = not self._workers or crew is not None
-        if crew is None:
-            epoch, plan_of = self.epoch, self.assembler.plan_of
-            crew, self.choice = self._start_crew(
+        worker_pool, self._worker_pool = self._worker_pool, None
+        warm = not self._workers or worker_pool is not None
+        if worker_pool is None:
+            epoch, plan_of = self.epoch, self.builder.plan_of
+            worker_pool, self.choice = self._start_pool(
                 self.choice,
                 tried=lambda: [
                     PlanEntry(row, epoch, n) for n, row in enumerate(plan_of(epoch).rows[:_TRIAL_DRAWS].tolist())
                 ],
                 meanwhile=lambda: plan_of(epoch),
             )
-        self.latest_crew = weakref.ref(crew)
+        self.latest_pool = weakref.ref(worker_pool)
         return BatchPrefetcher(
-            crew,
-            assembler=self.assembler,
+            worker_pool,
+            builder=self.builder,
             epoch=self.epoch,
             index=self.start,
             ahead=self._ahead,
@@ -137,7 +137,7 @@ class Epochs:
     def finish(self, line: BatchPrefetcher) -> None:
         """Move to the following epoch, with the workers and the batches that they have started."""
         if self.repeats:
-            self._keep(line.crew)  # no batch is in progress
+            self._keep(line.worker_pool)  # no batch is in progress
         else:
             line.end(self.epoch)
             self._line = line
@@ -152,20 +152,20 @@ class Epochs:
             able = line.drop()
         finally:
             if able:
-                self._keep(line.crew)
+                self._keep(line.worker_pool)
             else:
-                if self._crew is line.crew:
-                    self._crew = None
-                line.crew.stop()
+                if self._worker_pool is line.worker_pool:
+                    self._worker_pool = None
+                line.worker_pool.stop()
 
     def _following(self, epoch: int) -> int:
         return 0 if self.repeats else epoch + 1
 
-    def _keep(self, crew: WorkerPool) -> None:
-        if self._crew is None:
-            self._crew = crew
-        elif self._crew is not crew:
-            crew.stop()
+    def _keep(self, worker_pool: WorkerPool) -> None:
+        if self._worker_pool is None:
+            self._worker_pool = worker_pool
+        elif self._worker_pool is not worker_pool:
+            worker_pool.stop()
 
     def _end_iterator(self, reason: str) -> None:
         iterator = None if self._iterator is None else self._iterator()
@@ -176,7 +176,7 @@ class Epochs:
     def _leave_parent(self) -> None:
         """In a fork, drop workers and iterators: they are those of the parent, whose threads may hold the lock."""
         if self._pid != os.getpid():
-            self._iterator = self._line = self._crew = None
+            self._iterator = self._line = self._worker_pool = None
             self._renew()
 
     def _renew(self) -> None:
@@ -240,8 +240,8 @@ class EpochIterator(Iterator[Batch]):
             self._line = epochs.take_line()
             self.begun = True
             self._epoch, self._num_given = epochs.epoch, epochs.start
-            self._count = epochs.assembler.count(self._epoch)
-            epochs.cpu.start(self._line.crew.pids)
+            self._count = epochs.builder.count(self._epoch)
+            epochs.cpu.start(self._line.worker_pool.pids)
             self._mark = time.perf_counter()
         batch = None
         if self._num_given < self._count:
@@ -258,7 +258,7 @@ class EpochIterator(Iterator[Batch]):
                 elapsed_seconds=self._mark - mark,
             )
             if self._num_given == self._count or self._mark - epochs.cpu.started_at > _MEASURED_SECONDS:
-                epochs.meter.add(**epochs.cpu.lap(self._line.crew.pids))
+                epochs.meter.add(**epochs.cpu.lap(self._line.worker_pool.pids))
         if self._num_given == self._count:  # with the last batch: Lightning does not call next() after it
             epochs.finish(self._line)
             self._line, self._complete = None, True
@@ -270,7 +270,7 @@ class EpochIterator(Iterator[Batch]):
         self._reason = f"it raised {type(error).__name__}"
         if line is not None:
             try:
-                line.crew.stop()
+                line.worker_pool.stop()
             finally:
                 self._epochs.drop(line)
 

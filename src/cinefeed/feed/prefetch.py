@@ -32,21 +32,21 @@ class BatchPrefetcher:
 
     def __init__(
         self,
-        crew: WorkerPool,
+        worker_pool: WorkerPool,
         *,
-        assembler: BatchBuilder,
+        builder: BatchBuilder,
         epoch: int,
         index: int,
         ahead: int,
         prefetch_next_epoch: bool,
         warm: bool,
     ) -> None:
-        self.crew = crew
+        self.worker_pool = worker_pool
         self.pending: deque[Pending] = deque()
         self.ready: deque[Batch] = deque()  # the remaining batches of a slot
         self.epoch = epoch  # of the next slot to start, and its number in that epoch
-        self.index, self._passed_over = divmod(index, assembler.layout.batches)
-        self._assembler = assembler
+        self.index, self._passed_over = divmod(index, builder.layout.batches)
+        self._builder = builder
         self._ahead = ahead
         self._prefetch_next_epoch = prefetch_next_epoch
         self._warm = warm  # the kernels are compiled
@@ -56,7 +56,7 @@ class BatchPrefetcher:
         if not self.ready:
             while len(self.pending) <= self._ahead and self._begin(epoch):
                 pass
-            self.ready.extend(self._assembler.finish(self.pending.popleft(), self.crew, meter))
+            self.ready.extend(self._builder.finish(self.pending.popleft(), self.worker_pool, meter))
             while self._passed_over:  # those that were handed out before a resume
                 self.ready.popleft()
                 self._passed_over -= 1
@@ -69,20 +69,20 @@ class BatchPrefetcher:
 
     def drop(self) -> bool:
         """Cancel all batches in progress; return whether the workers can make other batches."""
-        able = self.crew.drop([clip for pending in self.pending for clip in pending.clips])
+        able = self.worker_pool.drop([clip for pending in self.pending for clip in pending.clips])
         self.pending.clear()
         self.ready.clear()
         return able
 
     def _begin(self, epoch: int) -> bool:
         """Start one more slot, of this epoch or the next; return whether there was one."""
-        if self.index == self._assembler.slots_of(self.epoch):
+        if self.index == self._builder.slots_of(self.epoch):
             if self.epoch > epoch or not self._prefetch_next_epoch:
                 return False
             self.epoch, self.index = self.epoch + 1, 0
             return True
         # The first clip compiles or loads the kernels: one worker makes it, the others wait.
-        pending = self._assembler.begin(self.index, self.epoch, self.crew, first_alone=not self._warm)
+        pending = self._builder.begin(self.index, self.epoch, self.worker_pool, first_alone=not self._warm)
         self.pending.append(pending)
         self.index += 1
         self._warm = True

@@ -15,10 +15,10 @@ from cinefeed.feed.workers.pools import WorkerPool
 
 
 def replay_clip(
-    assembler: BatchBuilder,
+    builder: BatchBuilder,
     epoch: int,
     index: int,
-    crew: WorkerPool,
+    worker_pool: WorkerPool,
     *,
     clip_parameters: Callable[[PlanEntry], list[dict[str, Any]]],
 ) -> Batch:
@@ -30,17 +30,17 @@ def replay_clip(
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
             raise SettingError(f"replay({name}={value!r}) must be a whole number of at least 0")
     epoch, index = int(epoch), int(index)
-    clips, draws = assembler.layout.shape[0], len(assembler.plan_of(epoch).rows)
+    clips, draws = builder.layout.shape[0], len(builder.plan_of(epoch).rows)
     if index >= draws * clips:
         raise IndexError(f"clip {index} was requested, but epoch {epoch} has {draws * clips} clips, numbered from 0")
     position, clip = divmod(index, clips)
     positions, size = range(position, position + 1), 1
-    if assembler.mixing is not None:
-        positions, size = assembler.share.around(position, draws=draws)
-    builder = replace(assembler, clip_parameters=clip_parameters)
-    pending = builder.begin_at(positions, size, epoch, crew, first_alone=False)
-    batches = builder.finish(pending, crew, StatsRecorder())
+    if builder.mixing is not None:
+        positions, size = builder.share.around(position, draws=draws)
+    builder = replace(builder, clip_parameters=clip_parameters)
+    pending = builder.begin_at(positions, size, epoch, worker_pool, first_alone=False)
+    batches = builder.finish(pending, worker_pool, StatsRecorder())
     place = position - positions.start
-    if assembler.layout.spread:
+    if builder.layout.spread:
         return batches[clip].row(place)
     return batches[0].row(place * clips + clip)

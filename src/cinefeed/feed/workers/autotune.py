@@ -47,7 +47,7 @@ class Trial(NamedTuple):
     gain: float
 
 
-def choose_backend(maker: ClipPipeline, draws: Sequence[PlanEntry], *, workers: int) -> BackendChoice:
+def choose_backend(pipeline: ClipPipeline, draws: Sequence[PlanEntry], *, workers: int) -> BackendChoice:
     """Return the faster backend for the clips of a feed, threads or processes; it takes about a second.
 
     `draws` are the first of the plan; as many are made as there is time for. Nothing is measured if only one backend is
@@ -56,11 +56,11 @@ def choose_backend(maker: ClipPipeline, draws: Sequence[PlanEntry], *, workers: 
     cores = usable_cores()
     if workers < 2 or cores < 2:
         return BackendChoice("thread", f"{format_count(workers, 'thread')}: no two of them would run at a time")
-    unfit = why_no_processes(maker)
+    unfit = why_no_processes(pipeline)
     if unfit:
         return BackendChoice("thread", f"{format_count(workers, 'thread')}: processes cannot serve, {unfit}")
     try:
-        return decide(try_threads(maker, draws, workers=workers), workers=workers, cores=cores)
+        return decide(try_threads(pipeline, draws, workers=workers), workers=workers, cores=cores)
     except CinefeedError:
         return BackendChoice(
             "thread", f"{format_count(workers, 'thread')}: the first clips cannot be made, so none could be timed"
@@ -88,26 +88,26 @@ def decide(trial: Trial, *, workers: int, cores: int) -> BackendChoice:
     )
 
 
-def why_no_processes(maker: ClipPipeline) -> str:
+def why_no_processes(pipeline: ClipPipeline) -> str:
     """Return why the clips cannot be made by other processes, "" if they can."""
     if not hasattr(os, "memfd_create"):
         return "they need Linux"
-    if maker.rows.arrays is not None:
+    if pipeline.rows.arrays is not None:
         return "videos in memory are not sent to them"
     try:
-        settings = pickle.dumps([value for name, value in vars(maker).items() if name not in OF_ROWS])
+        settings = pickle.dumps([value for name, value in vars(pipeline).items() if name not in OF_ROWS])
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     # A class of the user's script is pickled as a member of __main__, which workers do not have.
     return "a transform is defined in the script itself: move it to a module" if b"__main__" in settings else ""
 
 
-def try_threads(maker: ClipPipeline, draws: Sequence[PlanEntry], *, workers: int) -> Trial:
+def try_threads(pipeline: ClipPipeline, draws: Sequence[PlanEntry], *, workers: int) -> Trial:
     """Time some clips with one thread and with all, in turn, and return the medians.
 
     The first clip compiles or loads the kernels, and the first pass reads the files into memory: neither is counted.
     """
-    makers = [_timed_maker(maker) for _ in range(workers)]
+    makers = [_timed_maker(pipeline) for _ in range(workers)]
     draws, began = _readable(makers[0], draws), time.perf_counter()
     alone: list[float] = []
     gains: list[float] = []
@@ -124,14 +124,14 @@ def try_threads(maker: ClipPipeline, draws: Sequence[PlanEntry], *, workers: int
     return Trial(len(draws), statistics.median(alone), statistics.median(gains))
 
 
-def _timed_maker(maker: ClipPipeline) -> Callable[[PlanEntry], float]:
+def _timed_maker(pipeline: ClipPipeline) -> Callable[[PlanEntry], float]:
     """Return a function that makes a clip in separate memory, and returns the seconds that it took."""
-    layout = Layout(1, maker.shape, maker.compose.dtype, masks=maker.masks is not None)
+    layout = Layout(1, pipeline.shape, pipeline.compose.dtype, masks=pipeline.masks is not None)
     arrays = BufferPool(layout).lease().place(0)
 
     def make(draw: PlanEntry) -> float:
         began = time.perf_counter()
-        maker.make(draw, *arrays)
+        pipeline.make(draw, *arrays)
         return time.perf_counter() - began
 
     return make

@@ -50,9 +50,9 @@ def unpack_jobs(packet: bytes) -> list[Job]:
     return [Job(slot, place, PlanEntry(*draw)) for slot, place, *draw in _JOB.iter_unpack(packet)]
 
 
-def pack_done(took: Sequence[ClipTimings]) -> bytes:
+def pack_done(timings: Sequence[ClipTimings]) -> bytes:
     """Return the timings of jobs as bytes."""
-    return DONE + b"".join(_TOOK.pack(*each) for each in took)
+    return DONE + b"".join(_TOOK.pack(*each) for each in timings)
 
 
 def unpack_done(packet: bytes) -> list[ClipTimings]:

@@ -22,7 +22,7 @@ _WITHOUT_THREADS = (
 
 
 def start_pool(
-    maker: ClipPipeline,
+    pipeline: ClipPipeline,
     choice: BackendChoice | None,
     *,
     workers: int,
@@ -42,7 +42,7 @@ def start_pool(
     """
     report_spinning()
     if not workers:
-        return InlinePool(maker), choice
+        return InlinePool(pipeline), choice
     if only_processes:
         if not hasattr(os, "memfd_create"):
             raise FeedError(f"{only_processes}, and there are no worker processes here; {_WITHOUT_THREADS}")
@@ -50,19 +50,19 @@ def start_pool(
     if choice is None and timeout_seconds is not None and hasattr(os, "memfd_create"):
         choice = BackendChoice("process", "processes alone can be stopped after timeout_seconds")
     if choice is None:
-        choice = choose_backend(maker, tried(), workers=workers)
+        choice = choose_backend(pipeline, tried(), workers=workers)
         _log.info("backend='auto' chose %s", choice.why)
     if choice.backend == "process":
         try:
-            crew = ProcessPool(
-                maker,
+            worker_pool = ProcessPool(
+                pipeline,
                 count=workers,
                 layout=layout,
                 deaths=deaths,
                 timeout_seconds=timeout_seconds,
                 meanwhile=meanwhile,
             )
-            return crew, choice
+            return worker_pool, choice
         except UnpicklableError as error:
             if only_processes:
                 raise FeedError(
@@ -71,4 +71,4 @@ def start_pool(
             choice = BackendChoice("thread", f"threads make the clips, for processes cannot: {error}")
             _log.warning("%s", choice.why)
     cv2.setNumThreads(1)
-    return ThreadPool(maker, count=workers), choice
+    return ThreadPool(pipeline, count=workers), choice

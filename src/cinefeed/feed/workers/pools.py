@@ -44,8 +44,8 @@ class InlinePool:
     ready = True
     pids: Sequence[int] = ()
 
-    def __init__(self, maker: ClipPipeline) -> None:
-        self._maker = maker
+    def __init__(self, pipeline: ClipPipeline) -> None:
+        self._pipeline = pipeline
 
     def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
         """Make the clips now."""
@@ -61,7 +61,7 @@ class InlinePool:
     def _make(self, draw: PlanEntry, slot: BatchBuffer, place: int) -> Future[ClipTimings]:
         future: Future[ClipTimings] = Future()
         try:
-            future.set_result(self._maker.make(draw, *slot.place(place)))
+            future.set_result(self._pipeline.make(draw, *slot.place(place)))
         except Exception as error:
             future.set_exception(error)
         try:
@@ -76,15 +76,15 @@ class ThreadPool:
     ready = True
     pids: Sequence[int] = ()
 
-    def __init__(self, maker: ClipPipeline, *, count: int) -> None:
-        self._maker = maker
+    def __init__(self, pipeline: ClipPipeline, *, count: int) -> None:
+        self._pipeline = pipeline
         self._count = count
         self._stopped = False
         self._open()
 
     def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
         """Queue the clips; the next free thread makes each."""
-        return [self._pool.submit(self._maker.make, draw, *slot.place(place)) for place, draw in draws.items()]
+        return [self._pool.submit(self._pipeline.make, draw, *slot.place(place)) for place, draw in draws.items()]
 
     def drop(self, clips: Sequence[Future[ClipTimings]]) -> bool:
         """End all threads, which frees the memory of their clips; new ones start with the next clip."""

@@ -90,7 +90,7 @@ class ProcessPool:
 
     def __init__(
         self,
-        maker: ClipPipeline,
+        pipeline: ClipPipeline,
         *,
         count: int,
         layout: Layout,
@@ -100,7 +100,7 @@ class ProcessPool:
     ) -> None:
         self.deaths = deaths
         self._pid = os.getpid()
-        self._rows = maker.rows
+        self._rows = pipeline.rows
         self._timeout = timeout_seconds
         self._lock = threading.RLock()
         self._waiting: deque[_Task] = deque()
@@ -113,7 +113,7 @@ class ProcessPool:
         modules = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         self._environment = os.environ | PASSIVE | ONE_THREAD | {"PYTHONPATH": modules}
         self._folder = Path.cwd()
-        self._memory = [_write_memory(_settings(maker, layout)), _columns(maker)]
+        self._memory = [_write_memory(_settings(pipeline, layout)), _columns(pipeline)]
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
@@ -275,13 +275,13 @@ class ProcessPool:
                 elif kind == UNFIT:
                     self._fail(UnpicklableError(packet[1:].decode()))
                 elif kind in (DONE, FAILED):
-                    took = unpack_done(packet) if kind == DONE else []
-                    results: Sequence[ClipTimings | BaseException] = took or [unpack_failed(packet)]
+                    timings = unpack_done(packet) if kind == DONE else []
+                    results: Sequence[ClipTimings | BaseException] = timings or [unpack_failed(packet)]
                     for result in results:
                         _settle(worker.tasks.popleft().future, result)
                         worker.num_reported += 1
-                    if took:
-                        seconds = max(took[-1].read + took[-1].decode + took[-1].transform, 1e-6)
+                    if timings:
+                        seconds = max(timings[-1].read + timings[-1].decode + timings[-1].transform, 1e-6)
                         self._ahead = min(max(int(_AHEAD_SECONDS / seconds), 2), _AHEAD)
                 else:
                     if self._end.alive:  # while Python exits, the workers are ended
@@ -353,22 +353,22 @@ class ProcessPool:
                     worker.process.kill()
 
 
-def _listen(crew_of: "weakref.ref[ProcessPool]", selector: selectors.BaseSelector) -> None:
+def _listen(pool_of: "weakref.ref[ProcessPool]", selector: selectors.BaseSelector) -> None:
     """Process the messages of the workers until they are stopped or deleted."""
     while True:
         ready = selector.select(timeout=0.2)
-        crew = crew_of()
-        if crew is None or crew._stopped or not crew._end.alive:
+        worker_pool = pool_of()
+        if worker_pool is None or worker_pool._stopped or not worker_pool._end.alive:
             return
         try:
             for key, _ in ready:
-                if key.data is not None and key.data in crew._workers:
-                    crew._read_messages(key.data)
-            crew._end_late_ones()
+                if key.data is not None and key.data in worker_pool._workers:
+                    worker_pool._read_messages(key.data)
+            worker_pool._end_late_ones()
         except Exception as error:  # the thread ends, so all waiting clips get the error
-            crew._fail(FeedError(f"the workers cannot go on: {type(error).__name__}: {error}"))
+            worker_pool._fail(FeedError(f"the workers cannot go on: {type(error).__name__}: {error}"))
             return
-        del crew
+        del worker_pool
 
 
 def _settle(future: Future[ClipTimings], result: ClipTimings | BaseException) -> None:
@@ -382,15 +382,17 @@ def _settle(future: Future[ClipTimings], result: ClipTimings | BaseException) ->
         pass
 
 
-def _settings(maker: ClipPipeline, layout: Layout) -> bytes:
+def _settings(pipeline: ClipPipeline, layout: Layout) -> bytes:
     """Return all settings of a worker but the columns, pickled. Only our own worker processes read them."""
-    if maker.rows.arrays is not None:
+    if pipeline.rows.arrays is not None:
         raise UnpicklableError("videos in memory are not sent to other processes")
     settings = {
-        "rows": {"root": maker.rows.root, "private": maker.rows.private},
-        "maker": {each.name: getattr(maker, each.name) for each in fields(maker) if each.name not in OF_ROWS},
+        "rows": {"root": pipeline.rows.root, "private": pipeline.rows.private},
+        "maker": {each.name: getattr(pipeline, each.name) for each in fields(pipeline) if each.name not in OF_ROWS},
         "layout": layout,
-        "readers": readers_of(maker.rows.containers() | (set() if maker.masks is None else maker.masks.containers())),
+        "readers": readers_of(
+            pipeline.rows.containers() | (set() if pipeline.masks is None else pipeline.masks.containers())
+        ),
     }
     try:
         return pickle.dumps(settings)
@@ -398,11 +400,11 @@ def _settings(maker: ClipPipeline, layout: Layout) -> bytes:
         raise UnpicklableError(f"{type(error).__name__}: {error}") from error
 
 
-def _columns(maker: ClipPipeline) -> int:
+def _columns(pipeline: ClipPipeline) -> int:
     """Return the file descriptor of memory that holds the columns, as an Arrow file."""
-    table: Any = maker.rows.table
-    if maker.masks is not None:
-        table = table.append_column(MASKS, maker.masks.table.column("path"))
+    table: Any = pipeline.rows.table
+    if pipeline.masks is not None:
+        table = table.append_column(MASKS, pipeline.masks.table.column("path"))
     fd = os.memfd_create("cinefeed")
     # Written without a buffer: a million rows take 0.1 s, with a buffer that grows and is copied 1 s.
     try:

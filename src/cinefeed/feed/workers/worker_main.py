@@ -58,7 +58,7 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
             "torch"
         ):  # imported by a callable; each worker would start as many threads as there are cores
             torch.set_num_threads(1)
-        maker = ClipPipeline(rows=rows, masks=masks, **settings["maker"])
+        pipeline = ClipPipeline(rows=rows, masks=masks, **settings["maker"])
         shrink_factors(np.eye(3), 1, 1)  # numba needs 0.4 s before its first loop; the feed is still planning
     except Exception as error:
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
@@ -78,7 +78,7 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         for job in jobs:
             failed = None
             try:
-                unreported.append(maker.make(job.draw, *slots[job.slot].place(job.place)))
+                unreported.append(pipeline.make(job.draw, *slots[job.slot].place(job.place)))
             except Exception as error:
                 failed = pack_failed(error)
             ended += 1
