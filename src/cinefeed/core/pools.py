@@ -60,8 +60,9 @@ def openmp_threads_setting() -> int | None:
     """Return the number of OpenMP threads in OMP_NUM_THREADS, or None if it is not a number.
 
     >>> import os
-    >>> os.environ["OMP_NUM_THREADS"] = "2,1"  # for nested regions, the outermost first
-    >>> openmp_threads_setting()
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, OMP_NUM_THREADS="2,1"):  # for nested regions, the outermost first
+    ...     openmp_threads_setting()
     2
     """
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
