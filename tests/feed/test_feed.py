@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cinefeed as cf
+from cinefeed import transforms as ct
 from cinefeed.core.errors import ColumnError, FeedError, LabelError, SettingError, SourceError, TableError
 from cinefeed.feed.settings import FeedSettings
 from cinefeed.feed.workers.pools import ThreadPool
@@ -263,6 +264,8 @@ def test_after_an_error_the_feed_can_be_used_again(manifest):
         ({"sampler": "BalancedClasses"}, r"sampler='BalancedClasses' is not a sampler; give one such as"),
         ({"sampler": cf.Natural}, "is not a sampler"),
         ({"transforms": "Rotate"}, "transforms='Rotate' must be a list of transforms"),
+        ({"transforms": [cf.Rotate]}, r"transforms\[0\] is the class Rotate; give an instance, Rotate\(...\)"),
+        ({"transforms": [ct.MixUp()]}, r"transforms\[0\] is MixUp.*mixes batches; pass it as mixing=MixUp"),
         ({"on_error": "skip"}, "on_error='skip' is not a choice"),
         ({"max_bad": 2}, "max_bad = 2 must be a share"),
     ],
@@ -280,12 +283,34 @@ def test_settings_are_checked(manifest, changes, message):
         (lambda: cf.Inputs(covariates="n_words"), "covariates='n_words' must be a list of columns"),
         (lambda: cf.Inputs(geometry="share"), "did you mean 'shared'"),
         (lambda: cf.ClipsPerVideo(count=0), "clips_per_video = 0 must"),
+        (lambda: cf.ClipsPerVideo(count=2, interleave="no"), "interleave = 'no' must be true or false"),
         (lambda: cf.Shard(rank=2, world_size=2), "rank=2 must be at least 0 and less than world_size=2"),
     ],
 )
 def test_groups_of_settings_are_checked(make_settings, message):
     with pytest.raises(SettingError, match=message):
         make_settings()
+
+
+def test_a_feed_of_something_else_names_what_it_needs(manifest):
+    parts = manifest.split(val=0.2, test=0.2, group=None)
+    for other in ("studies.parquet", parts):
+        with pytest.raises(SettingError, match=r"needs a Manifest, found (str|Parts): use Manifest.read\(path\)"):
+            make(other)
+    with pytest.raises(SettingError, match="needs a Manifest, found str"):
+        make(manifest).evaluation("val")
+    with pytest.raises(SettingError, match="task='classification' is not a choice"):
+        manifest.with_task("age", "classification")
+    with pytest.raises(ColumnError, match="'age'"):
+        manifest.with_task("aeg", "regression")
+
+
+def test_a_feed_is_closed_at_the_end_of_a_block(manifest):
+    with make(manifest) as feed:
+        batches = iter(feed)
+        next(batches)
+    with pytest.raises(FeedError):
+        next(batches)
 
 
 def test_a_single_value_is_the_first_field_of_its_group(manifest):

@@ -22,6 +22,7 @@ Kind = Literal["classes", "numbers"]
 
 _HIGHEST_GRADE = 20  # larger integers are more likely counts, ages or years than grades
 _MAX_EXACT = 2**53  # floats represent all integers up to here exactly
+TASKS = ("regression", "binary", "multiclass")
 
 
 @dataclass(frozen=True, kw_only=True)

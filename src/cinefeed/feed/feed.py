@@ -117,6 +117,11 @@ class Feed:
     def _set_up(self, manifest: Manifest, settings: FeedSettings, *, trained: FeedSpec | None = None) -> None:
         """Make all parts of the feed. `trained` has the label scale of the training feed, for its evaluations."""
         inputs, workers, clips, frame = settings.inputs, settings.workers, settings.clips_per_video, settings.frame
+        if not isinstance(manifest, Manifest):
+            raise SettingError(
+                f"a feed needs a Manifest, found {type(manifest).__name__}: use Manifest.read(path) for a file, and "
+                "parts.train, parts.val or parts.test for a split"
+            )
         check_rows(manifest)
         self.manifest, table = manifest, manifest.table
         self.shard = find_shard(settings.shard)
@@ -279,6 +284,14 @@ class Feed:
         if epoch < 0:
             raise SettingError(f"epoch={epoch} must be at least 0")
         self._epochs.go_to(epoch, 0, by="set_epoch() moved the feed")
+
+    def __enter__(self) -> Self:
+        """Return the feed; `close` is called at the end of the block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Call `close`."""
+        self.close()
 
     def close(self) -> None:
         """End the workers, which wait for the next iteration otherwise; one after this starts others."""

@@ -128,6 +128,8 @@ class ClipsPerVideo:
 
     def __post_init__(self) -> None:
         _check_count("clips_per_video", self.count, least=1)
+        if not isinstance(self.interleave, bool):
+            raise SettingError(f"interleave = {self.interleave!r} must be true or false")
         if self.count == 1:
             object.__setattr__(self, "interleave", False)  # one clip has one batch, either way
 

@@ -34,7 +34,8 @@ def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
     data = settings.data
     tasks = data.task if isinstance(data.task, Mapping) else dict.fromkeys(data.targets[:1], data.task)
     for target, task in tasks.items():
-        manifest = manifest.with_task(target, task)
+        if target in manifest.table.column_names:  # "clip" is none
+            manifest = manifest.with_task(target, task)
     for column, values in data.where.items():
         manifest = manifest.where(column, list(values))
     manifest = manifest.as_private() if data.private else manifest

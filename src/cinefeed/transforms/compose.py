@@ -66,7 +66,12 @@ class Compose:
         dtype = np.dtype(frame.dtype)
         for number, each in enumerate(transforms):
             transform = as_transform(each)
-            if isinstance(transform, type) or not isinstance(transform, Transform):
+            if isinstance(transform, type):
+                name = transform.__name__
+                raise SettingError(f"transforms[{number}] is the class {name}; give an instance, {name}(...)")
+            if hasattr(transform, "targets"):
+                raise SettingError(f"transforms[{number}] is {each!r}, which mixes batches; pass it as mixing={each!r}")
+            if not isinstance(transform, Transform):
                 raise SettingError(
                     f"transforms[{number}] is {transform!r}, which has no sample() and apply(); "
                     f"give instances of transforms such as Rotate(degrees=25), or a callable that takes a clip"

@@ -80,7 +80,7 @@ def open_video(
     channels:  1 (grey) or 3 (RGB); by default as stored
     part:      a sample inside the file, such as a data set ("/name" or "/name[5]") or a slice ("slice=4");
                "file.h5::/name" is the same, given in the path
-    facts:     metadata from a manifest; with it the file is not probed, and `reading` is not needed
+    metadata:  metadata from a manifest; with it the file is not probed, and `reading` is not needed
     dtype:     dtype that `read` returns: uint8, uint16 or float32; by default as stored
 
     Raises SourceError if the file holds no video, is not a regular file, or expands beyond `reading.limits`.

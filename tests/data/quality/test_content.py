@@ -77,6 +77,23 @@ def test_copies_across_the_split_are_an_error_and_labels_that_differ_too(folder)
     assert not {"copies_across_splits", "labels_of_copies_differ"} & findings.keys()
 
 
+def test_near_duplicates_are_no_doubt_where_all_videos_look_alike(tmp_path):
+    """Ten videos of one texture, each with another age, against ten of which all have a twin of the same age."""
+    noise = np.random.default_rng(0).integers(0, 9, (10, 12, 64, 80), np.uint8)
+    for number in range(10):
+        save(tmp_path / "alike", f"{number}.npy", moving(1) // 2 + noise[number])
+        save(tmp_path / "twins", f"{number}.npy", moving(number // 2) // 2 + noise[number])
+    split = ["train", "test"] * 5
+    alike = codes(
+        check_manifest(scanned(tmp_path / "alike", split=split, age=list(range(10))), target="age", progress=False)
+    )
+    assert alike["videos_look_alike"].severity == "note"
+    assert not {"near_duplicates_across_splits", "labels_of_near_duplicates_differ"} & alike.keys()
+    ages = [number // 2 for number in range(10)]
+    twins = codes(check_manifest(scanned(tmp_path / "twins", split=split, age=ages), target="age", progress=False))
+    assert twins["near_duplicates_across_splits"].severity == "error" and "videos_look_alike" not in twins
+
+
 def test_look_alikes_of_one_group_are_a_note_and_across_the_split_an_error(folder):
     noise = np.random.default_rng(0).integers(0, 9, (12, 64, 80), np.uint8)
     save(folder, "w.npy", moving(1) // 2 + noise)

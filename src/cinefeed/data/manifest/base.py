@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import ColumnError, LabelError, TableError, did_you_mean
-from cinefeed.data.label_types import LabelType, is_number, label_type, why_no_label
+from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
+from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, why_no_label
 from cinefeed.data.manifest.columns import label_names
 from cinefeed.data.manifest.fingerprint import fingerprint
 from cinefeed.data.manifest.hiding import hide_paths
@@ -164,9 +164,15 @@ class ManifestTable:
         return self.rows.metadata(row)
 
     def with_task(self, name: str, task: str | None) -> Self:
-        """Return the manifest with the label type of a task: numbers for "regression", classes for others."""
-        if task is None or name not in self.table.schema.names:
+        """Return the manifest with the label type of a task: numbers for "regression", classes for others.
+
+        Raises ColumnError for a missing column, SettingError for another task.
+        """
+        if task is None:
             return self
+        self.column(name)
+        if task not in TASKS:
+            raise SettingError(f"task={task!r} is not a choice; {did_you_mean(task, TASKS)}")
         kind = LabelType(kind="numbers" if task == "regression" else "classes")
         notes = self.notes | {"label_types": self.label_types | {name: kind.as_dict()}}
         return type(self)(self.table, root=self.root, history=self.history, notes=notes, arrays=self._arrays)

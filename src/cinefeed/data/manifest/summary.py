@@ -34,7 +34,7 @@ def summarise(
     lines += (
         _metadata(table, name_column="id" if private else "path", verified=verified)
         if "num_frames" in table.schema.names
-        else [_line("facts", "not probed")]
+        else [_line("metadata", "not probed")]
     )
     labels = [*label_names(table.schema.names), *(["split"] if "split" in table.schema.names else [])]
     lines += ["  labels"] if labels else []

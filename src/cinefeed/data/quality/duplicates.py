@@ -14,6 +14,7 @@ from cinefeed.data.quality.groups import groups_of, parts_of
 from cinefeed.data.quality.near_duplicates import NearPairs, near_pairs
 
 _LISTED_PAIRS = 1000
+_MANY_ROWS, _MOST_PAIRS = 0.25, 0.5  # shares from which near-duplicates are the look of a data set, and not copies
 
 
 def duplicate_findings(
@@ -32,7 +33,8 @@ def duplicate_findings(
         prints = prints.copy()
         prints[followers] = 0  # the first of a set of copies represents it
     near = near_pairs(prints)
-    near_sets = _linked_sets(near)
+    alike = _all_look_alike(near, context)
+    near_sets = [] if alike else _linked_sets(near)
     pairs = [context.pair(rows[0], row, 0.0, "copy") for rows in copy_sets for row in rows[1:]]
     nearest = zip(near.first.tolist(), near.second.tolist(), near.distance.tolist(), strict=True)
     pairs += [context.pair(first, second, distance, "near_duplicate") for first, second, distance in nearest]
@@ -45,6 +47,18 @@ def duplicate_findings(
         *_repeat_findings(copy_sets, context, "copies", "copies of another file"),
         *_repeat_findings(near_sets, context, "near_duplicates", "nearly the same frames as another"),
     ]
+    if alike:
+        rows = np.union1d(near.first, near.second)
+        findings.append(
+            finding(
+                "note",
+                "videos_look_alike",
+                f"{format_count(len(rows), 'video')} with nearly the same frames as another, most with another label",
+                detail="The videos of this data set look so alike that near-duplicates cannot be told from other "
+                "videos. Copies of whole files are still found, by their content.",
+                advice="make sure by other means that no video is in the data set twice, under another id",
+            )
+        )
     if near.truncated:
         findings.append(
             finding(
@@ -87,6 +101,15 @@ class _RowContext:
     def remarks(self, sets: list[list[int]]) -> list[str]:
         """Return a remark for each row of the sets."""
         return [f"set {i}: {self.remark(row)}".rstrip(": ") for i, rows in enumerate(sets, start=1) for row in rows]
+
+
+def _all_look_alike(near: NearPairs, context: _RowContext) -> bool:
+    """Return whether many rows have a near-duplicate, and most of these pairs have two labels: copies have one."""
+    rows = np.union1d(near.first, near.second)
+    labels = np.array([label or "" for label in context.labels])
+    first, second = labels[near.first], labels[near.second]
+    differ = (first != second) & (first != "") & (second != "")
+    return bool(len(rows) > _MANY_ROWS * len(labels) and differ.mean() > _MOST_PAIRS)
 
 
 def _texts(column: Any, count: int) -> list[str | None]:

@@ -153,7 +153,8 @@ def check_parts(
         workers = workers or usable_cores()
         with shown_progress(progress, what="check") as report_progress:
             summaries = summarize_frames(manifest, clip=None, workers=workers, progress=report_progress)
-        findings += duplicate_findings(manifest, summaries, target=None, group=group, workers=workers)[0]
+        first = targets[0] if targets else None
+        findings += duplicate_findings(manifest, summaries, target=first, group=group, workers=workers)[0]
         for target in targets:
             findings += shortcut_findings(manifest, summaries, target=target, group=group, nuisance=())[0]
         unread = len(manifest) - int(summaries.rows_read.sum())
