@@ -29,7 +29,7 @@ ORDER = {
     "video.images": "image_size tiff animation groups source",
     "video.dicom": "header fragments jpeg_lossless pixels lookup_tables geometry metadata series source encapsulated",
     "data": "label_types split split_summary sampling manifest quality",
-    "data.sampling": "strata multilabel measure shares order plan report prior sampler samplers",
+    "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
         columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary find
         quiet scan rows pivot combine hiding in_memory base manifest encoded values

@@ -6,10 +6,10 @@ converts expected draws of all samplers to integer draws. report.py describes th
 measure.py. prior.py corrects predicted probabilities for balanced training.
 """
 
+from cinefeed.data.sampling.base import Balancing, Sampler
 from cinefeed.data.sampling.plan import Plan, draw
 from cinefeed.data.sampling.prior import class_weights, correct_prior, prior_from_report
 from cinefeed.data.sampling.report import BalanceReport
-from cinefeed.data.sampling.sampler import Balancing, Sampler
 from cinefeed.data.sampling.samplers import BalancedClasses, Natural, UniformLabels
 from cinefeed.data.sampling.strata import Strata
 

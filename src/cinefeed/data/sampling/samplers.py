@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import LabelError, SettingError, did_you_mean
 from cinefeed.data.label_types import class_name
+from cinefeed.data.sampling.base import Balancing, Sampler
 from cinefeed.data.sampling.multilabel import LabelSets, parse_label_sets, rarest_strata
 from cinefeed.data.sampling.plan import Plan
-from cinefeed.data.sampling.sampler import Balancing, Sampler
 from cinefeed.data.sampling.shares import smoothed_counts
 from cinefeed.data.sampling.strata import Bins, Strata, bin_strata, check_bins, class_strata, label_array
 
