@@ -169,7 +169,7 @@ def test_a_choice_may_hold_callables(manifest):
         (lambda clip: clip.unsqueeze(0), r"failed on a clip of noise, a NumPy array \(4, 16, 16, 1\) .*AttributeError"),
         (torch.nn.Conv2d(3, 3, 1), r"a torch tensor \(4, 1, 16, 16\) of uint8 in the order TCHW: RuntimeError"),
         ("rotate", r"transforms\[0\] is 'rotate'.*or a callable that takes a clip"),
-        (callables.Jitter, "which has no sample"),
+        (callables.Jitter, r"is the class Jitter; give an instance"),
     ],
 )
 def test_what_cannot_be_a_transform(manifest, function, message):
