@@ -61,6 +61,7 @@ class KernelCache:
             if _digest(payload) != content[:_DIGEST_BYTES]:
                 raise ValueError("its checksum differs")
             target.refresh()
+            # The cache is the user's own, and trusted like installed code (SECURITY.md).
             return CompileResult._rebuild(target, *pickle.loads(payload))
         except Exception as error:  # for every kind of damage, compiling again is right
             _report("damaged", f"{path} does not load ({type(error).__name__}: {error}); it is compiled again")

@@ -87,7 +87,7 @@ def encode(
     files: dict[str, int] = {}  # file of features -> the first row of its video
     for row in range(len(videos)):
         files.setdefault(_file_of(videos, row), row)
-    results: dict[str, VideoMetadata | str] = {}  # file of features -> facts of its video, or the error
+    results: dict[str, VideoMetadata | str] = {}  # file of features -> metadata of its video, or the error
     num_encoded = 0
     with full_disk_explained(folder):
         for number, (file, row) in enumerate(files.items()):
@@ -227,7 +227,7 @@ def _write(path: Path, features: Iterator[NDArray[np.float32]], count: int, dime
 def _features(
     videos: Manifest, folder: Path, results: dict[str, VideoMetadata | str], *, dimension: int, dtype: str, name: str
 ) -> pa.Table:
-    """Return the videos' table with the facts of their features; timestamps stay, since a Clip selects by them."""
+    """Return the videos' table with the metadata of their features; timestamps stay, since a Clip selects by them."""
     rows = []
     for row in range(len(videos)):
         file = _file_of(videos, row)
@@ -247,7 +247,7 @@ def _features(
 
 
 def _as_features(metadata: VideoMetadata, *, dimension: int, dtype: str) -> VideoMetadata:
-    """Return the facts of the array of features of a video.
+    """Return the metadata of the array of features of a video.
 
     >>> from cinefeed.video.clips import FrameTimes
     >>> times = FrameTimes(0.0, 0.04, 9)

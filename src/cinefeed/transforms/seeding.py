@@ -1,6 +1,7 @@
 """Random numbers of foreign code: its generators seeded for one call, and left as they were.
 
-torch is not imported here: code that was not loaded draws nothing.
+The global generators are set for the call of a user's function only, under a lock, and then restored; cinefeed itself
+never draws from them. torch is not imported here: code that was not loaded draws nothing.
 """
 
 import inspect

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
 
 def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd: int) -> None:
     try:
-        # Opened by name: workers that read one descriptor would share its file position.
+        # Written by the parent process. Opened by name: workers of one descriptor would share its file position.
         settings = pickle.loads(Path(f"/proc/self/fd/{settings_fd}").read_bytes())
         for reader in settings["readers"]:
             register_reader(reader.suffixes, reader.opener, magic=reader.magic, name=reader.name, replace=True)
