@@ -40,7 +40,7 @@ KINDS = {  # places of tests, each the beginning of a node id
         test_demo_environment.py test_locks.py test_machine.py test_quick.py
         feed/test_iteration.py feed/test_feed.py::test_a_backend_by_trial
         feed/test_replace.py::test_what_was_fed_before_changes_no_byte
-        feed/test_slots.py::test_shared_memory_is_seen
+        feed/test_buffers.py::test_shared_memory_is_seen
     """,
 }
 FRAMEWORKS = {"keras", "torch", "jax", "tensorflow", "pytorch_lightning"}

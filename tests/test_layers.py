@@ -22,7 +22,7 @@ ORDER = {
         pixel_levels ffmpeg value_range arrays images dicom readers registry
     """,
     "video.ffmpeg": """
-        containers damage messages decode_range pixel_formats boxes packets second_look probe abi libav decoder
+        containers damage messages decode_range pixel_formats boxes packets second_look probe abi compiled_loops decoder
         fast_decoder seek_decoder source
     """,
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",

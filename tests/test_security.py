@@ -35,8 +35,8 @@ from cinefeed.core.errors import CinefeedError, SourceError, TableError
 from cinefeed.data.manifest.quiet import decoders_quiet
 from cinefeed.feed.disk_errors import disk_error
 from cinefeed.testing.videos import numbered_frames, write_video
+from cinefeed.video.ffmpeg.compiled_loops import TEXTS
 from cinefeed.video.ffmpeg.containers import DEMUXERS
-from cinefeed.video.ffmpeg.libav import TEXTS
 from cinefeed.video.ffmpeg.source import EncodedSource
 from cinefeed.video.limits import ReadLimits
 
@@ -125,7 +125,7 @@ def test_a_play_list_in_the_place_of_a_scanned_video(tmp_path, neighbour):
     path = write_video(tmp_path / "patient_b.mp4", numbered_frames(12))
     metadata = cf.probe(path)
     with EncodedSource(path, metadata=metadata) as video:
-        assert video._native is not None, "the compiled decoder reads it"
+        assert video._fast_decoder is not None, "the compiled decoder reads it"
     path.write_text(PLAYLISTS["concat"])
     with pytest.raises(SourceError, match="refused"):
         EncodedSource(path, metadata=metadata)

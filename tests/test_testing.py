@@ -253,7 +253,7 @@ def test_facts_that_do_not_come_back_are_found(path, monkeypatch):
         return metadata_to_row(metadata) | {"rate_hz": None}
 
     monkeypatch.setattr("cinefeed.testing.sources.metadata_to_row", forgetful)
-    with pytest.raises(AssertionError, match=r"facts.rate_hz is 25.0, and nan after storing it"):
+    with pytest.raises(AssertionError, match=r"metadata.rate_hz is 25.0, and nan after storing it"):
         check_source(open_video(path))
     with pytest.raises(AssertionError, match="have no frames"):
         stored_metadata(replace(probe(path), times=FrameTimes(0.0, 0.04, 0), ticks=None))

@@ -137,7 +137,7 @@ def test_no_batch_is_held_while_the_next_is_made(manifest, device):
         for _ in range(3):
             for item in loader:
                 del item
-        assert loader.feed._builder.slots.made == 1
+        assert loader.feed._builder.buffers.size == 1
     finally:
         gc.enable()
 

@@ -23,7 +23,7 @@ HEALTHY = {
 
 
 def machine(**changes):
-    """Return the facts of a machine without faults but for some changes, each by the path of its name."""
+    """Return the description of a machine without faults but for some changes, each by the path of its name."""
     found = copy.deepcopy(HEALTHY)
     for path, value in changes.items():
         *outer, last = path.split("__")

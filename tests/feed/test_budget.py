@@ -11,7 +11,7 @@ import cinefeed as cf
 from cinefeed.core.errors import FeedError, SettingError
 from cinefeed.feed.memory_budget import decoder_bytes, parse_bytes
 
-SLOT = 4 * 4 * 64 * 64 + 4 * 4  # pixels of a batch, and the mask of its frames
+BUFFER_BYTES = 4 * 4 * 64 * 64 + 4 * 4  # pixels of a batch, and the mask of its frames
 
 
 one_worker = partial(cf.Workers, count=1, prefetch=1)
@@ -36,21 +36,25 @@ def test_what_is_no_number_of_bytes(wrong):
 
 def test_the_budget_is_spent_on_decoders_and_batches(manifest):
     decoder = decoder_bytes(manifest.table, frames=4)
-    feed = make(manifest, workers=one_worker(memory=decoder + 4 * SLOT))
-    assert (feed.spending.decoders, feed.spending.slot, feed.spending.slots) == (decoder, SLOT, 4)
-    assert "4 batches of 0.0656 MB" in str(feed.spending)
+    feed = make(manifest, workers=one_worker(memory=decoder + 4 * BUFFER_BYTES))
+    assert (feed.memory_budget.decoders, feed.memory_budget.buffer_bytes, feed.memory_budget.buffers) == (
+        decoder,
+        BUFFER_BYTES,
+        4,
+    )
+    assert "4 batches of 0.0656 MB" in str(feed.memory_budget)
 
 
 def test_too_little_is_refused_with_what_would_do(manifest):
     decoder = decoder_bytes(manifest.table, frames=4)
     with pytest.raises(SettingError, match=r"is too little: decoders take 8 MB, and 3 batches 0\.0656 MB each; give"):
-        make(manifest, workers=one_worker(memory=decoder + 2 * SLOT))
+        make(manifest, workers=one_worker(memory=decoder + 2 * BUFFER_BYTES))
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_holding_more_than_the_budget_is_an_error(manifest, backend):
     feed = make(
-        manifest, workers=one_worker(memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT, backend=backend)
+        manifest, workers=one_worker(memory=decoder_bytes(manifest.table, frames=4) + 4 * BUFFER_BYTES, backend=backend)
     )
     held = []
     with pytest.raises(FeedError, match="all 4 batches that the memory budget allows are held"):
@@ -59,15 +63,15 @@ def test_holding_more_than_the_budget_is_an_error(manifest, backend):
 
 
 def test_holding_one_at_a_time_fits_over_many_epochs(manifest):
-    feed = make(manifest, workers=one_worker(memory=decoder_bytes(manifest.table, frames=4) + 4 * SLOT))
+    feed = make(manifest, workers=one_worker(memory=decoder_bytes(manifest.table, frames=4) + 4 * BUFFER_BYTES))
     assert sum(len(batch.ids) for _ in range(10) for batch in feed) == 110
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_breaking_off_gives_back_what_is_under_way(manifest, backend):
     workers = cf.Workers(count=2, prefetch=2, backend=backend)
-    slots = make(manifest, workers=workers)._ahead + 2  # no more than it needs
-    memory = 2 * decoder_bytes(manifest.table, frames=4) + slots * SLOT
+    buffers = make(manifest, workers=workers)._ahead + 2  # no more than it needs
+    memory = 2 * decoder_bytes(manifest.table, frames=4) + buffers * BUFFER_BYTES
     feed = make(manifest, workers=replace(workers, memory=memory), transforms=[Nap(seconds=0.02)])
     for number in range(8):
         feed.set_epoch(number % 3)

@@ -76,7 +76,7 @@ def settled(before, *, seconds=10.0):
 
 
 def pool_of(batches):
-    return batches._line.worker_pool
+    return batches._prefetcher.worker_pool
 
 
 def kill_one(worker_pool, killed, rng, signals):

@@ -33,7 +33,7 @@ def make(manifest, **changes):
     return cf.Feed(manifest, **{**settings, **changes})
 
 
-SPREAD = pytest.mark.parametrize("spread", [False, True], ids=["together", "spread"])
+SPREAD = pytest.mark.parametrize("interleave", [False, True], ids=["together", "interleave"])
 
 
 def starts_of(batch):
@@ -43,25 +43,25 @@ def starts_of(batch):
 
 
 @SPREAD
-def test_an_epoch_has_as_many_times_the_clips(manifest, spread):
-    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(interleave=spread, count=4))
+def test_an_epoch_has_as_many_times_the_clips(manifest, interleave):
+    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(interleave=interleave, count=4))
     batches = list(feed)
     rows = feed.plan(epoch=0).rows
     assert len(rows) == 11 and Counter(str(name) for batch in batches for name in batch.ids) == {
         f"v{row}": 4 for row in range(11)
     }
-    assert feed.epoch == 1 and len(feed) == len(batches) == (12 if spread else 11)
-    assert [len(batch.ids) for batch in batches] == ([4] * 8 + [3] * 4 if spread else [4] * 11)
+    assert feed.epoch == 1 and len(feed) == len(batches) == (12 if interleave else 11)
+    assert [len(batch.ids) for batch in batches] == ([4] * 8 + [3] * 4 if interleave else [4] * 11)
     assert "11 draws an epoch, of one sample at most 1, 4 clips each" in feed.summary()
     for index, batch in enumerate(batches):
-        expected = rows[index // 4 * 4 : index // 4 * 4 + 4] if spread else [rows[index]] * 4
+        expected = rows[index // 4 * 4 : index // 4 * 4 + 4] if interleave else [rows[index]] * 4
         assert batch.ids.tolist() == [f"v{row}" for row in expected]
         assert batch.targets.tolist() == [20.0 + row * row for row in expected]
 
 
 @SPREAD
-def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, spread):
-    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), transforms=[])
+def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, interleave):
+    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave), transforms=[])
     apart, starts = Counter(), Counter()
     for _ in range(20):
         batches = list(feed)
@@ -76,7 +76,7 @@ def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, spread):
     assert set(starts) == set(range(10)), "every place of the video is come to"
     moved = make(
         manifest,
-        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave),
         clip=cf.Clip(frames=3, position="center"),
     )
     clips = [clip.tobytes() for batch in moved for clip in batch.clips]
@@ -152,10 +152,10 @@ def test_a_video_is_opened_and_decoded_once(manifest, monkeypatch):
         return source
 
     monkeypatch.setattr(Rows, "open", noting)
-    for spread in (False, True):
+    for interleave in (False, True):
         opened.clear()
         asked.clear()
-        list(make(manifest, clips_per_video=cf.ClipsPerVideo(count=4, interleave=spread)))
+        list(make(manifest, clips_per_video=cf.ClipsPerVideo(count=4, interleave=interleave)))
         assert sorted(opened) == list(range(11)) and len(asked) == 11
         assert all(len(set(each.tolist())) == len(each) <= 6 for each in asked)
 
@@ -191,27 +191,27 @@ def test_each_clip_has_the_address_of_the_plans_position_and_its_number(manifest
 
 @SPREAD
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 0), (2, 1), (2, 5)])
-def test_the_same_bytes_from_threads(manifest, spread, workers, prefetch):
-    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
+def test_the_same_bytes_from_threads(manifest, interleave, workers, prefetch):
+    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave))
     expected = epochs(make_one())
     assert epochs(make_one(workers=cf.Workers(count=workers, prefetch=prefetch))) == expected
     assert len({each for epoch in expected for each in epoch}) == 12
     assert [digest(make_one().batch(index)) for index in range(6)] == expected[0]
 
 
-@pytest.mark.parametrize("spread", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_the_same_bytes_from_processes(manifest, spread):
+@pytest.mark.parametrize("interleave", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_same_bytes_from_processes(manifest, interleave):
     feed = make(
         manifest,
-        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave),
         workers=cf.Workers(count=2, backend="process", prefetch=1),
     )
-    assert epochs(feed) == epochs(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)))
+    assert epochs(feed) == epochs(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave)))
 
 
 @SPREAD
-def test_after_every_batch_the_missing_ones_follow(manifest, spread):
-    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
+def test_after_every_batch_the_missing_ones_follow(manifest, interleave):
+    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave))
     feed, expected, states = make_one(workers=1), [], []
     for batch in feed:
         expected.append(digest(batch))
@@ -224,7 +224,7 @@ def test_after_every_batch_the_missing_ones_follow(manifest, spread):
 
 
 @SPREAD
-def test_ranks_give_together_what_one_gives_alone(manifest, spread):
+def test_ranks_give_together_what_one_gives_alone(manifest, interleave):
     def rows(feed):
         return Counter(
             (str(name), clip.tobytes(), valid.all())
@@ -233,11 +233,11 @@ def test_ranks_give_together_what_one_gives_alone(manifest, spread):
             if name
         )
 
-    alone = rows(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)))
+    alone = rows(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave)))
     feeds = [
         make(
             manifest,
-            clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+            clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave),
             shard=cf.Shard(rank=rank, world_size=2),
         )
         for rank in (0, 1)
@@ -246,8 +246,8 @@ def test_ranks_give_together_what_one_gives_alone(manifest, spread):
     assert len({len(feed) for feed in feeds}) == 1
     padded = [len(batch.ids) - (batch.ids != "").sum() for feed in feeds for batch in feed]
     assert sum(padded) == 2, "11 draws on two ranks: one of padding, of two clips"
-    dropped = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), drop_last=True)
-    assert {len(batch.ids) for batch in dropped} == {4} and len(dropped) == (4 if spread else 5)
+    dropped = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave), drop_last=True)
+    assert {len(batch.ids) for batch in dropped} == {4} and len(dropped) == (4 if interleave else 5)
 
 
 def test_a_state_of_other_ranks_is_restored_where_all_clips_of_its_videos_were_given(manifest):
@@ -260,15 +260,15 @@ def test_a_state_of_other_ranks_is_restored_where_all_clips_of_its_videos_were_g
     assert sorted({str(name) for batch in after for name in batch.ids}) == sorted(
         f"v{row}" for row in make(manifest, batch_size=2).plan(epoch=0).rows[2:]
     )
-    spread = states(2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True))
-    assert [each["draws"] for each in spread[:3]] == [4, 8, 12]
-    alone = make(manifest, batch_size=2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True)).restore(spread[1])
+    interleave = states(2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True))
+    assert [each["draws"] for each in interleave[:3]] == [4, 8, 12]
+    alone = make(manifest, batch_size=2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True)).restore(interleave[1])
     seen = Counter(str(name) for batch in alone for name in batch.ids)
     assert seen == {f"v{row}": 2 for row in alone.plan(epoch=0).rows[4:]}
     with pytest.raises(
         FeedError, match=r"draw 4 of epoch 0, between batches of the same.*draw 0 and draw 8. .*as many ranks as 2;"
     ):
-        alone.restore(spread[0])
+        alone.restore(interleave[0])
     assert (
         make(
             manifest,
@@ -276,9 +276,9 @@ def test_a_state_of_other_ranks_is_restored_where_all_clips_of_its_videos_were_g
             batch_size=2,
             clips_per_video=cf.ClipsPerVideo(count=2, interleave=True),
         )
-        .restore(spread[0])
+        .restore(interleave[0])
         .state()
-        == spread[0]
+        == interleave[0]
     )
 
 
@@ -292,11 +292,11 @@ def test_a_state_of_other_clips_is_refused(manifest):
 
 
 @SPREAD
-def test_a_bad_row_is_replaced_with_all_of_its_clips(manifest, spread):
+def test_a_bad_row_is_replaced_with_all_of_its_clips(manifest, interleave):
     (manifest.root / "03.npy").write_bytes(b"\x93NUMPY is cut off")
     feed = make(
         manifest,
-        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave),
         target="sick",
         on_error="replace",
         max_bad=0.1,
@@ -312,37 +312,37 @@ def test_a_bad_row_is_replaced_with_all_of_its_clips(manifest, spread):
 
 
 @SPREAD
-def test_every_full_batch_is_balanced(manifest, spread):
+def test_every_full_batch_is_balanced(manifest, interleave):
     feed = make(
         manifest,
         target="sick",
         sampler=cf.BalancedClasses(),
-        clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave),
         drop_last=True,
     )
     assert {batch.targets.tolist().count(1) for _ in range(3) for batch in feed} == {2}
 
 
 @SPREAD
-def test_check_feed_passes(manifest, spread):
+def test_check_feed_passes(manifest, interleave):
     for changes in (
         {},
         {"shard": cf.Shard(rank=1, world_size=2)},
         {"clip": cf.Clip(frames=14, short="pad"), "batch_size": 6},
     ):
-        check_feed(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread), workers=1, **changes))
+        check_feed(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave), workers=1, **changes))
     long = {"target": "sick", "sampler": cf.BalancedClasses(length=100)}
     check_feed(
         make(
-            manifest, clips_per_video=cf.ClipsPerVideo(count=3, interleave=spread), batch_size=3, transforms=[], **long
+            manifest, clips_per_video=cf.ClipsPerVideo(count=3, interleave=interleave), batch_size=3, transforms=[], **long
         )
     )
 
 
 @pytest.mark.slow
 @SPREAD
-def test_check_feed_passes_with_all_workers_and_ranks(manifest, spread):
-    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
+def test_check_feed_passes_with_all_workers_and_ranks(manifest, interleave):
+    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave))
     check_feed(make_one(), make=make_one)
 
 
@@ -367,20 +367,20 @@ def test_with_views_all_clips_are_at_the_same_time_points(manifest):
 
 
 def test_the_memory_of_batches_that_are_made_together(manifest):
-    together, spread = (
+    together, interleave = (
         make(
             manifest,
             workers=cf.Workers(count=0, memory="9MB"),
-            clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread),
-        ).spending
-        for spread in (False, True)
+            clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave),
+        ).memory_budget
+        for interleave in (False, True)
     )
-    assert spread.slot == 2 * together.slot and spread.batches == 2 and together.batches == 1
-    assert f"{2 * spread.slots} batches of" in str(spread)
+    assert interleave.buffer_bytes == 2 * together.buffer_bytes and interleave.batches == 2 and together.batches == 1
+    assert f"{2 * interleave.buffers} batches of" in str(interleave)
     interleaved = cf.ClipsPerVideo(count=2, interleave=True)
     workers = cf.Workers(count=0, memory="9MB")
     assert len(list(make(manifest, workers=workers, clips_per_video=interleaved))) == 6
-    workers = cf.Workers(count=0, memory=8_000_000 + 2 * spread.slot)
+    workers = cf.Workers(count=0, memory=8_000_000 + 2 * interleave.buffer_bytes)
     feed, held = make(manifest, workers=workers, clips_per_video=interleaved), []
     with pytest.raises(FeedError, match=r"all \d+ batches that the memory budget allows are held"):
         for _ in range(2):
@@ -388,8 +388,8 @@ def test_the_memory_of_batches_that_are_made_together(manifest):
 
 
 @SPREAD
-def test_adapters_give_the_same(manifest, spread):
-    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
+def test_adapters_give_the_same(manifest, interleave):
+    make_one = partial(make, manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave))
     expected = [[digest({"clips": each.clips}, each.targets, each.weights) for each in make_one()]]
     assert items(FeedLoader(make_one(workers=2)), 1) == expected
     dataset = FeedDataset(make_one(workers=1))
@@ -398,8 +398,8 @@ def test_adapters_give_the_same(manifest, spread):
 
 
 @SPREAD
-def test_an_evaluation_has_every_row_once(manifest, spread):
-    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread))
+def test_an_evaluation_has_every_row_once(manifest, interleave):
+    feed = make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave))
     once = feed.evaluation(manifest, clips=1)
     assert [str(name) for batch in once for name in batch.ids] == [f"v{row}" for row in range(11)]
     each = feed.evaluation(manifest)  # as many clips a row as in training, together

@@ -110,7 +110,7 @@ def test_memory_comes_back_when_batches_die(manifest):
             pass
     del _batch
     gc.collect()
-    assert feed._builder.slots.free <= 4  # one in use, one made ahead, one under way, one handed over
+    assert feed._builder.buffers.free <= 4  # one in use, one made ahead, one under way, one handed over
 
 
 def test_resume_continues_with_the_next_batch(manifest):
@@ -367,14 +367,14 @@ def test_an_epoch_begins_with_what_was_made_at_the_end_of_the_one_before(manifes
     expected = [[feed.batch(index, epoch=epoch) for index in range(len(feed))] for epoch in range(3)]
     for epoch in range(3):
         found = list(feed)
-        assert feed._epochs._line is not None
-        assert len(feed._epochs._line.pending) > 0
-        assert feed._epochs._line.epoch == epoch + 1
+        assert feed._epochs._prefetcher is not None
+        assert len(feed._epochs._prefetcher.pending) > 0
+        assert feed._epochs._prefetcher.epoch == epoch + 1
         for got, want in zip(found, expected[epoch], strict=True):
             np.testing.assert_array_equal(got.clips, want.clips)
-    begun = feed._epochs._line.worker_pool._pool
+    begun = feed._epochs._prefetcher.worker_pool._pool
     feed.set_epoch(0)
-    assert feed._epochs._line is None
+    assert feed._epochs._prefetcher is None
     with pytest.raises(RuntimeError, match="shutdown"):
         begun.submit(len, "")
     np.testing.assert_array_equal(next(iter(feed)).clips, expected[0][0].clips)
@@ -385,9 +385,9 @@ def test_an_evaluation_begins_nothing_past_its_end(manifest):
     begun = []
     submit = ThreadPool.submit
 
-    def noting(worker_pool, draws, slot):
+    def noting(worker_pool, draws, buffer):
         begun.extend(draws.values())
-        return submit(worker_pool, draws, slot)
+        return submit(worker_pool, draws, buffer)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ThreadPool, "submit", noting)

@@ -123,9 +123,9 @@ def test_an_iterator_that_nobody_used_skips_no_epoch(manifest):
     for _ in range(3):
         iter(feed)
     assert places(manifest, feed) == whole(0)
-    line = feed._epochs._line
+    line = feed._epochs._prefetcher
     iter(feed)
-    assert feed._epochs._line is line, "what was made ahead is still of use"
+    assert feed._epochs._prefetcher is line, "what was made ahead is still of use"
     feed.restore(make(manifest).restore({**feed.state(), "draws": 6}).state())
     iter(feed)
     assert places(manifest, feed) == whole(1, 3)
@@ -218,8 +218,8 @@ def test_what_was_dropped_is_made_by_no_worker_later(manifest):
     for _ in range(3):
         list(islice(feed, 1))
         assert {*threading.enumerate()} <= before, "threads end with the iteration, not with the feed"
-    leased = feed._epochs.builder.slots
-    assert leased.free == leased.made
+    leased = feed._epochs.builder.buffers
+    assert leased.free == leased.size
     assert places(manifest, feed) == whole(3)
 
 

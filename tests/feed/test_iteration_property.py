@@ -130,8 +130,8 @@ class Model:
             self.finish(token)
             return StopIteration
         plan, globally = self.plan(self.epoch), self.draws * self.world_size
-        slot, number = divmod(self.batch, self.batches)
-        places = range(slot * globally, min((slot + 1) * globally, len(plan)))
+        buffer, number = divmod(self.batch, self.batches)
+        places = range(buffer * globally, min((buffer + 1) * globally, len(plan)))
         clips = [number] if self.spread else range(self.clips)
         addresses = {(self.epoch, place * self.clips + clip, plan[place]) for place in places for clip in clips}
         self.fed.update(row for _, _, row in addresses)

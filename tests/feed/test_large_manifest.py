@@ -131,7 +131,7 @@ def workers(path, tmp_path_factory):
             next(batches)
         for _ in range(200):  # their rows lie all over the columns
             next(batches)
-        pids = batches._line.worker_pool.pids
+        pids = batches._prefetcher.worker_pool.pids
         held = [unshared(pid) / 1e6 for pid in pids]
         modules = [set(json.loads((folder / f"{pid}.json").read_text())) for pid in pids]
     print("a worker process has", *(f"{each:.0f}" for each in held), "MB of its own")

@@ -156,12 +156,12 @@ def test_intensity_leaves_labels_alone(alike):
 
 
 @pytest.mark.parametrize(
-    ("backend", "spread"),
+    ("backend", "interleave"),
     [("thread", False), ("thread", True), ("process", True), pytest.param("process", False, marks=pytest.mark.slow)],
 )
-def test_the_same_bytes(pairs, backend, spread):
+def test_the_same_bytes(pairs, backend, interleave):
     make_one = partial(
-        make, pairs, transforms=[*GEOMETRY, *INTENSITY], clips_per_video=cf.ClipsPerVideo(count=2, interleave=spread)
+        make, pairs, transforms=[*GEOMETRY, *INTENSITY], clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave)
     )
     expected = epochs(make_one())
     assert epochs(make_one(workers=cf.Workers(backend=backend, count=2))) == expected
@@ -215,9 +215,13 @@ def test_torch_gets_masks_in_the_order_of_the_clips(pairs):
 
 
 def test_the_budget_counts_masks(pairs):
-    slot, decoders = 2 * 4 * 4 * 20 * 24 + 4 * 4, 2 * decoder_bytes(pairs.table, frames=4)
-    feed = make(pairs, workers=cf.Workers(count=0, memory=decoders + 3 * slot))
-    assert (feed.spending.decoders, feed.spending.slot, feed.spending.slots) == (decoders, slot, 3)
+    buffer, decoders = 2 * 4 * 4 * 20 * 24 + 4 * 4, 2 * decoder_bytes(pairs.table, frames=4)
+    feed = make(pairs, workers=cf.Workers(count=0, memory=decoders + 3 * buffer))
+    assert (feed.memory_budget.decoders, feed.memory_budget.buffer_bytes, feed.memory_budget.buffers) == (
+        decoders,
+        buffer,
+        3,
+    )
 
 
 def test_millimetres(pairs):

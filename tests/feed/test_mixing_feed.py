@@ -191,9 +191,9 @@ def test_what_is_no_mixing(made, wrong):
 
 
 def test_clips_are_written_where_they_lie(made):
-    """Mixed or not, a batch takes the memory of its slot and no more."""
+    """Mixed or not, a batch takes the memory of its buffer and no more."""
     feed = make(made)
-    slot = feed._builder.slots.lease()
-    address = slot.clips.ctypes.data
-    del slot
+    buffer = feed._builder.buffers.lease()
+    address = buffer.clips.ctypes.data
+    del buffer
     assert feed[0].clips.ctypes.data == address

@@ -38,11 +38,11 @@ def ids(batches):
 
 def random_case(rng):
     clips = int(rng.choice([1, 1, 2, 3]))
-    spread = bool(clips > 1 and rng.integers(2))
-    batch_size = int(rng.integers(1, 4)) * (1 if spread else clips)
+    interleave = bool(clips > 1 and rng.integers(2))
+    batch_size = int(rng.integers(1, 4)) * (1 if interleave else clips)
     settings = {
         "batch_size": batch_size,
-        "clips_per_video": cf.ClipsPerVideo(count=clips, interleave=spread),
+        "clips_per_video": cf.ClipsPerVideo(count=clips, interleave=interleave),
         "seed": int(rng.integers(9)),
     }
     return settings, int(rng.integers(1, 6)), int(rng.integers(1, 6))

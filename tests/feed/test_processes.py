@@ -141,7 +141,7 @@ def test_a_killed_worker_is_named_and_its_clips_are_made_by_another(manifest, ca
     feed = make(manifest, transforms=[Nap(seconds=0.6)])
     batches = iter(feed)
     found = [next(batches).clips.copy()]
-    line = batches._line
+    line = batches._prefetcher
     os.kill(next(each.process.pid for each in line.worker_pool._workers if each.tasks), signal.SIGKILL)
     deadline = time.monotonic() + 5  # one second on a machine at rest
     while not line.worker_pool.deaths and time.monotonic() < deadline:
@@ -217,7 +217,7 @@ SCRIPT = textwrap.dedent(
     )
     batches = iter(feed)
     next(batches)
-    worker_pool = batches._line.worker_pool
+    worker_pool = batches._prefetcher.worker_pool
     print("pids", *getattr(worker_pool, "pids", []), flush=True)
     if sys.argv[2] == "die":
         os.kill(os.getpid(), 9)

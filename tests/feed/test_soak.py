@@ -48,7 +48,7 @@ for _ in range(epochs):
         kept.append(bytearray(b"x" * 2**20))
     if leaks == "handles":
         kept.append(open("/dev/null"))
-    line = feed._epochs._line
+    line = feed._epochs._prefetcher
     wait([clip for pending in line.pending for clip in pending.clips])  # of the next epoch, whose files are open
     measured.append({
         "parent": resident("self"),

@@ -264,10 +264,13 @@ def test_the_clips_as_targets_when_they_are_stacked(studies):
 
 def test_both_views_count_for_the_memory(studies):
     one, two = (
-        make(studies, workers=cf.Workers(count=0, memory="9MB"), inputs=cf.Inputs(views=views)).spending
+        make(studies, workers=cf.Workers(count=0, memory="9MB"), inputs=cf.Inputs(views=views)).memory_budget
         for views in (["2ch"], ["2ch", "4ch"])
     )
-    assert (one.slot, two.slot) == (2 * (4 * 256 + 4), 2 * (2 * 4 * 256 + 4)) and one.slots > two.slots
+    assert (one.buffer_bytes, two.buffer_bytes) == (
+        2 * (4 * 256 + 4),
+        2 * (2 * 4 * 256 + 4),
+    ) and one.buffers > two.buffers
 
 
 def test_adapters_give_each_view_by_its_name(studies):

@@ -236,7 +236,7 @@ def test_a_clip_that_cannot_be_made_gives_its_memory_back(tmp_path, backend, wor
             feed.set_epoch(0)
             with pytest.raises(SourceError):
                 list(feed)
-            made.append(feed._builder.slots.made)
+            made.append(feed._builder.buffers.size)
     finally:
         gc.enable()
     assert made[1:] == made[1:2] * 3

@@ -104,7 +104,7 @@ def differences(path: Path, metadata: VideoMetadata, truth: Sequence[np.ndarray 
     for by_pyav in (False, True):
         with pytest.MonkeyPatch.context() as patch:
             if by_pyav:
-                patch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
+                patch.setattr(encoded, "open_fast_decoder", lambda *arguments, **settings: None)
             alone = [luma(path, metadata, [number])[0] for number in numbers]
             for way, frames in (("alone", alone), ("in sequence", luma(path, metadata, numbers))):
                 for number, frame in enumerate(frames):

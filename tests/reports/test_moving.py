@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from made_runs import blobs
 
-from cinefeed.reports.animation import moving, with_saliency
+from cinefeed.reports.animation import animated_webp, with_saliency
 
 
 def frames_of(uri):
@@ -21,14 +21,14 @@ def frames_of(uri):
 @pytest.mark.parametrize("channels", [1, 3, 2])
 def test_a_clip_moves_as_it_did(channels):
     clip = blobs(1, channels=channels)[0]
-    frames = frames_of(moving(clip))
+    frames = frames_of(animated_webp(clip))
     assert frames.shape == (16, 64, 64, 3)
     assert np.abs(frames.astype(int) - clip[..., :1].astype(int)).mean() < 12  # lossy, but each frame its own
     assert np.abs(frames[0].astype(int) - frames[8].astype(int)).mean() > 12
 
 
 def test_one_frame_is_a_picture():
-    assert frames_of(moving(blobs(1)[0, :1])).shape == (1, 64, 64, 3)
+    assert frames_of(animated_webp(blobs(1)[0, :1])).shape == (1, 64, 64, 3)
 
 
 def test_the_map_lies_where_it_peaks_and_the_mark_runs():

@@ -287,7 +287,7 @@ def test_parameters_are_plain_data():
     assert len(parameters) == 4
 
 
-def test_slots_that_are_not_contiguous_are_filled_too():
+def test_buffers_that_are_not_contiguous_are_filled_too():
     compose = Compose([Rotate(degrees=5)], frame=Frame(height=8, width=8, channels=1))
     frames = [(noise(8, 8),)] * 3
     parameters = compose.sample(np.random.default_rng(0), frames=3)

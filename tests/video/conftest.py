@@ -9,5 +9,5 @@ from cinefeed.video.ffmpeg import source as encoded
 def way(request, monkeypatch):
     """Run a test both ways; tests that need no way run once."""
     if request.param == "pyav":
-        monkeypatch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
+        monkeypatch.setattr(encoded, "open_fast_decoder", lambda *arguments, **settings: None)
     return request.param

@@ -38,7 +38,7 @@ def answers(
             manifest_facts = None if metadata is None else stored_metadata(metadata)
             with open_video(opened, channels=1, metadata=manifest_facts) as source:
                 read[way] = len(source), source.metadata.error
-                compiled = getattr(source, "_native", None) is not None
+                compiled = getattr(source, "_fast_decoder", None) is not None
             expected = frames[-len(source) :] if begins_later else frames[: len(frames) - cut_off]
             count = min(len(source), len(expected)) if cut_off else len(source)
             if cut_off and source.metadata.damaged.size:  # what the part of the last frame may damage is refused
@@ -66,7 +66,7 @@ def _faults(
     rng = rng_for(15, stage=Stage.CLIP, epoch=int(by_pyav), position=address)
     with pytest.MonkeyPatch.context() as patch:
         if by_pyav:
-            patch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
+            patch.setattr(encoded, "open_fast_decoder", lambda *arguments, **settings: None)
         with open_video(path, channels=1, metadata=metadata) as source:
             for _ in range(3):
                 start, step = int(rng.integers(0, count)), int(rng.integers(1, 4))

@@ -8,7 +8,7 @@ import pytest
 
 from cinefeed.core.errors import SourceError
 from cinefeed.video.color import Colour, to_pixels
-from cinefeed.video.ffmpeg.pixel_formats import colour_of, layout_of, planes_of
+from cinefeed.video.ffmpeg.pixel_formats import colour_of, plane_layout, planes_of
 from cinefeed.video.planes import Planes, planes_to_array
 
 SPACES = {"bt601": "ITU601", "bt709": "ITU709"}
@@ -44,7 +44,7 @@ def as_ffmpeg_does(pixels, *, pixel_format, matrix, full_range):
 
 
 def our_rgb(frame, colour) -> np.ndarray:
-    planes = planes_of(frame, layout_of(frame.format.name), grey=False)
+    planes = planes_of(frame, plane_layout(frame.format.name), grey=False)
     return planes_to_array(Planes([planes], colour), channels=3, height=frame.height, width=frame.width)[0]
 
 
@@ -53,7 +53,7 @@ def our_rgb(frame, colour) -> np.ndarray:
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p12le"])
 def test_rgb_is_within_two_levels_of_ffmpeg(pixel_format, matrix, full_range):
     frame, expected = as_ffmpeg_does(patches(), pixel_format=pixel_format, matrix=matrix, full_range=full_range)
-    bits = layout_of(pixel_format).bits
+    bits = plane_layout(pixel_format).bits
     colour = Colour(model="yuv", bits=bits, full_range=full_range, matrix=matrix)
     ours = our_rgb(frame, colour).astype(float) / (1 if bits == 8 else 257)
     middle = (slice(3, 5), slice(3, None, 8))  # the middle of each patch, where chroma is its own

@@ -52,7 +52,7 @@ def damaged(healthy, tmp_path) -> Path:
 @pytest.fixture(params=["compiled", "by PyAV"])
 def decoder(request, monkeypatch) -> str:
     if request.param == "by PyAV":
-        monkeypatch.setattr(encoded, "open_native", lambda *arguments, **settings: None)
+        monkeypatch.setattr(encoded, "open_fast_decoder", lambda *arguments, **settings: None)
     return str(request.param)
 
 
@@ -117,7 +117,7 @@ def test_the_compiled_decoder_detects_hidden_damage(damaged):
     """Not by the flag of a corrupt frame, which FFmpeg does not set here, but by a field that lies after it."""
     metadata = probe(damaged, verify="packets")
     with open_video(damaged, channels=1, metadata=metadata) as source:
-        native = source._native
+        native = source._fast_decoder
         assert isinstance(native, FastDecoder)
         assert native.find(np.array([19]), grey=True) is not None
         assert native.find(np.array([20]), grey=True) is None

@@ -139,14 +139,14 @@ def test_rotation_turns_frames_upright(tmp_path, degrees):
 
 def decoded(source: EncodedSource) -> int:
     """Return how many frames left the decoder so far."""
-    return (source._native or source._ladder).decoded_count
+    return (source._fast_decoder or source._seek_decoder).decoded_count
 
 
 def test_a_seek_spares_decoding_and_unwanted_frames_are_skipped(tmp_path, way):
     path = write(tmp_path, "b_frames.mp4", gop=20, b_frames=3, options={"x264-params": "b-pyramid=none:b-adapt=0"})
     with open_video(path, metadata=probe(path)) as source:
         source.planes([41])
-        assert (source._native is None) == (way == "pyav")
+        assert (source._fast_decoder is None) == (way == "pyav")
         from_the_key_frame = decoded(source)
         assert from_the_key_frame <= 5
         source.planes([0, 59])

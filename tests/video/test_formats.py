@@ -16,7 +16,7 @@ from cinefeed.core.rng import Stage, rng_for
 from cinefeed.testing import check_source, numbered_frames, read_number, write_video
 from cinefeed.testing.videos import join_streams
 from cinefeed.video.clips import Clip
-from cinefeed.video.ffmpeg.pixel_formats import layout_of, planes_of
+from cinefeed.video.ffmpeg.pixel_formats import plane_layout, planes_of
 from cinefeed.video.ffmpeg.probe import probe_encoded
 from cinefeed.video.ffmpeg.source import EncodedSource
 from cinefeed.video.metadata import VideoMetadata
@@ -108,7 +108,9 @@ def digest(planes) -> bytes:
 def full_decode(path: Path, *, stream: int = 0) -> list[bytes]:
     with av.open(str(path)) as container:
         video = container.streams.video[stream]
-        return [digest(planes_of(frame, layout_of(frame.format.name), grey=False)) for frame in container.decode(video)]
+        return [
+            digest(planes_of(frame, plane_layout(frame.format.name), grey=False)) for frame in container.decode(video)
+        ]
 
 
 def requests(count: int, *, address: int, rounds: int = 5) -> list[list[int]]:
@@ -455,7 +457,7 @@ def test_reading_on_equals_a_full_decode_and_spares_frames(tmp_path):
         for first in range(0, COUNT, 6):
             numbers = list(range(first, first + 6, 2))
             assert [digest(planes) for planes in source.planes(numbers).frames] == [expected[n] for n in numbers]
-        way = source._native or source._ladder
+        way = source._fast_decoder or source._seek_decoder
         assert way.decoded_count <= COUNT  # each call from the key frame would decode 191
         source.planes([5])
         assert COUNT < way.decoded_count <= COUNT + 6

@@ -10,7 +10,7 @@ import pytest
 
 from cinefeed import open_video, probe
 from cinefeed.core.rng import Stage, rng_for
-from cinefeed.video.ffmpeg.pixel_formats import layout_of, planes_of
+from cinefeed.video.ffmpeg.pixel_formats import plane_layout, planes_of
 from cinefeed.video.orientation import stored_size
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -46,7 +46,7 @@ def full_decode(path: Path, *, numbers_to_keep: set[int]) -> tuple[int, dict[int
         try:
             for frame in container.decode(stream):
                 if count in numbers_to_keep:
-                    digests[count] = digest(planes_of(frame, layout_of(frame.format.name), grey=False))
+                    digests[count] = digest(planes_of(frame, plane_layout(frame.format.name), grey=False))
                 count += 1
         except av.FFmpegError:
             pass

@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("torch", extra="torch") from error
 
-Layout = Literal["BTHWC", "BTCHW", "BCTHW"]
+BatchAxes = Literal["BTHWC", "BTCHW", "BCTHW"]
 Named = dict[str, torch.Tensor]
 Item = tuple[Named, torch.Tensor | Named, torch.Tensor | Named]  # with several targets: mappings by name
 
@@ -48,12 +48,12 @@ class FeedLoader:
         self,
         feed: Feed,
         *,
-        layout: Layout = "BTHWC",
+        layout: BatchAxes = "BTHWC",
         device: str | torch.device | None = None,
         pin_memory: bool | None = None,
     ) -> None:
-        if layout not in get_args(Layout):
-            raise SettingError(f"layout={layout!r} is not a choice; {did_you_mean(layout, get_args(Layout))}")
+        if layout not in get_args(BatchAxes):
+            raise SettingError(f"layout={layout!r} is not a choice; {did_you_mean(layout, get_args(BatchAxes))}")
         self.feed = feed
         self.device = None if device is None else torch.device(device)
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory

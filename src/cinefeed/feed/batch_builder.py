@@ -14,7 +14,7 @@ from cinefeed.core.errors import FeedError, SourceError
 from cinefeed.core.rng import Stage, rng_for, words_for
 from cinefeed.data.sampling import Plan
 from cinefeed.feed.batch import Batch, OnError
-from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.batch_layout import BatchLayout
 from cinefeed.feed.clip_pipeline import ClipTimings, PlanEntry
 from cinefeed.feed.labels import Labels
 from cinefeed.feed.mixing import Mixing, mix_batch
@@ -29,13 +29,13 @@ _ATTEMPTS = 64  # number of rows of a stratum that may be tried in place of one 
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """A slot whose clips are being made: one batch, or all batches of the same videos if they are interleaved."""
+    """A buffer whose clips are being made: one batch, or all batches of the same videos if they are interleaved."""
 
     epoch: int
     positions: range  # in the plan; fewer than `size` if the rest is padding
     size: int  # draws
     rows: NDArray[np.int64]  # one for each position; those that cannot be read are replaced
-    slot: BatchBuffer
+    buffer: BatchBuffer
     clips: list[Future[ClipTimings]]
 
 
@@ -45,8 +45,8 @@ class BatchBuilder:
 
     plan_of: Callable[[int], Plan]
     share: ShardPositions
-    slots: BufferPool
-    layout: Layout
+    buffers: BufferPool
+    layout: BatchLayout
     views: tuple[str, ...]  # names of the views if each has its own array
     labels: Labels
     ids: Any  # a pyarrow Array
@@ -62,39 +62,39 @@ class BatchBuilder:
 
     def count(self, epoch: int) -> int:
         """Return the number of batches of an epoch."""
-        return self.slots_of(epoch) * self.layout.batches
+        return self.num_buffers(epoch) * self.layout.batches
 
-    def slots_of(self, epoch: int) -> int:
-        """Return the number of slots of an epoch."""
+    def num_buffers(self, epoch: int) -> int:
+        """Return the number of buffers of an epoch."""
         return self.share.count(len(self.plan_of(epoch).rows))
 
     def begin(self, index: int, epoch: int, worker_pool: WorkerPool, *, first_alone: bool) -> Pending:
-        """Hand the draws of a slot to the workers; with `first_alone`, the first clip is made before the others."""
+        """Hand the draws of a buffer to the workers; with `first_alone`, the first clip is made before the others."""
         positions, size = self.share.positions(index, draws=len(self.plan_of(epoch).rows))
         return self.begin_at(positions, size, epoch, worker_pool, first_alone=first_alone)
 
     def begin_at(
         self, positions: range, size: int, epoch: int, worker_pool: WorkerPool, *, first_alone: bool
     ) -> Pending:
-        """Hand the draws at some positions of the plan to the workers, for a slot of `size` draws."""
+        """Hand the draws at some positions of the plan to the workers, for a buffer of `size` draws."""
         plan = self.plan_of(epoch)
-        slot = self.slots.lease()
+        buffer = self.buffers.lease()
         rows = plan.rows[positions.start : positions.stop].astype(np.int64)
-        pending = Pending(epoch=epoch, positions=positions, size=size, rows=rows, slot=slot, clips=[])
-        slot.valid[:] = True
-        slot.clips[len(rows) : size], slot.valid[len(rows) : size] = 0, False
-        if slot.masks is not None:
-            slot.masks[len(rows) : size] = 0
+        pending = Pending(epoch=epoch, positions=positions, size=size, rows=rows, buffer=buffer, clips=[])
+        buffer.valid[:] = True
+        buffer.clips[len(rows) : size], buffer.valid[len(rows) : size] = 0, False
+        if buffer.masks is not None:
+            buffer.masks[len(rows) : size] = 0
         draws = {place: PlanEntry(row, epoch, positions[place]) for place, row in enumerate(rows.tolist())}
         if first_alone and draws:
-            pending.clips.extend(worker_pool.submit({0: draws.pop(0)}, slot))
+            pending.clips.extend(worker_pool.submit({0: draws.pop(0)}, buffer))
             wait(pending.clips)
-        pending.clips.extend(worker_pool.submit(draws, slot))
+        pending.clips.extend(worker_pool.submit(draws, buffer))
         return pending
 
     def finish(self, pending: Pending, worker_pool: WorkerPool, meter: StatsRecorder) -> list[Batch]:
-        """Wait for the clips of a slot, and return its batches. Raises a clip's error, unless it can be replaced."""
-        wait(pending.clips, return_when=FIRST_EXCEPTION)  # woken once a slot, not once a clip
+        """Wait for the clips of a buffer, and return its batches. Raises a clip's error, unless it can be replaced."""
+        wait(pending.clips, return_when=FIRST_EXCEPTION)  # woken once a buffer, not once a clip
         try:
             timings = [self._result(pending, place, worker_pool) for place in range(len(pending.clips))]
         except BaseException:
@@ -112,10 +112,10 @@ class BatchBuilder:
         return batches
 
     def _batch(self, pending: Pending, number: int) -> Batch:
-        """Return one batch of a slot."""
-        slot, times = pending.slot, self.layout.shape[0] // self.layout.batches
+        """Return one batch of a buffer."""
+        buffer, times = pending.buffer, self.layout.shape[0] // self.layout.batches
         rows, size = np.repeat(pending.rows, times), pending.size * times
-        arrays, valid = self.layout.batch(slot.clips, slot.valid, number=number, draws=pending.size)
+        arrays, valid = self.layout.batch(buffer.clips, buffer.valid, number=number, draws=pending.size)
         clips = dict(zip(self.views, arrays, strict=True)) if self.views else arrays[0]
 
         def of_rows(values: NDArray[Any]) -> NDArray[Any]:
@@ -126,8 +126,8 @@ class BatchBuilder:
 
         has_label = {name: of_rows(np.asarray(each.has_label)) for name, each in self.labels.several.items()}
         optional: dict[str, Any] = {}
-        if slot.masks is not None:
-            optional["masks"] = self.layout.pieces(slot.masks, number=number, draws=pending.size)[0]
+        if buffer.masks is not None:
+            optional["masks"] = self.layout.pieces(buffer.masks, number=number, draws=pending.size)[0]
         if self.clip_parameters is not None:
             optional["parameters"] = self._parameters(pending, number)
         pictures = {"clip": clips, "mask": optional.get("masks")}.get(self.labels.main.task)
@@ -157,7 +157,7 @@ class BatchBuilder:
         clips, epoch = self.layout.shape[0], pending.epoch
         for row, position in zip(pending.rows.tolist(), pending.positions, strict=True):
             clip_parameters = self.clip_parameters(PlanEntry(row, epoch, position))
-            for clip in [number] if self.layout.spread else range(clips):
+            for clip in [number] if self.layout.interleaved else range(clips):
                 address = {"epoch": epoch, "index": position * clips + clip, "row": row}
                 parameters.append(address | clip_parameters[clip])
         size = pending.size * (clips // self.layout.batches)
@@ -167,7 +167,7 @@ class BatchBuilder:
         """Return the timings of a clip; with on_error="replace", rows that cannot be read are replaced."""
         future, plan, position = pending.clips[place], self.plan_of(pending.epoch), pending.positions[place]
         stand_ins = None
-        # A raised or caught error refers to this frame: it would hold the slot until cycles are collected.
+        # A raised or caught error refers to this frame: it would hold the buffer until cycles are collected.
         while isinstance(error := future.exception(), SourceError) and self.on_error == "replace":
             self._condemn(int(pending.rows[place]), error)
             stand_ins = stand_ins or self._stand_ins(plan, pending.epoch, position)
@@ -177,7 +177,7 @@ class BatchBuilder:
                     f"{error}; no other row that could take its place can be read either; run 'cinefeed check'"
                 ) from error
             pending.rows[place] = row
-            (future,) = worker_pool.submit({place: PlanEntry(row, pending.epoch, position)}, pending.slot)
+            (future,) = worker_pool.submit({place: PlanEntry(row, pending.epoch, position)}, pending.buffer)
         try:
             return future.result()
         finally:
@@ -204,10 +204,10 @@ class BatchBuilder:
         row = int(plan.rows[position])
         candidates = np.unique(plan.rows)
         candidates = candidates[candidates != row]
-        alike = self.groups[candidates] == self.groups[row]
-        near = candidates[alike]
+        in_group = self.groups[candidates] == self.groups[row]
+        near = candidates[in_group]
         words = words_for(self.seed, stage=Stage.REPLACE, epoch=epoch, position=position, count=len(near))
-        others = candidates[~alike] if self.labels.main.task == "regression" else candidates[:0]
+        others = candidates[~in_group] if self.labels.main.task == "regression" else candidates[:0]
         distance = np.abs(self.labels.main.values[others] - self.labels.main.values[row])
         order = [*near[np.argsort(words, kind="stable")], *others[np.argsort(distance, kind="stable")]]
         yield from map(int, order[:_ATTEMPTS])

@@ -18,7 +18,7 @@ from cinefeed.data.manifest.values import check_values
 from cinefeed.data.sampling import BalanceReport, Plan, Sampler
 from cinefeed.feed.batch import Batch, OnError
 from cinefeed.feed.batch_builder import BatchBuilder
-from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.batch_layout import BatchLayout
 from cinefeed.feed.clip_pipeline import ClipPipeline
 from cinefeed.feed.covariates import read_covariates, resolve_covariates, row_weights
 from cinefeed.feed.describe import (
@@ -41,10 +41,10 @@ from cinefeed.feed.inputs import (
 )
 from cinefeed.feed.iteration import Epochs
 from cinefeed.feed.labels import FeedSpec, Task, clip_name, read_labels
-from cinefeed.feed.memory_budget import spend
+from cinefeed.feed.memory_budget import divide_memory
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plan_cache import PlanCache
-from cinefeed.feed.prefetch import slots_ahead
+from cinefeed.feed.prefetch import buffers_ahead
 from cinefeed.feed.replay import replay_clip
 from cinefeed.feed.settings import ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
 from cinefeed.feed.shard import ShardPositions, check_alone, find_shard
@@ -138,7 +138,7 @@ class Feed:
         self._targets = labels.main
         labels.check_balance(settings.sampler)
         self.sampler = positive_is_second(settings.sampler, self._targets.classes)
-        self._alike = sampler_groups(manifest, self.sampler)
+        self._group_kwargs = sampler_groups(manifest, self.sampler)
         views = choose_views(manifest.rows.views, views=inputs.views, stack=inputs.stack, target=settings.target)
         check_values(manifest, frame=frame, views=views, replaces=settings.on_error == "replace")
         compose = Compose(settings.transforms, frame=frame, frames=settings.clip.frames)
@@ -157,7 +157,7 @@ class Feed:
         )
         frames, height, width, channels = pipeline.shape[2:]
         input_names = ("clips", "valid", *(["masks"] if inputs.mask else []), *map(clip_name, views))
-        of_labels = sampler_weights(self.sampler, self.labels, **self._alike) if labels.name else None
+        of_labels = sampler_weights(self.sampler, self.labels, **self._group_kwargs) if labels.name else None
         has_labels = settings.target is not None
         pads_rows = self.shard.world_size > 1 and not settings.drop_last
         weighs_rows = inputs.weight is not None or of_labels is not None or not has_labels or labels.have_gaps
@@ -196,10 +196,10 @@ class Feed:
                 _log.warning(notice)
         self._meter = StatsRecorder()
         draws = settings.batch_size if clips.interleave else settings.batch_size // clips.count
-        self._layout = Layout(draws, pipeline.shape, pipeline.compose.dtype, clips.interleave, masks is not None)
+        self._layout = BatchLayout(draws, pipeline.shape, pipeline.compose.dtype, clips.interleave, masks is not None)
         count = self.worker_count
-        self._ahead = slots_ahead(workers.prefetch, workers=count, draws=draws, batches=self._layout.batches)
-        self.spending = spend(
+        self._ahead = buffers_ahead(workers.prefetch, workers=count, draws=draws, batches=self._layout.batches)
+        self.memory_budget = divide_memory(
             workers.memory,
             layout=self._layout,
             needed=self._ahead + 2,  # one in the consumer's hands, and the next that it asks for
@@ -209,11 +209,15 @@ class Feed:
         )
         only_processes = draws_globally(compose.transforms)
         shared = (workers.backend != "thread" or bool(only_processes)) and hasattr(os, "memfd_create")
-        self._plans = PlanCache(self.sampler, self.labels, seed=settings.seed, batch_size=draws, alike=self._alike)
+        self._plans = PlanCache(
+            self.sampler, self.labels, seed=settings.seed, batch_size=draws, group_kwargs=self._group_kwargs
+        )
         self._builder = BatchBuilder(
             plan_of=self._plans.of,
             share=ShardPositions(draws, self.shard.rank, self.shard.world_size, settings.drop_last),
-            slots=BufferPool(self._layout, shared=shared, limit=None if self.spending is None else self.spending.slots),
+            buffers=BufferPool(
+                self._layout, shared=shared, limit=None if self.memory_budget is None else self.memory_budget.buffers
+            ),
             layout=self._layout,
             views=() if inputs.stack else views,
             labels=labels,
@@ -312,8 +316,8 @@ class Feed:
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
         worker_pool = InlinePool(self._pipeline)
-        slot, number = divmod(index % count, self._layout.batches)
-        pending = self._builder.begin(slot, epoch, worker_pool, first_alone=False)
+        buffer, number = divmod(index % count, self._layout.batches)
+        pending = self._builder.begin(buffer, epoch, worker_pool, first_alone=False)
         return self._builder.finish(pending, worker_pool, StatsRecorder())[number]
 
     def __getitem__(self, index: int) -> Batch:
@@ -370,7 +374,7 @@ class Feed:
 
     def balance(self) -> BalanceReport:
         """Return what the sampler makes of the labels in the first epoch."""
-        groups = self._alike.get("groups")
+        groups = self._group_kwargs.get("groups")
         return self.sampler.report(self.labels, groups=groups, seed=self.settings.seed, batch_size=self._layout.draws)
 
     def summary(self) -> str:

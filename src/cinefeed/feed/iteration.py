@@ -55,7 +55,7 @@ class Epochs:
         self._workers = workers
         self._ahead = ahead
         self._iterator: weakref.ref[EpochIterator] | None = None
-        self._line: BatchPrefetcher | None = None  # between two epochs
+        self._prefetcher: BatchPrefetcher | None = None  # between two epochs
         self._worker_pool: WorkerPool | None = None  # idle, for the next iteration
         self._renew()
 
@@ -97,8 +97,8 @@ class Epochs:
             iterator = None if self._iterator is None else self._iterator()
             if iterator is not None and iterator.begun:
                 self._end_iterator(reason)
-            if self._line is not None:
-                self.drop(self._line)
+            if self._prefetcher is not None:
+                self.drop(self._prefetcher)
 
     def close(self) -> None:
         """End the workers."""
@@ -107,11 +107,11 @@ class Epochs:
         if worker_pool is not None:
             worker_pool.stop()
 
-    def take_line(self) -> BatchPrefetcher:
+    def take_prefetcher(self) -> BatchPrefetcher:
         """Return the prefetched batches from the place on, for a new iteration."""
-        line, self._line = self._line, None
-        if line is not None:
-            return line
+        prefetcher, self._prefetcher = self._prefetcher, None
+        if prefetcher is not None:
+            return prefetcher
         worker_pool, self._worker_pool = self._worker_pool, None
         warm = not self._workers or worker_pool is not None
         if worker_pool is None:
@@ -134,29 +134,29 @@ class Epochs:
             warm=warm,
         )
 
-    def finish(self, line: BatchPrefetcher) -> None:
+    def finish(self, prefetcher: BatchPrefetcher) -> None:
         """Move to the following epoch, with the workers and the batches that they have started."""
         if self.repeats:
-            self._keep(line.worker_pool)  # no batch is in progress
+            self._keep(prefetcher.worker_pool)  # no batch is in progress
         else:
-            line.end(self.epoch)
-            self._line = line
+            prefetcher.end(self.epoch)
+            self._prefetcher = prefetcher
         self.epoch, self.start, self.handed = self._following(self.epoch), 0, 0
 
-    def drop(self, line: BatchPrefetcher) -> None:
+    def drop(self, prefetcher: BatchPrefetcher) -> None:
         """Cancel the batches in progress; keep the workers for the next iteration, or stop them."""
-        if self._line is line:
-            self._line = None
+        if self._prefetcher is prefetcher:
+            self._prefetcher = None
         able = False
         try:
-            able = line.drop()
+            able = prefetcher.drop()
         finally:
             if able:
-                self._keep(line.worker_pool)
+                self._keep(prefetcher.worker_pool)
             else:
-                if self._worker_pool is line.worker_pool:
+                if self._worker_pool is prefetcher.worker_pool:
                     self._worker_pool = None
-                line.worker_pool.stop()
+                prefetcher.worker_pool.stop()
 
     def _following(self, epoch: int) -> int:
         return 0 if self.repeats else epoch + 1
@@ -176,7 +176,7 @@ class Epochs:
     def _leave_parent(self) -> None:
         """In a fork, drop workers and iterators: they are those of the parent, whose threads may hold the lock."""
         if self._pid != os.getpid():
-            self._iterator = self._line = self._worker_pool = None
+            self._iterator = self._prefetcher = self._worker_pool = None
             self._renew()
 
     def _renew(self) -> None:
@@ -196,7 +196,7 @@ class EpochIterator(Iterator[Batch]):
         self.begun = False
         self._epochs = epochs
         self._pid = os.getpid()
-        self._line: BatchPrefetcher | None = None  # while it gives batches
+        self._prefetcher: BatchPrefetcher | None = None  # while it gives batches
         self._complete = False
         self._reason = ""  # why it ended
         self._epoch = self._num_given = self._count = 0
@@ -229,24 +229,24 @@ class EpochIterator(Iterator[Batch]):
     def end(self, reason: str) -> None:
         """End the iterator, and cancel its batches in progress."""
         self._reason = self._reason or reason
-        line, self._line = self._line, None
-        if line is not None:
-            self._epochs.drop(line)
+        prefetcher, self._prefetcher = self._prefetcher, None
+        if prefetcher is not None:
+            self._epochs.drop(prefetcher)
 
     def _take(self) -> Batch | None:
         """Return the next batch; None if the epoch has no batch."""
         epochs = self._epochs
-        if self._line is None:
-            self._line = epochs.take_line()
+        if self._prefetcher is None:
+            self._prefetcher = epochs.take_prefetcher()
             self.begun = True
             self._epoch, self._num_given = epochs.epoch, epochs.start
             self._count = epochs.builder.count(self._epoch)
-            epochs.cpu.start(self._line.worker_pool.pids)
+            epochs.cpu.start(self._prefetcher.worker_pool.pids)
             self._mark = time.perf_counter()
         batch = None
         if self._num_given < self._count:
             begun_at = time.perf_counter()
-            batch = self._line.take(self._epoch, meter=epochs.meter)
+            batch = self._prefetcher.take(self._epoch, meter=epochs.meter)
             self._num_given += 1
             epochs.handed = self._num_given
             mark, self._mark = self._mark, time.perf_counter()
@@ -258,21 +258,21 @@ class EpochIterator(Iterator[Batch]):
                 elapsed_seconds=self._mark - mark,
             )
             if self._num_given == self._count or self._mark - epochs.cpu.started_at > _MEASURED_SECONDS:
-                epochs.meter.add(**epochs.cpu.lap(self._line.worker_pool.pids))
+                epochs.meter.add(**epochs.cpu.lap(self._prefetcher.worker_pool.pids))
         if self._num_given == self._count:  # with the last batch: Lightning does not call next() after it
-            epochs.finish(self._line)
-            self._line, self._complete = None, True
+            epochs.finish(self._prefetcher)
+            self._prefetcher, self._complete = None, True
         return batch
 
     def _fail(self, error: BaseException) -> None:
         """End after an error; the workers are stopped, because their state is unknown."""
-        line, self._line = self._line, None
+        prefetcher, self._prefetcher = self._prefetcher, None
         self._reason = f"it raised {type(error).__name__}"
-        if line is not None:
+        if prefetcher is not None:
             try:
-                line.worker_pool.stop()
+                prefetcher.worker_pool.stop()
             finally:
-                self._epochs.drop(line)
+                self._epochs.drop(prefetcher)
 
     def _stale(self) -> StaleIteratorError:
         place = f"batch {self._num_given} of {self._count} of epoch {self._epoch}" if self.begun else "its first batch"

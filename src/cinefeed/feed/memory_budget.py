@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from cinefeed.core.errors import SettingError
 from cinefeed.core.text import format_bytes
 from cinefeed.data.manifest.rows import view_names
-from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.batch_layout import BatchLayout
 
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 # A decoder also holds reference frames (16 at most in H.264) and tables.
@@ -23,14 +23,14 @@ class MemoryBudget:
 
     budget: int
     decoders: int  # of all workers together
-    slot: int  # one batch, or all batches of the same videos if they are interleaved
-    slots: int  # as many as fit into the rest
-    batches: int = 1  # in a slot
+    buffer_bytes: int  # one batch, or all batches of the same videos if they are interleaved
+    buffers: int  # as many as fit into the rest
+    batches: int = 1  # in a buffer
 
     def __str__(self) -> str:
         return (
             f"memory {format_bytes(self.budget)}: decoders {format_bytes(self.decoders)}, "
-            f"{self.slots * self.batches} batches of {format_bytes(self.slot / self.batches)}"
+            f"{self.buffers * self.batches} batches of {format_bytes(self.buffer_bytes / self.batches)}"
         )
 
 
@@ -48,28 +48,30 @@ def parse_bytes(memory: int | str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def spend(
-    memory: int | str | None, *, layout: Layout, needed: int, workers: int, table: Any, frames: int
+def divide_memory(
+    memory: int | str | None, *, layout: BatchLayout, needed: int, workers: int, table: Any, frames: int
 ) -> MemoryBudget | None:
     """Return the parts of a memory budget, None without a budget.
 
-    Raises SettingError if the budget is too small for the decoders and `needed` slots.
+    Raises SettingError if the budget is too small for the decoders and `needed` buffers.
     """
     if memory is None:
         return None
     budget = parse_bytes(memory)
     files = 2 if layout.masks else 1  # open at a time; a mask is as large as its video
     decoders = max(workers, 1) * files * decoder_bytes(table, frames=frames)
-    slot, batches = layout.nbytes, layout.batches
-    slots = (budget - decoders) // slot
-    if slots < needed:
-        least = decoders + needed * slot
+    buffer_bytes, batches = layout.nbytes, layout.batches
+    buffers = (budget - decoders) // buffer_bytes
+    if buffers < needed:
+        least = decoders + needed * buffer_bytes
         raise SettingError(
             f"memory={memory!r} is too little: decoders take {format_bytes(decoders)}, and {needed * batches} batches "
-            f"{format_bytes(slot / batches)} each; give {format_bytes(least)} or more, or fewer workers, prefetch or "
-            "batch_size"
+            f"{format_bytes(buffer_bytes / batches)} each; give {format_bytes(least)} or more, or fewer workers, "
+            "prefetch or batch_size"
         )
-    return MemoryBudget(budget=budget, decoders=decoders, slot=slot, slots=int(slots), batches=batches)
+    return MemoryBudget(
+        budget=budget, decoders=decoders, buffer_bytes=buffer_bytes, buffers=int(buffers), batches=batches
+    )
 
 
 def decoder_bytes(table: Any, *, frames: int) -> int:

@@ -12,10 +12,10 @@ class PlanCache:
     """Makes the plans of epochs, and keeps two: both are in use while one epoch ends and the next begins."""
 
     def __init__(
-        self, sampler: Sampler, labels: NDArray[Any], *, seed: int, batch_size: int, alike: Mapping[str, Any]
+        self, sampler: Sampler, labels: NDArray[Any], *, seed: int, batch_size: int, group_kwargs: Mapping[str, Any]
     ) -> None:
         self._sampler, self._labels = sampler, labels
-        self._options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, **alike}
+        self._options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, **group_kwargs}
         self._cached_plans: dict[int, Plan] = {}
 
     def of(self, epoch: int) -> Plan:

@@ -9,13 +9,13 @@ from cinefeed.feed.stats import StatsRecorder
 from cinefeed.feed.workers.pools import WorkerPool
 
 
-def slots_ahead(prefetch: int | Literal["auto"], *, workers: int, draws: int, batches: int) -> int:
-    """Return how many slots of `draws` draws, in `batches` batches, are made ahead of the one in use.
+def buffers_ahead(prefetch: int | Literal["auto"], *, workers: int, draws: int, batches: int) -> int:
+    """Return how many buffers of `draws` draws, in `batches` batches, are made ahead of the one in use.
 
     "auto" is 2: one is finished while the other is made. If batches are small there are more, so that no worker is
     idle while a batch is returned.
 
-    >>> slots_ahead("auto", workers=2, draws=16, batches=1), slots_ahead("auto", workers=8, draws=4, batches=1)
+    >>> buffers_ahead("auto", workers=2, draws=16, batches=1), buffers_ahead("auto", workers=8, draws=4, batches=1)
     (2, 4)
     """
     depth = 2 if prefetch == "auto" else prefetch
@@ -25,9 +25,9 @@ def slots_ahead(prefetch: int | Literal["auto"], *, workers: int, draws: int, ba
 class BatchPrefetcher:
     """The workers of a feed, and the batches that they have started, from (epoch, index) on.
 
-    A slot is one batch, or all batches of the same videos if they are interleaved. `ahead` slots are in progress beside
-    the one that is waited for. With `prefetch_next_epoch`, the first slots of the next epoch follow the last of an
-    epoch, so that no worker is idle while the last clips of an epoch are made.
+    A buffer is one batch, or all batches of the same videos if they are interleaved. While one buffer is awaited,
+    `ahead` others are in progress. With `prefetch_next_epoch`, the first buffers of the next epoch follow the last of
+    an epoch, so that no worker is idle while the last clips of an epoch are made.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class BatchPrefetcher:
     ) -> None:
         self.worker_pool = worker_pool
         self.pending: deque[Pending] = deque()
-        self.ready: deque[Batch] = deque()  # the remaining batches of a slot
-        self.epoch = epoch  # of the next slot to start, and its number in that epoch
+        self.ready: deque[Batch] = deque()  # the remaining batches of a buffer
+        self.epoch = epoch  # of the next buffer to start, and its number in that epoch
         self.index, self._passed_over = divmod(index, builder.layout.batches)
         self._builder = builder
         self._ahead = ahead
@@ -75,8 +75,8 @@ class BatchPrefetcher:
         return able
 
     def _begin(self, epoch: int) -> bool:
-        """Start one more slot, of this epoch or the next; return whether there was one."""
-        if self.index == self._builder.slots_of(self.epoch):
+        """Start one more buffer, of this epoch or the next; return whether there was one."""
+        if self.index == self._builder.num_buffers(self.epoch):
             if self.epoch > epoch or not self._prefetch_next_epoch:
                 return False
             self.epoch, self.index = self.epoch + 1, 0

@@ -41,6 +41,6 @@ def replay_clip(
     pending = builder.begin_at(positions, size, epoch, worker_pool, first_alone=False)
     batches = builder.finish(pending, worker_pool, StatsRecorder())
     place = position - positions.start
-    if builder.layout.spread:
+    if builder.layout.interleaved:
         return batches[clip].row(place)
     return batches[0].row(place * clips + clip)

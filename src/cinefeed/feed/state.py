@@ -86,9 +86,9 @@ def read_state(
     size, ranks = draws // world_size, _ranks_between(state)
     repeated = state.draws - last
     if repeated and ranks:  # the last videos of an epoch may be fewer than a global batch has places for
-        slot, place = divmod(state.draws, size * ranks * batches)
+        buffer, place = divmod(state.draws, size * ranks * batches)
         places = size * ranks
-        repeated -= place // places * max(places - (rows_of(state.epoch) - slot * places), 0)
+        repeated -= place // places * max(places - (rows_of(state.epoch) - buffer * places), 0)
     if repeated and exact:
         count = state.draws // (size * batches)
         serving = [ranks] if ranks else [number for number in range(1, count + 1) if count % number == 0]

@@ -18,7 +18,7 @@ _STRIP, _GAP = 8, 3  # height in pixels of the time strip below a clip, and of t
 _HOT = np.array([230, 85, 0], np.float32)  # RGB, a vermilion that differs from all greys
 
 
-def moving(clip: NDArray[np.uint8]) -> str:
+def animated_webp(clip: NDArray[np.uint8]) -> str:
     """Return a clip, uint8 (frames, height, width, channels), as the data URI of an animated WebP."""
     try:
         from PIL import Image
@@ -47,7 +47,7 @@ def in_colour(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def with_saliency(
     clip: NDArray[np.uint8], *, space: NDArray[np.float32], time: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """Return a clip next to a copy with its saliency map, above a strip of time spans with a moving mark.
+    """Return a clip next to a copy with its saliency map, above a strip of time spans with a animated_webp mark.
 
     `space` is (rows, columns), `time` (spans,). The deepest colour is the largest change of the score, up or down, when
     a part of this clip is hidden.

@@ -22,12 +22,12 @@ def balance_figure(balance: Mapping[str, Any], *, name: str = "label") -> str:
     return _of_bins(balance, name) if balance.get("bounds") else _of_classes(balance, name)
 
 
-def balance_facts(balance: Mapping[str, Any]) -> list[tuple[str, str]]:
+def balance_table(balance: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the rows of the table beside the figure, as pairs of name and value.
 
     >>> from cinefeed.data.sampling import BalancedClasses
     >>> report = BalancedClasses().report(["sick"] + ["well"] * 7)
-    >>> for name, value in balance_facts(report.as_dict()):
+    >>> for name, value in balance_table(report.as_dict()):
     ...     print(f"{name}: {value}")
     videos, and draws per epoch: 8, 8
     total variation to the target, raw and reached: 0.375, 0.000
@@ -36,20 +36,20 @@ def balance_facts(balance: Mapping[str, Any]) -> list[tuple[str, str]]:
     videos without a draw in this epoch: 3
     """
     distance, weighted = balance["distance"], balance["by"] == "weights"
-    facts = [("videos, and draws per epoch", f"{balance['rows']:,}, {balance['draws']:,}")]
+    rows = [("videos, and draws per epoch", f"{balance['rows']:,}, {balance['draws']:,}")]
     for aim in ("target", "uniform"):
         if f"raw to {aim}" in distance:
             distances = f"{distance[f'raw to {aim}']:.3f}, {distance[f'reached to {aim}']:.3f}"
             reference = "the target" if aim == "target" else "uniform labels"
-            facts.append((f"{_MEASURES[balance['kind']]} to {reference}, raw and reached", distances))
-    facts.append(("effective sample size of an epoch", _short(balance["effective_rows"])))
+            rows.append((f"{_MEASURES[balance['kind']]} to {reference}, raw and reached", distances))
+    rows.append(("effective sample size of an epoch", _short(balance["effective_rows"])))
     if weighted:
-        return [*facts, ("largest weight", _short(balance["largest_weight"]))]
-    facts.append(("most draws of one video", f"{balance['largest_repeat']:,}"))
-    facts.append(("videos without a draw in this epoch", f"{balance['never_drawn']:,}"))
+        return [*rows, ("largest weight", _short(balance["largest_weight"]))]
+    rows.append(("most draws of one video", f"{balance['largest_repeat']:,}"))
+    rows.append(("videos without a draw in this epoch", f"{balance['never_drawn']:,}"))
     if "group" in balance["deviation"]:
-        facts.append(("largest deviation of a group from its share, in draws", _short(balance["deviation"]["group"])))
-    return facts
+        rows.append(("largest deviation of a group from its share, in draws", _short(balance["deviation"]["group"])))
+    return rows
 
 
 def _short(value: float) -> str:

@@ -190,7 +190,7 @@ def _doubts(folder: str, path: Path) -> Doubts:
     doubts = [
         (prefix + finding["title"], str(finding["detail"]), str(finding["advice"])) for finding in content["findings"]
     ]
-    return doubts, str(content["not_looked_at"])
+    return doubts, str(content["not_checked"])
 
 
 def _assessment(path: Path) -> Any:

@@ -9,9 +9,9 @@ from cinefeed.core.errors import SettingError
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import Task, read_predictions
-from cinefeed.reports import results as assessed
-from cinefeed.reports.animation import moving, with_saliency
-from cinefeed.reports.balance import balance_facts, balance_figure
+from cinefeed.reports import results
+from cinefeed.reports.animation import animated_webp, with_saliency
+from cinefeed.reports.balance import balance_figure, balance_table
 from cinefeed.reports.data import Labels, PageData, Pictures, feed_page
 from cinefeed.reports.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves, pixels_figure
 from cinefeed.reports.folder import run_data, table_data
@@ -102,19 +102,19 @@ def render(page: PageData) -> str:
     return from_template(
         "template.html",
         page=page,
-        headline=[] if page.assessment is None else assessed.headline(page.assessment),
+        headline=[] if page.assessment is None else results.headline(page.assessment),
         figures=figures,
         has_pictures=bool(worst or saliency or figures["clips"]),
         results=None
         if page.assessment is None
-        else assessed.results(page.assessment, page.predictions, folds=page.is_cross_validation),
+        else results.results(page.assessment, page.predictions, folds=page.is_cross_validation),
         folds=_folds(page.folds),
         worst=worst,
         several_targets=page.predictions is not None and len(page.predictions.targets) > 1,
         saliency=saliency,
         methods=methods,
         methods_uri=_as_file(methods) if methods else "",
-        balance_facts=balance_facts(page.balance) if page.balance is not None else [],
+        balance_table=balance_table(page.balance) if page.balance is not None else [],
         verdict=_verdict(page),
     )
 
@@ -162,7 +162,7 @@ def _worst(pictures: Pictures | None) -> list[tuple[str, str, str]]:
     if pictures is None or not len(pictures.clips):
         return []
     return [
-        (moving(clip), name, caption)
+        (animated_webp(clip), name, caption)
         for clip, name, caption in zip(pictures.clips, pictures.ids, pictures.captions, strict=True)
     ]
 
@@ -176,7 +176,7 @@ def _saliency(pictures: Pictures | None) -> list[tuple[str, str, str]]:
         space, time = pictures.space[i], pictures.time[i]
         cell, span = max(space.ravel(), key=abs), max(time.ravel(), key=abs)
         caption = f"{pictures.captions[i]} · change of the score: cell {-cell:+.3g}, span {-span:+.3g}"
-        animations.append((moving(with_saliency(clip, space=space, time=time)), pictures.ids[i], caption))
+        animations.append((animated_webp(with_saliency(clip, space=space, time=time)), pictures.ids[i], caption))
     return animations
 
 

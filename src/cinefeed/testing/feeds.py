@@ -186,8 +186,14 @@ def _check_padding(batch: Batch, arrays: Mapping[str, NDArray[Any]], real: Any, 
 
 def _check_rows(feed: Feed, batch: Batch, draws: Any, real: Any, *, index: int, name: str) -> None:
     """Check that ids are those of the draws, and labels those of the rows; for one rank, check the order too."""
-    global_draws, ids, slot = _draws(feed) * feed.shard.world_size, feed.manifest.column("id"), index // _batches(feed)
-    rows = np.repeat(draws[slot * global_draws : (slot + 1) * global_draws], feed.settings.batch_size // _draws(feed))
+    global_draws, ids, buffer = (
+        _draws(feed) * feed.shard.world_size,
+        feed.manifest.column("id"),
+        index // _batches(feed),
+    )
+    rows = np.repeat(
+        draws[buffer * global_draws : (buffer + 1) * global_draws], feed.settings.batch_size // _draws(feed)
+    )
     row_by_id = {str(ids[int(row)]): int(row) for row in rows}
     unexpected = [str(each) for each in batch.ids[real] if str(each) not in row_by_id]
     must(not unexpected, f"{name} has {unexpected[:1]}, which is not among its draws in the plan")

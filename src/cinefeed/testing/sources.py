@@ -183,7 +183,7 @@ def _check_metadata(metadata: VideoMetadata) -> None:
         if field.name == "tags":  # columns of the row, not used by sources
             continue
         before, after = getattr(metadata, field.name), getattr(metadata_read, field.name)
-        must(_same_value(before, after), f"facts.{field.name} is {before!r}, and {after!r} after storing it")
+        must(_same_value(before, after), f"metadata.{field.name} is {before!r}, and {after!r} after storing it")
 
 
 def _check_reopening(reopen: Callable[[], Source], reference_frames: NDArray[Any], *, start: int) -> None:

@@ -121,7 +121,9 @@ def write_video(
                     coder.color_range = 2 if full_range else 1
                 if aspect is not None:
                     coder.sample_aspect_ratio = aspect
-                if rotation or mirrored:  # PyAV mirrors after rotating, Facts before, so the rotation is reversed
+                if (
+                    rotation or mirrored
+                ):  # PyAV mirrors after rotating, VideoMetadata before, so the rotation is reversed
                     stream.set_display_rotation(-rotation if mirrored else rotation, hflip=mirrored)
             form = "gray" if pixels.ndim == 2 else "rgb24" if pixels.shape[2] == 3 else "rgba"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=form)

@@ -14,7 +14,7 @@ from cinefeed.training.run import FINDINGS, write_json
 def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress: bool) -> None:
     """Check the parts of a run and write the findings to its folder. `rows` have their part in the column `split`.
 
-    A check that fails does not stop a training: the file then holds the reason in `not_looked_at`.
+    A check that fails does not stop a training: the file then holds the reason in `not_checked`.
     """
     data, workers = settings.data, settings.feed.workers.count
     try:
@@ -27,7 +27,7 @@ def keep_findings(folder: Path, *, rows: Manifest, settings: Settings, progress:
         ).as_dict()
     except (CinefeedError, OSError) as error:
         reason = "the reason is not shown for private data" if rows.private else str(error)
-        content = {"findings": [], "not_looked_at": f"leaks and copies between the parts: the check failed ({reason})"}
+        content = {"findings": [], "not_checked": f"leaks and copies between the parts: the check failed ({reason})"}
     write_json(folder / FINDINGS, content)
 
 
@@ -38,4 +38,4 @@ def describe_findings(folder: Path) -> list[str]:
         f"the scores will not be trustworthy: {each['title']}. {each['detail']} To do: {each['advice']}"
         for each in content["findings"]
     ]
-    return lines + ([f"not checked: {content['not_looked_at']}"] if content["not_looked_at"] else [])
+    return lines + ([f"not checked: {content['not_checked']}"] if content["not_checked"] else [])

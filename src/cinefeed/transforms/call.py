@@ -15,7 +15,7 @@ from cinefeed.core.rng import Stage, rng_for
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform
 from cinefeed.transforms.seeding import Draws, call_seeded, found_draws, takes_rng
 
-Layout = Literal["THWC", "TCHW", "CTHW"]
+ClipAxes = Literal["THWC", "TCHW", "CTHW"]
 _SEEDS = 2**63
 _TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
@@ -57,7 +57,7 @@ class Call:
     """
 
     function: Callable[..., Any]
-    layout: Layout | None = None
+    layout: ClipAxes | None = None
     random: bool | None = None
     keeps_place: bool = False
     trial: Trial | None = field(default=None, compare=False)
@@ -65,8 +65,8 @@ class Call:
     def __post_init__(self) -> None:
         if isinstance(self.function, type) or not callable(self.function):
             raise SettingError(f"Call(function={self.function!r}) must be a callable, such as v2.ColorJitter(0.2)")
-        if self.layout is not None and self.layout not in get_args(Layout):
-            hint = did_you_mean(str(self.layout), get_args(Layout))
+        if self.layout is not None and self.layout not in get_args(ClipAxes):
+            hint = did_you_mean(str(self.layout), get_args(ClipAxes))
             raise SettingError(f"Call(layout={self.layout!r}) is not a choice; {hint}")
         if self.random is not None and not isinstance(self.random, bool):
             raise SettingError(f"Call(random={self.random!r}) must be True, False, or None to find out")
@@ -142,7 +142,7 @@ class Call:
         return f"a callable, {'seeded by the address of each clip' if self.is_random else 'the same for every clip'}"
 
     @property
-    def _axes(self) -> Layout:
+    def _axes(self) -> ClipAxes:
         return self.layout or ("TCHW" if _is_of_torch(self.function) else "THWC")
 
     def _to_callable(self, frames: Frames) -> Any:

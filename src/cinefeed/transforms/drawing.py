@@ -99,7 +99,7 @@ def _ends(limits: ParameterRange, spec: RangeSpec) -> tuple[float, float]:
 def interval(
     name: str, spec: object, *, neutral: float = 0.0, lowest: float = -math.inf, positive: bool = False
 ) -> tuple[float, float]:
-    """Return the lower and the upper end of the range of a setting; see Limits.
+    """Return the lower and the upper end of the range of a setting; see ParameterRange.
 
     >>> interval("Scale(factor)", 0.25, neutral=1.0)
     (0.75, 1.25)

@@ -42,11 +42,11 @@ class Colour:
     bits: int = 8  # bits of a sample, the lowest of a uint8 or uint16; 32 for float32
     full_range: bool = True
     matrix: Matrix = "bt601"
-    rotation: int = 0  # this and the next fields as in Facts; planes are as stored
+    rotation: int = 0  # this and the next fields as in VideoMetadata; planes are as stored
     mirrored: bool = False
     aspect: float = 1.0
     window: tuple[float, float] | None = None  # of grey or rgb planes
-    window_assumed: bool = False  # as in Facts
+    window_assumed: bool = False  # as in VideoMetadata
     open_scale: bool = False  # `bits` do not define black and white: see cinefeed.video.value_range
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import CinefeedError, SettingError, SourceError
-from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, plain_facts, windowed
+from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, sample_metadata, windowed
 from cinefeed.video.arrays.axes import axes_of
 from cinefeed.video.kinds import EXTENSIONS, register_kind, unregister_kind
 from cinefeed.video.metadata import VideoMetadata
@@ -40,7 +40,7 @@ def register_reader(
     suffixes:  ".cine", or several; a built-in one, such as ".dcm", only with `replace=True`
     opener:    function of a path that returns the video: an array, (frames, height, width) or with 1 or 3 channels as
                last axis; or an object with `shape`, `dtype` and `video[n]`, from which single frames are read; or an
-               open Source (see `cinefeed.video.source`), whose facts have the times of frames and pixels of other kinds
+               open Source (see `cinefeed.video.source`), for times of frames, or pixels of other kinds
     magic:     first bytes of such files, by which a scan finds them under any name
     name:      name of the format in manifests; by default its first suffix
 
@@ -141,7 +141,7 @@ class _ReaderFrames(ArrayFrames):
             axes = axes_of(shape, declared=None, where=path)
             if axes[0] != "T":
                 raise SourceError(f"{path}: its reader returned {shape}; (frames, height, width[, channels]) is needed")
-            metadata = plain_facts(shape, axes, np.dtype(video.dtype), container=container, where=path)
+            metadata = sample_metadata(shape, axes, np.dtype(video.dtype), container=container, where=path)
         else:
             known_axes(metadata, shape, np.dtype(video.dtype), where=path)
         super().__init__(path, metadata=metadata, channels=channels)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError
-from cinefeed.video.ffmpeg.pixel_formats import layout_of
+from cinefeed.video.ffmpeg.pixel_formats import plane_layout
 from cinefeed.video.limits import Deadline
 from cinefeed.video.metadata import PixelValues, VideoMetadata
 from cinefeed.video.source import Source
@@ -29,7 +29,9 @@ def has_open_scale(metadata: VideoMetadata) -> bool:
         return False
     if metadata.container in _PLAIN_CONTAINERS or not metadata.pixel_format or metadata.pixel_format in np.sctypeDict:
         return True
-    return metadata.channels == 1 if metadata.container == "dicom" else layout_of(metadata.pixel_format).model == "grey"
+    return (
+        metadata.channels == 1 if metadata.container == "dicom" else plane_layout(metadata.pixel_format).model == "grey"
+    )
 
 
 class ValueSampler:

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from cinefeed.data.sampling import BalancedClasses, Natural, UniformLabels
-from cinefeed.reports.balance import balance_facts, balance_figure, chance_figure
+from cinefeed.reports.balance import balance_figure, balance_table, chance_figure
 
 RARE = np.array(["well"] * 90 + ["sick"] * 10)
 SKEWED = np.random.default_rng(0).beta(5, 2, 400) * 70 + 10
@@ -36,7 +36,7 @@ def test_any_report_has_a_figure_and_facts(sampler, labels):
     assert svg.startswith("<svg") and "target" in svg and "ejection fraction" in svg
     assert ("draws of a video" in svg) == (sampler.by == "draws")
     assert balance_figure(balance, name="ejection fraction") == svg
-    assert all(name and value for name, value in balance_facts(balance))
+    assert all(name and value for name, value in balance_table(balance))
 
 
 def test_the_figure_shows_the_classes_and_the_scale_of_repeats():
@@ -47,12 +47,12 @@ def test_the_figure_shows_the_classes_and_the_scale_of_repeats():
 
 
 def test_facts_of_numbers_and_weights():
-    metadata = dict(balance_facts(plain_report(UniformLabels(bins=20), SKEWED)))
+    metadata = dict(balance_table(plain_report(UniformLabels(bins=20), SKEWED)))
     assert "Kolmogorov-Smirnov to uniform labels, raw and reached" in metadata
-    weights = dict(balance_facts(plain_report(BalancedClasses(by="weights"), RARE)))
+    weights = dict(balance_table(plain_report(BalancedClasses(by="weights"), RARE)))
     assert weights["largest weight"] == "5" and "videos without a draw in this epoch" not in weights
     report = BalancedClasses(group="patient").report(RARE, groups=np.arange(100) % 9)
-    assert any("group" in name for name, _ in balance_facts(report.as_dict()))
+    assert any("group" in name for name, _ in balance_table(report.as_dict()))
 
 
 def test_ways_to_draw_over_the_epochs():

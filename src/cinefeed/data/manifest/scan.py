@@ -91,7 +91,7 @@ def probe_videos(
             metadata = _probe_all(files, previous=None, journal=None, probes=probes)
     else:
         path = journal_path(out)
-        previous = previous_facts(out)
+        previous = previous_metadata(out)
         journal = _Journal(path)
         try:
             with decoders_quiet():
@@ -163,7 +163,7 @@ def journal_path(out: Path) -> Path:
     return out.with_name(out.name + ".partial.jsonl")
 
 
-def previous_facts(out: Path) -> Any | None:
+def previous_metadata(out: Path) -> Any | None:
     """Return the metadata of files in the manifest `out` and the journal beside it, newest first, or None."""
     tables = []
     journal = journal_path(out)

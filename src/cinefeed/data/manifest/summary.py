@@ -28,13 +28,13 @@ def summarise(
     where = "private: ids stand for paths" if private else f"root {root}"
     lines = [f"Manifest of {format_count(table.num_rows, 'sample')} in {format_count(files, 'file')}, {where}"]
     if len(history) > 1:
-        lines.append(_line("history", " -> ".join(f"{step}: {rows}" for step, rows in history)))
+        lines.append(_format_line("history", " -> ".join(f"{step}: {rows}" for step, rows in history)))
     if not_read:
-        lines.append(_line("not read", not_read_in_words(not_read)))
+        lines.append(_format_line("not read", not_read_in_words(not_read)))
     lines += (
         _metadata(table, name_column="id" if private else "path", verified=verified)
         if "num_frames" in table.schema.names
-        else [_line("metadata", "not probed")]
+        else [_format_line("metadata", "not probed")]
     )
     labels = [*label_names(table.schema.names), *(["split"] if "split" in table.schema.names else [])]
     lines += ["  labels"] if labels else []
@@ -94,26 +94,26 @@ def _metadata(table: Any, *, name_column: str, verified: str | None) -> list[str
         grey = pc.sum(pc.equal(readable.column("channels"), 1)).as_py()
         bits = _and(sorted(readable.column("bits").drop_null().unique().to_pylist()))
         lines += [
-            _line("formats", _frequent(formats, letters=_FORMAT_LETTERS)),
-            _line("size", f"{small if small == large else f'{small} to {large}'} (width x height), {bits} bit"),
-            _line("colour", f"{grey} grey, {readable.num_rows - grey} colour"),
-            _line(
+            _format_line("formats", _frequent(formats, letters=_FORMAT_LETTERS)),
+            _format_line("size", f"{small if small == large else f'{small} to {large}'} (width x height), {bits} bit"),
+            _format_line("colour", f"{grey} grey, {readable.num_rows - grey} colour"),
+            _format_line(
                 "frames", _range(readable.column("num_frames")) + f", {pc.sum(readable.column('num_frames'))} in all"
             ),
         ]
         lines += _values(readable)
         rates = readable.column("rate_hz").drop_null()
-        lines.append(_line("rate", f"{_range(rates)} frames a second" if len(rates) else "unknown"))
+        lines.append(_format_line("rate", f"{_range(rates)} frames a second" if len(rates) else "unknown"))
         irregular = readable.num_rows - readable.column("ticks").null_count
         if irregular:
-            lines.append(_line("times", f"irregular in {irregular}"))
+            lines.append(_format_line("times", f"irregular in {irregular}"))
     size = pc.sum(table.column("size_bytes")).as_py() or 0
-    lines.append(_line("bytes", format_bytes(size)))
+    lines.append(_format_line("bytes", format_bytes(size)))
     has_ranges = "damaged" in table.schema.names
     is_damaged = table.column("error").is_valid()
     damaged = table.filter(pc.or_(is_damaged, table.column("damaged").is_valid()) if has_ranges else is_damaged)
     none = "not checked: frames were not decoded" if verified == "packets" else "none"
-    lines.append(_line("damaged", format_count(damaged.num_rows, "row") if damaged.num_rows else none))
+    lines.append(_format_line("damaged", format_count(damaged.num_rows, "row") if damaged.num_rows else none))
     columns = [name_column, "num_frames", "error", *["damaged"] * has_ranges]
     for row in damaged.slice(0, 3).select(columns).to_pylist():
         frames = [f"frames {frames_in_words(row['damaged'])} are damaged"] if row.get("damaged") else []
@@ -148,10 +148,10 @@ def _values(readable: Any) -> list[str]:
         )
     if wrong_rows:
         words.append(f"NaN or infinite in {format_count(wrong_rows, 'row')}")
-    return [_line("values", "; ".join(words))] if words else []
+    return [_format_line("values", "; ".join(words))] if words else []
 
 
-def _line(name: str, text: str) -> str:
+def _format_line(name: str, text: str) -> str:
     return f"  {name:<10} {text}"
 
 

@@ -33,8 +33,8 @@ def duplicate_findings(
         prints = prints.copy()
         prints[followers] = 0  # the first of a set of copies represents it
     near = near_pairs(prints)
-    alike = _all_look_alike(near, context)
-    near_sets = [] if alike else _linked_sets(near)
+    all_alike = _all_look_alike(near, context)
+    near_sets = [] if all_alike else _linked_sets(near)
     pairs = [context.pair(rows[0], row, 0.0, "copy") for rows in copy_sets for row in rows[1:]]
     nearest = zip(near.first.tolist(), near.second.tolist(), near.distance.tolist(), strict=True)
     pairs += [context.pair(first, second, distance, "near_duplicate") for first, second, distance in nearest]
@@ -47,15 +47,15 @@ def duplicate_findings(
         *_repeat_findings(copy_sets, context, "copies", "copies of another file"),
         *_repeat_findings(near_sets, context, "near_duplicates", "nearly the same frames as another"),
     ]
-    if alike:
+    if all_alike:
         rows = np.union1d(near.first, near.second)
         findings.append(
             finding(
                 "note",
                 "videos_look_alike",
                 f"{format_count(len(rows), 'video')} with nearly the same frames as another, most with another label",
-                detail="The videos of this data set look so alike that near-duplicates cannot be told from other "
-                "videos. Copies of whole files are still found, by their content.",
+                detail="The videos of this data set look so similar that near-duplicates cannot be distinguished from "
+                "other videos. Copies of whole files are still found, by their content.",
                 advice="make sure by other means that no video is in the data set twice, under another id",
             )
         )

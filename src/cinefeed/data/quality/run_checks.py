@@ -126,11 +126,11 @@ class Doubts:
     """Findings that make the scores of some parts unreliable, and the checks that were not done, "" if all were."""
 
     findings: tuple[Finding, ...]
-    not_looked_at: str = ""
+    not_checked: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""
-        return {"findings": [each.as_dict() for each in self.findings], "not_looked_at": self.not_looked_at}
+        return {"findings": [each.as_dict() for each in self.findings], "not_checked": self.not_checked}
 
 
 def check_parts(
@@ -144,7 +144,7 @@ def check_parts(
     """Return findings that make scores of the parts (column `split`) of a manifest unreliable; see `check_manifest`.
 
     Groups in two parts are found in the columns. The search for copies, near-duplicates and labels that are predicted
-    by the files reads every video. It is skipped, with the reason in `not_looked_at`, for more than 5,000 rows, for
+    by the files reads every video. It is skipped, with the reason in `not_checked`, for more than 5,000 rows, for
     features, and for rows with several views.
     """
     findings = group_findings(manifest, group=group)
@@ -159,7 +159,7 @@ def check_parts(
             findings += shortcut_findings(manifest, summaries, target=target, group=group, nuisance=())[0]
         unread = len(manifest) - int(summaries.rows_read.sum())
         reason = f"{unread} of {len(manifest)} videos without a readable frame" if unread else ""
-    return Doubts(findings=_with_names(manifest, [each for each in findings if each.is_doubt]), not_looked_at=reason)
+    return Doubts(findings=_with_names(manifest, [each for each in findings if each.is_doubt]), not_checked=reason)
 
 
 def _no_look(manifest: Manifest) -> str:

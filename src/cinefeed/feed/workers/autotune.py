@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import CinefeedError, FeedError
 from cinefeed.core.text import format_count
-from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.batch_layout import BatchLayout
 from cinefeed.feed.clip_pipeline import ClipPipeline, PlanEntry
 from cinefeed.feed.workers.buffers import BufferPool
 from cinefeed.feed.workers.messages import OF_ROWS
@@ -126,7 +126,7 @@ def try_threads(pipeline: ClipPipeline, draws: Sequence[PlanEntry], *, workers: 
 
 def _timed_maker(pipeline: ClipPipeline) -> Callable[[PlanEntry], float]:
     """Return a function that makes a clip in separate memory, and returns the seconds that it took."""
-    layout = Layout(1, pipeline.shape, pipeline.compose.dtype, masks=pipeline.masks is not None)
+    layout = BatchLayout(1, pipeline.shape, pipeline.compose.dtype, masks=pipeline.masks is not None)
     arrays = BufferPool(layout).lease().place(0)
 
     def make(draw: PlanEntry) -> float:

@@ -1,4 +1,4 @@
-"""A pool of batch memory: a slot is reused when the last array on its memory has been deleted."""
+"""A pool of batch memory: a buffer is reused when the last array on its memory has been deleted."""
 
 import mmap
 import os
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import FeedError
 from cinefeed.core.text import format_bytes
-from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.batch_layout import BatchLayout
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class BatchBuffer:
 
 
 class _Lease:
-    """The base of every array on a slot. NumPy keeps it alive while any view, of any library, exists."""
+    """The base of every array on a buffer. NumPy keeps it alive while any view, of any library, exists."""
 
     __slots__ = ("__array_interface__", "__weakref__", "memory")
 
@@ -44,8 +44,8 @@ class _Lease:
         self.__array_interface__ = memory.__array_interface__
 
 
-class _Held(weakref.ref[_Lease]):
-    """A weak reference to the lease of a slot, with the memory that becomes free with it."""
+class _LeaseReference(weakref.ref[_Lease]):
+    """A weak reference to the lease of a buffer, with the memory that becomes free with it."""
 
     __slots__ = ("memory", "number")
     memory: NDArray[np.uint8]
@@ -57,18 +57,18 @@ class BufferPool:
 
     `shared` memory is a file without a name (memfd), which other processes map: no file is left if a process is killed.
 
-    >>> slots = BufferPool(Layout(draws=2, shape=(1, 1, 3, 4, 4, 1)))
-    >>> first = slots.lease().clips
+    >>> buffers = BufferPool(BatchLayout(draws=2, shape=(1, 1, 3, 4, 4, 1)))
+    >>> first = buffers.lease().clips
     >>> view = first[0]
     >>> del first
-    >>> slots.free
+    >>> buffers.free
     0
     >>> del view
-    >>> slots.free
+    >>> buffers.free
     1
     """
 
-    def __init__(self, layout: Layout, *, shared: bool = False, limit: int | None = None) -> None:
+    def __init__(self, layout: BatchLayout, *, shared: bool = False, limit: int | None = None) -> None:
         self._layout = layout
         self._shared = shared
         self._limit = limit
@@ -76,62 +76,62 @@ class BufferPool:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._made: list[int] = []  # file descriptors, by number of the slot
-        self._held: dict[int, _Held] = {}
+        self._descriptors: list[int] = []  # file descriptors, by number of the buffer
+        self._leases: dict[int, _LeaseReference] = {}
         # The callback is a C function: in a Python function, Ctrl-C would be printed and ignored.
-        self._returned: deque[_Held] = deque()
-        weakref.finalize(self, _close, self._made)
+        self._free: deque[_LeaseReference] = deque()
+        weakref.finalize(self, _close, self._descriptors)
 
     @property
     def free(self) -> int:
-        """Number of slots that are not in use."""
-        return len(self._returned)
+        """Number of buffers that are not in use."""
+        return len(self._free)
 
     @property
-    def made(self) -> int:
-        """Number of slots in the pool."""
-        return len(self._made)
+    def size(self) -> int:
+        """Number of buffers in the pool."""
+        return len(self._descriptors)
 
     def lease(self) -> BatchBuffer:
-        """Return a slot with uninitialised content.
+        """Return a buffer with uninitialised content.
 
-        Raises FeedError if all slots that the limit allows are in use.
+        Raises FeedError if all buffers that the limit allows are in use.
         """
         if self._pid != os.getpid():  # this is a fork, and its shared memory is that of its parent too
             self._begin()
         try:
-            last = self._returned.pop()
+            last = self._free.pop()
             number, memory = last.number, last.memory
         except IndexError:
             number, memory = self._make()
         lease = _Lease(memory)
-        held = _Held(lease, self._returned.append)
-        held.number, held.memory = number, memory
-        self._held[number] = held
-        return _slot(self._layout, np.asarray(lease), number, self._made[number])
+        reference = _LeaseReference(lease, self._free.append)
+        reference.number, reference.memory = number, memory
+        self._leases[number] = reference
+        return _buffer(self._layout, np.asarray(lease), number, self._descriptors[number])
 
     def _make(self) -> tuple[int, NDArray[np.uint8]]:
-        number, size = len(self._made), self._layout.nbytes
+        number, size = len(self._descriptors), self._layout.nbytes
         if self._limit is not None and number >= self._limit:
             raise FeedError(
                 f"all {number * self._layout.batches} batches that the memory budget allows are held "
                 f"({format_bytes(size * number)}); delete some, copy those that you keep, or increase memory="
             )
         if not self._shared:
-            self._made.append(-1)
+            self._descriptors.append(-1)
             return number, np.empty(size, np.uint8)
         fd = os.memfd_create("cinefeed")
-        self._made.append(fd)
+        self._descriptors.append(fd)
         os.ftruncate(fd, size)
         return number, np.frombuffer(mmap.mmap(fd, size), np.uint8)
 
 
-def map_slot(fd: int, layout: Layout, *, number: int) -> BatchBuffer:
-    """Return a slot that another process made, by its file descriptor."""
-    return _slot(layout, np.frombuffer(mmap.mmap(fd, layout.nbytes), np.uint8), number, fd)
+def map_buffer(fd: int, layout: BatchLayout, *, number: int) -> BatchBuffer:
+    """Return a buffer that another process made, by its file descriptor."""
+    return _buffer(layout, np.frombuffer(mmap.mmap(fd, layout.nbytes), np.uint8), number, fd)
 
 
-def _slot(layout: Layout, memory: NDArray[np.uint8], number: int, fd: int) -> BatchBuffer:
+def _buffer(layout: BatchLayout, memory: NDArray[np.uint8], number: int, fd: int) -> BatchBuffer:
     return BatchBuffer(*layout.arrays(memory), number, fd, layout.masks_in(memory))
 
 

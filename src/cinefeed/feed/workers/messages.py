@@ -1,6 +1,6 @@
 """The messages between a feed and its worker processes: small packets over a socket, without pixels.
 
-to a worker     jobs, in their order: slot, place, row, epoch, position; with a slot's first job, its file descriptor
+to a worker     jobs, in their order: buffer, place, row, epoch, position; with a buffer's first job, its descriptor
 from a worker   ready, or why it cannot start; for each job, in the same order, its timings or its error
 
 A packet holds several jobs or several timings: each packet wakes a process, which costs as much as a fifth of a small
@@ -29,25 +29,25 @@ _COUNT = struct.Struct("<q")
 
 
 class Job(NamedTuple):
-    """A clip to be made into a place of a slot."""
+    """A clip to be made into a place of a buffer."""
 
-    slot: int
+    buffer: int
     place: int
     draw: PlanEntry
 
 
 def pack_jobs(jobs: Sequence[Job]) -> bytes:
     """Return jobs as bytes."""
-    return b"".join(_JOB.pack(job.slot, job.place, *job.draw) for job in jobs)
+    return b"".join(_JOB.pack(job.buffer, job.place, *job.draw) for job in jobs)
 
 
 def unpack_jobs(packet: bytes) -> list[Job]:
     """Return the jobs that `pack_jobs` packed.
 
     >>> unpack_jobs(pack_jobs([Job(2, 3, PlanEntry(4, 5, 6))]))
-    [Job(slot=2, place=3, draw=PlanEntry(row=4, epoch=5, position=6))]
+    [Job(buffer=2, place=3, draw=PlanEntry(row=4, epoch=5, position=6))]
     """
-    return [Job(slot, place, PlanEntry(*draw)) for slot, place, *draw in _JOB.iter_unpack(packet)]
+    return [Job(buffer, place, PlanEntry(*draw)) for buffer, place, *draw in _JOB.iter_unpack(packet)]
 
 
 def pack_done(timings: Sequence[ClipTimings]) -> bytes:

@@ -8,7 +8,7 @@ import cv2
 
 from cinefeed.core.errors import FeedError, UnpicklableError
 from cinefeed.core.pools import report_spinning
-from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.batch_layout import BatchLayout
 from cinefeed.feed.clip_pipeline import ClipPipeline, PlanEntry
 from cinefeed.feed.workers.autotune import BackendChoice, choose_backend
 from cinefeed.feed.workers.pools import InlinePool, ThreadPool, WorkerPool
@@ -26,7 +26,7 @@ def start_pool(
     choice: BackendChoice | None,
     *,
     workers: int,
-    layout: Layout,
+    layout: BatchLayout,
     tried: Callable[[], Sequence[PlanEntry]],
     deaths: list[str],
     timeout_seconds: float | None,

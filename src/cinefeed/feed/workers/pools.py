@@ -13,7 +13,7 @@ Backend = Literal["thread", "process"]
 
 
 class WorkerPool(Protocol):
-    """Workers that write clips into slots. Only one thread may submit."""
+    """Workers that write clips into buffers. Only one thread may submit."""
 
     @property
     def ready(self) -> bool:
@@ -25,8 +25,8 @@ class WorkerPool(Protocol):
         """The process ids of the workers; empty for threads."""
         ...
 
-    def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
-        """Make clips into the places of a slot; the future of each holds its timings or its error."""
+    def submit(self, draws: Mapping[int, PlanEntry], buffer: BatchBuffer) -> list[Future[ClipTimings]]:
+        """Make clips into the places of a buffer; the future of each holds its timings or its error."""
         ...
 
     def drop(self, clips: Sequence[Future[ClipTimings]]) -> bool:
@@ -47,9 +47,9 @@ class InlinePool:
     def __init__(self, pipeline: ClipPipeline) -> None:
         self._pipeline = pipeline
 
-    def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
+    def submit(self, draws: Mapping[int, PlanEntry], buffer: BatchBuffer) -> list[Future[ClipTimings]]:
         """Make the clips now."""
-        return [self._make(draw, slot, place) for place, draw in draws.items()]
+        return [self._make(draw, buffer, place) for place, draw in draws.items()]
 
     def drop(self, clips: Sequence[Future[ClipTimings]]) -> bool:
         """Return True: no clip is in progress."""
@@ -58,16 +58,16 @@ class InlinePool:
     def stop(self) -> None:
         """Do nothing: there is no worker."""
 
-    def _make(self, draw: PlanEntry, slot: BatchBuffer, place: int) -> Future[ClipTimings]:
+    def _make(self, draw: PlanEntry, buffer: BatchBuffer, place: int) -> Future[ClipTimings]:
         future: Future[ClipTimings] = Future()
         try:
-            future.set_result(self._pipeline.make(draw, *slot.place(place)))
+            future.set_result(self._pipeline.make(draw, *buffer.place(place)))
         except Exception as error:
             future.set_exception(error)
         try:
             return future
         finally:
-            del future  # its error refers to this frame, and would hold the slot
+            del future  # its error refers to this frame, and would hold the buffer
 
 
 class ThreadPool:
@@ -82,9 +82,9 @@ class ThreadPool:
         self._stopped = False
         self._open()
 
-    def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
+    def submit(self, draws: Mapping[int, PlanEntry], buffer: BatchBuffer) -> list[Future[ClipTimings]]:
         """Queue the clips; the next free thread makes each."""
-        return [self._pool.submit(self._pipeline.make, draw, *slot.place(place)) for place, draw in draws.items()]
+        return [self._pool.submit(self._pipeline.make, draw, *buffer.place(place)) for place, draw in draws.items()]
 
     def drop(self, clips: Sequence[Future[ClipTimings]]) -> bool:
         """End all threads, which frees the memory of their clips; new ones start with the next clip."""

@@ -27,7 +27,7 @@ import pyarrow as pa
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import DecodeError, FeedError, UnpicklableError
 from cinefeed.core.pools import ONE_THREAD, PASSIVE
-from cinefeed.feed.batch_layout import Layout
+from cinefeed.feed.batch_layout import BatchLayout
 from cinefeed.feed.clip_pipeline import ClipPipeline, ClipTimings, PlanEntry
 from cinefeed.feed.workers.buffers import BatchBuffer
 from cinefeed.feed.workers.messages import (
@@ -59,7 +59,7 @@ _EARLY_DEATHS = 3  # of workers that sent no message; then the feed fails
 @dataclass
 class _Task:
     job: Job
-    slot: BatchBuffer
+    buffer: BatchBuffer
     future: Future[ClipTimings]
     deaths: int = 0
 
@@ -75,12 +75,12 @@ class _Worker:
     num_reported: int = 0  # tasks that it has reported as completed or failed
     num_observed: int = 0  # completed tasks when its progress was last read ...
     began: float = 0.0  # ... and when that number was first read
-    slots: set[int] = field(default_factory=set)  # that it has mapped
+    buffers: set[int] = field(default_factory=set)  # that it has mapped
     late: bool = False  # killed because the task after `num_observed` ones took too long
 
 
 class ProcessPool:
-    """Processes that write clips into shared slots.
+    """Processes that write clips into shared buffers.
 
     A process that ends unexpectedly is replaced, and is reported in `deaths` and in the log; another process makes its
     clip once more, then it is an error. A clip that takes longer than `timeout_seconds` is an error, and its worker is
@@ -93,7 +93,7 @@ class ProcessPool:
         pipeline: ClipPipeline,
         *,
         count: int,
-        layout: Layout,
+        layout: BatchLayout,
         deaths: list[str],
         timeout_seconds: float | None,
         meanwhile: Callable[[], object],
@@ -152,9 +152,9 @@ class ProcessPool:
         with self._lock:
             return len(self._workers) == self._count and all(worker.ready for worker in self._workers)
 
-    def submit(self, draws: Mapping[int, PlanEntry], slot: BatchBuffer) -> list[Future[ClipTimings]]:
+    def submit(self, draws: Mapping[int, PlanEntry], buffer: BatchBuffer) -> list[Future[ClipTimings]]:
         """Queue the clips for the workers that have the fewest jobs."""
-        tasks = [_Task(Job(slot.number, place, draw), slot, Future()) for place, draw in draws.items()]
+        tasks = [_Task(Job(buffer.number, place, draw), buffer, Future()) for place, draw in draws.items()]
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -239,9 +239,9 @@ class ProcessPool:
             worker = min(able, key=lambda each: len(each.tasks))
             count = min(GROUP, self._ahead - len(worker.tasks), -(-len(self._waiting) // len(self._workers)))
             tasks = [self._waiting.popleft()]
-            while self._waiting and len(tasks) < count and self._waiting[0].slot is tasks[0].slot:
-                tasks.append(self._waiting.popleft())  # of one slot, so that clips of the next do not delay it
-            new = {task.slot.number: task.slot.fd for task in tasks if task.slot.number not in worker.slots}
+            while self._waiting and len(tasks) < count and self._waiting[0].buffer is tasks[0].buffer:
+                tasks.append(self._waiting.popleft())  # of one buffer, so that clips of the next do not delay it
+            new = {task.buffer.number: task.buffer.fd for task in tasks if task.buffer.number not in worker.buffers}
             try:
                 packet = pack_jobs([task.job for task in tasks])
                 if new:
@@ -252,7 +252,7 @@ class ProcessPool:
                 self._waiting.extendleft(reversed(tasks))
                 worker.ready = False
                 return
-            worker.slots.update(new)
+            worker.buffers.update(new)
             if not worker.tasks:
                 worker.began = time.monotonic()
             worker.tasks.extend(tasks)
@@ -382,7 +382,7 @@ def _settle(future: Future[ClipTimings], result: ClipTimings | BaseException) ->
         pass
 
 
-def _settings(pipeline: ClipPipeline, layout: Layout) -> bytes:
+def _settings(pipeline: ClipPipeline, layout: BatchLayout) -> bytes:
     """Return all settings of a worker but the columns, pickled. Only our own worker processes read them."""
     if pipeline.rows.arrays is not None:
         raise UnpicklableError("videos in memory are not sent to other processes")

@@ -18,7 +18,7 @@ import pyarrow as pa
 from cinefeed.data.manifest.rows import Rows
 from cinefeed.feed.clip_pipeline import ClipPipeline, ClipTimings
 from cinefeed.feed.mask import mask_rows
-from cinefeed.feed.workers.buffers import BatchBuffer, map_slot
+from cinefeed.feed.workers.buffers import BatchBuffer, map_buffer
 from cinefeed.feed.workers.messages import (
     GROUP,
     MASKS,
@@ -64,21 +64,21 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
         line.send(UNFIT + f"{type(error).__name__}: {error}".encode()[:PACKET])
         return
     line.send(READY)
-    slots: dict[int, BatchBuffer] = {}
+    buffers: dict[int, BatchBuffer] = {}
     ended = 0
     while True:
         packet, descriptors, _, _ = socket.recv_fds(line, PACKET, GROUP)
         if not packet:
             return
         jobs, unreported, reported_at = unpack_jobs(packet), list[ClipTimings](), time.perf_counter()
-        new = dict.fromkeys(job.slot for job in jobs if job.slot not in slots)
+        new = dict.fromkeys(job.buffer for job in jobs if job.buffer not in buffers)
         for number, fd in zip(new, descriptors, strict=True):
-            slots[number] = map_slot(fd, settings["layout"], number=number)
+            buffers[number] = map_buffer(fd, settings["layout"], number=number)
             os.close(fd)
         for job in jobs:
             failed = None
             try:
-                unreported.append(pipeline.make(job.draw, *slots[job.slot].place(job.place)))
+                unreported.append(pipeline.make(job.draw, *buffers[job.buffer].place(job.place)))
             except Exception as error:
                 failed = pack_failed(error)
             ended += 1

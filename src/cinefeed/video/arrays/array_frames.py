@@ -64,7 +64,7 @@ def as_plane(frame: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(frame, plane_type(frame.dtype, where="frame"))
 
 
-def plain_facts(
+def sample_metadata(
     shape: Sequence[int],
     axes: str,
     dtype: np.dtype[Any],

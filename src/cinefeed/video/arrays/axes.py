@@ -17,7 +17,7 @@ from cinefeed.core.errors import SourceError
 from cinefeed.core.text import format_count
 from cinefeed.video.limits import ReadLimits
 
-_USUAL = ("THW", "THWC")  # stored as "" in Facts
+_USUAL = ("THW", "THWC")  # stored as "" in VideoMetadata
 _DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
 _CHOOSE = "choose with ReadOptions(axes=...), or 'cinefeed scan --axes'"
 _NARROW = 4  # pixels: shorter axes are taken for the channels of an image
@@ -103,7 +103,7 @@ def checked_axes(axes: str, shape: Sequence[int], *, where: object) -> str:
 
 
 def kept_axes(axes: str) -> str:
-    """Return the axes as stored in Facts: "" for the usual order; the part fixes the index of a lower-case axis.
+    """Return the axes as stored in VideoMetadata: "" for the usual order; the part fixes a lower-case axis.
 
     >>> kept_axes("THWC"), kept_axes("NHWT")
     ('', 'nHWT')

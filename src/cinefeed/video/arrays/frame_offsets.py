@@ -28,7 +28,7 @@ _CHECKSUM = "its checksum does not fit"
 _SKIP = 1 << 20  # block size for skipping to a frame; seek() would allocate 16 MB
 
 
-class Layout(NamedTuple):
+class FrameLayout(NamedTuple):
     """Positions of the frames of one sample, in bytes."""
 
     first: int  # the first byte of frame 0
@@ -51,7 +51,7 @@ class Layout(NamedTuple):
 class Samples(NamedTuple):
     """All samples of an array: layout of the first, and the bytes between samples."""
 
-    first: Layout
+    first: FrameLayout
     step: int
     count: int  # type: ignore[assignment]  # a tuple has a method of this name
 
@@ -61,12 +61,12 @@ class Samples(NamedTuple):
         return self.first.step >= self.first.span and (self.count == 1 or self.step >= self.first.span)
 
 
-def layout_of(
+def frame_layout(
     shape: Sequence[int], axes: str, dtype: np.dtype[Any], *, fortran: bool, offset: int, fixed: Mapping[str, int]
-) -> Layout:
+) -> FrameLayout:
     """Return the layout of the frames of a sample in an array that begins at byte `offset`.
 
-    >>> layout = layout_of((4, 6, 8), "THW", np.dtype(np.uint8), fortran=False, offset=128, fixed={})
+    >>> layout = frame_layout((4, 6, 8), "THW", np.dtype(np.uint8), fortran=False, offset=128, fixed={})
     >>> layout.first, layout.step, layout.span, layout.strides, layout.whole(128 + 100)
     (128, 48, 48, (8, 1), 2)
     """
@@ -77,7 +77,7 @@ def layout_of(
         step *= size
     sizes = dict(order)
     frame_axes = [axis for axis in "HWC" if axis in axes]
-    return Layout(
+    return FrameLayout(
         first=offset + sum(strides[axis] * index for axis, index in fixed.items()),
         step=strides["T"],
         count=sizes["T"],
@@ -103,7 +103,7 @@ class FrameReader(Protocol):
 class MappedFrames:
     """Frames of a memory-mapped file: views, which are read from disk only when accessed."""
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    def __init__(self, path: Path, layout: FrameLayout) -> None:
         self._layout = layout
         self._bytes: NDArray[np.uint8] | None = np.memmap(path, np.uint8, mode="r")
 
@@ -123,7 +123,7 @@ class UnpackedFrames:
     interleave (time is not the first axis), all are decompressed at once, and kept until the source is closed.
     """
 
-    def __init__(self, path: Path, member: str | None, layout: Layout) -> None:
+    def __init__(self, path: Path, member: str | None, layout: FrameLayout) -> None:
         self._path = path
         self._member = member
         self._layout = layout
@@ -170,16 +170,16 @@ def open_packed(path: Path, member: str | None) -> BufferedReader:
         return cast(BufferedReader, archive.open(member))  # keeps its own handle of the file
 
 
-def check_unpacked(layout: Layout, limits: ReadLimits, *, where: object) -> None:
+def check_unpacked(layout: FrameLayout, limits: ReadLimits, *, where: object) -> None:
     """Raise LimitError if the frames of a packed file interleave and together exceed the limit for memory."""
     if layout.step < layout.span:
         size = layout.span + (layout.count - 1) * layout.step
         limits.check_unpacked(size, name="a packed array in which time is not the first axis", where=where)
 
 
-def unpacked_facts(
+def unpacked_metadata(
     metadata: VideoMetadata,
-    layout: Layout,
+    layout: FrameLayout,
     path: Path,
     member: str | None,
     *,

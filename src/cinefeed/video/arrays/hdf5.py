@@ -9,7 +9,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError, LimitError, MissingExtraError, SourceError, did_you_mean
-from cinefeed.video.arrays.array_frames import ArrayFrames, broken_after, known_axes, plain_facts, plane_type, windowed
+from cinefeed.video.arrays.array_frames import (
+    ArrayFrames,
+    broken_after,
+    known_axes,
+    plane_type,
+    sample_metadata,
+    windowed,
+)
 from cinefeed.video.arrays.axes import axes_of, channels_last, has_readings, index_of, row_of, rows_of, split_part
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.limits import Deadline
@@ -111,7 +118,7 @@ def probe_hdf5(
         fixed = row_of(row, axes, data_set.shape, where=where)
         codec = data_set.compression or "raw"
         limits = reading.limits
-        metadata = plain_facts(
+        metadata = sample_metadata(
             data_set.shape, axes, data_set.dtype, container="hdf5", codec=codec, where=where, limits=limits
         )
         for layer in _layers(data_set):

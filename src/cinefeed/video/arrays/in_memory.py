@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import SourceError
-from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, plain_facts
+from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, sample_metadata
 from cinefeed.video.arrays.axes import axes_of, channels_last, index_of
 from cinefeed.video.metadata import VideoMetadata
 
@@ -72,4 +72,4 @@ def array_metadata(array: ArrayLike, *, axes: str | None = None) -> VideoMetadat
         raise SourceError(
             f"{_WHERE}: has shape {array.shape}, read as {letters}, a set of samples; pass one sample at a time"
         )
-    return plain_facts(array.shape, letters, array.dtype, container="memory", where=_WHERE)
+    return sample_metadata(array.shape, letters, array.dtype, container="memory", where=_WHERE)

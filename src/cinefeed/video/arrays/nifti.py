@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import MissingExtraError, SourceError
-from cinefeed.video.arrays.array_frames import ArrayFrames, broken_after, known_axes, plain_facts, windowed
+from cinefeed.video.arrays.array_frames import ArrayFrames, broken_after, known_axes, sample_metadata, windowed
 from cinefeed.video.arrays.axes import checked_axes
 from cinefeed.video.arrays.frame_offsets import (
     BROKEN,
+    FrameLayout,
     FrameReader,
-    Layout,
     MappedFrames,
     Samples,
     UnpackedFrames,
     check_unpacked,
-    layout_of,
-    unpacked_facts,
+    frame_layout,
+    unpacked_metadata,
 )
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.metadata import VideoMetadata
@@ -49,9 +49,9 @@ class _Volume(NamedTuple):
     size: int | None  # of the file, None if it is compressed
     header: Any
 
-    def layout(self, axes: str, number: int | None) -> Layout:
+    def layout(self, axes: str, number: int | None) -> FrameLayout:
         fixed = {} if number is None else {"Z": number}
-        return layout_of(self.shape, axes, self.dtype, fortran=True, offset=self.offset, fixed=fixed)
+        return frame_layout(self.shape, axes, self.dtype, fortran=True, offset=self.offset, fixed=fixed)
 
     def samples(self, axes: str) -> Samples:
         count, first = self.shape[axes.index("Z")], self.layout(axes, 0)
@@ -133,7 +133,7 @@ def probe_nifti(
     number = _slice_of(part, axes, volume.shape, path)
     layout = volume.layout(axes, number)
     codec, scaled, limits = "gzip" if volume.size is None else "raw", volume.scale is not None, reading.limits
-    metadata = plain_facts(
+    metadata = sample_metadata(
         volume.shape, axes, volume.dtype, container="nifti", codec=codec, scaled=scaled, where=path, limits=limits
     )
     metadata = replace(
@@ -143,7 +143,7 @@ def probe_nifti(
         check_unpacked(layout, limits, where=path)
     if volume.size is None and verify == "decode":
         every = reading.slice == "each" and number is not None  # else one pass measures only the requested slice
-        metadata = unpacked_facts(
+        metadata = unpacked_metadata(
             metadata,
             layout,
             path,
@@ -246,7 +246,7 @@ def _volume(path: Path, *, axes: int) -> _Volume:
 
 
 def _measures(header: Any, axes: str, count: int) -> dict[str, Any]:
-    """Return spacing, times and orientation as fields of Facts, as far as the header has them."""
+    """Return spacing, times and orientation as fields of VideoMetadata, as far as the header has them."""
     measures: dict[str, Any] = {}
     steps = [float(step) for step in header["pixdim"][1:]]
     try:

@@ -16,17 +16,24 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import LimitError, SourceError, did_you_mean
-from cinefeed.video.arrays.array_frames import ArrayFrames, broken_after, known_axes, plain_facts, plane_type, windowed
+from cinefeed.video.arrays.array_frames import (
+    ArrayFrames,
+    broken_after,
+    known_axes,
+    plane_type,
+    sample_metadata,
+    windowed,
+)
 from cinefeed.video.arrays.axes import axes_of, has_readings, row_of, rows_of, split_part
 from cinefeed.video.arrays.frame_offsets import (
+    FrameLayout,
     FrameReader,
-    Layout,
     MappedFrames,
     Samples,
     UnpackedFrames,
     check_unpacked,
-    layout_of,
-    unpacked_facts,
+    frame_layout,
+    unpacked_metadata,
 )
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.metadata import VideoMetadata
@@ -53,9 +60,9 @@ class _Array(NamedTuple):
     end: int  # of the available bytes, or of the bytes promised by a member
     member: str | None = None  # the compressed member of an archive
 
-    def layout(self, axes: str, row: int | None) -> Layout:
+    def layout(self, axes: str, row: int | None) -> FrameLayout:
         fixed = row_of(row, axes, self.shape, where=self.where)
-        return layout_of(self.shape, axes, self.dtype, fortran=self.fortran, offset=self.offset, fixed=fixed)
+        return frame_layout(self.shape, axes, self.dtype, fortran=self.fortran, offset=self.offset, fixed=fixed)
 
     def samples(self, axes: str) -> Samples:
         count = self.shape[axes.index("N")] if "N" in axes else 1
@@ -207,11 +214,11 @@ def _probe(
     axes = axes_of(array.shape, declared=reading.axes, where=array.where)
     layout = array.layout(axes, split_part(part)[1])
     limits = reading.limits
-    metadata = plain_facts(array.shape, axes, array.dtype, container=container, where=array.where, limits=limits)
+    metadata = sample_metadata(array.shape, axes, array.dtype, container=container, where=array.where, limits=limits)
     if array.member is not None:
         check_unpacked(layout, limits, where=array.where)
     if array.member is not None and verify == "decode":
-        metadata = unpacked_facts(
+        metadata = unpacked_metadata(
             metadata,
             layout,
             path,

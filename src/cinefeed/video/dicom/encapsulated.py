@@ -14,7 +14,7 @@ from typing import Any
 from cinefeed.core.errors import EncapsulatedVideoError, SourceError
 from cinefeed.video.clips import PixelType
 from cinefeed.video.dicom.fragments import fragments_of
-from cinefeed.video.dicom.header import Header, places_of, read_header
+from cinefeed.video.dicom.header import Header, read_header, scopes_of
 from cinefeed.video.dicom.metadata import METADATA_COLUMNS, header_tags, regions_of, spacing_of, times_of
 from cinefeed.video.dicom.source import probe_dicom
 from cinefeed.video.embedded import EmbeddedVideo
@@ -51,9 +51,9 @@ def probe_dicom_file(
             video, verify=verify, reading=ReadOptions(limits=reading.limits, on_damage=reading.on_damage)
         )
     count, promised = metadata.times.count, max(header.integer("NumberOfFrames"), 0)
-    places = places_of(header)
+    scopes = scopes_of(header)
     times = (
-        times_of([places_of(header, number) for number in range(count)]) if metadata.ticks is None else metadata.times
+        times_of([scopes_of(header, number) for number in range(count)]) if metadata.ticks is None else metadata.times
     )
     if times.step_seconds > 0 and times is not metadata.times:
         metadata = replace(metadata, times=times, rate_hz=1 / times.step_seconds)
@@ -63,9 +63,9 @@ def probe_dicom_file(
         container=_WITHIN + metadata.container,
         header_frames=promised or metadata.header_frames,
         error=metadata.error or (f"breaks after {count}{of_all} frames: the file is cut off" if is_cut else None),
-        spacing_mm=spacing_of(places),
-        regions=regions_of(places, rows=metadata.height, columns=metadata.width),
-        tags=header_tags(places),
+        spacing_mm=spacing_of(scopes),
+        regions=regions_of(scopes, rows=metadata.height, columns=metadata.width),
+        tags=header_tags(scopes),
     )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cinefeed.core.errors import SourceError, did_you_mean
-from cinefeed.video.dicom.header import GROUPS, Header, Places, nearest_elements, places_of
+from cinefeed.video.dicom.header import GROUPS, Header, Scopes, nearest_elements, scopes_of
 
 GEOMETRY = [
     *GROUPS,
@@ -39,7 +39,7 @@ class ImageGeometry(NamedTuple):
 
 
 class CineStack(NamedTuple):
-    """The images of one clip: their indices among the shots, in temporal order."""
+    """The images of one clip: their indices among the geometries, in temporal order."""
 
     members: tuple[int, ...]
     plane: int  # from 1
@@ -52,16 +52,16 @@ class CineStack(NamedTuple):
         return f"plane-{self.plane:02}" + (f"-repeat-{self.repeat}" if self.repeat > 1 else "")
 
 
-def shot_of(places: Places) -> ImageGeometry:
+def geometry_of(scopes: Scopes) -> ImageGeometry:
     """Return the attributes of an image that determine its position in the series."""
-    head = places[-1]
-    orientation = nearest_elements(places, "PlaneOrientationSequence", "ImageOrientationPatient")
+    head = scopes[-1]
+    orientation = nearest_elements(scopes, "PlaneOrientationSequence", "ImageOrientationPatient")
     directions = tuple(orientation.numbers("ImageOrientationPatient"))
-    position = nearest_elements(places, "PlanePositionSequence", "ImagePositionPatient").numbers("ImagePositionPatient")
+    position = nearest_elements(scopes, "PlanePositionSequence", "ImagePositionPatient").numbers("ImagePositionPatient")
     has_geometry = len(directions) == 6 and len(position) == 3
-    delay = nearest_elements(places, "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")
+    delay = nearest_elements(scopes, "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime")
     trigger = delay.number("NominalCardiacTriggerDelayTime")
-    index = nearest_elements(places, "FrameContentSequence", "TemporalPositionIndex").number("TemporalPositionIndex")
+    index = nearest_elements(scopes, "FrameContentSequence", "TemporalPositionIndex").number("TemporalPositionIndex")
     return ImageGeometry(
         kind=(head.integer("Rows"), head.integer("Columns"), head.text("ImageType")),
         directions=directions if has_geometry else (),
@@ -87,14 +87,14 @@ def frames_of_part(header: Header, count: int, *, part: str | None, path: object
     """Return the frames of one plane of a file, in order; without a part all frames, as stored."""
     if part is None:
         return range(count)
-    stacks = stacks_of([shot_of(places_of(header, number)) for number in range(count)])
+    stacks = stacks_of([geometry_of(scopes_of(header, number)) for number in range(count)])
     members_of = {stack.name: stack.members for stack in stacks}
     if part not in members_of:
         raise SourceError(f"{path}: has no part {part!r}; {did_you_mean(part, members_of)}")
     return members_of[part]
 
 
-def stacks_of(shots: Sequence[ImageGeometry]) -> list[CineStack]:
+def stacks_of(geometries: Sequence[ImageGeometry]) -> list[CineStack]:
     """Return the clips in the images of one series, in the order of the instance numbers of their planes.
 
     Images of a plane are ordered by trigger time, else by temporal position, else by instance number, else by input
@@ -107,12 +107,12 @@ def stacks_of(shots: Sequence[ImageGeometry]) -> list[CineStack]:
     >>> [(stack.members, stack.plane, stack.note) for stack in stacks_of(planes)]
     [((1,), 1, 'a single image'), ((2, 0), 2, '')]
     """
-    order = sorted(range(len(shots)), key=lambda i: (_or_last(shots[i].number), shots[i].place_mm, i))
+    order = sorted(range(len(geometries)), key=lambda i: (_or_last(geometries[i].number), geometries[i].place_mm, i))
     planes: list[list[int]] = []
-    for alike in _by_kind(shots, order).values():
-        planes += _planes(shots, alike)
-    planes.sort(key=lambda plane: (_or_last(shots[plane[0]].number), shots[plane[0]].place_mm))
-    repeats_of_planes = [_repeats(shots, plane) for plane in planes]
+    for members in _by_kind(geometries, order).values():
+        planes += _planes(geometries, members)
+    planes.sort(key=lambda plane: (_or_last(geometries[plane[0]].number), geometries[plane[0]].place_mm))
+    repeats_of_planes = [_repeats(geometries, plane) for plane in planes]
     usual = Counter(len(repeats[0]) for repeats in repeats_of_planes if len(repeats[0]) > 1).most_common(1)
     stacks = []
     for number, repeats in enumerate(repeats_of_planes, start=1):
@@ -131,41 +131,41 @@ def _or_last(number: float | None) -> float:
     return float("inf") if number is None else number
 
 
-def _by_kind(shots: Sequence[ImageGeometry], order: Iterable[int]) -> dict[Hashable, list[int]]:
+def _by_kind(geometries: Sequence[ImageGeometry], order: Iterable[int]) -> dict[Hashable, list[int]]:
     kinds: dict[Hashable, list[int]] = defaultdict(list)
     for i in order:
-        kinds[shots[i].kind].append(i)
+        kinds[geometries[i].kind].append(i)
     return kinds
 
 
-def _planes(shots: Sequence[ImageGeometry], members: Sequence[int]) -> list[list[int]]:
+def _planes(geometries: Sequence[ImageGeometry], members: Sequence[int]) -> list[list[int]]:
     """Split images of one kind by plane; the order of members is kept within each."""
-    loose = [i for i in members if not shots[i].directions]
-    moves = all(shots[i].moves for i in loose) and _times([shots[i] for i in loose], but=["number"])
+    loose = [i for i in members if not geometries[i].directions]
+    moves = all(geometries[i].moves for i in loose) and _times([geometries[i] for i in loose], but=["number"])
     planes = [loose] if moves else [[i] for i in loose]
     views: list[list[int]] = []
     for i in members:
-        if not shots[i].directions:
+        if not geometries[i].directions:
             continue
         for view in views:
-            pairs = zip(shots[view[0]].directions, shots[i].directions, strict=True)
+            pairs = zip(geometries[view[0]].directions, geometries[i].directions, strict=True)
             if all(abs(a - b) < _SAME_DIRECTION for a, b in pairs):
                 view.append(i)
                 break
         else:
             views.append([i])
     for view in views:
-        along = sorted(view, key=lambda i: shots[i].place_mm)
-        gaps = np.diff([shots[i].place_mm for i in along])
+        along = sorted(view, key=lambda i: geometries[i].place_mm)
+        gaps = np.diff([geometries[i].place_mm for i in along])
         cuts = [0, *(np.flatnonzero(gaps > _SAME_PLACE_MM) + 1).tolist(), len(along)]
         rank = {i: place for place, i in enumerate(view)}
         planes += [sorted(along[a:b], key=rank.__getitem__) for a, b in pairwise(cuts)]
     return planes
 
 
-def _repeats(shots: Sequence[ImageGeometry], plane: Sequence[int]) -> list[list[int]]:
+def _repeats(geometries: Sequence[ImageGeometry], plane: Sequence[int]) -> list[list[int]]:
     """Order the images of a plane by time, and split images of equal time into repetitions."""
-    times = _times([shots[i] for i in plane]) or range(len(plane))
+    times = _times([geometries[i] for i in plane]) or range(len(plane))
     ordered = sorted(zip(times, range(len(plane)), plane, strict=True))
     repeats: list[list[int]] = []
     counts: Counter[float] = Counter()
@@ -177,10 +177,10 @@ def _repeats(shots: Sequence[ImageGeometry], plane: Sequence[int]) -> list[list[
     return repeats
 
 
-def _times(shots: Sequence[ImageGeometry], *, but: Sequence[str] = ()) -> list[float]:
+def _times(geometries: Sequence[ImageGeometry], *, but: Sequence[str] = ()) -> list[float]:
     """Return the sort keys of the images of a plane: the first attribute that all have and that distinguishes them."""
     for name in ("trigger", "temporal", "number"):
-        times = [getattr(shot, name) for shot in shots]
+        times = [getattr(geometry, name) for geometry in geometries]
         distinct = len(set(times))
         if name not in but and None not in times and distinct > 1 and distinct * _MOST_REPEATS >= len(times):
             return times

@@ -101,7 +101,7 @@ class Header(Elements):
         return self.text(keyword, codec=python_encoding.get(name, "latin-1"))
 
 
-Places = list[Elements]
+Scopes = list[Elements]
 
 
 def read_header(
@@ -176,7 +176,7 @@ def has_preamble(start: bytes) -> bool:
     return start[128:132] == b"DICM"
 
 
-def places_of(header: Header, number: int = 0) -> Places:
+def scopes_of(header: Header, number: int = 0) -> Scopes:
     """Return the data sets that may have elements of a frame, the most specific first.
 
     In enhanced files those are the frame's own functional groups, then the shared ones, then the file itself.
@@ -185,10 +185,10 @@ def places_of(header: Header, number: int = 0) -> Places:
     return [*per_frame[number : number + 1], *shared[:1], header]
 
 
-def nearest_elements(places: Places, sequence: str, keyword: str) -> Elements:
+def nearest_elements(scopes: Scopes, sequence: str, keyword: str) -> Elements:
     """Return the most specific elements with a keyword, inside a sequence or beside it; empty if there are none."""
-    for place in places:
-        for elements in (place.first(sequence), place):
+    for scope in scopes:
+        for elements in (scope.first(sequence), scope):
             if elements is not None and keyword in elements.values:
                 return elements
     return Elements()

@@ -1,6 +1,6 @@
 """Metadata of a clip's frames from DICOM headers: acquisition times, pixel size, and the values of black and white.
 
-A clip is one file with all frames, or one file per frame; in both cases each frame has its `places` (see dicom_header).
+A clip is one file with all frames, or one file per frame. Each frame has its `scopes` (see `dicom.header.scopes_of`).
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from statistics import median
 
 import numpy as np
 
-from cinefeed.video.dicom.header import GROUPS, Elements, Places, nearest_elements
+from cinefeed.video.dicom.header import GROUPS, Elements, Scopes, nearest_elements
 from cinefeed.video.metadata import Region
 from cinefeed.video.orientation import square_or
 from cinefeed.video.timestamps import FrameTimes
@@ -35,26 +35,26 @@ _BY_FORMAT = {2: "m-mode"}
 _BY_DATA = {1: "2d", 2: "colour", 3: "pw", 4: "cw"}
 
 
-def rescale_of(places: Places) -> tuple[float, float]:
+def rescale_of(scopes: Scopes) -> tuple[float, float]:
     """Return slope and intercept from stored numbers to measured values: (1, 0) if there are none."""
     slope, intercept = (
-        nearest_elements(places, "PixelValueTransformationSequence", keyword).number(keyword)
+        nearest_elements(scopes, "PixelValueTransformationSequence", keyword).number(keyword)
         for keyword in ("RescaleSlope", "RescaleIntercept")
     )
     return (1.0 if slope is None else slope), (intercept or 0.0)
 
 
-def window_of(places: Places) -> tuple[float, float] | None:
+def window_of(scopes: Scopes) -> tuple[float, float] | None:
     """Return the values that become black and white, None if the file has none.
 
     By the formulas of DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3: LINEAR from centre - 0.5 - (width - 1) / 2 to
     centre - 0.5 + (width - 1) / 2, LINEAR_EXACT from centre - width / 2 to centre + width / 2. SIGMOID is replaced by
     the straight line through its middle, a table by a line over its input values. Of several windows the first is used.
     """
-    elements = nearest_elements(places, "FrameVOILUTSequence", "WindowCenter")
+    elements = nearest_elements(scopes, "FrameVOILUTSequence", "WindowCenter")
     centre, width = elements.number("WindowCenter"), elements.number("WindowWidth")
     if centre is None or width is None or width <= 0:
-        table = next((item for place in places if (item := place.first("VOILUTSequence"))), None)
+        table = next((item for place in scopes if (item := place.first("VOILUTSequence"))), None)
         descriptor = table.numbers("LUTDescriptor") if table else []
         return (descriptor[1], descriptor[1] + (descriptor[0] or 65536) - 1) if len(descriptor) == 3 else None
     if elements.text("VOILUTFunction") in ("LINEAR_EXACT", "SIGMOID"):
@@ -72,7 +72,7 @@ def shared_window(windows: Sequence[tuple[float, float] | None]) -> tuple[float,
     return median(black for black, _ in present), median(white for _, white in present)
 
 
-def times_of(frames: Sequence[Places]) -> FrameTimes:
+def times_of(frames: Sequence[Scopes]) -> FrameTimes:
     """Return the time of each frame, in seconds from the first; the step is NaN if the headers have no times.
 
     In this order: frame times of a file, delays after the R wave and other times of each frame if they ascend, the
@@ -93,7 +93,7 @@ def times_of(frames: Sequence[Places]) -> FrameTimes:
         ("", "AcquisitionTime", None),
         ("", "ContentTime", None),
     ):
-        sources = [nearest_elements(places, sequence, keyword) for places in frames]
+        sources = [nearest_elements(scopes, sequence, keyword) for scopes in frames]
         times = [clock_seconds(each.text(keyword)) if seconds is None else each.number(keyword) for each in sources]
         seconds_taken = np.array([time for time in times if time is not None]) * (seconds or 1.0)
         if len(seconds_taken) == count > 1 and (np.diff(seconds_taken) > 0).all():
@@ -141,10 +141,10 @@ def clock_seconds(text: str) -> float | None:
     return days * 86400 + seconds + float(f"0.{part or 0}")
 
 
-def heart_rate_of(places: Places) -> float | None:
+def heart_rate_of(scopes: Scopes) -> float | None:
     """Return heart beats per minute, None if the header has none."""
-    head = places[-1]
-    beat = nearest_elements(places, "CardiacSynchronizationSequence", "RRIntervalTimeNominal").number(
+    head = scopes[-1]
+    beat = nearest_elements(scopes, "CardiacSynchronizationSequence", "RRIntervalTimeNominal").number(
         "RRIntervalTimeNominal"
     )
     rate, interval = head.number("HeartRate"), beat or head.number("NominalInterval")
@@ -153,20 +153,20 @@ def heart_rate_of(places: Places) -> float | None:
     return round(60000 / interval, 1) if interval and interval > 0 else None
 
 
-def header_tags(places: Places) -> dict[str, str | float | None]:
+def header_tags(scopes: Scopes) -> dict[str, str | float | None]:
     """Return further columns of a file: heart rate, and whether text is burned into the pixels."""
     tags: dict[str, str | float | None] = {}
-    if beats := heart_rate_of(places):
+    if beats := heart_rate_of(scopes):
         tags["heart_rate_bpm"] = beats
-    if (annotation := places[-1].text("BurnedInAnnotation")) in ("YES", "NO"):
+    if (annotation := scopes[-1].text("BurnedInAnnotation")) in ("YES", "NO"):
         tags["burned_in"] = annotation
     return tags
 
 
-def spacing_of(places: Places) -> tuple[float, float] | None:
+def spacing_of(scopes: Scopes) -> tuple[float, float] | None:
     """Return the millimetres between pixels, vertical and horizontal, None if the header has none."""
-    pixel_spacing = nearest_elements(places, "PixelMeasuresSequence", "PixelSpacing").numbers("PixelSpacing")
-    head = places[-1]
+    pixel_spacing = nearest_elements(scopes, "PixelMeasuresSequence", "PixelSpacing").numbers("PixelSpacing")
+    head = scopes[-1]
     for pair in (pixel_spacing, head.numbers("ImagerPixelSpacing"), head.numbers("NominalScannedPixelSpacing")):
         if len(pair) == 2 and min(pair) > 0:
             return pair[0], pair[1]
@@ -178,18 +178,18 @@ def spacing_of(places: Places) -> tuple[float, float] | None:
     return None
 
 
-def aspect_of(places: Places) -> float:
+def aspect_of(scopes: Scopes) -> float:
     """Return the width of a pixel divided by its height, if a file without spacing states one."""
-    ratio = places[-1].numbers("PixelAspectRatio")
-    if len(ratio) != 2 or min(ratio) <= 0 or spacing_of(places) is not None:
+    ratio = scopes[-1].numbers("PixelAspectRatio")
+    if len(ratio) != 2 or min(ratio) <= 0 or spacing_of(scopes) is not None:
         return 1.0
     return square_or(Fraction(ratio[1]) / Fraction(ratio[0]))
 
 
-def regions_of(places: Places, *, rows: int, columns: int) -> tuple[Region, ...]:
+def regions_of(scopes: Scopes, *, rows: int, columns: int) -> tuple[Region, ...]:
     """Return the regions of an ultrasound image, clipped to the frame."""
     regions = []
-    for item in places[-1].sequences.get("SequenceOfUltrasoundRegions", []):
+    for item in scopes[-1].sequences.get("SequenceOfUltrasoundRegions", []):
         left, top = max(item.integer("RegionLocationMinX0"), 0), max(item.integer("RegionLocationMinY0"), 0)
         right = min(item.integer("RegionLocationMaxX1", -1) + 1, columns)
         bottom = min(item.integer("RegionLocationMaxY1", -1) + 1, rows)

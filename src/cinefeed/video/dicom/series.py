@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cinefeed.core.errors import SettingError, SourceError, did_you_mean
-from cinefeed.video.dicom.geometry import GEOMETRY, CineStack, ImageGeometry, shot_of, stacks_of
-from cinefeed.video.dicom.header import GROUPS, Header, frames_of, holds_video, places_of, read_header
+from cinefeed.video.dicom.geometry import GEOMETRY, CineStack, ImageGeometry, geometry_of, stacks_of
+from cinefeed.video.dicom.header import GROUPS, Header, frames_of, holds_video, read_header, scopes_of
 from cinefeed.video.read_options import ReadOptions
 from cinefeed.video.source import DiscoveredSample
 
@@ -43,7 +43,7 @@ class _Seen(NamedTuple):
     ids: tuple[str, ...]  # of patient, study and series; some may be empty or equal after anonymisation
     frames: int
     is_video: bool
-    shots: list[ImageGeometry]
+    geometries: list[ImageGeometry]
     tags: Tags
 
 
@@ -123,16 +123,16 @@ def _summary(path: Path, name: str, reading: ReadOptions) -> _Seen | None:
         ids=tuple(header.text(keyword) for keyword in _IDS.values()),
         frames=frames,
         is_video=holds_video(header),
-        shots=[shot_of(places_of(header, number)) for number in range(distinct_frames)],
+        geometries=[geometry_of(scopes_of(header, number)) for number in range(distinct_frames)],
         tags=tags,
     )
 
 
 def _of_one_file(image: _Seen) -> list[DiscoveredSample]:
-    stacks = stacks_of(image.shots) if any(shot.directions for shot in image.shots) else []
+    stacks = stacks_of(image.geometries) if any(geometry.directions for geometry in image.geometries) else []
     if len(stacks) < 2:
         return [DiscoveredSample(image.name, tags=image.tags)]
-    if len(stacks) == len(image.shots):  # a volume without a time axis is one sample
+    if len(stacks) == len(image.geometries):  # a volume without a time axis is one sample
         return [
             DiscoveredSample(image.name, tags={**image.tags, "series_note": f"{len(stacks)} planes of one image each"})
         ]
@@ -142,13 +142,13 @@ def _of_one_file(image: _Seen) -> list[DiscoveredSample]:
 def _of_a_series(images: Sequence[_Seen]) -> list[DiscoveredSample]:
     distinct: dict[tuple[str, ImageGeometry], _Seen] = {}
     for image in sorted(images, key=lambda image: image.name):
-        distinct.setdefault((image.uid or image.name, image.shots[0]), image)
+        distinct.setdefault((image.uid or image.name, image.geometries[0]), image)
     members_by_uid = sorted(distinct.values(), key=lambda image: image.uid)
     copies = len(images) - len(members_by_uid)
     note = f"{copies} of {len(images)} files are copies of others, and omitted" if copies else ""
     digest = hashlib.blake2b("\\".join(images[0].ids[1:]).encode(), digest_size=4).hexdigest()
     samples = []
-    for stack in stacks_of([image.shots[0] for image in members_by_uid]):
+    for stack in stacks_of([image.geometries[0] for image in members_by_uid]):
         members = [members_by_uid[i] for i in stack.members]
         tags = _with_plane(members[0], stack, note)
         if len(members) == 1:
@@ -162,7 +162,7 @@ def _of_a_series(images: Sequence[_Seen]) -> list[DiscoveredSample]:
 
 def _with_plane(image: _Seen, stack: CineStack, note: str) -> Tags:
     tags = dict(image.tags)
-    if image.shots[0].directions:
+    if image.geometries[0].directions:
         tags["plane"] = stack.plane
     if notes := "; ".join(filter(None, [note, stack.note])):
         tags["series_note"] = notes

@@ -14,7 +14,7 @@ from cinefeed.core.errors import SourceError
 from cinefeed.video.arrays.array_frames import percentile_window
 from cinefeed.video.color import Colour
 from cinefeed.video.dicom.geometry import GEOMETRY, frames_of_part
-from cinefeed.video.dicom.header import Header, Places, places_of, syntax_name
+from cinefeed.video.dicom.header import Header, Scopes, scopes_of, syntax_name
 from cinefeed.video.dicom.lookup_tables import TABLES, Table, table_of
 from cinefeed.video.dicom.metadata import (
     METADATA_COLUMNS,
@@ -114,7 +114,7 @@ class DicomSource(FrameSource):
             return self._table.look_up(pixels)
         if metadata.bits < 32:
             return np.ascontiguousarray(pixels, np.uint8 if metadata.bits == 8 else np.uint16)
-        slope, intercept = rescale_of(places_of(file.header, number)) if image.samples == 1 else _PLAIN
+        slope, intercept = rescale_of(scopes_of(file.header, number)) if image.samples == 1 else _PLAIN
         if (slope, intercept) == _PLAIN:
             return np.ascontiguousarray(pixels, np.float32)
         return (pixels.astype(np.float64) * slope + intercept).astype(np.float32)
@@ -128,7 +128,7 @@ class _Clip(NamedTuple):
     part: str | None
     header: Header  # of the first file
     image: Image
-    frames: list[Places]  # only those present
+    frames: list[Scopes]  # only those present
     promised: int  # number of frames in the header, or of files
     compressed: bool
     fault: str | None
@@ -188,7 +188,7 @@ def _file(path: Path, part: str | None, limits: ReadLimits) -> _Clip:
             raise SourceError(f"{path}: {available} of {promised} frames are whole; the file is cut off")
         if fault:
             fault = f"breaks after {len(whole)} of {len(numbers)} frames: {fault}"
-        frames = [places_of(header, number) for number in whole]
+        frames = [scopes_of(header, number) for number in whole]
         return _Clip(path, (), part, header, file.image, frames, len(numbers), file.compressed, fault)
 
 
@@ -199,7 +199,7 @@ def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
             with closing(DicomFile(path / name, keywords=[*METADATA_COLUMNS, *TABLES], limits=limits)) as file:
                 if len(file) == 0:
                     raise SourceError(f"{path / name}: its frame is cut off")
-                frames = [places_of(file.header)]
+                frames = [scopes_of(file.header)]
                 if clip is None:
                     clip = _Clip(
                         path, (*files,), None, file.header, file.image, frames, len(files), file.compressed, None
@@ -219,15 +219,15 @@ def _series(path: Path, files: Sequence[str], limits: ReadLimits) -> _Clip:
 
 
 def _metadata(clip: _Clip, reading: ReadOptions) -> VideoMetadata:
-    image, head, places = clip.image, clip.header, clip.frames[0]
+    image, head, scopes = clip.image, clip.header, clip.frames[0]
     table = table_of(head, image, path=clip.path)
     bits = _bits(clip, table)
-    file_window = shared_window([window_of(places) for places in clip.frames]) if image.samples == 1 else None
+    file_window = shared_window([window_of(scopes) for scopes in clip.frames]) if image.samples == 1 else None
     window = _window(clip, bits, table, file_window) if reading.window != "none" else None
     assumed = window is not None and file_window is None and (table.bits if table else image.bits_stored) > 8
     if reading.window == "none" and 8 < bits < 32:
         bits = 16  # else fewer bits would be scaled to the full range
-    times, aspect = times_of(clip.frames), aspect_of(places)
+    times, aspect = times_of(clip.frames), aspect_of(scopes)
     height, width = shown_size(image.rows, image.columns, aspect=aspect, rotation=0)
     return VideoMetadata(
         height=height,
@@ -244,10 +244,10 @@ def _metadata(clip: _Clip, reading: ReadOptions) -> VideoMetadata:
         aspect=aspect,
         window=window,
         window_assumed=assumed,
-        spacing_mm=spacing_of(places),
-        regions=regions_of(places, rows=image.rows, columns=image.columns),
+        spacing_mm=spacing_of(scopes),
+        regions=regions_of(scopes, rows=image.rows, columns=image.columns),
         files=clip.files,
-        tags=header_tags(places),
+        tags=header_tags(scopes),
     )
 
 
@@ -258,7 +258,7 @@ def _bits(clip: _Clip, table: Table | None) -> int:
         return 8 * table.values.itemsize
     if image.signed or image.is_float or image.bits_stored > 16:
         return 32
-    if image.samples == 1 and any(rescale_of(places) != _PLAIN for places in clip.frames):
+    if image.samples == 1 and any(rescale_of(scopes) != _PLAIN for scopes in clip.frames):
         return 32
     return max(image.bits_stored, 8)
 

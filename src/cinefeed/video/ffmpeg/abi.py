@@ -24,7 +24,7 @@ STAMP, SIZE, OF_STREAM, PACKET_FLAGS = 8, 32, 36, 40  # AVPacket: pts, size, str
 LINES, WIDTH, HEIGHT, FORMAT_ID = 64, 104, 108, 116  # AVFrame: linesize, width, height, format
 FRAME_STAMP = 136  # AVFrame: pts
 _DECODE_STAMP, _DATA = 16, 24  # AVPacket: dts, data
-_OPTION_PLACE = 16  # AVOption: offset
+_OPTION_OFFSET = 16  # AVOption: offset
 
 
 class Offsets(NamedTuple):
@@ -85,23 +85,23 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(av._core.__file__)
 
 
-def what_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
+def what_differs(library: ctypes.CDLL, offsets: Offsets) -> str | None:
     """Return a value that is not at its expected offset, None if all are. Raises AttributeError for a function."""
     for name in _ADDRESSES:
         getattr(library, name).restype = ctypes.c_void_p
     codec_class = ctypes.c_void_p(library.avcodec_get_class())
     option = library.av_opt_find(ctypes.byref(codec_class), b"skip_frame", None, 0, _SEARCH_CLASS)
-    if not option or _int(option, _OPTION_PLACE) != places.skip:
+    if not option or _int(option, _OPTION_OFFSET) != offsets.skip:
         return "an AVCodecContext's skip_frame"
     return (
-        _new_differs(library, places)
+        _new_differs(library, offsets)
         or _streams_differ(library)
-        or _decoded_differs(library, places)
-        or _damage_differs(library, places)
+        or _decoded_differs(library, offsets)
+        or _damage_differs(library, offsets)
     )
 
 
-def _new_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
+def _new_differs(library: ctypes.CDLL, offsets: Offsets) -> str | None:
     """Compare new packets and frames with FFmpeg's defaults."""
     with _frame(library) as frame, _packet(library) as packet:
         frame_bytes, packet_bytes = ctypes.string_at(frame, _FRAME_BYTES), ctypes.string_at(packet, _PACKET_BYTES)
@@ -111,12 +111,12 @@ def _new_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
             return "an AVFrame's stamp"
         if struct.unpack_from("<i", frame_bytes, FORMAT_ID)[0] != -1:
             return "an AVFrame's format"
-        if struct.unpack_from("<3i", frame_bytes, places.picture_type) != (0, 0, 1):  # no type, aspect ratio 0 / 1
+        if struct.unpack_from("<3i", frame_bytes, offsets.picture_type) != (0, 0, 1):  # no type, aspect ratio 0 / 1
             return "an AVFrame's type and aspect ratio"
         # No flags, no range, unspecified primaries, transfer and space, no chroma site.
-        if struct.unpack_from("<6i", frame_bytes, places.flags) != (0, 0, 2, 2, 2, 0):
+        if struct.unpack_from("<6i", frame_bytes, offsets.flags) != (0, 0, 2, 2, 2, 0):
             return "an AVFrame's flags and colours"
-        if struct.unpack_from("<q", frame_bytes, places.best_guess)[0] != NO_STAMP:
+        if struct.unpack_from("<q", frame_bytes, offsets.best_guess)[0] != NO_STAMP:
             return "an AVFrame's guessed stamp"
     return None
 
@@ -145,7 +145,7 @@ def _streams_differ(library: ctypes.CDLL) -> str | None:
     return None
 
 
-def _decoded_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
+def _decoded_differs(library: ctypes.CDLL, offsets: Offsets) -> str | None:
     """Let FFmpeg decode a frame with known numbers, encode it again, and check frame and packet."""
     with _codec(library, "rawvideo", _RAW) as codec, _frame(library) as frame, _packet(library) as packet:
         library.av_new_packet(_address(packet), len(_PICTURE))
@@ -157,7 +157,7 @@ def _decoded_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
         status = library.avcodec_send_packet(_address(codec), _address(packet))
         if status < 0 or library.avcodec_receive_frame(_address(codec), _address(frame)) < 0:
             return "an AVPacket"
-        if (_long(frame, FRAME_STAMP), _long(frame, places.best_guess)) != (_PRESENTATION_TIME, _PRESENTATION_TIME):
+        if (_long(frame, FRAME_STAMP), _long(frame, offsets.best_guess)) != (_PRESENTATION_TIME, _PRESENTATION_TIME):
             return "the stamp of a decoded AVFrame"
         yuv420p = library.av_get_pix_fmt(b"yuv420p")
         if [_int(frame, place) for place in (WIDTH, HEIGHT, FORMAT_ID)] != [_WIDTH, _HEIGHT, yuv420p]:
@@ -170,10 +170,10 @@ def _decoded_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
             return "the planes of a decoded AVFrame"
         if ctypes.string_at(luma, len(_PICTURE)) != _PICTURE:
             return "the pixels of a decoded AVFrame"
-        flags = [_int(frame, places.flags + 4 * i) for i in (0, 1, 4)]
-        if [flags[0] & _KEY, *flags[1:], _int(frame, places.picture_type)] != [_KEY, _RANGE, _SPACE, _INTRA]:
+        flags = [_int(frame, offsets.flags + 4 * i) for i in (0, 1, 4)]
+        if [flags[0] & _KEY, *flags[1:], _int(frame, offsets.picture_type)] != [_KEY, _RANGE, _SPACE, _INTRA]:
             return "the flags, colours and type of a decoded AVFrame"
-        if _int(frame, places.errors) != 0:
+        if _int(frame, offsets.errors) != 0:
             return "the errors of a decoded AVFrame"
         with _codec(library, "rawvideo", _RAW, encodes=True) as encoder, _packet(library) as encoded:
             library.avcodec_send_frame(_address(encoder), _address(frame))
@@ -184,14 +184,14 @@ def _decoded_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
     return None
 
 
-def _damage_differs(library: ctypes.CDLL, places: Offsets) -> str | None:
+def _damage_differs(library: ctypes.CDLL, offsets: Offsets) -> str | None:
     """Let FFmpeg decode a truncated frame, and check its error flags."""
     with _codec(library, "mpeg2video", {}) as codec, _frame(library) as frame, _packet(library) as packet:
         library.av_new_packet(_address(packet), len(_DAMAGED_FRAME))
         ctypes.memmove(_long(packet, _DATA), _DAMAGED_FRAME, len(_DAMAGED_FRAME))
         library.avcodec_send_packet(_address(codec), _address(packet))
         library.avcodec_send_packet(_address(codec), None)
-        if library.avcodec_receive_frame(_address(codec), _address(frame)) < 0 or _int(frame, places.errors) <= 0:
+        if library.avcodec_receive_frame(_address(codec), _address(frame)) < 0 or _int(frame, offsets.errors) <= 0:
             return "the errors of a damaged AVFrame"
     return None
 

@@ -9,7 +9,7 @@ import av
 import llvmlite.binding as llvm
 
 from cinefeed.video.ffmpeg.abi import TESTED_VERSIONS, Version, library, version, what_differs
-from cinefeed.video.ffmpeg.libav import NAMES
+from cinefeed.video.ffmpeg.compiled_loops import NAMES
 
 _log = logging.getLogger(__name__)
 

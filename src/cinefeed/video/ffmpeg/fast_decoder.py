@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.video.ffmpeg.abi import TESTED_VERSIONS, library, version
-from cinefeed.video.ffmpeg.decode_range import in_order
-from cinefeed.video.ffmpeg.decoder import decoder_choice
-from cinefeed.video.ffmpeg.libav import (
+from cinefeed.video.ffmpeg.compiled_loops import (
     ALL,
     DECODED,
     NOT_FRESH,
     RANGE,
     SPACE,
     TEXTS,
-    close_video,
+    close_stream,
     find_frames,
     new_state,
-    open_video,
+    open_stream,
 )
-from cinefeed.video.ffmpeg.pixel_formats import Layout, samples_of
+from cinefeed.video.ffmpeg.decode_range import in_order
+from cinefeed.video.ffmpeg.decoder import decoder_choice
+from cinefeed.video.ffmpeg.pixel_formats import PlaneLayout, samples_of
 from cinefeed.video.ffmpeg.probe import states_its_stamps
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import ContiguousPlanes
@@ -36,7 +36,7 @@ _NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 class FastDecoder:
     """An open video file. `find` returns all requested frames, or None; then PyAV reads them or raises the error.
 
-    `skips` allows the decoder to leave out frames that are not needed. Use `open_native`, which checks the file.
+    `skips` allows the decoder to leave out frames that are not needed. Use `open_fast_decoder`, which checks the file.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class FastDecoder:
         self.close()
         name = self._metadata.container.encode() + b"\0"
         texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
-        return bool(open_video(texts, len(TEXTS), len(TEXTS) + len(name), self._metadata.stream, self._state))
+        return bool(open_stream(texts, len(TEXTS), len(TEXTS) + len(name), self._metadata.stream, self._state))
 
     def find(self, numbers: NDArray[np.int64], *, grey: bool) -> ContiguousPlanes | None:
         """Return the planes of these frames, in order; `grey` returns luma only."""
@@ -98,14 +98,14 @@ class FastDecoder:
 
     def close(self) -> None:
         """Close the file; frames that were returned remain valid."""
-        close_video(self._state)
+        close_stream(self._state)
 
     def __del__(self) -> None:
-        close_video(self._state)
+        close_stream(self._state)
 
 
-def open_native(
-    path: Path, metadata: VideoMetadata, layout: Layout, *, size: tuple[int, int], skips: bool
+def open_fast_decoder(
+    path: Path, metadata: VideoMetadata, layout: PlaneLayout, *, size: tuple[int, int], skips: bool
 ) -> FastDecoder | None:
     """Open a video whose stored frames are `size`, (height, width); None if compiled code does not support it."""
     has_ordered_stamps = states_its_stamps(metadata) and in_order(metadata.ticks)

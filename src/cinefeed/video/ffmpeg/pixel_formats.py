@@ -26,7 +26,7 @@ _TAGGED_LIMITED, _TAGGED_FULL = 1, 2  # AVColorRange
 _MATRICES: dict[int, Matrix] = {1: "bt709", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 
 
-class Layout(NamedTuple):
+class PlaneLayout(NamedTuple):
     """How to extract the planes of one pixel format from a frame.
 
     `via` is the format to which swscale converts a frame first, "" if no conversion is needed.
@@ -46,30 +46,30 @@ class Layout(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def layout_of(pixel_format: str) -> Layout:
+def plane_layout(pixel_format: str) -> PlaneLayout:
     """Return how to read a pixel format, given FFmpeg's name of it.
 
-    >>> layout_of("yuv420p10le")
-    Layout(model='yuv', bits=10, packing='planar', order=(0, 1, 2), via='', reorder=None)
-    >>> layout_of("pal8").via
+    >>> plane_layout("yuv420p10le")
+    PlaneLayout(model='yuv', bits=10, packing='planar', order=(0, 1, 2), via='', reorder=None)
+    >>> plane_layout("pal8").via
     'rgb24'
     """
     if match := re.fullmatch(r"yuv[aj]?4\d\dp(?:(9|10|12|14|16)le)?", pixel_format):
-        return Layout("yuv", int(match[1] or 8), "planar", (0, 1, 2))
+        return PlaneLayout("yuv", int(match[1] or 8), "planar", (0, 1, 2))
     if match := re.fullmatch(r"gray(?:(9|10|12|14|16)le)?", pixel_format):
-        return Layout("grey", int(match[1] or 8), "planar")
+        return PlaneLayout("grey", int(match[1] or 8), "planar")
     if pixel_format == "grayf32le":
-        return Layout("grey", 32, "planar")
+        return PlaneLayout("grey", 32, "planar")
     if match := re.fullmatch(r"gbra?p(?:(9|10|12|14|16)le)?", pixel_format):
-        return Layout("rgb", int(match[1] or 8), "gbr", (2, 0, 1))
+        return PlaneLayout("rgb", int(match[1] or 8), "gbr", (2, 0, 1))
     if pixel_format in {"nv12", "nv16", "nv24"}:
-        return Layout("yuv", 8, "semiplanar", (0, 1))
+        return PlaneLayout("yuv", 8, "semiplanar", (0, 1))
     if pixel_format in {"nv21", "nv42"}:
-        return Layout("yuv", 8, "semiplanar", (1, 0))
+        return PlaneLayout("yuv", 8, "semiplanar", (1, 0))
     if pixel_format in {"rgb24", "rgb48le"}:
-        return Layout("rgb", 8 if pixel_format == "rgb24" else 16, "packed")
+        return PlaneLayout("rgb", 8 if pixel_format == "rgb24" else 16, "packed")
     if pixel_format in _REORDER:
-        return Layout("rgb", 8, "packed", reorder=_REORDER[pixel_format])
+        return PlaneLayout("rgb", 8, "packed", reorder=_REORDER[pixel_format])
     form = av.VideoFormat(pixel_format)
     deep = any(part.bits > 8 for part in form.components)
     if form.is_rgb or form.has_palette or form.is_bayer:
@@ -78,7 +78,7 @@ def layout_of(pixel_format: str) -> Layout:
         via = "gray16le" if deep else "gray"
     else:
         via = "yuv444p16le" if deep else "yuv444p"
-    return layout_of(via)._replace(via=via)
+    return plane_layout(via)._replace(via=via)
 
 
 @lru_cache(maxsize=256)
@@ -96,7 +96,7 @@ def colour_of(
 
     `grey` means that only the luma of a yuv format is returned. Rotation, mirroring and aspect are passed on.
     """
-    layout = layout_of(pixel_format)
+    layout = plane_layout(pixel_format)
     if layout.model == "rgb":
         full = True
     elif layout.model == "grey":
@@ -115,7 +115,7 @@ def colour_of(
     )
 
 
-def planes_of(frame: av.VideoFrame, layout: Layout, *, grey: bool) -> tuple[NDArray[Any], ...]:
+def planes_of(frame: av.VideoFrame, layout: PlaneLayout, *, grey: bool) -> tuple[NDArray[Any], ...]:
     """Return the planes of a frame; `grey` returns luma only from a yuv format.
 
     Planes are views into FFmpeg's buffers, which remain valid as long as a view exists; formats whose interleaving
@@ -156,7 +156,7 @@ def _view(plane: Any, bits: int, samples: int = 1) -> NDArray[Any]:
     return view if line > 0 else view[::-1]  # some decoders store bottom-up
 
 
-def _packed(plane: Any, layout: Layout) -> NDArray[Any]:
+def _packed(plane: Any, layout: PlaneLayout) -> NDArray[Any]:
     if layout.reorder is None:
         return _view(plane, layout.bits, 3)
     samples, code = layout.reorder

@@ -18,7 +18,7 @@ from cinefeed.video.ffmpeg.containers import DEMUXERS
 from cinefeed.video.ffmpeg.damage import DamageLog
 from cinefeed.video.ffmpeg.messages import capture_errors, reports_substitution
 from cinefeed.video.ffmpeg.packets import Seen, makes_stamps_up, packets_of, pass_over_packets, within
-from cinefeed.video.ffmpeg.pixel_formats import layout_of
+from cinefeed.video.ffmpeg.pixel_formats import plane_layout
 from cinefeed.video.ffmpeg.second_look import changed_frames, frame_digest, needs_second_look
 from cinefeed.video.limits import Deadline, ReadLimits
 from cinefeed.video.metadata import VideoMetadata
@@ -272,7 +272,7 @@ def _metadata(path: VideoPath, container: InputContainer, stream: av.VideoStream
     if frame is None:
         reason = (result.error or "it holds none").removeprefix("breaks after ")
         raise SourceError(f"{path}: no frame can be decoded ({reason})")
-    layout = layout_of(frame.format.name)
+    layout = plane_layout(frame.format.name)
     rotation, mirrored = orientation(frame)
     aspect = square_or(stream.sample_aspect_ratio)
     height, width = shown_size(frame.height, frame.width, aspect=aspect, rotation=rotation)

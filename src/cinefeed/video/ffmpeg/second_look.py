@@ -15,7 +15,7 @@ from av.container import InputContainer
 
 from cinefeed.video.ffmpeg.damage import Soundness
 from cinefeed.video.ffmpeg.packets import STAMPED_BY_PES, is_whole_frame, packets_of
-from cinefeed.video.ffmpeg.pixel_formats import layout_of, planes_of
+from cinefeed.video.ffmpeg.pixel_formats import plane_layout, planes_of
 from cinefeed.video.limits import Deadline
 
 _UNMARKED_CODECS = frozenset({"hevc"})
@@ -33,7 +33,7 @@ def needs_second_look(container: InputContainer, stream: av.VideoStream) -> bool
 def frame_digest(frame: av.VideoFrame) -> int:
     """Return a checksum of the pixels of a frame."""
     value = 0
-    for plane in planes_of(frame, layout_of(frame.format.name), grey=False):
+    for plane in planes_of(frame, plane_layout(frame.format.name), grey=False):
         value = zlib.crc32(np.ascontiguousarray(plane).data, value)
     return value
 

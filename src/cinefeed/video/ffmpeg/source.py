@@ -1,7 +1,7 @@
 """Random access to the frames of encoded video, exact to the frame, with as little decoding as possible.
 
-Compiled code (`native`) reads supported files. PyAV (`ladder`) reads files that compiled code does not support, or in
-which it does not find a frame. Both return the same bytes.
+`FastDecoder` (compiled code) reads the files that it supports. `SeekDecoder` (PyAV) reads the others, and those in
+which `FastDecoder` does not find a frame. Both return the same bytes.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from cinefeed.video.color import Colour
 from cinefeed.video.embedded import EmbeddedVideo
 from cinefeed.video.ffmpeg.damage import damage_error, damaged_among
 from cinefeed.video.ffmpeg.decode_range import in_order, runs_of
-from cinefeed.video.ffmpeg.fast_decoder import open_native
-from cinefeed.video.ffmpeg.pixel_formats import Layout, colour_of, layout_of, planes_of
+from cinefeed.video.ffmpeg.fast_decoder import open_fast_decoder
+from cinefeed.video.ffmpeg.pixel_formats import PlaneLayout, colour_of, plane_layout, planes_of
 from cinefeed.video.ffmpeg.probe import probe_encoded, refuse_part
 from cinefeed.video.ffmpeg.seek_decoder import SeekDecoder
 from cinefeed.video.metadata import VideoMetadata
@@ -57,16 +57,16 @@ class EncodedSource:
         self.channels = channels or metadata.channels
         self.dtype = dtype
         self._size = stored_size(metadata.height, metadata.width, aspect=metadata.aspect, rotation=metadata.rotation)
-        self._layout: Layout = layout_of(metadata.pixel_format)
+        self._layout: PlaneLayout = plane_layout(metadata.pixel_format)
         self._colour: Colour | None = None
         self._skips = metadata.codec in _SKIPPING and (in_order(metadata.ticks) or metadata.codec in _KEEPING_STAMPS)
         self._closed = False
-        self._native = (
+        self._fast_decoder = (
             None
             if isinstance(self.path, EmbeddedVideo)
-            else open_native(self.path, metadata, self._layout, size=self._size, skips=self._skips)
+            else open_fast_decoder(self.path, metadata, self._layout, size=self._size, skips=self._skips)
         )
-        self._ladder = None if self._native is not None else self._by_pyav()
+        self._seek_decoder = None if self._fast_decoder is not None else self._by_pyav()
 
     def __len__(self) -> int:
         return self.metadata.times.count
@@ -74,7 +74,7 @@ class EncodedSource:
     @property
     def decoder(self) -> Literal["compiled", "PyAV"]:
         """The decoder of this file; compiled code may switch to PyAV at any frame."""
-        return "PyAV" if self._native is None else "compiled"
+        return "PyAV" if self._fast_decoder is None else "compiled"
 
     def planes(self, indices: Sequence[int] | NDArray[np.int64]) -> Planes:
         """Return the frames of `indices`, as stored."""
@@ -94,10 +94,10 @@ class EncodedSource:
     def close(self) -> None:
         """Close the file; planes that were returned remain valid."""
         self._closed = True
-        for decoder in (self._native, self._ladder):
+        for decoder in (self._fast_decoder, self._seek_decoder):
             if decoder is not None:
                 decoder.close()
-        self._native = self._ladder = None
+        self._fast_decoder = self._seek_decoder = None
         if isinstance(self.path, EmbeddedVideo):
             self.path.close()
 
@@ -116,19 +116,21 @@ class EncodedSource:
             if not self.metadata.conceals_damage:
                 raise damage_error(self.path, int(numbers[mask][0]))
             return self._concealed(numbers, mask, grey=grey)
-        if self._native is not None:
-            planes = self._native.find(numbers, grey=grey)
+        if self._fast_decoder is not None:
+            planes = self._fast_decoder.find(numbers, grey=grey)
             if planes is not None:
-                self._set_colour(*self._native.tags)
+                self._set_colour(*self._fast_decoder.tags)
                 return planes
-            self._native.close()
-            self._native = None
-        if self._ladder is None:
-            self._ladder = self._by_pyav()
+            self._fast_decoder.close()
+            self._fast_decoder = None
+        if self._seek_decoder is None:
+            self._seek_decoder = self._by_pyav()
         unique = np.unique(numbers)
         ticks = self.metadata.ticks
         decoded_frames = (
-            self._ladder.count(unique.tolist()) if ticks is None else self._ladder.find(runs_of(unique, self.metadata))
+            self._seek_decoder.count(unique.tolist())
+            if ticks is None
+            else self._seek_decoder.find(runs_of(unique, self.metadata))
         )
         planes_of_frames = {
             number: self._hand_over(decoded_frames[number], number, grey=grey) for number in unique.tolist()
@@ -140,9 +142,9 @@ class EncodedSource:
     ) -> list[tuple[NDArray[Any], ...]]:
         """Return the planes of these frames; those in `mask` are damaged."""
         planes = dict(zip(numbers[~mask].tolist(), self._frames(numbers[~mask]), strict=True)) if not mask.all() else {}
-        if self._ladder is None:
-            self._ladder = self._by_pyav()
-        for number, frame in self._ladder.conceal(np.unique(numbers[mask]).tolist()).items():
+        if self._seek_decoder is None:
+            self._seek_decoder = self._by_pyav()
+        for number, frame in self._seek_decoder.conceal(np.unique(numbers[mask]).tolist()).items():
             planes[number] = self._hand_over(frame, number, grey=grey)
         return [planes[number] for number in numbers.tolist()]
 

@@ -4,7 +4,7 @@ PyAV creates objects for each packet and frame while holding the GIL: for 16 fra
 the time, and two threads were no faster than one. Here FFmpeg's libraries, which PyAV ships, are called by address:
 one call opens a file, one decodes the frames of a clip, one closes the file.
 
-The struct offsets are in `structures`. If a library does not match them, this module is not used and PyAV reads all
+The struct offsets are in `abi`. If a library does not match them, this module is not used and PyAV reads all
 files; `decoder` returns which of the two is used, and why.
 """
 
@@ -91,11 +91,11 @@ _empty_frame = _ffmpeg("av_frame_unref", _nothing, _address)
 _free_frame = _ffmpeg("av_frame_free", _nothing, _address)
 
 
-def new_state(places: Offsets) -> NDArray[np.int64]:
+def new_state(offsets: Offsets) -> NDArray[np.int64]:
     """Return the state of a video that is not open yet."""
     state = np.zeros(17, np.int64)
-    state[_FLAGS_AT], state[_SKIP_AT], state[_PICTURE_AT] = places.flags, places.skip, places.picture_type
-    state[_ERRORS_AT], state[_REACHED], state[_LAST] = places.errors, NO_STAMP, -1
+    state[_FLAGS_AT], state[_SKIP_AT], state[_PICTURE_AT] = offsets.flags, offsets.skip, offsets.picture_type
+    state[_ERRORS_AT], state[_REACHED], state[_LAST] = offsets.errors, NO_STAMP, -1
     return state
 
 
@@ -110,7 +110,7 @@ def _long_number(address: int) -> int:
 
 
 @compiled
-def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any) -> bool:
+def open_stream(texts: Any, format_at: int, path_at: int, number: int, state: Any) -> bool:
     """Open a file and the decoder of video stream `number`; return whether both succeeded.
 
     `texts` are TEXTS, the name of the format and the path, each ending in a zero byte. The file is not probed.
@@ -149,8 +149,8 @@ def open_video(texts: Any, format_at: int, path_at: int, number: int, state: Any
 
 
 @compiled
-def close_video(state: Any) -> None:
-    """Release what `open_video` allocated. Closing twice is allowed."""
+def close_stream(state: Any) -> None:
+    """Release what `open_stream` allocated. Closing twice is allowed."""
     at = state.ctypes.data
     if state[_FRAME] != 0:
         _free_frame(at + 8 * _FRAME)
