@@ -202,9 +202,9 @@ def by_kornia(kornia: Any, clip: np.ndarray) -> Ways:
 def checked(ways: Mapping[str, Callable[[], Any]], shape: tuple[int, ...]) -> None:
     """Raise AssertionError where a way does not give floats of the shape, or gives one value only."""
     for name, way in ways.items():
-        found = np.asarray(way())
-        if found.shape != shape or found.dtype.kind != "f" or found.std() < 0.1:
-            raise AssertionError(f"{name} gave {found.dtype} {found.shape}, spread {found.std():.3g}")
+        result = np.asarray(way())
+        if result.shape != shape or result.dtype.kind != "f" or result.std() < 0.1:
+            raise AssertionError(f"{name} gave {result.dtype} {result.shape}, spread {result.std():.3g}")
 
 
 def main(imported: Callable[[str], Any]) -> None:
@@ -218,7 +218,7 @@ def main(imported: Callable[[str], Any]) -> None:
     rows += [("Kornia", clips, "Kornia", 10.0)]
     print(f"\n{'times as fast as':44}{'found':>9}{'aim':>9}")
     for title, medians, name, aim in rows:
-        found = f"{medians[name] / medians['cinefeed']:9.1f}" if name in medians else f"{'absent':>9}"
-        print(f"  {title:42}{found}{'' if aim is None else f'{aim:9.0f}'}")
+        cell = f"{medians[name] / medians['cinefeed']:9.1f}" if name in medians else f"{'absent':>9}"
+        print(f"  {title:42}{cell}{'' if aim is None else f'{aim:9.0f}'}")
     share = clips["copy: each pixel read and written once"] / clips["cinefeed"]
     print(f"\nThe fused path reaches {share:.0%} of the speed of a pure copy.")

@@ -29,7 +29,11 @@ from cinefeed.video.ffmpeg.decoder import decoder_choice
 def measure(places: dict[str, Path], *, clips: int) -> dict[str, Any]:
     """Return what this process's PyAV reads: clips a second of each set, ours and by PyAV alone, and a digest."""
     cv2.setNumThreads(1)
-    found: dict[str, Any] = {"av": av.__version__, "decoder": decoder_choice().name, "reason": decoder_choice().reason}
+    results: dict[str, Any] = {
+        "av": av.__version__,
+        "decoder": decoder_choice().name,
+        "reason": decoder_choice().reason,
+    }
     for name, place in places.items():
         asks = asks_of(place, clips=clips)
         for channels in (1, 3):
@@ -40,12 +44,12 @@ def measure(places: dict[str, Path], *, clips: int) -> dict[str, Any]:
             for ask in asks:
                 pyav(ask, channels)
             ended = time.process_time()
-            found[f"{name}, {'grey' if channels == 1 else 'RGB'}"] = {
+            results[f"{name}, {'grey' if channels == 1 else 'RGB'}"] = {
                 "cinefeed": clips / (middle - began),
                 "PyAV": clips / (ended - middle),
                 "digest": hashlib.sha256(b"".join(each.tobytes() for each in read)).hexdigest()[:12],
             }
-    return found
+    return results
 
 
 def in_a_process(place: Path, arguments: list[str]) -> dict[str, Any]:
@@ -82,24 +86,24 @@ def main() -> int:
     parser.add_argument("--only", choices=SETS)
     parser.add_argument("--measure", action="store_true", help="of the PyAV that is imported, as JSON")
     parser.add_argument("--long-gop", type=Path, help="folder of the set that is generated")
-    given = parser.parse_args()
-    sets = [given.only] if given.only else SETS
-    if given.measure:
-        places = {name: given.long_gop if name == "long GOP" else given.data / name for name in sets}
-        print(json.dumps(measure(places, clips=given.clips)))
+    args = parser.parse_args()
+    sets = [args.only] if args.only else SETS
+    if args.measure:
+        places = {name: args.long_gop if name == "long GOP" else args.data / name for name in sets}
+        print(json.dumps(measure(places, clips=args.clips)))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "long").mkdir()
         if "long GOP" in sets:
             write_long_gop(folder / "long")
-        arguments = ["--data", str(given.data), "--clips", str(given.clips), "--long-gop", str(folder / "long")]
-        arguments += ["--only", given.only] if given.only else []
-        for version in given.versions:
+        arguments = ["--data", str(args.data), "--clips", str(args.clips), "--long-gop", str(folder / "long")]
+        arguments += ["--only", args.only] if args.only else []
+        for version in args.versions:
             install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
             subprocess.run([*install, "--target", str(folder / version), f"av=={version}.*"], check=True)
-        runs: dict[str, list[dict[str, Any]]] = {version: [] for version in given.versions}
-        for _ in range(given.rounds):
+        runs: dict[str, list[dict[str, Any]]] = {version: [] for version in args.versions}
+        for _ in range(args.rounds):
             for version, each in runs.items():
                 each.append(in_a_process(folder / version, arguments))
     return 0 if show(runs, sets) else 1

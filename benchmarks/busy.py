@@ -112,9 +112,9 @@ def demo_settings(folder: str | Path, *, epochs: int, out: str = "run") -> Any:
 
 def run(command: list[str], *, environment: dict[str, str]) -> str:
     """Run Python with a command line in a clean environment; return what it prints. Raises what it failed with."""
-    kept = {name: value for name, value in os.environ.items() if name not in _OF_THREADS}
+    variables = {name: value for name, value in os.environ.items() if name not in _OF_THREADS}
     done = subprocess.run(
-        [sys.executable, *command], env={**kept, **environment}, capture_output=True, text=True, check=False
+        [sys.executable, *command], env={**variables, **environment}, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{command[:3]} failed: {done.stderr[-2000:]}")
@@ -138,12 +138,12 @@ def measure_train(folder: Path, *, epochs: int, environment: dict[str, str]) -> 
     return _measured({**stats, "seconds": [end - begin for begin, end in pairwise(ends)]})
 
 
-def _measured(found: dict[str, Any]) -> Measured:
-    elapsed = found["elapsed_seconds"] or 1.0
+def _measured(result: dict[str, Any]) -> Measured:
+    elapsed = result["elapsed_seconds"] or 1.0
     return Measured(
-        statistics.median(found["seconds"]),
-        found["own_cpu_seconds"] / elapsed,
-        found["other_cpu_seconds"] / (found["available_cpu_seconds"] or 1.0),
+        statistics.median(result["seconds"]),
+        result["own_cpu_seconds"] / elapsed,
+        result["other_cpu_seconds"] / (result["available_cpu_seconds"] or 1.0),
     )
 
 
@@ -165,13 +165,13 @@ def beside_loops(part: str, folder: Path, *, loops: list[int], epochs: int, vari
         alone = None
         for number in loops:
             with busy_loops(number):
-                found = measure(folder, epochs=epochs, environment=environment)
-            alone = alone or found  # the first, without loops
+                result = measure(folder, epochs=epochs, environment=environment)
+            alone = alone or result  # the first, without loops
             fair = fair_seconds(alone, loops=number, cores=usable_cores())
-            used = f"{found.own_cores:.2f} cores, others {100 * found.others:.0f} %"
+            used = f"{result.own_cores:.2f} cores, others {100 * result.others:.0f} %"
             print(
-                f"  {number} loops: {found.seconds:7.2f} s an epoch, fair {fair:6.2f}, "
-                f"ratio {found.seconds / fair:.2f}, aim {AIM}; {used}",
+                f"  {number} loops: {result.seconds:7.2f} s an epoch, fair {fair:6.2f}, "
+                f"ratio {result.seconds / fair:.2f}, aim {AIM}; {used}",
                 flush=True,
             )
 
@@ -193,16 +193,16 @@ def thread_steps(networks: Sequence[tuple[Any, ...]], *, steps: int) -> None:
     """Time a training step of each network on one thread and on one a core, and print the operations of its batch."""
     print(f"\nms a step on 1 and on {usable_cores()} threads, passive waiting (load {os.getloadavg()[0]:.1f})")
     for name, *numbers in networks:
-        found = []
+        rows = []
         for threads in (1, usable_cores()):
             command = ["-c", _STEP, name, str(threads), str(steps), *map(str, numbers)]
             environment = {"OMP_WAIT_POLICY": "PASSIVE", "KERAS_BACKEND": "torch"}
-            found.append(json.loads(run(command, environment=environment).splitlines()[-1]))
-        one, several = (min(each["seconds"]) for each in found)
+            rows.append(json.loads(run(command, environment=environment).splitlines()[-1]))
+        one, several = (min(each["seconds"]) for each in rows)
         size = " x ".join(map(str, numbers))
         print(
             f"  {name:20}{size:26}{1e3 * one:8.0f}{1e3 * several:8.0f}  gain {one / several:.2f}, "
-            f"{found[0]['flop'] / 1e9:.2f} GFLOP forward",
+            f"{rows[0]['flop'] / 1e9:.2f} GFLOP forward",
             flush=True,
         )
 
@@ -213,23 +213,23 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="by default all")
     parser.add_argument("--loops", default="0,2,4", help="the first is what the others are compared with")
     parser.add_argument("--quick", action="store_true", help="few videos, epochs and steps: does it run?")
-    given = parser.parse_args()
-    parts, loops = given.part or PARTS, [int(number) for number in given.loops.split(",")]
-    videos, epochs, steps = (80, 2, 3) if given.quick else (800, 5, 20)
+    args = parser.parse_args()
+    parts, loops = args.part or PARTS, [int(number) for number in args.loops.split(",")]
+    videos, epochs, steps = (80, 2, 3) if args.quick else (800, 5, 20)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if {"feed", "train"} & {*parts}:
             labels = write_demo(folder / "videos", videos=videos, seed=7)
             Manifest.scan(folder / "videos", labels=labels, out=folder / "manifest.parquet")
         if "threads" in parts:
-            thread_steps(NETWORKS[:1] if given.quick else NETWORKS, steps=steps)
+            thread_steps(NETWORKS[:1] if args.quick else NETWORKS, steps=steps)
         if "feed" in parts:
             beside_loops("feed", folder, loops=loops, epochs=epochs, variants={"now": {}})
         if "train" in parts:
             beside_loops("train", folder, loops=loops, epochs=epochs, variants={"now": {}, "before": BEFORE})
         if "demo" in parts:
             print(flush=True)
-            whole_demo(loops=loops, videos=videos, epochs=epochs if given.quick else 22)
+            whole_demo(loops=loops, videos=videos, epochs=epochs if args.quick else 22)
 
 
 if __name__ == "__main__":

@@ -224,21 +224,21 @@ def listed() -> None:
         if korn is not None and kornia is not None:
             ways["Kornia"] = by_kornia(korn(kornia), clip)
         medians = timed(ways)
-        shown = (medians.get(name) for name in ("cinefeed", "OpenCV", "Albumentations", "Kornia"))
+        columns = (medians.get(name) for name in ("cinefeed", "OpenCV", "Albumentations", "Kornia"))
         print(
             f"  {compact_repr(transform)[:50]:50}"
-            + "".join(f"{'' if each is None else f'{each:.2f}':>10}" for each in shown)
+            + "".join(f"{'' if each is None else f'{each:.2f}':>10}" for each in columns)
         )
     indices = np.arange(0, 2 * FRAMES, 2)
     for transform in TIME:
         parameters = transform.sample(np.random.default_rng(0), info)
-        taken = timed({"cinefeed": partial(transform.indices, indices, parameters, 64)})  # type: ignore[attr-defined]
-        print(f"  {compact_repr(transform)[:50]:50}{taken['cinefeed']:10.3f}")
+        milliseconds = timed({"cinefeed": partial(transform.indices, indices, parameters, 64)})  # type: ignore[attr-defined]
+        print(f"  {compact_repr(transform)[:50]:50}{milliseconds['cinefeed']:10.3f}")
     batch = np.stack([clip] * 8)
     for mix in (MixUp(), CutMix()):
         parameters = mix.sample(np.random.default_rng(0), info, size=8)
-        taken = timed({"cinefeed": partial(mix.apply, batch, parameters)})
-        print(f"  {compact_repr(mix) + ', a clip of a batch of 8':50}{taken['cinefeed'] / 8:10.2f}")
+        milliseconds = timed({"cinefeed": partial(mix.apply, batch, parameters)})
+        print(f"  {compact_repr(mix) + ', a clip of a batch of 8':50}{milliseconds['cinefeed'] / 8:10.2f}")
 
 
 def main() -> None:

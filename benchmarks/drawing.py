@@ -37,7 +37,7 @@ def demo_labels(count: int, *, seed: int) -> NDArray[np.float64]:
 
 
 @dataclass
-class Drawn:
+class PlanStatistics:
     """What some epochs of one way to draw came to."""
 
     name: str
@@ -68,43 +68,43 @@ def by_chance(expected: NDArray[np.float64], draws: int, epoch: int) -> NDArray[
 
 def compare(
     labels: NDArray[np.float64], *, bins: int, epochs: int, chance: Callable[..., NDArray[np.int64]] = by_chance
-) -> tuple[Drawn, Drawn]:
+) -> tuple[PlanStatistics, PlanStatistics]:
     """Return what the systematic drawer and chance make of the same expected draws."""
     sampler = UniformLabels(bins=bins)
     expected, strata = sampler.expected_draws(labels), sampler.strata(labels).numbers
     share = np.bincount(strata, expected) * BATCH / expected.sum()
     low, high = float(labels.min()), float(labels.max())
-    wanted = ks_to_uniform(labels, weights=expected, low=low, high=high)
+    expected_distance = ks_to_uniform(labels, weights=expected, low=low, high=high)
     ways = {
         "systematic": lambda epoch: sampler.plan(labels, seed=1, epoch=epoch, batch_size=BATCH).rows,
         "chance": lambda epoch: chance(expected, len(labels), epoch),
     }
-    found = []
+    table_rows = []
     for name, way in ways.items():
         rows = [way(epoch) for epoch in range(epochs)]
-        drawn = np.stack([np.bincount(each, minlength=len(labels)) for each in rows])
-        ks = np.array([ks_to_uniform(labels, weights=each, low=low, high=high) for each in drawn])
-        tens = drawn[: epochs // TEN * TEN].reshape(-1, TEN, len(labels)).sum(axis=1)
+        counts = np.stack([np.bincount(each, minlength=len(labels)) for each in rows])
+        ks = np.array([ks_to_uniform(labels, weights=each, low=low, high=high) for each in counts])
+        tens = counts[: epochs // TEN * TEN].reshape(-1, TEN, len(labels)).sum(axis=1)
         batches = [strata[each[: len(each) // BATCH * BATCH]].reshape(-1, BATCH) for each in rows]
         off = [max(np.abs(np.bincount(b, minlength=len(share)) - share).max() for b in each) for each in batches]
-        found.append(
-            Drawn(
+        table_rows.append(
+            PlanStatistics(
                 name,
                 ks=ks,
-                ks_off=np.abs(ks - wanted),
-                missed_in_epoch=(drawn == 0).sum(axis=1),
+                ks_off=np.abs(ks - expected_distance),
+                missed_in_epoch=(counts == 0).sum(axis=1),
                 missed_in_ten=(tens == 0).sum(axis=1),
                 off_in_batches=np.array(off),
             )
         )
-    return found[0], found[1]
+    return table_rows[0], table_rows[1]
 
 
 def cost(rows: int) -> None:
     """Print the time and the memory of expected draws and a plan."""
     labels = demo_labels(rows, seed=0)
     classes = np.array(["normal", "mildly reduced", "reduced"])[np.digitize(-labels, [-50, -40])]
-    for sampler, given in (
+    for sampler, options in (
         (UniformLabels(bins=20), labels),
         (UniformLabels(), labels.round()),
         (BalancedClasses(), classes),
@@ -112,12 +112,12 @@ def cost(rows: int) -> None:
         seconds = []
         for epoch in range(5):
             began = time.perf_counter()
-            sampler.expected_draws(given)
-            sampler.plan(given, epoch=epoch, batch_size=BATCH)
+            sampler.expected_draws(options)
+            sampler.plan(options, epoch=epoch, batch_size=BATCH)
             seconds.append(time.perf_counter() - began)
         tracemalloc.start()
-        sampler.expected_draws(given)
-        sampler.plan(given, batch_size=BATCH)
+        sampler.expected_draws(options)
+        sampler.plan(options, batch_size=BATCH)
         peak = tracemalloc.get_traced_memory()[1] / 1e6
         tracemalloc.stop()
         print(
@@ -133,9 +133,12 @@ def main() -> None:
     epochs = max(args.epochs, TEN)
     labels = demo_labels(2000, seed=0)
     low, high = float(labels.min()), float(labels.max())
-    wanted = ks_to_uniform(labels, weights=UniformLabels(bins=20).expected_draws(labels), low=low, high=high)
+    expected_distance = ks_to_uniform(labels, weights=UniformLabels(bins=20).expected_draws(labels), low=low, high=high)
     raw = ks_to_uniform(labels, weights=np.ones(2000), low=low, high=high)
-    print(f"2,000 labels, 20 bins, {epochs} epochs; KS of the raw labels {raw:.3f}, of the expected draws {wanted:.4f}")
+    print(
+        f"2,000 labels, 20 bins, {epochs} epochs; KS of the raw labels {raw:.3f}, "
+        f"of the expected draws {expected_distance:.4f}"
+    )
     print(f"  {'':12}{'KS to uniform':>18}{'off at most':>13}{'missed':>10}{'of ten':>10}{'batches':>9}")
     ways = compare(labels, bins=20, epochs=epochs)
     for each in ways:
@@ -144,7 +147,9 @@ def main() -> None:
         report = UniformLabels(bins=20).report(labels, seed=1, batch_size=BATCH)
         svg = balance_figure(report.as_dict(), name="ejection fraction (%)")
         (args.figures / "balance.svg").write_text(svg)
-        (args.figures / "drawing.svg").write_text(chance_figure({each.name: each.ks for each in ways}, expected=wanted))
+        (args.figures / "drawing.svg").write_text(
+            chance_figure({each.name: each.ks for each in ways}, expected=expected_distance)
+        )
         print(f"\n{report}\n")
     print("\na million labels, expected draws and plan, batches of 16")
     cost(1_000_000)

@@ -68,9 +68,9 @@ def videos_of(folder: Path, count: int) -> cf.Manifest:
     if not paths:
         raise SystemExit(f"{folder} holds no .mp4; name a folder with --data")
     scanned = cf.Manifest.scan(folder, progress=False)
-    kept = scanned.take(np.arange(min(count, len(scanned))))
-    labels = pa.array(np.random.default_rng(0).normal(size=len(kept)))
-    return cf.Manifest(kept.table.append_column("label", labels), root=kept.root)
+    rows = scanned.take(np.arange(min(count, len(scanned))))
+    labels = pa.array(np.random.default_rng(0).normal(size=len(rows)))
+    return cf.Manifest(rows.table.append_column("label", labels), root=rows.root)
 
 
 def feed_of(manifest: cf.Manifest, frame: cf.Frame, transforms: tuple[Transform, ...] = ()) -> cf.Feed:
@@ -100,15 +100,15 @@ def measure(videos: cf.Manifest, network: Network, *, name: str, epochs: int, fo
     compose = Compose(network.transforms, frame=frame)
     encoder = FrameEncoder(model=of_frames, compose=compose, name=f"{name}, weights at random")
     began = time.process_time()
-    found = encode(videos, out=folder, encoder=encoder)
+    result = encode(videos, out=folder, encoder=encoder)
     once = time.process_time() - began
-    features = cf.Manifest.read(found.path)
+    features = cf.Manifest.read(result.path)
     feed = feed_of(features, cf.Frame(**feature_frame(features)))
     half = epochs_of(cf.models.feature_rnn(feed.spec, **network.half), feed, epochs)
     return {
         "network": name,
         "side": network.side,
-        "features": found.dimension,
+        "features": result.dimension,
         "whole_seconds": statistics.median(full),
         "half_seconds": statistics.median(half),
         "times": statistics.median(full) / statistics.median(half),
@@ -126,17 +126,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--only", default="", help="networks with this in their name")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    videos = videos_of(given.data, given.videos)
+    videos = videos_of(args.data, args.videos)
     frames = sum(videos.column("num_frames").to_pylist())
     print(f"{len(videos)} videos of {frames} frames; clips of {CLIP} frames; Keras on torch, 1 thread")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, network in NETWORKS.items():
-            if given.only not in name:
+            if args.only not in name:
                 continue
-            row = measure(videos, network, name=name, epochs=given.epochs, folder=Path(folder, name))
+            row = measure(videos, network, name=name, epochs=args.epochs, folder=Path(folder, name))
             rows.append(row)
             print(
                 f"{name}, {network.side} x {network.side}: {row['whole_seconds']:.3g} s of CPU an epoch, on its "
@@ -144,8 +144,8 @@ def main() -> None:
                 f"encoding, once: {row['encoding_seconds']:.3g} s",
                 flush=True,
             )
-    if given.json:
-        given.json.write_text(json.dumps(rows, indent=2))
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2))
 
 
 if __name__ == "__main__":

@@ -217,16 +217,16 @@ def time_batches(batches: Iterator[Any], seconds: float, dtype: str) -> float:
 
 def one_run(name: str, seconds: float) -> None:
     """Print the milliseconds of a contestant, one a column, or that it is missing."""
-    found: dict[str, Any] = {"ms": []}
+    results: dict[str, Any] = {"ms": []}
     for dtype, filled in COLUMNS:
         try:
             batches = CONTESTANTS[name](dtype, filled)
-            found["ms"].append(time_batches(batches, seconds, dtype))
+            results["ms"].append(time_batches(batches, seconds, dtype))
             batches.close()  # type: ignore[attr-defined]  # a generator
         except ImportError as error:
-            found = {"missing": str(error)}
+            results = {"missing": str(error)}
             break
-    print("found " + json.dumps(found), flush=True)
+    print("found " + json.dumps(results), flush=True)
 
 
 def moving(runs: int, seconds: float) -> dict[str, list[list[float]]]:
@@ -239,16 +239,16 @@ def moving(runs: int, seconds: float) -> dict[str, list[list[float]]]:
                 done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
                 line = next(line for line in done.stdout.splitlines() if line.startswith("found "))
             except (subprocess.TimeoutExpired, StopIteration) as error:
-                said = str(error) or done.stderr.strip()[-500:]
-                print(f"{name} is left out, it failed: {said}", flush=True)
+                reason = str(error) or done.stderr.strip()[-500:]
+                print(f"{name} is left out, it failed: {reason}", flush=True)
                 del times[name]
                 continue
-            found = json.loads(line.removeprefix("found "))
-            if "missing" in found:
-                print(f"{name} is left out: {found['missing']}", flush=True)
+            result = json.loads(line.removeprefix("found "))
+            if "missing" in result:
+                print(f"{name} is left out: {result['missing']}", flush=True)
                 del times[name]
             else:
-                times[name].append(found["ms"])
+                times[name].append(result["ms"])
     heads = [f"{dtype}, {'filled' if filled else 'touched'}" for dtype, filled in COLUMNS]
     print(f"\nms a batch (from least to most; times ours by threads), {runs} runs\n{'':34}", end="")
     print("".join(f"{head:>29}" for head in heads))
@@ -292,7 +292,7 @@ def scaled_feeds(folder: Path, data: Path) -> Iterator[tuple[str, dict[str, Any]
 
 def scaling(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[float]]]:
     """Print clips a second with one worker and with two, and the gain."""
-    found: dict[str, dict[str, list[float]]] = {}
+    results: dict[str, dict[str, list[float]]] = {}
     backends: tuple[Backend, ...] = ("thread", "process")
     ways = {f"{workers} {backend}": (workers, backend) for backend in backends for workers in (1, 2)}
     print(f"\nclips/s (gain over one), medians of {runs} runs\n{'':34}" + "".join(f"{way:>18}" for way in ways))
@@ -305,16 +305,16 @@ def scaling(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[f
                         target=None, batch_size=BATCH, workers=cf.Workers(count=workers, backend=backend), **settings
                     )
                     rates[way].append(measure_feed(source, seconds=seconds).clips_per_second)
-            found[title] = rates
+            results[title] = rates
             medians = {way: statistics.median(each) for way, each in rates.items()}
             cells = (f"{rate:.1f} ({rate / medians['1' + way[1:]]:.2f} x)" for way, rate in medians.items())
             print(f"{title:34}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
-    return found
+    return results
 
 
 def choosing(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[float]]]:
     """Print clips a second of the feed that chooses for itself, and of the best of a grid made by hand."""
-    found: dict[str, dict[str, list[float]]] = {}
+    results: dict[str, dict[str, list[float]]] = {}
     backends: tuple[Backend, ...] = ("thread", "process")
     grid = [(workers, backend, ahead) for workers in (1, 2) for backend in backends for ahead in (1, 2, 4)]
     ways: dict[str, dict[str, Any]] = {
@@ -332,12 +332,12 @@ def choosing(runs: int, seconds: float, data: Path) -> dict[str, dict[str, list[
                 for way, options in ways.items():
                     source = cf.Feed(target=None, batch_size=BATCH, **options, **settings)
                     rates[way].append(measure_feed(source, seconds=seconds).clips_per_second)
-            found[title] = rates
+            results[title] = rates
             medians = {way: statistics.median(each) for way, each in rates.items()}
             best = max(list(medians)[1:], key=medians.__getitem__)
             share = medians["auto"] / medians[best]
             print(f"{title:34} auto {medians['auto']:.1f}, best {medians[best]:.1f} ({best}): {share:.2f}", flush=True)
-    return found
+    return results
 
 
 def main() -> None:
@@ -348,16 +348,16 @@ def main() -> None:
     parser.add_argument("--only", choices=("moving", "scaling", "choosing"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/pocus"))
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     results: dict[str, Any] = {}
-    if given.only in (None, "moving"):
-        results["moving_ms"] = {"columns": COLUMNS, "runs": moving(given.runs, given.seconds)}
-    if given.only in (None, "scaling"):
-        results["scaling_clips_per_second"] = scaling(given.runs, given.seconds, given.data)
-    if given.only in (None, "choosing"):
-        results["choosing_clips_per_second"] = choosing(given.runs, given.seconds, given.data)
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1))
+    if args.only in (None, "moving"):
+        results["moving_ms"] = {"columns": COLUMNS, "runs": moving(args.runs, args.seconds)}
+    if args.only in (None, "scaling"):
+        results["scaling_clips_per_second"] = scaling(args.runs, args.seconds, args.data)
+    if args.only in (None, "choosing"):
+        results["choosing_clips_per_second"] = choosing(args.runs, args.seconds, args.data)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -140,25 +140,25 @@ def differences(
     folded: keras.Model, distributed: keras.Model, by_hand: ByHand, clips: torch.Tensor
 ) -> dict[str, float]:
     """Return how far each of the others is from what the folded network predicts, as a share of it."""
-    wanted = folded({"clips": clips}, training=False).detach().numpy()
+    expected = folded({"clips": clips}, training=False).detach().numpy()
     by_hand.eval()
     with torch.no_grad():
-        found = {
+        results = {
             "TimeDistributed": distributed({"clips": clips}, training=False).detach().numpy(),
             "by hand": by_hand(clips).numpy(),
         }
     by_hand.train()
-    return {name: float(np.abs(each - wanted).max() / np.abs(wanted).max()) for name, each in found.items()}
+    return {name: float(np.abs(each - expected).max() / np.abs(expected).max()) for name, each in results.items()}
 
 
 def steps(
     folded: keras.Model, distributed: keras.Model, by_hand: ByHand, clips: torch.Tensor, targets: torch.Tensor
 ) -> dict[str, Callable[[], object]]:
     """Return a training step of each, by name."""
-    found: dict[str, Callable[[], object]] = {}
+    results: dict[str, Callable[[], object]] = {}
     for name, model in (("folded", folded), ("TimeDistributed", distributed)):
         model.compile(optimizer=keras.optimizers.Adam(RATE), loss="mse")
-        found[name] = lambda model=model: model.train_on_batch({"clips": clips}, targets)
+        results[name] = lambda model=model: model.train_on_batch({"clips": clips}, targets)
     optimiser = torch.optim.Adam(by_hand.parameters(), lr=RATE, eps=1e-7)
 
     def step() -> float:
@@ -168,8 +168,8 @@ def steps(
         optimiser.step()
         return float(loss.detach())
 
-    found["by hand"] = step
-    return found
+    results["by hand"] = step
+    return results
 
 
 def main() -> None:
@@ -179,17 +179,17 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=150)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     keras.utils.set_random_seed(0)
 
-    shape = (given.frames, given.side, given.side, 1)
+    shape = (args.frames, args.side, args.side, 1)
     folded, distributed, by_hand = reference_cnn_lstm(shape), time_distributed(shape), ByHand(shape)
     distributed.set_weights(folded.get_weights())
     give_weights(by_hand, folded)
     rng = np.random.default_rng(0)
-    clips = torch.from_numpy(rng.random((given.batch, *shape), np.float32))
-    targets = torch.from_numpy(rng.random((given.batch, 1), np.float32))
+    clips = torch.from_numpy(rng.random((args.batch, *shape), np.float32))
+    targets = torch.from_numpy(rng.random((args.batch, 1), np.float32))
     count = sum(each.numel() for each in by_hand.parameters() if each.requires_grad)
     print(f"{folded.count_params():,} parameters; by hand {count:,}, without the means and variances of batch norm")
     far = differences(folded, distributed, by_hand, clips)
@@ -201,21 +201,17 @@ def main() -> None:
     for step in ways.values():
         step()  # the first makes the optimiser's variables, and more
     timings: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(given.runs):
+    for _ in range(args.runs):
         for name, step in ways.items():
             started = time.perf_counter()
             step()
             timings[name].append(1e3 * (time.perf_counter() - started))
-    print(
-        f"{given.batch} clips {given.frames} x {given.side} x {given.side}, {given.threads} threads, {given.runs} runs"
-    )
+    print(f"{args.batch} clips {args.frames} x {args.side} x {args.side}, {args.threads} threads, {args.runs} runs")
     for name, each in timings.items():
         print(f"{name:16} {statistics.median(each):8.0f} ms a step   (from {min(each):.0f} to {max(each):.0f})")
-    for name, wanted in (("TimeDistributed", "aim: 1.4 or more"), ("by hand", "aim: 0.8 or more, 1.25 times as long")):
+    for name, aim in (("TimeDistributed", "aim: 1.4 or more"), ("by hand", "aim: 0.8 or more, 1.25 times as long")):
         ratios = [other / ours for ours, other in zip(timings["folded"], timings[name], strict=True)]
-        print(
-            f"{name} / folded: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f}; {wanted})"
-        )
+        print(f"{name} / folded: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f}; {aim})")
 
 
 if __name__ == "__main__":

@@ -103,20 +103,20 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--code", type=Path, help="src folder of another version, measured beside this one")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    given = parser.parse_args()
+    args = parser.parse_args()
     here = Path(__file__).parents[1] / "src"
-    codes = [here] if given.code is None else [here, given.code.resolve()]
+    codes = [here] if args.code is None else [here, args.code.resolve()]
     with tempfile.TemporaryDirectory() as folder:
-        for kind in given.kinds:
-            place = make(Path(folder), kind, files=given.files)
+        for kind in args.kinds:
+            place = make(Path(folder), kind, files=args.files)
             times: dict[Path, list[tuple[float, float]]] = {code: [] for code in codes}
-            for run in range(given.runs + 1):
+            for run in range(args.runs + 1):
                 for code in codes:
-                    taken = seconds(place, code=code)
+                    duration = seconds(place, code=code)
                     if run:  # the first fills the page cache and compiles
-                        times[code].append(taken)
+                        times[code].append(duration)
             for what, number in (("wall", 0), ("processor", 1)):
-                each = [[taken[number] for taken in times[code]] for code in codes]
+                each = [[duration[number] for duration in times[code]] for code in codes]
                 line = "   ".join(f"{statistics.median(runs):6.2f} s (least {min(runs):.2f})" for runs in each)
                 ratio = statistics.median(a / b for a, b in zip(each[0], each[-1], strict=True))
                 print(f"{kind:8}{what:12}{line}" + (f"   ratio {ratio:.2f}" if len(codes) > 1 else ""), flush=True)

@@ -81,8 +81,8 @@ def decode_alone(ask: Ask, channels: int) -> None:
         if key > 0:
             container.seek(int(ticks.of_frames(key)), stream=stream)
         for packet in container.demux(stream):
-            wanted = packet.pts in unsent or metadata.codec not in SKIPPING
-            codec.skip_frame = "DEFAULT" if wanted else "NONREF"
+            is_needed = packet.pts in unsent or metadata.codec not in SKIPPING
+            codec.skip_frame = "DEFAULT" if is_needed else "NONREF"
             unsent.discard(packet.pts)
             codec.decode(packet)
             if not unsent:
@@ -94,18 +94,18 @@ def pyav(ask: Ask, channels: int) -> np.ndarray:
     """Seek, decode, take the frames by their stamps, scale and convert with one swscale context, crop."""
     stamps = ask.metadata.ticks.of_frames(ask.indices).tolist()
     (height, width), form, reformatter = ask.cover(), "gray" if channels == 1 else "rgb24", VideoReformatter()
-    missing, found = set(stamps), {}
+    missing, frame_at = set(stamps), {}
     with av.open(str(ask.path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         container.seek(stamps[0], stream=stream)
         for frame in container.decode(stream):
             if frame.pts in missing:
-                found[frame.pts] = reformatter.reformat(frame, width, height, form).to_ndarray()
+                frame_at[frame.pts] = reformatter.reformat(frame, width, height, form).to_ndarray()
                 missing.discard(frame.pts)
             if not missing:
                 break
-    return crop(np.stack([found[stamp] for stamp in stamps])).reshape(-1, SIDE, SIDE, channels)
+    return crop(np.stack([frame_at[stamp] for stamp in stamps])).reshape(-1, SIDE, SIDE, channels)
 
 
 def crop(frames: np.ndarray) -> np.ndarray:
@@ -175,24 +175,24 @@ def spdl_readers() -> dict[str, Reader]:
         scaled = spdl.io.get_video_filter_desc(
             scale_width=SIDE, scale_height=SIDE, scale_mode="crop", pix_fmt="gray8" if channels == 1 else "rgb24"
         )
-        chosen = "+".join(f"eq(n,{place})" for place in places)
-        described = f"trim=start={start}:end={end},select='{chosen}',{scaled}".replace("bicubic", "bilinear")
+        expression = "+".join(f"eq(n,{place})" for place in places)
+        described = f"trim=start={start}:end={end},select='{expression}',{scaled}".replace("bicubic", "bilinear")
         frames = spdl.io.to_numpy(spdl.io.convert_frames(spdl.io.decode_packets(packets, filter_desc=described)))
-        given = np.minimum(np.searchsorted(places, ask.indices - ask.indices[0]), len(frames) - 1)
-        return frames.reshape(-1, SIDE, SIDE, channels)[given]
+        order = np.minimum(np.searchsorted(places, ask.indices - ask.indices[0]), len(frames) - 1)
+        return frames.reshape(-1, SIDE, SIDE, channels)[order]
 
     return {f"SPDL {version('spdl')}": read}
 
 
 def readers() -> dict[str, Reader]:
     """Return every reader whose library is there."""
-    found: dict[str, Reader] = {"decode alone": decode_alone, "cinefeed": ours, "PyAV, swscale": pyav}
+    by_name: dict[str, Reader] = {"decode alone": decode_alone, "cinefeed": ours, "PyAV, swscale": pyav}
     for peer in (torchcodec_readers, decord_readers, spdl_readers):
         try:
-            found |= peer()
+            by_name |= peer()
         except (ImportError, RuntimeError, OSError) as error:
             print(f"left out: {peer.__name__.removesuffix('_readers')} is not installed ({error})")
-    return found
+    return by_name
 
 
 class Compared(NamedTuple):
@@ -209,12 +209,12 @@ def compare(reader: Reader, asks: list[Ask], channels: int) -> Compared:
     read, wrong, distances, error = list[Ask](), 0, list[float](), ""
     for ask in asks:
         try:
-            given = reader(ask, channels).astype(np.float32)
+            frames = reader(ask, channels).astype(np.float32)
         except Exception as failed:
             error = f"{type(failed).__name__}: {str(failed).splitlines()[0][:60]}"
             continue
         near = [np.clip(ask.indices + step, 0, ask.metadata.times.count - 1) for step in (0, -1, 1)]
-        each = [np.abs(given - ours(ask._replace(indices=numbers), channels)).mean((1, 2, 3)) for numbers in near]
+        each = [np.abs(frames - ours(ask._replace(indices=numbers), channels)).mean((1, 2, 3)) for numbers in near]
         wrong += int((each[0] > np.minimum(each[1], each[2]) + 0.5).sum())
         distances.append(float(each[0].mean()))
         read.append(ask)
@@ -247,28 +247,30 @@ def asks_of(folder: Path, *, clips: int) -> list[Ask]:
 
 def measure(title: str, asks: list[Ask], channels: int, *, rounds: int) -> dict[str, list[float]]:
     """Print the table of one set and number of channels, and return the clips a second of each reader and round."""
-    chosen = readers()
-    compared = {name: compare(chosen[name], asks, channels) for name in chosen if name != "decode alone"}
-    found = {"decode alone": Compared(asks)} | compared
-    rates: dict[str, list[float]] = {name: [] for name, each in found.items() if each.asks}
+    reader_functions = readers()
+    compared = {
+        name: compare(reader_functions[name], asks, channels) for name in reader_functions if name != "decode alone"
+    }
+    result = {"decode alone": Compared(asks)} | compared
+    rates: dict[str, list[float]] = {name: [] for name, each in result.items() if each.asks}
     for _ in range(rounds):
         for name, each in rates.items():
             gc.collect()
             began = time.process_time()
-            for ask in found[name].asks:
-                chosen[name](ask, channels)
-            each.append(len(found[name].asks) / (time.process_time() - began))
+            for ask in result[name].asks:
+                reader_functions[name](ask, channels)
+            each.append(len(result[name].asks) / (time.process_time() - began))
     print(f"\n{title}: {len(asks)} clips, {rounds} rounds")
     print(f"{'':34}{'clips/s':>9}{'from':>8}{'to':>8}{'cinefeed is':>13}{'off':>7}{'wrong':>7}")
     for name, each in rates.items():
-        median, (read, off, wrong, error) = statistics.median(each), found[name]
+        median, (read, off, wrong, error) = statistics.median(each), result[name]
         ratio = statistics.median(rates["cinefeed"]) / median
         figures = f"{median:9.1f}{min(each):8.1f}{max(each):8.1f}{ratio:11.2f} x"
         print(f"{name:34}{figures}{off:7.1f}{wrong:7.1%}{'  WRONG FRAMES' if wrong > 0.01 else ''}")
         if error:
             print(f"{'':34}  fails on {len(asks) - len(read)} of {len(asks)} clips, not timed: {error}")
-    for name in found.keys() - rates.keys():
-        print(f"{name:34} fails on every clip: {found[name].error}")
+    for name in result.keys() - rates.keys():
+        print(f"{name:34} fails on every clip: {result[name].error}")
     return rates
 
 
@@ -280,18 +282,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=SETS)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     cv2.setNumThreads(1)
     results: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in [given.only] if given.only else SETS:
-            place = write_long_gop(Path(folder)) if name == "long GOP" else given.data / name
-            asks = asks_of(place, clips=given.clips)
+        for name in [args.only] if args.only else SETS:
+            place = write_long_gop(Path(folder)) if name == "long GOP" else args.data / name
+            asks = asks_of(place, clips=args.clips)
             for channels in (1, 3):
                 title = f"{name}, {'grey' if channels == 1 else 'RGB'}"
-                results[title] = measure(title, asks, channels, rounds=given.rounds)
-    if given.json:
-        given.json.write_text(json.dumps({"clips_per_second": results}, indent=1))
+                results[title] = measure(title, asks, channels, rounds=args.rounds)
+    if args.json:
+        args.json.write_text(json.dumps({"clips_per_second": results}, indent=1))
 
 
 if __name__ == "__main__":

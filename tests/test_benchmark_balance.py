@@ -29,13 +29,13 @@ def test_low_ejection_fractions_become_rare_and_a_uniform_part_has_each_bin_alik
 
     planned = plan_demo(videos=3000, seed=5)
     low = np.array([each.ejection_fraction < data.LOW for each in planned])
-    kept = data.skewed(planned, count=len(planned), seed=5)
-    assert set(np.flatnonzero(~low)) < set(kept)
-    assert low[kept].sum() == pytest.approx(data.KEPT * low.sum(), rel=0.2)
-    chosen = [planned[number] for number in data.uniform(planned, each_bin=3)]
-    fractions = [each.ejection_fraction for each in chosen]
+    skewed = data.skewed(planned, count=len(planned), seed=5)
+    assert set(np.flatnonzero(~low)) < set(skewed)
+    assert low[skewed].sum() == pytest.approx(data.KEPT * low.sum(), rel=0.2)
+    selection = [planned[number] for number in data.uniform(planned, each_bin=3)]
+    fractions = [each.ejection_fraction for each in selection]
     assert np.histogram(fractions, data.EDGES)[0].tolist() == [3] * (len(data.EDGES) - 1)
-    assert len({each.patient for each in chosen}) == len(chosen)
+    assert len({each.patient for each in selection}) == len(selection)
     with pytest.raises(SystemExit, match="plan more"):
         data.uniform(planned, each_bin=1000)
 
@@ -65,18 +65,18 @@ def test_a_stopped_run_goes_on_and_repeats_nothing(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(experiments.EXPERIMENTS, "ef", fake)
     trained = []
-    learn = SimpleNamespace(train=lambda data, **given: trained.append(given["seed"]) or {"steps": 1})
+    learn = SimpleNamespace(train=lambda data, **arguments: trained.append(arguments["seed"]) or {"steps": 1})
     monkeypatch.setitem(sys.modules, "benchmarks.balance.learn", learn)  # the true one loads Keras, and takes a minute
-    given = {"methods": ["natural", "uniform"], "out": tmp_path, "source": tmp_path}
-    main.run_missing("ef", seed=3, **given)
-    main.run_missing("ef", seed=3, **given)
+    arguments = {"methods": ["natural", "uniform"], "out": tmp_path, "source": tmp_path}
+    main.run_missing("ef", seed=3, **arguments)
+    main.run_missing("ef", seed=3, **arguments)
     assert trained == [3, 3]
     results = tmp_path / "results.jsonl"
     results.write_text(results.read_text()[:-20])  # killed while the second line was written
-    main.run_missing("ef", seed=3, **given)
+    main.run_missing("ef", seed=3, **arguments)
     assert trained == [3, 3, 3]
-    found = [(one["method"], one["seed"]) for one in main.read(results)]
-    assert found == [("natural", 3), ("uniform", 3)]
+    finished = [(one["method"], one["seed"]) for one in main.read(results)]
+    assert finished == [("natural", 3), ("uniform", 3)]
 
 
 def test_tables_count_errors_by_how_rare_the_label_is_and_positives_as_thinned(monkeypatch):

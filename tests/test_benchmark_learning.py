@@ -38,8 +38,8 @@ def prints(clips):
 
 @pytest.mark.parametrize("name", ["tables", "tasks"])
 def test_examples_of_the_benchmark_run(name):
-    found = doctest.testmod(import_module(f"benchmarks.learning.{name}"))
-    assert found.attempted and not found.failed
+    result = doctest.testmod(import_module(f"benchmarks.learning.{name}"))
+    assert result.attempted and not result.failed
 
 
 def test_both_classes_of_the_order_hold_the_same_frames_and_not_the_same_clips():
@@ -125,8 +125,8 @@ def test_what_is_done_is_not_done_again_and_what_misses_is_told(tmp_path, monkey
         main.run_missing("order", seed=3, results=tmp_path / "results.jsonl")
     assert trained == [each.name for each in task.trials]
     records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    told = tables.failed(records)
-    assert len(told) == 2 and "cnn_rnn, gru, seed 3: accuracy 0.500, must be at least 0.9" in told[0]
+    messages = tables.failed(records)
+    assert len(messages) == 2 and "cnn_rnn, gru, seed 3: accuracy 0.500, must be at least 0.9" in messages[0]
     text = tables.tables(records)
     assert '| cnn_rnn, rnn="none" | 0.500 | at most 0.55 | yes | 1,234 |' in text
     assert text.count("**no**") == 2 and "| guessing | 0.500 |" in text
@@ -143,8 +143,8 @@ def test_networks_reach_what_they_must_and_no_more(name):
     task = TASKS[name]
     data = task.make(seed=5)
     for trial in task.trials:
-        found = train(data, task=task, trial=trial, seed=5)[task.metric]
-        assert trial.holds(found), f"{trial.name}: {found}, must be {trial.must}"
+        score = train(data, task=task, trial=trial, seed=5)[task.metric]
+        assert trial.holds(score), f"{trial.name}: {score}, must be {trial.must}"
 
 
 @pytest.mark.slow

@@ -445,9 +445,9 @@ def test_memory_that_is_used_again_too_early_is_found(manifest):
         """Takes its memory back with the batch, though arrays of it are held."""
 
         def wrong(self, batch, index, epoch):
-            given = replace(batch, clips=batch.clips.copy())
-            weakref.finalize(given, given.clips.fill, 0)
-            return given
+            copy = replace(batch, clips=batch.clips.copy())
+            weakref.finalize(copy, copy.clips.fill, 0)
+            return copy
 
     finds(make(manifest, Reuses), "clips of batch 0 changed while it was held")
     finds(make(manifest, Leases), "clips of batch 0 changed while it was held")
@@ -534,7 +534,7 @@ def test_a_state_that_another_feed_cannot_take_is_found(manifest):
 
 
 @pytest.mark.parametrize(
-    ("wrong_for", "told"),
+    ("wrong_for", "error_text"),
     [
         (lambda feed: feed.worker_count == 0, "count=0, backend='thread', prefetch='auto'"),
         (
@@ -552,12 +552,12 @@ def test_a_state_that_another_feed_cannot_take_is_found(manifest):
         ),
     ],
 )
-def test_bytes_that_hang_on_the_workers_are_found(manifest, wrong_for, told):
+def test_bytes_that_hang_on_the_workers_are_found(manifest, wrong_for, error_text):
     class Kind(Iterated):
         def wrong(self, batch, index, epoch):
             return darker(batch) if wrong_for(self) and index == 5 else batch
 
-    message = rf"batch 5 differs with Workers\({told}, memory"
+    message = rf"batch 5 differs with Workers\({error_text}, memory"
     finds(make(manifest, Kind), message, make=lambda **changes: make(manifest, Kind, **changes))
 
 

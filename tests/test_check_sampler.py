@@ -73,8 +73,8 @@ def changed(**arrays):
     class Changed(BalancedClasses):
         def plan(self, labels, **address):
             plan = super().plan(labels, **address)
-            found = {name: change(plan) for name, change in arrays.items()}
-            whole = {"rows": plan.rows, "occurrence": plan.occurrence, "strata": plan.strata} | found
+            arrays_of_plan = {name: change(plan) for name, change in arrays.items()}
+            whole = {"rows": plan.rows, "occurrence": plan.occurrence, "strata": plan.strata} | arrays_of_plan
             return Plan(**whole)
 
     return Changed()

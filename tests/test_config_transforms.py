@@ -345,5 +345,5 @@ def test_a_page_shows_views_side_by_side(studies, stack):
     clips, captions = sheet(feed)
     assert clips.shape == (2, 16, 64, 96, 1)
     assert len(captions) == 2
-    found = sorted(clips[:, 0, 32, [10, 80], 0].tolist())
-    assert found == [[0, 40], [80, 120]]
+    values = sorted(clips[:, 0, 32, [10, 80], 0].tolist())
+    assert values == [[0, 40], [80, 120]]

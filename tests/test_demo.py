@@ -18,11 +18,11 @@ def frames_of(path: Path) -> np.ndarray:
 
 
 def test_ejection_fractions_are_skewed_as_in_clinics():
-    drawn = np.array([draw_ejection_fraction(rng_for(1, stage=Stage.DEMO, position=n)) for n in range(4000)])
-    assert drawn.min() >= 15 and drawn.max() <= 75
-    assert 55 < np.median(drawn) < 63
-    assert drawn.mean() < np.median(drawn) - 1.5
-    assert 0.08 < (drawn < 40).mean() < 0.16
+    fractions = np.array([draw_ejection_fraction(rng_for(1, stage=Stage.DEMO, position=n)) for n in range(4000)])
+    assert fractions.min() >= 15 and fractions.max() <= 75
+    assert 55 < np.median(fractions) < 63
+    assert fractions.mean() < np.median(fractions) - 1.5
+    assert 0.08 < (fractions < 40).mean() < 0.16
 
 
 def test_the_plan_is_as_asked():
@@ -74,11 +74,11 @@ def test_the_cavity_in_the_pixels_has_the_area_of_the_shape(number):
 
 
 def test_files_agree_with_their_table_and_their_drawing(tmp_path):
-    seen = []
-    table = write_demo(tmp_path / "demo", videos=5, seed=4, progress=seen.append)
+    areas = []
+    table = write_demo(tmp_path / "demo", videos=5, seed=4, progress=areas.append)
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert table == tmp_path / "demo" / "labels.csv" and seen == [1, 2, 3, 4, 5]
+    assert table == tmp_path / "demo" / "labels.csv" and areas == [1, 2, 3, 4, 5]
     assert list(rows[0]) == (
         "path patient ejection_fraction heart_rate end_diastolic_volume_ml end_systolic_volume_ml".split()
     )

@@ -18,7 +18,7 @@ def script():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "installed", "backend", "is_missing"),
+    ("setting", "installed", "backend", "is_missing"),
     [
         ("", [], "torch", True),
         ("", ["jax"], "jax", False),
@@ -28,8 +28,8 @@ def script():
         ("torch", ["torch"], "torch", False),
     ],
 )
-def test_what_is_installed_is_taken(script, wanted, installed, backend, is_missing):
-    assert script.choose_backend(wanted, installed=installed) == (backend, is_missing)
+def test_what_is_installed_is_taken(script, setting, installed, backend, is_missing):
+    assert script.choose_backend(setting, installed=installed) == (backend, is_missing)
 
 
 def test_a_backend_of_the_python_outside_is_seen_within_and_not_installed(script, tmp_path, monkeypatch):

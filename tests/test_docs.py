@@ -26,6 +26,6 @@ def test_the_examples_run_in_their_order(train, capsys):
     names = {"train": train}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
-    told = capsys.readouterr().out
-    assert "(4, 16, 112, 112, 1)" in told and "torch.Size([4, 1, 16, 112, 112])" in told and "bottleneck" in told
+    output = capsys.readouterr().out
+    assert "(4, 16, 112, 112, 1)" in output and "torch.Size([4, 1, 16, 112, 112])" in output and "bottleneck" in output
     assert names["feed"].epoch == 6, "five, and one that the loader went through"

@@ -14,9 +14,9 @@ def leaves(parent):
 
 
 def test_every_leaf_also_inherits_a_builtin():
-    found = leaves(errors.CinefeedError)
-    assert len(found) >= 9
-    for leaf in found:
+    result = leaves(errors.CinefeedError)
+    assert len(result) >= 9
+    for leaf in result:
         assert any(
             getattr(builtins, base.__name__, None) is base and base is not Exception for base in leaf.__mro__[1:-3]
         )
@@ -44,8 +44,8 @@ def test_what_is_said_where_keras_cannot_be_imported(monkeypatch):
     without = errors.keras_missing(ImportError(name="tensorflow"))
     assert "pip install 'cinefeed[keras,torch]'" in str(without) and "KERAS_BACKEND=torch" in str(without)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    chosen = errors.keras_missing(ImportError(name="jax"))
-    assert str(chosen) == "Keras' backend jax is not installed; run: pip install 'cinefeed[keras,jax]'"
+    error = errors.keras_missing(ImportError(name="jax"))
+    assert str(error) == "Keras' backend jax is not installed; run: pip install 'cinefeed[keras,jax]'"
     assert str(errors.keras_missing(ImportError(name="keras"))).startswith("keras is not installed")
     broken = ImportError("libcudart.so.12: cannot open shared object file", name="torch._C")
     installed = {"torch"}

@@ -22,7 +22,7 @@ def test_examples_run(name):
 
 
 def test_there_are_examples_and_a_wrong_one_fails():
-    found = [each for name in MODULES for each in doctest.DocTestFinder().find(import_module(name)) if each.examples]
-    assert len(found) > 40
+    examples = [each for name in MODULES for each in doctest.DocTestFinder().find(import_module(name)) if each.examples]
+    assert len(examples) > 40
     wrong = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", None, 0)
     assert doctest.DocTestRunner(verbose=False).run(wrong, out=lambda text: None).failed == 1

@@ -37,9 +37,9 @@ RULE = [
 
 @pytest.mark.parametrize(("values", "kind", "grades"), RULE)
 def test_the_rule(values, kind, grades):
-    found = label_type(pa.array(values, from_pandas=False))
-    assert (found.kind, found.grades) == (kind, grades)
-    assert bool(found.notice("stage")) == (grades is not None)
+    result = label_type(pa.array(values, from_pandas=False))
+    assert (result.kind, result.grades) == (kind, grades)
+    assert bool(result.notice("stage")) == (grades is not None)
 
 
 def test_the_notice_says_how_to_make_them_classes():

@@ -1,4 +1,4 @@
-"""Names are the field's nouns: no bare participles, and none of the class names that were retired."""
+"""Names are nouns of the field: no bare participles, and no retired class names, in source, tests and benchmarks."""
 
 import ast
 from pathlib import Path
@@ -8,6 +8,13 @@ import pytest
 import cinefeed
 
 PACKAGE = Path(cinefeed.__file__).parent
+TESTS = Path(__file__).parent
+FOLDERS = {
+    "src": PACKAGE,
+    "tests": TESTS,
+    "benchmarks": TESTS.parent / "benchmarks",
+    "examples": TESTS.parent / "examples",
+}
 PARTICIPLES = {  # and what to write instead
     "asked": "requested_..., or the thing that was asked for",
     "chosen": "choice, or what was chosen: views, rows",
@@ -72,19 +79,21 @@ def bound_names(tree: ast.AST) -> list[tuple[int, str, bool]]:
     return names
 
 
-def name_faults(package: Path) -> list[str]:
+def name_faults(folder: Path) -> list[str]:
     """Return every name that should be another, with its place and what to write instead."""
     faults = []
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(folder.rglob("*.py")):
         for line, name, is_class in bound_names(ast.parse(path.read_text())):
             better = RETIRED.get(name) if is_class else PARTICIPLES.get(name.strip("_"))
             if better:
-                faults.append(f"{path.relative_to(package)}:{line}: {name}; write {better}")
+                faults.append(f"{path.relative_to(folder)}:{line}: {name}; write {better}")
     return faults
 
 
-def test_names_are_nouns():
-    assert name_faults(PACKAGE) == []
+@pytest.mark.parametrize("folder", FOLDERS.values(), ids=FOLDERS)
+def test_names_are_nouns(folder):
+    assert any(folder.rglob("*.py"))
+    assert name_faults(folder) == []
 
 
 @pytest.mark.parametrize(

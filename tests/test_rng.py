@@ -14,11 +14,11 @@ def test_words_are_the_same_on_every_machine():
 def test_each_part_of_an_address_matters():
     base = {"seed": 7, "stage": Stage.CLIP, "epoch": 1, "position": 2}
     changes = [{}, {"seed": 8}, {"stage": Stage.AUGMENT}, {"epoch": 2}, {"position": 3}]
-    seen = set()
+    numbers = set()
     for change in changes:
         address = {**base, **change}
-        seen.add(float(rng_for(address.pop("seed"), **address).random()))
-    assert len(seen) == len(changes)
+        numbers.add(float(rng_for(address.pop("seed"), **address).random()))
+    assert len(numbers) == len(changes)
 
 
 def test_epoch_and_position_cannot_stand_in_for_each_other():

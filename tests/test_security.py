@@ -298,15 +298,15 @@ def test_pipes_and_sockets_in_a_folder_are_named_and_left_out(tmp_path, alarm, n
 
 def test_the_table_of_limits():
     text = PAGE.read_text()
-    shown = {
+    defaults = {
         "max_frame_bytes": (2**29, "512 MiB"),
         "max_unpacked_bytes": (2**29, "512 MiB"),
         "max_frames": (10_000_000, "10 million"),
         "max_samples_per_file": (1_000_000, "1 million"),
         "max_file_seconds": (3600, "one hour"),
     }
-    assert [field.name for field in fields(ReadLimits)] == list(shown)
-    for name, (value, words) in shown.items():
+    assert [field.name for field in fields(ReadLimits)] == list(defaults)
+    for name, (value, words) in defaults.items():
         assert getattr(ReadLimits(), name) == value
         assert f"| `{name}` | {words} |" in text
 

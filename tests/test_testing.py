@@ -106,8 +106,8 @@ def of_planes(change):
 
     def fault(source):
         def planes(numbers):
-            found = source.planes(numbers)
-            return Planes(*change(found.frames, found.colour))
+            source_planes = source.planes(numbers)
+            return Planes(*change(source_planes.frames, source_planes.colour))
 
         return planes
 
@@ -127,11 +127,11 @@ def wears_out_after(good):
     """Return a fault of `read`: from some read on, the frames are darker."""
 
     def fault(source):
-        asked = []
+        requests = []
 
         def read(numbers):
-            asked.append(numbers)
-            return source.read(numbers) // (2 if len(asked) > good else 1)
+            requests.append(numbers)
+            return source.read(numbers) // (2 if len(requests) > good else 1)
 
         return read
 
@@ -140,11 +140,11 @@ def wears_out_after(good):
 
 def begins_badly(source):
     """The first frames of all are those of a decoder that has not yet begun."""
-    asked = []
+    requests = []
 
     def read(numbers):
-        asked.append(numbers)
-        return source.read(numbers) // (2 if len(asked) == 1 else 1)
+        requests.append(numbers)
+        return source.read(numbers) // (2 if len(requests) == 1 else 1)
 
     return read
 
@@ -165,14 +165,14 @@ def takes_offence(source):
 
 def reuses_its_buffers(source):
     """Return a fault of `planes`: what is handed out is overwritten by the next call."""
-    kept = {}
+    buffers = {}
 
     def planes(numbers):
-        found = source.planes(numbers)
-        for place, parts in enumerate(found.frames):
-            for buffer, part in zip(kept.setdefault(place, [part.copy() for part in parts]), parts, strict=True):
+        source_planes = source.planes(numbers)
+        for place, parts in enumerate(source_planes.frames):
+            for buffer, part in zip(buffers.setdefault(place, [part.copy() for part in parts]), parts, strict=True):
                 buffer[:] = part
-        return Planes([tuple(kept[place]) for place in range(len(found.frames))], found.colour)
+        return Planes([tuple(buffers[place]) for place in range(len(source_planes.frames))], source_planes.colour)
 
     return planes
 
@@ -248,7 +248,7 @@ def test_what_is_right_is_not(path):
     check_source(Faulty(source), reopen=lambda: Faulty(open_video(path, metadata=stored_metadata(source.metadata))))
 
 
-def test_facts_that_do_not_come_back_are_found(path, monkeypatch):
+def test_metadata_that_do_not_come_back_are_found(path, monkeypatch):
     def forgetful(metadata):
         return metadata_to_row(metadata) | {"rate_hz": None}
 
@@ -259,7 +259,7 @@ def test_facts_that_do_not_come_back_are_found(path, monkeypatch):
         stored_metadata(replace(probe(path), times=FrameTimes(0.0, 0.04, 0), ticks=None))
 
 
-def test_facts_of_every_shape_come_back():
+def test_metadata_of_every_shape_come_back():
     times, ticks = FrameTimes(0.0, float("nan"), 3), None
     metadata = VideoMetadata(height=2, width=2, channels=1, bits=8, times=times, ticks=ticks)
     for changes in (
@@ -268,8 +268,8 @@ def test_facts_of_every_shape_come_back():
         {"times": FrameTimes(2.5, 0.1, 3)},
         {"times": FrameTimes(0.0, 0.1, 3, np.array([0.0, 0.1, 0.4])), "error": "breaks after 3 of 4 frames: cut off"},
     ):
-        kept = stored_metadata(replace(metadata, **changes))
-        assert (kept.times.count, kept.error) == (3, changes.get("error"))
+        stored = stored_metadata(replace(metadata, **changes))
+        assert (stored.times.count, stored.error) == (3, changes.get("error"))
 
 
 @pytest.mark.parametrize(
@@ -308,15 +308,15 @@ def test_state_that_threads_share_is_found(path):
 def test_a_long_source_is_checked_in_part(tmp_path):
     """200 frames in a row, and never more than 128 MB of them."""
     np.save(tmp_path / "long.npy", np.arange(900, dtype=np.uint16)[:, None, None] + np.zeros((1, 2, 2), np.uint16))
-    asked = []
+    requests = []
 
     def noted(source):
         def read(numbers):
-            asked.extend(numbers)
+            requests.extend(numbers)
             return source.read(numbers)
 
         return read
 
     check_source(Faulty(open_video(tmp_path / "long.npy"), read=noted), seed=4)
-    read = {int(number) for number in asked} - {-1, 0, 900, 905}
+    read = {int(number) for number in requests} - {-1, 0, 900, 905}
     assert max(read) - min(read) < 200

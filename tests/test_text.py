@@ -16,9 +16,9 @@ HOSTILE = "a\x1b]0;owned\x07\x1b[2J\r<img src=http://x>\u202e"
 
 def test_nothing_that_a_terminal_obeys_is_left():
     every = "".join(map(chr, range(0x3000))) + "\U000e0041\udc80"
-    shown = one_line(every)
-    assert shown.isprintable() or not {each for each in shown if not each.isprintable() and ord(each) < 0xA0}
-    assert not set(shown) & set("\x1b\x07\r\n\x9b\x7f\u202e\u2028\udc80")
+    line = one_line(every)
+    assert line.isprintable() or not {each for each in line if not each.isprintable() and ord(each) < 0xA0}
+    assert not set(line) & set("\x1b\x07\r\n\x9b\x7f\u202e\u2028\udc80")
     assert one_line("Ménière ä 中 🫀 x") == "Ménière ä 中 🫀 x"
     assert terminal_text("a\nb\x1b") == "a\nb\\x1b"
 
@@ -26,17 +26,17 @@ def test_nothing_that_a_terminal_obeys_is_left():
 def test_a_manifest_shows_hostile_names_harmlessly(tmp_path):
     table = pa.table({"path": ["a.npy"], "site": [HOSTILE + "\nfake line"], "x\x1b[1m": [1]})
     np.save(tmp_path / "a.npy", np.zeros((3, 8, 8), np.uint8))
-    shown = str(cf.Manifest.from_table(table, root=tmp_path))
-    assert "\x1b" not in shown and "\r" not in shown and "\nfake" not in shown
-    assert "\\x1b" in shown
+    text = str(cf.Manifest.from_table(table, root=tmp_path))
+    assert "\x1b" not in text and "\r" not in text and "\nfake" not in text
+    assert "\\x1b" in text
 
 
 def test_errors_and_notes_of_the_command(tmp_path, capsys):
     assert main(["scan", str(tmp_path / f"no{HOSTILE}"), "--out", str(tmp_path / "m.parquet")]) == 1
     note(f"{HOSTILE}: broken")
-    told = capsys.readouterr().err
-    assert "\x1b" not in told and "\x07" not in told and "\\x1b" in told
-    assert len(told.splitlines()) == 2
+    output = capsys.readouterr().err
+    assert "\x1b" not in output and "\x07" not in output and "\\x1b" in output
+    assert len(output.splitlines()) == 2
     assert sys.stderr is not None
 
 

@@ -31,15 +31,15 @@ def main() -> None:
     parser.add_argument("--methods", default="", help="all by default")
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--tables", action="store_true", help="print them and train nothing")
-    given = parser.parse_args()
-    results = given.out / "results.jsonl"
-    given.out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(given.out / "compiled"))  # the network is always the same
-    if not given.tables:
-        for seed in map(int, given.seeds.split(",")):
-            for name in given.only.split(","):
-                chosen = given.methods.split(",") if given.methods else list(EXPERIMENTS[name].methods)
-                run_missing(name, seed=seed, methods=chosen, out=given.out, source=given.data)
+    args = parser.parse_args()
+    results = args.out / "results.jsonl"
+    args.out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(args.out / "compiled"))  # the network is always the same
+    if not args.tables:
+        for seed in map(int, args.seeds.split(",")):
+            for name in args.only.split(","):
+                method_names = args.methods.split(",") if args.methods else list(EXPERIMENTS[name].methods)
+                run_missing(name, seed=seed, methods=method_names, out=args.out, source=args.data)
     print(tables(read(results)))
 
 
@@ -47,13 +47,13 @@ def read(results: Path) -> list[dict[str, Any]]:
     """Return the finished trainings; a last line that was cut off by a kill is none."""
     if not results.exists():
         return []
-    found = []
+    records = []
     for line in results.read_text(encoding="utf-8").splitlines():
         try:
-            found.append(json.loads(line))
+            records.append(json.loads(line))
         except json.JSONDecodeError:
             print(f"a line of {results} is not whole and counts for nothing")
-    return found
+    return records
 
 
 def add(results: Path, record: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def run_missing(name: str, *, seed: int, methods: list[str], out: Path, source: 
     data = experiment.make(out, source=source, seed=seed)
     for method in missing:
         started = time.perf_counter()
-        found = train(data, sampler=experiment.methods[method], training=experiment.training, seed=seed)
+        outcome = train(data, sampler=experiment.methods[method], training=experiment.training, seed=seed)
         seconds = round(time.perf_counter() - started, 1)
         record = {
             "experiment": name,
@@ -88,10 +88,10 @@ def run_missing(name: str, *, seed: int, methods: list[str], out: Path, source: 
             "learning_rate": experiment.training.learning_rate,
             "seconds": seconds,
             "train_labels": data.train.labels.tolist(),
-            **found,
+            **outcome,
         }
         add(results, record)
-        print(f"{name}, {method}, seed {seed}: {found['steps']} steps in {seconds:.0f} s", flush=True)
+        print(f"{name}, {method}, seed {seed}: {outcome['steps']} steps in {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -52,23 +52,23 @@ class Part:
 def skewed(planned: Sequence[Ventricle], *, count: int, seed: int) -> list[int]:
     """Return the numbers of the first `count` videos that are left where low ejection fractions are made rare."""
     chance = rng_for(seed, stage=Stage.SPLIT, epoch=0).random(len(planned))
-    kept = [k for k, each in enumerate(planned) if each.ejection_fraction >= LOW or chance[k] < KEPT]
-    return kept[:count]
+    numbers = [k for k, each in enumerate(planned) if each.ejection_fraction >= LOW or chance[k] < KEPT]
+    return numbers[:count]
 
 
 def uniform(planned: Sequence[Ventricle], *, each_bin: int) -> list[int]:
     """Return the numbers of the first `each_bin` videos of each bin, one a patient so that they are independent."""
-    found: list[list[int]] = [[] for _ in EDGES[1:]]
-    seen: set[str] = set()
+    bins: list[list[int]] = [[] for _ in EDGES[1:]]
+    videos: set[str] = set()
     for number, each in enumerate(planned):
         bin_number = int(np.searchsorted(EDGES, each.ejection_fraction, side="right")) - 1
-        if each.patient in seen or not 0 <= bin_number < len(found) or len(found[bin_number]) == each_bin:
+        if each.patient in videos or not 0 <= bin_number < len(bins) or len(bins[bin_number]) == each_bin:
             continue
-        seen.add(each.patient)
-        found[bin_number].append(number)
-    if min(map(len, found)) < each_bin:
-        raise SystemExit(f"bins hold {[len(one) for one in found]} videos, {each_bin} were asked for; plan more")
-    return [number for one in found for number in one]
+        videos.add(each.patient)
+        bins[bin_number].append(number)
+    if min(map(len, bins)) < each_bin:
+        raise SystemExit(f"bins hold {[len(one) for one in bins]} videos, {each_bin} were asked for; plan more")
+    return [number for one in bins for number in one]
 
 
 def one_a_patient(planned: Sequence[Ventricle], numbers: Sequence[int], *, count: int) -> list[int]:
@@ -77,7 +77,7 @@ def one_a_patient(planned: Sequence[Ventricle], numbers: Sequence[int], *, count
     return sorted(first.values())[:count]
 
 
-def drawn(planned: Sequence[Ventricle], numbers: Sequence[int], *, seed: int, cache: Path) -> Part:
+def draw_part(planned: Sequence[Ventricle], numbers: Sequence[int], *, seed: int, cache: Path) -> Part:
     """Draw videos of the demo at half size and EF_RATE_HZ, or read them from `cache`, where they are kept."""
     labels = np.array([planned[number].ejection_fraction for number in numbers])
     if not cache.exists():
@@ -87,17 +87,17 @@ def drawn(planned: Sequence[Ventricle], numbers: Sequence[int], *, seed: int, ca
             frames = draw_video(each, rng=rng_for(seed, stage=Stage.DEMO, epoch=2, position=number))
             ticks = int((each.frames - 1) / each.rate_hz * EF_RATE_HZ) + 1
             times = FrameTimes(0.0, 1 / each.rate_hz, each.frames)
-            chosen, _ = cf.Clip(frames=ticks, rate_hz=EF_RATE_HZ, position="start").select(times)
+            indices, _ = cf.Clip(frames=ticks, rate_hz=EF_RATE_HZ, position="start").select(times)
             size = (EF_FRAME.width, EF_FRAME.height)
-            videos.append(np.stack([cv2.resize(frames[k], size, interpolation=cv2.INTER_AREA) for k in chosen]))
+            videos.append(np.stack([cv2.resize(frames[k], size, interpolation=cv2.INTER_AREA) for k in indices]))
         cache.parent.mkdir(parents=True, exist_ok=True)
         lengths = np.array([len(video) for video in videos])
         np.savez(cache.with_suffix(".partial.npz"), pixels=np.concatenate(videos), lengths=lengths, labels=labels)
         cache.with_suffix(".partial.npz").rename(cache)
-    with np.load(cache, allow_pickle=False) as kept:
-        if not np.array_equal(kept["labels"], labels):
+    with np.load(cache, allow_pickle=False) as arrays:
+        if not np.array_equal(arrays["labels"], labels):
             raise SystemExit(f"{cache} holds other videos than are asked for; give another --out")
-        return Part(videos=np.split(kept["pixels"], np.cumsum(kept["lengths"])[:-1]), labels=labels)
+        return Part(videos=np.split(arrays["pixels"], np.cumsum(arrays["lengths"])[:-1]), labels=labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,17 +119,17 @@ def ejection_fraction(
     """
     hearts, others = TRAIN_SEED + seed, VAL_SEED + seed
     planned, held = plan_demo(videos=train * 2, seed=hearts), plan_demo(videos=400 * val_bin, seed=others)
-    chosen = skewed(planned, count=train, seed=hearts)
+    numbers = skewed(planned, count=train, seed=hearts)
     aside = uniform(held, each_bin=val_bin)
     tested = plan_demo(videos=400 * test_bin, seed=TEST_SEED)
     flat = uniform(tested, each_bin=test_bin)
     as_trained = one_a_patient(tested, skewed(tested, count=len(tested), seed=TEST_SEED), count=248)
     return Data(
-        train=drawn(planned, chosen, seed=hearts, cache=folder / f"ef_train_{seed}.npz"),
-        val=drawn(held, aside, seed=others, cache=folder / f"ef_val_{seed}.npz"),
+        train=draw_part(planned, numbers, seed=hearts, cache=folder / f"ef_train_{seed}.npz"),
+        val=draw_part(held, aside, seed=others, cache=folder / f"ef_val_{seed}.npz"),
         tests={
-            "uniform": drawn(tested, flat, seed=TEST_SEED, cache=folder / "ef_uniform.npz"),
-            "skewed": drawn(tested, as_trained, seed=TEST_SEED, cache=folder / "ef_skewed.npz"),
+            "uniform": draw_part(tested, flat, seed=TEST_SEED, cache=folder / "ef_uniform.npz"),
+            "skewed": draw_part(tested, as_trained, seed=TEST_SEED, cache=folder / "ef_skewed.npz"),
         },
     )
 
@@ -164,8 +164,8 @@ def rare_class(folder: Path, *, source: Path, seed: int) -> Data:
     every = Part(videos=videos, labels=np.where(many, *reversed(CLASSES)))
     train, val, test = lips_parts(columns)
     order = rng_for(seed, stage=Stage.SPLIT, epoch=1).permutation(train[many[train]])
-    kept = np.sort(np.concatenate([train[~many[train]], order[: round(len(order) * THINNED)]]))
-    return Data(train=every.take(kept), val=every.take(val), tests={"test": every.take(test)}, classes=CLASSES)
+    numbers = np.sort(np.concatenate([train[~many[train]], order[: round(len(order) * THINNED)]]))
+    return Data(train=every.take(numbers), val=every.take(val), tests={"test": every.take(test)}, classes=CLASSES)
 
 
 def lips_parts(columns: dict[str, Labels]) -> tuple[Rows, Rows, Rows]:

@@ -52,6 +52,6 @@ def train(data: Data, *, sampler: Sampler, training: Training, seed: int) -> dic
     history = model.fit(dataset, epochs=training.epochs, verbose=0, callbacks=[dataset.callback])
     scores = {}
     for name, part in {"val": data.val, **data.tests}.items():
-        found = score(model, feed.evaluation(part.manifest()))
-        scores[name] = {"targets": found.targets.tolist(), "scores": np.round(found.values, 5).tolist()}
+        test_scores = score(model, feed.evaluation(part.manifest()))
+        scores[name] = {"targets": test_scores.targets.tolist(), "scores": np.round(test_scores.values, 5).tolist()}
     return {"steps": steps, "loss": round(float(history.history["loss"][-1]), 5), "parts": scores}

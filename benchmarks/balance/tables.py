@@ -25,12 +25,14 @@ def tables(records: Sequence[dict[str, Any]]) -> str:
     """Return Markdown tables of all experiments, of the seeds that every method has finished."""
     parts = []
     for name, experiment in EXPERIMENTS.items():
-        found = [one for one in records if one["experiment"] == name and one["method"] in experiment.methods]
-        seeds = [{one["seed"] for one in found if one["method"] == each} for each in {one["method"] for one in found}]
-        found = [one for one in found if one["seed"] in set.intersection(*seeds)]
-        if found:
+        complete = [one for one in records if one["experiment"] == name and one["method"] in experiment.methods]
+        seeds = [
+            {one["seed"] for one in complete if one["method"] == each} for each in {one["method"] for one in complete}
+        ]
+        complete = [one for one in complete if one["seed"] in set.intersection(*seeds)]
+        if complete:
             parts.append(
-                f"## {experiment.title} (`{name}`)\n\n" + (_regression if experiment.edges else _binary)(found)
+                f"## {experiment.title} (`{name}`)\n\n" + (_regression if experiment.edges else _binary)(complete)
             )
     return "\n\n".join(parts)
 
@@ -70,8 +72,8 @@ def interval(statistic: Statistic, *, strata: NDArray[np.int64]) -> tuple[float,
     return float(by_seed.mean()), float(low), float(high), deviation
 
 
-def _cell(found: tuple[float, float, float, float], digits: int) -> str:
-    mean, low, high, deviation = (f"{each:.{digits}f}" for each in found)
+def _cell(estimate: tuple[float, float, float, float], digits: int) -> str:
+    mean, low, high, deviation = (f"{each:.{digits}f}" for each in estimate)
     return f"{mean} ({low} to {high}) ± {deviation}"
 
 
@@ -103,12 +105,14 @@ def _regression(records: Sequence[dict[str, Any]]) -> str:
     for part in [each for each in records[0]["parts"] if each != "val"]:
         targets, _ = _part(next(iter(methods.values())), part)
         where = np.clip(np.searchsorted(edges, targets, side="right") - 1, 0, len(kinds) - 1)
-        chosen = {kind: np.flatnonzero(kinds[where] == kind) for kind in ("many", "medium", "few")}
-        columns = {"all": np.arange(len(targets)), **{kind: rows for kind, rows in chosen.items() if len(rows)}}
+        rows_of = {kind: np.flatnonzero(kinds[where] == kind) for kind in ("many", "medium", "few")}
+        columns = {"all": np.arange(len(targets)), **{kind: rows for kind, rows in rows_of.items() if len(rows)}}
         rows = []
         for name, runs in methods.items():
             errors = np.abs(_part(runs, part)[1] - targets)
-            cells = [_cell(_mean_of(errors, rows=chosen, bins=where), _digits(targets)) for chosen in columns.values()]
+            cells = [
+                _cell(_mean_of(errors, rows=rows_of, bins=where), _digits(targets)) for rows_of in columns.values()
+            ]
             rows.append([name, str(len(runs)), *cells])
         constant = np.median(np.concatenate([one["train_labels"] for one in records]))
         cells = [f"{np.abs(targets[rows_] - constant).mean():.{_digits(targets)}f}" for rows_ in columns.values()]
@@ -121,8 +125,8 @@ def _regression(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _mean_of(errors: Floats, *, rows: NDArray[np.int64], bins: NDArray[np.int64]) -> tuple[float, float, float, float]:
-    chosen = errors[:, rows]
-    return interval(lambda drawn: np.asarray(chosen[:, drawn].mean(axis=1)), strata=bins[rows])
+    values = errors[:, rows]
+    return interval(lambda resample: np.asarray(values[:, resample].mean(axis=1)), strata=bins[rows])
 
 
 def _digits(targets: Floats) -> int:
@@ -142,7 +146,10 @@ def _differences(
     for name, runs in methods.items():
         if name != "natural":
             less = np.abs(_part(runs, part)[1] - targets) - np.abs(usual - targets)
-            cells = [_cell(_mean_of(less, rows=chosen, bins=bins), _digits(targets)) for chosen in columns.values()]
+            cells = [
+                _cell(_mean_of(less, rows=rows_of_column, bins=bins), _digits(targets))
+                for rows_of_column in columns.values()
+            ]
             rows.append([name, *cells])
     return _table([f"MAE less that of natural, {part}", *columns], rows)
 
@@ -192,9 +199,9 @@ def _corrected(run: dict[str, Any], part: str) -> Floats:
     labels = np.array(run["train_labels"])
     weights = sampler.sample_weights(labels)
     counts = sampler.expected_draws(labels) if weights is None else weights  # a cap leaves less than one half
-    drawn = [float(counts[labels == each].sum()) for each in CLASSES]
+    class_draws = [float(counts[labels == each].sum()) for each in CLASSES]
     raw = [float((labels == each).sum()) for each in CLASSES]
-    return correct_prior(np.array(run["parts"][part]["scores"]), draws=drawn, raw=raw)
+    return correct_prior(np.array(run["parts"][part]["scores"]), draws=class_draws, raw=raw)
 
 
 def calibration_error(targets: Floats, scores: Floats, weights: Floats) -> float:
@@ -209,9 +216,9 @@ def calibration_error(targets: Floats, scores: Floats, weights: Floats) -> float
 
 
 def _f1(targets: Floats, scores: Floats, weights: Floats) -> float:
-    found = weights[scores >= 0.5]
-    right = float((found * targets[scores >= 0.5]).sum())
-    return 2 * right / float(found.sum() + (weights * targets).sum())
+    weights_above = weights[scores >= 0.5]
+    right = float((weights_above * targets[scores >= 0.5]).sum())
+    return 2 * right / float(weights_above.sum() + (weights * targets).sum())
 
 
 def _brier(targets: Floats, scores: Floats, weights: Floats) -> float:

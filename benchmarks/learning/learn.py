@@ -7,14 +7,14 @@ import numpy as np
 
 import cinefeed as cf
 from benchmarks.learning.data import FRAMES, SIDE, Data
-from benchmarks.learning.tasks import Drawn, Task, Trial
+from benchmarks.learning.tasks import DiscTask, Task, Trial
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.metrics import classification_metrics, regression_metrics
 
 DIGITS = 4  # of a score: another order of summation changes the seventh digit, which would break ties
 
 
-def train(data: Data, *, task: Drawn, trial: Trial, seed: int) -> dict[str, Any]:
+def train(data: Data, *, task: DiscTask, trial: Trial, seed: int) -> dict[str, Any]:
     """Train a trial's network; return its metric on the test part and its number of parameters.
 
     The weights of the last step are used, so that no part is needed to select an epoch.

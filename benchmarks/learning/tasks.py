@@ -52,7 +52,7 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn(Task):
+class DiscTask(Task):
     """A task on synthetic discs in memory, generated for each seed."""
 
     make: Callable[..., Data]  # seed
@@ -61,8 +61,8 @@ class Drawn(Task):
     batch_size: int = 16
 
 
-TASKS: dict[str, Drawn] = {
-    "two_views": Drawn(
+TASKS: dict[str, DiscTask] = {
+    "two_views": DiscTask(
         title="Two views that are both needed",
         question="A small or a large disc in each view: are both alike? Every video appears once with each answer.",
         make=two_views,
@@ -77,7 +77,7 @@ TASKS: dict[str, Drawn] = {
         ),
         epochs=12,
     ),
-    "covariate": Drawn(
+    "covariate": DiscTask(
         title="A covariate that matters",
         question="How wide is the disc in mm? The clip shows its width in pixels, the covariate is the pixel size.",
         make=covariate,
@@ -89,7 +89,7 @@ TASKS: dict[str, Drawn] = {
         ),
         epochs=16,
     ),
-    "order": Drawn(
+    "order": DiscTask(
         title="The order of frames alone",
         question="Does the disc grow or shrink? Every video appears forwards and backwards, so both classes have the "
         "same frames.",
@@ -103,7 +103,7 @@ TASKS: dict[str, Drawn] = {
         ),
         epochs=12,
     ),
-    "clips": Drawn(
+    "clips": DiscTask(
         title="Reconstruction of clips from a short code",
         question="Reconstruct the clip. The error is the mean square, in grey levels of 255; lower is better.",
         make=clips_alone,

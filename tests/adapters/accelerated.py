@@ -20,7 +20,7 @@ def main(path, folder):
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     loader = FeedLoader(feed, device=accelerator.device)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    given = []
+    batches = []
     for _ in range(2):
         for inputs, targets, weights in loader:
             error = model(inputs["clips"].float() / 255)[:, 0] - targets
@@ -28,9 +28,9 @@ def main(path, folder):
             optimizer.step()
             optimizer.zero_grad()
             ages = accelerator.gather(torch.where(weights > 0, targets, torch.nan))
-            given.append(ages[~ages.isnan()].tolist())
+            batches.append(ages[~ages.isnan()].tolist())
     weight = accelerator.unwrap_model(model)[1].weight.sum().item()
-    (folder / f"rank{accelerator.process_index}.json").write_text(json.dumps([given, weight]))
+    (folder / f"rank{accelerator.process_index}.json").write_text(json.dumps([batches, weight]))
     accelerator.end_training()
 
 

@@ -37,11 +37,11 @@ class Model(pl.LightningModule):
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(4 * 16 * 16, 1)
-        self.given = {"train": [], "val": []}
+        self.labels = {"train": [], "val": []}
 
     def loss(self, item, kind):
         inputs, targets, weights = item
-        self.given[kind].append(targets[weights > 0].tolist())
+        self.labels[kind].append(targets[weights > 0].tolist())
         error = self.layer(inputs["clips"].flatten(1).float() / 255)[:, 0] - targets
         return (weights * error**2).mean()
 
@@ -86,7 +86,7 @@ def main(path, folder):
         fitting.fit(model, Data(manifest), ckpt_path=resume, weights_only=True)
         if name == "first":
             fitting.save_checkpoint(folder / "model.ckpt")
-        result[name] = {**model.given, "weights": model.layer.weight.sum().item()}
+        result[name] = {**model.labels, "weights": model.layer.weight.sum().item()}
     try:
         iter(FeedLoader(early))
     except FeedError as error:

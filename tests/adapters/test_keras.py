@@ -154,11 +154,11 @@ def test_short_epochs_are_different_ones(manifest, build, followed, steps):
         model.fit(dataset, epochs=epochs, initial_epoch=0, steps_per_epoch=steps, verbose=0, callbacks=callbacks)
     whole = expected(manifest, 3)
     building = 1  # the first request, to build the model and its loss
-    given = dataset.requests[building:]
+    requests = dataset.requests[building:]
     if steps == 2:
-        assert given == [whole[0][:2], whole[0 if followed else 1][:2]]
+        assert requests == [whole[0][:2], whole[0 if followed else 1][:2]]
     else:
-        assert given == [epoch[:steps] for epoch in whole]
+        assert requests == [epoch[:steps] for epoch in whole]
 
 
 def test_a_validation_of_few_steps_begins_at_the_first_row(manifest):
@@ -274,13 +274,13 @@ manifest = cf.Manifest.read(sys.argv[1])
 feed = cf.Feed(manifest, target="age", clip=cf.Clip(frames=4), frame=cf.Frame(height=16, width=16, channels=1),
                batch_size=4, transforms=[cf.Normalize()])
 class Recorder(FeedDataset):
-    seen = []
+    labels_by_epoch = []
     def on_epoch_begin(self):
         super().on_epoch_begin()
-        self.seen.append([])
+        self.labels_by_epoch.append([])
     def __getitem__(self, index):
         batch = super().__getitem__(index)
-        self.seen[-1].append(batch[1].tolist())
+        self.labels_by_epoch[-1].append(batch[1].tolist())
         return batch
 clips = keras.Input((4, 16, 16, 1), name="clips")
 model = keras.Model(clips, keras.layers.Dense(1)(keras.layers.Flatten()(clips)))
@@ -288,7 +288,7 @@ model.compile("sgd", "mse")
 dataset = Recorder(feed)
 model.fit(dataset, epochs=2, verbose=0, callbacks=[dataset.callback])
 assert model.predict(FeedDataset(feed.evaluation(manifest)), verbose=0).shape == (11, 1)
-print(json.dumps(dataset.seen))
+print(json.dumps(dataset.labels_by_epoch))
 """
 
 
@@ -302,8 +302,8 @@ def test_jax_gets_the_same_batches(manifest, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
-    assert [epoch for epoch in seen if len(epoch) > 1] == expected(manifest, 2)
+    digests = json.loads(done.stdout.splitlines()[-1])
+    assert [epoch for epoch in digests if len(epoch) > 1] == expected(manifest, 2)
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])  # JAX compiles for 30 s

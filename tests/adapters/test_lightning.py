@@ -45,12 +45,12 @@ class Model(pl.LightningModule):
         super().__init__()
         torch.manual_seed(0)
         self.layer = torch.nn.Linear(4 * 16 * 16, 1)
-        self.seen = []
+        self.batches = []
         self.save_after, self.path, self.at_end = save_after, path, at_end
 
     def training_step(self, item, index):
         inputs, targets, weights = item
-        self.seen.append((inputs["clips"].clone(), targets.clone()))
+        self.batches.append((inputs["clips"].clone(), targets.clone()))
         error = self.layer(inputs["clips"].flatten(1))[:, 0] - targets
         return (weights * error**2).mean()
 
@@ -64,7 +64,7 @@ class Model(pl.LightningModule):
         self.save(at_end=True)
 
     def save(self, *, at_end):
-        if len(self.seen) == self.save_after and at_end == self.at_end:
+        if len(self.batches) == self.save_after and at_end == self.at_end:
             self.trainer.save_checkpoint(self.path)
             raise Ended
 
@@ -87,7 +87,7 @@ def fit(manifest, *, epochs=3, resume=None, save_after=None, loader=FeedLoader, 
     try:
         trainer(epochs).fit(model, loader(make(manifest)), ckpt_path=resume, weights_only=True)
     except Ended:
-        assert len(model.seen) == save_after
+        assert len(model.batches) == save_after
     return model
 
 
@@ -97,47 +97,51 @@ def batches_of(manifest, epochs):
     return [(batch.clips.copy(), batch.targets.copy()) for _ in range(epochs) for batch in feed]
 
 
-def same(found, expected):
-    pairs = zip(found, expected, strict=False)
-    return len(found) == len(expected) and all(
+def same(result, expected):
+    pairs = zip(result, expected, strict=False)
+    return len(result) == len(expected) and all(
         np.array_equal(one, other) for pair in pairs for one, other in zip(*pair, strict=True)
     )
 
 
 def test_one_epoch_is_the_feeds(manifest):
     model = fit(manifest, epochs=1)
-    assert same(model.seen, batches_of(manifest, 1)) and not same(model.seen[::-1], batches_of(manifest, 1))
+    assert same(model.batches, batches_of(manifest, 1)) and not same(model.batches[::-1], batches_of(manifest, 1))
 
 
 def test_the_epochs_are_the_feeds(manifest):
-    assert same(fit(manifest).seen, batches_of(manifest, 3))
+    assert same(fit(manifest).batches, batches_of(manifest, 3))
 
 
-@pytest.mark.parametrize("taken", [1, 2])
-def test_a_trainer_resumes_in_mid_epoch(manifest, tmp_path, taken):
+@pytest.mark.parametrize("batches_read", [1, 2])
+def test_a_trainer_resumes_in_mid_epoch(manifest, tmp_path, batches_read):
     """Of three batches an epoch; the weights of the model are those of a training that was never interrupted."""
     whole = fit(manifest, epochs=1)
-    first = fit(manifest, epochs=1, save_after=taken, path=tmp_path / "model.ckpt")
+    first = fit(manifest, epochs=1, save_after=batches_read, path=tmp_path / "model.ckpt")
     again = fit(manifest, epochs=1, resume=tmp_path / "model.ckpt")
-    assert same(first.seen + again.seen, batches_of(manifest, 1))
-    assert len(again.seen) == 3 - taken
+    assert same(first.batches + again.batches, batches_of(manifest, 1))
+    assert len(again.batches) == 3 - batches_read
     assert torch.equal(again.layer.weight, whole.layer.weight)
 
 
-@pytest.mark.parametrize(("taken", "at_end"), [*((taken, False) for taken in range(1, 9)), (3, True), (6, True)])
-def test_a_trainer_resumes_in_any_epoch(manifest, tmp_path, taken, at_end):
+@pytest.mark.parametrize(
+    ("batches_read", "at_end"), [*((batches_read, False) for batches_read in range(1, 9)), (3, True), (6, True)]
+)
+def test_a_trainer_resumes_in_any_epoch(manifest, tmp_path, batches_read, at_end):
     whole = fit(manifest)
-    first = fit(manifest, save_after=taken, path=tmp_path / "model.ckpt", at_end=at_end)
+    first = fit(manifest, save_after=batches_read, path=tmp_path / "model.ckpt", at_end=at_end)
     again = fit(manifest, resume=tmp_path / "model.ckpt")
-    assert same(first.seen + again.seen, batches_of(manifest, 3))
+    assert same(first.batches + again.batches, batches_of(manifest, 3))
     assert torch.equal(again.layer.weight, whole.layer.weight)
 
 
-def numbers(manifest, seen):
+def numbers(manifest, batches):
     """Return (epoch, index) of the batches that a model was given."""
     feed = make(manifest, workers=0)
-    known = {feed.batch(index, epoch=epoch).clips.tobytes(): (epoch, index) for epoch in range(6) for index in range(3)}
-    return [known[clips.numpy().tobytes()] for clips, _ in seen]
+    address_of = {
+        feed.batch(index, epoch=epoch).clips.tobytes(): (epoch, index) for epoch in range(6) for index in range(3)
+    }
+    return [address_of[clips.numpy().tobytes()] for clips, _ in batches]
 
 
 def loader_after_a_glance(manifest):
@@ -157,7 +161,7 @@ def fresh_loader(manifest):
 def test_limited_epochs_are_different_ones(manifest, limit, loader_of):
     model = Model()
     trainer(limit_train_batches=limit).fit(model, loader_of(manifest))
-    assert numbers(manifest, model.seen) == [(epoch, index) for epoch in range(3) for index in range(limit)]
+    assert numbers(manifest, model.batches) == [(epoch, index) for epoch in range(3) for index in range(limit)]
 
 
 def test_a_second_fit_begins_at_lightnings_first_epoch(manifest):
@@ -165,11 +169,11 @@ def test_a_second_fit_begins_at_lightnings_first_epoch(manifest):
     for limit in (2, 3):
         model = Model()
         trainer(2, limit_train_batches=limit).fit(model, loader)
-        assert numbers(manifest, model.seen) == [(epoch, index) for epoch in range(2) for index in range(limit)]
+        assert numbers(manifest, model.batches) == [(epoch, index) for epoch in range(2) for index in range(limit)]
 
 
-@pytest.mark.parametrize("taken", range(1, 6))
-def test_limited_epochs_are_resumed(manifest, tmp_path, taken):
+@pytest.mark.parametrize("batches_read", range(1, 6))
+def test_limited_epochs_are_resumed(manifest, tmp_path, batches_read):
     def fitted(**options):
         model = Model(**options)
         resume = None if options else tmp_path / "model.ckpt"
@@ -178,9 +182,9 @@ def test_limited_epochs_are_resumed(manifest, tmp_path, taken):
             fitting.fit(model, fresh_loader(manifest), ckpt_path=resume, weights_only=True)
         except Ended:
             pass
-        return numbers(manifest, model.seen)
+        return numbers(manifest, model.batches)
 
-    first = fitted(save_after=taken, path=tmp_path / "model.ckpt")
+    first = fitted(save_after=batches_read, path=tmp_path / "model.ckpt")
     assert first + fitted() == [(epoch, index) for epoch in range(3) for index in range(2)]
 
 
@@ -213,7 +217,7 @@ def test_each_validation_begins_at_the_first_row(manifest, options):
     ages = [20.0 + row * row for row in range(11)]
     validations = 6 if "val_check_interval" in options else 3
     assert model.validated == [ages[:4], *[ages[:8]] * validations]
-    assert numbers(manifest, model.seen) == [(epoch, index) for epoch in range(3) for index in range(2)]
+    assert numbers(manifest, model.batches) == [(epoch, index) for epoch in range(3) for index in range(2)]
     assert model.val.epoch == 0
 
 
@@ -234,7 +238,7 @@ class Forgetful:
 def test_a_loader_that_forgets_is_found(manifest, tmp_path):
     first = fit(manifest, epochs=1, save_after=1, path=tmp_path / "model.ckpt", loader=Forgetful)
     again = fit(manifest, epochs=1, resume=tmp_path / "model.ckpt", loader=Forgetful)
-    assert not same(first.seen + again.seen, batches_of(manifest, 1))
+    assert not same(first.batches + again.batches, batches_of(manifest, 1))
 
 
 def test_two_ranks_share_each_epoch(manifest, tmp_path):

@@ -87,23 +87,23 @@ def test_an_unknown_layout(manifest):
         FeedLoader(make(manifest), layout="BTCWH")
 
 
-@pytest.mark.parametrize("taken", range(1, 6))
-def test_a_loader_resumes_after_the_batch_that_was_taken(manifest, taken):
+@pytest.mark.parametrize("batches_read", range(1, 6))
+def test_a_loader_resumes_after_the_batch_that_was_taken(manifest, batches_read):
     loader = FeedLoader(make(manifest))
     expected = [inputs["clips"].clone() for _ in range(2) for inputs, _, _ in loader]
-    loader, seen = FeedLoader(make(manifest)), 0
-    while seen < taken:
+    loader, total = FeedLoader(make(manifest)), 0
+    while total < batches_read:
         for _ in loader:
-            seen += 1
-            if seen == taken:
+            total += 1
+            if total == batches_read:
                 state = json.loads(json.dumps(loader.state_dict()))
                 break
     again = FeedLoader(make(manifest))
     again.load_state_dict(state)
     rest = []
-    while len(rest) < 6 - taken:
+    while len(rest) < 6 - batches_read:
         rest += [inputs["clips"].clone() for inputs, _, _ in again]
-    assert all(torch.equal(one, other) for one, other in zip(rest, expected[taken:], strict=False))
+    assert all(torch.equal(one, other) for one, other in zip(rest, expected[batches_read:], strict=False))
 
 
 @pytest.mark.parametrize("device", [None, "meta"])
@@ -119,10 +119,10 @@ def test_a_newer_iterator_takes_over(manifest, device):
 
 def test_a_loop_that_was_broken_off_is_left_for_the_next_epoch(manifest):
     loader = FeedLoader(make(manifest))
-    seen = [inputs["clips"].clone() for _ in range(3) for inputs, _, _ in islice(loader, 2)]
+    clips = [inputs["clips"].clone() for _ in range(3) for inputs, _, _ in islice(loader, 2)]
     feed = make(manifest)
     expected = [feed.batch(index, epoch=epoch).clips for epoch in range(3) for index in range(2)]
-    assert all(np.array_equal(one, other) for one, other in zip(seen, expected, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(clips, expected, strict=True))
     state = loader.state_dict()
     assert (state["epoch"], state["draws"]) == (2, 8)
     iter(loader)

@@ -96,8 +96,8 @@ def test_accelerate(manifest, tmp_path, ranks):
     assert done.returncode == 0, done.stderr
     result = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(ranks)]
     assert all(each == result[0] for each in result), "ranks differ in what they gathered, or in their weights"
-    given, ages = result[0][0], sorted(20.0 + row * row for row in range(11))
-    steps = len(given) // 2
+    labels, ages = result[0][0], sorted(20.0 + row * row for row in range(11))
+    steps = len(labels) // 2
     assert steps == {1: 6, 2: 3}[ranks]
-    for epoch in (given[:steps], given[steps:]):
+    for epoch in (labels[:steps], labels[steps:]):
         assert sorted(age for batch in epoch for age in batch) == ages

@@ -35,9 +35,9 @@ def cinefeed(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     def run(*words: object) -> Done:
         capsys.readouterr()
         code = main([str(word) for word in words])
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.err
-        return Done(code, shown.out, shown.err)
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        return Done(code, output.out, output.err)
 
     return run
 

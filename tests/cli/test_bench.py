@@ -72,7 +72,7 @@ def test_it_feeds_what_train_would(cinefeed, manifest, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--workers", "two"], "'two' must be whole numbers"),
         (["--workers", "1,,2"], "whole numbers"),
@@ -83,10 +83,10 @@ def test_it_feeds_what_train_would(cinefeed, manifest, tmp_path):
         (["--frame", "16"], "HEIGHTxWIDTHxCHANNELS"),
     ],
 )
-def test_wrong_use_exits_with_2(cinefeed, manifest, words, told):
+def test_wrong_use_exits_with_2(cinefeed, manifest, words, message):
     done = cinefeed("bench", manifest, "--workers", "0", *words)
     assert (done.code, done.out) == (2, "")
-    assert told in done.err
+    assert message in done.err
 
 
 def test_a_file_that_breaks_exits_with_1_and_its_name(cinefeed, manifest, videos):
@@ -116,10 +116,10 @@ def test_a_feed_without_batches_is_refused(manifest):
 
 
 def test_no_backend_without_workers_and_progress_is_told(manifest):
-    asked, ticks = [], []
+    requests, ticks = [], []
 
     def make(count, kind):
-        asked.append((count, kind))
+        requests.append((count, kind))
         return feed_of(manifest, workers=count)
 
     runs = measure_grid(
@@ -129,7 +129,7 @@ def test_no_backend_without_workers_and_progress_is_told(manifest):
         epochs=1,
         progress=lambda done, total: ticks.append((done, total)),
     )
-    assert asked == [(0, "thread"), (1, "thread"), (1, "process")]
+    assert requests == [(0, "thread"), (1, "thread"), (1, "process")]
     assert ticks == [(0, 3), (1, 3), (2, 3)]
     assert [run.workers for run in runs] == [0, 1, 1]
 

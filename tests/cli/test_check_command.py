@@ -42,8 +42,8 @@ def test_strict_counts_warnings(cinefeed, two_alike, manifest):
 
 def test_short_videos_and_rows_chosen(cinefeed, two_alike, manifest):
     words = ["check", manifest, "--frames", 4, "--stride", 2, "--json"]
-    found = {each["code"]: each for each in cinefeed(*words).json["findings"]}
-    assert found["short_videos"]["count"] == 12
+    by_code = {each["code"]: each for each in cinefeed(*words).json["findings"]}
+    assert by_code["short_videos"]["count"] == 12
     few = cinefeed(*words, "--where", "kind=a").json
     assert few["rows"] == 6
 
@@ -59,7 +59,7 @@ def test_a_page_is_written(cinefeed, two_alike, manifest, tmp_path):
 
 
 def test_a_wrong_question_is_refused(cinefeed, manifest, videos, tmp_path):
-    for words, code, said in (
+    for words, code, message in (
         (["--target", "kimd"], 2, "did you mean 'kind'?"),
         (["--group", "patent"], 2, "did you mean 'patient'?"),
         (["--nuisance", "sight"], 2, "'sight'"),
@@ -69,7 +69,7 @@ def test_a_wrong_question_is_refused(cinefeed, manifest, videos, tmp_path):
     ):
         done = cinefeed("check", manifest, *words)
         assert (done.code, done.out) == (code, "")
-        assert said in done.err
+        assert message in done.err
     table = tmp_path / "table.csv"
     table.write_text("path\na.npy\n")
     assert cinefeed("check", table).code == 1

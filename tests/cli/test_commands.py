@@ -130,9 +130,9 @@ def test_version_and_help(cinefeed):
 
 
 def run_python(code, **environment):
-    kept = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    variables = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, env={**kept, **environment}, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, env={**variables, **environment}, check=True).stdout
 
 
 def test_the_module_is_the_command():
@@ -147,16 +147,16 @@ def test_the_command_is_light_until_it_runs():
 
 
 @pytest.mark.parametrize(
-    ("configured", "chosen"), [(None, "torch"), ("jax", "jax"), ("tensorflow", "torch"), ("not json", "torch")]
+    ("configured", "backend"), [(None, "torch"), ("jax", "jax"), ("tensorflow", "torch"), ("not json", "torch")]
 )
-def test_an_installed_backend_is_taken_unless_the_user_chose_one(tmp_path, monkeypatch, configured, chosen):
+def test_an_installed_backend_is_taken_unless_the_user_chose_one(tmp_path, monkeypatch, configured, backend):
     monkeypatch.delenv("KERAS_BACKEND")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     if configured is not None:
         text = configured if configured == "not json" else json.dumps({"backend": configured})
         (tmp_path / "keras.json").write_text(text)
     monkeypatch.setattr("cinefeed.core.keras_backend.find_spec", lambda name: None if name == "tensorflow" else name)
-    assert choose_backend() == chosen
+    assert choose_backend() == backend
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert choose_backend() == "jax"
 

@@ -87,13 +87,13 @@ def test_compare_shows_paired_differences(compared, tmp_path):
     write_predictions(tmp_path / "a.parquet", noise=4)
     write_predictions(tmp_path / "b.parquet", noise=0.5)
     words = [tmp_path / "a.parquet", tmp_path / "b.parquet", "--group", "patient", "--resamples", 200]
-    found = json.loads(compared(*words, "--out", tmp_path / "c.json", "--json"))
-    auroc = found["targets"]["sick"]["metrics"]["auroc"]
+    result = json.loads(compared(*words, "--out", tmp_path / "c.json", "--json"))
+    auroc = result["targets"]["sick"]["metrics"]["auroc"]
     assert auroc["difference"] == pytest.approx(auroc["b"] - auroc["a"]) and 0 < auroc["low"] < auroc["high"]
-    assert found["targets"]["sick"]["clusters"] == 20 and found["cluster"] == "patient"
-    assert json.loads((tmp_path / "c.json").read_text())["targets"] == found["targets"]
-    shown = compared(*words)
-    line = next(each for each in shown.splitlines() if each.strip().startswith("auroc"))
+    assert result["targets"]["sick"]["clusters"] == 20 and result["cluster"] == "patient"
+    assert json.loads((tmp_path / "c.json").read_text())["targets"] == result["targets"]
+    output = compared(*words)
+    line = next(each for each in output.splitlines() if each.strip().startswith("auroc"))
     assert f"{auroc['difference']:.4g}" in line and " to " in line
     alone = json.loads(compared(words[0], words[0], "--json", "--resamples", 50))
     assert all(each["difference"] == 0 for each in alone["targets"]["sick"]["metrics"].values())
@@ -112,8 +112,8 @@ def test_options_for_several_targets_and_covariates(cinefeed, manifest, tmp_path
     assert labels["classes"] == ["b", "a"] and labels["targets"]["age"]["classes"] is None
     done = cinefeed("evaluate", run, "--clips", 2, "--unit", "id", "--subgroups", "patient", "--json")
     assert done.code == 0, done.err
-    kept = pq.read_table(run / "predictions.parquet")["split"].to_pylist()
-    assert done.json["rows"] == 2 * kept.count("test") > 0
+    split = pq.read_table(run / "predictions.parquet")["split"].to_pylist()
+    assert done.json["rows"] == 2 * split.count("test") > 0
     done = cinefeed("evaluate", run, "--manifest", manifest)
     assert done.code == 1 and "are in the run's training or validation" in done.err
     done = cinefeed("train", manifest, "--target", "kind", "--target", "age", "--classes", "knd=a", *SMALL)

@@ -106,8 +106,8 @@ def test_a_wrong_value_is_named(words, message):
 
 @pytest.mark.parametrize("command", ["train", "inspect", "bench"])
 def test_every_command_lists_them(command):
-    found = typer.main.get_command(make_app()).commands[command]
-    listed = {each: option.help for option in found.params for each in option.opts}
+    parser = typer.main.get_command(make_app()).commands[command]
+    listed = {each: option.help for option in parser.params for each in option.opts}
     for flag, (_, _, text) in feed_options().items():
         own = command == "bench" and flag in ("workers", "backend")  # a grid: several of each
         assert own or listed[f"--{flag.replace('_', '-')}"] == text

@@ -64,15 +64,15 @@ def once(path, out):
 
 def test_init_writes_settings_that_train_as_they_are_and_again_alike(command, manifest, tmp_path):
     settings = tmp_path / "run.toml"
-    shown = command("init", manifest, "--target", "age", "--group", "patient", "--out", settings)
-    assert settings.read_text() in shown
+    output = command("init", manifest, "--target", "age", "--group", "patient", "--out", settings)
+    assert settings.read_text() in output
     command("train", "--config", once(settings, tmp_path / "a"))
     run_training(read_settings(once(settings, tmp_path / "b")))
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab"]
     assert metrics[0] == metrics[1]
     assert np.isfinite(metrics[0]["test"]["rmse"])
-    kept, _, rows = read_run(tmp_path / "a")
-    assert kept.data.split.group == "patient"
+    settings_of_a, _, rows = read_run(tmp_path / "a")
+    assert settings_of_a.data.split.group == "patient"
     assert len(rows) == 24
 
 
@@ -82,18 +82,18 @@ def test_init_asks_for_the_group_and_overwrites_nothing(command, manifest, tmp_p
     assert not settings.exists()
     command("init", manifest, "--target", "age", "--no-group", "--out", settings)
     assert tomllib.loads(settings.read_text())["data"]["split"]["group"] is False
-    said = command("init", manifest, "--target", "age", "--no-group", "--out", settings)
-    assert "exists already" in said
-    said = command("init", manifest, "--target", "age", "--no-group", "--group", "patient", "--out", tmp_path / "n")
-    assert "exclude each other" in said
+    output = command("init", manifest, "--target", "age", "--no-group", "--out", settings)
+    assert "exists already" in output
+    output = command("init", manifest, "--target", "age", "--no-group", "--group", "patient", "--out", tmp_path / "n")
+    assert "exclude each other" in output
 
 
 def test_both_halves_and_the_export(command, manifest, tmp_path):
     settings = tmp_path / "run.toml"
     command("init", manifest, "--target", "age", "--group", "patient", "--out", settings)
     run_training(read_settings(once(settings, tmp_path / "whole")))
-    found = json.loads(command("encode", tmp_path / "whole", manifest, "--out", tmp_path / "f", "--json"))
-    assert (found["computed"], found["kept"], found["failures"]) == (24, 0, [])
+    result = json.loads(command("encode", tmp_path / "whole", manifest, "--out", tmp_path / "f", "--json"))
+    assert (result["computed"], result["kept"], result["failures"]) == (24, 0, [])
     again = command("encode", tmp_path / "whole", manifest, "--out", tmp_path / "f")
     assert again.startswith("0 videos encoded by cnn_rnn of a run, weights ")
     half = tmp_path / "half.toml"
@@ -103,15 +103,15 @@ def test_both_halves_and_the_export(command, manifest, tmp_path):
     parts = [read_run(tmp_path / name)[2] for name in ("whole", "half")]
     ids = [dict(zip(*(each.column(name).to_pylist() for name in ("id", "split")), strict=True)) for each in parts]
     assert ids[0] == ids[1]
-    said = json.loads(
+    output = json.loads(
         command("export", tmp_path / "half", "--format", "keras", "--out", tmp_path / "h.keras", "--json")
     )
     assert (tmp_path / "h.keras").stat().st_size > 0
-    assert said["difference"] < 1e-3
+    assert output["difference"] < 1e-3
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["runs/a"], "encode: found 1 paths"),
         (["m.parquet", "--backbone", "MobileNetV2"], "--backbone needs --frame"),
@@ -119,5 +119,5 @@ def test_both_halves_and_the_export(command, manifest, tmp_path):
         (["runs/a", "m.parquet", "--dtype", "int8"], "use float16 or float32"),
     ],
 )
-def test_encode_says_what_it_lacks(command, words, said, tmp_path):
-    assert said in command("encode", *words, "--out", tmp_path / "f")
+def test_encode_says_what_it_lacks(command, words, message, tmp_path):
+    assert message in command("encode", *words, "--out", tmp_path / "f")

@@ -40,10 +40,10 @@ def test_precision_loss_and_tensorboard(cinefeed, manifest, tmp_path):
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_run_that_left_says_so(tmp_path, capsys, as_json):
-    told = {"epochs": 2, "best_epoch": 1, "stopped": "asked to leave", "seconds": 1.0, "feed_verdict": ""}
-    finish(RunResult(folder=tmp_path, metrics={}, complete=False, **told), as_json=as_json)
-    shown = capsys.readouterr().out
+    summary = {"epochs": 2, "best_epoch": 1, "stopped": "asked to leave", "seconds": 1.0, "feed_verdict": ""}
+    finish(RunResult(folder=tmp_path, metrics={}, complete=False, **summary), as_json=as_json)
+    output = capsys.readouterr().out
     if as_json:
-        assert json.loads(shown) == {"run": str(tmp_path), "complete": False, "epochs": 2, "stopped": "asked to leave"}
-    assert "asked to leave" in shown
+        assert json.loads(output) == {"run": str(tmp_path), "complete": False, "epochs": 2, "stopped": "asked to leave"}
+    assert "asked to leave" in output
     assert not list(tmp_path.iterdir())

@@ -56,10 +56,10 @@ def test_init_writes_the_window_and_check_looks_through_it(cinefeed, scanned, tm
     assert 100 <= low < 110 and 980 < high < 1000
     words = ["check", scanned, "--target", "age", "--group", "patient", "--json"]
     assert "window_missing" in {each["code"] for each in cinefeed(*words).json["findings"]}
-    found = {each["code"] for each in cinefeed(*words, "--config", config).json["findings"]}
-    assert not found & {"window_missing", "few_levels", "clipped"}
-    found = {each["code"] for each in cinefeed(*words, "--config", config, "--window", "0,60000").json["findings"]}
-    assert "few_levels" in found
+    codes = {each["code"] for each in cinefeed(*words, "--config", config).json["findings"]}
+    assert not codes & {"window_missing", "few_levels", "clipped"}
+    codes = {each["code"] for each in cinefeed(*words, "--config", config, "--window", "0,60000").json["findings"]}
+    assert "few_levels" in codes
 
 
 def test_the_window_of_the_run_serves_evaluation_and_prediction(cinefeed, scanned, dark, tmp_path):

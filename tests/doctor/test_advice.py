@@ -24,14 +24,14 @@ HEALTHY = {
 
 def machine(**changes):
     """Return the description of a machine without faults but for some changes, each by the path of its name."""
-    found = copy.deepcopy(HEALTHY)
+    description = copy.deepcopy(HEALTHY)
     for path, value in changes.items():
         *outer, last = path.split("__")
-        table = found
+        table = description
         for name in outer:
             table = table[name]
         table[last] = value
-    return found
+    return description
 
 
 def test_a_healthy_machine_needs_no_advice():
@@ -78,10 +78,10 @@ def test_a_gpu_that_is_used_needs_no_passive_waiting():
 
 
 def test_this_machine_is_seen():
-    found = examine(frameworks=())
-    assert found["cores"]["used"] >= 1 and found["versions"]["numpy"] and found["backends"] == {}
-    assert found["decoder"]["name"] in ("compiled", "PyAV")
-    json.dumps(found)
+    description = examine(frameworks=())
+    assert description["cores"]["used"] >= 1 and description["versions"]["numpy"] and description["backends"] == {}
+    assert description["decoder"]["name"] in ("compiled", "PyAV")
+    json.dumps(description)
 
 
 def test_the_process_that_looks_at_a_framework_sees_pools_and_errors(tmp_path, monkeypatch):

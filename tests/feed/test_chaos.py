@@ -48,15 +48,15 @@ def make(folder, rows, **changes):
 
 def children():
     """Return the living and the dead that this process has not waited for, whichever of its threads started them."""
-    found = set()
+    pids = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
         except OSError:  # it has just gone
             continue
         if int(parent) == os.getpid():
-            found.add((stat.parent.name, state))
-    return found
+            pids.add((stat.parent.name, state))
+    return pids
 
 
 def belongings():
@@ -96,21 +96,21 @@ def survive(feed, *, kills, seed, pause, signals):
     workers that were killed.
     """
     rng, count = random.Random(seed), len(feed)
-    found, errors, killed = [], [], []
+    digests, errors, killed = [], [], []
     while feed.epoch == 0:
         batches = iter(feed)
         try:
             for batch in batches:
-                found.append(digest(batch))
+                digests.append(digest(batch))
                 del batch
-                due = kills if len(found) == count - 1 else kills * len(found) // (count - 1)
-                while len(killed) < due and len(found) < count:
+                due = kills if len(digests) == count - 1 else kills * len(digests) // (count - 1)
+                while len(killed) < due and len(digests) < count:
                     time.sleep(rng.uniform(0, pause))
                     kill_one(pool_of(batches), killed, rng, signals)
         except FeedError as error:
             errors.append(str(error))
             feed.restore(feed.state())
-    return found, errors, killed
+    return digests, errors, killed
 
 
 def check_survival(folder, *, rows, kills, seed, pause, signals=(signal.SIGKILL,), **changes):
@@ -124,8 +124,8 @@ def check_survival(folder, *, rows, kills, seed, pause, signals=(signal.SIGKILL,
     assert wait_for(lambda: not children() and "/memfd" not in belongings()[2])
     before = belongings()
     feed = make(folder, rows, **changes)
-    found, errors, killed = survive(feed, kills=kills, seed=seed, pause=pause, signals=signals)
-    assert found == expected and len(set(killed)) == kills
+    digests, errors, killed = survive(feed, kills=kills, seed=seed, pause=pause, signals=signals)
+    assert digests == expected and len(set(killed)) == kills
     assert [error for error in errors if not re.search(CLEAR, error)] == []
     wait_for(lambda stats=feed.stats: len(stats().deaths) == kills or errors)
     named = {int(death.split()[1]) for death in feed.stats().deaths}

@@ -131,7 +131,7 @@ def test_clips_that_cannot_be_made_are_passed_over(manifest, two_cores):
 
 
 def test_nothing_is_measured_where_there_is_no_choice(manifest, monkeypatch):
-    def fail(*given, **settings):
+    def fail(*arguments, **settings):
         raise AssertionError("it was measured")
 
     monkeypatch.setattr(choose, "try_threads", fail)

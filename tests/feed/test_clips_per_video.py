@@ -65,13 +65,13 @@ def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, interleave):
     apart, starts = Counter(), Counter()
     for _ in range(20):
         batches = list(feed)
-        found = {}
+        results = {}
         for batch in batches:
             for row, start in zip(*starts_of(batch), strict=True):
-                found.setdefault(row, []).append(start)
-        assert all(len(each) == 2 for each in found.values())
-        apart.update(abs(one - other) for one, other in found.values())
-        starts.update(start for each in found.values() for start in each)
+                results.setdefault(row, []).append(start)
+        assert all(len(each) == 2 for each in results.values())
+        apart.update(abs(one - other) for one, other in results.values())
+        starts.update(start for each in results.values() for start in each)
     assert set(apart) == {0, 1, 2, 3}, "the stretch is twice as long as a clip"
     assert set(starts) == set(range(10)), "every place of the video is come to"
     moved = make(
@@ -89,11 +89,11 @@ def test_the_frames_of_a_stretch(clip):
     times = FrameTimes(0.0, 0.04, 50)
     pipeline = maker_of(clip, clips=3)
     for position in range(60):
-        chosen = pipeline._choose(PlanEntry(0, 0, position), times, (None, None))
-        firsts = [indices[0] for indices, _ in chosen]
+        selection = pipeline._choose(PlanEntry(0, 0, position), times, (None, None))
+        firsts = [indices[0] for indices, _ in selection]
         span = (clip.frames - 1) * clip.stride + 1 if clip.rate_hz is None else round(clip.frames / clip.rate_hz / 0.04)
         assert max(firsts) - min(firsts) <= span + clip.stride
-        for indices, real in chosen:
+        for indices, real in selection:
             assert len(indices) == clip.frames and real.all() and indices.min() >= 0 and indices.max() < 50
             step = clip.stride if clip.rate_hz is None else 2.5
             assert np.abs(np.diff(indices) - step).max() < 1
@@ -117,12 +117,12 @@ def test_clips_stay_within_the_seconds_of_their_row():
     pipeline = maker_of(cf.Clip(frames=4), clips=4)
     listed = np.arange(50) * 0.04
     for times in (FrameTimes(0.0, 0.04, 50), FrameTimes(0.0, float("nan"), 50, listed)):
-        seen = set()
+        frames_read = set()
         for position in range(40):
             for indices, real in pipeline._choose(PlanEntry(0, 0, position), times, (0.4, 0.8)):
-                seen |= set(indices.tolist())
+                frames_read |= set(indices.tolist())
                 assert real.all()
-        assert seen == set(range(10, 20))
+        assert frames_read == set(range(10, 20))
 
 
 def maker_of(clip, *, clips):
@@ -141,23 +141,23 @@ def maker_of(clip, *, clips):
 
 
 def test_a_video_is_opened_and_decoded_once(manifest, monkeypatch):
-    asked, opened = [], []
+    requests, opened = [], []
     original = Rows.open
 
     def noting(rows, row, **settings):
         source = original(rows, row, **settings)
         opened.append(row)
         planes = source.planes
-        monkeypatch.setattr(source, "planes", lambda indices: asked.append(np.asarray(indices)) or planes(indices))
+        monkeypatch.setattr(source, "planes", lambda indices: requests.append(np.asarray(indices)) or planes(indices))
         return source
 
     monkeypatch.setattr(Rows, "open", noting)
     for interleave in (False, True):
         opened.clear()
-        asked.clear()
+        requests.clear()
         list(make(manifest, clips_per_video=cf.ClipsPerVideo(count=4, interleave=interleave)))
-        assert sorted(opened) == list(range(11)) and len(asked) == 11
-        assert all(len(set(each.tolist())) == len(each) <= 6 for each in asked)
+        assert sorted(opened) == list(range(11)) and len(requests) == 11
+        assert all(len(set(each.tolist())) == len(each) <= 6 for each in requests)
 
 
 def test_what_is_decoded_once_is_what_each_clip_would_get(tmp_path):
@@ -176,17 +176,17 @@ def test_each_clip_has_the_address_of_the_plans_position_and_its_number(manifest
         feed.set_epoch(epoch)
         return Counter(clip.tobytes() for batch in feed for clip in batch.clips)
 
-    found = clips()
+    result = clips()
     for changes in (
         {"batch_size": 2},
         {"batch_size": 22},
         {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)},
         {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True), "batch_size": 5},
     ):
-        assert clips(**changes) == found
-    assert found.total() == 22 and len(found) > 20
+        assert clips(**changes) == result
+    assert result.total() == 22 and len(result) > 20
     for changes in ({"epoch": 1}, {"seed": 8}):
-        assert len(found.keys() & clips(**changes).keys()) < 3
+        assert len(result.keys() & clips(**changes).keys()) < 3
 
 
 @SPREAD
@@ -216,9 +216,9 @@ def test_after_every_batch_the_missing_ones_follow(manifest, interleave):
     for batch in feed:
         expected.append(digest(batch))
         states.append(json.loads(json.dumps(feed.state())))
-    for taken, state in enumerate(states, start=1):
-        again = make_one(workers=taken % 2).restore(state)
-        rest = expected[taken:]
+    for num_batches, state in enumerate(states, start=1):
+        again = make_one(workers=num_batches % 2).restore(state)
+        rest = expected[num_batches:]
         assert [digest(batch) for batch in again][: len(rest)] == rest
         assert again.epoch == (1 if rest else 2)
 
@@ -262,9 +262,11 @@ def test_a_state_of_other_ranks_is_restored_where_all_clips_of_its_videos_were_g
     )
     interleave = states(2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True))
     assert [each["draws"] for each in interleave[:3]] == [4, 8, 12]
-    alone = make(manifest, batch_size=2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True)).restore(interleave[1])
-    seen = Counter(str(name) for batch in alone for name in batch.ids)
-    assert seen == {f"v{row}": 2 for row in alone.plan(epoch=0).rows[4:]}
+    alone = make(manifest, batch_size=2, clips_per_video=cf.ClipsPerVideo(count=2, interleave=True)).restore(
+        interleave[1]
+    )
+    counts = Counter(str(name) for batch in alone for name in batch.ids)
+    assert counts == {f"v{row}": 2 for row in alone.plan(epoch=0).rows[4:]}
     with pytest.raises(
         FeedError, match=r"draw 4 of epoch 0, between batches of the same.*draw 0 and draw 8. .*as many ranks as 2;"
     ):
@@ -302,12 +304,12 @@ def test_a_bad_row_is_replaced_with_all_of_its_clips(manifest, interleave):
         max_bad=0.1,
         transforms=[],
     )
-    found = Counter()
+    counts = Counter()
     for batch in feed:
         rows, starts = starts_of(batch)
         assert ((starts >= 0) & (starts < 12)).all()
-        found.update(rows.tolist())
-    assert found.total() == 22 and found[3] == 0 and set(found.values()) <= {2, 4}
+        counts.update(rows.tolist())
+    assert counts.total() == 22 and counts[3] == 0 and set(counts.values()) <= {2, 4}
     assert len(feed.stats().skipped) == 1
 
 
@@ -330,11 +332,17 @@ def test_check_feed_passes(manifest, interleave):
         {"shard": cf.Shard(rank=1, world_size=2)},
         {"clip": cf.Clip(frames=14, short="pad"), "batch_size": 6},
     ):
-        check_feed(make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave), workers=1, **changes))
+        check_feed(
+            make(manifest, clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave), workers=1, **changes)
+        )
     long = {"target": "sick", "sampler": cf.BalancedClasses(length=100)}
     check_feed(
         make(
-            manifest, clips_per_video=cf.ClipsPerVideo(count=3, interleave=interleave), batch_size=3, transforms=[], **long
+            manifest,
+            clips_per_video=cf.ClipsPerVideo(count=3, interleave=interleave),
+            batch_size=3,
+            transforms=[],
+            **long,
         )
     )
 

@@ -40,12 +40,12 @@ def make(manifest, **changes):
 
 def test_covariates_belong_to_their_rows_and_have_the_scale_of_the_training_part(table):
     feed = make(table)
-    known = np.array([height for height in HEIGHTS if height is not None])
+    heights = np.array([height for height in HEIGHTS if height is not None])
     for batch in feed:
         assert {name: values.shape[1] for name, values in batch.covariates.items()} == {"height_cm": 1, "site": 3}
         for place, name in enumerate(batch.ids):
             row = int(name[1:])
-            expected = 0.0 if HEIGHTS[row] is None else (HEIGHTS[row] - known.mean()) / known.std()
+            expected = 0.0 if HEIGHTS[row] is None else (HEIGHTS[row] - heights.mean()) / heights.std()
             assert batch.covariates["height_cm"][place, 0] == pytest.approx(expected)
             assert batch.covariates["site"][place].tolist() == [float(SITES[row] == site) for site in "abc"]
 
@@ -60,8 +60,8 @@ def test_an_evaluation_keeps_the_scale_and_the_categories(table):
 
 
 def test_a_category_that_training_lacks_is_all_zeros():
-    found = read_covariates(pa.table({"site": ["z", "a"]}), [Covariate(name="site", categories=("a", "b"))])
-    assert found["site"].tolist() == [[0, 0], [1, 0]]
+    result = read_covariates(pa.table({"site": ["z", "a"]}), [Covariate(name="site", categories=("a", "b"))])
+    assert result["site"].tolist() == [[0, 0], [1, 0]]
 
 
 def test_padding_has_no_covariates(table):
@@ -81,8 +81,8 @@ def test_a_sampler_that_weighs_rows_is_heard_in_training_alone(table):
     assert len(set(sampler.sample_weights(feed.labels).tolist())) == 2
     for batch in feed:
         assert batch.weights.tolist() == [expected[int(name[1:])] for name in batch.ids]
-    found = [weight for batch in feed.evaluation(table) for weight in batch.weights.tolist()]
-    assert found == (np.arange(11) / 4).tolist()
+    weights = [weight for batch in feed.evaluation(table) for weight in batch.weights.tolist()]
+    assert weights == (np.arange(11) / 4).tolist()
     assert not any(batch.weights.any() for batch in make(table, target=None, sampler=cf.Natural()))
 
 
@@ -116,8 +116,8 @@ def test_several_targets_each_with_its_mask(table):
         "height_cm": ("regression", ()),
     }
     assert (feed.spec.target, feed.spec.task) == ("age", "regression") and "age and site, height_cm" in feed.summary()
-    known = [height for height in HEIGHTS if height is not None]
-    assert feed.spec.targets[2].mean == pytest.approx(np.mean(known))
+    heights = [height for height in HEIGHTS if height is not None]
+    assert feed.spec.targets[2].mean == pytest.approx(np.mean(heights))
     for batch in feed:
         for place, name in enumerate(batch.ids):
             row = int(name[1:])

@@ -243,8 +243,8 @@ def test_after_an_error_the_feed_can_be_used_again(manifest):
         list(feed)
     (manifest.root / "03.npy").write_bytes(good)
     feed.restore(feed.state())
-    given = feed.state()["draws"] // 4
-    assert digest(feed) == digest(make(manifest).batch(index, epoch=0) for index in range(given, 3))
+    num_batches = feed.state()["draws"] // 4
+    assert digest(feed) == digest(make(manifest).batch(index, epoch=0) for index in range(num_batches, 3))
 
 
 @pytest.mark.parametrize(
@@ -366,11 +366,11 @@ def test_an_epoch_begins_with_what_was_made_at_the_end_of_the_one_before(manifes
     feed = make(manifest, workers=2)
     expected = [[feed.batch(index, epoch=epoch) for index in range(len(feed))] for epoch in range(3)]
     for epoch in range(3):
-        found = list(feed)
+        batches = list(feed)
         assert feed._epochs._prefetcher is not None
         assert len(feed._epochs._prefetcher.pending) > 0
         assert feed._epochs._prefetcher.epoch == epoch + 1
-        for got, want in zip(found, expected[epoch], strict=True):
+        for got, want in zip(batches, expected[epoch], strict=True):
             np.testing.assert_array_equal(got.clips, want.clips)
     begun = feed._epochs._prefetcher.worker_pool._pool
     feed.set_epoch(0)
@@ -416,11 +416,11 @@ def test_a_backend_by_trial_is_chosen_once_and_changes_no_byte(manifest, caplog)
     feed = make(manifest, workers=cf.Workers(count=2, backend="auto"))
     assert feed.choice is None and "by a trial" in feed.summary()
     assert digest(feed) == digest(make(manifest))
-    chosen = feed.choice
-    assert chosen.backend in ("thread", "process") and "backend='auto' chose 2 " in caplog.text
+    choice = feed.choice
+    assert choice.backend in ("thread", "process") and "backend='auto' chose 2 " in caplog.text
     list(feed)
-    assert feed.choice is chosen
-    assert {"thread": "2 threads", "process": "2 processes"}[chosen.backend] in feed.summary()
+    assert feed.choice is choice
+    assert {"thread": "2 threads", "process": "2 processes"}[choice.backend] in feed.summary()
 
 
 def test_an_evaluation_keeps_constants_for_each_channel(manifest):

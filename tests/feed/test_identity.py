@@ -52,11 +52,11 @@ def resumes(make_one, expected, *, backend):
     """Return whether an epoch that was left in its middle goes on with exactly the batches that are missing."""
     first = make_one(workers=cf.Workers(backend=backend, count=2, prefetch=4))
     batches = iter(first)
-    found = [digest(next(batches)) for _ in range(len(expected) // 2)]
+    digests = [digest(next(batches)) for _ in range(len(expected) // 2)]
     state = json.loads(json.dumps(first.state()))
     del batches, first
     second = make_one(workers=cf.Workers(backend=backend, count=1, prefetch=0))
-    return found + [digest(batch) for batch in second.restore(state)] == expected and second.epoch == 1
+    return digests + [digest(batch) for batch in second.restore(state)] == expected and second.epoch == 1
 
 
 def test_every_public_transform_and_sampler_is_in_these_tests():
@@ -96,8 +96,8 @@ def test_all_of_the_catalogue_is_in_these_tests():
     inner = [
         each for outer in CATALOGUE for each in (*getattr(outer, "transforms", ()), getattr(outer, "transform", outer))
     ]
-    found = {type(each).__name__ for each in (*TRANSFORMS, *CATALOGUE, *inner)}
-    assert named - {"MixUp", "CutMix", "Call"} == found  # two mix a batch; Call has a user's function
+    names = {type(each).__name__ for each in (*TRANSFORMS, *CATALOGUE, *inner)}
+    assert named - {"MixUp", "CutMix", "Call"} == names  # two mix a batch; Call has a user's function
 
 
 @pytest.mark.slow
@@ -185,12 +185,12 @@ def through_torch(feed):
 def through_keras(feed):
     from cinefeed.adapters.keras import FeedDataset
 
-    dataset, found = FeedDataset(feed), []
+    dataset, digests = FeedDataset(feed), []
     for _ in range(2):
         dataset.on_epoch_begin()
-        found.append([keras_digest(dataset[index]) for index in reversed(range(len(dataset)))])  # Keras shuffles
+        digests.append([keras_digest(dataset[index]) for index in reversed(range(len(dataset)))])  # Keras shuffles
         dataset.on_epoch_end()
-    return found
+    return digests
 
 
 @pytest.mark.parametrize("backend", ["thread", "process"])

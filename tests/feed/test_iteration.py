@@ -29,12 +29,12 @@ def make(manifest, **changes):
 def places(manifest, batches):
     """Return (epoch, index) of batches, by their pixels."""
     reference = make(manifest, workers=0)
-    known = {
+    place_of = {
         reference.batch(index, epoch=epoch).clips.tobytes(): (epoch, index)
         for epoch in range(5)
         for index in range(len(reference))
     }
-    return [known[batch.clips.tobytes()] for batch in batches]
+    return [place_of[batch.clips.tobytes()] for batch in batches]
 
 
 def whole(epoch, start=0):
@@ -43,15 +43,15 @@ def whole(epoch, start=0):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_newer_iterator_takes_over_and_the_older_raises(manifest, workers):
-    feed, seen = make(manifest, workers=workers), []
+    feed, read_batches = make(manifest, workers=workers), []
     message = r"ended after batch 3 of 6 of epoch 0: a newer iter\(\) of the feed took over.*use feed\.batch\(i\)"
     with pytest.raises(StaleIteratorError, match=message):
         for batch in feed:
-            seen.append(batch)
-            if len(seen) == 3:
+            read_batches.append(batch)
+            if len(read_batches) == 3:
                 newer = iter(feed)
-                seen.append(next(newer))
-    assert places(manifest, [*seen, *newer]) == [*whole(0)[:3], *whole(1)]
+                read_batches.append(next(newer))
+    assert places(manifest, [*read_batches, *newer]) == [*whole(0)[:3], *whole(1)]
 
 
 def test_two_at_once_are_refused(manifest):
@@ -95,14 +95,14 @@ def test_what_moves_a_feed_ends_the_loop_around_it_with_an_error(manifest, move,
 
 
 def test_an_unfinished_epoch_is_left_for_the_next_one(manifest):
-    feed, seen = make(manifest), []
+    feed, read_batches = make(manifest), []
     for _ in range(3):
         for batch in feed:
-            seen.append(batch)
-            if len(seen) % 2 == 0:
+            read_batches.append(batch)
+            if len(read_batches) % 2 == 0:
                 break
-    seen += islice(feed, 1)
-    assert places(manifest, seen) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
+    read_batches += islice(feed, 1)
+    assert places(manifest, read_batches) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
     assert places(manifest, feed) == whole(4)
     assert (feed.epoch, feed.next_epoch) == (5, 5)
 
@@ -123,9 +123,9 @@ def test_an_iterator_that_nobody_used_skips_no_epoch(manifest):
     for _ in range(3):
         iter(feed)
     assert places(manifest, feed) == whole(0)
-    line = feed._epochs._prefetcher
+    prefetcher = feed._epochs._prefetcher
     iter(feed)
-    assert feed._epochs._prefetcher is line, "what was made ahead is still of use"
+    assert feed._epochs._prefetcher is prefetcher, "what was made ahead is still of use"
     feed.restore(make(manifest).restore({**feed.state(), "draws": 6}).state())
     iter(feed)
     assert places(manifest, feed) == whole(1, 3)
@@ -199,15 +199,15 @@ def test_an_evaluation_begins_at_its_first_batch(manifest, workers):
     feed = make(manifest, workers=workers).evaluation(manifest)
     ids = [str(name) for name in manifest.column("id").to_pylist()]
 
-    def given(limit=None):
+    def numbers(limit=None):
         return [str(name) for batch in islice(feed, limit) for name in batch.ids]
 
-    assert given(2) == ids[:4] and given(1) == ids[:2] and given() == ids
+    assert numbers(2) == ids[:4] and numbers(1) == ids[:2] and numbers() == ids
     assert (feed.epoch, feed.next_epoch, feed.state()["draws"], feed.is_evaluation) == (0, 0, 0, True)
     feed.set_epoch(3)
-    assert given(2) == ids[:4] and feed.epoch == 3
+    assert numbers(2) == ids[:4] and feed.epoch == 3
     feed.restore(feed.state())
-    assert given() == ids[4:] and feed.epoch == 0 and given() == ids
+    assert numbers() == ids[4:] and feed.epoch == 0 and numbers() == ids
     assert not make(manifest).is_evaluation
 
 
@@ -240,15 +240,15 @@ def test_threads_that_iterate_over_one_feed(manifest):
 
     def consume():
         meeting.wait()
-        given = []
+        place_lists = []
         try:
             for batch in feed:
-                given.append(batch)
+                place_lists.append(batch)
             end = "complete"
         except StaleIteratorError:
             end = "stale"
         with lock:
-            ends.append((end, given))
+            ends.append((end, place_lists))
 
     threads = [threading.Thread(target=consume) for _ in range(4)]
     for thread in threads:
@@ -256,28 +256,28 @@ def test_threads_that_iterate_over_one_feed(manifest):
     for thread in threads:
         thread.join(timeout=60)
     assert len(ends) == 4
-    given = [places(manifest, batches) for end, batches in ends if batches]
-    for each in given:
+    place_lists = [places(manifest, batches) for end, batches in ends if batches]
+    for each in place_lists:
         assert each == whole(each[0][0])[: len(each)]
-    assert len({each[0][0] for each in given}) == len(given), "an epoch for each that was given a batch"
+    assert len({each[0][0] for each in place_lists}) == len(place_lists), "an epoch for each that was given a batch"
     assert all(len(batches) == 6 for end, batches in ends if end == "complete")
     assert any(end == "complete" for end, _ in ends)
 
 
 def test_threads_share_one_iterator(manifest):
-    batches, given, lock = iter(make(manifest)), [], threading.Lock()
+    batches, read_batches, lock = iter(make(manifest)), [], threading.Lock()
 
     def consume():
         for batch in batches:
             with lock:
-                given.append(batch)
+                read_batches.append(batch)
 
     threads = [threading.Thread(target=consume) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
-    assert sorted(places(manifest, given)) == whole(0)
+    assert sorted(places(manifest, read_batches)) == whole(0)
 
 
 @FORKS

@@ -147,7 +147,7 @@ class Model:
         self.epoch, self.batch, self.begun, self.fed = self.following(self.epoch), 0, False, Counter()
 
 
-class Run:
+class FeedRun:
     """Does the same with the feeds of all ranks and with the model, and compares."""
 
     def __init__(self, case, kind=cf.Feed):
@@ -251,13 +251,15 @@ class Run:
         assert not any(isinstance(batch, type) for batch in batches), f"{batches} in place of {expected}"
         ids, fed = self.model.reference.manifest.column("id").to_pylist(), []
         for batch in batches:
-            real = [(place, told) for place, told in enumerate(batch.parameters) if told]
-            fed += [(told["epoch"], told["index"], told["row"]) for _, told in real]
-            assert [str(name) for name in batch.ids if name] == [ids[told["row"]] for _, told in real]
+            real = [(place, expectation) for place, expectation in enumerate(batch.parameters) if expectation]
+            fed += [(expectation["epoch"], expectation["index"], expectation["row"]) for _, expectation in real]
+            assert [str(name) for name in batch.ids if name] == [ids[expectation["row"]] for _, expectation in real]
             assert batch.valid.any(axis=1).sum() == len(real)
-            for place, told in real[-1:]:
-                replayed = self.model.reference.replay(told["epoch"], told["index"])
-                assert np.array_equal(batch.clips[place], replayed.clips[0]), f"other pixels than those of {told}"
+            for place, expectation in real[-1:]:
+                replayed = self.model.reference.replay(expectation["epoch"], expectation["index"])
+                assert np.array_equal(batch.clips[place], replayed.clips[0]), (
+                    f"other pixels than those of {expectation}"
+                )
         assert sorted(fed) == sorted(expected), "other clips than the plan says"
 
     def check(self):
@@ -270,7 +272,7 @@ class Run:
 
 
 def run(case, steps, kind=cf.Feed):
-    running = Run(case, kind)
+    running = FeedRun(case, kind)
     for name, *values in steps:
         getattr(running, name)(*values)
         running.check()

@@ -161,7 +161,10 @@ def test_intensity_leaves_labels_alone(alike):
 )
 def test_the_same_bytes(pairs, backend, interleave):
     make_one = partial(
-        make, pairs, transforms=[*GEOMETRY, *INTENSITY], clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave)
+        make,
+        pairs,
+        transforms=[*GEOMETRY, *INTENSITY],
+        clips_per_video=cf.ClipsPerVideo(count=2, interleave=interleave),
     )
     expected = epochs(make_one())
     assert epochs(make_one(workers=cf.Workers(backend=backend, count=2))) == expected
@@ -229,7 +232,7 @@ def test_millimetres(pairs):
     for name, value in (("spacing_down_mm", 2.0), ("spacing_across_mm", 1.0)):
         table = table.append_column(name, pa.array([value] * 11))
     manifest = cf.Manifest(table, root=pairs.root)
-    # Facts that lack a size are no facts; a scan would have filled them.
+    # Metadata without a size is ignored; a scan would have stored it.
     scanned = cf.Manifest.scan(pairs.root, progress=False)
     table = scanned.where("path", [f"{row:02}.npy" for row in range(11)]).table
     for name, value in (("spacing_down_mm", 2.0), ("spacing_across_mm", 1.0)):
@@ -309,11 +312,11 @@ def test_a_state_knows_of_masks(pairs):
 def test_labels_in_other_files(manifest, tmp_path):
     """Whole numbers of any type, three equal channels, a grey lossless video, one in limited range, and a region."""
     labels = np.random.default_rng(3).integers(0, 5, (12, 20, 24))
-    wanted = [np.array([3, 0, 3]), np.array([11, 5, 5])]
-    expected = [labels[each] for each in wanted]
+    indices = [np.array([3, 0, 3]), np.array([11, 5, 5])]
+    expected = [labels[each] for each in indices]
     metadata = cf.probe(manifest.path_of(0))
 
-    def read(path, region=None, wanted=wanted):
+    def read(path, region=None, indices=indices):
         table = manifest.table.append_column("m", pa.array([str(path)] * 11))
         rows = cf.Feed(
             cf.Manifest(table, root=manifest.root),
@@ -323,11 +326,11 @@ def test_labels_in_other_files(manifest, tmp_path):
             inputs=cf.Inputs(mask="m"),
             workers=0,
         )._pipeline.masks
-        found = read_masks(rows, 0, wanted, video=metadata, region=region)
-        return [np.stack([frame[0] for frame in planes.frames]) for planes in found]
+        masks = read_masks(rows, 0, indices, video=metadata, region=region)
+        return [np.stack([frame[0] for frame in planes.frames]) for planes in masks]
 
-    def same(found, expected=expected):
-        return all((a == b).all() and a.dtype == np.uint8 for a, b in zip(found, expected, strict=True))
+    def same(masks, expected=expected):
+        return all((a == b).all() and a.dtype == np.uint8 for a, b in zip(masks, expected, strict=True))
 
     for dtype in (np.uint8, np.uint16, np.int64, np.float32):
         np.save(tmp_path / "m.npy", labels.astype(dtype))
@@ -342,7 +345,7 @@ def test_labels_in_other_files(manifest, tmp_path):
     lossless = {"pixel_format": "gray", "options": {"qp": "0"}, "full_range": True}
     compiled = write_video(tmp_path / "m.mp4", labels.astype(np.uint8), **lossless)  # read by compiled code
     assert same(read(compiled))
-    for number, each in enumerate(wanted):  # one clip alone, and so its frames as they lie
-        assert same(read(compiled, wanted=[each]), [expected[number]])
+    for number, each in enumerate(indices):  # one clip alone, and so its frames as they lie
+        assert same(read(compiled, indices=[each]), [expected[number]])
     limited = write_video(tmp_path / "n.mkv", (255 * (labels > 2)).astype(np.uint8), codec="ffv1")
     assert same(read(limited), [255 * (each > 2) for each in expected])

@@ -47,14 +47,14 @@ def test_a_batch_is_the_recipe_of_its_mixing(made, mixing, target):
     for index in range(3):
         mixed, batch = feed.batch(index, epoch=1), plain.batch(index, epoch=1)
         rng = rng_for(7, stage=Stage.MIX, epoch=1, position=4 * index)
-        drawn = mixing.sample(rng, ClipInfo(4, 16, 16, 1), size=len(batch.ids))
-        assert (mixed.clips == mixing.apply(batch.clips, drawn)).all() and (mixed.clips != batch.clips).any()
-        soft = mixing.targets(batch.targets, drawn, task=plain.spec.task, classes=len(plain.spec.classes))
+        parameters = mixing.sample(rng, ClipInfo(4, 16, 16, 1), size=len(batch.ids))
+        assert (mixed.clips == mixing.apply(batch.clips, parameters)).all() and (mixed.clips != batch.clips).any()
+        soft = mixing.targets(batch.targets, parameters, task=plain.spec.task, classes=len(plain.spec.classes))
         assert mixed.targets.dtype == np.float32 and (mixed.targets == soft).all()
         assert mixed.targets.shape == ((len(batch.ids), 3) if target == "kind" else (len(batch.ids),))
-        assert (mixed.weights == mixing.numbers(batch.weights, drawn)).all()
+        assert (mixed.weights == mixing.numbers(batch.weights, parameters)).all()
         for name, values in batch.covariates.items():
-            assert (mixed.covariates[name] == mixing.numbers(values, drawn)).all()
+            assert (mixed.covariates[name] == mixing.numbers(values, parameters)).all()
         assert (mixed.ids == batch.ids).all()
     assert feed.spec.soft and not plain.spec.soft and f"mixed by {mixing}" in feed.summary()
 
@@ -83,11 +83,11 @@ def test_of_several_targets_a_blend_with_a_missing_label_does_not_count(made):
     feed, plain = make(made, **settings), make(made, mixing=None, **settings)
     counted = Counter()
     for mixed, batch in zip(feed, plain, strict=True):
-        partners = [told["mixing"]["partners"] for told in mixed.parameters]
-        known = (batch.weights["score"] > 0) & (batch.weights["score"][partners] > 0)
-        assert ((mixed.weights["score"] > 0) == known).all() and (mixed.weights["kind"] == 1).all()
+        partners = [row_parameters["mixing"]["partners"] for row_parameters in mixed.parameters]
+        has_label = (batch.weights["score"] > 0) & (batch.weights["score"][partners] > 0)
+        assert ((mixed.weights["score"] > 0) == has_label).all() and (mixed.weights["kind"] == 1).all()
         assert mixed.targets["kind"].shape == (len(batch.ids), 3) and mixed.targets["score"].dtype == np.float32
-        counted.update(known.tolist())
+        counted.update(has_label.tolist())
     assert counted[True] and counted[False] and feed.spec.soft
 
 
@@ -99,9 +99,11 @@ def test_each_view_is_mixed_alike(made):
     pivoted = cf.Manifest(table, root=made.root).pivot(by="view", within="study")
     settings = {"target": None, "batch_size": 5, "return_parameters": True}
     mixed, plain = make(pivoted, **settings)[0], make(pivoted, mixing=None, **settings)[0]
-    drawn = {name: [told["mixing"][name] for told in mixed.parameters] for name in ("partners", "shares")}
+    parameters = {
+        name: [row_parameters["mixing"][name] for row_parameters in mixed.parameters] for name in ("partners", "shares")
+    }
     for view, clips in plain.clips.items():
-        assert (mixed.clips[view] == MixUp().apply(clips, drawn)).all()
+        assert (mixed.clips[view] == MixUp().apply(clips, parameters)).all()
     check_feed(make(pivoted, **settings))
 
 
@@ -112,15 +114,15 @@ def test_a_frame_is_valid_where_it_is_in_both(made):
     short = cf.Manifest(table, root=made.root)
     feed = make(short, clip=cf.Clip(frames=8, short="pad"), batch_size=3, return_parameters=True, transforms=[])
     lengths = {"a": 3, "b": 5, "c": 8}
-    seen = set()
+    distinct_lengths = set()
     for epoch in range(4):
         batch = feed.batch(0, epoch=epoch)
         own = [lengths[each] for each in batch.ids]
-        partners = [told["mixing"]["partners"] for told in batch.parameters]
+        partners = [row_parameters["mixing"]["partners"] for row_parameters in batch.parameters]
         assert batch.valid.sum(axis=1).tolist() == [min(n, own[p]) for n, p in zip(own, partners, strict=True)]
         assert not batch.clips[~batch.valid].any() and (batch.clips[batch.valid] == 200).all()
-        seen.update(partners)
-    assert len(seen) == 3
+        distinct_lengths.update(partners)
+    assert len(distinct_lengths) == 3
 
 
 @pytest.mark.parametrize(
@@ -133,9 +135,9 @@ def test_the_same_bytes_from_threads_and_after_a_resume(made, changes):
     assert len({each for epoch in expected for each in epoch}) == 2 * len(expected[0])
     feed = make_one(workers=1)
     batches = iter(feed)
-    found = [digest(next(batches))]
+    digests = [digest(next(batches))]
     state = json.loads(json.dumps(feed.state()))
-    assert found + [digest(batch) for batch in make_one().restore(state)] == expected[0]
+    assert digests + [digest(batch) for batch in make_one().restore(state)] == expected[0]
     assert [digest(make_one().batch(index)) for index in range(len(expected[0]))] == expected[0]
 
 

@@ -53,11 +53,11 @@ def test_every_clip_once_or_refused_or_as_often_again_as_the_log_says(videos, se
     rng = np.random.default_rng([17, seed])
     settings, before, after = random_case(rng)
     feeds = ranks_of(videos, before, **settings)
-    taken = int(rng.integers(0, len(feeds[0])))
-    given: Counter[str] = Counter()
+    num_batches = int(rng.integers(0, len(feeds[0])))
+    counts: Counter[str] = Counter()
     for feed in feeds:
         batches = iter(feed)
-        given += ids([next(batches) for _ in range(taken)])
+        counts += ids([next(batches) for _ in range(num_batches)])
     states = [feed.state() for feed in feeds]
     assert all(state == states[0] for state in states)
     others = ranks_of(videos, after, **settings)
@@ -65,7 +65,7 @@ def test_every_clip_once_or_refused_or_as_often_again_as_the_log_says(videos, se
 
     try:
         rest = sum((ids(feed.restore(states[0])) for feed in others), Counter())
-        assert given + rest == everything
+        assert counts + rest == everything
         return
     except FeedError as error:
         refusal = str(error)
@@ -82,8 +82,8 @@ def test_every_clip_once_or_refused_or_as_often_again_as_the_log_says(videos, se
                 feed.restore(states[0])
 
     rest = sum((ids(feed.restore(states[0], exact=False)) for feed in others), Counter())
-    assert not everything - (given + rest), "none is lost"
-    again = (given + rest - everything).total()
+    assert not everything - (counts + rest), "none is lost"
+    again = (counts + rest - everything).total()
     assert 0 < again <= place - low
     assert (
         f"restored at draw {low} of epoch 0, the last border of {after} ranks: {again} draws come again" in caplog.text
@@ -97,12 +97,12 @@ def test_the_cases_have_all_three_outcomes(videos):
         rng = np.random.default_rng([17, seed])
         settings, before, after = random_case(rng)
         feed = make(videos, shard=cf.Shard(rank=0, world_size=before), **settings)
-        taken, batches = int(rng.integers(0, len(feed))), iter(feed)
-        for _ in range(taken):
+        num_batches, batches = int(rng.integers(0, len(feed))), iter(feed)
+        for _ in range(num_batches):
             next(batches)
         try:
             make(videos, shard=cf.Shard(rank=0, world_size=after), **settings).restore(feed.state())
-            outcomes["exact" if before != after and taken else "plain"] += 1
+            outcomes["exact" if before != after and num_batches else "plain"] += 1
         except FeedError:
             outcomes["refused"] += 1
     assert min(outcomes[name] for name in ("exact", "plain", "refused")) >= 5

@@ -57,20 +57,20 @@ def test_they_say_what_was_done(manifest):
     """The frames are those whose numbers the pixels show, and the transforms make the clip of them again."""
     feed = make(manifest, transforms=[Speed(factor=0.5), Jitter(frames=2)])
     for batch in feed:
-        for clip, told in zip(batch.clips, batch.parameters, strict=True):
-            assert (clip[:, 8, 8, 0] - 20 * told["row"]).tolist() == told["frames"]
-            assert sorted(told["transforms"][0]) == ["factor"] and len(told["transforms"][1]["moves"]) == 4
-    told = [each for batch in make(manifest) for each in batch.parameters]
-    assert [each["index"] for each in told] == list(range(11)) and {each["epoch"] for each in told} == {0}
-    assert [each["row"] for each in told] == make(manifest).plan().rows.tolist()
-    assert told == json.loads(json.dumps(told))
-    assert len({each["transforms"][1]["degrees"] for each in told}) == 11
+        for clip, parameters in zip(batch.clips, batch.parameters, strict=True):
+            assert (clip[:, 8, 8, 0] - 20 * parameters["row"]).tolist() == parameters["frames"]
+            assert sorted(parameters["transforms"][0]) == ["factor"] and len(parameters["transforms"][1]["moves"]) == 4
+    parameters = [each for batch in make(manifest) for each in batch.parameters]
+    assert [each["index"] for each in parameters] == list(range(11)) and {each["epoch"] for each in parameters} == {0}
+    assert [each["row"] for each in parameters] == make(manifest).plan().rows.tolist()
+    assert parameters == json.loads(json.dumps(parameters))
+    assert len({each["transforms"][1]["degrees"] for each in parameters}) == 11
 
 
 def test_they_change_nothing_else(manifest):
-    for told, plain in zip(make(manifest), make(manifest, return_parameters=False), strict=True):
-        assert digest(told.clips, told.targets, told.valid) == digest(plain.clips, plain.targets, plain.valid)
-        assert plain.parameters == () and list(told.inputs(padded=True)) == list(plain.inputs(padded=True))
+    for batch, plain in zip(make(manifest), make(manifest, return_parameters=False), strict=True):
+        assert digest(batch.clips, batch.targets, batch.valid) == digest(plain.clips, plain.targets, plain.valid)
+        assert plain.parameters == () and list(batch.inputs(padded=True)) == list(plain.inputs(padded=True))
 
 
 @pytest.mark.parametrize(
@@ -90,17 +90,17 @@ def test_they_change_nothing_else(manifest):
 )
 def test_an_address_gives_the_row_again(manifest, changes):
     feed, other = make(manifest, **changes, workers=1), make(manifest, **changes, return_parameters=False)
-    seen = 0
+    num_rows = 0
     for _ in range(2):
         for batch in feed:
-            for place, told in enumerate(batch.parameters):
-                if not told:
+            for place, parameters in enumerate(batch.parameters):
+                if not parameters:
                     assert batch.ids[place] == ""
                     continue
-                again = other.replay(told["epoch"], told["index"])
+                again = other.replay(parameters["epoch"], parameters["index"])
                 assert len(again.ids) == 1 and print_of(again) == print_of(again.row(0)) == print_of(batch.row(place))
-                seen += 1
-    assert seen > 8
+                num_rows += 1
+    assert num_rows > 8
 
 
 @pytest.mark.parametrize("clips", [pytest.param(1, marks=pytest.mark.slow), 2])
@@ -109,20 +109,20 @@ def test_processes_tell_the_same(manifest, clips):
     feed = make_one(workers=cf.Workers(count=2, backend="process"))
     for theirs, ours in zip(feed, make_one(), strict=True):
         assert theirs.parameters == ours.parameters
-        told = theirs.parameters[-1]
-        assert print_of(make_one().replay(0, told["index"])) == print_of(theirs.row(len(theirs.ids) - 1))
+        parameters = theirs.parameters[-1]
+        assert print_of(make_one().replay(0, parameters["index"])) == print_of(theirs.row(len(theirs.ids) - 1))
 
 
 def test_views_are_told_by_name(manifest):
     feed = make(pivoted(manifest), target=None, inputs=cf.Inputs(geometry="apart"))
     for batch in feed:
-        for place, told in enumerate(batch.parameters):
-            degrees = {told["views"][view]["transforms"][1]["degrees"] for view in "ab"}
-            assert set(told["views"]) == {"a", "b"} and len(degrees) == 2
-            assert print_of(feed.replay(0, told["index"])) == print_of(batch.row(place))
+        for place, parameters in enumerate(batch.parameters):
+            degrees = {parameters["views"][view]["transforms"][1]["degrees"] for view in "ab"}
+            assert set(parameters["views"]) == {"a", "b"} and len(degrees) == 2
+            assert print_of(feed.replay(0, parameters["index"])) == print_of(batch.row(place))
     stacked = make(pivoted(manifest), target=None, inputs=cf.Inputs(stack=True))
-    told = stacked[0].parameters[0]["views"]
-    assert told["a"] == told["b"]
+    parameters = stacked[0].parameters[0]["views"]
+    assert parameters["a"] == parameters["b"]
 
 
 @pytest.mark.parametrize("scanned", [False, True])
@@ -130,16 +130,16 @@ def test_what_hangs_on_the_file(manifest, scanned):
     """Lengths differ, and the size of a pixel: what a scan knows, and what the opened file tells, give the same."""
     for row in range(11):
         np.save(manifest.root / f"{row:02}.npy", np.zeros((8 + row, 20, 24), np.uint8))
-    known = cf.Manifest.scan(manifest.root, progress=False)
-    table = known.table
+    scanned_manifest = cf.Manifest.scan(manifest.root, progress=False)
+    table = scanned_manifest.table
     for name, value in (("spacing_down_mm", 2.0), ("spacing_across_mm", 0.5)):
         table = table.set_column(table.schema.get_field_index(name), name, pa.array([value] * 11))
     in_mm = cf.Manifest(table, root=manifest.root)
-    part = in_mm if scanned else cf.Manifest(known.table.select(["id", "path"]), root=manifest.root)
+    part = in_mm if scanned else cf.Manifest(scanned_manifest.table.select(["id", "path"]), root=manifest.root)
     settings = {"target": None, "transforms": [Speed(factor=0.5), cf.Rotate(degrees=9), cf.Shift(fraction=0.1)]}
-    told = [each for batch in make(part, **settings) for each in batch.parameters]
-    assert [each["frames"] for each in told] == [
-        each["frames"] for batch in make(known, **settings) for each in batch.parameters
+    parameters = [each for batch in make(part, **settings) for each in batch.parameters]
+    assert [each["frames"] for each in parameters] == [
+        each["frames"] for batch in make(scanned_manifest, **settings) for each in batch.parameters
     ]
     if scanned:
         moves = [cf.Shift(mm=4)]
@@ -153,7 +153,7 @@ def test_what_hangs_on_the_file(manifest, scanned):
 def test_a_row_that_was_replaced_is_told(manifest):
     (manifest.root / "03.npy").write_bytes(b"")
     feed = make(manifest, on_error="replace", max_bad=0.1)
-    rows = [told["row"] for batch in feed for told in batch.parameters]
+    rows = [parameters["row"] for batch in feed for parameters in batch.parameters]
     place = feed.plan(epoch=0).rows.tolist().index(3)
     assert rows[place] != 3 and len(rows) == 11
     again = feed.replay(0, place)
@@ -162,9 +162,9 @@ def test_a_row_that_was_replaced_is_told(manifest):
 
 def test_an_evaluation_has_them_too(manifest):
     evaluation = make(manifest).evaluation(manifest)
-    told = [each for batch in evaluation for each in batch.parameters]
-    assert [each["row"] for each in told] == list(range(11)) and told[0]["transforms"] == []
-    assert len({str(each["frames"]) for each in told}) == 1
+    parameters = [each for batch in evaluation for each in batch.parameters]
+    assert [each["row"] for each in parameters] == list(range(11)) and parameters[0]["transforms"] == []
+    assert len({str(each["frames"]) for each in parameters}) == 1
 
 
 @pytest.mark.parametrize("changes", [{}, {"clips_per_video": cf.ClipsPerVideo(count=2, interleave=True)}], ids=str)
@@ -187,8 +187,8 @@ def test_addresses_that_are_none(manifest):
 
 def test_a_replay_disturbs_no_iteration(manifest):
     expected = epochs(make(manifest), 1)[0]
-    feed, found = make(manifest, workers=1), []
+    feed, digests = make(manifest, workers=1), []
     for batch in feed:
-        found.append(print_of(batch))
+        digests.append(print_of(batch))
         feed.replay(5, 0)
-    assert found == expected and feed.epoch == 1
+    assert digests == expected and feed.epoch == 1

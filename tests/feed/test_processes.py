@@ -56,9 +56,9 @@ def test_the_same_bytes_as_threads_over_two_epochs(manifest, more):
     for _ in range(2):
         pairs = list(zip(threads, processes, strict=True))
         assert len(pairs) == 3
-        for expected, found in pairs:
+        for expected, result in pairs:
             for name in ("clips", "targets", "weights", "ids", "valid"):
-                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+                np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
 
 
 def test_workers_stay_over_epochs_and_end_with_the_feed(manifest):
@@ -78,13 +78,13 @@ def test_workers_stay_where_set_epoch_changes_nothing(manifest):
     for epoch in range(3):
         feed.set_epoch(epoch)  # as many a training loop says it
         before = pids(feed) if epoch else None
-        found = [batch.clips.tobytes() for batch in feed]
-        assert found == [alone.batch(number, epoch=epoch).clips.tobytes() for number in range(len(alone))]
+        clips = [batch.clips.tobytes() for batch in feed]
+        assert clips == [alone.batch(number, epoch=epoch).clips.tobytes() for number in range(len(alone))]
         assert before in (None, pids(feed)), feed.stats().deaths
     before = pids(feed)
     feed.set_epoch(7)
-    found = [batch.clips.tobytes() for batch in feed]
-    assert found[0] == alone.batch(0, epoch=7).clips.tobytes()
+    clips = [batch.clips.tobytes() for batch in feed]
+    assert clips[0] == alone.batch(0, epoch=7).clips.tobytes()
     alone.set_epoch(8)  # where the workers of `feed` stand
     next(iter(alone))
     rest = [batch.clips.tobytes() for batch in feed.restore(alone.state())]
@@ -140,18 +140,18 @@ def test_a_killed_worker_is_named_and_its_clips_are_made_by_another(manifest, ca
     ]
     feed = make(manifest, transforms=[Nap(seconds=0.6)])
     batches = iter(feed)
-    found = [next(batches).clips.copy()]
-    line = batches._prefetcher
-    os.kill(next(each.process.pid for each in line.worker_pool._workers if each.tasks), signal.SIGKILL)
+    clips = [next(batches).clips.copy()]
+    prefetcher = batches._prefetcher
+    os.kill(next(each.process.pid for each in prefetcher.worker_pool._workers if each.tasks), signal.SIGKILL)
     deadline = time.monotonic() + 5  # one second on a machine at rest
-    while not line.worker_pool.deaths and time.monotonic() < deadline:
+    while not prefetcher.worker_pool.deaths and time.monotonic() < deadline:
         time.sleep(0.01)
     assert (
-        "was killed by SIGKILL while it made row " in line.worker_pool.deaths[0]
-        and ".npy" in line.worker_pool.deaths[0]
+        "was killed by SIGKILL while it made row " in prefetcher.worker_pool.deaths[0]
+        and ".npy" in prefetcher.worker_pool.deaths[0]
     )
-    found += [batch.clips.copy() for batch in batches]
-    for one, other in zip(found, expected, strict=True):
+    clips += [batch.clips.copy() for batch in batches]
+    for one, other in zip(clips, expected, strict=True):
         np.testing.assert_array_equal(one, other)
     assert any("SIGKILL" in record.message for record in caplog.records)
 
@@ -237,8 +237,8 @@ def test_a_script_needs_no_guard_and_leaves_nothing(manifest, tmp_path, how, sta
     assert done.returncode == status, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "script" and len(lines) == 2
-    found = [int(pid) for pid in lines[1].split()[1:]]
-    assert len(found) == (0 if how == "mine" else 2)
-    assert gone(found)
+    worker_pids = [int(pid) for pid in lines[1].split()[1:]]
+    assert len(worker_pids) == (0 if how == "mine" else 2)
+    assert gone(worker_pids)
     assert ("threads make the clips" in done.stderr) == (how == "mine")
     assert "Traceback" not in done.stderr

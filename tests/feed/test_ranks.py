@@ -28,17 +28,17 @@ def test_parts_are_disjoint_equal_and_complete(world_size, draws, drop_last):
     shares = [ShardPositions(3, rank, world_size, drop_last) for rank in range(world_size)]
     counts = {share.count(draws) for share in shares}
     assert len(counts) == 1
-    seen = []
+    ids = []
     for index in range(counts.pop()):
         sizes = set()
         for share in shares:
             positions, size = share.positions(index, draws=draws)
             assert len(positions) <= size <= 3
             sizes.add(size)
-            seen += positions
+            ids += positions
         assert len(sizes) == 1
     expected = draws - draws % (3 * world_size) if drop_last else draws
-    assert sorted(seen) == list(range(expected))
+    assert sorted(ids) == list(range(expected))
 
 
 def test_ranks_give_together_what_one_gives_alone(manifest):

@@ -45,14 +45,14 @@ def test_the_place_of_a_bad_row_goes_to_one_of_its_class(damaged, epoch):
     feed.set_epoch(epoch)
     plan, labels = feed.plan(), feed.labels
     batches = list(feed)
-    found = [str(name) for batch in batches for name in batch.ids]
-    assert len(found) == len(plan.rows)
-    for row, name in zip(plan.rows.tolist(), found, strict=True):
+    ids = [str(name) for batch in batches for name in batch.ids]
+    assert len(ids) == len(plan.rows)
+    for row, name in zip(plan.rows.tolist(), ids, strict=True):
         assert labels[int(name[1:])] == labels[row]
         assert name == f"v{row}" or row in (0, 3)
-    assert not {"v0", "v3"} & set(found)
+    assert not {"v0", "v3"} & set(ids)
     targets = np.concatenate([batch.targets for batch in batches])
-    assert [feed.spec.classes[target] for target in targets] == [labels[int(name[1:])] for name in found]
+    assert [feed.spec.classes[target] for target in targets] == [labels[int(name[1:])] for name in ids]
     assert [text.split(":")[0] for text in feed.stats().skipped] == ["row 0", "row 3"]
 
 
@@ -96,9 +96,9 @@ def test_a_continuous_label_is_replaced_by_one_of_its_bin_else_the_nearest(damag
     feed = make(damaged, target="age", sampler=cf.UniformLabels(bins=(0, 25, 40, 200), length="natural"))
     ages = feed.labels
     rows = feed.plan().rows.tolist()
-    found = [int(name[1:]) for batch in feed for name in batch.ids]
+    numbers = [int(name[1:]) for batch in feed for name in batch.ids]
     assert 0 in rows and 3 in rows
-    for row, stand_in in zip(rows, found, strict=True):
+    for row, stand_in in zip(rows, numbers, strict=True):
         if row in (0, 3):
             assert abs(ages[stand_in] - ages[row]) <= 30 and stand_in not in (0, 3)
         else:

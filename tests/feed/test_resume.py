@@ -46,18 +46,18 @@ while feed.epoch < 3:
 def whole(manifest):
     """The digests of three epochs without an interruption."""
     feed = make(manifest, transforms=[cf.Rotate(degrees=25), Nap(seconds=0.0)], **SETTINGS, workers=0)
-    found = [each for epoch in epochs(feed, 3) for each in epoch]
-    assert len(set(found)) == 18
-    return found
+    batches = [each for epoch in epochs(feed, 3) for each in epoch]
+    assert len(set(batches)) == 18
+    return batches
 
 
 @contextmanager
-def program(manifest, kept, *, backend="thread", slow_at=0):
+def program(manifest, record, *, backend="thread", slow_at=0):
     """Start the program; at the end it is waited for, and killed where it has not come to its end."""
-    path = kept.with_name("m.parquet")
+    path = record.with_name("m.parquet")
     manifest.write(path)
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, path, kept, backend, json.dumps(SETTINGS), str(slow_at)],
+        [sys.executable, "-c", SCRIPT, path, record, backend, json.dumps(SETTINGS), str(slow_at)],
         cwd=Path(__file__).parent,
         stderr=subprocess.PIPE,
         text=True,
@@ -69,8 +69,8 @@ def program(manifest, kept, *, backend="thread", slow_at=0):
         process.communicate()
 
 
-def consumed(kept):
-    return json.loads(kept.read_text())["consumed"] if kept.exists() else []
+def consumed(record):
+    return json.loads(record.read_text())["consumed"] if record.exists() else []
 
 
 def children_of(pid):
@@ -88,14 +88,14 @@ def wait_until(true, *, seconds=60.0):
     return False
 
 
-def killed_at(number, manifest, kept, *, backend):
+def killed_at(number, manifest, record, *, backend):
     """Run the program until it has consumed a number of batches, and kill it; return the workers that it had."""
-    with program(manifest, kept, backend=backend, slow_at=number) as process:
-        assert wait_until(lambda: len(consumed(kept)) == number or process.poll() is not None)
+    with program(manifest, record, backend=backend, slow_at=number) as process:
+        assert wait_until(lambda: len(consumed(record)) == number or process.poll() is not None)
         workers = children_of(process.pid)
         process.send_signal(signal.SIGKILL)
-        _, told = process.communicate(timeout=10)
-    assert (process.returncode, told) == (-signal.SIGKILL, "")
+        _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (-signal.SIGKILL, "")
     return workers
 
 
@@ -103,27 +103,27 @@ def killed_at(number, manifest, kept, *, backend):
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_a_program_that_is_killed_goes_on_where_it_was(manifest, whole, tmp_path, backend):
     """Killed in the first epoch, in the second and in the third, then left alone."""
-    kept = tmp_path / "run.json"
+    record = tmp_path / "run.json"
     for number, draws in ((2, 4), (9, 6), (16, 8)):
-        workers = killed_at(number, manifest, kept, backend=backend)
-        assert json.loads(kept.read_text())["state"]["draws"] == draws, "killed in the middle of an epoch"
-        assert consumed(kept) == whole[:number]
+        workers = killed_at(number, manifest, record, backend=backend)
+        assert json.loads(record.read_text())["state"]["draws"] == draws, "killed in the middle of an epoch"
+        assert consumed(record) == whole[:number]
         assert len(workers) == (2 if backend == "process" else 0)
         assert wait_until(lambda workers=workers: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-    with program(manifest, kept, backend=backend) as process:
-        _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (0, "")
-    assert consumed(kept) == whole
+    with program(manifest, record, backend=backend) as process:
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert consumed(record) == whole
 
 
 @pytest.mark.parametrize("off", [-2, 2])
 def test_a_state_of_the_batch_before_or_after_is_found(manifest, whole, tmp_path, off):
-    kept = tmp_path / "run.json"
-    killed_at(2, manifest, kept, backend="thread")
-    run = json.loads(kept.read_text())
+    record = tmp_path / "run.json"
+    killed_at(2, manifest, record, backend="thread")
+    run = json.loads(record.read_text())
     run["state"]["draws"] += off
-    kept.write_text(json.dumps(run))
-    with program(manifest, kept) as process:
+    record.write_text(json.dumps(run))
+    with program(manifest, record) as process:
         process.communicate(timeout=60)
     assert process.returncode == 0
-    assert consumed(kept) != whole and len(consumed(kept)) == 18 - off // 2
+    assert consumed(record) != whole and len(consumed(record)) == 18 - off // 2

@@ -48,8 +48,8 @@ for _ in range(epochs):
         kept.append(bytearray(b"x" * 2**20))
     if leaks == "handles":
         kept.append(open("/dev/null"))
-    line = feed._epochs._prefetcher
-    wait([clip for pending in line.pending for clip in pending.clips])  # of the next epoch, whose files are open
+    prefetcher = feed._epochs._prefetcher
+    wait([clip for pending in prefetcher.pending for clip in pending.clips])  # of the next epoch, whose files are open
     measured.append({
         "parent": resident("self"),
         "workers": sum(map(resident, workers())),
@@ -99,11 +99,11 @@ import cinefeed as cf
 def resident():
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0]) * 1024
 
-facts = cf.probe(sys.argv[1])
+metadata = cf.probe(sys.argv[1])
 for number in range(12000):
     if number == 4000:  # the heap has settled: from here 36,000 files took 40 kB
         before = resident()
-    with cf.open_video(sys.argv[1], metadata=facts) as source:
+    with cf.open_video(sys.argv[1], metadata=metadata) as source:
         source.planes([5])
 print((resident() - before) / 8000)
 """
@@ -122,8 +122,8 @@ def test_two_hundred_epochs_of_lips(data, tmp_path, backend):
     manifest = cf.Manifest.scan(data / "lips", verify="packets", progress=False)
     measured = soak(manifest, tmp_path / "m.parquet", epochs=200, backend=backend)
     for name in ("parent", "workers"):
-        told = " ".join(f"{measured[epoch - 1][name] / MB:.0f}" for epoch in (1, 10, 50, 100, 150, 200))
-        print(f"{backend}: {name} {told} MB after 1, 10, 50, 100, 150 and 200 epochs")
+        megabytes = " ".join(f"{measured[epoch - 1][name] / MB:.0f}" for epoch in (1, 10, 50, 100, 150, 200))
+        print(f"{backend}: {name} {megabytes} MB after 1, 10, 50, 100, 150 and 200 epochs")
     assert counts_that_change(measured, after=10) == set()
     assert growth(measured, after=10) < 30 * MB
 

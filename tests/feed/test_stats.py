@@ -74,8 +74,8 @@ def test_a_stretch_of_time_is_the_difference_of_two():
 
 def test_stats_are_json():
     assert json.loads(json.dumps(Stats(clips=3, elapsed_seconds=2).as_dict()))["clips_per_second"] == 1.5
-    told = Stats(clips=3, decode_seconds=1.5, wait_seconds=1, elapsed_seconds=2, workers=1).as_dict()
-    assert (told["wait_share"], told["idle_share"], told["seconds_a_clip"]["decode"]) == (0.5, 0.25, 0.5)
+    as_dict = Stats(clips=3, decode_seconds=1.5, wait_seconds=1, elapsed_seconds=2, workers=1).as_dict()
+    assert (as_dict["wait_share"], as_dict["idle_share"], as_dict["seconds_a_clip"]["decode"]) == (0.5, 0.25, 0.5)
 
 
 def busy(**changes):

@@ -18,7 +18,7 @@ from cinefeed.testing import check_feed
 STUDIES, BASE = 5, {"2ch": 0, "4ch": 100}
 
 
-def studies_in(folder, *, lengths=None, kept=None):
+def studies_in(folder, *, lengths=None, row_subset=None):
     """Return a manifest of 5 studies of two views; pixels of frame f of study s are 20 s + f, in 4ch 100 more."""
     rows = []
     for study in range(STUDIES):
@@ -31,7 +31,7 @@ def studies_in(folder, *, lengths=None, kept=None):
             sick = "yes" if study < 2 else "no"
             rows.append({"path": path, "view": view, "study": f"s{study}", "age": 30.0 + study, "sick": sick})
     table = cf.Manifest.from_table(pa.Table.from_pylist(rows), root=folder)
-    return (table.as_private() if kept == "private" else table).pivot(by="view", within="study")
+    return (table.as_private() if row_subset == "private" else table).pivot(by="view", within="study")
 
 
 @pytest.fixture
@@ -66,10 +66,10 @@ def test_views_are_cut_at_the_same_time_points(studies):
     for _ in range(4):
         for batch in feed:
             assert list(batch.clips) == ["2ch", "4ch"] and batch.clips["4ch"].flags.c_contiguous
-            found = frames_of(batch, "2ch")
-            assert np.array_equal(found, frames_of(batch, "4ch"))
-            assert (np.diff(found, axis=1) == 2).all()
-            starts |= set(found[:, 0].tolist())
+            frames_2ch = frames_of(batch, "2ch")
+            assert np.array_equal(frames_2ch, frames_of(batch, "4ch"))
+            assert (np.diff(frames_2ch, axis=1) == 2).all()
+            starts |= set(frames_2ch[:, 0].tolist())
             assert batch.targets.tolist() == [30.0 + int(name[1:]) for name in batch.ids]
     assert len(starts) > 3
 
@@ -228,16 +228,16 @@ def test_a_row_is_replaced_whole(studies):
     with pytest.raises(SourceError, match=r"row 1, s1/4ch\.npy \(view 4ch\): "):
         list(make(studies))
     feed = make(studies, target="sick", on_error="replace", max_bad=0.5)
-    found = [(str(name), frames_of(batch, view)) for batch in feed for name in batch.ids for view in BASE]
-    assert sorted(name for name, _ in found) == sorted(["s0", "s0", "s2", "s3", "s4"] * 2), "s0 is sick as well"
-    assert all((frames >= 0).all() and (frames < 12).all() for _, frames in found)
+    frames_by_id = [(str(name), frames_of(batch, view)) for batch in feed for name in batch.ids for view in BASE]
+    assert sorted(name for name, _ in frames_by_id) == sorted(["s0", "s0", "s2", "s3", "s4"] * 2), "s0 is sick as well"
+    assert all((frames >= 0).all() and (frames < 12).all() for _, frames in frames_by_id)
     assert make(studies, inputs=cf.Inputs(views=["2ch"]))[0].clips["2ch"].shape[0] == 2, (
         "a view that is not fed is not read"
     )
 
 
 def test_errors_of_a_private_manifest_name_no_path(tmp_path):
-    manifest = studies_in(tmp_path, kept="private")
+    manifest = studies_in(tmp_path, row_subset="private")
     (tmp_path / "s1" / "4ch.npy").write_bytes(b"\x93NUMPY is cut off")
     with pytest.raises(SourceError) as caught:
         list(make(manifest))
@@ -247,8 +247,8 @@ def test_errors_of_a_private_manifest_name_no_path(tmp_path):
 
 def test_an_evaluation_keeps_the_views(studies):
     feed = make(studies, transforms=MOVED, inputs=cf.Inputs(geometry="apart", stack=True, views=["4ch", "2ch"]))
-    found = feed.evaluation(studies)
-    assert found.spec == feed.spec and found.settings.inputs.geometry == "apart"
+    evaluation = feed.evaluation(studies)
+    assert evaluation.spec == feed.spec and evaluation.settings.inputs.geometry == "apart"
     batch = make(studies, transforms=MOVED).evaluation(studies)[1]
     assert batch.ids.tolist() == ["s2", "s3"]
     for view in BASE:

@@ -108,9 +108,9 @@ def test_an_iterator_that_ends_late_disturbs_no_other(manifest, backend, worker_
     next(late)
     feed._epochs._iterator = None
     batches = iter(feed)
-    found = pixels([next(batches)])
+    clips = pixels([next(batches)])
     del late
-    assert found + pixels(batches) == expected(manifest, 1)
+    assert clips + pixels(batches) == expected(manifest, 1)
     assert pixels(feed) == expected(manifest, 2)
 
 

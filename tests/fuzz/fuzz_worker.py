@@ -3,7 +3,7 @@
 It says "ready", then takes one job a line and gives one answer a line. A job is {"path", "healthy", "part", "library"},
 or {"plant"} for one of `PLANTS`; the answer is {"verdict", "detail", "peak_mb"}. The verdict is
 
-read:     frames came, as many as asked, of the size that the facts say, and the same when they are read again (of
+read:     frames came, as many as asked, of the size in the metadata, and the same when they are read again (of
           encoded video see test_frames.py)
 refused:  an error of cinefeed's own, which names the file
 foreign:  any other error, one that does not name the file, or other frames
@@ -49,27 +49,27 @@ PLANTS: dict[str, Callable[[], object]] = {
 
 
 @lru_cache(maxsize=32)
-def healthy_facts(path: str, part: str | None) -> VideoMetadata:
-    """Return the facts of the file before it was broken: what a manifest knows of it."""
+def healthy_metadata(path: str, part: str | None) -> VideoMetadata:
+    """Return the metadata of the file before it was damaged, as a manifest stores it."""
     return probe(path, part=part)
 
 
 def attempts(job: dict[str, Any]) -> dict[str, Callable[[], object]]:
-    """Return the ways in which a file is used: scanned and read, and read with the facts of an earlier scan."""
+    """Return the ways in which a file is used: scanned and read, and read with the metadata of an earlier scan."""
     if "plant" in job:
         return {"plant": PLANTS[job["plant"]]}
     path, part = job["path"], job["part"]
 
     def read(metadata: VideoMetadata | None) -> None:
         with open_video(path, part=part, metadata=metadata) as source:
-            last, shown, seen = len(source) - 1, source.metadata, {}
+            last, source_metadata, frame_bytes = len(source) - 1, source.metadata, {}
             for numbers in (range(min(last + 1, 8)), [last, last // 2, last // 2, 0]):
                 frames = source.read(numbers)
-                expected = (len(numbers), shown.height, shown.width)
+                expected = (len(numbers), source_metadata.height, source_metadata.width)
                 if frames.shape[:3] != expected:
                     raise AssertionError(f"frames of shape {frames.shape}, {expected} was asked for")
                 for number, frame in zip(numbers, frames, strict=True):
-                    again = seen.setdefault(number, frame).tobytes()  # as bytes: numbers may be none (NaN)
+                    again = frame_bytes.setdefault(number, frame).tobytes()  # as bytes: numbers may be none (NaN)
                     if again != frame.tobytes() and job["library"] != "FFmpeg":
                         raise AssertionError(f"frame {number} is another one when it is read again")
 
@@ -77,7 +77,7 @@ def attempts(job: dict[str, Any]) -> dict[str, Callable[[], object]]:
         "probe": lambda: read(probe(path, part=part)),
         "probe packets": lambda: read(probe(path, part=part, verify="packets")),
         "open": lambda: read(None),
-        "open with the facts of before": lambda: read(healthy_facts(job["healthy"], part)),
+        "open with earlier metadata": lambda: read(healthy_metadata(job["healthy"], part)),
     }
 
 
@@ -88,10 +88,10 @@ def judge(job: dict[str, Any]) -> tuple[str, str]:
         try:
             attempt()
         except CinefeedError as error:
-            said = str(error)
-            if Path(job.get("path", "some.mp4")).name not in said:
-                return "foreign", f"{name}: the file is not named: {type(error).__name__}: {said}"
-            verdict, detail = "refused", f"{name}: {said}"
+            message = str(error)
+            if Path(job.get("path", "some.mp4")).name not in message:
+                return "foreign", f"{name}: the file is not named: {type(error).__name__}: {message}"
+            verdict, detail = "refused", f"{name}: {message}"
         except MemoryError as error:
             return "memory", f"{name}: {error!r} {_where(error)}"
         except Exception as error:
@@ -118,8 +118,8 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints must not pass for an answer
     faulthandler.enable()
     warnings.simplefilter("ignore")
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + _ROOM, taken + _ROOM))
+    resident_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (resident_bytes + _ROOM, resident_bytes + _ROOM))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print("ready", file=answers, flush=True)
     for line in sys.stdin:

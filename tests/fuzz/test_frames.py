@@ -133,8 +133,8 @@ def outcome(path: Path) -> Outcome:
     if counted is not None and (metadata is None or metadata_to_row(counted) != metadata_to_row(metadata)):
         stamps, frames = decoded_by_pyav(path)
         if counted.ticks is not None:  # a packet of which no frame comes has a number, and reading it raises
-            shown = dict(zip(stamps, frames, strict=True))
-            frames = [shown.get(stamp) for stamp in counted.ticks.stamps().tolist()]
+            frame_at = dict(zip(stamps, frames, strict=True))
+            frames = [frame_at.get(stamp) for stamp in counted.ticks.stamps().tolist()]
         unseen = differences(path, counted, frames)
     return Outcome(reported, faults, unseen)
 
@@ -178,8 +178,8 @@ def test_damage_that_ffmpeg_does_not_mark(streams, spans, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif("CINEFEED_FUZZ_SEEDS" not in os.environ, reason="takes hours: CINEFEED_FUZZ_SEEDS=all, or 12,77")
 def test_chosen_or_many_mutated_videos(streams, spans, tmp_path, capsys):
-    chosen = os.environ["CINEFEED_FUZZ_SEEDS"]
-    seeds = MANY if chosen == "all" else [int(each) for each in chosen.split(",")]
+    seed_range = os.environ["CINEFEED_FUZZ_SEEDS"]
+    seeds = MANY if seed_range == "all" else [int(each) for each in seed_range.split(",")]
     with capsys.disabled():
         assert_right(streams, spans, seeds, tmp_path)
 

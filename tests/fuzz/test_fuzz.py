@@ -104,13 +104,13 @@ def test_some_broken_files(samples, tmp_path):
 
 @pytest.mark.slow
 def test_many_broken_files(samples, tmp_path, capsys):
-    chosen = os.environ.get("CINEFEED_FUZZ_SEEDS")
-    seeds = [int(each) for each in chosen.split(",")] if chosen else range(MUTATIONS)
+    seed_range = os.environ.get("CINEFEED_FUZZ_SEEDS")
+    seeds = [int(each) for each in seed_range.split(",")] if seed_range else range(MUTATIONS)
     outcomes = run_jobs(broken(samples, seeds, tmp_path), processes=2, seconds=SECONDS)
     with capsys.disabled():
         print("\n" + report(outcomes))
-    found = faults(outcomes)
-    assert not found, "\n".join([f"{len(found)} of {len(outcomes)} files; they lie in {tmp_path}", *found])
+    problems = faults(outcomes)
+    assert not problems, "\n".join([f"{len(problems)} of {len(outcomes)} files; they lie in {tmp_path}", *problems])
     assert len(outcomes) == len(seeds), f"{SECONDS:.0f} s were not enough for {len(seeds)} files"
 
 

@@ -205,11 +205,11 @@ def limit_journal(folder, name):
 
 def contents(folder):
     """Return a digest of each file, without what is documented to hold times."""
-    found = {}
+    files = {}
     for path in sorted(folder.rglob("*")):
         name = path.name
         if path.is_dir():
-            found[str(path.relative_to(folder))] = "folder"
+            files[str(path.relative_to(folder))] = "folder"
             continue
         if name in TIMED_FILES:
             continue
@@ -222,8 +222,8 @@ def contents(folder):
             content = repr(pq.read_table(path).drop_columns(list(TIMED_COLUMNS[name])).to_pylist()).encode()
         if name == WEIGHTS:
             content = weights_in(path)
-        found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
-    return found
+        files[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+    return files
 
 
 def weights_in(path):
@@ -266,8 +266,8 @@ def main(job, folder, how, *places):
     faults = {"undisturbed": differences(whole, contents(folder / "out"))} if status == 0 else {"undisturbed": "failed"}
     total = undisturbed["writes"]
     if how == "kill":
-        wanted = range(total) if places == ("all",) else [int(float(each) * (total - 1)) for each in places]
-        for place in wanted:
+        selection = range(total) if places == ("all",) else [int(float(each) * (total - 1)) for each in places]
+        for place in selection:
             fresh(folder)
             status, report = forked(job, folder, kill_at=place, torn=place % 2 == 1)
             faults[place] = done_again(job, folder, whole) if status == -signal.SIGKILL else f"not killed: {report}"

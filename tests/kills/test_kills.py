@@ -27,9 +27,9 @@ def check(job, folder, how, *places):
         [sys.executable, SCRIPT, job, folder / "work", how, *places], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert not found["faults"], found["faults"]
-    return found
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert not result["faults"], result["faults"]
+    return result
 
 
 @pytest.mark.parametrize("job", KILLS)

@@ -32,7 +32,7 @@ SETTINGS = parse(
 
 @pytest.fixture
 def studies(tmp_path):
-    """Six studies of two views, with two facts beside them, and labels of which some are missing."""
+    """Six studies of two views, with two covariates; some labels are missing."""
     rows = []
     for study in range(6):
         for view in ("2ch", "4ch"):

@@ -58,9 +58,9 @@ class Losses(keras.callbacks.Callback):
 
 if __name__ == "__main__":
     toml, *how = sys.argv[1:]
-    told = {}
+    stop = {}
     if how:
         number = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "usr1": signal.SIGUSR1}[how[0]]
-        told = {"number": number, "epoch": int(how[1]), "batch": int(how[2])}
-    result = train(read_settings(toml), callbacks=[Losses(Path(toml).with_name("losses.txt"), **told)])
+        stop = {"number": number, "epoch": int(how[1]), "batch": int(how[2])}
+    result = train(read_settings(toml), callbacks=[Losses(Path(toml).with_name("losses.txt"), **stop)])
     print(result.stopped)

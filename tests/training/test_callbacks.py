@@ -47,8 +47,8 @@ class Play:
 
 
 def test_metrics_are_of_the_whole_set_not_means_of_batches(feed):
-    seen = []
-    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
+    metrics = []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: metrics.append(dict(logs)))
     model = small_model(bias=40)
     val = feed.evaluation(feed.manifest)
     dataset = FeedDataset(feed)
@@ -56,12 +56,12 @@ def test_metrics_are_of_the_whole_set_not_means_of_batches(feed):
     scores = np.concatenate([model.predict_on_batch({"clips": batch.clips})[:, 0] for batch in val])
     truth = np.array(feed.manifest.column("age").to_pylist())
     expected = regression_metrics(targets=truth, scores=scores)
-    assert seen[-1]["val_r2"] == pytest.approx(expected["r2"])
-    assert seen[-1]["val_loss"] == pytest.approx(np.mean((truth - scores) ** 2), rel=1e-5)
+    assert metrics[-1]["val_r2"] == pytest.approx(expected["r2"])
+    assert metrics[-1]["val_loss"] == pytest.approx(np.mean((truth - scores) ** 2), rel=1e-5)
     batches = [slice(start, start + 4) for start in range(0, 11, 4)]
     mean_of_batches = np.mean([regression_metrics(targets=truth[b], scores=scores[b])["rmse"] for b in batches])
-    assert seen[-1]["val_rmse"] != pytest.approx(mean_of_batches, rel=1e-3)
-    assert [each["learning_rate"] for each in seen] == pytest.approx([0.1, 0.1])
+    assert metrics[-1]["val_rmse"] != pytest.approx(mean_of_batches, rel=1e-3)
+    assert [each["learning_rate"] for each in metrics] == pytest.approx([0.1, 0.1])
 
 
 def test_a_nan_loss_is_not_measured(feed):

@@ -327,21 +327,21 @@ def test_another_backend_is_refused(broken, monkeypatch):
 
 def test_a_full_disk_ends_clearly_and_keeps_the_last_checkpoint(rows, tmp_path, monkeypatch):
     settings = settings_for(rows, out=tmp_path / "run", epochs=2)
-    kept = []
+    states = []
     savez = np.savez
 
     def full(path, **arrays):
-        if len(kept) == 6:
+        if len(states) == 6:
             Path(path).write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
         savez(path, **arrays)
-        kept.append(Path(path).read_bytes())
+        states.append(Path(path).read_bytes())
 
     monkeypatch.setattr(module.np, "savez", full)
     with pytest.raises(TrainingError, match=r"epoch 1, batch 2 cannot be saved \(.*No space left.*the previous one is"):
         train(settings)
     monkeypatch.undo()
-    assert (tmp_path / "run" / "checkpoint.npz").read_bytes().startswith(kept[-1])
+    assert (tmp_path / "run" / "checkpoint.npz").read_bytes().startswith(states[-1])
     assert not list((tmp_path / "run").glob(".partial*"))
     train(settings)
     train(settings_for(rows, out=tmp_path / "whole", epochs=2))
@@ -396,12 +396,12 @@ def test_across_warm_up_and_unfreezing(rows, tmp_path, monkeypatch, at, schedule
         model = build(settings, spec, **how)
         layer = next(each for each in model.layers if isinstance(each, keras.layers.Conv2D))
         layer.trainable = False
-        found.append(layer)
+        models.append(layer)
         return model
 
-    build, found = fit_module.build_model, []
+    build, models = fit_module.build_model, []
     monkeypatch.setattr(fit_module, "build_model", frozen)
-    monkeypatch.setattr(fit_module, "frozen_backbones", lambda model: found[-1:])
+    monkeypatch.setattr(fit_module, "frozen_backbones", lambda model: models[-1:])
     unfreezing = {
         "unfreeze_epoch": 2,
         "unfreeze_learning_rate": 0.01,
@@ -415,7 +415,7 @@ def test_across_warm_up_and_unfreezing(rows, tmp_path, monkeypatch, at, schedule
         train(settings, callbacks=[Break(*at)])
     result = train(settings)
     assert same_runs(whole.folder, result.folder)
-    assert found[-2].trainable and not found[-1].trainable  # the one trained, the one that the best weights are of
+    assert models[-2].trainable and not models[-1].trainable  # the one trained, the one that the best weights are of
 
 
 # Beyond a run of cinefeed: a Checkpoint in anybody's own fit

@@ -41,7 +41,7 @@ def written(folder, *, alike=(), **columns):
     return folder / "m.parquet"
 
 
-def told(run):
+def findings_of(run):
     return json.loads((run / "findings.json").read_text())
 
 
@@ -53,9 +53,9 @@ def test_look_alikes_across_parts_stand_at_the_head(tmp_path, caplog):
     path = written(tmp_path, alike=[(0, 23), (5, 17)])
     with caplog.at_level(logging.WARNING):
         run = train(by_column(path)).folder
-    titles = [each["title"] for each in told(run)["findings"]]
+    titles = [each["title"] for each in findings_of(run)["findings"]]
     assert titles == ["4 videos in more than one part of the split, nearly the same frames"]
-    assert told(run)["not_checked"] == ""
+    assert findings_of(run)["not_checked"] == ""
     words = [each.message for each in caplog.records if "will not be trustworthy" in each.message]
     assert len(words) == 1 and titles[0] in words[0] and "--group-table groups.csv" in words[0]
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -67,7 +67,7 @@ def test_look_alikes_across_parts_stand_at_the_head(tmp_path, caplog):
 
 def test_sound_parts_have_no_doubt(tmp_path, caplog):
     run = train(by_column(written(tmp_path))).folder
-    assert told(run) == {"findings": [], "not_checked": ""}
+    assert findings_of(run) == {"findings": [], "not_checked": ""}
     html = run_page(run).read_text()
     assert "cannot be trusted" not in html and "Not checked" not in html
     (run / "findings.json").unlink()
@@ -84,7 +84,7 @@ def test_groups_across_parts_and_labels_that_files_give_away(tmp_path):
     patients = pa.array([f"p{number % 22}" for number in range(24)])
     Manifest(rows.table.append_column("patient", patients), root=rows.root, notes=rows.notes).write(path)
     settings = settings_for(path, data={"target": "sick", "split": {"column": "split", "group": False}})
-    result = [each["code"] for each in told(train(settings).folder)["findings"]]
+    result = [each["code"] for each in findings_of(train(settings).folder)["findings"]]
     assert result == ["groups_across_splits", "label_predicted_by_file"]
 
 
@@ -94,7 +94,7 @@ def test_what_was_not_looked_at_is_said(tmp_path):
     unscanned = Manifest.from_table(rows.table.select(["id", "path", "age", "patient", "split"]), root=rows.root)
     unscanned.write(tmp_path / "u.parquet")
     run = train(by_column(tmp_path / "u.parquet")).folder
-    assert "the videos were not scanned" in told(run)["not_checked"]
+    assert "the videos were not scanned" in findings_of(run)["not_checked"]
     html = run_page(run).read_text()
     assert "Not checked: copies and near-duplicates in two parts" in html[: html.index("</header>")]
 

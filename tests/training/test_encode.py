@@ -116,8 +116,8 @@ def test_the_second_half_with_the_firsts_weights_is_the_whole_network(run, studi
     feed = Feed(rows, frame=Frame(**feature_frame(rows)), **common)
     assert feed.spec.clip_shape == (4, 1, 6, 1)
     half = feature_rnn(dataclasses.replace(spec, clip_shape=(4, 1, 6, 1), dtype=np.dtype("float32")), units=4, dense=4)
-    kept = whole.get_weights()[-len(half.weights) :]
-    half.set_weights(kept)
+    weights = whole.get_weights()[-len(half.weights) :]
+    half.set_weights(weights)
     pixels = Feed(studies, frame=settings.frame, **common).batch(0)
     expected = whole.predict({"clips": pixels.clips}, verbose=0)
     assert np.ptp(expected) > 0
@@ -227,8 +227,8 @@ def test_features_of_two_networks_are_never_under_one_name(studies, tmp_path, mo
     assert (again.num_encoded, again.num_reused) == (4, ROWS - 4)  # the fourth was under way
     whole = module._write
 
-    def write_and_die(*given):
-        whole(*given)
+    def write_and_die(*arguments):
+        whole(*arguments)
         raise KeyboardInterrupt  # before the journal knows
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -239,7 +239,7 @@ def test_features_of_two_networks_are_never_under_one_name(studies, tmp_path, mo
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_no_bad_video(studies, tmp_path, monkeypatch, code):
-    def write(*given):
+    def write(*arguments):
         raise OSError(code, "No room")
 
     with (
@@ -295,8 +295,8 @@ def test_rows_that_the_run_did_not_use_are_left_out_by_init(run, studies, tmp_pa
     assert settings.data.split.column == "split"
     selection = make_parts(choose_rows(rows, settings), settings)
     for name in ("train", "val", "test"):
-        kept = set(parts.where("split", [name]).column("id").to_pylist())
-        assert set(getattr(selection, name).column("id").to_pylist()) <= kept
+        ids = set(parts.where("split", [name]).column("id").to_pylist())
+        assert set(getattr(selection, name).column("id").to_pylist()) <= ids
     assert sum(map(len, selection)) == ROWS - 2
 
 
@@ -353,8 +353,8 @@ def test_a_run_on_features_says_so_and_takes_no_videos(run, studies, features, t
         encoder_of_run(result.folder)
     with pytest.raises(SettingError, match="already features"):
         encode(features.path, out=tmp_path / "f", encoder=encoder_of_run(run))
-    kept = json.loads((result.folder / "run.json").read_text())
-    assert kept.get("encoded_from", encoded_from(rows)) == encoded_from(rows)
+    content = json.loads((result.folder / "run.json").read_text())
+    assert content.get("encoded_from", encoded_from(rows)) == encoded_from(rows)
 
 
 def test_a_backbone_named_directly_encodes_colour_and_grey(studies, tmp_path):

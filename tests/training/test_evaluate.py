@@ -46,15 +46,15 @@ def column(table, name):
 def test_every_metric_of_a_regression_comes_from_the_predictions_by_scikit_learn(path):
     run = make_run(settings_for(path, evaluate={"clips": 3}))
     table = pq.read_table(run.folder / "predictions.parquet")
-    kept = json.loads((run.folder / "metrics.json").read_text())
+    content = json.loads((run.folder / "metrics.json").read_text())
     assert table.num_rows == 3 * 12 and set(column(table, "split")) == {"val", "test"}
     for part in ("val", "test"):
         rows = table.filter(pc.equal(table["split"], part)).group_by("id", use_threads=False)
         videos = rows.aggregate([("target", "min"), ("score", "mean")])
         truth, output = videos["target_min"].to_numpy(), videos["score_mean"].to_numpy()
-        assert kept[part]["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(truth, output))
-        assert kept[part]["r2"] == pytest.approx(sklearn.metrics.r2_score(truth, output))
-        assert run.metrics[part] == pytest.approx(kept[part])
+        assert content[part]["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(truth, output))
+        assert content[part]["r2"] == pytest.approx(sklearn.metrics.r2_score(truth, output))
+        assert run.metrics[part] == pytest.approx(content[part])
 
 
 @pytest.mark.parametrize("unit", [None, "patient"])
@@ -95,19 +95,19 @@ def test_what_balancing_did_is_taken_back(path):
     weighed = settings_for(
         path, data={"target": "sick"}, train={"out": str(path.parent / "w"), "class_weights": "balanced"}
     )
-    kept = json.loads((make_run(weighed).folder / "assessment.json").read_text())
-    assert kept["priors"]["sick"] == {"draws": [1, 1], "raw": prior["raw"]}
+    content = json.loads((make_run(weighed).folder / "assessment.json").read_text())
+    assert content["priors"]["sick"] == {"draws": [1, 1], "raw": prior["raw"]}
 
 
 def test_evaluate_repeats_the_run(path):
     run = make_run(settings_for(path, data={"target": ["sick", "kind"]}, evaluate={"clips": 2, "subgroups": ["sex"]}))
     again = evaluate(run.folder)
     assert again.metrics == pytest.approx(run.metrics["test"], nan_ok=True)
-    kept = json.loads((run.folder / "assessment.json").read_text())
-    assert kept["parts"]["test"]["sick"].pop("threshold_from") == "val"
+    content = json.loads((run.folder / "assessment.json").read_text())
+    assert content["parts"]["test"]["sick"].pop("threshold_from") == "val"
     assert again.assessment["parts"]["test"]["sick"].pop("threshold_from") == "frozen"
-    assert again.assessment["parts"]["test"] == kept["parts"]["test"]
-    assert [each["value"] for each in kept["parts"]["test"]["sick"]["subgroups"]["sex"]] == ["f", "m"]
+    assert again.assessment["parts"]["test"] == content["parts"]["test"]
+    assert [each["value"] for each in content["parts"]["test"]["sick"]["subgroups"]["sex"]] == ["f", "m"]
     train = evaluate(run.folder, part="train", clips=1, unit="patient", subgroups=[])
     result = train.assessment["parts"]["train"]["kind"]
     assert (result["clips"], result["units"], result["subgroups"]) == (12, 6, {})
@@ -119,16 +119,16 @@ def test_evaluate_repeats_the_run(path):
 def test_patients_that_were_seen_are_refused(path, tmp_path):
     run = make_run(settings_for(path, data={"target": "sick"}))
     own = Manifest.read(run.folder / "manifest.parquet")
-    seen = own.table.filter(pc.not_equal(own.table["split"], "test"))["patient"].unique().to_pylist()
+    patients = own.table.filter(pc.not_equal(own.table["split"], "test"))["patient"].unique().to_pylist()
     with pytest.raises(
         SplitError,
         match=r"9 of 12 values of 'patient' in .*m.parquet are in the run's training or validation .*--where",
     ):
         evaluate(run.folder, manifest=path)
-    one = outside(path, [seen[0] if row == 5 else f"q{row // 2}" for row in range(24)])
-    with pytest.raises(SplitError, match=rf"1 of 13 .* \(first: {seen[0]}\)"):
+    one = outside(path, [patients[0] if row == 5 else f"q{row // 2}" for row in range(24)])
+    with pytest.raises(SplitError, match=rf"1 of 13 .* \(first: {patients[0]}\)"):
         evaluate(run.folder, manifest=one)
-    unseen = sorted(set(own.column("patient").to_pylist()) - set(seen))
+    unseen = sorted(set(own.column("patient").to_pylist()) - set(patients))
     tested = evaluate(run.folder, manifest=path, where={"patient": unseen})
     assert tested.metrics == pytest.approx(run.metrics["test"])
     bare = tmp_path / "bare.parquet"

@@ -87,8 +87,8 @@ def test_onnx_runtime_gives_the_models_scores(table, tmp_path, name, short):
     assert [each.name for each in session.get_outputs()] == ["score"]
     assert result.any_batch == (session.get_inputs()[0].shape[0] == "batch")
     assert result.any_batch == ((name, short) != ("bidirectional", "pad"))
-    kept = json.loads(session.get_modelmeta().custom_metadata_map["cinefeed"])
-    assert (kept["target"], kept["task"], kept["clip_shape"]) == ("age", "regression", [6, 16, 16, 1])
+    content = json.loads(session.get_modelmeta().custom_metadata_map["cinefeed"])
+    assert (content["target"], content["task"], content["clip_shape"]) == ("age", "regression", [6, 16, 16, 1])
     model = load_model(settings, spec, run / WEIGHTS)
     batch = build_feed(settings, parts).batch(0)
     assert np.ptp(model.predict_on_batch(model_inputs(model, batch))) > 0

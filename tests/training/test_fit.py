@@ -51,8 +51,8 @@ def test_a_run_keeps_all_there_is_to_know(path):
     folder = result.folder
     assert sorted(each.name for each in folder.iterdir()) == sorted(RUN_FILES)
     assert to_table(read_settings(folder / "settings.toml")) == to_table(settings)
-    found, spec, rows = read_run(folder)
-    assert found == settings
+    run_settings, spec, rows = read_run(folder)
+    assert run_settings == settings
     assert spec.clip_shape == (4, 8, 8, 1)
     assert len(rows) == 11
     with (folder / "history.csv").open() as file:
@@ -76,11 +76,11 @@ def test_a_run_keeps_all_there_is_to_know(path):
 def test_metrics_can_be_computed_again_from_the_predictions(path):
     result = train(settings_for(path))
     table = pq.read_table(result.folder / "predictions.parquet")
-    kept = json.loads((result.folder / "metrics.json").read_text())
+    content = json.loads((result.folder / "metrics.json").read_text())
     for part in ("val", "test"):
         rows = table.filter(table["split"].to_numpy(zero_copy_only=False) == part)
         again = regression_metrics(targets=rows["target"].to_numpy(), scores=rows["score"].to_numpy())
-        assert again["rmse"] == pytest.approx(kept[part]["rmse"])
+        assert again["rmse"] == pytest.approx(content[part]["rmse"])
         assert again["rmse"] == pytest.approx(result.metrics[part]["rmse"])
     assert result.metrics["val"]["rmse"] != result.metrics["test"]["rmse"]
 

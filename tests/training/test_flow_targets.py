@@ -48,8 +48,8 @@ def test_of_several_targets_one_label_is_enough(rows):
 
 def test_the_feed_masks_what_is_missing_the_first_target_too(rows):
     feed = build_feed(settings(rows), choose_rows(rows, settings(rows)))
-    known = [each for each in AGES if each is not None]
-    assert feed.spec.target_mean == pytest.approx(np.mean(known)) and "from 1 to 23" in feed.summary()
+    ages = [each for each in AGES if each is not None]
+    assert feed.spec.target_mean == pytest.approx(np.mean(ages)) and "from 1 to 23" in feed.summary()
     batch = feed.batch(0)
     for place, name in enumerate(batch.ids):
         row = int(name[1:])

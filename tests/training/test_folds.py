@@ -62,10 +62,10 @@ def test_every_video_is_measured_once_by_a_run_that_did_not_see_its_patient(path
     thresholds = [each["sick"] for each in selection if each]
     assert measured["threshold"] == pytest.approx(np.mean(thresholds)) and measured["clusters"] == 12
     assert measured["metrics"]["auroc"]["low"] is not None
-    kept = json.loads((result.folder / "folds.json").read_text())
-    accuracies = [each["metrics"]["accuracy"] for each in kept["runs"]]
-    assert kept["metrics"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
-    assert [each["rows"] for each in kept["runs"]] == [8, 8, 8] and kept["group"] == "patient"
+    content = json.loads((result.folder / "folds.json").read_text())
+    accuracies = [each["metrics"]["accuracy"] for each in content["runs"]]
+    assert content["metrics"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert [each["rows"] for each in content["runs"]] == [8, 8, 8] and content["group"] == "patient"
 
 
 def test_it_goes_on_at_the_fold_that_is_not_finished(path):
@@ -121,9 +121,9 @@ def test_balanced_folds_are_corrected_by_their_mean_draws(path):
     data = {"target": "sick", "split": {"stratify": "sick"}}
     settings = settings_for(path, data=data, sampler={"name": "BalancedClasses"})
     result = train_folds(settings, folds=2, train=Trainer())
-    kept = json.loads((result.folder / "assessment.json").read_text())
-    assert kept["priors"]["sick"]["draws"] == pytest.approx([0.5, 0.5])
-    assert kept["parts"]["test"]["sick"]["corrected"] is not None
+    content = json.loads((result.folder / "assessment.json").read_text())
+    assert content["priors"]["sick"]["draws"] == pytest.approx([0.5, 0.5])
+    assert content["parts"]["test"]["sick"]["corrected"] is not None
 
 
 def test_the_interval_over_folds_is_students():

@@ -144,15 +144,15 @@ def test_a_real_backbone_is_unfrozen_and_scored(manifest, path):
         "model": {"backbone": "MobileNetV2", "frozen": True, "filters": [4, 4]},
         "train": {"unfreeze_epoch": 1, "unfreeze_learning_rate": 1e-5},
     }
-    seen = []
+    losses = []
     watch = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: seen.append(
+        on_epoch_end=lambda epoch, logs: losses.append(
             (watch.model.get_layer("backbone").trainable, logs["learning_rate"])
         )
     )
     result = train(settings_for(path, **sections), callbacks=[watch])
-    assert [each[0] for each in seen] == [False, True]
-    assert [each[1] for each in seen] == pytest.approx([1e-3, 1e-5])
+    assert [each[0] for each in losses] == [False, True]
+    assert [each[1] for each in losses] == pytest.approx([1e-3, 1e-5])
     assert result.complete
     settings, spec, _ = read_run(result.folder)
     assert len(frozen_backbones(build_model(settings, spec))) == 1

@@ -62,16 +62,16 @@ def test_the_reference_network_is_for_scaled_regressions():
 
 
 @pytest.mark.parametrize(
-    ("change", "given"),
+    ("change", "shape"),
     [
         ({"padded": True}, "clips, valid"),
         ({"covariates": (Covariate(name="age"),)}, "age, clips"),
         ({"views": ("2ch", "4ch")}, "clips_2ch, clips_4ch"),
     ],
 )
-def test_what_the_reference_network_does_not_read_is_refused(change, given):
+def test_what_the_reference_network_does_not_read_is_refused(change, shape):
     spec = dataclasses.replace(spec_for(dtype="float32"), **change)
-    with pytest.raises(SettingError, match=f"has the inputs clips, the feed provides {given}; use cnn_rnn"):
+    with pytest.raises(SettingError, match=f"has the inputs clips, the feed provides {shape}; use cnn_rnn"):
         build_model(settings_for(model={"name": "reference_cnn_lstm"}), spec)
 
 

@@ -27,8 +27,8 @@ SETTINGS = parse(
 def looks_at(*, time=slice(None), y=slice(None), x=slice(None), shape=SHAPE, outputs=1):
     """A network that reads the brightness of one part of a clip and nothing else."""
     clips = keras.Input(shape, name="clips", dtype="uint8")
-    seen = keras.ops.cast(clips[:, time, y, x], "float32")
-    mean = keras.ops.mean(seen, axis=(1, 2, 3, 4))[:, None] / 255.0
+    pixel = keras.ops.cast(clips[:, time, y, x], "float32")
+    mean = keras.ops.mean(pixel, axis=(1, 2, 3, 4))[:, None] / 255.0
     return keras.Model({"clips": clips}, mean if outputs == 1 else keras.ops.concatenate([1 - mean, mean], axis=1))
 
 
@@ -97,8 +97,8 @@ def test_of_several_views_and_targets_the_one_asked_for_is_watched(feed):
     for view in clips:
         clips[view][:, :, :12, 12:] = 200  # the upper right quadrant of both
     inputs = {f"clips_{view}": keras.Input(SHAPE, name=f"clips_{view}", dtype="uint8") for view in clips}
-    seen = {name: keras.ops.mean(keras.ops.cast(each, "float32"), axis=(1, 2, 3, 4)) for name, each in inputs.items()}
-    outputs = {"age": seen["clips_2ch"][:, None], "ef": -seen["clips_4ch"][:, None]}
+    means = {name: keras.ops.mean(keras.ops.cast(each, "float32"), axis=(1, 2, 3, 4)) for name, each in inputs.items()}
+    outputs = {"age": means["clips_2ch"][:, None], "ef": -means["clips_4ch"][:, None]}
     spec = dataclasses.replace(feed.spec, views=("2ch", "4ch"))
     batch = dataclasses.replace(feed.batch(0), clips=clips)
     result = occlude(keras.Model(inputs, outputs), spec, batch, target="ef")
@@ -195,8 +195,8 @@ def test_a_run_never_fails_by_its_pictures(feed, tmp_path, monkeypatch):
 
 def test_no_further_clip_is_begun_after_its_time(feed, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "_MAX_SECONDS", -1.0)
-    given = {"settings": SETTINGS, "model": looks_at(), "feed": feed, "test": feed.evaluation(feed.manifest)}
-    keep_pictures(tmp_path, **given, predictions=table_of([30.0] * 12))
+    arguments = {"settings": SETTINGS, "model": looks_at(), "feed": feed, "test": feed.evaluation(feed.manifest)}
+    keep_pictures(tmp_path, **arguments, predictions=table_of([30.0] * 12))
     with np.load(tmp_path / "saliency.npz") as result:
         assert len(result["clips"]) == len(result["space"]) == 1
-    assert set(given) | {"folder", "predictions"} == set(inspect.signature(keep_pictures).parameters)
+    assert set(arguments) | {"folder", "predictions"} == set(inspect.signature(keep_pictures).parameters)

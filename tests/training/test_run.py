@@ -58,7 +58,7 @@ def test_clearing_takes_only_a_runs_own_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["manifest.parquet"], "manifest.parquet"),  # of a scan, into the folder that is then trained into
         (["report.html", "methods.md"], "methods.md, report.html"),
@@ -68,11 +68,11 @@ def test_clearing_takes_only_a_runs_own_files(tmp_path):
         (["folds.json", "spec.json"], "folds.json"),
     ],
 )
-def test_files_that_are_not_a_runs_are_not_cleared(tmp_path, names, said):
+def test_files_that_are_not_a_runs_are_not_cleared(tmp_path, names, message):
     for name in names:
         (tmp_path / name).write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(SettingError, match=rf"holds other files \({said}\); name a new folder"):
+        with pytest.raises(SettingError, match=rf"holds other files \({message}\); name a new folder"):
             check_out(tmp_path, overwrite=overwrite)
 
 

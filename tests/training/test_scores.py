@@ -141,9 +141,9 @@ def test_scores_come_as_the_feed_does(rows):
     feed, model = feed_of(rows).evaluation(rows), mean_model()
     assert [len(each.ids) for each in score_batches(model, feed)] == [5, 5, 5, 5, 4]
     assert [len(each.ids) for each in score_batches(model, feed, at_least=8)] == [10, 10, 4]
-    seen = []
-    score(model, feed, tick=seen.append)
-    assert sum(seen) == 24
+    ids = []
+    score(model, feed, tick=ids.append)
+    assert sum(ids) == 24
 
 
 def test_the_table_says_what_it_holds(rows, tmp_path):

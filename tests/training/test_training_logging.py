@@ -69,9 +69,9 @@ def test_progress_is_plain_lines_without_a_terminal(capsys):
     progress.on_train_batch_end(0, {"loss": 1.0})
     progress.on_epoch_end(1, {"loss": 0.5, "val_loss": 2.0, "val_r2": 0.25, "val_mae": 9.0})
     progress.on_train_end()
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith("epoch 2/4  loss 0.5  val_loss 2  val_r2 0.25  (")
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("epoch 2/4  loss 0.5  val_loss 2  val_r2 0.25  (")
 
 
 def test_progress_is_a_table_and_a_bar_on_a_terminal(capsys, monkeypatch):
@@ -83,19 +83,19 @@ def test_progress_is_a_table_and_a_bar_on_a_terminal(capsys, monkeypatch):
     progress.on_train_batch_end(0, {"loss": 1.0})
     progress.on_epoch_end(0, {"loss": 0.5})
     progress.close()
-    shown = capsys.readouterr().err
-    assert "epoch" in shown and "loss" in shown and "0.5" in shown.splitlines()[-2]
+    output = capsys.readouterr().err
+    assert "epoch" in output and "loss" in output and "0.5" in output.splitlines()[-2]
 
 
 class Fed:
     """A feed that has given as many clips as it was asked for its figures."""
 
     def __init__(self):
-        self.asked = 0
+        self.count = 0
 
     def stats(self):
-        self.asked += 1
-        return Stats(clips=self.asked, elapsed_seconds=self.asked, decode_seconds=self.asked, workers=2)
+        self.count += 1
+        return Stats(clips=self.count, elapsed_seconds=self.count, decode_seconds=self.count, workers=2)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -125,7 +125,7 @@ def test_the_table_of_epochs_fits_a_terminal_of_80_columns(capsys, monkeypatch):
         progress.on_epoch_begin(epoch)
         progress.on_epoch_end(epoch, {"loss": 0.6948, "val_loss": 0.6342, **dict.fromkeys(names, 0.5845)})
     progress.close()
-    shown = capsys.readouterr().err
-    rows = [line for line in shown.splitlines() if line.count("0.5845") == len(names)]
+    output = capsys.readouterr().err
+    rows = [line for line in output.splitlines() if line.count("0.5845") == len(names)]
     assert len(rows) >= 2 and all(len(row.rstrip()) <= 80 for row in rows)
-    assert "…" not in shown and "precision" in shown and "waits" in shown
+    assert "…" not in output and "precision" in output and "waits" in output

@@ -106,13 +106,13 @@ def test_the_contents_of_an_archive_are_not_guarded_by_zip_itself(tmp_path):
 @pytest.mark.parametrize("name", ["settings.toml", "spec.json"])
 def test_any_flipped_bit_in_settings_or_spec_is_an_error(tmp_path, name):
     run = make_run(settings_for(make_manifest(tmp_path))).folder
-    path, kept = run / name, read_run(run)[:2]
+    path, original = run / name, read_run(run)[:2]
     raw = path.read_bytes()
     messages = []
     for changed in flips(raw, seed=7, count=300):
         path.write_bytes(changed)
         try:
-            assert read_run(run)[:2] == kept, "only where the mark of the digest itself was hit"
+            assert read_run(run)[:2] == original, "only where the mark of the digest itself was hit"
         except CinefeedError as error:
             assert name in str(error)
             messages.append(str(error))

@@ -40,7 +40,7 @@ def of_python(clip):
     return clip[:, ::-1] if random.random() < 0.5 else np.roll(clip, random.randrange(8), axis=1)
 
 
-def given(clip, rng):
+def shift_by_rng(clip, rng):
     return np.roll(clip, rng.integers(1, 8), axis=2)
 
 

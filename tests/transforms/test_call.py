@@ -20,7 +20,7 @@ FRAME = cf.Frame(height=16, width=16, channels=1)
 RANDOM = {
     "torch": callables.Jitter(),
     "torch, by shape": callables.Noisy(),
-    "given": callables.given,
+    "rng of the feed": callables.shift_by_rng,
     "global of numpy": callables.of_numpy,
     "global of python": callables.of_python,
     "global of torch": callables.with_dropout,
@@ -43,9 +43,9 @@ def manifest(tmp_path):
 
 
 def clips_of(feed, count=2):
-    found = [batch.clips.copy() for _ in range(count) for batch in feed]
+    clips = [batch.clips.copy() for _ in range(count) for batch in feed]
     feed.close()
-    return found
+    return clips
 
 
 def same(one, other):
@@ -100,8 +100,10 @@ def test_an_evaluation_keeps_what_is_not_random(manifest):
     assert feed.spec.dtype == np.float32
     val = feed.evaluation(manifest)
     assert [repr(each) for each in val.settings.transforms] == [repr(each) for each in feed.settings.transforms[1:]]
-    kept = make(manifest, Call(function=callables.given, random=False)).evaluation(manifest)
-    assert len(kept.settings.transforms) == 1 and np.array_equal(kept.batch(0).clips, kept.batch(0, epoch=3).clips)
+    evaluation = make(manifest, Call(function=callables.shift_by_rng, random=False)).evaluation(manifest)
+    assert len(evaluation.settings.transforms) == 1 and np.array_equal(
+        evaluation.batch(0).clips, evaluation.batch(0, epoch=3).clips
+    )
     dropped = make(manifest, Call(function=callables.scaled, random=True)).evaluation(manifest)
     assert dropped.settings.transforms == () and dropped.spec.dtype == np.uint8
 
@@ -117,8 +119,8 @@ def test_what_is_said_of_it(manifest):
     make(manifest, callables.Jitter(), cf.Rotate(degrees=5), callables.scaled).restore(state)
     with pytest.raises(FeedError, match="transforms"):
         make(manifest, callables.Jitter(brightness=0.1), cf.Rotate(degrees=5), callables.scaled).restore(state)
-    told = make(manifest, callables.Jitter(), return_parameters=True, workers=0).batch(0).parameters[0]
-    assert isinstance(told["transforms"][0]["seed"], int)
+    parameters = make(manifest, callables.Jitter(), return_parameters=True, workers=0).batch(0).parameters[0]
+    assert isinstance(parameters["transforms"][0]["seed"], int)
 
 
 def test_names_are_the_same_in_every_process():
@@ -129,8 +131,8 @@ def test_names_are_the_same_in_every_process():
         return lambda clip: clip * factor
 
     assert callable_name(times(2)) != callable_name(times(3))
-    assert callable_name(partial(callables.given, rng=3)) == "partial(callables.given, rng=3)"
-    assert pickle.loads(pickle.dumps(Call(function=callables.given))) == Call(function=callables.given)
+    assert callable_name(partial(callables.shift_by_rng, rng=3)) == "partial(callables.shift_by_rng, rng=3)"
+    assert pickle.loads(pickle.dumps(Call(function=callables.shift_by_rng))) == Call(function=callables.shift_by_rng)
 
 
 @pytest.mark.parametrize("kind", RANDOM)
@@ -141,20 +143,20 @@ def test_conformance(manifest, kind):
 
 
 def test_layouts(manifest):
-    seen = []
+    shapes = []
 
     def look(video):
-        seen.append(tuple(video.shape))
+        shapes.append(tuple(video.shape))
         return video
 
     wide = cf.Frame(height=16, width=20, channels=3)
     for layout in ("TCHW", "CTHW", "THWC"):
         Compose([Call(function=look, layout=layout)], frame=wide, frames=5)
-    assert [*dict.fromkeys(seen)] == [(5, 3, 16, 20), (3, 5, 16, 20), (5, 16, 20, 3)]
+    assert [*dict.fromkeys(shapes)] == [(5, 3, 16, 20), (3, 5, 16, 20), (5, 16, 20, 3)]
 
 
 def test_a_choice_may_hold_callables(manifest):
-    choice = OneOf(transforms=(Call(function=callables.Jitter()), Call(function=callables.given)))
+    choice = OneOf(transforms=(Call(function=callables.Jitter()), Call(function=callables.shift_by_rng)))
     feed = make(manifest, choice, workers=2)
     assert same(clips_of(feed), clips_of(make(manifest, choice, workers=0))) and feed.choice.backend == "thread"
 
@@ -180,7 +182,7 @@ def test_what_cannot_be_a_transform(manifest, function, message):
 def test_wrong_settings():
     for wrong in ({"function": 3}, {"function": callables.Jitter}, {"layout": "HWC"}, {"random": 1}):
         with pytest.raises(SettingError, match="Call"):
-            Call(**{"function": callables.given, **wrong})
+            Call(**{"function": callables.shift_by_rng, **wrong})
 
 
 def test_what_no_process_can_import(manifest):
@@ -196,7 +198,7 @@ def test_what_no_process_can_import(manifest):
 def test_masks_are_not_left_behind(manifest):
     settings = {"inputs": cf.Inputs(mask="path"), "workers": 0}
     with pytest.raises(SettingError, match=r"masks cannot follow.*keeps_place=True"):
-        make(manifest, callables.given, **settings)
+        make(manifest, callables.shift_by_rng, **settings)
     assert make(manifest, Call(function=callables.scaled, keeps_place=True), **settings).batch(0).masks.any()
 
 

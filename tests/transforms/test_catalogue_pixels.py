@@ -179,11 +179,11 @@ def test_boxes_lie_within_the_frame_and_are_black():
 def test_a_sector_is_a_fan_below_its_apex():
     frames = np.full((2, 100, 120, 3), 9, np.uint8)
     mask = SectorMask(degrees=80, apex=(0.5, -0.1), near=0.2, far=1.0)
-    kept = mask.apply(frames, {})[0, ..., 0] > 0
+    inside = mask.apply(frames, {})[0, ..., 0] > 0
     area = np.pi * (100.0**2 - 20.0**2) * 80 / 360 - _above(100)
-    assert abs(kept.sum() - area) < 0.02 * area
-    assert np.array_equal(kept, kept[:, ::-1])  # even, about the apex
-    assert kept[50, 60] and not kept[5, 60] and not kept[95, 60] and not kept[50, 2]
+    assert abs(inside.sum() - area) < 0.02 * area
+    assert np.array_equal(inside, inside[:, ::-1])  # even, about the apex
+    assert inside[50, 60] and not inside[5, 60] and not inside[95, 60] and not inside[50, 2]
     assert SectorMask(degrees=360, far=3).apply(frames, {}).min() == 9
 
 

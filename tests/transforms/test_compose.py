@@ -101,8 +101,8 @@ def test_the_fit_is_of_what_is_shown(aspect, rotation):
     colour = Colour(model="grey", aspect=aspect, rotation=rotation)
     for fit, size in (("crop", 40), ("pad", 40), ("none", 80)):
         compose = Compose([], frame=Frame(height=size, width=size, channels=1, fit=fit))
-        shown = render(compose, [stored], colour)[0, ..., 0] > 125
-        down, across = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+        rendered = render(compose, [stored], colour)[0, ..., 0] > 125
+        down, across = np.flatnonzero(rendered.any(1)), np.flatnonzero(rendered.any(0))
         radius = 30 * {"crop": 0.5, "pad": 0.25, "none": 1.0}[fit]
         assert abs(len(down) - 2 * radius) <= 1 and abs(len(across) - 2 * radius) <= 1
         assert abs(down.mean() - (size - 1) / 2) <= 0.5 and abs(across.mean() - (size - 1) / 2) <= 0.5

@@ -75,22 +75,22 @@ def test_a_table_is_what_the_transforms_are_one_after_the_other(transforms, dtyp
 
 
 def test_a_run_is_looked_up_once(monkeypatch):
-    looked = []
-    monkeypatch.setattr(fuse, "look_up", lambda pixels, table, out: looked.append(table.shape))
+    lookups = []
+    monkeypatch.setattr(fuse, "look_up", lambda pixels, table, out: lookups.append(table.shape))
     transforms = [Brightness(factor=0.4), Gamma(gamma=0.4), Contrast(factor=0.4), Normalize()]
     compose = Compose(transforms, frame=Frame(height=40, width=44, channels=3))
     render(compose, clip_of("uint8"), compose.sample(np.random.default_rng(0), frames=6))
-    assert looked == [(6, 1, 256)]  # a curve a frame, for each has its own maximum
-    looked.clear()
+    assert lookups == [(6, 1, 256)]  # a curve a frame, for each has its own maximum
+    lookups.clear()
     deep = Compose(transforms, frame=Frame(height=150, width=44, channels=3, dtype="uint16"))
     parameters = deep.sample(np.random.default_rng(0), frames=6)
     fuse.apply_pointwise(list(zip(transforms, parameters, strict=True)), clip_of("uint16", height=150), None)
-    assert looked == [(1, 1, 65536)]  # and not 6 x 65,536: the maximum of each frame is taken afterwards
-    looked.clear()
+    assert lookups == [(1, 1, 65536)]  # and not 6 x 65,536: the maximum of each frame is taken afterwards
+    lookups.clear()
     constants = Normalize(mode="standard", mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
     compose = Compose([Gamma(gamma=0.4), constants], frame=Frame(height=40, width=44, channels=3))
     render(compose, clip_of("uint8"), compose.sample(np.random.default_rng(0), frames=6))
-    assert looked == [(1, 3, 256)]
+    assert lookups == [(1, 3, 256)]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -136,18 +136,18 @@ def test_choices_are_fused_once_they_are_chosen():
         Normalize(),
     ]
     compose = Compose(choices, frame=Frame(height=40, width=44, channels=3))
-    seen = set()
+    outcomes = set()
     for seed in range(12):
         parameters = compose.sample(np.random.default_rng(seed), frames=6)
         assert json.loads(json.dumps(parameters)) == parameters
         parts = list(fuse.select_parts(choices, parameters))
-        seen.add(tuple(type(each).__name__ for each, _ in parts))
+        outcomes.add(tuple(type(each).__name__ for each, _ in parts))
         kinds = [step.kind for step in fuse.group_steps(iter(parts))]
         assert kinds == ["geometry", "pointwise"]
         plain = Compose([each for each, _ in parts], frame=compose.frame)
         clip = clip_of("uint8", seed=seed)
         assert np.array_equal(render(compose, clip, parameters), render(plain, clip, [each for _, each in parts]))
-    assert len(seen) > 6
+    assert len(outcomes) > 6
     assert compose.explain().count("one interpolation") == 1 and compose.explain().count("look-up table") == 1
 
 

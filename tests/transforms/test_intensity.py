@@ -30,8 +30,8 @@ def test_standard(dtype):
     own = Normalize(mode="standard").apply(frames, {}).astype(np.float64)
     assert abs(own.mean()) < 1e-5 and abs(own.std() - 1) < 1e-5
     mean, std = (10.0, 20.0, 30.0), (1.0, 2.0, 4.0)
-    given = Normalize(mode="standard", mean=mean, std=std).apply(frames, {})
-    assert np.allclose(given, (frames - np.array(mean)) / np.array(std), rtol=1e-5, atol=1e-4)
+    explicit = Normalize(mode="standard", mean=mean, std=std).apply(frames, {})
+    assert np.allclose(explicit, (frames - np.array(mean)) / np.array(std), rtol=1e-5, atol=1e-4)
     one = Normalize(mode="standard", mean=10.0, std=4.0).apply(frames, {})
     assert np.allclose(one, (frames - 10.0) / 4.0, rtol=1e-5, atol=1e-4)
 

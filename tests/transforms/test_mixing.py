@@ -22,30 +22,30 @@ def batch(dtype="uint8", size=8):
 def test_mixing_is_pure_and_plain(kind, dtype):
     clips, mix = batch(dtype), kind(alpha=1.0)
     before = clips.copy()
-    drawn = mix.sample(np.random.default_rng(3), INFO, size=8)
-    assert json.loads(json.dumps(drawn)) == drawn == mix.sample(np.random.default_rng(3), INFO, size=8)
-    assert sorted(drawn["partners"]) == list(range(8)) and all(0.5 <= share <= 1 for share in drawn["shares"])
-    mixed = mix.apply(clips, drawn)
+    parameters = mix.sample(np.random.default_rng(3), INFO, size=8)
+    assert json.loads(json.dumps(parameters)) == parameters == mix.sample(np.random.default_rng(3), INFO, size=8)
+    assert sorted(parameters["partners"]) == list(range(8)) and all(0.5 <= share <= 1 for share in parameters["shares"])
+    mixed = mix.apply(clips, parameters)
     assert np.array_equal(clips, before) and mixed.dtype == clips.dtype and mixed.shape == clips.shape
-    assert np.array_equal(mix.apply(clips, drawn), mixed) and not np.array_equal(mixed, clips)
+    assert np.array_equal(mix.apply(clips, parameters), mixed) and not np.array_equal(mixed, clips)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_mixup_blends_by_its_shares(dtype):
     clips, mix = batch(dtype), MixUp(alpha=1.0)
-    drawn = mix.sample(np.random.default_rng(1), INFO, size=8)
-    shares = np.array(drawn["shares"]).reshape(-1, 1, 1, 1, 1)
-    expected = shares * clips + (1 - shares) * clips[drawn["partners"]].astype(np.float64)
-    assert np.abs(mix.apply(clips, drawn) - expected).max() <= (0.51 if dtype != "float32" else 1e-3)
+    parameters = mix.sample(np.random.default_rng(1), INFO, size=8)
+    shares = np.array(parameters["shares"]).reshape(-1, 1, 1, 1, 1)
+    expected = shares * clips + (1 - shares) * clips[parameters["partners"]].astype(np.float64)
+    assert np.abs(mix.apply(clips, parameters) - expected).max() <= (0.51 if dtype != "float32" else 1e-3)
 
 
 def test_cutmix_shares_are_those_of_the_pixels():
     mix, clips = CutMix(alpha=1.0), batch()
     clips[:] = np.arange(8, dtype=np.uint8).reshape(-1, 1, 1, 1, 1)
     for seed in range(20):
-        drawn = mix.sample(np.random.default_rng(seed), INFO, size=8)
-        mixed = mix.apply(clips, drawn)
-        for row, (partner, share) in enumerate(zip(drawn["partners"], drawn["shares"], strict=True)):
+        parameters = mix.sample(np.random.default_rng(seed), INFO, size=8)
+        mixed = mix.apply(clips, parameters)
+        for row, (partner, share) in enumerate(zip(parameters["partners"], parameters["shares"], strict=True)):
             own = (mixed[row] == row).mean(axis=(1, 2, 3))
             assert (own == own[0]).all()  # the same box in all frames
             assert partner == row or abs(own[0] - share) < 1e-9
@@ -55,35 +55,35 @@ def test_cutmix_shares_are_those_of_the_pixels():
 @pytest.mark.parametrize("kind", [MixUp, CutMix])
 def test_soft_targets_of_classes(kind):
     mix = kind()
-    drawn = {"partners": [1, 2, 0], "shares": [0.75, 0.5, 1.0], "boxes": [[0, 0, 1, 1]] * 3}
-    soft = mix.targets(np.array([0, 2, 2]), drawn, task="multiclass", classes=4)
+    parameters = {"partners": [1, 2, 0], "shares": [0.75, 0.5, 1.0], "boxes": [[0, 0, 1, 1]] * 3}
+    soft = mix.targets(np.array([0, 2, 2]), parameters, task="multiclass", classes=4)
     assert soft.dtype == np.float32
     assert soft.tolist() == [[0.75, 0, 0.25, 0], [0, 0, 1, 0], [0, 0, 1, 0]]
-    assert mix.targets(np.array([0, 1, 1]), drawn, task="binary").tolist() == [0.25, 1.0, 1.0]
+    assert mix.targets(np.array([0, 1, 1]), parameters, task="binary").tolist() == [0.25, 1.0, 1.0]
     with pytest.raises(LabelError, match="-1 is not one of 4"):
-        mix.targets(np.array([0, -1, 2]), drawn, task="multiclass", classes=4)
+        mix.targets(np.array([0, -1, 2]), parameters, task="multiclass", classes=4)
 
 
 def test_rules_for_numbers():
-    drawn = {"partners": [1, 0], "shares": [0.75, 1.0], "boxes": [[0, 0, 1, 1]] * 2}
+    parameters = {"partners": [1, 0], "shares": [0.75, 1.0], "boxes": [[0, 0, 1, 1]] * 2}
     ages = np.array([20.0, 60.0], np.float32)
-    assert MixUp().targets(ages, drawn, task="regression").tolist() == [30.0, 60.0]
-    assert CutMix(regression="blend").targets(ages, drawn, task="regression").tolist() == [30.0, 60.0]
+    assert MixUp().targets(ages, parameters, task="regression").tolist() == [30.0, 60.0]
+    assert CutMix(regression="blend").targets(ages, parameters, task="regression").tolist() == [30.0, 60.0]
     for mix in (CutMix(), MixUp(regression="error")):
         with pytest.raises(LabelError, match="regression='blend'"):
-            mix.targets(ages, drawn, task="regression")
+            mix.targets(ages, parameters, task="regression")
 
 
 def test_padding_and_what_belongs_to_a_row():
     clips = batch(size=4)
-    drawn = {"partners": [1, 0], "shares": [0.5, 0.75]}
-    mixed = MixUp().apply(clips, drawn)
+    parameters = {"partners": [1, 0], "shares": [0.5, 0.75]}
+    mixed = MixUp().apply(clips, parameters)
     assert np.array_equal(mixed[2:], clips[2:])
     weights = np.array([1, 3, 0, 0], np.float32)
-    assert MixUp().numbers(weights, drawn).tolist() == [2.0, 2.5, 0, 0]
-    assert MixUp().numbers(np.array([[0.0, 1.0], [1.0, 0.0]]), drawn).tolist() == [[0.5, 0.5], [0.75, 0.25]]
+    assert MixUp().numbers(weights, parameters).tolist() == [2.0, 2.5, 0, 0]
+    assert MixUp().numbers(np.array([[0.0, 1.0], [1.0, 0.0]]), parameters).tolist() == [[0.5, 0.5], [0.75, 0.25]]
     valid = np.array([[True, True, False], [True, True, True], [False] * 3])
-    assert MixUp().valid(valid, drawn).tolist() == [[True, True, False], [True, True, False], [False] * 3]
+    assert MixUp().valid(valid, parameters).tolist() == [[True, True, False], [True, True, False], [False] * 3]
 
 
 def test_a_small_alpha_mixes_little():

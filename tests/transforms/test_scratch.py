@@ -22,11 +22,11 @@ def test_a_use_takes_its_block_back_and_no_other_does():
 
 
 def test_each_thread_has_its_own():
-    found = []
-    worker = threading.Thread(target=lambda: found.append(scratch("mine", (8,), np.uint8)))
+    addresses = []
+    worker = threading.Thread(target=lambda: addresses.append(scratch("mine", (8,), np.uint8)))
     worker.start()
     worker.join()
-    assert not np.shares_memory(found[0], scratch("mine", (8,), np.uint8))
+    assert not np.shares_memory(addresses[0], scratch("mine", (8,), np.uint8))
 
 
 def test_what_is_large_is_not_kept():
@@ -41,19 +41,19 @@ def test_clips_of_any_size_one_after_the_other_are_as_if_each_were_alone():
         frame=Frame(height=24, width=30),
     )
     clips = [rng.integers(0, 256, (frames, height, 40, 3), np.uint8) for frames, height in ((5, 90), (2, 30), (7, 31))]
-    drawn = compose.sample(np.random.default_rng(1), frames=7)
+    parameters = compose.sample(np.random.default_rng(1), frames=7)
 
     def made(clip):
         out = np.empty((len(clip), 24, 30, 3), np.float32)
-        compose.render(Planes([(frame,) for frame in clip], Colour(model="rgb")), out, drawn)
+        compose.render(Planes([(frame,) for frame in clip], Colour(model="rgb")), out, parameters)
         return out
 
     def alone(clip):
-        found = []
-        thread = threading.Thread(target=lambda: found.append(made(clip)))
+        rendered_clips = []
+        thread = threading.Thread(target=lambda: rendered_clips.append(made(clip)))
         thread.start()
         thread.join()
-        return found[0]
+        return rendered_clips[0]
 
     one_by_one = [alone(clip) for clip in clips]
     together = [made(clip) for clip in clips]

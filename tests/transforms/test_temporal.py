@@ -27,8 +27,8 @@ class Named:
         return frames
 
 
-def mapped(transform, indices, drawn, count):
-    return transform.indices(np.array(indices, np.int64), drawn, count).tolist()
+def mapped(transform, indices, parameters, count):
+    return transform.indices(np.array(indices, np.int64), parameters, count).tolist()
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_speed_moves_frames_about_the_middle(indices, factor, count, expected):
 
 def test_speed_keeps_even_steps():
     for factor in np.linspace(0.3, 3.0, 28):
-        found = Speed(factor=0.5).indices(np.arange(20, 40), {"factor": float(factor)}, 100)
-        steps = np.diff(found)
+        indices = Speed(factor=0.5).indices(np.arange(20, 40), {"factor": float(factor)}, 100)
+        steps = np.diff(indices)
         assert steps.max() - steps.min() <= 1
-        assert abs((found[-1] - found[0]) / 19 - factor) < 0.06 and abs(found.mean() - 29.5) < 1
+        assert abs((indices[-1] - indices[0]) / 19 - factor) < 0.06 and abs(indices.mean() - 29.5) < 1
 
 
 def test_reverse_is_as_often_as_its_probability():
@@ -68,10 +68,10 @@ def test_jitter_keeps_the_order_of_time():
     jitter = Jitter(frames=3)
     moves = set()
     for seed in range(40):
-        drawn = jitter.sample(np.random.default_rng(seed), INFO)
-        moves |= set(drawn["moves"])
-        found = mapped(jitter, range(10, 18), drawn, 30)
-        assert found == sorted(found) and all(abs(a - b) <= 3 + 3 for a, b in zip(found, range(10, 18), strict=True))
+        parameters = jitter.sample(np.random.default_rng(seed), INFO)
+        moves |= set(parameters["moves"])
+        result = mapped(jitter, range(10, 18), parameters, 30)
+        assert result == sorted(result) and all(abs(a - b) <= 3 + 3 for a, b in zip(result, range(10, 18), strict=True))
     assert moves == {-3, -2, -1, 0, 1, 2, 3}
     assert mapped(jitter, [0, 8], {"moves": [-3, 3]}, 9) == [0, 8]
     assert mapped(jitter, [6, 4, 2], {"moves": [0, 3, 0]}, 9) == [
@@ -83,8 +83,8 @@ def test_jitter_keeps_the_order_of_time():
 
 
 def test_lost_frames_show_the_one_before():
-    drawn = {"lost": [True, False, True, True, False]}
-    assert mapped(FrameDrop(share=0.5), [3, 5, 7, 9, 11], drawn, 20) == [3, 5, 5, 5, 11]
+    parameters = {"lost": [True, False, True, True, False]}
+    assert mapped(FrameDrop(share=0.5), [3, 5, 7, 9, 11], parameters, 20) == [3, 5, 5, 5, 11]
     rng = np.random.default_rng(0)
     lost = [sum(FrameDrop(share=(0.3, 0.3)).sample(rng, INFO)["lost"]) for _ in range(500)]
     assert abs(np.mean(lost) / 8 - 0.3) < 0.03
@@ -96,8 +96,10 @@ def test_a_cycle_goes_on_from_its_start():
     assert mapped(shift, [0, 1, 2, 3], {"fraction": 0.25}, 4) == [1, 2, 3, 0]
     assert mapped(shift, [0, 1, 2, 3], {"fraction": -0.25}, 4) == [3, 0, 1, 2]
     assert mapped(shift, [0, 1, 2, 3], {"fraction": 1.0}, 4) == [0, 1, 2, 3]
-    drawn = [PhaseShift(fraction=(0, 1)).sample(np.random.default_rng(seed), INFO)["fraction"] for seed in range(200)]
-    starts = {mapped(shift, [0], {"fraction": each}, 25)[0] for each in drawn}
+    fractions = [
+        PhaseShift(fraction=(0, 1)).sample(np.random.default_rng(seed), INFO)["fraction"] for seed in range(200)
+    ]
+    starts = {mapped(shift, [0], {"fraction": each}, 25)[0] for each in fractions}
     assert starts == set(range(25))
 
 

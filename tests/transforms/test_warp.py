@@ -235,12 +235,12 @@ def test_a_crop_by_whole_pixels_is_a_copy_that_equals_the_interpolation(dtype, c
 
 
 def test_which_maps_only_move_by_whole_pixels():
-    def found(across, down, x, y):
+    def whole_move(across, down, x, y):
         return module.whole_pixel_shift(np.array([[across, 0.0, x], [0, down, y], [0, 0, 1]]))
 
-    assert found(1, 1, 4, -2) == (-2, 4)
+    assert whole_move(1, 1, 4, -2) == (-2, 4)
     for wrong in ((0.5, 0.5, 0, 0), (1, 1, 0.5, 0), (1.0001, 1, 0, 0), (-1, 1, 0, 0), (2, 2, 0, 0), (1e-9, 1, 0, 0)):
-        assert found(*wrong) is None
+        assert whole_move(*wrong) is None
     assert module.whole_pixel_shift(np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])) is None
     assert module.whole_pixel_shift(np.array([[1.0, 0.01, 0], [0, 1, 0], [0, 0, 1]])) is None
 

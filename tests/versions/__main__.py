@@ -52,8 +52,8 @@ def cases() -> Iterator[Case]:
 def python_of(version: str) -> str | None:
     """Return the path of a Python, None where there is none."""
     own = [Path.home() / ".pyenv" / "versions", Path(os.environ.get("PYENV_ROOT", "/")) / "versions"]
-    found = [each for place in own for each in sorted(place.glob(f"{version}.*/bin/python"))]
-    return str(found[-1]) if found else shutil.which(f"python{version}")
+    interpreters = [each for place in own for each in sorted(place.glob(f"{version}.*/bin/python"))]
+    return str(interpreters[-1]) if interpreters else shutil.which(f"python{version}")
 
 
 def run(*command: str | Path, folder: Path) -> str:
@@ -71,8 +71,8 @@ def run(*command: str | Path, folder: Path) -> str:
 
 def find_uv(folder: Path) -> str:
     """Return the path of uv, which is installed where it is missing."""
-    if found := shutil.which("uv"):
-        return found
+    if path := shutil.which("uv"):
+        return path
     run(sys.executable, "-m", "venv", folder / "uv", folder=folder)
     run(folder / "uv" / "bin" / "python", "-m", "pip", "install", "--quiet", "uv", folder=folder)
     return str(folder / "uv" / "bin" / "uv")
@@ -95,8 +95,8 @@ def try_out(case: Case, uv: str, wheel: Path, folder: Path) -> dict[str, Any]:
         run(*install, "--resolution", case.resolution, "-r", ROOT / "pyproject.toml", *extras, *torch, folder=folder)
         run(*install, "--no-deps", wheel, folder=folder)
     script = Path(__file__).with_name("from_wheel.py")
-    said = run(place / "bin" / "python", "-I", script, *case.extras, folder=folder)
-    return dict(json.loads(said.splitlines()[-1]))
+    output = run(place / "bin" / "python", "-I", script, *case.extras, folder=folder)
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 def main() -> int:
@@ -105,10 +105,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose line holds this, such as 3.13 or 'no extra'")
     parser.add_argument("--json", type=Path, help="file for what each case found")
     parser.add_argument("--list", action="store_true", help="say what would be tried")
-    given = parser.parse_args()
-    chosen = [each for each in cases() if given.only in str(each)]
-    if given.list:
-        print(*chosen, sep="\n")
+    args = parser.parse_args()
+    selection = [each for each in cases() if args.only in str(each)]
+    if args.list:
+        print(*selection, sep="\n")
         return 0
     failed, results = 0, {}
     with tempfile.TemporaryDirectory() as name:
@@ -116,19 +116,19 @@ def main() -> int:
         uv = find_uv(folder)
         run(uv, "build", "--quiet", "--wheel", "--out-dir", folder, ROOT, folder=folder)
         (wheel,) = folder.glob("*.whl")
-        for case in chosen:
+        for case in selection:
             began = time.perf_counter()
             try:
-                found = results[str(case)] = try_out(case, uv, wheel, folder)
-                which = ", ".join(f"{each} {found['versions'][each]}" for each in ("av", "numpy"))
-                print(f"ok      {case}: {which}; {found['decoder']}; {time.perf_counter() - began:.0f} s", flush=True)
+                result = results[str(case)] = try_out(case, uv, wheel, folder)
+                which = ", ".join(f"{each} {result['versions'][each]}" for each in ("av", "numpy"))
+                print(f"ok      {case}: {which}; {result['decoder']}; {time.perf_counter() - began:.0f} s", flush=True)
             except RuntimeError as error:
                 failed += 1
                 print(f"FAILED  {case}\n{error}", flush=True)
     digests = {each["digest"] for each in results.values() if each["compiled"]}
-    print(f"{len(chosen) - failed} of {len(chosen)} went well; clips fed: {', '.join(sorted(digests))}")
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"{len(selection) - failed} of {len(selection)} went well; clips fed: {', '.join(sorted(digests))}")
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
     return 1 if failed else 0
 
 

@@ -85,11 +85,11 @@ def feed(folder: Path) -> dict[str, Any]:
 
 def doctor(folder: Path, *, extras: Collection[str]) -> None:
     """Look at this environment by the command line: the decoder that ran, and the extras that are here."""
-    found = json.loads(run("doctor", "--json", folder=folder))
-    must(found["decoder"]["name"] == decoder_choice().name, f"the doctor finds {found['decoder']}")
-    missing = [extra for extra, packages in found["formats"].items() if packages and extra in extras]
+    result = json.loads(run("doctor", "--json", folder=folder))
+    must(result["decoder"]["name"] == decoder_choice().name, f"the doctor finds {result['decoder']}")
+    missing = [extra for extra, packages in result["formats"].items() if packages and extra in extras]
     must(not missing, f"the doctor misses {missing}")
-    broken = {name: about["error"] for name, about in found["backends"].items() if "error" in about}
+    broken = {name: about["error"] for name, about in result["backends"].items() if "error" in about}
     must(not broken, f"the doctor cannot import {broken}")
 
 
@@ -104,10 +104,10 @@ def train(folder: Path) -> str:
 
 def keras_alone(folder: Path) -> None:
     """Keras without a backend: the error says what to install."""
-    said = run(
+    output = run(
         "train", "manifest.parquet", "--target", "label", "--no-group", "--out", "none", folder=folder, fails=True
     )
-    must("pip install" in said, f"no hint of a backend: {said}")
+    must("pip install" in output, f"no hint of a backend: {output}")
 
 
 def dicom(folder: Path) -> None:
@@ -216,16 +216,16 @@ def main(extras: Collection[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scan_and_check(folder)
-        found = feed(folder)
+        result = feed(folder)
         doctor(folder, extras=extras)
         if "keras" in extras:
-            found["trained"] = train(folder) if backends else keras_alone(folder)
+            result["trained"] = train(folder) if backends else keras_alone(folder)
         for extra in extras:
             if extra in EXTRAS:
                 EXTRAS[extra](folder)
     names = [*CORE, *(each for extra in extras for each in LOADED.get(extra, []))]
     versions = {each: importlib.metadata.version(each) for each in names}
-    return {"python": platform.python_version(), **found, "ffmpeg": decoder_choice().versions, "versions": versions}
+    return {"python": platform.python_version(), **result, "ffmpeg": decoder_choice().versions, "versions": versions}
 
 
 if __name__ == "__main__":

@@ -357,7 +357,7 @@ IMAGE = {
 
 
 def all_messages(path, caplog):
-    """Return all that cinefeed says of a file, in facts, samples, errors, warnings and log."""
+    """Return all texts about a file: metadata, samples, errors, warnings and log."""
     messages = []
     caplog.set_level(logging.DEBUG)
     with warnings.catch_warnings(record=True) as caught:

@@ -66,8 +66,8 @@ def test_every_kind_of_video_is_exact_to_the_frame(tmp_path, syntax, suffix, cod
     )
     step = 0.05 if metadata.ticks is None else 0.04  # a bare stream has no times, those of the header hold
     assert metadata.times.step_seconds == pytest.approx(step) and metadata.rate_hz == pytest.approx(1 / step)
-    for known in (metadata, stored_metadata(metadata), None):
-        with open_video(path, metadata=known, channels=1) as source:
+    for stored in (metadata, stored_metadata(metadata), None):
+        with open_video(path, metadata=stored, channels=1) as source:
             for numbers in (range(COUNT), [39, 0, 20, 20, 7], [5], [13, 14, 31]):
                 assert [read_number(frame) for frame in source.read(numbers)] == list(numbers)
 

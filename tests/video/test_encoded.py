@@ -62,10 +62,10 @@ def test_every_frame_is_the_requested_one(tmp_path, name):
     path = write(tmp_path, name, **KINDS[name])
     metadata = probe(path)
     assert metadata.times.count == COUNT
-    for known in (metadata, None):
-        with open_video(path, metadata=known) as source:
+    for stored in (metadata, None):
+        with open_video(path, metadata=stored) as source:
             assert numbers_read(source, range(COUNT)) == list(range(COUNT))
-            check_source(source, reopen=lambda known=known: open_video(path, metadata=known))
+            check_source(source, reopen=lambda stored=stored: open_video(path, metadata=stored))
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)

@@ -55,7 +55,7 @@ def conforms(
     reading: ReadOptions = DEFAULT_READ_OPTIONS,
     **options: object,
 ) -> None:
-    """Check a source, opened as a feed opens it: from facts that were kept in a manifest."""
+    """Check a source, opened as a feed opens it: with the metadata of a manifest."""
     metadata = stored_metadata(probe(path, part=part, files=files, reading=reading))
 
     def reopen():

@@ -133,12 +133,12 @@ def assert_frames_are_those_of_a_full_decode(path: Path, *, reading: ReadOptions
     packets = probe_encoded(path, verify="packets", reading=reading)
     assert packets.times.count == len(expected)
     np.testing.assert_array_equal(packets.times.seconds(), metadata.times.seconds())
-    for known in (metadata, packets):
-        with EncodedSource(path, channels=metadata.channels, metadata=known) as source:
+    for stored in (metadata, packets):
+        with EncodedSource(path, channels=metadata.channels, metadata=stored) as source:
             for numbers in requests(len(expected), address=len(path.name)):
                 digests = [digest(planes) for planes in source.planes(numbers).frames]
                 assert digests == [expected[number] for number in numbers], numbers
-    check_source(EncodedSource(path, metadata=known), reopen=lambda: EncodedSource(path, metadata=known))
+    check_source(EncodedSource(path, metadata=stored), reopen=lambda: EncodedSource(path, metadata=stored))
     return metadata
 
 

@@ -167,7 +167,7 @@ def test_packets_of_a_clean_file_are_counted(tmp_path, monkeypatch):
 
 
 def test_numbers_of_another_count_are_refused(tmp_path):
-    """Frames are counted where stamps lead nowhere, but not if there are fewer or more of them than facts."""
+    """Frames are counted if seeking by timestamps fails, but not if their number differs from the metadata."""
     path = write(tmp_path / "whole.mp4", b_frames=2)
     metadata = probe(path)
     assert metadata.ticks is not None

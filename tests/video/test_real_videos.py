@@ -127,7 +127,7 @@ def digest_of_the_first_row(planes) -> bytes:
 
 
 @pytest.mark.parametrize("row", FAST[::4], ids=names(FAST[::4]))
-def test_facts_agree_with_the_record(data, row):
+def test_metadata_agree_with_the_record(data, row):
     metadata = probe(data / row["path"], verify="packets")
     height, width = stored_size(metadata.height, metadata.width, aspect=metadata.aspect, rotation=metadata.rotation)
     assert (width, height) == (int(row["width"]), int(row["height"]))

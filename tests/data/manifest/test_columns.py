@@ -23,22 +23,22 @@ def metadata(**changes):
 
 
 def back(*many):
-    """Return facts that went through Arrow columns."""
+    """Return metadata after a round trip through Arrow columns."""
     table = pa.Table.from_pylist([metadata_to_row(each) for each in many], pa.schema(METADATA_COLUMNS))
     return [row_to_metadata(metadata_columns(table), row) for row in range(len(many))]
 
 
-def assert_same(found, wanted):
+def assert_same(result, expected):
     for name in "height width channels bits container codec pixel_format rotation header_frames error".split():
-        assert getattr(found, name) == getattr(wanted, name), name
-    np.testing.assert_equal(found.rate_hz, wanted.rate_hz)
-    assert (found.ticks is None) == (wanted.ticks is None)
+        assert getattr(result, name) == getattr(expected, name), name
+    np.testing.assert_equal(result.rate_hz, expected.rate_hz)
+    assert (result.ticks is None) == (expected.ticks is None)
     for name in "first_seconds step_seconds count listed".split():
-        np.testing.assert_equal(getattr(found.times, name), getattr(wanted.times, name), name)
-    for name in "first step count base listed".split() if wanted.ticks else ():
-        np.testing.assert_equal(getattr(found.ticks, name), getattr(wanted.ticks, name), name)
-    np.testing.assert_array_equal(found.key_frames, wanted.key_frames)
-    assert found.key_frames.dtype == np.int32
+        np.testing.assert_equal(getattr(result.times, name), getattr(expected.times, name), name)
+    for name in "first step count base listed".split() if expected.ticks else ():
+        np.testing.assert_equal(getattr(result.ticks, name), getattr(expected.ticks, name), name)
+    np.testing.assert_array_equal(result.key_frames, expected.key_frames)
+    assert result.key_frames.dtype == np.int32
 
 
 REGULAR = Timestamps(106496, 512, 9, (1, 12800))
@@ -61,11 +61,11 @@ CASES = [
 ]
 
 
-def test_facts_come_back_as_they_were():
-    for found, wanted in zip(back(*CASES), CASES, strict=True):
-        if wanted.ticks is None and wanted.times.first_seconds:  # kept as a list, which says the same
-            wanted = metadata(times=FrameTimes(1.5, NAN, 3, wanted.times.seconds()))
-        assert_same(found, wanted)
+def test_metadata_comes_back_as_they_were():
+    for result, expected in zip(back(*CASES), CASES, strict=True):
+        if expected.ticks is None and expected.times.first_seconds:  # kept as a list, which says the same
+            expected = metadata(times=FrameTimes(1.5, NAN, 3, expected.times.seconds()))
+        assert_same(result, expected)
     for case in CASES:  # a column without a gap is read another way
         assert back(case)[0].times.count == case.times.count
 
@@ -98,7 +98,7 @@ def table(**changes):
 
 
 def test_the_fingerprint_sees_rows_sizes_index_and_labels():
-    seen = {fingerprint(table())}
+    fingerprints = {fingerprint(table())}
     for changes in (
         {"path": ["a.mp4", "c.mp4"]},
         {"path": ["a.mp", "4b.mp4"]},
@@ -116,9 +116,9 @@ def test_the_fingerprint_sees_rows_sizes_index_and_labels():
         {"group": ["train", "test"]},
         {"day": pa.array([1, 2], pa.date32())},
     ):
-        seen.add(fingerprint(table(**changes)))
-    assert len(seen) == 16
-    assert fingerprint(table().take([1, 0])) not in seen
+        fingerprints.add(fingerprint(table(**changes)))
+    assert len(fingerprints) == 16
+    assert fingerprint(table().take([1, 0])) not in fingerprints
 
 
 def test_the_fingerprint_does_not_see_the_machine():

@@ -33,8 +33,8 @@ def test_each_video_is_fed_with_its_label(x):
 
 def test_filters_and_splits_keep_rows_and_arrays_together():
     manifest = cf.Manifest.from_arrays(videos(20), {"sick": ["yes", "no"] * 10, "patient": [*range(20)]})
-    chosen = manifest.where("sick", ["no"])
-    assert [int(batch.clips[0, 0, 0, 0, 0]) % 256 for batch in feed(chosen, None)] == [
+    selection = manifest.where("sick", ["no"])
+    assert [int(batch.clips[0, 0, 0, 0, 0]) % 256 for batch in feed(selection, None)] == [
         20 * row % 256 for row in (1, 5, 9, 13, 17)
     ]
     parts = manifest.split(val=0.2, test=0.2, group="patient", seed=1)

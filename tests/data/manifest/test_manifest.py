@@ -83,9 +83,9 @@ def test_what_a_feed_asks_of_a_row():
 
 
 def test_where_keeps_its_count():
-    found = manifest().where("view", ["4ch"]).where("grade", ["1", "2"])
-    assert found.column("path").to_pylist() == ["p1/2.mp4", "p2/4.mp4", "p4/8.mp4", "p5/10.mp4"]
-    assert found.history == [("rows of the table", 12), ("view is 4ch", 6), ("grade is 1 or 2", 4)]
+    result = manifest().where("view", ["4ch"]).where("grade", ["1", "2"])
+    assert result.column("path").to_pylist() == ["p1/2.mp4", "p2/4.mp4", "p4/8.mp4", "p5/10.mp4"]
+    assert result.history == [("rows of the table", 12), ("view is 4ch", 6), ("grade is 1 or 2", 4)]
     assert len(manifest().where("grade", [1])) == len(manifest().where("grade", 1)) == 4
     assert len(manifest().where("sick", ["true"])) == len(manifest().where("sick", [True])) == 3
     assert len(manifest().where("age", ["40.5", 41.5])) == 2

@@ -42,12 +42,12 @@ def outcome(path, before):
 def test_flipped_bits_never_give_another_manifest(written, part):
     before, raw = cf.Manifest.read(written), written.read_bytes()
     footer = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
-    rng, found = np.random.default_rng(17), []
+    rng, errors = np.random.default_rng(17), []
     for _ in range(300):
         changed = flipped(raw, rng, first=footer if part == "footer" else 0)
         written.write_bytes(changed)
-        found.append(outcome(written, before))
-    assert found.count("error") > 150
+        errors.append(outcome(written, before))
+    assert errors.count("error") > 150
 
 
 def test_the_same_flips_went_unseen_without_a_digest(manifest, tmp_path):

@@ -21,15 +21,15 @@ def make(tmp_path=None, **changes):
 
 
 def test_one_row_a_study_in_the_order_of_their_first_videos():
-    found = make().pivot(by="view", within="study")
-    assert found.table.select(["id", "path:2ch", "path:4ch", "patient", "age"]).to_pylist() == [
+    result = make().pivot(by="view", within="study")
+    assert result.table.select(["id", "path:2ch", "path:4ch", "patient", "age"]).to_pylist() == [
         {"id": "s2", "path:2ch": "s2/2.npy", "path:4ch": "s2/4.npy", "patient": "p1", "age": 61},
         {"id": "s1", "path:2ch": "s1/2.npy", "path:4ch": "s1/4.npy", "patient": "p1", "age": 48},
         {"id": "s3", "path:2ch": "s3/2.npy", "path:4ch": "s3/4.npy", "patient": "p2", "age": 70},
     ]
-    assert found.rows.views == ("2ch", "4ch") and "view" not in found.table.column_names
-    assert found.column("path").to_pylist() == ["s2/2.npy", "s1/2.npy", "s3/2.npy"]
-    assert found.history[-1] == ("by study, with view 2ch and 4ch", 3)
+    assert result.rows.views == ("2ch", "4ch") and "view" not in result.table.column_names
+    assert result.column("path").to_pylist() == ["s2/2.npy", "s1/2.npy", "s3/2.npy"]
+    assert result.history[-1] == ("by study, with view 2ch and 4ch", 3)
 
 
 def test_ids_do_not_hang_on_the_order_of_the_rows():
@@ -61,15 +61,15 @@ def test_facts_parts_and_seconds_are_those_of_each_view(tmp_path):
 
 
 def test_it_is_written_read_split_and_has_a_fingerprint_that_a_copy_keeps(tmp_path):
-    found = make(tmp_path).pivot(by="view", within="study")
-    found.write(tmp_path / "m.parquet")
+    result = make(tmp_path).pivot(by="view", within="study")
+    result.write(tmp_path / "m.parquet")
     again = cf.Manifest.read(tmp_path / "m.parquet")
-    assert again.table.equals(found.table) and again.fingerprint == found.fingerprint
+    assert again.table.equals(result.table) and again.fingerprint == result.fingerprint
     stamped = cf.Manifest(make().table.append_column("mtime_ns", pa.array(range(6))), root=tmp_path)
-    assert stamped.pivot(by="view", within="study").fingerprint == found.fingerprint
+    assert stamped.pivot(by="view", within="study").fingerprint == result.fingerprint
     other = make(path=[*ROWS["path"][:5], "s3/5.npy"]).pivot(by="view", within="study")
-    assert other.fingerprint != found.fingerprint
-    parts = found.split(val=0.0, test=0.5, group="patient", seed=7)
+    assert other.fingerprint != result.fingerprint
+    parts = result.split(val=0.0, test=0.5, group="patient", seed=7)
     assert sorted(map(len, (parts.train, parts.test))) == [1, 2]
 
 
@@ -84,9 +84,9 @@ def test_videos_in_memory_are_found_by_their_view():
 def test_a_private_manifest_stays_private():
     table = pa.table({**ROWS, "id": [f"#{row}" for row in range(6)]})
     private = cf.Manifest.from_table(table).as_private()
-    found = private.pivot(by="view", within="study")
-    assert found.private and found.column("id").to_pylist() == ["#2", "#1", "#4"]
-    assert found.rows.display_name(0, view="4ch") == "#2 (view 4ch)"
+    result = private.pivot(by="view", within="study")
+    assert result.private and result.column("id").to_pylist() == ["#2", "#1", "#4"]
+    assert result.rows.display_name(0, view="4ch") == "#2 (view 4ch)"
     with pytest.raises(TableError) as caught:
         private.take(range(1, 6)).pivot(by="view", within="study")
     assert "#2 lacks 4ch" in str(caught.value) and "s2" not in str(caught.value)

@@ -13,7 +13,7 @@ def expected(data, folder):
 
 
 def faults(manifest, metadata):
-    """Return what differs from the facts of a full decode."""
+    """Return the differences from a full decode."""
     columns = {
         "codec": "codec",
         "pixel_format": "pix_fmt",
@@ -22,19 +22,19 @@ def faults(manifest, metadata):
         "num_frames": "frames_decoded",
         "header_frames": "frames_in_header",
     }
-    found = []
+    differences = []
     for row in manifest.table.to_pylist():
-        known = dict(metadata[row["path"]])
-        known["width"] = round(known["width"] * (row["aspect"] or 1))  # stored; a manifest says what is shown
+        reference = dict(metadata[row["path"]])
+        reference["width"] = round(reference["width"] * (row["aspect"] or 1))  # stored; a manifest says what is shown
         if row["rotation"] in (90, 270):  # a full decode tells the size as stored
-            known["width"], known["height"] = known["height"], known["width"]
-        found += [(row["path"], ours) for ours, theirs in columns.items() if row[ours] != known[theirs]]
-        found += [(row["path"], "key_frames")] * (len(row["key_frames"]) != known["key_frames"])
-        found += [(row["path"], "error")] * ((row["error"] is not None) != bool(known["error"]))
-        found += [(row["path"], "ticks")] * (row["ticks"] is None and known["variable_rate"])
-        if known["fps"]:
-            found += [(row["path"], "rate")] * (abs(row["rate_hz"] - known["fps"]) > 0.01)
-    return found
+            reference["width"], reference["height"] = reference["height"], reference["width"]
+        differences += [(row["path"], ours) for ours, theirs in columns.items() if row[ours] != reference[theirs]]
+        differences += [(row["path"], "key_frames")] * (len(row["key_frames"]) != reference["key_frames"])
+        differences += [(row["path"], "error")] * ((row["error"] is not None) != bool(reference["error"]))
+        differences += [(row["path"], "ticks")] * (row["ticks"] is None and reference["variable_rate"])
+        if reference["fps"]:
+            differences += [(row["path"], "rate")] * (abs(row["rate_hz"] - reference["fps"]) > 0.01)
+    return differences
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_a_file_that_breaks_keeps_its_good_frames(data):
 def test_labels_of_real_videos(data):
     manifest = Manifest.scan(data / "pocus", labels=data / "pocus" / "labels.csv", verify="packets")
     assert manifest.history == [("videos found", 77), ("with a row of labels (joined on path)", 77)]
-    chosen = manifest.where("label", ["regular", "pneumonia"])
-    parts = chosen.split(val=0.15, test=0.2, group="patient_group", stratify="label", seed=7)
+    selection = manifest.where("label", ["regular", "pneumonia"])
+    parts = selection.split(val=0.15, test=0.2, group="patient_group", stratify="label", seed=7)
     groups = [set(part.column("patient_group").to_pylist()) for part in parts]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
     for part, share in zip(parts, (0.65, 0.15, 0.2), strict=True):

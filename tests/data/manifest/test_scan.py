@@ -20,10 +20,10 @@ from cinefeed.video.timestamps import FrameTimes, Timestamps
 
 def metadata(frames=8, **changes):
     ticks = Timestamps(0, 512, frames, (1, 12800))
-    known = {"height": 4, "width": 6, "channels": 3, "bits": 8, "rate_hz": 25.0, "codec": "h264", "container": "mp4"}
+    values = {"height": 4, "width": 6, "channels": 3, "bits": 8, "rate_hz": 25.0, "codec": "h264", "container": "mp4"}
     return VideoMetadata(
         **{
-            **known,
+            **values,
             "times": ticks.times(start_seconds=0.0),
             "ticks": ticks,
             "key_frames": np.array([0], np.int32),
@@ -36,14 +36,14 @@ class Probe:
     """Files hold the number of their frames as text; `bad` is no video, `slow` one that breaks."""
 
     def __init__(self):
-        self.seen = []
+        self.names = []
         self.fail_at = None
         self.lock = threading.Lock()
 
     def __call__(self, path, *, verify, **reading):
         with self.lock:
-            self.seen.append(path.name)
-            if self.fail_at is not None and len(self.seen) > self.fail_at:
+            self.names.append(path.name)
+            if self.fail_at is not None and len(self.names) > self.fail_at:
                 raise KeyboardInterrupt
         text = path.read_text()
         if text == "bad":
@@ -82,13 +82,13 @@ def test_videos_are_found_recursively_and_sorted(folder):
     (folder / "elsewhere").symlink_to(folder.parent / "far")
     (folder.parent / "far").mkdir()
     (folder.parent / "far" / "z.mp4").write_text("12")
-    found = find_videos(folder).table.to_pydict()
-    assert found["path"] == [
+    result = find_videos(folder).table.to_pydict()
+    assert result["path"] == [
         *["a.mp4", "elsewhere/z.mp4", "linked.mp4", "p0/0.mp4", "p0/1.mp4", "p1/2.mp4", "p1/3.mp4", "p1/scan.NII.GZ"],
         *["p2/4.mp4", "p2/5.mp4"],
     ]
-    assert found["size_bytes"][:2] == [1, 2]
-    assert found["mtime_ns"][0] == (folder / "a.mp4").stat().st_mtime_ns
+    assert result["size_bytes"][:2] == [1, 2]
+    assert result["mtime_ns"][0] == (folder / "a.mp4").stat().st_mtime_ns
 
 
 def test_a_link_to_nowhere_is_named(folder, probe):
@@ -131,7 +131,7 @@ def test_unfinished_downloads_are_counted_and_are_no_rows(folder, probe):
     for name in names:
         (folder / "p0" / name).write_bytes(b"\0\0\0\x18ftypisom")
     manifest = Manifest.scan(folder)
-    assert len(manifest) == 6 and not set(names) & set(probe.seen)
+    assert len(manifest) == 6 and not set(names) & set(probe.names)
     first = ["p0/a.mp4.part", "p0/b.MP4.crdownload", "p0/c.mp4.tmp"]
     assert manifest.not_read == {"unfinished download": {"files": 5, "first": first}}
 
@@ -233,7 +233,7 @@ def test_a_scan_probes_each_file_once_in_any_number_of_threads(folder, probe):
         Manifest.scan(folder, workers=workers, progress=lambda done, total: calls.append((done, total)))
         for workers in (1, 3)
     ]
-    assert sorted(probe.seen) == sorted(2 * [f"{i}.mp4" for i in range(6)])
+    assert sorted(probe.names) == sorted(2 * [f"{i}.mp4" for i in range(6)])
     assert frames_of(manifests[0]) == {f"p{i // 2}/{i}.mp4": 10 + i for i in range(6)}
     assert manifests[0].table.equals(manifests[1].table)
     assert calls == 2 * [(done, 6) for done in range(7)]
@@ -248,7 +248,7 @@ def test_labels_and_folders_become_columns(folder, probe, tmp_path):
     assert manifest.column("clip").to_pylist() == ["0", "1", "4", "5"]
     assert manifest.column("age").to_pylist() == [61.5, 61.5, 48.0, 48.0]
     assert manifest.history == [("videos found", 6), ("with a row of labels (joined on patient)", 4)]
-    assert sorted(probe.seen) == ["0.mp4", "1.mp4", "4.mp4", "5.mp4"]  # those without a label are not read
+    assert sorted(probe.names) == ["0.mp4", "1.mp4", "4.mp4", "5.mp4"]  # those without a label are not read
     assert manifest.labels == ["patient", "clip", "age"]
 
 
@@ -267,7 +267,7 @@ def test_stretches_of_a_video_share_its_facts(folder, probe):
     manifest = Manifest.scan(folder, labels=labels, unmatched="ignore")
     assert manifest.column("id").to_pylist() == ["p0/0.mp4@0-2", "p0/0.mp4@2-4", "p0/1.mp4@1-3"]
     assert manifest.column("num_frames").to_pylist() == [10, 10, 11]
-    assert sorted(probe.seen) == ["0.mp4", "1.mp4"]
+    assert sorted(probe.names) == ["0.mp4", "1.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -322,9 +322,9 @@ def test_an_interrupted_scan_continues(folder, probe, tmp_path):
     done = [json.loads(line)["path"] for line in journal.read_text().splitlines()]
     assert len(done) >= 1
     journal.write_text(journal.read_text() + '{"path": "p2/5.mp4", "num_fr')  # torn by the end of the process
-    probe.fail_at, probe.seen = None, []
+    probe.fail_at, probe.names = None, []
     manifest = Manifest.scan(folder, out=out)
-    assert sorted(probe.seen) == sorted({f"{i}.mp4" for i in range(6)} - {Path(path).name for path in done})
+    assert sorted(probe.names) == sorted({f"{i}.mp4" for i in range(6)} - {Path(path).name for path in done})
     assert not journal.exists()
     assert frames_of(manifest) == {f"p{i // 2}/{i}.mp4": 10 + i for i in range(6)}
     assert manifest.table.equals(Manifest.scan(folder).table)
@@ -335,14 +335,14 @@ def test_a_rescan_reads_only_what_changed(folder, probe, tmp_path):
     out = tmp_path / "m.parquet"
     (folder / "p2/4.mp4").write_text("bad")
     Manifest.scan(folder, out=out)
-    probe.seen = []
+    probe.names = []
     (folder / "p0/0.mp4").write_text("123")  # another size
     os.utime(folder / "p1/2.mp4", ns=(1, 1))  # another time
     (folder / "p1/new.mp4").write_text("7")
     (folder / "p1/3.mp4").unlink()
     calls = []
     manifest = Manifest.scan(folder, out=out, progress=lambda done, total: calls.append((done, total)))
-    assert sorted(probe.seen) == ["0.mp4", "2.mp4", "4.mp4", "new.mp4"]  # what held no video is tried again
+    assert sorted(probe.names) == ["0.mp4", "2.mp4", "4.mp4", "new.mp4"]  # what held no video is tried again
     assert calls[0] == (2, 6)
     assert frames_of(manifest) == {
         **{"p0/0.mp4": 123, "p0/1.mp4": 11, "p1/2.mp4": 12, "p1/new.mp4": 7, "p2/4.mp4": 0, "p2/5.mp4": 15}
@@ -353,9 +353,9 @@ def test_a_deeper_look_reads_again_a_shallower_one_does_not(folder, probe, tmp_p
     out = tmp_path / "m.parquet"
     Manifest.scan(folder, out=out, verify="packets")
     Manifest.scan(folder, out=out, verify="decode")
-    assert len(probe.seen) == 12
+    assert len(probe.names) == 12
     Manifest.scan(folder, out=out, verify="packets")
-    assert len(probe.seen) == 12
+    assert len(probe.names) == 12
 
 
 def test_a_rescan_keeps_the_split(folder, probe, tmp_path):
@@ -368,9 +368,9 @@ def test_a_rescan_keeps_the_split(folder, probe, tmp_path):
         (folder / patient / "late.mp4").write_text("9")
     again = Manifest.scan(folder, out=out, path_columns="{patient}")
     assert again.column("split").null_count == 3
-    kept = again.split(val=0.3, test=0.3, group="patient", keep="split")
+    resplit = again.split(val=0.3, test=0.3, group="patient", keep="split")
     old = dict(zip(parts.all.column("id").to_pylist(), parts.all.column("split").to_pylist(), strict=True))
-    new = dict(zip(kept.all.column("id").to_pylist(), kept.all.column("split").to_pylist(), strict=True))
+    new = dict(zip(resplit.all.column("id").to_pylist(), resplit.all.column("split").to_pylist(), strict=True))
     assert {sample: new[sample] for sample in old} == old
     assert new["p1/late.mp4"] == old["p1/2.mp4"]
 
@@ -381,7 +381,7 @@ def test_an_output_that_cannot_be_written(folder, probe, tmp_path, place):
     (tmp_path / "folder.parquet").mkdir()
     with pytest.raises(TableError, match=r"cannot write|cannot be written|exists and is not a manifest"):
         Manifest.scan(folder, out=tmp_path / place)
-    assert probe.seen == []
+    assert probe.names == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder.parquet", "studies"]
 
 

@@ -314,8 +314,8 @@ def test_a_table_of_people(tmp_path, name):
             cf.Manifest.scan(root, labels=table, progress=False, **case.options)
         return
     manifest = cf.Manifest.scan(root, labels=table, progress=False, **case.options)
-    found = dict(zip(manifest.column("path").to_pylist(), manifest.column(case.column).to_pylist(), strict=True))
-    assert found == dict(zip(case.files, case.labels, strict=True))
+    label_of = dict(zip(manifest.column("path").to_pylist(), manifest.column(case.column).to_pylist(), strict=True))
+    assert label_of == dict(zip(case.files, case.labels, strict=True))
     assert manifest.column("error").null_count == len(manifest)
 
 

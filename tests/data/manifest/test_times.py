@@ -76,14 +76,14 @@ FILES = {
 def test_a_window_is_what_ffmpeg_selects(tmp_path, ffmpeg, name):
     file, options = FILES[name]
     path = write_video(tmp_path / file, numbered_frames(COUNT), **options)
-    wanted = selected_by(ffmpeg, path, start=1, seconds=1)
-    assert len(wanted) >= 12 and wanted[0] >= 24
+    expected = selected_by(ffmpeg, path, start=1, seconds=1)
+    assert len(expected) >= 12 and expected[0] >= 24
     manifest = cf.Manifest.scan(tmp_path, labels=window(path, 1.0, 2.0), progress=False)
-    assert fed(manifest) == wanted
+    assert fed(manifest) == expected
     manifest.write(tmp_path / "m.parquet")
     read = cf.Manifest.read(tmp_path / "m.parquet")
-    assert fed(read) == wanted
-    assert fed(read, clip=cf.Clip(frames=30, rate_hz=25, position="start", short="pad"))[0] == wanted[0]
+    assert fed(read) == expected
+    assert fed(read, clip=cf.Clip(frames=30, rate_hz=25, position="start", short="pad"))[0] == expected[0]
     seconds = read.metadata(0).times.seconds()
     assert seconds[0] == pytest.approx(0.0, abs=0.1)
 
@@ -96,8 +96,8 @@ def test_the_sound_may_start_before_the_picture(tmp_path, ffmpeg):
     command = [ffmpeg, "-v", "error", "-itsoffset", "0.52", "-i", picture, *sound, "-c:v", "copy", data / "a.mkv"]
     subprocess.run(list(map(str, command)), check=True)
     manifest = cf.Manifest.scan(data, labels=window(data / "a.mkv", 1.0, 2.0), progress=False)
-    wanted = selected_by(ffmpeg, data / "a.mkv", start=1, seconds=1)
-    assert wanted[0] == 12 and fed(manifest) == wanted
+    expected = selected_by(ffmpeg, data / "a.mkv", start=1, seconds=1)
+    assert expected[0] == 12 and fed(manifest) == expected
 
 
 def test_arrays_count_from_the_first_frame(tmp_path):
