@@ -130,10 +130,10 @@ def test_a_sampler_of_the_other_kind_is_refused_with_the_remedy(tmp_path):
     manifest = manifest_of(tmp_path, sick=[0, 1] * 4, age=[20.5, 30, 40, 50] * 2)
     settings = {"clip": Clip(frames=2), "frame": Frame(height=16, width=16, channels=1)}
     with pytest.raises(
-        LabelError, match=r"balances classes, and 'age' is numbers .* UniformLabels, .*--task multiclass"
+        LabelError, match=r"balances classes, but 'age' contains numbers .* UniformLabels, .*--task multiclass"
     ):
         Feed(manifest, target="age", sampler=BalancedClasses(), **settings)
-    with pytest.raises(LabelError, match=r"balances numbers, and 'sick' is 2 classes \(0, 1\).* BalancedClasses"):
+    with pytest.raises(LabelError, match=r"balances numbers, but 'sick' has 2 classes \(0, 1\).* BalancedClasses"):
         Feed(manifest, target="sick", sampler=UniformLabels(), **settings)
     Feed(manifest, target="sick", task="regression", sampler=UniformLabels(), **settings)
     Feed(manifest, target="age", task="multiclass", sampler=BalancedClasses(), **settings)

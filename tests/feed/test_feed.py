@@ -134,9 +134,9 @@ def test_a_state_of_another_feed_is_refused_and_says_what_differs(manifest):
         make(manifest, clip=cf.Clip(frames=4)).restore(state)
     with pytest.raises(FeedError, match="not a state of a feed"):
         make(manifest).restore({"epoch": 1})
-    with pytest.raises(FeedError, match="plan of epoch 0 is not the one"):
+    with pytest.raises(FeedError, match="plan of epoch 0 differs"):
         make(manifest).restore({**state, "plan": "of another version"})
-    with pytest.raises(FeedError, match="plan of epoch 1 is not the one"):
+    with pytest.raises(FeedError, match="plan of epoch 1 differs"):
         make(manifest).restore({**state, "epoch": 1})
 
 

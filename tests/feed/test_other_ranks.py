@@ -72,13 +72,13 @@ def test_every_clip_once_or_refused_or_as_often_again_as_the_log_says(videos, se
     assert after != before
     place, low, high = (int(re.search(f"{words} (\\d+)", refusal)[1]) for words in ("at draw", "are draw", "and draw"))
     assert low < place < high and (high - low) % (after * settings["batch_size"]) == 0
-    serving = {int(each) for each in re.search(r"as many ranks as ([\d, ]+)", refusal)[1].split(",")}
+    serving = {int(each) for each in re.search(r"Restore it on ([\d, ]+) ranks", refusal)[1].split(",")}
     for number in range(1, 6):
         feed = make(videos, shard=cf.Shard(rank=0, world_size=number), **settings)
         if number in serving:
             assert feed.restore(states[0]).state()["draws"] == place
         else:
-            with pytest.raises(FeedError, match="no border"):
+            with pytest.raises(FeedError, match="not the start of a global batch"):
                 feed.restore(states[0])
 
     rest = sum((ids(feed.restore(states[0], exact=False)) for feed in others), Counter())
@@ -86,7 +86,8 @@ def test_every_clip_once_or_refused_or_as_often_again_as_the_log_says(videos, se
     again = (counts + rest - everything).total()
     assert 0 < again <= place - low
     assert (
-        f"restored at draw {low} of epoch 0, the last border of {after} ranks: {again} draws come again" in caplog.text
+        f"restored at draw {low} of epoch 0, the last global batch of {after} ranks: {again} draws are repeated"
+        in caplog.text
     )
 
 
@@ -114,7 +115,9 @@ def test_the_torch_loader_goes_back_on_request(videos):
 
     state = {**make(videos, shard=cf.Shard(rank=0, world_size=1), batch_size=2).state(), "draws": 6}
     loader = FeedLoader(make(videos, shard=cf.Shard(rank=0, world_size=2), batch_size=2))
-    with pytest.raises(FeedError, match=r"draw 6 of epoch 0, no border.*nearest are draw 4 and draw 8.*ranks as 1, 3;"):
+    with pytest.raises(
+        FeedError, match=r"draw 6 of epoch 0, which is not the start.*nearest are draw 4 and draw 8.*on 1, 3 ranks;"
+    ):
         loader.load_state_dict(state)
     loader.load_state_dict(state, exact=False)
     assert loader.state_dict()["draws"] == 4

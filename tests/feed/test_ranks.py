@@ -91,7 +91,7 @@ def test_a_state_of_four_ranks_is_restored_on_two(manifest):
     }
     assert rest_of_two == rest_of_four and len(rest_of_two) == 7
     with pytest.raises(
-        FeedError, match=r"draw 4 of epoch 0, no border.*of 3 ranks.*draw 3 and draw 6.*ranks as 1, 2, 4;"
+        FeedError, match=r"draw 4 of epoch 0, which is not the start.*of 3 ranks.*draw 3 and draw 6.*on 1, 2, 4 ranks;"
     ):
         make(manifest, rank=0, world_size=3, batch_size=1).restore(states[0])
 

@@ -1,6 +1,6 @@
-"""Feed: a manifest in, batches out, in a fixed order, made on all cores.
+"""The class Feed, which returns the videos of a manifest as batches.
 
-Past 400 lines, half of them settings and what they mean: the work is done in the files beside this one.
+More than 400 lines, because it lists all settings and public methods; the other modules of this package do the work.
 """
 
 import logging
@@ -63,13 +63,14 @@ _log = logging.getLogger(__name__)
 
 
 class Feed:
-    """Feeds the videos of a manifest as batches: drawn by a sampler, cut to clips, transformed, in a fixed order.
+    """Feeds the videos of a manifest as batches: rows drawn by a sampler, cut to clips, transformed, in a fixed order.
 
-    A batch is a pure function of manifest, settings, seed, epoch and index: the number of workers changes no byte.
-    Each `iter(feed)` gives the batches of one epoch, and makes an older iterator raise StaleIteratorError. The next
-    begins the next epoch, whether or not this one was finished, unless `set_epoch` or `restore` came between.
+    A batch is a pure function of manifest, settings, seed, epoch and index; the number of workers does not change it.
+    Each `iter(feed)` iterates over one epoch, and ends an older iterator, which raises StaleIteratorError on its next
+    use. The next `iter(feed)` begins the next epoch, even if this one was not finished, unless `set_epoch` or `restore`
+    is called before.
 
-    The settings are those of cinefeed.feed.settings.FeedSettings, which explains each.
+    The arguments are the fields of `cinefeed.feed.settings.FeedSettings`, and are documented there.
 
     >>> import cinefeed as cf, numpy as np, tempfile, pathlib, pyarrow as pa
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -115,11 +116,11 @@ class Feed:
         return cls(manifest, **{each.name: getattr(settings, each.name) for each in fields(settings)})
 
     def _set_up(self, manifest: Manifest, settings: FeedSettings, *, trained: FeedSpec | None = None) -> None:
-        """Make all parts of the feed. `trained` has the label scale of the training feed, for its evaluations."""
+        """Create all parts of the feed. For an evaluation, `trained` has the label scale of the training feed."""
         inputs, workers, clips, frame = settings.inputs, settings.workers, settings.clips_per_video, settings.frame
         if not isinstance(manifest, Manifest):
             raise SettingError(
-                f"a feed needs a Manifest, found {type(manifest).__name__}: use Manifest.read(path) for a file, and "
+                f"Feed needs a Manifest, found {type(manifest).__name__}: use Manifest.read(path) for a file, and "
                 "parts.train, parts.val or parts.test for a split"
             )
         check_rows(manifest)
@@ -202,7 +203,7 @@ class Feed:
         self.memory_budget = divide_memory(
             workers.memory,
             layout=self._layout,
-            needed=self._ahead + 2,  # one in the consumer's hands, and the next that it asks for
+            needed=self._ahead + 2,  # the batch that the consumer holds, and the next one
             workers=count,
             table=table,
             frames=settings.clip.frames * clips.count,
@@ -245,45 +246,45 @@ class Feed:
                 timeout_seconds=workers.timeout_seconds,
                 only_processes=only_processes,
             ),
-            choice=None if workers.backend == "auto" else BackendChoice(workers.backend, "as it was asked for"),
+            choice=None if workers.backend == "auto" else BackendChoice(workers.backend, "set by backend="),
             workers=count,
             ahead=self._ahead,
         )
 
     @property
     def labels(self) -> NDArray[Any]:
-        """The label of every row, as the sampler sees it: float64 numbers, or class names."""
+        """The label of every row, as passed to the sampler: float64 numbers, or class names."""
         return self._targets.labels
 
     @property
     def global_batch_size(self) -> int:
-        """The number of clips of one batch of all ranks together."""
+        """The number of clips in one batch of all ranks together."""
         return self.settings.batch_size * self.shard.world_size
 
     @property
     def choice(self) -> BackendChoice | None:
-        """The backend that makes the clips, and why; None until backend="auto" has chosen."""
+        """The backend of the workers, and the reason; None until `backend="auto"` has measured it."""
         return self._epochs.choice
 
     @property
     def epoch(self) -> int:
-        """The epoch of the batch that was handed out last, or the following one after the last batch of an epoch."""
+        """The epoch of the batch that was returned last; after the last batch of an epoch, the next epoch."""
         return self._epochs.epoch
 
     @property
     def next_epoch(self) -> int:
-        """The epoch that the next `iter(feed)` gives: the one after `epoch` if that was begun and not finished."""
+        """The epoch of the next `iter(feed)`: the one after `epoch` if `epoch` was begun and not finished."""
         return self._epochs.next_epoch
 
     @property
     def is_evaluation(self) -> bool:
-        """Whether `evaluation` made this feed, so that each iteration gives epoch 0 from its first batch on."""
+        """Whether `evaluation` created this feed; each iteration then starts with the first batch of epoch 0."""
         return self._epochs.repeats
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch, which the next `iter(feed)` gives; an iterator under way becomes stale.
+        """Go to the start of an epoch, over which the next `iter(feed)` iterates. A running iteration becomes stale.
 
-        At the start of that epoch already, the workers go on with what they began.
+        If the feed is already there, batches that were made ahead are kept.
         """
         if epoch < 0:
             raise SettingError(f"epoch={epoch} must be at least 0")
@@ -298,11 +299,11 @@ class Feed:
         self.close()
 
     def close(self) -> None:
-        """End the workers, which wait for the next iteration otherwise; one after this starts others."""
+        """Stop the workers, which otherwise wait for the next iteration. A later iteration starts new workers."""
         self._epochs.close()
 
     def plan(self, *, epoch: int | None = None) -> Plan:
-        """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
+        """Return the plan of an epoch, by default the current one: the rows in the order in which they are drawn."""
         return self._plans.of(self.epoch if epoch is None else epoch)
 
     def __len__(self) -> int:
@@ -310,11 +311,14 @@ class Feed:
         return self._builder.count(self.epoch)
 
     def batch(self, index: int, *, epoch: int | None = None) -> Batch:
-        """Return one batch of an epoch, by default the current one, whatever the feed is doing otherwise."""
+        """Return one batch of an epoch, by default the current one. A running iteration is not affected.
+
+        Raises IndexError if the epoch has no batch of this number.
+        """
         epoch = self.epoch if epoch is None else epoch
         count = self._builder.count(epoch)
         if not -count <= index < count:
-            raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
+            raise IndexError(f"batch {index} was requested, but epoch {epoch} has {count} batches")
         worker_pool = InlinePool(self._pipeline)
         buffer, number = divmod(index % count, self._layout.batches)
         pending = self._builder.begin(buffer, epoch, worker_pool, first_alone=False)
@@ -325,24 +329,24 @@ class Feed:
         return self.batch(index)
 
     def replay(self, epoch: int, index: int) -> Batch:
-        """Return one clip of an epoch as it was or will be fed, in a batch of its own, with its `parameters`.
+        """Return one clip of an epoch, as in the batch of the feed, as a batch of size 1 with its `parameters`.
 
-        `index` is the clip's place in the epoch: that of its draw in `plan(epoch=epoch)`, which is the same on every
-        rank, times `clips_per_video`, plus the number of the clip; a batch's `parameters` name it.
+        `index` is the number of the clip in the epoch, which is also in the `parameters` of a batch: the position of
+        its draw in `plan(epoch=epoch)`, which is the same on every rank, times `clips_per_video`, plus the number of
+        the clip within the draw.
         """
         return replay_clip(
             self._builder, epoch, index, InlinePool(self._pipeline), clip_parameters=self._pipeline.clip_parameters
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """Return the batches of `next_epoch`, made ahead by the workers.
+        """Return an iterator over the batches of `next_epoch`, which the workers make ahead.
 
-        It takes over: an older iterator raises StaleIteratorError on its next use. An epoch of which some batches were
-        handed out, but not all, is left, and the next one begins, as every iteration over a DataLoader is shuffled
-        anew; `set_epoch` and `restore` are the ways to stay. The iterator takes its place at its first batch: one that
-        was never used skips no epoch, and follows `set_epoch` and `restore`.
+        An older iterator raises StaleIteratorError on its next use. An unfinished epoch is abandoned: the iterator
+        starts with the next epoch, unless `set_epoch` or `restore` is called before. The position is determined when
+        the first batch is requested, so an unused iterator skips no epoch, and `set_epoch` and `restore` apply to it.
 
-        Raises FeedError if torch.distributed or JAX has set up several ranks since the feed was made as the only one.
+        Raises FeedError if torch.distributed or JAX has set up several ranks since this feed was created for one rank.
         """
         if self.settings.shard is None and self.shard.world_size == 1:
             check_alone()
@@ -353,12 +357,17 @@ class Feed:
     ) -> "Feed":
         """Return a feed of `part` for validation, test or prediction.
 
-        Same frame, views, class order and label scale; no random transform, no balance, no mixing, every row once and
-        in order, the last batch kept; each iteration begins with batch 0 of epoch 0. Of each row `clips`, by default
-        `clips_per_video`, or 1 if all would be the same one: a single clip from the centre; several in the middle of
-        their shares of what a clip leaves free, one row after the other.
-        `labelled=False` needs no label column. `shard` is by default that of this feed; Shard(rank=0, world_size=1)
-        has all rows. Raises SettingError for several clips of a video where all of them would be the same one.
+        Frame, views, class order and label scale are those of this feed. There are no random transforms, no balancing
+        and no mixing: each row appears once, in order, also in the last, smaller batch. Each iteration starts with
+        batch 0 of epoch 0.
+
+        part:      the rows to evaluate
+        labelled:  False if `part` has no label column
+        clips:     number of clips per row, by default `clips_per_video`. One clip is cut from the centre; of several,
+                   each is at the centre of its part when the possible start positions are divided into equal parts
+        shard:     by default that of this feed; Shard(rank=0, world_size=1) returns all rows
+
+        Raises SettingError if there are several clips per row, but all would be the same.
         """
         feed = Feed.__new__(Feed)
         settings = evaluation_settings(self.settings, spec=self.spec, labelled=labelled, clips=clips)
@@ -368,17 +377,17 @@ class Feed:
 
     @property
     def workers_ready(self) -> bool:
-        """Whether the workers have all started. The first batch comes sooner: one is enough for it."""
+        """Whether all workers have started. The first batch needs only one of them."""
         worker_pool = None if self._epochs.latest_pool is None else self._epochs.latest_pool()
         return worker_pool is not None and worker_pool.ready
 
     def balance(self) -> BalanceReport:
-        """Return what the sampler makes of the labels in the first epoch."""
+        """Return the report of the sampler for the labels of this feed, in the first epoch."""
         groups = self._group_kwargs.get("groups")
         return self.sampler.report(self.labels, groups=groups, seed=self.settings.seed, batch_size=self._layout.draws)
 
     def summary(self) -> str:
-        """Say in one line what is fed, and what balancing makes of it; each warning of the sampler is a line more."""
+        """Return one line that describes rows, task, plan, batches and workers, and one line per sampler warning."""
         plan = f"{self.sampler}: {describe_plan(self.plan(), clips=self.settings.clips_per_video.count)}"
         mixed = f", mixed by {self.settings.mixing}" if self.settings.mixing else ""
         mixed += f", changed by callables ({', '.join(self.spec.callables)})" if self.spec.callables else ""
@@ -389,26 +398,26 @@ class Feed:
         )
 
     def stats(self) -> Stats:
-        """Return where the time went so far."""
+        """Return the time spent in each stage so far, with the rows that could not be read."""
         bad = (f"row {row}: {why}" for row, why in sorted(self._builder.bad.items()))
         return self._meter.stats(workers=self.worker_count, skipped=tuple(bad), deaths=tuple(self._deaths))
 
     def state(self) -> dict[str, Any]:
-        """Return where the feed stands, as small JSON: a batch counts once it has been handed out.
+        """Return the position of the feed as small JSON: after the last batch that was returned.
 
-        It counts the draws of all ranks, so that a state of four ranks serves two, or one, with the same `batch_size`,
-        and any number of ranks of whose global batches it is a border; see `restore`.
+        The position is counted in draws of all ranks, so a state can be restored on another number of ranks if the
+        position is a multiple of their global batch, for example on two or one after four; see `restore`.
         """
         return self._state().as_dict()
 
     def restore(self, state: Mapping[str, object], *, exact: bool = True) -> Self:
-        """Go to where `state` stood: the next `iter(feed)` starts with the batch after it.
+        """Go to the position of `state`: the next `iter(feed)` starts with the batch after it. Returns the feed.
 
-        With another number of ranks the place may lie within a global batch. Then FeedError names the nearest borders
-        and the numbers of ranks that it serves; with `exact=False` the feed goes back to the last border, and a log
-        line says how many draws come again.
+        With another number of ranks the position may be within a global batch. FeedError then states the nearest
+        valid positions and the possible numbers of ranks; with `exact=False` the feed goes back to the last valid
+        position, and logs how many draws are repeated.
 
-        Raises FeedError where the state belongs to another manifest, seed or settings.
+        Raises FeedError if the state belongs to another manifest, seed or settings.
         """
         draws, batches, ranks = self.global_batch_size, self._layout.batches, self.shard.world_size
         place, repeated = read_state(
@@ -423,7 +432,7 @@ class Feed:
         )
         if repeated:
             _log.warning(
-                "restored at draw %d of epoch %d, the last border of %d ranks: %d draws come again",
+                "restored at draw %d of epoch %d, the last global batch of %d ranks: %d draws are repeated",
                 place.draws,
                 place.epoch,
                 ranks,

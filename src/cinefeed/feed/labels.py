@@ -1,4 +1,4 @@
-"""What a feed asks a model to learn: the task, the classes and their order, the labels as numbers."""
+"""The targets of a feed: task, order of the classes, and the labels as numbers."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,7 @@ from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLab
 from cinefeed.data.sampling.strata import bin_strata
 from cinefeed.feed.covariates import Covariate
 
-_UNKNOWN = (
-    "leave those rows out with where (--where), or train with all classes named (--classes, or classes in Python)"
-)
+_UNKNOWN = "leave those rows out with where (--where), or list all classes (--classes, or classes= in Python)"
 _log = logging.getLogger(__name__)
 
 Task = Literal["regression", "binary", "multiclass", "clip", "mask"]
@@ -37,18 +35,17 @@ class TargetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FeedSpec:
-    """What a model is built from: shapes, types, task and the scale of the labels.
+    """Describes the batches of a feed: shapes, dtypes, task and scale of the labels. Models are built from it.
 
-    `clip_shape` is (frames, height, width, channels), without the batch: of each view where there are several, and with
-    `stacked` they are its channels, one view after the other. `clip_names` are the inputs that clips are. `target_mean`
-    and `target_scale` (mean and standard deviation) are those of the training part's labels before balancing, 0 and 1
-    for classes. The task "clip" has the clips themselves as targets, "mask" their masks.
-
-    `soft` targets are shares of classes, float32: (batch, classes), or of a binary task (batch,), the share of the
-    second class; a loss that takes class numbers does not take them. With `masks` there is an input of that name, uint8
-    (frames, height, width, 1), unless the masks are the targets.
-
-    Without `weighted` every row of every batch has weight 1: no column, sampler, missing label or padding row weighs.
+    clip_shape:    (frames, height, width, channels) of one clip. With several views it is the shape of each view; with
+                   `stacked`, the views are the channels of one clip, one view after the other
+    target_mean, target_scale:  mean and standard deviation of the labels of the training part before balancing; 0 and
+                   1 for classes
+    task:          "regression", "binary", "multiclass", "clip" (the targets are the clips), "mask" (the masks)
+    soft:          whether targets are shares of classes, float32: (batch, classes), or for a binary task (batch,), the
+                   share of the second class. Losses of class numbers cannot be used
+    masks:         whether there is an input `masks`, uint8 (frames, height, width, 1); False if they are the targets
+    weighted:      whether weights can differ from 1, by a column, a sampler, missing labels or padding rows
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -59,19 +56,19 @@ class FeedSpec:
     classes: tuple[str, ...] = ()
     target_mean: float = 0.0
     target_scale: float = 1.0
-    padded: bool = False  # True where `valid` tells frames from padding
+    padded: bool = False  # clips can have padding frames, which `valid` marks
     covariates: tuple[Covariate, ...] = ()
-    targets: tuple[TargetSpec, ...] = ()  # where there are several: all of them, the one that is balanced first
-    views: tuple[str, ...] = ()  # of a row that holds several videos
+    targets: tuple[TargetSpec, ...] = ()  # all targets if there are several; the balanced one is the first
+    views: tuple[str, ...] = ()  # if a row has several videos
     stacked: bool = False
     soft: bool = False
     masks: bool = False
     weighted: bool = False
-    callables: tuple[str, ...] = ()  # transforms that are functions of the user's: their names, all that is known
+    callables: tuple[str, ...] = ()  # names of transforms that are user-defined functions
 
     @property
     def clip_names(self) -> tuple[str, ...]:
-        """The names of the inputs that clips are: clips, or of views that lie apart clips_2ch, clips_4ch ..."""
+        """The names of the inputs with clips: "clips", or one for each view, such as "clips_2ch" and "clips_4ch"."""
         return ("clips",) if self.stacked or not self.views else tuple(clip_name(view) for view in self.views)
 
     def target_settings(self, *, labelled: bool) -> dict[str, Any]:
@@ -90,13 +87,13 @@ class FeedSpec:
 
 
 def clip_name(view: str) -> str:
-    """Return the name of the input that a view's clips are."""
+    """Return the name of the input with the clips of a view."""
     return f"clips_{view}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """A label column, read as a task: `values` are float32, or class numbers, int64; 0 where a label is missing."""
+    """A label column as the targets of a task: `values` are float32, or int64 class numbers; 0 for a missing label."""
 
     task: Task
     classes: tuple[str, ...]
@@ -105,18 +102,18 @@ class Targets:
 
     @property
     def labels(self) -> NDArray[np.generic]:
-        """Labels as a sampler sees them: numbers (float64), or class names."""
+        """The labels that are passed to a sampler: numbers (float64), or class names."""
         if not self.classes:
             return self.values.astype(np.float64)
         return np.array(self.classes)[self.values]
 
     @property
     def present(self) -> NDArray[Any]:
-        """The values of those rows that have a label."""
+        """The values of the rows that have a label."""
         return self.values if self.has_label is None else self.values[self.has_label]
 
     def spec(self, name: str) -> TargetSpec:
-        """Return what a model has to know of it."""
+        """Return the description of this target for a model."""
         values = self.present
         if self.task != "regression" or not np.isfinite(values).all():
             return TargetSpec(name=name, task=self.task, classes=self.classes)
@@ -133,19 +130,19 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """The targets of a feed: the one that is balanced, and, of several, all by name."""
+    """The targets of a feed: the balanced one, and if there are several, all by name."""
 
-    name: str  # "" where there is none
+    name: str  # of the balanced target; "" without a target
     main: Targets
     several: Mapping[str, Targets] = field(default_factory=dict)
 
     @property
     def have_gaps(self) -> bool:
-        """Whether some row lacks one of several labels, which has weight 0 there."""
+        """Whether a label is missing in some row, and so has weight 0."""
         return any(each.has_label is not None and not each.has_label.all() for each in self.several.values())
 
     def described(self) -> dict[str, Any]:
-        """Return what a FeedSpec says of them."""
+        """Return the fields of a FeedSpec that describe the targets."""
         main = self.main.spec(self.name)
         return {
             "target": main.name,
@@ -157,7 +154,7 @@ class Labels:
         }
 
     def groups(self, *, bins: Any) -> NDArray[np.int64]:
-        """Return the class or the label bin of each row: one that cannot be read gives its place to one alike."""
+        """Return the class or label bin of each row: a row that cannot be read is replaced by one of its group."""
         main = self.main
         if main.task == "regression" and self.name:
             numbers = bin_strata(main.present.astype(np.float64), bins=bins).numbers
@@ -165,31 +162,31 @@ class Labels:
             numbers = (main.present if main.classes else np.zeros(len(main.present))).astype(np.int64)
         if main.has_label is None:
             return numbers
-        groups = np.full(len(main.has_label), -1, np.int64)  # rows without a label are alike
+        groups = np.full(len(main.has_label), -1, np.int64)  # rows without a label are one group
         groups[main.has_label] = numbers
         return groups
 
     def check_balance(self, sampler: Sampler) -> None:
-        """Raise LabelError where a sampler of classes meets numbers, or the reverse, or some rows have no label."""
+        """Raise LabelError if the sampler does not fit the type of the labels, or if labels are missing."""
         kinds = {BalancedClasses: "classes", UniformLabels: "numbers"}
         balanced = next((kind for each, kind in kinds.items() if isinstance(sampler, each)), None)
         if self.name and balanced == "classes" and self.main.task == "regression":
             raise LabelError(
-                f"{type(sampler).__name__} balances classes, and {self.name!r} is numbers (a regression): take "
-                "UniformLabels, or where the numbers are classes task='multiclass' (--task multiclass)"
+                f"{type(sampler).__name__} balances classes, but {self.name!r} contains numbers (a regression): use "
+                "UniformLabels, or, if the numbers are classes, task='multiclass' (--task multiclass)"
             )
         if self.name and balanced == "numbers" and self.main.classes:
             raise LabelError(
-                f"{type(sampler).__name__} balances numbers, and {self.name!r} is {len(self.main.classes)} classes "
-                f"({', '.join(self.main.classes[:4])}{' ...' * (len(self.main.classes) > 4)}): take BalancedClasses, "
-                "or for numbers task='regression' (--task regression)"
+                f"{type(sampler).__name__} balances numbers, but {self.name!r} has {len(self.main.classes)} classes "
+                f"({', '.join(self.main.classes[:4])}{' ...' * (len(self.main.classes) > 4)}): use BalancedClasses, "
+                "or, if the classes are numbers, task='regression' (--task regression)"
             )
         lacking = 0 if self.main.has_label is None else int((~self.main.has_label).sum())
         if lacking and not isinstance(sampler, Natural):
             raise LabelError(
-                f"{type(sampler).__name__} balances the first target, {self.name!r}, which {lacking} of "
-                f"{len(self.main.values)} rows do not have; put one first that every row has, or leave out those rows "
-                f"with manifest.drop_missing({self.name!r})"
+                f"{type(sampler).__name__} balances the first target, {self.name!r}, which is missing in {lacking} of "
+                f"{len(self.main.values)} rows; put a target first that all rows have, or leave out those rows with "
+                f"manifest.drop_missing({self.name!r})"
             )
 
 
@@ -202,11 +199,11 @@ def read_labels(
     classes: Sequence[str] | Mapping[str, Sequence[str]] | None,
     mask: str | None = None,
 ) -> Labels:
-    """Read the label columns of a manifest's table; see Feed for the arguments. The column `mask` has masks as targets.
+    """Read the label columns of a manifest's table; see FeedSettings for the arguments.
 
-    `type_of` says of a column whether it is classes (`Manifest.label_type`); a task or classes that are given win.
-    Raises ColumnError for a name that is not there, LabelError for labels that do not serve, SettingError for a task
-    or classes of a target that is not among them.
+    `type_of` returns the type of a column (`Manifest.label_type`); `task` and `classes` take precedence. If the target
+    is the column `mask`, the masks are the targets. Raises ColumnError for a missing column, LabelError for invalid
+    labels, SettingError if `task` or `classes` has a name that is not a target.
     """
     several = () if target is None or isinstance(target, str) else tuple(target)
     name = several[0] if several else target if isinstance(target, str) else ""
@@ -218,11 +215,11 @@ def read_labels(
         raise SettingError(f"task and classes name a target {each!r}; {did_you_mean(each, several or [name])}")
     if mask in several:
         raise SettingError(
-            f"the masks in {mask!r} are the one target, or an input; they cannot be one of several targets"
+            f"the masks in {mask!r} cannot be one of several targets; make them the only target, or an input"
         )
     for each in several or [name]:
         if each not in table.schema.names and each not in ("", "clip"):
-            raise ColumnError(f"there is no column {each!r}; {did_you_mean(each, table.schema.names)}")
+            raise ColumnError(f"target {each!r} is not a column; {did_you_mean(each, table.schema.names)}")
 
     def read(each: str, reader: Callable[..., Targets]) -> Targets:
         column, ids = (table.column(one).combine_chunks() for one in (each, "id"))
@@ -255,7 +252,7 @@ def read_masked(
     classes: tuple[str, ...] | None,
     is_classes: bool,
 ) -> Targets:
-    """Read a label column in which some rows have none; see `read_targets`."""
+    """Read a label column with missing labels; see `read_targets`."""
     has_label = np.asarray(pc.invert(pc.is_null(column, nan_is_null=True)))
     rows = pa.array(np.flatnonzero(has_label))
     if len(rows) == 0:
@@ -277,10 +274,10 @@ def read_targets(
     classes: tuple[str, ...] | None,
     is_classes: bool,
 ) -> Targets:
-    """Read a label column as a task, or without one as classes or numbers.
+    """Read a label column as targets of `task`; None selects the task by `is_classes` and the number of classes.
 
-    `classes` fixes the order of class numbers; sorted names otherwise. For a binary task the second is the positive
-    one. Raises LabelError where a label is missing, not finite or of no known class.
+    `classes` defines the order of the class numbers, by default sorted by name. In a binary task the second class is
+    the positive one. Raises LabelError if a label is missing, not finite, or not one of `classes`.
     """
     if task is not None and task not in get_args(Task):
         raise SettingError(f"task={task!r} is not a task; {did_you_mean(str(task), get_args(Task))}")
@@ -288,12 +285,12 @@ def read_targets(
     missing = pc.is_null(column, nan_is_null=True)
     if len(column) and pc.all(missing).as_py():
         raise LabelError(
-            f"none of {len(column)} rows has a {name!r} label; look at the table of labels, and how it is joined"
+            f"none of {len(column)} rows has a {name!r} label; check the label table, and the column that joins it"
         )
     _refuse(
         missing,
         ids,
-        f"has no {name!r} label",
+        f"have no {name!r} label",
         f"leave those rows out with drop_missing({name!r}) (--drop-missing), or give them a label",
     )
     if task is None:
@@ -302,7 +299,7 @@ def read_targets(
         if not is_number(kind) and not pa.types.is_boolean(kind):
             raise LabelError(f"{name!r} is {kind}, a regression needs numbers; use task='multiclass'")
         values = pc.cast(column, pa.float64(), safe=False).to_numpy()
-        _refuse(pa.array(~np.isfinite(values)), ids, f"has an infinite {name!r} label", "correct the label")
+        _refuse(pa.array(~np.isfinite(values)), ids, f"have an infinite {name!r} label", "correct the label")
         return Targets(task=task, classes=(), values=values.astype(np.float32))
     text = class_names(column)
     names = tuple(sorted(pc.unique(text).to_pylist())) if classes is None else tuple(str(each) for each in classes)
@@ -312,7 +309,7 @@ def read_targets(
             "label more, or use task='regression'"
         )
     numbers = pc.index_in(text, value_set=pa.array(names, pa.string()))
-    _refuse(pc.is_null(numbers), ids, f"has a {name!r} label that is none of {', '.join(names)}", _UNKNOWN)
+    _refuse(pc.is_null(numbers), ids, f"have a {name!r} label that is none of {', '.join(names)}", _UNKNOWN)
     if task == "binary" and len(names) != 2:
         raise LabelError(
             f"{name!r} has {len(names)} classes ({', '.join(names[:8])}), a binary task has two; "
@@ -327,4 +324,4 @@ def _refuse(faulty: pa.Array | pa.ChunkedArray, ids: pa.ChunkedArray, what: str,
     if mask.any():
         rows = np.flatnonzero(mask)
         first = ", ".join(f"row {row} ({ids[int(row)].as_py()})" for row in rows[:3])
-        raise LabelError(f"{len(rows)} of {len(mask)} rows: each {what}: {first}{' ...' * (len(rows) > 3)}; {advice}")
+        raise LabelError(f"{len(rows)} of {len(mask)} rows {what}: {first}{' ...' * (len(rows) > 3)}; {advice}")

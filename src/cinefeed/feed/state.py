@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cinefeed.core.errors import FeedError
+from cinefeed.core.text import format_count
 from cinefeed.data.sampling import Plan
 
 BETWEEN = "between batches of the same videos"
@@ -61,7 +62,7 @@ def read_state(
     """
     names = {each.name for each in fields(State)}
     if set(stored_state) != names:
-        raise FeedError(f"this is not a state of a feed: it has {sorted(stored_state)}, a state has {sorted(names)}")
+        raise FeedError(f"this is not a state of a feed: its keys are {sorted(stored_state)}, not {sorted(names)}")
     state = State(**stored_state)  # type: ignore[arg-type]  # compared below
     settings = {name: value for name, value in here.settings.items() if name != BETWEEN}
     stored = {name: value for name, value in state.settings.items() if name != BETWEEN}
@@ -69,18 +70,19 @@ def read_state(
     differing += sorted(key for key in {*settings, *stored} if stored.get(key) != settings.get(key))
     if differing:
         differences = "; ".join(
-            f"{name}: {stored.get(name, getattr(state, name, None))!r} there, "
-            f"{settings.get(name, getattr(here, name, None))!r} here"
+            f"{name}: {stored.get(name, getattr(state, name, None))!r} in the state, "
+            f"{settings.get(name, getattr(here, name, None))!r} in this feed"
             for name in differing
         )
         raise FeedError(
-            f"the state belongs to another feed, its batches would differ ({differences}); make the feed as it was"
+            f"the state belongs to another feed, whose batches differ ({differences}); create the feed with the "
+            "settings of the state"
         )
     if plan_of(state.epoch) != state.plan:
         raise FeedError(
-            f"the plan of epoch {state.epoch} is not the one that the state was taken with, though all settings are "
-            "the same: the sampler, or a library that it uses, is of another version; go back to that one, or begin an "
-            "epoch anew"
+            f"the plan of epoch {state.epoch} differs from the plan of the state, although all settings are equal: the "
+            "sampler, or a library that it uses, has another version; install the earlier version, or start the epoch "
+            "again with set_epoch"
         )
     last, following = _borders(state, draws=draws, batches=batches, world_size=world_size)
     size, ranks = draws // world_size, _ranks_between(state)
@@ -91,13 +93,13 @@ def read_state(
         repeated -= place // places * max(places - (rows_of(state.epoch) - buffer * places), 0)
     if repeated and exact:
         count = state.draws // (size * batches)
-        serving = [ranks] if ranks else [number for number in range(1, count + 1) if count % number == 0]
+        rank_counts = [ranks] if ranks else [number for number in range(1, count + 1) if count % number == 0]
         raise FeedError(
-            f"the state stands at draw {state.draws} of epoch {state.epoch}"
-            f"{', between batches of the same videos' if ranks else ''}, no border between global "
-            f"batches of {world_size} ranks: the nearest are draw {last} and draw {following}. Restore it with as many "
-            f"ranks as {', '.join(map(str, serving))}; or with exact=False, at draw {last}, and "
-            f"{repeated} draws come again"
+            f"the state is at draw {state.draws} of epoch {state.epoch}"
+            f"{', between batches of the same videos' if ranks else ''}, which is not the start of a global "
+            f"batch of {world_size} ranks: the nearest are draw {last} and draw {following}. Restore it on "
+            f"{', '.join(map(str, rank_counts))} ranks; or with exact=False at draw {last}, which repeats "
+            f"{format_count(repeated, 'draw')}"
         )
     return replace(state, draws=last), repeated
 
