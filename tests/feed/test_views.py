@@ -194,7 +194,7 @@ def test_the_same_bytes_from_processes_and_after_a_resume(studies):
     state = json.loads(json.dumps(feed.state()))
     assert begun + [digest(each) for each in batches] == expected[0]
     assert [digest(each) for each in make_one().restore(state)] == expected[0][1:]
-    with pytest.raises(FeedError, match=r"inputs\.geometry: .*apart.* there"):
+    with pytest.raises(FeedError, match=r"inputs\.geometry: .*apart.* in the state"):
         make(studies, transforms=MOVED).restore(state)
 
 
