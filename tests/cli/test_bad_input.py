@@ -67,7 +67,7 @@ def test_labels_that_are_missing(cinefeed, videos, tmp_path):
     out, run = tmp_path / "h.parquet", tmp_path / "run"
     assert cinefeed("scan", videos, "--labels", tmp_path / "holes.csv", "--out", out).code == 0
     done = cinefeed("train", out, *NO_TARGET, "--target", "age", "--out", run)
-    refused(done, code=1, words=["has no 'age' label", ".npy"])
+    refused(done, code=1, words=["have no 'age' label", ".npy"])
     assert not run.exists()
     parts = ["--val", 0.2, "--test", 0.3]
     done = cinefeed("train", out, *NO_TARGET, "--target", "age", "--out", run, "--drop-missing", *parts)
