@@ -22,8 +22,8 @@ ORDER = {
         pixel_levels ffmpeg value_range arrays images dicom readers registry
     """,
     "video.ffmpeg": """
-        containers damage messages decode_range pixel_formats boxes packets second_look probe abi compiled_loops decoder
-        fast_decoder seek_decoder source
+        containers damage messages frame_numbers decode_range pixel_formats boxes packets second_look probe abi
+        compiled_loops decoder fast_decoder seek_decoder source
     """,
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
     "video.images": "image_size tiff animation groups source",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cinefeed import open_video, probe
-from cinefeed.core.errors import DecodeError
+from cinefeed.core.errors import DecodeError, SourceError
 from cinefeed.testing import numbered_frames, read_number, write_video
 from cinefeed.video.metadata import VideoMetadata
 
@@ -156,7 +156,6 @@ def test_packets_of_a_clean_file_are_counted(tmp_path, monkeypatch):
     for name, settings in {
         "h264.mp4": {"b_frames": 2},
         "h264.mkv": {"b_frames": 2},
-        "hevc.mp4": HEVC,
         "mpeg4.avi": {"codec": "mpeg4"},
         "vp9.webm": {"codec": "vp9"},
         "vp8.webm": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}},
@@ -228,3 +227,23 @@ def test_a_file_that_breaks_early_does_so_in_every_way(tmp_path, suffix):
         for metadata in (probe(path, verify="packets"), source.metadata):
             assert (metadata.times.count, metadata.error) == (8, scanned.error)
         assert [read_number(frame) for frame in source.read(range(8))] == list(range(8))
+
+
+@pytest.mark.parametrize(("lost", "damaged"), [(15, [[15, 23]]), (16, [[16, 23]])])
+def test_a_picture_that_is_missing_from_h264_damages_its_gop(tmp_path, lost, damaged):
+    whole = write(tmp_path / "whole.mp4")
+    assert probe(whole).damaged.tolist() == []
+    edit = lambda packets, keys: [None if place == lost else data for place, data in enumerate(packets)]  # noqa: E731
+    path = edited(whole, tmp_path / "gap.mp4", edit)
+    metadata = probe(path)
+    assert (metadata.times.count, metadata.damaged.tolist()) == (COUNT - 1, damaged)
+
+
+def test_a_lost_key_frame_of_hevc_at_the_start_is_reported(tmp_path):
+    whole = write(tmp_path / "whole.mp4", codec="hevc")
+
+    def edit(packets: list[bytes], keys: list[bool]) -> list[bytes]:
+        return [b"\xff" * len(data) if place == 0 else data for place, data in enumerate(packets)]
+
+    with pytest.raises(SourceError, match="no frame can be decoded"):
+        probe(edited(whole, tmp_path / "broken.mp4", edit))

@@ -4,6 +4,7 @@ The substitute depends on what was decoded before, and later frames refer to it.
 up to the next key frame; none of them has the pixels of the file.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence, Set
 
 import av
@@ -66,6 +67,7 @@ class DamageLog:
         self._marked: set[int] = set()
         self._marked_stamps: set[int | None] = set()
         self._whole: set[int] = set()  # frames that need no others
+        self._gaps: list[int] = []  # places of packets before which pictures are missing
 
     def send(self, stamp: int | None) -> None:
         """Record a packet that is sent to the decoder."""
@@ -79,6 +81,10 @@ class DamageLog:
             self._whole.add(len(self.stamps))
         self.stamps.append(frame.pts)
 
+    def mark_gap(self) -> None:
+        """Note that pictures are missing before the last packet."""
+        self._gaps.append(len(self._packet_stamps) - 1)
+
     def mark_stamp(self, stamp: int | None) -> None:
         """Note that the frame of a packet is damaged though the decoder does not mark it."""
         self._marked_stamps.add(stamp)
@@ -91,22 +97,27 @@ class DamageLog:
         """Return the ranges of damaged frames, as `damaged_ranges` does."""
         if self._marked_stamps:
             self._marked.update(n for n, stamp in enumerate(self.stamps) if stamp in self._marked_stamps)
-        if not self._marked:
+        if not self._marked and not self._gaps:
             return NO_DAMAGE
         if self._lasts:
             return damaged_ranges({min(self._marked)}, set(), [None] * len(self.stamps))
         orders = {stamp: order for order, stamp in enumerate(self._packet_stamps) if stamp is not None}
         places = [None if stamp is None else orders.get(stamp) for stamp in self.stamps]
-        return damaged_ranges(self._marked, self._whole - self._marked, places)
+        decoded = sorted((place, number) for number, place in enumerate(places) if place is not None)
+        after_gaps = {decoded[i][1] for gap in self._gaps if (i := bisect_left(decoded, (gap, 0))) < len(decoded)}
+        return damaged_ranges(self._marked, self._whole - self._marked, places, after_gaps)
 
 
-def damaged_ranges(marked: Set[int], whole: Set[int], orders: Sequence[int | None]) -> NDArray[np.int32]:
+def damaged_ranges(
+    marked: Set[int], whole: Set[int], orders: Sequence[int | None], after_gaps: Set[int] = frozenset()
+) -> NDArray[np.int32]:
     """Return the ranges of damaged frames, (n, 2): first and end (exclusive).
 
     `marked` are the numbers of frames that the decoder marked, `whole` those of key frames that need no other frames,
     and `orders[n]` is the position of frame n among the packets. A marked frame damages the frames displayed after it
     and the frames decoded after it, up to the next of `whole`; later frames may need those displayed before a key frame
-    and decoded after it.
+    and decoded after it. A gap of missing pictures before one of `after_gaps` damages it likewise, unless it is one of
+    `whole`.
 
     >>> damaged_ranges({2, 7}, {0, 4}, [0, 2, 1, 3, 4, 5, 6, 7, 8]).tolist()
     [[1, 4], [7, 9]]
@@ -116,6 +127,7 @@ def damaged_ranges(marked: Set[int], whole: Set[int], orders: Sequence[int | Non
     for numbers in (range(len(orders)), decode_order):
         is_damaged, was_damaged, key = False, False, -1
         for number in numbers:
+            is_damaged = is_damaged or number in after_gaps
             if number in whole:
                 is_damaged, was_damaged, key = False, is_damaged, number
             is_damaged = is_damaged or number in marked

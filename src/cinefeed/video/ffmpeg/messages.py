@@ -55,6 +55,19 @@ def capture_errors() -> Iterator[None]:
                 logger.setLevel(logger_level)
 
 
+@contextmanager
+def messages_of_level(level: int) -> Iterator[None]:
+    """Let `av.logging.Capture` receive FFmpeg's messages up to a level for a moment, within `capture_errors`."""
+    with _lock:
+        previous = av.logging.get_level()
+        if previous is None or previous < level:
+            av.logging.set_level(level)
+        try:
+            yield
+        finally:
+            av.logging.set_level(previous)
+
+
 def reports_substitution(messages: Iterable[tuple[int, str, str]]) -> bool:
     """Return whether one of these messages means that the decoder replaced a missing picture by another.
 

@@ -5,19 +5,20 @@ That requires one decoded frame per packet. A file that fails one of these check
 - the container, not FFmpeg's parser, divides the stream into packets: not MPEG-PS, MPEG-TS or a bare stream, in which
   the first and last packets may be parts of frames
 - every packet has a timestamp, all are different, and none is marked damaged, encrypted or cut off by an edit list
-- the decoder of the codec returns one frame per packet, and no packet is marked as hidden (VP8, VP9, MPEG-4) or as
-  undecodable without earlier frames (HEVC, after a splice)
+- the decoder of the codec returns one frame per packet, and no packet is marked as hidden (VP8, VP9, MPEG-4). HEVC is
+  decoded: its decoder omits frames whose references are missing
+- the headers of each frame have allowed values (H.264, MPEG-2, VP9, AV1)
 - the stream does not begin in mid-GOP: its first packet is a key frame and is displayed first
 - the first decoded frames match the first packets and have one size, and none is interlaced if a packet may be half a
   frame
 """
 
-import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from numpy.typing import NDArray
 
@@ -33,12 +34,20 @@ _CHECKED_FRAMES = 16  # number of decoded frames; 1 ms for 112 x 112
 # Other codecs may return no frame for a packet without changes (QuickTime Animation, WMV), or were not tested.
 _FRAME_PER_PACKET = frozenset(
     """
-    av1 dnxhd ffv1 ffvhuff h264 hevc huffyuv jpeg2000 libdav1d mjpeg mpeg1video mpeg2video mpeg4 png prores rawvideo
+    av1 dnxhd ffv1 ffvhuff h264 huffyuv jpeg2000 libdav1d mjpeg mpeg1video mpeg2video mpeg4 png prores rawvideo
     v210 vp8 vp9
     """.split()
 )
 _SMALL_VOP = 10  # bytes; an MPEG-4 frame "not coded" has 6 to 8, as has the packet that ends packed B-frames
-_HEVC_SPLICES = frozenset({16, 17, 18, 36, 37})  # NAL units: BLA pictures, end of sequence, end of bitstream
+_VOP = b"\0\0\1\xb6"  # start code of an MPEG-4 frame
+# FFmpeg's filters that parse the headers of each frame, and raise an error for forbidden values; 4 us a frame.
+_HEADER_CHECKS = {
+    "h264": "h264_metadata",
+    "mpeg2video": "mpeg2_metadata",
+    "vp9": "vp9_metadata",
+    "av1": "av1_metadata",
+    "libdav1d": "av1_metadata",
+}
 
 
 class Seen(NamedTuple):
@@ -111,7 +120,9 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
     flags: list[bool] = []
     presented_of: dict[int | None, int | None] = {}
     first, decoded_stamps = None, list[int | None]()  # the first frame, and the stamps of the first frames
+    check_name = _HEADER_CHECKS.get(codec.name)
     try:
+        header_check = check_name and BitStreamFilterContext(check_name, stream)
         for packet in packets_of(container, stream, presentation_of=presented_of):
             if packet.size:
                 stamp = packet.pts
@@ -129,10 +140,12 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
                     decoded_stamps.append(frame.pts)
                     if frame.is_corrupt:
                         return None
-                    if frame.interlaced_frame and codec.name in ("h264", "hevc"):
+                    if frame.interlaced_frame and codec.name == "h264":
                         return None
                     if (frame.height, frame.width) != (first.height, first.width):
                         return None
+            if packet.size and header_check:
+                header_check.filter(packet)  # the packet is empty afterwards
             deadline.check_frames(len(stamps))
     except (av.FFmpegError, OSError, IndexError):  # PyAV raises IndexError if a stream appears later
         return None
@@ -153,7 +166,7 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
 
 
 def _hides_frames(packet: "av.Packet[av.VideoStream]", codec: av.VideoCodecContext) -> bool:
-    """Return whether a packet is marked as having no displayed frame, or frames after it may be hidden."""
+    """Return whether a packet is marked as having no displayed frame, or has no frame that a decoder finds."""
     if codec.name == "vp8":
         return not memoryview(packet)[0] & 0x10  # show_frame
     if codec.name == "vp9":
@@ -161,17 +174,4 @@ def _hides_frames(packet: "av.Packet[av.VideoStream]", codec: av.VideoCodecConte
         lies_lower = first & 0x30 == 0x30  # profile 3 has a reserved bit before
         several = last & 0xE0 == 0xC0  # a superframe, whose last frame is shown
         return not several and not first & (0x0A >> lies_lower)  # show_existing_frame, show_frame
-    if codec.name == "mpeg4":
-        return packet.size < _SMALL_VOP
-    return codec.name == "hevc" and not _HEVC_SPLICES.isdisjoint(_hevc_units(bytes(packet), codec.extradata or b""))
-
-
-def _hevc_units(data: bytes, extradata: bytes) -> Iterator[int]:
-    """Yield the types of the NAL units in a packet of HEVC."""
-    if extradata[:1] != b"\1":  # with start codes
-        yield from (unit[1][0] >> 1 & 63 for unit in re.finditer(rb"\x00\x00\x01(.)", data, re.DOTALL))
-        return
-    at, length_bytes = 0, (extradata[21] & 3) + 1
-    while at + length_bytes < len(data):
-        yield data[at + length_bytes] >> 1 & 63
-        at += length_bytes + int.from_bytes(data[at : at + length_bytes])
+    return codec.name == "mpeg4" and (packet.size < _SMALL_VOP or _VOP not in bytes(packet))

@@ -16,6 +16,7 @@ from cinefeed.video.embedded import EmbeddedVideo, VideoPath
 from cinefeed.video.ffmpeg.boxes import check_sample_tables
 from cinefeed.video.ffmpeg.containers import DEMUXERS
 from cinefeed.video.ffmpeg.damage import DamageLog
+from cinefeed.video.ffmpeg.frame_numbers import PictureNumbers
 from cinefeed.video.ffmpeg.messages import capture_errors, reports_substitution
 from cinefeed.video.ffmpeg.packets import Seen, makes_stamps_up, packets_of, pass_over_packets, within
 from cinefeed.video.ffmpeg.pixel_formats import plane_layout
@@ -225,24 +226,29 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
     looks_twice = needs_second_look(container, stream)
     if strict := stream.codec_context.name in _SILENT:
         stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
+    numbers = PictureNumbers(stream) if stream.codec_context.name == "h264" else None
     flags: list[bool] = []
     presented_of: dict[int | None, int | None] = {}
-    first, reason = None, None
+    first, reason, key_stamp = None, None, None
     try:
         for packet in packets_of(container, stream, presentation_of=presented_of):
             if packet.has_sidedata("encryption_info"):
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
             log.send(packet.pts)
+            if packet.is_keyframe and key_stamp is None:
+                key_stamp = packet.pts
+            if numbers is not None and packet.size and numbers.follows_gap(packet):
+                log.mark_gap()
             try:
                 with av.logging.Capture() as messages:
                     frames = packet.decode()
                 if reports_substitution(messages):
                     log.mark_stamp(packet.pts)
             except av.FFmpegError:
-                if first is not None or not strict:
+                if first is not None or not strict or (key_stamp is not None and (packet.pts or 0) >= key_stamp):
                     raise
-                frames = []  # the file begins in mid-GOP
+                frames = []  # the file begins in mid-GOP: before its first key frame, or displayed before it
             for frame in frames:
                 first = first or within(frame, deadline)
                 if (frame.height, frame.width) != (first.height, first.width):
