@@ -23,6 +23,7 @@ from cinefeed.feed.labels import FeedSpec
 from cinefeed.feed.settings import Shard
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models.parts import targets_of
+from cinefeed.training.baselines import describe_baselines, keep_baselines
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
 from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_resume, stop_on_signals
@@ -253,6 +254,11 @@ def _train(
     metrics = finish_run(folder, settings=settings, model=model, feed=feed, val=val, test=test)
     predictions = None if feed.spec.task == "clip" else read_predictions(folder / PREDICTIONS)
     keep_pictures(folder, settings=settings, model=model, feed=feed, test=test, predictions=predictions)
+    keep_baselines(
+        folder, settings=settings, spec=feed.spec, rows=parts.all, predictions=predictions, progress=progress
+    )
+    for line in describe_baselines(folder):
+        log.write("baseline", text=line)
     stats = feed.stats()
     write_json(folder / "feed_stats.json", stats.as_dict())
     result = RunResult(
