@@ -13,8 +13,10 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.metrics import predictions_of, target_columns
 from cinefeed.metrics.baselines import baseline_sentence, guess_of
-from cinefeed.training.baselines import chosen_rows, describe_baselines, keep_baselines, read_baselines
+from cinefeed.metrics.display import baseline_lines
+from cinefeed.training.baselines import chosen_rows, keep_baselines
 from cinefeed.training.finish import assess_table
+from cinefeed.training.run import read_baselines
 
 ROWS = 120
 PARTS = ["train"] * 60 + ["val"] * 20 + ["test"] * 40
@@ -89,7 +91,7 @@ def test_a_set_that_only_a_nuisance_column_predicts(tmp_path):
     assert content["notes"]["columns"] == "container, rate_hz"
     assert abs(baselines["thumbnail"]["metrics"]["auroc"]["value"] - 0.5) < 0.25
     assert baselines["constant"]["metrics"]["auroc"]["value"] == 0.5
-    sentences = describe_baselines(tmp_path / "run")
+    sentences = baseline_lines(read_baselines(tmp_path / "run"))
     assert any("worse than the nuisance columns by" in line for line in sentences)
     assert sentences[-1].startswith("baselines took ") and sentences[-1].endswith(" s for 120 videos")
 
@@ -149,7 +151,8 @@ def test_several_targets_with_missing_labels_and_a_unit(tmp_path):
     assert content["targets"]["age"]["units"] == 32 and content["targets"]["sick"]["units"] == 40
     assert content["targets"]["sick"]["baselines"]["thumbnail"]["difference"]["low"] > 0
     assert any(
-        line.startswith("test sick: better than the thumbnail by") for line in describe_baselines(tmp_path / "run")
+        line.startswith("test sick: better than the thumbnail by")
+        for line in baseline_lines(read_baselines(tmp_path / "run"))
     )
 
 
@@ -194,10 +197,10 @@ def test_errors_and_settings_leave_a_reason(tmp_path, monkeypatch):
     settings = settings_for(tmp_path / "m.parquet", evaluate={"baselines": False})
     predictions = model_predictions(rows, BINARY, {"sick": np.full(ROWS, 0.5)})
     keep_baselines(tmp_path, settings=settings, spec=BINARY, rows=rows, predictions=predictions)
-    assert describe_baselines(tmp_path) == ["no baselines: [evaluate] baselines = false"]
+    assert baseline_lines(read_baselines(tmp_path)) == ["no baselines: [evaluate] baselines = false"]
     settings = settings_for(tmp_path / "m.parquet")
     keep_baselines(tmp_path, settings=settings, spec=BINARY, rows=rows, predictions=None)
-    assert "no label" in describe_baselines(tmp_path)[0]
+    assert "no label" in baseline_lines(read_baselines(tmp_path))[0]
 
     def fail(*arguments, **options):
         raise OSError("the disk is gone")
@@ -207,7 +210,7 @@ def test_errors_and_settings_leave_a_reason(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "baselines.json").read_text())["note"] == (
         "they could not be measured (OSError: the disk is gone)"
     )
-    assert describe_baselines(tmp_path / "empty") == []
+    assert baseline_lines(read_baselines(tmp_path / "empty")) == []
 
 
 def test_large_sets_are_sampled_by_whole_groups_of_each_part():

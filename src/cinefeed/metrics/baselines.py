@@ -50,11 +50,12 @@ def verdict_of(value: float | None, *, low: float | None, high: float | None) ->
 def guess_of(result: Plain, compared: Plain | None = None) -> Guess | None:
     """Return whether a part's result is better than a guess; None for a task without labels.
 
-    The guess is the mean or the most frequent class. With a comparison of `compare_baselines` it is that of the training
-    labels. Otherwise it is that of the assessed labels themselves, whose R2 is 0, AUROC 0.5, and balanced accuracy 1
-    divided by the number of classes, in all resamples: the interval of the metric decides.
+    The guess is the mean or the most frequent class. With a comparison of `compare_baselines` it is that of the
+    training labels. Otherwise it is that of the assessed labels themselves, whose R2 is 0, AUROC 0.5, and balanced
+    accuracy 1 divided by the number of classes, in all resamples: the interval of the metric decides.
 
-    >>> guess_of({"task": "binary", "classes": ["no", "yes"], "metrics": {"auroc": {"value": 0.6, "low": 0.4, "high": 0.8}}})
+    >>> metrics = {"auroc": {"value": 0.6, "low": 0.4, "high": 0.8}}
+    >>> guess_of({"task": "binary", "classes": ["no", "yes"], "metrics": metrics})
     Guess(metric='auroc', verdict='no better', reason='')
     """
     if result["task"] not in METRICS:
@@ -93,15 +94,15 @@ def compare_baselines(
     """Return, by target, the metrics of a model and of each baseline, and their paired differences, as plain data.
 
     All are measured on the same units: the videos of `part` that the baselines score, which may be fewer than the
-    model's. Each target has `task`, `metric` (the one that decides), `units`, the `metrics` of the model, and `baselines`;
-    each has its `metrics`, and the `difference` (model - baseline, with low, high and reason).
+    model's. Each target has `task`, `metric` (the one that decides), `units`, the `metrics` of the model, and
+    `baselines`; each has its `metrics`, and the `difference` (model - baseline, with low, high and reason).
 
     Args:
         model: Predictions of the model.
         baselines: Predictions of each baseline by name, such as "thumbnail".
         part: The part to compare on.
-        thresholds: Thresholds of the model by target, for two classes. Those of the baselines, and by default that of the
-            model, are optimized on the part "val".
+        thresholds: Thresholds of the model by target, for two classes. Those of the baselines, and by default that of
+            the model, are optimized on the part "val".
         unit: The column that identifies the units, as in `assess`.
         cluster: The column that identifies the clusters, as in `assess`.
         resamples: Number of bootstrap resamples.
@@ -155,13 +156,33 @@ def _metrics(predictions: Predictions, *, part: str, thresholds: Mapping[str, fl
     }
 
 
-def guess_phrase(task: str) -> str:
-    """Return the name of the guess of a task within a sentence."""
-    return "guessing the mean" if task == "regression" else "guessing"
+def baseline_phrase(name: str, *, task: str) -> str:
+    """Return the name of a baseline within a sentence.
+
+    >>> baseline_phrase("constant", task="regression"), baseline_phrase("mean_frame", task="binary")
+    ('guessing the mean', 'the mean frame')
+    """
+    if name == CONSTANT:
+        return "guessing the mean" if task == "regression" else "guessing"
+    return _PHRASES.get(name, name)
+
+
+def baseline_sentences(target: Plain) -> list[str]:
+    """Return a sentence for each baseline of a target of `compare_baselines`; those without an interval share one."""
+    task, sentences = target["task"], []
+    unknown: dict[str, list[str]] = {}
+    for name, baseline in target["baselines"].items():
+        difference = baseline["difference"]
+        if verdict_of_difference(difference) == "unknown":
+            reason = difference["reason"] or "the difference is not defined"
+            unknown.setdefault(reason, []).append(baseline_phrase(name, task=task))
+        else:
+            sentences.append(baseline_sentence(name, difference, task=task))
+    return [*sentences, *(f"not compared with {', '.join(names)}: {reason}" for reason, names in unknown.items())]
 
 
 def baseline_sentence(name: str, difference: Plain, *, task: str) -> str:
-    """Return one sentence on the difference of a model and a baseline.
+    """Return one sentence on the difference of a model and a baseline, which has an interval.
 
     >>> difference = {"difference": 0.121, "low": 0.052, "high": 0.19, "reason": None}
     >>> baseline_sentence("thumbnail", difference, task="binary")
@@ -169,11 +190,9 @@ def baseline_sentence(name: str, difference: Plain, *, task: str) -> str:
     >>> baseline_sentence("constant", difference | {"low": -0.1}, task="regression")
     'no better than guessing the mean: the difference is 0.121 R² (-0.100 to 0.190)'
     """
-    phrase = guess_phrase(task) if name == CONSTANT else _PHRASES.get(name, name)
+    phrase = baseline_phrase(name, task=task)
     metric = METRICS[task][0]
     verdict = verdict_of_difference(difference)
-    if verdict == "unknown":
-        return f"not compared with {phrase}: {difference['reason'] or 'the difference is not defined'}"
     size, low, high = (_amount(difference[key], metric) for key in ("difference", "low", "high"))
     interval = "" if low == high else f" ({low} to {high})"
     if verdict == "no better":

@@ -77,7 +77,9 @@ def metric_range(metric: str) -> tuple[float, float]:
     >>> metric_range("age_pearson_r"), metric_range("auroc")
     ((-1.0, 1.0), (0.0, 1.0))
     """
-    return next((limits for name, limits in _RANGES.items() if metric == name or metric.endswith(f"_{name}")), (0, 1))
+    return next(
+        (limits for name, limits in _RANGES.items() if metric == name or metric.endswith(f"_{name}")), (0.0, 1.0)
+    )
 
 
 def classification_metrics(

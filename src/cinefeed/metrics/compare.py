@@ -129,8 +129,9 @@ def _differences(
     ]
     ranges = resampling.intervals(measure, a.clusters)
     few = few_clusters(a, classes=classes) if classes else {}
-    missing = {"low": np.nan, "high": np.nan}
-    ranges |= {name: replace(ranges[name], **missing, reason=reason) for (of, name), reason in few.items() if not of}
+    for (of, name), reason in few.items():
+        if not of:
+            ranges[name] = replace(ranges[name], low=np.nan, high=np.nan, reason=reason)
     return {name: _difference(values[0][name], values[1][name], ranges[name], _reason(name, *values)) for name in names}
 
 

@@ -98,7 +98,7 @@ def few_clusters(units: Units, *, classes: Sequence[str]) -> dict[tuple[str, str
     present = [classes[k] for k in np.unique(units.targets)]
     averaged = [classes[1]] if len(classes) == 2 else present
     reasons[""] = tuple(next((reasons[each][side] for each in averaged if reasons[each][side]), "") for side in (0, 1))  # type: ignore[assignment]
-    few = {}
+    few: dict[tuple[str, str], str] = {}
     for name, (sensitivity, specificity) in reasons.items():
         either = sensitivity or specificity
         by_metric = dict.fromkeys(("f1", "average_precision", "auroc"), either)

@@ -5,6 +5,7 @@ import json
 import tomllib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ def run_data(folder: str | Path) -> PageData:
     first = predictions.targets[0] if predictions is not None else None
     return PageData(
         title=path.resolve().name,
+        data="" if not settings else Path(tomllib.loads(settings).get("data", {}).get("manifest", "")).stem,
+        date=read("date", "log.jsonl", _date, "", needed=False),
+        baselines=read("baselines", "baselines.json", _baselines, None, needed=False),
         kind="Cross-validation" if cross_validation else "Training run",
         target=spec.get("target", first.name if first is not None else ""),
         task=spec.get("task", first.task if first is not None else "regression"),
@@ -198,6 +202,23 @@ def _assessment(path: Path) -> Any:
     if not isinstance(assessment["parts"], dict):
         raise ValueError("its parts are not a table")
     return assessment
+
+
+def _baselines(path: Path) -> Any:
+    content = _json(path)
+    if not content["note"]:  # raises KeyError for a file of another form
+        content["part"], content["seconds"], content["rows"], content["targets"].items()
+    return content
+
+
+def _date(path: Path) -> str:
+    """Return the day of the last event of a run, in UTC."""
+    last = json.loads(_text(path).rstrip("\n").rpartition("\n")[2])
+    return _day(float(last["time"]))
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def _counts(path: Path, settings: str) -> tuple[Counts | None, bool, str | None]:

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from cinefeed.core.errors import SettingError
 from cinefeed.core.text import format_number, markdown_text, plural
+from cinefeed.metrics.display import metric_name
 from cinefeed.reports.data import PageData
-from cinefeed.reports.formatting import cell, metric_name
+from cinefeed.reports.formatting import cell
 from cinefeed.reports.results import ordered, resampled_unit
 from cinefeed.reports.templates import from_template, write_text
 

@@ -102,12 +102,14 @@ def render(page: PageData) -> str:
     return from_template(
         "template.html",
         page=page,
-        headline=[] if page.assessment is None else results.headline(page.assessment),
+        headline=[] if page.assessment is None else results.headline(page.assessment, page.baselines),
         figures=figures,
         has_pictures=bool(worst or saliency or figures["clips"]),
         results=None
         if page.assessment is None
-        else results.results(page.assessment, page.predictions, folds=page.is_cross_validation),
+        else results.results(
+            page.assessment, page.predictions, folds=page.is_cross_validation, baselines=page.baselines
+        ),
         folds=_folds(page.folds),
         worst=worst,
         several_targets=page.predictions is not None and len(page.predictions.targets) > 1,

@@ -46,10 +46,10 @@ def constant_scores(target: Target, *, train: NDArray[np.bool_]) -> Fitted:
     """Return the mean of the training labels, or the share of each class, for every row."""
     labels = target.labels[train & target.has_label]
     if not target.classes:
-        return Fitted(np.full(len(train), float(labels.mean())), f"mean of the training labels, {labels.mean():.4g}")
+        return Fitted(np.full(len(train), float(labels.mean())), f"mean of training, {labels.mean():.4g}")
     shares = np.bincount(labels, minlength=len(target.classes)) / len(labels)
     scores = np.tile(shares, (len(train), 1))
-    return Fitted(scores[:, 1] if len(shares) == 2 else scores, "shares of the classes among the training labels")
+    return Fitted(scores[:, 1] if len(shares) == 2 else scores, "class shares of training")
 
 
 def nuisance_features(manifest: Manifest, *, view: str = "") -> tuple[NDArray[np.float64], tuple[str, ...]]:

@@ -8,7 +8,6 @@ The networks of small data sets are often no better than these, which a score al
 a run: baselines.json then holds the reason in `note`.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,13 +33,13 @@ from cinefeed.data.manifest.parquet import read_parquet_table, write_parquet_tab
 from cinefeed.data.quality.thumbnails import Thumbnails, read_thumbnails
 from cinefeed.data.split import encode
 from cinefeed.feed.labels import FeedSpec
-from cinefeed.metrics.baselines import CONSTANT, baseline_sentence, compare_baselines
+from cinefeed.metrics.baselines import CONSTANT, compare_baselines
 from cinefeed.metrics.predictions import Predictions, predictions_of, target_columns
 from cinefeed.metrics.units import cluster_of
 from cinefeed.models.parts import targets_of
 from cinefeed.training.baseline_models import Fitted, Target, constant_scores, fit, nuisance_features
 from cinefeed.training.finish import needed_columns
-from cinefeed.training.run import BASELINES, plain, write_arrays, write_json
+from cinefeed.training.run import BASELINES, plain, read_baselines, write_arrays, write_json
 
 TABLE, CACHE = "baselines.parquet", "baselines.npz"
 MOST_ROWS = 2000  # reading a video takes 3 ms for `lips` and 120 ms for `pocus` on two busy cores
@@ -76,29 +75,6 @@ def keep_baselines(
     write_json(path / BASELINES, {"note": note, "seconds": round(time.monotonic() - start_time, 1), **content})
 
 
-def read_baselines(folder: str | Path) -> dict[str, Any]:
-    """Return the content of baselines.json; {} if there is none."""
-    path = Path(folder) / BASELINES
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
-def describe_baselines(folder: str | Path) -> list[str]:
-    """Return a line for each baseline of a run, and the seconds that they took."""
-    content = read_baselines(folder)
-    if not content:
-        return []
-    if content["note"]:
-        return [f"no baselines: {content['note']}"]
-    several = len(content["targets"]) > 1
-    lines = [
-        f"{content['part']}{f' {name}' if several else ''}: "
-        f"{baseline_sentence(baseline, each['difference'], task=target['task'])}"
-        for name, target in content["targets"].items()
-        for baseline, each in target["baselines"].items()
-    ]
-    return [*lines, f"baselines took {content['seconds']:.0f} s for {format_count(content['rows'], 'video')}"]
-
-
 def gather_baselines(
     folder: Path,
     runs: Sequence[Path],
@@ -132,7 +108,8 @@ def _measure(
     train = np.asarray(pc.equal(rows.column("split"), "train"))
     groups = encode(rows.column(group)).codes if group else np.arange(len(rows))
     columns = {name: rows.column(name) for name in ("id", "split", *needed_columns(settings))}
-    several, models, tables = bool(spec.targets), {}, {}
+    several, tables = bool(spec.targets), {}
+    models: dict[str, dict[str, str]] = {}
     targets = [_target(rows, each) for each in targets_of(spec)]
     for name, values in features.items():
         table = dict(columns)

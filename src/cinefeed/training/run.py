@@ -313,6 +313,12 @@ def read_assessment(folder: str | Path) -> dict[str, Any]:
     return assessment
 
 
+def read_baselines(folder: str | Path) -> dict[str, Any]:
+    """Return the comparison of a run, or of all folds, with baselines (baselines.json); {} if there is none."""
+    path = Path(folder) / BASELINES
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
 def read_thresholds(folder: str | Path) -> dict[str, float]:
     """Return by target the thresholds that a run selected on its validation part; {} if it has none."""
     return {

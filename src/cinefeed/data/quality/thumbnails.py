@@ -30,7 +30,7 @@ class Thumbnails:
     @property
     def rows_read(self) -> NDArray[np.bool_]:
         """Whether the frames of each row were read, bool (rows,)."""
-        return ~np.isnan(self.mean_frame).any(axis=1)
+        return np.asarray(~np.isnan(self.mean_frame).any(axis=1))
 
 
 def read_thumbnails(
