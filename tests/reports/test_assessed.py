@@ -49,7 +49,10 @@ def test_an_assessment_is_shown_whole(tmp_path, task, kinds):
     for part in ("val", "test"):
         for each in assessment[part]["ef"]["metrics"].values():
             low, high = (format_number(each[end]) for end in ("low", "high"))
-            assert f"{format_number(each['value'])} ({low} to {high})" in page.text
+            interval = "" if each["low"] is None else f" ({low} to {high})"
+            assert f"{format_number(each['value'])}{interval}" in page.text
+            assert (each["low"] is None) == (each["reason"] is not None)
+            assert each["reason"] is None or f"of {part}: {each['reason']}." in page.text
     assert "each patient counts once" in page.text and "50 bootstrap samples" in page.text
     assert "A <&>" in page.text
     if task == "binary":

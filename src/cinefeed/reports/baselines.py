@@ -5,7 +5,6 @@ from typing import Any
 
 from cinefeed.core.text import format_count
 from cinefeed.metrics.baselines import CONSTANT, METRICS, baseline_sentences
-from cinefeed.metrics.display import metric_name
 from cinefeed.reports.formatting import Cell, cell, title
 
 Plain = Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,8 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         figures.append(("size of the files", format_bytes(pc.sum(table["size_bytes"]).as_py())))
     return PageData(
         title=spec.target or "clips",
+        data="" if feed.manifest.private else feed.manifest.root.name,
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
         kind="Data and feed, before training",
         target=spec.target,
         task=spec.task,

@@ -136,12 +136,14 @@ def run_data(folder: str | Path) -> PageData:
     )
 
 
-def table_data(predictions: Predictions, assessment: Mapping[str, Any], *, name: str) -> PageData:
-    """Return the page content of a table of predictions: results alone."""
+def table_data(predictions: Predictions, assessment: Mapping[str, Any], *, name: str, date: str = "") -> PageData:
+    """Return the page content of a table of predictions: results alone. `date` is that of the table."""
     first = predictions.targets[0]
     rows = predictions.table.num_rows
     return PageData(
         title=name,
+        data=name,
+        date=date,
         kind="Predictions",
         target=first.name,
         task=first.task,
@@ -214,10 +216,15 @@ def _baselines(path: Path) -> Any:
 def _date(path: Path) -> str:
     """Return the day of the last event of a run, in UTC."""
     last = json.loads(_text(path).rstrip("\n").rpartition("\n")[2])
-    return _day(float(last["time"]))
+    return day_of(float(last["time"]))
 
 
-def _day(seconds: float) -> str:
+def day_of(seconds: float) -> str:
+    """Return the date of a time in seconds, in UTC.
+
+    >>> day_of(0)
+    '1970-01-01'
+    """
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
