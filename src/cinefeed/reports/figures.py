@@ -122,7 +122,7 @@ def _shortened(caption: str, width: float) -> str:
     """Return a caption of `width` units of the sheet: the middle of its first part, the name, is left out.
 
     >>> _shortened("a_long_name_of_a_video.mp4 · sick", 140)
-    'a_lon…deo.mp4 · sick'
+    'a_long…eo.mp4 · sick'
     """
     most = int(width / 7)  # of a letter of font size 11, on average
     if len(caption) <= most:

@@ -58,8 +58,8 @@ def features_of(frames: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.f
     """Return thumbnail (384,) and mean frame (256,) of grey frames (FRAMES, height, width).
 
     >>> thumbnail, mean_frame = features_of(np.full((5, 40, 60), 7, np.uint8))
-    >>> thumbnail.shape, mean_frame.shape, float(thumbnail[0]), float(thumbnail[64])
-    ((384,), (256,), 7.0, 0.0)
+    >>> thumbnail.shape, mean_frame.shape, round(float(thumbnail[0]), 3)
+    ((384,), (256,), 7.0)
     """
     finite = np.nan_to_num(frames.astype(np.float32), posinf=0.0, neginf=0.0)
     phases = _resized(finite, SIDE)
