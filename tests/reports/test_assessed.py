@@ -252,7 +252,10 @@ def test_the_head_of_the_page_calls_a_guess_a_guess_and_names_target_data_and_da
     (folder / "log.jsonl").write_text('{"event": "epoch", "time": 1.0}\n{"event": "epoch", "time": 1772366400.0}\n')
     (folder / "baselines.json").write_text(json.dumps(made_baselines("ef")))
     html = run_page(folder).read_text()
-    assert "<h1>ef · demo · 2026-03-01</h1>" in html and "Training run · run" in html
+    assert (
+        "<h1><span>ef</span> · <span>demo</span> · <span>2026-03-01</span></h1>" in html
+        and "Training run · run" in html
+    )
     head = html.partition('<section id="results">')[0]
     assert "<dt>test AUROC, " in head and "No better than" not in head
     (folder / "baselines.json").write_text(json.dumps(made_baselines("ef", guess=(0.02, -0.1, 0.14))))

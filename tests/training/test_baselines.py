@@ -14,7 +14,7 @@ from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.metrics import predictions_of, target_columns
 from cinefeed.metrics.baselines import baseline_sentence, guess_of
 from cinefeed.metrics.display import baseline_lines
-from cinefeed.training.baselines import chosen_rows, keep_baselines
+from cinefeed.training.baselines import select_rows, keep_baselines
 from cinefeed.training.finish import assess_table
 from cinefeed.training.run import read_baselines
 
@@ -217,10 +217,12 @@ def test_large_sets_are_sampled_by_whole_groups_of_each_part():
     parts = ["train"] * 3000 + ["val"] * 900 + ["test"] * 1500
     table = {"id": list(map(str, range(5400))), "path": ["x"] * 5400, "split": parts}
     rows = Manifest.from_table(pa.table({**table, "patient": [f"p{row // 3}" for row in range(5400)]}))
-    chosen = chosen_rows(rows, group="patient")
-    counts = [int(((chosen >= low) & (chosen < high)).sum()) for low, high in ((0, 3000), (3000, 3900), (3900, 5400))]
+    selection = select_rows(rows, group="patient")
+    counts = [
+        int(((selection >= low) & (selection < high)).sum()) for low, high in ((0, 3000), (3000, 3900), (3900, 5400))
+    ]
     assert counts == [999, 300, 699]
-    assert set(np.bincount(chosen // 3).tolist()) == {0, 3}  # no patient in part
-    assert (chosen_rows(rows, group="patient") == chosen).all()
-    assert len(chosen_rows(rows, group=None)) == 2000
-    assert len(chosen_rows(rows.take(np.arange(2000)), group="patient")) == 2000
+    assert set(np.bincount(selection // 3).tolist()) == {0, 3}  # no patient in part
+    assert (select_rows(rows, group="patient") == chosen).all()
+    assert len(select_rows(rows, group=None)) == 2000
+    assert len(select_rows(rows.take(np.arange(2000)), group="patient")) == 2000

@@ -99,7 +99,7 @@ def run_data(folder: str | Path) -> PageData:
     first = predictions.targets[0] if predictions is not None else None
     return PageData(
         title=path.resolve().name,
-        data="" if not settings else Path(tomllib.loads(settings).get("data", {}).get("manifest", "")).stem,
+        data=_data_name(settings),
         date=read("date", "log.jsonl", _date, "", needed=False),
         baselines=read("baselines", "baselines.json", _baselines, None, needed=False),
         kind="Cross-validation" if cross_validation else "Training run",
@@ -211,6 +211,12 @@ def _baselines(path: Path) -> Any:
     if not content["note"]:  # raises KeyError for a file of another form
         content["part"], content["seconds"], content["rows"], content["targets"].items()
     return content
+
+
+def _data_name(settings: str) -> str:
+    """Return the name of the manifest, or of its folder if it is called manifest; "" if it is unknown."""
+    path = Path(str(tomllib.loads(settings).get("data", {}).get("manifest", "")))
+    return path.stem if path.stem != "manifest" else path.parent.name or path.stem
 
 
 def _date(path: Path) -> str:

@@ -102,7 +102,7 @@ def _measure(
 ) -> dict[str, Any]:
     group = settings.data.split.group or None
     count = len(rows)
-    rows = rows.take(chosen_rows(rows, group=group))
+    rows = rows.take(select_rows(rows, group=group))
     view = next(iter(rows.rows.views), "")
     features, notes = _features(folder, settings, rows, view=view, progress=progress)
     train = np.asarray(pc.equal(rows.column("split"), "train"))
@@ -136,7 +136,7 @@ def _measure(
     }
 
 
-def chosen_rows(manifest: Manifest, *, group: str | None, most: int = MOST_ROWS) -> NDArray[np.int64]:
+def select_rows(manifest: Manifest, *, group: str | None, most: int = MOST_ROWS) -> NDArray[np.int64]:
     """Return the rows that baselines use: all, or at most `most` of whole groups, drawn by part."""
     parts = np.asarray(manifest.column("split").to_pylist(), object)
     if len(parts) <= most:
@@ -146,7 +146,7 @@ def chosen_rows(manifest: Manifest, *, group: str | None, most: int = MOST_ROWS)
     scale = most / MOST_ROWS
     limits = {"val": min(sizes["val"], round(_MOST_VAL * scale)), "test": min(sizes["test"], round(_MOST_TEST * scale))}
     limits["train"] = most - sum(limits.values())
-    chosen = []
+    rows_by_part = []
     for part, limit in limits.items():
         rows = np.flatnonzero(parts == part)
         order = permutation_for(0, stage=Stage.SPLIT, count=int(codes.max()) + 1)
@@ -154,8 +154,8 @@ def chosen_rows(manifest: Manifest, *, group: str | None, most: int = MOST_ROWS)
         _, starts, counts = np.unique(order[codes[rows]], return_index=True, return_counts=True)
         ends = starts + counts
         if len(ends):
-            chosen.append(rows[: max(int(ends[ends <= limit].max(initial=0)), int(ends[0]))])
-    return np.sort(np.concatenate(chosen))
+            rows_by_part.append(rows[: max(int(ends[ends <= limit].max(initial=0)), int(ends[0]))])
+    return np.sort(np.concatenate(rows_by_part))
 
 
 def _features(
