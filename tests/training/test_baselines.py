@@ -223,6 +223,6 @@ def test_large_sets_are_sampled_by_whole_groups_of_each_part():
     ]
     assert counts == [999, 300, 699]
     assert set(np.bincount(selection // 3).tolist()) == {0, 3}  # no patient in part
-    assert (select_rows(rows, group="patient") == chosen).all()
+    assert (select_rows(rows, group="patient") == selection).all()
     assert len(select_rows(rows, group=None)) == 2000
     assert len(select_rows(rows.take(np.arange(2000)), group="patient")) == 2000
