@@ -14,7 +14,7 @@ from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.metrics import predictions_of, target_columns
 from cinefeed.metrics.baselines import baseline_sentence, guess_of
 from cinefeed.metrics.display import baseline_lines
-from cinefeed.training.baselines import select_rows, keep_baselines
+from cinefeed.training.baselines import keep_baselines, select_rows
 from cinefeed.training.finish import assess_table
 from cinefeed.training.run import read_baselines
 
