@@ -35,8 +35,8 @@ ORDER = {
         quiet scan rows pivot combine hiding in_memory base manifest encoded values
     """,
     "data.quality": """
-        findings frame_summaries files values exact_duplicates near_duplicates groups duplicates labels heterogeneity
-        shortcuts run_checks
+        findings frame_summaries thumbnails files values exact_duplicates near_duplicates groups duplicates labels
+        heterogeneity shortcuts run_checks
     """,
     "transforms": """
         base seeding call drawing temporal kernels lookup resample yuv field geometry framing elastic
@@ -49,16 +49,20 @@ ORDER = {
     """,
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
     "adapters": "tensors ahead torch keras jax",
-    "metrics": "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare",
+    "metrics": """
+        basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare baselines
+        display
+    """,
     "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
     "config": "settings toml lines group_candidates starter",
     "training": """
         run weights predictions losses network batches callbacks distributed threads checkpoint logging setup doubts
-        saliency worst_cases sample_images finish fit evaluate folds frame_encoder encode export
+        saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds frame_encoder encode
+        export
     """,
     "reports": """
         style formatting templates figures prediction_figures agreement animation balance data folder part_figures
-        results methods page check parameter_extremes transforms
+        baselines results methods page check parameter_extremes transforms
     """,
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",

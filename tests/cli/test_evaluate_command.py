@@ -56,14 +56,45 @@ def test_a_table_of_any_program_is_measured(cinefeed, tmp_path):
     table.write_text("\n".join(lines) + "\n")
     done = cinefeed("evaluate", table, "--target", "disease", "--group", "who", "--subgroups", "site", "--json")
     assert done.code == 0, done.err
-    assert done.json["parts"] == {"external": 6}
+    assert done.json["videos"] == {"external": 6}
     assert done.json["metrics"]["external"]["auroc"] == pytest.approx(sklearn.metrics.roc_auc_score(truth, scores))
     measured = done.json["assessment"]["parts"]["external"]["disease"]
     assert (measured["classes"], measured["clusters"], len(measured["subgroups"]["site"])) == (["0", "1"], 3, 2)
     named = cinefeed("evaluate", table, "--classes", "1,0", "--json").json
     assert named["metrics"]["external"]["auroc"] == pytest.approx(1 - done.json["metrics"]["external"]["auroc"])
     as_number = cinefeed("evaluate", table, "--task", "regression")
-    assert as_number.code == 0 and as_number.out.startswith("external, 6 videos: r2 ")
+    assert as_number.code == 0
+    assert as_number.out.splitlines()[0].split() == ["external,", "6", "videos"]
+    assert as_number.out.splitlines()[1].startswith("r2 ")
+
+
+def test_intervals_subgroups_and_reasons_are_printed_once(cinefeed, tmp_path):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 80)
+    table = {
+        "id": [f"v{row // 2}" for row in range(160)],
+        "target": np.repeat(truth, 2),
+        "score": np.clip(0.3 * np.repeat(truth, 2) + rng.uniform(0, 0.7, 160), 0, 1),
+        "site": np.repeat(np.where(np.arange(80) < 74, "north", "south"), 2),
+    }
+    pq.write_table(pa.table(table), tmp_path / "theirs.parquet")
+    done = cinefeed("evaluate", tmp_path / "theirs.parquet", "--subgroups", "site")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].split() == "external, 80 videos, 160 clips".split()
+    auroc = json.loads(cinefeed("evaluate", tmp_path / "theirs.parquet", "--json").out)["assessment"]
+    auroc = auroc["parts"]["external"]["target"]["metrics"]["auroc"]
+    assert f"auroc              {auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})" in lines
+    north, south = (next(line for line in lines if line.startswith(name)) for name in ("north", "south"))
+    assert " 74 " in north and " to " in north and " 6 " in south and " to " not in south
+    assert done.out.count("an interval needs at least 10 units to resample; found 6") == 1
+    noise = pa.table({"target": truth, "score": rng.uniform(size=80)})
+    pq.write_table(noise, tmp_path / "noise.parquet")
+    assert "external: no better than guessing: AUROC " in cinefeed("evaluate", tmp_path / "noise.parquet").out
+    one = pa.table({"target": ["a"] * 12, "score": rng.uniform(size=12)})
+    pq.write_table(one, tmp_path / "one.parquet")
+    out = cinefeed("evaluate", tmp_path / "one.parquet", "--classes", "a,b").out
+    assert out.count("all targets are 'a'") == 1 and "nan" not in out and "not defined" in out
 
 
 @pytest.mark.parametrize(
@@ -113,7 +144,7 @@ def test_options_for_several_targets_and_covariates(cinefeed, manifest, tmp_path
     done = cinefeed("evaluate", run, "--clips", 2, "--unit", "id", "--subgroups", "patient", "--json")
     assert done.code == 0, done.err
     split = pq.read_table(run / "predictions.parquet")["split"].to_pylist()
-    assert done.json["rows"] == 2 * split.count("test") > 0
+    assert done.json["clips"] == 2 * split.count("test") > 0 and done.json["videos"] == split.count("test")
     done = cinefeed("evaluate", run, "--manifest", manifest)
     assert done.code == 1 and "are in the run's training or validation" in done.err
     done = cinefeed("train", manifest, "--target", "kind", "--target", "age", "--classes", "knd=a", *SMALL)

@@ -19,7 +19,7 @@ def test_folds_train_a_run_each(cinefeed, manifest, tmp_path):
     assert (out / "fold1" / "run.json").exists() and (out / "fold2" / "run.json").exists()
     done = cinefeed("train", manifest, *FLOW, "--val", 0.3, "--folds", 2, "--out", out)
     assert "fold1 of 2" not in done.err  # it is finished
-    assert "out of fold: " in done.out and "rmse, mean of 2 folds: " in done.out
+    assert "out of fold:" in done.out and "rmse, mean of 2 folds: " in done.out
 
 
 def test_folds_and_torchrun_exclude_each_other(cinefeed, manifest, tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ FULL_BYTES = 1  # what of a file fits on the disk
 JOURNALS = ("m.parquet.partial.jsonl", "encoded.jsonl", "log.jsonl")
 # What holds times or speeds of the work itself: the files, columns and keys that are not compared.
 TIMED_FILES = ("log.jsonl", "feed_stats.json")
-TIMED_KEYS = {"run.json": ("seconds", "feed_verdict")}
+TIMED_KEYS = {"run.json": ("seconds", "feed_verdict"), "baselines.json": ("seconds",)}
 TIMED_COLUMNS = {"features.parquet": ("mtime_ns",)}
 
 WEIGHTS = "best.weights.h5"  # compared by its arrays: Keras numbers the names of layers through all of a process

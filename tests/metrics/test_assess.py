@@ -10,7 +10,9 @@ import sklearn.metrics as sk
 
 from cinefeed.core.errors import ColumnError, LabelError, SettingError
 from cinefeed.data.sampling.prior import correct_prior
-from cinefeed.metrics import assess, flat_metrics, predictions_of, read_predictions, target_columns
+from cinefeed.metrics import assess, flat_metrics, predictions_of, read_predictions, regression_metrics, target_columns
+from cinefeed.metrics.bootstrap import SAME_VALUE, cluster_weights
+from cinefeed.metrics.weighted import weighted_regression
 
 VIEWS = ["2ch", "4ch", "psax"]
 QUICK = {"resamples": 60, "seed": 1}
@@ -146,8 +148,9 @@ def test_intervals_hold_their_values_and_the_whole_is_json(assessment):
     for targets in assessment["parts"].values():
         for result in targets.values():
             for each in result["metrics"].values():
-                assert each["reason"] is None
-                assert each["low"] <= each["high"]
+                assert each["reason"] in (None, SAME_VALUE)
+                assert (each["low"] is None) == (each["reason"] is not None)
+                assert each["low"] is None or each["low"] <= each["high"]
             assert result["metrics"].get("r2", result["metrics"].get("auroc"))["dropped"] == 0
     test = assessment["parts"]["test"]["sick"]["metrics"]
     assert all(test[name]["low"] <= test[name]["value"] <= test[name]["high"] for name in ("auroc", "f1", "accuracy"))
@@ -236,6 +239,55 @@ def test_few_units_have_values_without_intervals():
     assert result["metrics"]["auroc"]["reason"] == "an interval needs at least 10 units to resample; found 3"
     single = assess(one(target=["no"], score=[0.1]), **QUICK)["parts"]["test"]["sick"]
     assert single["metrics"]["accuracy"]["value"] == 1
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_class_of_one_or_two_videos_has_no_interval_from_one_to_one(number):
+    score = np.r_[np.linspace(0, 0.6, 20), [0.9, 0.8][:number]]
+    predictions = one(target=["no"] * 20 + ["yes"] * number, score=score)
+    result = assess(predictions, **QUICK)["parts"]["test"]["sick"]
+    sensitivity = result["by_class"]["yes"]["sensitivity"]
+    assert sensitivity["value"] == 1 and (sensitivity["low"], sensitivity["high"]) == (None, None)
+    assert sensitivity["reason"] == ("the class 'yes' has only 1 unit to resample" if number == 1 else SAME_VALUE)
+    assert result["metrics"]["sensitivity"] == sensitivity
+    assert result["by_class"]["no"]["sensitivity"]["low"] is not None  # of 20 videos
+    assert result["by_class"]["no"]["specificity"]["reason"] == (
+        "all but 'no' have only 1 unit to resample" if number == 1 else SAME_VALUE
+    )
+    assert result["metrics"]["accuracy"]["low"] is not None
+    assert (result["metrics"]["auroc"]["low"] is None) == (number == 1) or result["metrics"]["auroc"]["value"] == 1
+
+
+def test_a_mean_over_classes_has_no_interval_if_one_of_them_is_a_single_patient():
+    rng = np.random.default_rng(0)
+    names = ["a"] * 14 + ["b"] * 14 + ["c"] * 3
+    scores = rng.dirichlet(np.ones(3), len(names))
+    table = pa.table(
+        {
+            "id": [f"v{row}" for row in range(len(names))],
+            "split": ["test"] * len(names),
+            "patient": [f"p{row}" for row in range(28)] + ["last"] * 3,
+            "target": names,
+            **{f"score_{name}": scores[:, k] for k, name in enumerate("abc")},
+        }
+    )
+    predictions = predictions_of(table, [target_columns("kind", task="multiclass", classes=["a", "b", "c"])])
+    metrics = assess(predictions, cluster="patient", **QUICK)["parts"]["test"]["kind"]["metrics"]
+    assert metrics["balanced_accuracy"]["reason"] == "the class 'c' has only 1 unit to resample"
+    assert metrics["accuracy"]["low"] is not None
+    by_video = assess(predictions, **QUICK)["parts"]["test"]["kind"]["metrics"]
+    assert by_video["balanced_accuracy"]["low"] is not None
+
+
+def test_intervals_stay_within_the_values_that_a_metric_can_have():
+    rng = np.random.default_rng(0)
+    for count in (12, 40):
+        target = rng.normal(size=count)
+        for score in (target, 1e-9 * target + 3, -7 * target):
+            weights = next(cluster_weights(np.arange(count), resamples=300, seed=0))
+            values = weighted_regression(targets=target, scores=score, weights=weights)["pearson_r"]
+            assert np.nanmax(np.abs(values)) <= 1
+            assert abs(regression_metrics(targets=target, scores=score)["pearson_r"]) <= 1
 
 
 def test_no_label_and_no_row():

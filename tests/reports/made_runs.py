@@ -204,3 +204,36 @@ def made_predictions(tasks: Mapping[str, str], *, parts: tuple[str, ...] = ("val
                 columns.setdefault(key, [])
                 columns[key] += list(value)
     return predictions_of(pa.table(columns), list(targets.values()))
+
+
+def made_baselines(target: str, *, guess: tuple[float, float, float] = (0.3, 0.2, 0.4)) -> dict[str, object]:
+    """Return the content of baselines.json for one target of two classes; `guess` is the difference to the constant."""
+
+    def estimate(value: float) -> dict[str, object]:
+        return {"value": value, "low": value - 0.1, "high": value + 0.1, "dropped": 0, "reason": None}
+
+    def baseline(value: float, difference: tuple[float, float, float]) -> dict[str, object]:
+        names = ("difference", "low", "high")
+        metrics = {"auroc": estimate(value), "balanced_accuracy": estimate(value)}
+        return {"metrics": metrics, "difference": {**dict(zip(names, difference, strict=True)), "reason": None}}
+
+    return {
+        "note": "",
+        "seconds": 3.2,
+        "part": "test",
+        "rows": 160,
+        "rows_of_manifest": 160,
+        "view": "",
+        "views": [],
+        "notes": {"columns": "container, rate_hz"},
+        "models": {target: {"constant": "class shares of training", "thumbnail": "linear SVC, C 0.1"}},
+        "targets": {
+            target: {
+                "task": "binary",
+                "metric": "auroc",
+                "units": 15,
+                "metrics": {"auroc": estimate(0.8), "balanced_accuracy": estimate(0.7)},
+                "baselines": {"constant": baseline(0.5, guess), "thumbnail": baseline(0.83, (-0.03, -0.09, 0.04))},
+            }
+        },
+    }

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from made_runs import made_predictions, write_run
+from made_runs import made_baselines, made_predictions, write_run
 from test_figures import words
 from test_page import Page, requests
 
@@ -49,7 +49,10 @@ def test_an_assessment_is_shown_whole(tmp_path, task, kinds):
     for part in ("val", "test"):
         for each in assessment[part]["ef"]["metrics"].values():
             low, high = (format_number(each[end]) for end in ("low", "high"))
-            assert f"{format_number(each['value'])} ({low} to {high})" in page.text
+            interval = "" if each["low"] is None else f" ({low} to {high})"
+            assert f"{format_number(each['value'])}{interval}" in page.text
+            assert (each["low"] is None) == (each["reason"] is not None)
+            assert each["reason"] is None or f"of {part}: {each['reason']}." in page.text
     assert "each patient counts once" in page.text and "50 bootstrap samples" in page.text
     assert "A <&>" in page.text
     if task == "binary":
@@ -226,3 +229,35 @@ def test_a_table_that_names_its_targets(tmp_path):
     pq.write_table(made_predictions({"a": "regression", "b": "multiclass"}).table, tmp_path / "p.parquet")
     page = Page(table_page(tmp_path / "p.parquet", out=tmp_path / "x" / "p.html", unit="patient").read_text())
     assert of(NUMBERS, "_a") | of(CLASSES, "_b") == set(page.downloads)
+
+
+def test_baselines_stand_in_a_table_with_a_sentence_each(tmp_path):
+    folder = write_run(tmp_path / "run", tasks={"ef": "binary"})
+    (folder / "baselines.json").write_text(json.dumps(made_baselines("ef")))
+    page = Page(run_page(folder).read_text())
+    assert page.faults == []
+    assert "test, 15 patients; took 3 s" in page.text
+    assert "Thumbnaillinear SVC, C 0.10.830 (0.730 to 0.930)" in page.text and "-0.030 (-0.090 to 0.040)" in page.text
+    assert "Better than guessing by 30 points of AUROC (20 to 40)." in page.text
+    assert "No better than the thumbnail: the difference is -3 points of AUROC (-9 to 4)." in page.text
+    assert "Nuisance columns: container, rate_hz." in page.text
+    (folder / "baselines.json").write_text(json.dumps({"note": "[evaluate] baselines = false", "seconds": 0.0}))
+    assert "No baselines: [evaluate] baselines = false." in Page(run_page(folder).read_text()).text
+    (folder / "baselines.json").write_text(json.dumps({"note": ""}))
+    assert "No baselines" not in Page(run_page(folder).read_text()).text
+
+
+def test_the_head_of_the_page_calls_a_guess_a_guess_and_names_target_data_and_date(tmp_path):
+    folder = write_run(tmp_path / "run", tasks={"ef": "binary"})
+    (folder / "log.jsonl").write_text('{"event": "epoch", "time": 1.0}\n{"event": "epoch", "time": 1772366400.0}\n')
+    (folder / "baselines.json").write_text(json.dumps(made_baselines("ef")))
+    html = run_page(folder).read_text()
+    assert (
+        "<h1><span>ef</span> · <span>demo</span> · <span>2026-03-01</span></h1>" in html
+        and "Training run · run" in html
+    )
+    head = html.partition('<section id="results">')[0]
+    assert "<dt>test AUROC, " in head and "No better than" not in head
+    (folder / "baselines.json").write_text(json.dumps(made_baselines("ef", guess=(0.02, -0.1, 0.14))))
+    head = run_page(folder).read_text().partition('<section id="results">')[0]
+    assert "<dd>No better than guessing</dd>" in head and "<dt>test: AUROC " in head

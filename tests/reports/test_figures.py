@@ -113,3 +113,40 @@ def test_no_figure_is_left_with_pyplot():
         [sys.executable, "-c", script + "print('matplotlib.pyplot' in sys.modules)"], capture_output=True
     )
     assert done.stdout.strip() == b"False", done.stderr
+
+
+def texts_at(svg: str) -> list[tuple[float, float, str]]:
+    """Return x, y and text of each text of a figure."""
+    texts = ET.fromstring(svg).iter(f"{SVG}text")
+    return [(float(each.get("x")), float(each.get("y")), "".join(each.itertext()).strip()) for each in texts]
+
+
+@pytest.mark.parametrize("classes", [(), ("a", "b")])
+def test_counts_have_whole_numbers_on_their_axis(classes):
+    raw = np.array(["a", "b", "b"]) if classes else np.array([10.0, 20.0, 20.0])
+    edges = None if classes else np.array([5.0, 15.0, 25.0])
+    places = texts_at(labels_figure(raw, fed=raw, classes=classes, edges=edges))
+    numbers = [(left, up, text) for left, up, text in places if text.replace(".", "").isdigit()]
+    zero = next(place for place in numbers if float(place[2]) == 0)
+    counts = [text for left, up, text in numbers if (up == zero[1] if classes else left == zero[0])]
+    assert counts == ["0", "1", "2"]
+
+
+def test_long_captions_of_a_sheet_do_not_reach_the_next_clip():
+    captions = [f"{'a_very_long_folder_name/' * 6}{number}.mp4 · sick" for number in range(4)]
+    places = texts_at(clips_sheet(blobs(4), captions=captions))
+    edges = [*sorted({left for left, _, _ in places}), 880.0]
+    assert len(places) == 4 and len(edges) == 3
+    for (left, _, text), caption in zip(places, captions, strict=True):
+        assert text.endswith(caption[-12:]) and "…" in text
+        assert 6.7 * len(text) < edges[edges.index(left) + 1] - left  # a letter of 11 takes about 6.5
+
+
+def test_legends_of_curves_are_above_the_axes():
+    for figure in (roc_figure, pr_figure):
+        svg = figure(np.arange(40) % 2, scores=RNG.uniform(size=40), classes=["no", "yes"], threshold=0.4)
+        places = {text: up for _, up, text in texts_at(svg)}
+        legend = [
+            up for text, up in places.items() if text.startswith(("yes ", "at 0.4", "AUROC", "Average precision"))
+        ]
+        assert len(legend) == 3 and max(legend) < places["1.0"] - 5  # y runs down; 1.0 is the top of the axes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import made_predictions, write_run
+from made_runs import made_baselines, made_predictions, write_run
 
 from cinefeed.core.errors import SettingError
 from cinefeed.metrics.assess import assess
@@ -201,3 +201,14 @@ def test_an_impossible_path_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingError, match="cannot be written"):
         keep_methods(methods_of(run_data(write_run(tmp_path / "run", tasks=CLASS))), tmp_path / "file" / "methods.md")
+
+
+def test_baselines_are_described_and_compared(tmp_path):
+    folder = write_run(tmp_path / "run", tasks={"ef": "binary"})
+    (folder / "baselines.json").write_text(json.dumps(made_baselines("ef")))
+    text = methods_of(run_data(folder)).markdown()
+    assert "nuisance columns (container, rate_hz)" in text and "160 videos; paired differences" in text
+    assert "ef: the model is better than guessing by 30 points of AUROC (20 to 40);" in text
+    assert "no better than the thumbnail: the difference is -3 points of AUROC (-9 to 4)." in text
+    (folder / "baselines.json").write_text(json.dumps({"note": "[evaluate] baselines = false", "seconds": 0}))
+    assert "No baselines: \\[evaluate\\] baselines = false." in methods_of(run_data(folder)).markdown()

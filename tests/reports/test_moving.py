@@ -46,6 +46,7 @@ def test_the_map_lies_where_it_peaks_and_the_mark_runs():
     assert len(hot) > 20 and hot.min() * 4 // canvas.shape[2] == hot.max() * 4 // canvas.shape[2] == 2
     marks = [np.flatnonzero(frame[61].max(axis=-1) < 60).mean() for frame in canvas]
     assert marks == sorted(marks) and marks[0] < 3 and marks[-1] > 118
+    assert (canvas[:, 63:71] == canvas[0, 63:71]).all()  # the mark hides nothing of the strip
 
 
 def test_a_map_without_any_change_colours_nothing():

@@ -134,7 +134,7 @@ def test_a_part_with_one_class_has_a_reason_for_missing_curves(tmp_path):
     table = made_predictions({"sick": "binary"}, parts=("test",)).table
     pq.write_table(table.filter(pc.equal(table["target"], "no")), tmp_path / "table.parquet")
     page = Page(table_page(tmp_path / "table.parquet", classes=["no", "yes"]).read_text())
-    assert "AUROC" in page.text and "of test: all targets are 'no'." in page.text
+    assert "AUROC" in page.text and "of test: not defined, all targets are 'no'." in page.text
     assert "test has no ROC and precision-recall curves: all its labels are of one class." in page.text
     assert "roc_test" not in page.downloads and "confusion_test" in page.downloads
 

@@ -486,3 +486,21 @@ def test_other_callbacks_and_networks_are_refused(manifest, tmp_path):
     again.set_model(larger)
     with pytest.raises(SettingError, match="does not fit"):
         again.on_train_begin()
+
+
+def test_a_resume_after_the_last_epoch_does_not_report_that_nothing_was_fed(rows, tmp_path, monkeypatch):
+    settings = settings_for(rows, out=tmp_path / "run", epochs=1)
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cinefeed.training.fit.finish_run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings)
+    result = train(settings)
+    assert result.complete and result.epochs == 1
+    assert result.feed_verdict == "the feed was not measured: an earlier process did all epochs"
+    stats = json.loads((tmp_path / "run" / "feed_stats.json").read_text())
+    assert stats["verdict"] == result.feed_verdict
+    assert "nothing has been fed" not in (tmp_path / "run" / "run.json").read_text()

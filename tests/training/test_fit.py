@@ -22,7 +22,7 @@ RUN_FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
     "pixels.json "
     "log.jsonl best.weights.h5 predictions.parquet assessment.json metrics.json worst.npz saliency.npz "
-    "feed_stats.json failures.json findings.json run.json"
+    "feed_stats.json failures.json findings.json baselines.json baselines.parquet baselines.npz run.json"
 ).split()
 
 

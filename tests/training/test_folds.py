@@ -134,6 +134,12 @@ def test_the_interval_over_folds_is_students():
     assert over_folds([])["mean"] is None
 
 
+def test_the_interval_over_folds_stays_within_the_values_of_the_metric():
+    assert over_folds([0.99, 0.98, 0.999], metric="age_pearson_r")["high"] == 1
+    assert over_folds([0.1, 0.0, 0.3], metric="f1")["low"] == 0
+    assert over_folds([0.1, 0.0, 0.3], metric="age_r2")["low"] < 0
+
+
 def test_features_that_learnt_from_the_rows_are_not_dealt_into_folds(path, tmp_path):
     manifest = Manifest.read(path)
     table = manifest.table.append_column("encoded_from", pa.array(["cnn_rnn of a run, weights 0"] * len(manifest)))

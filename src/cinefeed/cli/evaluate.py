@@ -10,16 +10,17 @@ import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed, where_table
-from cinefeed.cli.show import choose_backend, emit, figures, list_failures, note, ticking
+from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
+from cinefeed.metrics.display import assessment_lines, baseline_lines, reason_lines
 from cinefeed.metrics.predictions import Predictions, read_predictions
 from cinefeed.metrics.units import cluster_of
-from cinefeed.training.run import check_run, read_thresholds, settings_of_run, write_json
+from cinefeed.training.run import check_run, read_baselines, read_thresholds, settings_of_run, write_json
 
 RunOrTable = Annotated[Path, typer.Argument(help="Run folder, or table of predictions (Parquet, CSV) of any program.")]
 Unit = Annotated[str | None, typer.Option(help="Column of the units to evaluate, such as the study; default: videos.")]
@@ -70,14 +71,11 @@ def evaluate(
         for warning in predictions.warnings:
             note(f"warning: {warning}")
         assessment = assess(predictions, unit=unit, cluster=group, subgroups=columns or ())
-        rows = {name: predictions.part(name).table.num_rows for name in predictions.parts}
-        metrics = flat_metrics(assessment)
+        videos = {name: _count_videos(predictions.part(name).table) for name in predictions.parts}
         emit(
-            {"parts": rows, "metrics": metrics, "assessment": assessment},
+            {"videos": videos, "metrics": flat_metrics(assessment), "assessment": assessment},
             as_json=as_json,
-            text="\n".join(
-                f"{name}, {_count_text(predictions.part(name).table)}: {figures(metrics[name])}" for name in rows
-            ),
+            text="\n".join(assessment_lines(assessment)),
         )
         return
     if target or task or classes or group:
@@ -102,16 +100,20 @@ def evaluate(
         note(f"warning: {warning}")
     if out is not None and result.assessment.get("warnings") and out.suffix.lower() != ".parquet":
         note(f"{out.name} does not store this warning, so its report will not show it: write a .parquet file instead")
+    as_trained = part == "test" and manifest is None and unit is None and clips is None and not where
+    baselines = read_baselines(run) if as_trained else {}  # else they are of other scores than these
     emit(
         {
             "part": result.part,
-            "rows": len(result.predictions),
+            "videos": _count_videos(result.predictions),
+            "clips": len(result.predictions),
             "metrics": result.metrics,
             "assessment": result.assessment,
+            "baselines": baselines,
             "failures": result.failures,
         },
         as_json=as_json,
-        text=f"{result.part}, {_count_text(result.predictions)}: {figures(result.metrics)}",
+        text="\n".join([*assessment_lines(result.assessment, baselines=baselines), *baseline_lines(baselines)]),
     )
     list_failures(result.failures)
 
@@ -210,15 +212,21 @@ def _settings(run: Path) -> Settings | None:
 
 
 def _as_table(comparison: dict[str, Any]) -> str:
-    """Return a comparison as lines of text: metric, a, b, difference and its interval."""
+    """Return a comparison as lines of text: metric, a, b, difference and its interval; each reason for none once."""
     lines = []
     for name, target in comparison["targets"].items():
-        lines.append(f"{name}, {comparison['part']}: {target['units']} units, {target['clusters']} resampled")
+        resampled = comparison["cluster"] or "video"
+        lines.append(
+            f"{name}, {comparison['part']}: {format_count(target['units'], comparison['unit'] or 'video')}, "
+            f"{format_count(target['clusters'], resampled)} resampled"
+        )
         lines.append(f"  {'':20} {'a':>10} {'b':>10} {'b - a':>10}   {comparison['level']:.0%} interval")
         for metric, values in target["metrics"].items():
             cells = [_cell(values[key]) for key in ("a", "b", "difference")]
-            interval = f"{_cell(values['low'])} to {_cell(values['high'])}" if values["low"] is not None else None
-            lines.append(f"  {metric:20} {cells[0]:>10} {cells[1]:>10} {cells[2]:>10}   {interval or values['reason']}")
+            interval = f"{_cell(values['low'])} to {_cell(values['high'])}" if values["low"] is not None else "-"
+            lines.append(f"  {metric:20} {cells[0]:>10} {cells[1]:>10} {cells[2]:>10}   {interval}")
+        differences = {metric: {**each, "value": each["difference"]} for metric, each in target["metrics"].items()}
+        lines += [f"  {line}" for line in reason_lines(differences)]
     return "\n".join(lines)
 
 
@@ -233,20 +241,13 @@ def comparison_table(comparison: Mapping[str, Any]) -> pa.Table:
     )
 
 
-def _count_text(table: pa.Table) -> str:
-    """Return the number of videos in predictions, and of clips if there are more.
+def _count_videos(table: pa.Table) -> int:
+    """Return the number of videos in predictions, which have a row per clip.
 
-    >>> _count_text(pa.table({"id": ["a", "a", "b", "b"]})), _count_text(pa.table({"score": [0.5]}))
-    ('2 videos, 4 clips', '1 row')
+    >>> _count_videos(pa.table({"id": ["a", "a", "b", "b"]}))
+    2
     """
-    if "id" not in table.schema.names:
-        return format_count(table.num_rows, "row")
-    videos = format_count(pc.count_distinct(table.column("id")).as_py(), "video")
-    return (
-        videos
-        if videos == format_count(table.num_rows, "video")
-        else f"{videos}, {format_count(table.num_rows, 'clip')}"
-    )
+    return int(pc.count_distinct(table["id"]).as_py())
 
 
 def _cell(value: float | None) -> str:

@@ -47,16 +47,6 @@ def ticking(what: str) -> Iterator[Tick | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def figures(metrics: Mapping[str, Any]) -> str:
-    """Return the scalar metrics as one line of text.
-
-    >>> figures({"r2": 0.8125, "rmse": 4.0, "confusion": [[1, 0], [0, 1]]})
-    'r2 0.8125, rmse 4'
-    """
-    numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-
-
 def choose_backend() -> str:
     """Set KERAS_BACKEND to an installed backend unless it is set, and return its name; call it before importing Keras.
 

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from cinefeed.cli.options import Flow, Json, with_flow
-from cinefeed.cli.show import choose_backend, emit, figures, note
+from cinefeed.cli.show import choose_backend, emit, note
 from cinefeed.config import Settings, parse
 from cinefeed.core.errors import MissingExtraError, SettingError
-from cinefeed.training.run import RunResult, device
+from cinefeed.metrics.display import assessment_lines, baseline_lines
+from cinefeed.training.run import RunResult, device, read_assessment, read_baselines
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 
@@ -91,8 +92,7 @@ def finish(result: RunResult, *, as_json: bool) -> None:
         },
         as_json=as_json,
         text=f"{result.stopped}; best epoch {result.best_epoch}\n"
-        + "".join(f"{name}: {figures(each)}\n" for name, each in result.metrics.items())
-        + f"{result.feed_verdict}\n-> {page or result.folder}",
+        + f"{_results(result.folder)}\n{result.feed_verdict}\n-> {page or result.folder}",
     )
 
 
@@ -119,10 +119,16 @@ def _finish_folds(settings: Settings, *, folds: int, overwrite: bool, as_json: b
     emit(
         {"run": str(result.folder), "metrics": result.metrics, "folds": result.folds},
         as_json=as_json,
-        text=f"out of fold: {figures(result.metrics)}\n"
+        text=f"out of fold:\n{_results(result.folder)}\n"
         + "".join(f"{name}, mean of {folds} folds: {text}\n" for name, text in fold_figures.items())
         + f"-> {result.folder}",
     )
+
+
+def _results(folder: Path) -> str:
+    """Return the assessment of a run or of folds, and its comparison with baselines, as lines."""
+    baselines = read_baselines(folder)
+    return "\n".join([*assessment_lines(read_assessment(folder), baselines=baselines), *baseline_lines(baselines)])
 
 
 def _page(folder: Path) -> Path | None:

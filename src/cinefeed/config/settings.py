@@ -173,7 +173,8 @@ class EvaluateSettings:
     `unit` is the column by which scores are averaged and counted, such as the study or the patient; by default each
     video counts. `clips` are taken of a video, spread evenly over its time, and their scores averaged. `subgroups` are
     columns by whose values the metrics are told once more. The intervals hold `level` of `resamples` bootstrap samples,
-    which are drawn by patient (the column `group` of the split) where there is one.
+    which are drawn by patient (the column `group` of the split) where there is one. `baselines` measures a constant,
+    nuisance columns and thumbnails on the same split, for at most 2,000 videos.
     """
 
     unit: str | None = None
@@ -181,6 +182,7 @@ class EvaluateSettings:
     subgroups: tuple[str, ...] = ()
     resamples: int = 1000
     level: float = 0.95
+    baselines: bool = True
 
     def __post_init__(self) -> None:
         _need(self.clips >= 1, "clips", self.clips, "at least 1")

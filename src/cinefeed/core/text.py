@@ -40,7 +40,7 @@ def format_number(value: object) -> str:
     """
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "not defined"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+    return f"{value:z.3f}" if abs(value) < 10 else f"{value:.4g}"  # z: no minus sign of 0.000
 
 
 def format_percent(share: float, spec: str = ".0f") -> str:

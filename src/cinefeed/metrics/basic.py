@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import LabelError
 
+# Values that a metric can have; those of classes, and the calibration error, are from 0 to 1.
+_RANGES = {"r2": (-np.inf, 1.0), "pearson_r": (-1.0, 1.0), "bias": (-np.inf, np.inf)}
+_RANGES |= dict.fromkeys(("rmse", "mae", "sd", "mse"), (0.0, np.inf))
 CLASS_METRICS = "f1 average_precision auroc balanced_accuracy sensitivity specificity accuracy".split()
 DIVERGENCE_ADVICE = "the model may have diverged: lower the learning rate, or normalize its input"
 
@@ -64,8 +67,19 @@ def regression_metrics(*, targets: ArrayLike, scores: ArrayLike) -> Metrics:
     if no_variance or np.ptp(score) == 0:
         reasons["pearson_r"] = no_variance or "all scores are equal"
     else:
-        values["pearson_r"] = np.corrcoef(target, score)[0, 1]
+        values["pearson_r"] = np.clip(np.corrcoef(target, score)[0, 1], -1, 1)
     return Metrics(values, reasons=reasons)
+
+
+def metric_range(metric: str) -> tuple[float, float]:
+    """Return the least and the greatest value that a metric can have; `metric` may begin with the name of a target.
+
+    >>> metric_range("age_pearson_r"), metric_range("auroc")
+    ((-1.0, 1.0), (0.0, 1.0))
+    """
+    return next(
+        (limits for name, limits in _RANGES.items() if metric == name or metric.endswith(f"_{name}")), (0.0, 1.0)
+    )
 
 
 def classification_metrics(

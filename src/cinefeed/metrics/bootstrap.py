@@ -25,6 +25,7 @@ from cinefeed.core.rng import Stage, words_for
 
 Key = TypeVar("Key", bound=Hashable)
 MIN_CLUSTERS = 10
+SAME_VALUE = "all resamples have the same value, which shows no uncertainty"
 _JACKKNIFE_GROUPS = 200  # leaving out each of 10,000 clusters alone would take ten times as long as the resamples
 _ROUNDING = 1e-9
 _MAX_WEIGHTS = 2_000_000  # in memory at a time: 16 MB
@@ -73,7 +74,9 @@ def intervals(
     """Return the confidence interval of each metric.
 
     `low` and `high` are NaN and `reason` is not empty if a metric is undefined in more than half of the resamples, if
-    nearly all resamples are on one side of its value, or if there are fewer than ten clusters.
+    nearly all resamples are on one side of its value, or if there are fewer than ten clusters. If all resamples have
+    the value, `low` and `high` are the value, and `reason` is SAME_VALUE: a sensitivity of 1 is not known exactly, but
+    a difference of two models may be.
 
     Args:
         measure: Function from weights (resamples, units) to values (resamples,) of each metric.
@@ -136,6 +139,8 @@ def _interval(
     if not np.isfinite(value):
         return replace(none, reason="undefined for all units together")
     rounding = _ROUNDING * max(1.0, abs(value))
+    if np.abs(defined - value).max() <= rounding:
+        return Interval(low=value, high=value, dropped=dropped, reason=SAME_VALUE)
     below, above = float((defined < value - rounding).mean()), float((defined > value + rounding).mean())
     tails = norm.ppf([(1 - level) / 2, (1 + level) / 2])
     bias = float(norm.ppf((below + 1 - above) / 2))

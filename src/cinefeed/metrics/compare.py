@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import LabelError, TableError
 from cinefeed.metrics.assess import choose_threshold
 from cinefeed.metrics.basic import regression_metrics
-from cinefeed.metrics.bootstrap import Interval
-from cinefeed.metrics.estimates import CLASSIFICATION_METRICS, REGRESSION_METRICS, Resampling, class_values, number
+from cinefeed.metrics.bootstrap import SAME_VALUE, Interval
+from cinefeed.metrics.estimates import (
+    CLASSIFICATION_METRICS,
+    REGRESSION_METRICS,
+    Resampling,
+    class_values,
+    few_clusters,
+    number,
+)
 from cinefeed.metrics.predictions import Predictions, TargetColumns
 from cinefeed.metrics.units import Units, units_of
 from cinefeed.metrics.weighted import weighted_classes, weighted_regression
@@ -121,6 +128,10 @@ def _differences(
         for model, units in (("a", a), ("b", b))
     ]
     ranges = resampling.intervals(measure, a.clusters)
+    few = few_clusters(a, classes=classes) if classes else {}
+    for (of, name), reason in few.items():
+        if not of:
+            ranges[name] = replace(ranges[name], low=np.nan, high=np.nan, reason=reason)
     return {name: _difference(values[0][name], values[1][name], ranges[name], _reason(name, *values)) for name in names}
 
 
@@ -132,7 +143,7 @@ def _difference(a: float, b: float, interval: Interval, reason: str) -> dict[str
         "low": None if reason else number(interval.low),
         "high": None if reason else number(interval.high),
         "dropped": interval.dropped,
-        "reason": reason or interval.reason or None,
+        "reason": reason or (interval.reason if interval.reason != SAME_VALUE else "") or None,
     }
 
 

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.metrics.basic import CLASS_METRICS, Metrics, classification_metrics, metrics_by_class, regression_metrics
-from cinefeed.metrics.bootstrap import Interval, check_resampling, intervals
+from cinefeed.metrics.bootstrap import MIN_CLUSTERS, Interval, check_resampling, intervals
 from cinefeed.metrics.calibration import calibration, calibration_by_class
 from cinefeed.metrics.units import Units
 from cinefeed.metrics.weighted import weighted_classes, weighted_regression
@@ -57,6 +57,7 @@ def estimates(
         of_one_class = tuple(name for name in CLASSIFICATION_METRICS if name not in ("balanced_accuracy", "accuracy"))
         return {"metrics": _none(CLASSIFICATION_METRICS), "by_class": {name: _none(of_one_class) for name in classes}}
     whole, by_class = class_values(units, classes=classes, threshold=threshold)
+    few = few_clusters(units, classes=classes)
 
     def measure(weights: NDArray[np.float64]) -> dict[tuple[str, str], NDArray[np.float64]]:
         macro, by_label = weighted_classes(
@@ -66,6 +67,7 @@ def estimates(
         return {(label, name): values for label, metrics in labels_and_metrics for name, values in metrics.items()}
 
     ranges = resampling.intervals(measure, units.clusters)
+    ranges |= {key: replace(ranges[key], reason=reason) for key, reason in few.items()}
     return {
         "metrics": {name: _estimate(name, whole, ranges["", name]) for name in CLASSIFICATION_METRICS},
         "by_class": {
@@ -73,6 +75,37 @@ def estimates(
             for label, values in by_class.items()
         },
     }
+
+
+def few_clusters(units: Units, *, classes: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Return why metrics have no interval because a class, or all others, are a single cluster.
+
+    Resamples include this cluster or are undefined, so its part of the uncertainty is missing: the sensitivity of a
+    class of one video would have the interval (1, 1). Keys are class ("" for the metrics over all) and metric. Empty if
+    there are too few clusters for any interval, which is the reason then.
+    """
+    if units.num_clusters < MIN_CLUSTERS:
+        return {}
+    reasons: dict[str, tuple[str, str]] = {}  # class: why sensitivity, and why specificity has no interval
+    for k, name in enumerate(classes):
+        sides = (units.targets == k, f"the class {name!r} has"), (units.targets != k, f"all but {name!r} have")
+        numbers = [len(np.unique(units.clusters[rows])) for rows, _ in sides]
+        first, second = (
+            f"{text} only 1 unit to resample" if number == 1 else ""
+            for (_, text), number in zip(sides, numbers, strict=True)
+        )
+        reasons[name] = first, second
+    present = [classes[k] for k in np.unique(units.targets)]
+    averaged = [classes[1]] if len(classes) == 2 else present
+    reasons[""] = tuple(next((reasons[each][side] for each in averaged if reasons[each][side]), "") for side in (0, 1))  # type: ignore[assignment]
+    few: dict[tuple[str, str], str] = {}
+    for name, (sensitivity, specificity) in reasons.items():
+        either = sensitivity or specificity
+        by_metric = dict.fromkeys(("f1", "average_precision", "auroc"), either)
+        by_metric |= {"sensitivity": sensitivity, "specificity": specificity}
+        by_metric |= {"balanced_accuracy": either} if not name else {}
+        few |= {(name, metric): reason for metric, reason in by_metric.items() if reason}
+    return few
 
 
 def class_values(units: Units, *, classes: Sequence[str], threshold: float) -> tuple[Metrics, dict[str, Metrics]]:

@@ -33,7 +33,7 @@ def weighted_regression(*, targets: ArrayLike, scores: ArrayLike, weights: Float
             "mae": weights @ np.abs(errors) / total,
             "pearson_r": _nan_unless(
                 (squares_t > 0) & (squares_s > 0),
-                _centered_products(weights, t, s, total) / np.sqrt(squares_t * squares_s),
+                np.clip(_centered_products(weights, t, s, total) / np.sqrt(squares_t * squares_s), -1, 1),
             ),
             "bias": weights @ errors / total,
             "sd": _nan_unless(total > 1, np.sqrt(_centered_products(weights, errors, errors, total) / (total - 1))),
@@ -101,7 +101,8 @@ def _rank_metrics(truth: NDArray[np.bool_], score: Floats, weights: Floats) -> t
         precision = np.divide(
             true_positives, predicted_positives, out=np.zeros_like(true_positives), where=predicted_positives > 0
         )
-        return auroc, (positives * precision).sum(axis=1) / true_positives[:, -1]
+        # rounding errors of the sums may exceed 1
+        return np.minimum(auroc, 1), np.minimum((positives * precision).sum(axis=1) / true_positives[:, -1], 1)
 
 
 def _ece(confidence: Floats, outcome: NDArray[np.bool_], weights: Floats) -> Floats:

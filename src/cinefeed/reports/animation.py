@@ -65,7 +65,8 @@ def with_saliency(
     canvas[:, height + _GAP : height + _GAP + _STRIP] = strip[:, np.newaxis] * _HOT + (1 - strip[:, np.newaxis]) * 228
     for frame in range(frames):
         at = round(frame / max(frames - 1, 1) * (across - 3))
-        canvas[frame, height : height + 2 * _GAP + _STRIP, at : at + 3] = 30
+        for top in (height, height + _GAP + _STRIP):  # above and below the strip, so that no span is hidden
+            canvas[frame, top : top + _GAP, at : at + 3] = 30
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 

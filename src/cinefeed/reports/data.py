@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,10 @@ class Counts:
 class PageData:
     """Content of a page. Empty fields are left out; `missing` gives the reason for a section that should be there."""
 
-    title: str
+    title: str  # name of the run or the table
     kind: str  # such as "Training run", shown above the title
+    data: str = ""  # name of the manifest
+    date: str = ""  # of the results, such as 2026-03-01
     target: str = ""
     task: Task = "regression"
     classes: tuple[str, ...] = ()
@@ -95,6 +98,7 @@ class PageData:
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     best_epoch: int | None = None  # counted from 1
     warnings: Sequence[str] = ()  # limits of the results, shown at the head of the page
+    baselines: Mapping[str, Any] | None = None  # baselines.json: a comparison with simple models
     assessment: Mapping[str, Any] | None = None  # returned by cinefeed.metrics.assess
     predictions: Predictions | None = None  # that the assessment was computed from
     folds: Mapping[str, Any] | None = None
@@ -107,6 +111,14 @@ class PageData:
     run: Mapping[str, Any] = field(default_factory=dict)  # run.json: how the run ended
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)  # section: the reason why it is left out
+
+    @property
+    def heading(self) -> str:
+        """Target, data and date; the name of the run or the table if none of these is known."""
+        several = self.predictions.targets if self.predictions is not None else ()
+        target = ", ".join(each.name for each in several) if len(several) > 1 else self.target
+        target = target if target != "target" else ""
+        return " · ".join(text for text in (target, self.data, self.date) if text) or self.title
 
     @property
     def is_cross_validation(self) -> bool:
@@ -139,6 +151,8 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
         figures.append(("size of the files", format_bytes(pc.sum(table["size_bytes"]).as_py())))
     return PageData(
         title=spec.target or "clips",
+        data="" if feed.manifest.private else feed.manifest.root.name,
+        date=datetime.now(UTC).strftime("%Y-%m-%d"),
         kind="Data and feed, before training",
         target=spec.target,
         task=spec.task,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.text import format_count, format_percent
-from cinefeed.reports.formatting import metric_name
+from cinefeed.metrics.display import metric_name
 from cinefeed.reports.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, SKY, new_figure, plain, to_svg
 
 _MOST_CLASSES = 40  # bars on one page
@@ -43,6 +43,7 @@ def _histograms(raw: NDArray[Any], fed: NDArray[Any], edges: NDArray[np.float64]
         axes.hist(fed, bins=edges, color=BLUE, alpha=0.25, histtype="stepfilled")
         axes.hist(fed, bins=edges, color=BLUE, histtype="step", linewidth=1.8, label=f"as fed ({len(fed):,} draws)")
         axes.set(xlabel=plain(name), ylabel="in one epoch")
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.grid(visible=False, axis="x")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
         return to_svg(figure, name="labels")
@@ -64,6 +65,7 @@ def _class_bars(raw: NDArray[Any], fed: NDArray[Any], classes: Sequence[str]) ->
         axes.margins(x=0.08)
         more = f" (the first {_MOST_CLASSES} of {len(classes)} classes)" if len(classes) > len(names) else ""
         axes.set_xlabel("in one epoch" + more)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
         return to_svg(figure, name="labels")
 
@@ -105,7 +107,7 @@ def clips_sheet(clips: NDArray[np.uint8], *, captions: Sequence[str], frames: in
             strip[:, column * (width + gap) : column * (width + gap) + width] = clip[k]
         _, png = cv2.imencode(".png", strip[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
         left, top = i % columns * cell_width, i // columns * cell_height
-        caption = escape(captions[i]) if i < len(captions) else ""
+        caption = escape(_shortened(captions[i], across * scale)) if i < len(captions) else ""
         style = f'x="{left:.1f}" font-family="sans-serif" font-size="11" fill="{INK}"'
         parts.append(
             f'<text {style} y="{top + 11:.1f}">{caption}</text>'
@@ -114,6 +116,22 @@ def clips_sheet(clips: NDArray[np.uint8], *, captions: Sequence[str], frames: in
         )
     down = -(-count // columns) * cell_height
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 880 {down:.1f}">{"".join(parts)}</svg>'
+
+
+def _shortened(caption: str, width: float) -> str:
+    """Return a caption of `width` units of the sheet: the middle of its first part, the name, is left out.
+
+    >>> _shortened("a_long_name_of_a_video.mp4 · sick", 140)
+    'a_long…eo.mp4 · sick'
+    """
+    most = int(width / 7)  # of a letter of font size 11, on average
+    if len(caption) <= most:
+        return caption
+    name, separator, rest = caption.partition(" · ")
+    keep = max(most - len(separator + rest) - 1, 9)
+    name = name if len(name) <= keep + 1 else f"{name[: keep // 2]}…{name[-(keep - keep // 2) :]}"
+    text = name + separator + rest
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int | None = None) -> str:

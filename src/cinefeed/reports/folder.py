@@ -5,6 +5,7 @@ import json
 import tomllib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ def run_data(folder: str | Path) -> PageData:
     first = predictions.targets[0] if predictions is not None else None
     return PageData(
         title=path.resolve().name,
+        data=_data_name(settings),
+        date=read("date", "log.jsonl", _date, "", needed=False),
+        baselines=read("baselines", "baselines.json", _baselines, None, needed=False),
         kind="Cross-validation" if cross_validation else "Training run",
         target=spec.get("target", first.name if first is not None else ""),
         task=spec.get("task", first.task if first is not None else "regression"),
@@ -132,12 +136,14 @@ def run_data(folder: str | Path) -> PageData:
     )
 
 
-def table_data(predictions: Predictions, assessment: Mapping[str, Any], *, name: str) -> PageData:
-    """Return the page content of a table of predictions: results alone."""
+def table_data(predictions: Predictions, assessment: Mapping[str, Any], *, name: str, date: str = "") -> PageData:
+    """Return the page content of a table of predictions: results alone. `date` is that of the table."""
     first = predictions.targets[0]
     rows = predictions.table.num_rows
     return PageData(
         title=name,
+        data=name,
+        date=date,
         kind="Predictions",
         target=first.name,
         task=first.task,
@@ -198,6 +204,34 @@ def _assessment(path: Path) -> Any:
     if not isinstance(assessment["parts"], dict):
         raise ValueError("its parts are not a table")
     return assessment
+
+
+def _baselines(path: Path) -> Any:
+    content = _json(path)
+    if not content["note"]:  # raises KeyError for a file of another form
+        content["part"], content["seconds"], content["rows"], content["targets"].items()
+    return content
+
+
+def _data_name(settings: str) -> str:
+    """Return the name of the manifest, or of its folder if it is called manifest; "" if it is unknown."""
+    path = Path(str(tomllib.loads(settings).get("data", {}).get("manifest", "")))
+    return path.stem if path.stem != "manifest" else path.parent.name or path.stem
+
+
+def _date(path: Path) -> str:
+    """Return the day of the last event of a run, in UTC."""
+    last = json.loads(_text(path).rstrip("\n").rpartition("\n")[2])
+    return day_of(float(last["time"]))
+
+
+def day_of(seconds: float) -> str:
+    """Return the date of a time in seconds, in UTC.
+
+    >>> day_of(0)
+    '1970-01-01'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def _counts(path: Path, settings: str) -> tuple[Counts | None, bool, str | None]:

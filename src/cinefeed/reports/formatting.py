@@ -4,21 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cinefeed.core.text import format_number
+from cinefeed.metrics.display import metric_name
 
 HEADLINES = ("r2", "mae", "auroc", "balanced_accuracy")  # the first two that are defined stand at the head of a page
-_NAMES = {
-    "r2": "R²",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "pearson_r": "Pearson r",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "balanced_accuracy": "balanced accuracy",
-    "ece": "calibration error (ECE)",
-    "bias": "bias (predicted - true)",
-    "sd": "SD of the differences",
-}
 
 
 class Cell(NamedTuple):
@@ -26,15 +14,6 @@ class Cell(NamedTuple):
 
     value: str
     interval: str = ""
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's name within a sentence.
-
-    >>> metric_name("r2"), metric_name("mean_error")
-    ('R²', 'mean error')
-    """
-    return _NAMES.get(metric, metric.replace("_", " "))
 
 
 def title(metric: str) -> str:

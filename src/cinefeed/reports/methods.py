@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 from cinefeed.core.errors import SettingError
 from cinefeed.core.text import format_number, markdown_text, plural
+from cinefeed.metrics.baselines import baseline_sentences
+from cinefeed.metrics.display import metric_name
 from cinefeed.reports.data import PageData
-from cinefeed.reports.formatting import cell, metric_name
+from cinefeed.reports.formatting import cell
 from cinefeed.reports.results import ordered, resampled_unit
 from cinefeed.reports.templates import from_template, write_text
 
@@ -105,6 +107,8 @@ def _values(page: PageData) -> dict[str, Any]:
         "transforms": settings.get("transforms", []),
         "page": page,
         "part": part,
+        "baselines": page.baselines,
+        "versus": {name: baseline_sentences(each) for name, each in (page.baselines or {}).get("targets", {}).items()},
         "targets": targets,
         "several_columns": isinstance(data.get("target"), list),
         "row_count": sum(numbers[-1] for _, numbers in page.counts.parts) if page.counts else 0,

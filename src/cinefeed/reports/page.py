@@ -14,7 +14,7 @@ from cinefeed.reports.animation import animated_webp, with_saliency
 from cinefeed.reports.balance import balance_figure, balance_table
 from cinefeed.reports.data import Labels, PageData, Pictures, feed_page
 from cinefeed.reports.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves, pixels_figure
-from cinefeed.reports.folder import run_data, table_data
+from cinefeed.reports.folder import day_of, run_data, table_data
 from cinefeed.reports.formatting import Cell, cell, title
 from cinefeed.reports.methods import Methods, keep_methods, methods_of
 from cinefeed.reports.style import Figure, on_page
@@ -77,7 +77,7 @@ def table_page(
     path = Path(table)
     predictions = read_predictions(path, task=task, classes=classes)
     assessment = assess(predictions, unit=unit, cluster=cluster, subgroups=subgroups)
-    page = table_data(predictions, assessment, name=path.name)
+    page = table_data(predictions, assessment, name=path.name, date=day_of(path.stat().st_mtime))
     return write_report(page, out=path.with_suffix(".html") if out is None else Path(out))
 
 
@@ -102,12 +102,14 @@ def render(page: PageData) -> str:
     return from_template(
         "template.html",
         page=page,
-        headline=[] if page.assessment is None else results.headline(page.assessment),
+        headline=[] if page.assessment is None else results.headline(page.assessment, page.baselines),
         figures=figures,
         has_pictures=bool(worst or saliency or figures["clips"]),
         results=None
         if page.assessment is None
-        else results.results(page.assessment, page.predictions, folds=page.is_cross_validation),
+        else results.results(
+            page.assessment, page.predictions, folds=page.is_cross_validation, baselines=page.baselines
+        ),
         folds=_folds(page.folds),
         worst=worst,
         several_targets=page.predictions is not None and len(page.predictions.targets) > 1,

@@ -71,7 +71,7 @@ def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str],
     """Return the ROC curve of the positive class, or of each class against all others, with a mark at the threshold."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    with new_figure(3.2, 3.2) as figure:
+    with new_figure(3.2, 3.7) as figure:
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, dashes=(4, 3))
         for label, truth, score, style in _one_against_rest(targets, scores, classes):
@@ -88,7 +88,7 @@ def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], 
     """Return precision against recall; for two classes the dashed line is the precision of random scores."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    with new_figure(3.2, 3.2) as figure:
+    with new_figure(3.2, 3.7) as figure:
         axes = figure.add_subplot()
         curves = _one_against_rest(targets, scores, classes)
         if len(curves) == 1:
@@ -124,4 +124,15 @@ def _one_against_rest(
 
 def _unit_square(axes: Any, across: str, up: str, legend: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=across, ylabel=up)
-    axes.legend(title=legend, alignment="left", loc="lower right" if legend == "AUROC" else "lower left", fontsize=8)
+    # above the axes, where it cannot cover a curve
+    axes.legend(
+        title=legend,
+        alignment="left",
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2 if len(axes.get_legend_handles_labels()[0]) > 1 else 1,
+        borderaxespad=0.3,
+        fontsize=8,
+        handlelength=1.4,
+        columnspacing=1.2,
+    )

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cinefeed.core.text import format_count, format_number, format_percent, plural
+from cinefeed.metrics.display import guess_sentence, metric_name, reason_lines
 from cinefeed.metrics.predictions import Predictions
 from cinefeed.reports.agreement import forest_figure
-from cinefeed.reports.formatting import HEADLINES, Cell, cell, metric_name, title
+from cinefeed.reports.baselines import baseline_table, compared_target
+from cinefeed.reports.formatting import HEADLINES, Cell, cell, title
 from cinefeed.reports.part_figures import part_figures
 from cinefeed.reports.style import on_page
 
@@ -23,19 +25,30 @@ _THRESHOLD_SOURCES = {
 }
 
 
-def results(assessment: Plain, predictions: Predictions | None, *, folds: bool = False) -> dict[str, Any]:
+def results(
+    assessment: Plain, predictions: Predictions | None, *, folds: bool = False, baselines: Plain | None = None
+) -> dict[str, Any]:
     """Return what a template needs to show an assessment.
 
     The dictionary holds `description`, `resampled_units` (what bootstrap samples draw), `parts`, and for each of
     `targets` a table over all parts and details by part. Without predictions the figures that need single scores are
-    left out. `folds` is for a cross-validation.
+    left out. `folds` is for a cross-validation, `baselines` is the content of baselines.json.
     """
     parts = ordered(assessment["parts"])
     names = list(dict.fromkeys(name for part in parts for name in assessment["parts"][part]))
     return {
         "description": _description(assessment),
         "resampled_units": plural(resampled_unit(assessment)),
-        "targets": [_target(assessment, name, parts, predictions, folds=folds) for name in names],
+        "targets": [
+            _target(assessment, name, parts, predictions, folds=folds)
+            | {
+                "baselines": baseline_table(baselines, name, unit=assessment.get("unit") or "video")
+                if baselines
+                else None
+            }
+            for name in names
+        ],
+        "no_baselines": (baselines or {}).get("note", ""),
         "parts": parts,
     }
 
@@ -45,8 +58,11 @@ def ordered(parts: Plain) -> list[str]:
     return sorted(parts, key=lambda part: _FIRST.index(part) if part in _FIRST else len(_FIRST))
 
 
-def headline(assessment: Plain) -> list[tuple[str, str]]:
-    """Return names and values of the two metrics at the head of the page, for the first part and target."""
+def headline(assessment: Plain, baselines: Plain | None = None) -> list[tuple[str, str]]:
+    """Return names and values of the two metrics at the head of the page, for the first part and target.
+
+    A result at the level of a guess is called so in place of the first metric, which stands beside it.
+    """
     part = next(iter(ordered(assessment["parts"])), None)
     if part is None or not assessment["parts"][part]:
         return []
@@ -58,6 +74,10 @@ def headline(assessment: Plain) -> list[tuple[str, str]]:
         value, interval = cell(metrics[metric])
         label = f"{part} {metric_name(metric)}" + (f" of {name}" if len(targets) > 1 else "")
         figures.append((label + (f", {interval}" if interval else ""), value))
+    sentence = guess_sentence(targets[name], compared_target(baselines, name, part=part))
+    if sentence:
+        verdict, _, detail = sentence.partition(": ")
+        figures[:1] = [(f"{part}{f' {name}' if len(targets) > 1 else ''}: {detail}", verdict.capitalize())]
     return figures
 
 
@@ -98,22 +118,9 @@ def _target(
         "parts": list(by_part),
         "counts": [(label, [f"{result.get(key, 0):,}" for result in results]) for key, label in counts.items()],
         "rows": [(title(metric), [cell(result["metrics"].get(metric)) for result in results]) for metric in metrics],
-        "reasons": [line for part, result in by_part.items() for line in _reasons(part, result["metrics"])],
+        "reasons": [line for part, result in by_part.items() for line in reason_lines(result["metrics"], of=part)],
         "details": [_details(part, result, name, predictions, unit, folds=folds) for part, result in by_part.items()],
     }
-
-
-def _reasons(part: str, metrics: Plain) -> list[str]:
-    """Return the reasons why metrics of a part have no interval, one sentence per reason.
-
-    >>> _reasons("val", {"f1": {"reason": "one class"}, "auroc": {"reason": "one class"}, "ece": {}})
-    ['No interval for F1, AUROC of val: one class.']
-    """
-    by_reason: dict[str, list[str]] = {}
-    for metric, estimate in metrics.items():
-        if estimate.get("reason"):
-            by_reason.setdefault(estimate["reason"], []).append(title(metric))
-    return [f"No interval for {', '.join(names)} of {part}: {reason}." for reason, names in by_reason.items()]
 
 
 def _details(

@@ -28,6 +28,7 @@ _LOOK: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.formatter.useoffset": False,  # "1e-5+1.554e-1" above an axis is hard to read
     "axes.axisbelow": True,
     "grid.color": FAINT,
     "grid.linewidth": 0.8,

@@ -21,8 +21,10 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import FeedSpec
 from cinefeed.feed.settings import Shard
+from cinefeed.metrics.display import baseline_lines
 from cinefeed.metrics.predictions import read_predictions
 from cinefeed.models.parts import targets_of
+from cinefeed.training.baselines import keep_baselines
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
 from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_resume, stop_on_signals
@@ -52,6 +54,7 @@ from cinefeed.training.run import (
     check_same,
     check_same_rows,
     clear,
+    read_baselines,
     versions,
     write_json,
     write_settings,
@@ -253,8 +256,14 @@ def _train(
     metrics = finish_run(folder, settings=settings, model=model, feed=feed, val=val, test=test)
     predictions = None if feed.spec.task == "clip" else read_predictions(folder / PREDICTIONS)
     keep_pictures(folder, settings=settings, model=model, feed=feed, test=test, predictions=predictions)
+    keep_baselines(
+        folder, settings=settings, spec=feed.spec, rows=parts.all, predictions=predictions, progress=progress
+    )
+    for line in baseline_lines(read_baselines(folder)):
+        log.write("baseline", text=line)
     stats = feed.stats()
-    write_json(folder / "feed_stats.json", stats.as_dict())
+    verdict = stats.verdict if stats.clips else "the feed was not measured: an earlier process did all epochs"
+    write_json(folder / "feed_stats.json", stats.as_dict() | {"verdict": verdict})
     result = RunResult(
         folder=folder,
         metrics=metrics,
@@ -262,7 +271,7 @@ def _train(
         best_epoch=best.best_epoch + 1,
         stopped=_stop_reason(settings, stoppers, epochs=epochs),
         seconds=checkpoint.seconds,
-        feed_verdict=stats.verdict,
+        feed_verdict=verdict,
     )
     write_json(
         folder / "run.json",

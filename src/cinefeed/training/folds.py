@@ -25,6 +25,9 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import read_parquet_table
 from cinefeed.feed.labels import read_labels
 from cinefeed.metrics.assess import flat_metrics
+from cinefeed.metrics.basic import metric_range
+from cinefeed.metrics.predictions import read_predictions
+from cinefeed.training.baselines import gather_baselines
 from cinefeed.training.finish import (
     METRICS,
     PREDICTIONS,
@@ -35,6 +38,7 @@ from cinefeed.training.finish import (
 )
 from cinefeed.training.run import (
     ASSESSMENT,
+    BASELINES,
     check_out,
     read_run,
     read_thresholds,
@@ -44,7 +48,17 @@ from cinefeed.training.run import (
 )
 from cinefeed.training.setup import check_evaluation, choose_rows, usable_rows
 
-_OWN = ("settings.toml", "folds.json", "failures.json", "report.html", "methods.md", PREDICTIONS, ASSESSMENT, METRICS)
+_OWN = (
+    "settings.toml",
+    "folds.json",
+    "failures.json",
+    "report.html",
+    "methods.md",
+    PREDICTIONS,
+    ASSESSMENT,
+    METRICS,
+    BASELINES,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +138,10 @@ def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object]
     return _gather(folder, runs, summary=summary)
 
 
-def over_folds(values: Sequence[float], *, level: float = 0.95) -> dict[str, Any]:
+def over_folds(values: Sequence[float], *, metric: str = "", level: float = 0.95) -> dict[str, Any]:
     """Return mean, standard deviation and Student's interval of a metric over folds, and the number of folds.
+
+    The interval is cut off at the least and the greatest value that the metric can have; "" for no limit.
 
     >>> {name: round(value, 3) for name, value in over_folds([0.8, 0.9, 0.7]).items()}
     {'mean': 0.8, 'sd': 0.1, 'low': 0.552, 'high': 1.048, 'folds': 3}
@@ -141,7 +157,9 @@ def over_folds(values: Sequence[float], *, level: float = 0.95) -> dict[str, Any
         return blank | {"mean": mean}
     sd = float(np.std(values, ddof=1))
     half = float(t.ppf((1 + level) / 2, count - 1)) * sd / count**0.5
-    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half, "folds": count}
+    least, greatest = metric_range(metric) if metric else (-np.inf, np.inf)
+    low, high = max(mean - half, least), min(mean + half, greatest)
+    return {"mean": mean, "sd": sd, "low": low, "high": high, "folds": count}
 
 
 def _check_folder(settings: Settings, *, folds: int, overwrite: bool) -> Path:
@@ -235,19 +253,27 @@ def _gather(folder: Path, run_settings: Sequence[Settings], *, summary: Mapping[
     by_fold = [read_thresholds(each.train.out) for each in run_settings]
     names = {name for thresholds in by_fold for name in thresholds}
     by_target = {name: [each[name] for each in by_fold if name in each] for name in sorted(names)}
+    thresholds = {name: float(np.mean(values)) for name, values in by_target.items()}
     table = pa.concat_tables(tables)
     assessment = assess_table(
         table,
         settings=settings,
         spec=spec,
-        thresholds={name: float(np.mean(values)) for name, values in by_target.items()},
+        thresholds=thresholds,
         priors=mean_priors([read_priors(each.train.out) for each in run_settings]),
     )
     keep_results(folder, table, assessment)
+    gather_baselines(
+        folder,
+        [Path(each.train.out) for each in run_settings],
+        settings=settings,
+        predictions=None if spec.task == "clip" else read_predictions(folder / PREDICTIONS),
+        thresholds=thresholds,
+    )
     metric_names = dict.fromkeys(name for each in runs for name in each["metrics"])
     defined = {
         name: [each["metrics"][name] for each in runs if each["metrics"][name] is not None] for name in metric_names
     }
-    statistics = {name: over_folds(values, level=level) for name, values in defined.items()}
+    statistics = {name: over_folds(values, metric=name, level=level) for name, values in defined.items()}
     write_json(folder / "folds.json", {**summary, "level": level, "runs": runs, "metrics": statistics})
     return FoldsResult(folder=folder, finished=True, metrics=flat_metrics(assessment)["test"], folds=statistics)

@@ -9,7 +9,8 @@ clips.npz           a few augmented clips                          failures.json
 flow.json           number of rows after each step                 balance.json         how often labels were drawn
 checkpoint.npz      to resume from; deleted at the end             log.jsonl            events with their times
 pixels.json         histogram of the pixel values                  tensorboard/         if [train] tensorboard = true
-findings.json       leaks and copies between the parts             run.json             the result; written last
+findings.json       leaks and copies between the parts             baselines.json       what simple models score, and
+run.json            the result; written last                                            baselines.parquet, .npz
 """
 
 import json
@@ -40,10 +41,12 @@ WEIGHTS = "best.weights.h5"
 CHECKPOINT = "checkpoint.npz"
 TENSORBOARD = "tensorboard"
 ASSESSMENT = "assessment.json"
+BASELINES = "baselines.json"
 FINDINGS = "findings.json"
 _FILES = (
     "settings.toml versions.json manifest.parquet spec.json labels.json clips.npz flow.json balance.json history.csv "
     f"log.jsonl {WEIGHTS} {CHECKPOINT} {FINDINGS} predictions.parquet metrics.json {ASSESSMENT} feed_stats.json "
+    f"{BASELINES} baselines.parquet baselines.npz "
     "failures.json pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
 _EDITABLE = ("methods.md",)  # authors may edit it; the report rewrites it if nobody has
@@ -308,6 +311,12 @@ def read_assessment(folder: str | Path) -> dict[str, Any]:
             f"{path} cannot be read ({error}), so the run's thresholds are unknown; {_COPY_AGAIN}"
         ) from error
     return assessment
+
+
+def read_baselines(folder: str | Path) -> dict[str, Any]:
+    """Return the comparison of a run, or of all folds, with baselines (baselines.json); {} if there is none."""
+    path = Path(folder) / BASELINES
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def read_thresholds(folder: str | Path) -> dict[str, float]:

@@ -7,6 +7,7 @@ from made_videos import codes, moving, save, scanned
 
 from cinefeed.core.errors import ColumnError, SettingError, TableError
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.manifest.rows import Rows
 from cinefeed.data.quality import check_manifest
 from cinefeed.data.quality.findings import MAX_ROWS, finding, sort_by_severity
 from cinefeed.data.quality.frame_summaries import summarize_frames
@@ -71,8 +72,8 @@ def test_a_private_report_names_no_path(folder):
 def test_each_video_is_opened_once(folder, monkeypatch):
     opened = []
     manifest = scanned(folder)
-    real = Manifest.open
-    monkeypatch.setattr(Manifest, "open", lambda self, row, **more: opened.append(row) or real(self, row, **more))
+    real = Rows.open
+    monkeypatch.setattr(Rows, "open", lambda self, row, **more: opened.append(row) or real(self, row, **more))
     progress_calls = []
     check_manifest(manifest, progress=lambda done, total: progress_calls.append((done, total)))
     assert sorted(opened) == list(range(8))

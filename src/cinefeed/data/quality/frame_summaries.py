@@ -104,16 +104,25 @@ def summarize_frames(
     return summaries
 
 
-def read_frames(manifest: Manifest, row: int, metadata: VideoMetadata, *, count: int = FRAMES) -> NDArray[Any]:
-    """Return a few grey frames, evenly spaced over the stretch of a row, (count, height, width): ..F...F...F.."""
-    return _to_grey(_read_planes(manifest, row, metadata, count=count), metadata)
+def read_frames(
+    manifest: Manifest, row: int, metadata: VideoMetadata | None, *, count: int = FRAMES, view: str = ""
+) -> NDArray[Any]:
+    """Return a few grey frames, evenly spaced over the stretch of a row, (count, height, width): ..F...F...F..
+
+    `metadata` is None for a row that was not scanned.
+    """
+    return _to_grey(*_read_planes(manifest, row, metadata, count=count, view=view))
 
 
-def _read_planes(manifest: Manifest, row: int, metadata: VideoMetadata, *, count: int = FRAMES) -> Planes:
-    start, end = manifest.window(row)
-    halves, _ = Clip(frames=2 * count, position="spread").select(metadata.times, start_seconds=start, end_seconds=end)
-    with manifest.open(row, channels=1) as source:
-        return source.planes(halves[1::2])
+def _read_planes(
+    manifest: Manifest, row: int, metadata: VideoMetadata | None, *, count: int = FRAMES, view: str = ""
+) -> tuple[Planes, VideoMetadata]:
+    start, end = manifest.rows.window(row, view=view)
+    with manifest.rows.open(row, channels=1, view=view) as source:
+        metadata = metadata or source.metadata
+        spread = Clip(frames=2 * count, position="spread")
+        halves, _ = spread.select(metadata.times, start_seconds=start, end_seconds=end)
+        return source.planes(halves[1::2]), metadata
 
 
 def _to_grey(planes: Planes, metadata: VideoMetadata, *, dtype: PixelType | None = None) -> NDArray[Any]:
@@ -158,7 +167,7 @@ def _summarize_row(
     if not _matches_scan(manifest, row, summaries) or metadata is None:
         return
     start, end = manifest.window(row)
-    summaries.seconds[row] = _duration(metadata.times, start, end)
+    summaries.seconds[row] = duration(metadata.times, start, end)
     if clip is not None and clip.rate_hz is not None and np.isnan(summaries.seconds[row]):
         summaries.videos_without_times[row] = ""
     elif clip is not None:
@@ -167,7 +176,7 @@ def _summarize_row(
         except ClipError as error:
             summaries.short_videos[row] = str(error).split(";")[0]
     try:
-        planes = _read_planes(manifest, row, metadata)
+        planes, _ = _read_planes(manifest, row, metadata)
         frames = _to_grey(planes, metadata)
     except (SourceError, ClipError, OSError) as error:
         summaries.unreadable_frames[row] = without_path(str(error), manifest.path_of(row))
@@ -231,7 +240,8 @@ def _matches_scan(manifest: Manifest, row: int, summaries: FrameSummaries) -> bo
     return True
 
 
-def _duration(times: FrameTimes, start: float | None, end: float | None) -> float:
+def duration(times: FrameTimes, start: float | None, end: float | None) -> float:
+    """Return the seconds from the first to the last frame between two times; NaN without a rate."""
     if times.listed is not None:
         first, last = float(times.listed[0]), float(times.listed[-1])
     else:

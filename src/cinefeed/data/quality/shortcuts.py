@@ -38,7 +38,7 @@ _LEAVES, _MOST_VALUES = 8, 32  # leaves of a number; leaves of text, with one mo
 _P_VALUE = 0.02
 _DEALS, _FEWEST_DEALS, _ENTRIES = 999, 99, 4_000_000
 _MIN_SHARE, _STRONG_SHARE = 0.1, 0.4  # position between chance and a perfect score: for a finding; for an error
-_FILE = ("container", "codec", "pixel_format", "height", "width", "rate_hz", "num_frames")
+FILE_COLUMNS = ("container", "codec", "pixel_format", "height", "width", "rate_hz", "num_frames")
 
 
 class _Column(NamedTuple):
@@ -158,7 +158,7 @@ def _shares(leaves: NDArray[np.int64], unit: NDArray[np.int64]) -> NDArray[np.fl
 def _columns(
     manifest: Manifest, summaries: FrameSummaries, rows: NDArray[np.int64], nuisance: Iterable[str], target: str
 ) -> Iterator[_Column]:
-    present_names = [name for name in _FILE if name in manifest.table.schema.names]
+    present_names = [name for name in FILE_COLUMNS if name in manifest.table.schema.names]
     columns = {
         name: manifest.column(name).take(pa.array(rows)) for name in [*present_names, *nuisance] if name != target
     }
