@@ -15,7 +15,8 @@ PACKAGE = Path(cinefeed.__file__).parent
 ORDER = {
     "": "core video data transforms feed adapters metrics models config training reports doctor demo testing cli",
     "core": """
-        errors text files digests locks cores machine pools keras_backend rng scratch progress kernel_cache compiled
+        errors arguments text files digests locks cores machine pools keras_backend rng scratch progress kernel_cache
+        compiled
     """,
     "video": """
         timestamps clips limits kinds extras embedded color orientation metadata read_options planes source regions

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.data.sampling import Natural, Sampler
 from cinefeed.feed.batch import OnError
@@ -37,6 +38,7 @@ def runtime_fields(kind: type) -> frozenset[str]:
     return frozenset(each.name for each in fields(kind) if each.metadata.get("runtime"))
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
     """The inputs of a model beside the clips, and how views and masks become inputs.
@@ -71,6 +73,7 @@ class Inputs:
             raise SettingError(f"covariates = {names!r} must be different columns")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
     """The workers that make the clips. None of these settings changes a byte of a batch.
@@ -98,6 +101,7 @@ class Workers:
             raise SettingError(f"timeout_seconds = {self.timeout_seconds!r} must be more than 0")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
     """Which of several feeds this is: each makes its `batch_size` rows of every global batch.
@@ -113,6 +117,7 @@ class Shard:
             raise SettingError(f"rank={self.rank!r} must be at least 0 and less than world_size={self.world_size!r}")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipsPerVideo:
     """Several clips of every video that is drawn, from one stretch that is decoded once and is twice as long as a clip.
@@ -134,6 +139,7 @@ class ClipsPerVideo:
             object.__setattr__(self, "interleave", False)  # one clip has one batch, either way
 
 
+@check_arguments(label="")
 @dataclass(frozen=True, kw_only=True)
 class FeedOptions:
     """The settings of a feed that are no section of their own in a settings file: its section `[feed]`.
@@ -183,6 +189,7 @@ class FeedOptions:
             )
 
 
+@check_arguments(label="")
 @dataclass(frozen=True, kw_only=True)
 class FeedSettings(FeedOptions):
     """All that a feed is made from, beside its manifest.

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import ClipError, SettingError, did_you_mean
 from cinefeed.video.timestamps import FrameTimes
 
@@ -30,6 +31,7 @@ def _check_positive(name: str, value: int) -> None:
         raise SettingError(f"{name}={value!r} must be a whole number of at least 1")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
     """Selection of the frames of a clip: their number, stride (or rate) and position in the video.
@@ -179,6 +181,7 @@ def _extent(times: FrameTimes) -> str:
     return f", from {seconds[0]:.3f} to {seconds[-1]:.3f} s"
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """The target frame: its height, width, channels and dtype, and how other frames are fitted to it.

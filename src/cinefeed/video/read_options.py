@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
 
@@ -12,6 +13,7 @@ Window = Literal["file", "none", "percentiles"]
 OnDamage = Literal["raise", "conceal"]
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
     """Options for reading files that can be read in several ways. Scans store the result in each row for feeds.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
 from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, why_no_label
-from cinefeed.data.manifest.columns import label_names
+from cinefeed.data.manifest.columns import column_hint, label_names
 from cinefeed.data.manifest.fingerprint import fingerprint
 from cinefeed.data.manifest.hiding import hide_paths
 from cinefeed.data.manifest.rows import Rows
@@ -77,7 +77,7 @@ class ManifestTable:
     def column(self, name: str) -> Any:
         """Return a column as a pyarrow Array. Raises ColumnError, with the nearest name, if it does not exist."""
         if name not in self.table.schema.names:
-            raise ColumnError(f"there is no column {name!r}; {did_you_mean(name, self.table.schema.names)}")
+            raise ColumnError(f"there is no column {name!r}; {column_hint(name, self.table.schema.names)}")
         return self.table.column(name).combine_chunks()
 
     def label_type(self, name: str) -> LabelType:
