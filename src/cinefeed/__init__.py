@@ -77,7 +77,9 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
-        raise AttributeError(f"module 'cinefeed' has no attribute {name!r}")
+        from cinefeed.core.errors import did_you_mean
+
+        raise AttributeError(f"module 'cinefeed' has no attribute {name!r}; {did_you_mean(name, _HOME)}")
     home = import_module(_HOME[name])
     value = home if _HOME[name] == f"cinefeed.{name}" else getattr(home, name)
     globals()[name] = value

@@ -47,7 +47,7 @@ def check_arguments(*, hints: Mapping[str, str] = _NO_HINTS, label: str | None =
             if name.startswith("_") and name != "__init__":
                 continue
             if isinstance(member, classmethod):
-                setattr(target, name, classmethod(_wrapped(member.__func__, hints)))
+                setattr(target, name, type(member)(_wrapped(member.__func__, hints)))
             elif inspect.isfunction(member):
                 setattr(target, name, _wrapped(member, hints))
         return target
@@ -115,14 +115,24 @@ def require_local(*paths: object, error: type[CinefeedError], what: str = "files
 
 def _wrapped(function: Any, hints: Mapping[str, str], clean: Callable[..., Any] | None = None) -> Any:
     """Return a function that raises ArgumentError where a call does not fit its signature."""
-    clean, explain = clean or _plain, _call_error
+    clean, explain, layers = clean or _plain, _call_error, []
+    inner = function
+    while hasattr(inner, "__wrapped__"):  # decorators, which pass all arguments on
+        layers.append(inner.__code__)
+        inner = inner.__wrapped__
+
+    def is_of_call(error: TypeError) -> bool:
+        trace = error.__traceback__.tb_next  # type: ignore[union-attr]  # the first frame is the one below
+        while trace is not None and trace.tb_frame.f_code in layers:
+            trace = trace.tb_next
+        return trace is None  # otherwise it was raised within the function
 
     def template(*args: Any, **kwargs: Any) -> Any:
         kwargs = clean(kwargs)
         try:
             return function(*args, **kwargs)
         except TypeError as error:
-            if error.__traceback__.tb_next is not None:  # type: ignore[union-attr]  # raised within the function
+            if not is_of_call(error):
                 raise
             fault = explain(function, args, kwargs, hints, str(error))
         raise fault

@@ -12,7 +12,8 @@ from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import SettingError
+from cinefeed.core.arguments import check_arguments, expect, expect_integer, in_words
+from cinefeed.core.errors import ArgumentError, SettingError
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.values import check_values
 from cinefeed.data.sampling import BalanceReport, Plan, Sampler
@@ -46,7 +47,7 @@ from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plan_cache import PlanCache
 from cinefeed.feed.prefetch import buffers_ahead
 from cinefeed.feed.replay import replay_clip
-from cinefeed.feed.settings import ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
+from cinefeed.feed.settings import HINTS, ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
 from cinefeed.feed.shard import ShardPositions, check_alone, find_shard
 from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state
 from cinefeed.feed.stats import Stats, StatsRecorder
@@ -62,6 +63,7 @@ from cinefeed.video.clips import Clip, Frame
 _log = logging.getLogger(__name__)
 
 
+@check_arguments(hints=HINTS)
 class Feed:
     """Feeds the videos of a manifest as batches: drawn by a sampler, cut to clips, transformed, in a fixed order.
 
@@ -118,9 +120,9 @@ class Feed:
         """Make all parts of the feed. `trained` has the label scale of the training feed, for its evaluations."""
         inputs, workers, clips, frame = settings.inputs, settings.workers, settings.clips_per_video, settings.frame
         if not isinstance(manifest, Manifest):
-            raise SettingError(
-                f"a feed needs a Manifest, found {type(manifest).__name__}: use Manifest.read(path) for a file, and "
-                "parts.train, parts.val or parts.test for a split"
+            raise ArgumentError(
+                f"a feed needs a Manifest, found {in_words(manifest)}: use Manifest.read(path) for a file, "
+                "Manifest.scan(folder) for a folder, and parts.train, parts.val or parts.test for a split"
             )
         check_rows(manifest)
         self.manifest, table = manifest, manifest.table
@@ -285,8 +287,7 @@ class Feed:
 
         At the start of that epoch already, the workers go on with what they began.
         """
-        if epoch < 0:
-            raise SettingError(f"epoch={epoch} must be at least 0")
+        epoch = _epoch(epoch)
         self._epochs.go_to(epoch, 0, by="set_epoch() moved the feed")
 
     def __enter__(self) -> Self:
@@ -303,7 +304,7 @@ class Feed:
 
     def plan(self, *, epoch: int | None = None) -> Plan:
         """Return the plan of an epoch, by default the current one: which rows are drawn, in which order."""
-        return self._plans.of(self.epoch if epoch is None else epoch)
+        return self._plans.of(self.epoch if epoch is None else _epoch(epoch))
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
@@ -311,7 +312,8 @@ class Feed:
 
     def batch(self, index: int, *, epoch: int | None = None) -> Batch:
         """Return one batch of an epoch, by default the current one, whatever the feed is doing otherwise."""
-        epoch = self.epoch if epoch is None else epoch
+        epoch = self.epoch if epoch is None else _epoch(epoch)
+        index = expect_integer(index, name="feed.batch: index", remedy="feed.batch(0) is the first batch")
         count = self._builder.count(epoch)
         if not -count <= index < count:
             raise IndexError(f"batch {index} was asked for, epoch {epoch} has {count} batches")
@@ -410,6 +412,9 @@ class Feed:
 
         Raises FeedError where the state belongs to another manifest, seed or settings.
         """
+        expect(
+            state, Mapping, name="feed.restore(state)", remedy="give that of feed.state(), with json.load() from a file"
+        )
         draws, batches, ranks = self.global_batch_size, self._layout.batches, self.shard.world_size
         place, repeated = read_state(
             state,
@@ -452,3 +457,11 @@ class Feed:
         if epoch != self._fingerprint[0]:
             self._fingerprint = epoch, plan_fingerprint(self.plan(epoch=epoch))
         return self._fingerprint[1]
+
+
+def _epoch(epoch: object) -> int:
+    """Return the number of an epoch. Raises SettingError if it is not a whole number of at least 0."""
+    number = expect_integer(epoch, name="epoch", remedy="the first epoch is 0")
+    if number < 0:
+        raise SettingError(f"epoch={number} must be at least 0")
+    return number

@@ -295,7 +295,7 @@ def read_targets(
         missing,
         ids,
         f"has no {name!r} label",
-        f"leave those rows out with drop_missing({name!r}) (--drop-missing), or give them a label",
+        f"leave those rows out with manifest.drop_missing({name!r}) (--drop-missing), or give them a label",
     )
     if task is None:
         task = None if is_classes else "regression"

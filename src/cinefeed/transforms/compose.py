@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import SettingError, SourceError
+from cinefeed.core.arguments import in_words
+from cinefeed.core.errors import ArgumentError, SettingError, SourceError
 from cinefeed.core.scratch import scratch
 from cinefeed.core.text import format_count
+from cinefeed.transforms import __all__ as TRANSFORM_NAMES
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
 from cinefeed.transforms.call import Call, as_transform, tried
 from cinefeed.transforms.field import lanes_at, resample_at
@@ -72,8 +75,11 @@ class Compose:
             if hasattr(transform, "targets"):
                 raise SettingError(f"transforms[{number}] is {each!r}, which mixes batches; pass it as mixing={each!r}")
             if not isinstance(transform, Transform):
-                raise SettingError(
-                    f"transforms[{number}] is {transform!r}, which has no sample() and apply(); "
+                names = {name.lower(): name for name in TRANSFORM_NAMES} if isinstance(transform, str) else {}
+                near = get_close_matches(str(transform).lower(), names, n=1)
+                hint = f"did you mean {names[near[0]]}(...)? " if near else ""
+                raise ArgumentError(
+                    f"transforms[{number}] is {in_words(transform)}, which has no sample() and apply(); {hint}"
                     f"give instances of transforms such as Rotate(degrees=25), or a callable that takes a clip"
                 )
             if dtype not in _TYPES and kind_of(transform) != "time":

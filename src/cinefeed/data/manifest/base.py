@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
+from cinefeed.core.arguments import check_arguments, expect_integer, in_words
+from cinefeed.core.errors import ArgumentError, ColumnError, LabelError, SettingError, TableError, did_you_mean
 from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, why_no_label
 from cinefeed.data.manifest.columns import column_hint, label_names
 from cinefeed.data.manifest.fingerprint import fingerprint
@@ -20,7 +21,14 @@ from cinefeed.data.manifest.summary import summarise
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.source import Source
 
+_HINTS = {
+    "root": "make a manifest with Manifest.scan(folder), Manifest.read(path) or Manifest.from_table(table)",
+    "values": "give the values of the rows that stay: manifest.where('view', ['4ch'])",
+    "column": "name a column: manifest.drop_missing('age')",
+}
 
+
+@check_arguments(hints={"*": "give the column, then values: manifest.where('view', ['4ch'])", **_HINTS})
 class ManifestTable:
     """A table with one row per sample, and the root of its relative paths. Use `Manifest`."""
 
@@ -191,13 +199,18 @@ class ManifestTable:
 
     def take(self, rows: Any, *, step: str | None = None) -> Self:
         """Return the rows with these indices, in that order; `step` is the text for the history."""
-        table = self.table.take(pa.array(rows, pa.int64()))
+        try:
+            numbers = pa.array(rows, pa.int64())
+        except (pa.ArrowException, TypeError) as error:
+            raise ArgumentError(f"take: expected a list of row numbers, found {in_words(rows)}") from error
+        table = self.table.take(numbers)
         history = [*self.history, (step, table.num_rows)] if step else self.history
         return self._with_table(table, history=history)
 
     def head(self, n: int = 5) -> Self:
         """Return the first `n` rows, or all if there are fewer."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        n = expect_integer(n, name="head: n", remedy="head(5) has the first five rows")
+        if n < 0:
             raise TableError(f"head(n={n!r}) must be an integer of at least 0")
         return self.take(range(min(n, len(self))))
 
