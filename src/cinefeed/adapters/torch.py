@@ -132,7 +132,8 @@ def _device(device: str | torch.device) -> torch.device:
         elif (place.index is not None and place.index >= len(available) - 1) or len(available) == 1:
             raise RuntimeError("torch finds no such CUDA device")
     except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0].partition(" device type at start")[0]
+        reason = str(error).partition("\n")[0]
+        reason = "torch has no such device" if reason.startswith("Expected one of") else reason
         hint = "did you mean 'cuda'? " if device == "gpu" else ""
         raise SettingError(f"FeedLoader(device={in_words(device)}) cannot be used: {reason}; {hint}{advice}") from error
     return place

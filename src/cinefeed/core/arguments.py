@@ -9,7 +9,7 @@ from dataclasses import is_dataclass
 from difflib import get_close_matches
 from functools import wraps
 from types import FunctionType, NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def check_arguments(*, hints: Mapping[str, str] = _NO_HINTS, label: str | None =
 
     def decorate(target: Target) -> Target:
         if not isinstance(target, type):
-            return _wrapped(target, hints)
+            return cast(Target, _wrapped(target, hints))
         if is_dataclass(target):
             setattr(target, "__init__", _wrapped(target.__init__, hints, _types_checked(target, label)))  # noqa: B010
             return target
@@ -88,8 +88,8 @@ def in_words(value: object) -> str:
         return re.sub(r" at 0x[0-9a-fA-F]+", "", _SHORT.repr(value))
     kind = type(value)
     place = [step for step in kind.__module__.split(".") if not step.startswith("_")]
-    known = place[0] in ("cinefeed", "builtins", "__main__")
-    name = kind.__name__ if known else f"{'.'.join(place[:2])} {kind.__name__}"
+    is_plain = place[0] in ("cinefeed", "builtins", "__main__")
+    name = kind.__name__ if is_plain else f"{'.'.join(place[:2])} {kind.__name__}"
     return f"{_article(name)} {name}"
 
 
@@ -99,7 +99,7 @@ def is_remote(path: object) -> bool:
     >>> is_remote("s3://bucket/a.mp4"), is_remote("C:/videos/a.mp4"), is_remote("videos/a.mp4")
     (True, False, False)
     """
-    return isinstance(path, str | os.PathLike) and bool(_ADDRESS.match(os.fspath(path)))  # type: ignore[arg-type]
+    return isinstance(path, str | os.PathLike) and bool(_ADDRESS.match(os.fspath(path)))
 
 
 def require_local(*paths: object, error: type[CinefeedError], what: str = "files") -> None:
@@ -163,7 +163,7 @@ def _call_error(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any],
         values = [in_words(each) for each in args[: len(by_place)]]
         values += [f"{name}={in_words(value)}" for name, value in (named | dict(kwargs)).items()]
         which = "its arguments" if not by_place else f"all arguments but {' and '.join(by_place)}"
-        return ArgumentError(f"{owner}{call} takes {which} by name; did you mean {call}({', '.join(values)})?")
+        return ArgumentError(f"{owner}{call} takes {which} by name, as in {call}({', '.join(values)})")
     present = {*by_place[: len(args)], *kwargs}
     missing = [each.name for each in parameters if each.default is each.empty and each.name in names]
     missing = [name for name in missing if name not in present]
@@ -219,6 +219,8 @@ def _converted(name: str, value: Any, types: tuple[type, ...]) -> str:
     """Return a hint with the number or bool that a value can stand for, or ""."""
     if isinstance(value, bool):
         return ""
+    if str in types and isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
+        return f"; did you mean {name}={value[0]!r}?"
     if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no") and bool in types:
         return f"; did you mean {name}={value.lower() in ('true', 'yes')}?"
     for kind in (int, float):

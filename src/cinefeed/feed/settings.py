@@ -27,7 +27,7 @@ Group = TypeVar("Group")
 
 # Arguments that are used elsewhere, or have another name here, and what to do.
 HINTS = {
-    "shuffle": "a feed draws in a new order each epoch, and feed.evaluation(...) keeps the order of the rows: leave it out",
+    "shuffle": "each epoch is in a new order, and feed.evaluation(...) keeps the order of the rows; leave it out",
     "augment": "give transforms=[...], such as transforms=[Rotate(degrees=25)]",
     "labels": "give target='COLUMN'; Manifest.scan(..., labels=TABLE) joins a table of labels",
     "label": "give target='COLUMN'",
@@ -230,8 +230,8 @@ class FeedSettings(FeedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number = type(self.clip) is int
-        _check_kind("clip", self.clip, Clip, f"Clip(frames={self.clip if number else 16})")
+        length = self.clip if isinstance(self.clip, int) else 16
+        _check_kind("clip", self.clip, Clip, f"Clip(frames={length})")
         _check_kind("frame", self.frame, Frame, _frame_example(self.frame))
         if self.sampler is None:
             object.__setattr__(self, "sampler", Natural())
@@ -275,7 +275,7 @@ def _make_group(settings: Any, name: str, kind: type) -> None:
 
 def _as_fields(kind: type, value: Any) -> str:
     """Return a hint with a mapping as the arguments of a settings class, "" for any other value."""
-    if not isinstance(value, Mapping) or not {*value} <= {each.name for each in fields(kind)}:  # type: ignore[arg-type]
+    if not isinstance(value, Mapping) or not {*value} <= {each.name for each in fields(kind)}:
         return ""
     return f"; did you mean {kind.__name__}({', '.join(f'{name}={each!r}' for name, each in value.items())})?"
 
@@ -303,7 +303,8 @@ def _frame_example(value: object) -> str:
     sizes = [value] * 2 if type(value) is int else list(value) if isinstance(value, tuple | list) else []
     if len(sizes) not in (2, 3) or not all(type(each) is int and each > 0 for each in sizes):
         sizes = [112, 112]
-    return f"Frame({', '.join(f'{name}={size}' for name, size in zip(('height', 'width', 'channels'), sizes))})"
+    names = ("height", "width", "channels")
+    return f"Frame({', '.join(f'{name}={size}' for name, size in zip(names, sizes, strict=False))})"
 
 
 def _sampler_advice(value: object) -> str:
