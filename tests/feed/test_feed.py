@@ -297,7 +297,7 @@ def test_a_feed_of_something_else_names_what_it_needs(manifest):
     for other in ("studies.parquet", parts):
         with pytest.raises(SettingError, match=r"needs a Manifest, found ('st.*'|a Parts): use Manifest.read\(path\)"):
             make(other)
-    with pytest.raises(SettingError, match="needs a Manifest, found str"):
+    with pytest.raises(SettingError, match="needs a Manifest, found 'val'"):
         make(manifest).evaluation("val")
     with pytest.raises(SettingError, match="task='classification' is not a choice"):
         manifest.with_task("age", "classification")
