@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
 from cinefeed.core.arguments import check_arguments, expect, expect_integer, in_words
 from cinefeed.core.errors import ArgumentError, SettingError
+from cinefeed.core.html import display, display_page
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.values import check_values
 from cinefeed.data.sampling import BalanceReport, Plan, Sampler
@@ -31,6 +33,7 @@ from cinefeed.feed.describe import (
     notices,
     positive_is_second,
 )
+from cinefeed.feed.display import CLIPS, feed_html, feed_repr, feed_title
 from cinefeed.feed.evaluation import evaluation_settings
 from cinefeed.feed.inputs import (
     check_callables,
@@ -251,6 +254,41 @@ class Feed:
             workers=count,
             ahead=self._ahead,
         )
+
+    def __repr__(self) -> str:
+        return feed_repr(self)
+
+    def _repr_html_(self) -> str:
+        return feed_html(self)
+
+    def show(self, *, clips: int = CLIPS, out: str | Path | None = None) -> Path | None:
+        """Show what is fed: settings, labels in the data and as balancing feeds them, fused transforms, moving clips.
+
+        In a notebook it is displayed below the cell. Elsewhere a page is written, to the file `out` or to a temporary
+        file whose path is printed. The first batch is made for the clips; those of a private manifest are not shown.
+
+        Args:
+            clips: Number of clips; 0 makes no batch.
+            out: Page to write, also from a notebook.
+
+        Returns the path of the page, None in a notebook. Raises SettingError if `out` cannot be written.
+        """
+        clips = expect_integer(clips, name="show: clips", remedy="show(clips=0) makes no batch")
+        return display(feed_html(self, clips=clips), title=feed_title(self), out=out)
+
+    def preview(self, *, val: "Feed | None" = None, out: str | Path | None = None) -> Path | None:
+        """Show the page of `cinefeed inspect`: labels, balancing, clips, pixel values and files that failed.
+
+        It is shown as `show` shows, in a notebook within a frame. `val` is an evaluation feed whose size is counted.
+        Raises MissingExtraError without matplotlib and jinja2 (the extra `report`), SettingError if `out` cannot be
+        written.
+        """
+        return display_page("inspect", self, val=val, title=feed_title(self), out=out)
+
+    @property
+    def compose(self) -> Compose:
+        """The transforms of a clip, fused; `compose.explain()` lists the steps."""
+        return self._pipeline.compose
 
     @property
     def labels(self) -> NDArray[Any]:

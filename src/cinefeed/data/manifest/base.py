@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 
 from cinefeed.core.arguments import check_arguments, expect_integer, in_words
 from cinefeed.core.errors import ArgumentError, ColumnError, LabelError, SettingError, TableError, did_you_mean
+from cinefeed.core.html import display
+from cinefeed.core.text import format_count, one_line
 from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, why_no_label
 from cinefeed.data.manifest.columns import column_hint, label_names
+from cinefeed.data.manifest.display import CLIPS, manifest_html
 from cinefeed.data.manifest.fingerprint import fingerprint
 from cinefeed.data.manifest.hiding import hide_paths
 from cinefeed.data.manifest.rows import Rows
 from cinefeed.data.manifest.scan import Verify
-from cinefeed.data.manifest.summary import summarise
+from cinefeed.data.manifest.summary import Summary, summarise
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.source import Source
 
+_MOST_LABELS = 8  # named in a repr
 _HINTS = {
     "root": "make a manifest with Manifest.scan(folder), Manifest.read(path) or Manifest.from_table(table)",
     "values": "give the values of the rows that stay: manifest.where('view', ['4ch'])",
@@ -52,9 +56,34 @@ class ManifestTable:
 
     def __repr__(self) -> str:
         root = "private" if self.private else self.root.as_posix()
-        return f"Manifest({len(self)} samples, root={root!r})"
+        labels = self.labels[:_MOST_LABELS]
+        more = f" and {len(self.labels) - len(labels)} more" if len(self.labels) > len(labels) else ""
+        columns = f", labels: {one_line(', '.join(labels))}{more}" if labels else ""
+        return f"Manifest({format_count(len(self), 'sample')}, root={root!r}{columns})"
 
     def __str__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return manifest_html(self)
+
+    def show(self, *, clips: int = CLIPS, out: str | Path | None = None) -> Path | None:
+        """Show the metadata, the labels as histograms, and a contact sheet of moving clips of a few videos.
+
+        In a notebook it is displayed below the cell. Elsewhere a page is written, to the file `out` or to a temporary
+        file whose path is printed. The videos are opened; those of a private manifest are not shown.
+
+        Args:
+            clips: Number of videos, evenly spaced over the rows; 0 opens none.
+            out: Page to write, also from a notebook.
+
+        Returns the path of the page, None in a notebook. Raises SettingError if `out` cannot be written.
+        """
+        clips = expect_integer(clips, name="show: clips", remedy="show(clips=0) opens no video")
+        return display(manifest_html(self, clips=clips), title=repr(self).partition(", root")[0] + ")", out=out)
+
+    def summary(self) -> Summary:
+        """Return the title, metadata and labels that `print` shows, as names and texts."""
         return summarise(
             self.table,
             root=self.root.as_posix(),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.arguments import check_arguments, expect, in_words, require_local
 from cinefeed.core.errors import ArgumentError, ColumnError, SplitError, TableError, did_you_mean
+from cinefeed.core.html import display
 from cinefeed.core.locks import with_write_lock, write_lock
 from cinefeed.data.manifest.base import ManifestTable
 from cinefeed.data.manifest.columns import (
@@ -28,6 +29,7 @@ from cinefeed.data.manifest.columns import (
     relative_paths,
 )
 from cinefeed.data.manifest.combine import concatenated, with_values
+from cinefeed.data.manifest.display import parts_html, parts_title
 from cinefeed.data.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.data.manifest.find import describe_videos, find_videos, salt_fingerprint, salt_of, with_hashes
 from cinefeed.data.manifest.grouping import GROUP, groups_of_ids
@@ -461,7 +463,7 @@ def _check_columns(**names: object) -> None:
             raise ArgumentError(f"{name}={in_words(value)} is not the name of a column; {hint}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Parts:
     """The parts of a split, each a manifest with a column `split`, and `all` rows; `print` shows the balance.
 
@@ -480,6 +482,17 @@ class Parts:
 
     def __iter__(self) -> Iterator[Manifest]:
         return iter((self.train, self.val, self.test))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={len(getattr(self, name))}" for name in PARTS)
+        return f"Parts({sizes} samples)"
+
+    def _repr_html_(self) -> str:
+        return parts_html(self)
+
+    def show(self, *, out: str | Path | None = None) -> Path | None:
+        """Show the sizes of the parts, and the labels of each part if the split is stratified; see `Manifest.show`."""
+        return display(parts_html(self), title=parts_title(self), out=out)
 
     def __str__(self) -> str:
         return str(self.balance)
