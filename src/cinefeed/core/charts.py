@@ -12,7 +12,6 @@ from cinefeed.core.text import format_count
 # Grey for the data, then Okabe and Ito's blue, vermilion and green; all are visible on light and dark.
 COLOURS = ("#8A94A0", "#2F8FCB", "#D55E00", "#009E73")
 _MOST_BARS, _MOST_BINS = 20, 60
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 190, 52, 34
 
 
 def bars(names: Sequence[object], series: Mapping[str, ArrayLike]) -> str:
@@ -49,27 +48,26 @@ def histogram(values: Mapping[str, ArrayLike], *, edges: ArrayLike, name: str, w
     """
     limits, counts = np.asarray(edges, np.float64), [np.asarray(each, np.float64) for each in values.values()]
     top = max((float(each.max(initial=0)) for each in counts), default=0.0) or 1.0
-    across, up = _WIDTH - _LEFT - 10, _HEIGHT - _BOTTOM - 8
-    x = _LEFT + across * (limits - limits[0]) / ((limits[-1] - limits[0]) or 1.0)
+    x = 100 * (limits - limits[0]) / ((limits[-1] - limits[0]) or 1.0)
     shapes = []
     for number, (each, colour) in enumerate(zip(counts, COLOURS, strict=False)):
-        y = 8 + up * (1 - each / top)
-        steps = " ".join(f"{left:.1f},{h:.1f} {right:.1f},{h:.1f}" for left, right, h in zip(x, x[1:], y, strict=False))
-        points = f"{x[0]:.1f},{8 + up} {steps} {x[-1]:.1f},{8 + up}"
-        line = f'fill="none" stroke="{colour}" stroke-width="2"'
+        y = 100 * (1 - each / top)
+        steps = " ".join(f"{left:.2f},{h:.2f} {right:.2f},{h:.2f}" for left, right, h in zip(x, x[1:], y, strict=False))
+        line = f'fill="none" stroke="{colour}" stroke-width="2" vector-effect="non-scaling-stroke"'
         look = line if number else f'fill="{colour}" fill-opacity=".55"'
-        shapes.append(f'<polyline points="{points}" {look}/>')
-    base = f'<path d="M{_LEFT} {8 + up}H{_WIDTH - 10}" stroke="currentColor" stroke-opacity=".5"/>'
-    marks = [(place, 8 + up + 15, "middle", label) for place, label in _ticks(limits, x, whole=whole)]
-    marks += [(_LEFT - 6, 13, "end", _number(top)), (_LEFT - 6, 11 + up, "end", "0")]
-    marks.append((_LEFT + across / 2, _HEIGHT - 4, "middle", _short(name)))
-    words = "".join(
-        f'<text x="{right:.1f}" y="{down:.1f}" text-anchor="{side}">{text(label)}</text>'
-        for right, down, side, label in marks
+        shapes.append(f'<polyline points="0,100 {steps} 100,100" {look}/>')
+    # Text is HTML: the shapes are stretched to the width, letters keep their size.
+    ticks = "".join(
+        f'<span style="left:{place:.2f}%">{text(label)}</span>' for place, label in _ticks(limits, whole=whole)
     )
     label = text(f"histogram of {name}")
-    svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(shapes)}{base}{words}</svg>'
-    return f"<figure>{_key(values)}{svg}</figure>"
+    svg = (
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="{label}">{"".join(shapes)}</svg>'
+    )
+    return (
+        f'<figure>{_key(values)}<div class="chart"><span class="top">{text(_number(top))}</span>{svg}'
+        f'<div class="ticks">{ticks}</div><div class="axis">{text(_short(name))}</div></div></figure>'
+    )
 
 
 def bin_edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], bool]:
@@ -81,18 +79,18 @@ def bin_edges(values: NDArray[Any]) -> tuple[NDArray[np.float64], bool]:
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     if high - low < _MOST_BINS and bool((values == np.floor(values)).all()):
         return np.arange(low - 0.5, high + 1.0), True
-    return np.linspace(low, high if high > low else low + 1.0, 41), False
+    count = int(np.clip(2 * values.size ** (1 / 3), 5, _MOST_BINS))  # the Rice rule
+    return np.linspace(low, high if high > low else low + 1.0, count + 1), False
 
 
-def _ticks(edges: NDArray[np.float64], x: NDArray[np.float64], *, whole: bool) -> list[tuple[float, str]]:
-    """Return places and labels of about five ticks: round numbers within the edges."""
+def _ticks(edges: NDArray[np.float64], *, whole: bool) -> list[tuple[float, str]]:
+    """Return places in percent and labels of about five ticks: round numbers within the edges."""
     low, high = float(edges[0]), float(edges[-1])
-    step = 10 ** np.floor(np.log10((high - low) / 5))
-    step = next(step * factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 7)
+    power = 10 ** np.floor(np.log10((high - low) / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= 7)
     step = max(step, 1.0) if whole else step
-    numbers = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
-    scale = (x[-1] - x[0]) / (high - low)
-    return [(float(x[0] + (number - low) * scale), f"{number:.6g}") for number in numbers]
+    numbers = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0  # -0.0 becomes 0.0
+    return [(float(100 * (number - low) / (high - low)), f"{number:.6g}") for number in numbers]
 
 
 def _key(series: Mapping[str, object]) -> str:
@@ -100,7 +98,7 @@ def _key(series: Mapping[str, object]) -> str:
         f'<span><i style="background:{colour}"></i>{text(label)}</span>'
         for label, colour in zip(series, COLOURS, strict=False)
     )
-    return f'<div class="key">{"".join(keys)}</div>' if series else ""
+    return f'<div class="key">{"".join(keys)}</div>' if len(series) > 1 else ""
 
 
 def _number(value: float) -> str:

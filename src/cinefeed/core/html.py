@@ -1,6 +1,5 @@
 """HTML fragments for notebooks, and pages with them for a browser: escaped, without scripts and outside resources."""
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +13,8 @@ from cinefeed.core.text import one_line
 # Functions that write pages, by name. The package `cinefeed` fills it: methods upstream of `reports` call them by name.
 page_writers: dict[str, Callable[..., Path]] = {}
 
-# Text has the colour of the notebook's theme; greys are translucent, so that they are visible on light and dark.
+# Themes of notebooks align tables to the right, with stripes. Text has the colour of the theme, and greys are
+# translucent, so that they are visible on light and dark.
 _STYLE = """
 .cinefeed { max-width: 900px; font: 14px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: inherit; }
 .cinefeed * { box-sizing: border-box; }
@@ -24,16 +24,18 @@ _STYLE = """
 .cinefeed .scroll { overflow-x: auto; }
 .cinefeed table { margin: 4px 0 10px; border-collapse: collapse; font-size: 13px; background: none; }
 .cinefeed th, .cinefeed td { padding: 2px 14px 2px 0; border: 0; border-bottom: 1px solid rgba(128, 128, 128, .3);
-  text-align: left; vertical-align: top; background: none; color: inherit; font-variant-numeric: tabular-nums; }
+  text-align: left !important; vertical-align: top; color: inherit; font-variant-numeric: tabular-nums; }
+.cinefeed tr { background: none !important; }
 .cinefeed td { overflow-wrap: anywhere; white-space: normal; min-width: 3em; }
 .cinefeed th { font-weight: 600; white-space: nowrap; }
 .cinefeed .facts th { font-weight: 400; opacity: .72; }
-.cinefeed .number { text-align: right; white-space: nowrap; }
+.cinefeed .number { text-align: right !important; white-space: nowrap; }
 .cinefeed ol { margin: 4px 0 10px; padding-left: 24px; }
 .cinefeed .step { display: inline-block; margin: 1px 4px 1px 0; padding: 0 7px; border-radius: 4px;
   border: 1px solid rgba(128, 128, 128, .4); font-family: ui-monospace, Consolas, monospace; font-size: 12px;
   overflow-wrap: anywhere; }
-.cinefeed figure { margin: 10px 0; break-inside: avoid; }
+.cinefeed figure { margin: 10px 0; }
+.cinefeed figure, .cinefeed .together, .cinefeed tr { break-inside: avoid; }
 .cinefeed figcaption { font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; }
 .cinefeed .clips { display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fill, minmax(min(var(--least, 150px), 100%), 1fr)); }
@@ -48,8 +50,12 @@ _STYLE = """
 .cinefeed .key { margin: 8px 0 4px; font-size: 12px; }
 .cinefeed .key i { width: 11px; margin: 0 5px -1px 0; }
 .cinefeed .key span { margin-right: 16px; }
-.cinefeed svg { display: block; width: 100%; max-width: 640px; height: auto; }
-.cinefeed svg text { fill: currentColor; font-size: 12px; }
+.cinefeed .chart { position: relative; max-width: 640px; padding: 0 14px 0 46px; font-size: 12px; line-height: 1.3; }
+.cinefeed .chart .top { position: absolute; left: 0; top: -2px; width: 40px; text-align: right; }
+.cinefeed .chart svg { display: block; width: 100%; height: 150px; border-bottom: 1px solid rgba(128, 128, 128, .7); }
+.cinefeed .chart .ticks { position: relative; height: 18px; }
+.cinefeed .chart .ticks span { position: absolute; transform: translateX(-50%); }
+.cinefeed .chart .axis { text-align: center; overflow-wrap: anywhere; }
 """
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -57,7 +63,7 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>:root {{ color-scheme: light dark; }} body {{ margin: 24px auto; max-width: 900px; padding: 0 16px;
   background: Canvas; color: CanvasText; }} @media print {{ body {{ margin: 0; max-width: none; }} }}</style>
-</head><body>{body}</body></html>
+</head><body><main>{body}</main></body></html>
 """
 
 
@@ -107,6 +113,11 @@ def note(words: str, *, warning: bool = False) -> str:
     return f'<p class="{"warning" if warning else "note"}">{text(words)}</p>' if words else ""
 
 
+def titled(words: str, content: str) -> str:
+    """Return content below a line of text; both stay on one page in print."""
+    return f'<div class="together">{note(words)}{content}</div>'
+
+
 def in_notebook() -> bool:
     """Return whether the program runs in a Jupyter kernel, which displays HTML."""
     ipython = sys.modules.get("IPython")
@@ -117,8 +128,8 @@ def in_notebook() -> bool:
 def display(html: str, *, title: str, out: str | Path | None) -> Path | None:
     """Show HTML: in the notebook, or as a page in the file `out`, or elsewhere in a new temporary file.
 
-    Returns the path of the file, None in a notebook. A temporary file is readable by its owner only, and its path is
-    printed. Raises SettingError if `out` cannot be written.
+    Returns the path of the file, None in a notebook. A temporary file lies in a folder of its owner only, and its path
+    is printed. Raises SettingError if `out` cannot be written.
     """
     if out is None and in_notebook():
         show_in_notebook(html)
@@ -141,12 +152,11 @@ def display_page(writer: str, *args: Any, title: str, out: str | Path | None, **
 
 
 def temporary_page(title: str) -> Path:
-    """Return the path of a new, empty page for a title, and print it."""
-    name = "".join(letter if letter.isalnum() else "-" for letter in title.split(" ")[0].lower())
-    descriptor, path = tempfile.mkstemp(prefix=f"cinefeed-{name}-", suffix=".html")
-    os.close(descriptor)
-    print(f"{title}: open {path} in a browser")
-    return Path(path)
+    """Return the path of a page to be written, in a new folder that only its owner can open, and print it."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in title.partition(" ")[0].partition("(")[0].lower())
+    path = Path(tempfile.mkdtemp(prefix="cinefeed-"), f"{name}.html")
+    print(f"{one_line(title)}: open {path} in a browser")
+    return path
 
 
 def show_in_notebook(html: str) -> None:
@@ -171,4 +181,4 @@ def updating_display() -> Callable[[str], None]:
 def framed(page: str, *, height: int = 800) -> str:
     """Return a whole page as a frame of a notebook, with a style of its own; it can run no script."""
     style = f"width: 100%; height: {height}px; border: 1px solid rgba(128, 128, 128, .4); background: #fff"
-    return f'<iframe sandbox="allow-downloads" style="{style}" srcdoc="{escape(page)}"></iframe>'
+    return f'<div><iframe sandbox="allow-downloads" style="{style}" srcdoc="{escape(page)}"></iframe></div>'

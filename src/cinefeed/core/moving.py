@@ -52,7 +52,7 @@ def as_levels(clips: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def contact_sheet(clips: Sequence[NDArray[np.uint8] | str], captions: Sequence[str]) -> str:
-    """Return moving clips, uint8 (frames, height, width, channels), and captions; a text in place of a clip is a note."""
+    """Return moving clips, uint8 (frames, height, width, channels), and captions; text in place of a clip is a note."""
     figures = []
     widest = max((clip.shape[2] / clip.shape[1] for clip in clips if not isinstance(clip, str)), default=1.0)
     for clip, caption in zip(clips, captions, strict=True):

@@ -11,12 +11,14 @@ from cinefeed.core.charts import bars, bin_edges, histogram
 from cinefeed.core.moving import contact_sheet
 from cinefeed.core.text import format_count, one_line
 from cinefeed.data.sampling import Natural
+from cinefeed.data.sampling.strata import bin_strata
 from cinefeed.feed.contact_sheet import captions, pictures
 from cinefeed.feed.describe import describe_batch, describe_task, describe_workers
 from cinefeed.feed.inputs import sampler_weights
 from cinefeed.transforms.fuse import compact_repr
 
 CLIPS = 8  # on a contact sheet
+_MOST_BINS = 100
 
 
 def array_rows(arrays: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -62,7 +64,6 @@ def feed_rows(feed: Any) -> list[tuple[str, str]]:
     extra = [("mixing", str(settings.mixing or ""))]
     extra += [("covariates", ", ".join(each.name for each in spec.covariates))]
     return [
-        ("samples", f"{len(feed.manifest):,}"),
         ("target", describe_task(spec, feed._targets)),
         ("sampler", str(settings.sampler)),
         ("batch", describe_batch(spec)),
@@ -82,8 +83,8 @@ def feed_title(feed: Any) -> str:
 
 def feed_repr(feed: Any) -> str:
     """Return a feed as text of a few lines."""
-    rows = [(name, text) for name, text in feed_rows(feed)[1:] if text]
-    return "\n".join([one_line(feed_title(feed)), *(f"  {name:<10} {one_line(_cut(text))}" for name, text in rows)])
+    rows = [(name, text) for name, text in feed_rows(feed) if text]
+    return "\n".join([one_line(feed_title(feed)), *(f"  {name:<11} {one_line(_cut(text))}" for name, text in rows)])
 
 
 def feed_html(feed: Any, *, clips: int = 0) -> str:
@@ -95,7 +96,7 @@ def feed_html(feed: Any, *, clips: int = 0) -> str:
     if not isinstance(feed.settings.sampler, Natural):
         balance += f", of one sample at most {most}; {format_count(never, 'sample')} not in this epoch"
     rows = feed_rows(feed)
-    rows.insert(3, ("plan", balance))
+    rows.insert(2, ("plan", balance))
     parts = [html.facts(rows), _labels_chart(feed, plan.rows), html.steps(feed.compose.steps())]
     parts += [html.note(warning, warning=True) for warning in feed.balance().warnings]
     if clips and feed.manifest.private:
@@ -124,13 +125,20 @@ def _labels_chart(feed: Any, rows: NDArray[np.int64]) -> str:
         chart = bars(spec.classes, dict(zip(names, (raw, reached), strict=True)))
     else:
         numbers = values.astype(np.float64)
-        edges, whole = bin_edges(numbers[has_label])
+        edges, whole = _bins(feed.sampler, numbers[has_label])
         raw, reached = (
             np.histogram(numbers[places], bins=edges, weights=factors)[0]
             for places, factors in ((has_label, None), (fed, totals))
         )
         chart = histogram(dict(zip(names, (raw, reached), strict=True)), edges=edges, name=spec.target, whole=whole)
-    return html.note(f"{spec.target}, in the data and in one epoch") + chart
+    return html.titled(f"{spec.target}, in the data and in one epoch", chart)
+
+
+def _bins(sampler: Any, labels: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
+    """Return the bin edges of a sampler, so that its effect is visible, or general ones if it has none or many."""
+    edges, whole = bin_edges(labels)
+    own = bin_strata(labels, bins=sampler.bins).edges if hasattr(sampler, "bins") and not whole else None
+    return (own, False) if own is not None and len(own) <= _MOST_BINS else (edges, whole)
 
 
 def _dtype_name(array: Any) -> str:

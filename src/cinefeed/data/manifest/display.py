@@ -20,7 +20,7 @@ from cinefeed.video.clips import window_of
 CLIPS = 8  # at most, on a contact sheet
 _CHARTS, _FRAMES = 4, 24  # at most: charts of a manifest, frames of a video
 _CAPTION_LABELS = 3
-_MOST_CLASSES = 200  # a text column with more values, such as the patient, has no chart
+_FEW_CLASSES, _ROWS_A_CLASS = 12, 10  # a column of more classes, of fewer rows each, such as patients, has no chart
 
 
 def manifest_html(manifest: Any, *, clips: int = 0) -> str:
@@ -73,19 +73,15 @@ def label_chart(name: str, manifests: Mapping[str, Any], *, shares: bool = False
     if first.label_type(name).is_classes or not is_number(kind):
         texts = {key: class_names(column) for key, column in columns.items()}
         names = sorted({value for each in texts.values() for value in pc.unique(each).to_pylist()})
-        if len(names) > _MOST_CLASSES:
+        if len(names) > _FEW_CLASSES and len(names) * _ROWS_A_CLASS > sum(map(len, texts.values())):
             return ""
         counts = {key: _class_counts(each, names, shares=shares) for key, each in texts.items()}
-        return _titled(name + unit, bars(names, _named(counts)))
+        return html.titled(name + unit, bars(names, _named(counts)))
     values = {key: column.to_numpy(zero_copy_only=False).astype(np.float64) for key, column in columns.items()}
     values = {key: each[np.isfinite(each)] for key, each in values.items()}
     edges, whole = bin_edges(np.concatenate([*values.values()]))
     binned = {key: _scaled(np.histogram(each, bins=edges)[0], shares=shares) for key, each in values.items()}
-    return _titled(name + unit, histogram(_named(binned), edges=edges, name=name, whole=whole))
-
-
-def _titled(name: str, chart: str) -> str:
-    return html.note(name) + chart
+    return html.titled(name + unit, histogram(_named(binned), edges=edges, name=name, whole=whole))
 
 
 def _named(series: Mapping[str, Any]) -> dict[str, Any]:
