@@ -101,20 +101,20 @@ def feed_of(manifest, **options):
 @pytest.fixture
 def notebook(monkeypatch):
     """A notebook that keeps what is displayed, in place of IPython."""
-    shown = []
+    displayed = []
 
     class Handle:
         def update(self, content):
-            shown[-1] = content
+            displayed[-1] = content
 
     def display(content, display_id=False):
-        shown.append(content)
+        displayed.append(content)
         return Handle()
 
     shell = SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(HTML=str, display=display))
-    return shown
+    return displayed
 
 
 def objects(manifest, feed):
@@ -123,9 +123,9 @@ def objects(manifest, feed):
 
 
 def test_a_repr_is_short_and_opens_no_video(manifest, feed, monkeypatch):
-    shown = objects(manifest, feed)
+    displayed = objects(manifest, feed)
     monkeypatch.setattr(Rows, "open", lambda *args, **options: pytest.fail("a video was opened"))
-    for each in shown:
+    for each in displayed:
         assert len(repr(each).splitlines()) < 15 and len(repr(each)) < 1000, repr(each)
         assert " at 0x" not in repr(each) and "\x1b" not in repr(each) and "\u202e" not in repr(each)
         check_html(each._repr_html_(), images=0)

@@ -40,13 +40,13 @@ def test_preview_is_the_page_of_inspect(feed, tmp_path):
 
 
 def test_preview_in_a_notebook_is_a_frame_without_scripts(feed, monkeypatch):
-    shown = []
+    displayed = []
     shell = SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(HTML=str, display=shown.append))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(HTML=str, display=displayed.append))
     assert feed.preview() is None
-    assert len(shown) == 1 and 'sandbox="allow-downloads"' in shown[0]
-    assert "&lt;!doctype html&gt;" in shown[0].lower() and "<!doctype" not in shown[0].lower()
+    assert len(displayed) == 1 and 'sandbox="allow-downloads"' in displayed[0]
+    assert "&lt;!doctype html&gt;" in displayed[0].lower() and "<!doctype" not in displayed[0].lower()
 
 
 @pytest.fixture(scope="module")
