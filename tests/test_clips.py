@@ -185,7 +185,7 @@ def test_a_region_is_a_kind_or_a_number(region):
 
 @pytest.mark.parametrize(
     ("region", "message"),
-    [("color", "did you mean 'colour'"), (-1, "at least 0"), (True, "at least 0"), (1.5, "at least 0")],
+    [("color", "did you mean 'colour'"), (-1, "at least 0"), (True, "whole number"), (1.5, "whole number")],
 )
 def test_other_regions_are_refused(region, message):
     with pytest.raises(SettingError, match=message):

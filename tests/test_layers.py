@@ -15,7 +15,8 @@ PACKAGE = Path(cinefeed.__file__).parent
 ORDER = {
     "": "core video data transforms feed adapters metrics models config training reports doctor demo testing cli",
     "core": """
-        errors text files digests locks cores machine pools keras_backend rng scratch progress kernel_cache compiled
+        errors arguments text files html charts moving digests locks cores machine pools keras_backend rng scratch
+        progress kernel_cache compiled
     """,
     "video": """
         timestamps clips limits kinds extras embedded color orientation metadata read_options planes source regions
@@ -32,7 +33,7 @@ ORDER = {
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
         columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary find
-        quiet scan rows pivot combine hiding in_memory base manifest encoded values
+        quiet scan rows pivot combine hiding in_memory display base manifest encoded values
     """,
     "data.quality": """
         findings frame_summaries thumbnails files values exact_duplicates near_duplicates groups duplicates labels
@@ -43,9 +44,9 @@ ORDER = {
         intensity_linear intensity_curves texture masks choice mixing fuse fit compose nearest
     """,
     "feed": """
-        stats state batch_layout memory_budget plan_cache disk_errors decode mask clip_pipeline workers covariates
-        labels describe batch mixing settings inputs shard batch_builder replay evaluation prefetch iteration feed
-        preview throughput
+        stats state batch_layout memory_budget plan_cache disk_errors decode mask clip_pipeline workers
+        covariates labels describe inputs contact_sheet display batch mixing settings shard batch_builder replay
+        evaluation prefetch iteration feed preview throughput
     """,
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
     "adapters": "tensors ahead torch keras jax",

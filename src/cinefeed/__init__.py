@@ -1,11 +1,15 @@
 """cinefeed feeds video to deep learning: frame-exact, balanced, augmented, parallel, reproducible to the byte."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from cinefeed.core.html import page_writers
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cinefeed import models as models
     from cinefeed import testing as testing
     from cinefeed import transforms as transforms
@@ -77,11 +81,22 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
-        raise AttributeError(f"module 'cinefeed' has no attribute {name!r}")
+        from cinefeed.core.errors import did_you_mean
+
+        raise AttributeError(f"module 'cinefeed' has no attribute {name!r}; {did_you_mean(name, _HOME)}")
     home = import_module(_HOME[name])
     value = home if _HOME[name] == f"cinefeed.{name}" else getattr(home, name)
     globals()[name] = value
     return value
+
+
+def _inspect_page(*args: Any, **options: Any) -> "Path":
+    from cinefeed.reports import inspect_page
+
+    return inspect_page(*args, **options)
+
+
+page_writers["inspect"] = _inspect_page  # for Feed.preview, which is upstream of reports
 
 
 def __dir__() -> list[str]:

@@ -251,12 +251,12 @@ def test_after_an_error_the_feed_can_be_used_again(manifest):
     ("changes", "message"),
     [
         ({"batch_size": 0}, "batch_size = 0 must be a whole number of at least 1"),
-        ({"batch_size": True}, "batch_size = True must"),
+        ({"batch_size": True}, "batch_size=True must"),
         ({"seed": -1}, "seed = -1 must be a whole number of at least 0"),
         ({"workers": -1}, "workers = -1 must be a whole number of at least 0, or auto"),
         ({"workers": "many"}, "workers = 'many' must"),
-        ({"workers": cf.Workers}, r"workers=<class.*> must be Workers\(...\)"),
-        ({"workers": cf.Shard(rank=0, world_size=1)}, r"workers=Shard.* must be Workers\(...\)"),
+        ({"workers": cf.Workers}, r"workers=the class .* must be Workers\(...\)"),
+        ({"workers": cf.Shard(rank=0, world_size=1)}, r"workers=a Shard must be Workers\(...\)"),
         ({"inputs": {"weight": "a"}}, r"inputs={'weight': 'a'} must be Inputs\(...\)"),
         ({"shard": 2}, r"shard=2 must be a Shard, such as Shard\(rank=0, world_size=2\)"),
         ({"clip": 16}, r"clip=16 must be a Clip, such as Clip\(frames=16\)"),
@@ -283,7 +283,7 @@ def test_settings_are_checked(manifest, changes, message):
         (lambda: cf.Inputs(covariates="n_words"), "covariates='n_words' must be a list of columns"),
         (lambda: cf.Inputs(geometry="share"), "did you mean 'shared'"),
         (lambda: cf.ClipsPerVideo(count=0), "clips_per_video = 0 must"),
-        (lambda: cf.ClipsPerVideo(count=2, interleave="no"), "interleave = 'no' must be true or false"),
+        (lambda: cf.ClipsPerVideo(count=2, interleave="no"), "interleave='no'\\) must be True or False"),
         (lambda: cf.Shard(rank=2, world_size=2), "rank=2 must be at least 0 and less than world_size=2"),
     ],
 )
@@ -295,9 +295,9 @@ def test_groups_of_settings_are_checked(make_settings, message):
 def test_a_feed_of_something_else_names_what_it_needs(manifest):
     parts = manifest.split(val=0.2, test=0.2, group=None)
     for other in ("studies.parquet", parts):
-        with pytest.raises(SettingError, match=r"needs a Manifest, found (str|Parts): use Manifest.read\(path\)"):
+        with pytest.raises(SettingError, match=r"needs a Manifest, found ('st.*'|a Parts): use Manifest.read\(path\)"):
             make(other)
-    with pytest.raises(SettingError, match="needs a Manifest, found str"):
+    with pytest.raises(SettingError, match="needs a Manifest, found 'val'"):
         make(manifest).evaluation("val")
     with pytest.raises(SettingError, match="task='classification' is not a choice"):
         manifest.with_task("age", "classification")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from made_runs import blobs
 
-from cinefeed.reports.animation import animated_webp, with_saliency
+from cinefeed.core.moving import animated_webp
+from cinefeed.reports.animation import with_saliency
 
 
 def frames_of(uri):

@@ -68,8 +68,6 @@ def test_what_is_balanced_every_row_needs(rows):
     )
     missing = "UniformLabels balances the first target, 'years', which is missing in 4 of 20 rows"
     with pytest.raises(LabelError, match=missing):
-        LabelError, match="UniformLabels balances the first target, 'years', which is missing in 4 of 20 rows"
-    ):
         build_feed(sampled, choose_rows(rows, sampled))
     feed = Feed(rows, target=["age", "view"], on_error="replace", **expected)
     assert feed.batch(0).weights["view"].sum() <= 16

@@ -202,7 +202,7 @@ def _above(height):
         (lambda: Window(level=3, width=0), "above 0"),
         (lambda: Window(level="a", width=3), "must be a number"),
         (lambda: ClipPercentiles(low=50, high=50), "low < high"),
-        (lambda: ClipPercentiles(low=True), "low < high"),
+        (lambda: ClipPercentiles(low=True), "must be a number"),
         (lambda: Equalize(limit=0.5), "at least 1"),
         (lambda: Equalize(limit=float("nan")), "at least 1"),
         (lambda: Saturation(factor=1.5), "at least 0"),

@@ -98,7 +98,7 @@ def test_a_small_alpha_mixes_little():
         (lambda: MixUp(alpha=0), "positive"),
         (lambda: CutMix(alpha=float("inf")), "positive"),
         (lambda: MixUp(regression="blnd"), "did you mean 'blend'"),
-        (lambda: CutMix(alpha=True), "positive"),
+        (lambda: CutMix(alpha=True), "must be a number"),
     ],
 )
 def test_settings_of_mixing(make, message):

@@ -5,12 +5,26 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from cinefeed.core.arguments import expect
 from cinefeed.core.errors import StaleIteratorError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.iteration import ADVICE
+from cinefeed.feed.settings import HINTS
 
 Sent = TypeVar("Sent")
+
+
+ADAPTER_HINTS = {
+    name: f"it is a setting of the feed: Feed(..., {name}=...)"
+    for name in ("batch_size", "seed", "drop_last", "workers", "sampler", "transforms")
+} | {"num_workers": "workers are a setting of the feed: Feed(..., workers=...)", "shuffle": HINTS["shuffle"]}
+
+
+def require_feed(feed: object, *, name: str) -> None:
+    """Raise ArgumentError unless an adapter is given a Feed."""
+    advice = "make one with Feed(manifest, target=..., clip=..., frame=...)"
+    expect(feed, Feed, name=f"{name}(feed)", remedy=advice)
 
 
 class Ahead(Generic[Sent]):

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cinefeed.adapters.ahead import Ahead
+from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, require_feed
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import FeedError, MissingExtraError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
@@ -16,6 +17,7 @@ except ImportError as error:
 Item = tuple[dict[str, jax.Array], Any, Any]  # targets and weights: an array, or with several targets a mapping
 
 
+@check_arguments(hints=ADAPTER_HINTS)
 class FeedIterator:
     """Iterates `(inputs, targets, weights)` as JAX arrays; each iteration is one epoch of the feed.
 
@@ -31,6 +33,7 @@ class FeedIterator:
     """
 
     def __init__(self, feed: Feed, *, sharding: jax.sharding.Sharding | None = None) -> None:
+        require_feed(feed, name="FeedIterator")
         self.feed = feed
         self.sharding = sharding
         self._ahead = Ahead(feed, send=self._arrays)

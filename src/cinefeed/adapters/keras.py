@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from cinefeed.adapters.ahead import ADAPTER_HINTS, require_feed
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import keras_missing
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
@@ -13,6 +15,7 @@ except ImportError as error:
     raise keras_missing(error) from error
 
 
+@check_arguments(hints=ADAPTER_HINTS)
 class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped
     """A Keras data set of a feed: `model.fit(FeedDataset(feed), validation_data=FeedDataset(feed.evaluation(val)))`.
 
@@ -37,6 +40,7 @@ class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is unty
     """
 
     def __init__(self, feed: Feed, *, named: bool = False) -> None:
+        require_feed(feed, name="FeedDataset")
         super().__init__(workers=1, use_multiprocessing=False)
         self.feed = feed
         self.named = named

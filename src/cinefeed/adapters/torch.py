@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import starmap
 from typing import Any, Literal, get_args
 
-from cinefeed.adapters.ahead import Ahead
+from cinefeed.adapters.ahead import ADAPTER_HINTS, Ahead, require_feed
 from cinefeed.adapters.tensors import as_tensor
+from cinefeed.core.arguments import check_arguments, in_words
 from cinefeed.core.errors import MissingExtraError, SettingError, did_you_mean
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
@@ -25,6 +26,7 @@ def model_inputs(batch: Batch, *, padded: bool) -> Named:
     return {name: as_tensor(array) for name, array in batch.inputs(padded=padded).items()}
 
 
+@check_arguments(hints=ADAPTER_HINTS)
 class FeedLoader:
     """Iterates `(inputs, targets, weights)` as torch tensors; each iteration is one epoch of the feed.
 
@@ -52,10 +54,11 @@ class FeedLoader:
         device: str | torch.device | None = None,
         pin_memory: bool | None = None,
     ) -> None:
+        require_feed(feed, name="FeedLoader")
         if layout not in get_args(BatchAxes):
             raise SettingError(f"layout={layout!r} is not a choice; {did_you_mean(layout, get_args(BatchAxes))}")
         self.feed = feed
-        self.device = None if device is None else torch.device(device)
+        self.device = None if device is None else _device(device)
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._order = ["BTHWC".index(axis) for axis in layout]
         self._stream: Any = None  # of torch.cuda; made with the first batch
@@ -115,6 +118,25 @@ class FeedLoader:
         with torch.cuda.stream(self._stream):
             item = _to_device(item, self.device, non_blocking=True)
         return item, self._stream.record_event()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """Return a device that can hold tensors here. Raises SettingError if it does not exist or is not available."""
+    available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    advice = f"available here: {', '.join(available)}"
+    advice += "" if len(available) > 1 else "; leave out device= to get tensors in memory"
+    try:
+        place = torch.device(device)
+        if place.type != "cuda":
+            torch.empty(0, device=place)
+        elif (place.index is not None and place.index >= len(available) - 1) or len(available) == 1:
+            raise RuntimeError("torch finds no such CUDA device")
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        reason = "torch has no such device" if reason.startswith("Expected one of") else reason
+        hint = "did you mean 'cuda'? " if device == "gpu" else ""
+        raise SettingError(f"FeedLoader(device={in_words(device)}) cannot be used: {reason}; {hint}{advice}") from error
+    return place
 
 
 class _Epochs:

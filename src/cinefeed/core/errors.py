@@ -2,6 +2,7 @@
 
 CinefeedError
 ├── SettingError       (ValueError)         a setting that is unknown, missing or out of range
+│   └── ArgumentError  (TypeError)          an argument that is unknown, missing or of a wrong type
 ├── TableError         (ValueError)         a manifest or label table that cannot be used
 ├── ColumnError        (LookupError)        a column that the table does not have
 ├── SplitError         (ValueError)         a split that is impossible with these groups and labels
@@ -38,6 +39,10 @@ class CinefeedError(Exception):
 
 class SettingError(CinefeedError, ValueError):
     """A setting is unknown, missing or out of range."""
+
+
+class ArgumentError(SettingError, TypeError):
+    """An argument is unknown, missing or of a wrong type."""
 
 
 class TableError(CinefeedError, ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cinefeed.core.errors import TrainingError
+from cinefeed.core.errors import SettingError, TrainingError
 
 PARTIAL = ".partial."  # prefix of the names of files that are being written
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on file sizes
@@ -27,6 +27,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise with_path(error, path) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all. Raises SettingError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"{path} cannot be written: {error.strerror}; choose another path") from error
 
 
 def with_path(error: OSError, path: Path) -> OSError:

@@ -174,7 +174,7 @@ def _groups(groups: Any, name: str) -> tuple[Encoded, NDArray[np.int64]]:
     if missing:
         raise SplitError(
             f"{missing} of {len(group.codes)} rows have no {name!r}, so rows of one group could be in two parts; "
-            f"fill the column, or leave those rows out"
+            f"fill the column, or leave those rows out with manifest.drop_missing({name!r}) (--drop-missing)"
         )
     return group, np.bincount(group.codes)
 
@@ -190,7 +190,7 @@ def _strata(
     if array.null_count:
         raise SplitError(
             f"{array.null_count} of {len(array)} rows have no {label_name!r} to stratify by; "
-            f"leave them out with drop_missing({label_name!r}), or use another column"
+            f"leave them out with manifest.drop_missing({label_name!r}) (--drop-missing), or use another column"
         )
     if (kind or label_type(array).kind) == "classes":
         return _class_strata(encode(array), group, parts=parts, group_name=group_name, label_name=label_name), True

@@ -29,7 +29,7 @@ _DISTRIBUTIONS = (
     "numpy av opencv-python-headless numba llvmlite pyarrow scikit-learn threadpoolctl keras torch jax tensorflow "
     "pydicom imagecodecs nibabel h5py onnx onnxruntime matplotlib jinja2 tensorboard"
 ).split()
-_REPORT = {"matplotlib": "matplotlib", "jinja2": "jinja2", "PIL": "pillow"}  # modules and their packages
+_REPORT = {"matplotlib": "matplotlib", "jinja2": "jinja2"}  # modules and their packages
 _TIMEOUT_SECONDS = 120  # for the import of a framework; on a slow network file system it takes some tens of seconds
 # Runs in a separate process, so that a damaged installation or a hanging driver affects only that process, and JAX
 # allocates no GPU memory in the calling process.

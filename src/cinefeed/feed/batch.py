@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.feed.labels import clip_name
+from cinefeed.core.html import display
+from cinefeed.core.text import format_count
+from cinefeed.feed.display import CLIPS, batch_html, batch_repr
+from cinefeed.feed.labels import FeedSpec, clip_name
 
 OnError = Literal["raise", "replace"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Batch:
     """One batch, in NumPy. Arrays may be kept; their memory is reused only after they were deleted.
 
@@ -38,6 +42,29 @@ class Batch:
     # (batch, frames, height, width, 1); without masks it is empty
     masks: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     parameters: Sequence[Mapping[str, Any]] = ()
+
+    def arrays(self) -> dict[str, Any]:
+        """Return all arrays by name, without those that are another one: targets may be the clips or the masks."""
+        arrays: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name != "parameters" and not any(value is other for other in arrays.values()):
+                arrays[each.name] = value
+        return arrays
+
+    def __repr__(self) -> str:
+        return batch_repr(self.arrays(), rows=len(self.ids))
+
+    def _repr_html_(self) -> str:
+        return batch_html(self)
+
+    def show(self, *, clips: int = CLIPS, spec: FeedSpec | None = None, out: str | Path | None = None) -> Path | None:
+        """Show the arrays, and the first clips as they move; see `Manifest.show` for where it is shown.
+
+        The clips are shown even if the manifest is private. `spec`, that of the feed, names classes and views.
+        """
+        html = batch_html(self, clips=clips, spec=spec)
+        return display(html, title=f"Batch of {format_count(len(self.ids), 'row')}", out=out)
 
     @property
     def nbytes(self) -> int:

@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import ColumnError, LabelError, SettingError, did_you_mean
+from cinefeed.core.arguments import check_arguments
+from cinefeed.core.errors import ColumnError, LabelError, SettingError
 from cinefeed.data.label_types import is_number, why_no_label
+from cinefeed.data.manifest.columns import column_hint
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True)
 class Covariate:
     """A column as a model input: a number, (value - mean) / scale, or one of `categories`, one-hot encoded.
@@ -43,7 +46,7 @@ Covariate(name='sex', mean=0.0, scale=1.0, categories=('f', 'm')))
     resolved = []
     for name in names:
         if name not in table.schema.names:
-            raise ColumnError(f"covariates: there is no column {name!r}; {did_you_mean(name, table.schema.names)}")
+            raise ColumnError(f"covariates: there is no column {name!r}; {column_hint(name, table.schema.names)}")
         column = table.column(name).drop_null()
         if why_no_label(column.type):
             raise LabelError(
@@ -103,7 +106,7 @@ def read_covariates(table: Any, covariates: Sequence[Covariate]) -> dict[str, ND
 def read_weights(table: Any, name: str) -> NDArray[np.float32]:
     """Return a column of sample weights, float32 (rows,). Raises LabelError if one is missing or negative."""
     if name not in table.schema.names:
-        raise ColumnError(f"weight={name!r}: there is no such column; {did_you_mean(name, table.schema.names)}")
+        raise ColumnError(f"weight={name!r}: there is no such column; {column_hint(name, table.schema.names)}")
     column = table.column(name).combine_chunks()
     if not is_number(column.type):
         raise LabelError(f"weight={name!r} is a column of {column.type}, numbers are needed")

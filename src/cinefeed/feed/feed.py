@@ -8,11 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import SettingError
+from cinefeed.core.arguments import check_arguments, expect, expect_integer, in_words
+from cinefeed.core.errors import ArgumentError, SettingError
+from cinefeed.core.html import display, display_page
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.values import check_values
 from cinefeed.data.sampling import BalanceReport, Plan, Sampler
@@ -30,6 +33,7 @@ from cinefeed.feed.describe import (
     notices,
     positive_is_second,
 )
+from cinefeed.feed.display import CLIPS, feed_html, feed_repr, feed_title
 from cinefeed.feed.evaluation import evaluation_settings
 from cinefeed.feed.inputs import (
     check_callables,
@@ -46,7 +50,7 @@ from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plan_cache import PlanCache
 from cinefeed.feed.prefetch import buffers_ahead
 from cinefeed.feed.replay import replay_clip
-from cinefeed.feed.settings import ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
+from cinefeed.feed.settings import HINTS, ClipsPerVideo, FeedSettings, Inputs, Shard, Workers, batch_settings
 from cinefeed.feed.shard import ShardPositions, check_alone, find_shard
 from cinefeed.feed.state import State, between_batches, plan_fingerprint, read_state
 from cinefeed.feed.stats import Stats, StatsRecorder
@@ -62,6 +66,7 @@ from cinefeed.video.clips import Clip, Frame
 _log = logging.getLogger(__name__)
 
 
+@check_arguments(hints=HINTS)
 class Feed:
     """Feeds the videos of a manifest as batches: rows drawn by a sampler, cut to clips, transformed, in a fixed order.
 
@@ -119,9 +124,9 @@ class Feed:
         """Create all parts of the feed. For an evaluation, `trained` has the label scale of the training feed."""
         inputs, workers, clips, frame = settings.inputs, settings.workers, settings.clips_per_video, settings.frame
         if not isinstance(manifest, Manifest):
-            raise SettingError(
-                f"Feed needs a Manifest, found {type(manifest).__name__}: use Manifest.read(path) for a file, and "
-                "parts.train, parts.val or parts.test for a split"
+            raise ArgumentError(
+                f"a feed needs a Manifest, found {in_words(manifest)}: use Manifest.read(path) for a file, "
+                "Manifest.scan(folder) for a folder, and parts.train, parts.val or parts.test for a split"
             )
         check_rows(manifest)
         self.manifest, table = manifest, manifest.table
@@ -251,6 +256,41 @@ class Feed:
             ahead=self._ahead,
         )
 
+    def __repr__(self) -> str:
+        return feed_repr(self)
+
+    def _repr_html_(self) -> str:
+        return feed_html(self)
+
+    def show(self, *, clips: int = CLIPS, out: str | Path | None = None) -> Path | None:
+        """Show what is fed: settings, labels in the data and as balancing feeds them, fused transforms, moving clips.
+
+        In a notebook it is displayed below the cell. Elsewhere a page is written, to the file `out` or to a temporary
+        file whose path is printed. The first batch is made for the clips; those of a private manifest are not shown.
+
+        Args:
+            clips: Number of clips; 0 makes no batch.
+            out: Page to write, also from a notebook.
+
+        Returns the path of the page, None in a notebook. Raises SettingError if `out` cannot be written.
+        """
+        clips = expect_integer(clips, name="show: clips", remedy="show(clips=0) makes no batch")
+        return display(feed_html(self, clips=clips), title=feed_title(self), out=out)
+
+    def preview(self, *, val: "Feed | None" = None, out: str | Path | None = None) -> Path | None:
+        """Show the page of `cinefeed inspect`: labels, balancing, clips, pixel values and files that failed.
+
+        It is shown as `show` shows, in a notebook within a frame. `val` is an evaluation feed whose size is counted.
+        Raises MissingExtraError without matplotlib and jinja2 (the extra `report`), SettingError if `out` cannot be
+        written.
+        """
+        return display_page("inspect", self, val=val, title=feed_title(self), out=out)
+
+    @property
+    def compose(self) -> Compose:
+        """The transforms of a clip, fused; `compose.explain()` lists the steps."""
+        return self._pipeline.compose
+
     @property
     def labels(self) -> NDArray[Any]:
         """The label of every row, as passed to the sampler: float64 numbers, or class names."""
@@ -286,8 +326,7 @@ class Feed:
 
         If the feed is already there, batches that were made ahead are kept.
         """
-        if epoch < 0:
-            raise SettingError(f"epoch={epoch} must be at least 0")
+        epoch = _epoch(epoch)
         self._epochs.go_to(epoch, 0, by="set_epoch() moved the feed")
 
     def __enter__(self) -> Self:
@@ -304,7 +343,7 @@ class Feed:
 
     def plan(self, *, epoch: int | None = None) -> Plan:
         """Return the plan of an epoch, by default the current one: the rows in the order in which they are drawn."""
-        return self._plans.of(self.epoch if epoch is None else epoch)
+        return self._plans.of(self.epoch if epoch is None else _epoch(epoch))
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch."""
@@ -315,7 +354,8 @@ class Feed:
 
         Raises IndexError if the epoch has no batch of this number.
         """
-        epoch = self.epoch if epoch is None else epoch
+        epoch = self.epoch if epoch is None else _epoch(epoch)
+        index = expect_integer(index, name="feed.batch: index", remedy="feed.batch(0) is the first batch")
         count = self._builder.count(epoch)
         if not -count <= index < count:
             raise IndexError(f"batch {index} was requested, but epoch {epoch} has {count} batches")
@@ -419,6 +459,9 @@ class Feed:
 
         Raises FeedError if the state belongs to another manifest, seed or settings.
         """
+        expect(
+            state, Mapping, name="feed.restore(state)", remedy="give that of feed.state(), with json.load() from a file"
+        )
         draws, batches, ranks = self.global_batch_size, self._layout.batches, self.shard.world_size
         place, repeated = read_state(
             state,
@@ -461,3 +504,11 @@ class Feed:
         if epoch != self._fingerprint[0]:
             self._fingerprint = epoch, plan_fingerprint(self.plan(epoch=epoch))
         return self._fingerprint[1]
+
+
+def _epoch(epoch: object) -> int:
+    """Return the number of an epoch. Raises SettingError if it is not a whole number of at least 0."""
+    number = expect_integer(epoch, name="epoch", remedy="the first epoch is 0")
+    if number < 0:
+        raise SettingError(f"epoch={number} must be at least 0")
+    return number

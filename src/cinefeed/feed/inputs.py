@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, SettingError, TableError, did_you_mean
+from cinefeed.data.manifest.columns import column_hint
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.rows import Rows
 from cinefeed.data.sampling import Sampler
@@ -80,7 +81,7 @@ def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
             "manifest.where(...) in place of pivot(...)"
         )
     if column not in table.schema.names:
-        raise ColumnError(f"mask={column!r}: there is no such column; {did_you_mean(column, table.schema.names)}")
+        raise ColumnError(f"mask={column!r}: there is no such column; {column_hint(column, table.schema.names)}")
     paths = table.column(column)
     if not (pa.types.is_string(paths.type) or pa.types.is_large_string(paths.type)):
         raise ColumnError(f"mask={column!r} is a column of {paths.type}, paths of mask videos are needed")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, did_you_mean
 from cinefeed.data.label_types import LabelType, class_names, is_number
+from cinefeed.data.manifest.columns import column_hint
 from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.data.sampling.strata import bin_strata
 from cinefeed.feed.covariates import Covariate
@@ -219,7 +220,7 @@ def read_labels(
         )
     for each in several or [name]:
         if each not in table.schema.names and each not in ("", "clip"):
-            raise ColumnError(f"target {each!r} is not a column; {did_you_mean(each, table.schema.names)}")
+            raise ColumnError(f"target {each!r} is not a column; {column_hint(each, table.schema.names)}")
 
     def read(each: str, reader: Callable[..., Targets]) -> Targets:
         column, ids = (table.column(one).combine_chunks() for one in (each, "id"))
@@ -291,7 +292,7 @@ def read_targets(
         missing,
         ids,
         f"have no {name!r} label",
-        f"leave those rows out with drop_missing({name!r}) (--drop-missing), or give them a label",
+        f"leave those rows out with manifest.drop_missing({name!r}) (--drop-missing), or give them a label",
     )
     if task is None:
         task = None if is_classes else "regression"

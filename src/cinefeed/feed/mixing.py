@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import in_words
 from cinefeed.core.errors import SettingError
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.labels import FeedSpec, Labels, Targets
@@ -51,7 +52,7 @@ def check_mixing(mixing: Mixing | None, *, labels: Labels, spec: FeedSpec) -> No
     if mixing is None:
         return
     if isinstance(mixing, type) or not isinstance(mixing, Mixing):
-        raise SettingError(f"mixing={mixing!r} is not a mixing; give one such as MixUp() or CutMix()")
+        raise SettingError(f"mixing={in_words(mixing)} is not a mixing; give one such as MixUp() or CutMix()")
     if spec.masks and isinstance(mixing, MixUp):
         raise SettingError(
             f"mixing={mixing!r} would blend the numbers of two classes in a mask into that of a third; take CutMix()"

@@ -9,18 +9,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.core.arguments import check_arguments, in_words
+from cinefeed.core.errors import ArgumentError, SettingError, did_you_mean
 from cinefeed.data.sampling import Natural, Sampler
 from cinefeed.feed.batch import OnError
 from cinefeed.feed.clip_pipeline import Geometry
 from cinefeed.feed.covariates import Covariate
 from cinefeed.feed.labels import Task
+from cinefeed.feed.memory_budget import parse_bytes
 from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.workers.pools import Backend
 from cinefeed.transforms.base import Transform
 from cinefeed.video.clips import Clip, Frame
 
 Group = TypeVar("Group")
+
+
+# Arguments that are used elsewhere, or have another name here, and what to do.
+HINTS = {
+    "shuffle": "each epoch is in a new order, and feed.evaluation(...) keeps the order of the rows; leave it out",
+    "augment": "give transforms=[...], such as transforms=[Rotate(degrees=25)]",
+    "labels": "give target='COLUMN'; Manifest.scan(..., labels=TABLE) joins a table of labels",
+    "label": "give target='COLUMN'",
+    "num_workers": "did you mean 'workers'?",
+    "balance": "give sampler=BalancedClasses() or sampler=UniformLabels()",
+    "device": "give it to FeedLoader(feed, device=...) of cinefeed.adapters.torch",
+}
 
 
 def option(default: Any, help: str, *, runtime: bool = False, flag: str | None = None) -> Any:
@@ -37,6 +51,7 @@ def runtime_fields(kind: type) -> frozenset[str]:
     return frozenset(each.name for each in fields(kind) if each.metadata.get("runtime"))
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inputs:
     """The inputs of a model beside the clips, and how views and masks become inputs.
@@ -71,6 +86,7 @@ class Inputs:
             raise SettingError(f"covariates = {names!r} must be different columns")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workers:
     """The workers that make the clips. None of these settings changes a byte of a batch.
@@ -94,10 +110,13 @@ class Workers:
         _check_count("workers", self.count, least=0, auto=True)
         _check_count("prefetch", self.prefetch, least=0, auto=True)
         _check_choice("backend", self.backend, Backend, "auto")
+        if self.memory is not None:
+            parse_bytes(self.memory)
         if self.timeout_seconds is not None and not self.timeout_seconds > 0:
             raise SettingError(f"timeout_seconds = {self.timeout_seconds!r} must be more than 0")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shard:
     """Which of several feeds this is: each makes its `batch_size` rows of every global batch.
@@ -109,10 +128,11 @@ class Shard:
     world_size: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.rank, int) and isinstance(self.world_size, int) and 0 <= self.rank < self.world_size):
+        if not 0 <= self.rank < self.world_size:
             raise SettingError(f"rank={self.rank!r} must be at least 0 and less than world_size={self.world_size!r}")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipsPerVideo:
     """Several clips of every video that is drawn, from one stretch that is decoded once and is twice as long as a clip.
@@ -128,12 +148,11 @@ class ClipsPerVideo:
 
     def __post_init__(self) -> None:
         _check_count("clips_per_video", self.count, least=1)
-        if not isinstance(self.interleave, bool):
-            raise SettingError(f"interleave = {self.interleave!r} must be true or false")
         if self.count == 1:
             object.__setattr__(self, "interleave", False)  # one clip has one batch, either way
 
 
+@check_arguments(label="")
 @dataclass(frozen=True, kw_only=True)
 class FeedOptions:
     """The settings of a feed that are no section of their own in a settings file: its section `[feed]`.
@@ -183,6 +202,7 @@ class FeedOptions:
             )
 
 
+@check_arguments(label="")
 @dataclass(frozen=True, kw_only=True)
 class FeedSettings(FeedOptions):
     """All that a feed is made from, beside its manifest.
@@ -210,15 +230,16 @@ class FeedSettings(FeedOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_kind("clip", self.clip, Clip, "Clip(frames=16)")
-        _check_kind("frame", self.frame, Frame, "Frame(height=112, width=112)")
+        length = self.clip if isinstance(self.clip, int) else 16
+        _check_kind("clip", self.clip, Clip, f"Clip(frames={length})")
+        _check_kind("frame", self.frame, Frame, _frame_example(self.frame))
         if self.sampler is None:
             object.__setattr__(self, "sampler", Natural())
         if isinstance(self.sampler, type) or not (hasattr(self.sampler, "plan") and hasattr(self.sampler, "strata")):
-            raise SettingError(f"sampler={self.sampler!r} is not a sampler; give one such as BalancedClasses()")
+            raise ArgumentError(f"sampler={in_words(self.sampler)} is not a sampler; {_sampler_advice(self.sampler)}")
         _make_tuple(self, "transforms", "transforms")
         if not isinstance(self.target, str | None):
-            _make_tuple(self, "target", "columns")
+            _make_tuple(self, "target", "columns", instead="the name of a column, None or ")
         if not isinstance(self.classes, Mapping | None):
             _make_tuple(self, "classes", "names")
 
@@ -248,33 +269,78 @@ def _make_group(settings: Any, name: str, kind: type) -> None:
     if isinstance(value, kind):
         return
     if is_dataclass(value) or isinstance(value, type) or (kind is Inputs and not isinstance(value, str | list | tuple)):
-        raise SettingError(f"{name}={value!r} must be {kind.__name__}(...)")
+        raise ArgumentError(f"{name}={in_words(value)} must be {kind.__name__}(...){_as_fields(kind, value)}")
     object.__setattr__(settings, name, kind(**{fields(kind)[0].name: value}))
 
 
-def _make_tuple(settings: Any, name: str, content: str) -> None:
+def _as_fields(kind: type, value: Any) -> str:
+    """Return a hint with a mapping as the arguments of a settings class, "" for any other value."""
+    if not isinstance(value, Mapping) or not {*value} <= {each.name for each in fields(kind)}:
+        return ""
+    return f"; did you mean {kind.__name__}({', '.join(f'{name}={each!r}' for name, each in value.items())})?"
+
+
+def _make_tuple(settings: Any, name: str, content: str, *, instead: str = "") -> None:
     value = getattr(settings, name)
     if value is None or isinstance(value, tuple):
         return
     if isinstance(value, str) and name == "views":
         value = (value,)
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise SettingError(f"{name}={value!r} must be a list of {content}")
+        single = isinstance(value, str) or (name == "transforms" and hasattr(value, "apply"))
+        hint = f"; did you mean {name}=[{value!r}]?" if single else ""
+        raise ArgumentError(f"{name}={in_words(value)} must be {instead}a list of {content}{hint}")
     object.__setattr__(settings, name, tuple(value))
 
 
 def _check_kind(name: str, value: object, kind: type, example: str, *, optional: bool = False) -> None:
     if not isinstance(value, kind) and not (optional and value is None):
-        raise SettingError(f"{name}={value!r} must be a {kind.__name__}, such as {example}")
+        raise ArgumentError(f"{name}={in_words(value)} must be a {kind.__name__}, such as {example}")
+
+
+def _frame_example(value: object) -> str:
+    """Return an example of a Frame: for a size, such as (56, 56, 3) or 112, the frame of that size."""
+    sizes = [value] * 2 if type(value) is int else list(value) if isinstance(value, tuple | list) else []
+    if len(sizes) not in (2, 3) or not all(type(each) is int and each > 0 for each in sizes):
+        sizes = [112, 112]
+    names = ("height", "width", "channels")
+    return f"Frame({', '.join(f'{name}={size}' for name, size in zip(names, sizes, strict=False))})"
+
+
+def _sampler_advice(value: object) -> str:
+    """Return what to give in place of a value that is not a sampler: a name, a class or a sampler of torch."""
+    name = value if isinstance(value, str) else value.__name__ if isinstance(value, type) else ""
+    if name in ("Natural", "BalancedClasses", "UniformLabels"):
+        return f"give one such as {name}()"
+    if any(kind.__module__.startswith("torch.utils.data") for kind in type(value).__mro__):
+        return (
+            "a sampler of torch draws indices, a feed plans whole epochs: give BalancedClasses() or UniformLabels() in "
+            "place of weights, Natural() for each row once"
+        )
+    return "give one such as BalancedClasses(), UniformLabels() or Natural()"
 
 
 def _check_choice(name: str, value: object, choices: Any, *more: str) -> None:
     allowed = [*get_args(choices), *more]
     if value not in allowed:
-        raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), allowed)}")
+        raise SettingError(f"{name}={in_words(value)} is not a choice; {did_you_mean(str(value), allowed)}")
 
 
 def _check_count(name: str, value: object, *, least: int, auto: bool = False) -> None:
     if (auto and value == "auto") or (type(value) is int and value >= least):
         return
     raise SettingError(f"{name} = {value!r} must be a whole number of at least {least}{', or auto' if auto else ''}")
+
+
+for _group, _kind in {
+    "inputs": Inputs,
+    "workers": Workers,
+    "clips_per_video": ClipsPerVideo,
+    "shard": Shard,
+    "clip": Clip,
+    "frame": Frame,
+}.items():
+    for _field in fields(_kind):
+        HINTS.setdefault(
+            _field.name, f"it is an argument of {_kind.__name__}: {_group}={_kind.__name__}({_field.name}=...)"
+        )

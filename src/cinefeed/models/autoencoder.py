@@ -7,12 +7,14 @@ import keras
 import numpy as np
 from keras import layers
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.feed.labels import FeedSpec
-from cinefeed.models.parts import FULL_SCALE, Seeded, check_frames, check_sizes, inputs_of, scaled
+from cinefeed.models.parts import FULL_SCALE, Seeded, check_frames, check_sizes, check_spec, inputs_of, scaled
 from cinefeed.models.spacetime import Masked, twice
 
 
+@check_arguments()
 def autoencoder(spec: FeedSpec, *, filters: Sequence[int] = (16, 32, 64), code: int = 8, seed: int = 0) -> keras.Model:
     """Return an autoencoder of clips, for a feed with `target="clip"`.
 
@@ -42,6 +44,7 @@ def autoencoder(spec: FeedSpec, *, filters: Sequence[int] = (16, 32, 64), code: 
         raise SettingError(
             "an autoencoder supports one clip per row and no covariates; leave the covariates out, or stack the views"
         )
+    check_spec(spec)
     check_frames(spec, halvings=len(filters), cause=f"{len(filters)} stages with stride 2")
     _, height, width, channels = spec.clip_shape
     divisor = 2 ** len(filters)

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 import keras
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.parts import (
@@ -26,6 +27,7 @@ _TIME_STRIDE = {"small": 4, "r2plus1d_18": 8}  # total stride over time
 _FRAME_STRIDE = 16  # total stride over height and width, for both sizes
 
 
+@check_arguments()
 def cnn3d(
     spec: FeedSpec,
     *,

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.over_time import Pooling, Recurrent, check_over_time, over_time
@@ -27,6 +28,7 @@ from cinefeed.models.parts import (
 from cinefeed.models.pretrained_backbones import frame_backbone
 
 
+@check_arguments()
 def cnn_rnn(
     spec: FeedSpec,
     *,

@@ -3,12 +3,14 @@
 import keras
 import numpy as np
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.over_time import Pooling, Recurrent, check_over_time, over_time
 from cinefeed.models.parts import Encoder, Encoders, Seeded, check_sizes, check_targets, encode, finish, inputs_of
 
 
+@check_arguments()
 def feature_rnn(
     spec: FeedSpec,
     *,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from cinefeed.core.arguments import expect
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.feed.labels import FeedSpec, TargetSpec, Task
 from cinefeed.video.clips import PixelType
@@ -160,8 +161,15 @@ def _head(x: keras.KerasTensor, target: TargetSpec, seeded: Seeded, *, name: str
     return layers.Dense(outputs, activation=activation, kernel_initializer=glorot, dtype="float32", name=name)(x)
 
 
+def check_spec(spec: object) -> None:
+    """Raise ArgumentError unless a network is given the spec of a feed."""
+    advice = "give feed.spec, the spec of a feed: cinefeed.models.cnn_rnn(feed.spec)"
+    expect(spec, FeedSpec, name="the spec of a network", remedy=advice)
+
+
 def check_targets(spec: FeedSpec) -> None:
     """Raise SettingError for a task without scores, classes that do not match the task, and labels without a scale."""
+    check_spec(spec)
     for target in targets_of(spec):
         if target.task not in get_args(Task):
             raise SettingError(f"task={target.task!r} is not a task; {did_you_mean(target.task, get_args(Task))}")

@@ -5,6 +5,7 @@ from itertools import count
 import keras
 from keras import layers
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.models.norm import BatchNormalization
 from cinefeed.models.parts import FEATURES, FRAMES
@@ -15,6 +16,7 @@ _LSTM_UNITS = 128
 _SPATIAL_DROPOUT = 0.3
 
 
+@check_arguments()
 def reference_cnn_lstm(clip_shape: tuple[int, int, int, int] = (25, 150, 150, 1), *, seed: int = 0) -> keras.Model:
     """Return the network of the 2020 system, which predicts one number from a cine.
 

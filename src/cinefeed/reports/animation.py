@@ -1,53 +1,19 @@
-"""Clips as animated WebP images, embedded in a page as data URIs.
-
-Pillow, a dependency of matplotlib, writes them. GIF has only 256 colours, and an APNG of speckle is ten times as large.
-"""
-
-import base64
-import io
+"""Clips beside a copy with their saliency map, above a strip of time."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import MissingExtraError
+from cinefeed.core.moving import in_colour
 
-_MS_A_FRAME = 90
-_QUALITY = 55  # of lossy WebP: 24 frames of 96 x 96 speckle take about 25 kB
 _STRIP, _GAP = 8, 3  # height in pixels of the time strip below a clip, and of the gap around it
 _HOT = np.array([230, 85, 0], np.float32)  # RGB, a vermilion that differs from all greys
-
-
-def animated_webp(clip: NDArray[np.uint8]) -> str:
-    """Return a clip, uint8 (frames, height, width, channels), as the data URI of an animated WebP."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError("pillow", extra="report") from error
-    frames = [Image.fromarray(np.ascontiguousarray(frame)) for frame in in_colour(clip)]
-    buffer = io.BytesIO()
-    frames[0].save(
-        buffer,
-        format="WEBP",
-        save_all=True,
-        append_images=frames[1:],
-        duration=_MS_A_FRAME,
-        loop=0,
-        quality=_QUALITY,
-        method=4,
-    )
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def in_colour(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a clip with three channels; unless there are three, the first channel is repeated as grey."""
-    return clip if clip.shape[-1] == 3 else np.repeat(clip[..., :1], 3, axis=-1)
 
 
 def with_saliency(
     clip: NDArray[np.uint8], *, space: NDArray[np.float32], time: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """Return a clip next to a copy with its saliency map, above a strip of time spans with a animated_webp mark.
+    """Return a clip next to a copy with its saliency map, above a strip of time spans with a moving mark.
 
     `space` is (rows, columns), `time` (spans,). The deepest colour is the largest change of the score, up or down, when
     a part of this clip is hidden.

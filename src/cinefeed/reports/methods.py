@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cinefeed.core.errors import SettingError
+from cinefeed.core.files import write_text
 from cinefeed.core.text import format_number, markdown_text, plural
 from cinefeed.metrics.baselines import baseline_sentences
 from cinefeed.metrics.display import metric_name
 from cinefeed.reports.data import PageData
 from cinefeed.reports.formatting import cell
 from cinefeed.reports.results import ordered, resampled_unit
-from cinefeed.reports.templates import from_template, write_text
+from cinefeed.reports.templates import from_template
 
 _SEAL = "<!-- written by cinefeed; rewritten until the file is edited: "
 _ITEM = re.compile(r"- \*\*(?P<name>.+?)\*\* \((?P<number>.+?)\)\. (?P<text>.*)")

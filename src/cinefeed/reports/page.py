@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.core.errors import SettingError
+from cinefeed.core.files import write_text
+from cinefeed.core.moving import animated_webp
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import Task, read_predictions
 from cinefeed.reports import results
-from cinefeed.reports.animation import animated_webp, with_saliency
+from cinefeed.reports.animation import with_saliency
 from cinefeed.reports.balance import balance_figure, balance_table
 from cinefeed.reports.data import Labels, PageData, Pictures, feed_page
 from cinefeed.reports.figures import clips_sheet, feed_time_figure, labels_figure, learning_curves, pixels_figure
@@ -18,7 +20,7 @@ from cinefeed.reports.folder import day_of, run_data, table_data
 from cinefeed.reports.formatting import Cell, cell, title
 from cinefeed.reports.methods import Methods, keep_methods, methods_of
 from cinefeed.reports.style import Figure, on_page
-from cinefeed.reports.templates import from_template, write_text
+from cinefeed.reports.templates import from_template
 
 _STAGES = ("read", "decode", "transform")
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import cinefeed
-from cinefeed.core.errors import MissingExtraError, SettingError
-from cinefeed.core.files import write_atomically
+from cinefeed.core.errors import MissingExtraError
 from cinefeed.core.text import format_count, format_percent, one_line
 
 
@@ -34,12 +32,3 @@ def from_template(name: str, *, filters: Mapping[str, Callable[..., Any]] | None
     environment.filters.update(count=format_count, percent=format_percent, thousands="{:,}".format)
     environment.filters.update(filters or {})
     return environment.get_template(name).render(version=cinefeed.__version__, **values)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all. Raises SettingError if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"{path} cannot be written: {error.strerror}; choose another path") from error

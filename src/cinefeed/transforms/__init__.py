@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from cinefeed.core.errors import did_you_mean
+
 if TYPE_CHECKING:
     from cinefeed.transforms.base import ClipInfo as ClipInfo
     from cinefeed.transforms.base import Transform as Transform
@@ -66,7 +68,7 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
-        raise AttributeError(f"module 'cinefeed.transforms' has no attribute {name!r}")
+        raise AttributeError(f"module 'cinefeed.transforms' has no attribute {name!r}; {did_you_mean(name, _HOME)}")
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.core.rng import Stage, rng_for
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform
@@ -28,6 +29,7 @@ class Trial(NamedTuple):
     draws: Draws
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Call:
     """Apply a callable to each clip: a torchvision transform, a torch module, a function of your own.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
 from cinefeed.transforms.drawing import probability
@@ -54,6 +55,7 @@ class _Choice:
                     )
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sometimes(_Choice):
     """Apply a transform to each clip with a probability.
@@ -92,6 +94,7 @@ class Sometimes(_Choice):
         return [(self.transform, parameters["parameters"])] if parameters["applied"] else []
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OneOf(_Choice):
     """Apply one of several transforms, drawn with equal probability or in proportion to `weights`.
@@ -134,6 +137,7 @@ class OneOf(_Choice):
         return [(self.transforms[parameters["choice"]], parameters["parameters"])]
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomOrder(_Choice):
     """Apply several transforms in an order that is drawn for each clip.

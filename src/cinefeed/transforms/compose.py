@@ -2,15 +2,20 @@
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 from functools import lru_cache, reduce
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import SettingError, SourceError
+from cinefeed.core import html
+from cinefeed.core.arguments import check_arguments, in_words
+from cinefeed.core.errors import ArgumentError, SettingError, SourceError
 from cinefeed.core.scratch import scratch
 from cinefeed.core.text import format_count
+from cinefeed.transforms import __all__ as TRANSFORM_NAMES
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters, Transform, output_dtype
 from cinefeed.transforms.call import Call, as_transform, tried
 from cinefeed.transforms.field import lanes_at, resample_at
@@ -39,6 +44,7 @@ _Group = Sequence[NDArray[Any]] | NDArray[Any]  # planes of one size
 _TYPES = (*SIZES, np.dtype(np.float32))  # dtypes that transforms accept
 
 
+@check_arguments()
 class Compose:
     """A sequence of transforms, fused with each other and with the fit of the frame.
 
@@ -72,8 +78,11 @@ class Compose:
             if hasattr(transform, "targets"):
                 raise SettingError(f"transforms[{number}] is {each!r}, which mixes batches; pass it as mixing={each!r}")
             if not isinstance(transform, Transform):
-                raise SettingError(
-                    f"transforms[{number}] is {transform!r}, which has no sample() and apply(); "
+                names = {name.lower(): name for name in TRANSFORM_NAMES} if isinstance(transform, str) else {}
+                near = get_close_matches(str(transform).lower(), names, n=1)
+                hint = f"did you mean {names[near[0]]}(...)? " if near else ""
+                raise ArgumentError(
+                    f"transforms[{number}] is {in_words(transform)}, which has no sample() and apply(); {hint}"
                     f"give instances of transforms such as Rotate(degrees=25), or a callable that takes a clip"
                 )
             if dtype not in _TYPES and kind_of(transform) != "time":
@@ -157,6 +166,11 @@ class Compose:
 
         A choice is listed as one transform. If its members are of several kinds, the selected ones are fused per clip.
         """
+        lines = (f"{', '.join(names)}{': ' * bool(how)}{how}" for names, how in self.steps())
+        return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
+
+    def steps(self) -> list[tuple[list[str], str]]:
+        """Return the steps of `explain`: the transforms that are fused into each, and how they are computed."""
         nothing: Parameters = {}
         steps = group_steps((each, nothing) for each in self.transforms)
         leading_moves = steps.pop(0).parts if steps and steps[0].kind == "geometry" else []
@@ -164,24 +178,36 @@ class Compose:
         scale = frame.fit if frame.spacing_mm is None else f"{frame.spacing_mm:g} mm a pixel,"
         size = f"fit ({scale} {'' if frame.spacing_mm else 'to '}{frame.height} x {frame.width})"
         lines = [
-            f"{compact_repr(each)}: frames selected before they are read"
+            ([compact_repr(each)], "frames selected before they are read")
             for each in self.transforms
             if kind_of(each) == "time"
         ]
-        lines.append(", ".join([size, *(compact_repr(each) for each, _ in leading_moves)]) + ": one interpolation")
+        lines.append(([size, *(compact_repr(each) for each, _ in leading_moves)], "one interpolation"))
         window = "" if frame.window is None else ", black to white {:g} to {:g}".format(*frame.window)
-        lines.append(f"{format_count(frame.channels, 'channel')}, {dtype}{window}")
+        lines.append(([f"{format_count(frame.channels, 'channel')}, {dtype}{window}"], ""))
         for step in steps:
             input_dtype = dtype
             dtype = reduce(lambda kind, part: output_dtype(part[0], kind), step.parts, dtype)
-            how = {"geometry": ": one interpolation", "pointwise": "", "other": ""}[step.kind]
+            how = {"geometry": "one interpolation", "pointwise": "", "other": ""}[step.kind]
             if isinstance(step.parts[0][0], Call):
-                how = f": {step.parts[0][0].described}"
+                how = step.parts[0][0].described
             if step.kind == "pointwise" and len(step.parts) > 1:
-                how = ": one look-up table" if input_dtype in SIZES else ": one after the other"
+                how = "one look-up table" if input_dtype in SIZES else "one after the other"
                 how += f", to {dtype}" if dtype != input_dtype else ""
-            lines.append(", ".join(compact_repr(each) for each, _ in step.parts) + how)
-        return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
+            lines.append(([compact_repr(each) for each, _ in step.parts], how))
+        return lines
+
+    def __repr__(self) -> str:
+        transforms = ", ".join(map(compact_repr, self.transforms))
+        return f"Compose([{transforms}], frame={compact_repr(self.frame)})"
+
+    def _repr_html_(self) -> str:
+        title = f"Compose of {format_count(len(self.transforms), 'transform')}"
+        return html.fragment(title, html.steps(self.steps()))
+
+    def show(self, *, out: str | Path | None = None) -> Path | None:
+        """Show the steps of `explain`; in a notebook below the cell, elsewhere as a page, see `Manifest.show`."""
+        return html.display(self._repr_html_(), title="Compose", out=out)
 
     def _fit(self, planes: Planes, clip: Frames, leading_moves: Sequence[Part], spacing_mm: Spacing) -> None:
         """Map the planes to the target frame, moved by the leading geometric transforms, and convert their colour."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.compiled import compiled
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
@@ -13,6 +14,7 @@ from cinefeed.transforms.drawing import RangeSpec, draw_length, one_length
 from cinefeed.transforms.field import pixel_centres, resample_at
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elastic:
     """Deform the clip by a smooth random field: a spline through a grid of `points` x `points` displacements.

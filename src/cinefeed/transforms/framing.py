@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Parameters
 from cinefeed.transforms.drawing import ParameterRange, RangeSpec, draw_length, one_length
@@ -18,6 +19,7 @@ _AREA = ParameterRange("RandomResizedCrop(area)", neutral=None, positive=True, h
 _ASPECT = ParameterRange("RandomResizedCrop(aspect)", neutral=None, positive=True)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RandomResizedCrop(Affine):
     """Enlarge a random part of the frame to the whole frame.
@@ -64,6 +66,7 @@ class RandomResizedCrop(Affine):
         )
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pad(Affine):
     """Shrink the clip about its centre, with its aspect ratio, to leave a black margin around it.
@@ -108,6 +111,7 @@ class Pad(Affine):
         return about_centre([[scale, 0.0], [0.0, scale]], height=height, width=width)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resize(Affine):
     """Scale the clip to `height` x `width` pixels about the centre of the frame; the frame keeps its size.

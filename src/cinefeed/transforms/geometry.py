@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 from cinefeed.transforms.drawing import Axis, ParameterRange, RangeSpec, draw_length, one_length, probability
@@ -56,6 +57,7 @@ class Affine:
         return result
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rotate(Affine):
     """Rotate the clip about its centre by a random angle in degrees. Positive angles are counter-clockwise.
@@ -87,6 +89,7 @@ class Rotate(Affine):
         return about_centre([[cosine, sine], [-sine, cosine]], height=height, width=width)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shift(Affine):
     """Move the clip right and down by two independent random distances.
@@ -122,6 +125,7 @@ class Shift(Affine):
         return np.array([[1.0, 0.0, parameters["right"]], [0.0, 1.0, parameters["down"]], [0.0, 0.0, 1.0]])
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scale(Affine):
     """Scale the clip about its centre by a random factor. Factors below 1 shrink it.
@@ -152,6 +156,7 @@ class Scale(Affine):
         return about_centre([[factor, 0.0], [0.0, factor]], height=height, width=width)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shear(Affine):
     """Shear the clip about its centre by random angles in degrees: "horizontal" moves rows, "vertical" columns.
@@ -188,6 +193,7 @@ class Shear(Affine):
         return about_centre([[1.0, across], [down, 1.0]], height=height, width=width)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flip(Affine):
     """Mirror the clip: "horizontal" swaps left and right, "vertical" top and bottom, "both" draws each separately.

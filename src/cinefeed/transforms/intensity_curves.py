@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters
 from cinefeed.transforms.drawing import ParameterRange, RangeSpec
@@ -43,6 +44,7 @@ class Curve:
         return result
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gamma(Curve):
     """Raise the clip's brightness to a random power: below 1 dark parts become brighter, above 1 darker.
@@ -75,6 +77,7 @@ class Gamma(Curve):
         return _to_dtype(top * (np.maximum(values, 0) / np.float64(top)) ** parameters["gamma"], values.dtype)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window(Curve):
     """Map a range of values to black to white, as in radiology viewers. Values outside become black or white.
@@ -106,6 +109,7 @@ class Window(Curve):
         return _to_dtype(np.clip((values - np.float64(black)) / width, 0, 1) * white, values.dtype)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipPercentiles(Curve):
     """Clip the values of a clip to its percentiles `low` and `high`.
@@ -135,6 +139,7 @@ class ClipPercentiles(Curve):
         return _to_dtype(np.clip(values, np.float64(low), np.float64(high)), values.dtype)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Equalize(Curve):
     """Equalise the histogram of the clip, clipped at `limit`.

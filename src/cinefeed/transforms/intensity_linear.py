@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.compiled import compiled, round_like
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Levels, Parameters, dtype_of
@@ -24,6 +25,7 @@ _BRIGHTNESS = ParameterRange("Brightness(factor)", neutral=1.0, lowest=0.0)
 _CONTRAST = ParameterRange("Contrast(factor)", neutral=1.0, lowest=0.0)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Normalize:
     """Scale pixels to float32 (or float16 or bfloat16, half the size).
@@ -156,6 +158,7 @@ class Normalize:
         return np.array(mean), np.array(std if std > 0 else 1.0)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Brightness:
     """Multiply the clip by a random factor, and clip to the range of its dtype.
@@ -190,6 +193,7 @@ class Brightness:
         return apply_linear(values, parameters["factor"], 0.0)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contrast:
     """Multiply the distances of the clip's pixels from their mean by a random factor.

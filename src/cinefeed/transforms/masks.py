@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 from cinefeed.transforms.drawing import ParameterRange, RangeSpec
@@ -14,6 +15,7 @@ from cinefeed.transforms.drawing import ParameterRange, RangeSpec
 _SIZE = ParameterRange("CutOut(size)", lowest=0.0, highest=1.0, one_sided=True)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CutOut:
     """Blacken `count` random boxes, the same in all frames, so that a model does not depend on one detail.
@@ -56,6 +58,7 @@ class CutOut:
         return result
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SectorMask:
     r"""Blacken the area outside a sector, such as the ticks, names and traces around an ultrasound image.

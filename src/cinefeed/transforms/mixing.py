@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import LabelError, SettingError, did_you_mean
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 
@@ -83,6 +84,7 @@ class _Mixing:
         return both
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixUp(_Mixing):
     """Blend each clip of a batch with another one, and their labels by the same shares (Zhang et al., ICLR 2018).
@@ -123,6 +125,7 @@ class MixUp(_Mixing):
         return result
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CutMix(_Mixing):
     """Paste a box of another clip into each clip of a batch, and mix their labels by area (Yun et al., ICCV 2019).

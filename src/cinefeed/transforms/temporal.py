@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import SettingError
 from cinefeed.transforms.base import ClipInfo, Frames, Parameters
 from cinefeed.transforms.drawing import ParameterRange, RangeSpec, probability
@@ -34,6 +35,7 @@ class _InTime:
         return frames[self.indices(clip_indices, parameters, len(frames))] if len(frames) else frames.copy()
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed(_InTime):
     """Play the clip faster by a random factor, or slower if it is below 1, about its middle frame.
@@ -73,6 +75,7 @@ class Speed(_InTime):
         return np.asarray(places.clip(0, count - 1), np.int64)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reverse(_InTime):
     """Play the clip backwards with a probability.
@@ -103,6 +106,7 @@ class Reverse(_InTime):
         return indices[::-1].copy() if parameters["reversed"] else indices.copy()
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Jitter(_InTime):
     """Move each frame independently, up to `frames` earlier or later. The order of the frames is kept.
@@ -135,6 +139,7 @@ class Jitter(_InTime):
         return np.maximum.accumulate(moved_indices) if forwards else moved_indices
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameDrop(_InTime):
     """Drop random frames, each with the same probability, as on a bad connection. The previous frame is repeated.
@@ -169,6 +174,7 @@ class FrameDrop(_InTime):
         return indices[np.maximum.accumulate(places)]
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseShift(_InTime):
     """Start the cycle at another phase: move all frames by a random fraction of the video, wrapping around its end.

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.compiled import compiled, round_like
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.transforms.base import TOPS, ClipInfo, Frames, Parameters
@@ -22,6 +23,7 @@ _SPECKLE = ParameterRange("Speckle(std)", lowest=0.0, one_sided=True)
 _SIGMA = ParameterRange("Blur(sigma)", lowest=0.0, highest=64.0, one_sided=True)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Saturation:
     """Multiply the clip's colour saturation by a random factor. A factor of 0 gives grey.
@@ -98,6 +100,7 @@ class _Noisy:
         return result
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Noise(_Noisy):
     """Add normal noise of a random strength, independent in every pixel and channel.
@@ -129,6 +132,7 @@ class Noise(_Noisy):
         return self._noisy(frames, parameters["seed"], shift=parameters["std"] * white, gain=0.0, out=out)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speckle(_Noisy):
     """Multiply every pixel by a random number near 1: noise that grows with brightness, as in coherent imaging.
@@ -156,6 +160,7 @@ class Speckle(_Noisy):
         return self._noisy(frames, parameters["seed"], shift=0.0, gain=parameters["std"], out=out)
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blur:
     """Blur every frame with a Gaussian of random width. Pixels beyond the edge are mirrored.

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.core.arguments import check_arguments, in_words
 from cinefeed.core.errors import ClipError, SettingError, did_you_mean
 from cinefeed.video.timestamps import FrameTimes
 
@@ -22,14 +23,16 @@ _TOLERANCE_SECONDS = 1e-6
 def _check_choice(name: str, value: str, choices: object) -> None:
     names = get_args(choices)
     if value not in names:
-        raise SettingError(f"{name}={value!r} is not a choice; {did_you_mean(str(value), names)}")
+        nearest = did_you_mean(getattr(value, "__name__", str(value)), names)
+        raise SettingError(f"{name}={in_words(value)} is not a choice; {nearest}")
 
 
 def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if value < 1:
         raise SettingError(f"{name}={value!r} must be a whole number of at least 1")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
     """Selection of the frames of a clip: their number, stride (or rate) and position in the video.
@@ -179,6 +182,7 @@ def _extent(times: FrameTimes) -> str:
     return f", from {seconds[0]:.3f} to {seconds[-1]:.3f} s"
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """The target frame: its height, width, channels and dtype, and how other frames are fitted to it.

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple, Self
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import LimitError, SettingError, SourceError
 
 _KINDS = {  # of files that are not regular
@@ -23,6 +24,7 @@ _MOST_BYTES = 16  # of a pixel: four channels of 32 bits
 _LEAST_FRAMES = 1 << 20  # frames that a file may promise without having a byte for each
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True)
 class ReadLimits:
     """How far one file may expand when it is probed; beyond a limit it is refused before memory is allocated.

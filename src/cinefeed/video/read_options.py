@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.core.arguments import check_arguments, expect, in_words
+from cinefeed.core.errors import ArgumentError, SettingError, did_you_mean
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
 
 Window = Literal["file", "none", "percentiles"]
@@ -12,6 +13,7 @@ Window = Literal["file", "none", "percentiles"]
 OnDamage = Literal["raise", "conceal"]
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
     """Options for reading files that can be read in several ways. Scans store the result in each row for feeds.
@@ -45,6 +47,13 @@ class ReadOptions:
     on_damage: OnDamage = "raise"
 
     def __post_init__(self) -> None:
+        expect(self.limits, ReadLimits, name="ReadOptions(limits)", remedy="give limits=ReadLimits(max_frames=...)")
+        if isinstance(self.keep, str) or not all(isinstance(name, str) for name in self.keep):
+            raise ArgumentError(
+                f"ReadOptions(keep={in_words(self.keep)}) must be a list of DICOM attributes; did you mean "
+                f"keep=[{self.keep!r}]?"
+            )
+        object.__setattr__(self, "keep", tuple(self.keep))
         if self.window not in get_args(Window):
             raise SettingError(f"window={self.window!r} is not a choice; {did_you_mean(self.window, get_args(Window))}")
         if self.on_damage not in get_args(OnDamage):

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import CinefeedError, SettingError, SourceError
+from cinefeed.core.arguments import check_arguments, expect
+from cinefeed.core.errors import ArgumentError, CinefeedError, SettingError, SourceError
 from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, sample_metadata, windowed
 from cinefeed.video.arrays.axes import axes_of
 from cinefeed.video.kinds import EXTENSIONS, register_kind, unregister_kind
@@ -32,6 +33,7 @@ class Reader(NamedTuple):
 _readers: dict[str, Reader] = {}  # by container
 
 
+@check_arguments()
 def register_reader(
     suffixes: str | Iterable[str], opener: Opener, *, magic: bytes = b"", name: str | None = None, replace: bool = False
 ) -> None:
@@ -59,9 +61,17 @@ def register_reader(
     ...         print(len(source), source.read([2])[0, 0, 0])
     3 [32]
     """
+    if callable(suffixes) and isinstance(opener, str | list | tuple):
+        raise ArgumentError(
+            f"register_reader(suffixes, opener): the arguments are swapped; did you mean register_reader({opener!r}, "
+            f"{getattr(suffixes, '__name__', 'opener')})?"
+        )
+    expect(suffixes, (str, Iterable), name="register_reader(suffixes)", remedy="give one such as '.cine', or several")
     suffix_list = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
     if not suffix_list or not all(isinstance(each, str) and each[:1] == "." and each[1:] for each in suffix_list):
-        raise SettingError(f"register_reader(suffixes={suffixes!r}) must be a suffix such as '.cine', or several")
+        raise SettingError(
+            f"register_reader(suffixes={suffixes!r}) must be a suffix with its dot, such as '.cine', or several"
+        )
     if not callable(opener):
         raise SettingError(f"register_reader(opener={opener!r}) must be a function that takes a path")
     if not isinstance(magic, bytes):

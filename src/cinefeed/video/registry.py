@@ -1,10 +1,12 @@
 """Functions that open and probe videos. The format is detected from the content of the file, not from its name."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from cinefeed.core.arguments import check_arguments, expect, require_local
 from cinefeed.core.errors import LimitError, SettingError, SourceError, did_you_mean
 from cinefeed.video.arrays.hdf5 import Hdf5Source, hdf5_parts, probe_hdf5
 from cinefeed.video.arrays.nifti import NiftiSource, nifti_parts, probe_nifti
@@ -66,6 +68,7 @@ class Samples(NamedTuple):
     ambiguous: dict[str, tuple[str, ...]]
 
 
+@check_arguments()
 def open_video(
     path: str | Path,
     *,
@@ -93,7 +96,7 @@ def open_video(
     ...         print(len(source), source.read([5, 0, 5])[:, 0, 0, 0].tolist())
     6 [20, 0, 20]
     """
-    if channels not in (None, 1, 3):
+    if channels not in (None, 1, 3) or isinstance(channels, bool):
         raise SettingError(f"open_video(channels={channels!r}) must be 1 (grey), 3 (RGB) or None (as stored)")
     if dtype is not None and dtype not in get_args(PixelType):
         raise SettingError(f"open_video(dtype={dtype!r}) is not a choice; {did_you_mean(dtype, get_args(PixelType))}")
@@ -115,6 +118,7 @@ def open_video(
     return source
 
 
+@check_arguments()
 def probe(
     path: str | Path,
     *,
@@ -193,7 +197,10 @@ def _parts(path: Path, kind: str, reading: ReadOptions) -> list[str] | list[None
 
 
 def _address(path: str | Path, part: str | None) -> tuple[Path, str | None]:
-    """Split "file.h5::/name" into the file and its part."""
+    """Split "file.h5::/name" into the file and its part. Raises ArgumentError for another object than a path."""
+    advice = "give the path of a video; manifest.open(row) opens a row of a manifest, Manifest.from_arrays takes arrays"
+    expect(path, (str, os.PathLike), name="the path of a video", remedy=advice)
+    require_local(path, error=SourceError, what="videos")
     file, mark, rest = str(path).partition("::")
     if mark and part is None:
         return Path(file), rest

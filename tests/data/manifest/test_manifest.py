@@ -283,5 +283,6 @@ def test_what_a_manifest_says():
     ):
         assert line in text, text
     assert "not probed" in str(manifest())
-    assert repr(made) == "Manifest(12 samples, root='studies')"
+    columns = "patient, view, age, grade, sick, free"
+    assert repr(made) == f"Manifest(12 samples, root='studies', labels: {columns})"
     assert "0 samples" in str(made.take([]))

@@ -9,18 +9,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
+from cinefeed.core.arguments import check_arguments, expect_integer, in_words
+from cinefeed.core.errors import ArgumentError, ColumnError, LabelError, SettingError, TableError, did_you_mean
+from cinefeed.core.html import display
+from cinefeed.core.text import format_count, one_line
 from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, why_no_label
-from cinefeed.data.manifest.columns import label_names
+from cinefeed.data.manifest.columns import column_hint, label_names
+from cinefeed.data.manifest.display import CLIPS, manifest_html
 from cinefeed.data.manifest.fingerprint import fingerprint
 from cinefeed.data.manifest.hiding import hide_paths
 from cinefeed.data.manifest.rows import Rows
 from cinefeed.data.manifest.scan import Verify
-from cinefeed.data.manifest.summary import summarise
+from cinefeed.data.manifest.summary import Summary, summarise
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.source import Source
 
+_MOST_LABELS = 8  # named in a repr
+_HINTS = {
+    "root": "make a manifest with Manifest.scan(folder), Manifest.read(path) or Manifest.from_table(table)",
+    "values": "give the values of the rows that stay: manifest.where('view', ['4ch'])",
+    "column": "name a column: manifest.drop_missing('age')",
+}
 
+
+@check_arguments(hints={"*": "give the column, then values: manifest.where('view', ['4ch'])", **_HINTS})
 class ManifestTable:
     """A table with one row per sample, and the root of its relative paths. Use `Manifest`."""
 
@@ -44,9 +56,34 @@ class ManifestTable:
 
     def __repr__(self) -> str:
         root = "private" if self.private else self.root.as_posix()
-        return f"Manifest({len(self)} samples, root={root!r})"
+        labels = self.labels[:_MOST_LABELS]
+        more = f" and {len(self.labels) - len(labels)} more" if len(self.labels) > len(labels) else ""
+        columns = f", labels: {one_line(', '.join(labels))}{more}" if labels else ""
+        return f"Manifest({format_count(len(self), 'sample')}, root={root!r}{columns})"
 
     def __str__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return manifest_html(self)
+
+    def show(self, *, clips: int = CLIPS, out: str | Path | None = None) -> Path | None:
+        """Show the metadata, the labels as histograms, and a contact sheet of moving clips of a few videos.
+
+        In a notebook it is displayed below the cell. Elsewhere a page is written, to the file `out` or to a temporary
+        file whose path is printed. The videos are opened; those of a private manifest are not shown.
+
+        Args:
+            clips: Number of videos, evenly spaced over the rows; 0 opens none.
+            out: Page to write, also from a notebook.
+
+        Returns the path of the page, None in a notebook. Raises SettingError if `out` cannot be written.
+        """
+        clips = expect_integer(clips, name="show: clips", remedy="show(clips=0) opens no video")
+        return display(manifest_html(self, clips=clips), title=repr(self).partition(", root")[0] + ")", out=out)
+
+    def summary(self) -> Summary:
+        """Return the title, metadata and labels that `print` shows, as names and texts."""
         return summarise(
             self.table,
             root=self.root.as_posix(),
@@ -77,7 +114,7 @@ class ManifestTable:
     def column(self, name: str) -> Any:
         """Return a column as a pyarrow Array. Raises ColumnError, with the nearest name, if it does not exist."""
         if name not in self.table.schema.names:
-            raise ColumnError(f"there is no column {name!r}; {did_you_mean(name, self.table.schema.names)}")
+            raise ColumnError(f"there is no column {name!r}; {column_hint(name, self.table.schema.names)}")
         return self.table.column(name).combine_chunks()
 
     def label_type(self, name: str) -> LabelType:
@@ -191,13 +228,18 @@ class ManifestTable:
 
     def take(self, rows: Any, *, step: str | None = None) -> Self:
         """Return the rows with these indices, in that order; `step` is the text for the history."""
-        table = self.table.take(pa.array(rows, pa.int64()))
+        try:
+            numbers = pa.array(rows, pa.int64())
+        except (pa.ArrowException, TypeError) as error:
+            raise ArgumentError(f"take: expected a list of row numbers, found {in_words(rows)}") from error
+        table = self.table.take(numbers)
         history = [*self.history, (step, table.num_rows)] if step else self.history
         return self._with_table(table, history=history)
 
     def head(self, n: int = 5) -> Self:
         """Return the first `n` rows, or all if there are fewer."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        n = expect_integer(n, name="head: n", remedy="head(5) has the first five rows")
+        if n < 0:
             raise TableError(f"head(n={n!r}) must be an integer of at least 0")
         return self.take(range(min(n, len(self))))
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import TableError
+from cinefeed.core.errors import TableError, listed_in_words
 from cinefeed.data.label_types import class_names, is_number
 from cinefeed.video.metadata import NO_DAMAGE, PixelValues, Region, VideoMetadata
 from cinefeed.video.timestamps import FrameTimes, Timestamps
@@ -83,6 +84,7 @@ VALUES = ("value_min", "value_max", "value_low", "value_high", "nan_count", "inf
 RESERVED = SAMPLE | METADATA_COLUMNS
 # Columns in which an empty value means that no fault was found: never add an empty one to a table that lacks it.
 VERDICTS = ("error", "damaged", "header_frames", "header_tags", "size_bytes", "mtime_ns")
+_MOST_NAMES = 30  # of label columns in a message
 _PLAIN = "container codec pixel_format height width channels bits rotation header_frames error".split()
 # Values that nearly all files have are stored as null, which needs no memory.
 _DEFAULTS: dict[str, Any] = {
@@ -93,6 +95,26 @@ _DEFAULTS: dict[str, Any] = {
     "array_axes": "",
     "window_assumed": False,
 }
+
+
+def column_hint(name: object, names: Sequence[str]) -> str:
+    """Return a hint for a missing column: the nearest name, or the label columns and the number of other columns.
+
+    >>> column_hint("sax", ["path", "width", "age", "sex"])
+    "did you mean 'sex'?"
+    >>> column_hint("label", ["path", "width", "age", "sex"])
+    'there are: age, sex and 2 internal ones'
+    """
+    if not isinstance(name, str):
+        single = name[0] if isinstance(name, list | tuple) and len(name) == 1 else None
+        return f"did you mean {single!r}?" if single in names else "give the name of a column, which is a text"
+    labels = label_names(names)
+    if near := get_close_matches(name, names, n=1):
+        return f"did you mean {near[0]!r}?"
+    others = len(names) - len(labels)
+    words = [*labels[:_MOST_NAMES], *([f"{len(labels) - _MOST_NAMES} more"] if len(labels) > _MOST_NAMES else [])]
+    words += [f"{others} internal {'one' if others == 1 else 'ones'}"] if others else []
+    return f"there are: {listed_in_words(words) if others else ', '.join(words)}"
 
 
 def label_names(names: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cinefeed.core.arguments import in_words
 from cinefeed.core.errors import ColumnError, TableError
 from cinefeed.data.manifest.columns import RESERVED, VERDICTS, ordered, plain_table
 from cinefeed.data.manifest.ids import with_ids
@@ -22,7 +23,7 @@ def concatenated(manifests: Sequence[Any], *, kind: type) -> dict[str, Any]:
     """Return the constructor arguments of a Manifest of all rows; see `Manifest.concat`."""
     parts = list(manifests) if isinstance(manifests, Iterable) else [None]
     if not parts or not all(isinstance(each, kind) for each in parts):
-        raise TableError(f"concat: expected a list of one or more manifests, found {manifests!r}")
+        raise TableError(f"concat: expected a list of one or more manifests, found {in_words(manifests)}")
     in_memory = {each.rows.arrays is not None for each in parts}
     private = {each.private for each in parts}
     if len(in_memory) > 1 or len(private) > 1:
@@ -96,6 +97,10 @@ def with_values(table: Any, notes: Mapping[str, Any], name: str, values: object)
         raise ColumnError(f"with_column: the name of a column must be text, found {name!r}")
     if name != _SPLIT and name.partition(":")[0] in RESERVED:
         raise ColumnError(f"with_column: {name!r} is a reserved column, which a scan fills; use another name")
+    if isinstance(values, str) or not (hasattr(values, "__len__") or hasattr(values, "__arrow_c_stream__")):
+        raise TableError(
+            f"with_column: expected one value per row, found {in_words(values)}; give a list of {table.num_rows} values"
+        )
     column = plain_table(read_table({name: values}), name="with_column").column(name)
     if len(column) != table.num_rows:
         raise TableError(

@@ -1,5 +1,6 @@
 """Tables of videos that are arrays in memory."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import TableError
+from cinefeed.core.arguments import in_words
+from cinefeed.core.errors import ArgumentError, TableError
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row, ordered, plain_table
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.read_table import read_table
@@ -18,6 +20,8 @@ def arrays_table(
     x: NDArray[Any] | Sequence[NDArray[Any]], labels: object | None, *, axes: str | None
 ) -> tuple[Any, list[NDArray[Any]]]:
     """Return a table with one row per video, whose path is its index, and the videos; see `Manifest.from_arrays`."""
+    if isinstance(x, str | os.PathLike):
+        raise ArgumentError(f"Manifest.from_arrays takes arrays, found {in_words(x)}; files: Manifest.scan(folder)")
     if isinstance(x, np.ndarray):
         check_stack(x.shape, declared=axes)
     arrays = [np.asarray(each) for each in x]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import ColumnError, TableError, did_you_mean
-from cinefeed.data.manifest.columns import METADATA_COLUMNS
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, column_hint
 from cinefeed.video.kinds import extensions
 
 _PATH_NAMES = ("path", "file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "stem")
@@ -123,7 +123,7 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
             raise ColumnError(f"{name} has no column {of_labels!r} to join on; {did_you_mean(of_labels, names)}")
         if equals and of_videos not in videos.schema.names:
             raise ColumnError(
-                f"the videos have no column {of_videos!r} to join on; {did_you_mean(of_videos, videos.schema.names)}"
+                f"the videos have no column {of_videos!r} to join on; {column_hint(of_videos, videos.schema.names)}"
             )
         pairs.append((of_labels, of_videos or (of_labels if of_labels in videos.schema.names else "path")))
     if len(pairs) > 1:
@@ -131,7 +131,7 @@ def choose_keys(on: str | Sequence[str] | None, *, videos: Any, labels: Any, nam
             if other == "path":
                 raise ColumnError(
                     f"the videos have no column {key!r} to join on; name it in path_columns, or give the column of "
-                    f"the videos as '{key}=COLUMN'; {did_you_mean(key, videos.schema.names)}"
+                    f"the videos as '{key}=COLUMN'; {column_hint(key, videos.schema.names)}"
                 )
     return pairs
 

@@ -4,6 +4,7 @@ The file is a little longer than 400 lines, because of the docstrings of its pub
 does the work.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import ColumnError, SplitError, TableError, did_you_mean
+from cinefeed.core.arguments import check_arguments, expect, in_words, require_local
+from cinefeed.core.errors import ArgumentError, ColumnError, SplitError, TableError, did_you_mean
+from cinefeed.core.html import display
 from cinefeed.core.locks import with_write_lock, write_lock
 from cinefeed.data.manifest.base import ManifestTable
 from cinefeed.data.manifest.columns import (
@@ -26,6 +29,7 @@ from cinefeed.data.manifest.columns import (
     relative_paths,
 )
 from cinefeed.data.manifest.combine import concatenated, with_values
+from cinefeed.data.manifest.display import parts_html, parts_title
 from cinefeed.data.manifest.files import read_parquet, root_of, write_manifest
 from cinefeed.data.manifest.find import describe_videos, find_videos, salt_fingerprint, salt_of, with_hashes
 from cinefeed.data.manifest.grouping import GROUP, groups_of_ids
@@ -40,10 +44,34 @@ from cinefeed.data.split import PARTS, assign_folds, assign_parts, check_groups
 from cinefeed.data.split_summary import Balance, measure_balance
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
+_HINTS = {
+    "group": "group='COLUMN' names the patient, or None if all rows are independent: split(..., group='patient')",
+    "label": "give labels=TABLE, a file or data frame with one row per video",
+    "k": "give the number of folds: folds(5, group='patient')",
+}
 # Notes that are read from a manifest file, besides its history.
 _NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read")
 
+_ONE_FOLDER = "give the folder of the videos; Manifest.concat([...]) joins the manifests of several folders"
 
+
+class _OfClass(classmethod):  # type: ignore[type-arg]
+    """A class method that raises if it is called on an instance, whose rows it would ignore."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return super().__get__(instance, owner)
+
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise ArgumentError(
+                "concat is called on the class, and joins only the manifests in its list; write "
+                "Manifest.concat([manifest, other])"
+            )
+
+        return refuse
+
+
+@check_arguments(hints=_HINTS)
 class Manifest(ManifestTable):
     """The samples of a data set: a table with one row per sample, and the root of its relative paths.
 
@@ -106,6 +134,9 @@ class Manifest(ManifestTable):
         Raises TableError (no videos, images that may be frames and masks, no match, `out` cannot be written),
         ColumnError, SettingError, and InUseError while another process writes `out`.
         """
+        expect(folder, (str, os.PathLike), name="Manifest.scan(folder)", remedy=_ONE_FOLDER)
+        expect(reading, ReadOptions, name="reading", remedy="give reading=ReadOptions(...)")
+        require_local(folder, labels, out, error=TableError)
         root, out = Path(folder), None if out is None else Path(out)
         if out is not None:
             table_suffix(out)
@@ -157,6 +188,8 @@ class Manifest(ManifestTable):
         Its root is stored relative to the file, so both can be moved together; `root` overrides it. Raises TableError
         if the file cannot be read or has no rows.
         """
+        expect(path, (str, os.PathLike), name="Manifest.read(path)", remedy="Manifest.from_table(table) takes tables")
+        require_local(path, root, error=TableError)
         path = Path(path)
         try:
             stored = read_parquet(path)
@@ -184,12 +217,15 @@ class Manifest(ManifestTable):
         Relative paths are relative to `root` (by default the current folder), absolute paths are converted. Metadata
         that the table lacks is read when a video is opened. Raises TableError and ColumnError.
         """
+        require_local(table, root, error=TableError)
         samples = read_table(table)
         names = samples.schema.names
         if "path" not in names:
             raise ColumnError(f"a manifest needs a column 'path', one video per row; {did_you_mean('path', names)}")
         if "num_frames" not in names:
             check_parts(samples, name="the table")
+        paths = samples.column("path").drop_null()
+        require_local(*paths.filter(pc.match_substring(paths, "://"))[:1].to_pylist(), error=TableError, what="videos")
         paths, root = relative_paths(samples.column("path"), None if root is None else Path(root))
         samples = with_ids(samples.set_column(names.index("path"), "path", paths), name="the table")
         if "num_frames" in samples.schema.names:
@@ -234,12 +270,15 @@ class Manifest(ManifestTable):
         """
         return cls(**concatenated(manifests, kind=Manifest))
 
+    concat = _OfClass(concat.__func__)  # type: ignore[assignment, attr-defined]  # m.concat([other]) would drop m
+
     def write(self, path: str | Path) -> None:
         """Write the manifest atomically as Parquet, or as CSV or JSON for other programs, by its suffix.
 
         Raises SettingError for another suffix, TableError if it cannot be written, InUseError while another process
         writes it.
         """
+        require_local(path, error=TableError)
         if self._arrays is not None:
             raise TableError(f"cannot write {path}: its videos are in memory; save them as .npy and scan those files")
         notes = {"history": self.history} | self.notes | {"label_types": self.label_types}
@@ -304,6 +343,7 @@ class Manifest(ManifestTable):
         Raises SplitError for fractions out of range, fewer groups than parts, a class with fewer groups than parts, a
         single class, and missing groups or labels; ColumnError for a missing column.
         """
+        _check_columns(group=group, stratify=stratify, keep=keep)
         for name, value in (("val", val), ("test", test)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise SplitError(f"{name}={value!r} must be a fraction of at least 0 and less than 1")
@@ -339,10 +379,11 @@ class Manifest(ManifestTable):
         Test parts are empty: split off a test set first. `all` has a column `fold`. Other parameters are those of
         `split`.
         """
+        _check_columns(group=group, stratify=stratify)
         folds = assign_folds(
             groups=self.column(group or "id"),
             labels=None if stratify is None else self.column(stratify),
-            folds=k,
+            folds=int(k) if isinstance(k, np.integer) else k,
             seed=seed,
             group_name=group or "id",
             label_name=stratify or "",
@@ -408,7 +449,21 @@ class Manifest(ManifestTable):
         return Parts(train=train, val=val, test=test, all=whole, balance=balance)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+def _check_columns(**names: object) -> None:
+    """Raise ArgumentError unless each argument is the name of a column or None."""
+    advice = {
+        "group": "give the column of patients, group='patient', or None if all rows are independent",
+        "stratify": "give a label column, or None",
+        "keep": "give the column of an earlier split, such as 'split', or None",
+    }
+    for name, value in names.items():
+        single = value[0] if isinstance(value, list | tuple) and len(value) == 1 else None
+        hint = f"did you mean {name}={single!r}?" if isinstance(single, str) else advice[name]
+        if not isinstance(value, str | None):
+            raise ArgumentError(f"{name}={in_words(value)} is not the name of a column; {hint}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Parts:
     """The parts of a split, each a manifest with a column `split`, and `all` rows; `print` shows the balance.
 
@@ -427,6 +482,17 @@ class Parts:
 
     def __iter__(self) -> Iterator[Manifest]:
         return iter((self.train, self.val, self.test))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={len(getattr(self, name))}" for name in PARTS)
+        return f"Parts({sizes} samples)"
+
+    def _repr_html_(self) -> str:
+        return parts_html(self)
+
+    def show(self, *, out: str | Path | None = None) -> Path | None:
+        """Show the sizes of the parts, and the labels of each part if the split is stratified; see `Manifest.show`."""
+        return display(parts_html(self), title=parts_title(self), out=out)
 
     def __str__(self) -> str:
         return str(self.balance)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, SettingError, TableError, did_you_mean
-from cinefeed.data.manifest.columns import METADATA_COLUMNS, ordered
+from cinefeed.data.manifest.columns import METADATA_COLUMNS, column_hint, ordered
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.rows import view_names
 from cinefeed.data.split import encode
@@ -25,7 +25,7 @@ def pivot_table(table: Any, *, by: str, within: str, missing: Missing, private: 
     names = table.schema.names
     for role, name in (("by", by), ("within", within)):
         if name not in names:
-            raise ColumnError(f"pivot({role}={name!r}): there is no such column; {did_you_mean(name, names)}")
+            raise ColumnError(f"pivot({role}={name!r}): there is no such column; {column_hint(name, names)}")
     if missing not in get_args(Missing):
         raise SettingError(f"pivot(missing={missing!r}) is not a choice; {did_you_mean(missing, get_args(Missing))}")
     if view_names(names):

@@ -1,7 +1,7 @@
 """The text summary of a manifest: counts, formats, sizes, lengths, rates, damage and labels."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +14,23 @@ _MAX_LETTERS = 24
 _FORMAT_LETTERS = 40  # fits "ExplicitVRLittleEndian in dicom"
 
 
+class Summary(NamedTuple):
+    """A title, and rows of names and texts: of the samples and their metadata, and of the label columns.
+
+    A row without a name continues the one above.
+    """
+
+    title: str
+    rows: list[tuple[str, str]]
+    labels: list[tuple[str, str]]
+
+    def __str__(self) -> str:
+        lines = [self.title, *(f"  {name:<10} {text}" if name else f"    {text}" for name, text in self.rows)]
+        lines += ["  labels"] if self.labels else []
+        lines += [f"    {name:<20} {text}" for name, text in self.labels]
+        return "\n".join(map(one_line, lines))  # file names and values may contain any characters
+
+
 def summarise(
     table: Any,
     *,
@@ -22,24 +39,24 @@ def summarise(
     not_read: Mapping[str, Mapping[str, Any]] | None = None,
     private: bool = False,
     verified: str | None = None,
-) -> str:
-    """Return the text that `print(manifest)` shows."""
+) -> Summary:
+    """Return the summary of a manifest, whose text `print(manifest)` shows."""
     files = pc.count_distinct(table.column("path")).as_py()
     where = "private: ids stand for paths" if private else f"root {root}"
-    lines = [f"Manifest of {format_count(table.num_rows, 'sample')} in {format_count(files, 'file')}, {where}"]
+    rows = []
     if len(history) > 1:
-        lines.append(_format_line("history", " -> ".join(f"{step}: {rows}" for step, rows in history)))
+        rows.append(("history", " -> ".join(f"{step}: {count}" for step, count in history)))
     if not_read:
-        lines.append(_format_line("not read", not_read_in_words(not_read)))
-    lines += (
-        _metadata(table, name_column="id" if private else "path", verified=verified)
-        if "num_frames" in table.schema.names
-        else [_format_line("metadata", "not probed")]
-    )
+        rows.append(("not read", not_read_in_words(not_read)))
+    is_probed = "num_frames" in table.schema.names
+    name_column = "id" if private else "path"
+    rows += _metadata(table, name_column=name_column, verified=verified) if is_probed else [("metadata", "not probed")]
     labels = [*label_names(table.schema.names), *(["split"] if "split" in table.schema.names else [])]
-    lines += ["  labels"] if labels else []
-    lines += [f"    {name:<20} {describe_column(table.column(name))}" for name in labels]
-    return "\n".join(map(one_line, lines))  # file names and values may contain any characters
+    return Summary(
+        f"Manifest of {format_count(table.num_rows, 'sample')} in {format_count(files, 'file')}, {where}",
+        rows,
+        [(name, describe_column(table.column(name))) for name in labels],
+    )
 
 
 def not_read_in_words(not_read: Mapping[str, Mapping[str, Any]]) -> str:
@@ -79,7 +96,7 @@ def describe_column(column: Any) -> str:
     return f"{name}, {format_count(distinct, 'value')}: {_frequent(values)}{missing}"
 
 
-def _metadata(table: Any, *, name_column: str, verified: str | None) -> list[str]:
+def _metadata(table: Any, *, name_column: str, verified: str | None) -> list[tuple[str, str]]:
     readable = table.filter(pc.fill_null(pc.greater(table.column("num_frames"), 0), False))
     lines = []
     if readable.num_rows:
@@ -94,33 +111,31 @@ def _metadata(table: Any, *, name_column: str, verified: str | None) -> list[str
         grey = pc.sum(pc.equal(readable.column("channels"), 1)).as_py()
         bits = _and(sorted(readable.column("bits").drop_null().unique().to_pylist()))
         lines += [
-            _format_line("formats", _frequent(formats, letters=_FORMAT_LETTERS)),
-            _format_line("size", f"{small if small == large else f'{small} to {large}'} (width x height), {bits} bit"),
-            _format_line("colour", f"{grey} grey, {readable.num_rows - grey} colour"),
-            _format_line(
-                "frames", _range(readable.column("num_frames")) + f", {pc.sum(readable.column('num_frames'))} in all"
-            ),
+            ("formats", _frequent(formats, letters=_FORMAT_LETTERS)),
+            ("size", f"{small if small == large else f'{small} to {large}'} (width x height), {bits} bit"),
+            ("colour", f"{grey} grey, {readable.num_rows - grey} colour"),
+            ("frames", _range(readable.column("num_frames")) + f", {pc.sum(readable.column('num_frames'))} in all"),
         ]
         lines += _values(readable)
         rates = readable.column("rate_hz").drop_null()
-        lines.append(_format_line("rate", f"{_range(rates)} frames a second" if len(rates) else "unknown"))
+        lines.append(("rate", f"{_range(rates)} frames a second" if len(rates) else "unknown"))
         irregular = readable.num_rows - readable.column("ticks").null_count
         if irregular:
-            lines.append(_format_line("times", f"irregular in {irregular}"))
+            lines.append(("times", f"irregular in {irregular}"))
     size = pc.sum(table.column("size_bytes")).as_py() or 0
-    lines.append(_format_line("bytes", format_bytes(size)))
+    lines.append(("bytes", format_bytes(size)))
     has_ranges = "damaged" in table.schema.names
     is_damaged = table.column("error").is_valid()
     damaged = table.filter(pc.or_(is_damaged, table.column("damaged").is_valid()) if has_ranges else is_damaged)
     none = "not checked: frames were not decoded" if verified == "packets" else "none"
-    lines.append(_format_line("damaged", format_count(damaged.num_rows, "row") if damaged.num_rows else none))
+    lines.append(("damaged", format_count(damaged.num_rows, "row") if damaged.num_rows else none))
     columns = [name_column, "num_frames", "error", *["damaged"] * has_ranges]
     for row in damaged.slice(0, 3).select(columns).to_pylist():
         frames = [f"frames {frames_in_words(row['damaged'])} are damaged"] if row.get("damaged") else []
         words = "; ".join([*frames, *([row["error"]] if row["error"] else [])])
-        lines.append(f"    {row[name_column]}: {row['num_frames']} frames can be read; {words}")
+        lines.append(("", f"{row[name_column]}: {row['num_frames']} frames can be read; {words}"))
     if damaged.num_rows > 3:
-        lines.append(f"    and {damaged.num_rows - 3} more")
+        lines.append(("", f"and {damaged.num_rows - 3} more"))
     return lines
 
 
@@ -133,7 +148,7 @@ def frames_in_words(ranges: Sequence[int]) -> str:
     return ", ".join(f"{first} to {end - 1}" for first, end in zip(ranges[::2], ranges[1::2], strict=True))
 
 
-def _values(readable: Any) -> list[str]:
+def _values(readable: Any) -> list[tuple[str, str]]:
     """Return a line with the value range of files that do not define black and white, and rows with NaN or infinity."""
     if "value_min" not in readable.schema.names:
         return []
@@ -148,11 +163,7 @@ def _values(readable: Any) -> list[str]:
         )
     if wrong_rows:
         words.append(f"NaN or infinite in {format_count(wrong_rows, 'row')}")
-    return [_format_line("values", "; ".join(words))] if words else []
-
-
-def _format_line(name: str, text: str) -> str:
-    return f"  {name:<10} {text}"
+    return [("values", "; ".join(words))] if words else []
 
 
 def _range(values: Any) -> str:

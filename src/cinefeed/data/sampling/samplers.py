@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cinefeed.core.arguments import check_arguments
 from cinefeed.core.errors import LabelError, SettingError, did_you_mean
 from cinefeed.data.label_types import class_name
 from cinefeed.data.sampling.base import Balancing, Sampler
@@ -17,6 +18,7 @@ from cinefeed.data.sampling.strata import Bins, Strata, bin_strata, check_bins, 
 _MAX_SMOOTHING = 100.0  # bins: a wider kernel is nearly flat for any labels, and slow
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True)
 class Natural(Sampler):
     """Draws every row once per epoch, in a new random order; `shuffle=False` keeps the order of the table.
@@ -58,6 +60,7 @@ class Natural(Sampler):
         return "every video once per epoch" + ("" if self.shuffle else ", in the order of the table")
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True)
 class BalancedClasses(Balancing):
     """Gives each class its share of the epoch and of each full batch; shares are equal unless `proportion` is set.
@@ -140,6 +143,7 @@ class BalancedClasses(Balancing):
         return f"classes {shares}{self._options()}"
 
 
+@check_arguments()
 @dataclass(frozen=True, kw_only=True)
 class UniformLabels(Balancing):
     """Gives each label value, or each bin of values, an equal share of the epoch, for regression.
