@@ -51,10 +51,10 @@ ORDER = {
     "adapters": "tensors ahead torch keras jax",
     "metrics": "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare",
     "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
-    "config": "settings toml lines group_candidates starter",
+    "config": "settings toml lines group_candidates starter_clips starter",
     "training": """
         run weights predictions losses network batches callbacks distributed threads checkpoint logging setup doubts
-        saliency worst_cases sample_images finish fit evaluate folds frame_encoder encode export
+        saliency worst_cases sample_images finish fit evaluate folds pace frame_encoder encode export
     """,
     "reports": """
         style formatting templates figures prediction_figures agreement animation balance data folder part_figures

@@ -34,7 +34,7 @@ AGES = [20.0 + row for row in range(60)]
 
 
 def table_of(manifest, *, target="age", group="patient"):
-    text = starter(manifest, path="m.parquet", target=target, group=group)
+    text = starter(manifest, path="m.parquet", target=target, group=group).text
     for line in text.splitlines():
         if line and not line.startswith("["):
             assert "  # " in line or line.startswith("# "), f"no reason: {line}"
@@ -255,7 +255,7 @@ def test_a_clip_is_as_long_as_its_window():
 
 def test_odd_characters_stay_out_of_comments():
     manifest = scanned(patient=PATIENTS, kind=["a\x07", "b\x7f\u2028"] * 30)
-    text = starter(manifest, path="m\x01.parquet", target="kind", group="patient")
+    text = starter(manifest, path="m\x01.parquet", target="kind", group="patient").text
     assert tomllib.loads(text)["data"]["classes"] == ["a\x07", "b\x7f\u2028"]
     assert "\x01" not in text and "\u2028" not in text.partition("two values: ")[2].partition("\n")[0]
 

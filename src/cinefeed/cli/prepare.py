@@ -1,13 +1,15 @@
 """Commands around training: `init` writes settings, `encode` computes features, `export` writes the network."""
 
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cinefeed.cli.options import Group, Json, NoGroup, Run, Window, frame_table, window_of
+from cinefeed.cli.options import Group, Json, NoGroup, Run, Where, Window, frame_table, where_table, window_of
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
-from cinefeed.core.errors import SettingError
+from cinefeed.config import parse
+from cinefeed.core.errors import CinefeedError, SettingError
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.run import check_run
 from cinefeed.video.clips import Frame
@@ -19,13 +21,20 @@ def init(
     out: Annotated[Path, typer.Option(help="Settings to write (TOML).")] = Path("run.toml"),
     group: Group = None,
     no_group: NoGroup = False,
+    where: Where = None,
     run: Annotated[Path, typer.Option(help="Run folder in the settings.")] = Path("runs/first"),
+    timing: Annotated[
+        bool, typer.Option("--timing/--no-timing", help="Time a few steps, to write how long the training takes here.")
+    ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing settings file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write settings for `train --config`, with values chosen from the manifest and their reasons as comments."""
+    """Write settings for 'cinefeed train --config', chosen from the manifest, with the reason for each as a comment.
+
+    The settings depend on the manifest alone. A comment at the top states how long the training takes on this machine.
+    """
     from cinefeed.config.group_candidates import group_candidates
-    from cinefeed.config.starter import starter
+    from cinefeed.config.starter import starter, with_pace
     from cinefeed.core.files import write_atomically
 
     if group is not None and no_group:
@@ -35,12 +44,38 @@ def init(
     if out.suffix != ".toml":
         raise SettingError(f"{out} cannot be written: settings are TOML; name it {out.stem}.toml")
     rows = Manifest.read(manifest)
-    text = starter(rows, path=manifest, target=target, group=False if no_group else group, out=run)
+    settings = starter(
+        rows,
+        path=manifest,
+        target=target,
+        group=False if no_group else group,
+        out=run,
+        where=where_table(where or []),
+    )
+    pace = _pace(settings.text) if timing else None
+    text = settings.text if pace is None else with_pace(settings.text, str(pace))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
     for candidate in group_candidates(rows, target=target) if no_group else []:
         note(f"--no-group treats all rows as independent, but this column may be a group: {candidate}")
-    emit({"settings": str(out)}, as_json=as_json, text=f"{text}\n-> {out}: cinefeed train --config {out}")
+    for message in settings.notes:
+        note(message)
+    result = {"settings": str(out), "folds": settings.folds, "notes": settings.notes}
+    result["total_seconds"] = None if pace is None else pace.total_seconds
+    emit(result, as_json=as_json, text=f"{text}\n-> {out}: cinefeed train --config {out}")
+
+
+def _pace(text: str) -> Any:
+    """Return the duration of the training that settings describe; None, and a note, if it cannot be measured."""
+    try:
+        choose_backend()
+        from cinefeed.training.pace import measure_pace
+
+        note("timing a few steps (--no-timing skips this)")
+        return measure_pace(parse(tomllib.loads(text)))
+    except CinefeedError as error:
+        note(f"the duration of the training could not be measured: {error}")
+        return None
 
 
 def encode(

@@ -51,6 +51,7 @@ def train(
         "threads": threads if threads is None or not threads.isdigit() else int(threads),
         "patience": patience,
         "tensorboard": tensorboard or None,
+        "folds": folds,
     }
     settings = parse(flow.table(model={"name": model}, train=options))
     backend = choose_backend()
@@ -60,12 +61,12 @@ def train(
     rank, ranks = torchrun_rank()
     if rank == 0:
         note(f"Keras on {backend}: {device()}")
-    if folds is not None:
+    if settings.train.folds:
         if ranks > 1:
             raise SettingError(
                 "--folds trains one run after another and cannot use several processes; start it without torchrun"
             )
-        _finish_folds(settings, folds=folds, overwrite=overwrite, as_json=as_json)
+        _finish_folds(settings, folds=settings.train.folds, overwrite=overwrite, as_json=as_json)
         return
     result = run_training(settings, overwrite=overwrite, progress=True)
     if rank == 0:

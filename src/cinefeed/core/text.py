@@ -61,6 +61,22 @@ def format_bytes(size: float) -> str:
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration in ms, s, min or h, with two digits.
+
+    >>> [format_duration(each) for each in (0.0423, 3.14, 61, 754, 7200, 90_000)]
+    ['42 ms', '3.1 s', '61 s', '13 min', '2 h', '25 h']
+    """
+    if seconds < 1:
+        return f"{1e3 * seconds:.2g} ms"
+    for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min")):
+        if seconds < limit:
+            value = seconds / unit
+            return f"{value:.0f} {name}" if value >= 10 else f"{value:.2g} {name}"
+    hours = seconds / 3600
+    return f"{hours:.0f} h" if hours >= 10 else f"{hours:.2g} h"
+
+
 def one_line(text: str) -> str:
     r"""Return text with control characters and line breaks escaped, safe to print on one line of a terminal.
 

@@ -96,6 +96,11 @@ def train(
     while another process writes the run folder, and TrainingError if the loss is not finite: the weights of the best
     epoch before are kept.
     """
+    if settings.train.folds:
+        raise SettingError(
+            f"[train] folds = {settings.train.folds} asks for a cross-validation, and train makes a single run; use "
+            "'cinefeed train', or cinefeed.training.folds.train_folds(settings, train=train), or set folds = 0"
+        )
     out = Path(settings.train.out)
     lock = write_lock(out, folder=True) if torchrun_rank()[0] == 0 else nullcontext()  # the other ranks write nothing
     with full_disk_explained(out, partial(how_to_resume, out / CHECKPOINT)), process_group(), lock, restored_threads():
