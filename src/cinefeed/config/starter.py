@@ -119,9 +119,7 @@ def starter(
 def with_pace(text: str, pace: str) -> str:
     """Return the settings with the duration of the training as a comment below the first line."""
     first, rest = text.split("\n", 1)
-    machine = (
-        "This time depends on the machine and on other programs, the settings do not. Less: lower epochs in [train]."
-    )
+    machine = "The duration depends on the machine and on other programs; the settings do not."
     return f"{first}\n{comment(f'Duration: {pace}.')}\n{comment(machine)}\n{rest}"
 
 
