@@ -62,7 +62,7 @@ ORDER = {
     """,
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
-    "cli": "show options data check bench prepare train evaluate report doctor demo app",
+    "cli": "help messages show options data check bench prepare train evaluate report doctor demo app",
 }
 # What a package must not import although it stands before it.
 FORBIDDEN = {
