@@ -10,7 +10,7 @@ from cinefeed.feed.feed import Feed
 try:
     import keras
 except ImportError as error:
-    raise keras_missing(error) from error
+    raise keras_missing(error) from None
 
 
 class FeedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is untyped

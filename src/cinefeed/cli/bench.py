@@ -10,7 +10,6 @@ import typer
 
 from cinefeed.cli.options import Flow, Json, with_flow
 from cinefeed.cli.show import emit, ticking
-from cinefeed.config import overlay, parse
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.core.text import format_count, format_percent
@@ -43,11 +42,7 @@ def bench(
     from cinefeed.training.setup import build_feed, choose_rows, make_parts, usable_rows
 
     workers, backends = worker_counts(counts), backend_names(backend)
-    table = flow.table()
-    is_split = bool(table.get("data", {}).get("split"))
-    above = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
-    table = overlay({"data": {"target": ""}, "frame": {"height": 112, "width": 112}}, overlay(table, above))
-    settings = parse(table)
+    settings, is_split = flow.preview()
     rows, _ = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     part = make_parts(rows, settings).train if is_split else rows
 

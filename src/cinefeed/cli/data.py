@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
 from cinefeed.cli.show import emit, note
-from cinefeed.config import overlay, parse
 from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import with_write_lock
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import why_no_label
 from cinefeed.data.manifest.grouping import GROUP
+from cinefeed.data.manifest.labels import Unmatched
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.write_table import table_suffix
 from cinefeed.data.split_summary import unseen_classes
@@ -81,6 +81,8 @@ def scan(
     as_json: Json = False,
 ) -> None:
     """Index a folder of videos: probe each file once, join labels, write a manifest."""
+    if unmatched not in get_args(Unmatched):
+        raise SettingError(f"--unmatched {unmatched} is not a choice; there are: {', '.join(get_args(Unmatched))}")
     manifest = Manifest.scan(
         folder,
         labels=labels,
@@ -161,6 +163,13 @@ def split(
         rows = rows.where(column, values)
     if group_table is not None:
         rows, group = rows.with_groups(group_table), GROUP
+    for flag, share in (("--val", val), ("--test", test)):
+        if not 0 <= share < 1:
+            raise SettingError(f"{flag} {share:g} must be a fraction of the rows, from 0 to less than 1, such as 0.15")
+    if val + test >= 1:
+        raise SettingError(
+            f"--val {val:g} and --test {test:g} leave no rows for training; their sum must be less than 1"
+        )
     parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)
     for name in parts.all.labels:
         if name != stratify and name != group:
@@ -220,11 +229,7 @@ def inspect(
         if flow.config is not None:
             raise SettingError("--transforms and --config exclude each other; give one")
         flow = replace(flow, config=transforms)
-    table = flow.table()
-    is_split = bool(table.get("data", {}).get("split"))
-    required = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
-    table = overlay({"data": {"target": ""}, "frame": {"height": 112, "width": 112}}, overlay(table, required))
-    settings = parse(table)
+    settings, is_split = flow.preview()
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings) if is_split else None
     if transforms is not None:

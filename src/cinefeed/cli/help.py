@@ -4,6 +4,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from cinefeed.cli.inputs import check_paths
+
 # The panels of commands with many options, in order; options that are not listed stay in the panel "Options".
 _FLOW = {
     "Required, here or in --config": "config target group no_group split_column frame",
@@ -16,9 +18,7 @@ _FLOW = {
     """,
 }
 _PANELS: dict[str, dict[str, str]] = {
-    "train": {
-        name: f"{options} out" if name.startswith("Required") else options for name, options in _FLOW.items()
-    }
+    "train": {name: f"{options} out" if name.startswith("Required") else options for name, options in _FLOW.items()}
     | {
         "Model": "model precision threads",
         "Training": "epochs learning_rate schedule loss patience folds",
@@ -49,9 +49,14 @@ _PANELS: dict[str, dict[str, str]] = {
 class Command(TyperCommand):
     """A command whose help page has panels; the required options come first."""
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command after a check of the paths that it was given."""
+        check_paths(ctx.params, flags=option_flags(self), command=str(ctx.info_name))
+        return super().invoke(ctx)
+
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters in the order of the help page."""
-        parameters = super().get_params(ctx)
+        parameters: list[Any] = [*super().get_params(ctx)]
         panels = _PANELS.get(str(ctx.info_name), {})
         panel_of = {name: panel for panel, names in panels.items() for name in names.split()}
         for parameter in parameters:
@@ -79,6 +84,15 @@ class Group(TyperGroup):
         for parameter in parameters:
             _hide_flag_type(parameter)
         return list(parameters)
+
+
+def option_flags(command: Any) -> dict[str, str]:
+    """Return the options of a command by the name of their argument, such as {"path_columns": "--path-columns"}."""
+    return {
+        parameter.name: parameter.opts[0]
+        for parameter in command.params
+        if parameter.opts and parameter.opts[0].startswith("--")
+    }
 
 
 def _hide_flag_type(parameter: Any) -> None:

@@ -10,11 +10,21 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from cinefeed.config import overlay, read_table, with_groups
-from cinefeed.core.errors import SettingError
+from cinefeed.cli.inputs import check_path
+from cinefeed.config import Settings, missing_settings, overlay, parse, read_table, with_groups
+from cinefeed.core.errors import SettingError, listed_in_words
 from cinefeed.data.manifest.encoded import feature_frame
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.settings import FeedOptions
+
+_REQUIRED = {
+    ("data", "manifest"): "the manifest",
+    ("data", "target"): "--target COLUMN",
+    ("data.split", "group"): "--group COLUMN (or --no-group, or --split-column COLUMN)",
+    ("frame", "height"): "--frame HEIGHTxWIDTHxCHANNELS",
+    ("frame", "width"): "--frame HEIGHTxWIDTHxCHANNELS",
+    ("train", "out"): "--out FOLDER",
+}
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="Run folder, the --out of 'cinefeed train'.")]
@@ -71,6 +81,8 @@ class Flow:
 
         `more` are further sections, laid over both.
         """
+        if self.rate is not None and self.stride is not None:
+            raise SettingError("--rate and --stride exclude each other; give one")
         if self.group is not None and self.no_group:
             raise SettingError("--group and --no-group exclude each other; give one")
         split: dict[str, Any] = {
@@ -107,6 +119,35 @@ class Flow:
         if self.balance:
             table = overlay(table, {"sampler": {"name": _balancing(table)}})
         return table
+
+    def settings(self, **more: Mapping[str, Any]) -> Settings:
+        """Return the settings that `table` describes.
+
+        Raises SettingError for invalid settings, for missing ones, of which it names all, and for an absent manifest.
+        """
+        return self._parse(self.table(**more))
+
+    def preview(self) -> tuple[Settings, bool]:
+        """Return settings to look at batches without training, and whether they have a split.
+
+        Without a target batches have no labels, and without a split all rows are fed.
+        """
+        table = self.table()
+        is_split = bool(table.get("data", {}).get("split"))
+        data: dict[str, Any] = {"target": ""} if is_split else {"target": "", "split": {"group": False}}
+        defaults = {"data": data, "frame": {"height": 112, "width": 112}, "train": {"out": "unused"}}
+        return self._parse(overlay(defaults, table)), is_split
+
+    def _parse(self, table: Mapping[str, Any]) -> Settings:
+        if missing := missing_settings(table):
+            names = dict.fromkeys(_REQUIRED[each] for each in missing)
+            place = "" if self.config is None else f" in {self.config} and on the command line"
+            remedy = "" if self.config is not None else "; or give --config with settings that 'cinefeed init' writes"
+            raise SettingError(f"missing{place}: {listed_in_words([*names])}{remedy}")
+        settings = parse(table)
+        if self.manifest is None:
+            check_path(Path(settings.data.manifest), name="manifest", label="[data] manifest =")
+        return settings
 
 
 def feed_options(kind: type = FeedOptions) -> dict[str, tuple[tuple[str, ...], Any, str]]:

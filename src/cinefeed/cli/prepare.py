@@ -93,7 +93,8 @@ def encode(
     """Compute the features of all frames once with the CNN of a run or a backbone, to train the other layers faster."""
     if len(sources) != (1 if backbone is not None else 2):
         raise SettingError(
-            f"encode: found {len(sources)} paths; give a run folder and a manifest, or with --backbone a manifest"
+            "encode needs a run folder and a manifest, or with --backbone a manifest alone; found "
+            f"{' '.join(map(str, sources))}"
         )
     if backbone is None and any(each is not None for each in (weights, frame, window)):
         raise SettingError("--weights, --frame and --window need --backbone; a run has its own, so leave them out")

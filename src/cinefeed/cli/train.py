@@ -7,7 +7,7 @@ import typer
 
 from cinefeed.cli.options import Flow, Json, with_flow
 from cinefeed.cli.show import choose_backend, emit, figures, note
-from cinefeed.config import Settings, parse
+from cinefeed.config import Settings
 from cinefeed.core.errors import MissingExtraError, SettingError
 from cinefeed.training.run import RunResult, device
 
@@ -53,7 +53,7 @@ def train(
         "tensorboard": tensorboard or None,
         "folds": folds,
     }
-    settings = parse(flow.table(model={"name": model}, train=options))
+    settings = flow.settings(model={"name": model}, train=options)
     backend = choose_backend()
     from cinefeed.training.distributed import torchrun_rank  # Keras reads the backend when it is imported
     from cinefeed.training.fit import train as run_training

@@ -9,8 +9,6 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-import keras
-
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.core.files import full_disk_explained
@@ -38,6 +36,7 @@ from cinefeed.training.distributed import (
 )
 from cinefeed.training.doubts import describe_findings, keep_findings
 from cinefeed.training.finish import PREDICTIONS, finish_run
+from cinefeed.training.keras_module import keras
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
 from cinefeed.training.losses import class_weights
 from cinefeed.training.network import build_model, compile_model, frozen_backbones, loss_for, stages

@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from cinefeed.core.errors import MissingExtraError
 from cinefeed.core.files import with_path, write_atomically
 from cinefeed.core.text import format_count, format_duration, format_percent, one_line
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
 from cinefeed.training.callbacks import Logs
+from cinefeed.training.keras_module import keras
 from cinefeed.training.run import plain
 
 _FEED_INTERVAL = 8  # batches between two updates of the feed's statistics
