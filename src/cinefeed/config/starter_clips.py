@@ -66,7 +66,8 @@ def _speed(labelled: Manifest, counts: NDArray[np.int64], *, frames: int) -> tup
         seconds = np.sort((counts - 1) / rates)[len(counts) // 10]
         low = float(np.sort(rates)[len(rates) // 10])
         rate = float(np.clip((frames - 1) / max(seconds, 1e-9), low / 4, low))
-        rate = float(np.ceil(rate)) if rate > 4 and np.ceil(rate) <= low else round(rate, 2)
+        step = 1 if 1 <= rate <= np.ceil(rate) <= low else 100  # rounded up: a clip must not become longer
+        rate = float(np.ceil(step * rate) / step)
         length = (frames - 1) / rate
         why = (
             f"files have {rates.min():.4g} to {rates.max():.4g} Hz, so a stride would mix speeds; a clip spans "
