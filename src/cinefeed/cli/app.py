@@ -56,7 +56,7 @@ def _version(is_set: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Feed video to deep learning: index, split, balance, train, evaluate, report."""

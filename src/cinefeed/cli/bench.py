@@ -25,19 +25,21 @@ _KINDS: dict[str, Backend] = {"thread": "thread", "process": "process"}
 def bench(
     flow: Flow,
     counts: Annotated[
-        str | None, typer.Option("--workers", help="Numbers of workers, such as 0,1,2; by default 0,1 and one a core.")
+        str | None,
+        typer.Option("--workers", help="Numbers of workers to compare, such as 0,1,2. Default: 0, 1 and one per core."),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="thread, process, or both with a comma; by default what runs here.")
+        str | None,
+        typer.Option(help="Kinds of workers to compare: thread, process. Default: both if this machine has both."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="To measure each for, after a start that is not counted.")] = 5.0,
-    epochs: Annotated[int | None, typer.Option(help="Measure each for so many epochs instead.")] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds to measure each number of workers, after a warm-up.")] = 5.0,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs to measure, in place of --seconds.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the feed without a model: clips a second, and where the time goes, for some numbers of workers.
+    """Measure the feed without a model: clips per second, and the time of each stage, for some numbers of workers.
 
-    Nothing needs to be said but the manifest; give --frame, --frames and transforms as you will train with them. With
-    a split, the training part is fed, as `train` does it.
+    Only the manifest is needed. The figures are those of a training if --config or the options are those of the
+    training; if they have a split, the training part is fed.
     """
     from cinefeed.training.setup import build_feed, choose_rows, make_parts, usable_rows
 

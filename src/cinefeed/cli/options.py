@@ -28,52 +28,73 @@ _REQUIRED = {
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="Run folder, the --out of 'cinefeed train'.")]
-Where = Annotated[list[str] | None, typer.Option(help="Keep rows: COLUMN=VALUE[,VALUE ...]. May be repeated.")]
-Group = Annotated[str | None, typer.Option(help="Column whose values stay in one part: the patient.")]
-NoGroup = Annotated[bool, typer.Option("--no-group", help="Every row stands for itself.")]
+Where = Annotated[
+    list[str] | None, typer.Option(help="Keep the rows with these values: COLUMN=VALUE[,VALUE ...]. May be repeated.")
+]
+Group = Annotated[str | None, typer.Option(help="Column whose values must not be in two parts, such as the patient.")]
+NoGroup = Annotated[bool, typer.Option("--no-group", help="Treat every row as independent of all others.")]
 Private = Annotated[bool, typer.Option("--private", help="Show ids in place of paths everywhere, and no pictures.")]
 Window = Annotated[
-    str | None, typer.Option(help="What becomes black and white, LOW,HIGH: of floats and of more than 8 bits.")
+    str | None, typer.Option(help="Values that become black and white: LOW,HIGH. For floats and more than 8 bits.")
 ]
-Stratify = Annotated[str | None, typer.Option(help="Column whose distribution the parts share.")]
+Stratify = Annotated[str | None, typer.Option(help="Column whose distribution is the same in all parts.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
     """What `train` and `inspect` are told of the flow from manifest to batch. None: not given."""
 
-    manifest: Annotated[Path | None, typer.Argument(help="Manifest (Parquet); may stand in --config.")] = None
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings; options given here win.")] = None
+    manifest: Annotated[
+        Path | None,
+        typer.Argument(help="Manifest (Parquet) that 'cinefeed scan' wrote; may stand in --config instead."),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings file (TOML), such as 'cinefeed init' writes. Options take precedence over it."),
+    ] = None
     target: Annotated[
-        list[str] | None, typer.Option(help="Label column to learn; of several, a,b or one --target each; 'clip'.")
+        list[str] | None,
+        typer.Option(help="Label column to learn; several as a,b. 'clip' learns to reconstruct clips."),
     ] = None
     where: Where = None
     private: Private = False
-    drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows without a label.")] = False
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Leave out rows without a label, in place of an error.")
+    ] = False
     task: Annotated[
         list[str] | None,
-        typer.Option(help="regression, binary, multiclass; by default as the labels are. Of several: TARGET=TASK."),
+        typer.Option(
+            help="Task: regression, binary or multiclass. Default: from the labels. Several targets: TARGET=TASK."
+        ),
     ] = None
     classes: Annotated[
         list[str] | None,
-        typer.Option(help="Class names in order, a,b; of two, the 2nd is positive. Of several targets: TARGET=a,b."),
+        typer.Option(help="Classes in order: a,b; the second of two is positive. Several targets: TARGET=a,b."),
     ] = None
     group: Group = None
     no_group: NoGroup = False
     stratify: Stratify = None
-    val: Annotated[float | None, typer.Option(help="Share of rows for validation.")] = None
-    test: Annotated[float | None, typer.Option(help="Share of rows for the test.")] = None
-    split_column: Annotated[str | None, typer.Option(help="Column that holds the parts already: train, val, test.")] = (
+    val: Annotated[float | None, typer.Option(help="Fraction of the rows for validation.")] = None
+    test: Annotated[float | None, typer.Option(help="Fraction of the rows for the test.")] = None
+    split_column: Annotated[str | None, typer.Option(help="Column with the part of each row: train, val or test.")] = (
         None
     )
-    frame: Annotated[str | None, typer.Option(help="HEIGHTxWIDTHxCHANNELS, such as 112x112x1.")] = None
+    frame: Annotated[
+        str | None, typer.Option(help="Size and channels of a frame: HEIGHTxWIDTHxCHANNELS, such as 112x112x1.")
+    ] = None
     window: Window = None
-    frames: Annotated[int | None, typer.Option(help="Frames a clip.")] = None
-    stride: Annotated[int | None, typer.Option(help="Take every n-th frame.")] = None
-    rate: Annotated[float | None, typer.Option(help="Frames a second, in place of --stride.")] = None
-    rotate: Annotated[float | None, typer.Option(help="Rotate each clip by up to so many degrees.")] = None
-    shift: Annotated[float | None, typer.Option(help="Shift each clip by up to so many pixels.")] = None
-    balance: Annotated[bool, typer.Option("--balance", help="Balance classes; make continuous labels uniform.")] = False
+    frames: Annotated[int | None, typer.Option(help="Number of frames of a clip.")] = None
+    stride: Annotated[int | None, typer.Option(help="Use every n-th frame of a video.")] = None
+    rate: Annotated[float | None, typer.Option(help="Frames per second of a clip, in place of --stride.")] = None
+    rotate: Annotated[
+        float | None, typer.Option(help="Rotate training clips by random angles of up to this many degrees.")
+    ] = None
+    shift: Annotated[
+        float | None, typer.Option(help="Shift training clips by random distances of up to this many pixels.")
+    ] = None
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Draw rare classes, or rare ranges of numbers, more often in training.")
+    ] = False
     feed: Mapping[str, Any] = field(default_factory=dict)  # the options of FeedOptions that were given, by flag
 
     def table(self, **more: Mapping[str, Any]) -> dict[str, Any]:

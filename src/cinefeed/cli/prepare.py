@@ -16,16 +16,16 @@ from cinefeed.video.clips import Frame
 
 
 def init(
-    manifest: Annotated[Path, typer.Argument(help="Manifest of a scan (Parquet).")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest (Parquet) that 'cinefeed scan' wrote.")],
     target: Annotated[str, typer.Option(help="Label column to learn.")],
     out: Annotated[Path, typer.Option(help="Settings to write (TOML).")] = Path("run.toml"),
     group: Group = None,
     no_group: NoGroup = False,
     where: Where = None,
-    run: Annotated[Path, typer.Option(help="Run folder in the settings.")] = Path("runs/first"),
-    timing: Annotated[
-        bool, typer.Option("--timing/--no-timing", help="Time a few steps, to write how long the training takes here.")
-    ] = True,
+    run: Annotated[Path, typer.Option(help="Run folder that the settings name.")] = Path("runs/first"),
+    no_timing: Annotated[
+        bool, typer.Option("--no-timing", help="Do not time steps to estimate how long the training takes here.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing settings file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +52,7 @@ def init(
         out=run,
         where=where_table(where or []),
     )
-    pace = _pace(settings.text) if timing else None
+    pace = None if no_timing else _pace(settings.text)
     text = settings.text if pace is None else with_pace(settings.text, str(pace))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -80,14 +80,20 @@ def _pace(text: str) -> Any:
 
 def encode(
     sources: Annotated[
-        list[Path], typer.Argument(help="Run folder and manifest (Parquet); with --backbone only the manifest.")
+        list[Path], typer.Argument(help="Run folder and manifest (Parquet); with --backbone the manifest alone.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the features and their manifest, features.parquet.")],
     backbone: Annotated[str | None, typer.Option(help="Network of keras.applications, in place of a run.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local file with its weights, without the top.")] = None,
-    frame: Annotated[str | None, typer.Option(help="Its input, HEIGHTxWIDTHxCHANNELS, such as 96x96x1.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local file with the weights of the backbone, without its top.")
+    ] = None,
+    frame: Annotated[
+        str | None, typer.Option(help="Frame of the backbone: HEIGHTxWIDTHxCHANNELS, such as 96x96x1.")
+    ] = None,
     window: Window = None,
-    dtype: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Number format of the features: float32, or float16 for half the size.")
+    ] = "float32",
     as_json: Json = False,
 ) -> None:
     """Compute the features of all frames once with the CNN of a run or a backbone, to train the other layers faster."""
@@ -138,7 +144,7 @@ def _frame(size: str | None, window: str | None) -> Frame:
 
 def export(
     run: Run,
-    format: Annotated[str, typer.Option(help="onnx or keras.")] = "onnx",
+    format: Annotated[str, typer.Option(help="Format of the file: onnx or keras.")] = "onnx",
     out: Annotated[Path | None, typer.Option(help="File to write; by default model.onnx in the run folder.")] = None,
     as_json: Json = False,
 ) -> None:
