@@ -55,11 +55,11 @@ ORDER = {
         display
     """,
     "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
-    "config": "settings toml lines group_candidates starter",
+    "config": "settings toml lines group_candidates starter_clips starter",
     "training": """
-        run weights predictions losses network batches callbacks distributed threads checkpoint logging setup doubts
-        saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds frame_encoder encode
-        export
+        run keras_module weights predictions losses network batches callbacks distributed threads checkpoint logging
+        setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
+        frame_encoder encode export
     """,
     "reports": """
         style formatting templates figures prediction_figures agreement animation balance data folder part_figures
@@ -67,7 +67,7 @@ ORDER = {
     """,
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
-    "cli": "show options data check bench prepare train evaluate report doctor demo app",
+    "cli": "inputs help show options messages data check bench prepare train evaluate report doctor demo app",
 }
 # What a package must not import although it stands before it.
 FORBIDDEN = {

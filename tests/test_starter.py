@@ -6,7 +6,7 @@ import pytest
 
 from cinefeed.config import parse
 from cinefeed.config.group_candidates import group_candidates
-from cinefeed.config.starter import starter
+from cinefeed.config.starter import starter, with_pace
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError
 from cinefeed.data.manifest.manifest import Manifest
 
@@ -34,7 +34,7 @@ AGES = [20.0 + row for row in range(60)]
 
 
 def table_of(manifest, *, target="age", group="patient"):
-    text = starter(manifest, path="m.parquet", target=target, group=group)
+    text = starter(manifest, path="m.parquet", target=target, group=group).text
     for line in text.splitlines():
         if line and not line.startswith("["):
             assert "  # " in line or line.startswith("# "), f"no reason: {line}"
@@ -159,7 +159,7 @@ def test_colour_is_what_the_pixels_say(tmp_path):
         )
         table, text = table_of(manifest, group=False)
         assert table["frame"]["channels"] == (1 if name == "grey" else 3)
-        assert ("the 8 that were read are grey" in text) == (name == "grey")
+        assert ("0 of 8 that were read are in colour" in text) == (name == "grey")
 
 
 def test_labels_choose_task_and_sampler():
@@ -193,7 +193,7 @@ def test_a_class_too_rare_for_three_parts_is_left_out_and_named():
     assert table["data"]["where"] == {"the kind": ["a", "b"]}
     assert table["data"]["split"]["stratify"] == "the kind"
     assert (table["data"]["task"], table["data"]["classes"]) == ("binary", ["a", "b"])
-    assert "left out: odd, one, in fewer than 3 groups" in text and "58 rows have frames" in text
+    assert "left out: odd, one (2 videos), in fewer than 3 groups" in text and "58 rows have frames" in text
     numbers = scanned(patient=PATIENTS, grade=pa.array([1.0] * 30 + [2.0] * 28 + [7.0] * 2)).with_task(
         "grade", "multiclass"
     )
@@ -201,7 +201,7 @@ def test_a_class_too_rare_for_three_parts_is_left_out_and_named():
     assert table["data"]["where"] == {"grade": ["1", "2"]}
     parts = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
     table, _ = table_of(scanned(patient=PATIENTS, kind=kinds, split=parts), target="kind")
-    assert "where" not in table["data"]
+    assert table["data"]["where"] == {"kind": ["a", "b"]}
 
 
 def test_classes_that_differ_by_much_are_not_called_even():
@@ -255,7 +255,7 @@ def test_a_clip_is_as_long_as_its_window():
 
 def test_odd_characters_stay_out_of_comments():
     manifest = scanned(patient=PATIENTS, kind=["a\x07", "b\x7f\u2028"] * 30)
-    text = starter(manifest, path="m\x01.parquet", target="kind", group="patient")
+    text = starter(manifest, path="m\x01.parquet", target="kind", group="patient").text
     assert tomllib.loads(text)["data"]["classes"] == ["a\x07", "b\x7f\u2028"]
     assert "\x01" not in text and "\u2028" not in text.partition("two values: ")[2].partition("\n")[0]
 
@@ -275,3 +275,82 @@ def test_what_cannot_serve_is_refused():
         starter(scanned(age=pa.nulls(60, pa.float64())), path="m", target="age", group=False)
     with pytest.raises(ColumnError, match="did you mean 'age'"):
         starter(scanned(age=AGES), path="m", target="aeg", group=False)
+
+
+def test_few_groups_are_cross_validated():
+    subjects = [f"p{row // 15}" for row in range(60)]
+    manifest = scanned(patient=subjects, kind=["a", "b", "b"] * 20)
+    settings = starter(manifest, path="m.parquet", target="kind", group="patient")
+    table = tomllib.loads(settings.text)
+    assert (settings.folds, table["train"]["folds"], "test" in table["data"]["split"]) == (4, 4, False)
+    assert "rows of the first fold: train 30, val 15, test 15" in settings.text
+    assert "4 folds are proposed, since 4 values of 'patient' are few" in settings.notes[0]
+    assert parse(table).train.folds == 4
+    many = starter(scanned(patient=PATIENTS, age=AGES), path="m.parquet", target="age", group="patient")
+    assert many.folds == 0 and "folds" not in many.text
+
+
+def test_rates_that_differ_are_cut_by_time():
+    mixed = scanned(patient=PATIENTS, age=AGES, frames=[60] * 30 + [120] * 30, rate_hz=[15.0] * 30 + [30.0] * 30)
+    table, text = table_of(mixed)
+    assert table["clip"] == {"frames": 16, "rate_hz": 4.0, "position": "random"}
+    assert "15 to 30 Hz" in text and "a clip spans 3.8 s" in text
+    clip = parse(table).clip
+    assert (clip.frames - 1) / clip.rate_hz < 59 / 15  # it fits the shortest video, 60 frames at 15 Hz
+
+
+@pytest.mark.parametrize("counts", [(76, 40, 266, 11, 2), (1, 2, 3, 4, 90)])
+def test_skewed_numbers_are_balanced(counts):
+    ages = [float(fifth) + row / (2 * count) for fifth, count in enumerate(counts) for row in range(count)]
+    manifest = scanned(rows=len(ages), patient=[f"p{row}" for row in range(len(ages))], age=ages)
+    table, text = table_of(manifest)
+    assert table["sampler"] == {"name": "UniformLabels", "bins": 5, "strength": 0.5, "max_repeats": 10}
+    assert "fifths of the label range have" in text
+    assert table_of(scanned(patient=PATIENTS, age=AGES))[0]["sampler"]["name"] == "Natural"
+
+
+def test_very_rare_classes_are_not_drawn_too_often():
+    kinds = ["a"] * 397 + ["b"] * 3
+    manifest = scanned(rows=400, patient=[f"p{row}" for row in range(400)], kind=kinds)
+    assert table_of(manifest, target="kind")[0]["sampler"] == {"name": "BalancedClasses", "max_repeats": 10}
+
+
+def test_rows_are_selected_and_a_class_of_one_video_is_reported():
+    kinds = ["a"] * 28 + ["b"] * 31 + ["odd"]
+    manifest = scanned(patient=PATIENTS, kind=kinds, view=["4ch", "4ch", "2ch"] * 20)
+    settings = starter(
+        manifest, path="m.parquet", target="kind", group="patient", where={"view": ["4ch"], "kind": ["a", "b"]}
+    )
+    assert tomllib.loads(settings.text)["data"]["where"] == {"view": ["4ch"], "kind": ["a", "b"]}
+    assert "40 rows have frames" in settings.text and settings.notes == ()
+    settings = starter(manifest, path="m.parquet", target="kind", group="patient")
+    assert settings.notes == (
+        "kind: left out odd (1 video), in fewer than 3 groups; each of the 3 parts needs one group",
+    )
+
+
+def test_a_class_without_a_training_row_is_left_out():
+    kinds = ["a"] * 20 + ["b"] * 25 + ["a"] * 6 + ["b"] * 7 + ["odd"] * 2
+    parts = ["train"] * 40 + ["val"] * 10 + ["test"] * 10
+    settings = starter(scanned(kind=kinds, split=parts), path="m.parquet", target="kind", group=None)
+    assert tomllib.loads(settings.text)["data"]["where"] == {"kind": ["a", "b"]}
+    assert "without a row in the training part" in settings.notes[0]
+
+
+def test_channels_do_not_depend_on_the_target(tmp_path):
+    for number in range(20):
+        frames = np.full((20, 16, 16, 3), 100, np.uint8)
+        frames[..., 0] += np.uint8(60 * (number % 4 == 0))  # a quarter in colour
+        np.save(tmp_path / f"{number:02d}.npy", frames)
+    manifest = Manifest.scan(tmp_path, progress=False)
+    table = manifest.table.append_column("age", pa.array(np.arange(20.0)))
+    grey_only = pa.array([None if number % 4 == 0 else float(number) for number in range(20)])
+    manifest = Manifest(table.append_column("size", grey_only), root=manifest.root, notes=manifest.notes)
+    for target in ("age", "size"):
+        table, text = table_of(manifest, target=target, group=False)
+        assert table["frame"]["channels"] == 3 and "5 of 20 that were read are in colour" in text
+
+
+def test_the_duration_is_a_comment():
+    text = with_pace("# head\n\n[data]\n", "3 s a step")
+    assert text.startswith("# head\n# Duration: 3 s a step.\n# ") and text.endswith("\n\n[data]\n")

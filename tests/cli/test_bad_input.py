@@ -25,7 +25,7 @@ def test_a_folder_without_videos(cinefeed, tmp_path):
     (tmp_path / "notes.txt").write_text("no video")
     out = tmp_path / "m.parquet"
     refused(cinefeed("scan", tmp_path, "--out", out), code=1, words=["no videos", "1 .txt", sorted(EXTENSIONS)[0]])
-    refused(cinefeed("scan", tmp_path / "absent", "--out", out), code=1, words=["absent is not a folder"])
+    refused(cinefeed("scan", tmp_path / "absent", "--out", out), code=2, words=["absent does not exist"])
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -143,9 +143,9 @@ def test_unknown_settings_in_toml(cinefeed, manifest, tmp_path):
         (["--frame", "8by8"], "HEIGHTxWIDTHxCHANNELS"),
         (["--where", "kind"], "COLUMN=VALUE"),
         (["--no-group"], "exclude each other"),
-        (["--epochs", "0"], "[train] epochs = 0"),
-        (["--frames", "0"], "[clip] Clip(frames)=0"),
-        (["--task", "ranking"], "[data] task = 'ranking'"),
+        (["--epochs", "0"], "--epochs 0 must be"),
+        (["--frames", "0"], "--frames 0 must be"),
+        (["--task", "ranking"], "--task 'ranking'"),
     ],
 )
 def test_options_out_of_range(cinefeed, manifest, tmp_path, words, hint):
@@ -154,9 +154,10 @@ def test_options_out_of_range(cinefeed, manifest, tmp_path, words, hint):
 
 def test_what_is_missing_is_asked_for(cinefeed, manifest, tmp_path):
     out = ["--out", tmp_path / "run"]
-    refused(cinefeed("train", manifest, *out, "--target", "kind"), code=2, words=["is missing"])
-    options = ["--frame", "16x16x1", "--target", "kind"]
-    refused(cinefeed("train", manifest, *out, *options), code=2, words=["data.split"])
+    done = cinefeed("train", manifest, *out, "--target", "kind")
+    refused(done, code=2, words=["missing: --group COLUMN (or --no-group", "--frame HEIGHTx", "'cinefeed init'"])
+    everything = ["the manifest, --target COLUMN, --group COLUMN", "--frame", "--out FOLDER"]
+    refused(cinefeed("train"), code=2, words=everything)
     refused(cinefeed("split", manifest, "--out", tmp_path / "s.parquet"), code=2, words=["--group", "--no-group"])
 
 

@@ -78,8 +78,8 @@ def test_it_feeds_what_train_would(cinefeed, manifest, tmp_path):
         (["--workers", "1,,2"], "whole numbers"),
         (["--workers", "-1"], "whole numbers"),
         (["--backend", "proces"], "did you mean 'process'?"),
-        (["--seconds", 0], "seconds=0 must be more than 0"),
-        (["--epochs", 0], "epochs=0 must be at least 1"),
+        (["--seconds", 0], "--seconds 0 must be more than 0"),
+        (["--epochs", 0], "--epochs 0 must be at least 1"),
         (["--frame", "16"], "HEIGHTxWIDTHxCHANNELS"),
     ],
 )

@@ -72,7 +72,7 @@ def test_a_wrong_question_is_refused(cinefeed, manifest, videos, tmp_path):
         assert message in done.err
     table = tmp_path / "table.csv"
     table.write_text("path\na.npy\n")
-    assert cinefeed("check", table).code == 1
+    assert cinefeed("check", table).code == 2
 
 
 def test_a_manifest_that_was_not_scanned(cinefeed, manifest, tmp_path):

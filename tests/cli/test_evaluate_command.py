@@ -100,10 +100,10 @@ def test_intervals_subgroups_and_reasons_are_printed_once(cinefeed, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "hint"),
     [
-        (["theirs.csv", "--manifest", "m.parquet"], 2, "are for a run folder"),
-        (["absent.csv"], 1, "absent.csv"),
+        (["theirs.csv", "--where", "study=s1"], 2, "are for a run folder"),
+        (["absent.csv"], 2, "absent.csv"),
         (["theirs.csv", "--unit", "studdy"], 2, "did you mean 'study'"),
-        (["theirs.csv", "--task", "ranking"], 2, "'ranking' is not a task"),
+        (["theirs.csv", "--task", "ranking"], 2, "--task ranking is not a task"),
         ([".", "--group", "patient"], 2, "are for a table of predictions"),
     ],
 )
@@ -147,7 +147,9 @@ def test_options_for_several_targets_and_covariates(cinefeed, manifest, tmp_path
     assert done.json["clips"] == 2 * split.count("test") > 0 and done.json["videos"] == split.count("test")
     done = cinefeed("evaluate", run, "--manifest", manifest)
     assert done.code == 1 and "are in the run's training or validation" in done.err
-    done = cinefeed("train", manifest, "--target", "kind", "--target", "age", "--classes", "knd=a", *SMALL)
+    done = cinefeed(
+        "train", manifest, "--target", "kind", "--target", "age", "--classes", "knd=a", *SMALL, "--out", run
+    )
     assert done.code == 2 and "did you mean 'kind'" in done.err
-    done = cinefeed("train", manifest, "--target", "age", "--task", "a=b", "--task", "c", *SMALL)
+    done = cinefeed("train", manifest, "--target", "age", "--task", "a=b", "--task", "c", *SMALL, "--out", run)
     assert done.code == 2 and "must be TARGET=VALUE" in done.err

@@ -92,7 +92,7 @@ def test_an_option_leaves_the_other_settings_of_its_group(section, words, expect
     [
         ("--workers two", r"\[feed.workers\] count = 'two'"),
         ("--workers=-1", r"\[feed.workers\] .* = '?-1'?"),
-        ("--backend procss", r"\[feed.workers\] backend = 'procss' must be one of thread, process"),
+        ("--backend procss", r"\[feed.workers\] backend = 'procss' must be one of 'thread', 'process' or 'auto'"),
         ("--timeout-seconds 0", r"\[feed.workers\] timeout_seconds = 0.0 must be more than 0"),
         ("--on-error skip", r"\[feed\] on_error = 'skip' is not a choice"),
         ("--max-bad 2", r"\[feed\] max_bad = 2.0 must be a share"),

@@ -55,9 +55,9 @@ def manifest(tmp_path):
 
 
 def once(path, out):
-    """Change settings to one epoch and another run folder, and nothing else."""
+    """Change settings to one epoch of a single run in another folder, and nothing else."""
     lines = path.read_text().splitlines()
-    changed = {"epochs": "epochs = 1", "out": f"out = {json.dumps(str(out))}"}
+    changed = {"epochs": "epochs = 1", "folds": "folds = 0", "out": f"out = {json.dumps(str(out))}"}
     path.write_text("\n".join(changed.get(line.partition(" = ")[0], line) for line in lines))
     return path
 
@@ -113,7 +113,7 @@ def test_both_halves_and_the_export(command, manifest, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["runs/a"], "encode: found 1 paths"),
+        (["runs/a"], "a manifest alone; found runs/a"),
         (["m.parquet", "--backbone", "MobileNetV2"], "--backbone needs --frame"),
         (["runs/a", "m.parquet", "--frame", "8x8x1"], "a run has its own"),
         (["runs/a", "m.parquet", "--dtype", "int8"], "use float16 or float32"),

@@ -291,7 +291,7 @@ def test_rows_that_the_run_did_not_use_are_left_out_by_init(run, studies, tmp_pa
     encoder = dataclasses.replace(encoder_of_run(run), parts=parts.take(np.flatnonzero(np.arange(ROWS) % 6 != 0)))
     rows = Manifest.read(encode(studies, out=tmp_path / "f", encoder=encoder).path)
     assert rows.column("split").null_count == 2
-    settings = parse(tomllib.loads(starter(rows, path="f.parquet", target="age", group="patient")))
+    settings = parse(tomllib.loads(starter(rows, path="f.parquet", target="age", group="patient").text))
     assert settings.data.split.column == "split"
     selection = make_parts(choose_rows(rows, settings), settings)
     for name in ("train", "val", "test"):

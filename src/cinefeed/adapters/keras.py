@@ -12,7 +12,7 @@ from cinefeed.feed.feed import Feed
 try:
     import keras
 except ImportError as error:
-    raise keras_missing(error) from error
+    raise keras_missing(error) from None
 
 
 @check_arguments(hints=ADAPTER_HINTS)

@@ -11,6 +11,7 @@ from cinefeed.cli.data import inspect, scan, split
 from cinefeed.cli.demo import demo
 from cinefeed.cli.doctor import doctor
 from cinefeed.cli.evaluate import compare, evaluate, predict
+from cinefeed.cli.help import Command, Group
 from cinefeed.cli.prepare import encode, export, init
 from cinefeed.cli.report import report
 from cinefeed.cli.train import train
@@ -22,7 +23,7 @@ def make_app() -> typer.Typer:
         name="cinefeed",
         help="Feed video to deep learning: index, split, balance, train, evaluate, report.",
         no_args_is_help=True,
-        add_completion=False,
+        cls=Group,
         pretty_exceptions_enable=False,
         callback=_root,
     )
@@ -43,7 +44,7 @@ def make_app() -> typer.Typer:
         demo,
         doctor,
     ):
-        app.command()(command)
+        app.command(cls=Command)(command)
     return app
 
 
@@ -55,7 +56,7 @@ def _version(is_set: bool) -> None:
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Feed video to deep learning: index, split, balance, train, evaluate, report."""

@@ -10,7 +10,6 @@ import typer
 
 from cinefeed.cli.options import Flow, Json, with_flow
 from cinefeed.cli.show import emit, ticking
-from cinefeed.config import overlay, parse
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.core.text import format_count, format_percent
@@ -26,28 +25,26 @@ _KINDS: dict[str, Backend] = {"thread": "thread", "process": "process"}
 def bench(
     flow: Flow,
     counts: Annotated[
-        str | None, typer.Option("--workers", help="Numbers of workers, such as 0,1,2; by default 0,1 and one a core.")
+        str | None,
+        typer.Option("--workers", help="Numbers of workers to compare, such as 0,1,2. Default: 0, 1 and one per core."),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="thread, process, or both with a comma; by default what runs here.")
+        str | None,
+        typer.Option(help="Kinds of workers to compare: thread, process. Default: both if this machine has both."),
     ] = None,
-    seconds: Annotated[float, typer.Option(help="To measure each for, after a start that is not counted.")] = 5.0,
-    epochs: Annotated[int | None, typer.Option(help="Measure each for so many epochs instead.")] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds to measure each number of workers, after a warm-up.")] = 5.0,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs to measure, in place of --seconds.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the feed without a model: clips a second, and where the time goes, for some numbers of workers.
+    """Measure the feed without a model: clips per second, and the time of each stage, for some numbers of workers.
 
-    Nothing needs to be said but the manifest; give --frame, --frames and transforms as you will train with them. With
-    a split, the training part is fed, as `train` does it.
+    Only the manifest is needed. The figures are those of a training if --config or the options are those of the
+    training; if they have a split, the training part is fed.
     """
     from cinefeed.training.setup import build_feed, choose_rows, make_parts, usable_rows
 
     workers, backends = worker_counts(counts), backend_names(backend)
-    table = flow.table()
-    is_split = bool(table.get("data", {}).get("split"))
-    above = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
-    table = overlay({"data": {"target": ""}, "frame": {"height": 112, "width": 112}}, overlay(table, above))
-    settings = parse(table)
+    settings, is_split = flow.preview()
     rows, _ = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     part = make_parts(rows, settings).train if is_split else rows
 

@@ -1,13 +1,15 @@
 """The command `cinefeed check`, which looks for faults of a data set before training."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
 
+from cinefeed.cli.inputs import check_path
 from cinefeed.cli.options import Group, Json, Where, Window, where_table, window_of
 from cinefeed.cli.show import emit, note
 from cinefeed.config import read_settings
@@ -21,31 +23,39 @@ from cinefeed.video.clips import Clip, Frame
 
 
 def check(
-    manifest: Annotated[Path, typer.Argument(help="Manifest to check (Parquet), as 'cinefeed scan' writes it.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Argument(help="Manifest (Parquet) that 'cinefeed scan' wrote; may stand in --config instead."),
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Label column to check, also against nuisance columns.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="regression, binary or multiclass; by default from the type of the labels.")
+        str | None, typer.Option(help="Task: regression, binary or multiclass. Default: from the labels.")
     ] = None,
     group: Group = None,
     nuisance: Annotated[
         list[str] | None,
         typer.Option(help="Column that must not predict the label, such as the site. May be repeated."),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames per clip: shorter videos are listed.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Use every n-th frame.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Frames per second, in place of --stride.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Number of frames of a clip; shorter videos are listed.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Use every n-th frame of a video.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Frames per second of a clip, in place of --stride.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings file (TOML) with the clip and frame settings for training.")
+        Path | None,
+        typer.Option(
+            help="Settings file (TOML), which can hold all of these: manifest, target, group, rows, clip and frame."
+        ),
     ] = None,
     window: Window = None,
     where: Where = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings too.")] = False,
-    private: Annotated[bool, typer.Option("--private", help="Show ids in place of paths; no pictures.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Threads for reading; by default one per core.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Show ids in place of paths, and no pictures.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
     page: Annotated[Path | None, typer.Option(help="HTML page to write, with pictures of similar pairs.")] = None,
     groups: Annotated[
         Path | None,
-        typer.Option(help="Table to write (.csv ...): groups that keep similar videos in one part of a split."),
+        typer.Option(
+            help="Table to write (.csv, .parquet, .json): groups that keep similar videos in one part of a split."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -59,14 +69,26 @@ def check(
         table_suffix(groups)
     clip = None if frames is None else Clip(frames=frames, stride=1 if stride is None else stride, rate_hz=rate)
     frame = None
+    rows_where: dict[str, list[Any]] = {**where_table(where or [])}
     if config is not None:
         settings = read_settings(config)
+        data = settings.data
         clip, frame = clip or settings.clip, settings.frame
+        rows_where = {name: list(values) for name, values in data.where.items()} | rows_where
+        if manifest is None:
+            manifest = Path(data.manifest)
+            check_path(manifest, name="manifest", label="[data] manifest =")
+        if target is None and data.targets and data.targets[0] != "clip":
+            target = data.targets[0]
+            task = task or (data.task.get(target) if isinstance(data.task, Mapping) else data.task)
+        group = group or data.split.group or None
+    if manifest is None:
+        raise SettingError("missing: the manifest; or give --config with settings that name it")
     if window is not None:
         window_ends = window_of(window)
         frame = Frame(height=1, width=1, window=window_ends) if frame is None else replace(frame, window=window_ends)
     rows = Manifest.read(manifest)
-    for column, values in where_table(where or []).items():
+    for column, values in rows_where.items():
         rows = rows.where(column, values)
     report = check_manifest(
         rows,

@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
 from cinefeed.cli.show import emit, note
-from cinefeed.config import overlay, parse
 from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import with_write_lock
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import why_no_label
 from cinefeed.data.manifest.grouping import GROUP
+from cinefeed.data.manifest.labels import Unmatched
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.write_table import table_suffix
 from cinefeed.data.split_summary import unseen_classes
@@ -30,57 +30,65 @@ def scan(
         Path,
         typer.Option(help="Manifest to write (.parquet, .csv, .json); unchanged files of an existing one are reused."),
     ],
-    labels: Annotated[Path | None, typer.Option(help="Label table: CSV, Parquet or JSON.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Table of labels: CSV, Parquet or JSON.")] = None,
     on: Annotated[
         str | None,
-        typer.Option(help="Column to join on, by default path or stem; TABLE=VIDEOS if names differ; a,b for two."),
+        typer.Option(
+            help="Column to join the labels on, by default path or stem. TABLE=VIDEOS if names differ; a,b for two."
+        ),
     ] = None,
     path_columns: Annotated[
-        str | None, typer.Option(help="Columns from folder names: '{patient}/{study}/{view}'.")
+        str | None, typer.Option(help="Make columns of folder names, such as '{patient}/{study}/{view}'.")
     ] = None,
     unmatched: Annotated[
-        str, typer.Option(help="Labels without a file, and files without a label: error or ignore.")
+        str, typer.Option(help="Labels without a file, and files without a label: error, or ignore to leave them out.")
     ] = "error",
-    verify: Annotated[str, typer.Option(help="decode (detects damage) or packets (faster).")] = "decode",
-    workers: Annotated[int | None, typer.Option(help="Threads for probing; by default one per core.")] = None,
+    verify: Annotated[
+        str, typer.Option(help="Decode every frame (decode), which detects damage, or none (packets), which is faster.")
+    ] = "decode",
+    workers: Annotated[int | None, typer.Option(help="Number of threads; by default one per core.")] = None,
     axes: Annotated[str | None, typer.Option(help="Order of the axes of arrays, such as HWT or NTHW.")] = None,
-    slice: Annotated[str, typer.Option(help="Slice of a 4-D volume: middle, each, or a number.")] = "middle",
+    slice: Annotated[str, typer.Option(help="Slice of a 4-D volume: middle, each, or its number.")] = "middle",
     window: Annotated[
-        str, typer.Option(help="Black and white: file (the window in DICOM headers), none, or percentiles.")
+        str, typer.Option(help="Values that become black and white: file (from DICOM headers), none, or percentiles.")
     ] = "file",
-    stream: Annotated[int | None, typer.Option(help="Video stream to read; by default the first.")] = None,
+    stream: Annotated[
+        int | None, typer.Option(help="Number of the video stream to read; by default the first.")
+    ] = None,
     frames: Annotated[
-        str | None, typer.Option(help="Pattern of the images of a folder that are frames, such as '*.jpg'.")
+        str | None, typer.Option(help="Pattern of the images in a folder that are frames, such as '*.jpg'.")
     ] = None,
     keep: Annotated[
-        str | None, typer.Option(help="DICOM attributes as columns: SeriesDescription,ProtocolName")
+        str | None, typer.Option(help="DICOM attributes to keep as columns, such as SeriesDescription,ProtocolName.")
     ] = None,
     salt: Annotated[
-        str | None, typer.Option(help="Salt for hashes of patient, study, series; '' for no hashes.")
+        str | None, typer.Option(help="Salt of the hashes of patient, study and series; '' keeps the ids themselves.")
     ] = None,
     share_labels: Annotated[
-        bool, typer.Option("--share-labels", help="Use a label row that names a file for all samples in it.")
+        bool, typer.Option("--share-labels", help="Use a row of labels that names a file for all samples in the file.")
     ] = False,
     max_frame_bytes: Annotated[
-        int, typer.Option(help="Most bytes of a decoded frame; files with larger ones are refused.")
+        int, typer.Option(help="Maximum bytes of a decoded frame; files with larger frames are refused.")
     ] = DEFAULT_LIMITS.max_frame_bytes,
     max_unpacked_bytes: Annotated[
-        int, typer.Option(help="Most bytes decompressed into memory at once.")
+        int, typer.Option(help="Maximum bytes that are decompressed into memory at once.")
     ] = DEFAULT_LIMITS.max_unpacked_bytes,
-    max_frames: Annotated[int, typer.Option(help="Most frames of a video.")] = DEFAULT_LIMITS.max_frames,
+    max_frames: Annotated[int, typer.Option(help="Maximum number of frames of a video.")] = DEFAULT_LIMITS.max_frames,
     max_samples_per_file: Annotated[
-        int, typer.Option(help="Most samples in one file.")
+        int, typer.Option(help="Maximum number of samples in a file.")
     ] = DEFAULT_LIMITS.max_samples_per_file,
     max_file_seconds: Annotated[
-        float, typer.Option(help="Most seconds to read a whole video.")
+        float, typer.Option(help="Maximum seconds to read a whole video.")
     ] = DEFAULT_LIMITS.max_file_seconds,
     on_damage: Annotated[
-        str, typer.Option(help="Damaged frames of encoded video: raise, or conceal (by FFmpeg's error concealment).")
+        str, typer.Option(help="Damaged frames of encoded video: raise an error, or conceal them as FFmpeg does.")
     ] = "raise",
     private: Private = False,
     as_json: Json = False,
 ) -> None:
     """Index a folder of videos: probe each file once, join labels, write a manifest."""
+    if unmatched not in get_args(Unmatched):
+        raise SettingError(f"--unmatched {unmatched} is not a choice; there are: {', '.join(get_args(Unmatched))}")
     manifest = Manifest.scan(
         folder,
         labels=labels,
@@ -131,11 +139,13 @@ def split(
     stratify: Stratify = None,
     task: Annotated[
         str | None,
-        typer.Option(help="Task of --stratify: regression or multiclass; by default from the type of the labels."),
+        typer.Option(help="Task of --stratify: regression or multiclass. Default: from the labels."),
     ] = None,
     where: Where = None,
-    keep: Annotated[str | None, typer.Option(help="Column of an earlier split: only new groups are assigned.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    keep: Annotated[
+        str | None, typer.Option(help="Column of an earlier split, which is kept: only new groups are assigned.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Assign rows to train, val and test, with no group in two parts; the seed determines the result."""
@@ -161,6 +171,13 @@ def split(
         rows = rows.where(column, values)
     if group_table is not None:
         rows, group = rows.with_groups(group_table), GROUP
+    for flag, share in (("--val", val), ("--test", test)):
+        if not 0 <= share < 1:
+            raise SettingError(f"{flag} {share:g} must be a fraction of the rows, from 0 to less than 1, such as 0.15")
+    if val + test >= 1:
+        raise SettingError(
+            f"--val {val:g} and --test {test:g} leave no rows for training; their sum must be less than 1"
+        )
     parts = rows.split(val=val, test=test, group=group, stratify=stratify, seed=seed, keep=keep)
     for name in parts.all.labels:
         if name != stratify and name != group:
@@ -201,7 +218,7 @@ def _note_missing_classes(rows: Manifest, name: str, *, group: str) -> None:
 def inspect(
     flow: Flow,
     transforms: Annotated[
-        Path | None, typer.Option(help="Settings file (TOML): show its transforms, from weak to strong, instead.")
+        Path | None, typer.Option(help="Settings file (TOML) whose transforms are shown instead, from weak to strong.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Page to write; by default inspect.html, or transforms.html.")
@@ -210,8 +227,9 @@ def inspect(
 ) -> None:
     """Show the data that would be fed on an HTML page: labels before and after sampling, clips, files that failed.
 
-    Only the manifest is needed: without --target the page has no labels, without a split it shows all rows. With
-    --transforms the page shows the effect of each transform on these videos, and of all together.
+    Only the manifest is needed: without --target the page has no labels, without a split it shows all rows.
+
+    The page of --transforms shows the effect of each transform on these videos, and of all together.
     """
     from cinefeed.reports import inspect_page  # the other commands here do not need report and training
     from cinefeed.training.setup import build_feed, choose_rows, make_parts, usable_rows
@@ -220,11 +238,7 @@ def inspect(
         if flow.config is not None:
             raise SettingError("--transforms and --config exclude each other; give one")
         flow = replace(flow, config=transforms)
-    table = flow.table()
-    is_split = bool(table.get("data", {}).get("split"))
-    required = {"data": {} if is_split else {"split": {"group": False}}, "train": {"out": "unused"}}
-    table = overlay({"data": {"target": ""}, "frame": {"height": 112, "width": 112}}, overlay(table, required))
-    settings = parse(table)
+    settings, is_split = flow.preview()
     rows, failures = usable_rows(choose_rows(Manifest.read(settings.data.manifest), settings))
     parts = make_parts(rows, settings) if is_split else None
     if transforms is not None:

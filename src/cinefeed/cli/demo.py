@@ -39,9 +39,9 @@ def demo_table(out: Path, *, epochs: int, seed: int) -> dict[str, Any]:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for videos, manifest and run.")] = Path("demo"),
-    videos: Annotated[int, typer.Option(help="Number of videos to write.")] = 800,
-    epochs: Annotated[int, typer.Option(help="Epochs of training.")] = 22,
-    seed: Annotated[int, typer.Option(help="Seed of the videos, the split and the training.")] = 7,
+    videos: Annotated[int, typer.Option(min=1, help="Number of videos to write.")] = 800,
+    epochs: Annotated[int, typer.Option(help="Number of epochs of the training.")] = 22,
+    seed: Annotated[int, typer.Option(help="Random seed of the videos, the split and the training.")] = 7,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:

@@ -23,9 +23,11 @@ from cinefeed.metrics.units import cluster_of
 from cinefeed.training.run import check_run, read_baselines, read_thresholds, settings_of_run, write_json
 
 RunOrTable = Annotated[Path, typer.Argument(help="Run folder, or table of predictions (Parquet, CSV) of any program.")]
-Unit = Annotated[str | None, typer.Option(help="Column of the units to evaluate, such as the study; default: videos.")]
-Clips = Annotated[int | None, typer.Option(help="Clips per video, evenly spaced; their scores are averaged.")]
-Resamples = Annotated[int, typer.Option(help="Bootstrap samples for intervals.")]
+Unit = Annotated[
+    str | None, typer.Option(help="Column of the units to evaluate, such as the study. Default: each video is a unit.")
+]
+Clips = Annotated[int | None, typer.Option(help="Number of clips per video, evenly spaced; their scores are averaged.")]
+Resamples = Annotated[int, typer.Option(help="Number of bootstrap samples for intervals.")]
 _TABLES = (".parquet", ".csv", ".tsv", ".txt")
 
 
@@ -33,26 +35,26 @@ def evaluate(
     run: RunOrTable,
     part: Annotated[str, typer.Option(help="Part of the run's manifest: train, val or test.")] = "test",
     manifest: Annotated[
-        Path | None, typer.Option(help="Another manifest, for external validation with the run's thresholds.")
+        Path | None, typer.Option(help="Another manifest, for external validation with the thresholds of the run.")
     ] = None,
     where: Where = None,
     unit: Unit = None,
     clips: Clips = None,
     subgroups: Annotated[
-        list[str] | None, typer.Option(help="Columns of subgroups with their own metrics: a,b, or repeat the option.")
+        list[str] | None, typer.Option(help="Columns of subgroups with metrics of their own: a,b.")
     ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="For a table: the targets to evaluate, by default all.")
-    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Targets to evaluate; by default all.")] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="For a table: regression, binary, multiclass; for several targets TARGET=TASK."),
+        typer.Option(help="Task: regression, binary or multiclass. Several targets: TARGET=TASK."),
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option(help="For a table: class names in order, a,b; for several targets TARGET=a,b."),
+        typer.Option(help="Classes in order: a,b; the second of two is positive. Several targets: TARGET=a,b."),
     ] = None,
-    group: Annotated[str | None, typer.Option(help="For a table: column of patients, resampled for intervals.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of the patients, which are resampled for intervals.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the predictions, one row per clip (.parquet, .csv, .json).")
     ] = None,
@@ -124,7 +126,8 @@ def compare(
     part: Annotated[str, typer.Option(help="Part to compare, which must be the same in both.")] = "test",
     unit: Unit = None,
     group: Annotated[
-        str | None, typer.Option(help="Column of patients, resampled for intervals; by default that of the runs.")
+        str | None,
+        typer.Option(help="Column of the patients, which are resampled for intervals. Default: that of the runs."),
     ] = None,
     resamples: Resamples = 1000,
     out: Annotated[

@@ -10,60 +10,91 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from cinefeed.config import overlay, read_table, with_groups
-from cinefeed.core.errors import SettingError
+from cinefeed.cli.inputs import check_path
+from cinefeed.config import Settings, missing_settings, overlay, parse, read_table, with_groups
+from cinefeed.core.errors import SettingError, listed_in_words
 from cinefeed.data.manifest.encoded import feature_frame
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.settings import FeedOptions
 
+_REQUIRED = {
+    ("data", "manifest"): "the manifest",
+    ("data", "target"): "--target COLUMN",
+    ("data.split", "group"): "--group COLUMN (or --no-group, or --split-column COLUMN)",
+    ("frame", "height"): "--frame HEIGHTxWIDTHxCHANNELS",
+    ("frame", "width"): "--frame HEIGHTxWIDTHxCHANNELS",
+    ("train", "out"): "--out FOLDER",
+}
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="Run folder, the --out of 'cinefeed train'.")]
-Where = Annotated[list[str] | None, typer.Option(help="Keep rows: COLUMN=VALUE[,VALUE ...]. May be repeated.")]
-Group = Annotated[str | None, typer.Option(help="Column whose values stay in one part: the patient.")]
-NoGroup = Annotated[bool, typer.Option("--no-group", help="Every row stands for itself.")]
+Where = Annotated[
+    list[str] | None, typer.Option(help="Keep the rows with these values: COLUMN=VALUE[,VALUE ...]. May be repeated.")
+]
+Group = Annotated[str | None, typer.Option(help="Column whose values must not be in two parts, such as the patient.")]
+NoGroup = Annotated[bool, typer.Option("--no-group", help="Treat every row as independent of all others.")]
 Private = Annotated[bool, typer.Option("--private", help="Show ids in place of paths everywhere, and no pictures.")]
 Window = Annotated[
-    str | None, typer.Option(help="What becomes black and white, LOW,HIGH: of floats and of more than 8 bits.")
+    str | None, typer.Option(help="Values that become black and white: LOW,HIGH. For floats and more than 8 bits.")
 ]
-Stratify = Annotated[str | None, typer.Option(help="Column whose distribution the parts share.")]
+Stratify = Annotated[str | None, typer.Option(help="Column whose distribution is the same in all parts.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
     """What `train` and `inspect` are told of the flow from manifest to batch. None: not given."""
 
-    manifest: Annotated[Path | None, typer.Argument(help="Manifest (Parquet); may stand in --config.")] = None
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings; options given here win.")] = None
+    manifest: Annotated[
+        Path | None,
+        typer.Argument(help="Manifest (Parquet) that 'cinefeed scan' wrote; may stand in --config instead."),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Settings file (TOML), such as 'cinefeed init' writes. Options take precedence over it."),
+    ] = None
     target: Annotated[
-        list[str] | None, typer.Option(help="Label column to learn; of several, a,b or one --target each; 'clip'.")
+        list[str] | None,
+        typer.Option(help="Label column to learn; several as a,b. 'clip' learns to reconstruct clips."),
     ] = None
     where: Where = None
     private: Private = False
-    drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows without a label.")] = False
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Leave out rows without a label, in place of an error.")
+    ] = False
     task: Annotated[
         list[str] | None,
-        typer.Option(help="regression, binary, multiclass; by default as the labels are. Of several: TARGET=TASK."),
+        typer.Option(
+            help="Task: regression, binary or multiclass. Default: from the labels. Several targets: TARGET=TASK."
+        ),
     ] = None
     classes: Annotated[
         list[str] | None,
-        typer.Option(help="Class names in order, a,b; of two, the 2nd is positive. Of several targets: TARGET=a,b."),
+        typer.Option(help="Classes in order: a,b; the second of two is positive. Several targets: TARGET=a,b."),
     ] = None
     group: Group = None
     no_group: NoGroup = False
     stratify: Stratify = None
-    val: Annotated[float | None, typer.Option(help="Share of rows for validation.")] = None
-    test: Annotated[float | None, typer.Option(help="Share of rows for the test.")] = None
-    split_column: Annotated[str | None, typer.Option(help="Column that holds the parts already: train, val, test.")] = (
+    val: Annotated[float | None, typer.Option(help="Fraction of the rows for validation.")] = None
+    test: Annotated[float | None, typer.Option(help="Fraction of the rows for the test.")] = None
+    split_column: Annotated[str | None, typer.Option(help="Column with the part of each row: train, val or test.")] = (
         None
     )
-    frame: Annotated[str | None, typer.Option(help="HEIGHTxWIDTHxCHANNELS, such as 112x112x1.")] = None
+    frame: Annotated[
+        str | None, typer.Option(help="Size and channels of a frame: HEIGHTxWIDTHxCHANNELS, such as 112x112x1.")
+    ] = None
     window: Window = None
-    frames: Annotated[int | None, typer.Option(help="Frames a clip.")] = None
-    stride: Annotated[int | None, typer.Option(help="Take every n-th frame.")] = None
-    rate: Annotated[float | None, typer.Option(help="Frames a second, in place of --stride.")] = None
-    rotate: Annotated[float | None, typer.Option(help="Rotate each clip by up to so many degrees.")] = None
-    shift: Annotated[float | None, typer.Option(help="Shift each clip by up to so many pixels.")] = None
-    balance: Annotated[bool, typer.Option("--balance", help="Balance classes; make continuous labels uniform.")] = False
+    frames: Annotated[int | None, typer.Option(help="Number of frames of a clip.")] = None
+    stride: Annotated[int | None, typer.Option(help="Use every n-th frame of a video.")] = None
+    rate: Annotated[float | None, typer.Option(help="Frames per second of a clip, in place of --stride.")] = None
+    rotate: Annotated[
+        float | None, typer.Option(help="Rotate training clips by random angles of up to this many degrees.")
+    ] = None
+    shift: Annotated[
+        float | None, typer.Option(help="Shift training clips by random distances of up to this many pixels.")
+    ] = None
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Draw rare classes, or rare ranges of numbers, more often in training.")
+    ] = False
     feed: Mapping[str, Any] = field(default_factory=dict)  # the options of FeedOptions that were given, by flag
 
     def table(self, **more: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +102,8 @@ class Flow:
 
         `more` are further sections, laid over both.
         """
+        if self.rate is not None and self.stride is not None:
+            raise SettingError("--rate and --stride exclude each other; give one")
         if self.group is not None and self.no_group:
             raise SettingError("--group and --no-group exclude each other; give one")
         split: dict[str, Any] = {
@@ -107,6 +140,35 @@ class Flow:
         if self.balance:
             table = overlay(table, {"sampler": {"name": _balancing(table)}})
         return table
+
+    def settings(self, **more: Mapping[str, Any]) -> Settings:
+        """Return the settings that `table` describes.
+
+        Raises SettingError for invalid settings, for missing ones, of which it names all, and for an absent manifest.
+        """
+        return self._parse(self.table(**more))
+
+    def preview(self) -> tuple[Settings, bool]:
+        """Return settings to look at batches without training, and whether they have a split.
+
+        Without a target batches have no labels, and without a split all rows are fed.
+        """
+        table = self.table()
+        is_split = bool(table.get("data", {}).get("split"))
+        data: dict[str, Any] = {"target": ""} if is_split else {"target": "", "split": {"group": False}}
+        defaults = {"data": data, "frame": {"height": 112, "width": 112}, "train": {"out": "unused"}}
+        return self._parse(overlay(defaults, table)), is_split
+
+    def _parse(self, table: Mapping[str, Any]) -> Settings:
+        if missing := missing_settings(table):
+            names = dict.fromkeys(_REQUIRED[each] for each in missing)
+            place = "" if self.config is None else f" in {self.config} and on the command line"
+            remedy = "" if self.config is not None else "; or give --config with settings that 'cinefeed init' writes"
+            raise SettingError(f"missing{place}: {listed_in_words([*names])}{remedy}")
+        settings = parse(table)
+        if self.manifest is None:
+            check_path(Path(settings.data.manifest), name="manifest", label="[data] manifest =")
+        return settings
 
 
 def feed_options(kind: type = FeedOptions) -> dict[str, tuple[tuple[str, ...], Any, str]]:

@@ -1,31 +1,40 @@
 """Commands around training: `init` writes settings, `encode` computes features, `export` writes the network."""
 
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cinefeed.cli.options import Group, Json, NoGroup, Run, Window, frame_table, window_of
+from cinefeed.cli.options import Group, Json, NoGroup, Run, Where, Window, frame_table, where_table, window_of
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
-from cinefeed.core.errors import SettingError
+from cinefeed.config import parse
+from cinefeed.core.errors import CinefeedError, SettingError
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.run import check_run
 from cinefeed.video.clips import Frame
 
 
 def init(
-    manifest: Annotated[Path, typer.Argument(help="Manifest of a scan (Parquet).")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest (Parquet) that 'cinefeed scan' wrote.")],
     target: Annotated[str, typer.Option(help="Label column to learn.")],
     out: Annotated[Path, typer.Option(help="Settings to write (TOML).")] = Path("run.toml"),
     group: Group = None,
     no_group: NoGroup = False,
-    run: Annotated[Path, typer.Option(help="Run folder in the settings.")] = Path("runs/first"),
+    where: Where = None,
+    run: Annotated[Path, typer.Option(help="Run folder that the settings name.")] = Path("runs/first"),
+    no_timing: Annotated[
+        bool, typer.Option("--no-timing", help="Do not time steps to estimate how long the training takes here.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing settings file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write settings for `train --config`, with values chosen from the manifest and their reasons as comments."""
+    """Write settings for 'cinefeed train --config', chosen from the manifest, with the reason for each as a comment.
+
+    The settings depend on the manifest alone. A comment at the top states how long the training takes on this machine.
+    """
     from cinefeed.config.group_candidates import group_candidates
-    from cinefeed.config.starter import starter
+    from cinefeed.config.starter import starter, with_pace
     from cinefeed.core.files import write_atomically
 
     if group is not None and no_group:
@@ -35,30 +44,63 @@ def init(
     if out.suffix != ".toml":
         raise SettingError(f"{out} cannot be written: settings are TOML; name it {out.stem}.toml")
     rows = Manifest.read(manifest)
-    text = starter(rows, path=manifest, target=target, group=False if no_group else group, out=run)
+    settings = starter(
+        rows,
+        path=manifest,
+        target=target,
+        group=False if no_group else group,
+        out=run,
+        where=where_table(where or []),
+    )
+    pace = None if no_timing else _pace(settings.text)
+    text = settings.text if pace is None else with_pace(settings.text, str(pace))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
     for candidate in group_candidates(rows, target=target) if no_group else []:
         note(f"--no-group treats all rows as independent, but this column may be a group: {candidate}")
-    emit({"settings": str(out)}, as_json=as_json, text=f"{text}\n-> {out}: cinefeed train --config {out}")
+    for message in settings.notes:
+        note(message)
+    result = {"settings": str(out), "folds": settings.folds, "notes": settings.notes}
+    result["total_seconds"] = None if pace is None else pace.total_seconds
+    emit(result, as_json=as_json, text=f"{text}\n-> {out}: cinefeed train --config {out}")
+
+
+def _pace(text: str) -> Any:
+    """Return the duration of the training that settings describe; None, and a note, if it cannot be measured."""
+    try:
+        choose_backend()
+        from cinefeed.training.pace import measure_pace
+
+        note("timing a few steps (--no-timing skips this)")
+        return measure_pace(parse(tomllib.loads(text)))
+    except CinefeedError as error:
+        note(f"the duration of the training could not be measured: {error}")
+        return None
 
 
 def encode(
     sources: Annotated[
-        list[Path], typer.Argument(help="Run folder and manifest (Parquet); with --backbone only the manifest.")
+        list[Path], typer.Argument(help="Run folder and manifest (Parquet); with --backbone the manifest alone.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the features and their manifest, features.parquet.")],
     backbone: Annotated[str | None, typer.Option(help="Network of keras.applications, in place of a run.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Local file with its weights, without the top.")] = None,
-    frame: Annotated[str | None, typer.Option(help="Its input, HEIGHTxWIDTHxCHANNELS, such as 96x96x1.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local file with the weights of the backbone, without its top.")
+    ] = None,
+    frame: Annotated[
+        str | None, typer.Option(help="Frame of the backbone: HEIGHTxWIDTHxCHANNELS, such as 96x96x1.")
+    ] = None,
     window: Window = None,
-    dtype: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Number format of the features: float32, or float16 for half the size.")
+    ] = "float32",
     as_json: Json = False,
 ) -> None:
     """Compute the features of all frames once with the CNN of a run or a backbone, to train the other layers faster."""
     if len(sources) != (1 if backbone is not None else 2):
         raise SettingError(
-            f"encode: found {len(sources)} paths; give a run folder and a manifest, or with --backbone a manifest"
+            "encode needs a run folder and a manifest, or with --backbone a manifest alone; found "
+            f"{' '.join(map(str, sources))}"
         )
     if backbone is None and any(each is not None for each in (weights, frame, window)):
         raise SettingError("--weights, --frame and --window need --backbone; a run has its own, so leave them out")
@@ -102,7 +144,7 @@ def _frame(size: str | None, window: str | None) -> Frame:
 
 def export(
     run: Run,
-    format: Annotated[str, typer.Option(help="onnx or keras.")] = "onnx",
+    format: Annotated[str, typer.Option(help="Format of the file: onnx or keras.")] = "onnx",
     out: Annotated[Path | None, typer.Option(help="File to write; by default model.onnx in the run folder.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -17,15 +17,19 @@ def report(
         Path | None, typer.Option(help="Page to write; by default report.html in the run folder or beside the table.")
     ] = None,
     unit: Unit = None,
-    group: Annotated[str | None, typer.Option(help="For a table: column of patients, resampled for intervals.")] = None,
-    subgroups: Annotated[list[str] | None, typer.Option(help="For a table: columns of subgroups, a,b.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of the patients, which are resampled for intervals.")
+    ] = None,
+    subgroups: Annotated[
+        list[str] | None, typer.Option(help="Columns of subgroups with metrics of their own: a,b.")
+    ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="For a table: regression, binary, multiclass; for several targets TARGET=TASK."),
+        typer.Option(help="Task: regression, binary or multiclass. Several targets: TARGET=TASK."),
     ] = None,
     classes: Annotated[
         list[str] | None,
-        typer.Option(help="For a table: class names in order, a,b; for several targets TARGET=a,b."),
+        typer.Option(help="Classes in order: a,b; the second of two is positive. Several targets: TARGET=a,b."),
     ] = None,
     as_json: Json = False,
 ) -> None:

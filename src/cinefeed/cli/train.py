@@ -7,7 +7,7 @@ import typer
 
 from cinefeed.cli.options import Flow, Json, with_flow
 from cinefeed.cli.show import choose_backend, emit, note
-from cinefeed.config import Settings, parse
+from cinefeed.config import Settings
 from cinefeed.core.errors import MissingExtraError, SettingError
 from cinefeed.metrics.display import assessment_lines, baseline_lines
 from cinefeed.training.run import RunResult, device, read_assessment, read_baselines
@@ -18,23 +18,33 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existin
 @with_flow
 def train(
     flow: Flow,
-    out: Annotated[Path | None, typer.Option(help="Run folder to write; an interrupted run there is resumed.")] = None,
-    model: Annotated[str | None, typer.Option(help="Name of the network in cinefeed.models.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write. An interrupted run in it is resumed.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of the network in cinefeed.models, such as cnn_rnn or cnn3d.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Learning rate schedule: plateau (reduce without improvement), cosine, constant.")
+        str | None,
+        typer.Option(help="Schedule of the learning rate: plateau (reduced without improvement), cosine or constant."),
     ] = None,
     loss: Annotated[
-        str | None, typer.Option(help="mse, rmse, mae or huber; cross_entropy or focal; by default for the task.")
+        str | None,
+        typer.Option(
+            help="Loss of numbers: mse, rmse, mae, huber; of classes: cross_entropy, focal. Default: by task."
+        ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")] = None,
-    threads: Annotated[str | None, typer.Option(help="CPU threads of the network: auto or a number.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Number format of the network: float32, mixed_float16 or mixed_bfloat16.")
+    ] = None,
+    threads: Annotated[str | None, typer.Option(help="Number of CPU threads of the network, or auto.")] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after this number of epochs without improvement; 0: never.")
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Number of folds of a cross-validation by group.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard too.")] = False,
+    folds: Annotated[
+        int | None, typer.Option(help="Number of folds of a cross-validation by group, in place of a single run.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -52,8 +62,9 @@ def train(
         "threads": threads if threads is None or not threads.isdigit() else int(threads),
         "patience": patience,
         "tensorboard": tensorboard or None,
+        "folds": folds,
     }
-    settings = parse(flow.table(model={"name": model}, train=options))
+    settings = flow.settings(model={"name": model}, train=options)
     backend = choose_backend()
     from cinefeed.training.distributed import torchrun_rank  # Keras reads the backend when it is imported
     from cinefeed.training.fit import train as run_training
@@ -61,12 +72,12 @@ def train(
     rank, ranks = torchrun_rank()
     if rank == 0:
         note(f"Keras on {backend}: {device()}")
-    if folds is not None:
+    if settings.train.folds:
         if ranks > 1:
             raise SettingError(
                 "--folds trains one run after another and cannot use several processes; start it without torchrun"
             )
-        _finish_folds(settings, folds=folds, overwrite=overwrite, as_json=as_json)
+        _finish_folds(settings, folds=settings.train.folds, overwrite=overwrite, as_json=as_json)
         return
     result = run_training(settings, overwrite=overwrite, progress=True)
     if rank == 0:

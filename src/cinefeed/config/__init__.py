@@ -8,7 +8,16 @@ from cinefeed.config.settings import (
     SplitSettings,
     TrainSettings,
 )
-from cinefeed.config.toml import overlay, parse, read_settings, read_table, to_table, to_toml, with_groups
+from cinefeed.config.toml import (
+    missing_settings,
+    overlay,
+    parse,
+    read_settings,
+    read_table,
+    to_table,
+    to_toml,
+    with_groups,
+)
 
 __all__ = [
     "DataSettings",
@@ -17,6 +26,7 @@ __all__ = [
     "Settings",
     "SplitSettings",
     "TrainSettings",
+    "missing_settings",
     "overlay",
     "parse",
     "read_settings",

@@ -126,7 +126,7 @@ class TrainSettings:
 
     `patience`, `reduce_lr_patience` and `f1_zero_patience` count epochs; 0 turns each off. The last one watches
     `val_f1`, which one target of classes has: of several targets it does nothing. `tensorboard` writes the curves for
-    TensorBoard too.
+    TensorBoard too. `folds` is the number of folds of a cross-validation by group; 0 trains a single run.
     """
 
     out: str
@@ -148,9 +148,11 @@ class TrainSettings:
     f1_zero_patience: int = 10
     save_minutes: float = 10.0
     tensorboard: bool = False
+    folds: int = 0
 
     def __post_init__(self) -> None:
         _need(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _need(self.folds == 0 or self.folds >= 2, "folds", self.folds, "0 (a single run) or at least 2")
         _need(self.threads == "auto" or self.threads >= 1, "threads", self.threads, "1 or more, or 'auto'")
         for name in ("learning_rate", "unfreeze_learning_rate"):
             rate = getattr(self, name)

@@ -4,69 +4,100 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from cinefeed.config.group_candidates import group_candidates
 from cinefeed.config.lines import Setting, comment, toml_key
+from cinefeed.config.starter_clips import clip_settings, feature_settings, frame_settings
 from cinefeed.config.toml import parse
 from cinefeed.core.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import class_names
 from cinefeed.data.manifest.encoded import encoded_from, feature_frame, made_by_a_run
 from cinefeed.data.manifest.manifest import Manifest, Parts
-from cinefeed.data.manifest.values import described_values, rows_without_window, window_for
-from cinefeed.video.clips import window_of
+from cinefeed.data.split_summary import unseen_classes
 
 Group = str | Literal[False] | None
 
-_CLIP_FRAMES, _SIDE, _HALVINGS = 16, 112, 4  # for cnn_rnn: four convolutions with stride 2
 _STEPS = 1500  # enough for the demo and the small real data sets
-_MAX_OPENED = 8  # videos whose pixels are read
 _IMBALANCE = 1.5  # ratio of the most frequent to the rarest class, from which classes are balanced
+_SKEW = 0.4  # share of the rows in one fifth of the label range, from which numbers are balanced: twice an equal share
+_MAX_REPEATS = 10  # of a row in an epoch; the balance report warns from there on
+_FEW_GROUPS = 20  # with fewer, a test part of a fifth holds at most 3 groups: cross-validate instead
+_MAX_FOLDS = 5
 
 
-def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, out: str | Path = "runs/first") -> str:
-    """Return a TOML text for `cinefeed train --config`, with values chosen from the manifest.
+class Starter(NamedTuple):
+    """The text of a settings file, its number of folds (0: a single run), and notes about choices to know of."""
+
+    text: str
+    folds: int
+    notes: tuple[str, ...]
+
+
+def starter(
+    manifest: Manifest,
+    *,
+    path: str | Path,
+    target: str,
+    group: Group,
+    out: str | Path = "runs/first",
+    where: Mapping[str, Sequence[str]] | None = None,
+) -> Starter:
+    """Return TOML settings for `cinefeed train --config`, with values chosen from the manifest.
 
     `path` is the path of the manifest. `group` is the column whose values must not be in two parts; False if rows are
-    independent. If it is None and there is no column `split`, raises SettingError with the candidate columns. Raises
-    TableError if the manifest was not scanned, LabelError and SplitError for labels that cannot be used.
+    independent. If it is None and there is no column `split`, raises SettingError with the candidate columns. `where`
+    selects rows by the values of columns. The settings depend on the manifest alone, not on the machine.
+
+    Raises TableError if the manifest was not scanned, LabelError and SplitError for labels that cannot be used.
     """
     if "num_frames" not in manifest.table.column_names or manifest.rows.views:
         raise TableError("init needs the manifest of a scan with one video per row; run 'cinefeed scan'")
-    rows = manifest.take(pc.indices_nonzero(pc.greater(manifest.column("num_frames").fill_null(0), 0)))
+    rows_where = {column: list(values) for column, values in (where or {}).items()}
+    reasons = dict.fromkeys(rows_where, "as --where selects")
+    rows = manifest
+    for column, values in rows_where.items():
+        rows = rows.where(column, values)
+    rows = rows.take(pc.indices_nonzero(pc.greater(rows.column("num_frames").fill_null(0), 0)))
     if len(rows) == 0:
         raise TableError(f"none of {len(manifest)} rows has a frame that can be read; run 'cinefeed check'")
-    data_rows = []
     if names := _parts_of_the_run(rows):
         rows = rows.where("split", names)
-        data_rows.append(
-            Setting(name="where.split", value=names, why="the run that computed the features used no other rows")
-        )
-    labels = rows.column(target)
+        rows_where["split"], reasons["split"] = names, "the run that computed the features used no other rows"
+    readable_rows, labels = rows, rows.column(target)
     labelled = rows.take(pc.indices_nonzero(pc.invert(pc.is_null(labels, nan_is_null=True))))
     if len(labelled) == 0:
         raise LabelError(f"no row has a {target!r} label; check the table of labels")
-    if rare := _rare_classes(labelled, group=group, target=target):
-        common = sorted({*pc.unique(class_names(labelled.column(target))).to_pylist()} - {*rare})
-        rows = labelled = labelled.where(target, common)
-        unit = "group" if group else "row"
-        why = f"left out: {', '.join(rare)}, in fewer than 3 {unit}s; each of the 3 parts needs one {unit}"
-        data_rows.append(Setting(name=f"where.{toml_key(target)}", value=common, why=why))
+    notes = []
+    excluded, why = _excluded_classes(labelled, group=group, target=target)
+    if excluded:
+        classes_left = sorted({*pc.unique(class_names(labelled.column(target))).to_pylist()} - {*excluded})
+        counts = Counter(class_names(labelled.column(target)).to_pylist())
+        rows = labelled = labelled.where(target, classes_left)
+        left_out = ", ".join(f"{name} ({format_count(counts[name], 'video')})" for name in excluded)
+        rows_where[target], reasons[target] = classes_left, f"left out: {left_out}, {why}"
+        notes.append(f"{target}: left out {left_out}, {why}")
     data, classes = _data(rows, labelled, path=path, target=target)
-    split, parts = _split(labelled, group=group, target=target, classes=classes)
+    split, parts, folds = _split(labelled, group=group, target=target, classes=classes)
+    if len(classes) > 2 and unseen_classes(labels=parts.all.column(target), parts=parts.all.column("split")):
+        why = "listed, because the training part lacks one of them"
+        data.append(Setting(name="classes", value=classes, why=why))
+    if folds:
+        units = pc.count_distinct(labelled.column(group or "id")).as_py()
+        unit = repr(group) if group else "row"
+        notes.append(f"{folds} folds are proposed, since {units} values of {unit} are few for a single test part")
     features = feature_frame(labelled)
-    frame = _features(features, labelled) if features else _frame(labelled, parts.train)
-    clip = _clip(labelled)
+    frame = feature_settings(features, labelled) if features else frame_settings(readable_rows, labelled, parts.train)
+    clip = clip_settings(labelled)
     lines = [
         Setting(name="[data]"),
         *data,
-        *data_rows,
+        *(Setting(name=f"where.{toml_key(name)}", value=rows_where[name], why=reasons[name]) for name in rows_where),
         Setting(name="[data.split]"),
         *split,
         Setting(name="[clip]"),
@@ -76,13 +107,20 @@ def starter(manifest: Manifest, *, path: str | Path, target: str, group: Group, 
         *([] if features else _transforms(frame)),
         Setting(name="[sampler]"),
         *_sampler(parts.train, target=target, classes=classes),
-        *_training(parts, frame, features=bool(features), out=out),
+        *_training(parts, frame, features=bool(features), out=out, folds=folds),
         *_evaluate(clip, group),
     ]
     head = comment(f"For {Path(path).name}, by 'cinefeed init'. Each value is a first guess, followed by its reason.")
     text = "\n".join([head, *map(str, lines), ""])
     parse(tomllib.loads(text))
-    return text
+    return Starter(text=text, folds=folds, notes=tuple(notes))
+
+
+def with_pace(text: str, pace: str) -> str:
+    """Return the settings with the duration of the training as a comment below the first line."""
+    first, rest = text.split("\n", 1)
+    machine = "The duration depends on the machine and on other programs; the settings do not."
+    return f"{first}\n{comment(f'Duration: {pace}.')}\n{comment(machine)}\n{rest}"
 
 
 def _parts_of_the_run(rows: Manifest) -> list[str]:
@@ -93,19 +131,31 @@ def _parts_of_the_run(rows: Manifest) -> list[str]:
     return sorted(pc.unique(split.drop_null()).to_pylist()) if split.null_count else []
 
 
-def _rare_classes(labelled: Manifest, *, group: Group, target: str) -> list[str]:
-    """Return the classes in fewer than three groups, which cannot be in all three parts of a new split.
+def _has_split(labelled: Manifest) -> bool:
+    return "split" in labelled.table.column_names and labelled.column("split").null_count == 0
 
-    [] if the manifest has a split, or if fewer than two classes would be left.
+
+def _excluded_classes(labelled: Manifest, *, group: Group, target: str) -> tuple[list[str], str]:
+    """Return the classes that cannot be learned and measured, and the reason; none if only one would be left.
+
+    They are in fewer than three groups, or have no row in the training part of an existing split.
     """
-    if "split" in labelled.table.column_names and labelled.column("split").null_count == 0:
-        return []
-    if group is None or not labelled.label_type(target).is_classes:
-        return []
-    pairs = pa.table({"class": class_names(labelled.column(target)), "group": labelled.column(group or "id")})
-    holders = pairs.group_by("class").aggregate([("group", "count_distinct")]).to_pylist()
-    rare = sorted(each["class"] for each in holders if each["group_count_distinct"] < 3)
-    return rare if len(holders) - len(rare) >= 2 else []
+    if not labelled.label_type(target).is_classes:
+        return [], ""
+    if _has_split(labelled):
+        parts = labelled.parts().all
+        excluded = sorted(unseen_classes(labels=parts.column(target), parts=parts.column("split")))
+        why = "without a row in the training part"
+    elif group is None:
+        return [], ""
+    else:
+        pairs = pa.table({"class": class_names(labelled.column(target)), "group": labelled.column(group or "id")})
+        holders = pairs.group_by("class").aggregate([("group", "count_distinct")]).to_pylist()
+        excluded = sorted(each["class"] for each in holders if each["group_count_distinct"] < 3)
+        unit = "group" if group else "row"
+        why = f"in fewer than 3 {unit}s; each of the 3 parts needs one {unit}"
+    count = pc.count_distinct(class_names(labelled.column(target))).as_py()
+    return (excluded, why) if excluded and count - len(excluded) >= 2 else ([], "")
 
 
 def _data(rows: Manifest, labelled: Manifest, *, path: str | Path, target: str) -> tuple[list[Setting], list[str]]:
@@ -143,17 +193,19 @@ def _data(rows: Manifest, labelled: Manifest, *, path: str | Path, target: str) 
     return [*lines, Setting(name="task", value="multiclass", why=why)], values
 
 
-def _split(labelled: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[Setting], Parts]:
-    """Return the settings of the split, and its parts."""
+def _split(
+    labelled: Manifest, *, group: Group, target: str, classes: Sequence[str]
+) -> tuple[list[Setting], Parts, int]:
+    """Return the settings of the split, its parts, and the number of folds; with folds the parts of the first one."""
     if group:
         labelled.column(group)
-    if "split" in labelled.table.column_names and labelled.column("split").null_count == 0:
+    if _has_split(labelled):
         why = "the manifest has a split already"
         why += ": that of the run whose network computed the features" if encoded_from(labelled) else ""
         lines = [Setting(name="column", value="split", why=why)]
         if group:
             lines.append(Setting(name="group", value=group, why="none of its values is in two parts (checked)"))
-        return lines, labelled.parts(group=group or None)
+        return lines, labelled.parts(group=group or None), 0
     if group is None:
         candidates = ", ".join(group_candidates(labelled, target=target)[:4]) or "none with repeated values"
         raise SettingError(
@@ -163,13 +215,16 @@ def _split(labelled: Manifest, *, group: Group, target: str, classes: Sequence[s
     return _new_split(labelled, group=group, target=target, classes=classes)
 
 
-def _new_split(labelled: Manifest, *, group: Group, target: str, classes: Sequence[str]) -> tuple[list[Setting], Parts]:
+def _new_split(
+    labelled: Manifest, *, group: Group, target: str, classes: Sequence[str]
+) -> tuple[list[Setting], Parts, int]:
     units = pc.count_distinct(labelled.column(group or "id")).as_py()
     share = 0.15 if units >= 40 else 0.2 if units >= 10 else 0.25
+    folds = min(_MAX_FOLDS, units) if 3 <= units < _FEW_GROUPS and not made_by_a_run(labelled) else 0
     split_error: CinefeedError | None = None
     for stratify in (target, None):
         try:
-            parts = labelled.split(val=share, test=share, group=group or None, stratify=stratify)
+            parts = _parts(labelled, group=group or None, stratify=stratify, share=share, folds=folds)
             break
         except SplitError as error:
             split_error = error
@@ -179,140 +234,36 @@ def _new_split(labelled: Manifest, *, group: Group, target: str, classes: Sequen
     unit_name = "groups" if group else "rows"
     counts = ", ".join(f"{name} {len(getattr(parts, name))}" for name in ("train", "val", "test"))
     why = f"{units} groups; none is in two parts" if group else "set by --no-group: all rows are independent"
+    of_what = f"of {units} {unit_name}; rows{' of the first fold' if folds else ''}: {counts}"
     lines = [
         Setting(name="group", value=group, why=why),
-        Setting(name="val", value=share, why=f"of {units} {unit_name}; rows: {counts}"),
-        Setting(name="test", value=share, why="evaluated once, at the end"),
+        Setting(name="val", value=share, why=of_what),
+        *([] if folds else [Setting(name="test", value=share, why="evaluated once, at the end")]),
     ]
     if stratify is not None:
         kind = "classes" if classes else "range"
         lines.append(Setting(name="stratify", value=target, why=f"every part has its share of each of the {kind}"))
     else:
         lines.append(Setting(name="#", why=f"not stratified: {split_error}"))
-    return [*lines, Setting(name="seed", value=0, why="of the split only")], parts
+    return [*lines, Setting(name="seed", value=0, why="of the split only")], parts, folds
 
 
-def _clip(labelled: Manifest) -> list[Setting]:
-    """Return the settings of clips: the whole video if it may be one cycle, otherwise a range of frames."""
-    counts = np.sort(_counts(labelled))
-    low, middle, high = int(counts[0]), int(np.median(counts)), int(counts[-1])
-    windows = {"start_seconds", "end_seconds"} & {*labelled.table.column_names}
-    kind = "windows" if windows else "videos"
-    why_length = (
-        f"all {kind} have {format_count(low, 'frame')}"
-        if low == high
-        else f"{kind} have {low} to {high} frames, half of them {middle} or more"
-    )
-    if high <= 64 and high <= 1.5 * low:
-        frames = min(low, 32)
-        return [
-            Setting(name="frames", value=frames, why=why_length),
-            Setting(
-                name="position",
-                value="spread",
-                why="lengths are similar, so each video may be one cycle: use all of it",
-            ),
-        ]
-    tenth_percentile = int(counts[len(counts) // 10])
-    frames = min(_CLIP_FRAMES, max(middle, 1))
-    stride = int(np.clip(tenth_percentile // frames, 1, 4))
-    rate = (
-        labelled.column("rate_hz").drop_null().to_numpy() if "rate_hz" in labelled.table.column_names else np.zeros(0)
-    )
-    seconds = (
-        f", {((frames - 1) * stride + 1) / np.median(rate):.2g} s at {np.median(rate):.4g} Hz" if rate.size else ""
-    )
-    why = f"a clip spans {(frames - 1) * stride + 1} frames{seconds}"
-    lines = [
-        Setting(name="frames", value=frames, why=why_length),
-        Setting(name="stride", value=stride, why=why),
-        Setting(name="position", value="random", why="another range each epoch; validation and test use the middle"),
-    ]
-    short = int((counts < (frames - 1) * stride + 1).sum())
-    if short:
-        why = f"{short} of {len(counts)} videos are shorter than a clip: missing frames are masked"
-        lines.append(Setting(name="short", value="pad", why=why))
-    return lines
-
-
-def _counts(labelled: Manifest) -> NDArray[np.int64]:
-    """Return the number of frames of each row, int64 (rows,); only those within its start and end seconds."""
-    counts = np.array(labelled.column("num_frames"), np.int64)
-    if not {"start_seconds", "end_seconds"} & {*labelled.table.column_names}:
-        return counts
-    for row in range(len(labelled)):
-        metadata = labelled.metadata(row)
-        if metadata is not None:
-            counts[row] = max(
-                window_of(metadata.times, *labelled.window(row))[1], 1
-            )  # the feed reports a window without a frame
-    return counts
-
-
-def _frame(labelled: Manifest, train: Manifest) -> list[Setting]:
-    """Return the settings of frames: the median size with at most 112 on the shorter side, grey if all videos are."""
-    heights, widths = (labelled.column(name).to_numpy() for name in ("height", "width"))
-    height, width = float(np.median(heights)), float(np.median(widths))
-    scale = min(1.0, _SIDE / min(height, width))
-    factor = 2**_HALVINGS
-    size = [max(int(each * scale) // factor * factor, factor) for each in (height, width)]
-    if max(height, width) <= 1.2 * min(height, width):
-        size = [min(size)] * 2
-    sizes = {*zip(heights.tolist(), widths.tolist(), strict=True)}
-    first = next(iter(sizes))
-    text = (
-        f"are {first[0]} x {first[1]}" if len(sizes) == 1 else f"have {len(sizes)} sizes, median {height:g} x {width:g}"
-    )
-    ratios = widths / heights
-    is_similar = ratios.max() <= 1.1 * ratios.min()
-    why_fit = "cuts off little, since aspect ratios are similar" if is_similar else "cuts off nothing: aspects differ"
-    channels, why_channels = _channels(labelled)
-    return [
-        Setting(name="height", value=size[0], why=f"frames {text}; a multiple of {factor}, for four halvings"),
-        Setting(name="width", value=size[1], why="likewise"),
-        Setting(name="channels", value=channels, why=why_channels),
-        Setting(name="fit", value="crop" if is_similar else "pad", why=why_fit),
-        *_numbers(labelled, train),
-    ]
-
-
-def _numbers(labelled: Manifest, train: Manifest) -> list[Setting]:
-    """Return the settings of dtype and window; the window is that of the training rows, if the files need one."""
-    bits = int(labelled.column("bits").fill_null(8).to_numpy().max())
-    rows = rows_without_window(labelled, dtype="uint8")
-    if len(rows) == 0:
-        dtype = "uint8" if bits <= 8 else "float32" if bits == 32 else "uint16"
-        return [Setting(name="dtype", value=dtype, why=f"the files hold up to {bits} bits")]
-    train_rows = rows_without_window(train, dtype="uint8")
-    part, part_rows = (train, train_rows) if len(train_rows) else (labelled, rows)
-    window = window_for(part, part_rows)
-    kind = described_values(labelled, int(rows[0]))
-    why = f"{len(rows)} of {len(labelled)} videos hold {kind} or similar values, converted to 256 levels"
-    lines = [Setting(name="dtype", value="uint8", why=why)]
-    if window is None:
-        return [*lines, Setting(name="#", why="window = [LOW, HIGH]: the range of values is unknown; scan again")]
-    why = f"black and white: all but 0.5 % at each end in {len(part_rows)} {'training ' * (part is train)}videos"
-    return [*lines, Setting(name="window", value=[*window], why=why)]
-
-
-def _channels(labelled: Manifest) -> tuple[int, str]:
-    """Return 1 if all frames are grey, by the metadata or by the pixels of some videos, else 3; and the reason."""
-    stored = labelled.column("channels").to_numpy()
-    if (stored == 1).all():
-        return 1, "all files are grey"
-    colour = np.flatnonzero(stored == 3)
-    rows = colour[np.linspace(0, len(colour) - 1, min(_MAX_OPENED, len(colour))).astype(int)]
-    for row in rows.tolist():
-        with labelled.open(row, channels=3) as source:
-            pixels = source.read([len(source) // 2]).astype(np.float32)
-        if np.ptp(pixels, axis=-1).max() > 0.02 * max(float(pixels.max()), 1.0):
-            return 3, f"{len(colour)} of {len(stored)} files are in colour"
-    return 1, f"{len(colour)} files are stored in colour, and the {len(rows)} that were read are grey"
-
-
-def _features(frame: Mapping[str, Any], labelled: Manifest) -> list[Setting]:
-    whys = {"height": "a frame is one row of features", "width": f"features of {encoded_from(labelled)}"}
-    return [Setting(name=name, value=value, why=whys.get(name, "unchanged")) for name, value in frame.items()]
+def _parts(labelled: Manifest, *, group: str | None, stratify: str | None, share: float, folds: int) -> Parts:
+    """Return the parts of a random split; with folds those of the first one. Raises SplitError if a fold fails."""
+    options: dict[str, Any] = {"group": group, "stratify": stratify, "seed": 0}
+    if not folds:
+        return labelled.split(val=share, test=share, **options)
+    names = []
+    for fold in labelled.folds(folds, **options):
+        rest = fold.train.split(val=share, test=0, **options)
+        part_of = dict.fromkeys(fold.val.column("id").to_pylist(), "test")
+        part_of |= dict.fromkeys(rest.val.column("id").to_pylist(), "val")
+        names.append([part_of.get(name, "train") for name in labelled.column("id").to_pylist()])
+    first = pa.table({"id": labelled.column("id"), "split": names[0]})
+    return labelled.with_split(
+        {part: first.filter(pc.equal(first["split"], part)).select(["id"]) for part in ("train", "val", "test")},
+        on="id",
+    ).parts(group=group)
 
 
 def _transforms(frame: Sequence[Setting]) -> list[Setting]:
@@ -341,19 +292,33 @@ def _sampler(train: Manifest, *, target: str, classes: Sequence[str]) -> list[Se
     column = train.column(target)
     if not classes:
         fifths = np.histogram(column.cast(pa.float64(), safe=False).to_numpy(), bins=5)[0]
-        numbers = ", ".join(map(str, fifths))
-        why = f"fifths of the label range have {numbers} rows; UniformLabels samples rare labels more often"
-        return [Setting(name="name", value="Natural", why=why)]
+        why = f"fifths of the label range have {', '.join(map(str, fifths))} training rows"
+        if fifths.max() <= _SKEW * fifths.sum():
+            return [Setting(name="name", value="Natural", why=f"{why}: no fifth has most of them")]
+        return [
+            Setting(name="name", value="UniformLabels", why=f"{why}: rare labels are drawn more often"),
+            Setting(name="bins", value=5, why="equal ranges of the label"),
+            Setting(name="strength", value=0.5, why="halfway from the distribution of the data to a uniform one"),
+            Setting(name="max_repeats", value=_MAX_REPEATS, why="the most draws of a video in an epoch"),
+        ]
     rows_of = Counter(class_names(column).to_pylist())
     counts = [rows_of[each] for each in classes]
     numbers = ", ".join(f"{each} {count}" for each, count in list(zip(classes, counts, strict=True))[:6])
-    if max(counts) > _IMBALANCE * min(counts):
-        why = f"the training part has {numbers}; validation and test are never balanced"
-        return [Setting(name="name", value="BalancedClasses", why=why)]
-    return [Setting(name="name", value="Natural", why=f"classes are nearly balanced: {numbers}")]
+    if max(counts) <= _IMBALANCE * min(counts):
+        return [Setting(name="name", value="Natural", why=f"classes are nearly balanced: {numbers}")]
+    why = f"the training part has {numbers}; validation and test are never balanced"
+    lines = [Setting(name="name", value="BalancedClasses", why=why)]
+    rarest = min(count for count in counts if count)
+    if sum(counts) > _MAX_REPEATS * len(counts) * rarest:
+        lines.append(
+            Setting(
+                name="max_repeats", value=_MAX_REPEATS, why="the most draws of a video in an epoch, for rare classes"
+            )
+        )
+    return lines
 
 
-def _training(parts: Parts, frame: Sequence[Setting], *, features: bool, out: str | Path) -> list[Setting]:
+def _training(parts: Parts, frame: Sequence[Setting], *, features: bool, out: str | Path, folds: int) -> list[Setting]:
     count = len(parts.train)
     batch = next(size for size in (32 if features else 16, 16, 8, 4, 2, 1) if size == 1 or count >= 4 * size)
     batches = -(-count // batch)
@@ -376,6 +341,11 @@ def _training(parts: Parts, frame: Sequence[Setting], *, features: bool, out: st
         ),
         Setting(name="[train]"),
         Setting(name="out", value=str(out), why="the run folder"),
+        *(
+            [Setting(name="folds", value=folds, why="a cross-validation by group: each video is tested once")]
+            if folds
+            else []
+        ),
         Setting(name="epochs", value=epochs, why=f"about {epochs * batches} steps"),
         Setting(name="learning_rate", value=1e-3, why="of Adam, independent of the unit of labels"),
         Setting(name="schedule", value="cosine", why="down to 0 at the last epoch"),

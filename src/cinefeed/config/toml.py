@@ -13,6 +13,7 @@
     transforms = [{name = "Blur", sigma = 2}, {name = "Noise", std = 0.1}]
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -25,7 +26,7 @@ import tomli_w
 
 from cinefeed import transforms as catalogue
 from cinefeed.config.settings import ModelSettings, Settings
-from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.core.errors import SettingError, did_you_mean, listed_in_words
 from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.settings import FeedOptions
@@ -42,6 +43,7 @@ _TRANSFORMS: dict[str, type] = {
     for name in catalogue.__all__
     if name not in (*_MIXING, "Call") and is_dataclass(getattr(catalogue, name))
 }
+_PLAIN = ("data", "clip", "frame", "feed", "train", "evaluate")  # sections that are one dataclass each
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -56,12 +58,13 @@ def parse(table: Mapping[str, Any]) -> Settings:
     ...
     cinefeed.core.errors.SettingError: [feed] batch_sise is not a setting; did you mean 'batch_size'?
     """
-    _check_names(table, [each.name for each in fields(Settings)], where="", kind="section")
     values: dict[str, Any] = {}
-    plain = {name: _hints(Settings)[name] for name in ("data", "clip", "frame", "feed", "train", "evaluate")}
-    for name, kind in plain.items():  # a misspelt name first: what is missing is often what was misspelt
-        _check_names(table.get(name, _EMPTY), [each.name for each in fields(kind)], where=f"[{name}] ")
-    for name in plain:
+    missing = missing_settings(table)
+    if len(missing) > 1:
+        sections = {section: [name for other, name in missing if other == section] for section, _ in missing}
+        names = ", ".join(f"[{section}] {listed_in_words(names)}" for section, names in sections.items())
+        raise SettingError(f"{names} are missing; give each a value, or let 'cinefeed init' write the settings")
+    for name in _PLAIN:
         values[name] = _build(_hints(Settings)[name], table.get(name, _EMPTY), section=name)
     values["model"] = _model(table.get("model", _EMPTY))
     values["sampler"] = _named(_SAMPLERS, table.get("sampler", {"name": "Natural"}), section="sampler")
@@ -70,6 +73,32 @@ def parse(table: Mapping[str, Any]) -> Settings:
         raise SettingError("[[transforms]] must be a list of tables, each headed [[transforms]] and with a name")
     values["transforms"] = tuple(_named(_TRANSFORMS, each, section="transforms") for each in listed)
     return Settings(**values)
+
+
+def missing_settings(table: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return section and name of each setting that has no default and no value; one of a split is `group`.
+
+    Raises SettingError for a name that is not a setting.
+
+    >>> missing_settings({"data": {"manifest": "m.parquet"}, "frame": {"height": 64}, "train": {"out": "runs/a"}})
+    [('data', 'target'), ('data.split', 'group'), ('frame', 'width')]
+    """
+    _check_names(table, [each.name for each in fields(Settings)], where="", kind="section")
+    for section in _PLAIN:  # a misspelt name first: what is missing is often what was misspelt
+        allowed = [each.name for each in fields(_hints(Settings)[section])]
+        _check_names(table.get(section, _EMPTY), allowed, where=f"[{section}] ")
+    missing = []
+    for section in _PLAIN:
+        values = table.get(section, _EMPTY)
+        for each in fields(_hints(Settings)[section]):
+            is_required = each.default is MISSING and each.default_factory is MISSING
+            if each.name == "split" and section == "data":
+                split = values.get("split", _EMPTY)
+                if isinstance(split, Mapping) and split.get("group") is None and split.get("column") is None:
+                    missing.append(("data.split", "group"))
+            elif is_required and each.name not in values:
+                missing.append((section, each.name))
+    return missing
 
 
 def read_settings(path: str | Path) -> Settings:
@@ -85,7 +114,21 @@ def read_table(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} is not TOML: {error}") from error
+        raise SettingError(f"{path} is not TOML: {error}{_toml_hint(path)}") from error
+
+
+def _toml_hint(path: str | Path) -> str:
+    """Return what to do about the usual mistakes of a TOML file: text without quotes, and backslashes in paths."""
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        name, equals, value = (part.strip() for part in line.partition("="))
+        try:
+            tomllib.loads(line)
+        except tomllib.TOMLDecodeError:
+            if equals and "\\" in value:
+                return f"; line {number}: write paths with / or in single quotes"
+            if equals and re.fullmatch(r"[^\W\d][\w./-]*", value):
+                return f'; line {number}: text needs quotes, {name} = "{value}"'
+    return ""
 
 
 def to_table(settings: Settings) -> dict[str, Any]:
@@ -140,8 +183,15 @@ def _check_names(table: object, allowed: Sequence[str], *, where: str, kind: str
     if not isinstance(table, Mapping):
         raise SettingError(f"{where}must be a section with settings, found {table!r}")
     for name in table:
+        if name not in allowed and kind == "section" and (section := _section_of(str(name))):
+            raise SettingError(f"{name} is a setting of [{section}]; write it below the line [{section}]")
         if name not in allowed:
             raise SettingError(f"{where}{name} is not a {kind}; {did_you_mean(str(name), allowed)}")
+
+
+def _section_of(name: str) -> str | None:
+    """Return the section that has a setting, such as "train" for "epochs"."""
+    return next((each for each in _PLAIN if name in {setting.name for setting in fields(_hints(Settings)[each])}), None)
 
 
 def _build(kind: type[Settled], table: Any, *, section: str) -> Settled:
@@ -162,11 +212,19 @@ def _build(kind: type[Settled], table: Any, *, section: str) -> Settled:
     try:
         return kind(**values)
     except SettingError as error:
-        raise SettingError(f"{where}{error}") from error
+        raise SettingError(f"{where}{_in_toml(str(error), kind)}") from error
+
+
+def _in_toml(message: str, kind: type) -> str:
+    """Return the message of a settings class with the setting as TOML writes it: `Clip(frames)=0` is `frames = 0`."""
+    message = re.sub(rf"^{kind.__name__}\((\w+)\)=", r"\1 = ", message)
+    return re.sub(rf"^{kind.__name__}\((\w+)=(.*?)\)(?= must|:)", r"\1 = \2", message)
 
 
 def _named(kinds: Mapping[str, type], table: Any, *, section: str) -> Any:
     """Return what a section's `name` stands for, built from the rest of the section."""
+    if isinstance(table, str):
+        raise SettingError(f"{section} = {table!r} must be a section: write [{section}], and name = {table!r} below it")
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
         raise SettingError(f"[{section}] needs a name: one of {', '.join(sorted(kinds))}")
     name = table["name"]
@@ -225,7 +283,22 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     elif isclass(hint) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise SettingError(f"{where} = {value!r} must be {_say(hint)}")
+    example = f", such as [{value!r}]" if _is_list(hint) and isinstance(value, str | int | float) else ""
+    raise SettingError(f"{where} = {_literal(value)} must be {_say(hint)}{example}")
+
+
+def _is_list(hint: Any) -> bool:
+    origin = get_origin(hint)
+    return origin is tuple or (isclass(origin) and issubclass(origin, Sequence))
+
+
+def _literal(value: Any) -> str:
+    """Return a value as TOML writes it.
+
+    >>> _literal(True), _literal("auto")
+    ('true', "'auto'")
+    """
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _intended_kind(value: Any, kinds: Sequence[Any]) -> Any:
@@ -240,20 +313,21 @@ def _intended_kind(value: Any, kinds: Sequence[Any]) -> Any:
 
 def _say(hint: Any) -> str:
     """Return a type in a user's words."""
-    words: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    words |= {NoneType: "unset", Transform: "a table with the name of a transform", Mixing: "a table with a name"}
+    kinds: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    kinds |= {NoneType: "unset", Transform: "a table with the name of a transform", Mixing: "a table with a name"}
     origin, inner = get_origin(hint), [each for each in get_args(hint) if each not in (NoneType, ...)]
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(_say(each) for each in inner))
     if origin is Literal:
-        return "one of " + ", ".join(str(each) for each in inner)
+        words = [_literal(each) for each in inner]
+        return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
     if isclass(origin) and issubclass(origin, Mapping):
         return "a table"
     if origin is frozenset:
         return "{one_of = [...]}"
     if inner:
         return "a list, each " + " or ".join(dict.fromkeys(_say(each) for each in inner))
-    return words.get(hint, str(hint))
+    return kinds.get(hint, str(hint))
 
 
 def _plain(value: Any) -> Any:

@@ -153,11 +153,14 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
     >>> did_you_mean("batch_sise", ["batch_size", "seed"])
     "did you mean 'batch_size'?"
+    >>> did_you_mean("CNN_RNN", ["cnn3d", "cnn_rnn"])
+    "did you mean 'cnn_rnn'?"
     >>> did_you_mean("zzz", ["batch_size", "seed"])
     'there are: batch_size, seed'
     """
     choices = [str(each) for each in names]
-    near = get_close_matches(name, choices, n=1)
+    by_letters = {each.casefold(): each for each in choices}
+    near = get_close_matches(name, choices, n=1) or get_close_matches(name.casefold(), by_letters, n=1)
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {by_letters[near[0].casefold()]!r}?"
     return f"there are: {', '.join(sorted(choices))}" if choices else "there are none"

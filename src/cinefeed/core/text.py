@@ -13,10 +13,10 @@ _CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, text direction, lone surro
 def plural(noun: str) -> str:
     """Return the plural of an English noun.
 
-    >>> plural("row"), plural("class"), plural("study"), plural("day"), plural("series")
-    ('rows', 'classes', 'studies', 'days', 'series')
+    >>> [plural(noun) for noun in ("row", "class", "epoch", "study", "day", "series")]
+    ['rows', 'classes', 'epochs', 'studies', 'days', 'series']
     """
-    if noun.endswith(("ss", "x", "ch", "sh")):
+    if noun.endswith(("ss", "x", "ch", "sh")) and noun != "epoch":
         return f"{noun}es"
     if noun.endswith("y") and not noun.endswith(("ay", "ey", "oy", "uy")):
         return f"{noun[:-1]}ies"
@@ -59,6 +59,22 @@ def format_bytes(size: float) -> str:
     ('2.5 MB', '12.3 GB')
     """
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in ms, s, min or h, with two digits.
+
+    >>> [format_duration(each) for each in (0.423, 3.14, 61, 754, 7200, 90_000)]
+    ['423 ms', '3.1 s', '61 s', '13 min', '2 h', '25 h']
+    """
+    if seconds < 1:
+        return f"{1e3 * seconds:.0f} ms"
+    for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min")):
+        if seconds < limit:
+            value = seconds / unit
+            return f"{value:.0f} {name}" if value >= 10 else f"{value:.2g} {name}"
+    hours = seconds / 3600
+    return f"{hours:.0f} h" if hours >= 10 else f"{hours:.2g} h"
 
 
 def one_line(text: str) -> str:

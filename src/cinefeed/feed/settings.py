@@ -70,11 +70,13 @@ class Inputs:
                 has them as the input `masks`, or as its targets if `target` is the same column
     """
 
-    covariates: tuple[str | Covariate, ...] = option((), "Columns that the model reads beside the clips: a,b.")
-    weight: str | None = option(None, "Column of sample weights.")
-    views: tuple[str, ...] | None = option(None, "Views that are fed, of rows with several videos: 2ch,4ch.")
+    covariates: tuple[str | Covariate, ...] = option((), "Columns that are inputs of the model beside the clips: a,b.")
+    weight: str | None = option(None, "Column with the weight of each row in the loss.")
+    views: tuple[str, ...] | None = option(None, "Views to feed if rows have several videos: 2ch,4ch.")
     stack: bool = option(False, "Feed the views as channels of one clip.")
-    geometry: Geometry = option("shared", "Transform the views of a clip alike (shared), or each by itself (apart).")
+    geometry: Geometry = option(
+        "shared", "Transform the views of a row with the same parameters (shared), or each with its own (apart)."
+    )
     mask: str | None = option(None, "Column with the paths of mask videos.")
 
     def __post_init__(self) -> None:
@@ -100,11 +102,13 @@ class Workers:
     timeout_seconds: a clip that takes a worker process longer is an error; threads cannot be stopped
     """
 
-    count: int | Literal["auto"] = option("auto", "Workers that make clips; 0: none, auto: one a core.", flag="workers")
+    count: int | Literal["auto"] = option(
+        "auto", "Number of workers that make clips. 0: none; auto: one per core.", flag="workers"
+    )
     backend: Backend | Literal["auto"] = option("thread", "Kind of workers: thread, process or auto.")
-    prefetch: int | Literal["auto"] = option("auto", "Batches made ahead of the one in use.")
-    memory: int | str | None = option(None, "Bound on batches and open decoders together, such as 2GB.")
-    timeout_seconds: float | None = option(None, "Seconds after which a clip that is not done is an error.")
+    prefetch: int | Literal["auto"] = option("auto", "Number of batches made ahead of the current one.")
+    memory: int | str | None = option(None, "Limit of the memory of batches and open decoders together, such as 2GB.")
+    timeout_seconds: float | None = option(None, "Seconds after which an unfinished clip is an error.")
 
     def __post_init__(self) -> None:
         _check_count("workers", self.count, least=0, auto=True)
@@ -143,7 +147,7 @@ class ClipsPerVideo:
                 otherwise they share a batch
     """
 
-    count: int = option(1, "Clips of every video that is drawn, decoded once.", flag="clips_per_video")
+    count: int = option(1, "Number of clips from each drawn video, which is decoded once.", flag="clips_per_video")
     interleave: bool = option(False, "Put the clips of a video into different batches.")
 
     def __post_init__(self) -> None:
@@ -172,16 +176,18 @@ class FeedOptions:
                 opened once more for that
     """
 
-    batch_size: int = option(16, "Clips of a batch.")
-    drop_last: bool = option(False, "Leave out a last batch that is not full.")
+    batch_size: int = option(16, "Number of clips in a batch.")
+    drop_last: bool = option(False, "Leave out the last batch of an epoch if it is not full.")
     seed: int = option(0, "Random seed of split, clips, augmentation and weights.")
     inputs: Inputs = field(default_factory=Inputs)
     clips_per_video: ClipsPerVideo = field(default_factory=ClipsPerVideo)
     mixing: Mixing | None = None
     workers: Workers = field(default_factory=Workers, metadata={"runtime": True})
     shard: Shard | None = field(default=None, metadata={"runtime": True})
-    on_error: OnError = option("raise", "A row that cannot be read: raise an error, or replace it by one of its class.")
-    max_bad: float = option(0.01, "Share of rows that may be replaced.", runtime=True)
+    on_error: OnError = option(
+        "raise", "If a row cannot be read: raise an error, or replace the row by one of its class."
+    )
+    max_bad: float = option(0.01, "Fraction of the rows that may be replaced.", runtime=True)
     return_parameters: bool = field(default=False, metadata={"runtime": True})
 
     def __post_init__(self) -> None:

@@ -207,11 +207,19 @@ def _schema_targets(path: Path) -> list[TargetColumns]:
             if file.read(4) != b"PAR1":
                 return []
         schema = pq.read_schema(path)
-        listed = _notes_of(schema)["targets"] if _NOTES in (schema.metadata or {}) else []
+        if _NOTES not in (schema.metadata or {}):
+            return []
+        notes = _notes_of(schema)
+        is_manifest = "root" in notes
+        listed = [] if is_manifest else notes["targets"]
     except OSError:
         return []  # read_table raises a better message
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise TableError(f"cannot read the targets in the schema of {path} ({error}); write the table again") from error
+    if is_manifest:
+        raise SettingError(
+            f"{path} is a manifest, not a table of predictions; give a run folder, and this manifest with manifest="
+        )
     return [target_columns(**each, several=len(listed) > 1) for each in listed]
 
 

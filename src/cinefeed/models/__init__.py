@@ -7,7 +7,7 @@ try:
     _wait_passively()  # before Keras loads torch
     import keras as _keras  # noqa: F401
 except ImportError as _error:
-    raise keras_missing(_error) from _error
+    raise keras_missing(_error) from None
 
 from cinefeed.models.autoencoder import ClipLoss, autoencoder
 from cinefeed.models.cnn3d import cnn3d

@@ -24,13 +24,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from cinefeed.core.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.core.files import write_atomically
 from cinefeed.feed.feed import Feed
 from cinefeed.models import ClipLoss
+from cinefeed.training.keras_module import keras
 from cinefeed.training.predictions import Scores, measure, metric_names, score, single_numbers
 from cinefeed.training.weights import save_weights
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from cinefeed.core.files import write_atomically
 from cinefeed.feed.state import plan_fingerprint
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import Logs, sync_state
+from cinefeed.training.keras_module import keras
 
 _KERAS: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch"),

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import keras
 import numpy as np
 
 from cinefeed.core.errors import SettingError
 from cinefeed.training.callbacks import Logs
+from cinefeed.training.keras_module import keras
 
 _TIMEOUT = timedelta(hours=6)  # the other ranks wait while rank 0 validates; torch's default is ten minutes
 

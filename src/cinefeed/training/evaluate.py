@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +30,7 @@ from cinefeed.training.finish import (
     shared_patients,
     with_evaluation,
 )
+from cinefeed.training.keras_module import keras
 from cinefeed.training.network import build_model
 from cinefeed.training.predictions import by_video, predictions_table, score, score_batches
 from cinefeed.training.run import WEIGHTS, read_run, read_thresholds

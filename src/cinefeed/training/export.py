@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import keras
 import numpy as np
 
 from cinefeed.core.errors import MissingExtraError, SettingError, TrainingError, did_you_mean
@@ -24,6 +23,7 @@ from cinefeed.feed.batch import Batch
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models.parts import targets_of
 from cinefeed.training.evaluate import load_model
+from cinefeed.training.keras_module import keras
 from cinefeed.training.predictions import model_inputs
 from cinefeed.training.run import WEIGHTS, read_run, spec_table
 from cinefeed.training.setup import build_feed, usable_rows

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +29,7 @@ from cinefeed.metrics.estimates import Resampling
 from cinefeed.metrics.predictions import Predictions, predictions_of, target_columns
 from cinefeed.metrics.units import cluster_of, units_of
 from cinefeed.models.parts import targets_of
+from cinefeed.training.keras_module import keras
 from cinefeed.training.predictions import predictions_table, score
 from cinefeed.training.run import ASSESSMENT, plain, read_assessment, write_json
 

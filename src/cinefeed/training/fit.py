@@ -9,8 +9,6 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-import keras
-
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.core.files import full_disk_explained
@@ -40,6 +38,7 @@ from cinefeed.training.distributed import (
 )
 from cinefeed.training.doubts import describe_findings, keep_findings
 from cinefeed.training.finish import PREDICTIONS, finish_run
+from cinefeed.training.keras_module import keras
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
 from cinefeed.training.losses import class_weights
 from cinefeed.training.network import build_model, compile_model, frozen_backbones, loss_for, stages
@@ -99,6 +98,11 @@ def train(
     while another process writes the run folder, and TrainingError if the loss is not finite: the weights of the best
     epoch before are kept.
     """
+    if settings.train.folds:
+        raise SettingError(
+            f"[train] folds = {settings.train.folds} asks for a cross-validation, and train makes a single run; use "
+            "'cinefeed train', or cinefeed.training.folds.train_folds(settings, train=train), or set folds = 0"
+        )
     out = Path(settings.train.out)
     lock = write_lock(out, folder=True) if torchrun_rank()[0] == 0 else nullcontext()  # the other ranks write nothing
     with full_disk_explained(out, partial(how_to_resume, out / CHECKPOINT)), process_group(), lock, restored_threads():

@@ -76,7 +76,7 @@ class FoldsResult:
 
 
 def train_folds(
-    settings: Settings, *, folds: int = 5, train: Callable[..., object], overwrite: bool = False
+    settings: Settings, *, folds: int | None = None, train: Callable[..., object], overwrite: bool = False
 ) -> FoldsResult:
     """Train a run for each fold, by group, and measure every video by the run that was not trained on its patient.
 
@@ -89,13 +89,14 @@ def train_folds(
 
     Args:
         settings: Settings of the runs; `[train] out` is the folder of the folds.
-        folds: Number of folds.
+        folds: Number of folds; by default `[train] folds`, or 5 if that is 0.
         train: Function that trains one run, `train(settings, overwrite=...)`, such as cinefeed.training.fit.train.
         overwrite: Train finished folds again.
 
     Raises SettingError for a split by a column, for a folder with other files, and if settings or rows differ from
     those of the existing folds; SplitError for too few groups; InUseError while another process writes the folder.
     """
+    folds = folds or settings.train.folds or 5
     with full_disk_explained(Path(settings.train.out)), write_lock(settings.train.out, folder=True):
         return _train_folds(settings, folds=folds, train=train, overwrite=overwrite)
 
@@ -116,7 +117,7 @@ def _train_folds(settings: Settings, *, folds: int, train: Callable[..., object]
         )
     check_evaluation(rows, settings)
     folds_settings, settings = settings, _with_classes(settings, rows)
-    manifests = _fold_manifests(rows, settings, folds=folds)
+    manifests = fold_manifests(rows, settings, folds=folds)
     runs = [_settings_of(settings, folder, number) for number in range(1, folds + 1)]
     for number, (run, manifest) in enumerate(zip(runs, manifests, strict=True), start=1):
         _check_rows(Path(run.data.manifest), manifest, number=number, overwrite=overwrite)
@@ -211,7 +212,7 @@ def _with_classes(settings: Settings, rows: Manifest) -> Settings:
     return replace(settings, data=replace(data, task=tasks, classes=classes))
 
 
-def _fold_manifests(rows: Manifest, settings: Settings, *, folds: int) -> list[Manifest]:
+def fold_manifests(rows: Manifest, settings: Settings, *, folds: int) -> list[Manifest]:
     """Return the rows of each fold's run, with their part in the column `split`."""
     split = settings.data.split
     options: dict[str, Any] = {"group": split.group or None, "stratify": split.stratify, "seed": split.seed}
@@ -231,7 +232,7 @@ def _settings_of(settings: Settings, folder: Path, number: int) -> Settings:
     split = settings.data.split
     parts = SplitSettings(column="split", group=split.group, stratify=split.stratify)
     data = replace(settings.data, manifest=str(folder / f"fold{number}.parquet"), split=parts)
-    return replace(settings, data=data, train=replace(settings.train, out=str(folder / f"fold{number}")))
+    return replace(settings, data=data, train=replace(settings.train, out=str(folder / f"fold{number}"), folds=0))
 
 
 def _is_finished(settings: Settings) -> bool:

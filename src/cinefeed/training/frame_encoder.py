@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from cinefeed.feed.labels import FeedSpec
 from cinefeed.models.parts import FEATURES, FRAMES, Seeded
 from cinefeed.models.pretrained_backbones import frame_backbone
 from cinefeed.training.evaluate import load_model
+from cinefeed.training.keras_module import keras
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 from cinefeed.transforms.compose import Compose

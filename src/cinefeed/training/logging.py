@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from cinefeed.core.errors import MissingExtraError
 from cinefeed.core.files import with_path, write_atomically
-from cinefeed.core.text import format_percent, one_line
+from cinefeed.core.text import format_count, format_duration, format_percent, one_line
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
 from cinefeed.training.callbacks import Logs
+from cinefeed.training.keras_module import keras
 from cinefeed.training.run import plain
 
 _FEED_INTERVAL = 8  # batches between two updates of the feed's statistics
@@ -162,6 +161,7 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         self._bar: Any = None
         self._task: Any = None
         self._start_time = 0.0
+        self._end_text = ""  # when training will end; empty until the first epoch is done
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Start the table and the bar."""
@@ -200,10 +200,13 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
         figures = "  ".join(f"{name} {numbers[name]:.4g}" for name in names)
         seconds = time.perf_counter() - self._start_time
         feed_text = self._feed_line() if self.feed is not None else ""
+        is_first, self._end_text = not self._end_text, self._end(epoch, seconds)
         if self._bar is None:
             feed_text = f"  {feed_text}" if feed_text else ""
             line = one_line(f"{self._name(epoch)}  {figures}  ({seconds:.1f} s){feed_text}")
             print(line, file=sys.stderr, flush=True)
+            if is_first and self._end_text:
+                print(self._end_text, file=sys.stderr, flush=True)
             return
         cells = {name: f"{numbers[name]:.4g}" if name in numbers else "" for name in self._columns}
         self._feed_text = feed_text
@@ -238,8 +241,22 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
             table.add_column(name.replace("_", " "), justify="right", vertical="bottom")
         for line in self._lines[-_ROWS:]:
             table.add_row(*line)
-        messages = [Text(self._feed_text)] if self._feed_text else []
+        messages = [Text(text) for text in (self._feed_text, self._end_text) if text]
         return Group(table, *messages, *([self._bar] if self._bar is not None else []))
+
+    def _end(self, epoch: int, seconds: float) -> str:
+        """Return a text about the remaining epochs, from the seconds of this one; "" after the last one.
+
+        A resumed run may begin within an epoch: its seconds are scaled to a whole one.
+        """
+        remaining = (self.epochs or self.params.get("epochs") or 0) - epoch - 1
+        if remaining <= 0:
+            return ""
+        steps = self.params.get("steps")
+        whole = len(self.feed) / steps if self.feed is not None and steps else 1.0
+        left = remaining * seconds * whole
+        end = time.strftime("%H:%M" if left < 12 * 3600 else "%A %H:%M", time.localtime(time.time() + left))
+        return f"{format_count(remaining, 'epoch')} to go: about {format_duration(left)}, until {end}"
 
     def _feed_line(self) -> str:
         assert self.feed is not None

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +12,7 @@ from cinefeed.data.label_types import class_names
 from cinefeed.data.sampling import Natural
 from cinefeed.feed.feed import Feed
 from cinefeed.models.parts import targets_of
+from cinefeed.training.keras_module import keras
 
 _EPSILON = 1e-12  # added to the mean square: the square root has no finite gradient at 0
 

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 import cinefeed.models
@@ -15,6 +14,7 @@ from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models import ClipLoss
 from cinefeed.models.parts import targets_of
+from cinefeed.training.keras_module import keras
 from cinefeed.training.losses import Focal, RootMeanSquaredError
 
 _LOSSES = {"regression": ("mse", "rmse", "mae", "huber"), "classes": ("cross_entropy", "focal")}

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +16,7 @@ from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.metrics import classification_metrics, regression_metrics
 from cinefeed.metrics.predictions import check_column_name, predictions_of, target_columns
 from cinefeed.models.parts import targets_of
+from cinefeed.training.keras_module import keras
 
 _FIXED = ("id", "path", "split", "clip")
 

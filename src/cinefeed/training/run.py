@@ -29,7 +29,7 @@ import numpy as np
 import cinefeed
 from cinefeed.config import Settings, read_settings, to_table, to_toml
 from cinefeed.core.digests import append_digest, is_text_changed, json_with_digest, toml_with_digest
-from cinefeed.core.errors import SettingError, TrainingError
+from cinefeed.core.errors import SettingError, TrainingError, listed_in_words
 from cinefeed.core.files import PARTIAL, write_atomically
 from cinefeed.core.locks import FOLDER_LOCK
 from cinefeed.data.manifest.manifest import Manifest, Parts
@@ -186,8 +186,10 @@ def check_run(folder: str | Path) -> None:
     required = ["settings.toml", "spec.json", "manifest.parquet", WEIGHTS]
     missing = [name for name in required if not (path / name).is_file()]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise SettingError(
-            f"{path} is not a run folder: {', '.join(missing)} is missing; pass the --out of a 'cinefeed train'"
+            f"{path} is not a run folder: {listed_in_words(missing)} {verb} missing; pass the --out of a "
+            "'cinefeed train'"
         )
 
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.labels import FeedSpec
+from cinefeed.training.keras_module import keras
 from cinefeed.training.predictions import model_inputs
 
 GRID, SPANS = 6, 8

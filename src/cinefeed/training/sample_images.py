@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from cinefeed.config import Settings
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.predictions import Predictions
+from cinefeed.training.keras_module import keras
 from cinefeed.training.run import write_arrays
 from cinefeed.training.saliency import Saliency, occlude
 from cinefeed.training.worst_cases import WORST, Scored, by_error, small_clips

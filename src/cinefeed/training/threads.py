@@ -11,12 +11,11 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import keras
-
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.pools import openmp_threads_setting
 from cinefeed.feed.labels import FeedSpec
 from cinefeed.training.distributed import torchrun_rank
+from cinefeed.training.keras_module import keras
 
 VERSIONS = "versions.json"
 _SMALL_FLOP = 2e9  # forward, per batch; below this one thread is used (benchmarks/busy.py --part threads)

@@ -1,0 +1,70 @@
+"""Checks of the paths on a command line, before any work begins."""
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from cinefeed.core.errors import SettingError
+
+_READ = {"folder", "labels", "manifest", "config", "transforms", "group_table", "weights", "paths", "sources"}
+_READ |= {"run", "a", "b"}
+_WRITTEN = {"out", "page", "groups"}
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path has one slash left; C:/ is a drive
+_PARQUET = b"PAR1"
+
+
+def check_paths(parameters: Mapping[str, Any], *, flags: Mapping[str, str], command: str) -> None:
+    """Raise SettingError for a remote address, for a path to read that does not exist, and for a wrong kind of file.
+
+    `parameters` are the values by name, `flags` the options by name; other names are arguments.
+    """
+    is_output = _WRITTEN | ({"run"} if command == "init" else set())
+    for name, value in parameters.items():
+        if name not in _READ | is_output or value is None:
+            continue
+        for path in map(Path, value if isinstance(value, list | tuple) else [value]):
+            check_path(path, name=name, label=flags.get(name, ""), is_read=name not in is_output)
+
+
+def check_path(path: Path, *, name: str, label: str, is_read: bool = True) -> None:
+    """Raise SettingError if a path cannot serve; `label` is the option or the setting that it was given for."""
+    asked = f"{label} {path}".strip()
+    if address := _ADDRESS.match(str(path)):
+        kind, rest = address[1], str(path)[address.end() :]
+        raise SettingError(
+            f"{label} {kind}://{rest}".strip() + ": remote addresses are not supported; copy the files into a local "
+            "folder, or mount the bucket or share as a folder, and give that path"
+        )
+    if not is_read:
+        return
+    if not os.path.lexists(path):
+        raise SettingError(f"{asked} does not exist; {_nearest(path)}")
+    if name == "folder" and not path.is_dir():
+        raise SettingError(f"{asked} is not a folder; give the folder that contains the videos")
+    if name == "manifest":
+        _check_manifest(path, asked)
+
+
+def _nearest(path: Path) -> str:
+    folder = path.parent
+    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    near = get_close_matches(path.name, names, n=1)
+    return f"did you mean {str(folder / near[0])!r}?" if near else "check the path"
+
+
+def _check_manifest(path: Path, asked: str) -> None:
+    if path.is_dir():
+        raise SettingError(
+            f"{asked} is a folder; make a manifest of its videos first: cinefeed scan {path} --out manifest.parquet"
+        )
+    if not path.is_file():
+        return  # reading it names the kind of file
+    with path.open("rb") as file:
+        if file.read(len(_PARQUET)) != _PARQUET:
+            raise SettingError(
+                f"{asked} is not a manifest; make one of the videos first: cinefeed scan FOLDER "
+                "--out manifest.parquet (a table of labels is given there, with --labels)"
+            )
