@@ -26,7 +26,8 @@ def init(
     """Write settings for `train --config`, with values chosen from the manifest and their reasons as comments."""
     from cinefeed.config.group_candidates import group_candidates
     from cinefeed.config.starter import starter
-    from cinefeed.core.files import write_atomically
+    from cinefeed.core.files import write_atomically, write_errors
+    from cinefeed.core.locks import write_lock
 
     if group is not None and no_group:
         raise SettingError("--group and --no-group exclude each other; give one")
@@ -36,8 +37,8 @@ def init(
         raise SettingError(f"{out} cannot be written: settings are TOML; name it {out.stem}.toml")
     rows = Manifest.read(manifest)
     text = starter(rows, path=manifest, target=target, group=False if no_group else group, out=run)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
+    with write_errors(out, advice="name another file"), write_lock(out):
+        write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
     for candidate in group_candidates(rows, target=target) if no_group else []:
         note(f"--no-group treats all rows as independent, but this column may be a group: {candidate}")
     emit({"settings": str(out)}, as_json=as_json, text=f"{text}\n-> {out}: cinefeed train --config {out}")

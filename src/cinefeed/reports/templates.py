@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import cinefeed
-from cinefeed.core.errors import MissingExtraError, SettingError
-from cinefeed.core.files import write_atomically
+from cinefeed.core.errors import MissingExtraError
+from cinefeed.core.files import write_atomically, write_errors
+from cinefeed.core.locks import write_lock
 from cinefeed.core.text import format_count, format_percent, one_line
 
 
@@ -37,9 +38,7 @@ def from_template(name: str, *, filters: Mapping[str, Callable[..., Any]] | None
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all. Raises SettingError if it cannot be written."""
-    try:
+    """Write a text file, whole or not at all. Raises SettingError or DiskFullError if it cannot be written."""
+    with write_errors(path, advice="choose another path"), write_lock(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"{path} cannot be written: {error.strerror}; choose another path") from error
