@@ -11,6 +11,7 @@ for this: an audit hook of the interpreter sees the writes, and a limit on file 
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import signal
 import sys
 import time
 import traceback
+import zipfile
 from pathlib import Path
 
 os.environ |= {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
@@ -60,7 +62,7 @@ from cinefeed.core.digests import is_whole  # noqa: E402
 JOURNALS = ("m.parquet.partial.jsonl", "encoded.jsonl", "log.jsonl")
 PREPARED = ("evaluate", "predict", "compare", "report", "export", "encode")  # commands that need a run
 # What holds times or speeds of the work itself: the files, columns and keys that are not compared.
-TIMED_FILES = ("log.jsonl", "feed_stats.json")
+TIMED_FILES = ("log.jsonl", "feed_stats.json", "report.html")  # the job "report" compares a page
 TIMED_KEYS = {"run.json": ("seconds", "feed_verdict")}
 TIMED_COLUMNS = {"features.parquet": ("mtime_ns",)}
 WEIGHTS = "best.weights.h5"  # compared by its arrays: Keras numbers the names of layers through all of a process
@@ -210,6 +212,7 @@ def contents(folder):
             digests[str(path.relative_to(folder))] = "folder"
             continue
         if name in TIMED_FILES:
+            digests[str(path.relative_to(folder))] = "file"
             continue
         content = path.read_bytes()
         if name in TIMED_KEYS:
@@ -219,18 +222,22 @@ def contents(folder):
         if name in TIMED_COLUMNS:
             content = repr(pq.read_table(path).drop_columns(list(TIMED_COLUMNS[name])).to_pylist()).encode()
         if name == WEIGHTS:
-            content = weights_in(path)
+            assert is_whole(path)
+            content = arrays_in(path)
+        if path.suffix == ".keras":  # its other files hold the time of saving, and numbers of this process
+            with zipfile.ZipFile(path) as archive:
+                content = arrays_in(io.BytesIO(archive.read("model.weights.h5")))
         digests[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     return digests
 
 
-def weights_in(path):
+def arrays_in(weights):
     import h5py
 
     arrays = []
-    with h5py.File(path) as file:
+    with h5py.File(weights) as file:
         file.visititems(lambda name, each: arrays.append(each[()]) if isinstance(each, h5py.Dataset) else None)
-    assert is_whole(path) and arrays
+    assert arrays
     return b"".join(repr(each.shape).encode() + each.tobytes() for each in arrays)
 
 
@@ -243,6 +250,8 @@ def fault_of_rerun(job, folder, expected):
     status, text, _ = forked(job, folder)
     # disturbed after its last result
     is_finished = status == 2 and ("a finished run" in text or "settings.toml exists already" in text)
+    for leftover in (folder / "out").glob("*.lock") if is_finished else ():  # the next writer uses it again
+        leftover.unlink()
     if status and not is_finished:
         return f"the rerun failed with code {status}: {text[-1000:]}"
     return f"not as undisturbed: {differ}" if (differ := differences(expected, contents(folder / "out"))) else ""
