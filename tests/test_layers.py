@@ -15,7 +15,7 @@ PACKAGE = Path(cinefeed.__file__).parent
 ORDER = {
     "": "core video data transforms feed adapters metrics models config training reports doctor demo testing cli",
     "core": """
-        errors arguments text files html charts moving digests locks cores machine pools keras_backend rng scratch
+        errors arguments text files digests locks html charts moving cores machine pools keras_backend rng scratch
         progress kernel_cache compiled
     """,
     "video": """

@@ -12,12 +12,14 @@ ten videos equals the first ten of a larger one.
 """
 
 import csv
+import io
 import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError
+from cinefeed.core.files import write_atomically, write_errors
 from cinefeed.core.rng import Stage, rng_for
 
 SIZE = 96  # pixels a side
@@ -251,18 +254,18 @@ def write_demo(
         nuisance: see `plan_demo`.
         progress: called with the number of videos written.
 
-    Raises SettingError if the folder cannot be written.
+    Raises SettingError or DiskFullError if the folder cannot be written.
     """
     root = Path(folder)
     ventricles = plan_demo(videos=videos, seed=seed, nuisance=nuisance)
     names = [f"{ventricle.patient}/v{number:04d}.mp4" for number, ventricle in enumerate(ventricles)]
-    try:
+    with write_errors(root, advice="give another folder"):
         for patient in {ventricle.patient for ventricle in ventricles}:
             (root / patient).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as threads:
             # The output of x264 depends on its number of threads: one thread per encoder makes it reproducible.
             jobs = [
-                threads.submit(_write_one, root / name, ventricle, seed, number)
+                threads.submit(write_atomically, root / name, partial(_write_one, ventricle, seed, number))
                 for number, (name, ventricle) in enumerate(zip(names, ventricles, strict=True))
             ]
             for num_written, job in enumerate(as_completed(jobs), start=1):
@@ -270,23 +273,20 @@ def write_demo(
                 if progress is not None:
                     progress(num_written)
         table = root / "labels.csv"
-        partial = table.with_suffix(".csv.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            for name, each in zip(names, ventricles, strict=True):
-                largest = _volume_ml(each.radius, each.length)
-                smallest = largest * (1 - each.ejection_fraction / 100)
-                writer.writerow(
-                    [name, each.patient, each.ejection_fraction, each.heart_rate, f"{largest:.1f}", f"{smallest:.1f}"]
-                )
-        partial.replace(table)
-    except OSError as error:
-        raise SettingError(f"the demo cannot be written to {root}: {error}; give a writable folder") from error
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for name, each in zip(names, ventricles, strict=True):
+            largest = _volume_ml(each.radius, each.length)
+            smallest = largest * (1 - each.ejection_fraction / 100)
+            writer.writerow(
+                [name, each.patient, each.ejection_fraction, each.heart_rate, f"{largest:.1f}", f"{smallest:.1f}"]
+            )
+        write_atomically(table, lambda path: path.write_bytes(text.getvalue().encode()))
     return table
 
 
-def _write_one(path: Path, ventricle: Ventricle, seed: int, number: int) -> None:
+def _write_one(ventricle: Ventricle, seed: int, number: int, path: Path) -> None:
     speckle = rng_for(seed, stage=Stage.DEMO, epoch=_VIDEO + 2, position=number)
     frames = draw_video(ventricle, rng=speckle)
     with av.open(str(path), "w") as container:

@@ -1,20 +1,27 @@
-"""Work that is killed at its n-th write, or whose disk is full, then done again: `python killed.py JOB FOLDER ...`.
+"""Commands that are killed at a write, or whose disk is full at one, and are then run again.
 
-    killed.py train FOLDER kill 0 3        # kill at writes 0 and 3; "all" for each of them
-    killed.py train FOLDER full            # each file in turn cannot be written
+    killed.py train FOLDER kill 0 0.5      # kill -9 at these shares of all writes; "all" for each of them
+    killed.py train FOLDER full all        # no file can be created, and no folder, from this write on
+    killed.py train FOLDER partly all      # half of this file can be written, and as much of the next ones
 
-Each piece of work runs in a fork of this process, which has imported all it needs. Printed is JSON: the number of
-writes of undisturbed work, and for each kill, or each file, what was not as it should be. Nothing in cinefeed knows of
-this.
+Each command runs in a fork of this process, which has imported what the commands need. The output is JSON: the number
+of writes of an undisturbed command, and for each disturbed one what was not as it should be. The package has no code
+for this: an audit hook of the interpreter sees the writes, and a limit on file sizes stands for a disk.
 """
 
+import errno
 import hashlib
+import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import sys
+import time
+import traceback
+import zipfile
 from pathlib import Path
 
 os.environ |= {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"}
@@ -25,193 +32,187 @@ import pyarrow.parquet as pq
 
 import cinefeed.core.files
 
-FULL_BYTES = 1  # what of a file fits on the disk
-JOURNALS = ("m.parquet.partial.jsonl", "encoded.jsonl", "log.jsonl")
-# What holds times or speeds of the work itself: the files, columns and keys that are not compared.
-TIMED_FILES = ("log.jsonl", "feed_stats.json")
-TIMED_KEYS = {"run.json": ("seconds", "feed_verdict"), "baselines.json": ("seconds",)}
-TIMED_COLUMNS = {"features.parquet": ("mtime_ns",)}
-
-WEIGHTS = "best.weights.h5"  # compared by its arrays: Keras numbers the names of layers through all of a process
-PICTURES = ("worst.npz", "saliency.npz")  # a run never fails by them: here the next file does, for the disk stays full
-
-full_file = ""  # the name of the file that cannot be written, in a fork
 write_atomically = cinefeed.core.files.write_atomically
-written_names = []
+written_files = []  # name and bytes of each file that was written atomically, in a fork
+partly_at = None  # index of the write of which a part fits on the disk, in a fork
 
 
-def limited(path, write):
-    """Write a file as cinefeed does, onto a disk without room if it is the chosen one."""
-    written_names.append(path.name)
-    if path.name == full_file:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, resource.RLIM_INFINITY))
-    write_atomically(path, write)
+def write_on_small_disk(path, write):
+    """Write a file as cinefeed does, onto a disk with room for a part of it if it is the one to fail."""
+
+    def measured(partial):
+        write(partial)
+        written_files.append((path.name, partial.stat().st_size))
+
+    if partly_at is not None and len(written_files) == partly_at[0]:
+        limit_file_size(partly_at[1] // 2)
+    write_atomically(path, measured)
 
 
-cinefeed.core.files.write_atomically = limited  # before anything imports it from there
+def limit_file_size(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+cinefeed.core.files.write_atomically = write_on_small_disk  # before anything imports it from there
 
 import cinefeed as cf  # noqa: E402
+from cinefeed.cli import main as command_line  # noqa: E402
 from cinefeed.core.digests import is_whole  # noqa: E402
 
+JOURNALS = ("m.parquet.partial.jsonl", "encoded.jsonl", "log.jsonl")
+PREPARED = ("evaluate", "predict", "compare", "report", "export", "encode")  # commands that need a run
+# What holds times or speeds of the work itself: the files, columns and keys that are not compared.
+TIMED_FILES = ("log.jsonl", "feed_stats.json", "report.html")  # the job "report" compares a page
+TIMED_KEYS = {"run.json": ("seconds", "feed_verdict"), "baselines.json": ("seconds",)}
+TIMED_COLUMNS = {"features.parquet": ("mtime_ns",)}
+WEIGHTS = "best.weights.h5"  # compared by its arrays: Keras numbers the names of layers through all of a process
+UNNAMED = ("out", "run", "fold1", "fold2")  # temporary files without a name, opened by their folder
+LIMITS = re.compile("the disk is full|a limit on disk usage is reached")
 
-def make_inputs(folder):
-    folder.mkdir(parents=True)
+
+def make_inputs(folder, job):
+    (folder / "in").mkdir(parents=True)
     for row in range(12):
         frames = np.full((6, 12, 12), 20 * row, np.uint8) + np.arange(6, dtype=np.uint8)[:, None, None]
-        np.save(folder / f"{row:02}.npy", frames)
-        os.utime(folder / f"{row:02}.npy", (10**9, 10**9))
+        np.save(folder / "in" / f"{row:02}.npy", frames)
+        os.utime(folder / "in" / f"{row:02}.npy", (10**9, 10**9))
     labels = {"path": [f"{row:02}.npy" for row in range(12)], "age": [20.0 + row for row in range(12)]}
-    pq.write_table(
-        pa.table({**labels, "patient": [f"p{row // 2}" for row in range(12)]}), folder.parent / "labels.parquet"
+    pq.write_table(pa.table({**labels, "patient": [f"p{row // 2}" for row in range(12)]}), folder / "labels.parquet")
+    cf.Manifest.scan(folder / "in", labels=folder / "labels.parquet", out=folder / "given.parquet", progress=False)
+    for name in ("out/run", "run"):
+        (folder / f"{Path(name).parts[0]}.toml").write_text(settings_text(folder, name))
+    if job in PREPARED:
+        status, text, _ = forked("prepare", folder)
+        assert status == 0, text
+
+
+def settings_text(folder, out):
+    from cinefeed.config import parse, to_toml
+
+    return to_toml(
+        parse(
+            {
+                "data": {
+                    "manifest": str(folder / "given.parquet"),
+                    "target": "age",
+                    "split": {"group": "patient", "val": 0.2, "test": 0.2},
+                },
+                "clip": {"frames": 4},
+                "frame": {"height": 8, "width": 8, "channels": 1},
+                "transforms": [{"name": "Shift", "pixels": 2}],
+                "feed": {"batch_size": 4, "seed": 7, "workers": 0},
+                "model": {"filters": [2, 2], "units": 2, "dense": 2, "dropout": 0.5},
+                "train": {"out": str(folder / out), "epochs": 2, "save_minutes": 1e-9},
+                "evaluate": {"resamples": 20},
+            }
+        )
     )
-    cf.Manifest.scan(
-        folder, labels=folder.parent / "labels.parquet", out=folder.parent / "given.parquet", progress=False
-    )
 
 
-def settings_of(folder):
-    from cinefeed.config import parse
-
-    return parse(
-        {
-            "data": {
-                "manifest": str(folder / "given.parquet"),
-                "target": "age",
-                "split": {"group": "patient", "val": 0.2, "test": 0.2},
-            },
-            "clip": {"frames": 4},
-            "frame": {"height": 8, "width": 8, "channels": 1},
-            "transforms": [{"name": "Shift", "pixels": 2}],
-            "feed": {"batch_size": 4, "seed": 7, "workers": 0},
-            "model": {"filters": [2, 2], "units": 2, "dense": 2, "dropout": 0.5},
-            "train": {"out": str(folder / "out" / "run"), "epochs": 2, "save_minutes": 1e-9},
-            "evaluate": {"resamples": 20},
-        }
-    )
+COMMANDS = {  # "@" stands for the folder
+    "scan": "scan @in --labels @labels.parquet --out @out/m.parquet --workers 1",
+    "split": "split @given.parquet --out @out/split.parquet --group patient",
+    "init": "init @given.parquet --target age --group patient --out @out/settings.toml",
+    "check": "check @given.parquet --target age --group patient --page @out/check.html --groups @out/groups.parquet",
+    "prepare": "train --config @run.toml",
+    "train": "train --config @out.toml",
+    "folds": "train --config @out.toml --folds 2",
+    "encode": "encode @run @given.parquet --out @out/features",
+    "evaluate": "evaluate @run --out @out/scores.parquet",
+    "predict": "predict @run --manifest @given.parquet --out @out/scores.csv",
+    "compare": "compare @run @run --resamples 20 --out @out/comparison.json",
+    "report": "report @run --out @out/page.html",
+    "export": "export @run --format keras --out @out/model.keras",
+}
 
 
-def scan(folder):
-    out = folder / "out" / "m.parquet"
-    cf.Manifest.scan(folder / "in", labels=folder / "labels.parquet", out=out, workers=1, progress=False)
+def is_write(event, arguments):
+    return event == "open" and bool((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR))
 
 
-def train(folder):
-    from cinefeed.training.fit import train
-
-    settings = settings_of(folder)
-    if not (Path(settings.train.out) / "run.json").is_file():  # else it was killed after its last result
-        train(settings)
-    else:
-        from cinefeed.core.errors import SettingError
-
-        try:
-            train(settings)
-        except SettingError as error:
-            assert "a finished run" in str(error)
-
-
-def folds(folder):
-    from cinefeed.training.fit import train
-    from cinefeed.training.folds import train_folds
-
-    train_folds(settings_of(folder), folds=2, train=train)
-
-
-def encode(folder):
-    import keras
-
-    from cinefeed.training.encode import encode
-    from cinefeed.training.frame_encoder import FrameEncoder
-    from cinefeed.transforms.compose import Compose
-    from cinefeed.video.clips import Frame
-
-    frame = Frame(height=8, width=8, channels=1)
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
-    encoder = FrameEncoder(model=model, compose=Compose([], frame=frame), name="dense, weights 0")
-    encode(folder / "given.parquet", out=folder / "out" / "features", encoder=encoder)
-
-
-JOBS = {"scan": scan, "train": train, "encode": encode, "folds": folds}
-
-
-def watch(folder, *, kill_at, torn):
-    """Count what the process does to files below a folder, and end it at one of these, without a goodbye."""
-    count = 0
+def watch(folder, *, kill_at=None, full_at=None):
+    """Count what the process does to files below a folder; at one of these kill it, or let the disk be full."""
+    report = {"kill": 0, "full": 0, "open_names": [], "refused_name": ""}
 
     def hook(event, arguments):
-        nonlocal count
-        if event == "open":
-            path, _, flags = arguments
-            writes = bool((flags or 0) & (os.O_WRONLY | os.O_RDWR)) or str(path).endswith(".npy")  # a step of a scan
-        else:
-            path, writes = arguments[0] if arguments else "", event in EVENTS
-        if not writes or not isinstance(path, str | os.PathLike) or not os.fspath(path).startswith(str(folder)):
+        path = arguments[0] if arguments else ""
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path).startswith(str(folder)):
             return
-        count += 1
-        if count - 1 == kill_at:
-            if torn:
-                for journal in JOURNALS:
-                    for each in [*folder.rglob(journal)]:
-                        os.truncate(each, max(each.stat().st_size - 5, 0))  # the last line did not reach the disk
+        is_step = event == "open" and os.fspath(path).endswith(".npy")  # of a scan
+        if not (is_step or event in CHANGES or is_write(event, arguments)):
+            return
+        report["kill"] += 1
+        if report["kill"] - 1 == kill_at:
+            for journal in [each for name in JOURNALS if kill_at % 2 for each in folder.rglob(name)]:
+                os.truncate(journal, max(journal.stat().st_size - 5, 0))  # the last line did not reach the disk
             os.kill(os.getpid(), signal.SIGKILL)
+        if event in NEED_ROOM or is_write(event, arguments):
+            report["full"] += 1
+            if full_at is not None and report["full"] > full_at:
+                report["refused_name"] = report["refused_name"] or re.sub(r"^\.partial\.\d+\.", "", Path(path).name)
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        if is_write(event, arguments):
+            report["open_names"].append(Path(path).name)
 
     sys.addaudithook(hook)
-    return lambda: count
+    return report
 
 
-EVENTS = {"os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir"}
+NEED_ROOM = {"os.rename", "os.mkdir"}
+CHANGES = NEED_ROOM | {"os.remove", "os.truncate", "os.rmdir"}
 
 
-def forked(job, folder, *, kill_at=None, full="", torn=False):
-    """Do a job in a fork; return its exit status, and what it printed at its end as JSON."""
+def forked(job, folder, *, partly=None, journal="", **disturbance):
+    """Run a command in a fork; return its exit code, its text on stderr, and the report of `watch`."""
     read, write = os.pipe()
     process = os.fork()
     if process == 0:
-        global full_file
-        full_file, status, report = full, 1, {}
-        written_names.clear()
+        global partly_at
+        partly_at, status = partly, 99
         try:
-            counted = watch(folder, kill_at=kill_at, torn=torn)
-            if full in JOURNALS:
-                limit_journal(folder, full)
-            JOBS[job](folder)
-            status, report = 0, {"writes": counted(), "files": written_names}
-        except BaseException as error:
-            report = {
-                "error": type(error).__name__,
-                "message": str(error),
-                "bases": [each.__name__ for each in type(error).__mro__],
-            }
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        os.write(write, json.dumps(report).encode())
-        os._exit(status)
+            os.dup2(write, 2)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            written_files.clear()
+            report = watch(folder, **disturbance)
+            if journal:
+                limit_journal(journal)
+            status = command_line([each.replace("@", f"{folder}/") for each in COMMANDS[job].split()])
+            limit_file_size(resource.RLIM_INFINITY)
+            print("\n" + json.dumps(report | {"written_files": written_files}), file=sys.stderr, flush=True)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
     os.close(write)
-    with os.fdopen(read) as file:
+    with os.fdopen(read, errors="replace") as file:
         text = file.read()
     _, status = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(status), json.loads(text or "{}")
+    lines = text.splitlines()
+    report = json.loads(lines.pop()) if lines and lines[-1].startswith("{") else {}
+    return os.waitstatus_to_exitcode(status), "\n".join(lines), report
 
 
-def limit_journal(folder, name):
-    """Leave no room for a file that is appended to, from its first line on."""
+def limit_journal(name):
+    """Leave room for a few bytes more of a file that is appended to."""
 
     def hook(event, arguments):
         if event == "open" and str(arguments[0]).endswith(name) and arguments[1] in ("a", "ab"):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, resource.RLIM_INFINITY))
+            path = Path(arguments[0])
+            limit_file_size((path.stat().st_size if path.exists() else 0) + 5)
 
     sys.addaudithook(hook)
 
 
 def contents(folder):
     """Return a digest of each file, without what is documented to hold times."""
-    files = {}
+    digests = {}
     for path in sorted(folder.rglob("*")):
         name = path.name
         if path.is_dir():
-            files[str(path.relative_to(folder))] = "folder"
+            digests[str(path.relative_to(folder))] = "folder"
             continue
         if name in TIMED_FILES:
+            digests[str(path.relative_to(folder))] = "file"
             continue
         content = path.read_bytes()
         if name in TIMED_KEYS:
@@ -221,18 +222,22 @@ def contents(folder):
         if name in TIMED_COLUMNS:
             content = repr(pq.read_table(path).drop_columns(list(TIMED_COLUMNS[name])).to_pylist()).encode()
         if name == WEIGHTS:
-            content = weights_in(path)
-        files[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
-    return files
+            assert is_whole(path)
+            content = arrays_in(path)
+        if path.suffix == ".keras":  # its other files hold the time of saving, and numbers of this process
+            with zipfile.ZipFile(path) as archive:
+                content = arrays_in(io.BytesIO(archive.read("model.weights.h5")))
+        digests[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+    return digests
 
 
-def weights_in(path):
+def arrays_in(weights):
     import h5py
 
     arrays = []
-    with h5py.File(path) as file:
+    with h5py.File(weights) as file:
         file.visititems(lambda name, each: arrays.append(each[()]) if isinstance(each, h5py.Dataset) else None)
-    assert is_whole(path) and arrays
+    assert arrays
     return b"".join(repr(each.shape).encode() + each.tobytes() for each in arrays)
 
 
@@ -240,53 +245,75 @@ def differences(one, other):
     return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
 
 
-def done_again(job, folder, whole):
-    status, report = forked(job, folder)
-    if status:
-        return f"the rerun failed: {report}"
-    return f"not as undisturbed: {differ}" if (differ := differences(whole, contents(folder / "out"))) else ""
+def fault_of_rerun(job, folder, expected):
+    """Run the command again; return what differs from an undisturbed one, "" if nothing does."""
+    status, text, _ = forked(job, folder)
+    # disturbed after its last result
+    is_finished = status == 2 and ("a finished run" in text or "settings.toml exists already" in text)
+    for leftover in (folder / "out").glob("*.lock") if is_finished else ():  # the next writer uses it again
+        leftover.unlink()
+    if status and not is_finished:
+        return f"the rerun failed with code {status}: {text[-1000:]}"
+    return f"not as undisturbed: {differ}" if (differ := differences(expected, contents(folder / "out"))) else ""
 
 
-def fresh(folder):
+def fault_of_error(status, text, name, folder):
+    """Return what is wrong with how a command ended on a full disk, "" if nothing is."""
+    last = text.strip().splitlines()[-1] if text.strip() else ""
+    if status != 1 or not last.startswith("cinefeed: ") or not LIMITS.search(last) or name not in last:
+        return f"{name}: no clear error, but code {status}: {text[-1000:]}"
+    rest = [str(each) for pattern in (".partial.*", "*.lock") for each in (folder / "out").rglob(pattern)]
+    return f"{name}: temporary files are left: {rest}" if rest else ""
+
+
+def reset(folder):
     shutil.rmtree(folder / "out", ignore_errors=True)
     (folder / "out").mkdir()
 
 
-def main(job, folder, how, *places):
-    folder = Path(folder)
-    make_inputs(folder / "in")
-    if job != "scan":
-        import cinefeed.training.folds  # noqa: F401  # keras, once for all forks
-    fresh(folder)
-    status, undisturbed = forked(job, folder)
-    assert status == 0, undisturbed
-    whole = contents(folder / "out")
-    fresh(folder)
-    status, _ = forked(job, folder)
-    faults = {"undisturbed": differences(whole, contents(folder / "out"))} if status == 0 else {"undisturbed": "failed"}
-    total = undisturbed["writes"]
+def disturbances(how, undisturbed):
+    """Return the arguments of `forked` for each disturbance of a kind, in the order of the writes."""
     if how == "kill":
-        selection = range(total) if places == ("all",) else [int(float(each) * (total - 1)) for each in places]
-        for place in selection:
-            fresh(folder)
-            status, report = forked(job, folder, kill_at=place, torn=place % 2 == 1)
-            faults[place] = done_again(job, folder, whole) if status == -signal.SIGKILL else f"not killed: {report}"
-    else:
-        names = sorted(
-            {*undisturbed["files"], *({"scan": JOURNALS[:1], "encode": JOURNALS[1:2]}.get(job, JOURNALS[2:]))}
-        )
-        for name in names if places in ((), ("all",)) else places:
-            fresh(folder)
-            status, report = forked(job, folder, full=name)
-            is_named = name in report.get("message", "") or (
-                name in PICTURES and "cannot be written" in report["message"]
-            )
-            if status == 0 or "CinefeedError" not in report.get("bases", ()) or not is_named:
-                faults[name] = f"no clear error: {report}"
-                continue
-            half = [str(each) for each in (folder / "out").rglob(".partial*")]
-            faults[name] = f"half-written: {half}" if half else done_again(job, folder, whole)
-    print(json.dumps({"writes": total, "checked": len(faults) - 1, "faults": {k: v for k, v in faults.items() if v}}))
+        return [{"kill_at": place} for place in range(undisturbed["kill"])]
+    if how == "full":
+        return [{"full_at": place} for place in range(undisturbed["full"])]
+    files = [{"partly": (place, size)} for place, (_, size) in enumerate(undisturbed["written_files"]) if size > 1]
+    return [*files, *({"journal": name} for name in JOURNALS if name in undisturbed["open_names"])]
+
+
+def main(job, folder, how, *shares):
+    start, folder = time.monotonic(), Path(folder)
+    if job not in ("scan", "split", "init"):  # imported once for all forks
+        import cinefeed.reports
+        import cinefeed.training.export
+        import cinefeed.training.folds  # noqa: F401
+    make_inputs(folder, job)
+    reset(folder)
+    status, text, undisturbed = forked(job, folder)
+    assert status == 0, text
+    expected = contents(folder / "out")
+    reset(folder)
+    status, text, _ = forked(job, folder)
+    faults = {"undisturbed": text if status else differences(expected, contents(folder / "out"))}
+    # No file is opened for writing under its final name.
+    faults["open_names"] = [
+        name for name in undisturbed["open_names"] if not name.startswith(".") and name not in (*JOURNALS, *UNNAMED)
+    ]
+    every = disturbances(how, undisturbed)
+    selection = every if shares == ("all",) else [every[int(float(share) * (len(every) - 1))] for share in shares]
+    for disturbance in selection:
+        reset(folder)
+        status, text, report = forked(job, folder, **disturbance)
+        if how == "kill":
+            fault = "" if status == -signal.SIGKILL else f"not killed, but {status}: {text}"
+        else:
+            place, _ = disturbance.get("partly", (None, None))
+            name = report.get("refused_name") or disturbance.get("journal") or undisturbed["written_files"][place][0]
+            fault = fault_of_error(status, text, name, folder)
+        faults[repr(disturbance)] = fault or fault_of_rerun(job, folder, expected)
+    faults = {name: fault for name, fault in faults.items() if fault}
+    seconds = round(time.monotonic() - start)
+    print(json.dumps({"writes": len(every), "checked": len(selection), "seconds": seconds, "faults": faults}))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ def test_a_model_does_not_differ_from_itself():
     json.dumps(result, allow_nan=False)
 
 
+def test_two_values_in_validation_are_not_two_classes():
+    parts = [*["val"] * 30, *["test"] * 30]
+    both_parts = ages(TRUE + HARD, target=[*[40.0, 50.0] * 15, *TRUE[30:]], split=parts)
+    assert "mae" in compare(both_parts, both_parts, **SETTINGS)["targets"]["age"]["metrics"]
+
+
 def test_noise_alone_is_no_difference():
     one, other = (ages(TRUE + rng.normal(0, 8, 60)) for _ in range(2))
     result = compare(one, other, **SETTINGS)["targets"]["age"]["metrics"]

@@ -13,6 +13,8 @@ from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError
+from cinefeed.core.files import write_errors
+from cinefeed.core.locks import write_lock
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.metrics.assess import assess, flat_metrics
@@ -155,7 +157,8 @@ def compare(
     )
     if out is not None:
         if table_suffix(out) == ".json":
-            write_json(out, comparison)
+            with write_errors(out, advice="choose another folder"), write_lock(out):
+                write_json(out, comparison)
         else:
             write_table(out, [comparison_table(comparison)])
     emit({"a": str(a), "b": str(b), **comparison}, as_json=as_json, text=_as_table(comparison))

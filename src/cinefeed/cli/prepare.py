@@ -35,7 +35,8 @@ def init(
     """
     from cinefeed.config.group_candidates import group_candidates
     from cinefeed.config.starter import starter, with_pace
-    from cinefeed.core.files import write_atomically
+    from cinefeed.core.files import write_atomically, write_errors
+    from cinefeed.core.locks import write_lock
 
     if group is not None and no_group:
         raise SettingError("--group and --no-group exclude each other; give one")
@@ -54,8 +55,8 @@ def init(
     )
     pace = None if no_timing else _pace(settings.text)
     text = settings.text if pace is None else with_pace(settings.text, str(pace))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
+    with write_errors(out, advice="name another file"), write_lock(out):
+        write_atomically(out, lambda partial: partial.write_text(text, encoding="utf-8"))
     for candidate in group_candidates(rows, target=target) if no_group else []:
         note(f"--no-group treats all rows as independent, but this column may be a group: {candidate}")
     for message in settings.notes:

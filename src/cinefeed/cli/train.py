@@ -1,5 +1,6 @@
 """The command `cinefeed train`, which writes a run folder, or one per fold with `--folds`."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,10 @@ import typer
 from cinefeed.cli.options import Flow, Json, with_flow
 from cinefeed.cli.show import choose_backend, emit, note
 from cinefeed.config import Settings
-from cinefeed.core.errors import MissingExtraError, SettingError
+from cinefeed.core.errors import CinefeedError, MissingExtraError, SettingError
+from cinefeed.core.locks import write_lock
 from cinefeed.metrics.display import assessment_lines, baseline_lines
-from cinefeed.training.run import RunResult, device, read_assessment, read_baselines
+from cinefeed.training.run import RunResult, check_out, check_same, device, read_assessment, read_baselines
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 
@@ -67,6 +69,7 @@ def train(
     settings = flow.settings(model={"name": model}, train=options)
     backend = choose_backend()
     from cinefeed.training.distributed import torchrun_rank  # Keras reads the backend when it is imported
+    from cinefeed.training.fit import read_result
     from cinefeed.training.fit import train as run_training
 
     rank, ranks = torchrun_rank()
@@ -79,9 +82,26 @@ def train(
             )
         _finish_folds(settings, folds=settings.train.folds, overwrite=overwrite, as_json=as_json)
         return
-    result = run_training(settings, overwrite=overwrite, progress=True)
+    if rank == 0 and not overwrite and lacks_page(settings):
+        note(f"{settings.train.out} is trained already; writing its report")
+        with write_lock(settings.train.out, folder=True):
+            result = read_result(check_out(settings.train.out, overwrite=True))  # removes a checkpoint that was left
+    else:
+        result = run_training(settings, overwrite=overwrite, progress=True)
     if rank == 0:
         finish(result, as_json=as_json)
+
+
+def lacks_page(settings: Settings) -> bool:
+    """Return whether a finished run with these settings has no report, because its process was killed before that."""
+    folder = Path(settings.train.out)
+    if not (folder / "run.json").is_file() or (folder / "report.html").is_file() or find_spec("jinja2") is None:
+        return False
+    try:
+        check_same(folder, settings)
+    except CinefeedError:  # another run, or a damaged one
+        return False
+    return True
 
 
 def finish(result: RunResult, *, as_json: bool) -> None:
@@ -90,7 +110,8 @@ def finish(result: RunResult, *, as_json: bool) -> None:
         status = {"run": str(result.folder), "complete": False, "epochs": result.epochs, "stopped": result.stopped}
         emit(status, as_json=as_json, text=f"{result.stopped}\n-> {result.folder}")
         return
-    page = _page(result.folder)
+    with write_lock(result.folder, folder=True):  # removes temporary files of a killed process
+        page = _page(result.folder)
     emit(
         {
             "run": str(result.folder),

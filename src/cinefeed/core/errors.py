@@ -18,6 +18,7 @@ CinefeedError
 │   └── UnpicklableError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── InUseError         (RuntimeError)       a path that another process is writing
 ├── TrainingError      (RuntimeError)       a run that had to stop
+├── DiskFullError      (OSError)            a file for which the disk has no room
 ├── KerasBackendError  (ImportError)        a backend of Keras that is set and not installed, where another is
 └── MissingExtraError  (ImportError)        an optional package that is not installed
 
@@ -28,6 +29,7 @@ reads it.
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from errno import ENOSPC
 from importlib.util import find_spec
 
 KERAS_BACKENDS = "torch", "jax", "tensorflow"  # torch first: JAX's 3-D convolution on CPU took 40 times as long
@@ -103,6 +105,18 @@ class InUseError(CinefeedError, RuntimeError):
 
 class TrainingError(CinefeedError, RuntimeError):
     """A training run had to stop."""
+
+
+class DiskFullError(CinefeedError, OSError):
+    """The disk has no room for a file, or a quota or a limit on file sizes is reached.
+
+    >>> print(DiskFullError(28, "No space left on device", "runs/a/run.json"))
+    runs/a/run.json cannot be written: the disk is full (No space left on device); make room, and run the same again
+    """
+
+    def __str__(self) -> str:
+        reason = "the disk is full" if self.errno == ENOSPC else "a limit on disk usage is reached"
+        return f"{self.filename} cannot be written: {reason} ({self.strerror}); make room, and run the same again"
 
 
 class KerasBackendError(CinefeedError, ImportError):

@@ -7,58 +7,69 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cinefeed.core.errors import SettingError, TrainingError
+from cinefeed.core.errors import CinefeedError, DiskFullError, SettingError
 
 PARTIAL = ".partial."  # prefix of the names of files that are being written
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on file sizes
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on file sizes
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename the file, so that readers never see a part of it.
 
     The temporary name keeps the suffixes, from which some writers choose the format, and is unique to this process. An
-    OSError names `path`.
+    OSError names `path`; if the disk is full, it is a DiskFullError.
     """
     partial = path.with_name(f"{PARTIAL}{os.getpid()}.{path.name}")
     try:
         write(partial)
         partial.replace(path)
     except OSError as error:
-        raise with_path(error, path) from error
+        raise write_error(error, path) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all. Raises SettingError if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"{path} cannot be written: {error.strerror}; choose another path") from error
-
-
-def with_path(error: OSError, path: Path) -> OSError:
+def write_error(error: OSError, path: Path) -> OSError:
     """Return an OSError that names a file; one from an open file or a C library does not.
 
-    >>> print(with_path(OSError(28, "No space left on device"), Path("runs/a/run.json")))
-    [Errno 28] No space left on device: 'runs/a/run.json'
+    It is a DiskFullError if the disk is full.
+
+    >>> print(write_error(OSError(5, "Input/output error"), Path("runs/a/run.json")))
+    [Errno 5] Input/output error: 'runs/a/run.json'
     """
     if error.errno is None:
         return OSError(f"{path}: {error}")
-    return OSError(error.errno, error.strerror or os.strerror(error.errno), str(path))
+    kind = DiskFullError if error.errno in _DISK_FULL else OSError
+    return kind(error.errno, os.strerror(error.errno), str(path))  # the text of a C library may be long
 
 
 @contextmanager
-def full_disk_explained(path: Path, go_on: Callable[[], str] = lambda: "the same command goes on") -> Iterator[None]:
-    """Replace the OSError of a full disk by a TrainingError with the file (or `path`), the reason, and what to do."""
+def full_disk_explained(path: Path) -> Iterator[None]:
+    """Replace the OSError of a full disk by a DiskFullError, which names the file, or `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in _DISK_FULL or isinstance(error, DiskFullError):
             raise
-        file = error.filename or path
-        raise TrainingError(f"{file} cannot be written: {error.strerror}; make room, and {go_on()}") from error
+        raise write_error(error, Path(error.filename or path)) from error
+
+
+@contextmanager
+def write_errors(path: Path, *, advice: str, kind: type[CinefeedError] = SettingError) -> Iterator[None]:
+    """Replace an OSError by an error of cinefeed that names `path` and gives advice; DiskFullError if the disk is full.
+
+    >>> with write_errors(Path("a.csv"), advice="choose another folder"):
+    ...     raise PermissionError(13, "Permission denied")
+    Traceback (most recent call last):
+    cinefeed.core.errors.SettingError: a.csv cannot be written: Permission denied; choose another folder
+    """
+    try:
+        with full_disk_explained(path):
+            yield
+    except DiskFullError:
+        raise
+    except OSError as error:
+        raise kind(f"{path} cannot be written: {error.strerror or error}; {advice}") from error
 
 
 def remove_partials(folder: Path, name: str | None = None) -> None:

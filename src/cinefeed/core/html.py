@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from cinefeed.core.files import write_text
+from cinefeed.core.locks import write_text
 from cinefeed.core.text import one_line
 
 # Functions that write pages, by name. The package `cinefeed` fills it: methods upstream of `reports` call them by name.

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from cinefeed.core.errors import InUseError
-from cinefeed.core.files import remove_partials
+from cinefeed.core.files import full_disk_explained, remove_partials, write_atomically, write_errors
 
 if sys.platform == "win32":
     import msvcrt
@@ -51,7 +51,7 @@ def write_lock(path: str | Path, *, folder: bool = False) -> Iterator[None]:
 
     The same thread may enter the lock again. Missing parent folders are created, and removed if nothing was written to
     them. A place that cannot be written has no lock, so that the write itself raises its error. Partial files of killed
-    processes are removed.
+    processes are removed. If the disk is full, the error of a write within the context is a DiskFullError.
 
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "m.parquet"
@@ -77,7 +77,8 @@ def write_lock(path: str | Path, *, folder: bool = False) -> Iterator[None]:
     except OSError as error:
         _remove_folders(created_folders)
         if error.errno not in _UNWRITABLE:
-            raise
+            with full_disk_explained(lock):
+                raise
         yield
         return
     except InUseError:
@@ -87,7 +88,8 @@ def write_lock(path: str | Path, *, folder: bool = False) -> Iterator[None]:
     _held_locks[lock] = (descriptor, threading.get_ident())
     try:
         remove_partials(lock.parent, None if folder else target.name)
-        yield
+        with full_disk_explained(target):
+            yield
     finally:
         if _held_locks.pop(lock, None) is not None:  # a forked child holds no locks
             _release(lock, descriptor)
@@ -288,3 +290,10 @@ def _forget_in_children() -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forget)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all. Raises SettingError or DiskFullError if it cannot be written."""
+    with write_errors(path, advice="choose another path"), write_lock(path):
+        path.parent.mkdir(parents=True, exist_ok=True)  # if there was no room for a lock
+        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))

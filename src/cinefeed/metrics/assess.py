@@ -112,7 +112,7 @@ def choose_threshold(
         if not 0 <= frozen <= 1:
             raise SettingError(f"the threshold of {target.name!r} is {frozen}; give a probability from 0 to 1")
         return float(frozen), "frozen"
-    if "val" in predictions.parts:
+    if "val" in predictions.parts and len(target.classes) == 2:
         units = units_of(predictions.part("val"), target, unit=unit)
         if len(np.unique(units.targets)) == 2:
             return best_threshold(targets=units.targets, scores=units.scores), "val"

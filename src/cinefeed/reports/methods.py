@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cinefeed.core.errors import SettingError
-from cinefeed.core.files import write_text
+from cinefeed.core.locks import write_text
 from cinefeed.core.text import format_number, markdown_text, plural
 from cinefeed.metrics.baselines import baseline_sentences
 from cinefeed.metrics.display import metric_name

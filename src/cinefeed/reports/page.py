@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.core.errors import SettingError
-from cinefeed.core.files import write_text
+from cinefeed.core.locks import write_text
 from cinefeed.core.moving import animated_webp
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.assess import assess
@@ -45,10 +45,11 @@ def run_page(folder: str | Path, *, out: str | Path | None = None) -> Path:
     SettingError if `folder` is not that of a run.
     """
     page = run_data(folder)
-    path = write_report(page, out=Path(folder) / "report.html" if out is None else Path(out))
+    path = Path(folder) / "report.html" if out is None else Path(out)
+    _check_suffix(path)
     if page.settings:  # without settings nearly every item would be a guess
         keep_methods(methods_of(page), path.with_name("methods.md"))
-    return path
+    return write_report(page, out=path)  # last: a run with a page is complete
 
 
 def table_page(
@@ -90,10 +91,14 @@ def write_report(page: PageData, *, out: Path) -> Path:
 
 def write_html(html: str, *, out: Path) -> Path:
     """Write a page, whole or not at all. Raises SettingError if it cannot be written or its name is not *.html."""
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise SettingError(f"{out} cannot be written: a page is HTML; name it {out.stem}.html")
+    _check_suffix(out)
     write_text(html, out)
     return out
+
+
+def _check_suffix(out: Path) -> None:
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise SettingError(f"{out} cannot be written: a page is HTML; name it {out.stem}.html")
 
 
 def render(page: PageData) -> str:

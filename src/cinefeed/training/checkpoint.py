@@ -247,7 +247,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]  # keras is un
             previous = "the previous one is unchanged" if self.path.is_file() else "there is no previous one"
             raise TrainingError(
                 f"the checkpoint of epoch {self.epoch}, batch {self.batch} cannot be saved ({error}); {previous}. "
-                f"Free disk space, and {how_to_resume(self.path)}"
+                f"{how_to_resume(self.path).capitalize()}"
             ) from error
 
     def _callback_states(self) -> list[dict[str, Any]]:

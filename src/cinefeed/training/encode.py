@@ -16,8 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import CinefeedError, SettingError, TableError, TrainingError
-from cinefeed.core.files import DISK_FULL, PARTIAL, full_disk_explained, remove_partials, with_path, write_atomically
+from cinefeed.core.errors import CinefeedError, DiskFullError, SettingError, TableError
+from cinefeed.core.files import (
+    PARTIAL,
+    full_disk_explained,
+    remove_partials,
+    write_atomically,
+    write_error,
+    write_errors,
+)
 from cinefeed.core.locks import FOLDER_LOCK, with_write_lock
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
 from cinefeed.data.manifest.encoded import ENCODED, encoded_from
@@ -89,26 +96,25 @@ def encode(
         files.setdefault(_file_of(videos, row), row)
     results: dict[str, VideoMetadata | str] = {}  # file of features -> metadata of its video, or the error
     num_encoded = 0
-    with full_disk_explained(folder):
-        for number, (file, row) in enumerate(files.items()):
-            try:
-                key = _key(videos, row, encoder=encoder, dtype=dtype)
-                results[file] = videos.metadata(row) or _metadata(videos, row)
-                if journal.get(file) != key or not (folder / file).exists():
-                    with videos.open(row, channels=encoder.compose.frame.channels) as source:
-                        results[file] = source.metadata
-                        (folder / FEATURES_TABLE).unlink(missing_ok=True)
-                        if file in journal:
-                            _append_to_journal(folder, file, "")  # or a crash after the write would leave the old key
-                        _write(folder / file, encoder(source), len(source), dimension, dtype)
-                    _append_to_journal(folder, file, key)
-                    num_encoded += 1
-            except (CinefeedError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in DISK_FULL:
-                    raise
-                results[file] = videos.rows.nameless(str(error), row)
-            if tick is not None:
-                tick(number + 1, len(files))
+    for number, (file, row) in enumerate(files.items()):
+        try:
+            key = _key(videos, row, encoder=encoder, dtype=dtype)
+            results[file] = videos.metadata(row) or _metadata(videos, row)
+            if journal.get(file) != key or not (folder / file).exists():
+                with videos.open(row, channels=encoder.compose.frame.channels) as source:
+                    results[file] = source.metadata
+                    (folder / FEATURES_TABLE).unlink(missing_ok=True)
+                    if file in journal:
+                        _append_to_journal(folder, file, "")  # or a crash after the write would leave the old key
+                    _write(folder / file, encoder(source), len(source), dimension, dtype)
+                _append_to_journal(folder, file, key)
+                num_encoded += 1
+        except DiskFullError:
+            raise
+        except (CinefeedError, OSError) as error:
+            results[file] = videos.rows.nameless(str(error), row)
+        if tick is not None:
+            tick(number + 1, len(files))
     if all(isinstance(result, str) for result in results.values()):
         first = next(iter(results.values()))
         raise TableError(f"none of {len(files)} videos can be encoded; {videos.rows.display_name(0)}: {first}")
@@ -137,19 +143,15 @@ def encode(
 
 
 def _make(folder: Path) -> None:
-    try:
+    with write_errors(folder, advice="name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         others = sorted(each.name for each in folder.iterdir() if each.name != FOLDER_LOCK)
-    except OSError as error:
-        raise SettingError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
     if others and not {_JOURNAL, FEATURES_TABLE} & {*others}:
         raise SettingError(f"{folder} holds other files ({', '.join(others[:3])}); name a new folder")
     for each in {path.parent for path in folder.rglob(f"{PARTIAL}*")}:
         remove_partials(each)  # those of the folder itself went with its lock
-    try:
+    with write_errors(folder, advice="name another folder"):
         (folder / _JOURNAL).touch()  # marks the folder as ours after an interruption in the first video
-    except OSError as error:
-        raise SettingError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
 
 
 def _file_of(videos: Manifest, row: int) -> str:
@@ -187,16 +189,13 @@ def _append_to_journal(folder: Path, file: str, key: str) -> None:
         with (folder / _JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(f"\n{json.dumps({file: key})}")  # a line break first: the line before may be incomplete
     except OSError as error:
-        raise with_path(error, folder / _JOURNAL) from error
+        raise write_error(error, folder / _JOURNAL) from error
 
 
 def _compact_journal(folder: Path) -> None:
     """Rewrite the journal with one line per file, so that it equals that of a run without interruptions."""
     lines = [f"\n{json.dumps({file: key})}" for file, key in sorted(_read_journal(folder).items()) if key]
-    try:
-        write_atomically(folder / _JOURNAL, lambda path: path.write_text("".join(lines), encoding="utf-8"))
-    except OSError as error:
-        raise TrainingError(f"{folder / _JOURNAL} cannot be written: {error.strerror}; free disk space") from error
+    write_atomically(folder / _JOURNAL, lambda path: path.write_text("".join(lines), encoding="utf-8"))
 
 
 def _metadata(videos: Manifest, row: int) -> VideoMetadata:
@@ -220,8 +219,9 @@ def _write(path: Path, features: Iterator[NDArray[np.float32]], count: int, dime
                 file.write(values.tobytes())
                 first += len(chunk)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, write)
+    with full_disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, write)
 
 
 def _features(

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from cinefeed.core.errors import MissingExtraError, SettingError, TrainingError, did_you_mean
-from cinefeed.core.files import write_atomically
+from cinefeed.core.files import write_atomically, write_errors
 from cinefeed.core.locks import write_lock
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.labels import FeedSpec, TargetSpec
@@ -82,12 +82,9 @@ def export(run: str | Path, *, format: Format = "onnx", out: str | Path | None =
         clips = sum(len(batch.ids) for batch in batches)
         results.append(Exported(path=path, clips=clips, difference=difference, any_batch=any_batch))
 
-    try:
+    with write_errors(path, advice="choose another path with out (--out)"), write_lock(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with write_lock(path):
-            write_atomically(path, write)
-    except OSError as error:
-        raise SettingError(f"{path} cannot be written: {error.strerror or error}") from error
+        write_atomically(path, write)
     return results[0]
 
 

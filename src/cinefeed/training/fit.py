@@ -6,12 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError, TrainingError, did_you_mean
-from cinefeed.core.files import full_disk_explained
 from cinefeed.core.locks import write_lock
 from cinefeed.core.text import format_count, terminal_text
 from cinefeed.data.manifest.encoded import encoded_from
@@ -25,7 +23,7 @@ from cinefeed.models.parts import targets_of
 from cinefeed.training.baselines import keep_baselines
 from cinefeed.training.batches import TrainingSet
 from cinefeed.training.callbacks import BestWeights, StopAtNaN, StopWhenF1StaysZero, WarmUp, WholeSetMetrics, mode_of
-from cinefeed.training.checkpoint import Checkpoint, Paused, how_to_resume, stop_on_signals
+from cinefeed.training.checkpoint import Checkpoint, Paused, stop_on_signals
 from cinefeed.training.distributed import (
     FollowRankZero,
     MeanLogs,
@@ -105,7 +103,7 @@ def train(
         )
     out = Path(settings.train.out)
     lock = write_lock(out, folder=True) if torchrun_rank()[0] == 0 else nullcontext()  # the other ranks write nothing
-    with full_disk_explained(out, partial(how_to_resume, out / CHECKPOINT)), process_group(), lock, restored_threads():
+    with process_group(), lock, restored_threads():
         return _train(settings, overwrite=overwrite, progress=progress, callbacks=callbacks)
 
 
@@ -235,7 +233,7 @@ def _train(
                 callback.close()
     if not first:
         wait_for_all()
-        return _read_result(folder)
+        return read_result(folder)
 
     epochs = len(history.rows)
     nan_reason = next((each.reason for each in stoppers if isinstance(each, StopAtNaN)), "")
@@ -349,8 +347,8 @@ def _stop_reason(settings: Settings, stoppers: list[keras.callbacks.Callback], *
     return f"all {epochs} epochs are done"
 
 
-def _read_result(folder: Path) -> RunResult:
-    """Return the result that rank 0 has written; an undefined metric is null in the file and NaN here."""
+def read_result(folder: Path) -> RunResult:
+    """Return the result of a finished run; an undefined metric is null in the file and NaN here."""
     run, metrics = (json.loads((folder / name).read_text(encoding="utf-8")) for name in ("run.json", "metrics.json"))
     return RunResult(
         folder=folder,

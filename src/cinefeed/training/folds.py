@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from cinefeed.config import Settings, SplitSettings, to_table
 from cinefeed.core.errors import SettingError
-from cinefeed.core.files import full_disk_explained
 from cinefeed.core.locks import FOLDER_LOCK, write_lock
 from cinefeed.data.manifest.encoded import made_by_a_run
 from cinefeed.data.manifest.manifest import Manifest
@@ -97,7 +96,7 @@ def train_folds(
     those of the existing folds; SplitError for too few groups; InUseError while another process writes the folder.
     """
     folds = folds or settings.train.folds or 5
-    with full_disk_explained(Path(settings.train.out)), write_lock(settings.train.out, folder=True):
+    with write_lock(settings.train.out, folder=True):
         return _train_folds(settings, folds=folds, train=train, overwrite=overwrite)
 
 

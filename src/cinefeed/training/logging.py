@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.core.errors import MissingExtraError
-from cinefeed.core.files import with_path, write_atomically
+from cinefeed.core.files import write_atomically, write_error
 from cinefeed.core.text import format_count, format_duration, format_percent, one_line
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
@@ -82,7 +82,7 @@ class JsonLines(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            raise with_path(error, self.path) from error
+            raise write_error(error, self.path) from error
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Log the start of a `fit`."""

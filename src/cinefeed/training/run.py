@@ -30,7 +30,7 @@ import cinefeed
 from cinefeed.config import Settings, read_settings, to_table, to_toml
 from cinefeed.core.digests import append_digest, is_text_changed, json_with_digest, toml_with_digest
 from cinefeed.core.errors import SettingError, TrainingError, listed_in_words
-from cinefeed.core.files import PARTIAL, write_atomically
+from cinefeed.core.files import PARTIAL, write_atomically, write_errors
 from cinefeed.core.locks import FOLDER_LOCK
 from cinefeed.data.manifest.manifest import Manifest, Parts
 from cinefeed.feed.covariates import Covariate
@@ -91,11 +91,8 @@ def check_out(out: str | Path, *, overwrite: bool = False) -> Path:
     parent = folder
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise SettingError(f"{folder} cannot be written: {error.strerror} ({parent}); name another folder") from error
+    with write_errors(folder, advice=f"name another folder than one in {parent}"), tempfile.TemporaryFile(dir=parent):
+        pass
     return folder
 
 

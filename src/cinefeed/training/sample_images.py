@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cinefeed.config import Settings
+from cinefeed.core.errors import DiskFullError
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.predictions import Predictions
 from cinefeed.training.keras_module import keras
@@ -76,6 +77,8 @@ def _write(path: Path, note: str, make: Callable[[], Mapping[str, Any]]) -> None
     content = {"clips": np.zeros((0, 1, 1, 1, 1), np.uint8), "captions": np.zeros(0, np.str_), **arrays, "note": note}
     try:
         write_arrays(path, **content)
+    except DiskFullError:  # the next file would fail too; the same command resumes here
+        raise
     except OSError as error:  # see keep_pictures; the report also shows that the file is missing
         _log.warning("%s cannot be written: %s", path, error.strerror or error)
 

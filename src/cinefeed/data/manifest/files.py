@@ -27,7 +27,7 @@ class Stored(NamedTuple):
 
 
 def write_manifest(table: Any, *, path: Path, root: Path, notes: Mapping[str, Any]) -> None:
-    """Write a manifest to a temporary file, then move it to `path`. Raises TableError if that fails.
+    """Write a manifest to a temporary file, then move it to `path`. Raises TableError or DiskFullError if that fails.
 
     Parquet keeps everything. CSV and JSON are for other programs: they keep the columns only, without those that name
     files if the manifest is private. Raises SettingError for another suffix.

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError, TableError
-from cinefeed.core.files import write_atomically
+from cinefeed.core.files import write_atomically, write_errors
 from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
@@ -238,13 +238,11 @@ def salt_of(out: Path | None) -> str:
         with open(partial, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(salt + "\n")
 
-    try:
+    with write_errors(path, advice="choose another folder, or give a salt", kind=TableError):
         if path.exists():
             return path.read_text().strip()
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write)
-    except OSError as error:
-        raise TableError(f"cannot write {path}: {error.strerror}; choose another folder, or give a salt") from error
     return salt
 
 

@@ -275,8 +275,8 @@ class Manifest(ManifestTable):
     def write(self, path: str | Path) -> None:
         """Write the manifest atomically as Parquet, or as CSV or JSON for other programs, by its suffix.
 
-        Raises SettingError for another suffix, TableError if it cannot be written, InUseError while another process
-        writes it.
+        Raises SettingError for another suffix, TableError if it cannot be written, DiskFullError, and InUseError while
+        another process writes it.
         """
         require_local(path, error=TableError)
         if self._arrays is not None:

@@ -18,6 +18,7 @@ import pyarrow.json
 
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import LimitError, SettingError, SourceError, TableError, did_you_mean
+from cinefeed.core.files import write_errors
 from cinefeed.core.progress import Progress as Progress
 from cinefeed.core.progress import shown_progress
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
@@ -96,10 +97,6 @@ def probe_videos(
         try:
             with decoders_quiet():
                 metadata = _probe_all(files, previous=previous, journal=journal, probes=probes)
-        except OSError as error:  # of the journal; errors of videos are stored in their rows
-            raise TableError(
-                f"cannot write {path}: {error.strerror}; free some space and run the same scan again: it continues"
-            ) from error
         finally:
             journal.close()
     metadata = metadata.take(pc.index_in(keys, value_set=_keys(metadata, parts=parts)))
@@ -127,29 +124,21 @@ def _with_tags(samples: Any) -> Any:
 
 
 class _Journal:
-    """The rows of an unfinished scan, one per line. Raises TableError, which names the file, if the disk is full."""
+    """The rows of an unfinished scan, one per line. Raises DiskFullError, or TableError if it cannot be written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with write_errors(path, advice="choose another folder for the manifest", kind=TableError):
             path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered, so that nothing is left to write if it is closed after an error.
             self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise TableError(
-                f"cannot write {path}: {error.strerror}; choose another folder for the manifest"
-            ) from error
 
     def add(self, row: dict[str, Any]) -> None:
         """Write a row to the file, so that it is not lost if the scan is interrupted."""
         line = memoryview(json.dumps(row).encode() + b"\n")
-        try:
+        with write_errors(self.path, advice="run the same scan again: it continues", kind=TableError):
             while line:
                 line = line[self._file.write(line) :]
-        except OSError as error:
-            raise TableError(
-                f"cannot write {self.path}: {error.strerror}; free some space and run the same scan again: it continues"
-            ) from error
 
     def close(self) -> None:
         """Close the journal, and delete it if it is empty."""

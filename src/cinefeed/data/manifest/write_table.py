@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from cinefeed.core.errors import SettingError
-from cinefeed.core.files import write_atomically
+from cinefeed.core.files import write_atomically, write_errors
+from cinefeed.core.locks import write_lock
 from cinefeed.data.manifest.columns import plain
 from cinefeed.data.manifest.parquet import write_parquet_tables
 
@@ -37,7 +38,7 @@ def write_table(path: Path, tables: Iterable[Any]) -> None:
     """Write tables of one schema, one after the other, as one table in the format of the suffix.
 
     Parquet keeps all types. In CSV and JSON a date is text and NaN is missing; a list in CSV is JSON. JSON is a list
-    with one object per row. Raises SettingError for another suffix, or if the file cannot be written.
+    with one object per row. Raises SettingError for another suffix, or if the file cannot be written; DiskFullError.
     """
     write = {".parquet": write_parquet_tables, ".csv": _write_csv, ".json": _write_json}[table_suffix(path)]
 
@@ -46,11 +47,9 @@ def write_table(path: Path, tables: Iterable[Any]) -> None:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())  # otherwise a crash of the machine can leave an empty file
 
-    try:
+    with write_errors(path, advice="choose another folder"), write_lock(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, write_durably)
-    except OSError as error:
-        raise SettingError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
 
 
 def _write_csv(path: Path, tables: Iterator[Any]) -> None:
