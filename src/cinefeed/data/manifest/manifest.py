@@ -26,7 +26,7 @@ from cinefeed.data.manifest.columns import (
     relative_paths,
 )
 from cinefeed.data.manifest.combine import concatenated, with_values
-from cinefeed.data.manifest.files import read_parquet, root_of, write_manifest
+from cinefeed.data.manifest.files import PACKED_MANIFEST, check_shards, read_parquet, root_of, write_manifest
 from cinefeed.data.manifest.find import describe_videos, find_videos, salt_fingerprint, salt_of, with_hashes
 from cinefeed.data.manifest.grouping import GROUP, groups_of_ids
 from cinefeed.data.manifest.ids import with_ids
@@ -154,10 +154,13 @@ class Manifest(ManifestTable):
     def read(cls, path: str | Path, *, root: str | Path | None = None) -> Self:
         """Return the manifest in a file, or a manifest of any Parquet table with a column `path`.
 
-        Its root is stored relative to the file, so both can be moved together; `root` overrides it. Raises TableError
-        if the file cannot be read or has no rows.
+        Its root is stored relative to the file, so both can be moved together; `root` overrides it. `path` may be the
+        folder of a packed data set. Raises TableError if the file cannot be read or has no rows, or if a packed shard
+        is missing or cut off.
         """
         path = Path(path)
+        if path.is_dir() and (path / PACKED_MANIFEST).is_file():
+            path /= PACKED_MANIFEST
         try:
             stored = read_parquet(path)
         except OSError as error:
@@ -175,6 +178,7 @@ class Manifest(ManifestTable):
         history = [(step, rows) for step, rows in stored.notes["history"]]
         root = root_of(stored, path=path) if root is None else Path(root)
         notes = {name: stored.notes[name] for name in _NOTES if name in stored.notes}
+        check_shards(stored.table, root=root)
         return cls(stored.table, root=root, history=history, notes=notes)
 
     @classmethod
