@@ -11,6 +11,7 @@ from cinefeed.cli.data import inspect, scan, split
 from cinefeed.cli.demo import demo
 from cinefeed.cli.doctor import doctor
 from cinefeed.cli.evaluate import compare, evaluate, predict
+from cinefeed.cli.pack import pack
 from cinefeed.cli.prepare import encode, export, init
 from cinefeed.cli.report import report
 from cinefeed.cli.train import train
@@ -33,6 +34,7 @@ def make_app() -> typer.Typer:
         init,
         inspect,
         bench,
+        pack,
         encode,
         train,
         evaluate,

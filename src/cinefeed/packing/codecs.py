@@ -1,6 +1,5 @@
 """Writing of one packed video: raw arrays, FFV1, JPEG or H.264, or the bytes of the source."""
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -54,7 +53,7 @@ def write_packed(frames: PackedFrames, folder: Path, name: str, settings: PackSe
     metadata = frames.metadata
     rest = iter(frames.frames)
     first = next(rest)
-    every_frame = chain([first], rest)
+    every_frame: Iterator[Sequence[NDArray[Any]]] = chain([first], rest)
     if settings.codec == "raw":
         return _write_raw(path, first, every_frame, frames.colour, metadata)
     encoding = _encoding(first, frames.colour, metadata, settings)

@@ -72,9 +72,7 @@ def frames_to_pack(
     frame = Frame(height=height, width=width, channels=channels, fit=settings.fit, dtype=dtype, window=settings.window)
     if settings.size is None:
         frame = replace(frame, fit="stretch")  # by less than a pixel
-    packed = replace(
-        _resized(packed, frame), channels=channels, rotation=0, mirrored=False, aspect=1.0, regions=_regions(packed, frame)
-    )
+    packed = _resized(packed, frame)
     if keeps_numbers:
         colour = replace(colour, rotation=0, mirrored=False, aspect=1.0)
         return PackedFrames(_numbers(first, chunks, frame), colour, packed)
@@ -178,7 +176,17 @@ def _with(first: Planes, chunks: Iterator[Planes]) -> Iterator[Planes]:
 
 def _resized(metadata: VideoMetadata, frame: Frame) -> VideoMetadata:
     spacing = frame.target_spacing(metadata.height, metadata.width, spacing_mm=metadata.spacing_mm)
-    return replace(metadata, height=frame.height, width=frame.width, spacing_mm=spacing)
+    return replace(
+        metadata,
+        height=frame.height,
+        width=frame.width,
+        channels=frame.channels,
+        spacing_mm=spacing,
+        rotation=0,
+        mirrored=False,
+        aspect=1.0,
+        regions=_regions(metadata, frame),
+    )
 
 
 def _regions(metadata: VideoMetadata, frame: Frame) -> tuple[Region, ...]:

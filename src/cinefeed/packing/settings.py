@@ -29,7 +29,8 @@ class PackSettings:
     gop:        distance of key frames in h264, 1 to 250
     window:     values that become black and white, for jpeg and h264 of more than 8 bits; see Frame
     rows_per_shard: by default as many as are expected to take 1 GB
-    allow_burned_in: pack DICOM files whose header says that identities are burned into the pixels
+    allow_burned_in: pack DICOM files whose header states that identities are burned into the pixels
+    keep_ids:   keep ids that contain paths of DICOM, NIfTI and HDF5 files
     on_error:   "raise" stops at a row that cannot be packed, "record" keeps it without a video, with the error
     max_bad:    share of all rows that may be recorded
 
@@ -49,6 +50,7 @@ class PackSettings:
     window: tuple[float, float] | None = None
     rows_per_shard: int | None = None
     allow_burned_in: bool = False
+    keep_ids: bool = False
     on_error: OnError = "raise"
     max_bad: float = 0.01
 
@@ -69,9 +71,8 @@ class PackSettings:
             raise SettingError(f"channels={self.channels!r} must be 1 (grey), 3 (RGB) or None (as stored)")
         for name in ("rate_hz", "margin_seconds"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and 0 <= value < float("inf") and name) or (
-                name == "rate_hz" and value == 0
-            ):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+            if value is not None and (not is_number or (name == "rate_hz" and value == 0)):
                 raise SettingError(f"{name}={value!r} must be a positive number")
         if self.quality is not None:
             if self.codec not in _QUALITY:

@@ -128,7 +128,8 @@ def metadata_to_row(metadata: VideoMetadata) -> dict[str, Any]:
         row["ticks"] = None if ticks.listed is None else ticks.listed.tolist()
         row["start_time_seconds"] = start = metadata.start_time_seconds
         is_untimed = metadata.member is not None and metadata.member.is_untimed
-        if not is_untimed and not np.array_equal(times.seconds(), ticks.times(start_seconds=start).seconds()
+        if not is_untimed and not np.array_equal(
+            times.seconds(), ticks.times(start_seconds=start).seconds()
         ):  # AVI: decoding timestamps
             row["seconds"] = times.seconds().tolist()
     elif times.listed is not None or times.first_seconds != 0.0:

@@ -103,8 +103,8 @@ def check_shards(table: Any, *, root: Path) -> None:
     ]
     if faults:
         raise TableError(
-            f"{faults[0]}{f', and {len(faults) - 1} more shards' if len(faults) > 1 else ''}; copy the shards again, or "
-            "run the same 'cinefeed pack' again, which makes what is missing"
+            f"{faults[0]}{f', and {len(faults) - 1} more shards' if len(faults) > 1 else ''}; copy the shards again, "
+            "or run the same 'cinefeed pack' again, which makes what is missing"
         )
 
 

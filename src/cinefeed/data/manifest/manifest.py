@@ -41,7 +41,7 @@ from cinefeed.data.split_summary import Balance, measure_balance
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 
 # Notes that are read from a manifest file, besides its history.
-_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read")
+_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read", "packed")
 
 
 class Manifest(ManifestTable):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError
+from cinefeed.core.files import DISK_FULL
 from cinefeed.video.color import Matrix
 
 _MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
@@ -42,6 +43,19 @@ def encode_planes(path: Path, frames: Iterable[Sequence[NDArray[Any]]], encoding
     An rgb plane (height, width, 3) is accepted for the formats bgr0 and gbrp. The suffix of `path`, .mp4 or .mkv,
     selects the container. Raises SettingError if this FFmpeg lacks the encoder, or refuses the frames, and OSError.
     """
+    try:
+        return _encode(path, frames, encoding)
+    except av.FFmpegError as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if error.errno in DISK_FULL:
+            raise OSError(error.errno, reason, str(path)) from error
+        raise SettingError(
+            f"FFmpeg cannot encode these frames as {encoding.codec} {encoding.pixel_format} ({reason}); choose another "
+            "codec"
+        ) from error
+
+
+def _encode(path: Path, frames: Iterable[Sequence[NDArray[Any]]], encoding: Encoding) -> int:
     container_options = _SAME_BYTES | ({"movflags": "faststart"} if path.suffix == ".mp4" else {})
     count = 0
     with av.open(f"file:{path}", "w", format=_MUXERS[path.suffix], options=container_options) as container:
@@ -85,6 +99,7 @@ def _frame(planes: Sequence[NDArray[Any]], pixel_format: str) -> av.VideoFrame:
         planes = [planes[0][..., channel] for channel in (1, 2, 0)]
     for plane, target in zip(planes, frame.planes, strict=True):
         rows = np.ascontiguousarray(plane).view(np.uint8).reshape(plane.shape[0], -1)
-        view = np.ndarray((rows.shape[0], target.line_size), np.uint8, target)  # rows are padded
+        buffer: Any = target
+        view = np.ndarray((rows.shape[0], target.line_size), np.uint8, buffer)  # rows are padded
         view[:, : rows.shape[1]] = rows
     return frame
