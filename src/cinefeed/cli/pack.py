@@ -14,7 +14,7 @@ from cinefeed.data.manifest.manifest import Manifest
 
 def pack(
     manifest: Annotated[
-        Path, typer.Argument(help="Manifest of a scan; with --verify the folder of a packed data set.")
+        Path, typer.Argument(help="Manifest; with --verify the folder of a packed data set.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the shards and their manifest.")] = None,
     codec: Annotated[str, typer.Option(help="copy, raw, ffv1, jpeg, h264, or auto: measured on a sample.")] = "auto",
