@@ -167,7 +167,12 @@ def test_other_programs_read_the_shards(videos, tmp_path):
         description = json.load(shard.extractfile("00000000.json"))
         assert description["id"] == videos.column("id")[0].as_py() and description["labels"]["age"] == 31.0
         assert np.lib.format.read_magic(shard.extractfile("00000000.npy")) == (1, 0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves the file open
+def test_webdataset_reads_the_shards(videos, tmp_path):
     webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    packed(videos, tmp_path / "packed", codec="raw", short_side=32)
     samples = list(webdataset.WebDataset(str(tmp_path / "packed/shards/000000.tar"), shardshuffle=False).decode())
     assert [sample["__key__"] for sample in samples] == [f"{row:08}" for row in range(6)]
     assert samples[0]["npy"].shape == (30, 32, 40, 3) and samples[5]["json"]["labels"]["age"] == 70.0
