@@ -13,7 +13,9 @@ PACKAGE = Path(cinefeed.__file__).parent
 # What each package holds, from upstream to downstream: a module imports only what stands before it, in its own package
 # and in those around it.
 ORDER = {
-    "": "core video data transforms feed packing adapters metrics models config training reports doctor demo testing cli",
+    "": """
+        core video data transforms feed packing adapters metrics models config training reports doctor demo testing cli
+    """,
     "core": """
         errors text files digests locks cores machine pools keras_backend rng scratch progress kernel_cache compiled
     """,
@@ -49,7 +51,7 @@ ORDER = {
         preview throughput
     """,
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
-    "packing": "settings frames codecs rows worker_main workers estimate shards pack verify",
+    "packing": "settings frames codecs rows worker_main workers estimate shards pack verify sample advice",
     "adapters": "tensors ahead torch keras jax",
     "metrics": "basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare",
     "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",

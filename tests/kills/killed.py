@@ -132,7 +132,16 @@ def encode(folder):
     encode(folder / "given.parquet", out=folder / "out" / "features", encoder=encoder)
 
 
-JOBS = {"scan": scan, "train": train, "encode": encode, "folds": folds}
+def pack(folder):
+    from cinefeed.packing.pack import pack
+    from cinefeed.packing.settings import PackSettings
+
+    for codec in ("raw", "jpeg"):
+        settings = PackSettings(codec=codec, rows_per_shard=5)
+        pack(folder / "given.parquet", out=folder / "out" / codec, settings=settings, workers=0, progress=False)
+
+
+JOBS = {"pack": pack, "scan": scan, "train": train, "encode": encode, "folds": folds}
 
 
 def watch(folder, *, kill_at, torn):
@@ -255,7 +264,7 @@ def fresh(folder):
 def main(job, folder, how, *places):
     folder = Path(folder)
     make_inputs(folder / "in")
-    if job != "scan":
+    if job not in ("scan", "pack"):
         import cinefeed.training.folds  # noqa: F401  # keras, once for all forks
     fresh(folder)
     status, undisturbed = forked(job, folder)
@@ -273,7 +282,10 @@ def main(job, folder, how, *places):
             faults[place] = done_again(job, folder, whole) if status == -signal.SIGKILL else f"not killed: {report}"
     else:
         names = sorted(
-            {*undisturbed["files"], *({"scan": JOURNALS[:1], "encode": JOURNALS[1:2]}.get(job, JOURNALS[2:]))}
+            {
+                *undisturbed["files"],
+                *({"scan": JOURNALS[:1], "encode": JOURNALS[1:2], "pack": ()}.get(job, JOURNALS[2:])),
+            }
         )
         for name in names if places in ((), ("all",)) else places:
             fresh(folder)

@@ -13,11 +13,13 @@ SCRIPT = Path(__file__).with_name("killed.py")
 KILLS = {
     "scan": ("0", "0.3", "0.6", "0.9", "1"),
     "encode": ("0.5", "0.97"),
+    "pack": ("0.3", "0.93"),
     "train": ("0.02", "0.4", "0.86"),
 }
 FULL = {
     "scan": ("all",),
     "encode": ("encoded.jsonl", "features.parquet"),
+    "pack": ("000000.tar", "manifest.parquet"),
     "train": ("best.weights.h5", "predictions.parquet", "log.jsonl"),
 }
 

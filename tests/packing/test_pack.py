@@ -151,7 +151,13 @@ def test_the_same_bytes_for_any_number_of_processes(videos, tmp_path):
     for codec in ("raw", "ffv1", "jpeg", "h264"):
         settings = PackSettings(codec=codec, short_side=32, rows_per_shard=4)
         for workers in (0, 2):
-            pack(videos, out=tmp_path / f"{codec}{workers}" / "packed", settings=settings, workers=workers, progress=False)
+            pack(
+                videos,
+                out=tmp_path / f"{codec}{workers}" / "packed",
+                settings=settings,
+                workers=workers,
+                progress=False,
+            )
         one, other = (contents(tmp_path / f"{codec}{workers}" / "packed") for workers in (0, 2))
         one.pop("manifest.parquet"), other.pop("manifest.parquet")  # holds the absolute path of its folder
         assert one == other and len(one) == 5

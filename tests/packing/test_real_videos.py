@@ -18,7 +18,9 @@ def check_rows(source, out, codec, channels):
             numbers = np.unique(np.linspace(0, count - 1, 9).astype(int))
             expected, actual = one.read(numbers), other.read(numbers)
         name = f"{source.relative_path(row)}, {codec}"
-        assert expected.dtype == actual.dtype and np.array_equal(expected, actual, equal_nan=expected.dtype == np.float32), name
+        assert expected.dtype == actual.dtype and np.array_equal(
+            expected, actual, equal_nan=expected.dtype == np.float32
+        ), name
         assert shards.metadata(row).spacing_mm == source.metadata(row).spacing_mm, name
         before, after = source.metadata(row).times, shards.metadata(row).times
         assert before.count == after.count, name
@@ -55,6 +57,8 @@ def test_batches_of_lips(data, tmp_path, codec):
     frame = cf.Frame(height=88, width=88, channels=3)
     options = {"target": "word", "clip": cf.Clip(frames=16), "frame": frame, "workers": 0, "batch_size": 4}
     transforms = [cf.Rotate(degrees=15), cf.Shift(pixels=6), cf.Brightness(factor=0.2)]
-    one, other = (cf.Feed(each, transforms=transforms, **options) for each in (source, cf.Manifest.read(tmp_path / "packed")))
+    one, other = (
+        cf.Feed(each, transforms=transforms, **options) for each in (source, cf.Manifest.read(tmp_path / "packed"))
+    )
     for expected, actual in zip(one, other, strict=True):
         assert np.array_equal(expected.clips, actual.clips) and np.array_equal(expected.targets, actual.targets)

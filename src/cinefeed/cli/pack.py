@@ -1,21 +1,23 @@
 """`cinefeed pack`: write a data set once into shards that are fed faster, and verify such shards."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cinefeed.cli.options import Json, Where, where_table, window_of
-from cinefeed.cli.show import emit, list_failures, ticking
+from cinefeed.cli.show import emit, list_failures, note, ticking
 from cinefeed.core.errors import PackError, SettingError
 from cinefeed.core.text import format_bytes, format_count
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.feed.memory_budget import parse_bytes
+from cinefeed.packing.pack import free_bytes
+from cinefeed.packing.sample import CodecMeasurement
 
 
 def pack(
-    manifest: Annotated[
-        Path, typer.Argument(help="Manifest; with --verify the folder of a packed data set.")
-    ],
+    manifest: Annotated[Path, typer.Argument(help="Manifest; with --verify the folder of a packed data set.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the shards and their manifest.")] = None,
     codec: Annotated[str, typer.Option(help="copy, raw, ffv1, jpeg, h264, or auto: measured on a sample.")] = "auto",
     short_side: Annotated[int | None, typer.Option(help="Pixels of the shorter side of packed frames.")] = None,
@@ -81,7 +83,12 @@ def pack(
         "on_error": on_error,
         "max_bad": max_bad,
     }
-    settings = PackSettings(codec=codec, quality=quality, **options)  # type: ignore[arg-type]  # checked there
+    options["quality"] = quality
+    if max_bytes is not None and codec != "auto":
+        raise SettingError(f"--max-bytes is for --codec auto, not for --codec {codec}; leave it out")
+    if codec == "auto":
+        codec = _choose(rows, out, options, max_bytes)
+    settings = PackSettings(codec=codec, **options)  # type: ignore[arg-type]  # checked there
     with ticking("packing") as tick:
         result = pack_videos(rows, out=out, settings=settings, workers=workers, progress=tick or False)
     emit(
@@ -99,6 +106,39 @@ def pack(
         f"{format_count(result.shards, 'shard')}, {format_bytes(result.bytes)} -> {result.path}",
     )
     list_failures(result.failures)
+
+
+def _choose(rows: Manifest, out: Path, options: dict[str, Any], max_bytes: str | None) -> str:
+    """Return the codec of an interrupted packing in `out`, or the one that suits a sample of the videos best."""
+    from cinefeed.packing.advice import default_feed
+    from cinefeed.packing.pack import check_source, codec_in
+    from cinefeed.packing.sample import choose_codec, measure_codecs, settings_of
+
+    if (started := codec_in(out)) is not None:
+        note(f"{out} holds shards of codec {started}, which is continued")
+        return started
+    check_source(rows, settings_of("raw", options))
+    with ticking("measuring codecs") as tick:
+        measurements = measure_codecs(rows, options=options, make_feed=default_feed, tick=tick)
+    note(format_measurements(measurements))
+    limit = free_bytes(out) if max_bytes is None else parse_bytes(max_bytes)
+    return str(choose_codec(measurements, max_bytes=limit).codec)
+
+
+def format_measurements(measurements: Sequence[CodecMeasurement]) -> str:
+    """Return a table of measured codecs."""
+    lines = [f"{'codec':<7} {'size':>9} {'clips/s':>8} {'PSNR':>8} {'SSIM':>6}   (one core, on a sample)"]
+    for each in measurements:
+        if each.error:
+            lines.append(f"{each.codec:<7} {each.error}")
+            continue
+        fidelity = "lossless" if each.psnr_db == float("inf") else f"{each.psnr_db:.1f} dB"
+        similarity = f"{each.ssim:.4f}"
+        if each.codec is None or each.psnr_db != each.psnr_db:
+            fidelity = similarity = ""
+        line = f"{each.codec or 'source':<7} {format_bytes(each.bytes):>9} {each.clips_per_second:>8.4g}"
+        lines.append(f"{line} {fidelity:>8} {similarity:>6}".rstrip())
+    return "\n".join(lines)
 
 
 def _verify(folder: Path, *, as_json: bool) -> None:

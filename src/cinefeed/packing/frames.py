@@ -32,18 +32,25 @@ class PackedFrames(NamedTuple):
 
 
 def frames_to_pack(
-    source: Source, settings: PackSettings, *, window: tuple[float | None, float | None] = (None, None)
+    source: Source,
+    settings: PackSettings,
+    *,
+    window: tuple[float | None, float | None] = (None, None),
+    max_frames: int | None = None,
 ) -> PackedFrames:
     """Return the frames of a source as they are packed. Open it with `source_channels`.
 
     Without a size and channels, and with a lossless codec, planes stay as stored. Numbers without a fixed scale keep
     their values at another size; all other frames become pixels, 8 bits, or 16 bits if the source has more.
 
-    `window` are the start and end seconds of the row. Raises ClipError if there is no frame within it, DecodeError if a
-    frame cannot be read, and SettingError if 8 bits are needed and black and white are not defined.
+    `window` are the start and end seconds of the row; the first `max_frames` are packed, by default all. Raises
+    ClipError if there is no frame within it, DecodeError if a frame cannot be read, and SettingError if 8 bits are
+    needed and black and white are not defined.
     """
     metadata = source.metadata
     indices, times, rate_hz = select_frames(metadata, settings, window)
+    if max_frames is not None and max_frames < len(indices):
+        indices, times = indices[:max_frames], part_of(times, 0, max_frames)
     chunks = _chunks(source, indices)
     first = next(chunks)
     colour = first.colour

@@ -33,7 +33,6 @@ from cinefeed.packing.shards import (
     pack_shard,
     read_record,
     record_path,
-    shard_name,
 )
 from cinefeed.packing.workers import PackWorkers
 
@@ -93,7 +92,7 @@ def pack(
     count = usable_cores() if workers is None else workers
     with full_disk_explained(folder), PackWorkers(count) as pool, shown_progress(progress, what="pack") as report:
         report(rows_done, len(videos))
-        for number in pending:
+        for number in range(num_shards):  # a complete one too, of which a killed process may have left a lock
             first = number * step
             pack_shard(
                 videos,
@@ -104,7 +103,7 @@ def pack(
                 workers=pool,
                 progress=partial(_report_row, report, offset=rows_done + 1 - first, total=len(videos)),
             )
-            rows_done += min(step, len(videos) - first)
+            rows_done += min(step, len(videos) - first) if number in pending else 0
         shutil.rmtree(folder / WORK, ignore_errors=True)
         return finish(videos, settings, folder, num_shards=num_shards, new_shards=len(pending))
 
@@ -201,12 +200,18 @@ def _check_space(videos: Manifest, settings: PackSettings, folder: Path, pending
         return
     sizes = estimate_bytes(videos, settings)
     needed = float(sum(sizes[rows.start : rows.stop].sum() for rows in pending))
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if needed > free:
         raise SettingError(
             f"packing as {settings.codec} needs about {format_bytes(needed)} in {folder}, and {format_bytes(free)} are "
             "free; choose a smaller size, another codec (jpeg, h264), or another disk"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes of the disk of a folder, which need not exist yet."""
+    existing = next((each for each in (folder.absolute(), *folder.absolute().parents) if each.exists()), Path("/"))
+    return shutil.disk_usage(existing).free
 
 
 def finish(videos: Manifest, settings: PackSettings, folder: Path, *, num_shards: int, new_shards: int) -> Packed:
@@ -261,8 +266,9 @@ def _failures(videos: Manifest, records: Any) -> list[dict[str, Any]]:
     ]
 
 
-def packed_shards(folder: Path) -> list[Path]:
-    """Return the shards of a packed data set, in order."""
-    stored = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    count = -(-stored["rows"] // stored["settings"]["rows_per_shard"])
-    return [folder / shard_name(number) for number in range(count)]
+def codec_in(folder: Path) -> str | None:
+    """Return the codec of the shards in a folder, None if packing has not started there."""
+    try:
+        return str(json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["settings"]["codec"])
+    except (OSError, ValueError, KeyError):
+        return None

@@ -24,6 +24,7 @@ class RowJob(NamedTuple):
     folder: Path
     name: str  # of the file, without a suffix
     readers: tuple[Any, ...] = ()  # of the user, which its file may need
+    max_frames: int | None = None  # pack the first of a video only, to measure a codec
     arrays: Any = None  # videos in memory, which no other process has
 
 
@@ -46,7 +47,7 @@ def pack_row(job: RowJob) -> RowResult:
                 part = job.table.column("part")[0].as_py() if "part" in job.table.schema.names else None
                 packed = copy_packed(rows.path_of(0), job.folder, job.name, source.metadata, part=part)
             else:
-                frames = frames_to_pack(source, settings, window=rows.window(0))
+                frames = frames_to_pack(source, settings, window=rows.window(0), max_frames=job.max_frames)
                 packed = write_packed(frames, job.folder, job.name, settings)
     except (CinefeedError, OSError, MemoryError) as error:
         if isinstance(error, OSError) and not isinstance(error, CinefeedError) and error.errno in DISK_FULL:

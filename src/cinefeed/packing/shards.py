@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from cinefeed.core.errors import PackError, SettingError, SourceError
-from cinefeed.core.files import write_atomically
+from cinefeed.core.files import remove_partials, write_atomically
 from cinefeed.core.locks import write_lock
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, label_names
 from cinefeed.data.manifest.manifest import Manifest
@@ -128,6 +128,7 @@ def pack_shard(
     """
     shard, record = out / shard_name(number), record_path(out, number)
     with write_lock(shard):
+        remove_partials(record.parent, record.name)
         if is_complete(out, number):
             return record
         record.unlink(missing_ok=True)
@@ -197,8 +198,8 @@ class _Sources(NamedTuple):
         readers = tuple(readers_of(rows.containers()))
         for row in self.rows:
             if row not in self.errors and row not in self.same_file:
-                table = rows.table.take([row])
-                yield RowJob(row, table, rows.root, manifest.private, settings, work, f"{row:08}", readers, rows.arrays)
+                table, name = rows.table.take([row]), f"{row:08}"
+                yield RowJob(row, table, rows.root, manifest.private, settings, work, name, readers, arrays=rows.arrays)
 
 
 def _sources(manifest: Manifest, settings: PackSettings, rows: range) -> _Sources:
