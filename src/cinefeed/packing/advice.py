@@ -45,8 +45,7 @@ def packing_advice(
     less than 1.5 times as fast. It takes some seconds.
     """
     share = stats.decode_seconds / (sum(stats.stages.values()) or 1.0)
-    is_packed = "member_offset" in manifest.columns and manifest.column("member_offset").null_count < len(manifest)
-    if share < _WORTHWHILE_SHARE or is_packed or manifest.rows.views or manifest.rows.arrays is not None:
+    if share < _WORTHWHILE_SHARE or manifest.is_packed or manifest.rows.views or manifest.rows.arrays is not None:
         return None
     short_side = packed_side(settings.frame)
     options = {"short_side": short_side, "channels": 1 if settings.frame.channels == 1 else None}

@@ -235,7 +235,8 @@ def finish(videos: Manifest, settings: PackSettings, folder: Path, *, num_shards
     if new:
         check_share(len(new), videos, settings, str(new[0]["error"]))
     notes = {name: videos.notes[name] for name in ("private", "hashed") if name in videos.notes}
-    notes |= {"label_types": videos.label_types, "verify": videos.verified or "packets"}
+    verified = (videos.verified or "packets") if settings.codec == "copy" else "decode"
+    notes |= {"label_types": videos.label_types, "verify": verified}
     notes["packed"] = {"version": FORMAT_VERSION, "settings": settings.as_dict(), "source": videos.fingerprint}
     history = [*videos.history, (f"packed as {settings.codec}", len(videos))]
     packed = Manifest(ordered(table), root=folder, history=history, notes=notes)

@@ -85,6 +85,8 @@ class Rows:
     def display_name(self, row: int, *, view: str = "") -> str:
         """Return the display name of a row, or of one of its views: its path, or its id if paths are private."""
         name = str(self._columns["id"][row]) if self.private else self.relative_path(row, view=view)
+        if not self.private and self._value("member_offset", row, view) is not None:
+            name = f"{name}::{self._value('part', row, view)}"
         return f"{name} (view {view})" if view else name
 
     def window(self, row: int, *, view: str = "") -> tuple[float | None, float | None]:
