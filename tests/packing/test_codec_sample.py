@@ -54,16 +54,16 @@ def test_the_promised_psnr_is_that_of_the_whole(videos, tmp_path):
 
 
 def test_the_fastest_codec_that_fits_is_chosen():
-    measured = [
+    measurements = [
         CodecMeasurement(codec=None, bytes=1, clips_per_second=10),
         CodecMeasurement(codec="raw", bytes=100, clips_per_second=1000),
         CodecMeasurement(codec="jpeg", bytes=10, clips_per_second=400),
         CodecMeasurement(codec="h264", bytes=3, clips_per_second=390),
         CodecMeasurement(codec="copy", bytes=0, error="no"),
     ]
-    assert [choose_codec(measured, max_bytes=limit).codec for limit in (1000, 50, 5)] == ["raw", "h264", "h264"]
+    assert [choose_codec(measurements, max_bytes=limit).codec for limit in (1000, 50, 5)] == ["raw", "h264", "h264"]
     with pytest.raises(SettingError, match=r"smallest shards take 3e-06 MB"):
-        choose_codec(measured, max_bytes=2)
+        choose_codec(measurements, max_bytes=2)
 
 
 def test_advice_is_measured_and_given_only_if_decoding_dominates(videos, tmp_path):

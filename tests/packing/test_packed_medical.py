@@ -76,8 +76,8 @@ def test_no_identity_is_in_any_byte(studies, codec, short_side):
     names = [path for path in (studies / "packed").rglob("*") if path.is_file()]
     assert len(names) == 4
     for path in names:
-        found = [secret for secret in SECRETS if secret in path.read_bytes()]
-        assert not found, (path, found)
+        leaks = [secret for secret in SECRETS if secret in path.read_bytes()]
+        assert not leaks, (path, leaks)
     assert shards.column("id").equals(source.take(rows).column("id")) and shards.private
     assert shards.salt_fingerprint("patient") == source.salt_fingerprint("patient")
 
@@ -108,8 +108,8 @@ def test_ids_that_are_paths_are_refused_unless_hashed_or_wanted(studies):
     shards = run(source.as_private(), studies / "packed", codec="raw")
     assert not any(b"SMITH" in path.read_bytes() for path in (studies / "packed").rglob("*") if path.is_file())
     assert len(shards) == 5
-    kept = run(source, studies / "kept", codec="raw", keep_ids=True)
-    assert kept.column("id").equals(source.column("id"))
+    with_paths = run(source, studies / "kept", codec="raw", keep_ids=True)
+    assert with_paths.column("id").equals(source.column("id"))
 
 
 def test_identities_in_the_pixels_are_refused(studies):
