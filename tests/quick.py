@@ -22,6 +22,7 @@ KINDS = {  # places of tests, each the beginning of a node id
         feed/test_other_ranks.py::test_the_torch_loader feed/test_other_ranks.py::test_the_jax_iterator
     """,
     "video": """
+        packing
         data/quality/test_alike.py data/quality/test_check_files.py data/manifest/test_times.py video/test_boxes.py
         video/test_damage.py
         video/test_changed_files.py video/test_dicom_video.py video/test_display.py video/test_encoded.py

@@ -13,22 +13,25 @@ PACKAGE = Path(cinefeed.__file__).parent
 # What each package holds, from upstream to downstream: a module imports only what stands before it, in its own package
 # and in those around it.
 ORDER = {
-    "": "core video data transforms feed adapters metrics models config training reports doctor demo testing cli",
+    "": """
+        core video data transforms feed packing adapters metrics models config training reports doctor demo testing cli
+    """,
     "core": """
         errors arguments text files digests locks html charts moving cores machine pools keras_backend rng scratch
         progress kernel_cache compiled
     """,
     "video": """
         timestamps clips limits kinds extras embedded color orientation metadata read_options planes source regions
-        pixel_levels ffmpeg value_range arrays images dicom readers registry
+        pixel_levels ffmpeg value_range arrays images dicom packed readers registry
     """,
     "video.ffmpeg": """
         containers damage messages frame_numbers decode_range pixel_formats boxes packets second_look probe abi
-        compiled_loops decoder fast_decoder seek_decoder source
+        compiled_loops decoder fast_decoder seek_decoder source writer
     """,
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
     "video.images": "image_size tiff animation groups source",
     "video.dicom": "header fragments jpeg_lossless pixels lookup_tables geometry metadata series source encapsulated",
+    "video.packed": "shards arrays source",
     "data": "label_types split split_summary sampling manifest quality",
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
@@ -49,6 +52,7 @@ ORDER = {
         evaluation prefetch iteration feed preview throughput
     """,
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
+    "packing": "settings frames codecs rows worker_main workers estimate shards pack verify sample advice",
     "adapters": "tensors ahead torch keras jax",
     "metrics": """
         basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare baselines
@@ -67,7 +71,7 @@ ORDER = {
     """,
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
-    "cli": "inputs help show options messages data check bench prepare train evaluate report doctor demo app",
+    "cli": "inputs help show options messages data check bench pack prepare train evaluate report doctor demo app",
 }
 # What a package must not import although it stands before it.
 FORBIDDEN = {

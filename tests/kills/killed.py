@@ -117,6 +117,8 @@ COMMANDS = {  # "@" stands for the folder
     "prepare": "train --config @run.toml",
     "train": "train --config @out.toml",
     "folds": "train --config @out.toml --folds 2",
+    "pack_raw": "pack @given.parquet --out @out/packed --codec raw --rows-per-shard 5 --workers 0",
+    "pack_jpeg": "pack @given.parquet --out @out/packed --codec jpeg --rows-per-shard 5 --workers 0",
     "encode": "encode @run @given.parquet --out @out/features",
     "evaluate": "evaluate @run --out @out/scores.parquet",
     "predict": "predict @run --manifest @given.parquet --out @out/scores.csv",
@@ -283,7 +285,7 @@ def disturbances(how, undisturbed):
 
 def main(job, folder, how, *shares):
     start, folder = time.monotonic(), Path(folder)
-    if job not in ("scan", "split", "init"):  # imported once for all forks
+    if job not in ("scan", "split", "init", "pack_raw", "pack_jpeg"):  # imported once for all forks
         import cinefeed.reports
         import cinefeed.training.export
         import cinefeed.training.folds  # noqa: F401

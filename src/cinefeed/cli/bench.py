@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.throughput import Measured, measure_grid
 from cinefeed.feed.workers.pools import Backend
+from cinefeed.packing.advice import packing_advice
 
 _KINDS: dict[str, Backend] = {"thread": "thread", "process": "process"}
 
@@ -61,7 +62,7 @@ def bench(
     best = max(runs, key=lambda run: run.stats.clips_per_second)
     frame = settings.frame
     clip = [settings.clip.frames, frame.height, frame.width, frame.channels]
-    result = {
+    result: dict[str, object] = {
         "rows": len(part),
         "clip": clip,
         "batch_size": settings.feed.batch_size,
@@ -70,9 +71,13 @@ def bench(
         "best": {"workers": best.workers, "backend": best.backend},
         "verdict": verdict(best),
     }
+    advice = packing_advice(part, settings.feed_settings(), best.stats)
+    if advice is not None:
+        result["packing"] = asdict(advice)
     size = " x ".join(map(str, clip))
     head = f"{len(part)} samples, clips of {size} in batches of {settings.feed.batch_size}, {usable_cores()} cores"
-    emit(result, as_json=as_json, text="" if as_json else f"{head}\n{format_runs(runs)}\n{verdict(best)}")
+    lines = [head, format_runs(runs), verdict(best), "" if advice is None else str(advice)]
+    emit(result, as_json=as_json, text="" if as_json else "\n".join(filter(None, lines)))
 
 
 def worker_counts(text: str | None) -> list[int]:

@@ -17,6 +17,7 @@ CinefeedError
 │   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that was replaced by a newer one
 │   └── UnpicklableError     (RuntimeError)       settings that cannot be sent to worker processes
 ├── InUseError         (RuntimeError)       a path that another process is writing
+├── PackError          (RuntimeError)       packing that had to stop, or packed shards that are damaged
 ├── TrainingError      (RuntimeError)       a run that had to stop
 ├── DiskFullError      (OSError)            a file for which the disk has no room
 ├── KerasBackendError  (ImportError)        a backend of Keras that is set and not installed, where another is
@@ -101,6 +102,10 @@ class UnpicklableError(FeedError):
 
 class InUseError(CinefeedError, RuntimeError):
     """Another process is writing the run folder, manifest or folder of features."""
+
+
+class PackError(CinefeedError, RuntimeError):
+    """Packing had to stop, or packed shards are damaged."""
 
 
 class TrainingError(CinefeedError, RuntimeError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from cinefeed.core.errors import CinefeedError, DiskFullError, SettingError
 
 PARTIAL = ".partial."  # prefix of the names of files that are being written
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on file sizes
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on file sizes
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -39,7 +39,7 @@ def write_error(error: OSError, path: Path) -> OSError:
     """
     if error.errno is None:
         return OSError(f"{path}: {error}")
-    kind = DiskFullError if error.errno in _DISK_FULL else OSError
+    kind = DiskFullError if error.errno in DISK_FULL else OSError
     return kind(error.errno, os.strerror(error.errno), str(path))  # the text of a C library may be long
 
 
@@ -49,7 +49,7 @@ def full_disk_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FULL or isinstance(error, DiskFullError):
+        if error.errno not in DISK_FULL or isinstance(error, DiskFullError):
             raise
         raise write_error(error, Path(error.filename or path)) from error
 

@@ -440,7 +440,13 @@ class Feed:
     def stats(self) -> Stats:
         """Return the time spent in each stage so far, with the rows that could not be read."""
         bad = (f"row {row}: {why}" for row, why in sorted(self._builder.bad.items()))
-        return self._meter.stats(workers=self.worker_count, skipped=tuple(bad), deaths=tuple(self._deaths))
+        in_files = self.manifest.rows.arrays is None
+        return self._meter.stats(
+            workers=self.worker_count,
+            is_packed=self.manifest.is_packed if in_files else None,
+            skipped=tuple(bad),
+            deaths=tuple(self._deaths),
+        )
 
     def state(self) -> dict[str, Any]:
         """Return the position of the feed as small JSON: after the last batch that was returned.

@@ -11,7 +11,7 @@ from cinefeed.video.ffmpeg.decoder import decoder_choice
 _NOTICEABLE_WAIT = 0.1
 # The machine is the bottleneck if its cores are full and other programs use this share of them or more.
 _FULL, _NOTICEABLE_LOAD = 0.9, 0.2
-_OF_NOW = ("workers", "decoder")  # fields that are not sums
+_OF_NOW = ("workers", "decoder", "is_packed")  # fields that are not sums
 _WHOLE = ("clips", "batches", "bytes", "retried", "compiled", "pyav")
 
 
@@ -36,6 +36,7 @@ class Stats:
     compiled: int = 0  # files of encoded video that compiled code decoded, each time one was opened
     pyav: int = 0  # ... and that PyAV decoded
     decoder: str = ""  # which of the two decodes if both can, and why; "" until a video was read
+    is_packed: bool | None = None  # whether the videos are in packed shards
     retried: int = 0  # read errors of the disk that passed when the file was read again
     skipped: tuple[str, ...] = ()  # rows that could not be fed, with the reason
     deaths: tuple[str, ...] = ()  # workers that ended unexpectedly, and their clip
@@ -94,7 +95,10 @@ class Stats:
         if self._feed_is_slower:
             stage, share = self._heaviest
             waits = format_percent(self.wait_share)
-            return f"the feed is the bottleneck: the model waits {waits} of the time, {stage} takes {share} of the feed"
+            text = f"the feed is the bottleneck: the model waits {waits} of the time, {stage} takes {share} of the feed"
+            if stage == "decode" and self.is_packed is False:
+                text += "; 'cinefeed bench' measures what 'cinefeed pack' would give"
+            return text
         return f"the model is the bottleneck: workers idle {format_percent(self.idle_share)} of the time"
 
     def line(self) -> str:
@@ -167,11 +171,11 @@ class StatsRecorder:
             for name, amount in amounts.items():
                 self._sums[name] = self._sums.get(name, 0) + amount
 
-    def stats(self, *, workers: int, **lists: tuple[str, ...]) -> Stats:
+    def stats(self, *, workers: int, is_packed: bool | None = None, **lists: tuple[str, ...]) -> Stats:
         """Return the sums so far."""
         with self._lock:
             sums = dict(self._sums)
         whole: dict[str, Any] = {name: int(sums.pop(name, 0)) for name in _WHOLE}
         if whole["compiled"] or whole["pyav"]:
             whole["decoder"] = f"{decoder_choice().name}: {decoder_choice().reason}"
-        return Stats(workers=workers, **whole, **lists, **sums)  # type: ignore[arg-type]  # sums are seconds, floats all
+        return Stats(workers=workers, is_packed=is_packed, **whole, **lists, **sums)  # type: ignore[arg-type]  # sums are seconds, floats all

@@ -1,6 +1,7 @@
 """Videos embedded in other files, in one piece or several, read like separate files."""
 
 import io
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -40,6 +41,24 @@ class EmbeddedVideo:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+class PackedVideo(EmbeddedVideo):
+    """A video in one piece of a file, which FFmpeg reads in place through its protocol `subfile`."""
+
+    def __init__(self, path: Path, offset: int, size: int, *, suffix: str = "") -> None:
+        super().__init__(path, [(offset, size)])
+        self.suffix = suffix
+
+    @property
+    def url(self) -> bytes:
+        """The address for FFmpeg. Options end at the first colon, and the path is opened as a file whatever it is.
+
+        >>> PackedVideo(Path("a:b.tar"), 512, 100).url
+        b'subfile,,start,512,end,612,,:file:a:b.tar'
+        """
+        ((offset, size),) = self.pieces
+        return b"subfile,,start,%d,end,%d,,:file:" % (offset, offset + size) + os.fsencode(self.path)
 
 
 class PiecesReader(io.RawIOBase):

@@ -22,6 +22,29 @@ class Region(NamedTuple):
     kind: str  # "2d", "colour", "pw", "cw", "m-mode" or "other"
 
 
+class PackedMember(NamedTuple):
+    """The position of a video in a packed shard, and what its codec does not define.
+
+    `traits` are words: "limited" or "full" (range), a matrix such as "bt709", "open" if the numbers do not define black
+    and white, and "untimed" if the times of frames are unknown, whatever the container states. "" if the codec defines
+    all, or the bytes are those of the source.
+    """
+
+    offset: int  # of the first byte, in the shard
+    size: int  # in bytes
+    traits: str = ""
+
+    @property
+    def has_open_scale(self) -> bool:
+        """Whether the numbers do not define black and white."""
+        return "open" in self.traits.split()
+
+    @property
+    def is_untimed(self) -> bool:
+        """Whether the times of frames are unknown."""
+        return "untimed" in self.traits.split()
+
+
 class PixelValues(NamedTuple):
     """Statistics of up to 16 frames, evenly spaced over a video, after rescaling and before windowing.
 
@@ -70,5 +93,6 @@ class VideoMetadata:
     values: PixelValues | None = None  # measured by a scan and stored in a manifest; feeds do not use them
     spacing_mm: tuple[float, float] | None = None  # vertical and horizontal, of a displayed pixel
     regions: tuple[Region, ...] = ()
+    member: PackedMember | None = None  # position in a packed shard; the other fields are those of the video in it
     files: tuple[str, ...] = ()  # of a folder: the files of its frames, in order
     tags: Mapping[str, str | float | None] = field(default_factory=dict)  # further columns, named by the format

@@ -34,6 +34,7 @@ from cinefeed.video.kinds import (
 )
 from cinefeed.video.limits import require_regular
 from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.packed.source import open_packed
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.readers import is_of_a_reader, open_with_reader, probe_with_reader
 from cinefeed.video.source import DiscoveredSample, FrameSource, Source
@@ -104,6 +105,8 @@ def open_video(
     require_regular(path)
     if metadata is None and (reading != DEFAULT_READ_OPTIONS or _kind_of(path) != "encoded"):
         metadata = probe(path, part=part, verify="packets", reading=reading)
+    if metadata is not None and metadata.member is not None:
+        return open_packed(path, channels=channels, metadata=metadata, dtype=dtype)
     if metadata is not None and is_of_a_reader(metadata.container):
         source = open_with_reader(path, metadata.container, channels=channels, part=part, metadata=metadata)
         if dtype is not None and isinstance(source, FrameSource):

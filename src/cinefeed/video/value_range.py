@@ -27,6 +27,8 @@ def has_open_scale(metadata: VideoMetadata) -> bool:
     """
     if metadata.bits == 8:
         return False
+    if metadata.member is not None and metadata.member.traits:
+        return metadata.member.has_open_scale
     if metadata.container in _PLAIN_CONTAINERS or not metadata.pixel_format or metadata.pixel_format in np.sctypeDict:
         return True
     return (

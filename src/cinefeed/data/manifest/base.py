@@ -170,6 +170,12 @@ class ManifestTable:
         """Whether ids are shown in place of paths."""
         return bool(self.notes.get("private"))
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether videos are in packed shards (`cinefeed pack`)."""
+        names = self.table.schema.names
+        return "member_offset" in names and self.table.column("member_offset").null_count < len(self)
+
     def salt_fingerprint(self, name: str) -> str | None:
         """Return the fingerprint of the salt that a column was hashed with, "" if it was not hashed, None if unknown.
 
@@ -186,7 +192,12 @@ class ManifestTable:
 
     def display_names(self) -> Any:
         """Return the display name of each row as a pyarrow Array: its path, or its id if the manifest is private."""
-        return self.column("id" if self.private else "path")
+        if self.private or not self.is_packed:
+            return self.column("id" if self.private else "path")
+        members = pc.if_else(
+            self.column("member_offset").is_valid(), pc.binary_join_element_wise("", self.column("part"), "::"), ""
+        )
+        return pc.binary_join_element_wise(self.column("path"), pc.fill_null(members, ""), "")
 
     def open(self, row: int, *, channels: int | None = None) -> Source:
         """Open the video of a row; see `open_video`."""

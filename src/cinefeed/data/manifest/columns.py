@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import TableError, listed_in_words
 from cinefeed.data.label_types import class_names, is_number
-from cinefeed.video.metadata import NO_DAMAGE, PixelValues, Region, VideoMetadata
+from cinefeed.video.metadata import NO_DAMAGE, PackedMember, PixelValues, Region, VideoMetadata
 from cinefeed.video.timestamps import FrameTimes, Timestamps
 
 # Columns that define a sample. Seconds count from the container's start time, as in a player and in `ffmpeg -ss`; for
@@ -32,6 +32,7 @@ SAMPLE = {
 # Regular timestamps are stored as first, step and count; irregular ones are listed in `ticks`. Timestamps are the
 # file's own, `start_time_seconds` is the start of its container on the same clock.
 # `damaged` holds ranges of frames: first, last + 1, first of the next range ...
+# `member_` columns are those of videos in packed shards (docs/packed.md); `path` is then the shard, `part` the member.
 # A file whose timestamps are in seconds has `step_seconds`, or `seconds` if the steps differ.
 METADATA_COLUMNS = {
     "size_bytes": pa.int64(),
@@ -72,6 +73,10 @@ METADATA_COLUMNS = {
     "image_regions": pa.string(),
     "frame_files": pa.list_(pa.string()),
     "header_tags": pa.string(),
+    "member_offset": pa.int64(),
+    "member_bytes": pa.int64(),
+    "member_sha256": pa.string(),
+    "member_traits": pa.string(),
     "value_min": pa.float64(),
     "value_max": pa.float64(),
     "value_low": pa.float64(),
@@ -144,7 +149,10 @@ def metadata_to_row(metadata: VideoMetadata) -> dict[str, Any]:
         row["tick_num"], row["tick_den"] = ticks.base
         row["ticks"] = None if ticks.listed is None else ticks.listed.tolist()
         row["start_time_seconds"] = start = metadata.start_time_seconds
-        if not np.array_equal(times.seconds(), ticks.times(start_seconds=start).seconds()):  # AVI: decoding timestamps
+        is_untimed = metadata.member is not None and metadata.member.is_untimed
+        if not is_untimed and not np.array_equal(
+            times.seconds(), ticks.times(start_seconds=start).seconds()
+        ):  # AVI: decoding timestamps
             row["seconds"] = times.seconds().tolist()
     elif times.listed is not None or times.first_seconds != 0.0:
         row["seconds"] = times.seconds().tolist()
@@ -158,6 +166,9 @@ def metadata_to_row(metadata: VideoMetadata) -> dict[str, Any]:
         row["spacing_down_mm"], row["spacing_across_mm"] = map(float, metadata.spacing_mm)
     if metadata.regions:
         row["image_regions"] = json.dumps(metadata.regions)
+    if metadata.member is not None:
+        row["member_offset"], row["member_bytes"] = metadata.member[:2]
+        row["member_traits"] = metadata.member.traits or None
     if metadata.files:
         row["frame_files"] = list(metadata.files)
     if metadata.tags:
@@ -165,6 +176,7 @@ def metadata_to_row(metadata: VideoMetadata) -> dict[str, Any]:
     return row
 
 
+_DIGESTS = ("content_hash", "member_sha256")
 _MAX_TEXTS = 1000  # Python strings take ten times the memory
 
 
@@ -191,7 +203,7 @@ def metadata_columns(table: Any) -> dict[str, Any] | None:
     if "num_frames" not in table.schema.names:
         return None
     # content_hash is read only if a file's time changed, and a million distinct texts cannot be read fast.
-    names = [name for name in METADATA_COLUMNS if name in table.schema.names and name != "content_hash"]
+    names = [name for name in METADATA_COLUMNS if name in table.schema.names and name not in _DIGESTS]
     columns = {name: _in_one_piece(table.column(name)) for name in names}
     return {name: _quick(column) for name, column in columns.items() if column.null_count < len(column)}
 
@@ -253,13 +265,15 @@ def row_to_metadata(columns: dict[str, Any], row: int) -> VideoMetadata | None:
     count = value("num_frames")
     if not count:
         return None
-    ticks, seconds = None, listed("seconds")
+    ticks, seconds, member = None, listed("seconds"), _member(columns, value)
     if (denominator := value("tick_den")) is not None:
         ticks = Timestamps(
             value("first_tick"), value("step_ticks"), count, (value("tick_num"), denominator), listed("ticks")
         )
     if seconds is not None:
         times = FrameTimes(float(seconds[0]), float("nan"), count, seconds)
+    elif member is not None and member.is_untimed:
+        times = FrameTimes(0.0, float("nan"), count)
     elif ticks is not None:
         times = ticks.times(start_seconds=value("start_time_seconds", 0.0))
     else:
@@ -294,6 +308,7 @@ def row_to_metadata(columns: dict[str, Any], row: int) -> VideoMetadata | None:
         regions=tuple(Region(*fields) for fields in json.loads(value("image_regions", "[]")))
         if "image_regions" in columns
         else (),
+        member=member,
         files=tuple(value("frame_files", ())),
         tags=json.loads(value("header_tags", "{}")) if "header_tags" in columns else {},
     )
@@ -305,6 +320,12 @@ def _values(columns: Mapping[str, Any], value: Callable[..., Any]) -> PixelValue
         return None
     least, most, low, high = (float(value(name, np.nan)) for name in VALUES[:4])
     return PixelValues(least, most, low, high, int(nan_count), int(value("inf_count", 0)))
+
+
+def _member(columns: Mapping[str, Any], value: Callable[..., Any]) -> PackedMember | None:
+    if "member_offset" not in columns or (offset := value("member_offset")) is None:
+        return None
+    return PackedMember(offset, value("member_bytes"), value("member_traits", ""))
 
 
 def _pair(first: float | None, second: float | None) -> tuple[float, float] | None:

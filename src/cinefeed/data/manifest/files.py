@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError, TableError
 from cinefeed.data.manifest.columns import plain_table
@@ -15,7 +16,9 @@ from cinefeed.data.manifest.parquet import DIGEST, NOTES, read_parquet_table, wi
 from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.write_table import SUFFIXES, table_suffix, write_table
 from cinefeed.video.limits import irregular_kind
+from cinefeed.video.packed.shards import shard_fault
 
+PACKED_MANIFEST = "manifest.parquet"  # in the folder of a packed data set
 VERSION = 1  # of the notes and columns of a manifest; newer versions are refused
 
 
@@ -85,6 +88,24 @@ def root_of(stored: Stored, *, path: Path) -> Path:
     places = [path.resolve().parent / stored.notes["root"], Path(stored.notes["root_absolute"])]
     first = str(stored.table.column("path")[0])
     return Path(os.path.normpath(next((place for place in places if (place / first).exists()), places[0])))
+
+
+def check_shards(table: Any, *, root: Path) -> None:
+    """Raise TableError if a packed shard of these rows is missing or cut off; the files of other rows are not read."""
+    if "member_offset" not in table.schema.names or table.column("member_offset").null_count == len(table):
+        return
+    ends = pc.add(table.column("member_offset"), table.column("member_bytes"))
+    shards = pa.table({"path": table.column("path"), "end": ends}).group_by("path").aggregate([("end", "max")])
+    faults = [
+        f"{root / path} {fault}"
+        for path, end in zip(shards["path"].to_pylist(), shards["end_max"].to_pylist(), strict=True)
+        if end is not None and (fault := shard_fault(root / path, end=end))
+    ]
+    if faults:
+        raise TableError(
+            f"{faults[0]}{f', and {len(faults) - 1} more shards' if len(faults) > 1 else ''}; copy the shards again, "
+            "or run the same 'cinefeed pack' again, which makes what is missing"
+        )
 
 
 def scanned_at(out: Path) -> Stored | None:

@@ -14,7 +14,7 @@ from cinefeed.data.manifest.columns import METADATA_COLUMNS, RESERVED, SAMPLE
 _FRAME_INDEX = "size_bytes num_frames first_tick step_ticks tick_num tick_den ticks step_seconds seconds key_frames"
 
 
-_READING = "video_stream array_axes window_black window_white frame_files conceals_damage"
+_READING = "video_stream array_axes window_black window_white frame_files conceals_damage member_sha256"
 
 
 _FINGERPRINTED = {*SAMPLE, *_FRAME_INDEX.split(), *_READING.split()}

@@ -30,7 +30,7 @@ from cinefeed.data.manifest.columns import (
 )
 from cinefeed.data.manifest.combine import concatenated, with_values
 from cinefeed.data.manifest.display import parts_html, parts_title
-from cinefeed.data.manifest.files import read_parquet, root_of, write_manifest
+from cinefeed.data.manifest.files import PACKED_MANIFEST, check_shards, read_parquet, root_of, write_manifest
 from cinefeed.data.manifest.find import describe_videos, find_videos, salt_fingerprint, salt_of, with_hashes
 from cinefeed.data.manifest.grouping import GROUP, groups_of_ids
 from cinefeed.data.manifest.ids import with_ids
@@ -50,7 +50,7 @@ _HINTS = {
     "k": "give the number of folds: folds(5, group='patient')",
 }
 # Notes that are read from a manifest file, besides its history.
-_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read")
+_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read", "packed")
 
 _ONE_FOLDER = "give the folder of the videos; Manifest.concat([...]) joins the manifests of several folders"
 
@@ -185,12 +185,15 @@ class Manifest(ManifestTable):
     def read(cls, path: str | Path, *, root: str | Path | None = None) -> Self:
         """Return the manifest in a file, or a manifest of any Parquet table with a column `path`.
 
-        Its root is stored relative to the file, so both can be moved together; `root` overrides it. Raises TableError
-        if the file cannot be read or has no rows.
+        Its root is stored relative to the file, so both can be moved together; `root` overrides it. `path` may be the
+        folder of a packed data set. Raises TableError if the file cannot be read or has no rows, or if a packed shard
+        is missing or cut off.
         """
         expect(path, (str, os.PathLike), name="Manifest.read(path)", remedy="Manifest.from_table(table) takes tables")
         require_local(path, root, error=TableError)
         path = Path(path)
+        if path.is_dir() and (path / PACKED_MANIFEST).is_file():
+            path /= PACKED_MANIFEST
         try:
             stored = read_parquet(path)
         except OSError as error:
@@ -208,6 +211,7 @@ class Manifest(ManifestTable):
         history = [(step, rows) for step, rows in stored.notes["history"]]
         root = root_of(stored, path=path) if root is None else Path(root)
         notes = {name: stored.notes[name] for name in _NOTES if name in stored.notes}
+        check_shards(stored.table, root=root)
         return cls(stored.table, root=root, history=history, notes=notes)
 
     @classmethod

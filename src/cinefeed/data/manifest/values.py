@@ -18,7 +18,7 @@ from cinefeed.video.value_range import has_open_scale, measured, suggest_window
 _MAX_MEASURED = 8  # rows that are opened if a manifest has no measured values
 _MAX_NAMES = 3
 # Columns that decide whether a window is needed, besides the file's own window.
-_KIND = ("container", "pixel_format", "channels", "bits", "window_assumed")
+_KIND = ("container", "pixel_format", "channels", "bits", "window_assumed", "member_traits")
 
 
 class NotFinite(NamedTuple):

@@ -51,9 +51,18 @@ ALL, SOME, NOT_FRESH = range(3)  # results of `find_frames`; NOT_FRESH: the file
 _FORMAT, _CODEC, _PACKET, _FRAME, _STREAM, _ERRORS_AT, _STATE, _REACHED, DECODED, RANGE, SPACE = range(11)
 _OPTIONS, _FLAGS_AT, _SKIP_AT, _PICTURE_AT, _FRESH, _LAST = range(11, 17)  # fresh: nothing read; last: decoded
 # A play list must neither fetch anything nor present another file of this machine as its own.
-_WORDS = b"protocol_whitelist", b"file", b"format_whitelist", ",".join(DEMUXERS).encode(), b"threads", b"1", b"discard"
+_WORDS = (
+    b"protocol_whitelist",
+    b"file",
+    b"format_whitelist",
+    ",".join(DEMUXERS).encode(),
+    b"threads",
+    b"1",
+    b"discard",
+    b"subfile,file",  # for videos in packed shards only
+)
 TEXTS = b"".join(word + b"\0" for word in _WORDS)
-_, _FILE_AT, _FORMATS_AT, _DEMUXERS_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT = (
+_, FILE_AT, _FORMATS_AT, _DEMUXERS_AT, _THREADS_AT, _ONE_AT, _DISCARD_AT, SUBFILE_AT = (
     sum(len(word) + 1 for word in _WORDS[:i]) for i in range(len(_WORDS))
 )
 
@@ -110,14 +119,15 @@ def _long_number(address: int) -> int:
 
 
 @compiled
-def open_stream(texts: Any, format_at: int, path_at: int, number: int, state: Any) -> bool:
+def open_stream(texts: Any, protocols_at: int, format_at: int, path_at: int, number: int, state: Any) -> bool:
     """Open a file and the decoder of video stream `number`; return whether both succeeded.
 
-    `texts` are TEXTS, the name of the format and the path, each ending in a zero byte. The file is not probed.
+    `texts` are TEXTS, the name of the format and the path, each ending in a zero byte. `protocols_at` is FILE_AT, or
+    SUBFILE_AT for a video in a packed shard. The file is not probed.
     """
     text, at = texts.ctypes.data, state.ctypes.data
     options = at + 8 * _OPTIONS
-    _dict_set(options, text, text + _FILE_AT, 0)
+    _dict_set(options, text, text + protocols_at, 0)
     _dict_set(options, text + _FORMATS_AT, text + _DEMUXERS_AT, 0)
     status = _open_input(at + 8 * _FORMAT, text + path_at, _find_input_format(text + format_at), options)
     _dict_free(options)

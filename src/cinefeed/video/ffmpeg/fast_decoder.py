@@ -6,17 +6,19 @@ from operator import lt
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
+from cinefeed.video.embedded import PackedVideo
 from cinefeed.video.ffmpeg.abi import TESTED_VERSIONS, library, version
 from cinefeed.video.ffmpeg.compiled_loops import (
     ALL,
     DECODED,
+    FILE_AT,
     NOT_FRESH,
     RANGE,
     SPACE,
+    SUBFILE_AT,
     TEXTS,
     close_stream,
     find_frames,
@@ -25,7 +27,7 @@ from cinefeed.video.ffmpeg.compiled_loops import (
 )
 from cinefeed.video.ffmpeg.decode_range import in_order
 from cinefeed.video.ffmpeg.decoder import decoder_choice
-from cinefeed.video.ffmpeg.pixel_formats import PlaneLayout, samples_of
+from cinefeed.video.ffmpeg.pixel_formats import PlaneLayout, plane_shapes, samples_of
 from cinefeed.video.ffmpeg.probe import states_its_stamps
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import ContiguousPlanes
@@ -41,7 +43,7 @@ class FastDecoder:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | PackedVideo,
         metadata: VideoMetadata,
         *,
         shape: tuple[int, int, int],
@@ -67,8 +69,11 @@ class FastDecoder:
         """Open the file, or reopen it at its start; return whether that succeeded."""
         self.close()
         name = self._metadata.container.encode() + b"\0"
-        texts = np.frombuffer(TEXTS + name + b"file:" + os.fsencode(self._path) + b"\0", np.uint8)
-        return bool(open_stream(texts, len(TEXTS), len(TEXTS) + len(name), self._metadata.stream, self._state))
+        is_packed = isinstance(self._path, PackedVideo)
+        url = self._path.url if isinstance(self._path, PackedVideo) else b"file:" + os.fsencode(self._path)
+        texts = np.frombuffer(TEXTS + name + url + b"\0", np.uint8)
+        positions = SUBFILE_AT if is_packed else FILE_AT, len(TEXTS), len(TEXTS) + len(name)
+        return bool(open_stream(texts, *positions, self._metadata.stream, self._state))
 
     def find(self, numbers: NDArray[np.int64], *, grey: bool) -> ContiguousPlanes | None:
         """Return the planes of these frames, in order; `grey` returns luma only."""
@@ -105,13 +110,14 @@ class FastDecoder:
 
 
 def open_fast_decoder(
-    path: Path, metadata: VideoMetadata, layout: PlaneLayout, *, size: tuple[int, int], skips: bool
+    path: Path | PackedVideo, metadata: VideoMetadata, layout: PlaneLayout, *, size: tuple[int, int], skips: bool
 ) -> FastDecoder | None:
     """Open a video whose stored frames are `size`, (height, width); None if compiled code does not support it."""
     has_ordered_stamps = states_its_stamps(metadata) and in_order(metadata.ticks)
     if not has_ordered_stamps or layout.packing != "planar" or layout.via or decoder_choice().name != "compiled":
         return None
-    number, planes = _planes_of_format(metadata.pixel_format, *size)
+    number = _format_number(metadata.pixel_format)
+    planes = plane_shapes(metadata.pixel_format, *size)
     video = FastDecoder(
         path, metadata, shape=(size[1], size[0], number), planes=planes, dtype=samples_of(layout.bits), skips=skips
     )
@@ -119,8 +125,6 @@ def open_fast_decoder(
 
 
 @lru_cache(maxsize=256)
-def _planes_of_format(name: str, height: int, width: int) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """Return FFmpeg's number of a planar pixel format, and the height and width of each plane."""
-    parts = av.VideoFormat(name, width, height).components
-    number = library().av_get_pix_fmt(name.encode())
-    return int(number), tuple((part.height, part.width) for part in parts)
+def _format_number(name: str) -> int:
+    """Return FFmpeg's number of a pixel format."""
+    return int(library().av_get_pix_fmt(name.encode()))

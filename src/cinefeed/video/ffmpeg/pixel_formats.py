@@ -136,6 +136,16 @@ def planes_of(frame: av.VideoFrame, layout: PlaneLayout, *, grey: bool) -> tuple
     return tuple(_view(parts[i], layout.bits) for i in layout.order)
 
 
+@lru_cache(maxsize=256)
+def plane_shapes(name: str, height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Return the height and width of each plane of a planar pixel format.
+
+    >>> plane_shapes("yuv420p", 141, 148)
+    ((141, 148), (71, 74), (71, 74))
+    """
+    return tuple((part.height, part.width) for part in av.VideoFormat(name, width, height).components)
+
+
 _TWO_BYTES: np.dtype[Any] = np.dtype("<u2")
 _SAMPLES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 32: np.dtype("<f4")}  # by depth; all others are two bytes
 

@@ -1,5 +1,6 @@
 """Probing of encoded video: the file is opened once, and its packets are counted or its frames decoded."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -12,7 +13,7 @@ from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SourceError
-from cinefeed.video.embedded import EmbeddedVideo, VideoPath
+from cinefeed.video.embedded import EmbeddedVideo, PackedVideo, VideoPath
 from cinefeed.video.ffmpeg.boxes import check_sample_tables
 from cinefeed.video.ffmpeg.containers import DEMUXERS
 from cinefeed.video.ffmpeg.damage import DamageLog
@@ -34,6 +35,7 @@ Verify = Literal["decode", "packets"]
 _NO_PROBING = {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
 # A play list must neither fetch anything nor present another file of this machine as its own.
 _LOCAL = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+_PACKED = _LOCAL | {"protocol_whitelist": "subfile,file"}  # subfile: a part of one file of this machine
 _PIXEL_BYTES = 4  # assumed size before a frame is decoded: decoders keep up to 17 frames
 
 # Decoders that drop undecodable frames without marking any, unless they are set to raise errors. With that setting
@@ -49,10 +51,12 @@ def states_its_stamps(metadata: VideoMetadata) -> bool:
 
     Only such files may be opened without probing. For other files FFmpeg derives timestamps from probing: without it,
     packets of an MPEG program stream that have no timestamp get those of their neighbours. Matroska can store AVI's
-    decoding times only, but not for the codecs of WebM.
+    decoding times only, but not for the codecs of WebM; for FFV1, which never reorders frames, they are the same.
     """
-    return metadata.container in _STAMPED_CONTAINERS or (
-        metadata.container == "webm" and metadata.codec in _STAMPED_CODECS
+    return (
+        metadata.container in _STAMPED_CONTAINERS
+        or (metadata.container == "webm" and metadata.codec in _STAMPED_CODECS)
+        or (metadata.container in ("matroska", "webm") and metadata.codec == "ffv1")
     )
 
 
@@ -71,19 +75,28 @@ def open_container(
             return _open(
                 path,
                 format=container or None,
-                container_options=_LOCAL | _NO_PROBING,
+                container_options=_options(path) | _NO_PROBING,
                 options={"skip_frame": "all"},
             )
     options = None if limits is None else _most_pixels(limits)
     try:
-        return _open(path, format=container or None, container_options=_LOCAL, options=options)
+        return _open(path, format=container or None, container_options=_options(path), options=options)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SourceError(_why_not(path, error)) from error
 
 
 def _open(path: VideoPath, **options: Any) -> InputContainer:
-    container: InputContainer = av.open(path.reader() if isinstance(path, EmbeddedVideo) else f"file:{path}", **options)
+    file: Any = f"file:{path}"
+    if isinstance(path, PackedVideo):
+        file = os.fsdecode(path.url)
+    elif isinstance(path, EmbeddedVideo):
+        file = path.reader()
+    container: InputContainer = av.open(file, **options)
     return container
+
+
+def _options(path: VideoPath) -> dict[str, str]:
+    return _PACKED if isinstance(path, PackedVideo) else _LOCAL
 
 
 def _most_pixels(limits: ReadLimits) -> dict[str, str]:

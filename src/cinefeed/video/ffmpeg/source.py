@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cinefeed.core.errors import DecodeError, SourceError
 from cinefeed.video.clips import PixelType
 from cinefeed.video.color import Colour
-from cinefeed.video.embedded import EmbeddedVideo
+from cinefeed.video.embedded import EmbeddedVideo, PackedVideo
 from cinefeed.video.ffmpeg.damage import damage_error, damaged_among
 from cinefeed.video.ffmpeg.decode_range import in_order, runs_of
 from cinefeed.video.ffmpeg.fast_decoder import open_fast_decoder
@@ -63,7 +63,7 @@ class EncodedSource:
         self._closed = False
         self._fast_decoder = (
             None
-            if isinstance(self.path, EmbeddedVideo)
+            if isinstance(self.path, EmbeddedVideo) and not isinstance(self.path, PackedVideo)
             else open_fast_decoder(self.path, metadata, self._layout, size=self._size, skips=self._skips)
         )
         self._seek_decoder = None if self._fast_decoder is not None else self._by_pyav()
@@ -182,3 +182,11 @@ class EncodedSource:
                 mirrored=metadata.mirrored,
                 aspect=metadata.aspect,
             )
+            if metadata.member is not None and metadata.member.traits:  # FFV1 of numbers that a codec does not define
+                self._colour = replace(
+                    self._colour,
+                    bits=metadata.bits,
+                    window=metadata.window,
+                    window_assumed=metadata.window_assumed,
+                    open_scale=metadata.member.has_open_scale,
+                )

@@ -1,0 +1,166 @@
+"""`cinefeed pack`: write a data set once into shards that are fed faster, and verify such shards."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cinefeed.cli.options import Json, Where, where_table, window_of
+from cinefeed.cli.show import emit, list_failures, note, ticking
+from cinefeed.core.errors import PackError, SettingError
+from cinefeed.core.text import format_bytes, format_count
+from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.feed.memory_budget import parse_bytes
+from cinefeed.packing.pack import free_bytes
+from cinefeed.packing.sample import CodecMeasurement
+
+
+def pack(
+    manifest: Annotated[Path, typer.Argument(help="Manifest; with --verify the folder of a packed data set.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the shards and their manifest.")] = None,
+    codec: Annotated[str, typer.Option(help="copy, raw, ffv1, jpeg, h264, or auto: measured on a sample.")] = "auto",
+    short_side: Annotated[int | None, typer.Option(help="Pixels of the shorter side of packed frames.")] = None,
+    size: Annotated[str | None, typer.Option(help="Exact size in place of --short-side, HEIGHTxWIDTH.")] = None,
+    fit: Annotated[str, typer.Option(help="How frames are fitted into --size: crop, pad, stretch, none.")] = "crop",
+    channels: Annotated[int | None, typer.Option(help="1 (grey) or 3 (RGB); by default as stored.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Frames per second to keep; by default all.")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Pack only the start and end seconds of each row, and so many seconds around."),
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="jpeg: 2 (best) to 31, default 3; h264: 1 (best) to 51, default 18.")
+    ] = None,
+    gop: Annotated[int, typer.Option(help="Distance of key frames in h264.")] = 12,
+    window: Annotated[
+        str | None, typer.Option(help="Black and white, LOW,HIGH, for jpeg and h264 of more than 8 bits.")
+    ] = None,
+    max_bytes: Annotated[str | None, typer.Option(help="With --codec auto, largest size of all shards: 20GB.")] = None,
+    rows_per_shard: Annotated[int | None, typer.Option(help="By default as many as take about 1 GB.")] = None,
+    where: Where = None,
+    private: Annotated[bool, typer.Option("--private", help="Hash ids that contain paths.")] = False,
+    keep_ids: Annotated[
+        bool, typer.Option("--keep-ids", help="Keep ids that contain paths of DICOM, NIfTI or HDF5 files.")
+    ] = False,
+    allow_burned_in: Annotated[
+        bool, typer.Option("--allow-burned-in", help="Pack DICOM files with identities burned into the pixels.")
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(help="A row that cannot be packed: raise an error, or record it without a video.")
+    ] = "raise",
+    max_bad: Annotated[float, typer.Option(help="Share of rows that may be recorded without a video.")] = 0.01,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core, 0: none.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read all bytes of packed shards and check them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Pack videos once into shards, at the size and in the codec that training reads fastest."""
+    if verify:
+        _verify(manifest, as_json=as_json)
+        return
+    from cinefeed.packing.pack import pack as pack_videos
+    from cinefeed.packing.settings import PackSettings
+
+    if out is None:
+        raise SettingError("pack needs --out, the folder for the shards")
+    rows = Manifest.read(manifest)
+    for column, values in where_table(where or []).items():
+        rows = rows.where(column, values)
+    if private:
+        rows = rows.as_private()
+    options: dict[str, Any] = {
+        "short_side": short_side,
+        "size": None if size is None else _size(size),
+        "fit": fit,
+        "channels": channels,
+        "rate_hz": rate,
+        "margin_seconds": margin,
+        "gop": gop,
+        "window": None if window is None else window_of(window),
+        "rows_per_shard": rows_per_shard,
+        "allow_burned_in": allow_burned_in,
+        "keep_ids": keep_ids,
+        "on_error": on_error,
+        "max_bad": max_bad,
+    }
+    options["quality"] = quality
+    if max_bytes is not None and codec != "auto":
+        raise SettingError(f"--max-bytes is for --codec auto, not for --codec {codec}; leave it out")
+    if codec == "auto":
+        codec = _choose(rows, out, options, max_bytes)
+    settings = PackSettings(codec=codec, **options)  # type: ignore[arg-type]  # checked there
+    with ticking("packing") as tick:
+        result = pack_videos(rows, out=out, settings=settings, workers=workers, progress=tick or False)
+    emit(
+        {
+            "manifest": str(result.path),
+            "codec": settings.codec,
+            "rows": result.rows,
+            "shards": result.shards,
+            "new_shards": result.new_shards,
+            "bytes": result.bytes,
+            "failures": result.failures,
+        },
+        as_json=as_json,
+        text=f"{format_count(result.rows, 'row')} packed as {settings.codec} in "
+        f"{format_count(result.shards, 'shard')}, {format_bytes(result.bytes)} -> {result.path}",
+    )
+    list_failures(result.failures)
+
+
+def _choose(rows: Manifest, out: Path, options: dict[str, Any], max_bytes: str | None) -> str:
+    """Return the codec of an interrupted packing in `out`, or the one that suits a sample of the videos best."""
+    from cinefeed.packing.advice import default_feed
+    from cinefeed.packing.pack import check_source, codec_in
+    from cinefeed.packing.sample import choose_codec, measure_codecs, settings_of
+
+    if (started := codec_in(out)) is not None:
+        note(f"{out} holds shards of codec {started}, which is continued")
+        return started
+    check_source(rows, settings_of("raw", options))
+    with ticking("measuring codecs") as tick:
+        measurements = measure_codecs(rows, options=options, make_feed=default_feed, tick=tick)
+    note(format_measurements(measurements))
+    limit = free_bytes(out) if max_bytes is None else parse_bytes(max_bytes)
+    return str(choose_codec(measurements, max_bytes=limit).codec)
+
+
+def format_measurements(measurements: Sequence[CodecMeasurement]) -> str:
+    """Return a table of measured codecs."""
+    lines = [f"{'codec':<7} {'size':>9} {'clips/s':>8} {'PSNR':>8} {'SSIM':>6}   (one core, on a sample)"]
+    for each in measurements:
+        if each.error:
+            lines.append(f"{each.codec:<7} {each.error}")
+            continue
+        fidelity = "lossless" if each.psnr_db == float("inf") else f"{each.psnr_db:.1f} dB"
+        similarity = f"{each.ssim:.4f}"
+        if each.codec is None or each.psnr_db != each.psnr_db:
+            fidelity = similarity = ""
+        line = f"{each.codec or 'source':<7} {format_bytes(each.bytes):>9} {each.clips_per_second:>8.4g}"
+        lines.append(f"{line} {fidelity:>8} {similarity:>6}".rstrip())
+    return "\n".join(lines)
+
+
+def _verify(folder: Path, *, as_json: bool) -> None:
+    from cinefeed.packing.verify import verify_packed
+
+    with ticking("verifying") as tick:
+        faults = verify_packed(folder, tick=tick)
+    lines = [f"{each.shard}{'' if each.row is None else f', row {each.row}'}: {each.error}" for each in faults]
+    emit(
+        {"faults": [each._asdict() for each in faults]},
+        as_json=as_json,
+        text="\n".join(lines) or f"{folder}: all bytes are as they were written",
+    )
+    if faults:
+        raise PackError(
+            f"{folder}: {format_count(len(faults), 'fault')}; copy these shards again, or delete them and run the same "
+            "'cinefeed pack' again"
+        )
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, x, width = text.lower().partition("x")
+    if not (x and height.isdigit() and width.isdigit()):
+        raise SettingError(f"--size {text!r} must be HEIGHTxWIDTH, such as 128x170")
+    return int(height), int(width)
