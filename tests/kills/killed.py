@@ -112,7 +112,7 @@ def settings_text(folder, out):
 COMMANDS = {  # "@" stands for the folder
     "scan": "scan @in --labels @labels.parquet --out @out/m.parquet --workers 1",
     "split": "split @given.parquet --out @out/split.parquet --group patient",
-    "init": "init @given.parquet --target age --group patient --out @out/settings.toml",
+    "init": "init @given.parquet --target age --group patient --no-timing --out @out/settings.toml",
     "check": "check @given.parquet --target age --group patient --page @out/check.html --groups @out/groups.parquet",
     "prepare": "train --config @run.toml",
     "train": "train --config @out.toml",
@@ -126,6 +126,18 @@ COMMANDS = {  # "@" stands for the folder
     "report": "report @run --out @out/page.html",
     "export": "export @run --format keras --out @out/model.keras",
 }
+
+
+def name_in_error(path):
+    """Return what an error should name: the shard that a file of packing is for, else the file itself."""
+    if is_temporary(path):
+        return path.parent.name
+    return re.sub(r"^\.partial\.\d+\.", "", path.name)
+
+
+def is_temporary(path):
+    """Return whether packing writes this file for a shard: it is in packed/work/SHARD/."""
+    return path.parent.parent.name == "work"
 
 
 def is_write(event, arguments):
@@ -151,9 +163,9 @@ def watch(folder, *, kill_at=None, full_at=None):
         if event in NEED_ROOM or is_write(event, arguments):
             report["full"] += 1
             if full_at is not None and report["full"] > full_at:
-                report["refused_name"] = report["refused_name"] or re.sub(r"^\.partial\.\d+\.", "", Path(path).name)
+                report["refused_name"] = report["refused_name"] or name_in_error(Path(path))
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        if is_write(event, arguments):
+        if is_write(event, arguments) and not is_temporary(Path(path)):
             report["open_names"].append(Path(path).name)
 
     sys.addaudithook(hook)

@@ -164,6 +164,17 @@ def test_the_same_bytes_for_any_number_of_processes(videos, tmp_path):
         assert verify_packed(tmp_path / f"{codec}2" / "packed") == []
 
 
+def test_an_encoder_always_gives_the_same_bytes(videos, tmp_path):
+    """With x264's macroblock tree one encoding in fifty had other bytes."""
+    first = videos.head(1)
+    settings = PackSettings(codec="h264", short_side=32)
+    shards = set()
+    for number in range(150):
+        pack(first, out=tmp_path / str(number), settings=settings, workers=0, progress=False)
+        shards.add((tmp_path / str(number) / "shards" / "000000.tar").read_bytes())
+    assert len(shards) == 1
+
+
 def test_other_programs_read_the_shards(videos, tmp_path):
     packed(videos, tmp_path / "packed", codec="raw", short_side=32)
     with tarfile.open(tmp_path / "packed" / "shards" / "000000.tar") as shard:
