@@ -164,13 +164,16 @@ def test_what_is_read_is_what_python_says():
         ('{name = "Blurr", sigma = 1}', r"\[transforms\] name = 'Blurr' is not known; did you mean 'Blur'"),
         ('{name = "Blur", sigmas = 1}', r"\[transforms: Blur\] sigmas is not a setting; did you mean 'sigma'"),
         ('{name = "Blur"}', r"\[transforms: Blur\] sigma is missing"),
-        ('{name = "Blur", sigma = -1}', r"\[transforms: Blur\] Blur\(sigma\)=-1.0 must not be negative"),
+        ('{name = "Blur", sigma = -1}', r"\[transforms: Blur\] sigma = -1.0 must not be negative"),
         ('{name = "Rotate", degrees = {any = [1]}}', r"degrees = .* must be a number or .* or \{one_of = \[...\]\}"),
         ('{name = "Rotate", degrees = {one_of = ["x"]}}', r"\[transforms: Rotate\] degrees"),
         ('{name = "OneOf"}', r"\[transforms: OneOf\] transforms is missing"),
         ('{name = "OneOf", transforms = []}', r"\[transforms: OneOf\] OneOf takes one or more transforms"),
         ('{name = "OneOf", transforms = {name = "Blur"}}', r"must be a list, each a table with the name of a"),
-        ('{name = "OneOf", transforms = ["Blur"]}', r"\[transforms: OneOf\] needs a name"),
+        (
+            '{name = "OneOf", transforms = ["Blur"]}',
+            "transforms: OneOf = 'Blur' must be a section: write",
+        ),
         (
             '{name = "OneOf", transforms = [{name = "Rotat"}]}',
             r"\[transforms: OneOf\] name = 'Rotat' .* did you mean 'Rotate'",
@@ -287,13 +290,17 @@ def test_the_settings_of_a_feed_are_written_and_read_back():
         ("inputs = {geometry = 'share'}", "geometry = 'share' is not a choice; did you mean 'shared'"),
         ("mixing = {name = 'MixUpp'}", r"name = 'MixUpp' is not known; did you mean 'MixUp'"),
         ("mixing = {name = 'MixUp', alfa = 1}", r"alfa is not a setting; did you mean 'alpha'"),
-        ("mixing = 'MixUp'", "needs a name: one of CutMix, MixUp"),
         ("inputs = {views = 4}", "views = 4 must be a list, each a text"),
     ],
 )
 def test_a_wrong_setting_of_a_feed_is_named(written, message):
     with pytest.raises(SettingError, match=r"\[feed(\.mixing(: MixUp)?|\.inputs|\.clips_per_video)?\] " + message):
         settings_of(f"feed = {{{written}}}")
+
+
+def test_a_name_alone_is_no_section():
+    with pytest.raises(SettingError, match=r"feed\.mixing = 'MixUp' must be a section: write"):
+        settings_of("feed = {mixing = 'MixUp'}")
 
 
 @pytest.fixture

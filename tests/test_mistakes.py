@@ -37,7 +37,7 @@ MISTAKES = [
     ("feed_of(seed=1.5)", "seed=1.5 must be a whole number"),
     ("feed_of(shard=(0, 2))", "shard=(0, 2) must be a Shard ... Shard(rank=0, world_size=2)"),
     ("feed_of(target='agee')", "no column 'agee' ... did you mean 'age'?"),
-    ("feed_of(target='zzz')", "no column 'zzz' ... there are: age, sex, patient and 46 internal ones"),
+    ("feed_of(target='zzz')", "no column 'zzz' ... there are: age, sex, patient and 50 internal ones"),
     ("feed_of(target='sex', classes='fm')", "classes='fm' must be a list of names"),
     ("feed_of(manifest=with_gaps)", "1 of 12 rows ... 'age' ... manifest.drop_missing('age')"),
     ("feed.batch('a')", "index='a' must be a whole number ... feed.batch(0)"),

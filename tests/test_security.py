@@ -31,7 +31,7 @@ import pytest
 
 import cinefeed as cf
 from cinefeed.cli import main
-from cinefeed.core.errors import CinefeedError, SourceError, TableError
+from cinefeed.core.errors import CinefeedError, DiskFullError, SourceError, TableError
 from cinefeed.data.manifest.quiet import decoders_quiet
 from cinefeed.feed.disk_errors import disk_error
 from cinefeed.testing.videos import numbered_frames, write_video
@@ -347,7 +347,7 @@ def test_a_journal_that_cannot_be_written_to_its_end_is_named(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # as a disk that is full after 1000 bytes
     try:
-        with pytest.raises(TableError, match=r"m\.parquet\.partial\.jsonl: File too large; free some space"):
+        with pytest.raises(DiskFullError, match=r"m\.parquet\.partial\.jsonl cannot be written: a limit on disk usage"):
             cf.Manifest.scan(tmp_path, out=out, progress=False, workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -32,7 +32,7 @@ def test_a_manifest_shows_hostile_names_harmlessly(tmp_path):
 
 
 def test_errors_and_notes_of_the_command(tmp_path, capsys):
-    assert main(["scan", str(tmp_path / f"no{HOSTILE}"), "--out", str(tmp_path / "m.parquet")]) == 1
+    assert main(["scan", str(tmp_path / f"no{HOSTILE}"), "--out", str(tmp_path / "m.parquet")]) == 2
     note(f"{HOSTILE}: broken")
     output = capsys.readouterr().err
     assert "\x1b" not in output and "\x07" not in output and "\\x1b" in output

@@ -41,7 +41,7 @@ def test_auto_prints_what_it_measured_and_goes_on_with_its_choice(cinefeed, mani
 def test_what_is_asked_wrongly(cinefeed, manifest, tmp_path):
     for options, message in (
         ((), "--out"),
-        (("--out", tmp_path / "a", "--codec", "mp4"), "codec='mp4'"),
+        (("--out", tmp_path / "a", "--codec", "mp4"), "--codec mp4 is not a choice"),
         (("--out", tmp_path / "a", "--codec", "raw", "--max-bytes", "1GB"), "--codec auto"),
         (("--out", tmp_path / "a", "--codec", "raw", "--size", "12"), "HEIGHTxWIDTH"),
     ):

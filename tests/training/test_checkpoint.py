@@ -19,7 +19,7 @@ import torch
 
 from cinefeed.config import to_toml
 from cinefeed.core.digests import append_digest
-from cinefeed.core.errors import FeedError, SettingError, TrainingError
+from cinefeed.core.errors import DiskFullError, FeedError, SettingError, TrainingError
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.settings import Workers
@@ -269,15 +269,13 @@ def test_a_checkpoint_is_there_before_any_weights(manifest, rows, tmp_path, monk
         patch.setattr(module.np, "savez", full)
         with pytest.raises(
             TrainingError,
-            match=r"there is no previous one\. Free disk space, and run the same command again to start over",
+            match=r"the disk is full .*there is no previous one\. Run the same command again to start over",
         ):
             fit(*own(manifest, tmp_path / "a.npz"), epochs=1)
     settings = settings_for(rows, out=tmp_path / "run", epochs=1, save_minutes=0)
     with monkeypatch.context() as patch:
         patch.setattr("cinefeed.training.logging.write_atomically", full)
-        with pytest.raises(
-            TrainingError, match="No space left on device; make room, and run the same command again to resume"
-        ):
+        with pytest.raises(DiskFullError, match=r"the disk is full .*; make room, and run the same again"):
             train(settings)
     assert (tmp_path / "run" / "best.weights.h5").exists()
     assert train(settings).complete
@@ -293,7 +291,7 @@ def test_epochs_of_a_single_batch_go_on_from_the_first_checkpoint(rows, tmp_path
     settings = replace(settings, feed=replace(settings.feed, batch_size=16))
     with monkeypatch.context() as patch:
         patch.setattr("cinefeed.training.logging.write_atomically", full)
-        with pytest.raises(TrainingError, match="run the same command again to resume"):
+        with pytest.raises(DiskFullError, match="make room, and run the same again"):
             train(settings)
     assert train(settings).complete
 
@@ -355,9 +353,7 @@ def test_a_full_disk_at_any_other_file_too(rows, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("cinefeed.training.logging.write_atomically", full)
-    with pytest.raises(
-        TrainingError, match="No space left on device; make room, and run the same command again to resume"
-    ):
+    with pytest.raises(DiskFullError, match=r"the disk is full .*; make room, and run the same again"):
         train(settings)
     monkeypatch.undo()
     assert train(settings).complete

@@ -11,7 +11,7 @@ import pytest
 
 from cinefeed.config import parse
 from cinefeed.config.starter import starter
-from cinefeed.core.errors import SettingError, TableError, TrainingError
+from cinefeed.core.errors import DiskFullError, SettingError, TableError
 from cinefeed.data.manifest.encoded import check_encoded, encoded_from, feature_frame
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.sampling import Natural
@@ -240,11 +240,11 @@ def test_features_of_two_networks_are_never_under_one_name(studies, tmp_path, mo
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_no_bad_video(studies, tmp_path, monkeypatch, code):
     def write(*arguments):
-        raise OSError(code, "No room")
+        raise DiskFullError(code, "No room", "v.npy")
 
     with (
         monkeypatch.context() as patched,
-        pytest.raises(TrainingError, match="No room; make room, and the same command"),
+        pytest.raises(DiskFullError, match=r"No room.; make room, and run the same again"),
     ):
         patched.setattr(module, "_write", write)
         encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))

@@ -93,6 +93,9 @@ class Fed:
     def __init__(self):
         self.count = 0
 
+    def __len__(self):
+        return 4
+
     def stats(self):
         self.count += 1
         return Stats(clips=self.count, elapsed_seconds=self.count, decode_seconds=self.count, workers=2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.core.errors import SettingError
+from cinefeed.data.manifest.files import PACKED_MANIFEST
 
 _READ = {"folder", "labels", "manifest", "config", "transforms", "group_table", "weights", "paths", "sources"}
 _READ |= {"run", "a", "b"}
@@ -31,7 +32,7 @@ def check_paths(parameters: Mapping[str, Any], *, flags: Mapping[str, str], comm
 
 def check_path(path: Path, *, name: str, label: str, is_read: bool = True) -> None:
     """Raise SettingError if a path cannot serve; `label` is the option or the setting that it was given for."""
-    asked = f"{label} {path}".strip()
+    requested_path = f"{label} {path}".strip()
     if address := _ADDRESS.match(str(path)):
         kind, rest = address[1], str(path)[address.end() :]
         raise SettingError(
@@ -41,11 +42,11 @@ def check_path(path: Path, *, name: str, label: str, is_read: bool = True) -> No
     if not is_read:
         return
     if not os.path.lexists(path):
-        raise SettingError(f"{asked} does not exist; {_nearest(path)}")
+        raise SettingError(f"{requested_path} does not exist; {_nearest(path)}")
     if name == "folder" and not path.is_dir():
-        raise SettingError(f"{asked} is not a folder; give the folder that contains the videos")
+        raise SettingError(f"{requested_path} is not a folder; give the folder that contains the videos")
     if name == "manifest":
-        _check_manifest(path, asked)
+        _check_manifest(path, requested_path)
 
 
 def _nearest(path: Path) -> str:
@@ -55,16 +56,19 @@ def _nearest(path: Path) -> str:
     return f"did you mean {str(folder / near[0])!r}?" if near else "check the path"
 
 
-def _check_manifest(path: Path, asked: str) -> None:
+def _check_manifest(path: Path, requested_path: str) -> None:
+    if (path / PACKED_MANIFEST).is_file():
+        return
     if path.is_dir():
         raise SettingError(
-            f"{asked} is a folder; make a manifest of its videos first: cinefeed scan {path} --out manifest.parquet"
+            f"{requested_path} is a folder; make a manifest of its videos first: cinefeed scan {path} "
+            "--out manifest.parquet"
         )
     if not path.is_file():
         return  # reading it names the kind of file
     with path.open("rb") as file:
         if file.read(len(_PARQUET)) != _PARQUET:
             raise SettingError(
-                f"{asked} is not a manifest; make one of the videos first: cinefeed scan FOLDER "
+                f"{requested_path} is not a manifest; make one of the videos first: cinefeed scan FOLDER "
                 "--out manifest.parquet (a table of labels is given there, with --labels)"
             )

@@ -39,13 +39,13 @@ def in_command_line(error: Exception, text: str, *, options: Mapping[str, str], 
     ...                 options={"on": "--on", "labels": "--labels"}, arguments=["--on", "path"])
     '--on path needs a table; give --labels too'
     """
-    given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    flags_in_use = {word.partition("=")[0] for word in arguments if word.startswith("--")}
     if isinstance(error, ColumnError) and (match := _COLUMN.match(text)):
         place = next(_places(match[2], arguments), None)
         return text if place is None else f"{place}: {text[match.start(1) :]}"
     if match := _SETTING.match(text):
         flag = _flag((*match[1].split("."), match[2]))
-        if flag in given:
+        if flag in flags_in_use:
             rest = _PAIR.sub(r"\1,\2", text[match.end() :])
             text = f"--frame: {match[2]} = {rest}" if flag == "--frame" else f"{flag} {rest}"
     text = _TWICE_AFTER.sub(r"\1", _TWICE.sub(r"\1", text))

@@ -220,7 +220,7 @@ def read_labels(
         )
     for each in several or [name]:
         if each not in table.schema.names and each not in ("", "clip"):
-            raise ColumnError(f"target {each!r} is not a column; {column_hint(each, table.schema.names)}")
+            raise ColumnError(f"there is no column {each!r}; {column_hint(each, table.schema.names)}")
 
     def read(each: str, reader: Callable[..., Targets]) -> Targets:
         column, ids = (table.column(one).combine_chunks() for one in (each, "id"))

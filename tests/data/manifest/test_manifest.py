@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cinefeed.core.errors import ColumnError, SplitError, TableError
+from cinefeed.core.errors import ColumnError, DiskFullError, SplitError, TableError
 from cinefeed.data.manifest.manifest import Manifest
 
 
@@ -146,7 +146,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
-    with pytest.raises(TableError, match="No space left on device"):
+    with pytest.raises(DiskFullError, match=r"m\.parquet cannot be written: the disk is full"):
         manifest(3).write(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["m.parquet"]  # noqa: PTH208
