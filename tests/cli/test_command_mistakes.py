@@ -16,7 +16,7 @@ FLOW = "train m.parquet --target kind --group patient --frame 16x16x1 --frames 3
 COMMAND_LINE = [
     # Paths
     ("train absent.parquet", 2, "absent.parquet does not exist; did you mean 'm.parquet'?"),
-    ("train videos --target kind", 2, "videos is a folder; make a manifest of its videos first: cinefeed scan videos"),
+    ("train videos --target kind", 2, "make a manifest of its videos first: cinefeed scan videos"),
     ("init labels.csv --target kind", 2, "labels.csv is not a manifest; make one of the videos first: cinefeed scan"),
     ("check notes.md", 2, "notes.md is not a manifest"),
     ("scan absent --out x.parquet", 2, "absent does not exist; check the path"),

@@ -61,8 +61,8 @@ def _check_manifest(path: Path, requested_path: str) -> None:
         return
     if path.is_dir():
         raise SettingError(
-            f"{requested_path} is a folder; make a manifest of its videos first: cinefeed scan {path} "
-            "--out manifest.parquet"
+            f"{requested_path} is a folder, and not the folder of a packed data set; make a manifest of its videos "
+            f"first: cinefeed scan {path} --out manifest.parquet"
         )
     if not path.is_file():
         return  # reading it names the kind of file

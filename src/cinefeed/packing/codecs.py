@@ -150,14 +150,14 @@ def _encoding(
     time_base, step = _clock(metadata.times)
     if settings.codec == "ffv1":
         pixel_format = _format_name(first, colour)
-        options = {"level": "3", "slices": "4", "slicecrc": "0", "context": "0", "coder": "1"}
+        options = {"level": "3", "slices": "4", "slicecrc": "0", "context": "0", "coder": "0"}
         is_full = colour.full_range or colour.model == "rgb"
         return Encoding("ffv1", pixel_format, options, time_base, step, is_full, colour.matrix)
     is_grey = first[0].ndim == 2
     if settings.codec == "jpeg":
         quality = {"flags": "+bitexact+qscale", "global_quality": str(118 * settings.quantiser)}  # FF_QP2LAMBDA
         return Encoding("mjpeg", "yuvj420p", quality, time_base, step, True)
-    # Without CABAC and the deblocking filter: see docs/packed_results.md for what each costs.
+    # tune=fastdecode: without CABAC and the deblocking filter, which are a large share of the time of decoding.
     options = {
         "flags": "+bitexact+cgop",
         "preset": "medium",

@@ -42,7 +42,7 @@ _BACKWARD = 1  # AVSEEK_FLAG_BACKWARD
 _KEY_PACKET = 1  # AV_PKT_FLAG_KEY
 _CORRUPT, _KEY = 1, 2  # AV_FRAME_FLAG_CORRUPT, AV_FRAME_FLAG_KEY
 _P, _B = 2, 3  # AVPictureType: frames that need others
-_SKIP_NOTHING, _SKIP_NONREF, _DISCARD_ALL = 0, 8, 48  # AVDiscard
+_SKIP_NOTHING, SKIP_NONREF, SKIP_ALL = 0, 8, 48  # AVDiscard
 
 _START, _GO_ON = -(2**62), -(2**62) + 1  # in place of a stamp to seek to
 ALL, SOME, NOT_FRESH = range(3)  # results of `find_frames`; NOT_FRESH: the file must be reopened
@@ -143,7 +143,7 @@ def open_stream(texts: Any, protocols_at: int, format_at: int, path_at: int, num
                 stream_index, parameters = i, candidate
             videos += 1
         if stream_index != i:
-            _set_option(stream, text + _DISCARD_AT, _DISCARD_ALL, 0)
+            _set_option(stream, text + _DISCARD_AT, SKIP_ALL, 0)
     if stream_index < 0:
         return False
     state[_STREAM] = stream_index
@@ -221,9 +221,12 @@ def _receive(state: Any, stamps: Any, shape: Any, is_found: Any, luma: Any, blue
 
 @compiled
 def _decode_run(
-    state: Any, stamps: Any, seek: int, skips: bool, shape: Any, is_found: Any, luma: Any, blue: Any, red: Any
+    state: Any, stamps: Any, seek: int, skippable: int, shape: Any, is_found: Any, luma: Any, blue: Any, red: Any
 ) -> bool:
-    """Decode the frames of one run; return whether all of them were found."""
+    """Decode the frames of one run; return whether all of them were found.
+
+    `skippable` is what may be left out if it is not requested: nothing, frames without references to them, or all.
+    """
     codec, packet = state[_CODEC], state[_PACKET]
     started = seek in (_START, _GO_ON)
     if seek != _GO_ON:
@@ -261,7 +264,10 @@ def _decode_run(
         if requested and not is_sent[place]:
             is_sent[place] = True
             unsent_count -= 1
-        skip[0] = _SKIP_NONREF if skips and not requested else _SKIP_NOTHING
+        if skippable == SKIP_ALL and not requested:
+            _empty_packet(packet)
+            continue
+        skip[0] = _SKIP_NOTHING if requested else skippable
         status = _send_packet(codec, packet)
         _empty_packet(packet)
         copied = _receive(state, stamps, shape, is_found, luma, blue, red)
@@ -297,7 +303,7 @@ def find_frames(
     places: Any,
     keys: Any,
     key_stamps: Any,
-    skips: bool,
+    skippable: int,
     shape: Any,
     luma: Any,
     chroma: Any,
@@ -323,7 +329,7 @@ def find_frames(
             seek = key_stamps[key]
         blues, reds = chroma[begin:end], chroma[half + begin : half + end]  # empty if chroma is
         if not _decode_run(
-            state, stamps[begin:end], seek, skips, shape, is_found[begin:end], luma[begin:end], blues, reds
+            state, stamps[begin:end], seek, skippable, shape, is_found[begin:end], luma[begin:end], blues, reds
         ):
             return SOME
         begin = end

@@ -17,6 +17,8 @@ from cinefeed.video.ffmpeg.compiled_loops import (
     FILE_AT,
     NOT_FRESH,
     RANGE,
+    SKIP_ALL,
+    SKIP_NONREF,
     SPACE,
     SUBFILE_AT,
     TEXTS,
@@ -32,13 +34,16 @@ from cinefeed.video.ffmpeg.probe import states_its_stamps
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import ContiguousPlanes
 
+# Each frame is coded without the others, so a packet that is not requested is not decoded. FFV1 only as it is packed.
+_INTRA = frozenset({"mjpeg"})
 _NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 
 
 class FastDecoder:
     """An open video file. `find` returns all requested frames, or None; then PyAV reads them or raises the error.
 
-    `skips` allows the decoder to leave out frames that are not needed. Use `open_fast_decoder`, which checks the file.
+    `skippable` is what the decoder may leave out if it is not requested, as in compiled_loops. Use
+    `open_fast_decoder`, which checks the file.
     """
 
     def __init__(
@@ -49,10 +54,10 @@ class FastDecoder:
         shape: tuple[int, int, int],
         planes: Any,
         dtype: np.dtype[Any],
-        skips: bool,
+        skippable: int,
     ) -> None:
         self._path, self._metadata = path, metadata
-        self._shape, self._planes, self._dtype, self._skips = shape, planes, dtype, skips
+        self._shape, self._planes, self._dtype, self._skippable = shape, planes, dtype, skippable
         self._state = new_state(TESTED_VERSIONS[version()])
 
     @property
@@ -93,9 +98,9 @@ class FastDecoder:
         first, last = key_frames.searchsorted(numbers[[0, -1]], side="right")
         keys = key_frames[max(first - 1, 0) : last].astype(np.int64)
         frame_arguments = numbers, ticks.of_frames(numbers), places, keys, ticks.of_frames(keys)
-        status = find_frames(self._state, *frame_arguments, self._skips, self._shape, lumas, both)
+        status = find_frames(self._state, *frame_arguments, self._skippable, self._shape, lumas, both)
         if status == NOT_FRESH and self.open():
-            status = find_frames(self._state, *frame_arguments, self._skips, self._shape, lumas, both)
+            status = find_frames(self._state, *frame_arguments, self._skippable, self._shape, lumas, both)
         if status != ALL:
             return None
         stacked = ContiguousPlanes(groups)
@@ -118,8 +123,15 @@ def open_fast_decoder(
         return None
     number = _format_number(metadata.pixel_format)
     planes = plane_shapes(metadata.pixel_format, *size)
+    is_intra = metadata.codec in _INTRA or (metadata.codec == "ffv1" and isinstance(path, PackedVideo))
+    skippable = SKIP_ALL if is_intra else SKIP_NONREF if skips else 0
     video = FastDecoder(
-        path, metadata, shape=(size[1], size[0], number), planes=planes, dtype=samples_of(layout.bits), skips=skips
+        path,
+        metadata,
+        shape=(size[1], size[0], number),
+        planes=planes,
+        dtype=samples_of(layout.bits),
+        skippable=skippable,
     )
     return video if video.open() else None
 
