@@ -188,7 +188,8 @@ def test_other_programs_read_the_shards(videos, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves the file open
 def test_webdataset_reads_the_shards(videos, tmp_path):
-    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    import webdataset
+
     packed(videos, tmp_path / "packed", codec="raw", short_side=32)
     samples = list(webdataset.WebDataset(str(tmp_path / "packed/shards/000000.tar"), shardshuffle=False).decode())
     assert [sample["__key__"] for sample in samples] == [f"{row:08}" for row in range(6)]
@@ -267,3 +268,16 @@ def test_a_row_that_cannot_be_packed(videos, tmp_path):
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(SettingError, match=message):
         PackSettings(**settings)
+
+
+@pytest.mark.parametrize("codec", ["raw", "h264"])
+def test_processes_and_ranks_read_one_folder_and_write_nothing(videos, tmp_path, codec):
+    shards = packed(videos, tmp_path / "packed", codec=codec, short_side=32)
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (tmp_path / "packed").rglob("*")}
+    expected = batches(shards)
+    assert batches(shards, workers=cf.Workers(count=2, backend="process")) == expected
+    options = {"target": "group", "frame": FRAME, "clip": cf.Clip(frames=5), "batch_size": 1, "workers": 0}
+    ranks = [cf.Feed(shards, shard=cf.Shard(rank=rank, world_size=2), **options) for rank in range(2)]
+    ids = [name for rank in ranks for batch in rank for name in batch.ids]
+    assert sorted(ids) == sorted(shards.column("id").to_pylist())
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (tmp_path / "packed").rglob("*")} == before
