@@ -131,6 +131,25 @@ def test_numbers_without_a_scale_keep_their_values(tmp_path):
         assert source_of_small.read([0]).dtype == np.uint16 and 1000 < source_of_small.read([0]).mean() < 3000
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 353), (289, 5), (503, 503)])
+@pytest.mark.parametrize("codec", ["copy", "raw", "ffv1", "jpeg", "h264"])
+def test_odd_and_small_frames(tmp_path, size, codec):
+    """FFmpeg's FFV1 allowed four slices for most sizes, and not for 503 x 503."""
+    folder, noise = tmp_path / "source", np.random.default_rng(0)
+    folder.mkdir()
+    np.save(folder / "grey.npy", noise.integers(0, 255, (3, *size), np.uint8))
+    np.save(folder / "rgb.npy", noise.integers(0, 255, (3, *size, 3), np.uint8))
+    if min(size) > 4:
+        write_video(folder / "yuv.avi", numbered_frames(3, height=size[0], width=size[1]), codec="mpeg4")
+    source = cf.Manifest.scan(folder, progress=False)
+    shards = packed(source, tmp_path / "packed", codec=codec)
+    for row in range(len(source)):
+        with source.open(row) as one, shards.open(row) as other:
+            expected, actual = one.read(range(3)), other.read(range(3))
+        assert expected.shape == actual.shape
+        assert (codec in ("jpeg", "h264")) or np.array_equal(expected, actual), source.relative_path(row)
+
+
 def test_windows_with_a_margin(videos, tmp_path):
     table = videos.table.append_column("start_seconds", pa.array([0.3, None, 0.2, None, None, None], pa.float64()))
     table = table.append_column("end_seconds", pa.array([0.6, None, 0.5, None, None, None], pa.float64()))
