@@ -36,7 +36,7 @@ ORDER = {
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
         columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary find
-        quiet scan rows pivot combine hiding in_memory display base manifest encoded values
+        quiet scan discover rows pivot combine hiding in_memory display base manifest encoded values
     """,
     "data.quality": """
         findings frame_summaries thumbnails files values exact_duplicates near_duplicates groups duplicates labels

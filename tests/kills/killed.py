@@ -37,7 +37,7 @@ written_files = []  # name and bytes of each file that was written atomically, i
 partly_at = None  # index of the write of which a part fits on the disk, in a fork
 
 
-def write_on_small_disk(path, write):
+def write_on_small_disk(path, write, **options):
     """Write a file as cinefeed does, onto a disk with room for a part of it if it is the one to fail."""
 
     def measured(partial):
@@ -46,7 +46,7 @@ def write_on_small_disk(path, write):
 
     if partly_at is not None and len(written_files) == partly_at[0]:
         limit_file_size(partly_at[1] // 2)
-    write_atomically(path, measured)
+    write_atomically(path, measured, **options)
 
 
 def limit_file_size(size):
