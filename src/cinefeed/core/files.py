@@ -16,8 +16,9 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limi
 def write_atomically(path: Path, write: Callable[[Path], object], *, keep: bool = False) -> None:
     """Call `write` with a temporary path beside `path`, then rename the file, so that readers never see a part of it.
 
-    With `keep`, a file that another process has written to `path` in the meantime stays. The temporary name keeps the suffixes, from which some writers choose the format, and is unique to this process. An
-    OSError names `path`; if the disk is full, it is a DiskFullError.
+    With `keep`, a file that another process has written to `path` in the meantime stays. The temporary name keeps the
+    suffixes, from which some writers choose the format, and is unique to this process. An OSError names `path`; if the
+    disk is full, it is a DiskFullError.
     """
     partial = path.with_name(f"{PARTIAL}{os.getpid()}.{path.name}")
     try:
