@@ -60,16 +60,7 @@ from cinefeed.cli import main as command_line  # noqa: E402
 from cinefeed.core.digests import is_whole  # noqa: E402
 
 JOURNALS = ("m.parquet.partial.jsonl", "scan.partial.jsonl", "encoded.jsonl", "log.jsonl")
-PREPARED = (
-    "evaluate",
-    "predict",
-    "compare",
-    "report",
-    "export",
-    "encode",
-    "encode_parts",
-    "predict_parts",
-)  # commands that need a run
+PREPARED = "evaluate predict compare report export encode encode_parts predict_parts".split()  # they need a run
 # What holds times or speeds of the work itself: the files, columns and keys that are not compared.
 TIMED_FILES = ("log.jsonl", "feed_stats.json", "report.html")  # the job "report" compares a page
 TIMED_KEYS = {"run.json": ("seconds", "feed_verdict"), "baselines.json": ("seconds",)}
@@ -139,7 +130,7 @@ COMMANDS = {  # "@" stands for the folder, ";" separates commands
     "predict": "predict @run --manifest @given.parquet --out @out/scores.csv",
     "compare": "compare @run @run --resamples 20 --out @out/comparison.json",
     "report": "report @run --out @out/page.html",
-    "scan_parts": in_parts("scan @in --labels @labels.parquet --private --workers 1", "@out/m.parquet"),
+    "scan_parts": in_parts("scan @in --labels @labels.parquet --private --salt x --workers 1", "@out/m.parquet"),
     "pack_parts": in_parts("pack @given.parquet --codec raw --rows-per-shard 5 --workers 0", "@out/packed"),
     "encode_parts": in_parts("encode @run @given.parquet", "@out/features"),
     "predict_parts": in_parts("predict @run --manifest @given.parquet", "@out/scores.csv"),
@@ -320,15 +311,7 @@ def disturbances(how, undisturbed):
 
 def main(job, folder, how, *shares):
     start, folder = time.monotonic(), Path(folder)
-    if job not in (
-        "scan",
-        "split",
-        "init",
-        "pack_raw",
-        "pack_jpeg",
-        "scan_parts",
-        "pack_parts",
-    ):  # imported once for all forks
+    if job not in ("split", "init") and not job.startswith(("scan", "pack")):  # imported once for all forks
         import cinefeed.reports
         import cinefeed.training.export
         import cinefeed.training.folds  # noqa: F401

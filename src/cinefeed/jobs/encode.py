@@ -16,15 +16,14 @@ from cinefeed.jobs.records import DonePart, Job, PartWork, make_part, merged_row
 from cinefeed.jobs.versions import versions_of_network
 from cinefeed.training.encode import (
     FEATURES_TABLE,
-    JOURNAL,
     Numbers,
+    add_to_journal,
     check_any_encoded,
     dimension_of,
     encode_videos,
     features_table,
     file_of,
     make_folder,
-    merge_journals,
     notes_of,
     splits_of,
     videos_of,
@@ -76,7 +75,7 @@ def encode_part(
             numbers=numbers,
             table=with_splits(table, None if splits is None else splits.take(pa.array(numbers))),
             files=[f"{_FEATURES}/{name}" for name in names],
-            details={"videos": len(result.files), "failures": result.failures},
+            details={"videos": len(result.files), "failures": result.failures, "keys": result.keys},
         )
 
     return make_part(Path(out), part, job, work)
@@ -104,7 +103,7 @@ def merge_encode(parts: Sequence[DonePart], *, out: Path) -> MergedFeatures:
     link_files(
         (each.folder / name, out / Path(name).relative_to(_FEATURES)) for each in parts for name in each.record["files"]
     )
-    merge_journals([each.folder / _FEATURES / JOURNAL for each in parts if each.record["rows"]], folder=out)
+    add_to_journal(out, {file: key for each in details for file, key in each["keys"].items()})
     path = write_features(table, job.whole, folder=out)
     return MergedFeatures(path, len(table), job.whole["dimension"], failures, job.whole["warning"])
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cinefeed.core.errors import SettingError
 from cinefeed.core.files import write_atomically, write_errors
-from cinefeed.core.locks import FOLDER_LOCK, with_write_lock
+from cinefeed.core.locks import FOLDER_LOCK, with_write_lock, write_lock
 from cinefeed.core.progress import Progress
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import table_digest
@@ -64,7 +64,8 @@ def pack_part(
 
     def work(part_folder: Path) -> PartWork:
         folder = part_folder / _PACKED
-        start(videos, settings, folder)
+        with write_lock(folder, folder=True):  # removes partial files of a killed process
+            start(videos, settings, folder)
         numbers = range(*map(int, part_bounds(sizes, part.count)[part.number : part.number + 2]))
         if not numbers:
             return PartWork(numbers=np.arange(0), files=[f"{_PACKED}/{SETTINGS}"])

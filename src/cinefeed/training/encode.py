@@ -112,10 +112,11 @@ def dimension_of(encoder: FrameEncoder) -> int:
 
 
 class EncodedVideos(NamedTuple):
-    """Files of features with the first row of each video, metadata of each video or its error, and what was done."""
+    """Files of features with the first row of each video; metadata, or errors, and keys by file; what was done."""
 
     files: dict[str, int]
     metadata: dict[str, VideoMetadata | str]
+    keys: dict[str, str]
     num_encoded: int
     failures: tuple[dict[str, str], ...]
 
@@ -135,6 +136,7 @@ def encode_videos(
     for row in range(len(videos)):
         files.setdefault(file_of(videos, row), row)
     results: dict[str, VideoMetadata | str] = {}
+    keys: dict[str, str] = {}
     num_encoded = 0
     for number, (file, row) in enumerate(files.items()):
         try:
@@ -149,6 +151,7 @@ def encode_videos(
                     _write(folder / file, encoder(source), len(source), dimension_of(encoder), dtype)
                 _append_to_journal(folder, file, key)
                 num_encoded += 1
+            keys[file] = key
         except DiskFullError:
             raise
         except (CinefeedError, OSError) as error:
@@ -160,7 +163,7 @@ def encode_videos(
         for file, row in files.items()
         if isinstance(reason := results[file], str)
     )
-    return EncodedVideos(files, results, num_encoded, failures)
+    return EncodedVideos(files, results, keys, num_encoded, failures)
 
 
 def check_any_encoded(num_videos: int, failures: Sequence[Mapping[str, str]]) -> None:
@@ -217,12 +220,9 @@ def _key(videos: Manifest, row: int, *, encoder: FrameEncoder, dtype: str) -> st
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def merge_journals(journals: Sequence[Path], *, folder: Path) -> None:
-    """Add the keys in the journals of parts to that of a folder."""
-    keys = _read_journal(folder / JOURNAL)
-    for journal in journals:
-        keys |= _read_journal(journal)
-    _write_journal(folder, keys)
+def add_to_journal(folder: Path, keys: Mapping[str, str]) -> None:
+    """Add the keys of complete files of features to the journal of a folder."""
+    _write_journal(folder, _read_journal(folder / JOURNAL) | keys)
 
 
 def _read_journal(journal: Path) -> dict[str, str]:
