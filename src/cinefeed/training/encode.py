@@ -222,7 +222,7 @@ def _key(videos: Manifest, row: int, *, encoder: FrameEncoder, dtype: str) -> st
 
 def add_to_journal(folder: Path, keys: Mapping[str, str]) -> None:
     """Add the keys of complete files of features to the journal of a folder."""
-    _write_journal(folder, _read_journal(folder / JOURNAL) | keys)
+    _write_journal(folder, {**_read_journal(folder / JOURNAL), **keys})
 
 
 def _read_journal(journal: Path) -> dict[str, str]:
