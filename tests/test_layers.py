@@ -14,7 +14,8 @@ PACKAGE = Path(cinefeed.__file__).parent
 # and in those around it.
 ORDER = {
     "": """
-        core video data transforms feed packing adapters metrics models config training reports doctor demo testing cli
+        core video data transforms feed packing adapters metrics models config training jobs reports doctor demo testing
+        cli
     """,
     "core": """
         errors arguments text files digests locks html charts moving cores machine pools keras_backend rng scratch
@@ -36,7 +37,7 @@ ORDER = {
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
         columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary find
-        quiet scan rows pivot combine hiding in_memory display base manifest encoded values
+        quiet scan discover rows pivot combine hiding in_memory display base manifest encoded values
     """,
     "data.quality": """
         findings frame_summaries thumbnails files values exact_duplicates near_duplicates groups duplicates labels
@@ -65,13 +66,17 @@ ORDER = {
         setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
         frame_encoder encode export
     """,
+    "jobs": "parts records files versions scan pack encode predict merge",
     "reports": """
         style formatting templates figures prediction_figures agreement animation balance data folder part_figures
         baselines results methods page check parameter_extremes transforms
     """,
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
-    "cli": "inputs help show options messages data check bench pack prepare train evaluate report doctor demo app",
+    "cli": """
+        inputs help show options messages parts data check bench pack prepare train evaluate merge report doctor demo
+        app
+    """,
 }
 # What a package must not import although it stands before it.
 FORBIDDEN = {

@@ -12,6 +12,7 @@ from cinefeed.cli.demo import demo
 from cinefeed.cli.doctor import doctor
 from cinefeed.cli.evaluate import compare, evaluate, predict
 from cinefeed.cli.help import Command, Group
+from cinefeed.cli.merge import merge
 from cinefeed.cli.pack import pack
 from cinefeed.cli.prepare import encode, export, init
 from cinefeed.cli.report import report
@@ -41,6 +42,7 @@ def make_app() -> typer.Typer:
         evaluate,
         compare,
         predict,
+        merge,
         report,
         export,
         demo,

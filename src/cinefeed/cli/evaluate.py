@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed, where_table
+from cinefeed.cli.parts import Shard, emit_part
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError
@@ -17,6 +18,7 @@ from cinefeed.core.files import write_errors
 from cinefeed.core.locks import write_lock
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.write_table import table_suffix, write_table
+from cinefeed.jobs.parts import parse_part
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.display import assessment_lines, baseline_lines, reason_lines
@@ -171,11 +173,23 @@ def predict(
     manifest: Annotated[Path | None, typer.Option(help="Manifest of the videos, in place of paths.")] = None,
     clips: Clips = None,
     per_clip: Annotated[bool, typer.Option("--per-clip", help="Write one row per clip, without averaging.")] = False,
+    shard: Shard = None,
     as_json: Json = False,
 ) -> None:
     """Predict any videos with the best weights of a run; no labels are needed."""
     check_run(run)
+    if shard is not None and (paths or manifest is None):
+        raise SettingError("--shard needs --manifest, which is equal for all parts; write one with 'cinefeed scan'")
     choose_backend()
+    if shard is not None and manifest is not None:
+        from cinefeed.jobs.predict import predict_part
+
+        part = parse_part(shard)
+        with ticking("predicting") as tick:
+            done = predict_part(run, manifest=manifest, part=part, out=out, clips=clips, per_clip=per_clip, tick=tick)
+        emit_part(done, as_json=as_json)
+        list_failures(done.job.whole["failures"] if part.number == 0 else [])
+        return
     from cinefeed.training.evaluate import predict as score_videos
 
     with ticking("predicting") as tick:

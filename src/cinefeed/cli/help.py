@@ -27,7 +27,7 @@ _PANELS: dict[str, dict[str, str]] = {
     "inspect": _FLOW | {"Output": "transforms out as_json help"},
     "bench": _FLOW | {"Measurement": "seconds epochs", "Output": "as_json help"},
     "scan": {
-        "Output": "out private salt as_json help",
+        "Output": "out shard private salt as_json help",
         "Labels": "labels on path_columns unmatched share_labels",
         "Reading": "verify workers axes slice window stream frames keep on_damage",
         "Limits for files that others made": """

@@ -11,7 +11,7 @@ from cinefeed.core.errors import SettingError
 from cinefeed.data.manifest.files import PACKED_MANIFEST
 
 _READ = {"folder", "labels", "manifest", "config", "transforms", "group_table", "weights", "paths", "sources"}
-_READ |= {"run", "a", "b"}
+_READ |= {"run", "a", "b", "parts"}
 _WRITTEN = {"out", "page", "groups"}
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path has one slash left; C:/ is a drive
 _PARQUET = b"PAR1"

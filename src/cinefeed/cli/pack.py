@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from cinefeed.cli.options import Json, Where, where_table, window_of
+from cinefeed.cli.parts import Shard, emit_part
 from cinefeed.cli.show import emit, list_failures, note, ticking
 from cinefeed.core.errors import PackError, SettingError
 from cinefeed.core.text import format_bytes, format_count
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.memory_budget import parse_bytes
+from cinefeed.jobs.parts import parse_part
 from cinefeed.packing.pack import free_bytes
 from cinefeed.packing.sample import CodecMeasurement
 
@@ -51,6 +53,7 @@ def pack(
     ] = "raise",
     max_bad: Annotated[float, typer.Option(help="Share of rows that may be recorded without a video.")] = 0.01,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one per core, 0: none.")] = None,
+    shard: Shard = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read all bytes of packed shards and check them.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -87,8 +90,18 @@ def pack(
     if max_bytes is not None and codec != "auto":
         raise SettingError(f"--max-bytes is for --codec auto, not for --codec {codec}; leave it out")
     if codec == "auto":
+        if shard is not None:
+            raise SettingError("--shard needs --codec, the same for all parts; 'cinefeed bench' measures what suits")
         codec = _choose(rows, out, options, max_bytes)
     settings = PackSettings(codec=codec, **options)  # type: ignore[arg-type]  # checked there
+    if shard is not None:
+        from cinefeed.jobs.pack import pack_part
+
+        part = parse_part(shard)
+        with ticking("packing") as tick:
+            done = pack_part(rows, part=part, out=out, settings=settings, workers=workers, progress=tick or False)
+        emit_part(done, as_json=as_json)
+        return
     with ticking("packing") as tick:
         result = pack_videos(rows, out=out, settings=settings, workers=workers, progress=tick or False)
     emit(

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from cinefeed.cli.options import Group, Json, NoGroup, Run, Where, Window, frame_table, where_table, window_of
+from cinefeed.cli.parts import Shard, emit_part
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
 from cinefeed.config import parse
 from cinefeed.core.errors import CinefeedError, SettingError
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.jobs.parts import parse_part
 from cinefeed.training.run import check_run
 from cinefeed.video.clips import Frame
 
@@ -95,6 +97,7 @@ def encode(
     dtype: Annotated[
         str, typer.Option(help="Number format of the features: float32, or float16 for half the size.")
     ] = "float32",
+    shard: Shard = None,
     as_json: Json = False,
 ) -> None:
     """Compute the features of all frames once with the CNN of a run or a backbone, to train the other layers faster."""
@@ -118,6 +121,16 @@ def encode(
         if backbone is None
         else encoder_of_backbone(backbone, weights=weights, frame=_frame(frame, window))
     )
+    if shard is not None:
+        from cinefeed.jobs.encode import encode_part
+
+        part = parse_part(shard)
+        with ticking("encoding") as tick:
+            done = encode_part(sources[-1], part=part, out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
+        emit_part(done, as_json=as_json)
+        if done.job.whole["warning"]:
+            note(f"warning: {done.job.whole['warning']}")
+        return
     with ticking("encoding") as tick:
         features = encode_videos(sources[-1], out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
     emit(

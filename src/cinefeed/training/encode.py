@@ -6,10 +6,10 @@ manifest. A feed reads features as it reads arrays: each frame is one row of num
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,7 @@ from cinefeed.training.frame_encoder import FrameEncoder
 from cinefeed.video.metadata import VideoMetadata
 
 FEATURES_TABLE = "features.parquet"
-_JOURNAL = "encoded.jsonl"  # a line per complete file of features: a hash of network and video
+JOURNAL = "encoded.jsonl"  # a line per complete file of features: a hash of network and video
 _OF_A_FILE = ("part", "frame_files")
 
 Numbers = Literal["float32", "float16"]
@@ -80,21 +80,63 @@ def encode(
 
     Raises InUseError while another process writes the folder.
     """
+    videos, folder = videos_of(manifest, encoder), Path(out)
+    result = encode_videos(videos, folder, encoder=encoder, dtype=dtype, tick=tick)
+    check_any_encoded(len(result.files), result.failures)
+    table = features_table(videos, folder, result.metadata, encoder=encoder, dtype=dtype)
+    splits, warning = splits_of(videos, encoder)
+    path = write_features(with_splits(table, splits), notes_of(videos, encoder), folder=folder)
+    return Encoded(
+        path=path,
+        dimension=dimension_of(encoder),
+        num_encoded=result.num_encoded,
+        num_reused=len(result.files) - result.num_encoded - len(result.failures),
+        failures=result.failures,
+        warning=warning,
+    )
+
+
+def videos_of(manifest: str | Path | Manifest, encoder: FrameEncoder) -> Manifest:
+    """Return the videos to encode. Raises SettingError for rows of several views, or of features."""
     videos = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     if videos.rows.views:
         raise SettingError("a row holds several views; encode the manifest of single videos, then pivot the features")
     if encoded_from(videos) is not None:
         raise SettingError(f"the rows are already features of {encoded_from(videos)}; pass the manifest of the videos")
-    if encoder.parts is not None and encoder.parts.private:
-        videos = videos.as_private()
-    folder = Path(out)
-    _make(folder)
-    journal = _read_journal(folder)
-    dimension = int(encoder.model.output_shape[-1])
-    files: dict[str, int] = {}  # file of features -> the first row of its video
+    return videos.as_private() if encoder.parts is not None and encoder.parts.private else videos
+
+
+def dimension_of(encoder: FrameEncoder) -> int:
+    """Return the number of features per frame."""
+    return int(encoder.model.output_shape[-1])
+
+
+class EncodedVideos(NamedTuple):
+    """Files of features with the first row of each video; metadata, or errors, and keys by file; what was done."""
+
+    files: dict[str, int]
+    metadata: dict[str, VideoMetadata | str]
+    keys: dict[str, str]
+    num_encoded: int
+    failures: tuple[dict[str, str], ...]
+
+
+def encode_videos(
+    videos: Manifest,
+    folder: Path,
+    *,
+    encoder: FrameEncoder,
+    dtype: Numbers,
+    tick: Callable[[int, int], object] | None = None,
+) -> EncodedVideos:
+    """Write the features of each video of a manifest under `folder`, unless they are there and unchanged."""
+    make_folder(folder)
+    journal = _read_journal(folder / JOURNAL)
+    files: dict[str, int] = {}
     for row in range(len(videos)):
-        files.setdefault(_file_of(videos, row), row)
-    results: dict[str, VideoMetadata | str] = {}  # file of features -> metadata of its video, or the error
+        files.setdefault(file_of(videos, row), row)
+    results: dict[str, VideoMetadata | str] = {}
+    keys: dict[str, str] = {}
     num_encoded = 0
     for number, (file, row) in enumerate(files.items()):
         try:
@@ -106,55 +148,61 @@ def encode(
                     (folder / FEATURES_TABLE).unlink(missing_ok=True)
                     if file in journal:
                         _append_to_journal(folder, file, "")  # or a crash after the write would leave the old key
-                    _write(folder / file, encoder(source), len(source), dimension, dtype)
+                    _write(folder / file, encoder(source), len(source), dimension_of(encoder), dtype)
                 _append_to_journal(folder, file, key)
                 num_encoded += 1
+            keys[file] = key
         except DiskFullError:
             raise
         except (CinefeedError, OSError) as error:
             results[file] = videos.rows.nameless(str(error), row)
         if tick is not None:
             tick(number + 1, len(files))
-    if all(isinstance(result, str) for result in results.values()):
-        first = next(iter(results.values()))
-        raise TableError(f"none of {len(files)} videos can be encoded; {videos.rows.display_name(0)}: {first}")
-    table = _features(videos, folder, results, dimension=dimension, dtype=dtype, name=encoder.name)
-    table, warning = _with_parts(table, encoder.parts)
-    history = [*videos.history, (f"encoded by {encoder.name}", len(videos))]
+    failures = tuple(
+        {"id": str(videos.column("id")[row]), "path": videos.rows.display_name(row), "error": reason}
+        for file, row in files.items()
+        if isinstance(reason := results[file], str)
+    )
+    return EncodedVideos(files, results, keys, num_encoded, failures)
+
+
+def check_any_encoded(num_videos: int, failures: Sequence[Mapping[str, str]]) -> None:
+    """Raise TableError if all videos failed."""
+    if len(failures) == num_videos:
+        first = failures[0]
+        raise TableError(f"none of {num_videos} videos can be encoded; {first['path']}: {first['error']}")
+
+
+def notes_of(videos: Manifest, encoder: FrameEncoder) -> dict[str, Any]:
+    """Return the notes and the history of the manifest of the features of these videos."""
     note_names = ("private", "label_types", "hashed")
     notes: dict[str, Any] = {name: videos.notes[name] for name in note_names if name in videos.notes}
     notes["verify"] = "decode"  # every frame was decoded
-    features = Manifest(table, root=folder, history=history, notes=notes)
-    _compact_journal(folder)
+    return {"notes": notes, "history": [*videos.history, (f"encoded by {encoder.name}", len(videos))]}
+
+
+def write_features(table: pa.Table, notes: Mapping[str, Any], *, folder: Path) -> Path:
+    """Write the manifest of features, with what `notes_of` returned, and return its path."""
+    features = Manifest(table, root=folder, history=notes["history"], notes=notes["notes"])
+    _write_journal(folder, _read_journal(folder / JOURNAL))
     features.write(folder / FEATURES_TABLE)
-    failures = tuple(
-        {"id": str(videos.column("id")[row]), "path": videos.rows.display_name(row), "error": results[file]}
-        for file, row in files.items()
-        if isinstance(results[file], str)
-    )
-    return Encoded(
-        path=folder / FEATURES_TABLE,
-        dimension=dimension,
-        num_encoded=num_encoded,
-        num_reused=len(files) - num_encoded - len(failures),
-        failures=failures,  # type: ignore[arg-type]  # "error" is a str
-        warning=warning,
-    )
+    return folder / FEATURES_TABLE
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder of features, or continue one. Raises SettingError if it holds other files."""
     with write_errors(folder, advice="name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         others = sorted(each.name for each in folder.iterdir() if each.name != FOLDER_LOCK)
-    if others and not {_JOURNAL, FEATURES_TABLE} & {*others}:
+    if others and not {JOURNAL, FEATURES_TABLE} & {*others}:
         raise SettingError(f"{folder} holds other files ({', '.join(others[:3])}); name a new folder")
     for each in {path.parent for path in folder.rglob(f"{PARTIAL}*")}:
         remove_partials(each)  # those of the folder itself went with its lock
     with write_errors(folder, advice="name another folder"):
-        (folder / _JOURNAL).touch()  # marks the folder as ours after an interruption in the first video
+        (folder / JOURNAL).touch()  # marks the folder as ours after an interruption in the first video
 
 
-def _file_of(videos: Manifest, row: int) -> str:
+def file_of(videos: Manifest, row: int) -> str:
     """Return the relative path of the features of a row: the video's path, or the row's id in a private manifest."""
     names = videos.table.column_names
     path = str(videos.column("id")[row]) if videos.private else videos.relative_path(row)
@@ -172,11 +220,16 @@ def _key(videos: Manifest, row: int, *, encoder: FrameEncoder, dtype: str) -> st
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def _read_journal(folder: Path) -> dict[str, str]:
+def add_to_journal(folder: Path, keys: Mapping[str, str]) -> None:
+    """Add the keys of complete files of features to the journal of a folder."""
+    _write_journal(folder, {**_read_journal(folder / JOURNAL), **keys})
+
+
+def _read_journal(journal: Path) -> dict[str, str]:
     """Return the key of each complete file of features; an incomplete line, left by a crash, is ignored."""
     keys: dict[str, str] = {}
-    if (folder / _JOURNAL).exists():
-        for line in (folder / _JOURNAL).read_text(encoding="utf-8").splitlines():
+    if journal.exists():
+        for line in journal.read_text(encoding="utf-8").splitlines():
             try:
                 keys.update(json.loads(line))
             except ValueError:
@@ -186,16 +239,16 @@ def _read_journal(folder: Path) -> dict[str, str]:
 
 def _append_to_journal(folder: Path, file: str, key: str) -> None:
     try:
-        with (folder / _JOURNAL).open("a", encoding="utf-8") as journal:
+        with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(f"\n{json.dumps({file: key})}")  # a line break first: the line before may be incomplete
     except OSError as error:
-        raise write_error(error, folder / _JOURNAL) from error
+        raise write_error(error, folder / JOURNAL) from error
 
 
-def _compact_journal(folder: Path) -> None:
-    """Rewrite the journal with one line per file, so that it equals that of a run without interruptions."""
-    lines = [f"\n{json.dumps({file: key})}" for file, key in sorted(_read_journal(folder).items()) if key]
-    write_atomically(folder / _JOURNAL, lambda path: path.write_text("".join(lines), encoding="utf-8"))
+def _write_journal(folder: Path, keys: Mapping[str, str]) -> None:
+    """Write the journal with one line per file, so that it equals that of a run without interruptions."""
+    lines = [f"\n{json.dumps({file: key})}" for file, key in sorted(keys.items()) if key]
+    write_atomically(folder / JOURNAL, lambda path: path.write_text("".join(lines), encoding="utf-8"))
 
 
 def _metadata(videos: Manifest, row: int) -> VideoMetadata:
@@ -224,23 +277,28 @@ def _write(path: Path, features: Iterator[NDArray[np.float32]], count: int, dime
         write_atomically(path, write)
 
 
-def _features(
-    videos: Manifest, folder: Path, results: dict[str, VideoMetadata | str], *, dimension: int, dtype: str, name: str
+def features_table(
+    videos: Manifest,
+    folder: Path,
+    results: Mapping[str, VideoMetadata | str],
+    *,
+    encoder: FrameEncoder,
+    dtype: str,
 ) -> pa.Table:
     """Return the videos' table with the metadata of their features; timestamps stay, since a Clip selects by them."""
     rows = []
     for row in range(len(videos)):
-        file = _file_of(videos, row)
+        file = file_of(videos, row)
         metadata = results[file]
         if isinstance(metadata, str):
             rows.append({"path": file, "num_frames": 0, "error": metadata})
             continue
-        columns = metadata_to_row(_as_features(metadata, dimension=dimension, dtype=dtype))
+        columns = metadata_to_row(_as_features(metadata, dimension=dimension_of(encoder), dtype=dtype))
         state, content = state_of([str(folder / file)]), content_hash([str(folder / file)])
         rows.append({"path": file, **state._asdict(), "content_hash": content, **columns})
     table = videos.table
     for column, kind in {"path": pa.string(), **METADATA_COLUMNS, ENCODED: pa.string()}.items():
-        values = [name] * len(rows) if column == ENCODED else [row.get(column) for row in rows]
+        values = [encoder.name] * len(rows) if column == ENCODED else [row.get(column) for row in rows]
         table = table.drop_columns(column) if column in table.column_names else table
         table = table.append_column(column, pa.array(values, kind))
     return table.drop_columns("part") if "part" in table.column_names else table
@@ -270,21 +328,29 @@ def _as_features(metadata: VideoMetadata, *, dimension: int, dtype: str) -> Vide
     )
 
 
-def _with_parts(table: pa.Table, run_parts: Manifest | None) -> tuple[pa.Table, str]:
-    """Return the table with the parts of the run that trained the network, and a warning if its own parts differ."""
-    if run_parts is None:
-        return table, ""
-    ids = run_parts.column("id")
-    rows = pc.index_in(table.column("id").combine_chunks(), value_set=ids)
-    parts = run_parts.column("split").take(rows)
-    if "split" not in table.column_names or table.column("split").null_count == table.num_rows:
-        table = table.drop_columns("split") if "split" in table.column_names else table
-        return table.append_column("split", parts), ""
-    own_parts = table.column("split").combine_chunks()
-    leaks = pc.sum(pc.and_(pc.equal(parts, "train"), pc.not_equal(own_parts, "train"))).as_py() or 0
+def with_splits(table: pa.Table, splits: pa.Array | None) -> pa.Table:
+    """Return the table with these parts in its last column, "split"; unchanged if there are none."""
+    if splits is None:
+        return table
+    table = table.drop_columns("split") if "split" in table.column_names else table
+    return table.append_column("split", splits)
+
+
+def splits_of(videos: Manifest, encoder: FrameEncoder) -> tuple[pa.Array | None, str]:
+    """Return the parts of the run that trained the network, by row, and a warning if the videos' own parts differ.
+
+    Videos that have parts keep them: None.
+    """
+    if encoder.parts is None:
+        return None, ""
+    rows = pc.index_in(videos.column("id"), value_set=encoder.parts.column("id"))
+    splits = encoder.parts.column("split").take(rows)
+    if "split" not in videos.table.column_names or videos.column("split").null_count == len(videos):
+        return splits, ""
+    leaks = pc.sum(pc.and_(pc.equal(splits, "train"), pc.not_equal(videos.column("split"), "train"))).as_py() or 0
     if not leaks:
-        return table, ""
-    return table, (
+        return None, ""
+    return None, (
         f"{leaks} rows that the network was trained on are in another part in the manifest's column 'split': "
         f"scores on them are not test scores"
     )

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,7 @@ from cinefeed.video.kinds import is_video
 
 PARTS = ("train", "val", "test")
 Tick = Callable[[int, int], object]  # called with the number of clips done and of all clips
-_ROWS = 1024  # predictions per write
+ROWS_AT_ONCE = 1024  # predictions per write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def evaluate(
         raise SettingError(f"part={part!r} is not a part; choose one of {', '.join(PARTS)}")
     if out is not None:
         table_suffix(Path(out))
-    settings, model, trained, own = _load(run)
+    settings, model, trained, own = load(run)
     settings = with_evaluation(
         settings, unit=unit, clips=clips, subgroups=None if subgroups is None else tuple(subgroups)
     )
@@ -111,7 +111,7 @@ def evaluate(
     usable, failures = usable_rows(rows)
     check_evaluation(usable, settings)
     feed = trained.evaluation(usable, clips=settings.evaluate.clips)
-    scores = score(model, feed, tick=_clip_counter(tick, len(usable) * settings.evaluate.clips))
+    scores = score(model, feed, tick=clip_counter(tick, len(usable) * settings.evaluate.clips))
     columns = needed_columns(settings)
     table = predictions_table(trained.spec, scores, manifest=usable, part=part, columns=columns)
     assessment = assess_table(
@@ -165,30 +165,38 @@ def predict(
     """
     if out is not None:
         table_suffix(Path(out))
-    repeated = 0
-    settings, model, trained, own = _load(run)
+    loaded, repeated = load(run), 0
     if manifest is not None:
-        rows = Manifest.read(manifest)
-        readable, absent = _existing_rows(rows.as_private() if own.private else rows)
-        readable, failures = usable_rows(readable)
-        failures = absent + failures
+        readable, failures = rows_to_predict(manifest, loaded)
     else:
         files, repeated = _files_at([Path(each) for each in paths])
-        readable, failures = _probe(files, private=own.private)
-    check_encoded(readable, like=own)
-    count = settings.evaluate.clips if clips is None else clips
-    feed = trained.evaluation(readable, labelled=False, clips=count)
-    counter = _clip_counter(tick, len(readable) * count)
-    tables = _prediction_tables(model, feed, spec=trained.spec, per_clip=per_clip, tick=counter)
-    if out is None:
-        table = pa.concat_tables(tables)
-    elif table_suffix(Path(out)) == ".parquet":
-        write_table(Path(out), tables)
-        table = pq.read_table(out, memory_map=True)
-    else:
-        table = pa.concat_tables(tables)
-        write_table(Path(out), [table])
+        readable, failures = _probe(files, private=loaded.own.private)
+    check_encoded(readable, like=loaded.own)
+    count = loaded.settings.evaluate.clips if clips is None else clips
+    feed = loaded.trained.evaluation(readable, labelled=False, clips=count)
+    tables = prediction_tables(loaded, feed, per_clip=per_clip, tick=clip_counter(tick, len(readable) * count))
+    table = write_predictions(tables, out=None if out is None else Path(out))
     return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures), repeated=repeated)
+
+
+def rows_to_predict(manifest: str | Path, loaded: "Loaded") -> tuple[Manifest, list[dict[str, str]]]:
+    """Return the rows of a manifest that can be scored, and a list of the others. Raises TableError without any."""
+    rows = Manifest.read(manifest)
+    readable, absent = _existing_rows(rows.as_private() if loaded.own.private else rows)
+    readable, failures = usable_rows(readable)
+    return readable, absent + failures
+
+
+def write_predictions(tables: Iterable[pa.Table], *, out: Path | None) -> pa.Table:
+    """Write predictions to a file, Parquet table by table, and return all; do not write without a file."""
+    if out is None:
+        return pa.concat_tables(tables)
+    if table_suffix(out) == ".parquet":
+        write_table(out, tables)
+        return pq.read_table(out, memory_map=True)
+    table = pa.concat_tables(tables)
+    write_table(out, [table])
+    return table
 
 
 def _refuse_shared_patients(rows: Manifest, *, own: Manifest, settings: Settings, name: str) -> tuple[str, ...]:
@@ -241,12 +249,12 @@ def _existing_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     return manifest.take(present, step="whose files exist"), failures
 
 
-def _prediction_tables(
-    model: keras.Model, feed: Feed, *, spec: FeedSpec, per_clip: bool, tick: Callable[[int], object] | None
+def prediction_tables(
+    loaded: "Loaded", feed: Feed, *, per_clip: bool, tick: Callable[[int], object] | None
 ) -> Iterator[pa.Table]:
     """Yield the predictions of a feed, about a thousand rows at a time, in the order of its manifest."""
-    first = 0
-    for scores in score_batches(model, feed, at_least=_ROWS):
+    first, spec = 0, loaded.trained.spec
+    for scores in score_batches(loaded.model, feed, at_least=ROWS_AT_ONCE):
         videos = len(scores.ids) // feed.settings.clips_per_video.count
         rows = feed.manifest.take(np.arange(first, first + videos))
         if per_clip:
@@ -259,15 +267,24 @@ def _prediction_tables(
             tick(len(scores.ids))
 
 
-def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
-    """Return a run's settings, its model with the best weights, its training feed and its manifest."""
+class Loaded(NamedTuple):
+    """A run's settings, its model with the best weights, its training feed and its manifest."""
+
+    settings: Settings
+    model: keras.Model
+    trained: Feed
+    own: Manifest
+
+
+def load(run: str | Path) -> Loaded:
+    """Return what evaluation needs of a run."""
     if (Path(run) / "folds.json").is_file():
         raise SettingError(f"{run} holds the runs of several folds; pass one of them, such as {Path(run) / 'fold1'}")
     settings, spec, own = read_run(run)
     model = load_model(settings, spec, Path(run) / WEIGHTS)
     inputs = replace(settings.feed.inputs, weight=None)  # weights are for the training loss alone
     unweighted = replace(settings, feed=replace(settings.feed, inputs=inputs))
-    return settings, model, build_feed(unweighted, own.where("split", ["train"])), own
+    return Loaded(settings, model, build_feed(unweighted, own.where("split", ["train"])), own)
 
 
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:
@@ -329,7 +346,8 @@ def _probe(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str
     return usable, failures + damaged
 
 
-def _clip_counter(tick: Tick | None, total: int) -> Callable[[int], object] | None:
+def clip_counter(tick: Tick | None, total: int) -> Callable[[int], object] | None:
+    """Return a function that counts clips and calls `tick`; None without it."""
     if tick is None:
         return None
     clips_done = 0

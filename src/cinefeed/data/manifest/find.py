@@ -5,7 +5,7 @@ import os
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
@@ -227,23 +227,34 @@ def describe_videos(
     return videos, history
 
 
-def salt_of(out: Path | None) -> str:
-    """Return the salt stored beside a manifest, created if absent; a temporary salt if the manifest is not written."""
+def salt_path(out: Path) -> Path:
+    """Return the path of the salt of a manifest.
+
+    >>> salt_path(Path("a/m.parquet")).as_posix()
+    'a/m.parquet.salt'
+    """
+    return out.with_name(out.name + ".salt")
+
+
+def stored_salt(path: Path | None) -> str:
+    """Return the salt in a file, which is created if absent; a temporary salt if `path` is None.
+
+    Of several processes that create it at the same time, one does, and all return its salt.
+    """
     salt = secrets.token_hex(16)
-    if out is None:
+    if path is None:
         return salt
-    path = out.with_name(out.name + ".salt")
-
-    def write(partial: Path) -> None:
-        with open(partial, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(salt + "\n")
-
     with write_errors(path, advice="choose another folder, or give a salt", kind=TableError):
-        if path.exists():
-            return path.read_text().strip()
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, write)
-    return salt
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, partial(_write_secret, text=salt + "\n"), keep=True)
+        return path.read_text().strip()
+
+
+def _write_secret(path: Path, *, text: str) -> None:
+    """Write a new file that only its owner can read."""
+    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
 
 
 @cache

@@ -25,20 +25,20 @@ from cinefeed.data.manifest.columns import (
     METADATA_COLUMNS,
     VERDICTS,
     ordered,
-    plain_table,
     relative_paths,
 )
 from cinefeed.data.manifest.combine import concatenated, with_values
+from cinefeed.data.manifest.discover import discover_samples
 from cinefeed.data.manifest.display import parts_html, parts_title
 from cinefeed.data.manifest.files import PACKED_MANIFEST, check_shards, read_parquet, root_of, write_manifest
-from cinefeed.data.manifest.find import describe_videos, find_videos, salt_fingerprint, salt_of, with_hashes
+from cinefeed.data.manifest.find import salt_path, stored_salt
 from cinefeed.data.manifest.grouping import GROUP, groups_of_ids
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.in_memory import arrays_table
 from cinefeed.data.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.data.manifest.pivot import Missing, pivot_table
 from cinefeed.data.manifest.read_table import read_table
-from cinefeed.data.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
+from cinefeed.data.manifest.scan import Progress, Verify, journal_path, probe_videos, with_split_of
 from cinefeed.data.manifest.write_table import SUFFIXES, table_suffix
 from cinefeed.data.split import PARTS, assign_folds, assign_parts, check_groups
 from cinefeed.data.split_summary import Balance, measure_balance
@@ -140,29 +140,21 @@ class Manifest(ManifestTable):
         root, out = Path(folder), None if out is None else Path(out)
         if out is not None:
             table_suffix(out)
-        videos, not_read = find_videos(root, reading=reading, private=private)
-        secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
-        samples, history = describe_videos(
-            videos,
-            root=root,
+        discovery = discover_samples(
+            root,
             labels=labels,
             on=on,
             path_columns=path_columns,
             unmatched=unmatched,
-            not_read=sum(files["files"] for files in not_read.values()),
+            verify=verify,
+            reading=reading,
             private=private,
             share_labels=share_labels,
+            make_salt=lambda: stored_salt(None if out is None else salt_path(out)),
         )
-        has_ids = "id" in samples.schema.names
-        samples = with_ids(plain_table(samples, name="the scan"), name="the scan")
-        hashed: dict[str, Any] = {}
-        if secret or private:
-            salt = salt_of(out) if reading.salt is None else reading.salt
-            columns = [*secret, *([] if has_ids or not private else ["id"])]
-            samples = with_hashes(samples, columns, salt=salt)
-            hashed = {"columns": columns, "fingerprint": salt_fingerprint(salt)} if salt else {}
+        samples = discovery.samples
         if out is not None:
-            samples = with_split_of(out, samples, hashed=hashed)
+            samples = with_split_of(out, samples, hashed=discovery.notes["hashed"])
         table = probe_videos(
             samples,
             root=root,
@@ -173,9 +165,7 @@ class Manifest(ManifestTable):
             reading=reading,
             private=private,
         )
-        notes: dict[str, Any] = {**scan_notes(verify, reading), "hashed": hashed}
-        notes |= ({"private": True} if private else {}) | ({"not_read": not_read} if not_read else {})
-        manifest = cls(ordered(table), root=root, history=history, notes=notes)
+        manifest = cls(ordered(table), root=root, history=discovery.history, notes=discovery.notes)
         if out is not None:
             manifest.write(out)
             journal_path(out).unlink(missing_ok=True)

@@ -73,6 +73,31 @@ def probe_videos(
     reading: ReadOptions = DEFAULT_READ_OPTIONS,
     private: bool = False,
 ) -> Any:
+    """Return the samples with the metadata of their files, and with columns of header tags; see `with_metadata`."""
+    samples = with_metadata(
+        samples,
+        root=root,
+        verify=verify,
+        workers=workers,
+        out=out,
+        progress=progress,
+        reading=reading,
+        private=private,
+    )
+    return with_tags(samples)
+
+
+def with_metadata(
+    samples: Any,
+    *,
+    root: Path,
+    verify: Verify,
+    workers: int | None,
+    out: Path | None,
+    progress: Progress | Literal[False] | None,
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+    private: bool = False,
+) -> Any:
     """Return the samples with the metadata of their files; only new or changed files are opened.
 
     A file without a readable frame has `error` and no frames; a file with a later fault has the frames before it.
@@ -83,7 +108,7 @@ def probe_videos(
     if workers is not None and workers < 1:
         raise SettingError(f"workers={workers} must be at least 1; leave it out to use every core")
     parts = "part" in samples.schema.names
-    keys = _keys(samples, parts=parts)
+    keys = file_keys(samples, parts=parts)
     files = samples.select([name for name in _FILE if name in samples.schema.names])
     files = files.take(pc.index_in(keys.unique(), value_set=keys))
     probes = _Probes(root, verify, workers, progress, reading, private)
@@ -99,14 +124,14 @@ def probe_videos(
                 metadata = _probe_all(files, previous=previous, journal=journal, probes=probes)
         finally:
             journal.close()
-    metadata = metadata.take(pc.index_in(keys, value_set=_keys(metadata, parts=parts)))
+    metadata = metadata.take(pc.index_in(keys, value_set=file_keys(metadata, parts=parts)))
     for name in METADATA_COLUMNS:
         if name not in samples.schema.names:
             samples = samples.append_column(name, metadata.column(name))
-    return _with_tags(samples)
+    return samples
 
 
-def _keys(table: Any, *, parts: bool) -> Any:
+def file_keys(table: Any, *, parts: bool) -> Any:
     """Return keys that identify the files, or the parts of files, of a table."""
     paths = table.column("path").combine_chunks()
     if not parts:
@@ -114,7 +139,7 @@ def _keys(table: Any, *, parts: bool) -> Any:
     return pc.binary_join_element_wise(paths, pc.fill_null(table.column("part").combine_chunks(), ""), "\x1f")
 
 
-def _with_tags(samples: Any) -> Any:
+def with_tags(samples: Any) -> Any:
     """Return the samples with a column for each header tag, such as heart_rate_bpm."""
     rows = [json.loads(text) if text else {} for text in samples.column("header_tags").to_pylist()]
     for name in sorted({name for tags in rows for name in tags}):
@@ -221,7 +246,7 @@ def _unchanged(files: Any, previous: Any, notes: dict[str, str]) -> Any:
     candidates = pc.indices_nonzero(pc.and_(is_valid, readable))
     previous = previous.take(candidates).combine_chunks()
     parts = "part" in files.schema.names
-    rows = pc.index_in(_keys(files, parts=parts), value_set=_keys(previous, parts=parts))
+    rows = pc.index_in(file_keys(files, parts=parts), value_set=file_keys(previous, parts=parts))
     is_unchanged = pa.array([True] * files.num_rows)
     for name in ("size_bytes", "mtime_ns"):
         before = previous.column(name).combine_chunks().take(rows)
