@@ -35,7 +35,7 @@ KINDS = {  # places of tests, each the beginning of a node id
         feed/test_clips_per_video.py::test_what_is_decoded_once feed/test_mixing_feed.py::test_masks
     """,
     "process": """
-        video/test_readers.py feed/test_chaos.py
+        video/test_readers.py feed/test_chaos.py jobs/test_slurm_script.py
         feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
         feed/test_soak.py feed/test_workers_stay.py transforms/test_call.py fuzz kills test_check_feed.py
         test_cores.py test_errors.py reports/test_preview.py

@@ -225,7 +225,7 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
 def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path, monkeypatch):
     run = make_run(settings_for(path, data={"target": ["age", "kind"]}, evaluate={"clips": 2})).folder
     (path.parent / "07.npy").unlink()
-    monkeypatch.setattr("cinefeed.training.evaluate._ROWS", 9)
+    monkeypatch.setattr("cinefeed.training.evaluate.ROWS_AT_ONCE", 9)
     ticks = []
     out = tmp_path / "o" / "p.parquet"
     result = predict(run, manifest=path, per_clip=True, out=out, tick=lambda *each: ticks.append(each))
