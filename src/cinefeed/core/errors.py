@@ -139,13 +139,13 @@ class MissingExtraError(CinefeedError, ImportError):
 def keras_missing(error: ImportError) -> ImportError:
     """Return the error for a failed import of Keras: Keras itself is not installed, or its backend, or something else.
 
-    Keras needs a backend, and takes TensorFlow unless KERAS_BACKEND, or its file keras.json, names another.
+    Keras needs a backend, and uses TensorFlow unless KERAS_BACKEND, or its file keras.json, names another.
     """
     backend = (error.name or "").partition(".")[0]
     if backend == "keras":
         return MissingExtraError("keras", extra="keras,torch", hint=" (or 'cinefeed[keras,jax]')")
     if backend not in KERAS_BACKENDS or find_spec(backend) is not None:
-        return error  # whatever it is, installing would not mend it
+        return error  # another error, which an installation would not fix
     is_set = os.environ.get("KERAS_BACKEND") == backend
     why = f"it names {backend} now" if is_set else f"without it, Keras takes {backend}"
     setting = "KERAS_BACKEND={} in the environment before Python starts: " + why

@@ -224,7 +224,8 @@ def _class_strata(label: Encoded, group: Encoded, *, parts: int, group_name: str
     order = np.lexsort((-pair_class, -group_counts[pair_class], rows, pair_group))
     strata = np.zeros(len(group.values), np.int64)
     strata[pair_group[order]] = pair_class[order]
-    # A class that is the most frequent of too few groups gets all groups with it. The rarest class is last and so wins.
+    # A class that is the most frequent one in too few groups gets all groups that contain it. The rarest class is
+    # assigned last, so it has precedence.
     for code in np.argsort(-group_counts, kind="stable"):
         if (strata == code).sum() < parts:
             strata[pair_group[pair_class == code]] = code

@@ -1,4 +1,4 @@
-"""How the parts of a split compare: rows, groups, and the labels of each part."""
+"""Comparison of the parts of a split: rows, groups and labels of each part."""
 
 import math
 from collections.abc import Sequence

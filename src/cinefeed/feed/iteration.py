@@ -29,7 +29,7 @@ class Epochs:
 
     The place is an epoch, the batch from which it is iterated over (above 0 after a resume), and the number of its
     batches that were handed out or skipped. An epoch is unfinished if some were handed out since `start`, but not all.
-    `repeats`, for evaluations: epoch 0 follows on every epoch, and nothing is prepared ahead of it.
+    `repeats`, for evaluations: every epoch is epoch 0, and no batch is made before its iteration starts.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Epochs:
         return self._following(self.epoch) if self.handed > self.start else self.epoch
 
     def begin(self) -> "EpochIterator":
-        """Return an iterator; older ones are stale from now on. An unfinished epoch is left for the next one."""
+        """Return an iterator; older ones are stale from now on. An unfinished epoch is abandoned for the next one."""
         self._leave_parent()
         with self.lock:
             self._end_iterator("a newer iter() of the feed took over")
@@ -76,10 +76,10 @@ class Epochs:
             return iterator
 
     def go_to(self, epoch: int, batch: int, *, by: str) -> None:
-        """Move to a batch of an epoch, or to the next epoch if it has no more. `by` is what an older iterator reports.
+        """Move to a batch of an epoch, or to the next epoch if it has no more. `by` is the reason in later errors.
 
-        An iterator that has not given a batch stays valid, and begins at this place: frameworks make it, then call
-        set_epoch or restore.
+        An iterator that has not returned a batch stays valid and begins at this place, because frameworks create the
+        iterator first, and then call set_epoch or restore.
         """
         self._leave_parent()
         with self.lock:
@@ -174,14 +174,14 @@ class Epochs:
             iterator.end(reason)
 
     def _leave_parent(self) -> None:
-        """In a fork, drop workers and iterators: they are those of the parent, whose threads may hold the lock."""
+        """In a forked child, drop workers, iterators and lock of the parent; a thread there may hold the lock."""
         if self._pid != os.getpid():
             self._iterator = self._prefetcher = self._worker_pool = None
             self._renew()
 
     def _renew(self) -> None:
         self._pid = os.getpid()
-        # Reentrant: a garbage collection, or a user's transform with workers=0, may come back here in the same thread.
+        # Reentrant: a garbage collection, or a user's transform with workers=0, may enter it again in the same thread.
         self.lock = threading.RLock()
 
 

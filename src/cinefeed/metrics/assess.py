@@ -53,7 +53,7 @@ def assess(
         level: Confidence level of the intervals, between 0 and 1.
         seed: Seed of the resamples.
         subgroups: Columns to compute subgroup metrics for.
-        priors: Class counts `draws` and `raw` by target, as returned by `balance.prior.prior_from_report`.
+        priors: Class counts `draws` and `raw` by target, as returned by `sampling.prior.prior_from_report`.
 
     Raises LabelError for invalid labels or scores, ColumnError for a missing column, and SettingError for an unknown
     target, an invalid threshold or invalid resampling settings.

@@ -1,7 +1,8 @@
 """Comparison of a model with a guess and with baselines: paired differences, and one sentence for each.
 
-A score means little alone: where most labels are alike, or an 8 x 8 image of the first frame shows the label, a network
-that has learnt nothing has a high one. The difference to a baseline on the same units, with its interval, decides.
+A high score alone means little: if most labels are equal, or an 8 x 8 image of the first frame shows the label, a
+network that has learnt nothing has a high score. A model is therefore judged by its difference to a baseline on the
+same units, with the interval of that difference.
 """
 
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ _UNITS = {"r2": "R²", "auroc": "points of AUROC", "balanced_accuracy": "points 
 
 
 class Guess(NamedTuple):
-    """A result beside that of a guess: the metric that decides, the verdict, and the reason if it is unknown."""
+    """A result compared with that of a guess: the deciding metric, the verdict, and the reason if it is unknown."""
 
     metric: str
     verdict: Verdict

@@ -119,7 +119,7 @@ def pack_shards(
     count = usable_cores() if workers is None else workers
     with full_disk_explained(folder), PackWorkers(count) as pool, shown_progress(progress, what="pack") as report:
         report(rows_done, total)
-        for number in numbers:  # a complete one too, of which a killed process may have left a lock
+        for number in numbers:  # complete ones too, to remove the lock that a killed process may have left
             pack_shard(
                 videos,
                 settings,

@@ -158,7 +158,7 @@ def pack_shard(
 
 
 def is_complete(out: Path, number: int) -> bool:
-    """Return whether a shard and its record exist and fit each other by size."""
+    """Return whether a shard and its record exist, and the shard has the size in the record."""
     record = record_path(out, number)
     if not record.is_file():
         return False

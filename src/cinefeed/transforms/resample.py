@@ -3,9 +3,8 @@
 1. If the map shrinks by a whole factor or more, blocks of whole pixels are averaged first (area averaging, which does
    not alias): shrinking by 4.6 averages blocks of 4, which leaves a step of 1.15. A step of 1.5 to 2 averages blocks
    of 2.
-2. Each target pixel is the bilinear mean of the four (averaged) pixels around the source point of its centre. Centres
-   lie at .5, so that a frame that is not moved is copied exactly, and so are whole-pixel shifts, flips and quarter
-   turns.
+2. Each target pixel is the bilinear mean of the four (averaged) pixels around the source point of its centre. Pixel
+   centres lie at .5, so that unmoved frames, whole-pixel shifts, flips and quarter turns are exact copies.
 3. A point outside the frame gets the fill value. Between the centres of the outermost pixels and the frame's edge, the
    edge is repeated, so that enlarging makes no dark rim.
 """

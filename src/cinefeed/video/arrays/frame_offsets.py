@@ -24,7 +24,7 @@ from cinefeed.video.value_range import ValueSampler, has_open_scale
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _BLOCK = 1 << 12  # small, to lose little before a break; 100 MB take 1.2 s, with 64 KB 1.0
 
-_CHECKSUM = "its checksum does not fit"
+_CHECKSUM = "its checksum does not match"
 _SKIP = 1 << 20  # block size for skipping to a frame; seek() would allocate 16 MB
 
 

@@ -44,8 +44,8 @@ class Hdf5Source(ArrayFile):
 
     Frames that lie in one chunk are unpacked once if the chunks of a frame fit into 64 MB.
 
-    h5py lets one thread at a time into the HDF5 library, whatever the file: threads that read HDF5 block each other,
-    processes do not.
+    In h5py, only one thread at a time can use the HDF5 library, even for different files: threads that read HDF5 block
+    each other, processes do not.
 
     A data set that lies in other files (linked, virtual or external) is refused: a manifest has one file per row, and a
     file must not decide which other files are read. A virtual data set is read if each of its sources is an ordinary

@@ -41,7 +41,7 @@ _TIME = 3  # index of the time axis in the standard; its step has its own units
 
 
 class _Volume(NamedTuple):
-    """The header of a volume, without its texts."""
+    """The header of a volume, without its text fields."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

@@ -24,8 +24,8 @@ _NUMERIC = """
     EchoTime FlipAngle InversionTime MagneticFieldStrength PatientSize PatientWeight RepetitionTime SeriesNumber
     SliceThickness SpacingBetweenSlices TransducerFrequency
 """.split()
-# Codes, names of machines, and settings of a protocol. Excluded is free text about one patient and everything that can
-# identify one: study description, comments, diagnoses, physicians, institution, station, serial number, dates.
+# Codes, names of machines, and settings of a protocol. Free text about one patient and everything that can identify one
+# is excluded: study description, comments, diagnoses, physicians, institution, station, serial number, dates.
 _WORDS = """
     BodyPartExamined Laterality Manufacturer ManufacturerModelName MRAcquisitionType PatientAge PatientSex ProtocolName
     ScanningSequence SequenceName SequenceVariant SeriesDescription SoftwareVersions TransducerType ViewPosition

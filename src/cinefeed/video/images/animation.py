@@ -146,7 +146,7 @@ def _decode_frames(data: NDArray[np.uint8], first: int) -> tuple[list[NDArray[An
     width, height = _canvas(data)
     count = max(min(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (4 * width * height)), 1)
     try:
-        # From memory: for files OpenCV prints errors with the path.
+        # Decoded from memory, because OpenCV prints errors with the path if it reads a file.
         _, animation = cv2.imdecodeanimation(data, first, count)
     except cv2.error:
         return [], []
