@@ -37,7 +37,7 @@ KINDS = {  # places of tests, each the beginning of a node id
     "process": """
         video/test_readers.py feed/test_chaos.py jobs/test_slurm_script.py
         feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
-        feed/test_soak.py feed/test_workers_stay.py transforms/test_call.py fuzz kills test_check_feed.py
+        feed/test_soak.py feed/test_workers_stay.py remote transforms/test_call.py fuzz kills test_check_feed.py
         test_cores.py test_errors.py reports/test_preview.py
         test_demo_environment.py test_locks.py test_machine.py test_quick.py
         feed/test_iteration.py feed/test_feed.py::test_a_backend_by_trial

@@ -18,9 +18,10 @@ ORDER = {
         cli
     """,
     "core": """
-        errors arguments text files digests locks html charts moving cores machine pools keras_backend rng scratch
-        progress kernel_cache compiled
+        errors arguments text files digests locks remote html charts moving cores machine pools keras_backend rng
+        scratch progress kernel_cache compiled
     """,
+    "core.remote": "address store cache files",
     "video": """
         timestamps clips limits kinds extras embedded color orientation metadata read_options planes source regions
         pixel_levels ffmpeg value_range arrays images dicom packed readers registry
@@ -36,8 +37,8 @@ ORDER = {
     "data": "label_types split split_summary sampling manifest quality",
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
-        columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary find
-        quiet scan discover rows pivot combine hiding in_memory display base manifest encoded values
+        columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary remote
+        find quiet held scan discover rows pivot combine hiding in_memory display base manifest encoded values
     """,
     "data.quality": """
         findings frame_summaries thumbnails files values exact_duplicates near_duplicates groups duplicates labels
@@ -49,8 +50,8 @@ ORDER = {
     """,
     "feed": """
         stats state batch_layout memory_budget plan_cache disk_errors decode mask clip_pipeline workers
-        covariates labels describe inputs contact_sheet display batch mixing settings shard batch_builder replay
-        evaluation prefetch iteration feed preview throughput
+        covariates labels describe inputs contact_sheet display batch mixing settings shard planned_uses fetch_ahead
+        batch_builder replay evaluation prefetch iteration feed preview throughput
     """,
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
     "packing": "settings frames codecs rows worker_main workers estimate shards pack verify sample advice",

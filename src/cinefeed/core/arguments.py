@@ -108,8 +108,8 @@ def require_local(*paths: object, error: type[CinefeedError], what: str = "files
         if is_remote(path) and not os.path.exists(path):  # type: ignore[arg-type]  # noqa: PTH110
             address = re.sub(r"^([^/]+:)/+", r"\1//", str(path))
             raise error(
-                f"{address}: remote addresses are not supported yet; copy the {what} into a local folder, or mount the "
-                "bucket or share as a folder, and give that path"
+                f"{address}: only the root of a manifest may be remote (docs/remote.md); copy the {what} into a local "
+                "folder, and give that path"
             )
 
 

@@ -16,6 +16,7 @@ CinefeedError
 ├── FeedError          (RuntimeError)       an unsupported use of a feed
 │   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that was replaced by a newer one
 │   └── UnpicklableError     (RuntimeError)       settings that cannot be sent to worker processes
+├── FetchError         (RuntimeError)       a remote file that could not be fetched
 ├── InUseError         (RuntimeError)       a path that another process is writing
 ├── PackError          (RuntimeError)       packing that had to stop, or packed shards that are damaged
 ├── TrainingError      (RuntimeError)       a run that had to stop
@@ -98,6 +99,13 @@ class StaleIteratorError(FeedError):
 
 class UnpicklableError(FeedError):
     """Settings of a feed cannot be sent to worker processes, such as a transform that is defined in a script."""
+
+
+class FetchError(CinefeedError, RuntimeError):
+    """A remote file could not be fetched, although the request was repeated.
+
+    Not a SourceError: a row must not be replaced because of the network, which would change the bytes of a batch.
+    """
 
 
 class InUseError(CinefeedError, RuntimeError):

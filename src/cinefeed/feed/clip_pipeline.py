@@ -54,7 +54,8 @@ class ClipParameters(NamedTuple):
 class ClipTimings(NamedTuple):
     """The seconds that one draw took, by stage, the number of repeated reads, and which decoder was used.
 
-    `compiled` and `pyav` count the files of encoded video that each decoder read; see `decoder_choice`.
+    `compiled` and `pyav` count the files of encoded video that each decoder read; see `decoder_choice`. `fetch` is the
+    time that the worker waited for remote files, `requests` to `refetches` are of its process since the last clip.
     """
 
     read: float
@@ -63,6 +64,10 @@ class ClipTimings(NamedTuple):
     retried: int = 0
     compiled: int = 0
     pyav: int = 0
+    fetch: float = 0.0
+    requests: int = 0
+    fetched_bytes: int = 0
+    refetches: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +198,7 @@ class ClipPipeline:
         began = time.perf_counter()
         region_name = self.compose.frame.region
         with self.rows.open(draw.row, channels=self.channels, view=view) as source:
+            fetched = getattr(source, "fetch_seconds", 0.0)
             opened = time.perf_counter()
             metadata = source.metadata
             clip_parameters = self.sample_clips(draw, view, metadata)
@@ -213,9 +219,15 @@ class ClipPipeline:
             for number, each in enumerate(labels):
                 assert masks is not None
                 render_masks(self.compose, each, masks[number], clip_parameters[number].parameters, **spacing)
-        compiled, pyav = int(decoder == "compiled"), int(decoder == "PyAV")
+        counters = {} if self.rows.remote is None else self.rows.remote.take_counters()
         return ClipTimings(
-            opened - began, decoded - opened, time.perf_counter() - decoded, compiled=compiled, pyav=pyav
+            opened - began - fetched,
+            decoded - opened,
+            time.perf_counter() - decoded,
+            compiled=int(decoder == "compiled"),
+            pyav=int(decoder == "PyAV"),
+            fetch=fetched,
+            **counters,
         )
 
     def _choose(self, draw: PlanEntry, times: FrameTimes, window: Seconds) -> list[Selection]:

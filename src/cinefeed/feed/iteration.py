@@ -11,6 +11,7 @@ from cinefeed.core.machine import CpuMeter
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.batch_builder import BatchBuilder
 from cinefeed.feed.clip_pipeline import PlanEntry
+from cinefeed.feed.fetch_ahead import FetchAhead
 from cinefeed.feed.prefetch import BatchPrefetcher
 from cinefeed.feed.stats import StatsRecorder
 from cinefeed.feed.workers.autotune import BackendChoice
@@ -41,6 +42,7 @@ class Epochs:
         choice: BackendChoice | None,
         workers: int,
         ahead: int,
+        fetch_ahead: FetchAhead | None = None,
     ) -> None:
         self.builder = builder
         self.meter = meter
@@ -54,6 +56,7 @@ class Epochs:
         self._start_pool = start_pool
         self._workers = workers
         self._ahead = ahead
+        self._fetch_ahead = fetch_ahead
         self._iterator: weakref.ref[EpochIterator] | None = None
         self._prefetcher: BatchPrefetcher | None = None  # between two epochs
         self._worker_pool: WorkerPool | None = None  # idle, for the next iteration
@@ -132,11 +135,14 @@ class Epochs:
             ahead=self._ahead,
             prefetch_next_epoch=self._workers > 0 and not self.repeats,  # an evaluation may be iterated over only once
             warm=warm,
+            fetch_ahead=self._fetch_ahead,
+            next_epoch=self._following,
         )
 
     def finish(self, prefetcher: BatchPrefetcher) -> None:
         """Move to the following epoch, with the workers and the batches that they have started."""
         if self.repeats:
+            prefetcher.stop_fetching()
             self._keep(prefetcher.worker_pool)  # no batch is in progress
         else:
             prefetcher.end(self.epoch)
@@ -270,7 +276,7 @@ class EpochIterator(Iterator[Batch]):
         self._reason = f"it raised {type(error).__name__}"
         if prefetcher is not None:
             try:
-                prefetcher.worker_pool.stop()
+                prefetcher.stop()
             finally:
                 self._epochs.drop(prefetcher)
 

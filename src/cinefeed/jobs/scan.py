@@ -12,12 +12,14 @@ import pyarrow as pa
 from cinefeed.core.errors import TableError
 from cinefeed.core.files import write_atomically, write_errors
 from cinefeed.core.locks import with_write_lock
+from cinefeed.core.remote.address import parse_root
 from cinefeed.data.manifest.columns import ordered
 from cinefeed.data.manifest.discover import discover_samples
 from cinefeed.data.manifest.find import salt_path, stored_salt
 from cinefeed.data.manifest.labels import Unmatched
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import table_digest
+from cinefeed.data.manifest.remote import opened_root
 from cinefeed.data.manifest.scan import (
     Progress,
     Verify,
@@ -59,9 +61,10 @@ def scan_part(
     salt for all parts: `reading.salt`, or that of the file `out`/salt, which the first part makes. The other arguments
     and errors are those of `Manifest.scan`.
     """
-    root, parts = Path(folder), Path(out)
+    root, parts = parse_root(folder), Path(out)
+    files = opened_root(root)
     discovery = discover_samples(
-        root,
+        files,
         labels=labels,
         on=on,
         path_columns=path_columns,
@@ -98,7 +101,7 @@ def scan_part(
             return PartWork(numbers=numbers)
         table = with_metadata(
             samples.take(pa.array(numbers)),
-            root=root,
+            root=files,
             verify=verify,
             workers=workers,
             out=part_folder / _JOURNAL,
@@ -124,7 +127,7 @@ def merge_scan(parts: Sequence[DonePart], *, out: Path) -> Manifest:
     samples = with_split_of(out, samples, hashed=job.whole["notes"]["hashed"])
     history = [(step, rows) for step, rows in job.whole["history"]]
     manifest = Manifest(
-        ordered(with_tags(samples)), root=Path(job.whole["root"]), history=history, notes=job.whole["notes"]
+        ordered(with_tags(samples)), root=parse_root(job.whole["root"]), history=history, notes=job.whole["notes"]
     )
     manifest.write(out)
     return manifest

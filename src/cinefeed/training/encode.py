@@ -215,7 +215,7 @@ def file_of(videos: Manifest, row: int) -> str:
 
 def _key(videos: Manifest, row: int, *, encoder: FrameEncoder, dtype: str) -> str:
     """Return a hash of network, frame, transforms, dtype, and the size and modification time of the video's files."""
-    state = tuple(state_of(videos.rows.files(row)))
+    state = tuple(videos.rows.state(row))
     content = repr((encoder.name, encoder.compose.frame, encoder.compose.transforms, dtype, state))
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 

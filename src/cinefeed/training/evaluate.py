@@ -234,6 +234,8 @@ def _refuse_shared_patients(rows: Manifest, *, own: Manifest, settings: Settings
 
 def _existing_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     """Return the rows whose files exist, and a list of the others. Raises TableError if no file exists."""
+    if manifest.rows.remote is not None:  # a file that is absent there is an error of its own
+        return manifest, []
     views = manifest.rows.views or ("",)
     paths = [[manifest.rows.path_of(row, view=view) for view in views] for row in range(len(manifest))]
     absent = [row for row, files in enumerate(paths) if not all(each.exists() for each in files)]
@@ -339,9 +341,15 @@ def _probe(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str
         raise TableError(f"there is no video to predict ({reasons or 'no path was passed'}); pass files or folders")
     unprobed = Manifest.from_table(pa.Table.from_pylist(rows))
     table = probe_videos(
-        unprobed.table, root=unprobed.root, verify="decode", workers=None, out=None, progress=None, private=private
+        unprobed.table,
+        root=Path(str(unprobed.root)),
+        verify="decode",
+        workers=None,
+        out=None,
+        progress=None,
+        private=private,
     )
-    videos = Manifest.from_table(table, root=unprobed.root)
+    videos = Manifest.from_table(table, root=str(unprobed.root))
     usable, damaged = usable_rows(videos.as_private() if private else videos)
     return usable, failures + damaged
 

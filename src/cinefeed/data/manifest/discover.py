@@ -4,8 +4,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cinefeed.core.remote.files import RemoteFiles
 from cinefeed.data.manifest.columns import plain_table
-from cinefeed.data.manifest.find import History, describe_videos, find_videos, salt_fingerprint, with_hashes
+from cinefeed.data.manifest.find import (
+    History,
+    describe_videos,
+    find_remote_videos,
+    find_videos,
+    salt_fingerprint,
+    with_hashes,
+)
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.labels import Unmatched
 from cinefeed.data.manifest.scan import Verify, scan_notes
@@ -21,7 +29,7 @@ class Discovery(NamedTuple):
 
 
 def discover_samples(
-    root: Path,
+    root: Path | RemoteFiles,
     *,
     labels: object | None,
     on: str | Sequence[str] | None,
@@ -37,11 +45,14 @@ def discover_samples(
 
     See `Manifest.scan` for the other arguments and the errors.
     """
-    videos, not_read = find_videos(root, reading=reading, private=private)
+    if isinstance(root, RemoteFiles):
+        videos, not_read = find_remote_videos(root, reading=reading, private=private)
+    else:
+        videos, not_read = find_videos(root, reading=reading, private=private)
     secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
     samples, history = describe_videos(
         videos,
-        root=root,
+        root=root.root if isinstance(root, RemoteFiles) else root,
         labels=labels,
         on=on,
         path_columns=path_columns,

@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from stat import S_ISREG
@@ -15,13 +15,17 @@ import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError, TableError
 from cinefeed.core.files import write_atomically, write_errors
+from cinefeed.core.remote.address import Root
+from cinefeed.core.remote.files import RemoteFiles
 from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
 from cinefeed.data.manifest.labels import Unmatched, columns_of_paths, join_labels
 from cinefeed.data.manifest.read_table import read_table
+from cinefeed.data.manifest.remote import RemoteFolder, announce, list_files, listed_member, remote_state
 from cinefeed.data.manifest.summary import not_read_in_words
 from cinefeed.video.kinds import (
+    START_BYTES,
     extensions,
     is_beside,
     is_readable,
@@ -33,7 +37,7 @@ from cinefeed.video.kinds import (
     read_start,
 )
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from cinefeed.video.registry import find_samples
+from cinefeed.video.registry import OPENED_KINDS, Samples, find_samples
 from cinefeed.video.source import DiscoveredSample
 
 History = list[tuple[str, int]]
@@ -118,26 +122,86 @@ def find_videos(folder: Path, *, reading: ReadOptions = DEFAULT_READ_OPTIONS, pr
     walk(folder, "")
     try:
         samples = find_samples(folder, kinds, reading=reading)
-        not_read = count_unread([*unread, *samples.unread], private=private)
-        if samples.ambiguous:
-            raise TableError(_undecided(samples.ambiguous, folder, private=private))
-        if not samples.samples:
-            contents = [f"{count} {suffix}" for suffix, count in beside.most_common(5)]
-            contents += [not_read_in_words(not_read)] if not_read else []
-            raise TableError(
-                f"no videos in {folder}: it contains {', '.join(contents) or 'no files'}; give another folder, or "
-                f"files of a supported format ({', '.join(sorted(extensions()))}); a folder of frames needs at least "
-                f"two images of one format, and no video in the same folder"
-            )
-        return Videos(_as_table(samples.samples, files), not_read)
+        state_of = partial(_local_state, files)
+        return _checked(samples, unread, beside, name=str(folder), state_of=state_of, private=private)
     except UnicodeEncodeError as error:
         raise TableError(f"a file name under {folder} is not UTF-8: {error.object!r}; rename the file") from error
 
 
-def _undecided(folders: Mapping[str, tuple[str, ...]], root: Path, *, private: bool) -> str:
+def find_remote_videos(
+    files: RemoteFiles, *, reading: ReadOptions = DEFAULT_READ_OPTIONS, private: bool = False
+) -> Videos:
+    """Return the samples below a remote root; see `find_videos`. `mtime_ns` holds a negative hash of each file's tag.
+
+    Files that must be opened to know their samples (DICOM, arrays, multi-page TIFF) are fetched.
+    """
+    listing = {file.path: file for file in list_files(files)}
+    unread: list[tuple[str, str]] = []
+    beside: Counter[str] = Counter()
+    kinds, unnamed = {}, []
+    for name in listing:
+        kind = kind_by_suffix(name)
+        if kind is not None:
+            kinds[name] = kind
+        elif is_beside(name):
+            beside[Path(name).suffix.lower()] += 1
+        elif is_unfinished(name):
+            unread.append(("unfinished download", name))
+        elif listing[name].size:
+            unnamed.append(name)
+    for name, start in zip(unnamed, files.read_starts(unnamed, START_BYTES), strict=True):
+        content = kind_by_content(start)
+        if content is not None and is_readable(content):
+            kinds[name] = content
+        elif content != "dicomdir":
+            unread.append((kind_in_words(name, content), name))
+    opened = sorted((name for name in kinds if kinds[name] in OPENED_KINDS), key=lambda name: kinds[name] != "dicom")
+    announce(files, (listed_member(listing[name]) for name in opened))
+    folder = RemoteFolder(files, listing, ahead=opened)
+    try:
+        samples = find_samples(folder, kinds, reading=reading)
+    finally:
+        folder.close()
+
+    def state_of(names: Sequence[str]) -> FileState:
+        return remote_state([listing[name] for name in names])
+
+    return _checked(samples, unread, beside, name=str(files.root), state_of=state_of, private=private)
+
+
+def _local_state(files: Mapping[str, FileState], names: Sequence[str]) -> FileState:
+    return combined_state([files[name] for name in names])
+
+
+def _checked(
+    samples: Samples,
+    unread: Sequence[tuple[str, str]],
+    beside: Counter[str],
+    *,
+    name: str,
+    state_of: Callable[[Sequence[str]], FileState],
+    private: bool,
+) -> Videos:
+    """Return the table of samples, and what is not read. Raises TableError for no sample, or a choice to make."""
+    not_read = count_unread([*unread, *samples.unread], private=private)
+    if samples.ambiguous:
+        raise TableError(_undecided(samples.ambiguous, name, private=private))
+    if not samples.samples:
+        contents = [f"{count} {suffix}" for suffix, count in beside.most_common(5)]
+        contents += [not_read_in_words(not_read)] if not_read else []
+        raise TableError(
+            f"no videos in {name}: it contains {', '.join(contents) or 'no files'}; give another folder, or "
+            f"files of a supported format ({', '.join(sorted(extensions()))}); a folder of frames needs at least "
+            f"two images of one format, and no video in the same folder"
+        )
+    return Videos(_as_table(samples.samples, state_of), not_read)
+
+
+def _undecided(folders: Mapping[str, tuple[str, ...]], root: str, *, private: bool) -> str:
     first, patterns = next(iter(folders.items()))
     count = f"{len(folders)} folders hold" if len(folders) > 1 else "a folder holds"
-    example = "" if private else f" (first: {root / first}, with {' and '.join(patterns)})"
+    place = root if first == "." else f"{root}/{first}"
+    example = "" if private else f" (first: {place}, with {' and '.join(patterns)})"
     choice = "*.jpg" if private else patterns[0]
     return (
         f"{count} images of several kinds{example}, which may be frames and masks; select the frames with "
@@ -161,12 +225,12 @@ def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
     }
 
 
-def _as_table(samples: Sequence[DiscoveredSample], files: Mapping[str, FileState]) -> Any:
-    """Return the table of samples; `files` holds the state of each file by its path relative to the folder."""
+def _as_table(samples: Sequence[DiscoveredSample], state_of: Callable[[Sequence[str]], FileState]) -> Any:
+    """Return the table of samples; `state_of` returns the state of files by their paths relative to the folder."""
     states = []
     for sample in samples:
         within = files_of(sample.path, sample.files)
-        states.append(combined_state([files[file.removeprefix("./")] for file in within]))
+        states.append(state_of([file.removeprefix("./") for file in within]))
     columns = {
         "path": pa.array([sample.path for sample in samples], pa.string()),
         "size_bytes": pa.array([state.size_bytes for state in states], pa.int64()),
@@ -184,7 +248,7 @@ def _as_table(samples: Sequence[DiscoveredSample], files: Mapping[str, FileState
 def describe_videos(
     videos: Any,
     *,
-    root: Path,
+    root: Root,
     labels: object | None,
     on: str | Sequence[str] | None,
     path_columns: str | None,

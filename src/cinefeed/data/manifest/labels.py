@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError, SplitError, TableError, did_you_mean
+from cinefeed.core.remote.address import Root
 from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.label_keys import (
     JOINT,
@@ -108,7 +108,7 @@ def join_labels(
     *,
     on: str | Sequence[str] | None,
     unmatched: Unmatched,
-    root: Path,
+    root: Root,
     name: str,
     private: bool = False,
     share_labels: bool = False,

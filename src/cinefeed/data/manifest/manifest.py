@@ -20,6 +20,7 @@ from cinefeed.core.arguments import check_arguments, expect, in_words, require_l
 from cinefeed.core.errors import ArgumentError, ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.core.html import display
 from cinefeed.core.locks import with_write_lock, write_lock
+from cinefeed.core.remote.address import RemoteRoot, parse_root
 from cinefeed.data.manifest.base import ManifestTable
 from cinefeed.data.manifest.columns import (
     METADATA_COLUMNS,
@@ -38,6 +39,7 @@ from cinefeed.data.manifest.in_memory import arrays_table
 from cinefeed.data.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.data.manifest.pivot import Missing, pivot_table
 from cinefeed.data.manifest.read_table import read_table
+from cinefeed.data.manifest.remote import opened_root, without_tags
 from cinefeed.data.manifest.scan import Progress, Verify, journal_path, probe_videos, with_split_of
 from cinefeed.data.manifest.write_table import SUFFIXES, table_suffix
 from cinefeed.data.split import PARTS, assign_folds, assign_parts, check_groups
@@ -107,8 +109,9 @@ class Manifest(ManifestTable):
         """Return a manifest of all videos in a folder, each probed once, in parallel.
 
         Args:
-            folder: Searched with all its subfolders. Files are recognised by suffix, or else by their first bytes.
-                Files that are not read are listed in `not_read`.
+            folder: Searched with all its subfolders; or a remote address such as "s3://bucket/clips" (docs/remote.md).
+                Files are recognised by suffix, or else by their first bytes. Files that are not read are listed in
+                `not_read`.
             labels: CSV, Parquet or JSON file, or a data frame. Columns `start_seconds` and `end_seconds` define samples
                 that are time ranges of a video; they count from the container's start time, as in `ffmpeg -ss`.
                 If files hold several samples, a column `part` identifies them ("[5]", or 5, is row 5 of a stacked
@@ -136,12 +139,13 @@ class Manifest(ManifestTable):
         """
         expect(folder, (str, os.PathLike), name="Manifest.scan(folder)", remedy=_ONE_FOLDER)
         expect(reading, ReadOptions, name="reading", remedy="give reading=ReadOptions(...)")
-        require_local(folder, labels, out, error=TableError)
-        root, out = Path(folder), None if out is None else Path(out)
+        require_local(labels, out, error=TableError)
+        root, out = parse_root(folder), None if out is None else Path(out)
         if out is not None:
             table_suffix(out)
+        files = opened_root(root)
         discovery = discover_samples(
-            root,
+            files,
             labels=labels,
             on=on,
             path_columns=path_columns,
@@ -157,7 +161,7 @@ class Manifest(ManifestTable):
             samples = with_split_of(out, samples, hashed=discovery.notes["hashed"])
         table = probe_videos(
             samples,
-            root=root,
+            root=files,
             verify=verify,
             workers=workers,
             out=out,
@@ -180,7 +184,7 @@ class Manifest(ManifestTable):
         is missing or cut off.
         """
         expect(path, (str, os.PathLike), name="Manifest.read(path)", remedy="Manifest.from_table(table) takes tables")
-        require_local(path, root, error=TableError)
+        require_local(path, error=TableError)
         path = Path(path)
         if path.is_dir() and (path / PACKED_MANIFEST).is_file():
             path /= PACKED_MANIFEST
@@ -199,10 +203,14 @@ class Manifest(ManifestTable):
         if stored.table.num_rows == 0:
             raise TableError(f"{path} has no rows; scan or filter again")
         history = [(step, rows) for step, rows in stored.notes["history"]]
-        root = root_of(stored, path=path) if root is None else Path(root)
+        table, own = stored.table, root_of(stored, path=path)
+        place = own if root is None else parse_root(root)
+        if place != own and isinstance(place, RemoteRoot):
+            table = without_tags(table)
         notes = {name: stored.notes[name] for name in _NOTES if name in stored.notes}
-        check_shards(stored.table, root=root)
-        return cls(stored.table, root=root, history=history, notes=notes)
+        if isinstance(place, Path):
+            check_shards(table, root=place)
+        return cls(table, root=place, history=history, notes=notes)
 
     @classmethod
     def from_table(cls, table: object, *, root: str | Path | None = None) -> Self:
@@ -211,22 +219,20 @@ class Manifest(ManifestTable):
         Relative paths are relative to `root` (by default the current folder), absolute paths are converted. Metadata
         that the table lacks is read when a video is opened. Raises TableError and ColumnError.
         """
-        require_local(table, root, error=TableError)
+        require_local(table, error=TableError)
         samples = read_table(table)
         names = samples.schema.names
         if "path" not in names:
             raise ColumnError(f"a manifest needs a column 'path', one video per row; {did_you_mean('path', names)}")
         if "num_frames" not in names:
             check_parts(samples, name="the table")
-        paths = samples.column("path").drop_null()
-        require_local(*paths.filter(pc.match_substring(paths, "://"))[:1].to_pylist(), error=TableError, what="videos")
-        paths, root = relative_paths(samples.column("path"), None if root is None else Path(root))
+        paths, place = relative_paths(samples.column("path"), None if root is None else parse_root(root))
         samples = with_ids(samples.set_column(names.index("path"), "path", paths), name="the table")
         if "num_frames" in samples.schema.names:
             for name, kind in METADATA_COLUMNS.items():
                 if name not in samples.schema.names and name not in VERDICTS:
                     samples = samples.append_column(name, pa.nulls(samples.num_rows, kind))
-        return cls(ordered(samples), root=root, history=[("rows of the table", samples.num_rows)])
+        return cls(ordered(samples), root=place, history=[("rows of the table", samples.num_rows)])
 
     @classmethod
     def from_arrays(

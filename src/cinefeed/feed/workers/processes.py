@@ -387,7 +387,7 @@ def _settings(pipeline: ClipPipeline, layout: BatchLayout) -> bytes:
     if pipeline.rows.arrays is not None:
         raise UnpicklableError("videos in memory are not sent to other processes")
     settings = {
-        "rows": {"root": pipeline.rows.root, "private": pipeline.rows.private},
+        "rows": {"root": pipeline.rows.root, "private": pipeline.rows.private, "cache": _cache(pipeline)},
         "maker": {each.name: getattr(pipeline, each.name) for each in fields(pipeline) if each.name not in OF_ROWS},
         "layout": layout,
         "readers": readers_of(
@@ -398,6 +398,12 @@ def _settings(pipeline: ClipPipeline, layout: BatchLayout) -> bytes:
         return pickle.dumps(settings)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UnpicklableError(f"{type(error).__name__}: {error}") from error
+
+
+def _cache(pipeline: ClipPipeline) -> tuple[Path | None, int | None]:
+    """Return folder and limit of the cache of remote files."""
+    files = pipeline.rows.remote
+    return (None, None) if files is None else (files.cache.folder, files.cache.limit)
 
 
 def _columns(pipeline: ClipPipeline) -> int:
