@@ -125,7 +125,7 @@ def test_a_play_list_in_the_place_of_a_scanned_video(tmp_path, neighbour):
     path = write_video(tmp_path / "patient_b.mp4", numbered_frames(12))
     metadata = cf.probe(path)
     with EncodedSource(path, metadata=metadata) as video:
-        assert video._fast_decoder is not None, "the compiled decoder reads it"
+        assert video.decoder == "compiled"
     path.write_text(PLAYLISTS["concat"])
     with pytest.raises(SourceError, match="refused"):
         EncodedSource(path, metadata=metadata)

@@ -10,9 +10,10 @@ from slow_transforms import Nap
 
 import cinefeed as cf
 from cinefeed.core.errors import CinefeedError
-from cinefeed.feed.clip_pipeline import PlanEntry
+from cinefeed.feed.clip_pipeline import ClipPipeline, PlanEntry
 from cinefeed.feed.workers import autotune as choose
 from cinefeed.feed.workers.autotune import BackendChoice, Trial, choose_backend, decide, try_threads, why_no_processes
+from cinefeed.transforms.compose import Compose
 
 LOCK = threading.Lock()
 
@@ -46,10 +47,8 @@ class NotPickled:
 
 
 def maker_of(manifest, *transforms):
-    frame = cf.Frame(height=8, width=8, channels=1)
-    return cf.Feed(
-        manifest, target=None, clip=cf.Clip(frames=2), frame=frame, transforms=transforms, workers=0
-    )._pipeline
+    compose = Compose(transforms, frame=cf.Frame(height=8, width=8, channels=1), frames=2)
+    return ClipPipeline(rows=manifest.rows, clip=cf.Clip(frames=2), compose=compose, channels=1, seed=0)
 
 
 DRAWS = [PlanEntry(row, 0, row) for row in range(11)]

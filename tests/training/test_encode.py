@@ -244,7 +244,7 @@ def test_a_full_disk_is_no_bad_video(studies, tmp_path, monkeypatch, code):
 
     with (
         monkeypatch.context() as patched,
-        pytest.raises(DiskFullError, match=r"No room.; make room, and run the same again"),
+        pytest.raises(DiskFullError, match=r"No room.; free some space, and run the same"),
     ):
         patched.setattr(module, "_write", write)
         encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))

@@ -123,13 +123,14 @@ class TrainingError(CinefeedError, RuntimeError):
 class DiskFullError(CinefeedError, OSError):
     """The disk has no room for a file, or a quota or a limit on file sizes is reached.
 
-    >>> print(DiskFullError(28, "No space left on device", "runs/a/run.json"))
-    runs/a/run.json cannot be written: the disk is full (No space left on device); make room, and run the same again
+    >>> print(DiskFullError(28, "No space left", "run.json"))
+    run.json cannot be written: the disk is full (No space left); free some space, and run the same command again
     """
 
     def __str__(self) -> str:
         reason = "the disk is full" if self.errno == ENOSPC else "a limit on disk usage is reached"
-        return f"{self.filename} cannot be written: {reason} ({self.strerror}); make room, and run the same again"
+        advice = "free some space, and run the same command again"
+        return f"{self.filename} cannot be written: {reason} ({self.strerror}); {advice}"
 
 
 class KerasBackendError(CinefeedError, ImportError):
@@ -155,7 +156,7 @@ def keras_missing(error: ImportError) -> ImportError:
     if backend not in KERAS_BACKENDS or find_spec(backend) is not None:
         return error  # another error, which an installation would not fix
     is_set = os.environ.get("KERAS_BACKEND") == backend
-    why = f"it names {backend} now" if is_set else f"without it, Keras takes {backend}"
+    why = f"it names {backend} now" if is_set else f"without it, Keras uses {backend}"
     setting = "KERAS_BACKEND={} in the environment before Python starts: " + why
     installed = [name for name in KERAS_BACKENDS if find_spec(name) is not None]
     if installed:

@@ -192,7 +192,7 @@ def whole_pixel_shift(inverse: Matrix) -> tuple[int, int] | None:
     >>> whole_pixel_shift(np.array([[1.0, 0, 4], [0, 1, -2], [0, 0, 1]]))
     (-2, 4)
     """
-    (a, b, right), (c, d, down) = inverse[:2].tolist()  # in Python: NumPy takes 20 us for so few numbers
+    (a, b, right), (c, d, down) = inverse[:2].tolist()  # in Python, because NumPy takes 20 us for so few numbers
     y, x = round(down), round(right)
     error = max(abs(a - 1), abs(b), abs(right - x), abs(c), abs(d - 1), abs(down - y))
     return None if error > _TOLERANCE**1.5 else (y, x)  # over a thousand pixels the error stays small
@@ -217,7 +217,7 @@ def _padded_count(frames: int, channels: int) -> int:
 
 
 def invert(forward: Matrix) -> Matrix:
-    """Return the inverse of an affine map. In Python: NumPy takes 10 us for so few numbers.
+    """Return the inverse of an affine map. Computed in Python, because NumPy takes 10 us for so few numbers.
 
     Raises SettingError if there is no inverse.
 

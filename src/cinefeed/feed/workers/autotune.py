@@ -28,7 +28,7 @@ from cinefeed.feed.workers.messages import OF_ROWS
 from cinefeed.feed.workers.pools import Backend
 
 _ENOUGH = 0.9  # of the ideal gain; processes reached 0.97 of it (1.94 of 2), so that threads are within 10 % of them
-_ROUNDS = 3  # of one pass with one thread and one with all; fewer where a clip takes longer than a pass
+_ROUNDS = 3  # each with one thread and then with all; fewer if clips take long
 _PASS_SECONDS, _SECONDS = 0.15, 1.0
 
 
