@@ -22,7 +22,7 @@ COMMAND_LINE = [
     ("scan absent --out x.parquet", 2, "absent does not exist; check the path"),
     ("scan videos/p0/v0.npy --out x.parquet", 2, "v0.npy is not a folder; give the folder that contains the videos"),
     ("scan videos --labels lables.csv --out x.parquet", 2, "--labels lables.csv does not", "'labels.csv'?"),
-    ("scan https://host/videos --out x.parquet", 1, "a web server does not list its files"),
+    ("scan https://host/videos --out x.parquet", 2, "a web server does not list its files"),
     ("train .. --out gs://bucket/run", 2, "--out gs://bucket/run: only the folder of", "may be remote"),
     ("scan videos --out x.txt", 2, "x.txt cannot be written: the suffix of a table must be .parquet, .csv or .json"),
     ("evaluate videos", 2, "videos is not a run folder: settings.toml, spec.json,", "h5 are missing"),
