@@ -2,7 +2,8 @@
 
 The HEVC decoder leaves the area of a broken slice uninitialised. A picture that a transport or program stream has lost
 is replaced by any other available picture. In neither case is a frame marked, and in both the pixels depend on the
-path to the frame. So such files are decoded again from each key frame, in two of the ways in which reads do it.
+path to the frame. So such files are decoded again from each key frame, twice: as reads do it, without the frames that
+no other needs; and into memory that is filled with noise, which shows where a decoder leaves out an area.
 """
 
 import zlib
@@ -19,7 +20,7 @@ from cinefeed.video.ffmpeg.pixel_formats import plane_layout, planes_of
 from cinefeed.video.limits import Deadline
 
 _UNMARKED_CODECS = frozenset({"hevc"})
-_RECENT_FRAMES = 16  # keeping them makes the decoder write to other memory than in the first pass
+_RECENT_FRAMES = 16  # a decoder refers to as many; longer ago, their memory is free to be overwritten
 _RECENT_BYTES = 2**27  # limit for them: a small file may have frames of half a gigabyte
 _EARLIER = 6  # frames: program and transport streams are searched by decoding timestamps, which are earlier
 _MOST_LATE = 32  # packets after the next key frame with frames displayed before it; H.264 and HEVC allow 16
@@ -58,22 +59,20 @@ def changed_frames(
         return set()
     is_pes = container.format.name in STAMPED_BY_PES
     earlier = _EARLIER * int(np.median(np.diff(np.sort(valid_stamps)))) if is_pes and len(valid_stamps) > 1 else 0
-    held_count = min(_RECENT_FRAMES, _RECENT_BYTES // max(stream.width * stream.height * 2, 1))
+    noise, noisy_decoder = _Noise(stream), _new_decoder(stream)
+    stream.codec_context.skip_frame = "NONREF"
+    # A new decoder has empty memory, like that of the first pass: the frames from the first key frame fill it.
+    ways = [(stream.codec_context, None), (noisy_decoder, noise), (noisy_decoder, noise)]
     for key, end in zip(keys, [*keys[1:], len(valid_stamps)], strict=True):
         deadline.check()
         numbers = dict(zip(valid_stamps[key:end], range(key, end), strict=True))
         next_key = valid_stamps[end] if end < len(valid_stamps) else None
-        # A new decoder has empty memory; a used decoder has earlier frames in memory.
-        ways = ((stream.codec_context, True, 0), (_new_decoder(stream), False, held_count))
-        for codec, skips, held_frames in ways:
-            codec.skip_frame = "NONREF" if skips else "DEFAULT"
-            recent_frames = deque[av.VideoFrame](maxlen=held_frames)
+        for codec, overwritten in ways:
             try:
                 container.seek(valid_stamps[key] - earlier, stream=stream)
                 for frame in _sound_frames(
-                    container, stream, codec, valid_stamps[key], next_key=next_key, is_pes=is_pes
+                    container, stream, codec, valid_stamps[key], next_key=next_key, is_pes=is_pes, noise=overwritten
                 ):
-                    recent_frames.append(frame)
                     number = None if frame.pts is None else numbers.get(frame.pts)
                     if number is not None and frame_digest(frame) != digests[number]:
                         changed.add(number)
@@ -86,7 +85,35 @@ def changed_frames(
                     deadline.check()
             except (av.FFmpegError, OSError, IndexError):  # a read from here fails as well, and starts earlier
                 pass
+            codec.flush_buffers()
+            noise.overwrite()
+        ways = ways[:2]
     return changed
+
+
+class _Noise:
+    """Fills the memory of decoded frames with noise when their decoder has no more use for it."""
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._most = max(min(_RECENT_FRAMES, _RECENT_BYTES // max(stream.width * stream.height * 2, 1)), 1)
+        self._recent_frames = deque[av.VideoFrame]()
+        self._bytes = np.zeros(0, np.uint8)
+
+    def keep(self, frame: av.VideoFrame) -> None:
+        """Keep a frame, which a decoder may refer to, and overwrite the oldest one in return."""
+        self._recent_frames.append(frame)
+        self.overwrite(most=self._most)
+
+    def overwrite(self, *, most: int = 0) -> None:
+        """Overwrite the frames but for the last `most`, and return their memory to the decoder."""
+        while len(self._recent_frames) > most:
+            frame = self._recent_frames.popleft()
+            address = frame.planes[0].buffer_ptr
+            frame.make_writable()  # makes a copy if the decoder still refers to the frame
+            for plane in frame.planes if frame.planes[0].buffer_ptr == address else ():
+                if plane.buffer_size > len(self._bytes):
+                    self._bytes = np.random.default_rng(0).integers(0, 256, plane.buffer_size, np.uint8)
+                np.frombuffer(memoryview(plane), np.uint8)[:] = self._bytes[: plane.buffer_size]
 
 
 def _sound_frames(
@@ -97,6 +124,7 @@ def _sound_frames(
     *,
     next_key: int | None,
     is_pes: bool,
+    noise: _Noise | None,
 ) -> Iterator[av.VideoFrame]:
     """Yield the undamaged frames decoded from a key frame on, until packets after the next one are late."""
     soundness, started, late = Soundness(at_start=False), False, 0
@@ -111,6 +139,8 @@ def _sound_frames(
             if late > _MOST_LATE:
                 return
             for frame in codec.decode(packet if packet.size else None):
+                if noise is not None:
+                    noise.keep(frame)
                 if soundness.after(frame):
                     yield frame
     finally:
