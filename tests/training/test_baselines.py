@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from made_run import settings_for
 
+from cinefeed.core.errors import DiskFullError
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.metrics import predictions_of, target_columns
-from cinefeed.core.errors import DiskFullError
 from cinefeed.metrics.baselines import baseline_sentence, guess_of
 from cinefeed.metrics.display import baseline_lines
 from cinefeed.training.baselines import keep_baselines, select_rows

@@ -14,7 +14,7 @@ That requires one decoded frame per packet. A file that fails one of these check
   frame
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import av
@@ -31,6 +31,8 @@ from cinefeed.video.metadata import NO_DAMAGE
 STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
 # Their packets have decoding timestamps only. FFmpeg estimates presentation timestamps, again after each seek.
 _DECODING_STAMPS = frozenset({"avi", "asf"})
+# Decoders that can skip non-reference frames without changing the others. Not AV1: libdav1d drops requested frames.
+SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _CHECKED_FRAMES = 16  # number of decoded frames; 1 ms for 112 x 112
 
@@ -104,10 +106,16 @@ def within(frame: av.VideoFrame, deadline: Deadline) -> av.VideoFrame:
     return frame
 
 
-def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, deadline: Deadline) -> Seen | None:
+def pass_over_packets(
+    container: InputContainer,
+    stream: av.VideoStream,
+    *,
+    deadline: Deadline,
+    visit: "Callable[[av.Packet[av.VideoStream]], None]",
+) -> Seen | None:
     """Return the timestamps and key flags of a stream's packets, by timestamp; None if the file must be decoded.
 
-    Raises LimitError if there are more than the limits allow, or it takes longer.
+    `visit` is called with each packet. Raises LimitError if there are more than the limits allow, or it takes longer.
     """
     codec = stream.codec_context
     if makes_stamps_up(container) or container.format.name in STAMPED_BY_PES or codec.name not in _FRAME_PER_PACKET:
@@ -122,6 +130,7 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
         header_check = check_name and BitStreamFilterContext(check_name, stream)
         with capture_errors(warnings=True), av.logging.Capture() as messages:
             for packet in packets_of(container, stream, presentation_of=presented_of):
+                visit(packet)
                 if packet.size:
                     stamp = packet.pts
                     if stamp is None or packet.is_discard or packet.is_corrupt:

@@ -1,34 +1,43 @@
 """Detection of frames that depend on how they are reached, although FFmpeg does not mark them.
 
-The HEVC decoder leaves the area of a broken slice uninitialised. A picture that a transport or program stream has lost
-is replaced by any other available picture. In neither case is a frame marked, and in both the pixels depend on the
-path to the frame. So such files are decoded again from each key frame, twice: as reads do it, without the frames that
-no other needs; and into memory that is filled with noise, which shows where a decoder leaves out an area.
+Many decoders, such as those of HEVC, MJPEG and FFV1, leave the area of broken data as it was in memory. A picture that
+a transport or program stream has lost is replaced by any other available picture. In neither case is a frame marked,
+and in both the pixels depend on the path to the frame. So such files are decoded again from each key frame: into memory
+that is filled with noise, which shows where a decoder leaves out an area; and, if reads do it, without the frames that
+no other needs.
 """
 
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import av
 import numpy as np
 from av.container import InputContainer
 
 from cinefeed.video.ffmpeg.damage import Soundness
-from cinefeed.video.ffmpeg.packets import STAMPED_BY_PES, is_whole_frame, packets_of
+from cinefeed.video.ffmpeg.packets import SKIPPING, STAMPED_BY_PES, is_whole_frame, packets_of
 from cinefeed.video.ffmpeg.pixel_formats import plane_layout, planes_of
 from cinefeed.video.limits import Deadline
 
-_UNMARKED_CODECS = frozenset({"hevc"})
+# Codecs whose decoders mark each damaged frame, log an error for it, raise one, or write every pixel of it all the same.
+_MARKED_CODECS = frozenset(
+    """
+    av1 dnxhd ffvhuff gif h264 huffyuv jpeg2000 libdav1d mpeg1video mpeg2video mpeg4 png prores rawvideo utvideo v210
+    vp9
+    """.split()
+)
 _RECENT_FRAMES = 16  # a decoder refers to as many; longer ago, their memory is free to be overwritten
 _RECENT_BYTES = 2**27  # limit for them: a small file may have frames of half a gigabyte
+_HELD_AFTER_FLUSH = 2  # frames to which a decoder still refers, such as that of FFV1
 _EARLIER = 6  # frames: program and transport streams are searched by decoding timestamps, which are earlier
 _MOST_LATE = 32  # packets after the next key frame with frames displayed before it; H.264 and HEVC allow 16
 
 
 def needs_second_look(container: InputContainer, stream: av.VideoStream) -> bool:
-    """Return whether the decoder of a stream may return damaged frames without marking them."""
-    return stream.codec_context.name in _UNMARKED_CODECS or container.format.name in STAMPED_BY_PES
+    """Return whether the decoder of a stream may return damaged frames without any sign."""
+    return stream.codec_context.name not in _MARKED_CODECS or container.format.name in STAMPED_BY_PES
 
 
 def frame_digest(frame: av.VideoFrame) -> int:
@@ -59,19 +68,19 @@ def changed_frames(
         return set()
     is_pes = container.format.name in STAMPED_BY_PES
     earlier = _EARLIER * int(np.median(np.diff(np.sort(valid_stamps)))) if is_pes and len(valid_stamps) > 1 else 0
-    noise, noisy_decoder = _Noise(stream), _new_decoder(stream)
-    stream.codec_context.skip_frame = "NONREF"
-    # A new decoder has empty memory, like that of the first pass: the frames from the first key frame fill it.
-    ways = [(stream.codec_context, None), (noisy_decoder, noise), (noisy_decoder, noise)]
-    for key, end in zip(keys, [*keys[1:], len(valid_stamps)], strict=True):
+    codec, noise = stream.codec_context, _Noise(stream)
+    noise.fill(container, stream, deadline)
+    # From the last key frame to the first, since some decoders use the frame before in place of broken data.
+    for key, end in reversed(list(zip(keys, [*keys[1:], len(valid_stamps)], strict=True))):
         deadline.check()
         numbers = dict(zip(valid_stamps[key:end], range(key, end), strict=True))
         next_key = valid_stamps[end] if end < len(valid_stamps) else None
-        for codec, overwritten in ways:
+        for skip in ("DEFAULT", "NONREF") if codec.name in SKIPPING else ("DEFAULT",):
+            codec.skip_frame = skip
             try:
                 container.seek(valid_stamps[key] - earlier, stream=stream)
                 for frame in _sound_frames(
-                    container, stream, codec, valid_stamps[key], next_key=next_key, is_pes=is_pes, noise=overwritten
+                    container, stream, valid_stamps[key], next_key=next_key, is_pes=is_pes, noise=noise
                 ):
                     number = None if frame.pts is None else numbers.get(frame.pts)
                     if number is not None and frame_digest(frame) != digests[number]:
@@ -86,25 +95,41 @@ def changed_frames(
             except (av.FFmpegError, OSError, IndexError):  # a read from here fails as well, and starts earlier
                 pass
             codec.flush_buffers()
-            noise.overwrite()
-        ways = ways[:2]
+            noise.overwrite(most=_HELD_AFTER_FLUSH)
     return changed
 
 
 class _Noise:
-    """Fills the memory of decoded frames with noise when their decoder has no more use for it."""
+    """Overwrites the memory of decoded frames with noise when their decoder has no more use for it."""
 
     def __init__(self, stream: av.VideoStream) -> None:
         self._most = max(min(_RECENT_FRAMES, _RECENT_BYTES // max(stream.width * stream.height * 2, 1)), 1)
         self._recent_frames = deque[av.VideoFrame]()
         self._bytes = np.zeros(0, np.uint8)
 
+    def fill(self, container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> None:
+        """Decode the first frames, so that the decoder has as much memory as it will need, and overwrite it."""
+        packets, count = packets_of(container, stream), 0
+        with suppress(av.FFmpegError, OSError, IndexError):
+            container.seek(0, stream=stream)
+            for packet in packets:
+                with suppress(av.FFmpegError):
+                    for frame in packet.decode():
+                        self.keep(frame)
+                        count += 1
+                if count > 2 * self._most or not packet.size:
+                    break
+                deadline.check()
+        packets.close()
+        stream.codec_context.flush_buffers()
+        self.overwrite(most=_HELD_AFTER_FLUSH)
+
     def keep(self, frame: av.VideoFrame) -> None:
-        """Keep a frame, which a decoder may refer to, and overwrite the oldest one in return."""
+        """Keep a frame, which the decoder may refer to, and overwrite the oldest one in return."""
         self._recent_frames.append(frame)
         self.overwrite(most=self._most)
 
-    def overwrite(self, *, most: int = 0) -> None:
+    def overwrite(self, *, most: int) -> None:
         """Overwrite the frames but for the last `most`, and return their memory to the decoder."""
         while len(self._recent_frames) > most:
             frame = self._recent_frames.popleft()
@@ -119,12 +144,11 @@ class _Noise:
 def _sound_frames(
     container: InputContainer,
     stream: av.VideoStream,
-    codec: av.VideoCodecContext,
     key: int,
     *,
     next_key: int | None,
     is_pes: bool,
-    noise: _Noise | None,
+    noise: _Noise,
 ) -> Iterator[av.VideoFrame]:
     """Yield the undamaged frames decoded from a key frame on, until packets after the next one are late."""
     soundness, started, late = Soundness(at_start=False), False, 0
@@ -138,19 +162,9 @@ def _sound_frames(
             late += next_key is not None and packet.pts is not None and packet.pts >= next_key
             if late > _MOST_LATE:
                 return
-            for frame in codec.decode(packet if packet.size else None):
-                if noise is not None:
-                    noise.keep(frame)
+            for frame in packet.decode():
+                noise.keep(frame)
                 if soundness.after(frame):
                     yield frame
     finally:
         packets.close()
-
-
-def _new_decoder(stream: av.VideoStream) -> av.VideoCodecContext:
-    first = stream.codec_context
-    codec = av.CodecContext.create(first.codec, "r")
-    assert isinstance(codec, av.VideoCodecContext)
-    codec.extradata = first.extradata
-    codec.thread_type, codec.thread_count, codec.options = "NONE", 1, first.options
-    return codec
