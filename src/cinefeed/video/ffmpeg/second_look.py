@@ -21,13 +21,15 @@ from cinefeed.video.ffmpeg.packets import SKIPPING, STAMPED_BY_PES, is_whole_fra
 from cinefeed.video.ffmpeg.pixel_formats import plane_layout, planes_of
 from cinefeed.video.limits import Deadline
 
-# Codecs whose decoders mark each damaged frame, log an error for it, raise one, or write every pixel of it all the same.
+# Codecs whose decoders mark each damaged frame, log or raise an error for it, or write every pixel of it all the same.
 _MARKED_CODECS = frozenset(
     """
     av1 dnxhd ffvhuff gif h264 huffyuv jpeg2000 libdav1d mpeg1video mpeg2video mpeg4 png prores rawvideo utvideo v210
     vp9
     """.split()
 )
+# Codecs whose decoders keep state over a seek that damaged headers did not replace.
+_KEEPING_STATE = frozenset("flv1 h263 h263i h263p msmpeg4 msmpeg4v1 msmpeg4v2 rv10 rv20 wmv1 wmv2".split())
 _RECENT_FRAMES = 16  # a decoder refers to as many; longer ago, their memory is free to be overwritten
 _RECENT_BYTES = 2**27  # limit for them: a small file may have frames of half a gigabyte
 _HELD_AFTER_FLUSH = 2  # frames to which a decoder still refers, such as that of FFV1
@@ -68,19 +70,20 @@ def changed_frames(
         return set()
     is_pes = container.format.name in STAMPED_BY_PES
     earlier = _EARLIER * int(np.median(np.diff(np.sort(valid_stamps)))) if is_pes and len(valid_stamps) > 1 else 0
-    codec, noise = stream.codec_context, _Noise(stream)
+    used_codec, noise = stream.codec_context, _Noise(stream)
     noise.fill(container, stream, deadline)
+    skips, keeps_state = used_codec.name in SKIPPING, used_codec.name in _KEEPING_STATE
     # From the last key frame to the first, since some decoders use the frame before in place of broken data.
     for key, end in reversed(list(zip(keys, [*keys[1:], len(valid_stamps)], strict=True))):
         deadline.check()
         numbers = dict(zip(valid_stamps[key:end], range(key, end), strict=True))
         next_key = valid_stamps[end] if end < len(valid_stamps) else None
-        for skip in ("DEFAULT", "NONREF") if codec.name in SKIPPING else ("DEFAULT",):
-            codec.skip_frame = skip
+        used_codec.skip_frame = "DEFAULT"
+        for codec in [used_codec, *([used_codec] if skips else []), *([_new_decoder(stream)] if keeps_state else [])]:
             try:
                 container.seek(valid_stamps[key] - earlier, stream=stream)
                 for frame in _sound_frames(
-                    container, stream, valid_stamps[key], next_key=next_key, is_pes=is_pes, noise=noise
+                    container, stream, codec, valid_stamps[key], next_key=next_key, is_pes=is_pes, noise=noise
                 ):
                     number = None if frame.pts is None else numbers.get(frame.pts)
                     if number is not None and frame_digest(frame) != digests[number]:
@@ -94,7 +97,8 @@ def changed_frames(
                     deadline.check()
             except (av.FFmpegError, OSError, IndexError):  # a read from here fails as well, and starts earlier
                 pass
-            codec.flush_buffers()
+            used_codec.flush_buffers()
+            used_codec.skip_frame = "NONREF"
             noise.overwrite(most=_HELD_AFTER_FLUSH)
     return changed
 
@@ -144,6 +148,7 @@ class _Noise:
 def _sound_frames(
     container: InputContainer,
     stream: av.VideoStream,
+    codec: av.VideoCodecContext,
     key: int,
     *,
     next_key: int | None,
@@ -162,9 +167,20 @@ def _sound_frames(
             late += next_key is not None and packet.pts is not None and packet.pts >= next_key
             if late > _MOST_LATE:
                 return
-            for frame in packet.decode():
-                noise.keep(frame)
+            for frame in codec.decode(packet if packet.size else None):
+                if codec is stream.codec_context:
+                    noise.keep(frame)
                 if soundness.after(frame):
                     yield frame
     finally:
         packets.close()
+
+
+def _new_decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    used_codec = stream.codec_context
+    codec = av.CodecContext.create(used_codec.codec, "r")
+    assert isinstance(codec, av.VideoCodecContext)
+    codec.width, codec.height, codec.codec_tag = used_codec.width, used_codec.height, used_codec.codec_tag
+    codec.extradata = used_codec.extradata
+    codec.thread_type, codec.thread_count, codec.options = "NONE", 1, used_codec.options
+    return codec
