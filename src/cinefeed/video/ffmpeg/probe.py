@@ -21,7 +21,7 @@ from cinefeed.video.ffmpeg.frame_numbers import PictureNumbers
 from cinefeed.video.ffmpeg.messages import capture_errors, reports_substitution
 from cinefeed.video.ffmpeg.packets import Seen, makes_stamps_up, packets_of, pass_over_packets, within
 from cinefeed.video.ffmpeg.pixel_formats import plane_layout
-from cinefeed.video.ffmpeg.second_look import changed_frames, frame_digest, needs_second_look
+from cinefeed.video.ffmpeg.second_look import Noise, changed_frames, frame_digest, needs_second_look
 from cinefeed.video.ffmpeg.seek_check import SeekCheck
 from cinefeed.video.limits import Deadline, ReadLimits
 from cinefeed.video.metadata import VideoMetadata
@@ -248,6 +248,7 @@ def _pass_over_frames(
 ) -> tuple[Seen, bool]:
     """Decode a file, and once more from each key frame if `looks_twice`; return whether the decoder logged errors."""
     log, digests, has_messages = DamageLog(stream.codec_context.name), list[int](), False
+    noise = Noise(stream)
     if strict := stream.codec_context.name in _SILENT:
         stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
     seek_check = SeekCheck(container, stream)
@@ -286,6 +287,7 @@ def _pass_over_frames(
                 flags.append(bool(frame.key_frame))
                 if looks_twice:
                     digests.append(frame_digest(frame))
+                    noise.keep(frame)
             if reason is not None:
                 break
             deadline.check_frames(len(log.stamps))
@@ -295,7 +297,17 @@ def _pass_over_frames(
     if seek_check.stamps_change(_key_stamps(stamps, flags), deadline):
         stamps, presented_of = [None] * len(stamps), {}  # frames are counted
     elif looks_twice:
-        log.mark(changed_frames(container, stream, stamps=stamps, key_flags=flags, digests=digests, deadline=deadline))
+        log.mark(
+            changed_frames(
+                container,
+                stream,
+                stamps=stamps,
+                key_flags=flags,
+                digests=digests,
+                noise=noise,
+                deadline=deadline,
+            )
+        )
     total = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{total} frames: {reason}"
     presented = [presented_of.get(stamp) for stamp in stamps] if presented_of else None

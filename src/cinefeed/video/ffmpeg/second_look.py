@@ -33,6 +33,7 @@ _KEEPING_STATE = frozenset("flv1 h263 h263i h263p msmpeg4 msmpeg4v1 msmpeg4v2 rv
 _RECENT_FRAMES = 16  # a decoder refers to as many; longer ago, their memory is free to be overwritten
 _RECENT_BYTES = 2**27  # limit for them: a small file may have frames of half a gigabyte
 _HELD_AFTER_FLUSH = 2  # frames to which a decoder still refers, such as that of FFV1
+_NOISE_STARTS = 4093  # each is another noise
 _EARLIER = 6  # frames: program and transport streams are searched by decoding timestamps, which are earlier
 _MOST_LATE = 32  # packets after the next key frame with frames displayed before it; H.264 and HEVC allow 16
 
@@ -57,12 +58,13 @@ def changed_frames(
     stamps: Sequence[int | None],
     key_flags: Sequence[bool],
     digests: Sequence[int],
+    noise: "Noise",
     deadline: Deadline,
 ) -> set[int]:
     """Return the frames whose pixels change when decoding begins at the preceding key frame.
 
-    `stamps`, `key_flags` and `digests` come from a first pass to the end of the file. If timestamps do not identify the
-    frames, the result is empty: such frames are always counted from the start.
+    `stamps`, `key_flags` and `digests` come from a first pass to the end of the file, whose frames `noise` has kept. If
+    timestamps do not identify the frames, the result is empty: such frames are always counted from the start.
     """
     valid_stamps = [stamp for stamp in stamps if stamp is not None]
     keys, changed = np.flatnonzero(key_flags).tolist(), set[int]()
@@ -70,8 +72,8 @@ def changed_frames(
         return set()
     is_pes = container.format.name in STAMPED_BY_PES
     earlier = _EARLIER * int(np.median(np.diff(np.sort(valid_stamps)))) if is_pes and len(valid_stamps) > 1 else 0
-    used_codec, noise = stream.codec_context, _Noise(stream)
-    noise.fill(container, stream, deadline)
+    used_codec = stream.codec_context
+    noise.fill(container, stream)
     skips, keeps_state = used_codec.name in SKIPPING, used_codec.name in _KEEPING_STATE
     # From the last key frame to the first, since some decoders use the frame before in place of broken data.
     for key, end in reversed(list(zip(keys, [*keys[1:], len(valid_stamps)], strict=True))):
@@ -103,27 +105,24 @@ def changed_frames(
     return changed
 
 
-class _Noise:
-    """Overwrites the memory of decoded frames with noise when their decoder has no more use for it."""
+class Noise:
+    """Overwrites the memory of decoded frames with noise, each time another, when their decoder needs it no more."""
 
     def __init__(self, stream: av.VideoStream) -> None:
         self._most = max(min(_RECENT_FRAMES, _RECENT_BYTES // max(stream.width * stream.height * 2, 1)), 1)
         self._recent_frames = deque[av.VideoFrame]()
-        self._bytes = np.zeros(0, np.uint8)
+        self._bytes, self._count = np.zeros(0, np.uint8), 0
 
-    def fill(self, container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> None:
-        """Decode the first frames, so that the decoder has as much memory as it will need, and overwrite it."""
+    def fill(self, container: InputContainer, stream: av.VideoStream) -> None:
+        """Decode more frames, so that the decoder will never need memory that is not overwritten, and overwrite it."""
         packets, count = packets_of(container, stream), 0
         with suppress(av.FFmpegError, OSError, IndexError):
             container.seek(0, stream=stream)
-            for packet in packets:
+            while count < max(self._most, 2 * _HELD_AFTER_FLUSH) and (packet := next(packets)).size:
                 with suppress(av.FFmpegError):
                     for frame in packet.decode():
-                        self.keep(frame)
+                        self._recent_frames.append(frame)
                         count += 1
-                if count > 2 * self._most or not packet.size:
-                    break
-                deadline.check()
         packets.close()
         stream.codec_context.flush_buffers()
         self.overwrite(most=_HELD_AFTER_FLUSH)
@@ -140,9 +139,11 @@ class _Noise:
             address = frame.planes[0].buffer_ptr
             frame.make_writable()  # makes a copy if the decoder still refers to the frame
             for plane in frame.planes if frame.planes[0].buffer_ptr == address else ():
-                if plane.buffer_size > len(self._bytes):
-                    self._bytes = np.random.default_rng(0).integers(0, 256, plane.buffer_size, np.uint8)
-                np.frombuffer(memoryview(plane), np.uint8)[:] = self._bytes[: plane.buffer_size]
+                if plane.buffer_size + _NOISE_STARTS > len(self._bytes):
+                    self._bytes = np.random.default_rng(0).integers(0, 256, plane.buffer_size + _NOISE_STARTS, np.uint8)
+                self._count += 1
+                start = self._count % _NOISE_STARTS
+                np.frombuffer(memoryview(plane), np.uint8)[:] = self._bytes[start : start + plane.buffer_size]
 
 
 def _sound_frames(
@@ -153,7 +154,7 @@ def _sound_frames(
     *,
     next_key: int | None,
     is_pes: bool,
-    noise: _Noise,
+    noise: Noise,
 ) -> Iterator[av.VideoFrame]:
     """Yield the undamaged frames decoded from a key frame on, until packets after the next one are late."""
     soundness, started, late = Soundness(at_start=False), False, 0
