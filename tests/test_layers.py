@@ -27,8 +27,8 @@ ORDER = {
         pixel_levels ffmpeg value_range arrays images dicom packed readers registry
     """,
     "video.ffmpeg": """
-        containers damage messages frame_numbers decode_range pixel_formats boxes packets second_look probe abi
-        compiled_loops decoder fast_decoder seek_decoder source writer
+        containers damage messages slice_headers frame_numbers decode_range pixel_formats boxes packets seek_check
+        second_look probe abi compiled_loops decoder fast_decoder seek_decoder source writer
     """,
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
     "video.images": "image_size tiff animation groups source",

@@ -277,7 +277,7 @@ def fault_of_rerun(job, folder, expected):
     status, text, _ = forked(job, folder)
     # disturbed after its last result
     is_finished = status == 2 and ("a finished run" in text or "settings.toml exists already" in text)
-    for leftover in (folder / "out").glob("*.lock") if is_finished else ():  # the next writer uses it again
+    for leftover in (folder / "out").rglob("*.lock") if is_finished else ():  # the next writer uses it again
         leftover.unlink()
     if status and not is_finished:
         return f"the rerun failed with code {status}: {text[-1000:]}"
