@@ -46,7 +46,7 @@ class Keep(keras.callbacks.Callback):
 
 def compile_with_sgd(model, settings, spec, **how):
     network.compile_model(model, settings, spec, **how)
-    model.compile(keras.optimizers.SGD(0.001), loss=model.loss)
+    model.compile(keras.optimizers.SGD(0.00005), loss=model.loss)
 
 kept = []
 if sgd == "sgd":
