@@ -63,8 +63,8 @@ ORDER = {
     "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
     "config": "settings toml lines group_candidates starter_clips starter",
     "training": """
-        run keras_module weights predictions losses network batches callbacks distributed threads checkpoint logging
-        setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
+        run keras_module weights predictions losses network batches distributed ranks callbacks threads checkpoint
+        logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
         frame_encoder encode export
     """,
     "jobs": "parts records files versions scan pack encode predict merge",

@@ -53,7 +53,7 @@ def score(model: keras.Model, feed: Feed, *, tick: Callable[[int], object] | Non
         parts.append(scores)
         if tick is not None:
             tick(len(scores.ids))
-    scores = _concatenate(parts)
+    scores = concatenate(parts)
     return replace(scores, has_label=_has_label(feed, scores)) if isinstance(scores.targets, Mapping) else scores
 
 
@@ -63,10 +63,10 @@ def score_batches(model: keras.Model, feed: Feed, *, at_least: int = 1) -> Itera
     for batch in feed:
         parts.append(_score(model, batch, task=feed.spec.task, clips=feed.settings.clips_per_video.count))
         if sum(len(scores.ids) for scores in parts) >= at_least:
-            yield _concatenate(parts)
+            yield concatenate(parts)
             parts = []
     if parts:
-        yield _concatenate(parts)
+        yield concatenate(parts)
 
 
 def _score(model: keras.Model, batch: Batch, *, task: str, clips: int) -> Scores:
@@ -248,10 +248,12 @@ def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
     return {name: each[rows] for name, each in values.items()} if isinstance(values, Mapping) else values[rows]
 
 
-def _concatenate(parts: Sequence[Scores]) -> Scores:
-    def concatenate(arrays: Sequence[Any]) -> Any:
+def concatenate(parts: Sequence[Scores]) -> Scores:
+    """Return the scores of several parts as one."""
+
+    def joined(arrays: Sequence[Any]) -> Any:
         if isinstance(arrays[0], Mapping):
             return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
         return np.concatenate(arrays)
 
-    return Scores(**{each.name: concatenate([getattr(part, each.name) for part in parts]) for each in fields(Scores)})
+    return Scores(**{each.name: joined([getattr(part, each.name) for part in parts]) for each in fields(Scores)})
