@@ -196,7 +196,7 @@ def s3_server(root: Path | None = None) -> Iterator[str]:
 def put(address: str, name: str, content: bytes) -> None:
     """Write an object of the bucket; the bucket itself if there is no name."""
     url = f"{address}/{BUCKET}" + (f"/{name}" if name else "")
-    headers = {"Content-Type": "application/octet-stream"}  # a form, the default, is read to its end
+    headers = {"Content-Type": "application/octet-stream", "x-amz-acl": "public-read"}  # a form is read to its end
     request = urllib.request.Request(url, data=content or None, method="PUT", headers=headers)
     with urllib.request.urlopen(request) as response:
         response.read()
