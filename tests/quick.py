@@ -29,7 +29,8 @@ KINDS = {  # places of tests, each the beginning of a node id
         video/test_changed_files.py video/test_dicom_video.py video/test_display.py video/test_encoded.py
         video/test_every_source.py video/test_formats.py video/test_kinds.py video/test_limits.py
         video/test_matrix.py video/test_memory_growth.py video/test_native.py video/test_open.py
-        video/test_packets.py video/test_private.py video/test_real_videos.py video/test_swscale.py
+        video/test_packets.py video/test_picture_numbers.py video/test_private.py video/test_real_videos.py
+        video/test_swscale.py
         video/test_values.py feed/test_mask_video.py test_demo.py test_security.py test_testing.py
         feed/test_decoder_stats.py
         feed/test_clips_per_video.py::test_what_is_decoded_once feed/test_mixing_feed.py::test_masks

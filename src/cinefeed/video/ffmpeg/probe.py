@@ -310,6 +310,8 @@ def _pass_over_frames(
         )
     total = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{total} frames: {reason}"
+    if error is None and (left_out := log.count_left_out()):
+        error = f"lacks pictures: a reference picture is missing, and FFmpeg leaves out {left_out} that follow it"
     presented = [presented_of.get(stamp) for stamp in stamps] if presented_of else None
     return Seen(stamps, flags, first, error, presented, log.ranges()), has_messages
 
