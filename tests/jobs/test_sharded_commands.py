@@ -97,9 +97,9 @@ def test_a_private_scan_has_one_salt_for_all_parts(tmp_path, capsys):
     assert (tmp_path / "all" / "m.parquet.salt").stat().st_mode & 0o777 == 0o600
     (tmp_path / "all" / "m.parquet.salt").write_text("other\n")
     assert "another salt" in run(capsys, "merge", tmp_path / "parts", "--out", tmp_path / "all/m.parquet", code=1)
-    given = ["--salt", "pepper"]
-    run(capsys, *words, *given, "--out", tmp_path / "one" / "n.parquet")
-    in_parts(capsys, *words, *given, parts=tmp_path / "others", out=tmp_path / "all" / "n.parquet")
+    salt_option = ["--salt", "pepper"]
+    run(capsys, *words, *salt_option, "--out", tmp_path / "one" / "n.parquet")
+    in_parts(capsys, *words, *salt_option, parts=tmp_path / "others", out=tmp_path / "all" / "n.parquet")
     assert contents(tmp_path / "all" / "n.parquet") == contents(tmp_path / "one" / "n.parquet")
     assert not (tmp_path / "others" / "salt").exists() and not (tmp_path / "all" / "n.parquet.salt").exists()
 

@@ -184,8 +184,8 @@ class ClipPipeline:
         what = self.rows.nameless(str(of_the_disk or error), draw.row, view=view)
         if of_the_disk is not None:
             return FeedError(
-                f"{where}: the disk gave an error {len(_PAUSES) + 1} times: {what}; look at the disk or the network, "
-                "then go on from where the feed stood"
+                f"{where}: the disk gave an error {len(_PAUSES) + 1} times: {what}; check the disk or the network, "
+                "then resume from the state of the feed"
             )
         if isinstance(error, CinefeedError):
             error.args = (f"{where}: {what}",)
@@ -243,7 +243,7 @@ class ClipPipeline:
             return [select(times, rng=rng)]
         stretch = replace(self.clip, frames=2 * self.clip.frames, short="repeat_last")
         covered, _ = stretch.select(times, rng=rng, start_seconds=start, end_seconds=end)
-        # One frame more where frames are picked by time: a tick may lie after the last that it shows.
+        # One more frame if frames are selected by time: a tick may be later than the last frame that it shows.
         last = min(int(covered.max()) + (self.clip.rate_hz is not None), times.count - 1)
         first, selections = int(covered.min()), []
         part = part_of(times, first, last - first + 1)

@@ -107,12 +107,12 @@ def read_parts(folders: Sequence[Path]) -> list[DonePart]:
     Raises SettingError if there are none, or parts that do not belong together; TableError for missing, unfinished,
     doubled and damaged ones. Each error names the parts.
     """
-    found = [each for folder in folders for each in part_folders(folder)]
-    if not found:
+    numbered_folders = [each for folder in folders for each in part_folders(folder)]
+    if not numbered_folders:
         names = ", ".join(map(str, folders))
         raise SettingError(f"{names} has no parts (part-0000-of-...); give the --out of commands with --shard")
-    jobs = {folder: _read_job(folder) for folder, _ in found if (folder / JOB).is_file()}
-    unfinished = [folder for folder, _ in found if not (folder / DONE).is_file()]
+    jobs = {folder: _read_job(folder) for folder, _ in numbered_folders if (folder / JOB).is_file()}
+    unfinished = [folder for folder, _ in numbered_folders if not (folder / DONE).is_file()]
     check_coverage(jobs, unfinished=unfinished)
     done = [DonePart(folder, part, job, _read_record(folder)) for folder, (job, part) in jobs.items()]
     return sorted(done, key=lambda each: each.part)
