@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from servers import AWS, file_server
+from servers import AWS, file_server, hub_server
 
 from cinefeed.cli import main
 from cinefeed.core.errors import ChangedFileError, MissingExtraError
@@ -83,3 +83,19 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_signatures_do_not_reach_messages():
     text = without_secrets("GET https://me:word@host/a.mp4?X-Amz-Signature=abc failed (see https://host/b?sig=1)")
     assert text == "GET https://...@host/a.mp4?... failed (see https://host/b?...)"
+
+
+def test_the_hugging_face_hub(videos, local, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with hub_server(videos) as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        manifest = Manifest.scan("hf://datasets/owner/name/p1", progress=False)
+        rows = [row for row in range(len(local)) if local.relative_path(row).startswith("p1/")]
+        assert manifest.column("content_hash").to_pylist() == [
+            local.column("content_hash")[row].as_py() for row in rows
+        ]
+        with manifest.open(0) as source, local.open(rows[0]) as other:
+            assert np.array_equal(source.read([3, 4]), other.read([3, 4]))
