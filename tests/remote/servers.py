@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 BUCKET = "clips"
 AWS = {"AWS_ACCESS_KEY_ID": "KEY-OF-TESTS", "AWS_SECRET_ACCESS_KEY": "top-secret", "AWS_REGION": "us-east-1"}
@@ -224,7 +224,7 @@ def proxy(upstream: str, *, faults: Faults | None = None, latency_seconds: float
 
 
 @contextmanager
-def s3_server(root: Path | None = None) -> Iterator[str]:
+def s3_server(root: Path, *, bucket: str = BUCKET) -> Iterator[str]:
     """Run moto's S3 server with a bucket of the files of a folder."""
     from moto.server import ThreadedMotoServer
 
@@ -234,18 +234,16 @@ def s3_server(root: Path | None = None) -> Iterator[str]:
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
     try:
-        put(address, "", b"")
-        for path in sorted(root.rglob("*")) if root is not None else ():
+        _put(f"{address}/{bucket}", b"")
+        for path in sorted(root.rglob("*")):
             if path.is_file():
-                put(address, path.relative_to(root).as_posix(), path.read_bytes())
+                _put(f"{address}/{bucket}/{quote(path.relative_to(root).as_posix())}", path.read_bytes())
         yield address
     finally:
         server.stop()
 
 
-def put(address: str, name: str, content: bytes) -> None:
-    """Write an object of the bucket; the bucket itself if there is no name."""
-    url = f"{address}/{BUCKET}" + (f"/{name}" if name else "")
+def _put(url: str, content: bytes) -> None:
     headers = {"Content-Type": "application/octet-stream", "x-amz-acl": "public-read"}  # a form is read to its end
     request = urllib.request.Request(url, data=content or None, method="PUT", headers=headers)
     with urllib.request.urlopen(request) as response:
