@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import json
 import logging
 import random
 import threading
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 BUCKET = "clips"
 AWS = {"AWS_ACCESS_KEY_ID": "KEY-OF-TESTS", "AWS_SECRET_ACCESS_KEY": "top-secret", "AWS_REGION": "us-east-1"}
@@ -80,6 +81,55 @@ def file_server(root: Path, *, etags: bool = True) -> Iterator[str]:
             return self.answer(206, headers, piece)
 
         do_HEAD = do_GET
+
+    with _served(Handler) as address:
+        yield address
+
+
+@contextmanager
+def hub_server(root: Path) -> Iterator[str]:
+    """Serve a folder as the dataset owner/name of the Hugging Face Hub."""
+    files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*"))}
+    entries = {
+        name: {
+            "type": "file" if path.is_file() else "directory",
+            "path": name,
+            "size": path.stat().st_size if path.is_file() else 0,
+            "oid": hashlib.sha1(name.encode()).hexdigest(),
+        }
+        for name, path in files.items()
+    }
+
+    class Handler(_Handler):
+        def do_GET(self) -> None:
+            place = unquote(urlsplit(self.path).path)
+            api = "/api/datasets/owner/name"
+            if place.startswith(f"{api}/tree/main"):
+                folder = place.removeprefix(f"{api}/tree/main").strip("/")
+                inside = [entry for name, entry in entries.items() if name.startswith(folder and f"{folder}/")]
+                if "recursive=True" not in self.path and "recursive=true" not in self.path:
+                    inside = [entry for entry in inside if "/" not in entry["path"].removeprefix(folder).strip("/")]
+                return self.answer_json(inside)
+            if place.startswith(f"{api}/paths-info/"):
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                names = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
+                return self.answer_json([entries[name] for name in names if name in entries])
+            if place.startswith(api):
+                return self.answer_json({"id": "owner/name", "sha": "0" * 40})
+            path = files.get(place.partition("/resolve/main/")[2])
+            if path is None:
+                return self.answer(404, {"X-Error-Code": "EntryNotFound"}, b"")
+            content, headers = path.read_bytes(), {}
+            if requested_range := self.headers.get("Range"):
+                first, last = map(int, requested_range.removeprefix("bytes=").split("-"))
+                headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+                content = content[first : last + 1]
+            return self.answer(206 if headers else 200, headers, content)
+
+        def answer_json(self, content: Any) -> None:
+            self.answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+
+        do_HEAD = do_POST = do_GET
 
     with _served(Handler) as address:
         yield address
@@ -174,7 +224,7 @@ def proxy(upstream: str, *, faults: Faults | None = None, latency_seconds: float
 
 
 @contextmanager
-def s3_server(root: Path | None = None) -> Iterator[str]:
+def s3_server(root: Path, *, bucket: str = BUCKET) -> Iterator[str]:
     """Run moto's S3 server with a bucket of the files of a folder."""
     from moto.server import ThreadedMotoServer
 
@@ -184,18 +234,16 @@ def s3_server(root: Path | None = None) -> Iterator[str]:
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
     try:
-        put(address, "", b"")
-        for path in sorted(root.rglob("*")) if root is not None else ():
+        _put(f"{address}/{bucket}", b"")
+        for path in sorted(root.rglob("*")):
             if path.is_file():
-                put(address, path.relative_to(root).as_posix(), path.read_bytes())
+                _put(f"{address}/{bucket}/{quote(path.relative_to(root).as_posix())}", path.read_bytes())
         yield address
     finally:
         server.stop()
 
 
-def put(address: str, name: str, content: bytes) -> None:
-    """Write an object of the bucket; the bucket itself if there is no name."""
-    url = f"{address}/{BUCKET}" + (f"/{name}" if name else "")
+def _put(url: str, content: bytes) -> None:
     headers = {"Content-Type": "application/octet-stream", "x-amz-acl": "public-read"}  # a form is read to its end
     request = urllib.request.Request(url, data=content or None, method="PUT", headers=headers)
     with urllib.request.urlopen(request) as response:

@@ -2,16 +2,28 @@
 
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
+from servers import file_server
 
 from cinefeed.core.errors import SettingError
+from cinefeed.core.remote.address import RemoteRoot
 from cinefeed.core.remote.cache import Cache
+from cinefeed.core.remote.files import Member, RemoteFiles
 
 KEYS = [f"{number:032x}" for number in range(8)]
+
+
+@contextmanager
+def closing_hold(hold):
+    """Release a hold at the end."""
+    yield
+    hold.release()
 
 
 def never(keys):
@@ -83,6 +95,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 import time
 from pathlib import Path
 from cinefeed.core.remote.cache import Cache
+from cinefeed.core.remote.files import Member, RemoteFiles
 cache = Cache(Path({str(tmp_path)!r}), 100)
 user = cache.register({{"plan": "p", "rank": 0}})
 partial = cache.begin({KEYS[0]!r})
@@ -108,3 +121,22 @@ def test_a_folder_that_cannot_be_used_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SettingError, match=r"the cache .*file cannot be used.*Workers\(cache=...\)"):
         Cache(tmp_path / "file", 100)
+
+
+def test_a_large_file_is_fetched_in_pieces_and_a_part_of_it_by_one_range(tmp_path):
+    content = random.Random(3).randbytes(9_000_001)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "large.bin").write_bytes(content)
+    with file_server(tmp_path / "web") as address:
+        files = RemoteFiles(RemoteRoot(address), folder=tmp_path / "cache", limit=10_000_000)
+        whole = Member("large.bin", size=len(content))
+        with closing_hold(files.hold(whole)):
+            assert files.local_path(whole).read_bytes() == content
+        assert files.take_counters() == {"requests": 3, "fetched_bytes": len(content)}
+        part = Member("large.bin", offset=4_100_000, length=77, size=77)
+        with closing_hold(files.hold(part)):
+            assert files.local_path(part).read_bytes() == content[4_100_000:4_100_077]
+        assert files.take_counters() == {"requests": 1, "fetched_bytes": 77}
+        small = RemoteFiles(RemoteRoot(address), folder=tmp_path / "cache", limit=1_000_000)
+        with pytest.raises(SettingError, match=r"large.bin of 9 MB is larger: the cache .* has 1 MB; give more with"):
+            small.hold(Member("large.bin", size=len(content), tag=-5))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def total_bytes(manifest) -> int:
     return sum(manifest.column("size_bytes").to_pylist())
 
 
-def test_a_scan_and_a_feed_through_faults_give_the_same_bytes(
+def test_a_scan_and_two_ranks_through_faults_give_the_same_bytes(
     bucket, behind_proxy, local, labels, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(remote_files, "PAUSES", (0.01,) * 8)
@@ -78,12 +79,16 @@ def test_a_scan_and_a_feed_through_faults_give_the_same_bytes(
     limit = total_bytes(local) // 4
     sampler = SizeSampler(tmp_path / "cache")
     sampler.start()
-    feed = make(manifest, workers=cf.Workers(count=2, cache=tmp_path / "cache", cache_bytes=limit))
-    digests = epochs(feed)
-    feed.close()
-    assert digests == epochs(make(local))
+    workers = cf.Workers(count=2, cache=tmp_path / "cache", cache_bytes=limit)
+    shards = [cf.Shard(rank=rank, world_size=2) for rank in range(2)]
+    feeds = [make(manifest, workers=workers, shard=shard) for shard in shards]
+    with ThreadPoolExecutor(2) as ranks:
+        digests = list(ranks.map(epochs, feeds))
+    for feed in feeds:
+        feed.close()
+    assert digests == [epochs(make(local, shard=shard)) for shard in shards]
     assert faults.total == 40
-    assert feed.stats().refetches > 0
+    assert sum(feed.stats().refetches for feed in feeds) > 0
     assert sampler.stop() <= limit
 
 

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from servers import AWS, file_server
+from servers import AWS, file_server, hub_server, s3_server
 
 from cinefeed.cli import main
 from cinefeed.core.errors import ChangedFileError, MissingExtraError
@@ -31,6 +31,10 @@ def test_a_scan_of_the_command_line_equals_that_of_local_files(s3, local, tmp_pa
         if secret != AWS["AWS_REGION"]:
             assert secret.encode() not in out.read_bytes()
             assert secret not in caplog.text
+    members = set((default_folder() / "members").iterdir())
+    for row in range(len(manifest)):
+        with manifest.open(row):
+            assert set((default_folder() / "members").iterdir()) == members  # what the scan fetched
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         assert main(["scan", s3, "--out", str(out)]) == 0
@@ -83,3 +87,34 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_signatures_do_not_reach_messages():
     text = without_secrets("GET https://me:word@host/a.mp4?X-Amz-Signature=abc failed (see https://host/b?sig=1)")
     assert text == "GET https://...@host/a.mp4?... failed (see https://host/b?...)"
+
+
+def test_the_hugging_face_hub(videos, local, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with hub_server(videos) as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        manifest = Manifest.scan("hf://datasets/owner/name/p1", progress=False)
+        rows = [row for row in range(len(local)) if local.relative_path(row).startswith("p1/")]
+        assert manifest.column("content_hash").to_pylist() == [
+            local.column("content_hash")[row].as_py() for row in rows
+        ]
+        with manifest.open(0) as source, local.open(rows[0]) as other:
+            assert np.array_equal(source.read([3, 4]), other.read([3, 4]))
+
+
+def test_names_with_signs(videos, behind_proxy, tmp_path):
+    pytest.importorskip("moto")
+    names = ["a b/1 + 2.npy", "a b/100%.npy", "a b/#7?.npy", "a b/%20é~&=.npy"]
+    for name in names:
+        (tmp_path / "web" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(videos / "p0/v00.npy", tmp_path / "web" / name)
+    with s3_server(tmp_path / "web", bucket="signs") as s3, file_server(tmp_path / "web") as web:
+        behind_proxy(s3)
+        manifest = Manifest.scan("s3://signs", progress=False)
+        assert sorted(manifest.column("path").to_pylist()) == sorted(names)
+        for root in ("s3://signs", web):
+            with Manifest.from_table({"path": names}, root=root).open(1) as source:
+                assert len(source) == 12

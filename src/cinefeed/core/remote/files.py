@@ -116,7 +116,9 @@ class RemoteFiles:
 
     def key(self, member: Member) -> str:
         """Return the name of a member in the cache, which changes with its address and version."""
-        version = self._versions.get(member.path) if member.size is None else None
+        version: object = self._versions.get(member.path) if member.size is None else None
+        if member.tag is not None and member.tag < 0:  # a scan has no hash of the content yet
+            member = member._replace(content_hash=None)
         return hashlib.blake2b(repr((self.root.address, member, version)).encode(), digest_size=16).hexdigest()
 
     def size(self, member: Member) -> int:
