@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,28 @@ def test_a_plain_loop_resumes_on_another_number_of_processes(ranks, rows, tmp_pa
     for batch in feed.evaluation(val):
         scores = model(torch.from_numpy(batch.clips).movedim(-1, 1).float() / 255)[:, 0].tolist()
         assert [result["scores"][name] for name in batch.ids.tolist()] == pytest.approx(scores, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_two_machines_on_loopback(processes, rows, tmp_path):
+    """Two torchruns with --nnodes 2 meet, as on two machines: 2 or 4 processes in all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "7"]
+    command = [*TORCHRUN[:-2], *meeting, "--local-addr", "127.0.0.1", "--nproc-per-node", str(processes)]
+    command += [EXAMPLES / "ddp.py", rows, "--out", tmp_path / "a", *OPTIONS, "--epochs", "1"]
+    machines = [
+        subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [machine.communicate()[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], errors
+    result = json.loads((tmp_path / "a" / "validation.json").read_text())
+    assert sorted(result["scores"]) == sorted(parts_of(rows).val.column("id").to_pylist())
+    place = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["loader"]
+    assert place["epoch"] == 0 and place["draws"] == len(parts_of(rows).train)
 
 
 @pytest.mark.slow
