@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError, SplitError, TableError, did_you_mean
 from cinefeed.core.remote.address import Root
+from cinefeed.core.text import count_having
 from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.label_keys import (
     JOINT,
@@ -241,7 +242,7 @@ def _refuse_unmatched(
     if len(unmatched_rows):
         faults.append(f"{len(unmatched_rows)} of {num_rows} rows match no video (first: {row})")
     if len(unmatched_videos):
-        faults.append(f"{len(unmatched_videos)} of {num_videos} videos have no row (first: {video})")
+        faults.append(f"{count_having(len(unmatched_videos), num_videos, 'video')} no row (first: {video})")
     if faults and unmatched == "error":
         raise TableError(
             f"{what}: {' and '.join(faults)}; correct them, or leave these {len(unmatched_rows)} rows and "
