@@ -22,6 +22,7 @@ _PANELS: dict[str, dict[str, str]] = {
     | {
         "Model": "model precision threads",
         "Training": "epochs learning_rate schedule loss patience folds",
+        "Evaluation": "threshold no_baselines",
         "Output": "overwrite tensorboard as_json help",
     },
     "inspect": _FLOW | {"Output": "transforms out as_json help"},
@@ -36,11 +37,11 @@ _PANELS: dict[str, dict[str, str]] = {
     },
     "evaluate": {
         "For a run folder": "part manifest where clips out",
-        "For a table of predictions": "target task classes group",
+        "For a table of predictions": "target task classes group threshold",
         "For both": "unit subgroups as_json help",
     },
     "report": {
-        "For a table of predictions": "unit group subgroups task classes",
+        "For a table of predictions": "unit group subgroups task classes threshold",
         "Output": "out as_json help",
     },
 }

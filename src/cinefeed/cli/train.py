@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cinefeed.cli.options import Flow, Json, with_flow
+from cinefeed.cli.options import Flow, Json, Threshold, with_flow
 from cinefeed.cli.show import choose_backend, emit, note
 from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError, MissingExtraError, SettingError
@@ -46,6 +46,11 @@ def train(
     folds: Annotated[
         int | None, typer.Option(help="Number of folds of a cross-validation by group, in place of a single run.")
     ] = None,
+    threshold: Threshold = None,
+    no_baselines: Annotated[
+        bool,
+        typer.Option("--no-baselines", help="Do not compare with a constant, nuisance columns and thumbnails."),
+    ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -66,7 +71,8 @@ def train(
         "tensorboard": tensorboard or None,
         "folds": folds,
     }
-    settings = flow.settings(model={"name": model}, train=options)
+    evaluate = {"threshold": threshold, "baselines": False if no_baselines else None}
+    settings = flow.settings(model={"name": model}, train=options, evaluate=evaluate)
     backend = choose_backend()
     from cinefeed.training.distributed import torchrun_rank  # Keras reads the backend when it is imported
     from cinefeed.training.fit import read_result

@@ -326,3 +326,13 @@ def read_thresholds(folder: str | Path) -> dict[str, float]:
         for name, result in targets.items()
         if result.get("threshold_from") in ("val", "frozen")
     }
+
+
+def read_rule_thresholds(folder: str | Path) -> dict[str, dict[str, float]]:
+    """Return by target the threshold of each rule, such as {"f1": 0.4, "youden": 0.3}; {} if the run has none."""
+    return {
+        name: {point["rule"]: float(point["threshold"]) for point in result["operating_points"]}
+        for targets in read_assessment(folder).get("parts", {}).values()
+        for name, result in targets.items()
+        if result.get("operating_points")
+    }

@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cache, partial
 from pathlib import Path
 from stat import S_ISREG
@@ -106,7 +106,7 @@ def find_videos(folder: Path, *, reading: ReadOptions = DEFAULT_READ_OPTIONS, pr
             unread.append(("folder that cannot be read", prefix))
             return
         names = {entry.name for entry in entries}
-        if kind := next((kind for kind, files in _OUTPUT_FOLDERS.items() if files <= names), None):
+        if kind := output_kind(names):
             unread.append((kind, prefix.rstrip("/") or directory.name))
             return
         for entry in entries:
@@ -232,6 +232,15 @@ def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
         kind: {"files": len(names[kind]), "first": [] if private else sorted(names[kind])[:_MAX_NAMES]}
         for kind in kinds
     }
+
+
+def output_kind(names: Set[str]) -> str | None:
+    """Return the kind of a folder that cinefeed wrote, given the names in it; None for any other folder.
+
+    >>> output_kind({"spec.json", "settings.toml", "best.weights.h5"}), output_kind({"a.mp4"})
+    ('run folder', None)
+    """
+    return next((kind for kind, files in _OUTPUT_FOLDERS.items() if files <= names), None)
 
 
 def count_files(not_read: NotRead) -> int:
