@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from cinefeed.metrics import class_scores, confusion_matrix, regression_metrics
 from cinefeed.reports.style import BLUE, GREY, INK, SERIES, VERMILION, new_figure, plain, to_svg
 
+_LETTERS_OF_TWO_COLUMNS = 15  # the longest label with which two columns of a legend fit above the axes
 Marks = Mapping[str, float]  # thresholds by name
-NO_MARKS: Marks = MappingProxyType({})
+NO_MARKS: _LETTERS_OF_TWO_COLUMNS = 15  # the longest label with which two columns of a legend fit above the axes
+Marks = MappingProxyType({})
 _MOST_CURVES = len(SERIES)  # more colours are hard to distinguish
 _MOST_POINTS = 2000  # more points are stored as pixels: a point in SVG takes about 70 bytes
 
@@ -150,12 +152,16 @@ def _one_against_rest(
 def _unit_square(axes: Any, across: str, up: str, legend: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=across, ylabel=up)
     # above the axes, where it cannot cover a curve
+    labels = axes.get_legend_handles_labels()[1]
+    columns = 2 if len(labels) > 1 and max(map(len, labels)) <= _LETTERS_OF_TWO_COLUMNS else 1
+    rows = -(-len(labels) // columns)
+    axes.figure.set_size_inches(3.2, 3.5 + 0.17 * max(rows, 1))
     axes.legend(
         title=legend,
         alignment="left",
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=2 if len(axes.get_legend_handles_labels()[0]) > 1 else 1,
+        ncols=columns,
         borderaxespad=0.3,
         fontsize=8,
         handlelength=1.4,
