@@ -294,6 +294,8 @@ def device() -> str:
     if backend == "jax":
         import jax
 
+        if jax.default_backend() == "cpu":
+            return "CPU"
         return ", ".join(sorted({f"{each.device_kind} ({each.platform})" for each in jax.devices()}))
     return ", ".join(str(each) for each in keras.distribution.list_devices()) or "CPU"
 

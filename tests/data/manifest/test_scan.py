@@ -149,7 +149,7 @@ def test_files_that_are_not_read_are_named(folder, probe, tmp_path):
         ".avs": {"files": 5, "first": ["p0/0.avs", "p0/1.avs", "p0/2.avs"]},
         "PDF without a suffix": {"files": 1, "first": ["p1/page"]},
         "audio (.wav)": {"files": 1, "first": ["p2/sound.wav"]},
-        "no suffix": {"files": 1, "first": ["p1/1.2.840.99"]},
+        "without a suffix": {"files": 1, "first": ["p1/1.2.840.99"]},
     }
     assert manifest.history == [("videos found (8 files not read)", 6)]
     assert "not read   5 .avs (p0/0.avs, p0/1.avs, p0/2.avs ...), 1 PDF without a suffix (p1/page), " in str(manifest)
