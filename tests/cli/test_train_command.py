@@ -41,6 +41,17 @@ def test_precision_loss_and_tensorboard(cinefeed, manifest, tmp_path):
     assert "baselines = false" in settings and 'threshold = "youden"' in settings
 
 
+def test_ctrl_c_tells_how_to_resume(cinefeed, manifest, tmp_path, monkeypatch):
+    def interrupted(settings, **_):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "checkpoint.npz").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cinefeed.training.fit.train", interrupted)
+    done = cinefeed("train", manifest, *FLOW, "--val", 0.2, "--test", 0.3, "--out", tmp_path / "run")
+    assert done.code == 130 and "run the same command again to resume from the checkpoint in" in done.err
+
+
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_run_that_left_says_so(tmp_path, capsys, as_json):
     summary = {"epochs": 2, "best_epoch": 1, "stopped": "asked to leave", "seconds": 1.0, "feed_verdict": ""}

@@ -12,7 +12,15 @@ from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError, MissingExtraError, SettingError
 from cinefeed.core.locks import write_lock
 from cinefeed.metrics.display import assessment_lines, baseline_lines
-from cinefeed.training.run import RunResult, check_out, check_same, device, read_assessment, read_baselines
+from cinefeed.training.run import (
+    CHECKPOINT,
+    RunResult,
+    check_out,
+    check_same,
+    device,
+    read_assessment,
+    read_baselines,
+)
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 
@@ -93,7 +101,14 @@ def train(
         with write_lock(settings.train.out, folder=True):
             result = read_result(check_out(settings.train.out, overwrite=True))  # removes a checkpoint that was left
     else:
-        result = run_training(settings, overwrite=overwrite, progress=True)
+        try:
+            result = run_training(settings, overwrite=overwrite, progress=True)
+        except KeyboardInterrupt:
+            if rank == 0 and (Path(settings.train.out) / CHECKPOINT).is_file():
+                note(
+                    f"interrupted; the last checkpoint is in {settings.train.out}: run the same command again to resume"
+                )
+            raise
     if rank == 0:
         finish(result, as_json=as_json)
 

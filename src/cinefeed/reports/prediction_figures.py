@@ -12,8 +12,7 @@ from cinefeed.reports.style import BLUE, GREY, INK, SERIES, VERMILION, new_figur
 
 _LETTERS_OF_TWO_COLUMNS = 15  # the longest label with which two columns of a legend fit above the axes
 Marks = Mapping[str, float]  # thresholds by name
-NO_MARKS: _LETTERS_OF_TWO_COLUMNS = 15  # the longest label with which two columns of a legend fit above the axes
-Marks = MappingProxyType({})
+NO_MARKS: Marks = MappingProxyType({})
 _MOST_CURVES = len(SERIES)  # more colours are hard to distinguish
 _MOST_POINTS = 2000  # more points are stored as pixels: a point in SVG takes about 70 bytes
 
