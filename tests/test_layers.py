@@ -57,8 +57,8 @@ ORDER = {
     "packing": "settings frames codecs rows worker_main workers estimate shards pack verify sample advice",
     "adapters": "tensors ahead torch keras jax",
     "metrics": """
-        basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare baselines
-        display
+        basic predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess compare
+        baselines display
     """,
     "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
     "config": "settings toml lines group_candidates starter_clips starter",

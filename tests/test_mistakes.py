@@ -233,3 +233,8 @@ def test_an_unknown_name_of_the_package_has_a_hint():
         cf.Feeder  # noqa: B018
     with pytest.raises(AttributeError, match="did you mean 'Rotate'"):
         ct.Rotation  # noqa: B018
+
+
+def test_a_transform_that_is_not_at_the_root_is_found():
+    with pytest.raises(AttributeError, match=r"no attribute 'MixUp'; use cinefeed\.transforms\.MixUp"):
+        cf.MixUp  # noqa: B018

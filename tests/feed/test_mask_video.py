@@ -294,7 +294,7 @@ def test_settings_that_do_not_serve(pairs):
     table = pairs.table.set_column(
         pairs.table.schema.get_field_index("mask_path"), "mask_path", pa.array([None, *["masks/01.npy"] * 10])
     )
-    with pytest.raises(TableError, match=r"1 of 11 rows have no mask in 'mask_path': row 0, 00\.npy; leave them out"):
+    with pytest.raises(TableError, match=r"1 of 11 rows has no mask in 'mask_path': row 0, 00\.npy; leave them out"):
         make(cf.Manifest(table, root=pairs.root))
     columns = {"study": [f"s{row // 2}" for row in range(10)], "view": ["a", "b"] * 5}
     table = pairs.take(range(10)).table.drop_columns(["age", "sick", "mask_path"])

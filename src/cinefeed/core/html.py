@@ -26,7 +26,8 @@ _STYLE = """
 .cinefeed th, .cinefeed td { padding: 2px 14px 2px 0; border: 0; border-bottom: 1px solid rgba(128, 128, 128, .3);
   text-align: left !important; vertical-align: top; color: inherit; font-variant-numeric: tabular-nums; }
 .cinefeed tr { background: none !important; }
-.cinefeed td { overflow-wrap: anywhere; white-space: normal; min-width: 3em; }
+.cinefeed td { white-space: normal; min-width: 3em; }
+.cinefeed td:last-child:not(.number) { overflow-wrap: anywhere; min-width: 8em; }
 .cinefeed th { font-weight: 600; white-space: nowrap; }
 .cinefeed .facts th { font-weight: 400; opacity: .72; }
 .cinefeed .number { text-align: right !important; white-space: nowrap; }

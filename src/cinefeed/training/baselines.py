@@ -263,6 +263,7 @@ def _compare(
         model,
         baselines,
         thresholds=thresholds,
+        rule=evaluate.threshold,
         unit=evaluate.unit,
         cluster=cluster,
         resamples=evaluate.resamples,

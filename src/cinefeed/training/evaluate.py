@@ -15,7 +15,7 @@ from cinefeed.config import Settings
 from cinefeed.core.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.core.locks import with_write_lock
 from cinefeed.data.manifest.encoded import check_encoded
-from cinefeed.data.manifest.find import hashed_id
+from cinefeed.data.manifest.find import hashed_id, output_kind
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.scan import probe_videos
 from cinefeed.data.manifest.write_table import table_suffix, write_table
@@ -32,8 +32,8 @@ from cinefeed.training.finish import (
 )
 from cinefeed.training.keras_module import keras
 from cinefeed.training.network import build_model
-from cinefeed.training.predictions import by_video, predictions_table, score, score_batches
-from cinefeed.training.run import WEIGHTS, read_run, read_thresholds
+from cinefeed.training.predictions import by_video, predictions_table, score, score_batches, with_predicted_classes
+from cinefeed.training.run import WEIGHTS, read_rule_thresholds, read_run, read_thresholds
 from cinefeed.training.setup import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.threads import with_threads_of_run
 from cinefeed.training.weights import load_weights
@@ -96,7 +96,7 @@ def evaluate(
         raise SettingError(f"part={part!r} is not a part; choose one of {', '.join(PARTS)}")
     if out is not None:
         table_suffix(Path(out))
-    settings, model, trained, own = load(run)
+    settings, model, trained, own, thresholds = load(run)
     settings = with_evaluation(
         settings, unit=unit, clips=clips, subgroups=None if subgroups is None else tuple(subgroups)
     )
@@ -119,7 +119,8 @@ def evaluate(
         settings=settings,
         spec=trained.spec,
         priors=priors_of(settings, trained),
-        thresholds=read_thresholds(run),
+        thresholds=thresholds,
+        rule_thresholds=read_rule_thresholds(run),
     )
     if warnings:
         table = with_warnings(table, warnings)
@@ -148,6 +149,10 @@ def predict(
     tick: Tick | None = None,
 ) -> Evaluation:
     """Score videos by path (files, or folders to search), or every row of a manifest; no label is needed.
+
+    For classes the column `predicted` (with several targets `predicted_<name>`) has the class: of two, the second from
+    the threshold on that the run chose on its validation part, 0.5 if it has none; of more, the one with the largest
+    score.
 
     A file that is missing or not a video is left out and listed in `failures`, with the reason; a truncated file is
     scored by the frames that decode. A file that several paths name is scored once.
@@ -259,23 +264,23 @@ def prediction_tables(
     for scores in score_batches(loaded.model, feed, at_least=ROWS_AT_ONCE):
         videos = len(scores.ids) // feed.settings.clips_per_video.count
         rows = feed.manifest.take(np.arange(first, first + videos))
-        if per_clip:
-            yield predictions_table(spec, scores, manifest=rows, part="predict", labelled=False)
-        else:
-            table = predictions_table(spec, by_video(scores), manifest=rows, part="predict", labelled=False)
-            yield table.drop_columns("clip")
+        rows_of_table = scores if per_clip else by_video(scores)
+        table = predictions_table(spec, rows_of_table, manifest=rows, part="predict", labelled=False)
+        table = with_predicted_classes(table, spec, rows_of_table, thresholds=loaded.thresholds)
+        yield table if per_clip else table.drop_columns("clip")
         first += videos
         if tick is not None:
             tick(len(scores.ids))
 
 
 class Loaded(NamedTuple):
-    """A run's settings, its model with the best weights, its training feed and its manifest."""
+    """A run's settings, its model with the best weights, its training feed, manifest and thresholds."""
 
     settings: Settings
     model: keras.Model
     trained: Feed
     own: Manifest
+    thresholds: Mapping[str, float]
 
 
 def load(run: str | Path) -> Loaded:
@@ -286,7 +291,7 @@ def load(run: str | Path) -> Loaded:
     model = load_model(settings, spec, Path(run) / WEIGHTS)
     inputs = replace(settings.feed.inputs, weight=None)  # weights are for the training loss alone
     unweighted = replace(settings, feed=replace(settings.feed, inputs=inputs))
-    return Loaded(settings, model, build_feed(unweighted, own.where("split", ["train"])), own)
+    return Loaded(settings, model, build_feed(unweighted, own.where("split", ["train"])), own, read_thresholds(run))
 
 
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:
@@ -311,12 +316,21 @@ def _files_at(paths: list[Path]) -> tuple[list[Path], int]:
                 f"{path} is a table, not a video or a folder of videos; to score the rows of a manifest, "
                 f"pass manifest={str(path)!r} (--manifest {path})"
             )
-        inside = [each for each in path.rglob("*") if each.is_file() and is_video(each)] if path.is_dir() else []
-        files += sorted(inside) or [path]
+        files += sorted(_videos_in(path)) or [path]
     distinct: dict[str, Path] = {}
     for path in files:
         distinct.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # removes "..", keeps links
     return list(distinct.values()), len(files) - len(distinct)
+
+
+def _videos_in(folder: Path) -> Iterator[Path]:
+    """Yield the videos in a folder; run folders and features are skipped, as in a scan."""
+    for directory, folders, names in os.walk(folder):
+        if output_kind({*folders, *names}) is not None:
+            folders.clear()
+            continue
+        files = (Path(directory, name) for name in names)
+        yield from (file for file in files if file.is_file() and is_video(file))
 
 
 def _probe(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str, str]]]:

@@ -91,6 +91,7 @@ def assess_table(
     spec: FeedSpec,
     priors: Priors | None = None,
     thresholds: Mapping[str, float] | None = None,
+    rule_thresholds: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Return the assessment of a run's predictions with the settings of `[evaluate]`; see metrics.assess."""
     evaluate = settings.evaluate
@@ -107,6 +108,8 @@ def assess_table(
         unit=evaluate.unit,
         cluster=cluster,
         thresholds=thresholds,
+        rule=evaluate.threshold,
+        rule_thresholds=rule_thresholds,
         resamples=evaluate.resamples,
         level=evaluate.level,
         subgroups=evaluate.subgroups,

@@ -13,7 +13,7 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import FeedSpec, TargetSpec
-from cinefeed.metrics import classification_metrics, regression_metrics
+from cinefeed.metrics import classification_metrics, predicted_classes, regression_metrics
 from cinefeed.metrics.predictions import check_column_name, predictions_of, target_columns
 from cinefeed.models.parts import targets_of
 from cinefeed.training.keras_module import keras
@@ -188,6 +188,19 @@ def predictions_table(
             table[name] = pa.array(values[:, number] if values.ndim > 1 else values, pa.float64())
         all_columns.append(target_names)
     return predictions_of(pa.table(table), all_columns).table
+
+
+def with_predicted_classes(
+    table: pa.Table, spec: FeedSpec, scores: Scores, *, thresholds: Mapping[str, float]
+) -> pa.Table:
+    """Return a table of predictions with the predicted class of each target of classes; see `predict`."""
+    for target in targets_of(spec):
+        if target.classes:
+            values = scores.values[target.name] if spec.targets else scores.values
+            numbers = predicted_classes(values, threshold=thresholds.get(target.name, 0.5))
+            name = f"predicted_{target.name}" if spec.targets else "predicted"
+            table = table.append_column(name, pa.array(np.array(target.classes, object)[numbers], pa.string()))
+    return table
 
 
 def _labels(target: TargetSpec, values: NDArray[Any], *, has_label: NDArray[np.bool_] | None) -> pa.Array:

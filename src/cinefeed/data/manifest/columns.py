@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import TableError, listed_in_words
 from cinefeed.core.remote.address import RemoteRoot, Root, parse_root, without_secrets
+from cinefeed.core.text import count_having
 from cinefeed.data.label_types import class_names, is_number
 from cinefeed.video.metadata import NO_DAMAGE, PackedMember, PixelValues, Region, VideoMetadata
 from cinefeed.video.timestamps import FrameTimes, Timestamps
@@ -405,7 +406,9 @@ def relative_paths(paths: Any, root: Root | None) -> tuple[Any, Root]:
     Raises TableError if a path is missing or outside the root.
     """
     if paths.null_count:
-        raise TableError(f"{paths.null_count} of {len(paths)} rows have no path; leave them out, or fill the column")
+        raise TableError(
+            f"{count_having(paths.null_count, len(paths), 'row')} no path; leave them out, or fill the column"
+        )
     if isinstance(root, RemoteRoot) or pc.any(pc.match_substring(paths, "://")).as_py():
         return _remote_paths(paths, root)
     absolute = pc.starts_with(paths, "/")

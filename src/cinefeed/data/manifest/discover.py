@@ -8,6 +8,7 @@ from cinefeed.core.remote.files import RemoteFiles
 from cinefeed.data.manifest.columns import plain_table
 from cinefeed.data.manifest.find import (
     History,
+    count_files,
     describe_videos,
     find_remote_videos,
     find_videos,
@@ -57,7 +58,7 @@ def discover_samples(
         on=on,
         path_columns=path_columns,
         unmatched=unmatched,
-        not_read=sum(files["files"] for files in not_read.values()),
+        not_read=count_files(not_read),
         private=private,
         share_labels=share_labels,
     )

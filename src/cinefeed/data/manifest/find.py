@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cache, partial
 from pathlib import Path
 from stat import S_ISREG
@@ -17,6 +17,7 @@ from cinefeed.core.errors import SettingError, TableError
 from cinefeed.core.files import write_atomically, write_errors
 from cinefeed.core.remote.address import Root
 from cinefeed.core.remote.files import RemoteFiles
+from cinefeed.core.text import format_count
 from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
@@ -43,6 +44,12 @@ from cinefeed.video.source import DiscoveredSample
 History = list[tuple[str, int]]
 NotRead = dict[str, dict[str, Any]]
 _MAX_NAMES = 3  # names of files that are not read, per kind
+# Folders that cinefeed writes, by files that only they contain: their weights and features are not videos.
+_OUTPUT_FOLDERS = {
+    "run folder": {"settings.toml", "spec.json"},
+    "cross-validation": {"folds.json"},
+    "folder of features": {"encoded.jsonl"},
+}
 
 
 class Videos(NamedTuple):
@@ -93,27 +100,29 @@ def find_videos(folder: Path, *, reading: ReadOptions = DEFAULT_READ_OPTIONS, pr
 
     def walk(directory: Path, prefix: str) -> None:
         try:
-            entries = os.scandir(directory)
+            with os.scandir(directory) as iterator:
+                entries = [entry for entry in iterator if not entry.name.startswith(".")]
         except OSError:
             unread.append(("folder that cannot be read", prefix))
             return
-        with entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                name = prefix + entry.name
-                try:
-                    stat = entry.stat()
-                except OSError as error:
-                    if known_suffix(entry.name) and not entry.is_symlink():
-                        raise TableError(f"{directory / entry.name} cannot be read: {error.strerror}") from error
-                    unread.append(("link to nowhere" if entry.is_symlink() else "file that cannot be read", name))
-                    continue
-                if not entry.is_dir():
-                    classify(entry, name, stat)
-                elif (stat.st_dev, stat.st_ino) not in visited:
-                    visited.add((stat.st_dev, stat.st_ino))
-                    walk(Path(entry.path), f"{name}/")
+        names = {entry.name for entry in entries}
+        if kind := output_kind(names):
+            unread.append((kind, prefix.rstrip("/") or directory.name))
+            return
+        for entry in entries:
+            name = prefix + entry.name
+            try:
+                stat = entry.stat()
+            except OSError as error:
+                if known_suffix(entry.name) and not entry.is_symlink():
+                    raise TableError(f"{directory / entry.name} cannot be read: {error.strerror}") from error
+                unread.append(("link to nowhere" if entry.is_symlink() else "file that cannot be read", name))
+                continue
+            if not entry.is_dir():
+                classify(entry, name, stat)
+            elif (stat.st_dev, stat.st_ino) not in visited:
+                visited.add((stat.st_dev, stat.st_ino))
+                walk(Path(entry.path), f"{name}/")
 
     if not folder.is_dir():
         raise TableError(f"{folder} is not a folder; give the folder that contains the videos")
@@ -225,6 +234,24 @@ def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
     }
 
 
+def output_kind(names: Set[str]) -> str | None:
+    """Return the kind of a folder that cinefeed wrote, given the names in it; None for any other folder.
+
+    >>> output_kind({"spec.json", "settings.toml", "best.weights.h5"}), output_kind({"a.mp4"})
+    ('run folder', None)
+    """
+    return next((kind for kind, files in _OUTPUT_FOLDERS.items() if files <= names), None)
+
+
+def count_files(not_read: NotRead) -> int:
+    """Return the number of files that are not read, without the folders that cinefeed writes.
+
+    >>> count_files({".avs": {"files": 2, "first": []}, "run folder": {"files": 1, "first": ["runs/a"]}})
+    2
+    """
+    return sum(files["files"] for kind, files in not_read.items() if kind not in _OUTPUT_FOLDERS)
+
+
 def _as_table(samples: Sequence[DiscoveredSample], state_of: Callable[[Sequence[str]], FileState]) -> Any:
     """Return the table of samples; `state_of` returns the state of files by their paths relative to the folder."""
     states = []
@@ -258,7 +285,9 @@ def describe_videos(
     share_labels: bool = False,
 ) -> tuple[Any, History]:
     """Return the videos with columns from folder names and label rows, and the number of rows after each step."""
-    history = [(f"videos found ({not_read} files not read)" if not_read else "videos found", videos.num_rows)]
+    history = [
+        ("videos found" + (f" ({format_count(not_read, 'file')} not read)" if not_read else ""), videos.num_rows)
+    ]
     if path_columns is not None:
         columns, is_match = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
         for name in columns.schema.names:

@@ -21,6 +21,7 @@ from cinefeed.core.errors import ArgumentError, ColumnError, SplitError, TableEr
 from cinefeed.core.html import display
 from cinefeed.core.locks import with_write_lock, write_lock
 from cinefeed.core.remote.address import RemoteRoot, parse_root
+from cinefeed.core.text import count_having
 from cinefeed.data.manifest.base import ManifestTable
 from cinefeed.data.manifest.columns import (
     METADATA_COLUMNS,
@@ -404,7 +405,7 @@ class Manifest(ManifestTable):
         names = part_names(self.column(column), name=f"column {column!r}")
         if names.null_count:
             raise SplitError(
-                f"{names.null_count} of {len(self)} rows have no part in {column!r}; "
+                f"{count_having(names.null_count, len(self), 'row')} no part in {column!r}; "
                 f"assign them with split(keep={column!r}), or leave them out with where"
             )
         if group is not None:
