@@ -118,3 +118,11 @@ def test_names_with_signs(videos, behind_proxy, tmp_path):
         for root in ("s3://signs", web):
             with Manifest.from_table({"path": names}, root=root).open(1) as source:
                 assert len(source) == 12
+
+
+def test_parts_of_a_scan_make_the_manifest_of_a_whole(s3, tmp_path):
+    for part in range(2):
+        assert main(["scan", s3, "--out", str(tmp_path / "parts"), "--shard", f"{part}/2"]) == 0
+    assert main(["merge", str(tmp_path / "parts"), "--out", str(tmp_path / "merged.parquet")]) == 0
+    assert main(["scan", s3, "--out", str(tmp_path / "whole.parquet")]) == 0
+    assert (tmp_path / "merged.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
