@@ -28,6 +28,7 @@ Group = TypeVar("Group")
 
 # Arguments that are used elsewhere, or have another name here, and what to do.
 HINTS = {
+    "target": "target='COLUMN' names the label, or None if clips have none: Feed(..., target='age')",
     "shuffle": "each epoch is in a new order, and feed.evaluation(...) keeps the order of the rows; leave it out",
     "augment": "give transforms=[...], such as transforms=[Rotate(degrees=25)]",
     "labels": "give target='COLUMN'; Manifest.scan(..., labels=TABLE) joins a table of labels",
