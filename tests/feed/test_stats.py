@@ -33,7 +33,8 @@ def test_verdict_names_the_side_that_waits():
     assert model.verdict == "the model is the bottleneck: workers idle 90 % of the time"
     remote = Stats(fetch_seconds=9, read_seconds=1, wait_seconds=3, elapsed_seconds=5, fetched_bytes=10**9)
     assert remote.verdict == (
-        "the network is the bottleneck: the model waits 60 % of the time, fetch takes 90 % of the feed at 200 MB a second"
+        "the network is the bottleneck: the model waits 60 % of the time, "
+        "fetch takes 90 % of the feed at 200 MB a second"
     )
     assert remote.line().endswith("the network is the bottleneck")
 

@@ -8,9 +8,10 @@ import typer
 
 from cinefeed.cli.options import Group, Json, NoGroup, Run, Where, Window, frame_table, where_table, window_of
 from cinefeed.cli.parts import Shard, emit_part
-from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
+from cinefeed.cli.show import choose_backend, emit, list_failures, note
 from cinefeed.config import parse
 from cinefeed.core.errors import CinefeedError, SettingError
+from cinefeed.core.progress import shown_progress
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.jobs.parts import parse_part
 from cinefeed.training.run import check_run
@@ -125,13 +126,13 @@ def encode(
         from cinefeed.jobs.encode import encode_part
 
         part = parse_part(shard)
-        with ticking("encoding") as tick:
+        with shown_progress(None, what="encoding") as tick:
             done = encode_part(sources[-1], part=part, out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
         emit_part(done, as_json=as_json)
         if done.job.whole["warning"]:
             note(f"warning: {done.job.whole['warning']}")
         return
-    with ticking("encoding") as tick:
+    with shown_progress(None, what="encoding") as tick:
         features = encode_videos(sources[-1], out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
     emit(
         {
