@@ -152,14 +152,14 @@ class FetchAhead:
             self._upcoming = next(self._order, None)
             self._entries.append((place, member))
             self._counts[member] += 1
-            self._rows_of.setdefault(self._files.key(member), set()).add(row)
             if self._counts[member] > 1:
+                self._rows_of.setdefault(self._files.key(member), set()).add(row)
                 continue
             self._set_size(member, size)
             future = self._in_flight[member] = self._files.start(member)
-            future.add_done_callback(partial(self._end_fetch, member))
+            future.add_done_callback(partial(self._end_fetch, member, row))
 
-    def _end_fetch(self, member: Member, future: "Future[tuple[Hold, bool]]") -> None:
+    def _end_fetch(self, member: Member, row: int, future: "Future[tuple[Hold, bool]]") -> None:
         with self._lock:
             is_needed = self._in_flight.get(member) is future
             if is_needed:
@@ -167,6 +167,7 @@ class FetchAhead:
             if future.cancelled() or future.exception() is not None:
                 return  # the worker that needs it tries again, and raises the error of its row
             hold, is_present = future.result()
+            self._rows_of.setdefault(self._files.key(member), set()).add(row)
             if is_needed:
                 self._misses |= set() if is_present else {member}
                 self._holds[member] = hold
