@@ -6,8 +6,8 @@ that is not installed (webdataset, litdata) is left out.
 
 The data are raw videos of noise, 32 frames of 96 x 112, 344 kB each: as loose `.npy` files, as packed shards of 32
 videos, which WebDataset streams too, and as LitData's chunks of the same size. Each makes the same uint8 clips of 16
-frames, turned and shifted, in batches of 16. Before it is timed, a feed makes an epoch of local files, which loads its
-compiled loops. The first epoch begins with an empty cache, the second has it; WebDataset
+frames, turned and shifted, in batches of 16; "fetching alone" makes none. Before it is timed, a feed makes an epoch of
+local files, which loads its compiled loops. The first epoch begins with an empty cache, the second has it; WebDataset
 has none. Contestants run in processes of their own, one after the other, in another order each time; medians are
 printed.
 """
@@ -97,6 +97,17 @@ def feed_epochs(manifest: cf.Manifest, cache: Path, workers: int, verdict: list[
         feed.close()
 
 
+def fetch_epochs(manifest: cf.Manifest, cache: Path) -> Epochs:
+    """Yield the number of files after each fetch of all of them, without a feed."""
+    rows = manifest.rows.with_cache(cache, None)
+    assert rows.remote is not None
+    while True:
+        fetches = [rows.remote.start(rows.member(row)) for row in range(len(manifest))]
+        for fetch in fetches:
+            fetch.result()[0].release()
+        yield len(fetches)
+
+
 def webdataset_epochs(address: str, shards: list[str], workers: int) -> Epochs:
     """Yield the same of WebDataset, which streams the packed shards."""
     import webdataset
@@ -152,6 +163,8 @@ def run_contestant(name: str, folder: Path, address: str, cache: Path, workers: 
         epochs = webdataset_epochs(address, shards, workers)
     elif name.startswith("LitData"):
         epochs = litdata_epochs(address, cache, workers)
+    elif name.startswith("fetching"):
+        epochs = fetch_epochs(cf.Manifest.read(loose, root=f"{root}/loose"), cache)
     elif name == "feed, packed shards":
         epochs = feed_epochs(cf.Manifest.read(folder / "packed", root=f"{root}/packed"), cache, workers, verdict)
     else:
@@ -182,7 +195,7 @@ def main() -> None:
         server = context.Process(target=serve, args=(folder / "data", options.latency_ms / 1e3, addresses), daemon=True)
         server.start()
         address = addresses.get(timeout=120)
-        names = ["feed, local files", "feed, loose files", "feed, packed shards"]
+        names = ["feed, local files", "feed, loose files", "feed, packed shards", "fetching alone, loose files"]
         names += ["WebDataset, packed shards"] if find_spec("webdataset") is not None else []
         names += ["LitData, its chunks"] if find_spec("litdata") is not None else []
         rates: dict[str, list[list[float]]] = {name: [] for name in names}
@@ -203,7 +216,7 @@ def main() -> None:
     for name, runs in rates.items():
         first, second = ([round(run[epoch]) for run in runs] for epoch in range(2))
         print(
-            f"{name:26} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
+            f"{name:27} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
             f"second {statistics.median(second):4.0f} ({min(second)} to {max(second)})"
         )
     for name, verdict in verdicts.items():
