@@ -8,7 +8,8 @@ read      Manifest.read: the Parquet file, its checksums and digest
 feed      Feed(...)
 plan      the plan of an epoch alone (also part of "first")
 first     from the feed to the first batch, from two worker processes
-memory    bytes of one worker process that it shares with no other, after 50 batches
+worker    memory of a worker process of its own, after 50 batches; the columns of the manifest are shared by all workers
+main      peak of the main process; ten million rows need about 9 GB, and as much to write the manifest
 """
 
 import argparse
@@ -38,7 +39,7 @@ class timed:
         times[self.name] = [time.perf_counter() - self.start[0], time.process_time() - self.start[1]]
 def own_bytes(pid):
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 if __name__ == "__main__":
     import cinefeed as cf
     cf.Manifest, cf.Feed, cf.Rotate  # imported before the clock starts
@@ -92,7 +93,9 @@ def main() -> None:
     print(f"{'worker':>10}{'main':>10}   (seconds: median, range, processor)")
     with tempfile.TemporaryDirectory() as name:
         for rows in options.rows:
-            path = write_manifest(Path(name), rows)
+            path = Path(name, f"{rows}.parquet")
+            code = f"from benchmarks.manifests import *; write_manifest(Path({name!r}), {rows})"
+            subprocess.run([sys.executable, "-c", code], check=True)  # a process of its own, whose memory is returned
             for sampler in ("Natural", "UniformLabels"):
                 command = [sys.executable, "-c", _CODE, str(path), sampler]
                 runs = [
