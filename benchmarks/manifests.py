@@ -9,7 +9,7 @@ feed      Feed(...)
 plan      the plan of an epoch alone (also part of "first")
 first     from the feed to the first batch, from two worker processes
 worker    memory of a worker process of its own, after 50 batches; the columns of the manifest are shared by all workers
-main      peak of the main process; ten million rows need about 9 GB, and as much to write the manifest
+main      peak of the main process; ten million rows took 6 GB, and 8 GB to write the manifest
 """
 
 import argparse
