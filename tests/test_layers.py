@@ -14,7 +14,8 @@ PACKAGE = Path(cinefeed.__file__).parent
 # and in those around it.
 ORDER = {
     "": """
-        core video data transforms feed packing adapters metrics models config training reports doctor demo testing cli
+        core video data transforms feed packing adapters encoders metrics models config training reports doctor demo
+        testing cli
     """,
     "core": """
         errors arguments text files digests locks html charts moving cores machine pools keras_backend rng scratch
@@ -54,6 +55,10 @@ ORDER = {
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
     "packing": "settings frames codecs rows worker_main workers estimate shards pack verify sample advice",
     "adapters": "tensors ahead torch keras jax",
+    "encoders": """
+        files preprocessing user_functions torch_encoder weights torchvision_models timm_models transformers_models
+        windows load video_encoder
+    """,
     "metrics": """
         basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare baselines
         display
@@ -71,13 +76,16 @@ ORDER = {
     """,
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
-    "cli": "inputs help show options messages data check bench pack prepare train evaluate report doctor demo app",
+    "cli": """
+        inputs help show options messages data check bench pack prepare encode train evaluate report doctor demo app
+    """,
 }
 # What a package must not import although it stands before it.
 FORBIDDEN = {
     "transforms": ("data",),
     "metrics": ("feed", "adapters"),
     "models": ("feed.feed", "adapters"),
+    "encoders": ("feed.feed", "adapters"),
     "reports": ("training", "models", "adapters"),
     "adapters.torch": ("adapters.keras", "adapters.jax"),
     "adapters.keras": ("adapters.torch", "adapters.jax"),

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.video.regions import VERSION
 
 ENCODED = "encoded_from"  # column with the name of the network
 
@@ -31,11 +32,11 @@ def made_by_a_run(manifest: Manifest) -> bool:
     """Return whether the features are from the network of a run, which was trained on some of them, not a backbone.
 
     >>> import pyarrow as pa
-    >>> table = pa.table({"path": ["a", "b"], "encoded_from": ["MobileNetV2, weights 1f, frames 96x96x1"] * 2})
+    >>> table = pa.table({"path": ["a", "b"], "encoded_from": ["keras:MobileNetV2, weights 1f, frames 96x96x1"] * 2})
     >>> made_by_a_run(Manifest.from_table(table))
     False
     """
-    return " of " in (encoded_from(manifest) or "").partition(", weights ")[0]
+    return (encoded_from(manifest) or "").partition(", weights ")[0].endswith(" of a run")
 
 
 def check_encoded(manifest: Manifest, *, like: Manifest) -> None:
@@ -61,4 +62,8 @@ def feature_frame(manifest: Manifest) -> Mapping[str, Any]:
         raise SettingError(
             f"the rows have {', '.join(map(str, sizes)) or 'no'} features per frame; all rows need the same number"
         )
-    return {"height": 1, "width": sizes[0], "channels": 1, "fit": "none", "dtype": "float32"}
+    frame = {"height": 1, "width": sizes[0], "channels": 1, "fit": "none", "dtype": "float32"}
+    versions = pc.unique(manifest.column("height").drop_null()).to_pylist()
+    if len(versions) != 1:
+        raise SettingError(f"the rows have {versions} versions of their features; encode all with the same --augmented")
+    return frame if versions == [1] else frame | {"region": VERSION}
