@@ -37,13 +37,13 @@ class Windows:
 
     def of(self, times: FrameTimes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the frames of each window, (windows, frames), and the central frame of each, (windows,)."""
-        first = self._clip.select(times)[0]
-        span = int(first[-1]) + 1
-        last_start = max(times.count - span, 0)
-        starts = list(range(0, last_start + 1, self.hop or span))
-        if starts[-1] != last_start:
-            starts.append(last_start)
-        selections = [self._clip.select(part_of(times, start, times.count - start))[0] + start for start in starts]
+        last_start = self._last_start(times)
+        starts, selections = [0], [self._clip.select(times)[0]]
+        while starts[-1] < last_start:
+            next_start = starts[-1] + self.hop if self.hop is not None else int(selections[-1][-1]) + 1
+            starts.append(min(next_start, last_start))
+            part = part_of(times, starts[-1], times.count - starts[-1])
+            selections.append(self._clip.select(part)[0] + starts[-1])
         indices = np.stack(selections)
         return indices, (indices[:, 0] + indices[:, -1]) // 2
 
@@ -56,6 +56,14 @@ class Windows:
         if times.listed is None and np.isnan(times.step_seconds):
             return FrameTimes(0.0, times.step_seconds, len(centres))
         return FrameTimes(0.0, float("nan"), len(centres), times.seconds()[centres])
+
+    def _last_start(self, times: FrameTimes) -> int:
+        """Return the first frame of the window that ends with the video; 0 for a shorter video."""
+        if self.rate_hz is None:
+            return max(times.count - ((self.frames - 1) * self.stride + 1), 0)
+        seconds = times.seconds()
+        start = seconds[-1] - (self.frames - 1) / self.rate_hz
+        return int(np.searchsorted(seconds, max(start - 1e-6, seconds[0])))
 
     def __str__(self) -> str:
         pace = f"{self.rate_hz:g} Hz" if self.rate_hz is not None else f"stride {self.stride}"
