@@ -63,7 +63,10 @@ ORDER = {
         basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare baselines
         display
     """,
-    "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
+    "models": """
+        parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torchvision_weights cnn3d
+        autoencoder reference
+    """,
     "config": "settings toml lines group_candidates starter_clips starter",
     "training": """
         run keras_module weights predictions losses network batches callbacks distributed threads checkpoint logging

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,8 @@ from cinefeed.core.errors import SettingError
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.encoders.video_encoder import pretrained_encoder
 from cinefeed.encoders.windows import Windows
+from cinefeed.feed.labels import FeedSpec
+from cinefeed.models import cnn3d
 from cinefeed.training.encode import encode
 from cinefeed.video.clips import Frame
 
@@ -179,3 +182,33 @@ def test_networks_of_timm(videos, tmp_path, library):
     assert default.compose.frame == Frame(height=224, width=224)
     with pytest.raises(SettingError, match="did you mean"):
         pretrained_encoder("timm:efficientnet_lite00", weights=tmp_path / "weights.pth")
+
+
+def test_our_r2plus1d_18_gives_the_logits_of_torchvision(library, tmp_path):
+    library("torchvision")
+    from torchvision import models
+
+    torch.manual_seed(0)
+    network = models.get_model("r2plus1d_18", weights=None, num_classes=5)
+    noise = torch.rand(2, 3, 8, 48, 64) * 4 - 2
+    network.train()
+    for _ in range(3):  # means and variances of batch norm that are not 0 and 1
+        network(noise)
+    network.eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    spec = FeedSpec(
+        clip_shape=(9, 47, 64, 3), dtype=np.dtype("uint8"), batch_size=2, target="a", task="multiclass", classes="abcde"
+    )
+    model = cnn3d(spec, size="r2plus1d_18", weights=str(tmp_path / "weights.pth"), dense=0)
+    head = model.layers[-1]
+    head.kernel.assign(network.fc.weight.detach().T.numpy())
+    head.bias.assign(network.fc.bias.detach().numpy())
+    head.activation = keras.activations.linear
+    clips = np.random.default_rng(0).integers(0, 256, (2, 9, 47, 64, 3), np.uint8)
+    preset = models.get_model_weights("r2plus1d_18").DEFAULT.transforms()
+    mean, std = np.array(preset.mean), np.array(preset.std)
+    with torch.inference_mode():
+        x = torch.tensor((clips / 255 - mean) / std, dtype=torch.float32).movedim(-1, 1)
+        expected = network(x).numpy()
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(model.predict(clips, verbose=0), expected, atol=1e-4)

@@ -13,7 +13,7 @@ from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models import ClipLoss
-from cinefeed.models.parts import targets_of
+from cinefeed.models.parts import LATER, targets_of
 from cinefeed.training.keras_module import keras
 from cinefeed.training.losses import Focal, RootMeanSquaredError
 
@@ -37,8 +37,8 @@ def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) ->
     for option in options:
         if option not in rest:
             raise SettingError(f"[model: {name}] {option} is not a setting; {did_you_mean(option, rest)}")
-    if trained:
-        options.pop("weights", None)
+    if trained and "weights" in options:
+        options["weights"] = LATER
     try:
         with precision(settings.train.precision):
             model = function(spec if first == "spec" else spec.clip_shape, **options)
