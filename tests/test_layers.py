@@ -64,8 +64,8 @@ ORDER = {
         display
     """,
     "models": """
-        parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torchvision_weights cnn3d
-        autoencoder reference
+        parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torch_layer pretrained
+        torchvision_weights cnn3d autoencoder reference
     """,
     "config": "settings toml lines group_candidates starter_clips starter",
     "training": """

@@ -30,7 +30,7 @@ class PixelsToFeatures(torch.nn.Module):
         super().__init__()
         self.network = network
         self.preprocessing = preprocessing
-        self._features = features or network  # calls the network and returns its features
+        self._features = features  # calls the network and returns its features
         scale, offset = preprocessing.scale_and_offset()
         self.register_buffer("scale", torch.tensor(scale), persistent=False)
         self.register_buffer("offset", torch.tensor(offset), persistent=False)
@@ -44,7 +44,7 @@ class PixelsToFeatures(torch.nn.Module):
             x = x.flip(-1)
         x = x * self.scale + self.offset
         first = self.preprocessing.layout == "channels_first" or x.ndim == 4
-        features = self._features(x.movedim(-1, 1 if first else 2))
+        features = (self._features or self.network)(x.movedim(-1, 1 if first else 2))
         if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(pixels):
             shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
             raise SettingError(

@@ -89,8 +89,7 @@ def linear(
     check_sizes(filters=(1,), dense=0, dropout=dropout)
 
     def make(inputs: Inputs, seeded: Seeded) -> Encoder:
-        standardise = layers.BatchNormalization(momentum=0.9, center=False, scale=False)
-        return lambda x: standardise(keras.ops.squeeze(mean_over_time(x, inputs.valid), axis=1))
+        return linear_encoder(inputs.valid)
 
     return head_on_features(spec, make, encoders=encoders, dropout=dropout, seed=seed, name="linear")
 
@@ -136,27 +135,56 @@ def attentive(
         raise SettingError(f"units={units} must be divisible by heads={heads}, and depth={depth} at least 0")
 
     def make(inputs: Inputs, seeded: Seeded) -> Encoder:
-        normalise, project = layers.LayerNormalization(), _dense(units, seeded)
-        drop = layers.Dropout(dropout, seed=seeded.number()) if dropout else None
-        place = _embedding(spec.clip_shape[0], units, seeded) if positions else None
-        blocks = [_Block(units, heads, seeded) for _ in range(depth)]
-        query, pool = _embedding(1, units, seeded), _Block(units, heads, seeded)
-
-        def encoder(x: keras.KerasTensor) -> keras.KerasTensor:
-            ones = keras.ops.ones_like(x[..., 0])  # (batch, frames)
-            x = project(normalise(x))
-            x = x if place is None else x + place(keras.ops.cumsum(ones, axis=1) - 1)
-            x = x if drop is None else drop(x)
-            if inputs.valid is not None:  # a row of padding only attends to all of it
-                x = keras.ops.where(keras.ops.expand_dims(inputs.valid, -1), x, 0.0)
-            for block in blocks:
-                x = block(x, x, inputs.valid)
-            x = pool(query(ones[:, :1] - 1), x, inputs.valid)
-            return keras.ops.squeeze(x, axis=1)
-
-        return encoder
+        return attentive_encoder(
+            inputs.valid,
+            frames=spec.clip_shape[0],
+            units=units,
+            heads=heads,
+            depth=depth,
+            positions=positions,
+            dropout=dropout,
+            seeded=seeded,
+        )
 
     return head_on_features(spec, make, encoders=encoders, dropout=dropout, seed=seed, name="attentive")
+
+
+def linear_encoder(valid: keras.KerasTensor | None) -> Encoder:
+    """Return an encoder from (batch, frames, features) to the standardised mean over the valid frames."""
+    standardise = layers.BatchNormalization(momentum=0.9, center=False, scale=False)
+    return lambda x: standardise(keras.ops.squeeze(mean_over_time(x, valid), axis=1))
+
+
+def attentive_encoder(
+    valid: keras.KerasTensor | None,
+    *,
+    frames: int,
+    units: int = 128,
+    heads: int = 4,
+    depth: int = 0,
+    positions: bool = True,
+    dropout: float = 0.0,
+    seeded: Seeded,
+) -> Encoder:
+    """Return an encoder from (batch, frames, features) to (batch, units); see `attentive`."""
+    normalise, project = layers.LayerNormalization(), _dense(units, seeded)
+    drop = layers.Dropout(dropout, seed=seeded.number()) if dropout else None
+    place = _embedding(frames, units, seeded) if positions else None
+    blocks = [_Block(units, heads, seeded) for _ in range(depth)]
+    query, pool = _embedding(1, units, seeded), _Block(units, heads, seeded)
+
+    def encoder(x: keras.KerasTensor) -> keras.KerasTensor:
+        ones = keras.ops.ones_like(x[..., 0])  # (batch, frames)
+        x = project(normalise(x))
+        x = x if place is None else x + place(keras.ops.cumsum(ones, axis=1) - 1)
+        x = x if drop is None else drop(x)
+        if valid is not None:  # a row of padding only attends to all of it
+            x = keras.ops.where(keras.ops.expand_dims(valid, -1), x, 0.0)
+        for block in blocks:
+            x = block(x, x, valid)
+        return keras.ops.squeeze(pool(query(ones[:, :1] - 1), x, valid), axis=1)
+
+    return encoder
 
 
 class _Block:
