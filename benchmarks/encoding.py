@@ -30,9 +30,9 @@ import torch
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.data.manifest.encoded import feature_frame
+from cinefeed.encoders.video_encoder import VideoEncoder
 from cinefeed.models.parts import FEATURES, FRAMES
 from cinefeed.training.encode import encode
-from cinefeed.encoders.video_encoder import VideoEncoder
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
 
