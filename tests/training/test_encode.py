@@ -311,6 +311,7 @@ def test_private_features_are_named_by_id(run, studies, tmp_path):
     assert Manifest.read(result.path).private
     text = (tmp_path / "f" / "encoded.jsonl").read_text()
     assert "v0" not in text
+    assert not (tmp_path / "f" / "videos.parquet").exists()
 
 
 def test_a_private_run_makes_private_features(run, studies, tmp_path):
@@ -352,6 +353,9 @@ def test_a_run_on_features_says_so_and_takes_no_videos(run, studies, features, t
         encoder_of_run(result.folder)
     with pytest.raises(SettingError, match="already features"):
         encode(features.path, out=tmp_path / "f", encoder=encoder_of_run(run))
+    baselines = json.loads((result.folder / "baselines.json").read_text())
+    assert not baselines["note"]
+    assert {"constant", "thumbnail", "mean_frame"} <= baselines["models"]["age"].keys()  # of the videos
     content = json.loads((result.folder / "run.json").read_text())
     assert content.get("encoded_from", encoded_from(rows)) == encoded_from(rows)
 

@@ -1,7 +1,8 @@
 """Encode videos once by a frozen network: features and a manifest of them, to train the layers after the network.
 
-The output is one `.npy` per video, (frames or windows, 1 + augmented versions, dimension), and features.parquet with
-all columns of the videos' manifest. A feed reads features as it reads arrays: each frame is one row of numbers.
+The output is one `.npy` per video, (frames or windows, 1 + augmented versions, dimension), features.parquet with all
+columns of the videos' manifest, and videos.parquet, a copy of that manifest. A feed reads features as it reads arrays:
+each frame is one row of numbers.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from cinefeed.core.files import (
 from cinefeed.core.locks import FOLDER_LOCK, with_write_lock
 from cinefeed.core.rng import Stage, rng_for
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
-from cinefeed.data.manifest.encoded import ENCODED, encoded_from
+from cinefeed.data.manifest.encoded import ENCODED, VIDEOS, encoded_from
 from cinefeed.data.manifest.identity import content_hash, state_of
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.encoders.video_encoder import VideoEncoder
@@ -151,6 +152,9 @@ def encode(
         notes["encoder"] = encoder.about
     features = Manifest(table, root=folder, history=history, notes=notes)
     _compact_journal(folder)
+    (folder / VIDEOS).unlink(missing_ok=True)
+    if not videos.private:  # it has the paths of the videos
+        videos.write(folder / VIDEOS)  # baselines of a run on features read thumbnails of the videos
     features.write(folder / FEATURES_TABLE)
     failures = tuple(
         {"id": str(videos.column("id")[row]), "path": videos.rows.display_name(row), "error": results[file]}

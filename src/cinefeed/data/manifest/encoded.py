@@ -10,6 +10,7 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.video.regions import VERSION
 
 ENCODED = "encoded_from"  # column with the name of the network
+VIDEOS = "videos.parquet"  # manifest of the encoded videos, beside that of their features
 
 
 def encoded_from(manifest: Manifest) -> str | None:
@@ -26,6 +27,19 @@ def encoded_from(manifest: Manifest) -> str | None:
             f"the rows are features of {len(networks)} kinds ({names}), which one model cannot read; select one kind"
         )
     return None if networks[0] is None else str(networks[0])
+
+
+def videos_of(features: Manifest) -> Manifest | None:
+    """Return the videos of the rows of features, in their order; None if their manifest is not beside the features."""
+    path = features.root / VIDEOS
+    if not path.is_file():
+        return None
+    videos = Manifest.read(path)
+    rows = pc.index_in(features.column("id"), value_set=videos.column("id"))
+    if rows.null_count:
+        return None
+    videos = videos.take(rows.to_numpy())
+    return videos.as_private() if features.private else videos
 
 
 def made_by_a_run(manifest: Manifest) -> bool:
