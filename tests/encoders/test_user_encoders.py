@@ -1,6 +1,7 @@
 """Encoders in plain torch, by a user's own networks: no optional library is needed."""
 
 import hashlib
+import json
 import pickle
 import sys
 import types
@@ -8,7 +9,9 @@ import types
 import numpy as np
 import pytest
 import torch
+import typer
 
+from cinefeed.cli.encode import encode as encode_command
 from cinefeed.core.errors import SettingError
 from cinefeed.data.manifest.encoded import feature_frame
 from cinefeed.data.manifest.manifest import Manifest
@@ -259,3 +262,21 @@ def test_the_name_has_the_digest_of_the_weights_and_no_path():
     weights = digest.hexdigest()[:16]
     expected = f"python:my_networks:clip_network, weights {weights}, frames 32x32x3, windows of 8 frames, stride 1"
     assert encoder.name == expected
+
+
+def test_the_command_encodes_windows_and_versions(videos, tmp_path, capsys):
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(encode_command)
+    (tmp_path / "moves.toml").write_text('[[transforms]]\nname = "Rotate"\ndegrees = 20.0\n')
+    words = f"{tmp_path / 'm.parquet'} --encoder python:my_networks:clip_network --frames 4 --stride 2 --hop 6 --out"
+    words += f" {tmp_path / 'f'} --augmented 2 --transforms {tmp_path / 'moves.toml'} --precision bfloat16 --json"
+    app(words.split(), standalone_mode=False)
+    result = json.loads(capsys.readouterr().out)
+    assert (result["computed"], result["dimension"], result["failures"]) == (3, 6, [])
+    assert result["encoded_from"].endswith("windows of 4 frames, stride 2 every 6 frames, bfloat16")
+    assert result["features_per_second"] > 0
+    rows = Manifest.read(result["manifest"])
+    assert np.load(rows.path_of(0)).shape == (4, 3, 6)  # windows from frames 0, 6, 12 and 13
+    (tmp_path / "none.toml").write_text("")
+    with pytest.raises(SettingError, match=r"has no \[\[transforms\]\]"):
+        app([*words.split(), "--transforms", str(tmp_path / "none.toml")], standalone_mode=False)

@@ -149,6 +149,57 @@ def attentive(
     return head_on_features(spec, make, encoders=encoders, dropout=dropout, seed=seed, name="attentive")
 
 
+@check_arguments()
+def ordered(
+    spec: FeedSpec,
+    *,
+    units: int = 64,
+    encoders: Encoders = "shared",
+    dense: int = 128,
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> keras.Model:
+    """Return a head that concatenates the change of features in the order of frames, for features of `cinefeed encode`.
+
+    The mean of the clip is subtracted from the features of each frame, so that what does not move, such as a face or a
+    machine, is left out. They are standardised by batch norm and projected to `units`, and the projections of all
+    frames are concatenated. It is for clips whose frames correspond, such as the phases of a cycle or a word in the
+    middle. Covariates, several views, targets and padding are those of `cnn_rnn`.
+
+    Args:
+        spec: The spec of the feed.
+        units: Units of the projection of each frame, with ReLU.
+        encoders: "shared" or "own" weights for several views.
+        dense: Units of the dense layer before the output; 0 for none.
+        dropout: Dropout rate of the projections and before the dense layer.
+        seed: Seed of the initial weights and dropout.
+
+    Raises SettingError for frames that are images, and for an unsupported spec or setting.
+
+    >>> spec = FeedSpec(clip_shape=(16, 1, 64, 1), dtype=np.dtype("float32"), batch_size=16, target="age",
+    ...                 task="regression", target_mean=56.0, target_scale=11.0)
+    >>> ordered(spec).output_shape
+    (None, 1)
+    """
+    check_sizes(filters=(1,), dense=dense, dropout=dropout, units=units)
+
+    def make(inputs: Inputs, seeded: Seeded) -> Encoder:
+        standardise = layers.BatchNormalization(momentum=0.9, center=False, scale=False)
+        project = _dense(units, seeded, activation="relu")
+        drop = layers.Dropout(dropout, seed=seeded.number()) if dropout else None
+
+        def encoder(x: keras.KerasTensor) -> keras.KerasTensor:
+            x = project(standardise(x - mean_over_time(x, inputs.valid)))
+            x = x if drop is None else drop(x)
+            if inputs.valid is not None:
+                x = keras.ops.where(keras.ops.expand_dims(inputs.valid, -1), x, 0.0)
+            return keras.ops.reshape(x, (-1, spec.clip_shape[0] * units))
+
+        return encoder
+
+    return head_on_features(spec, make, encoders=encoders, dense=dense, dropout=dropout, seed=seed, name="ordered")
+
+
 def linear_encoder(valid: keras.KerasTensor | None) -> Encoder:
     """Return an encoder from (batch, frames, features) to the standardised mean over the valid frames."""
     standardise = layers.BatchNormalization(momentum=0.9, center=False, scale=False)
