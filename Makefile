@@ -4,7 +4,7 @@ BACKEND ?=# of the demo: torch or jax; by default an installed one, else torch
 DIR ?=# of make quick and make test: a folder or file of tests; by default all
 BIN := .venv/bin
 
-.PHONY: install demo quick test test-slow fuzz versions check lint types bench clean
+.PHONY: install demo quick test test-slow fuzz versions check lint types docs bench clean
 
 install: .venv/installed
 
@@ -33,14 +33,17 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types docs test
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[keras,torch,jax,dicom,nifti,hdf5,onnx,report,tensorboard,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[keras,torch,jax,dicom,nifti,hdf5,onnx,report,tensorboard,remote,docs,dev]"
 	touch $@
 
 .venv/demo: pyproject.toml constraints.txt
@@ -48,4 +51,4 @@ bench: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis

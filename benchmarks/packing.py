@@ -1,13 +1,16 @@
-"""Feeds on packed shards against the feed and torchcodec on the source: clips a second, and size on disk.
+"""Feeds on packed shards against the feed, torchcodec, WebDataset and LitData: clips a second, and size on disk.
 
-Run: python -m benchmarks.packing [--data ../shared/data/pocus] [--channels 3] [--workers 1] [--runs 3]
-     [--codecs raw,ffv1,jpeg,h264]
-The peer needs torchcodec, as in benchmarks.whole_path; without it the other rows are measured.
+Run: python -m benchmarks.packing [--data ../shared/data/pocus] [--channels 3] [--side 112] [--frames 16] [--workers 1]
+     [--passes 4] [--runs 3] [--codecs raw,ffv1,jpeg,h264] [--epochs 0]
+The peers need torchcodec (as in benchmarks.whole_path), webdataset and litdata; one that is not installed is left out.
 
 Without --data the source is 16 H.264 videos of 240 frames, 240 x 320, with one key frame each: a clip needs the
-decoding of up to 250 frames. Videos are packed with a shorter side of 128, in the time that is printed, and fed as
-112 x 112, 16 frames, stride 2, uint8, rotated and shifted, in batches of 16. The contestants follow each other in each
-run; medians and ratios within the runs are printed. What was made ahead is dropped before each run.
+decoding of up to 240 frames. Videos are packed with a shorter side of 8/7 of the frame, in the time that is printed,
+and fed as uint8 clips with stride 2, rotated and shifted, in batches of 16. The contestants follow each other in each
+run; medians and ratios within the runs are printed. What was made ahead is dropped before each run. "transform alone"
+is the transform of frames that are in memory, on one thread.
+
+With --epochs N the time of packing and N epochs of each codec is printed too, against N epochs of the source.
 """
 
 import argparse
@@ -20,14 +23,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 import cinefeed as cf
+from benchmarks.packing_peers import PeerSettings, arrays_peer, litdata_peer, webdataset_peer
 from cinefeed.packing.pack import pack
 from cinefeed.packing.settings import PackSettings
 from cinefeed.testing.videos import write_video
 
-SIDE, FRAMES, STRIDE, DEGREES, PIXELS, BATCH, SHORT_SIDE = 112, 16, 2, 25.0, 15.0, 16, 128
+STRIDE, DEGREES, PIXELS, BATCH = 2, 25.0, 15.0, 16
 VIDEOS, LENGTH, HEIGHT, WIDTH = 16, 240, 240, 320
 
 
@@ -42,15 +45,15 @@ def long_gops(folder: Path) -> Path:
     return folder
 
 
-def make_feed(manifest: cf.Manifest, *, channels: int, workers: int) -> cf.Feed:
+def make_feed(manifest: cf.Manifest, peer: PeerSettings, *, channels: int, workers: int) -> cf.Feed:
     """Return the feed whose speed is measured."""
     return cf.Feed(
         manifest,
         target=None,
-        clip=cf.Clip(frames=FRAMES, stride=STRIDE),
-        frame=cf.Frame(height=SIDE, width=SIDE, channels=channels),
-        transforms=[cf.Rotate(degrees=DEGREES), cf.Shift(pixels=PIXELS)],
-        batch_size=BATCH,
+        clip=cf.Clip(frames=peer.frames, stride=peer.stride),
+        frame=cf.Frame(height=peer.side, width=peer.side, channels=channels),
+        transforms=[cf.Rotate(degrees=peer.degrees), cf.Shift(pixels=peer.pixels)],
+        batch_size=peer.batch_size,
         workers=workers,
     )
 
@@ -61,48 +64,37 @@ def run_feed(feed: cf.Feed, epochs: range) -> int:
     return sum(len(batch.ids) for _ in epochs for batch in feed)
 
 
-class Arrays(Dataset):
-    """Clips of whole packed videos in `.npy` files, cut by a memory map and turned by OpenCV: a plain DataLoader."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        """Return the number of clips."""
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        """Return one clip, uint8 (frames, height, width, 3)."""
-        rng = np.random.default_rng(index)
-        video = np.load(self.paths[index], mmap_mode="r")
-        start = int(rng.integers(0, max(len(video) - (FRAMES - 1) * STRIDE, 1)))
-        frames = video[start : start + (FRAMES - 1) * STRIDE + 1 : STRIDE]
-        height, width = frames.shape[1:3]
-        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), float(rng.uniform(-DEGREES, DEGREES)), 1.0)
-        matrix[:, 2] += rng.uniform(-PIXELS, PIXELS, 2) + (SIDE - width) / 2
-        clip = np.stack([cv2.warpAffine(np.ascontiguousarray(frame), matrix, (SIDE, SIDE)) for frame in frames])
-        return torch.from_numpy(clip)
-
-
-def run_arrays(paths: list[Path], times: int, workers: int) -> int:
-    """Run the DataLoader over the arrays."""
-    loader = DataLoader(Arrays(paths * times), batch_size=BATCH, num_workers=workers)
-    return sum(len(batch) for batch in loader)
-
-
-def write_arrays(manifest: cf.Manifest, folder: Path) -> list[Path]:
-    """Write the packed pixels as RGB, one `.npy` a video of at least a clip's length."""
+def write_arrays(packed: cf.Manifest, folder: Path, *, channels: int) -> list[Path]:
+    """Write the packed pixels, one `.npy` a video."""
     folder.mkdir()
     paths = []
-    for row in range(len(manifest)):
-        with manifest.open(row, channels=3) as source:
-            if len(source) > (FRAMES - 1) * STRIDE:
-                frames = source.read(range(len(source)))
-                scale = SHORT_SIDE / min(frames.shape[1:3])
-                size = (round(frames.shape[2] * scale), round(frames.shape[1] * scale))
-                paths.append(folder / f"{row:06}.npy")
-                np.save(paths[-1], np.stack([cv2.resize(frame, size) for frame in frames]))
+    for row in range(len(packed)):
+        with packed.open(row, channels=channels) as source:
+            paths.append(folder / f"{row:06}.npy")
+            np.save(paths[-1], source.read(range(len(source))))
     return paths
+
+
+def transform_alone(feed: cf.Feed, packed: cf.Manifest) -> Callable[[range], int]:
+    """Return a function that transforms one clip of each video, whose frames are in memory, for each epoch."""
+    settings, compose, planes = feed.settings, feed.compose, []
+    for row in range(len(packed)):
+        with packed.open(row, channels=settings.frame.channels) as source:
+            numbers = np.minimum(np.arange(settings.clip.frames) * settings.clip.stride, len(source) - 1)
+            planes.append(source.planes(numbers))
+    frame = settings.frame
+    out = np.empty((settings.clip.frames, frame.height, frame.width, frame.channels), np.uint8)
+
+    def run(epochs: range) -> int:
+        for epoch in epochs:
+            for row, each in enumerate(planes):
+                rng = np.random.default_rng((epoch, row))
+                turn = {"degrees": rng.uniform(-DEGREES, DEGREES)}
+                right, down = rng.uniform(-PIXELS, PIXELS, 2)
+                compose.render(each, out, [turn, {"right": right, "down": down}])
+        return len(epochs) * len(planes)
+
+    return run
 
 
 def bytes_in(folder: Path) -> int:
@@ -115,42 +107,93 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--channels", type=int, choices=(1, 3), default=3)
+    parser.add_argument("--side", type=int, default=112)
+    parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--codecs", default="raw,ffv1,jpeg,h264")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    peer = PeerSettings(
+        side=options.side,
+        frames=options.frames,
+        stride=STRIDE,
+        degrees=DEGREES,
+        pixels=PIXELS,
+        batch_size=BATCH,
+    )
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        manifest = cf.Manifest.scan(options.data or long_gops(folder / "source"), progress=False).readable()
-        feeds = {"source": make_feed(manifest, channels=options.channels, workers=options.workers)}
-        sizes = {"source": sum(path.stat().st_size for path in {manifest.path_of(row) for row in range(len(manifest))})}
-        for codec in options.codecs.split(","):
-            began = time.perf_counter()
-            settings = PackSettings(codec=codec, short_side=SHORT_SIDE, channels=options.channels)
-            pack(manifest, out=folder / codec, settings=settings, progress=False)
-            print(f"packed as {codec} in {time.perf_counter() - began:.1f} s")
-            packed = cf.Manifest.read(folder / codec)
-            feeds[codec] = make_feed(packed, channels=options.channels, workers=options.workers)
-            sizes[codec] = bytes_in(folder / codec)
-        contestants: dict[str, Callable[[range], int]] = {
-            name: lambda epochs, feed=feed: run_feed(feed, epochs) for name, feed in feeds.items()
-        }
-        arrays = write_arrays(manifest, folder / "arrays")
-        contestants["npy + DataLoader"] = lambda epochs: run_arrays(arrays, len(epochs), options.workers)
-        sizes["npy + DataLoader"] = bytes_in(folder / "arrays")
+        compare(Path(name), options, peer)
+
+
+def compare(folder: Path, options: argparse.Namespace, peer: PeerSettings) -> None:
+    """Pack, collect the contestants, and measure them."""
+    channels, workers = options.channels, options.workers
+    manifest = cf.Manifest.scan(options.data or long_gops(folder / "source"), progress=False).readable()
+    feeds = {"source": make_feed(manifest, peer, channels=channels, workers=workers)}
+    sizes = {"source": sum(path.stat().st_size for path in {manifest.path_of(row) for row in range(len(manifest))})}
+    packing_seconds = {}
+    for codec in options.codecs.split(","):
+        began = time.perf_counter()
+        rows = -(-len(manifest) // 4)  # a shard for each worker of WebDataset
+        side = round(peer.side * 8 / 7)
+        settings = PackSettings(codec=codec, short_side=side, channels=channels, rows_per_shard=rows)
+        pack(manifest, out=folder / codec, settings=settings, progress=False)
+        packing_seconds[codec] = time.perf_counter() - began
+        print(f"packed as {codec} in {packing_seconds[codec]:.1f} s")
+        packed = cf.Manifest.read(folder / codec)
+        feeds[codec] = make_feed(packed, peer, channels=channels, workers=workers)
+        sizes[codec] = bytes_in(folder / codec)
+    contestants: dict[str, Callable[[range], int]] = {
+        name: lambda epochs, feed=feed: run_feed(feed, epochs) for name, feed in feeds.items()
+    }
+    if options.epochs:
+        whole_time(feeds, packing_seconds, epochs=options.epochs)
+    raw = cf.Manifest.read(folder / "raw")
+    arrays = write_arrays(raw, folder / "arrays", channels=channels)
+    contestants["transform alone"] = transform_alone(feeds["raw"], raw)
+    contestants["npy, DataLoader"] = arrays_peer(arrays, peer, workers)
+    sizes["npy, DataLoader"] = bytes_in(folder / "arrays")
+    try:
+        contestants["npy, LitData"] = litdata_peer(arrays, folder / "litdata", peer, workers)
+        sizes["npy, LitData"] = bytes_in(folder / "litdata")
+    except ImportError as error:
+        print(error)
+    for codec in options.codecs.split(","):
         try:
-            from benchmarks.whole_path import run_peer
-        except SystemExit as error:
+            contestants[f"{codec}, WebDataset"] = webdataset_peer(folder / codec, peer, workers)
+            sizes[f"{codec}, WebDataset"] = sizes[codec]
+        except ImportError as error:
             print(error)
-        else:
+    try:
+        from benchmarks.whole_path import FRAMES, SIDE, run_peer
+
+        if (peer.side, peer.frames) == (SIDE, FRAMES):
             for resize, label in ((True, "torchcodec, resized"), (False, "torchcodec, full size")):
                 contestants[label] = lambda epochs, resize=resize: run_peer(
-                    feeds["source"], epochs, options.workers, resize=resize
+                    feeds["source"], epochs, workers, resize=resize
                 )
                 sizes[label] = sizes["source"]
-        measure(contestants, sizes, feeds, runs=options.runs, passes=options.passes)
+    except SystemExit as error:
+        print(error)
+    measure(contestants, sizes, feeds, runs=options.runs, passes=options.passes)
+
+
+def whole_time(feeds: dict[str, cf.Feed], packing_seconds: dict[str, float], *, epochs: int) -> None:
+    """Print the time of epochs of each feed, that of packing included."""
+    source_seconds = 0.0
+    for name, feed in feeds.items():
+        run_feed(feed, range(10**6, 10**6 + 1))
+        feed.set_epoch(10**6)
+        began = time.perf_counter()
+        run_feed(feed, range(epochs))
+        seconds = time.perf_counter() - began
+        source_seconds = source_seconds or seconds
+        whole = seconds + packing_seconds.get(name, 0.0)
+        ratio = source_seconds / whole
+        print(f"{name:8} {epochs} epochs {seconds:7.1f} s, with packing {whole:7.1f} s: {ratio:.2f} times as fast")
 
 
 def measure(contestants, sizes, feeds, *, runs: int, passes: int) -> None:
@@ -168,7 +211,7 @@ def measure(contestants, sizes, feeds, *, runs: int, passes: int) -> None:
     fastest_peer = [max(each) for each in zip(*(rates[name] for name in rates if "torchcodec" in name), strict=True)]
     for name, each in rates.items():
         line = f"{name:22} {statistics.median(each):8.1f} clips/s ({min(each):.1f} to {max(each):.1f})"
-        line += f"   {sizes[name] / 1e6:8.1f} MB"
+        line += f"   {sizes[name] / 1e6:8.1f} MB" if name in sizes else " " * 14
         for other, others in (("source", rates["source"]), ("torchcodec", fastest_peer)):
             if others:
                 ratio = statistics.median(one / two for one, two in zip(each, others, strict=True))

@@ -38,7 +38,7 @@ from cinefeed.transforms.compose import Compose
 SETS = ["pocus", "lips", "long GOP"]
 SIDE, FRAMES, STRIDE = 112, 16, 2
 FITS = {channels: Compose([], frame=cf.Frame(height=SIDE, width=SIDE, channels=channels)) for channels in (1, 3)}
-SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}  # as in cinefeed.video.ffmpeg.source
+SKIPPING = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"}  # as in cinefeed.video.ffmpeg.packets
 
 
 class Ask(NamedTuple):

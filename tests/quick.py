@@ -19,6 +19,7 @@ KINDS = {  # places of tests, each the beginning of a node id
         reports/test_assessed.py reports/test_browser.py reports/test_data.py
         reports/test_figures.py reports/test_methods.py reports/test_page.py test_benchmark_learning.py
         video/test_two_hospitals.py test_benchmark_models.py test_docs.py test_example_settings.py
+        jobs/test_sharded_commands.py
         test_examples.py test_layers.py doctor
         feed/test_other_ranks.py::test_the_torch_loader feed/test_other_ranks.py::test_the_jax_iterator
     """,
@@ -29,15 +30,16 @@ KINDS = {  # places of tests, each the beginning of a node id
         video/test_changed_files.py video/test_dicom_video.py video/test_display.py video/test_encoded.py
         video/test_every_source.py video/test_formats.py video/test_kinds.py video/test_limits.py
         video/test_matrix.py video/test_memory_growth.py video/test_native.py video/test_open.py
-        video/test_packets.py video/test_private.py video/test_real_videos.py video/test_swscale.py
+        video/test_packets.py video/test_picture_numbers.py video/test_private.py video/test_real_videos.py
+        video/test_swscale.py
         video/test_values.py feed/test_mask_video.py test_demo.py test_security.py test_testing.py
         feed/test_decoder_stats.py
         feed/test_clips_per_video.py::test_what_is_decoded_once feed/test_mixing_feed.py::test_masks
     """,
     "process": """
-        video/test_readers.py feed/test_chaos.py
+        video/test_readers.py feed/test_chaos.py jobs/test_slurm_script.py
         feed/test_identity.py feed/test_interrupt.py feed/test_processes.py feed/test_resume.py
-        feed/test_soak.py feed/test_workers_stay.py transforms/test_call.py fuzz kills test_check_feed.py
+        feed/test_soak.py feed/test_workers_stay.py remote transforms/test_call.py fuzz kills test_check_feed.py
         test_cores.py test_errors.py reports/test_preview.py
         test_demo_environment.py test_locks.py test_machine.py test_quick.py
         feed/test_iteration.py feed/test_feed.py::test_a_backend_by_trial

@@ -136,7 +136,7 @@ def descending(plan):
         (changed(occurrence=lambda plan: plan.occurrence * 0), "occurrence does not count"),
         (changed(occurrence=lambda plan: plan.occurrence.astype(float)), "occurrence is float64"),
         (Another(), "a second call gave another plan"),
-        (Stuck(), "draws an epoch off"),
+        (Stuck(), "draws per epoch"),
         (Global(), "a batch deviates"),
         (Heavy(), "the mean weight is 2"),
         (Telling(), "the report has"),

@@ -14,20 +14,21 @@ PACKAGE = Path(cinefeed.__file__).parent
 # and in those around it.
 ORDER = {
     "": """
-        core video data transforms feed packing adapters encoders metrics models config training reports doctor demo
-        testing cli
+        core video data transforms feed packing adapters encoders metrics models config training jobs reports doctor
+        demo testing cli
     """,
     "core": """
-        errors arguments text files digests locks html charts moving cores machine pools keras_backend rng scratch
-        progress kernel_cache compiled
+        errors arguments text files digests locks remote html charts moving cores machine pools keras_backend rng
+        scratch progress kernel_cache compiled
     """,
+    "core.remote": "address store cache files",
     "video": """
         timestamps clips limits kinds extras embedded color orientation metadata read_options planes source regions
         pixel_levels ffmpeg value_range arrays images dicom packed readers registry
     """,
     "video.ffmpeg": """
-        containers damage messages frame_numbers decode_range pixel_formats boxes packets second_look probe abi
-        compiled_loops decoder fast_decoder seek_decoder source writer
+        containers damage messages slice_headers frame_numbers decode_range pixel_formats boxes packets seek_check
+        second_look probe abi compiled_loops decoder fast_decoder seek_decoder source writer
     """,
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
     "video.images": "image_size tiff animation groups source",
@@ -36,8 +37,8 @@ ORDER = {
     "data": "label_types split split_summary sampling manifest quality",
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
-        columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary find
-        quiet scan rows pivot combine hiding in_memory display base manifest encoded values
+        columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary remote
+        find quiet held scan discover rows pivot combine hiding in_memory display base manifest encoded values
     """,
     "data.quality": """
         findings frame_summaries thumbnails files values exact_duplicates near_duplicates groups duplicates labels
@@ -49,8 +50,8 @@ ORDER = {
     """,
     "feed": """
         stats state batch_layout memory_budget plan_cache disk_errors decode mask clip_pipeline workers
-        covariates labels describe inputs contact_sheet display batch mixing settings shard batch_builder replay
-        evaluation prefetch iteration feed preview throughput
+        covariates labels describe inputs contact_sheet display batch mixing settings shard planned_uses fetch_ahead
+        batch_builder replay evaluation prefetch iteration feed preview throughput
     """,
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
     "packing": "settings frames codecs rows worker_main workers estimate shards pack verify sample advice",
@@ -60,8 +61,8 @@ ORDER = {
         windows load video_encoder
     """,
     "metrics": """
-        basic predictions agreement calibration weighted units bootstrap estimates subgroups assess compare baselines
-        display
+        basic predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess compare
+        baselines display
     """,
     "models": """
         parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torch_layer pretrained
@@ -69,10 +70,11 @@ ORDER = {
     """,
     "config": "settings toml lines group_candidates starter_clips starter",
     "training": """
-        run keras_module weights predictions losses network batches callbacks distributed threads checkpoint logging
-        setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
+        run keras_module weights predictions losses network batches distributed ranks callbacks threads checkpoint
+        logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
         frame_encoder encode export
     """,
+    "jobs": "parts records files versions scan pack encode predict merge",
     "reports": """
         style formatting templates figures prediction_figures agreement animation balance data folder part_figures
         baselines results methods page check parameter_extremes transforms
@@ -80,7 +82,8 @@ ORDER = {
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
     "cli": """
-        inputs help show options messages data check bench pack prepare encode train evaluate report doctor demo app
+        inputs help show options messages parts data check bench pack prepare encode train evaluate merge report doctor
+        demo app
     """,
 }
 # What a package must not import although it stands before it.

@@ -98,16 +98,22 @@ MISTAKES = [
     # Addresses
     (
         "cf.open_video('s3://bucket/a.mp4')",
-        "s3://bucket/a.mp4: remote addresses are not supported yet ... local",
+        "s3://bucket/a.mp4: only the root of a manifest may be remote ... local",
     ),
-    ("cf.probe('https://site.org/a.mp4')", "https://site.org/a.mp4: remote addresses are not supported yet"),
-    ("cf.Manifest.scan('gs://bucket/videos')", "gs://bucket/videos: remote addresses are not supported yet"),
-    ("cf.Manifest.scan('videos', labels='s3://b/t.csv')", "s3://b/t.csv: remote addresses are not supported yet"),
-    ("cf.Manifest.scan('videos', out='s3://b/m.parquet')", "s3://b/m.parquet: remote addresses are not supported yet"),
-    ("cf.Manifest.read('s3://b/m.parquet')", "s3://b/m.parquet: remote addresses are not supported yet"),
-    ("cf.Manifest.from_table('hf://data/t.csv')", "hf://data/t.csv: remote addresses are not supported yet"),
-    ("cf.Manifest.from_table({'path': ['a.mp4', 's3://b/a.mp4']})", "s3://b/a.mp4: remote addresses are not supported"),
-    ("manifest.write('s3://b/m.parquet')", "s3://b/m.parquet: remote addresses are not supported yet"),
+    ("cf.probe('https://site.org/a.mp4')", "https://site.org/a.mp4: only the root of a manifest may be remote"),
+    ("cf.Manifest.scan('https://site.org/videos')", "web server does not list its files ... Manifest.from_table"),
+    ("cf.Manifest.scan('s3://key:word@bucket/videos')", "s3://...@bucket/videos holds a user name ... environment"),
+    ("cf.Manifest.from_table({'path': ['a.mp4']}, root='https://h/v?sig=1')", "https://h/v?... has a query"),
+    ("cf.Manifest.from_table({'path': ['a.mp4']}, root='s3://')", "names no bucket or host"),
+    ("cf.Manifest.scan('videos', labels='s3://b/t.csv')", "s3://b/t.csv: only the root of a manifest may be remote"),
+    (
+        "cf.Manifest.scan('videos', out='s3://b/m.parquet')",
+        "s3://b/m.parquet: only the root of a manifest may be remote",
+    ),
+    ("cf.Manifest.read('s3://b/m.parquet')", "s3://b/m.parquet: only the root of a manifest may be remote"),
+    ("cf.Manifest.from_table('hf://data/t.csv')", "hf://data/t.csv: only the root of a manifest may be remote"),
+    ("cf.Manifest.from_table({'path': ['a.mp4', 's3://b/a.mp4']})", "a.mp4 is not under the root ... give a root"),
+    ("manifest.write('s3://b/m.parquet')", "s3://b/m.parquet: only the root of a manifest may be remote"),
 ]
 
 
@@ -227,3 +233,8 @@ def test_an_unknown_name_of_the_package_has_a_hint():
         cf.Feeder  # noqa: B018
     with pytest.raises(AttributeError, match="did you mean 'Rotate'"):
         ct.Rotation  # noqa: B018
+
+
+def test_a_transform_that_is_not_at_the_root_is_found():
+    with pytest.raises(AttributeError, match=r"no attribute 'MixUp'; use cinefeed\.transforms\.MixUp"):
+        cf.MixUp  # noqa: B018

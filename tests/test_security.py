@@ -4,13 +4,18 @@
 # A data file gives its own content:  test_what_refers_to_other_files_is_refused, test_a_movie_of_external_data,
 #                                     test_a_play_list_in_the_place_of_a_scanned_video, test_a_pattern_of_image_names;
 #                                     tests/video/test_hdf5.py: test_a_virtual_set_is_read_where_..., links, external
-# Nothing is downloaded:              test_no_protocol_but_files
+# The content downloads nothing:      test_no_protocol_but_files; roots: tests/remote/test_remote_feed.py
 # Only regular files are opened:      test_a_pipe_..., test_pipes_and_sockets_...
 # Each limit, and its error:          tests/video/test_limits.py, tests/video/test_boxes.py;
 #                                     here test_the_table_of_limits, test_a_file_beyond_a_limit_...
 # Too many samples, reported as not read: test_limits.py: test_a_file_of_too_many_samples_is_named_and_not_listed
 # How to set them:                    test_limits_on_the_command_line
 # A feed reads what was probed:       test_limits.py: test_a_file_that_was_scanned_with_raised_limits_is_fed
+# A frame is that of a full decode, or an error: tests/fuzz/test_frames.py; concealed: tests/video/test_damage.py
+# Packets: damage that is not searched for, no more frames: test_damage.py: test_packets_do_not_tell_of_damage;
+#                                     test_frames.py: test_packets_without_a_frame, and each of its mutated files
+# Valid changed data are not found:   test_damage.py: test_changed_data_that_a_decoder_accepts_are_not_found
+# Warnings of OpenCV:                 test_opencv_prints_nothing_during_a_scan
 # What is trusted, risks of decoders, how to report: test_what_stands_in_the_page (nothing to run)
 
 import logging
@@ -125,7 +130,7 @@ def test_a_play_list_in_the_place_of_a_scanned_video(tmp_path, neighbour):
     path = write_video(tmp_path / "patient_b.mp4", numbered_frames(12))
     metadata = cf.probe(path)
     with EncodedSource(path, metadata=metadata) as video:
-        assert video._fast_decoder is not None, "the compiled decoder reads it"
+        assert video.decoder == "compiled"
     path.write_text(PLAYLISTS["concat"])
     with pytest.raises(SourceError, match="refused"):
         EncodedSource(path, metadata=metadata)
@@ -313,7 +318,14 @@ def test_the_table_of_limits():
 
 def test_what_stands_in_the_page():
     text = PAGE.read_text()
-    for title in ("What is trusted", "What is not trusted", "What is limited", "Remaining risks", "How to report"):
+    for title in (
+        "What is trusted",
+        "What is not trusted",
+        "What is limited",
+        "What damage",
+        "Remaining risks",
+        "How to report",
+    ):
         assert f"## {title}" in text
     assert "private security advisory on the repository" in text and "@" not in text
 

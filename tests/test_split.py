@@ -182,9 +182,9 @@ def test_fractions_must_add_up():
         ([], None, "no rows"),
         (["a"], None, "3 parts need at least 3 groups; there is 1 value of 'patient'"),
         (["a", "a", "b", "b"], None, "3 parts need at least 3 groups; there are 2 values of 'patient'"),
-        (["a", "b", "c", None], None, "1 of 4 rows have no 'patient'"),
-        (["a", "b", "c"], ["x", None, "y"], "1 of 3 rows have no 'label'"),
-        (["a", "b", "c"], [1.0, float("nan"), 2.0], "1 of 3 rows have no 'label'"),
+        (["a", "b", "c", None], None, "1 of 4 rows has no 'patient'"),
+        (["a", "b", "c"], ["x", None, "y"], "1 of 3 rows has no 'label'"),
+        (["a", "b", "c"], [1.0, float("nan"), 2.0], "1 of 3 rows has no 'label'"),
         (["a", "b", "c"], ["x", "x", "x"], "one class only, 'x'"),
         (["a", "b", "c"], [2.5, 2.5, 2.5], "is 2.5 for every 'patient'"),
         (list("abcdef"), list("xxxxxy"), "class 'y' of 'label' has 1 'patient', but 3 parts need one each"),
@@ -253,3 +253,21 @@ def test_balance_as_dict_and_text():
         "train     3  75.0 %        2         2    1   1.5       2   2.5    3",
         "test      1  25.0 %        1       nan  nan   nan     nan   nan  nan",
     ]
+
+
+def test_many_classes_are_a_table_with_a_line_per_class():
+    labels = [f"c{number // 2}" for number in range(80)] + ["rare"]
+    balance = measure_balance(
+        parts=np.arange(81) % 2, names=("train", "val"), labels=labels, label_name="word", kind="classes"
+    )
+    lines = str(balance).splitlines()
+    assert lines[:5] == [
+        "part   rows   share",
+        "train    41  50.6 %",
+        "val      40  49.4 %",
+        "",
+        "word    train      val",
+    ]
+    assert lines[5] == "c0    1 (2 %)  1 (2 %)" and len(lines) == 5 + 30 + 1
+    assert lines[-1] == "and 11 more, with 1 to 2 rows each"
+    assert max(map(len, lines)) < 40

@@ -177,7 +177,7 @@ def test_labels_choose_task_and_sampler():
     missing = [None] * 5 + AGES[5:]
     table, text = table_of(scanned(patient=PATIENTS, age=missing))
     assert table["data"]["missing"] == "drop"
-    assert "5 rows have no age" in text
+    assert "5 of 60 rows have no age" in text
 
 
 def test_a_class_of_one_group_is_not_stratified_and_says_so():
@@ -193,7 +193,7 @@ def test_a_class_too_rare_for_three_parts_is_left_out_and_named():
     assert table["data"]["where"] == {"the kind": ["a", "b"]}
     assert table["data"]["split"]["stratify"] == "the kind"
     assert (table["data"]["task"], table["data"]["classes"]) == ("binary", ["a", "b"])
-    assert "left out: odd, one (2 videos), in fewer than 3 groups" in text and "58 rows have frames" in text
+    assert "left out: odd, one (2 videos), in fewer than 3 groups" in text and "58 rows with frames" in text
     numbers = scanned(patient=PATIENTS, grade=pa.array([1.0] * 30 + [2.0] * 28 + [7.0] * 2)).with_task(
         "grade", "multiclass"
     )
@@ -322,7 +322,7 @@ def test_rows_are_selected_and_a_class_of_one_video_is_reported():
         manifest, path="m.parquet", target="kind", group="patient", where={"view": ["4ch"], "kind": ["a", "b"]}
     )
     assert tomllib.loads(settings.text)["data"]["where"] == {"view": ["4ch"], "kind": ["a", "b"]}
-    assert "40 rows have frames" in settings.text and settings.notes == ()
+    assert "40 rows with frames" in settings.text and settings.notes == ()
     settings = starter(manifest, path="m.parquet", target="kind", group="patient")
     assert settings.notes == (
         "kind: left out odd (1 video), in fewer than 3 groups; each of the 3 parts needs one group",

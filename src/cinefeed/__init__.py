@@ -81,9 +81,11 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
+        from cinefeed import transforms
         from cinefeed.core.errors import did_you_mean
 
-        raise AttributeError(f"module 'cinefeed' has no attribute {name!r}; {did_you_mean(name, _HOME)}")
+        advice = f"use cinefeed.transforms.{name}" if name in transforms.__all__ else did_you_mean(name, _HOME)
+        raise AttributeError(f"module 'cinefeed' has no attribute {name!r}; {advice}")
     home = import_module(_HOME[name])
     value = home if _HOME[name] == f"cinefeed.{name}" else getattr(home, name)
     globals()[name] = value

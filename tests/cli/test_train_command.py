@@ -31,11 +31,25 @@ def test_folds_and_torchrun_exclude_each_other(cinefeed, manifest, tmp_path, mon
 
 def test_precision_loss_and_tensorboard(cinefeed, manifest, tmp_path):
     words = ["--loss", "mae", "--precision", "mixed_bfloat16", "--tensorboard", "--schedule", "constant"]
+    words += ["--no-baselines", "--threshold", "youden"]
     done = cinefeed("train", manifest, *FLOW, "--val", 0.2, "--test", 0.3, *words, "--out", tmp_path / "run")
     assert done.code == 0, done.err
+    assert not (tmp_path / "run" / "baselines.parquet").exists()
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     settings = (tmp_path / "run" / "settings.toml").read_text()
     assert 'loss = "mae"' in settings and 'precision = "mixed_bfloat16"' in settings
+    assert "baselines = false" in settings and 'threshold = "youden"' in settings
+
+
+def test_ctrl_c_tells_how_to_resume(cinefeed, manifest, tmp_path, monkeypatch):
+    def interrupted(settings, **_):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "checkpoint.npz").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cinefeed.training.fit.train", interrupted)
+    done = cinefeed("train", manifest, *FLOW, "--val", 0.2, "--test", 0.3, "--out", tmp_path / "run")
+    assert done.code == 130 and "run the same command again to resume from the checkpoint in" in done.err
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -10,6 +10,7 @@ from slow_transforms import Nap
 import cinefeed as cf
 from cinefeed.core.errors import FeedError, SettingError
 from cinefeed.feed.memory_budget import decoder_bytes, parse_bytes
+from cinefeed.feed.prefetch import buffers_ahead
 
 BUFFER_BYTES = 4 * 4 * 64 * 64 + 4 * 4  # pixels of a batch, and the mask of its frames
 
@@ -70,7 +71,7 @@ def test_holding_one_at_a_time_fits_over_many_epochs(manifest):
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_breaking_off_gives_back_what_is_under_way(manifest, backend):
     workers = cf.Workers(count=2, prefetch=2, backend=backend)
-    buffers = make(manifest, workers=workers)._ahead + 2  # no more than it needs
+    buffers = buffers_ahead(2, workers=2, draws=4, batches=1) + 2  # no more than it needs
     memory = 2 * decoder_bytes(manifest.table, frames=4) + buffers * BUFFER_BYTES
     feed = make(manifest, workers=replace(workers, memory=memory), transforms=[Nap(seconds=0.02)])
     for number in range(8):

@@ -22,7 +22,7 @@ from cinefeed.core.errors import FeedError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="worker processes need Linux")
 # What the engine says of a clip that was being made each time when a worker died, and of workers that never began.
-CLEAR = r"row \d+, \d+\.npy: 2 workers died at this clip; the last was killed by SIG|workers die before they begin"
+CLEAR = r"row \d+, \d+\.npy: 2 workers ended at this clip; the last was killed by SIG|workers end before they are ready"
 
 
 def make(folder, rows, **changes):

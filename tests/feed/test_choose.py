@@ -10,9 +10,10 @@ from slow_transforms import Nap
 
 import cinefeed as cf
 from cinefeed.core.errors import CinefeedError
-from cinefeed.feed.clip_pipeline import PlanEntry
+from cinefeed.feed.clip_pipeline import ClipPipeline, PlanEntry
 from cinefeed.feed.workers import autotune as choose
 from cinefeed.feed.workers.autotune import BackendChoice, Trial, choose_backend, decide, try_threads, why_no_processes
+from cinefeed.transforms.compose import Compose
 
 LOCK = threading.Lock()
 
@@ -46,10 +47,8 @@ class NotPickled:
 
 
 def maker_of(manifest, *transforms):
-    frame = cf.Frame(height=8, width=8, channels=1)
-    return cf.Feed(
-        manifest, target=None, clip=cf.Clip(frames=2), frame=frame, transforms=transforms, workers=0
-    )._pipeline
+    compose = Compose(transforms, frame=cf.Frame(height=8, width=8, channels=1), frames=2)
+    return ClipPipeline(rows=manifest.rows, clip=cf.Clip(frames=2), compose=compose, channels=1, seed=0)
 
 
 DRAWS = [PlanEntry(row, 0, row) for row in range(11)]
@@ -79,10 +78,10 @@ def test_the_gain_decides(gain, workers, cores, backend):
 
 
 def test_it_says_why_in_one_line():
-    assert decide(Trial(1, 0.5, 3.9), workers=4, cores=4).why == "4 threads: 1 clip went 3.9 times as fast as with one"
+    assert decide(Trial(1, 0.5, 3.9), workers=4, cores=4).why == "4 threads: 3.9 times as fast as one, for 1 clip"
     assert (
         decide(Trial(64, 0.0014, 1.2), workers=2, cores=2).why
-        == "2 processes: threads gained 1.2 times only, at 1.4 ms a clip"
+        == "2 processes: threads are only 1.2 times as fast as one, at 1.4 ms per clip"
     )
 
 
@@ -98,7 +97,7 @@ def test_clips_that_hold_the_interpreter_gain_nothing_and_go_to_processes(manife
     assert try_threads(pipeline, DRAWS, workers=2).gain < 1.3
     choice = choose_backend(pipeline, DRAWS, workers=2)
     assert choice.backend == "process"
-    assert choice.why.startswith("2 processes: threads gained ")
+    assert choice.why.startswith("2 processes: threads are only ")
 
 
 def test_the_first_clip_is_not_counted(manifest):
@@ -143,7 +142,7 @@ def test_nothing_is_measured_where_there_is_no_choice(manifest, monkeypatch):
         assert choose_backend(pipeline, DRAWS, workers=workers).backend == "thread"
     assert choose_backend(pipeline, DRAWS, workers=1).why.startswith("1 thread: ")
     choice = choose_backend(maker_of(manifest, NotPickled()), DRAWS, workers=2)
-    assert choice.backend == "thread" and "processes cannot serve" in choice.why
+    assert choice.backend == "thread" and "processes cannot be used" in choice.why
     with pytest.raises(AssertionError, match="measured"):
         choose_backend(pipeline, DRAWS, workers=2)
 

@@ -14,8 +14,10 @@ from cinefeed.adapters.keras import FeedDataset
 from cinefeed.adapters.torch import FeedLoader
 from cinefeed.core.errors import ClipError, FeedError, SettingError
 from cinefeed.data.manifest.rows import Rows
-from cinefeed.feed.clip_pipeline import PlanEntry, decode_once
+from cinefeed.feed.clip_pipeline import ClipPipeline, PlanEntry, decode_once
 from cinefeed.testing import check_feed, numbered_frames, read_number, write_video
+from cinefeed.transforms.compose import Compose
+from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.timestamps import FrameTimes
 
 
@@ -87,9 +89,9 @@ def test_clips_of_a_video_differ_and_lie_near_each_other(manifest, interleave):
 def test_the_frames_of_a_stretch(clip):
     """By the maker itself, over many draws: within a stretch twice as long, each clip as the video would give it."""
     times = FrameTimes(0.0, 0.04, 50)
-    pipeline = maker_of(clip, clips=3)
+    select = selection_of(clip, clips=3)
     for position in range(60):
-        selection = pipeline._choose(PlanEntry(0, 0, position), times, (None, None))
+        selection = select(position, times)
         firsts = [indices[0] for indices, _ in selection]
         span = (clip.frames - 1) * clip.stride + 1 if clip.rate_hz is None else round(clip.frames / clip.rate_hz / 0.04)
         assert max(firsts) - min(firsts) <= span + clip.stride
@@ -101,43 +103,37 @@ def test_the_frames_of_a_stretch(clip):
 
 def test_a_video_as_short_as_its_clip_serves_whatever_becomes_of_shorter_ones():
     clip = cf.Clip(frames=14, rate_hz=30, short="error")  # 13 ticks of 1/30 s in 11 frames of 1/25 s
-    pipeline = maker_of(clip, clips=2)
-    for _, real in pipeline._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 12), (None, None)):
-        assert real.all()
+    select = selection_of(clip, clips=2)
+    assert all(real.all() for _, real in select(3, FrameTimes(0.0, 0.04, 12)))
     with pytest.raises(ClipError, match="the video lasts"):
-        pipeline._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 11), (None, None))
-    padded = maker_of(cf.Clip(frames=5, short="pad"), clips=2)
-    assert [real.sum() for _, real in padded._choose(PlanEntry(0, 0, 3), FrameTimes(0.0, 0.04, 4), (None, None))] == [
-        4,
-        4,
-    ]
+        select(3, FrameTimes(0.0, 0.04, 11))
+    padded = selection_of(cf.Clip(frames=5, short="pad"), clips=2)
+    assert [real.sum() for _, real in padded(3, FrameTimes(0.0, 0.04, 4))] == [4, 4]
 
 
 def test_clips_stay_within_the_seconds_of_their_row():
-    pipeline = maker_of(cf.Clip(frames=4), clips=4)
+    select = selection_of(cf.Clip(frames=4), clips=4, start_seconds=0.4, end_seconds=0.8)
     listed = np.arange(50) * 0.04
     for times in (FrameTimes(0.0, 0.04, 50), FrameTimes(0.0, float("nan"), 50, listed)):
         frames_read = set()
         for position in range(40):
-            for indices, real in pipeline._choose(PlanEntry(0, 0, position), times, (0.4, 0.8)):
+            for indices, real in select(position, times):
                 frames_read |= set(indices.tolist())
                 assert real.all()
         assert frames_read == set(range(10, 20))
 
 
-def maker_of(clip, *, clips):
-    table = pa.table({"id": ["a"], "path": ["a.npy"]})
-    frame = cf.Frame(height=8, width=8, channels=1)
-    feed = cf.Feed(
-        cf.Manifest.from_table(table),
-        target=None,
-        clip=clip,
-        frame=frame,
-        workers=0,
-        batch_size=12,
-        clips_per_video=clips,
-    )
-    return feed._pipeline
+def selection_of(clip, *, clips, **columns):
+    """Return a function of position and times: the frames of each clip, and which are not padding."""
+    rows = cf.Manifest.from_table({"path": ["a.npy"], **{name: [value] for name, value in columns.items()}}).rows
+    compose = Compose((), frame=cf.Frame(height=8, width=8, channels=1))
+    pipeline = ClipPipeline(rows=rows, clip=clip, compose=compose, channels=1, seed=0, clips=clips)
+
+    def select(position, times):
+        metadata = VideoMetadata(height=8, width=8, channels=1, bits=8, times=times)
+        return [(each.frames, each.real) for each in pipeline.sample_clips(PlanEntry(0, 0, position), "", metadata)]
+
+    return select
 
 
 def test_a_video_is_opened_and_decoded_once(manifest, monkeypatch):

@@ -167,7 +167,7 @@ def test_what_cannot_be(table):
     with pytest.raises(LabelError, match="numbers are needed"):
         make(table, inputs=cf.Inputs(weight="site"))
     with pytest.raises(
-        LabelError, match=r"1 of 11 weights in 'height_cm' are missing, negative or infinite \(first: row 2"
+        LabelError, match=r"1 of 11 weights in 'height_cm' is missing, negative or infinite \(first: row 2"
     ):
         make(table, inputs=cf.Inputs(weight="height_cm"))
     for values in ([datetime.date(2020, 1, 31)], [["a", "b"]]):

@@ -9,6 +9,7 @@ from epoch_digests import digest, epochs
 
 import cinefeed as cf
 from cinefeed.core.errors import ColumnError, SettingError, SourceError, TableError
+from cinefeed.feed.inputs import find_masks
 from cinefeed.feed.mask import read_masks
 from cinefeed.feed.memory_budget import decoder_bytes
 from cinefeed.testing import check_feed
@@ -293,7 +294,7 @@ def test_settings_that_do_not_serve(pairs):
     table = pairs.table.set_column(
         pairs.table.schema.get_field_index("mask_path"), "mask_path", pa.array([None, *["masks/01.npy"] * 10])
     )
-    with pytest.raises(TableError, match=r"1 of 11 rows have no mask in 'mask_path': row 0, 00\.npy; leave them out"):
+    with pytest.raises(TableError, match=r"1 of 11 rows has no mask in 'mask_path': row 0, 00\.npy; leave them out"):
         make(cf.Manifest(table, root=pairs.root))
     columns = {"study": [f"s{row // 2}" for row in range(10)], "view": ["a", "b"] * 5}
     table = pairs.take(range(10)).table.drop_columns(["age", "sick", "mask_path"])
@@ -318,14 +319,7 @@ def test_labels_in_other_files(manifest, tmp_path):
 
     def read(path, region=None, indices=indices):
         table = manifest.table.append_column("m", pa.array([str(path)] * 11))
-        rows = cf.Feed(
-            cf.Manifest(table, root=manifest.root),
-            target=None,
-            clip=cf.Clip(frames=2),
-            frame=cf.Frame(height=8, width=8, channels=1),
-            inputs=cf.Inputs(mask="m"),
-            workers=0,
-        )._pipeline.masks
+        rows = find_masks(cf.Manifest(table, root=manifest.root), "m")
         masks = read_masks(rows, 0, indices, video=metadata, region=region)
         return [np.stack([frame[0] for frame in planes.frames]) for planes in masks]
 

@@ -159,7 +159,7 @@ def test_a_killed_worker_is_named_and_its_clips_are_made_by_another(manifest, ca
 def test_a_clip_at_which_two_workers_die_is_an_error(manifest):
     feed = make(manifest, transforms=[Nap(seconds=0.0, kill_where=200)])
     with pytest.raises(
-        FeedError, match=r"row \d+, 10\.npy: 2 workers died at this clip; the last was killed by SIGKILL"
+        FeedError, match=r"row \d+, 10\.npy: 2 workers ended at this clip; the last was killed by SIGKILL"
     ):
         list(feed)
 

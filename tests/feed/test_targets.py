@@ -49,7 +49,7 @@ def test_class_order_can_be_told():
 
 @pytest.mark.parametrize("values", [[1.0, None], [1.0, float("nan")]])
 def test_a_missing_label_names_its_row(values):
-    with pytest.raises(LabelError, match=r"1 of 2 rows have no 'age' label: row 1 \(id1\); .*drop_missing\('age'\)"):
+    with pytest.raises(LabelError, match=r"1 of 2 rows has no 'age' label: row 1 \(id1\); .*drop_missing\('age'\)"):
         read(values)
 
 

@@ -17,7 +17,7 @@ from slow_transforms import Nap
 import cinefeed as cf
 from cinefeed.core.errors import SourceError
 from cinefeed.feed.iteration import Epochs
-from cinefeed.feed.memory_budget import decoder_bytes
+from cinefeed.feed.prefetch import buffers_ahead
 from cinefeed.feed.workers.pools import ThreadPool
 from cinefeed.feed.workers.processes import ProcessPool
 
@@ -206,8 +206,9 @@ def test_a_clip_that_was_replaced_gives_its_memory_back(tmp_path, backend, worke
     names = ["bad.npy", *(f"{number}.npy" for number in range(12))]
     manifest = cf.Manifest.from_table(pa.table({"path": names, "age": [*map(float, range(13))]}), root=tmp_path)
     make_one = partial(make, manifest, on_error="replace", max_bad=0.5)
-    plain = make_one(workers=cf.Workers(count=2, backend=backend))
-    least = 2 * decoder_bytes(manifest.table, frames=4) + (plain._ahead + 2) * plain._layout.nbytes
+    budget = make_one(workers=cf.Workers(count=2, backend=backend, memory="1GB")).memory_budget
+    buffers = buffers_ahead("auto", workers=2, draws=SETTINGS["batch_size"], batches=1) + 2
+    least = budget.decoders + buffers * budget.buffer_bytes
     feed = make_one(workers=cf.Workers(count=2, backend=backend, memory=least))
     gc.disable()
     try:

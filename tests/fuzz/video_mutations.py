@@ -29,21 +29,34 @@ _STREAMS = {
     "mpeg4.mp4": "-c:v mpeg4 -q:v 3 -g 8 -bf 2",
     "vp9.webm": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 8",
 }
+# Codecs of which damage shows by memory, messages or history of the decoder only, and containers with few timestamps.
+_OTHER_STREAMS = {
+    "mjpeg.avi": "-c:v mjpeg -q:v 3 -pix_fmt yuvj420p",
+    "ffv1.mkv": "-c:v ffv1 -g 8",
+    "vp8.webm": "-c:v libvpx -deadline realtime -cpu-used 8 -g 8",
+    "msmpeg4.avi": "-c:v msmpeg4 -q:v 3 -g 8",
+    "flv1.flv": "-c:v flv1 -q:v 3 -g 8",
+    "wmv2.asf": "-c:v wmv2 -q:v 3 -g 8",
+    "theora.ogv": "-c:v libtheora -q:v 8 -g 8",
+    "h264.avi": f"{_X264} -bf 0",
+}
 _BOXES_OF_BOXES = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf", b"udta"})
 _HEADER = {"h264": 5, "hevc": 6}  # bytes before a slice: the length of the unit, and its own header
 
 
-def write_streams(folder: Path) -> dict[str, Path]:
+def write_streams(folder: Path, *, others: bool = False) -> dict[str, Path]:
     """Write the healthy videos, by their names: noise moves over counted frames, so that every slice says something."""
+    streams = _OTHER_STREAMS if others else _STREAMS
     rng = np.random.default_rng(3)
     noise = rng.integers(0, 96, (SIDE, SIDE, 1), dtype=np.uint8)
     frames = numbered_frames(COUNT, height=SIDE, width=SIDE) // 2
     moving = np.stack([frame + np.roll(noise, 3 * n, axis=1) for n, frame in enumerate(frames)])
-    for name, options in _STREAMS.items():
+    for name, options in streams.items():
         command = f"ffmpeg -y -v error -f rawvideo -pix_fmt rgb24 -s {SIDE}x{SIDE} -r 25 -i - -threads 1 {options}"
-        command = [*command.split(), "-pix_fmt", "yuv420p", "-flags", "+bitexact", str(folder / name)]
+        pixels = [] if "-pix_fmt" in options else ["-pix_fmt", "yuv420p"]
+        command = [*command.split(), *pixels, "-flags", "+bitexact", str(folder / name)]
         subprocess.run(command, input=moving.astype(np.uint8).tobytes(), check=True)
-    return {name: folder / name for name in _STREAMS}
+    return {name: folder / name for name in streams}
 
 
 class Span(NamedTuple):

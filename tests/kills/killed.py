@@ -37,7 +37,7 @@ written_files = []  # name and bytes of each file that was written atomically, i
 partly_at = None  # index of the write of which a part fits on the disk, in a fork
 
 
-def write_on_small_disk(path, write):
+def write_on_small_disk(path, write, **options):
     """Write a file as cinefeed does, onto a disk with room for a part of it if it is the one to fail."""
 
     def measured(partial):
@@ -46,7 +46,7 @@ def write_on_small_disk(path, write):
 
     if partly_at is not None and len(written_files) == partly_at[0]:
         limit_file_size(partly_at[1] // 2)
-    write_atomically(path, measured)
+    write_atomically(path, measured, **options)
 
 
 def limit_file_size(size):
@@ -59,8 +59,8 @@ import cinefeed as cf  # noqa: E402
 from cinefeed.cli import main as command_line  # noqa: E402
 from cinefeed.core.digests import is_whole  # noqa: E402
 
-JOURNALS = ("m.parquet.partial.jsonl", "encoded.jsonl", "log.jsonl")
-PREPARED = ("evaluate", "predict", "compare", "report", "export", "encode")  # commands that need a run
+JOURNALS = ("m.parquet.partial.jsonl", "scan.partial.jsonl", "encoded.jsonl", "log.jsonl")
+PREPARED = "evaluate predict compare report export encode encode_parts predict_parts".split()  # they need a run
 # What holds times or speeds of the work itself: the files, columns and keys that are not compared.
 TIMED_FILES = ("log.jsonl", "feed_stats.json", "report.html")  # the job "report" compares a page
 TIMED_KEYS = {"run.json": ("seconds", "feed_verdict"), "baselines.json": ("seconds",)}
@@ -109,7 +109,13 @@ def settings_text(folder, out):
     )
 
 
-COMMANDS = {  # "@" stands for the folder
+def in_parts(command, out, *, count=2):
+    """Return the commands of all parts of a command, and of their merge."""
+    parts = [f"{command} --out @parts --shard {number}/{count}" for number in range(count)]
+    return ";".join([*parts, f"merge @parts --out {out}"])
+
+
+COMMANDS = {  # "@" stands for the folder, ";" separates commands
     "scan": "scan @in --labels @labels.parquet --out @out/m.parquet --workers 1",
     "split": "split @given.parquet --out @out/split.parquet --group patient",
     "init": "init @given.parquet --target age --group patient --no-timing --out @out/settings.toml",
@@ -124,6 +130,10 @@ COMMANDS = {  # "@" stands for the folder
     "predict": "predict @run --manifest @given.parquet --out @out/scores.csv",
     "compare": "compare @run @run --resamples 20 --out @out/comparison.json",
     "report": "report @run --out @out/page.html",
+    "scan_parts": in_parts("scan @in --labels @labels.parquet --private --salt x --workers 1", "@out/m.parquet"),
+    "pack_parts": in_parts("pack @given.parquet --codec raw --rows-per-shard 5 --workers 0", "@out/packed"),
+    "encode_parts": in_parts("encode @run @given.parquet", "@out/features"),
+    "predict_parts": in_parts("predict @run --manifest @given.parquet", "@out/scores.csv"),
     "export": "export @run --format keras --out @out/model.keras",
 }
 
@@ -190,7 +200,10 @@ def forked(job, folder, *, partly=None, journal="", **disturbance):
             report = watch(folder, **disturbance)
             if journal:
                 limit_journal(journal)
-            status = command_line([each.replace("@", f"{folder}/") for each in COMMANDS[job].split()])
+            for command in COMMANDS[job].split(";"):
+                status = command_line([each.replace("@", f"{folder}/") for each in command.split()])
+                if status:
+                    break
             limit_file_size(resource.RLIM_INFINITY)
             print("\n" + json.dumps(report | {"written_files": written_files}), file=sys.stderr, flush=True)
         except BaseException:
@@ -264,7 +277,7 @@ def fault_of_rerun(job, folder, expected):
     status, text, _ = forked(job, folder)
     # disturbed after its last result
     is_finished = status == 2 and ("a finished run" in text or "settings.toml exists already" in text)
-    for leftover in (folder / "out").glob("*.lock") if is_finished else ():  # the next writer uses it again
+    for leftover in (folder / "out").rglob("*.lock") if is_finished else ():  # the next writer uses it again
         leftover.unlink()
     if status and not is_finished:
         return f"the rerun failed with code {status}: {text[-1000:]}"
@@ -281,7 +294,8 @@ def fault_of_error(status, text, name, folder):
 
 
 def reset(folder):
-    shutil.rmtree(folder / "out", ignore_errors=True)
+    for name in ("out", "parts"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "out").mkdir()
 
 
@@ -297,7 +311,7 @@ def disturbances(how, undisturbed):
 
 def main(job, folder, how, *shares):
     start, folder = time.monotonic(), Path(folder)
-    if job not in ("scan", "split", "init", "pack_raw", "pack_jpeg"):  # imported once for all forks
+    if job not in ("split", "init") and not job.startswith(("scan", "pack")):  # imported once for all forks
         import cinefeed.reports
         import cinefeed.training.export
         import cinefeed.training.folds  # noqa: F401

@@ -1,10 +1,14 @@
 """Real videos of many formats, packed without loss, are read as the source is."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 import cinefeed as cf
+from cinefeed.packing.advice import default_feed
 from cinefeed.packing.pack import pack
+from cinefeed.packing.sample import measure_codecs
 from cinefeed.packing.settings import PackSettings
 
 
@@ -62,3 +66,48 @@ def test_batches_of_lips(data, tmp_path, codec):
     )
     for expected, actual in zip(one, other, strict=True):
         assert np.array_equal(expected.clips, actual.clips) and np.array_equal(expected.targets, actual.targets)
+
+
+def manifest_of(folder):
+    return cf.Manifest.scan(folder, verify="packets", progress=False).readable()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pocus", "lips"])
+@pytest.mark.parametrize("codec", ["copy", "raw", "ffv1"])
+def test_every_frame_of_a_data_set(data, tmp_path, name, codec):
+    source = manifest_of(data / name)
+    for row in range(len(source)):  # one after the other: the raw frames of all would take gigabytes
+        out = tmp_path / "packed"
+        pack(source.take([row]), out=out, settings=PackSettings(codec=codec), workers=0, progress=False)
+        with source.open(row) as one, cf.Manifest.read(out).open(0) as other:
+            count = len(one)
+            assert len(other) == count
+            for first in range(0, count, 32):
+                numbers = range(first, min(first + 32, count))
+                assert np.array_equal(one.read(numbers), other.read(numbers)), (source.relative_path(row), first)
+        shutil.rmtree(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pocus", "lips"])
+@pytest.mark.parametrize("codec", ["jpeg", "h264"])
+def test_a_data_set_is_as_near_as_its_sample_promised(data, tmp_path, name, codec):
+    source = manifest_of(data / name)
+    (_, promise) = measure_codecs(source, [codec], options={"short_side": 96}, make_feed=default_feed)
+    exact, near = (
+        packed_as(source, tmp_path / each, codec=each, short_side=96, channels=3 if each == "raw" else None)
+        for each in ("raw", codec)
+    )
+    errors = []
+    for row in range(len(source)):
+        with exact.open(row, channels=3) as one, near.open(row, channels=3) as other:
+            assert len(one) == len(other)
+            numbers = range(0, len(one), 5)
+            errors.append(np.mean((one.read(numbers).astype(float) - other.read(numbers)) ** 2))
+    assert 10 * np.log10(255**2 / np.mean(errors)) > promise.psnr_db - 2
+
+
+def packed_as(source, out, **settings):
+    pack(source, out=out, settings=PackSettings(**settings), progress=False)
+    return cf.Manifest.read(out)

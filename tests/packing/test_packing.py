@@ -131,6 +131,25 @@ def test_numbers_without_a_scale_keep_their_values(tmp_path):
         assert source_of_small.read([0]).dtype == np.uint16 and 1000 < source_of_small.read([0]).mean() < 3000
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 353), (289, 5), (503, 503)])
+@pytest.mark.parametrize("codec", ["copy", "raw", "ffv1", "jpeg", "h264"])
+def test_odd_and_small_frames(tmp_path, size, codec):
+    """FFmpeg's FFV1 allowed four slices for most sizes, and not for 503 x 503."""
+    folder, noise = tmp_path / "source", np.random.default_rng(0)
+    folder.mkdir()
+    np.save(folder / "grey.npy", noise.integers(0, 255, (3, *size), np.uint8))
+    np.save(folder / "rgb.npy", noise.integers(0, 255, (3, *size, 3), np.uint8))
+    if min(size) > 4:
+        write_video(folder / "yuv.avi", numbered_frames(3, height=size[0], width=size[1]), codec="mpeg4")
+    source = cf.Manifest.scan(folder, progress=False)
+    shards = packed(source, tmp_path / "packed", codec=codec)
+    for row in range(len(source)):
+        with source.open(row) as one, shards.open(row) as other:
+            expected, actual = one.read(range(3)), other.read(range(3))
+        assert expected.shape == actual.shape
+        assert (codec in ("jpeg", "h264")) or np.array_equal(expected, actual), source.relative_path(row)
+
+
 def test_windows_with_a_margin(videos, tmp_path):
     table = videos.table.append_column("start_seconds", pa.array([0.3, None, 0.2, None, None, None], pa.float64()))
     table = table.append_column("end_seconds", pa.array([0.6, None, 0.5, None, None, None], pa.float64()))
@@ -188,7 +207,8 @@ def test_other_programs_read_the_shards(videos, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves the file open
 def test_webdataset_reads_the_shards(videos, tmp_path):
-    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed")
+    import webdataset
+
     packed(videos, tmp_path / "packed", codec="raw", short_side=32)
     samples = list(webdataset.WebDataset(str(tmp_path / "packed/shards/000000.tar"), shardshuffle=False).decode())
     assert [sample["__key__"] for sample in samples] == [f"{row:08}" for row in range(6)]
@@ -267,3 +287,16 @@ def test_a_row_that_cannot_be_packed(videos, tmp_path):
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(SettingError, match=message):
         PackSettings(**settings)
+
+
+@pytest.mark.parametrize("codec", ["raw", "h264"])
+def test_processes_and_ranks_read_one_folder_and_write_nothing(videos, tmp_path, codec):
+    shards = packed(videos, tmp_path / "packed", codec=codec, short_side=32)
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (tmp_path / "packed").rglob("*")}
+    expected = batches(shards)
+    assert batches(shards, workers=cf.Workers(count=2, backend="process")) == expected
+    options = {"target": "group", "frame": FRAME, "clip": cf.Clip(frames=5), "batch_size": 1, "workers": 0}
+    ranks = [cf.Feed(shards, shard=cf.Shard(rank=rank, world_size=2), **options) for rank in range(2)]
+    ids = [name for rank in ranks for batch in rank for name in batch.ids]
+    assert sorted(ids) == sorted(shards.column("id").to_pylist())
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (tmp_path / "packed").rglob("*")} == before

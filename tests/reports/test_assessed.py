@@ -218,7 +218,12 @@ def test_the_threshold_is_marked_and_parts_the_confusion():
     targets, scores = [0, 0, 1, 1], [0.1, 0.3, 0.35, 0.9]
     options = {"scores": scores, "classes": ["no", "yes"]}
     for draw in (roc_figure, pr_figure):
-        assert "at 0.32" in words(draw(targets, **options, threshold=0.32))
+        assert "at 0.32" in words(draw(targets, **options, marks={"": 0.32}))
+        both = words(draw(targets, **options, marks={"best F1": 0.32, "Youden's J": 0.4}))
+        assert "best F1: 0.32" in both and "Youden's J: 0.4" in both
+        assert "best F1, Youden's J: 0.32" in words(
+            draw(targets, **options, marks={"best F1": 0.32, "Youden's J": 0.32})
+        )
         assert "at 0" not in words(draw(targets, **options))
     assert words(confusion_figure(targets, **options, threshold=0.32)).count("100%") == 2
     assert words(confusion_figure(targets, **options)).count("100%") == 1

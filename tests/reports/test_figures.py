@@ -144,7 +144,7 @@ def test_long_captions_of_a_sheet_do_not_reach_the_next_clip():
 
 def test_legends_of_curves_are_above_the_axes():
     for figure in (roc_figure, pr_figure):
-        svg = figure(np.arange(40) % 2, scores=RNG.uniform(size=40), classes=["no", "yes"], threshold=0.4)
+        svg = figure(np.arange(40) % 2, scores=RNG.uniform(size=40), classes=["no", "yes"], marks={"": 0.4})
         places = {text: up for _, up, text in texts_at(svg)}
         legend = [
             up for text, up in places.items() if text.startswith(("yes ", "at 0.4", "AUROC", "Average precision"))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_run import settings_for
 
+from cinefeed.core.errors import DiskFullError
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.metrics import predictions_of, target_columns
@@ -211,6 +212,20 @@ def test_errors_and_settings_leave_a_reason(tmp_path, monkeypatch):
         "they could not be measured (OSError: the disk is gone)"
     )
     assert baseline_lines(read_baselines(tmp_path / "empty")) == []
+
+
+def test_a_full_disk_stops_a_run_that_goes_on_afterwards(tmp_path, monkeypatch):
+    rows = made_videos(tmp_path / "v", sick=np.array(["no", "yes"])[np.arange(ROWS) % 2])
+    predictions = model_predictions(rows, BINARY, {"sick": np.full(ROWS, 0.5)})
+
+    def fill(path, **arrays):
+        raise DiskFullError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("cinefeed.training.baselines.write_arrays", fill)
+    settings = settings_for(tmp_path / "m.parquet")
+    with pytest.raises(DiskFullError, match=r"baselines\.npz cannot be written: the disk is full"):
+        keep_baselines(tmp_path, settings=settings, spec=BINARY, rows=rows, predictions=predictions)
+    assert not (tmp_path / "baselines.json").exists()  # else the same command would take it for a result
 
 
 def test_large_sets_are_sampled_by_whole_groups_of_each_part():

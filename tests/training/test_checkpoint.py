@@ -275,7 +275,7 @@ def test_a_checkpoint_is_there_before_any_weights(manifest, rows, tmp_path, monk
     settings = settings_for(rows, out=tmp_path / "run", epochs=1, save_minutes=0)
     with monkeypatch.context() as patch:
         patch.setattr("cinefeed.training.logging.write_atomically", full)
-        with pytest.raises(DiskFullError, match=r"the disk is full .*; make room, and run the same again"):
+        with pytest.raises(DiskFullError, match=r"the disk is full .*; free some space, and run the same"):
             train(settings)
     assert (tmp_path / "run" / "best.weights.h5").exists()
     assert train(settings).complete
@@ -291,7 +291,7 @@ def test_epochs_of_a_single_batch_go_on_from_the_first_checkpoint(rows, tmp_path
     settings = replace(settings, feed=replace(settings.feed, batch_size=16))
     with monkeypatch.context() as patch:
         patch.setattr("cinefeed.training.logging.write_atomically", full)
-        with pytest.raises(DiskFullError, match="make room, and run the same again"):
+        with pytest.raises(DiskFullError, match="free some space, and run the same"):
             train(settings)
     assert train(settings).complete
 
@@ -353,7 +353,7 @@ def test_a_full_disk_at_any_other_file_too(rows, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("cinefeed.training.logging.write_atomically", full)
-    with pytest.raises(DiskFullError, match=r"the disk is full .*; make room, and run the same again"):
+    with pytest.raises(DiskFullError, match=r"the disk is full .*; free some space, and run the same"):
         train(settings)
     monkeypatch.undo()
     assert train(settings).complete

@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from cinefeed.config import to_toml
@@ -16,6 +17,8 @@ from cinefeed.core.errors import SettingError
 from cinefeed.data.sampling import Natural
 from cinefeed.training import distributed
 from cinefeed.training.distributed import any_rank, process_group, rank_and_size
+from cinefeed.training.evaluate import evaluate
+from cinefeed.training.threads import restored_threads, use_threads
 
 sys.path.insert(0, str(Path(__file__).parent))
 from resumable import settings_for
@@ -43,7 +46,7 @@ class Keep(keras.callbacks.Callback):
 
 def compile_with_sgd(model, settings, spec, **how):
     network.compile_model(model, settings, spec, **how)
-    model.compile(keras.optimizers.SGD(0.001), loss=model.loss)
+    model.compile(keras.optimizers.SGD(0.00005), loss=model.loss)
 
 kept = []
 if sgd == "sgd":
@@ -100,6 +103,27 @@ def test_two_ranks_do_what_one_does_with_batches_twice_as_large(rows, tmp_path):
     assert two[0]["kept"][0][1] != two[0]["kept"][2][1]
     assert str(two[0]["metrics"]) == str(two[1]["metrics"])  # some are NaN
     assert (tmp_path / "two" / "run" / "run.json").exists()
+    must_equal_one_process(tmp_path / "two" / "run")
+
+
+def must_equal_one_process(folder):
+    """Require that the predictions which ranks shared out are those of one process, every bit."""
+    merged = pq.read_table(folder / "predictions.parquet")
+    with restored_threads():
+        use_threads(1)  # as the ranks had
+        tables = [evaluate(folder, part=part).predictions for part in ("val", "test")]
+    for name in ("id", "split", "clip", "target", "score"):
+        assert merged[name].to_pylist() == [value for table in tables for value in table[name].to_pylist()], name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_run_of_two_ranks_resumes_on_another_number(ranks, rows, tmp_path):
+    settings = plain_settings(rows, tmp_path / "a", batch_size=1)
+    run(settings, tmp_path / "a", ranks=2, sgd="adam", leave="1 1 1")  # after two of the four batches of epoch 2
+    again = run(settings, tmp_path / "a", ranks=ranks, sgd="adam")
+    assert again[0]["epochs"] == 3 and all(each["kept"][-1] == again[0]["kept"][-1] for each in again)
+    must_equal_one_process(tmp_path / "a" / "run")
 
 
 @pytest.mark.slow

@@ -72,7 +72,8 @@ def run(studies, tmp_path_factory):
 @pytest.fixture(scope="module")
 def features(run, studies, tmp_path_factory):
     out = tmp_path_factory.mktemp("encoded") / "features"
-    return encode(studies, out=out, encoder=encoder_of_run(run))
+    studies.write(out.parent / "m.parquet")
+    return encode(out.parent / "m.parquet", out=out, encoder=encoder_of_run(run))
 
 
 def test_features_are_what_the_network_gives_for_each_frame(run, studies, features):
@@ -243,7 +244,7 @@ def test_a_full_disk_is_no_bad_video(studies, tmp_path, monkeypatch, code):
 
     with (
         monkeypatch.context() as patched,
-        pytest.raises(DiskFullError, match=r"No room.; make room, and run the same again"),
+        pytest.raises(DiskFullError, match=r"No room.; free some space, and run the same"),
     ):
         patched.setattr(module, "_write", write)
         encode(studies, out=tmp_path / "f", encoder=mean_of(ROWS))
@@ -311,7 +312,7 @@ def test_private_features_are_named_by_id(run, studies, tmp_path):
     assert Manifest.read(result.path).private
     text = (tmp_path / "f" / "encoded.jsonl").read_text()
     assert "v0" not in text
-    assert not (tmp_path / "f" / "videos.parquet").exists()
+    assert "videos" not in Manifest.read(result.path).notes
 
 
 def test_a_private_run_makes_private_features(run, studies, tmp_path):

@@ -19,7 +19,7 @@ from cinefeed.metrics.predictions import read_predictions
 from cinefeed.metrics.units import cluster_of
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.finish import finish_run
-from cinefeed.training.run import read_thresholds
+from cinefeed.training.run import read_rule_thresholds, read_thresholds
 from cinefeed.training.setup import make_parts
 
 
@@ -144,6 +144,21 @@ def test_a_private_manifest_names_no_patient(path):
         evaluate(run.folder, manifest=path)
 
 
+@pytest.mark.parametrize("rule", ["f1", "youden"])
+def test_predict_names_the_class_by_the_threshold_of_the_run(path, rule):
+    run = make_run(settings_for(path, data={"target": "sick"}, evaluate={"threshold": rule})).folder
+    result = json.loads((run / "assessment.json").read_text())["parts"]["test"]["sick"]
+    assert result["threshold_rule"] == rule
+    assert result["threshold"] == read_rule_thresholds(run)["sick"][rule]
+    (run.parent / "videos").mkdir()
+    for file in (run.parent / "videos" / "a.npy", run / "b.npy"):  # a run folder is not searched
+        file.write_bytes((path.parent / "00.npy").read_bytes())
+    run.rename(run.parent / "videos" / "run")
+    table = predict(run.parent / "videos" / "run", paths=[run.parent / "videos"]).predictions
+    assert [each.rpartition("/")[2] for each in column(table, "path")] == ["a.npy"]
+    assert table["predicted"].to_pylist() == ["yes" if table["score"][0].as_py() >= result["threshold"] else "no"]
+
+
 def test_thresholds_are_frozen_outside(path, tmp_path):
     run = make_run(settings_for(path, data={"target": "sick"}))
     other = outside(path, [f"q{row // 2}" for row in range(24)])
@@ -151,6 +166,8 @@ def test_thresholds_are_frozen_outside(path, tmp_path):
     measured = result.assessment["parts"]["external"]["sick"]
     assert (result.part, measured["threshold_from"]) == ("external", "frozen")
     assert measured["threshold"] == read_thresholds(run.folder)["sick"]
+    points = {point["rule"]: point["threshold"] for point in measured["operating_points"]}
+    assert points == read_rule_thresholds(run.folder)["sick"]
     assert pq.read_table(tmp_path / "o.parquet").num_rows == 24
     assert measured["metrics"]["auroc"]["low"] is not None and measured["clusters"] == 12
     (run.folder / "assessment.json").unlink()
@@ -225,14 +242,18 @@ def test_predict_needs_no_label_and_lists_bad_files(path, tmp_path):
 def test_predict_writes_as_it_goes_and_lists_files_that_are_gone(path, tmp_path, monkeypatch):
     run = make_run(settings_for(path, data={"target": ["age", "kind"]}, evaluate={"clips": 2})).folder
     (path.parent / "07.npy").unlink()
-    monkeypatch.setattr("cinefeed.training.evaluate._ROWS", 9)
+    monkeypatch.setattr("cinefeed.training.evaluate.ROWS_AT_ONCE", 9)
     ticks = []
     out = tmp_path / "o" / "p.parquet"
     result = predict(run, manifest=path, per_clip=True, out=out, tick=lambda *each: ticks.append(each))
     assert [each["path"] for each in result.failures] == ["07.npy"]
     file = pq.ParquetFile(out)
     assert file.metadata.num_row_groups == 4 and file.metadata.num_rows == 46
-    assert result.predictions.column_names[4:] == ["score_age", "score_kind_a", "score_kind_b", "score_kind_c"]
+    assert result.predictions.column_names[4:] == [
+        *("score_age", "score_kind_a", "score_kind_b", "score_kind_c", "predicted_kind")
+    ]
+    scores = np.stack([column(result.predictions, f"score_kind_{each}") for each in "abc"], axis=1)
+    assert column(result.predictions, "predicted_kind").tolist() == ["abc"[each] for each in scores.argmax(axis=1)]
     assert ticks[-1] == (46, 46) and len(ticks) == 4
     whole = predict(run, manifest=path, per_clip=True).predictions
     assert whole.equals(result.predictions)

@@ -70,7 +70,7 @@ def test_a_unit_that_rows_lack_is_refused_before_training(tmp_path):
     rows = Manifest.read(path)
     with pytest.raises(TableError, match=r"2 of 24 rows have no 'study' \(first: v1\).*fill it"):
         check_evaluation(rows, settings_for(path, evaluate={"unit": "study"}))
-    with pytest.raises(TableError, match="1 of 24 rows have no 'number'"):
+    with pytest.raises(TableError, match="1 of 24 rows has no 'number'"):
         check_evaluation(rows, settings_for(path, evaluate={"unit": "number"}))
     sick = settings_for(path, data={"target": "sick"}, evaluate={"unit": "patient", "subgroups": ["study"]})
     check_evaluation(rows, sick)

@@ -236,7 +236,7 @@ def test_explain_says_what_is_one_pass():
         "7. Contrast(factor=0.1), Normalize(): one look-up table, to float32",
     ]
     explained = Compose(transforms[3:5], frame=Frame(height=40, width=44, dtype="float32", spacing_mm=1.5)).explain()
-    assert "fit (1.5 mm a pixel, 40 x 44): one interpolation" in explained and "one after the other" in explained
+    assert "fit (1.5 mm per pixel, 40 x 44): one interpolation" in explained and "one after the other" in explained
 
 
 def test_transforms_of_time_choose_frames_and_are_not_applied_again():

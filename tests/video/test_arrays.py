@@ -419,7 +419,7 @@ class TestNpz:
         whole = bytearray(path.read_bytes())
         whole[whole.rfind(b"PK\x01\x02") + 16] ^= 1
         path.write_bytes(whole)
-        checksum_error = "its checksum does not fit"
+        checksum_error = "its checksum does not match"
         assert probe_npz(path, part="/x[0]").error.startswith(
             f"all 25 frames can be read, but any may be wrong: {checksum_error}"
         )

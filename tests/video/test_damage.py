@@ -123,6 +123,34 @@ def test_the_compiled_decoder_detects_hidden_damage(damaged):
         assert native.find(np.array([20]), grey=True) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("v.avi", {"codec": "mjpeg", "pixel_format": "yuvj420p"}),
+        ("v.mkv", {"codec": "ffv1", "pixel_format": "yuv420p"}),
+    ],
+)
+def test_decoders_that_leave_pixels_unwritten(tmp_path, decoder, name, settings):
+    """FFmpeg marks nothing, and the pixels are those of an earlier frame in the same memory."""
+    path = write_video(tmp_path / name, textured_frames(), gop=GOP, **settings)
+    assert probe(path).damaged.tolist() == []
+    broken = damage_packet(path, 20, tmp_path / f"damaged_{name}")
+    (first, *_), *_ = probe(broken).damaged.tolist()
+    assert first == 20
+    with pytest.raises(DecodeError, match="frame 20, which is damaged"):
+        read(broken, probe(broken), [20])
+
+
+def test_changed_data_that_a_decoder_accepts_are_not_found(tmp_path):
+    """VP8 has no checksum, and any bits are a picture: this is why formats.md and SECURITY.md do not promise more."""
+    options = {"deadline": "realtime", "cpu-used": "8", "threads": "1"}
+    path = write_video(tmp_path / "v.webm", textured_frames(), gop=GOP, codec="libvpx", options=options)
+    broken = damage_packet(path, 20, tmp_path / "damaged.webm")
+    metadata = probe(broken)
+    assert (metadata.error, metadata.damaged.tolist()) == (None, [])
+    assert not np.array_equal(read(broken, metadata, [20]), read(path, None, [20]))
+
+
 def test_ranges_of_damage():
     orders = [0, 3, 1, 2, 6, 4, 5]
     assert damaged_ranges({2}, {0, 3}, orders).tolist() == [[1, 3]], "frame 1 was decoded after it"

@@ -241,7 +241,7 @@ NESTED = [0, 1, 7, *[0, 0] * 255, *(code for each in INDIRECT for code in each *
         ([0, 3, 7, 0], "breaks off"),
         ([1, 4, 50, 0], "kind 1 with 4 entries is not valid there"),
         ([0, 2, 7, 0, 3, 1], "kind 3"),
-        ([0, 2, 7, 0], "make 2 entries of 13"),
+        ([0, 2, 7, 0], "have 2 of 13 entries"),
         ([0, 2, 7, 0, 1, 200, 9, 0], "more than 13 entries"),
         ([0, 1, 7, 2, 255, 0, 0, 0, 0, 0], "more than 13 entries|more than 4 times"),
         ([0, 1, 7, 2, 1, 3, 0, 0, 0, 0], "segments are nested"),

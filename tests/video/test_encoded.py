@@ -146,7 +146,7 @@ def test_a_seek_spares_decoding_and_unwanted_frames_are_skipped(tmp_path, way):
     path = write(tmp_path, "b_frames.mp4", gop=20, b_frames=3, options={"x264-params": "b-pyramid=none:b-adapt=0"})
     with open_video(path, metadata=probe(path)) as source:
         source.planes([41])
-        assert (source._fast_decoder is None) == (way == "pyav")
+        assert (source.decoder == "PyAV") == (way == "pyav")
         from_the_key_frame = decoded(source)
         assert from_the_key_frame <= 5
         source.planes([0, 59])

@@ -56,9 +56,9 @@ def test_this_library_is_known():
 def test_containers_that_state_their_times_are_read_by_compiled_code(tmp_path, name, settings, compiled):
     path = video(tmp_path, name, **settings)
     with open_video(path) as source:
-        assert (source._fast_decoder is not None) == compiled
+        assert (source.decoder == "compiled") == compiled
         planes = source.planes([7, 8, 30]).frames
-        assert (source._fast_decoder is not None) == compiled  # it found them all
+        assert (source.decoder == "compiled") == compiled  # it found them all
     with av.open(str(path)) as container:
         frames = [frame for number, frame in enumerate(container.decode(video=0)) if number in (7, 8, 30)]
     for frame, parts in zip(frames, planes, strict=True):
@@ -93,7 +93,7 @@ def test_an_unknown_library_is_read_through_pyav(tmp_path, monkeypatch, caplog, 
         reason = r"cannot be called by name: import of av\._core halted"
     for _ in range(2):
         with EncodedSource(path, metadata=metadata) as source:
-            assert source._fast_decoder is None
+            assert source.decoder == "PyAV"
             assert numbers_read(source, [33, 2]) == [33, 2]
     assert decoder_choice().name == "PyAV"
     assert re.search(reason, decoder_choice().reason)
@@ -127,7 +127,7 @@ def test_without_pyavs_private_module_arrays_open_and_pyav_reads(tmp_path):
         sys.modules["av._core"] = None
         import cinefeed as cf
         with cf.open_video(sys.argv[1]) as frames, cf.open_video(sys.argv[2]) as source:
-            print(len(frames), source.read([3]).shape, source._fast_decoder)
+            print(len(frames), source.read([3]).shape, source.decoder)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "frames.npy"), str(path)],
@@ -135,7 +135,7 @@ def test_without_pyavs_private_module_arrays_open_and_pyav_reads(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout.split("\n")[0] == "5 (1, 96, 128, 3) None"
+    assert done.stdout.split("\n")[0] == "5 (1, 96, 128, 3) PyAV"
     assert done.stderr.count("encoded video is read by PyAV") == 1
 
 
@@ -146,9 +146,9 @@ def test_what_it_cannot_find_pyav_finds(tmp_path):
     assert metadata.ticks is not None
     shifted = VideoMetadata(**{**vars(metadata), "ticks": metadata.ticks._replace(first=7)})
     with EncodedSource(path, metadata=shifted) as source:
-        assert source._fast_decoder is not None
+        assert source.decoder == "compiled"
         assert numbers_read(source, [9, 31]) == [9, 31]
-        assert source._fast_decoder is None
+        assert source.decoder == "PyAV"
 
 
 def test_a_file_of_another_size_by_now_is_refused(tmp_path):
@@ -157,7 +157,7 @@ def test_a_file_of_another_size_by_now_is_refused(tmp_path):
     with EncodedSource(larger, metadata=metadata) as source:
         with pytest.raises(DecodeError, match=r"other\.mp4: frame 5 is 256 x 192, its metadata gives 128 x 96"):
             source.planes([5])
-        assert source._fast_decoder is None
+        assert source.decoder == "PyAV"
 
 
 def test_a_file_that_is_gone_or_no_video_has_pyavs_error(tmp_path):
@@ -175,7 +175,7 @@ def test_names_that_are_not_ascii(tmp_path):
     path = video(tmp_path, "herzschläge 心臓 %d #1.mp4")
     with open_video(path) as source:
         assert numbers_read(source, [3]) == [3]
-        assert source._fast_decoder is not None
+        assert source.decoder == "compiled"
 
 
 def test_repeats_and_any_order(tmp_path):

@@ -306,7 +306,9 @@ def test_a_compressed_file_with_damage(tmp_path):
     path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
     metadata = probe_nifti(path)
     assert metadata.times.count == 50
-    assert metadata.error.startswith("all 50 frames can be read, but any may be wrong: its checksum does not fit (CRC")
+    assert metadata.error.startswith(
+        "all 50 frames can be read, but any may be wrong: its checksum does not match (CRC"
+    )
     conforms(path, metadata)
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + b"\xff" * middle)  # decodes to more than there should be

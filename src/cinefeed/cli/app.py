@@ -13,6 +13,7 @@ from cinefeed.cli.doctor import doctor
 from cinefeed.cli.encode import encode
 from cinefeed.cli.evaluate import compare, evaluate, predict
 from cinefeed.cli.help import Command, Group
+from cinefeed.cli.merge import merge
 from cinefeed.cli.pack import pack
 from cinefeed.cli.prepare import export, init
 from cinefeed.cli.report import report
@@ -42,6 +43,7 @@ def make_app() -> typer.Typer:
         evaluate,
         compare,
         predict,
+        merge,
         report,
         export,
         demo,

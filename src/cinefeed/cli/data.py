@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import pyarrow.compute as pc
 import typer
 
 from cinefeed.cli.options import Flow, Group, Json, NoGroup, Private, Stratify, Where, where_table, with_flow
+from cinefeed.cli.parts import Shard, emit_part
 from cinefeed.cli.show import emit, note
 from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import with_write_lock
@@ -18,6 +19,7 @@ from cinefeed.data.manifest.labels import Unmatched
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.write_table import table_suffix
 from cinefeed.data.split_summary import unseen_classes
+from cinefeed.jobs.parts import parse_part
 from cinefeed.video.limits import DEFAULT_LIMITS, ReadLimits
 from cinefeed.video.read_options import ReadOptions
 
@@ -84,21 +86,20 @@ def scan(
         str, typer.Option(help="Damaged frames of encoded video: raise an error, or conceal them as FFmpeg does.")
     ] = "raise",
     private: Private = False,
+    shard: Shard = None,
     as_json: Json = False,
 ) -> None:
     """Index a folder of videos: probe each file once, join labels, write a manifest."""
     if unmatched not in get_args(Unmatched):
         raise SettingError(f"--unmatched {unmatched} is not a choice; there are: {', '.join(get_args(Unmatched))}")
-    manifest = Manifest.scan(
-        folder,
-        labels=labels,
-        on=on if on is None or "," not in on else on.split(","),
-        path_columns=path_columns,
-        unmatched=unmatched,  # type: ignore[arg-type]  # checked there
-        verify=verify,  # type: ignore[arg-type]  # likewise
-        workers=workers,
-        out=out,
-        reading=ReadOptions(
+    options: dict[str, Any] = {
+        "labels": labels,
+        "on": on if on is None or "," not in on else on.split(","),
+        "path_columns": path_columns,
+        "unmatched": unmatched,
+        "verify": verify,
+        "workers": workers,
+        "reading": ReadOptions(
             axes=axes,
             slice=int(slice) if slice.isdigit() else slice,  # type: ignore[arg-type]  # checked there
             window=window,  # type: ignore[arg-type]  # likewise
@@ -115,9 +116,15 @@ def scan(
                 max_file_seconds=max_file_seconds,
             ),
         ),
-        private=private,
-        share_labels=share_labels,
-    )
+        "private": private,
+        "share_labels": share_labels,
+    }
+    if shard is not None:
+        from cinefeed.jobs.scan import scan_part
+
+        emit_part(scan_part(folder, part=parse_part(shard), out=out, **options), as_json=as_json)
+        return
+    manifest = Manifest.scan(folder, out=out, **options)
     result = {"out": str(out), "rows": len(manifest), "fingerprint": manifest.fingerprint}
     result["not_read"] = manifest.not_read
     emit(result, as_json=as_json, text=f"{manifest}\n-> {out}")

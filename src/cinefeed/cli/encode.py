@@ -6,12 +6,14 @@ from typing import Annotated, Any
 import typer
 
 from cinefeed.cli.options import Json, Window, frame_table, window_of
+from cinefeed.cli.parts import Shard, emit_part
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
 from cinefeed.config import read_transforms
 from cinefeed.core.errors import SettingError
 from cinefeed.encoders.load import split_name
 from cinefeed.encoders.video_encoder import VideoEncoder, pretrained_encoder
 from cinefeed.encoders.windows import Windows
+from cinefeed.jobs.parts import parse_part
 from cinefeed.training.encode import encode as encode_videos
 from cinefeed.video.clips import Frame
 
@@ -58,6 +60,7 @@ def encode(
         Path | None, typer.Option(help="Settings file (TOML) with the [[transforms]] of the augmented versions.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the augmented versions.")] = 0,
+    shard: Shard = None,
     as_json: Json = False,
 ) -> None:
     """Compute features of all videos once with the CNN of a run or a pretrained network, to train the rest faster."""
@@ -80,6 +83,25 @@ def encode(
         if encoder is None
         else _pretrained(encoder, frame=_frame(frame, window), options=options)
     )
+    if shard is not None:
+        from cinefeed.jobs.encode import encode_part
+
+        part = parse_part(shard)
+        with ticking("encoding") as tick:
+            done = encode_part(
+                sources[-1],
+                part=part,
+                out=out,
+                encoder=network,
+                dtype=dtype,  # type: ignore[arg-type]  # checked above
+                augmented=augmented,
+                seed=seed,
+                tick=tick,
+            )
+        emit_part(done, as_json=as_json)
+        if done.job.whole["warning"]:
+            note(f"warning: {done.job.whole['warning']}")
+        return
     with ticking("encoding") as tick:
         features = encode_videos(
             sources[-1],

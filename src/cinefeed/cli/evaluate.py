@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from cinefeed.cli.options import Json, Run, Where, by_target, classes_of, listed, where_table
+from cinefeed.cli.options import Json, Run, Threshold, Where, by_target, classes_of, listed, where_table
+from cinefeed.cli.parts import Shard, emit_part
 from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError
@@ -17,10 +18,12 @@ from cinefeed.core.files import write_errors
 from cinefeed.core.locks import write_lock
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.write_table import table_suffix, write_table
+from cinefeed.jobs.parts import parse_part
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.compare import compare as compare_predictions
 from cinefeed.metrics.display import assessment_lines, baseline_lines, reason_lines
 from cinefeed.metrics.predictions import Predictions, read_predictions
+from cinefeed.metrics.thresholds import check_rule
 from cinefeed.metrics.units import cluster_of
 from cinefeed.training.run import check_run, read_baselines, read_thresholds, settings_of_run, write_json
 
@@ -30,6 +33,7 @@ Unit = Annotated[
 ]
 Clips = Annotated[int | None, typer.Option(help="Number of clips per video, evenly spaced; their scores are averaged.")]
 Resamples = Annotated[int, typer.Option(help="Number of bootstrap samples for intervals.")]
+_MAX_CLASSES = 8  # on a line of the terminal
 _TABLES = (".parquet", ".csv", ".tsv", ".txt")
 
 
@@ -57,6 +61,7 @@ def evaluate(
     group: Annotated[
         str | None, typer.Option(help="Column of the patients, which are resampled for intervals.")
     ] = None,
+    threshold: Threshold = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the predictions, one row per clip (.parquet, .csv, .json).")
     ] = None,
@@ -74,7 +79,9 @@ def evaluate(
         predictions = _select_targets(predictions, None if target is None else listed(target))
         for warning in predictions.warnings:
             note(f"warning: {warning}")
-        assessment = assess(predictions, unit=unit, cluster=group, subgroups=columns or ())
+        check_rule(threshold or "f1", name="--threshold")
+        rule: Any = threshold or "f1"
+        assessment = assess(predictions, unit=unit, cluster=group, subgroups=columns or (), rule=rule)
         videos = {name: _count_videos(predictions.part(name).table) for name in predictions.parts}
         emit(
             {"videos": videos, "metrics": flat_metrics(assessment), "assessment": assessment},
@@ -82,8 +89,10 @@ def evaluate(
             text="\n".join(assessment_lines(assessment)),
         )
         return
-    if target or task or classes or group:
-        raise SettingError(f"--target, --task, --classes and --group are for a table of predictions; {run} is not one")
+    if target or task or classes or group or threshold:
+        raise SettingError(
+            f"--target, --task, --classes, --group and --threshold are for a table of predictions; {run} is not one"
+        )
     check_run(run)
     choose_backend()
     from cinefeed.training.evaluate import evaluate as measure_run
@@ -154,6 +163,11 @@ def compare(
         cluster=group if group_table is None else cluster_of(group_table, unit=unit, group=group),
         resamples=resamples,
         thresholds={name: {} if is_table(each) else read_thresholds(each) for name, each in (("a", a), ("b", b))},
+        rules={
+            name: settings.evaluate.threshold
+            for name, each in (("a", a), ("b", b))
+            if (settings := _settings(each)) is not None
+        },
     )
     if out is not None:
         if table_suffix(out) == ".json":
@@ -171,11 +185,23 @@ def predict(
     manifest: Annotated[Path | None, typer.Option(help="Manifest of the videos, in place of paths.")] = None,
     clips: Clips = None,
     per_clip: Annotated[bool, typer.Option("--per-clip", help="Write one row per clip, without averaging.")] = False,
+    shard: Shard = None,
     as_json: Json = False,
 ) -> None:
     """Predict any videos with the best weights of a run; no labels are needed."""
     check_run(run)
+    if shard is not None and (paths or manifest is None):
+        raise SettingError("--shard needs --manifest, which is equal for all parts; write one with 'cinefeed scan'")
     choose_backend()
+    if shard is not None and manifest is not None:
+        from cinefeed.jobs.predict import predict_part
+
+        part = parse_part(shard)
+        with ticking("predicting") as tick:
+            done = predict_part(run, manifest=manifest, part=part, out=out, clips=clips, per_clip=per_clip, tick=tick)
+        emit_part(done, as_json=as_json)
+        list_failures(done.job.whole["failures"] if part.number == 0 else [])
+        return
     from cinefeed.training.evaluate import predict as score_videos
 
     with ticking("predicting") as tick:
@@ -185,11 +211,27 @@ def predict(
     emit(
         {"out": str(out), "rows": len(result.predictions), "failures": result.failures},
         as_json=as_json,
-        text=f"{len(result.predictions)} predictions -> {out}",
+        text="\n".join([*_class_lines(result.predictions), f"{len(result.predictions)} predictions -> {out}"]),
     )
     if result.repeated:
         note(f"{result.repeated} paths name a file again; each file is predicted once")
     list_failures(result.failures)
+
+
+def _class_lines(predictions: pa.Table) -> list[str]:
+    """Return the number of rows of each predicted class, a line per target.
+
+    >>> _class_lines(pa.table({"id": ["a", "b", "c"], "score": [0.1, 0.8, 0.3], "predicted": ["no", "yes", "no"]}))
+    ['predicted: no 2, yes 1']
+    """
+    names = [name for name in predictions.schema.names if name == "predicted" or name.startswith("predicted_")]
+    return [f"{name.replace('_', ' ', 1)}: {_frequencies(predictions[name])}" for name in names]
+
+
+def _frequencies(column: Any) -> str:
+    counts = sorted(column.value_counts().to_pylist(), key=lambda each: -each["counts"])
+    more = f" and {len(counts) - _MAX_CLASSES} more" if len(counts) > _MAX_CLASSES else ""
+    return ", ".join(f"{each['values']} {each['counts']}" for each in counts[:_MAX_CLASSES]) + more
 
 
 def is_table(path: Path) -> bool:

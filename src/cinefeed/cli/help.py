@@ -22,12 +22,13 @@ _PANELS: dict[str, dict[str, str]] = {
     | {
         "Model": "model precision threads",
         "Training": "epochs learning_rate schedule loss patience folds",
+        "Evaluation": "threshold no_baselines",
         "Output": "overwrite tensorboard as_json help",
     },
     "inspect": _FLOW | {"Output": "transforms out as_json help"},
     "bench": _FLOW | {"Measurement": "seconds epochs", "Output": "as_json help"},
     "scan": {
-        "Output": "out private salt as_json help",
+        "Output": "out shard private salt as_json help",
         "Labels": "labels on path_columns unmatched share_labels",
         "Reading": "verify workers axes slice window stream frames keep on_damage",
         "Limits for files that others made": """
@@ -36,11 +37,23 @@ _PANELS: dict[str, dict[str, str]] = {
     },
     "evaluate": {
         "For a run folder": "part manifest where clips out",
-        "For a table of predictions": "target task classes group",
+        "For a table of predictions": "target task classes group threshold",
         "For both": "unit subgroups as_json help",
     },
+    "check": {
+        "Data": "target task group nuisance where config private",
+        "Clip and frame": "frames stride rate window",
+        "Output": "strict page groups workers as_json help",
+    },
+    "pack": {
+        "Output": "out codec quality gop max_bytes rows_per_shard workers as_json help",
+        "Frames": "short_side size fit channels rate margin window",
+        "Rows": "where on_error max_bad",
+        "Private data": "private keep_ids allow_burned_in",
+        "Check of a packed data set": "verify",
+    },
     "report": {
-        "For a table of predictions": "unit group subgroups task classes",
+        "For a table of predictions": "unit group subgroups task classes threshold",
         "Output": "out as_json help",
     },
 }

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cinefeed.core.errors import SettingError
+from cinefeed.core.remote.address import SCHEMES
 from cinefeed.data.manifest.files import PACKED_MANIFEST
 
 _READ = {"folder", "labels", "manifest", "config", "transforms", "group_table", "weights", "paths", "sources"}
-_READ |= {"run", "a", "b"}
+_READ |= {"run", "a", "b", "parts"}
 _WRITTEN = {"out", "page", "groups"}
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")  # a Path has one slash left; C:/ is a drive
 _PARQUET = b"PAR1"
@@ -35,9 +36,12 @@ def check_path(path: Path, *, name: str, label: str, is_read: bool = True) -> No
     requested_path = f"{label} {path}".strip()
     if address := _ADDRESS.match(str(path)):
         kind, rest = address[1], str(path)[address.end() :]
+        if name == "folder" and kind in SCHEMES:
+            return
         raise SettingError(
-            f"{label} {kind}://{rest}".strip() + ": remote addresses are not supported; copy the files into a local "
-            "folder, or mount the bucket or share as a folder, and give that path"
+            f"{label} {kind}://{rest}".strip() + ": only the folder of 'cinefeed scan' may be remote "
+            f"({', '.join(f'{scheme}://' for scheme in SCHEMES)}; docs/remote.md); copy the files into a local folder, "
+            "and give that path"
         )
     if not is_read:
         return

@@ -38,6 +38,10 @@ Window = Annotated[
     str | None, typer.Option(help="Values that become black and white: LOW,HIGH. For floats and more than 8 bits.")
 ]
 Stratify = Annotated[str | None, typer.Option(help="Column whose distribution is the same in all parts.")]
+Threshold = Annotated[
+    str | None,
+    typer.Option(help="How the threshold of two classes is chosen on the validation part: f1 (default) or youden."),
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from cinefeed.cli.options import Json, Where, where_table, window_of
+from cinefeed.cli.parts import Shard, emit_part
 from cinefeed.cli.show import emit, list_failures, note, ticking
 from cinefeed.core.errors import PackError, SettingError
 from cinefeed.core.text import format_bytes, format_count
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.memory_budget import parse_bytes
+from cinefeed.jobs.parts import parse_part
 from cinefeed.packing.pack import free_bytes
 from cinefeed.packing.sample import CodecMeasurement
 
@@ -19,25 +21,35 @@ from cinefeed.packing.sample import CodecMeasurement
 def pack(
     manifest: Annotated[Path, typer.Argument(help="Manifest; with --verify the folder of a packed data set.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the shards and their manifest.")] = None,
-    codec: Annotated[str, typer.Option(help="copy, raw, ffv1, jpeg, h264, or auto: measured on a sample.")] = "auto",
+    codec: Annotated[
+        str, typer.Option(help="Codec of the shards: copy, raw, ffv1, jpeg, h264, or auto, which measures a sample.")
+    ] = "auto",
     short_side: Annotated[int | None, typer.Option(help="Pixels of the shorter side of packed frames.")] = None,
     size: Annotated[str | None, typer.Option(help="Exact size in place of --short-side, HEIGHTxWIDTH.")] = None,
     fit: Annotated[str, typer.Option(help="How frames are fitted into --size: crop, pad, stretch, none.")] = "crop",
-    channels: Annotated[int | None, typer.Option(help="1 (grey) or 3 (RGB); by default as stored.")] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Number of channels: 1 (grey) or 3 (RGB); by default as stored.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Frames per second to keep; by default all.")] = None,
     margin: Annotated[
         float | None,
-        typer.Option(help="Pack only the start and end seconds of each row, and so many seconds around."),
+        typer.Option(help="Pack only the time from start to end of each row, and so many seconds around it."),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(help="jpeg: 2 (best) to 31, default 3; h264: 1 (best) to 51, default 18.")
+        int | None,
+        typer.Option(help="Quality of jpeg: 2 (best) to 31, default 3; of h264: 1 (best) to 51, default 18."),
     ] = None,
     gop: Annotated[int, typer.Option(help="Distance of key frames in h264.")] = 12,
     window: Annotated[
-        str | None, typer.Option(help="Black and white, LOW,HIGH, for jpeg and h264 of more than 8 bits.")
+        str | None,
+        typer.Option(help="Values that become black and white: LOW,HIGH. For jpeg and h264 of more than 8 bits."),
     ] = None,
-    max_bytes: Annotated[str | None, typer.Option(help="With --codec auto, largest size of all shards: 20GB.")] = None,
-    rows_per_shard: Annotated[int | None, typer.Option(help="By default as many as take about 1 GB.")] = None,
+    max_bytes: Annotated[
+        str | None, typer.Option(help="Largest size of all shards with --codec auto, such as 20GB.")
+    ] = None,
+    rows_per_shard: Annotated[
+        int | None, typer.Option(help="Number of rows of a shard; by default as many as take about 1 GB.")
+    ] = None,
     where: Where = None,
     private: Annotated[bool, typer.Option("--private", help="Hash ids that contain paths.")] = False,
     keep_ids: Annotated[
@@ -50,7 +62,8 @@ def pack(
         str, typer.Option(help="A row that cannot be packed: raise an error, or record it without a video.")
     ] = "raise",
     max_bad: Annotated[float, typer.Option(help="Share of rows that may be recorded without a video.")] = 0.01,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core, 0: none.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Number of processes; by default one per core. 0: none.")] = None,
+    shard: Shard = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read all bytes of packed shards and check them.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -87,8 +100,18 @@ def pack(
     if max_bytes is not None and codec != "auto":
         raise SettingError(f"--max-bytes is for --codec auto, not for --codec {codec}; leave it out")
     if codec == "auto":
+        if shard is not None:
+            raise SettingError("--shard needs --codec, the same for all parts; 'cinefeed bench' measures what suits")
         codec = _choose(rows, out, options, max_bytes)
     settings = PackSettings(codec=codec, **options)  # type: ignore[arg-type]  # checked there
+    if shard is not None:
+        from cinefeed.jobs.pack import pack_part
+
+        part = parse_part(shard)
+        with ticking("packing") as tick:
+            done = pack_part(rows, part=part, out=out, settings=settings, workers=workers, progress=tick or False)
+        emit_part(done, as_json=as_json)
+        return
     with ticking("packing") as tick:
         result = pack_videos(rows, out=out, settings=settings, workers=workers, progress=tick or False)
     emit(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cinefeed.cli.evaluate import RunOrTable, Unit, is_table
-from cinefeed.cli.options import Json, by_target, classes_of, listed
+from cinefeed.cli.options import Json, Threshold, by_target, classes_of, listed
 from cinefeed.cli.show import emit
 from cinefeed.core.errors import SettingError
 
@@ -31,6 +31,7 @@ def report(
         list[str] | None,
         typer.Option(help="Classes in order: a,b; the second of two is positive. Several targets: TARGET=a,b."),
     ] = None,
+    threshold: Threshold = None,
     as_json: Json = False,
 ) -> None:
     """Write a report of a run, or of the predictions of any program, as one HTML page without external files."""
@@ -45,11 +46,12 @@ def report(
             unit=unit,
             cluster=group,
             subgroups=listed(subgroups or []),
+            rule=threshold or "f1",  # type: ignore[arg-type]  # checked there
         )
-    elif unit or group or subgroups or task or classes:
+    elif unit or group or subgroups or task or classes or threshold:
         raise SettingError(
-            f"--unit, --group, --subgroups, --task and --classes are for a table of predictions, and {run} is a run "
-            "folder, whose page shows the results of its section [evaluate]; leave them out"
+            "--unit, --group, --subgroups, --task, --classes and --threshold are for a table of predictions, and "
+            f"{run} is a run folder, whose page shows the results of its section [evaluate]; leave them out"
         )
     else:
         page = run_page(run, out=out)

@@ -6,13 +6,21 @@ from typing import Annotated
 
 import typer
 
-from cinefeed.cli.options import Flow, Json, with_flow
+from cinefeed.cli.options import Flow, Json, Threshold, with_flow
 from cinefeed.cli.show import choose_backend, emit, note
 from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError, MissingExtraError, SettingError
 from cinefeed.core.locks import write_lock
 from cinefeed.metrics.display import assessment_lines, baseline_lines
-from cinefeed.training.run import RunResult, check_out, check_same, device, read_assessment, read_baselines
+from cinefeed.training.run import (
+    CHECKPOINT,
+    RunResult,
+    check_out,
+    check_same,
+    device,
+    read_assessment,
+    read_baselines,
+)
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
 
@@ -46,6 +54,11 @@ def train(
     folds: Annotated[
         int | None, typer.Option(help="Number of folds of a cross-validation by group, in place of a single run.")
     ] = None,
+    threshold: Threshold = None,
+    no_baselines: Annotated[
+        bool,
+        typer.Option("--no-baselines", help="Do not compare with a constant, nuisance columns and thumbnails."),
+    ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -66,7 +79,8 @@ def train(
         "tensorboard": tensorboard or None,
         "folds": folds,
     }
-    settings = flow.settings(model={"name": model}, train=options)
+    evaluate = {"threshold": threshold, "baselines": False if no_baselines else None}
+    settings = flow.settings(model={"name": model}, train=options, evaluate=evaluate)
     backend = choose_backend()
     from cinefeed.training.distributed import torchrun_rank  # Keras reads the backend when it is imported
     from cinefeed.training.fit import read_result
@@ -87,7 +101,14 @@ def train(
         with write_lock(settings.train.out, folder=True):
             result = read_result(check_out(settings.train.out, overwrite=True))  # removes a checkpoint that was left
     else:
-        result = run_training(settings, overwrite=overwrite, progress=True)
+        try:
+            result = run_training(settings, overwrite=overwrite, progress=True)
+        except KeyboardInterrupt:
+            if rank == 0 and (Path(settings.train.out) / CHECKPOINT).is_file():
+                note(
+                    f"interrupted; the last checkpoint is in {settings.train.out}: run the same command again to resume"
+                )
+            raise
     if rank == 0:
         finish(result, as_json=as_json)
 

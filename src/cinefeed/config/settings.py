@@ -9,6 +9,7 @@ import numpy as np
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.data.sampling import Natural, Sampler
 from cinefeed.feed.settings import FeedOptions, FeedSettings
+from cinefeed.metrics.thresholds import ThresholdRule
 from cinefeed.transforms.base import Transform
 from cinefeed.video.clips import Clip, Frame
 
@@ -179,7 +180,9 @@ class EvaluateSettings:
     video counts. `clips` are taken of a video, spread evenly over its time, and their scores averaged. `subgroups` are
     columns by whose values the metrics are told once more. The intervals hold `level` of `resamples` bootstrap samples,
     which are drawn by patient (the column `group` of the split) where there is one. `baselines` measures a constant,
-    nuisance columns and thumbnails on the same split, for at most 2,000 videos.
+    nuisance columns and thumbnails on the same split, for at most 2,000 videos. `threshold` is how the threshold of two
+    classes is chosen on the validation part: "f1" for the best F1, "youden" for the best Youden's J (sensitivity +
+    specificity - 1).
     """
 
     unit: str | None = None
@@ -188,6 +191,7 @@ class EvaluateSettings:
     resamples: int = 1000
     level: float = 0.95
     baselines: bool = True
+    threshold: ThresholdRule = "f1"
 
     def __post_init__(self) -> None:
         _need(self.clips >= 1, "clips", self.clips, "at least 1")

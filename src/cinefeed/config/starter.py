@@ -15,7 +15,7 @@ from cinefeed.config.lines import Setting, comment, toml_key
 from cinefeed.config.starter_clips import clip_settings, feature_settings, frame_settings
 from cinefeed.config.toml import parse
 from cinefeed.core.errors import CinefeedError, LabelError, SettingError, SplitError, TableError
-from cinefeed.core.text import format_count
+from cinefeed.core.text import count_having, format_count
 from cinefeed.data.label_types import class_names
 from cinefeed.data.manifest.encoded import encoded_from, feature_frame, made_by_a_run
 from cinefeed.data.manifest.manifest import Manifest, Parts
@@ -161,11 +161,12 @@ def _excluded_classes(labelled: Manifest, *, group: Group, target: str) -> tuple
 def _data(rows: Manifest, labelled: Manifest, *, path: str | Path, target: str) -> tuple[list[Setting], list[str]]:
     """Return the settings of manifest, target and task, and the classes in order; [] for a regression."""
     lines = [
-        Setting(name="manifest", value=str(path), why=f"{len(rows)} rows have frames that can be read"),
+        Setting(name="manifest", value=str(path), why=f"{format_count(len(rows), 'row')} with frames that can be read"),
         Setting(name="target", value=target, why="the label column to learn"),
     ]
     if len(labelled) < len(rows):
-        lines.append(Setting(name="missing", value="drop", why=f"{len(rows) - len(labelled)} rows have no {target}"))
+        unlabelled = count_having(len(rows) - len(labelled), len(rows), "row")
+        lines.append(Setting(name="missing", value="drop", why=f"{unlabelled} no {target}"))
     column, kind = labelled.column(target), labelled.label_type(target)
     rows_of = Counter(class_names(column).to_pylist())
     values = sorted(rows_of)

@@ -28,9 +28,9 @@ _SHORT.maxlist = _SHORT.maxtuple = 4
 def check_arguments(*, hints: Mapping[str, str] = _NO_HINTS, label: str | None = None) -> Callable[[Target], Target]:
     """Decorate a function, a class or a settings dataclass, so that wrong arguments raise ArgumentError with a remedy.
 
-    Unknown, missing and positional arguments name the nearest valid call. Of a dataclass, fields of numbers, text and
-    bool are checked by their annotation, and NumPy scalars become Python's. Of another class, public methods are
-    decorated too.
+    The error for an unknown, missing or positional argument shows the nearest valid call. For a dataclass, fields of
+    numbers, text and bool are also checked against their annotations, and NumPy scalars are converted to Python's. For
+    any other class, public methods are decorated too.
 
     Args:
         hints: What to do about an unknown or missing argument, by its name; "*" is for unknown ones without a hint.
@@ -108,13 +108,13 @@ def require_local(*paths: object, error: type[CinefeedError], what: str = "files
         if is_remote(path) and not os.path.exists(path):  # type: ignore[arg-type]  # noqa: PTH110
             address = re.sub(r"^([^/]+:)/+", r"\1//", str(path))
             raise error(
-                f"{address}: remote addresses are not supported yet; copy the {what} into a local folder, or mount the "
-                "bucket or share as a folder, and give that path"
+                f"{address}: only the root of a manifest may be remote (docs/remote.md); copy the {what} into a local "
+                "folder, and give that path"
             )
 
 
 def _wrapped(function: Any, hints: Mapping[str, str], clean: Callable[..., Any] | None = None) -> Any:
-    """Return a function that raises ArgumentError where a call does not fit its signature."""
+    """Return a function that raises ArgumentError if a call does not fit its signature."""
     clean, explain, layers = clean or _plain, _call_error, []
     inner = function
     while hasattr(inner, "__wrapped__"):  # decorators, which pass all arguments on
@@ -137,7 +137,8 @@ def _wrapped(function: Any, hints: Mapping[str, str], clean: Callable[..., Any] 
             fault = explain(function, args, kwargs, hints, str(error))
         raise fault
 
-    # With the globals of the function: doctest runs the examples of functions whose globals are those of the module.
+    # It has the globals of the function, because doctest only runs examples of functions that have the globals of the
+    # module.
     same = FunctionType(template.__code__, function.__globals__, function.__name__, None, template.__closure__)
     return wraps(function)(same)
 
@@ -216,7 +217,7 @@ def _plain_types(hint: Any) -> tuple[type, ...]:
 
 
 def _converted(name: str, value: Any, types: tuple[type, ...]) -> str:
-    """Return a hint with the number or bool that a value can stand for, or ""."""
+    """Return a hint with the valid value that a text or list was probably meant to be, or ""."""
     if isinstance(value, bool):
         return ""
     if str in types and isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):

@@ -1,4 +1,4 @@
-"""Loops compiled by numba, and what they are given: addresses of arrays, and values in an array's type."""
+"""Loops compiled by numba, and their arguments: addresses of arrays, and values in an array's type."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
@@ -17,7 +17,7 @@ def compiled(function: Kernel) -> Kernel:
     """Compile a loop with numba. It releases the GIL; machine code of this package is cached on disk.
 
     Without fastmath and parallel, the same input gives the same bytes on any number of threads. Pass contiguous arrays:
-    each other memory layout is one more compilation.
+    every other memory layout needs another compilation.
 
     >>> @compiled
     ... def total(values):

@@ -1,4 +1,4 @@
-"""How many cores this process may use: fewer than the machine has where it is pinned, or has a quota of their time."""
+"""Number of cores that this process may use: fewer than the machine has if CPU affinity or a cgroup quota limits it."""
 
 import math
 import os
@@ -12,22 +12,22 @@ _MOUNT = Path("/sys/fs/cgroup")
 def usable_cores(*, own_groups: Path = _OWN_GROUPS, mount: Path = _MOUNT) -> int:
     """Return the number of cores that this process may use: its affinity, bounded by the quota of its cgroup.
 
-    A quota of 1.5 cores counts as 2, for one worker would leave half a core idle. At least 1.
+    A quota of 1.5 cores counts as 2, because one worker would leave half a core idle. The result is at least 1.
     """
     pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(pinned, quota_cores(own_groups=own_groups, mount=mount))))
 
 
 def quota_cores(*, own_groups: Path = _OWN_GROUPS, mount: Path = _MOUNT) -> float:
-    """Return the processor time that the control groups of this process grant it, in cores; infinite without a quota.
+    """Return the processor time that the cgroups of this process allow, in cores; infinite without a quota.
 
-    Groups lie in each other, and each may have a quota, of which the least counts. Version 2 keeps it in `cpu.max`,
-    version 1 in `cpu.cfs_quota_us` and `cpu.cfs_period_us` (Linux: Documentation/admin-guide/cgroup-v2.rst and
+    Cgroups are nested, and each may have a quota: the smallest one applies. Version 2 stores it in `cpu.max`, version 1
+    in `cpu.cfs_quota_us` and `cpu.cfs_period_us` (Linux: Documentation/admin-guide/cgroup-v2.rst and
     Documentation/scheduler/sched-bwc.rst).
     """
     try:
         lines = own_groups.read_text(encoding="utf-8").splitlines()
-    except OSError:  # no Linux, or no /proc
+    except OSError:  # not Linux, or no /proc
         return math.inf
     quotas = [math.inf]
     for line in lines:
@@ -44,12 +44,13 @@ def quota_cores(*, own_groups: Path = _OWN_GROUPS, mount: Path = _MOUNT) -> floa
 
 
 def _upwards(top: Path, group: str) -> Iterator[Path]:
-    """Yield the folders of a group and of all around it.
+    """Yield the folders of a cgroup and of all its parents.
 
-    Within a container the path may be the host's, which is not there: the mounted top then is the container's group.
+    Within a container, the path may be that of the host, which does not exist there: the mounted root is then the
+    cgroup of the container.
     """
     path = PurePosixPath(group.strip().lstrip("/"))
-    if ".." not in path.parts:  # a group outside of this namespace
+    if ".." not in path.parts:  # otherwise the cgroup is outside of this namespace
         yield from (top / each for each in (path, *path.parents))
     else:
         yield top
@@ -69,5 +70,5 @@ def _cores(words: list[str]) -> float:
 def _words(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").split()
-    except OSError:  # the top of version 2 has no such file, nor has a group whose controller is off
+    except OSError:  # missing in the root cgroup of version 2, and if the controller is off
         return []

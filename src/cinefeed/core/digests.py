@@ -1,7 +1,8 @@
-"""Files that show themselves whether they are whole: a digest of all bytes before it stands at their end.
+"""Files that end with a digest of all bytes before it, so that damage is detected.
 
-Readers of HDF5 and of zip archives (.npz) pass over what follows. Their own checks are not enough: HDF5 has none for
-the weights that Keras writes, and an archive whose list of contents is damaged may lack a member without an error.
+Readers of HDF5 and of zip archives (.npz) ignore bytes after the end of their data. Their own checks are not enough:
+HDF5 has none for the weights that Keras writes, and an archive whose list of contents is damaged may lack a member
+without an error.
 """
 
 import hashlib
@@ -14,14 +15,14 @@ _TEXT_END = re.compile(r'(.*)(?:# |, ")cinefeed sha256(?: |": ")([0-9a-f]{64})(?
 
 
 def append_digest(path: Path) -> None:
-    """Write the digest of a file at its end."""
+    """Append the digest of a file to it."""
     digest = _digest(path, path.stat().st_size)
     with path.open("ab") as file:
         file.write(_MARK + digest)
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a file ends in a digest, and is as it was when that was written.
+    """Return whether a file ends with a digest that matches the bytes before it.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a.npz"
@@ -43,12 +44,12 @@ def is_whole(path: Path) -> bool:
 
 
 def toml_with_digest(text: str) -> str:
-    """Return TOML, of whole lines, with a comment at its end that holds its digest."""
+    """Return TOML text, which must end with a line break, followed by a comment with its digest."""
     return f"{text}# cinefeed sha256 {hashlib.sha256(text.encode()).hexdigest()}\n"
 
 
 def json_with_digest(text: str) -> str:
-    """Return a JSON object with a last key that holds the digest of what stands before it.
+    """Return the text of a JSON object with one key added at its end: the digest of the text before that key.
 
     >>> json_with_digest('{"a": 1}')[:29]
     '{"a": 1, "cinefeed sha256": "'
@@ -58,7 +59,7 @@ def json_with_digest(text: str) -> str:
 
 
 def is_text_changed(text: str) -> bool:
-    r"""Return whether TOML or JSON ends in a digest that is not that of the text before; without one, False.
+    r"""Return whether TOML or JSON ends with a digest that does not match the text before it; False without a digest.
 
     >>> text = toml_with_digest("a = 1\n")
     >>> is_text_changed(text), is_text_changed(text.replace("1", "2", 1)), is_text_changed("a = 2")

@@ -16,6 +16,7 @@ CinefeedError
 ├── FeedError          (RuntimeError)       an unsupported use of a feed
 │   ├── StaleIteratorError (RuntimeError)   an iterator of a feed that was replaced by a newer one
 │   └── UnpicklableError     (RuntimeError)       settings that cannot be sent to worker processes
+├── FetchError         (RuntimeError)       a remote file that could not be fetched
 ├── InUseError         (RuntimeError)       a path that another process is writing
 ├── PackError          (RuntimeError)       packing that had to stop, or packed shards that are damaged
 ├── TrainingError      (RuntimeError)       a run that had to stop
@@ -100,6 +101,13 @@ class UnpicklableError(FeedError):
     """Settings of a feed cannot be sent to worker processes, such as a transform that is defined in a script."""
 
 
+class FetchError(CinefeedError, RuntimeError):
+    """A remote file could not be fetched, although the request was repeated.
+
+    Not a SourceError: a row must not be replaced because of the network, which would change the bytes of a batch.
+    """
+
+
 class InUseError(CinefeedError, RuntimeError):
     """Another process is writing the run folder, manifest or folder of features."""
 
@@ -115,13 +123,14 @@ class TrainingError(CinefeedError, RuntimeError):
 class DiskFullError(CinefeedError, OSError):
     """The disk has no room for a file, or a quota or a limit on file sizes is reached.
 
-    >>> print(DiskFullError(28, "No space left on device", "runs/a/run.json"))
-    runs/a/run.json cannot be written: the disk is full (No space left on device); make room, and run the same again
+    >>> print(DiskFullError(28, "No space left", "run.json"))
+    run.json cannot be written: the disk is full (No space left); free some space, and run the same command again
     """
 
     def __str__(self) -> str:
         reason = "the disk is full" if self.errno == ENOSPC else "a limit on disk usage is reached"
-        return f"{self.filename} cannot be written: {reason} ({self.strerror}); make room, and run the same again"
+        advice = "free some space, and run the same command again"
+        return f"{self.filename} cannot be written: {reason} ({self.strerror}); {advice}"
 
 
 class KerasBackendError(CinefeedError, ImportError):
@@ -139,15 +148,15 @@ class MissingExtraError(CinefeedError, ImportError):
 def keras_missing(error: ImportError) -> ImportError:
     """Return the error for a failed import of Keras: Keras itself is not installed, or its backend, or something else.
 
-    Keras needs a backend, and takes TensorFlow unless KERAS_BACKEND, or its file keras.json, names another.
+    Keras needs a backend, and uses TensorFlow unless KERAS_BACKEND, or its file keras.json, names another.
     """
     backend = (error.name or "").partition(".")[0]
     if backend == "keras":
         return MissingExtraError("keras", extra="keras,torch", hint=" (or 'cinefeed[keras,jax]')")
     if backend not in KERAS_BACKENDS or find_spec(backend) is not None:
-        return error  # whatever it is, installing would not mend it
+        return error  # another error, which an installation would not fix
     is_set = os.environ.get("KERAS_BACKEND") == backend
-    why = f"it names {backend} now" if is_set else f"without it, Keras takes {backend}"
+    why = f"it names {backend} now" if is_set else f"without it, Keras uses {backend}"
     setting = "KERAS_BACKEND={} in the environment before Python starts: " + why
     installed = [name for name in KERAS_BACKENDS if find_spec(name) is not None]
     if installed:

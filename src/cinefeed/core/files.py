@@ -13,20 +13,35 @@ PARTIAL = ".partial."  # prefix of the names of files that are being written
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # also a quota, or a limit on file sizes
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], *, keep: bool = False) -> None:
     """Call `write` with a temporary path beside `path`, then rename the file, so that readers never see a part of it.
 
-    The temporary name keeps the suffixes, from which some writers choose the format, and is unique to this process. An
-    OSError names `path`; if the disk is full, it is a DiskFullError.
+    With `keep`, a file that another process has written to `path` in the meantime stays. The temporary name keeps the
+    suffixes, from which some writers choose the format, and is unique to this process. An OSError names `path`; if the
+    disk is full, it is a DiskFullError.
     """
     partial = path.with_name(f"{PARTIAL}{os.getpid()}.{path.name}")
     try:
         write(partial)
-        partial.replace(path)
+        if not (keep and _link(partial, path)):
+            partial.replace(path)
     except OSError as error:
         raise write_error(error, path) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _link(source: Path, path: Path) -> bool:
+    """Give a file a second name unless a file of that name exists; return False if the file system has no links."""
+    try:
+        path.hardlink_to(source)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        return path.exists()
+    return True
 
 
 def write_error(error: OSError, path: Path) -> OSError:

@@ -1,4 +1,4 @@
-"""HTML fragments for notebooks, and pages with them for a browser: escaped, without scripts and outside resources."""
+"""HTML fragments for notebooks, and pages with them for a browser: escaped, without scripts or external resources."""
 
 import sys
 import tempfile
@@ -26,7 +26,8 @@ _STYLE = """
 .cinefeed th, .cinefeed td { padding: 2px 14px 2px 0; border: 0; border-bottom: 1px solid rgba(128, 128, 128, .3);
   text-align: left !important; vertical-align: top; color: inherit; font-variant-numeric: tabular-nums; }
 .cinefeed tr { background: none !important; }
-.cinefeed td { overflow-wrap: anywhere; white-space: normal; min-width: 3em; }
+.cinefeed td { white-space: normal; min-width: 3em; }
+.cinefeed td:last-child:not(.number) { overflow-wrap: anywhere; min-width: 8em; }
 .cinefeed th { font-weight: 600; white-space: nowrap; }
 .cinefeed .facts th { font-weight: 400; opacity: .72; }
 .cinefeed .number { text-align: right !important; white-space: nowrap; }
@@ -100,7 +101,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, numbers: 
 
 
 def steps(lines: Iterable[tuple[Sequence[str], str]]) -> str:
-    """Return a numbered list of steps, each the names that it joins, and how."""
+    """Return a numbered list of steps: the names that each step combines, and how it is computed."""
     items = []
     for names, how in lines:
         chips = " ".join(f'<span class="step">{text(name)}</span>' for name in names)
@@ -109,7 +110,7 @@ def steps(lines: Iterable[tuple[Sequence[str], str]]) -> str:
 
 
 def note(words: str, *, warning: bool = False) -> str:
-    """Return a line of text, "" without words."""
+    """Return a line of text as HTML, "" if the text is empty."""
     return f'<p class="{"warning" if warning else "note"}">{text(words)}</p>' if words else ""
 
 
@@ -141,7 +142,7 @@ def display(html: str, *, title: str, out: str | Path | None) -> Path | None:
 
 
 def display_page(writer: str, *args: Any, title: str, out: str | Path | None, **options: Any) -> Path | None:
-    """Show the page that one of `page_writers` writes for these arguments, as `display` shows: in a notebook framed."""
+    """Show the page of one of `page_writers` for these arguments, as `display` does; in a notebook, in a frame."""
     write = page_writers[writer]
     if out is not None or not in_notebook():
         return write(*args, out=temporary_page(title) if out is None else Path(out), **options)
@@ -179,6 +180,6 @@ def updating_display() -> Callable[[str], None]:
 
 
 def framed(page: str, *, height: int = 800) -> str:
-    """Return a whole page as a frame of a notebook, with a style of its own; it can run no script."""
+    """Return a whole page as a frame for a notebook. The page keeps its own style and cannot run scripts."""
     style = f"width: 100%; height: {height}px; border: 1px solid rgba(128, 128, 128, .4); background: #fff"
     return f'<div><iframe sandbox="allow-downloads" style="{style}" srcdoc="{escape(page)}"></iframe></div>'

@@ -1,4 +1,4 @@
-"""Which backend Keras takes, found without importing it."""
+"""The backend that Keras will use, determined without importing Keras."""
 
 import json
 import os
@@ -12,7 +12,8 @@ def keras_backend() -> str | None:
     """Return the backend that the user chose, else the first one installed; None if there is none.
 
     The user's choice is KERAS_BACKEND, or the `backend` in keras.json if that is installed: Keras itself writes
-    "tensorflow" into that file when there is none, so a name that is not installed there is nobody's choice.
+    "tensorflow" into that file when it creates it, so a backend in that file that is not installed was not chosen by
+    the user.
     """
     backend = os.environ.get("KERAS_BACKEND")
     if backend:

@@ -37,7 +37,9 @@ def in_colour(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def as_levels(clips: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return clips, (clips, frames, height, width, channels), as uint8; of another dtype each from its own range.
+    """Return clips, (clips, frames, height, width, channels), as uint8.
+
+    Clips of another dtype are scaled, each from its own range.
 
     >>> as_levels(np.array([-1.0, 0.0, 1.0]).reshape(1, 3, 1, 1, 1)).ravel().tolist()
     [0, 127, 255]

@@ -32,6 +32,15 @@ def format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
+def count_having(number: int, total: int, noun: str) -> str:
+    """Return "3 of 10 rows have", in the singular for one row.
+
+    >>> count_having(1, 4, "row"), count_having(1, 1, "video"), count_having(3, 1200, "row")
+    ('1 of 4 rows has', '1 of 1 video has', '3 of 1,200 rows have')
+    """
+    return f"{number:,} of {format_count(total, noun)} {'has' if number == 1 else 'have'}"
+
+
 def format_number(value: object) -> str:
     """Return a metric's value: three decimals below 10, else four significant digits.
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import SplitError
 from cinefeed.core.rng import Stage, permutation_for
+from cinefeed.core.text import count_having
 from cinefeed.data.label_types import Kind, class_name, label_type
 
 PARTS = ("train", "val", "test")
@@ -173,8 +174,8 @@ def _groups(groups: Any, name: str) -> tuple[Encoded, NDArray[np.int64]]:
     missing = int((group.codes < 0).sum())
     if missing:
         raise SplitError(
-            f"{missing} of {len(group.codes)} rows have no {name!r}, so rows of one group could be in two parts; "
-            f"fill the column, or leave those rows out with manifest.drop_missing({name!r}) (--drop-missing)"
+            f"{count_having(missing, len(group.codes), 'row')} no {name!r}, so rows of one group could be in two "
+            f"parts; fill the column, or leave those rows out with manifest.drop_missing({name!r}) (--drop-missing)"
         )
     return group, np.bincount(group.codes)
 
@@ -189,7 +190,7 @@ def _strata(
     array = _arrow(labels)
     if array.null_count:
         raise SplitError(
-            f"{array.null_count} of {len(array)} rows have no {label_name!r} to stratify by; "
+            f"{count_having(array.null_count, len(array), 'row')} no {label_name!r} to stratify by; "
             f"leave them out with manifest.drop_missing({label_name!r}) (--drop-missing), or use another column"
         )
     if (kind or label_type(array).kind) == "classes":
@@ -224,7 +225,8 @@ def _class_strata(label: Encoded, group: Encoded, *, parts: int, group_name: str
     order = np.lexsort((-pair_class, -group_counts[pair_class], rows, pair_group))
     strata = np.zeros(len(group.values), np.int64)
     strata[pair_group[order]] = pair_class[order]
-    # A class that is the most frequent of too few groups gets all groups with it. The rarest class is last and so wins.
+    # A class that is the most frequent one in too few groups gets all groups that contain it. The rarest class is
+    # assigned last, so it has precedence.
     for code in np.argsort(-group_counts, kind="stable"):
         if (strata == code).sum() < parts:
             strata[pair_group[pair_class == code]] = code

@@ -1,4 +1,4 @@
-"""How the parts of a split compare: rows, groups, and the labels of each part."""
+"""Comparison of the parts of a split: rows, groups and labels of each part."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from cinefeed.core.text import format_percent
+from cinefeed.core.text import format_count, format_percent
 from cinefeed.data.label_types import Kind, class_name, label_type
 from cinefeed.data.split import _arrow, encode
+
+_MAX_COLUMNS, _MAX_LINES = 8, 30  # classes that are columns, and lines of a table
 
 
 def unseen_classes(*, labels: Any, parts: Any) -> dict[str, dict[str, NDArray[np.int64]]]:
@@ -81,28 +83,51 @@ class Balance:
 
     def __str__(self) -> str:
         total = sum(self.rows)
-        table = [["part", "rows", "share", *([self.group_name] if self.group_name else [])]]
-        table[0] += [str(name) for name in self.classes]
+        columns = self.classes if len(self.classes) <= _MAX_COLUMNS else {}
+        table = [["part", "rows", "share", *([self.group_name] if self.group_name else []), *map(str, columns)]]
         table[0] += [f"{self.label_name} mean", "min", "25 %", "median", "75 %", "max"] if self.quartiles else []
         for number, part in enumerate(self.parts):
-            rows = self.rows[number]
-            cells = [part, str(rows), format_percent(rows / total, ".1f")]
+            cells = [part, str(self.rows[number]), format_percent(self.rows[number] / total, ".1f")]
             cells += [str(self.groups[number])] if self.group_name else []
-            cells += [
-                f"{counts[number]} ({format_percent(counts[number] / max(rows, 1))})"
-                for counts in self.classes.values()
-            ]
+            cells += [self._class_cell(counts, number) for counts in columns.values()]
             if self.quartiles:
                 cells += [f"{value:.4g}" for value in (self.means[number], *self.quartiles[number])]
             table.append(cells)
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(
-                [cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))]
-            )
-            for cells in table
-        ]
-        return "\n".join([*lines, *(f"warning: {message}" for message in self.warnings)])
+        classes = [] if columns else self._class_lines()
+        return "\n".join([*_aligned(table), *classes, *(f"warning: {message}" for message in self.warnings)])
+
+    def _class_cell(self, counts: Sequence[int], part: int) -> str:
+        return f"{counts[part]} ({format_percent(counts[part] / max(self.rows[part], 1))})"
+
+    def _class_lines(self) -> list[str]:
+        """Return a table with a line per class, the most frequent first; the rarest beyond a limit are one line."""
+        order = sorted(self.classes.items(), key=lambda item: -sum(item[1]))
+        lines = _aligned(
+            [
+                [str(self.label_name), *self.parts],
+                *(
+                    [str(name), *(self._class_cell(counts, part) for part in range(len(self.parts)))]
+                    for name, counts in order[:_MAX_LINES]
+                ),
+            ]
+        )
+        if rest := [sum(counts) for _, counts in order[_MAX_LINES:]]:
+            rows = f"{rest[-1]} to {rest[0]} rows" if rest[-1] < rest[0] else format_count(rest[0], "row")
+            lines.append(f"and {len(rest)} more, with {rows} each")
+        return ["", *lines] if lines[1:] else []
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as lines: the first column to the left, the others to the right.
+
+    >>> _aligned([["part", "rows"], ["train", "12"]])
+    ['part   rows', 'train    12']
+    """
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True))])
+        for first, *cells in table
+    ]
 
 
 def measure_balance(

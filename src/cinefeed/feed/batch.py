@@ -20,8 +20,9 @@ OnError = Literal["raise", "replace"]
 class Batch:
     """One batch, in NumPy. Arrays may be kept; their memory is reused only after they were deleted.
 
-    `targets` are (batch,): float32, or class numbers, int64; soft ones (`feed.spec.soft`) float32, of more than two
-    classes (batch, classes); of the task "clip" the clips, of "mask" the masks; of several, each by name.
+    `targets` are (batch,): float32, or int64 class numbers. Soft targets (`feed.spec.soft`) are float32, and (batch,
+    classes) for more than two classes. For the task "clip" they are the clips, for "mask" the masks. Several targets
+    are a mapping by name.
 
     `parameters` describe how each row was made, if the feed has `return_parameters`; for padding they are empty:
 
@@ -33,9 +34,9 @@ class Batch:
     mixing         the parameters of the row, if the batch was mixed
     """
 
-    clips: Any  # (batch, frames, height, width, channels); of views that are not stacked, each by name
+    clips: Any  # (batch, frames, height, width, channels); a mapping by name for views that are not stacked
     targets: Any
-    weights: Any  # (batch,): 0 if a row has no label, or is padding; of several targets, each by name
+    weights: Any  # (batch,): 0 if a row has no label, or is padding; a mapping by name for several targets
     ids: NDArray[np.str_]  # (batch,)
     valid: NDArray[np.bool_]  # (batch, frames): False where a frame is padding
     covariates: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # by name, (batch, size)
@@ -74,7 +75,7 @@ class Batch:
     def inputs(self, *, padded: bool) -> dict[str, NDArray[Any]]:
         """Return the inputs of a model by name: clips, covariates, masks, and `valid` if `padded`.
 
-        The clips are `clips`, or of views that are not stacked one input each: `clips_2ch`, `clips_4ch`. The masks are
+        The clips are `clips`, or one input for each view that is not stacked: `clips_2ch`, `clips_4ch`. The masks are
         `masks`, unless they are the targets.
         """
         masks = {"masks": self.masks} if self.masks.size and self.masks is not self.targets else {}

@@ -102,8 +102,11 @@ class BatchBuilder:
             raise
         if timings:
             whole = ClipTimings(*(sum(each) for each in zip(*timings, strict=True)))
-            meter.add(**{f"{stage}_seconds": getattr(whole, stage) for stage in ("read", "decode", "transform")})
-            meter.add(retried=whole.retried, compiled=whole.compiled, pyav=whole.pyav)
+            meter.add(
+                **{f"{stage}_seconds": getattr(whole, stage) for stage in ("fetch", "read", "decode", "transform")}
+            )
+            counts = ("retried", "compiled", "pyav", "requests", "fetched_bytes", "refetches")
+            meter.add(**{name: getattr(whole, name) for name in counts})
             if whole.pyav:
                 decoder_choice()  # logs why once: worker processes do not
         began = time.perf_counter()

@@ -54,7 +54,8 @@ class ClipParameters(NamedTuple):
 class ClipTimings(NamedTuple):
     """The seconds that one draw took, by stage, the number of repeated reads, and which decoder was used.
 
-    `compiled` and `pyav` count the files of encoded video that each decoder read; see `decoder_choice`.
+    `compiled` and `pyav` count the files of encoded video that each decoder read; see `decoder_choice`. `fetch` is the
+    time that the worker waited for remote files, `requests` to `refetches` are of its process since the last clip.
     """
 
     read: float
@@ -63,6 +64,10 @@ class ClipTimings(NamedTuple):
     retried: int = 0
     compiled: int = 0
     pyav: int = 0
+    fetch: float = 0.0
+    requests: int = 0
+    fetched_bytes: int = 0
+    refetches: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +184,8 @@ class ClipPipeline:
         what = self.rows.nameless(str(of_the_disk or error), draw.row, view=view)
         if of_the_disk is not None:
             return FeedError(
-                f"{where}: the disk gave an error {len(_PAUSES) + 1} times: {what}; look at the disk or the network, "
-                "then go on from where the feed stood"
+                f"{where}: the disk gave an error {len(_PAUSES) + 1} times: {what}; check the disk or the network, "
+                "then resume from the state of the feed"
             )
         if isinstance(error, CinefeedError):
             error.args = (f"{where}: {what}",)
@@ -193,6 +198,7 @@ class ClipPipeline:
         began = time.perf_counter()
         region_name = self.compose.frame.region
         with self.rows.open(draw.row, channels=self.channels, view=view) as source:
+            fetched = getattr(source, "fetch_seconds", 0.0)
             opened = time.perf_counter()
             metadata = source.metadata
             clip_parameters = self.sample_clips(draw, view, metadata)
@@ -213,9 +219,15 @@ class ClipPipeline:
             for number, each in enumerate(labels):
                 assert masks is not None
                 render_masks(self.compose, each, masks[number], clip_parameters[number].parameters, **spacing)
-        compiled, pyav = int(decoder == "compiled"), int(decoder == "PyAV")
+        counters = {} if self.rows.remote is None else self.rows.remote.take_counters()
         return ClipTimings(
-            opened - began, decoded - opened, time.perf_counter() - decoded, compiled=compiled, pyav=pyav
+            opened - began - fetched,
+            decoded - opened,
+            time.perf_counter() - decoded,
+            compiled=int(decoder == "compiled"),
+            pyav=int(decoder == "PyAV"),
+            fetch=fetched,
+            **counters,
         )
 
     def _choose(self, draw: PlanEntry, times: FrameTimes, window: Seconds) -> list[Selection]:
@@ -231,7 +243,7 @@ class ClipPipeline:
             return [select(times, rng=rng)]
         stretch = replace(self.clip, frames=2 * self.clip.frames, short="repeat_last")
         covered, _ = stretch.select(times, rng=rng, start_seconds=start, end_seconds=end)
-        # One frame more where frames are picked by time: a tick may lie after the last that it shows.
+        # One more frame if frames are selected by time: a tick may be later than the last frame that it shows.
         last = min(int(covered.max()) + (self.clip.rate_hz is not None), times.count - 1)
         first, selections = int(covered.min()), []
         part = part_of(times, first, last - first + 1)

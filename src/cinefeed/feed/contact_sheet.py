@@ -14,8 +14,8 @@ from cinefeed.feed.labels import FeedSpec
 def pictures(clips: Any, *, stacked: int, count: int) -> NDArray[np.uint8]:
     """Return the first clips of a batch, uint8 (clips, frames, height, width, channels), views side by side.
 
-    `clips` are one array, or of several views each by name; `stacked` views are its channels. Clips of another dtype
-    are scaled, each from its own minimum and maximum.
+    `clips` are one array, or a mapping by name for several views; `stacked` views are the channels of one array. Clips
+    of another dtype are scaled, each from its own minimum and maximum.
     """
     views = list(clips.values()) if isinstance(clips, Mapping) else [clips]
     if stacked:
@@ -33,7 +33,7 @@ def captions(ids: Sequence[str], targets: Any, weights: Any, spec: FeedSpec | No
 
 
 def _label(targets: Any, weights: Any, row: int, spec: FeedSpec | None) -> str:
-    """Return the label of a row; of several targets "age 61, sex f", without those that are missing."""
+    """Return the label of a row; for several targets "age 61, sex f", without missing labels."""
     if not isinstance(targets, Mapping):
         return _label_text(targets[row], spec)
     kinds = {each.name: each for each in spec.targets} if spec is not None else {}

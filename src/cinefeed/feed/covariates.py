@@ -114,8 +114,9 @@ def read_weights(table: Any, name: str) -> NDArray[np.float32]:
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong):
         raise LabelError(
-            f"{len(wrong)} of {len(weights)} weights in {name!r} are missing, negative or infinite "
-            f"(first: row {wrong[0]}, {column[int(wrong[0])]}); a row that should not count has weight 0"
+            f"{len(wrong)} of {len(weights)} weights in {name!r} {'is' if len(wrong) == 1 else 'are'} missing, "
+            f"negative or infinite (first: row {wrong[0]}, {column[int(wrong[0])]}); a row that should not count "
+            "has weight 0"
         )
     return np.asarray(weights, np.float32)
 

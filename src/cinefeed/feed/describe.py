@@ -80,8 +80,8 @@ def _short(manifest: Manifest, clip: Clip) -> str:
     how = "their last frame is repeated" if clip.short == "repeat_last" else "their frames come again from the first"
     how = "some of their frames come twice" if clip.position == "spread" else how
     return (
-        f"a clip is longer than {short} of {len(counts)} videos: {how}, and all of it counts as valid; take fewer "
-        "frames (--frames), or short='pad', which marks what is missing"
+        f"a clip is longer than {short} of {len(counts)} videos: {how}, and all frames count as valid; use fewer "
+        "frames (--frames), or short='pad', which marks the missing frames"
     )
 
 
@@ -91,14 +91,14 @@ def _missing(manifest: Manifest, covariates: Sequence[Covariate]) -> Iterator[st
             instead = "no category" if each.categories else f"the mean, {each.mean:.4g}"
             yield (
                 f"covariate {each.name!r} is missing in {count} of {len(manifest)} rows, which get {instead}; leave "
-                f"them out with manifest.drop_missing({each.name!r}) where that is not meant"
+                f"them out with manifest.drop_missing({each.name!r}) if that is not intended"
             )
 
 
 def check_rows(manifest: Manifest) -> None:
     """Raise TableError if there are no rows or no start times, SourceError if files hold no frame."""
     if len(manifest) == 0:
-        raise TableError("the manifest has no rows, so there is nothing to feed; look at the filters before it")
+        raise TableError("the manifest has no rows, so there is nothing to feed; check the filters")
     for view in manifest.rows.views or ("",):
         column = f"num_frames:{view}" if view else "num_frames"
         if column not in manifest.table.column_names:
@@ -112,7 +112,7 @@ def check_rows(manifest: Manifest) -> None:
             leave_out = "manifest.readable().pivot(..., missing='drop')" if view else "manifest.readable()"
             raise SourceError(
                 f"{len(empty)} of {len(manifest)} files hold no frame that decodes "
-                f"({first}{' ...' * (len(empty) > 3)}){reason}; mend them, or leave them out with {leave_out}"
+                f"({first}{' ...' * (len(empty) > 3)}){reason}; repair them, or leave them out with {leave_out}"
             )
         _check_start_times(manifest, view=view)
 
@@ -129,9 +129,9 @@ def _check_start_times(manifest: Manifest, *, view: str) -> None:
     rows = np.flatnonzero((is_known[0] | is_known[1]) & is_known[2] & ~is_known[3])
     if len(rows):
         raise TableError(
-            f"{len(rows)} of {len(manifest)} rows are seconds of a video of which the manifest lacks "
-            f"start_time_seconds (first: row {rows[0]}, {manifest.rows.display_name(int(rows[0]), view=view)}): "
-            "seconds count from there, and without it they may be other frames; scan again, with the same --out"
+            f"{len(rows)} of {len(manifest)} rows are time ranges of videos without start_time_seconds in the manifest "
+            f"(first: row {rows[0]}, {manifest.rows.display_name(int(rows[0]), view=view)}): seconds are relative to "
+            "that time, so other frames could be fed; scan again, with the same --out"
         )
 
 

@@ -35,6 +35,7 @@ from cinefeed.feed.describe import (
 )
 from cinefeed.feed.display import CLIPS, feed_html, feed_repr, feed_title
 from cinefeed.feed.evaluation import evaluation_settings
+from cinefeed.feed.fetch_ahead import FetchAhead
 from cinefeed.feed.inputs import (
     check_callables,
     choose_views,
@@ -45,7 +46,7 @@ from cinefeed.feed.inputs import (
 )
 from cinefeed.feed.iteration import Epochs
 from cinefeed.feed.labels import FeedSpec, Task, clip_name, read_labels
-from cinefeed.feed.memory_budget import divide_memory
+from cinefeed.feed.memory_budget import divide_memory, parse_bytes
 from cinefeed.feed.mixing import Mixing, check_mixing, is_soft
 from cinefeed.feed.plan_cache import PlanCache
 from cinefeed.feed.prefetch import buffers_ahead
@@ -132,7 +133,12 @@ class Feed:
         self.manifest, table = manifest, manifest.table
         self.shard = find_shard(settings.shard)
         self.worker_count = count_workers(workers.count)
+        folder = None if workers.cache is None else Path(workers.cache).expanduser()
+        limit = None if workers.cache_bytes is None else parse_bytes(workers.cache_bytes)
+        rows = manifest.rows.with_cache(folder, limit)
         masks = find_masks(manifest, inputs.mask)
+        if masks is not None and rows.remote is not None:
+            masks.remote = rows.remote
         labels = read_labels(
             table,
             type_of=manifest.label_type,
@@ -150,7 +156,7 @@ class Feed:
         compose = Compose(settings.transforms, frame=frame, frames=settings.clip.frames)
         check_callables(compose.transforms, masks=inputs.mask is not None)
         self._pipeline = pipeline = ClipPipeline(
-            rows=manifest.rows,
+            rows=rows,
             clip=settings.clip,
             compose=compose,
             channels=frame.channels,
@@ -239,6 +245,11 @@ class Feed:
         )
         self._fingerprint = (-1, "")  # of the plan of an epoch
         self._deaths: list[str] = []  # of workers
+        fetch_ahead = None
+        if rows.remote is not None:
+            sources = [*((rows, view) for view in views or ("",)), *([] if masks is None else [(masks, "")])]
+            share, plan_of = self._builder.share, self._plans.of
+            fetch_ahead = FetchAhead(rows.remote, sources, plan_of=plan_of, share=share, meter=self._meter)
         self._epochs = Epochs(
             builder=self._builder,
             meter=self._meter,
@@ -254,6 +265,7 @@ class Feed:
             choice=None if workers.backend == "auto" else BackendChoice(workers.backend, "set by backend="),
             workers=count,
             ahead=self._ahead,
+            fetch_ahead=fetch_ahead,
         )
 
     def __repr__(self) -> str:

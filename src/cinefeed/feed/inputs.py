@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, SettingError, TableError, did_you_mean
+from cinefeed.core.text import count_having
 from cinefeed.data.manifest.columns import column_hint
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.rows import Rows
@@ -89,8 +90,8 @@ def find_masks(manifest: Manifest, column: str | None) -> Rows | None:
     if len(lacking):
         first = ", ".join(f"row {row}, {manifest.rows.display_name(row)}" for row in lacking[:3])
         raise TableError(
-            f"{len(lacking)} of {len(paths)} rows have no mask in {column!r}: {first}{' ...' * (len(lacking) > 3)}; "
-            f"leave them out with manifest.drop_missing({column!r})"
+            f"{count_having(len(lacking), len(paths), 'row')} no mask in {column!r}: {first}"
+            f"{' ...' * (len(lacking) > 3)}; leave them out with manifest.drop_missing({column!r})"
         )
     return mask_rows(table.column("id"), paths, root=str(manifest.root), private=manifest.private)
 

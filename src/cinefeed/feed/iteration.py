@@ -11,6 +11,7 @@ from cinefeed.core.machine import CpuMeter
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.batch_builder import BatchBuilder
 from cinefeed.feed.clip_pipeline import PlanEntry
+from cinefeed.feed.fetch_ahead import FetchAhead
 from cinefeed.feed.prefetch import BatchPrefetcher
 from cinefeed.feed.stats import StatsRecorder
 from cinefeed.feed.workers.autotune import BackendChoice
@@ -29,7 +30,7 @@ class Epochs:
 
     The place is an epoch, the batch from which it is iterated over (above 0 after a resume), and the number of its
     batches that were handed out or skipped. An epoch is unfinished if some were handed out since `start`, but not all.
-    `repeats`, for evaluations: epoch 0 follows on every epoch, and nothing is prepared ahead of it.
+    `repeats`, for evaluations: every epoch is epoch 0, and no batch is made before its iteration starts.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Epochs:
         choice: BackendChoice | None,
         workers: int,
         ahead: int,
+        fetch_ahead: FetchAhead | None = None,
     ) -> None:
         self.builder = builder
         self.meter = meter
@@ -54,6 +56,7 @@ class Epochs:
         self._start_pool = start_pool
         self._workers = workers
         self._ahead = ahead
+        self._fetch_ahead = fetch_ahead
         self._iterator: weakref.ref[EpochIterator] | None = None
         self._prefetcher: BatchPrefetcher | None = None  # between two epochs
         self._worker_pool: WorkerPool | None = None  # idle, for the next iteration
@@ -65,7 +68,7 @@ class Epochs:
         return self._following(self.epoch) if self.handed > self.start else self.epoch
 
     def begin(self) -> "EpochIterator":
-        """Return an iterator; older ones are stale from now on. An unfinished epoch is left for the next one."""
+        """Return an iterator; older ones are stale from now on. An unfinished epoch is abandoned for the next one."""
         self._leave_parent()
         with self.lock:
             self._end_iterator("a newer iter() of the feed took over")
@@ -76,10 +79,10 @@ class Epochs:
             return iterator
 
     def go_to(self, epoch: int, batch: int, *, by: str) -> None:
-        """Move to a batch of an epoch, or to the next epoch if it has no more. `by` is what an older iterator reports.
+        """Move to a batch of an epoch, or to the next epoch if it has no more. `by` is the reason in later errors.
 
-        An iterator that has not given a batch stays valid, and begins at this place: frameworks make it, then call
-        set_epoch or restore.
+        An iterator that has not returned a batch stays valid and begins at this place, because frameworks create the
+        iterator first, and then call set_epoch or restore.
         """
         self._leave_parent()
         with self.lock:
@@ -132,11 +135,14 @@ class Epochs:
             ahead=self._ahead,
             prefetch_next_epoch=self._workers > 0 and not self.repeats,  # an evaluation may be iterated over only once
             warm=warm,
+            fetch_ahead=self._fetch_ahead,
+            next_epoch=self._following,
         )
 
     def finish(self, prefetcher: BatchPrefetcher) -> None:
         """Move to the following epoch, with the workers and the batches that they have started."""
         if self.repeats:
+            prefetcher.stop_fetching()
             self._keep(prefetcher.worker_pool)  # no batch is in progress
         else:
             prefetcher.end(self.epoch)
@@ -174,14 +180,14 @@ class Epochs:
             iterator.end(reason)
 
     def _leave_parent(self) -> None:
-        """In a fork, drop workers and iterators: they are those of the parent, whose threads may hold the lock."""
+        """In a forked child, drop workers, iterators and lock of the parent; a thread there may hold the lock."""
         if self._pid != os.getpid():
             self._iterator = self._prefetcher = self._worker_pool = None
             self._renew()
 
     def _renew(self) -> None:
         self._pid = os.getpid()
-        # Reentrant: a garbage collection, or a user's transform with workers=0, may come back here in the same thread.
+        # Reentrant: a garbage collection, or a user's transform with workers=0, may enter it again in the same thread.
         self.lock = threading.RLock()
 
 
@@ -270,7 +276,7 @@ class EpochIterator(Iterator[Batch]):
         self._reason = f"it raised {type(error).__name__}"
         if prefetcher is not None:
             try:
-                prefetcher.worker_pool.stop()
+                prefetcher.stop()
             finally:
                 self._epochs.drop(prefetcher)
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, did_you_mean
+from cinefeed.core.text import count_having
 from cinefeed.data.label_types import LabelType, class_names, is_number
 from cinefeed.data.manifest.columns import column_hint
 from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLabels
@@ -291,7 +292,7 @@ def read_targets(
     _refuse(
         missing,
         ids,
-        f"have no {name!r} label",
+        f"no {name!r} label",
         f"leave those rows out with manifest.drop_missing({name!r}) (--drop-missing), or give them a label",
     )
     if task is None:
@@ -300,7 +301,7 @@ def read_targets(
         if not is_number(kind) and not pa.types.is_boolean(kind):
             raise LabelError(f"{name!r} is {kind}, a regression needs numbers; use task='multiclass'")
         values = pc.cast(column, pa.float64(), safe=False).to_numpy()
-        _refuse(pa.array(~np.isfinite(values)), ids, f"have an infinite {name!r} label", "correct the label")
+        _refuse(pa.array(~np.isfinite(values)), ids, f"an infinite {name!r} label", "correct the label")
         return Targets(task=task, classes=(), values=values.astype(np.float32))
     text = class_names(column)
     names = tuple(sorted(pc.unique(text).to_pylist())) if classes is None else tuple(str(each) for each in classes)
@@ -310,7 +311,7 @@ def read_targets(
             "label more, or use task='regression'"
         )
     numbers = pc.index_in(text, value_set=pa.array(names, pa.string()))
-    _refuse(pc.is_null(numbers), ids, f"have a {name!r} label that is none of {', '.join(names)}", _UNKNOWN)
+    _refuse(pc.is_null(numbers), ids, f"a {name!r} label that is none of {', '.join(names)}", _UNKNOWN)
     if task == "binary" and len(names) != 2:
         raise LabelError(
             f"{name!r} has {len(names)} classes ({', '.join(names[:8])}), a binary task has two; "
@@ -325,4 +326,6 @@ def _refuse(faulty: pa.Array | pa.ChunkedArray, ids: pa.ChunkedArray, what: str,
     if mask.any():
         rows = np.flatnonzero(mask)
         first = ", ".join(f"row {row} ({ids[int(row)].as_py()})" for row in rows[:3])
-        raise LabelError(f"{len(rows)} of {len(mask)} rows {what}: {first}{' ...' * (len(rows) > 3)}; {advice}")
+        raise LabelError(
+            f"{count_having(len(rows), len(mask), 'row')} {what}: {first}{' ...' * (len(rows) > 3)}; {advice}"
+        )

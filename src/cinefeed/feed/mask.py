@@ -65,7 +65,7 @@ def as_labels(planes: Planes) -> Planes:
 def _labels(plane: NDArray[Any], colour: Colour) -> NDArray[np.uint8]:
     if plane.ndim == 3:
         if (plane != plane[..., :1]).any():
-            raise SourceError("it holds colours, where one number a pixel is needed; store the labels as grey levels")
+            raise SourceError("it holds colours, but one number per pixel is needed; store the labels as grey levels")
         plane = plane[..., 0]
     if not colour.full_range and colour.model != "rgb":
         expanded = np.empty((*plane.shape, 1), np.uint8)

@@ -34,7 +34,7 @@ class MemoryBudget:
         )
 
 
-def parse_bytes(memory: int | str) -> int:
+def parse_bytes(memory: int | str, *, name: str = "memory") -> int:
     """Return a number of bytes, as in "2GB", "500 MB" or "1GiB".
 
     >>> parse_bytes("2GB"), parse_bytes("1 GiB"), parse_bytes(1000)
@@ -44,7 +44,7 @@ def parse_bytes(memory: int | str) -> int:
         return memory
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(memory))
     if match is None or match[2] not in _UNITS or not float(match[1]):
-        raise SettingError(f"memory={memory!r} must be a number of bytes, such as '2GB', '500MB' or '1GiB'")
+        raise SettingError(f"{name}={memory!r} must be a number of bytes, such as '2GB', '500MB' or '1GiB'")
     return int(float(match[1]) * _UNITS[match[2]])
 
 

@@ -76,7 +76,7 @@ def mix_batch(
     labels: Labels,
     has_label: Mapping[str, NDArray[np.bool_]],
 ) -> Batch:
-    """Return a batch whose first `size` rows are mixed; its clips, masks and `valid` are written where they lie.
+    """Return a batch whose first `size` rows are mixed; its clips, masks and `valid` are changed in place.
 
     `has_label` holds, by name of target, which rows have a label: a mixture with one that has none has weight 0. A
     frame is valid if it is valid in both rows, and black otherwise.
@@ -112,6 +112,6 @@ def soft_targets(mixing: Mixing, values: NDArray[Any], targets: Targets, paramet
 
 
 def _with_labels(labels: Labels) -> dict[str, Targets]:
-    """Return the targets that are labels, by name: not clips, nor masks, which are mixed as pictures are."""
+    """Return the targets that are labels, by name: not clips or masks, which are mixed as images."""
     several = dict(labels.several) or ({labels.name: labels.main} if labels.name else {})
     return {name: each for name, each in several.items() if each.task not in ("clip", "mask")}

@@ -1,5 +1,6 @@
 """The plans of a feed's epochs, each made once while it is in use."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,12 +17,14 @@ class PlanCache:
     ) -> None:
         self._sampler, self._labels = sampler, labels
         self._options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, **group_kwargs}
+        self._lock = threading.Lock()
         self._cached_plans: dict[int, Plan] = {}
 
     def of(self, epoch: int) -> Plan:
         """Return the plan of an epoch: the rows in their order."""
-        if epoch not in self._cached_plans:
-            while len(self._cached_plans) > 1:
-                del self._cached_plans[next(iter(self._cached_plans))]
-            self._cached_plans[epoch] = self._sampler.plan(self._labels, epoch=epoch, **self._options)
-        return self._cached_plans[epoch]
+        with self._lock:  # files are fetched ahead by another thread
+            if epoch not in self._cached_plans:
+                while len(self._cached_plans) > 1:
+                    del self._cached_plans[next(iter(self._cached_plans))]
+                self._cached_plans[epoch] = self._sampler.plan(self._labels, epoch=epoch, **self._options)
+            return self._cached_plans[epoch]

@@ -1,10 +1,12 @@
 """Prefetch batches: keep the workers busy, and return the batches in order, across epochs."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.batch_builder import BatchBuilder, Pending
+from cinefeed.feed.fetch_ahead import FetchAhead
 from cinefeed.feed.stats import StatsRecorder
 from cinefeed.feed.workers.pools import WorkerPool
 
@@ -40,6 +42,8 @@ class BatchPrefetcher:
         ahead: int,
         prefetch_next_epoch: bool,
         warm: bool,
+        fetch_ahead: FetchAhead | None = None,
+        next_epoch: Callable[[int], int] = lambda epoch: epoch + 1,
     ) -> None:
         self.worker_pool = worker_pool
         self.pending: deque[Pending] = deque()
@@ -50,6 +54,8 @@ class BatchPrefetcher:
         self._ahead = ahead
         self._prefetch_next_epoch = prefetch_next_epoch
         self._warm = warm  # the kernels are compiled
+        self._fetch_ahead = fetch_ahead
+        self._next_epoch = next_epoch
 
     def take(self, epoch: int, *, meter: StatsRecorder) -> Batch:
         """Return the next batch of an epoch, and start those after it."""
@@ -57,6 +63,8 @@ class BatchPrefetcher:
             while len(self.pending) <= self._ahead and self._begin(epoch):
                 pass
             self.ready.extend(self._builder.finish(self.pending.popleft(), self.worker_pool, meter))
+            if self._fetch_ahead is not None:
+                self._fetch_ahead.finish()
             while self._passed_over:  # those that were handed out before a resume
                 self.ready.popleft()
                 self._passed_over -= 1
@@ -69,10 +77,21 @@ class BatchPrefetcher:
 
     def drop(self) -> bool:
         """Cancel all batches in progress; return whether the workers can make other batches."""
+        self.stop_fetching()
         able = self.worker_pool.drop([clip for pending in self.pending for clip in pending.clips])
         self.pending.clear()
         self.ready.clear()
         return able
+
+    def stop(self) -> None:
+        """End the fetches, so that no worker waits for one, and the workers."""
+        self.stop_fetching()
+        self.worker_pool.stop()
+
+    def stop_fetching(self) -> None:
+        """End the fetches of remote files, and release those that were fetched."""
+        if self._fetch_ahead is not None:
+            self._fetch_ahead.stop()
 
     def _begin(self, epoch: int) -> bool:
         """Start one more buffer, of this epoch or the next; return whether there was one."""
@@ -81,6 +100,16 @@ class BatchPrefetcher:
                 return False
             self.epoch, self.index = self.epoch + 1, 0
             return True
+        if self._fetch_ahead is not None:
+            following: tuple[int, int] | None = (self.epoch, self.index + 1)
+            if self.index + 1 == self._builder.num_buffers(self.epoch):
+                following = (self.epoch + 1, 0) if self._prefetch_next_epoch else None
+            self._fetch_ahead.begin(
+                (self.epoch, self.index),
+                following=following,
+                next_epoch=self._next_epoch(self.epoch),
+                goes_on=self._prefetch_next_epoch,
+            )
         # The first clip compiles or loads the kernels: one worker makes it, the others wait.
         pending = self._builder.begin(self.index, self.epoch, self.worker_pool, first_alone=not self._warm)
         self.pending.append(pending)

@@ -7,6 +7,7 @@ feed's state and the resume of a run compare the other ones alone.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from cinefeed.core.arguments import check_arguments, in_words
@@ -100,6 +101,9 @@ class Workers:
               a wait. Processes stay for the next iteration, and end with the feed or `feed.close()`
     memory:   a bound such as "2GB" on batches and open decoders together
     timeout_seconds: a clip that takes a worker process longer is an error; threads cannot be stopped
+    cache:    folder on a local disk for remote files (docs/remote.md), by default in that for temporary files; the
+              processes and ranks of a machine share it
+    cache_bytes: a bound such as "50GB" on these files, by default half of what the disk has free
     """
 
     count: int | Literal["auto"] = option(
@@ -109,6 +113,8 @@ class Workers:
     prefetch: int | Literal["auto"] = option("auto", "Number of batches made ahead of the current one.")
     memory: int | str | None = option(None, "Limit of the memory of batches and open decoders together, such as 2GB.")
     timeout_seconds: float | None = option(None, "Seconds after which an unfinished clip is an error.")
+    cache: str | Path | None = option(None, "Folder on a local disk for remote files.")
+    cache_bytes: int | str | None = option(None, "Limit of the remote files in the cache, such as 50GB.")
 
     def __post_init__(self) -> None:
         _check_count("workers", self.count, least=0, auto=True)
@@ -118,6 +124,10 @@ class Workers:
             parse_bytes(self.memory)
         if self.timeout_seconds is not None and not self.timeout_seconds > 0:
             raise SettingError(f"timeout_seconds = {self.timeout_seconds!r} must be more than 0")
+        if self.cache is not None:
+            object.__setattr__(self, "cache", str(self.cache))
+        if self.cache_bytes is not None:
+            parse_bytes(self.cache_bytes, name="cache_bytes")
 
 
 @check_arguments()

@@ -87,7 +87,7 @@ def read_state(
     last, following = _borders(state, draws=draws, batches=batches, world_size=world_size)
     size, ranks = draws // world_size, _ranks_between(state)
     repeated = state.draws - last
-    if repeated and ranks:  # the last videos of an epoch may be fewer than a global batch has places for
+    if repeated and ranks:  # an epoch may end with fewer videos than a global batch has places
         buffer, place = divmod(state.draws, size * ranks * batches)
         places = size * ranks
         repeated -= place // places * max(places - (rows_of(state.epoch) - buffer * places), 0)

@@ -4,7 +4,7 @@ import threading
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cinefeed.core.text import format_percent
+from cinefeed.core.text import format_bytes, format_percent
 from cinefeed.video.ffmpeg.decoder import decoder_choice
 
 # Waiting for less than this share of the time counts as not waiting.
@@ -12,7 +12,10 @@ _NOTICEABLE_WAIT = 0.1
 # The machine is the bottleneck if its cores are full and other programs use this share of them or more.
 _FULL, _NOTICEABLE_LOAD = 0.9, 0.2
 _OF_NOW = ("workers", "decoder", "is_packed")  # fields that are not sums
-_WHOLE = ("clips", "batches", "bytes", "retried", "compiled", "pyav")
+_WHOLE = (
+    *("clips", "batches", "bytes", "retried", "compiled", "pyav"),
+    *("requests", "refetches", "fetched_bytes", "cache_hits", "cache_misses"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,7 @@ class Stats:
     clips: int = 0
     batches: int = 0
     bytes: int = 0  # of finished clips
+    fetch_seconds: float = 0.0  # workers waited for remote files
     read_seconds: float = 0.0  # opening files and reading their headers
     decode_seconds: float = 0.0
     transform_seconds: float = 0.0  # fit, augmentation, colour, normalising, into the batch
@@ -38,13 +42,19 @@ class Stats:
     decoder: str = ""  # which of the two decodes if both can, and why; "" until a video was read
     is_packed: bool | None = None  # whether the videos are in packed shards
     retried: int = 0  # read errors of the disk that passed when the file was read again
+    requests: int = 0  # to remote storage, and how many of them were repeated
+    refetches: int = 0
+    fetched_bytes: int = 0  # of remote files
+    cache_hits: int = 0  # remote files that were in the cache when they were fetched ahead, and that were not
+    cache_misses: int = 0
     skipped: tuple[str, ...] = ()  # rows that could not be fed, with the reason
     deaths: tuple[str, ...] = ()  # workers that ended unexpectedly, and their clip
 
     @property
     def stages(self) -> dict[str, float]:
         """Seconds of work by stage, over all workers."""
-        return {"read": self.read_seconds, "decode": self.decode_seconds, "transform": self.transform_seconds}
+        fetch = {"fetch": self.fetch_seconds} if self.fetch_seconds else {}
+        return fetch | {"read": self.read_seconds, "decode": self.decode_seconds, "transform": self.transform_seconds}
 
     @property
     def clips_per_second(self) -> float:
@@ -69,6 +79,11 @@ class Stats:
         return max(0.0, 1 - sum(self.stages.values()) / available) if available else 0.0
 
     @property
+    def hit_rate(self) -> float:
+        """Share of remote files that were in the cache; 0 if none was read."""
+        return self.cache_hits / max(self.cache_hits + self.cache_misses, 1)
+
+    @property
     def machine_is_busy(self) -> bool:
         """Whether other programs delay the consumer: all cores are busy, a fifth or more with other programs.
 
@@ -83,10 +98,12 @@ class Stats:
 
     @property
     def verdict(self) -> str:
-        """Return one sentence on what limits the speed: the feed, the model, or other programs on the machine.
+        """Return one sentence on what limits the speed: the feed, the network, the model, or other programs.
 
         >>> Stats(read_seconds=1, decode_seconds=8, transform_seconds=1, wait_seconds=4, elapsed_seconds=5).verdict
         'the feed is the bottleneck: the model waits 80 % of the time, decode takes 80 % of the feed'
+        >>> Stats(fetch_seconds=9, wait_seconds=3, elapsed_seconds=5, fetched_bytes=10**9).verdict[:58]
+        'the network is the bottleneck: the model waits 60 % of the'
         """
         if not self._fed:
             return "nothing has been fed yet"
@@ -94,8 +111,12 @@ class Stats:
             return f"the machine is the bottleneck: other programs take {format_percent(self._others)} of its cores"
         if self._feed_is_slower:
             stage, share = self._heaviest
+            side, rate = ("network", f" at {self._fetch_rate} a second") if stage == "fetch" else ("feed", "")
             waits = format_percent(self.wait_share)
-            text = f"the feed is the bottleneck: the model waits {waits} of the time, {stage} takes {share} of the feed"
+            text = (
+                f"the {side} is the bottleneck: the model waits {waits} of the time, {stage} takes {share} of the "
+                f"feed{rate}"
+            )
             if stage == "decode" and self.is_packed is False:
                 text += "; 'cinefeed bench' measures what 'cinefeed pack' would give"
             return text
@@ -115,7 +136,7 @@ class Stats:
         if self.machine_is_busy:
             side, what = "machine", f"other programs {format_percent(self._others)}"
         elif self._feed_is_slower:
-            side, what = "feed", " ".join(self._heaviest)
+            side, what = "network" if self._heaviest[0] == "fetch" else "feed", " ".join(self._heaviest)
         rate = f"{self.clips_per_second:.3g}" if self.clips_per_second < 100 else f"{self.clips_per_second:.0f}"
         return f"{rate} clips/s, waits {format_percent(self.wait_share)}, {what}: the {side} is the bottleneck"
 
@@ -135,7 +156,15 @@ class Stats:
 
     def as_dict(self) -> dict[str, object]:
         """Return every figure, for JSON."""
-        names = ("clips_per_second", "seconds_a_clip", "wait_share", "idle_share", "machine_is_busy", "verdict")
+        names = (
+            "clips_per_second",
+            "seconds_a_clip",
+            "wait_share",
+            "idle_share",
+            "hit_rate",
+            "machine_is_busy",
+            "verdict",
+        )
         return asdict(self) | {name: getattr(self, name) for name in names}
 
     @property
@@ -145,6 +174,10 @@ class Stats:
     @property
     def _feed_is_slower(self) -> bool:
         return self.wait_share > _NOTICEABLE_WAIT
+
+    @property
+    def _fetch_rate(self) -> str:
+        return format_bytes(self.fetched_bytes / self.elapsed_seconds)
 
     @property
     def _others(self) -> float:

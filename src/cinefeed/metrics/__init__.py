@@ -7,7 +7,6 @@ from cinefeed.metrics.agreement import error_by_bin, limits_of_agreement
 from cinefeed.metrics.assess import assess, flat_metrics
 from cinefeed.metrics.basic import (
     Metrics,
-    best_threshold,
     class_scores,
     classification_metrics,
     confusion_matrix,
@@ -24,6 +23,7 @@ from cinefeed.metrics.predictions import (
     read_predictions,
     target_columns,
 )
+from cinefeed.metrics.thresholds import best_threshold
 from cinefeed.metrics.units import Units, units_of
 
 __all__ = [

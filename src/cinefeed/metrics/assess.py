@@ -1,9 +1,9 @@
 """The assessment of a table of predictions, as plain data: the content of `assessment.json` in a run folder.
 
 Scores of clips are averaged to scores of units, and each metric has an interval from resampling clusters. For two
-classes, the threshold is the one with the best F1 on the validation part, or a frozen threshold of an earlier run. It
-is never optimized on the part that is assessed, except for the validation part itself. If training was balanced, the
-assessment also contains the metrics of scores corrected by the draw frequencies.
+classes, the threshold is the one with the best F1 or Youden's J on the validation part, or a frozen threshold of an
+earlier run. It is never optimized on the part that is assessed, except for the validation part itself. If training was
+balanced, the assessment also contains the metrics of scores corrected by the draw frequencies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,17 @@ from numpy.typing import ArrayLike
 from cinefeed.core.errors import ColumnError, SettingError, did_you_mean
 from cinefeed.data.sampling.prior import correct_prior
 from cinefeed.metrics.agreement import error_by_bin, limits_of_agreement
-from cinefeed.metrics.basic import best_threshold
 from cinefeed.metrics.calibration import calibration, calibration_by_class
 from cinefeed.metrics.estimates import Resampling, estimates, flat, number
 from cinefeed.metrics.predictions import Predictions, TargetColumns
 from cinefeed.metrics.subgroups import subgroup_metrics
+from cinefeed.metrics.thresholds import (
+    ThresholdRule,
+    check_rule,
+    choose_threshold,
+    operating_points,
+    validation_thresholds,
+)
 from cinefeed.metrics.units import Units, units_of
 
 Priors = Mapping[str, Mapping[str, ArrayLike]]
@@ -32,6 +38,8 @@ def assess(
     unit: str | None = None,
     cluster: str | None = None,
     thresholds: Mapping[str, float] | None = None,
+    rule: ThresholdRule = "f1",
+    rule_thresholds: Mapping[str, Mapping[str, float]] | None = None,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
@@ -49,15 +57,19 @@ def assess(
         cluster: The column that identifies the clusters to resample; None for units.
         thresholds: Frozen thresholds by target. Without one, the threshold is optimized on the part "val"; it is 0.5
             if that part is missing or does not contain both classes.
+        rule: How the threshold is optimized: "f1" for the best F1, "youden" for the best Youden's J.
+        rule_thresholds: Frozen thresholds of each rule by target, such as {"sick": {"f1": 0.4, "youden": 0.3}}, at
+            which the operating points are computed; by default those of the part "val".
         resamples: Number of bootstrap resamples.
         level: Confidence level of the intervals, between 0 and 1.
         seed: Seed of the resamples.
         subgroups: Columns to compute subgroup metrics for.
-        priors: Class counts `draws` and `raw` by target, as returned by `balance.prior.prior_from_report`.
+        priors: Class counts `draws` and `raw` by target, as returned by `sampling.prior.prior_from_report`.
 
     Raises LabelError for invalid labels or scores, ColumnError for a missing column, and SettingError for an unknown
     target, an invalid threshold or invalid resampling settings.
     """
+    check_rule(rule, name="rule")
     resampling = Resampling(resamples=resamples, level=level, seed=seed)
     names = [target.name for target in predictions.targets]
     for setting, by_target in (("thresholds", thresholds), ("priors", priors)):
@@ -69,9 +81,15 @@ def assess(
         if column is not None and column not in columns:
             raise ColumnError(f"the predictions have no column {column!r}; {did_you_mean(column, columns)}")
     target_thresholds = {
-        target.name: choose_threshold(predictions, target, unit=unit, frozen=(thresholds or {}).get(target.name))
+        target.name: choose_threshold(
+            predictions, target, unit=unit, frozen=(thresholds or {}).get(target.name), rule=rule
+        )
         for target in predictions.targets
         if len(target.classes) == 2
+    }
+    by_rule = {
+        target.name: (rule_thresholds or {}).get(target.name) or validation_thresholds(predictions, target, unit=unit)
+        for target in predictions.targets
     }
     parts: dict[str, dict[str, Any]] = {}
     for part in predictions.parts:
@@ -81,6 +99,8 @@ def assess(
             units = units_of(rows, target, unit=unit, cluster=cluster)
             name = target.name
             result = _assess_units(units, target, target_thresholds.get(name), (priors or {}).get(name), resampling)
+            if by_rule[name]:
+                result |= {"threshold_rule": rule, "operating_points": operating_points(units, target, by_rule[name])}
             result["subgroups"] = {
                 column: subgroup_metrics(
                     rows,
@@ -102,21 +122,6 @@ def assess(
         "seed": seed,
         "parts": parts,
     }
-
-
-def choose_threshold(
-    predictions: Predictions, target: TargetColumns, *, unit: str | None = None, frozen: float | None = None
-) -> tuple[float, str]:
-    """Return the threshold of a two-class target and its origin: "frozen", "val" or "0.5"."""
-    if frozen is not None:
-        if not 0 <= frozen <= 1:
-            raise SettingError(f"the threshold of {target.name!r} is {frozen}; give a probability from 0 to 1")
-        return float(frozen), "frozen"
-    if "val" in predictions.parts and len(target.classes) == 2:
-        units = units_of(predictions.part("val"), target, unit=unit)
-        if len(np.unique(units.targets)) == 2:
-            return best_threshold(targets=units.targets, scores=units.scores), "val"
-    return 0.5, "0.5"
 
 
 def flat_metrics(assessment: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:

@@ -1,7 +1,8 @@
 """Comparison of a model with a guess and with baselines: paired differences, and one sentence for each.
 
-A score means little alone: where most labels are alike, or an 8 x 8 image of the first frame shows the label, a network
-that has learnt nothing has a high one. The difference to a baseline on the same units, with its interval, decides.
+A high score alone means little: if most labels are equal, or an 8 x 8 image of the first frame shows the label, a
+network that has learnt nothing has a high score. A model is therefore judged by its difference to a baseline on the
+same units, with the interval of that difference.
 """
 
 from collections.abc import Mapping
@@ -11,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.core.text import format_number
-from cinefeed.metrics.assess import assess, choose_threshold
+from cinefeed.metrics.assess import assess
 from cinefeed.metrics.bootstrap import SAME_VALUE
 from cinefeed.metrics.compare import compare
 from cinefeed.metrics.predictions import Predictions, predictions_of
+from cinefeed.metrics.thresholds import ThresholdRule, choose_threshold
 
 Plain = Mapping[str, Any]
 Verdict = Literal["better", "no better", "worse", "unknown"]
@@ -29,7 +31,7 @@ _UNITS = {"r2": "R²", "auroc": "points of AUROC", "balanced_accuracy": "points 
 
 
 class Guess(NamedTuple):
-    """A result beside that of a guess: the metric that decides, the verdict, and the reason if it is unknown."""
+    """A result compared with that of a guess: the deciding metric, the verdict, and the reason if it is unknown."""
 
     metric: str
     verdict: Verdict
@@ -86,6 +88,7 @@ def compare_baselines(
     *,
     part: str = "test",
     thresholds: Mapping[str, float] | None = None,
+    rule: ThresholdRule = "f1",
     unit: str | None = None,
     cluster: str | None = None,
     resamples: int = 1000,
@@ -103,6 +106,7 @@ def compare_baselines(
         part: The part to compare on.
         thresholds: Thresholds of the model by target, for two classes. Those of the baselines, and by default that of
             the model, are optimized on the part "val".
+        rule: How thresholds are optimized, as in `assess`.
         unit: The column that identifies the units, as in `assess`.
         cluster: The column that identifies the clusters, as in `assess`.
         resamples: Number of bootstrap resamples.
@@ -111,7 +115,7 @@ def compare_baselines(
     Raises the errors of `compare`.
     """
     options: dict[str, Any] = {"unit": unit, "cluster": cluster, "resamples": resamples, "level": level}
-    of_model = _thresholds(model, unit=unit) | dict(thresholds or {})
+    of_model = _thresholds(model, unit=unit, rule=rule) | dict(thresholds or {})
     compared: dict[str, Any] = {}
     for name, baseline in baselines.items():
         same_rows = _rows_of(model, baseline, part=part)
@@ -120,8 +124,10 @@ def compare_baselines(
                 target: {**content, "metric": METRICS[content["task"]][0], "baselines": {}}
                 for target, content in _metrics(same_rows, part=part, thresholds=of_model, **options).items()
             }
-        differences = compare(baseline, same_rows, part=part, thresholds={"b": of_model}, **options)["targets"]
-        of_baseline = _metrics(baseline, part=part, thresholds=_thresholds(baseline, unit=unit), **options)
+        differences = compare(baseline, same_rows, part=part, thresholds={"b": of_model}, rules={"a": rule}, **options)[
+            "targets"
+        ]
+        of_baseline = _metrics(baseline, part=part, thresholds=_thresholds(baseline, unit=unit, rule=rule), **options)
         for target, content in compared.items():
             content["baselines"][name] = {
                 "metrics": of_baseline[target]["metrics"],
@@ -137,10 +143,10 @@ def _rows_of(model: Predictions, baseline: Predictions, *, part: str) -> Predict
     return Predictions(table=rows.filter(pc.is_in(rows["id"], value_set=pa.array(ids.unique()))), targets=model.targets)
 
 
-def _thresholds(predictions: Predictions, *, unit: str | None) -> dict[str, float]:
+def _thresholds(predictions: Predictions, *, unit: str | None, rule: ThresholdRule) -> dict[str, float]:
     """Return the thresholds of the targets with two classes, optimized on the part "val"."""
     targets = [target for target in predictions.targets if len(target.classes) == 2]
-    return {target.name: choose_threshold(predictions, target, unit=unit)[0] for target in targets}
+    return {target.name: choose_threshold(predictions, target, unit=unit, rule=rule)[0] for target in targets}
 
 
 def _metrics(predictions: Predictions, *, part: str, thresholds: Mapping[str, float], **options: Any) -> dict[str, Any]:

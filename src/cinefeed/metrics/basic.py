@@ -183,30 +183,6 @@ def predicted_classes(scores: NDArray[Any], *, threshold: float = 0.5) -> NDArra
     return np.asarray(scores >= threshold if scores.ndim == 1 else scores.argmax(axis=1), np.int64)
 
 
-def best_threshold(*, targets: ArrayLike, scores: ArrayLike) -> float:
-    """Return the threshold with the best F1 for two classes; a sample is positive if its score is at least that.
-
-    The threshold is one of the scores; of several equally good ones, the one nearest to 0.5, then the lower one.
-    Optimize it on validation data: on the data that is evaluated, F1 would be too optimistic.
-
-    Raises LabelError if only one class occurs.
-
-    >>> best_threshold(targets=[0, 0, 1, 1], scores=[0.1, 0.3, 0.35, 0.8])
-    0.35
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    target, score = class_scores(targets=targets, scores=scores, classes=("negative", "positive"))
-    if len(np.unique(target)) < 2:
-        raise LabelError("a threshold needs samples of both classes; found one class only; leave the threshold at 0.5")
-    precision, recall, thresholds = precision_recall_curve(target, score)
-    precision, recall = precision[:-1], recall[:-1]  # the last point has no threshold
-    sums = precision + recall
-    f1 = np.divide(2 * precision * recall, sums, out=np.zeros_like(sums), where=sums > 0)
-    best = thresholds[f1 >= f1.max() - 1e-12]  # ratios of the same counts differ in the last digit
-    return float(min(best.tolist(), key=lambda threshold: (abs(threshold - 0.5), threshold)))
-
-
 def class_scores(
     *, targets: ArrayLike, scores: ArrayLike, classes: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

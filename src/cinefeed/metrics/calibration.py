@@ -8,7 +8,7 @@ classes, it is the largest probability, and the share is the accuracy of that pr
 of modern neural networks", ICML 2017). Bin edges are those of scikit-learn's `calibration_curve`: a bin includes its
 upper edge.
 
-A model trained on balanced draws is miscalibrated by construction. `balance.prior.correct_prior` corrects its
+A model trained on balanced draws is miscalibrated by construction. `sampling.prior.correct_prior` corrects its
 probabilities; report the calibration of both.
 """
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import LabelError, TableError
-from cinefeed.metrics.assess import choose_threshold
 from cinefeed.metrics.basic import regression_metrics
 from cinefeed.metrics.bootstrap import SAME_VALUE, Interval
 from cinefeed.metrics.estimates import (
@@ -25,6 +24,7 @@ from cinefeed.metrics.estimates import (
     number,
 )
 from cinefeed.metrics.predictions import Predictions, TargetColumns
+from cinefeed.metrics.thresholds import ThresholdRule, choose_threshold
 from cinefeed.metrics.units import Units, units_of
 from cinefeed.metrics.weighted import weighted_classes, weighted_regression
 
@@ -40,6 +40,7 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
     thresholds: Mapping[str, Mapping[str, float]] | None = None,
+    rules: Mapping[str, ThresholdRule] | None = None,
 ) -> dict[str, Any]:
     """Return, by target, the metrics a and b of two models, the difference (b - a), and its interval low to high.
 
@@ -57,6 +58,7 @@ def compare(
         seed: Seed of the resamples.
         thresholds: Thresholds by model and target, such as {"a": {"sick": 0.4}}, for tables without the part "val".
             The threshold of other tables is optimized on "val". The default is 0.5.
+        rules: How the thresholds of each model are optimized, such as {"a": "youden"}, as in `assess`; by default "f1".
 
     Raises TableError if the tables contain different videos, LabelError if they contain different labels.
     """
@@ -81,7 +83,9 @@ def compare(
         model_thresholds = {}
         for model, predictions, columns in (("a", a, target), ("b", b, other)):
             frozen = None if "val" in predictions.parts else (thresholds or {}).get(model, {}).get(target.name)
-            model_thresholds[model] = choose_threshold(predictions, columns, unit=unit, frozen=frozen)[0]
+            model_thresholds[model] = choose_threshold(
+                predictions, columns, unit=unit, frozen=frozen, rule=(rules or {}).get(model, "f1")
+            )[0]
         result: dict[str, Any] = {
             "task": target.task,
             "classes": list(target.classes),

@@ -5,6 +5,7 @@ from typing import Any
 
 from cinefeed.core.text import format_count, format_number
 from cinefeed.metrics.baselines import CONSTANT, baseline_phrase, baseline_sentences, guess_of
+from cinefeed.metrics.thresholds import RULE_NAMES
 
 Plain = Mapping[str, Any]
 _NAMES = {
@@ -124,6 +125,26 @@ def baseline_lines(content: Plain) -> list[str]:
     return [*lines, f"baselines took {content['seconds']:.0f} s for {format_count(content['rows'], 'video')}"]
 
 
+def operating_point_lines(result: Plain, *, of: str = "") -> list[str]:
+    """Return a line for the threshold of each rule, the one in use first; none without two classes.
+
+    >>> point = {"rule": "youden", "threshold": 0.3, "sensitivity": 0.9, "specificity": 0.8}
+    >>> operating_point_lines({"operating_points": [point], "threshold_rule": "youden"}, of="test")
+    ["test, threshold 0.300 (Youden's J on val, used above): sensitivity 0.900, specificity 0.800"]
+    """
+    points = result.get("operating_points") or []
+    lines = []
+    for point in sorted(points, key=lambda point: point["rule"] != result.get("threshold_rule")):
+        use = ", used above" if point["rule"] == result.get("threshold_rule") else ""
+        values = [
+            f"{metric_name(name)} {format_number(point[name])}" for name in point if name not in ("rule", "threshold")
+        ]
+        where = f"{of}, " if of else ""
+        threshold = f"threshold {format_number(point['threshold'])} ({RULE_NAMES[point['rule']]} on val{use})"
+        lines.append(f"{where}{threshold}: {', '.join(values)}")
+    return lines
+
+
 def _target_lines(results: Mapping[str, Plain], assessment: Plain) -> list[str]:
     metrics = list(dict.fromkeys(metric for result in results.values() for metric in result["metrics"]))
     rows = [["", *(f"{part}, {_size(result, assessment)}" for part, result in results.items())]]
@@ -133,6 +154,8 @@ def _target_lines(results: Mapping[str, Plain], assessment: Plain) -> list[str]:
     lines = _table(rows)
     for part, result in results.items():
         lines += reason_lines(result["metrics"], of=part if len(results) > 1 else "")
+    for part, result in results.items():
+        lines += operating_point_lines(result, of=part if len(results) > 1 else "")
     for part, result in results.items():
         for column, groups in (result.get("subgroups") or {}).items():
             lines += _subgroup_lines(column, groups, result, part=part if len(results) > 1 else "")

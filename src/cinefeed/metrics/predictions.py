@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, LabelError, SettingError, TableError, did_you_mean
+from cinefeed.core.text import count_having
 from cinefeed.data.label_types import class_names, is_number, label_type
 from cinefeed.data.manifest.parquet import read_parquet_table
 from cinefeed.data.manifest.read_table import read_table
@@ -118,8 +119,8 @@ class Predictions:
             if len(unknown):
                 first = class_names(labels)[int(unknown[0])].as_py()
                 raise LabelError(
-                    f"{len(unknown)} rows have an unknown class in {columns.target!r} ({_row_ids(table, unknown)}: "
-                    f"{first!r}); {did_you_mean(first, columns.classes)}"
+                    f"{count_having(len(unknown), len(table), 'row')} an unknown class in {columns.target!r} "
+                    f"({_row_ids(table, unknown)}: {first!r}); {did_you_mean(first, columns.classes)}"
                 )
             targets: NDArray[Any] = np.asarray(numbers).astype(np.int64)
         else:
@@ -180,7 +181,8 @@ def read_predictions(
         table = table.append_column("split", pa.array(["external"] * table.num_rows, pa.string()))
     if table["split"].null_count:
         raise TableError(
-            f"{table['split'].null_count} rows of {path} have no 'split'; fill it, or leave the column out"
+            f"{path}: {count_having(table['split'].null_count, len(table), 'row')} no 'split'; "
+            "fill it, or leave the column out"
         )
     names = table.schema.names
     target_names = [name.removeprefix("target_") for name in names if name.startswith("target_")]
@@ -300,7 +302,7 @@ def _scores(table: pa.Table, name: str, is_probability: bool) -> NDArray[np.floa
 def _refuse(table: pa.Table, faulty: NDArray[np.bool_], what: str, advice: str) -> None:
     if faulty.any():
         rows = np.flatnonzero(faulty)
-        raise LabelError(f"{len(rows)} of {len(faulty)} rows have {what} ({_row_ids(table, rows)}); {advice}")
+        raise LabelError(f"{count_having(len(rows), len(faulty), 'row')} {what} ({_row_ids(table, rows)}); {advice}")
 
 
 def _row_ids(table: pa.Table, rows: NDArray[np.int64]) -> str:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, LabelError, TableError, did_you_mean
+from cinefeed.core.text import count_having
 from cinefeed.metrics.predictions import Predictions, TargetColumns
 
 
@@ -105,8 +106,8 @@ def _texts(table: pa.Table, name: str) -> NDArray[np.str_]:
     if column.null_count:
         row = next(i for i, value in enumerate(column) if not value.is_valid)
         raise TableError(
-            f"{column.null_count} of {len(column)} rows have no {name!r} (the first is {table['id'][row].as_py()}); "
-            "fill it in the manifest, or leave those rows out"
+            f"{count_having(column.null_count, len(column), 'row')} no {name!r} (the first is "
+            f"{table['id'][row].as_py()}); fill it in the manifest, or leave those rows out"
         )
     return np.array(column.cast(pa.string()).to_pylist(), np.str_)
 

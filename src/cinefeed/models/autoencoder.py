@@ -94,7 +94,7 @@ class ClipLoss(keras.losses.Loss):  # type: ignore[misc]  # keras is untyped
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Return the mean over the clips, each times its weight: (batch,), or (batch, 1, 1, 1) as Keras' own need."""
+        """Return the mean over the clips, each times its weight: (batch,), or (batch, 1, 1, 1) as for Keras' losses."""
         weights = None if sample_weight is None else keras.ops.reshape(sample_weight, (-1,))
         return super().__call__(y_true, y_pred, weights)
 

@@ -51,7 +51,7 @@ class Inputs:
     def structure(self) -> Any:
         """All inputs by name, as in the batches of a feed; a single one as a list.
 
-        Keras takes an array as well as a dictionary for a list of one, and warns of no other structure.
+        For a list of one input, Keras accepts an array or a dictionary without a warning.
         """
         valid = () if self.valid is None else (self.valid,)
         every = [*self.clips, *self.covariates, *valid]

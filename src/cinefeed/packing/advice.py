@@ -1,4 +1,4 @@
-"""What packing would give a feed, measured on the user's own videos."""
+"""The gain of packing for a feed, measured on the user's own videos."""
 
 from dataclasses import dataclass, replace
 from math import ceil
@@ -20,7 +20,7 @@ _DEFAULT_SIDE = 112
 
 @dataclass(frozen=True, kw_only=True)
 class PackingAdvice:
-    """The measured gain of packing: times the clips per second of the source, and the bytes of all shards."""
+    """The measured result of packing: `gain` is the factor in clips per second, `bytes` the size of all shards."""
 
     codec: Codec
     short_side: int | None
@@ -39,10 +39,10 @@ class PackingAdvice:
 def packing_advice(
     manifest: Manifest, settings: FeedSettings, stats: Stats, *, codec: Codec = "jpeg"
 ) -> PackingAdvice | None:
-    """Return what packing would give a feed with these settings; None if it would give little.
+    """Return the gain of packing for a feed with these settings; None if the gain is small.
 
-    That is, if decoding takes less than half of the work in `stats`, the rows are packed already, or a sample is fed
-    less than 1.5 times as fast. It takes some seconds.
+    It is small if decoding takes less than half of the work in `stats`, if the rows are packed already, or if a packed
+    sample is fed less than 1.5 times as fast. The measurement takes some seconds.
     """
     share = stats.decode_seconds / (sum(stats.stages.values()) or 1.0)
     if share < _WORTHWHILE_SHARE or manifest.is_packed or manifest.rows.views or manifest.rows.arrays is not None:
@@ -85,7 +85,7 @@ def _has_open_scale(manifest: Manifest) -> bool:
 
 
 def _plain(settings: FeedSettings) -> FeedSettings:
-    """Return the settings without labels and workers, for one row after the other."""
+    """Return the settings without labels and workers, for a feed of the rows in their order."""
     inputs = replace(settings.inputs, covariates=(), weight=None, mask=None)
     return replace(
         settings,

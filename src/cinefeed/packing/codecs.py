@@ -150,7 +150,7 @@ def _encoding(
     time_base, step = _clock(metadata.times)
     if settings.codec == "ffv1":
         pixel_format = _format_name(first, colour)
-        options = {"level": "3", "slices": "4", "slicecrc": "0", "context": "0", "coder": "0"}
+        options = {"level": "3", "slicecrc": "0", "context": "0", "coder": "0"}
         is_full = colour.full_range or colour.model == "rgb"
         return Encoding("ffv1", pixel_format, options, time_base, step, is_full, colour.matrix)
     is_grey = first[0].ndim == 2

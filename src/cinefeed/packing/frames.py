@@ -1,4 +1,4 @@
-"""Frames to pack: which frames of a video, at which size, and the metadata that they then have."""
+"""Selection of the frames to pack, their size, and the metadata of the packed frames."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -127,7 +127,7 @@ def select_frames(
 
 
 def target_size(metadata: VideoMetadata, settings: PackSettings) -> tuple[int, int]:
-    """Return the height and width of the packed frames of a video, even unless they are those of the source.
+    """Return the height and width of the packed frames of a video: those of the source, or even numbers.
 
     >>> video = VideoMetadata(height=240, width=321, channels=1, bits=8, times=FrameTimes(0.0, 0.02, 10))
     >>> target_size(video, PackSettings(short_side=128)), target_size(video, PackSettings())

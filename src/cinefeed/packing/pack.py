@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -80,20 +80,46 @@ def pack(
     full; InUseError while another process writes the folder.
     """
     videos = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
-    if workers is not None and workers < 0:
-        raise SettingError(f"workers={workers} must be at least 0; leave it out to use every core")
-    check_source(videos, settings)
     folder = Path(out)
     step = start(videos, settings, folder)
-    num_shards = -(-len(videos) // step)
-    pending = [number for number in range(num_shards) if not is_complete(folder, number)]
-    _check_space(videos, settings, folder, [range(n * step, min((n + 1) * step, len(videos))) for n in pending])
-    rows_done = len(videos) - sum(len(range(n * step, min((n + 1) * step, len(videos)))) for n in pending)
+    numbers = range(-(-len(videos) // step))
+    num_new = pack_shards(videos, settings, folder, numbers, step=step, workers=workers, progress=progress)
+    table, size = packed_rows(videos, folder, numbers, step=step)
+    failures = failures_of(videos, table)
+    check_failures(failures, videos, settings)
+    manifest_path = write_packed(table, notes_of(videos, settings), folder=folder)
+    return Packed(
+        path=manifest_path,
+        rows=len(videos),
+        failures=named(failures),
+        shards=len(numbers),
+        new_shards=num_new,
+        bytes=size,
+    )
+
+
+def pack_shards(
+    videos: Manifest,
+    settings: PackSettings,
+    folder: Path,
+    numbers: Sequence[int],
+    *,
+    step: int,
+    workers: int | None,
+    progress: Progress | Literal[False] | None,
+) -> int:
+    """Make the shards with these numbers that are not complete, in a folder that was started; return how many."""
+    if workers is not None and workers < 0:
+        raise SettingError(f"workers={workers} must be at least 0; leave it out to use every core")
+    rows = {number: range(number * step, min((number + 1) * step, len(videos))) for number in numbers}
+    pending = [number for number in numbers if not is_complete(folder, number)]
+    _check_space(videos, settings, folder, [rows[number] for number in pending])
+    total = sum(map(len, rows.values()))
+    rows_done = total - sum(len(rows[number]) for number in pending)
     count = usable_cores() if workers is None else workers
     with full_disk_explained(folder), PackWorkers(count) as pool, shown_progress(progress, what="pack") as report:
-        report(rows_done, len(videos))
-        for number in range(num_shards):  # a complete one too, of which a killed process may have left a lock
-            first = number * step
+        report(rows_done, total)
+        for number in numbers:  # complete ones too, to remove the lock that a killed process may have left
             pack_shard(
                 videos,
                 settings,
@@ -101,11 +127,11 @@ def pack(
                 out=folder,
                 rows_per_shard=step,
                 workers=pool,
-                progress=partial(_report_row, report, offset=rows_done + 1 - first, total=len(videos)),
+                progress=partial(_report_row, report, offset=rows_done + 1 - rows[number].start, total=total),
             )
-            rows_done += min(step, len(videos) - first) if number in pending else 0
+            rows_done += len(rows[number]) if number in pending else 0
         shutil.rmtree(folder / WORK, ignore_errors=True)
-        return finish(videos, settings, folder, num_shards=num_shards, new_shards=len(pending))
+    return len(pending)
 
 
 def _report_row(report: Progress, row: int, *, offset: int, total: int) -> None:
@@ -212,57 +238,68 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def finish(videos: Manifest, settings: PackSettings, folder: Path, *, num_shards: int, new_shards: int) -> Packed:
-    """Write the manifest of complete shards. Raises PackError if one is missing, or too many rows have no video."""
+def packed_rows(videos: Manifest, folder: Path, numbers: Sequence[int], *, step: int) -> tuple[Any, int]:
+    """Return the rows of complete shards with their packed videos, and the bytes of the shards.
+
+    Raises PackError if a shard is missing.
+    """
     tables, size = [], 0
-    for number in range(num_shards):
-        table, notes = read_record(record_path(folder, number))
+    for number in numbers:
+        table, shard_notes = read_record(record_path(folder, number))
         tables.append(table)
-        size += notes["shard_bytes"]
+        size += shard_notes["shard_bytes"]
     records = pa.concat_tables(tables).combine_chunks()
-    if len(records) != len(videos):
-        raise TableError(f"{folder}: the shards have {len(records)} rows, the manifest {len(videos)}; pack again")
-    table = videos.table
+    table = videos.table.slice(numbers[0] * step, len(numbers) * step)
+    if len(records) != len(table):
+        raise TableError(f"{folder}: the shards have {len(records)} rows, the manifest {len(table)}; pack again")
     for name in ("part", *METADATA_COLUMNS):
         table = table.drop_columns(name) if name in table.schema.names else table
     table = table.set_column(table.schema.get_field_index("path"), "path", records.column("path"))
     for name in ("part", *METADATA_COLUMNS):
         table = table.append_column(name, records.column(name))
-    failures = _failures(videos, records)
-    new = [each for each in failures if each["new"]]
-    if new:
-        check_share(len(new), videos, settings, str(new[0]["error"]))
-    notes = {name: videos.notes[name] for name in ("private", "hashed") if name in videos.notes}
+    return table, size
+
+
+def notes_of(videos: Manifest, settings: PackSettings) -> dict[str, Any]:
+    """Return the notes and the history of the packed manifest of these videos."""
+    notes: dict[str, Any] = {name: videos.notes[name] for name in ("private", "hashed") if name in videos.notes}
     verified = (videos.verified or "packets") if settings.codec == "copy" else "decode"
     notes |= {"label_types": videos.label_types, "verify": verified}
     notes["packed"] = {"version": FORMAT_VERSION, "settings": settings.as_dict(), "source": videos.fingerprint}
-    history = [*videos.history, (f"packed as {settings.codec}", len(videos))]
-    packed = Manifest(ordered(table), root=folder, history=history, notes=notes)
+    return {"notes": notes, "history": [*videos.history, (f"packed as {settings.codec}", len(videos))]}
+
+
+def write_packed(table: Any, notes: Mapping[str, Any], *, folder: Path) -> Path:
+    """Write the manifest of packed rows, with what `notes_of` returned, and return its path."""
+    packed = Manifest(ordered(table), root=folder, history=notes["history"], notes=notes["notes"])
     packed.write(folder / PACKED_MANIFEST)
-    return Packed(
-        path=folder / PACKED_MANIFEST,
-        rows=len(videos),
-        failures=tuple({name: str(each[name]) for name in ("id", "path", "error")} for each in failures),
-        shards=num_shards,
-        new_shards=new_shards,
-        bytes=size,
-    )
+    return folder / PACKED_MANIFEST
 
 
-def _failures(videos: Manifest, records: Any) -> list[dict[str, Any]]:
-    """Return the rows without a video; `new` are those that the scan could read."""
+def failures_of(videos: Manifest, packed: Any, *, first: int = 0) -> list[dict[str, Any]]:
+    """Return the rows without a video of a packed table, which begins at row `first`; `new` are readable sources."""
     names = videos.table.schema.names
-    rows = pc.indices_nonzero(pc.equal(records.column("num_frames"), 0)).to_pylist()
-    before = videos.column("num_frames").to_pylist() if "num_frames" in names else [None] * len(videos)
+    rows = (pc.indices_nonzero(pc.equal(packed.column("num_frames"), 0)).to_numpy() + first).tolist()
     return [
         {
             "id": videos.column("id")[row].as_py(),
             "path": videos.rows.display_name(row),
-            "error": records.column("error")[row].as_py(),
-            "new": before[row] != 0,
+            "error": packed.column("error")[row - first].as_py(),
+            "new": "num_frames" not in names or videos.column("num_frames")[row].as_py() != 0,
         }
         for row in rows
     ]
+
+
+def check_failures(failures: Sequence[Mapping[str, Any]], videos: Manifest, settings: PackSettings) -> None:
+    """Raise PackError if more rows have no video, although their source has one, than the settings allow."""
+    if new := [each for each in failures if each["new"]]:
+        check_share(len(new), len(videos), settings.max_bad, str(new[0]["error"]))
+
+
+def named(failures: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], ...]:
+    """Return id, path and error of failures."""
+    return tuple({name: str(each[name]) for name in ("id", "path", "error")} for each in failures)
 
 
 def codec_in(folder: Path) -> str | None:

@@ -30,7 +30,7 @@ _BLUR, _SIGMA = (11, 11), 1.5  # of SSIM, as in its paper (Wang et al., 2004)
 
 @dataclass(frozen=True, kw_only=True)
 class CodecMeasurement:
-    """What a codec gives on a sample; `psnr_db` and `ssim` compare with the source at the packed size.
+    """Size, speed and fidelity of a codec on a sample; `psnr_db` and `ssim` compare with the source at the packed size.
 
     `codec` is None for the source itself, whose size is that of its files. `clips_per_second` is that of one core.
     Lossless codecs have an infinite PSNR; both are NaN if the source has more than 8 bits. `error` is the reason why a
@@ -53,15 +53,15 @@ def measure_codecs(
     make_feed: Callable[[Manifest], Feed],
     tick: Callable[[int, int], object] | None = None,
 ) -> list[CodecMeasurement]:
-    """Pack up to 8 rows, evenly spread, with each codec, and measure what it gives; the first is the source.
+    """Pack up to 8 evenly spaced rows with each codec, and return one measurement per codec, after that of the source.
 
-    Of each video the first 96 frames are packed.
+    The first 96 frames of each video are packed.
 
     Args:
         manifest: The videos.
         codecs: The codecs to measure.
-        options: Settings of PackSettings beside the codec; those that a codec does not take are left out for it.
-        make_feed: Returns the feed that is measured, without workers, of a manifest.
+        options: Settings of PackSettings other than the codec; those that a codec does not support are left out.
+        make_feed: Function that returns the feed to measure, without workers, for a manifest.
         tick: Called with the number of measured codecs, and of all.
 
     Raises PackError if no row of the sample can be read.
@@ -165,7 +165,7 @@ def _measure(
     make_feed: Callable[[Manifest], Feed],
     of_source: CodecMeasurement,
 ) -> CodecMeasurement:
-    if settings.codec == "copy":  # fed as the source, whose bytes it has; one row shows whether files can be copied
+    if settings.codec == "copy":  # bytes and speed of the source; one row is copied, to test whether it can be
         _packed_rows(source.take([0]), settings, folder)
         return replace(of_source, codec="copy", psnr_db=float("inf"), ssim=1.0)
     results = _packed_rows(source, settings, folder)

@@ -64,7 +64,7 @@ class PackSettings:
         _check_whole("gop", self.gop, 1, 250)
         if self.size is not None:
             if not isinstance(self.size, tuple) or len(self.size) != 2 or self.short_side is not None:
-                raise SettingError("size must be (height, width), and excludes short_side; give one of both")
+                raise SettingError("size must be (height, width), and excludes short_side; give one of the two")
             for side in self.size:
                 _check_whole("size", side, 1, 1 << 15)
         if self.channels not in (None, 1, 3):

@@ -158,7 +158,7 @@ def pack_shard(
 
 
 def is_complete(out: Path, number: int) -> bool:
-    """Return whether a shard and its record exist and fit each other by size."""
+    """Return whether a shard and its record exist, and the shard has the size in the record."""
     record = record_path(out, number)
     if not record.is_file():
         return False
@@ -176,11 +176,11 @@ def read_record(path: Path) -> tuple[Any, dict[str, Any]]:
         raise PackError(f"{path} is missing or damaged ({error}); delete it, and run 'cinefeed pack' again") from error
 
 
-def check_share(num_bad: int, manifest: Manifest, settings: PackSettings, first: str) -> None:
-    """Raise PackError if more rows failed than the settings allow; `first` is the error of one of them."""
-    if num_bad > settings.max_bad * len(manifest):
+def check_share(num_bad: int, num_rows: int, max_bad: float, first: str) -> None:
+    """Raise PackError if a larger share of all rows failed than is allowed; `first` is the error of one of them."""
+    if num_bad > max_bad * num_rows:
         raise PackError(
-            f"{num_bad} of {len(manifest)} rows cannot be packed, more than max_bad={settings.max_bad:g} allows "
+            f"{num_bad} of {num_rows} rows cannot be packed, more than max_bad={max_bad:g} allows "
             f"({first}); run 'cinefeed check', leave such rows out, or raise max_bad"
         )
 
@@ -265,7 +265,7 @@ def _raise_unless_recorded(result: RowResult, manifest: Manifest, settings: Pack
         raise SettingError(where)
     if settings.on_error == "raise":
         raise SourceError(f"{where}; leave the row out, or pack with on_error='record'")
-    check_share(num_bad, manifest, settings, where)
+    check_share(num_bad, len(manifest), settings.max_bad, where)
 
 
 def _labels(manifest: Manifest, rows: range) -> dict[int, dict[str, Any]]:

@@ -19,11 +19,11 @@ from cinefeed.core.pools import ONE_THREAD, PASSIVE
 from cinefeed.packing.rows import RowJob, RowResult, pack_row
 
 _log = logging.getLogger(__name__)
-_AHEAD = 2  # rows a worker that are packed and not yet in a shard: their files take room on the disk
+_AHEAD = 2  # rows per worker that are packed and not yet in a shard: their files take space on the disk
 
 
 class PackWorkers:
-    """Processes that pack rows; with a `count` of 0 or 1, or for rows that no process can have, the caller packs.
+    """Processes that pack rows. The caller packs if `count` is 0 or 1, and rows that cannot be sent to a process.
 
     Processes import cinefeed alone, never the user's script, so scripts need no `__main__` guard.
     """
@@ -60,7 +60,7 @@ class PackWorkers:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             process.kill()
-        self._threads.shutdown(wait=True)  # of threads that wait for an answer
+        self._threads.shutdown(wait=True)  # waits for the threads that read answers
         for process in self._processes:
             with suppress(OSError), process:  # closes its pipes
                 pass

@@ -15,6 +15,7 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.quality.findings import SEVERITIES, CheckReport, Pair, Shortcut, row_name
 from cinefeed.data.quality.frame_summaries import read_frames
 from cinefeed.data.quality.near_duplicates import NEAR
+from cinefeed.reports.formatting import page_heading
 from cinefeed.reports.page import write_html
 from cinefeed.reports.style import BLUE, GREY, INK, PALE, SERIES, VERMILION, new_figure, on_page, plain, to_svg
 from cinefeed.reports.templates import from_template
@@ -48,6 +49,7 @@ def render(report: CheckReport, manifest: Manifest) -> str:
         "check.html",
         filters={"row_name": row_name},
         report=report,
+        heading=page_heading(report.target or "check", manifest),
         severities=SEVERITIES,
         near=NEAR,
         to_do=[finding for finding in report.findings if finding.severity != "note"],

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.text import format_bytes, format_count, format_percent
+from cinefeed.data.manifest.summary import bytes_on_disk
 from cinefeed.data.sampling.strata import bin_strata, check_bins
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import Task
@@ -148,7 +149,7 @@ def feed_page(feed: Feed, *, val: Feed | None = None, failures: Sequence[Mapping
     if "num_frames" in table.column_names and pc.count(table["num_frames"]).as_py():
         figures.append(("frames", f"{pc.sum(table['num_frames']).as_py():,}"))
     if "size_bytes" in table.column_names and pc.count(table["size_bytes"]).as_py():
-        figures.append(("size of the files", format_bytes(pc.sum(table["size_bytes"]).as_py())))
+        figures.append(("size of the files", format_bytes(bytes_on_disk(table))))
     return PageData(
         title=spec.target or "clips",
         data="" if feed.manifest.private else feed.manifest.root.name,

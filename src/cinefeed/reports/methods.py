@@ -18,6 +18,7 @@ from cinefeed.core.locks import write_text
 from cinefeed.core.text import format_number, markdown_text, plural
 from cinefeed.metrics.baselines import baseline_sentences
 from cinefeed.metrics.display import metric_name
+from cinefeed.metrics.thresholds import RULE_NAMES
 from cinefeed.reports.data import PageData
 from cinefeed.reports.formatting import cell
 from cinefeed.reports.results import ordered, resampled_unit
@@ -130,17 +131,26 @@ def _values(page: PageData) -> dict[str, Any]:
 
 
 def _targets(page: PageData, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return name, task, classes and threshold of all targets: those measured, or before that those of the labels."""
+    """Return name, task, classes, threshold and its rule of each target: as measured, or before that by the labels."""
     if measured:
         return [
-            {"name": name, "task": target["task"], "classes": target["classes"], "threshold": target.get("threshold")}
+            {
+                "name": name,
+                "task": target["task"],
+                "classes": target["classes"],
+                "threshold": target.get("threshold"),
+                "rule": RULE_NAMES.get(str(target.get("threshold_rule")), ""),
+            }
             for name, target in measured.items()
         ]
     columns: list[tuple[str, str, tuple[str, ...]]] = [(page.target or "the label", page.task, page.classes)]
     for name, labels in page.other_labels.items():
         task = "regression" if not labels.classes else "binary" if len(labels.classes) == 2 else "multiclass"
         columns.append((name, task, labels.classes))
-    return [{"name": name, "task": task, "classes": classes, "threshold": None} for name, task, classes in columns]
+    return [
+        {"name": name, "task": task, "classes": classes, "threshold": None, "rule": ""}
+        for name, task, classes in columns
+    ]
 
 
 def _class_counts(page: PageData) -> dict[str, int]:

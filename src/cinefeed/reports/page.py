@@ -11,6 +11,7 @@ from cinefeed.core.moving import animated_webp
 from cinefeed.feed.feed import Feed
 from cinefeed.metrics.assess import assess
 from cinefeed.metrics.predictions import Task, read_predictions
+from cinefeed.metrics.thresholds import ThresholdRule
 from cinefeed.reports import results
 from cinefeed.reports.animation import with_saliency
 from cinefeed.reports.balance import balance_figure, balance_table
@@ -61,6 +62,7 @@ def table_page(
     unit: str | None = None,
     cluster: str | None = None,
     subgroups: Sequence[str] = (),
+    rule: ThresholdRule = "f1",
 ) -> Path:
     """Write the page of a table of predictions (Parquet or CSV), by cinefeed or any other program; return its path.
 
@@ -72,6 +74,7 @@ def table_page(
         unit: Column of the unit that counts once, by default the video.
         cluster: Column of the unit that bootstrap samples draw as a whole, such as the patient.
         subgroups: Columns by which metrics are computed separately.
+        rule: How the threshold of two classes is chosen on the validation part: "f1" or "youden".
 
     Raises:
         TableError, ColumnError, LabelError: The table cannot be read or evaluated.
@@ -79,7 +82,7 @@ def table_page(
     """
     path = Path(table)
     predictions = read_predictions(path, task=task, classes=classes)
-    assessment = assess(predictions, unit=unit, cluster=cluster, subgroups=subgroups)
+    assessment = assess(predictions, unit=unit, cluster=cluster, subgroups=subgroups, rule=rule)
     page = table_data(predictions, assessment, name=path.name, date=day_of(path.stat().st_mtime))
     return write_report(page, out=path.with_suffix(".html") if out is None else Path(out))
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from cinefeed.core.errors import CinefeedError
 from cinefeed.metrics.predictions import Predictions
+from cinefeed.metrics.thresholds import RULE_NAMES
 from cinefeed.metrics.units import Units, units_of
 from cinefeed.reports.agreement import bland_altman_figure, calibration_figure, error_bins_figure
 from cinefeed.reports.prediction_figures import confusion_figure, pr_figure, predicted_vs_true, roc_figure
@@ -71,6 +72,10 @@ def _draw_classes(draw: Draw, units: Units | None, result: Plain) -> None:
         caption = f"confusion at {threshold:.3g}" if threshold is not None else "confusion"
         draw("confusion", caption, confusion_figure, units.targets, **options)
         if len(np.unique(units.targets)) > 1:
+            marks = {RULE_NAMES[point["rule"]]: point["threshold"] for point in result.get("operating_points") or ()}
+            if not marks and threshold is not None:
+                marks = {"": threshold}
+            options = {"scores": units.scores, "classes": classes, "marks": marks}
             draw("roc", "ROC", roc_figure, units.targets, **options)
             draw("precision_recall", "precision and recall", pr_figure, units.targets, **options)
     both = {"as scored": result.get("calibration"), "corrected": (result.get("corrected") or {}).get("calibration")}

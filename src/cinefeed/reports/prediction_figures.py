@@ -1,6 +1,7 @@
 """Figures of predictions: functions from targets and scores to SVG text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from cinefeed.metrics import class_scores, confusion_matrix, regression_metrics
 from cinefeed.reports.style import BLUE, GREY, INK, SERIES, VERMILION, new_figure, plain, to_svg
 
+_LETTERS_OF_TWO_COLUMNS = 15  # the longest label with which two columns of a legend fit above the axes
+Marks = Mapping[str, float]  # thresholds by name
+NO_MARKS: Marks = MappingProxyType({})
 _MOST_CURVES = len(SERIES)  # more colours are hard to distinguish
 _MOST_POINTS = 2000  # more points are stored as pixels: a point in SVG takes about 70 bytes
 
@@ -67,8 +71,11 @@ def confusion_figure(
         return to_svg(figure, name="confusion")
 
 
-def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], threshold: float | None = None) -> str:
-    """Return the ROC curve of the positive class, or of each class against all others, with a mark at the threshold."""
+def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], marks: Marks = NO_MARKS) -> str:
+    """Return the ROC curve of the positive class, or of each class against all others.
+
+    `marks` are thresholds of two classes by name, which are marked on the curve.
+    """
     from sklearn.metrics import roc_auc_score, roc_curve
 
     with new_figure(3.2, 3.7) as figure:
@@ -77,15 +84,18 @@ def roc_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str],
         for label, truth, score, style in _one_against_rest(targets, scores, classes):
             false, true, _ = roc_curve(truth, score)
             axes.plot(false, true, label=f"{label} {roc_auc_score(truth, score):.3f}", **style)
-            if threshold is not None and len(classes) == 2:
+            for marker, (name, threshold) in zip("oD", _distinct(marks if len(classes) == 2 else {}), strict=False):
                 above = score >= threshold
-                _mark(axes, above[~truth].mean(), above[truth].mean(), threshold)
+                _mark(axes, above[~truth].mean(), above[truth].mean(), name, marker)
         _unit_square(axes, "false positive rate", "true positive rate", "AUROC")
         return to_svg(figure, name="roc")
 
 
-def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], threshold: float | None = None) -> str:
-    """Return precision against recall; for two classes the dashed line is the precision of random scores."""
+def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], marks: Marks = NO_MARKS) -> str:
+    """Return precision against recall; for two classes the dashed line is the precision of random scores.
+
+    `marks` are thresholds as in `roc_figure`.
+    """
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     with new_figure(3.2, 3.7) as figure:
@@ -96,15 +106,31 @@ def pr_figure(targets: ArrayLike, *, scores: ArrayLike, classes: Sequence[str], 
         for label, truth, score, style in curves:
             precision, recall, _ = precision_recall_curve(truth, score)
             axes.plot(recall, precision, label=f"{label} {average_precision_score(truth, score):.3f}", **style)
-            if threshold is not None and len(classes) == 2 and (score >= threshold).any():
+            for marker, (name, threshold) in zip("oD", _distinct(marks if len(classes) == 2 else {}), strict=False):
                 above = score >= threshold
-                _mark(axes, above[truth].mean(), truth[above].mean(), threshold)
+                if above.any():
+                    _mark(axes, above[truth].mean(), truth[above].mean(), name, marker)
         _unit_square(axes, "recall", "precision", "Average precision")
         return to_svg(figure, name="pr")
 
 
-def _mark(axes: Any, across: float, up: float, threshold: float) -> None:
-    axes.plot(across, up, "o", color=VERMILION, markersize=6, zorder=3, label=f"at {threshold:.3g}")
+def _distinct(marks: Marks) -> list[tuple[str, float]]:
+    """Return legend and value of each threshold; equal ones are one.
+
+    >>> _distinct({"best F1": 0.4, "Youden's J": 0.4}), _distinct({"": 0.25})
+    ([("best F1, Youden's J: 0.4", 0.4)], [('at 0.25', 0.25)])
+    """
+    names: dict[float, list[str]] = {}
+    for name, threshold in marks.items():
+        names.setdefault(threshold, []).append(name)
+    return [
+        (f"{', '.join(each)}: {threshold:.3g}" if any(each) else f"at {threshold:.3g}", threshold)
+        for threshold, each in names.items()
+    ]
+
+
+def _mark(axes: Any, across: float, up: float, label: str, marker: str) -> None:
+    axes.plot(across, up, marker, color=VERMILION, markersize=6, zorder=3, label=label)
 
 
 def _one_against_rest(
@@ -125,12 +151,16 @@ def _one_against_rest(
 def _unit_square(axes: Any, across: str, up: str, legend: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=across, ylabel=up)
     # above the axes, where it cannot cover a curve
+    labels = axes.get_legend_handles_labels()[1]
+    columns = 2 if len(labels) > 1 and max(map(len, labels)) <= _LETTERS_OF_TWO_COLUMNS else 1
+    rows = -(-len(labels) // columns)
+    axes.figure.set_size_inches(3.2, 3.5 + 0.17 * max(rows, 1))
     axes.legend(
         title=legend,
         alignment="left",
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=2 if len(axes.get_legend_handles_labels()[0]) > 1 else 1,
+        ncols=columns,
         borderaxespad=0.3,
         fontsize=8,
         handlelength=1.4,

@@ -6,6 +6,7 @@ from typing import Any
 from cinefeed.core.text import format_count, format_number, format_percent, plural
 from cinefeed.metrics.display import guess_sentence, metric_name, reason_lines
 from cinefeed.metrics.predictions import Predictions
+from cinefeed.metrics.thresholds import RULE_NAMES
 from cinefeed.reports.agreement import forest_figure
 from cinefeed.reports.baselines import baseline_table, compared_target
 from cinefeed.reports.formatting import HEADLINES, Cell, cell, title
@@ -18,10 +19,10 @@ _FIRST = ("test", "external")  # parts that are shown before the others
 _IN_FOREST = {"regression": ("mae", "r2"), "binary": ("auroc",), "multiclass": ("balanced_accuracy", "auroc")}
 _MANY = 8  # classes: a larger confusion matrix takes the full width
 _THRESHOLD_SOURCES = {
-    "val": "the one with the best F1 on the validation part",
-    "frozen": "that of the training run",
+    "val": "the one with the {rule} on the validation part",
+    "frozen": "that of the training run, with the {rule} on its validation part",
     "0.5": "the default, as there is no validation part",
-    "folds": "the mean over the folds, each with the best F1 on its own validation part",
+    "folds": "the mean over the folds, each with the {rule} on its own validation part",
 }
 
 
@@ -134,7 +135,8 @@ def _details(
     summary = f"{format_count(result['units'], unit or 'video')}."
     if threshold is not None:
         source = str(result.get("threshold_from"))
-        explanation = _THRESHOLD_SOURCES.get("folds" if folds and source == "frozen" else source, "")
+        rule = RULE_NAMES.get(str(result.get("threshold_rule")), "best F1").replace("Youden's J", "best Youden's J")
+        explanation = _THRESHOLD_SOURCES.get("folds" if folds and source == "frozen" else source, "").format(rule=rule)
         summary += f" The threshold is {threshold:.3g}" + (f", {explanation}." if explanation else ".")
     by_class = result.get("by_class") or {}
     return {
@@ -143,6 +145,7 @@ def _details(
         "figures": figures,
         "note": note,
         "by_class": _class_table(by_class, result.get("counts") or {}) if by_class else None,
+        "operating_points": _operating_points(result),
         "corrected": _corrected_table(result),
         "subgroups": [
             _subgroup(f"{part}{suffix}", column, rows, result)
@@ -166,6 +169,25 @@ def _class_table(by_class: Mapping[str, Plain], counts: Mapping[str, int]) -> di
         "head": ["number", *table["head"]],
         "rows": [
             (name, [Cell(f"{counts[name]:,}" if name in counts else ""), *cells]) for name, cells in table["rows"]
+        ],
+    }
+
+
+def _operating_points(result: Plain) -> dict[str, Any] | None:
+    """Return the metrics at the threshold of each rule, the one in use marked; None without such thresholds."""
+    points = result.get("operating_points")
+    if not points:
+        return None
+    names = [name for name in points[0] if name != "rule"]
+    in_use = result.get("threshold_rule")
+    return {
+        "head": [title(name) for name in names],
+        "rows": [
+            (
+                RULE_NAMES[point["rule"]] + (" (in use)" if point["rule"] == in_use else ""),
+                [Cell(format_number(point[name])) for name in names],
+            )
+            for point in points
         ],
     }
 

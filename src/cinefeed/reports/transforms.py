@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from cinefeed.config import Settings
 from cinefeed.core.errors import CinefeedError, SettingError
 from cinefeed.core.rng import Stage, rng_for
+from cinefeed.core.text import format_count
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.reports.formatting import page_heading
 from cinefeed.reports.page import write_html
 from cinefeed.reports.parameter_extremes import graded, meaning, parameters_in_words, single, summary
 from cinefeed.reports.templates import from_template
@@ -114,6 +116,7 @@ def render(manifest: Manifest, *, settings: Settings) -> str:
     compose = Compose(settings.transforms, frame=frame)
     return from_template(
         "transforms.html",
+        heading=page_heading(format_count(len(settings.transforms), "transform"), manifest),
         num_videos=len(manifest),
         transforms=settings.transforms,
         first=videos[0][1].title,

@@ -160,7 +160,7 @@ def _check_batch(feed: Feed, index: int, epoch: int) -> Print:
     equal = spec.weighted or all(
         np.allclose(each[real], 1, atol=1e-6) for each in weights
     )  # a mixture of 1 and 1 is rounded
-    must(equal, f"{name} weighs rows, spec.weighted says that no batch does")
+    must(equal, f"{name} has weights other than 1, but spec.weighted is False")
     must(feed.shard.world_size > 1 or bool(real.all()), f"{name} has padding rows, but there are no other ranks")
     for key, _, classes in targets:
         values = arrays[f"targets{key}"][arrays[f"weights{key}"] > 0]

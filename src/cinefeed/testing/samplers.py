@@ -89,7 +89,7 @@ def _check(sampler: Sampler, labels: ArrayLike, groups: ArrayLike | None, epochs
         if address["batch_size"] is not None and _composes(sampler):
             _check_blocks(plan, expected, strata, size=7, max_deviation=1.0, unit=f"{context}: a batch")
     deviation = float(np.abs(total / epochs - expected).max())
-    must(deviation < 6 / epochs, f"{case}: over {epochs} epochs a row is {deviation:.2f} draws an epoch off")
+    must(deviation < 6 / epochs, f"{case}: over {epochs} epochs a row deviates by {deviation:.2f} draws per epoch")
     for world_size in (1, 2, 4):
         _check_ranks(sampler, labels, group_kwargs, expected, strata, world_size, case)
     _check_weights(sampler, labels, group_kwargs, rows, case)

@@ -17,7 +17,7 @@ from cinefeed.video.planes import Planes, planes_to_array
 from cinefeed.video.source import Source
 from cinefeed.video.timestamps import FrameTimes
 
-_FRAMES, _BYTES = 200, 2**27  # most that is read of a source: 128 MB are 41 frames of 1024 x 1024 RGB
+_FRAMES, _BYTES = 200, 2**27  # limit of the bytes that are read from a source: 128 MB are 41 frames of 1024 x 1024 RGB
 _THREADS = 4
 _PARTS = {"grey": 1, "yuv": 3, "rgb": 1}  # planes per frame
 
@@ -78,7 +78,7 @@ def check_source(source: Source, *, reopen: Callable[[], Source] | None = None, 
 def stored_metadata(metadata: VideoMetadata) -> VideoMetadata:
     """Return metadata after storing them in a manifest: written as JSON, then as columns of a table, and read again.
 
-    So no data set contains pickles. Raises AssertionError if a value is not plain data.
+    This ensures that no data set contains pickles. Raises AssertionError if a value is not plain data.
     """
     try:
         row = json.loads(json.dumps(metadata_to_row(metadata)))
@@ -236,7 +236,7 @@ def _are_equal(planes: Planes, before: list[list[NDArray[Any]]]) -> bool:
 
 
 def _same_value(before: Any, after: Any) -> bool:
-    """Return whether two values of a fact are equal: times by their seconds, NaN equal to NaN."""
+    """Return whether two values of a metadata field are equal: times by their seconds, NaN equal to NaN."""
     if isinstance(before, FrameTimes):
         if before.listed is None and np.isnan(before.step_seconds):  # an array has no rate
             return bool(before.count == after.count and np.isnan(after.step_seconds))

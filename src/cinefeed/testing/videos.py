@@ -137,7 +137,7 @@ def write_video(
 
 
 def _space(matrix: Matrix) -> str:
-    """Return PyAV's name of a matrix that it converts to. Raises SettingError where it cannot: 17.1 has no bt2020."""
+    """Return PyAV's name of a matrix that it converts to. Raises SettingError if it cannot: 17.1 has no bt2020."""
     name = _SPACES[matrix]
     if name not in Colorspace.__members__:
         raise SettingError(f"PyAV {av.__version__} cannot convert to {matrix}, which was asked for; PyAV 18 can")

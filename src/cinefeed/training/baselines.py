@@ -5,7 +5,7 @@ baselines.parquet   scores of the baselines on validation and test, with the col
 baselines.npz       thumbnails of the videos, so that a resumed run does not read them again; not of private data
 
 The networks of small data sets are often no better than these, which a score alone does not show. An error never fails
-a run: baselines.json then holds the reason in `note`.
+a run, except that of a full disk: baselines.json then holds the reason in `note`.
 """
 
 import time
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from cinefeed.config import Settings
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.digests import is_whole
-from cinefeed.core.errors import TableError
+from cinefeed.core.errors import DiskFullError, TableError
 from cinefeed.core.files import write_atomically
 from cinefeed.core.progress import shown_progress
 from cinefeed.core.rng import Stage, permutation_for
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import class_names
-from cinefeed.data.manifest.encoded import encoded_from, videos_of
+from cinefeed.data.manifest.encoded import encoded_from, source_videos
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import read_parquet_table, write_parquet_tables
 from cinefeed.data.quality.thumbnails import Thumbnails, read_thumbnails
@@ -69,6 +69,8 @@ def keep_baselines(
     if not note and predictions is not None:
         try:
             content = _measure(path, settings, spec, rows, predictions, progress=progress)
+        except DiskFullError:  # the next file would fail too; the same command resumes here
+            raise
         except Exception as error:  # results of a training must not be lost with an error of a baseline
             note = "the reason is not shown for private data" if rows.private else str(error)
             note = f"they could not be measured ({type(error).__name__}: {note[:300]})"
@@ -165,9 +167,9 @@ def _features(
     features: dict[str, NDArray[Any] | None] = {CONSTANT: None}
     notes: dict[str, str] = {}
     if encoded_from(rows) is not None:
-        videos = videos_of(rows)
+        videos = source_videos(rows)
         if videos is None:
-            reason = "left out: the inputs are features, and the manifest of their videos is not beside them"
+            reason = "left out: the inputs are features, and the manifest of their videos is not there"
             return features, dict.fromkeys((_COLUMNS, _THUMBNAIL, _MEAN), reason)
         rows = videos
     values, names = nuisance_features(rows, view=view)
@@ -264,6 +266,7 @@ def _compare(
         model,
         baselines,
         thresholds=thresholds,
+        rule=evaluate.threshold,
         unit=evaluate.unit,
         cluster=cluster,
         resamples=evaluate.resamples,

@@ -30,11 +30,12 @@ from cinefeed.core.errors import SettingError, TrainingError, did_you_mean
 from cinefeed.core.files import write_atomically
 from cinefeed.feed.feed import Feed
 from cinefeed.models import ClipLoss
-from cinefeed.training.keras_module import keras
-from cinefeed.training.predictions import Scores, measure, metric_names, score, single_numbers
+from cinefeed.training.distributed import copy_running_means, rank_and_size
+from cinefeed.training.keras_module import Logs, keras
+from cinefeed.training.predictions import Scores, measure, metric_names, single_numbers
+from cinefeed.training.ranks import feed_of_rank, score_by_ranks
 from cinefeed.training.weights import save_weights
 
-Logs = dict[str, Any] | None
 _LESS_IS_BETTER = ("loss", "rmse", "mae", "mse", "sd", "ece")
 
 
@@ -52,22 +53,30 @@ class WholeSetMetrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras 
 
     `val_loss` is one of them. Keras' own `validation_data` averages metrics over batches, which differs from the metric
     of the whole set. If the loss or a score is not finite, all metrics are NaN.
+
+    With several ranks each scores some of the rows, and rank 0 alone has the metrics: all ranks need this callback, and
+    a feed of all rows (`Shard(rank=0, world_size=1)`).
     """
 
     def __init__(self, feed: Feed) -> None:
         super().__init__()
         self.feed = feed
+        self._own_feed = feed_of_rank(feed)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Score every row of the feed and add the metrics to the logs."""
         logs = {} if logs is None else logs
+        if not np.isfinite(logs.get("loss", 0.0)):  # the mean of all ranks
+            scores = None
+        else:
+            copy_running_means(self.model)
+            scores = score_by_ranks(self.model, self._own_feed)
+        if rank_and_size()[0] > 0:
+            return
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
         names = ("loss", *metric_names(self.feed.spec))  # all, so that a monitored metric exists after a NaN too
         logs.update(dict.fromkeys([f"val_{name}" for name in names], float("nan")))
-        if not np.isfinite(logs.get("loss", 0.0)):
-            return
-        scores = score(self.model, self.feed)
-        if not all(np.isfinite(values).all() for values in _by_name(scores.values).values()):
+        if scores is None or not all(np.isfinite(values).all() for values in _by_name(scores.values).values()):
             return
         logs["val_loss"] = loss_of(self.model, scores)
         metrics = single_numbers(measure(self.feed.spec, scores))

@@ -24,8 +24,8 @@ from cinefeed.core.errors import FeedError, SettingError, TrainingError
 from cinefeed.core.files import write_atomically
 from cinefeed.feed.state import plan_fingerprint
 from cinefeed.training.batches import TrainingSet
-from cinefeed.training.callbacks import Logs, sync_state
-from cinefeed.training.keras_module import keras
+from cinefeed.training.callbacks import sync_state
+from cinefeed.training.keras_module import Logs, keras
 
 _KERAS: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch"),

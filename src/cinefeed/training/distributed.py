@@ -1,7 +1,8 @@
 """Data-parallel training by several processes, one per GPU: `torchrun --nproc-per-node 2 -m cinefeed train ...`.
 
 Each rank reads its shard of every global batch and computes gradients; all ranks apply their mean, so the weights stay
-the same on all ranks. Only rank 0 validates, decides and writes. Torch's DistributedDataParallel cannot wrap layers of
+the same on all ranks. Each rank scores some of the rows of an evaluation (ranks.py); only rank 0 measures, decides and
+writes. Torch's DistributedDataParallel cannot wrap layers of
 Keras, which have no torch forward pass of their own: the optimiser averages the gradients instead.
 """
 
@@ -14,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from cinefeed.core.errors import SettingError
-from cinefeed.training.callbacks import Logs
-from cinefeed.training.keras_module import keras
+from cinefeed.training.keras_module import Logs, keras
 
 _TIMEOUT = timedelta(hours=6)  # the other ranks wait while rank 0 validates; torch's default is ten minutes
 
@@ -126,6 +126,25 @@ class FollowRankZero(keras.callbacks.Callback):  # type: ignore[misc]  # keras i
             return
         self.model.stop_training = any_rank(bool(self.model.stop_training))
         _copy_from_rank_zero([*self.model.non_trainable_variables, *self.model.optimizer.variables])
+
+
+def copy_running_means(model: keras.Model) -> None:
+    """Copy the running means of rank 0, of batch norm, to all ranks, so that all compute the same scores."""
+    if _group() is not None:
+        _copy_from_rank_zero(model.non_trainable_variables)
+
+
+def gather(part: Any) -> list[Any] | None:
+    """Return the objects of all ranks, in their order, on rank 0, and None on the others; without ranks, a list of one.
+
+    They are pickled: use it for data of this program alone.
+    """
+    group = _group()
+    if group is None:
+        return [part]
+    parts = [None] * group.get_world_size() if group.get_rank() == 0 else None
+    group.gather_object(part, parts)
+    return parts
 
 
 def _group() -> Any:

@@ -1,17 +1,16 @@
 """Encode videos once by a frozen network: features and a manifest of them, to train the layers after the network.
 
-The output is one `.npy` per video, (frames or windows, 1 + augmented versions, dimension), features.parquet with all
-columns of the videos' manifest, and videos.parquet, a copy of that manifest. A feed reads features as it reads arrays:
-each frame is one row of numbers.
+The output is one `.npy` per video, (frames or windows, 1 + augmented versions, dimension), and features.parquet with
+all columns of the videos' manifest. A feed reads features as it reads arrays: each frame is one row of numbers.
 """
 
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +38,7 @@ from cinefeed.video.metadata import Region, VideoMetadata
 from cinefeed.video.regions import VERSION
 
 FEATURES_TABLE = "features.parquet"
-_JOURNAL = "encoded.jsonl"  # a line per complete file of features: a hash of network and video
+JOURNAL = "encoded.jsonl"  # a line per complete file of features: a hash of network and video
 _OF_A_FILE = ("part", "frame_files")
 
 Numbers = Literal["float32", "float16"]
@@ -96,26 +95,74 @@ def encode(
 
     Raises InUseError while another process writes the folder.
     """
+    videos, folder = videos_of(manifest, encoder), Path(out)
+    began = time.monotonic()
+    result = encode_videos(videos, folder, encoder=encoder, dtype=dtype, augmented=augmented, seed=seed, tick=tick)
+    seconds = time.monotonic() - began
+    check_any_encoded(len(result.files), result.failures)
+    table = features_table(videos, folder, result.metadata, encoder=encoder, dtype=dtype)
+    splits, warning = splits_of(videos, encoder)
+    notes = notes_of(videos, encoder, path=None if isinstance(manifest, Manifest) else manifest)
+    path = write_features(with_splits(table, splits), notes, folder=folder)
+    return Encoded(
+        path=path,
+        dimension=dimension_of(folder, result),
+        num_encoded=result.num_encoded,
+        num_reused=len(result.files) - result.num_encoded - len(result.failures),
+        failures=result.failures,
+        warning=warning,
+        num_features=result.num_features,
+        seconds=seconds,
+    )
+
+
+def videos_of(manifest: str | Path | Manifest, encoder: VideoEncoder) -> Manifest:
+    """Return the videos to encode. Raises SettingError for rows of several views, or of features."""
     videos = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
     if videos.rows.views:
         raise SettingError("a row holds several views; encode the manifest of single videos, then pivot the features")
     if encoded_from(videos) is not None:
         raise SettingError(f"the rows are already features of {encoded_from(videos)}; pass the manifest of the videos")
-    if encoder.parts is not None and encoder.parts.private:
-        videos = videos.as_private()
-    if augmented < 0 or (augmented and encoder.augment is None):
-        raise SettingError(
-            f"augmented={augmented} needs random transforms, such as Rotate or Brightness; give some, or augmented=0"
-        )
-    folder = Path(out)
-    _make(folder)
-    journal = _read_journal(folder)
-    files: dict[str, int] = {}  # file of features -> the first row of its video
+    return videos.as_private() if encoder.parts is not None and encoder.parts.private else videos
+
+
+class EncodedVideos(NamedTuple):
+    """Files of features with the first row of each video; metadata, or errors, and keys by file; what was done."""
+
+    files: dict[str, int]
+    metadata: dict[str, VideoMetadata | str]
+    keys: dict[str, str]
+    num_encoded: int
+    failures: tuple[dict[str, str], ...]
+    num_features: int  # that were computed
+
+
+def dimension_of(folder: Path, result: EncodedVideos) -> int:
+    """Return the number of features per frame or window, as stored; 0 if no video was encoded."""
+    name = next((name for name, metadata in result.metadata.items() if not isinstance(metadata, str)), None)
+    return 0 if name is None else _shape(folder / name)[2]
+
+
+def encode_videos(
+    videos: Manifest,
+    folder: Path,
+    *,
+    encoder: VideoEncoder,
+    dtype: Numbers,
+    augmented: int = 0,
+    seed: int = 0,
+    tick: Callable[[int, int], object] | None = None,
+) -> EncodedVideos:
+    """Write the features of each video of a manifest under `folder`, unless they are there and unchanged."""
+    check_augmented(augmented, encoder)
+    make_folder(folder)
+    journal = _read_journal(folder / JOURNAL)
+    files: dict[str, int] = {}
     for row in range(len(videos)):
-        files.setdefault(_file_of(videos, row), row)
-    results: dict[str, VideoMetadata | str] = {}  # file of features -> metadata of its video, or the error
+        files.setdefault(file_of(videos, row), row)
+    results: dict[str, VideoMetadata | str] = {}
+    keys: dict[str, str] = {}
     num_encoded = num_features = 0
-    began = time.monotonic()
     for number, (file, row) in enumerate(files.items()):
         try:
             key = _key(videos, row, encoder=encoder, dtype=dtype, augmented=augmented, seed=seed)
@@ -132,60 +179,70 @@ def encode(
                     num_features += count * (1 + augmented)
                 _append_to_journal(folder, file, key)
                 num_encoded += 1
+            keys[file] = key
         except DiskFullError:
             raise
         except (CinefeedError, OSError) as error:
             results[file] = videos.rows.nameless(str(error), row)
         if tick is not None:
             tick(number + 1, len(files))
-    if all(isinstance(result, str) for result in results.values()):
-        first = next(iter(results.values()))
-        raise TableError(f"none of {len(files)} videos can be encoded; {videos.rows.display_name(0)}: {first}")
-    seconds = time.monotonic() - began
-    table, dimension = _features(videos, folder, results, encoder=encoder, dtype=dtype)
-    table, warning = _with_parts(table, encoder.parts)
-    history = [*videos.history, (f"encoded by {encoder.name}", len(videos))]
+    failures = tuple(
+        {"id": str(videos.column("id")[row]), "path": videos.rows.display_name(row), "error": reason}
+        for file, row in files.items()
+        if isinstance(reason := results[file], str)
+    )
+    return EncodedVideos(files, results, keys, num_encoded, failures, num_features)
+
+
+def check_augmented(augmented: int, encoder: VideoEncoder) -> None:
+    """Raise SettingError for augmented versions without random transforms."""
+    if augmented < 0 or (augmented and encoder.augment is None):
+        raise SettingError(
+            f"augmented={augmented} needs random transforms, such as Rotate or Brightness; give some, or augmented=0"
+        )
+
+
+def check_any_encoded(num_videos: int, failures: Sequence[Mapping[str, str]]) -> None:
+    """Raise TableError if all videos failed."""
+    if len(failures) == num_videos:
+        first = failures[0]
+        raise TableError(f"none of {num_videos} videos can be encoded; {first['path']}: {first['error']}")
+
+
+def notes_of(videos: Manifest, encoder: VideoEncoder, *, path: str | Path | None) -> dict[str, Any]:
+    """Return the notes and the history of the manifest of the features of these videos, whose manifest is at `path`."""
     note_names = ("private", "label_types", "hashed")
     notes: dict[str, Any] = {name: videos.notes[name] for name in note_names if name in videos.notes}
     notes["verify"] = "decode"  # every frame was decoded
     if encoder.about is not None:
         notes["encoder"] = encoder.about
-    features = Manifest(table, root=folder, history=history, notes=notes)
-    _compact_journal(folder)
-    (folder / VIDEOS).unlink(missing_ok=True)
-    if not videos.private:  # it has the paths of the videos
-        videos.write(folder / VIDEOS)  # baselines of a run on features read thumbnails of the videos
+    if path is not None and not videos.private:
+        notes[VIDEOS] = str(Path(path).absolute())
+    return {"notes": notes, "history": [*videos.history, (f"encoded by {encoder.name}", len(videos))]}
+
+
+def write_features(table: pa.Table, notes: Mapping[str, Any], *, folder: Path) -> Path:
+    """Write the manifest of features, with what `notes_of` returned, and return its path."""
+    features = Manifest(table, root=folder, history=notes["history"], notes=notes["notes"])
+    _write_journal(folder, _read_journal(folder / JOURNAL))
     features.write(folder / FEATURES_TABLE)
-    failures = tuple(
-        {"id": str(videos.column("id")[row]), "path": videos.rows.display_name(row), "error": results[file]}
-        for file, row in files.items()
-        if isinstance(results[file], str)
-    )
-    return Encoded(
-        path=folder / FEATURES_TABLE,
-        dimension=dimension,
-        num_encoded=num_encoded,
-        num_reused=len(files) - num_encoded - len(failures),
-        failures=failures,  # type: ignore[arg-type]  # "error" is a str
-        warning=warning,
-        num_features=num_features,
-        seconds=seconds,
-    )
+    return folder / FEATURES_TABLE
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder of features, or continue one. Raises SettingError if it holds other files."""
     with write_errors(folder, advice="name another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         others = sorted(each.name for each in folder.iterdir() if each.name != FOLDER_LOCK)
-    if others and not {_JOURNAL, FEATURES_TABLE} & {*others}:
+    if others and not {JOURNAL, FEATURES_TABLE} & {*others}:
         raise SettingError(f"{folder} holds other files ({', '.join(others[:3])}); name a new folder")
     for each in {path.parent for path in folder.rglob(f"{PARTIAL}*")}:
         remove_partials(each)  # those of the folder itself went with its lock
     with write_errors(folder, advice="name another folder"):
-        (folder / _JOURNAL).touch()  # marks the folder as ours after an interruption in the first video
+        (folder / JOURNAL).touch()  # marks the folder as ours after an interruption in the first video
 
 
-def _file_of(videos: Manifest, row: int) -> str:
+def file_of(videos: Manifest, row: int) -> str:
     """Return the relative path of the features of a row: the video's path, or the row's id in a private manifest."""
     names = videos.table.column_names
     path = str(videos.column("id")[row]) if videos.private else videos.relative_path(row)
@@ -198,7 +255,7 @@ def _file_of(videos: Manifest, row: int) -> str:
 
 def _key(videos: Manifest, row: int, *, encoder: VideoEncoder, dtype: str, augmented: int, seed: int) -> str:
     """Return a hash of network, frame, transforms, dtype, and the size and modification time of the video's files."""
-    state = tuple(state_of(videos.rows.files(row)))
+    state = tuple(videos.rows.state(row))
     content = [encoder.name, encoder.compose.frame, encoder.compose.transforms, dtype, state]
     if augmented and encoder.augment is not None:
         content += [encoder.augment.transforms, augmented, seed]
@@ -211,11 +268,16 @@ def _rng(file: str, *, version: int, seed: int) -> np.random.Generator:
     return rng_for(seed, stage=Stage.AUGMENT, epoch=version, position=position)
 
 
-def _read_journal(folder: Path) -> dict[str, str]:
+def add_to_journal(folder: Path, keys: Mapping[str, str]) -> None:
+    """Add the keys of complete files of features to the journal of a folder."""
+    _write_journal(folder, {**_read_journal(folder / JOURNAL), **keys})
+
+
+def _read_journal(journal: Path) -> dict[str, str]:
     """Return the key of each complete file of features; an incomplete line, left by a crash, is ignored."""
     keys: dict[str, str] = {}
-    if (folder / _JOURNAL).exists():
-        for line in (folder / _JOURNAL).read_text(encoding="utf-8").splitlines():
+    if journal.exists():
+        for line in journal.read_text(encoding="utf-8").splitlines():
             try:
                 keys.update(json.loads(line))
             except ValueError:
@@ -225,16 +287,16 @@ def _read_journal(folder: Path) -> dict[str, str]:
 
 def _append_to_journal(folder: Path, file: str, key: str) -> None:
     try:
-        with (folder / _JOURNAL).open("a", encoding="utf-8") as journal:
+        with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
             journal.write(f"\n{json.dumps({file: key})}")  # a line break first: the line before may be incomplete
     except OSError as error:
-        raise write_error(error, folder / _JOURNAL) from error
+        raise write_error(error, folder / JOURNAL) from error
 
 
-def _compact_journal(folder: Path) -> None:
-    """Rewrite the journal with one line per file, so that it equals that of a run without interruptions."""
-    lines = [f"\n{json.dumps({file: key})}" for file, key in sorted(_read_journal(folder).items()) if key]
-    write_atomically(folder / _JOURNAL, lambda path: path.write_text("".join(lines), encoding="utf-8"))
+def _write_journal(folder: Path, keys: Mapping[str, str]) -> None:
+    """Write the journal with one line per file, so that it equals that of a run without interruptions."""
+    lines = [f"\n{json.dumps({file: key})}" for file, key in sorted(keys.items()) if key]
+    write_atomically(folder / JOURNAL, lambda path: path.write_text("".join(lines), encoding="utf-8"))
 
 
 def _metadata(videos: Manifest, row: int) -> VideoMetadata:
@@ -265,21 +327,26 @@ def _write(path: Path, features: Iterator[NDArray[np.float32]], count: int, dtyp
         write_atomically(path, write)
 
 
-def _features(
-    videos: Manifest, folder: Path, results: dict[str, VideoMetadata | str], *, encoder: VideoEncoder, dtype: str
-) -> tuple[pa.Table, int]:
-    """Return the videos' table with the metadata of their features, and the dimension.
+def features_table(
+    videos: Manifest,
+    folder: Path,
+    results: Mapping[str, VideoMetadata | str],
+    *,
+    encoder: VideoEncoder,
+    dtype: str,
+) -> pa.Table:
+    """Return the videos' table with the metadata of their features.
 
     The times of frames stay, and windows have those of their central frames, since a Clip selects by them.
     """
-    rows, dimension = [], 0
+    rows = []
     for row in range(len(videos)):
-        file = _file_of(videos, row)
+        file = file_of(videos, row)
         metadata = results[file]
         if isinstance(metadata, str):
             rows.append({"path": file, "num_frames": 0, "error": metadata})
             continue
-        versions, dimension = np.load(folder / file, mmap_mode="r").shape[1:]
+        _, versions, dimension = _shape(folder / file)
         features = _as_features(metadata, encoder.windows, dimension=dimension, versions=versions, dtype=dtype)
         state, content = state_of([str(folder / file)]), content_hash([str(folder / file)])
         rows.append({"path": file, **state._asdict(), "content_hash": content, **metadata_to_row(features)})
@@ -288,7 +355,12 @@ def _features(
         values = [encoder.name] * len(rows) if column == ENCODED else [row.get(column) for row in rows]
         table = table.drop_columns(column) if column in table.column_names else table
         table = table.append_column(column, pa.array(values, kind))
-    return table.drop_columns("part") if "part" in table.column_names else table, dimension
+    return table.drop_columns("part") if "part" in table.column_names else table
+
+
+def _shape(path: Path) -> tuple[int, int, int]:
+    count, versions, dimension = np.load(path, mmap_mode="r").shape
+    return count, versions, dimension
 
 
 def _as_features(
@@ -325,21 +397,29 @@ def _as_features(
     )
 
 
-def _with_parts(table: pa.Table, run_parts: Manifest | None) -> tuple[pa.Table, str]:
-    """Return the table with the parts of the run that trained the network, and a warning if its own parts differ."""
-    if run_parts is None:
-        return table, ""
-    ids = run_parts.column("id")
-    rows = pc.index_in(table.column("id").combine_chunks(), value_set=ids)
-    parts = run_parts.column("split").take(rows)
-    if "split" not in table.column_names or table.column("split").null_count == table.num_rows:
-        table = table.drop_columns("split") if "split" in table.column_names else table
-        return table.append_column("split", parts), ""
-    own_parts = table.column("split").combine_chunks()
-    leaks = pc.sum(pc.and_(pc.equal(parts, "train"), pc.not_equal(own_parts, "train"))).as_py() or 0
+def with_splits(table: pa.Table, splits: pa.Array | None) -> pa.Table:
+    """Return the table with these parts in its last column, "split"; unchanged if there are none."""
+    if splits is None:
+        return table
+    table = table.drop_columns("split") if "split" in table.column_names else table
+    return table.append_column("split", splits)
+
+
+def splits_of(videos: Manifest, encoder: VideoEncoder) -> tuple[pa.Array | None, str]:
+    """Return the parts of the run that trained the network, by row, and a warning if the videos' own parts differ.
+
+    Videos that have parts keep them: None.
+    """
+    if encoder.parts is None:
+        return None, ""
+    rows = pc.index_in(videos.column("id"), value_set=encoder.parts.column("id"))
+    splits = encoder.parts.column("split").take(rows)
+    if "split" not in videos.table.column_names or videos.column("split").null_count == len(videos):
+        return splits, ""
+    leaks = pc.sum(pc.and_(pc.equal(splits, "train"), pc.not_equal(videos.column("split"), "train"))).as_py() or 0
     if not leaks:
-        return table, ""
-    return table, (
+        return None, ""
+    return None, (
         f"{leaks} rows that the network was trained on are in another part in the manifest's column 'split': "
         f"scores on them are not test scores"
     )

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from cinefeed.config import Settings
 from cinefeed.core.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.core.locks import with_write_lock
 from cinefeed.data.manifest.encoded import check_encoded
-from cinefeed.data.manifest.find import hashed_id
+from cinefeed.data.manifest.find import hashed_id, output_kind
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.scan import probe_videos
 from cinefeed.data.manifest.write_table import table_suffix, write_table
@@ -32,8 +32,8 @@ from cinefeed.training.finish import (
 )
 from cinefeed.training.keras_module import keras
 from cinefeed.training.network import build_model
-from cinefeed.training.predictions import by_video, predictions_table, score, score_batches
-from cinefeed.training.run import WEIGHTS, read_run, read_thresholds
+from cinefeed.training.predictions import by_video, predictions_table, score, score_batches, with_predicted_classes
+from cinefeed.training.run import WEIGHTS, read_rule_thresholds, read_run, read_thresholds
 from cinefeed.training.setup import build_feed, check_evaluation, choose_rows, usable_rows
 from cinefeed.training.threads import with_threads_of_run
 from cinefeed.training.weights import load_weights
@@ -41,7 +41,7 @@ from cinefeed.video.kinds import is_video
 
 PARTS = ("train", "val", "test")
 Tick = Callable[[int, int], object]  # called with the number of clips done and of all clips
-_ROWS = 1024  # predictions per write
+ROWS_AT_ONCE = 1024  # predictions per write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def evaluate(
         raise SettingError(f"part={part!r} is not a part; choose one of {', '.join(PARTS)}")
     if out is not None:
         table_suffix(Path(out))
-    settings, model, trained, own = _load(run)
+    settings, model, trained, own, thresholds = load(run)
     settings = with_evaluation(
         settings, unit=unit, clips=clips, subgroups=None if subgroups is None else tuple(subgroups)
     )
@@ -111,7 +111,7 @@ def evaluate(
     usable, failures = usable_rows(rows)
     check_evaluation(usable, settings)
     feed = trained.evaluation(usable, clips=settings.evaluate.clips)
-    scores = score(model, feed, tick=_clip_counter(tick, len(usable) * settings.evaluate.clips))
+    scores = score(model, feed, tick=clip_counter(tick, len(usable) * settings.evaluate.clips))
     columns = needed_columns(settings)
     table = predictions_table(trained.spec, scores, manifest=usable, part=part, columns=columns)
     assessment = assess_table(
@@ -119,7 +119,8 @@ def evaluate(
         settings=settings,
         spec=trained.spec,
         priors=priors_of(settings, trained),
-        thresholds=read_thresholds(run),
+        thresholds=thresholds,
+        rule_thresholds=read_rule_thresholds(run),
     )
     if warnings:
         table = with_warnings(table, warnings)
@@ -149,6 +150,10 @@ def predict(
 ) -> Evaluation:
     """Score videos by path (files, or folders to search), or every row of a manifest; no label is needed.
 
+    For classes the column `predicted` (with several targets `predicted_<name>`) has the class: of two, the second from
+    the threshold on that the run chose on its validation part, 0.5 if it has none; of more, the one with the largest
+    score.
+
     A file that is missing or not a video is left out and listed in `failures`, with the reason; a truncated file is
     scored by the frames that decode. A file that several paths name is scored once.
 
@@ -165,30 +170,38 @@ def predict(
     """
     if out is not None:
         table_suffix(Path(out))
-    repeated = 0
-    settings, model, trained, own = _load(run)
+    loaded, repeated = load(run), 0
     if manifest is not None:
-        rows = Manifest.read(manifest)
-        readable, absent = _existing_rows(rows.as_private() if own.private else rows)
-        readable, failures = usable_rows(readable)
-        failures = absent + failures
+        readable, failures = rows_to_predict(manifest, loaded)
     else:
         files, repeated = _files_at([Path(each) for each in paths])
-        readable, failures = _probe(files, private=own.private)
-    check_encoded(readable, like=own)
-    count = settings.evaluate.clips if clips is None else clips
-    feed = trained.evaluation(readable, labelled=False, clips=count)
-    counter = _clip_counter(tick, len(readable) * count)
-    tables = _prediction_tables(model, feed, spec=trained.spec, per_clip=per_clip, tick=counter)
-    if out is None:
-        table = pa.concat_tables(tables)
-    elif table_suffix(Path(out)) == ".parquet":
-        write_table(Path(out), tables)
-        table = pq.read_table(out, memory_map=True)
-    else:
-        table = pa.concat_tables(tables)
-        write_table(Path(out), [table])
+        readable, failures = _probe(files, private=loaded.own.private)
+    check_encoded(readable, like=loaded.own)
+    count = loaded.settings.evaluate.clips if clips is None else clips
+    feed = loaded.trained.evaluation(readable, labelled=False, clips=count)
+    tables = prediction_tables(loaded, feed, per_clip=per_clip, tick=clip_counter(tick, len(readable) * count))
+    table = write_predictions(tables, out=None if out is None else Path(out))
     return Evaluation(part="predict", metrics={}, predictions=table, failures=tuple(failures), repeated=repeated)
+
+
+def rows_to_predict(manifest: str | Path, loaded: "Loaded") -> tuple[Manifest, list[dict[str, str]]]:
+    """Return the rows of a manifest that can be scored, and a list of the others. Raises TableError without any."""
+    rows = Manifest.read(manifest)
+    readable, absent = _existing_rows(rows.as_private() if loaded.own.private else rows)
+    readable, failures = usable_rows(readable)
+    return readable, absent + failures
+
+
+def write_predictions(tables: Iterable[pa.Table], *, out: Path | None) -> pa.Table:
+    """Write predictions to a file, Parquet table by table, and return all; do not write without a file."""
+    if out is None:
+        return pa.concat_tables(tables)
+    if table_suffix(out) == ".parquet":
+        write_table(out, tables)
+        return pq.read_table(out, memory_map=True)
+    table = pa.concat_tables(tables)
+    write_table(out, [table])
+    return table
 
 
 def _refuse_shared_patients(rows: Manifest, *, own: Manifest, settings: Settings, name: str) -> tuple[str, ...]:
@@ -226,6 +239,8 @@ def _refuse_shared_patients(rows: Manifest, *, own: Manifest, settings: Settings
 
 def _existing_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     """Return the rows whose files exist, and a list of the others. Raises TableError if no file exists."""
+    if manifest.rows.remote is not None:  # a file that is absent there is an error of its own
+        return manifest, []
     views = manifest.rows.views or ("",)
     paths = [[manifest.rows.path_of(row, view=view) for view in views] for row in range(len(manifest))]
     absent = [row for row, files in enumerate(paths) if not all(each.exists() for each in files)]
@@ -241,33 +256,42 @@ def _existing_rows(manifest: Manifest) -> tuple[Manifest, list[dict[str, str]]]:
     return manifest.take(present, step="whose files exist"), failures
 
 
-def _prediction_tables(
-    model: keras.Model, feed: Feed, *, spec: FeedSpec, per_clip: bool, tick: Callable[[int], object] | None
+def prediction_tables(
+    loaded: "Loaded", feed: Feed, *, per_clip: bool, tick: Callable[[int], object] | None
 ) -> Iterator[pa.Table]:
     """Yield the predictions of a feed, about a thousand rows at a time, in the order of its manifest."""
-    first = 0
-    for scores in score_batches(model, feed, at_least=_ROWS):
+    first, spec = 0, loaded.trained.spec
+    for scores in score_batches(loaded.model, feed, at_least=ROWS_AT_ONCE):
         videos = len(scores.ids) // feed.settings.clips_per_video.count
         rows = feed.manifest.take(np.arange(first, first + videos))
-        if per_clip:
-            yield predictions_table(spec, scores, manifest=rows, part="predict", labelled=False)
-        else:
-            table = predictions_table(spec, by_video(scores), manifest=rows, part="predict", labelled=False)
-            yield table.drop_columns("clip")
+        rows_of_table = scores if per_clip else by_video(scores)
+        table = predictions_table(spec, rows_of_table, manifest=rows, part="predict", labelled=False)
+        table = with_predicted_classes(table, spec, rows_of_table, thresholds=loaded.thresholds)
+        yield table if per_clip else table.drop_columns("clip")
         first += videos
         if tick is not None:
             tick(len(scores.ids))
 
 
-def _load(run: str | Path) -> tuple[Settings, keras.Model, Feed, Manifest]:
-    """Return a run's settings, its model with the best weights, its training feed and its manifest."""
+class Loaded(NamedTuple):
+    """A run's settings, its model with the best weights, its training feed, manifest and thresholds."""
+
+    settings: Settings
+    model: keras.Model
+    trained: Feed
+    own: Manifest
+    thresholds: Mapping[str, float]
+
+
+def load(run: str | Path) -> Loaded:
+    """Return what evaluation needs of a run."""
     if (Path(run) / "folds.json").is_file():
         raise SettingError(f"{run} holds the runs of several folds; pass one of them, such as {Path(run) / 'fold1'}")
     settings, spec, own = read_run(run)
     model = load_model(settings, spec, Path(run) / WEIGHTS)
     inputs = replace(settings.feed.inputs, weight=None)  # weights are for the training loss alone
     unweighted = replace(settings, feed=replace(settings.feed, inputs=inputs))
-    return settings, model, build_feed(unweighted, own.where("split", ["train"])), own
+    return Loaded(settings, model, build_feed(unweighted, own.where("split", ["train"])), own, read_thresholds(run))
 
 
 def load_model(settings: Settings, spec: FeedSpec, weights: Path) -> keras.Model:
@@ -292,12 +316,21 @@ def _files_at(paths: list[Path]) -> tuple[list[Path], int]:
                 f"{path} is a table, not a video or a folder of videos; to score the rows of a manifest, "
                 f"pass manifest={str(path)!r} (--manifest {path})"
             )
-        inside = [each for each in path.rglob("*") if each.is_file() and is_video(each)] if path.is_dir() else []
-        files += sorted(inside) or [path]
+        files += sorted(_videos_in(path)) or [path]
     distinct: dict[str, Path] = {}
     for path in files:
         distinct.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # removes "..", keeps links
     return list(distinct.values()), len(files) - len(distinct)
+
+
+def _videos_in(folder: Path) -> Iterator[Path]:
+    """Yield the videos in a folder; run folders and features are skipped, as in a scan."""
+    for directory, folders, names in os.walk(folder):
+        if output_kind({*folders, *names}) is not None:
+            folders.clear()
+            continue
+        files = (Path(directory, name) for name in names)
+        yield from (file for file in files if file.is_file() and is_video(file))
 
 
 def _probe(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str, str]]]:
@@ -322,14 +355,21 @@ def _probe(files: list[Path], *, private: bool) -> tuple[Manifest, list[dict[str
         raise TableError(f"there is no video to predict ({reasons or 'no path was passed'}); pass files or folders")
     unprobed = Manifest.from_table(pa.Table.from_pylist(rows))
     table = probe_videos(
-        unprobed.table, root=unprobed.root, verify="decode", workers=None, out=None, progress=None, private=private
+        unprobed.table,
+        root=Path(str(unprobed.root)),
+        verify="decode",
+        workers=None,
+        out=None,
+        progress=None,
+        private=private,
     )
-    videos = Manifest.from_table(table, root=unprobed.root)
+    videos = Manifest.from_table(table, root=str(unprobed.root))
     usable, damaged = usable_rows(videos.as_private() if private else videos)
     return usable, failures + damaged
 
 
-def _clip_counter(tick: Tick | None, total: int) -> Callable[[int], object] | None:
+def clip_counter(tick: Tick | None, total: int) -> Callable[[int], object] | None:
+    """Return a function that counts clips and calls `tick`; None without it."""
     if tick is None:
         return None
     clips_done = 0

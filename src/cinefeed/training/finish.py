@@ -30,7 +30,8 @@ from cinefeed.metrics.predictions import Predictions, predictions_of, target_col
 from cinefeed.metrics.units import cluster_of, units_of
 from cinefeed.models.parts import targets_of
 from cinefeed.training.keras_module import keras
-from cinefeed.training.predictions import predictions_table, score
+from cinefeed.training.predictions import Scores, predictions_table
+from cinefeed.training.ranks import feed_of_rank, score_by_ranks
 from cinefeed.training.run import ASSESSMENT, plain, read_assessment, write_json
 
 PREDICTIONS, METRICS = "predictions.parquet", "metrics.json"
@@ -46,18 +47,22 @@ def finish_run(
     `[evaluate]` sets several clips per video. Neither is ever balanced: if training was, the assessment also has scores
     that are corrected by the draw frequencies.
     """
-    clips, tables = settings.evaluate.clips, []
-    for name, part in (("val", val), ("test", test)):
-        part_feed = part if clips == 1 else part.evaluation(part.manifest, clips=clips)
-        scores = score(model, part_feed)
+    tables = []
+    for name, part, scores in zip(("val", "test"), (val, test), score_parts(model, settings, val, test), strict=True):
+        assert scores is not None, "rank 0 has the scores of all ranks"
         tables.append(
-            predictions_table(
-                feed.spec, scores, manifest=part_feed.manifest, part=name, columns=needed_columns(settings)
-            )
+            predictions_table(feed.spec, scores, manifest=part.manifest, part=name, columns=needed_columns(settings))
         )
     table = pa.concat_tables(tables)
     assessment = assess_table(table, settings=settings, spec=feed.spec, priors=priors_of(settings, feed))
     return keep_results(folder, table, assessment)
+
+
+def score_parts(model: keras.Model, settings: Settings, *parts: Feed) -> list[Scores | None]:
+    """Return the scores of evaluation feeds; with several ranks all must call it, and rank 0 has the scores."""
+    clips = settings.evaluate.clips
+    feeds = [part if clips == 1 else part.evaluation(part.manifest, clips=clips) for part in parts]
+    return [score_by_ranks(model, feed_of_rank(each)) for each in feeds]
 
 
 def keep_results(folder: str | Path, table: pa.Table, assessment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -86,6 +91,7 @@ def assess_table(
     spec: FeedSpec,
     priors: Priors | None = None,
     thresholds: Mapping[str, float] | None = None,
+    rule_thresholds: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Return the assessment of a run's predictions with the settings of `[evaluate]`; see metrics.assess."""
     evaluate = settings.evaluate
@@ -102,6 +108,8 @@ def assess_table(
         unit=evaluate.unit,
         cluster=cluster,
         thresholds=thresholds,
+        rule=evaluate.threshold,
+        rule_thresholds=rule_thresholds,
         resamples=evaluate.resamples,
         level=evaluate.level,
         subgroups=evaluate.subgroups,

@@ -35,7 +35,7 @@ from cinefeed.training.distributed import (
     wait_for_all,
 )
 from cinefeed.training.doubts import describe_findings, keep_findings
-from cinefeed.training.finish import PREDICTIONS, finish_run
+from cinefeed.training.finish import PREDICTIONS, finish_run, score_parts
 from cinefeed.training.keras_module import keras
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
 from cinefeed.training.losses import class_weights
@@ -134,7 +134,7 @@ def _train(
         check_same_rows(folder, parts)
     feed = build_feed(settings, parts.train)
     check_labels(feed)
-    whole = Shard(rank=0, world_size=1)  # rank 0 measures every row
+    whole = Shard(rank=0, world_size=1)  # shared out by score_by_ranks
     val, test = (feed.evaluation(part, clips=1, shard=whole) for part in (parts.val, parts.test))
     _check_monitor(settings, feed)
     dataset = TrainingSet(
@@ -162,8 +162,9 @@ def _train(
     )
     board = TensorBoard(folder / TENSORBOARD) if train_settings.tensorboard and first else None
     log = JsonLines(folder / "log.jsonl")
-    own_callbacks = [WholeSetMetrics(val), best, *stoppers, history, log, board, display]
-    own_callbacks = [each for each in own_callbacks if each is not None] if first else stoppers[:1]
+    metrics_of_all = WholeSetMetrics(val)
+    own_callbacks = [metrics_of_all, best, *stoppers, history, log, board, display]
+    own_callbacks = [each for each in own_callbacks if each is not None] if first else [metrics_of_all, *stoppers[:1]]
     checkpoint = Checkpoint(
         folder / CHECKPOINT,
         dataset,
@@ -243,6 +244,8 @@ def _train(
             if callback is not None:
                 callback.close()
     if not first:
+        wait_for_all()  # rank 0 has the best weights, or has raised an error
+        score_parts(_best_model(settings, feed, folder), settings, val, test)
         wait_for_all()
         return read_result(folder)
 
@@ -264,8 +267,8 @@ def _train(
             "--learning-rate, or choose another [train] monitor"
         )
 
-    model = build_model(settings, feed.spec, trained=True)  # a new one: the file may have another stage's optimiser
-    load_weights(model, folder / WEIGHTS)
+    wait_for_all()
+    model = _best_model(settings, feed, folder)
     metrics = finish_run(folder, settings=settings, model=model, feed=feed, val=val, test=test)
     predictions = None if feed.spec.task == "clip" else read_predictions(folder / PREDICTIONS)
     keep_pictures(folder, settings=settings, model=model, feed=feed, test=test, predictions=predictions)
@@ -303,6 +306,13 @@ def _train(
     (folder / CHECKPOINT).unlink(missing_ok=True)
     wait_for_all()
     return result
+
+
+def _best_model(settings: Settings, feed: Feed, folder: Path) -> keras.Model:
+    """Return a new model with the best weights: the file may have been written with the optimiser of another stage."""
+    model = build_model(settings, feed.spec, trained=True)
+    load_weights(model, folder / WEIGHTS)
+    return model
 
 
 def _print(text: str) -> None:

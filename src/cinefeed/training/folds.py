@@ -26,6 +26,7 @@ from cinefeed.feed.labels import read_labels
 from cinefeed.metrics.assess import flat_metrics
 from cinefeed.metrics.basic import metric_range
 from cinefeed.metrics.predictions import read_predictions
+from cinefeed.metrics.thresholds import RULES
 from cinefeed.training.baselines import gather_baselines
 from cinefeed.training.finish import (
     METRICS,
@@ -39,6 +40,7 @@ from cinefeed.training.run import (
     ASSESSMENT,
     BASELINES,
     check_out,
+    read_rule_thresholds,
     read_run,
     read_thresholds,
     settings_of_run,
@@ -254,12 +256,18 @@ def _gather(folder: Path, run_settings: Sequence[Settings], *, summary: Mapping[
     names = {name for thresholds in by_fold for name in thresholds}
     by_target = {name: [each[name] for each in by_fold if name in each] for name in sorted(names)}
     thresholds = {name: float(np.mean(values)) for name, values in by_target.items()}
+    by_rule = [read_rule_thresholds(each.train.out) for each in run_settings]
+    rule_thresholds: dict[str, dict[str, float]] = {
+        name: {rule: float(np.mean([each[name][rule] for each in by_rule if name in each])) for rule in RULES}
+        for name in sorted({name for each in by_rule for name in each})
+    }
     table = pa.concat_tables(tables)
     assessment = assess_table(
         table,
         settings=settings,
         spec=spec,
         thresholds=thresholds,
+        rule_thresholds=rule_thresholds,
         priors=mean_priors([read_priors(each.train.out) for each in run_settings]),
     )
     keep_results(folder, table, assessment)

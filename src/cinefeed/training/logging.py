@@ -13,8 +13,7 @@ from cinefeed.core.files import write_atomically, write_error
 from cinefeed.core.text import format_count, format_duration, format_percent, one_line
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
-from cinefeed.training.callbacks import Logs
-from cinefeed.training.keras_module import keras
+from cinefeed.training.keras_module import Logs, keras
 from cinefeed.training.run import plain
 
 _FEED_INTERVAL = 8  # batches between two updates of the feed's statistics

@@ -7,9 +7,8 @@ from cinefeed.config import Settings
 from cinefeed.core.text import format_count, format_duration
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.training.batches import TrainingSet
-from cinefeed.training.callbacks import Logs
 from cinefeed.training.folds import fold_manifests
-from cinefeed.training.keras_module import keras
+from cinefeed.training.keras_module import Logs, keras
 from cinefeed.training.losses import class_weights
 from cinefeed.training.network import build_model, compile_model
 from cinefeed.training.predictions import score

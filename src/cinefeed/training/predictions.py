@@ -13,7 +13,7 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.batch import Batch
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.labels import FeedSpec, TargetSpec
-from cinefeed.metrics import classification_metrics, regression_metrics
+from cinefeed.metrics import classification_metrics, predicted_classes, regression_metrics
 from cinefeed.metrics.predictions import check_column_name, predictions_of, target_columns
 from cinefeed.models.parts import targets_of
 from cinefeed.training.keras_module import keras
@@ -53,7 +53,7 @@ def score(model: keras.Model, feed: Feed, *, tick: Callable[[int], object] | Non
         parts.append(scores)
         if tick is not None:
             tick(len(scores.ids))
-    scores = _concatenate(parts)
+    scores = concatenate(parts)
     return replace(scores, has_label=_has_label(feed, scores)) if isinstance(scores.targets, Mapping) else scores
 
 
@@ -63,10 +63,10 @@ def score_batches(model: keras.Model, feed: Feed, *, at_least: int = 1) -> Itera
     for batch in feed:
         parts.append(_score(model, batch, task=feed.spec.task, clips=feed.settings.clips_per_video.count))
         if sum(len(scores.ids) for scores in parts) >= at_least:
-            yield _concatenate(parts)
+            yield concatenate(parts)
             parts = []
     if parts:
-        yield _concatenate(parts)
+        yield concatenate(parts)
 
 
 def _score(model: keras.Model, batch: Batch, *, task: str, clips: int) -> Scores:
@@ -190,6 +190,19 @@ def predictions_table(
     return predictions_of(pa.table(table), all_columns).table
 
 
+def with_predicted_classes(
+    table: pa.Table, spec: FeedSpec, scores: Scores, *, thresholds: Mapping[str, float]
+) -> pa.Table:
+    """Return a table of predictions with the predicted class of each target of classes; see `predict`."""
+    for target in targets_of(spec):
+        if target.classes:
+            values = scores.values[target.name] if spec.targets else scores.values
+            numbers = predicted_classes(values, threshold=thresholds.get(target.name, 0.5))
+            name = f"predicted_{target.name}" if spec.targets else "predicted"
+            table = table.append_column(name, pa.array(np.array(target.classes, object)[numbers], pa.string()))
+    return table
+
+
 def _labels(target: TargetSpec, values: NDArray[Any], *, has_label: NDArray[np.bool_] | None) -> pa.Array:
     missing = None if has_label is None else ~has_label
     if not target.classes:
@@ -248,10 +261,12 @@ def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
     return {name: each[rows] for name, each in values.items()} if isinstance(values, Mapping) else values[rows]
 
 
-def _concatenate(parts: Sequence[Scores]) -> Scores:
-    def concatenate(arrays: Sequence[Any]) -> Any:
+def concatenate(parts: Sequence[Scores]) -> Scores:
+    """Return the scores of several parts as one."""
+
+    def joined(arrays: Sequence[Any]) -> Any:
         if isinstance(arrays[0], Mapping):
             return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
         return np.concatenate(arrays)
 
-    return Scores(**{each.name: concatenate([getattr(part, each.name) for part in parts]) for each in fields(Scores)})
+    return Scores(**{each.name: joined([getattr(part, each.name) for part in parts]) for each in fields(Scores)})

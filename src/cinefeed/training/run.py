@@ -294,6 +294,8 @@ def device() -> str:
     if backend == "jax":
         import jax
 
+        if jax.default_backend() == "cpu":
+            return "CPU"
         return ", ".join(sorted({f"{each.device_kind} ({each.platform})" for each in jax.devices()}))
     return ", ".join(str(each) for each in keras.distribution.list_devices()) or "CPU"
 
@@ -325,4 +327,14 @@ def read_thresholds(folder: str | Path) -> dict[str, float]:
         for targets in read_assessment(folder).get("parts", {}).values()
         for name, result in targets.items()
         if result.get("threshold_from") in ("val", "frozen")
+    }
+
+
+def read_rule_thresholds(folder: str | Path) -> dict[str, dict[str, float]]:
+    """Return by target the threshold of each rule, such as {"f1": 0.4, "youden": 0.3}; {} if the run has none."""
+    return {
+        name: {point["rule"]: float(point["threshold"]) for point in result["operating_points"]}
+        for targets in read_assessment(folder).get("parts", {}).values()
+        for name, result in targets.items()
+        if result.get("operating_points")
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cinefeed.config import Settings
 from cinefeed.core.errors import LabelError, SettingError, TableError
-from cinefeed.core.text import format_count
+from cinefeed.core.text import count_having, format_count
 from cinefeed.data.label_types import class_names
 from cinefeed.data.manifest.encoded import made_by_a_run
 from cinefeed.data.manifest.manifest import Manifest, Parts
@@ -51,8 +51,8 @@ def choose_rows(manifest: Manifest, settings: Settings) -> Manifest:
     if data.missing == "error" and unlabelled.any():
         first = manifest.column("id")[int(np.argmax(unlabelled))]
         raise LabelError(
-            f"{int(unlabelled.sum())} of {len(manifest)} rows have no label in any of {', '.join(targets)} (first: "
-            f"{first}); leave them out with missing = 'drop' (--drop-missing)"
+            f"{count_having(int(unlabelled.sum()), len(manifest), 'row')} no label in any of {', '.join(targets)} "
+            f"(first: {first}); leave them out with missing = 'drop' (--drop-missing)"
         )
     if unlabelled.any():
         manifest = manifest.take(np.flatnonzero(~unlabelled), step=f"with a {words} label")
@@ -79,7 +79,7 @@ def check_evaluation(manifest: Manifest, settings: Settings) -> None:
     has_no_unit = np.asarray(units.is_null(nan_is_null=True))
     if has_no_unit.any():
         raise TableError(
-            f"{int(has_no_unit.sum())} of {len(manifest)} rows have no {evaluate.unit!r} (first: "
+            f"{count_having(int(has_no_unit.sum()), len(manifest), 'row')} no {evaluate.unit!r} (first: "
             f"{manifest.column('id')[int(np.argmax(has_no_unit))]}), which is the unit of evaluation; fill it, leave "
             "the rows out, or choose another unit, or none, to count videos"
         )

@@ -22,7 +22,7 @@ _TYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
 class Trial(NamedTuple):
-    """What one call showed: the type of the clip before and after, and from where random numbers came."""
+    """Result of one call: the dtype of the clip before and after, and the source of its random numbers."""
 
     before: np.dtype[Any]
     after: np.dtype[Any]
@@ -34,19 +34,19 @@ class Trial(NamedTuple):
 class Call:
     """Apply a callable to each clip: a torchvision transform, a torch module, a function of your own.
 
-    function:     takes a clip and returns one of the same shape; it may change the type, to float32 say
+    function:     takes a clip and returns one of the same shape; the dtype may differ, such as float32 for uint8
     layout:       "THWC", a NumPy array (frames, height, width, channels); "TCHW" or "CTHW", a torch tensor in that
                   order of axes. By default "TCHW" for torch modules and torchvision, "THWC" for all others
-    random:       whether clips of one video may differ by it; by default found by a call. An evaluation leaves out what
-                  is random, and keeps the rest
-    keeps_place:  that no pixel moves, so that masks, which a callable does not see, stay right
+    random:       whether the result is random; by default determined by a call. An evaluation leaves out random
+                  callables and keeps all others
+    keeps_place:  True states that no pixel moves, so that masks, which are not passed to the callable, still match
 
-    Where `function` has a parameter `rng`, it is given a NumPy generator that follows from the clip's address. Other
-    random numbers follow from it too: those that torch's functions draw, and those of the global generators of Python,
-    NumPy and torch, which are seeded for the call and set back. What draws from global generators that way is run by
-    worker processes alone (or `workers=0`), because threads share these generators with your program.
+    If `function` has a parameter `rng`, it receives a NumPy generator that is seeded by the clip's address. All other
+    random numbers are seeded by it too: those of torch's functions, and those of the global generators of Python, NumPy
+    and torch, which are restored after the call. A callable that draws from global generators runs only in worker
+    processes (or with `workers=0`), because threads share these generators with your program.
 
-    A feed takes callables as they are: `transforms=[v2.ColorJitter(0.2), my_function]`.
+    A feed converts callables itself: `transforms=[v2.ColorJitter(0.2), my_function]`.
 
     >>> def darker(clip, rng):
     ...     return (clip * rng.uniform(0.5, 1)).astype(clip.dtype)
@@ -81,37 +81,37 @@ class Call:
 
     @property
     def is_random(self) -> bool:
-        """Whether clips of one video may differ by it."""
+        """Whether the result is random: it may differ between clips of one video."""
         return self.draws != "nothing" if self.random is None else self.random
 
     @property
     def draws(self) -> Draws:
-        """From where its random numbers come; before a trial, from wherever they may."""
+        """The source of its random numbers; before a trial, the most general one that is possible."""
         if self.trial is not None:
             return self.trial.draws
         return "rng" if takes_rng(self.function) else "global"
 
     def sample(self, rng: np.random.Generator, info: ClipInfo) -> Parameters:
-        """Draw the seed of the call, nothing if it is not random."""
+        """Draw the seed of the call; an empty dict if the call is not random."""
         return {"seed": int(rng.integers(_SEEDS))} if self.is_random else {}
 
     def apply(self, frames: Frames, parameters: Parameters) -> Frames:
-        """Return what the callable makes of the clip. Raises SettingError for another shape, or type than before."""
+        """Return the result of the callable. Raises SettingError for another shape, or another dtype than the trial."""
         if not len(frames):
             return frames.astype(self.output_dtype(frames.dtype))
-        # Without a seed it draws nothing that matters, or the same each time.
+        # Without a seed, the callable is not random: seed 0 gives the same result each time.
         result = call_seeded(self.function, self._to_callable(frames), seed=parameters.get("seed", 0), draws=self.draws)
         return self._from_callable(result, frames)
 
     def output_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """Return the type that clips of a type become, as a trial showed."""
+        """Return the dtype of the result for clips of a dtype, as found by the trial."""
         return self.trial.after if self.trial is not None and self.trial.before == dtype else dtype
 
     def tried(self, shape: Sequence[int], dtype: np.dtype[Any]) -> "Call":
-        """Return this transform after a call with noise, (frames, height, width, channels), by which it is known.
+        """Return this transform with the result of a trial: a call with noise, (frames, height, width, channels).
 
-        Raises SettingError if the callable fails, gives another shape, or differs from call to call by random numbers
-        that nothing here seeds.
+        Raises SettingError if the callable fails, returns another shape, or returns different results for the same
+        seed.
         """
         if self.trial is not None and self.trial.before == dtype:
             return self
@@ -129,7 +129,7 @@ class Call:
         except Exception as error:
             raise SettingError(
                 f"{self!r} failed on a clip of noise, {self._described(noise)}: {type(error).__name__}: {error}; "
-                "layout= of cinefeed.transforms.Call says how a callable is given a clip"
+                "set layout= of cinefeed.transforms.Call if it needs another array type or order of axes"
             ) from error
         if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
             raise SettingError(
@@ -140,7 +140,7 @@ class Call:
 
     @property
     def described(self) -> str:
-        """What is known of it, in a few words: nothing of what it does."""
+        """A short description: whether it is random. What the callable does is unknown."""
         return f"a callable, {'seeded by the address of each clip' if self.is_random else 'the same for every clip'}"
 
     @property
@@ -148,12 +148,12 @@ class Call:
         return self.layout or ("TCHW" if _is_of_torch(self.function) else "THWC")
 
     def _to_callable(self, frames: Frames) -> Any:
-        """Return a copy of the clip as the callable takes it."""
+        """Return a copy of the clip in the array type and order of axes of the callable."""
         order = ["THWC".index(axis) for axis in self._axes]
         ordered = np.array(frames.transpose(order), order="C")
         if self._axes == "THWC":
             return ordered
-        import torch  # the callable is for torch, and has it
+        import torch  # installed, because the callable is for torch
 
         return torch.from_numpy(ordered)
 
@@ -183,14 +183,14 @@ class Call:
 
 
 def as_transform(each: Any) -> Any:
-    """Return a callable that is no transform as one; all else as it is."""
+    """Return a callable that is not a transform as a `Call`; return everything else unchanged."""
     if isinstance(each, Transform | type) or not callable(each):
         return each
     return Call(function=each)
 
 
 def tried(transform: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
-    """Return a transform whose callables, those that it may choose among them, were tried."""
+    """Return a transform after a trial of its callables, including those that a choice may select."""
     if isinstance(transform, Call):
         return transform.tried(shape, dtype)
     if not calls_of([transform]):
@@ -204,16 +204,16 @@ def tried(transform: Any, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
 
 
 def calls_of(transforms: Sequence[Any]) -> list[Call]:
-    """Return the callables among transforms, and among those that choices may choose."""
+    """Return the callables among transforms, including those that a choice may select."""
     calls: list[Call] = []
     for each in transforms:
-        members = getattr(each, "members", ())  # of another transform this may be any setting
+        members = getattr(each, "members", ())  # for other transforms than choices, `members` may be any setting
         calls += [each] if isinstance(each, Call) else calls_of(members if isinstance(members, tuple) else ())
     return calls
 
 
 def callable_name(function: Any) -> str:
-    """Return what names a callable, the same in every process: its settings, or its module, name and code.
+    """Return a name of a callable that is the same in every process: its settings, or its module, name and code.
 
     >>> callable_name(np.flip), callable_name(partial(np.roll, shift=1))
     ('numpy.flip', 'partial(numpy.roll, shift=1)')

@@ -175,7 +175,7 @@ class Compose:
         steps = group_steps((each, nothing) for each in self.transforms)
         leading_moves = steps.pop(0).parts if steps and steps[0].kind == "geometry" else []
         frame, dtype = self.frame, np.dtype(self.frame.dtype)
-        scale = frame.fit if frame.spacing_mm is None else f"{frame.spacing_mm:g} mm a pixel,"
+        scale = frame.fit if frame.spacing_mm is None else f"{frame.spacing_mm:g} mm per pixel,"
         size = f"fit ({scale} {'' if frame.spacing_mm else 'to '}{frame.height} x {frame.width})"
         lines = [
             ([compact_repr(each)], "frames selected before they are read")

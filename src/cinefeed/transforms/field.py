@@ -1,4 +1,4 @@
-"""Interpolation at arbitrary points, for maps that are not affine; `warp.resample` does it for matrices."""
+"""Interpolation at arbitrary points, for maps that are not affine; `resample.resample` does the same for matrices."""
 
 import math
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def lanes_at(
     extent: tuple[float, float] | None = None,
     use: str = "lanes",
 ) -> Lanes:
-    """Return the lanes of frames for a map by points; `warp.lanes_of` does it for a matrix."""
+    """Return the lanes of frames for a map by points; `resample.lanes_of` does the same for a matrix."""
     packed_frames = pack_rows(frames)
     height, width = packed_frames[0].shape[:2]
     down, across = shrink_factors(inverse @ _affine_part(points), height, width)

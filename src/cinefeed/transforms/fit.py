@@ -43,7 +43,7 @@ def display_matrix(colour: Colour, *, height: int, width: int) -> Matrix:
 
 
 def quarter_turns(rotation: int, *, height: int, width: int) -> Matrix:
-    """Return the map from a frame, `height` x `width`, to it rotated by `rotation` degrees counter-clockwise.
+    """Return the map that rotates a frame of `height` x `width` by `rotation` degrees counter-clockwise.
 
     >>> quarter_turns(90, height=2, width=3).tolist()
     [[0.0, 1.0, 0.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 1.0]]

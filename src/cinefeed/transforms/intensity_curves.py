@@ -1,7 +1,7 @@
 """Non-linear intensity transforms: gamma, window, clipping at percentiles, histogram equalisation.
 
 Each is a function of the value alone, the same for all frames and channels, so that adjacent ones become one look-up
-table (see levels). Grey levels that are measurements, as in CT or quantitative MRI, lose their meaning.
+table (see `fuse`). Grey levels that are measurements, as in CT or quantitative MRI, lose their meaning.
 """
 
 import math

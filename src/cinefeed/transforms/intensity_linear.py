@@ -1,6 +1,6 @@
 """Linear intensity transforms: normalise, brightness, contrast. Each is the same for all frames of a clip.
 
-Each maps values one by one, so that adjacent ones become one look-up table (see levels).
+Each maps values one by one, so that adjacent ones become one look-up table (see `fuse`).
 """
 
 import math

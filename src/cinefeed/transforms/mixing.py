@@ -55,8 +55,9 @@ class _Mixing:
         if task == "regression":
             if self.regression == "error":
                 raise LabelError(
-                    f"{type(self).__name__}(regression='error') does not mix numbers: part of one heart beside part of "
-                    "another has no ejection fraction; use MixUp, which blends both, or pass regression='blend'"
+                    f"{type(self).__name__}(regression='error') does not mix numbers: a measured label, such as an "
+                    "ejection fraction, is not defined for a mixture of two clips; pass regression='blend' to blend "
+                    "labels by the same shares, or leave out mixing"
                 )
             return self.numbers(np.asarray(targets, np.float32), parameters)
         out_of_range = (targets < 0) | (targets >= classes)

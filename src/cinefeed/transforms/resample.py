@@ -3,9 +3,8 @@
 1. If the map shrinks by a whole factor or more, blocks of whole pixels are averaged first (area averaging, which does
    not alias): shrinking by 4.6 averages blocks of 4, which leaves a step of 1.15. A step of 1.5 to 2 averages blocks
    of 2.
-2. Each target pixel is the bilinear mean of the four (averaged) pixels around the source point of its centre. Centres
-   lie at .5, so that a frame that is not moved is copied exactly, and so are whole-pixel shifts, flips and quarter
-   turns.
+2. Each target pixel is the bilinear mean of the four (averaged) pixels around the source point of its centre. Pixel
+   centres lie at .5, so that unmoved frames, whole-pixel shifts, flips and quarter turns are exact copies.
 3. A point outside the frame gets the fill value. Between the centres of the outermost pixels and the frame's edge, the
    edge is repeated, so that enlarging makes no dark rim.
 """
@@ -193,7 +192,7 @@ def whole_pixel_shift(inverse: Matrix) -> tuple[int, int] | None:
     >>> whole_pixel_shift(np.array([[1.0, 0, 4], [0, 1, -2], [0, 0, 1]]))
     (-2, 4)
     """
-    (a, b, right), (c, d, down) = inverse[:2].tolist()  # in Python: NumPy takes 20 us for so few numbers
+    (a, b, right), (c, d, down) = inverse[:2].tolist()  # in Python, because NumPy takes 20 us for so few numbers
     y, x = round(down), round(right)
     error = max(abs(a - 1), abs(b), abs(right - x), abs(c), abs(d - 1), abs(down - y))
     return None if error > _TOLERANCE**1.5 else (y, x)  # over a thousand pixels the error stays small
@@ -218,7 +217,7 @@ def _padded_count(frames: int, channels: int) -> int:
 
 
 def invert(forward: Matrix) -> Matrix:
-    """Return the inverse of an affine map. In Python: NumPy takes 10 us for so few numbers.
+    """Return the inverse of an affine map. Computed in Python, because NumPy takes 10 us for so few numbers.
 
     Raises SettingError if there is no inverse.
 

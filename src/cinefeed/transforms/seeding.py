@@ -1,7 +1,7 @@
-"""Random numbers of foreign code: its generators seeded for one call, and left as they were.
+"""Random numbers of user-defined functions: generators are seeded for one call and restored afterwards.
 
-The global generators are set for the call of a user's function only, under a lock, and then restored; cinefeed itself
-never draws from them. torch is not imported here: code that was not loaded draws nothing.
+The global generators are seeded only for the call of a user's function, under a lock, and then restored; cinefeed
+itself never draws from them. torch is not imported here: if it is not loaded, the function cannot draw from it.
 """
 
 import inspect
@@ -17,28 +17,29 @@ import numpy as np
 
 Draws = Literal["nothing", "rng", "torch", "global"]
 
-# Of torch, what takes a generator; under `_torch_seeded` it is given one. `_LIKE` do not, and are drawn by shape.
+# Functions of torch with a parameter `generator`, which `_torch_seeded` sets. Those of `_LIKE` have none, and are
+# replaced by a function that takes the shape.
 _FUNCTIONS = "rand randn randint randperm bernoulli normal multinomial poisson".split()
 _METHODS = "uniform_ normal_ random_ bernoulli_ exponential_ geometric_ log_normal_ cauchy_".split()
 _LIKE = {"rand_like": "rand", "randn_like": "randn", "randint_like": "randint"}
-_lock = threading.RLock()  # for generators that all threads share
+_lock = threading.RLock()  # for global generators, which all threads share
 
 
 def takes_rng(function: Callable[..., Any]) -> bool:
     """Return whether a callable has a parameter `rng`, for a NumPy Generator."""
     try:
         return "rng" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # of a built-in
+    except (TypeError, ValueError):  # a built-in without a signature
         return False
 
 
 def call_seeded(function: Callable[..., Any], value: Any, *, seed: int, draws: Draws) -> Any:
-    """Call a function with random numbers that follow from a seed.
+    """Call a function with seeded random numbers. `draws` is the source of its random numbers.
 
-    rng:     it takes a NumPy Generator
-    torch:   it draws from torch by functions that take a generator, and gets one, in this thread alone
-    global:  torch's, NumPy's and Python's own generators are seeded, and set back afterwards: nothing else may draw
-             from them meanwhile
+    rng:     a NumPy Generator, which the function takes as `rng`
+    torch:   functions of torch with a parameter `generator`, which is set for this thread only
+    global:  the global generators of torch, NumPy and Python; they are restored afterwards, and no other code may draw
+             from them during the call
     """
     if draws == "rng":
         return function(value, rng=np.random.Generator(np.random.Philox(seed)))
@@ -47,7 +48,7 @@ def call_seeded(function: Callable[..., Any], value: Any, *, seed: int, draws: D
 
 
 def found_draws(function: Callable[..., Any], value: Any, *, seed: int) -> tuple[Draws, Any]:
-    """Return from where a function draws for a value, and what it returns."""
+    """Call a function, and return the source of its random numbers and its result."""
     if takes_rng(function):
         rng = np.random.Generator(np.random.Philox(seed))
         unused = repr(rng.bit_generator.state)
@@ -95,7 +96,7 @@ def _global_seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _torch_seeded(seed: int) -> Iterator[Any]:
-    """Have torch's functions draw from a generator of this thread's, which is yielded; None without torch."""
+    """Make torch's functions draw from a generator of this thread, and yield the generator; None without torch."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield None
@@ -108,7 +109,7 @@ def _torch_seeded(seed: int) -> Iterator[Any]:
 
 @cache
 def _mode() -> Any:
-    """Return the class of a context, one a thread, in which torch's functions are given a generator."""
+    """Return the class of a context, for one thread, in which torch's functions receive a generator."""
     torch: Any = sys.modules["torch"]
     drawing = {getattr(torch, name) for name in _FUNCTIONS} | {getattr(torch.Tensor, name) for name in _METHODS}
     drawing |= {torch.Tensor.bernoulli, torch.Tensor.multinomial}

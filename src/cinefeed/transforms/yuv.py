@@ -1,7 +1,7 @@
 """Conversion of YUV planes to RGB target pixels in one pass: luma and chroma interpolated by row, then colour matrix.
 
 Each row of the target is computed for all frames of a clip while its numbers are in the L1 cache. The pixels equal
-those of `warp.resample` followed by `sources.colour`.
+those of `resample.resample` followed by `color.to_pixels`.
 """
 
 from typing import Any

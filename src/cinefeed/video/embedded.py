@@ -52,7 +52,7 @@ class PackedVideo(EmbeddedVideo):
 
     @property
     def url(self) -> bytes:
-        """The address for FFmpeg. Options end at the first colon, and the path is opened as a file whatever it is.
+        """The address for FFmpeg. Options end at the first colon, and any path after it is opened as a file.
 
         >>> PackedVideo(Path("a:b.tar"), 512, 100).url
         b'subfile,,start,512,end,612,,:file:a:b.tar'

@@ -235,7 +235,7 @@ def kind_in_words(path: str, kind: str | None) -> str:
     """Return the description of an unread file for a summary: its content, else its suffix.
 
     >>> kind_in_words("a/b.xyz", None), kind_in_words("1.2.840.113", None), kind_in_words("0001", "image")
-    ('.xyz', 'no suffix', 'image without a suffix')
+    ('.xyz', 'without a suffix', 'image without a suffix')
     """
     return _in_words(suffix_of(path), kind)
 
@@ -245,5 +245,5 @@ def _in_words(suffix: str, kind: str | None) -> str:
     if not re.fullmatch(r"\.[a-z0-9_-]*[a-z][a-z0-9_-]*", suffix) or len(suffix) > 12:  # "1.2.840" has no suffix
         suffix = ""
     if kind is None:
-        return suffix or "no suffix"
+        return suffix or "without a suffix"
     return f"{kind} ({suffix})" if suffix else f"{kind} without a suffix"

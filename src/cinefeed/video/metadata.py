@@ -1,4 +1,4 @@
-"""What probing finds out about one video."""
+"""Metadata of one video, as found by probing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

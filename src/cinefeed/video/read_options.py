@@ -1,4 +1,4 @@
-"""How files are read that leave a choice."""
+"""Options for files that can be read in several ways."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -37,7 +37,7 @@ from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.packed.source import open_packed
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.readers import is_of_a_reader, open_with_reader, probe_with_reader
-from cinefeed.video.source import DiscoveredSample, FrameSource, Source
+from cinefeed.video.source import DiscoveredSample, Folder, FrameSource, Source
 
 _KINDS: dict[str, tuple[Callable[..., FrameSource], Callable[..., VideoMetadata]]] = {
     "npy": (ArraySource, probe_npy),
@@ -55,6 +55,9 @@ _PARTS: dict[str, Callable[[Path, ReadOptions], list[str]]] = {
     "hdf5": hdf5_parts,
     "nifti": nifti_parts,
 }
+
+
+OPENED_KINDS = frozenset([*_PARTS, "dicom", "tiff"])  # kinds whose files must be opened to know their samples
 
 
 class Samples(NamedTuple):
@@ -153,7 +156,7 @@ def probe(
     return _KINDS[kind][1](path, part=part, files=tuple(files), verify=verify, reading=reading)
 
 
-def find_samples(root: Path, kinds: Mapping[str, str], *, reading: ReadOptions) -> Samples:
+def find_samples(root: Folder, kinds: Mapping[str, str], *, reading: ReadOptions) -> Samples:
     """Return the samples in a set of files: a file is one sample, several samples, or one frame of a sample.
 
     `kinds` maps file names, relative to `root` and with /, to kinds (see `cinefeed.video.kinds`). A file that cannot
@@ -171,7 +174,7 @@ def find_samples(root: Path, kinds: Mapping[str, str], *, reading: ReadOptions) 
     for name, kind in kinds.items():
         if kind not in ("dicom", "image"):
             try:
-                samples += [DiscoveredSample(name, part) for part in _parts(root / name, kind, reading)]
+                samples += [DiscoveredSample(name, part) for part in _parts(root, name, kind, reading)]
             except LimitError:
                 limit = reading.limits.max_samples_per_file
                 unread.append((f"file of more than {limit:,} samples (max_samples_per_file)", name))
@@ -192,11 +195,11 @@ def _files_of(samples: Iterable[DiscoveredSample]) -> Iterator[str]:
             yield sample.path
 
 
-def _parts(path: Path, kind: str, reading: ReadOptions) -> list[str] | list[None]:
+def _parts(root: Folder, name: str, kind: str, reading: ReadOptions) -> list[str] | list[None]:
     """Return the parts of a file that are samples, or [None] if the file is one sample. Raises SourceError."""
-    if kind == "tiff" and not has_pages(path):
-        raise SourceError(f"{path}: is one image")
-    return _PARTS[kind](path, reading) or [None] if kind in _PARTS else [None]
+    if kind == "tiff" and not has_pages(root / name):
+        raise SourceError(f"{root / name}: is one image")
+    return _PARTS[kind](root / name, reading) or [None] if kind in _PARTS else [None]
 
 
 def _address(path: str | Path, part: str | None) -> tuple[Path, str | None]:

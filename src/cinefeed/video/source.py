@@ -25,6 +25,12 @@ class DiscoveredSample(NamedTuple):
     tags: Mapping[str, str | float | None] = {}  # columns of the row: patient, study, series, ...
 
 
+class Folder(Protocol):
+    """A local folder, a Path, or a remote one: `folder / name` is the path of a local file."""
+
+    def __truediv__(self, name: str, /) -> Path: ...
+
+
 class Source(Protocol):
     """An open video file. It reads frames in any order; use it from one thread at a time."""
 

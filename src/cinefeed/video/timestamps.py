@@ -1,4 +1,4 @@
-"""When the frames of a video are shown."""
+"""Presentation times of the frames of a video."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Self

@@ -55,7 +55,7 @@ def test_tables_that_are_no_manifest():
         Manifest.from_table(pa.table({"paths": ["a.mp4"]}))
     with pytest.raises(TableError, match="has no rows"):
         Manifest.from_table(pa.table({"path": pa.array([], pa.string())}))
-    with pytest.raises(TableError, match="1 of 2 rows have no path"):
+    with pytest.raises(TableError, match="1 of 2 rows has no path"):
         Manifest.from_table(pa.table({"path": ["a.mp4", None]}))
     with pytest.raises(TableError, match=r"1 ids occur more than once \(first: a.mp4\)"):
         Manifest.from_table(pa.table({"path": ["a.mp4", "a.mp4"]}))
@@ -224,7 +224,7 @@ def test_a_split_of_a_column():
     assert parts.all.column("split").unique().to_pylist() == ["train", "val", "test"]
     with pytest.raises(SplitError, match="1 of 6 values of 'patient' are in more than one part"):
         manifest(Split=["test", *names[1:]]).parts(column="Split", group="patient")
-    with pytest.raises(SplitError, match="1 of 12 rows have no part"):
+    with pytest.raises(SplitError, match="1 of 12 rows has no part"):
         manifest(Split=[None, *names[1:]]).parts(column="Split")
     with pytest.raises(ColumnError, match="no column 'split'"):
         manifest().parts()

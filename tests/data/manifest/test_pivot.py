@@ -131,7 +131,7 @@ def test_what_cannot_be():
         make().pivot(by="vieuw", within="study")
     with pytest.raises(SettingError, match="did you mean 'drop'"):
         make().pivot(by="view", within="study", missing="dropp")
-    with pytest.raises(TableError, match=r"1 of 6 videos have no 'view' \(s2/4\.npy\)"):
+    with pytest.raises(TableError, match=r"1 of 6 videos has no 'view' \(s2/4\.npy\)"):
         make(view=[None, *ROWS["view"][1:]]).pivot(by="view", within="study")
     with pytest.raises(TableError, match="have the views 2ch, 4ch already"):
         make().pivot(by="view", within="study").pivot(by="patient", within="study")

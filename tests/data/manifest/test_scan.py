@@ -13,6 +13,7 @@ from cinefeed.core.errors import MissingExtraError, SettingError, SourceError, T
 from cinefeed.data.manifest import scan
 from cinefeed.data.manifest.find import find_videos
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.manifest.summary import bytes_on_disk
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.read_options import ReadOptions
 from cinefeed.video.timestamps import FrameTimes, Timestamps
@@ -99,6 +100,41 @@ def test_a_link_to_nowhere_is_named(folder, probe):
     assert manifest.not_read == {"link to nowhere": {"files": 2, "first": ["gone.mp4", "round"]}}
 
 
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (["settings.toml", "spec.json", "best.weights.h5", "checkpoint.npz"], "run folder"),
+        (["folds.json", "fold1/spec.json", "fold1/settings.toml", "fold1/best.weights.h5"], "cross-validation"),
+        (["encoded.jsonl", "features.parquet", "videos/0.mp4.npy"], "folder of features"),
+    ],
+)
+def test_folders_that_cinefeed_wrote_are_not_searched(folder, probe, files, kind):
+    for file in files:
+        (folder / "runs" / "a" / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "runs" / "a" / file).write_bytes(b"\x89HDF\r\n\x1a\n")
+    manifest = Manifest.scan(folder)
+    assert len(manifest) == 6
+    assert manifest.not_read == {kind: {"files": 1, "first": ["runs/a"]}}
+    assert manifest.history == [("videos found", 6)], "no file of the data was left out"
+    assert f"not read   1 {kind} (runs/a)" in str(manifest)
+    with pytest.raises(TableError, match=f"it contains 1 {kind}"):
+        Manifest.scan(folder / "runs")
+
+
+def test_a_file_of_several_samples_counts_once_in_the_size_on_disk(tmp_path):
+    np.save(tmp_path / "study.npy", np.zeros((60, 5, 32, 32), np.uint8))
+    np.save(tmp_path / "other.npy", np.zeros((60, 5, 32, 32), np.uint8))
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    manifest = Manifest.scan(tmp_path, reading=ReadOptions(axes="NTHW"))
+    assert len(manifest) == 120 and bytes_on_disk(manifest.table) == size
+    assert "bytes      0.615 MB" in str(manifest)
+
+
+def test_one_file_that_is_not_read_is_a_file(folder, probe):
+    (folder / "LICENSE").write_text("MIT")
+    assert Manifest.scan(folder).history == [("videos found (1 file not read)", 6)]
+
+
 def test_files_that_are_not_read_are_named(folder, probe, tmp_path):
     for i in range(5):
         (folder / "p0" / f"{i}.avs").write_text("script")
@@ -113,7 +149,7 @@ def test_files_that_are_not_read_are_named(folder, probe, tmp_path):
         ".avs": {"files": 5, "first": ["p0/0.avs", "p0/1.avs", "p0/2.avs"]},
         "PDF without a suffix": {"files": 1, "first": ["p1/page"]},
         "audio (.wav)": {"files": 1, "first": ["p2/sound.wav"]},
-        "no suffix": {"files": 1, "first": ["p1/1.2.840.99"]},
+        "without a suffix": {"files": 1, "first": ["p1/1.2.840.99"]},
     }
     assert manifest.history == [("videos found (8 files not read)", 6)]
     assert "not read   5 .avs (p0/0.avs, p0/1.avs, p0/2.avs ...), 1 PDF without a suffix (p1/page), " in str(manifest)

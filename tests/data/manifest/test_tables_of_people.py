@@ -147,10 +147,10 @@ CASES = {
     ),
     "two rows for a video": refused(rows(*FILES, FILES[0], values=[*GRADES, "high"]), "1 keys occur in several rows"),
     "a row without a video": refused(
-        rows(*FILES, "p3/d.npy", values=[*GRADES, "x"]), r"1 of 4 rows match no video \(first: p3/d.npy\)"
+        rows(*FILES, "p3/d.npy", values=[*GRADES, "x"]), r"1 of 4 rows matches no video \(first: p3/d.npy\)"
     ),
     "a video without a row": refused(
-        rows(*FILES[:2], values=GRADES[:2]), "1 of 3 videos have no row.*--unmatched ignore"
+        rows(*FILES[:2], values=GRADES[:2]), "1 of 3 videos has no row.*--unmatched ignore"
     ),
     "a row a patient": of(
         "patient,grade\np1,low\np2,high\n", labels=["low", "low", "high"], options={"on": "patient", **BY_FOLDER}

@@ -125,6 +125,6 @@ def test_a_feed_of_seconds_refuses_a_manifest_without_start_times(tmp_path):
     table = pq.read_table(out)
     pq.write_table(with_digest(table.drop_columns("start_time_seconds"), table.schema.metadata[NOTES]), out)
     with pytest.raises(
-        TableError, match=r"1 of 1 rows .* lacks start_time_seconds \(first: row 0, a.ts\).* scan again"
+        TableError, match=r"1 of 1 rows .* without start_time_seconds .*\(first: row 0, a.ts\).* scan again"
     ):
         fed(cf.Manifest.read(out, root=tmp_path))

@@ -115,7 +115,7 @@ def test_a_table_of_groups_names_every_row_once(folder):
     ids = manifest.column("id").to_pylist()
     with pytest.raises(ColumnError, match="needs a column 'check_group'"):
         manifest.with_groups({"id": ids, "patient": ids})
-    with pytest.raises(TableError, match=r"1 of 4 rows have no group in the table \(first: v3.npy\)"):
+    with pytest.raises(TableError, match=r"1 of 4 rows has no group in the table \(first: v3.npy\)"):
         manifest.with_groups({"id": ids[:3], "check_group": ids[:3]})
     with pytest.raises(TableError, match="1 ids more than once"):
         manifest.with_groups({"id": [*ids, ids[0]], "check_group": [*ids, "x"]})

@@ -45,7 +45,7 @@ def test_frequent_repeats_of_a_row_give_a_warning():
     )
     assert "warning: the bin [12, 15) has 1 row" in str(report)
     several = UniformLabels(bins=8).report(np.append(np.linspace(0, 1, 4000), np.linspace(5, 8, 6)))
-    assert "more bins are similar" in several.warnings[0] and "rows, each drawn" in several.warnings[0]
+    assert "1 more bin is similar" in several.warnings[0] and "rows, each drawn" in several.warnings[0]
     assert "3 of 8 bins have no rows" in several.warnings[1]
     assert UniformLabels(bins=4).report(np.linspace(0, 1, 100)).warnings == ()
 

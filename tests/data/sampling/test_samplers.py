@@ -187,7 +187,7 @@ def test_groups_that_do_not_fit():
     sampler = BalancedClasses(group="patient")
     with pytest.raises(LabelError, match="2 groups for 100 labels"):
         sampler.plan(RARE, groups=["a", "b"])
-    with pytest.raises(LabelError, match="groups: 1 of 100 rows have no label"):
+    with pytest.raises(LabelError, match="groups: 1 of 100 rows has no label"):
         sampler.plan(RARE, groups=np.array([None, *["a"] * 99], object))
 
 

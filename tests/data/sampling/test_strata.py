@@ -25,7 +25,7 @@ def test_classes_of_any_kind(labels, names):
     ("labels", "message"),
     [
         ([], "no labels"),
-        ([1.0, np.nan], "1 of 2 rows have a NaN label"),
+        ([1.0, np.nan], "1 of 2 rows has a NaN label"),
         ([1.0, -np.inf], "infinite"),
         (np.array(["a", None], object), r"no label \(rows 1\)"),
         ([[1, 2]], "shape"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cinefeed.core.arguments import check_arguments, expect_integer, in_words
 from cinefeed.core.errors import ArgumentError, ColumnError, LabelError, SettingError, TableError, did_you_mean
 from cinefeed.core.html import display
+from cinefeed.core.remote.address import Root
 from cinefeed.core.text import format_count, one_line
 from cinefeed.data.label_types import TASKS, LabelType, is_number, label_type, why_no_label
 from cinefeed.data.manifest.columns import column_hint, label_names
@@ -40,7 +41,7 @@ class ManifestTable:
         self,
         table: Any,
         *,
-        root: Path,
+        root: Root,
         history: Iterable[tuple[str, int]] = (),
         notes: Mapping[str, Any] | None = None,
         arrays: Sequence[NDArray[Any]] | None = None,
@@ -142,7 +143,7 @@ class ManifestTable:
         return Rows(self.table, root=str(self.root), private=self.private, arrays=self._arrays)
 
     def path_of(self, row: int) -> Path:
-        """Return the path of a row's file, including the root."""
+        """Return the path of a row's file, including the root; of a remote file, its place in the cache."""
         return self.rows.path_of(row)
 
     def relative_path(self, row: int) -> str:

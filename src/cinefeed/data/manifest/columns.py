@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -14,6 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import TableError, listed_in_words
+from cinefeed.core.remote.address import RemoteRoot, Root, parse_root, without_secrets
+from cinefeed.core.text import count_having
 from cinefeed.data.label_types import class_names, is_number
 from cinefeed.video.metadata import NO_DAMAGE, PackedMember, PixelValues, Region, VideoMetadata
 from cinefeed.video.timestamps import FrameTimes, Timestamps
@@ -397,13 +400,17 @@ def ordered(table: Any) -> Any:
     return table.select([*(name for name in RESERVED if name in names), *(n for n in names if n not in RESERVED)])
 
 
-def relative_paths(paths: Any, root: Path | None) -> tuple[Any, Path]:
+def relative_paths(paths: Any, root: Root | None) -> tuple[Any, Root]:
     """Return paths relative to a root, and the root; if None, the root is the common folder of all absolute paths.
 
     Raises TableError if a path is missing or outside the root.
     """
     if paths.null_count:
-        raise TableError(f"{paths.null_count} of {len(paths)} rows have no path; leave them out, or fill the column")
+        raise TableError(
+            f"{count_having(paths.null_count, len(paths), 'row')} no path; leave them out, or fill the column"
+        )
+    if isinstance(root, RemoteRoot) or pc.any(pc.match_substring(paths, "://")).as_py():
+        return _remote_paths(paths, root)
     absolute = pc.starts_with(paths, "/")
     if not pc.any(absolute).as_py():
         return paths, Path() if root is None else root
@@ -421,3 +428,19 @@ def relative_paths(paths: Any, root: Path | None) -> tuple[Any, Path]:
         stray = paths.filter(outside)[0].as_py()
         raise TableError(f"{stray} is not under the root {root}; give a root that contains all videos")
     return pc.if_else(absolute, pc.utf8_slice_codeunits(paths, len(prefix)), paths), root
+
+
+def _remote_paths(paths: Any, root: Root | None) -> tuple[Any, Root]:
+    """Return paths relative to a remote root, and the root; if None, it is the common folder of all addresses."""
+    if root is None:
+        low, high = pc.min_max(paths).as_py().values()
+        length = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+        root = parse_root(low[:length].rpartition("/")[0])
+    if pc.any(pc.match_substring_regex(paths, r"[?&](sig|signature|token|X-[A-Za-z]+-Signature)=")).as_py():
+        raise TableError("some paths hold signatures, which would be stored in the manifest; leave out all after '?'")
+    prefix = f"{root}/"
+    outside = pc.and_not(pc.match_substring_regex(paths, "^(/|[a-z0-9]+://)"), pc.starts_with(paths, prefix))
+    if pc.any(outside).as_py():
+        stray = without_secrets(paths.filter(outside)[0].as_py())
+        raise TableError(f"{stray} is not under the root {root}; give a root that contains all videos")
+    return pc.replace_substring_regex(paths, "^" + re.escape(prefix), ""), root

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from cinefeed.core.arguments import in_words
 from cinefeed.core.errors import ColumnError, TableError
+from cinefeed.core.remote.address import RemoteRoot
 from cinefeed.data.manifest.columns import RESERVED, VERDICTS, ordered, plain_table
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.read_table import read_table
@@ -31,6 +32,11 @@ def concatenated(manifests: Sequence[Any], *, kind: type) -> dict[str, Any]:
         raise TableError(f"concat: {differing} cannot be joined; save the arrays as .npy, or use as_private()")
     tables, roots = [each.table for each in parts], [each.root for each in parts]
     _check_alike(tables)
+    if len({*roots}) > 1 and any(isinstance(each, RemoteRoot) for each in roots):
+        raise TableError(
+            f"concat: the roots {' and '.join(map(str, dict.fromkeys(roots)))} differ, and one is remote; read the "
+            "manifests with the same root, and paths below it"
+        )
     root = roots[0] if len({*roots}) == 1 else Path(os.path.commonpath([each.absolute() for each in roots]))
     if in_memory == {True}:
         rooted = _renumbered(tables, counts=[len(each.rows.arrays) for each in parts])
@@ -130,10 +136,12 @@ def _check_alike(tables: Sequence[Any]) -> None:
             )
 
 
-def _below(table: Any, old: Path, root: Path) -> Any:
+def _below(table: Any, old: Any, root: Any) -> Any:
     """Return a table with paths relative to a folder above its own root."""
+    if old == root:
+        return table
     prefix = os.path.relpath(old.absolute(), root.absolute())
-    if old == root or prefix == ".":
+    if prefix == ".":
         return table
     for name in table.schema.names:
         if name.partition(":")[0] == "path":

@@ -1,6 +1,7 @@
 """Manifests of encoded features: the network that computed them, and checks against features of other networks."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -10,7 +11,7 @@ from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.video.regions import VERSION
 
 ENCODED = "encoded_from"  # column with the name of the network
-VIDEOS = "videos.parquet"  # manifest of the encoded videos, beside that of their features
+VIDEOS = "videos"  # note with the path of the manifest of the videos
 
 
 def encoded_from(manifest: Manifest) -> str | None:
@@ -29,17 +30,14 @@ def encoded_from(manifest: Manifest) -> str | None:
     return None if networks[0] is None else str(networks[0])
 
 
-def videos_of(features: Manifest) -> Manifest | None:
-    """Return the videos of the rows of features, in their order; None if their manifest is not beside the features."""
-    path = features.root / VIDEOS
-    if not path.is_file():
+def source_videos(features: Manifest) -> Manifest | None:
+    """Return the videos of the rows of features, in their order; None if their manifest is unknown or not there."""
+    path = features.notes.get(VIDEOS)
+    if path is None or features.private or not Path(path).is_file():
         return None
     videos = Manifest.read(path)
     rows = pc.index_in(features.column("id"), value_set=videos.column("id"))
-    if rows.null_count:
-        return None
-    videos = videos.take(rows.to_numpy())
-    return videos.as_private() if features.private else videos
+    return None if rows.null_count else videos.take(rows.to_numpy())
 
 
 def made_by_a_run(manifest: Manifest) -> bool:

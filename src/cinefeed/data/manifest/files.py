@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError, TableError
+from cinefeed.core.remote.address import RemoteRoot, Root, parse_root
 from cinefeed.data.manifest.columns import plain_table
 from cinefeed.data.manifest.parquet import DIGEST, NOTES, read_parquet_table, with_digest
 from cinefeed.data.manifest.read_table import read_table
@@ -29,7 +30,7 @@ class Stored(NamedTuple):
     notes: dict[str, Any]
 
 
-def write_manifest(table: Any, *, path: Path, root: Path, notes: Mapping[str, Any]) -> None:
+def write_manifest(table: Any, *, path: Path, root: Root, notes: Mapping[str, Any]) -> None:
     """Write a manifest to a temporary file, then move it to `path`. Raises TableError or DiskFullError if that fails.
 
     Parquet keeps everything. CSV and JSON are for other programs: they keep the columns only, without those that name
@@ -40,11 +41,10 @@ def write_manifest(table: Any, *, path: Path, root: Path, notes: Mapping[str, An
         hidden = [name for name in table.schema.names if name.partition(":")[0] in ("path", "frame_files")]
         exported = table.drop_columns(hidden) if notes.get("private") else table
     else:
-        location = {
-            "version": VERSION,
-            "root": Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix(),
-            "root_absolute": root.resolve().as_posix(),
-        }
+        absolute = root.resolve().as_posix()
+        is_remote = isinstance(root, RemoteRoot)
+        relative = absolute if is_remote else Path(os.path.relpath(absolute, path.resolve().parent)).as_posix()
+        location = {"version": VERSION, "root": relative, "root_absolute": absolute}
         exported = with_digest(table, json.dumps({**location, **notes}).encode())
     try:
         write_table(path, [exported])
@@ -80,11 +80,15 @@ def _check_version(notes: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def root_of(stored: Stored, *, path: Path) -> Path:
+def root_of(stored: Stored, *, path: Path) -> Root:
     """Return the root of a manifest read from `path`.
 
-    It is relative to the manifest, or the absolute path at the time of writing if only that contains the first video.
+    It is remote, or relative to the manifest, or the absolute path at the time of writing if only that contains the
+    first video.
     """
+    remote = parse_root(stored.notes["root"])
+    if isinstance(remote, RemoteRoot):
+        return remote
     places = [path.resolve().parent / stored.notes["root"], Path(stored.notes["root_absolute"])]
     first = str(stored.table.column("path")[0])
     return Path(os.path.normpath(next((place for place in places if (place / first).exists()), places[0])))

@@ -4,8 +4,8 @@ import hashlib
 import os
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import cache, partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
@@ -15,13 +15,18 @@ import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError, TableError
 from cinefeed.core.files import write_atomically, write_errors
+from cinefeed.core.remote.address import Root
+from cinefeed.core.remote.files import RemoteFiles
+from cinefeed.core.text import format_count
 from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
 from cinefeed.data.manifest.labels import Unmatched, columns_of_paths, join_labels
 from cinefeed.data.manifest.read_table import read_table
+from cinefeed.data.manifest.remote import RemoteFolder, announce, list_files, listed_member, remote_state
 from cinefeed.data.manifest.summary import not_read_in_words
 from cinefeed.video.kinds import (
+    START_BYTES,
     extensions,
     is_beside,
     is_readable,
@@ -33,12 +38,18 @@ from cinefeed.video.kinds import (
     read_start,
 )
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from cinefeed.video.registry import find_samples
+from cinefeed.video.registry import OPENED_KINDS, Samples, find_samples
 from cinefeed.video.source import DiscoveredSample
 
 History = list[tuple[str, int]]
 NotRead = dict[str, dict[str, Any]]
 _MAX_NAMES = 3  # names of files that are not read, per kind
+# Folders that cinefeed writes, by files that only they contain: their weights and features are not videos.
+_OUTPUT_FOLDERS = {
+    "run folder": {"settings.toml", "spec.json"},
+    "cross-validation": {"folds.json"},
+    "folder of features": {"encoded.jsonl"},
+}
 
 
 class Videos(NamedTuple):
@@ -89,27 +100,29 @@ def find_videos(folder: Path, *, reading: ReadOptions = DEFAULT_READ_OPTIONS, pr
 
     def walk(directory: Path, prefix: str) -> None:
         try:
-            entries = os.scandir(directory)
+            with os.scandir(directory) as iterator:
+                entries = [entry for entry in iterator if not entry.name.startswith(".")]
         except OSError:
             unread.append(("folder that cannot be read", prefix))
             return
-        with entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                name = prefix + entry.name
-                try:
-                    stat = entry.stat()
-                except OSError as error:
-                    if known_suffix(entry.name) and not entry.is_symlink():
-                        raise TableError(f"{directory / entry.name} cannot be read: {error.strerror}") from error
-                    unread.append(("link to nowhere" if entry.is_symlink() else "file that cannot be read", name))
-                    continue
-                if not entry.is_dir():
-                    classify(entry, name, stat)
-                elif (stat.st_dev, stat.st_ino) not in visited:
-                    visited.add((stat.st_dev, stat.st_ino))
-                    walk(Path(entry.path), f"{name}/")
+        names = {entry.name for entry in entries}
+        if kind := output_kind(names):
+            unread.append((kind, prefix.rstrip("/") or directory.name))
+            return
+        for entry in entries:
+            name = prefix + entry.name
+            try:
+                stat = entry.stat()
+            except OSError as error:
+                if known_suffix(entry.name) and not entry.is_symlink():
+                    raise TableError(f"{directory / entry.name} cannot be read: {error.strerror}") from error
+                unread.append(("link to nowhere" if entry.is_symlink() else "file that cannot be read", name))
+                continue
+            if not entry.is_dir():
+                classify(entry, name, stat)
+            elif (stat.st_dev, stat.st_ino) not in visited:
+                visited.add((stat.st_dev, stat.st_ino))
+                walk(Path(entry.path), f"{name}/")
 
     if not folder.is_dir():
         raise TableError(f"{folder} is not a folder; give the folder that contains the videos")
@@ -118,26 +131,86 @@ def find_videos(folder: Path, *, reading: ReadOptions = DEFAULT_READ_OPTIONS, pr
     walk(folder, "")
     try:
         samples = find_samples(folder, kinds, reading=reading)
-        not_read = count_unread([*unread, *samples.unread], private=private)
-        if samples.ambiguous:
-            raise TableError(_undecided(samples.ambiguous, folder, private=private))
-        if not samples.samples:
-            contents = [f"{count} {suffix}" for suffix, count in beside.most_common(5)]
-            contents += [not_read_in_words(not_read)] if not_read else []
-            raise TableError(
-                f"no videos in {folder}: it contains {', '.join(contents) or 'no files'}; give another folder, or "
-                f"files of a supported format ({', '.join(sorted(extensions()))}); a folder of frames needs at least "
-                f"two images of one format, and no video in the same folder"
-            )
-        return Videos(_as_table(samples.samples, files), not_read)
+        state_of = partial(_local_state, files)
+        return _checked(samples, unread, beside, name=str(folder), state_of=state_of, private=private)
     except UnicodeEncodeError as error:
         raise TableError(f"a file name under {folder} is not UTF-8: {error.object!r}; rename the file") from error
 
 
-def _undecided(folders: Mapping[str, tuple[str, ...]], root: Path, *, private: bool) -> str:
+def find_remote_videos(
+    files: RemoteFiles, *, reading: ReadOptions = DEFAULT_READ_OPTIONS, private: bool = False
+) -> Videos:
+    """Return the samples below a remote root; see `find_videos`. `mtime_ns` holds a negative hash of each file's tag.
+
+    Files that must be opened to know their samples (DICOM, arrays, multi-page TIFF) are fetched.
+    """
+    listing = {file.path: file for file in list_files(files)}
+    unread: list[tuple[str, str]] = []
+    beside: Counter[str] = Counter()
+    kinds, unnamed = {}, []
+    for name in listing:
+        kind = kind_by_suffix(name)
+        if kind is not None:
+            kinds[name] = kind
+        elif is_beside(name):
+            beside[Path(name).suffix.lower()] += 1
+        elif is_unfinished(name):
+            unread.append(("unfinished download", name))
+        elif listing[name].size:
+            unnamed.append(name)
+    for name, start in zip(unnamed, files.read_starts(unnamed, START_BYTES), strict=True):
+        content = kind_by_content(start)
+        if content is not None and is_readable(content):
+            kinds[name] = content
+        elif content != "dicomdir":
+            unread.append((kind_in_words(name, content), name))
+    opened = sorted((name for name in kinds if kinds[name] in OPENED_KINDS), key=lambda name: kinds[name] != "dicom")
+    announce(files, (listed_member(listing[name]) for name in opened))
+    folder = RemoteFolder(files, listing, ahead=opened)
+    try:
+        samples = find_samples(folder, kinds, reading=reading)
+    finally:
+        folder.close()
+
+    def state_of(names: Sequence[str]) -> FileState:
+        return remote_state([listing[name] for name in names])
+
+    return _checked(samples, unread, beside, name=str(files.root), state_of=state_of, private=private)
+
+
+def _local_state(files: Mapping[str, FileState], names: Sequence[str]) -> FileState:
+    return combined_state([files[name] for name in names])
+
+
+def _checked(
+    samples: Samples,
+    unread: Sequence[tuple[str, str]],
+    beside: Counter[str],
+    *,
+    name: str,
+    state_of: Callable[[Sequence[str]], FileState],
+    private: bool,
+) -> Videos:
+    """Return the table of samples, and what is not read. Raises TableError for no sample, or a choice to make."""
+    not_read = count_unread([*unread, *samples.unread], private=private)
+    if samples.ambiguous:
+        raise TableError(_undecided(samples.ambiguous, name, private=private))
+    if not samples.samples:
+        contents = [f"{count} {suffix}" for suffix, count in beside.most_common(5)]
+        contents += [not_read_in_words(not_read)] if not_read else []
+        raise TableError(
+            f"no videos in {name}: it contains {', '.join(contents) or 'no files'}; give another folder, or "
+            f"files of a supported format ({', '.join(sorted(extensions()))}); a folder of frames needs at least "
+            f"two images of one format, and no video in the same folder"
+        )
+    return Videos(_as_table(samples.samples, state_of), not_read)
+
+
+def _undecided(folders: Mapping[str, tuple[str, ...]], root: str, *, private: bool) -> str:
     first, patterns = next(iter(folders.items()))
     count = f"{len(folders)} folders hold" if len(folders) > 1 else "a folder holds"
-    example = "" if private else f" (first: {root / first}, with {' and '.join(patterns)})"
+    place = root if first == "." else f"{root}/{first}"
+    example = "" if private else f" (first: {place}, with {' and '.join(patterns)})"
     choice = "*.jpg" if private else patterns[0]
     return (
         f"{count} images of several kinds{example}, which may be frames and masks; select the frames with "
@@ -161,12 +234,30 @@ def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
     }
 
 
-def _as_table(samples: Sequence[DiscoveredSample], files: Mapping[str, FileState]) -> Any:
-    """Return the table of samples; `files` holds the state of each file by its path relative to the folder."""
+def output_kind(names: Set[str]) -> str | None:
+    """Return the kind of a folder that cinefeed wrote, given the names in it; None for any other folder.
+
+    >>> output_kind({"spec.json", "settings.toml", "best.weights.h5"}), output_kind({"a.mp4"})
+    ('run folder', None)
+    """
+    return next((kind for kind, files in _OUTPUT_FOLDERS.items() if files <= names), None)
+
+
+def count_files(not_read: NotRead) -> int:
+    """Return the number of files that are not read, without the folders that cinefeed writes.
+
+    >>> count_files({".avs": {"files": 2, "first": []}, "run folder": {"files": 1, "first": ["runs/a"]}})
+    2
+    """
+    return sum(files["files"] for kind, files in not_read.items() if kind not in _OUTPUT_FOLDERS)
+
+
+def _as_table(samples: Sequence[DiscoveredSample], state_of: Callable[[Sequence[str]], FileState]) -> Any:
+    """Return the table of samples; `state_of` returns the state of files by their paths relative to the folder."""
     states = []
     for sample in samples:
         within = files_of(sample.path, sample.files)
-        states.append(combined_state([files[file.removeprefix("./")] for file in within]))
+        states.append(state_of([file.removeprefix("./") for file in within]))
     columns = {
         "path": pa.array([sample.path for sample in samples], pa.string()),
         "size_bytes": pa.array([state.size_bytes for state in states], pa.int64()),
@@ -184,7 +275,7 @@ def _as_table(samples: Sequence[DiscoveredSample], files: Mapping[str, FileState
 def describe_videos(
     videos: Any,
     *,
-    root: Path,
+    root: Root,
     labels: object | None,
     on: str | Sequence[str] | None,
     path_columns: str | None,
@@ -194,7 +285,9 @@ def describe_videos(
     share_labels: bool = False,
 ) -> tuple[Any, History]:
     """Return the videos with columns from folder names and label rows, and the number of rows after each step."""
-    history = [(f"videos found ({not_read} files not read)" if not_read else "videos found", videos.num_rows)]
+    history = [
+        ("videos found" + (f" ({format_count(not_read, 'file')} not read)" if not_read else ""), videos.num_rows)
+    ]
     if path_columns is not None:
         columns, is_match = columns_of_paths(videos.column("path").combine_chunks(), pattern=path_columns)
         for name in columns.schema.names:
@@ -227,23 +320,34 @@ def describe_videos(
     return videos, history
 
 
-def salt_of(out: Path | None) -> str:
-    """Return the salt stored beside a manifest, created if absent; a temporary salt if the manifest is not written."""
+def salt_path(out: Path) -> Path:
+    """Return the path of the salt of a manifest.
+
+    >>> salt_path(Path("a/m.parquet")).as_posix()
+    'a/m.parquet.salt'
+    """
+    return out.with_name(out.name + ".salt")
+
+
+def stored_salt(path: Path | None) -> str:
+    """Return the salt in a file, which is created if absent; a temporary salt if `path` is None.
+
+    Of several processes that create it at the same time, one does, and all return its salt.
+    """
     salt = secrets.token_hex(16)
-    if out is None:
+    if path is None:
         return salt
-    path = out.with_name(out.name + ".salt")
-
-    def write(partial: Path) -> None:
-        with open(partial, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(salt + "\n")
-
     with write_errors(path, advice="choose another folder, or give a salt", kind=TableError):
-        if path.exists():
-            return path.read_text().strip()
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, write)
-    return salt
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, partial(_write_secret, text=salt + "\n"), keep=True)
+        return path.read_text().strip()
+
+
+def _write_secret(path: Path, *, text: str) -> None:
+    """Write a new file that only its owner can read."""
+    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
 
 
 @cache

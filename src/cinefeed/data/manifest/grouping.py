@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import ColumnError, TableError, did_you_mean
+from cinefeed.core.text import count_having
 from cinefeed.data.manifest.label_keys import first_names
 from cinefeed.data.manifest.read_table import read_table
 
@@ -34,7 +35,7 @@ def groups_of_ids(source: object, ids: Any, *, private: bool) -> Any:
     if len(unknown):
         first = first_names(unknown, private=private)
         raise TableError(
-            f"{len(unknown)} of {len(ids)} rows have no group in the table (first: {first}); "
+            f"{count_having(len(unknown), len(ids), 'row')} no group in the table (first: {first}); "
             "check the same rows again with --groups, and use the table that it writes"
         )
     return groups

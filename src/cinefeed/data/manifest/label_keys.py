@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import ColumnError, TableError, did_you_mean
+from cinefeed.core.remote.address import Root
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, column_hint
 from cinefeed.video.kinds import extensions
 
@@ -42,7 +42,7 @@ def key_forms(paths: Any) -> Mapping[str, Any]:
     }
 
 
-def path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str, private: bool) -> tuple[Any, Any, str]:
+def path_keys(labels: Any, *, column: str, paths: Any, root: Root, name: str, private: bool) -> tuple[Any, Any, str]:
     """Return the keys of videos and of labels in the form with the most matches, and the name of that form.
 
     Among forms with equally many matches the first one is used: as written, then without the folders before the root
@@ -79,7 +79,7 @@ def path_keys(labels: Any, *, column: str, paths: Any, root: Path, name: str, pr
     return *best, form
 
 
-def _foreign_roots(keys: Any, *, root: Path) -> list[int]:
+def _foreign_roots(keys: Any, *, root: Root) -> list[int]:
     """Return the lengths of common prefixes of all keys that may be the root on another machine, the longest first.
 
     For absolute paths these are all common folders; for relative paths, folders with the name of the root.

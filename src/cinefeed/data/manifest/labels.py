@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,6 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import SettingError, SplitError, TableError, did_you_mean
+from cinefeed.core.remote.address import Root
+from cinefeed.core.text import count_having, format_count
 from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.label_keys import (
     JOINT,
@@ -108,7 +109,7 @@ def join_labels(
     *,
     on: str | Sequence[str] | None,
     unmatched: Unmatched,
-    root: Path,
+    root: Root,
     name: str,
     private: bool = False,
     share_labels: bool = False,
@@ -239,13 +240,14 @@ def _refuse_unmatched(
         )
     faults = []
     if len(unmatched_rows):
-        faults.append(f"{len(unmatched_rows)} of {num_rows} rows match no video (first: {row})")
+        match = "matches" if len(unmatched_rows) == 1 else "match"
+        faults.append(f"{len(unmatched_rows)} of {format_count(num_rows, 'row')} {match} no video (first: {row})")
     if len(unmatched_videos):
-        faults.append(f"{len(unmatched_videos)} of {num_videos} videos have no row (first: {video})")
+        faults.append(f"{count_having(len(unmatched_videos), num_videos, 'video')} no row (first: {video})")
     if faults and unmatched == "error":
         raise TableError(
-            f"{what}: {' and '.join(faults)}; correct them, or leave these {len(unmatched_rows)} rows and "
-            f"{len(unmatched_videos)} videos out with unmatched='ignore' (--unmatched ignore)"
+            f"{what}: {' and '.join(faults)}; correct them, or leave them out with "
+            "unmatched='ignore' (--unmatched ignore)"
         )
 
 

@@ -20,25 +20,28 @@ from cinefeed.core.arguments import check_arguments, expect, in_words, require_l
 from cinefeed.core.errors import ArgumentError, ColumnError, SplitError, TableError, did_you_mean
 from cinefeed.core.html import display
 from cinefeed.core.locks import with_write_lock, write_lock
+from cinefeed.core.remote.address import RemoteRoot, parse_root
+from cinefeed.core.text import count_having
 from cinefeed.data.manifest.base import ManifestTable
 from cinefeed.data.manifest.columns import (
     METADATA_COLUMNS,
     VERDICTS,
     ordered,
-    plain_table,
     relative_paths,
 )
 from cinefeed.data.manifest.combine import concatenated, with_values
+from cinefeed.data.manifest.discover import discover_samples
 from cinefeed.data.manifest.display import parts_html, parts_title
 from cinefeed.data.manifest.files import PACKED_MANIFEST, check_shards, read_parquet, root_of, write_manifest
-from cinefeed.data.manifest.find import describe_videos, find_videos, salt_fingerprint, salt_of, with_hashes
+from cinefeed.data.manifest.find import salt_path, stored_salt
 from cinefeed.data.manifest.grouping import GROUP, groups_of_ids
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.in_memory import arrays_table
 from cinefeed.data.manifest.labels import Unmatched, check_parts, join_labels, part_names, split_table
 from cinefeed.data.manifest.pivot import Missing, pivot_table
 from cinefeed.data.manifest.read_table import read_table
-from cinefeed.data.manifest.scan import Progress, Verify, journal_path, probe_videos, scan_notes, with_split_of
+from cinefeed.data.manifest.remote import opened_root, without_tags
+from cinefeed.data.manifest.scan import Progress, Verify, journal_path, probe_videos, with_split_of
 from cinefeed.data.manifest.write_table import SUFFIXES, table_suffix
 from cinefeed.data.split import PARTS, assign_folds, assign_parts, check_groups
 from cinefeed.data.split_summary import Balance, measure_balance
@@ -50,7 +53,7 @@ _HINTS = {
     "k": "give the number of folds: folds(5, group='patient')",
 }
 # Notes that are read from a manifest file, besides its history.
-_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read", "packed", "encoder")
+_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read", "packed", "encoder", "videos")
 
 _ONE_FOLDER = "give the folder of the videos; Manifest.concat([...]) joins the manifests of several folders"
 
@@ -107,8 +110,9 @@ class Manifest(ManifestTable):
         """Return a manifest of all videos in a folder, each probed once, in parallel.
 
         Args:
-            folder: Searched with all its subfolders. Files are recognised by suffix, or else by their first bytes.
-                Files that are not read are listed in `not_read`.
+            folder: Searched with all its subfolders; or a remote address such as "s3://bucket/clips" (docs/remote.md).
+                Files are recognised by suffix, or else by their first bytes. Files that are not read are listed in
+                `not_read`.
             labels: CSV, Parquet or JSON file, or a data frame. Columns `start_seconds` and `end_seconds` define samples
                 that are time ranges of a video; they count from the container's start time, as in `ffmpeg -ss`.
                 If files hold several samples, a column `part` identifies them ("[5]", or 5, is row 5 of a stacked
@@ -136,36 +140,29 @@ class Manifest(ManifestTable):
         """
         expect(folder, (str, os.PathLike), name="Manifest.scan(folder)", remedy=_ONE_FOLDER)
         expect(reading, ReadOptions, name="reading", remedy="give reading=ReadOptions(...)")
-        require_local(folder, labels, out, error=TableError)
-        root, out = Path(folder), None if out is None else Path(out)
+        require_local(labels, out, error=TableError)
+        root, out = parse_root(folder), None if out is None else Path(out)
         if out is not None:
             table_suffix(out)
-        videos, not_read = find_videos(root, reading=reading, private=private)
-        secret = [name for name in ("patient", "study", "series") if name in videos.schema.names]
-        samples, history = describe_videos(
-            videos,
-            root=root,
+        files = opened_root(root)
+        discovery = discover_samples(
+            files,
             labels=labels,
             on=on,
             path_columns=path_columns,
             unmatched=unmatched,
-            not_read=sum(files["files"] for files in not_read.values()),
+            verify=verify,
+            reading=reading,
             private=private,
             share_labels=share_labels,
+            make_salt=lambda: stored_salt(None if out is None else salt_path(out)),
         )
-        has_ids = "id" in samples.schema.names
-        samples = with_ids(plain_table(samples, name="the scan"), name="the scan")
-        hashed: dict[str, Any] = {}
-        if secret or private:
-            salt = salt_of(out) if reading.salt is None else reading.salt
-            columns = [*secret, *([] if has_ids or not private else ["id"])]
-            samples = with_hashes(samples, columns, salt=salt)
-            hashed = {"columns": columns, "fingerprint": salt_fingerprint(salt)} if salt else {}
+        samples = discovery.samples
         if out is not None:
-            samples = with_split_of(out, samples, hashed=hashed)
+            samples = with_split_of(out, samples, hashed=discovery.notes["hashed"])
         table = probe_videos(
             samples,
-            root=root,
+            root=files,
             verify=verify,
             workers=workers,
             out=out,
@@ -173,9 +170,7 @@ class Manifest(ManifestTable):
             reading=reading,
             private=private,
         )
-        notes: dict[str, Any] = {**scan_notes(verify, reading), "hashed": hashed}
-        notes |= ({"private": True} if private else {}) | ({"not_read": not_read} if not_read else {})
-        manifest = cls(ordered(table), root=root, history=history, notes=notes)
+        manifest = cls(ordered(table), root=root, history=discovery.history, notes=discovery.notes)
         if out is not None:
             manifest.write(out)
             journal_path(out).unlink(missing_ok=True)
@@ -190,7 +185,7 @@ class Manifest(ManifestTable):
         is missing or cut off.
         """
         expect(path, (str, os.PathLike), name="Manifest.read(path)", remedy="Manifest.from_table(table) takes tables")
-        require_local(path, root, error=TableError)
+        require_local(path, error=TableError)
         path = Path(path)
         if path.is_dir() and (path / PACKED_MANIFEST).is_file():
             path /= PACKED_MANIFEST
@@ -209,10 +204,14 @@ class Manifest(ManifestTable):
         if stored.table.num_rows == 0:
             raise TableError(f"{path} has no rows; scan or filter again")
         history = [(step, rows) for step, rows in stored.notes["history"]]
-        root = root_of(stored, path=path) if root is None else Path(root)
+        table, own = stored.table, root_of(stored, path=path)
+        place = own if root is None else parse_root(root)
+        if place != own and isinstance(place, RemoteRoot):
+            table = without_tags(table)
         notes = {name: stored.notes[name] for name in _NOTES if name in stored.notes}
-        check_shards(stored.table, root=root)
-        return cls(stored.table, root=root, history=history, notes=notes)
+        if isinstance(place, Path):
+            check_shards(table, root=place)
+        return cls(table, root=place, history=history, notes=notes)
 
     @classmethod
     def from_table(cls, table: object, *, root: str | Path | None = None) -> Self:
@@ -221,22 +220,20 @@ class Manifest(ManifestTable):
         Relative paths are relative to `root` (by default the current folder), absolute paths are converted. Metadata
         that the table lacks is read when a video is opened. Raises TableError and ColumnError.
         """
-        require_local(table, root, error=TableError)
+        require_local(table, error=TableError)
         samples = read_table(table)
         names = samples.schema.names
         if "path" not in names:
             raise ColumnError(f"a manifest needs a column 'path', one video per row; {did_you_mean('path', names)}")
         if "num_frames" not in names:
             check_parts(samples, name="the table")
-        paths = samples.column("path").drop_null()
-        require_local(*paths.filter(pc.match_substring(paths, "://"))[:1].to_pylist(), error=TableError, what="videos")
-        paths, root = relative_paths(samples.column("path"), None if root is None else Path(root))
+        paths, place = relative_paths(samples.column("path"), None if root is None else parse_root(root))
         samples = with_ids(samples.set_column(names.index("path"), "path", paths), name="the table")
         if "num_frames" in samples.schema.names:
             for name, kind in METADATA_COLUMNS.items():
                 if name not in samples.schema.names and name not in VERDICTS:
                     samples = samples.append_column(name, pa.nulls(samples.num_rows, kind))
-        return cls(ordered(samples), root=root, history=[("rows of the table", samples.num_rows)])
+        return cls(ordered(samples), root=place, history=[("rows of the table", samples.num_rows)])
 
     @classmethod
     def from_arrays(
@@ -408,7 +405,7 @@ class Manifest(ManifestTable):
         names = part_names(self.column(column), name=f"column {column!r}")
         if names.null_count:
             raise SplitError(
-                f"{names.null_count} of {len(self)} rows have no part in {column!r}; "
+                f"{count_having(names.null_count, len(self), 'row')} no part in {column!r}; "
                 f"assign them with split(keep={column!r}), or leave them out with where"
             )
         if group is not None:

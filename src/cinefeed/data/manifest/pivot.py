@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ColumnError, SettingError, TableError, did_you_mean
+from cinefeed.core.text import count_having
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, column_hint, ordered
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.rows import view_names
@@ -37,7 +38,9 @@ def pivot_table(table: Any, *, by: str, within: str, missing: Missing, private: 
         lacking = np.flatnonzero(table.column(name).is_null(nan_is_null=True))
         if len(lacking):
             first = _first(lacking, lambda row: str(videos[row]))
-            raise TableError(f"{len(lacking)} of {len(videos)} videos have no {name!r} ({first}); leave them out first")
+            raise TableError(
+                f"{count_having(len(lacking), len(videos), 'video')} no {name!r} ({first}); leave them out first"
+            )
     encoded = encode(table.column(by).cast(pa.string()))
     views, studies = encoded.values, _by_first(encode(table.column(within)).codes)
     cells = _cells(studies, encoded.codes, count=len(views))

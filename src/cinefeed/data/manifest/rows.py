@@ -1,17 +1,25 @@
 """The part of a manifest that workers need: path and metadata of each row's video, and opening it."""
 
+import copy
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import ChangedFileError
+from cinefeed.core.errors import ChangedFileError, CinefeedError
+from cinefeed.core.remote.address import RemoteRoot, parse_root
+from cinefeed.core.remote.files import Member, RemoteFiles
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, VALUES, fact_value, metadata_columns, row_to_metadata
+from cinefeed.data.manifest.held import HeldSource
 from cinefeed.data.manifest.identity import FileState, change_of, content_hash, files_of, state_of
+from cinefeed.data.manifest.remote import MEMBER_COLUMNS, default_files, member_of, remote_files
 from cinefeed.video.arrays.in_memory import MemorySource
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.registry import open_video
@@ -78,9 +86,36 @@ class Rows:
         """Return the path of a row's file, relative to the root."""
         return str(self._columns[self._name("path", view)][row].as_py())
 
+    @cached_property
+    def remote(self) -> RemoteFiles | None:
+        """The files, if the root is remote: fetched into the default cache, or that of `with_cache`."""
+        root = parse_root(self.root)
+        return default_files(root, os.getpid()) if isinstance(root, RemoteRoot) else None
+
+    def with_cache(self, folder: Path | None, limit: int | None) -> Self:
+        """Return the rows with a cache of remote files in a folder, of at most `limit` bytes; local ones unchanged."""
+        root = parse_root(self.root)
+        if not isinstance(root, RemoteRoot):
+            return self
+        rows = copy.copy(self)
+        rows.remote = remote_files(root, folder=folder, limit=limit)
+        return rows
+
+    def member(self, row: int, *, view: str = "") -> Member:
+        """Return what is fetched for a row, if the root is remote."""
+        return member_of({name: self._value(name, row, view) for name in MEMBER_COLUMNS})
+
     def path_of(self, row: int, *, view: str = "") -> Path:
-        """Return the path of a row's file, including the root."""
+        """Return the path of a row's file, including the root; of a remote file, its place in the cache."""
+        if self.remote is not None:
+            return self.remote.local_path(self.member(row, view=view))
         return Path(self.root, self.relative_path(row, view=view))
+
+    def location(self, row: int, *, view: str = "") -> str:
+        """Return the path of a row's file, including the root, or its address."""
+        if self.remote is not None:
+            return self.remote.root.join(self.relative_path(row, view=view))
+        return str(self.path_of(row, view=view))
 
     def display_name(self, row: int, *, view: str = "") -> str:
         """Return the display name of a row, or of one of its views: its path, or its id if paths are private."""
@@ -108,6 +143,8 @@ class Rows:
             assert metadata is not None
             number = int(self.relative_path(row, view=view))
             return MemorySource(self.arrays[number], metadata=metadata, channels=channels)
+        if self.remote is not None:
+            return self._open_remote(row, channels=channels, view=view)
         if change := self.change(row, view=view):
             again = "'cinefeed scan' again with the same --out"
             if metadata is not None and metadata.member is not None:
@@ -115,10 +152,41 @@ class Rows:
             raise ChangedFileError(f"{path}: {change}; run {again}")
         return open_video(path, channels=channels, part=part, metadata=metadata)
 
+    def _open_remote(self, row: int, *, channels: int | None, view: str) -> Source:
+        assert self.remote is not None
+        file, began = self._file(row, view), time.perf_counter()
+        hold = self.remote.hold(self.member(row, view=view))
+        seconds = time.perf_counter() - began
+        try:
+            path, metadata = self.path_of(row, view=view), file.metadata
+            if metadata is not None and metadata.member is not None:  # of a shard, this part alone was fetched
+                metadata = replace(metadata, member=metadata.member._replace(offset=0))
+            source = open_video(path, channels=channels, part=file.part, metadata=metadata)
+        except BaseException as error:
+            hold.release()
+            if isinstance(error, CinefeedError):
+                error.args = (self.nameless(str(error), row, view=view),)
+            raise
+        return cast(Source, HeldSource(source, hold, fetch_seconds=seconds))
+
     def files(self, row: int, *, view: str = "") -> list[str]:
-        """Return the files of a row: one, or those of a folder."""
-        file = self._file(row, view)
-        return files_of(file.path, file.names)
+        """Return the files of a row: one, or those of a folder; of remote files, their places in the cache."""
+        path = self._file(row, view).path if self.remote is None else self.path_of(row, view=view)
+        return files_of(path, self._file(row, view).names)
+
+    def state(self, row: int) -> FileState:
+        """Return the state of the files of a row now; of remote files, that of the scan. Raises OSError."""
+        return state_of(self.files(row)) if self.remote is None else self._file(row, "").state
+
+    @contextmanager
+    def local_files(self, row: int) -> Iterator[list[str]]:
+        """Yield the files of a row; remote ones are fetched into the cache, and stay there until the end."""
+        hold = None if self.remote is None else self.remote.hold(self.member(row))
+        try:
+            yield self.files(row)
+        finally:
+            if hold is not None:
+                hold.release()
 
     def change(self, row: int, *, view: str = "") -> str | None:
         """Return how the files of a row differ from the scanned ones; None if they do not, or were not scanned.
@@ -128,7 +196,7 @@ class Rows:
         is not reported here; opening it raises.
         """
         file = self._file(row, view)
-        if self.arrays is not None or file.state.size_bytes is None:
+        if self.arrays is not None or self.remote is not None or file.state.size_bytes is None:
             return None
         if file.metadata is not None and file.metadata.member is not None:
             return self._member_change(row, view, file)
@@ -183,8 +251,11 @@ class Rows:
         return containers
 
     def nameless(self, text: str, row: int, *, view: str = "") -> str:
-        """Return a message about a row, without its path if paths are private."""
-        return text.replace(str(self.path_of(row, view=view)), "the file") if self.private else text
+        """Return a message about a row, without its path if paths are private; of a remote file, with its address."""
+        place = "the file" if self.private else self.location(row, view=view)
+        for path in (str(self.path_of(row, view=view)), self.location(row, view=view)):
+            text = text.replace(path, place)
+        return text
 
     def _file(self, row: int, view: str) -> _File:
         """Return the column values for a row's file, cached for the next epoch; building them takes 0.03 ms."""
@@ -195,7 +266,9 @@ class Rows:
             part, start, end = (self._value(name, row, view) for name in ("part", "start_seconds", "end_seconds"))
             names = (self._value("frame_files", row, view) or ()) if metadata is None else metadata.files
             state = FileState(*(fact_value(columns or {}, row, name) for name in FileState._fields))
-            file = _File(self.path_of(row, view=view), part, metadata, (start, end), tuple(names), state)
+            file = _File(
+                Path(self.root, self.relative_path(row, view=view)), part, metadata, (start, end), tuple(names), state
+            )
             if (
                 metadata is not None
                 and metadata.times.listed is not None

@@ -21,10 +21,13 @@ from cinefeed.core.errors import LimitError, SettingError, SourceError, TableErr
 from cinefeed.core.files import write_errors
 from cinefeed.core.progress import Progress as Progress
 from cinefeed.core.progress import shown_progress
+from cinefeed.core.remote.cache import Hold
+from cinefeed.core.remote.files import RemoteFiles
 from cinefeed.data.manifest.columns import METADATA_COLUMNS, metadata_to_row
 from cinefeed.data.manifest.files import scanned_at
 from cinefeed.data.manifest.identity import FileState, content_hash, files_of
 from cinefeed.data.manifest.quiet import decoders_quiet
+from cinefeed.data.manifest.remote import AHEAD, announce, member_of
 from cinefeed.video.limits import ReadLimits, irregular_kind
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
@@ -37,7 +40,7 @@ Verify = Literal["decode", "packets"]
 class _Probes(NamedTuple):
     """Options of the scan."""
 
-    root: Path
+    root: Path | RemoteFiles
     verify: Verify
     workers: int | None
     progress: Progress | Literal[False] | None
@@ -65,7 +68,32 @@ _CHUNK_ROWS = 4096  # rows stored as Python objects before they are converted to
 def probe_videos(
     samples: Any,
     *,
-    root: Path,
+    root: Path | RemoteFiles,
+    verify: Verify,
+    workers: int | None,
+    out: Path | None,
+    progress: Progress | Literal[False] | None,
+    reading: ReadOptions = DEFAULT_READ_OPTIONS,
+    private: bool = False,
+) -> Any:
+    """Return the samples with the metadata of their files, and with columns of header tags; see `with_metadata`."""
+    samples = with_metadata(
+        samples,
+        root=root,
+        verify=verify,
+        workers=workers,
+        out=out,
+        progress=progress,
+        reading=reading,
+        private=private,
+    )
+    return with_tags(samples)
+
+
+def with_metadata(
+    samples: Any,
+    *,
+    root: Path | RemoteFiles,
     verify: Verify,
     workers: int | None,
     out: Path | None,
@@ -83,7 +111,7 @@ def probe_videos(
     if workers is not None and workers < 1:
         raise SettingError(f"workers={workers} must be at least 1; leave it out to use every core")
     parts = "part" in samples.schema.names
-    keys = _keys(samples, parts=parts)
+    keys = file_keys(samples, parts=parts)
     files = samples.select([name for name in _FILE if name in samples.schema.names])
     files = files.take(pc.index_in(keys.unique(), value_set=keys))
     probes = _Probes(root, verify, workers, progress, reading, private)
@@ -99,14 +127,14 @@ def probe_videos(
                 metadata = _probe_all(files, previous=previous, journal=journal, probes=probes)
         finally:
             journal.close()
-    metadata = metadata.take(pc.index_in(keys, value_set=_keys(metadata, parts=parts)))
+    metadata = metadata.take(pc.index_in(keys, value_set=file_keys(metadata, parts=parts)))
     for name in METADATA_COLUMNS:
         if name not in samples.schema.names:
             samples = samples.append_column(name, metadata.column(name))
-    return _with_tags(samples)
+    return samples
 
 
-def _keys(table: Any, *, parts: bool) -> Any:
+def file_keys(table: Any, *, parts: bool) -> Any:
     """Return keys that identify the files, or the parts of files, of a table."""
     paths = table.column("path").combine_chunks()
     if not parts:
@@ -114,7 +142,7 @@ def _keys(table: Any, *, parts: bool) -> Any:
     return pc.binary_join_element_wise(paths, pc.fill_null(table.column("part").combine_chunks(), ""), "\x1f")
 
 
-def _with_tags(samples: Any) -> Any:
+def with_tags(samples: Any) -> Any:
     """Return the samples with a column for each header tag, such as heart_rate_bpm."""
     rows = [json.loads(text) if text else {} for text in samples.column("header_tags").to_pylist()]
     for name in sorted({name for tags in rows for name in tags}):
@@ -221,7 +249,7 @@ def _unchanged(files: Any, previous: Any, notes: dict[str, str]) -> Any:
     candidates = pc.indices_nonzero(pc.and_(is_valid, readable))
     previous = previous.take(candidates).combine_chunks()
     parts = "part" in files.schema.names
-    rows = pc.index_in(_keys(files, parts=parts), value_set=_keys(previous, parts=parts))
+    rows = pc.index_in(file_keys(files, parts=parts), value_set=file_keys(previous, parts=parts))
     is_unchanged = pa.array([True] * files.num_rows)
     for name in ("size_bytes", "mtime_ns"):
         before = previous.column(name).combine_chunks().take(rows)
@@ -246,6 +274,8 @@ def _probe_all(
         pending = files.filter(rows.is_null())
     tables, batch = [reused], []
     total = files.num_rows
+    if isinstance(probes.root, RemoteFiles) and pending.num_rows:
+        announce(probes.root, map(member_of, pending.to_pylist()))
     with shown_progress(probes.progress, what="scan") as progress:
         progress(reused.num_rows, total)
         for count, row in enumerate(_probe_in_parallel(pending, probes), start=1):
@@ -287,10 +317,25 @@ def with_values(
 
 def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]]:
     """Yield the row of each file once it is probed, in any order. Threads scale, since FFmpeg releases the GIL."""
+    remote = probes.root if isinstance(probes.root, RemoteFiles) else None
 
-    def work(file: dict[str, Any]) -> dict[str, Any]:
+    def work(file: dict[str, Any], fetch: Future[tuple[Hold, bool]] | None) -> dict[str, Any]:
+        if remote is None or fetch is None:
+            assert isinstance(probes.root, Path)
+            return probed(file, probes.root / file["path"])
+        hold, _ = fetch.result()
+        try:
+            path = remote.local_path(member_of(file))
+            row = probed(file, path)
+            if row.get("error") is not None and not probes.private:
+                row["error"] = row["error"].replace(str(path), remote.root.join(file["path"]))
+            return row
+        finally:
+            hold.release()
+
+    def probed(file: dict[str, Any], path: Path) -> dict[str, Any]:
         row = file | probes.notes
-        path, part, parts = probes.root / file["path"], file.get("part"), file.get("frame_files") or ()
+        part, parts = file.get("part"), file.get("frame_files") or ()
         state = FileState(file.get("size_bytes"), file.get("mtime_ns"))
         try:
             metadata = probe(path, part=part, files=parts, verify=probes.verify, reading=probes.reading)
@@ -302,14 +347,15 @@ def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]
         return row | metadata_to_row(metadata)
 
     workers = probes.workers or usable_cores()
+    most = 4 * workers if remote is None else max(4 * workers, AHEAD)  # files in progress
     pool = ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-scan")
     running: set[Future[dict[str, Any]]] = set()
     try:
         for start in range(0, files.num_rows, _CHUNK_ROWS):
             part = files.slice(start, _CHUNK_ROWS)
             for file in part.to_pylist():
-                running.add(pool.submit(work, file))
-                if len(running) >= 4 * workers:
+                running.add(pool.submit(work, file, None if remote is None else remote.start(member_of(file))))
+                if len(running) >= most:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         yield future.result()
@@ -318,4 +364,6 @@ def _probe_in_parallel(files: Any, probes: "_Probes") -> Iterator[dict[str, Any]
             for future in done:
                 yield future.result()
     finally:
+        if remote is not None:
+            remote.cancel()
         pool.shutdown(wait=True, cancel_futures=True)

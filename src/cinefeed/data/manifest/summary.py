@@ -122,8 +122,7 @@ def _metadata(table: Any, *, name_column: str, verified: str | None) -> list[tup
         irregular = readable.num_rows - readable.column("ticks").null_count
         if irregular:
             lines.append(("times", f"irregular in {irregular}"))
-    size = pc.sum(table.column("size_bytes")).as_py() or 0
-    lines.append(("bytes", format_bytes(size)))
+    lines.append(("bytes", format_bytes(bytes_on_disk(table))))
     has_ranges = "damaged" in table.schema.names
     is_damaged = table.column("error").is_valid()
     damaged = table.filter(pc.or_(is_damaged, table.column("damaged").is_valid()) if has_ranges else is_damaged)
@@ -137,6 +136,21 @@ def _metadata(table: Any, *, name_column: str, verified: str | None) -> list[tup
     if damaged.num_rows > 3:
         lines.append(("", f"and {damaged.num_rows - 3} more"))
     return lines
+
+
+def bytes_on_disk(table: Any) -> int:
+    """Return the bytes of the files of all rows; a file that holds several samples is counted once.
+
+    >>> import pyarrow as pa
+    >>> bytes_on_disk(pa.table({"path": ["a.npy", "a.npy", "b.npy"], "size_bytes": [6, 6, 2]}))
+    8
+    """
+    names = {"path", "frame_files", "member_offset"} & {*table.schema.names}  # a folder or a shard has several samples
+    files = pa.table({name: table.column(name) for name in sorted(names)} | {"bytes": table.column("size_bytes")})
+    if "frame_files" in names:
+        column = files.schema.names.index("frame_files")
+        files = files.set_column(column, "frame_files", pc.binary_join(files.column(column), "\n"))
+    return pc.sum(files.group_by(sorted(names)).aggregate([("bytes", "max")]).column("bytes_max")).as_py() or 0
 
 
 def frames_in_words(ranges: Sequence[int]) -> str:

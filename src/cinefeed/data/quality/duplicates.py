@@ -104,7 +104,7 @@ class _RowContext:
 
 
 def _all_look_alike(near: NearPairs, context: _RowContext) -> bool:
-    """Return whether many rows have a near-duplicate, and most of these pairs have two labels: copies have one."""
+    """Return whether many rows have a near-duplicate, and most of these pairs have different labels, unlike copies."""
     rows = np.union1d(near.first, near.second)
     labels = np.array([label or "" for label in context.labels])
     first, second = labels[near.first], labels[near.second]

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from cinefeed.data.manifest.identity import content_hash
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.manifest.rows import Rows
 from cinefeed.data.quality.frame_summaries import FrameSummaries
 
 _BLOCK = 1 << 20
@@ -29,10 +30,9 @@ def copies(manifest: Manifest, summaries: FrameSummaries, *, workers: int) -> li
         if summaries.rows_read[row] and summaries.sizes[row] > 0:
             by_size[(int(summaries.sizes[row]), *(column[row] for column in part_columns))].append(row)
     sets = [rows for rows in by_size.values() if len(rows) > 1]
-    files = {row: manifest.rows.files(row) for rows in sets for row in rows}
     with ThreadPoolExecutor(workers, thread_name_prefix="cinefeed-check") as pool:
         for digest in (content_hash, _full_digest):
-            sets = _split_by_key(sets, partial(_digest_row, files, digest), pool)
+            sets = _split_by_key(sets, partial(_digest_row, manifest.rows, digest), pool)
     return sorted(sets)
 
 
@@ -48,9 +48,10 @@ def _split_by_key(
     return matching_sets
 
 
-def _digest_row(files: Mapping[int, list[str]], digest: Callable[[list[str]], Hashable], row: int) -> Hashable:
+def _digest_row(rows: Rows, digest: Callable[[list[str]], Hashable], row: int) -> Hashable:
     try:
-        return digest(files[row])
+        with rows.local_files(row) as files:
+            return digest(files)
     except OSError:
         return None  # readable before; a file that cannot be compared is not reported as a copy
 

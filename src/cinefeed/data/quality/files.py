@@ -98,7 +98,7 @@ def _broken_findings(manifest: Manifest) -> list[Finding]:
     def remarks(rows: NDArray[np.int64]) -> dict[int, str]:
         texts = manifest.column("error").take(rows).to_pylist()
         pairs = zip(rows.tolist(), texts, strict=True)
-        return {row: without_path(text or "no frames were found", manifest.path_of(row)) for row, text in pairs}
+        return {row: without_path(text or "no frames were found", manifest.rows.location(row)) for row, text in pairs}
 
     return [
         *video_findings(

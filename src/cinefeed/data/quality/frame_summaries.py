@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import ClipError, SourceError
-from cinefeed.data.manifest.identity import state_of
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.video.clips import Clip, Frame, PixelType
 from cinefeed.video.color import lacks_window, with_window
@@ -179,7 +178,7 @@ def _summarize_row(
         planes, _ = _read_planes(manifest, row, metadata)
         frames = _to_grey(planes, metadata)
     except (SourceError, ClipError, OSError) as error:
-        summaries.unreadable_frames[row] = without_path(str(error), manifest.path_of(row))
+        summaries.unreadable_frames[row] = without_path(str(error), manifest.rows.location(row))
         return
     _record_values(planes, frames, metadata, row, summaries, frame)
     if row in summaries.not_finite:  # reported as a finding; the other pixels still give a fingerprint
@@ -230,7 +229,7 @@ def _matches_scan(manifest: Manifest, row: int, summaries: FrameSummaries) -> bo
     if manifest.rows.arrays is not None:
         return True
     try:
-        summaries.sizes[row] = state_of(manifest.rows.files(row)).size_bytes or 0
+        summaries.sizes[row] = manifest.rows.state(row).size_bytes or 0
     except OSError as error:
         summaries.missing_files[row] = error.strerror or type(error).__name__
         return False
@@ -250,7 +249,7 @@ def duration(times: FrameTimes, start: float | None, end: float | None) -> float
     return max(high - low, 0.0) if not np.isnan(last) else float("nan")
 
 
-def without_path(text: str, path: Path) -> str:
+def without_path(text: str, path: Path | str) -> str:
     """Return the text of an error without the path, because the report names the row itself.
 
     >>> without_path("d/a.mp4: breaks after 3 frames", Path("d/a.mp4"))

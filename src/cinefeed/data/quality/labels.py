@@ -201,7 +201,7 @@ def _rarity_findings(
                 "classes_rare",
                 f"{format_count(len(rare), 'class')} of {target} too rare for {num_parts} parts",
                 detail=f"{examples}: each part needs at least one to learn or measure a class.",
-                advice="merge them with another class, leave them out with --where, or collect more data",
+                advice="merge rare classes with another one, leave them out with --where, or collect more data",
                 rows=np.flatnonzero(np.isin(label.codes, [list(classes).index(name) for name in rare])),
             )
         )

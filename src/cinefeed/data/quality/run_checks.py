@@ -55,7 +55,7 @@ def check_manifest(
         nuisance: columns that must not predict the label, such as the site, besides those that every manifest has.
         clip: with it, videos that are too short for the clip are reported.
         frame: target frame of the feed, by default uint8 without a window; its effect on the values is checked.
-        private: name rows by their ids only, as it is always done for a private manifest.
+        private: name rows by their ids only; this is always done for a private manifest.
         workers: number of threads, by default one per core.
         progress: called with the number of checked rows and of all rows; False for no progress bar.
 

@@ -1,8 +1,8 @@
 """Shortcuts: non-clinical columns that predict the label, such as container, size, rate, brightness, site, scanner.
 
-A model learns the easiest predictor. If AVI files are ill and MP4 files are well, it learns to distinguish codecs, and
-scores well in a test with the same fault. So each column is tested by the smallest model, a tree with one split
-variable, in cross-validation over groups:
+A model learns the easiest predictor. If the patients in AVI files are ill and those in MP4 files are well, it learns to
+distinguish file formats, and scores well on a test part with the same fault. So each column is tested by the smallest
+model, a tree with one split variable, in cross-validation over groups:
 
 rate_hz:  .. 15 | .. 22 | .. 25 | .. 30 | ..      at most 8 leaves of equal size; text has one leaf per value
 guess:    ill     well    well    ill     ill     the majority of the leaf in the other four fifths of the groups
@@ -202,7 +202,7 @@ def _ranges(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _best_answer(column: _Column, questions: Sequence[_Question], scores: NDArray[np.float64]) -> Shortcut:
-    """Return the score of a column for the question that it answers best; scores are (questions, 1 + deals)."""
+    """Return the score of a column for the question with the best score; scores are (questions, 1 + deals)."""
     chance = 0.5 if questions[0].is_class else 0.0
     null_scores = np.sort(scores[:, 1:].max(axis=0))  # the best of all questions, by chance
     mark = null_scores[min(int(np.ceil((1 - _P_VALUE) * (len(null_scores) + 1))), len(null_scores)) - 1]

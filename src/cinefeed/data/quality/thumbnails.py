@@ -1,4 +1,4 @@
-"""Thumbnails of videos: what simple baselines see of their images, read from a few frames.
+"""Thumbnails of videos: the image features of simple baselines, computed from a few frames.
 
 5 evenly spaced frames of a row -> grey -> 8 x 8: mean, and difference of each frame from it     thumbnail, 384 numbers
                                 -> grey -> 16 x 16: mean                                         mean frame, 256 numbers

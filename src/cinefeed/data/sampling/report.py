@@ -224,7 +224,7 @@ def _warnings(
             for k in first
         ]
         others = len(frequent) - len(first)
-        rest = f"; {others} more {plural} are similar" if others else ""
+        rest = f"; {others} more {strata.kind + ' is' if others == 1 else plural + ' are'} similar" if others else ""
         bin_advice = "wider bins, smoothing, " if strata.kind == "bin" else ""
         limit_name = "cap" if by_weight else "max_repeats"
         warnings.append(

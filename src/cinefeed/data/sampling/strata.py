@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from cinefeed.core.errors import LabelError, SettingError, did_you_mean
+from cinefeed.core.text import count_having
 from cinefeed.data.label_types import class_name
 
 Bins = Literal["auto", "integer"] | int | tuple[float, ...]
@@ -70,7 +71,7 @@ def _refuse(faulty: NDArray[np.bool_], what: str) -> None:
         rows = np.flatnonzero(faulty)
         first = ", ".join(map(str, rows[:5].tolist())) + (", ..." if len(rows) > 5 else "")
         raise LabelError(
-            f"{len(rows)} of {len(faulty)} rows have {what} (rows {first}); "
+            f"{count_having(len(rows), len(faulty), 'row')} {what} (rows {first}); "
             "fill them in, or filter them out of the manifest"
         )
 

@@ -1,12 +1,12 @@
-"""The number and the kind of workers: a few clips are timed with one thread and with all, and the gain decides.
+"""Selection of the number and kind of workers, by timing a few clips with one thread and with all threads.
 
 Threads of one process share one interpreter lock. If calls of FFmpeg, OpenCV and our kernels are long, threads hold it
 for a small part of the time; if frames are small, they wait for it. Two workers on two cores, relative to one: threads
 1.9 times on large frames and 1.3 times on 112 x 112, processes 1.94 times on both. Processes take a second to start,
 and memory, so threads are preferred if their gain is high enough.
 
-Slots of processes are memory without a file (memfd), which counts as memory of the process. The size of /dev/shm, often
-64 MB in a container, does not limit them.
+Buffers of worker processes are memory without a file (memfd), which counts as memory of the process. The size of
+/dev/shm, often 64 MB in a container, does not limit them.
 """
 
 import os
@@ -28,7 +28,7 @@ from cinefeed.feed.workers.messages import OF_ROWS
 from cinefeed.feed.workers.pools import Backend
 
 _ENOUGH = 0.9  # of the ideal gain; processes reached 0.97 of it (1.94 of 2), so that threads are within 10 % of them
-_ROUNDS = 3  # of one pass with one thread and one with all; fewer where a clip takes longer than a pass
+_ROUNDS = 3  # each with one thread and then with all; fewer if clips take long
 _PASS_SECONDS, _SECONDS = 0.15, 1.0
 
 
@@ -55,10 +55,10 @@ def choose_backend(pipeline: ClipPipeline, draws: Sequence[PlanEntry], *, worker
     """
     cores = usable_cores()
     if workers < 2 or cores < 2:
-        return BackendChoice("thread", f"{format_count(workers, 'thread')}: no two of them would run at a time")
+        return BackendChoice("thread", f"{format_count(workers, 'thread')}: only one of them would run at a time")
     unfit = why_no_processes(pipeline)
     if unfit:
-        return BackendChoice("thread", f"{format_count(workers, 'thread')}: processes cannot serve, {unfit}")
+        return BackendChoice("thread", f"{format_count(workers, 'thread')}: processes cannot be used, {unfit}")
     try:
         return decide(try_threads(pipeline, draws, workers=workers), workers=workers, cores=cores)
     except CinefeedError:
@@ -74,17 +74,18 @@ def decide(trial: Trial, *, workers: int, cores: int) -> BackendChoice:
     start.
 
     >>> decide(Trial(clips=8, seconds_a_clip=0.03, gain=1.9), workers=2, cores=2)
-    BackendChoice(backend='thread', why='2 threads: 8 clips went 1.9 times as fast as with one')
+    BackendChoice(backend='thread', why='2 threads: 1.9 times as fast as one, for 8 clips')
     >>> decide(Trial(clips=60, seconds_a_clip=0.0025, gain=1.3), workers=2, cores=2)
-    BackendChoice(backend='process', why='2 processes: threads gained 1.3 times only, at 2.5 ms a clip')
+    BackendChoice(backend='process', why='2 processes: threads are only 1.3 times as fast as one, at 2.5 ms per clip')
     """
     if trial.gain >= _ENOUGH * min(workers, cores):
-        faster = f"{format_count(trial.clips, 'clip')} went {trial.gain:.1f} times as fast as with one"
+        faster = f"{trial.gain:.1f} times as fast as one, for {format_count(trial.clips, 'clip')}"
         return BackendChoice("thread", f"{workers} threads: {faster}")
     milliseconds = 1e3 * trial.seconds_a_clip
     rounded = f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.1f}"
     return BackendChoice(
-        "process", f"{workers} processes: threads gained {trial.gain:.1f} times only, at {rounded} ms a clip"
+        "process",
+        f"{workers} processes: threads are only {trial.gain:.1f} times as fast as one, at {rounded} ms per clip",
     )
 
 

@@ -24,7 +24,7 @@ OF_ROWS = ("rows", "masks")  # fields of a ClipPipeline whose columns are in mem
 MASKS = "mask path"  # the column of masks among them
 GROUP = 4  # maximum number of jobs in a packet
 _JOB = struct.Struct("<5q")
-_TOOK = struct.Struct("<3d3q")
+_TOOK = struct.Struct("<3d3qd3q")
 _COUNT = struct.Struct("<q")
 
 

@@ -48,7 +48,7 @@ def start_pool(
             raise FeedError(f"{only_processes}, and there are no worker processes here; {_WITHOUT_THREADS}")
         choice = BackendChoice("process", f"processes make the clips: {only_processes}")
     if choice is None and timeout_seconds is not None and hasattr(os, "memfd_create"):
-        choice = BackendChoice("process", "processes alone can be stopped after timeout_seconds")
+        choice = BackendChoice("process", "only processes can be stopped after timeout_seconds")
     if choice is None:
         choice = choose_backend(pipeline, tried(), workers=workers)
         _log.info("backend='auto' chose %s", choice.why)
@@ -68,7 +68,7 @@ def start_pool(
                 raise FeedError(
                     f"{only_processes}, and processes cannot make the clips: {error}; {_WITHOUT_THREADS}"
                 ) from error
-            choice = BackendChoice("thread", f"threads make the clips, for processes cannot: {error}")
+            choice = BackendChoice("thread", f"threads make the clips, because processes cannot: {error}")
             _log.warning("%s", choice.why)
     cv2.setNumThreads(1)
     return ThreadPool(pipeline, count=workers), choice

@@ -108,7 +108,7 @@ class ProcessPool:
         self._early_deaths = 0
         self._failure: FeedError | None = None
         self._stopped = False
-        # The parent's module path, so that transforms of the user's own modules are found; all as it is now, for some
+        # The parent's module path, so that transforms of the user's own modules are found; as it is now, because some
         # workers start later.
         modules = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         self._environment = os.environ | PASSIVE | ONE_THREAD | {"PYTHONPATH": modules}
@@ -312,7 +312,7 @@ class ProcessPool:
             if worker.late and done == worker.num_observed:
                 ends[first.future] = DecodeError(f"{at[15:]}: took longer than {self._timeout:g} s, and was given up")
             elif first.deaths >= _ATTEMPTS:
-                ends[first.future] = FeedError(f"{at[15:]}: {first.deaths} workers died at this clip; the last {how}")
+                ends[first.future] = FeedError(f"{at[15:]}: {first.deaths} workers ended at this clip; the last {how}")
             del first
         self.deaths.append(f"worker {worker.process.pid} {how}{at}")
         _log.warning("%s", self.deaths[-1])
@@ -323,13 +323,13 @@ class ProcessPool:
         worker.progress.close()
         self._early_deaths += not worker.started
         if self._early_deaths >= _EARLY_DEATHS:
-            self._fail(FeedError(f"workers die before they begin: {self.deaths[-1]}; try backend='thread'"))
+            self._fail(FeedError(f"workers end before they are ready: {self.deaths[-1]}; try backend='thread'"))
         elif self._may_start:
             self._start()
 
     @property
     def _may_start(self) -> bool:
-        """Whether workers may be started: not after a failure or `stop`, nor while Python exits."""
+        """Whether workers may be started: False after a failure, after `stop`, and while Python exits."""
         return self._failure is None and not self._stopped and self._end.alive
 
     def _fail(self, failure: FeedError) -> None:
@@ -387,7 +387,7 @@ def _settings(pipeline: ClipPipeline, layout: BatchLayout) -> bytes:
     if pipeline.rows.arrays is not None:
         raise UnpicklableError("videos in memory are not sent to other processes")
     settings = {
-        "rows": {"root": pipeline.rows.root, "private": pipeline.rows.private},
+        "rows": {"root": pipeline.rows.root, "private": pipeline.rows.private, "cache": _cache(pipeline)},
         "maker": {each.name: getattr(pipeline, each.name) for each in fields(pipeline) if each.name not in OF_ROWS},
         "layout": layout,
         "readers": readers_of(
@@ -398,6 +398,12 @@ def _settings(pipeline: ClipPipeline, layout: BatchLayout) -> bytes:
         return pickle.dumps(settings)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UnpicklableError(f"{type(error).__name__}: {error}") from error
+
+
+def _cache(pipeline: ClipPipeline) -> tuple[Path | None, int | None]:
+    """Return folder and limit of the cache of remote files."""
+    files = pipeline.rows.remote
+    return (None, None) if files is None else (files.cache.folder, files.cache.limit)
 
 
 def _columns(pipeline: ClipPipeline) -> int:

@@ -90,15 +90,18 @@ def _serve(line: socket.socket, progress: Progress, settings_fd: int, columns_fd
                 line.send(failed)
 
 
-def _rows(fd: int, *, root: str, private: bool) -> tuple[Rows, Rows | None]:
+def _rows(fd: int, *, root: str, private: bool, cache: tuple[Path | None, int | None]) -> tuple[Rows, Rows | None]:
     """Return the rows of a manifest, and of its masks, from memory that all workers share: nothing is copied."""
     with pa.memory_map(f"/proc/self/fd/{fd}") as memory:
         table: Any = pa.ipc.open_file(memory).read_all()
     os.close(fd)
+    rows = Rows(table, root=root, private=private).with_cache(*cache)
     masks = None
     if MASKS in table.schema.names:
         masks = mask_rows(table.column("id"), table.column(MASKS), root=root, private=private)
-    return Rows(table, root=root, private=private), masks
+        if rows.remote is not None:
+            masks.remote = rows.remote
+    return rows, masks
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,31 @@ class ArrayFrames(FrameSource):
     @abstractmethod
     def _numbers(self, number: int) -> NDArray[Any]:
         """Return a frame as stored, (height, width) or (height, width, 1 or 3), of any dtype of `plane_type`."""
+
+
+class ArrayFile(ArrayFrames):
+    """Base class of files of plain numbers; without `metadata` the file is probed."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        channels: int | None = None,
+        part: str | None = None,
+        metadata: VideoMetadata | None = None,
+    ) -> None:
+        path = Path(path)
+        super().__init__(path, metadata=metadata or self._probe(path, part), channels=channels)
+        self._open(part)
+
+    @staticmethod
+    @abstractmethod
+    def _probe(path: Path, part: str | None) -> VideoMetadata:
+        """Return the metadata of the file."""
+
+    @abstractmethod
+    def _open(self, part: str | None) -> None:
+        """Open the file, and compare it with the metadata."""
 
 
 def plane_type(dtype: np.dtype[Any], *, where: object) -> np.dtype[Any]:

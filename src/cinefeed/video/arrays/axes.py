@@ -3,8 +3,8 @@
 T time, H height, W width, C channels, Z slices, N samples. Without a declaration, three axes are (T, H, W); four are
 (T, H, W, C) if the last has length 1 or 3, else (N, T, H, W); five are (N, T, H, W, C). Ambiguous shapes are refused
 until axes are declared: a last axis of 2 or 4, or an axis of 1, 3 or 4 in a position where other programs store
-channels; and three axes with a last axis of 1 to 3, which may be the channels of one image. A last axis of 1 or 3 of
-four or five axes is always channels: an axis of 3 before it would otherwise be a height of three pixels.
+channels; and three axes with a last axis of 1 to 3, which may be the channels of one image. If the last of four or five
+axes has length 1 or 3, it is always the channels; otherwise an axis of 3 before it would be a height of three pixels.
 """
 
 import re
@@ -18,7 +18,7 @@ from cinefeed.core.text import format_count
 from cinefeed.video.limits import ReadLimits
 
 _USUAL = ("THW", "THWC")  # stored as "" in VideoMetadata
-_DECLARE = "declare another order with axes=, one letter an axis, as in axes='TCHW'"
+_DECLARE = "declare another order with axes=, one letter per axis, as in axes='TCHW'"
 _CHOOSE = "choose with ReadOptions(axes=...), or 'cinefeed scan --axes'"
 _NARROW = 4  # pixels: shorter axes are taken for the channels of an image
 _PART = re.compile(r"(.*?)(?:\[([0-9]{1,18})\])?", re.DOTALL)

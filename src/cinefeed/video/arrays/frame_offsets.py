@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cinefeed.core.errors import DecodeError, LimitError
+from cinefeed.core.errors import DecodeError, LimitError, SourceError
 from cinefeed.video.arrays.array_frames import as_plane, broken_after
 from cinefeed.video.limits import ReadLimits
 from cinefeed.video.metadata import PixelValues, VideoMetadata
@@ -24,7 +24,7 @@ from cinefeed.video.value_range import ValueSampler, has_open_scale
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _BLOCK = 1 << 12  # small, to lose little before a break; 100 MB take 1.2 s, with 64 KB 1.0
 
-_CHECKSUM = "its checksum does not fit"
+_CHECKSUM = "its checksum does not match"
 _SKIP = 1 << 20  # block size for skipping to a frame; seek() would allocate 16 MB
 
 
@@ -86,6 +86,18 @@ def frame_layout(
         strides=tuple(strides[axis] for axis in frame_axes),
         dtype=dtype,
     )
+
+
+def check_count(count: int, available: int, *, where: object) -> None:
+    """Raise SourceError if a file has fewer frames than its metadata, `count`."""
+    if count > available:
+        raise SourceError(f"{where}: its metadata has {count} frames, the file has {available}; scan it again")
+
+
+def first_frames(layout: FrameLayout, count: int, *, end: int, where: object) -> FrameLayout:
+    """Return the layout of the first `count` frames. Raises SourceError if fewer lie before byte `end`."""
+    check_count(count, layout.whole(end), where=where)
+    return layout._replace(count=count)
 
 
 class FrameReader(Protocol):

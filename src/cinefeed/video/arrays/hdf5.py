@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError, LimitError, MissingExtraError, SourceError, did_you_mean
 from cinefeed.video.arrays.array_frames import (
-    ArrayFrames,
+    ArrayFile,
     broken_after,
     known_axes,
     plane_type,
@@ -18,6 +18,7 @@ from cinefeed.video.arrays.array_frames import (
     windowed,
 )
 from cinefeed.video.arrays.axes import axes_of, channels_last, has_readings, index_of, row_of, rows_of, split_part
+from cinefeed.video.arrays.frame_offsets import check_count
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.limits import Deadline
 from cinefeed.video.metadata import VideoMetadata
@@ -34,7 +35,7 @@ _SHARED: tuple[dict[str, Any], ...] = tuple({"locking": each} for each in (None,
 _CACHE_BYTES = 2**26  # largest cache for the unpacked chunks of a frame, kept until the next frame is read
 
 
-class Hdf5Source(ArrayFrames):
+class Hdf5Source(ArrayFile):
     """A video in an HDF5 data set, given by the part: "/group/name", or "/group/name[5]" for a row of a set.
 
     Shapes and dtypes are those of a `.npy` file; see ArraySource. A file with only one data set that can be a video
@@ -43,26 +44,20 @@ class Hdf5Source(ArrayFrames):
 
     Frames that lie in one chunk are unpacked once if the chunks of a frame fit into 64 MB.
 
-    h5py lets one thread at a time into the HDF5 library, whatever the file: threads that read HDF5 block each other,
-    processes do not.
+    In h5py, only one thread at a time can use the HDF5 library, even for different files: threads that read HDF5 block
+    each other, processes do not.
 
     A data set that lies in other files (linked, virtual or external) is refused: a manifest has one file per row, and a
     file must not decide which other files are read. A virtual data set is read if each of its sources is an ordinary
     data set of the same file.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        channels: int | None = None,
-        part: str | None = None,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        path = Path(path)
-        super().__init__(
-            path, metadata=metadata if metadata is not None else probe_hdf5(path, part=part), channels=channels
-        )
+    @staticmethod
+    def _probe(path: Path, part: str | None) -> VideoMetadata:
+        return probe_hdf5(path, part=part)
+
+    def _open(self, part: str | None) -> None:
+        path = self.path
         name, row = split_part(part)
         self._file = _open_file(path)
         try:
@@ -71,10 +66,7 @@ class Hdf5Source(ArrayFrames):
             self._axes = known_axes(self.metadata, data_set.shape, data_set.dtype, where=self._where)
             self._fixed = row_of(row, self._axes, data_set.shape, where=self._where)
             count = data_set.shape[self._axes.index("T")]
-            if len(self) > count:
-                raise SourceError(
-                    f"{self._where}: its metadata has {len(self)} frames, the file has {count}; scan it again"
-                )
+            check_count(len(self), count, where=self._where)
             name, access = data_set.name, _access(data_set, self._axes)
             del data_set  # HDF5 keeps the cache of a data set while any handle is open
             self._set = self._file[name] if access is None else _open_with_cache(self._file, name, access)

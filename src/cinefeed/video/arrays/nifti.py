@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import MissingExtraError, SourceError
-from cinefeed.video.arrays.array_frames import ArrayFrames, broken_after, known_axes, sample_metadata, windowed
+from cinefeed.video.arrays.array_frames import ArrayFile, broken_after, known_axes, sample_metadata, windowed
 from cinefeed.video.arrays.axes import checked_axes
 from cinefeed.video.arrays.frame_offsets import (
     BROKEN,
@@ -22,6 +22,7 @@ from cinefeed.video.arrays.frame_offsets import (
     Samples,
     UnpackedFrames,
     check_unpacked,
+    first_frames,
     frame_layout,
     unpacked_metadata,
 )
@@ -40,7 +41,7 @@ _TIME = 3  # index of the time axis in the standard; its step has its own units
 
 
 class _Volume(NamedTuple):
-    """The header of a volume, without its texts."""
+    """The header of a volume, without its text fields."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -63,7 +64,7 @@ class _Volume(NamedTuple):
         return self.offset + math.prod(self.shape) * self.dtype.itemsize if self.size is None else self.size
 
 
-class NiftiSource(ArrayFrames):
+class NiftiSource(ArrayFile):
     """A slice of a NIfTI series, given by the part: "slice=4"; by default the middle slice.
 
     A frame is displayed as stored, transposed: its width is the file's first axis, its height the second. Frames are
@@ -74,27 +75,17 @@ class NiftiSource(ArrayFrames):
     pass if frames are requested together, and again by every source that opens it: unpack files that are read often.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        channels: int | None = None,
-        part: str | None = None,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        path = Path(path)
-        super().__init__(
-            path, metadata=metadata if metadata is not None else probe_nifti(path, part=part), channels=channels
-        )
+    @staticmethod
+    def _probe(path: Path, part: str | None) -> VideoMetadata:
+        return probe_nifti(path, part=part)
+
+    def _open(self, part: str | None) -> None:
+        path = self.path
         volume = _volume(path, axes=len(self.metadata.axes))
         self._scale = volume.scale
         axes = known_axes(self.metadata, volume.shape, volume.dtype, where=path)
         layout = volume.layout(axes, _slice_of(part, axes, volume.shape, path))
-        if len(self) > layout.whole(volume.end):
-            raise SourceError(
-                f"{path}: its metadata has {len(self)} frames, the file has {layout.whole(volume.end)}; scan it again"
-            )
-        layout = layout._replace(count=len(self))
+        layout = first_frames(layout, len(self), end=volume.end, where=path)
         self._reader: FrameReader = (
             UnpackedFrames(path, None, layout) if volume.size is None else MappedFrames(path, layout)
         )

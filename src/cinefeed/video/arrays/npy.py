@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cinefeed.core.errors import LimitError, SourceError, did_you_mean
 from cinefeed.video.arrays.array_frames import (
-    ArrayFrames,
+    ArrayFile,
     broken_after,
     known_axes,
     plane_type,
@@ -32,6 +32,7 @@ from cinefeed.video.arrays.frame_offsets import (
     Samples,
     UnpackedFrames,
     check_unpacked,
+    first_frames,
     frame_layout,
     unpacked_metadata,
 )
@@ -70,7 +71,7 @@ class _Array(NamedTuple):
         return Samples(first, self.layout(axes, 1).first - first.first if count > 1 else 0, count)
 
 
-class ArraySource(ArrayFrames):
+class ArraySource(ArrayFile):
     """A video in a `.npy` file: (time, height, width), or with 1 (grey) or 3 (RGB) channels as last axis.
 
     The part "[5]" is one row of a set, (N, T, H, W) or (N, T, H, W, C). uint8, uint16 and float32 are kept; bool
@@ -81,30 +82,16 @@ class ArraySource(ArrayFrames):
     read on its own too, but if time is the last axis, its numbers are spread over all pages of the file.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        channels: int | None = None,
-        part: str | None = None,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        path = Path(path)
-        super().__init__(
-            path, metadata=metadata if metadata is not None else probe_npy(path, part=part), channels=channels
-        )
-        array = self._find(path, part)
-        layout = array.layout(
-            known_axes(self.metadata, array.shape, array.dtype, where=array.where), split_part(part)[1]
-        )
-        if len(self) > layout.whole(array.end):
-            raise SourceError(
-                f"{array.where}: its metadata has {len(self)} frames, the file has {layout.whole(array.end)}; "
-                "scan it again"
-            )
-        layout = layout._replace(count=len(self))
+    @staticmethod
+    def _probe(path: Path, part: str | None) -> VideoMetadata:
+        return probe_npy(path, part=part)
+
+    def _open(self, part: str | None) -> None:
+        array = self._find(self.path, part)
+        axes = known_axes(self.metadata, array.shape, array.dtype, where=array.where)
+        layout = first_frames(array.layout(axes, split_part(part)[1]), len(self), end=array.end, where=array.where)
         self._reader: FrameReader = (
-            MappedFrames(path, layout) if array.member is None else UnpackedFrames(path, array.member, layout)
+            MappedFrames(self.path, layout) if array.member is None else UnpackedFrames(self.path, array.member, layout)
         )
 
     @staticmethod
@@ -127,6 +114,10 @@ class NpzSource(ArraySource):
     decompressed from the beginning up to the last requested frame, again by every source that opens them: store a set
     of many samples without compression.
     """
+
+    @staticmethod
+    def _probe(path: Path, part: str | None) -> VideoMetadata:
+        return probe_npz(path, part=part)
 
     @staticmethod
     def _find(path: Path, part: str | None) -> _Array:

@@ -116,7 +116,7 @@ def _from_segments(elements: Elements, keyword: str, *, count: int, bits: int) -
     except IndexError:
         raise ValueError("a segment breaks off") from None
     if len(entries) != count:
-        raise ValueError(f"its segments make {len(entries)} entries of {count}")
+        raise ValueError(f"its segments have {len(entries)} of {count} entries")
     return np.array(entries, np.uint16 if words else np.uint8)
 
 
@@ -148,5 +148,5 @@ def _expand(
         else:
             raise ValueError(f"a segment of kind {kind} with {length} entries is not valid there")
         if len(entries) > limit:
-            raise ValueError(f"its segments make more than {limit} entries")
+            raise ValueError(f"its segments have more than {limit} entries")
         segments = None if segments is None else segments - 1

@@ -2,7 +2,7 @@
 
 Supported are uncompressed and deflated files (of 1, 8, 16 or 32 bits), RLE, JPEG baseline, extended and lossless,
 JPEG-LS, JPEG 2000 and HTJ2K. Not supported are JPEG extended with 12 bits in colour, retired kinds of JPEG, JPIP, SMPTE
-ST 2110 and JPEG XL. MPEG-2, H.264 and HEVC are read by `dicom_video`.
+ST 2110 and JPEG XL. MPEG-2, H.264 and HEVC are read by `encapsulated`.
 """
 
 import io
@@ -33,8 +33,9 @@ _RLE = "1.2.840.10008.1.2.5"
 _LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-# The first plugin that decodes a frame is used; on 45 files all gave the same pixels. Not used are pylibjpeg for JPEG
-# itself, whose decoder is under the GPL, and gdcm, which crashes the process on 1 in 300 damaged files.
+# The first plugin that decodes a frame is used; on 45 files all gave the same pixels. pylibjpeg is not used for JPEG
+# itself, because its decoder is under the GPL; gdcm is not used, because it crashes the process on 1 in 300 damaged
+# files.
 _OF_JPEG_2000, _OF_OTHERS = ("pylibjpeg", "pillow"), ("pyjpegls", "pillow", "pydicom")
 
 

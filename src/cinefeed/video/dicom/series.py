@@ -15,7 +15,7 @@ from cinefeed.core.errors import SettingError, SourceError, did_you_mean
 from cinefeed.video.dicom.geometry import GEOMETRY, CineStack, ImageGeometry, geometry_of, stacks_of
 from cinefeed.video.dicom.header import GROUPS, Header, frames_of, holds_video, read_header, scopes_of
 from cinefeed.video.read_options import ReadOptions
-from cinefeed.video.source import DiscoveredSample
+from cinefeed.video.source import DiscoveredSample, Folder
 
 Tags = Mapping[str, str | float | None]
 
@@ -24,8 +24,8 @@ _NUMERIC = """
     EchoTime FlipAngle InversionTime MagneticFieldStrength PatientSize PatientWeight RepetitionTime SeriesNumber
     SliceThickness SpacingBetweenSlices TransducerFrequency
 """.split()
-# Codes, names of machines, and settings of a protocol. Excluded is free text about one patient and everything that can
-# identify one: study description, comments, diagnoses, physicians, institution, station, serial number, dates.
+# Codes, names of machines, and settings of a protocol. Free text about one patient and everything that can identify one
+# is excluded: study description, comments, diagnoses, physicians, institution, station, serial number, dates.
 _WORDS = """
     BodyPartExamined Laterality Manufacturer ManufacturerModelName MRAcquisitionType PatientAge PatientSex ProtocolName
     ScanningSequence SequenceName SequenceVariant SeriesDescription SoftwareVersions TransducerType ViewPosition
@@ -47,7 +47,7 @@ class _Seen(NamedTuple):
     tags: Tags
 
 
-def group_series(root: Path, names: Sequence[str], *, reading: ReadOptions) -> list[DiscoveredSample]:
+def group_series(root: Folder, names: Sequence[str], *, reading: ReadOptions) -> list[DiscoveredSample]:
     """Return the samples in DICOM files; `names` are relative to `root`, with `/`.
 
     A multi-frame file is a sample; with several slice planes it is one sample per plane, named by `part`. Single images

@@ -101,11 +101,28 @@ class DamageLog:
             return NO_DAMAGE
         if self._lasts:
             return damaged_ranges({min(self._marked)}, set(), [None] * len(self.stamps))
-        orders = {stamp: order for order, stamp in enumerate(self._packet_stamps) if stamp is not None}
-        places = [None if stamp is None else orders.get(stamp) for stamp in self.stamps]
-        decoded = sorted((place, number) for number, place in enumerate(places) if place is not None)
+        places, decoded = self._places(), self._decoded()
         after_gaps = {decoded[i][1] for gap in self._gaps if (i := bisect_left(decoded, (gap, 0))) < len(decoded)}
         return damaged_ranges(self._marked, self._whole - self._marked, places, after_gaps)
+
+    def count_left_out(self) -> int:
+        """Return the number of packets after gaps for which the decoder returned no frame."""
+        places = [place for place, _ in self._decoded()]
+        ends = [
+            places[i] if (i := bisect_left(places, gap)) < len(places) else len(self._packet_stamps)
+            for gap in self._gaps
+        ]
+        left_out = {place for gap, end in zip(self._gaps, ends, strict=True) for place in range(gap, end)}
+        return sum(self._packet_stamps[place] is not None for place in left_out)
+
+    def _places(self) -> list[int | None]:
+        """Return the place of each frame among the packets."""
+        orders = {stamp: order for order, stamp in enumerate(self._packet_stamps) if stamp is not None}
+        return [None if stamp is None else orders.get(stamp) for stamp in self.stamps]
+
+    def _decoded(self) -> list[tuple[int, int]]:
+        """Return place and number of the frames, in decode order."""
+        return sorted((place, number) for number, place in enumerate(self._places()) if place is not None)
 
 
 def damaged_ranges(

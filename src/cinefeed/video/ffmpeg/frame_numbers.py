@@ -1,165 +1,50 @@
-"""Detection of pictures that are missing from an H.264 stream, by the numbers in the headers of its slices.
+"""Detection of pictures that are missing from an H.264 stream, or not displayed, by the numbers in slice headers.
 
 FFmpeg decodes the picture after a missing one with another reference, and marks nothing. But `frame_num` is at most
-one more than that of the previous reference picture, unless the stream declares that it has gaps.
+one more than that of the previous reference picture, unless the stream declares that it has gaps. It drops a picture
+that comes after one to be displayed later.
 """
 
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from itertools import pairwise
 
 import av
 from av.bitstream import BitStreamFilterContext
 
 from cinefeed.video.ffmpeg.messages import messages_of_level
+from cinefeed.video.ffmpeg.slice_headers import Sequence, Slice, SliceHeaders
 
-_SLICES, _IDR, _SPS = frozenset({1, 2, 5}), 5, 7  # types of NAL units
-_REFERENCE = 0x60  # bits of the first byte of a unit; zero if no other picture refers to it
 _OPERATION = "memory_management_control_operation"
-_SLICE_BYTES = 32  # of a slice; the number is among the first 12
-_MOST_BYTES = 1024  # of a parameter set
-_WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})  # profiles
-
-
-class _Bits:
-    """A reader of the bits of a NAL unit, after its first byte. Raises ValueError at the end."""
-
-    def __init__(self, unit: bytes) -> None:
-        payload = unit[1:_MOST_BYTES].replace(b"\0\0\3", b"\0\0")
-        self._bits = bin(int.from_bytes(b"\1" + payload))[3:]
-        self._at = 0
-
-    def fixed(self, count: int) -> int:
-        """Return an unsigned number of `count` bits."""
-        self._at += count
-        if self._at > len(self._bits):
-            raise ValueError("the unit ends")
-        return int(self._bits[self._at - count : self._at], 2)
-
-    def varying(self) -> int:
-        """Return an unsigned number in Exp-Golomb code."""
-        return self.fixed(2 * (self._bits.index("1", self._at) - self._at) + 1) - 1
-
-    def signed(self) -> int:
-        """Return a signed number in Exp-Golomb code."""
-        code = self.varying()
-        return (code + 1) // 2 if code % 2 else -(code // 2)
-
-
-class _Sequence(NamedTuple):
-    """Parameters of a sequence that its numbers depend on."""
-
-    number_bits: int
-    allows_gaps: bool
-    separate_planes: bool
 
 
 class PictureNumbers:
-    """Tracks the picture numbers of one H.264 stream, in decode order."""
+    """Tracks the picture numbers of one H.264 stream, in decode order, to find missing pictures.
+
+    Streams with several sets of parameters are not checked.
+    """
 
     def __init__(self, stream: av.VideoStream) -> None:
-        header = stream.codec_context.extradata or b""
-        self._stream = stream
+        self._stream, self._headers = stream, SliceHeaders(stream)
         self._reference = b""  # the last packet with a reference picture
-        self._sequences: dict[int, _Sequence] = {}
         self._last_reference: int | None = None
-        self._is_known = True  # the parameters of the stream
-        self._length_bytes = (header[4] & 3) + 1 if header[:1] == b"\1" and len(header) > 6 else 0
-        for unit in _listed_units(header) if self._length_bytes else self._units(header):
-            self._read_parameters(unit)
 
     def follows_gap(self, packet: "av.Packet[av.VideoStream]") -> bool:
-        """Return whether a reference picture is missing before the picture of a packet.
-
-        Streams with several sets of parameters are not checked.
-        """
-        self._is_known = self._is_known and not packet.has_sidedata("new_extradata")
-        for unit in self._units(memoryview(packet)) if self._is_known else ():
-            self._read_parameters(unit)
-            if unit[0] & 31 in _SLICES:
-                follows_gap = self._is_known and self._follows_gap(unit)
-                if unit[0] & _REFERENCE:
-                    self._reference = bytes(packet)
-                return follows_gap
-        return False
-
-    def _follows_gap(self, unit: bytes) -> bool:
-        if not self._sequences:
-            return False
-        sequence, last, is_idr = next(iter(self._sequences.values())), self._last_reference, unit[0] & 31 == _IDR
-        try:
-            number = 0 if is_idr else _number_of(unit, sequence)
-        except ValueError:
+        """Return whether a reference picture is missing before the picture of a packet."""
+        header = next(self._headers.slices(packet), None)
+        sequence, last, previous = self._headers.sequence, self._last_reference, self._reference
+        if header is None or sequence is None:
             self._last_reference = None
             return False
-        if unit[0] & _REFERENCE or last is None:
+        number = 0 if header.is_idr else header.number
+        if header.is_reference:
+            self._reference = bytes(packet)
+        if header.is_reference or last is None:
             self._last_reference = number
-        if is_idr or last is None or sequence.allows_gaps:
+        if header.is_idr or last is None or sequence.allows_gaps:
             return False
         if number in (last, (last + 1) % (1 << sequence.number_bits)):
             return False
-        return number > 1 or not _resets_numbers(self._reference, self._stream)
-
-    def _read_parameters(self, unit: bytes) -> None:
-        if unit[0] & 31 == _SPS:
-            try:
-                number, sequence = _sequence_of(unit)
-            except ValueError:
-                return
-            self._sequences[number] = sequence
-            self._is_known = len(set(self._sequences.values())) == 1
-
-    def _units(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """Yield the NAL units of a packet, slices cut off after their header."""
-        at, end = 0, len(data)
-        if not self._length_bytes:
-            whole = bytes(data)
-            while (at := whole.find(b"\0\0\1", at) + 3) > 2 and at < end:
-                is_short = whole[at] & 31 in _SLICES
-                next_start = whole.find(b"\0\0\1", at)
-                yield whole[at : at + _SLICE_BYTES if is_short or next_start < 0 else next_start]
-            return
-        while at + self._length_bytes < end:
-            size = int.from_bytes(data[at : at + self._length_bytes])
-            at += self._length_bytes
-            is_short = data[at] & 31 in _SLICES
-            yield bytes(data[at : at + (min(size, _SLICE_BYTES) if is_short else size)])
-            at += size
-
-
-def _listed_units(header: bytes) -> Iterator[bytes]:
-    """Yield the sequence parameter sets in the header of an MP4 or Matroska file."""
-    at = 6
-    for _ in range(header[5] & 31):
-        size = int.from_bytes(header[at : at + 2])
-        if unit := header[at + 2 : at + 2 + size]:
-            yield unit
-        at += 2 + size
-
-
-def _sequence_of(unit: bytes) -> tuple[int, _Sequence]:
-    """Return the number of a sequence parameter set, and its content."""
-    bits = _Bits(unit)
-    profile = bits.fixed(8)
-    bits.fixed(16)
-    number, separate_planes = bits.varying(), False
-    if profile in _WITH_CHROMA_FORMAT:
-        chroma_format = bits.varying()
-        separate_planes = chroma_format == 3 and bool(bits.fixed(1))
-        bits.varying(), bits.varying(), bits.fixed(1)  # bit depths, lossless
-        if bits.fixed(1):
-            for matrix in range(12 if chroma_format == 3 else 8):
-                _skip_matrix(bits, 16 if matrix < 6 else 64)
-    number_bits = bits.varying() + 4
-    order_type = bits.varying()
-    if order_type == 0:
-        bits.varying()
-    elif order_type == 1:
-        bits.fixed(1), bits.signed(), bits.signed()
-        for _ in range(bits.varying()):
-            bits.signed()
-    bits.varying()  # the number of reference pictures
-    return number, _Sequence(number_bits, bool(bits.fixed(1)), separate_planes)
+        return number > 1 or not _resets_numbers(previous, self._stream)
 
 
 def _resets_numbers(packet: bytes, stream: av.VideoStream) -> bool:
@@ -172,19 +57,47 @@ def _resets_numbers(packet: bytes, stream: av.VideoStream) -> bool:
     return any(_OPERATION in text and text.rstrip().endswith("= 5") for _, _, text in messages)
 
 
-def _skip_matrix(bits: _Bits, size: int) -> None:
-    """Skip a scaling matrix, whose entries are stored as differences."""
-    last = following = 8
-    for _ in range(size if bits.fixed(1) else 0):
-        if following:
-            following = (last + bits.signed()) % 256
-        last = following or last
+class DisplayOrder:
+    """Tracks whether each packet of one H.264 stream is one frame, displayed in the order of the timestamps."""
 
+    def __init__(self, stream: av.VideoStream) -> None:
+        self._headers = SliceHeaders(stream)
+        self._last_number: int | None = None  # of a reference picture
+        self._last_order = 0
+        self._idr_count = 0
+        self._orders: list[tuple[int, tuple[int, int]]] = []  # timestamp; IDR pictures before, and the stated order
 
-def _number_of(unit: bytes, sequence: _Sequence) -> int:
-    """Return the `frame_num` of a slice."""
-    bits = _Bits(unit[:_SLICE_BYTES])
-    bits.varying(), bits.varying(), bits.varying()  # first macroblock, type, picture parameters
-    if sequence.separate_planes:
-        bits.fixed(2)
-    return bits.fixed(sequence.number_bits)
+    def is_regular(self, packet: "av.Packet[av.VideoStream]", stamp: int) -> bool:
+        """Return whether a packet has one picture, a frame, whose number follows from those before it.
+
+        A missing, repeated or damaged picture is irregular; so are a few sound ones, for example after a reset.
+        """
+        headers = list(self._headers.slices(packet))
+        sequence, first = self._headers.sequence, headers[0] if headers else None
+        if first is None or sequence is None or sequence.order_type == 1 or first.is_field or first.first_macroblock:
+            return False
+        if any(each is None or each._replace(first_macroblock=0) != first for each in headers[1:]):
+            return False  # another picture
+        last = -1 if first.is_idr else self._last_number
+        if last is not None and first.number != (last + 1) % (1 << sequence.number_bits):
+            return False
+        if first.is_reference or last is None:
+            self._last_number = first.number
+        self._idr_count += first.is_idr
+        self._orders.append((stamp, (self._idr_count, self._order_of(first, sequence))))
+        return True
+
+    def is_that_of_stamps(self) -> bool:
+        """Return whether the pictures have the order of their timestamps."""
+        orders = [order for _, order in sorted(self._orders)]
+        return all(one < other for one, other in pairwise(orders))
+
+    def _order_of(self, header: Slice, sequence: Sequence) -> int:
+        """Return the place of a picture in the order of display since the last IDR picture."""
+        if sequence.order_type == 2:  # as stored
+            return len(self._orders)
+        last, span = 0 if header.is_idr else self._last_order, 1 << sequence.order_bits
+        order = last + span // 2 - (span // 2 - header.order + last) % span
+        if header.is_reference:
+            self._last_order = order
+        return order

@@ -25,23 +25,24 @@ _before: tuple[int | None, bool, int] | None = None  # settings before the first
 
 
 @contextmanager
-def capture_errors() -> Iterator[None]:
+def capture_errors(*, warnings: bool = False) -> Iterator[None]:
     """Let `av.logging.Capture` receive FFmpeg's errors, which PyAV disables by default; other messages are hidden.
 
-    The setting applies to all threads of the process. A log level that the user has set is kept if it includes errors,
-    and is restored at the end.
+    The setting applies to all threads of the process. A log level that the user has set is kept if it includes errors
+    (and `warnings`), and is restored at the end.
     """
+    least = av.logging.WARNING if warnings else av.logging.ERROR
     global _users, _before
     logger = logging.getLogger("libav")
     with _lock:
         _users += 1
         if _before is None:
-            level = av.logging.get_level()
-            _before = level, av.logging.get_skip_repeated(), logger.level
+            _before = av.logging.get_level(), av.logging.get_skip_repeated(), logger.level
             av.logging.set_skip_repeated(False)
-            if level is None or level < av.logging.ERROR:  # lower levels are more severe
-                logger.setLevel(_SILENT)
-                av.logging.set_level(av.logging.ERROR)
+        level = av.logging.get_level()
+        if level is None or level < least:  # lower levels are more severe
+            logger.setLevel(_SILENT)
+            av.logging.set_level(least)
     try:
         yield
     finally:

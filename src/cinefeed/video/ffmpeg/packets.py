@@ -5,15 +5,16 @@ That requires one decoded frame per packet. A file that fails one of these check
 - the container, not FFmpeg's parser, divides the stream into packets: not MPEG-PS, MPEG-TS or a bare stream, in which
   the first and last packets may be parts of frames
 - every packet has a timestamp, all are different, and none is marked damaged, encrypted or cut off by an edit list
-- the decoder of the codec returns one frame per packet, and no packet is marked as hidden (VP8, VP9, MPEG-4). HEVC is
-  decoded: its decoder omits frames whose references are missing
-- the headers of each frame have allowed values (H.264, MPEG-2, VP9, AV1)
+- the decoder of the codec returns one frame per packet, and no packet is marked as hidden (VP8, MPEG-4). HEVC, VP9 and
+  AV1 are decoded: their decoders omit frames whose references or compressed headers are damaged
+- the decoder accepts the headers of each frame without a warning, and they have allowed values (H.264, MPEG-2)
+- each packet of H.264 is one picture, no picture is missing, and their stated order is that of the timestamps
 - the stream does not begin in mid-GOP: its first packet is a key frame and is displayed first
 - the first decoded frames match the first packets and have one size, and none is interlaced if a packet may be half a
   frame
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 import av
@@ -22,32 +23,29 @@ from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from cinefeed.video.ffmpeg.frame_numbers import DisplayOrder
+from cinefeed.video.ffmpeg.messages import capture_errors
 from cinefeed.video.limits import Deadline
 from cinefeed.video.metadata import NO_DAMAGE
 
 STAMPED_BY_PES = frozenset({"mpeg", "mpegts"})
 # Their packets have decoding timestamps only. FFmpeg estimates presentation timestamps, again after each seek.
 _DECODING_STAMPS = frozenset({"avi", "asf"})
+# Decoders that can skip non-reference frames without changing the others. Not AV1: libdav1d drops requested frames.
+SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 _NO_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _CHECKED_FRAMES = 16  # number of decoded frames; 1 ms for 112 x 112
 
 # Other codecs may return no frame for a packet without changes (QuickTime Animation, WMV), or were not tested.
 _FRAME_PER_PACKET = frozenset(
     """
-    av1 dnxhd ffv1 ffvhuff h264 huffyuv jpeg2000 libdav1d mjpeg mpeg1video mpeg2video mpeg4 png prores rawvideo
-    v210 vp8 vp9
+    dnxhd ffv1 ffvhuff h264 huffyuv jpeg2000 mjpeg mpeg1video mpeg2video mpeg4 png prores rawvideo v210 vp8
     """.split()
 )
 _SMALL_VOP = 10  # bytes; an MPEG-4 frame "not coded" has 6 to 8, as has the packet that ends packed B-frames
 _VOP = b"\0\0\1\xb6"  # start code of an MPEG-4 frame
 # FFmpeg's filters that parse the headers of each frame, and raise an error for forbidden values; 4 us a frame.
-_HEADER_CHECKS = {
-    "h264": "h264_metadata",
-    "mpeg2video": "mpeg2_metadata",
-    "vp9": "vp9_metadata",
-    "av1": "av1_metadata",
-    "libdav1d": "av1_metadata",
-}
+_HEADER_CHECKS = {"h264": "h264_metadata", "mpeg2video": "mpeg2_metadata"}
 
 
 class Seen(NamedTuple):
@@ -108,10 +106,16 @@ def within(frame: av.VideoFrame, deadline: Deadline) -> av.VideoFrame:
     return frame
 
 
-def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, deadline: Deadline) -> Seen | None:
+def pass_over_packets(
+    container: InputContainer,
+    stream: av.VideoStream,
+    *,
+    deadline: Deadline,
+    visit: "Callable[[av.Packet[av.VideoStream]], None]",
+) -> Seen | None:
     """Return the timestamps and key flags of a stream's packets, by timestamp; None if the file must be decoded.
 
-    Raises LimitError if there are more than the limits allow, or it takes longer.
+    `visit` is called with each packet. Raises LimitError if there are more than the limits allow, or it takes longer.
     """
     codec = stream.codec_context
     if makes_stamps_up(container) or container.format.name in STAMPED_BY_PES or codec.name not in _FRAME_PER_PACKET:
@@ -121,44 +125,51 @@ def pass_over_packets(container: InputContainer, stream: av.VideoStream, *, dead
     presented_of: dict[int | None, int | None] = {}
     first, decoded_stamps = None, list[int | None]()  # the first frame, and the stamps of the first frames
     check_name = _HEADER_CHECKS.get(codec.name)
+    order = DisplayOrder(stream) if codec.name == "h264" else None
     try:
         header_check = check_name and BitStreamFilterContext(check_name, stream)
-        for packet in packets_of(container, stream, presentation_of=presented_of):
-            if packet.size:
-                stamp = packet.pts
-                if stamp is None or packet.is_discard or packet.is_corrupt or packet.has_sidedata("encryption_info"):
-                    return None
-                if not (stamps or packet.is_keyframe) or (stamps and stamp < stamps[0]):
-                    return None
-                if _hides_frames(packet, codec):
-                    return None
-                stamps.append(stamp)
-                flags.append(packet.is_keyframe)
-            if len(decoded_stamps) < _CHECKED_FRAMES:
-                for frame in packet.decode():
+        with capture_errors(warnings=True), av.logging.Capture() as messages:
+            for packet in packets_of(container, stream, presentation_of=presented_of):
+                visit(packet)
+                if packet.size:
+                    stamp = packet.pts
+                    if stamp is None or packet.is_discard or packet.is_corrupt:
+                        return None
+                    if packet.has_sidedata("encryption_info") or _hides_frames(packet, codec):
+                        return None
+                    if not (stamps or packet.is_keyframe) or (stamps and stamp < stamps[0]):
+                        return None
+                    if order is not None and not order.is_regular(packet, stamp):
+                        return None
+                    stamps.append(stamp)
+                    flags.append(packet.is_keyframe)
+                for frame in packet.decode()[: _CHECKED_FRAMES - len(decoded_stamps)]:
                     first = first or within(frame, deadline)
                     decoded_stamps.append(frame.pts)
-                    if frame.is_corrupt:
-                        return None
-                    if frame.interlaced_frame and codec.name == "h264":
+                    if frame.is_corrupt or (frame.interlaced_frame and codec.name == "h264"):
                         return None
                     if (frame.height, frame.width) != (first.height, first.width):
                         return None
-            if packet.size and header_check:
-                header_check.filter(packet)  # the packet is empty afterwards
-            deadline.check_frames(len(stamps))
+                if len(decoded_stamps) == _CHECKED_FRAMES:
+                    codec.skip_frame = "ALL"  # the decoder parses headers only
+                if packet.size and header_check:
+                    header_check.filter(packet)  # the packet is empty afterwards
+                deadline.check_frames(len(stamps))
+            if messages:
+                return None
     except (av.FFmpegError, OSError, IndexError):  # PyAV raises IndexError if a stream appears later
         return None
-    order = sorted(range(len(stamps)), key=stamps.__getitem__)
-    sorted_stamps = [stamps[i] for i in order]
-    count = len(decoded_stamps) if len(decoded_stamps) >= _CHECKED_FRAMES else len(sorted_stamps)
-    if first is None or decoded_stamps != sorted_stamps[:count] or len(set(sorted_stamps)) < len(sorted_stamps):
+    by_stamp = sorted(range(len(stamps)), key=stamps.__getitem__)
+    sorted_stamps = [stamps[i] for i in by_stamp]
+    if first is None or decoded_stamps != sorted_stamps[:_CHECKED_FRAMES]:
+        return None
+    if len(set(sorted_stamps)) < len(sorted_stamps) or not (order is None or order.is_that_of_stamps()):
         return None
     if codec.reorder_depth > 0 and sorted_stamps == stamps:  # timestamps in storage order
         return None
     return Seen(
         sorted_stamps,
-        [flags[i] for i in order],
+        [flags[i] for i in by_stamp],
         first,
         None,
         [presented_of[stamp] for stamp in sorted_stamps] if presented_of else None,
@@ -169,9 +180,4 @@ def _hides_frames(packet: "av.Packet[av.VideoStream]", codec: av.VideoCodecConte
     """Return whether a packet is marked as having no displayed frame, or has no frame that a decoder finds."""
     if codec.name == "vp8":
         return not memoryview(packet)[0] & 0x10  # show_frame
-    if codec.name == "vp9":
-        first, last = memoryview(packet)[0], memoryview(packet)[-1]
-        lies_lower = first & 0x30 == 0x30  # profile 3 has a reserved bit before
-        several = last & 0xE0 == 0xC0  # a superframe, whose last frame is shown
-        return not several and not first & (0x0A >> lies_lower)  # show_existing_frame, show_frame
     return codec.name == "mpeg4" and (packet.size < _SMALL_VOP or _VOP not in bytes(packet))

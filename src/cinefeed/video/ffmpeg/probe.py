@@ -21,7 +21,8 @@ from cinefeed.video.ffmpeg.frame_numbers import PictureNumbers
 from cinefeed.video.ffmpeg.messages import capture_errors, reports_substitution
 from cinefeed.video.ffmpeg.packets import Seen, makes_stamps_up, packets_of, pass_over_packets, within
 from cinefeed.video.ffmpeg.pixel_formats import plane_layout
-from cinefeed.video.ffmpeg.second_look import changed_frames, frame_digest, needs_second_look
+from cinefeed.video.ffmpeg.second_look import Noise, changed_frames, frame_digest, needs_second_look
+from cinefeed.video.ffmpeg.seek_check import SeekCheck
 from cinefeed.video.limits import Deadline, ReadLimits
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.orientation import orientation, shown_size, square_or
@@ -215,13 +216,21 @@ def probe_encoded(
     deadline = reading.limits.deadline(path)
     if verify == "packets" and reading.on_damage == "raise":  # concealing needs the damaged frames
         with open_pass(path, number=reading.stream, limits=reading.limits) as (container, stream):
-            result = pass_over_packets(container, stream, deadline=deadline)
-            if result is not None:
+            seek_check = SeekCheck(container, stream)
+            result = pass_over_packets(container, stream, deadline=deadline, visit=seek_check.add)
+            if result is not None and not seek_check.stamps_change(
+                _key_stamps(result.stamps, result.key_flags), deadline
+            ):
                 return _metadata(path, container, stream, result)
     with open_pass(path, number=reading.stream, limits=reading.limits) as (container, stream):
         with capture_errors():
-            result = _pass_over_frames(container, stream, deadline)
+            looks_twice = needs_second_look(container, stream)
+            result, has_messages = _pass_over_frames(container, stream, deadline, looks_twice=looks_twice)
         metadata = _metadata(path, container, stream, result)
+    if has_messages and not looks_twice:
+        with open_pass(path, number=reading.stream, limits=reading.limits) as (container, stream), capture_errors():
+            result, _ = _pass_over_frames(container, stream, deadline, looks_twice=True)
+            metadata = _metadata(path, container, stream, result)
     return replace(metadata, conceals_damage=reading.on_damage == "conceal" and metadata.damaged.size > 0)
 
 
@@ -234,11 +243,15 @@ def refuse_part(path: VideoPath, part: str | None) -> None:
         )
 
 
-def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadline: Deadline) -> Seen:
-    log, digests = DamageLog(stream.codec_context.name), list[int]()
-    looks_twice = needs_second_look(container, stream)
+def _pass_over_frames(
+    container: InputContainer, stream: av.VideoStream, deadline: Deadline, *, looks_twice: bool
+) -> tuple[Seen, bool]:
+    """Decode a file, and once more from each key frame if `looks_twice`; return whether the decoder logged errors."""
+    log, digests, has_messages = DamageLog(stream.codec_context.name), list[int](), False
+    noise = Noise(stream)
     if strict := stream.codec_context.name in _SILENT:
         stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
+    seek_check = SeekCheck(container, stream)
     numbers = PictureNumbers(stream) if stream.codec_context.name == "h264" else None
     flags: list[bool] = []
     presented_of: dict[int | None, int | None] = {}
@@ -249,6 +262,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
                 reason = "it is encrypted, and cinefeed has no keys; decrypt it first"
                 break
             log.send(packet.pts)
+            seek_check.add(packet)
             if packet.is_keyframe and key_stamp is None:
                 key_stamp = packet.pts
             if numbers is not None and packet.size and numbers.follows_gap(packet):
@@ -256,6 +270,7 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
             try:
                 with av.logging.Capture() as messages:
                     frames = packet.decode()
+                has_messages = has_messages or bool(messages)
                 if reports_substitution(messages):
                     log.mark_stamp(packet.pts)
             except av.FFmpegError:
@@ -272,18 +287,37 @@ def _pass_over_frames(container: InputContainer, stream: av.VideoStream, deadlin
                 flags.append(bool(frame.key_frame))
                 if looks_twice:
                     digests.append(frame_digest(frame))
+                    noise.keep(frame)
             if reason is not None:
                 break
             deadline.check_frames(len(log.stamps))
     except (av.FFmpegError, OSError, IndexError) as failure:  # PyAV raises IndexError if a stream appears later
         reason = str(getattr(failure, "strerror", None) or failure)
     stamps = log.stamps
-    if looks_twice:
-        log.mark(changed_frames(container, stream, stamps=stamps, key_flags=flags, digests=digests, deadline=deadline))
+    if seek_check.stamps_change(_key_stamps(stamps, flags), deadline):
+        stamps, presented_of = [None] * len(stamps), {}  # frames are counted
+    elif looks_twice:
+        log.mark(
+            changed_frames(
+                container,
+                stream,
+                stamps=stamps,
+                key_flags=flags,
+                digests=digests,
+                noise=noise,
+                deadline=deadline,
+            )
+        )
     total = f" of {stream.frames}" if stream.frames else ""
     error = reason and f"breaks after {len(stamps)}{total} frames: {reason}"
+    if error is None and (left_out := log.count_left_out()):
+        error = f"lacks pictures: a reference picture is missing, and FFmpeg leaves out {left_out} that follow it"
     presented = [presented_of.get(stamp) for stamp in stamps] if presented_of else None
-    return Seen(stamps, flags, first, error, presented, log.ranges())
+    return Seen(stamps, flags, first, error, presented, log.ranges()), has_messages
+
+
+def _key_stamps(stamps: Sequence[int | None], key_flags: Sequence[bool]) -> list[int]:
+    return [stamp for stamp, is_key in zip(stamps, key_flags, strict=True) if is_key and stamp is not None]
 
 
 def _metadata(path: VideoPath, container: InputContainer, stream: av.VideoStream, result: Seen) -> VideoMetadata:

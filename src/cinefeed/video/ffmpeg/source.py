@@ -21,6 +21,7 @@ from cinefeed.video.embedded import EmbeddedVideo, PackedVideo
 from cinefeed.video.ffmpeg.damage import damage_error, damaged_among
 from cinefeed.video.ffmpeg.decode_range import in_order, runs_of
 from cinefeed.video.ffmpeg.fast_decoder import open_fast_decoder
+from cinefeed.video.ffmpeg.packets import SKIPPING
 from cinefeed.video.ffmpeg.pixel_formats import PlaneLayout, colour_of, plane_layout, planes_of
 from cinefeed.video.ffmpeg.probe import probe_encoded, refuse_part
 from cinefeed.video.ffmpeg.seek_decoder import SeekDecoder
@@ -29,8 +30,6 @@ from cinefeed.video.orientation import stored_size
 from cinefeed.video.planes import Planes, planes_to_array
 from cinefeed.video.source import frame_indices
 
-# Decoders that can skip non-reference frames without changing the others. Not AV1: libdav1d drops requested frames.
-_SKIPPING = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4"})
 _KEEPING_STAMPS = frozenset({"h264", "hevc"})  # ... and keep each frame's timestamp even if timestamps are out of order
 
 
@@ -59,7 +58,7 @@ class EncodedSource:
         self._size = stored_size(metadata.height, metadata.width, aspect=metadata.aspect, rotation=metadata.rotation)
         self._layout: PlaneLayout = plane_layout(metadata.pixel_format)
         self._colour: Colour | None = None
-        self._skips = metadata.codec in _SKIPPING and (in_order(metadata.ticks) or metadata.codec in _KEEPING_STAMPS)
+        self._skips = metadata.codec in SKIPPING and (in_order(metadata.ticks) or metadata.codec in _KEEPING_STAMPS)
         self._closed = False
         self._fast_decoder = (
             None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError, SourceError
-from cinefeed.video.arrays.array_frames import ArrayFrames, windowed
+from cinefeed.video.arrays.array_frames import ArrayFile, windowed
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.limits import DEFAULT_LIMITS
 from cinefeed.video.metadata import VideoMetadata
@@ -22,20 +22,14 @@ _FRAMES_AT_ONCE, _BYTES_AT_ONCE = 16, 2**26
 _CANVAS = slice(24, 30)  # width - 1 and height - 1, 3 bytes each
 
 
-class AnimatedSource(ArrayFrames):
+class AnimatedSource(ArrayFile):
     """An animated WebP file, RGB: each frame is drawn over the previous ones; an alpha channel is dropped."""
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        channels: int | None = None,
-        part: str | None = None,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        super().__init__(
-            path, metadata=metadata if metadata is not None else probe_animated(path, part=part), channels=channels
-        )
+    @staticmethod
+    def _probe(path: Path, part: str | None) -> VideoMetadata:
+        return probe_animated(path, part=part)
+
+    def _open(self, part: str | None) -> None:
         self._data = _data_of(self.path)
         limits = DEFAULT_LIMITS.covering(height=self.metadata.height, width=self.metadata.width, count=1)
         limits.check_frame(4 * math.prod(_canvas(self._data)), where=self.path)
@@ -152,7 +146,7 @@ def _decode_frames(data: NDArray[np.uint8], first: int) -> tuple[list[NDArray[An
     width, height = _canvas(data)
     count = max(min(_FRAMES_AT_ONCE, _BYTES_AT_ONCE // (4 * width * height)), 1)
     try:
-        # From memory: for files OpenCV prints errors with the path.
+        # Decoded from memory, because OpenCV prints errors with the path if it reads a file.
         _, animation = cv2.imdecodeanimation(data, first, count)
     except cv2.error:
         return [], []

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cinefeed.core.errors import DecodeError, SourceError
 from cinefeed.video.images.tiff import Pages
 from cinefeed.video.kinds import IMAGE_SUFFIXES, is_animated, read_start, suffix_of
-from cinefeed.video.source import DiscoveredSample
+from cinefeed.video.source import DiscoveredSample, Folder
 
 _SAME_SUFFIX = {".jpeg": ".jpg", ".tiff": ".tif"}
 
@@ -36,7 +36,7 @@ class ImageGroups(NamedTuple):
     ambiguous: dict[str, tuple[str, ...]]
 
 
-def group_images(names: Iterable[str], *, root: str | Path | None = None, frames: str | None = None) -> ImageGroups:
+def group_images(names: Iterable[str], *, root: Folder | None = None, frames: str | None = None) -> ImageGroups:
     """Return the folders whose images are the frames of one sample, with the files of each in natural order.
 
     `names` are all files that a scan treats as videos or images, relative, with /. A folder is a sample if it has two
@@ -75,7 +75,7 @@ def _group_folder(
     names: list[str],
     groups: ImageGroups,
     *,
-    root: str | Path | None,
+    root: Folder | None,
     has_pattern: bool,
     alone: bool,
 ) -> None:
@@ -84,11 +84,10 @@ def _group_folder(
     for name in sorted(names, key=natural_key):
         suffix = suffix_of(name)
         formats[_SAME_SUFFIX.get(suffix, suffix)].append(name)
-    place = None if root is None else Path(root) / folder
-    moving = [files for files in formats.values() if place is not None and is_moving(place / files[0])]
+    moving = [files for files in formats.values() if root is not None and is_moving(root / str(folder / files[0]))]
     if not alone or moving:
         for name in names:
-            if place is not None and is_moving(place / name):
+            if root is not None and is_moving(root / str(folder / name)):
                 groups.samples.append(DiscoveredSample(str(folder / name)))
             else:
                 groups.unread.append((f"image beside a video ({suffix_of(name)})", str(folder / name)))
@@ -101,7 +100,7 @@ def _group_folder(
         )
     elif len(formats) > 1:
         groups.ambiguous[str(folder)] = tuple(f"*{suffix}" for suffix in sorted(formats))
-    elif not has_pattern and place is not None and _is_map(place / most[0]):
+    elif not has_pattern and root is not None and _is_map(root / str(folder / most[0])):
         groups.unread.extend(("GeoTIFF, read with frames='*.tif'", str(folder / name)) for name in most)
     elif not has_pattern and (patterns := _rival_patterns(most)):
         groups.ambiguous[str(folder)] = patterns

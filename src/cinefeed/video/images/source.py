@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cinefeed.core.errors import DecodeError, SourceError
-from cinefeed.video.arrays.array_frames import ArrayFrames, as_plane, broken_after, windowed
+from cinefeed.video.arrays.array_frames import ArrayFile, ArrayFrames, as_plane, broken_after, windowed
 from cinefeed.video.ffmpeg.probe import Verify
 from cinefeed.video.images.groups import group_images, missing_numbers
 from cinefeed.video.images.image_size import decoded_bytes
@@ -29,26 +29,22 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE, _GREY_WITH_ALPHA = 25, 4  # position of the colour type; OpenCV makes three channels of this type
 
 
-class ImagesSource(ArrayFrames):
+class ImagesSource(ArrayFile):
     """A folder of images, one per frame, in the order of `metadata.files`.
 
     Grey, RGB and palette images of 8 or 16 bits or floats, through OpenCV. An alpha channel is dropped; an EXIF
     orientation is applied. Other integers and floats become float32.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        channels: int | None = None,
-        part: str | None = None,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        super().__init__(path, metadata=metadata if metadata is not None else probe_images(path), channels=channels)
+    @staticmethod
+    def _probe(path: Path, part: str | None) -> VideoMetadata:
+        return probe_images(path)
+
+    def _open(self, part: str | None) -> None:
         self._limits = _limits_of(self.metadata)
         if len(self.metadata.files) < len(self):
             raise SourceError(
-                f"{path}: its metadata has {len(self)} frames and {len(self.metadata.files)} files; scan it again"
+                f"{self.path}: its metadata has {len(self)} frames and {len(self.metadata.files)} files; scan it again"
             )
 
     def _numbers(self, number: int) -> NDArray[Any]:
@@ -59,7 +55,7 @@ class ImagesSource(ArrayFrames):
             raise DecodeError(f"{file}: frame {number} {error}") from error
 
 
-class TiffSource(ArrayFrames):
+class TiffSource(ArrayFile):
     """A TIFF file of several pages, one per frame; see ImagesSource for the supported images.
 
     The file is memory-mapped, and a page is decoded from its position, without the pages before it: page 2000 of 64 x
@@ -67,15 +63,11 @@ class TiffSource(ArrayFrames):
     bits in which white is 0 are not inverted; those of 8 bits are.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        channels: int | None = None,
-        part: str | None = None,
-        metadata: VideoMetadata | None = None,
-    ) -> None:
-        super().__init__(path, metadata=metadata if metadata is not None else probe_tiff(path), channels=channels)
+    @staticmethod
+    def _probe(path: Path, part: str | None) -> VideoMetadata:
+        return probe_tiff(path)
+
+    def _open(self, part: str | None) -> None:
         self._pages = Pages(self.path)
         self._limits = _limits_of(self.metadata)
 

@@ -6,7 +6,7 @@ END_BYTES = 1024  # two empty blocks at the end of a tar
 
 
 def shard_fault(path: Path, *, end: int) -> str | None:
-    """Return what is wrong with a shard by its size, None if nothing is; `end` is the end of its last video in bytes.
+    """Return the fault of a shard that is missing or cut off, else None; `end` is the end of its last video in bytes.
 
     >>> shard_fault(Path("shards/000007.tar"), end=512)
     'is missing'

@@ -1,0 +1,215 @@
+"""Feeds of remote videos, through a proxy with latency, against local files, WebDataset and LitData: clips a second.
+
+Run: python -m benchmarks.remote [--videos 240] [--latency-ms 20] [--workers 2] [--runs 3]
+All read from one S3 server on loopback (moto, in a process of its own) through a proxy that delays each request. A peer
+that is not installed (webdataset, litdata) is left out.
+
+The data are raw videos of noise, 32 frames of 96 x 112, 344 kB each: as loose `.npy` files, as packed shards of 32
+videos, which WebDataset streams too, and as LitData's chunks of the same size. Each makes the same uint8 clips of 16
+frames, turned and shifted, in batches of 16. Before it is timed, a feed makes an epoch of local files, which loads its
+compiled loops. The first epoch begins with an empty cache, the second has it; WebDataset
+has none. Contestants run in processes of their own, one after the other, in another order each time; medians are
+printed.
+"""
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+import cinefeed as cf
+from benchmarks.packing_peers import PeerSettings
+from cinefeed.packing.pack import pack
+from cinefeed.packing.settings import PackSettings
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "remote"))
+from servers import AWS, BUCKET, proxy, s3_server
+
+FRAMES, HEIGHT, WIDTH, ROWS_PER_SHARD = 32, 96, 112, 32
+PEER = PeerSettings(side=96, frames=16, stride=2, degrees=25.0, pixels=10.0, batch_size=16)
+Epochs = Generator[int, None, None]  # the clips of an epoch, one after the other
+
+
+def serve(folder: Path, latency_seconds: float, addresses: Any) -> None:
+    """Serve a folder until the process is ended."""
+    with s3_server(folder) as upstream, proxy(upstream, latency_seconds=latency_seconds) as address:
+        addresses.put(address)
+        time.sleep(1e6)
+
+
+def write_data(folder: Path, videos: int) -> None:
+    """Write loose files, packed shards and LitData's chunks of the same videos."""
+    rng = np.random.default_rng(1)
+    (folder / "loose").mkdir(parents=True)
+    for number in range(videos):
+        np.save(folder / f"loose/{number:05}.npy", rng.integers(0, 255, (FRAMES, HEIGHT, WIDTH), np.uint8))
+    loose = cf.Manifest.scan(folder / "loose", progress=False)
+    loose.write(folder / "loose.parquet")
+    settings = PackSettings(codec="copy", rows_per_shard=ROWS_PER_SHARD)
+    pack(loose, out=folder / "packed", settings=settings, workers=1, progress=False)
+    if find_spec("litdata") is not None:
+        import litdata
+
+        litdata.optimize(
+            fn=_load,
+            inputs=[str(path) for path in sorted((folder / "loose").iterdir())],
+            output_dir=str(folder / "litdata"),
+            chunk_size=ROWS_PER_SHARD,
+            num_workers=1,
+        )
+
+
+def _load(path: str) -> dict[str, Any]:
+    return {"video": np.load(path)}
+
+
+def feed_epochs(manifest: cf.Manifest, cache: Path, workers: int, verdict: list[str]) -> Epochs:
+    """Yield the number of clips of each epoch of a feed; `verdict[0]` becomes that of the first."""
+    feed = cf.Feed(
+        manifest,
+        target=None,
+        clip=cf.Clip(frames=PEER.frames, stride=PEER.stride),
+        frame=cf.Frame(height=PEER.side, width=PEER.side, channels=1),
+        transforms=[cf.Rotate(degrees=PEER.degrees), cf.Shift(pixels=PEER.pixels)],
+        batch_size=PEER.batch_size,
+        workers=cf.Workers(count=workers, cache=cache),
+    )
+    try:
+        while True:
+            clips = sum(len(batch.ids) for batch in feed)
+            verdict[0] = verdict[0] or feed.stats().verdict
+            yield clips
+    finally:
+        feed.close()
+
+
+def webdataset_epochs(address: str, shards: list[str], workers: int) -> Epochs:
+    """Yield the same of WebDataset, which streams the packed shards."""
+    import webdataset
+
+    def clip(sample: dict[str, bytes]) -> torch.Tensor:
+        video, seed = np.load(io.BytesIO(sample["npy"])), int(sample["__key__"])
+        return PEER.turned(video[PEER.indices(len(video), seed)], seed)
+
+    urls = [f"pipe:curl -s -f {address}/{BUCKET}/{shard}" for shard in shards]
+    samples = webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)
+    videos = samples.select(lambda sample: "npy" in sample).map(clip)
+    loader = DataLoader(videos, batch_size=PEER.batch_size, num_workers=workers, persistent_workers=workers > 0)
+    while True:
+        yield sum(len(batch) for batch in loader)
+
+
+def litdata_epochs(address: str, cache: Path, workers: int) -> Epochs:
+    """Yield the same of LitData."""
+    import litdata
+    from litdata.streaming import downloader
+
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # its fast path refuses servers on loopback otherwise
+
+    class Clips(litdata.StreamingDataset):
+        def __getitem__(self, index: Any) -> torch.Tensor:
+            video = super().__getitem__(index)["video"]
+            seed = index if isinstance(index, int) else index.index
+            return PEER.turned(video[PEER.indices(len(video), seed)], seed)
+
+    options = {
+        "endpoint_url": address,
+        "aws_access_key_id": AWS["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": AWS["AWS_SECRET_ACCESS_KEY"],
+        "region_name": AWS["AWS_REGION"],
+    }
+    clips = Clips(f"s3://{BUCKET}/litdata", cache_dir=str(cache), shuffle=False, storage_options=options)
+    loader = litdata.StreamingDataLoader(clips, batch_size=PEER.batch_size, num_workers=workers)
+    while True:
+        yield sum(len(batch) for batch in loader)
+
+
+def run_contestant(name: str, folder: Path, address: str, cache: Path, workers: int, results: Any) -> None:
+    """Put the seconds of two epochs, and a verdict, into a queue. Runs in a process of its own."""
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of the DataLoaders, whose datasets are not pickled
+    os.environ.update(AWS | {"AWS_ENDPOINT_URL": address})
+    loose, root, verdict = folder / "loose.parquet", f"s3://{BUCKET}", [""]
+    if name.startswith("feed"):
+        with contextlib.closing(feed_epochs(cf.Manifest.read(loose), cache, 0, [""])) as epochs:
+            next(epochs)
+    if name.startswith("WebDataset"):
+        shards = [path.relative_to(folder).as_posix() for path in sorted((folder / "packed").rglob("*.tar"))]
+        epochs = webdataset_epochs(address, shards, workers)
+    elif name.startswith("LitData"):
+        epochs = litdata_epochs(address, cache, workers)
+    elif name == "feed, packed shards":
+        epochs = feed_epochs(cf.Manifest.read(folder / "packed", root=f"{root}/packed"), cache, workers, verdict)
+    else:
+        remote_root = f"{root}/loose" if name == "feed, loose files" else None
+        epochs = feed_epochs(cf.Manifest.read(loose, root=remote_root), cache, workers, verdict)
+    seconds, clips = [], []
+    for _ in range(2):
+        began = time.perf_counter()
+        clips.append(next(epochs))
+        seconds.append(time.perf_counter() - began)
+    results.put((clips, seconds, verdict[0]))
+    epochs.close()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=240)
+    parser.add_argument("--latency-ms", type=float, default=20.0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data(folder / "data", options.videos)
+        context = multiprocessing.get_context("spawn")
+        addresses = context.Queue()
+        server = context.Process(target=serve, args=(folder / "data", options.latency_ms / 1e3, addresses), daemon=True)
+        server.start()
+        address = addresses.get(timeout=120)
+        names = ["feed, local files", "feed, loose files", "feed, packed shards"]
+        names += ["WebDataset, packed shards"] if find_spec("webdataset") is not None else []
+        names += ["LitData, its chunks"] if find_spec("litdata") is not None else []
+        rates: dict[str, list[list[float]]] = {name: [] for name in names}
+        verdicts: dict[str, str] = {}
+        for run in range(options.runs):
+            for name in random.Random(run).sample(names, len(names)):
+                results, cache = context.Queue(), folder / f"cache {names.index(name)} {run}"
+                arguments = (name, folder / "data", address, cache, options.workers, results)
+                process = context.Process(target=run_contestant, args=arguments)
+                process.start()
+                clips, seconds, verdicts[name] = results.get(timeout=300)
+                process.join()
+                assert clips == [options.videos] * 2, (name, clips)
+                rates[name].append([options.videos / each for each in seconds])
+                print(f"run {run}, {name}: {seconds[0]:.1f} s, {seconds[1]:.1f} s", flush=True)
+        server.kill()
+    print(f"{options.videos} videos, latency {options.latency_ms:g} ms, {options.workers} workers: clips/s")
+    for name, runs in rates.items():
+        first, second = ([round(run[epoch]) for run in runs] for epoch in range(2))
+        print(
+            f"{name:26} first epoch {statistics.median(first):4.0f} ({min(first)} to {max(first)}), "
+            f"second {statistics.median(second):4.0f} ({min(second)} to {max(second)})"
+        )
+    for name, verdict in verdicts.items():
+        if verdict:
+            print(f"{name}, after the first epoch: {verdict}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Hooks of MkDocs: pages from files outside docs/, and lists of fields in docstrings as Markdown lists."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+PAGES = {  # page of the site -> file of the repository
+    "index.md": "README.md",
+    "security.md": "SECURITY.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+    "examples.md": "examples/README.md",
+    "benchmarks.md": "benchmarks/README.md",
+}
+_FIELD = re.compile(r"(\w+):\s+(?=\S)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages from files outside docs/."""
+    for page, name in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
+    """Point links between files of the repository at the pages of the site."""
+    targets = {name: target for target, name in PAGES.items()}
+
+    def page_link(match: re.Match[str]) -> str:
+        path, anchor = match[1], match[2] or ""
+        name = path.removeprefix("../").removeprefix("docs/")
+        return f"]({targets.get(name, name)}{anchor})"
+
+    if page.file.src_uri.startswith("reference/"):
+        return markdown
+    return re.sub(r"\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)", page_link, markdown)
+
+
+class Docstrings(griffe.Extension):
+    """Shows lines such as `name:  text` of a docstring as a list, and examples as code."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Rewrite the docstring of an object."""
+        if obj.docstring is not None:
+            obj.docstring.value = as_markdown(obj.docstring.value)
+
+
+def as_markdown(text: str) -> str:
+    r"""Return a docstring whose paragraphs of fields are lists, and whose examples are code; sections (`Args:`) stay.
+
+    >>> print(as_markdown("Settings.\n\nsize:   height and\n        width\nfit:    crop or pad"))
+    Settings.
+    <BLANKLINE>
+    - `size`: height and width
+    - `fit`: crop or pad
+    """
+    return "\n\n".join(_list(paragraph) or paragraph for paragraph in text.split("\n\n"))
+
+
+def _list(paragraph: str) -> str | None:
+    lines = paragraph.split("\n")
+    if lines[0].startswith(">>>"):
+        return f"```pycon\n{paragraph}\n```"
+    if not _FIELD.match(lines[0]) or not all(line.startswith(" ") or _FIELD.match(line) for line in lines):
+        return None
+    items: list[str] = []
+    for line in lines:
+        if match := _FIELD.match(line):
+            items.append(f"- `{match[1]}`: {line[match.end() :].strip()}")
+        else:
+            items[-1] += f" {line.strip()}"
+    return "\n".join(items)

@@ -1,0 +1,17 @@
+"""Versions of the libraries that decide the bytes of a part."""
+
+import av
+
+import cinefeed
+
+
+def versions_of_decoder() -> dict[str, str]:
+    """Return the versions that decide what a scan or a packing writes."""
+    return {"cinefeed": cinefeed.__version__, "av": av.__version__}
+
+
+def versions_of_network() -> dict[str, str]:
+    """Return the versions, and the device, that decide the last digits of what a network computes."""
+    from cinefeed.training.run import versions
+
+    return {name: version for name, version in versions().items() if name not in ("python", "platform")}
