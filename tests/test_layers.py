@@ -38,7 +38,8 @@ ORDER = {
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
         columns ids fingerprint parquet identity read_table write_table files label_keys labels grouping summary remote
-        find quiet held scan discover rows pivot combine hiding in_memory display base manifest encoded values
+        output_folders find quiet held scan discover rows pivot combine hiding in_memory display base manifest
+        encoded values
     """,
     "data.quality": """
         findings frame_summaries thumbnails files values exact_duplicates near_duplicates groups duplicates labels

@@ -95,7 +95,7 @@ def test_two_machines_on_loopback(processes, rows, tmp_path):
     result = json.loads((tmp_path / "a" / "validation.json").read_text())
     assert sorted(result["scores"]) == sorted(parts_of(rows).val.column("id").to_pylist())
     place = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["loader"]
-    assert place["epoch"] == 0 and place["draws"] == len(parts_of(rows).train)
+    assert (place["epoch"], place["draws"]) == (1, 0)
 
 
 @pytest.mark.slow

@@ -64,7 +64,10 @@ def belongings():
     gc.collect()
     handles = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
     kinds = Counter(each.split(":")[0] for each in handles)
-    return children(), threading.active_count(), kinds, sorted(Path("/dev/shm").iterdir())
+    shared = sorted(
+        each for each in Path("/dev/shm").iterdir() if not each.name.startswith("sem.")
+    )  # of other programs
+    return children(), threading.active_count(), kinds, shared
 
 
 def settled(before, *, seconds=10.0):

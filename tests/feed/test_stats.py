@@ -31,6 +31,12 @@ def test_verdict_names_the_side_that_waits():
     )
     model = Stats(decode_seconds=2, wait_seconds=0.1, elapsed_seconds=10, workers=2)
     assert model.verdict == "the model is the bottleneck: workers idle 90 % of the time"
+    remote = Stats(fetch_seconds=9, read_seconds=1, wait_seconds=3, elapsed_seconds=5, fetched_bytes=10**9)
+    assert remote.verdict == (
+        "the network is the bottleneck: the model waits 60 % of the time, "
+        "fetch takes 90 % of the feed at 200 MB a second"
+    )
+    assert remote.line().endswith("the network is the bottleneck")
 
 
 def test_the_line_says_the_same_in_a_few_words():

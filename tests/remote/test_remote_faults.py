@@ -16,6 +16,8 @@ from servers import Faults
 import cinefeed as cf
 from cinefeed.core.remote import files as remote_files
 from cinefeed.core.remote import store
+from cinefeed.packing.pack import pack
+from cinefeed.packing.settings import PackSettings
 
 RANK = """
 import json, sys
@@ -126,11 +128,19 @@ def test_the_plan_keeps_more_than_the_least_recently_used(s3, written_local, tmp
 
 @pytest.mark.slow
 def test_a_thousand_faults_two_ranks_of_two_processes_and_a_cache_of_a_tenth(
-    bucket, behind_proxy, local, written_local, tmp_path
+    bucket, behind_proxy, local, labels, written_local, tmp_path
 ):
     count = 80
     faults = Faults(count=1000, share=0.2, seed=2, stall=0.3)
     behind_proxy(bucket, faults=faults)
+    scanned = cf.Manifest.scan("s3://clips", labels=labels, progress=False)
+    same = [name for name in local.table.schema.names if name != "mtime_ns"]
+    assert scanned.table.select(same).equals(local.table.select(same))
+    for manifest, out in ((local, "packed"), (scanned, "packed remote")):
+        pack(manifest, out=tmp_path / out, settings=PackSettings(codec="raw"), workers=2, progress=False)
+    for shard in sorted((tmp_path / "packed").rglob("*.tar")):
+        other = tmp_path / "packed remote" / shard.relative_to(tmp_path / "packed")
+        assert other.read_bytes() == shard.read_bytes()
     limit = total_bytes(local) // 10
     sampler = SizeSampler(tmp_path / "cache")
     sampler.start()

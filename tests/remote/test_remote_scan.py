@@ -62,6 +62,21 @@ def test_a_changed_file_is_an_error(videos, local, tmp_path):
             manifest.open(row)
 
 
+def test_run_folders_are_left_out_as_in_a_local_scan(videos, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(videos, folder)
+    (folder / "runs" / "a" / "fold1").mkdir(parents=True)
+    for file in ("settings.toml", "spec.json", "checkpoint.npz", "fold1/0.npy"):
+        (folder / "runs" / "a" / file).write_bytes((videos / "p0" / "v00.npy").read_bytes())
+    with file_server(folder) as address:
+        manifest = Manifest.scan(address)
+    local = Manifest.scan(folder)
+    assert manifest.not_read == local.not_read and manifest.not_read["run folder"] == {"files": 1, "first": ["runs/a"]}
+    assert sorted(map(manifest.relative_path, range(len(manifest)))) == sorted(
+        map(local.relative_path, range(len(local)))
+    )
+
+
 def test_an_address_in_a_table_is_the_root(web, videos):
     names = ["p0/v00.npy", "p0/v04.npy"]
     manifest = Manifest.from_table({"path": [f"{web}/{name}" for name in names], "age": [3, 4]})
@@ -118,3 +133,11 @@ def test_names_with_signs(videos, behind_proxy, tmp_path):
         for root in ("s3://signs", web):
             with Manifest.from_table({"path": names}, root=root).open(1) as source:
                 assert len(source) == 12
+
+
+def test_parts_of_a_scan_make_the_manifest_of_a_whole(s3, tmp_path):
+    for part in range(2):
+        assert main(["scan", s3, "--out", str(tmp_path / "parts"), "--shard", f"{part}/2"]) == 0
+    assert main(["merge", str(tmp_path / "parts"), "--out", str(tmp_path / "merged.parquet")]) == 0
+    assert main(["scan", s3, "--out", str(tmp_path / "whole.parquet")]) == 0
+    assert (tmp_path / "merged.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from cinefeed.cli.options import Flow, Json, with_flow
-from cinefeed.cli.show import emit, ticking
+from cinefeed.cli.show import emit
 from cinefeed.core.cores import usable_cores
 from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.core.progress import shown_progress
 from cinefeed.core.text import format_count, format_percent
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.feed import Feed
@@ -57,7 +58,7 @@ def bench(
             part,
         )
 
-    with ticking("bench") as tick:
+    with shown_progress(None, what="bench") as tick:
         runs = measure_grid(make, workers=workers, backends=backends, seconds=seconds, epochs=epochs, progress=tick)
     best = max(runs, key=lambda run: run.stats.clips_per_second)
     frame = settings.frame

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from cinefeed.cli.options import Json
-from cinefeed.cli.show import choose_backend, note, ticking
+from cinefeed.cli.show import choose_backend, note
 from cinefeed.cli.train import Overwrite, finish
 from cinefeed.config import parse
+from cinefeed.core.progress import shown_progress
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.demo import write_demo
 from cinefeed.training.run import check_out, device
@@ -53,7 +54,7 @@ def demo(
 
     folder = out / "videos"
     note(f"writing {videos} videos to {folder}")
-    with ticking("videos") as tick:
+    with shown_progress(None, what="videos") as tick:
         labels = write_demo(
             folder, videos=videos, seed=seed, progress=None if tick is None else (lambda done: tick(done, videos))
         )

@@ -7,9 +7,10 @@ import typer
 
 from cinefeed.cli.options import Json, Window, frame_table, window_of
 from cinefeed.cli.parts import Shard, emit_part
-from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
+from cinefeed.cli.show import choose_backend, emit, list_failures, note
 from cinefeed.config import read_transforms
 from cinefeed.core.errors import SettingError
+from cinefeed.core.progress import shown_progress
 from cinefeed.encoders.load import split_name
 from cinefeed.encoders.video_encoder import VideoEncoder, pretrained_encoder
 from cinefeed.encoders.windows import Windows
@@ -87,7 +88,7 @@ def encode(
         from cinefeed.jobs.encode import encode_part
 
         part = parse_part(shard)
-        with ticking("encoding") as tick:
+        with shown_progress(None, what="encoding") as tick:
             done = encode_part(
                 sources[-1],
                 part=part,
@@ -102,7 +103,7 @@ def encode(
         if done.job.whole["warning"]:
             note(f"warning: {done.job.whole['warning']}")
         return
-    with ticking("encoding") as tick:
+    with shown_progress(None, what="encoding") as tick:
         features = encode_videos(
             sources[-1],
             out=out,

@@ -11,11 +11,12 @@ import typer
 
 from cinefeed.cli.options import Json, Run, Threshold, Where, by_target, classes_of, listed, where_table
 from cinefeed.cli.parts import Shard, emit_part
-from cinefeed.cli.show import choose_backend, emit, list_failures, note, ticking
+from cinefeed.cli.show import choose_backend, emit, list_failures, note
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError
 from cinefeed.core.files import write_errors
 from cinefeed.core.locks import write_lock
+from cinefeed.core.progress import shown_progress
 from cinefeed.core.text import format_count
 from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.jobs.parts import parse_part
@@ -97,7 +98,7 @@ def evaluate(
     choose_backend()
     from cinefeed.training.evaluate import evaluate as measure_run
 
-    with ticking("evaluating") as tick:
+    with shown_progress(None, what="evaluating") as tick:
         result = measure_run(
             run,
             part=part,
@@ -197,14 +198,14 @@ def predict(
         from cinefeed.jobs.predict import predict_part
 
         part = parse_part(shard)
-        with ticking("predicting") as tick:
+        with shown_progress(None, what="predicting") as tick:
             done = predict_part(run, manifest=manifest, part=part, out=out, clips=clips, per_clip=per_clip, tick=tick)
         emit_part(done, as_json=as_json)
         list_failures(done.job.whole["failures"] if part.number == 0 else [])
         return
     from cinefeed.training.evaluate import predict as score_videos
 
-    with ticking("predicting") as tick:
+    with shown_progress(None, what="predicting") as tick:
         result = score_videos(
             run, paths=paths or [], manifest=manifest, clips=clips, per_clip=per_clip, out=out, tick=tick
         )

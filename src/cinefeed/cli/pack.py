@@ -8,8 +8,9 @@ import typer
 
 from cinefeed.cli.options import Json, Where, where_table, window_of
 from cinefeed.cli.parts import Shard, emit_part
-from cinefeed.cli.show import emit, list_failures, note, ticking
+from cinefeed.cli.show import emit, list_failures, note
 from cinefeed.core.errors import PackError, SettingError
+from cinefeed.core.progress import shown_progress
 from cinefeed.core.text import format_bytes, format_count
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.feed.memory_budget import parse_bytes
@@ -108,12 +109,10 @@ def pack(
         from cinefeed.jobs.pack import pack_part
 
         part = parse_part(shard)
-        with ticking("packing") as tick:
-            done = pack_part(rows, part=part, out=out, settings=settings, workers=workers, progress=tick or False)
+        done = pack_part(rows, part=part, out=out, settings=settings, workers=workers)
         emit_part(done, as_json=as_json)
         return
-    with ticking("packing") as tick:
-        result = pack_videos(rows, out=out, settings=settings, workers=workers, progress=tick or False)
+    result = pack_videos(rows, out=out, settings=settings, workers=workers)
     emit(
         {
             "manifest": str(result.path),
@@ -141,7 +140,7 @@ def _choose(rows: Manifest, out: Path, options: dict[str, Any], max_bytes: str |
         note(f"{out} holds shards of codec {started}, which is continued")
         return started
     check_source(rows, settings_of("raw", options))
-    with ticking("measuring codecs") as tick:
+    with shown_progress(None, what="measuring codecs") as tick:
         measurements = measure_codecs(rows, options=options, make_feed=default_feed, tick=tick)
     note(format_measurements(measurements))
     limit = free_bytes(out) if max_bytes is None else parse_bytes(max_bytes)
@@ -167,7 +166,7 @@ def format_measurements(measurements: Sequence[CodecMeasurement]) -> str:
 def _verify(folder: Path, *, as_json: bool) -> None:
     from cinefeed.packing.verify import verify_packed
 
-    with ticking("verifying") as tick:
+    with shown_progress(None, what="verifying") as tick:
         faults = verify_packed(folder, tick=tick)
     lines = [f"{each.shard}{'' if each.row is None else f', row {each.row}'}: {each.error}" for each in faults]
     emit(

@@ -1,10 +1,9 @@
-"""Output of commands: results on stdout, messages and progress on stderr."""
+"""Output of commands: results on stdout, messages on stderr."""
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,8 +11,6 @@ from cinefeed.core.errors import MissingExtraError, keras_missing
 from cinefeed.core.keras_backend import keras_backend
 from cinefeed.core.text import one_line, terminal_text
 from cinefeed.training.run import plain
-
-Tick = Callable[[int, int], None]
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
@@ -30,21 +27,6 @@ def list_failures(failures: Iterable[Mapping[str, str]]) -> None:
     """Print the path and error of each video that could not be read, on stderr."""
     for failure in failures:
         note(one_line(f"{failure['path']}: {failure['error']}"))
-
-
-@contextmanager
-def ticking(what: str) -> Iterator[Tick | None]:
-    """Yield a function `tick(done, total)` that updates a progress bar, or None if stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def choose_backend() -> str:

@@ -105,9 +105,7 @@ def train(
             result = run_training(settings, overwrite=overwrite, progress=True)
         except KeyboardInterrupt:
             if rank == 0 and (Path(settings.train.out) / CHECKPOINT).is_file():
-                note(
-                    f"interrupted; the last checkpoint is in {settings.train.out}: run the same command again to resume"
-                )
+                note(f"interrupted; run the same command again to resume from the checkpoint in {settings.train.out}")
             raise
     if rank == 0:
         finish(result, as_json=as_json)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 from cinefeed.core.html import in_notebook, text, updating_display
 
@@ -26,14 +26,19 @@ def shown_progress(progress: Progress | Literal[False] | None, *, what: str) -> 
     elif progress is False or not sys.stderr.isatty():
         yield lambda done, total: None
     else:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns, console=Console(stderr=True)) as bar:
+        with terminal_bar() as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def terminal_bar() -> Any:
+    """Return a `rich.progress.Progress` on stderr: description, bar, count and time left; removed when it stops."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Bar(*columns, console=Console(stderr=True), transient=True)
 
 
 def _notebook_bar(what: str) -> Progress:

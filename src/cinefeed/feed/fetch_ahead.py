@@ -27,9 +27,9 @@ Place = tuple[int, int]  # epoch, and number of a buffer of batches in it
 class FetchAhead:
     """Fetches the files of coming buffers, in order, and holds them until their buffer is complete.
 
-    All feeds of a machine that share a cache hold half of it together, in equal parts, so that each can go on. Files
-    that nobody holds are removed when space is needed, and those first that the ranks of this machine, which share the
-    plan, need last.
+    All feeds of a machine that share a cache hold half of it together, in equal parts, so that each can go on. When
+    space is needed, files that no process holds are removed. The ranks of a machine share the plan: the file that they
+    need last is removed first.
 
     `sources` are the rows and view names of videos and masks. The methods are called by the thread of the consumer.
     """

@@ -28,6 +28,7 @@ Group = TypeVar("Group")
 
 # Arguments that are used elsewhere, or have another name here, and what to do.
 HINTS = {
+    "target": "target='COLUMN' names the label, or None if clips have none: Feed(..., target='age')",
     "shuffle": "each epoch is in a new order, and feed.evaluation(...) keeps the order of the rows; leave it out",
     "augment": "give transforms=[...], such as transforms=[Rotate(degrees=25)]",
     "labels": "give target='COLUMN'; Manifest.scan(..., labels=TABLE) joins a table of labels",
@@ -169,21 +170,21 @@ class ClipsPerVideo:
 @check_arguments(label="")
 @dataclass(frozen=True, kw_only=True)
 class FeedOptions:
-    """The settings of a feed that are no section of their own in a settings file: its section `[feed]`.
+    """The settings of a feed that belong to the section `[feed]` of a settings file.
 
-    batch_size: clips of a batch
-    drop_last:  leave out a last batch that is not full
-    seed:       of every random choice
+    batch_size: number of clips in a batch
+    drop_last:  leave out the last batch of an epoch if it is not full
+    seed:       seed of all random choices
     inputs:     covariates, weights, views and masks; see Inputs
     clips_per_video: see ClipsPerVideo; a number is its `count`
     mixing:     `MixUp()` or `CutMix()` of cinefeed.transforms, which mixes the rows of a batch with each other, and
                 their labels, weights and covariates with them. Classes become soft targets, see `FeedSpec.soft`
     workers:    see Workers; a number, or "auto", is its `count`
-    shard:      see Shard; by default as torch.distributed or JAX are set up
-    on_error:   "raise", or "replace" a row that cannot be read by another of its class or label bin
+    shard:      see Shard; by default that of torch.distributed or JAX, if one of them is initialised
+    on_error:   "raise" an error for a row that cannot be read, or "replace" it by another row of its class or label bin
     max_bad:    share of all rows that may be replaced
-    return_parameters: batches state in `parameters` how each row was made; see Batch. Files that were not scanned are
-                opened once more for that
+    return_parameters: store in `Batch.parameters` how each row was made. Files that were not scanned are then opened
+                twice
     """
 
     batch_size: int = option(16, "Number of clips in a batch.")
@@ -221,15 +222,16 @@ class FeedOptions:
 @check_arguments(label="")
 @dataclass(frozen=True, kw_only=True)
 class FeedSettings(FeedOptions):
-    """All that a feed is made from, beside its manifest.
+    """All settings of a feed.
 
-    target:     label column; None feeds clips alone (targets NaN or -1, weights 0); "clip" has the clips as targets.
-                Of several columns the first is balanced; rows may lack labels, which then have weight 0, but a sampler
-                that balances needs every label of the first. Batches then hold targets and weights by name
-    task:       "regression", "binary" or "multiclass"; by default text, booleans and numbers that are all 0 or 1 are
-                classes, other numbers a regression (see cinefeed.data.label_types). Of several targets a mapping
-    classes:    names in the order of their numbers; sorted by default. The second of two is the positive one. Of
-                several targets a mapping
+    target:     label column. None feeds clips without labels (targets are NaN or -1, weights 0); "clip" uses the clips
+                as targets. With several columns, batches hold targets and weights by name, the sampler balances the
+                first column, and a missing label has weight 0; a sampler that balances needs all labels of the first
+    task:       "regression", "binary" or "multiclass"; for several targets, a mapping from target to task. By default,
+                text, booleans and numbers that are all 0 or 1 are classes, and other numbers are a regression (see
+                cinefeed.data.label_types)
+    classes:    names of the classes in the order of their numbers, by default sorted; for several targets, a mapping
+                from target to names. In a binary task, the second class is the positive one
     clip:       which frames of a video make a clip
     frame:      size, channels and type of a frame
     transforms: applied to each clip, in order

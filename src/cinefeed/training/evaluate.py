@@ -15,8 +15,9 @@ from cinefeed.config import Settings
 from cinefeed.core.errors import ColumnError, SettingError, SplitError, TableError, did_you_mean
 from cinefeed.core.locks import with_write_lock
 from cinefeed.data.manifest.encoded import check_encoded
-from cinefeed.data.manifest.find import hashed_id, output_kind
+from cinefeed.data.manifest.find import hashed_id
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.data.manifest.output_folders import output_kind
 from cinefeed.data.manifest.scan import probe_videos
 from cinefeed.data.manifest.write_table import table_suffix, write_table
 from cinefeed.feed.feed import Feed

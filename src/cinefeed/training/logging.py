@@ -10,6 +10,7 @@ from typing import Any
 
 from cinefeed.core.errors import MissingExtraError
 from cinefeed.core.files import write_atomically, write_error
+from cinefeed.core.progress import terminal_bar
 from cinefeed.core.text import format_count, format_duration, format_percent, one_line
 from cinefeed.feed.feed import Feed
 from cinefeed.feed.stats import Stats
@@ -169,11 +170,8 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unty
             return
         from rich.console import Console
         from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns)
+        self._bar = terminal_bar()
         self._live = Live(get_renderable=self._render, console=Console(stderr=True), refresh_per_second=4)
         self._live.start()
 

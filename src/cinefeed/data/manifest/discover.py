@@ -8,7 +8,6 @@ from cinefeed.core.remote.files import RemoteFiles
 from cinefeed.data.manifest.columns import plain_table
 from cinefeed.data.manifest.find import (
     History,
-    count_files,
     describe_videos,
     find_remote_videos,
     find_videos,
@@ -17,6 +16,7 @@ from cinefeed.data.manifest.find import (
 )
 from cinefeed.data.manifest.ids import with_ids
 from cinefeed.data.manifest.labels import Unmatched
+from cinefeed.data.manifest.output_folders import count_files
 from cinefeed.data.manifest.scan import Verify, scan_notes
 from cinefeed.video.read_options import ReadOptions
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from stat import S_ISREG
@@ -22,6 +22,7 @@ from cinefeed.data.manifest.columns import METADATA_COLUMNS
 from cinefeed.data.manifest.identity import FileState, combined_state, files_of
 from cinefeed.data.manifest.label_keys import first_names
 from cinefeed.data.manifest.labels import Unmatched, columns_of_paths, join_labels
+from cinefeed.data.manifest.output_folders import is_within, output_folders, output_kind
 from cinefeed.data.manifest.read_table import read_table
 from cinefeed.data.manifest.remote import RemoteFolder, announce, list_files, listed_member, remote_state
 from cinefeed.data.manifest.summary import not_read_in_words
@@ -44,12 +45,6 @@ from cinefeed.video.source import DiscoveredSample
 History = list[tuple[str, int]]
 NotRead = dict[str, dict[str, Any]]
 _MAX_NAMES = 3  # names of files that are not read, per kind
-# Folders that cinefeed writes, by files that only they contain: their weights and features are not videos.
-_OUTPUT_FOLDERS = {
-    "run folder": {"settings.toml", "spec.json"},
-    "cross-validation": {"folds.json"},
-    "folder of features": {"encoded.jsonl"},
-}
 
 
 class Videos(NamedTuple):
@@ -145,7 +140,9 @@ def find_remote_videos(
     Files that must be opened to know their samples (DICOM, arrays, multi-page TIFF) are fetched.
     """
     listing = {file.path: file for file in list_files(files)}
-    unread: list[tuple[str, str]] = []
+    outputs = output_folders(listing)
+    unread: list[tuple[str, str]] = [(kind, folder) for folder, kind in outputs.items()]
+    listing = {name: file for name, file in listing.items() if not is_within(name, outputs)}
     beside: Counter[str] = Counter()
     kinds, unnamed = {}, []
     for name in listing:
@@ -232,24 +229,6 @@ def count_unread(files: Iterable[tuple[str, str]], *, private: bool) -> NotRead:
         kind: {"files": len(names[kind]), "first": [] if private else sorted(names[kind])[:_MAX_NAMES]}
         for kind in kinds
     }
-
-
-def output_kind(names: Set[str]) -> str | None:
-    """Return the kind of a folder that cinefeed wrote, given the names in it; None for any other folder.
-
-    >>> output_kind({"spec.json", "settings.toml", "best.weights.h5"}), output_kind({"a.mp4"})
-    ('run folder', None)
-    """
-    return next((kind for kind, files in _OUTPUT_FOLDERS.items() if files <= names), None)
-
-
-def count_files(not_read: NotRead) -> int:
-    """Return the number of files that are not read, without the folders that cinefeed writes.
-
-    >>> count_files({".avs": {"files": 2, "first": []}, "run folder": {"files": 1, "first": ["runs/a"]}})
-    2
-    """
-    return sum(files["files"] for kind, files in not_read.items() if kind not in _OUTPUT_FOLDERS)
 
 
 def _as_table(samples: Sequence[DiscoveredSample], state_of: Callable[[Sequence[str]], FileState]) -> Any:

@@ -29,7 +29,7 @@ _MARKED_CODECS = frozenset(
     """.split()
 )
 # Codecs whose decoders keep state over a seek that damaged headers did not replace.
-_KEEPING_STATE = frozenset("flv1 h263 h263i h263p msmpeg4 msmpeg4v1 msmpeg4v2 rv10 rv20 wmv1 wmv2".split())
+_KEEPING_STATE = frozenset("flv h263 h263i h263p msmpeg4 msmpeg4v1 msmpeg4v2 rv10 rv20 wmv1 wmv2".split())
 _RECENT_FRAMES = 16  # a decoder refers to as many; longer ago, their memory is free to be overwritten
 _RECENT_BYTES = 2**27  # limit for them: a small file may have frames of half a gigabyte
 _HELD_AFTER_FLUSH = 2  # frames to which a decoder still refers, such as that of FFV1
