@@ -30,9 +30,9 @@ import torch
 import cinefeed as cf
 from cinefeed.adapters.keras import FeedDataset
 from cinefeed.data.manifest.encoded import feature_frame
+from cinefeed.encoders.video_encoder import VideoEncoder
 from cinefeed.models.parts import FEATURES, FRAMES
 from cinefeed.training.encode import encode
-from cinefeed.training.frame_encoder import FrameEncoder
 from cinefeed.transforms.base import Transform
 from cinefeed.transforms.compose import Compose
 
@@ -98,7 +98,7 @@ def measure(videos: cf.Manifest, network: Network, *, name: str, epochs: int, fo
     full = epochs_of(whole, feed, epochs)
     of_frames = keras.Model(whole.get_layer(f"{FRAMES}_clips").output, whole.get_layer(f"{FEATURES}_clips").output)
     compose = Compose(network.transforms, frame=frame)
-    encoder = FrameEncoder(model=of_frames, compose=compose, name=f"{name}, weights at random")
+    encoder = VideoEncoder(model=of_frames, compose=compose, name=f"{name}, weights at random")
     began = time.process_time()
     result = encode(videos, out=folder, encoder=encoder)
     once = time.process_time() - began

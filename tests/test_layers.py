@@ -14,8 +14,8 @@ PACKAGE = Path(cinefeed.__file__).parent
 # and in those around it.
 ORDER = {
     "": """
-        core video data transforms feed packing adapters metrics models config training jobs reports doctor demo testing
-        cli
+        core video data transforms feed packing adapters encoders metrics models config training jobs reports doctor
+        demo testing cli
     """,
     "core": """
         errors arguments text files digests locks remote html charts moving cores machine pools keras_backend rng
@@ -57,11 +57,18 @@ ORDER = {
     "feed.workers": "buffers messages worker_main processes pools autotune pool_factory",
     "packing": "settings frames codecs rows worker_main workers estimate shards pack verify sample advice",
     "adapters": "tensors ahead torch keras jax",
+    "encoders": """
+        files preprocessing user_functions torch_encoder weights torchvision_models timm_models transformers_models
+        windows load video_encoder
+    """,
     "metrics": """
         basic predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess compare
         baselines display
     """,
-    "models": "parts norm over_time spacetime pretrained_backbones cnn_rnn feature_rnn cnn3d autoencoder reference",
+    "models": """
+        parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torch_layer pretrained
+        torchvision_weights cnn3d autoencoder reference
+    """,
     "config": "settings toml lines group_candidates starter_clips starter",
     "training": """
         run keras_module weights predictions losses network batches distributed ranks callbacks threads checkpoint
@@ -76,8 +83,8 @@ ORDER = {
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",
     "cli": """
-        inputs help show options messages parts data check bench pack prepare train evaluate merge report doctor demo
-        app
+        inputs help show options messages parts data check bench pack prepare encode train evaluate merge report doctor
+        demo app
     """,
 }
 # What a package must not import although it stands before it.
@@ -85,6 +92,7 @@ FORBIDDEN = {
     "transforms": ("data",),
     "metrics": ("feed", "adapters"),
     "models": ("feed.feed", "adapters"),
+    "encoders": ("feed.feed", "adapters"),
     "reports": ("training", "models", "adapters"),
     "adapters.torch": ("adapters.keras", "adapters.jax"),
     "adapters.keras": ("adapters.torch", "adapters.jax"),

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 import typer
 
-from cinefeed.cli.prepare import encode, export, init
+from cinefeed.cli.encode import encode
+from cinefeed.cli.prepare import export, init
 from cinefeed.cli.train import train
 from cinefeed.config import read_settings
 from cinefeed.core.errors import CinefeedError
@@ -114,7 +115,11 @@ def test_both_halves_and_the_export(command, manifest, tmp_path):
     ("words", "message"),
     [
         (["runs/a"], "a manifest alone; found runs/a"),
-        (["m.parquet", "--backbone", "MobileNetV2"], "--backbone needs --frame"),
+        (["m.parquet", "--encoder", "keras:MobileNetV2"], "takes frames of any size; give one"),
+        (["m.parquet", "--encoder", "timm:vit_tiny"], "none is downloaded"),
+        (["m.parquet", "--encoder", "tim:vit_tiny"], "did you mean 'timm'?"),
+        (["m.parquet", "--encoder", "timm:a", "--hop", "4"], "need --frames"),
+        (["runs/a", "m.parquet", "--precision", "bfloat16"], "--precision need --encoder"),
         (["runs/a", "m.parquet", "--frame", "8x8x1"], "a run has its own"),
         (["runs/a", "m.parquet", "--dtype", "int8"], "use float16 or float32"),
     ],

@@ -28,6 +28,55 @@ def test_r2plus1d_18_has_the_parameters_of_the_paper():
     assert (kernels.count((1, 3, 3)), kernels.count((3, 1, 1)), kernels.count((1, 1, 1))) == (16, 17, 3)
 
 
+def torchvision_names(filters=(64, 128, 256, 512)):
+    """Return the shapes of the tensors of torchvision's r2plus1d_18, without its classes, by name."""
+    shapes = {}
+
+    def add(convolution, norm, outputs, inputs, *size):
+        shapes[f"{convolution}.weight"] = (outputs, inputs, *size)
+        for end in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{norm}.{end}"] = (outputs,)
+
+    add("stem.0", "stem.1", 45, 3, 1, 7, 7)
+    add("stem.3", "stem.4", 64, 45, 3, 1, 1)
+    inputs = 64
+    for stage, outputs in enumerate(filters, start=1):
+        for block in (0, 1):
+            between = inputs * outputs * 27 // (inputs * 9 + 3 * outputs)
+            for number, source in ((1, inputs), (2, outputs)):
+                start = f"layer{stage}.{block}.conv{number}"
+                add(f"{start}.0.0", f"{start}.0.1", between, source, 1, 3, 3)
+                add(f"{start}.0.3", f"{start}.1", outputs, between, 3, 1, 1)
+            if stage > 1 and block == 0:
+                add(f"layer{stage}.0.downsample.0", f"layer{stage}.0.downsample.1", outputs, inputs, 1, 1, 1)
+            inputs = outputs
+    return shapes
+
+
+def test_weights_of_torchvision_are_loaded_and_checked(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.rand(shape) * 0.1 for name, shape in torchvision_names().items()}
+    torch.save(state | {"fc.weight": torch.zeros(400, 512)}, tmp_path / "a.pth")
+    spec = dataclasses.replace(SPEC, clip_shape=(8, 16, 24, 3))
+    model = cnn3d(spec, size="r2plus1d_18", weights=str(tmp_path / "a.pth"))
+    kernels = [each.kernel for each in model.layers if isinstance(each, keras.layers.Conv3D)]
+    sums = sorted(float(keras.ops.convert_to_numpy(each).sum()) for each in kernels)
+    expected = sorted(float(each.sum()) for name, each in state.items() if each.ndim == 5)
+    np.testing.assert_allclose(sums, expected, rtol=1e-4)
+    grey = cnn3d(SPEC, size="r2plus1d_18", weights=str(tmp_path / "a.pth"))
+    first = next(each.kernel for each in grey.layers if isinstance(each, keras.layers.Conv3D))
+    kernel = state["stem.0.weight"].sum(dim=1, keepdim=True).permute(2, 3, 4, 1, 0).numpy()
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(first), kernel, rtol=1e-5)
+    torch.save({name: each for name, each in state.items() if "layer3" not in name}, tmp_path / "b.pth")
+    with pytest.raises(SettingError, match=r"lacks 45 tensors of torchvision's r2plus1d_18"):
+        cnn3d(spec, size="r2plus1d_18", weights=str(tmp_path / "b.pth"))
+    with pytest.raises(SettingError, match="leave them out, or choose that size"):
+        cnn3d(spec, weights=str(tmp_path / "a.pth"))
+    floats = dataclasses.replace(spec, dtype=np.dtype("float32"))
+    with pytest.raises(SettingError, match="found float32"):
+        cnn3d(floats, size="r2plus1d_18", weights=str(tmp_path / "a.pth"))
+
+
 def test_the_small_one_is_small():
     model = cnn3d(SPEC)
     assert model.count_params() < 100_000

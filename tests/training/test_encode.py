@@ -15,13 +15,14 @@ from cinefeed.core.errors import DiskFullError, SettingError, TableError
 from cinefeed.data.manifest.encoded import check_encoded, encoded_from, feature_frame
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.sampling import Natural
+from cinefeed.encoders.video_encoder import VideoEncoder, frame_by_frame
 from cinefeed.feed.feed import Feed
 from cinefeed.models import feature_rnn, reference_cnn_lstm
 from cinefeed.training import encode as module
 from cinefeed.training.encode import encode
 from cinefeed.training.evaluate import load_model
 from cinefeed.training.fit import train
-from cinefeed.training.frame_encoder import FrameEncoder, encoder_of_backbone, encoder_of_run, frame_by_frame
+from cinefeed.training.frame_encoder import encoder_of_keras, encoder_of_run
 from cinefeed.training.run import WEIGHTS, read_run
 from cinefeed.training.setup import choose_rows, make_parts
 from cinefeed.transforms import Normalize, Reverse
@@ -71,7 +72,8 @@ def run(studies, tmp_path_factory):
 @pytest.fixture(scope="module")
 def features(run, studies, tmp_path_factory):
     out = tmp_path_factory.mktemp("encoded") / "features"
-    return encode(studies, out=out, encoder=encoder_of_run(run))
+    studies.write(out.parent / "m.parquet")
+    return encode(out.parent / "m.parquet", out=out, encoder=encoder_of_run(run))
 
 
 def test_features_are_what_the_network_gives_for_each_frame(run, studies, features):
@@ -187,8 +189,6 @@ def test_a_video_that_cannot_be_read_keeps_its_row_and_says_why(run, studies, tm
 class Broken:
     """A network that fails after some calls, as a full disk or a kill would."""
 
-    output_shape = (None, 2)
-
     def __init__(self, calls):
         self.calls = calls
 
@@ -202,7 +202,7 @@ class Broken:
 def mean_of(calls, name="mean, weights 0"):
     """An encoder whose features are two times the mean of a frame."""
     compose = Compose([], frame=Frame(height=16, width=16, channels=1))
-    return FrameEncoder(model=Broken(calls), compose=compose, name=name)
+    return VideoEncoder(model=Broken(calls), compose=compose, name=name)
 
 
 @pytest.mark.parametrize("videos", [0, 3])
@@ -256,10 +256,10 @@ def test_a_file_grows_as_it_is_written_so_that_a_full_disk_is_an_error_and_no_si
 
     def features():
         for value in range(2):
-            yield np.full((50, 1000), value, np.float32)
+            yield np.full((50, 1, 1000), value, np.float32)
             sizes.append(next(tmp_path.glob(".partial.*.v.npy")).stat().st_size)
 
-    module._write(tmp_path / "v.npy", features(), 100, 1000, "float16")
+    module._write(tmp_path / "v.npy", features(), 100, "float16")
     assert sizes[0] < 150_000 < (tmp_path / "v.npy").stat().st_size
     stored = np.load(tmp_path / "v.npy", mmap_mode="r")
     assert (stored.shape, stored.dtype) == ((100, 1, 1000), np.float16)
@@ -280,7 +280,7 @@ def test_the_parts_of_a_runs_features_are_not_drawn_anew(studies, features):
         make_parts(rows, settings)
     free = Manifest(rows.table.drop_columns("split"), root=rows.root)
     assert len(make_parts(free, settings).train) == 8
-    names = pa.array(["MobileNetV2, weights 0, frames 12x12x1"] * ROWS)
+    names = pa.array(["keras:MobileNetV2, weights 0, frames 12x12x1"] * ROWS)
     place = rows.table.column_names.index("encoded_from")
     of_backbone = Manifest(rows.table.set_column(place, "encoded_from", names), root=rows.root)
     assert len(make_parts(of_backbone, settings).train) == 8
@@ -312,6 +312,7 @@ def test_private_features_are_named_by_id(run, studies, tmp_path):
     assert Manifest.read(result.path).private
     text = (tmp_path / "f" / "encoded.jsonl").read_text()
     assert "v0" not in text
+    assert "videos" not in Manifest.read(result.path).notes
 
 
 def test_a_private_run_makes_private_features(run, studies, tmp_path):
@@ -353,6 +354,9 @@ def test_a_run_on_features_says_so_and_takes_no_videos(run, studies, features, t
         encoder_of_run(result.folder)
     with pytest.raises(SettingError, match="already features"):
         encode(features.path, out=tmp_path / "f", encoder=encoder_of_run(run))
+    baselines = json.loads((result.folder / "baselines.json").read_text())
+    assert not baselines["note"]
+    assert {"constant", "thumbnail", "mean_frame"} <= baselines["models"]["age"].keys()  # of the videos
     content = json.loads((result.folder / "run.json").read_text())
     assert content.get("encoded_from", encoded_from(rows)) == encoded_from(rows)
 
@@ -366,7 +370,7 @@ def test_a_backbone_named_directly_encodes_colour_and_grey(studies, tmp_path):
     result = encode(
         studies.take([0, 1]),
         out=tmp_path / "f",
-        encoder=encoder_of_backbone("MobileNetV2", weights=tmp_path / "mobile.weights.h5", frame=frame),
+        encoder=encoder_of_keras("keras:MobileNetV2", weights=tmp_path / "mobile.weights.h5", frame=frame),
     )
     assert result.dimension == 1280
     rows = Manifest.read(result.path)
@@ -374,7 +378,7 @@ def test_a_backbone_named_directly_encodes_colour_and_grey(studies, tmp_path):
     assert fed.clips.shape == (2, 2, 1, 1280, 1)
     assert np.isfinite(fed.clips).all() and np.ptp(fed.clips) > 0
     with pytest.raises(SettingError, match="has no weights"):
-        encoder_of_backbone("MobileNetV2", weights=None, frame=frame)
+        encoder_of_keras("keras:MobileNetV2", weights=None, frame=frame)
 
 
 def test_what_cannot_be_encoded_is_refused(run, studies, features, tmp_path):

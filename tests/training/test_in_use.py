@@ -8,13 +8,13 @@ from made_run import make_manifest, make_run, settings_for
 
 from cinefeed.core.errors import InUseError, SettingError
 from cinefeed.core.locks import write_lock
+from cinefeed.encoders.video_encoder import VideoEncoder
 from cinefeed.reports import run_page
 from cinefeed.training.encode import encode
 from cinefeed.training.evaluate import evaluate, predict
 from cinefeed.training.export import export
 from cinefeed.training.fit import train
 from cinefeed.training.folds import train_folds
-from cinefeed.training.frame_encoder import FrameEncoder
 from cinefeed.transforms.compose import Compose
 from cinefeed.video.clips import Frame
 
@@ -77,7 +77,7 @@ def test_predictions_features_and_exports_are_written_by_one(path, tmp_path):
         with held_elsewhere(tmp_path / "p.csv"), pytest.raises(InUseError, match=r"p\.csv is being written by process"):
             work(tmp_path / "p.csv")
     compose = Compose([], frame=Frame(height=8, width=8, channels=1))
-    encoder = FrameEncoder(model=None, compose=compose, name="never called")
+    encoder = VideoEncoder(model=None, compose=compose, name="never called")
     with held_elsewhere(tmp_path / "f", folder=True), pytest.raises(InUseError, match="f is being written by process"):
         encode(path, out=tmp_path / "f", encoder=encoder)
     with held_elsewhere(run / "model.keras"), pytest.raises(InUseError, match=r"model\.keras is being written by"):

@@ -10,11 +10,12 @@ from cinefeed.cli.check import check
 from cinefeed.cli.data import inspect, scan, split
 from cinefeed.cli.demo import demo
 from cinefeed.cli.doctor import doctor
+from cinefeed.cli.encode import encode
 from cinefeed.cli.evaluate import compare, evaluate, predict
 from cinefeed.cli.help import Command, Group
 from cinefeed.cli.merge import merge
 from cinefeed.cli.pack import pack
-from cinefeed.cli.prepare import encode, export, init
+from cinefeed.cli.prepare import export, init
 from cinefeed.cli.report import report
 from cinefeed.cli.train import train
 

@@ -1,4 +1,4 @@
-"""Commands around training: `init` writes settings, `encode` computes features, `export` writes the network."""
+"""Commands around training: `init` writes settings, `export` writes the network."""
 
 import tomllib
 from pathlib import Path
@@ -6,16 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cinefeed.cli.options import Group, Json, NoGroup, Run, Where, Window, frame_table, where_table, window_of
-from cinefeed.cli.parts import Shard, emit_part
-from cinefeed.cli.show import choose_backend, emit, list_failures, note
+from cinefeed.cli.options import Group, Json, NoGroup, Run, Where, where_table
+from cinefeed.cli.show import choose_backend, emit, note
 from cinefeed.config import parse
 from cinefeed.core.errors import CinefeedError, SettingError
-from cinefeed.core.progress import shown_progress
 from cinefeed.data.manifest.manifest import Manifest
-from cinefeed.jobs.parts import parse_part
 from cinefeed.training.run import check_run
-from cinefeed.video.clips import Frame
 
 
 def init(
@@ -80,81 +76,6 @@ def _pace(text: str) -> Any:
     except CinefeedError as error:
         note(f"the duration of the training could not be measured: {error}")
         return None
-
-
-def encode(
-    sources: Annotated[
-        list[Path], typer.Argument(help="Run folder and manifest (Parquet); with --backbone the manifest alone.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the features and their manifest, features.parquet.")],
-    backbone: Annotated[str | None, typer.Option(help="Network of keras.applications, in place of a run.")] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Local file with the weights of the backbone, without its top.")
-    ] = None,
-    frame: Annotated[
-        str | None, typer.Option(help="Frame of the backbone: HEIGHTxWIDTHxCHANNELS, such as 96x96x1.")
-    ] = None,
-    window: Window = None,
-    dtype: Annotated[
-        str, typer.Option(help="Number format of the features: float32, or float16 for half the size.")
-    ] = "float32",
-    shard: Shard = None,
-    as_json: Json = False,
-) -> None:
-    """Compute the features of all frames once with the CNN of a run or a backbone, to train the other layers faster."""
-    if len(sources) != (1 if backbone is not None else 2):
-        raise SettingError(
-            "encode needs a run folder and a manifest, or with --backbone a manifest alone; found "
-            f"{' '.join(map(str, sources))}"
-        )
-    if backbone is None and any(each is not None for each in (weights, frame, window)):
-        raise SettingError("--weights, --frame and --window need --backbone; a run has its own, so leave them out")
-    if backbone is not None and frame is None:
-        raise SettingError("--backbone needs --frame HEIGHTxWIDTHxCHANNELS, such as 96x96x1")
-    if dtype not in ("float32", "float16"):
-        raise SettingError(f"--dtype {dtype!r} is not a choice; use float16 or float32")
-    choose_backend()
-    from cinefeed.training.encode import encode as encode_videos
-    from cinefeed.training.frame_encoder import encoder_of_backbone, encoder_of_run
-
-    encoder = (
-        encoder_of_run(sources[0])
-        if backbone is None
-        else encoder_of_backbone(backbone, weights=weights, frame=_frame(frame, window))
-    )
-    if shard is not None:
-        from cinefeed.jobs.encode import encode_part
-
-        part = parse_part(shard)
-        with shown_progress(None, what="encoding") as tick:
-            done = encode_part(sources[-1], part=part, out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
-        emit_part(done, as_json=as_json)
-        if done.job.whole["warning"]:
-            note(f"warning: {done.job.whole['warning']}")
-        return
-    with shown_progress(None, what="encoding") as tick:
-        features = encode_videos(sources[-1], out=out, encoder=encoder, dtype=dtype, tick=tick)  # type: ignore[arg-type]
-    emit(
-        {
-            "manifest": str(features.path),
-            "encoded_from": encoder.name,
-            "dimension": features.dimension,
-            "computed": features.num_encoded,
-            "kept": features.num_reused,
-            "failures": features.failures,
-        },
-        as_json=as_json,
-        text=f"{features.num_encoded} videos encoded by {encoder.name}, {features.num_reused} unchanged: "
-        f"{features.dimension} features per frame -> {features.path}",
-    )
-    if features.warning:
-        note(f"warning: {features.warning}")
-    list_failures(features.failures)
-
-
-def _frame(size: str | None, window: str | None) -> Frame:
-    table: dict[str, Any] = dict(frame_table(size))  # Frame checks its values
-    return Frame(**table, window=None if window is None else window_of(window))
 
 
 def export(

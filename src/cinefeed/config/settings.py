@@ -119,7 +119,8 @@ class TrainSettings:
     starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau" it is multiplied by `reduce_lr_factor`
     after `reduce_lr_patience` epochs without a better one, with "cosine" it falls to 0, with "constant" it stays.
     `clip_norm` is the greatest norm of all gradients together; 0: any. A backbone that begins `frozen` ([model]) is
-    trained with the rest after `unfreeze_epoch` epochs, from then on with `unfreeze_learning_rate`.
+    trained with the rest after `unfreeze_epoch` epochs, from then on with `unfreeze_learning_rate`. With `layer_decay`
+    below 1, the rate of each block of a pretrained encoder is that factor times the rate of the block after it.
 
     `threads` is how many threads of the CPU compute the network, with Keras on torch: "auto" is one for a small network
     and one a core for others, or what OMP_NUM_THREADS asks for. The number is kept with the run, because it may change
@@ -142,6 +143,7 @@ class TrainSettings:
     clip_norm: float = 0.0
     unfreeze_epoch: int = 0
     unfreeze_learning_rate: float = 1e-4
+    layer_decay: float = 1.0
     monitor: str = "val_loss"
     patience: int = 10
     reduce_lr_patience: int = 4
@@ -158,6 +160,7 @@ class TrainSettings:
         for name in ("learning_rate", "unfreeze_learning_rate"):
             rate = getattr(self, name)
             _need(bool(np.isfinite(rate)) and rate > 0, name, rate, "a positive number")
+        _need(0 < self.layer_decay <= 1, "layer_decay", self.layer_decay, "above 0 and at most 1")
         _need(0 < self.reduce_lr_factor < 1, "reduce_lr_factor", self.reduce_lr_factor, "between 0 and 1")
         for name in ("patience", "reduce_lr_patience", "f1_zero_patience"):
             _need(getattr(self, name) >= 0, name, getattr(self, name), "0 (off) or a number of epochs")

@@ -68,11 +68,23 @@ def parse(table: Mapping[str, Any]) -> Settings:
         values[name] = _build(_hints(Settings)[name], table.get(name, _EMPTY), section=name)
     values["model"] = _model(table.get("model", _EMPTY))
     values["sampler"] = _named(_SAMPLERS, table.get("sampler", {"name": "Natural"}), section="sampler")
+    values["transforms"] = _transforms(table)
+    return Settings(**values)
+
+
+def _transforms(table: Mapping[str, Any]) -> tuple[Transform, ...]:
     listed = table.get("transforms", ())
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         raise SettingError("[[transforms]] must be a list of tables, each headed [[transforms]] and with a name")
-    values["transforms"] = tuple(_named(_TRANSFORMS, each, section="transforms") for each in listed)
-    return Settings(**values)
+    return tuple(_named(_TRANSFORMS, each, section="transforms") for each in listed)
+
+
+def read_transforms(path: str | Path) -> tuple[Transform, ...]:
+    """Return the transforms of a TOML file, whatever else it holds. Raises SettingError if there are none."""
+    transforms = _transforms(read_table(path))
+    if not transforms:
+        raise SettingError(f"{path} has no [[transforms]]; write some, such as name = 'Rotate' and degrees = 10.0")
+    return transforms
 
 
 def missing_settings(table: Mapping[str, Any]) -> list[tuple[str, str]]:

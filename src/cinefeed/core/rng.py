@@ -28,6 +28,7 @@ class Stage(IntEnum):
     BOOTSTRAP = 5
     DEMO = 6
     MIX = 7
+    VERSION = 8
 
 
 class _Key(ISeedSequence):

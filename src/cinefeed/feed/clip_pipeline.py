@@ -20,7 +20,7 @@ from cinefeed.transforms.fuse import kind_of
 from cinefeed.transforms.nearest import render_masks
 from cinefeed.video.clips import Clip
 from cinefeed.video.metadata import VideoMetadata
-from cinefeed.video.regions import cropped, find_region
+from cinefeed.video.regions import VERSION, cropped, find_region
 from cinefeed.video.timestamps import FrameTimes
 
 Geometry = Literal["shared", "apart"]
@@ -202,7 +202,7 @@ class ClipPipeline:
             opened = time.perf_counter()
             metadata = source.metadata
             clip_parameters = self.sample_clips(draw, view, metadata)
-            region = None if region_name is None else find_region(metadata.regions, region_name)
+            region = None if region_name is None else find_region(metadata.regions, self._region(draw, metadata))
             frames = [each.frames for each in clip_parameters]
             planes = decode_once(source, frames)
             if region is not None:
@@ -289,6 +289,17 @@ class ClipPipeline:
             return sample(0)
         pairs = zip(self.compose.transforms, sample(0), sample(place), strict=True)
         return [first if kind_of(each) == "time" else own for each, first, own in pairs]
+
+    def _region(self, draw: PlanEntry, metadata: VideoMetadata) -> str | int:
+        """Return the frame's region; of features with augmented versions one of them, drawn by address."""
+        region = self.compose.frame.region
+        assert region is not None
+        versions = [number for number, each in enumerate(metadata.regions) if each.kind == VERSION]
+        return (
+            versions[int(self._rng(Stage.VERSION, draw).integers(len(versions)))]
+            if region == VERSION and versions
+            else region
+        )
 
     def _rng(self, stage: Stage, draw: PlanEntry, number: int = 0, view: int = 0) -> np.random.Generator:
         position = (draw.position * self.clips + number) * len(self.views) + view

@@ -9,6 +9,7 @@ from cinefeed.feed.labels import FeedSpec
 from cinefeed.feed.settings import ClipsPerVideo, FeedSettings
 from cinefeed.transforms.base import ClipInfo, Transform, is_random
 from cinefeed.video.clips import Position
+from cinefeed.video.regions import VERSION
 
 _ONE_PLACE = ("spread", "start")  # positions that give one clip of a video only
 
@@ -31,6 +32,7 @@ def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: boo
         )  # the task remains: it says what a score is
     return replace(
         settings,
+        frame=replace(frame, region=0) if frame.region == VERSION else frame,
         clip=replace(clip, position="center" if clip.position == "random" else clip.position),
         transforms=tuple(each for each in settings.transforms if not is_random(cast(Transform, each), info=info)),
         mixing=None,

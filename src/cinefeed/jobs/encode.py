@@ -10,6 +10,7 @@ import pyarrow as pa
 from cinefeed.core.locks import with_write_lock
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import table_digest
+from cinefeed.encoders.video_encoder import VideoEncoder
 from cinefeed.jobs.files import link_files
 from cinefeed.jobs.parts import Part, part_rows
 from cinefeed.jobs.records import DonePart, Job, PartWork, make_part, merged_rows
@@ -19,6 +20,7 @@ from cinefeed.training.encode import (
     Numbers,
     add_to_journal,
     check_any_encoded,
+    check_augmented,
     dimension_of,
     encode_videos,
     features_table,
@@ -30,7 +32,6 @@ from cinefeed.training.encode import (
     with_splits,
     write_features,
 )
-from cinefeed.training.frame_encoder import FrameEncoder
 
 _FEATURES = "features"  # folder in a part
 
@@ -40,26 +41,36 @@ def encode_part(
     *,
     part: Part,
     out: str | Path,
-    encoder: FrameEncoder,
+    encoder: VideoEncoder,
     dtype: Numbers = "float32",
+    augmented: int = 0,
+    seed: int = 0,
     tick: Callable[[int, int], object] | None = None,
 ) -> DonePart:
     """Encode one part of a manifest into the folder `out`, to be merged by `merge`.
 
     Parts are balanced by the bytes of the videos' files. The other arguments and errors are those of `encode`.
     """
+    check_augmented(augmented, encoder)
     videos = videos_of(manifest, encoder)
     splits, warning = splits_of(videos, encoder)
     job = Job(
         command="encode",
-        settings={"encoder": encoder.name, "transforms": repr(encoder.compose.transforms), "dtype": dtype},
+        settings={
+            "encoder": encoder.name,
+            "transforms": repr(encoder.compose.transforms),
+            "dtype": dtype,
+            "augmented": augmented,
+            "augmentation": repr((encoder.augment.transforms, seed)) if augmented and encoder.augment else "",
+        },
         inputs={
             "manifest": table_digest(videos.table, b"").decode(),
             "splits": table_digest(pa.table({"split": splits}), b"").decode() if splits is not None else "",
             "rows": len(videos),
         },
         versions=versions_of_network(),
-        whole=notes_of(videos, encoder) | {"dimension": dimension_of(encoder), "warning": warning},
+        whole=notes_of(videos, encoder, path=None if isinstance(manifest, Manifest) else manifest)
+        | {"warning": warning},
     )
 
     def work(part_folder: Path) -> PartWork:
@@ -68,14 +79,19 @@ def encode_part(
         if len(numbers) == 0:
             return PartWork(numbers=numbers)
         rows = videos.take(numbers)
-        result = encode_videos(rows, folder, encoder=encoder, dtype=dtype, tick=tick)
+        result = encode_videos(rows, folder, encoder=encoder, dtype=dtype, augmented=augmented, seed=seed, tick=tick)
         table = features_table(rows, folder, result.metadata, encoder=encoder, dtype=dtype)
         names = [name for name in result.files if not isinstance(result.metadata[name], str)]
         return PartWork(
             numbers=numbers,
             table=with_splits(table, None if splits is None else splits.take(pa.array(numbers))),
             files=[f"{_FEATURES}/{name}" for name in names],
-            details={"videos": len(result.files), "failures": result.failures, "keys": result.keys},
+            details={
+                "videos": len(result.files),
+                "failures": result.failures,
+                "keys": result.keys,
+                "dimension": dimension_of(folder, result),
+            },
         )
 
     return make_part(Path(out), part, job, work)
@@ -105,7 +121,8 @@ def merge_encode(parts: Sequence[DonePart], *, out: Path) -> MergedFeatures:
     )
     add_to_journal(out, {file: key for each in details for file, key in each["keys"].items()})
     path = write_features(table, job.whole, folder=out)
-    return MergedFeatures(path, len(table), job.whole["dimension"], failures, job.whole["warning"])
+    dimension = max(each["dimension"] for each in details)
+    return MergedFeatures(path, len(table), dimension, failures, job.whole["warning"])
 
 
 def _units(videos: Manifest) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Networks of separate convolutions over space and time: R(2+1)D-18, and a small network."""
 
+from functools import partial
 from typing import Literal, get_args
 
 import keras
@@ -20,6 +21,7 @@ from cinefeed.models.parts import (
     scaled,
 )
 from cinefeed.models.spacetime import Convolution, Masked, twice
+from cinefeed.models.torchvision_weights import kinetics_scaling, load_r2plus1d_18
 
 Size = Literal["small", "r2plus1d_18"]
 _SMALL = ((16, 1), (32, 1), (64, 2), (64, 2))  # filters and stride over time of each stage
@@ -32,6 +34,7 @@ def cnn3d(
     spec: FeedSpec,
     *,
     size: Size = "small",
+    weights: str | None = None,
     encoders: Encoders = "shared",
     dense: int = 64,
     dropout: float = 0.0,
@@ -48,7 +51,11 @@ def cnn3d(
             the first stage, then 3x3) with stride 2, and one over three frames in time, with stride 2 in the last two
             stages. "r2plus1d_18" is R(2+1)D-18 with eight residual blocks of 64 to 512 filters (Tran et al. 2018,
             "A Closer Look at Spatiotemporal Convolutions for Action Recognition"). With dense=0, three channels and the
-            400 classes of Kinetics it has 31,505,325 trainable parameters, as torchvision's r2plus1d_18.
+            400 classes of Kinetics it has 31,505,325 trainable parameters, as torchvision's r2plus1d_18, and the same
+            function of its weights.
+        weights: A local file of weights of torchvision's r2plus1d_18 (.pth or .safetensors), for that size; the layer
+            of its classes is left out. Pixels are then scaled as torchvision scales them, and uint8 clips are needed.
+            For one channel the first kernel is summed over its three. Nothing is downloaded.
         encoders: "shared" or "own" encoders of several views.
         dense: Units of the dense layer before the heads; 0 for none.
         dropout: Dropout rate before the dense layer.
@@ -73,22 +80,32 @@ def cnn3d(
             f"stride of {_TIME_STRIDE[size]} over time and {_FRAME_STRIDE} over height and width; use at least "
             f"{_TIME_STRIDE[size]} frames of {_FRAME_STRIDE} x {_FRAME_STRIDE}"
         )
+    if weights is not None and size == "small":
+        raise SettingError("weights are for size='r2plus1d_18'; leave them out, or choose that size")
     inputs, seeded = inputs_of(spec), Seeded(seed)
 
     def make_encoder(suffix: str) -> Encoder:
         stages = _small(seeded) if size == "small" else _r2plus1d_18(seeded)
+        scale = partial(scaled, dtype=spec.dtype) if weights is None else kinetics_scaling(spec)
 
         def encoder(clips: keras.KerasTensor) -> keras.KerasTensor:
-            maps: Masked = (scaled(clips, spec.dtype), inputs.valid)
+            maps: Masked = (scale(clips), inputs.valid)
             for stage in stages:
                 maps = stage(maps)
             x, valid = maps
+            if weights is not None:
+                load_r2plus1d_18([each for stage in stages for each in _convolutions_of(stage)], weights)
             return keras.ops.squeeze(mean_over_time(keras.ops.mean(x, axis=(2, 3)), valid), axis=1)
 
         return encoder
 
     features = encode(inputs, make_encoder, encoders=encoders)
     return finish(features, inputs, spec, dense=dense, dropout=dropout, seeded=seeded, name=f"cnn3d_{size}")
+
+
+def _convolutions_of(stage: "Convolution | _Block") -> list[Convolution]:
+    """Return the convolutions of a stage, in the order of torchvision's weights."""
+    return stage.convolutions if isinstance(stage, _Block) else [stage]
 
 
 def _small(seeded: Seeded) -> list[Convolution]:
@@ -101,7 +118,7 @@ def _small(seeded: Seeded) -> list[Convolution]:
 
 def _r2plus1d_18(seeded: Seeded) -> list["Convolution | _Block"]:
     stages: list[Convolution | _Block] = [
-        Convolution(45, size=(1, 7, 7), strides=(1, 2, 2), seeded=seeded),
+        Convolution(45, size=(1, 7, 7), strides=(1, 2, 2), symmetric=True, seeded=seeded),
         Convolution(64, size=(3, 1, 1), seeded=seeded),
     ]
     in_filters = 64
@@ -118,10 +135,15 @@ class _Block:
         # as many weights as a 3x3x3 convolution
         between = (27 * in_filters * filters) // (9 * in_filters + 3 * filters)
         stride = 1 if in_filters == filters else 2
-        self._first = twice(filters, between=between, stride=stride, time_stride=stride, seeded=seeded)
+        self._first = twice(filters, between=between, stride=stride, time_stride=stride, symmetric=True, seeded=seeded)
         self._second = twice(filters, between=between, seeded=seeded)
         strides = (stride,) * 3
         self._shortcut = None if stride == 1 else Convolution(filters, size=(1, 1, 1), strides=strides, seeded=seeded)
+
+    @property
+    def convolutions(self) -> list[Convolution]:
+        """The convolutions of the block, the shortcut last."""
+        return [*self._first, *self._second, *([] if self._shortcut is None else [self._shortcut])]
 
     def __call__(self, maps: Masked) -> Masked:
         x = maps

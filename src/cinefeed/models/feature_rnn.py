@@ -1,13 +1,12 @@
 """The recurrent part of `cnn_rnn`, for frame features written by `cinefeed encode`."""
 
 import keras
-import numpy as np
 
 from cinefeed.core.arguments import check_arguments
-from cinefeed.core.errors import SettingError
 from cinefeed.feed.labels import FeedSpec
+from cinefeed.models.heads import head_on_features
 from cinefeed.models.over_time import Pooling, Recurrent, check_over_time, over_time
-from cinefeed.models.parts import Encoder, Encoders, Seeded, check_sizes, check_targets, encode, finish, inputs_of
+from cinefeed.models.parts import Encoder, Encoders, Inputs, Seeded, check_sizes
 
 
 @check_arguments()
@@ -31,28 +30,18 @@ def feature_rnn(
 
     Raises SettingError for frames that are images, and for an unsupported spec or setting.
 
+    >>> import numpy as np
     >>> spec = FeedSpec(clip_shape=(16, 1, 64, 1), dtype=np.dtype("float32"), batch_size=16, target="age",
     ...                 task="regression", target_mean=56.0, target_scale=11.0)
     >>> feature_rnn(spec).output_shape
     (None, 1)
     """
-    check_targets(spec)
     check_sizes(filters=(1,), units=units, dense=dense, dropout=dropout)
     check_over_time(rnn=rnn, bidirectional=bidirectional, pooling=pooling)
-    frames, height, width, channels = spec.clip_shape
-    if height != 1 or np.dtype(spec.dtype).kind != "f":
-        raise SettingError(
-            f"feature_rnn needs features, float32 of 1 x dimension; found frames of {height} x {width}, "
-            f"{np.dtype(spec.dtype).name}; feed the output of 'cinefeed encode' with fit='none' and dtype='float32', "
-            f"or use cnn_rnn for images"
-        )
-    inputs, seeded = inputs_of(spec), Seeded(seed)
 
-    def make_encoder(suffix: str) -> Encoder:
-        sequence_encoder = over_time(
+    def make(inputs: Inputs, seeded: Seeded) -> Encoder:
+        return over_time(
             inputs.valid, rnn=rnn, units=units, bidirectional=bidirectional, pooling=pooling, seeded=seeded
         )
-        return lambda clips: sequence_encoder(keras.ops.reshape(clips, (-1, frames, width * channels)))
 
-    features = encode(inputs, make_encoder, encoders=encoders)
-    return finish(features, inputs, spec, dense=dense, dropout=dropout, seeded=seeded, name="feature_rnn")
+    return head_on_features(spec, make, encoders=encoders, dense=dense, dropout=dropout, seed=seed, name="feature_rnn")

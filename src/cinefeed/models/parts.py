@@ -18,6 +18,8 @@ Encoders = Literal["shared", "own"]
 Encoder = Callable[[Any], Any]  # from KerasTensor to KerasTensor
 # Name prefixes of the identity layers at the input (single frames) and output (features) of the frame encoder.
 FRAMES, FEATURES = "frames", "features"
+# In place of a path of weights: the network is built as with weights, and they are loaded later, from a run.
+LATER = "weights of a run"
 FULL_SCALE = {"uint8": 255, "uint16": 65535}
 _DTYPES = (*get_args(PixelType), "float16", "bfloat16")
 

@@ -13,7 +13,7 @@ from keras import layers
 
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.feed.labels import FeedSpec
-from cinefeed.models.parts import FULL_SCALE, Encoder, Seeded
+from cinefeed.models.parts import FULL_SCALE, LATER, Encoder, Seeded
 
 
 def frame_backbone(
@@ -40,6 +40,7 @@ def frame_backbone(
     """
     module, build = _application(backbone)
     height, width, channels = spec.clip_shape[1:]
+    weights = None if weights == LATER else weights
     if weights is not None and not Path(weights).is_file():
         raise SettingError(
             f"weights={weights!r} is not a file; give a local weight file of {backbone} without its top, or leave "

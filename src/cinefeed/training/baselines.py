@@ -27,7 +27,7 @@ from cinefeed.core.progress import shown_progress
 from cinefeed.core.rng import Stage, permutation_for
 from cinefeed.core.text import format_count
 from cinefeed.data.label_types import class_names
-from cinefeed.data.manifest.encoded import encoded_from
+from cinefeed.data.manifest.encoded import encoded_from, source_videos
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.data.manifest.parquet import read_parquet_table, write_parquet_tables
 from cinefeed.data.quality.thumbnails import Thumbnails, read_thumbnails
@@ -167,8 +167,11 @@ def _features(
     features: dict[str, NDArray[Any] | None] = {CONSTANT: None}
     notes: dict[str, str] = {}
     if encoded_from(rows) is not None:
-        reason = "left out: the inputs are features, so the files are not the videos"
-        return features, dict.fromkeys((_COLUMNS, _THUMBNAIL, _MEAN), reason)
+        videos = source_videos(rows)
+        if videos is None:
+            reason = "left out: the inputs are features, and the manifest of their videos is not there"
+            return features, dict.fromkeys((_COLUMNS, _THUMBNAIL, _MEAN), reason)
+        rows = videos
     values, names = nuisance_features(rows, view=view)
     if names:
         features[_COLUMNS] = values

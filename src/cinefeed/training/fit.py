@@ -39,7 +39,15 @@ from cinefeed.training.finish import PREDICTIONS, finish_run, score_parts
 from cinefeed.training.keras_module import keras
 from cinefeed.training.logging import History, JsonLines, Progress, TensorBoard
 from cinefeed.training.losses import class_weights
-from cinefeed.training.network import build_model, compile_model, frozen_backbones, loss_for, stages
+from cinefeed.training.network import (
+    build_model,
+    compile_model,
+    frozen_backbones,
+    learning_rate_factors,
+    loss_for,
+    stages,
+    with_encoder_digest,
+)
 from cinefeed.training.predictions import metric_names
 from cinefeed.training.run import (
     CHECKPOINT,
@@ -111,6 +119,7 @@ def _train(
     settings: Settings, *, overwrite: bool, progress: bool, callbacks: Sequence[keras.callbacks.Callback]
 ) -> RunResult:
     start_time = time.perf_counter()
+    settings = with_encoder_digest(settings)
     train_settings, (rank, ranks) = settings.train, rank_and_size()
     first = rank == 0  # the rank that prints, validates and writes
     say = _print if progress and first else _print_nothing
@@ -138,6 +147,8 @@ def _train(
     loss_for(settings, feed.spec)
     backbones = frozen_backbones(model) if train_settings.unfreeze_epoch else []
     ranks_text = f"; {ranks} processes, {feed.global_batch_size} clips a step" if ranks > 1 else ""
+    if train_settings.layer_decay < 1:
+        learning_rate_factors(model, train_settings.layer_decay)  # raises before anything is written
     threads_text = "" if threads is None else f" on {format_count(threads, 'thread')}"
     say(f"{parts}\n{feed.summary()}\n{model.name}: {model.count_params():,} parameters{threads_text}{ranks_text}")
 

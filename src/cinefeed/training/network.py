@@ -1,9 +1,9 @@
 """Construction of the network to train from settings: model, optimiser, loss."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ import numpy as np
 import cinefeed.models
 from cinefeed.config import Settings
 from cinefeed.core.errors import SettingError, did_you_mean
+from cinefeed.encoders import load_encoder
 from cinefeed.feed.labels import FeedSpec, TargetSpec
 from cinefeed.models import ClipLoss
-from cinefeed.models.parts import targets_of
+from cinefeed.models.parts import LATER, targets_of
+from cinefeed.models.torch_layer import PretrainedEncoder
 from cinefeed.training.keras_module import keras
 from cinefeed.training.losses import Focal, RootMeanSquaredError
 
@@ -25,6 +27,7 @@ def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) ->
     """Return the network that `[model]` names, built for a feed's spec and not compiled.
 
     With `trained=True` the initial weights of a backbone are not read: the caller loads the weights of a run instead.
+    An encoder of `pretrained` is built again from its name, file and sha256.
     Raises SettingError for a name or an option that cinefeed.models does not have, and for a spec that does not fit.
     """
     model_names = [name for name in cinefeed.models.__all__ if inspect.isfunction(getattr(cinefeed.models, name))]
@@ -37,8 +40,8 @@ def build_model(settings: Settings, spec: FeedSpec, *, trained: bool = False) ->
     for option in options:
         if option not in rest:
             raise SettingError(f"[model: {name}] {option} is not a setting; {did_you_mean(option, rest)}")
-    if trained:
-        options.pop("weights", None)
+    if trained and "weights" in options and "encoder" not in options:
+        options["weights"] = LATER
     try:
         with precision(settings.train.precision):
             model = function(spec if first == "spec" else spec.clip_shape, **options)
@@ -99,7 +102,7 @@ def frozen_backbones(model: keras.Model) -> list[keras.layers.Layer]:
     if not backbones:
         raise SettingError(
             "[train] unfreeze_epoch needs a frozen backbone; set [model] backbone = ..., weights = ..., "
-            "frozen = true, or leave unfreeze_epoch out"
+            "frozen = true, or name = 'pretrained' and encoder = ..., or leave unfreeze_epoch out"
         )
     return backbones
 
@@ -122,11 +125,50 @@ def compile_model(
     rate: Any = stage.learning_rate
     if train.schedule == "cosine":
         rate = _cosine(settings, stage, steps_per_epoch=max(steps, 1) / train.epochs)
+    options = {"global_clipnorm": train.clip_norm or None}
+    factors = learning_rate_factors(model, train.layer_decay) if train.layer_decay < 1 else {}
     model.compile(
-        optimizer=keras.optimizers.Adam(rate, global_clipnorm=train.clip_norm or None),
+        optimizer=LayerwiseAdam(rate, factors, **options) if factors else keras.optimizers.Adam(rate, **options),
         loss=loss_for(settings, spec),
         loss_weights=_loss_weights(spec, settings),
     )
+
+
+class LayerwiseAdam(keras.optimizers.Adam):  # type: ignore[misc]  # keras is untyped
+    """Adam with a factor of the learning rate for some variables, given by their `id`."""
+
+    def __init__(self, learning_rate: Any, factors: Mapping[int, float], **options: Any) -> None:
+        super().__init__(learning_rate, **options)
+        self._factors = dict(factors)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable."""
+        super().update_step(gradient, variable, learning_rate * self._factors.get(id(variable), 1.0))
+
+
+def learning_rate_factors(model: keras.Model, decay: float) -> dict[int, float]:
+    """Return the factors of the learning rate of the encoders' variables.
+
+    Raises SettingError for a network without a pretrained encoder of PyTorch.
+    """
+    encoders = [layer for layer in model.layers if isinstance(layer, PretrainedEncoder)]
+    if not encoders:
+        raise SettingError(
+            f"[train] layer_decay = {decay} is for [model] name = 'pretrained'; leave it out of a {model.name}"
+        )
+    return {key: factor for each in encoders for key, factor in each.learning_rate_factors(decay).items()}
+
+
+def with_encoder_digest(settings: Settings) -> Settings:
+    """Return settings with the sha256 of the pretrained encoder's weights, by which a run finds the same ones again."""
+    options = settings.model.options
+    if settings.model.name != "pretrained" or "encoder" not in options or "sha256" in options:
+        return settings
+    try:
+        digest = load_encoder(str(options["encoder"]), weights=options.get("weights")).sha256
+    except SettingError as error:
+        raise SettingError(f"[model: pretrained] {error}") from error
+    return replace(settings, model=replace(settings.model, options={**options, "sha256": digest}))
 
 
 def _cosine(settings: Settings, stage: Stage, *, steps_per_epoch: float) -> keras.optimizers.schedules.CosineDecay:

@@ -14,7 +14,7 @@ Position = Literal["random", "center", "start", "spread"]
 Short = Literal["repeat_last", "loop", "pad", "error"]
 Fit = Literal["crop", "pad", "stretch", "none"]
 PixelType = Literal["uint8", "uint16", "float32"]
-RegionKind = Literal["2d", "colour", "pw", "cw", "m-mode", "other"]
+RegionKind = Literal["2d", "colour", "pw", "cw", "m-mode", "other", "version"]
 
 # Timestamps are multiples of a tick, so their sums have rounding errors only; a microsecond is far below any tick.
 _TOLERANCE_SECONDS = 1e-6
@@ -200,7 +200,8 @@ class Frame:
     manifest's columns spacing_down_mm and spacing_across_mm).
 
     `region` first crops to one region of an ultrasound image: the first one of a kind ("2d", "colour", "pw", "cw",
-    "m-mode" or "other"), or the number of the region, from 0.
+    "m-mode" or "other"), or the number of the region, from 0. The regions of features with augmented versions (kind
+    "version") are these versions: a training feed draws one for each clip, an evaluation has the first, the original.
 
     `window` are the values of black and white, in the numbers of the files after any rescale. They become 0 and the
     full scale of `dtype` (255 for float32, which keeps fractions); values outside are clipped. A window applies to

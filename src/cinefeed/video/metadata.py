@@ -19,7 +19,7 @@ class Region(NamedTuple):
     top: int
     right: int
     bottom: int
-    kind: str  # "2d", "colour", "pw", "cw", "m-mode" or "other"
+    kind: str  # "2d", "colour", "pw", "cw", "m-mode" or "other"; of features "version"
 
 
 class PackedMember(NamedTuple):

@@ -7,6 +7,8 @@ from cinefeed.video.color import Colour as Colour
 from cinefeed.video.metadata import Region
 from cinefeed.video.planes import Planes
 
+VERSION = "version"  # kind of the regions of features: the first is of the video, the others of augmented versions
+
 
 def find_region(regions: Sequence[Region], region: str | int) -> Region:
     """Return the region with a number, or the first of a kind. Raises SourceError, with the kinds that exist.

@@ -1,14 +1,17 @@
 """Manifests of encoded features: the network that computed them, and checks against features of other networks."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
 from cinefeed.core.errors import SettingError
 from cinefeed.data.manifest.manifest import Manifest
+from cinefeed.video.regions import VERSION
 
 ENCODED = "encoded_from"  # column with the name of the network
+VIDEOS = "videos"  # note with the path of the manifest of the videos
 
 
 def encoded_from(manifest: Manifest) -> str | None:
@@ -27,15 +30,25 @@ def encoded_from(manifest: Manifest) -> str | None:
     return None if networks[0] is None else str(networks[0])
 
 
+def source_videos(features: Manifest) -> Manifest | None:
+    """Return the videos of the rows of features, in their order; None if their manifest is unknown or not there."""
+    path = features.notes.get(VIDEOS)
+    if path is None or features.private or not Path(path).is_file():
+        return None
+    videos = Manifest.read(path)
+    rows = pc.index_in(features.column("id"), value_set=videos.column("id"))
+    return None if rows.null_count else videos.take(rows.to_numpy())
+
+
 def made_by_a_run(manifest: Manifest) -> bool:
     """Return whether the features are from the network of a run, which was trained on some of them, not a backbone.
 
     >>> import pyarrow as pa
-    >>> table = pa.table({"path": ["a", "b"], "encoded_from": ["MobileNetV2, weights 1f, frames 96x96x1"] * 2})
+    >>> table = pa.table({"path": ["a", "b"], "encoded_from": ["keras:MobileNetV2, weights 1f, frames 96x96x1"] * 2})
     >>> made_by_a_run(Manifest.from_table(table))
     False
     """
-    return " of " in (encoded_from(manifest) or "").partition(", weights ")[0]
+    return (encoded_from(manifest) or "").partition(", weights ")[0].endswith(" of a run")
 
 
 def check_encoded(manifest: Manifest, *, like: Manifest) -> None:
@@ -61,4 +74,8 @@ def feature_frame(manifest: Manifest) -> Mapping[str, Any]:
         raise SettingError(
             f"the rows have {', '.join(map(str, sizes)) or 'no'} features per frame; all rows need the same number"
         )
-    return {"height": 1, "width": sizes[0], "channels": 1, "fit": "none", "dtype": "float32"}
+    frame = {"height": 1, "width": sizes[0], "channels": 1, "fit": "none", "dtype": "float32"}
+    versions = pc.unique(manifest.column("height").drop_null()).to_pylist()
+    if len(versions) != 1:
+        raise SettingError(f"the rows have {versions} versions of their features; encode all with the same --augmented")
+    return frame if versions == [1] else frame | {"region": VERSION}

@@ -53,7 +53,7 @@ _HINTS = {
     "k": "give the number of folds: folds(5, group='patient')",
 }
 # Notes that are read from a manifest file, besides its history.
-_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read", "packed")
+_NOTES = ("verify", "reading", "private", "label_types", "hashed", "not_read", "packed", "encoder", "videos")
 
 _ONE_FOLDER = "give the folder of the videos; Manifest.concat([...]) joins the manifests of several folders"
 
