@@ -28,6 +28,8 @@ OPTIONS = {  # by flag: the words of a command line, and the settings that they 
     "prefetch": ("--prefetch 5", {"workers": Workers(prefetch=5)}),
     "memory": ("--memory 2GB", {"workers": Workers(memory="2GB")}),
     "timeout_seconds": ("--timeout-seconds 1.5", {"workers": Workers(timeout_seconds=1.5)}),
+    "cache": ("--cache there", {"workers": Workers(cache="there")}),
+    "cache_bytes": ("--cache-bytes 20GB", {"workers": Workers(cache_bytes="20GB")}),
     "clips_per_video": ("--clips-per-video 4", {"clips_per_video": ClipsPerVideo(count=4)}),
     "interleave": (
         "--clips-per-video 4 --interleave",

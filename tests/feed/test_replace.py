@@ -56,6 +56,13 @@ def test_the_place_of_a_bad_row_goes_to_one_of_its_class(damaged, epoch):
     assert [text.split(":")[0] for text in feed.stats().skipped] == ["row 0", "row 3"]
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_an_evaluation_never_replaces(damaged, labelled):
+    """The score of another row would count twice, and that of the bad row would be missing without a word."""
+    with pytest.raises(SourceError, match=r"row [03], 0[03]\.npy"):
+        list(make(damaged).evaluation(damaged, labelled=labelled))
+
+
 def test_what_was_fed_before_changes_no_byte(damaged):
     straight = make(damaged)
     epochs = [content(straight), content(straight)]

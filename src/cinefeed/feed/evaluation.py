@@ -15,7 +15,7 @@ _ONE_PLACE = ("spread", "start")  # positions that give one clip of a video only
 
 
 def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: bool, clips: int | None) -> FeedSettings:
-    """Return the settings of an evaluation: those of the clips, without any randomness.
+    """Return the settings of an evaluation: those of the clips, without any randomness or replacement of rows.
 
     A batch holds whole videos, so with several clips its size is rounded down to a multiple, at least one video.
     """
@@ -27,9 +27,7 @@ def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: boo
     if not labelled:
         is_target = settings.target is not None and settings.target == inputs.mask
         inputs = replace(inputs, weight=None, mask=None if is_target else inputs.mask)
-        settings = replace(
-            settings, **spec.target_settings(labelled=False)
-        )  # the task remains: it says what a score is
+        settings = replace(settings, **spec.target_settings(labelled=False))  # the task remains: it defines a score
     return replace(
         settings,
         frame=replace(frame, region=0) if frame.region == VERSION else frame,
@@ -39,6 +37,7 @@ def evaluation_settings(settings: FeedSettings, *, spec: FeedSpec, labelled: boo
         sampler=Natural(shuffle=False),
         batch_size=max(settings.batch_size - settings.batch_size % clips, clips),
         drop_last=False,
+        on_error="raise",  # the score of another row would be counted twice
         inputs=inputs,
         clips_per_video=ClipsPerVideo(count=clips),
     )

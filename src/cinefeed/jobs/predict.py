@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from cinefeed.core.errors import SettingError
 from cinefeed.core.locks import with_write_lock
 from cinefeed.data.manifest.encoded import check_encoded
 from cinefeed.data.manifest.parquet import table_digest
@@ -41,14 +40,9 @@ def predict_part(
     """Score one part of a manifest into the folder `out`, to be merged by `merge`.
 
     A part consists of whole batches, since the last digits of a score depend on its batch. The other arguments and
-    errors are those of `predict`. Raises SettingError for a run whose feed replaces rows.
+    errors are those of `predict`.
     """
     loaded = load(run)
-    if loaded.settings.feed.on_error == "replace":
-        raise SettingError(
-            f"the feed of {run} replaces rows that cannot be read by others (on_error = 'replace'), which depends on "
-            "all rows; predict without --shard"
-        )
     readable, failures = rows_to_predict(manifest, loaded)
     check_encoded(readable, like=loaded.own)
     count = loaded.settings.evaluate.clips if clips is None else clips
