@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,9 +120,14 @@ def test_a_process_number_that_was_given_to_another_process_is_not_the_holder(tm
 
 
 def test_children_of_a_killed_process_do_not_keep_its_lock(tmp_path):
-    place, child = tmp_path / "run", tmp_path / "child"
-    inside = f"child = os.fork(); child or time.sleep(60); open({str(child)!r}, 'w').write(str(child))"
+    place, child, started = tmp_path / "run", tmp_path / "child", tmp_path / "started"
+    inside = (
+        f"child = os.fork(); child or (open({str(started)!r}, 'w').close(), time.sleep(60)); "
+        f"open({str(child)!r}, 'w').write(str(child))"
+    )
     with holder(place, inside=inside) as process:
+        while not started.exists():  # a child that has not run yet has not closed the lock
+            time.sleep(0.01)
         process.kill()
         process.wait(10)
         try:

@@ -138,9 +138,9 @@ def encode(
 
 def _encoder_of_run(run: Path, *, augmented: bool, options: dict[str, Any]) -> VideoEncoder:
     """Return the encoder of a run. Raises SettingError for options of pretrained networks."""
-    given = [name for name, value in options.items() if value not in (None, "float32", ())]
-    if given:
-        names = ", ".join(f"--{name}" for name in given)
+    extra_options = [name for name, value in options.items() if value not in (None, "float32", ())]
+    if extra_options:
+        names = ", ".join(f"--{name}" for name in extra_options)
         raise SettingError(f"{names} need --encoder; a run has its own, so leave them out")
     choose_backend()
     from cinefeed.training.frame_encoder import encoder_of_run

@@ -35,8 +35,8 @@ def best_threshold(*, targets: ArrayLike, scores: ArrayLike, rule: ThresholdRule
 
     >>> best_threshold(targets=[0, 0, 1, 1], scores=[0.1, 0.3, 0.35, 0.8])
     0.35
-    >>> best_threshold(targets=[0, 1, 0, 1], scores=[0.1, 0.2, 0.3, 0.8], rule="youden")
-    0.8
+    >>> best_threshold(targets=[0, 1, 0, 1], scores=[0.1, 0.2, 0.3, 0.6], rule="youden")
+    0.6
     """
     check_rule(rule, name="rule")
     target, score = class_scores(targets=targets, scores=scores, classes=("negative", "positive"))

@@ -80,6 +80,7 @@ def pack(
     full; InUseError while another process writes the folder.
     """
     videos = manifest if isinstance(manifest, Manifest) else Manifest.read(manifest)
+    check_source(videos, settings)
     folder = Path(out)
     step = start(videos, settings, folder)
     numbers = range(-(-len(videos) // step))

@@ -84,6 +84,7 @@ def _foreign_roots(keys: Any, *, root: Root) -> list[int]:
 
     For absolute paths these are all common folders; for relative paths, folders with the name of the root.
 
+    >>> from pathlib import Path
     >>> _foreign_roots(pa.array(["D:/all/studies/p1/a.mp4", "D:/all/studies/p2/b.mp4"]), root=Path("/mnt/x"))
     [15, 7, 3]
     >>> _foreign_roots(pa.array(["studies/p1/a.mp4", "studies/p1/b.mp4"]), root=Path("/mnt/studies"))
