@@ -33,6 +33,7 @@ UNMARKED = (390, 642, 882, 1070, 1098, 1360, 1431, 1597, 1613, 1645, 1720, 1901,
 UNMARKED += (8445, 9064, 9450)
 # Packets of which no frame comes: headers that a decoder refuses, H.264 pictures that are not in order of display.
 REFUSED = (1225, 1736, 1739, 2240, 2582, 2795, 4667, 5768, 5939, 7512, 8063, 9946)
+REFUSED_OTHERS = (656, 912, 1008, 1520)  # MJPEG
 UNMARKED_OTHERS = (11, 120, 136, 144)  # of the other streams: decoders that leave pixels unwritten, or keep state
 FAST, MANY = range(300), range(10_000)  # a file takes about 0.1 s of one core
 FAST_OTHERS, MANY_OTHERS = range(64), range(2_000)
@@ -196,8 +197,9 @@ def test_damage_that_ffmpeg_does_not_mark(streams, other_streams, tmp_path):
     assert fuzz(other_streams, UNMARKED_OTHERS, tmp_path)[2] == {}
 
 
-def test_packets_without_a_frame(streams, tmp_path):
+def test_packets_without_a_frame(streams, other_streams, tmp_path):
     assert fuzz(streams, REFUSED, tmp_path)[2] == {}
+    assert fuzz(other_streams, REFUSED_OTHERS, tmp_path)[2] == {}
 
 
 @pytest.mark.slow

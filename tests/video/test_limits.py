@@ -355,6 +355,9 @@ def test_a_frame_of_another_size_that_no_scan_has_decoded_raises(tmp_path):
     metadata = cf.probe(whole)
     assert metadata.times.count == 20 and "the next is 32 x 32" in metadata.error
     metadata = cf.probe(whole, verify="packets")
+    assert metadata.times.count == 20  # MJPEG is decoded
+    equal = write_video(tmp_path / "c.avi", numbered_frames(24), codec="mjpeg", pixel_format="yuvj420p")
+    metadata = cf.probe(equal)  # as of a manifest from elsewhere
     with EncodedSource(whole, metadata=metadata) as source:
         assert source.read([19]).shape == (1, 64, 64, 3)
         with pytest.raises(SourceError, match=r"a\.avi: frame 20 is 32 x 32, its metadata gives 64 x 64"):

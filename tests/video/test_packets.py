@@ -199,7 +199,6 @@ def test_packets_of_a_clean_file_are_counted(tmp_path, monkeypatch):
         "h264.mkv": {"b_frames": 2},
         "mpeg4.avi": {"codec": "mpeg4"},
         "vp8.webm": {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}},
-        "mjpeg.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
         "ffv1.mkv": {"codec": "ffv1"},
     }.items():
         assert probe(write(tmp_path / name, **settings), verify="packets").times.count == COUNT

@@ -5,8 +5,8 @@ That requires one decoded frame per packet. A file that fails one of these check
 - the container, not FFmpeg's parser, divides the stream into packets: not MPEG-PS, MPEG-TS or a bare stream, in which
   the first and last packets may be parts of frames
 - every packet has a timestamp, all are different, and none is marked damaged, encrypted or cut off by an edit list
-- the decoder of the codec returns one frame per packet, and no packet is marked as hidden (VP8, MPEG-4). HEVC, VP9 and
-  AV1 are decoded: their decoders omit frames whose references or compressed headers are damaged
+- the decoder of the codec returns one frame per packet, and no packet is marked as hidden (VP8, MPEG-4). HEVC, VP9,
+  AV1 and MJPEG are decoded: their decoders omit frames whose references or compressed headers are damaged
 - the decoder accepts the headers of each frame without a warning, and they have allowed values (H.264, MPEG-2)
 - each packet of H.264 is one picture, no picture is missing, and their stated order is that of the timestamps
 - the stream does not begin in mid-GOP: its first packet is a key frame and is displayed first
@@ -39,7 +39,7 @@ _CHECKED_FRAMES = 16  # number of decoded frames; 1 ms for 112 x 112
 # Other codecs may return no frame for a packet without changes (QuickTime Animation, WMV), or were not tested.
 _FRAME_PER_PACKET = frozenset(
     """
-    dnxhd ffv1 ffvhuff h264 huffyuv jpeg2000 mjpeg mpeg1video mpeg2video mpeg4 png prores rawvideo v210 vp8
+    dnxhd ffv1 ffvhuff h264 huffyuv jpeg2000 mpeg1video mpeg2video mpeg4 png prores rawvideo v210 vp8
     """.split()
 )
 _SMALL_VOP = 10  # bytes; an MPEG-4 frame "not coded" has 6 to 8, as has the packet that ends packed B-frames
