@@ -73,7 +73,7 @@ ORDER = {
     "training": """
         run keras_module weights predictions losses network batches distributed ranks callbacks threads checkpoint
         logging setup doubts saliency worst_cases sample_images finish baseline_models baselines fit evaluate folds pace
-        frame_encoder encode export
+        frame_encoder features_journal encode export
     """,
     "jobs": "parts records files versions scan pack encode predict merge",
     "reports": """

@@ -146,7 +146,7 @@ def name_in_error(path):
 
 
 def is_temporary(path):
-    """Return whether packing writes this file for a shard: it is in packed/work/SHARD/."""
+    """Return whether packing writes this file for a shard: it is in a folder of the shard, in the folder `work`."""
     return path.parent.parent.name == "work"
 
 

@@ -18,7 +18,6 @@ from cinefeed.jobs.versions import versions_of_network
 from cinefeed.training.encode import (
     FEATURES_TABLE,
     Numbers,
-    add_to_journal,
     check_any_encoded,
     check_augmented,
     dimension_of,
@@ -32,6 +31,7 @@ from cinefeed.training.encode import (
     with_splits,
     write_features,
 )
+from cinefeed.training.features_journal import add_to_journal
 
 _FEATURES = "features"  # folder in a part
 

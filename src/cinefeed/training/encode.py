@@ -5,7 +5,6 @@ all columns of the videos' manifest. A feed reads features as it reads arrays: e
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from cinefeed.core.files import (
     full_disk_explained,
     remove_partials,
     write_atomically,
-    write_error,
     write_errors,
 )
 from cinefeed.core.locks import FOLDER_LOCK, with_write_lock
@@ -34,11 +32,11 @@ from cinefeed.data.manifest.identity import content_hash, state_of
 from cinefeed.data.manifest.manifest import Manifest
 from cinefeed.encoders.video_encoder import VideoEncoder
 from cinefeed.encoders.windows import Windows
+from cinefeed.training.features_journal import JOURNAL, append_to_journal, read_journal, write_journal
 from cinefeed.video.metadata import Region, VideoMetadata
 from cinefeed.video.regions import VERSION
 
 FEATURES_TABLE = "features.parquet"
-JOURNAL = "encoded.jsonl"  # a line per complete file of features: a hash of network and video
 _OF_A_FILE = ("part", "frame_files")
 
 Numbers = Literal["float32", "float16"]
@@ -156,7 +154,7 @@ def encode_videos(
     """Write the features of each video of a manifest under `folder`, unless they are there and unchanged."""
     check_augmented(augmented, encoder)
     make_folder(folder)
-    journal = _read_journal(folder / JOURNAL)
+    journal = read_journal(folder)
     files: dict[str, int] = {}
     for row in range(len(videos)):
         files.setdefault(file_of(videos, row), row)
@@ -172,12 +170,12 @@ def encode_videos(
                     results[file] = source.metadata
                     (folder / FEATURES_TABLE).unlink(missing_ok=True)
                     if file in journal:
-                        _append_to_journal(folder, file, "")  # or a crash after the write would leave the old key
+                        append_to_journal(folder, file, "")  # or a crash after the write would leave the old key
                     rngs = [_rng(file, version=version, seed=seed) for version in range(1, augmented + 1)]
                     count = encoder.times(source.metadata).count
                     _write(folder / file, encoder(source, rngs=rngs), count, dtype)
                     num_features += count * (1 + augmented)
-                _append_to_journal(folder, file, key)
+                append_to_journal(folder, file, key)
                 num_encoded += 1
             keys[file] = key
         except DiskFullError:
@@ -224,7 +222,7 @@ def notes_of(videos: Manifest, encoder: VideoEncoder, *, path: str | Path | None
 def write_features(table: pa.Table, notes: Mapping[str, Any], *, folder: Path) -> Path:
     """Write the manifest of features, with what `notes_of` returned, and return its path."""
     features = Manifest(table, root=folder, history=notes["history"], notes=notes["notes"])
-    _write_journal(folder, _read_journal(folder / JOURNAL))
+    write_journal(folder, read_journal(folder))
     features.write(folder / FEATURES_TABLE)
     return folder / FEATURES_TABLE
 
@@ -266,37 +264,6 @@ def _rng(file: str, *, version: int, seed: int) -> np.random.Generator:
     """Return the generator of an augmented version of a video, whatever other videos there are."""
     position = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big")
     return rng_for(seed, stage=Stage.AUGMENT, epoch=version, position=position)
-
-
-def add_to_journal(folder: Path, keys: Mapping[str, str]) -> None:
-    """Add the keys of complete files of features to the journal of a folder."""
-    _write_journal(folder, {**_read_journal(folder / JOURNAL), **keys})
-
-
-def _read_journal(journal: Path) -> dict[str, str]:
-    """Return the key of each complete file of features; an incomplete line, left by a crash, is ignored."""
-    keys: dict[str, str] = {}
-    if journal.exists():
-        for line in journal.read_text(encoding="utf-8").splitlines():
-            try:
-                keys.update(json.loads(line))
-            except ValueError:
-                continue
-    return keys
-
-
-def _append_to_journal(folder: Path, file: str, key: str) -> None:
-    try:
-        with (folder / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(f"\n{json.dumps({file: key})}")  # a line break first: the line before may be incomplete
-    except OSError as error:
-        raise write_error(error, folder / JOURNAL) from error
-
-
-def _write_journal(folder: Path, keys: Mapping[str, str]) -> None:
-    """Write the journal with one line per file, so that it equals that of a run without interruptions."""
-    lines = [f"\n{json.dumps({file: key})}" for file, key in sorted(keys.items()) if key]
-    write_atomically(folder / JOURNAL, lambda path: path.write_text("".join(lines), encoding="utf-8"))
 
 
 def _metadata(videos: Manifest, row: int) -> VideoMetadata:

@@ -32,6 +32,8 @@ _REQUESTS = 32  # at the same time
 _POLL_SECONDS = 0.01  # between two looks at a member that another process fetches, or at a full cache
 _FULL_SECONDS = 60.0  # that a fetch waits for space that others hold
 
+_jitter = random.Random()  # not the global generator, whose numbers a program may depend on
+
 T = TypeVar("T")
 
 
@@ -368,7 +370,7 @@ class RemoteFiles:
                     _log.warning("%s: %s; trying again in %.0f s", address, reason, pause)
             with self._lock:
                 self._counters["refetches"] += 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            await asyncio.sleep(pause * _jitter.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
 

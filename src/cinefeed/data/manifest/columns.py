@@ -1,4 +1,7 @@
-"""Column names and types of a manifest, conversion of video metadata to columns and back, and relative paths."""
+"""Column names and types of a manifest, conversion of video metadata to columns and back, and relative paths.
+
+More than 400 lines, because the list of columns and the two directions of their conversion change together.
+"""
 
 import json
 import os
