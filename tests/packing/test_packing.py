@@ -15,6 +15,7 @@ from cinefeed.packing.pack import pack
 from cinefeed.packing.settings import PackSettings
 from cinefeed.packing.verify import verify_packed
 from cinefeed.testing import numbered_frames, read_number, write_video
+from cinefeed.video.ffmpeg.source import EncodedSource
 
 FRAME = cf.Frame(height=40, width=44, channels=3)
 
@@ -181,6 +182,15 @@ def test_the_same_bytes_for_any_number_of_processes(videos, tmp_path):
         one.pop("manifest.parquet"), other.pop("manifest.parquet")  # holds the absolute path of its folder
         assert one == other and len(one) == 5
         assert verify_packed(tmp_path / f"{codec}2" / "packed") == []
+
+
+@pytest.mark.parametrize(("codec", "pixel_format"), [("ffv1", "bgr0"), ("jpeg", "yuvj420p")])
+def test_frames_that_are_not_requested_are_not_decoded(videos, tmp_path, codec, pixel_format):
+    shards = packed(videos.head(1), tmp_path / "packed", codec=codec, short_side=32)
+    with shards.open(0, channels=3) as source:
+        assert isinstance(source, EncodedSource) and source.metadata.pixel_format == pixel_format
+        source.planes([2, 9, 16])
+        assert source._fast_decoder is not None and source._fast_decoder.decoded_count == 3
 
 
 def test_an_encoder_always_gives_the_same_bytes(videos, tmp_path):

@@ -170,9 +170,11 @@ def test_frames_that_follow_each_other_in_memory(dtype, channels):
     block = (np.random.default_rng(2).random((6, 30, 40, channels)) * 255).astype(dtype)
     block.flags.writeable = False
     inverse = np.linalg.inv(Rotate(degrees=9).matrix({"degrees": 9.0}, height=30, width=40))
-    for frames in (list(block), list(block[::2]), list(block[::-1]), [block[0], block[0]]):
+    lists = list(block), list(block[::2]), list(block[::-1]), [block[0], block[0]]
+    for frames in (*lists, block, block[::2], block[::-1], block[::2, :20, 4:]):
         apart = [np.array(frame) for frame in frames]
-        assert np.array_equal(warp(frames, inverse, 30, 40), warp(apart, inverse, 30, 40))
+        height, width = apart[0].shape[:2]
+        assert np.array_equal(warp(frames, inverse, height, width), warp(apart, inverse, height, width))
 
 
 def test_frames_that_differ_are_refused():

@@ -183,3 +183,22 @@ def test_repeats_and_any_order(tmp_path):
         indices = [30, 2, 2, 39, 0, 30]
         assert numbers_read(source, indices) == indices
         assert len(source.planes([]).frames) == 0
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"), [("png", "rgb24"), ("png", "rgba"), ("png", "rgb48be"), ("qtrle", "rgb24")]
+)
+def test_interleaved_pixels_are_those_of_pyav(tmp_path, codec, pixel_format):
+    """Pixels of formats that OpenCV reorders; big-endian numbers go through swscale and PyAV."""
+    path = write_video(
+        tmp_path / "rgb.mov", numbered_frames(12, height=45, width=63), codec=codec, pixel_format=pixel_format
+    )
+    numbers = [7, 3, 3, 11]
+    with open_video(path) as source:
+        assert source.decoder == ("PyAV" if pixel_format == "rgb48be" else "compiled")
+        fast = source.read(numbers)
+        assert source.decoder == ("PyAV" if pixel_format == "rgb48be" else "compiled")
+    with av.open(str(path)) as container:
+        form = "rgb48le" if pixel_format == "rgb48be" else "rgb24"
+        expected = [frame.to_ndarray(format=form) for frame in container.decode(video=0)]
+    assert (fast == np.stack([expected[number] for number in numbers])).all()

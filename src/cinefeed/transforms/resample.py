@@ -154,7 +154,7 @@ def blend_into(out: NDArray[Any], lanes: Lanes) -> None:
 
 def pack_rows(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> Sequence[NDArray[Any]] | NDArray[Any]:
     """Return frames whose pixels are contiguous within each row; copies those that are not. Needs at least one."""
-    if isinstance(frames, np.ndarray) and frames.flags.c_contiguous and frames.dtype in _TYPES:
+    if isinstance(frames, np.ndarray) and frames[0].flags.c_contiguous and frames.dtype in _TYPES:
         return frames
     packed_frames = [_by_rows(frame) for frame in frames]
     if any(frame.shape != packed_frames[0].shape or frame.dtype != packed_frames[0].dtype for frame in packed_frames):
@@ -199,14 +199,15 @@ def whole_pixel_shift(inverse: Matrix) -> tuple[int, int] | None:
 
 
 def _one_block(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any] | None:
-    """Return frames as one array if they are contiguous in memory, as in a .npy file: saves 0.2 ms (25 x 150 x 150)."""
+    """Return frames as one array if they are at equal distances, as in a .npy file: saves 0.2 ms (25 x 150 x 150)."""
     if isinstance(frames, np.ndarray):
         return frames
     first = frames[0]
-    together = all(frame.flags.c_contiguous for frame in frames)
-    if not (together and (np.diff(addresses_of(frames)[0]) == first.nbytes).all()):
+    distances = np.diff(addresses_of(frames)[0]) if all(frame.flags.c_contiguous for frame in frames) else np.zeros(1)
+    distance = int(distances[0]) if len(distances) else first.nbytes
+    if distance < first.nbytes or (distances != distance).any():
         return None
-    return np.lib.stride_tricks.as_strided(first, (len(frames), *first.shape), (first.nbytes, *first.strides))
+    return np.lib.stride_tricks.as_strided(first, (len(frames), *first.shape), (distance, *first.strides))
 
 
 def _padded_count(frames: int, channels: int) -> int:

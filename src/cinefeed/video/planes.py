@@ -14,10 +14,10 @@ from cinefeed.video.orientation import upright
 
 
 class ContiguousPlanes(Sequence[tuple[NDArray[Any], ...]]):
-    """Frames of `Planes` that are contiguous in memory, so that all of them can be processed at once.
+    """Frames of `Planes` at equal distances in memory, so that all of them can be processed at once.
 
-    `groups` are C-contiguous: the first planes of n frames, (n, height, width), followed by any further planes of equal
-    size, one kind after the other: blue and red difference as (2 n, height, width).
+    `groups` are arrays of C-contiguous planes: the first planes of n frames, (n, height, width), followed by any
+    further planes of equal size, one kind after the other: blue and red difference as (2 n, height, width).
 
     >>> ContiguousPlanes([np.zeros((2, 4, 4)), np.arange(4.0).reshape(4, 1, 1)])[1][2].tolist()
     [[3.0]]

@@ -29,13 +29,14 @@ from cinefeed.video.ffmpeg.compiled_loops import (
 )
 from cinefeed.video.ffmpeg.decode_range import in_order
 from cinefeed.video.ffmpeg.decoder import decoder_choice
-from cinefeed.video.ffmpeg.pixel_formats import PlaneLayout, plane_shapes, samples_of
+from cinefeed.video.ffmpeg.pixel_formats import PlaneLayout, plane_shapes, rgb_of, samples_of
 from cinefeed.video.ffmpeg.probe import states_its_stamps
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.planes import ContiguousPlanes
 
 # Each frame is coded without the others, so a packet that is not requested is not decoded. FFV1 only as it is packed.
 _INTRA = frozenset({"mjpeg"})
+_PACKINGS = frozenset({"planar", "packed"})
 _NO_PLANES, _NO_PLACES = np.empty((0, 0, 0), np.uint8), np.empty(0, np.int64)
 
 
@@ -51,13 +52,13 @@ class FastDecoder:
         path: Path | PackedVideo,
         metadata: VideoMetadata,
         *,
-        shape: tuple[int, int, int],
-        planes: Any,
-        dtype: np.dtype[Any],
+        layout: PlaneLayout,
+        size: tuple[int, int],
         skippable: int,
     ) -> None:
-        self._path, self._metadata = path, metadata
-        self._shape, self._planes, self._dtype, self._skippable = shape, planes, dtype, skippable
+        self._path, self._metadata, self._layout, self._skippable = path, metadata, layout, skippable
+        self._shape = (size[1], size[0], _format_number(metadata.pixel_format))
+        self._planes, self._dtype = plane_shapes(metadata.pixel_format, *size), samples_of(layout.bits)
         self._state = new_state(TESTED_VERSIONS[version()])
 
     @property
@@ -103,6 +104,9 @@ class FastDecoder:
             status = find_frames(self._state, *frame_arguments, self._skippable, self._shape, lumas, both)
         if status != ALL:
             return None
+        if self._layout.packing == "packed":
+            rows = groups[0].reshape(-1, self._shape[0], self._layout.samples)
+            groups = [rgb_of(rows, self._layout).reshape(count, *luma[:1], self._shape[0], 3)]
         stacked = ContiguousPlanes(groups)
         return stacked if selection is None else stacked.select(selection)
 
@@ -119,20 +123,11 @@ def open_fast_decoder(
 ) -> FastDecoder | None:
     """Open a video whose stored frames are `size`, (height, width); None if compiled code does not support it."""
     has_ordered_stamps = states_its_stamps(metadata) and in_order(metadata.ticks)
-    if not has_ordered_stamps or layout.packing != "planar" or layout.via or decoder_choice().name != "compiled":
+    if not has_ordered_stamps or layout.packing not in _PACKINGS or layout.via or decoder_choice().name != "compiled":
         return None
-    number = _format_number(metadata.pixel_format)
-    planes = plane_shapes(metadata.pixel_format, *size)
     is_intra = metadata.codec in _INTRA or (metadata.codec == "ffv1" and isinstance(path, PackedVideo))
     skippable = SKIP_ALL if is_intra else SKIP_NONREF if skips else 0
-    video = FastDecoder(
-        path,
-        metadata,
-        shape=(size[1], size[0], number),
-        planes=planes,
-        dtype=samples_of(layout.bits),
-        skippable=skippable,
-    )
+    video = FastDecoder(path, metadata, layout=layout, size=size, skippable=skippable)
     return video if video.open() else None
 
 

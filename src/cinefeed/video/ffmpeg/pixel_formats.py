@@ -44,6 +44,11 @@ class PlaneLayout(NamedTuple):
         """1 for grey, else 3."""
         return 1 if self.model == "grey" else 3
 
+    @property
+    def samples(self) -> int:
+        """Samples per pixel of a packed format, those that are not used among them."""
+        return self.reorder[0] if self.reorder else 3
+
 
 @lru_cache(maxsize=256)
 def plane_layout(pixel_format: str) -> PlaneLayout:
@@ -125,7 +130,7 @@ def planes_of(frame: av.VideoFrame, layout: PlaneLayout, *, grey: bool) -> tuple
         frame = frame.reformat(format=layout.via)
     parts = frame.planes
     if layout.packing == "packed":
-        return (_packed(parts[0], layout),)
+        return (rgb_of(_view(parts[0], layout.bits, layout.samples), layout),)
     if layout.packing == "gbr":
         return (np.stack([_view(parts[i], layout.bits) for i in layout.order], axis=-1),)
     if grey or layout.model == "grey":
@@ -138,11 +143,16 @@ def planes_of(frame: av.VideoFrame, layout: PlaneLayout, *, grey: bool) -> tuple
 
 @lru_cache(maxsize=256)
 def plane_shapes(name: str, height: int, width: int) -> tuple[tuple[int, int], ...]:
-    """Return the height and width of each plane of a planar pixel format.
+    """Return the rows of each plane of a planar or packed pixel format, and the samples in a row.
 
     >>> plane_shapes("yuv420p", 141, 148)
     ((141, 148), (71, 74), (71, 74))
+    >>> plane_shapes("bgr0", 141, 148)
+    ((141, 592),)
     """
+    layout = plane_layout(name)
+    if layout.packing == "packed":
+        return ((height, width * layout.samples),)
     return tuple((part.height, part.width) for part in av.VideoFormat(name, width, height).components)
 
 
@@ -166,8 +176,6 @@ def _view(plane: Any, bits: int, samples: int = 1) -> NDArray[Any]:
     return view if line > 0 else view[::-1]  # some decoders store bottom-up
 
 
-def _packed(plane: Any, layout: PlaneLayout) -> NDArray[Any]:
-    if layout.reorder is None:
-        return _view(plane, layout.bits, 3)
-    samples, code = layout.reorder
-    return cv2.cvtColor(_view(plane, 8, samples), code)
+def rgb_of(pixels: NDArray[Any], layout: PlaneLayout) -> NDArray[Any]:
+    """Return the RGB pixels of a packed format, (rows, columns, 3), given all its samples."""
+    return pixels if layout.reorder is None else cv2.cvtColor(pixels, layout.reorder[1])
