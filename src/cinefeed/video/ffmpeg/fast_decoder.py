@@ -4,7 +4,6 @@ import os
 from functools import lru_cache
 from operator import lt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
