@@ -1,19 +1,20 @@
 """Feeds on packed shards against the feed, torchcodec, WebDataset and LitData: clips a second, and size on disk.
 
 Run: python -m benchmarks.packing [--data ../shared/data/pocus] [--channels 3] [--side 112] [--frames 16] [--workers 1]
-     [--passes 4] [--runs 3] [--codecs raw,ffv1,jpeg,h264] [--epochs 0]
+     [--seconds 1] [--runs 3] [--codecs raw,ffv1,jpeg,h264] [--epochs 0]
 The peers need torchcodec (as in benchmarks.whole_path), webdataset and litdata; one that is not installed is left out.
 
 Without --data the source is 16 H.264 videos of 240 frames, 240 x 320, with one key frame each: a clip needs the
 decoding of up to 240 frames. Videos are packed with a shorter side of 8/7 of the frame, in the time that is printed,
 and fed as uint8 clips with stride 2, rotated and shifted, in batches of 16. The contestants follow each other in each
-run; medians and ratios within the runs are printed. What was made ahead is dropped before each run. "transform alone"
+run, each with as many passes over the data as take --seconds or more; medians and ratios within the runs are printed. What was made ahead is dropped before each run. "transform alone"
 is the transform of frames that are in memory, on one thread.
 
 With --epochs N the time of packing and N epochs of each codec is printed too, against N epochs of the source.
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=112)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--codecs", default="raw,ffv1,jpeg,h264")
@@ -178,7 +179,7 @@ def compare(folder: Path, options: argparse.Namespace, peer: PeerSettings) -> No
                 sizes[label] = sizes["source"]
     except SystemExit as error:
         print(error)
-    measure(contestants, sizes, feeds, runs=options.runs, passes=options.passes)
+    measure(contestants, sizes, feeds, runs=options.runs, seconds=options.seconds)
 
 
 def whole_time(feeds: dict[str, cf.Feed], packing_seconds: dict[str, float], *, epochs: int) -> None:
@@ -196,17 +197,18 @@ def whole_time(feeds: dict[str, cf.Feed], packing_seconds: dict[str, float], *, 
         print(f"{name:8} {epochs} epochs {seconds:7.1f} s, with packing {whole:7.1f} s: {ratio:.2f} times as fast")
 
 
-def measure(contestants, sizes, feeds, *, runs: int, passes: int) -> None:
+def measure(contestants, sizes, feeds, *, runs: int, seconds: float) -> None:
     """Run the contestants in turn, and print medians, ratios to the source's feed, and sizes."""
     for feed in feeds.values():
         run_feed(feed, range(10**6, 10**6 + 1))  # compiles the kernels, warms the disk's cache
     rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in range(runs):
+    passes = {name: enough_passes(contestant, seconds) for name, contestant in contestants.items()}
+    for run in range(1, runs + 1):
         for name, contestant in contestants.items():
             for feed in feeds.values():
                 feed.set_epoch(10**6)
             began = time.perf_counter()
-            clips = contestant(range(run * passes, (run + 1) * passes))
+            clips = contestant(range(run * passes[name], (run + 1) * passes[name]))
             rates[name].append(clips / (time.perf_counter() - began))
     fastest_peer = [max(each) for each in zip(*(rates[name] for name in rates if "torchcodec" in name), strict=True)]
     for name, each in rates.items():
@@ -217,6 +219,18 @@ def measure(contestants, sizes, feeds, *, runs: int, passes: int) -> None:
                 ratio = statistics.median(one / two for one, two in zip(each, others, strict=True))
                 line += f"   {ratio:6.2f} times {other}"
         print(line, flush=True)
+
+
+def enough_passes(contestant: Callable[[range], int], seconds: float) -> int:
+    """Return a number of passes over the data that takes about so many seconds, or more."""
+    passes, taken = 1, 0.0
+    while taken < seconds / 2:
+        began = time.perf_counter()
+        contestant(range(passes))
+        taken = time.perf_counter() - began
+        if taken < seconds / 2:
+            passes = min(math.ceil(1.2 * passes * seconds / taken), 10 * passes)
+    return math.ceil(passes * max(seconds / taken, 1))
 
 
 if __name__ == "__main__":

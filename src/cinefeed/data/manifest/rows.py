@@ -22,6 +22,7 @@ from cinefeed.data.manifest.identity import FileState, change_of, content_hash, 
 from cinefeed.data.manifest.remote import MEMBER_COLUMNS, default_files, member_of, remote_files
 from cinefeed.video.arrays.in_memory import MemorySource
 from cinefeed.video.metadata import VideoMetadata
+from cinefeed.video.packed.source import open_packed
 from cinefeed.video.registry import open_video
 from cinefeed.video.source import Source
 
@@ -150,6 +151,8 @@ class Rows:
             if metadata is not None and metadata.member is not None:
                 again = "'cinefeed pack --verify', which names all damaged rows"
             raise ChangedFileError(f"{path}: {change}; run {again}")
+        if metadata is not None and metadata.member is not None:
+            return open_packed(path, channels=channels, metadata=metadata)
         return open_video(path, channels=channels, part=part, metadata=metadata)
 
     def _open_remote(self, row: int, *, channels: int | None, view: str) -> Source:
