@@ -9,7 +9,7 @@ import torch
 import cinefeed as cf
 from cinefeed.adapters.tensors import as_tensor
 from cinefeed.adapters.torch import FeedLoader
-from cinefeed.core.errors import SettingError, StaleIteratorError
+from cinefeed.core.errors import ArgumentError, SettingError, StaleIteratorError
 
 
 def make(manifest, **changes):
@@ -24,6 +24,11 @@ def test_the_same_samples_as_the_feed(manifest):
         assert np.array_equal(inputs["clips"].numpy(), batch.clips) and list(inputs) == ["clips"]
         assert np.array_equal(targets.numpy(), batch.targets) and np.array_equal(weights.numpy(), batch.weights)
     assert loader.feed.epoch == 1
+
+
+def test_a_data_loader_of_torch_is_refused(manifest):
+    with pytest.raises(ArgumentError, match=r"whole batches; use .*FeedLoader\(feed\)"):
+        next(iter(torch.utils.data.DataLoader(make(manifest, workers=0))))
 
 
 def test_tensors_look_into_the_feeds_memory(manifest):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -7,8 +8,10 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 import cinefeed as package
+from cinefeed.cli.app import make_app
 from cinefeed.cli.options import Flow
 from cinefeed.cli.show import choose_backend
 from cinefeed.config import read_settings
@@ -127,6 +130,12 @@ def test_version_and_help(cinefeed):
     assert done.code == 0
     for option in ("--rotate", "--where", "--no-group", "--config"):
         assert option in done.out
+
+
+def test_help_has_no_types_of_python(cinefeed):
+    for name in typer.main.get_command(make_app()).commands:
+        done = cinefeed(name, "--help")
+        assert done.code == 0 and not re.search(r"<(bool|list)|list\[|None\b", done.out), name
 
 
 def run_python(code, **environment):

@@ -114,3 +114,5 @@ def _hide_flag_type(parameter: Any) -> None:
         parameter.metavar = ""
     elif getattr(parameter, "multiple", False):
         parameter.metavar = "<str>"
+    elif parameter.nargs == -1:  # a list of arguments, whose metavar would be its name
+        parameter.display_type_rich = lambda ctx: "<path>"

@@ -380,6 +380,13 @@ class Feed:
         """Return one batch of the current epoch."""
         return self.batch(index)
 
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        """Refuse torch's DataLoader, which asks this way for items to collate. Raises ArgumentError."""
+        raise ArgumentError(
+            f"a DataLoader of torch asks this feed for {len(indices)} items to collate, and a feed makes whole batches; "
+            "use cinefeed.adapters.torch.FeedLoader(feed) in its place"
+        )
+
     def replay(self, epoch: int, index: int) -> Batch:
         """Return one clip of an epoch, as in the batch of the feed, as a batch of size 1 with its `parameters`.
 

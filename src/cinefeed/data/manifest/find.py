@@ -42,6 +42,8 @@ from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.registry import OPENED_KINDS, Samples, find_samples
 from cinefeed.video.source import DiscoveredSample
 
+_EXAMPLES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".dcm", ".nii.gz", ".h5", ".npy", ".tif", ".png")
+
 History = list[tuple[str, int]]
 NotRead = dict[str, dict[str, Any]]
 _MAX_NAMES = 3  # names of files that are not read, per kind
@@ -197,8 +199,8 @@ def _checked(
         contents += [not_read_in_words(not_read)] if not_read else []
         raise TableError(
             f"no videos in {name}: it contains {', '.join(contents) or 'no files'}; give another folder, or "
-            f"files of a supported format ({', '.join(sorted(extensions()))}); a folder of frames needs at least "
-            f"two images of one format, and no video in the same folder"
+            f"files of a supported format, such as {', '.join(_EXAMPLES)} ({len(extensions())} suffixes are known, see "
+            f"docs/formats.md); a folder of frames needs at least two images of one format, and no video in it"
         )
     return Videos(_as_table(samples.samples, state_of), not_read)
 
