@@ -18,7 +18,7 @@ ORDER = {
         demo testing cli
     """,
     "core": """
-        errors arguments text files digests locks remote html charts moving cores machine pools keras_backend rng
+        errors plugins arguments text files digests locks remote html charts moving cores machine pools keras_backend rng
         scratch progress kernel_cache compiled
     """,
     "core.remote": "address store cache files",
@@ -33,7 +33,7 @@ ORDER = {
     "video.arrays": "axes array_frames frame_offsets npy hdf5 nifti in_memory",
     "video.images": "image_size tiff animation groups source",
     "video.dicom": "header fragments jpeg_lossless pixels lookup_tables geometry metadata series source encapsulated",
-    "video.packed": "shards arrays source",
+    "video.packed": "shards arrays frame_codec source",
     "data": "label_types split split_summary sampling manifest quality",
     "data.sampling": "strata multilabel measure shares order plan report prior base samplers",
     "data.manifest": """
@@ -62,7 +62,7 @@ ORDER = {
         windows load video_encoder
     """,
     "metrics": """
-        basic predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess compare
+        basic added predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess compare
         baselines display
     """,
     "models": """

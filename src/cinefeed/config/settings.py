@@ -9,6 +9,7 @@ import numpy as np
 from cinefeed.core.errors import SettingError, did_you_mean
 from cinefeed.data.sampling import Natural, Sampler
 from cinefeed.feed.settings import FeedOptions, FeedSettings
+from cinefeed.metrics.added import load_metrics
 from cinefeed.metrics.thresholds import ThresholdRule
 from cinefeed.transforms.base import Transform
 from cinefeed.video.clips import Clip, Frame
@@ -182,7 +183,7 @@ class EvaluateSettings:
     which are drawn by patient (the column `group` of the split) where there is one. `baselines` measures a constant,
     nuisance columns and thumbnails on the same split, for at most 2,000 videos. `threshold` is how the threshold of two
     classes is chosen on the validation part: "f1" for the best F1, "youden" for the best Youden's J (sensitivity +
-    specificity - 1).
+    specificity - 1). `metrics` are metrics of plug-ins that are computed too.
     """
 
     unit: str | None = None
@@ -192,11 +193,13 @@ class EvaluateSettings:
     level: float = 0.95
     baselines: bool = True
     threshold: ThresholdRule = "f1"
+    metrics: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _need(self.clips >= 1, "clips", self.clips, "at least 1")
         _need(self.resamples >= 1, "resamples", self.resamples, "at least 1; 1000 is usual")
         _need(0 < self.level < 1, "level", self.level, "between 0 and 1, such as 0.95")
+        load_metrics(self.metrics)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from importlib.metadata import EntryPoint
 from inspect import isclass
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
@@ -27,6 +28,7 @@ import tomli_w
 from cinefeed import transforms as catalogue
 from cinefeed.config.settings import ModelSettings, Settings
 from cinefeed.core.errors import SettingError, did_you_mean, listed_in_words
+from cinefeed.core.plugins import invalid_plugin, load_plugin, plugins
 from cinefeed.data.sampling import BalancedClasses, Natural, Sampler, UniformLabels
 from cinefeed.feed.mixing import Mixing
 from cinefeed.feed.settings import FeedOptions
@@ -67,7 +69,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
     for name in _PLAIN:
         values[name] = _build(_hints(Settings)[name], table.get(name, _EMPTY), section=name)
     values["model"] = _model(table.get("model", _EMPTY))
-    values["sampler"] = _named(_SAMPLERS, table.get("sampler", {"name": "Natural"}), section="sampler")
+    values["sampler"] = _named(_samplers(), table.get("sampler", {"name": "Natural"}), section="sampler")
     values["transforms"] = _transforms(table)
     return Settings(**values)
 
@@ -76,7 +78,7 @@ def _transforms(table: Mapping[str, Any]) -> tuple[Transform, ...]:
     listed = table.get("transforms", ())
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         raise SettingError("[[transforms]] must be a list of tables, each headed [[transforms]] and with a name")
-    return tuple(_named(_TRANSFORMS, each, section="transforms") for each in listed)
+    return tuple(_named(_transform_kinds(), each, section="transforms") for each in listed)
 
 
 def read_transforms(path: str | Path) -> tuple[Transform, ...]:
@@ -233,19 +235,41 @@ def _in_toml(message: str, kind: type) -> str:
     return re.sub(rf"^{kind.__name__}\((\w+)=(.*?)\)(?= must|:)", r"\1 = \2", message)
 
 
-def _named(kinds: Mapping[str, type], table: Any, *, section: str) -> Any:
+def _samplers() -> dict[str, type | EntryPoint]:
+    return {**_SAMPLERS, **plugins("samplers", builtin=_SAMPLERS)}
+
+
+def _transform_kinds() -> dict[str, type | EntryPoint]:
+    return {**_TRANSFORMS, **plugins("transforms", builtin=catalogue.__all__)}
+
+
+def _plugin_class(plugin: EntryPoint) -> type:
+    """Return the class of a plug-in, whose settings are the fields of a dataclass. Raises PluginError."""
+    value: type = load_plugin(plugin)
+    is_sampler = plugin.group.endswith("samplers")
+    fits = isclass(value) and is_dataclass(value)
+    if not fits or not (issubclass(value, Sampler) if is_sampler else hasattr(value, "sample")):
+        kind = "cinefeed.data.sampling.Sampler" if is_sampler else "the protocol cinefeed.transforms.Transform"
+        raise invalid_plugin(plugin, f"a dataclass of {kind}")
+    if value.__name__ != plugin.name:
+        raise invalid_plugin(plugin, f"named like its class, {value.__name__}, by which settings are written")
+    return value
+
+
+def _named(kinds: Mapping[str, type | EntryPoint], table: Any, *, section: str) -> Any:
     """Return what a section's `name` stands for, built from the rest of the section."""
     if isinstance(table, str):
         raise SettingError(f"{section} = {table!r} must be a section: write [{section}], and name = {table!r} below it")
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
         raise SettingError(f"[{section}] needs a name: one of {', '.join(sorted(kinds))}")
     name = table["name"]
-    if name in _MIXING and kinds is _TRANSFORMS:
+    if name in _MIXING and section.startswith("transforms"):
         raise SettingError(f"[{section}] {name} mixes the clips of a batch: write it as [feed.mixing], name = {name!r}")
     if name not in kinds:
         raise SettingError(f"[{section}] name = {name!r} is not known; {did_you_mean(name, kinds)}")
     rest = {key: value for key, value in table.items() if key != "name"}
-    return _build(kinds[name], rest, section=f"{section}: {name}")
+    kind = kinds[name]
+    return _build(_plugin_class(kind) if isinstance(kind, EntryPoint) else kind, rest, section=f"{section}: {name}")
 
 
 def _model(table: Any) -> ModelSettings:
@@ -261,7 +285,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if hint is Transform:  # one within another: "[transforms: OneOf] transforms" -> "transforms: OneOf"
-        return _named(_TRANSFORMS, value, section=where[1:].partition("]")[0])
+        return _named(_transform_kinds(), value, section=where[1:].partition("]")[0])
     if hint is Mixing:
         return _named(_MIXING, value, section="feed.mixing")
     if origin is Literal:
