@@ -18,8 +18,8 @@ ORDER = {
         demo testing cli
     """,
     "core": """
-        errors plugins arguments text files digests locks remote html charts moving cores machine pools keras_backend rng
-        scratch progress kernel_cache compiled
+        errors plugins arguments text files digests locks remote html charts moving cores machine pools keras_backend
+        rng scratch progress kernel_cache compiled
     """,
     "core.remote": "address store cache files",
     "video": """
@@ -62,8 +62,8 @@ ORDER = {
         windows load video_encoder
     """,
     "metrics": """
-        basic added predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess compare
-        baselines display
+        basic added predictions agreement calibration weighted units bootstrap estimates thresholds subgroups assess
+        compare baselines display
     """,
     "models": """
         parts norm over_time spacetime pretrained_backbones cnn_rnn heads feature_rnn torch_layer pretrained
