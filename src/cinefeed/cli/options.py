@@ -117,6 +117,8 @@ class Flow:
             raise SettingError("--rate and --stride exclude each other; give one")
         if self.group is not None and self.no_group:
             raise SettingError("--group and --no-group exclude each other; give one")
+        if self.sampler is not None and self.balance:
+            raise SettingError("--sampler and --balance exclude each other; give one")
         split: dict[str, Any] = {
             "group": False if self.no_group else self.group,
             "stratify": self.stratify,
@@ -148,8 +150,6 @@ class Flow:
         if "frame" not in table and "manifest" in table.get("data", {}):
             table |= features_of(table["data"]["manifest"])
         table["transforms"] = _transforms(table.get("transforms", []), rotate=self.rotate, shift=self.shift)
-        if self.sampler is not None and self.balance:
-            raise SettingError("--sampler and --balance exclude each other; give one")
         if self.sampler is not None:
             table = overlay(table, {"sampler": {"name": self.sampler}})
         if self.balance:
