@@ -77,8 +77,8 @@ ORDER = {
     """,
     "jobs": "parts records files versions scan pack encode predict merge",
     "reports": """
-        style formatting templates figures prediction_figures agreement animation balance data folder part_figures
-        baselines results methods page check parameter_extremes transforms
+        style formatting templates sealed figures prediction_figures agreement animation balance data folder
+        part_figures baselines results methods card page check parameter_extremes transforms
     """,
     "doctor": "look advice",
     "testing": "videos sources checks samplers feeds",

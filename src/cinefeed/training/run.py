@@ -50,7 +50,7 @@ _FILES = (
     f"{BASELINES} baselines.parquet baselines.npz "
     "failures.json pixels.json worst.npz saliency.npz model.onnx model.keras run.json report.html"
 ).split()
-_EDITABLE = ("methods.md",)  # authors may edit it; the report rewrites it if nobody has
+_EDITABLE = ("methods.md", "README.md")  # authors may edit them; report and export rewrite them if nobody has
 _COPY_AGAIN = "copy the run again from its original folder, or train again with --overwrite (overwrite=True)"
 _NO_MATTER = {"train": frozenset({"out"}), "feed": runtime_fields(FeedOptions)}  # these do not change results
 
