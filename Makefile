@@ -4,7 +4,7 @@ BACKEND ?=# of the demo: torch or jax; by default an installed one, else torch
 DIR ?=# of make quick and make test: a folder or file of tests; by default all
 BIN := .venv/bin
 
-.PHONY: install demo quick test test-slow fuzz versions check lint types docs bench clean
+.PHONY: install demo quick test test-slow fuzz versions sdist check lint types docs bench clean
 
 install: .venv/installed
 
@@ -25,6 +25,9 @@ fuzz: .venv/installed
 
 versions:
 	$(PYTHON) tests/versions
+
+sdist: .venv/installed
+	$(BIN)/python scripts/sdist.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
