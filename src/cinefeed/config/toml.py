@@ -1,12 +1,12 @@
-"""TOML <-> settings: one section a stage of the flow, every value checked before any work begins.
+"""TOML <-> settings: one section per stage, all values checked before any work begins.
 
 [data]        which manifest, which rows, which label        [sampler]  how labels are balanced
 [data.split]  how the parts are made                         [feed]     batches, seed, workers
 [clip]        which frames of a video (cinefeed.Clip)        [feed.mixing]  MixUp or CutMix, by name
-[frame]       what a frame becomes (cinefeed.Frame)          [model]    the network and its options
-                                                             [train]    run folder, epochs, learning rate, when to stop
+[frame]       size and type of a frame (cinefeed.Frame)      [model]    the network and its options
+                                                             [train]    run folder, epochs, learning rate, stopping
                                                              [evaluate] unit, clips a video, subgroups, intervals
-[[transforms]]  what happens to a clip, in order; OneOf, RandomOrder and Sometimes hold tables of their own:
+[[transforms]]  the transforms of a clip, in order; OneOf, RandomOrder and Sometimes contain tables of their own:
 
     [[transforms]]
     name = "OneOf"
@@ -50,10 +50,10 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 def parse(table: Mapping[str, Any]) -> Settings:
-    """Return the settings that a nested table (a TOML file, read) says.
+    """Return the settings in a nested table, such as the content of a TOML file.
 
-    Raises SettingError for a name that is no setting (with the nearest that is), a missing one, a value of another
-    type, and a value out of range; the message begins with the section.
+    Raises SettingError for an unknown name (with the nearest valid one), a missing setting, a value of another type,
+    and a value out of range; the message begins with the section.
 
     >>> parse({"feed": {"batch_sise": 8}})
     Traceback (most recent call last):
@@ -82,7 +82,7 @@ def _transforms(table: Mapping[str, Any]) -> tuple[Transform, ...]:
 
 
 def read_transforms(path: str | Path) -> tuple[Transform, ...]:
-    """Return the transforms of a TOML file, whatever else it holds. Raises SettingError if there are none."""
+    """Return the transforms in a TOML file, and ignore the rest. Raises SettingError if there are none."""
     transforms = _transforms(read_table(path))
     if not transforms:
         raise SettingError(f"{path} has no [[transforms]]; write some, such as name = 'Rotate' and degrees = 10.0")
@@ -116,12 +116,12 @@ def missing_settings(table: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def read_settings(path: str | Path) -> Settings:
-    """Read a TOML file; raises SettingError with the file's name where it cannot serve."""
+    """Return the settings in a TOML file. Raises SettingError if they are invalid or the file cannot be read."""
     return parse(read_table(path))
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
-    """Read a TOML file as it stands, unchecked, so that a command line can be laid over it."""
+    """Return the content of a TOML file without checks, for `overlay`. Raises SettingError if it cannot be read."""
     try:
         table: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         return table
@@ -146,21 +146,21 @@ def _toml_hint(path: str | Path) -> str:
 
 
 def to_table(settings: Settings) -> dict[str, Any]:
-    """Return settings as a nested table that `parse` reads back to the same settings; unset values are left out."""
+    """Return settings as a nested table, from which `parse` makes the same settings; unset values are left out."""
     table: dict[str, Any] = _plain(settings)
     table["model"].update(table["model"].pop("options", {}))
     return table
 
 
 def to_toml(settings: Settings) -> str:
-    """Return settings as TOML, every default spelled out."""
+    """Return settings as TOML, including defaults."""
     return tomli_w.dumps(to_table(settings))
 
 
 def overlay(table: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table with another laid over it: sections merge, anything else is replaced.
+    """Return a table with the values of another: sections are merged, all other values are replaced.
 
-    A section whose `name` changes starts afresh: the options of one sampler mean nothing to the next.
+    A section whose `name` changes is replaced, because the options of a sampler are those of that sampler alone.
 
     >>> overlay({"feed": {"seed": 1, "workers": 2}}, {"feed": {"seed": 7}})
     {'feed': {'seed': 7, 'workers': 2}}
@@ -257,7 +257,7 @@ def _plugin_class(plugin: EntryPoint) -> type:
 
 
 def _named(kinds: Mapping[str, type | EntryPoint], table: Any, *, section: str) -> Any:
-    """Return what a section's `name` stands for, built from the rest of the section."""
+    """Return the object that a section names, made with the other settings of the section."""
     if isinstance(table, str):
         raise SettingError(f"{section} = {table!r} must be a section: write [{section}], and name = {table!r} below it")
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
@@ -280,7 +280,7 @@ def _model(table: Any) -> ModelSettings:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Return a TOML value as the type that a field declares: lists become tuples, whole numbers serve as floats."""
+    """Return a TOML value as the type of a field: lists become tuples, whole numbers become floats."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -338,7 +338,7 @@ def _literal(value: Any) -> str:
 
 
 def _intended_kind(value: Any, kinds: Sequence[Any]) -> Any:
-    """Return the one of several types that a value is meant to be, whose error then says most; None where none is."""
+    """Return the one of several types that a value probably has, for the clearest error; None if it is unclear."""
     if len(kinds) == 1:
         return kinds[0]
     tables = [each for each in kinds if isclass(get_origin(each)) and issubclass(get_origin(each), Mapping)]
@@ -348,7 +348,7 @@ def _intended_kind(value: Any, kinds: Sequence[Any]) -> Any:
 
 
 def _say(hint: Any) -> str:
-    """Return a type in a user's words."""
+    """Return the description of a type for an error."""
     kinds: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     kinds |= {NoneType: "unset", Transform: "a table with the name of a transform", Mixing: "a table with a name"}
     origin, inner = get_origin(hint), [each for each in get_args(hint) if each not in (NoneType, ...)]
@@ -367,7 +367,7 @@ def _say(hint: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return dataclasses as tables, tuples as lists, sets as what is one of them, without what is unset."""
+    """Return dataclasses as tables, tuples as lists and sets as {one_of = ...}, without unset values."""
     if isinstance(value, Call):
         raise SettingError(f"{value!r} is code, which no settings hold: give callables to a Feed in Python")
     if is_dataclass(value):
