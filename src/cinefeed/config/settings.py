@@ -114,8 +114,8 @@ class TrainSettings:
     The loss of a regression is in the label's units: mean squared error ("auto", "mse"), its root over a batch
     ("rmse"), "mae", or "huber", which is linear beyond one standard deviation of the training labels. The loss of
     classes is cross-entropy ("auto", "cross_entropy"), or "focal", which gives hard samples more weight. With several
-    targets the setting applies to those whose kind it fits. `class_weights = "balanced"` weights each row by the inverse
-    frequency of its class among the training labels.
+    targets the setting applies to those whose kind it fits. `class_weights = "balanced"` weights each row by the
+    inverse frequency of its class among the training labels.
 
     The size of Adam's steps does not depend on the scale of the loss, so one `learning_rate` suits ejection fractions
     of 60 and word starts of 0.6. It rises over `warmup_epochs`; then with schedule "plateau" it is multiplied by
