@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import cinefeed as cf
-from cinefeed.cli import main
 from cinefeed.config import parse, to_table
 from cinefeed.core import plugins as module
 from cinefeed.core.errors import PluginError, SettingError, SourceError
@@ -217,14 +216,6 @@ def test_a_class_is_named_like_its_entry_point(path):
     add(path, "samplers", code, Third="some_plugin:Other")
     with pytest.raises(PluginError, match="must be named like its class, Other"):
         parse(TABLE | {"sampler": {"name": "Third"}})
-
-
-def test_the_options_of_samplers_exclude_each_other(tmp_path, capsys):
-    manifest = tmp_path / "m.parquet"
-    manifest.touch()
-    words = f"train {manifest} --target age --no-group --frame 8x8 --out r --sampler Natural --balance"
-    assert main(words.split()) == 2
-    assert "--sampler and --balance exclude each other" in capsys.readouterr().err
 
 
 def test_a_program_without_the_package_of_a_codec_names_it(example, tmp_path):
