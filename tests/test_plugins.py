@@ -89,7 +89,7 @@ def test_names_that_are_nearly_those_of_plugins(example):
     for change, match in (
         ({"transforms": [{"name": "Vignete"}]}, "did you mean 'Vignette'"),
         ({"sampler": {"name": "SquareRot"}}, "did you mean 'SquareRoot'"),
-        ({"evaluate": {"metrics": ["cc"]}}, "'cc' is not a metric of a plug-in; did you mean 'ccc'"),
+        ({"evaluate": {"metrics": ["cc"]}}, "'cc' is not a metric of an installed plug-in; did you mean 'ccc'"),
         ({"evaluate": {"metrics": ["r2"]}}, "'r2' is always computed"),
         ({"transforms": [{"name": "Vignette", "strenght": 1}]}, "did you mean 'strength'"),
         ({"transforms": [{"name": "Vignette", "strength": 2.0}]}, "must be from 0"),

@@ -56,7 +56,9 @@ def load_metrics(names: Sequence[str]) -> dict[str, Metric]:
         if name in OWN_METRICS:
             raise SettingError(f"metrics: {name!r} is always computed; name those of plug-ins, or leave it out")
         if name not in available:
-            raise SettingError(f"metrics: {name!r} is not a metric of a plug-in; {did_you_mean(name, available)}")
+            raise SettingError(
+                f"metrics: {name!r} is not a metric of an installed plug-in; {did_you_mean(name, available)}"
+            )
         metric = load_plugin(available[name])
         if not isinstance(metric, Metric):
             raise invalid_plugin(available[name], "a cinefeed.metrics.Metric")

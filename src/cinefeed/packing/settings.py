@@ -59,7 +59,7 @@ class PackSettings:
     def __post_init__(self) -> None:
         if self.codec not in get_args(Codec) and load_codec(self.codec) is None:
             names = [*get_args(Codec), *plugin_names()["codecs"]]
-            raise SettingError(f"codec={self.codec!r} is not a choice; {did_you_mean(self.codec, names)}")
+            raise SettingError(f"codec={self.codec!r} is not a choice; {did_you_mean(str(self.codec), names)}")
         for name, choices in (("fit", Fit), ("on_error", OnError)):
             value = getattr(self, name)
             if value not in get_args(choices):

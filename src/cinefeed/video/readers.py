@@ -13,7 +13,7 @@ from cinefeed.core.errors import ArgumentError, CinefeedError, SettingError, Sou
 from cinefeed.core.plugins import invalid_plugin, load_plugin, plugins
 from cinefeed.video.arrays.array_frames import ArrayFrames, known_axes, sample_metadata, windowed
 from cinefeed.video.arrays.axes import axes_of
-from cinefeed.video.kinds import EXTENSIONS, READER, own_kind, register_kind, unregister_kind
+from cinefeed.video.kinds import EXTENSIONS, READER, register_kind, unregister_kind
 from cinefeed.video.metadata import VideoMetadata
 from cinefeed.video.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from cinefeed.video.source import FrameSource, Source
@@ -79,7 +79,7 @@ def register_reader(
     suffix_list = tuple(each.lower() for each in suffix_list)
     reader = Reader(name or suffix_list[0].lstrip("."), suffix_list, opener, magic)
     for suffix in () if replace else suffix_list:
-        owner = _reader_of(own_kind(f"file{suffix}") or "")
+        owner = _owner(suffix)
         if suffix in EXTENSIONS or (owner is not None and not _same(owner.opener, opener)):
             conflict = "is already supported" if owner is None else f"is already read by {owner.name!r}"
             raise SettingError(f"register_reader: {suffix} {conflict}; pass replace=True to use this reader")
@@ -101,6 +101,14 @@ def readers_of(containers: Iterable[str | None]) -> list[Reader]:
     for container in requested:
         _reader_of(container or "")
     return [each for container, each in _readers.items() if None in requested or container in requested]
+
+
+def _owner(suffix: str) -> Reader | None:
+    """Return the reader that is registered for a suffix, or that of a plug-in; None if there is none."""
+    for reader in _readers.values():
+        if suffix in reader.suffixes:
+            return reader
+    return _reader_of(READER + suffix[1:]) if suffix in plugins("readers", builtin=EXTENSIONS) else None
 
 
 def _reader_of(container: str) -> Reader | None:
